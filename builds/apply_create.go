@@ -1,0 +1,95 @@
+package builds
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// createBuild answers, in this order: what the request id answered before; the
+// active build of the ref; a build of it that succeeded after the requester
+// looked for the image; a new build.
+func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
+	if res, known := tx.repeated(c); known {
+		return res
+	}
+	if r := tx.Active(c.Ref); r != nil {
+		if r.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
+			return tx.attach(r, c)
+		}
+		// The current one is about to end: wait for it with a successor.
+		if id, ok := tx.successors.Get(c.Ref); ok {
+			return tx.attach(tx.Build(id), c)
+		}
+		return tx.create(c, true)
+	}
+	if r := tx.Newest(c.Ref); r != nil && !c.Force && r.Build.Phase == Succeeded && r.EndedIndex > c.CheckedIndex {
+		tx.remember(c, r.Build.Id, true)
+		return Result{Build: r.Build, Attached: true}
+	}
+	return tx.create(c, false)
+}
+
+func (tx *change) repeated(c *buildsv1.CreateBuild) (Result, bool) {
+	if c.RequestId == "" {
+		return Result{}, false
+	}
+	req := tx.Request(c.Requester, c.RequestId)
+	if req == nil {
+		return Result{}, false
+	}
+	if !bytes.Equal(req.Hash, c.RequestHash) {
+		return Result{Err: ErrRequestReused}, true
+	}
+	r := tx.Build(req.BuildId)
+	if r == nil {
+		return Result{Err: ErrRequestForgotten}, true
+	}
+	return Result{Build: r.Build, Attached: req.Attached, Repeated: true}, true
+}
+
+func (tx *change) attach(r *buildsv1.Record, c *buildsv1.CreateBuild) Result {
+	tx.remember(c, r.Build.Id, true)
+	if !slices.Contains(r.Build.Requesters, c.Requester) {
+		r = edit(r)
+		r.Build.Requesters = append(r.Build.Requesters, c.Requester)
+		tx.put(r)
+	}
+	return Result{Build: r.Build, Attached: true}
+}
+
+func (tx *change) create(c *buildsv1.CreateBuild, successor bool) Result {
+	if limit := tx.settings.QueueTotal; limit > 0 && tx.queued.Len() >= int(limit) {
+		return Result{Err: ErrQueueFull}
+	}
+	if tx.Build(c.Id) != nil { // a repeated proposal of the same command
+		return Result{Build: tx.Build(c.Id).Build, Repeated: true}
+	}
+	r := &buildsv1.Record{
+		Build: &imagebuilderv1.Build{
+			Id:         c.Id,
+			Ref:        c.Ref,
+			BaseRef:    c.BaseRef,
+			Source:     c.Source,
+			Phase:      Queued,
+			Requester:  c.Requester,
+			Requesters: []string{c.Requester},
+			Labels:     c.Labels,
+			CreatedAt:  tx.now(),
+			Deadline:   timestamppb.New(time.Unix(0, tx.time+c.TimeoutNanos)),
+			Force:      c.Force,
+		},
+		Rights:       c.Rights,
+		Secrets:      c.Sealed,
+		Successor:    successor,
+		CreatedIndex: tx.index,
+	}
+	tx.remember(c, c.Id, false)
+	tx.put(r)
+	return Result{Build: r.Build}
+}

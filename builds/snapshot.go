@@ -1,0 +1,131 @@
+package builds
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/protobuf/encoding/protodelim"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// snapshotFormat is the version of the snapshot's layout.
+const snapshotFormat = 1
+
+// maxSnapshotRecord bounds one record, so that a damaged length cannot make
+// the reader allocate without limit.
+const maxSnapshotRecord = 64 << 20
+
+// snapshot writes a frozen state: a header, then one record after the other,
+// each with its length before it.
+type snapshot struct{ state *State }
+
+// WriteTo writes the snapshot. The Raft adapter adds the checksum.
+func (s snapshot) WriteTo(w io.Writer) (int64, error) {
+	cw := &countingWriter{w: bufio.NewWriterSize(w, 1<<20)}
+	st := s.state
+	header := &buildsv1.SnapshotHeader{
+		Format:       snapshotFormat,
+		Index:        st.index,
+		TimeUnixNano: st.time,
+		FeatureLevel: st.level,
+		Records:      uint64(st.builds.Len() + st.requests.Len() + st.cached.Len() + st.nodes.Len()),
+		Settings:     st.settings,
+	}
+	if _, err := protodelim.MarshalTo(cw, header); err != nil {
+		return cw.n, fmt.Errorf("write snapshot header: %w", err)
+	}
+	var err error
+	put := func(rec *buildsv1.SnapshotRecord) bool {
+		if err == nil {
+			_, err = protodelim.MarshalTo(cw, rec)
+		}
+		return err == nil
+	}
+	st.builds.Scan(func(_ string, r *buildsv1.Record) bool {
+		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_Build{Build: r}})
+	})
+	st.requests.Scan(func(_ string, r *buildsv1.Request) bool {
+		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_Request{Request: r}})
+	})
+	st.cached.Scan(func(_ string, r *imagebuilderv1.CachedRef) bool {
+		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_CachedRef{CachedRef: r}})
+	})
+	st.nodes.Scan(func(_ string, n *buildsv1.Node) bool {
+		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_Node{Node: n}})
+	})
+	if err == nil {
+		err = cw.w.Flush()
+	}
+	if err != nil {
+		return cw.n, fmt.Errorf("write snapshot: %w", err)
+	}
+	return cw.n, nil
+}
+
+type countingWriter struct {
+	w *bufio.Writer
+	n int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// readSnapshot reads what WriteTo wrote, to the last byte.
+func readSnapshot(r io.Reader) (*State, error) {
+	br := bufio.NewReaderSize(r, 1<<20)
+	opts := protodelim.UnmarshalOptions{MaxSize: maxSnapshotRecord}
+	var h buildsv1.SnapshotHeader
+	if err := opts.UnmarshalFrom(br, &h); err != nil {
+		return nil, fmt.Errorf("read snapshot header: %w", noEOF(err))
+	}
+	if h.Format != snapshotFormat {
+		return nil, fmt.Errorf("read snapshot: format %d is unknown to this version, which knows %d", h.Format, snapshotFormat)
+	}
+	if h.FeatureLevel > FeatureLevel {
+		return nil, fmt.Errorf("read snapshot: it needs feature level %d, this version knows %d", h.FeatureLevel, FeatureLevel)
+	}
+	s := NewState()
+	s.index, s.time, s.level = h.Index, h.TimeUnixNano, h.FeatureLevel
+	if h.Settings != nil {
+		s.settings = h.Settings
+	}
+	for n := range h.Records {
+		rec := new(buildsv1.SnapshotRecord)
+		if err := opts.UnmarshalFrom(br, rec); err != nil {
+			return nil, fmt.Errorf("read snapshot record %d of %d: %w", n+1, h.Records, noEOF(err))
+		}
+		switch e := rec.Entry.(type) {
+		case *buildsv1.SnapshotRecord_Build:
+			if e.Build.GetBuild().GetId() == "" {
+				return nil, fmt.Errorf("read snapshot record %d: a build without id", n+1)
+			}
+			s.put(e.Build)
+		case *buildsv1.SnapshotRecord_Request:
+			s.putRequest(e.Request)
+		case *buildsv1.SnapshotRecord_CachedRef:
+			s.cached.Set(e.CachedRef.GetRef(), e.CachedRef)
+		case *buildsv1.SnapshotRecord_Node:
+			s.nodes.Set(e.Node.GetName(), e.Node)
+		default:
+			return nil, fmt.Errorf("read snapshot record %d: unknown kind of record", n+1)
+		}
+	}
+	if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read snapshot: bytes follow the last of %d records", h.Records)
+	}
+	return s, nil
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,106 @@
+package builds
+
+import (
+	"io"
+	"sync"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+)
+
+// eventsKept is how many commands a watcher may trail behind before it has to
+// start again with a snapshot.
+const eventsKept = 8192
+
+// Store is the State behind a lock, with watchers. It is the state machine
+// that the Raft adapter drives. Safe for concurrent use; no reader can block
+// Apply for longer than a table look-up.
+type Store struct {
+	mu      sync.RWMutex
+	state   *State
+	events  *eventRing
+	watches map[string]map[*BuildWatch]struct{}
+}
+
+// NewStore answers a store with an empty state.
+func NewStore() *Store {
+	return &Store{
+		state:   NewState(),
+		events:  newEventRing(eventsKept),
+		watches: map[string]map[*BuildWatch]struct{}{},
+	}
+}
+
+// Apply applies one command of the replicated log and tells the watchers. The
+// answer is a Result, or an error with Fatal() true if the node must stop.
+func (s *Store) Apply(index uint64, cmd *clusterv1.Command) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	res, ev, err := s.state.Apply(index, cmd)
+	if err != nil {
+		return err
+	}
+	for _, r := range ev.Changed {
+		for w := range s.watches[r.Build.Id] {
+			w.offer(r)
+		}
+	}
+	if len(ev.Changed)+len(ev.Removed) > 0 {
+		s.events.publish(ev)
+	}
+	return res
+}
+
+// LastTime is the greatest applied time, nanoseconds since the Unix epoch.
+func (s *Store) LastTime() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.state.time
+}
+
+// Read calls f with the state while no command is applied. f must be short and
+// must not keep the state; records that it got may be kept.
+func (s *Store) Read(f func(*State)) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	f(s.state)
+}
+
+// View answers the state as it is now. Later commands do not change it, so it
+// may be read for as long as one likes.
+func (s *Store) View() *State {
+	s.mu.Lock() // copying marks the trees as shared
+	defer s.mu.Unlock()
+	return s.state.freeze()
+}
+
+// Build answers the record of a build, or nil.
+func (s *Store) Build(id string) *buildsv1.Record {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.state.Build(id)
+}
+
+// Snapshot answers the state as it is now, to be written while commands go on.
+func (s *Store) Snapshot() (io.WriterTo, error) {
+	return snapshot{s.View()}, nil
+}
+
+// Restore replaces the state by a snapshot. Nothing changes if the snapshot
+// cannot be read. All subscriptions end with ErrResubscribe.
+func (s *Store) Restore(r io.Reader) error {
+	state, err := readSnapshot(r)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = state
+	s.events.reset()
+	for id, set := range s.watches {
+		for w := range set {
+			w.offer(state.Build(id))
+		}
+	}
+	return nil
+}
