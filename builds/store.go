@@ -96,7 +96,7 @@ func (s *Store) Restore(r io.Reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state = state
-	s.events.reset()
+	s.events.reset(state.index)
 	for id, set := range s.watches {
 		for w := range set {
 			w.offer(state.Build(id))

@@ -100,7 +100,7 @@ type eventRing struct {
 	events  []Event // ring; number n is at n % len
 	first   uint64  // number of the oldest kept
 	next    uint64  // number of the next
-	cut     uint64  // greatest index that is no longer kept
+	cut     uint64  // events up to this index are not kept
 	epoch   int     // grows with every reset
 	arrived chan struct{}
 }
@@ -121,11 +121,12 @@ func (r *eventRing) publish(e Event) {
 	r.wake()
 }
 
-func (r *eventRing) reset() {
+// reset forgets all events: the state was replaced by one at this index.
+func (r *eventRing) reset(index uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.events)
-	r.first, r.next = 0, 0
+	r.first, r.next, r.cut = 0, 0, index
 	r.epoch++
 	r.wake()
 }
@@ -161,12 +162,7 @@ func (s *Store) SubscribeAfter(index uint64) (*Subscription, error) {
 	r := s.events
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Right after a start or restore nothing is known of what came before.
-	oldest := max(r.cut, s.state.index-min(s.state.index, 1))
-	if r.next > r.first {
-		oldest = r.events[r.first%uint64(len(r.events))].Index - 1
-	}
-	if index < oldest || index > s.state.index {
+	if index < r.cut || index > s.state.index {
 		return nil, ErrResubscribe
 	}
 	n := r.first
@@ -199,4 +195,12 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 		case <-arrived:
 		}
 	}
+}
+
+// Latest answers the newest version without waiting, or nil if a restored
+// state does not know the build.
+func (w *BuildWatch) Latest() *buildsv1.Record {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.latest
 }

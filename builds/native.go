@@ -1,0 +1,189 @@
+package builds
+
+import (
+	"context"
+	"time"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Native answers imagebuilder.v1.ImageBuilder.
+type Native struct {
+	imagebuilderv1.UnimplementedImageBuilderServer
+	*Service
+}
+
+var _ imagebuilderv1.ImageBuilderServer = Native{}
+
+// BuildImage asks for one image.
+func (n Native) BuildImage(ctx context.Context, req *imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {
+	w, err := n.nativeWish(req)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	adm, err := n.admit(ctx, w)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	if p := adm.exists; p != nil {
+		return &imagebuilderv1.BuildImageResponse{
+			Build: &imagebuilderv1.Build{
+				Ref: p.ref, BaseRef: p.baseRef, Digest: p.digest, Phase: Succeeded, Source: p.source,
+			},
+			Exists: true,
+			Read:   n.readInfo(),
+		}, nil
+	}
+	return &imagebuilderv1.BuildImageResponse{Build: adm.build, Attached: adm.attached, Read: n.readInfo()}, nil
+}
+
+func (s *Service) nativeWish(req *imagebuilderv1.BuildImageRequest) (*wish, error) {
+	if err := checkText("request_id", req.GetRequestId(), maxRequestID); err != nil {
+		return nil, err
+	}
+	if err := checkText("requester", req.GetRequester(), maxRequester); err != nil {
+		return nil, err
+	}
+	if err := checkLabels(req.GetLabels()); err != nil {
+		return nil, err
+	}
+	if err := checkNativeSource(req.GetSource()); err != nil {
+		return nil, err
+	}
+	if b := req.GetBaseImageNameResolved(); b != "" {
+		if err := checkRef("base_image_name_resolved", b); err != nil {
+			return nil, err
+		}
+	}
+	timeout := s.timeout
+	if req.GetTimeout() != nil {
+		if err := req.GetTimeout().CheckValid(); err != nil {
+			return nil, invalidf("timeout is not valid")
+		}
+		timeout = req.GetTimeout().AsDuration()
+		if timeout < time.Second || timeout > s.maxTimeout {
+			return nil, invalidf("timeout must be between 1s and %s", s.maxTimeout)
+		}
+	}
+	rights, registry, err := s.nativeRights(req.GetAuth())
+	if err != nil {
+		return nil, err
+	}
+	w := &wish{
+		source: req.GetSource(), rights: rights,
+		secrets:   &buildsv1.Secrets{Registry: registry, Build: req.GetSecrets(), Git: req.GetGitAuth()},
+		requester: req.GetRequester(), requestID: req.GetRequestId(), labels: req.GetLabels(),
+		timeout: timeout, force: req.GetForce(), baseResolved: req.GetBaseImageNameResolved(),
+	}
+	return w, nil
+}
+
+func checkNativeSource(src *imagebuilderv1.Source) error {
+	switch from := src.GetFrom().(type) {
+	case *imagebuilderv1.Source_Ref:
+		return checkRef("source.ref", from.Ref.GetRef())
+	case *imagebuilderv1.Source_Dockerfile:
+		return checkDockerfileSource(from.Dockerfile)
+	}
+	return invalidf("source is missing: give a ref or a Dockerfile")
+}
+
+func (s *Service) nativeRights(a *imagebuilderv1.RegistryAuth) (*buildsv1.Rights, map[string]*imagebuilderv1.BasicAuth, error) {
+	hosts := append([]string(nil), a.GetAllowHosts()...)
+	if a.GetAllowBaseRepository() {
+		hosts = append(hosts, s.repos.BaseHost)
+	}
+	if a.GetAllowWorkspaceRepository() {
+		hosts = append(hosts, s.repos.WorkspaceHost)
+	}
+	clean, err := hostsOf(hosts...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(a.GetAdditional()) > maxHosts {
+		return nil, nil, invalidf("auth.additional holds %d credentials, at most %d are allowed", len(a.GetAdditional()), maxHosts)
+	}
+	for host, cred := range a.GetAdditional() {
+		if err := checkText("auth.additional: a host", host, maxLabelVal); err != nil {
+			return nil, nil, err
+		}
+		if len(cred.GetUsername())+len(cred.GetPassword()) > 64<<10 {
+			return nil, nil, invalidf("auth.additional: a credential is longer than 64 KiB")
+		}
+	}
+	return &buildsv1.Rights{AllowAll: a.GetAllowAll(), Hosts: clean}, a.GetAdditional(), nil
+}
+
+// CancelBuild detaches a requester or stops the build.
+func (n Native) CancelBuild(ctx context.Context, req *imagebuilderv1.CancelBuildRequest) (*imagebuilderv1.CancelBuildResponse, error) {
+	if req.GetId() == "" {
+		return nil, apiError(invalidf("id is empty: name a build"))
+	}
+	if err := checkText("reason", req.GetReason(), maxText); err != nil {
+		return nil, apiError(err)
+	}
+	reason := buildsv1.StopReason_STOP_REASON_REQUESTER
+	if req.GetOperator() {
+		if err := requireOperator(ctx, "cancelling other people's builds"); err != nil {
+			return nil, err
+		}
+		reason = buildsv1.StopReason_STOP_REASON_OPERATOR
+	}
+	res, _, err := Propose(ctx, n.raft, &buildsv1.StopBuild{
+		BuildId: req.GetId(), Reason: reason, Requester: req.GetRequester(), Message: req.GetReason(),
+	})
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return &imagebuilderv1.CancelBuildResponse{Build: res.Build, DetachedOnly: res.Detached, Read: n.readInfo()}, nil
+}
+
+// ResolveBaseImage answers the digest form of a reference.
+func (n Native) ResolveBaseImage(ctx context.Context, req *imagebuilderv1.ResolveBaseImageRequest) (*imagebuilderv1.ResolveBaseImageResponse, error) {
+	if err := checkRef("ref", req.GetRef()); err != nil {
+		return nil, apiError(err)
+	}
+	if err := checkText("platform", req.GetPlatform(), maxLabelVal); err != nil {
+		return nil, apiError(err)
+	}
+	rights, creds, err := n.nativeRights(req.GetAuth())
+	if err != nil {
+		return nil, apiError(err)
+	}
+	rights.Additional = creds
+	img, err := n.registry.Resolve(ctx, req.GetRef(), req.GetPlatform(), rights)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return &imagebuilderv1.ResolveBaseImageResponse{Ref: img.Ref, Digest: img.Digest, Read: n.readInfo()}, nil
+}
+
+// ResolveWorkspaceImage answers where a source would be published.
+func (n Native) ResolveWorkspaceImage(ctx context.Context, req *imagebuilderv1.ResolveWorkspaceImageRequest) (*imagebuilderv1.ResolveWorkspaceImageResponse, error) {
+	if err := checkNativeSource(req.GetSource()); err != nil {
+		return nil, apiError(err)
+	}
+	rights, creds, err := n.nativeRights(req.GetAuth())
+	if err != nil {
+		return nil, apiError(err)
+	}
+	p, err := n.resolveWorkspace(ctx, &wish{source: req.GetSource(), rights: rights, secrets: &buildsv1.Secrets{Registry: creds}})
+	if err != nil {
+		return nil, apiError(err)
+	}
+	res := &imagebuilderv1.ResolveWorkspaceImageResponse{
+		Ref: p.ref, BaseRef: p.baseRef, Exists: p.digest != "", Digest: p.digest, Read: n.readInfo(),
+	}
+	n.store.Read(func(st *State) { res.ActiveBuildId = st.Active(p.ref).GetBuild().GetId() })
+	return res, nil
+}
+
+func (s *Service) resolveWorkspace(ctx context.Context, w *wish) (plan, error) {
+	p, err := s.refs(ctx, w)
+	if err != nil {
+		return plan{}, err
+	}
+	p.digest, err = s.digestOf(ctx, p.ref)
+	return p, err
+}

@@ -1,0 +1,189 @@
+package builds
+
+import (
+	"context"
+	"strings"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Page sizes of ListBuilds, in builds.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// BuildStatus answers one build and can wait for a phase.
+func (n Native) BuildStatus(ctx context.Context, req *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
+	if err := n.catchUp(ctx, req.GetMinIndex(), req.GetLinearizable()); err != nil {
+		return nil, apiError(err)
+	}
+	r, err := n.find(ctx, req.GetId(), req.GetRef())
+	if err != nil {
+		return nil, apiError(err)
+	}
+	if want := req.GetWaitFor(); want != 0 {
+		r, err = n.store.Wait(ctx, r.Build.Id, func(r *buildsv1.Record) bool {
+			return r.Build.Phase >= want || Terminal(r.Build.Phase)
+		})
+		if err != nil {
+			return nil, apiError(err)
+		}
+	}
+	return &imagebuilderv1.BuildStatusResponse{Build: r.Build, Read: n.readInfo()}, nil
+}
+
+// ListBuilds pages through builds, newest first.
+func (n Native) ListBuilds(ctx context.Context, req *imagebuilderv1.ListBuildsRequest) (*imagebuilderv1.ListBuildsResponse, error) {
+	size := int(req.GetPageSize())
+	switch {
+	case size < 0 || size > maxPage:
+		return nil, apiError(invalidf("page_size must be between 0 and %d", maxPage))
+	case size == 0:
+		size = defaultPage
+	}
+	if err := n.catchUp(ctx, req.GetMinIndex(), req.GetLinearizable()); err != nil {
+		return nil, apiError(err)
+	}
+	res := &imagebuilderv1.ListBuildsResponse{Read: n.readInfo()}
+	n.store.View().Descend(req.GetPageToken(), func(r *buildsv1.Record) bool {
+		if ctx.Err() != nil {
+			return false
+		}
+		if !matches(req.GetFilter(), r.Build) {
+			return true
+		}
+		if len(res.Builds) == size {
+			res.NextPageToken = res.Builds[size-1].Id
+			return false
+		}
+		res.Builds = append(res.Builds, r.Build)
+		return true
+	})
+	return res, apiError(ctx.Err())
+}
+
+func matches(f *imagebuilderv1.BuildFilter, b *imagebuilderv1.Build) bool {
+	if f == nil {
+		return true
+	}
+	phase := len(f.Phases) == 0
+	for _, p := range f.Phases {
+		phase = phase || p == b.Phase
+	}
+	if !phase || (f.Requester != "" && f.Requester != b.Requester) || (f.Ref != "" && f.Ref != b.Ref) {
+		return false
+	}
+	for k, v := range f.Labels {
+		if got, ok := b.Labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// WatchBuilds streams a snapshot of the matching builds, then every change.
+func (n Native) WatchBuilds(req *imagebuilderv1.WatchBuildsRequest, stream imagebuilderv1.ImageBuilder_WatchBuildsServer) error {
+	ctx := stream.Context()
+	var sub *Subscription
+	if after := req.GetAfterIndex(); after > 0 {
+		if err := n.raft.WaitApplied(ctx, after); err != nil {
+			return apiError(err)
+		}
+		var err error
+		if sub, err = n.store.SubscribeAfter(after); err != nil {
+			return apiError(err)
+		}
+	} else {
+		var view *State
+		view, sub = n.store.Subscribe()
+		if err := sendView(view, req.GetFilter(), stream); err != nil {
+			return err
+		}
+	}
+	for {
+		ev, err := sub.Next(ctx)
+		if err != nil {
+			return apiError(err)
+		}
+		for i, r := range ev.Changed {
+			if !matches(req.GetFilter(), r.Build) {
+				continue
+			}
+			// A stream that breaks within an event repeats it when resumed.
+			index := ev.Index - 1
+			if i == len(ev.Changed)-1 && len(ev.Removed) == 0 {
+				index = ev.Index
+			}
+			if err := stream.Send(&imagebuilderv1.WatchBuildsResponse{
+				Event: &imagebuilderv1.WatchBuildsResponse_Build{Build: r.Build}, Index: index,
+			}); err != nil {
+				return err
+			}
+		}
+		for _, id := range ev.Removed {
+			if err := stream.Send(&imagebuilderv1.WatchBuildsResponse{
+				Event: &imagebuilderv1.WatchBuildsResponse_Removed{Removed: id}, Index: ev.Index,
+			}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func sendView(view *State, f *imagebuilderv1.BuildFilter, stream imagebuilderv1.ImageBuilder_WatchBuildsServer) (err error) {
+	view.Descend("", func(r *buildsv1.Record) bool {
+		if matches(f, r.Build) {
+			// Index 0: only the end of the snapshot can be resumed at.
+			err = stream.Send(&imagebuilderv1.WatchBuildsResponse{Event: &imagebuilderv1.WatchBuildsResponse_Build{Build: r.Build}})
+		}
+		return err == nil
+	})
+	if err != nil {
+		return err
+	}
+	return stream.Send(&imagebuilderv1.WatchBuildsResponse{
+		Event: &imagebuilderv1.WatchBuildsResponse_SnapshotEnd{SnapshotEnd: true}, Index: view.Index(),
+	})
+}
+
+// ListCachedRefs lists the references that are kept resolved.
+func (n Native) ListCachedRefs(context.Context, *imagebuilderv1.ListCachedRefsRequest) (*imagebuilderv1.ListCachedRefsResponse, error) {
+	res := &imagebuilderv1.ListCachedRefsResponse{Read: n.readInfo()}
+	n.store.Read(func(st *State) { res.Refs = st.CachedRefs() })
+	return res, nil
+}
+
+// PutCachedRef adds or changes a cached reference.
+func (n Native) PutCachedRef(ctx context.Context, req *imagebuilderv1.PutCachedRefRequest) (*imagebuilderv1.PutCachedRefResponse, error) {
+	if err := requireOperator(ctx, "changing the reference cache"); err != nil {
+		return nil, err
+	}
+	if err := checkRef("ref", req.GetRef()); err != nil {
+		return nil, apiError(err)
+	}
+	if strings.Contains(req.GetRef(), "@") {
+		return nil, apiError(invalidf("ref names a digest, which never changes: cache a tag"))
+	}
+	if req.GetInterval() != nil && (req.GetInterval().CheckValid() != nil || req.GetInterval().AsDuration() < 0) {
+		return nil, apiError(invalidf("interval must not be negative"))
+	}
+	ref := &imagebuilderv1.CachedRef{Ref: req.GetRef(), Interval: req.GetInterval()}
+	if _, _, err := Propose(ctx, n.raft, &buildsv1.PutCachedRef{Ref: ref}); err != nil {
+		return nil, apiError(err)
+	}
+	return &imagebuilderv1.PutCachedRefResponse{Ref: ref}, nil
+}
+
+// DeleteCachedRef removes a cached reference.
+func (n Native) DeleteCachedRef(ctx context.Context, req *imagebuilderv1.DeleteCachedRefRequest) (*imagebuilderv1.DeleteCachedRefResponse, error) {
+	if err := requireOperator(ctx, "changing the reference cache"); err != nil {
+		return nil, err
+	}
+	res, _, err := Propose(ctx, n.raft, &buildsv1.DeleteCachedRef{Ref: req.GetRef()})
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return &imagebuilderv1.DeleteCachedRefResponse{Existed: res.Existed}, nil
+}

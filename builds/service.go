@@ -1,0 +1,157 @@
+package builds
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// ServiceOptions are what the APIs are made of.
+type ServiceOptions struct {
+	Store        *Store
+	Raft         Raft
+	Registry     Registry
+	Logs         LogReader
+	Repositories Repositories
+	// Timeout is the limit of a build whose request names none, MaxTimeout the
+	// greatest that a request may name.
+	Timeout, MaxTimeout time.Duration
+	// Dockerfiles tells that some runtime can build Dockerfiles.
+	Dockerfiles bool
+}
+
+// Service answers both APIs from the local state and the replicated log.
+type Service struct {
+	store       *Store
+	raft        Raft
+	registry    Registry
+	logs        LogReader
+	repos       Repositories
+	timeout     time.Duration
+	maxTimeout  time.Duration
+	dockerfiles bool
+}
+
+// NewService answers a service over the given parts.
+func NewService(o ServiceOptions) *Service {
+	return &Service{
+		store: o.Store, raft: o.Raft, registry: o.Registry, logs: o.Logs,
+		repos: o.Repositories, timeout: o.Timeout, maxTimeout: o.MaxTimeout,
+		dockerfiles: o.Dockerfiles,
+	}
+}
+
+// admission is the answer to a wish: a build, or an image that exists.
+type admission struct {
+	build    *imagebuilderv1.Build
+	attached bool
+	exists   *plan
+}
+
+// admit turns a wish into a build, joins one, or finds that there is nothing
+// to do.
+func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
+	hash := w.identity()
+	if w.requestID != "" {
+		if adm, known, err := s.answered(w, hash); known {
+			return adm, err
+		}
+	}
+	p, err := s.plan(ctx, w)
+	if err != nil {
+		return admission{}, err
+	}
+	if p.digest != "" {
+		return admission{exists: &p}, nil
+	}
+	if p.source.GetDockerfile() != nil && !s.dockerfiles {
+		return admission{}, status.Error(codes.FailedPrecondition, "no runtime for Dockerfile builds is configured")
+	}
+	res, _, err := Propose(ctx, s.raft, &buildsv1.CreateBuild{
+		Ref: p.ref, BaseRef: p.baseRef, Source: p.source,
+		Rights: w.rights, Secrets: w.secrets,
+		Requester: w.requester, RequestId: w.requestID, RequestHash: hash,
+		Labels: w.labels, TimeoutNanos: int64(w.timeout), Force: w.force,
+		CheckedIndex: p.checkedIndex,
+	})
+	if err != nil {
+		return admission{}, err
+	}
+	return admission{build: res.Build, attached: res.Attached}, nil
+}
+
+// answered looks a request id up in the local state, so that asking again
+// needs no registry. A node that trails behind asks the log, which knows all.
+func (s *Service) answered(w *wish, hash []byte) (admission, bool, error) {
+	var req *buildsv1.Request
+	var r *buildsv1.Record
+	s.store.Read(func(st *State) {
+		if req = st.Request(w.requester, w.requestID); req != nil {
+			r = st.Build(req.BuildId)
+		}
+	})
+	switch {
+	case req == nil:
+		return admission{}, false, nil
+	case string(req.Hash) != string(hash):
+		return admission{}, true, ErrRequestReused
+	case r == nil:
+		return admission{}, true, ErrRequestForgotten
+	}
+	return admission{build: r.Build, attached: req.Attached}, true, nil
+}
+
+// readInfo tells how fresh the answers of this node are.
+func (s *Service) readInfo() *imagebuilderv1.ReadInfo {
+	index, known, stale := s.raft.Freshness()
+	return &imagebuilderv1.ReadInfo{Index: index, LeaderKnown: known, Staleness: durationpb.New(stale)}
+}
+
+// catchUp waits until the local state is as new as a read asks for.
+func (s *Service) catchUp(ctx context.Context, minIndex uint64, linearizable bool) error {
+	if linearizable {
+		index, err := s.raft.ReadIndex(ctx)
+		if err != nil {
+			return err
+		}
+		minIndex = max(minIndex, index)
+	}
+	if minIndex == 0 {
+		return nil
+	}
+	return s.raft.WaitApplied(ctx, minIndex)
+}
+
+// find answers a build by id or, without one, the newest of a ref. A node that
+// does not know it makes sure that nobody does before it says so.
+func (s *Service) find(ctx context.Context, id, ref string) (*buildsv1.Record, error) {
+	if id == "" && ref == "" {
+		return nil, invalidf("name a build, by id or by ref")
+	}
+	look := func() (r *buildsv1.Record) {
+		s.store.Read(func(st *State) {
+			if id != "" {
+				r = st.Build(id)
+			} else {
+				r = st.Newest(ref)
+			}
+		})
+		return r
+	}
+	if r := look(); r != nil {
+		return r, nil
+	}
+	if err := s.catchUp(ctx, 0, true); err != nil {
+		return nil, err
+	}
+	if r := look(); r != nil {
+		return r, nil
+	}
+	return nil, ErrNotFound
+}

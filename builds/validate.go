@@ -1,0 +1,142 @@
+package builds
+
+import (
+	"net/url"
+	"path"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Limits of what one request may carry, in bytes unless said otherwise.
+const (
+	maxRef       = 1024
+	maxText      = 4096 // URLs, paths, versions
+	maxRequestID = 128
+	maxRequester = 256
+	maxLabels    = 32 // labels
+	maxLabelKey  = 63
+	maxLabelVal  = 256
+	maxHosts     = 64 // hosts and credentials
+)
+
+// checkText refuses what has no place in a one-line value. Values are never
+// quoted in errors: people put secrets everywhere.
+func checkText(field, s string, limit int) error {
+	switch {
+	case len(s) > limit:
+		return invalidf("%s is %d bytes long, at most %d are allowed", field, len(s), limit)
+	case !utf8.ValidString(s):
+		return invalidf("%s is not valid UTF-8", field)
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return invalidf("%s contains a control character (a newline or NUL, for instance)", field)
+	}
+	return nil
+}
+
+func checkRef(field, s string) error {
+	if s == "" {
+		return invalidf("%s is empty: name an image", field)
+	}
+	return checkText(field, s, maxRef)
+}
+
+func checkPath(field, p string) error {
+	if err := checkText(field, p, maxText); err != nil {
+		return err
+	}
+	if path.IsAbs(p) || strings.HasPrefix(p, `\`) {
+		return invalidf("%s must be relative to the context, not an absolute path", field)
+	}
+	for _, part := range strings.FieldsFunc(p, func(r rune) bool { return r == '/' || r == '\\' }) {
+		if part == ".." {
+			return invalidf("%s must not contain '..': it would leave the context", field)
+		}
+	}
+	return nil
+}
+
+// checkGitURI accepts what git can clone and refuses credentials in it: they
+// would be stored, shown and hashed.
+func checkGitURI(field, uri string) error {
+	if uri == "" {
+		return invalidf("%s is empty: name a git repository", field)
+	}
+	if err := checkText(field, uri, maxText); err != nil {
+		return err
+	}
+	if strings.HasPrefix(uri, "-") {
+		return invalidf("%s must not begin with '-'", field)
+	}
+	if !strings.Contains(uri, "://") { // scp-like: user@host:path
+		if host, _, ok := strings.Cut(uri, ":"); !ok || host == "" || strings.Contains(host, "/") {
+			return invalidf("%s is neither a URL nor of the form user@host:path", field)
+		}
+		return nil
+	}
+	u, err := url.Parse(uri)
+	if err != nil || u.Host == "" {
+		return invalidf("%s is not a valid URL", field)
+	}
+	switch u.Scheme {
+	case "https", "http", "git", "ssh":
+	default:
+		return invalidf("%s: scheme %q is not supported, use https, http, git or ssh", field, u.Scheme)
+	}
+	_, hasPassword := u.User.Password()
+	if hasPassword || (u.User != nil && u.Scheme != "ssh") {
+		return invalidf("%s contains a credential: pass it separately, it would be stored with the URL", field)
+	}
+	return nil
+}
+
+func checkLabels(labels map[string]string) error {
+	if len(labels) > maxLabels {
+		return invalidf("labels: %d are given, at most %d are allowed", len(labels), maxLabels)
+	}
+	for k, v := range labels {
+		if k == "" {
+			return invalidf("labels: a key is empty")
+		}
+		if err := checkText("labels: a key", k, maxLabelKey); err != nil {
+			return err
+		}
+		if err := checkText("labels: the value of "+k, v, maxLabelVal); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkDockerfileSource(d *imagebuilderv1.DockerfileSource) error {
+	if err := checkPath("dockerfile_path", d.GetDockerfilePath()); err != nil {
+		return err
+	}
+	if err := checkPath("context_path", d.GetContextPath()); err != nil {
+		return err
+	}
+	if err := checkText("dockerfile_version", d.GetDockerfileVersion(), maxText); err != nil {
+		return err
+	}
+	g := d.GetGit()
+	if g == nil {
+		return invalidf("source.dockerfile needs a git context")
+	}
+	if err := checkGitURI("remote_uri", g.GetRemoteUri()); err != nil {
+		return err
+	}
+	if g.GetUpstreamRemoteUri() != "" {
+		if err := checkGitURI("upstream_remote_uri", g.GetUpstreamRemoteUri()); err != nil {
+			return err
+		}
+	}
+	if strings.HasPrefix(g.GetCloneTarget(), "-") {
+		return invalidf("clone_target must not begin with '-'")
+	}
+	if err := checkText("clone_target", g.GetCloneTarget(), maxText); err != nil {
+		return err
+	}
+	return checkPath("checkout_location", g.GetCheckoutLocation())
+}
