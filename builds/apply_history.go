@@ -1,6 +1,8 @@
 package builds
 
 import (
+	"time"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -79,4 +81,26 @@ func (tx *change) expireLogs(c *buildsv1.ExpireLogs) Result {
 		tx.put(r)
 	}
 	return Result{}
+}
+
+// HistoryDue answers when the oldest ended build may be removed, if there is
+// one that the bounds of the history will not keep for ever.
+func (s *State) HistoryDue() (time.Time, bool) {
+	_, id, ok := s.history.Min()
+	if !ok {
+		return time.Time{}, false
+	}
+	set := s.settings
+	ended := s.Build(id).Build.EndedAt.AsTime()
+	soonest := ended.Add(time.Duration(set.HistoryMinAgeNanos))
+	if set.HistoryTotal > 0 && int64(s.history.Len()) > set.HistoryTotal {
+		return soonest, true
+	}
+	if set.HistoryMaxAgeNanos <= 0 {
+		return time.Time{}, false
+	}
+	if old := ended.Add(time.Duration(set.HistoryMaxAgeNanos) + 1); old.After(soonest) {
+		return old, true
+	}
+	return soonest, true
 }

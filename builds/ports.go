@@ -2,6 +2,7 @@ package builds
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -81,4 +82,13 @@ type LogStream interface {
 	// Length is the number of bytes that can be read without waiting.
 	Length() int64
 	Close() error
+}
+
+// ImageErrorKindOf answers the kind of an image error, 0 for any other.
+func ImageErrorKindOf(err error) ImageErrorKind {
+	var e *ImageError
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return 0
 }

@@ -204,3 +204,11 @@ func (w *BuildWatch) Latest() *buildsv1.Record {
 	defer w.mu.Unlock()
 	return w.latest
 }
+
+// Changed answers a channel that is closed at the next change of any build.
+// Take it before looking at the state.
+func (s *Store) Changed() <-chan struct{} {
+	s.events.mu.Lock()
+	defer s.events.mu.Unlock()
+	return s.events.arrived
+}

@@ -1,0 +1,183 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// finishTime is how long an attempt that was told to end may take to say so.
+const finishTime = 10 * time.Second
+
+// attempt is one attempt at work on its owner.
+type attempt struct {
+	owner  *Owner
+	record *buildsv1.Record
+	key    attemptKey
+	cancel context.CancelCauseFunc
+}
+
+// run brings the attempt to its end and commits how it ended.
+func (at *attempt) run(ctx context.Context) {
+	o := at.owner.o
+	b := at.record.Build
+	log := o.Log.With("build", b.Id, "attempt", at.key.attempt, "epoch", at.key.epoch)
+	secrets, err := o.Keyring.Open(b.Id, at.record.Secrets)
+	if err != nil {
+		// Another node may hold the key; alone, this is final soon enough.
+		at.finish(ctx, nil, nil, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: err.Error(), Uncounted: true})
+		return
+	}
+	writer, err := o.Logs.Create(b.Id, at.key.attempt, at.key.epoch, b, secrets)
+	if err != nil {
+		log.Error("cannot open the log of an attempt", "err", err)
+		at.finish(ctx, nil, nil, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: "open the log: " + err.Error()})
+		return
+	}
+	sink := newSink(writer, func(ctx context.Context, steps []*imagebuilderv1.Step) {
+		_, _ = at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Running, Steps: steps})
+	})
+	end, err := at.execute(ctx, sink, secrets)
+	sink.quiet()
+	if errors.Is(err, builds.ErrFenced) || errors.Is(context.Cause(ctx), errFenced) {
+		log.Info("attempt has another owner, stopped it")
+		return
+	}
+	if err != nil {
+		end = at.failure(ctx, err)
+	}
+	at.finish(ctx, writer, sink.steps(), end)
+}
+
+// execute runs the workload and publishes what it made.
+func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Secrets) (*buildsv1.FinishAttempt, error) {
+	o := at.owner.o
+	b := at.record.Build
+	if _, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Starting}); err != nil {
+		return nil, err
+	}
+	a := builds.LastAttempt(b)
+	rt := o.Runtimes[a.Runtime]
+	if rt == nil {
+		return nil, &Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("node %s has no runtime %q", o.Node, a.Runtime)}
+	}
+	w := &Workload{
+		BuildID: b.Id, Attempt: a.Number, Epoch: a.Epoch, Source: b.Source, Ref: b.Ref, BaseRef: b.BaseRef,
+		Rights:   &buildsv1.Rights{AllowAll: at.record.Rights.GetAllowAll(), Hosts: at.record.Rights.GetHosts(), Additional: secrets.Registry},
+		Secrets:  secrets,
+		Deadline: b.Deadline.AsTime(),
+	}
+	out, missing, err := at.outcome(ctx, rt, w, sink)
+	if err != nil {
+		return nil, err
+	}
+	if err := sink.err(); err != nil {
+		return nil, &Failure{Blame: builds.BlameInfrastructure, Message: "write the log: " + err.Error(), Err: err}
+	}
+	sink.quiet()
+	if _, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Pushing, Digest: out.Digest, FormerDigestMissing: missing, Steps: sink.steps()}); err != nil {
+		return nil, err
+	}
+	for _, ref := range targets(b) {
+		if err := o.Publisher.Publish(ctx, out.Repository+"@"+out.Digest, ref); err != nil {
+			return nil, &Failure{Blame: builds.BlameInfrastructure, Message: "publish the image: " + err.Error(), Err: err}
+		}
+	}
+	return &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: out.Digest, SizeBytes: out.SizeBytes}, nil
+}
+
+// outcome runs the workload, unless a former attempt committed a digest that
+// the registry still has. missing reports that it was looked for in vain.
+func (at *attempt) outcome(ctx context.Context, rt Runtime, w *Workload, sink *sink) (out Outcome, missing bool, err error) {
+	if former := at.record.Build.Digest; former != "" {
+		repo := repository(targets(at.record.Build)[0])
+		found, err := at.owner.o.Publisher.Exists(ctx, repo+"@"+former)
+		if err != nil {
+			return Outcome{}, false, &Failure{Blame: builds.BlameInfrastructure, Message: "look for the image of the former attempt: " + err.Error(), Err: err}
+		}
+		if found {
+			return Outcome{Repository: repo, Digest: former}, false, nil
+		}
+		missing = true
+	}
+	out, err = rt.Run(ctx, w, sink)
+	return out, missing, err
+}
+
+// targets are the refs at which a build publishes its image; the first one's
+// repository is where its workload pushes.
+func targets(b *imagebuilderv1.Build) []string {
+	if b.Source.GetDockerfile() != nil {
+		return append([]string{b.BaseRef, b.Ref}, b.Source.GetDockerfile().GetExtraTags()...)
+	}
+	return []string{b.Ref}
+}
+
+// report commits a phase of the attempt. ErrFenced says that it is over.
+func (at *attempt) report(ctx context.Context, c *buildsv1.ReportPhase) (builds.Result, error) {
+	c.BuildId, c.Attempt, c.Epoch = at.key.build, at.key.attempt, at.key.epoch
+	return at.owner.commit(ctx, c)
+}
+
+// failure words the end of an attempt that did not succeed.
+func (at *attempt) failure(ctx context.Context, err error) *buildsv1.FinishAttempt {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errStopRequested) || errors.Is(err, builds.ErrStopping):
+		return &buildsv1.FinishAttempt{Phase: builds.Cancelled, Message: "stopped on request"}
+	case errors.Is(cause, errShutdown):
+		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true, Message: fmt.Sprintf("node %s shut down while the attempt ran", at.owner.o.Node)}
+	}
+	var f *Failure
+	if errors.As(err, &f) {
+		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: f.Blame, Message: f.Message}
+	}
+	return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: err.Error()}
+}
+
+// finish seals the log and commits how the attempt ended. It outlasts the
+// attempt's context: an end must be said also by those who were told to stop.
+func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilderv1.Step, c *buildsv1.FinishAttempt) {
+	o := at.owner.o
+	if context.Cause(ctx) != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), finishTime)
+		defer cancel()
+	}
+	c.BuildId, c.Attempt, c.Epoch, c.Steps = at.key.build, at.key.attempt, at.key.epoch, steps
+	log := o.Log.With("build", c.BuildId, "attempt", c.Attempt, "epoch", c.Epoch)
+	if w != nil {
+		if c.Phase != builds.Succeeded && c.Message != "" {
+			_ = w.Marker("attempt failed: " + c.Message)
+		}
+		var err error
+		if c.LogLength, c.LogChecksum, err = w.Seal(ctx); err != nil {
+			log.Error("cannot complete the log of an attempt", "err", err)
+			if c.Phase == builds.Succeeded {
+				c.Phase, c.Blame, c.Message = builds.Failed, builds.BlameInfrastructure, "complete the log: "+err.Error()
+			}
+		}
+	}
+	res, err := at.owner.commit(ctx, c)
+	if err != nil {
+		log.Warn("cannot commit the end of an attempt", "err", err)
+		return
+	}
+	log.Info("attempt ended", "phase", c.Phase.String(), "blame", c.Blame.String(), "message", c.Message)
+	if res.Build != nil && builds.Terminal(res.Build.Phase) && o.Finished != nil {
+		o.Finished(res.Build)
+	}
+}
+
+// repository answers a ref without its tag.
+func repository(ref string) string {
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i]
+	}
+	return ref
+}

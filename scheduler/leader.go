@@ -1,0 +1,127 @@
+package scheduler
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// LeaderOptions are the parts of the leader's loop.
+type LeaderOptions struct {
+	Store *builds.Store
+	Raft  builds.Raft
+	Log   *slog.Logger
+	// Settings are put into force at the start of a term if others are.
+	Settings *buildsv1.Settings
+	// Alive reports whether a node can be given attempts now.
+	Alive func(*buildsv1.Node) bool
+	// Runtime names the runtime for a source, or "" if there is none.
+	Runtime func(*imagebuilderv1.Source) string
+}
+
+// Leader is the loop that only the leader runs.
+type Leader struct {
+	o LeaderOptions
+}
+
+// NewLeader answers a leader loop.
+func NewLeader(o LeaderOptions) *Leader { return &Leader{o: o} }
+
+// pause is how long the loop rests after a refused or failed proposal.
+const pause = 100 * time.Millisecond
+
+// Run decides and commits until ctx, which ends with the leader's term, is
+// done. It returns nil then.
+func (l *Leader) Run(ctx context.Context) error {
+	l.putSettings(ctx)
+	for ctx.Err() == nil {
+		changed := l.o.Store.Changed()
+		d := decide(l.o.Store.View(), time.Now(), rules{alive: l.o.Alive, runtime: l.o.Runtime})
+		done, err := l.commit(ctx, d)
+		if err != nil {
+			if ctx.Err() == nil {
+				l.o.Log.Warn("scheduler cannot commit a decision, will try again", "err", err)
+			}
+			wait(ctx, pause)
+			continue
+		}
+		if done {
+			continue
+		}
+		l.await(ctx, changed, d.wake)
+	}
+	return nil
+}
+
+// await returns at the next change, or when the decision named a time.
+func (l *Leader) await(ctx context.Context, changed <-chan struct{}, wake time.Time) {
+	d := time.Minute
+	if !wake.IsZero() {
+		d = min(d, max(time.Until(wake), time.Millisecond))
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-t.C:
+	}
+}
+
+// commit proposes what was decided. It reports whether there was anything.
+func (l *Leader) commit(ctx context.Context, d decision) (bool, error) {
+	done := false
+	for _, id := range d.overdue {
+		if _, _, err := builds.Propose(ctx, l.o.Raft, &buildsv1.StopBuild{
+			BuildId: id, Reason: buildsv1.StopReason_STOP_REASON_DEADLINE,
+		}); err != nil {
+			return false, err
+		}
+		done = true
+	}
+	if len(d.assign) > 0 {
+		res, _, err := builds.Propose(ctx, l.o.Raft, &buildsv1.AssignAttempt{Assignments: d.assign})
+		if err != nil {
+			return false, err
+		}
+		// Assignments that were decided on an older version are decided anew;
+		// if all were refused, wait for the change that refused them.
+		done = done || res.Refused < len(d.assign)
+	}
+	if d.reap {
+		if _, _, err := builds.Propose(ctx, l.o.Raft, &buildsv1.Reap{}); err != nil {
+			return false, err
+		}
+		done = true
+	}
+	return done, nil
+}
+
+func (l *Leader) putSettings(ctx context.Context) {
+	for ctx.Err() == nil {
+		var same bool
+		l.o.Store.Read(func(s *builds.State) { same = proto.Equal(s.Settings(), l.o.Settings) })
+		if same || l.o.Settings == nil {
+			return
+		}
+		if _, _, err := builds.Propose(ctx, l.o.Raft, &buildsv1.PutSettings{Settings: l.o.Settings}); err == nil {
+			return
+		}
+		wait(ctx, pause)
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,214 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Logs is what an owner needs of the log store.
+type Logs interface {
+	// Create opens the log of an attempt for its owner at an epoch. What is
+	// removed or redacted follows from the build and its secrets.
+	Create(build string, attempt uint32, epoch uint64, b *imagebuilderv1.Build, s *buildsv1.Secrets) (LogWriter, error)
+	// Seal fixes the log of an attempt whose owner is gone.
+	Seal(build string, attempt uint32, epoch uint64) (length int64, checksum string, err error)
+}
+
+// LogWriter is the log of a live attempt. Its owner alone writes it.
+type LogWriter interface {
+	Write(raw []byte) (int, error)
+	RawOffset() int64
+	// Marker adds a line of the service's own.
+	Marker(line string) error
+	// Seal ends the log and answers its length and checksum.
+	Seal(ctx context.Context) (length int64, checksum string, err error)
+}
+
+// Publisher tags what a workload pushed.
+type Publisher interface {
+	// Publish makes the image repository@digest available at ref, and returns
+	// once the registry shows it there. Publishing again is safe.
+	Publish(ctx context.Context, image, ref string) error
+	// Exists reports whether the registry has the image repository@digest.
+	Exists(ctx context.Context, image string) (bool, error)
+}
+
+// OwnerOptions are the parts of a node's owner loop.
+type OwnerOptions struct {
+	// Node and StoreID name this node as assignments do.
+	Node, StoreID string
+	Store         *builds.Store
+	Raft          builds.Raft
+	Keyring       *builds.Keyring
+	Logs          Logs
+	Publisher     Publisher
+	// Runtimes by name.
+	Runtimes map[string]Runtime
+	Log      *slog.Logger
+	// Finished is called for each build that this node ended, if set.
+	Finished func(*imagebuilderv1.Build)
+}
+
+// Owner runs the attempts that the state gives to its node.
+type Owner struct {
+	o OwnerOptions
+
+	mu      sync.Mutex
+	running map[attemptKey]*attempt
+	sealing map[attemptKey]bool
+	tasks   sync.WaitGroup
+}
+
+type attemptKey struct {
+	build   string
+	attempt uint32
+	epoch   uint64
+}
+
+// NewOwner answers an owner loop.
+func NewOwner(o OwnerOptions) *Owner {
+	return &Owner{o: o, running: map[attemptKey]*attempt{}, sealing: map[attemptKey]bool{}}
+}
+
+// Why an attempt's context ended.
+var (
+	errStopRequested = errors.New("the build was asked to stop")
+	errFenced        = errors.New("the attempt has another owner")
+	errShutdown      = errors.New("the node shuts down")
+)
+
+// Run follows the state until ctx ends, then stops what runs, gives it back to
+// the leader, and returns when nothing is left.
+func (o *Owner) Run(ctx context.Context) error {
+	tasks, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	for ctx.Err() == nil {
+		if err := o.follow(ctx, tasks); err != nil && ctx.Err() == nil && !errors.Is(err, builds.ErrResubscribe) {
+			o.o.Log.Warn("owner loop lost the state, will start again", "err", err)
+		}
+	}
+	stop(errShutdown)
+	o.tasks.Wait()
+	return nil
+}
+
+// follow looks at the whole state once, then at every change.
+func (o *Owner) follow(ctx, tasks context.Context) error {
+	view, sub := o.o.Store.Subscribe()
+	view.Live(func(r *buildsv1.Record) bool { o.look(tasks, r); return true })
+	view.Sealing(func(r *buildsv1.Record) bool { o.look(tasks, r); return true })
+	o.fence(view)
+	for {
+		ev, err := sub.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range ev.Changed {
+			o.look(tasks, r)
+		}
+	}
+}
+
+// fence ends attempts that the state no longer gives to this node.
+func (o *Owner) fence(view *builds.State) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for k, at := range o.running {
+		if a := builds.LastAttempt(view.Build(k.build).GetBuild()); a.GetNumber() != k.attempt || a.GetEpoch() != k.epoch {
+			at.cancel(errFenced)
+		}
+	}
+}
+
+// look acts on one version of a build.
+func (o *Owner) look(tasks context.Context, r *buildsv1.Record) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, a := range r.Build.Attempts {
+		k := attemptKey{r.Build.Id, a.Number, a.Epoch}
+		mine := a.Owner == o.o.Node && a.OwnerStoreId == o.o.StoreID
+		switch {
+		case a.Log.GetState() == builds.LogSealing && mine:
+			o.seal(tasks, k)
+		case !mine || !builds.Live(a.Phase):
+		case o.running[k] == nil && a.Phase == builds.Assigned:
+			o.start(tasks, k, r)
+		}
+	}
+	if at := o.running[lastKey(r.Build)]; at != nil && r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
+		at.cancel(errStopRequested)
+	}
+}
+
+func lastKey(b *imagebuilderv1.Build) attemptKey {
+	a := builds.LastAttempt(b)
+	return attemptKey{b.Id, a.GetNumber(), a.GetEpoch()}
+}
+
+// start runs an attempt on a goroutine of its own. The caller holds the lock.
+func (o *Owner) start(tasks context.Context, k attemptKey, r *buildsv1.Record) {
+	ctx, cancel := context.WithCancelCause(tasks)
+	at := &attempt{owner: o, record: r, key: k, cancel: cancel}
+	o.running[k] = at
+	o.tasks.Go(func() {
+		defer cancel(nil)
+		at.run(ctx)
+		o.mu.Lock()
+		delete(o.running, k)
+		o.mu.Unlock()
+	})
+}
+
+// seal fixes the log of a dead attempt. The caller holds the lock.
+func (o *Owner) seal(tasks context.Context, k attemptKey) {
+	if o.sealing[k] {
+		return
+	}
+	o.sealing[k] = true
+	o.tasks.Go(func() {
+		defer func() {
+			o.mu.Lock()
+			delete(o.sealing, k)
+			o.mu.Unlock()
+		}()
+		length, sum, err := o.o.Logs.Seal(k.build, k.attempt, k.epoch)
+		if err != nil {
+			o.o.Log.Error("cannot seal the log of an attempt; it is closed as lost", "build", k.build, "attempt", k.attempt, "err", err)
+		}
+		cmd := &buildsv1.SealAttempt{
+			BuildId: k.build, Attempt: k.attempt, Epoch: k.epoch, Length: length, Checksum: sum, Lost: err != nil,
+		}
+		if _, err := o.commit(tasks, cmd); err != nil {
+			o.o.Log.Warn("cannot commit the seal of a log", "build", k.build, "attempt", k.attempt, "err", err)
+		}
+	})
+}
+
+// commit proposes until the state has answered, a refusal included, or ctx
+// ends. All commands of an owner can be repeated: their epoch and phase make
+// the second one a refusal or the same change.
+func (o *Owner) commit(ctx context.Context, payload proto.Message) (builds.Result, error) {
+	for {
+		res, index, err := builds.Propose(ctx, o.o.Raft, payload)
+		if err == nil || index > 0 || ctx.Err() != nil {
+			return res, err
+		}
+		o.o.Log.Debug("cannot commit, will try again", "err", err)
+		wait(ctx, pause)
+	}
+}
+
+// Running answers how many attempts this node runs.
+func (o *Owner) Running() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.running)
+}
