@@ -1,0 +1,88 @@
+package builds_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+func mustKeyring(t *testing.T, path string) *builds.Keyring {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		if err := builds.NewKeyFile(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k, err := builds.LoadKeyring(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func Test_Seal_OpensOnlyForItsBuildAndKey(t *testing.T) {
+	dir := t.TempDir()
+	ring := mustKeyring(t, filepath.Join(dir, "a"))
+	secrets := &buildsv1.Secrets{Registry: map[string]*imagebuilderv1.BasicAuth{"h": {Username: "u", Password: "hunter2-hunter2"}}}
+	sealed, err := ring.Seal("b1", secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raw, _ := proto.Marshal(sealed); bytes.Contains(raw, []byte("hunter2")) {
+		t.Fatal("the sealed value shows the secret")
+	}
+	got, err := ring.Open("b1", sealed)
+	if err != nil || !proto.Equal(got, secrets) {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	if _, err := ring.Open("b2", sealed); err == nil {
+		t.Error("the value of another build was opened")
+	}
+	if _, err := mustKeyring(t, filepath.Join(dir, "b")).Open("b1", sealed); !errors.Is(err, builds.ErrKeyMissing) {
+		t.Errorf("another key: %v", err)
+	}
+	spoiled := proto.CloneOf(sealed)
+	spoiled.Ciphertext[3] ^= 1
+	if _, err := ring.Open("b1", spoiled); err == nil {
+		t.Error("a spoiled value was opened")
+	}
+	if s, err := ring.Seal("b1", &buildsv1.Secrets{}); s != nil || err != nil {
+		t.Errorf("no secrets: got %v, %v", s, err)
+	}
+}
+
+func Test_KeyFile_Refusals(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	key := strings.Repeat("A", 43) + "="
+	for name, want := range map[string]string{
+		write("open", `[{"id":"a","key":"`+key+`"}]`, 0o644):                             "chmod 600",
+		write("text", `hello`, 0o600):                                                    "no JSON list",
+		write("short", `[{"id":"a","key":"AAAA"}]`, 0o600):                               "32 bytes",
+		write("twice", `[{"id":"a","key":"`+key+`"},{"id":"a","key":"`+key+`"}]`, 0o600): "was there before",
+		write("none", `[]`, 0o600):                                                       "holds no key",
+		filepath.Join(dir, "missing"):                                                    "open sealing key file",
+	} {
+		if _, err := builds.LoadKeyring(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", filepath.Base(name), err, want)
+		}
+	}
+	if err := builds.NewKeyFile(filepath.Join(dir, "open")); err == nil {
+		t.Error("an existing key file was overwritten")
+	}
+}

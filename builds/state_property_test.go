@@ -1,0 +1,136 @@
+package builds_test
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Test_State_Invariants applies random commands, sensible and absurd ones, and
+// checks after each what has to hold in every state; at the end, that a
+// snapshot restores to the same state.
+func Test_State_Invariants(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		m := newMachine(t)
+		set := builds.DefaultSettings()
+		set.HistoryTotal, set.HistoryMinAgeNanos = 10, int64(time.Minute)
+		m.must(&buildsv1.PutSettings{Settings: set})
+		var ids []string
+		pick := func(rt *rapid.T) (string, uint32, uint64) {
+			if len(ids) == 0 {
+				return "none", 1, 1
+			}
+			id := rapid.SampledFrom(ids).Draw(rt, "build")
+			a := builds.LastAttempt(m.store.Build(id).GetBuild())
+			return id, a.GetNumber(), a.GetEpoch() - uint64(rapid.IntRange(0, 1).Draw(rt, "stale"))*a.GetEpoch()/2
+		}
+		ended := map[string]imagebuilderv1.Phase{}
+		rt.Repeat(map[string]func(*rapid.T){
+			"create": func(rt *rapid.T) {
+				res := m.create(fmt.Sprintf("r:%d", rapid.IntRange(0, 4).Draw(rt, "ref")), by(rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who")))
+				if res.Build != nil && !res.Attached {
+					ids = append(ids, res.Build.Id)
+				}
+			},
+			"assign": func(rt *rapid.T) {
+				id, n, e := pick(rt)
+				m.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
+					BuildId: id, Attempt: n + 1, Epoch: e + 2, Owner: "n1", OwnerStoreId: "s1",
+					BuildVersion: m.store.Build(id).GetBuild().GetVersion(),
+				}}})
+			},
+			"report": func(rt *rapid.T) {
+				id, n, e := pick(rt)
+				m.apply(&buildsv1.ReportPhase{BuildId: id, Attempt: n, Epoch: e, Phase: phase(int32(rapid.IntRange(0, 8).Draw(rt, "phase"))), Digest: rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "digest")})
+			},
+			"finish": func(rt *rapid.T) {
+				id, n, e := pick(rt)
+				m.apply(&buildsv1.FinishAttempt{
+					BuildId: id, Attempt: n, Epoch: e, Phase: phase(int32(rapid.IntRange(0, 8).Draw(rt, "phase"))),
+					Blame: blameOf(int32(rapid.IntRange(0, 5).Draw(rt, "blame"))), Digest: rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "digest"),
+				})
+			},
+			"stop": func(rt *rapid.T) {
+				id, _, _ := pick(rt)
+				m.stop(id, buildsv1.StopReason(rapid.IntRange(1, 3).Draw(rt, "reason")), rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who"))
+			},
+			"restart": func(*rapid.T) {
+				m.must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: fmt.Sprint(m.index), Capacity: 1})
+			},
+			"time": func(rt *rapid.T) {
+				m.now = m.now.Add(time.Duration(rapid.IntRange(-60, 120).Draw(rt, "seconds")) * time.Second)
+				m.must(&buildsv1.Reap{})
+			},
+			"": func(rt *rapid.T) { checkInvariants(rt, m.store.View(), ended) },
+		})
+		before := dump(t, m.store)
+		restored := builds.NewStore()
+		if err := restored.Restore(bytes.NewReader(before)); err != nil {
+			rt.Fatal(err)
+		}
+		if !bytes.Equal(before, dump(t, restored)) {
+			rt.Fatal("a restored state differs from the one that was saved")
+		}
+		checkInvariants(rt, restored.View(), ended)
+	})
+}
+
+func checkInvariants(t *rapid.T, s *builds.State, ended map[string]imagebuilderv1.Phase) {
+	active := map[string]int{}
+	var queued, live, total int
+	s.Descend("", func(r *buildsv1.Record) bool {
+		b := r.Build
+		total++
+		if was, ok := ended[b.Id]; ok && was != b.Phase {
+			t.Fatalf("build %s ended as %s and is now %s", b.Id, was, b.Phase)
+		}
+		switch {
+		case builds.Terminal(b.Phase):
+			ended[b.Id] = b.Phase
+			if r.Secrets != nil || b.EndedAt == nil || r.EndedIndex == 0 {
+				t.Fatalf("ended build %s keeps secrets or has no end", b.Id)
+			}
+		case builds.Live(b.Phase):
+			live++
+			active[b.Ref]++
+			if a := builds.LastAttempt(b); a.Phase != b.Phase || a.Epoch != builds.MaxEpoch(b) {
+				t.Fatalf("live build %s: its attempt is %s with epoch %d of %d", b.Id, a.Phase, a.Epoch, builds.MaxEpoch(b))
+			}
+			if r.Successor {
+				t.Fatalf("successor %s is live", b.Id)
+			}
+		default:
+			queued++
+			if !r.Successor {
+				active[b.Ref]++
+			}
+		}
+		for i, a := range b.Attempts {
+			if int(a.Number) != i+1 || (builds.Live(a.Phase) && i < len(b.Attempts)-1) {
+				t.Fatalf("build %s: attempt %d at place %d is %s", b.Id, a.Number, i, a.Phase)
+			}
+			for j := 1; j < len(a.History); j++ {
+				if a.History[j].Phase <= a.History[j-1].Phase {
+					t.Fatalf("build %s: attempt %d went from %s to %s", b.Id, a.Number, a.History[j-1].Phase, a.History[j].Phase)
+				}
+			}
+		}
+		return true
+	})
+	for ref, n := range active {
+		if n != 1 || s.Active(ref) == nil {
+			t.Fatalf("%d current builds of %s, and the index says %v", n, ref, s.Active(ref).GetBuild().GetId())
+		}
+	}
+	c := s.Counts()
+	if c.Queued != queued || c.Live != live || c.Builds != total || c.History != total-queued-live {
+		t.Fatalf("indexes count %+v, the table holds %d queued, %d live, %d in all", c, queued, live, total)
+	}
+}
