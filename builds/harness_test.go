@@ -154,3 +154,7 @@ func dump(t testing.TB, s *builds.Store) []byte {
 	}
 	return b.Bytes()
 }
+
+func finishFailed(blame imagebuilderv1.Blame, message string) *buildsv1.FinishAttempt {
+	return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: blame, Message: message}
+}

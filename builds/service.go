@@ -24,6 +24,8 @@ type ServiceOptions struct {
 	Timeout, MaxTimeout time.Duration
 	// Dockerfiles tells that some runtime can build Dockerfiles.
 	Dockerfiles bool
+	// Created is called for each build that was created through this node.
+	Created func(*imagebuilderv1.Build)
 }
 
 // Service answers both APIs from the local state and the replicated log.
@@ -36,6 +38,7 @@ type Service struct {
 	timeout     time.Duration
 	maxTimeout  time.Duration
 	dockerfiles bool
+	created     func(*imagebuilderv1.Build)
 }
 
 // NewService answers a service over the given parts.
@@ -43,7 +46,7 @@ func NewService(o ServiceOptions) *Service {
 	return &Service{
 		store: o.Store, raft: o.Raft, registry: o.Registry, logs: o.Logs,
 		repos: o.Repositories, timeout: o.Timeout, maxTimeout: o.MaxTimeout,
-		dockerfiles: o.Dockerfiles,
+		dockerfiles: o.Dockerfiles, created: o.Created,
 	}
 }
 
@@ -82,6 +85,9 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 	})
 	if err != nil {
 		return admission{}, err
+	}
+	if s.created != nil && !res.Attached && !res.Repeated {
+		s.created(res.Build)
 	}
 	return admission{build: res.Build, attached: res.Attached}, nil
 }

@@ -1,0 +1,65 @@
+# image-builder: `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+GO ?= go
+BIN := $(CURDIR)/bin
+TOOL := $(GO) tool -modfile=tools.mod
+
+.PHONY: help
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## Install the Debian packages that running and testing need (as root)
+	@tools/install-deps.sh
+
+.PHONY: build
+build: ## Compile bin/image-builder
+	@echo "compiling image-builder (the first time takes some minutes: it downloads and compiles all modules)"
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/image-builder ./cmd/image-builder
+
+.PHONY: run
+run: deps build ## Start a node and a registry on loopback and build an image (EXIT=1: end after it)
+	@$(BIN)/image-builder dev $(if $(EXIT),--exit) $(RUN_FLAGS)
+
+.PHONY: test
+test: deps ## Unit and integration tests with the race detector, checks of style
+	@echo "compiling the tests (the first time takes some minutes)"
+	$(GO) vet ./...
+	$(GO) test -race -timeout 10m ./...
+	@$(MAKE) --no-print-directory check
+
+.PHONY: check
+check: ## gofumpt, staticcheck, generated code is current
+	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "not gofumpt-clean:"; echo "$$out"; exit 1; }
+	$(TOOL) staticcheck ./...
+	@$(MAKE) --no-print-directory generate-check
+
+.PHONY: generate
+generate: ## Generate Go code from proto/
+	@tools/generate.sh .
+
+.PHONY: generate-check
+generate-check: ## Fail if the generated code differs from proto/
+	@d=$$(mktemp -d) && trap 'rm -rf $$d' EXIT && tools/generate.sh $$d && \
+	for f in $$(cd $$d && find . -name '*.pb.go'); do cmp $$d/$$f $$f || { echo "run 'make generate'"; exit 1; }; done
+
+.PHONY: test-faults
+test-faults: deps build ## Kill -9 campaigns against real processes and a real registry
+	$(GO) test -race -tags faults -timeout 20m ./test/...
+
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each
+	@tools/fuzz.sh $(or $(FUZZTIME),10s)
+
+.PHONY: bench
+bench: deps build ## Benchmarks of docs/benchmarks.md
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: fmt
+fmt: ## Format the code
+	@$(TOOL) gofumpt -l -w $$(git ls-files '*.go' | grep -v '\.pb\.go$$')
+
+.PHONY: clean
+clean: ## Remove binaries and the data of `make run`
+	rm -rf bin .run .run.sealing-key.json

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// devOptions are the flags of `dev`.
+type devOptions struct {
+	dataDir         string
+	grpcAddress     string
+	registryAddress string
+	metricsAddress  string
+	healthAddress   string
+	pprofAddress    string
+	exit            bool
+	verbose         bool
+}
+
+func newDevCommand() *cobra.Command {
+	var o devOptions
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run a node with a registry of its own on loopback, and build an image",
+		Long: `Runs everything that it takes to try the service on one machine: a registry that
+keeps its images, a node, a small base image (no network is needed), and one build.
+Then it serves until Ctrl-C. All data is kept in --data-dir; delete it to start anew.
+
+Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 a part could not be started.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return runDev(ctx, o, cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.dataDir, "data-dir", ".run", "where state, logs and images are kept")
+	f.StringVar(&o.grpcAddress, "grpc-address", "127.0.0.1:8080", "address of the API")
+	f.StringVar(&o.registryAddress, "registry-address", "127.0.0.1:15000", "address of the registry")
+	f.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9500", "address of the metrics")
+	f.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9501", "address of /ready and /live")
+	f.StringVar(&o.pprofAddress, "pprof-address", "127.0.0.1:6060", "address of pprof")
+	f.BoolVar(&o.exit, "exit", false, "end after the build; status 0 only if the image is in the registry")
+	f.BoolVar(&o.verbose, "verbose", false, "show the logs of registry and node")
+	return cmd
+}
+
+func runDev(ctx context.Context, o devOptions, out io.Writer) (err error) {
+	dir, err := filepath.Abs(o.dataDir)
+	if err != nil {
+		return fmt.Errorf("find the data directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("create the data directory: %w", err)
+	}
+	for flag, address := range map[string]string{
+		"--grpc-address": o.grpcAddress, "--registry-address": o.registryAddress, "--metrics-address": o.metricsAddress,
+		"--health-address": o.healthAddress, "--pprof-address": o.pprofAddress,
+	} {
+		if err := checkFree(flag, address); err != nil {
+			return err
+		}
+	}
+	registry, err := startDevRegistry(ctx, dir, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, registry.stop()) }()
+	fmt.Fprintf(out, "registry  http://%s  (pid %d, images in %s)\n", o.registryAddress, registry.pid(), filepath.Join(dir, "registry"))
+	base, err := seedBase(ctx, o.registryAddress)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "base      %s  (seeded from this machine's busybox)\n", base)
+	node, err := startDevNode(ctx, dir, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, node.stop()) }()
+	fmt.Fprintf(out, "node      %s  (pid %d, state in %s)\n\n", o.grpcAddress, node.pid(), filepath.Join(dir, "node"))
+	if err := devBuild(ctx, o, base, out); err != nil {
+		return err
+	}
+	if o.exit {
+		return nil
+	}
+	fmt.Fprintf(out, `
+It serves until Ctrl-C. Try, in another terminal:
+  bin/image-builder list
+  bin/image-builder build --ref %s --force
+  bin/image-builder resolve %s
+  bin/image-builder logs -f ID
+  kill -9 %d   (the node; then run this command again: nothing is lost)
+  curl -s http://%s/metrics | grep gitpod_
+`, base, base, node.pid(), o.metricsAddress)
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(out, "\nstopping; the data stays in", dir)
+		return nil
+	case <-node.done:
+		return fmt.Errorf("the node has ended by itself: %w; its log is %s", node.err, node.log)
+	case <-registry.done:
+		return fmt.Errorf("the registry has ended by itself: %w; its log is %s", registry.err, registry.log)
+	}
+}
+
+func checkFree(flag, address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return exitError{exitUnavailable, listenError(flag, address, err)}
+	}
+	return l.Close()
+}
+
+// child is a process that dev started.
+type child struct {
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{}
+	err  error // once done is closed
+}
+
+func startChild(dir, name string, verbose bool, program string, args ...string) (*child, error) {
+	c := &child{cmd: exec.Command(program, args...), log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
+	f, err := os.OpenFile(c.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	defer f.Close()
+	c.cmd.Stdout, c.cmd.Stderr = f, f
+	if verbose {
+		c.cmd.Stdout, c.cmd.Stderr = os.Stderr, os.Stderr
+	}
+	// Its own process group: Ctrl-C is ours to pass on, in order.
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := c.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		c.err = c.cmd.Wait()
+		close(c.done)
+	}()
+	return c, nil
+}
+
+func (c *child) pid() int { return c.cmd.Process.Pid }
+
+// stop ends the process, gently at first, and waits for it.
+func (c *child) stop() error {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-c.done:
+	case <-time.After(30 * time.Second):
+		_ = c.cmd.Process.Kill()
+		<-c.done
+	}
+	return nil
+}
+
+// awaitHTTP polls until url answers 200, the child ends, or a limit is over.
+func (c *child) awaitHTTP(ctx context.Context, what, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		if res, err := http.DefaultClient.Do(req); err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-c.done:
+			return exitError{exitUnavailable, fmt.Errorf("%s did not start (%w); its log is %s", what, c.err, c.log)}
+		case <-ctx.Done():
+			return exitError{exitUnavailable, fmt.Errorf("%s did not get ready; its log is %s", what, c.log)}
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

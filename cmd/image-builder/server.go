@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/cluster"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/copy"
+)
+
+// server is one node: the only place that wires the parts together.
+type server struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	boot    string
+
+	keyring  *builds.Keyring
+	registry *registry.Client
+	logs     *logs.Store
+	store    *builds.Store
+	node     *cluster.Node
+	raft     raftAdapter
+	owner    *scheduler.Owner
+	service  *builds.Service
+	count    counters
+
+	// work ends at the beginning of the shutdown: no more is decided or run.
+	work context.Context
+	// started is set once this process is known to the state.
+	started atomic.Bool
+}
+
+// Serve runs a node until ctx ends, then stops it in bounded time.
+func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
+	s := &server{
+		cfg: cfg, log: log, metrics: prometheus.NewRegistry(), boot: rand.Text(),
+	}
+	s.metrics.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	s.count = newCounters(s.metrics)
+	return s.run(ctx)
+}
+
+// run opens the parts from the ground up and closes them in reverse.
+func (s *server) run(ctx context.Context) (err error) {
+	listeners, err := s.listen()
+	if err != nil {
+		return err
+	}
+	defer listeners.close()
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	s.work = work
+	if err := s.openParts(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.logs.Close(), s.registry.Close()) }()
+	if err := s.openNode(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.node.Close()) }()
+
+	var wg sync.WaitGroup
+	failed := make(chan error, 8)
+	start := func(f func(context.Context) error) {
+		wg.Go(func() {
+			if err := f(work); err != nil {
+				failed <- err
+			}
+		})
+	}
+	serving := s.serve(listeners, failed)
+	start(s.begin)
+	start(s.reapLogs)
+
+	select {
+	case <-ctx.Done():
+		s.log.Info("shutting down", "grace", time.Duration(s.cfg.Shutdown.Grace))
+	case err = <-failed:
+	case err = <-s.node.Fatal():
+		s.log.Error("the node has to stop", "err", err)
+	}
+	stopWork()
+	wg.Wait()
+	serving.stop(time.Duration(s.cfg.Shutdown.Grace))
+	return err
+}
+
+func (s *server) openParts() (err error) {
+	if err := os.MkdirAll(s.cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("create data directory: %w", err)
+	}
+	if s.keyring, err = openKeyring(s.cfg, s.log); err != nil {
+		return err
+	}
+	if s.registry, err = registry.New(registryOptions(s.cfg, s.log)); err != nil {
+		return fmt.Errorf("open registry client: %w", err)
+	}
+	if s.logs, err = logs.Open(logs.Options{
+		Dir:          filepath.Join(s.cfg.DataDir, "logs"),
+		MaxBytes:     s.cfg.Logs.MaxBytes,
+		SegmentBytes: s.cfg.Logs.SegmentBytes,
+		Logger:       s.log,
+		Registerer:   s.metrics,
+	}); err != nil {
+		return errors.Join(fmt.Errorf("open log store: %w", err), s.registry.Close())
+	}
+	return nil
+}
+
+func (s *server) openNode(ctx context.Context) (err error) {
+	s.store = builds.NewStore()
+	if s.node, err = cluster.New(cluster.Config{
+		Name:            s.cfg.Name,
+		DataDir:         filepath.Join(s.cfg.DataDir, "raft"),
+		PeerAddress:     s.cfg.PeerAddress,
+		StateMachine:    s.store,
+		Prepare:         builds.Preparer{Keyring: s.keyring}.Prepare,
+		MaxClockJump:    time.Duration(s.cfg.Clock.MaxJump),
+		AcceptClockJump: s.cfg.Clock.AcceptJump,
+		Logger:          s.log,
+		Registerer:      s.metrics,
+	}); err != nil {
+		return err
+	}
+	s.raft = raftAdapter{s.node}
+	adapter := registryAdapter{s.registry}
+	runtimes := map[string]scheduler.Runtime{copy.Name: copy.New(adapter)}
+	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
+		Node: s.cfg.Name, StoreID: s.node.Status().StoreID, Store: s.store, Raft: s.raft, Keyring: s.keyring,
+		Logs: logsAdapter{s.logs}, Publisher: adapter, Runtimes: runtimes, Log: s.log,
+		Finished: s.count.finished,
+	})
+	leader := scheduler.NewLeader(scheduler.LeaderOptions{
+		Store: s.store, Raft: s.raft, Log: s.log, Settings: settingsOf(s.cfg),
+		Alive:   func(n *buildsv1.Node) bool { return n.BootId == s.boot },
+		Runtime: runtimeOf,
+	})
+	s.node.Lead(func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(s.work, cancel)()
+		return leader.Run(ctx)
+	})
+	s.service = builds.NewService(builds.ServiceOptions{
+		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logsAdapter{s.logs},
+		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
+		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), Created: s.count.created,
+	})
+	if err := s.node.Open(ctx); err != nil {
+		return err
+	}
+	return nil
+}
+
+// runtimeOf names the runtime for a source.
+func runtimeOf(src *imagebuilderv1.Source) string {
+	if src.GetRef() != nil {
+		return copy.Name
+	}
+	return ""
+}
+
+// begin tells the state that this process runs, which ends the attempts of the
+// former one, and then runs the attempts that the leader gives to the node.
+func (s *server) begin(ctx context.Context) error {
+	for {
+		_, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeStarted{
+			Name: s.cfg.Name, StoreId: s.node.Status().StoreID, BootId: s.boot,
+			Capacity: uint32(s.cfg.Builds.RunningPerNode), Runtimes: []string{copy.Name},
+		})
+		if err == nil {
+			break
+		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return nil
+		}
+	}
+	s.started.Store(true)
+	s.log.Info("node serves", "node", s.cfg.Name, "store", s.node.Status().StoreID)
+	return s.owner.Run(ctx)
+}
+
+// pause waits and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/cluster"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// raftAdapter lets the domain use the cluster, which knows no builds.
+type raftAdapter struct{ node *cluster.Node }
+
+var _ builds.Raft = raftAdapter{}
+
+func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
+	res, err := a.node.Propose(ctx, cmd)
+	if err != nil {
+		return 0, nil, clusterError(err)
+	}
+	return res.Index, res.Result, nil
+}
+
+func (a raftAdapter) ReadIndex(ctx context.Context) (uint64, error) {
+	index, err := a.node.ReadIndex(ctx)
+	return index, clusterError(err)
+}
+
+func (a raftAdapter) WaitApplied(ctx context.Context, index uint64) error {
+	return clusterError(a.node.WaitApplied(ctx, index))
+}
+
+func (a raftAdapter) Freshness() (uint64, bool, time.Duration) {
+	s := a.node.Status()
+	return s.Applied, s.LeaderID != "", s.LastContact
+}
+
+// codedError is an error of the cluster with the code that clients see.
+type codedError struct {
+	error
+	code codes.Code
+}
+
+func (e codedError) GRPCCode() codes.Code { return e.code }
+func (e codedError) Unwrap() error        { return e.error }
+
+// clusterError makes the cluster's errors UNAVAILABLE: asking again is safe.
+func clusterError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	}
+	return codedError{err, codes.Unavailable}
+}
+
+// registryAdapter lets the domain, the copy runtime and the owner loop use the
+// registry client, which knows no builds.
+type registryAdapter struct {
+	client *registry.Client
+}
+
+var (
+	_ builds.Registry     = registryAdapter{}
+	_ scheduler.Publisher = registryAdapter{}
+)
+
+// install are the rights of the service itself.
+var install = registry.Rights{AllowAll: true}
+
+func rightsOf(r *buildsv1.Rights) registry.Rights {
+	out := registry.Rights{AllowAll: r.GetAllowAll(), Hosts: r.GetHosts()}
+	if len(r.GetAdditional()) > 0 {
+		out.Additional = map[string]registry.Basic{}
+		for host, b := range r.GetAdditional() {
+			out.Additional[host] = registry.Basic{Username: b.GetUsername(), Password: b.GetPassword()}
+		}
+	}
+	return out
+}
+
+func imageOf(img registry.Image, ref string, err error) (builds.Image, error) {
+	if err != nil {
+		return builds.Image{}, imageError(ref, err)
+	}
+	return builds.Image{Ref: img.Ref, Digest: img.Digest, SizeBytes: img.SizeBytes}, nil
+}
+
+func imageError(ref string, err error) error {
+	kind := builds.ImageUnavailable
+	switch registry.KindOf(err) {
+	case registry.Invalid, registry.Refused, registry.Unsupported:
+		kind = builds.ImageInvalid
+	case registry.NotFound:
+		kind = builds.ImageNotFound
+	case registry.Unauthorized:
+		kind = builds.ImageUnauthorized
+	}
+	return &builds.ImageError{Kind: kind, Ref: ref, Err: err}
+}
+
+func (a registryAdapter) Resolve(ctx context.Context, ref, platform string, rights *buildsv1.Rights) (builds.Image, error) {
+	img, err := a.client.Resolve(ctx, ref, platform, rightsOf(rights))
+	return imageOf(img, ref, err)
+}
+
+func (a registryAdapter) Head(ctx context.Context, ref string, rights *buildsv1.Rights) (builds.Image, error) {
+	img, err := a.client.Head(ctx, ref, rightsOf(rights))
+	return imageOf(img, ref, err)
+}
+
+// Copy pushes by digest to one of the install's own repositories.
+func (a registryAdapter) Copy(ctx context.Context, src string, rights *buildsv1.Rights, dst string, progress io.Writer) (builds.Image, error) {
+	img, err := a.client.Copy(ctx, src, rightsOf(rights), dst, install, progress)
+	return imageOf(img, src, err)
+}
+
+// Publish copies image to the repository of ref where it is another, tags it,
+// and returns once the registry answers ref with its digest.
+func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
+	img, err := a.client.Copy(ctx, image, install, repositoryOf(ref), install, io.Discard)
+	if err != nil {
+		return err
+	}
+	if err := a.client.Tag(ctx, repositoryOf(ref)+"@"+img.Digest, ref, install); err != nil {
+		return err
+	}
+	seen, err := a.client.Head(ctx, ref, install)
+	if err != nil {
+		return err
+	}
+	if seen.Digest != img.Digest {
+		return fmt.Errorf("the registry shows %s at %s, not %s that was tagged", seen.Digest, ref, img.Digest)
+	}
+	return nil
+}
+
+// Exists reports whether the registry has an image of the install's own.
+func (a registryAdapter) Exists(ctx context.Context, image string) (bool, error) {
+	_, err := a.client.Head(ctx, image, install)
+	if registry.KindOf(err) == registry.NotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func repositoryOf(ref string) string {
+	named, err := registry.ParseRef(ref)
+	if err != nil {
+		return ref
+	}
+	return named.Name()
+}
+
+// logsAdapter lets the domain and the owner loop use the log store.
+type logsAdapter struct{ store *logs.Store }
+
+var (
+	_ builds.LogReader = logsAdapter{}
+	_ scheduler.Logs   = logsAdapter{}
+)
+
+func (a logsAdapter) OpenLog(_ context.Context, build string, attempt uint32, offset int64) (builds.LogStream, error) {
+	key := logs.Key{Build: build, Attempt: attempt}
+	length, _, err := a.store.Length(key)
+	if err == nil {
+		var r *logs.Reader
+		if r, err = a.store.Reader(key, offset); err == nil {
+			return logStream{r, length}, nil
+		}
+	}
+	if errors.Is(err, logs.ErrNotFound) {
+		return nil, builds.ErrNotFound
+	}
+	return nil, err
+}
+
+type logStream struct {
+	*logs.Reader
+	length int64
+}
+
+func (s logStream) Length() int64 { return s.length }
+
+func (a logsAdapter) Create(build string, attempt uint32, epoch uint64, b *imagebuilderv1.Build, s *buildsv1.Secrets) (scheduler.LogWriter, error) {
+	return a.store.Create(logs.Key{Build: build, Attempt: attempt}, epoch, redactor(b, s))
+}
+
+// redactor removes the refs of the build, as Gitpod does, and every secret of
+// its request.
+func redactor(b *imagebuilderv1.Build, s *buildsv1.Secrets) *logs.Redactor {
+	var secrets [][]byte
+	add := func(v ...string) {
+		for _, x := range v {
+			secrets = append(secrets, []byte(x))
+		}
+	}
+	for _, c := range s.GetRegistry() {
+		add(c.GetPassword(), c.GetUsername()+":"+c.GetPassword())
+	}
+	if g := s.GetGit(); g != nil {
+		add(g.GetPassword(), g.GetUsername()+":"+g.GetPassword())
+	}
+	for _, v := range s.GetBuild() {
+		secrets = append(secrets, v)
+	}
+	return logs.NewRedactor(secrets, logs.RefsToCensor(b.GetRef(), b.GetBaseRef()))
+}
+
+func (a logsAdapter) Seal(build string, attempt uint32, epoch uint64) (int64, string, error) {
+	return a.store.Seal(logs.Key{Build: build, Attempt: attempt}, epoch)
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/proto/builder"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// maxMessage is the greatest request that is accepted, in bytes.
+const maxMessage = 16 << 20
+
+// serving is what listens.
+type serving struct {
+	s        *server
+	grpc     *grpc.Server
+	operator *grpc.Server
+	health   *health.Server
+	http     *httpServers
+	wg       sync.WaitGroup
+	end      context.CancelFunc
+}
+
+// serve starts all servers. One that ends by itself is reported on failed.
+func (s *server) serve(l listeners, failed chan<- error) (*serving, error) {
+	streams, end := context.WithCancel(context.Background())
+	v := &serving{s: s, health: health.NewServer(), end: end}
+	opts, err := s.grpcOptions(streams)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	creds, err := serverCredentials(s.cfg)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	v.grpc = v.newServer(append(opts, creds...))
+	v.operator = v.newServer(append(opts,
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+			return h(builds.WithOperator(ctx), req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+			return h(srv, streamWith{ss, builds.WithOperator(ss.Context())})
+		})))
+	v.start(v.grpc, l.grpc, failed)
+	if l.operator != nil {
+		v.start(v.operator, l.operator, failed)
+	}
+	v.http = s.serveHTTP(l, &v.wg, failed)
+	return v, nil
+}
+
+func (v *serving) newServer(opts []grpc.ServerOption) *grpc.Server {
+	g := grpc.NewServer(opts...)
+	imagebuilderv1.RegisterImageBuilderServer(g, builds.Native{Service: v.s.service})
+	builder.RegisterImageBuilderServer(g, builds.Gitpod{Service: v.s.service})
+	healthpb.RegisterHealthServer(g, v.health)
+	reflection.Register(g)
+	return g
+}
+
+func (v *serving) start(g *grpc.Server, l net.Listener, failed chan<- error) {
+	v.wg.Go(func() {
+		if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			failed <- fmt.Errorf("serve gRPC on %s: %w", l.Addr(), err)
+		}
+	})
+}
+
+// stop tells clients to go elsewhere, lets calls end, and cuts off what does
+// not end within grace.
+func (v *serving) stop(grace time.Duration) {
+	v.health.Shutdown()
+	v.end() // streams wait for builds: they end now
+	t := time.AfterFunc(grace, func() { v.grpc.Stop(); v.operator.Stop() })
+	v.grpc.GracefulStop()
+	v.operator.GracefulStop()
+	t.Stop()
+	v.http.stop(grace)
+	v.wg.Wait()
+}
+
+func (s *server) grpcOptions(streams context.Context) ([]grpc.ServerOption, error) {
+	m := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
+		grpcprom.WithHistogramBuckets([]float64{.005, .025, .05, .1, .5, 1, 2.5, 5, 30, 60, 120, 240, 600})))
+	if err := s.metrics.Register(m); err != nil {
+		return nil, fmt.Errorf("register gRPC metrics: %w", err)
+	}
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxMessage),
+		// Clients of the wire contract ping every 10 s, without streams too.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), s.recoverUnary),
+		grpc.ChainStreamInterceptor(m.StreamServerInterceptor(), s.recoverStream, movable(streams)),
+	}, nil
+}
+
+// streamWith is a stream with another context.
+type streamWith struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s streamWith) Context() context.Context { return s.ctx }
+
+// movable ends streams when the node shuts down, and tells clients that they
+// can go on elsewhere.
+func movable(serving context.Context) grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+		ctx, cancel := context.WithCancel(ss.Context())
+		defer cancel()
+		defer context.AfterFunc(serving, cancel)()
+		err := h(srv, streamWith{ss, ctx})
+		if err != nil && serving.Err() != nil {
+			return status.Error(codes.Unavailable, "the node shuts down; ask again, the build goes on")
+		}
+		return err
+	}
+}
+
+// recoverUnary and recoverStream keep one call's panic from ending all others.
+func (s *server) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (res any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.panicked(info.FullMethod, p)
+		}
+	}()
+	return h(ctx, req)
+}
+
+func (s *server) recoverStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.panicked(info.FullMethod, p)
+		}
+	}()
+	return h(srv, ss)
+}
+
+func serverCredentials(cfg Config) ([]grpc.ServerOption, error) {
+	t := cfg.Server.Services.GRPC.TLS
+	if t.CertPath == "" && t.KeyPath == "" {
+		return nil, nil
+	}
+	// Read at each handshake: certificates are rotated while we run.
+	conf := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			c, err := tls.LoadX509KeyPair(t.CertPath, t.KeyPath)
+			return &c, err
+		},
+	}
+	if _, err := tls.LoadX509KeyPair(t.CertPath, t.KeyPath); err != nil {
+		return nil, fmt.Errorf("server.services.grpc.tls: %w", err)
+	}
+	if t.CAPath != "" {
+		pem, err := os.ReadFile(t.CAPath)
+		if err != nil {
+			return nil, fmt.Errorf("server.services.grpc.tls.caPath: %w", err)
+		}
+		conf.ClientCAs = x509.NewCertPool()
+		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("server.services.grpc.tls.caPath: %s holds no certificate", t.CAPath)
+		}
+		conf.ClientAuth = tls.VerifyClientCertIfGiven
+		if t.ClientAuth == "require" {
+			conf.ClientAuth = tls.RequireAndVerifyClientCert
+		}
+	}
+	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(conf))}, nil
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// panicked reports a panic in a call. The message of the panic may hold
+// anything, so that the client does not get it.
+func (s *server) panicked(method string, p any) error {
+	s.log.Error("panic in a call", "method", method, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+	return status.Errorf(codes.Internal, "%s failed by a defect of the service; its log has the details", method)
+}
+
+type httpServers struct{ all []*http.Server }
+
+func (s *server) serveHTTP(l listeners, wg *sync.WaitGroup, failed chan<- error) *httpServers {
+	metrics := http.NewServeMux()
+	metrics.Handle("/metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{Registry: s.metrics}))
+	health := http.NewServeMux()
+	health.HandleFunc("/live", s.live)
+	health.HandleFunc("/ready", s.ready)
+	profile := http.NewServeMux()
+	profile.HandleFunc("/debug/pprof/", pprof.Index)
+	profile.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	profile.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	profile.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	profile.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	h := &httpServers{}
+	for _, x := range []struct {
+		l   net.Listener
+		mux http.Handler
+	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, profile}} {
+		if x.l == nil {
+			continue
+		}
+		srv := &http.Server{Handler: x.mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+		h.all = append(h.all, srv)
+		wg.Go(func() {
+			if err := srv.Serve(x.l); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve HTTP on %s: %w", x.l.Addr(), err)
+			}
+		})
+	}
+	return h
+}
+
+func (h *httpServers) stop(grace time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	for _, srv := range h.all {
+		if srv.Shutdown(ctx) != nil {
+			_ = srv.Close()
+		}
+	}
+}
+
+// live says that the process works, whatever the rest of the cluster does.
+func (s *server) live(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintln(w, "live")
+}
+
+// ready says whether clients should come here, with a line for each reason
+// against it.
+func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
+	var reasons []string
+	st := s.node.Status()
+	if st.LeaderID == "" {
+		reasons = append(reasons, "no leader is known: writes wait")
+	}
+	if !s.started.Load() {
+		reasons = append(reasons, "this process is not yet registered in the replicated state")
+	}
+	if s.work.Err() != nil {
+		reasons = append(reasons, "the node shuts down")
+	}
+	if len(reasons) > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, strings.Join(reasons, "\n"))
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}

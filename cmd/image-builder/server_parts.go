@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/registry"
+)
+
+// counters are the metrics that existing Gitpod dashboards read.
+type counters struct {
+	started prometheus.Counter
+	done    *prometheus.CounterVec
+}
+
+func newCounters(reg prometheus.Registerer) counters {
+	c := counters{
+		started: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gitpod_image_builder_builds_started_total", Help: "Builds created through this node.",
+		}),
+		done: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gitpod_image_builder_builds_done_total", Help: "Builds ended by this node.",
+		}, []string{"success"}),
+	}
+	reg.MustRegister(c.started, c.done)
+	return c
+}
+
+func (c counters) created(*imagebuilderv1.Build) { c.started.Inc() }
+
+func (c counters) finished(b *imagebuilderv1.Build) {
+	if b.Phase == builds.Succeeded {
+		c.done.WithLabelValues("true").Inc()
+	} else {
+		c.done.WithLabelValues("false").Inc()
+	}
+}
+
+// openKeyring reads the sealing keys. A single node without any makes one,
+// beside its data directory and not in it.
+func openKeyring(cfg Config, log *slog.Logger) (*builds.Keyring, error) {
+	path := cfg.Sealing.KeyFile
+	if path == "" {
+		path = strings.TrimRight(filepath.Clean(cfg.DataDir), "/") + ".sealing-key.json"
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			if err := builds.NewKeyFile(path); err != nil {
+				return nil, err
+			}
+			log.Info("made a sealing key; keep it, the data directory is of no use without", "file", path)
+		}
+	}
+	return builds.LoadKeyring(path)
+}
+
+func registryOptions(cfg Config, log *slog.Logger) registry.Options {
+	return registry.Options{
+		DockerConfigFile: cfg.Orchestrator.PullSecretFile,
+		WorkspaceHost:    repositories(cfg).WorkspaceHost,
+		Insecure:         cfg.Registry.InsecureHosts,
+		CAFile:           cfg.Registry.CAFile,
+		Timeout:          time.Duration(cfg.Registry.Timeout),
+		AllowHosts:       append([]string{repositories(cfg).BaseHost, repositories(cfg).WorkspaceHost}, cfg.Registry.AllowHosts...),
+		AllowLoopback:    cfg.Registry.AllowLoopback,
+		Logger:           log,
+	}
+}
+
+func repositories(cfg Config) builds.Repositories {
+	r := builds.Repositories{Base: cfg.Orchestrator.BaseImageRepository, Workspace: cfg.Orchestrator.WorkspaceImageRepository}
+	r.BaseHost, r.WorkspaceHost = hostOf(r.Base), hostOf(r.Workspace)
+	return r
+}
+
+func hostOf(repository string) string {
+	named, err := registry.ParseRef(repository)
+	if err != nil {
+		return ""
+	}
+	host, _, _ := strings.Cut(named.Name(), "/")
+	return host
+}
+
+func settingsOf(cfg Config) *buildsv1.Settings {
+	return &buildsv1.Settings{
+		HistoryTotal:         cfg.History.Total,
+		HistoryPerRequester:  cfg.History.PerRequester,
+		HistoryMaxAgeNanos:   int64(cfg.History.MaxAge),
+		HistoryMinAgeNanos:   int64(cfg.History.MinAge),
+		RequestIdAgeNanos:    int64(cfg.RequestIDs.Age),
+		Attempts:             uint32(cfg.Builds.Attempts),
+		UncountedAttempts:    uint32(cfg.Builds.UncountedAttempts),
+		RetryBaseNanos:       int64(cfg.Builds.RetryBackoff),
+		RetryMaxNanos:        int64(cfg.Builds.RetryBackoffMax),
+		RunningTotal:         uint32(cfg.Builds.RunningTotal),
+		RunningPerRequester:  uint32(cfg.Builds.RunningPerRequester),
+		QueueTotal:           uint32(cfg.Builds.QueueTotal),
+	}
+}
+
+// reapInterval is how often a node looks for logs that retention no longer
+// keeps.
+const reapInterval = time.Minute
+
+// reapLogs removes the logs of builds that the state has forgotten.
+func (s *server) reapLogs(ctx context.Context) error {
+	for pause(ctx, reapInterval) {
+		for _, key := range s.logs.Keys() {
+			if s.started.Load() && s.store.Build(key.Build) == nil {
+				if err := s.logs.Remove(key); err != nil {
+					s.log.Warn("cannot remove the log of a forgotten build", "build", key.Build, "err", err)
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package scheduler
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// world is a state to decide on.
+type world struct {
+	t     *testing.T
+	store *builds.Store
+	index uint64
+	now   time.Time
+}
+
+func newWorld(t *testing.T, capacities ...uint32) *world {
+	w := &world{t: t, store: builds.NewStore(), now: time.Unix(1_700_000_000, 0)}
+	for i, c := range capacities {
+		w.apply(&buildsv1.NodeStarted{Name: fmt.Sprintf("n%d", i), StoreId: "s", BootId: "b", Capacity: c, Runtimes: []string{"copy"}})
+	}
+	return w
+}
+
+func (w *world) apply(payload proto.Message) builds.Result {
+	w.t.Helper()
+	cmd, err := builds.NewCommand(payload)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cmd.TimeUnixNano = w.now.UnixNano()
+	w.index++
+	res, ok := w.store.Apply(w.index, cmd).(builds.Result)
+	if !ok || res.Err != nil {
+		w.t.Fatalf("apply %T: %v", payload, res.Err)
+	}
+	return res
+}
+
+// ask creates a build of a requester and answers its id.
+func (w *world) ask(who string) string {
+	w.t.Helper()
+	id := fmt.Sprintf("%s-%04d", who, w.index)
+	w.apply(&buildsv1.CreateBuild{
+		Id: fmt.Sprintf("%04d-%s", w.index, who), Ref: "r:" + id, Requester: who, TimeoutNanos: int64(time.Hour),
+		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "b"}}},
+	})
+	return id
+}
+
+func (w *world) decide() decision {
+	return decide(w.store.View(), w.now, rules{
+		alive:   func(n *buildsv1.Node) bool { return n.Name != "dead" },
+		runtime: func(*imagebuilderv1.Source) string { return "copy" },
+	})
+}
+
+// starts answers whose builds a decision starts, in order.
+func (w *world) starts(d decision) (who []string) {
+	for _, a := range d.assign {
+		who = append(who, w.store.Build(a.BuildId).Build.Requester)
+	}
+	return who
+}
+
+func Test_Decide_FairAmongRequesters(t *testing.T) {
+	w := newWorld(t, 4)
+	for range 5 {
+		w.ask("greedy")
+	}
+	w.ask("modest")
+	w.ask("late")
+	if diff := cmp.Diff([]string{"greedy", "modest", "late", "greedy"}, w.starts(w.decide())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func Test_Decide_SpreadsOverNodesWithinCapacity(t *testing.T) {
+	w := newWorld(t, 2, 3)
+	for range 9 {
+		w.ask("a")
+	}
+	d := w.decide()
+	got := map[string]int{}
+	for _, a := range d.assign {
+		got[a.Owner]++
+	}
+	if diff := cmp.Diff(map[string]int{"n0": 2, "n1": 3}, got); diff != "" {
+		t.Error(diff)
+	}
+	w.apply(&buildsv1.AssignAttempt{Assignments: d.assign})
+	if d := w.decide(); len(d.assign) != 0 {
+		t.Errorf("%d more attempts were started on full nodes", len(d.assign))
+	}
+}
+
+func Test_Decide_Limits(t *testing.T) {
+	w := newWorld(t, 100)
+	set := builds.DefaultSettings()
+	set.RunningTotal, set.RunningPerRequester = 5, 3
+	w.apply(&buildsv1.PutSettings{Settings: set})
+	for range 6 {
+		w.ask("a")
+		w.ask("b")
+	}
+	d := w.decide()
+	if len(d.assign) != 5 {
+		t.Fatalf("%d start, want 5", len(d.assign))
+	}
+	count := map[string]int{}
+	for _, who := range w.starts(d) {
+		count[who]++
+	}
+	if count["a"] > 3 || count["b"] > 3 {
+		t.Errorf("started %v, want at most 3 each", count)
+	}
+}
+
+func Test_Decide_LeavesOutDeadNodesAndMissingRuntimes(t *testing.T) {
+	w := newWorld(t)
+	w.apply(&buildsv1.NodeStarted{Name: "dead", StoreId: "s", BootId: "b", Capacity: 9, Runtimes: []string{"copy"}})
+	w.apply(&buildsv1.NodeStarted{Name: "other", StoreId: "s", BootId: "b", Capacity: 9, Runtimes: []string{"buildkit"}})
+	w.ask("a")
+	if d := w.decide(); len(d.assign) != 0 {
+		t.Errorf("started on %s", d.assign[0].Owner)
+	}
+}
+
+func Test_Decide_WaitsForBackOffAndDeadline(t *testing.T) {
+	w := newWorld(t, 1)
+	w.ask("a")
+	d := w.decide()
+	w.apply(&buildsv1.AssignAttempt{Assignments: d.assign})
+	a := d.assign[0]
+	w.apply(&buildsv1.FinishAttempt{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameInfrastructure})
+	if d = w.decide(); len(d.assign) != 0 || !d.wake.Equal(w.now.Add(time.Second)) {
+		t.Fatalf("starts %d, wakes in %s; want none, 1s", len(d.assign), d.wake.Sub(w.now))
+	}
+	w.now = d.wake
+	if d = w.decide(); len(d.assign) != 1 || d.assign[0].Attempt != 2 || d.assign[0].Epoch <= a.Epoch {
+		t.Fatalf("after the back-off: %v", d.assign)
+	}
+	w.now = w.now.Add(2 * time.Hour)
+	if d = w.decide(); len(d.overdue) != 1 || len(d.assign) != 0 {
+		t.Errorf("past the deadline: overdue %v, starts %d", d.overdue, len(d.assign))
+	}
+}
+
+func Test_Decide_Reaps(t *testing.T) {
+	w := newWorld(t, 1)
+	id := w.ask("a")
+	_ = id
+	d := w.decide()
+	w.apply(&buildsv1.AssignAttempt{Assignments: d.assign})
+	w.apply(&buildsv1.FinishAttempt{BuildId: d.assign[0].BuildId, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
+	if d := w.decide(); d.reap || d.wake.Sub(w.now) < 7*24*time.Hour {
+		t.Errorf("reaps at once: %v, wakes in %s", d.reap, d.wake.Sub(w.now))
+	}
+	w.now = w.now.Add(7*24*time.Hour + time.Second)
+	if d := w.decide(); !d.reap {
+		t.Error("does not reap what is older than its maximum age")
+	}
+}
+
+func Benchmark_Decide(b *testing.B) {
+	w := &world{t: &testing.T{}, store: builds.NewStore(), now: time.Unix(1_700_000_000, 0)}
+	w.apply(&buildsv1.NodeStarted{Name: "n", StoreId: "s", BootId: "b", Capacity: 32, Runtimes: []string{"copy"}})
+	for i := range 10000 {
+		w.ask(fmt.Sprint("user", i%100))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		w.decide()
+	}
+}
