@@ -1,0 +1,117 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+)
+
+// StateMachine is the replicated state.
+type StateMachine interface {
+	// Apply applies one command. It is called by one goroutine in the order of
+	// the log and must be deterministic. An answer that is an error with a
+	// method Fatal() bool stops the node: its binary does not know what the
+	// cluster has agreed on.
+	Apply(index uint64, cmd *clusterv1.Command) any
+	// Snapshot answers the state as it is now. It is written while Apply goes on.
+	Snapshot() (io.WriterTo, error)
+	// Restore replaces the state, or leaves it as it is and answers an error.
+	Restore(r io.Reader) error
+	// LastTime is the greatest applied time, nanoseconds since the Unix epoch.
+	LastTime() int64
+}
+
+// Config describes one node.
+type Config struct {
+	// Name is the node's stable name, unique in the cluster.
+	Name string
+	// DataDir holds log, snapshots and identity. One process at a time.
+	DataDir string
+	// PeerAddress is where other nodes reach this one. It may change between
+	// starts.
+	PeerAddress  string
+	StateMachine StateMachine
+	// Prepare completes a command on the leader before it is replicated. May
+	// be nil.
+	Prepare func(ctx context.Context, cmd *clusterv1.Command) error
+	// MaxClockBack and MaxClockAhead bound how far the clock may be behind or
+	// ahead of the last applied time at the start.
+	MaxClockBack, MaxClockAhead time.Duration
+	// AcceptClockJump starts nevertheless.
+	AcceptClockJump bool
+	Logger          *slog.Logger
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+	// Heartbeat, Election and Lease are Raft's timers; 1 s, 1 s, 500 ms if zero.
+	Heartbeat, Election, Lease time.Duration
+	// SnapshotThreshold is the number of commands after which a snapshot is
+	// taken, TrailingLogs how many stay in the log behind it; 8192 and 10240
+	// if zero.
+	SnapshotThreshold, TrailingLogs uint64
+}
+
+func (c *Config) setDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.Heartbeat, time.Second)
+	def(&c.Election, time.Second)
+	def(&c.Lease, 500*time.Millisecond)
+	def(&c.MaxClockBack, time.Hour)
+	def(&c.MaxClockAhead, 30*24*time.Hour)
+	if c.SnapshotThreshold == 0 {
+		c.SnapshotThreshold = 8192
+	}
+	if c.TrailingLogs == 0 {
+		c.TrailingLogs = 10240
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.PeerAddress == "" {
+		c.PeerAddress = c.Name
+	}
+}
+
+// Errors of the node.
+var (
+	// ErrNoLeader: there was no leader until the caller's time was over. The
+	// command was not proposed.
+	ErrNoLeader = errors.New("no leader: the command was not proposed, ask again")
+	// ErrOutcomeUnknown: the command was handed to the log and its fate is not
+	// known. Asking again is safe for commands that can be repeated.
+	ErrOutcomeUnknown = errors.New("the outcome of the command is unknown, ask again")
+	// ErrClosed: the node is closed.
+	ErrClosed = errors.New("the node is closed")
+)
+
+// Applied is the answer to a proposal.
+type Applied struct {
+	// Index is where the command stands in the log.
+	Index uint64
+	// Result is what StateMachine.Apply answered.
+	Result any
+}
+
+// Status is how a node sees the cluster.
+type Status struct {
+	Name, StoreID string
+	// Role is Leader, Follower, Candidate or Shutdown.
+	Role       string
+	LeaderID   string
+	LeaderName string
+	Term       uint64
+	// Applied is the index of the last applied command.
+	Applied uint64
+	// LastContact is how long ago a leader was heard; 0 on the leader.
+	LastContact time.Duration
+}

@@ -1,0 +1,152 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// identity is what a data directory says about itself.
+type identity struct {
+	Name    string `json:"name"`
+	StoreID string `json:"store_id"`
+	// Initialized is set once the first start went through. Before, nothing
+	// was acknowledged, so that a first start that was killed may begin again.
+	Initialized bool `json:"initialized"`
+}
+
+const identityName = "identity.json"
+
+// dataDir is a locked data directory.
+type dataDir struct {
+	path string
+	id   identity
+	lock *os.File
+}
+
+// openDataDir locks a data directory and reads or makes its identity.
+func openDataDir(path, name string) (*dataDir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("create data directory: %w", err)
+	}
+	lock, err := lockDir(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &dataDir{path: path, lock: lock}
+	if err := d.identify(name); err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func lockDir(path string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		raw, _ := os.ReadFile(lock.Name())
+		_ = lock.Close()
+		return nil, fmt.Errorf("data directory %s is used by another process (pid %s); stop it, or give this node a directory of its own", path, strings.TrimSpace(string(raw)))
+	}
+	if err := errors.Join(lock.Truncate(0), func() error { _, err := fmt.Fprintln(lock, os.Getpid()); return err }()); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	return lock, nil
+}
+
+func (d *dataDir) identify(name string) error {
+	raw, err := os.ReadFile(filepath.Join(d.path, identityName))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return d.create(name)
+	case err != nil:
+		return fmt.Errorf("read the identity of the data directory: %w", err)
+	}
+	if err := json.Unmarshal(raw, &d.id); err != nil || d.id.StoreID == "" || d.id.Name == "" {
+		return damaged(d.path, fmt.Sprintf("the file %q cannot be read", identityName))
+	}
+	if d.id.Name != name {
+		return fmt.Errorf("data directory %s belongs to node %q, not to %q; start it under its name, or give this node a directory of its own", d.path, d.id.Name, name)
+	}
+	if d.id.Initialized {
+		if _, err := os.Stat(filepath.Join(d.path, "wal")); err != nil {
+			return damaged(d.path, `the log's directory "wal" is missing`)
+		}
+		return nil
+	}
+	// A first start was killed before it acknowledged anything.
+	for _, x := range []string{"wal", "snapshots", markName} {
+		if err := os.RemoveAll(filepath.Join(d.path, x)); err != nil {
+			return fmt.Errorf("begin the first start again: %w", err)
+		}
+	}
+	return nil
+}
+
+func (d *dataDir) create(name string) error {
+	for _, x := range []string{"wal", "snapshots", markName} {
+		if _, err := os.Stat(filepath.Join(d.path, x)); err == nil {
+			return damaged(d.path, fmt.Sprintf("the file %q is missing although %q is there", identityName, x))
+		}
+	}
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return fmt.Errorf("make a store id: %w", err)
+	}
+	d.id = identity{Name: name, StoreID: hex.EncodeToString(b[:])}
+	return d.save()
+}
+
+// initialized notes that the first start went through.
+func (d *dataDir) initialized() error {
+	if d.id.Initialized {
+		return nil
+	}
+	d.id.Initialized = true
+	return d.save()
+}
+
+// save replaces the identity file atomically and durably.
+func (d *dataDir) save() error {
+	raw, err := json.Marshal(d.id)
+	if err != nil {
+		return fmt.Errorf("save the identity: %w", err)
+	}
+	path := filepath.Join(d.path, identityName)
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("save the identity: %w", err)
+	}
+	_, err = f.Write(append(raw, '\n'))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncDir(d.path)
+	}
+	if err != nil {
+		return fmt.Errorf("save the identity: %w", err)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func (d *dataDir) close() error { return d.lock.Close() }

@@ -1,0 +1,114 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+)
+
+// leaderLoop runs the leader's work once per term, never two terms at once. A
+// run ends, and is waited for, before the next begins.
+func (n *Node) leaderLoop(ctx context.Context) {
+	changes := n.raft.LeaderCh() // the latest wins, Raft never waits for us
+	end := func() {}
+	defer func() { end() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changes:
+		}
+		// Also a second 'true' is another term: its 'false' was overtaken.
+		end()
+		end = func() {}
+		if n.raft.State() == raft.Leader {
+			end = n.startTerm(ctx)
+		}
+	}
+}
+
+// startTerm begins a term and answers what ends it and waits for its work.
+func (n *Node) startTerm(ctx context.Context) func() {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := n.establish(ctx); err != nil {
+			if ctx.Err() == nil {
+				n.cfg.Logger.Warn("cannot begin to lead", "node", n.cfg.Name, "err", err)
+			}
+			return
+		}
+		n.cfg.Logger.Info("leads", "node", n.cfg.Name, "term", n.raft.CurrentTerm())
+		for _, work := range n.work {
+			wg.Go(func() {
+				if err := work(ctx); err != nil && ctx.Err() == nil {
+					n.cfg.Logger.Error("leader's work ended", "node", n.cfg.Name, "err", err)
+				}
+			})
+		}
+	})
+	return func() {
+		n.setLeads(false, 0)
+		cancel()
+		wg.Wait()
+	}
+}
+
+// establish makes sure that everything of former terms is applied, and
+// applies a command of this one, before anybody may rely on the term.
+func (n *Node) establish(ctx context.Context) error {
+	for {
+		term := n.raft.CurrentTerm()
+		err := await(ctx, n.raft.Barrier(0))
+		if err == nil {
+			n.clock.begin(n.cfg.StateMachine.LastTime())
+			err = n.updateAddress(ctx)
+		}
+		if err == nil {
+			_, err = n.commit(ctx, &clusterv1.Command{Ignorable: true})
+		}
+		switch {
+		case err == nil:
+			n.setLeads(true, term)
+			return nil
+		case ctx.Err() != nil, errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown):
+			return err
+		}
+		// The disk may be full: the term goes on, and so do we.
+		n.cfg.Logger.Warn("cannot write the first command of the term, will try again", "node", n.cfg.Name, "err", err)
+		t := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+}
+
+// updateAddress corrects this node's address in the group, if it has moved.
+func (n *Node) updateAddress(ctx context.Context) error {
+	f := n.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return err
+	}
+	for _, s := range f.Configuration().Servers {
+		if s.ID == n.serverID() && s.Address != n.trans.LocalAddr() {
+			return await(ctx, n.raft.AddVoter(s.ID, n.trans.LocalAddr(), 0, 0))
+		}
+	}
+	return nil
+}
+
+func (n *Node) setLeads(leads bool, term uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.leads, n.term = leads, term
+	close(n.changed)
+	n.changed = make(chan struct{})
+}

@@ -1,0 +1,200 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"google.golang.org/protobuf/proto"
+
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+)
+
+// logStore is raft-wal with two guards. raft-wal cuts its tail at the first
+// frame that it cannot read, which is right for a torn write and wrong for a
+// damaged disk: so every entry carries a checksum that is verified at the
+// start, and a small file remembers how far the log was written.
+type logStore struct {
+	*wal.WAL
+	mark *os.File
+}
+
+var (
+	_ raft.LogStore          = (*logStore)(nil)
+	_ raft.StableStore       = (*logStore)(nil)
+	_ raft.MonotonicLogStore = (*logStore)(nil)
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+const (
+	markName = "written"
+	markSize = 12 // index and checksum
+)
+
+func openLogStore(dir string, fresh bool) (*logStore, error) {
+	walDir := filepath.Join(dir, "wal")
+	if err := os.MkdirAll(walDir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the log's directory: %w", err)
+	}
+	flags := os.O_RDWR
+	if fresh {
+		flags |= os.O_CREATE
+	}
+	mark, err := os.OpenFile(filepath.Join(dir, markName), flags, 0o600)
+	if err != nil {
+		return nil, damaged(dir, fmt.Sprintf("the file %q, which remembers how far the log was written, cannot be opened: %v", markName, err))
+	}
+	w, err := openWAL(walDir)
+	if err != nil {
+		_ = mark.Close()
+		return nil, damaged(dir, fmt.Sprintf("the log in %q cannot be opened: %v", "wal", err))
+	}
+	return &logStore{WAL: w, mark: mark}, nil
+}
+
+// openWAL opens raft-wal. Its metadata is a memory-mapped bbolt file, whose
+// damage shows as a panic or a memory fault.
+func openWAL(dir string) (w *wal.WAL, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("its metadata cannot be read: %v", p)
+		}
+	}()
+	return wal.Open(dir)
+}
+
+// damaged words why a data directory is refused and what to do.
+func damaged(dir, what string) error {
+	return fmt.Errorf("data directory %s is damaged: %s. It is refused, since starting without it would lose acknowledged builds. "+
+		"Restore a copy of the directory, or a snapshot into a new one", dir, what)
+}
+
+// IsMonotonic keeps raft-wal's promise: the log has no gaps.
+func (s *logStore) IsMonotonic() bool { return true }
+
+// StoreLog appends one entry.
+func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs appends entries, each with its checksum, and fsyncs them.
+func (s *logStore) StoreLogs(logs []*raft.Log) error {
+	sealed := make([]*raft.Log, len(logs))
+	for i, l := range logs {
+		c := *l
+		c.Data = binary.BigEndian.AppendUint32(append(make([]byte, 0, len(l.Data)+4), l.Data...), checksum(l))
+		sealed[i] = &c
+	}
+	if err := s.WAL.StoreLogs(sealed); err != nil {
+		return err
+	}
+	return s.setMark(logs[len(logs)-1].Index)
+}
+
+// GetLog reads one entry and verifies it.
+func (s *logStore) GetLog(index uint64, out *raft.Log) error {
+	if err := s.WAL.GetLog(index, out); err != nil {
+		return err
+	}
+	n := len(out.Data) - 4
+	if n < 0 || out.Index != index {
+		return fmt.Errorf("entry %d of the log is damaged", index)
+	}
+	sum := binary.BigEndian.Uint32(out.Data[n:])
+	out.Data = out.Data[:n]
+	if sum != checksum(out) {
+		return fmt.Errorf("entry %d of the log is damaged: its checksum does not match", index)
+	}
+	return nil
+}
+
+// DeleteRange removes entries at the front (compaction) or at the back (a
+// follower that was ahead of its leader).
+func (s *logStore) DeleteRange(first, last uint64) error {
+	end, err := s.LastIndex()
+	if err != nil {
+		return err
+	}
+	if last >= end && first > 0 { // the mark must never be ahead of the log
+		if err := s.setMark(first - 1); err != nil {
+			return err
+		}
+	}
+	return s.WAL.DeleteRange(first, last)
+}
+
+func checksum(l *raft.Log) uint32 {
+	var head [17]byte
+	binary.BigEndian.PutUint64(head[:], l.Index)
+	binary.BigEndian.PutUint64(head[8:], l.Term)
+	head[16] = byte(l.Type)
+	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, l.Data)
+}
+
+// setMark notes how far the log was written. It is not fsynced: after a power
+// loss it may name less than the log holds, never more.
+func (s *logStore) setMark(index uint64) error {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, markSize), index)
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	if _, err := s.mark.WriteAt(b, 0); err != nil {
+		return fmt.Errorf("note how far the log was written: %w", err)
+	}
+	return nil
+}
+
+func (s *logStore) getMark() (uint64, error) {
+	b := make([]byte, markSize+1)
+	n, err := s.mark.ReadAt(b, 0)
+	switch {
+	case n == 0:
+		return 0, nil
+	case n != markSize || binary.BigEndian.Uint32(b[8:]) != crc32.Checksum(b[:8], castagnoli):
+		return 0, fmt.Errorf("the file %q is damaged (%w)", markName, errors.Join(err))
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+// verify reads the whole log, which Raft will need, and answers the greatest
+// time in it. snapshot is the index of the newest snapshot.
+func (s *logStore) verify(dir string, snapshot uint64, initialized bool) (last int64, err error) {
+	mark, err := s.getMark()
+	if err != nil {
+		return 0, damaged(dir, err.Error())
+	}
+	if mark == 0 && initialized {
+		return 0, damaged(dir, fmt.Sprintf("the file %q is empty", markName))
+	}
+	first, err1 := s.FirstIndex()
+	end, err2 := s.LastIndex()
+	if err := errors.Join(err1, err2); err != nil {
+		return 0, damaged(dir, err.Error())
+	}
+	if max(end, snapshot) < mark {
+		return 0, damaged(dir, fmt.Sprintf("the log ends at entry %d, but %d entries were written: it was cut off or its end cannot be read", end, mark))
+	}
+	if end > 0 && first > snapshot+1 {
+		return 0, damaged(dir, fmt.Sprintf("the log begins at entry %d, but the newest snapshot that can be read ends at %d", first, snapshot))
+	}
+	if end == 0 {
+		return 0, nil
+	}
+	for i := first; i <= end; i++ {
+		var l raft.Log
+		if err := s.GetLog(i, &l); err != nil {
+			return 0, damaged(dir, err.Error())
+		}
+		var cmd clusterv1.Command
+		if l.Type == raft.LogCommand && proto.Unmarshal(l.Data, &cmd) == nil {
+			last = max(last, cmd.TimeUnixNano)
+		}
+	}
+	return last, nil
+}
+
+func (s *logStore) close() error { return errors.Join(s.WAL.Close(), s.mark.Close()) }
