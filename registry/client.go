@@ -1,0 +1,131 @@
+package registry
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+)
+
+// Options configure a Client. The zero Options are usable: no credentials,
+// TLS everywhere but on loopback names, and no loopback address allowed.
+type Options struct {
+	// DockerConfigFile is a docker config.json with the credentials of the
+	// install; "" is none. It is read again whenever it changes.
+	DockerConfigFile string
+	// WorkspaceHost is the registry host of the workspace images:
+	// Rights.Additional is never used for it.
+	WorkspaceHost string
+	// Insecure are hosts (name, or name:port) that are spoken to by plain HTTP.
+	// localhost, 127.0.0.1 and ::1 always are; no other host ever is.
+	Insecure []string
+	// CAFile has certificates in PEM that are trusted beside the system's.
+	CAFile string
+	// AllowHosts and AllowLoopback are the AddressPolicy of all connections.
+	AllowHosts    []string
+	AllowLoopback bool
+	// Dial connects, nil for GuardedDial by the policy above. A Dial of one's
+	// own is not guarded: it is for tests that answer for foreign names.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Timeout bounds one look-up with its retries, each request of a copy, and
+	// the time that a blob's transfer may stand still. Default 30 seconds.
+	Timeout time.Duration
+	// Retries is how often a failed request is asked again where that may
+	// help. Default 4, negative for never.
+	Retries int
+	// RetryBase is the pause before the first retry; it doubles each time, up
+	// to 5 seconds, and the half of it is random. Default 200 ms.
+	RetryBase time.Duration
+	// Parallel is how many blobs one copy transfers at a time. Default 4.
+	Parallel int
+	// Logger is told what operators act on; nil for slog.Default.
+	Logger *slog.Logger
+}
+
+const (
+	defaultTimeout   = 30 * time.Second
+	defaultRetries   = 4
+	defaultRetryBase = 200 * time.Millisecond
+	defaultParallel  = 4
+	// maxSessions bounds what requests with ever other repositories and
+	// credentials make us remember.
+	maxSessions = 512
+)
+
+func (o *Options) setDefaults() {
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Retries == 0 {
+		o.Retries = defaultRetries
+	}
+	if o.RetryBase <= 0 {
+		o.RetryBase = defaultRetryBase
+	}
+	if o.Parallel <= 0 {
+		o.Parallel = defaultParallel
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Dial == nil {
+		o.Dial = GuardedDial(AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback})
+	}
+}
+
+// Client talks to registries. It is safe for concurrent use.
+type Client struct {
+	opts          Options
+	plain         hostSet
+	workspaceHost string
+	config        *dockerConfig
+	salt          []byte // of credential identities
+	wire          *wire
+	http          *http.Transport
+	sessions      *lru.Cache[string, *session]
+	flights       *flights
+}
+
+// New answers a client. It reads the credentials and the CA file, and connects
+// to nothing. The caller closes the client.
+func New(o Options) (*Client, error) {
+	o.setDefaults()
+	config, err := openDockerConfig(o.DockerConfigFile, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	tr, err := newTransport(o)
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := lru.New[string, *session](maxSessions)
+	if err != nil {
+		return nil, fmt.Errorf("make the session cache: %w", err)
+	}
+	c := &Client{
+		opts:     o,
+		plain:    newHostSet(append([]string{"localhost", "127.0.0.1", "::1"}, o.Insecure...)...),
+		config:   config,
+		salt:     make([]byte, 32),
+		http:     tr,
+		sessions: sessions,
+		flights:  newFlights(),
+	}
+	_, _ = rand.Read(c.salt) // never fails, by its documentation
+	c.workspaceHost = c.canonical(o.WorkspaceHost)
+	c.wire = &wire{next: tr, plain: c.plain}
+	return c, nil
+}
+
+// Close ends the look-ups that are under way, waits for them, and closes idle
+// connections. Copies are ended by their own contexts.
+func (c *Client) Close() error {
+	c.flights.close()
+	c.http.CloseIdleConnections()
+	return nil
+}

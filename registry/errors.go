@@ -1,0 +1,232 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// Kind says why a call failed, in terms that a caller can act on.
+type Kind int
+
+// Kinds of errors. The zero Kind is no kind.
+const (
+	Invalid      Kind = iota + 1 // the reference, the platform or the request is malformed
+	NotFound                     // the registry has no such image
+	Unauthorized                 // the registry wants other credentials (401, 403)
+	RateLimited                  // the registry wants fewer requests (429)
+	Unavailable                  // the registry fails, does not answer, or answers nonsense
+	Refused                      // the address rules forbid the connection
+	TooLarge                     // the manifest is larger than any sane one
+	Unsupported                  // the registry or the image is of a kind that is not handled
+	PushRefused                  // the destination of a copy refused it: the install's fault, not the image's
+)
+
+// Error is the failure of one call. Its text and that of its cause are for
+// people and hold no credentials, tokens or query strings.
+type Error struct {
+	Kind Kind
+	// Op is a verb phrase, as in "resolve image".
+	Op string
+	// Ref is the reference that the call was about; empty where quoting it
+	// could show a secret.
+	Ref string
+	// StatusCode is the registry's HTTP status, 0 if none is known.
+	StatusCode int
+	// Err is the cause. It matches context.Canceled and
+	// context.DeadlineExceeded where those ended the call.
+	Err error
+}
+
+// Error tells what was tried, on what, and what happened.
+func (e *Error) Error() string {
+	if e.Ref == "" {
+		return fmt.Sprintf("%s: %v", e.Op, e.Err)
+	}
+	return fmt.Sprintf("%s %q: %v", e.Op, e.Ref, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// KindOf answers the kind of an error of this package, 0 for any other.
+func KindOf(err error) Kind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return 0
+}
+
+// statusError is an HTTP answer that is not the one asked for.
+type statusError struct {
+	code  int
+	codes []string      // error codes of the distribution specification
+	after time.Duration // Retry-After, 0 if none
+}
+
+func (e *statusError) Error() string {
+	detail := fmt.Sprint(e.code)
+	if len(e.codes) > 0 {
+		detail += " " + strings.Join(e.codes, ", ")
+	}
+	switch {
+	case e.code == http.StatusNotFound:
+		return fmt.Sprintf("not found in the registry (%s)", detail)
+	case e.code == http.StatusUnauthorized, e.code == http.StatusForbidden:
+		return fmt.Sprintf("access denied by the registry (%s); check the name and the credentials for its host", detail)
+	case e.code == http.StatusTooManyRequests:
+		return fmt.Sprintf("the registry limits the rate of requests (%s); try again later", detail)
+	case e.code >= 500:
+		return fmt.Sprintf("the registry fails (%s); try again later", detail)
+	}
+	return fmt.Sprintf("the registry gave an unexpected answer (%s)", detail)
+}
+
+// kindError is a failure of a kind that no status tells.
+type kindError struct {
+	kind Kind
+	text string
+	// temporary tells that asking again may help.
+	temporary bool
+}
+
+func (e *kindError) Error() string { return e.text }
+
+// cause is an upstream error with a text that is safe to show. Only causes
+// that are known to be safe stay reachable.
+type cause struct {
+	text string
+	err  error
+}
+
+func (c *cause) Error() string { return c.text }
+func (c *cause) Unwrap() error { return c.err }
+
+// failure is what is known of an error from upstream.
+type failure struct {
+	kind      Kind
+	status    int
+	err       error
+	temporary bool          // asking again may help
+	after     time.Duration // not before this, 0 if unknown
+}
+
+// examine finds out what an error from upstream means, and makes its text
+// safe: whatever holds a URL, an answer's body or one of the secrets loses it.
+func examine(err error, secrets ...string) failure {
+	var (
+		status *statusError
+		ggcr   *transport.Error
+		kind   *kindError
+		addr   *AddressError
+		done   *Error
+	)
+	switch {
+	case errors.As(err, &done):
+		return failure{kind: done.Kind, status: done.StatusCode, err: done.Err}
+	case errors.As(err, &kind):
+		return failure{kind: kind.kind, err: kind, temporary: kind.temporary}
+	case errors.As(err, &addr):
+		return failure{kind: Refused, err: addr}
+	case errors.As(err, &status):
+		return ofStatus(status)
+	case errors.As(err, &ggcr):
+		e := &statusError{code: ggcr.StatusCode}
+		for _, d := range ggcr.Errors {
+			e.codes = appendCode(e.codes, string(d.Code))
+		}
+		return ofStatus(e)
+	case errors.Is(err, context.Canceled):
+		return failure{kind: Unavailable, err: &cause{"the request was cancelled", context.Canceled}}
+	case errors.Is(err, context.DeadlineExceeded):
+		return failure{kind: Unavailable, err: &cause{"the registry did not answer in time", context.DeadlineExceeded}, temporary: true}
+	}
+	return failure{
+		kind:      Unavailable,
+		err:       &cause{text: "the registry cannot be reached: " + safeText(err, secrets)},
+		temporary: !permanent(err),
+	}
+}
+
+func ofStatus(e *statusError) failure {
+	f := failure{kind: Unsupported, status: e.code, err: e, after: e.after}
+	switch {
+	case e.code == http.StatusNotFound:
+		f.kind = NotFound
+	case e.code == http.StatusUnauthorized, e.code == http.StatusForbidden:
+		f.kind = Unauthorized
+	case e.code == http.StatusTooManyRequests:
+		f.kind, f.temporary = RateLimited, true
+	case e.code >= 500, e.code == http.StatusRequestTimeout, e.code == http.StatusTooEarly:
+		f.kind, f.temporary = Unavailable, true
+	case e.code == http.StatusBadRequest:
+		f.kind = Invalid
+	}
+	return f
+}
+
+// permanent reports errors of the connection that no retry cures.
+func permanent(err error) bool {
+	var (
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		invalid  x509.CertificateInvalidError
+		verify   *tls.CertificateVerificationError
+		record   tls.RecordHeaderError
+		dns      *net.DNSError
+	)
+	if errors.As(err, &dns) {
+		return dns.IsNotFound
+	}
+	return errors.As(err, &unknown) || errors.As(err, &hostname) || errors.As(err, &invalid) ||
+		errors.As(err, &verify) || errors.As(err, &record)
+}
+
+const maxSafeText = 200 // bytes of a foreign error's text
+
+var (
+	queryString = regexp.MustCompile(`\?[^\s"]*`)
+	userInfo    = regexp.MustCompile(`//[^/\s"@]*@`)
+)
+
+// safeText answers the innermost text of a foreign error without URLs' query
+// strings and user infos, without bodies, and without secrets.
+func safeText(err error, secrets []string) string {
+	for {
+		var u *url.Error
+		if !errors.As(err, &u) {
+			break
+		}
+		err = u.Err
+	}
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	text = userInfo.ReplaceAllString(queryString.ReplaceAllString(text, "?..."), "//")
+	for _, s := range secrets {
+		if s != "" {
+			text = strings.ReplaceAll(text, s, "***")
+		}
+	}
+	return text[:min(len(text), maxSafeText)]
+}
+
+var errorCode = regexp.MustCompile(`^[A-Z][A-Z_]{0,39}$`)
+
+// appendCode adds an error code of the distribution specification. Other text
+// that a registry put in its place is dropped, as are more than three.
+func appendCode(codes []string, code string) []string {
+	if errorCode.MatchString(code) && len(codes) < 3 {
+		return append(codes, code)
+	}
+	return codes
+}

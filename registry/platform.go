@@ -1,0 +1,83 @@
+package registry
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// defaultPlatform is what Gitpod's workspaces run on (contract section 6).
+const defaultPlatform = "linux/amd64"
+
+// parsePlatform parses os/architecture[/variant]; "" is linux/amd64.
+func parsePlatform(s string) (v1.Platform, error) {
+	if s == "" {
+		s = defaultPlatform
+	}
+	parts := strings.Split(strings.ToLower(s), "/")
+	if len(s) > maxQuotedBytes || len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
+		return v1.Platform{}, &kindError{kind: Invalid, text: fmt.Sprintf("the platform %.64q is not of the form os/architecture[/variant]", s)}
+	}
+	p := v1.Platform{OS: parts[0], Architecture: parts[1]}
+	if len(parts) == 3 {
+		p.Variant = parts[2]
+	}
+	return normalPlatform(p), nil
+}
+
+// normalPlatform gives the names that go by several spellings one.
+func normalPlatform(p v1.Platform) v1.Platform {
+	switch p.Architecture {
+	case "x86_64", "x86-64":
+		p.Architecture = "amd64"
+	case "aarch64":
+		p.Architecture = "arm64"
+	}
+	switch {
+	case p.Architecture == "arm64" && p.Variant == "v8", p.Architecture == "amd64" && p.Variant == "v1":
+		p.Variant = ""
+	case p.Architecture == "arm" && p.Variant == "":
+		p.Variant = "v7"
+	}
+	return p
+}
+
+// choose finds the image of an index for a platform: the first that matches
+// exactly. An entry without a platform is taken for linux/amd64 if nothing
+// else matches, as go-containerregistry does.
+func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
+	var fallback *v1.Descriptor
+	var have []string
+	for i, d := range index.Manifests {
+		if !d.MediaType.IsImage() {
+			continue
+		}
+		if d.Platform == nil {
+			if fallback == nil && platformName(want) == defaultPlatform {
+				fallback = &index.Manifests[i]
+			}
+			continue
+		}
+		got := normalPlatform(*d.Platform)
+		if got.OS == want.OS && got.Architecture == want.Architecture && got.Variant == want.Variant {
+			return d, nil
+		}
+		if got.OS != "unknown" && len(have) < 16 { // attestations are of unknown/unknown
+			have = append(have, fmt.Sprintf("%.40s", platformName(got)))
+		}
+	}
+	if fallback != nil {
+		return *fallback, nil
+	}
+	return v1.Descriptor{}, &kindError{kind: NotFound, text: fmt.Sprintf("it has no image for %s, only for: %s", platformName(want), strings.Join(have, ", "))}
+}
+
+func platformName(p v1.Platform) string {
+	s := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		s += "/" + p.Variant
+	}
+	return s
+}

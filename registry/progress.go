@@ -1,0 +1,48 @@
+package registry
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// progressLines writes lines for people from several goroutines.
+type progressLines struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// done tells that a blob or manifest is at the destination, and how it came.
+func (p *progressLines) done(role, digest string, size int64, how string) {
+	p.line("%s %s %s %s", role, short(digest), humanSize(size), how)
+}
+
+// retry tells that a try failed and when the next begins.
+func (p *progressLines) retry(role, digest string, size int64, err error, pause time.Duration) {
+	p.line("%s %s %s failed: %v; trying again in %s", role, short(digest), humanSize(size), err, pause.Round(10*time.Millisecond))
+}
+
+func (p *progressLines) line(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, _ = fmt.Fprintf(p.w, format+"\n", args...) // progress is no reason to fail
+}
+
+// short keeps the algorithm and 8 digits of a digest.
+func short(digest string) string { return digest[:min(len(digest), len("sha256:")+8)] }
+
+// humanSize renders bytes in decimal units with one digit.
+func humanSize(n int64) string {
+	size := float64(n)
+	for _, unit := range []string{"B", "kB", "MB"} {
+		if size < 1000 {
+			if unit == "B" {
+				return fmt.Sprintf("%d B", n)
+			}
+			return fmt.Sprintf("%.1f %s", size, unit)
+		}
+		size /= 1000
+	}
+	return fmt.Sprintf("%.1f GB", size)
+}

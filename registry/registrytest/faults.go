@@ -1,0 +1,113 @@
+package registrytest
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"time"
+)
+
+// Fail answers with a status and an empty body.
+func (p *Proxy) Fail(m Matcher, times, status int) {
+	p.FailWith(m, times, status, nil)
+}
+
+// FailWith answers with a status and headers, as in Retry-After.
+func (p *Proxy) FailWith(m Matcher, times, status int, header http.Header) {
+	p.On(m, times, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		for k, v := range header {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(status)
+	})
+}
+
+// Hang reads the request and never answers, until the client or the test goes
+// away.
+func (p *Proxy) Hang(m Matcher, times int) {
+	p.On(m, times, func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { p.wait(r) })
+}
+
+// HangInBody answers, sends the first bytes of the body and no more.
+func (p *Proxy) HangInBody(m Matcher, times, after int) {
+	p.On(m, times, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		p.partly(w, r, next, after)
+		p.wait(r)
+	})
+}
+
+// Reset answers, sends the first bytes of the body, and closes the connection.
+func (p *Proxy) Reset(m Matcher, times, after int) {
+	p.On(m, times, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		p.partly(w, r, next, after)
+		panic(http.ErrAbortHandler)
+	})
+}
+
+// Corrupt flips a bit in the first byte of the body.
+func (p *Proxy) Corrupt(m Matcher, times int) {
+	p.On(m, times, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		rec := record(w, r, next)
+		if b := rec.Body.Bytes(); len(b) > 0 {
+			b[0] ^= 1
+		}
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes()) // the client may be gone
+	})
+}
+
+// Slow answers in pieces with pauses in between, all of the body in the end.
+func (p *Proxy) Slow(m Matcher, times, pieces int, pause time.Duration) {
+	p.On(m, times, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		rec := record(w, r, next)
+		w.WriteHeader(rec.Code)
+		b := rec.Body.Bytes()
+		for i := range pieces {
+			_, _ = w.Write(b[i*len(b)/pieces : (i+1)*len(b)/pieces])
+			_ = http.NewResponseController(w).Flush()
+			timer := time.NewTimer(pause)
+			select {
+			case <-timer.C:
+			case <-r.Context().Done():
+				timer.Stop()
+				return
+			}
+		}
+	})
+}
+
+// Redirect sends clients to another base URL, path kept.
+func (p *Proxy) Redirect(m Matcher, times int, base string) {
+	p.On(m, times, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		http.Redirect(w, r, base+r.URL.Path, http.StatusTemporaryRedirect)
+	})
+}
+
+func (p *Proxy) wait(r *http.Request) {
+	select {
+	case <-r.Context().Done():
+	case <-p.gone:
+	}
+}
+
+// partly sends the header and the first bytes of the true answer.
+func (p *Proxy) partly(w http.ResponseWriter, r *http.Request, next http.Handler, n int) {
+	rec := record(w, r, next)
+	w.Header().Set("Content-Length", strconv.Itoa(rec.Body.Len()))
+	w.WriteHeader(rec.Code)
+	_, _ = w.Write(rec.Body.Bytes()[:min(n, rec.Body.Len())])
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		panic(fmt.Sprintf("flush: %v", err))
+	}
+}
+
+// record gets the true answer and copies its header.
+func record(w http.ResponseWriter, r *http.Request, next http.Handler) *httptest.ResponseRecorder {
+	rec := httptest.NewRecorder()
+	next.ServeHTTP(rec, r)
+	for k, v := range rec.Header() {
+		w.Header()[k] = v
+	}
+	return rec
+}

@@ -1,0 +1,201 @@
+package registrytest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Options configure a registry.
+type Options struct {
+	// Users may log in by basic authentication, user to password. Without any
+	// everybody may do everything.
+	Users map[string]string
+	// Storage is the folder of the images, "" for a new temporary one. Two
+	// registries in turn over one folder are one registry that restarted.
+	Storage string
+	// Addr is the address to listen at, "" for a free loopback port.
+	Addr string
+}
+
+// Registry is a running docker-registry.
+type Registry struct {
+	// Addr is host:port, and so the host part of references.
+	Addr string
+	// Users are those of the options.
+	Users map[string]string
+
+	cmd  *exec.Cmd
+	done chan struct{}
+	log  *logBuffer
+}
+
+// Start starts a registry and returns when it answers. It allows deletion. It
+// is stopped at the end of the test.
+func Start(t testing.TB, o Options) *Registry {
+	t.Helper()
+	binary, err := exec.LookPath("docker-registry")
+	if err != nil {
+		t.Fatalf("these tests need a registry: apt-get install docker-registry: %v", err)
+	}
+	if o.Storage == "" {
+		o.Storage = t.TempDir()
+	}
+	// Between choosing a free port and listening somebody may take it.
+	for try := 1; ; try++ {
+		r, err := start(t, binary, o)
+		if err == nil {
+			t.Cleanup(r.Stop)
+			return r
+		}
+		if try == 3 || o.Addr != "" {
+			t.Fatalf("start docker-registry: %v", err)
+		}
+	}
+}
+
+func start(t testing.TB, binary string, o Options) (*Registry, error) {
+	t.Helper()
+	addr := o.Addr
+	if addr == "" {
+		addr = freeAddr(t)
+	}
+	config := filepath.Join(t.TempDir(), "registry.yml")
+	if err := os.WriteFile(config, []byte(configFile(t, o, addr)), 0o600); err != nil {
+		t.Fatalf("write the registry's configuration: %v", err)
+	}
+	r := &Registry{Addr: addr, Users: o.Users, cmd: exec.Command(binary, "serve", config), done: make(chan struct{}), log: &logBuffer{}}
+	r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
+	r.cmd.Env = []string{"OTEL_TRACES_EXPORTER=none"}
+	dieWithParent(r.cmd)
+	if err := r.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(r.done)
+		_ = r.cmd.Wait() // it ends by a signal
+	}()
+	if err := r.ready(); err != nil {
+		r.Stop()
+		return nil, fmt.Errorf("%w; its log:\n%s", err, r.Log())
+	}
+	return r, nil
+}
+
+func configFile(t testing.TB, o Options, addr string) string {
+	t.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, "version: 0.1\nlog: {level: info, formatter: text, accesslog: {disabled: false}}\n")
+	fmt.Fprintf(&b, "storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}, maintenance: {uploadpurging: {enabled: false}}}\n", o.Storage)
+	fmt.Fprintf(&b, "http: {addr: %q}\n", addr)
+	if len(o.Users) == 0 {
+		return b.String()
+	}
+	var htpasswd bytes.Buffer
+	for user, password := range o.Users {
+		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+		if err != nil {
+			t.Fatalf("hash a password: %v", err)
+		}
+		fmt.Fprintf(&htpasswd, "%s:%s\n", user, hash)
+	}
+	file := filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(file, htpasswd.Bytes(), 0o600); err != nil {
+		t.Fatalf("write the registry's users: %v", err)
+	}
+	fmt.Fprintf(&b, "auth: {htpasswd: {realm: test, path: %q}}\n", file)
+	return b.String()
+}
+
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("find a free port: %v", err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// ready polls until the registry answers.
+func (r *Registry) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.Addr+"/v2/", nil)
+		if err != nil {
+			return err
+		}
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			_ = resp.Body.Close()
+			return nil
+		}
+		select {
+		case <-r.done:
+			return fmt.Errorf("docker-registry has ended")
+		case <-ctx.Done():
+			return fmt.Errorf("docker-registry does not answer: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// Stop kills the registry and waits for its end. It may be called twice.
+func (r *Registry) Stop() {
+	_ = r.cmd.Process.Kill() // an error says that it has ended
+	<-r.done
+}
+
+// Log is what the registry has written so far, access log included.
+func (r *Registry) Log() string { return r.log.String() }
+
+// Request is a line of the access log.
+type Request struct {
+	Method string
+	URI    string // path and query
+	Status int
+}
+
+var accessLine = regexp.MustCompile(`"([A-Z]+) (\S+) HTTP/[0-9.]+" (\d{3}) `)
+
+// Requests are the requests that the registry has answered, in order.
+func (r *Registry) Requests() []Request {
+	var out []Request
+	for _, m := range accessLine.FindAllStringSubmatch(r.Log(), -1) {
+		status, _ := strconv.Atoi(m[3]) // three digits
+		out = append(out, Request{Method: m[1], URI: m[2], Status: status})
+	}
+	return out
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

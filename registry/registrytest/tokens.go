@@ -1,0 +1,122 @@
+package registrytest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// tokens makes a proxy ask for bearer tokens, as Docker Hub and most others
+// do, and check their scopes.
+type tokens struct {
+	users map[string]string
+	// allow says whether a user ("" for nobody) gets an action on a repository.
+	allow func(user, repository, action string) bool
+
+	mu      sync.Mutex
+	issued  int
+	granted map[string][]string // token to repository:action
+	asked   []string            // scopes, in order
+}
+
+// RequireTokens makes the proxy demand bearer tokens, which it hands out at
+// /token, to users who log in and to nobody. Each token is good for the scopes
+// that allow granted; a request needs pull, or push if it writes, and for a
+// mount pull on the source too, without which the mount becomes an upload.
+// Call it before the first request.
+func (p *Proxy) RequireTokens(users map[string]string, allow func(user, repository, action string) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tokens = &tokens{users: users, allow: allow, granted: map[string][]string{}}
+}
+
+// Scopes are the scopes that tokens were asked for so far, in order.
+func (p *Proxy) Scopes() []string {
+	p.mu.Lock()
+	t := p.tokens
+	p.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.asked)
+}
+
+// ExpireTokens makes all tokens invalid that were handed out.
+func (p *Proxy) ExpireTokens() {
+	p.mu.Lock()
+	t := p.tokens
+	p.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.granted)
+}
+
+func (t *tokens) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	if r.URL.Path == "/token" {
+		t.issue(w, r)
+		return
+	}
+	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+	t.mu.Lock()
+	granted, known := t.granted[token]
+	t.mu.Unlock()
+	repository, action := wanted(r)
+	if !known || repository != "" && !slices.Contains(granted, repository+":"+action) {
+		challenge := fmt.Sprintf(`Bearer realm="http://%s/token",service="test"`, r.Host)
+		if repository != "" {
+			challenge += fmt.Sprintf(`,scope="repository:%s:%s"`, repository, action)
+		}
+		w.Header().Set("WWW-Authenticate", challenge)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if q := r.URL.Query(); q.Get("from") != "" && !slices.Contains(granted, q.Get("from")+":pull") {
+		q.Del("from")
+		q.Del("mount")
+		r.URL.RawQuery = q.Encode()
+	}
+	r.Header.Del("Authorization")
+	next.ServeHTTP(w, r)
+}
+
+// wanted is what a request needs to be allowed.
+func wanted(r *http.Request) (repository, action string) {
+	path := strings.TrimPrefix(r.URL.Path, "/v2/")
+	for _, part := range []string{"/manifests/", "/blobs/"} {
+		if name, _, ok := strings.Cut(path, part); ok {
+			repository = name
+		}
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return repository, "pull"
+	}
+	return repository, "push"
+}
+
+// issue hands out a token for those of the scopes that are allowed.
+func (t *tokens) issue(w http.ResponseWriter, r *http.Request) {
+	user, password, ok := r.BasicAuth()
+	if ok && t.users[user] != password {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.issued++
+	token := fmt.Sprintf("token-%d", t.issued)
+	t.granted[token] = []string{}
+	for _, scope := range r.URL.Query()["scope"] {
+		t.asked = append(t.asked, scope)
+		_, rest, _ := strings.Cut(scope, ":")
+		repository, actions, _ := strings.Cut(rest, ":")
+		for action := range strings.SplitSeq(actions, ",") {
+			if t.allow == nil || t.allow(user, repository, action) {
+				t.granted[token] = append(t.granted[token], repository+":"+action)
+			}
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": 300}) // the client may be gone
+}

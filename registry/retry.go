@@ -1,0 +1,63 @@
+package registry
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	maxPause      = 5 * time.Second  // of the exponential back-off
+	maxRetryAfter = 10 * time.Second // that a registry may ask for
+)
+
+// retrying calls try until it succeeds, fails for good, or Retries are used
+// up. A try gets at most limit, 0 for no limit. The error is the last one. A
+// pause that would outlast the context's deadline is not begun. before, if not
+// nil, is told of each retry.
+func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(error, time.Duration), try func(context.Context) error) error {
+	for n := 0; ; n++ {
+		err := within(ctx, limit, try)
+		if err == nil {
+			return nil
+		}
+		f := examine(err)
+		if !f.temporary || n >= c.opts.Retries || ctx.Err() != nil {
+			return err
+		}
+		pause := max(backoff(c.opts.RetryBase, n, rand.Float64()), min(f.after, maxRetryAfter))
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
+			return err
+		}
+		if before != nil {
+			before(err, pause)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
+	}
+}
+
+// within calls try with a time limit.
+func within(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
+	if limit <= 0 {
+		return try(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return try(ctx)
+}
+
+// backoff is base doubled n times, at most maxPause, of which the second half
+// is scaled by random in [0, 1).
+func backoff(base time.Duration, n int, random float64) time.Duration {
+	d := maxPause
+	if n < 16 {
+		d = min(base<<n, maxPause)
+	}
+	return d/2 + time.Duration(random*float64(d/2))
+}

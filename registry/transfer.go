@@ -1,0 +1,253 @@
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// How a blob came to the destination, in progress lines.
+const (
+	existed = "exists"
+	mounted = "mounted"
+	copied  = "copied"
+)
+
+func asDestination(err error) (error, bool) {
+	var d destinationError
+	if errors.As(err, &d) {
+		return d.error, true
+	}
+	return nil, false
+}
+
+// transfer makes one try to bring a blob to the destination.
+func (cp *copying) transfer(ctx context.Context, b blob) (how string, err error) {
+	digest := b.Digest.String()
+	var location *url.URL
+	err = within(ctx, cp.c.opts.Timeout, func(ctx context.Context) error {
+		return cp.c.with(ctx, cp.dst, func(ctx context.Context, s *session) error {
+			there, err := s.hasBlob(ctx, digest)
+			if err != nil || there {
+				how = existed
+				return err
+			}
+			location, err = s.startUpload(ctx, digest, cp.dst.from)
+			if err == nil && location == nil {
+				how = mounted
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return "", destinationError{err}
+	}
+	if location == nil {
+		return how, nil
+	}
+	return copied, cp.stream(ctx, b, location)
+}
+
+// hasBlob reports whether the repository has a blob.
+func (s *session) hasBlob(ctx context.Context, digest string) (bool, error) {
+	req, err := s.request(ctx, http.MethodHead, "blobs/"+digest, nil, nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := s.do(req, http.StatusOK, http.StatusNotFound)
+	if err != nil {
+		return false, err
+	}
+	discard(resp)
+	return resp.StatusCode == http.StatusOK, nil
+}
+
+// startUpload begins the upload of a blob and answers where to send it, or nil
+// if the registry mounted it from another repository. A registry that refuses
+// to mount is asked again for an upload alone.
+func (s *session) startUpload(ctx context.Context, digest, from string) (*url.URL, error) {
+	var query url.Values
+	if from != "" {
+		query = url.Values{"mount": {digest}, "from": {from}}
+	}
+	req, err := s.request(ctx, http.MethodPost, "blobs/uploads/", query, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.do(req, http.StatusAccepted, http.StatusCreated)
+	if err != nil {
+		if from != "" && !examine(err).temporary && ctx.Err() == nil {
+			return s.startUpload(ctx, digest, "")
+		}
+		return nil, err
+	}
+	discard(resp)
+	if resp.StatusCode == http.StatusCreated && from != "" {
+		return nil, nil
+	}
+	u, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
+	if err != nil || resp.Header.Get("Location") == "" {
+		return nil, &kindError{kind: Unsupported, text: "the registry does not tell where to upload to"}
+	}
+	q := u.Query()
+	q.Set("digest", digest)
+	u.RawQuery = q.Encode()
+	return u, nil
+}
+
+// stream sends a blob from the source to an upload location of the
+// destination. It ends when nothing moves for the client's Timeout, whichever
+// side hangs.
+func (cp *copying) stream(ctx context.Context, b blob, location *url.URL) error {
+	ctx, watch := watchProgress(ctx, cp.c.opts.Timeout)
+	defer watch.stop()
+	var body *verifying
+	err := cp.c.with(ctx, cp.src, func(ctx context.Context, s *session) error {
+		req, err := s.request(ctx, http.MethodGet, "blobs/"+b.Digest.String(), nil, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := s.do(req, http.StatusOK)
+		if err != nil {
+			return err
+		}
+		body = &verifying{rc: resp.Body, watch: watch, want: b.Digest.Hex, size: b.Size, hash: sha256.New()}
+		return nil
+	})
+	if err != nil {
+		return watch.explain(err)
+	}
+	defer func() { _ = body.Close() }()
+	// Not by with: it could ask a second time, and the body is read only once.
+	s, _, err := cp.c.session(ctx, cp.dst)
+	if err == nil {
+		err = s.upload(ctx, location, body, b.Size)
+	}
+	if err == nil {
+		return nil
+	}
+	// A destination that has answered is the cause, and the failed read of a
+	// body that was closed for it is not.
+	if failed := body.failed(); failed != nil && examine(err).status == 0 {
+		return watch.explain(failed)
+	}
+	return destinationError{watch.explain(err)}
+}
+
+// upload sends the whole blob in one request and thereby commits it.
+func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadCloser, size int64) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, location.String(), body)
+	if err != nil {
+		return &kindError{kind: Unsupported, text: "the registry does not tell where to upload to"}
+	}
+	if size == 0 {
+		req.Body = http.NoBody
+	}
+	req.ContentLength = size
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := s.do(req, http.StatusCreated, http.StatusNoContent)
+	if err != nil {
+		if code := examine(err).status; code == http.StatusNotFound || code == http.StatusRequestedRangeNotSatisfiable {
+			return &kindError{kind: Unavailable, text: fmt.Sprintf("the registry has lost the upload (%d)", code), temporary: true}
+		}
+		return err
+	}
+	discard(resp)
+	return nil
+}
+
+// verifying reads a blob, tells the watch of each step, and fails where the
+// bytes are not those of the digest, so that they are never committed.
+type verifying struct {
+	rc    io.ReadCloser
+	watch *watch
+	want  string // hex of the SHA-256
+	size  int64
+	hash  hash.Hash
+	read  int64
+
+	mu  sync.Mutex // the transport may still read when it has answered
+	err error
+}
+
+// Read implements io.Reader.
+func (v *verifying) Read(p []byte) (int, error) {
+	n, err := v.rc.Read(p)
+	v.hash.Write(p[:n])
+	v.read += int64(n)
+	v.watch.moved()
+	switch {
+	case v.read > v.size, err == io.EOF && v.read < v.size:
+		err = &kindError{kind: Unavailable, text: fmt.Sprintf("the registry sent %d of %d bytes", v.read, v.size), temporary: true}
+	case v.read == v.size && (err == nil || err == io.EOF):
+		// Checked before the last byte is handed on: with all bytes sent the
+		// other side would commit.
+		if err = io.EOF; hex.EncodeToString(v.hash.Sum(nil)) != v.want {
+			err = &kindError{kind: Unavailable, text: "the registry sent other bytes than the digest promises", temporary: true}
+		} else {
+			v.watch.committing(v.size)
+		}
+	}
+	if err != nil && err != io.EOF {
+		v.mu.Lock()
+		v.err, n = err, 0
+		v.mu.Unlock()
+	}
+	return n, err
+}
+
+// Close closes the source.
+func (v *verifying) Close() error { return v.rc.Close() }
+
+// failed is why the source could not be read to its end, nil if it could.
+func (v *verifying) failed() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.err
+}
+
+// watch ends a context when nothing has moved for a while.
+type watch struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	limit  time.Duration
+}
+
+func watchProgress(ctx context.Context, limit time.Duration) (context.Context, *watch) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stalled := &kindError{kind: Unavailable, text: fmt.Sprintf("the transfer stood still for %s", limit), temporary: true}
+	w := &watch{ctx: ctx, cancel: cancel, limit: limit}
+	w.timer = time.AfterFunc(limit, func() { cancel(stalled) })
+	return ctx, w
+}
+
+func (w *watch) moved() { w.timer.Reset(w.limit) }
+
+// committing gives the destination time to store what it got: registries that
+// keep blobs in object stores move them then, at 8 MiB/s or better.
+func (w *watch) committing(size int64) {
+	w.timer.Reset(w.limit + time.Duration(size>>23)*time.Second)
+}
+
+func (w *watch) stop() {
+	w.timer.Stop()
+	w.cancel(nil)
+}
+
+// explain answers the stall instead of the cancellation that it caused.
+func (w *watch) explain(err error) error {
+	var stalled *kindError
+	if errors.Is(err, context.Canceled) && errors.As(context.Cause(w.ctx), &stalled) {
+		return stalled
+	}
+	return err
+}
