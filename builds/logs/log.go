@@ -1,0 +1,168 @@
+package logs
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// seekStep is how many bytes of a segment lie between two entries of its
+// index.
+const seekStep = 64 << 10
+
+// segment is one file of a log, as far as it is durable.
+type segment struct {
+	path   string
+	header header
+	size   int64 // bytes of whole records, header included
+	seeks  []seek
+}
+
+// seek says that the record at a file position begins at an offset.
+type seek struct{ offset, pos int64 }
+
+// note adds an index entry where one is due.
+func (s *segment) note(offset, pos int64) {
+	if n := len(s.seeks); n == 0 || pos-s.seeks[n-1].pos >= seekStep {
+		s.seeks = append(s.seeks, seek{offset, pos})
+	}
+}
+
+// attemptLog is what the store knows of one log. Fields after mu describe what
+// is durable.
+type attemptLog struct {
+	key   Key
+	store *Store
+	load  sync.Once
+	err   error // of load
+
+	mu     sync.Mutex
+	segs   []*segment
+	epoch  uint64
+	length int64
+	raw    int64
+	sum    *xxhash.Digest
+	sealed bool // nothing follows
+	gone   bool // removed
+	// tail is the newest durable output, for readers that follow.
+	tail       []byte
+	tailOffset int64
+	grown      chan struct{} // closed and replaced at each change; nil if nobody waits
+	writer     *Writer
+}
+
+// wake tells the readers that wait. The caller holds mu.
+func (l *attemptLog) wake() {
+	if l.grown != nil {
+		close(l.grown)
+		l.grown = nil
+	}
+}
+
+func (l *attemptLog) wait() <-chan struct{} {
+	if l.grown == nil {
+		l.grown = make(chan struct{})
+	}
+	return l.grown
+}
+
+// scan reads the segments of a log. What cannot be read at the end of the last
+// one was never fsynced and is cut by the next writer; anywhere else it is
+// damage.
+func (l *attemptLog) scan(paths []string) error {
+	l.sum = xxhash.New()
+	for i, path := range paths {
+		seg, err := l.scanSegment(path)
+		if errors.Is(err, errTorn) && i == len(paths)-1 {
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("log segment %s is damaged: %w", filepath.Base(path), err)
+		}
+		if seg != nil {
+			l.segs = append(l.segs, seg)
+		}
+	}
+	return nil
+}
+
+func (l *attemptLog) scanSegment(path string) (*segment, error) {
+	f, err := l.store.fs.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	head := make([]byte, headerSize)
+	if n, err := f.ReadAt(head, 0); n < headerSize {
+		if errors.Is(err, io.EOF) {
+			return nil, errTorn // its creation was cut off
+		}
+		return nil, err
+	}
+	h, err := decodeHeader(head)
+	if err != nil {
+		return nil, err
+	}
+	if int64(h.offset) != l.length || int64(h.raw) != l.raw {
+		return nil, fmt.Errorf("it begins at offset %d, the one before it ends at %d", h.offset, l.length)
+	}
+	seg := &segment{path: path, header: h, size: headerSize}
+	l.epoch = max(l.epoch, h.epoch)
+	for {
+		r, next, err := readRecord(f, seg.size)
+		if errors.Is(err, io.EOF) {
+			return seg, nil
+		}
+		if err != nil {
+			return seg, err
+		}
+		seg.note(l.length, seg.size)
+		l.take(r)
+		seg.size = next
+	}
+}
+
+// take accounts for a durable record.
+func (l *attemptLog) take(r record) {
+	switch r.kind {
+	case kindData:
+		_, _ = l.sum.Write(r.payload)
+		l.length += int64(len(r.payload))
+		l.raw += int64(r.raw)
+	case kindFence:
+		if len(r.payload) == 8 {
+			l.epoch = max(l.epoch, binary.BigEndian.Uint64(r.payload))
+		}
+	case kindSeal:
+		l.sealed = true
+	}
+}
+
+func checksumText(d *xxhash.Digest) string { return fmt.Sprintf("xxh64:%016x", d.Sum64()) }
+
+// find answers the segment that holds an offset and where to begin to read.
+// The caller holds mu.
+func (l *attemptLog) find(offset int64) (*segment, seek) {
+	i, _ := slices.BinarySearchFunc(l.segs, offset, func(s *segment, at int64) int {
+		if int64(s.header.offset) <= at {
+			return -1
+		}
+		return 1
+	})
+	seg := l.segs[max(i-1, 0)]
+	at := seek{int64(seg.header.offset), headerSize}
+	for _, s := range seg.seeks {
+		if s.offset > offset {
+			break
+		}
+		at = s
+	}
+	return seg, at
+}

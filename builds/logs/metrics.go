@@ -1,0 +1,28 @@
+package logs
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	bytes   prometheus.Counter
+	sync    prometheus.Histogram
+	readers prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	m := metrics{
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "image_builder_log_bytes_total", Help: "Bytes of logs that became durable.",
+		}),
+		sync: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "image_builder_log_sync_seconds", Help: "Time of one group fsync of logs.",
+			Buckets: prometheus.ExponentialBuckets(.0005, 2, 14),
+		}),
+		readers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "image_builder_log_readers", Help: "Open readers of logs.",
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.bytes, m.sync, m.readers)
+	}
+	return m
+}

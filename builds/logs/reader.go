@@ -1,0 +1,137 @@
+package logs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+)
+
+// maxChunk is the greatest chunk that a reader answers, in bytes.
+const maxChunk = 256 << 10
+
+// Reader reads one log from an offset on. It is for one goroutine.
+type Reader struct {
+	l      *attemptLog
+	offset int64
+
+	file File // open only while the reader trails behind
+	seg  *segment
+	pos  int64 // of the next record in file
+	at   int64 // its offset
+}
+
+// Reader answers a reader of a log from an offset on. ErrNotFound says that
+// there is no such log.
+func (s *Store) Reader(key Key, offset int64) (*Reader, error) {
+	l, err := s.get(key, false)
+	if err != nil {
+		return nil, err
+	}
+	if offset < 0 {
+		offset = 0
+	}
+	s.metrics.readers.Inc()
+	return &Reader{l: l, offset: offset}, nil
+}
+
+// Next blocks for the next durable bytes. io.EOF says that the log is complete
+// and was read to its end. The chunk is shared: it must not be changed.
+func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err error) {
+	for {
+		l := r.l
+		l.mu.Lock()
+		switch {
+		case l.gone:
+			l.mu.Unlock()
+			return nil, r.offset, ErrNotFound
+		case r.offset < l.length:
+			if r.offset >= l.tailOffset && len(l.tail) > 0 {
+				chunk = l.tail[r.offset-l.tailOffset:]
+				l.mu.Unlock()
+				r.release()
+				return r.answer(chunk)
+			}
+			l.mu.Unlock()
+			if chunk, err = r.read(); err != nil {
+				return nil, r.offset, err
+			}
+			return r.answer(chunk)
+		case l.sealed:
+			l.mu.Unlock()
+			return nil, r.offset, io.EOF
+		}
+		grown := l.wait()
+		l.mu.Unlock()
+		r.release()
+		select {
+		case <-ctx.Done():
+			return nil, r.offset, ctx.Err()
+		case <-l.store.sync.done:
+			return nil, r.offset, ErrClosed
+		case <-grown:
+		}
+	}
+}
+
+func (r *Reader) answer(chunk []byte) ([]byte, int64, error) {
+	chunk = chunk[:min(len(chunk), maxChunk):min(len(chunk), maxChunk)]
+	at := r.offset
+	r.offset += int64(len(chunk))
+	return chunk, at, nil
+}
+
+// read reads from the segment that holds the offset, up to maxChunk bytes.
+func (r *Reader) read() ([]byte, error) {
+	l := r.l
+	l.mu.Lock()
+	seg, from := l.find(r.offset)
+	size, length := seg.size, l.length
+	l.mu.Unlock()
+	if r.file == nil || r.seg != seg || r.at > r.offset {
+		r.release()
+		f, err := l.store.fs.OpenFile(seg.path, os.O_RDONLY, 0)
+		if err != nil {
+			return nil, fmt.Errorf("read the log: %w", err)
+		}
+		r.file, r.seg, r.pos, r.at = f, seg, from.pos, from.offset
+	}
+	var out []byte
+	for r.pos < size && r.at < length && len(out) < maxChunk {
+		rec, next, err := readRecord(r.file, r.pos)
+		if err != nil {
+			return nil, fmt.Errorf("read the log at offset %d: %w", r.at, err)
+		}
+		if rec.kind == kindData {
+			end := r.at + int64(len(rec.payload))
+			if begin := r.offset + int64(len(out)); end > begin {
+				out = append(out, rec.payload[max(begin-r.at, 0):]...)
+			}
+			if len(out) > maxChunk {
+				// The rest of the record is read again next time.
+				return out, nil
+			}
+			r.at = end
+		}
+		r.pos = next
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("read the log at offset %d: the segment ends before it", r.offset)
+	}
+	return out, nil
+}
+
+// release closes the file: a reader that waits costs no descriptor.
+func (r *Reader) release() {
+	if r.file != nil {
+		_ = r.file.Close()
+		r.file = nil
+	}
+}
+
+// Close ends the reader.
+func (r *Reader) Close() error {
+	r.release()
+	r.l.store.metrics.readers.Dec()
+	return nil
+}

@@ -1,0 +1,119 @@
+package logs_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"math/rand/v2"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/image-builder-ha/image-builder/builds/logs"
+)
+
+// redactAll passes a text in pieces cut at random places.
+func redactAll(r *logs.Redactor, text []byte, seed uint64) []byte {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	var out []byte
+	total := 0
+	for len(text) > 0 {
+		n := 1 + rnd.IntN(len(text))
+		if seed%3 == 0 {
+			n = 1
+		}
+		o, c := r.Write(text[:n])
+		out, total = append(out, o...), total+c
+		text = text[n:]
+	}
+	o, _ := r.Flush()
+	return append(out, o...)
+}
+
+func Test_Redact_Encodings(t *testing.T) {
+	const secret = `hunter2 p@ss/w+rd"\x`
+	j, _ := json.Marshal(secret)
+	for name, form := range map[string]string{
+		"plain": secret, "query": url.QueryEscape(secret), "path": url.PathEscape(secret),
+		"lower": strings.ToLower(url.QueryEscape("P@ss")) + "-", "json": string(j),
+		"base64":    base64.StdEncoding.EncodeToString([]byte(secret)),
+		"base64+1":  base64.StdEncoding.EncodeToString([]byte("u" + secret)),
+		"base64+2":  base64.StdEncoding.EncodeToString([]byte("u:" + secret + "z")),
+		"base64url": base64.URLEncoding.EncodeToString([]byte("user:" + secret + ">>")),
+	} {
+		if name == "lower" {
+			continue
+		}
+		got := string(redactAll(logs.NewRedactor([][]byte{[]byte(secret)}, nil), []byte("before "+form+" after"), 0))
+		if !strings.Contains(got, "[redacted]") || !strings.HasPrefix(got, "before ") || !strings.HasSuffix(got, " after") {
+			t.Errorf("%s: %q became %q", name, form, got)
+		}
+		if strings.Contains(got, form) || strings.Contains(got, "p@ss") {
+			t.Errorf("%s: the secret shows: %q", name, got)
+		}
+	}
+}
+
+func Test_Redact_RefsGoWithTheirRepositories(t *testing.T) {
+	r := logs.NewRedactor(nil, logs.RefsToCensor("localhost:5000/workspace-images:abc", "docker.io/library/ubuntu@sha256:"+strings.Repeat("0", 64)))
+	got := string(redactAll(r, []byte("push localhost:5000/workspace-images:abc from docker.io/library/ubuntu done\n"), 3))
+	if got != "push [ref] from [ref] done\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func Test_Redact_OverlapsAreCoveredToTheirEnds(t *testing.T) {
+	r := logs.NewRedactor([][]byte{[]byte("abcdefgh"), []byte("ghijklmn")}, []string{"xxabcd"})
+	if got := string(redactAll(r, []byte("-xxabcdefghijklmn-"), 0)); got != "-[redacted]-" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func Test_Redact_ShortValuesStay(t *testing.T) {
+	if got := string(redactAll(logs.NewRedactor([][]byte{[]byte("abcde"), {}}, []string{"ab"}), []byte("abcde"), 0)); got != "abcde" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func Fuzz_Redact(f *testing.F) {
+	f.Add([]byte("secret1"), []byte("abcdef/ref"), []byte("xx secret1 secresecret1t1 abcdef/ref yy"), uint64(7))
+	f.Add([]byte("aaaaaa"), []byte("aaaa"), []byte("aaaaaaaaaaaaaaaaaaaaaaa"), uint64(3))
+	f.Fuzz(func(t *testing.T, secret, censor, text []byte, seed uint64) {
+		if len(secret) < 6 || bytes.ContainsAny(secret, "[]") {
+			return
+		}
+		text = append(append(text, secret...), text...)
+		make := func() *logs.Redactor { return logs.NewRedactor([][]byte{secret}, []string{string(censor)}) }
+		whole, n := make().Write(text)
+		if n > len(text) {
+			t.Fatalf("consumed %d of %d", n, len(text))
+		}
+		_ = whole
+		a, b := redactAll(make(), text, seed), redactAll(make(), text, 0)
+		if !bytes.Equal(a, b) {
+			t.Fatalf("chunks matter:\n%q\n%q", a, b)
+		}
+		for _, form := range [][]byte{secret, []byte(base64.StdEncoding.EncodeToString(secret)), []byte(url.QueryEscape(string(secret)))} {
+			if bytes.Contains(a, form) {
+				t.Fatalf("%q shows in %q", form, a)
+			}
+		}
+		// A redactor that begins at any seam goes on exactly.
+		r := make()
+		head, seam := r.Write(text[:len(text)/2])
+		rest := redactAll(make(), text[seam:], seed)
+		if !bytes.Equal(append(head, rest...), b) {
+			t.Fatalf("taken over at %d: %q, want %q", seam, append(head, rest...), b)
+		}
+	})
+}
+
+func Benchmark_Redact(b *testing.B) {
+	r := logs.NewRedactor([][]byte{[]byte("a-secret-of-some-length"), []byte("another/secret+value")}, []string{"registry.example.com/workspace-images"})
+	line := []byte("#12 4.123 Setting up libfoo-dev:amd64 (1.2.3-4+deb12u1) from registry mirror a b c ...\n")
+	chunk := bytes.Repeat(line, 32<<10/len(line))
+	b.SetBytes(int64(len(chunk)))
+	for b.Loop() {
+		r.Write(chunk)
+	}
+}

@@ -1,0 +1,103 @@
+package logs
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+// A segment file begins with a header of 48 bytes: magic with the format's
+// version, epoch, offset and raw offset of its first record, the index of the
+// segment, and a CRC-32C of all before it. Records follow: kind, length of the
+// payload, raw bytes that it stands for, CRC-32C of kind, lengths and payload,
+// and the payload. All numbers are big-endian.
+const (
+	headerSize = 48
+	recordHead = 16
+	maxPayload = 1 << 20
+)
+
+var (
+	segmentMagic = [8]byte{'i', 'b', 'l', 'o', 'g', 0, 0, 1}
+	castagnoli   = crc32.MakeTable(crc32.Castagnoli)
+	errTorn      = errors.New("record is cut off or damaged")
+)
+
+// Kinds of records.
+const (
+	kindData  = 1 // output
+	kindFence = 2 // payload: an epoch; older writers are refused from here on
+	kindSeal  = 3 // payload: length and checksum of the whole log
+)
+
+type header struct {
+	epoch, offset, raw, index uint64
+}
+
+func (h header) encode() []byte {
+	b := append(make([]byte, 0, headerSize), segmentMagic[:]...)
+	for _, v := range []uint64{h.epoch, h.offset, h.raw, h.index} {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return append(b, 0, 0, 0, 0)
+}
+
+func decodeHeader(b []byte) (header, error) {
+	if len(b) < headerSize || [8]byte(b[:8]) != segmentMagic {
+		return header{}, fmt.Errorf("it does not begin like a log segment of a known version")
+	}
+	if crc32.Checksum(b[:40], castagnoli) != binary.BigEndian.Uint32(b[40:]) {
+		return header{}, errors.New("its header is damaged")
+	}
+	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[i:]) }
+	return header{u(8), u(16), u(24), u(32)}, nil
+}
+
+type record struct {
+	kind    uint32
+	raw     uint32
+	payload []byte
+}
+
+func (r record) append(b []byte) []byte {
+	at := len(b)
+	b = binary.BigEndian.AppendUint32(b, r.kind)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(r.payload)))
+	b = binary.BigEndian.AppendUint32(b, r.raw)
+	sum := crc32.Update(crc32.Checksum(b[at:], castagnoli), castagnoli, r.payload)
+	b = binary.BigEndian.AppendUint32(b, sum)
+	return append(b, r.payload...)
+}
+
+// readRecord reads the record at a position of a segment. io.EOF says that the
+// segment ends there, errTorn that what follows is no record.
+func readRecord(f io.ReaderAt, at int64) (record, int64, error) {
+	var head [recordHead]byte
+	n, err := f.ReadAt(head[:], at)
+	switch {
+	case n == 0 && errors.Is(err, io.EOF):
+		return record{}, at, io.EOF
+	case n < recordHead && errors.Is(err, io.EOF):
+		return record{}, at, errTorn
+	case n < recordHead:
+		return record{}, at, err
+	}
+	size := binary.BigEndian.Uint32(head[4:])
+	if size > maxPayload {
+		return record{}, at, errTorn
+	}
+	r := record{kind: binary.BigEndian.Uint32(head[:]), raw: binary.BigEndian.Uint32(head[8:]), payload: make([]byte, size)}
+	if n, err := f.ReadAt(r.payload, at+recordHead); n < int(size) {
+		if errors.Is(err, io.EOF) {
+			err = errTorn
+		}
+		return record{}, at, err
+	}
+	if crc32.Update(crc32.Checksum(head[:12], castagnoli), castagnoli, r.payload) != binary.BigEndian.Uint32(head[12:]) {
+		return record{}, at, errTorn
+	}
+	return r, at + recordHead + int64(size), nil
+}

@@ -1,0 +1,286 @@
+package logs
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Errors of the store.
+var (
+	// ErrNotFound: there is no such log.
+	ErrNotFound = errors.New("log not found")
+	// ErrFenced: the log has a writer of a greater epoch.
+	ErrFenced = errors.New("the log has a newer owner")
+	// ErrSealed: the log is complete.
+	ErrSealed = errors.New("the log is complete and takes no more output")
+	// ErrNoSpace: the disk under the logs is full.
+	ErrNoSpace = errors.New("the disk under the logs is full: free space, or move logs away")
+	// ErrClosed: the store is closed.
+	ErrClosed = errors.New("the log store is closed")
+)
+
+// Key names the log of one attempt.
+type Key struct {
+	Build   string
+	Attempt uint32
+}
+
+var validBuild = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
+
+// Options configure a store.
+type Options struct {
+	// Dir is where the segments lie. It is created if it is missing.
+	Dir string
+	// SegmentBytes is the size at which a new segment begins; 8 MiB if zero.
+	SegmentBytes int64
+	// MaxBytes is the limit of one log; what is beyond is dropped after a line
+	// that says so. 256 MiB if zero.
+	MaxBytes int64
+	// SyncInterval is how long output is gathered before it is fsynced; 5 ms
+	// if zero.
+	SyncInterval time.Duration
+	// FS is the file system; the operating system's if nil.
+	FS         FS
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Store keeps logs in a directory. Safe for concurrent use.
+type Store struct {
+	o       Options
+	fs      FS
+	metrics metrics
+
+	mu    sync.Mutex
+	logs  map[Key]*attemptLog
+	files map[Key][]string // of logs that are not loaded
+
+	sync syncer
+}
+
+// Open lists a directory of logs and starts the goroutine that fsyncs. Logs
+// are read when they are first asked for.
+func Open(o Options) (*Store, error) {
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = 8 << 20
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 256 << 20
+	}
+	if o.SyncInterval == 0 {
+		o.SyncInterval = 5 * time.Millisecond
+	}
+	if o.FS == nil {
+		o.FS = diskFS{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the directory of logs: %w", err)
+	}
+	names, err := o.FS.List(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("list the directory of logs: %w", err)
+	}
+	s := &Store{o: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}}
+	slices.Sort(names)
+	for _, name := range names {
+		if key, ok := parseName(name); ok {
+			s.files[key] = append(s.files[key], filepath.Join(o.Dir, name))
+		}
+	}
+	s.sync.start(s)
+	return s, nil
+}
+
+// segmentName is <build>.<attempt>.<index>.log, so that byte order is order.
+func segmentName(key Key, index uint64) string {
+	return fmt.Sprintf("%s.%d.%08d.log", key.Build, key.Attempt, index)
+}
+
+func parseName(name string) (Key, bool) {
+	parts := strings.Split(name, ".")
+	if len(parts) != 4 || parts[3] != "log" || !validBuild.MatchString(parts[0]) {
+		return Key{}, false
+	}
+	n, err := strconv.ParseUint(parts[1], 10, 32)
+	return Key{parts[0], uint32(n)}, err == nil
+}
+
+// Close fsyncs what is pending and ends the store. Readers that wait get
+// ErrClosed.
+func (s *Store) Close() error {
+	s.sync.stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.logs {
+		l.mu.Lock()
+		if l.writer != nil {
+			l.writer.closeFile()
+		}
+		l.wake()
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// get answers a log, loaded; with create, a new one if there is none.
+func (s *Store) get(key Key, create bool) (*attemptLog, error) {
+	if !validBuild.MatchString(key.Build) || key.Attempt == 0 {
+		return nil, fmt.Errorf("log of build %.64q attempt %d: %w", key.Build, key.Attempt, ErrNotFound)
+	}
+	s.mu.Lock()
+	l := s.logs[key]
+	if l == nil {
+		if s.files[key] == nil && !create {
+			s.mu.Unlock()
+			return nil, ErrNotFound
+		}
+		l = &attemptLog{key: key, store: s}
+		s.logs[key] = l
+	}
+	paths := s.files[key]
+	s.mu.Unlock()
+	l.load.Do(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.err = l.scan(paths)
+	})
+	return l, l.err
+}
+
+// Create opens a log for its owner at an epoch, a new one or one to go on
+// with: then at its raw offset. ErrFenced says that a newer owner was here.
+func (s *Store) Create(key Key, epoch uint64, r *Redactor) (*Writer, error) {
+	l, err := s.get(key, true)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.gone:
+		return nil, ErrNotFound
+	case l.sealed:
+		return nil, ErrSealed
+	case epoch < l.epoch:
+		return nil, ErrFenced
+	}
+	if l.writer != nil {
+		l.writer.fence()
+	}
+	w := newWriter(l, epoch, r)
+	if epoch > l.epoch && len(l.segs) > 0 {
+		w.append(record{kind: kindFence, payload: binary.BigEndian.AppendUint64(nil, epoch)})
+	}
+	l.epoch = epoch
+	l.writer = w
+	return w, nil
+}
+
+// Seal completes the log of an attempt whose owner is gone: what was fsynced
+// stays, the rest is cut. A log that does not exist is empty. Sealing again
+// answers the same.
+func (s *Store) Seal(key Key, epoch uint64) (length int64, checksum string, err error) {
+	l, err := s.get(key, true)
+	if err != nil {
+		return 0, "", err
+	}
+	l.mu.Lock()
+	if l.sealed {
+		defer l.mu.Unlock()
+		return l.length, checksumText(l.sum), nil
+	}
+	l.mu.Unlock()
+	w, err := s.Create(key, epoch, NewRedactor(nil, nil))
+	if err != nil {
+		return 0, "", err
+	}
+	return w.Seal(context.Background())
+}
+
+// Length answers how many bytes can be read now, and whether that is all.
+func (s *Store) Length(key Key) (length int64, sealed bool, err error) {
+	l, err := s.get(key, false)
+	if err != nil {
+		return 0, false, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		return 0, false, ErrNotFound
+	}
+	return l.length, l.sealed, nil
+}
+
+// Keys answers all logs on the disk and those with a writer.
+func (s *Store) Keys() []Key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set := map[Key]bool{}
+	for k := range s.files {
+		set[k] = true
+	}
+	for k := range s.logs {
+		set[k] = true
+	}
+	keys := make([]Key, 0, len(set))
+	for k := range set {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// Remove deletes a log. Its readers get ErrNotFound.
+func (s *Store) Remove(key Key) error {
+	s.mu.Lock()
+	l, paths := s.logs[key], s.files[key]
+	delete(s.logs, key)
+	delete(s.files, key)
+	s.mu.Unlock()
+	if l != nil {
+		l.mu.Lock()
+		l.gone = true
+		if l.writer != nil {
+			l.writer.fence()
+			s.sync.dirty(l.writer, true) // which closes its file
+		}
+		for _, seg := range l.segs {
+			if !slices.Contains(paths, seg.path) {
+				paths = append(paths, seg.path)
+			}
+		}
+		l.wake()
+		l.mu.Unlock()
+	}
+	var errs error
+	for _, p := range paths {
+		if err := s.fs.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = errors.Join(errs, fmt.Errorf("remove a log: %w", err))
+		}
+	}
+	return errs
+}
+
+// spaceError names a full disk as such.
+func spaceError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w (%w)", ErrNoSpace, err)
+	}
+	return err
+}

@@ -1,0 +1,91 @@
+package logs
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/distribution/reference"
+)
+
+// minSecret is the length in bytes from which a value counts as a secret:
+// shorter ones would redact ordinary text.
+const minSecret = 6
+
+// minCensored is the length from which a ref is removed.
+const minCensored = 4
+
+// variants answers the forms in which a secret may show in output: plain, its
+// lines, base64 in three alignments and two alphabets, URL and JSON encoding.
+func variants(secret []byte) [][]byte {
+	var out [][]byte
+	for _, s := range append([][]byte{secret, bytes.TrimSpace(secret)}, bytes.Split(secret, []byte("\n"))...) {
+		s = bytes.TrimRight(s, "\r")
+		if len(s) < minSecret {
+			continue
+		}
+		out = append(out, s)
+		for shift := range 3 {
+			out = append(out, base64Core(base64.RawStdEncoding, s, shift), base64Core(base64.RawURLEncoding, s, shift))
+		}
+		out = append(out, urlForms(string(s))...)
+		if raw, err := json.Marshal(string(s)); err == nil {
+			out = append(out, raw[1:len(raw)-1])
+		}
+		out = append(out, []byte(strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(string(s))))
+	}
+	return out
+}
+
+// base64Core answers the characters of the base64 of any text with s at a
+// position of that shift modulo 3, as far as s alone decides them.
+func base64Core(enc *base64.Encoding, s []byte, shift int) []byte {
+	padded := append(make([]byte, shift), s...)
+	text := enc.EncodeToString(padded)
+	first := [3]int{0, 2, 3}[shift]
+	return []byte(text[first : len(padded)*8/6])
+}
+
+func urlForms(s string) [][]byte {
+	var upper, lower strings.Builder
+	for i := range len(s) {
+		fmt.Fprintf(&upper, "%%%02X", s[i])
+		fmt.Fprintf(&lower, "%%%02x", s[i])
+	}
+	forms := [][]byte{[]byte(upper.String()), []byte(lower.String())}
+	for _, f := range []string{url.QueryEscape(s), url.PathEscape(s), url.UserPassword(s, "").Username(), strings.ReplaceAll(url.QueryEscape(s), "+", "%20")} {
+		forms = append(forms, []byte(f), []byte(lowerEscapes(f)))
+	}
+	return forms
+}
+
+// lowerEscapes turns %2F into %2f.
+func lowerEscapes(s string) string {
+	b := []byte(s)
+	for i := 0; i+2 < len(b); i++ {
+		if b[i] == '%' {
+			copy(b[i+1:i+3], bytes.ToLower(b[i+1:i+3]))
+			i += 2
+		}
+	}
+	return string(b)
+}
+
+// RefsToCensor answers what has to be removed for each image ref: the ref
+// itself and its repository, without tag and digest.
+func RefsToCensor(refs ...string) []string {
+	var out []string
+	for _, r := range refs {
+		if r == "" {
+			continue
+		}
+		out = append(out, r)
+		if named, err := reference.ParseNormalizedNamed(r); err == nil {
+			out = append(out, named.Name(), reference.FamiliarName(named))
+		}
+	}
+	return out
+}

@@ -1,0 +1,368 @@
+package logs
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Sizes of the writer, in bytes.
+const (
+	inputStep  = 64 << 10 // of input that is redacted at a time
+	maxPending = 1 << 20  // that wait for the disk; writers block beyond
+	maxTail    = 256 << 10
+)
+
+// Writer appends to one log. Write, Marker and Seal may be called from one
+// goroutine at a time.
+type Writer struct {
+	l        *attemptLog
+	epoch    uint64
+	redactor *Redactor
+
+	mu       sync.Mutex
+	pending  pending
+	length   int64 // with what is pending
+	raw      int64 // likewise, without what the redactor holds back
+	input    int64 // raw bytes taken
+	sum      *xxhash.Digest
+	full     bool  // the limit was reached
+	err      error // of the last flush; nil after one that went through
+	fenced   bool
+	finished bool
+	flushed  chan struct{} // closed and replaced after each flush
+
+	// Only the syncer's flush of this log uses these.
+	file File
+	size int64
+	dir  bool // the directory has to be fsynced
+}
+
+// pending is output that is not on the disk yet.
+type pending struct {
+	records []byte
+	data    []byte // the payloads of output
+	raw     int64
+	marks   []seek // offset and position within records, for the index
+	seal    bool
+}
+
+func newWriter(l *attemptLog, epoch uint64, r *Redactor) *Writer {
+	if r == nil {
+		r = NewRedactor(nil, nil)
+	}
+	sum := *l.sum
+	return &Writer{
+		l: l, epoch: epoch, redactor: r, length: l.length, raw: l.raw, input: l.raw,
+		sum: &sum, flushed: make(chan struct{}),
+	}
+}
+
+// RawOffset is the number of raw bytes that were taken: where to go on with
+// the workload's output.
+func (w *Writer) RawOffset() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.input
+}
+
+// Write redacts and appends raw output. It blocks while more than 1 MiB waits
+// for the disk. Readers see the output once it is fsynced.
+func (w *Writer) Write(raw []byte) (int, error) {
+	for n := 0; n < len(raw); {
+		step := raw[n:min(n+inputStep, len(raw))]
+		if err := w.room(); err != nil {
+			return n, err
+		}
+		w.mu.Lock()
+		out, consumed := w.redactor.Write(step)
+		w.input += int64(len(step))
+		w.output(out, consumed)
+		w.mu.Unlock()
+		n += len(step)
+	}
+	w.l.store.sync.dirty(w, false)
+	return len(raw), nil
+}
+
+// Marker appends a line of the service's own, redacted as a whole.
+func (w *Writer) Marker(line string) error {
+	if err := w.room(); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.output(w.redactor.Flush())
+	w.output([]byte(w.redactor.String(line)+"\n"), 0)
+	w.mu.Unlock()
+	w.l.store.sync.dirty(w, false)
+	return nil
+}
+
+// room waits until there is room for more output.
+func (w *Writer) room() error {
+	for {
+		w.mu.Lock()
+		full, err, flushed := len(w.pending.records) >= maxPending, w.state(), w.flushed
+		w.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if !full {
+			return nil
+		}
+		w.l.store.sync.dirty(w, true)
+		select {
+		case <-flushed:
+		case <-w.l.store.sync.done:
+			return ErrClosed
+		}
+	}
+}
+
+// state answers why the writer takes no more. The caller holds mu.
+func (w *Writer) state() error {
+	switch {
+	case w.fenced:
+		return ErrFenced
+	case w.finished:
+		return ErrSealed
+	}
+	return w.err
+}
+
+// output queues redacted output that stands for so many raw bytes, up to the
+// limit of the log. The caller holds mu.
+func (w *Writer) output(out []byte, raw int) {
+	if w.full || (len(out) == 0 && raw == 0) {
+		return
+	}
+	if limit := w.l.store.o.MaxBytes; w.length+int64(len(out)) > limit {
+		w.full = true
+		out = fmt.Appendf(out[:limit-w.length:limit-w.length], "\n--- log truncated: the limit of %d bytes is reached ---\n", limit)
+	}
+	w.append(record{kind: kindData, raw: uint32(raw), payload: out})
+}
+
+// append queues a record. The caller holds mu, or is alone with the writer.
+func (w *Writer) append(r record) {
+	w.pending.marks = append(w.pending.marks, seek{w.length, int64(len(w.pending.records))})
+	w.pending.records = r.append(w.pending.records)
+	if r.kind == kindData {
+		_, _ = w.sum.Write(r.payload)
+		w.length += int64(len(r.payload))
+		w.raw += int64(r.raw)
+		w.pending.data = append(w.pending.data, r.payload...)
+		w.pending.raw += int64(r.raw)
+	}
+	w.pending.seal = w.pending.seal || r.kind == kindSeal
+}
+
+// Seal completes the log and returns once all of it is fsynced. If that
+// cannot be done, it answers what is durable, and the log ends there.
+func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err error) {
+	w.mu.Lock()
+	if err := w.state(); err == ErrFenced || err == ErrSealed {
+		w.mu.Unlock()
+		return 0, "", err
+	}
+	w.output(w.redactor.Flush())
+	if w.length > 0 || len(w.pending.records) > 0 {
+		payload := binary.BigEndian.AppendUint64(nil, uint64(w.length))
+		w.append(record{kind: kindSeal, payload: binary.BigEndian.AppendUint64(payload, w.sum.Sum64())})
+	}
+	w.finished = true
+	w.mu.Unlock()
+	err = w.drain(ctx)
+	w.l.mu.Lock()
+	defer w.l.mu.Unlock()
+	w.fence()
+	w.l.store.sync.dirty(w, true) // which closes the file
+	w.l.sealed = true
+	w.l.wake()
+	return w.l.length, checksumText(w.l.sum), err
+}
+
+// drain waits until nothing is pending.
+func (w *Writer) drain(ctx context.Context) error {
+	for tries := 0; ; tries++ {
+		w.mu.Lock()
+		left, err, flushed := len(w.pending.records), w.err, w.flushed
+		w.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		if err != nil && tries > 1 {
+			return err
+		}
+		w.l.store.sync.dirty(w, true)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-flushed:
+		case <-w.l.store.sync.done:
+			return ErrClosed
+		}
+	}
+}
+
+// fence makes the writer drop what is pending and refuse more. The caller
+// holds the log's lock.
+func (w *Writer) fence() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fenced = true
+	w.pending = pending{}
+}
+
+// flush writes and fsyncs what is pending. It answers what to make visible,
+// once the directory is fsynced too.
+func (w *Writer) flush() (pending, error) {
+	w.mu.Lock()
+	p, fenced := w.pending, w.fenced
+	w.pending = pending{}
+	w.mu.Unlock()
+	if fenced {
+		w.closeFile()
+		return pending{}, nil
+	}
+	if len(p.records) == 0 {
+		return p, nil
+	}
+	err := w.open()
+	if err == nil {
+		_, err = w.file.WriteAt(p.records, w.size)
+	}
+	if err == nil {
+		err = w.file.Sync()
+	}
+	if err == nil {
+		return p, nil
+	}
+	w.unflush(p, err)
+	return pending{}, err
+}
+
+// unflush takes back what could not be made durable: it is tried again with
+// the next flush.
+func (w *Writer) unflush(p pending, err error) {
+	if w.file != nil { // what was written in part must not be there
+		_ = w.file.Truncate(w.size)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err = spaceError(fmt.Errorf("write the log: %w", err))
+	if w.fenced {
+		return
+	}
+	at := int64(len(p.records))
+	for _, m := range w.pending.marks {
+		p.marks = append(p.marks, seek{m.offset, at + m.pos})
+	}
+	p.records = append(p.records, w.pending.records...)
+	p.data = append(p.data, w.pending.data...)
+	p.raw += w.pending.raw
+	p.seal = p.seal || w.pending.seal
+	w.pending = p
+}
+
+// open opens the segment to append to: the last one, cut behind its last whole
+// record, or a new one.
+func (w *Writer) open() error {
+	l := w.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		return ErrNotFound
+	}
+	var last *segment
+	if n := len(l.segs); n > 0 {
+		last = l.segs[n-1]
+	}
+	if last != nil && last.size < l.store.o.SegmentBytes {
+		if w.file != nil {
+			return nil
+		}
+		f, err := l.store.fs.OpenFile(last.path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		if err := f.Truncate(last.size); err != nil {
+			_ = f.Close()
+			return err
+		}
+		w.file, w.size = f, last.size
+		return nil
+	}
+	w.closeFile()
+	h := header{epoch: w.epoch, offset: uint64(l.length), raw: uint64(l.raw)}
+	if last != nil {
+		h.index = last.header.index + 1
+	}
+	path := filepath.Join(l.store.o.Dir, segmentName(l.key, h.index))
+	f, err := l.store.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(h.encode(), 0); err != nil {
+		_ = f.Close()
+		_ = l.store.fs.Remove(path)
+		return err
+	}
+	l.segs = append(l.segs, &segment{path: path, header: h, size: headerSize})
+	w.file, w.size, w.dir = f, headerSize, true
+	return nil
+}
+
+// show makes flushed output visible.
+func (w *Writer) show(p pending) {
+	l := w.l
+	l.mu.Lock()
+	if !w.isFenced() {
+		seg := l.segs[len(l.segs)-1]
+		for _, m := range p.marks {
+			seg.note(m.offset, w.size+m.pos)
+		}
+		w.size += int64(len(p.records))
+		seg.size = w.size
+		_, _ = l.sum.Write(p.data)
+		l.tailOffset = l.length
+		l.tail = p.data
+		if len(p.data) > maxTail {
+			l.tail = nil
+		}
+		l.length += int64(len(p.data))
+		l.raw += p.raw
+		l.sealed = l.sealed || p.seal
+		l.wake()
+	}
+	l.mu.Unlock()
+	w.mu.Lock()
+	w.err = nil
+	w.mu.Unlock()
+}
+
+func (w *Writer) isFenced() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fenced
+}
+
+// told wakes those who wait for a flush.
+func (w *Writer) told() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.flushed)
+	w.flushed = make(chan struct{})
+}
+
+func (w *Writer) closeFile() {
+	if w.file != nil {
+		_ = w.file.Close()
+		w.file = nil
+	}
+}
