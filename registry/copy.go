@@ -2,7 +2,9 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"io"
+	"net/http"
 	"time"
 
 	"github.com/distribution/reference"
@@ -150,10 +152,11 @@ func (cp *copying) exists(ctx context.Context, m *manifest) (bool, error) {
 		_, err := s.headManifest(ctx, m.digest)
 		return err
 	})
-	switch f := examine(err); {
-	case err == nil:
+	if err == nil || errors.Is(err, errNoDigest) {
 		return true, nil
-	case f.kind == NotFound, f.status == 403: // some answer so for what is not there yet
+	}
+	switch f := examine(err); {
+	case f.kind == NotFound, f.status == http.StatusForbidden: // some answer so for what is not there yet
 		return false, nil
 	}
 	return false, err

@@ -54,7 +54,7 @@ func (c *Client) session(ctx context.Context, t target) (s *session, reused bool
 	if s, ok := c.sessions.Get(key); ok {
 		return s, true, nil
 	}
-	s, err = merged(ctx, c.flights, key, c.opts.Timeout, func(ctx context.Context) (*session, error) {
+	s, err = merged(ctx, c.flights, key, c.opts.Timeout/2, func(ctx context.Context) (*session, error) {
 		s, err := c.newSession(ctx, t)
 		if err == nil {
 			c.sessions.Add(key, s)
