@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -41,7 +43,7 @@ func (at *attempt) run(ctx context.Context) {
 		return
 	}
 	sink := newSink(writer, func(ctx context.Context, steps []*imagebuilderv1.Step) {
-		_, _ = at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Running, Steps: steps})
+		_, _ = at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Running, Steps: redactSteps(writer, steps)})
 	})
 	end, err := at.execute(ctx, sink, secrets)
 	sink.quiet()
@@ -81,7 +83,7 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 		return nil, &Failure{Blame: builds.BlameInfrastructure, Message: "write the log: " + err.Error(), Err: err}
 	}
 	sink.quiet()
-	if _, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Pushing, Digest: out.Digest, FormerDigestMissing: missing, Steps: sink.steps()}); err != nil {
+	if _, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Pushing, Digest: out.Digest, FormerDigestMissing: missing}); err != nil {
 		return nil, err
 	}
 	for _, ref := range targets(b) {
@@ -149,9 +151,10 @@ func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilde
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 		defer cancel()
 	}
-	c.BuildId, c.Attempt, c.Epoch, c.Steps = at.key.build, at.key.attempt, at.key.epoch, steps
+	c.BuildId, c.Attempt, c.Epoch = at.key.build, at.key.attempt, at.key.epoch
 	log := o.Log.With("build", c.BuildId, "attempt", c.Attempt, "epoch", c.Epoch)
 	if w != nil {
+		c.Message, c.Steps = w.Redact(c.Message), redactSteps(w, steps)
 		if c.Phase != builds.Succeeded && c.Message != "" {
 			_ = w.Marker("attempt failed: " + c.Message)
 		}
@@ -172,6 +175,17 @@ func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilde
 	if res.Build != nil && builds.Terminal(res.Build.Phase) && o.Finished != nil {
 		o.Finished(res.Build)
 	}
+}
+
+// redactSteps takes secrets out of what is committed about steps.
+func redactSteps(w LogWriter, steps []*imagebuilderv1.Step) []*imagebuilderv1.Step {
+	out := make([]*imagebuilderv1.Step, len(steps))
+	for i, s := range steps {
+		c := proto.CloneOf(s)
+		c.Name, c.Error = w.Redact(c.Name), w.Redact(c.Error)
+		out[i] = c
+	}
+	return out
 }
 
 // repository answers a ref without its tag.

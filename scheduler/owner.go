@@ -28,7 +28,10 @@ type LogWriter interface {
 	RawOffset() int64
 	// Marker adds a line of the service's own.
 	Marker(line string) error
-	// Seal ends the log and answers its length and checksum.
+	// Redact takes the build's secrets out of a text about the attempt.
+	Redact(text string) string
+	// Seal ends the log and answers its length and checksum. On an error they
+	// are those of what is durable.
 	Seal(ctx context.Context) (length int64, checksum string, err error)
 }
 

@@ -14,7 +14,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // devOptions are the flags of `dev`.
@@ -193,4 +196,31 @@ func (c *child) awaitHTTP(ctx context.Context, what, url string) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// devBuild builds a workspace image from the base image by the real API.
+func devBuild(ctx context.Context, o devOptions, base string, out io.Writer) error {
+	c := clientFlags{server: o.grpcAddress, output: "table"}
+	client, done, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer done()
+	fmt.Fprintf(out, "$ image-builder build --ref %s --force\n", base)
+	f := &follower{client: client, c: &c, out: out, errOut: out}
+	if err := f.build(ctx, &imagebuilderv1.BuildImageRequest{
+		RequestId: uuid.NewString(), Source: refSource(base), Requester: defaultRequester(), Force: true,
+	}); err != nil {
+		return err
+	}
+	// Success is what the registry says, not what we say.
+	res, err := client.ResolveWorkspaceImage(ctx, &imagebuilderv1.ResolveWorkspaceImageRequest{Source: refSource(base)})
+	if err != nil {
+		return c.explain(err)
+	}
+	if !res.Exists {
+		return exitError{exitFailed, fmt.Errorf("the registry does not have %s", res.Ref)}
+	}
+	fmt.Fprintf(out, "\nThe registry has %s at %s\n", res.Digest, res.Ref)
+	return nil
 }

@@ -63,6 +63,9 @@ func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 
 // run opens the parts from the ground up and closes them in reverse.
 func (s *server) run(ctx context.Context) (err error) {
+	if err := os.MkdirAll(s.cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("create data directory: %w", err)
+	}
 	listeners, err := s.listen()
 	if err != nil {
 		return err
@@ -89,7 +92,10 @@ func (s *server) run(ctx context.Context) (err error) {
 			}
 		})
 	}
-	serving := s.serve(listeners, failed)
+	serving, err := s.serve(listeners, failed)
+	if err != nil {
+		return err
+	}
 	start(s.begin)
 	start(s.reapLogs)
 
@@ -107,9 +113,6 @@ func (s *server) run(ctx context.Context) (err error) {
 }
 
 func (s *server) openParts() (err error) {
-	if err := os.MkdirAll(s.cfg.DataDir, 0o700); err != nil {
-		return fmt.Errorf("create data directory: %w", err)
-	}
 	if s.keyring, err = openKeyring(s.cfg, s.log); err != nil {
 		return err
 	}
@@ -136,10 +139,10 @@ func (s *server) openNode(ctx context.Context) (err error) {
 		PeerAddress:     s.cfg.PeerAddress,
 		StateMachine:    s.store,
 		Prepare:         builds.Preparer{Keyring: s.keyring}.Prepare,
-		MaxClockJump:    time.Duration(s.cfg.Clock.MaxJump),
+		MaxClockBack:    time.Duration(s.cfg.Clock.MaxJump),
+		MaxClockAhead:   time.Duration(s.cfg.Clock.MaxJumpAhead),
 		AcceptClockJump: s.cfg.Clock.AcceptJump,
 		Logger:          s.log,
-		Registerer:      s.metrics,
 	}); err != nil {
 		return err
 	}

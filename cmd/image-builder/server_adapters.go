@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -130,19 +131,22 @@ func (a registryAdapter) Copy(ctx context.Context, src string, rights *buildsv1.
 // Publish copies image to the repository of ref where it is another, tags it,
 // and returns once the registry answers ref with its digest.
 func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
-	img, err := a.client.Copy(ctx, image, install, repositoryOf(ref), install, io.Discard)
-	if err != nil {
-		return err
+	from, digest, _ := strings.Cut(image, "@")
+	to := repositoryOf(ref)
+	if from != to {
+		if _, err := a.client.Copy(ctx, image, install, to, install, io.Discard); err != nil {
+			return err
+		}
 	}
-	if err := a.client.Tag(ctx, repositoryOf(ref)+"@"+img.Digest, ref, install); err != nil {
+	if err := a.client.Tag(ctx, to+"@"+digest, ref, install); err != nil {
 		return err
 	}
 	seen, err := a.client.Head(ctx, ref, install)
 	if err != nil {
 		return err
 	}
-	if seen.Digest != img.Digest {
-		return fmt.Errorf("the registry shows %s at %s, not %s that was tagged", seen.Digest, ref, img.Digest)
+	if seen.Digest != digest {
+		return fmt.Errorf("the registry shows %s at %s, not %s that was tagged", seen.Digest, ref, digest)
 	}
 	return nil
 }
@@ -195,28 +199,39 @@ type logStream struct {
 func (s logStream) Length() int64 { return s.length }
 
 func (a logsAdapter) Create(build string, attempt uint32, epoch uint64, b *imagebuilderv1.Build, s *buildsv1.Secrets) (scheduler.LogWriter, error) {
-	return a.store.Create(logs.Key{Build: build, Attempt: attempt}, epoch, redactor(b, s))
+	secrets := secretsOf(s)
+	refs := logs.RefsToCensor(b.GetRef(), b.GetBaseRef())
+	w, err := a.store.Create(logs.Key{Build: build, Attempt: attempt}, epoch, logs.NewRedactor(secrets, refs))
+	if err != nil {
+		return nil, err
+	}
+	return logWriter{w, logs.NewRedactor(secrets, nil)}, nil
 }
 
-// redactor removes the refs of the build, as Gitpod does, and every secret of
-// its request.
-func redactor(b *imagebuilderv1.Build, s *buildsv1.Secrets) *logs.Redactor {
+// logWriter is a log together with what redacts texts about its attempt.
+type logWriter struct {
+	*logs.Writer
+	secrets *logs.Redactor
+}
+
+func (w logWriter) Redact(text string) string { return w.secrets.String(text) }
+
+// secretsOf lists every confidential value of a request.
+func secretsOf(s *buildsv1.Secrets) [][]byte {
 	var secrets [][]byte
-	add := func(v ...string) {
-		for _, x := range v {
-			secrets = append(secrets, []byte(x))
+	add := func(b *imagebuilderv1.BasicAuth) {
+		if b != nil {
+			secrets = append(secrets, []byte(b.Password), []byte(b.Username+":"+b.Password))
 		}
 	}
 	for _, c := range s.GetRegistry() {
-		add(c.GetPassword(), c.GetUsername()+":"+c.GetPassword())
+		add(c)
 	}
-	if g := s.GetGit(); g != nil {
-		add(g.GetPassword(), g.GetUsername()+":"+g.GetPassword())
-	}
+	add(s.GetGit())
 	for _, v := range s.GetBuild() {
 		secrets = append(secrets, v)
 	}
-	return logs.NewRedactor(secrets, logs.RefsToCensor(b.GetRef(), b.GetBaseRef()))
+	return secrets
 }
 
 func (a logsAdapter) Seal(build string, attempt uint32, epoch uint64) (int64, string, error) {

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// callTime bounds a call that answers at once.
+const callTime = 30 * time.Second
+
+// statuses is what every command's help says of its exit status.
+const statuses = "\n\nExit status: 0 success, 2 wrong usage or no such thing, 3 the service is unavailable."
+
+func newListCommand() *cobra.Command {
+	var c clientFlags
+	var phases, labels []string
+	var requester, ref string
+	var limit int
+	cmd := &cobra.Command{
+		Use: "list", Short: "List builds, newest first", Long: "Lists builds, newest first." + statuses, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, done, err := c.dial()
+			if err != nil {
+				return err
+			}
+			defer done()
+			f := &imagebuilderv1.BuildFilter{Requester: requester, Ref: ref}
+			for _, p := range phases {
+				v, err := parsePhase(p)
+				if err != nil {
+					return err
+				}
+				f.Phases = append(f.Phases, v)
+			}
+			if f.Labels, err = parseLabels(labels); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
+			defer cancel()
+			all := &imagebuilderv1.ListBuildsResponse{}
+			for len(all.Builds) < limit {
+				page, err := client.ListBuilds(ctx, &imagebuilderv1.ListBuildsRequest{
+					Filter: f, PageSize: int32(min(limit-len(all.Builds), 1000)), PageToken: all.NextPageToken,
+				})
+				if err != nil {
+					return c.explain(err)
+				}
+				all.Builds = append(all.Builds, page.Builds...)
+				if all.NextPageToken = page.NextPageToken; page.NextPageToken == "" {
+					break
+				}
+			}
+			return c.print(cmd.OutOrStdout(), all, func(w io.Writer) {
+				fmt.Fprintln(w, "BUILD\tPHASE\tAGE\tATTEMPTS\tREQUESTER\tIMAGE")
+				for _, b := range all.Builds {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", b.Id, phaseName(b.Phase), age(b.CreatedAt), len(b.Attempts), b.Requester, b.Ref)
+				}
+			})
+		},
+	}
+	c.register(cmd)
+	cmd.Flags().StringSliceVar(&phases, "phase", nil, "only these phases")
+	cmd.Flags().StringSliceVar(&labels, "label", nil, "only with these labels, key=value")
+	cmd.Flags().StringVar(&requester, "requester", "", "only of this requester")
+	cmd.Flags().StringVar(&ref, "ref", "", "only of this image")
+	cmd.Flags().IntVar(&limit, "limit", 50, "at most so many")
+	return cmd
+}
+
+func parseLabels(list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, l := range list {
+		k, v, ok := strings.Cut(l, "=")
+		if !ok || k == "" {
+			return nil, exitError{exitUsage, fmt.Errorf("label %q is not of the form key=value", l)}
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+// isRef tells an image ref from a build id.
+func isRef(s string) bool { return strings.ContainsAny(s, ":/@") }
+
+func statusRequest(name string) *imagebuilderv1.BuildStatusRequest {
+	if isRef(name) {
+		return &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Ref{Ref: name}}
+	}
+	return &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: name}}
+}
+
+func newStatusCommand() *cobra.Command {
+	var c clientFlags
+	var wait bool
+	cmd := &cobra.Command{
+		Use: "status ID|IMAGE", Short: "Show a build and its attempts", Args: cobra.ExactArgs(1),
+		Long: "Shows a build and its attempts.\n\nExit status: 0 success, 1 with --wait: the build failed, 2 wrong usage or no such build, 3 the service is unavailable.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, done, err := c.dial()
+			if err != nil {
+				return err
+			}
+			defer done()
+			req := statusRequest(args[0])
+			ctx, cancel := cmd.Context(), func() {}
+			if wait {
+				req.WaitFor = imagebuilderv1.Phase_PHASE_SUCCEEDED
+			} else {
+				ctx, cancel = context.WithTimeout(ctx, callTime)
+			}
+			defer cancel()
+			res, err := retry(ctx, func(ctx context.Context) (*imagebuilderv1.BuildStatusResponse, error) {
+				return client.BuildStatus(ctx, req)
+			})
+			if err != nil {
+				return c.explain(err)
+			}
+			if err := c.print(cmd.OutOrStdout(), res.Build, func(w io.Writer) { buildTable(w, res.Build) }); err != nil {
+				return err
+			}
+			if wait && res.Build.Phase != imagebuilderv1.Phase_PHASE_SUCCEEDED {
+				return exitError{exitFailed, nil}
+			}
+			return nil
+		},
+	}
+	c.register(cmd)
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the end of the build")
+	return cmd
+}
+
+func newLogsCommand() *cobra.Command {
+	var c clientFlags
+	var follow bool
+	var attempt uint32
+	var offset int64
+	cmd := &cobra.Command{
+		Use: "logs ID|IMAGE", Short: "Show the log of a build", Args: cobra.ExactArgs(1),
+		Long: "Shows the log of all attempts of a build, or of one." + statuses,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, done, err := c.dial()
+			if err != nil {
+				return err
+			}
+			defer done()
+			l := &logReader{client: client, out: cmd.OutOrStdout(), follow: follow, attempt: attempt, offset: offset, only: attempt > 0, name: args[0]}
+			return c.explain(l.run(cmd.Context()))
+		},
+	}
+	c.register(cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the build ends")
+	cmd.Flags().Uint32Var(&attempt, "attempt", 0, "only this attempt")
+	cmd.Flags().Int64Var(&offset, "offset", 0, "begin at this byte of the attempt")
+	return cmd
+}
+
+func newCancelCommand() *cobra.Command {
+	var c clientFlags
+	var requester, reason string
+	var operator bool
+	cmd := &cobra.Command{
+		Use: "cancel ID", Short: "Cancel a build", Args: cobra.ExactArgs(1),
+		Long: `Takes your request back. The build stops if nobody else wants it; with --operator it
+stops whoever wants it, which needs --server unix:///path/of/operator.sock.` + statuses,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, done, err := c.dial()
+			if err != nil {
+				return err
+			}
+			defer done()
+			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
+			defer cancel()
+			res, err := retry(ctx, func(ctx context.Context) (*imagebuilderv1.CancelBuildResponse, error) {
+				return client.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: args[0], Requester: requester, Reason: reason, Operator: operator})
+			})
+			if err != nil {
+				return c.explain(err)
+			}
+			return c.print(cmd.OutOrStdout(), res, func(w io.Writer) {
+				switch {
+				case res.DetachedOnly:
+					fmt.Fprintln(w, "your request is taken back; the build goes on for others:", strings.Join(res.Build.Requesters, ", "))
+				case res.Build.CancelRequested && res.Build.EndedAt == nil:
+					fmt.Fprintln(w, "the build is being stopped")
+				default:
+					fmt.Fprintln(w, "the build is", phaseName(res.Build.Phase))
+				}
+			})
+		},
+	}
+	c.register(cmd)
+	cmd.Flags().StringVar(&requester, "requester", defaultRequester(), "whose request is taken back")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for others to read")
+	cmd.Flags().BoolVar(&operator, "operator", false, "stop it for everybody")
+	return cmd
+}
+
+func newResolveCommand() *cobra.Command {
+	var c clientFlags
+	var auth authFlags
+	var platform string
+	var workspace bool
+	cmd := &cobra.Command{
+		Use: "resolve IMAGE", Short: "Resolve an image to its digest", Args: cobra.ExactArgs(1),
+		Long: "Resolves an image to its digest, or with --workspace to the workspace image made from it." + statuses,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, done, err := c.dial()
+			if err != nil {
+				return err
+			}
+			defer done()
+			a, err := auth.message()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), 2*callTime)
+			defer cancel()
+			if workspace {
+				res, err := client.ResolveWorkspaceImage(ctx, &imagebuilderv1.ResolveWorkspaceImageRequest{Source: refSource(args[0]), Auth: a})
+				if err != nil {
+					return c.explain(err)
+				}
+				return c.print(cmd.OutOrStdout(), res, func(w io.Writer) {
+					fmt.Fprintf(w, "%s\nbase %s, exists: %v\n", res.Ref, res.BaseRef, res.Exists)
+				})
+			}
+			res, err := client.ResolveBaseImage(ctx, &imagebuilderv1.ResolveBaseImageRequest{Ref: args[0], Auth: a, Platform: platform})
+			if err != nil {
+				return c.explain(err)
+			}
+			return c.print(cmd.OutOrStdout(), res, func(w io.Writer) { fmt.Fprintln(w, res.Ref) })
+		},
+	}
+	c.register(cmd)
+	auth.register(cmd)
+	cmd.Flags().StringVar(&platform, "platform", "", "which platform of a multi-platform image; linux/amd64 if empty")
+	cmd.Flags().BoolVar(&workspace, "workspace", false, "answer the workspace image instead")
+	return cmd
+}
+
+func newCacheCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "cache", Short: "The references that are kept resolved",
+		Long: "Lists and changes the references that are kept resolved. Changes need --server unix:///path/of/operator.sock." + statuses,
+	}
+	cmd.AddCommand(cacheCommand("list", "List cached references", 0, func(ctx context.Context, client imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, _ []string, _ time.Duration) error {
+		res, err := client.ListCachedRefs(ctx, &imagebuilderv1.ListCachedRefsRequest{})
+		if err != nil {
+			return err
+		}
+		return c.print(w, res, func(w io.Writer) {
+			fmt.Fprintln(w, "IMAGE\tINTERVAL\tDIGEST\tREFRESHED")
+			for _, r := range res.Refs {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Ref, r.Interval.AsDuration(), r.Digest, age(r.RefreshedAt))
+			}
+		})
+	}), cacheCommand("add IMAGE", "Keep a reference resolved", 1, func(ctx context.Context, client imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, args []string, interval time.Duration) error {
+		req := &imagebuilderv1.PutCachedRefRequest{Ref: args[0]}
+		if interval > 0 {
+			req.Interval = durationpb.New(interval)
+		}
+		res, err := client.PutCachedRef(ctx, req)
+		if err != nil {
+			return err
+		}
+		return c.print(w, res, func(w io.Writer) { fmt.Fprintln(w, "added", res.Ref.Ref) })
+	}), cacheCommand("remove IMAGE", "Forget a reference", 1, func(ctx context.Context, client imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, args []string, _ time.Duration) error {
+		res, err := client.DeleteCachedRef(ctx, &imagebuilderv1.DeleteCachedRefRequest{Ref: args[0]})
+		if err != nil {
+			return err
+		}
+		return c.print(w, res, func(w io.Writer) {
+			fmt.Fprintln(w, map[bool]string{true: "removed", false: "was not cached"}[res.Existed])
+		})
+	}))
+	return cmd
+}
+
+func cacheCommand(use, short string, args int, run func(context.Context, imagebuilderv1.ImageBuilderClient, *clientFlags, io.Writer, []string, time.Duration) error) *cobra.Command {
+	var c clientFlags
+	var interval time.Duration
+	cmd := &cobra.Command{
+		Use: use, Short: short, Long: short + "." + statuses, Args: cobra.ExactArgs(args),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			client, done, err := c.dial()
+			if err != nil {
+				return err
+			}
+			defer done()
+			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
+			defer cancel()
+			return c.explain(run(ctx, client, &c, cmd.OutOrStdout(), a, interval))
+		},
+	}
+	c.register(cmd)
+	if strings.HasPrefix(use, "add") {
+		cmd.Flags().DurationVar(&interval, "interval", 0, "how often it is resolved again")
+	}
+	return cmd
+}

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/registry"
+)
+
+// Duration is a time.Duration that reads and writes as Go writes it ("1h30m").
+type Duration time.Duration
+
+// MarshalText renders the duration.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads a duration.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is no duration; write it like 30s, 10m or 1h30m", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Config is the configuration of a node: the keys that Gitpod installs already
+// have (orchestrator, refCache, server) and our own beside them. The doc tags
+// are what `config` prints.
+type Config struct {
+	Schema string `json:"$schema,omitempty" doc:"Accepted and ignored."`
+
+	Name           string `json:"name" doc:"Stable name of the node, unique in the cluster; the host's name if empty."`
+	DataDir        string `json:"dataDir" doc:"Directory of state and logs. One process at a time."`
+	PeerAddress    string `json:"peerAddress" doc:"Address under which other nodes reach this one."`
+	OperatorSocket string `json:"operatorSocket" doc:"Unix socket for operator calls; <dataDir>/operator.sock if empty."`
+	MetricsAddress string `json:"metricsAddress" doc:"Address of /metrics."`
+	HealthAddress  string `json:"healthAddress" doc:"Address of /ready and /live."`
+	PprofAddress   string `json:"pprofAddress" doc:"Address of pprof; loopback only. Empty turns it off."`
+
+	Server       ServerConfig       `json:"server" doc:"The API."`
+	Orchestrator OrchestratorConfig `json:"orchestrator" doc:"Repositories and credentials, in Gitpod's schema."`
+	RefCache     RefCacheConfig     `json:"refCache" doc:"References that are kept resolved."`
+	Registry     RegistryConfig     `json:"registry" doc:"How registries are spoken to."`
+	Builds       BuildsConfig       `json:"builds" doc:"Limits and retries."`
+	History      HistoryConfig      `json:"history" doc:"How long ended builds are kept."`
+	RequestIDs   RequestIDsConfig   `json:"requestIds" doc:"How long request ids are remembered."`
+	Logs         LogsConfig         `json:"logs" doc:"Logs of attempts."`
+	Sealing      SealingConfig      `json:"sealing" doc:"Encryption of secrets in the replicated state."`
+	Clock        ClockConfig        `json:"clock" doc:"Protection against clocks that are wrong."`
+	Log          LogConfig          `json:"log" doc:"The node's own log."`
+	Shutdown     ShutdownConfig     `json:"shutdown" doc:"Graceful stop."`
+}
+
+// ServerConfig is Gitpod's `server`.
+type ServerConfig struct {
+	Services ServicesConfig `json:"services" doc:"What is served."`
+}
+
+// ServicesConfig is Gitpod's `server.services`.
+type ServicesConfig struct {
+	GRPC GRPCConfig `json:"grpc" doc:"gRPC: the native and the Gitpod API."`
+	HTTP any        `json:"http,omitempty" doc:"Accepted and ignored."`
+}
+
+// GRPCConfig is Gitpod's `server.services.grpc`.
+type GRPCConfig struct {
+	Address string    `json:"address" doc:"Address to listen on."`
+	TLS     TLSConfig `json:"tls" doc:"Certificates; plain text if empty."`
+}
+
+// TLSConfig names certificates. They are read again at each handshake.
+type TLSConfig struct {
+	CAPath     string `json:"caPath" doc:"CA of client certificates, PEM."`
+	CertPath   string `json:"certPath" doc:"Server certificate, PEM."`
+	KeyPath    string `json:"keyPath" doc:"Its key, PEM."`
+	ClientAuth string `json:"clientAuth,omitempty" doc:"'require' refuses clients without a certificate; otherwise one is verified if given."`
+}
+
+// OrchestratorConfig is Gitpod's `orchestrator`.
+type OrchestratorConfig struct {
+	WSManager                WSManagerConfig `json:"wsman,omitempty" doc:"Gitpod's workspace manager."`
+	PullSecret               string          `json:"pullSecret,omitempty" doc:"Name of the secret that build workspaces get."`
+	PullSecretFile           string          `json:"pullSecretFile" doc:"docker config.json with the install's credentials; read again when it changes."`
+	BaseImageRepository      string          `json:"baseImageRepository" doc:"Repository of base images, without tag."`
+	WorkspaceImageRepository string          `json:"workspaceImageRepository" doc:"Repository of workspace images, without tag."`
+	BuilderImage             string          `json:"builderImage,omitempty" doc:"Image of builder workloads."`
+	EnableAdditionalECRAuth  bool            `json:"enableAdditionalECRAuth,omitempty" doc:"Use the node's AWS identity for ECR hosts."`
+	SubassemblyBucketName    string          `json:"subassemblyBucketName,omitempty" doc:"Accepted and ignored."`
+	SubassemblyBucketPrefix  string          `json:"subassemblyBucketPrefix,omitempty" doc:"Accepted and ignored."`
+}
+
+// WSManagerConfig is Gitpod's `orchestrator.wsman`.
+type WSManagerConfig struct {
+	Address string       `json:"address,omitempty" doc:"Address of the workspace manager."`
+	TLS     WSManagerTLS `json:"tls,omitempty" doc:"Its client certificates."`
+}
+
+// WSManagerTLS is Gitpod's `orchestrator.wsman.tls`.
+type WSManagerTLS struct {
+	CA  string `json:"ca,omitempty" doc:"CA, PEM file."`
+	Crt string `json:"crt,omitempty" doc:"Certificate, PEM file."`
+	Key string `json:"key,omitempty" doc:"Key, PEM file."`
+}
+
+// RefCacheConfig is Gitpod's `refCache`.
+type RefCacheConfig struct {
+	Interval Duration `json:"interval" doc:"How often a reference is resolved again."`
+	Refs     []string `json:"refs" doc:"The references."`
+}
+
+// RegistryConfig says how registries are spoken to.
+type RegistryConfig struct {
+	InsecureHosts []string `json:"insecureHosts" doc:"Hosts spoken to by plain HTTP, beside loopback names."`
+	CAFile        string   `json:"caFile" doc:"Further CA certificates, PEM."`
+	Timeout       Duration `json:"timeout" doc:"Limit of one look-up, and of standstill in a transfer."`
+	AllowHosts    []string `json:"allowHosts" doc:"Hosts that may have loopback or link-local addresses. The install's own repositories always may."`
+	AllowLoopback bool     `json:"allowLoopback" doc:"Let requests name registries on loopback. For trying it out only."`
+}
+
+// BuildsConfig are limits and retries.
+type BuildsConfig struct {
+	Timeout             Duration `json:"timeout" doc:"Limit of a build whose request names none."`
+	MaxTimeout          Duration `json:"maxTimeout" doc:"Greatest limit that a request may name."`
+	Attempts            int      `json:"attempts" doc:"Attempts that may fail by the infrastructure's fault."`
+	UncountedAttempts   int      `json:"uncountedAttempts" doc:"Attempts that may end with their node."`
+	RetryBackoff        Duration `json:"retryBackoff" doc:"Pause before the second attempt; it doubles each time."`
+	RetryBackoffMax     Duration `json:"retryBackoffMax" doc:"Longest pause."`
+	RunningPerNode      int      `json:"runningPerNode" doc:"Attempts that this node runs at once."`
+	RunningTotal        int      `json:"runningTotal" doc:"Attempts that run at once in all; 0: no limit."`
+	RunningPerRequester int      `json:"runningPerRequester" doc:"Attempts that run at once for one requester; 0: no limit."`
+	QueueTotal          int      `json:"queueTotal" doc:"Queued builds; more are refused."`
+}
+
+// HistoryConfig bounds the history.
+type HistoryConfig struct {
+	Total        int64    `json:"total" doc:"Ended builds kept in all."`
+	PerRequester int64    `json:"perRequester" doc:"Ended builds kept per requester."`
+	MaxAge       Duration `json:"maxAge" doc:"Ended builds are removed after this."`
+	MinAge       Duration `json:"minAge" doc:"No ended build is removed before this."`
+}
+
+// RequestIDsConfig bounds request ids.
+type RequestIDsConfig struct {
+	Age Duration `json:"age" doc:"How long a request id answers the same build."`
+}
+
+// LogsConfig bounds logs.
+type LogsConfig struct {
+	MaxBytes     int64 `json:"maxBytes" doc:"Limit of one attempt's log, in bytes."`
+	SegmentBytes int64 `json:"segmentBytes" doc:"Size of a segment file, in bytes."`
+}
+
+// SealingConfig names the keys.
+type SealingConfig struct {
+	KeyFile string `json:"keyFile" doc:"JSON list of {id, key}, mode 0600, outside of the data directory. A single node without one makes <dataDir>.sealing-key.json."`
+}
+
+// ClockConfig protects against wrong clocks.
+type ClockConfig struct {
+	MaxJump      Duration `json:"maxJump" doc:"How far the clock may be behind the last change at the start."`
+	MaxJumpAhead Duration `json:"maxJumpAhead" doc:"How far it may be ahead."`
+	AcceptJump   bool     `json:"acceptJump" doc:"Start nevertheless."`
+}
+
+// LogConfig is the node's own log.
+type LogConfig struct {
+	Format string `json:"format" doc:"'json' or 'text'."`
+	Level  string `json:"level" doc:"'debug', 'info', 'warn' or 'error'."`
+}
+
+// ShutdownConfig bounds the graceful stop.
+type ShutdownConfig struct {
+	Grace Duration `json:"grace" doc:"How long calls may take to end."`
+}
+
+// DefaultConfig answers the configuration of a node that nobody configured.
+func DefaultConfig() Config {
+	d := func(v time.Duration) Duration { return Duration(v) }
+	return Config{
+		DataDir:        "/var/lib/image-builder",
+		MetricsAddress: ":9500",
+		HealthAddress:  ":9501",
+		PprofAddress:   "127.0.0.1:6060",
+		Server:         ServerConfig{Services: ServicesConfig{GRPC: GRPCConfig{Address: ":8080"}}},
+		RefCache:       RefCacheConfig{Interval: d(6 * time.Hour), Refs: []string{}},
+		Registry:       RegistryConfig{Timeout: d(30 * time.Second), InsecureHosts: []string{}, AllowHosts: []string{}},
+		Builds: BuildsConfig{
+			Timeout: d(time.Hour), MaxTimeout: d(6 * time.Hour), Attempts: 3, UncountedAttempts: 10,
+			RetryBackoff: d(time.Second), RetryBackoffMax: d(time.Minute), RunningPerNode: 32, QueueTotal: 100000,
+		},
+		History:    HistoryConfig{Total: 10000, PerRequester: 2000, MaxAge: d(7 * 24 * time.Hour), MinAge: d(10 * time.Minute)},
+		RequestIDs: RequestIDsConfig{Age: d(24 * time.Hour)},
+		Logs:       LogsConfig{MaxBytes: 256 << 20, SegmentBytes: 8 << 20},
+		Clock:      ClockConfig{MaxJump: d(time.Hour), MaxJumpAhead: d(30 * 24 * time.Hour)},
+		Log:        LogConfig{Format: "json", Level: "info"},
+		Shutdown:   ShutdownConfig{Grace: d(20 * time.Second)},
+	}
+}
+
+// complete fills in what follows from other values.
+func (c *Config) complete() {
+	if c.Name == "" {
+		c.Name, _ = os.Hostname()
+	}
+	if c.OperatorSocket == "" {
+		c.OperatorSocket = c.DataDir + "/operator.sock"
+	}
+}
+
+// Validate reports everything that is wrong, each with its key.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+	if c.Name == "" || strings.ContainsAny(c.Name, "/\x00\n\r") {
+		bad("name", "must not be empty and must not hold '/' or line breaks")
+	}
+	if c.DataDir == "" {
+		bad("dataDir", "must not be empty")
+	}
+	if len(c.OperatorSocket) > 104 {
+		bad("operatorSocket", "the path is longer than the 104 bytes that unix sockets allow; set a shorter one")
+	}
+	for key, repo := range map[string]string{
+		"orchestrator.baseImageRepository":      c.Orchestrator.BaseImageRepository,
+		"orchestrator.workspaceImageRepository": c.Orchestrator.WorkspaceImageRepository,
+	} {
+		if repo == "" {
+			bad(key, "must name a repository, such as registry.example.com/images")
+		} else if named, err := registry.ParseRef(repo); err != nil || named.Name() != repo {
+			bad(key, "must be a full repository name without tag, such as registry.example.com/images")
+		}
+	}
+	for key, address := range map[string]string{
+		"server.services.grpc.address": c.Server.Services.GRPC.Address, "metricsAddress": c.MetricsAddress,
+		"healthAddress": c.HealthAddress, "pprofAddress": c.PprofAddress,
+	} {
+		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+			bad(key, "%q is no address; write host:port or :port", address)
+		}
+	}
+	if host, _, err := net.SplitHostPort(c.PprofAddress); err == nil && host != "localhost" && !net.ParseIP(host).IsLoopback() {
+		bad("pprofAddress", "must be on loopback: profiles show memory")
+	}
+	for key, v := range map[string]int64{
+		"builds.attempts": int64(c.Builds.Attempts), "builds.uncountedAttempts": int64(c.Builds.UncountedAttempts),
+		"builds.runningPerNode": int64(c.Builds.RunningPerNode), "builds.queueTotal": int64(c.Builds.QueueTotal),
+		"builds.timeout": int64(c.Builds.Timeout), "builds.maxTimeout": int64(c.Builds.MaxTimeout),
+		"builds.retryBackoff": int64(c.Builds.RetryBackoff), "builds.retryBackoffMax": int64(c.Builds.RetryBackoffMax),
+		"history.total": c.History.Total, "history.perRequester": c.History.PerRequester,
+		"history.maxAge": int64(c.History.MaxAge), "requestIds.age": int64(c.RequestIDs.Age),
+		"logs.maxBytes": c.Logs.MaxBytes, "logs.segmentBytes": c.Logs.SegmentBytes,
+		"registry.timeout": int64(c.Registry.Timeout), "shutdown.grace": int64(c.Shutdown.Grace),
+	} {
+		if v <= 0 {
+			bad(key, "must be greater than zero")
+		}
+	}
+	if c.Builds.RunningTotal < 0 || c.Builds.RunningPerRequester < 0 {
+		bad("builds.runningTotal", "limits must not be negative")
+	}
+	if c.Builds.Timeout > c.Builds.MaxTimeout {
+		bad("builds.timeout", "must not be greater than builds.maxTimeout")
+	}
+	if f := c.Log.Format; f != "json" && f != "text" {
+		bad("log.format", "must be json or text")
+	}
+	switch c.Log.Level {
+	case "debug", "info", "warn", "error":
+	default:
+		bad("log.level", "must be debug, info, warn or error")
+	}
+	if t := c.Server.Services.GRPC.TLS; (t.CertPath == "") != (t.KeyPath == "") {
+		bad("server.services.grpc.tls", "needs both certPath and keyPath, or none")
+	} else if t.ClientAuth != "" && t.ClientAuth != "require" {
+		bad("server.services.grpc.tls.clientAuth", "must be 'require' or empty")
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"encoding"
+	"encoding/json"
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// ignoredKeys are keys of Gitpod's schema that mean nothing to us.
+var ignoredKeys = []string{
+	"$schema", "server.services.http", "orchestrator.subassemblyBucketName", "orchestrator.subassemblyBucketPrefix",
+}
+
+// LoadConfig reads files of JSON or YAML over the defaults; later ones win. It
+// answers a warning for each key that has no effect.
+func LoadConfig(paths []string) (Config, []string, error) {
+	cfg := DefaultConfig()
+	var warnings []string
+	for _, path := range paths {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return cfg, nil, fmt.Errorf("read config: %w", err)
+		}
+		w, err := decodeConfig(raw, &cfg)
+		if err != nil {
+			return cfg, nil, fmt.Errorf("config file %s: %w", path, err)
+		}
+		warnings = append(warnings, w...)
+	}
+	return cfg, warnings, nil
+}
+
+// decodeConfig reads one file, strictly: unknown and repeated keys and wrong
+// types are errors that name the key. Values are never quoted, they may be
+// secrets in the wrong place.
+func decodeConfig(raw []byte, cfg *Config) (warnings []string, err error) {
+	asJSON, err := yaml.YAMLToJSONStrict(raw)
+	if err != nil {
+		return nil, fmt.Errorf("it is neither JSON nor YAML, or repeats a key: %w", firstLine(err))
+	}
+	dec := json.NewDecoder(bytes.NewReader(asJSON))
+	dec.UseNumber()
+	var tree any
+	if err := dec.Decode(&tree); err != nil {
+		return nil, fmt.Errorf("it is neither JSON nor YAML: %w", firstLine(err))
+	}
+	if tree == nil {
+		return nil, nil
+	}
+	d := decoder{}
+	d.into("", tree, reflect.ValueOf(cfg).Elem())
+	if len(d.errs) > 0 {
+		return nil, fmt.Errorf("%s", strings.Join(d.errs, "\n  "))
+	}
+	return d.warnings, nil
+}
+
+func firstLine(err error) error {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return fmt.Errorf("%.200s", line)
+}
+
+type decoder struct {
+	errs, warnings []string
+}
+
+func (d *decoder) fail(key, what string) {
+	d.errs = append(d.errs, fmt.Sprintf("%s: %s", key, what))
+}
+
+func (d *decoder) into(key string, from any, to reflect.Value) {
+	if slices.Contains(ignoredKeys, key) {
+		d.warnings = append(d.warnings, fmt.Sprintf("config key %s has no effect here", key))
+		return
+	}
+	if from == nil {
+		return
+	}
+	if u, ok := to.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		s, isString := from.(string)
+		if !isString {
+			d.fail(key, "must be a string, such as 30s")
+		} else if err := u.UnmarshalText([]byte(s)); err != nil {
+			d.fail(key, "is no duration; write it like 30s, 10m or 1h30m")
+		}
+		return
+	}
+	switch to.Kind() {
+	case reflect.Struct:
+		d.object(key, from, to)
+	case reflect.String:
+		set(d, key, "a string", from, func(s string) { to.SetString(s) })
+	case reflect.Bool:
+		set(d, key, "true or false", from, func(b bool) { to.SetBool(b) })
+	case reflect.Int, reflect.Int64:
+		set(d, key, "a whole number", from, func(n json.Number) {
+			v, err := n.Int64()
+			if err != nil {
+				d.fail(key, "must be a whole number")
+			}
+			to.SetInt(v)
+		})
+	case reflect.Slice:
+		set(d, key, "a list of strings", from, func(list []any) {
+			out := make([]string, 0, len(list))
+			for _, v := range list {
+				set(d, key, "a list of strings", v, func(s string) { out = append(out, s) })
+			}
+			to.Set(reflect.ValueOf(out))
+		})
+	}
+}
+
+func set[T any](d *decoder, key, want string, from any, store func(T)) {
+	v, ok := from.(T)
+	if !ok {
+		d.fail(key, "must be "+want)
+		return
+	}
+	store(v)
+}
+
+func (d *decoder) object(key string, from any, to reflect.Value) {
+	m, ok := from.(map[string]any)
+	if !ok {
+		if key == "" {
+			key = "the file"
+		}
+		d.fail(key, "must be an object of keys")
+		return
+	}
+	fields := map[string]int{}
+	for i := range to.NumField() {
+		name, _, _ := strings.Cut(to.Type().Field(i).Tag.Get("json"), ",")
+		fields[name] = i
+	}
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		path := strings.TrimPrefix(key+"."+name, ".")
+		i, known := fields[name]
+		if !known {
+			d.errs = append(d.errs, fmt.Sprintf("unknown key %q%s", path, nearest(key, name, fields)))
+			continue
+		}
+		d.into(path, m[name], to.Field(i))
+	}
+}
+
+// nearest suggests the known key that is least different.
+func nearest(prefix, name string, fields map[string]int) string {
+	best, cost := "", max(len(name)/2, 3)
+	for f := range fields {
+		if c := distance(strings.ToLower(name), strings.ToLower(f)); c < cost || (c == cost && f < best) {
+			best, cost = f, c
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", strings.TrimPrefix(prefix+"."+best, "."))
+}
+
+// distance is the Levenshtein distance.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diag := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diag
+			if a[i-1] != b[j-1] {
+				cost++
+			}
+			diag = row[j]
+			row[j] = min(cost, row[j]+1, row[j-1]+1)
+		}
+	}
+	return row[len(b)]
+}

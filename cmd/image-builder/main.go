@@ -1,0 +1,83 @@
+// Command image-builder is the whole service in one binary: nodes, the command
+// line that talks to them, and a way to try it on one machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses of all commands.
+const (
+	exitFailed      = 1   // the build failed
+	exitUsage       = 2   // wrong usage, or a request that can never work
+	exitUnavailable = 3   // the service cannot be reached or cannot answer now
+	exitInterrupted = 130 // Ctrl-C
+)
+
+// exitError is an error with the status to exit with.
+type exitError struct {
+	status int
+	error
+}
+
+func (e exitError) Unwrap() error { return e.error }
+
+func main() {
+	os.Exit(execute(context.Background(), os.Args[1:]))
+}
+
+func execute(ctx context.Context, args []string) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var exit exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		if exit.error != nil {
+			fmt.Fprintln(os.Stderr, "image-builder:", exit.error)
+		}
+		return exit.status
+	}
+	fmt.Fprintln(os.Stderr, "image-builder:", err)
+	return exitUsage
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "image-builder",
+		Short: "A highly available builder of container images",
+		Long: `A highly available builder of container images.
+
+Exit status of all commands: 0 success, 1 the build failed, 2 wrong usage,
+3 the service is unavailable, 130 interrupted.`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(newRunCommand(), newDevCommand(), newConfigCommand(),
+		newBuildCommand(), newListCommand(), newStatusCommand(), newLogsCommand(), newCancelCommand(),
+		newResolveCommand(), newCacheCommand())
+	return root
+}
+
+// version is what the Go toolchain knows of this binary.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return info.Main.Version + " " + s.Value
+		}
+	}
+	return info.Main.Version
+}

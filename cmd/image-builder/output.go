@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"sigs.k8s.io/yaml"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// print shows a message in the chosen format; table renders it for people.
+func (c *clientFlags) print(w io.Writer, m proto.Message, table func(io.Writer)) error {
+	if c.output == "table" {
+		t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+		table(t)
+		return t.Flush()
+	}
+	raw, err := protojson.MarshalOptions{Multiline: true, Indent: "  "}.Marshal(m)
+	if err == nil && c.output == "yaml" {
+		raw, err = yaml.JSONToYAML(raw)
+	}
+	if err != nil {
+		return fmt.Errorf("render the answer: %w", err)
+	}
+	_, err = fmt.Fprintln(w, strings.TrimSuffix(string(raw), "\n"))
+	return err
+}
+
+// phaseName is how people and flags call a phase.
+func phaseName(p imagebuilderv1.Phase) string {
+	return strings.ToLower(strings.TrimPrefix(p.String(), "PHASE_"))
+}
+
+func blameName(b imagebuilderv1.Blame) string {
+	return strings.ToLower(strings.TrimPrefix(b.String(), "BLAME_"))
+}
+
+func parsePhase(s string) (imagebuilderv1.Phase, error) {
+	v, ok := imagebuilderv1.Phase_value["PHASE_"+strings.ToUpper(s)]
+	if !ok || v == 0 {
+		return 0, exitError{exitUsage, fmt.Errorf("phase %q is unknown; use queued, assigned, starting, running, pushing, succeeded, failed or cancelled", s)}
+	}
+	return imagebuilderv1.Phase(v), nil
+}
+
+// age is how long ago something was, short.
+func age(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "-"
+	}
+	switch d := time.Since(t.AsTime()); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
+}
+
+func buildTable(w io.Writer, b *imagebuilderv1.Build) {
+	row := func(k, v string) {
+		if v != "" {
+			fmt.Fprintf(w, "%s\t%s\n", k, v)
+		}
+	}
+	row("build", b.Id)
+	row("phase", phaseName(b.Phase))
+	row("image", b.Ref)
+	row("digest", b.Digest)
+	row("base", b.BaseRef)
+	row("requesters", strings.Join(b.Requesters, ", "))
+	row("created", age(b.CreatedAt)+" ago")
+	if b.EndedAt != nil {
+		row("ended", age(b.EndedAt)+" ago")
+	}
+	if b.Blame != 0 {
+		row("blame", blameName(b.Blame))
+	}
+	row("message", b.Message)
+	for _, a := range b.Attempts {
+		var phases []string
+		for _, h := range a.History {
+			phases = append(phases, fmt.Sprintf("%s +%s", phaseName(h.Phase), h.At.AsTime().Sub(a.StartedAt.AsTime()).Round(time.Millisecond)))
+		}
+		row(fmt.Sprintf("attempt %d", a.Number), fmt.Sprintf("on %s, epoch %d, %s: %s", a.Owner, a.Epoch, a.Runtime, strings.Join(phases, ", ")))
+		row("", a.Message)
+	}
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func newRunCommand() *cobra.Command {
+	var files []string
+	var dataDir, name, grpcAddress, keyFile string
+	var acceptJump bool
+	cmd := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Run a node",
+		Long: `Runs a node until SIGTERM or Ctrl-C, then stops it gracefully; a second signal ends it at once.
+Several --config files are laid over each other, flags over them.
+
+Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, warnings, err := LoadConfig(files)
+			if err != nil {
+				return exitError{exitUsage, err}
+			}
+			for flag, set := range map[string]func(){
+				"data-dir": func() { cfg.DataDir = dataDir }, "name": func() { cfg.Name = name },
+				"grpc-address": func() { cfg.Server.Services.GRPC.Address = grpcAddress },
+				"sealing-key":  func() { cfg.Sealing.KeyFile = keyFile }, "accept-clock-jump": func() { cfg.Clock.AcceptJump = acceptJump },
+			} {
+				if cmd.Flags().Changed(flag) {
+					set()
+				}
+			}
+			cfg.complete()
+			if err := cfg.Validate(); err != nil {
+				return exitError{exitUsage, fmt.Errorf("the configuration is wrong:\n%w", err)}
+			}
+			log := newLogger(cfg.Log)
+			for _, w := range warnings {
+				log.Warn(w)
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			go func() { // the second signal ends the process
+				<-ctx.Done()
+				stop()
+			}()
+			if err := Serve(ctx, cfg, log); err != nil {
+				return exitError{exitUnavailable, err}
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&files, "config", nil, "configuration file, JSON or YAML; may be repeated")
+	f.StringVar(&dataDir, "data-dir", "", "directory of state and logs (dataDir)")
+	f.StringVar(&name, "name", "", "name of the node (name)")
+	f.StringVar(&grpcAddress, "grpc-address", "", "address of the API (server.services.grpc.address)")
+	f.StringVar(&keyFile, "sealing-key", "", "file of sealing keys (sealing.keyFile)")
+	f.BoolVar(&acceptJump, "accept-clock-jump", false, "start although the clock has jumped (clock.acceptJump)")
+	return cmd
+}
+
+func newLogger(c LogConfig) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // validated
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "text" {
+		return slog.New(slog.NewTextHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewJSONHandler(os.Stderr, o))
+}
