@@ -46,7 +46,8 @@ type Config struct {
 	Logger          *slog.Logger
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
-	// Heartbeat, Election and Lease are Raft's timers; 1 s, 1 s, 500 ms if zero.
+	// Heartbeat, Election and Lease are Raft's timers; 100 ms if zero: a group
+	// of one has nobody to wait for.
 	Heartbeat, Election, Lease time.Duration
 	// SnapshotThreshold is the number of commands after which a snapshot is
 	// taken, TrailingLogs how many stay in the log behind it; 8192 and 10240
@@ -60,9 +61,9 @@ func (c *Config) setDefaults() {
 			*d = v
 		}
 	}
-	def(&c.Heartbeat, time.Second)
-	def(&c.Election, time.Second)
-	def(&c.Lease, 500*time.Millisecond)
+	def(&c.Heartbeat, 100*time.Millisecond)
+	def(&c.Election, 100*time.Millisecond)
+	def(&c.Lease, 100*time.Millisecond)
 	def(&c.MaxClockBack, time.Hour)
 	def(&c.MaxClockAhead, 30*24*time.Hour)
 	if c.SnapshotThreshold == 0 {

@@ -49,10 +49,12 @@ func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (Applied, err
 	}
 }
 
-// await waits for a future of Raft or for ctx.
+// await waits for a future of Raft or for ctx. A future that Raft had queued
+// when it was shut down is never answered: its goroutine stays until the
+// process ends, which is what shuts Raft down.
 func await(ctx context.Context, f raft.Future) error {
 	done := make(chan error, 1)
-	go func() { done <- f.Error() }() // ends with Raft at the latest
+	go func() { done <- f.Error() }()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()

@@ -159,9 +159,9 @@ func (d *decoder) object(key string, from any, to reflect.Value) {
 
 // nearest suggests the known key that is least different.
 func nearest(prefix, name string, fields map[string]int) string {
-	best, cost := "", max(len(name)/2, 3)
+	best, cost := "", max(len(name)/2, 3)+1
 	for f := range fields {
-		if c := distance(strings.ToLower(name), strings.ToLower(f)); c < cost || (c == cost && f < best) {
+		if c := distance(strings.ToLower(name), strings.ToLower(f)); c < cost || (c == cost && best != "" && f < best) {
 			best, cost = f, c
 		}
 	}

@@ -1,0 +1,271 @@
+// Package harness runs nodes as real processes for tests: the binary of this
+// module, its own data directory, ports on loopback, and kill -9.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/image-builder-ha/image-builder/proto/builder"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+var (
+	binaryOnce sync.Once
+	binaryPath string
+	binaryErr  error
+)
+
+// Binary compiles the service once per test process and answers its path. With
+// the environment's IMAGE_BUILDER_BINARY it is that one instead.
+func Binary(t testing.TB) string {
+	t.Helper()
+	binaryOnce.Do(func() {
+		if binaryPath = os.Getenv("IMAGE_BUILDER_BINARY"); binaryPath != "" {
+			return
+		}
+		dir, err := os.MkdirTemp("", "image-builder-test-")
+		if err != nil {
+			binaryErr = err
+			return
+		}
+		binaryPath = filepath.Join(dir, "image-builder")
+		args := []string{"build", "-o", binaryPath}
+		if raceEnabled {
+			args = append(args, "-race")
+		}
+		out, err := exec.Command("go", append(args, "github.com/image-builder-ha/image-builder/cmd/image-builder")...).CombinedOutput()
+		if err != nil {
+			binaryErr = fmt.Errorf("compile the service: %w\n%s", err, out)
+		}
+	})
+	if binaryErr != nil {
+		t.Fatal(binaryErr)
+	}
+	return binaryPath
+}
+
+// Node is one process of the service and its data.
+type Node struct {
+	t   testing.TB
+	Dir string
+	// Addresses.
+	GRPC, Metrics, Health, Pprof string
+	// Native and Gitpod are clients that survive restarts.
+	Native imagebuilderv1.ImageBuilderClient
+	Gitpod builder.ImageBuilderClient
+	Conn   *grpc.ClientConn
+
+	config map[string]any
+	cmd    *exec.Cmd
+	done   chan struct{}
+	log    *os.File
+}
+
+// Config is merged over the config of a node, key by key.
+type Config map[string]any
+
+// Start runs a node over a registry and returns when it is ready.
+func Start(t testing.TB, registryAddr string, over Config) *Node {
+	t.Helper()
+	n := New(t, t.TempDir(), registryAddr, over)
+	n.Run()
+	return n
+}
+
+// New prepares a node over a data directory without starting it.
+func New(t testing.TB, dir, registryAddr string, over Config) *Node {
+	t.Helper()
+	n := &Node{t: t, Dir: dir, GRPC: FreeAddr(t), Metrics: FreeAddr(t), Health: FreeAddr(t), Pprof: FreeAddr(t)}
+	n.config = map[string]any{
+		"name": "n1", "dataDir": filepath.Join(dir, "data"),
+		"metricsAddress": n.Metrics, "healthAddress": n.Health, "pprofAddress": n.Pprof,
+		"operatorSocket": filepath.Join(dir, "op.sock"),
+		"server":         map[string]any{"services": map[string]any{"grpc": map[string]any{"address": n.GRPC}}},
+		"orchestrator": map[string]any{
+			"baseImageRepository":      registryAddr + "/base-images",
+			"workspaceImageRepository": registryAddr + "/workspace-images",
+		},
+		"registry": map[string]any{"allowLoopback": true},
+		"log":      map[string]any{"level": "debug"},
+	}
+	merge(n.config, over)
+	log, err := os.OpenFile(filepath.Join(dir, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.log = log
+	n.Conn, err = grpc.NewClient(n.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
+		grpc.WithConnectParams(fastReconnect))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Native, n.Gitpod = imagebuilderv1.NewImageBuilderClient(n.Conn), builder.NewImageBuilderClient(n.Conn)
+	t.Cleanup(func() {
+		n.Kill()
+		_ = n.Conn.Close()
+		_ = n.log.Close()
+		if t.Failed() {
+			t.Logf("the end of the node's log:\n%s", tail(n.Log(), 40))
+		}
+	})
+	return n
+}
+
+func merge(into map[string]any, over map[string]any) {
+	for k, v := range over {
+		if m, ok := v.(map[string]any); ok {
+			if old, ok := into[k].(map[string]any); ok {
+				merge(old, m)
+				continue
+			}
+		}
+		into[k] = v
+	}
+}
+
+func tail(s string, lines int) string {
+	all := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// Launch starts the process and does not wait.
+func (n *Node) Launch() {
+	n.t.Helper()
+	raw, err := json.Marshal(n.config)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	conf := filepath.Join(n.Dir, "config.json")
+	if err := os.WriteFile(conf, raw, 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+	n.cmd = exec.Command(Binary(n.t), "run", "--config", conf)
+	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := n.cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	n.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		_ = cmd.Wait()
+		close(done)
+	}(n.cmd, n.done)
+}
+
+// Run starts the process and waits until it is ready.
+func (n *Node) Run() {
+	n.t.Helper()
+	n.Launch()
+	Eventually(n.t, 60*time.Second, "the node is ready", func() bool {
+		select {
+		case <-n.done:
+			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
+		default:
+		}
+		_, code := n.Get("http://" + n.Health + "/ready")
+		return code == http.StatusOK
+	})
+}
+
+// Kill ends the process by SIGKILL and waits for it.
+func (n *Node) Kill() { n.end(syscall.SIGKILL) }
+
+// Stop ends the process gracefully, waits for it and answers its state.
+func (n *Node) Stop() *os.ProcessState {
+	n.end(syscall.SIGTERM)
+	return n.cmd.ProcessState
+}
+
+func (n *Node) end(sig syscall.Signal) {
+	if n.cmd == nil {
+		return
+	}
+	_ = n.cmd.Process.Signal(sig)
+	select {
+	case <-n.done:
+	case <-time.After(60 * time.Second):
+		n.t.Errorf("the node did not end within a minute of %s", sig)
+		_ = n.cmd.Process.Kill()
+		<-n.done
+	}
+}
+
+// Exited answers a channel that is closed when the process has ended.
+func (n *Node) Exited() <-chan struct{} { return n.done }
+
+// ExitCode is the status that the process ended with.
+func (n *Node) ExitCode() int { return n.cmd.ProcessState.ExitCode() }
+
+// Pid is the process id.
+func (n *Node) Pid() int { return n.cmd.Process.Pid }
+
+// Log is what the node has logged, by all its processes.
+func (n *Node) Log() string {
+	raw, err := os.ReadFile(n.log.Name())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// Get fetches a URL and answers body and status, 0 if there was no answer.
+func (n *Node) Get(url string) (string, int) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", 0
+	}
+	defer res.Body.Close()
+	var b bytes.Buffer
+	_, _ = io.Copy(&b, res.Body)
+	return b.String(), res.StatusCode
+}
+
+// FreeAddr answers a loopback address that nobody listens on.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Eventually polls until a condition holds; the test ends if it does not in
+// time.
+func Eventually(t testing.TB, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s it is not true that %s", limit, what)
+		}
+		<-tick.C
+	}
+}
