@@ -165,16 +165,16 @@ func TestResolve_ErrorsByKind(t *testing.T) {
 
 func TestResolve_RefusesLoopbackByDefault(t *testing.T) {
 	reg, _ := pushed(t, registrytest.Options{}, "a:1")
-	before := len(reg.Requests())
+	p := registrytest.NewProxy(t, reg)
 	c, err := registry.New(registry.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	_, err = c.Resolve(t.Context(), reg.Addr+"/a:1", "", all)
+	_, err = c.Resolve(t.Context(), p.Addr+"/a:1", "", all)
 	wantKind(t, err, registry.Refused)
-	if got := len(reg.Requests()); got != before {
-		t.Errorf("%d requests reached it", got-before)
+	if n := p.Count(registrytest.All); n != 0 {
+		t.Errorf("%d requests reached it", n)
 	}
 }
 
@@ -197,12 +197,8 @@ func TestResolve_RefusesRedirectsToLoopback(t *testing.T) {
 func TestResolve_MergesEqualLookUpsOnly(t *testing.T) {
 	reg, _ := pushed(t, registrytest.Options{}, "a:1")
 	p := registrytest.NewProxy(t, reg)
-	c := newClient(t, registry.Options{})
-	release := make(chan struct{})
-	p.On(registrytest.Manifests, -1, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		<-release
-		next.ServeHTTP(w, r)
-	})
+	c := newClient(t, registry.Options{Timeout: time.Minute}) // no retries while upstream is held
+	release := p.Hold(registrytest.Manifests)
 	other := registry.Rights{Additional: map[string]registry.Basic{p.Addr: {Username: "u", Password: "p"}}}
 	another := registry.Rights{Additional: map[string]registry.Basic{p.Addr: {Username: "u", Password: "q"}}}
 	var wg sync.WaitGroup
@@ -222,7 +218,7 @@ func TestResolve_MergesEqualLookUpsOnly(t *testing.T) {
 	})
 	const want = 4 // three credentials, and one more platform
 	eventually(t, "the look-ups are upstream", func() bool { return p.Count(registrytest.Manifests) >= want })
-	close(release)
+	release()
 	wg.Wait()
 	// A late caller may have come after its flight had ended.
 	if got := p.Count(registrytest.Manifests); got > 4*want {
@@ -234,11 +230,7 @@ func TestResolve_ACallerWhoLeavesTakesNothingFromOthers(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	p := registrytest.NewProxy(t, reg)
 	c := newClient(t, registry.Options{})
-	release := make(chan struct{})
-	p.On(registrytest.Manifests, -1, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		<-release
-		next.ServeHTTP(w, r)
-	})
+	release := p.Hold(registrytest.Manifests)
 	ctx, cancel := context.WithCancel(t.Context())
 	left, stayed := make(chan error, 1), make(chan registry.Image, 1)
 	go func() {
@@ -257,7 +249,7 @@ func TestResolve_ACallerWhoLeavesTakesNothingFromOthers(t *testing.T) {
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Errorf("the caller who left got %v", err)
 	}
-	close(release)
+	release()
 	if img := <-stayed; img.Digest != digest {
 		t.Errorf("the caller who stayed got %+v", img)
 	}
@@ -300,7 +292,7 @@ func TestResolve_RetriesWhatMayPass(t *testing.T) {
 			t.Parallel()
 			p := registrytest.NewProxy(t, reg)
 			fault(p)
-			c := newClient(t, registry.Options{Timeout: 4 * time.Second})
+			c := newClient(t, registry.Options{Timeout: 2 * time.Second})
 			if got, err := c.Resolve(t.Context(), p.Addr+"/a:1", "", all); err != nil || got.Digest != digest {
 				t.Errorf("%+v, %v", got, err)
 			}

@@ -29,6 +29,20 @@ func (p *Proxy) Hang(m Matcher, times int) {
 	p.On(m, times, func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { p.wait(r) })
 }
 
+// Hold keeps all requests that match waiting until release is called (once) or
+// the test ends; then they are answered truly.
+func (p *Proxy) Hold(m Matcher) (release func()) {
+	released := make(chan struct{})
+	p.On(m, -1, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		select {
+		case <-released:
+			next.ServeHTTP(w, r)
+		case <-p.gone:
+		}
+	})
+	return func() { close(released) }
+}
+
 // HangInBody answers, sends the first bytes of the body and no more.
 func (p *Proxy) HangInBody(m Matcher, times, after int) {
 	p.On(m, times, func(w http.ResponseWriter, r *http.Request, next http.Handler) {

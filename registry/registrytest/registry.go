@@ -173,7 +173,9 @@ type Request struct {
 
 var accessLine = regexp.MustCompile(`"([A-Z]+) (\S+) HTTP/[0-9.]+" (\d{3}) `)
 
-// Requests are the requests that the registry has answered, in order.
+// Requests are the requests in the access log. A line may come a little after
+// its answer: wait for what you expect, and count with a Proxy what must not
+// be.
 func (r *Registry) Requests() []Request {
 	var out []Request
 	for _, m := range accessLine.FindAllStringSubmatch(r.Log(), -1) {
