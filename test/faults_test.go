@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -27,6 +28,34 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
+
+var stock struct {
+	sync.Once
+	dir string
+}
+
+// stocked starts a registry with n different images. They are pushed once for
+// all tests of a run: each has to publish to a repository of its own.
+func stocked(t testing.TB, n int) (*registrytest.Registry, []string) {
+	t.Helper()
+	stock.Do(func() {
+		dir, err := os.MkdirTemp("", "image-builder-stock-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stock.dir = dir
+		cleanups = append(cleanups, func() { _ = os.RemoveAll(dir) })
+		reg := registrytest.Start(t, registrytest.Options{Storage: dir})
+		pushMany(t, reg, n)
+		reg.Stop()
+	})
+	reg := registrytest.Start(t, registrytest.Options{Storage: stock.dir})
+	refs := make([]string, n)
+	for i := range refs {
+		refs[i] = fmt.Sprintf("%s/many/app:%d", reg.Addr, i)
+	}
+	return reg, refs
+}
 
 // pushMany pushes n images that differ in their config only and answers their
 // refs.
@@ -92,9 +121,8 @@ func (s *seenLogs) see(t *testing.T, build string, attempt uint32, offset int64,
 // killed twenty times at random moments.
 func Test_Kill9_Under_Load(t *testing.T) {
 	const images, clients, kills = 2000, 32, 20
-	reg := registrytest.Start(t, registrytest.Options{})
-	refs := pushMany(t, reg, images)
-	n := harness.Start(t, reg.Addr, nil)
+	reg, refs := stocked(t, images)
+	n := harness.Start(t, reg.Addr, harness.Config{"orchestrator": map[string]any{"workspaceImageRepository": reg.Addr + "/kill9"}})
 	ctx := timeout(t, 15*time.Minute)
 	var acked, ended atomic.Int64
 	type answer struct{ request, id string }
@@ -252,9 +280,11 @@ func checkAfterwards(ctx context.Context, t *testing.T, n *harness.Node, refs []
 // and OK.
 func Test_InstantBuilds(t *testing.T) {
 	const images, clients = 2000, 128
-	reg := registrytest.Start(t, registrytest.Options{})
-	refs := pushMany(t, reg, images)
-	n := harness.Start(t, reg.Addr, harness.Config{"builds": map[string]any{"runningPerNode": 128}})
+	reg, refs := stocked(t, images)
+	n := harness.Start(t, reg.Addr, harness.Config{
+		"builds":       map[string]any{"runningPerNode": 128},
+		"orchestrator": map[string]any{"workspaceImageRepository": reg.Addr + "/instant"},
+	})
 	ctx := timeout(t, 10*time.Minute)
 	before := vitals(t, n)
 	work := make(chan string)

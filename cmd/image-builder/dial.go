@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,6 +88,9 @@ func (c *clientFlags) explain(err error) error {
 	case codes.Canceled:
 		return exitError{exitInterrupted, errors.New("interrupted")}
 	case codes.Unavailable, codes.DeadlineExceeded:
+		if !strings.HasPrefix(st.Message(), "connection error") && !strings.HasPrefix(st.Message(), "name resolver error") {
+			return exitError{exitUnavailable, errors.New(st.Message())}
+		}
 		return exitError{exitUnavailable, fmt.Errorf("%s does not answer now: %s. Is a node running there? Give another with --server", c.server, st.Message())}
 	case codes.Unimplemented:
 		return exitError{exitUnavailable, fmt.Errorf("%s is no image builder, or an older one: %s", c.server, st.Message())}

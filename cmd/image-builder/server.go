@@ -170,10 +170,8 @@ func (s *server) openNode(ctx context.Context) (err error) {
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
 		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), Created: s.count.created,
 	})
-	if err := s.node.Open(ctx); err != nil {
-		return err
-	}
-	return nil
+	s.watchState()
+	return s.node.Open(ctx)
 }
 
 // runtimeOf names the runtime for a source.

@@ -46,6 +46,31 @@ func (c counters) finished(b *imagebuilderv1.Build) {
 	}
 }
 
+// watchState exports what the state and this node hold.
+func (s *server) watchState() {
+	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
+		s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
+	}
+	for phase, count := range map[string]func(builds.Counts) int{
+		"queued": func(c builds.Counts) int { return c.Queued },
+		"live":   func(c builds.Counts) int { return c.Live },
+		"ended":  func(c builds.Counts) int { return c.History },
+	} {
+		gauge("image_builder_builds", "Builds in the state.", prometheus.Labels{"phase": phase}, func() (n float64) {
+			s.store.Read(func(st *builds.State) { n = float64(count(st.Counts())) })
+			return n
+		})
+	}
+	gauge("image_builder_attempts_running", "Attempts that this node runs.", nil, func() float64 { return float64(s.owner.Running()) })
+	gauge("image_builder_applied_index", "Index of the last applied command.", nil, func() float64 { return float64(s.node.Applied()) })
+	gauge("image_builder_leader", "1 on the leader.", nil, func() float64 {
+		if s.node.Status().Role == "Leader" {
+			return 1
+		}
+		return 0
+	})
+}
+
 // openKeyring reads the sealing keys. A single node without any makes one,
 // beside its data directory and not in it.
 func openKeyring(cfg Config, log *slog.Logger) (*builds.Keyring, error) {

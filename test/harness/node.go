@@ -269,3 +269,10 @@ func Eventually(t testing.TB, limit time.Duration, what string, holds func() boo
 		<-tick.C
 	}
 }
+
+// RemoveBinary removes what Binary has compiled.
+func RemoveBinary() {
+	if binaryPath != "" && binaryPath != os.Getenv("IMAGE_BUILDER_BINARY") {
+		_ = os.RemoveAll(filepath.Dir(binaryPath))
+	}
+}
