@@ -46,7 +46,7 @@ generate-check: ## Fail if the generated code differs from proto/
 
 .PHONY: test-faults
 test-faults: deps build ## Kill -9 campaigns against real processes and a real registry
-	$(GO) test -race -tags faults -timeout 20m ./test/...
+	$(GO) test -race -tags faults -timeout 25m ./cluster ./test/...
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each

@@ -53,6 +53,11 @@ type Config struct {
 	// taken, TrailingLogs how many stay in the log behind it; 8192 and 10240
 	// if zero.
 	SnapshotThreshold, TrailingLogs uint64
+	// SegmentBytes is the size of a file of the log, which is allocated in
+	// advance; 64 MiB if zero.
+	SegmentBytes int
+	// SnapshotInterval is how often that is looked at; 2 minutes if zero.
+	SnapshotInterval time.Duration
 }
 
 func (c *Config) setDefaults() {
@@ -66,6 +71,10 @@ func (c *Config) setDefaults() {
 	def(&c.Lease, 100*time.Millisecond)
 	def(&c.MaxClockBack, time.Hour)
 	def(&c.MaxClockAhead, 30*24*time.Hour)
+	def(&c.SnapshotInterval, 2*time.Minute)
+	if c.SegmentBytes == 0 {
+		c.SegmentBytes = 64 << 20
+	}
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 8192
 	}

@@ -38,7 +38,7 @@ const (
 	markSize = 12 // index and checksum
 )
 
-func openLogStore(dir string, fresh bool) (*logStore, error) {
+func openLogStore(dir string, segmentBytes int, fresh bool) (*logStore, error) {
 	walDir := filepath.Join(dir, "wal")
 	if err := os.MkdirAll(walDir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the log's directory: %w", err)
@@ -51,7 +51,7 @@ func openLogStore(dir string, fresh bool) (*logStore, error) {
 	if err != nil {
 		return nil, damaged(dir, fmt.Sprintf("the file %q, which remembers how far the log was written, cannot be opened: %v", markName, err))
 	}
-	w, err := openWAL(walDir)
+	w, err := openWAL(walDir, segmentBytes)
 	if err != nil {
 		_ = mark.Close()
 		return nil, damaged(dir, fmt.Sprintf("the log in %q cannot be opened: %v", "wal", err))
@@ -61,14 +61,14 @@ func openLogStore(dir string, fresh bool) (*logStore, error) {
 
 // openWAL opens raft-wal. Its metadata is a memory-mapped bbolt file, whose
 // damage shows as a panic or a memory fault.
-func openWAL(dir string) (w *wal.WAL, err error) {
+func openWAL(dir string, segmentBytes int) (w *wal.WAL, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("its metadata cannot be read: %v", p)
 		}
 	}()
-	return wal.Open(dir)
+	return wal.Open(dir, wal.WithSegmentSize(segmentBytes))
 }
 
 // damaged words why a data directory is refused and what to do.

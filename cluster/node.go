@@ -76,7 +76,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 		}
 	}()
 	first := !n.dir.id.Initialized
-	if n.logs, err = openLogStore(n.dir.path, first); err != nil {
+	if n.logs, err = openLogStore(n.dir.path, n.cfg.SegmentBytes, first); err != nil {
 		return err
 	}
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, 2, n.logger())
@@ -119,6 +119,7 @@ func (n *Node) raftConfig() *raft.Config {
 	conf.LocalID = n.serverID()
 	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = n.cfg.Heartbeat, n.cfg.Election, n.cfg.Lease
 	conf.SnapshotThreshold, conf.TrailingLogs = n.cfg.SnapshotThreshold, n.cfg.TrailingLogs
+	conf.SnapshotInterval = n.cfg.SnapshotInterval
 	conf.MaxAppendEntries = 64
 	conf.BatchApplyCh = true
 	conf.NoLegacyTelemetry = true

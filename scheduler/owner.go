@@ -94,7 +94,7 @@ func (o *Owner) Run(ctx context.Context) error {
 	tasks, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	for ctx.Err() == nil {
-		if err := o.follow(ctx, tasks); err != nil && ctx.Err() == nil && !errors.Is(err, builds.ErrResubscribe) {
+		if err := o.follow(ctx, tasks); ctx.Err() == nil && !errors.Is(err, builds.ErrResubscribe) {
 			o.o.Log.Warn("owner loop lost the state, will start again", "err", err)
 		}
 	}

@@ -51,6 +51,7 @@ type Config struct {
 	Logs         LogsConfig         `json:"logs" doc:"Logs of attempts."`
 	Sealing      SealingConfig      `json:"sealing" doc:"Encryption of secrets in the replicated state."`
 	Clock        ClockConfig        `json:"clock" doc:"Protection against clocks that are wrong."`
+	Raft         RaftConfig         `json:"raft" doc:"The replicated log."`
 	Log          LogConfig          `json:"log" doc:"The node's own log."`
 	Shutdown     ShutdownConfig     `json:"shutdown" doc:"Graceful stop."`
 }
@@ -166,6 +167,12 @@ type ClockConfig struct {
 	AcceptJump   bool     `json:"acceptJump" doc:"Start nevertheless."`
 }
 
+// RaftConfig is about the replicated log.
+type RaftConfig struct {
+	SnapshotThreshold int64    `json:"snapshotThreshold" doc:"Commands after which a snapshot is taken."`
+	SnapshotInterval  Duration `json:"snapshotInterval" doc:"How often that is looked at."`
+}
+
 // LogConfig is the node's own log.
 type LogConfig struct {
 	Format string `json:"format" doc:"'json' or 'text'."`
@@ -196,6 +203,7 @@ func DefaultConfig() Config {
 		RequestIDs: RequestIDsConfig{Age: d(24 * time.Hour)},
 		Logs:       LogsConfig{MaxBytes: 256 << 20, SegmentBytes: 8 << 20},
 		Clock:      ClockConfig{MaxJump: d(time.Hour), MaxJumpAhead: d(30 * 24 * time.Hour)},
+		Raft:       RaftConfig{SnapshotThreshold: 8192, SnapshotInterval: d(2 * time.Minute)},
 		Log:        LogConfig{Format: "json", Level: "info"},
 		Shutdown:   ShutdownConfig{Grace: d(20 * time.Second)},
 	}
@@ -255,6 +263,7 @@ func (c *Config) Validate() error {
 		"history.total": c.History.Total, "history.perRequester": c.History.PerRequester,
 		"history.maxAge": int64(c.History.MaxAge), "requestIds.age": int64(c.RequestIDs.Age),
 		"logs.maxBytes": c.Logs.MaxBytes, "logs.segmentBytes": c.Logs.SegmentBytes,
+		"raft.snapshotThreshold": c.Raft.SnapshotThreshold, "raft.snapshotInterval": int64(c.Raft.SnapshotInterval),
 		"registry.timeout": int64(c.Registry.Timeout), "shutdown.grace": int64(c.Shutdown.Grace),
 	} {
 		if v <= 0 {

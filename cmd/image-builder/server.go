@@ -143,6 +143,9 @@ func (s *server) openNode(ctx context.Context) (err error) {
 		MaxClockAhead:   time.Duration(s.cfg.Clock.MaxJumpAhead),
 		AcceptClockJump: s.cfg.Clock.AcceptJump,
 		Logger:          s.log,
+
+		SnapshotThreshold: uint64(s.cfg.Raft.SnapshotThreshold),
+		SnapshotInterval:  time.Duration(s.cfg.Raft.SnapshotInterval),
 	}); err != nil {
 		return err
 	}

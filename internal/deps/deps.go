@@ -4,6 +4,7 @@
 package deps
 
 import (
+	_ "github.com/anishathalye/porcupine"
 	_ "github.com/awslabs/amazon-ecr-credential-helper/ecr-login"
 	_ "github.com/cenkalti/backoff/v5"
 	_ "github.com/cespare/xxhash/v2"
@@ -24,13 +25,12 @@ import (
 	_ "github.com/hashicorp/raft-wal"
 	_ "github.com/mattn/go-isatty"
 	_ "github.com/moby/buildkit/client"
-	_ "github.com/moby/buildkit/frontend/dockerfile/instructions"
 	_ "github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
+	_ "github.com/moby/buildkit/frontend/dockerfile/instructions"
 	_ "github.com/moby/buildkit/session/auth/authprovider"
 	_ "github.com/moby/buildkit/session/secrets/secretsprovider"
 	_ "github.com/moby/buildkit/util/progress/progressui"
 	_ "github.com/moby/patternmatcher/ignorefile"
-	_ "github.com/anishathalye/porcupine"
 	_ "github.com/prometheus/client_golang/prometheus/promhttp"
 	_ "github.com/rogpeppe/go-internal/testscript"
 	_ "github.com/spf13/cobra"
