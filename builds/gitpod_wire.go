@@ -16,12 +16,18 @@ func (s *Service) gitpodWish(src *builder.BuildSource, auth *builder.BuildRegist
 	if err != nil {
 		return nil, err
 	}
+	ots := ""
+	if c := src.GetFile().GetSource().GetGit().GetConfig(); c.GetAuthentication() == contentservice.GitAuthMethod_BASIC_AUTH_OTS {
+		if ots = c.GetAuthOts(); ots == "" || checkText("auth_ots", ots, maxText) != nil {
+			return nil, invalidf("auth_ots is empty or not a URL")
+		}
+	}
 	rights, creds, err := s.gitpodRights(auth)
 	if err != nil {
 		return nil, err
 	}
 	return &wish{
-		source: source, rights: rights, timeout: s.timeout,
+		source: source, rights: rights, timeout: s.timeout, ots: ots,
 		secrets: &buildsv1.Secrets{Registry: creds, Git: git},
 	}, nil
 }

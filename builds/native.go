@@ -2,6 +2,8 @@ package builds
 
 import (
 	"context"
+	"regexp"
+	"strings"
 	"time"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -51,6 +53,12 @@ func (s *Service) nativeWish(req *imagebuilderv1.BuildImageRequest) (*wish, erro
 	if err := checkNativeSource(req.GetSource()); err != nil {
 		return nil, err
 	}
+	if err := s.checkExtraTags(req.GetSource().GetDockerfile().GetExtraTags()); err != nil {
+		return nil, err
+	}
+	if err := checkSecrets(req); err != nil {
+		return nil, err
+	}
 	if b := req.GetBaseImageNameResolved(); b != "" {
 		if err := checkRef("base_image_name_resolved", b); err != nil {
 			return nil, err
@@ -77,6 +85,46 @@ func (s *Service) nativeWish(req *imagebuilderv1.BuildImageRequest) (*wish, erro
 		timeout: timeout, force: req.GetForce(), baseResolved: req.GetBaseImageNameResolved(),
 	}
 	return w, nil
+}
+
+// checkExtraTags keeps extra tags in the base repository and away from the
+// tags that keys make there: they are pushed with the install's rights.
+func (s *Service) checkExtraTags(tags []string) error {
+	for _, t := range tags {
+		tag, ours := strings.CutPrefix(t, s.repos.Base+":")
+		if !ours || !validTag.MatchString(tag) || keyTag.MatchString(tag) {
+			return invalidf("extra_tags: %q is not allowed; use %s: and a tag of your own", t, s.repos.Base)
+		}
+	}
+	return nil
+}
+
+var (
+	validTag = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	keyTag   = regexp.MustCompile(`^([0-9a-f]{64}|context-.*|cache-.*)$`)
+)
+
+// checkSecrets bounds what is confidential and wants every named secret.
+func checkSecrets(req *imagebuilderv1.BuildImageRequest) error {
+	total := 0
+	for id, v := range req.GetSecrets() {
+		if err := checkText("secrets: an id", id, maxLabelVal); err != nil {
+			return err
+		}
+		total += len(v)
+	}
+	if total > 1<<20 || len(req.GetSecrets()) > maxOptions {
+		return invalidf("secrets: at most %d of 1 MiB in all are allowed", maxOptions)
+	}
+	for _, id := range req.GetSource().GetDockerfile().GetSecretIds() {
+		if _, ok := req.GetSecrets()[id]; !ok {
+			return invalidf("secrets: the source names secret %q, which the request does not give", id)
+		}
+	}
+	if a := req.GetGitAuth(); len(a.GetUsername())+len(a.GetPassword()) > 64<<10 {
+		return invalidf("git_auth is longer than 64 KiB")
+	}
+	return nil
 }
 
 func checkNativeSource(src *imagebuilderv1.Source) error {

@@ -33,6 +33,8 @@ type wish struct {
 	labels    map[string]string
 	timeout   time.Duration
 	force     bool
+	// ots is a URL that answers the git credential once.
+	ots string
 	// baseResolved is a base image that an earlier build published.
 	baseResolved string
 }
@@ -72,15 +74,7 @@ func (s *Service) refs(ctx context.Context, w *wish) (plan, error) {
 			baseRef: base.Ref,
 		}, nil
 	case *imagebuilderv1.Source_Dockerfile:
-		d := from.Dockerfile
-		key := DockerfileKey{
-			RemoteURI:         d.GetGit().GetRemoteUri(),
-			CloneTarget:       d.GetGit().GetCloneTarget(),
-			DockerfilePath:    d.GetDockerfilePath(),
-			DockerfileVersion: d.GetDockerfileVersion(),
-			ContextPath:       d.GetContextPath(),
-		}
-		base := key.BaseRef(s.repos.Base)
+		base := dockerfileBaseRef(s.repos.Base, from.Dockerfile)
 		return plan{source: w.source, ref: WorkspaceRef(s.repos.Workspace, base), baseRef: base}, nil
 	}
 	return plan{}, invalidf("source is missing: give a ref or a Dockerfile")
@@ -119,7 +113,7 @@ func (s *Service) plan(ctx context.Context, w *wish) (plan, error) {
 		return plan{}, err
 	}
 	if p.digest == "" && base.Ref != "" {
-		p.source = refSource(base.Ref)
+		p.source = refSource(s.repos.Base + "@" + base.Digest)
 	}
 	return p, nil
 }

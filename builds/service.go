@@ -24,6 +24,13 @@ type ServiceOptions struct {
 	Timeout, MaxTimeout time.Duration
 	// Dockerfiles tells that some runtime can build Dockerfiles.
 	Dockerfiles bool
+	// Contexts stores uploaded contexts; without it uploads are refused.
+	Contexts Contexts
+	// TempDir is where uploads are received; MaxContext is their limit in bytes.
+	TempDir    string
+	MaxContext int64
+	// OneTime redeems a URL that answers `user:password` once.
+	OneTime func(ctx context.Context, url string) (user, password string, err error)
 	// Created is called for each build that was created through this node.
 	Created func(*imagebuilderv1.Build)
 }
@@ -38,6 +45,10 @@ type Service struct {
 	timeout     time.Duration
 	maxTimeout  time.Duration
 	dockerfiles bool
+	contexts    Contexts
+	tempDir     string
+	maxContext  int64
+	oneTime     func(ctx context.Context, url string) (user, password string, err error)
 	created     func(*imagebuilderv1.Build)
 }
 
@@ -47,6 +58,7 @@ func NewService(o ServiceOptions) *Service {
 		store: o.Store, raft: o.Raft, registry: o.Registry, logs: o.Logs,
 		repos: o.Repositories, timeout: o.Timeout, maxTimeout: o.MaxTimeout,
 		dockerfiles: o.Dockerfiles, created: o.Created,
+		contexts: o.Contexts, tempDir: o.TempDir, maxContext: o.MaxContext, oneTime: o.OneTime,
 	}
 }
 
@@ -75,6 +87,9 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 	}
 	if p.source.GetDockerfile() != nil && !s.dockerfiles {
 		return admission{}, status.Error(codes.FailedPrecondition, "no runtime for Dockerfile builds is configured")
+	}
+	if err := s.needContext(ctx, p.source); err != nil {
+		return admission{}, err
 	}
 	res, _, err := Propose(ctx, s.raft, &buildsv1.CreateBuild{
 		Ref: p.ref, BaseRef: p.baseRef, Source: p.source,

@@ -20,6 +20,7 @@ const (
 	maxLabelKey  = 63
 	maxLabelVal  = 256
 	maxHosts     = 64 // hosts and credentials
+	maxOptions   = 128
 )
 
 // checkText refuses what has no place in a one-line value. Values are never
@@ -120,10 +121,74 @@ func checkDockerfileSource(d *imagebuilderv1.DockerfileSource) error {
 	if err := checkText("dockerfile_version", d.GetDockerfileVersion(), maxText); err != nil {
 		return err
 	}
-	g := d.GetGit()
-	if g == nil {
-		return invalidf("source.dockerfile needs a git context")
+	if err := checkOptions(d); err != nil {
+		return err
 	}
+	switch from := d.GetContext().(type) {
+	case *imagebuilderv1.DockerfileSource_Git:
+		return checkGit(from.Git)
+	case *imagebuilderv1.DockerfileSource_Upload:
+		if !validDigest.MatchString(from.Upload.GetDigest()) {
+			return invalidf("upload.digest must be sha256: and 64 hex digits")
+		}
+		return nil
+	case *imagebuilderv1.DockerfileSource_Download:
+		return checkDownload(from.Download)
+	}
+	return invalidf("source.dockerfile needs a context: git, upload or download")
+}
+
+// checkOptions bounds what goes to the builder.
+func checkOptions(d *imagebuilderv1.DockerfileSource) error {
+	for name, m := range map[string]map[string]string{"build_args": d.GetBuildArgs(), "image_labels": d.GetImageLabels()} {
+		if len(m) > maxOptions {
+			return invalidf("%s: %d are given, at most %d are allowed", name, len(m), maxOptions)
+		}
+		for k, v := range m {
+			if k == "" || strings.ContainsAny(k, "=\x00\n") || len(k)+len(v) > 32<<10 {
+				return invalidf("%s: a name is empty or holds '=' or a line break, or a value is longer than 32 KiB", name)
+			}
+		}
+	}
+	for name, list := range map[string][]string{
+		"target": {d.GetTarget()}, "network_mode": {d.GetNetworkMode()}, "platforms": d.GetPlatforms(),
+		"secret_ids": d.GetSecretIds(), "extra_tags": d.GetExtraTags(),
+	} {
+		if len(list) > maxOptions {
+			return invalidf("%s: %d are given, at most %d are allowed", name, len(list), maxOptions)
+		}
+		for _, v := range list {
+			if err := checkText(name, v, maxRef); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkDownload(d *imagebuilderv1.DownloadContext) error {
+	if n := len(d.GetFiles()); n == 0 || n > maxOptions {
+		return invalidf("download.files: %d are given, between 1 and %d are allowed", n, maxOptions)
+	}
+	for _, f := range d.GetFiles() {
+		u, err := url.Parse(f.GetUrl())
+		if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || u.User != nil || len(f.GetUrl()) > maxText {
+			return invalidf("download.files: a url is not valid; use https or http, without credentials")
+		}
+		if !validDigest.MatchString(f.GetDigest()) {
+			return invalidf("download.files: a digest is not sha256: and 64 hex digits")
+		}
+		if f.GetPath() == "" {
+			return invalidf("download.files: a path is empty")
+		}
+		if err := checkPath("download.files: a path", f.GetPath()); err != nil {
+			return err
+		}
+	}
+	return checkPath("download.target_location", d.GetTargetLocation())
+}
+
+func checkGit(g *imagebuilderv1.GitContext) error {
 	if err := checkGitURI("remote_uri", g.GetRemoteUri()); err != nil {
 		return err
 	}

@@ -3214,6 +3214,121 @@ func (x *DeleteCachedRefResponse) GetExisted() bool {
 	return false
 }
 
+type UploadContextRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `sha256:` and hex of the whole archive; in the first message.
+	Digest string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// At most 1 MiB each.
+	Chunk         []byte `protobuf:"bytes,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadContextRequest) Reset() {
+	*x = UploadContextRequest{}
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadContextRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadContextRequest) ProtoMessage() {}
+
+func (x *UploadContextRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadContextRequest.ProtoReflect.Descriptor instead.
+func (*UploadContextRequest) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *UploadContextRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *UploadContextRequest) GetChunk() []byte {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+type UploadContextResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Digest    string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	SizeBytes int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// The context was there already.
+	Existed       bool `protobuf:"varint,3,opt,name=existed,proto3" json:"existed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadContextResponse) Reset() {
+	*x = UploadContextResponse{}
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadContextResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadContextResponse) ProtoMessage() {}
+
+func (x *UploadContextResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadContextResponse.ProtoReflect.Descriptor instead.
+func (*UploadContextResponse) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *UploadContextResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *UploadContextResponse) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *UploadContextResponse) GetExisted() bool {
+	if x != nil {
+		return x.Existed
+	}
+	return false
+}
+
 type DownloadContext_File struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Url           string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
@@ -3225,7 +3340,7 @@ type DownloadContext_File struct {
 
 func (x *DownloadContext_File) Reset() {
 	*x = DownloadContext_File{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[41]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3352,7 @@ func (x *DownloadContext_File) String() string {
 func (*DownloadContext_File) ProtoMessage() {}
 
 func (x *DownloadContext_File) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[41]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +3660,15 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x16DeleteCachedRefRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\"3\n" +
 	"\x17DeleteCachedRefResponse\x12\x18\n" +
-	"\aexisted\x18\x01 \x01(\bR\aexisted*\xba\x01\n" +
+	"\aexisted\x18\x01 \x01(\bR\aexisted\"D\n" +
+	"\x14UploadContextRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"h\n" +
+	"\x15UploadContextResponse\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x18\n" +
+	"\aexisted\x18\x03 \x01(\bR\aexisted*\xba\x01\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPHASE_QUEUED\x10\x01\x12\x12\n" +
@@ -3575,7 +3698,7 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x11LOG_STATE_SEALING\x10\x02\x12\x14\n" +
 	"\x10LOG_STATE_SEALED\x10\x03\x12\x12\n" +
 	"\x0eLOG_STATE_LOST\x10\x04\x12\x15\n" +
-	"\x11LOG_STATE_EXPIRED\x10\x052\xbf\b\n" +
+	"\x11LOG_STATE_EXPIRED\x10\x052\xa3\t\n" +
 	"\fImageBuilder\x12W\n" +
 	"\n" +
 	"BuildImage\x12\".imagebuilder.v1.BuildImageRequest\x1a#.imagebuilder.v1.BuildImageResponse\"\x00\x12Z\n" +
@@ -3588,7 +3711,8 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x10ResolveBaseImage\x12(.imagebuilder.v1.ResolveBaseImageRequest\x1a).imagebuilder.v1.ResolveBaseImageResponse\"\x00\x12x\n" +
 	"\x15ResolveWorkspaceImage\x12-.imagebuilder.v1.ResolveWorkspaceImageRequest\x1a..imagebuilder.v1.ResolveWorkspaceImageResponse\"\x00\x12c\n" +
 	"\x0eListCachedRefs\x12&.imagebuilder.v1.ListCachedRefsRequest\x1a'.imagebuilder.v1.ListCachedRefsResponse\"\x00\x12]\n" +
-	"\fPutCachedRef\x12$.imagebuilder.v1.PutCachedRefRequest\x1a%.imagebuilder.v1.PutCachedRefResponse\"\x00\x12f\n" +
+	"\fPutCachedRef\x12$.imagebuilder.v1.PutCachedRefRequest\x1a%.imagebuilder.v1.PutCachedRefResponse\"\x00\x12b\n" +
+	"\rUploadContext\x12%.imagebuilder.v1.UploadContextRequest\x1a&.imagebuilder.v1.UploadContextResponse\"\x00(\x01\x12f\n" +
 	"\x0fDeleteCachedRef\x12'.imagebuilder.v1.DeleteCachedRefRequest\x1a(.imagebuilder.v1.DeleteCachedRefResponse\"\x00BPZNgithub.com/image-builder-ha/image-builder/proto/imagebuilder/v1;imagebuilderv1b\x06proto3"
 
 var (
@@ -3604,7 +3728,7 @@ func file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_imagebuilder_v1_imagebuilder_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_proto_imagebuilder_v1_imagebuilder_proto_goTypes = []any{
 	(Phase)(0),                            // 0: imagebuilder.v1.Phase
 	(Blame)(0),                            // 1: imagebuilder.v1.Blame
@@ -3648,17 +3772,19 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_goTypes = []any{
 	(*PutCachedRefResponse)(nil),          // 39: imagebuilder.v1.PutCachedRefResponse
 	(*DeleteCachedRefRequest)(nil),        // 40: imagebuilder.v1.DeleteCachedRefRequest
 	(*DeleteCachedRefResponse)(nil),       // 41: imagebuilder.v1.DeleteCachedRefResponse
-	nil,                                   // 42: imagebuilder.v1.DockerfileSource.BuildArgsEntry
-	nil,                                   // 43: imagebuilder.v1.DockerfileSource.ImageLabelsEntry
-	nil,                                   // 44: imagebuilder.v1.GitContext.ConfigEntry
-	(*DownloadContext_File)(nil),          // 45: imagebuilder.v1.DownloadContext.File
-	nil,                                   // 46: imagebuilder.v1.RegistryAuth.AdditionalEntry
-	nil,                                   // 47: imagebuilder.v1.BuildImageRequest.LabelsEntry
-	nil,                                   // 48: imagebuilder.v1.BuildImageRequest.SecretsEntry
-	nil,                                   // 49: imagebuilder.v1.Build.LabelsEntry
-	nil,                                   // 50: imagebuilder.v1.BuildFilter.LabelsEntry
-	(*durationpb.Duration)(nil),           // 51: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),         // 52: google.protobuf.Timestamp
+	(*UploadContextRequest)(nil),          // 42: imagebuilder.v1.UploadContextRequest
+	(*UploadContextResponse)(nil),         // 43: imagebuilder.v1.UploadContextResponse
+	nil,                                   // 44: imagebuilder.v1.DockerfileSource.BuildArgsEntry
+	nil,                                   // 45: imagebuilder.v1.DockerfileSource.ImageLabelsEntry
+	nil,                                   // 46: imagebuilder.v1.GitContext.ConfigEntry
+	(*DownloadContext_File)(nil),          // 47: imagebuilder.v1.DownloadContext.File
+	nil,                                   // 48: imagebuilder.v1.RegistryAuth.AdditionalEntry
+	nil,                                   // 49: imagebuilder.v1.BuildImageRequest.LabelsEntry
+	nil,                                   // 50: imagebuilder.v1.BuildImageRequest.SecretsEntry
+	nil,                                   // 51: imagebuilder.v1.Build.LabelsEntry
+	nil,                                   // 52: imagebuilder.v1.BuildFilter.LabelsEntry
+	(*durationpb.Duration)(nil),           // 53: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),         // 54: google.protobuf.Timestamp
 }
 var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	5,  // 0: imagebuilder.v1.Source.ref:type_name -> imagebuilder.v1.RefSource
@@ -3666,48 +3792,48 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	7,  // 2: imagebuilder.v1.DockerfileSource.git:type_name -> imagebuilder.v1.GitContext
 	8,  // 3: imagebuilder.v1.DockerfileSource.upload:type_name -> imagebuilder.v1.UploadedContext
 	9,  // 4: imagebuilder.v1.DockerfileSource.download:type_name -> imagebuilder.v1.DownloadContext
-	42, // 5: imagebuilder.v1.DockerfileSource.build_args:type_name -> imagebuilder.v1.DockerfileSource.BuildArgsEntry
-	43, // 6: imagebuilder.v1.DockerfileSource.image_labels:type_name -> imagebuilder.v1.DockerfileSource.ImageLabelsEntry
+	44, // 5: imagebuilder.v1.DockerfileSource.build_args:type_name -> imagebuilder.v1.DockerfileSource.BuildArgsEntry
+	45, // 6: imagebuilder.v1.DockerfileSource.image_labels:type_name -> imagebuilder.v1.DockerfileSource.ImageLabelsEntry
 	2,  // 7: imagebuilder.v1.GitContext.target_mode:type_name -> imagebuilder.v1.GitTargetMode
-	44, // 8: imagebuilder.v1.GitContext.config:type_name -> imagebuilder.v1.GitContext.ConfigEntry
-	45, // 9: imagebuilder.v1.DownloadContext.files:type_name -> imagebuilder.v1.DownloadContext.File
-	46, // 10: imagebuilder.v1.RegistryAuth.additional:type_name -> imagebuilder.v1.RegistryAuth.AdditionalEntry
+	46, // 8: imagebuilder.v1.GitContext.config:type_name -> imagebuilder.v1.GitContext.ConfigEntry
+	47, // 9: imagebuilder.v1.DownloadContext.files:type_name -> imagebuilder.v1.DownloadContext.File
+	48, // 10: imagebuilder.v1.RegistryAuth.additional:type_name -> imagebuilder.v1.RegistryAuth.AdditionalEntry
 	4,  // 11: imagebuilder.v1.BuildImageRequest.source:type_name -> imagebuilder.v1.Source
 	10, // 12: imagebuilder.v1.BuildImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
-	47, // 13: imagebuilder.v1.BuildImageRequest.labels:type_name -> imagebuilder.v1.BuildImageRequest.LabelsEntry
-	51, // 14: imagebuilder.v1.BuildImageRequest.timeout:type_name -> google.protobuf.Duration
-	48, // 15: imagebuilder.v1.BuildImageRequest.secrets:type_name -> imagebuilder.v1.BuildImageRequest.SecretsEntry
+	49, // 13: imagebuilder.v1.BuildImageRequest.labels:type_name -> imagebuilder.v1.BuildImageRequest.LabelsEntry
+	53, // 14: imagebuilder.v1.BuildImageRequest.timeout:type_name -> google.protobuf.Duration
+	50, // 15: imagebuilder.v1.BuildImageRequest.secrets:type_name -> imagebuilder.v1.BuildImageRequest.SecretsEntry
 	11, // 16: imagebuilder.v1.BuildImageRequest.git_auth:type_name -> imagebuilder.v1.BasicAuth
 	15, // 17: imagebuilder.v1.BuildImageResponse.build:type_name -> imagebuilder.v1.Build
 	14, // 18: imagebuilder.v1.BuildImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	51, // 19: imagebuilder.v1.ReadInfo.staleness:type_name -> google.protobuf.Duration
+	53, // 19: imagebuilder.v1.ReadInfo.staleness:type_name -> google.protobuf.Duration
 	4,  // 20: imagebuilder.v1.Build.source:type_name -> imagebuilder.v1.Source
 	0,  // 21: imagebuilder.v1.Build.phase:type_name -> imagebuilder.v1.Phase
-	49, // 22: imagebuilder.v1.Build.labels:type_name -> imagebuilder.v1.Build.LabelsEntry
-	52, // 23: imagebuilder.v1.Build.created_at:type_name -> google.protobuf.Timestamp
-	52, // 24: imagebuilder.v1.Build.started_at:type_name -> google.protobuf.Timestamp
-	52, // 25: imagebuilder.v1.Build.ended_at:type_name -> google.protobuf.Timestamp
-	52, // 26: imagebuilder.v1.Build.deadline:type_name -> google.protobuf.Timestamp
+	51, // 22: imagebuilder.v1.Build.labels:type_name -> imagebuilder.v1.Build.LabelsEntry
+	54, // 23: imagebuilder.v1.Build.created_at:type_name -> google.protobuf.Timestamp
+	54, // 24: imagebuilder.v1.Build.started_at:type_name -> google.protobuf.Timestamp
+	54, // 25: imagebuilder.v1.Build.ended_at:type_name -> google.protobuf.Timestamp
+	54, // 26: imagebuilder.v1.Build.deadline:type_name -> google.protobuf.Timestamp
 	16, // 27: imagebuilder.v1.Build.attempts:type_name -> imagebuilder.v1.Attempt
 	1,  // 28: imagebuilder.v1.Build.blame:type_name -> imagebuilder.v1.Blame
-	52, // 29: imagebuilder.v1.Build.not_before:type_name -> google.protobuf.Timestamp
+	54, // 29: imagebuilder.v1.Build.not_before:type_name -> google.protobuf.Timestamp
 	0,  // 30: imagebuilder.v1.Attempt.phase:type_name -> imagebuilder.v1.Phase
 	17, // 31: imagebuilder.v1.Attempt.history:type_name -> imagebuilder.v1.PhaseChange
 	1,  // 32: imagebuilder.v1.Attempt.blame:type_name -> imagebuilder.v1.Blame
-	52, // 33: imagebuilder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
-	52, // 34: imagebuilder.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	54, // 33: imagebuilder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
+	54, // 34: imagebuilder.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
 	19, // 35: imagebuilder.v1.Attempt.log:type_name -> imagebuilder.v1.AttemptLog
 	18, // 36: imagebuilder.v1.Attempt.steps:type_name -> imagebuilder.v1.Step
 	0,  // 37: imagebuilder.v1.PhaseChange.phase:type_name -> imagebuilder.v1.Phase
-	52, // 38: imagebuilder.v1.PhaseChange.at:type_name -> google.protobuf.Timestamp
-	52, // 39: imagebuilder.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	52, // 40: imagebuilder.v1.Step.ended_at:type_name -> google.protobuf.Timestamp
+	54, // 38: imagebuilder.v1.PhaseChange.at:type_name -> google.protobuf.Timestamp
+	54, // 39: imagebuilder.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	54, // 40: imagebuilder.v1.Step.ended_at:type_name -> google.protobuf.Timestamp
 	3,  // 41: imagebuilder.v1.AttemptLog.state:type_name -> imagebuilder.v1.LogState
 	0,  // 42: imagebuilder.v1.BuildStatusRequest.wait_for:type_name -> imagebuilder.v1.Phase
 	15, // 43: imagebuilder.v1.BuildStatusResponse.build:type_name -> imagebuilder.v1.Build
 	14, // 44: imagebuilder.v1.BuildStatusResponse.read:type_name -> imagebuilder.v1.ReadInfo
 	0,  // 45: imagebuilder.v1.BuildFilter.phases:type_name -> imagebuilder.v1.Phase
-	50, // 46: imagebuilder.v1.BuildFilter.labels:type_name -> imagebuilder.v1.BuildFilter.LabelsEntry
+	52, // 46: imagebuilder.v1.BuildFilter.labels:type_name -> imagebuilder.v1.BuildFilter.LabelsEntry
 	22, // 47: imagebuilder.v1.WatchBuildsRequest.filter:type_name -> imagebuilder.v1.BuildFilter
 	15, // 48: imagebuilder.v1.WatchBuildsResponse.build:type_name -> imagebuilder.v1.Build
 	22, // 49: imagebuilder.v1.ListBuildsRequest.filter:type_name -> imagebuilder.v1.BuildFilter
@@ -3720,11 +3846,11 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	4,  // 56: imagebuilder.v1.ResolveWorkspaceImageRequest.source:type_name -> imagebuilder.v1.Source
 	10, // 57: imagebuilder.v1.ResolveWorkspaceImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
 	14, // 58: imagebuilder.v1.ResolveWorkspaceImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	51, // 59: imagebuilder.v1.CachedRef.interval:type_name -> google.protobuf.Duration
-	52, // 60: imagebuilder.v1.CachedRef.refreshed_at:type_name -> google.protobuf.Timestamp
+	53, // 59: imagebuilder.v1.CachedRef.interval:type_name -> google.protobuf.Duration
+	54, // 60: imagebuilder.v1.CachedRef.refreshed_at:type_name -> google.protobuf.Timestamp
 	35, // 61: imagebuilder.v1.ListCachedRefsResponse.refs:type_name -> imagebuilder.v1.CachedRef
 	14, // 62: imagebuilder.v1.ListCachedRefsResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	51, // 63: imagebuilder.v1.PutCachedRefRequest.interval:type_name -> google.protobuf.Duration
+	53, // 63: imagebuilder.v1.PutCachedRefRequest.interval:type_name -> google.protobuf.Duration
 	35, // 64: imagebuilder.v1.PutCachedRefResponse.ref:type_name -> imagebuilder.v1.CachedRef
 	11, // 65: imagebuilder.v1.RegistryAuth.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
 	12, // 66: imagebuilder.v1.ImageBuilder.BuildImage:input_type -> imagebuilder.v1.BuildImageRequest
@@ -3737,20 +3863,22 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	33, // 73: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:input_type -> imagebuilder.v1.ResolveWorkspaceImageRequest
 	36, // 74: imagebuilder.v1.ImageBuilder.ListCachedRefs:input_type -> imagebuilder.v1.ListCachedRefsRequest
 	38, // 75: imagebuilder.v1.ImageBuilder.PutCachedRef:input_type -> imagebuilder.v1.PutCachedRefRequest
-	40, // 76: imagebuilder.v1.ImageBuilder.DeleteCachedRef:input_type -> imagebuilder.v1.DeleteCachedRefRequest
-	13, // 77: imagebuilder.v1.ImageBuilder.BuildImage:output_type -> imagebuilder.v1.BuildImageResponse
-	21, // 78: imagebuilder.v1.ImageBuilder.BuildStatus:output_type -> imagebuilder.v1.BuildStatusResponse
-	24, // 79: imagebuilder.v1.ImageBuilder.WatchBuilds:output_type -> imagebuilder.v1.WatchBuildsResponse
-	26, // 80: imagebuilder.v1.ImageBuilder.ListBuilds:output_type -> imagebuilder.v1.ListBuildsResponse
-	28, // 81: imagebuilder.v1.ImageBuilder.BuildLogs:output_type -> imagebuilder.v1.BuildLogsResponse
-	30, // 82: imagebuilder.v1.ImageBuilder.CancelBuild:output_type -> imagebuilder.v1.CancelBuildResponse
-	32, // 83: imagebuilder.v1.ImageBuilder.ResolveBaseImage:output_type -> imagebuilder.v1.ResolveBaseImageResponse
-	34, // 84: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:output_type -> imagebuilder.v1.ResolveWorkspaceImageResponse
-	37, // 85: imagebuilder.v1.ImageBuilder.ListCachedRefs:output_type -> imagebuilder.v1.ListCachedRefsResponse
-	39, // 86: imagebuilder.v1.ImageBuilder.PutCachedRef:output_type -> imagebuilder.v1.PutCachedRefResponse
-	41, // 87: imagebuilder.v1.ImageBuilder.DeleteCachedRef:output_type -> imagebuilder.v1.DeleteCachedRefResponse
-	77, // [77:88] is the sub-list for method output_type
-	66, // [66:77] is the sub-list for method input_type
+	42, // 76: imagebuilder.v1.ImageBuilder.UploadContext:input_type -> imagebuilder.v1.UploadContextRequest
+	40, // 77: imagebuilder.v1.ImageBuilder.DeleteCachedRef:input_type -> imagebuilder.v1.DeleteCachedRefRequest
+	13, // 78: imagebuilder.v1.ImageBuilder.BuildImage:output_type -> imagebuilder.v1.BuildImageResponse
+	21, // 79: imagebuilder.v1.ImageBuilder.BuildStatus:output_type -> imagebuilder.v1.BuildStatusResponse
+	24, // 80: imagebuilder.v1.ImageBuilder.WatchBuilds:output_type -> imagebuilder.v1.WatchBuildsResponse
+	26, // 81: imagebuilder.v1.ImageBuilder.ListBuilds:output_type -> imagebuilder.v1.ListBuildsResponse
+	28, // 82: imagebuilder.v1.ImageBuilder.BuildLogs:output_type -> imagebuilder.v1.BuildLogsResponse
+	30, // 83: imagebuilder.v1.ImageBuilder.CancelBuild:output_type -> imagebuilder.v1.CancelBuildResponse
+	32, // 84: imagebuilder.v1.ImageBuilder.ResolveBaseImage:output_type -> imagebuilder.v1.ResolveBaseImageResponse
+	34, // 85: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:output_type -> imagebuilder.v1.ResolveWorkspaceImageResponse
+	37, // 86: imagebuilder.v1.ImageBuilder.ListCachedRefs:output_type -> imagebuilder.v1.ListCachedRefsResponse
+	39, // 87: imagebuilder.v1.ImageBuilder.PutCachedRef:output_type -> imagebuilder.v1.PutCachedRefResponse
+	43, // 88: imagebuilder.v1.ImageBuilder.UploadContext:output_type -> imagebuilder.v1.UploadContextResponse
+	41, // 89: imagebuilder.v1.ImageBuilder.DeleteCachedRef:output_type -> imagebuilder.v1.DeleteCachedRefResponse
+	78, // [78:90] is the sub-list for method output_type
+	66, // [66:78] is the sub-list for method input_type
 	66, // [66:66] is the sub-list for extension type_name
 	66, // [66:66] is the sub-list for extension extendee
 	0,  // [0:66] is the sub-list for field type_name
@@ -3789,7 +3917,7 @@ func file_proto_imagebuilder_v1_imagebuilder_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc), len(file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	ImageBuilder_ResolveWorkspaceImage_FullMethodName = "/imagebuilder.v1.ImageBuilder/ResolveWorkspaceImage"
 	ImageBuilder_ListCachedRefs_FullMethodName        = "/imagebuilder.v1.ImageBuilder/ListCachedRefs"
 	ImageBuilder_PutCachedRef_FullMethodName          = "/imagebuilder.v1.ImageBuilder/PutCachedRef"
+	ImageBuilder_UploadContext_FullMethodName         = "/imagebuilder.v1.ImageBuilder/UploadContext"
 	ImageBuilder_DeleteCachedRef_FullMethodName       = "/imagebuilder.v1.ImageBuilder/DeleteCachedRef"
 )
 
@@ -68,6 +69,10 @@ type ImageBuilderClient interface {
 	ListCachedRefs(ctx context.Context, in *ListCachedRefsRequest, opts ...grpc.CallOption) (*ListCachedRefsResponse, error)
 	// PutCachedRef adds or changes one cached reference. Operators only.
 	PutCachedRef(ctx context.Context, in *PutCachedRefRequest, opts ...grpc.CallOption) (*PutCachedRefResponse, error)
+	// UploadContext stores a build context, a tar archive without compression,
+	// under its digest. The first message names the digest; the service may
+	// answer at once if it has that context.
+	UploadContext(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadContextRequest, UploadContextResponse], error)
 	// DeleteCachedRef removes one cached reference. Operators only.
 	DeleteCachedRef(ctx context.Context, in *DeleteCachedRefRequest, opts ...grpc.CallOption) (*DeleteCachedRefResponse, error)
 }
@@ -198,6 +203,19 @@ func (c *imageBuilderClient) PutCachedRef(ctx context.Context, in *PutCachedRefR
 	return out, nil
 }
 
+func (c *imageBuilderClient) UploadContext(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadContextRequest, UploadContextResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ImageBuilder_ServiceDesc.Streams[2], ImageBuilder_UploadContext_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UploadContextRequest, UploadContextResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageBuilder_UploadContextClient = grpc.ClientStreamingClient[UploadContextRequest, UploadContextResponse]
+
 func (c *imageBuilderClient) DeleteCachedRef(ctx context.Context, in *DeleteCachedRefRequest, opts ...grpc.CallOption) (*DeleteCachedRefResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteCachedRefResponse)
@@ -242,6 +260,10 @@ type ImageBuilderServer interface {
 	ListCachedRefs(context.Context, *ListCachedRefsRequest) (*ListCachedRefsResponse, error)
 	// PutCachedRef adds or changes one cached reference. Operators only.
 	PutCachedRef(context.Context, *PutCachedRefRequest) (*PutCachedRefResponse, error)
+	// UploadContext stores a build context, a tar archive without compression,
+	// under its digest. The first message names the digest; the service may
+	// answer at once if it has that context.
+	UploadContext(grpc.ClientStreamingServer[UploadContextRequest, UploadContextResponse]) error
 	// DeleteCachedRef removes one cached reference. Operators only.
 	DeleteCachedRef(context.Context, *DeleteCachedRefRequest) (*DeleteCachedRefResponse, error)
 	mustEmbedUnimplementedImageBuilderServer()
@@ -283,6 +305,9 @@ func (UnimplementedImageBuilderServer) ListCachedRefs(context.Context, *ListCach
 }
 func (UnimplementedImageBuilderServer) PutCachedRef(context.Context, *PutCachedRefRequest) (*PutCachedRefResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PutCachedRef not implemented")
+}
+func (UnimplementedImageBuilderServer) UploadContext(grpc.ClientStreamingServer[UploadContextRequest, UploadContextResponse]) error {
+	return status.Error(codes.Unimplemented, "method UploadContext not implemented")
 }
 func (UnimplementedImageBuilderServer) DeleteCachedRef(context.Context, *DeleteCachedRefRequest) (*DeleteCachedRefResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteCachedRef not implemented")
@@ -474,6 +499,13 @@ func _ImageBuilder_PutCachedRef_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ImageBuilder_UploadContext_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ImageBuilderServer).UploadContext(&grpc.GenericServerStream[UploadContextRequest, UploadContextResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageBuilder_UploadContextServer = grpc.ClientStreamingServer[UploadContextRequest, UploadContextResponse]
+
 func _ImageBuilder_DeleteCachedRef_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteCachedRefRequest)
 	if err := dec(in); err != nil {
@@ -546,6 +578,11 @@ var ImageBuilder_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "BuildLogs",
 			Handler:       _ImageBuilder_BuildLogs_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "UploadContext",
+			Handler:       _ImageBuilder_UploadContext_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "proto/imagebuilder/v1/imagebuilder.proto",

@@ -1,0 +1,118 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// PutFile stores a file as the only layer of an OCI image at ref
+// (repository:tag). digest is that of the file, `sha256:` and hex; the registry
+// checks it. Storing again is cheap. Errors are *Error.
+func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights) error {
+	const op = "store file"
+	named, err := ParseRef(ref)
+	if err != nil {
+		return err
+	}
+	t := c.targetOf(named, push, r)
+	layer, err := newFileLayer(path, digest)
+	if err != nil {
+		return wrap(op, ref, err, t.cred)
+	}
+	img, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), layer)
+	if err != nil {
+		return wrap(op, ref, err, t.cred)
+	}
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		return wrap(op, ref, &kindError{kind: Invalid, text: "the reference is no tag"}, t.cred)
+	}
+	if err := c.with(ctx, t, func(ctx context.Context, s *session) error {
+		return remote.Write(tag, img, remote.WithContext(ctx), remote.WithTransport(s.client.Transport))
+	}); err != nil {
+		return wrap(op, ref, err, t.cred)
+	}
+	return nil
+}
+
+// OpenFile streams the file that PutFile stored at ref; what is read is
+// verified against its digest. The caller closes it. Errors are *Error.
+func (c *Client) OpenFile(ctx context.Context, ref string, r Rights) (io.ReadCloser, error) {
+	const op = "read file"
+	named, err := ParseRef(ref)
+	if err != nil {
+		return nil, err
+	}
+	t := c.targetOf(named, pull, r)
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		return nil, wrap(op, ref, &kindError{kind: Invalid, text: "the reference is no tag"}, t.cred)
+	}
+	var rc io.ReadCloser
+	if err := c.with(ctx, t, func(ctx context.Context, s *session) error {
+		img, err := remote.Image(tag, remote.WithContext(ctx), remote.WithTransport(s.client.Transport))
+		if err != nil {
+			return err
+		}
+		layers, err := img.Layers()
+		if err != nil {
+			return err
+		}
+		if len(layers) != 1 {
+			return &kindError{kind: Unsupported, text: fmt.Sprintf("it has %d layers and is no stored file", len(layers))}
+		}
+		rc, err = layers[0].Compressed()
+		return err
+	}); err != nil {
+		return nil, wrap(op, ref, err, t.cred)
+	}
+	return rc, nil
+}
+
+// fileLayer is a file as a layer that is not compressed.
+type fileLayer struct {
+	path   string
+	digest v1.Hash
+	size   int64
+}
+
+var _ v1.Layer = fileLayer{}
+
+func newFileLayer(path, digest string) (fileLayer, error) {
+	h, err := v1.NewHash(digest)
+	if err != nil {
+		return fileLayer{}, err
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return fileLayer{}, err
+	}
+	return fileLayer{path, h, st.Size()}, nil
+}
+
+func (l fileLayer) Digest() (v1.Hash, error)             { return l.digest, nil }
+func (l fileLayer) DiffID() (v1.Hash, error)             { return l.digest, nil }
+func (l fileLayer) Size() (int64, error)                 { return l.size, nil }
+func (l fileLayer) MediaType() (types.MediaType, error)  { return types.OCIUncompressedLayer, nil }
+func (l fileLayer) Compressed() (io.ReadCloser, error)   { return os.Open(l.path) }
+func (l fileLayer) Uncompressed() (io.ReadCloser, error) { return os.Open(l.path) }
+
+// Credential answers the user and password that a request with these rights
+// presents to a registry host, empty for none. An empty user with a password
+// is an identity token.
+func (c *Client) Credential(host string, r Rights) (user, password string) {
+	cred := c.credentialFor(host, r)
+	if cred.identityToken != "" {
+		return "", cred.identityToken
+	}
+	return cred.username, cred.password
+}
