@@ -18,12 +18,19 @@ build: ## Compile bin/image-builder
 	@echo "compiling image-builder (the first time takes some minutes: it downloads and compiles all modules)"
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/image-builder ./cmd/image-builder
 
+$(BIN)/buildkitd: tools/buildkit/go.mod
+	@echo "compiling buildkitd (once, about two minutes)"
+	@cd tools/buildkit && $(GO) build -o $(BIN)/ github.com/moby/buildkit/cmd/buildkitd
+
+.PHONY: buildkitd
+buildkitd: $(BIN)/buildkitd ## Compile bin/buildkitd, which dev and tests use
+
 .PHONY: run
-run: deps build ## Start a node and a registry on loopback and build an image (EXIT=1: end after it)
+run: deps build buildkitd ## Start a node and a registry on loopback and build an image (EXIT=1: end after it)
 	@$(BIN)/image-builder dev $(if $(EXIT),--exit) $(RUN_FLAGS)
 
 .PHONY: test
-test: deps ## Unit and integration tests with the race detector, checks of style
+test: deps buildkitd ## Unit and integration tests with the race detector, checks of style
 	@echo "compiling the tests (the first time takes some minutes)"
 	$(GO) vet ./...
 	$(GO) test -race -timeout 10m ./...
@@ -45,7 +52,7 @@ generate-check: ## Fail if the generated code differs from proto/
 	for f in $$(cd $$d && find . -name '*.pb.go'); do cmp $$d/$$f $$f || { echo "run 'make generate'"; exit 1; }; done
 
 .PHONY: test-faults
-test-faults: deps build ## Kill -9 campaigns against real processes and a real registry
+test-faults: deps build buildkitd ## Kill -9 campaigns against real processes and a real registry
 	$(GO) test -race -tags faults -timeout 25m ./cluster ./test/...
 
 .PHONY: fuzz

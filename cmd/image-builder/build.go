@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -69,57 +72,159 @@ func refSource(ref string) *imagebuilderv1.Source {
 	return &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: ref}}}
 }
 
+// buildFlags are the flags of `build`.
+type buildFlags struct {
+	ref, requester, requestID        string
+	labels                           []string
+	timeout                          time.Duration
+	detach, force                    bool
+	file, target, gitTarget, network string
+	tags, args, secrets, platforms   []string
+	imageLabels                      []string
+	noCache                          bool
+	progress                         string
+}
+
 func newBuildCommand() *cobra.Command {
 	var c clientFlags
 	var auth authFlags
-	var ref, requester, requestID string
-	var labels []string
-	var timeout time.Duration
-	var detach, force bool
+	var b buildFlags
 	cmd := &cobra.Command{
-		Use: "build --ref IMAGE", Short: "Build an image and follow it to its end", Args: cobra.NoArgs,
-		Long: `Builds a workspace image from an existing image and follows it: the log on standard output,
-phases on standard error, the digest last. Ctrl-C leaves the build running.
+		Use: "build [CONTEXT] | --ref IMAGE", Short: "Build an image and follow it to its end", Args: cobra.MaximumNArgs(1),
+		Long: `Builds an image and follows it: the log on standard output, phases on standard error, the digest
+last. CONTEXT is a directory with a Dockerfile, or the URL of a git repository; with --ref the
+workspace image of an existing image is built instead. Ctrl-C leaves the build running.
 
 Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unavailable, 130 interrupted.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if ref == "" {
-				return exitError{exitUsage, errors.New("name an image with --ref")}
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (b.ref == "") == (len(args) == 0) {
+				return exitError{exitUsage, errors.New("name either a context, such as '.', or an image with --ref")}
+			}
+			if b.progress != "auto" && b.progress != "plain" && b.progress != "json" {
+				return exitError{exitUsage, fmt.Errorf("--progress %q is unknown; use auto, plain or json", b.progress)}
 			}
 			client, done, err := c.dial()
 			if err != nil {
 				return err
 			}
 			defer done()
-			req := &imagebuilderv1.BuildImageRequest{
-				RequestId: cmp.Or(requestID, uuid.NewString()), Source: refSource(ref), Requester: requester, Force: force,
-			}
-			if req.Labels, err = parseLabels(labels); err != nil {
-				return err
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			req, err := b.request(ctx, client, args, cmd.InOrStdin())
+			if err != nil {
+				return c.explain(err)
 			}
 			if req.Auth, err = auth.message(); err != nil {
 				return err
 			}
-			if timeout > 0 {
-				req.Timeout = durationpb.New(timeout)
-			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			f := &follower{client: client, c: &c, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(), detach: detach}
+			f := &follower{client: client, c: &c, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(), detach: b.detach, json: b.progress == "json"}
 			return f.build(ctx, req)
 		},
 	}
 	c.register(cmd)
 	auth.register(cmd)
 	f := cmd.Flags()
-	f.StringVar(&ref, "ref", "", "the image to build from")
-	f.StringVar(&requester, "requester", defaultRequester(), "who asks")
-	f.StringVar(&requestID, "request-id", "", "makes asking again answer the same build; random if empty")
-	f.StringSliceVar(&labels, "label", nil, "labels of the build, key=value")
-	f.DurationVar(&timeout, "timeout", 0, "limit of the whole build; the server's default if 0")
-	f.BoolVar(&detach, "detach", false, "print the build's id and do not follow it")
-	f.BoolVar(&force, "force", false, "build although the image exists")
+	f.StringVar(&b.ref, "ref", "", "build the workspace image of this image")
+	f.StringVar(&b.requester, "requester", defaultRequester(), "who asks")
+	f.StringVar(&b.requestID, "request-id", "", "makes asking again answer the same build; random if empty")
+	f.StringSliceVar(&b.labels, "build-label", nil, "labels of the build, key=value")
+	f.DurationVar(&b.timeout, "timeout", 0, "limit of the whole build; the server's default if 0")
+	f.BoolVar(&b.detach, "detach", false, "print the build's id and do not follow it")
+	f.BoolVar(&b.force, "force", false, "build although the image exists")
+	f.StringVarP(&b.file, "file", "f", "", "the Dockerfile; '-' for standard input")
+	f.StringVar(&b.target, "target", "", "the stage to build")
+	f.StringVar(&b.gitTarget, "git-target", "", "branch, tag or commit of a git context")
+	f.StringVar(&b.network, "network", "", "network of RUN: default or none")
+	f.StringSliceVarP(&b.tags, "tag", "t", nil, "further tags in the base repository")
+	f.StringArrayVar(&b.args, "build-arg", nil, "build arguments, NAME=VALUE, or NAME for the environment's")
+	f.StringArrayVar(&b.secrets, "secret", nil, "secrets for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=NAME")
+	f.StringSliceVar(&b.platforms, "platform", nil, "platforms to build for")
+	f.StringArrayVar(&b.imageLabels, "label", nil, "labels of the image, NAME=VALUE")
+	f.BoolVar(&b.noCache, "no-cache", false, "build every step anew")
+	f.StringVar(&b.progress, "progress", "auto", "auto, plain or json")
 	return cmd
+}
+
+// request makes the request; it uploads the context if there is one to upload.
+func (b *buildFlags) request(ctx context.Context, client imagebuilderv1.ImageBuilderClient, args []string, stdin io.Reader) (*imagebuilderv1.BuildImageRequest, error) {
+	req := &imagebuilderv1.BuildImageRequest{
+		RequestId: cmp.Or(b.requestID, uuid.NewString()), Requester: b.requester, Force: b.force || b.noCache,
+	}
+	var err error
+	if req.Labels, err = parseLabels(b.labels); err != nil {
+		return nil, err
+	}
+	if b.timeout > 0 {
+		req.Timeout = durationpb.New(b.timeout)
+	}
+	if b.ref != "" {
+		req.Source = refSource(b.ref)
+		return req, nil
+	}
+	d := &imagebuilderv1.DockerfileSource{
+		DockerfilePath: b.file, Target: b.target, Platforms: b.platforms, NoCache: b.noCache, NetworkMode: b.network, ExtraTags: b.tags,
+	}
+	if d.ImageLabels, err = parseLabels(b.imageLabels); err != nil {
+		return nil, err
+	}
+	d.BuildArgs = map[string]string{}
+	for _, a := range b.args {
+		k, v, given := strings.Cut(a, "=")
+		if !given {
+			v = os.Getenv(k)
+		}
+		d.BuildArgs[k] = v
+	}
+	if req.Secrets, err = parseSecrets(b.secrets); err != nil {
+		return nil, err
+	}
+	d.SecretIds = slices.Sorted(maps.Keys(req.Secrets))
+	req.Source = &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: d}}
+	if strings.Contains(args[0], "://") {
+		d.Context = &imagebuilderv1.DockerfileSource_Git{Git: &imagebuilderv1.GitContext{RemoteUri: args[0], CloneTarget: b.gitTarget}}
+		return req, nil
+	}
+	c, err := openContext(args[0], b.file, stdin)
+	if err != nil {
+		return nil, err
+	}
+	d.DockerfilePath = c.dockerfile
+	digest, err := c.upload(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	d.Context = &imagebuilderv1.DockerfileSource_Upload{Upload: &imagebuilderv1.UploadedContext{Digest: digest}}
+	return req, nil
+}
+
+// parseSecrets reads secrets from where the flags say.
+func parseSecrets(list []string) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	for _, s := range list {
+		fields := map[string]string{}
+		for _, part := range strings.Split(s, ",") {
+			k, v, _ := strings.Cut(part, "=")
+			fields[k] = v
+		}
+		id, src, env := fields["id"], cmp.Or(fields["src"], fields["source"]), fields["env"]
+		switch {
+		case id == "":
+			return nil, exitError{exitUsage, errors.New("--secret: an id is missing; write id=ID,src=FILE or id=ID,env=NAME")}
+		case src != "":
+			raw, err := os.ReadFile(src)
+			if err != nil {
+				return nil, exitError{exitUsage, fmt.Errorf("--secret %s: %w", id, err)}
+			}
+			out[id] = raw
+		default:
+			v, ok := os.LookupEnv(cmp.Or(env, id))
+			if !ok {
+				return nil, exitError{exitUsage, fmt.Errorf("--secret %s: the environment has no %s", id, cmp.Or(env, id))}
+			}
+			out[id] = []byte(v)
+		}
+	}
+	return out, nil
 }
 
 // follower brings one build to its end before a person's eyes.
@@ -128,6 +233,7 @@ type follower struct {
 	c           *clientFlags
 	out, errOut io.Writer
 	detach      bool
+	json        bool // every change as a line of JSON instead of the log
 }
 
 func (f *follower) build(ctx context.Context, req *imagebuilderv1.BuildImageRequest) error {
@@ -174,8 +280,12 @@ func (f *follower) follow(ctx context.Context, id string) (*imagebuilderv1.Build
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	logsDone := make(chan error, 1)
+	logTo := f.out
+	if f.json {
+		logTo = io.Discard
+	}
 	wg.Go(func() {
-		l := &logReader{client: f.client, out: f.out, name: id, follow: true}
+		l := &logReader{client: f.client, out: logTo, name: id, follow: true}
 		logsDone <- l.run(ctx)
 	})
 	shown := imagebuilderv1.Phase_PHASE_QUEUED
@@ -190,6 +300,13 @@ func (f *follower) follow(ctx context.Context, id string) (*imagebuilderv1.Build
 			return nil, err
 		}
 		b := res.Build
+		if f.json {
+			raw, err := protojson.Marshal(b)
+			if err != nil {
+				return nil, err
+			}
+			fmt.Fprintln(f.out, string(raw))
+		}
 		if b.EndedAt != nil {
 			if err := <-logsDone; err != nil && status.Code(err) != codes.Canceled {
 				fmt.Fprintln(f.errOut, "the log could not be read to its end:", status.Convert(err).Message())

@@ -45,6 +45,7 @@ type Config struct {
 	Orchestrator OrchestratorConfig `json:"orchestrator" doc:"Repositories and credentials, in Gitpod's schema."`
 	RefCache     RefCacheConfig     `json:"refCache" doc:"References that are kept resolved."`
 	Registry     RegistryConfig     `json:"registry" doc:"How registries are spoken to."`
+	BuildKit     BuildKitConfig     `json:"buildkit" doc:"The daemons that build Dockerfiles."`
 	Builds       BuildsConfig       `json:"builds" doc:"Limits and retries."`
 	History      HistoryConfig      `json:"history" doc:"How long ended builds are kept."`
 	RequestIDs   RequestIDsConfig   `json:"requestIds" doc:"How long request ids are remembered."`
@@ -102,9 +103,9 @@ type WSManagerConfig struct {
 
 // WSManagerTLS is Gitpod's `orchestrator.wsman.tls`.
 type WSManagerTLS struct {
-	CA  string `json:"ca,omitempty" doc:"CA, PEM file."`
-	Crt string `json:"crt,omitempty" doc:"Certificate, PEM file."`
-	Key string `json:"key,omitempty" doc:"Key, PEM file."`
+	CA   string `json:"ca,omitempty" doc:"CA, PEM file."`
+	Cert string `json:"crt,omitempty" doc:"Certificate, PEM file."`
+	Key  string `json:"key,omitempty" doc:"Key, PEM file."`
 }
 
 // RefCacheConfig is Gitpod's `refCache`.
@@ -120,6 +121,16 @@ type RegistryConfig struct {
 	Timeout       Duration `json:"timeout" doc:"Limit of one look-up, and of standstill in a transfer."`
 	AllowHosts    []string `json:"allowHosts" doc:"Hosts that may have loopback or link-local addresses. The install's own repositories always may."`
 	AllowLoopback bool     `json:"allowLoopback" doc:"Let requests name registries on loopback. For trying it out only."`
+}
+
+// BuildKitConfig names the daemons that build Dockerfiles.
+type BuildKitConfig struct {
+	Addresses       []string     `json:"addresses" doc:"unix:///path or tcp://host:port of each daemon. None: Dockerfile builds are refused."`
+	TLS             WSManagerTLS `json:"tls" doc:"Client certificate for tcp daemons."`
+	CacheRepository string       `json:"cacheRepository" doc:"Repository for the build cache; none if empty."`
+	Frontends       []string     `json:"frontends" doc:"Images that a '# syntax=' line may name, beside docker/dockerfile, for which the daemon's own stands in."`
+	Networks        []string     `json:"networks" doc:"Network modes that requests may choose: default, none, host."`
+	MaxContextBytes int64        `json:"maxContextBytes" doc:"Limit of an uploaded context, in bytes."`
 }
 
 // BuildsConfig are limits and retries.
@@ -195,6 +206,7 @@ func DefaultConfig() Config {
 		Server:         ServerConfig{Services: ServicesConfig{GRPC: GRPCConfig{Address: ":8080"}}},
 		RefCache:       RefCacheConfig{Interval: d(6 * time.Hour), Refs: []string{}},
 		Registry:       RegistryConfig{Timeout: d(30 * time.Second), InsecureHosts: []string{}, AllowHosts: []string{}},
+		BuildKit:       BuildKitConfig{Addresses: []string{}, Frontends: []string{}, Networks: []string{"default", "none"}, MaxContextBytes: 1 << 30},
 		Builds: BuildsConfig{
 			Timeout: d(time.Hour), MaxTimeout: d(6 * time.Hour), Attempts: 3, UncountedAttempts: 10,
 			RetryBackoff: d(time.Second), RetryBackoffMax: d(time.Minute), RunningPerNode: 32, QueueTotal: 100000,
@@ -263,7 +275,8 @@ func (c *Config) Validate() error {
 		"history.total": c.History.Total, "history.perRequester": c.History.PerRequester,
 		"history.maxAge": int64(c.History.MaxAge), "requestIds.age": int64(c.RequestIDs.Age),
 		"logs.maxBytes": c.Logs.MaxBytes, "logs.segmentBytes": c.Logs.SegmentBytes,
-		"raft.snapshotThreshold": c.Raft.SnapshotThreshold, "raft.snapshotInterval": int64(c.Raft.SnapshotInterval),
+		"buildkit.maxContextBytes": c.BuildKit.MaxContextBytes,
+		"raft.snapshotThreshold":   c.Raft.SnapshotThreshold, "raft.snapshotInterval": int64(c.Raft.SnapshotInterval),
 		"registry.timeout": int64(c.Registry.Timeout), "shutdown.grace": int64(c.Shutdown.Grace),
 	} {
 		if v <= 0 {

@@ -45,7 +45,7 @@ func Test_Config_GitpodsFileIsAccepted(t *testing.T) {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Orchestrator.WSManager.TLS.Crt != "/crt" || time.Duration(cfg.RefCache.Interval) != 6*time.Hour || len(cfg.RefCache.Refs) != 1 || cfg.Server.Services.GRPC.TLS.KeyPath != "/key" {
+	if cfg.Orchestrator.WSManager.TLS.Cert != "/crt" || time.Duration(cfg.RefCache.Interval) != 6*time.Hour || len(cfg.RefCache.Refs) != 1 || cfg.Server.Services.GRPC.TLS.KeyPath != "/key" {
 		t.Errorf("got %+v", cfg)
 	}
 	if len(warnings) != 4 {

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
 // devOptions are the flags of `dev`.
@@ -28,6 +29,8 @@ type devOptions struct {
 	metricsAddress  string
 	healthAddress   string
 	pprofAddress    string
+	buildkitd       string
+	example         string
 	exit            bool
 	verbose         bool
 }
@@ -56,6 +59,8 @@ Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 a part could not be
 	f.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9500", "address of the metrics")
 	f.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9501", "address of /ready and /live")
 	f.StringVar(&o.pprofAddress, "pprof-address", "127.0.0.1:6060", "address of pprof")
+	f.StringVar(&o.buildkitd, "buildkitd", "bin/buildkitd", "the BuildKit daemon to start; without it Dockerfiles cannot be built")
+	f.StringVar(&o.example, "example", "examples/hello", "the directory to build")
 	f.BoolVar(&o.exit, "exit", false, "end after the build; status 0 only if the image is in the registry")
 	f.BoolVar(&o.verbose, "verbose", false, "show the logs of registry and node")
 	return cmd
@@ -88,13 +93,23 @@ func runDev(ctx context.Context, o devOptions, out io.Writer) (err error) {
 		return err
 	}
 	fmt.Fprintf(out, "base      %s  (seeded from this machine's busybox)\n", base)
-	node, err := startDevNode(ctx, dir, o)
+	bk, err := startDevBuildKit(ctx, dir, o)
+	if err != nil {
+		return err
+	}
+	address := ""
+	if bk != nil {
+		defer func() { err = errors.Join(err, stopDevBuildKit(bk)) }()
+		address = bk.Addr()
+		fmt.Fprintf(out, "buildkit  %s\n", address)
+	}
+	node, err := startDevNode(ctx, dir, address, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, node.stop()) }()
 	fmt.Fprintf(out, "node      %s  (pid %d, state in %s)\n\n", o.grpcAddress, node.pid(), filepath.Join(dir, "node"))
-	if err := devBuild(ctx, o, base, out); err != nil {
+	if err := devBuilds(ctx, o, base, bk != nil, out); err != nil {
 		return err
 	}
 	if o.exit {
@@ -198,29 +213,74 @@ func (c *child) awaitHTTP(ctx context.Context, what, url string) error {
 	}
 }
 
-// devBuild builds a workspace image from the base image by the real API.
-func devBuild(ctx context.Context, o devOptions, base string, out io.Writer) error {
+// devBuilds builds by the real API: the example twice, to show the cache, or
+// without BuildKit the workspace image of the base image.
+func devBuilds(ctx context.Context, o devOptions, base string, dockerfiles bool, out io.Writer) error {
 	c := clientFlags{server: o.grpcAddress, output: "table"}
 	client, done, err := c.dial()
 	if err != nil {
 		return err
 	}
 	defer done()
-	fmt.Fprintf(out, "$ image-builder build --ref %s --force\n", base)
 	f := &follower{client: client, c: &c, out: out, errOut: out}
-	if err := f.build(ctx, &imagebuilderv1.BuildImageRequest{
-		RequestId: uuid.NewString(), Source: refSource(base), Requester: defaultRequester(), Force: true,
-	}); err != nil {
+	if !dockerfiles {
+		fmt.Fprintf(out, "$ image-builder build --ref %s --force\n", base)
+		return devBuild(ctx, f, &imagebuilderv1.BuildImageRequest{RequestId: uuid.NewString(), Source: refSource(base), Requester: defaultRequester(), Force: true})
+	}
+	for _, note := range []string{"", "   (again: every step comes from the cache)"} {
+		fmt.Fprintf(out, "$ image-builder build --force --build-arg BASE=%s %s%s\n", base, o.example, note)
+		b := buildFlags{requester: defaultRequester(), force: true, args: []string{"BASE=" + base}}
+		req, err := b.request(ctx, client, []string{o.example}, nil)
+		if err != nil {
+			return c.explain(err)
+		}
+		if err := devBuild(ctx, f, req); err != nil {
+			return err
+		}
+		fmt.Fprintln(out)
+	}
+	return nil
+}
+
+// devBuild builds once and looks into the registry: success is what it says,
+// not what we say.
+func devBuild(ctx context.Context, f *follower, req *imagebuilderv1.BuildImageRequest) error {
+	if err := f.build(ctx, req); err != nil {
 		return err
 	}
-	// Success is what the registry says, not what we say.
-	res, err := client.ResolveWorkspaceImage(ctx, &imagebuilderv1.ResolveWorkspaceImageRequest{Source: refSource(base)})
+	res, err := f.client.ResolveWorkspaceImage(ctx, &imagebuilderv1.ResolveWorkspaceImageRequest{Source: req.Source})
 	if err != nil {
-		return c.explain(err)
+		return f.c.explain(err)
 	}
 	if !res.Exists {
 		return exitError{exitFailed, fmt.Errorf("the registry does not have %s", res.Ref)}
 	}
-	fmt.Fprintf(out, "\nThe registry has %s at %s\n", res.Digest, res.Ref)
+	fmt.Fprintf(f.out, "the registry has it at %s\n", res.Ref)
 	return nil
+}
+
+// startDevBuildKit starts a daemon of dev's own; nil if there is no program or
+// nothing to build with it.
+func startDevBuildKit(ctx context.Context, dir string, o devOptions) (*buildkit.Daemon, error) {
+	if _, err := exec.LookPath(o.buildkitd); err != nil || os.Getuid() != 0 {
+		return nil, nil
+	}
+	if _, err := os.Stat(o.example); err != nil {
+		return nil, nil
+	}
+	level := LogConfig{Format: "text", Level: "warn"}
+	if o.verbose {
+		level.Level = "debug"
+	}
+	d, err := buildkit.StartDaemon(ctx, buildkit.DaemonOptions{Binary: o.buildkitd, Root: filepath.Join(dir, "buildkit"), Logger: newLogger(level)})
+	if err != nil {
+		return nil, exitError{exitUnavailable, err}
+	}
+	return d, nil
+}
+
+func stopDevBuildKit(d *buildkit.Daemon) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return d.Stop(ctx)
 }

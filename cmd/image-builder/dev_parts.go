@@ -51,12 +51,17 @@ func startDevRegistry(ctx context.Context, dir string, o devOptions) (*child, er
 }
 
 // startDevNode runs a node as a process of its own.
-func startDevNode(ctx context.Context, dir string, o devOptions) (*child, error) {
+func startDevNode(ctx context.Context, dir, buildkitAddress string, o devOptions) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
+	daemons := []string{}
+	if buildkitAddress != "" {
+		daemons = append(daemons, buildkitAddress)
+	}
 	raw, err := json.MarshalIndent(map[string]any{
+		"buildkit":       map[string]any{"addresses": daemons},
 		"name":           "dev-0",
 		"dataDir":        filepath.Join(dir, "node"),
 		"metricsAddress": o.metricsAddress,

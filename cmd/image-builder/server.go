@@ -5,9 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +25,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/copy"
 )
 
@@ -40,6 +44,7 @@ type server struct {
 	raft     raftAdapter
 	owner    *scheduler.Owner
 	service  *builds.Service
+	runtimes map[string]scheduler.Runtime
 	count    counters
 
 	// work ends at the beginning of the shutdown: no more is decided or run.
@@ -81,7 +86,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	if err := s.openNode(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.node.Close()) }()
+	defer func() { err = errors.Join(err, s.node.Close(), s.closeRuntimes()) }()
 
 	var wg sync.WaitGroup
 	failed := make(chan error, 8)
@@ -151,10 +156,17 @@ func (s *server) openNode(ctx context.Context) (err error) {
 	}
 	s.raft = raftAdapter{s.node}
 	adapter := registryAdapter{s.registry}
-	runtimes := map[string]scheduler.Runtime{copy.Name: copy.New(adapter)}
+	s.runtimes = map[string]scheduler.Runtime{copy.Name: copy.New(adapter)}
+	bk, err := s.openBuildKit()
+	if err != nil {
+		return errors.Join(err, s.node.Close())
+	}
+	if bk != nil {
+		s.runtimes[buildkit.Name] = bk
+	}
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.Status().StoreID, Store: s.store, Raft: s.raft, Keyring: s.keyring,
-		Logs: logsAdapter{s.logs}, Publisher: adapter, Runtimes: runtimes, Log: s.log,
+		Logs: logsAdapter{s.logs}, Publisher: adapter, Runtimes: s.runtimes, Log: s.log,
 		Finished: s.count.finished,
 	})
 	leader := scheduler.NewLeader(scheduler.LeaderOptions{
@@ -172,9 +184,20 @@ func (s *server) openNode(ctx context.Context) (err error) {
 		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logsAdapter{s.logs},
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
 		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), Created: s.count.created,
+		Dockerfiles: bk != nil, Contexts: s.contexts(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem,
 	})
 	s.watchState()
 	return s.node.Open(ctx)
+}
+
+// closeRuntimes ends the connections of runtimes that have some.
+func (s *server) closeRuntimes() (err error) {
+	for _, r := range s.runtimes {
+		if c, ok := r.(io.Closer); ok {
+			err = errors.Join(err, c.Close())
+		}
+	}
+	return err
 }
 
 // runtimeOf names the runtime for a source.
@@ -182,7 +205,7 @@ func runtimeOf(src *imagebuilderv1.Source) string {
 	if src.GetRef() != nil {
 		return copy.Name
 	}
-	return ""
+	return buildkit.Name
 }
 
 // begin tells the state that this process runs, which ends the attempts of the
@@ -191,7 +214,7 @@ func (s *server) begin(ctx context.Context) error {
 	for {
 		_, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeStarted{
 			Name: s.cfg.Name, StoreId: s.node.Status().StoreID, BootId: s.boot,
-			Capacity: uint32(s.cfg.Builds.RunningPerNode), Runtimes: []string{copy.Name},
+			Capacity: uint32(s.cfg.Builds.RunningPerNode), Runtimes: slices.Sorted(maps.Keys(s.runtimes)),
 		})
 		if err == nil {
 			break

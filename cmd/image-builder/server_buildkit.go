@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
+)
+
+// openBuildKit opens the runtime for Dockerfile builds, or answers nil if no
+// daemon is configured.
+func (s *server) openBuildKit() (*buildkit.Runtime, error) {
+	c := s.cfg.BuildKit
+	if len(c.Addresses) == 0 {
+		return nil, nil
+	}
+	o := buildkit.Options{
+		Registry:        registryAdapter{s.registry},
+		Credentials:     s.credential,
+		Contexts:        s.contexts(),
+		HTTP:            s.requestHTTP(),
+		CacheRepository: c.CacheRepository,
+		Frontends:       c.Frontends,
+		Networks:        c.Networks,
+		Log:             s.log,
+	}
+	for _, a := range c.Addresses {
+		d := buildkit.Address{URL: a}
+		if c.TLS.Cert != "" {
+			d.TLS = &buildkit.TLS{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key}
+		}
+		o.Daemons = append(o.Daemons, d)
+	}
+	return buildkit.New(o)
+}
+
+// credential answers what a solve presents to a registry: for its own pushes
+// what the install has, for pulls what the request may use.
+func (s *server) credential(_ context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error) {
+	r := rightsOf(rights)
+	if push {
+		r = install
+	}
+	user, password = s.registry.Credential(host, r)
+	return user, password, nil
+}
+
+// requestHTTP is the client for addresses that come from requests.
+func (s *server) requestHTTP() *http.Client {
+	o := registryOptions(s.cfg, s.log)
+	return &http.Client{
+		Timeout: 5 * time.Minute,
+		Transport: &http.Transport{
+			DialContext:           registry.GuardedDial(registry.AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback}),
+			TLSHandshakeTimeout:   10 * time.Second,
+			ResponseHeaderTimeout: 30 * time.Second,
+			IdleConnTimeout:       time.Minute,
+		},
+	}
+}
+
+// redeem fetches the `user:password` that a one-time URL answers.
+func (s *server) redeem(ctx context.Context, url string) (user, password string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", "", fmt.Errorf("the one-time URL is not valid")
+	}
+	client := s.requestHTTP()
+	defer client.CloseIdleConnections()
+	res, err := client.Do(req)
+	if err != nil {
+		return "", "", fmt.Errorf("the one-time URL does not answer")
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	user, password, ok := strings.Cut(strings.TrimSpace(string(raw)), ":")
+	if err != nil || res.StatusCode != http.StatusOK || !ok {
+		return "", "", fmt.Errorf("the one-time URL answered %d and no user:password", res.StatusCode)
+	}
+	return user, password, nil
+}
+
+// contextStore keeps uploaded contexts in the base repository, where every
+// node can fetch them.
+type contextStore struct {
+	client     *registry.Client
+	repository string
+}
+
+var (
+	_ builds.Contexts   = contextStore{}
+	_ buildkit.Contexts = contextStore{}
+)
+
+func (s *server) contexts() contextStore {
+	return contextStore{s.registry, s.cfg.Orchestrator.BaseImageRepository}
+}
+
+func (c contextStore) ref(digest string) string {
+	return c.repository + ":context-" + strings.TrimPrefix(digest, "sha256:")
+}
+
+// Exists reports whether a context is stored.
+func (c contextStore) Exists(ctx context.Context, digest string) (bool, error) {
+	_, err := c.client.Head(ctx, c.ref(digest), install)
+	if registry.KindOf(err) == registry.NotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, imageError(c.ref(digest), err)
+	}
+	return true, nil
+}
+
+// Put stores the file at path.
+func (c contextStore) Put(ctx context.Context, digest, path string) error {
+	if err := c.client.PutFile(ctx, c.ref(digest), path, digest, install); err != nil {
+		return imageError(c.ref(digest), err)
+	}
+	return nil
+}
+
+// Open streams a stored context.
+func (c contextStore) Open(ctx context.Context, digest string) (io.ReadCloser, error) {
+	return c.client.OpenFile(ctx, c.ref(digest), install)
+}

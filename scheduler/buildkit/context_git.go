@@ -1,0 +1,178 @@
+package buildkit
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/dockerui"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// gitContext is the repository of a context.
+type gitContext struct {
+	remote string
+	header string // value of the Authorization header, "" for none
+}
+
+// openGit lets the daemon fetch the repository. The credential reaches it as a
+// secret of a random name, which no Dockerfile can mount.
+func openGit(g *imagebuilderv1.GitContext, s *buildsv1.Secrets, l layout) (*source, error) {
+	ref, err := gitRef(g)
+	if err != nil {
+		return nil, userFailure(err)
+	}
+	if err := checkRemote(g.GetRemoteUri()); err != nil {
+		return nil, userFailure(err)
+	}
+	src := &source{
+		key: "git " + g.GetRemoteUri(),
+		git: &gitContext{remote: g.GetRemoteUri()},
+		// BuildKit fetches with depth 1: full_clone changes nothing in the files.
+		close: func() error { return nil },
+	}
+	opts := []llb.GitOption{dockerui.WithInternalName("load git source " + g.GetRemoteUri() + "#" + ref)}
+	if ref != "" {
+		opts = append(opts, llb.GitRef(ref))
+	}
+	if b := s.GetGit(); b.GetUsername() != "" || b.GetPassword() != "" {
+		src.git.header = "basic " + base64.StdEncoding.EncodeToString([]byte(b.GetUsername()+":"+b.GetPassword()))
+		name := "git-" + rand.Text()
+		src.secrets = map[string][]byte{name: []byte(src.git.header)}
+		opts = append(opts, llb.AuthHeaderSecret(name))
+	}
+	state := func(dir string) llb.State {
+		o := opts
+		if dir != "." {
+			o = append(o[:len(o):len(o)], llb.GitSubDir(dir))
+		}
+		return llb.Git(g.GetRemoteUri(), "", o...)
+	}
+	main := state(l.dir)
+	src.context = &main
+	src.dockerfile = func(ctx context.Context, c gateway.Client) (dockerfile, error) {
+		return gitDockerfile(ctx, c, l, state)
+	}
+	return src, nil
+}
+
+// gitRef answers what to check out, "" for the remote's default branch. A
+// local branch is made from that one, so its files are the same.
+func gitRef(g *imagebuilderv1.GitContext) (string, error) {
+	switch g.GetTargetMode() {
+	case imagebuilderv1.GitTargetMode_GIT_TARGET_MODE_REMOTE_HEAD, imagebuilderv1.GitTargetMode_GIT_TARGET_MODE_LOCAL_BRANCH:
+		return "", nil
+	case imagebuilderv1.GitTargetMode_GIT_TARGET_MODE_REMOTE_COMMIT, imagebuilderv1.GitTargetMode_GIT_TARGET_MODE_REMOTE_BRANCH:
+		if t := g.GetCloneTarget(); strings.HasPrefix(t, "-") || strings.ContainsAny(t, "\x00\n\r :#") {
+			return "", fmt.Errorf("the clone target %q is not a branch, tag or commit", t)
+		}
+		return g.GetCloneTarget(), nil
+	}
+	return "", fmt.Errorf("the target mode %v of the git context is not known", g.GetTargetMode())
+}
+
+func checkRemote(remote string) error {
+	u, err := url.Parse(remote)
+	switch {
+	case err != nil || u.Host == "":
+		return errors.New("the git repository is not named by an http or https URL, as in https://host/path.git")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("git repositories are fetched over http and https, not %s", u.Scheme)
+	case u.User != nil:
+		return errors.New("the URL of the git repository contains a credential: pass it separately")
+	}
+	return nil
+}
+
+// gitDockerfile reads the Dockerfile from the repository.
+func gitDockerfile(ctx context.Context, c gateway.Client, l layout, state func(dir string) llb.State) (dockerfile, error) {
+	var errs []error
+	for _, file := range l.dockerfiles {
+		// Where possible, from the folder that is checked out anyway.
+		dir, name := ".", file
+		if l.dir != "." && strings.HasPrefix(file, l.dir+"/") {
+			dir, name = l.dir, strings.TrimPrefix(file, l.dir+"/")
+		}
+		ref, err := solveState(ctx, c, state(dir))
+		if err != nil {
+			return dockerfile{}, gitFailure(err)
+		}
+		data, err := readDockerfile(ctx, ref, name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		ignore, err := readDockerfile(ctx, ref, name+".dockerignore")
+		if err != nil {
+			ignore = nil
+		}
+		return dockerfile{path: file, data: data, ignore: ignore}, nil
+	}
+	return dockerfile{}, noDockerfile(l, errors.Join(errs...))
+}
+
+// readDockerfile reads one byte more than allowed, to tell that it is more.
+func readDockerfile(ctx context.Context, ref gateway.Reference, name string) ([]byte, error) {
+	data, err := ref.ReadFile(ctx, gateway.ReadRequest{Filename: name, Range: &gateway.FileRange{Length: maxDockerfile + 1}})
+	if err != nil && strings.EqualFold(path.Base(name), "Dockerfile") && path.Base(name) != "dockerfile" {
+		data, err = ref.ReadFile(ctx, gateway.ReadRequest{Filename: path.Join(path.Dir(name), "dockerfile"), Range: &gateway.FileRange{Length: maxDockerfile + 1}})
+	}
+	if err == nil && len(data) > maxDockerfile {
+		err = fmt.Errorf("%s is larger than %d bytes", name, maxDockerfile)
+	}
+	return data, err
+}
+
+func solveState(ctx context.Context, c gateway.Client, state llb.State) (gateway.Reference, error) {
+	def, err := state.Marshal(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("describe the git source to BuildKit: %w", err)
+	}
+	res, err := c.Solve(ctx, gateway.SolveRequest{Definition: def.ToPB(), Evaluate: true})
+	if err != nil {
+		return nil, err
+	}
+	return res.SingleRef()
+}
+
+// gitReadable asks the server, as git would, whether a repository can be read
+// with an Authorization header. A daemon that has a commit in its cache would
+// not ask. Errors are *scheduler.Failure where the answer is no.
+func gitReadable(ctx context.Context, c *http.Client, remote, header string) error {
+	if err := checkRemote(remote); err != nil {
+		return userFailure(err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(remote, "/")+"/info/refs?service=git-upload-pack", nil)
+	if err != nil {
+		return userFailure(fmt.Errorf("ask for the git repository: %w", err))
+	}
+	if header != "" {
+		req.Header.Set("Authorization", header)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask for the git repository: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }() // its content is of no interest
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		return nil
+	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
+		return userFailure(fmt.Errorf("no right to read the git repository %s (%d): check the credential of the request", remote, resp.StatusCode))
+	case resp.StatusCode == http.StatusNotFound:
+		return userFailure(fmt.Errorf("the git repository %s does not exist, or the credential of the request may not see it", remote))
+	}
+	return fmt.Errorf("ask for the git repository %s: the server answers %d", remote, resp.StatusCode)
+}

@@ -1,0 +1,142 @@
+package buildkit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/util/entitlements"
+)
+
+// Network modes as requests name them.
+const (
+	networkDefault = "default"
+	networkNone    = "none"
+	networkHost    = "host"
+)
+
+// Build arguments that the frontend takes as orders to itself.
+const (
+	argSyntax         = "BUILDKIT_SYNTAX"
+	argCacheNamespace = "BUILDKIT_CACHE_MOUNT_NS"
+)
+
+// frontend answers what the Dockerfile frontend is told.
+func (s *solving) frontend(df dockerfile) (map[string]string, error) {
+	d := s.w.Source.GetDockerfile()
+	attrs := map[string]string{"filename": df.path}
+	for k, v := range d.GetBuildArgs() {
+		attrs["build-arg:"+k] = v
+	}
+	for k, v := range d.GetImageLabels() {
+		attrs["label:"+k] = v
+	}
+	if d.GetTarget() != "" {
+		attrs["target"] = d.GetTarget()
+	}
+	if len(d.GetPlatforms()) > 0 {
+		attrs["platform"] = strings.Join(d.GetPlatforms(), ",")
+	}
+	if d.GetNoCache() {
+		attrs["no-cache"] = ""
+	}
+	switch d.GetNetworkMode() {
+	case networkNone, networkHost:
+		attrs["force-network-mode"] = d.GetNetworkMode()
+	}
+	// Cache mounts are shared by builds of the same key only.
+	attrs["build-arg:"+argCacheNamespace] = s.src.warmTag() + d.GetBuildArgs()[argCacheNamespace]
+	builtin, err := chooseFrontend(df.data, d.GetBuildArgs()[argSyntax], s.runtime.opts.Frontends)
+	if err != nil {
+		return nil, err
+	}
+	if builtin {
+		// With a command line the frontend does not look for a syntax line.
+		attrs["cmdline"] = ""
+		delete(attrs, "build-arg:"+argSyntax)
+	}
+	if ref := s.cacheRef(); ref != "" {
+		imports, err := json.Marshal([]*controlapi.CacheOptionsEntry{{Type: "registry", Attrs: map[string]string{"ref": ref}}})
+		if err != nil {
+			return nil, fmt.Errorf("describe the build cache: %w", err)
+		}
+		attrs["cache-imports"] = string(imports)
+	}
+	return attrs, nil
+}
+
+// chooseFrontend reports whether the frontend built into the daemon is to be
+// used. Otherwise the image that the Dockerfile or the build argument names is
+// allowed.
+func chooseFrontend(data []byte, arg string, allowed []string) (builtin bool, err error) {
+	image, _, _ := strings.Cut(strings.TrimSpace(arg), " ")
+	if image == "" {
+		ref, _, _, ok := parser.DetectSyntax(data)
+		if !ok {
+			return true, nil
+		}
+		image = ref
+	}
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return false, userFailure(fmt.Errorf("the syntax %q is not an image: %w", image, err))
+	}
+	listed := slices.ContainsFunc(allowed, func(a string) bool {
+		n, err := reference.ParseNormalizedNamed(a)
+		return err == nil && (n.String() == named.String() || reference.IsNameOnly(n) && n.Name() == named.Name())
+	})
+	switch {
+	case listed:
+		return false, nil
+	case named.Name() == "docker.io/docker/dockerfile", named.Name() == "docker.io/docker/dockerfile-upstream":
+		return true, nil
+	}
+	return false, userFailure(fmt.Errorf("the frontend %q of the syntax line is not allowed here: remove the line, use docker/dockerfile, or have it added to the allowed frontends", image))
+}
+
+// entitlements checks the network mode.
+func (s *solving) entitlements() ([]string, error) {
+	mode := s.w.Source.GetDockerfile().GetNetworkMode()
+	if mode == "" {
+		mode = networkDefault
+	}
+	if !slices.Contains(s.runtime.opts.Networks, mode) {
+		return nil, userFailure(fmt.Errorf("the network mode %q is not allowed here: use one of %s", mode, strings.Join(s.runtime.opts.Networks, ", ")))
+	}
+	if mode == networkHost {
+		return []string{entitlements.EntitlementNetworkHost.String()}, nil
+	}
+	return nil, nil
+}
+
+// cacheRef is where the build cache of the workload's key is kept, "" if
+// nowhere.
+func (s *solving) cacheRef() string {
+	if s.runtime.opts.CacheRepository == "" {
+		return ""
+	}
+	return s.runtime.opts.CacheRepository + ":cache-" + s.src.warmTag()
+}
+
+// warmTag names the key in places that others can see.
+func (src *source) warmTag() string {
+	sum := sha256.Sum256([]byte(src.key))
+	return hex.EncodeToString(sum[:16])
+}
+
+// ownHosts are the hosts to which the install pushes.
+func (s *solving) ownHosts() []string {
+	var hosts []string
+	for _, ref := range []string{repository(s.w.BaseRef), s.runtime.opts.CacheRepository} {
+		if named, err := reference.ParseNormalizedNamed(ref); err == nil {
+			hosts = append(hosts, reference.Domain(named))
+		}
+	}
+	return hosts
+}

@@ -1,0 +1,84 @@
+package buildkit
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"time"
+)
+
+// flushBytes is how much output is gathered at most before it is written.
+const flushBytes = 64 << 10
+
+// lines writes numbered lines of several steps to one writer. A line that a
+// step has not ended yet stays open while nobody else writes, so that output
+// without line ends is neither held back nor changed.
+type lines struct {
+	w      io.Writer
+	buf    bytes.Buffer
+	open   int // number of the step whose line is open, 0 if none
+	broken bool
+	failed func(error)
+}
+
+// line writes one whole line.
+func (l *lines) line(number int, format string, args ...any) {
+	l.endLine()
+	fmt.Fprintf(&l.buf, "#%d ", number)
+	fmt.Fprintf(&l.buf, format, args...)
+	l.buf.WriteByte('\n')
+}
+
+// output writes what a step wrote, at a time since its start.
+func (l *lines) output(number int, at time.Duration, data []byte) {
+	if l.open != 0 && l.open != number {
+		l.endLine()
+	}
+	for len(data) > 0 {
+		if l.open == 0 {
+			fmt.Fprintf(&l.buf, "#%d %s ", number, seconds(at))
+			l.open = number
+		}
+		i := bytes.IndexByte(data, '\n')
+		if i < 0 {
+			l.buf.Write(data)
+			break
+		}
+		l.buf.Write(data[:i+1])
+		data, l.open = data[i+1:], 0
+		if l.buf.Len() > flushBytes {
+			l.flush()
+		}
+	}
+}
+
+func (l *lines) endLine() {
+	if l.open != 0 {
+		l.buf.WriteByte('\n')
+		l.open = 0
+	}
+}
+
+// flush hands on what was gathered. After a failure nothing is written.
+func (l *lines) flush() {
+	if l.buf.Len() > 0 && !l.broken {
+		if _, err := l.w.Write(l.buf.Bytes()); err != nil {
+			l.broken = true
+			l.failed(err)
+		}
+	}
+	l.buf.Reset()
+}
+
+// seconds renders a time with three significant digits after the point at
+// first, fewer later, as BuildKit does.
+func seconds(d time.Duration) string {
+	switch s := d.Seconds(); {
+	case s < 10:
+		return fmt.Sprintf("%.3f", s)
+	case s < 100:
+		return fmt.Sprintf("%.2f", s)
+	default:
+		return fmt.Sprintf("%.1f", s)
+	}
+}

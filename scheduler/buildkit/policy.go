@@ -1,0 +1,136 @@
+package buildkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+
+	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/pb"
+	spb "github.com/moby/buildkit/sourcepolicy/pb"
+	"github.com/moby/buildkit/sourcepolicy/policysession"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// policy decides which sources one solve may use. The daemon asks it before it
+// resolves or loads any, whether it is cached or not, and wherever its name
+// came from: FROM, COPY --from, a mount, an argument, an ONBUILD of a base
+// image, or a syntax line. Reading the Dockerfile could not find them all.
+type policy struct {
+	registry Registry
+	http     *http.Client
+	git      *gitContext // nil if the context is none
+	rights   *buildsv1.Rights
+
+	mu      sync.Mutex
+	allowed map[string]bool // references that were looked at
+	refused *scheduler.Failure
+}
+
+// check answers the daemon. A refusal is remembered: its reason is the reason
+// of the build's failure.
+func (p *policy) check(ctx context.Context, req *policysession.CheckPolicyRequest) (*policysession.DecisionResponse, *gatewaypb.ResolveSourceMetaRequest, error) {
+	f := p.decide(ctx, req.GetSource().GetSource())
+	if f == nil {
+		return &policysession.DecisionResponse{Action: spb.PolicyAction_ALLOW}, nil, nil
+	}
+	p.mu.Lock()
+	if p.refused == nil {
+		p.refused = f
+	}
+	p.mu.Unlock()
+	return &policysession.DecisionResponse{
+		Action:       spb.PolicyAction_DENY,
+		DenyMessages: []*policysession.DenyMessage{{Message: f.Message}},
+	}, nil, nil
+}
+
+// refusal answers why a source was refused first, nil if none was.
+func (p *policy) refusal() *scheduler.Failure {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refused
+}
+
+func (p *policy) decide(ctx context.Context, op *pb.SourceOp) *scheduler.Failure {
+	scheme, rest, _ := strings.Cut(op.GetIdentifier(), "://")
+	switch scheme {
+	case "local", "http", "https":
+		// The context comes from this process; the daemon fetches URLs without
+		// credentials and anew each time.
+		return nil
+	case "docker-image":
+		return p.image(ctx, rest)
+	case "git":
+		return p.repository(ctx, op.GetAttrs()[pb.AttrFullRemoteURL])
+	}
+	return userFailure(fmt.Errorf("sources of the kind %q are not supported", scheme))
+}
+
+// image allows an image that the request's rights can read.
+func (p *policy) image(ctx context.Context, ref string) *scheduler.Failure {
+	if p.seen(ref) {
+		return nil
+	}
+	_, err := p.registry.Head(ctx, ref, p.rights)
+	if err == nil {
+		p.allow(ref)
+		return nil
+	}
+	switch builds.ImageErrorKindOf(err) {
+	case builds.ImageNotFound:
+		return userFailure(fmt.Errorf("base image does not exist: %w", err))
+	case builds.ImageUnauthorized:
+		return userFailure(fmt.Errorf("no right to use the base image: %w", err))
+	case builds.ImageInvalid:
+		return userFailure(fmt.Errorf("cannot use the base image: %w", err))
+	}
+	return infrastructureFailure(fmt.Errorf("look up the base image: %w", err))
+}
+
+// repository allows a git repository that the request can read: with its
+// credential if it is that of the context, else anonymously.
+func (p *policy) repository(ctx context.Context, remote string) *scheduler.Failure {
+	if p.seen(remote) {
+		return nil
+	}
+	var header string
+	if p.git != nil && remote == p.git.remote {
+		header = p.git.header
+	}
+	var f *scheduler.Failure
+	if err := gitReadable(ctx, p.http, remote, header); errors.As(err, &f) {
+		return f
+	} else if err != nil {
+		return infrastructureFailure(err)
+	}
+	p.allow(remote)
+	return nil
+}
+
+// seen reports whether a reference was allowed before. BuildKit asks twice: by
+// tag, and by tag and the digest that it found there.
+func (p *policy) seen(ref string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.allowed[ref] {
+		return true
+	}
+	tagged, _, digested := strings.Cut(ref, "@")
+	return digested && p.allowed[tagged] && tagged != repository(tagged)
+}
+
+func (p *policy) allow(ref string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.allowed == nil {
+		p.allowed = map[string]bool{}
+	}
+	p.allowed[ref] = true
+}

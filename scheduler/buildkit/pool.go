@@ -1,0 +1,177 @@
+package buildkit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/moby/buildkit/client"
+)
+
+const (
+	pingTimeout = 3 * time.Second
+	// trustTime is how long a daemon that answered is not asked again before
+	// it gets work.
+	trustTime = 2 * time.Second
+)
+
+// pool chooses among daemons.
+type pool struct {
+	daemons []*endpoint
+	mu      sync.Mutex // guards load and answered of all endpoints
+}
+
+// endpoint is one daemon as this process sees it.
+type endpoint struct {
+	url      string
+	client   *client.Client
+	load     int // solves of this process
+	answered time.Time
+}
+
+// openPool makes clients; it connects to nothing yet.
+func openPool(addrs []Address) (*pool, error) {
+	p := &pool{}
+	for _, a := range addrs {
+		var opts []client.ClientOpt
+		if a.TLS != nil {
+			opts = append(opts, client.WithCredentials(a.TLS.Cert, a.TLS.Key), client.WithServerConfig(a.TLS.ServerName, a.TLS.CA))
+		}
+		c, err := client.New(context.Background(), a.URL, opts...)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("buildkit: open daemon %s: %w", a.URL, err), p.close())
+		}
+		p.daemons = append(p.daemons, &endpoint{url: a.URL, client: c})
+	}
+	return p, nil
+}
+
+func (p *pool) close() error {
+	var errs []error
+	for _, e := range p.daemons {
+		errs = append(errs, e.client.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// acquire chooses a daemon that answers. The caller gives it back.
+func (p *pool) acquire(ctx context.Context, key string) (*endpoint, error) {
+	var errs []error
+	tried := map[*endpoint]bool{}
+	for {
+		e := p.take(key, tried)
+		if e == nil {
+			return nil, fmt.Errorf("no BuildKit daemon answers: %w", errors.Join(errs...))
+		}
+		err := p.check(ctx, e)
+		if err == nil {
+			return e, nil
+		}
+		p.release(e)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		tried[e] = true
+		errs = append(errs, fmt.Errorf("%s: %w", e.url, err))
+	}
+}
+
+// take counts a solve on the daemon that is next in line for the key, nil if
+// none is left.
+func (p *pool) take(key string, without map[*endpoint]bool) *endpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var left []candidate
+	for i, e := range p.daemons {
+		if !without[e] {
+			left = append(left, candidate{index: i, url: e.url, load: e.load})
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	e := p.daemons[choose(left, key)]
+	e.load++
+	return e
+}
+
+func (p *pool) release(e *endpoint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.load--
+}
+
+// doubt makes the next acquire ask the daemon whether it lives.
+func (p *pool) doubt(e *endpoint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.answered = time.Time{}
+}
+
+func (p *pool) check(ctx context.Context, e *endpoint) error {
+	p.mu.Lock()
+	trusted := time.Since(e.answered) < trustTime
+	p.mu.Unlock()
+	if trusted {
+		return nil
+	}
+	if err := e.ping(ctx); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.answered = time.Now()
+	return nil
+}
+
+func (e *endpoint) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	workers, err := e.client.ListWorkers(ctx)
+	if err == nil && len(workers) == 0 {
+		return errors.New("it has no worker")
+	}
+	return err
+}
+
+// candidate is a daemon to choose.
+type candidate struct {
+	index int
+	url   string
+	load  int
+}
+
+// choose answers the index of the first candidate in the rendezvous order of
+// the key whose load stays below 5/4 of the mean: the same key meets the same
+// warm cache while no daemon is much busier than the others (consistent
+// hashing with bounded loads, Mirrokni et al. 2016).
+func choose(cs []candidate, key string) int {
+	total := 1
+	for _, c := range cs {
+		total += c.load
+	}
+	bound := (5*total + 4*len(cs) - 1) / (4 * len(cs))
+	ordered := slices.SortedFunc(slices.Values(cs), func(a, b candidate) int {
+		return cmp.Compare(xxhash.Sum64String(key+"\x00"+b.url), xxhash.Sum64String(key+"\x00"+a.url))
+	})
+	for _, c := range ordered {
+		if c.load < bound {
+			return c.index
+		}
+	}
+	return ordered[0].index
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

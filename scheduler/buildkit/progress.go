@@ -1,0 +1,184 @@
+package buildkit
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moby/buildkit/client"
+
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// statusEvery is the least pause between lines about one transfer.
+const statusEvery = 5 * time.Second
+
+// progress turns the daemon's reports into plain lines of output, as BuildKit
+// prints them (`#3 [2/4] RUN make`), and into structured steps. It holds a few
+// kilobytes for each step, however much the step writes.
+type progress struct {
+	sink scheduler.Sink
+	out  lines
+
+	mu     sync.Mutex
+	steps  []*step
+	byID   map[string]*step
+	failed error
+}
+
+func newProgress(sink scheduler.Sink) *progress {
+	return &progress{sink: sink, out: lines{w: sink}, byID: map[string]*step{}}
+}
+
+// begin tells that the solve begins. When the output cannot be stored, the
+// solve is cancelled.
+func (p *progress) begin(cancel context.CancelCauseFunc) {
+	p.out.failed = func(err error) {
+		p.mu.Lock()
+		p.failed = fmt.Errorf("write the log: %w", err)
+		p.mu.Unlock()
+		cancel(p.failed)
+	}
+	p.sink.Running()
+}
+
+// err answers why output could not be stored, nil if it was.
+func (p *progress) err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed
+}
+
+// follow prints until the channel is closed. It never stops reading: the
+// client would wait for it. Once ctx has ended, nothing is printed any more.
+func (p *progress) follow(ctx context.Context, statuses <-chan *client.SolveStatus) {
+	for s := range statuses {
+		if ctx.Err() == nil {
+			p.print(s)
+		}
+	}
+	if ctx.Err() == nil {
+		p.out.endLine()
+		p.out.flush()
+	}
+}
+
+func (p *progress) print(s *client.SolveStatus) {
+	changed := false
+	for _, v := range s.Vertexes {
+		changed = p.vertex(v) || changed
+	}
+	for _, st := range s.Statuses {
+		p.status(st)
+	}
+	for _, w := range s.Warnings {
+		if v := p.byID[string(w.Vertex)]; v != nil && v.number != 0 {
+			p.out.line(v.number, "WARN: %s", w.Short)
+		}
+	}
+	for _, l := range s.Logs {
+		if v := p.byID[string(l.Vertex)]; v != nil && v.number != 0 {
+			v.said = false
+			v.keep(l.Data)
+			p.out.output(v.number, l.Timestamp.Sub(v.started), l.Data)
+		}
+	}
+	for _, v := range s.Vertexes {
+		p.end(v)
+	}
+	p.out.flush()
+	if changed {
+		p.sink.Steps(p.report())
+	}
+}
+
+// vertex notes what is new about a step, and prints that it has started.
+func (p *progress) vertex(v *client.Vertex) (changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.byID[string(v.Digest)]
+	if st == nil {
+		st = &step{name: v.Name}
+		p.byID[string(v.Digest)] = st
+	}
+	if v.Started != nil && st.number == 0 {
+		p.steps = append(p.steps, st)
+		st.number, st.started = len(p.steps), *v.Started
+		p.out.line(st.number, "%s", v.Name)
+		changed = true
+	}
+	if v.Completed != nil && !v.Completed.Equal(st.ended) {
+		st.said = st.said && st.err == v.Error
+		st.ended, st.cached, st.err = *v.Completed, v.Cached && (st.cached || st.ended.IsZero()), v.Error
+		changed = true
+	}
+	return changed
+}
+
+// end prints that a step has ended, after what it wrote. BuildKit reports a
+// step that it meets again as ended again: that is no news.
+func (p *progress) end(v *client.Vertex) {
+	st := p.byID[string(v.Digest)]
+	if st.number == 0 || st.ended.IsZero() || st.said {
+		return
+	}
+	st.said = true
+	switch {
+	case st.err != "":
+		p.out.line(st.number, "ERROR: %s", st.err)
+	case st.cached:
+		p.out.line(st.number, "CACHED")
+	default:
+		p.out.line(st.number, "DONE %.1fs", st.ended.Sub(st.started).Seconds())
+	}
+}
+
+// status prints how far a transfer is: at its end, and now and then before.
+func (p *progress) status(s *client.VertexStatus) {
+	st := p.byID[string(s.Vertex)]
+	if st == nil || st.number == 0 {
+		return
+	}
+	if st.transfers == nil {
+		st.transfers = map[string]time.Time{}
+	}
+	last, known := st.transfers[s.ID]
+	if !known {
+		last = s.Timestamp
+		st.transfers[s.ID] = last
+	}
+	if s.Completed == nil && s.Timestamp.Sub(last) < statusEvery {
+		return
+	}
+	st.transfers[s.ID], st.said = s.Timestamp, false
+	text := strings.TrimSuffix(s.ID, ":")
+	if s.Total != 0 {
+		text += fmt.Sprintf(" %s / %s", size(s.Current), size(s.Total))
+	} else if s.Current != 0 {
+		text += " " + size(s.Current)
+	}
+	if s.Completed != nil {
+		if s.Started != nil {
+			text += fmt.Sprintf(" %.1fs", s.Completed.Sub(*s.Started).Seconds())
+		}
+		text += " done"
+	}
+	p.out.line(st.number, "%s", text)
+}
+
+// size renders a number of bytes as BuildKit does, in powers of 1000.
+func size(n int64) string {
+	f := float64(n)
+	for _, unit := range []string{"B", "kB", "MB"} {
+		if f < 1000 {
+			if unit == "B" {
+				return fmt.Sprintf("%dB", n)
+			}
+			return fmt.Sprintf("%.2f%s", f, unit)
+		}
+		f /= 1000
+	}
+	return fmt.Sprintf("%.2fGB", f)
+}

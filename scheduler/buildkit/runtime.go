@@ -1,0 +1,182 @@
+package buildkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// Name is the runtime's name in the state.
+const Name = "buildkit"
+
+// Runtime solves Dockerfile builds on BuildKit daemons. Methods may be called
+// concurrently.
+type Runtime struct {
+	opts Options
+	pool *pool
+
+	mu      sync.Mutex
+	running map[string]*running
+}
+
+// running is a workload of this process.
+type running struct {
+	stop context.CancelCauseFunc
+	done chan struct{}
+}
+
+var _ scheduler.Runtime = (*Runtime)(nil)
+
+// errStopped is the cause of a context that Stop ended.
+var errStopped = errors.New("the workload was stopped")
+
+// New answers a runtime over the daemons of the options. It connects to none;
+// a daemon that is down is noticed when a workload needs it.
+func New(o Options) (*Runtime, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	p, err := openPool(o.Daemons)
+	if err != nil {
+		return nil, err
+	}
+	return &Runtime{opts: o, pool: p, running: map[string]*running{}}, nil
+}
+
+// Close closes the connections. Every Run must have returned.
+func (r *Runtime) Close() error { return r.pool.close() }
+
+// Name is the runtime's name in the state.
+func (r *Runtime) Name() string { return Name }
+
+// Survives reports that solves end with their node: a daemon cancels those
+// whose connection is gone.
+func (r *Runtime) Survives() bool { return false }
+
+// Run solves the workload and pushes the image by digest to the repository of
+// its base ref. A workload of that name that runs already is stopped first.
+// When Run returns, nothing of the workload runs any more, except on a daemon
+// that does not answer.
+func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+	if !w.Deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, w.Deadline, errDeadline)
+		defer cancel()
+	}
+	ctx, leave, err := r.enter(ctx, w.Name())
+	if err != nil {
+		return scheduler.Outcome{}, err
+	}
+	defer leave()
+	out, err := r.solve(ctx, w, sink)
+	if err == nil {
+		return out, nil
+	}
+	if ctx.Err() != nil {
+		return scheduler.Outcome{}, ended(ctx, w)
+	}
+	return scheduler.Outcome{}, err
+}
+
+// enter registers the workload, after the end of one of the same name.
+func (r *Runtime) enter(ctx context.Context, name string) (context.Context, func(), error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	me := &running{stop: stop, done: make(chan struct{})}
+	for {
+		r.mu.Lock()
+		former := r.running[name]
+		if former == nil {
+			r.running[name] = me
+		}
+		r.mu.Unlock()
+		if former == nil {
+			return ctx, func() { r.leave(name, me) }, nil
+		}
+		former.stop(errStopped)
+		select {
+		case <-former.done:
+		case <-ctx.Done():
+			stop(nil)
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
+func (r *Runtime) leave(name string, me *running) {
+	r.mu.Lock()
+	delete(r.running, name)
+	r.mu.Unlock()
+	me.stop(nil)
+	close(me.done)
+}
+
+// Stop ends the workload of that name. One of another process, which may be
+// dead, cannot be told to end; Stop waits for the daemons to have ended it, as
+// they do when its connection closes.
+func (r *Runtime) Stop(ctx context.Context, name string) error {
+	r.mu.Lock()
+	mine := r.running[name]
+	r.mu.Unlock()
+	if mine != nil {
+		mine.stop(errStopped)
+		select {
+		case <-mine.done:
+		case <-ctx.Done():
+			return fmt.Errorf("stop %s: %w", name, ctx.Err())
+		}
+	}
+	for _, e := range r.pool.daemons {
+		if err := e.awaitGone(ctx, name); err != nil {
+			return fmt.Errorf("stop %s on %s: %w", name, e.url, err)
+		}
+	}
+	return nil
+}
+
+// List answers the workloads of this process, and those of any owner that the
+// daemons work on.
+func (r *Runtime) List(ctx context.Context) ([]string, error) {
+	r.mu.Lock()
+	names := make([]string, 0, len(r.running))
+	for name := range r.running {
+		names = append(names, name)
+	}
+	r.mu.Unlock()
+	var errs []error
+	for _, e := range r.pool.daemons {
+		refs, err := e.active(ctx, "")
+		if err != nil {
+			errs = append(errs, fmt.Errorf("list the solves of %s: %w", e.url, err))
+		}
+		for _, ref := range refs {
+			if strings.HasPrefix(ref, "ib-") {
+				names = append(names, ref)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), errors.Join(errs...)
+}
+
+// ended words the end of a workload whose context is over.
+func ended(ctx context.Context, w *scheduler.Workload) error {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errDeadline):
+		return &scheduler.Failure{
+			Blame:   builds.BlameTimeout,
+			Message: fmt.Sprintf("the build did not end before its deadline (%s)", w.Deadline.UTC().Format(time.RFC3339)), Err: cause,
+		}
+	case errors.Is(cause, errStopped):
+		return cause
+	}
+	return ctx.Err()
+}
+
+var errDeadline = errors.New("deadline of the build")

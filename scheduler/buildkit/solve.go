@@ -1,0 +1,251 @@
+package buildkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/dockerui"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/sourcepolicy/policysession"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+const (
+	// goneTime is how long Run waits for a daemon to end what was cancelled.
+	goneTime = 5 * time.Second
+	// A daemon that stays silent for watchEvery * watchMisses is given up.
+	watchEvery  = 5 * time.Second
+	watchMisses = 3
+	// maxDockerfile is the largest Dockerfile that is read, in bytes.
+	maxDockerfile = 1 << 20
+)
+
+// dockerfile is a Dockerfile that was read, as the frontend will get it.
+type dockerfile struct {
+	path string // in the checkout
+	data []byte
+	// ignore is the Dockerfile's own ignore file, nil if there is none.
+	ignore []byte
+}
+
+// solve runs the workload on one daemon.
+func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+	src, err := r.open(ctx, w)
+	if err != nil {
+		return scheduler.Outcome{}, err
+	}
+	defer func() {
+		if err := src.close(); err != nil {
+			r.opts.Log.Warn("cannot remove an unpacked build context", "build", w.BuildID, "attempt", w.Attempt, "err", err)
+		}
+	}()
+	e, err := r.pool.acquire(ctx, src.key)
+	if err != nil {
+		return scheduler.Outcome{}, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: err.Error(), Err: err}
+	}
+	defer r.pool.release(e)
+	r.opts.Log.Debug("solve begins", "build", w.BuildID, "attempt", w.Attempt, "daemon", e.url)
+
+	s := &solving{runtime: r, w: w, src: src, daemon: e}
+	s.policy = &policy{registry: r.opts.Registry, git: src.git, http: r.opts.HTTP, rights: w.Rights}
+	s.progress = newProgress(sink)
+	resp, err := s.run(ctx)
+	if err != nil {
+		return scheduler.Outcome{}, s.failed(ctx, err)
+	}
+	out := scheduler.Outcome{Repository: repository(w.BaseRef), Digest: resp.ExporterResponse["containerimage.digest"]}
+	if out.Digest == "" {
+		return scheduler.Outcome{}, fmt.Errorf("the BuildKit daemon %s pushed an image without telling its digest", e.url)
+	}
+	img, err := r.opts.Registry.Resolve(ctx, out.Repository+"@"+out.Digest, firstPlatform(w), &buildsv1.Rights{AllowAll: true})
+	if err != nil {
+		return scheduler.Outcome{}, fmt.Errorf("look at the image that was pushed: %w", err)
+	}
+	out.SizeBytes = img.SizeBytes
+	return out, nil
+}
+
+// solving is one solve.
+type solving struct {
+	runtime  *Runtime
+	w        *scheduler.Workload
+	src      *source
+	daemon   *endpoint
+	policy   *policy
+	progress *progress
+	refused  error // decided by this process before the frontend ran
+}
+
+// run solves, and returns when the daemon has let go of it.
+func (s *solving) run(ctx context.Context) (*client.SolveResponse, error) {
+	opt, err := s.options()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.progress.begin(cancel)
+	statuses := make(chan *client.SolveStatus)
+	var resp *client.SolveResponse
+	var group errgroup.Group
+	group.Go(func() error {
+		s.progress.follow(ctx, statuses)
+		return nil
+	})
+	group.Go(func() error {
+		s.watch(ctx, cancel)
+		return nil
+	})
+	resp, err = s.daemon.client.Build(ctx, opt, "", s.build, statuses)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	if err != nil {
+		s.awaitGone(ctx)
+	}
+	cancel(nil)
+	_ = group.Wait() // neither fails
+	if err == nil {
+		err = s.progress.err()
+	}
+	return resp, err
+}
+
+// awaitGone waits for the daemon to have let go of a solve that failed or was
+// cancelled: the client returns before.
+func (s *solving) awaitGone(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goneTime)
+	defer cancel()
+	if err := s.daemon.awaitGone(ctx, s.w.Name()); err != nil {
+		s.runtime.pool.doubt(s.daemon)
+		s.runtime.opts.Log.Warn("cannot see that a solve has ended", "build", s.w.BuildID, "attempt", s.w.Attempt, "daemon", s.daemon.url, "err", err)
+	}
+}
+
+// watch cancels the solve when the daemon does not answer any more.
+func (s *solving) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for misses := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := s.daemon.ping(ctx)
+		if err == nil {
+			misses = 0
+			continue
+		}
+		if misses++; misses == watchMisses {
+			cancel(fmt.Errorf("the BuildKit daemon %s does not answer any more: %w", s.daemon.url, err))
+			return
+		}
+	}
+}
+
+// options are those of the solve as a whole.
+func (s *solving) options() (client.SolveOpt, error) {
+	entitlements, err := s.entitlements()
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
+	secrets := maps.Clone(s.w.Secrets.GetBuild())
+	if secrets == nil {
+		secrets = map[string][]byte{}
+	}
+	maps.Copy(secrets, s.src.secrets)
+	opt := client.SolveOpt{
+		Ref:         s.w.Name(),
+		SharedKey:   s.src.sharedKey,
+		LocalMounts: s.src.mounts,
+		Exports: []client.ExportEntry{{Type: client.ExporterImage, Attrs: map[string]string{
+			"name": repository(s.w.BaseRef), "push": "true", "push-by-digest": "true",
+		}}},
+		Session: []session.Attachable{
+			&authenticator{credentials: s.runtime.opts.Credentials, rights: s.w.Rights, own: s.ownHosts()},
+			secretsprovider.FromMap(secrets),
+		},
+		SourcePolicyProvider: policysession.NewPolicyProvider(s.policy.check),
+		AllowedEntitlements:  entitlements,
+	}
+	if ref := s.cacheRef(); ref != "" {
+		opt.CacheExports = []client.CacheOptionsEntry{{Type: "registry", Attrs: map[string]string{
+			"ref": ref, "mode": "max", "image-manifest": "true", "oci-mediatypes": "true", "ignore-error": "true",
+		}}}
+	}
+	return opt, nil
+}
+
+// build is called back by the client once the session stands. It reads the
+// Dockerfile and hands it, and nothing else, to the frontend.
+func (s *solving) build(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+	df, err := s.src.dockerfile(ctx, c)
+	if err != nil {
+		s.refused = err
+		return nil, err
+	}
+	attrs, err := s.frontend(df)
+	if err != nil {
+		s.refused = err
+		return nil, err
+	}
+	inputs := map[string]*pb.Definition{}
+	for name, state := range s.src.inputs(df) {
+		def, err := state.Marshal(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("describe the %s to BuildKit: %w", name, err)
+		}
+		inputs[name] = def.ToPB()
+	}
+	return c.Solve(ctx, gateway.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: attrs, FrontendInputs: inputs})
+}
+
+// inputs are what the frontend reads: the Dockerfile as it was checked, and
+// the context unless it is streamed from here.
+func (src *source) inputs(df dockerfile) map[string]llb.State {
+	name := dockerui.WithInternalName("load build definition from " + df.path)
+	file := "/" + df.path
+	var action *llb.FileAction
+	if dir := file[:strings.LastIndexByte(file, '/')]; dir != "" {
+		action = llb.Mkdir(dir, 0o755, llb.WithParents(true)).Mkfile(file, 0o644, df.data)
+	} else {
+		action = llb.Mkfile(file, 0o644, df.data)
+	}
+	if df.ignore != nil {
+		action = action.Mkfile(file+".dockerignore", 0o644, df.ignore)
+	}
+	inputs := map[string]llb.State{dockerui.DefaultLocalNameDockerfile: llb.Scratch().File(action, name)}
+	if src.context != nil {
+		inputs[dockerui.DefaultLocalNameContext] = *src.context
+	}
+	return inputs
+}
+
+// repository answers a ref without its tag.
+func repository(ref string) string {
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i]
+	}
+	return ref
+}
+
+func firstPlatform(w *scheduler.Workload) string {
+	if p := w.Source.GetDockerfile().GetPlatforms(); len(p) > 0 {
+		return p[0]
+	}
+	return ""
+}

@@ -1,0 +1,156 @@
+package buildkit
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+)
+
+// unpack extracts a tar archive, and nothing of it outside of root. Modes and
+// times of files are kept, owners are not. Memory is bounded whatever the
+// archive holds. Errors are *scheduler.Failure: malformed or too large
+// archives are the user's fault.
+func unpack(ctx context.Context, archive io.Reader, root *os.Root, maxBytes int64, maxFiles int) error {
+	u := &unpacking{root: root, left: maxBytes, maxBytes: maxBytes}
+	tr := tar.NewReader(readerWithContext{ctx, archive})
+	for n := 0; ; n++ {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return userFailure(fmt.Errorf("the build context is not a tar archive that can be read: %w", err))
+		}
+		if n == maxFiles {
+			return userFailure(fmt.Errorf("the build context has more than %d files: exclude some by a .dockerignore file", maxFiles))
+		}
+		if err := u.entry(h, tr); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return err
+		}
+	}
+}
+
+// unpacking is the state of one extraction.
+type unpacking struct {
+	root           *os.Root
+	left, maxBytes int64
+}
+
+// entry extracts one member of the archive.
+func (u *unpacking) entry(h *tar.Header, content io.Reader) error {
+	name, err := memberPath(h.Name)
+	if err != nil {
+		return userFailure(err)
+	}
+	if name == "." || h.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	if err := u.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return u.failure(h.Name, err)
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		err = u.root.MkdirAll(name, 0o755)
+	case tar.TypeReg:
+		err = u.file(name, content)
+	case tar.TypeSymlink:
+		err = errors.Join(u.clear(name), u.root.Symlink(h.Linkname, name))
+		if err == nil {
+			return nil
+		}
+	case tar.TypeLink:
+		target, perr := memberPath(h.Linkname)
+		if perr != nil {
+			return userFailure(perr)
+		}
+		if err = errors.Join(u.clear(name), u.root.Link(target, name)); err == nil {
+			return nil
+		}
+	default:
+		return userFailure(fmt.Errorf("the build context holds %q, which is neither a file, a folder nor a link", h.Name))
+	}
+	if err != nil {
+		return u.failure(h.Name, err)
+	}
+	if err := u.root.Chmod(name, h.FileInfo().Mode()); err != nil {
+		return u.failure(h.Name, err)
+	}
+	if err := u.root.Chtimes(name, h.ModTime, h.ModTime); err != nil {
+		return u.failure(h.Name, err)
+	}
+	return nil
+}
+
+// file writes the content of a file, up to what is left of the limit.
+func (u *unpacking) file(name string, content io.Reader) error {
+	if err := u.clear(name); err != nil {
+		return err
+	}
+	f, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(f, io.LimitReader(content, u.left+1))
+	if u.left -= n; u.left < 0 && err == nil {
+		err = errTooLarge
+	}
+	return errors.Join(err, f.Close())
+}
+
+// clear makes room for a member that comes again: the last one counts.
+func (u *unpacking) clear(name string) error {
+	if err := u.root.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+var errTooLarge = errors.New("the build context is too large")
+
+// failure tells archives that cannot be extracted from disks that cannot take
+// them.
+func (u *unpacking) failure(name string, err error) error {
+	switch {
+	case errors.Is(err, errTooLarge):
+		return userFailure(fmt.Errorf("the build context is larger than %d bytes when unpacked: exclude files by a .dockerignore file", u.maxBytes))
+	case diskFull(err), errors.Is(err, os.ErrPermission):
+		return infrastructureFailure(fmt.Errorf("unpack the build context: %w", err))
+	}
+	return userFailure(fmt.Errorf("the build context cannot be unpacked at %q: %w", name, err))
+}
+
+// memberPath cleans the name of a member and refuses those that leave.
+func memberPath(name string) (string, error) {
+	if strings.ContainsRune(name, 0) || path.IsAbs(name) {
+		return "", fmt.Errorf("the build context holds %q, which is not a relative path", name)
+	}
+	clean := path.Clean(name)
+	if clean == ".." || strings.HasPrefix(clean, "../") {
+		return "", fmt.Errorf("the build context holds %q, which leaves it", name)
+	}
+	return clean, nil
+}
+
+// readerWithContext ends reading with a context.
+type readerWithContext struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r readerWithContext) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
