@@ -13,12 +13,14 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/client/llb"
-	"github.com/moby/buildkit/frontend/dockerui"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
+
+// loadGit begins the names of the steps that load a git context.
+const loadGit = "[internal] load git source "
 
 // gitContext is the repository of a context.
 type gitContext struct {
@@ -42,7 +44,7 @@ func openGit(g *imagebuilderv1.GitContext, s *buildsv1.Secrets, l layout) (*sour
 		// BuildKit fetches with depth 1: full_clone changes nothing in the files.
 		close: func() error { return nil },
 	}
-	opts := []llb.GitOption{dockerui.WithInternalName("load git source " + g.GetRemoteUri() + "#" + ref)}
+	opts := []llb.GitOption{llb.WithCustomName(loadGit + g.GetRemoteUri() + "#" + ref)}
 	if ref != "" {
 		opts = append(opts, llb.GitRef(ref))
 	}
@@ -106,7 +108,7 @@ func gitDockerfile(ctx context.Context, c gateway.Client, l layout, state func(d
 		}
 		ref, err := solveState(ctx, c, state(dir))
 		if err != nil {
-			return dockerfile{}, gitFailure(err)
+			return dockerfile{}, err
 		}
 		data, err := readDockerfile(ctx, ref, name)
 		if err != nil {

@@ -76,6 +76,8 @@ func (s *solving) failed(ctx context.Context, err error) error {
 	switch {
 	case diskFull(err):
 		return infrastructureFailure(fmt.Errorf("the disk of the BuildKit daemon %s is full: %s", s.daemon.url, text))
+	case step.fetches() && missingInGit(text):
+		return userFailure(fmt.Errorf("load the git repository: %s", text))
 	case step.pulls() && !missing(text), vertexOf(err) != "" && len(errdefs.Sources(err)) == 0:
 		// A base image that may be read and cannot be pulled; the export.
 		return infrastructureFailure(fmt.Errorf("%s: %s", step.name, text))
@@ -156,16 +158,15 @@ func missing(text string) bool {
 	return strings.Contains(text, "not found") || strings.Contains(text, "no match for platform")
 }
 
-// gitFailure blames the user for a ref or folder that the repository does not
-// have: that the repository can be read was seen before.
-func gitFailure(err error) error {
-	text := plain(err)
-	for _, phrase := range []string{"does not contain ref", "couldn't find remote ref", "not our ref", "unadvertised object", "reference is not a tree", "subdir not found", "no such file or directory", "could not find"} {
+// missingInGit reports a ref or folder that a repository does not have. That
+// the repository can be read was seen before.
+func missingInGit(text string) bool {
+	for _, phrase := range []string{"does not contain ref", "couldn't find remote ref", "not our ref", "unadvertised object", "reference is not a tree", "invalid subdir"} {
 		if strings.Contains(text, phrase) {
-			return userFailure(fmt.Errorf("load the git repository: %s", text))
+			return true
 		}
 	}
-	return err
+	return false
 }
 
 // withoutURL takes the URL out of an error of an HTTP client.

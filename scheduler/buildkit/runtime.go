@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -151,15 +150,11 @@ func (r *Runtime) List(ctx context.Context) ([]string, error) {
 	r.mu.Unlock()
 	var errs []error
 	for _, e := range r.pool.daemons {
-		refs, err := e.active(ctx, "")
+		active, err := e.active(ctx)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("list the solves of %s: %w", e.url, err))
 		}
-		for _, ref := range refs {
-			if strings.HasPrefix(ref, "ib-") {
-				names = append(names, ref)
-			}
-		}
+		names = append(names, active...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names), errors.Join(errs...)

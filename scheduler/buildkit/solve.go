@@ -169,7 +169,7 @@ func (s *solving) options() (client.SolveOpt, error) {
 	}
 	maps.Copy(secrets, s.src.secrets)
 	opt := client.SolveOpt{
-		Ref:         s.w.Name(),
+		Ref:         solveRef(s.w.Name()),
 		SharedKey:   s.src.sharedKey,
 		LocalMounts: s.src.mounts,
 		Exports: []client.ExportEntry{{Type: client.ExporterImage, Attrs: map[string]string{

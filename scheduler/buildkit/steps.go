@@ -79,6 +79,9 @@ func (p *progress) step(digest string) stepView {
 	return stepView{name: "the build"}
 }
 
+// fetches reports whether the step loads a git context.
+func (v stepView) fetches() bool { return strings.HasPrefix(v.name, loadGit) }
+
 // report renders the steps that started; those of BuildKit's own only if they
 // failed. Of too many, the last ones.
 func (p *progress) report() []*imagebuilderv1.Step {
