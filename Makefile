@@ -20,7 +20,7 @@ build: ## Compile bin/image-builder
 
 $(BIN)/buildkitd: tools/buildkit/go.mod
 	@echo "compiling buildkitd (once, about two minutes)"
-	@cd tools/buildkit && $(GO) build -o $(BIN)/ github.com/moby/buildkit/cmd/buildkitd
+	@cd tools/buildkit && $(GO) build -o $(BIN)/ github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
 
 .PHONY: buildkitd
 buildkitd: $(BIN)/buildkitd ## Compile bin/buildkitd, which dev and tests use
