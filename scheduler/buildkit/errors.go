@@ -63,19 +63,20 @@ func (s *solving) failed(ctx context.Context, err error) error {
 	case errors.As(err, &f):
 		return f
 	}
+	text := plain(err)
+	var exit *gatewaypb.ExitError
+	if diskFull(err) && !errors.As(err, &exit) {
+		return infrastructureFailure(fmt.Errorf("the disk of the BuildKit daemon %s is full: %s", s.daemon.url, text))
+	}
 	if daemonFault(err) {
 		s.runtime.pool.doubt(s.daemon)
 		return infrastructureFailure(fmt.Errorf("the BuildKit daemon %s failed: %w", s.daemon.url, err))
 	}
 	step := s.progress.step(vertexOf(err))
-	var exit *gatewaypb.ExitError
 	if errors.As(err, &exit) {
 		return exited(exit.ExitCode, step, err)
 	}
-	text := plain(err)
 	switch {
-	case diskFull(err):
-		return infrastructureFailure(fmt.Errorf("the disk of the BuildKit daemon %s is full: %s", s.daemon.url, text))
 	case step.fetches() && missingInGit(text):
 		return userFailure(fmt.Errorf("load the git repository: %s", text))
 	case step.pulls() && !missing(text), vertexOf(err) != "" && len(errdefs.Sources(err)) == 0:

@@ -12,21 +12,30 @@ const flushBytes = 64 << 10
 
 // lines writes numbered lines of several steps to one writer. A line that a
 // step has not ended yet stays open while nobody else writes, so that output
-// without line ends is neither held back nor changed.
+// without line ends is not held back. While that step is busy writing, lines of
+// others wait for the end of its line.
 type lines struct {
 	w      io.Writer
 	buf    bytes.Buffer
 	open   int // number of the step whose line is open, 0 if none
+	busy   bool
+	later  bytes.Buffer
 	broken bool
 	failed func(error)
 }
 
 // line writes one whole line.
 func (l *lines) line(number int, format string, args ...any) {
-	l.endLine()
-	fmt.Fprintf(&l.buf, "#%d ", number)
-	fmt.Fprintf(&l.buf, format, args...)
-	l.buf.WriteByte('\n')
+	to := &l.later
+	if l.open == number || !l.busy || l.later.Len() > flushBytes {
+		l.endLine()
+	}
+	if l.open == 0 {
+		to = &l.buf
+	}
+	fmt.Fprintf(to, "#%d ", number)
+	fmt.Fprintf(to, format, args...)
+	to.WriteByte('\n')
 }
 
 // output writes what a step wrote, at a time since its start.
@@ -45,7 +54,8 @@ func (l *lines) output(number int, at time.Duration, data []byte) {
 			break
 		}
 		l.buf.Write(data[:i+1])
-		data, l.open = data[i+1:], 0
+		data = data[i+1:]
+		l.ended()
 		if l.buf.Len() > flushBytes {
 			l.flush()
 		}
@@ -55,8 +65,14 @@ func (l *lines) output(number int, at time.Duration, data []byte) {
 func (l *lines) endLine() {
 	if l.open != 0 {
 		l.buf.WriteByte('\n')
-		l.open = 0
+		l.ended()
 	}
+}
+
+// ended notes the end of a line, and writes what waited for it.
+func (l *lines) ended() {
+	l.open = 0
+	_, _ = l.later.WriteTo(&l.buf) // a buffer does not fail
 }
 
 // flush hands on what was gathered. After a failure nothing is written.

@@ -3,6 +3,7 @@ package buildkit
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -67,6 +68,10 @@ func (p *progress) follow(ctx context.Context, statuses <-chan *client.SolveStat
 
 func (p *progress) print(s *client.SolveStatus) {
 	changed := false
+	p.out.busy = slices.ContainsFunc(s.Logs, func(l *client.VertexLog) bool {
+		v := p.byID[string(l.Vertex)]
+		return v != nil && v.number == p.out.open
+	})
 	for _, v := range s.Vertexes {
 		changed = p.vertex(v) || changed
 	}

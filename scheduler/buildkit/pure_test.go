@@ -1,0 +1,224 @@
+package buildkit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+func Test_Choose_SameKeyMeetsTheSameDaemonUntilItIsBusier(t *testing.T) {
+	idle := []candidate{{0, "unix:///a", 0}, {1, "unix:///b", 0}, {2, "unix:///c", 0}}
+	seen := map[int]int{}
+	for i := range 300 {
+		key := fmt.Sprint("git https://example.com/", i)
+		first := choose(idle, key)
+		seen[first]++
+		if again := choose(idle, key); again != first {
+			t.Fatalf("%s: daemon %d, then %d", key, first, again)
+		}
+		busy := append([]candidate(nil), idle...)
+		busy[first].load = 3
+		if other := choose(busy, key); other == first {
+			t.Errorf("%s: daemon %d was chosen with 3 solves while others have none", key, first)
+		}
+		// Without one of the others, the choice stays.
+		var fewer []candidate
+		for _, c := range idle {
+			if c.index == first || c.index == (first+1)%3 {
+				fewer = append(fewer, c)
+			}
+		}
+		if other := choose(fewer, key); other != first {
+			t.Errorf("%s: moved from daemon %d to %d because another one left", key, first, other)
+		}
+	}
+	for i, n := range seen {
+		if n < 60 {
+			t.Errorf("daemon %d is first for %d of 300 keys", i, n)
+		}
+	}
+	if got := choose([]candidate{{4, "unix:///a", 100}}, "k"); got != 4 {
+		t.Errorf("the only daemon is %d, got %d", 4, got)
+	}
+}
+
+func Test_LayoutOf(t *testing.T) {
+	source := func(at, file, dir string, git bool) *imagebuilderv1.DockerfileSource {
+		d := &imagebuilderv1.DockerfileSource{DockerfilePath: file, ContextPath: dir}
+		if git {
+			d.Context = &imagebuilderv1.DockerfileSource_Git{Git: &imagebuilderv1.GitContext{CheckoutLocation: at}}
+		}
+		return d
+	}
+	for _, test := range []struct {
+		at, file, dir string
+		git           bool
+		want          layout
+		err           string
+	}{
+		{want: layout{".", []string{"Dockerfile"}}},
+		{git: true, want: layout{".", []string{"Dockerfile"}}},
+		{git: true, at: ".", file: "Dockerfile", dir: ".", want: layout{".", []string{"Dockerfile"}}},
+		{git: true, file: "a/b.Dockerfile", want: layout{"a", []string{"a/b.Dockerfile"}}},
+		{file: "a/b.Dockerfile", want: layout{".", []string{"a/b.Dockerfile"}}},
+		{dir: "a", want: layout{"a", []string{"a/Dockerfile", "Dockerfile"}}},
+		{file: "./x//D", dir: "a/../b", want: layout{"b", []string{"x/D"}}},
+		{git: true, at: "repo", file: "repo/D", dir: "repo", want: layout{".", []string{"D"}}},
+		{git: true, at: "repo", file: "repo/x/D", dir: "repo/y", want: layout{"y", []string{"x/D"}}},
+		{git: true, at: "repo", file: "x/D", dir: "y", want: layout{"y", []string{"x/D"}}},
+		{file: "../D", err: "leaves"},
+		{file: "a/../../D", err: "leaves"},
+		{dir: "..", err: "leaves"},
+		{dir: "/etc", err: "relative"},
+		{file: "a\nb", err: "relative"},
+		{git: true, at: "a", file: "a/../../b", err: "leaves"},
+	} {
+		got, err := layoutOf(source(test.at, test.file, test.dir, test.git))
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%+v: error %v", test, err)
+			}
+			continue
+		}
+		if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(layout{})); err != nil || diff != "" {
+			t.Errorf("%+v: %v\n%s", test, err, diff)
+		}
+	}
+}
+
+func Test_ChooseFrontend(t *testing.T) {
+	for _, test := range []struct {
+		data, arg string
+		allowed   []string
+		builtin   bool
+		refused   bool
+	}{
+		{data: "FROM a", builtin: true},
+		{data: "# syntax=docker/dockerfile:1\nFROM a", builtin: true},
+		{data: "# syntax = docker.io/docker/dockerfile:1.7-labs\n", builtin: true},
+		{data: "# syntax=docker/dockerfile:1\n", allowed: []string{"docker/dockerfile"}},
+		{data: "# syntax=docker/dockerfile:1\n", allowed: []string{"docker/dockerfile:2"}, builtin: true},
+		{data: "// syntax=example.com/x\n", refused: true},
+		{data: "#!/bin/x\n# syntax=example.com/x\n", refused: true},
+		{data: `{"syntax":"example.com/x"}`, refused: true},
+		{data: "# syntax=example.com/x:2\n", allowed: []string{"example.com/x:2"}},
+		{data: "# syntax=example.com/x:3\n", allowed: []string{"example.com/x:2"}, refused: true},
+		{data: "# syntax=UPPER\n", refused: true},
+		{data: "FROM a", arg: "example.com/x", refused: true},
+		{data: "# syntax=example.com/y\n", arg: "example.com/x --y", allowed: []string{"example.com/x"}},
+	} {
+		builtin, err := chooseFrontend([]byte(test.data), test.arg, test.allowed)
+		if builtin != test.builtin || (err != nil) != test.refused {
+			t.Errorf("%+v: %v, %v", test, builtin, err)
+		}
+	}
+}
+
+func Test_Lines_KeepEveryByteOfEveryStep(t *testing.T) {
+	var b bytes.Buffer
+	l := lines{w: &b}
+	l.line(1, "[1/2] FROM a")
+	l.output(2, 1234*time.Millisecond, []byte("one\ntw"))
+	l.flush()
+	l.output(2, 2*time.Second, []byte("o\nthree"))
+	l.output(3, 20*time.Second, []byte("other\n"))
+	l.output(2, 30*time.Second, []byte(" and more\n\n"))
+	l.output(2, 300*time.Second, []byte("end"))
+	l.line(2, "DONE")
+	l.flush()
+	want := `#1 [1/2] FROM a
+#2 1.234 one
+#2 1.234 two
+#2 2.000 three
+#3 20.00 other
+#2 30.00  and more
+#2 30.00 
+#2 300.0 end
+#2 DONE
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func Test_Lines_OthersWaitForTheEndOfALine(t *testing.T) {
+	var b bytes.Buffer
+	l := lines{w: &b}
+	l.output(1, 0, []byte("a li"))
+	l.busy = true
+	l.line(2, "other")
+	l.output(1, 0, []byte("ne\nnext "))
+	l.busy = false
+	l.line(2, "DONE")
+	l.output(1, 0, []byte("li"))
+	l.busy = true
+	l.line(2, "again")
+	l.line(1, "DONE")
+	l.flush()
+	want := "#1 0.000 a line\n#2 other\n#1 0.000 next \n#2 DONE\n#1 0.000 li\n#2 again\n#1 DONE\n"
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func Test_Lines_NothingIsWrittenAfterAFailure(t *testing.T) {
+	var told []error
+	l := lines{w: failing{}, failed: func(err error) { told = append(told, err) }}
+	for range 3 {
+		l.line(1, "x")
+		l.flush()
+	}
+	if len(told) != 1 {
+		t.Errorf("the failure was told %d times", len(told))
+	}
+}
+
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, errors.New("fenced") }
+
+func Test_Step_KeepsTheLastLines(t *testing.T) {
+	s := &step{}
+	for i := range 10_000 {
+		s.keep(fmt.Appendf(nil, "line %d\r\n", i))
+	}
+	if cap(s.tail) > 4*tailBytes {
+		t.Errorf("it holds %d bytes", cap(s.tail))
+	}
+	got := s.lines()
+	if len(got) != tailLines || got[0] != "line 9990" || got[tailLines-1] != "line 9999" {
+		t.Errorf("lines %q", got)
+	}
+	s.keep([]byte(strings.Repeat("ä", 10_000)))
+	if last := s.lines(); len(last[len(last)-1]) > maxText+3 {
+		t.Errorf("a line of %d bytes", len(last[len(last)-1]))
+	}
+}
+
+func Test_Address_TLSIsRequiredBeyondLoopback(t *testing.T) {
+	for _, test := range []struct {
+		address Address
+		err     string
+	}{
+		{Address{URL: "unix:///run/b.sock"}, ""},
+		{Address{URL: "tcp://127.0.0.1:1234"}, ""},
+		{Address{URL: "tcp://localhost:1234"}, ""},
+		{Address{URL: "tcp://build.example.com:1234"}, "needs TLS"},
+		{Address{URL: "tcp://build.example.com:1234", TLS: &TLS{}}, ""},
+		{Address{URL: "http://127.0.0.1:1"}, "use unix"},
+		{Address{URL: "docker-container://x"}, "use unix"},
+		{Address{URL: "/run/b.sock"}, "use unix"},
+	} {
+		err := test.address.validate()
+		if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("%s: %v", test.address.URL, err)
+		}
+	}
+}
