@@ -19,7 +19,7 @@ import (
 func cli(t *testing.T, server string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
 	cmd := exec.Command(harness.Binary(t), args...)
-	cmd.Env = append(os.Environ(), "IMAGE_BUILDER_SERVER="+server, "USER=alice")
+	cmd.Env = append(os.Environ(), "IMAGE_BUILDER_SERVER="+server, "USER=alice", "GORACE=atexit_sleep_ms=0")
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()

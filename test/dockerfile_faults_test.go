@@ -3,6 +3,7 @@
 package test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -194,5 +195,67 @@ func Test_Dockerfile_LongOutput(t *testing.T) {
 	t.Logf("%d MB of log in %s; memory before %d MiB, peak %d MiB", len(log)/1e6, took.Round(time.Millisecond), before>>20, peak>>20)
 	if grown := peak - before; grown > 300<<20 {
 		t.Errorf("the node grew by %d MiB", grown>>20)
+	}
+}
+
+// Test_Dockerfile_LargeContexts uploads 10,000 files, and one of 300 MB; the
+// node's memory stays bounded.
+func Test_Dockerfile_LargeContexts(t *testing.T) {
+	w := newWorkshop(t, nil)
+	many := w.dir(t, "FROM base\nCOPY . /ctx\nRUN ls /ctx/d | wc -l > /count\n", nil)
+	if err := os.Mkdir(filepath.Join(many, "d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10_000 {
+		if err := os.WriteFile(filepath.Join(many, "d", fmt.Sprint("f", i)), []byte(fmt.Sprint(i)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := rss(t, w.Pid())
+	out, errOut, status := cli(t, w.GRPC, "build", many)
+	if status != 0 {
+		t.Fatalf("%s %s", out, errOut)
+	}
+	if got := strings.TrimSpace(content(t, lastLine(out), "count")); got != "10000" {
+		t.Errorf("the image has %s files", got)
+	}
+	big := w.dir(t, "FROM base\nCOPY big /big\nRUN wc -c /big > /count\n", nil)
+	f, err := os.Create(filepath.Join(big, "big"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	for range 300 {
+		if _, err := f.Write(block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var peak int64
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				peak = max(peak, rss(t, w.Pid()))
+			}
+		}
+	})
+	out, errOut, status = cli(t, w.GRPC, "build", big)
+	close(stop)
+	wg.Wait()
+	if status != 0 {
+		t.Fatalf("%s %s", out, errOut)
+	}
+	t.Logf("memory before %d MiB, peak with a context of 300 MiB %d MiB", before>>20, peak>>20)
+	if grown := peak - before; grown > 200<<20 {
+		t.Errorf("the node grew by %d MiB for a context of 300 MiB", grown>>20)
 	}
 }
