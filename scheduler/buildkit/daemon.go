@@ -22,7 +22,8 @@ import (
 const (
 	startTime = 20 * time.Second
 	// stopTime is how long a daemon may take to end after SIGTERM.
-	stopTime = 10 * time.Second
+	stopTime  = 10 * time.Second
+	cleanTime = 5 * time.Second
 	// maxSocketPath is the kernel's limit for the path of a unix socket.
 	maxSocketPath = 107
 )
@@ -79,7 +80,7 @@ func StartDaemon(ctx context.Context, o DaemonOptions) (_ *Daemon, err error) {
 		}
 	}()
 	// What a daemon that was killed left behind.
-	if err := unmountUnder(root); err != nil {
+	if err := clean(root); err != nil {
 		return nil, fmt.Errorf("start BuildKit: %w", err)
 	}
 	if err := d.start(binary, o); err != nil {
@@ -112,7 +113,14 @@ func (d *Daemon) shutDown(ctx context.Context) error {
 	case <-d.done:
 	case <-ctx.Done():
 	}
-	return errors.Join(d.kill(), unmountUnder(d.root), d.release())
+	return errors.Join(d.kill(), clean(d.root), d.release())
+}
+
+// clean removes what a daemon that ended left in the kernel.
+func clean(root string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanTime)
+	defer cancel()
+	return errors.Join(unmountUnder(root), removeCgroups(ctx, cgroupOf(root)))
 }
 
 // kill ends the namespace and everything in it.
@@ -150,7 +158,7 @@ func (d *Daemon) start(binary string, o DaemonOptions) error {
 	}
 	d.addr = "unix://" + socket
 	config := filepath.Join(d.root, "buildkitd.toml")
-	if err := os.WriteFile(config, []byte(daemonConfig(o.GCBytes)), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(daemonConfig(o.GCBytes, cgroupOf(d.root))), 0o600); err != nil {
 		return fmt.Errorf("write its configuration: %w", err)
 	}
 	cmd := exec.Command("unshare", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc",
@@ -208,7 +216,7 @@ func (d *Daemon) ready(ctx context.Context) error {
 	}
 }
 
-func daemonConfig(gcBytes int64) string {
+func daemonConfig(gcBytes int64, cgroup string) string {
 	if gcBytes == 0 {
 		gcBytes = 10 << 30
 	}
@@ -216,11 +224,12 @@ func daemonConfig(gcBytes int64) string {
   gc = true
   reservedSpace = "%[1]d"
   maxUsedSpace = "%[1]d"
+  defaultCgroupParent = %[2]q
 
 [history]
   maxAge = 3600
   maxEntries = 20
-`, gcBytes)
+`, gcBytes, cgroup)
 }
 
 // logLines logs until the writer of output has ended.

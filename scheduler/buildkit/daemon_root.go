@@ -1,13 +1,19 @@
 package buildkit
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // lockRoot makes the folder and locks it for this process.
@@ -55,6 +61,58 @@ func unmountUnder(root string) error {
 
 // unescape reads paths as the kernel writes them in mountinfo.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// cgroupOf names the control group of the containers of a daemon.
+func cgroupOf(root string) string {
+	sum := sha256.Sum256([]byte(root))
+	return "image-builder-" + hex.EncodeToString(sum[:6])
+}
+
+// removeCgroups removes the control group of a daemon that has ended, and those
+// in it, in all hierarchies. A killed daemon does not, and the kernel takes a
+// moment for the last processes in them.
+func removeCgroups(ctx context.Context, name string) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := removeCgroupsOnce(name)
+		if !errors.Is(err, syscall.EBUSY) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+func removeCgroupsOnce(name string) error {
+	var dirs []string
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		tops, err := filepath.Glob(pattern + name)
+		if err != nil {
+			return fmt.Errorf("look for control groups: %w", err)
+		}
+		for _, top := range tops {
+			err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.IsDir() {
+					dirs = append(dirs, path)
+				}
+				return err
+			})
+			if err != nil {
+				return fmt.Errorf("look for control groups: %w", err)
+			}
+		}
+	}
+	for _, dir := range slices.Backward(dirs) { // children before parents
+		if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, syscall.ENOENT) {
+			return fmt.Errorf("remove the control group %s: %w", dir, err)
+		}
+	}
+	return nil
+}
 
 // childOf answers the only child of a process.
 func childOf(pid int) (int, bool) {

@@ -12,8 +12,8 @@ const flushBytes = 64 << 10
 
 // lines writes numbered lines of several steps to one writer. A line that a
 // step has not ended yet stays open while nobody else writes, so that output
-// without line ends is not held back. While that step is busy writing, lines of
-// others wait for the end of its line.
+// without line ends is not held back. While that step is busy writing, whole
+// lines wait for the end of its line.
 type lines struct {
 	w      io.Writer
 	buf    bytes.Buffer
@@ -27,7 +27,7 @@ type lines struct {
 // line writes one whole line.
 func (l *lines) line(number int, format string, args ...any) {
 	to := &l.later
-	if l.open == number || !l.busy || l.later.Len() > flushBytes {
+	if !l.busy || l.later.Len() > flushBytes {
 		l.endLine()
 	}
 	if l.open == 0 {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -139,6 +140,7 @@ func Test_Run_DaemonKilledIsInfrastructure(t *testing.T) {
 	r := newRigOn(t, d)
 	dockerfile, mark := sleeper(r)
 	done := running(t, t.Context(), r, r.upload(t, map[string]string{"Dockerfile": dockerfile}), mark)
+	cgroup := cgroupOfProcess(t, processes(t, mark)[0])
 	if _, err := buildkit.StartDaemon(t.Context(), buildkit.DaemonOptions{Binary: buildkitd(t), Root: root, Logger: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "another daemon uses "+root) {
 		t.Errorf("a second daemon over the same root: %v", err)
 	}
@@ -175,10 +177,30 @@ func Test_Run_DaemonKilledIsInfrastructure(t *testing.T) {
 	if err := <-done; !errors.As(err, &f) || f.Blame != infrastructure {
 		t.Errorf("run: %v", err)
 	}
+	if groups, err := filepath.Glob("/sys/fs/cgroup/*/" + cgroup); err != nil || len(groups) > 0 {
+		t.Errorf("control groups %v are left, %v", groups, err)
+	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || strings.Contains(string(mounts), root) {
 		t.Errorf("mounts are left: %v\n%s", err, mounts)
 	}
+}
+
+// cgroupOfProcess answers the name of the topmost control group of a process.
+func cgroupOfProcess(t *testing.T, pid string) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/" + pid + "/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if _, path, ok := strings.Cut(line, ":/image-builder-"); ok {
+			name, _, _ := strings.Cut(path, "/")
+			return "image-builder-" + name
+		}
+	}
+	t.Fatalf("the step is in no control group of its daemon:\n%s", text)
+	return ""
 }
 
 // clientEnv makes the test binary a client that is killed: it holds a

@@ -20,8 +20,10 @@ const statusEvery = 5 * time.Second
 // prints them (`#3 [2/4] RUN make`), and into structured steps. It holds a few
 // kilobytes for each step, however much the step writes.
 type progress struct {
-	sink scheduler.Sink
-	out  lines
+	sink   scheduler.Sink
+	out    lines
+	batch  int     // number of the report at hand
+	ending []*step // ended, and not said so yet
 
 	mu     sync.Mutex
 	steps  []*step
@@ -62,12 +64,14 @@ func (p *progress) follow(ctx context.Context, statuses <-chan *client.SolveStat
 	}
 	if ctx.Err() == nil {
 		p.out.endLine()
+		p.ends(true)
 		p.out.flush()
 	}
 }
 
 func (p *progress) print(s *client.SolveStatus) {
 	changed := false
+	p.batch++
 	p.out.busy = slices.ContainsFunc(s.Logs, func(l *client.VertexLog) bool {
 		v := p.byID[string(l.Vertex)]
 		return v != nil && v.number == p.out.open
@@ -85,14 +89,12 @@ func (p *progress) print(s *client.SolveStatus) {
 	}
 	for _, l := range s.Logs {
 		if v := p.byID[string(l.Vertex)]; v != nil && v.number != 0 {
-			v.said = false
+			v.said, v.spoke = false, p.batch
 			v.keep(l.Data)
 			p.out.output(v.number, l.Timestamp.Sub(v.started), l.Data)
 		}
 	}
-	for _, v := range s.Vertexes {
-		p.end(v)
-	}
+	p.ends(false)
 	p.out.flush()
 	if changed {
 		p.sink.Steps(p.report())
@@ -118,18 +120,32 @@ func (p *progress) vertex(v *client.Vertex) (changed bool) {
 		st.said = st.said && st.err == v.Error
 		st.ended, st.cached, st.err = *v.Completed, v.Cached && (st.cached || st.ended.IsZero()), v.Error
 		changed = true
+		if st.number != 0 && !slices.Contains(p.ending, st) {
+			p.ending = append(p.ending, st)
+		}
 	}
 	return changed
 }
 
-// end prints that a step has ended, after what it wrote. BuildKit reports a
-// step that it meets again as ended again: that is no news.
-func (p *progress) end(v *client.Vertex) {
-	st := p.byID[string(v.Digest)]
-	if st.number == 0 || st.ended.IsZero() || st.said {
-		return
-	}
-	st.said = true
+// ends prints which steps have ended, after what they wrote: BuildKit reports
+// the end of a step before the last of its output, so that a step that wrote
+// in this report, or whose line is open, is not over for the log unless the
+// report is the last one. A step that BuildKit meets again and reports as
+// ended again is no news.
+func (p *progress) ends(last bool) {
+	p.ending = slices.DeleteFunc(p.ending, func(st *step) bool {
+		if (st.spoke == p.batch || st.number == p.out.open) && !last {
+			return false
+		}
+		if !st.said {
+			st.said = true
+			p.end(st)
+		}
+		return true
+	})
+}
+
+func (p *progress) end(st *step) {
 	switch {
 	case st.err != "":
 		p.out.line(st.number, "ERROR: %s", st.err)

@@ -160,6 +160,7 @@ func Test_Lines_OthersWaitForTheEndOfALine(t *testing.T) {
 	l.output(1, 0, []byte("li"))
 	l.busy = true
 	l.line(2, "again")
+	l.busy = false
 	l.line(1, "DONE")
 	l.flush()
 	want := "#1 0.000 a line\n#2 other\n#1 0.000 next \n#2 DONE\n#1 0.000 li\n#2 again\n#1 DONE\n"

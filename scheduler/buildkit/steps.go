@@ -28,6 +28,7 @@ type step struct {
 	cached         bool
 	err            string
 	said           bool // that it ended
+	spoke          int  // report with its last output
 	transfers      map[string]time.Time
 	tail           []byte
 }
