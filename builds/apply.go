@@ -35,6 +35,9 @@ type Event struct {
 	Index   uint64
 	Changed []*buildsv1.Record
 	Removed []string
+	// Cluster tells that nodes or settings changed, which may let queued
+	// builds start.
+	Cluster bool
 }
 
 // Apply applies one command. It is deterministic: times, ids and random
@@ -99,7 +102,7 @@ func (s *State) command(t buildsv1.CommandType) (proto.Message, func(*change) Re
 		return c, func(tx *change) Result { _, ok := tx.cached.Delete(c.GetRef()); return Result{Existed: ok} }
 	case buildsv1.CommandType_COMMAND_TYPE_PUT_SETTINGS:
 		c := new(buildsv1.PutSettings)
-		return c, func(tx *change) Result { tx.settings = c.GetSettings(); tx.reap(reapsPerApply); return Result{} }
+		return c, func(tx *change) Result { return tx.putSettings(c) }
 	case buildsv1.CommandType_COMMAND_TYPE_SET_FEATURE_LEVEL:
 		c := new(buildsv1.SetFeatureLevel)
 		return c, func(tx *change) Result { return tx.setFeatureLevel(c) }
@@ -133,6 +136,13 @@ func (tx *change) put(r *buildsv1.Record) {
 		}
 	}
 	tx.event.Changed = append(tx.event.Changed, r)
+}
+
+func (tx *change) putSettings(c *buildsv1.PutSettings) Result {
+	tx.settings = c.GetSettings()
+	tx.event.Cluster = true
+	tx.reap(reapsPerApply)
+	return Result{}
 }
 
 func (tx *change) setFeatureLevel(c *buildsv1.SetFeatureLevel) Result {

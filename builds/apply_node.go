@@ -18,6 +18,7 @@ func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 		Name: c.Name, StoreId: c.StoreId, BootId: c.BootId, Zone: c.Zone,
 		Capacity: c.Capacity, Runtimes: c.Runtimes, Drained: drained,
 	})
+	tx.event.Cluster = true
 	var lost []*buildsv1.Record
 	tx.Live(func(r *buildsv1.Record) bool {
 		if LastAttempt(r.Build).GetOwner() == c.Name {

@@ -45,7 +45,7 @@ func (s *Store) Apply(index uint64, cmd *clusterv1.Command) any {
 			w.offer(r)
 		}
 	}
-	if len(ev.Changed)+len(ev.Removed) > 0 {
+	if len(ev.Changed)+len(ev.Removed) > 0 || ev.Cluster {
 		s.events.publish(ev)
 	}
 	return res

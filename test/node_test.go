@@ -338,3 +338,50 @@ func forms(s string) [][]byte {
 	}
 	return out
 }
+
+// Test_GracefulStop has clients wait while the node gets SIGTERM: it stops at
+// once, tells them to come again, and goes on with the build after its start.
+func Test_GracefulStop(t *testing.T) {
+	reg := registrytest.Start(t, registrytest.Options{})
+	reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<20))
+	proxy := registrytest.NewProxy(t, reg)
+	to := registrytest.Start(t, registrytest.Options{})
+	n := harness.Start(t, to.Addr, nil)
+	ctx := timeout(t, time.Minute)
+	release := proxy.Hold(registrytest.Blobs)
+	res, err := n.Native.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{Source: harness.RefSource(proxy.Addr + "/team/app:1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, 20*time.Second, "the build runs", func() bool {
+		st, err := n.Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: res.Build.Id}})
+		return err == nil && st.Build.Phase == imagebuilderv1.Phase_PHASE_RUNNING
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := n.BuildGitpod(ctx, &builder.BuildRequest{Source: harness.GitpodRef(proxy.Addr + "/team/app:1")}); status.Code(err) != codes.Unavailable {
+			t.Errorf("a stream at the stop: %v", err)
+		}
+	})
+	var end *imagebuilderv1.Build
+	wg.Go(func() { end = n.Wait(t, ctx, res.Build.Id) }) // persists
+	harness.Eventually(t, 20*time.Second, "both wait", func() bool {
+		st, err := n.Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: res.Build.Id}})
+		return err == nil && len(st.Build.Requesters) == 1
+	})
+	began := time.Now()
+	if st := n.Stop(); st.ExitCode() != 0 {
+		t.Errorf("after SIGTERM: %s", st)
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("the stop took %s", took)
+	} else {
+		t.Logf("stopped in %s", took.Round(time.Millisecond))
+	}
+	release()
+	n.Run()
+	wg.Wait()
+	if end.GetPhase() != succeeded || len(end.Attempts) != 2 || end.Attempts[0].Counted {
+		t.Errorf("the build: %v", end)
+	}
+}

@@ -8,12 +8,20 @@ import (
 
 // FS is the file system under a store. Tests put faults into it.
 type FS interface {
+	// MkdirAll creates a directory with its parents, if it is missing.
+	MkdirAll(dir string, perm os.FileMode) error
 	OpenFile(name string, flag int, perm os.FileMode) (File, error)
 	Remove(name string) error
-	// List answers the names of the files in a directory.
-	List(dir string) ([]string, error)
+	// List answers the files in a directory.
+	List(dir string) ([]FileInfo, error)
 	// SyncDir makes creations and removals in a directory durable.
 	SyncDir(dir string) error
+}
+
+// FileInfo is a file in a directory.
+type FileInfo struct {
+	Name string // without the directory
+	Size int64  // bytes
 }
 
 // File is an open file.
@@ -39,6 +47,8 @@ func (f diskFile) Size() (int64, error) {
 	return st.Size(), nil
 }
 
+func (diskFS) MkdirAll(dir string, perm os.FileMode) error { return os.MkdirAll(dir, perm) }
+
 func (diskFS) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
 	f, err := os.OpenFile(name, flag, perm)
 	if err != nil {
@@ -49,16 +59,23 @@ func (diskFS) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
 
 func (diskFS) Remove(name string) error { return os.Remove(name) }
 
-func (diskFS) List(dir string) ([]string, error) {
+func (diskFS) List(dir string) ([]FileInfo, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, 0, len(entries))
+	files := make([]FileInfo, 0, len(entries))
 	for _, e := range entries {
-		names = append(names, e.Name())
+		st, err := e.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			continue // removed in the meantime
+		}
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, FileInfo{e.Name(), st.Size()})
 	}
-	return names, nil
+	return files, nil
 }
 
 func (diskFS) SyncDir(dir string) error {

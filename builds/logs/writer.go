@@ -183,6 +183,7 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 	w.fence()
 	w.l.store.sync.dirty(w, true) // which closes the file
 	w.l.sealed = true
+	w.l.tail, w.l.writer = nil, nil // what is complete is read from the disk
 	w.l.wake()
 	return w.l.length, checksumText(w.l.sum), err
 }

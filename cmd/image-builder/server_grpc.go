@@ -111,7 +111,7 @@ func (s *server) grpcOptions(streams context.Context) ([]grpc.ServerOption, erro
 		// Clients of the wire contract ping every 10 s, without streams too.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
-		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), s.recoverUnary),
+		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), s.recoverUnary, movableWait(streams)),
 		grpc.ChainStreamInterceptor(m.StreamServerInterceptor(), s.recoverStream, movable(streams)),
 	}, nil
 }
@@ -133,11 +133,31 @@ func movable(serving context.Context) grpc.StreamServerInterceptor {
 		defer context.AfterFunc(serving, cancel)()
 		err := h(srv, streamWith{ss, ctx})
 		if err != nil && serving.Err() != nil {
-			return status.Error(codes.Unavailable, "the node shuts down; ask again, the build goes on")
+			return errMoving
 		}
 		return err
 	}
 }
+
+// movableWait does the same for the one unary call that may wait for long.
+func movableWait(serving context.Context) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+		if r, ok := req.(*imagebuilderv1.BuildStatusRequest); !ok || r.GetWaitFor() == 0 {
+			return h(ctx, req)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(serving, cancel)()
+		res, err := h(ctx, req)
+		if err != nil && serving.Err() != nil {
+			return nil, errMoving
+		}
+		return res, err
+	}
+}
+
+// errMoving tells clients to go on elsewhere.
+var errMoving = status.Error(codes.Unavailable, "the node shuts down; ask again, the build goes on")
 
 // recoverUnary and recoverStream keep one call's panic from ending all others.
 func (s *server) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (res any, err error) {
