@@ -52,7 +52,9 @@ func openGit(g *imagebuilderv1.GitContext, s *buildsv1.Secrets, l layout) (*sour
 		src.git.header = "basic " + base64.StdEncoding.EncodeToString([]byte(b.GetUsername()+":"+b.GetPassword()))
 		name := "git-" + rand.Text()
 		src.secrets = map[string][]byte{name: []byte(src.git.header)}
-		opts = append(opts, llb.AuthHeaderSecret(name))
+		opts = append(opts, llb.AuthHeaderSecret(name), llb.AuthTokenSecret(""))
+	} else {
+		src.git.header = gitHeader(s.GetBuild(), g.GetRemoteUri())
 	}
 	state := func(dir string) llb.State {
 		o := opts
@@ -95,6 +97,31 @@ func checkRemote(remote string) error {
 		return errors.New("the URL of the git repository contains a credential: pass it separately")
 	}
 	return nil
+}
+
+// gitHeader is the Authorization header that BuildKit makes of build secrets
+// with the names that Docker documents: what the request may read with them.
+func gitHeader(secrets map[string][]byte, remote string) string {
+	u, err := url.Parse(remote)
+	if err != nil {
+		return ""
+	}
+	for _, suffix := range []string{"." + u.Host, ""} {
+		if v := secrets[llb.GitAuthHeaderKey+suffix]; len(v) > 0 {
+			return string(v)
+		}
+		if v := secrets[llb.GitAuthTokenKey+suffix]; len(v) > 0 {
+			return "basic " + base64.StdEncoding.EncodeToString(append([]byte("x-access-token:"), v...))
+		}
+	}
+	return ""
+}
+
+// is reports whether a remote names the repository of the context.
+func (g *gitContext) is(remote string) bool {
+	a, errA := url.Parse(g.remote)
+	b, errB := url.Parse(remote)
+	return errA == nil && errB == nil && a.Scheme == b.Scheme && strings.EqualFold(a.Host, b.Host) && path.Clean(a.Path) == path.Clean(b.Path)
 }
 
 // gitDockerfile reads the Dockerfile from the repository.

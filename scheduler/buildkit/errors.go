@@ -62,6 +62,8 @@ func (s *solving) failed(ctx context.Context, err error) error {
 		return infrastructureFailure(s.progress.err())
 	case errors.As(err, &f):
 		return f
+	case errors.As(err, new(*silentError)):
+		return infrastructureFailure(err)
 	}
 	text := plain(err)
 	var exit *gatewaypb.ExitError
@@ -79,11 +81,17 @@ func (s *solving) failed(ctx context.Context, err error) error {
 	switch {
 	case step.fetches() && missingInGit(text):
 		return userFailure(fmt.Errorf("load the git repository: %s", text))
-	case step.pulls() && !missing(text), vertexOf(err) != "" && len(errdefs.Sources(err)) == 0:
-		// A base image that may be read and cannot be pulled; the export.
+	case step.pulls() && !missing(text), strings.Contains(text, "httpReadSeeker: "):
+		// A base image that exists, may be read, and cannot be pulled. Layers
+		// are pulled by the step that needs them: there the puller's name tells.
 		return infrastructureFailure(fmt.Errorf("%s: %s", step.name, text))
+	case strings.Contains(text, "network.host is not allowed"), strings.Contains(text, "security.insecure is not allowed"):
+		return userFailure(errors.New(text))
+	case len(errdefs.Sources(err)) > 0, vertexOf(err) == "" && s.refused == nil && !s.parsed:
+		// A line of the Dockerfile, or what the frontend made of it.
+		return userFailure(errors.New(excerpt(err) + text))
 	}
-	return userFailure(errors.New(excerpt(err) + text))
+	return infrastructureFailure(fmt.Errorf("%s: %s", step.name, text))
 }
 
 // exited words the end of a step that returned an exit code.

@@ -1,6 +1,7 @@
 package buildkit_test
 
 import (
+	"encoding/base64"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -161,6 +162,11 @@ func Test_Run_PrivateGitContext(t *testing.T) {
 	r.mustFail(t, build(commit, id, ""), user, "no right to read the git repository")
 	stolen := r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nADD " + g.url + "#" + id + " /stolen\n"})
 	r.mustFail(t, stolen, user, "no right to read the git repository")
+
+	// Docker's own way for repositories that a Dockerfile adds.
+	added := r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nADD " + g.url + "#" + id + " /added\n"})
+	added.Secrets.Build = map[string][]byte{"GIT_AUTH_HEADER": []byte("basic " + base64.StdEncoding.EncodeToString([]byte("oauth2:git-t0ken")))}
+	r.mustRun(t, added)
 
 	// No Dockerfile can mount the token, whatever it calls it.
 	g.commit(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nRUN --mount=type=secret,id=GIT_AUTH_TOKEN,required=true true\n"})

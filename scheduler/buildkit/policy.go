@@ -27,6 +27,7 @@ type policy struct {
 	http     *http.Client
 	git      *gitContext // nil if the context is none
 	rights   *buildsv1.Rights
+	secrets  map[string][]byte // of the request, for its build
 
 	mu      sync.Mutex
 	allowed map[string]bool // references that were looked at
@@ -95,13 +96,14 @@ func (p *policy) image(ctx context.Context, ref string) *scheduler.Failure {
 }
 
 // repository allows a git repository that the request can read: with its
-// credential if it is that of the context, else anonymously.
+// credential if it is that of the context, else with what its build secrets
+// hold for git, else anonymously.
 func (p *policy) repository(ctx context.Context, remote string) *scheduler.Failure {
 	if p.seen(remote) {
 		return nil
 	}
-	var header string
-	if p.git != nil && remote == p.git.remote {
+	header := gitHeader(p.secrets, remote)
+	if p.git != nil && p.git.is(remote) {
 		header = p.git.header
 	}
 	var f *scheduler.Failure

@@ -121,7 +121,7 @@ func (p *pool) check(ctx context.Context, e *endpoint) error {
 	if trusted {
 		return nil
 	}
-	if err := e.ping(ctx); err != nil {
+	if err := e.ping(ctx, pingTimeout); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -130,8 +130,9 @@ func (p *pool) check(ctx context.Context, e *endpoint) error {
 	return nil
 }
 
-func (e *endpoint) ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+// ping asks the daemon whether it can work.
+func (e *endpoint) ping(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	workers, err := e.client.ListWorkers(ctx)
 	if err == nil && len(workers) == 0 {

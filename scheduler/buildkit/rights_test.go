@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -53,6 +55,25 @@ func Test_Run_PrivateBase(t *testing.T) {
 			r.mustFail(t, build(dockerfile, wrong), user, "no right to use the base image")
 		})
 	}
+}
+
+// Test_Run_OnBuildOfABaseNeedsRights shows it for an image that the Dockerfile
+// does not even name.
+func Test_Run_OnBuildOfABaseNeedsRights(t *testing.T) {
+	private := registrytest.Start(t, registrytest.Options{Users: map[string]string{"alice": "wonder-land"}})
+	digest := pushAs(t, private, "team/base:1", "alice", "wonder-land")
+	r := newRig(t)
+	trap, err := mutate.Config(registrytest.BusyboxImage(t), v1.Config{
+		Env: []string{"PATH=/bin"}, OnBuild: []string{"COPY --from=" + private.Addr + "/team/base@" + digest + " /bin/busybox /stolen"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.reg.Push(t, "library/trap:1", trap)
+	w := r.upload(t, map[string]string{"Dockerfile": "FROM " + r.reg.Addr + "/library/trap:1\n"})
+	r.mustFail(t, w, user, "no right to use the base image", private.Addr)
+	w.BuildID, w.Rights = "again", &buildsv1.Rights{Additional: map[string]*imagebuilderv1.BasicAuth{private.Addr: {Username: "alice", Password: "wonder-land"}}}
+	r.mustRun(t, w)
 }
 
 // Test_Run_InstallsRegistryNeedsRights shows that the credential that pushes

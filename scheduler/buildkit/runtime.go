@@ -18,8 +18,9 @@ const Name = "buildkit"
 // Runtime solves Dockerfile builds on BuildKit daemons. Methods may be called
 // concurrently.
 type Runtime struct {
-	opts Options
-	pool *pool
+	opts       Options
+	pool       *pool
+	watchEvery time.Duration // time for, and between, questions whether a daemon lives
 
 	mu      sync.Mutex
 	running map[string]*running
@@ -46,7 +47,7 @@ func New(o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Runtime{opts: o, pool: p, running: map[string]*running{}}, nil
+	return &Runtime{opts: o, pool: p, watchEvery: 5 * time.Second, running: map[string]*running{}}, nil
 }
 
 // Close closes the connections. Every Run must have returned.

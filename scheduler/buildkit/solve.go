@@ -26,8 +26,7 @@ import (
 const (
 	// goneTime is how long Run waits for a daemon to end what was cancelled.
 	goneTime = 5 * time.Second
-	// A daemon that stays silent for watchEvery * watchMisses is given up.
-	watchEvery  = 5 * time.Second
+	// A daemon that does not answer watchMisses questions in a row is given up.
 	watchMisses = 3
 	// maxDockerfile is the largest Dockerfile that is read, in bytes.
 	maxDockerfile = 1 << 20
@@ -60,7 +59,7 @@ func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink schedul
 	r.opts.Log.Debug("solve begins", "build", w.BuildID, "attempt", w.Attempt, "daemon", e.url)
 
 	s := &solving{runtime: r, w: w, src: src, daemon: e}
-	s.policy = &policy{registry: r.opts.Registry, git: src.git, http: r.opts.HTTP, rights: w.Rights}
+	s.policy = &policy{registry: r.opts.Registry, git: src.git, http: r.opts.HTTP, rights: w.Rights, secrets: w.Secrets.GetBuild()}
 	s.progress = newProgress(sink)
 	resp, err := s.run(ctx)
 	if err != nil {
@@ -86,7 +85,8 @@ type solving struct {
 	daemon   *endpoint
 	policy   *policy
 	progress *progress
-	refused  error // decided by this process before the frontend ran
+	refused  error // by this process, before the frontend ran
+	parsed   bool  // the frontend has understood the Dockerfile
 }
 
 // run solves, and returns when the daemon has let go of it.
@@ -113,7 +113,7 @@ func (s *solving) run(ctx context.Context) (*client.SolveResponse, error) {
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
-	if err != nil {
+	if err != nil && !errors.As(err, new(*silentError)) {
 		s.awaitGone(ctx)
 	}
 	cancel(nil)
@@ -135,9 +135,12 @@ func (s *solving) awaitGone(ctx context.Context) {
 	}
 }
 
+// silentError is the cause of a solve that was given up.
+type silentError struct{ error }
+
 // watch cancels the solve when the daemon does not answer any more.
 func (s *solving) watch(ctx context.Context, cancel context.CancelCauseFunc) {
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(s.runtime.watchEvery)
 	defer tick.Stop()
 	for misses := 0; ; {
 		select {
@@ -145,13 +148,14 @@ func (s *solving) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 			return
 		case <-tick.C:
 		}
-		err := s.daemon.ping(ctx)
+		err := s.daemon.ping(ctx, s.runtime.watchEvery)
 		if err == nil {
 			misses = 0
 			continue
 		}
 		if misses++; misses == watchMisses {
-			cancel(fmt.Errorf("the BuildKit daemon %s does not answer any more: %w", s.daemon.url, err))
+			s.runtime.pool.doubt(s.daemon)
+			cancel(&silentError{fmt.Errorf("the BuildKit daemon %s does not answer any more: %w", s.daemon.url, err)})
 			return
 		}
 	}
@@ -211,7 +215,9 @@ func (s *solving) build(ctx context.Context, c gateway.Client) (*gateway.Result,
 		}
 		inputs[name] = def.ToPB()
 	}
-	return c.Solve(ctx, gateway.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: attrs, FrontendInputs: inputs})
+	res, err := c.Solve(ctx, gateway.SolveRequest{Frontend: "dockerfile.v0", FrontendOpt: attrs, FrontendInputs: inputs})
+	s.parsed = err == nil
+	return res, err
 }
 
 // inputs are what the frontend reads: the Dockerfile as it was checked, and

@@ -2,6 +2,7 @@ package buildkit
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,14 +71,19 @@ func (v stepView) pulls() bool {
 	return strings.Contains(v.name, "] FROM ") || strings.HasPrefix(v.name, "[internal] load metadata for ")
 }
 
-// step answers the step with that digest; a nameless one if it is not known.
+// step answers the step with that digest, else the first one that failed, else
+// a nameless one.
 func (p *progress) step(digest string) stepView {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if st := p.byID[digest]; st != nil {
-		return stepView{name: clip(st.name), tail: st.lines()}
+	st := p.byID[digest]
+	if i := slices.IndexFunc(p.steps, func(s *step) bool { return s.err != "" }); st == nil && i >= 0 {
+		st = p.steps[i]
 	}
-	return stepView{name: "the build"}
+	if st == nil {
+		return stepView{name: "the build"}
+	}
+	return stepView{name: clip(st.name), tail: st.lines()}
 }
 
 // fetches reports whether the step loads a git context.

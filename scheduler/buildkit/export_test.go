@@ -1,0 +1,6 @@
+package buildkit
+
+import "time"
+
+// SetWatch makes r ask its daemons more often whether they live.
+func SetWatch(r *Runtime, every time.Duration) { r.watchEvery = every }
