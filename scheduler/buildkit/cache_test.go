@@ -30,6 +30,7 @@ func exported(t *testing.T, img v1.Image) map[string]string {
 // Test_Run_RegistryCacheServesASecondDaemon builds on one daemon and again on
 // a fresh one, which finds the steps in the registry.
 func Test_Run_RegistryCacheServesASecondDaemon(t *testing.T) {
+	t.Parallel()
 	first := newRig(t, func(o *buildkit.Options) {})
 	repository := first.reg.Addr + "/build-cache"
 	withCache := func(o *buildkit.Options) { o.CacheRepository = repository }

@@ -66,6 +66,7 @@ func Test_Run_UploadKeepsModesLinksAndIgnores(t *testing.T) {
 }
 
 func Test_Run_PathsOfAnUpload(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	files := map[string]string{
 		"Dockerfile": "FROM " + r.base + "\nCOPY v /v\n", "v": "root",
@@ -248,6 +249,7 @@ func watchHeap() func() int64 {
 // Test_Run_DaemonsDiskFull tells a full disk of the daemon from a step that
 // finds no space: the first is worth another attempt elsewhere.
 func Test_Run_DaemonsDiskFull(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	if err := mountTmpfs(root, "48m"); err != nil {
 		t.Fatalf("mount a small disk: %v", err)

@@ -174,6 +174,7 @@ func Test_Run_AnotherDaemonTakesTheWorkOfOneThatIsGone(t *testing.T) {
 // Test_Run_SilentDaemonIsInfrastructure has a daemon that does not answer any
 // more in the middle of a step, with its connections open.
 func Test_Run_SilentDaemonIsInfrastructure(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)

@@ -96,6 +96,7 @@ func (r *repo) source(mode imagebuilderv1.GitTargetMode, target, dockerfile, dir
 }
 
 func Test_Run_GitContext(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	g := newRepo(t, "", "")
 	dockerfile := "FROM " + r.base + "\nCOPY . /c/\n"

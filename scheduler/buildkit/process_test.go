@@ -114,6 +114,7 @@ func Test_Run_TheSameNameAgainEndsTheFormer(t *testing.T) {
 }
 
 func Test_Run_DeadlineIsATimeout(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	dockerfile, mark := sleeper(r)
 	w := r.upload(t, map[string]string{"Dockerfile": dockerfile})
@@ -128,6 +129,7 @@ func Test_Run_DeadlineIsATimeout(t *testing.T) {
 // and looks that nothing of it is left, that it can be started again over the
 // same root, and that the runtime goes on with the new one.
 func Test_Run_DaemonKilledIsInfrastructure(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	start := func() *buildkit.Daemon {
 		d, err := buildkit.StartDaemon(t.Context(), buildkit.DaemonOptions{Binary: buildkitd(t), Root: root, Logger: slog.New(slog.DiscardHandler)})
