@@ -8,20 +8,12 @@ import (
 
 // FS is the file system under a store. Tests put faults into it.
 type FS interface {
-	// MkdirAll creates a directory with its parents, if it is missing.
-	MkdirAll(dir string, perm os.FileMode) error
 	OpenFile(name string, flag int, perm os.FileMode) (File, error)
 	Remove(name string) error
-	// List answers the files in a directory.
-	List(dir string) ([]FileInfo, error)
+	// List answers the names of the files in a directory.
+	List(dir string) ([]string, error)
 	// SyncDir makes creations and removals in a directory durable.
 	SyncDir(dir string) error
-}
-
-// FileInfo is a file in a directory.
-type FileInfo struct {
-	Name string // without the directory
-	Size int64  // bytes
 }
 
 // File is an open file.
@@ -47,8 +39,6 @@ func (f diskFile) Size() (int64, error) {
 	return st.Size(), nil
 }
 
-func (diskFS) MkdirAll(dir string, perm os.FileMode) error { return os.MkdirAll(dir, perm) }
-
 func (diskFS) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
 	f, err := os.OpenFile(name, flag, perm)
 	if err != nil {
@@ -59,23 +49,16 @@ func (diskFS) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
 
 func (diskFS) Remove(name string) error { return os.Remove(name) }
 
-func (diskFS) List(dir string) ([]FileInfo, error) {
+func (diskFS) List(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	files := make([]FileInfo, 0, len(entries))
+	names := make([]string, 0, len(entries))
 	for _, e := range entries {
-		st, err := e.Info()
-		if errors.Is(err, os.ErrNotExist) {
-			continue // removed in the meantime
-		}
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, FileInfo{e.Name(), st.Size()})
+		names = append(names, e.Name())
 	}
-	return files, nil
+	return names, nil
 }
 
 func (diskFS) SyncDir(dir string) error {

@@ -6,8 +6,6 @@ type metrics struct {
 	bytes   prometheus.Counter
 	sync    prometheus.Histogram
 	readers prometheus.Gauge
-	writers prometheus.Gauge
-	disk    prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -22,15 +20,9 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		readers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "image_builder_log_readers", Help: "Open readers of logs.",
 		}),
-		writers: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "image_builder_log_writers", Help: "Open writers of logs.",
-		}),
-		disk: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "image_builder_log_disk_bytes", Help: "Bytes of all segment files of logs.",
-		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.bytes, m.sync, m.readers, m.writers, m.disk)
+		reg.MustRegister(m.bytes, m.sync, m.readers)
 	}
 	return m
 }
