@@ -3,6 +3,7 @@ package buildkit_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -10,12 +11,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
@@ -62,6 +65,27 @@ func Test_Run_UploadKeepsModesLinksAndIgnores(t *testing.T) {
 		if rc[name] != "" {
 			t.Errorf("the link %s brought %q", name, rc[name])
 		}
+	}
+}
+
+func Test_New_RemovesTheContextsOfAKilledProcess(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"build-context-1/a", "other/a"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := buildkit.New(buildkit.Options{
+		Daemons: []buildkit.Address{{URL: "unix:///nobody"}}, Registry: everything{}, HTTP: http.DefaultClient, TempDir: dir, Log: discard(),
+		Credentials: func(context.Context, string, *buildsv1.Rights, bool) (string, string, error) { return "", "", nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "other" {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 

@@ -36,9 +36,33 @@ func (r *Runtime) openUpload(ctx context.Context, digest string, l layout) (*sou
 	return src, nil
 }
 
+// contextPrefix begins the names of the folders of contexts.
+const contextPrefix = "build-context-"
+
+// clearContexts removes the contexts that a former process left in its folder.
+func clearContexts(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("buildkit: make the folder of build contexts: %w", err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, contextPrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("buildkit: look for build contexts in %s: %w", dir, err)
+	}
+	for _, l := range left {
+		err = errors.Join(err, os.RemoveAll(l))
+	}
+	if err != nil {
+		return fmt.Errorf("buildkit: remove build contexts that a former process left: %w", err)
+	}
+	return nil
+}
+
 // openFolder makes a context of what fill puts into a new folder.
 func (r *Runtime) openFolder(l layout, fill func(*os.Root) error) (_ *source, err error) {
-	dir, err := os.MkdirTemp(r.opts.TempDir, "build-context-")
+	dir, err := os.MkdirTemp(r.opts.TempDir, contextPrefix)
 	if err != nil {
 		return nil, infrastructureFailure(fmt.Errorf("make a folder for the build context: %w", err))
 	}

@@ -65,8 +65,10 @@ type Options struct {
 	// repository. The addresses come from requests: its dialer should refuse
 	// those that are internal. Required.
 	HTTP *http.Client
-	// TempDir is where uploads and downloads are unpacked; os.TempDir() if
-	// empty. What lies there is removed when the solve ended.
+	// TempDir is where uploads and downloads are unpacked, removed when the
+	// solve ended. It is made if missing and belongs to this runtime alone: New
+	// removes the contexts that a process that was killed left there. If empty,
+	// os.TempDir() is used, and what a killed process left stays.
 	TempDir string
 	// ContextBytes and ContextFiles limit one context when unpacked; 2 GiB and
 	// 200,000 if zero.

@@ -43,6 +43,9 @@ func New(o Options) (*Runtime, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	if err := clearContexts(o.TempDir); err != nil {
+		return nil, err
+	}
 	p, err := openPool(o.Daemons)
 	if err != nil {
 		return nil, err
