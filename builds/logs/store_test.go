@@ -267,6 +267,38 @@ func Test_Fence_OlderWritersAreRefused(t *testing.T) {
 	}
 }
 
+// slowFS is a disk whose fsync takes its time.
+type slowFS struct{ logs.FS }
+
+type slowFile struct{ logs.File }
+
+func (f slowFS) OpenFile(name string, flag int, perm os.FileMode) (logs.File, error) {
+	file, err := f.FS.OpenFile(name, flag, perm)
+	return slowFile{file}, err
+}
+
+func (f slowFile) Sync() error {
+	<-time.After(2 * time.Millisecond) // the fault, not a wait
+	return f.File.Sync()
+}
+
+// Test_Seal_WaitsForWhatIsOnItsWay seals while the disk is at work: nothing
+// that was written may be missing from the sealed log.
+func Test_Seal_WaitsForWhatIsOnItsWay(t *testing.T) {
+	s := mustOpen(t, logs.Options{SyncInterval: time.Microsecond, FS: slowFS{logs.Disk()}})
+	for i := range 100 {
+		k := logs.Key{Build: key.Build, Attempt: uint32(i + 1)}
+		w := mustCreate(t, s, k, 1)
+		mustWrite(t, w, []byte("first\n"))
+		<-time.After(time.Duration(i*20) * time.Microsecond) // another moment of the fsync each time
+		mustWrite(t, w, []byte("second\n"))
+		n, _, err := w.Seal(t.Context())
+		if err != nil || n != 13 {
+			t.Fatalf("log %d: sealed %d bytes of 13, %v", i, n, err)
+		}
+	}
+}
+
 func Test_Limit_EndsWithAMarker(t *testing.T) {
 	s := mustOpen(t, logs.Options{MaxBytes: 10_000})
 	w := mustCreate(t, s, key, 1)

@@ -35,6 +35,7 @@ type Writer struct {
 	err      error // of the last flush; nil after one that went through
 	fenced   bool
 	finished bool
+	flying   bool          // what was pending is on its way to the disk
 	flushed  chan struct{} // closed and replaced after each flush
 
 	// Only the syncer's flush of this log uses these.
@@ -188,13 +189,13 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 	return w.l.length, checksumText(w.l.sum), err
 }
 
-// drain waits until nothing is pending.
+// drain waits until nothing is pending or on its way to the disk.
 func (w *Writer) drain(ctx context.Context) error {
 	for tries := 0; ; tries++ {
 		w.mu.Lock()
-		left, err, flushed := len(w.pending.records), w.err, w.flushed
+		left, err, flushed := w.flying || len(w.pending.records) > 0, w.err, w.flushed
 		w.mu.Unlock()
-		if left == 0 {
+		if !left {
 			return nil
 		}
 		if err != nil && tries > 1 {
@@ -226,6 +227,7 @@ func (w *Writer) flush() (pending, error) {
 	w.mu.Lock()
 	p, fenced := w.pending, w.fenced
 	w.pending = pending{}
+	w.flying = true
 	w.mu.Unlock()
 	if fenced {
 		w.closeFile()
@@ -357,6 +359,7 @@ func (w *Writer) isFenced() bool {
 func (w *Writer) told() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.flying = false
 	close(w.flushed)
 	w.flushed = make(chan struct{})
 }
