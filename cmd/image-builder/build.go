@@ -181,6 +181,7 @@ func (b *buildFlags) request(ctx context.Context, client imagebuilderv1.ImageBui
 	d.SecretIds = slices.Sorted(maps.Keys(req.Secrets))
 	req.Source = &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: d}}
 	if strings.Contains(args[0], "://") {
+		d.ContextPath = "." // empty means the Dockerfile's folder
 		d.Context = &imagebuilderv1.DockerfileSource_Git{Git: &imagebuilderv1.GitContext{RemoteUri: args[0], CloneTarget: b.gitTarget}}
 		return req, nil
 	}

@@ -136,6 +136,9 @@ func (s *server) openParts() (err error) {
 	return nil
 }
 
+// tempDir is where uploads and contexts lie while they are used.
+func (s *server) tempDir() string { return filepath.Join(s.cfg.DataDir, "tmp") }
+
 func (s *server) openNode(ctx context.Context) (err error) {
 	s.store = builds.NewStore()
 	if s.node, err = cluster.New(cluster.Config{
@@ -153,6 +156,11 @@ func (s *server) openNode(ctx context.Context) (err error) {
 		SnapshotInterval:  time.Duration(s.cfg.Raft.SnapshotInterval),
 	}); err != nil {
 		return err
+	}
+	// The directory is locked now: what a killed process left behind of uploads
+	// and contexts goes.
+	if err := errors.Join(os.RemoveAll(s.tempDir()), os.MkdirAll(s.tempDir(), 0o700)); err != nil {
+		return errors.Join(fmt.Errorf("make room for uploads: %w", err), s.node.Close())
 	}
 	s.raft = raftAdapter{s.node}
 	adapter := registryAdapter{s.registry}
@@ -184,7 +192,7 @@ func (s *server) openNode(ctx context.Context) (err error) {
 		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logsAdapter{s.logs},
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
 		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), Created: s.count.created,
-		Dockerfiles: bk != nil, Contexts: s.contexts(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem,
+		Dockerfiles: bk != nil, Contexts: s.contexts(), TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem,
 	})
 	s.watchState()
 	return s.node.Open(ctx)

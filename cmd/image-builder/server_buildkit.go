@@ -26,6 +26,7 @@ func (s *server) openBuildKit() (*buildkit.Runtime, error) {
 		Credentials:     s.credential,
 		Contexts:        s.contexts(),
 		HTTP:            s.requestHTTP(),
+		TempDir:         s.tempDir(),
 		CacheRepository: c.CacheRepository,
 		Frontends:       c.Frontends,
 		Networks:        c.Networks,
