@@ -240,6 +240,39 @@ func Test_Damage_InAnEarlierSegmentIsTold(t *testing.T) {
 	}
 }
 
+// Test_Recovery_TornTailOfAFullSegment: the next writer begins another segment
+// and has to cut the torn one first.
+func Test_Recovery_TornTailOfAFullSegment(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, logs.Options{Dir: dir, SegmentBytes: 1000, MaxBytes: 3000})
+	mustWrite(t, mustCreate(t, s, key, 1), noise(1, 2000))
+	readTo(t, s, key, 0, 2000)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(one(t, dir), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("torn"); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for epoch := uint64(2); epoch < 5; epoch++ { // past the limit, too
+		s = mustOpen(t, logs.Options{Dir: dir, SegmentBytes: 1000, MaxBytes: 3000})
+		w, err := s.Create(key, epoch, nil)
+		if err != nil {
+			t.Fatalf("epoch %d: %v", epoch, err)
+		}
+		mustWrite(t, w, noise(1, 2000))
+		n, _, _ := s.Length(key)
+		readTo(t, s, key, 0, n+1)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func Test_Fence_OlderWritersAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, logs.Options{Dir: dir})

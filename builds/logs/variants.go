@@ -56,7 +56,7 @@ func urlForms(s string) [][]byte {
 		fmt.Fprintf(&lower, "%%%02x", s[i])
 	}
 	forms := [][]byte{[]byte(upper.String()), []byte(lower.String())}
-	for _, f := range []string{url.QueryEscape(s), url.PathEscape(s), url.UserPassword(s, "").Username(), strings.ReplaceAll(url.QueryEscape(s), "+", "%20")} {
+	for _, f := range []string{url.QueryEscape(s), url.PathEscape(s), url.User(s).String(), strings.ReplaceAll(url.QueryEscape(s), "+", "%20")} {
 		forms = append(forms, []byte(f), []byte(lowerEscapes(f)))
 	}
 	return forms

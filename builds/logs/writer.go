@@ -3,6 +3,7 @@ package logs
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -111,6 +112,7 @@ func (w *Writer) room() error {
 		full, err, flushed := len(w.pending.records) >= maxPending, w.state(), w.flushed
 		w.mu.Unlock()
 		if err != nil {
+			w.l.store.sync.dirty(w, false) // there may be room again
 			return err
 		}
 		if !full {
@@ -144,7 +146,8 @@ func (w *Writer) output(out []byte, raw int) {
 	}
 	if limit := w.l.store.o.MaxBytes; w.length+int64(len(out)) > limit {
 		w.full = true
-		out = fmt.Appendf(out[:limit-w.length:limit-w.length], "\n--- log truncated: the limit of %d bytes is reached ---\n", limit)
+		left := max(limit-w.length, 0) // a log taken over may be past its limit
+		out = fmt.Appendf(out[:left:left], "\n--- log truncated: the limit of %d bytes is reached ---\n", limit)
 	}
 	w.append(record{kind: kindData, raw: uint32(raw), payload: out})
 }
@@ -301,7 +304,9 @@ func (w *Writer) open() error {
 		w.file, w.size = f, last.size
 		return nil
 	}
-	w.closeFile()
+	if err := w.cutTail(last); err != nil {
+		return err
+	}
 	h := header{epoch: w.epoch, offset: uint64(l.length), raw: uint64(l.raw)}
 	if last != nil {
 		h.index = last.header.index + 1
@@ -318,6 +323,25 @@ func (w *Writer) open() error {
 	}
 	l.segs = append(l.segs, &segment{path: path, header: h, size: headerSize})
 	w.file, w.size, w.dir = f, headerSize, true
+	return nil
+}
+
+// cutTail ends the use of a full segment: what a crash left behind its last
+// whole record must not stay, since a segment that is not the last has to be
+// whole.
+func (w *Writer) cutTail(last *segment) error {
+	if w.file == nil && last != nil {
+		f, err := w.l.store.fs.OpenFile(last.path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		w.file = f
+		if err := errors.Join(f.Truncate(last.size), f.Sync()); err != nil {
+			w.closeFile()
+			return err
+		}
+	}
+	w.closeFile()
 	return nil
 }
 
