@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -62,9 +64,14 @@ func decodeConfig(raw []byte, cfg *Config) (warnings []string, err error) {
 	return d.warnings, nil
 }
 
+var lineNumber = regexp.MustCompile(`line \d+`)
+
+// firstLine keeps of a parser's error where it is: the rest may quote values.
 func firstLine(err error) error {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return fmt.Errorf("%.200s", line)
+	if at := lineNumber.FindString(err.Error()); at != "" {
+		return errors.New("see " + at)
+	}
+	return errors.New("its syntax is wrong")
 }
 
 type decoder struct {

@@ -74,6 +74,7 @@ func Test_Config_Errors(t *testing.T) {
 		"refCache: {refs: [1]}":                    "refCache.refs: must be a list of strings",
 		"registry: {allowLoopback: 'yes'}":         "registry.allowLoopback: must be true or false",
 		"name: a\nname: b":                         "repeats a key",
+		"name: *hunter2":                           "neither JSON nor YAML",
 		"{":                                        "neither JSON nor YAML",
 		"- a":                                      "the file: must be an object",
 	} {
