@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
+
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -30,11 +33,49 @@ type Config struct {
 	// Name is the node's stable name, unique in the cluster.
 	Name string
 	// DataDir holds log, snapshots and identity. One process at a time.
-	DataDir string
-	// PeerAddress is where other nodes reach this one. It may change between
-	// starts.
-	PeerAddress  string
+	DataDir      string
 	StateMachine StateMachine
+	// Network connects the node to others; nil makes it a group of one. Its
+	// address may change between starts. The node closes it.
+	Network Network
+	// Storage keeps log and snapshots; nil keeps them in DataDir.
+	Storage *Storage
+	// Cluster is the name of the cluster, "image-builder" if empty.
+	Cluster string
+	// Discover answers addresses of peer ports at which other nodes may be.
+	Discover func(ctx context.Context) ([]string, error)
+	// Expect is the number of nodes that form a new cluster together. With 0
+	// the node only ever joins one.
+	Expect int
+	// Voters is how many nodes vote, 3 or 5; the others follow. 3 if zero.
+	Voters int
+	// Zone is the failure domain of the node.
+	Zone string
+	// BootID is the random id of this process.
+	BootID string
+	// FeatureLevel is the greatest level that this binary can apply,
+	// CommittedLevel the one that the state is at.
+	FeatureLevel   uint32
+	CommittedLevel func() uint32
+	// Serve adds services of others to the peer API.
+	Serve []func(grpc.ServiceRegistrar)
+	// Report completes what the node tells the leader about itself. May be nil.
+	Report func(*clusterv1.PingResponse)
+	// PruneAfter is how long a member must be silent until it is removed;
+	// 0 removes none.
+	PruneAfter time.Duration
+	// StableFor is how long a node must be healthy before it may vote; 5 s if
+	// zero.
+	StableFor time.Duration
+	// PingInterval is how often the leader asks the members how they are;
+	// 500 ms if zero.
+	PingInterval time.Duration
+	// MaxClockSkew is by how much the leader's clock may differ from the median
+	// of all before it gives up leadership; 5 s if zero.
+	MaxClockSkew time.Duration
+	// SlowDisk is how long one write of the log may take before a leader gives
+	// up leadership; 2 s if zero.
+	SlowDisk time.Duration
 	// Prepare completes a command on the leader before it is replicated. May
 	// be nil.
 	Prepare func(ctx context.Context, cmd *clusterv1.Command) error
@@ -46,8 +87,9 @@ type Config struct {
 	Logger          *slog.Logger
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
-	// Heartbeat, Election and Lease are Raft's timers; 100 ms if zero: a group
-	// of one has nobody to wait for.
+	// Heartbeat, Election and Lease are Raft's timers. If zero: 500, 500 and
+	// 250 ms, which neither a busy CPU nor bulk writes on the same disk run
+	// into; 100 ms in a group of one, which has nobody to wait for.
 	Heartbeat, Election, Lease time.Duration
 	// SnapshotThreshold is the number of commands after which a snapshot is
 	// taken, TrailingLogs how many stay in the log behind it; 8192 and 10240
@@ -66,9 +108,28 @@ func (c *Config) setDefaults() {
 			*d = v
 		}
 	}
-	def(&c.Heartbeat, 100*time.Millisecond)
-	def(&c.Election, 100*time.Millisecond)
-	def(&c.Lease, 100*time.Millisecond)
+	if c.Network == nil {
+		def(&c.Heartbeat, 100*time.Millisecond)
+		def(&c.Election, 100*time.Millisecond)
+		def(&c.Lease, 100*time.Millisecond)
+		c.Network = newLone(c.Name)
+	}
+	def(&c.Heartbeat, 500*time.Millisecond)
+	def(&c.Election, c.Heartbeat)
+	def(&c.Lease, c.Heartbeat/2)
+	def(&c.StableFor, 5*time.Second)
+	def(&c.PingInterval, 500*time.Millisecond)
+	def(&c.MaxClockSkew, 5*time.Second)
+	def(&c.SlowDisk, 2*time.Second)
+	if c.Cluster == "" {
+		c.Cluster = DefaultCluster
+	}
+	if c.Voters == 0 {
+		c.Voters = 3
+	}
+	if c.CommittedLevel == nil {
+		c.CommittedLevel = func() uint32 { return 0 }
+	}
 	def(&c.MaxClockBack, time.Hour)
 	def(&c.MaxClockAhead, 30*24*time.Hour)
 	def(&c.SnapshotInterval, 2*time.Minute)
@@ -87,9 +148,16 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.PeerAddress == "" {
-		c.PeerAddress = c.Name
-	}
+}
+
+// DefaultCluster is the name of a cluster that was given none.
+const DefaultCluster = "image-builder"
+
+// Storage keeps a node's log and snapshots.
+type Storage struct {
+	Log       raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
 }
 
 // Errors of the node.
@@ -119,7 +187,10 @@ type Status struct {
 	Role       string
 	LeaderID   string
 	LeaderName string
-	Term       uint64
+	// ClusterID is empty while the node is in no cluster.
+	ClusterID string
+	Voter     bool
+	Term      uint64
 	// Applied is the index of the last applied command.
 	Applied uint64
 	// LastContact is how long ago a leader was heard; 0 on the leader.

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -19,6 +21,21 @@ type identity struct {
 	// Initialized is set once the first start went through. Before, nothing
 	// was acknowledged, so that a first start that was killed may begin again.
 	Initialized bool `json:"initialized"`
+	// ClusterID is the cluster that the node belongs to for good.
+	ClusterID string `json:"cluster_id,omitempty"`
+	// Promised is the cluster that the node will help Proposer to form, and no
+	// other: two halves of one installation must not become two clusters.
+	Promised string `json:"promised,omitempty"`
+	Proposer string `json:"proposer,omitempty"`
+	// Bootstrap is the first configuration, until it is in Raft's log.
+	Bootstrap []bootstrapServer `json:"bootstrap,omitempty"`
+}
+
+// bootstrapServer is one server of the first configuration.
+type bootstrapServer struct {
+	ID      string `json:"id"`
+	Address string `json:"address"`
+	Voter   bool   `json:"voter"`
 }
 
 const identityName = "identity.json"
@@ -26,12 +43,16 @@ const identityName = "identity.json"
 // dataDir is a locked data directory.
 type dataDir struct {
 	path string
-	id   identity
 	lock *os.File
+	// foreign: log and snapshots are kept elsewhere.
+	foreign bool
+
+	mu sync.Mutex
+	id identity
 }
 
 // openDataDir locks a data directory and reads or makes its identity.
-func openDataDir(path, name string) (*dataDir, error) {
+func openDataDir(path, name string, foreign bool) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
 	}
@@ -39,7 +60,7 @@ func openDataDir(path, name string) (*dataDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dataDir{path: path, lock: lock}
+	d := &dataDir{path: path, lock: lock, foreign: foreign}
 	if err := d.identify(name); err != nil {
 		_ = lock.Close()
 		return nil, err
@@ -79,8 +100,11 @@ func (d *dataDir) identify(name string) error {
 		return fmt.Errorf("data directory %s belongs to node %q, not to %q; start it under its name, or give this node a directory of its own", d.path, d.id.Name, name)
 	}
 	if d.id.Initialized {
-		if _, err := os.Stat(filepath.Join(d.path, "wal")); err != nil {
+		if _, err := os.Stat(filepath.Join(d.path, "wal")); err != nil && !d.foreign {
 			return damaged(d.path, `the log's directory "wal" is missing`)
+		}
+		if d.id.ClusterID == "" { // version 0.1.0 knew single nodes only
+			d.id.ClusterID = d.id.StoreID
 		}
 		return nil
 	}
@@ -107,13 +131,30 @@ func (d *dataDir) create(name string) error {
 	return d.save()
 }
 
-// initialized notes that the first start went through.
-func (d *dataDir) initialized() error {
-	if d.id.Initialized {
+// changeIf changes the identity, durably, unless f refuses.
+func (d *dataDir) changeIf(f func(*identity) error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.id
+	if err := f(&d.id); err != nil {
+		d.id = old
+		return err
+	}
+	if reflect.DeepEqual(old, d.id) {
 		return nil
 	}
-	d.id.Initialized = true
-	return d.save()
+	if err := d.save(); err != nil {
+		d.id = old
+		return err
+	}
+	return nil
+}
+
+// current answers the identity.
+func (d *dataDir) current() identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id
 }
 
 // save replaces the identity file atomically and durably.

@@ -19,15 +19,35 @@ type fsm struct {
 	sm    StateMachine
 	fatal chan error // capacity 1
 
+	origin string // server id of this node
+
 	mu      sync.Mutex
 	applied uint64
 	grown   chan struct{} // closed when applied grows; nil if nobody waits
 	broken  error
+	waiting map[uint64]chan Applied // by number of proposal; capacity 1 each
+	renewed chan struct{}           // closed when a snapshot replaces the state
 }
 
 var _ raft.FSM = (*fsm)(nil)
 
-func newFSM(sm StateMachine) *fsm { return &fsm{sm: sm, fatal: make(chan error, 1)} }
+func newFSM(sm StateMachine, origin string) *fsm {
+	return &fsm{sm: sm, origin: origin, fatal: make(chan error, 1), waiting: map[uint64]chan Applied{}, renewed: make(chan struct{})}
+}
+
+// expect answers where the result of this node's proposal of that number will
+// arrive when it is applied here, and what ends the wait.
+func (f *fsm) expect(proposal uint64) (<-chan Applied, func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := make(chan Applied, 1)
+	f.waiting[proposal] = c
+	return c, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.waiting, proposal)
+	}
+}
 
 // Apply applies one entry of the log.
 func (f *fsm) Apply(l *raft.Log) any {
@@ -46,7 +66,19 @@ func (f *fsm) Apply(l *raft.Log) any {
 		return f.fail(err)
 	}
 	f.advance(l.Index)
+	if cmd.GetOrigin() == f.origin {
+		f.deliver(cmd.GetProposal(), Applied{Index: l.Index, Result: res})
+	}
 	return res
+}
+
+func (f *fsm) deliver(proposal uint64, res Applied) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.waiting[proposal]; c != nil {
+		c <- res
+		delete(f.waiting, proposal)
+	}
 }
 
 func (f *fsm) failed() error {
@@ -128,7 +160,19 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 		return err
 	}
 	f.advance(index)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.renewed)
+	f.renewed = make(chan struct{})
 	return nil
+}
+
+// replaced is closed when a snapshot replaces the state: who waits for an
+// entry will not see it applied.
+func (f *fsm) replaced() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.renewed
 }
 
 type fsmSnapshot struct {

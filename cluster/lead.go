@@ -8,13 +8,56 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/image-builder-ha/image-builder/cluster/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
+
+// Term is the time in which this node leads. Work of the leader commits
+// through it: nothing of it is proposed by a node that was deposed.
+type Term struct {
+	node   *Node
+	number uint64
+}
+
+// Number is Raft's term.
+func (t *Term) Number() uint64 { return t.number }
+
+// Propose commits a command as the leader of this term, or answers
+// ErrNoLeader.
+func (t *Term) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
+	n := t.node
+	if faults.Mutant("deposed-leader-schedules") {
+		return n.Propose(ctx, cmd)
+	}
+	n.mu.Lock()
+	leads := n.leads && n.term == t.number
+	n.mu.Unlock()
+	if !leads {
+		return Applied{}, ErrNoLeader
+	}
+	cmd.Origin = string(n.serverID())
+	return n.proposeHere(ctx, cmd)
+}
+
+// watchLeader wakes those who wait whenever another leader is known.
+func (n *Node) watchLeader(ctx context.Context, observed <-chan raft.Observation) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-observed:
+			n.mu.Lock()
+			close(n.changed)
+			n.changed = make(chan struct{})
+			n.mu.Unlock()
+		}
+	}
+}
 
 // leaderLoop runs the leader's work once per term, never two terms at once. A
 // run ends, and is waited for, before the next begins.
 func (n *Node) leaderLoop(ctx context.Context) {
-	changes := n.raft.LeaderCh() // the latest wins, Raft never waits for us
+	changes := n.raft.Load().LeaderCh() // the latest wins, Raft never waits for us
 	end := func() {}
 	defer func() { end() }()
 	for {
@@ -26,7 +69,7 @@ func (n *Node) leaderLoop(ctx context.Context) {
 		// Also a second 'true' is another term: its 'false' was overtaken.
 		end()
 		end = func() {}
-		if n.raft.State() == raft.Leader {
+		if n.raft.Load().State() == raft.Leader {
 			end = n.startTerm(ctx)
 		}
 	}
@@ -43,10 +86,11 @@ func (n *Node) startTerm(ctx context.Context) func() {
 			}
 			return
 		}
-		n.cfg.Logger.Info("leads", "node", n.cfg.Name, "term", n.raft.CurrentTerm())
-		for _, work := range n.work {
+		term := &Term{node: n, number: n.raft.Load().CurrentTerm()}
+		n.cfg.Logger.Info("leads", "node", n.cfg.Name, "term", term.number)
+		for _, work := range append([]func(context.Context, *Term) error{n.watchMembers, n.watchSelf, n.autopilot}, n.work...) {
 			wg.Go(func() {
-				if err := work(ctx); err != nil && ctx.Err() == nil {
+				if err := work(ctx, term); err != nil && ctx.Err() == nil {
 					n.cfg.Logger.Error("leader's work ended", "node", n.cfg.Name, "err", err)
 				}
 			})
@@ -63,14 +107,14 @@ func (n *Node) startTerm(ctx context.Context) func() {
 // applies a command of this one, before anybody may rely on the term.
 func (n *Node) establish(ctx context.Context) error {
 	for {
-		term := n.raft.CurrentTerm()
-		err := await(ctx, n.raft.Barrier(0))
+		term := n.raft.Load().CurrentTerm()
+		err := await(ctx, n.raft.Load().Barrier(0))
 		if err == nil {
 			n.clock.begin(n.cfg.StateMachine.LastTime())
 			err = n.updateAddress(ctx)
 		}
 		if err == nil {
-			_, err = n.commit(ctx, &clusterv1.Command{Ignorable: true})
+			_, err = n.commit(ctx, &clusterv1.Command{Ignorable: true, Origin: string(n.serverID())})
 		}
 		switch {
 		case err == nil:
@@ -93,13 +137,11 @@ func (n *Node) establish(ctx context.Context) error {
 
 // updateAddress corrects this node's address in the group, if it has moved.
 func (n *Node) updateAddress(ctx context.Context) error {
-	f := n.raft.GetConfiguration()
-	if err := f.Error(); err != nil {
-		return err
-	}
-	for _, s := range f.Configuration().Servers {
-		if s.ID == n.serverID() && s.Address != n.trans.LocalAddr() {
-			return await(ctx, n.raft.AddVoter(s.ID, n.trans.LocalAddr(), 0, 0))
+	r := n.raft.Load()
+	address := raft.ServerAddress(n.cfg.Network.Address())
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if s.ID == n.serverID() && s.Address != address {
+			return await(ctx, r.AddVoter(s.ID, address, 0, 0))
 		}
 	}
 	return nil

@@ -8,11 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/cluster/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -23,6 +26,33 @@ import (
 type logStore struct {
 	*wal.WAL
 	mark *os.File
+	// since is when the write that is under way began, in nanoseconds since
+	// the Unix epoch; 0 if there is none.
+	since atomic.Int64
+	// drag grows with writes that take long and shrinks with others.
+	drag atomic.Int64
+}
+
+// writing notes that a write is under way, until what it answers is called.
+func (s *logStore) writing() func() {
+	begin := time.Now()
+	s.since.Store(begin.UnixNano())
+	return func() {
+		s.since.Store(0)
+		// A mean over the last ten writes, more or less.
+		s.drag.Store(s.drag.Load()*9/10 + int64(time.Since(begin))/10)
+	}
+}
+
+// slow reports whether writes took half of the limit on average of late.
+func (s *logStore) slow(limit time.Duration) bool { return time.Duration(s.drag.Load()) > limit/2 }
+
+// stuck answers for how long the write that is under way has taken.
+func (s *logStore) stuck() time.Duration {
+	if t := s.since.Load(); t != 0 {
+		return time.Since(time.Unix(0, t))
+	}
+	return 0
 }
 
 var (
@@ -91,6 +121,10 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		c.Data = binary.BigEndian.AppendUint32(append(make([]byte, 0, len(l.Data)+4), l.Data...), checksum(l))
 		sealed[i] = &c
 	}
+	defer s.writing()()
+	if err := faults.Disk(); err != nil {
+		return err
+	}
 	if err := s.WAL.StoreLogs(sealed); err != nil {
 		return err
 	}
@@ -148,27 +182,32 @@ func (s *logStore) setMark(index uint64) error {
 	return nil
 }
 
-func (s *logStore) getMark() (uint64, error) {
+func (s *logStore) getMark() (index uint64, found bool, err error) {
 	b := make([]byte, markSize+1)
 	n, err := s.mark.ReadAt(b, 0)
 	switch {
 	case n == 0:
-		return 0, nil
+		return 0, false, nil
 	case n != markSize || binary.BigEndian.Uint32(b[8:]) != crc32.Checksum(b[:8], castagnoli):
-		return 0, fmt.Errorf("the file %q is damaged (%w)", markName, errors.Join(err))
+		return 0, false, fmt.Errorf("the file %q is damaged (%w)", markName, errors.Join(err))
 	}
-	return binary.BigEndian.Uint64(b), nil
+	return binary.BigEndian.Uint64(b), true, nil
 }
 
 // verify reads the whole log, which Raft will need, and answers the greatest
 // time in it. snapshot is the index of the newest snapshot.
 func (s *logStore) verify(dir string, snapshot uint64, initialized bool) (last int64, err error) {
-	mark, err := s.getMark()
+	mark, found, err := s.getMark()
 	if err != nil {
 		return 0, damaged(dir, err.Error())
 	}
-	if mark == 0 && initialized {
-		return 0, damaged(dir, fmt.Sprintf("the file %q is empty", markName))
+	if !found {
+		if initialized {
+			return 0, damaged(dir, fmt.Sprintf("the file %q is empty", markName))
+		}
+		if err := s.setMark(0); err != nil {
+			return 0, err
+		}
 	}
 	first, err1 := s.FirstIndex()
 	end, err2 := s.LastIndex()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -21,17 +22,22 @@ type Node struct {
 	fsm  *fsm
 	dir  *dataDir
 	logs *logStore
-	raft *raft.Raft
+	raft atomic.Pointer[raft.Raft]
 
-	trans raft.Transport
-	work  []func(context.Context) error
+	trans *consumer
+	work  []func(context.Context, *Term) error
 	clock *clock
 	reads readBatches
+	peers *peers
+	book  addressBook
+	lost  chan raft.ServerID
+	kick  chan struct{} // look at the membership now; capacity 1
+	aside atomic.Bool   // the disk is stuck: let others lead
 
 	mu      sync.Mutex
 	leads   bool          // this node leads and has applied a command of its term
 	term    uint64        // the term it leads in
-	changed chan struct{} // closed and replaced when leads changes
+	changed chan struct{} // closed and replaced when leads or the leader changes
 
 	stop   context.CancelFunc
 	done   sync.WaitGroup
@@ -45,19 +51,22 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Name == "" || strings.ContainsAny(cfg.Name, "/\x00\n") {
 		return nil, fmt.Errorf("node name %q is empty or holds a character that has no place in it", cfg.Name)
 	}
-	dir, err := openDataDir(cfg.DataDir, cfg.Name)
+	dir, err := openDataDir(cfg.DataDir, cfg.Name, cfg.Storage != nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Node{
-		cfg: cfg, dir: dir, fsm: newFSM(cfg.StateMachine), changed: make(chan struct{}),
+	n := &Node{
+		cfg: cfg, dir: dir, changed: make(chan struct{}),
 		clock: newClock(cfg.Now), stop: func() {}, closed: make(chan struct{}),
-	}, nil
+		lost: make(chan raft.ServerID, 64), kick: make(chan struct{}, 1), peers: newPeers(),
+	}
+	n.fsm = newFSM(cfg.StateMachine, string(n.serverID()))
+	return n, nil
 }
 
 // Lead registers work of the leader. It runs under a context that ends with
 // the term; the next term's run begins after it returned. Call before Open.
-func (n *Node) Lead(work func(ctx context.Context) error) { n.work = append(n.work, work) }
+func (n *Node) Lead(work func(ctx context.Context, term *Term) error) { n.work = append(n.work, work) }
 
 // StoreID is the random id of the data directory.
 func (n *Node) StoreID() string { return n.dir.id.StoreID }
@@ -67,50 +76,96 @@ func (n *Node) serverID() raft.ServerID {
 	return raft.ServerID(n.cfg.Name + "/" + n.dir.id.StoreID)
 }
 
-// Open verifies the data directory, starts Raft and, on the first start,
-// bootstraps a group of one. It does not wait for a leader.
+// Open verifies the data directory, starts Raft and begins to look for its
+// cluster: it joins one that exists, forms one with the expected nodes, or, in
+// a group of one, bootstraps it. It does not wait for a leader.
 func (n *Node) Open(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	first := !n.dir.id.Initialized
-	if n.logs, err = openLogStore(n.dir.path, n.cfg.SegmentBytes, first); err != nil {
-		return err
-	}
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, 2, n.logger())
-	if err != nil {
-		return fmt.Errorf("open snapshots: %w", err)
-	}
-	newest, err := n.verifySnapshots(snaps)
+	store, lastTime, err := n.openStorage()
 	if err != nil {
 		return err
 	}
-	lastTime, err := n.logs.verify(n.dir.path, newest, n.dir.id.Initialized)
-	if err != nil {
-		return err
+	if err := n.cfg.Network.Open((*local)(n)); err != nil {
+		return fmt.Errorf("open the peer port: %w", err)
 	}
-	_, n.trans = raft.NewInmemTransport(raft.ServerAddress(n.cfg.PeerAddress))
+	n.trans = newConsumer(n.cfg.Network.Raft(), n.mayCall)
 	conf := n.raftConfig()
-	if first {
-		if err := raft.BootstrapCluster(conf, n.logs, n.logs, snaps, n.trans, raft.Configuration{Servers: []raft.Server{{
-			Suffrage: raft.Voter, ID: conf.LocalID, Address: n.trans.LocalAddr(),
-		}}}); err != nil {
-			return fmt.Errorf("bootstrap: %w", err)
-		}
-		if err := n.dir.initialized(); err != nil {
-			return err
-		}
-	}
-	if n.raft, err = raft.NewRaft(conf, n.fsm, n.logs, n.logs, snaps, n.trans); err != nil {
+	r, err := raft.NewRaft(conf, n.fsm, store.Log, store.Stable, store.Snapshots, n.trans)
+	if err != nil {
 		return fmt.Errorf("start Raft: %w", err)
+	}
+	n.raft.Store(r)
+	if err := n.bootstrapAlone(r); err != nil {
+		return err
 	}
 	if err := n.checkClock(max(lastTime, n.cfg.StateMachine.LastTime())); err != nil {
 		return err
 	}
 	ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	observed := make(chan raft.Observation, 64)
+	o := raft.NewObserver(observed, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	r.RegisterObserver(o)
+	n.done.Go(func() { defer r.DeregisterObserver(o); n.watchLeader(ctx, observed) })
 	n.done.Go(func() { n.leaderLoop(ctx) })
+	if !n.alone() {
+		n.done.Go(func() { n.memberLoop(ctx) })
+		n.done.Go(func() { n.lossLoop(ctx) })
+	}
+	return nil
+}
+
+// alone reports whether the node is a group of one without a peer port.
+func (n *Node) alone() bool {
+	_, alone := n.cfg.Network.(*lone)
+	return alone
+}
+
+// openStorage opens log and snapshots and makes sure that nothing is missing.
+func (n *Node) openStorage() (s Storage, last int64, err error) {
+	if n.cfg.Storage != nil {
+		return *n.cfg.Storage, 0, nil
+	}
+	id := n.dir.current()
+	if n.logs, err = openLogStore(n.dir.path, n.cfg.SegmentBytes, !id.Initialized); err != nil {
+		return s, 0, err
+	}
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, 2, n.logger())
+	if err != nil {
+		return s, 0, fmt.Errorf("open snapshots: %w", err)
+	}
+	newest, err := n.verifySnapshots(snaps)
+	if err != nil {
+		return s, 0, err
+	}
+	if last, err = n.logs.verify(n.dir.path, newest, id.Initialized); err != nil {
+		return s, 0, err
+	}
+	return Storage{Log: n.logs, Stable: n.logs, Snapshots: snaps}, last, nil
+}
+
+// bootstrapAlone makes a fresh node without peers a group of one, and keeps a
+// member of a larger one from starting as if it were alone.
+func (n *Node) bootstrapAlone(r *raft.Raft) error {
+	if !n.alone() {
+		return nil
+	}
+	servers := r.GetConfiguration().Configuration().Servers
+	if len(servers) > 1 {
+		return fmt.Errorf("the data directory %s belongs to a cluster of %d nodes, and no peers are configured: configure them, or make the node the only one with 'image-builder cluster recover' if the others are gone for good", n.dir.path, len(servers))
+	}
+	if len(servers) > 0 && n.dir.current().Initialized {
+		return nil
+	}
+	if err := n.bootstrap(n.dir.id.StoreID, []bootstrapServer{{ID: string(n.serverID()), Address: n.cfg.Network.Address(), Voter: true}}); err != nil {
+		return err
+	}
 	return nil
 }
 
@@ -175,16 +230,22 @@ func (n *Node) Fatal() <-chan error { return n.fsm.fatal }
 // Status answers how the node sees the cluster.
 func (n *Node) Status() Status {
 	s := Status{Name: n.cfg.Name, StoreID: n.dir.id.StoreID, Role: raft.Shutdown.String(), Applied: n.fsm.index()}
-	if n.raft == nil {
+	r := n.raft.Load()
+	if r == nil {
 		return s
 	}
-	_, id := n.raft.LeaderWithID()
-	s.Role = n.raft.State().String()
+	_, id := r.LeaderWithID()
+	s.Role = r.State().String()
 	s.LeaderID = string(id)
-	s.LeaderName, _, _ = strings.Cut(s.LeaderID, "/")
-	s.Term = n.raft.CurrentTerm()
-	if n.raft.State() != raft.Leader {
-		if t := n.raft.LastContact(); !t.IsZero() {
+	s.LeaderName = nameOf(id)
+	s.Term = r.CurrentTerm()
+	s.ClusterID = n.dir.current().ClusterID
+	for _, m := range r.GetConfiguration().Configuration().Servers {
+		s.Voter = s.Voter || m.ID == n.serverID() && m.Suffrage == raft.Voter
+	}
+	if r.State() != raft.Leader {
+		s.LastContact = -1
+		if t := r.LastContact(); !t.IsZero() {
 			s.LastContact = time.Since(t)
 		}
 	}
@@ -193,7 +254,7 @@ func (n *Node) Status() Status {
 
 // Snapshot takes a snapshot now. It is no error if there is nothing new.
 func (n *Node) Snapshot(ctx context.Context) error {
-	err := await(ctx, n.raft.Snapshot())
+	err := await(ctx, n.raft.Load().Snapshot())
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return nil
 	}
@@ -206,10 +267,14 @@ func (n *Node) Close() error {
 	n.once.Do(func() { close(n.closed) })
 	n.stop()
 	var err error
-	if n.raft != nil {
-		err = n.raft.Shutdown().Error()
+	if r := n.raft.Load(); r != nil {
+		err = r.Shutdown().Error()
 	}
 	n.done.Wait()
+	err = errors.Join(err, n.cfg.Network.Close())
+	if n.trans != nil {
+		n.trans.close()
+	}
 	if n.logs != nil {
 		err = errors.Join(err, n.logs.close())
 		n.logs = nil

@@ -61,22 +61,6 @@ func Test_Snapshot_RestoresAndCompacts(t *testing.T) {
 	}
 }
 
-func Test_Address_MayChange(t *testing.T) {
-	dir := t.TempDir()
-	for _, address := range []string{"host-a:1", "host-b:2", "host-b:2"} {
-		cfg := fastConfig(dir, &tally{})
-		cfg.PeerAddress = address
-		n := open(t, cfg)
-		put(t, n, 1)
-		if s := n.Status(); s.LeaderName != "n1" || s.Role != "Leader" || !strings.HasSuffix(s.LeaderID, "/"+s.StoreID) {
-			t.Errorf("at %s: %+v", address, s)
-		}
-		if err := n.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 func Test_DataDir_OneProcessOneName(t *testing.T) {
 	dir := t.TempDir()
 	n := open(t, fastConfig(dir, &tally{}))
@@ -151,7 +135,7 @@ func Test_Lead_OneRunAtATime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Lead(func(ctx context.Context) error {
+	n.Lead(func(ctx context.Context, _ *cluster.Term) error {
 		if running.Add(1) != 1 {
 			t.Error("two runs at once")
 		}

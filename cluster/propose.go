@@ -4,21 +4,73 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Propose commits a command and answers once it is applied here. While there
-// is no leader it waits, as long as ctx allows. ErrNoLeader says that nothing
-// was proposed, ErrOutcomeUnknown that the command may or may not come to be.
+// Propose commits a command and answers once it is applied here. On a node
+// that does not lead it goes to the leader in one hop; while there is no
+// leader it waits, as long as ctx allows. ErrNoLeader says that nothing was
+// proposed, ErrOutcomeUnknown that the command may or may not come to be.
 func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
-	if err := n.awaitLeadership(ctx); err != nil {
-		return Applied{}, err
+	cmd.Origin = string(n.serverID())
+	for {
+		leads, changed := n.leadership()
+		var res Applied
+		err := ErrNoLeader
+		if leads {
+			res, err = n.proposeHere(ctx, cmd)
+		} else if client, cerr := n.leaderClient(); cerr == nil {
+			res, err = n.proposeThere(ctx, client, cmd)
+		}
+		if !errors.Is(err, ErrNoLeader) {
+			return res, err
+		}
+		if err := n.hold(ctx, changed); err != nil {
+			return Applied{}, err
+		}
+	}
+}
+
+// hold waits for a sign of a leader; all who wait come back at different
+// moments.
+func (n *Node) hold(ctx context.Context, changed <-chan struct{}) error {
+	t := time.NewTimer(50*time.Millisecond + mathrand.N(50*time.Millisecond))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("%w (%w)", ErrNoLeader, ctx.Err())
+	case <-n.closed:
+		return ErrClosed
+	case <-t.C:
+		return nil
+	case <-changed:
+	}
+	t.Reset(mathrand.N(5 * time.Millisecond))
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("%w (%w)", ErrNoLeader, ctx.Err())
+	case <-n.closed:
+		return ErrClosed
+	case <-t.C:
+		return nil
+	}
+}
+
+// proposeHere commits a command on this node, if it leads.
+func (n *Node) proposeHere(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
+	if leads, _ := n.leadership(); !leads {
+		return Applied{}, ErrNoLeader
 	}
 	if n.cfg.Prepare != nil {
 		if err := n.cfg.Prepare(ctx, cmd); err != nil {
@@ -28,15 +80,82 @@ func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 	return n.commit(ctx, cmd)
 }
 
+// proposeThere hands a command to the leader and waits until it is applied
+// here: the result is what this node's own state answered.
+func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cmd *clusterv1.Command) (Applied, error) {
+	sent := proto.CloneOf(cmd)
+	sent.Proposal = mathrand.Uint64()
+	raw, err := proto.Marshal(sent)
+	if err != nil {
+		return Applied{}, fmt.Errorf("encode command: %w", err)
+	}
+	result, forget := n.fsm.expect(sent.Proposal)
+	defer forget()
+	replaced := n.fsm.replaced()
+	if _, err := client.Propose(forwarded(ctx), &clusterv1.ProposeRequest{Command: raw}); err != nil {
+		return Applied{}, forwardError(err)
+	}
+	select {
+	case res := <-result:
+		return res, nil
+	case <-ctx.Done():
+		return Applied{}, fmt.Errorf("%w: it is committed and not applied here yet: %w", ErrOutcomeUnknown, ctx.Err())
+	case <-replaced:
+		return Applied{}, fmt.Errorf("%w: this node was overtaken by a snapshot", ErrOutcomeUnknown)
+	case <-n.closed:
+		return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ErrClosed)
+	}
+}
+
+// forwarded is ctx for a call that is made for another: it goes no further,
+// and fails at once if the leader cannot be reached.
+func forwarded(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, headForwarded, "1")
+}
+
+const headForwarded = "ib-forwarded"
+
+// forwardError tells what became of a command that was handed to the leader.
+func forwardError(err error) error {
+	st := status.Convert(err)
+	switch st.Code() {
+	case codes.FailedPrecondition: // it says that it does not lead
+		return ErrNoLeader
+	case codes.Unavailable:
+		if strings.HasPrefix(st.Message(), "connection error") { // not sent: there was no connection
+			return ErrNoLeader
+		}
+		return fmt.Errorf("%w: the connection to the leader broke", ErrOutcomeUnknown)
+	case codes.Unknown, codes.Canceled, codes.DeadlineExceeded:
+		return fmt.Errorf("%w: %s", ErrOutcomeUnknown, st.Message())
+	}
+	return err // the leader refused to prepare it
+}
+
+// leaderClient answers the peer API of the leader that is known.
+func (n *Node) leaderClient() (clusterv1.PeerClient, error) {
+	_, id := n.raft.Load().LeaderWithID()
+	if id == "" || id == n.serverID() {
+		return nil, ErrNoLeader
+	}
+	if err := n.mayCall(id); err != nil {
+		return nil, err
+	}
+	conn, err := n.cfg.Network.Conn(id, n.addressOf(id))
+	if err != nil {
+		return nil, err
+	}
+	return clusterv1.NewPeerClient(conn), nil
+}
+
 // commit stamps and proposes a command on the leader.
 func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	cmd.TimeUnixNano = n.clock.stamp()
-	cmd.Origin = n.cfg.Name
 	raw, err := proto.Marshal(cmd)
 	if err != nil {
 		return Applied{}, fmt.Errorf("encode command: %w", err)
 	}
-	f := n.raft.Apply(raw, 0)
+	f := n.raft.Load().Apply(raw, 0)
 	switch err := await(ctx, f); {
 	case err == nil:
 		return Applied{Index: f.Index(), Result: f.Response()}, nil
@@ -63,23 +182,17 @@ func await(ctx context.Context, f raft.Future) error {
 	}
 }
 
-// awaitLeadership blocks until this node leads and knows it.
-func (n *Node) awaitLeadership(ctx context.Context) error {
-	for {
-		n.mu.Lock()
-		leads, changed := n.leads, n.changed
-		n.mu.Unlock()
-		if leads {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w (%w)", ErrNoLeader, ctx.Err())
-		case <-n.closed:
-			return ErrClosed
-		case <-changed:
-		}
-	}
+// leadership reports whether this node leads, and answers what is closed when
+// that, or the leader that is known, changes.
+func (n *Node) leadership() (leads bool, changed <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.leads, n.changed
+}
+
+func (n *Node) leading() bool {
+	leads, _ := n.leadership()
+	return leads
 }
 
 // clock stamps commands. Within a term it advances by the monotonic clock,

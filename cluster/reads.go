@@ -5,8 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/cluster/faults"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 // readBatches merges read indexes: all callers that wait for the next
@@ -18,20 +23,61 @@ type readBatches struct {
 }
 
 type readBatch struct {
-	done  chan struct{}
-	index uint64
-	err   error
+	verify func() (uint64, error)
+	done   chan struct{}
+	index  uint64
+	err    error
 }
 
 // ReadIndex answers an index such that a state at or after it holds everything
-// that was acknowledged before the call. It is the index that the state had
-// when a quorum was asked whether this node leads, and only counts once it did
-// (Raft dissertation, section 6.4).
+// that was acknowledged before the call. It is the index that the leader's
+// state had when a quorum was asked whether it leads, and only counts once it
+// did (Raft dissertation, section 6.4). All who wait on one node share one
+// call. While there is no leader it waits as long as ctx allows.
 func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
-	if err := n.awaitLeadership(ctx); err != nil {
-		return 0, err
+	for {
+		leads, changed := n.leadership()
+		var index uint64
+		err := ErrNoLeader
+		if leads {
+			index, err = n.readIndexHere(ctx)
+		} else if client, cerr := n.leaderClient(); cerr == nil {
+			index, err = n.reads.wait(ctx, func() (uint64, error) { return n.readIndexThere(client) })
+		}
+		if err == nil || ctx.Err() != nil || !errors.Is(err, ErrNoLeader) {
+			return index, err
+		}
+		if err := n.hold(ctx, changed); err != nil {
+			return 0, fmt.Errorf("read index: %w", err)
+		}
 	}
-	b := n.reads.join(n.verifyLeader)
+}
+
+// readIndexHere answers on the leader.
+func (n *Node) readIndexHere(ctx context.Context) (uint64, error) {
+	if faults.Mutant("read-without-verify") {
+		return n.fsm.index(), nil
+	}
+	return n.reads.wait(ctx, n.verifyLeader)
+}
+
+// readIndexThere asks the leader.
+func (n *Node) readIndexThere(client clusterv1.PeerClient) (uint64, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), readIndexTime)
+	defer cancel()
+	res, err := client.ReadIndex(forwarded(ctx), &clusterv1.ReadIndexRequest{})
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s", ErrNoLeader, status.Convert(err).Message())
+	}
+	return res.GetIndex(), nil
+}
+
+// readIndexTime bounds one call to the leader.
+const readIndexTime = 2 * time.Second
+
+// wait joins the batch that is verified next.
+func (r *readBatches) wait(ctx context.Context, verify func() (uint64, error)) (uint64, error) {
+	b := r.join(verify)
 	select {
 	case <-ctx.Done():
 		return 0, fmt.Errorf("read index: %w", ctx.Err())
@@ -46,17 +92,17 @@ func (r *readBatches) join(verify func() (uint64, error)) *readBatch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.next == nil {
-		r.next = &readBatch{done: make(chan struct{})}
+		r.next = &readBatch{verify: verify, done: make(chan struct{})}
 	}
 	b := r.next
 	if !r.running {
 		r.running = true
-		go r.run(verify) // ends when nobody waits; verify ends with Raft
+		go r.run() // ends when nobody waits; verify ends with Raft
 	}
 	return b
 }
 
-func (r *readBatches) run(verify func() (uint64, error)) {
+func (r *readBatches) run() {
 	for {
 		r.mu.Lock()
 		b := r.next
@@ -66,7 +112,7 @@ func (r *readBatches) run(verify func() (uint64, error)) {
 		if b == nil {
 			return
 		}
-		b.index, b.err = verify()
+		b.index, b.err = b.verify()
 		close(b.done)
 	}
 }
@@ -81,9 +127,9 @@ func (n *Node) verifyLeader() (uint64, error) {
 	if !leads {
 		return 0, fmt.Errorf("read index: %w", ErrNoLeader)
 	}
-	err := n.raft.VerifyLeader().Error()
+	err := n.raft.Load().VerifyLeader().Error()
 	switch {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), err == nil && n.raft.CurrentTerm() != term:
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), err == nil && n.raft.Load().CurrentTerm() != term:
 		return 0, fmt.Errorf("read index: %w", ErrNoLeader)
 	case err != nil:
 		return 0, fmt.Errorf("read index: %w", err)

@@ -36,9 +36,12 @@ type Command struct {
 	// Leader's time, nanoseconds since the Unix epoch. State uses the greatest
 	// time that it saw.
 	TimeUnixNano int64 `protobuf:"varint,4,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
-	// Name of the node that proposed the command.
-	Origin        string `protobuf:"bytes,5,opt,name=origin,proto3" json:"origin,omitempty"`
-	Payload       []byte `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Server id of the node that proposed the command.
+	Origin  string `protobuf:"bytes,5,opt,name=origin,proto3" json:"origin,omitempty"`
+	Payload []byte `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Random number by which its origin recognises the command when it is
+	// applied.
+	Proposal      uint64 `protobuf:"varint,7,opt,name=proposal,proto3" json:"proposal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -115,19 +118,27 @@ func (x *Command) GetPayload() []byte {
 	return nil
 }
 
+func (x *Command) GetProposal() uint64 {
+	if x != nil {
+		return x.Proposal
+	}
+	return 0
+}
+
 var File_proto_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_proto_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"\x1eproto/cluster/v1/cluster.proto\x12\n" +
-	"cluster.v1\"\xb8\x01\n" +
+	"cluster.v1\"\xd4\x01\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\rR\x04type\x12#\n" +
 	"\rfeature_level\x18\x02 \x01(\rR\ffeatureLevel\x12\x1c\n" +
 	"\tignorable\x18\x03 \x01(\bR\tignorable\x12$\n" +
 	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\x12\x16\n" +
 	"\x06origin\x18\x05 \x01(\tR\x06origin\x12\x18\n" +
-	"\apayload\x18\x06 \x01(\fR\apayloadBFZDgithub.com/image-builder-ha/image-builder/proto/cluster/v1;clusterv1b\x06proto3"
+	"\apayload\x18\x06 \x01(\fR\apayload\x12\x1a\n" +
+	"\bproposal\x18\a \x01(\x04R\bproposalBFZDgithub.com/image-builder-ha/image-builder/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_proto_cluster_v1_cluster_proto_rawDescOnce sync.Once

@@ -1,0 +1,254 @@
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/cluster"
+)
+
+// group is a cluster of real nodes on loopback, in this process.
+type group struct {
+	t     testing.TB
+	dir   string
+	certs string
+
+	mu    sync.Mutex
+	nodes map[string]*member
+}
+
+type member struct {
+	*cluster.Node
+	sm      *tally
+	cfg     cluster.Config
+	address string
+}
+
+func newGroup(t testing.TB) *group {
+	g := &group{t: t, dir: t.TempDir(), certs: t.TempDir(), nodes: map[string]*member{}}
+	t.Cleanup(g.close)
+	return g
+}
+
+func (g *group) close() {
+	g.mu.Lock()
+	nodes := g.nodes
+	g.nodes = map[string]*member{}
+	g.mu.Unlock()
+	for _, m := range nodes {
+		if err := m.Close(); err != nil {
+			g.t.Errorf("close: %v", err)
+		}
+	}
+}
+
+// addresses are where the nodes of the group are.
+func (g *group) addresses(context.Context) (out []string, _ error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, m := range g.nodes {
+		out = append(out, m.address)
+	}
+	return out, nil
+}
+
+func testLogger(name string) *slog.Logger {
+	if os.Getenv("CLUSTER_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("at", name)
+}
+
+// prepare answers the configuration of a node of the group.
+func (g *group) prepare(name string, change ...func(*cluster.Config)) cluster.Config {
+	g.t.Helper()
+	files, err := cluster.IssueCert(g.certs, cluster.CertIdentity{Cluster: "test", Role: cluster.RoleNode, Name: name}, false)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	certs, err := cluster.LoadCerts(files, testLogger(name))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	cfg := cluster.Config{
+		Name: name, DataDir: filepath.Join(g.dir, name), StateMachine: &tally{}, Cluster: "test", Expect: 3,
+		Discover: g.addresses, Logger: testLogger(name), SegmentBytes: 1 << 20, StableFor: 300 * time.Millisecond, PingInterval: 100 * time.Millisecond,
+		Network: cluster.NewTLSNetwork(cluster.TLSOptions{
+			Cluster: "test", Listener: l, Advertise: l.Addr().String(), Certs: certs, Logger: testLogger(name),
+		}),
+		BootID: name + time.Now().String(), FeatureLevel: 1,
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	return cfg
+}
+
+func (g *group) start(name string, change ...func(*cluster.Config)) *member {
+	g.t.Helper()
+	cfg := g.prepare(name, change...)
+	n, err := cluster.New(cfg)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	m := &member{Node: n, sm: cfg.StateMachine.(*tally), cfg: cfg, address: cfg.Network.Address()}
+	if err := n.Open(g.t.Context()); err != nil {
+		g.t.Fatal(err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.nodes[name] = m
+	return m
+}
+
+func (g *group) stop(name string) {
+	g.t.Helper()
+	g.mu.Lock()
+	m := g.nodes[name]
+	delete(g.nodes, name)
+	g.mu.Unlock()
+	if err := m.Close(); err != nil {
+		g.t.Errorf("close %s: %v", name, err)
+	}
+}
+
+func (g *group) get(name string) *member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.nodes[name]
+}
+
+// leader waits until one node leads and all the others know it.
+func (g *group) leader() *member {
+	g.t.Helper()
+	var lead *member
+	eventually(g.t, "all nodes know one leader", func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		name := ""
+		for _, m := range g.nodes {
+			s := m.Status()
+			if s.LeaderName == "" || name != "" && s.LeaderName != name {
+				return false
+			}
+			name = s.LeaderName
+		}
+		lead = g.nodes[name]
+		return lead != nil && lead.Status().Role == "Leader"
+	})
+	return lead
+}
+
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for tick := time.NewTicker(5 * time.Millisecond); !holds(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("it did not become true that %s", what)
+		}
+	}
+}
+
+func three(t testing.TB) *group {
+	t.Helper()
+	g := newGroup(t)
+	for i := range 3 {
+		g.start(fmt.Sprintf("n%d", i))
+	}
+	g.leader()
+	return g
+}
+
+func Test_Group_FormsAndForwards(t *testing.T) {
+	g := three(t)
+	for i := range 3 {
+		m := g.get(fmt.Sprintf("n%d", i))
+		res := put(t, m.Node, uint64(i))
+		if res.Result != uint64(i) {
+			t.Errorf("n%d: result %v", i, res.Result)
+		}
+		if !slices.Contains(m.sm.values(), uint64(i)) {
+			t.Errorf("n%d does not hold what it has answered", i)
+		}
+		index, err := m.ReadIndex(t.Context())
+		if err != nil || index < res.Index {
+			t.Errorf("n%d: read index %d, want at least %d (%v)", i, index, res.Index, err)
+		}
+	}
+	id := ""
+	for i := range 3 {
+		s := g.get(fmt.Sprintf("n%d", i)).Status()
+		if s.ClusterID == "" || id != "" && s.ClusterID != id || !s.Voter {
+			t.Errorf("n%d: %+v, want cluster %q", i, s, id)
+		}
+		id = s.ClusterID
+	}
+}
+
+func Test_Group_LeaderDies_WritesGoOn(t *testing.T) {
+	g := three(t)
+	old := g.leader()
+	put(t, old.Node, 1)
+	g.stop(old.cfg.Name)
+	begin := time.Now()
+	for i := range 3 {
+		if m := g.get(fmt.Sprintf("n%d", i)); m != nil {
+			put(t, m.Node, uint64(10+i))
+		}
+	}
+	t.Logf("writes went on after %s", time.Since(begin))
+	// It comes back at another address with its data.
+	m := g.start(old.cfg.Name)
+	eventually(t, "the restarted node follows", func() bool { return len(m.sm.values()) == 3 })
+	eventually(t, "the cluster knows its address", func() bool {
+		for _, x := range g.leader().Members() {
+			if x.Name == old.cfg.Name {
+				return x.Address == m.address && x.Voter
+			}
+		}
+		return false
+	})
+}
+
+func Test_Group_FourthNodeFollows_WipedDiskIsANewServer(t *testing.T) {
+	g := three(t)
+	put(t, g.leader().Node, 1)
+	m := g.start("n3")
+	eventually(t, "the fourth node has the state", func() bool { return len(m.sm.values()) == 1 })
+	if s := m.Status(); s.Voter {
+		t.Errorf("a fourth node votes: %+v", s)
+	}
+	victim := "n1"
+	if g.leader().cfg.Name == victim {
+		victim = "n2"
+	}
+	old := g.get(victim).Status().StoreID
+	g.stop(victim)
+	if err := os.RemoveAll(filepath.Join(g.dir, victim)); err != nil {
+		t.Fatal(err)
+	}
+	m = g.start(victim)
+	eventually(t, "the wiped node has the state", func() bool { return len(m.sm.values()) == 1 })
+	eventually(t, "its former server is removed, three vote", func() bool {
+		voters, former := 0, false
+		for _, x := range g.leader().Members() {
+			former = former || x.ServerID == victim+"/"+old
+			if x.Voter {
+				voters++
+			}
+		}
+		return !former && voters == 3
+	})
+}

@@ -1,0 +1,191 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+)
+
+// peerAPI answers other nodes.
+type peerAPI struct {
+	clusterv1.UnimplementedPeerServer
+	node *Node
+}
+
+// checkName makes sure that a node speaks for itself: its certificate must
+// name it, if it names anybody.
+func checkName(ctx context.Context, from *clusterv1.Identity) error {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	t, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(t.State.PeerCertificates) == 0 {
+		return nil
+	}
+	id, err := IdentityOf(t.State.PeerCertificates[0])
+	if err != nil {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	if id.Name != "" && id.Name != nameOf(raft.ServerID(from.GetServerId())) {
+		return status.Errorf(codes.PermissionDenied, "node %q shows the certificate of node %q", from.GetServerId(), id.Name)
+	}
+	return nil
+}
+
+// checkJoiner trusts a member that passes on what another node has asked it.
+func checkJoiner(ctx context.Context, from *clusterv1.Identity) error {
+	if md, _ := metadata.FromIncomingContext(ctx); len(md.Get(headForwarded)) > 0 {
+		return nil
+	}
+	return checkName(ctx, from)
+}
+
+// Hello tells who this node is and what it knows.
+func (a peerAPI) Hello(ctx context.Context, req *clusterv1.HelloRequest) (*clusterv1.HelloResponse, error) {
+	n := a.node
+	if err := checkName(ctx, req.GetFrom()); err != nil {
+		return nil, err
+	}
+	res := &clusterv1.HelloResponse{Node: n.identity(), Expect: uint32(n.cfg.Expect)}
+	r := n.raft.Load()
+	if r == nil {
+		return res, nil
+	}
+	if n.fits(req.GetFrom()) == nil {
+		n.book.note(req.GetFrom())
+	}
+	if _, id := r.LeaderWithID(); id != "" {
+		res.LeaderAddress = n.addressOf(id)
+	}
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		res.Members = append(res.Members, &clusterv1.Member{ServerId: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter})
+	}
+	return res, nil
+}
+
+// Promise binds a node that is in no cluster.
+func (a peerAPI) Promise(ctx context.Context, req *clusterv1.PromiseRequest) (*clusterv1.PromiseResponse, error) {
+	if err := checkName(ctx, req.GetFrom()); err != nil {
+		return nil, err
+	}
+	if err := a.node.fits(req.GetFrom()); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	proposer := nameOf(raft.ServerID(req.GetFrom().GetServerId()))
+	if proposer == "" || req.GetClusterId() == "" {
+		return nil, status.Error(codes.InvalidArgument, "proposer and cluster id must be named")
+	}
+	id, err := a.node.promise(proposer, req.GetClusterId())
+	if err != nil {
+		return nil, err
+	}
+	return &clusterv1.PromiseResponse{ClusterId: id, Proposer: a.node.dir.current().Proposer}, nil
+}
+
+// Join makes a node a member; a node that does not lead asks the leader.
+func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*clusterv1.JoinResponse, error) {
+	n := a.node
+	if n.leading() {
+		if err := checkJoiner(ctx, req.GetFrom()); err != nil {
+			return nil, err
+		}
+		if err := n.admit(ctx, req.GetFrom()); err != nil {
+			n.cfg.Logger.Warn("refused a node that wants to join", "node", req.GetFrom().GetServerId(), "reason", err)
+			return nil, status.Error(codes.FailedPrecondition, err.Error())
+		}
+		return &clusterv1.JoinResponse{ClusterId: n.dir.current().ClusterID}, nil
+	}
+	if err := checkName(ctx, req.GetFrom()); err != nil {
+		return nil, err
+	}
+	client, err := n.leaderClient()
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return client.Join(forwarded(ctx), req)
+}
+
+// Propose commits a command of another node, if this one leads.
+func (a peerAPI) Propose(ctx context.Context, req *clusterv1.ProposeRequest) (*clusterv1.ProposeResponse, error) {
+	cmd := new(clusterv1.Command)
+	if err := proto.Unmarshal(req.GetCommand(), cmd); err != nil {
+		return nil, status.Error(codes.InvalidArgument, "the command cannot be decoded")
+	}
+	res, err := a.node.proposeHere(ctx, cmd)
+	switch {
+	case err == nil:
+		return &clusterv1.ProposeResponse{Index: res.Index}, nil
+	case errors.Is(err, ErrNoLeader):
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	case errors.Is(err, ErrOutcomeUnknown):
+		return nil, status.Error(codes.Unknown, err.Error())
+	}
+	return nil, err
+}
+
+// ReadIndex answers for a read on another node.
+func (a peerAPI) ReadIndex(ctx context.Context, _ *clusterv1.ReadIndexRequest) (*clusterv1.ReadIndexResponse, error) {
+	index, err := a.node.readIndexHere(ctx)
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &clusterv1.ReadIndexResponse{Index: index}, nil
+}
+
+// Ping tells how this node is.
+func (a peerAPI) Ping(context.Context, *clusterv1.PingRequest) (*clusterv1.PingResponse, error) {
+	return a.node.report(), nil
+}
+
+// admit is the leader's part of Join.
+func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
+	id, address := raft.ServerID(from.GetServerId()), raft.ServerAddress(from.GetAddress())
+	name := nameOf(id)
+	if name == "" || name == string(id) || address == "" {
+		return fmt.Errorf("server id %q or address %q is not complete", id, address)
+	}
+	if err := n.fits(from); err != nil {
+		return err
+	}
+	n.book.note(from)
+	r := n.raft.Load()
+	var former []raft.ServerID
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		switch {
+		case s.ID == id && s.Address == address:
+			return nil
+		case s.ID == id && s.Suffrage == raft.Voter:
+			return await(ctx, r.AddVoter(id, address, 0, 0))
+		case s.ID == id:
+			return await(ctx, r.AddNonvoter(id, address, 0, 0))
+		case nameOf(s.ID) == name:
+			if s.ID == n.serverID() || n.alive(ctx, s.ID) {
+				return fmt.Errorf("a node named %q with other data is alive: names must be unique", name)
+			}
+			former = append(former, s.ID)
+		}
+	}
+	if err := await(ctx, r.AddNonvoter(id, address, 0, 0)); err != nil {
+		return err
+	}
+	n.cfg.Logger.Info("a node joined", "node", id, "address", address)
+	for _, old := range former {
+		// Its data is gone: it must not be counted for any quorum.
+		if err := await(ctx, r.RemoveServer(old, 0, 0)); err != nil {
+			return fmt.Errorf("remove the former %s: %w", old, err)
+		}
+		n.cfg.Logger.Info("removed a server whose data directory was replaced", "node", old)
+	}
+	return nil
+}

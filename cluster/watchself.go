@@ -1,0 +1,117 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+func isRefused(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// watchInterval is how often the leader looks at itself.
+const watchInterval = 100 * time.Millisecond
+
+// watchSelf gives up leadership when this node should not lead: its clock is
+// wrong, or its disk does not keep up.
+func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
+	if n.alone() {
+		return nil
+	}
+	t := time.NewTicker(watchInterval)
+	defer t.Stop()
+	defer n.aside.Store(false)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		if n.logs != nil && n.logs.stuck() > n.cfg.SlowDisk {
+			if !n.aside.Swap(true) {
+				n.cfg.Logger.Error("a write of the log takes too long: falls silent, so that another node can lead", "node", n.cfg.Name, "for", n.logs.stuck())
+			}
+			continue
+		}
+		if n.logs != nil && n.logs.slow(n.cfg.SlowDisk) {
+			n.giveUp(ctx, "its disk is slow")
+		}
+		if skew := n.skew(); skew > n.cfg.MaxClockSkew || skew < -n.cfg.MaxClockSkew {
+			n.giveUp(ctx, fmt.Sprintf("its clock is %s off the median of all nodes", -skew))
+		}
+	}
+}
+
+func (n *Node) giveUp(ctx context.Context, why string) {
+	n.cfg.Logger.Warn("gives up leadership", "node", n.cfg.Name, "reason", why)
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Election)
+	defer cancel()
+	if err := n.TransferLeadership(ctx, ""); err != nil {
+		n.cfg.Logger.Warn("cannot give up leadership", "node", n.cfg.Name, "err", err)
+	}
+}
+
+// skew is how far the median of all clocks is ahead of this one.
+func (n *Node) skew() time.Duration {
+	n.peers.mu.Lock()
+	defer n.peers.mu.Unlock()
+	all := []time.Duration{0}
+	for _, s := range n.peers.byID {
+		if s.answer != nil && time.Since(s.answered) < 4*n.cfg.PingInterval {
+			all = append(all, s.offset)
+		}
+	}
+	if len(all) < 3 { // of two, nobody knows which is wrong
+		return 0
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// TransferLeadership makes another voter the leader: the one of that name, or
+// the one that is ahead of the others if it is empty. On a node that does not
+// lead it answers ErrNoLeader.
+func (n *Node) TransferLeadership(ctx context.Context, to string) error {
+	r := n.raft.Load()
+	if r.State() != raft.Leader {
+		return ErrNoLeader
+	}
+	if to == "" {
+		return await(ctx, r.LeadershipTransfer())
+	}
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if nameOf(s.ID) != to {
+			continue
+		}
+		if s.Suffrage != raft.Voter {
+			return fmt.Errorf("node %q does not vote and cannot lead", to)
+		}
+		return await(ctx, r.LeadershipTransferToServer(s.ID, s.Address))
+	}
+	return fmt.Errorf("no member is named %q", to)
+}
+
+// Remove takes a member out of the cluster, by node name or server id. Only
+// the leader can.
+func (n *Node) Remove(ctx context.Context, member string) error {
+	r := n.raft.Load()
+	if !n.leading() {
+		return ErrNoLeader
+	}
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if string(s.ID) != member && nameOf(s.ID) != member {
+			continue
+		}
+		if s.ID == n.serverID() {
+			return fmt.Errorf("node %q leads: transfer leadership first", member)
+		}
+		return await(ctx, r.RemoveServer(s.ID, 0, 0))
+	}
+	return fmt.Errorf("no member is named %q", member)
+}
