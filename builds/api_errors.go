@@ -35,6 +35,8 @@ func apiError(err error) error {
 		return status.Error(codes.PermissionDenied, err.Error())
 	case errors.Is(err, ErrTooLate), errors.Is(err, ErrRequestForgotten):
 		return status.Error(codes.FailedPrecondition, err.Error())
+	case errors.Is(err, ErrLogAway):
+		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, ErrResubscribe):
 		return status.Error(codes.OutOfRange, err.Error())
 	case errors.Is(err, context.DeadlineExceeded):

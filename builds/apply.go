@@ -111,6 +111,15 @@ func (s *State) command(t buildsv1.CommandType) (proto.Message, func(*change) Re
 	case buildsv1.CommandType_COMMAND_TYPE_EXPIRE_LOGS:
 		c := new(buildsv1.ExpireLogs)
 		return c, func(tx *change) Result { return tx.expireLogs(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_NODE_LOST:
+		c := new(buildsv1.NodeLost)
+		return c, func(tx *change) Result { return tx.nodeLost(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_NODE_STOPPING:
+		c := new(buildsv1.NodeStopping)
+		return c, func(tx *change) Result { return tx.nodeStopping(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_RESEAL:
+		c := new(buildsv1.Reseal)
+		return c, func(tx *change) Result { return tx.reseal(c) }
 	}
 	return nil, nil
 }
@@ -151,4 +160,16 @@ func (tx *change) setFeatureLevel(c *buildsv1.SetFeatureLevel) Result {
 	}
 	tx.level = c.GetLevel()
 	return Result{}
+}
+
+// reseal replaces the secrets of a build, unless they changed meanwhile.
+func (tx *change) reseal(c *buildsv1.Reseal) Result {
+	r := tx.Build(c.BuildId)
+	if r == nil || r.Secrets == nil || !proto.Equal(r.Secrets, c.Former) {
+		return Result{}
+	}
+	r = edit(r)
+	r.Secrets = c.Sealed
+	tx.put(r)
+	return Result{Build: r.Build}
 }

@@ -19,7 +19,7 @@ func (tx *change) assignAttempt(c *buildsv1.AssignAttempt) Result {
 		n := tx.Node(a.Owner)
 		if r == nil || r.Build.Phase != Queued || r.Successor || r.Build.Version != a.BuildVersion ||
 			int(a.Attempt) != len(r.Build.Attempts)+1 || a.Epoch <= MaxEpoch(r.Build) ||
-			n == nil || n.StoreId != a.OwnerStoreId {
+			n == nil || n.StoreId != a.OwnerStoreId || n.Lost || n.Stopping {
 			res.Refused++
 			continue
 		}

@@ -3,6 +3,8 @@ package builds
 import (
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -10,18 +12,58 @@ import (
 // nodeStarted ends the attempts of a node's former processes. Their logs wait
 // for the node, under a new epoch, to fix their length.
 func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
-	if n := tx.Node(c.Name); n != nil && n.BootId == c.BootId && n.StoreId == c.StoreId {
+	n := tx.Node(c.Name)
+	same := n != nil && n.BootId == c.BootId && n.StoreId == c.StoreId
+	if same && !n.Lost {
 		return Result{}
 	}
-	drained := tx.Node(c.Name).GetDrained()
-	tx.nodes.Set(c.Name, &buildsv1.Node{
+	tx.putNode(&buildsv1.Node{
 		Name: c.Name, StoreId: c.StoreId, BootId: c.BootId, Zone: c.Zone,
-		Capacity: c.Capacity, Runtimes: c.Runtimes, Drained: drained,
+		Capacity: c.Capacity, Runtimes: c.Runtimes, Drained: n.GetDrained(), Stopping: same && n.Stopping,
 	})
+	if !same {
+		tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s stopped while the attempt ran", c.Name))
+	}
+	return Result{}
+}
+
+// nodeLost ends the attempts of a process that is dead or was silent for
+// longer than its lease. It counts for the process that was meant only.
+func (tx *change) nodeLost(c *buildsv1.NodeLost) Result {
+	n := tx.Node(c.Name)
+	if n == nil || n.Lost || n.StoreId != c.StoreId || n.BootId != c.BootId {
+		return Result{}
+	}
+	n = proto.CloneOf(n)
+	n.Lost = true
+	tx.putNode(n)
+	tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s was lost while the attempt ran: %s", c.Name, c.Reason))
+	return Result{}
+}
+
+// nodeStopping keeps new attempts away from a process that is about to end.
+func (tx *change) nodeStopping(c *buildsv1.NodeStopping) Result {
+	n := tx.Node(c.Name)
+	if n == nil || n.Stopping || n.StoreId != c.StoreId || n.BootId != c.BootId {
+		return Result{}
+	}
+	n = proto.CloneOf(n)
+	n.Stopping = true
+	tx.putNode(n)
+	return Result{}
+}
+
+func (tx *change) putNode(n *buildsv1.Node) {
+	tx.nodes.Set(n.Name, n)
 	tx.event.Cluster = true
+}
+
+// endAttemptsOf ends all live attempts of a node. Their logs wait for a seal,
+// under an epoch that keeps the former owner from writing on.
+func (tx *change) endAttemptsOf(node, message string) {
 	var lost []*buildsv1.Record
 	tx.Live(func(r *buildsv1.Record) bool {
-		if LastAttempt(r.Build).GetOwner() == c.Name {
+		if LastAttempt(r.Build).GetOwner() == node {
 			lost = append(lost, r)
 		}
 		return true
@@ -31,12 +73,8 @@ func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 		a := LastAttempt(r.Build)
 		a.Epoch = MaxEpoch(r.Build) + 1
 		a.Log = &imagebuilderv1.AttemptLog{State: LogSealing}
-		tx.endAttempt(r, a, ending{
-			phase: Failed, blame: BlameInfrastructure, uncounted: true,
-			message: fmt.Sprintf("node %s stopped while the attempt ran", c.Name),
-		})
+		tx.endAttempt(r, a, ending{phase: Failed, blame: BlameInfrastructure, uncounted: true, message: message})
 	}
-	return Result{}
 }
 
 // sealAttempt fixes the log of an attempt whose owner is gone.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // stopBuild ends a queued build and asks the owner of a live one to stop. A
@@ -33,7 +34,8 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 			return Result{Build: r.Build, Detached: true}
 		}
 	}
-	if b.Phase == Pushing && c.Reason != buildsv1.StopReason_STOP_REASON_DEADLINE {
+	forced := c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE || c.Reason == buildsv1.StopReason_STOP_REASON_UNSEALABLE
+	if b.Phase == Pushing && !forced {
 		return Result{Build: b, Err: ErrTooLate}
 	}
 	if r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
@@ -49,6 +51,14 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 		tx.endStopped(r)
 		return Result{Build: r.Build}
 	}
+	if c.Reason == buildsv1.StopReason_STOP_REASON_UNSEALABLE {
+		// Nobody can go on with it, nor stop it: its owner is of another cluster.
+		a := LastAttempt(r.Build)
+		a.Epoch = MaxEpoch(r.Build) + 1
+		a.Log = &imagebuilderv1.AttemptLog{State: LogLost}
+		tx.endAttempt(r, a, ending{phase: Failed, blame: BlameInfrastructure, message: c.Message})
+		return Result{Build: r.Build}
+	}
 	r.Build.CancelRequested = c.Reason != buildsv1.StopReason_STOP_REASON_DEADLINE
 	tx.put(r)
 	return Result{Build: r.Build}
@@ -59,6 +69,8 @@ func (tx *change) endStopped(r *buildsv1.Record) {
 	switch r.StopReason {
 	case buildsv1.StopReason_STOP_REASON_DEADLINE:
 		tx.end(r, Failed, BlameTimeout, fmt.Sprintf("the build did not end before its deadline (%s)", r.Build.Deadline.AsTime().UTC().Format("2006-01-02 15:04:05Z")))
+	case buildsv1.StopReason_STOP_REASON_UNSEALABLE:
+		tx.end(r, Failed, BlameInfrastructure, r.StopMessage)
 	case buildsv1.StopReason_STOP_REASON_OPERATOR:
 		tx.end(r, Cancelled, BlameCancelled, withReason("cancelled by an operator", r.StopMessage))
 	default:

@@ -40,6 +40,12 @@ func commandType(payload proto.Message) buildsv1.CommandType {
 		return buildsv1.CommandType_COMMAND_TYPE_REAP
 	case *buildsv1.ExpireLogs:
 		return buildsv1.CommandType_COMMAND_TYPE_EXPIRE_LOGS
+	case *buildsv1.NodeLost:
+		return buildsv1.CommandType_COMMAND_TYPE_NODE_LOST
+	case *buildsv1.NodeStopping:
+		return buildsv1.CommandType_COMMAND_TYPE_NODE_STOPPING
+	case *buildsv1.Reseal:
+		return buildsv1.CommandType_COMMAND_TYPE_RESEAL
 	}
 	return buildsv1.CommandType_COMMAND_TYPE_UNSPECIFIED
 }
@@ -54,7 +60,15 @@ func NewCommand(payload proto.Message) (*clusterv1.Command, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", payload.ProtoReflect().Descriptor().FullName(), err)
 	}
-	return &clusterv1.Command{Type: uint32(t), FeatureLevel: 1, Payload: raw}, nil
+	return &clusterv1.Command{Type: uint32(t), FeatureLevel: levelOf(t), Payload: raw}, nil
+}
+
+// levelOf is the feature level from which on a command may be used.
+func levelOf(t buildsv1.CommandType) uint32 {
+	if t >= buildsv1.CommandType_COMMAND_TYPE_NODE_LOST {
+		return 2
+	}
+	return 1
 }
 
 // Propose commits a command and answers its result once the local state holds

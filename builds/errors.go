@@ -17,6 +17,8 @@ var (
 	ErrQueueFull = errors.New("the queue of builds is full; try again later")
 	// ErrNotRequester: the caller has no part in the build.
 	ErrNotRequester = errors.New("only somebody who requested the build, or an operator, can cancel it")
+	// ErrLogAway: the node that keeps the log does not answer.
+	ErrLogAway = errors.New("the node that keeps the log does not answer now")
 	// ErrTooLate: the build is being published and can no longer be cancelled.
 	ErrTooLate = errors.New("the build is being published, too late to cancel it")
 	// ErrFenced: a command came from an attempt or epoch that is over.

@@ -43,7 +43,7 @@ func (n Native) ListBuilds(ctx context.Context, req *imagebuilderv1.ListBuildsRe
 	case size == 0:
 		size = defaultPage
 	}
-	if err := n.catchUp(ctx, req.GetMinIndex(), req.GetLinearizable()); err != nil {
+	if err := n.catchUpList(ctx, req.GetMinIndex(), req.GetLinearizable()); err != nil {
 		return nil, apiError(err)
 	}
 	res := &imagebuilderv1.ListBuildsResponse{Read: n.readInfo()}

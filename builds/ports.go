@@ -69,8 +69,9 @@ func (e *ImageError) Unwrap() error { return e.Err }
 
 // LogReader opens logs of attempts.
 type LogReader interface {
-	// OpenLog answers a stream of the log from an offset on; ErrNotFound if
-	// the attempt has no log (yet).
+	// OpenLog answers a stream of the log from an offset on, wherever it is
+	// kept; ErrNotFound if the attempt has no log (yet), ErrLogAway if the node
+	// that keeps it cannot be asked. ctx bounds the stream.
 	OpenLog(ctx context.Context, build string, attempt uint32, offset int64) (LogStream, error)
 }
 

@@ -9,6 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -18,11 +21,18 @@ import (
 // ErrKeyMissing says that no key of this node opens a sealed value.
 var ErrKeyMissing = errors.New("no sealing key of this node opens the value")
 
-// Keyring seals secrets before they enter the replicated state. The first key
-// seals, all open.
+// Keyring seals secrets before they enter the replicated state. All keys open;
+// the first that every node holds seals. The file is read again when it
+// changed; a file that cannot be read leaves the former keys in use.
 type Keyring struct {
-	seal string
-	keys map[string]cipher.AEAD
+	path string
+
+	mu    sync.Mutex
+	mtime time.Time
+	err   error // why the changed file is not in use
+	order []string
+	keys  map[string]cipher.AEAD
+	held  func(id string) bool
 }
 
 // sealingKey is one entry of a key file.
@@ -34,45 +44,117 @@ type sealingKey struct {
 // LoadKeyring reads a key file: a JSON list of {"id", "key"}, the key base64 of
 // 32 bytes. The file must not be readable by others than its owner.
 func LoadKeyring(path string) (*Keyring, error) {
+	ring := &Keyring{path: path, held: func(string) bool { return true }}
+	if err := ring.load(); err != nil {
+		return nil, err
+	}
+	return ring, nil
+}
+
+// Held sets what tells whether all nodes hold a key. Without it all do.
+func (k *Keyring) Held(f func(id string) bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.held = f
+}
+
+// IDs answers the ids of the keys, in the order of the file.
+func (k *Keyring) IDs() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refresh()
+	return slices.Clone(k.order)
+}
+
+// Trouble answers why a changed key file is not in use, or nil.
+func (k *Keyring) Trouble() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refresh()
+	return k.err
+}
+
+// sealing answers the key that seals now: the first that all nodes hold.
+func (k *Keyring) sealing() (string, cipher.AEAD, error) {
+	k.mu.Lock()
+	k.refresh()
+	order, keys, held := k.order, k.keys, k.held
+	k.mu.Unlock()
+	for _, id := range order {
+		if held(id) {
+			return id, keys[id], nil
+		}
+	}
+	return "", nil, fmt.Errorf("no sealing key of %s is held by all nodes: give all nodes the same key file", k.path)
+}
+
+func (k *Keyring) key(id string) (cipher.AEAD, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refresh()
+	aead, ok := k.keys[id]
+	return aead, ok
+}
+
+// refresh reads the file again if it changed. The caller holds the lock.
+func (k *Keyring) refresh() {
+	info, err := os.Stat(k.path)
+	if err != nil || info.ModTime().Equal(k.mtime) {
+		return
+	}
+	k.err = k.load()
+}
+
+func (k *Keyring) load() error {
+	order, keys, mtime, err := readKeys(k.path)
+	if !mtime.IsZero() {
+		k.mtime = mtime
+	}
+	if err == nil {
+		k.order, k.keys = order, keys
+	}
+	return err
+}
+
+func readKeys(path string) (order []string, keys map[string]cipher.AEAD, mtime time.Time, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("open sealing key file: %w", err)
+		return nil, nil, mtime, fmt.Errorf("open sealing key file: %w", err)
 	}
+	mtime = info.ModTime()
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("sealing key file %s has mode %04o: others can read it; run chmod 600 on it", path, info.Mode().Perm())
+		return nil, nil, mtime, fmt.Errorf("sealing key file %s has mode %04o: others can read it; run chmod 600 on it", path, info.Mode().Perm())
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("open sealing key file: %w", err)
+		return nil, nil, mtime, fmt.Errorf("open sealing key file: %w", err)
 	}
 	var list []sealingKey
 	if err := json.Unmarshal(raw, &list); err != nil {
-		return nil, fmt.Errorf("sealing key file %s is no JSON list of {\"id\", \"key\"}", path)
+		return nil, nil, mtime, fmt.Errorf("sealing key file %s is no JSON list of {\"id\", \"key\"}", path)
 	}
-	ring := &Keyring{keys: map[string]cipher.AEAD{}}
+	keys = map[string]cipher.AEAD{}
 	for i, k := range list {
 		key, err := base64.StdEncoding.DecodeString(k.Key)
 		if err != nil || len(key) != 32 {
-			return nil, fmt.Errorf("sealing key file %s: key %d (%q) is not base64 of 32 bytes", path, i+1, k.ID)
+			return nil, nil, mtime, fmt.Errorf("sealing key file %s: key %d (%q) is not base64 of 32 bytes", path, i+1, k.ID)
 		}
-		if _, twice := ring.keys[k.ID]; twice || k.ID == "" {
-			return nil, fmt.Errorf("sealing key file %s: key %d has an empty id or one that was there before (%q)", path, i+1, k.ID)
+		if _, twice := keys[k.ID]; twice || k.ID == "" {
+			return nil, nil, mtime, fmt.Errorf("sealing key file %s: key %d has an empty id or one that was there before (%q)", path, i+1, k.ID)
 		}
 		block, err := aes.NewCipher(key)
 		if err != nil {
-			return nil, fmt.Errorf("sealing key %q: %w", k.ID, err)
+			return nil, nil, mtime, fmt.Errorf("sealing key %q: %w", k.ID, err)
 		}
-		if ring.keys[k.ID], err = cipher.NewGCM(block); err != nil {
-			return nil, fmt.Errorf("sealing key %q: %w", k.ID, err)
+		if keys[k.ID], err = cipher.NewGCM(block); err != nil {
+			return nil, nil, mtime, fmt.Errorf("sealing key %q: %w", k.ID, err)
 		}
-		if i == 0 {
-			ring.seal = k.ID
-		}
+		order = append(order, k.ID)
 	}
-	if ring.seal == "" {
-		return nil, fmt.Errorf("sealing key file %s holds no key", path)
+	if len(order) == 0 {
+		return nil, nil, mtime, fmt.Errorf("sealing key file %s holds no key", path)
 	}
-	return ring, nil
+	return order, keys, mtime, nil
 }
 
 // NewKeyFile writes a key file with one random key, mode 0600. It fails if the
@@ -121,13 +203,16 @@ func (k *Keyring) Seal(buildID string, s *buildsv1.Secrets) (*buildsv1.Sealed, e
 	if err != nil {
 		return nil, fmt.Errorf("seal secrets: %w", err)
 	}
-	aead := k.keys[k.seal]
+	id, aead, err := k.sealing()
+	if err != nil {
+		return nil, err
+	}
 	nonce := make([]byte, aead.NonceSize())
 	if _, err := rand.Read(nonce); err != nil {
 		return nil, fmt.Errorf("seal secrets: %w", err)
 	}
 	return &buildsv1.Sealed{
-		KeyId:      k.seal,
+		KeyId:      id,
 		Nonce:      nonce,
 		Ciphertext: aead.Seal(nil, nonce, plain, associated(buildID)),
 	}, nil
@@ -140,7 +225,7 @@ func (k *Keyring) Open(buildID string, s *buildsv1.Sealed) (*buildsv1.Secrets, e
 	if s == nil {
 		return out, nil
 	}
-	aead, ok := k.keys[s.KeyId]
+	aead, ok := k.key(s.KeyId)
 	if !ok {
 		return nil, fmt.Errorf("open the secrets of build %s, sealed by key %q: %w", buildID, s.KeyId, ErrKeyMissing)
 	}

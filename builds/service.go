@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -77,6 +78,10 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 		if adm, known, err := s.answered(w, hash); known {
 			return adm, err
 		}
+	} else {
+		// Asking the log again, through a change of the leader, must not make
+		// another build.
+		w.requestID = uuid.NewString()
 	}
 	p, err := s.plan(ctx, w)
 	if err != nil {
@@ -147,6 +152,23 @@ func (s *Service) catchUp(ctx context.Context, minIndex uint64, linearizable boo
 		return nil
 	}
 	return s.raft.WaitApplied(ctx, minIndex)
+}
+
+// Lists are at most this old where a leader can be asked in time.
+const (
+	listStaleness = 2 * time.Second
+	listPatience  = 250 * time.Millisecond
+)
+
+// catchUpList is catchUp for lists: without a wish for more, they may be a
+// little old, and older where no leader can be asked. They say how old.
+func (s *Service) catchUpList(ctx context.Context, minIndex uint64, linearizable bool) error {
+	if _, known, stale := s.raft.Freshness(); !linearizable && (!known || stale > listStaleness) {
+		wait, cancel := context.WithTimeout(ctx, listPatience)
+		defer cancel()
+		_ = s.catchUp(wait, 0, true)
+	}
+	return s.catchUp(ctx, minIndex, linearizable)
 }
 
 // find answers a build by id or, without one, the newest of a ref. A node that

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -73,8 +74,17 @@ func (s *Service) awaitAttempt(ctx context.Context, watch *BuildWatch, req logRe
 	}
 }
 
+// How long a reader waits for the node that keeps a log, and how often it asks.
+const (
+	logPatience = 5 * time.Second
+	logRetry    = 100 * time.Millisecond
+)
+
+// streamAttempt sends the log of one attempt, through all changes of the node
+// that keeps it.
 func (s *Service) streamAttempt(ctx context.Context, watch *BuildWatch, req logRequest, n uint32, send sendLog) error {
 	at := req.offset
+	var away time.Time // since when the log cannot be reached
 	for {
 		a, err := s.awaitAttempt(ctx, watch, req, n)
 		if err != nil {
@@ -89,20 +99,52 @@ func (s *Service) streamAttempt(ctx context.Context, watch *BuildWatch, req logR
 		case LogExpired:
 			return send(n, 0, fmt.Appendf(nil, "--- the log of attempt %d was removed by retention ---\n", n), true)
 		}
+		before := at
 		done, err := s.copyLog(ctx, req, n, &at, a.GetLog(), send)
-		if err != nil || done {
+		switch {
+		case err == nil && done:
+			return nil
+		case err == nil: // the owner has not opened the log yet
+			away = time.Time{}
+			if _, err := watch.Next(ctx); err != nil {
+				return err
+			}
+			continue
+		case !errors.Is(err, ErrLogAway):
 			return err
 		}
-		// The owner has not opened the log yet.
-		if _, err := watch.Next(ctx); err != nil {
+		if away.IsZero() || at > before {
+			away = time.Now()
+		}
+		if time.Since(away) > logPatience {
+			if !req.follow {
+				return err
+			}
+			if !Live(a.Phase) {
+				return send(n, 0, fmt.Appendf(nil, "--- the rest of the log of attempt %d is on node %s, which does not answer now ---\n", n, a.Owner), true)
+			}
+		}
+		if err := s.awaitChange(ctx, watch, logRetry); err != nil {
 			return err
 		}
 	}
 }
 
+// awaitChange waits for the next version of the build, or for a while.
+func (s *Service) awaitChange(ctx context.Context, watch *BuildWatch, d time.Duration) error {
+	wait, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	if _, err := watch.Next(wait); err != nil && wait.Err() == nil {
+		return err
+	}
+	return ctx.Err()
+}
+
 // copyLog sends what there is of one log; with follow, to its end. It reports
 // whether the attempt is done.
 func (s *Service) copyLog(ctx context.Context, req logRequest, n uint32, at *int64, l *imagebuilderv1.AttemptLog, send sendLog) (done bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stream, err := s.logs.OpenLog(ctx, req.build, n, *at)
 	if errors.Is(err, ErrNotFound) {
 		return !req.follow || l.GetState() == LogSealed, nil

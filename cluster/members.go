@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
 
 	"github.com/image-builder-ha/image-builder/cluster/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
@@ -267,3 +268,22 @@ func (n *Node) Members() []Member {
 }
 
 func storeOf(id raft.ServerID) string { return string(id)[min(len(id), len(nameOf(id))+1):] }
+
+// Conn answers a connection to the peer API of a member of that store id.
+func (n *Node) Conn(name, storeID string) (grpc.ClientConnInterface, error) {
+	id := raft.ServerID(name + "/" + storeID)
+	if err := n.mayCall(id); err != nil {
+		return nil, err
+	}
+	return n.cfg.Network.Conn(id, n.addressOf(id))
+}
+
+// LeaderConn answers a connection to the peer API of the leader, or
+// ErrNoLeader, also on the leader itself.
+func (n *Node) LeaderConn() (grpc.ClientConnInterface, error) {
+	_, id := n.raft.Load().LeaderWithID()
+	if id == "" || id == n.serverID() {
+		return nil, ErrNoLeader
+	}
+	return n.cfg.Network.Conn(id, n.addressOf(id))
+}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -72,6 +73,7 @@ type consumer struct {
 	calls chan raft.RPC
 	stop  chan struct{}
 	done  chan struct{}
+	once  sync.Once
 }
 
 func newConsumer(t raft.Transport, may func(raft.ServerID) error) *consumer {
@@ -118,7 +120,7 @@ func (c *consumer) elect(ctx context.Context) {
 }
 
 func (c *consumer) close() {
-	close(c.stop)
+	c.once.Do(func() { close(c.stop) })
 	<-c.done
 }
 

@@ -23,6 +23,9 @@ type attempt struct {
 	record *buildsv1.Record
 	key    attemptKey
 	cancel context.CancelCauseFunc
+	// tasks goes on when the attempt is told to end.
+	tasks context.Context
+	done  chan struct{}
 }
 
 // run brings the attempt to its end and commits how it ended.
@@ -135,6 +138,9 @@ func (at *attempt) failure(ctx context.Context, err error) *buildsv1.FinishAttem
 	case errors.Is(cause, errShutdown):
 		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true, Message: fmt.Sprintf("node %s shut down while the attempt ran", at.owner.o.Node)}
 	}
+	if errors.Is(context.Cause(ctx), errLease) {
+		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true, Message: fmt.Sprintf("node %s heard no leader for longer than its lease, and stopped the attempt", at.owner.o.Node)}
+	}
 	var f *Failure
 	if errors.As(err, &f) {
 		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: f.Blame, Message: f.Message}
@@ -146,7 +152,9 @@ func (at *attempt) failure(ctx context.Context, err error) *buildsv1.FinishAttem
 // attempt's context: an end must be said also by those who were told to stop.
 func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilderv1.Step, c *buildsv1.FinishAttempt) {
 	o := at.owner.o
-	if context.Cause(ctx) != nil {
+	if cause := context.Cause(ctx); errors.Is(cause, errLease) {
+		ctx = at.tasks // the leader may be away for long
+	} else if cause != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 		defer cancel()

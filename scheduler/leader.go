@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -19,8 +20,11 @@ type LeaderOptions struct {
 	Log   *slog.Logger
 	// Settings are put into force at the start of a term if others are.
 	Settings *buildsv1.Settings
-	// Alive reports whether a node can be given attempts now.
-	Alive func(*buildsv1.Node) bool
+	// Nodes tells how the processes of the nodes are.
+	Nodes Liveness
+	// LostAfter is how long a node must be silent until its attempts are ended:
+	// longer than the lease after which it stops them itself.
+	LostAfter time.Duration
 	// Runtime names the runtime for a source, or "" if there is none.
 	Runtime func(*imagebuilderv1.Source) string
 }
@@ -40,9 +44,12 @@ const pause = 100 * time.Millisecond
 // done. It returns nil then.
 func (l *Leader) Run(ctx context.Context) error {
 	l.putSettings(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { l.watchNodes(ctx) })
 	for ctx.Err() == nil {
-		changed := l.o.Store.Changed()
-		d := decide(l.o.Store.View(), time.Now(), rules{alive: l.o.Alive, runtime: l.o.Runtime})
+		changed, heard := l.o.Store.Changed(), l.o.Nodes.PeersChanged()
+		d := decide(l.o.Store.View(), time.Now(), rules{alive: l.alive, runtime: l.o.Runtime})
 		done, err := l.commit(ctx, d)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -54,13 +61,13 @@ func (l *Leader) Run(ctx context.Context) error {
 		if done {
 			continue
 		}
-		l.await(ctx, changed, d.wake)
+		l.await(ctx, changed, heard, d.wake)
 	}
 	return nil
 }
 
 // await returns at the next change, or when the decision named a time.
-func (l *Leader) await(ctx context.Context, changed <-chan struct{}, wake time.Time) {
+func (l *Leader) await(ctx context.Context, changed, heard <-chan struct{}, wake time.Time) {
 	d := time.Minute
 	if !wake.IsZero() {
 		d = min(d, max(time.Until(wake), time.Millisecond))
@@ -70,6 +77,7 @@ func (l *Leader) await(ctx context.Context, changed <-chan struct{}, wake time.T
 	select {
 	case <-ctx.Done():
 	case <-changed:
+	case <-heard:
 	case <-t.C:
 	}
 }

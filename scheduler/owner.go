@@ -86,6 +86,7 @@ var (
 	errStopRequested = errors.New("the build was asked to stop")
 	errFenced        = errors.New("the attempt has another owner")
 	errShutdown      = errors.New("the node shuts down")
+	errLease         = errors.New("the node heard no leader for longer than its lease")
 )
 
 // Run follows the state until ctx ends, then stops what runs, gives it back to
@@ -125,7 +126,7 @@ func (o *Owner) fence(view *builds.State) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for k, at := range o.running {
-		if a := builds.LastAttempt(view.Build(k.build).GetBuild()); a.GetNumber() != k.attempt || a.GetEpoch() != k.epoch {
+		if lastKey(view.Build(k.build).GetBuild()) != k {
 			at.cancel(errFenced)
 		}
 	}
@@ -135,6 +136,11 @@ func (o *Owner) fence(view *builds.State) {
 func (o *Owner) look(tasks context.Context, r *buildsv1.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	for k, at := range o.running {
+		if k.build == r.Build.Id && k != lastKey(r.Build) {
+			at.cancel(errFenced)
+		}
+	}
 	for _, a := range r.Build.Attempts {
 		k := attemptKey{r.Build.Id, a.Number, a.Epoch}
 		mine := a.Owner == o.o.Node && a.OwnerStoreId == o.o.StoreID
@@ -159,9 +165,10 @@ func lastKey(b *imagebuilderv1.Build) attemptKey {
 // start runs an attempt on a goroutine of its own. The caller holds the lock.
 func (o *Owner) start(tasks context.Context, k attemptKey, r *buildsv1.Record) {
 	ctx, cancel := context.WithCancelCause(tasks)
-	at := &attempt{owner: o, record: r, key: k, cancel: cancel}
+	at := &attempt{owner: o, record: r, key: k, cancel: cancel, tasks: tasks, done: make(chan struct{})}
 	o.running[k] = at
 	o.tasks.Go(func() {
+		defer close(at.done)
 		defer cancel(nil)
 		at.run(ctx)
 		o.mu.Lock()
@@ -176,7 +183,16 @@ func (o *Owner) seal(tasks context.Context, k attemptKey) {
 		return
 	}
 	o.sealing[k] = true
+	var former []chan struct{} // whoever still writes the log
+	for run, at := range o.running {
+		if run.build == k.build && run.attempt == k.attempt {
+			former = append(former, at.done)
+		}
+	}
 	o.tasks.Go(func() {
+		for _, done := range former {
+			<-done
+		}
 		defer func() {
 			o.mu.Lock()
 			delete(o.sealing, k)
@@ -206,6 +222,16 @@ func (o *Owner) commit(ctx context.Context, payload proto.Message) (builds.Resul
 		}
 		o.o.Log.Debug("cannot commit, will try again", "err", err)
 		wait(ctx, pause)
+	}
+}
+
+// LeaseLost stops everything that runs here: the leader that this node does
+// not hear may have given it to others.
+func (o *Owner) LeaseLost() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, at := range o.running {
+		at.cancel(errLease)
 	}
 }
 

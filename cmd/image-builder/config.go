@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/registry"
 )
 
@@ -35,17 +37,19 @@ type Config struct {
 
 	Name           string `json:"name" doc:"Stable name of the node, unique in the cluster; the host's name if empty."`
 	DataDir        string `json:"dataDir" doc:"Directory of state and logs. One process at a time."`
-	PeerAddress    string `json:"peerAddress" doc:"Address under which other nodes reach this one."`
+	PeerAddress    string `json:"peerAddress" doc:"host:port under which other nodes reach this one; a DNS name best. The host's name and the port of cluster.address if empty."`
 	OperatorSocket string `json:"operatorSocket" doc:"Unix socket for operator calls; <dataDir>/operator.sock if empty."`
 	MetricsAddress string `json:"metricsAddress" doc:"Address of /metrics."`
 	HealthAddress  string `json:"healthAddress" doc:"Address of /ready and /live."`
 	PprofAddress   string `json:"pprofAddress" doc:"Address of pprof; loopback only. Empty turns it off."`
 
 	Server       ServerConfig       `json:"server" doc:"The API."`
+	Cluster      ClusterConfig      `json:"cluster" doc:"The other nodes. Without an address the node is alone."`
 	Orchestrator OrchestratorConfig `json:"orchestrator" doc:"Repositories and credentials, in Gitpod's schema."`
 	RefCache     RefCacheConfig     `json:"refCache" doc:"References that are kept resolved."`
 	Registry     RegistryConfig     `json:"registry" doc:"How registries are spoken to."`
 	BuildKit     BuildKitConfig     `json:"buildkit" doc:"The daemons that build Dockerfiles."`
+	Owner        OwnerConfig        `json:"owner" doc:"How long a node keeps its builds without a leader."`
 	Builds       BuildsConfig       `json:"builds" doc:"Limits and retries."`
 	History      HistoryConfig      `json:"history" doc:"How long ended builds are kept."`
 	RequestIDs   RequestIDsConfig   `json:"requestIds" doc:"How long request ids are remembered."`
@@ -55,6 +59,33 @@ type Config struct {
 	Raft         RaftConfig         `json:"raft" doc:"The replicated log."`
 	Log          LogConfig          `json:"log" doc:"The node's own log."`
 	Shutdown     ShutdownConfig     `json:"shutdown" doc:"Graceful stop."`
+}
+
+// ClusterConfig says how a node finds the others.
+type ClusterConfig struct {
+	Name       string       `json:"name" doc:"Name of the cluster, the trust domain of its certificates (spiffe://NAME/node/...)."`
+	Address    string       `json:"address" doc:"Address of the peer port, for Raft and calls among nodes. Empty: the node is alone."`
+	Peers      []string     `json:"peers" doc:"host:port of the peer ports of all nodes, this one included or not."`
+	DNS        string       `json:"dns" doc:"name:port, each address of which is a peer, such as a headless service; asked again while peers are looked for."`
+	Expect     int          `json:"expect" doc:"How many nodes form a new cluster together, 1 or more. 0: only ever join one."`
+	Voters     int          `json:"voters" doc:"How many nodes vote, 3 or 5. Further nodes follow, own builds and serve reads."`
+	Zone       string       `json:"zone" doc:"Failure domain of the node; voters are spread over zones."`
+	TLS        WSManagerTLS `json:"tls" doc:"CA, certificate and key of the peer port; read again when they change."`
+	PruneAfter Duration     `json:"pruneAfter" doc:"Members that are silent for so long are removed, while three are left; 0 keeps them."`
+	Gossip     GossipConfig `json:"gossip" doc:"Gossip, by which nodes find each other at new addresses."`
+}
+
+// GossipConfig describes gossip.
+type GossipConfig struct {
+	Address   string `json:"address" doc:"Address of gossip, UDP and TCP. Empty: none."`
+	Advertise string `json:"advertise" doc:"IP:port under which other nodes reach it; found by itself if empty."`
+	KeyFile   string `json:"keyFile" doc:"File of base64 keys of 16 or 32 bytes, one a line: the first encrypts, all decrypt; read again when it changes."`
+}
+
+// OwnerConfig says for how long a node may run builds without the leader.
+type OwnerConfig struct {
+	Lease Duration `json:"lease" doc:"A node that hears no leader for so long stops its attempts."`
+	Grace Duration `json:"grace" doc:"The leader ends the attempts of a node that is silent for lease and grace."`
 }
 
 // ServerConfig is Gitpod's `server`.
@@ -182,6 +213,9 @@ type ClockConfig struct {
 type RaftConfig struct {
 	SnapshotThreshold int64    `json:"snapshotThreshold" doc:"Commands after which a snapshot is taken."`
 	SnapshotInterval  Duration `json:"snapshotInterval" doc:"How often that is looked at."`
+	Heartbeat         Duration `json:"heartbeat" doc:"A follower that hears no leader for so long asks for an election. 0: 500ms, 100ms for a node alone."`
+	Election          Duration `json:"election" doc:"How long a candidate waits for votes. 0: as heartbeat."`
+	Lease             Duration `json:"lease" doc:"A leader that reaches no majority for so long steps down. 0: half of heartbeat."`
 }
 
 // LogConfig is the node's own log.
@@ -204,6 +238,8 @@ func DefaultConfig() Config {
 		HealthAddress:  ":9501",
 		PprofAddress:   "127.0.0.1:6060",
 		Server:         ServerConfig{Services: ServicesConfig{GRPC: GRPCConfig{Address: ":8080"}}},
+		Cluster:        ClusterConfig{Name: cluster.DefaultCluster, Peers: []string{}, Voters: 3, PruneAfter: d(24 * time.Hour)},
+		Owner:          OwnerConfig{Lease: d(4 * time.Second), Grace: d(2 * time.Second)},
 		RefCache:       RefCacheConfig{Interval: d(6 * time.Hour), Refs: []string{}},
 		Registry:       RegistryConfig{Timeout: d(30 * time.Second), InsecureHosts: []string{}, AllowHosts: []string{}},
 		BuildKit:       BuildKitConfig{Addresses: []string{}, Frontends: []string{}, Networks: []string{"default", "none"}, MaxContextBytes: 1 << 30},
@@ -225,6 +261,10 @@ func DefaultConfig() Config {
 func (c *Config) complete() {
 	if c.Name == "" {
 		c.Name, _ = os.Hostname()
+	}
+	if _, port, err := net.SplitHostPort(c.Cluster.Address); err == nil && c.PeerAddress == "" {
+		host, _ := os.Hostname()
+		c.PeerAddress = net.JoinHostPort(host, port)
 	}
 	if c.OperatorSocket == "" {
 		c.OperatorSocket = c.DataDir + "/operator.sock"
@@ -260,7 +300,9 @@ func (c *Config) Validate() error {
 		"server.services.grpc.address": c.Server.Services.GRPC.Address, "metricsAddress": c.MetricsAddress,
 		"healthAddress": c.HealthAddress, "pprofAddress": c.PprofAddress,
 	} {
-		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+		if key == "server.services.grpc.address" && address == "" {
+			bad(key, "must not be empty")
+		} else if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			bad(key, "%q is no address; write host:port or :port", address)
 		}
 	}
@@ -297,10 +339,60 @@ func (c *Config) Validate() error {
 	default:
 		bad("log.level", "must be debug, info, warn or error")
 	}
+	c.validateCluster(bad)
 	if t := c.Server.Services.GRPC.TLS; (t.CertPath == "") != (t.KeyPath == "") {
 		bad("server.services.grpc.tls", "needs both certPath and keyPath, or none")
 	} else if t.ClientAuth != "" && t.ClientAuth != "require" {
 		bad("server.services.grpc.tls.clientAuth", "must be 'require' or empty")
 	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
+}
+
+// validateCluster checks what a node needs to be one of several.
+func (c *Config) validateCluster(bad func(key, format string, args ...any)) {
+	k := c.Cluster
+	if k.Voters != 1 && k.Voters != 3 && k.Voters != 5 {
+		bad("cluster.voters", "must be 1, 3 or 5")
+	}
+	if k.Expect < 0 {
+		bad("cluster.expect", "must not be negative")
+	}
+	if c.Owner.Lease <= 0 || c.Owner.Grace <= 0 {
+		bad("owner", "lease and grace must be greater than zero")
+	}
+	if c.Raft.Heartbeat < 0 || c.Raft.Election < 0 || c.Raft.Lease < 0 || c.Raft.Lease > c.Raft.Heartbeat {
+		bad("raft", "heartbeat, election and lease must not be negative, the lease not longer than the heartbeat")
+	}
+	if k.Address == "" {
+		if len(k.Peers) > 0 || k.DNS != "" {
+			bad("cluster.address", "must be set where peers are: the node has no peer port")
+		}
+		return
+	}
+	if k.Name == "" || strings.ContainsAny(k.Name, "/ ") {
+		bad("cluster.name", "must not be empty and must not hold '/' or spaces")
+	}
+	if k.TLS.CA == "" || k.TLS.Cert == "" || k.TLS.Key == "" {
+		bad("cluster.tls", "needs ca, crt and key: the peer port is always encrypted; 'image-builder cluster certs' makes them")
+	}
+	if c.Sealing.KeyFile == "" {
+		bad("sealing.keyFile", "must be set: all nodes of a cluster need the same keys; 'image-builder cluster keys' makes a file")
+	}
+	for key, address := range map[string]string{"cluster.address": k.Address, "peerAddress": c.PeerAddress, "cluster.dns": k.DNS, "cluster.gossip.address": k.Gossip.Address} {
+		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+			bad(key, "%q is no address; write host:port", address)
+		}
+	}
+	if host, _, err := net.SplitHostPort(c.PeerAddress); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
+		bad("peerAddress", "%q is where the node listens, not where others reach it", c.PeerAddress)
+	}
+	for _, p := range k.Peers {
+		if _, _, err := net.SplitHostPort(p); err != nil {
+			bad("cluster.peers", "%q is no address; write host:port", p)
+		}
+	}
+	if k.Gossip.Address != "" && k.Gossip.KeyFile == "" {
+		bad("cluster.gossip.keyFile", "must be set: gossip is always encrypted")
+	}
 }

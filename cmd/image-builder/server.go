@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,6 +50,11 @@ type server struct {
 
 	// work ends at the beginning of the shutdown: no more is decided or run.
 	work context.Context
+	// streams ends when clients are told to go elsewhere.
+	streams    context.Context
+	endStreams context.CancelFunc
+	// stopping is set before all of that.
+	stopping atomic.Bool
 	// started is set once this process is known to the state.
 	started atomic.Bool
 }
@@ -58,6 +64,8 @@ func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 	s := &server{
 		cfg: cfg, log: log, metrics: prometheus.NewRegistry(), boot: rand.Text(),
 	}
+	s.streams, s.endStreams = context.WithCancel(context.Background())
+	defer s.endStreams()
 	s.metrics.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -83,7 +91,7 @@ func (s *server) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.logs.Close(), s.registry.Close()) }()
-	if err := s.openNode(ctx); err != nil {
+	if err := s.openNode(ctx, listeners.peer); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.node.Close(), s.closeRuntimes()) }()
@@ -103,10 +111,13 @@ func (s *server) run(ctx context.Context) (err error) {
 	}
 	start(s.begin)
 	start(s.reapLogs)
+	start(s.keepLease)
 
 	select {
 	case <-ctx.Done():
 		s.log.Info("shutting down", "grace", time.Duration(s.cfg.Shutdown.Grace))
+		s.stopping.Store(true)
+		s.handOver()
 	case err = <-failed:
 	case err = <-s.node.Fatal():
 		s.log.Error("the node has to stop", "err", err)
@@ -139,22 +150,13 @@ func (s *server) openParts() (err error) {
 // tempDir is where uploads and contexts lie while they are used.
 func (s *server) tempDir() string { return filepath.Join(s.cfg.DataDir, "tmp") }
 
-func (s *server) openNode(ctx context.Context) (err error) {
+func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.store = builds.NewStore()
-	if s.node, err = cluster.New(cluster.Config{
-		Name:            s.cfg.Name,
-		DataDir:         filepath.Join(s.cfg.DataDir, "raft"),
-		PeerAddress:     s.cfg.PeerAddress,
-		StateMachine:    s.store,
-		Prepare:         builds.Preparer{Keyring: s.keyring}.Prepare,
-		MaxClockBack:    time.Duration(s.cfg.Clock.MaxJump),
-		MaxClockAhead:   time.Duration(s.cfg.Clock.MaxJumpAhead),
-		AcceptClockJump: s.cfg.Clock.AcceptJump,
-		Logger:          s.log,
-
-		SnapshotThreshold: uint64(s.cfg.Raft.SnapshotThreshold),
-		SnapshotInterval:  time.Duration(s.cfg.Raft.SnapshotInterval),
-	}); err != nil {
+	cfg, err := s.clusterConfig(peer)
+	if err != nil {
+		return err
+	}
+	if s.node, err = cluster.New(cfg); err != nil {
 		return err
 	}
 	// The directory is locked now: what a killed process left behind of uploads
@@ -173,23 +175,15 @@ func (s *server) openNode(ctx context.Context) (err error) {
 		s.runtimes[buildkit.Name] = bk
 	}
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
-		Node: s.cfg.Name, StoreID: s.node.Status().StoreID, Store: s.store, Raft: s.raft, Keyring: s.keyring,
+		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
 		Logs: logsAdapter{s.logs}, Publisher: adapter, Runtimes: s.runtimes, Log: s.log,
 		Finished: s.count.finished,
 	})
-	leader := scheduler.NewLeader(scheduler.LeaderOptions{
-		Store: s.store, Raft: s.raft, Log: s.log, Settings: settingsOf(s.cfg),
-		Alive:   func(n *buildsv1.Node) bool { return n.BootId == s.boot },
-		Runtime: runtimeOf,
-	})
-	s.node.Lead(func(ctx context.Context) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(s.work, cancel)()
-		return leader.Run(ctx)
-	})
+	s.keyring.Held(s.heldByAll)
+	s.node.Lead(s.lead)
+	s.node.Lead(s.raiseLevel)
 	s.service = builds.NewService(builds.ServiceOptions{
-		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logsAdapter{s.logs},
+		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logRouter{s},
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
 		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), Created: s.count.created,
 		Dockerfiles: bk != nil, Contexts: s.contexts(), TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem,
@@ -219,21 +213,29 @@ func runtimeOf(src *imagebuilderv1.Source) string {
 // begin tells the state that this process runs, which ends the attempts of the
 // former one, and then runs the attempts that the leader gives to the node.
 func (s *server) begin(ctx context.Context) error {
+	if !s.register(ctx) {
+		return nil
+	}
+	s.started.Store(true)
+	s.log.Info("node serves", "node", s.cfg.Name, "store", s.node.StoreID())
+	return s.owner.Run(ctx)
+}
+
+// register tells the state about this process, and reports whether it could
+// before ctx ended.
+func (s *server) register(ctx context.Context) bool {
 	for {
 		_, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeStarted{
-			Name: s.cfg.Name, StoreId: s.node.Status().StoreID, BootId: s.boot,
+			Name: s.cfg.Name, StoreId: s.node.StoreID(), BootId: s.boot, Zone: s.cfg.Cluster.Zone,
 			Capacity: uint32(s.cfg.Builds.RunningPerNode), Runtimes: slices.Sorted(maps.Keys(s.runtimes)),
 		})
 		if err == nil {
-			break
+			return true
 		}
 		if !pause(ctx, 100*time.Millisecond) {
-			return nil
+			return false
 		}
 	}
-	s.started.Store(true)
-	s.log.Info("node serves", "node", s.cfg.Name, "store", s.node.Status().StoreID)
-	return s.owner.Run(ctx)
 }
 
 // pause waits and reports whether ctx goes on.

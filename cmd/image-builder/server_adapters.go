@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -25,15 +26,25 @@ type raftAdapter struct{ node *cluster.Node }
 
 var _ builds.Raft = raftAdapter{}
 
+// Propose asks again while the outcome is unknown: every command of builds can
+// be repeated.
 func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
-	res, err := a.node.Propose(ctx, cmd)
-	if err != nil {
-		return 0, nil, clusterError(err)
+	ctx, cancel := hold(ctx)
+	defer cancel()
+	for {
+		res, err := a.node.Propose(ctx, proto.CloneOf(cmd))
+		if err == nil {
+			return res.Index, res.Result, nil
+		}
+		if !errors.Is(err, cluster.ErrOutcomeUnknown) || !pause(ctx, unknownPause()) {
+			return 0, nil, clusterError(err)
+		}
 	}
-	return res.Index, res.Result, nil
 }
 
 func (a raftAdapter) ReadIndex(ctx context.Context) (uint64, error) {
+	ctx, cancel := hold(ctx)
+	defer cancel()
 	index, err := a.node.ReadIndex(ctx)
 	return index, clusterError(err)
 }
@@ -61,7 +72,7 @@ func clusterError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled):
 		return err
 	}
 	return codedError{err, codes.Unavailable}

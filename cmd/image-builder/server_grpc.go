@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,10 +20,12 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -42,26 +46,17 @@ type serving struct {
 
 // serve starts all servers. One that ends by itself is reported on failed.
 func (s *server) serve(l listeners, failed chan<- error) (*serving, error) {
-	streams, end := context.WithCancel(context.Background())
-	v := &serving{s: s, health: health.NewServer(), end: end}
-	opts, err := s.grpcOptions(streams)
+	v := &serving{s: s, health: health.NewServer(), end: s.endStreams}
+	opts, err := s.grpcOptions(s.streams)
 	if err != nil {
-		end()
 		return nil, err
 	}
 	creds, err := serverCredentials(s.cfg)
 	if err != nil {
-		end()
 		return nil, err
 	}
-	v.grpc = v.newServer(append(opts, creds...))
-	v.operator = v.newServer(append(opts,
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-			return h(builds.WithOperator(ctx), req)
-		}),
-		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-			return h(srv, streamWith{ss, builds.WithOperator(ss.Context())})
-		})))
+	v.grpc = v.newServer(slices.Concat(opts, s.operatorCalls(s.hasOperatorCert), creds))
+	v.operator = v.newServer(slices.Concat(opts, s.operatorCalls(func(context.Context) bool { return true })))
 	v.start(v.grpc, l.grpc, failed)
 	if l.operator != nil {
 		v.start(v.operator, l.operator, failed)
@@ -74,6 +69,7 @@ func (v *serving) newServer(opts []grpc.ServerOption) *grpc.Server {
 	g := grpc.NewServer(opts...)
 	imagebuilderv1.RegisterImageBuilderServer(g, builds.Native{Service: v.s.service})
 	builder.RegisterImageBuilderServer(g, builds.Gitpod{Service: v.s.service})
+	imagebuilderv1.RegisterClusterServer(g, clusterAPI{s: v.s})
 	healthpb.RegisterHealthServer(g, v.health)
 	reflection.Register(g)
 	return g
@@ -114,6 +110,50 @@ func (s *server) grpcOptions(streams context.Context) ([]grpc.ServerOption, erro
 		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), s.recoverUnary, movableWait(streams)),
 		grpc.ChainStreamInterceptor(m.StreamServerInterceptor(), s.recoverStream, movable(streams)),
 	}, nil
+}
+
+// operatorCalls marks calls of operators and refuses what is for them alone.
+func (s *server) operatorCalls(operator func(context.Context) bool) []grpc.ServerOption {
+	judge := func(ctx context.Context, method string) (context.Context, error) {
+		switch {
+		case operator(ctx):
+			return builds.WithOperator(ctx), nil
+		case strings.HasPrefix(method, "/"+imagebuilderv1.Cluster_ServiceDesc.ServiceName+"/"):
+			return nil, status.Errorf(codes.PermissionDenied, "%s is for operators: call it on the node's unix socket, or with a client certificate of the operator role", method)
+		}
+		return ctx, nil
+	}
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+			ctx, err := judge(ctx, info.FullMethod)
+			if err != nil {
+				return nil, err
+			}
+			return h(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+			ctx, err := judge(ss.Context(), info.FullMethod)
+			if err != nil {
+				return err
+			}
+			return h(srv, streamWith{ss, ctx})
+		}),
+	}
+}
+
+// hasOperatorCert reports whether the caller showed a certificate, verified by
+// the CA of the API, that names the operator role of this cluster.
+func (s *server) hasOperatorCert(ctx context.Context) bool {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return false
+	}
+	t, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(t.State.VerifiedChains) == 0 {
+		return false
+	}
+	id, err := cluster.IdentityOf(t.State.VerifiedChains[0][0])
+	return err == nil && id.Role == cluster.RoleOperator && id.Cluster == s.cfg.Cluster.Name
 }
 
 // streamWith is a stream with another context.

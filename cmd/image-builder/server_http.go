@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/cluster/faults"
 )
 
 // panicked reports a panic in a call. The message of the panic may hold
@@ -38,6 +40,9 @@ func (s *server) serveHTTP(l listeners, wg *sync.WaitGroup, failed chan<- error)
 	profile.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	profile.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	profile.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	if control := faults.Handler(); control != nil {
+		profile.Handle("/faults", control)
+	}
 	h := &httpServers{}
 	for _, x := range []struct {
 		l   net.Listener
@@ -83,7 +88,7 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	if !s.started.Load() {
 		reasons = append(reasons, "this process is not yet registered in the replicated state")
 	}
-	if s.work.Err() != nil {
+	if s.stopping.Load() || s.work.Err() != nil {
 		reasons = append(reasons, "the node shuts down")
 	}
 	if len(reasons) > 0 {

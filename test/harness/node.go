@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/image-builder-ha/image-builder/cluster/faults"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -50,6 +51,9 @@ func Binary(t testing.TB) string {
 		if raceEnabled {
 			args = append(args, "-race")
 		}
+		if faults.Enabled {
+			args = append(args, "-tags", "faults")
+		}
 		out, err := exec.Command("go", append(args, "github.com/image-builder-ha/image-builder/cmd/image-builder")...).CombinedOutput()
 		if err != nil {
 			binaryErr = fmt.Errorf("compile the service: %w\n%s", err, out)
@@ -66,7 +70,8 @@ type Node struct {
 	t   testing.TB
 	Dir string
 	// Addresses.
-	GRPC, Metrics, Health, Pprof string
+	GRPC, Metrics, Health, Pprof, Peer string
+	Name                               string
 	// Native and Gitpod are clients that survive restarts.
 	Native imagebuilderv1.ImageBuilderClient
 	Gitpod builder.ImageBuilderClient
@@ -174,15 +179,7 @@ func (n *Node) Launch() {
 func (n *Node) Run() {
 	n.t.Helper()
 	n.Launch()
-	Eventually(n.t, 60*time.Second, "the node is ready", func() bool {
-		select {
-		case <-n.done:
-			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
-		default:
-		}
-		_, code := n.Get("http://" + n.Health + "/ready")
-		return code == http.StatusOK
-	})
+	n.AwaitReady()
 }
 
 // Kill ends the process by SIGKILL and waits for it.

@@ -43,6 +43,10 @@ const (
 	CommandType_COMMAND_TYPE_SET_FEATURE_LEVEL CommandType = 11
 	CommandType_COMMAND_TYPE_REAP              CommandType = 12
 	CommandType_COMMAND_TYPE_EXPIRE_LOGS       CommandType = 13
+	// Feature level 2.
+	CommandType_COMMAND_TYPE_NODE_LOST     CommandType = 14
+	CommandType_COMMAND_TYPE_NODE_STOPPING CommandType = 15
+	CommandType_COMMAND_TYPE_RESEAL        CommandType = 16
 )
 
 // Enum value maps for CommandType.
@@ -62,6 +66,9 @@ var (
 		11: "COMMAND_TYPE_SET_FEATURE_LEVEL",
 		12: "COMMAND_TYPE_REAP",
 		13: "COMMAND_TYPE_EXPIRE_LOGS",
+		14: "COMMAND_TYPE_NODE_LOST",
+		15: "COMMAND_TYPE_NODE_STOPPING",
+		16: "COMMAND_TYPE_RESEAL",
 	}
 	CommandType_value = map[string]int32{
 		"COMMAND_TYPE_UNSPECIFIED":       0,
@@ -78,6 +85,9 @@ var (
 		"COMMAND_TYPE_SET_FEATURE_LEVEL": 11,
 		"COMMAND_TYPE_REAP":              12,
 		"COMMAND_TYPE_EXPIRE_LOGS":       13,
+		"COMMAND_TYPE_NODE_LOST":         14,
+		"COMMAND_TYPE_NODE_STOPPING":     15,
+		"COMMAND_TYPE_RESEAL":            16,
 	}
 )
 
@@ -116,6 +126,8 @@ const (
 	StopReason_STOP_REASON_REQUESTER   StopReason = 1
 	StopReason_STOP_REASON_OPERATOR    StopReason = 2
 	StopReason_STOP_REASON_DEADLINE    StopReason = 3
+	// No key of the cluster opens its secrets. Feature level 2.
+	StopReason_STOP_REASON_UNSEALABLE StopReason = 4
 )
 
 // Enum value maps for StopReason.
@@ -125,12 +137,14 @@ var (
 		1: "STOP_REASON_REQUESTER",
 		2: "STOP_REASON_OPERATOR",
 		3: "STOP_REASON_DEADLINE",
+		4: "STOP_REASON_UNSEALABLE",
 	}
 	StopReason_value = map[string]int32{
 		"STOP_REASON_UNSPECIFIED": 0,
 		"STOP_REASON_REQUESTER":   1,
 		"STOP_REASON_OPERATOR":    2,
 		"STOP_REASON_DEADLINE":    3,
+		"STOP_REASON_UNSEALABLE":  4,
 	}
 )
 
@@ -161,6 +175,127 @@ func (StopReason) EnumDescriptor() ([]byte, []int) {
 	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{1}
 }
 
+type ReadLogRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BuildId       string                 `protobuf:"bytes,1,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`
+	Attempt       uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Offset        int64                  `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadLogRequest) Reset() {
+	*x = ReadLogRequest{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadLogRequest) ProtoMessage() {}
+
+func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
+func (*ReadLogRequest) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ReadLogRequest) GetBuildId() string {
+	if x != nil {
+		return x.BuildId
+	}
+	return ""
+}
+
+func (x *ReadLogRequest) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *ReadLogRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+type ReadLogResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes that can be read without waiting; in the first message.
+	Length        int64  `protobuf:"varint,1,opt,name=length,proto3" json:"length,omitempty"`
+	Offset        int64  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Content       []byte `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadLogResponse) Reset() {
+	*x = ReadLogResponse{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadLogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadLogResponse) ProtoMessage() {}
+
+func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
+func (*ReadLogResponse) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReadLogResponse) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *ReadLogResponse) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ReadLogResponse) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
 // Rights say which registry credentials a build may use. Hosts are exact.
 type Rights struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -175,7 +310,7 @@ type Rights struct {
 
 func (x *Rights) Reset() {
 	*x = Rights{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[0]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -187,7 +322,7 @@ func (x *Rights) String() string {
 func (*Rights) ProtoMessage() {}
 
 func (x *Rights) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[0]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -200,7 +335,7 @@ func (x *Rights) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rights.ProtoReflect.Descriptor instead.
 func (*Rights) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{0}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Rights) GetAllowAll() bool {
@@ -237,7 +372,7 @@ type Secrets struct {
 
 func (x *Secrets) Reset() {
 	*x = Secrets{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[1]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +384,7 @@ func (x *Secrets) String() string {
 func (*Secrets) ProtoMessage() {}
 
 func (x *Secrets) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[1]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +397,7 @@ func (x *Secrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secrets.ProtoReflect.Descriptor instead.
 func (*Secrets) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{1}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Secrets) GetRegistry() map[string]*v1.BasicAuth {
@@ -299,7 +434,7 @@ type Sealed struct {
 
 func (x *Sealed) Reset() {
 	*x = Sealed{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[2]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -311,7 +446,7 @@ func (x *Sealed) String() string {
 func (*Sealed) ProtoMessage() {}
 
 func (x *Sealed) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[2]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -324,7 +459,7 @@ func (x *Sealed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sealed.ProtoReflect.Descriptor instead.
 func (*Sealed) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{2}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Sealed) GetKeyId() string {
@@ -373,7 +508,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[3]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +520,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[3]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +533,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{3}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Record) GetBuild() *v1.Build {
@@ -501,7 +636,7 @@ type CreateBuild struct {
 
 func (x *CreateBuild) Reset() {
 	*x = CreateBuild{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[4]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +648,7 @@ func (x *CreateBuild) String() string {
 func (*CreateBuild) ProtoMessage() {}
 
 func (x *CreateBuild) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[4]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +661,7 @@ func (x *CreateBuild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBuild.ProtoReflect.Descriptor instead.
 func (*CreateBuild) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{4}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateBuild) GetId() string {
@@ -637,7 +772,7 @@ type AssignAttempt struct {
 
 func (x *AssignAttempt) Reset() {
 	*x = AssignAttempt{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[5]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +784,7 @@ func (x *AssignAttempt) String() string {
 func (*AssignAttempt) ProtoMessage() {}
 
 func (x *AssignAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[5]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +797,7 @@ func (x *AssignAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignAttempt.ProtoReflect.Descriptor instead.
 func (*AssignAttempt) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{5}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AssignAttempt) GetAssignments() []*AssignAttempt_Assignment {
@@ -690,7 +825,7 @@ type ReportPhase struct {
 
 func (x *ReportPhase) Reset() {
 	*x = ReportPhase{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[6]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +837,7 @@ func (x *ReportPhase) String() string {
 func (*ReportPhase) ProtoMessage() {}
 
 func (x *ReportPhase) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[6]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +850,7 @@ func (x *ReportPhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhase.ProtoReflect.Descriptor instead.
 func (*ReportPhase) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{6}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReportPhase) GetBuildId() string {
@@ -791,7 +926,7 @@ type FinishAttempt struct {
 
 func (x *FinishAttempt) Reset() {
 	*x = FinishAttempt{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[7]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +938,7 @@ func (x *FinishAttempt) String() string {
 func (*FinishAttempt) ProtoMessage() {}
 
 func (x *FinishAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[7]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +951,7 @@ func (x *FinishAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttempt.ProtoReflect.Descriptor instead.
 func (*FinishAttempt) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{7}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FinishAttempt) GetBuildId() string {
@@ -916,7 +1051,7 @@ type StopBuild struct {
 
 func (x *StopBuild) Reset() {
 	*x = StopBuild{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[8]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1063,7 @@ func (x *StopBuild) String() string {
 func (*StopBuild) ProtoMessage() {}
 
 func (x *StopBuild) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[8]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1076,7 @@ func (x *StopBuild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopBuild.ProtoReflect.Descriptor instead.
 func (*StopBuild) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{8}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StopBuild) GetBuildId() string {
@@ -988,7 +1123,7 @@ type NodeStarted struct {
 
 func (x *NodeStarted) Reset() {
 	*x = NodeStarted{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[9]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1135,7 @@ func (x *NodeStarted) String() string {
 func (*NodeStarted) ProtoMessage() {}
 
 func (x *NodeStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[9]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1148,7 @@ func (x *NodeStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStarted.ProtoReflect.Descriptor instead.
 func (*NodeStarted) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{9}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeStarted) GetName() string {
@@ -1058,6 +1193,199 @@ func (x *NodeStarted) GetRuntimes() []string {
 	return nil
 }
 
+// NodeLost says that a process of a node has died, or was silent for longer
+// than its lease: its attempts are over.
+type NodeLost struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	StoreId       string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	BootId        string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeLost) Reset() {
+	*x = NodeLost{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeLost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeLost) ProtoMessage() {}
+
+func (x *NodeLost) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeLost.ProtoReflect.Descriptor instead.
+func (*NodeLost) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *NodeLost) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NodeLost) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
+func (x *NodeLost) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *NodeLost) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// NodeStopping says that a process of a node takes no more attempts.
+type NodeStopping struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	StoreId       string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	BootId        string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeStopping) Reset() {
+	*x = NodeStopping{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeStopping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeStopping) ProtoMessage() {}
+
+func (x *NodeStopping) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeStopping.ProtoReflect.Descriptor instead.
+func (*NodeStopping) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *NodeStopping) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NodeStopping) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
+func (x *NodeStopping) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+// Reseal replaces the sealed secrets of an active build, if they are still the
+// former ones.
+type Reseal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BuildId       string                 `protobuf:"bytes,1,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`
+	Former        *Sealed                `protobuf:"bytes,2,opt,name=former,proto3" json:"former,omitempty"`
+	Sealed        *Sealed                `protobuf:"bytes,3,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reseal) Reset() {
+	*x = Reseal{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reseal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reseal) ProtoMessage() {}
+
+func (x *Reseal) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reseal.ProtoReflect.Descriptor instead.
+func (*Reseal) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Reseal) GetBuildId() string {
+	if x != nil {
+		return x.BuildId
+	}
+	return ""
+}
+
+func (x *Reseal) GetFormer() *Sealed {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+func (x *Reseal) GetSealed() *Sealed {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
 // SealAttempt fixes the log of an attempt whose owner is gone.
 type SealAttempt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1073,7 +1401,7 @@ type SealAttempt struct {
 
 func (x *SealAttempt) Reset() {
 	*x = SealAttempt{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[10]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1413,7 @@ func (x *SealAttempt) String() string {
 func (*SealAttempt) ProtoMessage() {}
 
 func (x *SealAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[10]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1426,7 @@ func (x *SealAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealAttempt.ProtoReflect.Descriptor instead.
 func (*SealAttempt) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{10}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SealAttempt) GetBuildId() string {
@@ -1152,7 +1480,7 @@ type PutCachedRef struct {
 
 func (x *PutCachedRef) Reset() {
 	*x = PutCachedRef{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[11]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1492,7 @@ func (x *PutCachedRef) String() string {
 func (*PutCachedRef) ProtoMessage() {}
 
 func (x *PutCachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[11]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1505,7 @@ func (x *PutCachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCachedRef.ProtoReflect.Descriptor instead.
 func (*PutCachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{11}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PutCachedRef) GetRef() *v1.CachedRef {
@@ -1196,7 +1524,7 @@ type DeleteCachedRef struct {
 
 func (x *DeleteCachedRef) Reset() {
 	*x = DeleteCachedRef{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[12]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1536,7 @@ func (x *DeleteCachedRef) String() string {
 func (*DeleteCachedRef) ProtoMessage() {}
 
 func (x *DeleteCachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[12]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1549,7 @@ func (x *DeleteCachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCachedRef.ProtoReflect.Descriptor instead.
 func (*DeleteCachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{12}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeleteCachedRef) GetRef() string {
@@ -1240,7 +1568,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[13]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1580,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[13]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1593,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{13}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PutSettings) GetSettings() *Settings {
@@ -1284,7 +1612,7 @@ type SetFeatureLevel struct {
 
 func (x *SetFeatureLevel) Reset() {
 	*x = SetFeatureLevel{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[14]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1624,7 @@ func (x *SetFeatureLevel) String() string {
 func (*SetFeatureLevel) ProtoMessage() {}
 
 func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[14]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1637,7 @@ func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFeatureLevel.ProtoReflect.Descriptor instead.
 func (*SetFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{14}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetFeatureLevel) GetLevel() uint32 {
@@ -1328,7 +1656,7 @@ type Reap struct {
 
 func (x *Reap) Reset() {
 	*x = Reap{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1668,7 @@ func (x *Reap) String() string {
 func (*Reap) ProtoMessage() {}
 
 func (x *Reap) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1681,7 @@ func (x *Reap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reap.ProtoReflect.Descriptor instead.
 func (*Reap) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{15}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{20}
 }
 
 // ExpireLogs marks logs of ended builds as removed by retention.
@@ -1366,7 +1694,7 @@ type ExpireLogs struct {
 
 func (x *ExpireLogs) Reset() {
 	*x = ExpireLogs{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1706,7 @@ func (x *ExpireLogs) String() string {
 func (*ExpireLogs) ProtoMessage() {}
 
 func (x *ExpireLogs) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1719,7 @@ func (x *ExpireLogs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireLogs.ProtoReflect.Descriptor instead.
 func (*ExpireLogs) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{16}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExpireLogs) GetBuildIds() []string {
@@ -1428,7 +1756,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1768,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1781,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{17}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Settings) GetHistoryTotal() int64 {
@@ -1555,7 +1883,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1895,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1908,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{18}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Request) GetRequester() string {
@@ -1627,21 +1955,25 @@ func (x *Request) GetTimeUnixNano() int64 {
 
 // Node is what the state knows of one node.
 type Node struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	StoreId       string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
-	BootId        string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Zone          string                 `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
-	Capacity      uint32                 `protobuf:"varint,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
-	Drained       bool                   `protobuf:"varint,6,opt,name=drained,proto3" json:"drained,omitempty"`
-	Runtimes      []string               `protobuf:"bytes,7,rep,name=runtimes,proto3" json:"runtimes,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	StoreId  string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	BootId   string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Zone     string                 `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	Capacity uint32                 `protobuf:"varint,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Drained  bool                   `protobuf:"varint,6,opt,name=drained,proto3" json:"drained,omitempty"`
+	Runtimes []string               `protobuf:"bytes,7,rep,name=runtimes,proto3" json:"runtimes,omitempty"`
+	// Its process was found dead or silent, and did not come back yet.
+	Lost bool `protobuf:"varint,8,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Its process is about to end.
+	Stopping      bool `protobuf:"varint,9,opt,name=stopping,proto3" json:"stopping,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1985,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1998,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{19}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Node) GetName() string {
@@ -1718,6 +2050,20 @@ func (x *Node) GetRuntimes() []string {
 	return nil
 }
 
+func (x *Node) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+func (x *Node) GetStopping() bool {
+	if x != nil {
+		return x.Stopping
+	}
+	return false
+}
+
 // SnapshotHeader begins a snapshot.
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1733,7 +2079,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +2091,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +2104,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{20}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1819,7 +2165,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2177,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2190,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{21}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotRecord) GetEntry() isSnapshotRecord_Entry {
@@ -1934,7 +2280,7 @@ type AssignAttempt_Assignment struct {
 
 func (x *AssignAttempt_Assignment) Reset() {
 	*x = AssignAttempt_Assignment{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2292,7 @@ func (x *AssignAttempt_Assignment) String() string {
 func (*AssignAttempt_Assignment) ProtoMessage() {}
 
 func (x *AssignAttempt_Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2305,7 @@ func (x *AssignAttempt_Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignAttempt_Assignment.ProtoReflect.Descriptor instead.
 func (*AssignAttempt_Assignment) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{5, 0}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{7, 0}
 }
 
 func (x *AssignAttempt_Assignment) GetBuildId() string {
@@ -2015,7 +2361,15 @@ var File_proto_builds_v1_builds_proto protoreflect.FileDescriptor
 
 const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\n" +
-	"\x1cproto/builds/v1/builds.proto\x12\tbuilds.v1\x1a(proto/imagebuilder/v1/imagebuilder.proto\"\xd9\x01\n" +
+	"\x1cproto/builds/v1/builds.proto\x12\tbuilds.v1\x1a(proto/imagebuilder/v1/imagebuilder.proto\"]\n" +
+	"\x0eReadLogRequest\x12\x19\n" +
+	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x03R\x06offset\"[\n" +
+	"\x0fReadLogResponse\x12\x16\n" +
+	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x18\n" +
+	"\acontent\x18\x03 \x01(\fR\acontent\"\xd9\x01\n" +
 	"\x06Rights\x12\x1b\n" +
 	"\tallow_all\x18\x01 \x01(\bR\ballowAll\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12A\n" +
@@ -2122,7 +2476,20 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x12\n" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x1a\n" +
 	"\bcapacity\x18\x05 \x01(\rR\bcapacity\x12\x1a\n" +
-	"\bruntimes\x18\x06 \x03(\tR\bruntimes\"\xa0\x01\n" +
+	"\bruntimes\x18\x06 \x03(\tR\bruntimes\"j\n" +
+	"\bNodeLost\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x17\n" +
+	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"V\n" +
+	"\fNodeStopping\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x17\n" +
+	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"y\n" +
+	"\x06Reseal\x12\x19\n" +
+	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12)\n" +
+	"\x06former\x18\x02 \x01(\v2\x11.builds.v1.SealedR\x06former\x12)\n" +
+	"\x06sealed\x18\x03 \x01(\v2\x11.builds.v1.SealedR\x06sealed\"\xa0\x01\n" +
 	"\vSealAttempt\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -2164,7 +2531,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x19\n" +
 	"\bbuild_id\x18\x04 \x01(\tR\abuildId\x12\x1a\n" +
 	"\battached\x18\x05 \x01(\bR\battached\x12$\n" +
-	"\x0etime_unix_nano\x18\x06 \x01(\x03R\ftimeUnixNano\"\xb4\x01\n" +
+	"\x0etime_unix_nano\x18\x06 \x01(\x03R\ftimeUnixNano\"\xe4\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x17\n" +
@@ -2172,7 +2539,9 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x1a\n" +
 	"\bcapacity\x18\x05 \x01(\rR\bcapacity\x12\x18\n" +
 	"\adrained\x18\x06 \x01(\bR\adrained\x12\x1a\n" +
-	"\bruntimes\x18\a \x03(\tR\bruntimes\"\xd4\x01\n" +
+	"\bruntimes\x18\a \x03(\tR\bruntimes\x12\x12\n" +
+	"\x04lost\x18\b \x01(\bR\x04lost\x12\x1a\n" +
+	"\bstopping\x18\t \x01(\bR\bstopping\"\xd4\x01\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12$\n" +
@@ -2186,7 +2555,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\n" +
 	"cached_ref\x18\x03 \x01(\v2\x1a.imagebuilder.v1.CachedRefH\x00R\tcachedRef\x12%\n" +
 	"\x04node\x18\x04 \x01(\v2\x0f.builds.v1.NodeH\x00R\x04nodeB\a\n" +
-	"\x05entry*\xc3\x03\n" +
+	"\x05entry*\x98\x04\n" +
 	"\vCommandType\x12\x1c\n" +
 	"\x18COMMAND_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19COMMAND_TYPE_CREATE_BUILD\x10\x01\x12\x1f\n" +
@@ -2202,13 +2571,19 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x12\"\n" +
 	"\x1eCOMMAND_TYPE_SET_FEATURE_LEVEL\x10\v\x12\x15\n" +
 	"\x11COMMAND_TYPE_REAP\x10\f\x12\x1c\n" +
-	"\x18COMMAND_TYPE_EXPIRE_LOGS\x10\r*x\n" +
+	"\x18COMMAND_TYPE_EXPIRE_LOGS\x10\r\x12\x1a\n" +
+	"\x16COMMAND_TYPE_NODE_LOST\x10\x0e\x12\x1e\n" +
+	"\x1aCOMMAND_TYPE_NODE_STOPPING\x10\x0f\x12\x17\n" +
+	"\x13COMMAND_TYPE_RESEAL\x10\x10*\x94\x01\n" +
 	"\n" +
 	"StopReason\x12\x1b\n" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15STOP_REASON_REQUESTER\x10\x01\x12\x18\n" +
 	"\x14STOP_REASON_OPERATOR\x10\x02\x12\x18\n" +
-	"\x14STOP_REASON_DEADLINE\x10\x03BDZBgithub.com/image-builder-ha/image-builder/proto/builds/v1;buildsv1b\x06proto3"
+	"\x14STOP_REASON_DEADLINE\x10\x03\x12\x1a\n" +
+	"\x16STOP_REASON_UNSEALABLE\x10\x042P\n" +
+	"\bNodeLogs\x12D\n" +
+	"\aReadLog\x12\x19.builds.v1.ReadLogRequest\x1a\x1a.builds.v1.ReadLogResponse\"\x000\x01BDZBgithub.com/image-builder-ha/image-builder/proto/builds/v1;buildsv1b\x06proto3"
 
 var (
 	file_proto_builds_v1_builds_proto_rawDescOnce sync.Once
@@ -2223,80 +2598,89 @@ func file_proto_builds_v1_builds_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_builds_v1_builds_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_builds_v1_builds_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_proto_builds_v1_builds_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_proto_builds_v1_builds_proto_goTypes = []any{
 	(CommandType)(0),                 // 0: builds.v1.CommandType
 	(StopReason)(0),                  // 1: builds.v1.StopReason
-	(*Rights)(nil),                   // 2: builds.v1.Rights
-	(*Secrets)(nil),                  // 3: builds.v1.Secrets
-	(*Sealed)(nil),                   // 4: builds.v1.Sealed
-	(*Record)(nil),                   // 5: builds.v1.Record
-	(*CreateBuild)(nil),              // 6: builds.v1.CreateBuild
-	(*AssignAttempt)(nil),            // 7: builds.v1.AssignAttempt
-	(*ReportPhase)(nil),              // 8: builds.v1.ReportPhase
-	(*FinishAttempt)(nil),            // 9: builds.v1.FinishAttempt
-	(*StopBuild)(nil),                // 10: builds.v1.StopBuild
-	(*NodeStarted)(nil),              // 11: builds.v1.NodeStarted
-	(*SealAttempt)(nil),              // 12: builds.v1.SealAttempt
-	(*PutCachedRef)(nil),             // 13: builds.v1.PutCachedRef
-	(*DeleteCachedRef)(nil),          // 14: builds.v1.DeleteCachedRef
-	(*PutSettings)(nil),              // 15: builds.v1.PutSettings
-	(*SetFeatureLevel)(nil),          // 16: builds.v1.SetFeatureLevel
-	(*Reap)(nil),                     // 17: builds.v1.Reap
-	(*ExpireLogs)(nil),               // 18: builds.v1.ExpireLogs
-	(*Settings)(nil),                 // 19: builds.v1.Settings
-	(*Request)(nil),                  // 20: builds.v1.Request
-	(*Node)(nil),                     // 21: builds.v1.Node
-	(*SnapshotHeader)(nil),           // 22: builds.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),           // 23: builds.v1.SnapshotRecord
-	nil,                              // 24: builds.v1.Rights.AdditionalEntry
-	nil,                              // 25: builds.v1.Secrets.RegistryEntry
-	nil,                              // 26: builds.v1.Secrets.BuildEntry
-	nil,                              // 27: builds.v1.CreateBuild.LabelsEntry
-	(*AssignAttempt_Assignment)(nil), // 28: builds.v1.AssignAttempt.Assignment
-	(*v1.BasicAuth)(nil),             // 29: imagebuilder.v1.BasicAuth
-	(*v1.Build)(nil),                 // 30: imagebuilder.v1.Build
-	(*v1.Source)(nil),                // 31: imagebuilder.v1.Source
-	(v1.Phase)(0),                    // 32: imagebuilder.v1.Phase
-	(*v1.Step)(nil),                  // 33: imagebuilder.v1.Step
-	(v1.Blame)(0),                    // 34: imagebuilder.v1.Blame
-	(*v1.CachedRef)(nil),             // 35: imagebuilder.v1.CachedRef
+	(*ReadLogRequest)(nil),           // 2: builds.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),          // 3: builds.v1.ReadLogResponse
+	(*Rights)(nil),                   // 4: builds.v1.Rights
+	(*Secrets)(nil),                  // 5: builds.v1.Secrets
+	(*Sealed)(nil),                   // 6: builds.v1.Sealed
+	(*Record)(nil),                   // 7: builds.v1.Record
+	(*CreateBuild)(nil),              // 8: builds.v1.CreateBuild
+	(*AssignAttempt)(nil),            // 9: builds.v1.AssignAttempt
+	(*ReportPhase)(nil),              // 10: builds.v1.ReportPhase
+	(*FinishAttempt)(nil),            // 11: builds.v1.FinishAttempt
+	(*StopBuild)(nil),                // 12: builds.v1.StopBuild
+	(*NodeStarted)(nil),              // 13: builds.v1.NodeStarted
+	(*NodeLost)(nil),                 // 14: builds.v1.NodeLost
+	(*NodeStopping)(nil),             // 15: builds.v1.NodeStopping
+	(*Reseal)(nil),                   // 16: builds.v1.Reseal
+	(*SealAttempt)(nil),              // 17: builds.v1.SealAttempt
+	(*PutCachedRef)(nil),             // 18: builds.v1.PutCachedRef
+	(*DeleteCachedRef)(nil),          // 19: builds.v1.DeleteCachedRef
+	(*PutSettings)(nil),              // 20: builds.v1.PutSettings
+	(*SetFeatureLevel)(nil),          // 21: builds.v1.SetFeatureLevel
+	(*Reap)(nil),                     // 22: builds.v1.Reap
+	(*ExpireLogs)(nil),               // 23: builds.v1.ExpireLogs
+	(*Settings)(nil),                 // 24: builds.v1.Settings
+	(*Request)(nil),                  // 25: builds.v1.Request
+	(*Node)(nil),                     // 26: builds.v1.Node
+	(*SnapshotHeader)(nil),           // 27: builds.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),           // 28: builds.v1.SnapshotRecord
+	nil,                              // 29: builds.v1.Rights.AdditionalEntry
+	nil,                              // 30: builds.v1.Secrets.RegistryEntry
+	nil,                              // 31: builds.v1.Secrets.BuildEntry
+	nil,                              // 32: builds.v1.CreateBuild.LabelsEntry
+	(*AssignAttempt_Assignment)(nil), // 33: builds.v1.AssignAttempt.Assignment
+	(*v1.BasicAuth)(nil),             // 34: imagebuilder.v1.BasicAuth
+	(*v1.Build)(nil),                 // 35: imagebuilder.v1.Build
+	(*v1.Source)(nil),                // 36: imagebuilder.v1.Source
+	(v1.Phase)(0),                    // 37: imagebuilder.v1.Phase
+	(*v1.Step)(nil),                  // 38: imagebuilder.v1.Step
+	(v1.Blame)(0),                    // 39: imagebuilder.v1.Blame
+	(*v1.CachedRef)(nil),             // 40: imagebuilder.v1.CachedRef
 }
 var file_proto_builds_v1_builds_proto_depIdxs = []int32{
-	24, // 0: builds.v1.Rights.additional:type_name -> builds.v1.Rights.AdditionalEntry
-	25, // 1: builds.v1.Secrets.registry:type_name -> builds.v1.Secrets.RegistryEntry
-	26, // 2: builds.v1.Secrets.build:type_name -> builds.v1.Secrets.BuildEntry
-	29, // 3: builds.v1.Secrets.git:type_name -> imagebuilder.v1.BasicAuth
-	30, // 4: builds.v1.Record.build:type_name -> imagebuilder.v1.Build
-	2,  // 5: builds.v1.Record.rights:type_name -> builds.v1.Rights
-	4,  // 6: builds.v1.Record.secrets:type_name -> builds.v1.Sealed
+	29, // 0: builds.v1.Rights.additional:type_name -> builds.v1.Rights.AdditionalEntry
+	30, // 1: builds.v1.Secrets.registry:type_name -> builds.v1.Secrets.RegistryEntry
+	31, // 2: builds.v1.Secrets.build:type_name -> builds.v1.Secrets.BuildEntry
+	34, // 3: builds.v1.Secrets.git:type_name -> imagebuilder.v1.BasicAuth
+	35, // 4: builds.v1.Record.build:type_name -> imagebuilder.v1.Build
+	4,  // 5: builds.v1.Record.rights:type_name -> builds.v1.Rights
+	6,  // 6: builds.v1.Record.secrets:type_name -> builds.v1.Sealed
 	1,  // 7: builds.v1.Record.stop_reason:type_name -> builds.v1.StopReason
-	31, // 8: builds.v1.CreateBuild.source:type_name -> imagebuilder.v1.Source
-	2,  // 9: builds.v1.CreateBuild.rights:type_name -> builds.v1.Rights
-	4,  // 10: builds.v1.CreateBuild.sealed:type_name -> builds.v1.Sealed
-	27, // 11: builds.v1.CreateBuild.labels:type_name -> builds.v1.CreateBuild.LabelsEntry
-	3,  // 12: builds.v1.CreateBuild.secrets:type_name -> builds.v1.Secrets
-	28, // 13: builds.v1.AssignAttempt.assignments:type_name -> builds.v1.AssignAttempt.Assignment
-	32, // 14: builds.v1.ReportPhase.phase:type_name -> imagebuilder.v1.Phase
-	33, // 15: builds.v1.ReportPhase.steps:type_name -> imagebuilder.v1.Step
-	32, // 16: builds.v1.FinishAttempt.phase:type_name -> imagebuilder.v1.Phase
-	34, // 17: builds.v1.FinishAttempt.blame:type_name -> imagebuilder.v1.Blame
-	33, // 18: builds.v1.FinishAttempt.steps:type_name -> imagebuilder.v1.Step
+	36, // 8: builds.v1.CreateBuild.source:type_name -> imagebuilder.v1.Source
+	4,  // 9: builds.v1.CreateBuild.rights:type_name -> builds.v1.Rights
+	6,  // 10: builds.v1.CreateBuild.sealed:type_name -> builds.v1.Sealed
+	32, // 11: builds.v1.CreateBuild.labels:type_name -> builds.v1.CreateBuild.LabelsEntry
+	5,  // 12: builds.v1.CreateBuild.secrets:type_name -> builds.v1.Secrets
+	33, // 13: builds.v1.AssignAttempt.assignments:type_name -> builds.v1.AssignAttempt.Assignment
+	37, // 14: builds.v1.ReportPhase.phase:type_name -> imagebuilder.v1.Phase
+	38, // 15: builds.v1.ReportPhase.steps:type_name -> imagebuilder.v1.Step
+	37, // 16: builds.v1.FinishAttempt.phase:type_name -> imagebuilder.v1.Phase
+	39, // 17: builds.v1.FinishAttempt.blame:type_name -> imagebuilder.v1.Blame
+	38, // 18: builds.v1.FinishAttempt.steps:type_name -> imagebuilder.v1.Step
 	1,  // 19: builds.v1.StopBuild.reason:type_name -> builds.v1.StopReason
-	35, // 20: builds.v1.PutCachedRef.ref:type_name -> imagebuilder.v1.CachedRef
-	19, // 21: builds.v1.PutSettings.settings:type_name -> builds.v1.Settings
-	19, // 22: builds.v1.SnapshotHeader.settings:type_name -> builds.v1.Settings
-	5,  // 23: builds.v1.SnapshotRecord.build:type_name -> builds.v1.Record
-	20, // 24: builds.v1.SnapshotRecord.request:type_name -> builds.v1.Request
-	35, // 25: builds.v1.SnapshotRecord.cached_ref:type_name -> imagebuilder.v1.CachedRef
-	21, // 26: builds.v1.SnapshotRecord.node:type_name -> builds.v1.Node
-	29, // 27: builds.v1.Rights.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	29, // 28: builds.v1.Secrets.RegistryEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	6,  // 20: builds.v1.Reseal.former:type_name -> builds.v1.Sealed
+	6,  // 21: builds.v1.Reseal.sealed:type_name -> builds.v1.Sealed
+	40, // 22: builds.v1.PutCachedRef.ref:type_name -> imagebuilder.v1.CachedRef
+	24, // 23: builds.v1.PutSettings.settings:type_name -> builds.v1.Settings
+	24, // 24: builds.v1.SnapshotHeader.settings:type_name -> builds.v1.Settings
+	7,  // 25: builds.v1.SnapshotRecord.build:type_name -> builds.v1.Record
+	25, // 26: builds.v1.SnapshotRecord.request:type_name -> builds.v1.Request
+	40, // 27: builds.v1.SnapshotRecord.cached_ref:type_name -> imagebuilder.v1.CachedRef
+	26, // 28: builds.v1.SnapshotRecord.node:type_name -> builds.v1.Node
+	34, // 29: builds.v1.Rights.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	34, // 30: builds.v1.Secrets.RegistryEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	2,  // 31: builds.v1.NodeLogs.ReadLog:input_type -> builds.v1.ReadLogRequest
+	3,  // 32: builds.v1.NodeLogs.ReadLog:output_type -> builds.v1.ReadLogResponse
+	32, // [32:33] is the sub-list for method output_type
+	31, // [31:32] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_proto_builds_v1_builds_proto_init() }
@@ -2304,7 +2688,7 @@ func file_proto_builds_v1_builds_proto_init() {
 	if File_proto_builds_v1_builds_proto != nil {
 		return
 	}
-	file_proto_builds_v1_builds_proto_msgTypes[21].OneofWrappers = []any{
+	file_proto_builds_v1_builds_proto_msgTypes[26].OneofWrappers = []any{
 		(*SnapshotRecord_Build)(nil),
 		(*SnapshotRecord_Request)(nil),
 		(*SnapshotRecord_CachedRef)(nil),
@@ -2316,9 +2700,9 @@ func file_proto_builds_v1_builds_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_builds_v1_builds_proto_rawDesc), len(file_proto_builds_v1_builds_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   32,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_proto_builds_v1_builds_proto_goTypes,
 		DependencyIndexes: file_proto_builds_v1_builds_proto_depIdxs,

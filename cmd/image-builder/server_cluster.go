@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/faults"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// clusterConfig describes this node to its cluster.
+func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
+	c := s.cfg
+	cfg := cluster.Config{
+		Name:            c.Name,
+		DataDir:         filepath.Join(c.DataDir, "raft"),
+		StateMachine:    s.store,
+		Prepare:         builds.Preparer{Keyring: s.keyring}.Prepare,
+		MaxClockBack:    time.Duration(c.Clock.MaxJump),
+		MaxClockAhead:   time.Duration(c.Clock.MaxJumpAhead),
+		AcceptClockJump: c.Clock.AcceptJump,
+		Logger:          s.log,
+		Now:             func() time.Time { return faults.Clock(time.Now()) },
+
+		SnapshotThreshold: uint64(c.Raft.SnapshotThreshold),
+		SnapshotInterval:  time.Duration(c.Raft.SnapshotInterval),
+		Heartbeat:         time.Duration(c.Raft.Heartbeat),
+		Election:          time.Duration(c.Raft.Election),
+		Lease:             time.Duration(c.Raft.Lease),
+
+		Cluster:        c.Cluster.Name,
+		Discover:       s.discover,
+		Expect:         c.Cluster.Expect,
+		Voters:         c.Cluster.Voters,
+		Zone:           c.Cluster.Zone,
+		BootID:         s.boot,
+		PruneAfter:     time.Duration(c.Cluster.PruneAfter),
+		FeatureLevel:   builds.FeatureLevel,
+		CommittedLevel: s.level,
+		Serve:          []func(grpc.ServiceRegistrar){s.servePeers},
+		Report: func(r *clusterv1.PingResponse) {
+			r.Owned = uint32(s.owner.Running())
+			r.SealingKeys = s.keyring.IDs()
+		},
+	}
+	if peer == nil {
+		return cfg, nil
+	}
+	certs, err := cluster.LoadCerts(cluster.CertFiles{CA: c.Cluster.TLS.CA, Cert: c.Cluster.TLS.Cert, Key: c.Cluster.TLS.Key}, s.log)
+	if err != nil {
+		return cfg, fmt.Errorf("cluster.tls: %w", err)
+	}
+	id, err := certs.Identity()
+	if err != nil {
+		return cfg, fmt.Errorf("cluster.tls: %w", err)
+	}
+	if id.Cluster != c.Cluster.Name || id.Role != cluster.RoleNode || id.Name != "" && id.Name != c.Name {
+		return cfg, fmt.Errorf("cluster.tls: the certificate is for %s, this is node %q of cluster %q: issue one for it", id, c.Name, c.Cluster.Name)
+	}
+	cfg.Network = cluster.NewTLSNetwork(cluster.TLSOptions{
+		Cluster: c.Cluster.Name, Listener: peer, Advertise: c.PeerAddress, Certs: certs, Logger: s.log,
+	})
+	return cfg, nil
+}
+
+// discover answers where other nodes may be.
+func (s *server) discover(ctx context.Context) ([]string, error) {
+	all := append([]string(nil), s.cfg.Cluster.Peers...)
+	if s.cfg.Cluster.DNS == "" {
+		return all, nil
+	}
+	host, port, err := net.SplitHostPort(s.cfg.Cluster.DNS)
+	if err != nil {
+		return all, err
+	}
+	found, err := net.DefaultResolver.LookupHost(ctx, host)
+	for _, a := range found {
+		all = append(all, net.JoinHostPort(a, port))
+	}
+	return all, err
+}
+
+func (s *server) level() (level uint32) {
+	s.store.Read(func(st *builds.State) { level = st.Level() })
+	return level
+}
+
+// lead is the work of the leader for one term.
+func (s *server) lead(ctx context.Context, term *cluster.Term) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.work, cancel)()
+	return scheduler.NewLeader(scheduler.LeaderOptions{
+		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log, Settings: settingsOf(s.cfg),
+		Nodes: liveness{s.node}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: runtimeOf,
+	}).Run(ctx)
+}
+
+// raiseLevel puts the greatest feature level into force that all members know,
+// for one term.
+func (s *server) raiseLevel(ctx context.Context, term *cluster.Term) error {
+	for {
+		known := uint32(builds.FeatureLevel)
+		for _, m := range s.node.Members() {
+			known = min(known, m.Answer.GetNode().GetFeatureLevel())
+		}
+		if known > s.level() {
+			if _, _, err := builds.Propose(ctx, termAdapter{s.raft, term}, &buildsv1.SetFeatureLevel{Level: known}); err == nil {
+				s.log.Info("the cluster's feature level was raised", "level", known)
+			}
+		}
+		if s.level() >= builds.FeatureLevel || !pause(ctx, 500*time.Millisecond) {
+			return nil
+		}
+	}
+}
+
+// keepLease stops this node's attempts when it hears no leader for too long,
+// and makes a node known again that was taken for lost.
+func (s *server) keepLease(ctx context.Context) error {
+	lease := time.Duration(s.cfg.Owner.Lease)
+	held := true
+	for pause(ctx, lease/20) {
+		contact := s.node.Status().LastContact
+		if heard := contact >= 0 && contact < lease; heard != held {
+			if held = heard; !held {
+				s.log.Warn("no leader is heard: stops the attempts of this node", "for", contact, "lease", lease)
+			}
+		}
+		if !held {
+			s.owner.LeaseLost()
+			continue
+		}
+		var me *buildsv1.Node
+		s.store.Read(func(st *builds.State) { me = st.Node(s.cfg.Name) })
+		if s.started.Load() && (me.GetLost() || me.GetBootId() != s.boot) {
+			s.log.Info("the state does not know this process (any more): makes it known again")
+			s.register(ctx)
+		}
+	}
+	return nil
+}
+
+// liveness shows the scheduler what the cluster knows.
+type liveness struct{ node *cluster.Node }
+
+var _ scheduler.Liveness = liveness{}
+
+func (l liveness) Peer(name, storeID string) (string, time.Duration, bool) {
+	p := l.node.Peer(name, storeID)
+	return p.BootID, p.Silent, p.Dead
+}
+
+func (l liveness) PeersChanged() <-chan struct{} { return l.node.PeersChanged() }
+
+// termAdapter commits as the leader of one term.
+type termAdapter struct {
+	raftAdapter
+	term *cluster.Term
+}
+
+var _ builds.Raft = termAdapter{}
+
+func (a termAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
+	res, err := a.term.Propose(ctx, cmd)
+	if err != nil {
+		return 0, nil, clusterError(err)
+	}
+	return res.Index, res.Result, nil
+}
+
+// holdTime is how long a call without a deadline waits for a leader.
+const holdTime = 15 * time.Second
+
+// hold bounds the wait for a leader, so that the answer is still in time.
+func hold(ctx context.Context) (context.Context, context.CancelFunc) {
+	d := holdTime
+	if t, ok := ctx.Deadline(); ok {
+		left := time.Until(t)
+		d = min(d, left-min(left/10, 300*time.Millisecond))
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// unknownPause is the pause before a command whose outcome is unknown is
+// proposed again. All commands can be repeated: builds carry request ids,
+// attempts epochs, decisions versions.
+func unknownPause() time.Duration { return 2*time.Millisecond + mathrand.N(5*time.Millisecond) }
+
+// handOver gives up leadership before the node ends.
+func (s *server) handOver() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if s.level() >= 2 && s.started.Load() {
+		_, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeStopping{Name: s.cfg.Name, StoreId: s.node.StoreID(), BootId: s.boot})
+		if err != nil {
+			s.log.Warn("cannot tell the cluster that this node stops", "err", err)
+		}
+	}
+	if s.node.Status().Role != "Leader" || len(s.node.Members()) == 1 {
+		return
+	}
+	if err := s.node.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNoLeader) {
+		s.log.Warn("cannot hand leadership over", "err", err)
+	}
+}

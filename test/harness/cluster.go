@@ -1,0 +1,226 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/cluster"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Cluster is several nodes as real processes.
+type Cluster struct {
+	t        testing.TB
+	Dir      string
+	registry string
+	over     Config
+	peers    []string
+	// Expect is the number of nodes that form the cluster.
+	Expect int
+	Nodes  []*Node
+}
+
+// StartCluster runs n nodes that form one cluster, and returns when all of
+// them are ready.
+func StartCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster {
+	t.Helper()
+	c := NewCluster(t, n, registryAddr, over)
+	for _, node := range c.Nodes {
+		node.Launch()
+	}
+	for _, node := range c.Nodes {
+		node.AwaitReady()
+	}
+	return c
+}
+
+// NewCluster prepares n nodes without starting them.
+func NewCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, Dir: t.TempDir(), registry: registryAddr, over: over, Expect: n}
+	if err := builds.NewKeyFile(c.keyFile()); err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		c.peers = append(c.peers, FreeAddr(t))
+	}
+	for i := range n {
+		c.Nodes = append(c.Nodes, c.prepare(i, c.peers[i]))
+	}
+	return c
+}
+
+func (c *Cluster) keyFile() string { return filepath.Join(c.Dir, "sealing.json") }
+
+// Add prepares one more node, which joins when it is started.
+func (c *Cluster) Add() *Node {
+	c.t.Helper()
+	node := c.prepare(len(c.Nodes), FreeAddr(c.t))
+	c.Nodes = append(c.Nodes, node)
+	return node
+}
+
+// Certs issues a certificate of the cluster.
+func (c *Cluster) Certs(id cluster.CertIdentity) cluster.CertFiles {
+	c.t.Helper()
+	files, err := cluster.IssueCert(filepath.Join(c.Dir, "certs"), id, false)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return files
+}
+
+// ClusterName is the name of all test clusters.
+const ClusterName = "test"
+
+// Config is the `cluster` section of a node of that name.
+func (c *Cluster) Config(name, peerAddr string) map[string]any {
+	files := c.Certs(cluster.CertIdentity{Cluster: ClusterName, Role: cluster.RoleNode, Name: name})
+	return map[string]any{
+		"name": ClusterName, "address": peerAddr, "peers": c.peers, "expect": c.Expect,
+		"tls": map[string]any{"ca": files.CA, "crt": files.Cert, "key": files.Key},
+	}
+}
+
+func (c *Cluster) prepare(i int, peerAddr string) *Node {
+	c.t.Helper()
+	name := fmt.Sprintf("n%d", i)
+	dir := filepath.Join(c.Dir, name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		c.t.Fatal(err)
+	}
+	over := Config{}
+	merge(over, map[string]any{
+		"name": name, "peerAddress": peerAddr, "cluster": c.Config(name, peerAddr),
+		"sealing": map[string]any{"keyFile": c.keyFile()},
+	})
+	merge(over, clone(c.over))
+	n := New(c.t, dir, c.registry, over)
+	n.Name, n.Peer = name, peerAddr
+	return n
+}
+
+func clone(m map[string]any) map[string]any {
+	out := maps.Clone(m)
+	for k, v := range out {
+		if inner, ok := v.(map[string]any); ok {
+			out[k] = clone(inner)
+		}
+	}
+	return out
+}
+
+// Leader answers the node that leads, once one does.
+func (c *Cluster) Leader() *Node {
+	c.t.Helper()
+	var lead *Node
+	Eventually(c.t, 30*time.Second, "one node leads", func() bool {
+		lead = c.leads()
+		return lead != nil
+	})
+	return lead
+}
+
+func (c *Cluster) leads() *Node {
+	for _, n := range c.Running() {
+		body, code := n.Get("http://" + n.Metrics + "/metrics")
+		if code == http.StatusOK && strings.Contains(body, "\nimage_builder_leader 1\n") {
+			return n
+		}
+	}
+	return nil
+}
+
+// Running are the nodes whose processes run.
+func (c *Cluster) Running() (out []*Node) {
+	for _, n := range c.Nodes {
+		if n.Alive() {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Others are the running nodes without one.
+func (c *Cluster) Others(not *Node) []*Node {
+	return slices.DeleteFunc(c.Running(), func(n *Node) bool { return n == not })
+}
+
+// AwaitReady waits until a launched node is ready.
+func (n *Node) AwaitReady() {
+	n.t.Helper()
+	Eventually(n.t, 60*time.Second, "node "+n.Name+" is ready", func() bool {
+		if !n.Alive() {
+			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
+		}
+		_, code := n.Get("http://" + n.Health + "/ready")
+		return code == http.StatusOK
+	})
+}
+
+// Alive reports whether the process runs.
+func (n *Node) Alive() bool {
+	if n.cmd == nil || n.done == nil {
+		return false
+	}
+	select {
+	case <-n.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Operator answers a client of the node's unix socket.
+func (n *Node) Operator() imagebuilderv1.ClusterClient {
+	n.t.Helper()
+	conn, err := grpc.NewClient("unix://"+filepath.Join(n.Dir, "op.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { _ = conn.Close() })
+	return imagebuilderv1.NewClusterClient(conn)
+}
+
+// Members asks the node for the members of its cluster.
+func (n *Node) Members(ctx context.Context, stale bool) (*imagebuilderv1.MembersResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return n.Operator().Members(ctx, &imagebuilderv1.MembersRequest{Stale: stale})
+}
+
+// Hurt puts faults into force on a node that was built with the tag faults.
+func (n *Node) Hurt(state map[string]any) {
+	n.t.Helper()
+	raw, err := json.Marshal(state)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	res, err := http.Post("http://"+n.Pprof+"/faults", "application/json", strings.NewReader(string(raw)))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		n.t.Fatalf("the node takes no faults: %s", res.Status)
+	}
+}
+
+// Kill9 sends SIGKILL and does not wait.
+func (n *Node) Kill9() { _ = n.cmd.Process.Kill() }
+
+// AwaitExit waits until the process has ended.
+func (n *Node) AwaitExit() { <-n.done }
