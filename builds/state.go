@@ -2,6 +2,7 @@ package builds
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/tidwall/btree"
 
@@ -188,3 +189,17 @@ func pairKey(a, b string) string { return a + "\x00" + b }
 
 // orderKey renders a number so that byte order is its order.
 func orderKey(n uint64) string { return fmt.Sprintf("%016x", n) }
+
+// SealingKeys answers the ids of the keys that sealed the secrets of active
+// builds.
+func (s *State) SealingKeys() (ids []string) {
+	see := func(r *buildsv1.Record) bool {
+		if id := r.Secrets.GetKeyId(); id != "" && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+		return true
+	}
+	s.Queued(see)
+	s.Live(see)
+	return ids
+}

@@ -38,6 +38,8 @@ type Config struct {
 	// Network connects the node to others; nil makes it a group of one. Its
 	// address may change between starts. The node closes it.
 	Network Network
+	// Gossip tells others where the node is; nil: it does not gossip.
+	Gossip *GossipOptions
 	// Storage keeps log and snapshots; nil keeps them in DataDir.
 	Storage *Storage
 	// Cluster is the name of the cluster, "image-builder" if empty.

@@ -25,6 +25,7 @@ func (n *Node) identity() *clusterv1.Identity {
 	return &clusterv1.Identity{
 		Cluster: n.cfg.Cluster, ClusterId: n.dir.current().ClusterID, ServerId: string(n.serverID()),
 		Address: n.cfg.Network.Address(), Zone: n.cfg.Zone, FeatureLevel: n.cfg.FeatureLevel, BootId: n.cfg.BootID,
+		GossipAddress: n.gossip.Load().address(),
 	}
 }
 
@@ -117,6 +118,7 @@ func (l *local) Register(r grpc.ServiceRegistrar) {
 type addressBook struct {
 	mu sync.Mutex
 	at map[raft.ServerID]string
+	gs map[raft.ServerID]string // of gossip
 }
 
 func (b *addressBook) get(id raft.ServerID) string {
@@ -132,7 +134,17 @@ func (b *addressBook) note(id *clusterv1.Identity) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.at == nil {
-		b.at = map[raft.ServerID]string{}
+		b.at, b.gs = map[raft.ServerID]string{}, map[raft.ServerID]string{}
 	}
 	b.at[raft.ServerID(id.GetServerId())] = id.GetAddress()
+	if a := id.GetGossipAddress(); a != "" {
+		b.gs[raft.ServerID(id.GetServerId())] = a
+	}
+}
+
+// gossip answers where the gossip of a server is.
+func (b *addressBook) gossip(id raft.ServerID) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.gs[id]
 }

@@ -97,6 +97,9 @@ func (n *Node) report() *clusterv1.PingResponse {
 	if t := r.LastContact(); !t.IsZero() {
 		res.LastContactNanos = int64(time.Since(t))
 	}
+	if n.cfg.Gossip != nil {
+		res.GossipKey = n.cfg.Gossip.Keys.Primary()
+	}
 	if n.cfg.Report != nil {
 		n.cfg.Report(res)
 	}
@@ -171,6 +174,7 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 		return false
 	}
 	half := n.cfg.Now().Sub(sent) / 2
+	n.book.note(res.GetNode())
 	n.peers.heard(id, res, time.Unix(0, res.GetNowUnixNano()).Sub(sent.Add(half)))
 	return true
 }

@@ -24,15 +24,16 @@ type Node struct {
 	logs *logStore
 	raft atomic.Pointer[raft.Raft]
 
-	trans *consumer
-	work  []func(context.Context, *Term) error
-	clock *clock
-	reads readBatches
-	peers *peers
-	book  addressBook
-	lost  chan raft.ServerID
-	kick  chan struct{} // look at the membership now; capacity 1
-	aside atomic.Bool   // the disk is stuck: let others lead
+	trans  *consumer
+	work   []func(context.Context, *Term) error
+	clock  *clock
+	reads  readBatches
+	peers  *peers
+	book   addressBook
+	gossip atomic.Pointer[gossip]
+	lost   chan raft.ServerID
+	kick   chan struct{} // look at the membership now; capacity 1
+	aside  atomic.Bool   // the disk is stuck: let others lead
 
 	mu      sync.Mutex
 	leads   bool          // this node leads and has applied a command of its term
@@ -115,6 +116,14 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.done.Go(func() { defer r.DeregisterObserver(o); n.watchLeader(ctx, observed) })
 	n.done.Go(func() { n.leaderLoop(ctx) })
 	if !n.alone() {
+		g, err := n.openGossip()
+		if err != nil {
+			return err
+		}
+		if g != nil {
+			n.gossip.Store(g)
+			n.done.Go(func() { g.run(ctx) })
+		}
 		n.done.Go(func() { n.memberLoop(ctx) })
 		n.done.Go(func() { n.lossLoop(ctx) })
 	}
@@ -271,7 +280,7 @@ func (n *Node) Close() error {
 		err = r.Shutdown().Error()
 	}
 	n.done.Wait()
-	err = errors.Join(err, n.cfg.Network.Close())
+	err = errors.Join(err, n.gossip.Swap(nil).close(), n.cfg.Network.Close())
 	if n.trans != nil {
 		n.trans.close()
 	}

@@ -45,4 +45,3 @@ func pushMany(t testing.TB, reg *registrytest.Registry, n int) []string {
 	}
 	return refs
 }
-

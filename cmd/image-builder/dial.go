@@ -41,6 +41,15 @@ func (c *clientFlags) register(cmd *cobra.Command) {
 
 // dial answers a client. It does not wait for the server.
 func (c *clientFlags) dial() (imagebuilderv1.ImageBuilderClient, func(), error) {
+	conn, done, err := c.dialConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	return imagebuilderv1.NewImageBuilderClient(conn), done, nil
+}
+
+// dialConn answers a connection. It does not wait for the server.
+func (c *clientFlags) dialConn() (*grpc.ClientConn, func(), error) {
 	if c.output != "table" && c.output != "json" && c.output != "yaml" {
 		return nil, nil, exitError{exitUsage, fmt.Errorf("--output %q is unknown; use table, json or yaml", c.output)}
 	}
@@ -71,7 +80,7 @@ func (c *clientFlags) dial() (imagebuilderv1.ImageBuilderClient, func(), error) 
 	if err != nil {
 		return nil, nil, exitError{exitUsage, fmt.Errorf("--server %q is no address", c.server)}
 	}
-	return imagebuilderv1.NewImageBuilderClient(conn), func() { _ = conn.Close() }, nil
+	return conn, func() { _ = conn.Close() }, nil
 }
 
 // explain turns an error of the service into one for a person, with the exit

@@ -52,10 +52,20 @@ func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		Report: func(r *clusterv1.PingResponse) {
 			r.Owned = uint32(s.owner.Running())
 			r.SealingKeys = s.keyring.IDs()
+			if err := s.keyring.Trouble(); err != nil {
+				r.Trouble = err.Error()
+			}
 		},
 	}
 	if peer == nil {
 		return cfg, nil
+	}
+	if g := c.Cluster.Gossip; g.Address != "" {
+		keys, err := cluster.LoadGossipKeys(g.KeyFile)
+		if err != nil {
+			return cfg, fmt.Errorf("cluster.gossip.keyFile: %w", err)
+		}
+		cfg.Gossip = &cluster.GossipOptions{Address: g.Address, Advertise: g.Advertise, Keys: keys}
 	}
 	certs, err := cluster.LoadCerts(cluster.CertFiles{CA: c.Cluster.TLS.CA, Cert: c.Cluster.TLS.Cert, Key: c.Cluster.TLS.Key}, s.log)
 	if err != nil {

@@ -38,7 +38,9 @@ type Identity struct {
 	// Greatest feature level that its binary can apply.
 	FeatureLevel uint32 `protobuf:"varint,6,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	// Random id of the process.
-	BootId        string `protobuf:"bytes,7,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	BootId string `protobuf:"bytes,7,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	// Where others reach its gossip: IP:port; empty if it does not gossip.
+	GossipAddress string `protobuf:"bytes,8,opt,name=gossip_address,json=gossipAddress,proto3" json:"gossip_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -118,6 +120,13 @@ func (x *Identity) GetFeatureLevel() uint32 {
 func (x *Identity) GetBootId() string {
 	if x != nil {
 		return x.BootId
+	}
+	return ""
+}
+
+func (x *Identity) GetGossipAddress() string {
+	if x != nil {
+		return x.GossipAddress
 	}
 	return ""
 }
@@ -948,7 +957,7 @@ var File_proto_cluster_v1_peer_proto protoreflect.FileDescriptor
 const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x1bproto/cluster/v1/peer.proto\x12\n" +
-	"cluster.v1\"\xcc\x01\n" +
+	"cluster.v1\"\xf3\x01\n" +
 	"\bIdentity\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -957,7 +966,8 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04zone\x18\x05 \x01(\tR\x04zone\x12#\n" +
 	"\rfeature_level\x18\x06 \x01(\rR\ffeatureLevel\x12\x17\n" +
-	"\aboot_id\x18\a \x01(\tR\x06bootId\"8\n" +
+	"\aboot_id\x18\a \x01(\tR\x06bootId\x12%\n" +
+	"\x0egossip_address\x18\b \x01(\tR\rgossipAddress\"8\n" +
 	"\fHelloRequest\x12(\n" +
 	"\x04from\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04from\"\xa6\x01\n" +
 	"\rHelloResponse\x12(\n" +
