@@ -195,6 +195,8 @@ type Status struct {
 	Term      uint64
 	// Applied is the index of the last applied command.
 	Applied uint64
+	// Behind is how many committed entries are not applied yet.
+	Behind uint64
 	// LastContact is how long ago a leader was heard; 0 on the leader.
 	LastContact time.Duration
 }

@@ -33,6 +33,7 @@ type GossipOptions struct {
 // address leads only to a node with the right certificate and server id.
 type gossip struct {
 	list *memberlist.Memberlist
+	at   string // where others reach it: memberlist holds its lock when it calls back
 	node *Node
 	keys *GossipKeys
 }
@@ -70,6 +71,7 @@ func (n *Node) openGossip() (*gossip, error) {
 	if g.list, err = memberlist.Create(c); err != nil {
 		return nil, fmt.Errorf("open the gossip port %s: %w", o.Address, err)
 	}
+	g.at = g.list.LocalNode().Address()
 	return g, nil
 }
 
@@ -98,7 +100,7 @@ func (g *gossip) address() string {
 	if g == nil {
 		return ""
 	}
-	return g.list.LocalNode().Address()
+	return g.at
 }
 
 // run joins the gossip of all nodes that are known and takes changed keys up.
@@ -181,10 +183,10 @@ func (g *gossip) note(m *memberlist.Node) {
 
 // NotifyMsg, GetBroadcasts, LocalState and MergeRemoteState: nothing but the
 // members' identities is gossiped.
-func (g *gossip) NotifyMsg([]byte)               {}
+func (g *gossip) NotifyMsg([]byte)                {}
 func (g *gossip) GetBroadcasts(int, int) [][]byte { return nil }
-func (g *gossip) LocalState(bool) []byte         { return nil }
-func (g *gossip) MergeRemoteState([]byte, bool)  {}
+func (g *gossip) LocalState(bool) []byte          { return nil }
+func (g *gossip) MergeRemoteState([]byte, bool)   {}
 
 var (
 	_ memberlist.Delegate      = (*gossip)(nil)
@@ -198,10 +200,9 @@ type gossipLog struct{ log *slog.Logger }
 func (l gossipLog) Write(p []byte) (int, error) {
 	line := strings.TrimSpace(string(p))
 	level := slog.LevelDebug
-	if strings.HasPrefix(line, "[ERR]") || strings.Contains(line, "decrypt") || strings.Contains(line, "label") {
+	if strings.Contains(line, "decrypt") || strings.Contains(line, "label") {
 		level = slog.LevelWarn
 	}
 	l.log.Log(context.Background(), level, "gossip: "+line)
 	return len(p), nil
 }
-

@@ -248,6 +248,9 @@ func (n *Node) Status() Status {
 	s.LeaderID = string(id)
 	s.LeaderName = nameOf(id)
 	s.Term = r.CurrentTerm()
+	if c, a := r.CommitIndex(), r.AppliedIndex(); c > a {
+		s.Behind = c - a
+	}
 	s.ClusterID = n.dir.current().ClusterID
 	for _, m := range r.GetConfiguration().Configuration().Servers {
 		s.Voter = s.Voter || m.ID == n.serverID() && m.Suffrage == raft.Voter
@@ -312,5 +315,8 @@ func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any
 	if level < hclog.Info {
 		return
 	}
-	s.log.Log(context.Background(), to, name+": "+msg, args...)
+	if name != "" {
+		msg = name + ": " + msg
+	}
+	s.log.Log(context.Background(), to, msg, args...)
 }

@@ -57,7 +57,6 @@ func (c *clientFlags) dialCluster() (imagebuilderv1.ClusterClient, func(), error
 	return imagebuilderv1.NewClusterClient(conn), done, nil
 }
 
-
 func newMembersCommand() *cobra.Command {
 	var stale bool
 	cmd := clusterCommand("members", "List the nodes", `Lists the nodes as the leader sees them. With --stale the node that is asked answers

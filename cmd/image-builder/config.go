@@ -58,6 +58,7 @@ type Config struct {
 	Clock        ClockConfig        `json:"clock" doc:"Protection against clocks that are wrong."`
 	Raft         RaftConfig         `json:"raft" doc:"The replicated log."`
 	Log          LogConfig          `json:"log" doc:"The node's own log."`
+	Ready        ReadyConfig        `json:"ready" doc:"When /ready says so."`
 	Shutdown     ShutdownConfig     `json:"shutdown" doc:"Graceful stop."`
 }
 
@@ -224,6 +225,12 @@ type LogConfig struct {
 	Level  string `json:"level" doc:"'debug', 'info', 'warn' or 'error'."`
 }
 
+// ReadyConfig says when clients should come to the node.
+type ReadyConfig struct {
+	After    Duration `json:"after" doc:"A node that starts is ready once it has known a leader for so long. 0: at once."`
+	Patience Duration `json:"patience" doc:"A ready node stays ready for so long without a leader."`
+}
+
 // ShutdownConfig bounds the graceful stop.
 type ShutdownConfig struct {
 	Grace Duration `json:"grace" doc:"How long calls may take to end."`
@@ -253,6 +260,7 @@ func DefaultConfig() Config {
 		Clock:      ClockConfig{MaxJump: d(time.Hour), MaxJumpAhead: d(30 * 24 * time.Hour)},
 		Raft:       RaftConfig{SnapshotThreshold: 8192, SnapshotInterval: d(2 * time.Minute)},
 		Log:        LogConfig{Format: "json", Level: "info"},
+		Ready:      ReadyConfig{After: d(2 * time.Second), Patience: d(5 * time.Second)},
 		Shutdown:   ShutdownConfig{Grace: d(20 * time.Second)},
 	}
 }
@@ -324,6 +332,9 @@ func (c *Config) Validate() error {
 		if v <= 0 {
 			bad(key, "must be greater than zero")
 		}
+	}
+	if c.Ready.After < 0 || c.Ready.Patience < 0 {
+		bad("ready", "after and patience must not be negative")
 	}
 	if c.Builds.RunningTotal < 0 || c.Builds.RunningPerRequester < 0 {
 		bad("builds.runningTotal", "limits must not be negative")

@@ -29,6 +29,9 @@ type devOptions struct {
 	metricsAddress  string
 	healthAddress   string
 	pprofAddress    string
+	peerAddress     string
+	gossipAddress   string
+	nodes           int
 	buildkitd       string
 	example         string
 	exit            bool
@@ -39,10 +42,13 @@ func newDevCommand() *cobra.Command {
 	var o devOptions
 	cmd := &cobra.Command{
 		Use:   "dev",
-		Short: "Run a node with a registry of its own on loopback, and build an image",
+		Short: "Run three nodes with a registry of their own on loopback, and build an image",
 		Long: `Runs everything that it takes to try the service on one machine: a registry that
-keeps its images, a node, a small base image (no network is needed), and one build.
-Then it serves until Ctrl-C. All data is kept in --data-dir; delete it to start anew.
+keeps its images, three nodes that form a cluster with keys and certificates of their
+own, a small base image (no network is needed), and one build. Then it serves until
+Ctrl-C, and starts nodes again that you kill. All data is kept in --data-dir; delete
+it to start anew. The second node has the next port of each address (metrics, health
+and pprof: ten further), and so on.
 
 Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 a part could not be started.`,
 		Args: cobra.NoArgs,
@@ -54,6 +60,9 @@ Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 a part could not be
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dataDir, "data-dir", ".run", "where state, logs and images are kept")
+	f.IntVar(&o.nodes, "nodes", 3, "how many nodes to run: 1, or 3 and more")
+	f.StringVar(&o.peerAddress, "peer-address", "127.0.0.1:7800", "address of the peer port")
+	f.StringVar(&o.gossipAddress, "gossip-address", "127.0.0.1:7900", "address of gossip")
 	f.StringVar(&o.grpcAddress, "grpc-address", "127.0.0.1:8080", "address of the API")
 	f.StringVar(&o.registryAddress, "registry-address", "127.0.0.1:15000", "address of the registry")
 	f.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9500", "address of the metrics")
@@ -74,13 +83,15 @@ func runDev(ctx context.Context, o devOptions, out io.Writer) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("create the data directory: %w", err)
 	}
-	for flag, address := range map[string]string{
-		"--grpc-address": o.grpcAddress, "--registry-address": o.registryAddress, "--metrics-address": o.metricsAddress,
-		"--health-address": o.healthAddress, "--pprof-address": o.pprofAddress,
-	} {
-		if err := checkFree(flag, address); err != nil {
-			return err
-		}
+	if o.nodes < 1 || o.nodes == 2 {
+		return exitError{exitUsage, fmt.Errorf("--nodes %d: use 1, or 3 and more: two nodes stop when either fails", o.nodes)}
+	}
+	if err := checkFree("--registry-address", o.registryAddress); err != nil {
+		return err
+	}
+	nodes, err := devNodes(dir, o)
+	if err != nil {
+		return err
 	}
 	registry, err := startDevRegistry(ctx, dir, o)
 	if err != nil {
@@ -103,12 +114,14 @@ func runDev(ctx context.Context, o devOptions, out io.Writer) (err error) {
 		address = bk.Addr()
 		fmt.Fprintf(out, "buildkit  %s\n", address)
 	}
-	node, err := startDevNode(ctx, dir, address, o)
-	if err != nil {
+	if err := writeDevConfigs(dir, nodes, address, o); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, node.stop()) }()
-	fmt.Fprintf(out, "node      %s  (pid %d, state in %s)\n\n", o.grpcAddress, node.pid(), filepath.Join(dir, "node"))
+	if err := startDevNodes(ctx, nodes, o); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopDevNodes(nodes)) }()
+	devNodesTable(out, dir, nodes)
 	if err := devBuilds(ctx, o, base, bk != nil, out); err != nil {
 		return err
 	}
@@ -119,20 +132,35 @@ func runDev(ctx context.Context, o devOptions, out io.Writer) (err error) {
 It serves until Ctrl-C. Try, in another terminal:
   bin/image-builder list
   bin/image-builder build --ref %s --force
-  bin/image-builder resolve %s
   bin/image-builder logs -f ID
-  kill -9 %d   (the node; then run this command again: nothing is lost)
+  bin/image-builder cluster status --server unix://%s/operator.sock
+  kill -9 %d   (%s; %s)
   curl -s http://%s/metrics | grep gitpod_
-`, base, base, node.pid(), o.metricsAddress)
-	select {
-	case <-ctx.Done():
-		fmt.Fprintln(out, "\nstopping; the data stays in", dir)
-		return nil
-	case <-node.done:
-		return fmt.Errorf("the node has ended by itself: %w; its log is %s", node.err, node.log)
-	case <-registry.done:
-		return fmt.Errorf("the registry has ended by itself: %w; its log is %s", registry.err, registry.log)
+`, base, nodes[0].dir, nodes[0].pid(), nodes[0].name, devKillNote(len(nodes)), nodes[0].metrics)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-registry.done:
+			cancel(fmt.Errorf("the registry has ended by itself: %w; its log is %s", registry.err, registry.log))
+		case <-ctx.Done():
+		}
+	}()
+	if err := keepNodes(ctx, nodes, o, out); err != nil {
+		return err
 	}
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	fmt.Fprintln(out, "\nstopping; the data stays in", dir)
+	return nil
+}
+
+func devKillNote(nodes int) string {
+	if nodes == 1 {
+		return "it is started again and has lost nothing"
+	}
+	return "or any other: the rest goes on within a second, no build is lost, and it is started again"
 }
 
 func checkFree(flag, address string) error {

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,47 +44,6 @@ func startDevRegistry(ctx context.Context, dir string, o devOptions) (*child, er
 		return nil, err
 	}
 	if err := c.awaitHTTP(ctx, "the registry", "http://"+o.registryAddress+"/v2/"); err != nil {
-		return nil, errors.Join(err, c.stop())
-	}
-	return c, nil
-}
-
-// startDevNode runs a node as a process of its own.
-func startDevNode(ctx context.Context, dir, buildkitAddress string, o devOptions) (*child, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
-	daemons := []string{}
-	if buildkitAddress != "" {
-		daemons = append(daemons, buildkitAddress)
-	}
-	raw, err := json.MarshalIndent(map[string]any{
-		"buildkit":       map[string]any{"addresses": daemons},
-		"name":           "dev-0",
-		"dataDir":        filepath.Join(dir, "node"),
-		"metricsAddress": o.metricsAddress,
-		"healthAddress":  o.healthAddress,
-		"pprofAddress":   o.pprofAddress,
-		"server":         map[string]any{"services": map[string]any{"grpc": map[string]any{"address": o.grpcAddress}}},
-		"orchestrator": map[string]any{
-			"baseImageRepository":      o.registryAddress + "/base-images",
-			"workspaceImageRepository": o.registryAddress + "/workspace-images",
-		},
-		"registry": map[string]any{"allowLoopback": true},
-	}, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("write the node's config: %w", err)
-	}
-	conf := filepath.Join(dir, "node.json")
-	if err := os.WriteFile(conf, raw, 0o600); err != nil {
-		return nil, fmt.Errorf("write the node's config: %w", err)
-	}
-	c, err := startChild(dir, "node", o.verbose, self, "run", "--config", conf)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.awaitHTTP(ctx, "the node", "http://"+o.healthAddress+"/ready"); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
 	return c, nil

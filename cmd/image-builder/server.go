@@ -37,16 +37,17 @@ type server struct {
 	metrics *prometheus.Registry
 	boot    string
 
-	keyring  *builds.Keyring
-	registry *registry.Client
-	logs     *logs.Store
-	store    *builds.Store
-	node     *cluster.Node
-	raft     raftAdapter
-	owner    *scheduler.Owner
-	service  *builds.Service
-	runtimes map[string]scheduler.Runtime
-	count    counters
+	keyring   *builds.Keyring
+	registry  *registry.Client
+	logs      *logs.Store
+	store     *builds.Store
+	node      *cluster.Node
+	raft      raftAdapter
+	owner     *scheduler.Owner
+	service   *builds.Service
+	runtimes  map[string]scheduler.Runtime
+	count     counters
+	readiness *readiness
 
 	// work ends at the beginning of the shutdown: no more is decided or run.
 	work context.Context
@@ -63,6 +64,7 @@ type server struct {
 func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 	s := &server{
 		cfg: cfg, log: log, metrics: prometheus.NewRegistry(), boot: rand.Text(),
+		readiness: &readiness{after: time.Duration(cfg.Ready.After), patience: time.Duration(cfg.Ready.Patience)},
 	}
 	s.streams, s.endStreams = context.WithCancel(context.Background())
 	defer s.endStreams()
@@ -112,6 +114,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	start(s.begin)
 	start(s.reapLogs)
 	start(s.keepLease)
+	start(s.watchReadiness)
 
 	select {
 	case <-ctx.Done():

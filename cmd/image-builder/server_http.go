@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
@@ -70,31 +69,4 @@ func (h *httpServers) stop(grace time.Duration) {
 			_ = srv.Close()
 		}
 	}
-}
-
-// live says that the process works, whatever the rest of the cluster does.
-func (s *server) live(w http.ResponseWriter, _ *http.Request) {
-	fmt.Fprintln(w, "live")
-}
-
-// ready says whether clients should come here, with a line for each reason
-// against it.
-func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
-	var reasons []string
-	st := s.node.Status()
-	if st.LeaderID == "" {
-		reasons = append(reasons, "no leader is known: writes wait")
-	}
-	if !s.started.Load() {
-		reasons = append(reasons, "this process is not yet registered in the replicated state")
-	}
-	if s.stopping.Load() || s.work.Err() != nil {
-		reasons = append(reasons, "the node shuts down")
-	}
-	if len(reasons) > 0 {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintln(w, strings.Join(reasons, "\n"))
-		return
-	}
-	fmt.Fprintln(w, "ready")
 }
