@@ -95,7 +95,7 @@ func (s *shelf) Head(_ context.Context, ref string, r *buildsv1.Rights) (builds.
 // noLogs has no log of anything.
 type noLogs struct{}
 
-func (noLogs) OpenLog(context.Context, string, uint32, int64) (builds.LogStream, error) {
+func (noLogs) OpenLog(context.Context, string, uint32, int64, bool) (builds.LogStream, error) {
 	return nil, builds.ErrNotFound
 }
 

@@ -120,6 +120,18 @@ func (s *State) command(t buildsv1.CommandType) (proto.Message, func(*change) Re
 	case buildsv1.CommandType_COMMAND_TYPE_RESEAL:
 		c := new(buildsv1.Reseal)
 		return c, func(tx *change) Result { return tx.reseal(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_SET_LOG_COPIES:
+		c := new(buildsv1.SetLogCopies)
+		return c, func(tx *change) Result { return tx.setLogCopies(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_DRAIN_NODE:
+		c := new(buildsv1.DrainNode)
+		return c, func(tx *change) Result { return tx.drainNode(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_FORGET_NODE:
+		c := new(buildsv1.ForgetNode)
+		return c, func(tx *change) Result { return tx.forgetNode(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_REASSIGN:
+		c := new(buildsv1.Reassign)
+		return c, func(tx *change) Result { return tx.reassign(c) }
 	}
 	return nil, nil
 }

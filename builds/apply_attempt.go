@@ -19,7 +19,7 @@ func (tx *change) assignAttempt(c *buildsv1.AssignAttempt) Result {
 		n := tx.Node(a.Owner)
 		if r == nil || r.Build.Phase != Queued || r.Successor || r.Build.Version != a.BuildVersion ||
 			int(a.Attempt) != len(r.Build.Attempts)+1 || a.Epoch <= MaxEpoch(r.Build) ||
-			n == nil || n.StoreId != a.OwnerStoreId || n.Lost || n.Stopping {
+			n == nil || n.StoreId != a.OwnerStoreId || n.Lost || n.Stopping || n.Drained {
 			res.Refused++
 			continue
 		}
@@ -39,7 +39,8 @@ func (tx *change) assignAttempt(c *buildsv1.AssignAttempt) Result {
 			Runtime:      a.Runtime,
 			StartedAt:    tx.now(),
 			History:      []*imagebuilderv1.PhaseChange{{Phase: Assigned, At: tx.now()}},
-			Log:          &imagebuilderv1.AttemptLog{State: LogOpen},
+			Log:          &imagebuilderv1.AttemptLog{State: LogOpen, Copies: a.Copies, Replicas: a.Replicas},
+			Adoptable:    a.Adoptable,
 		})
 		tx.put(r)
 	}
@@ -105,7 +106,7 @@ func (tx *change) finishAttempt(c *buildsv1.FinishAttempt) Result {
 	if c.Phase == Succeeded && (a.Phase != Pushing || c.Digest == "" || a.Digest != c.Digest) {
 		return Result{Err: fmt.Errorf("attempt %d cannot succeed with digest %q: it committed %q in phase %s", a.Number, c.Digest, a.Digest, a.Phase)}
 	}
-	a.Log = &imagebuilderv1.AttemptLog{State: LogSealed, Length: c.LogLength, Checksum: c.LogChecksum}
+	a.Log = &imagebuilderv1.AttemptLog{State: LogSealed, Length: c.LogLength, Checksum: c.LogChecksum, Copies: a.Log.GetCopies(), Replicas: a.Log.GetReplicas()}
 	if c.Steps != nil {
 		a.Steps = c.Steps
 	}

@@ -6,7 +6,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // nodeStarted ends the attempts of a node's former processes. Their logs wait
@@ -23,7 +22,9 @@ func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 	})
 	if !same {
 		tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s stopped while the attempt ran", c.Name))
+		tx.adoptOwn(c.Name, c.StoreId)
 	}
+	tx.giveSealers()
 	return Result{}
 }
 
@@ -35,9 +36,10 @@ func (tx *change) nodeLost(c *buildsv1.NodeLost) Result {
 		return Result{}
 	}
 	n = proto.CloneOf(n)
-	n.Lost = true
+	n.Lost, n.LostUnixNano = true, tx.time
 	tx.putNode(n)
 	tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s was lost while the attempt ran: %s", c.Name, c.Reason))
+	tx.giveSealers()
 	return Result{}
 }
 
@@ -58,45 +60,90 @@ func (tx *change) putNode(n *buildsv1.Node) {
 	tx.event.Cluster = true
 }
 
-// endAttemptsOf ends all live attempts of a node. Their logs wait for a seal,
+// drainNode keeps new attempts and copies away from a node, or ends that.
+func (tx *change) drainNode(c *buildsv1.DrainNode) Result {
+	n := tx.Node(c.Name)
+	if n == nil {
+		return Result{Err: fmt.Errorf("node %q: %w", c.Name, ErrNotFound)}
+	}
+	if n.Drained != c.Drained {
+		n = proto.CloneOf(n)
+		n.Drained = c.Drained
+		tx.putNode(n)
+	}
+	return Result{Existed: true}
+}
+
+// forgetNode removes a node that is no member any more. Its attempts have
+// ended with it.
+func (tx *change) forgetNode(c *buildsv1.ForgetNode) Result {
+	n := tx.Node(c.Name)
+	if n == nil || n.StoreId != c.StoreId {
+		return Result{}
+	}
+	tx.nodes.Delete(c.Name)
+	tx.event.Cluster = true
+	tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s was removed while the attempt ran", c.Name))
+	tx.giveSealers()
+	return Result{Existed: true}
+}
+
+// endAttemptsOf ends all live attempts of a node, those left out whose
+// workloads outlive it: the leader gives them to others. Logs wait for a seal,
 // under an epoch that keeps the former owner from writing on.
 func (tx *change) endAttemptsOf(node, message string) {
-	var lost []*buildsv1.Record
-	tx.Live(func(r *buildsv1.Record) bool {
-		if LastAttempt(r.Build).GetOwner() == node {
-			lost = append(lost, r)
-		}
-		return true
-	})
-	for _, r := range lost {
+	for _, r := range tx.liveOn(node) {
 		r = edit(r)
 		a := LastAttempt(r.Build)
+		if a.Adoptable {
+			continue
+		}
 		a.Epoch = MaxEpoch(r.Build) + 1
-		a.Log = &imagebuilderv1.AttemptLog{State: LogSealing}
+		a.Log = tx.sealing(a)
 		tx.endAttempt(r, a, ending{phase: Failed, blame: BlameInfrastructure, uncounted: true, message: message})
 	}
 }
 
-// sealAttempt fixes the log of an attempt whose owner is gone.
-func (tx *change) sealAttempt(c *buildsv1.SealAttempt) Result {
-	r := tx.Build(c.BuildId)
-	if r == nil {
-		return Result{Err: ErrNotFound}
+// liveOn answers the builds whose live attempt a node owns.
+func (tx *change) liveOn(node string) (out []*buildsv1.Record) {
+	tx.Live(func(r *buildsv1.Record) bool {
+		if LastAttempt(r.Build).GetOwner() == node {
+			out = append(out, r)
+		}
+		return true
+	})
+	return out
+}
+
+// adoptOwn lets a node that came back with its data go on with the attempts
+// whose workloads have outlived its former process.
+func (tx *change) adoptOwn(node, storeID string) {
+	for _, r := range tx.liveOn(node) {
+		r = edit(r)
+		if a := LastAttempt(r.Build); a.Adoptable && a.OwnerStoreId == storeID {
+			a.Epoch = MaxEpoch(r.Build) + 1
+			tx.put(r)
+		}
 	}
-	r = edit(r)
-	for _, a := range r.Build.Attempts {
-		if a.Number != c.Attempt {
+}
+
+// reassign gives live attempts to new owners. Those that moved on meanwhile
+// are left out.
+func (tx *change) reassign(c *buildsv1.Reassign) Result {
+	var res Result
+	for _, as := range c.Assignments {
+		r := tx.Build(as.BuildId)
+		a := LastAttempt(r.GetBuild())
+		n := tx.Node(as.Owner)
+		if a == nil || !Live(a.Phase) || !a.Adoptable || a.Number != as.Attempt || r.Build.Version != as.BuildVersion ||
+			as.Epoch <= MaxEpoch(r.Build) || n == nil || n.StoreId != as.OwnerStoreId || n.Lost || n.Stopping {
+			res.Refused++
 			continue
 		}
-		if a.Epoch != c.Epoch || a.Log.GetState() != LogSealing {
-			return Result{Err: ErrFenced}
-		}
-		a.Log = &imagebuilderv1.AttemptLog{State: LogSealed, Length: c.Length, Checksum: c.Checksum}
-		if c.Lost {
-			a.Log = &imagebuilderv1.AttemptLog{State: LogLost}
-		}
+		r = edit(r)
+		a = LastAttempt(r.Build)
+		a.Owner, a.OwnerStoreId, a.Epoch = as.Owner, as.OwnerStoreId, as.Epoch
 		tx.put(r)
-		return Result{Build: r.Build}
 	}
-	return Result{Err: ErrNotFound}
+	return res
 }

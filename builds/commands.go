@@ -46,6 +46,14 @@ func commandType(payload proto.Message) buildsv1.CommandType {
 		return buildsv1.CommandType_COMMAND_TYPE_NODE_STOPPING
 	case *buildsv1.Reseal:
 		return buildsv1.CommandType_COMMAND_TYPE_RESEAL
+	case *buildsv1.SetLogCopies:
+		return buildsv1.CommandType_COMMAND_TYPE_SET_LOG_COPIES
+	case *buildsv1.DrainNode:
+		return buildsv1.CommandType_COMMAND_TYPE_DRAIN_NODE
+	case *buildsv1.ForgetNode:
+		return buildsv1.CommandType_COMMAND_TYPE_FORGET_NODE
+	case *buildsv1.Reassign:
+		return buildsv1.CommandType_COMMAND_TYPE_REASSIGN
 	}
 	return buildsv1.CommandType_COMMAND_TYPE_UNSPECIFIED
 }

@@ -135,6 +135,11 @@ func (s *State) Sealing(f func(*buildsv1.Record) bool) {
 	s.sealing.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
 }
 
+// All calls f with every build, oldest first, until it returns false.
+func (s *State) All(f func(*buildsv1.Record) bool) {
+	s.builds.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
+}
+
 // Descend calls f with builds newest first, from those before the given id on
 // ("" begins with the newest).
 func (s *State) Descend(before string, f func(*buildsv1.Record) bool) {

@@ -76,7 +76,7 @@ func (s *Service) awaitAttempt(ctx context.Context, watch *BuildWatch, req logRe
 
 // How long a reader waits for the node that keeps a log, and how often it asks.
 const (
-	logPatience = 5 * time.Second
+	logPatience = 15 * time.Second
 	logRetry    = 100 * time.Millisecond
 )
 
@@ -145,7 +145,7 @@ func (s *Service) awaitChange(ctx context.Context, watch *BuildWatch, d time.Dur
 func (s *Service) copyLog(ctx context.Context, req logRequest, n uint32, at *int64, l *imagebuilderv1.AttemptLog, send sendLog) (done bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := s.logs.OpenLog(ctx, req.build, n, *at)
+	stream, err := s.logs.OpenLog(ctx, req.build, n, *at, req.follow)
 	if errors.Is(err, ErrNotFound) {
 		return !req.follow || l.GetState() == LogSealed, nil
 	}

@@ -39,12 +39,15 @@ func (at *attempt) run(ctx context.Context) {
 		at.finish(ctx, nil, nil, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: err.Error(), Uncounted: true})
 		return
 	}
-	writer, err := o.Logs.Create(b.Id, at.key.attempt, at.key.epoch, b, secrets)
+	writer, err := o.Logs.Create(builds.LastAttempt(b), b, secrets)
 	if err != nil {
 		log.Error("cannot open the log of an attempt", "err", err)
 		at.finish(ctx, nil, nil, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: "open the log: " + err.Error()})
 		return
 	}
+	defer writer.Close()
+	stop := at.keepCopies(ctx, writer.Feed())
+	defer stop()
 	sink := newSink(writer, func(ctx context.Context, steps []*imagebuilderv1.Step) {
 		_, _ = at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Running, Steps: redactSteps(writer, steps)})
 	})
@@ -64,10 +67,10 @@ func (at *attempt) run(ctx context.Context) {
 func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Secrets) (*buildsv1.FinishAttempt, error) {
 	o := at.owner.o
 	b := at.record.Build
-	if _, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Starting}); err != nil {
+	a := builds.LastAttempt(b)
+	if err := at.confirm(ctx, a.Phase); err != nil {
 		return nil, err
 	}
-	a := builds.LastAttempt(b)
 	rt := o.Runtimes[a.Runtime]
 	if rt == nil {
 		return nil, &Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("node %s has no runtime %q", o.Node, a.Runtime)}
@@ -89,12 +92,50 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 	if _, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Pushing, Digest: out.Digest, FormerDigestMissing: missing}); err != nil {
 		return nil, err
 	}
-	for _, ref := range targets(b) {
+	for i, ref := range targets(b) {
+		if i > 0 { // the commit of this phase was the check for the first one
+			if err := at.stillOwner(ctx); err != nil {
+				return nil, err
+			}
+		}
 		if err := o.Publisher.Publish(ctx, out.Repository+"@"+out.Digest, ref); err != nil {
 			return nil, &Failure{Blame: builds.BlameInfrastructure, Message: "publish the image: " + err.Error(), Err: err}
 		}
 	}
 	return &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: out.Digest, SizeBytes: out.SizeBytes}, nil
+}
+
+// confirm makes sure that this node is the owner still: by the commit of the
+// first phase or, where a former owner did that, by a read index.
+func (at *attempt) confirm(ctx context.Context, phase imagebuilderv1.Phase) error {
+	if phase > builds.Starting {
+		return at.stillOwner(ctx)
+	}
+	_, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Starting})
+	return err
+}
+
+// stillOwner answers ErrFenced if another node was made the owner.
+func (at *attempt) stillOwner(ctx context.Context) error {
+	o := at.owner.o
+	for {
+		index, err := o.Raft.ReadIndex(ctx)
+		if err == nil {
+			err = o.Raft.WaitApplied(ctx, index)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			break
+		}
+		wait(ctx, pause)
+	}
+	r := o.Store.Build(at.key.build)
+	if r == nil || lastKey(r.Build) != at.key || !builds.Live(builds.LastAttempt(r.Build).Phase) {
+		return builds.ErrFenced
+	}
+	return nil
 }
 
 // outcome runs the workload, unless a former attempt committed a digest that

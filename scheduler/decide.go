@@ -16,6 +16,8 @@ const window = 4096
 // decision is what the leader commits next.
 type decision struct {
 	assign []*buildsv1.AssignAttempt_Assignment
+	// reassign gives live attempts, whose owner is gone, to others.
+	reassign []*buildsv1.AssignAttempt_Assignment
 	// overdue are builds past their deadline.
 	overdue []string
 	// reap tells that the history holds more than it should.
@@ -30,6 +32,10 @@ type rules struct {
 	alive func(*buildsv1.Node) bool
 	// runtime names the runtime for a source, or "" if there is none.
 	runtime func(*imagebuilderv1.Source) string
+	// adoptable reports whether a runtime's workloads outlive their node.
+	adoptable func(runtime string) bool
+	// replicas is how many nodes hold each log; 0 in a state of feature level 1.
+	replicas int
 }
 
 // slot is one node's room for attempts.
@@ -45,6 +51,11 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 	var d decision
 	d.later(historyDue(s, now, &d))
 	slots, usedBy, total := load(s, r, now, &d)
+	if s.Level() < 2 {
+		r.replicas = 0
+	}
+	alive, known := nodes(s, slots)
+	d.adopt(s, r, slots)
 	set := s.Settings()
 	room := 0
 	for _, sl := range slots {
@@ -62,15 +73,11 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 			continue
 		}
 		name := r.runtime(b.Source)
-		sl := place(slots, name)
+		sl := place(slots, name, locality(b.Source))
 		if sl == nil {
 			continue
 		}
-		sl.free--
-		sl.used++
-		room--
-		usedBy[b.Requester]++
-		d.assign = append(d.assign, &buildsv1.AssignAttempt_Assignment{
+		a := &buildsv1.AssignAttempt_Assignment{
 			BuildId:      b.Id,
 			Attempt:      uint32(len(b.Attempts) + 1),
 			Owner:        sl.node.Name,
@@ -78,7 +85,18 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 			Epoch:        builds.MaxEpoch(b) + 1,
 			BuildVersion: b.Version,
 			Runtime:      name,
-		})
+		}
+		if r.replicas > 0 {
+			a.Replicas, a.Adoptable = uint32(r.replicas), r.adoptable(name)
+			if a.Copies = r.copies(sl.node, alive, known, b.Id); a.Copies == nil {
+				break // no second node can hold the log now
+			}
+		}
+		sl.free--
+		sl.used++
+		room--
+		usedBy[b.Requester]++
+		d.assign = append(d.assign, a)
 	}
 	return d
 }
@@ -88,6 +106,50 @@ func (d *decision) later(t time.Time) {
 	if !t.IsZero() && (d.wake.IsZero() || t.Before(d.wake)) {
 		d.wake = t
 	}
+}
+
+// nodes answers the nodes that can hold logs now, and how many are not lost.
+func nodes(s *builds.State, slots []*slot) (alive []*buildsv1.Node, known int) {
+	for _, sl := range slots {
+		alive = append(alive, sl.node)
+	}
+	s.Nodes(func(n *buildsv1.Node) bool {
+		if !n.Lost {
+			known++
+		}
+		return true
+	})
+	return alive, known
+}
+
+// adopt gives live attempts whose owner is gone, but not their workload, to
+// nodes that have the runtime: best to one that holds the log.
+func (d *decision) adopt(s *builds.State, r rules, slots []*slot) {
+	if s.Level() < 2 {
+		return
+	}
+	s.Live(func(q *buildsv1.Record) bool {
+		a := builds.LastAttempt(q.Build)
+		if n := s.Node(a.Owner); !a.Adoptable || n != nil && n.StoreId == a.OwnerStoreId && !n.Lost && !n.Stopping {
+			return true
+		}
+		var to *slot
+		for _, sl := range slots {
+			holds := builds.HasCopy(builds.CopiesOf(a), sl.node.Name, sl.node.StoreId)
+			if holds && slices.Contains(sl.node.Runtimes, a.Runtime) && (to == nil || sl.used < to.used) {
+				to = sl
+			}
+		}
+		if to == nil {
+			return true
+		}
+		to.used++
+		d.reassign = append(d.reassign, &buildsv1.AssignAttempt_Assignment{
+			BuildId: q.Build.Id, Attempt: a.Number, Owner: to.node.Name, OwnerStoreId: to.node.StoreId,
+			Epoch: builds.MaxEpoch(q.Build) + 1, BuildVersion: q.Build.Version, Runtime: a.Runtime,
+		})
+		return true
+	})
 }
 
 // load answers the room on each node and what each requester runs. It notes
@@ -157,17 +219,6 @@ func candidates(s *builds.State, now time.Time, usedBy map[string]int, d *decisi
 		out[i] = e.r
 	}
 	return out
-}
-
-// place answers the least loaded node with room that has the runtime.
-func place(slots []*slot, runtime string) *slot {
-	var best *slot
-	for _, sl := range slots {
-		if sl.free > 0 && slices.Contains(sl.node.Runtimes, runtime) && (best == nil || sl.used < best.used) {
-			best = sl
-		}
-	}
-	return best
 }
 
 // historyDue answers when the oldest ended build has to go, and notes whether

@@ -27,6 +27,13 @@ type LeaderOptions struct {
 	LostAfter time.Duration
 	// Runtime names the runtime for a source, or "" if there is none.
 	Runtime func(*imagebuilderv1.Source) string
+	// Adoptable reports whether a runtime's workloads outlive their node.
+	Adoptable func(runtime string) bool
+	// Replicas is how many nodes hold each log.
+	Replicas int
+	// FenceTimeout is how long the log of a dead attempt waits for any node
+	// that holds a copy, until it is closed as lost.
+	FenceTimeout time.Duration
 }
 
 // Leader is the loop that only the leader runs.
@@ -49,7 +56,9 @@ func (l *Leader) Run(ctx context.Context) error {
 	wg.Go(func() { l.watchNodes(ctx) })
 	for ctx.Err() == nil {
 		changed, heard := l.o.Store.Changed(), l.o.Nodes.PeersChanged()
-		d := decide(l.o.Store.View(), time.Now(), rules{alive: l.alive, runtime: l.o.Runtime})
+		d := decide(l.o.Store.View(), time.Now(), rules{
+			alive: l.alive, runtime: l.o.Runtime, adoptable: l.o.Adoptable, replicas: l.o.Replicas,
+		})
 		done, err := l.commit(ctx, d)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -101,6 +110,13 @@ func (l *Leader) commit(ctx context.Context, d decision) (bool, error) {
 		// Assignments that were decided on an older version are decided anew;
 		// if all were refused, wait for the change that refused them.
 		done = done || res.Refused < len(d.assign)
+	}
+	if len(d.reassign) > 0 {
+		res, _, err := builds.Propose(ctx, l.o.Raft, &buildsv1.Reassign{Assignments: d.reassign})
+		if err != nil {
+			return false, err
+		}
+		done = done || res.Refused < len(d.reassign)
 	}
 	if d.reap {
 		if _, _, err := builds.Propose(ctx, l.o.Raft, &buildsv1.Reap{}); err != nil {

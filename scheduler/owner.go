@@ -5,21 +5,31 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // Logs is what an owner needs of the log store.
 type Logs interface {
-	// Create opens the log of an attempt for its owner at an epoch. What is
-	// removed or redacted follows from the build and its secrets.
-	Create(build string, attempt uint32, epoch uint64, b *imagebuilderv1.Build, s *buildsv1.Secrets) (LogWriter, error)
-	// Seal fixes the log of an attempt whose owner is gone.
-	Seal(build string, attempt uint32, epoch uint64) (length int64, checksum string, err error)
+	// Create opens the log of an attempt for its owner at an epoch, and begins to
+	// copy it to the other nodes that hold it. What is removed or redacted
+	// follows from the build and its secrets.
+	Create(a *imagebuilderv1.Attempt, b *imagebuilderv1.Build, s *buildsv1.Secrets) (LogWriter, error)
+	// Fence keeps all former owners from writing the log, and answers what this
+	// node holds of it.
+	Fence(key logs.Key, epoch uint64) (length int64, checksum string, err error)
+	// Copy begins to copy what this node holds of a log to other nodes.
+	Copy(key logs.Key, epoch uint64, copies []*imagebuilderv1.LogCopy) (*logs.Feed, error)
+	// Complete ends this node's copy of a log.
+	Complete(key logs.Key, length int64) error
+	// Completed reports whether this node's copy of a log is complete.
+	Completed(key logs.Key) bool
 }
 
 // LogWriter is the log of a live attempt. Its owner alone writes it.
@@ -31,8 +41,12 @@ type LogWriter interface {
 	// Redact takes the build's secrets out of a text about the attempt.
 	Redact(text string) string
 	// Seal ends the log and answers its length and checksum. On an error they
-	// are those of what is durable.
+	// are those of what is kept.
 	Seal(ctx context.Context) (length int64, checksum string, err error)
+	// Feed is the copying of the log.
+	Feed() *logs.Feed
+	// Close ends the copying.
+	Close()
 }
 
 // Publisher tags what a workload pushed.
@@ -56,6 +70,12 @@ type OwnerOptions struct {
 	// Runtimes by name.
 	Runtimes map[string]Runtime
 	Log      *slog.Logger
+	// ReplaceAfter is how long a node that holds a copy of a log may not answer
+	// until another one takes its place.
+	ReplaceAfter time.Duration
+	// RepairAfter is how long a node may be lost until the complete logs that
+	// it holds are copied elsewhere.
+	RepairAfter time.Duration
 	// Finished is called for each build that this node ended, if set.
 	Finished func(*imagebuilderv1.Build)
 }
@@ -67,6 +87,7 @@ type Owner struct {
 	mu      sync.Mutex
 	running map[attemptKey]*attempt
 	sealing map[attemptKey]bool
+	nodes   chan struct{} // closed and replaced when the state of a node changes
 	tasks   sync.WaitGroup
 }
 
@@ -78,7 +99,7 @@ type attemptKey struct {
 
 // NewOwner answers an owner loop.
 func NewOwner(o OwnerOptions) *Owner {
-	return &Owner{o: o, running: map[attemptKey]*attempt{}, sealing: map[attemptKey]bool{}}
+	return &Owner{o: o, running: map[attemptKey]*attempt{}, sealing: map[attemptKey]bool{}, nodes: make(chan struct{})}
 }
 
 // Why an attempt's context ended.
@@ -94,6 +115,7 @@ var (
 func (o *Owner) Run(ctx context.Context) error {
 	tasks, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
+	o.tasks.Go(func() { o.repairLogs(ctx) })
 	for ctx.Err() == nil {
 		if err := o.follow(ctx, tasks); ctx.Err() == nil && !errors.Is(err, builds.ErrResubscribe) {
 			o.o.Log.Warn("owner loop lost the state, will start again", "err", err)
@@ -117,6 +139,12 @@ func (o *Owner) follow(ctx, tasks context.Context) error {
 		}
 		for _, r := range ev.Changed {
 			o.look(tasks, r)
+		}
+		if ev.Cluster {
+			o.mu.Lock()
+			close(o.nodes)
+			o.nodes = make(chan struct{})
+			o.mu.Unlock()
 		}
 	}
 }
@@ -145,10 +173,12 @@ func (o *Owner) look(tasks context.Context, r *buildsv1.Record) {
 		k := attemptKey{r.Build.Id, a.Number, a.Epoch}
 		mine := a.Owner == o.o.Node && a.OwnerStoreId == o.o.StoreID
 		switch {
-		case a.Log.GetState() == builds.LogSealing && mine:
-			o.seal(tasks, k)
+		case a.Log.GetState() == builds.LogSealing && o.seals(a):
+			o.seal(tasks, k, a)
+		case a.Log.GetState() == builds.LogSealed && builds.HasCopy(builds.CopiesOf(a), o.o.Node, o.o.StoreID):
+			o.complete(k, a)
 		case !mine || !builds.Live(a.Phase):
-		case o.running[k] == nil && a.Phase == builds.Assigned:
+		case o.running[k] == nil && (a.Phase == builds.Assigned || a.Adoptable):
 			o.start(tasks, k, r)
 		}
 	}
@@ -174,40 +204,6 @@ func (o *Owner) start(tasks context.Context, k attemptKey, r *buildsv1.Record) {
 		o.mu.Lock()
 		delete(o.running, k)
 		o.mu.Unlock()
-	})
-}
-
-// seal fixes the log of a dead attempt. The caller holds the lock.
-func (o *Owner) seal(tasks context.Context, k attemptKey) {
-	if o.sealing[k] {
-		return
-	}
-	o.sealing[k] = true
-	var former []chan struct{} // whoever still writes the log
-	for run, at := range o.running {
-		if run.build == k.build && run.attempt == k.attempt {
-			former = append(former, at.done)
-		}
-	}
-	o.tasks.Go(func() {
-		for _, done := range former {
-			<-done
-		}
-		defer func() {
-			o.mu.Lock()
-			delete(o.sealing, k)
-			o.mu.Unlock()
-		}()
-		length, sum, err := o.o.Logs.Seal(k.build, k.attempt, k.epoch)
-		if err != nil {
-			o.o.Log.Error("cannot seal the log of an attempt; it is closed as lost", "build", k.build, "attempt", k.attempt, "err", err)
-		}
-		cmd := &buildsv1.SealAttempt{
-			BuildId: k.build, Attempt: k.attempt, Epoch: k.epoch, Length: length, Checksum: sum, Lost: err != nil,
-		}
-		if _, err := o.commit(tasks, cmd); err != nil {
-			o.o.Log.Warn("cannot commit the seal of a log", "build", k.build, "attempt", k.attempt, "err", err)
-		}
 	})
 }
 

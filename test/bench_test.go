@@ -127,7 +127,7 @@ func Benchmark_LogFanOut(b *testing.B) {
 			}
 			defer s.Close()
 			key := logs.Key{Build: "fan-out", Attempt: 1}
-			w, err := s.Create(key, 1, nil)
+			w, err := s.Create(key, 1, nil, false)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -49,8 +50,12 @@ type attemptLog struct {
 	length int64
 	raw    int64
 	sum    *xxhash.Digest
-	sealed bool // nothing follows
-	gone   bool // removed
+	// visible is the watermark: readers see what is before it. All copies of
+	// the log hold it.
+	visible int64
+	sealed  bool      // nothing follows
+	gone    bool      // removed
+	used    time.Time // another node appended last
 	// tail is the newest durable output, for readers that follow.
 	tail       []byte
 	tailOffset int64
@@ -89,6 +94,9 @@ func (l *attemptLog) scan(paths []string) error {
 		if seg != nil {
 			l.segs = append(l.segs, seg)
 		}
+	}
+	if l.sealed {
+		l.visible = l.length
 	}
 	return nil
 }
@@ -142,6 +150,30 @@ func (l *attemptLog) take(r record) {
 		}
 	case kindSeal:
 		l.sealed = true
+	}
+}
+
+// keepTail appends durable output to the tail, which readers share: it is
+// never overwritten.
+func (l *attemptLog) keepTail(data []byte) {
+	if l.tail == nil || l.tailOffset+int64(len(l.tail)) != l.length {
+		l.tail, l.tailOffset = nil, l.length
+	}
+	if len(l.tail)+len(data) > cap(l.tail) {
+		keep := l.tail[max(len(l.tail)-maxTail, 0):]
+		tail := make([]byte, len(keep), min(2*(len(keep)+len(data)), 2*maxTail+len(data)))
+		copy(tail, keep)
+		l.tailOffset += int64(len(l.tail) - len(keep))
+		l.tail = tail
+	}
+	l.tail = append(l.tail, data...)
+}
+
+// show moves the watermark, never back. The caller holds mu.
+func (l *attemptLog) show(to int64) {
+	if to = min(to, l.length); to > l.visible {
+		l.visible = to
+		l.wake()
 	}
 }
 

@@ -6,6 +6,7 @@ type metrics struct {
 	bytes   prometheus.Counter
 	sync    prometheus.Histogram
 	readers prometheus.Gauge
+	copied  prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -20,9 +21,12 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		readers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "image_builder_log_readers", Help: "Open readers of logs.",
 		}),
+		copied: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "image_builder_log_copied_bytes_total", Help: "Bytes of logs that were sent to copies on other nodes.",
+		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.bytes, m.sync, m.readers)
+		reg.MustRegister(m.bytes, m.sync, m.readers, m.copied)
 	}
 	return m
 }

@@ -45,9 +45,9 @@ func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err erro
 		case l.gone:
 			l.mu.Unlock()
 			return nil, r.offset, ErrNotFound
-		case r.offset < l.length:
-			if r.offset >= l.tailOffset && len(l.tail) > 0 {
-				chunk = l.tail[r.offset-l.tailOffset:]
+		case r.offset < l.visible:
+			if at := r.offset - l.tailOffset; at >= 0 && at < int64(len(l.tail)) {
+				chunk = l.tail[at:min(l.visible-l.tailOffset, int64(len(l.tail)))]
 				l.mu.Unlock()
 				r.release()
 				return r.answer(chunk)
@@ -86,7 +86,7 @@ func (r *Reader) read() ([]byte, error) {
 	l := r.l
 	l.mu.Lock()
 	seg, from := l.find(r.offset)
-	size, length := seg.size, l.length
+	size, length := seg.size, l.visible
 	l.mu.Unlock()
 	if r.file == nil || r.seg != seg || r.at > r.offset {
 		r.release()
@@ -106,6 +106,9 @@ func (r *Reader) read() ([]byte, error) {
 			end := r.at + int64(len(rec.payload))
 			if begin := r.offset + int64(len(out)); end > begin {
 				out = append(out, rec.payload[max(begin-r.at, 0):]...)
+			}
+			if rest := r.offset + int64(len(out)) - length; rest > 0 {
+				return out[:int64(len(out))-rest], nil // not all of the record may be shown yet
 			}
 			if len(out) > maxChunk {
 				// The rest of the record is read again next time.

@@ -1,7 +1,6 @@
 package logs
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -53,6 +52,9 @@ type Options struct {
 	// SyncInterval is how long output is gathered before it is fsynced; 5 ms
 	// if zero.
 	SyncInterval time.Duration
+	// Grown is told of each replicated log that has more durable bytes. It must
+	// not block.
+	Grown func(Key)
 	// FS is the file system; the operating system's if nil.
 	FS         FS
 	Logger     *slog.Logger
@@ -165,14 +167,27 @@ func (s *Store) get(key Key, create bool) (*attemptLog, error) {
 }
 
 // Create opens a log for its owner at an epoch, a new one or one to go on
-// with: then at its raw offset. ErrFenced says that a newer owner was here.
-func (s *Store) Create(key Key, epoch uint64, r *Redactor) (*Writer, error) {
+// with: then at its raw offset. Of a replicated log readers see what Show says.
+// ErrFenced says that a newer owner was here.
+func (s *Store) Create(key Key, epoch uint64, r *Redactor, replicated bool) (*Writer, error) {
 	l, err := s.get(key, true)
 	if err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	w, err := l.newOwner(epoch, r)
+	if err != nil {
+		return nil, err
+	}
+	if w.replicated = replicated; !replicated {
+		l.show(l.length)
+	}
+	return w, nil
+}
+
+// newOwner fences the former writer. The caller holds mu.
+func (l *attemptLog) newOwner(epoch uint64, r *Redactor) (*Writer, error) {
 	switch {
 	case l.gone:
 		return nil, ErrNotFound
@@ -193,27 +208,6 @@ func (s *Store) Create(key Key, epoch uint64, r *Redactor) (*Writer, error) {
 	return w, nil
 }
 
-// Seal completes the log of an attempt whose owner is gone: what was fsynced
-// stays, the rest is cut. A log that does not exist is empty. Sealing again
-// answers the same.
-func (s *Store) Seal(key Key, epoch uint64) (length int64, checksum string, err error) {
-	l, err := s.get(key, true)
-	if err != nil {
-		return 0, "", err
-	}
-	l.mu.Lock()
-	if l.sealed {
-		defer l.mu.Unlock()
-		return l.length, checksumText(l.sum), nil
-	}
-	l.mu.Unlock()
-	w, err := s.Create(key, epoch, NewRedactor(nil, nil))
-	if err != nil {
-		return 0, "", err
-	}
-	return w.Seal(context.Background())
-}
-
 // Length answers how many bytes can be read now, and whether that is all.
 func (s *Store) Length(key Key) (length int64, sealed bool, err error) {
 	l, err := s.get(key, false)
@@ -225,7 +219,7 @@ func (s *Store) Length(key Key) (length int64, sealed bool, err error) {
 	if l.gone {
 		return 0, false, ErrNotFound
 	}
-	return l.length, l.sealed, nil
+	return l.visible, l.sealed, nil
 }
 
 // Keys answers all logs on the disk and those with a writer.

@@ -38,9 +38,24 @@ func mustOpen(t testing.TB, o logs.Options) *logs.Store {
 	return s
 }
 
+// sealWriter ends a log as its owner does.
+func sealWriter(ctx context.Context, s *logs.Store, w *logs.Writer, k logs.Key) (int64, string, error) {
+	n, sum, err := w.Seal(ctx)
+	return n, sum, errors.Join(err, s.Complete(k, n))
+}
+
+// sealDead ends a log whose owner is gone.
+func sealDead(s *logs.Store, k logs.Key, epoch uint64) (int64, string, error) {
+	n, sum, err := s.Fence(k, epoch)
+	if err != nil {
+		return n, sum, err
+	}
+	return n, sum, s.Complete(k, n)
+}
+
 func mustCreate(t testing.TB, s *logs.Store, k logs.Key, epoch uint64) *logs.Writer {
 	t.Helper()
-	w, err := s.Create(k, epoch, nil)
+	w, err := s.Create(k, epoch, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +125,7 @@ func Test_Log_FollowSealReplayReopen(t *testing.T) {
 		mustWrite(t, w, p[:n])
 		p = p[n:]
 	}
-	length, sum, err := w.Seal(t.Context())
+	length, sum, err := sealWriter(t.Context(), s, w, key)
 	if err != nil || length != int64(len(want)) {
 		t.Fatalf("sealed %d bytes, %v", length, err)
 	}
@@ -125,10 +140,10 @@ func Test_Log_FollowSealReplayReopen(t *testing.T) {
 	if n, sealed, err := s.Length(key); n != length || !sealed || err != nil {
 		t.Errorf("after reopen: length %d sealed %v, %v", n, sealed, err)
 	}
-	if n, again, err := s.Seal(key, 9); n != length || again != sum || err != nil {
+	if n, again, err := sealDead(s, key, 9); n != length || again != sum || err != nil {
 		t.Errorf("sealing again: %d %s %v, want %d %s", n, again, err, length, sum)
 	}
-	if _, err := s.Create(key, 9, nil); !errors.Is(err, logs.ErrSealed) {
+	if _, err := s.Create(key, 9, nil, false); !errors.Is(err, logs.ErrSealed) {
 		t.Errorf("writing to a sealed log: %v", err)
 	}
 }
@@ -137,7 +152,7 @@ func Test_Log_EmptyNeedsNoFile(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, logs.Options{Dir: dir})
 	w := mustCreate(t, s, key, 1)
-	if n, _, err := w.Seal(t.Context()); n != 0 || err != nil {
+	if n, _, err := sealWriter(t.Context(), s, w, key); n != 0 || err != nil {
 		t.Fatal(n, err)
 	}
 	if got := readTo(t, s, key, 0, all); len(got) != 0 {
@@ -149,7 +164,7 @@ func Test_Log_EmptyNeedsNoFile(t *testing.T) {
 	if _, err := s.Reader(logs.Key{Build: "none", Attempt: 1}, 0); !errors.Is(err, logs.ErrNotFound) {
 		t.Error(err)
 	}
-	if _, err := s.Create(logs.Key{Build: "../x", Attempt: 1}, 1, nil); err == nil {
+	if _, err := s.Create(logs.Key{Build: "../x", Attempt: 1}, 1, nil, false); err == nil {
 		t.Error("a build id left the directory")
 	}
 }
@@ -185,7 +200,7 @@ func Test_Recovery_AtEveryCut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w, err := s.Create(key, 2, nil)
+		w, err := s.Create(key, 2, nil, false)
 		if err != nil {
 			t.Fatalf("cut at %d: %v", cut, err)
 		}
@@ -194,7 +209,7 @@ func Test_Recovery_AtEveryCut(t *testing.T) {
 			t.Fatalf("cut at %d: goes on at %d", cut, at)
 		}
 		mustWrite(t, w, want[at:])
-		if _, _, err := w.Seal(t.Context()); err != nil {
+		if _, _, err := sealWriter(t.Context(), s, w, key); err != nil {
 			t.Fatal(err)
 		}
 		if got := readTo(t, s, key, 0, all); !bytes.Equal(got, want) {
@@ -260,7 +275,7 @@ func Test_Recovery_TornTailOfAFullSegment(t *testing.T) {
 	f.Close()
 	for epoch := uint64(2); epoch < 5; epoch++ { // past the limit, too
 		s = mustOpen(t, logs.Options{Dir: dir, SegmentBytes: 1000, MaxBytes: 3000})
-		w, err := s.Create(key, epoch, nil)
+		w, err := s.Create(key, epoch, nil, false)
 		if err != nil {
 			t.Fatalf("epoch %d: %v", epoch, err)
 		}
@@ -289,10 +304,10 @@ func Test_Fence_OlderWritersAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = mustOpen(t, logs.Options{Dir: dir})
-	if _, err := s.Create(key, 4, nil); !errors.Is(err, logs.ErrFenced) {
+	if _, err := s.Create(key, 4, nil, false); !errors.Is(err, logs.ErrFenced) {
 		t.Errorf("an old epoch after a restart: %v", err)
 	}
-	if _, _, err := s.Seal(key, 6); err != nil {
+	if _, _, err := sealDead(s, key, 6); err != nil {
 		t.Fatal(err)
 	}
 	if got := readTo(t, s, key, 0, all); string(got) != "first\nsecond\n" {
@@ -325,7 +340,7 @@ func Test_Seal_WaitsForWhatIsOnItsWay(t *testing.T) {
 		mustWrite(t, w, []byte("first\n"))
 		<-time.After(time.Duration(i*20) * time.Microsecond) // another moment of the fsync each time
 		mustWrite(t, w, []byte("second\n"))
-		n, _, err := w.Seal(t.Context())
+		n, _, err := sealWriter(t.Context(), s, w, k)
 		if err != nil || n != 13 {
 			t.Fatalf("log %d: sealed %d bytes of 13, %v", i, n, err)
 		}
@@ -338,7 +353,7 @@ func Test_Limit_EndsWithAMarker(t *testing.T) {
 	for range 10 {
 		mustWrite(t, w, noise(1, 3000))
 	}
-	if _, _, err := w.Seal(t.Context()); err != nil {
+	if _, _, err := sealWriter(t.Context(), s, w, key); err != nil {
 		t.Fatal(err)
 	}
 	got := readTo(t, s, key, 0, all)
@@ -349,7 +364,7 @@ func Test_Limit_EndsWithAMarker(t *testing.T) {
 
 func Test_Marker_IsRedacted(t *testing.T) {
 	s := mustOpen(t, logs.Options{})
-	w, err := s.Create(key, 1, logs.NewRedactor([][]byte{[]byte("hunter2-hunter2")}, nil))
+	w, err := s.Create(key, 1, logs.NewRedactor([][]byte{[]byte("hunter2-hunter2")}, nil), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +372,7 @@ func Test_Marker_IsRedacted(t *testing.T) {
 	if err := w.Marker("failed with hunter2-hunter2"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := w.Seal(t.Context()); err != nil {
+	if _, _, err := sealWriter(t.Context(), s, w, key); err != nil {
 		t.Fatal(err)
 	}
 	if got := string(readTo(t, s, key, 0, all)); got != "a huntfailed with [redacted]\n" {
@@ -429,7 +444,7 @@ func Test_DiskFull_KeepsWhatWasShown(t *testing.T) {
 		t.Errorf("%d bytes are shown, want 7", n)
 	}
 	disk.full.Store(false)
-	length, _, err := w.Seal(t.Context())
+	length, _, err := sealWriter(t.Context(), s, w, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -447,7 +462,7 @@ func Test_DiskFull_SealTellsWhatIsDurable(t *testing.T) {
 	readTo(t, s, key, 0, 7)
 	disk.full.Store(true)
 	_, _ = w.Write([]byte("lost\n"))
-	if n, _, err := w.Seal(t.Context()); err == nil || n != 7 {
+	if n, _, err := sealWriter(t.Context(), s, w, key); err == nil || n != 7 {
 		t.Fatalf("sealed %d, %v, want 7 and an error", n, err)
 	}
 	if got := string(readTo(t, s, key, 0, all)); got != "before\n" {
@@ -473,7 +488,7 @@ func Test_SlowReader_CostsOthersNothing(t *testing.T) {
 		})
 	}
 	mustWrite(t, w, want)
-	if _, _, err := w.Seal(t.Context()); err != nil {
+	if _, _, err := sealWriter(t.Context(), s, w, key); err != nil {
 		t.Fatal(err)
 	}
 	wg.Wait()
@@ -485,12 +500,12 @@ func Fuzz_Segment(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	w, err := s.Create(key, 1, nil)
+	w, err := s.Create(key, 1, nil, false)
 	if err != nil {
 		f.Fatal(err)
 	}
 	_, _ = w.Write([]byte("some output\n"))
-	_, _, _ = w.Seal(context.Background())
+	_, _, _ = sealWriter(context.Background(), s, w, key)
 	_ = s.Close()
 	files, _ := filepath.Glob(filepath.Join(dir, "*.log"))
 	good, err := os.ReadFile(files[0])
@@ -508,7 +523,7 @@ func Fuzz_Segment(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		n, _, err := s.Seal(key, 100)
+		n, _, err := sealDead(s, key, 100)
 		if err == nil {
 			if got := readTo(t, s, key, 0, all); int64(len(got)) != n {
 				t.Fatalf("sealed %d bytes, read %d", n, len(got))
@@ -535,7 +550,7 @@ func Benchmark_SmallLogs(b *testing.B) {
 		for p.Next() {
 			w := mustCreate(b, s, logs.Key{Build: key.Build, Attempt: n.Add(1)}, 1)
 			mustWrite(b, w, []byte("one line\n"))
-			if _, _, err := w.Seal(context.Background()); err != nil {
+			if _, _, err := sealWriter(context.Background(), s, w, key); err != nil {
 				b.Fatal(err)
 			}
 		}

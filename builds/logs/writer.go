@@ -2,7 +2,6 @@ package logs
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -25,6 +24,8 @@ type Writer struct {
 	l        *attemptLog
 	epoch    uint64
 	redactor *Redactor
+	// replicated: others hold copies; the watermark is moved by Store.Show.
+	replicated bool
 
 	mu       sync.Mutex
 	pending  pending
@@ -51,7 +52,6 @@ type pending struct {
 	data    []byte // the payloads of output
 	raw     int64
 	marks   []seek // offset and position within records, for the index
-	seal    bool
 }
 
 func newWriter(l *attemptLog, epoch uint64, r *Redactor) *Writer {
@@ -163,11 +163,12 @@ func (w *Writer) append(r record) {
 		w.pending.data = append(w.pending.data, r.payload...)
 		w.pending.raw += int64(r.raw)
 	}
-	w.pending.seal = w.pending.seal || r.kind == kindSeal
 }
 
-// Seal completes the log and returns once all of it is fsynced. If that
-// cannot be done, it answers what is durable, and the log ends there.
+// Seal ends the log and answers its length and checksum, once all of it is
+// fsynced and, of a replicated log, held by all copies. If that cannot be had
+// before ctx ends, it answers what can be shown for ever, and the log ends
+// there. Complete closes it once that is agreed on.
 func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err error) {
 	w.mu.Lock()
 	if err := w.state(); err == ErrFenced || err == ErrSealed {
@@ -175,21 +176,44 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 		return 0, "", err
 	}
 	w.output(w.redactor.Flush())
-	if w.length > 0 || len(w.pending.records) > 0 {
-		payload := binary.BigEndian.AppendUint64(nil, uint64(w.length))
-		w.append(record{kind: kindSeal, payload: binary.BigEndian.AppendUint64(payload, w.sum.Sum64())})
-	}
 	w.finished = true
 	w.mu.Unlock()
-	err = w.drain(ctx)
+	if err = w.drain(ctx); err == nil {
+		err = w.awaitShown(ctx)
+	}
 	w.l.mu.Lock()
-	defer w.l.mu.Unlock()
-	w.fence()
-	w.l.store.sync.dirty(w, true) // which closes the file
-	w.l.sealed = true
-	w.l.tail, w.l.writer = nil, nil // what is complete is read from the disk
-	w.l.wake()
-	return w.l.length, checksumText(w.l.sum), err
+	length = w.l.visible
+	w.l.mu.Unlock()
+	if w.isFenced() {
+		return 0, "", ErrFenced
+	}
+	checksum, sumErr := w.l.store.Checksum(w.l.key, length)
+	if errors.Is(sumErr, ErrNotFound) && length == 0 {
+		checksum, sumErr = checksumText(xxhash.New()), nil
+	}
+	return length, checksum, errors.Join(err, sumErr)
+}
+
+// awaitShown waits until all that is durable here is shown.
+func (w *Writer) awaitShown(ctx context.Context) error {
+	for {
+		w.l.mu.Lock()
+		behind, gone, grown := w.l.length-w.l.visible, w.l.gone, w.l.wait()
+		w.l.mu.Unlock()
+		switch {
+		case w.isFenced() || gone:
+			return ErrFenced
+		case behind <= 0:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the last %d bytes of the log have no second copy: %w", behind, ctx.Err())
+		case <-grown:
+		case <-w.l.store.sync.done:
+			return ErrClosed
+		}
+	}
 }
 
 // drain waits until nothing is pending or on its way to the disk.
@@ -222,6 +246,7 @@ func (w *Writer) fence() {
 	defer w.mu.Unlock()
 	w.fenced = true
 	w.pending = pending{}
+	w.l.wake()
 }
 
 // flush writes and fsyncs what is pending. It answers what to make visible,
@@ -272,19 +297,23 @@ func (w *Writer) unflush(p pending, err error) {
 	p.records = append(p.records, w.pending.records...)
 	p.data = append(p.data, w.pending.data...)
 	p.raw += w.pending.raw
-	p.seal = p.seal || w.pending.seal
 	w.pending = p
 }
 
 // open opens the segment to append to: the last one, cut behind its last whole
 // record, or a new one.
 func (w *Writer) open() error {
-	l := w.l
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.gone {
+	w.l.mu.Lock()
+	defer w.l.mu.Unlock()
+	if w.l.gone {
 		return ErrNotFound
 	}
+	return w.openSegment()
+}
+
+// openSegment is open for who holds the log's lock.
+func (w *Writer) openSegment() error {
+	l := w.l
 	var last *segment
 	if n := len(l.segs); n > 0 {
 		last = l.segs[n-1]
@@ -348,6 +377,7 @@ func (w *Writer) cutTail(last *segment) error {
 // show makes flushed output visible.
 func (w *Writer) show(p pending) {
 	l := w.l
+	grown := false
 	l.mu.Lock()
 	if !w.isFenced() {
 		seg := l.segs[len(l.segs)-1]
@@ -357,17 +387,18 @@ func (w *Writer) show(p pending) {
 		w.size += int64(len(p.records))
 		seg.size = w.size
 		_, _ = l.sum.Write(p.data)
-		l.tailOffset = l.length
-		l.tail = p.data
-		if len(p.data) > maxTail {
-			l.tail = nil
-		}
+		l.keepTail(p.data)
 		l.length += int64(len(p.data))
 		l.raw += p.raw
-		l.sealed = l.sealed || p.seal
-		l.wake()
+		if !w.replicated {
+			l.show(l.length)
+		}
+		grown = w.replicated
 	}
 	l.mu.Unlock()
+	if tell := l.store.o.Grown; grown && tell != nil {
+		tell(l.key)
+	}
 	w.mu.Lock()
 	w.err = nil
 	w.mu.Unlock()

@@ -194,8 +194,12 @@ type RequestIDsConfig struct {
 
 // LogsConfig bounds logs.
 type LogsConfig struct {
-	MaxBytes     int64 `json:"maxBytes" doc:"Limit of one attempt's log, in bytes."`
-	SegmentBytes int64 `json:"segmentBytes" doc:"Size of a segment file, in bytes."`
+	MaxBytes     int64    `json:"maxBytes" doc:"Limit of one attempt's log, in bytes."`
+	SegmentBytes int64    `json:"segmentBytes" doc:"Size of a segment file, in bytes."`
+	Copies       int      `json:"copies" doc:"How many nodes hold the log of an attempt, the owner included."`
+	ReplaceAfter Duration `json:"replaceAfter" doc:"A node that holds a copy of a live log and does not answer for so long is replaced."`
+	RepairAfter  Duration `json:"repairAfter" doc:"Complete logs whose node is lost for so long are copied elsewhere."`
+	FenceTimeout Duration `json:"fenceTimeout" doc:"A log none of whose nodes is there for so long is closed as lost."`
 }
 
 // SealingConfig names the keys.
@@ -256,7 +260,7 @@ func DefaultConfig() Config {
 		},
 		History:    HistoryConfig{Total: 10000, PerRequester: 2000, MaxAge: d(7 * 24 * time.Hour), MinAge: d(10 * time.Minute)},
 		RequestIDs: RequestIDsConfig{Age: d(24 * time.Hour)},
-		Logs:       LogsConfig{MaxBytes: 256 << 20, SegmentBytes: 8 << 20},
+		Logs:       LogsConfig{MaxBytes: 256 << 20, SegmentBytes: 8 << 20, Copies: 2, ReplaceAfter: d(time.Second), RepairAfter: d(10 * time.Minute), FenceTimeout: d(time.Minute)},
 		Clock:      ClockConfig{MaxJump: d(time.Hour), MaxJumpAhead: d(30 * 24 * time.Hour)},
 		Raft:       RaftConfig{SnapshotThreshold: 8192, SnapshotInterval: d(2 * time.Minute)},
 		Log:        LogConfig{Format: "json", Level: "info"},
@@ -324,6 +328,8 @@ func (c *Config) Validate() error {
 		"builds.retryBackoff": int64(c.Builds.RetryBackoff), "builds.retryBackoffMax": int64(c.Builds.RetryBackoffMax),
 		"history.total": c.History.Total, "history.perRequester": c.History.PerRequester,
 		"history.maxAge": int64(c.History.MaxAge), "requestIds.age": int64(c.RequestIDs.Age),
+		"logs.copies": int64(c.Logs.Copies), "logs.replaceAfter": int64(c.Logs.ReplaceAfter),
+		"logs.repairAfter": int64(c.Logs.RepairAfter), "logs.fenceTimeout": int64(c.Logs.FenceTimeout),
 		"logs.maxBytes": c.Logs.MaxBytes, "logs.segmentBytes": c.Logs.SegmentBytes,
 		"buildkit.maxContextBytes": c.BuildKit.MaxContextBytes,
 		"raft.snapshotThreshold":   c.Raft.SnapshotThreshold, "raft.snapshotInterval": int64(c.Raft.SnapshotInterval),

@@ -40,6 +40,8 @@ type server struct {
 	keyring   *builds.Keyring
 	registry  *registry.Client
 	logs      *logs.Store
+	copies    *logs.Replicator
+	relays    logs.Relays
 	store     *builds.Store
 	node      *cluster.Node
 	raft      raftAdapter
@@ -96,7 +98,11 @@ func (s *server) run(ctx context.Context) (err error) {
 	if err := s.openNode(ctx, listeners.peer); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.node.Close(), s.closeRuntimes()) }()
+	defer func() {
+		s.copies.Close()
+		err = errors.Join(err, s.node.Close(), s.closeRuntimes())
+		s.relays.Close()
+	}()
 
 	var wg sync.WaitGroup
 	failed := make(chan error, 8)
@@ -142,6 +148,7 @@ func (s *server) openParts() (err error) {
 		Dir:          filepath.Join(s.cfg.DataDir, "logs"),
 		MaxBytes:     s.cfg.Logs.MaxBytes,
 		SegmentBytes: s.cfg.Logs.SegmentBytes,
+		Grown:        func(k logs.Key) { s.copies.Grown(k) },
 		Logger:       s.log,
 		Registerer:   s.metrics,
 	}); err != nil {
@@ -167,6 +174,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	if err := errors.Join(os.RemoveAll(s.tempDir()), os.MkdirAll(s.tempDir(), 0o700)); err != nil {
 		return errors.Join(fmt.Errorf("make room for uploads: %w", err), s.node.Close())
 	}
+	s.copies = logs.NewReplicator(s.logs, logs.Copy{Node: s.cfg.Name, StoreID: s.node.StoreID()}, logTransport{func() *cluster.Node { return s.node }}, s.log)
 	s.raft = raftAdapter{s.node}
 	adapter := registryAdapter{s.registry}
 	s.runtimes = map[string]scheduler.Runtime{copy.Name: copy.New(adapter)}
@@ -179,7 +187,8 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	}
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
-		Logs: logsAdapter{s.logs}, Publisher: adapter, Runtimes: s.runtimes, Log: s.log,
+		Logs: logStore{s.logs, s.copies}, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
+		Publisher: adapter, Runtimes: s.runtimes, Log: s.log,
 		Finished: s.count.finished,
 	})
 	s.keyring.Held(s.heldByAll)

@@ -12,11 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/cluster"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler"
 )
@@ -177,74 +175,4 @@ func repositoryOf(ref string) string {
 		return ref
 	}
 	return named.Name()
-}
-
-// logsAdapter lets the domain and the owner loop use the log store.
-type logsAdapter struct{ store *logs.Store }
-
-var (
-	_ builds.LogReader = logsAdapter{}
-	_ scheduler.Logs   = logsAdapter{}
-)
-
-func (a logsAdapter) OpenLog(_ context.Context, build string, attempt uint32, offset int64) (builds.LogStream, error) {
-	key := logs.Key{Build: build, Attempt: attempt}
-	length, _, err := a.store.Length(key)
-	if err == nil {
-		var r *logs.Reader
-		if r, err = a.store.Reader(key, offset); err == nil {
-			return logStream{r, length}, nil
-		}
-	}
-	if errors.Is(err, logs.ErrNotFound) {
-		return nil, builds.ErrNotFound
-	}
-	return nil, err
-}
-
-type logStream struct {
-	*logs.Reader
-	length int64
-}
-
-func (s logStream) Length() int64 { return s.length }
-
-func (a logsAdapter) Create(build string, attempt uint32, epoch uint64, b *imagebuilderv1.Build, s *buildsv1.Secrets) (scheduler.LogWriter, error) {
-	secrets := secretsOf(s)
-	refs := logs.RefsToCensor(b.GetRef(), b.GetBaseRef())
-	w, err := a.store.Create(logs.Key{Build: build, Attempt: attempt}, epoch, logs.NewRedactor(secrets, refs))
-	if err != nil {
-		return nil, err
-	}
-	return logWriter{w, logs.NewRedactor(secrets, nil)}, nil
-}
-
-// logWriter is a log together with what redacts texts about its attempt.
-type logWriter struct {
-	*logs.Writer
-	secrets *logs.Redactor
-}
-
-func (w logWriter) Redact(text string) string { return w.secrets.String(text) }
-
-// secretsOf lists every confidential value of a request.
-func secretsOf(s *buildsv1.Secrets) [][]byte {
-	var secrets [][]byte
-	add := func(b *imagebuilderv1.BasicAuth) {
-		if b != nil {
-			secrets = append(secrets, []byte(b.Password), []byte(b.Username+":"+b.Password))
-		}
-	}
-	for _, c := range s.GetRegistry() {
-		add(c)
-	}
-	add(s.GetGit())
-	for _, v := range s.GetBuild() {
-		secrets = append(secrets, v)
-	}
-	return secrets
-}
-
-func (a logsAdapter) Seal(build string, attempt uint32, epoch uint64) (int64, string, error) {
-	return a.store.Seal(logs.Key{Build: build, Attempt: attempt}, epoch)
 }

@@ -7,6 +7,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -114,6 +115,7 @@ func (s *server) lead(ctx context.Context, term *cluster.Term) error {
 	return scheduler.NewLeader(scheduler.LeaderOptions{
 		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log, Settings: settingsOf(s.cfg),
 		Nodes: liveness{s.node}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: runtimeOf,
+		Adoptable: s.adoptable, Replicas: s.cfg.Logs.Copies, FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 	}).Run(ctx)
 }
 
@@ -162,6 +164,12 @@ func (s *server) keepLease(ctx context.Context) error {
 	return nil
 }
 
+// adoptable reports whether a runtime's workloads outlive their node.
+func (s *server) adoptable(runtime string) bool {
+	rt := s.runtimes[runtime]
+	return rt != nil && rt.Survives()
+}
+
 // liveness shows the scheduler what the cluster knows.
 type liveness struct{ node *cluster.Node }
 
@@ -170,6 +178,10 @@ var _ scheduler.Liveness = liveness{}
 func (l liveness) Peer(name, storeID string) (string, time.Duration, bool) {
 	p := l.node.Peer(name, storeID)
 	return p.BootID, p.Silent, p.Dead
+}
+
+func (l liveness) Member(name, storeID string) bool {
+	return slices.ContainsFunc(l.node.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+storeID })
 }
 
 func (l liveness) PeersChanged() <-chan struct{} { return l.node.PeersChanged() }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -135,17 +134,3 @@ func settingsOf(cfg Config) *buildsv1.Settings {
 // reapInterval is how often a node looks for logs that retention no longer
 // keeps.
 const reapInterval = time.Minute
-
-// reapLogs removes the logs of builds that the state has forgotten.
-func (s *server) reapLogs(ctx context.Context) error {
-	for pause(ctx, reapInterval) {
-		for _, key := range s.logs.Keys() {
-			if s.started.Load() && s.store.Build(key.Build) == nil {
-				if err := s.logs.Remove(key); err != nil {
-					s.log.Warn("cannot remove the log of a forgotten build", "build", key.Build, "err", err)
-				}
-			}
-		}
-	}
-	return nil
-}

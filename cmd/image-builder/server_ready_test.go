@@ -23,12 +23,12 @@ func TestReadiness(t *testing.T) {
 		{time.Second, leader, "is known for 0s only"},
 		{2 * time.Second, leader, "is known for 1s only"},
 		{3 * time.Second, leader, ""},
-		{4 * time.Second, none, ""},             // an election
-		{8 * time.Second, none, ""},             // still within patience
-		{9 * time.Second, leader, ""},           // known again: ready at once
-		{10 * time.Second, none, ""},            // lost again
-		{15 * time.Second, none, ""},            // at the limit
-		{16 * time.Second, none, "no leader"},   // for too long
+		{4 * time.Second, none, ""},               // an election
+		{8 * time.Second, none, ""},               // still within patience
+		{9 * time.Second, leader, ""},             // known again: ready at once
+		{10 * time.Second, none, ""},              // lost again
+		{15 * time.Second, none, ""},              // at the limit
+		{16 * time.Second, none, "no leader"},     // for too long
 		{17 * time.Second, leader, "for 0s only"}, // begins anew
 		{19 * time.Second, leader, ""},
 		{20 * time.Second, late, "1001 entries"},

@@ -25,6 +25,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// LogRefusal is why nothing was appended.
+type LogRefusal int32
+
+const (
+	LogRefusal_LOG_REFUSAL_UNSPECIFIED LogRefusal = 0
+	// A newer owner was here.
+	LogRefusal_LOG_REFUSAL_FENCED LogRefusal = 1
+	// The copy cannot be written.
+	LogRefusal_LOG_REFUSAL_FAILED LogRefusal = 2
+)
+
+// Enum value maps for LogRefusal.
+var (
+	LogRefusal_name = map[int32]string{
+		0: "LOG_REFUSAL_UNSPECIFIED",
+		1: "LOG_REFUSAL_FENCED",
+		2: "LOG_REFUSAL_FAILED",
+	}
+	LogRefusal_value = map[string]int32{
+		"LOG_REFUSAL_UNSPECIFIED": 0,
+		"LOG_REFUSAL_FENCED":      1,
+		"LOG_REFUSAL_FAILED":      2,
+	}
+)
+
+func (x LogRefusal) Enum() *LogRefusal {
+	p := new(LogRefusal)
+	*p = x
+	return p
+}
+
+func (x LogRefusal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LogRefusal) Descriptor() protoreflect.EnumDescriptor {
+	return file_proto_builds_v1_builds_proto_enumTypes[0].Descriptor()
+}
+
+func (LogRefusal) Type() protoreflect.EnumType {
+	return &file_proto_builds_v1_builds_proto_enumTypes[0]
+}
+
+func (x LogRefusal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LogRefusal.Descriptor instead.
+func (LogRefusal) EnumDescriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{0}
+}
+
 // CommandType numbers the payloads of cluster.v1.Command. Never reused.
 type CommandType int32
 
@@ -44,9 +96,13 @@ const (
 	CommandType_COMMAND_TYPE_REAP              CommandType = 12
 	CommandType_COMMAND_TYPE_EXPIRE_LOGS       CommandType = 13
 	// Feature level 2.
-	CommandType_COMMAND_TYPE_NODE_LOST     CommandType = 14
-	CommandType_COMMAND_TYPE_NODE_STOPPING CommandType = 15
-	CommandType_COMMAND_TYPE_RESEAL        CommandType = 16
+	CommandType_COMMAND_TYPE_NODE_LOST      CommandType = 14
+	CommandType_COMMAND_TYPE_NODE_STOPPING  CommandType = 15
+	CommandType_COMMAND_TYPE_RESEAL         CommandType = 16
+	CommandType_COMMAND_TYPE_SET_LOG_COPIES CommandType = 17
+	CommandType_COMMAND_TYPE_DRAIN_NODE     CommandType = 18
+	CommandType_COMMAND_TYPE_FORGET_NODE    CommandType = 19
+	CommandType_COMMAND_TYPE_REASSIGN       CommandType = 20
 )
 
 // Enum value maps for CommandType.
@@ -69,6 +125,10 @@ var (
 		14: "COMMAND_TYPE_NODE_LOST",
 		15: "COMMAND_TYPE_NODE_STOPPING",
 		16: "COMMAND_TYPE_RESEAL",
+		17: "COMMAND_TYPE_SET_LOG_COPIES",
+		18: "COMMAND_TYPE_DRAIN_NODE",
+		19: "COMMAND_TYPE_FORGET_NODE",
+		20: "COMMAND_TYPE_REASSIGN",
 	}
 	CommandType_value = map[string]int32{
 		"COMMAND_TYPE_UNSPECIFIED":       0,
@@ -88,6 +148,10 @@ var (
 		"COMMAND_TYPE_NODE_LOST":         14,
 		"COMMAND_TYPE_NODE_STOPPING":     15,
 		"COMMAND_TYPE_RESEAL":            16,
+		"COMMAND_TYPE_SET_LOG_COPIES":    17,
+		"COMMAND_TYPE_DRAIN_NODE":        18,
+		"COMMAND_TYPE_FORGET_NODE":       19,
+		"COMMAND_TYPE_REASSIGN":          20,
 	}
 )
 
@@ -102,11 +166,11 @@ func (x CommandType) String() string {
 }
 
 func (CommandType) Descriptor() protoreflect.EnumDescriptor {
-	return file_proto_builds_v1_builds_proto_enumTypes[0].Descriptor()
+	return file_proto_builds_v1_builds_proto_enumTypes[1].Descriptor()
 }
 
 func (CommandType) Type() protoreflect.EnumType {
-	return &file_proto_builds_v1_builds_proto_enumTypes[0]
+	return &file_proto_builds_v1_builds_proto_enumTypes[1]
 }
 
 func (x CommandType) Number() protoreflect.EnumNumber {
@@ -115,7 +179,7 @@ func (x CommandType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CommandType.Descriptor instead.
 func (CommandType) EnumDescriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{0}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{1}
 }
 
 // StopReason says why a build shall stop.
@@ -159,11 +223,11 @@ func (x StopReason) String() string {
 }
 
 func (StopReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_proto_builds_v1_builds_proto_enumTypes[1].Descriptor()
+	return file_proto_builds_v1_builds_proto_enumTypes[2].Descriptor()
 }
 
 func (StopReason) Type() protoreflect.EnumType {
-	return &file_proto_builds_v1_builds_proto_enumTypes[1]
+	return &file_proto_builds_v1_builds_proto_enumTypes[2]
 }
 
 func (x StopReason) Number() protoreflect.EnumNumber {
@@ -172,7 +236,263 @@ func (x StopReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StopReason.Descriptor instead.
 func (StopReason) EnumDescriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{2}
+}
+
+type AppendLogsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Appends       []*LogAppend           `protobuf:"bytes,1,rep,name=appends,proto3" json:"appends,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendLogsRequest) Reset() {
+	*x = AppendLogsRequest{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendLogsRequest) ProtoMessage() {}
+
+func (x *AppendLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendLogsRequest.ProtoReflect.Descriptor instead.
+func (*AppendLogsRequest) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *AppendLogsRequest) GetAppends() []*LogAppend {
+	if x != nil {
+		return x.Appends
+	}
+	return nil
+}
+
+// LogAppend continues one copy of a log.
+type LogAppend struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	BuildId string                 `protobuf:"bytes,1,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`
+	Attempt uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Epoch   uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Where the records begin; the copy must reach to it.
+	Offset int64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Whole records as they lie in a segment of a log.
+	Records []byte `protobuf:"bytes,5,opt,name=records,proto3" json:"records,omitempty"`
+	// Remove what the copy has behind offset first.
+	Cut bool `protobuf:"varint,6,opt,name=cut,proto3" json:"cut,omitempty"`
+	// Remove all that the copy has first.
+	Reset_ bool `protobuf:"varint,7,opt,name=reset,proto3" json:"reset,omitempty"`
+	// What readers may be shown.
+	Visible       int64 `protobuf:"varint,8,opt,name=visible,proto3" json:"visible,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogAppend) Reset() {
+	*x = LogAppend{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogAppend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogAppend) ProtoMessage() {}
+
+func (x *LogAppend) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogAppend.ProtoReflect.Descriptor instead.
+func (*LogAppend) Descriptor() ([]byte, []int) {
 	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LogAppend) GetBuildId() string {
+	if x != nil {
+		return x.BuildId
+	}
+	return ""
+}
+
+func (x *LogAppend) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *LogAppend) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *LogAppend) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *LogAppend) GetRecords() []byte {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *LogAppend) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+func (x *LogAppend) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+func (x *LogAppend) GetVisible() int64 {
+	if x != nil {
+		return x.Visible
+	}
+	return 0
+}
+
+type AppendLogsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the appends.
+	Acks          []*LogAck `protobuf:"bytes,1,rep,name=acks,proto3" json:"acks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendLogsResponse) Reset() {
+	*x = AppendLogsResponse{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendLogsResponse) ProtoMessage() {}
+
+func (x *AppendLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendLogsResponse.ProtoReflect.Descriptor instead.
+func (*AppendLogsResponse) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AppendLogsResponse) GetAcks() []*LogAck {
+	if x != nil {
+		return x.Acks
+	}
+	return nil
+}
+
+// LogAck tells how much of a log a copy holds, fsynced.
+type LogAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Length        int64                  `protobuf:"varint,1,opt,name=length,proto3" json:"length,omitempty"`
+	Refusal       LogRefusal             `protobuf:"varint,2,opt,name=refusal,proto3,enum=builds.v1.LogRefusal" json:"refusal,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogAck) Reset() {
+	*x = LogAck{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogAck) ProtoMessage() {}
+
+func (x *LogAck) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
+func (*LogAck) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LogAck) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *LogAck) GetRefusal() LogRefusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return LogRefusal_LOG_REFUSAL_UNSPECIFIED
+}
+
+func (x *LogAck) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
 }
 
 type ReadLogRequest struct {
@@ -186,7 +506,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[0]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -198,7 +518,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[0]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -211,7 +531,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{0}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReadLogRequest) GetBuildId() string {
@@ -247,7 +567,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[1]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +579,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[1]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,7 +592,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{1}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReadLogResponse) GetLength() int64 {
@@ -310,7 +630,7 @@ type Rights struct {
 
 func (x *Rights) Reset() {
 	*x = Rights{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[2]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -322,7 +642,7 @@ func (x *Rights) String() string {
 func (*Rights) ProtoMessage() {}
 
 func (x *Rights) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[2]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -335,7 +655,7 @@ func (x *Rights) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rights.ProtoReflect.Descriptor instead.
 func (*Rights) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{2}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Rights) GetAllowAll() bool {
@@ -372,7 +692,7 @@ type Secrets struct {
 
 func (x *Secrets) Reset() {
 	*x = Secrets{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[3]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +704,7 @@ func (x *Secrets) String() string {
 func (*Secrets) ProtoMessage() {}
 
 func (x *Secrets) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[3]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +717,7 @@ func (x *Secrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secrets.ProtoReflect.Descriptor instead.
 func (*Secrets) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{3}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Secrets) GetRegistry() map[string]*v1.BasicAuth {
@@ -434,7 +754,7 @@ type Sealed struct {
 
 func (x *Sealed) Reset() {
 	*x = Sealed{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[4]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +766,7 @@ func (x *Sealed) String() string {
 func (*Sealed) ProtoMessage() {}
 
 func (x *Sealed) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[4]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +779,7 @@ func (x *Sealed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sealed.ProtoReflect.Descriptor instead.
 func (*Sealed) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{4}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Sealed) GetKeyId() string {
@@ -508,7 +828,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[5]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +840,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[5]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +853,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{5}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Record) GetBuild() *v1.Build {
@@ -636,7 +956,7 @@ type CreateBuild struct {
 
 func (x *CreateBuild) Reset() {
 	*x = CreateBuild{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[6]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +968,7 @@ func (x *CreateBuild) String() string {
 func (*CreateBuild) ProtoMessage() {}
 
 func (x *CreateBuild) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[6]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +981,7 @@ func (x *CreateBuild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateBuild.ProtoReflect.Descriptor instead.
 func (*CreateBuild) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{6}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateBuild) GetId() string {
@@ -772,7 +1092,7 @@ type AssignAttempt struct {
 
 func (x *AssignAttempt) Reset() {
 	*x = AssignAttempt{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[7]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +1104,7 @@ func (x *AssignAttempt) String() string {
 func (*AssignAttempt) ProtoMessage() {}
 
 func (x *AssignAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[7]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +1117,7 @@ func (x *AssignAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignAttempt.ProtoReflect.Descriptor instead.
 func (*AssignAttempt) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{7}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AssignAttempt) GetAssignments() []*AssignAttempt_Assignment {
@@ -825,7 +1145,7 @@ type ReportPhase struct {
 
 func (x *ReportPhase) Reset() {
 	*x = ReportPhase{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[8]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +1157,7 @@ func (x *ReportPhase) String() string {
 func (*ReportPhase) ProtoMessage() {}
 
 func (x *ReportPhase) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[8]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +1170,7 @@ func (x *ReportPhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhase.ProtoReflect.Descriptor instead.
 func (*ReportPhase) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{8}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReportPhase) GetBuildId() string {
@@ -926,7 +1246,7 @@ type FinishAttempt struct {
 
 func (x *FinishAttempt) Reset() {
 	*x = FinishAttempt{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[9]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1258,7 @@ func (x *FinishAttempt) String() string {
 func (*FinishAttempt) ProtoMessage() {}
 
 func (x *FinishAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[9]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1271,7 @@ func (x *FinishAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishAttempt.ProtoReflect.Descriptor instead.
 func (*FinishAttempt) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{9}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FinishAttempt) GetBuildId() string {
@@ -1051,7 +1371,7 @@ type StopBuild struct {
 
 func (x *StopBuild) Reset() {
 	*x = StopBuild{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[10]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1383,7 @@ func (x *StopBuild) String() string {
 func (*StopBuild) ProtoMessage() {}
 
 func (x *StopBuild) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[10]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1396,7 @@ func (x *StopBuild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopBuild.ProtoReflect.Descriptor instead.
 func (*StopBuild) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{10}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StopBuild) GetBuildId() string {
@@ -1123,7 +1443,7 @@ type NodeStarted struct {
 
 func (x *NodeStarted) Reset() {
 	*x = NodeStarted{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[11]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1455,7 @@ func (x *NodeStarted) String() string {
 func (*NodeStarted) ProtoMessage() {}
 
 func (x *NodeStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[11]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1468,7 @@ func (x *NodeStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStarted.ProtoReflect.Descriptor instead.
 func (*NodeStarted) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{11}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NodeStarted) GetName() string {
@@ -1207,7 +1527,7 @@ type NodeLost struct {
 
 func (x *NodeLost) Reset() {
 	*x = NodeLost{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[12]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1539,7 @@ func (x *NodeLost) String() string {
 func (*NodeLost) ProtoMessage() {}
 
 func (x *NodeLost) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[12]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1552,7 @@ func (x *NodeLost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLost.ProtoReflect.Descriptor instead.
 func (*NodeLost) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{12}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeLost) GetName() string {
@@ -1275,7 +1595,7 @@ type NodeStopping struct {
 
 func (x *NodeStopping) Reset() {
 	*x = NodeStopping{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[13]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1607,7 @@ func (x *NodeStopping) String() string {
 func (*NodeStopping) ProtoMessage() {}
 
 func (x *NodeStopping) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[13]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1620,7 @@ func (x *NodeStopping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStopping.ProtoReflect.Descriptor instead.
 func (*NodeStopping) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{13}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeStopping) GetName() string {
@@ -1337,7 +1657,7 @@ type Reseal struct {
 
 func (x *Reseal) Reset() {
 	*x = Reseal{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[14]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1669,7 @@ func (x *Reseal) String() string {
 func (*Reseal) ProtoMessage() {}
 
 func (x *Reseal) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[14]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1682,7 @@ func (x *Reseal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reseal.ProtoReflect.Descriptor instead.
 func (*Reseal) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{14}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Reseal) GetBuildId() string {
@@ -1388,20 +1708,22 @@ func (x *Reseal) GetSealed() *Sealed {
 
 // SealAttempt fixes the log of an attempt whose owner is gone.
 type SealAttempt struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	BuildId       string                 `protobuf:"bytes,1,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`
-	Attempt       uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Length        int64                  `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`
-	Checksum      string                 `protobuf:"bytes,5,opt,name=checksum,proto3" json:"checksum,omitempty"`
-	Lost          bool                   `protobuf:"varint,6,opt,name=lost,proto3" json:"lost,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	BuildId  string                 `protobuf:"bytes,1,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`
+	Attempt  uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Epoch    uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Length   int64                  `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`
+	Checksum string                 `protobuf:"bytes,5,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	Lost     bool                   `protobuf:"varint,6,opt,name=lost,proto3" json:"lost,omitempty"`
+	// The copies that hold all of it.
+	Copies        []*v1.LogCopy `protobuf:"bytes,7,rep,name=copies,proto3" json:"copies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SealAttempt) Reset() {
 	*x = SealAttempt{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1735,7 @@ func (x *SealAttempt) String() string {
 func (*SealAttempt) ProtoMessage() {}
 
 func (x *SealAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1748,7 @@ func (x *SealAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealAttempt.ProtoReflect.Descriptor instead.
 func (*SealAttempt) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{15}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SealAttempt) GetBuildId() string {
@@ -1471,6 +1793,245 @@ func (x *SealAttempt) GetLost() bool {
 	return false
 }
 
+func (x *SealAttempt) GetCopies() []*v1.LogCopy {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+// SetLogCopies replaces the set of copies of a log, if it is still the former
+// one and the epoch is still the attempt's.
+type SetLogCopies struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BuildId       string                 `protobuf:"bytes,1,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`
+	Attempt       uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Former        []*v1.LogCopy          `protobuf:"bytes,4,rep,name=former,proto3" json:"former,omitempty"`
+	Copies        []*v1.LogCopy          `protobuf:"bytes,5,rep,name=copies,proto3" json:"copies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLogCopies) Reset() {
+	*x = SetLogCopies{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLogCopies) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLogCopies) ProtoMessage() {}
+
+func (x *SetLogCopies) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLogCopies.ProtoReflect.Descriptor instead.
+func (*SetLogCopies) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SetLogCopies) GetBuildId() string {
+	if x != nil {
+		return x.BuildId
+	}
+	return ""
+}
+
+func (x *SetLogCopies) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *SetLogCopies) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *SetLogCopies) GetFormer() []*v1.LogCopy {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+func (x *SetLogCopies) GetCopies() []*v1.LogCopy {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+// DrainNode keeps new attempts and copies of logs away from a node, or lets
+// them come again.
+type DrainNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Drained       bool                   `protobuf:"varint,2,opt,name=drained,proto3" json:"drained,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNode) Reset() {
+	*x = DrainNode{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNode) ProtoMessage() {}
+
+func (x *DrainNode) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNode.ProtoReflect.Descriptor instead.
+func (*DrainNode) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DrainNode) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DrainNode) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+// ForgetNode removes a node from the state, if it still has that store id:
+// it is no member of the cluster any more.
+type ForgetNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	StoreId       string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetNode) Reset() {
+	*x = ForgetNode{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetNode) ProtoMessage() {}
+
+func (x *ForgetNode) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetNode.ProtoReflect.Descriptor instead.
+func (*ForgetNode) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ForgetNode) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ForgetNode) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
+// Reassign gives live attempts, whose workloads outlived their owner, to new
+// owners, each under a greater epoch.
+type Reassign struct {
+	state         protoimpl.MessageState      `protogen:"open.v1"`
+	Assignments   []*AssignAttempt_Assignment `protobuf:"bytes,1,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reassign) Reset() {
+	*x = Reassign{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reassign) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reassign) ProtoMessage() {}
+
+func (x *Reassign) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reassign.ProtoReflect.Descriptor instead.
+func (*Reassign) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Reassign) GetAssignments() []*AssignAttempt_Assignment {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
 type PutCachedRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ref           *v1.CachedRef          `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -1480,7 +2041,7 @@ type PutCachedRef struct {
 
 func (x *PutCachedRef) Reset() {
 	*x = PutCachedRef{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +2053,7 @@ func (x *PutCachedRef) String() string {
 func (*PutCachedRef) ProtoMessage() {}
 
 func (x *PutCachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +2066,7 @@ func (x *PutCachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCachedRef.ProtoReflect.Descriptor instead.
 func (*PutCachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{16}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PutCachedRef) GetRef() *v1.CachedRef {
@@ -1524,7 +2085,7 @@ type DeleteCachedRef struct {
 
 func (x *DeleteCachedRef) Reset() {
 	*x = DeleteCachedRef{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +2097,7 @@ func (x *DeleteCachedRef) String() string {
 func (*DeleteCachedRef) ProtoMessage() {}
 
 func (x *DeleteCachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +2110,7 @@ func (x *DeleteCachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCachedRef.ProtoReflect.Descriptor instead.
 func (*DeleteCachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{17}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteCachedRef) GetRef() string {
@@ -1568,7 +2129,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +2141,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +2154,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{18}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PutSettings) GetSettings() *Settings {
@@ -1612,7 +2173,7 @@ type SetFeatureLevel struct {
 
 func (x *SetFeatureLevel) Reset() {
 	*x = SetFeatureLevel{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +2185,7 @@ func (x *SetFeatureLevel) String() string {
 func (*SetFeatureLevel) ProtoMessage() {}
 
 func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +2198,7 @@ func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFeatureLevel.ProtoReflect.Descriptor instead.
 func (*SetFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{19}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetFeatureLevel) GetLevel() uint32 {
@@ -1656,7 +2217,7 @@ type Reap struct {
 
 func (x *Reap) Reset() {
 	*x = Reap{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1668,7 +2229,7 @@ func (x *Reap) String() string {
 func (*Reap) ProtoMessage() {}
 
 func (x *Reap) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1681,7 +2242,7 @@ func (x *Reap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reap.ProtoReflect.Descriptor instead.
 func (*Reap) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{20}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{28}
 }
 
 // ExpireLogs marks logs of ended builds as removed by retention.
@@ -1694,7 +2255,7 @@ type ExpireLogs struct {
 
 func (x *ExpireLogs) Reset() {
 	*x = ExpireLogs{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +2267,7 @@ func (x *ExpireLogs) String() string {
 func (*ExpireLogs) ProtoMessage() {}
 
 func (x *ExpireLogs) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +2280,7 @@ func (x *ExpireLogs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireLogs.ProtoReflect.Descriptor instead.
 func (*ExpireLogs) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{21}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExpireLogs) GetBuildIds() []string {
@@ -1756,7 +2317,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +2329,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +2342,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{22}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Settings) GetHistoryTotal() int64 {
@@ -1883,7 +2444,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2456,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2469,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{23}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Request) GetRequester() string {
@@ -1966,14 +2527,16 @@ type Node struct {
 	// Its process was found dead or silent, and did not come back yet.
 	Lost bool `protobuf:"varint,8,opt,name=lost,proto3" json:"lost,omitempty"`
 	// Its process is about to end.
-	Stopping      bool `protobuf:"varint,9,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	Stopping bool `protobuf:"varint,9,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	// When it was found lost.
+	LostUnixNano  int64 `protobuf:"varint,10,opt,name=lost_unix_nano,json=lostUnixNano,proto3" json:"lost_unix_nano,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2548,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2561,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{24}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Node) GetName() string {
@@ -2064,6 +2627,13 @@ func (x *Node) GetStopping() bool {
 	return false
 }
 
+func (x *Node) GetLostUnixNano() int64 {
+	if x != nil {
+		return x.LostUnixNano
+	}
+	return 0
+}
+
 // SnapshotHeader begins a snapshot.
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2079,7 +2649,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2661,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2674,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2165,7 +2735,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2747,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2760,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SnapshotRecord) GetEntry() isSnapshotRecord_Entry {
@@ -2272,15 +2842,20 @@ type AssignAttempt_Assignment struct {
 	OwnerStoreId string                 `protobuf:"bytes,4,opt,name=owner_store_id,json=ownerStoreId,proto3" json:"owner_store_id,omitempty"`
 	Epoch        uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Version of the build that the decision was made on.
-	BuildVersion  uint64 `protobuf:"varint,6,opt,name=build_version,json=buildVersion,proto3" json:"build_version,omitempty"`
-	Runtime       string `protobuf:"bytes,7,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	BuildVersion uint64 `protobuf:"varint,6,opt,name=build_version,json=buildVersion,proto3" json:"build_version,omitempty"`
+	Runtime      string `protobuf:"bytes,7,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// Feature level 2: who holds the log, the owner first, and how many should.
+	Copies   []*v1.LogCopy `protobuf:"bytes,8,rep,name=copies,proto3" json:"copies,omitempty"`
+	Replicas uint32        `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// The workload outlives its node.
+	Adoptable     bool `protobuf:"varint,10,opt,name=adoptable,proto3" json:"adoptable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AssignAttempt_Assignment) Reset() {
 	*x = AssignAttempt_Assignment{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2867,7 @@ func (x *AssignAttempt_Assignment) String() string {
 func (*AssignAttempt_Assignment) ProtoMessage() {}
 
 func (x *AssignAttempt_Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2880,7 @@ func (x *AssignAttempt_Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignAttempt_Assignment.ProtoReflect.Descriptor instead.
 func (*AssignAttempt_Assignment) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{7, 0}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *AssignAttempt_Assignment) GetBuildId() string {
@@ -2357,11 +2932,49 @@ func (x *AssignAttempt_Assignment) GetRuntime() string {
 	return ""
 }
 
+func (x *AssignAttempt_Assignment) GetCopies() []*v1.LogCopy {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+func (x *AssignAttempt_Assignment) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *AssignAttempt_Assignment) GetAdoptable() bool {
+	if x != nil {
+		return x.Adoptable
+	}
+	return false
+}
+
 var File_proto_builds_v1_builds_proto protoreflect.FileDescriptor
 
 const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\n" +
-	"\x1cproto/builds/v1/builds.proto\x12\tbuilds.v1\x1a(proto/imagebuilder/v1/imagebuilder.proto\"]\n" +
+	"\x1cproto/builds/v1/builds.proto\x12\tbuilds.v1\x1a(proto/imagebuilder/v1/imagebuilder.proto\"C\n" +
+	"\x11AppendLogsRequest\x12.\n" +
+	"\aappends\x18\x01 \x03(\v2\x14.builds.v1.LogAppendR\aappends\"\xca\x01\n" +
+	"\tLogAppend\x12\x19\n" +
+	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\x03R\x06offset\x12\x18\n" +
+	"\arecords\x18\x05 \x01(\fR\arecords\x12\x10\n" +
+	"\x03cut\x18\x06 \x01(\bR\x03cut\x12\x14\n" +
+	"\x05reset\x18\a \x01(\bR\x05reset\x12\x18\n" +
+	"\avisible\x18\b \x01(\x03R\avisible\";\n" +
+	"\x12AppendLogsResponse\x12%\n" +
+	"\x04acks\x18\x01 \x03(\v2\x11.builds.v1.LogAckR\x04acks\"k\n" +
+	"\x06LogAck\x12\x16\n" +
+	"\x06length\x18\x01 \x01(\x03R\x06length\x12/\n" +
+	"\arefusal\x18\x02 \x01(\x0e2\x15.builds.v1.LogRefusalR\arefusal\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"]\n" +
 	"\x0eReadLogRequest\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x16\n" +
@@ -2429,9 +3042,9 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\asecrets\x18\x0e \x01(\v2\x12.builds.v1.SecretsR\asecrets\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x03\n" +
 	"\rAssignAttempt\x12E\n" +
-	"\vassignments\x18\x01 \x03(\v2#.builds.v1.AssignAttempt.AssignmentR\vassignments\x1a\xd2\x01\n" +
+	"\vassignments\x18\x01 \x03(\v2#.builds.v1.AssignAttempt.AssignmentR\vassignments\x1a\xbe\x02\n" +
 	"\n" +
 	"Assignment\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
@@ -2440,7 +3053,11 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x0eowner_store_id\x18\x04 \x01(\tR\fownerStoreId\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12#\n" +
 	"\rbuild_version\x18\x06 \x01(\x04R\fbuildVersion\x12\x18\n" +
-	"\aruntime\x18\a \x01(\tR\aruntime\"\xff\x01\n" +
+	"\aruntime\x18\a \x01(\tR\aruntime\x120\n" +
+	"\x06copies\x18\b \x03(\v2\x18.imagebuilder.v1.LogCopyR\x06copies\x12\x1a\n" +
+	"\breplicas\x18\t \x01(\rR\breplicas\x12\x1c\n" +
+	"\tadoptable\x18\n" +
+	" \x01(\bR\tadoptable\"\xff\x01\n" +
 	"\vReportPhase\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -2489,14 +3106,30 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x06Reseal\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12)\n" +
 	"\x06former\x18\x02 \x01(\v2\x11.builds.v1.SealedR\x06former\x12)\n" +
-	"\x06sealed\x18\x03 \x01(\v2\x11.builds.v1.SealedR\x06sealed\"\xa0\x01\n" +
+	"\x06sealed\x18\x03 \x01(\v2\x11.builds.v1.SealedR\x06sealed\"\xd2\x01\n" +
 	"\vSealAttempt\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06length\x18\x04 \x01(\x03R\x06length\x12\x1a\n" +
 	"\bchecksum\x18\x05 \x01(\tR\bchecksum\x12\x12\n" +
-	"\x04lost\x18\x06 \x01(\bR\x04lost\"<\n" +
+	"\x04lost\x18\x06 \x01(\bR\x04lost\x120\n" +
+	"\x06copies\x18\a \x03(\v2\x18.imagebuilder.v1.LogCopyR\x06copies\"\xbd\x01\n" +
+	"\fSetLogCopies\x12\x19\n" +
+	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x120\n" +
+	"\x06former\x18\x04 \x03(\v2\x18.imagebuilder.v1.LogCopyR\x06former\x120\n" +
+	"\x06copies\x18\x05 \x03(\v2\x18.imagebuilder.v1.LogCopyR\x06copies\"9\n" +
+	"\tDrainNode\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\adrained\x18\x02 \x01(\bR\adrained\";\n" +
+	"\n" +
+	"ForgetNode\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\bstore_id\x18\x02 \x01(\tR\astoreId\"Q\n" +
+	"\bReassign\x12E\n" +
+	"\vassignments\x18\x01 \x03(\v2#.builds.v1.AssignAttempt.AssignmentR\vassignments\"<\n" +
 	"\fPutCachedRef\x12,\n" +
 	"\x03ref\x18\x01 \x01(\v2\x1a.imagebuilder.v1.CachedRefR\x03ref\"#\n" +
 	"\x0fDeleteCachedRef\x12\x10\n" +
@@ -2531,7 +3164,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x19\n" +
 	"\bbuild_id\x18\x04 \x01(\tR\abuildId\x12\x1a\n" +
 	"\battached\x18\x05 \x01(\bR\battached\x12$\n" +
-	"\x0etime_unix_nano\x18\x06 \x01(\x03R\ftimeUnixNano\"\xe4\x01\n" +
+	"\x0etime_unix_nano\x18\x06 \x01(\x03R\ftimeUnixNano\"\x8a\x02\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x17\n" +
@@ -2541,7 +3174,9 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\adrained\x18\x06 \x01(\bR\adrained\x12\x1a\n" +
 	"\bruntimes\x18\a \x03(\tR\bruntimes\x12\x12\n" +
 	"\x04lost\x18\b \x01(\bR\x04lost\x12\x1a\n" +
-	"\bstopping\x18\t \x01(\bR\bstopping\"\xd4\x01\n" +
+	"\bstopping\x18\t \x01(\bR\bstopping\x12$\n" +
+	"\x0elost_unix_nano\x18\n" +
+	" \x01(\x03R\flostUnixNano\"\xd4\x01\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12$\n" +
@@ -2555,7 +3190,12 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\n" +
 	"cached_ref\x18\x03 \x01(\v2\x1a.imagebuilder.v1.CachedRefH\x00R\tcachedRef\x12%\n" +
 	"\x04node\x18\x04 \x01(\v2\x0f.builds.v1.NodeH\x00R\x04nodeB\a\n" +
-	"\x05entry*\x98\x04\n" +
+	"\x05entry*Y\n" +
+	"\n" +
+	"LogRefusal\x12\x1b\n" +
+	"\x17LOG_REFUSAL_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12LOG_REFUSAL_FENCED\x10\x01\x12\x16\n" +
+	"\x12LOG_REFUSAL_FAILED\x10\x02*\x8f\x05\n" +
 	"\vCommandType\x12\x1c\n" +
 	"\x18COMMAND_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19COMMAND_TYPE_CREATE_BUILD\x10\x01\x12\x1f\n" +
@@ -2574,16 +3214,22 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x18COMMAND_TYPE_EXPIRE_LOGS\x10\r\x12\x1a\n" +
 	"\x16COMMAND_TYPE_NODE_LOST\x10\x0e\x12\x1e\n" +
 	"\x1aCOMMAND_TYPE_NODE_STOPPING\x10\x0f\x12\x17\n" +
-	"\x13COMMAND_TYPE_RESEAL\x10\x10*\x94\x01\n" +
+	"\x13COMMAND_TYPE_RESEAL\x10\x10\x12\x1f\n" +
+	"\x1bCOMMAND_TYPE_SET_LOG_COPIES\x10\x11\x12\x1b\n" +
+	"\x17COMMAND_TYPE_DRAIN_NODE\x10\x12\x12\x1c\n" +
+	"\x18COMMAND_TYPE_FORGET_NODE\x10\x13\x12\x19\n" +
+	"\x15COMMAND_TYPE_REASSIGN\x10\x14*\x94\x01\n" +
 	"\n" +
 	"StopReason\x12\x1b\n" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15STOP_REASON_REQUESTER\x10\x01\x12\x18\n" +
 	"\x14STOP_REASON_OPERATOR\x10\x02\x12\x18\n" +
 	"\x14STOP_REASON_DEADLINE\x10\x03\x12\x1a\n" +
-	"\x16STOP_REASON_UNSEALABLE\x10\x042P\n" +
+	"\x16STOP_REASON_UNSEALABLE\x10\x042\x9d\x01\n" +
 	"\bNodeLogs\x12D\n" +
-	"\aReadLog\x12\x19.builds.v1.ReadLogRequest\x1a\x1a.builds.v1.ReadLogResponse\"\x000\x01BDZBgithub.com/image-builder-ha/image-builder/proto/builds/v1;buildsv1b\x06proto3"
+	"\aReadLog\x12\x19.builds.v1.ReadLogRequest\x1a\x1a.builds.v1.ReadLogResponse\"\x000\x01\x12K\n" +
+	"\n" +
+	"AppendLogs\x12\x1c.builds.v1.AppendLogsRequest\x1a\x1d.builds.v1.AppendLogsResponse\"\x00BDZBgithub.com/image-builder-ha/image-builder/proto/builds/v1;buildsv1b\x06proto3"
 
 var (
 	file_proto_builds_v1_builds_proto_rawDescOnce sync.Once
@@ -2597,90 +3243,110 @@ func file_proto_builds_v1_builds_proto_rawDescGZIP() []byte {
 	return file_proto_builds_v1_builds_proto_rawDescData
 }
 
-var file_proto_builds_v1_builds_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_builds_v1_builds_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_proto_builds_v1_builds_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_proto_builds_v1_builds_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_proto_builds_v1_builds_proto_goTypes = []any{
-	(CommandType)(0),                 // 0: builds.v1.CommandType
-	(StopReason)(0),                  // 1: builds.v1.StopReason
-	(*ReadLogRequest)(nil),           // 2: builds.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),          // 3: builds.v1.ReadLogResponse
-	(*Rights)(nil),                   // 4: builds.v1.Rights
-	(*Secrets)(nil),                  // 5: builds.v1.Secrets
-	(*Sealed)(nil),                   // 6: builds.v1.Sealed
-	(*Record)(nil),                   // 7: builds.v1.Record
-	(*CreateBuild)(nil),              // 8: builds.v1.CreateBuild
-	(*AssignAttempt)(nil),            // 9: builds.v1.AssignAttempt
-	(*ReportPhase)(nil),              // 10: builds.v1.ReportPhase
-	(*FinishAttempt)(nil),            // 11: builds.v1.FinishAttempt
-	(*StopBuild)(nil),                // 12: builds.v1.StopBuild
-	(*NodeStarted)(nil),              // 13: builds.v1.NodeStarted
-	(*NodeLost)(nil),                 // 14: builds.v1.NodeLost
-	(*NodeStopping)(nil),             // 15: builds.v1.NodeStopping
-	(*Reseal)(nil),                   // 16: builds.v1.Reseal
-	(*SealAttempt)(nil),              // 17: builds.v1.SealAttempt
-	(*PutCachedRef)(nil),             // 18: builds.v1.PutCachedRef
-	(*DeleteCachedRef)(nil),          // 19: builds.v1.DeleteCachedRef
-	(*PutSettings)(nil),              // 20: builds.v1.PutSettings
-	(*SetFeatureLevel)(nil),          // 21: builds.v1.SetFeatureLevel
-	(*Reap)(nil),                     // 22: builds.v1.Reap
-	(*ExpireLogs)(nil),               // 23: builds.v1.ExpireLogs
-	(*Settings)(nil),                 // 24: builds.v1.Settings
-	(*Request)(nil),                  // 25: builds.v1.Request
-	(*Node)(nil),                     // 26: builds.v1.Node
-	(*SnapshotHeader)(nil),           // 27: builds.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),           // 28: builds.v1.SnapshotRecord
-	nil,                              // 29: builds.v1.Rights.AdditionalEntry
-	nil,                              // 30: builds.v1.Secrets.RegistryEntry
-	nil,                              // 31: builds.v1.Secrets.BuildEntry
-	nil,                              // 32: builds.v1.CreateBuild.LabelsEntry
-	(*AssignAttempt_Assignment)(nil), // 33: builds.v1.AssignAttempt.Assignment
-	(*v1.BasicAuth)(nil),             // 34: imagebuilder.v1.BasicAuth
-	(*v1.Build)(nil),                 // 35: imagebuilder.v1.Build
-	(*v1.Source)(nil),                // 36: imagebuilder.v1.Source
-	(v1.Phase)(0),                    // 37: imagebuilder.v1.Phase
-	(*v1.Step)(nil),                  // 38: imagebuilder.v1.Step
-	(v1.Blame)(0),                    // 39: imagebuilder.v1.Blame
-	(*v1.CachedRef)(nil),             // 40: imagebuilder.v1.CachedRef
+	(LogRefusal)(0),                  // 0: builds.v1.LogRefusal
+	(CommandType)(0),                 // 1: builds.v1.CommandType
+	(StopReason)(0),                  // 2: builds.v1.StopReason
+	(*AppendLogsRequest)(nil),        // 3: builds.v1.AppendLogsRequest
+	(*LogAppend)(nil),                // 4: builds.v1.LogAppend
+	(*AppendLogsResponse)(nil),       // 5: builds.v1.AppendLogsResponse
+	(*LogAck)(nil),                   // 6: builds.v1.LogAck
+	(*ReadLogRequest)(nil),           // 7: builds.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),          // 8: builds.v1.ReadLogResponse
+	(*Rights)(nil),                   // 9: builds.v1.Rights
+	(*Secrets)(nil),                  // 10: builds.v1.Secrets
+	(*Sealed)(nil),                   // 11: builds.v1.Sealed
+	(*Record)(nil),                   // 12: builds.v1.Record
+	(*CreateBuild)(nil),              // 13: builds.v1.CreateBuild
+	(*AssignAttempt)(nil),            // 14: builds.v1.AssignAttempt
+	(*ReportPhase)(nil),              // 15: builds.v1.ReportPhase
+	(*FinishAttempt)(nil),            // 16: builds.v1.FinishAttempt
+	(*StopBuild)(nil),                // 17: builds.v1.StopBuild
+	(*NodeStarted)(nil),              // 18: builds.v1.NodeStarted
+	(*NodeLost)(nil),                 // 19: builds.v1.NodeLost
+	(*NodeStopping)(nil),             // 20: builds.v1.NodeStopping
+	(*Reseal)(nil),                   // 21: builds.v1.Reseal
+	(*SealAttempt)(nil),              // 22: builds.v1.SealAttempt
+	(*SetLogCopies)(nil),             // 23: builds.v1.SetLogCopies
+	(*DrainNode)(nil),                // 24: builds.v1.DrainNode
+	(*ForgetNode)(nil),               // 25: builds.v1.ForgetNode
+	(*Reassign)(nil),                 // 26: builds.v1.Reassign
+	(*PutCachedRef)(nil),             // 27: builds.v1.PutCachedRef
+	(*DeleteCachedRef)(nil),          // 28: builds.v1.DeleteCachedRef
+	(*PutSettings)(nil),              // 29: builds.v1.PutSettings
+	(*SetFeatureLevel)(nil),          // 30: builds.v1.SetFeatureLevel
+	(*Reap)(nil),                     // 31: builds.v1.Reap
+	(*ExpireLogs)(nil),               // 32: builds.v1.ExpireLogs
+	(*Settings)(nil),                 // 33: builds.v1.Settings
+	(*Request)(nil),                  // 34: builds.v1.Request
+	(*Node)(nil),                     // 35: builds.v1.Node
+	(*SnapshotHeader)(nil),           // 36: builds.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),           // 37: builds.v1.SnapshotRecord
+	nil,                              // 38: builds.v1.Rights.AdditionalEntry
+	nil,                              // 39: builds.v1.Secrets.RegistryEntry
+	nil,                              // 40: builds.v1.Secrets.BuildEntry
+	nil,                              // 41: builds.v1.CreateBuild.LabelsEntry
+	(*AssignAttempt_Assignment)(nil), // 42: builds.v1.AssignAttempt.Assignment
+	(*v1.BasicAuth)(nil),             // 43: imagebuilder.v1.BasicAuth
+	(*v1.Build)(nil),                 // 44: imagebuilder.v1.Build
+	(*v1.Source)(nil),                // 45: imagebuilder.v1.Source
+	(v1.Phase)(0),                    // 46: imagebuilder.v1.Phase
+	(*v1.Step)(nil),                  // 47: imagebuilder.v1.Step
+	(v1.Blame)(0),                    // 48: imagebuilder.v1.Blame
+	(*v1.LogCopy)(nil),               // 49: imagebuilder.v1.LogCopy
+	(*v1.CachedRef)(nil),             // 50: imagebuilder.v1.CachedRef
 }
 var file_proto_builds_v1_builds_proto_depIdxs = []int32{
-	29, // 0: builds.v1.Rights.additional:type_name -> builds.v1.Rights.AdditionalEntry
-	30, // 1: builds.v1.Secrets.registry:type_name -> builds.v1.Secrets.RegistryEntry
-	31, // 2: builds.v1.Secrets.build:type_name -> builds.v1.Secrets.BuildEntry
-	34, // 3: builds.v1.Secrets.git:type_name -> imagebuilder.v1.BasicAuth
-	35, // 4: builds.v1.Record.build:type_name -> imagebuilder.v1.Build
-	4,  // 5: builds.v1.Record.rights:type_name -> builds.v1.Rights
-	6,  // 6: builds.v1.Record.secrets:type_name -> builds.v1.Sealed
-	1,  // 7: builds.v1.Record.stop_reason:type_name -> builds.v1.StopReason
-	36, // 8: builds.v1.CreateBuild.source:type_name -> imagebuilder.v1.Source
-	4,  // 9: builds.v1.CreateBuild.rights:type_name -> builds.v1.Rights
-	6,  // 10: builds.v1.CreateBuild.sealed:type_name -> builds.v1.Sealed
-	32, // 11: builds.v1.CreateBuild.labels:type_name -> builds.v1.CreateBuild.LabelsEntry
-	5,  // 12: builds.v1.CreateBuild.secrets:type_name -> builds.v1.Secrets
-	33, // 13: builds.v1.AssignAttempt.assignments:type_name -> builds.v1.AssignAttempt.Assignment
-	37, // 14: builds.v1.ReportPhase.phase:type_name -> imagebuilder.v1.Phase
-	38, // 15: builds.v1.ReportPhase.steps:type_name -> imagebuilder.v1.Step
-	37, // 16: builds.v1.FinishAttempt.phase:type_name -> imagebuilder.v1.Phase
-	39, // 17: builds.v1.FinishAttempt.blame:type_name -> imagebuilder.v1.Blame
-	38, // 18: builds.v1.FinishAttempt.steps:type_name -> imagebuilder.v1.Step
-	1,  // 19: builds.v1.StopBuild.reason:type_name -> builds.v1.StopReason
-	6,  // 20: builds.v1.Reseal.former:type_name -> builds.v1.Sealed
-	6,  // 21: builds.v1.Reseal.sealed:type_name -> builds.v1.Sealed
-	40, // 22: builds.v1.PutCachedRef.ref:type_name -> imagebuilder.v1.CachedRef
-	24, // 23: builds.v1.PutSettings.settings:type_name -> builds.v1.Settings
-	24, // 24: builds.v1.SnapshotHeader.settings:type_name -> builds.v1.Settings
-	7,  // 25: builds.v1.SnapshotRecord.build:type_name -> builds.v1.Record
-	25, // 26: builds.v1.SnapshotRecord.request:type_name -> builds.v1.Request
-	40, // 27: builds.v1.SnapshotRecord.cached_ref:type_name -> imagebuilder.v1.CachedRef
-	26, // 28: builds.v1.SnapshotRecord.node:type_name -> builds.v1.Node
-	34, // 29: builds.v1.Rights.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	34, // 30: builds.v1.Secrets.RegistryEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	2,  // 31: builds.v1.NodeLogs.ReadLog:input_type -> builds.v1.ReadLogRequest
-	3,  // 32: builds.v1.NodeLogs.ReadLog:output_type -> builds.v1.ReadLogResponse
-	32, // [32:33] is the sub-list for method output_type
-	31, // [31:32] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	4,  // 0: builds.v1.AppendLogsRequest.appends:type_name -> builds.v1.LogAppend
+	6,  // 1: builds.v1.AppendLogsResponse.acks:type_name -> builds.v1.LogAck
+	0,  // 2: builds.v1.LogAck.refusal:type_name -> builds.v1.LogRefusal
+	38, // 3: builds.v1.Rights.additional:type_name -> builds.v1.Rights.AdditionalEntry
+	39, // 4: builds.v1.Secrets.registry:type_name -> builds.v1.Secrets.RegistryEntry
+	40, // 5: builds.v1.Secrets.build:type_name -> builds.v1.Secrets.BuildEntry
+	43, // 6: builds.v1.Secrets.git:type_name -> imagebuilder.v1.BasicAuth
+	44, // 7: builds.v1.Record.build:type_name -> imagebuilder.v1.Build
+	9,  // 8: builds.v1.Record.rights:type_name -> builds.v1.Rights
+	11, // 9: builds.v1.Record.secrets:type_name -> builds.v1.Sealed
+	2,  // 10: builds.v1.Record.stop_reason:type_name -> builds.v1.StopReason
+	45, // 11: builds.v1.CreateBuild.source:type_name -> imagebuilder.v1.Source
+	9,  // 12: builds.v1.CreateBuild.rights:type_name -> builds.v1.Rights
+	11, // 13: builds.v1.CreateBuild.sealed:type_name -> builds.v1.Sealed
+	41, // 14: builds.v1.CreateBuild.labels:type_name -> builds.v1.CreateBuild.LabelsEntry
+	10, // 15: builds.v1.CreateBuild.secrets:type_name -> builds.v1.Secrets
+	42, // 16: builds.v1.AssignAttempt.assignments:type_name -> builds.v1.AssignAttempt.Assignment
+	46, // 17: builds.v1.ReportPhase.phase:type_name -> imagebuilder.v1.Phase
+	47, // 18: builds.v1.ReportPhase.steps:type_name -> imagebuilder.v1.Step
+	46, // 19: builds.v1.FinishAttempt.phase:type_name -> imagebuilder.v1.Phase
+	48, // 20: builds.v1.FinishAttempt.blame:type_name -> imagebuilder.v1.Blame
+	47, // 21: builds.v1.FinishAttempt.steps:type_name -> imagebuilder.v1.Step
+	2,  // 22: builds.v1.StopBuild.reason:type_name -> builds.v1.StopReason
+	11, // 23: builds.v1.Reseal.former:type_name -> builds.v1.Sealed
+	11, // 24: builds.v1.Reseal.sealed:type_name -> builds.v1.Sealed
+	49, // 25: builds.v1.SealAttempt.copies:type_name -> imagebuilder.v1.LogCopy
+	49, // 26: builds.v1.SetLogCopies.former:type_name -> imagebuilder.v1.LogCopy
+	49, // 27: builds.v1.SetLogCopies.copies:type_name -> imagebuilder.v1.LogCopy
+	42, // 28: builds.v1.Reassign.assignments:type_name -> builds.v1.AssignAttempt.Assignment
+	50, // 29: builds.v1.PutCachedRef.ref:type_name -> imagebuilder.v1.CachedRef
+	33, // 30: builds.v1.PutSettings.settings:type_name -> builds.v1.Settings
+	33, // 31: builds.v1.SnapshotHeader.settings:type_name -> builds.v1.Settings
+	12, // 32: builds.v1.SnapshotRecord.build:type_name -> builds.v1.Record
+	34, // 33: builds.v1.SnapshotRecord.request:type_name -> builds.v1.Request
+	50, // 34: builds.v1.SnapshotRecord.cached_ref:type_name -> imagebuilder.v1.CachedRef
+	35, // 35: builds.v1.SnapshotRecord.node:type_name -> builds.v1.Node
+	43, // 36: builds.v1.Rights.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	43, // 37: builds.v1.Secrets.RegistryEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	49, // 38: builds.v1.AssignAttempt.Assignment.copies:type_name -> imagebuilder.v1.LogCopy
+	7,  // 39: builds.v1.NodeLogs.ReadLog:input_type -> builds.v1.ReadLogRequest
+	3,  // 40: builds.v1.NodeLogs.AppendLogs:input_type -> builds.v1.AppendLogsRequest
+	8,  // 41: builds.v1.NodeLogs.ReadLog:output_type -> builds.v1.ReadLogResponse
+	5,  // 42: builds.v1.NodeLogs.AppendLogs:output_type -> builds.v1.AppendLogsResponse
+	41, // [41:43] is the sub-list for method output_type
+	39, // [39:41] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_proto_builds_v1_builds_proto_init() }
@@ -2688,7 +3354,7 @@ func file_proto_builds_v1_builds_proto_init() {
 	if File_proto_builds_v1_builds_proto != nil {
 		return
 	}
-	file_proto_builds_v1_builds_proto_msgTypes[26].OneofWrappers = []any{
+	file_proto_builds_v1_builds_proto_msgTypes[34].OneofWrappers = []any{
 		(*SnapshotRecord_Build)(nil),
 		(*SnapshotRecord_Request)(nil),
 		(*SnapshotRecord_CachedRef)(nil),
@@ -2699,8 +3365,8 @@ func file_proto_builds_v1_builds_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_builds_v1_builds_proto_rawDesc), len(file_proto_builds_v1_builds_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   32,
+			NumEnums:      3,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

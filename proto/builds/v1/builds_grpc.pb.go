@@ -22,7 +22,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NodeLogs_ReadLog_FullMethodName = "/builds.v1.NodeLogs/ReadLog"
+	NodeLogs_ReadLog_FullMethodName    = "/builds.v1.NodeLogs/ReadLog"
+	NodeLogs_AppendLogs_FullMethodName = "/builds.v1.NodeLogs/AppendLogs"
 )
 
 // NodeLogsClient is the client API for NodeLogs service.
@@ -34,6 +35,8 @@ type NodeLogsClient interface {
 	// ReadLog streams the log of an attempt from an offset on, to its end. The
 	// first message tells how much there is now. NOT_FOUND: no log (yet).
 	ReadLog(ctx context.Context, in *ReadLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogResponse], error)
+	// AppendLogs appends to copies of logs that the caller owns, and fsyncs them.
+	AppendLogs(ctx context.Context, in *AppendLogsRequest, opts ...grpc.CallOption) (*AppendLogsResponse, error)
 }
 
 type nodeLogsClient struct {
@@ -63,6 +66,16 @@ func (c *nodeLogsClient) ReadLog(ctx context.Context, in *ReadLogRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeLogs_ReadLogClient = grpc.ServerStreamingClient[ReadLogResponse]
 
+func (c *nodeLogsClient) AppendLogs(ctx context.Context, in *AppendLogsRequest, opts ...grpc.CallOption) (*AppendLogsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AppendLogsResponse)
+	err := c.cc.Invoke(ctx, NodeLogs_AppendLogs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeLogsServer is the server API for NodeLogs service.
 // All implementations must embed UnimplementedNodeLogsServer
 // for forward compatibility.
@@ -72,6 +85,8 @@ type NodeLogsServer interface {
 	// ReadLog streams the log of an attempt from an offset on, to its end. The
 	// first message tells how much there is now. NOT_FOUND: no log (yet).
 	ReadLog(*ReadLogRequest, grpc.ServerStreamingServer[ReadLogResponse]) error
+	// AppendLogs appends to copies of logs that the caller owns, and fsyncs them.
+	AppendLogs(context.Context, *AppendLogsRequest) (*AppendLogsResponse, error)
 	mustEmbedUnimplementedNodeLogsServer()
 }
 
@@ -84,6 +99,9 @@ type UnimplementedNodeLogsServer struct{}
 
 func (UnimplementedNodeLogsServer) ReadLog(*ReadLogRequest, grpc.ServerStreamingServer[ReadLogResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReadLog not implemented")
+}
+func (UnimplementedNodeLogsServer) AppendLogs(context.Context, *AppendLogsRequest) (*AppendLogsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AppendLogs not implemented")
 }
 func (UnimplementedNodeLogsServer) mustEmbedUnimplementedNodeLogsServer() {}
 func (UnimplementedNodeLogsServer) testEmbeddedByValue()                  {}
@@ -117,13 +135,36 @@ func _NodeLogs_ReadLog_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeLogs_ReadLogServer = grpc.ServerStreamingServer[ReadLogResponse]
 
+func _NodeLogs_AppendLogs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AppendLogsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeLogsServer).AppendLogs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeLogs_AppendLogs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeLogsServer).AppendLogs(ctx, req.(*AppendLogsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeLogs_ServiceDesc is the grpc.ServiceDesc for NodeLogs service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var NodeLogs_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "builds.v1.NodeLogs",
 	HandlerType: (*NodeLogsServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "AppendLogs",
+			Handler:    _NodeLogs_AppendLogs_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "ReadLog",

@@ -1424,7 +1424,9 @@ type Attempt struct {
 	Runtime string      `protobuf:"bytes,13,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	Steps   []*Step     `protobuf:"bytes,14,rep,name=steps,proto3" json:"steps,omitempty"`
 	// Store id of the owner when it was assigned.
-	OwnerStoreId  string `protobuf:"bytes,15,opt,name=owner_store_id,json=ownerStoreId,proto3" json:"owner_store_id,omitempty"`
+	OwnerStoreId string `protobuf:"bytes,15,opt,name=owner_store_id,json=ownerStoreId,proto3" json:"owner_store_id,omitempty"`
+	// Its workload outlives the node that started it: another owner adopts it.
+	Adoptable     bool `protobuf:"varint,16,opt,name=adoptable,proto3" json:"adoptable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1564,6 +1566,13 @@ func (x *Attempt) GetOwnerStoreId() string {
 	return ""
 }
 
+func (x *Attempt) GetAdoptable() bool {
+	if x != nil {
+		return x.Adoptable
+	}
+	return false
+}
+
 // PhaseChange is one entry of an attempt's history.
 type PhaseChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1701,7 +1710,15 @@ type AttemptLog struct {
 	// Bytes, fixed once the log is sealed.
 	Length int64 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
 	// `xxh64:` and hex over the whole log, once sealed.
-	Checksum      string `protobuf:"bytes,3,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	Checksum string `protobuf:"bytes,3,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	// Nodes that hold it. Readers are shown what all of them hold. Empty: the
+	// owner alone.
+	Copies []*LogCopy `protobuf:"bytes,4,rep,name=copies,proto3" json:"copies,omitempty"`
+	// How many copies there should be.
+	Replicas uint32 `protobuf:"varint,5,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// The copy whose node fixes the length, while the log is SEALING; unset if
+	// no node that holds a copy is alive.
+	Sealer        *LogCopy `protobuf:"bytes,6,opt,name=sealer,proto3" json:"sealer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1757,6 +1774,80 @@ func (x *AttemptLog) GetChecksum() string {
 	return ""
 }
 
+func (x *AttemptLog) GetCopies() []*LogCopy {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+func (x *AttemptLog) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *AttemptLog) GetSealer() *LogCopy {
+	if x != nil {
+		return x.Sealer
+	}
+	return nil
+}
+
+// LogCopy is a node's data directory that holds a copy of a log.
+type LogCopy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	StoreId       string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogCopy) Reset() {
+	*x = LogCopy{}
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogCopy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogCopy) ProtoMessage() {}
+
+func (x *LogCopy) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogCopy.ProtoReflect.Descriptor instead.
+func (*LogCopy) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *LogCopy) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *LogCopy) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
 type BuildStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Build:
@@ -1775,7 +1866,7 @@ type BuildStatusRequest struct {
 
 func (x *BuildStatusRequest) Reset() {
 	*x = BuildStatusRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[16]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1878,7 @@ func (x *BuildStatusRequest) String() string {
 func (*BuildStatusRequest) ProtoMessage() {}
 
 func (x *BuildStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[16]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1891,7 @@ func (x *BuildStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildStatusRequest.ProtoReflect.Descriptor instead.
 func (*BuildStatusRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{16}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BuildStatusRequest) GetBuild() isBuildStatusRequest_Build {
@@ -1876,7 +1967,7 @@ type BuildStatusResponse struct {
 
 func (x *BuildStatusResponse) Reset() {
 	*x = BuildStatusResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[17]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +1979,7 @@ func (x *BuildStatusResponse) String() string {
 func (*BuildStatusResponse) ProtoMessage() {}
 
 func (x *BuildStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[17]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +1992,7 @@ func (x *BuildStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildStatusResponse.ProtoReflect.Descriptor instead.
 func (*BuildStatusResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{17}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BuildStatusResponse) GetBuild() *Build {
@@ -1931,7 +2022,7 @@ type BuildFilter struct {
 
 func (x *BuildFilter) Reset() {
 	*x = BuildFilter{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[18]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2034,7 @@ func (x *BuildFilter) String() string {
 func (*BuildFilter) ProtoMessage() {}
 
 func (x *BuildFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[18]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2047,7 @@ func (x *BuildFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildFilter.ProtoReflect.Descriptor instead.
 func (*BuildFilter) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{18}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BuildFilter) GetPhases() []Phase {
@@ -1999,7 +2090,7 @@ type WatchBuildsRequest struct {
 
 func (x *WatchBuildsRequest) Reset() {
 	*x = WatchBuildsRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[19]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2102,7 @@ func (x *WatchBuildsRequest) String() string {
 func (*WatchBuildsRequest) ProtoMessage() {}
 
 func (x *WatchBuildsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[19]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2115,7 @@ func (x *WatchBuildsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBuildsRequest.ProtoReflect.Descriptor instead.
 func (*WatchBuildsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{19}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchBuildsRequest) GetFilter() *BuildFilter {
@@ -2057,7 +2148,7 @@ type WatchBuildsResponse struct {
 
 func (x *WatchBuildsResponse) Reset() {
 	*x = WatchBuildsResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[20]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2160,7 @@ func (x *WatchBuildsResponse) String() string {
 func (*WatchBuildsResponse) ProtoMessage() {}
 
 func (x *WatchBuildsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[20]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2173,7 @@ func (x *WatchBuildsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBuildsResponse.ProtoReflect.Descriptor instead.
 func (*WatchBuildsResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{20}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchBuildsResponse) GetEvent() isWatchBuildsResponse_Event {
@@ -2165,7 +2256,7 @@ type ListBuildsRequest struct {
 
 func (x *ListBuildsRequest) Reset() {
 	*x = ListBuildsRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[21]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2268,7 @@ func (x *ListBuildsRequest) String() string {
 func (*ListBuildsRequest) ProtoMessage() {}
 
 func (x *ListBuildsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[21]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2281,7 @@ func (x *ListBuildsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBuildsRequest.ProtoReflect.Descriptor instead.
 func (*ListBuildsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{21}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListBuildsRequest) GetFilter() *BuildFilter {
@@ -2239,7 +2330,7 @@ type ListBuildsResponse struct {
 
 func (x *ListBuildsResponse) Reset() {
 	*x = ListBuildsResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[22]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2342,7 @@ func (x *ListBuildsResponse) String() string {
 func (*ListBuildsResponse) ProtoMessage() {}
 
 func (x *ListBuildsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[22]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2355,7 @@ func (x *ListBuildsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBuildsResponse.ProtoReflect.Descriptor instead.
 func (*ListBuildsResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{22}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListBuildsResponse) GetBuilds() []*Build {
@@ -2308,7 +2399,7 @@ type BuildLogsRequest struct {
 
 func (x *BuildLogsRequest) Reset() {
 	*x = BuildLogsRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[23]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2411,7 @@ func (x *BuildLogsRequest) String() string {
 func (*BuildLogsRequest) ProtoMessage() {}
 
 func (x *BuildLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[23]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2424,7 @@ func (x *BuildLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildLogsRequest.ProtoReflect.Descriptor instead.
 func (*BuildLogsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{23}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BuildLogsRequest) GetBuild() isBuildLogsRequest_Build {
@@ -2412,7 +2503,7 @@ type BuildLogsResponse struct {
 
 func (x *BuildLogsResponse) Reset() {
 	*x = BuildLogsResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[24]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2515,7 @@ func (x *BuildLogsResponse) String() string {
 func (*BuildLogsResponse) ProtoMessage() {}
 
 func (x *BuildLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[24]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2528,7 @@ func (x *BuildLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildLogsResponse.ProtoReflect.Descriptor instead.
 func (*BuildLogsResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{24}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BuildLogsResponse) GetAttempt() uint32 {
@@ -2481,7 +2572,7 @@ type CancelBuildRequest struct {
 
 func (x *CancelBuildRequest) Reset() {
 	*x = CancelBuildRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[25]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2584,7 @@ func (x *CancelBuildRequest) String() string {
 func (*CancelBuildRequest) ProtoMessage() {}
 
 func (x *CancelBuildRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[25]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2597,7 @@ func (x *CancelBuildRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBuildRequest.ProtoReflect.Descriptor instead.
 func (*CancelBuildRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{25}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelBuildRequest) GetId() string {
@@ -2549,7 +2640,7 @@ type CancelBuildResponse struct {
 
 func (x *CancelBuildResponse) Reset() {
 	*x = CancelBuildResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[26]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2561,7 +2652,7 @@ func (x *CancelBuildResponse) String() string {
 func (*CancelBuildResponse) ProtoMessage() {}
 
 func (x *CancelBuildResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[26]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2574,7 +2665,7 @@ func (x *CancelBuildResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBuildResponse.ProtoReflect.Descriptor instead.
 func (*CancelBuildResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{26}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CancelBuildResponse) GetBuild() *Build {
@@ -2610,7 +2701,7 @@ type ResolveBaseImageRequest struct {
 
 func (x *ResolveBaseImageRequest) Reset() {
 	*x = ResolveBaseImageRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[27]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2713,7 @@ func (x *ResolveBaseImageRequest) String() string {
 func (*ResolveBaseImageRequest) ProtoMessage() {}
 
 func (x *ResolveBaseImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[27]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2726,7 @@ func (x *ResolveBaseImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveBaseImageRequest.ProtoReflect.Descriptor instead.
 func (*ResolveBaseImageRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{27}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ResolveBaseImageRequest) GetRef() string {
@@ -2670,7 +2761,7 @@ type ResolveBaseImageResponse struct {
 
 func (x *ResolveBaseImageResponse) Reset() {
 	*x = ResolveBaseImageResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[28]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2682,7 +2773,7 @@ func (x *ResolveBaseImageResponse) String() string {
 func (*ResolveBaseImageResponse) ProtoMessage() {}
 
 func (x *ResolveBaseImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[28]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2695,7 +2786,7 @@ func (x *ResolveBaseImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveBaseImageResponse.ProtoReflect.Descriptor instead.
 func (*ResolveBaseImageResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{28}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ResolveBaseImageResponse) GetRef() string {
@@ -2729,7 +2820,7 @@ type ResolveWorkspaceImageRequest struct {
 
 func (x *ResolveWorkspaceImageRequest) Reset() {
 	*x = ResolveWorkspaceImageRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[29]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +2832,7 @@ func (x *ResolveWorkspaceImageRequest) String() string {
 func (*ResolveWorkspaceImageRequest) ProtoMessage() {}
 
 func (x *ResolveWorkspaceImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[29]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +2845,7 @@ func (x *ResolveWorkspaceImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveWorkspaceImageRequest.ProtoReflect.Descriptor instead.
 func (*ResolveWorkspaceImageRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{29}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ResolveWorkspaceImageRequest) GetSource() *Source {
@@ -2786,7 +2877,7 @@ type ResolveWorkspaceImageResponse struct {
 
 func (x *ResolveWorkspaceImageResponse) Reset() {
 	*x = ResolveWorkspaceImageResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[30]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2798,7 +2889,7 @@ func (x *ResolveWorkspaceImageResponse) String() string {
 func (*ResolveWorkspaceImageResponse) ProtoMessage() {}
 
 func (x *ResolveWorkspaceImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[30]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2811,7 +2902,7 @@ func (x *ResolveWorkspaceImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveWorkspaceImageResponse.ProtoReflect.Descriptor instead.
 func (*ResolveWorkspaceImageResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{30}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ResolveWorkspaceImageResponse) GetRef() string {
@@ -2872,7 +2963,7 @@ type CachedRef struct {
 
 func (x *CachedRef) Reset() {
 	*x = CachedRef{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[31]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2884,7 +2975,7 @@ func (x *CachedRef) String() string {
 func (*CachedRef) ProtoMessage() {}
 
 func (x *CachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[31]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2897,7 +2988,7 @@ func (x *CachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CachedRef.ProtoReflect.Descriptor instead.
 func (*CachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{31}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CachedRef) GetRef() string {
@@ -2950,7 +3041,7 @@ type ListCachedRefsRequest struct {
 
 func (x *ListCachedRefsRequest) Reset() {
 	*x = ListCachedRefsRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[32]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2962,7 +3053,7 @@ func (x *ListCachedRefsRequest) String() string {
 func (*ListCachedRefsRequest) ProtoMessage() {}
 
 func (x *ListCachedRefsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[32]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3066,7 @@ func (x *ListCachedRefsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCachedRefsRequest.ProtoReflect.Descriptor instead.
 func (*ListCachedRefsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{32}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{33}
 }
 
 type ListCachedRefsResponse struct {
@@ -2988,7 +3079,7 @@ type ListCachedRefsResponse struct {
 
 func (x *ListCachedRefsResponse) Reset() {
 	*x = ListCachedRefsResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[33]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3091,7 @@ func (x *ListCachedRefsResponse) String() string {
 func (*ListCachedRefsResponse) ProtoMessage() {}
 
 func (x *ListCachedRefsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[33]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3104,7 @@ func (x *ListCachedRefsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCachedRefsResponse.ProtoReflect.Descriptor instead.
 func (*ListCachedRefsResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{33}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListCachedRefsResponse) GetRefs() []*CachedRef {
@@ -3040,7 +3131,7 @@ type PutCachedRefRequest struct {
 
 func (x *PutCachedRefRequest) Reset() {
 	*x = PutCachedRefRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[34]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3052,7 +3143,7 @@ func (x *PutCachedRefRequest) String() string {
 func (*PutCachedRefRequest) ProtoMessage() {}
 
 func (x *PutCachedRefRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[34]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,7 +3156,7 @@ func (x *PutCachedRefRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCachedRefRequest.ProtoReflect.Descriptor instead.
 func (*PutCachedRefRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{34}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PutCachedRefRequest) GetRef() string {
@@ -3091,7 +3182,7 @@ type PutCachedRefResponse struct {
 
 func (x *PutCachedRefResponse) Reset() {
 	*x = PutCachedRefResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[35]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +3194,7 @@ func (x *PutCachedRefResponse) String() string {
 func (*PutCachedRefResponse) ProtoMessage() {}
 
 func (x *PutCachedRefResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[35]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +3207,7 @@ func (x *PutCachedRefResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCachedRefResponse.ProtoReflect.Descriptor instead.
 func (*PutCachedRefResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{35}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PutCachedRefResponse) GetRef() *CachedRef {
@@ -3135,7 +3226,7 @@ type DeleteCachedRefRequest struct {
 
 func (x *DeleteCachedRefRequest) Reset() {
 	*x = DeleteCachedRefRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[36]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3147,7 +3238,7 @@ func (x *DeleteCachedRefRequest) String() string {
 func (*DeleteCachedRefRequest) ProtoMessage() {}
 
 func (x *DeleteCachedRefRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[36]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3160,7 +3251,7 @@ func (x *DeleteCachedRefRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCachedRefRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCachedRefRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{36}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DeleteCachedRefRequest) GetRef() string {
@@ -3179,7 +3270,7 @@ type DeleteCachedRefResponse struct {
 
 func (x *DeleteCachedRefResponse) Reset() {
 	*x = DeleteCachedRefResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[37]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3191,7 +3282,7 @@ func (x *DeleteCachedRefResponse) String() string {
 func (*DeleteCachedRefResponse) ProtoMessage() {}
 
 func (x *DeleteCachedRefResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[37]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3204,7 +3295,7 @@ func (x *DeleteCachedRefResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCachedRefResponse.ProtoReflect.Descriptor instead.
 func (*DeleteCachedRefResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{37}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeleteCachedRefResponse) GetExisted() bool {
@@ -3226,7 +3317,7 @@ type UploadContextRequest struct {
 
 func (x *UploadContextRequest) Reset() {
 	*x = UploadContextRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[38]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3329,7 @@ func (x *UploadContextRequest) String() string {
 func (*UploadContextRequest) ProtoMessage() {}
 
 func (x *UploadContextRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[38]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3342,7 @@ func (x *UploadContextRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadContextRequest.ProtoReflect.Descriptor instead.
 func (*UploadContextRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{38}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UploadContextRequest) GetDigest() string {
@@ -3280,7 +3371,7 @@ type UploadContextResponse struct {
 
 func (x *UploadContextResponse) Reset() {
 	*x = UploadContextResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +3383,7 @@ func (x *UploadContextResponse) String() string {
 func (*UploadContextResponse) ProtoMessage() {}
 
 func (x *UploadContextResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3396,7 @@ func (x *UploadContextResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadContextResponse.ProtoReflect.Descriptor instead.
 func (*UploadContextResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{39}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UploadContextResponse) GetDigest() string {
@@ -3340,7 +3431,7 @@ type DownloadContext_File struct {
 
 func (x *DownloadContext_File) Reset() {
 	*x = DownloadContext_File{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[43]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3352,7 +3443,7 @@ func (x *DownloadContext_File) String() string {
 func (*DownloadContext_File) ProtoMessage() {}
 
 func (x *DownloadContext_File) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[43]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3528,7 +3619,7 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x0ewaiting_reason\x18\x16 \x01(\tR\rwaitingReason\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbb\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd9\x04\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
@@ -3546,7 +3637,8 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x03log\x18\f \x01(\v2\x1b.imagebuilder.v1.AttemptLogR\x03log\x12\x18\n" +
 	"\aruntime\x18\r \x01(\tR\aruntime\x12+\n" +
 	"\x05steps\x18\x0e \x03(\v2\x15.imagebuilder.v1.StepR\x05steps\x12$\n" +
-	"\x0eowner_store_id\x18\x0f \x01(\tR\fownerStoreId\"g\n" +
+	"\x0eowner_store_id\x18\x0f \x01(\tR\fownerStoreId\x12\x1c\n" +
+	"\tadoptable\x18\x10 \x01(\bR\tadoptable\"g\n" +
 	"\vPhaseChange\x12,\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x16.imagebuilder.v1.PhaseR\x05phase\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xba\x01\n" +
@@ -3556,12 +3648,18 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
 	"\bended_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x16\n" +
 	"\x06cached\x18\x04 \x01(\bR\x06cached\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"q\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\xf1\x01\n" +
 	"\n" +
 	"AttemptLog\x12/\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x19.imagebuilder.v1.LogStateR\x05state\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x03R\x06length\x12\x1a\n" +
-	"\bchecksum\x18\x03 \x01(\tR\bchecksum\"\xb7\x01\n" +
+	"\bchecksum\x18\x03 \x01(\tR\bchecksum\x120\n" +
+	"\x06copies\x18\x04 \x03(\v2\x18.imagebuilder.v1.LogCopyR\x06copies\x12\x1a\n" +
+	"\breplicas\x18\x05 \x01(\rR\breplicas\x120\n" +
+	"\x06sealer\x18\x06 \x01(\v2\x18.imagebuilder.v1.LogCopyR\x06sealer\"8\n" +
+	"\aLogCopy\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x19\n" +
+	"\bstore_id\x18\x02 \x01(\tR\astoreId\"\xb7\x01\n" +
 	"\x12BuildStatusRequest\x12\x10\n" +
 	"\x02id\x18\x01 \x01(\tH\x00R\x02id\x12\x12\n" +
 	"\x03ref\x18\x02 \x01(\tH\x00R\x03ref\x121\n" +
@@ -3728,7 +3826,7 @@ func file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_imagebuilder_v1_imagebuilder_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_proto_imagebuilder_v1_imagebuilder_proto_goTypes = []any{
 	(Phase)(0),                            // 0: imagebuilder.v1.Phase
 	(Blame)(0),                            // 1: imagebuilder.v1.Blame
@@ -3750,41 +3848,42 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_goTypes = []any{
 	(*PhaseChange)(nil),                   // 17: imagebuilder.v1.PhaseChange
 	(*Step)(nil),                          // 18: imagebuilder.v1.Step
 	(*AttemptLog)(nil),                    // 19: imagebuilder.v1.AttemptLog
-	(*BuildStatusRequest)(nil),            // 20: imagebuilder.v1.BuildStatusRequest
-	(*BuildStatusResponse)(nil),           // 21: imagebuilder.v1.BuildStatusResponse
-	(*BuildFilter)(nil),                   // 22: imagebuilder.v1.BuildFilter
-	(*WatchBuildsRequest)(nil),            // 23: imagebuilder.v1.WatchBuildsRequest
-	(*WatchBuildsResponse)(nil),           // 24: imagebuilder.v1.WatchBuildsResponse
-	(*ListBuildsRequest)(nil),             // 25: imagebuilder.v1.ListBuildsRequest
-	(*ListBuildsResponse)(nil),            // 26: imagebuilder.v1.ListBuildsResponse
-	(*BuildLogsRequest)(nil),              // 27: imagebuilder.v1.BuildLogsRequest
-	(*BuildLogsResponse)(nil),             // 28: imagebuilder.v1.BuildLogsResponse
-	(*CancelBuildRequest)(nil),            // 29: imagebuilder.v1.CancelBuildRequest
-	(*CancelBuildResponse)(nil),           // 30: imagebuilder.v1.CancelBuildResponse
-	(*ResolveBaseImageRequest)(nil),       // 31: imagebuilder.v1.ResolveBaseImageRequest
-	(*ResolveBaseImageResponse)(nil),      // 32: imagebuilder.v1.ResolveBaseImageResponse
-	(*ResolveWorkspaceImageRequest)(nil),  // 33: imagebuilder.v1.ResolveWorkspaceImageRequest
-	(*ResolveWorkspaceImageResponse)(nil), // 34: imagebuilder.v1.ResolveWorkspaceImageResponse
-	(*CachedRef)(nil),                     // 35: imagebuilder.v1.CachedRef
-	(*ListCachedRefsRequest)(nil),         // 36: imagebuilder.v1.ListCachedRefsRequest
-	(*ListCachedRefsResponse)(nil),        // 37: imagebuilder.v1.ListCachedRefsResponse
-	(*PutCachedRefRequest)(nil),           // 38: imagebuilder.v1.PutCachedRefRequest
-	(*PutCachedRefResponse)(nil),          // 39: imagebuilder.v1.PutCachedRefResponse
-	(*DeleteCachedRefRequest)(nil),        // 40: imagebuilder.v1.DeleteCachedRefRequest
-	(*DeleteCachedRefResponse)(nil),       // 41: imagebuilder.v1.DeleteCachedRefResponse
-	(*UploadContextRequest)(nil),          // 42: imagebuilder.v1.UploadContextRequest
-	(*UploadContextResponse)(nil),         // 43: imagebuilder.v1.UploadContextResponse
-	nil,                                   // 44: imagebuilder.v1.DockerfileSource.BuildArgsEntry
-	nil,                                   // 45: imagebuilder.v1.DockerfileSource.ImageLabelsEntry
-	nil,                                   // 46: imagebuilder.v1.GitContext.ConfigEntry
-	(*DownloadContext_File)(nil),          // 47: imagebuilder.v1.DownloadContext.File
-	nil,                                   // 48: imagebuilder.v1.RegistryAuth.AdditionalEntry
-	nil,                                   // 49: imagebuilder.v1.BuildImageRequest.LabelsEntry
-	nil,                                   // 50: imagebuilder.v1.BuildImageRequest.SecretsEntry
-	nil,                                   // 51: imagebuilder.v1.Build.LabelsEntry
-	nil,                                   // 52: imagebuilder.v1.BuildFilter.LabelsEntry
-	(*durationpb.Duration)(nil),           // 53: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),         // 54: google.protobuf.Timestamp
+	(*LogCopy)(nil),                       // 20: imagebuilder.v1.LogCopy
+	(*BuildStatusRequest)(nil),            // 21: imagebuilder.v1.BuildStatusRequest
+	(*BuildStatusResponse)(nil),           // 22: imagebuilder.v1.BuildStatusResponse
+	(*BuildFilter)(nil),                   // 23: imagebuilder.v1.BuildFilter
+	(*WatchBuildsRequest)(nil),            // 24: imagebuilder.v1.WatchBuildsRequest
+	(*WatchBuildsResponse)(nil),           // 25: imagebuilder.v1.WatchBuildsResponse
+	(*ListBuildsRequest)(nil),             // 26: imagebuilder.v1.ListBuildsRequest
+	(*ListBuildsResponse)(nil),            // 27: imagebuilder.v1.ListBuildsResponse
+	(*BuildLogsRequest)(nil),              // 28: imagebuilder.v1.BuildLogsRequest
+	(*BuildLogsResponse)(nil),             // 29: imagebuilder.v1.BuildLogsResponse
+	(*CancelBuildRequest)(nil),            // 30: imagebuilder.v1.CancelBuildRequest
+	(*CancelBuildResponse)(nil),           // 31: imagebuilder.v1.CancelBuildResponse
+	(*ResolveBaseImageRequest)(nil),       // 32: imagebuilder.v1.ResolveBaseImageRequest
+	(*ResolveBaseImageResponse)(nil),      // 33: imagebuilder.v1.ResolveBaseImageResponse
+	(*ResolveWorkspaceImageRequest)(nil),  // 34: imagebuilder.v1.ResolveWorkspaceImageRequest
+	(*ResolveWorkspaceImageResponse)(nil), // 35: imagebuilder.v1.ResolveWorkspaceImageResponse
+	(*CachedRef)(nil),                     // 36: imagebuilder.v1.CachedRef
+	(*ListCachedRefsRequest)(nil),         // 37: imagebuilder.v1.ListCachedRefsRequest
+	(*ListCachedRefsResponse)(nil),        // 38: imagebuilder.v1.ListCachedRefsResponse
+	(*PutCachedRefRequest)(nil),           // 39: imagebuilder.v1.PutCachedRefRequest
+	(*PutCachedRefResponse)(nil),          // 40: imagebuilder.v1.PutCachedRefResponse
+	(*DeleteCachedRefRequest)(nil),        // 41: imagebuilder.v1.DeleteCachedRefRequest
+	(*DeleteCachedRefResponse)(nil),       // 42: imagebuilder.v1.DeleteCachedRefResponse
+	(*UploadContextRequest)(nil),          // 43: imagebuilder.v1.UploadContextRequest
+	(*UploadContextResponse)(nil),         // 44: imagebuilder.v1.UploadContextResponse
+	nil,                                   // 45: imagebuilder.v1.DockerfileSource.BuildArgsEntry
+	nil,                                   // 46: imagebuilder.v1.DockerfileSource.ImageLabelsEntry
+	nil,                                   // 47: imagebuilder.v1.GitContext.ConfigEntry
+	(*DownloadContext_File)(nil),          // 48: imagebuilder.v1.DownloadContext.File
+	nil,                                   // 49: imagebuilder.v1.RegistryAuth.AdditionalEntry
+	nil,                                   // 50: imagebuilder.v1.BuildImageRequest.LabelsEntry
+	nil,                                   // 51: imagebuilder.v1.BuildImageRequest.SecretsEntry
+	nil,                                   // 52: imagebuilder.v1.Build.LabelsEntry
+	nil,                                   // 53: imagebuilder.v1.BuildFilter.LabelsEntry
+	(*durationpb.Duration)(nil),           // 54: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),         // 55: google.protobuf.Timestamp
 }
 var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	5,  // 0: imagebuilder.v1.Source.ref:type_name -> imagebuilder.v1.RefSource
@@ -3792,96 +3891,98 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	7,  // 2: imagebuilder.v1.DockerfileSource.git:type_name -> imagebuilder.v1.GitContext
 	8,  // 3: imagebuilder.v1.DockerfileSource.upload:type_name -> imagebuilder.v1.UploadedContext
 	9,  // 4: imagebuilder.v1.DockerfileSource.download:type_name -> imagebuilder.v1.DownloadContext
-	44, // 5: imagebuilder.v1.DockerfileSource.build_args:type_name -> imagebuilder.v1.DockerfileSource.BuildArgsEntry
-	45, // 6: imagebuilder.v1.DockerfileSource.image_labels:type_name -> imagebuilder.v1.DockerfileSource.ImageLabelsEntry
+	45, // 5: imagebuilder.v1.DockerfileSource.build_args:type_name -> imagebuilder.v1.DockerfileSource.BuildArgsEntry
+	46, // 6: imagebuilder.v1.DockerfileSource.image_labels:type_name -> imagebuilder.v1.DockerfileSource.ImageLabelsEntry
 	2,  // 7: imagebuilder.v1.GitContext.target_mode:type_name -> imagebuilder.v1.GitTargetMode
-	46, // 8: imagebuilder.v1.GitContext.config:type_name -> imagebuilder.v1.GitContext.ConfigEntry
-	47, // 9: imagebuilder.v1.DownloadContext.files:type_name -> imagebuilder.v1.DownloadContext.File
-	48, // 10: imagebuilder.v1.RegistryAuth.additional:type_name -> imagebuilder.v1.RegistryAuth.AdditionalEntry
+	47, // 8: imagebuilder.v1.GitContext.config:type_name -> imagebuilder.v1.GitContext.ConfigEntry
+	48, // 9: imagebuilder.v1.DownloadContext.files:type_name -> imagebuilder.v1.DownloadContext.File
+	49, // 10: imagebuilder.v1.RegistryAuth.additional:type_name -> imagebuilder.v1.RegistryAuth.AdditionalEntry
 	4,  // 11: imagebuilder.v1.BuildImageRequest.source:type_name -> imagebuilder.v1.Source
 	10, // 12: imagebuilder.v1.BuildImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
-	49, // 13: imagebuilder.v1.BuildImageRequest.labels:type_name -> imagebuilder.v1.BuildImageRequest.LabelsEntry
-	53, // 14: imagebuilder.v1.BuildImageRequest.timeout:type_name -> google.protobuf.Duration
-	50, // 15: imagebuilder.v1.BuildImageRequest.secrets:type_name -> imagebuilder.v1.BuildImageRequest.SecretsEntry
+	50, // 13: imagebuilder.v1.BuildImageRequest.labels:type_name -> imagebuilder.v1.BuildImageRequest.LabelsEntry
+	54, // 14: imagebuilder.v1.BuildImageRequest.timeout:type_name -> google.protobuf.Duration
+	51, // 15: imagebuilder.v1.BuildImageRequest.secrets:type_name -> imagebuilder.v1.BuildImageRequest.SecretsEntry
 	11, // 16: imagebuilder.v1.BuildImageRequest.git_auth:type_name -> imagebuilder.v1.BasicAuth
 	15, // 17: imagebuilder.v1.BuildImageResponse.build:type_name -> imagebuilder.v1.Build
 	14, // 18: imagebuilder.v1.BuildImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	53, // 19: imagebuilder.v1.ReadInfo.staleness:type_name -> google.protobuf.Duration
+	54, // 19: imagebuilder.v1.ReadInfo.staleness:type_name -> google.protobuf.Duration
 	4,  // 20: imagebuilder.v1.Build.source:type_name -> imagebuilder.v1.Source
 	0,  // 21: imagebuilder.v1.Build.phase:type_name -> imagebuilder.v1.Phase
-	51, // 22: imagebuilder.v1.Build.labels:type_name -> imagebuilder.v1.Build.LabelsEntry
-	54, // 23: imagebuilder.v1.Build.created_at:type_name -> google.protobuf.Timestamp
-	54, // 24: imagebuilder.v1.Build.started_at:type_name -> google.protobuf.Timestamp
-	54, // 25: imagebuilder.v1.Build.ended_at:type_name -> google.protobuf.Timestamp
-	54, // 26: imagebuilder.v1.Build.deadline:type_name -> google.protobuf.Timestamp
+	52, // 22: imagebuilder.v1.Build.labels:type_name -> imagebuilder.v1.Build.LabelsEntry
+	55, // 23: imagebuilder.v1.Build.created_at:type_name -> google.protobuf.Timestamp
+	55, // 24: imagebuilder.v1.Build.started_at:type_name -> google.protobuf.Timestamp
+	55, // 25: imagebuilder.v1.Build.ended_at:type_name -> google.protobuf.Timestamp
+	55, // 26: imagebuilder.v1.Build.deadline:type_name -> google.protobuf.Timestamp
 	16, // 27: imagebuilder.v1.Build.attempts:type_name -> imagebuilder.v1.Attempt
 	1,  // 28: imagebuilder.v1.Build.blame:type_name -> imagebuilder.v1.Blame
-	54, // 29: imagebuilder.v1.Build.not_before:type_name -> google.protobuf.Timestamp
+	55, // 29: imagebuilder.v1.Build.not_before:type_name -> google.protobuf.Timestamp
 	0,  // 30: imagebuilder.v1.Attempt.phase:type_name -> imagebuilder.v1.Phase
 	17, // 31: imagebuilder.v1.Attempt.history:type_name -> imagebuilder.v1.PhaseChange
 	1,  // 32: imagebuilder.v1.Attempt.blame:type_name -> imagebuilder.v1.Blame
-	54, // 33: imagebuilder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
-	54, // 34: imagebuilder.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	55, // 33: imagebuilder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
+	55, // 34: imagebuilder.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
 	19, // 35: imagebuilder.v1.Attempt.log:type_name -> imagebuilder.v1.AttemptLog
 	18, // 36: imagebuilder.v1.Attempt.steps:type_name -> imagebuilder.v1.Step
 	0,  // 37: imagebuilder.v1.PhaseChange.phase:type_name -> imagebuilder.v1.Phase
-	54, // 38: imagebuilder.v1.PhaseChange.at:type_name -> google.protobuf.Timestamp
-	54, // 39: imagebuilder.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	54, // 40: imagebuilder.v1.Step.ended_at:type_name -> google.protobuf.Timestamp
+	55, // 38: imagebuilder.v1.PhaseChange.at:type_name -> google.protobuf.Timestamp
+	55, // 39: imagebuilder.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	55, // 40: imagebuilder.v1.Step.ended_at:type_name -> google.protobuf.Timestamp
 	3,  // 41: imagebuilder.v1.AttemptLog.state:type_name -> imagebuilder.v1.LogState
-	0,  // 42: imagebuilder.v1.BuildStatusRequest.wait_for:type_name -> imagebuilder.v1.Phase
-	15, // 43: imagebuilder.v1.BuildStatusResponse.build:type_name -> imagebuilder.v1.Build
-	14, // 44: imagebuilder.v1.BuildStatusResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	0,  // 45: imagebuilder.v1.BuildFilter.phases:type_name -> imagebuilder.v1.Phase
-	52, // 46: imagebuilder.v1.BuildFilter.labels:type_name -> imagebuilder.v1.BuildFilter.LabelsEntry
-	22, // 47: imagebuilder.v1.WatchBuildsRequest.filter:type_name -> imagebuilder.v1.BuildFilter
-	15, // 48: imagebuilder.v1.WatchBuildsResponse.build:type_name -> imagebuilder.v1.Build
-	22, // 49: imagebuilder.v1.ListBuildsRequest.filter:type_name -> imagebuilder.v1.BuildFilter
-	15, // 50: imagebuilder.v1.ListBuildsResponse.builds:type_name -> imagebuilder.v1.Build
-	14, // 51: imagebuilder.v1.ListBuildsResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	15, // 52: imagebuilder.v1.CancelBuildResponse.build:type_name -> imagebuilder.v1.Build
-	14, // 53: imagebuilder.v1.CancelBuildResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	10, // 54: imagebuilder.v1.ResolveBaseImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
-	14, // 55: imagebuilder.v1.ResolveBaseImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	4,  // 56: imagebuilder.v1.ResolveWorkspaceImageRequest.source:type_name -> imagebuilder.v1.Source
-	10, // 57: imagebuilder.v1.ResolveWorkspaceImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
-	14, // 58: imagebuilder.v1.ResolveWorkspaceImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	53, // 59: imagebuilder.v1.CachedRef.interval:type_name -> google.protobuf.Duration
-	54, // 60: imagebuilder.v1.CachedRef.refreshed_at:type_name -> google.protobuf.Timestamp
-	35, // 61: imagebuilder.v1.ListCachedRefsResponse.refs:type_name -> imagebuilder.v1.CachedRef
-	14, // 62: imagebuilder.v1.ListCachedRefsResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	53, // 63: imagebuilder.v1.PutCachedRefRequest.interval:type_name -> google.protobuf.Duration
-	35, // 64: imagebuilder.v1.PutCachedRefResponse.ref:type_name -> imagebuilder.v1.CachedRef
-	11, // 65: imagebuilder.v1.RegistryAuth.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	12, // 66: imagebuilder.v1.ImageBuilder.BuildImage:input_type -> imagebuilder.v1.BuildImageRequest
-	20, // 67: imagebuilder.v1.ImageBuilder.BuildStatus:input_type -> imagebuilder.v1.BuildStatusRequest
-	23, // 68: imagebuilder.v1.ImageBuilder.WatchBuilds:input_type -> imagebuilder.v1.WatchBuildsRequest
-	25, // 69: imagebuilder.v1.ImageBuilder.ListBuilds:input_type -> imagebuilder.v1.ListBuildsRequest
-	27, // 70: imagebuilder.v1.ImageBuilder.BuildLogs:input_type -> imagebuilder.v1.BuildLogsRequest
-	29, // 71: imagebuilder.v1.ImageBuilder.CancelBuild:input_type -> imagebuilder.v1.CancelBuildRequest
-	31, // 72: imagebuilder.v1.ImageBuilder.ResolveBaseImage:input_type -> imagebuilder.v1.ResolveBaseImageRequest
-	33, // 73: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:input_type -> imagebuilder.v1.ResolveWorkspaceImageRequest
-	36, // 74: imagebuilder.v1.ImageBuilder.ListCachedRefs:input_type -> imagebuilder.v1.ListCachedRefsRequest
-	38, // 75: imagebuilder.v1.ImageBuilder.PutCachedRef:input_type -> imagebuilder.v1.PutCachedRefRequest
-	42, // 76: imagebuilder.v1.ImageBuilder.UploadContext:input_type -> imagebuilder.v1.UploadContextRequest
-	40, // 77: imagebuilder.v1.ImageBuilder.DeleteCachedRef:input_type -> imagebuilder.v1.DeleteCachedRefRequest
-	13, // 78: imagebuilder.v1.ImageBuilder.BuildImage:output_type -> imagebuilder.v1.BuildImageResponse
-	21, // 79: imagebuilder.v1.ImageBuilder.BuildStatus:output_type -> imagebuilder.v1.BuildStatusResponse
-	24, // 80: imagebuilder.v1.ImageBuilder.WatchBuilds:output_type -> imagebuilder.v1.WatchBuildsResponse
-	26, // 81: imagebuilder.v1.ImageBuilder.ListBuilds:output_type -> imagebuilder.v1.ListBuildsResponse
-	28, // 82: imagebuilder.v1.ImageBuilder.BuildLogs:output_type -> imagebuilder.v1.BuildLogsResponse
-	30, // 83: imagebuilder.v1.ImageBuilder.CancelBuild:output_type -> imagebuilder.v1.CancelBuildResponse
-	32, // 84: imagebuilder.v1.ImageBuilder.ResolveBaseImage:output_type -> imagebuilder.v1.ResolveBaseImageResponse
-	34, // 85: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:output_type -> imagebuilder.v1.ResolveWorkspaceImageResponse
-	37, // 86: imagebuilder.v1.ImageBuilder.ListCachedRefs:output_type -> imagebuilder.v1.ListCachedRefsResponse
-	39, // 87: imagebuilder.v1.ImageBuilder.PutCachedRef:output_type -> imagebuilder.v1.PutCachedRefResponse
-	43, // 88: imagebuilder.v1.ImageBuilder.UploadContext:output_type -> imagebuilder.v1.UploadContextResponse
-	41, // 89: imagebuilder.v1.ImageBuilder.DeleteCachedRef:output_type -> imagebuilder.v1.DeleteCachedRefResponse
-	78, // [78:90] is the sub-list for method output_type
-	66, // [66:78] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	20, // 42: imagebuilder.v1.AttemptLog.copies:type_name -> imagebuilder.v1.LogCopy
+	20, // 43: imagebuilder.v1.AttemptLog.sealer:type_name -> imagebuilder.v1.LogCopy
+	0,  // 44: imagebuilder.v1.BuildStatusRequest.wait_for:type_name -> imagebuilder.v1.Phase
+	15, // 45: imagebuilder.v1.BuildStatusResponse.build:type_name -> imagebuilder.v1.Build
+	14, // 46: imagebuilder.v1.BuildStatusResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	0,  // 47: imagebuilder.v1.BuildFilter.phases:type_name -> imagebuilder.v1.Phase
+	53, // 48: imagebuilder.v1.BuildFilter.labels:type_name -> imagebuilder.v1.BuildFilter.LabelsEntry
+	23, // 49: imagebuilder.v1.WatchBuildsRequest.filter:type_name -> imagebuilder.v1.BuildFilter
+	15, // 50: imagebuilder.v1.WatchBuildsResponse.build:type_name -> imagebuilder.v1.Build
+	23, // 51: imagebuilder.v1.ListBuildsRequest.filter:type_name -> imagebuilder.v1.BuildFilter
+	15, // 52: imagebuilder.v1.ListBuildsResponse.builds:type_name -> imagebuilder.v1.Build
+	14, // 53: imagebuilder.v1.ListBuildsResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	15, // 54: imagebuilder.v1.CancelBuildResponse.build:type_name -> imagebuilder.v1.Build
+	14, // 55: imagebuilder.v1.CancelBuildResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	10, // 56: imagebuilder.v1.ResolveBaseImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
+	14, // 57: imagebuilder.v1.ResolveBaseImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	4,  // 58: imagebuilder.v1.ResolveWorkspaceImageRequest.source:type_name -> imagebuilder.v1.Source
+	10, // 59: imagebuilder.v1.ResolveWorkspaceImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
+	14, // 60: imagebuilder.v1.ResolveWorkspaceImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	54, // 61: imagebuilder.v1.CachedRef.interval:type_name -> google.protobuf.Duration
+	55, // 62: imagebuilder.v1.CachedRef.refreshed_at:type_name -> google.protobuf.Timestamp
+	36, // 63: imagebuilder.v1.ListCachedRefsResponse.refs:type_name -> imagebuilder.v1.CachedRef
+	14, // 64: imagebuilder.v1.ListCachedRefsResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	54, // 65: imagebuilder.v1.PutCachedRefRequest.interval:type_name -> google.protobuf.Duration
+	36, // 66: imagebuilder.v1.PutCachedRefResponse.ref:type_name -> imagebuilder.v1.CachedRef
+	11, // 67: imagebuilder.v1.RegistryAuth.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	12, // 68: imagebuilder.v1.ImageBuilder.BuildImage:input_type -> imagebuilder.v1.BuildImageRequest
+	21, // 69: imagebuilder.v1.ImageBuilder.BuildStatus:input_type -> imagebuilder.v1.BuildStatusRequest
+	24, // 70: imagebuilder.v1.ImageBuilder.WatchBuilds:input_type -> imagebuilder.v1.WatchBuildsRequest
+	26, // 71: imagebuilder.v1.ImageBuilder.ListBuilds:input_type -> imagebuilder.v1.ListBuildsRequest
+	28, // 72: imagebuilder.v1.ImageBuilder.BuildLogs:input_type -> imagebuilder.v1.BuildLogsRequest
+	30, // 73: imagebuilder.v1.ImageBuilder.CancelBuild:input_type -> imagebuilder.v1.CancelBuildRequest
+	32, // 74: imagebuilder.v1.ImageBuilder.ResolveBaseImage:input_type -> imagebuilder.v1.ResolveBaseImageRequest
+	34, // 75: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:input_type -> imagebuilder.v1.ResolveWorkspaceImageRequest
+	37, // 76: imagebuilder.v1.ImageBuilder.ListCachedRefs:input_type -> imagebuilder.v1.ListCachedRefsRequest
+	39, // 77: imagebuilder.v1.ImageBuilder.PutCachedRef:input_type -> imagebuilder.v1.PutCachedRefRequest
+	43, // 78: imagebuilder.v1.ImageBuilder.UploadContext:input_type -> imagebuilder.v1.UploadContextRequest
+	41, // 79: imagebuilder.v1.ImageBuilder.DeleteCachedRef:input_type -> imagebuilder.v1.DeleteCachedRefRequest
+	13, // 80: imagebuilder.v1.ImageBuilder.BuildImage:output_type -> imagebuilder.v1.BuildImageResponse
+	22, // 81: imagebuilder.v1.ImageBuilder.BuildStatus:output_type -> imagebuilder.v1.BuildStatusResponse
+	25, // 82: imagebuilder.v1.ImageBuilder.WatchBuilds:output_type -> imagebuilder.v1.WatchBuildsResponse
+	27, // 83: imagebuilder.v1.ImageBuilder.ListBuilds:output_type -> imagebuilder.v1.ListBuildsResponse
+	29, // 84: imagebuilder.v1.ImageBuilder.BuildLogs:output_type -> imagebuilder.v1.BuildLogsResponse
+	31, // 85: imagebuilder.v1.ImageBuilder.CancelBuild:output_type -> imagebuilder.v1.CancelBuildResponse
+	33, // 86: imagebuilder.v1.ImageBuilder.ResolveBaseImage:output_type -> imagebuilder.v1.ResolveBaseImageResponse
+	35, // 87: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:output_type -> imagebuilder.v1.ResolveWorkspaceImageResponse
+	38, // 88: imagebuilder.v1.ImageBuilder.ListCachedRefs:output_type -> imagebuilder.v1.ListCachedRefsResponse
+	40, // 89: imagebuilder.v1.ImageBuilder.PutCachedRef:output_type -> imagebuilder.v1.PutCachedRefResponse
+	44, // 90: imagebuilder.v1.ImageBuilder.UploadContext:output_type -> imagebuilder.v1.UploadContextResponse
+	42, // 91: imagebuilder.v1.ImageBuilder.DeleteCachedRef:output_type -> imagebuilder.v1.DeleteCachedRefResponse
+	80, // [80:92] is the sub-list for method output_type
+	68, // [68:80] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_proto_imagebuilder_v1_imagebuilder_proto_init() }
@@ -3898,16 +3999,16 @@ func file_proto_imagebuilder_v1_imagebuilder_proto_init() {
 		(*DockerfileSource_Upload)(nil),
 		(*DockerfileSource_Download)(nil),
 	}
-	file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[16].OneofWrappers = []any{
+	file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[17].OneofWrappers = []any{
 		(*BuildStatusRequest_Id)(nil),
 		(*BuildStatusRequest_Ref)(nil),
 	}
-	file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[20].OneofWrappers = []any{
+	file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[21].OneofWrappers = []any{
 		(*WatchBuildsResponse_Build)(nil),
 		(*WatchBuildsResponse_Removed)(nil),
 		(*WatchBuildsResponse_SnapshotEnd)(nil),
 	}
-	file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[23].OneofWrappers = []any{
+	file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[24].OneofWrappers = []any{
 		(*BuildLogsRequest_Id)(nil),
 		(*BuildLogsRequest_Ref)(nil),
 	}
@@ -3917,7 +4018,7 @@ func file_proto_imagebuilder_v1_imagebuilder_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc), len(file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,263 @@
+package logs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/cluster/faults"
+)
+
+// Append is what the owner of a log sends to another copy of it.
+type Append struct {
+	Key   Key
+	Epoch uint64
+	// Offset is where Records begin: at most the length of the copy.
+	Offset int64
+	// Records are whole records of output as they lie in a segment.
+	Records []byte
+	// Cut removes what the copy has behind Offset first: it is of an owner
+	// before, and was never shown.
+	Cut bool
+	// Reset removes all that the copy has first: it was no copy before.
+	Reset bool
+	// Visible is the owner's watermark.
+	Visible int64
+}
+
+// Ack is a copy's answer to an Append.
+type Ack struct {
+	// Length is how much of the log the copy holds now, fsynced. It is less
+	// than Append.Offset if bytes before that are missing.
+	Length int64
+	// Refusal is ErrFenced, ErrSealed or another reason why nothing was
+	// appended.
+	Refusal error
+}
+
+// Append appends to copies of logs that other nodes own, and fsyncs them
+// together. It blocks until that is done; acks are in the order of the batch.
+func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
+	acks := make([]Ack, len(batch))
+	writers := make([]*Writer, len(batch))
+	for i, a := range batch {
+		writers[i], acks[i].Refusal = s.take(a)
+	}
+	for i, w := range writers {
+		if w == nil {
+			continue
+		}
+		if err := w.drain(ctx); err != nil {
+			acks[i].Refusal = err
+			continue
+		}
+		l := w.l
+		l.mu.Lock()
+		if l.writer != w || l.gone {
+			acks[i].Refusal = ErrFenced
+		} else {
+			acks[i].Length = l.length
+			l.used = time.Now()
+			l.show(batch[i].Visible)
+		}
+		l.mu.Unlock()
+	}
+	return acks
+}
+
+// Idle answers for how long no other node has appended to this copy.
+func (s *Store) Idle(key Key) time.Duration {
+	s.mu.Lock()
+	l := s.logs[key]
+	s.mu.Unlock()
+	if l == nil {
+		return math.MaxInt64
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.used)
+}
+
+// take queues one append.
+func (s *Store) take(a Append) (*Writer, error) {
+	if a.Reset {
+		if err := s.Remove(a.Key); err != nil {
+			return nil, err
+		}
+	}
+	l, err := s.get(a.Key, true)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sealed {
+		return nil, ErrSealed
+	}
+	if a.Epoch < l.epoch && !faults.Mutant("append-without-fence") {
+		return nil, ErrFenced
+	}
+	if a.Cut {
+		if err := l.cutTo(a.Offset); err != nil {
+			return nil, err
+		}
+	}
+	w := l.writer
+	if w == nil || w.epoch != a.Epoch {
+		if w, err = l.newOwner(max(a.Epoch, l.epoch), nil); err != nil {
+			return nil, err
+		}
+		w.replicated = true
+		if len(l.segs) == 0 { // the fence has to be durable in an empty log, too
+			w.append(fenceRecord(a.Epoch))
+		}
+	}
+	if err := w.appendRecords(a.Offset, a.Records); err != nil {
+		return nil, err
+	}
+	s.sync.dirty(w, true)
+	return w, nil
+}
+
+// cutTo drops what is behind an offset. The caller holds mu.
+func (l *attemptLog) cutTo(offset int64) error {
+	if err := l.rest(); err != nil {
+		return err
+	}
+	if l.length <= offset {
+		return nil
+	}
+	if offset < l.visible {
+		return fmt.Errorf("the log of build %s attempt %d was shown up to %d here and cannot be cut at %d", l.key.Build, l.key.Attempt, l.visible, offset)
+	}
+	return l.cut(offset)
+}
+
+// appendRecords queues the records that this copy does not have yet.
+func (w *Writer) appendRecords(offset int64, records []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if offset > w.length {
+		return nil // the ack tells the owner where this copy ends
+	}
+	r := bytes.NewReader(records)
+	for at := int64(0); ; {
+		rec, next, err := readRecord(r, at)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("what was sent to this copy is damaged: %w", err)
+		}
+		at = next
+		end := offset + int64(len(rec.payload))
+		switch {
+		case rec.kind != kindData:
+			return fmt.Errorf("a record of kind %d was sent to this copy", rec.kind)
+		case offset == w.length:
+			w.append(rec)
+		case end > w.length:
+			return fmt.Errorf("a record from %d to %d does not continue this copy, which ends at %d", offset, end, w.length)
+		}
+		offset = end
+	}
+}
+
+// Records answers durable records of output from an offset on, which has to be
+// the end of a record: about so many bytes, at least one record if there is
+// one.
+func (s *Store) Records(key Key, offset int64, budget int) ([]record, error) {
+	l, err := s.get(key, false)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	if l.gone {
+		l.mu.Unlock()
+		return nil, ErrNotFound
+	}
+	if offset >= l.length {
+		l.mu.Unlock()
+		return nil, nil
+	}
+	seg, at := l.find(offset)
+	size := seg.size
+	l.mu.Unlock()
+	f, err := s.fs.OpenFile(seg.path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read the log: %w", err)
+	}
+	defer f.Close()
+	for extra := int64(seekStep + 2*inputStep); ; extra += 2 * maxPayload {
+		src, err := newBlock(f, at.pos, min(size-at.pos, int64(budget)+extra))
+		if err != nil {
+			return nil, fmt.Errorf("read the log: %w", err)
+		}
+		out, err := parseRecords(src, at, size, offset, budget)
+		if len(out) > 0 || extra > 2*maxPayload {
+			return out, err
+		}
+	}
+}
+
+// parseRecords answers the records from an offset on that a block holds whole.
+func parseRecords(src block, at seek, size, offset int64, budget int) (out []record, err error) {
+	for got := 0; at.pos < size && (got == 0 || got < budget); {
+		r, next, err := readRecord(src, at.pos)
+		if err != nil {
+			return out, fmt.Errorf("read the log at offset %d: %w", at.offset, err)
+		}
+		at.pos = next
+		if r.kind != kindData {
+			continue
+		}
+		if at.offset >= offset {
+			out = append(out, r)
+			got += len(r.payload)
+		}
+		at.offset += int64(len(r.payload))
+	}
+	return out, nil
+}
+
+// encodeRecords renders records as they lie in a segment.
+func encodeRecords(recs []record) (b []byte, length int64) {
+	for _, r := range recs {
+		b = r.append(b)
+		length += int64(len(r.payload))
+	}
+	return b, length
+}
+
+// block is a part of a file in memory, read at once.
+type block struct {
+	data []byte
+	at   int64
+}
+
+func newBlock(f io.ReaderAt, at, size int64) (block, error) {
+	data := make([]byte, size)
+	n, err := f.ReadAt(data, at)
+	if n == len(data) || errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return block{data[:n], at}, err
+}
+
+// ReadAt reads at a position of the file.
+func (b block) ReadAt(p []byte, at int64) (int, error) {
+	if at < b.at || at >= b.at+int64(len(b.data)) {
+		return 0, io.EOF
+	}
+	n := copy(p, b.data[at-b.at:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+

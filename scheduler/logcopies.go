@@ -1,0 +1,273 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// settleTime is how long a sealer waits for the other copies of a log.
+const settleTime = 2 * time.Second
+
+// seals reports whether this node shall fix the length of a log.
+func (o *Owner) seals(a *imagebuilderv1.Attempt) bool {
+	s := a.Log.GetSealer()
+	if s == nil && len(a.Log.GetCopies()) == 0 { // of feature level 1
+		return a.Owner == o.o.Node && a.OwnerStoreId == o.o.StoreID
+	}
+	return s.GetNode() == o.o.Node && s.GetStoreId() == o.o.StoreID
+}
+
+// seal fixes the log of a dead attempt. Its own fence is enough: readers were
+// shown only what all copies hold, and this one takes no more from a former
+// owner. The caller holds the lock.
+func (o *Owner) seal(tasks context.Context, k attemptKey, a *imagebuilderv1.Attempt) {
+	if o.sealing[k] {
+		return
+	}
+	o.sealing[k] = true
+	var former []chan struct{} // whoever still writes the log
+	for run, at := range o.running {
+		if run.build == k.build && run.attempt == k.attempt {
+			former = append(former, at.done)
+		}
+	}
+	o.tasks.Go(func() {
+		for _, done := range former {
+			<-done
+		}
+		defer func() {
+			o.mu.Lock()
+			delete(o.sealing, k)
+			o.mu.Unlock()
+		}()
+		cmd := &buildsv1.SealAttempt{BuildId: k.build, Attempt: k.attempt, Epoch: k.epoch}
+		var err error
+		if cmd.Length, cmd.Checksum, err = o.o.Logs.Fence(k.log(), k.epoch); err != nil {
+			if errors.Is(err, logs.ErrFenced) {
+				return // there is a newer sealer
+			}
+			o.o.Log.Error("cannot seal the log of an attempt; it is closed as lost", "build", k.build, "attempt", k.attempt, "err", err)
+			cmd.Lost = true
+		} else {
+			cmd.Copies = o.settle(tasks, k, a, cmd.Length)
+		}
+		if _, err := o.commit(tasks, cmd); err != nil {
+			o.o.Log.Warn("cannot commit the seal of a log", "build", k.build, "attempt", k.attempt, "err", err)
+		}
+	})
+}
+
+func (k attemptKey) log() logs.Key { return logs.Key{Build: k.build, Attempt: k.attempt} }
+
+// settle brings the other copies to the length of this one, and answers those
+// that hold all of it.
+func (o *Owner) settle(ctx context.Context, k attemptKey, a *imagebuilderv1.Attempt, length int64) []*imagebuilderv1.LogCopy {
+	self := &imagebuilderv1.LogCopy{Node: o.o.Node, StoreId: o.o.StoreID}
+	out := []*imagebuilderv1.LogCopy{self}
+	view := o.o.Store.View()
+	var others []*imagebuilderv1.LogCopy
+	for _, c := range builds.CopiesOf(a) {
+		if n := view.Node(c.Node); n != nil && n.StoreId == c.StoreId && !n.Lost && (c.Node != self.Node || c.StoreId != self.StoreId) {
+			others = append(others, c)
+		}
+	}
+	if len(others) == 0 {
+		return out
+	}
+	feed, err := o.o.Logs.Copy(k.log(), k.epoch, others)
+	if err != nil {
+		return out
+	}
+	defer feed.Close()
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		held, missing, changed := feed.Holding(length)
+		if missing == 0 || ctx.Err() != nil {
+			for _, c := range held {
+				out = append(out, &imagebuilderv1.LogCopy{Node: c.Node, StoreId: c.StoreID})
+			}
+			return out
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
+	}
+}
+
+// complete ends this node's copy of a log once the state says where it ends.
+// The caller holds the lock.
+func (o *Owner) complete(k attemptKey, a *imagebuilderv1.Attempt) {
+	if o.o.Logs.Completed(k.log()) || o.sealing[k] {
+		return
+	}
+	o.sealing[k] = true
+	o.tasks.Go(func() {
+		defer func() {
+			o.mu.Lock()
+			delete(o.sealing, k)
+			o.mu.Unlock()
+		}()
+		if err := o.o.Logs.Complete(k.log(), a.Log.Length); err != nil && !errors.Is(err, logs.ErrClosed) {
+			o.o.Log.Error("cannot complete this node's copy of a log", "build", k.build, "attempt", k.attempt, "err", err)
+		}
+	})
+}
+
+// copyInterval is how often an owner looks after copies that are in trouble.
+const copyInterval = 100 * time.Millisecond
+
+// keepCopies replaces copies of the attempt's log that are lost, until the
+// answered function is called, which waits.
+func (at *attempt) keepCopies(ctx context.Context, feed *logs.Feed) (stop func()) {
+	if feed == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			status, changed := feed.Status()
+			trouble := at.keepCopy(ctx, feed, status)
+			if trouble {
+				wait(ctx, copyInterval)
+				if ctx.Err() != nil {
+					return
+				}
+				continue
+			}
+			nodes := at.owner.nodesChanged()
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			case <-nodes:
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+// keepCopy does what is next for the copies of a log. It reports whether there
+// is something to look after.
+func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.CopyStatus) (trouble bool) {
+	o := at.owner.o
+	view := o.Store.View()
+	a := attemptOf(view, at.key)
+	if a == nil {
+		return false
+	}
+	former := builds.CopiesOf(a)
+	var joins *logs.CopyStatus
+	var lost []logs.Copy
+	for i, s := range status {
+		if errors.Is(s.Refusal, logs.ErrFenced) && !s.Joins {
+			at.cancel(errFenced)
+			return false
+		}
+		bad := at.owner.isLost(view, s)
+		switch {
+		case s.Joins && bad:
+			feed.Drop(s.Copy)
+			trouble = true
+		case s.Joins:
+			joins = &status[i]
+		case bad:
+			lost = append(lost, s.Copy)
+		case !s.Failing.IsZero():
+			trouble = true
+		}
+	}
+	if len(lost) == 0 && len(former) >= min(int(a.Log.GetReplicas()), len(at.owner.holders(view))) {
+		if joins != nil {
+			feed.Drop(joins.Copy)
+		}
+		return trouble
+	}
+	if joins == nil {
+		if n := ChooseCopy(at.owner.holders(view), former, at.key.build); n != nil {
+			feed.Join(logs.Copy{Node: n.Name, StoreID: n.StoreId})
+		}
+		return true
+	}
+	if !joins.Current {
+		return true
+	}
+	feed.Count(joins.Copy)
+	var next []*imagebuilderv1.LogCopy
+	for _, c := range former {
+		if !contains(lost, c) {
+			next = append(next, c)
+		}
+	}
+	next = append(next, &imagebuilderv1.LogCopy{Node: joins.Node, StoreId: joins.StoreID})
+	res, err := at.owner.commit(ctx, &buildsv1.SetLogCopies{
+		BuildId: at.key.build, Attempt: at.key.attempt, Epoch: at.key.epoch, Former: former, Copies: next,
+	})
+	if err != nil {
+		if a := attemptOf(o.Store.View(), at.key); a != nil {
+			feed.Set(copiesOf(builds.CopiesOf(a)))
+		}
+		return ctx.Err() == nil
+	}
+	o.Log.Info("a copy of a log was replaced", "build", at.key.build, "attempt", at.key.attempt, "lost", lost, "node", joins.Node)
+	feed.Set(copiesOf(builds.CopiesOf(res.Build.Attempts[at.key.attempt-1])))
+	return true
+}
+
+func contains(lost []logs.Copy, c *imagebuilderv1.LogCopy) bool {
+	for _, l := range lost {
+		if l.Node == c.Node && l.StoreID == c.StoreId {
+			return true
+		}
+	}
+	return false
+}
+
+func copiesOf(in []*imagebuilderv1.LogCopy) (out []logs.Copy) {
+	for _, c := range in {
+		out = append(out, logs.Copy{Node: c.Node, StoreID: c.StoreId})
+	}
+	return out
+}
+
+func attemptOf(view *builds.State, k attemptKey) *imagebuilderv1.Attempt {
+	b := view.Build(k.build).GetBuild()
+	if int(k.attempt) > len(b.GetAttempts()) || b.Attempts[k.attempt-1].Epoch != k.epoch {
+		return nil
+	}
+	return b.Attempts[k.attempt-1]
+}
+
+// isLost reports whether a copy should be replaced.
+func (o *Owner) isLost(view *builds.State, s logs.CopyStatus) bool {
+	n := view.Node(s.Node)
+	return n == nil || n.StoreId != s.StoreID || n.Lost || n.Drained || s.Refusal != nil ||
+		!s.Failing.IsZero() && time.Since(s.Failing) > o.o.ReplaceAfter
+}
+
+// holders are the nodes that can hold a copy of a log now.
+func (o *Owner) holders(view *builds.State) (out []*buildsv1.Node) {
+	view.Nodes(func(n *buildsv1.Node) bool {
+		if !n.Lost && !n.Drained && !n.Stopping || n.Name == o.o.Node {
+			out = append(out, n)
+		}
+		return true
+	})
+	return out
+}
+
+// nodesChanged is closed when the state of any node changes.
+func (o *Owner) nodesChanged() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.nodes
+}

@@ -1,0 +1,138 @@
+package scheduler
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// How often complete logs are looked at for lost copies although no node has
+// changed, how many are repaired at a time, and how long one may take.
+const (
+	repairInterval = time.Minute
+	repairsAtOnce  = 4
+	repairTime     = 2 * time.Minute
+)
+
+// repairLogs copies complete logs anew whose copies were lost, until ctx ends.
+// The first node that holds a copy does it.
+func (o *Owner) repairLogs(ctx context.Context) {
+	for ctx.Err() == nil {
+		changed := o.nodesChanged()
+		again := o.repairAll(ctx)
+		t := time.NewTimer(repairInterval)
+		if again {
+			t.Reset(time.Second)
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// repairAll repairs what needs it. It reports whether something is left.
+func (o *Owner) repairAll(ctx context.Context) (again bool) {
+	view := o.o.Store.View()
+	if view.Level() < 2 {
+		return false
+	}
+	var wg sync.WaitGroup
+	room := make(chan struct{}, repairsAtOnce)
+	now := time.Unix(0, view.Time())
+	nodes := o.holders(view)
+	view.All(func(r *buildsv1.Record) bool {
+		for _, a := range r.Build.Attempts {
+			keep, lost := o.sound(view, now, a)
+			if a.Log.GetState() != builds.LogSealed || len(keep) == 0 || keep[0].Node != o.o.Node || keep[0].StoreId != o.o.StoreID ||
+				len(keep) >= min(int(a.Log.Replicas), len(nodes)) {
+				continue
+			}
+			to := ChooseCopy(nodes, append(keep, lost...), r.Build.Id)
+			if to == nil {
+				to = ChooseCopy(nodes, keep, r.Build.Id) // a wiped one of the same name
+			}
+			if to == nil {
+				continue
+			}
+			again = true
+			room <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-room }()
+				o.repair(ctx, r.Build.Id, a, keep, copyOf(to))
+			})
+		}
+		return ctx.Err() == nil
+	})
+	wg.Wait()
+	return again
+}
+
+// sound tells the copies that can be counted on from those that cannot.
+func (o *Owner) sound(view *builds.State, now time.Time, a *imagebuilderv1.Attempt) (keep, lost []*imagebuilderv1.LogCopy) {
+	for _, c := range a.Log.GetCopies() {
+		n := view.Node(c.Node)
+		gone := n == nil || n.StoreId != c.StoreId || n.Drained ||
+			n.Lost && now.Sub(time.Unix(0, n.LostUnixNano)) > o.o.RepairAfter
+		if gone {
+			lost = append(lost, c)
+		} else {
+			keep = append(keep, c)
+		}
+	}
+	if len(keep) == 0 { // drained nodes have to give them away, too
+		for _, c := range lost {
+			if n := view.Node(c.Node); n != nil && n.StoreId == c.StoreId && !n.Lost {
+				keep = append(keep, c)
+			}
+		}
+	}
+	return keep, lost
+}
+
+// repair copies a complete log to a further node and commits that it holds it.
+func (o *Owner) repair(ctx context.Context, build string, a *imagebuilderv1.Attempt, keep []*imagebuilderv1.LogCopy, to *imagebuilderv1.LogCopy) {
+	k := attemptKey{build, a.Number, a.Epoch}
+	if !o.o.Logs.Completed(k.log()) && o.o.Logs.Complete(k.log(), a.Log.Length) != nil {
+		o.o.Log.Error("cannot copy a log whose copies were lost: this node's is not complete", "build", build, "attempt", a.Number)
+		return
+	}
+	feed, err := o.o.Logs.Copy(k.log(), a.Epoch, nil)
+	if err != nil {
+		return
+	}
+	defer feed.Close()
+	ctx, cancel := context.WithTimeout(ctx, repairTime)
+	defer cancel()
+	target := logs.Copy{Node: to.Node, StoreID: to.StoreId}
+	feed.Join(target)
+	for {
+		status, changed := feed.Status()
+		for _, s := range status {
+			if o.isLost(o.o.Store.View(), s) || ctx.Err() != nil {
+				return // tried again, perhaps elsewhere
+			}
+			if s.Current {
+				_, err := o.commit(ctx, &buildsv1.SetLogCopies{
+					BuildId: build, Attempt: a.Number, Epoch: a.Epoch, Former: builds.CopiesOf(a), Copies: append(keep[:len(keep):len(keep)], to),
+				})
+				o.o.Log.Info("a complete log was copied anew", "build", build, "attempt", a.Number, "node", to.Node, "err", err)
+				return
+			}
+		}
+		t := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
