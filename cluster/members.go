@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/cluster/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
@@ -171,6 +173,9 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 	sent := n.cfg.Now()
 	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID())})
 	if err != nil {
+		if status.Code(err) == codes.Unavailable { // its process may have ended
+			(*local)(n).Lost(id)
+		}
 		return false
 	}
 	half := n.cfg.Now().Sub(sent) / 2

@@ -177,7 +177,7 @@ func (n *tlsNetwork) Conn(id raft.ServerID, address string) (grpc.ClientConnInte
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: .2, MaxDelay: time.Second},
 			MinConnectTimeout: handshakeTime,
 		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 2 * time.Second, Timeout: 2 * time.Second, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
 		grpc.WithChainUnaryInterceptor(nameUnary(n.local, id)), grpc.WithChainStreamInterceptor(nameStream(n.local, id)))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -79,7 +80,25 @@ func (l *streamLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Co
 		return nil, fmt.Errorf("connect to node %s at %s: %w", id, address, err)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	return conn, nil
+	return &dialedConn{Conn: conn, layer: l, to: raft.ServerID(id)}, nil
+}
+
+// dialedConn is a connection to a server. Its end tells the leader that the
+// process of a follower may have died.
+type dialedConn struct {
+	net.Conn
+	layer *streamLayer
+	to    raft.ServerID
+	once  sync.Once
+}
+
+// Read reports the end of the connection, unless this side has closed it.
+func (c *dialedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.once.Do(func() { c.layer.net.local.Lost(c.to) })
+	}
+	return n, err
 }
 
 // welcome answers the hello of an accepted connection.

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"sync"
 )
 
@@ -50,18 +51,36 @@ type relay struct {
 	buf     []byte // never overwritten: readers share it
 	base    int64  // offset of buf
 	err     error
+	refused bool          // the owner did not answer
+	dialed  chan struct{} // closed once it did, or refused is set
 	changed chan struct{} // closed and replaced at each change
 	pull    chan struct{} // capacity 1
 }
 
-// Open answers a reader of a log from an offset on, which must be closed. ctx
-// bounds all that it reads.
-func (h *Relays) Open(ctx context.Context, key RelayKey, offset int64, dial Dial) *RelayReader {
+// Open answers a reader of a log from an offset on, which must be closed, once
+// the owner has answered. ctx bounds all that it reads.
+func (h *Relays) Open(ctx context.Context, key RelayKey, offset int64, dial Dial) (*RelayReader, error) {
+	rr := &RelayReader{r: h.join(key, offset, dial), ctx: ctx, offset: offset}
+	select {
+	case <-rr.r.dialed:
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), rr.Close())
+	}
+	rr.r.mu.Lock()
+	err, none := rr.r.err, rr.r.refused
+	rr.r.mu.Unlock()
+	if none {
+		return nil, errors.Join(err, rr.Close())
+	}
+	return rr, nil
+}
+
+func (h *Relays) join(key RelayKey, offset int64, dial Dial) *relay {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.all[key]
 	if r == nil {
-		r = &relay{hub: h, key: key, dial: dial, base: offset, changed: make(chan struct{}), pull: make(chan struct{}, 1)}
+		r = &relay{hub: h, key: key, dial: dial, base: offset, changed: make(chan struct{}), pull: make(chan struct{}, 1), dialed: make(chan struct{})}
 		r.ctx, r.stop = context.WithCancel(context.Background())
 		if h.all == nil {
 			h.all = map[RelayKey]*relay{}
@@ -72,7 +91,7 @@ func (h *Relays) Open(ctx context.Context, key RelayKey, offset int64, dial Dial
 	r.mu.Lock()
 	r.readers++
 	r.mu.Unlock()
-	return &RelayReader{r: r, ctx: ctx, offset: offset}
+	return r
 }
 
 // run ends when the last reader has closed, which cancels its context.
@@ -80,7 +99,11 @@ func (r *relay) run() {
 	up, err := r.dial(r.ctx, r.base)
 	if err == nil {
 		defer up.Close()
+		close(r.dialed)
+	} else {
+		defer close(r.dialed) // after err is set
 	}
+	refused := err != nil
 	for err == nil {
 		select {
 		case <-r.ctx.Done():
@@ -101,7 +124,7 @@ func (r *relay) run() {
 	r.hub.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.err = err
+	r.err, r.refused = err, refused
 	r.tell()
 }
 

@@ -178,6 +178,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.raft = raftAdapter{s.node}
 	adapter := registryAdapter{s.registry}
 	s.runtimes = map[string]scheduler.Runtime{copy.Name: copy.New(adapter)}
+	testRuntimes(s.runtimes, copy.Name)
 	bk, err := s.openBuildKit()
 	if err != nil {
 		return errors.Join(err, s.node.Close())
@@ -216,6 +217,9 @@ func (s *server) closeRuntimes() (err error) {
 
 // runtimeOf names the runtime for a source.
 func runtimeOf(src *imagebuilderv1.Source) string {
+	if name := testRuntimeOf(src); name != "" {
+		return name
+	}
 	if src.GetRef() != nil {
 		return copy.Name
 	}

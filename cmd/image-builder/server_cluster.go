@@ -142,7 +142,7 @@ func (s *server) raiseLevel(ctx context.Context, term *cluster.Term) error {
 // and makes a node known again that was taken for lost.
 func (s *server) keepLease(ctx context.Context) error {
 	lease := time.Duration(s.cfg.Owner.Lease)
-	held := true
+	held := false
 	for pause(ctx, lease/20) {
 		contact := s.node.Status().LastContact
 		if heard := contact >= 0 && contact < lease; heard != held {

@@ -41,8 +41,18 @@ func (r logRouter) OpenLog(ctx context.Context, build string, attempt uint32, of
 	if !follow { // as long as the owner says that the log is now
 		return r.open(ctx, key, owner, offset)
 	}
-	dial := func(ctx context.Context, offset int64) (logs.Upstream, error) { return r.open(ctx, key, owner, offset) }
-	return relayed{r.s.relays.Open(ctx, logs.RelayKey{Key: key, Epoch: a.Epoch}, offset, dial)}, nil
+	dial := func(ctx context.Context, offset int64) (logs.Upstream, error) {
+		l, err := r.open(ctx, key, owner, offset)
+		if err != nil {
+			return nil, err
+		}
+		return l, nil
+	}
+	rr, err := r.s.relays.Open(ctx, logs.RelayKey{Key: key, Epoch: a.Epoch}, offset, dial)
+	if err != nil {
+		return nil, err
+	}
+	return relayed{rr}, nil
 }
 
 func (r logRouter) isHere(c *imagebuilderv1.LogCopy) bool {

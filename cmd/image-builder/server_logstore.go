@@ -194,7 +194,7 @@ func (n nodeLogs) outdated(a *buildsv1.LogAppend) bool {
 
 // logIdle is for how long a copy that the state does not name is kept: it may
 // be on its way to become one.
-const logIdle = 5 * time.Minute
+const logIdle = time.Minute
 
 // reapLogs removes the logs of builds that the state has forgotten, and copies
 // that the state does not name.
