@@ -208,6 +208,8 @@ type Peer struct {
 	// Dead: its process has certainly ended: its connections closed, and its
 	// host refuses new ones.
 	Dead bool
+	// RefusesBuilds: it says that it can take no builds.
+	RefusesBuilds bool
 }
 
 // Peer answers what this node, as the leader, knows of a member, and of itself
@@ -215,7 +217,7 @@ type Peer struct {
 func (n *Node) Peer(name, storeID string) Peer {
 	id := raft.ServerID(name + "/" + storeID)
 	if id == n.serverID() {
-		return Peer{BootID: n.cfg.BootID}
+		return Peer{BootID: n.cfg.BootID, RefusesBuilds: n.report().GetRefusesBuilds()}
 	}
 	n.peers.mu.Lock()
 	defer n.peers.mu.Unlock()
@@ -224,6 +226,7 @@ func (n *Node) Peer(name, storeID string) Peer {
 		p.Dead = s.dead
 		if s.answer != nil {
 			p.BootID, p.Silent = s.answer.GetNode().GetBootId(), time.Since(s.answered)
+			p.RefusesBuilds = s.answer.GetRefusesBuilds()
 		}
 	}
 	return p

@@ -57,10 +57,21 @@ func (at *attempt) run(ctx context.Context) {
 		log.Info("attempt has another owner, stopped it")
 		return
 	}
+	if err != nil && at.leaves(ctx) {
+		log.Info("leaves a workload that outlives this node", "reason", context.Cause(ctx))
+		return
+	}
 	if err != nil {
 		end = at.failure(ctx, err)
 	}
 	at.finish(ctx, writer, sink.steps(), end)
+}
+
+// leaves reports whether the workload goes on without this node: under the
+// next owner, or under this node's next process.
+func (at *attempt) leaves(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return builds.LastAttempt(at.record.Build).Adoptable && (errors.Is(cause, errShutdown) || errors.Is(cause, errLease))
 }
 
 // execute runs the workload and publishes what it made.

@@ -130,7 +130,7 @@ func (d *decision) adopt(s *builds.State, r rules, slots []*slot) {
 	}
 	s.Live(func(q *buildsv1.Record) bool {
 		a := builds.LastAttempt(q.Build)
-		if n := s.Node(a.Owner); !a.Adoptable || n != nil && n.StoreId == a.OwnerStoreId && !n.Lost && !n.Stopping {
+		if n := s.Node(a.Owner); !a.Adoptable || n != nil && n.StoreId == a.OwnerStoreId && !n.Lost && !n.Stopping && !n.Drained {
 			return true
 		}
 		var to *slot

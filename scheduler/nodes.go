@@ -16,6 +16,8 @@ type Liveness interface {
 	// Peer answers the process of a node that answered last ("" if none did in
 	// this term), how long it is silent, and whether it has certainly ended.
 	Peer(name, storeID string) (bootID string, silent time.Duration, dead bool)
+	// Takes reports whether the node says that it can take builds.
+	Takes(name, storeID string) bool
 	// Member reports whether the node is a member of the cluster.
 	Member(name, storeID string) bool
 	// PeersChanged is closed when a process is heard again or found dead.
@@ -31,7 +33,7 @@ func (l *Leader) alive(n *buildsv1.Node) bool {
 		return false
 	}
 	_, silent, dead := l.o.Nodes.Peer(n.Name, n.StoreId)
-	return !dead && silent < l.o.LostAfter/2
+	return !dead && silent < l.o.LostAfter/2 && l.o.Nodes.Takes(n.Name, n.StoreId)
 }
 
 // watchNodes ends the attempts of nodes that are lost, forgets nodes that are

@@ -87,8 +87,11 @@ type Owner struct {
 	mu      sync.Mutex
 	running map[attemptKey]*attempt
 	sealing map[attemptKey]bool
-	nodes   chan struct{} // closed and replaced when the state of a node changes
-	tasks   sync.WaitGroup
+	// suspended: the lease is lost; what was left running is not taken up.
+	suspended bool
+	resume    context.CancelFunc // makes follow look at everything again
+	nodes     chan struct{}      // closed and replaced when the state of a node changes
+	tasks     sync.WaitGroup
 }
 
 type attemptKey struct {
@@ -117,9 +120,15 @@ func (o *Owner) Run(ctx context.Context) error {
 	defer stop(nil)
 	o.tasks.Go(func() { o.repairLogs(ctx) })
 	for ctx.Err() == nil {
-		if err := o.follow(ctx, tasks); ctx.Err() == nil && !errors.Is(err, builds.ErrResubscribe) {
+		again, resume := context.WithCancel(ctx)
+		o.mu.Lock()
+		o.resume = resume
+		o.mu.Unlock()
+		err := o.follow(again, tasks)
+		if again.Err() == nil && !errors.Is(err, builds.ErrResubscribe) {
 			o.o.Log.Warn("owner loop lost the state, will start again", "err", err)
 		}
+		resume()
 	}
 	stop(errShutdown)
 	o.tasks.Wait()
@@ -178,7 +187,7 @@ func (o *Owner) look(tasks context.Context, r *buildsv1.Record) {
 		case a.Log.GetState() == builds.LogSealed && builds.HasCopy(builds.CopiesOf(a), o.o.Node, o.o.StoreID):
 			o.complete(k, a)
 		case !mine || !builds.Live(a.Phase):
-		case o.running[k] == nil && (a.Phase == builds.Assigned || a.Adoptable):
+		case o.running[k] == nil && (a.Phase == builds.Assigned || a.Adoptable && !o.suspended):
 			o.start(tasks, k, r)
 		}
 	}
@@ -226,9 +235,21 @@ func (o *Owner) commit(ctx context.Context, payload proto.Message) (builds.Resul
 func (o *Owner) LeaseLost() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.suspended = true
 	for _, at := range o.running {
 		at.cancel(errLease)
 	}
+}
+
+// LeaseHeld tells that a leader is heard again: what is still this node's, and
+// has outlived the pause, is taken up.
+func (o *Owner) LeaseHeld() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.suspended && o.resume != nil {
+		o.resume()
+	}
+	o.suspended = false
 }
 
 // Running answers how many attempts this node runs.

@@ -260,4 +260,3 @@ func (b block) ReadAt(p []byte, at int64) (int, error) {
 	}
 	return n, nil
 }
-

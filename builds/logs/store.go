@@ -67,9 +67,10 @@ type Store struct {
 	fs      FS
 	metrics metrics
 
-	mu    sync.Mutex
-	logs  map[Key]*attemptLog
-	files map[Key][]string // of logs that are not loaded
+	mu      sync.Mutex
+	logs    map[Key]*attemptLog
+	files   map[Key][]string // of logs that are not loaded
+	trouble error            // of the last write; nil after one that went through
 
 	sync syncer
 }
@@ -269,6 +270,20 @@ func (s *Store) Remove(key Key) error {
 		}
 	}
 	return errs
+}
+
+// Trouble is why logs cannot be written now; nil if they can, as far as is
+// known.
+func (s *Store) Trouble() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.trouble
+}
+
+func (s *Store) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trouble = err
 }
 
 // spaceError names a full disk as such.

@@ -121,6 +121,7 @@ func (s *syncer) flush() {
 	for _, r := range all {
 		switch {
 		case r.err != nil:
+			s.store.note(spaceError(r.err))
 			s.store.o.Logger.Error("cannot write a log", "build", r.w.l.key.Build, "attempt", r.w.l.key.Attempt, "err", r.err)
 		case dirErr != nil:
 			s.store.o.Logger.Error("cannot fsync the directory of logs", "err", dirErr)
@@ -128,6 +129,7 @@ func (s *syncer) flush() {
 		default:
 			r.w.dir = false
 			if len(r.p.records) > 0 {
+				s.store.note(nil)
 				r.w.show(r.p)
 				s.store.metrics.bytes.Add(float64(len(r.p.data)))
 			}

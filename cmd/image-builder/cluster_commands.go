@@ -25,6 +25,8 @@ certificate with the operator role (--ca, --cert, --key).` + statuses
 func newClusterCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "The nodes of the cluster", Long: "Shows and changes the nodes of the cluster." + operatorNote}
 	cmd.AddCommand(newMembersCommand(), newClusterStatusCommand(), newTransferCommand(), newRemoveNodeCommand(),
+		newDrainCommand("drain", "Keep new builds away from a node", "Keeps new builds and copies of logs away from a node. Builds whose workloads outlive\ntheir node go on under another one; all others end there. Logs are copied elsewhere.", false),
+		newDrainCommand("undrain", "Let builds come to a node again", "Lets builds come to a drained node again.", true),
 		newResealCommand(), newCertsCommand(), newKeysCommand(), newGossipKeyCommand(), newRecoverCommand())
 	return cmd
 }
@@ -89,6 +91,9 @@ func membersTable(w io.Writer, res *imagebuilderv1.MembersResponse) {
 			return fmt.Sprint(v)
 		}
 		known := m.AppliedIndex > 0
+		if m.Drained {
+			m.State += ", drained"
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, role, m.State, dash(m.Zone != "", m.Zone),
 			dash(known, m.AppliedIndex), dash(known, m.TrailsBy), dash(known, m.OwnedBuilds),
 			dash(m.LastContact != nil, m.LastContact.AsDuration().Round(time.Millisecond)), m.Address)
@@ -191,6 +196,19 @@ joins again.`, cobra.ExactArgs(1),
 				return err
 			}
 			return c.print(w, res, func(w io.Writer) { fmt.Fprintf(w, "node %s is no member any more\n", args[0]) })
+		})
+}
+
+func newDrainCommand(verb, short, long string, undrain bool) *cobra.Command {
+	return clusterCommand(verb+" NODE", short, long, cobra.ExactArgs(1),
+		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *clientFlags, w io.Writer, args []string) error {
+			res, err := api.DrainNode(ctx, &imagebuilderv1.DrainNodeRequest{Node: args[0], Undrain: undrain})
+			if err != nil {
+				return err
+			}
+			return c.print(w, res, func(w io.Writer) {
+				fmt.Fprintf(w, "node %s is %sed; %d builds run there\n", args[0], verb, res.Running)
+			})
 		})
 }
 

@@ -238,6 +238,7 @@ type ReadyConfig struct {
 // ShutdownConfig bounds the graceful stop.
 type ShutdownConfig struct {
 	Grace Duration `json:"grace" doc:"How long calls may take to end."`
+	Drain Duration `json:"drain" doc:"How long running builds may take to end that cannot go on under another node; then they are tried again there."`
 }
 
 // DefaultConfig answers the configuration of a node that nobody configured.
@@ -265,7 +266,7 @@ func DefaultConfig() Config {
 		Raft:       RaftConfig{SnapshotThreshold: 8192, SnapshotInterval: d(2 * time.Minute)},
 		Log:        LogConfig{Format: "json", Level: "info"},
 		Ready:      ReadyConfig{After: d(2 * time.Second), Patience: d(5 * time.Second)},
-		Shutdown:   ShutdownConfig{Grace: d(20 * time.Second)},
+		Shutdown:   ShutdownConfig{Grace: d(20 * time.Second), Drain: d(10 * time.Second)},
 	}
 }
 
@@ -338,6 +339,9 @@ func (c *Config) Validate() error {
 		if v <= 0 {
 			bad(key, "must be greater than zero")
 		}
+	}
+	if c.Shutdown.Drain < 0 {
+		bad("shutdown.drain", "must not be negative")
 	}
 	if c.Ready.After < 0 || c.Ready.Patience < 0 {
 		bad("ready", "after and patience must not be negative")

@@ -100,6 +100,7 @@ func writeDevConfigs(dir string, nodes []*devNode, buildkitAddress string, o dev
 			},
 			"registry": map[string]any{"allowLoopback": true},
 			"ready":    map[string]any{"after": "0s"},
+			"shutdown": map[string]any{"drain": "0s"},
 		}
 		if len(nodes) > 1 {
 			files, err := cluster.IssueCert(filepath.Join(dir, "certs"), cluster.CertIdentity{Cluster: devCluster, Role: cluster.RoleNode, Name: n.name}, false)

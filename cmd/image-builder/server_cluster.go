@@ -53,8 +53,8 @@ func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		Report: func(r *clusterv1.PingResponse) {
 			r.Owned = uint32(s.owner.Running())
 			r.SealingKeys = s.keyring.IDs()
-			if err := s.keyring.Trouble(); err != nil {
-				r.Trouble = err.Error()
+			if err := errors.Join(s.logs.Trouble(), s.keyring.Trouble()); err != nil {
+				r.Trouble, r.RefusesBuilds = err.Error(), s.logs.Trouble() != nil
 			}
 		},
 	}
@@ -148,6 +148,8 @@ func (s *server) keepLease(ctx context.Context) error {
 		if heard := contact >= 0 && contact < lease; heard != held {
 			if held = heard; !held {
 				s.log.Warn("no leader is heard: stops the attempts of this node", "for", contact, "lease", lease)
+			} else {
+				s.owner.LeaseHeld()
 			}
 		}
 		if !held {
@@ -179,6 +181,8 @@ func (l liveness) Peer(name, storeID string) (string, time.Duration, bool) {
 	p := l.node.Peer(name, storeID)
 	return p.BootID, p.Silent, p.Dead
 }
+
+func (l liveness) Takes(name, storeID string) bool { return !l.node.Peer(name, storeID).RefusesBuilds }
 
 func (l liveness) Member(name, storeID string) bool {
 	return slices.ContainsFunc(l.node.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+storeID })
@@ -230,10 +234,28 @@ func (s *server) handOver() {
 			s.log.Warn("cannot tell the cluster that this node stops", "err", err)
 		}
 	}
-	if s.node.Status().Role != "Leader" || len(s.node.Members()) == 1 {
-		return
+	if s.node.Status().Role == "Leader" && len(s.node.Members()) > 1 {
+		if err := s.node.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNoLeader) {
+			s.log.Warn("cannot hand leadership over", "err", err)
+		}
 	}
-	if err := s.node.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNoLeader) {
-		s.log.Warn("cannot hand leadership over", "err", err)
+}
+
+// drain lets running builds end that cannot go on under another node.
+func (s *server) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.cfg.Shutdown.Drain))
+	defer cancel()
+	for n := -1; ; {
+		left := s.owner.Running()
+		if left == 0 {
+			return
+		}
+		if left != n {
+			n = left
+			s.log.Info("waits for builds that run here", "builds", n, "at most", time.Duration(s.cfg.Shutdown.Drain))
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			return
+		}
 	}
 }

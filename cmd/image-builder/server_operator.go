@@ -15,6 +15,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -69,6 +70,7 @@ func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequ
 	last, voters, healthy := st.Applied, 0, 0
 	for _, m := range c.s.node.Members() {
 		w := wireMember(m, last, res.FromLeader)
+		c.s.store.Read(func(st *builds.State) { w.Drained = st.Node(m.Name).GetDrained() })
 		if m.Voter {
 			voters++
 			if w.State == "alive" {
@@ -144,6 +146,29 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 		return nil, status.Errorf(codes.FailedPrecondition, "%q was not removed: %v", req.GetNode(), err)
 	}
 	return &imagebuilderv1.RemoveNodeResponse{}, nil
+}
+
+func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNodeRequest) (*imagebuilderv1.DrainNodeResponse, error) {
+	if c.s.level() < 2 {
+		return nil, status.Error(codes.FailedPrecondition, "not all nodes run a version that knows drained nodes")
+	}
+	ctx, cancel := hold(ctx)
+	defer cancel()
+	_, _, err := builds.Propose(ctx, c.s.raft, &buildsv1.DrainNode{Name: req.GetNode(), Drained: !req.GetUndrain()})
+	if errors.Is(err, builds.ErrNotFound) {
+		return nil, status.Errorf(codes.NotFound, "there is no node %q", req.GetNode())
+	}
+	if err != nil {
+		return nil, err
+	}
+	res := &imagebuilderv1.DrainNodeResponse{}
+	c.s.store.View().Live(func(r *buildsv1.Record) bool {
+		if builds.LastAttempt(r.Build).GetOwner() == req.GetNode() {
+			res.Running++
+		}
+		return true
+	})
+	return res, nil
 }
 
 // snapshotChunk is the size of one message of a snapshot, in bytes.

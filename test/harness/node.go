@@ -110,6 +110,7 @@ func New(t testing.TB, dir, registryAddr string, over Config) *Node {
 		"registry": map[string]any{"allowLoopback": true},
 		"log":      map[string]any{"level": "debug"},
 		"ready":    map[string]any{"after": "0s"},
+		"shutdown": map[string]any{"drain": "0s"},
 	}
 	merge(n.config, over)
 	log, err := os.OpenFile(filepath.Join(dir, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -740,7 +740,9 @@ type PingResponse struct {
 	// Ids of the sealing keys that it can open.
 	SealingKeys []string `protobuf:"bytes,10,rep,name=sealing_keys,json=sealingKeys,proto3" json:"sealing_keys,omitempty"`
 	// The primary gossip key, as a hash.
-	GossipKey     string `protobuf:"bytes,11,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
+	GossipKey string `protobuf:"bytes,11,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
+	// The node can take no builds now; trouble says why.
+	RefusesBuilds bool `protobuf:"varint,12,opt,name=refuses_builds,json=refusesBuilds,proto3" json:"refuses_builds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -850,6 +852,13 @@ func (x *PingResponse) GetGossipKey() string {
 		return x.GossipKey
 	}
 	return ""
+}
+
+func (x *PingResponse) GetRefusesBuilds() bool {
+	if x != nil {
+		return x.RefusesBuilds
+	}
+	return false
 }
 
 // RaftHello begins a Raft connection: 4 bytes of length, then this.
@@ -1001,7 +1010,7 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"9\n" +
 	"\vPingRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\tR\x06leader\"\xe6\x02\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\"\x8d\x03\n" +
 	"\fPingResponse\x12(\n" +
 	"\x04node\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04node\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1d\n" +
@@ -1016,7 +1025,8 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\fsealing_keys\x18\n" +
 	" \x03(\tR\vsealingKeys\x12\x1d\n" +
 	"\n" +
-	"gossip_key\x18\v \x01(\tR\tgossipKey\"E\n" +
+	"gossip_key\x18\v \x01(\tR\tgossipKey\x12%\n" +
+	"\x0erefuses_builds\x18\f \x01(\bR\rrefusesBuilds\"E\n" +
 	"\tRaftHello\x12(\n" +
 	"\x04from\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\"*\n" +

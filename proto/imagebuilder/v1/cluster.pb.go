@@ -209,10 +209,12 @@ type ClusterMember struct {
 	// How far its clock is ahead of the leader's.
 	ClockSkew *durationpb.Duration `protobuf:"bytes,13,opt,name=clock_skew,json=clockSkew,proto3" json:"clock_skew,omitempty"`
 	// What its own health says against it.
-	Trouble       string   `protobuf:"bytes,14,opt,name=trouble,proto3" json:"trouble,omitempty"`
-	SealingKeys   []string `protobuf:"bytes,15,rep,name=sealing_keys,json=sealingKeys,proto3" json:"sealing_keys,omitempty"`
-	GossipKey     string   `protobuf:"bytes,16,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
-	FeatureLevel  uint32   `protobuf:"varint,17,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	Trouble      string   `protobuf:"bytes,14,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	SealingKeys  []string `protobuf:"bytes,15,rep,name=sealing_keys,json=sealingKeys,proto3" json:"sealing_keys,omitempty"`
+	GossipKey    string   `protobuf:"bytes,16,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
+	FeatureLevel uint32   `protobuf:"varint,17,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	// An operator keeps new builds away from it.
+	Drained       bool `protobuf:"varint,18,opt,name=drained,proto3" json:"drained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -364,6 +366,13 @@ func (x *ClusterMember) GetFeatureLevel() uint32 {
 		return x.FeatureLevel
 	}
 	return 0
+}
+
+func (x *ClusterMember) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
 }
 
 type TransferLeadershipRequest struct {
@@ -536,6 +545,104 @@ func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
 	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Let builds come again.
+	Undrain       bool `protobuf:"varint,2,opt,name=undrain,proto3" json:"undrain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DrainNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetUndrain() bool {
+	if x != nil {
+		return x.Undrain
+	}
+	return false
+}
+
+type DrainNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Builds that still run there.
+	Running       uint32 `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeResponse) Reset() {
+	*x = DrainNodeResponse{}
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeResponse) ProtoMessage() {}
+
+func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DrainNodeResponse) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
 type SaveSnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -544,7 +651,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[7]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +663,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[7]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +676,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 type SaveSnapshotResponse struct {
@@ -581,7 +688,7 @@ type SaveSnapshotResponse struct {
 
 func (x *SaveSnapshotResponse) Reset() {
 	*x = SaveSnapshotResponse{}
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[8]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +700,7 @@ func (x *SaveSnapshotResponse) String() string {
 func (*SaveSnapshotResponse) ProtoMessage() {}
 
 func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[8]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +713,7 @@ func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SaveSnapshotResponse) GetChunk() []byte {
@@ -625,7 +732,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[9]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +744,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[9]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +757,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RestoreSnapshotRequest) GetChunk() []byte {
@@ -673,7 +780,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[10]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +792,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[10]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +805,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RestoreSnapshotResponse) GetBuilds() uint64 {
@@ -723,7 +830,7 @@ type ResealRequest struct {
 
 func (x *ResealRequest) Reset() {
 	*x = ResealRequest{}
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[11]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +842,7 @@ func (x *ResealRequest) String() string {
 func (*ResealRequest) ProtoMessage() {}
 
 func (x *ResealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[11]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +855,7 @@ func (x *ResealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResealRequest.ProtoReflect.Descriptor instead.
 func (*ResealRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 type ResealResponse struct {
@@ -761,7 +868,7 @@ type ResealResponse struct {
 
 func (x *ResealResponse) Reset() {
 	*x = ResealResponse{}
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[12]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +880,7 @@ func (x *ResealResponse) String() string {
 func (*ResealResponse) ProtoMessage() {}
 
 func (x *ResealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[12]
+	mi := &file_proto_imagebuilder_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +893,7 @@ func (x *ResealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResealResponse.ProtoReflect.Descriptor instead.
 func (*ResealResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResealResponse) GetResealed() uint32 {
@@ -824,7 +931,7 @@ const file_proto_imagebuilder_v1_cluster_proto_rawDesc = "" +
 	"\tavailable\x18\b \x01(\bR\tavailable\x12+\n" +
 	"\x11failure_tolerance\x18\t \x01(\x05R\x10failureTolerance\x12#\n" +
 	"\rfeature_level\x18\n" +
-	" \x01(\rR\ffeatureLevel\"\xc3\x04\n" +
+	" \x01(\rR\ffeatureLevel\"\xdd\x04\n" +
 	"\rClusterMember\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12\x18\n" +
@@ -845,14 +952,20 @@ const file_proto_imagebuilder_v1_cluster_proto_rawDesc = "" +
 	"\fsealing_keys\x18\x0f \x03(\tR\vsealingKeys\x12\x1d\n" +
 	"\n" +
 	"gossip_key\x18\x10 \x01(\tR\tgossipKey\x12#\n" +
-	"\rfeature_level\x18\x11 \x01(\rR\ffeatureLevel\"+\n" +
+	"\rfeature_level\x18\x11 \x01(\rR\ffeatureLevel\x12\x18\n" +
+	"\adrained\x18\x12 \x01(\bR\adrained\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\"'\n" +
 	"\x11RemoveNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"\x14\n" +
-	"\x12RemoveNodeResponse\"\x15\n" +
+	"\x12RemoveNodeResponse\"@\n" +
+	"\x10DrainNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aundrain\x18\x02 \x01(\bR\aundrain\"-\n" +
+	"\x11DrainNodeResponse\x12\x18\n" +
+	"\arunning\x18\x01 \x01(\rR\arunning\"\x15\n" +
 	"\x13SaveSnapshotRequest\",\n" +
 	"\x14SaveSnapshotResponse\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\".\n" +
@@ -864,12 +977,13 @@ const file_proto_imagebuilder_v1_cluster_proto_rawDesc = "" +
 	"\rResealRequest\"C\n" +
 	"\x0eResealResponse\x12\x1a\n" +
 	"\bresealed\x18\x01 \x01(\rR\bresealed\x12\x15\n" +
-	"\x06key_id\x18\x02 \x01(\tR\x05keyId2\xbb\x04\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId2\x91\x05\n" +
 	"\aCluster\x12N\n" +
 	"\aMembers\x12\x1f.imagebuilder.v1.MembersRequest\x1a .imagebuilder.v1.MembersResponse\"\x00\x12o\n" +
 	"\x12TransferLeadership\x12*.imagebuilder.v1.TransferLeadershipRequest\x1a+.imagebuilder.v1.TransferLeadershipResponse\"\x00\x12W\n" +
 	"\n" +
-	"RemoveNode\x12\".imagebuilder.v1.RemoveNodeRequest\x1a#.imagebuilder.v1.RemoveNodeResponse\"\x00\x12_\n" +
+	"RemoveNode\x12\".imagebuilder.v1.RemoveNodeRequest\x1a#.imagebuilder.v1.RemoveNodeResponse\"\x00\x12T\n" +
+	"\tDrainNode\x12!.imagebuilder.v1.DrainNodeRequest\x1a\".imagebuilder.v1.DrainNodeResponse\"\x00\x12_\n" +
 	"\fSaveSnapshot\x12$.imagebuilder.v1.SaveSnapshotRequest\x1a%.imagebuilder.v1.SaveSnapshotResponse\"\x000\x01\x12h\n" +
 	"\x0fRestoreSnapshot\x12'.imagebuilder.v1.RestoreSnapshotRequest\x1a(.imagebuilder.v1.RestoreSnapshotResponse\"\x00(\x01\x12K\n" +
 	"\x06Reseal\x12\x1e.imagebuilder.v1.ResealRequest\x1a\x1f.imagebuilder.v1.ResealResponse\"\x00BPZNgithub.com/image-builder-ha/image-builder/proto/imagebuilder/v1;imagebuilderv1b\x06proto3"
@@ -886,7 +1000,7 @@ func file_proto_imagebuilder_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_proto_imagebuilder_v1_cluster_proto_rawDescData
 }
 
-var file_proto_imagebuilder_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_proto_imagebuilder_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_proto_imagebuilder_v1_cluster_proto_goTypes = []any{
 	(*MembersRequest)(nil),             // 0: imagebuilder.v1.MembersRequest
 	(*MembersResponse)(nil),            // 1: imagebuilder.v1.MembersResponse
@@ -895,33 +1009,37 @@ var file_proto_imagebuilder_v1_cluster_proto_goTypes = []any{
 	(*TransferLeadershipResponse)(nil), // 4: imagebuilder.v1.TransferLeadershipResponse
 	(*RemoveNodeRequest)(nil),          // 5: imagebuilder.v1.RemoveNodeRequest
 	(*RemoveNodeResponse)(nil),         // 6: imagebuilder.v1.RemoveNodeResponse
-	(*SaveSnapshotRequest)(nil),        // 7: imagebuilder.v1.SaveSnapshotRequest
-	(*SaveSnapshotResponse)(nil),       // 8: imagebuilder.v1.SaveSnapshotResponse
-	(*RestoreSnapshotRequest)(nil),     // 9: imagebuilder.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil),    // 10: imagebuilder.v1.RestoreSnapshotResponse
-	(*ResealRequest)(nil),              // 11: imagebuilder.v1.ResealRequest
-	(*ResealResponse)(nil),             // 12: imagebuilder.v1.ResealResponse
-	(*durationpb.Duration)(nil),        // 13: google.protobuf.Duration
+	(*DrainNodeRequest)(nil),           // 7: imagebuilder.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),          // 8: imagebuilder.v1.DrainNodeResponse
+	(*SaveSnapshotRequest)(nil),        // 9: imagebuilder.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),       // 10: imagebuilder.v1.SaveSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),     // 11: imagebuilder.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil),    // 12: imagebuilder.v1.RestoreSnapshotResponse
+	(*ResealRequest)(nil),              // 13: imagebuilder.v1.ResealRequest
+	(*ResealResponse)(nil),             // 14: imagebuilder.v1.ResealResponse
+	(*durationpb.Duration)(nil),        // 15: google.protobuf.Duration
 }
 var file_proto_imagebuilder_v1_cluster_proto_depIdxs = []int32{
 	2,  // 0: imagebuilder.v1.MembersResponse.members:type_name -> imagebuilder.v1.ClusterMember
-	13, // 1: imagebuilder.v1.ClusterMember.last_contact:type_name -> google.protobuf.Duration
-	13, // 2: imagebuilder.v1.ClusterMember.silent:type_name -> google.protobuf.Duration
-	13, // 3: imagebuilder.v1.ClusterMember.clock_skew:type_name -> google.protobuf.Duration
+	15, // 1: imagebuilder.v1.ClusterMember.last_contact:type_name -> google.protobuf.Duration
+	15, // 2: imagebuilder.v1.ClusterMember.silent:type_name -> google.protobuf.Duration
+	15, // 3: imagebuilder.v1.ClusterMember.clock_skew:type_name -> google.protobuf.Duration
 	0,  // 4: imagebuilder.v1.Cluster.Members:input_type -> imagebuilder.v1.MembersRequest
 	3,  // 5: imagebuilder.v1.Cluster.TransferLeadership:input_type -> imagebuilder.v1.TransferLeadershipRequest
 	5,  // 6: imagebuilder.v1.Cluster.RemoveNode:input_type -> imagebuilder.v1.RemoveNodeRequest
-	7,  // 7: imagebuilder.v1.Cluster.SaveSnapshot:input_type -> imagebuilder.v1.SaveSnapshotRequest
-	9,  // 8: imagebuilder.v1.Cluster.RestoreSnapshot:input_type -> imagebuilder.v1.RestoreSnapshotRequest
-	11, // 9: imagebuilder.v1.Cluster.Reseal:input_type -> imagebuilder.v1.ResealRequest
-	1,  // 10: imagebuilder.v1.Cluster.Members:output_type -> imagebuilder.v1.MembersResponse
-	4,  // 11: imagebuilder.v1.Cluster.TransferLeadership:output_type -> imagebuilder.v1.TransferLeadershipResponse
-	6,  // 12: imagebuilder.v1.Cluster.RemoveNode:output_type -> imagebuilder.v1.RemoveNodeResponse
-	8,  // 13: imagebuilder.v1.Cluster.SaveSnapshot:output_type -> imagebuilder.v1.SaveSnapshotResponse
-	10, // 14: imagebuilder.v1.Cluster.RestoreSnapshot:output_type -> imagebuilder.v1.RestoreSnapshotResponse
-	12, // 15: imagebuilder.v1.Cluster.Reseal:output_type -> imagebuilder.v1.ResealResponse
-	10, // [10:16] is the sub-list for method output_type
-	4,  // [4:10] is the sub-list for method input_type
+	7,  // 7: imagebuilder.v1.Cluster.DrainNode:input_type -> imagebuilder.v1.DrainNodeRequest
+	9,  // 8: imagebuilder.v1.Cluster.SaveSnapshot:input_type -> imagebuilder.v1.SaveSnapshotRequest
+	11, // 9: imagebuilder.v1.Cluster.RestoreSnapshot:input_type -> imagebuilder.v1.RestoreSnapshotRequest
+	13, // 10: imagebuilder.v1.Cluster.Reseal:input_type -> imagebuilder.v1.ResealRequest
+	1,  // 11: imagebuilder.v1.Cluster.Members:output_type -> imagebuilder.v1.MembersResponse
+	4,  // 12: imagebuilder.v1.Cluster.TransferLeadership:output_type -> imagebuilder.v1.TransferLeadershipResponse
+	6,  // 13: imagebuilder.v1.Cluster.RemoveNode:output_type -> imagebuilder.v1.RemoveNodeResponse
+	8,  // 14: imagebuilder.v1.Cluster.DrainNode:output_type -> imagebuilder.v1.DrainNodeResponse
+	10, // 15: imagebuilder.v1.Cluster.SaveSnapshot:output_type -> imagebuilder.v1.SaveSnapshotResponse
+	12, // 16: imagebuilder.v1.Cluster.RestoreSnapshot:output_type -> imagebuilder.v1.RestoreSnapshotResponse
+	14, // 17: imagebuilder.v1.Cluster.Reseal:output_type -> imagebuilder.v1.ResealResponse
+	11, // [11:18] is the sub-list for method output_type
+	4,  // [4:11] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -938,7 +1056,7 @@ func file_proto_imagebuilder_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_imagebuilder_v1_cluster_proto_rawDesc), len(file_proto_imagebuilder_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

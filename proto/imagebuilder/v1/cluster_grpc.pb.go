@@ -24,6 +24,7 @@ const (
 	Cluster_Members_FullMethodName            = "/imagebuilder.v1.Cluster/Members"
 	Cluster_TransferLeadership_FullMethodName = "/imagebuilder.v1.Cluster/TransferLeadership"
 	Cluster_RemoveNode_FullMethodName         = "/imagebuilder.v1.Cluster/RemoveNode"
+	Cluster_DrainNode_FullMethodName          = "/imagebuilder.v1.Cluster/DrainNode"
 	Cluster_SaveSnapshot_FullMethodName       = "/imagebuilder.v1.Cluster/SaveSnapshot"
 	Cluster_RestoreSnapshot_FullMethodName    = "/imagebuilder.v1.Cluster/RestoreSnapshot"
 	Cluster_Reseal_FullMethodName             = "/imagebuilder.v1.Cluster/Reseal"
@@ -44,6 +45,9 @@ type ClusterClient interface {
 	// RemoveNode takes a member out of the cluster. A node that is alive joins
 	// again: stop it first.
 	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error)
+	// DrainNode keeps new builds and copies of logs away from a node, or lets
+	// them come again. What runs there runs on, if it can, on another node.
+	DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*DrainNodeResponse, error)
 	// SaveSnapshot streams a snapshot of the replicated state.
 	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
 	// RestoreSnapshot replaces the replicated state by a snapshot.
@@ -85,6 +89,16 @@ func (c *clusterClient) RemoveNode(ctx context.Context, in *RemoveNodeRequest, o
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveNodeResponse)
 	err := c.cc.Invoke(ctx, Cluster_RemoveNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*DrainNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainNodeResponse)
+	err := c.cc.Invoke(ctx, Cluster_DrainNode_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +162,9 @@ type ClusterServer interface {
 	// RemoveNode takes a member out of the cluster. A node that is alive joins
 	// again: stop it first.
 	RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error)
+	// DrainNode keeps new builds and copies of logs away from a node, or lets
+	// them come again. What runs there runs on, if it can, on another node.
+	DrainNode(context.Context, *DrainNodeRequest) (*DrainNodeResponse, error)
 	// SaveSnapshot streams a snapshot of the replicated state.
 	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
 	// RestoreSnapshot replaces the replicated state by a snapshot.
@@ -173,6 +190,9 @@ func (UnimplementedClusterServer) TransferLeadership(context.Context, *TransferL
 }
 func (UnimplementedClusterServer) RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveNode not implemented")
+}
+func (UnimplementedClusterServer) DrainNode(context.Context, *DrainNodeRequest) (*DrainNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainNode not implemented")
 }
 func (UnimplementedClusterServer) SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error {
 	return status.Error(codes.Unimplemented, "method SaveSnapshot not implemented")
@@ -258,6 +278,24 @@ func _Cluster_RemoveNode_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_DrainNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).DrainNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_DrainNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).DrainNode(ctx, req.(*DrainNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cluster_SaveSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(SaveSnapshotRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -312,6 +350,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveNode",
 			Handler:    _Cluster_RemoveNode_Handler,
+		},
+		{
+			MethodName: "DrainNode",
+			Handler:    _Cluster_DrainNode_Handler,
 		},
 		{
 			MethodName: "Reseal",
