@@ -173,6 +173,13 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 			if s.ID == n.serverID() || n.alive(ctx, s.ID) {
 				return fmt.Errorf("a node named %q with other data is alive: names must be unique", name)
 			}
+			if s.Address == address {
+				// Raft has each address once, and at this one is other data now.
+				if err := n.removeFormer(ctx, s.ID); err != nil {
+					return err
+				}
+				continue
+			}
 			former = append(former, s.ID)
 		}
 	}
@@ -181,11 +188,19 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 	}
 	n.cfg.Logger.Info("a node joined", "node", id, "address", address)
 	for _, old := range former {
-		// Its data is gone: it must not be counted for any quorum.
-		if err := await(ctx, r.RemoveServer(old, 0, 0)); err != nil {
-			return fmt.Errorf("remove the former %s: %w", old, err)
+		if err := n.removeFormer(ctx, old); err != nil {
+			return err
 		}
-		n.cfg.Logger.Info("removed a server whose data directory was replaced", "node", old)
 	}
+	return nil
+}
+
+// removeFormer removes a server whose data is gone: it must not be counted for
+// any quorum.
+func (n *Node) removeFormer(ctx context.Context, id raft.ServerID) error {
+	if err := await(ctx, n.raft.Load().RemoveServer(id, 0, 0)); err != nil {
+		return fmt.Errorf("remove the former %s: %w", id, err)
+	}
+	n.cfg.Logger.Info("removed a server whose data directory was replaced", "node", id)
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -280,5 +281,148 @@ func Test_Logs_OwnerKilled(t *testing.T) {
 				t.Errorf("%d workloads were started", n)
 			}
 		})
+	}
+}
+
+// Test_Logs_OwnerPaused stops the owner's process for longer than its lease
+// and lets it wake up.
+func Test_Logs_OwnerPaused(t *testing.T) {
+	for _, survives := range []bool{false, true} {
+		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
+			w := newLogWorld(t, 3, script(40, "0.4"), survives, nil)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+			defer cancel()
+			b := w.build(ctx)
+			owner := w.node(b.Attempts[0].Owner)
+			readers, wait := w.startReaders(ctx, b.Id, 6)
+			w.awaitBytes(readers, 4<<20)
+			owner.Signal(syscall.SIGSTOP)
+			w.awaitOn(ctx, owner, b.Id)
+			<-time.After(20 * time.Second) // the fault: the process sleeps
+			owner.Signal(syscall.SIGCONT)
+			wait()
+			w.checkSame(ctx, b.Id, readers)
+			if n := w.starts(); survives && n != 1 || !survives && n != 2 {
+				t.Errorf("%d workloads were started", n)
+			}
+		})
+	}
+}
+
+// awaitOn waits until another node owns the build, as the others see it.
+func (w *logWorld) awaitOn(ctx context.Context, former *harness.Node, id string) {
+	w.t.Helper()
+	n := w.Others(former)[0]
+	begin := time.Now()
+	harness.Eventually(w.t, time.Minute, "another node owns the build", func() bool {
+		res, err := n.Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
+		if err != nil {
+			return false
+		}
+		a := res.Build.Attempts[len(res.Build.Attempts)-1]
+		return a.Owner != former.Name
+	})
+	w.t.Logf("another owner after %s", time.Since(begin).Round(time.Millisecond))
+}
+
+// Test_Logs_PowerLoss kills owner and replica one after the other; all that
+// was not fsynced is lost with them.
+func Test_Logs_PowerLoss(t *testing.T) {
+	t.Setenv("IMAGE_BUILDER_TEST_POWER_LOSS", "1")
+	w := newLogWorld(t, 3, script(40, "0.4"), true, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	b := w.build(ctx)
+	readers, wait := w.startReaders(ctx, b.Id, 9)
+	w.awaitBytes(readers, 4<<20)
+	replica := w.node(b.Attempts[0].Log.Copies[1].Node)
+	replica.Kill()
+	w.await(ctx, b.Id, func(b *imagebuilderv1.Build) bool { return b.Attempts[0].Log.Copies[1].Node != replica.Name })
+	replica.Run()
+	w.awaitBytes(readers, 8<<20)
+	owner := w.node(b.Attempts[0].Owner)
+	owner.Kill()
+	w.awaitOn(ctx, owner, b.Id)
+	w.awaitBytes(readers, 12<<20)
+	owner.Run()
+	wait()
+	w.checkSame(ctx, b.Id, readers)
+}
+
+// Test_Logs_ReplicaWiped loses the disk of the node that holds the second
+// copy of a complete and of a live log, waits for the repair, and then kills
+// the owner.
+func Test_Logs_ReplicaWiped(t *testing.T) {
+	w := newLogWorld(t, 3, script(12, "0.5"), true, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	done := w.build(ctx)
+	first, wait := w.startReaders(ctx, done.Id, 3)
+	wait()
+	done = w.await(ctx, done.Id, func(b *imagebuilderv1.Build) bool { return b.EndedAt != nil })
+	b := w.build(ctx)
+	readers, wait := w.startReaders(ctx, b.Id, 6)
+	w.awaitBytes(readers, 1<<20)
+	lost := done.Attempts[0].Log.Copies[1]
+	node := w.node(lost.Node)
+	node.Kill()
+	if err := os.RemoveAll(filepath.Join(node.Dir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	node.Run()
+	done = w.await(ctx, done.Id, func(b *imagebuilderv1.Build) bool {
+		c := b.Attempts[0].Log.Copies
+		return len(c) == 2 && c[0].StoreId != lost.StoreId && c[1].StoreId != lost.StoreId
+	})
+	w.await(ctx, b.Id, func(b *imagebuilderv1.Build) bool {
+		for _, c := range b.Attempts[len(b.Attempts)-1].Log.Copies {
+			if c.StoreId == lost.StoreId {
+				return false
+			}
+		}
+		return true
+	})
+	harness.Eventually(t, time.Minute, "the node votes again", func() bool {
+		res, err := w.Nodes[0].Members(ctx, false)
+		voters := 0
+		for _, m := range res.GetMembers() {
+			if m.Voter {
+				voters++
+			}
+		}
+		return err == nil && voters == 3 && len(res.Members) == 3
+	})
+	w.node(done.Attempts[0].Log.Copies[0].Node).Kill()
+	wait()
+	w.checkSame(ctx, b.Id, readers)
+	w.checkSame(ctx, done.Id, first)
+}
+
+// Test_Logs_AllCopiesLost loses owner and replica of an attempt for good: its
+// log is closed with a marker, and the build succeeds.
+func Test_Logs_AllCopiesLost(t *testing.T) {
+	w := newLogWorld(t, 5, script(10, "0.5"), false, harness.Config{
+		"cluster": map[string]any{"voters": 5}, "logs": map[string]any{"fenceTimeout": "3s"},
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	b := w.build(ctx)
+	a := b.Attempts[0]
+	harness.Eventually(t, time.Minute, "all nodes vote", func() bool {
+		res, err := w.Nodes[0].Members(ctx, false)
+		return err == nil && res.FailureTolerance == 2
+	})
+	w.node(a.Log.Copies[0].Node).Kill9()
+	w.node(a.Log.Copies[1].Node).Kill()
+	w.node(a.Log.Copies[0].Node).AwaitExit()
+	b = w.await(ctx, b.Id, func(b *imagebuilderv1.Build) bool {
+		return b.EndedAt != nil && b.Attempts[0].Log.State == imagebuilderv1.LogState_LOG_STATE_LOST
+	})
+	if b.Phase != succeeded {
+		t.Errorf("the build is %s: %s", b.Phase, b.Message)
+	}
+	text, err := w.Running()[0].ReadLog(ctx, b.Id, 0)
+	if err != nil || !strings.Contains(text, "the log of attempt 1 was lost") || !strings.Contains(text, "part 10 line") {
+		t.Errorf("%v: the log begins with %.300q", err, text)
 	}
 }

@@ -25,8 +25,8 @@ type Transport interface {
 
 // Sizes and times of replication.
 const (
-	batchBytes = 4 << 20 // of one batch to one node
-	logBudget  = 1 << 20 // of one log in one batch
+	batchBytes = 8 << 20 // of one batch to one node
+	logBudget  = 4 << 20 // of one log in one batch
 	batchLogs  = 1024    // logs in one batch
 	appendTime = 10 * time.Second
 	retryMin   = 10 * time.Millisecond

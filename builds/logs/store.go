@@ -280,6 +280,20 @@ func (s *Store) Trouble() error {
 	return s.trouble
 }
 
+// probeBytes is what has to fit on the disk until logs are written again.
+const probeBytes = 1 << 20
+
+// Probe writes, fsyncs and removes a file, and notes whether that went.
+func (s *Store) Probe() {
+	path := filepath.Join(s.o.Dir, "probe")
+	f, err := s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, probeBytes), 0)
+		err = errors.Join(err, f.Sync(), f.Close(), s.fs.Remove(path))
+	}
+	s.note(spaceError(err))
+}
+
 func (s *Store) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -288,6 +302,9 @@ func (s *Store) note(err error) {
 
 // spaceError names a full disk as such.
 func spaceError(err error) error {
+	if errors.Is(err, ErrNoSpace) {
+		return err
+	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("%w (%w)", ErrNoSpace, err)
 	}

@@ -121,6 +121,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	start(s.reapLogs)
 	start(s.keepLease)
 	start(s.watchReadiness)
+	start(s.probeLogs)
 
 	select {
 	case <-ctx.Done():
@@ -150,6 +151,7 @@ func (s *server) openParts() (err error) {
 		MaxBytes:     s.cfg.Logs.MaxBytes,
 		SegmentBytes: s.cfg.Logs.SegmentBytes,
 		Grown:        func(k logs.Key) { s.copies.Grown(k) },
+		FS:           testFS(),
 		Logger:       s.log,
 		Registerer:   s.metrics,
 	}); err != nil {

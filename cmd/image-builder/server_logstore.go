@@ -215,6 +215,16 @@ func (s *server) reapLogs(ctx context.Context) error {
 	return nil
 }
 
+// probeLogs finds out whether logs can be written again after they could not.
+func (s *server) probeLogs(ctx context.Context) error {
+	for pause(ctx, 2*time.Second) {
+		if s.logs.Trouble() != nil {
+			s.logs.Probe()
+		}
+	}
+	return nil
+}
+
 func (s *server) keepsLog(key logs.Key) bool {
 	a := attemptOf(s.store, key.Build, key.Attempt)
 	if a == nil {

@@ -224,3 +224,11 @@ func (n *Node) Kill9() { _ = n.cmd.Process.Kill() }
 
 // AwaitExit waits until the process has ended.
 func (n *Node) AwaitExit() { <-n.done }
+
+// Signal sends a signal to the process.
+func (n *Node) Signal(sig os.Signal) {
+	n.t.Helper()
+	if err := n.cmd.Process.Signal(sig); err != nil {
+		n.t.Fatal(err)
+	}
+}
