@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/image-builder-ha/image-builder/client"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -103,21 +104,21 @@ Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unav
 			if b.progress != "auto" && b.progress != "plain" && b.progress != "json" {
 				return exitError{exitUsage, fmt.Errorf("--progress %q is unknown; use auto, plain or json", b.progress)}
 			}
-			client, done, err := c.dial()
+			api, done, err := c.dial()
 			if err != nil {
 				return err
 			}
 			defer done()
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			req, err := b.request(ctx, client, args, cmd.InOrStdin())
+			req, err := b.request(ctx, api, args, cmd.InOrStdin())
 			if err != nil {
 				return c.explain(err)
 			}
 			if req.Auth, err = auth.message(); err != nil {
 				return err
 			}
-			f := &follower{client: client, c: &c, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(), detach: b.detach, json: b.progress == "json"}
+			f := &follower{client: api, c: &c, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(), detach: b.detach, json: b.progress == "json"}
 			return f.build(ctx, req)
 		},
 	}
@@ -230,7 +231,7 @@ func parseSecrets(list []string) (map[string][]byte, error) {
 
 // follower brings one build to its end before a person's eyes.
 type follower struct {
-	client      imagebuilderv1.ImageBuilderClient
+	client      *client.Client
 	c           *clientFlags
 	out, errOut io.Writer
 	detach      bool
@@ -238,9 +239,7 @@ type follower struct {
 }
 
 func (f *follower) build(ctx context.Context, req *imagebuilderv1.BuildImageRequest) error {
-	res, err := retry(ctx, func(ctx context.Context) (*imagebuilderv1.BuildImageResponse, error) {
-		return f.client.BuildImage(ctx, req)
-	})
+	res, err := f.client.BuildImage(ctx, req)
 	if err != nil {
 		return f.c.explain(err)
 	}
@@ -282,20 +281,20 @@ func (f *follower) follow(ctx context.Context, id string) (*imagebuilderv1.Build
 	defer wg.Wait()
 	logsDone := make(chan error, 1)
 	logTo := f.out
+	if f.c.output != "table" {
+		logTo = f.errOut // standard output is for programs
+	}
 	if f.json {
 		logTo = io.Discard
 	}
 	wg.Go(func() {
-		l := &logReader{client: f.client, out: logTo, name: id, follow: true}
-		logsDone <- l.run(ctx)
+		logsDone <- printLogs(ctx, f.client, client.LogsRequest{Build: id, Follow: true}, logTo)
 	})
 	shown := imagebuilderv1.Phase_PHASE_QUEUED
 	for {
 		req := statusRequest(id)
 		req.WaitFor = shown + 1
-		res, err := retry(ctx, func(ctx context.Context) (*imagebuilderv1.BuildStatusResponse, error) {
-			return f.client.BuildStatus(ctx, req)
-		})
+		res, err := f.client.BuildStatus(ctx, req)
 		if err != nil {
 			cancel()
 			return nil, err

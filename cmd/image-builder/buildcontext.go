@@ -17,6 +17,8 @@ import (
 
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -171,7 +173,7 @@ func (c *buildContext) upload(ctx context.Context, client imagebuilderv1.ImageBu
 		return "", exitError{exitUsage, fmt.Errorf("read the context: %w", err)}
 	}
 	digest := "sha256:" + hex.EncodeToString(sum.Sum(nil))
-	_, err := retry(ctx, func(ctx context.Context) (*imagebuilderv1.UploadContextResponse, error) {
+	_, err := again(ctx, func(ctx context.Context) (*imagebuilderv1.UploadContextResponse, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		stream, err := client.UploadContext(ctx)
@@ -188,6 +190,18 @@ func (c *buildContext) upload(ctx context.Context, client imagebuilderv1.ImageBu
 		return stream.CloseAndRecv() // also why a Send failed with EOF
 	})
 	return digest, err
+}
+
+// again calls f again while the service is unavailable, for a while.
+func again[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
+	wait := 100 * time.Millisecond
+	for try := 0; ; try++ {
+		v, err := f(ctx)
+		if status.Code(err) != codes.Unavailable || try == 5 || !pause(ctx, wait) {
+			return v, err
+		}
+		wait *= 2
+	}
 }
 
 // uploadWriter gathers what is written into messages.

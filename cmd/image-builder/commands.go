@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/image-builder-ha/image-builder/client"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -27,7 +28,7 @@ func newListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List builds, newest first", Long: "Lists builds, newest first." + statuses, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, done, err := c.dial()
+			api, done, err := c.dial()
 			if err != nil {
 				return err
 			}
@@ -47,7 +48,7 @@ func newListCommand() *cobra.Command {
 			defer cancel()
 			all := &imagebuilderv1.ListBuildsResponse{}
 			for len(all.Builds) < limit {
-				page, err := client.ListBuilds(ctx, &imagebuilderv1.ListBuildsRequest{
+				page, err := api.ListBuilds(ctx, &imagebuilderv1.ListBuildsRequest{
 					Filter: f, PageSize: int32(min(limit-len(all.Builds), 1000)), PageToken: all.NextPageToken,
 				})
 				if err != nil {
@@ -104,7 +105,7 @@ func newStatusCommand() *cobra.Command {
 		Use: "status ID|IMAGE", Short: "Show a build and its attempts", Args: cobra.ExactArgs(1),
 		Long: "Shows a build and its attempts.\n\nExit status: 0 success, 1 with --wait: the build failed, 2 wrong usage or no such build, 3 the service is unavailable.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, done, err := c.dial()
+			api, done, err := c.dial()
 			if err != nil {
 				return err
 			}
@@ -117,9 +118,7 @@ func newStatusCommand() *cobra.Command {
 				ctx, cancel = context.WithTimeout(ctx, callTime)
 			}
 			defer cancel()
-			res, err := retry(ctx, func(ctx context.Context) (*imagebuilderv1.BuildStatusResponse, error) {
-				return client.BuildStatus(ctx, req)
-			})
+			res, err := api.BuildStatus(ctx, req)
 			if err != nil {
 				return c.explain(err)
 			}
@@ -146,13 +145,12 @@ func newLogsCommand() *cobra.Command {
 		Use: "logs ID|IMAGE", Short: "Show the log of a build", Args: cobra.ExactArgs(1),
 		Long: "Shows the log of all attempts of a build, or of one." + statuses,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, done, err := c.dial()
+			api, done, err := c.dial()
 			if err != nil {
 				return err
 			}
 			defer done()
-			l := &logReader{client: client, out: cmd.OutOrStdout(), follow: follow, attempt: attempt, offset: offset, only: attempt > 0, name: args[0]}
-			return c.explain(l.run(cmd.Context()))
+			return c.explain(printLogs(cmd.Context(), api, client.LogsRequest{Build: args[0], Attempt: attempt, Offset: offset, Follow: follow}, cmd.OutOrStdout()))
 		},
 	}
 	c.register(cmd)
@@ -160,6 +158,16 @@ func newLogsCommand() *cobra.Command {
 	cmd.Flags().Uint32Var(&attempt, "attempt", 0, "only this attempt")
 	cmd.Flags().Int64Var(&offset, "offset", 0, "begin at this byte of the attempt")
 	return cmd
+}
+
+// printLogs writes the log of a build to out.
+func printLogs(ctx context.Context, api *client.Client, req client.LogsRequest, out io.Writer) error {
+	return api.Logs(ctx, req, func(c client.Chunk) error {
+		if _, err := out.Write(c.Content); err != nil {
+			return exitError{exitFailed, err}
+		}
+		return nil
+	})
 }
 
 func newCancelCommand() *cobra.Command {
@@ -171,16 +179,14 @@ func newCancelCommand() *cobra.Command {
 		Long: `Takes your request back. The build stops if nobody else wants it; with --operator it
 stops whoever wants it, which needs --server unix:///path/of/operator.sock.` + statuses,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, done, err := c.dial()
+			api, done, err := c.dial()
 			if err != nil {
 				return err
 			}
 			defer done()
 			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
 			defer cancel()
-			res, err := retry(ctx, func(ctx context.Context) (*imagebuilderv1.CancelBuildResponse, error) {
-				return client.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: args[0], Requester: requester, Reason: reason, Operator: operator})
-			})
+			res, err := api.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: args[0], Requester: requester, Reason: reason, Operator: operator})
 			if err != nil {
 				return c.explain(err)
 			}
@@ -212,7 +218,7 @@ func newResolveCommand() *cobra.Command {
 		Use: "resolve IMAGE", Short: "Resolve an image to its digest", Args: cobra.ExactArgs(1),
 		Long: "Resolves an image to its digest, or with --workspace to the workspace image made from it." + statuses,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, done, err := c.dial()
+			api, done, err := c.dial()
 			if err != nil {
 				return err
 			}
@@ -224,7 +230,7 @@ func newResolveCommand() *cobra.Command {
 			ctx, cancel := context.WithTimeout(cmd.Context(), 2*callTime)
 			defer cancel()
 			if workspace {
-				res, err := client.ResolveWorkspaceImage(ctx, &imagebuilderv1.ResolveWorkspaceImageRequest{Source: refSource(args[0]), Auth: a})
+				res, err := api.ResolveWorkspaceImage(ctx, &imagebuilderv1.ResolveWorkspaceImageRequest{Source: refSource(args[0]), Auth: a})
 				if err != nil {
 					return c.explain(err)
 				}
@@ -232,7 +238,7 @@ func newResolveCommand() *cobra.Command {
 					fmt.Fprintf(w, "%s\nbase %s, exists: %v\n", res.Ref, res.BaseRef, res.Exists)
 				})
 			}
-			res, err := client.ResolveBaseImage(ctx, &imagebuilderv1.ResolveBaseImageRequest{Ref: args[0], Auth: a, Platform: platform})
+			res, err := api.ResolveBaseImage(ctx, &imagebuilderv1.ResolveBaseImageRequest{Ref: args[0], Auth: a, Platform: platform})
 			if err != nil {
 				return c.explain(err)
 			}
@@ -290,14 +296,14 @@ func cacheCommand(use, short string, args int, run func(context.Context, imagebu
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: short + "." + statuses, Args: cobra.ExactArgs(args),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			client, done, err := c.dial()
+			api, done, err := c.dial()
 			if err != nil {
 				return err
 			}
 			defer done()
 			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
 			defer cancel()
-			return c.explain(run(ctx, client, &c, cmd.OutOrStdout(), a, interval))
+			return c.explain(run(ctx, api, &c, cmd.OutOrStdout(), a, interval))
 		},
 	}
 	c.register(cmd)

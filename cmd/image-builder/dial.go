@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -12,13 +11,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/client"
 )
 
 // clientFlags say which server to talk to, and how.
@@ -31,7 +27,7 @@ type clientFlags struct {
 func (c *clientFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&c.server, "server", cmp.Or(os.Getenv("IMAGE_BUILDER_SERVER"), "127.0.0.1:8080"),
-		"address of a node: host:port, or unix:///path of its operator socket; also IMAGE_BUILDER_SERVER")
+		"addresses of nodes of one cluster, host:port, or unix:///path of an operator socket, with commas between; also IMAGE_BUILDER_SERVER")
 	f.BoolVar(&c.tls, "tls", false, "use TLS with the system's CAs")
 	f.StringVar(&c.ca, "ca", "", "use TLS with this CA, PEM file")
 	f.StringVar(&c.cert, "cert", "", "client certificate, PEM file")
@@ -40,20 +36,26 @@ func (c *clientFlags) register(cmd *cobra.Command) {
 }
 
 // dial answers a client. It does not wait for the server.
-func (c *clientFlags) dial() (imagebuilderv1.ImageBuilderClient, func(), error) {
-	conn, done, err := c.dialConn()
+func (c *clientFlags) dial() (*client.Client, func(), error) {
+	pool, done, err := c.dialConn()
 	if err != nil {
 		return nil, nil, err
 	}
-	return imagebuilderv1.NewImageBuilderClient(conn), done, nil
+	return client.Over(pool), done, nil
 }
 
-// dialConn answers a connection. It does not wait for the server.
-func (c *clientFlags) dialConn() (*grpc.ClientConn, func(), error) {
+// patience is how long a command goes on trying while no server answers.
+const patience = 5 * time.Second
+
+// dialConn answers connections. It does not wait for the servers.
+func (c *clientFlags) dialConn() (*client.Pool, func(), error) {
 	if c.output != "table" && c.output != "json" && c.output != "yaml" {
 		return nil, nil, exitError{exitUsage, fmt.Errorf("--output %q is unknown; use table, json or yaml", c.output)}
 	}
-	creds := insecure.NewCredentials()
+	if (c.cert == "") != (c.key == "") {
+		return nil, nil, exitError{exitUsage, errors.New("--cert and --key belong together")}
+	}
+	o := client.Options{Servers: strings.Split(c.server, ","), Patience: patience}
 	if c.tls || c.ca != "" || c.cert != "" {
 		conf := &tls.Config{MinVersion: tls.VersionTLS12}
 		if c.ca != "" {
@@ -73,14 +75,13 @@ func (c *clientFlags) dialConn() (*grpc.ClientConn, func(), error) {
 			}
 			conf.Certificates = []tls.Certificate{pair}
 		}
-		creds = credentials.NewTLS(conf)
+		o.TLS = conf
 	}
-	conn, err := grpc.NewClient(c.server, grpc.WithTransportCredentials(creds),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+	pool, err := client.NewPool(o)
 	if err != nil {
-		return nil, nil, exitError{exitUsage, fmt.Errorf("--server %q is no address", c.server)}
+		return nil, nil, exitError{exitUsage, fmt.Errorf("--server: %w", err)}
 	}
-	return conn, func() { _ = conn.Close() }, nil
+	return pool, func() { _ = pool.Close() }, nil
 }
 
 // explain turns an error of the service into one for a person, with the exit
@@ -105,17 +106,4 @@ func (c *clientFlags) explain(err error) error {
 		return exitError{exitUnavailable, fmt.Errorf("%s is no image builder, or an older one: %s", c.server, st.Message())}
 	}
 	return exitError{exitUnavailable, errors.New(st.Message())}
-}
-
-// retry calls f again while the service is unavailable, for a while. f must be
-// safe to repeat.
-func retry[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
-	wait := 100 * time.Millisecond
-	for try := 0; ; try++ {
-		v, err := f(ctx)
-		if status.Code(err) != codes.Unavailable || try == 5 || !pause(ctx, wait) {
-			return v, err
-		}
-		wait *= 2
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -18,7 +19,7 @@ import (
 // print shows a message in the chosen format; table renders it for people.
 func (c *clientFlags) print(w io.Writer, m proto.Message, table func(io.Writer)) error {
 	if c.output == "table" {
-		t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+		t := tabwriter.NewWriter(harmless{w}, 0, 4, 2, ' ', 0)
 		table(t)
 		return t.Flush()
 	}
@@ -31,6 +32,24 @@ func (c *clientFlags) print(w io.Writer, m proto.Message, table func(io.Writer))
 	}
 	_, err = fmt.Fprintln(w, strings.TrimSuffix(string(raw), "\n"))
 	return err
+}
+
+// harmless keeps control characters, which other people's words may hold, from
+// a terminal.
+type harmless struct{ io.Writer }
+
+// Write writes text; what a terminal would act on becomes a question mark.
+func (h harmless) Write(p []byte) (int, error) {
+	text := strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, string(p))
+	if _, err := io.WriteString(h.Writer, text); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // phaseName is how people and flags call a phase.

@@ -1,0 +1,265 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/image-builder-ha/image-builder/client"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+var errDown = status.Error(codes.Unavailable, "this node is down")
+
+// fake is one server that behaves as a test says.
+type fake struct {
+	imagebuilderv1.UnimplementedImageBuilderServer
+	mu       sync.Mutex
+	requests []string // request ids, as they came
+	status   func(*imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error)
+	build    func(*imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error)
+	logs     func(*imagebuilderv1.BuildLogsRequest, imagebuilderv1.ImageBuilder_BuildLogsServer) error
+	watch    func(*imagebuilderv1.WatchBuildsRequest, imagebuilderv1.ImageBuilder_WatchBuildsServer) error
+}
+
+func (f *fake) BuildImage(_ context.Context, r *imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {
+	f.mu.Lock()
+	f.requests = append(f.requests, r.RequestId)
+	f.mu.Unlock()
+	return f.build(r)
+}
+
+func (f *fake) BuildStatus(_ context.Context, r *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
+	return f.status(r)
+}
+
+func (f *fake) BuildLogs(r *imagebuilderv1.BuildLogsRequest, s imagebuilderv1.ImageBuilder_BuildLogsServer) error {
+	return f.logs(r, s)
+}
+
+func (f *fake) WatchBuilds(r *imagebuilderv1.WatchBuildsRequest, s imagebuilderv1.ImageBuilder_WatchBuildsServer) error {
+	return f.watch(r, s)
+}
+
+// serve answers a client of fake servers; nil stands for one that is not there.
+func serve(t *testing.T, patience time.Duration, fakes ...*fake) *client.Client {
+	t.Helper()
+	listeners := map[string]*bufconn.Listener{}
+	o := client.Options{Patience: patience}
+	for i, f := range fakes {
+		name := fmt.Sprintf("node%d", i)
+		o.Servers = append(o.Servers, "passthrough:///"+name)
+		if f == nil {
+			continue
+		}
+		l := bufconn.Listen(1 << 20)
+		listeners[name] = l
+		s := grpc.NewServer()
+		imagebuilderv1.RegisterImageBuilderServer(s, f)
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = s.Serve(l) })
+		t.Cleanup(func() { s.Stop(); wg.Wait() })
+	}
+	o.Dial = []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
+			if l := listeners[a]; l != nil {
+				return l.DialContext(ctx)
+			}
+			return nil, errors.New("connection refused")
+		}),
+	}
+	c, err := client.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func Test_Build_OneIDHoweverOftenItIsSent(t *testing.T) {
+	down := &fake{build: func(*imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) { return nil, errDown }}
+	up := &fake{build: func(r *imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {
+		return &imagebuilderv1.BuildImageResponse{Build: &imagebuilderv1.Build{Id: "b"}}, nil
+	}}
+	c := serve(t, time.Minute, down, nil, up)
+	for range 3 { // wherever it begins
+		req := &imagebuilderv1.BuildImageRequest{}
+		res, err := c.Build(t.Context(), req)
+		if err != nil || res.Build.Id != "b" {
+			t.Fatal(res, err)
+		}
+		if req.RequestId != "" {
+			t.Error("the caller's request was changed")
+		}
+	}
+	for _, id := range down.requests {
+		if id == "" || !strings.Contains(strings.Join(up.requests, " "), id) {
+			t.Errorf("request %q was not sent again under its id (%v)", id, up.requests)
+		}
+	}
+}
+
+func Test_Call_GivesUpAfterItsPatience(t *testing.T) {
+	c := serve(t, 50*time.Millisecond, nil, nil)
+	if _, err := c.Build(t.Context(), &imagebuilderv1.BuildImageRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v", err)
+	}
+}
+
+func Test_Call_OtherErrorsAreFinal(t *testing.T) {
+	calls := 0
+	f := &fake{build: func(*imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {
+		calls++
+		return nil, status.Error(codes.InvalidArgument, "no")
+	}}
+	c := serve(t, time.Minute, f)
+	if _, err := c.Build(t.Context(), &imagebuilderv1.BuildImageRequest{}); status.Code(err) != codes.InvalidArgument || calls != 1 {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+}
+
+func Test_Reads_AreAsNewAsWhatWasSeen(t *testing.T) {
+	var asked []uint64
+	f := &fake{status: func(r *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
+		asked = append(asked, r.MinIndex)
+		return &imagebuilderv1.BuildStatusResponse{
+			Build: &imagebuilderv1.Build{EndedAt: timestamppb.Now()}, Read: &imagebuilderv1.ReadInfo{Index: uint64(100 - 10*len(asked))},
+		}, nil
+	}}
+	c := serve(t, time.Minute, f)
+	for range 3 {
+		if _, err := c.Wait(t.Context(), "b"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if fmt.Sprint(asked) != "[0 90 90]" {
+		t.Errorf("asked for indexes %v", asked)
+	}
+}
+
+// logServer serves two attempts and breaks its streams now and then.
+func logServer(t *testing.T, attempts []string, chunk, breakAfter int) *fake {
+	return &fake{
+		status: func(*imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
+			b := &imagebuilderv1.Build{EndedAt: timestamppb.Now()}
+			for range attempts {
+				b.Attempts = append(b.Attempts, &imagebuilderv1.Attempt{})
+			}
+			return &imagebuilderv1.BuildStatusResponse{Build: b}, nil
+		},
+		logs: func(r *imagebuilderv1.BuildLogsRequest, s imagebuilderv1.ImageBuilder_BuildLogsServer) error {
+			if int(r.Attempt) > len(attempts) {
+				return nil
+			}
+			text := attempts[r.Attempt-1]
+			send := func(m *imagebuilderv1.BuildLogsResponse) {
+				if err := s.Send(m); err != nil {
+					t.Log(err)
+				}
+			}
+			sent := 0
+			for at := int(r.Offset); at < len(text); at += chunk {
+				if sent++; sent > breakAfter {
+					return errDown
+				}
+				// Overlapping with what was sent: the client shows it once.
+				from := max(at-2, 0)
+				if sent == 1 {
+					from = at
+				}
+				send(&imagebuilderv1.BuildLogsResponse{Attempt: r.Attempt, Offset: int64(from), Content: []byte(text[from:min(at+chunk, len(text))])})
+			}
+			send(&imagebuilderv1.BuildLogsResponse{Attempt: r.Attempt, Marker: true, Content: []byte("--- the end ---\n")})
+			return nil
+		},
+	}
+}
+
+func Test_Logs_ResumeWhereTheyBroke(t *testing.T) {
+	first, second := strings.Repeat("0123456789", 50)+"\n", ""
+	for _, breakAfter := range []int{1, 2, 3, 1000} {
+		f := logServer(t, []string{first, second, "third\n"}, 7, breakAfter)
+		c := serve(t, time.Minute, f, nil, f)
+		var out strings.Builder
+		if err := c.Logs(t.Context(), client.LogsRequest{Build: "b", Follow: true}, func(c client.Chunk) error {
+			out.Write(c.Content)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		want := first + "--- the end ---\n--- attempt 2 ---\n--- the end ---\n--- attempt 3 ---\nthird\n--- the end ---\n"
+		if out.String() != want {
+			t.Errorf("broken after %d chunks: got %q", breakAfter, out.String())
+		}
+	}
+}
+
+func Test_Logs_ErrorOfTheCallerEndsIt(t *testing.T) {
+	c := serve(t, time.Minute, logServer(t, []string{"text\n"}, 2, 1000))
+	full := errors.New("the disk is full")
+	if err := c.Logs(t.Context(), client.LogsRequest{Build: "b"}, func(client.Chunk) error { return full }); !errors.Is(err, full) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func Test_Logs_AHoleIsAnError(t *testing.T) {
+	f := &fake{logs: func(r *imagebuilderv1.BuildLogsRequest, s imagebuilderv1.ImageBuilder_BuildLogsServer) error {
+		return s.Send(&imagebuilderv1.BuildLogsResponse{Attempt: 1, Offset: 5, Content: []byte("late")})
+	}}
+	c := serve(t, time.Minute, f)
+	err := c.Logs(t.Context(), client.LogsRequest{Build: "b"}, func(client.Chunk) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "bytes 0 to 5") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func Test_Watch_ResumesAndResubscribes(t *testing.T) {
+	var after []uint64
+	step := 0
+	f := &fake{watch: func(r *imagebuilderv1.WatchBuildsRequest, s imagebuilderv1.ImageBuilder_WatchBuildsServer) error {
+		after = append(after, r.AfterIndex)
+		step++
+		switch step {
+		case 1:
+			_ = s.Send(&imagebuilderv1.WatchBuildsResponse{Event: &imagebuilderv1.WatchBuildsResponse_SnapshotEnd{SnapshotEnd: true}, Index: 7})
+			return errDown
+		case 2:
+			return status.Error(codes.OutOfRange, "resubscribe")
+		}
+		_ = s.Send(&imagebuilderv1.WatchBuildsResponse{Event: &imagebuilderv1.WatchBuildsResponse_Removed{Removed: "b"}, Index: 9})
+		<-s.Context().Done()
+		return nil
+	}}
+	c := serve(t, time.Minute, f)
+	var events []string
+	done := errors.New("done")
+	err := c.Watch(t.Context(), nil, func(e client.Event) error {
+		events = append(events, fmt.Sprintf("%v %v %q", e.SnapshotBegin, e.SnapshotEnd, e.Removed))
+		if e.Removed != "" {
+			return done
+		}
+		return nil
+	})
+	if !errors.Is(err, done) {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(after) != "[0 7 0]" {
+		t.Errorf("resumed after %v", after)
+	}
+	if want := `true false ""|false true ""|true false ""|false false "b"`; strings.Join(events, "|") != want {
+		t.Errorf("events %s", strings.Join(events, "|"))
+	}
+}
