@@ -39,12 +39,12 @@ func apiError(err error) error {
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, ErrResubscribe):
 		return status.Error(codes.OutOfRange, err.Error())
+	case errors.As(err, &coder): // also where it is about a deadline that is not the caller's
+		return status.Error(coder.GRPCCode(), err.Error())
 	case errors.Is(err, context.DeadlineExceeded):
 		return status.Error(codes.DeadlineExceeded, err.Error())
 	case errors.Is(err, context.Canceled):
 		return status.Error(codes.Canceled, err.Error())
-	case errors.As(err, &coder):
-		return status.Error(coder.GRPCCode(), err.Error())
 	}
 	return status.Error(codes.Internal, err.Error())
 }

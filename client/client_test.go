@@ -90,7 +90,9 @@ func serve(t *testing.T, patience time.Duration, fakes ...*fake) *client.Client 
 }
 
 func Test_Build_OneIDHoweverOftenItIsSent(t *testing.T) {
-	down := &fake{build: func(*imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) { return nil, errDown }}
+	down := &fake{build: func(*imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {
+		return nil, errDown
+	}}
 	up := &fake{build: func(r *imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {
 		return &imagebuilderv1.BuildImageResponse{Build: &imagebuilderv1.Build{Id: "b"}}, nil
 	}}

@@ -189,7 +189,9 @@ func (p *Pool) stamp(req any) any {
 }
 
 func (p *Pool) note(res any) {
-	r, ok := res.(interface{ GetRead() *imagebuilderv1.ReadInfo })
+	r, ok := res.(interface {
+		GetRead() *imagebuilderv1.ReadInfo
+	})
 	if !ok {
 		return
 	}

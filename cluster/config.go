@@ -170,6 +170,9 @@ var (
 	// ErrOutcomeUnknown: the command was handed to the log and its fate is not
 	// known. Asking again is safe for commands that can be repeated.
 	ErrOutcomeUnknown = errors.New("the outcome of the command is unknown, ask again")
+	// ErrTrails: the command is committed, and this node does not get to apply
+	// it, so that it cannot tell the result. Another node can.
+	ErrTrails = errors.New("the command is committed, and this node trails too far behind to tell its result: ask again, best another node")
 	// ErrClosed: the node is closed.
 	ErrClosed = errors.New("the node is closed")
 )

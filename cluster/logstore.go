@@ -31,6 +31,8 @@ type logStore struct {
 	since atomic.Int64
 	// drag grows with writes that take long and shrinks with others.
 	drag atomic.Int64
+	// failing is the error of the last write.
+	failing atomic.Pointer[error]
 }
 
 // writing notes that a write is under way, until what it answers is called.
@@ -122,13 +124,23 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		sealed[i] = &c
 	}
 	defer s.writing()()
-	if err := faults.Disk(); err != nil {
-		return err
+	err := faults.Disk()
+	if err == nil {
+		err = s.WAL.StoreLogs(sealed)
 	}
-	if err := s.WAL.StoreLogs(sealed); err != nil {
-		return err
+	if err == nil {
+		err = s.setMark(logs[len(logs)-1].Index)
 	}
-	return s.setMark(logs[len(logs)-1].Index)
+	s.failing.Store(&err)
+	return err
+}
+
+// trouble is why the last write failed; nil if it went through.
+func (s *logStore) trouble() error {
+	if err := s.failing.Load(); err != nil && *err != nil {
+		return fmt.Errorf("the disk under the replicated log cannot be written: %w", *err)
+	}
+	return nil
 }
 
 // GetLog reads one entry and verifies it.

@@ -264,6 +264,20 @@ func (n *Node) Status() Status {
 	return s
 }
 
+// Trouble is what this node's own health says against it; nil if it is well.
+func (n *Node) Trouble() error {
+	if n.logs == nil {
+		return nil
+	}
+	if err := n.logs.trouble(); err != nil {
+		return err
+	}
+	if d := n.logs.stuck(); d > n.cfg.SlowDisk {
+		return fmt.Errorf("a write of the replicated log takes %s already", d.Round(time.Second))
+	}
+	return nil
+}
+
 // Snapshot takes a snapshot now. It is no error if there is nothing new.
 func (n *Node) Snapshot(ctx context.Context) error {
 	err := await(ctx, n.raft.Load().Snapshot())

@@ -18,6 +18,10 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
+// trailTime is how long a node waits until it has applied itself what the
+// leader has committed for it.
+const trailTime = 5 * time.Second
+
 // Propose commits a command and answers once it is applied here. On a node
 // that does not lead it goes to the leader in one hop; while there is no
 // leader it waits, as long as ctx allows. ErrNoLeader says that nothing was
@@ -95,9 +99,13 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	if _, err := client.Propose(forwarded(ctx), &clusterv1.ProposeRequest{Command: raw}); err != nil {
 		return Applied{}, forwardError(err)
 	}
+	trails := time.NewTimer(trailTime)
+	defer trails.Stop()
 	select {
 	case res := <-result:
 		return res, nil
+	case <-trails.C:
+		return Applied{}, ErrTrails
 	case <-ctx.Done():
 		return Applied{}, fmt.Errorf("%w: it is committed and not applied here yet: %w", ErrOutcomeUnknown, ctx.Err())
 	case <-replaced:

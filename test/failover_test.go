@@ -144,9 +144,18 @@ func killLeaders(t testing.TB, c *harness.Cluster, l *load, kills int) (took []t
 }
 
 func startCluster(t testing.TB, nodes, images int) (*harness.Cluster, []string) {
+	t.Helper()
+	return startClusterWith(t, nodes, images, harness.Config{})
+}
+
+func startClusterWith(t testing.TB, nodes, images int, over harness.Config) (*harness.Cluster, []string) {
+	t.Helper()
 	reg := registrytest.Start(t, registrytest.Options{})
 	refs := pushMany(t, reg, images)
-	return harness.StartCluster(t, nodes, reg.Addr, harness.Config{"log": map[string]any{"level": "info"}}), refs
+	if over["log"] == nil {
+		over["log"] = map[string]any{"level": "info"}
+	}
+	return harness.StartCluster(t, nodes, reg.Addr, over), refs
 }
 
 // Benchmark_Failover_Kill is the time from kill -9 of the leader to the first

@@ -36,6 +36,7 @@ func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
 
 		SnapshotThreshold: uint64(c.Raft.SnapshotThreshold),
 		SnapshotInterval:  time.Duration(c.Raft.SnapshotInterval),
+		TrailingLogs:      uint64(c.Raft.TrailingLogs),
 		Heartbeat:         time.Duration(c.Raft.Heartbeat),
 		Election:          time.Duration(c.Raft.Election),
 		Lease:             time.Duration(c.Raft.Lease),
@@ -53,8 +54,9 @@ func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		Report: func(r *clusterv1.PingResponse) {
 			r.Owned = uint32(s.owner.Running())
 			r.SealingKeys = s.keyring.IDs()
-			if err := errors.Join(s.logs.Trouble(), s.keyring.Trouble()); err != nil {
-				r.Trouble, r.RefusesBuilds = err.Error(), s.logs.Trouble() != nil
+			disk := errors.Join(s.node.Trouble(), s.logs.Trouble())
+			if err := errors.Join(disk, s.keyring.Trouble()); err != nil {
+				r.Trouble, r.RefusesBuilds = err.Error(), disk != nil
 			}
 		},
 	}

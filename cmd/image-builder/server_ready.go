@@ -84,6 +84,9 @@ func (s *server) live(w http.ResponseWriter, _ *http.Request) {
 // against it.
 func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	reasons := s.readiness.reasons(time.Now(), s.node.Status())
+	if err := s.node.Trouble(); err != nil {
+		reasons = append(reasons, err.Error())
+	}
 	if !s.started.Load() {
 		reasons = append(reasons, "this process is not yet registered in the replicated state")
 	}

@@ -57,6 +57,9 @@ func NewCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster 
 	for range n {
 		c.peers = append(c.peers, FreeAddr(t))
 	}
+	if c.over == nil {
+		c.over = Config{}
+	}
 	for i := range n {
 		c.Nodes = append(c.Nodes, c.prepare(i, c.peers[i]))
 	}
@@ -71,6 +74,15 @@ func (c *Cluster) Add() *Node {
 	node := c.prepare(len(c.Nodes), FreeAddr(c.t))
 	c.Nodes = append(c.Nodes, node)
 	return node
+}
+
+// Override changes the configuration of all nodes, those that come later
+// included, from their next start on.
+func (c *Cluster) Override(over Config) {
+	merge(c.over, clone(over))
+	for _, n := range c.Nodes {
+		merge(n.config, clone(over))
+	}
 }
 
 // Certs issues a certificate of the cluster.
