@@ -171,16 +171,14 @@ func Test_Grow_And_Shrink(t *testing.T) {
 // Test_Follower_CatchesUpBySnapshot keeps a node away for longer than the log
 // remembers.
 func Test_Follower_CatchesUpBySnapshot(t *testing.T) {
-	c, refs := startClusterWith(t, 3, 50, harness.Config{"raft": map[string]any{"snapshotThreshold": 50, "snapshotInterval": "200ms", "trailingLogs": 10}, "log": map[string]any{"level": "debug"}})
+	c, refs := startClusterWith(t, 3, 50, harness.Config{"raft": map[string]any{"snapshotThreshold": 50, "snapshotInterval": "200ms", "trailingLogs": 10, "segmentBytes": 64 << 10}, "log": map[string]any{"level": "debug"}})
 	away := c.Others(c.Leader())[0]
 	away.Kill()
 	l := startCallers(t, c, refs, 8, 50)
 	harness.Eventually(t, time.Minute, "200 builds are done", func() bool { return l.builds.Load() >= 200 })
 	l.end()
 	away.Run()
-	if !strings.Contains(away.Log(), "Installed remote snapshot") {
-		t.Error("the node did not get a snapshot")
-	}
+	harness.Eventually(t, 30*time.Second, "the node got a snapshot", func() bool { return strings.Contains(away.Log(), "Installed remote snapshot") })
 	sameEverywhere(t, c)
 }
 

@@ -218,6 +218,7 @@ type ClockConfig struct {
 type RaftConfig struct {
 	SnapshotThreshold int64    `json:"snapshotThreshold" doc:"Commands after which a snapshot is taken."`
 	SnapshotInterval  Duration `json:"snapshotInterval" doc:"How often that is looked at."`
+	SegmentBytes      int64    `json:"segmentBytes" doc:"Size of a file of the log, allocated in advance, in bytes."`
 	TrailingLogs      int64    `json:"trailingLogs" doc:"Commands that stay in the log behind a snapshot, for nodes that trail."`
 	Heartbeat         Duration `json:"heartbeat" doc:"A follower that hears no leader for so long asks for an election. 0: 500ms, 100ms for a node alone."`
 	Election          Duration `json:"election" doc:"How long a candidate waits for votes. 0: as heartbeat."`
@@ -264,7 +265,7 @@ func DefaultConfig() Config {
 		RequestIDs: RequestIDsConfig{Age: d(24 * time.Hour)},
 		Logs:       LogsConfig{MaxBytes: 256 << 20, SegmentBytes: 8 << 20, Copies: 2, ReplaceAfter: d(time.Second), RepairAfter: d(10 * time.Minute), FenceTimeout: d(time.Minute)},
 		Clock:      ClockConfig{MaxJump: d(time.Hour), MaxJumpAhead: d(30 * 24 * time.Hour)},
-		Raft:       RaftConfig{SnapshotThreshold: 8192, TrailingLogs: 10240, SnapshotInterval: d(2 * time.Minute)},
+		Raft:       RaftConfig{SnapshotThreshold: 8192, TrailingLogs: 10240, SegmentBytes: 64 << 20, SnapshotInterval: d(2 * time.Minute)},
 		Log:        LogConfig{Format: "json", Level: "info"},
 		Ready:      ReadyConfig{After: d(2 * time.Second), Patience: d(5 * time.Second)},
 		Shutdown:   ShutdownConfig{Grace: d(20 * time.Second), Drain: d(10 * time.Second)},
@@ -334,6 +335,7 @@ func (c *Config) Validate() error {
 		"logs.repairAfter": int64(c.Logs.RepairAfter), "logs.fenceTimeout": int64(c.Logs.FenceTimeout),
 		"logs.maxBytes": c.Logs.MaxBytes, "logs.segmentBytes": c.Logs.SegmentBytes,
 		"buildkit.maxContextBytes": c.BuildKit.MaxContextBytes,
+		"raft.segmentBytes":        c.Raft.SegmentBytes,
 		"raft.trailingLogs":        c.Raft.TrailingLogs,
 		"raft.snapshotThreshold":   c.Raft.SnapshotThreshold, "raft.snapshotInterval": int64(c.Raft.SnapshotInterval),
 		"registry.timeout": int64(c.Registry.Timeout), "shutdown.grace": int64(c.Shutdown.Grace),

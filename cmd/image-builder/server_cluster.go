@@ -37,6 +37,7 @@ func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		SnapshotThreshold: uint64(c.Raft.SnapshotThreshold),
 		SnapshotInterval:  time.Duration(c.Raft.SnapshotInterval),
 		TrailingLogs:      uint64(c.Raft.TrailingLogs),
+		SegmentBytes:      int(c.Raft.SegmentBytes),
 		Heartbeat:         time.Duration(c.Raft.Heartbeat),
 		Election:          time.Duration(c.Raft.Election),
 		Lease:             time.Duration(c.Raft.Lease),
