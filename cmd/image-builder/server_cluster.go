@@ -210,7 +210,7 @@ func (a termAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint6
 }
 
 // holdTime is how long a call without a deadline waits for a leader.
-const holdTime = 15 * time.Second
+const holdTime = 5 * time.Second
 
 // hold bounds the wait for a leader, so that the answer is still in time.
 func hold(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -28,16 +28,33 @@ type Cluster struct {
 	registry string
 	over     Config
 	peers    []string
+	hosts    []Host
 	// Expect is the number of nodes that form the cluster.
 	Expect int
 	Nodes  []*Node
+}
+
+// Host is where a node runs, if not on the test's own host.
+type Host struct {
+	IP      string
+	Command []string // put before the command of the node
+}
+
+// StartClusterOn runs a node on each host.
+func StartClusterOn(t testing.TB, hosts []Host, registryAddr string, over Config) *Cluster {
+	t.Helper()
+	return startCluster(newCluster(t, len(hosts), registryAddr, over, hosts))
 }
 
 // StartCluster runs n nodes that form one cluster, and returns when all of
 // them are ready.
 func StartCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster {
 	t.Helper()
-	c := NewCluster(t, n, registryAddr, over)
+	return startCluster(NewCluster(t, n, registryAddr, over))
+}
+
+func startCluster(c *Cluster) *Cluster {
+	c.t.Helper()
 	for _, node := range c.Nodes {
 		node.Launch()
 	}
@@ -50,12 +67,21 @@ func StartCluster(t testing.TB, n int, registryAddr string, over Config) *Cluste
 // NewCluster prepares n nodes without starting them.
 func NewCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, Dir: t.TempDir(), registry: registryAddr, over: over, Expect: n}
+	return newCluster(t, n, registryAddr, over, nil)
+}
+
+func newCluster(t testing.TB, n int, registryAddr string, over Config, hosts []Host) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, Dir: t.TempDir(), registry: registryAddr, over: over, Expect: n, hosts: hosts}
 	if err := builds.NewKeyFile(c.keyFile()); err != nil {
 		t.Fatal(err)
 	}
-	for range n {
-		c.peers = append(c.peers, FreeAddr(t))
+	for i := range n {
+		if hosts != nil {
+			c.peers = append(c.peers, hosts[i].IP+":7800")
+		} else {
+			c.peers = append(c.peers, FreeAddr(t))
+		}
 	}
 	if c.over == nil {
 		c.over = Config{}
@@ -120,7 +146,15 @@ func (c *Cluster) prepare(i int, peerAddr string) *Node {
 		"sealing": map[string]any{"keyFile": c.keyFile()},
 	})
 	merge(over, clone(c.over))
-	n := New(c.t, dir, c.registry, over)
+	var n *Node
+	if c.hosts != nil {
+		h := c.hosts[i]
+		n = newNode(c.t, &Node{
+			t: c.t, Dir: dir, GRPC: h.IP + ":8080", Metrics: h.IP + ":9500", Health: h.IP + ":9501", Pprof: "127.0.0.1:6060", before: h.Command,
+		}, c.registry, over)
+	} else {
+		n = New(c.t, dir, c.registry, over)
+	}
 	n.Name, n.Peer = name, peerAddr
 	return n
 }

@@ -80,6 +80,7 @@ type Node struct {
 	Conn   *grpc.ClientConn
 
 	config map[string]any
+	before []string // of the command: how to run on another host
 	cmd    *exec.Cmd
 	done   chan struct{}
 	log    *os.File
@@ -99,7 +100,12 @@ func Start(t testing.TB, registryAddr string, over Config) *Node {
 // New prepares a node over a data directory without starting it.
 func New(t testing.TB, dir, registryAddr string, over Config) *Node {
 	t.Helper()
-	n := &Node{t: t, Dir: dir, GRPC: FreeAddr(t), Metrics: FreeAddr(t), Health: FreeAddr(t), Pprof: FreeAddr(t)}
+	return newNode(t, &Node{t: t, Dir: dir, GRPC: FreeAddr(t), Metrics: FreeAddr(t), Health: FreeAddr(t), Pprof: FreeAddr(t)}, registryAddr, over)
+}
+
+func newNode(t testing.TB, n *Node, registryAddr string, over Config) *Node {
+	t.Helper()
+	dir := n.Dir
 	n.config = map[string]any{
 		"name": "n1", "dataDir": filepath.Join(dir, "data"),
 		"metricsAddress": n.Metrics, "healthAddress": n.Health, "pprofAddress": n.Pprof,
@@ -166,7 +172,8 @@ func (n *Node) Launch() {
 	if err := os.WriteFile(conf, raw, 0o600); err != nil {
 		n.t.Fatal(err)
 	}
-	n.cmd = exec.Command(Binary(n.t), "run", "--config", conf)
+	args := append(append([]string(nil), n.before...), Binary(n.t), "run", "--config", conf)
+	n.cmd = exec.Command(args[0], args[1:]...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := n.cmd.Start(); err != nil {

@@ -1,0 +1,168 @@
+// Package netns gives processes of a test hosts of their own: network
+// namespaces on one bridge, between which packets can be lost. It needs root,
+// iproute2 and iptables.
+package netns
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// Net is a bridge with hosts on it. The test itself is on the bridge, too.
+type Net struct {
+	t testing.TB
+	// Gateway is the test's own address.
+	Gateway string
+	Hosts   []*Host
+	bridge  string
+}
+
+// Host is one network namespace.
+type Host struct {
+	Name, IP string
+	net      *Net
+}
+
+var (
+	mu   sync.Mutex
+	made int
+)
+
+// New makes a network of so many hosts. All of it is removed at the end of the
+// test; what a killed test left behind goes first.
+func New(t testing.TB, hosts int) *Net {
+	t.Helper()
+	mu.Lock()
+	defer mu.Unlock()
+	sweep()
+	made++
+	id := fmt.Sprintf("%d-%d", os.Getpid(), made)
+	subnet := fmt.Sprintf("10.%d.%d", 100+os.Getpid()/250%100, (os.Getpid()+made)%250)
+	n := &Net{t: t, Gateway: subnet + ".1", bridge: "ibb" + id}
+	t.Cleanup(n.remove)
+	n.ip("link", "add", n.bridge, "type", "bridge")
+	n.ip("addr", "add", n.Gateway+"/24", "dev", n.bridge)
+	n.ip("link", "set", n.bridge, "up")
+	for i := range hosts {
+		h := &Host{Name: fmt.Sprintf("ibn%s-%d", id, i), IP: fmt.Sprintf("%s.%d", subnet, 10+i), net: n}
+		n.Hosts = append(n.Hosts, h)
+		outer := fmt.Sprintf("ibv%s-%d", id, i)
+		n.ip("netns", "add", h.Name)
+		n.ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", h.Name)
+		n.ip("link", "set", outer, "master", n.bridge, "up")
+		n.ip("-n", h.Name, "addr", "add", h.IP+"/24", "dev", "eth0")
+		n.ip("-n", h.Name, "link", "set", "eth0", "up")
+		n.ip("-n", h.Name, "link", "set", "lo", "up")
+	}
+	return n
+}
+
+func run(args ...string) error {
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+func (n *Net) ip(args ...string) {
+	n.t.Helper()
+	if err := run(append([]string{"ip"}, args...)...); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *Net) remove() {
+	for _, h := range n.Hosts {
+		_ = run("ip", "netns", "del", h.Name)
+	}
+	_ = run("ip", "link", "del", n.bridge)
+}
+
+// sweep removes what tests left behind whose process is gone.
+func sweep() {
+	gone := func(name, prefix string) bool {
+		pid := 0
+		_, err := fmt.Sscanf(strings.TrimPrefix(name, prefix), "%d-", &pid)
+		return err == nil && syscall.Kill(pid, 0) == syscall.ESRCH
+	}
+	entries, _ := os.ReadDir("/var/run/netns")
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "ibn") && gone(e.Name(), "ibn") {
+			_ = run("ip", "netns", "del", e.Name())
+		}
+	}
+	links, _ := os.ReadDir("/sys/class/net")
+	for _, l := range links {
+		if strings.HasPrefix(l.Name(), "ibb") && gone(l.Name(), "ibb") {
+			_ = run("ip", "link", "del", l.Name())
+		}
+	}
+}
+
+// Command is what to put before a command that shall run on the host. It runs
+// with the same process id.
+func (h *Host) Command() []string { return []string{"ip", "netns", "exec", h.Name} }
+
+func (h *Host) iptables(args ...string) {
+	h.net.t.Helper()
+	if err := run(append([]string{"ip", "netns", "exec", h.Name, "iptables", "-w"}, args...)...); err != nil {
+		h.net.t.Fatal(err)
+	}
+}
+
+// Deaf makes the host lose all packets from the others: one way.
+func (h *Host) Deaf(to ...*Host) {
+	h.net.t.Helper()
+	for _, o := range to {
+		h.iptables("-A", "INPUT", "-s", o.IP, "-j", "DROP")
+	}
+}
+
+// Part loses all packets between the hosts of a and those of b, both ways.
+func (n *Net) Part(a, b []*Host) {
+	n.t.Helper()
+	for _, h := range a {
+		h.Deaf(b...)
+	}
+	for _, h := range b {
+		h.Deaf(a...)
+	}
+}
+
+// Vanish loses all packets from and to the host, as when its power fails: no
+// connection is closed.
+func (h *Host) Vanish() {
+	h.net.t.Helper()
+	h.iptables("-A", "INPUT", "!", "-i", "lo", "-j", "DROP")
+	h.iptables("-A", "OUTPUT", "!", "-o", "lo", "-j", "DROP")
+}
+
+// Lossy loses so many packets that come in, by chance: 0.1 is one of ten.
+func (h *Host) Lossy(probability float64) {
+	h.net.t.Helper()
+	h.iptables("-A", "INPUT", "!", "-i", "lo", "-m", "statistic", "--mode", "random", "--probability", fmt.Sprint(probability), "-j", "DROP")
+}
+
+// Heal loses nothing any more.
+func (n *Net) Heal() {
+	n.t.Helper()
+	for _, h := range n.Hosts {
+		h.iptables("-F")
+	}
+}
+
+// Others are all hosts but one.
+func (n *Net) Others(not *Host) (out []*Host) {
+	for _, h := range n.Hosts {
+		if h != not {
+			out = append(out, h)
+		}
+	}
+	return out
+}
