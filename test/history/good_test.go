@@ -1,0 +1,152 @@
+package history_test
+
+import (
+	"testing"
+
+	. "github.com/image-builder-ha/image-builder/test/history"
+)
+
+// Test_Check_Accepts holds histories that a correct service can produce.
+func Test_Check_Accepts(t *testing.T) {
+	for name, f := range map[string]func(script){
+		"nothing": func(script) {},
+		"a build and one that attaches": func(s script) {
+			s.do(want("a", "1"), madeAt("x", 5))
+			s.do(want("b", "1"), joined("x"))
+			s.do(read("x"), isAt("x", Running, 7))
+			s.do(wait("x"), succeeded("x", "sha256:1"))
+		},
+		"a second build after the first": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			s.do(wait("x"), is("x", Failed))
+			s.do(want("a", "2"), made("y"))
+			s.do(wait("y"), is("y", Succeeded))
+		},
+		"the end is seen late": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			s.do(want("a", "2"), made("y"))
+			s.do(wait("x"), is("x", Failed))
+			s.do(wait("y"), is("y", Succeeded))
+		},
+		"a success during the request answers it": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			late := s.begin(want("b", "1"))
+			s.do(wait("x"), is("x", Succeeded))
+			late.End(Outcome{Build: Seen{ID: "x", Phase: Succeeded}, Attached: true})
+		},
+		"the image exists": func(s script) {
+			s.do(want("a", "1"), Outcome{Exists: true})
+			s.do(forced(want("a", "2")), made("x"))
+			s.do(wait("x"), is("x", Succeeded))
+		},
+		"asking again after a lost answer": func(s script) {
+			s.begin(want("a", "1")).Unknown(errLost)
+			s.do(want("b", "1"), joined("x"))
+			s.do(want("a", "1"), made("x"))
+			s.do(want("a", "1"), is("x", Running))
+			s.do(wait("x"), is("x", Succeeded))
+		},
+		"a build that nobody was told to have made": func(s script) {
+			s.begin(want("a", "1")).Unknown(errLost)
+			s.do(want("b", "1"), joined("x"))
+			s.do(stop("x", "b"), Outcome{Build: Seen{ID: "x", Phase: Running}, Detached: true})
+			s.do(wait("x"), is("x", Succeeded))
+		},
+		"answered requests that had no effect": func(s script) {
+			s.begin(want("a", "1")).Failed(errLost)
+			s.do(want("a", "1"), made("x"))
+			s.do(wait("x"), is("x", Succeeded))
+		},
+		"a cancellation in the queue": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			s.do(stop("x", "a"), is("x", Cancelled))
+			s.do(want("a", "2"), made("y"))
+			s.do(wait("y"), is("y", Succeeded))
+		},
+		"a successor waits for a build that stops": func(s script) {
+			s.do(want("a", "1"), madeAt("x", 5))
+			s.do(stop("x", "a"), asked("x", Running))
+			s.do(want("b", "1"), madeAt("y", 8))
+			s.do(want("c", "1"), joined("y"))
+			s.do(linear("x"), asked("x", Running))
+			s.do(wait("x"), is("x", Cancelled))
+			s.do(linear("y"), is("y", Running))
+			s.do(wait("y"), is("y", Succeeded))
+		},
+		"a successor is cancelled and followed": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			s.do(stop("x", "a"), asked("x", Running))
+			s.do(want("b", "1"), made("y"))
+			s.do(stop("y", "b"), is("y", Cancelled))
+			s.do(want("c", "1"), made("z"))
+			s.do(linear("x"), asked("x", Running))
+			s.do(wait("x"), is("x", Cancelled))
+			s.do(wait("z"), is("z", Succeeded))
+		},
+		"an operator stops what others want": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			s.do(want("b", "1"), joined("x"))
+			s.do(Operation{Kind: Cancel, ID: "x", Operator: true}, asked("x", Running))
+			s.do(stop("x", "a"), Outcome{Build: Seen{ID: "x"}, Detached: true})
+			s.do(wait("x"), is("x", Cancelled))
+		},
+		"detached, then the last": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			s.do(want("b", "1"), joined("x"))
+			s.do(stop("x", "a"), Outcome{Build: Seen{ID: "x", Phase: Running}, Detached: true})
+			s.do(stop("x", "a"), Outcome{NotRequester: true})
+			s.do(stop("x", "b"), asked("x", Running))
+			s.do(wait("x"), is("x", Cancelled))
+		},
+		"a cancellation of unknown outcome stops a build": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			s.begin(stop("x", "a")).Unknown(errLost)
+			s.do(linear("x"), is("x", Running))
+			s.do(want("b", "1"), made("y"))
+			s.do(wait("x"), is("x", Cancelled))
+			s.do(wait("y"), is("y", Succeeded))
+		},
+		"a cancellation of unknown outcome does nothing": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			s.begin(stop("x", "a")).Unknown(errLost)
+			s.do(want("b", "1"), joined("x"))
+			s.do(wait("x"), is("x", Succeeded))
+		},
+		"too late": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			s.do(stop("x", "a"), Outcome{TooLate: true})
+			s.do(wait("x"), is("x", Succeeded))
+		},
+		"a deadline makes room for a successor": func(s script) {
+			s.do(want("a", "1"), Outcome{Build: Seen{ID: "x", Phase: Queued, CreatedAt: 10}})
+			s.do(want("b", "1"), Outcome{Build: Seen{ID: "y", Phase: Queued, CreatedAt: 20}})
+			s.do(linear("x"), is("x", Running))
+			s.do(wait("x"), Outcome{Build: Seen{ID: "x", Phase: Failed, CreatedAt: 10, EndedAt: 30, Overdue: true}})
+			s.do(wait("y"), is("y", Succeeded))
+		},
+		"reads that are old but promised nothing": func(s script) {
+			s.do(want("a", "1"), madeAt("x", 5))
+			s.do(read("x"), isAt("x", Succeeded, 9))
+			s.do(read("x"), isAt("x", Running, 7))
+			s.do(since("x", 5), isAt("x", Queued, 5))
+		},
+		"a retry goes back to the queue": func(s script) {
+			s.do(want("a", "1"), madeAt("x", 5))
+			s.do(linear("x"), isAt("x", Running, 7))
+			s.do(linear("x"), isAt("x", Queued, 8))
+			s.do(linear("x"), isAt("x", Succeeded, 12))
+		},
+		"a linearizable read beside the end": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			r := s.begin(linear("x"))
+			s.do(wait("x"), is("x", Succeeded))
+			r.End(is("x", Running))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := Check(write(f)); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
