@@ -158,7 +158,13 @@ func (s state) end(i int, b *build, by string) (state, *refusal) {
 	case b.final == Cancelled && e.stop == notStopping:
 		return s, refuse(CancelHolds, "build %s ended as cancelled before anybody cancelled it", b.id)
 	}
-	return s.edit(i, func(e *entry) { e.over, e.by = true, by }), nil
+	return s.close(i, by), nil
+}
+
+// close makes a build over. What it was before no longer matters, so that
+// states which differ in it only are one to the search.
+func (s state) close(i int, by string) state {
+	return s.edit(i, func(e *entry) { *e = entry{id: e.id, over: true, by: by} })
 }
 
 // make appends a build. All others are over; one that was asked to stop may

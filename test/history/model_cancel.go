@@ -122,5 +122,5 @@ func (s state) cancelOver(i int, st step, others bool) (state, *refusal) {
 	case !st.call.Op.Operator && !s.mayFollow(e, st.requester):
 		return s, refuse(LastRequester, "%s cancelled build %s without a part in it: its requesters are %q", st.requester, e.id, e.requesters)
 	}
-	return s.edit(i, func(e *entry) { e.stop, e.over, e.by = surelyStopping, true, over }), nil
+	return s.close(i, over), nil
 }
