@@ -96,7 +96,10 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	result, forget := n.fsm.expect(sent.Proposal)
 	defer forget()
 	replaced := n.fsm.replaced()
-	if _, err := client.Propose(forwarded(ctx), &clusterv1.ProposeRequest{Command: raw}); err != nil {
+	call, done := n.whileLed(forwarded(ctx))
+	_, err = client.Propose(call, &clusterv1.ProposeRequest{Command: raw})
+	done()
+	if err != nil {
 		return Applied{}, forwardError(err)
 	}
 	trails := time.NewTimer(trailTime)
@@ -113,6 +116,28 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	case <-n.closed:
 		return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ErrClosed)
 	}
+}
+
+// whileLed answers a context for a call to the leader that is known now. It
+// ends when that one leads no more, as far as this node knows: nobody should
+// wait for a host that is gone. Call done after the call.
+func (n *Node) whileLed(ctx context.Context) (call context.Context, done func()) {
+	call, cancel := context.WithCancel(ctx)
+	_, former := n.raft.Load().LeaderWithID()
+	go func() { // ends with the call
+		for {
+			_, changed := n.leadership()
+			if _, id := n.raft.Load().LeaderWithID(); id != former {
+				cancel()
+			}
+			select {
+			case <-call.Done():
+				return
+			case <-changed:
+			}
+		}
+	}()
+	return call, cancel
 }
 
 // forwarded is ctx for a call that is made for another: it goes no further,

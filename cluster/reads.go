@@ -65,7 +65,9 @@ func (n *Node) readIndexHere(ctx context.Context) (uint64, error) {
 func (n *Node) readIndexThere(client clusterv1.PeerClient) (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readIndexTime)
 	defer cancel()
-	res, err := client.ReadIndex(forwarded(ctx), &clusterv1.ReadIndexRequest{})
+	ctx, done := n.whileLed(forwarded(ctx))
+	defer done()
+	res, err := client.ReadIndex(ctx, &clusterv1.ReadIndexRequest{})
 	if err != nil {
 		return 0, fmt.Errorf("%w: %s", ErrNoLeader, status.Convert(err).Message())
 	}

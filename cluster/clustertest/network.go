@@ -1,0 +1,293 @@
+package clustertest
+
+import (
+	"context"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/cluster"
+)
+
+// Network is one node's place in a Hub. A node that starts again needs a new
+// one.
+type Network struct {
+	hub     *Hub
+	name    string
+	address string
+	local   cluster.Local
+	calls   chan raft.RPC
+
+	mu       sync.Mutex
+	services map[string]service
+	ctx      context.Context
+	stop     context.CancelFunc
+}
+
+var _ cluster.Network = (*Network)(nil)
+
+type service struct {
+	impl    any
+	methods map[string]grpc.MethodDesc
+}
+
+// NewNetwork answers the place of a node at an address.
+func (h *Hub) NewNetwork(name, address string) *Network {
+	n := &Network{hub: h, name: name, address: address, calls: make(chan raft.RPC), services: map[string]service{}}
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	return n
+}
+
+// Open makes the node reachable.
+func (n *Network) Open(local cluster.Local) error {
+	n.local = local
+	local.Register(n)
+	n.hub.mu.Lock()
+	defer n.hub.mu.Unlock()
+	n.hub.byID[raft.ServerID(local.Identity().GetServerId())] = n
+	n.hub.byAddr[n.address] = n
+	return nil
+}
+
+// RegisterService takes up a service of the peer API.
+func (n *Network) RegisterService(d *grpc.ServiceDesc, impl any) {
+	s := service{impl, map[string]grpc.MethodDesc{}}
+	for _, m := range d.Methods {
+		s.methods[m.MethodName] = m
+	}
+	n.services[d.ServiceName] = s
+}
+
+// Crash makes the node unreachable at once: what it does from now on reaches
+// nobody. Those that it was connected to notice, as they would notice the
+// closed sockets of a killed process.
+func (n *Network) Crash() {
+	n.hub.mu.Lock()
+	id := raft.ServerID(n.local.Identity().GetServerId())
+	if n.hub.byID[id] == n {
+		delete(n.hub.byID, id)
+	}
+	if n.hub.byAddr[n.address] == n {
+		delete(n.hub.byAddr, n.address)
+	}
+	var others []*Network
+	for _, o := range n.hub.byAddr {
+		if !n.hub.cut[[2]string{n.name, o.name}] && n.hub.paused[o.name] == nil && n.hub.paused[n.name] == nil {
+			others = append(others, o)
+		}
+	}
+	n.hub.mu.Unlock()
+	n.stop()
+	for _, o := range others {
+		o.local.Lost(id)
+	}
+}
+
+// Close makes the node unreachable.
+func (n *Network) Close() error {
+	if n.local != nil {
+		n.Crash()
+	}
+	n.stop()
+	return nil
+}
+
+// Raft answers the transport of Raft.
+func (n *Network) Raft() raft.Transport { return (*transport)(n) }
+
+// Address is where others reach this node.
+func (n *Network) Address() string { return n.address }
+
+// find answers the node of that id, or at the address.
+func (n *Network) find(id raft.ServerID, address string) *Network {
+	n.hub.mu.Lock()
+	defer n.hub.mu.Unlock()
+	if n.ctx.Err() != nil {
+		return nil
+	}
+	return n.hub.byAddr[address]
+}
+
+// Probe reports whether somebody accepts connections.
+func (n *Network) Probe(ctx context.Context, address string) error {
+	to := n.find("", address)
+	if to == nil {
+		return refused{}
+	}
+	return n.hub.pass(ctx, n.name, to.name)
+}
+
+// Conn answers a connection to the peer API.
+func (n *Network) Conn(id raft.ServerID, address string) (grpc.ClientConnInterface, error) {
+	return conn{n, id, address}, nil
+}
+
+type conn struct {
+	from    *Network
+	id      raft.ServerID
+	address string
+}
+
+// Invoke makes one call, with copies of the messages.
+func (c conn) Invoke(ctx context.Context, method string, req, res any, _ ...grpc.CallOption) error {
+	to := c.from.find(c.id, c.address)
+	if to == nil {
+		return status.Error(codes.Unavailable, errRefused.Error())
+	}
+	if c.id != "" && to.local.Identity().GetServerId() != string(c.id) {
+		return status.Error(codes.Unavailable, "another server is at that address")
+	}
+	if err := c.from.hub.pass(ctx, c.from.name, to.name); err != nil {
+		return unavailable(ctx, err)
+	}
+	raw, err := proto.Marshal(req.(proto.Message))
+	if err != nil {
+		return err
+	}
+	name, m, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	s := to.services[name]
+	desc, ok := s.methods[m]
+	if !ok {
+		return status.Errorf(codes.Unimplemented, "no method %s", method)
+	}
+	type answer struct {
+		res any
+		err error
+	}
+	done := make(chan answer, 1)
+	callee, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if md, ok := metadata.FromOutgoingContext(ctx); ok {
+		callee = metadata.NewIncomingContext(callee, md)
+	}
+	callee = metadata.NewOutgoingContext(callee, nil)
+	go func() {
+		out, err := desc.Handler(s.impl, callee, func(in any) error { return proto.Unmarshal(raw, in.(proto.Message)) }, nil)
+		done <- answer{out, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	case <-to.ctx.Done():
+		return status.Error(codes.Unavailable, "the node went away during the call")
+	case <-c.from.ctx.Done():
+		return status.Error(codes.Unavailable, "this node went away during the call")
+	case a := <-done:
+		if err := c.from.hub.pass(ctx, to.name, c.from.name); err != nil {
+			return unavailable(ctx, err)
+		}
+		if a.err != nil {
+			return status.Convert(a.err).Err()
+		}
+		raw, err := proto.Marshal(a.res.(proto.Message))
+		if err != nil {
+			return err
+		}
+		return proto.Unmarshal(raw, res.(proto.Message))
+	}
+}
+
+func unavailable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return status.Error(codes.Unavailable, err.Error())
+}
+
+// NewStream answers that there are no streams in a Hub.
+func (conn) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Error(codes.Unimplemented, "clustertest has no streams")
+}
+
+// transport is Raft's.
+type transport Network
+
+var (
+	_ raft.Transport   = (*transport)(nil)
+	_ raft.WithPreVote = (*transport)(nil)
+)
+
+func (t *transport) Consumer() <-chan raft.RPC      { return t.calls }
+func (t *transport) LocalAddr() raft.ServerAddress  { return raft.ServerAddress(t.address) }
+func (t *transport) SetHeartbeatHandler(func(raft.RPC)) {}
+func (t *transport) EncodePeer(_ raft.ServerID, a raft.ServerAddress) []byte { return []byte(a) }
+func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+func (t *transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+// call sends one of Raft's messages and waits for the answer.
+func (t *transport) call(id raft.ServerID, command any, data io.Reader, timeout time.Duration) (any, error) {
+	n := (*Network)(t)
+	ctx, cancel := context.WithTimeout(n.ctx, timeout)
+	defer cancel()
+	to := n.find(id, n.local.AddressOf(id))
+	if to == nil {
+		return nil, errRefused
+	}
+	if err := n.hub.pass(ctx, n.name, to.name); err != nil {
+		return nil, err
+	}
+	if err := to.local.Admit(n.local.Identity(), string(id)); err != nil {
+		return nil, err
+	}
+	answer := make(chan raft.RPCResponse, 1)
+	select {
+	case to.calls <- raft.RPC{Command: command, Reader: data, RespChan: answer}:
+	case <-to.ctx.Done():
+		return nil, errRefused
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case a := <-answer:
+		if err := n.hub.pass(ctx, to.name, n.name); err != nil {
+			return nil, err
+		}
+		return a.Response, a.Error
+	case <-to.ctx.Done():
+		return nil, errRefused
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+const rpcTime = 2 * time.Second
+
+func ask[T any](t *transport, id raft.ServerID, command any, out *T, data io.Reader) error {
+	res, err := t.call(id, command, data, rpcTime)
+	if err != nil {
+		return err
+	}
+	*out = *res.(*T)
+	return nil
+}
+
+func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, res *raft.AppendEntriesResponse) error {
+	return ask(t, id, req, res, nil)
+}
+
+func (t *transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestVoteRequest, res *raft.RequestVoteResponse) error {
+	return ask(t, id, req, res, nil)
+}
+
+func (t *transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestPreVoteRequest, res *raft.RequestPreVoteResponse) error {
+	return ask(t, id, req, res, nil)
+}
+
+func (t *transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, req *raft.TimeoutNowRequest, res *raft.TimeoutNowResponse) error {
+	return ask(t, id, req, res, nil)
+}
+
+func (t *transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req *raft.InstallSnapshotRequest, res *raft.InstallSnapshotResponse, data io.Reader) error {
+	return ask(t, id, req, res, data)
+}
