@@ -215,11 +215,11 @@ var (
 	_ raft.WithPreVote = (*transport)(nil)
 )
 
-func (t *transport) Consumer() <-chan raft.RPC      { return t.calls }
-func (t *transport) LocalAddr() raft.ServerAddress  { return raft.ServerAddress(t.address) }
-func (t *transport) SetHeartbeatHandler(func(raft.RPC)) {}
+func (t *transport) Consumer() <-chan raft.RPC                               { return t.calls }
+func (t *transport) LocalAddr() raft.ServerAddress                           { return raft.ServerAddress(t.address) }
+func (t *transport) SetHeartbeatHandler(func(raft.RPC))                      {}
 func (t *transport) EncodePeer(_ raft.ServerID, a raft.ServerAddress) []byte { return []byte(a) }
-func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+func (t *transport) DecodePeer(b []byte) raft.ServerAddress                  { return raft.ServerAddress(b) }
 
 func (t *transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
 	return nil, raft.ErrPipelineReplicationNotSupported
