@@ -87,7 +87,9 @@ func (p pilot) KnownServers() map[raft.ServerID]*autopilot.Server {
 func (p pilot) RemoveFailedServer(s *autopilot.Server) {
 	p.n.cfg.Logger.Warn("removes a member that is silent for long", "node", p.n.cfg.Name, "member", s.ID, "after", p.n.cfg.PruneAfter)
 	p.n.done.Go(func() {
-		if err := p.n.raft.Load().RemoveServer(s.ID, 0, 0).Error(); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), raftTimeout)
+		defer cancel()
+		if err := p.n.await(ctx, func() raft.Future { return p.n.raft.Load().RemoveServer(s.ID, 0, 0) }); err != nil {
 			p.n.cfg.Logger.Warn("cannot remove a silent member", "node", p.n.cfg.Name, "member", s.ID, "err", err)
 		}
 	})

@@ -108,7 +108,7 @@ func (n *Node) startTerm(ctx context.Context) func() {
 func (n *Node) establish(ctx context.Context) error {
 	for {
 		term := n.raft.Load().CurrentTerm()
-		err := await(ctx, n.raft.Load().Barrier(0))
+		err := n.await(ctx, func() raft.Future { return n.raft.Load().Barrier(0) })
 		if err == nil {
 			n.clock.begin(n.cfg.StateMachine.LastTime())
 			err = n.updateAddress(ctx)
@@ -141,7 +141,7 @@ func (n *Node) updateAddress(ctx context.Context) error {
 	address := raft.ServerAddress(n.cfg.Network.Address())
 	for _, s := range r.GetConfiguration().Configuration().Servers {
 		if s.ID == n.serverID() && s.Address != address {
-			return await(ctx, r.AddVoter(s.ID, address, 0, 0))
+			return n.await(ctx, func() raft.Future { return r.AddVoter(s.ID, address, 0, 0) })
 		}
 	}
 	return nil

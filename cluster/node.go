@@ -31,6 +31,7 @@ type Node struct {
 	peers  *peers
 	book   addressBook
 	gossip atomic.Pointer[gossip]
+	asks   asks
 	lost   chan raft.ServerID
 	kick   chan struct{} // look at the membership now; capacity 1
 	aside  atomic.Bool   // the disk is stuck: let others lead
@@ -280,7 +281,7 @@ func (n *Node) Trouble() error {
 
 // Snapshot takes a snapshot now. It is no error if there is nothing new.
 func (n *Node) Snapshot(ctx context.Context) error {
-	err := await(ctx, n.raft.Load().Snapshot())
+	err := n.await(ctx, func() raft.Future { return n.raft.Load().Snapshot() })
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return nil
 	}
@@ -294,6 +295,8 @@ func (n *Node) Close() error {
 	n.stop()
 	var err error
 	if r := n.raft.Load(); r != nil {
+		// A leader without a quorum answers once its lease is over.
+		n.asks.close(time.Second + 2*n.cfg.Election)
 		err = r.Shutdown().Error()
 	}
 	n.done.Wait()

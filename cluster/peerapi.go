@@ -166,9 +166,9 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 		case s.ID == id && s.Address == address:
 			return nil
 		case s.ID == id && s.Suffrage == raft.Voter:
-			return await(ctx, r.AddVoter(id, address, 0, 0))
+			return n.await(ctx, func() raft.Future { return r.AddVoter(id, address, 0, 0) })
 		case s.ID == id:
-			return await(ctx, r.AddNonvoter(id, address, 0, 0))
+			return n.await(ctx, func() raft.Future { return r.AddNonvoter(id, address, 0, 0) })
 		case nameOf(s.ID) == name:
 			if s.ID == n.serverID() || n.alive(ctx, s.ID) {
 				return fmt.Errorf("a node named %q with other data is alive: names must be unique", name)
@@ -183,7 +183,7 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 			former = append(former, s.ID)
 		}
 	}
-	if err := await(ctx, r.AddNonvoter(id, address, 0, 0)); err != nil {
+	if err := n.await(ctx, func() raft.Future { return r.AddNonvoter(id, address, 0, 0) }); err != nil {
 		return err
 	}
 	n.cfg.Logger.Info("a node joined", "node", id, "address", address)
@@ -198,7 +198,7 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 // removeFormer removes a server whose data is gone: it must not be counted for
 // any quorum.
 func (n *Node) removeFormer(ctx context.Context, id raft.ServerID) error {
-	if err := await(ctx, n.raft.Load().RemoveServer(id, 0, 0)); err != nil {
+	if err := n.await(ctx, func() raft.Future { return n.raft.Load().RemoveServer(id, 0, 0) }); err != nil {
 		return fmt.Errorf("remove the former %s: %w", id, err)
 	}
 	n.cfg.Logger.Info("removed a server whose data directory was replaced", "node", id)

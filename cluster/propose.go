@@ -188,12 +188,14 @@ func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (Applied, err
 	if err != nil {
 		return Applied{}, fmt.Errorf("encode command: %w", err)
 	}
-	f := n.raft.Load().Apply(raw, 0)
-	switch err := await(ctx, f); {
+	var f raft.ApplyFuture
+	switch err := n.await(ctx, func() raft.Future { f = n.raft.Load().Apply(raw, 0); return f }); {
 	case err == nil:
 		return Applied{Index: f.Index(), Result: f.Response()}, nil
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return Applied{}, ErrNoLeader
+	case errors.Is(err, ErrClosed):
+		return Applied{}, ErrClosed
 	case errors.Is(err, raft.ErrRaftShutdown):
 		return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ErrClosed)
 	default: // leadership lost, storage, or the caller's time is over
@@ -201,17 +203,70 @@ func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (Applied, err
 	}
 }
 
-// await waits for a future of Raft or for ctx. A future that Raft had queued
-// when it was shut down is never answered: its goroutine stays until the
-// process ends, which is what shuts Raft down.
-func await(ctx context.Context, f raft.Future) error {
+// await asks Raft for something and waits for its answer or for ctx. What Raft
+// has queued when it is shut down it never answers: Close waits for what is
+// under way before, and nothing is asked afterwards.
+func (n *Node) await(ctx context.Context, ask func() raft.Future) error {
+	if !n.asks.begin() {
+		return ErrClosed
+	}
 	done := make(chan error, 1)
-	go func() { done <- f.Error() }()
+	go func() {
+		defer n.asks.end()
+		done <- ask().Error()
+	}()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case err := <-done:
 		return err
+	}
+}
+
+// asks counts what Raft was asked for and has not answered.
+type asks struct {
+	mu     sync.Mutex
+	count  int
+	closed bool
+	none   chan struct{} // closed when nothing is left, once closed is set
+}
+
+func (a *asks) begin() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false
+	}
+	a.count++
+	return true
+}
+
+func (a *asks) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.count--; a.count == 0 && a.closed {
+		close(a.none)
+	}
+}
+
+// close refuses what comes and waits for what is under way, for a while.
+func (a *asks) close(limit time.Duration) {
+	a.mu.Lock()
+	if a.closed {
+		a.mu.Unlock()
+		return
+	}
+	a.closed, a.none = true, make(chan struct{})
+	left, none := a.count, a.none
+	a.mu.Unlock()
+	if left == 0 {
+		return
+	}
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-none:
+	case <-t.C:
 	}
 }
 

@@ -129,7 +129,7 @@ func (n *Node) verifyLeader() (uint64, error) {
 	if !leads {
 		return 0, fmt.Errorf("read index: %w", ErrNoLeader)
 	}
-	err := n.raft.Load().VerifyLeader().Error()
+	err := n.await(context.Background(), func() raft.Future { return n.raft.Load().VerifyLeader() })
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), err == nil && n.raft.Load().CurrentTerm() != term:
 		return 0, fmt.Errorf("read index: %w", ErrNoLeader)

@@ -83,7 +83,7 @@ func (n *Node) TransferLeadership(ctx context.Context, to string) error {
 		return ErrNoLeader
 	}
 	if to == "" {
-		return await(ctx, r.LeadershipTransfer())
+		return n.await(ctx, func() raft.Future { return r.LeadershipTransfer() })
 	}
 	for _, s := range r.GetConfiguration().Configuration().Servers {
 		if nameOf(s.ID) != to {
@@ -92,7 +92,7 @@ func (n *Node) TransferLeadership(ctx context.Context, to string) error {
 		if s.Suffrage != raft.Voter {
 			return fmt.Errorf("node %q does not vote and cannot lead", to)
 		}
-		return await(ctx, r.LeadershipTransferToServer(s.ID, s.Address))
+		return n.await(ctx, func() raft.Future { return r.LeadershipTransferToServer(s.ID, s.Address) })
 	}
 	return fmt.Errorf("no member is named %q", to)
 }
@@ -111,7 +111,7 @@ func (n *Node) Remove(ctx context.Context, member string) error {
 		if s.ID == n.serverID() {
 			return fmt.Errorf("node %q leads: transfer leadership first", member)
 		}
-		return await(ctx, r.RemoveServer(s.ID, 0, 0))
+		return n.await(ctx, func() raft.Future { return r.RemoveServer(s.ID, 0, 0) })
 	}
 	return fmt.Errorf("no member is named %q", member)
 }

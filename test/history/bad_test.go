@@ -58,14 +58,6 @@ func Test_Check_Rejects(t *testing.T) {
 			s.do(wait("x"), is("x", Succeeded))
 			s.do(want("b", "1"), joined("x"))
 		}},
-		"attached to a build that is shown as failed": {AttachActive, func(s script) {
-			s.do(want("a", "1"), made("x"))
-			s.do(want("b", "1"), Outcome{Build: Seen{ID: "x", Phase: Failed}, Attached: true})
-		}},
-		"a forced request attached to a success": {AttachActive, func(s script) {
-			s.do(want("a", "1"), made("x"))
-			s.do(forced(want("b", "1")), Outcome{Build: Seen{ID: "x", Phase: Succeeded}, Attached: true})
-		}},
 		"attached to a build that stops": {AttachActive, func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(stop("x", "a"), asked("x", Running))

@@ -89,8 +89,8 @@ func (registry) Resolve(_ context.Context, ref, _ string, _ *buildsv1.Rights) (b
 func (registry) Head(_ context.Context, ref string, _ *buildsv1.Rights) (builds.Image, error) {
 	return builds.Image{}, &builds.ImageError{Kind: builds.ImageNotFound, Ref: ref, Err: errors.New("not there")}
 }
-func (registry) Publish(context.Context, string, string) error          { return nil }
-func (registry) Exists(context.Context, string) (bool, error)           { return true, nil }
+func (registry) Publish(context.Context, string, string) error { return nil }
+func (registry) Exists(context.Context, string) (bool, error)  { return true, nil }
 
 type noLogs struct{}
 
@@ -110,13 +110,13 @@ func (noLogs) Completed(logs.Key) bool        { return true }
 
 type noLog struct{}
 
-func (noLog) Write(p []byte) (int, error)                          { return len(p), nil }
-func (noLog) RawOffset() int64                                     { return 0 }
-func (noLog) Marker(string) error                                  { return nil }
-func (noLog) Redact(s string) string                               { return s }
-func (noLog) Seal(context.Context) (int64, string, error)          { return 0, "", nil }
-func (noLog) Feed() *logs.Feed                                     { return nil }
-func (noLog) Close()                                               {}
+func (noLog) Write(p []byte) (int, error)                 { return len(p), nil }
+func (noLog) RawOffset() int64                            { return 0 }
+func (noLog) Marker(string) error                         { return nil }
+func (noLog) Redact(s string) string                      { return s }
+func (noLog) Seal(context.Context) (int64, string, error) { return 0, "", nil }
+func (noLog) Feed() *logs.Feed                            { return nil }
+func (noLog) Close()                                      {}
 
 // runtime ends each workload after a while, most of them well.
 type runtime struct{ w *world }
@@ -131,9 +131,9 @@ func (r runtime) Run(ctx context.Context, w *scheduler.Workload, _ scheduler.Sin
 	}
 	return scheduler.Outcome{Repository: "r", Digest: "sha256:" + w.BuildID}, nil
 }
-func (runtime) Stop(context.Context, string) error         { return nil }
-func (runtime) List(context.Context) ([]string, error)     { return nil, nil }
-func (runtime) Survives() bool                             { return false }
+func (runtime) Stop(context.Context, string) error     { return nil }
+func (runtime) List(context.Context) ([]string, error) { return nil, nil }
+func (runtime) Survives() bool                         { return false }
 
 // n answers a number below max by the seed's chance.
 func (w *world) n(max int) int {
@@ -247,8 +247,8 @@ func (l liveness) Peer(name, store string) (string, time.Duration, bool) {
 	p := l.node.Peer(name, store)
 	return p.BootID, p.Silent, p.Dead
 }
-func (l liveness) Takes(string, string) bool       { return true }
-func (l liveness) PeersChanged() <-chan struct{}   { return l.node.PeersChanged() }
+func (l liveness) Takes(string, string) bool     { return true }
+func (l liveness) PeersChanged() <-chan struct{} { return l.node.PeersChanged() }
 func (l liveness) Member(name, store string) bool {
 	return slices.ContainsFunc(l.node.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+store })
 }
@@ -623,4 +623,3 @@ func Test_Simulation(t *testing.T) {
 	real := time.Since(begin)
 	t.Logf("%d simulated minutes in %s: %.0f a minute; %d calls", simulated, real.Round(time.Millisecond), float64(simulated)/real.Minutes(), calls)
 }
-
