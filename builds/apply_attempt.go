@@ -8,6 +8,8 @@ import (
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+
+	"github.com/image-builder-ha/image-builder/cluster/faults"
 )
 
 // assignAttempt starts attempts. Assignments that were decided on an older
@@ -55,7 +57,7 @@ func (tx *change) liveAttempt(id string, attempt uint32, epoch uint64) (*buildsv
 		return nil, nil, ErrNotFound
 	}
 	a := LastAttempt(r.Build)
-	if a == nil || a.Number != attempt || a.Epoch != epoch || !Live(a.Phase) {
+	if a == nil || a.Number != attempt && !faults.Mutant("no-epoch-check") || a.Epoch != epoch && !faults.Mutant("no-epoch-check") || !Live(a.Phase) {
 		return nil, nil, ErrFenced
 	}
 	r = edit(r)

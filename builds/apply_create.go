@@ -9,6 +9,8 @@ import (
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+
+	"github.com/image-builder-ha/image-builder/cluster/faults"
 )
 
 // createBuild answers, in this order: what the request id answered before; the
@@ -18,7 +20,7 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 	if res, known := tx.repeated(c); known {
 		return res
 	}
-	if r := tx.Active(c.Ref); r != nil {
+	if r := tx.Active(c.Ref); r != nil && !faults.Mutant("dedupe-outside-apply") {
 		if r.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
 			return tx.attach(r, c)
 		}
@@ -58,6 +60,7 @@ func (tx *change) attach(r *buildsv1.Record, c *buildsv1.CreateBuild) Result {
 	if !slices.Contains(r.Build.Requesters, c.Requester) {
 		r = edit(r)
 		r.Build.Requesters = append(r.Build.Requesters, c.Requester)
+		r.Detached = slices.DeleteFunc(r.Detached, func(s string) bool { return s == c.Requester })
 		tx.put(r)
 	}
 	return Result{Build: r.Build, Attached: true}

@@ -22,6 +22,9 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 	if c.Reason == buildsv1.StopReason_STOP_REASON_REQUESTER {
 		i := slices.Index(b.Requesters, c.Requester)
 		if i < 0 {
+			if slices.Contains(r.Detached, c.Requester) { // asked again
+				return Result{Build: b, Detached: true}
+			}
 			if r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
 				return Result{Build: b}
 			}
@@ -30,6 +33,7 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 		if len(b.Requesters) > 1 {
 			r = edit(r)
 			r.Build.Requesters = slices.Delete(r.Build.Requesters, i, i+1)
+			r.Detached = append(r.Detached, c.Requester)
 			tx.put(r)
 			return Result{Build: r.Build, Detached: true}
 		}

@@ -166,3 +166,24 @@ func (m *machine) counts() (c builds.Counts) {
 	m.store.Read(func(s *builds.State) { c = s.Counts() })
 	return c
 }
+
+// Test_Cancel_TwiceIsOnce: a requester that asks again, since it did not hear
+// the answer, is told the same, and not that it has no part in the build.
+func Test_Cancel_TwiceIsOnce(t *testing.T) {
+	m := newMachine(t)
+	as := func(who string) func(*buildsv1.CreateBuild) {
+		return func(c *buildsv1.CreateBuild) { c.Requester = who }
+	}
+	id := m.create("r:1", as("a")).Build.Id
+	m.create("r:1", as("b"))
+	for range 2 {
+		res := m.apply(&buildsv1.StopBuild{BuildId: id, Reason: buildsv1.StopReason_STOP_REASON_REQUESTER, Requester: "a"})
+		if res.Err != nil || !res.Detached {
+			t.Errorf("detached %v, %v", res.Detached, res.Err)
+		}
+	}
+	res := m.apply(&buildsv1.StopBuild{BuildId: id, Reason: buildsv1.StopReason_STOP_REASON_REQUESTER, Requester: "stranger"})
+	if res.Err == nil {
+		t.Error("a stranger was not refused")
+	}
+}

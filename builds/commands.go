@@ -9,6 +9,8 @@ import (
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+
+	"github.com/image-builder-ha/image-builder/cluster/faults"
 )
 
 // commandType answers the number under which a payload is replicated.
@@ -117,7 +119,9 @@ func (p Preparer) Prepare(_ context.Context, cmd *clusterv1.Command) error {
 	if err != nil {
 		return fmt.Errorf("make a build id: %w", err)
 	}
-	c.Id = id.String()
+	if c.Id == "" || !faults.Mutant("acknowledge-before-commit") {
+		c.Id = id.String()
+	}
 	if c.Sealed, err = p.Keyring.Seal(c.Id, c.Secrets); err != nil {
 		return err
 	}

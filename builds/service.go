@@ -96,13 +96,17 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 	if err := s.needContext(ctx, p.source); err != nil {
 		return admission{}, err
 	}
-	res, _, err := Propose(ctx, s.raft, &buildsv1.CreateBuild{
+	cmd := &buildsv1.CreateBuild{
 		Ref: p.ref, BaseRef: p.baseRef, Source: p.source,
 		Rights: w.rights, Secrets: w.secrets,
 		Requester: w.requester, RequestId: w.requestID, RequestHash: hash,
 		Labels: w.labels, TimeoutNanos: int64(w.timeout), Force: w.force,
 		CheckedIndex: p.checkedIndex,
-	})
+	}
+	if answer, ok := s.mutated(cmd); ok {
+		return answer, nil
+	}
+	res, _, err := Propose(ctx, s.raft, cmd)
 	if err != nil {
 		return admission{}, err
 	}

@@ -133,6 +133,9 @@ func (n *Node) whileLed(ctx context.Context) (call context.Context, done func())
 			select {
 			case <-call.Done():
 				return
+			case <-n.closed:
+				cancel()
+				return
 			case <-changed:
 			}
 		}

@@ -204,13 +204,12 @@ func (at *attempt) failure(ctx context.Context, err error) *buildsv1.FinishAttem
 // attempt's context: an end must be said also by those who were told to stop.
 func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilderv1.Step, c *buildsv1.FinishAttempt) {
 	o := at.owner.o
-	if cause := context.Cause(ctx); errors.Is(cause, errLease) {
-		ctx = at.tasks // the leader may be away for long
-	} else if cause != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), finishTime)
-		defer cancel()
-	}
+	// The leader may be away for long: an end that is not said would leave the
+	// build running for ever. Only a node that stops has no time, and the next
+	// start of its process says it.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(at.tasks, func() { time.AfterFunc(finishTime, cancel) })()
 	c.BuildId, c.Attempt, c.Epoch = at.key.build, at.key.attempt, at.key.epoch
 	log := o.Log.With("build", c.BuildId, "attempt", c.Attempt, "epoch", c.Epoch)
 	if w != nil {

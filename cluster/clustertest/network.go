@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -26,7 +25,6 @@ type Network struct {
 	local   cluster.Local
 	calls   chan raft.RPC
 
-	mu       sync.Mutex
 	services map[string]service
 	ctx      context.Context
 	stop     context.CancelFunc

@@ -24,10 +24,6 @@ func (q *request) maybe() bool {
 	return len(q.answers) == 0 && slices.ContainsFunc(q.calls, func(r Record) bool { return r.Status == Unknown })
 }
 
-// direct reports whether the only call is answered: the answer shows the
-// build at the moment of the request's effect.
-func (q *request) direct() bool { return len(q.calls) == 1 && len(q.answers) == 1 }
-
 // build is all that the history tells of one build.
 type build struct {
 	id, ref string

@@ -94,7 +94,7 @@ func Test_Check_Accepts(t *testing.T) {
 			s.do(want("a", "1"), made("x"))
 			s.do(want("b", "1"), joined("x"))
 			s.do(stop("x", "a"), Outcome{Build: Seen{ID: "x", Phase: Running}, Detached: true})
-			s.do(stop("x", "a"), Outcome{NotRequester: true})
+			s.do(stop("x", "a"), Outcome{Build: Seen{ID: "x", Phase: Running}, Detached: true})
 			s.do(stop("x", "b"), asked("x", Running))
 			s.do(wait("x"), is("x", Cancelled))
 		},

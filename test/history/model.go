@@ -35,6 +35,8 @@ type entry struct {
 	stop stopping
 	// requesters follow it; loose are those who may or may not.
 	requesters, loose []string
+	// former took their request back: doing so again answers the same.
+	former []string
 }
 
 // state is a ref: its builds in the order of their creation, and the
@@ -47,7 +49,7 @@ type state struct {
 func (s state) equal(o state) bool {
 	return slices.Equal(s.loose, o.loose) && slices.EqualFunc(s.entries, o.entries, func(a, b *entry) bool {
 		return a == b || a.id == b.id && a.over == b.over && a.stop == b.stop &&
-			slices.Equal(a.requesters, b.requesters) && slices.Equal(a.loose, b.loose)
+			slices.Equal(a.requesters, b.requesters) && slices.Equal(a.loose, b.loose) && slices.Equal(a.former, b.former)
 	})
 }
 
@@ -205,7 +207,9 @@ func (s state) join(i int, st step) (state, *refusal) {
 	case e.stop == surelyStopping:
 		return s, refuse(AttachActive, "a request attached to build %s, whose cancellation was accepted", e.id)
 	}
-	return s.edit(i, func(e *entry) { e.requesters = with(e.requesters, st.requester) }), nil
+	return s.edit(i, func(e *entry) {
+		e.requesters, e.former = with(e.requesters, st.requester), without(e.former, st.requester)
+	}), nil
 }
 
 // look is a linearizable read.

@@ -53,11 +53,13 @@ func (s state) cancel(i int, st step) (state, *refusal) {
 		return s.cancelOver(i, st, surely)
 	case e.over:
 		return s, refuse(Linearizable, "a cancellation of build %s was answered as if it were active, but it was over: %s", e.id, e.by)
+	case out.Detached && slices.Contains(e.former, who):
+		return s, nil
 	case out.Detached:
 		if !perhaps || !s.mayFollow(e, who) {
 			return s, refuse(LastRequester, "%s was detached from build %s, whose requesters are %q", who, e.id, e.requesters)
 		}
-		return s.edit(i, func(e *entry) { e.requesters = without(e.requesters, who) }), nil
+		return s.edit(i, func(e *entry) { e.requesters, e.former = without(e.requesters, who), with(e.former, who) }), nil
 	case out.TooLate:
 		if surely {
 			return s, refuse(LastRequester, "%s was told that it is too late to cancel build %s instead of being detached from it: its requesters are %q", who, e.id, e.requesters)
@@ -67,7 +69,7 @@ func (s state) cancel(i int, st step) (state, *refusal) {
 		}
 		return s, nil
 	case out.NotRequester:
-		if slices.Contains(e.requesters, who) && !slices.Contains(e.loose, who) {
+		if (slices.Contains(e.requesters, who) || slices.Contains(e.former, who)) && !slices.Contains(e.loose, who) {
 			return s, refuse(LastRequester, "%s was refused to cancel build %s as if it had no part in it: its requesters are %q", who, e.id, e.requesters)
 		}
 		if e.stop == surelyStopping {

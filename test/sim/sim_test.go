@@ -18,7 +18,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -47,7 +46,6 @@ type world struct {
 	rand  *rand.Rand
 	hub   *clustertest.Hub
 	nodes []*node
-	reg   *registry
 	rec   *history.Recorder
 	begin time.Time
 	ring  *builds.Keyring
@@ -177,8 +175,7 @@ func newWorld(t testing.TB, seed uint64, nodes int) *world {
 // fresh gives the node an empty disk.
 func (n *node) fresh() {
 	n.dir = n.w.t.TempDir()
-	mem := raft.NewInmemStore()
-	n.storage = cluster.Storage{Log: mem, Stable: mem, Snapshots: raft.NewInmemSnapshotStore()}
+	n.storage = clustertest.NewStorage()
 }
 
 func (w *world) log(format string, args ...any) {
@@ -565,6 +562,14 @@ func (w *world) settle(ctx context.Context) {
 			}
 			if ctx.Err() != nil {
 				w.t.Errorf("seed %d: acknowledged build %s did not end: %v", w.seed, id, err)
+				for _, n := range w.nodes {
+					r := n.alive()
+					r.store.Read(func(s *builds.State) {
+						rec := s.Build(id)
+						w.t.Logf("%s: status %+v; build %v; successor %v; stop %v", n.name, r.node.Status(), rec.GetBuild(), rec.GetSuccessor(), rec.GetStopReason())
+						s.Nodes(func(x *buildsv1.Node) bool { w.t.Logf("  node %v", x); return true })
+					})
+				}
 				return
 			}
 			wait(ctx, 100*time.Millisecond)
@@ -591,6 +596,7 @@ func simulate(t testing.TB, seed uint64, nodes int, minutes int) (h history.Hist
 	for _, n := range w.nodes {
 		n.crash()
 	}
+	wait(context.Background(), 30*time.Second) // calls of the last moments end
 	return w.rec.History()
 }
 

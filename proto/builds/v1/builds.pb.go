@@ -818,10 +818,12 @@ type Record struct {
 	// Attempts ended by death, drain or hand-over of a node.
 	UncountedAttempts uint32 `protobuf:"varint,6,opt,name=uncounted_attempts,json=uncountedAttempts,proto3" json:"uncounted_attempts,omitempty"`
 	// Waits for the current build of the same key to end.
-	Successor     bool       `protobuf:"varint,7,opt,name=successor,proto3" json:"successor,omitempty"`
-	StopReason    StopReason `protobuf:"varint,8,opt,name=stop_reason,json=stopReason,proto3,enum=builds.v1.StopReason" json:"stop_reason,omitempty"`
-	StopMessage   string     `protobuf:"bytes,9,opt,name=stop_message,json=stopMessage,proto3" json:"stop_message,omitempty"`
-	CreatedIndex  uint64     `protobuf:"varint,10,opt,name=created_index,json=createdIndex,proto3" json:"created_index,omitempty"`
+	Successor    bool       `protobuf:"varint,7,opt,name=successor,proto3" json:"successor,omitempty"`
+	StopReason   StopReason `protobuf:"varint,8,opt,name=stop_reason,json=stopReason,proto3,enum=builds.v1.StopReason" json:"stop_reason,omitempty"`
+	StopMessage  string     `protobuf:"bytes,9,opt,name=stop_message,json=stopMessage,proto3" json:"stop_message,omitempty"`
+	CreatedIndex uint64     `protobuf:"varint,10,opt,name=created_index,json=createdIndex,proto3" json:"created_index,omitempty"`
+	// Requesters that took their request back: saying so again is safe.
+	Detached      []string `protobuf:"bytes,11,rep,name=detached,proto3" json:"detached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -924,6 +926,13 @@ func (x *Record) GetCreatedIndex() uint64 {
 		return x.CreatedIndex
 	}
 	return 0
+}
+
+func (x *Record) GetDetached() []string {
+	if x != nil {
+		return x.Detached
+	}
+	return nil
 }
 
 // CreateBuild creates a build or attaches to the active one of the same ref.
@@ -3008,7 +3017,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x1e\n" +
 	"\n" +
 	"ciphertext\x18\x03 \x01(\fR\n" +
-	"ciphertext\"\xa7\x03\n" +
+	"ciphertext\"\xc3\x03\n" +
 	"\x06Record\x12,\n" +
 	"\x05build\x18\x01 \x01(\v2\x16.imagebuilder.v1.BuildR\x05build\x12)\n" +
 	"\x06rights\x18\x02 \x01(\v2\x11.builds.v1.RightsR\x06rights\x12+\n" +
@@ -3022,7 +3031,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"stopReason\x12!\n" +
 	"\fstop_message\x18\t \x01(\tR\vstopMessage\x12#\n" +
 	"\rcreated_index\x18\n" +
-	" \x01(\x04R\fcreatedIndex\"\xb6\x04\n" +
+	" \x01(\x04R\fcreatedIndex\x12\x1a\n" +
+	"\bdetached\x18\v \x03(\tR\bdetached\"\xb6\x04\n" +
 	"\vCreateBuild\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x19\n" +
