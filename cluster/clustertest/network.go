@@ -89,6 +89,16 @@ func (n *Network) Crash() {
 	}
 }
 
+// Elect makes the node begin an election now, as a message of a leader that
+// gives up leadership does.
+func (n *Network) Elect() {
+	answer := make(chan raft.RPCResponse, 1)
+	select {
+	case n.calls <- raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, RespChan: answer}:
+	case <-n.ctx.Done():
+	}
+}
+
 // Close makes the node unreachable.
 func (n *Network) Close() error {
 	if n.local != nil {

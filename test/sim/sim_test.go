@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,7 +61,7 @@ type node struct {
 	name    string
 	address string
 	dir     string
-	offset  time.Duration // of its clock
+	offset  atomic.Int64 // of its clock, nanoseconds
 	storage cluster.Storage
 
 	mu  sync.Mutex
@@ -73,6 +74,7 @@ type running struct {
 	node  *cluster.Node
 	store *builds.Store
 	api   builds.Native
+	term  atomic.Pointer[cluster.Term] // of its last leadership
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 }
@@ -273,7 +275,7 @@ func (n *node) start() {
 		CommittedLevel:    func() (l uint32) { r.store.Read(func(s *builds.State) { l = s.Level() }); return l },
 		Prepare:           builds.Preparer{Keyring: w.ring}.Prepare,
 		Logger:            log,
-		Now:               func() time.Time { return time.Now().Add(n.offset) },
+		Now:               func() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) },
 		SnapshotThreshold: 200, TrailingLogs: 50, SnapshotInterval: 10 * time.Second, AcceptClockJump: true,
 	})
 	if err != nil {
@@ -288,6 +290,7 @@ func (n *node) start() {
 	var ctx context.Context
 	ctx, r.stop = context.WithCancel(context.Background())
 	r.node.Lead(func(term context.Context, t *cluster.Term) error {
+		r.term.Store(t)
 		term, cancel := context.WithCancel(term)
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
@@ -417,8 +420,9 @@ func (w *world) nemesis(ctx context.Context) {
 			w.hub.Lose(float64(w.n(30)) / 100)
 			wait(ctx, last)
 		case 6:
-			ns[0].offset = time.Duration(w.n(16000)-8000) * time.Millisecond
-			w.log("the clock of %s is off by %s", ns[0].name, ns[0].offset)
+			off := time.Duration(w.n(16000)-8000) * time.Millisecond
+			ns[0].offset.Store(int64(off))
+			w.log("the clock of %s is off by %s", ns[0].name, off)
 		case 7:
 			if r := ns[0].alive(); r != nil {
 				w.log("transfer leadership")
@@ -431,7 +435,7 @@ func (w *world) nemesis(ctx context.Context) {
 	}
 	w.hub.Heal()
 	for _, n := range w.nodes {
-		n.offset = 0
+		n.offset.Store(0)
 		if n.alive() == nil {
 			n.start()
 		}

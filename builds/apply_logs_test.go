@@ -1,0 +1,87 @@
+package builds_test
+
+import (
+	"testing"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// copies is a state of three nodes and a build whose log two of them hold.
+func withCopies(t *testing.T) (*machine, string) {
+	m := newMachine(t)
+	for _, n := range []string{"a", "b", "c"} {
+		m.must(&buildsv1.NodeStarted{Name: n, StoreId: "s" + n, BootId: "1", Capacity: 4, Runtimes: []string{"copy"}})
+	}
+	id := m.create("r:1").Build.Id
+	b := m.build(id)
+	res := m.must(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
+		BuildId: id, Attempt: 1, Owner: "a", OwnerStoreId: "sa", Epoch: 1, BuildVersion: b.Version, Runtime: "copy",
+		Copies: []*imagebuilderv1.LogCopy{{Node: "a", StoreId: "sa"}, {Node: "b", StoreId: "sb"}}, Replicas: 2,
+	}}})
+	if res.Refused > 0 {
+		t.Fatal("the assignment was refused")
+	}
+	return m, id
+}
+
+func Test_LogCopies_AnotherCopySealsWhenTheOwnerIsLost(t *testing.T) {
+	m, id := withCopies(t)
+	m.must(&buildsv1.NodeLost{Name: "a", StoreId: "sa", BootId: "1"})
+	a := m.build(id).Attempts[0]
+	if a.Log.State != builds.LogSealing || a.Log.Sealer.GetNode() != "b" || a.Epoch < 2 {
+		t.Fatalf("log %v epoch %d", a.Log, a.Epoch)
+	}
+	if res := m.apply(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: 1, Length: 5}); res.Err == nil {
+		t.Error("a seal of the former owner was taken")
+	}
+	// The sealer is lost, too; nobody is left until one of them comes back.
+	m.must(&buildsv1.NodeLost{Name: "b", StoreId: "sb", BootId: "1"})
+	if a = m.build(id).Attempts[0]; a.Log.Sealer != nil {
+		t.Fatalf("sealer %v", a.Log.Sealer)
+	}
+	m.must(&buildsv1.NodeStarted{Name: "b", StoreId: "wiped", BootId: "2", Capacity: 4})
+	if a = m.build(id).Attempts[0]; a.Log.Sealer != nil {
+		t.Fatalf("a node whose disk was wiped shall seal: %v", a.Log.Sealer)
+	}
+	m.must(&buildsv1.NodeStarted{Name: "a", StoreId: "sa", BootId: "2", Capacity: 4})
+	a = m.build(id).Attempts[0]
+	if a.Log.Sealer.GetNode() != "a" {
+		t.Fatalf("sealer %v", a.Log.Sealer)
+	}
+	m.must(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: a.Epoch, Length: 5, Copies: []*imagebuilderv1.LogCopy{{Node: "a", StoreId: "sa"}}})
+	if a = m.build(id).Attempts[0]; a.Log.State != builds.LogSealed || a.Log.Length != 5 || len(a.Log.Copies) != 1 {
+		t.Errorf("log %v", a.Log)
+	}
+}
+
+func Test_LogCopies_ChangeOnlyFromWhatIsInForce(t *testing.T) {
+	m, id := withCopies(t)
+	a := &imagebuilderv1.LogCopy{Node: "a", StoreId: "sa"}
+	b := &imagebuilderv1.LogCopy{Node: "b", StoreId: "sb"}
+	c := &imagebuilderv1.LogCopy{Node: "c", StoreId: "sc"}
+	set := func(epoch uint64, former, copies []*imagebuilderv1.LogCopy) builds.Result {
+		return m.apply(&buildsv1.SetLogCopies{BuildId: id, Attempt: 1, Epoch: epoch, Former: former, Copies: copies})
+	}
+	ab, ac := []*imagebuilderv1.LogCopy{a, b}, []*imagebuilderv1.LogCopy{a, c}
+	if set(1, ac, ab).Err != nil {
+		t.Error("the set that is in force already was refused")
+	}
+	if set(2, ab, ac).Err == nil || set(1, ac, []*imagebuilderv1.LogCopy{c}).Err == nil || set(1, ab, nil).Err == nil {
+		t.Error("a change of another epoch, of another set, or to none was taken")
+	}
+	if set(1, ab, ac).Err != nil || !builds.HasCopy(m.build(id).Attempts[0].Log.Copies, "c", "sc") {
+		t.Error("the change was not taken")
+	}
+}
+
+func Test_LogCopies_AreDataDirectories(t *testing.T) {
+	copies := []*imagebuilderv1.LogCopy{{Node: "a", StoreId: "sa"}}
+	if !builds.HasCopy(copies, "a", "sa") || builds.HasCopy(copies, "b", "sa") {
+		t.Error("the copy is not told")
+	}
+	if builds.HasCopy(copies, "a", "wiped") {
+		t.Error("a node with a wiped disk counts as a copy")
+	}
+}

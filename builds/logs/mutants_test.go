@@ -1,0 +1,32 @@
+//go:build faults
+
+package logs_test
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// Test_Mutants switches one defect on after the other; the named test has to
+// fail with it, and passes without.
+func Test_Mutants(t *testing.T) {
+	if os.Getenv("IMAGE_BUILDER_MUTANT") != "" {
+		t.Skip("runs for a mutant")
+	}
+	for mutant, by := range map[string]string{
+		"show-before-replicated": "Test_Copies_ReadersSeeWhatAllHold",
+		"append-without-fence":   "Test_Copies_FenceOutlivesARestart",
+		"seal-without-fence":     "Test_Copies_FencedCopyRefusesTheFormerOwner",
+	} {
+		for _, defect := range []string{"", mutant} {
+			cmd := exec.Command(os.Args[0], "-test.run", "^"+by+"$")
+			cmd.Env = append(os.Environ(), "IMAGE_BUILDER_MUTANT="+defect)
+			out, err := cmd.CombinedOutput()
+			if failed := err != nil; failed != (defect != "") {
+				t.Errorf("%s with the defect %q: %v\n%s", by, defect, err, out)
+			}
+		}
+		t.Logf("%s is caught by %s", mutant, by)
+	}
+}
