@@ -271,3 +271,10 @@ func Benchmark_Copies(b *testing.B) {
 		})
 	}
 }
+
+// reachable reports whether a node is there.
+func (w *wire) reachable(c logs.Copy) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to[c] != nil
+}

@@ -20,8 +20,8 @@ import (
 // Schedules that chance finds too seldom, each for one rule. A scenario
 // answers what it found wrong, or nil.
 var scenarios = map[string]func(*world) error{
-	"an old epoch is refused":                        oldEpoch,
-	"a linearizable read asks a quorum":              staleLeaderReads,
+	"an old epoch is refused":                      oldEpoch,
+	"a linearizable read asks a quorum":            staleLeaderReads,
 	"the term of a deposed leader commits nothing": deposedTerm,
 }
 
