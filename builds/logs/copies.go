@@ -86,7 +86,7 @@ func (s *Store) Idle(key Key) time.Duration {
 // take queues one append.
 func (s *Store) take(a Append) (*Writer, error) {
 	if a.Reset {
-		if err := s.Remove(a.Key); err != nil {
+		if err := s.reset(a); err != nil {
 			return nil, err
 		}
 	}
@@ -122,6 +122,21 @@ func (s *Store) take(a Append) (*Writer, error) {
 	}
 	s.sync.dirty(w, true)
 	return w, nil
+}
+
+// reset removes what this copy has, unless a newer owner than the caller's was
+// here.
+func (s *Store) reset(a Append) error {
+	l, err := s.get(a.Key, false)
+	if err == nil {
+		l.mu.Lock()
+		newer := a.Epoch < l.epoch
+		l.mu.Unlock()
+		if newer {
+			return ErrFenced
+		}
+	}
+	return s.Remove(a.Key)
 }
 
 // cutTo drops what is behind an offset. The caller holds mu.

@@ -77,23 +77,34 @@ func rest(ctx context.Context, d time.Duration) {
 	}
 }
 
-// collect takes what is to send now.
-func (p *peer) collect() (feeds []*Feed, batch []Append) {
-	size := 0
-	for range batchLogs {
-		p.mu.Lock()
-		var key Key
-		found := false
-		for key = range p.todo {
-			found = true
+// take answers logs that have something to send, each once.
+func (p *peer) take() (keys []Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key := range p.todo {
+		if len(keys) == batchLogs {
 			break
 		}
-		if !found || size >= batchBytes {
-			p.mu.Unlock()
-			return feeds, batch
-		}
 		delete(p.todo, key)
-		p.mu.Unlock()
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+func (p *peer) later(key Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.todo[key] = true
+}
+
+// collect takes what is to send now, of each log once.
+func (p *peer) collect() (feeds []*Feed, batch []Append) {
+	size := 0
+	for _, key := range p.take() {
+		if size >= batchBytes {
+			p.later(key)
+			continue
+		}
 		p.r.mu.Lock()
 		f := p.r.feeds[key]
 		p.r.mu.Unlock()

@@ -239,8 +239,8 @@ func (d *drama) other(c logs.Copy) logs.Copy {
 // scene is the time of one owner: it writes, a copy may be replaced, and then
 // the owner is killed or cut off.
 func (d *drama) scene() {
-	p := d.owner
-	w, err := p.store.Create(d.key, d.epoch, nil, true)
+	p, epoch := d.owner, d.epoch
+	w, err := p.store.Create(d.key, epoch, nil, true)
 	if err != nil {
 		d.t.Fatalf("the owner of epoch %d: %v", d.epoch, err)
 	}
@@ -260,7 +260,7 @@ func (d *drama) scene() {
 	}
 	all.Go(func() { // the workload
 		for i := 0; ctx.Err() == nil; i++ {
-			if _, err := w.Write(fmt.Appendf(nil, "epoch %d line %d\n", d.epoch, i)); err != nil {
+			if _, err := w.Write(fmt.Appendf(nil, "epoch %d line %d\n", epoch, i)); err != nil {
 				return
 			}
 			time.Sleep(time.Duration(d.chance(4)) * time.Millisecond)
@@ -343,7 +343,8 @@ func (d *drama) replace(feed *logs.Feed) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	d.t.Errorf("epoch %d: node %s did not catch up", d.epoch, next.Node)
+	status, _ := feed.Status()
+	d.t.Errorf("epoch %d: node %s did not catch up: %+v", d.epoch, next.Node, status)
 	d.wire.set(gone, false)
 }
 
@@ -394,4 +395,3 @@ func Test_Simulation(t *testing.T) {
 	}
 	t.Logf("%d failovers, %d bytes shown, in %s", done, bytesShown, time.Since(begin).Round(time.Millisecond))
 }
-
