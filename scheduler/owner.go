@@ -198,7 +198,7 @@ func (o *Owner) look(tasks context.Context, r *buildsv1.Record) {
 
 func lastKey(b *imagebuilderv1.Build) attemptKey {
 	a := builds.LastAttempt(b)
-	return attemptKey{b.Id, a.GetNumber(), a.GetEpoch()}
+	return attemptKey{b.GetId(), a.GetNumber(), a.GetEpoch()}
 }
 
 // start runs an attempt on a goroutine of its own. The caller holds the lock.

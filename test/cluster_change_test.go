@@ -105,24 +105,6 @@ func (l *callers) end() {
 	}
 }
 
-// members waits until the cluster is as expected.
-func members(t testing.TB, c *harness.Cluster, what string, ok func(*imagebuilderv1.MembersResponse) bool) {
-	t.Helper()
-	harness.Eventually(t, 90*time.Second, what, func() bool {
-		res, err := c.Running()[0].Members(t.Context(), false)
-		return err == nil && ok(res)
-	})
-}
-
-func voters(res *imagebuilderv1.MembersResponse) (n int) {
-	for _, m := range res.Members {
-		if m.Voter {
-			n++
-		}
-	}
-	return n
-}
-
 // Test_Rolling_Restart stops and starts all nodes, one after the other, while
 // clients build: none of their calls may fail.
 func Test_Rolling_Restart(t *testing.T) {
@@ -180,33 +162,6 @@ func Test_Follower_CatchesUpBySnapshot(t *testing.T) {
 	away.Run()
 	harness.Eventually(t, 30*time.Second, "the node got a snapshot", func() bool { return strings.Contains(away.Log(), "Installed remote snapshot") })
 	sameEverywhere(t, c)
-}
-
-// sameEverywhere waits until all nodes tell the same of all builds.
-func sameEverywhere(t testing.TB, c *harness.Cluster) {
-	t.Helper()
-	var want string
-	for i, n := range c.Running() {
-		var all []string
-		token := ""
-		for {
-			res, err := n.Native.ListBuilds(t.Context(), &imagebuilderv1.ListBuildsRequest{PageSize: 1000, PageToken: token, Linearizable: token == ""})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, b := range res.Builds {
-				all = append(all, fmt.Sprintf("%s %s %s %d", b.Id, b.Phase, b.Digest, b.Version))
-			}
-			if token = res.NextPageToken; token == "" {
-				break
-			}
-		}
-		if got := strings.Join(all, "\n"); i == 0 {
-			want = got
-		} else if got != want {
-			t.Errorf("node %s tells something else than node %s", n.Name, c.Running()[0].Name)
-		}
-	}
 }
 
 // Test_Wipe_DuringElection kills the leader and wipes another voter's disk at

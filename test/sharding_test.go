@@ -46,7 +46,7 @@ func Benchmark_Sharding(b *testing.B) {
 	}
 }
 
-func create(b *testing.B, n *harness.Node, ref string) string {
+func create(b testing.TB, n *harness.Node, ref string) string {
 	b.Helper()
 	res, err := n.Native.BuildImage(context.Background(), &imagebuilderv1.BuildImageRequest{
 		RequestId: uuid.NewString(), Source: harness.RefSource(ref), Force: true, Requester: "r",

@@ -1,0 +1,57 @@
+package test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/test/harness"
+)
+
+// members waits until the cluster is as expected.
+func members(t testing.TB, c *harness.Cluster, what string, ok func(*imagebuilderv1.MembersResponse) bool) {
+	t.Helper()
+	harness.Eventually(t, 90*time.Second, what, func() bool {
+		res, err := c.Running()[0].Members(t.Context(), false)
+		return err == nil && ok(res)
+	})
+}
+
+func voters(res *imagebuilderv1.MembersResponse) (n int) {
+	for _, m := range res.Members {
+		if m.Voter {
+			n++
+		}
+	}
+	return n
+}
+
+// sameEverywhere waits until all nodes tell the same of all builds.
+func sameEverywhere(t testing.TB, c *harness.Cluster) {
+	t.Helper()
+	var want string
+	for i, n := range c.Running() {
+		var all []string
+		token := ""
+		for {
+			res, err := n.Native.ListBuilds(t.Context(), &imagebuilderv1.ListBuildsRequest{PageSize: 1000, PageToken: token, Linearizable: token == ""})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, b := range res.Builds {
+				all = append(all, fmt.Sprintf("%s %s %s %d", b.Id, b.Phase, b.Digest, b.Version))
+			}
+			if token = res.NextPageToken; token == "" {
+				break
+			}
+		}
+		if got := strings.Join(all, "\n"); i == 0 {
+			want = got
+		} else if got != want {
+			t.Errorf("node %s tells something else than node %s", n.Name, c.Running()[0].Name)
+		}
+	}
+}
+

@@ -1,0 +1,231 @@
+package test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/image-builder-ha/image-builder/cluster"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/test/harness"
+)
+
+func socketOf(n *harness.Node) string { return "unix://" + filepath.Join(n.Dir, "op.sock") }
+
+// Test_Operator_MethodsAreRefusedOnThePublicPort calls every method of the
+// cluster API, whichever there are, without an operator's identity.
+func Test_Operator_MethodsAreRefusedOnThePublicPort(t *testing.T) {
+	c, _ := startCluster(t, 3, 1)
+	d := imagebuilderv1.Cluster_ServiceDesc
+	var methods []string
+	for _, m := range d.Methods {
+		methods = append(methods, m.MethodName)
+	}
+	for _, m := range d.Streams {
+		methods = append(methods, m.StreamName)
+	}
+	if len(methods) < 7 {
+		t.Fatalf("only %v", methods)
+	}
+	for _, n := range c.Nodes {
+		for _, m := range methods {
+			s, err := n.Conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/"+d.ServiceName+"/"+m)
+			if err == nil {
+				_ = s.SendMsg(&emptypb.Empty{})
+				_ = s.CloseSend()
+				err = s.RecvMsg(&emptypb.Empty{})
+			}
+			if status.Code(err) != codes.PermissionDenied {
+				t.Errorf("%s on the public port of %s: %v", m, n.Name, err)
+			}
+		}
+	}
+}
+
+// Test_Operator_Commands runs the commands of operators against three nodes.
+func Test_Operator_Commands(t *testing.T) {
+	c, refs := startCluster(t, 3, 3)
+	n := c.Nodes[0]
+	members(t, c, "all nodes are there", func(r *imagebuilderv1.MembersResponse) bool { return r.FailureTolerance == 1 && r.FeatureLevel >= 2 })
+	run := func(want int, args ...string) string {
+		t.Helper()
+		out, errOut, status := cli(t, socketOf(n), args...)
+		if status != want {
+			t.Fatalf("%v: status %d, want %d: %s %s", args, status, want, out, errOut)
+		}
+		return out + errOut
+	}
+	has := func(out string, parts ...string) {
+		t.Helper()
+		for _, p := range parts {
+			if !strings.Contains(out, p) {
+				t.Errorf("%q is missing in:\n%s", p, out)
+			}
+		}
+	}
+	id := create(t, n, refs[0])
+	if b := n.Wait(t, timeout(t, time.Minute), id); b.GetPhase() != succeeded {
+		t.Fatal(b)
+	}
+	has(run(0, "cluster", "members"), "n0", "n1", "n2", "leader", "voter", "alive")
+	has(run(0, "cluster", "members", "--stale"), "n0", "n1", "n2")
+	has(run(0, "cluster", "status"), "tolerates", "1 more")
+	lead := c.Leader()
+	to := c.Others(lead)[0]
+	has(run(0, "cluster", "transfer-leadership", to.Name), to.Name+" leads")
+	has(run(0, "cluster", "drain", "n2"), "drained")
+	has(run(0, "cluster", "members"), "drained")
+	has(run(0, "cluster", "undrain", "n2"), "undrained")
+	run(2, "cluster", "drain", "nobody")
+	run(2, "cluster", "remove", "nobody")
+	has(run(0, "cluster", "reseal"), "sealed by key")
+	file := filepath.Join(t.TempDir(), "backup.ib")
+	has(run(0, "snapshot", "save", file), "saved")
+	if s, err := os.Stat(file); err != nil || s.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", s.Mode(), err)
+	}
+	run(2, "snapshot", "save", file) // it exists
+	has(run(0, "snapshot", "inspect", file), "builds", "1 (0 queued")
+	create(t, n, refs[1])
+	has(run(0, "snapshot", "restore", file), "restored 1 builds")
+	for _, n := range c.Nodes {
+		harness.Eventually(t, 20*time.Second, n.Name+" has the restored state", func() bool {
+			res, err := n.Native.ListBuilds(t.Context(), &imagebuilderv1.ListBuildsRequest{Linearizable: true})
+			return err == nil && len(res.Builds) == 1
+		})
+	}
+	// Without a majority: what the node itself knows can still be asked.
+	c.Nodes[1].Kill()
+	c.Nodes[2].Kill()
+	harness.Eventually(t, 20*time.Second, "the node knows that it has no leader", func() bool {
+		res, err := n.Members(t.Context(), true)
+		return err == nil && !res.Available
+	})
+	has(run(0, "cluster", "members", "--stale"), "n0", "n1", "n2")
+	has(run(3, "cluster", "status"), "no leader")
+	// Lost quorum: the node is made the only voter; fresh ones join it.
+	n.Kill()
+	conf := filepath.Join(n.Dir, "config.json")
+	run(2, "cluster", "recover", "--config", conf)
+	has(run(0, "cluster", "recover", "--config", conf, "--yes"), "only voter")
+	n.Run()
+	for _, o := range c.Nodes[1:] {
+		if err := os.RemoveAll(filepath.Join(o.Dir, "data")); err != nil {
+			t.Fatal(err)
+		}
+		o.Run()
+	}
+	members(t, c, "three nodes vote", func(r *imagebuilderv1.MembersResponse) bool { return voters(r) == 3 && len(r.Members) == 3 })
+	sameEverywhere(t, c)
+	if b := n.Wait(t, timeout(t, time.Minute), create(t, c.Nodes[2], refs[2])); b.GetPhase() != succeeded {
+		t.Error(b)
+	}
+}
+
+// Test_Operator_RestoreIntoANewCluster restores a snapshot with a build whose
+// secrets the new cluster cannot open, and with one that has none.
+func Test_Operator_RestoreIntoANewCluster(t *testing.T) {
+	from, refs := startClusterWith(t, 3, 2, harness.Config{"builds": map[string]any{"runningTotal": 1}})
+	file := filepath.Join(t.TempDir(), "backup.ib")
+	n := from.Nodes[0]
+	// Nothing starts on drained nodes: both builds stay queued.
+	members(t, from, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 2 })
+	for _, x := range from.Nodes {
+		if _, status, code := cli(t, socketOf(n), "cluster", "drain", x.Name); code != 0 {
+			t.Fatal(status)
+		}
+	}
+	secret, err := n.Native.BuildImage(t.Context(), &imagebuilderv1.BuildImageRequest{
+		RequestId: "1", Source: harness.RefSource(refs[0]), Force: true, Requester: "r",
+		Auth: &imagebuilderv1.RegistryAuth{Additional: map[string]*imagebuilderv1.BasicAuth{"private.example.com": {Username: "u", Password: "very-secret"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := create(t, n, refs[1])
+	if out, errOut, code := cli(t, socketOf(n), "snapshot", "save", file); code != 0 {
+		t.Fatal(out, errOut)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil || strings.Contains(string(raw), "very-secret") {
+		t.Errorf("the snapshot shows a secret (%v)", err)
+	}
+	to, _ := startClusterWith(t, 3, 1, harness.Config{})
+	if out, errOut, code := cli(t, socketOf(to.Nodes[0]), "snapshot", "restore", file); code != 0 || !strings.Contains(out, "1 active ones were failed") {
+		t.Fatal(out, errOut)
+	}
+	ctx := timeout(t, time.Minute)
+	if b := to.Nodes[1].Wait(t, ctx, secret.Build.Id); !strings.Contains(b.GetMessage(), "key") || b.GetPhase() == succeeded {
+		t.Errorf("the build whose secrets cannot be opened: %s %q", b.GetPhase(), b.GetMessage())
+	}
+	harness.Eventually(t, 20*time.Second, "the other build is there", func() bool {
+		_, err := to.Nodes[2].Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: open}})
+		return err == nil
+	})
+}
+
+// Test_Operator_GossipKeysRotate changes the gossip keys of running nodes, and
+// refuses a file that others can read.
+func Test_Operator_GossipKeysRotate(t *testing.T) {
+	dir := t.TempDir()
+	old, next := filepath.Join(dir, "old"), filepath.Join(dir, "next")
+	for _, f := range []string{old, next} {
+		if err := cluster.NewGossipKeyFile(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(f string) string {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	a, b := read(old), read(next)
+	shared := filepath.Join(dir, "gossip.key")
+	write := func(s string) {
+		if err := os.WriteFile(shared, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(a)
+	c, refs := startClusterWith(t, 3, 2, harness.Config{"cluster": map[string]any{"gossip": map[string]any{"keyFile": shared, "address": "127.0.0.1:0"}}})
+	key := func() (keys []string) {
+		res, err := c.Nodes[0].Members(t.Context(), false)
+		if err != nil {
+			return nil
+		}
+		for _, m := range res.Members {
+			keys = append(keys, m.GossipKey)
+		}
+		return keys
+	}
+	same := func(not string) func() bool {
+		return func() bool {
+			k := key()
+			return len(k) == 3 && k[0] != "" && k[0] == k[1] && k[1] == k[2] && k[0] != not
+		}
+	}
+	harness.Eventually(t, 20*time.Second, "all nodes use the first key", same(""))
+	first := key()[0]
+	write(a + b)
+	write(b + a)
+	harness.Eventually(t, 20*time.Second, "all nodes use the next key", same(first))
+	write(b)
+	if b := c.Nodes[1].Wait(t, timeout(t, time.Minute), create(t, c.Nodes[1], refs[0])); b.GetPhase() != succeeded {
+		t.Error(b)
+	}
+	if err := os.Chmod(next, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cluster.LoadGossipKeys(next); err == nil || !strings.Contains(err.Error(), "0600") {
+		t.Errorf("a key file that others can read: %v", err)
+	}
+}
