@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
+
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 // Leads reports whether this node leads and has applied a command of its term.
@@ -47,6 +49,13 @@ func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 	})
 	select {
 	case err := <-done:
+		if err != nil {
+			return err
+		}
+		// The snapshot may be older than what nodes have applied, and some may
+		// have missed the last entries before it: one more takes all of them past
+		// every index that anybody waits for.
+		_, err = n.Propose(ctx, &clusterv1.Command{Ignorable: true})
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("the restore goes on: %w", ctx.Err())

@@ -48,6 +48,8 @@ func (a raftAdapter) ReadIndex(ctx context.Context) (uint64, error) {
 }
 
 func (a raftAdapter) WaitApplied(ctx context.Context, index uint64) error {
+	ctx, cancel := hold(ctx)
+	defer cancel()
 	return clusterError(a.node.WaitApplied(ctx, index))
 }
 
