@@ -54,4 +54,3 @@ func sameEverywhere(t testing.TB, c *harness.Cluster) {
 		}
 	}
 }
-
