@@ -53,7 +53,7 @@ generate-check: ## Fail if the generated code differs from proto/
 
 .PHONY: test-faults
 test-faults: deps build buildkitd ## Kill -9 campaigns against real processes and a real registry
-	$(GO) test -race -tags faults -timeout 25m ./cluster ./builds/... ./test/...
+	$(GO) test -race -tags faults -timeout 45m ./cluster ./builds/... ./test/...
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each
