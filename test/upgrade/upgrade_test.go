@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
@@ -184,6 +185,62 @@ func Test_Upgrade(t *testing.T) {
 				t.Errorf("the data holds %v", phases)
 			}
 			n.Stop()
+			grow(t, ctx, dir, want)
 		})
 	}
+}
+
+// grow makes a cluster of three out of the node: the others have all that it
+// has, and take builds.
+func grow(t *testing.T, ctx context.Context, dir string, want expectation) {
+	t.Helper()
+	var peers []string
+	for range 3 {
+		peers = append(peers, harness.FreeAddr(t))
+	}
+	certs := t.TempDir()
+	var nodes []*harness.Node
+	for i, name := range []string{"n1", "n2", "n3"} {
+		files, err := cluster.IssueCert(certs, cluster.CertIdentity{Cluster: cluster.DefaultCluster, Role: cluster.RoleNode, Name: name}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 {
+			dir = t.TempDir()
+		}
+		n := harness.New(t, dir, want.Registry, harness.Config{
+			"name": name, "peerAddress": peers[i], "clock": map[string]any{"acceptJump": true},
+			"sealing": map[string]any{"keyFile": filepath.Join(filepath.Dir(keyOf(nodes, dir)), "data.sealing-key.json")},
+			"cluster": map[string]any{
+				"address": peers[i], "peers": peers, "expect": 0,
+				"tls": map[string]any{"ca": files.CA, "crt": files.Cert, "key": files.Key},
+			},
+		})
+		n.Run()
+		nodes = append(nodes, n)
+	}
+	harness.Eventually(t, time.Minute, "three nodes vote, and the feature level is raised", func() bool {
+		res, err := nodes[0].Members(ctx, false)
+		return err == nil && res.FailureTolerance == 1 && res.FeatureLevel >= 2
+	})
+	for _, e := range want.Builds {
+		res, err := nodes[2].Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: e.ID}})
+		if err != nil || res.Build.Ref != e.Ref {
+			t.Errorf("build %s on the third node: %v", e.ID, err)
+			continue
+		}
+		if e.Phase == imagebuilderv1.Phase_PHASE_SUCCEEDED.String() {
+			if log, err := nodes[1].ReadLog(ctx, e.ID, 1); err != nil || log != e.Log {
+				t.Errorf("build %s: log through the second node %q, %v, was %q", e.ID, log, err, e.Log)
+			}
+		}
+	}
+}
+
+// keyOf is the path of the first node's data.
+func keyOf(nodes []*harness.Node, dir string) string {
+	if len(nodes) > 0 {
+		dir = nodes[0].Dir
+	}
+	return filepath.Join(dir, "data")
 }
