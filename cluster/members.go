@@ -258,6 +258,9 @@ type Member struct {
 // Only the leader knows more than the configuration.
 func (n *Node) Members() []Member {
 	r := n.raft.Load()
+	if r == nil {
+		return nil
+	}
 	_, leader := r.LeaderWithID()
 	var out []Member
 	for _, s := range r.GetConfiguration().Configuration().Servers {
@@ -293,7 +296,11 @@ func (n *Node) Conn(name, storeID string) (grpc.ClientConnInterface, error) {
 // LeaderConn answers a connection to the peer API of the leader, or
 // ErrNoLeader, also on the leader itself.
 func (n *Node) LeaderConn() (grpc.ClientConnInterface, error) {
-	_, id := n.raft.Load().LeaderWithID()
+	r := n.raft.Load()
+	if r == nil {
+		return nil, ErrNoLeader
+	}
+	_, id := r.LeaderWithID()
 	if id == "" || id == n.serverID() {
 		return nil, ErrNoLeader
 	}

@@ -22,6 +22,9 @@ type peerAPI struct {
 	node *Node
 }
 
+// errStarting: the peer port is open a moment before Raft runs.
+var errStarting = status.Error(codes.Unavailable, "this node is starting")
+
 // checkName makes sure that a node speaks for itself: its certificate must
 // name it, if it names anybody.
 func checkName(ctx context.Context, from *clusterv1.Identity) error {
@@ -96,6 +99,9 @@ func (a peerAPI) Promise(ctx context.Context, req *clusterv1.PromiseRequest) (*c
 // Join makes a node a member; a node that does not lead asks the leader.
 func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*clusterv1.JoinResponse, error) {
 	n := a.node
+	if n.raft.Load() == nil {
+		return nil, errStarting
+	}
 	if n.leading() {
 		if err := checkJoiner(ctx, req.GetFrom()); err != nil {
 			return nil, err
@@ -145,6 +151,9 @@ func (a peerAPI) ReadIndex(ctx context.Context, _ *clusterv1.ReadIndexRequest) (
 
 // Ping tells how this node is.
 func (a peerAPI) Ping(context.Context, *clusterv1.PingRequest) (*clusterv1.PingResponse, error) {
+	if a.node.raft.Load() == nil {
+		return nil, errStarting
+	}
 	return a.node.report(), nil
 }
 

@@ -170,7 +170,11 @@ func forwardError(err error) error {
 
 // leaderClient answers the peer API of the leader that is known.
 func (n *Node) leaderClient() (clusterv1.PeerClient, error) {
-	_, id := n.raft.Load().LeaderWithID()
+	r := n.raft.Load()
+	if r == nil {
+		return nil, ErrNoLeader
+	}
+	_, id := r.LeaderWithID()
 	if id == "" || id == n.serverID() {
 		return nil, ErrNoLeader
 	}

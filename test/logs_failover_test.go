@@ -264,7 +264,7 @@ func Test_Logs_OwnerKilled(t *testing.T) {
 			b := w.build(ctx)
 			owner := w.node(b.Attempts[0].Owner)
 			readers, wait := w.startReaders(ctx, b.Id, 30)
-			w.awaitBytes(readers, 30<<20)
+			w.awaitBytes(readers, 8<<20)
 			owner.Kill()
 			killed := time.Now()
 			b = w.await(ctx, b.Id, func(b *imagebuilderv1.Build) bool {
