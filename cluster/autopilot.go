@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,13 +18,58 @@ func (n *Node) autopilot(ctx context.Context, _ *Term) error {
 	if n.alone() {
 		return nil
 	}
-	a := autopilot.New(n.raft.Load(), pilot{n}, autopilot.WithPromoter(promoter{n}), autopilot.WithLogger(n.logger()),
+	a := autopilot.New(pilotRaft{n.raft.Load(), n, ctx}, pilot{n}, autopilot.WithPromoter(promoter{n}), autopilot.WithLogger(n.logger()),
 		autopilot.WithUpdateInterval(n.cfg.PingInterval), autopilot.WithReconcileInterval(4*n.cfg.PingInterval))
 	a.Start(ctx)
 	<-ctx.Done()
 	<-a.Stop()
 	return nil
 }
+
+// pilotRaft lets autopilot wait for changes as long as the term lasts. Raft may
+// leave what it was asked for without an answer when it is shut down.
+type pilotRaft struct {
+	*raft.Raft
+	n   *Node
+	ctx context.Context
+}
+
+func (r pilotRaft) AddVoter(id raft.ServerID, address raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
+	return &pilotFuture{r: r, ask: func() raft.IndexFuture { return r.Raft.AddVoter(id, address, prev, timeout) }}
+}
+
+func (r pilotRaft) AddNonvoter(id raft.ServerID, address raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
+	return &pilotFuture{r: r, ask: func() raft.IndexFuture { return r.Raft.AddNonvoter(id, address, prev, timeout) }}
+}
+
+func (r pilotRaft) DemoteVoter(id raft.ServerID, prev uint64, timeout time.Duration) raft.IndexFuture {
+	return &pilotFuture{r: r, ask: func() raft.IndexFuture { return r.Raft.DemoteVoter(id, prev, timeout) }}
+}
+
+func (r pilotRaft) RemoveServer(id raft.ServerID, prev uint64, timeout time.Duration) raft.IndexFuture {
+	return &pilotFuture{r: r, ask: func() raft.IndexFuture { return r.Raft.RemoveServer(id, prev, timeout) }}
+}
+
+// pilotFuture asks Raft when it is waited for.
+type pilotFuture struct {
+	r     pilotRaft
+	ask   func() raft.IndexFuture
+	index atomic.Uint64
+}
+
+// Error waits for the answer, or the end of the term.
+func (f *pilotFuture) Error() error {
+	return f.r.n.await(f.r.ctx, func() raft.Future {
+		future := f.ask()
+		if future.Error() == nil {
+			f.index.Store(future.Index())
+		}
+		return future
+	})
+}
+
+// Index is that of the change, once Error has answered nil.
+func (f *pilotFuture) Index() uint64 { return f.index.Load() }
 
 // pilot tells autopilot about the members.
 type pilot struct{ n *Node }

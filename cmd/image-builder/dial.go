@@ -52,36 +52,45 @@ func (c *clientFlags) dialConn() (*client.Pool, func(), error) {
 	if c.output != "table" && c.output != "json" && c.output != "yaml" {
 		return nil, nil, exitError{exitUsage, fmt.Errorf("--output %q is unknown; use table, json or yaml", c.output)}
 	}
-	if (c.cert == "") != (c.key == "") {
-		return nil, nil, exitError{exitUsage, errors.New("--cert and --key belong together")}
+	tls, err := c.tlsConfig()
+	if err != nil {
+		return nil, nil, err
 	}
-	o := client.Options{Servers: strings.Split(c.server, ","), Patience: patience}
-	if c.tls || c.ca != "" || c.cert != "" {
-		conf := &tls.Config{MinVersion: tls.VersionTLS12}
-		if c.ca != "" {
-			pem, err := os.ReadFile(c.ca)
-			if err != nil {
-				return nil, nil, exitError{exitUsage, fmt.Errorf("--ca: %w", err)}
-			}
-			conf.RootCAs = x509.NewCertPool()
-			if !conf.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, nil, exitError{exitUsage, fmt.Errorf("--ca: %s holds no certificate", c.ca)}
-			}
-		}
-		if c.cert != "" {
-			pair, err := tls.LoadX509KeyPair(c.cert, c.key)
-			if err != nil {
-				return nil, nil, exitError{exitUsage, fmt.Errorf("--cert: %w", err)}
-			}
-			conf.Certificates = []tls.Certificate{pair}
-		}
-		o.TLS = conf
-	}
+	o := client.Options{Servers: strings.Split(c.server, ","), Patience: patience, TLS: tls}
 	pool, err := client.NewPool(o)
 	if err != nil {
 		return nil, nil, exitError{exitUsage, fmt.Errorf("--server: %w", err)}
 	}
 	return pool, func() { _ = pool.Close() }, nil
+}
+
+// tlsConfig answers how to encrypt connections, nil for not at all.
+func (c *clientFlags) tlsConfig() (*tls.Config, error) {
+	if (c.cert == "") != (c.key == "") {
+		return nil, exitError{exitUsage, errors.New("--cert and --key belong together")}
+	}
+	if !c.tls && c.ca == "" && c.cert == "" {
+		return nil, nil
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.ca != "" {
+		pem, err := os.ReadFile(c.ca)
+		if err != nil {
+			return nil, exitError{exitUsage, fmt.Errorf("--ca: %w", err)}
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, exitError{exitUsage, fmt.Errorf("--ca: %s holds no certificate", c.ca)}
+		}
+	}
+	if c.cert != "" {
+		pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+		if err != nil {
+			return nil, exitError{exitUsage, fmt.Errorf("--cert: %w", err)}
+		}
+		conf.Certificates = []tls.Certificate{pair}
+	}
+	return conf, nil
 }
 
 // explain turns an error of the service into one for a person, with the exit

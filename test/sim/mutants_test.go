@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster/faults"
-	"github.com/image-builder-ha/image-builder/test/history"
+	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
 // Test_Mutants switches one defect on after the other. The named test, which

@@ -30,7 +30,7 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
-	"github.com/image-builder-ha/image-builder/test/history"
+	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
 var (

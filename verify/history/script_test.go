@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/image-builder-ha/image-builder/test/history"
+	. "github.com/image-builder-ha/image-builder/verify/history"
 )
 
 var errLost = errors.New("connection lost")

@@ -3,7 +3,7 @@ package history_test
 import (
 	"testing"
 
-	. "github.com/image-builder-ha/image-builder/test/history"
+	. "github.com/image-builder-ha/image-builder/verify/history"
 )
 
 // Test_Check_Rejects holds histories that no correct service can produce.

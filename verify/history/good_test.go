@@ -3,7 +3,7 @@ package history_test
 import (
 	"testing"
 
-	. "github.com/image-builder-ha/image-builder/test/history"
+	. "github.com/image-builder-ha/image-builder/verify/history"
 )
 
 // Test_Check_Accepts holds histories that a correct service can produce.

@@ -12,7 +12,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	. "github.com/image-builder-ha/image-builder/test/history"
+	. "github.com/image-builder-ha/image-builder/verify/history"
 )
 
 // client asks the world as the API's methods would, with a pause wherever the

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/image-builder-ha/image-builder/test/history"
+	. "github.com/image-builder-ha/image-builder/verify/history"
 )
 
 // Test_Check_AcceptsTheStore drives the real state machine and wants nothing

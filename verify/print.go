@@ -1,0 +1,128 @@
+package verify
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/verify/history"
+)
+
+// Text writes the report for a person.
+func (r *Report) Text(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "PROMISE\tVERDICT")
+	for _, p := range r.Promises {
+		verdict := "kept"
+		if p.Broken > 0 {
+			verdict = fmt.Sprintf("BROKEN %d times", p.Broken)
+		}
+		fmt.Fprintf(t, "%s\t%s\n", p.Promise, verdict)
+	}
+	c := r.Counts
+	fmt.Fprintf(t, "\nBUILDS\t%d acknowledged, %d of them attached; %d succeeded, %d failed, %d cancelled; %d further attempts\n",
+		c.Acknowledged, c.Attached, c.Ends[history.Succeeded], c.Ends[history.Failed], c.Ends[history.Cancelled], c.FurtherAttempts)
+	fmt.Fprintf(t, "LOGS\t%d reads of %d bytes, %d of them broke off\n", c.LogReads, c.LogBytes, c.BrokenReads)
+	fmt.Fprintf(t, "IMAGES\t%d looked for in the registry\n", c.Images)
+	for _, a := range []struct {
+		name string
+		Availability
+	}{{"WRITES", r.Writes}, {"READS", r.Reads}} {
+		fmt.Fprintf(t, "%s\t%d calls, %d failed; %d seconds with errors or calls above 1 s; longest outage %s\n", a.name, a.Calls, a.Failed, a.ErrorSeconds, a.LongestOutage.Round(time.Millisecond))
+	}
+	if r.Run.Skipped > 0 {
+		fmt.Fprintf(t, "SKIPPED\t%d builds were not asked for: too many were under way\n", r.Run.Skipped)
+	}
+	fmt.Fprintln(t, "\nASKING FOR BUILDS\tCALLS\tFAILED\tMEDIAN\tP99\tMAX")
+	for _, x := range r.Windows {
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\n", x.Name, x.Calls, x.Failed, short(x.P50), short(x.P99), short(x.Max))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for i, f := range r.Findings {
+		if i == 10 {
+			fmt.Fprintf(w, "\n%d more findings are left out here.\n", len(r.Findings)-i)
+			break
+		}
+		fmt.Fprintf(w, "\n%s: %s\n", f.Promise, f.Message)
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", r.verdict())
+	return err
+}
+
+func (r *Report) verdict() string {
+	switch {
+	case len(r.Findings) > 0:
+		return "not ok: " + string(r.Findings[0].Promise)
+	case r.Open != "":
+		return "undecided: " + r.Open
+	}
+	return "ok"
+}
+
+func short(d time.Duration) string {
+	if d < 10*time.Millisecond {
+		return d.Round(10 * time.Microsecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
+
+// JSON writes the report as one object. Durations are nanoseconds.
+func (r *Report) JSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(r)
+}
+
+// JUnit writes one test case per promise.
+func (r *Report) JUnit(w io.Writer) error {
+	type failure struct {
+		Message string `xml:"message,attr"`
+		Text    string `xml:",chardata"`
+	}
+	type testcase struct {
+		Class   string   `xml:"classname,attr"`
+		Name    string   `xml:"name,attr"`
+		Failure *failure `xml:"failure"`
+		Error   *failure `xml:"error"`
+	}
+	type suite struct {
+		XMLName  xml.Name   `xml:"testsuite"`
+		Name     string     `xml:"name,attr"`
+		Tests    int        `xml:"tests,attr"`
+		Failures int        `xml:"failures,attr"`
+		Errors   int        `xml:"errors,attr"`
+		Time     float64    `xml:"time,attr"`
+		Cases    []testcase `xml:"testcase"`
+	}
+	s := suite{Name: "image-builder verify", Time: r.Run.Ended.Sub(r.Run.Began).Seconds()}
+	for _, p := range r.Promises {
+		c := testcase{Class: "promises", Name: string(p.Promise)}
+		if p.Broken > 0 {
+			s.Failures++
+			for _, f := range r.Findings {
+				if f.Promise == p.Promise {
+					first, _, _ := strings.Cut(f.Message, "\n")
+					c.Failure = &failure{first, f.Message}
+					break
+				}
+			}
+		} else if p.Promise == Promise(history.Linearizable) && r.Open != "" {
+			s.Errors++
+			c.Error = &failure{r.Open, r.Open}
+		}
+		s.Cases = append(s.Cases, c)
+	}
+	s.Tests = len(s.Cases)
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	enc := xml.NewEncoder(w)
+	enc.Indent("", "  ")
+	return enc.Encode(s)
+}

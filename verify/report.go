@@ -1,0 +1,266 @@
+package verify
+
+import (
+	"slices"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/verify/history"
+)
+
+// Report is the verdict with the figures around it.
+type Report struct {
+	// OK: every promise held.
+	OK bool `json:"ok"`
+	// Open says why some promise could not be judged.
+	Open     string        `json:"open,omitempty"`
+	Run      RunInfo       `json:"run"`
+	Promises []PromiseKept `json:"promises"`
+	Findings []Finding     `json:"findings,omitempty"`
+	Counts   Counts        `json:"counts"`
+	// Writes is how available asking for builds was, Reads a look at one build
+	// on one node, without another try.
+	Writes  Availability `json:"writes"`
+	Reads   Availability `json:"reads"`
+	Windows []Window     `json:"windows"`
+	Faults  []Fault      `json:"faults,omitempty"`
+	Seconds []Second     `json:"-"`
+}
+
+// PromiseKept is one promise and how often it was broken.
+type PromiseKept struct {
+	Promise Promise `json:"promise"`
+	Broken  int     `json:"broken"`
+}
+
+// Counts tell how much was looked at.
+type Counts struct {
+	Calls        int                   `json:"calls"`
+	Acknowledged int                   `json:"acknowledged"`
+	Attached     int                   `json:"attached"`
+	Ends         map[history.Phase]int `json:"ends"`
+	// FurtherAttempts are those beyond the first of a build.
+	FurtherAttempts int   `json:"furtherAttempts"`
+	LogReads        int   `json:"logReads"`
+	LogBytes        int64 `json:"logBytes"`
+	BrokenReads     int   `json:"brokenReads"`
+	Images          int   `json:"images"`
+}
+
+// Availability is what clients noticed.
+type Availability struct {
+	Calls  int `json:"calls"`
+	Failed int `json:"failed"`
+	// ErrorSeconds are those in which a call failed or took more than a second.
+	ErrorSeconds int `json:"errorSeconds"`
+	// LongestOutage is the longest time without a success while calls were under
+	// way.
+	LongestOutage time.Duration `json:"longestOutage"`
+}
+
+// Window is the latency of asking for builds in a part of the run.
+type Window struct {
+	Name   string        `json:"name"`
+	Calls  int           `json:"calls"`
+	Failed int           `json:"failed"`
+	P50    time.Duration `json:"p50"`
+	P99    time.Duration `json:"p99"`
+	Max    time.Duration `json:"max"`
+}
+
+// Second is one second of the timeline.
+type Second struct {
+	Acked, Failed, Reads, ReadsFailed, Ended int
+	Slowest                                  time.Duration
+}
+
+// NewReport judges evidence and counts.
+func NewReport(e *Evidence) *Report {
+	r := &Report{Run: e.Run, Faults: e.Faults}
+	var err error
+	r.Findings, err = Judge(e)
+	if err != nil {
+		r.Open = err.Error()
+	}
+	broken := map[Promise]int{}
+	for _, f := range r.Findings {
+		broken[f.Promise]++
+	}
+	for _, p := range promises() {
+		r.Promises = append(r.Promises, PromiseKept{p, broken[p]})
+	}
+	r.OK = len(r.Findings) == 0 && r.Open == ""
+	r.count(e)
+	r.Writes = available(e.Calls, history.Create)
+	r.Reads = available(e.Calls, history.Read)
+	r.windows(e)
+	r.seconds(e)
+	return r
+}
+
+func (r *Report) count(e *Evidence) {
+	c := &r.Counts
+	c.Calls, c.Ends, c.Images = len(e.Calls), map[history.Phase]int{}, len(e.Images)
+	for _, x := range e.Calls {
+		if x.Op.Kind == history.Create && x.Status == history.OK {
+			c.Acknowledged++
+			if x.Out.Attached {
+				c.Attached++
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for _, b := range e.Ends {
+		if seen[b.Build] {
+			continue
+		}
+		seen[b.Build] = true
+		c.Ends[b.Phase]++
+		c.FurtherAttempts += max(0, len(b.Attempts)-1)
+	}
+	for _, l := range e.Logs {
+		c.LogReads++
+		c.LogBytes += l.Length
+		if l.Error != "" {
+			c.BrokenReads++
+		}
+	}
+}
+
+func available(calls history.History, kind history.Kind) (a Availability) {
+	type span struct{ from, to time.Time }
+	var good, all []span
+	bad := map[int64]bool{}
+	for _, c := range calls {
+		if c.Op.Kind != kind || c.EndedAt.IsZero() {
+			continue
+		}
+		a.Calls++
+		all = append(all, span{c.StartedAt, c.EndedAt})
+		failed := c.Status != history.OK
+		if failed {
+			a.Failed++
+		} else {
+			good = append(good, span{c.StartedAt, c.EndedAt})
+		}
+		if failed || c.EndedAt.Sub(c.StartedAt) > time.Second {
+			for t := c.StartedAt.Unix(); t <= c.EndedAt.Unix(); t++ {
+				bad[t] = true
+			}
+		}
+	}
+	a.ErrorSeconds = len(bad)
+	if len(good) == 0 {
+		return a
+	}
+	slices.SortFunc(good, func(x, y span) int { return x.to.Compare(y.to) })
+	slices.SortFunc(all, func(x, y span) int { return x.from.Compare(y.from) })
+	// The outage before a success began with the first call after the success
+	// before it.
+	for i, next := 1, 0; i < len(good); i++ {
+		for next < len(all) && !all[next].from.After(good[i-1].to) {
+			next++
+		}
+		if next < len(all) && all[next].from.Before(good[i].to) {
+			a.LongestOutage = max(a.LongestOutage, good[i].to.Sub(all[next].from))
+		}
+	}
+	return a
+}
+
+// after is how long after a fault's end calls count as those after it.
+const after = 10 * time.Second
+
+func (r *Report) windows(e *Evidence) {
+	var names []string
+	by := map[string]*sample{}
+	add := func(name string, c history.Record) {
+		s := by[name]
+		if s == nil {
+			s = &sample{}
+			by[name] = s
+			names = append(names, name)
+		}
+		if c.Status != history.OK {
+			s.failed++
+		}
+		s.took = append(s.took, c.EndedAt.Sub(c.StartedAt))
+	}
+	for _, c := range e.Calls {
+		if c.Op.Kind != history.Create || c.EndedAt.IsZero() {
+			continue
+		}
+		add("all", c)
+		during, behind := faultsAt(e.Faults, c)
+		switch {
+		case len(during) == 0 && len(behind) == 0:
+			add("without faults", c)
+		case len(during) == 0:
+			add("within 10 s after a fault", c)
+		}
+		for _, name := range during {
+			add("during "+name, c)
+		}
+	}
+	for _, n := range names {
+		r.Windows = append(r.Windows, by[n].window(n))
+	}
+}
+
+func faultsAt(faults []Fault, c history.Record) (during, behind []string) {
+	for _, f := range faults {
+		end := f.Ended
+		if end.IsZero() {
+			end = c.EndedAt
+		}
+		switch {
+		case c.EndedAt.Before(f.Began) || c.StartedAt.After(end.Add(after)):
+		case c.StartedAt.After(end):
+			behind = append(behind, f.Name)
+		case !slices.Contains(during, f.Name):
+			during = append(during, f.Name)
+		}
+	}
+	return during, behind
+}
+
+type sample struct {
+	took   []time.Duration
+	failed int
+}
+
+func (s *sample) window(name string) Window {
+	slices.Sort(s.took)
+	at := func(q float64) time.Duration { return s.took[min(len(s.took)-1, int(q*float64(len(s.took))))] }
+	return Window{Name: name, Calls: len(s.took), Failed: s.failed, P50: at(0.5), P99: at(0.99), Max: s.took[len(s.took)-1]}
+}
+
+func (r *Report) seconds(e *Evidence) {
+	n := int(e.Run.Ended.Sub(e.Run.Began)/time.Second) + 1
+	if n <= 0 || n > 7*24*3600 {
+		return
+	}
+	r.Seconds = make([]Second, n)
+	at := func(t time.Time) *Second {
+		return &r.Seconds[min(max(int(t.Sub(e.Run.Began)/time.Second), 0), n-1)]
+	}
+	for _, c := range e.Calls {
+		if c.EndedAt.IsZero() {
+			continue
+		}
+		s := at(c.EndedAt)
+		switch {
+		case c.Op.Kind == history.Create && c.Status == history.OK:
+			s.Acked++
+			s.Slowest = max(s.Slowest, c.EndedAt.Sub(c.StartedAt))
+		case c.Op.Kind == history.Create:
+			s.Failed++
+		case c.Op.Kind == history.Read && c.Status == history.OK:
+			s.Reads++
+		case c.Op.Kind == history.Read:
+			s.ReadsFailed++
+		}
+	}
+	for _, b := range e.Ends {
+		at(b.Seen).Ended++
+	}
+}
