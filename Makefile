@@ -55,6 +55,11 @@ generate-check: ## Fail if the generated code differs from proto/
 test-faults: deps build buildkitd ## Kill -9 campaigns against real processes and a real registry
 	$(GO) test -race -tags faults -timeout 45m ./cluster ./builds/... ./test/...
 
+.PHONY: chaos
+chaos: deps ## Break a cluster by a random schedule for DURATION (5m) and judge what clients saw (SEED=, RATE=20, NODES=3, FAULTS=)
+	$(GO) test -tags faults -timeout 0 ./test/chaos -run Test_Chaos -v -chaos.duration $(or $(DURATION),5m) -chaos.rate $(or $(RATE),20) \
+	  -chaos.nodes $(or $(NODES),3) $(if $(SEED),-chaos.seed $(SEED)) $(if $(FAULTS),-chaos.faults $(FAULTS)) $(if $(SHRINK),-chaos.shrink $(SHRINK))
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each
 	@tools/fuzz.sh $(or $(FUZZTIME),10s)

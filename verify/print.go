@@ -41,6 +41,19 @@ func (r *Report) Text(w io.Writer) error {
 	for _, x := range r.Windows {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\n", x.Name, x.Calls, x.Failed, short(x.P50), short(x.P99), short(x.Max))
 	}
+	for i, x := range r.Errors {
+		if i == 0 {
+			fmt.Fprintln(t, "\nERRORS\tCALLS\tFIRST PART")
+		}
+		if i == 12 {
+			break
+		}
+		text := x.Error
+		if len(text) > 140 {
+			text = text[:140] + "…"
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\n", x.Kind, x.Count, text)
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}

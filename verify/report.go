@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"cmp"
+	"regexp"
 	"slices"
 	"time"
 
@@ -22,6 +24,8 @@ type Report struct {
 	Writes  Availability `json:"writes"`
 	Reads   Availability `json:"reads"`
 	Windows []Window     `json:"windows"`
+	// Errors are what calls failed with, the most frequent first.
+	Errors  []ErrorCount `json:"errors,omitempty"`
 	Faults  []Fault      `json:"faults,omitempty"`
 	Seconds []Second     `json:"-"`
 }
@@ -30,6 +34,13 @@ type Report struct {
 type PromiseKept struct {
 	Promise Promise `json:"promise"`
 	Broken  int     `json:"broken"`
+}
+
+// ErrorCount is how often calls of a kind failed alike.
+type ErrorCount struct {
+	Kind  history.Kind `json:"kind"`
+	Error string       `json:"error"`
+	Count int          `json:"count"`
 }
 
 // Counts tell how much was looked at.
@@ -93,6 +104,7 @@ func NewReport(e *Evidence) *Report {
 	r.Writes = available(e.Calls, history.Create)
 	r.Reads = available(e.Calls, history.Read)
 	r.windows(e)
+	r.Errors = countErrors(e.Calls)
 	r.seconds(e)
 	return r
 }
@@ -124,6 +136,28 @@ func (r *Report) count(e *Evidence) {
 			c.BrokenReads++
 		}
 	}
+}
+
+// changing are the parts of an error that differ between calls: ids, addresses,
+// numbers.
+var changing = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}|\d+(\.\d+)*(:\d+)?`)
+
+func countErrors(calls history.History) (out []ErrorCount) {
+	at := map[ErrorCount]int{}
+	for _, c := range calls {
+		if c.Error == "" || c.Status == history.OK {
+			continue
+		}
+		at[ErrorCount{Kind: c.Op.Kind, Error: changing.ReplaceAllString(c.Error, "#")}]++
+	}
+	for k, n := range at {
+		k.Count = n
+		out = append(out, k)
+	}
+	slices.SortFunc(out, func(a, b ErrorCount) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Error, b.Error))
+	})
+	return out
 }
 
 func available(calls history.History, kind history.Kind) (a Availability) {

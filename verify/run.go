@@ -127,7 +127,7 @@ func (r *run) load(ctx context.Context) (stopped time.Time) {
 	defer report.Stop()
 	every := time.NewTicker(max(time.Duration(float64(time.Second)/r.o.Rate), time.Microsecond))
 	defer every.Stop()
-	for n, going := 0, true; going; {
+	for going := true; going; {
 		select {
 		case <-ctx.Done():
 			going = false
@@ -141,12 +141,11 @@ func (r *run) load(ctx context.Context) (stopped time.Time) {
 				continue
 			}
 			r.underway.Add(1)
-			r.asked.Add(1)
+			n := int(r.asked.Add(1))
 			lives.Go(func() {
 				defer r.underway.Add(-1)
 				r.life(all, n)
 			})
-			n++
 		}
 	}
 	stopped = time.Now()

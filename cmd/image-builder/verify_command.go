@@ -23,14 +23,14 @@ import (
 // verifyFlags are those of `verify`.
 type verifyFlags struct {
 	clientFlags
-	duration, patience                time.Duration
-	rate                              float64
-	profile, repository               string
-	images, insecure, allowHosts      []string
-	base                              string
-	readers, cancel, count            int
-	record, check, html               string
-	faultListen, faultFile            string
+	duration, patience           time.Duration
+	rate                         float64
+	profile, repository          string
+	images, insecure, allowHosts []string
+	base                         string
+	readers, cancel, count       int
+	record, check, html          string
+	faultListen, faultFile       string
 }
 
 func newVerifyCommand() *cobra.Command {
@@ -261,4 +261,3 @@ func tailFaults(ctx context.Context, f io.Reader, note func(name, state string) 
 		begun = ""
 	}
 }
-

@@ -29,6 +29,8 @@ type Options struct {
 	Storage string
 	// Addr is the address to listen at, "" for a free loopback port.
 	Addr string
+	// Quiet keeps no log: Log and Requests answer nothing.
+	Quiet bool
 }
 
 // Registry is a running docker-registry.
@@ -78,7 +80,9 @@ func start(t testing.TB, binary string, o Options) (*Registry, error) {
 		t.Fatalf("write the registry's configuration: %v", err)
 	}
 	r := &Registry{Addr: addr, Users: o.Users, cmd: exec.Command(binary, "serve", config), done: make(chan struct{}), log: &logBuffer{}}
-	r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
+	if !o.Quiet {
+		r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
+	}
 	r.cmd.Env = []string{"OTEL_TRACES_EXPORTER=none"}
 	dieWithParent(r.cmd)
 	if err := r.cmd.Start(); err != nil {
@@ -160,6 +164,9 @@ func (r *Registry) Stop() {
 	_ = r.cmd.Process.Kill() // an error says that it has ended
 	<-r.done
 }
+
+// Signal sends a signal to the registry's process.
+func (r *Registry) Signal(sig os.Signal) { _ = r.cmd.Process.Signal(sig) }
 
 // Log is what the registry has written so far, access log included.
 func (r *Registry) Log() string { return r.log.String() }

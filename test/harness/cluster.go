@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -38,6 +39,8 @@ type Cluster struct {
 type Host struct {
 	IP      string
 	Command []string // put before the command of the node
+	// Dial connects from there, to its loopback.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // StartClusterOn runs a node on each host.
@@ -150,7 +153,7 @@ func (c *Cluster) prepare(i int, peerAddr string) *Node {
 	if c.hosts != nil {
 		h := c.hosts[i]
 		n = newNode(c.t, &Node{
-			t: c.t, Dir: dir, GRPC: h.IP + ":8080", Metrics: h.IP + ":9500", Health: h.IP + ":9501", Pprof: "127.0.0.1:6060", before: h.Command,
+			t: c.t, Dir: dir, GRPC: h.IP + ":8080", Metrics: h.IP + ":9500", Health: h.IP + ":9501", Pprof: "127.0.0.1:6060", before: h.Command, dial: h.Dial,
 		}, c.registry, over)
 	} else {
 		n = New(c.t, dir, c.registry, over)
@@ -255,7 +258,7 @@ func (n *Node) Hurt(state map[string]any) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	res, err := http.Post("http://"+n.Pprof+"/faults", "application/json", strings.NewReader(string(raw)))
+	res, err := n.post("http://"+n.Pprof+"/faults", string(raw))
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -263,6 +266,12 @@ func (n *Node) Hurt(state map[string]any) {
 	if res.StatusCode != http.StatusOK {
 		n.t.Fatalf("the node takes no faults: %s", res.Status)
 	}
+}
+
+// post sends from the node's own host.
+func (n *Node) post(url, body string) (*http.Response, error) {
+	tr := &http.Transport{DialContext: n.dial, DisableKeepAlives: true}
+	return (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Post(url, "application/json", strings.NewReader(body))
 }
 
 // Kill9 sends SIGKILL and does not wait.
@@ -277,4 +286,17 @@ func (n *Node) Signal(sig os.Signal) {
 	if err := n.cmd.Process.Signal(sig); err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+// AwaitAnswer waits until the node's process answers anything at all, and has
+// started Raft.
+func (n *Node) AwaitAnswer() {
+	n.t.Helper()
+	Eventually(n.t, 60*time.Second, "node "+n.Name+" answers", func() bool {
+		if !n.Alive() {
+			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
+		}
+		_, code := n.Get("http://" + n.Health + "/live")
+		return code == http.StatusOK
+	})
 }

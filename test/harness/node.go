@@ -81,6 +81,7 @@ type Node struct {
 
 	config map[string]any
 	before []string // of the command: how to run on another host
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	cmd    *exec.Cmd
 	done   chan struct{}
 	log    *os.File

@@ -4,13 +4,18 @@
 package netns
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Net is a bridge with hosts on it. The test itself is on the bridge, too.
@@ -149,12 +154,46 @@ func (h *Host) Lossy(probability float64) {
 	h.iptables("-A", "INPUT", "!", "-i", "lo", "-m", "statistic", "--mode", "random", "--probability", fmt.Sprint(probability), "-j", "DROP")
 }
 
-// Heal loses nothing any more.
+// Slow lets the host send no more than so many kilobits a second.
+func (h *Host) Slow(kbit int) {
+	h.net.t.Helper()
+	h.net.ip("netns", "exec", h.Name, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", fmt.Sprintf("%dkbit", kbit), "burst", "16kb", "latency", "200ms")
+}
+
+// Heal loses nothing any more, and nothing is slow.
 func (n *Net) Heal() {
 	n.t.Helper()
 	for _, h := range n.Hosts {
 		h.iptables("-F")
+		_ = run("ip", "netns", "exec", h.Name, "tc", "qdisc", "del", "dev", "eth0", "root") // an error says that there is none
 	}
+}
+
+// Dial connects from within the host, for what listens on its loopback only.
+func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	runtime.LockOSThread()
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	defer own.Close()
+	there, err := os.Open("/var/run/netns/" + h.Name)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return nil, fmt.Errorf("enter %s: %w", h.Name, err)
+	}
+	conn, dialErr := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("leave %s: %w", h.Name, err) // the thread stays locked and ends with its goroutine
+	}
+	runtime.UnlockOSThread()
+	return conn, dialErr
 }
 
 // Others are all hosts but one.

@@ -1,0 +1,165 @@
+//go:build faults
+
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/verify"
+)
+
+var (
+	seedFlag     = flag.Uint64("chaos.seed", 0, "the seed of the schedule; by chance if 0")
+	durationFlag = flag.Duration("chaos.duration", time.Minute, "how long")
+	rateFlag     = flag.Float64("chaos.rate", 20, "builds a second")
+	nodesFlag    = flag.Int("chaos.nodes", 3, "nodes")
+	faultsFlag   = flag.String("chaos.faults", "", "only these faults, with commas between")
+	scheduleFlag = flag.String("chaos.schedule", "", "follow this file instead of a seed")
+	shrinkFlag   = flag.Int("chaos.shrink", 0, "how often to try a smaller schedule when one fails")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	harness.RemoveBinary()
+	os.Exit(code)
+}
+
+func schedule(t testing.TB) Schedule {
+	t.Helper()
+	if *scheduleFlag != "" {
+		f, err := os.Open(*scheduleFlag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		s, err := LoadSchedule(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64N(1 << 32)
+	}
+	faults := names()
+	if *faultsFlag != "" {
+		faults = strings.Split(*faultsFlag, ",")
+		for _, f := range faults {
+			if nemeses[f] == nil {
+				t.Fatalf("fault %q is unknown; there are %v", f, names())
+			}
+		}
+	}
+	return NewSchedule(seed, *nodesFlag, *durationFlag, faults)
+}
+
+// campaign runs one schedule and answers the report.
+func campaign(t testing.TB, s Schedule) *verify.Report {
+	t.Helper()
+	length := time.Second
+	for _, st := range s.Steps {
+		length += st.After + st.Lasts
+	}
+	w := newWorld(t, s.Nodes)
+	o := w.options(length, *rateFlag)
+	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		defer close(done)
+		w.follow(ctx, s, o.Faults)
+	}()
+	e, err := verify.Run(t.Context(), o)
+	cancel()
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := verify.NewReport(e)
+	name := fmt.Sprintf("seed-%d", s.Seed)
+	keep(t, name+".html", func(f *os.File) error { return r.HTML(f) })
+	keep(t, name+".txt", func(f *os.File) error { return r.Text(f) })
+	if !r.OK {
+		path := keep(t, name+".jsonl", func(f *os.File) error { return e.Save(f) })
+		at := keep(t, name+".schedule", func(f *os.File) error { return s.Save(f) })
+		t.Logf("what was seen is in %s, the schedule in %s", path, at)
+		for _, n := range w.Nodes {
+			keep(t, name+"-"+n.Name+".log", func(f *os.File) error { _, err := f.WriteString(n.Log()); return err })
+		}
+	}
+	return r
+}
+
+// Test_Chaos breaks a cluster by a schedule, and wants every promise kept.
+func Test_Chaos(t *testing.T) {
+	s := schedule(t)
+	t.Logf("seed %d, %d nodes, %d faults (again: go test -tags faults ./test/chaos -chaos.seed %d -chaos.duration %s)", s.Seed, s.Nodes, len(s.Steps), s.Seed, *durationFlag)
+	r := campaign(t, s)
+	var b bytes.Buffer
+	if err := r.Text(&b); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("seed %d:\n%s", s.Seed, &b)
+	if r.OK {
+		return
+	}
+	t.Errorf("seed %d: a promise was broken", s.Seed)
+	if *shrinkFlag > 0 {
+		small := Shrink(s, *shrinkFlag, func(c Schedule) (failed bool) {
+			t.Run(fmt.Sprintf("%d-steps", len(c.Steps)), func(t *testing.T) { failed = !campaign(t, c).OK })
+			return failed
+		})
+		t.Logf("the smallest schedule that fails has %d steps: %v", len(small.Steps), small.Steps)
+		keep(t, fmt.Sprintf("seed-%d.small.schedule", s.Seed), func(f *os.File) error { return small.Save(f) })
+	}
+}
+
+// Test_Schedule_IsDecidedByItsSeed, saved and read again.
+func Test_Schedule_IsDecidedByItsSeed(t *testing.T) {
+	a, b := NewSchedule(7, 5, time.Hour, names()), NewSchedule(7, 5, time.Hour, names())
+	var x, y bytes.Buffer
+	if err := a.Save(&x); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := LoadSchedule(bytes.NewReader(x.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := loaded.Save(&y); err != nil || x.String() != y.String() {
+		t.Errorf("what was saved is read differently (%v)", err)
+	}
+	if fmt.Sprint(a) != fmt.Sprint(b) || len(a.Steps) < 100 {
+		t.Errorf("a seed gives two schedules, or a short one: %d and %d steps", len(a.Steps), len(b.Steps))
+	}
+}
+
+// Test_Shrink_FindsTheStepsThatMatter among many.
+func Test_Shrink_FindsTheStepsThatMatter(t *testing.T) {
+	s := NewSchedule(3, 3, 10*time.Minute, names())
+	need := map[time.Duration]bool{s.Steps[5].Lasts: true, s.Steps[40].Lasts: true}
+	runs := 0
+	small := Shrink(s, 200, func(c Schedule) bool {
+		runs++
+		n := 0
+		for _, st := range c.Steps {
+			if need[st.Lasts] {
+				n++
+			}
+		}
+		return n == 2
+	})
+	if len(small.Steps) != 2 {
+		t.Errorf("%d steps are left after %d runs, want 2", len(small.Steps), runs)
+	}
+}
