@@ -67,9 +67,9 @@ func (n *Node) lookAfterMembership(ctx context.Context) string {
 	if id.ClusterID != "" && n.settled() {
 		return ""
 	}
-	answers := n.helloAll(ctx)
+	answers, silent := n.helloAll(ctx)
 	if len(answers) == 0 && n.cfg.Expect != 1 {
-		return "no other node answers"
+		return "no other node answers" + silent
 	}
 	for _, a := range answers {
 		if a.GetNode().GetClusterId() == "" {
@@ -85,7 +85,7 @@ func (n *Node) lookAfterMembership(ctx context.Context) string {
 	if id.ClusterID != "" {
 		return "no leader is known to any node that answers"
 	}
-	return n.form(ctx, answers)
+	return n.form(ctx, answers, silent)
 }
 
 // settled reports whether the leader knows this node at its address.
@@ -99,8 +99,9 @@ func (n *Node) settled() bool {
 	})
 }
 
-// helloAll asks who is at the addresses that are known.
-func (n *Node) helloAll(ctx context.Context) []*clusterv1.HelloResponse {
+// helloAll asks who is at the addresses that are known. silent says why some of
+// them do not answer.
+func (n *Node) helloAll(ctx context.Context) (out []*clusterv1.HelloResponse, silent string) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
 	addresses := map[string]bool{}
@@ -121,24 +122,29 @@ func (n *Node) helloAll(ctx context.Context) []*clusterv1.HelloResponse {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	byID := map[string]*clusterv1.HelloResponse{}
+	var errs []string
 	for a := range addresses {
 		wg.Go(func() {
 			res, err := n.hello(ctx, a)
-			if err != nil || res.GetNode().GetServerId() == string(n.serverID()) {
-				return
-			}
 			mu.Lock()
 			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, "; "+a+": "+status.Convert(err).Message())
+				return
+			}
+			if res.GetNode().GetServerId() == string(n.serverID()) {
+				return
+			}
 			byID[res.Node.ServerId] = res
 		})
 	}
 	wg.Wait()
-	out := make([]*clusterv1.HelloResponse, 0, len(byID))
 	for _, res := range byID {
 		out = append(out, res)
 	}
 	slices.SortFunc(out, func(a, b *clusterv1.HelloResponse) int { return cmp.Compare(a.Node.ServerId, b.Node.ServerId) })
-	return out
+	slices.Sort(errs)
+	return out, strings.Join(errs[:min(len(errs), 3)], "")
 }
 
 func (n *Node) hello(ctx context.Context, address string) (*clusterv1.HelloResponse, error) {
@@ -192,7 +198,7 @@ func (n *Node) joinAny(ctx context.Context, answers []*clusterv1.HelloResponse) 
 
 // form begins a new cluster with exactly the expected nodes, if this is the
 // lowest of them and all the others have promised to be of it.
-func (n *Node) form(ctx context.Context, answers []*clusterv1.HelloResponse) string {
+func (n *Node) form(ctx context.Context, answers []*clusterv1.HelloResponse, silent string) string {
 	if n.cfg.Expect == 0 {
 		return "no node is in a cluster that could be joined"
 	}
@@ -210,7 +216,7 @@ func (n *Node) form(ctx context.Context, answers []*clusterv1.HelloResponse) str
 	}
 	switch {
 	case len(servers) != n.cfg.Expect:
-		return fmt.Sprintf("%d nodes answer (this one included), %d are expected", len(servers), n.cfg.Expect)
+		return fmt.Sprintf("%d nodes answer (this one included), %d are expected%s", len(servers), n.cfg.Expect, silent)
 	case len(names) != len(servers):
 		return "two nodes have the same name"
 	}

@@ -55,9 +55,12 @@ type tlsNetwork struct {
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn // by id@address
 	open  map[net.Conn]struct{}       // accepted, in their handshake
-	stop  chan struct{}
-	done  sync.WaitGroup
-	once  sync.Once
+
+	refused seldom
+
+	stop chan struct{}
+	done sync.WaitGroup
+	once sync.Once
 }
 
 // NewTLSNetwork answers the network of a node in a cluster of several.
@@ -124,7 +127,7 @@ func (n *tlsNetwork) handshake(raw net.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		if !errors.Is(err, net.ErrClosed) && !isEOF(err) {
+		if !errors.Is(err, net.ErrClosed) && !isEOF(err) && n.refused.say(hostOf(raw)+err.Error()) {
 			n.o.Logger.Warn("refused a connection to the peer port", "from", raw.RemoteAddr().String(), "err", err)
 		}
 		_ = raw.Close()
@@ -138,6 +141,36 @@ func (n *tlsNetwork) handshake(raw net.Conn) {
 	default:
 		_ = conn.Close()
 	}
+}
+
+func hostOf(c net.Conn) string {
+	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+	return host
+}
+
+// seldom lets each text be said once in a while.
+type seldom struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+const (
+	seldomPause = 10 * time.Second
+	seldomTexts = 256
+)
+
+func (s *seldom) say(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if now.Sub(s.last[text]) < seldomPause {
+		return false
+	}
+	if s.last == nil || len(s.last) >= seldomTexts {
+		s.last = map[string]time.Time{}
+	}
+	s.last[text] = now
+	return true
 }
 
 // dialTLS connects to a node for one protocol.

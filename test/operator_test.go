@@ -1,6 +1,7 @@
 package test
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,9 +13,12 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/verify"
 )
 
 func socketOf(n *harness.Node) string { return "unix://" + filepath.Join(n.Dir, "op.sock") }
@@ -227,5 +231,78 @@ func Test_Operator_GossipKeysRotate(t *testing.T) {
 	}
 	if _, err := cluster.LoadGossipKeys(next); err == nil || !strings.Contains(err.Error(), "0600") {
 		t.Errorf("a key file that others can read: %v", err)
+	}
+}
+
+// Test_Operator_SealingKeysRotateUnderLoad goes through the runbook: the new
+// key is added everywhere, put first, everything is resealed, the old key is
+// removed; builds with secrets go on all the time.
+func Test_Operator_SealingKeysRotateUnderLoad(t *testing.T) {
+	reg := registrytest.Start(t, registrytest.Options{})
+	c := harness.StartCluster(t, 3, reg.Addr, harness.Config{"log": map[string]any{"level": "info"}})
+	members(t, c, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 2 })
+	shared := filepath.Join(c.Dir, "sealing.json")
+	next := filepath.Join(t.TempDir(), "next.json")
+	if err := builds.NewKeyFile(next); err != nil {
+		t.Fatal(err)
+	}
+	read := func(path string) (keys []map[string]string) {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(raw, &keys); err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	old, fresh := read(shared)[0], read(next)[0]
+	write := func(keys ...map[string]string) {
+		raw, err := json.Marshal(keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(shared+".new", raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(shared+".new", shared); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := func(want ...string) func() bool {
+		return func() bool {
+			res, err := c.Nodes[0].Members(t.Context(), false)
+			if err != nil {
+				return false
+			}
+			for _, m := range res.Members {
+				if strings.Join(m.SealingKeys, " ") != strings.Join(want, " ") {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	o := verifyOptions(t, c, reg, 20*time.Second)
+	done := make(chan *verify.Evidence, 1)
+	go func() {
+		e, err := verify.Run(t.Context(), o)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- e
+	}()
+	write(old, fresh)
+	harness.Eventually(t, 30*time.Second, "all nodes hold both keys", all(old["id"], fresh["id"]))
+	write(fresh, old)
+	harness.Eventually(t, 30*time.Second, "all nodes seal with the new key", all(fresh["id"], old["id"]))
+	if out, errOut, code := cli(t, socketOf(c.Nodes[1]), "cluster", "reseal"); code != 0 || !strings.Contains(out+errOut, fresh["id"]) {
+		t.Errorf("reseal: %d %s %s", code, out, errOut)
+	}
+	write(fresh)
+	harness.Eventually(t, 30*time.Second, "all nodes hold the new key only", all(fresh["id"]))
+	e := <-done
+	if r := judged(t, e); !r.OK || r.Counts.Acknowledged < 200 || r.Writes.Failed > 0 {
+		t.Errorf("while the keys changed:\n%s", text(t, r))
 	}
 }

@@ -90,7 +90,7 @@ func campaign(t testing.TB, s Schedule) *verify.Report {
 	name := fmt.Sprintf("seed-%d", s.Seed)
 	keep(t, name+".html", func(f *os.File) error { return r.HTML(f) })
 	keep(t, name+".txt", func(f *os.File) error { return r.Text(f) })
-	if !r.OK {
+	if !r.OK || t.Failed() {
 		path := keep(t, name+".jsonl", func(f *os.File) error { return e.Save(f) })
 		at := keep(t, name+".schedule", func(f *os.File) error { return s.Save(f) })
 		t.Logf("what was seen is in %s, the schedule in %s", path, at)

@@ -114,6 +114,9 @@ func (c *Cluster) Override(over Config) {
 	}
 }
 
+// Override changes the configuration of one node, from its next start on.
+func (n *Node) Override(over Config) { merge(n.config, clone(over)) }
+
 // Certs issues a certificate of the cluster.
 func (c *Cluster) Certs(id cluster.CertIdentity) cluster.CertFiles {
 	c.t.Helper()

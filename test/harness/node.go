@@ -211,9 +211,14 @@ func (n *Node) end(sig syscall.Signal) {
 	select {
 	case <-n.done:
 	case <-time.After(60 * time.Second):
-		n.t.Errorf("the node did not end within a minute of %s", sig)
-		_ = n.cmd.Process.Kill()
-		<-n.done
+		n.t.Errorf("the node did not end within a minute of %s; what it was at is in its log", sig)
+		_ = n.cmd.Process.Signal(syscall.SIGQUIT)
+		select {
+		case <-n.done:
+		case <-time.After(5 * time.Second):
+			_ = n.cmd.Process.Kill()
+			<-n.done
+		}
 	}
 }
 
