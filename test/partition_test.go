@@ -58,16 +58,6 @@ func (a *apart) host(n *harness.Node) *netns.Host {
 	return nil
 }
 
-// term is the term of Raft as a node knows it.
-func term(t testing.TB, n *harness.Node) uint64 {
-	t.Helper()
-	res, err := n.Members(t.Context(), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.Term
-}
-
 func (a *apart) leaderAmong(t testing.TB, nodes []*harness.Node, not *harness.Node) {
 	t.Helper()
 	harness.Eventually(t, 30*time.Second, "the others have a leader", func() bool {
