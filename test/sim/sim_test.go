@@ -272,10 +272,11 @@ func (n *node) start() {
 		Name: n.name, DataDir: n.dir, StateMachine: r.store, Network: r.net, Storage: &n.storage,
 		Discover: func(context.Context) ([]string, error) { return peers, nil }, Expect: len(w.nodes), Voters: 5,
 		BootID: boot, FeatureLevel: builds.FeatureLevel,
-		CommittedLevel:    func() (l uint32) { r.store.Read(func(s *builds.State) { l = s.Level() }); return l },
-		Prepare:           builds.Preparer{Keyring: w.ring}.Prepare,
-		Logger:            log,
-		Now:               func() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) },
+		CommittedLevel: func() (l uint32) { r.store.Read(func(s *builds.State) { l = s.Level() }); return l },
+		Prepare:        builds.Preparer{Keyring: w.ring}.Prepare,
+		Logger:         log,
+		Now:            func() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) },
+		Heartbeat:      time.Second, Election: time.Second, PingInterval: time.Second,
 		SnapshotThreshold: 200, TrailingLogs: 50, SnapshotInterval: 10 * time.Second, AcceptClockJump: true,
 	})
 	if err != nil {
@@ -607,7 +608,11 @@ func simulate(t testing.TB, seed uint64, nodes int, minutes int) (h history.Hist
 // Test_Simulation runs seeds of three and five nodes.
 func Test_Simulation(t *testing.T) {
 	begin := time.Now()
-	simulated, calls := 0, 0
+	var simulated, calls atomic.Int64
+	t.Cleanup(func() {
+		real := time.Since(begin)
+		t.Logf("%d simulated minutes in %s: %.0f a minute; %d calls", simulated.Load(), real.Round(time.Millisecond), float64(simulated.Load())/real.Minutes(), calls.Load())
+	})
 	for i := range *runsFlag {
 		seed := uint64(i + 1)
 		if *seedFlag != 0 {
@@ -617,19 +622,18 @@ func Test_Simulation(t *testing.T) {
 		}
 		nodes := 3 + 2*int(seed%2)
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
 			var h history.History
 			synctest.Test(t, func(t *testing.T) { h = simulate(t, seed, nodes, *minutesFlag) })
-			calls += len(h)
+			calls.Add(int64(len(h)))
+			simulated.Add(int64(*minutesFlag))
 			if err := history.Check(h); err != nil {
 				path := filepath.Join(os.TempDir(), fmt.Sprintf("history-%d.jsonl", seed))
 				t.Errorf("seed %d of %d nodes (again: go test ./test/sim -sim.seed %d; history in %s): %v", seed, nodes, seed, path, errors.Join(err, history.Save(path, h)))
 			}
 		})
-		simulated += *minutesFlag
 		if *seedFlag != 0 {
 			break
 		}
 	}
-	real := time.Since(begin)
-	t.Logf("%d simulated minutes in %s: %.0f a minute; %d calls", simulated, real.Round(time.Millisecond), float64(simulated)/real.Minutes(), calls)
 }
