@@ -13,18 +13,13 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/image-builder-ha/image-builder/client"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -92,8 +87,8 @@ func newBuildCommand() *cobra.Command {
 	var b buildFlags
 	cmd := &cobra.Command{
 		Use: "build [CONTEXT] | --ref IMAGE", Short: "Build an image and follow it to its end", Args: cobra.MaximumNArgs(1),
-		Long: `Builds an image and follows it: the log on standard output, phases on standard error, the digest
-last. CONTEXT is a directory with a Dockerfile, or the URL of a git repository; with --ref the
+		Long: `Builds an image and follows it: on a terminal the steps as they run, elsewhere the log on standard
+output and phases on standard error; the digest last. CONTEXT is a directory with a Dockerfile, or the URL of a git repository; with --ref the
 workspace image of an existing image is built instead. Ctrl-C leaves the build running.
 
 Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unavailable, 130 interrupted.`,
@@ -118,7 +113,7 @@ Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unav
 			if req.Auth, err = auth.message(); err != nil {
 				return err
 			}
-			f := &follower{client: api, c: &c, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(), detach: b.detach, json: b.progress == "json"}
+			f := &follower{client: api, c: &c, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(), detach: b.detach, progress: b.progress}
 			return f.build(ctx, req)
 		},
 	}
@@ -142,7 +137,7 @@ Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unav
 	f.StringSliceVar(&b.platforms, "platform", nil, "platforms to build for")
 	f.StringArrayVar(&b.imageLabels, "label", nil, "labels of the image, NAME=VALUE")
 	f.BoolVar(&b.noCache, "no-cache", false, "build every step anew")
-	f.StringVar(&b.progress, "progress", "auto", "auto, plain or json")
+	f.StringVar(&b.progress, "progress", "auto", "auto: live steps on a terminal; plain: the log; json: the build as a line at each change")
 	return cmd
 }
 
@@ -227,109 +222,4 @@ func parseSecrets(list []string) (map[string][]byte, error) {
 		}
 	}
 	return out, nil
-}
-
-// follower brings one build to its end before a person's eyes.
-type follower struct {
-	client      *client.Client
-	c           *clientFlags
-	out, errOut io.Writer
-	detach      bool
-	json        bool // every change as a line of JSON instead of the log
-}
-
-func (f *follower) build(ctx context.Context, req *imagebuilderv1.BuildImageRequest) error {
-	res, err := f.client.BuildImage(ctx, req)
-	if err != nil {
-		return f.c.explain(err)
-	}
-	b := res.Build
-	switch {
-	case res.Exists:
-		fmt.Fprintln(f.errOut, "the image exists:", b.Ref)
-		return f.digest(b)
-	case f.detach:
-		if f.c.output != "table" {
-			return f.c.print(f.out, res, nil)
-		}
-		fmt.Fprintln(f.out, b.Id)
-		return nil
-	case res.Attached:
-		fmt.Fprintf(f.errOut, "joined build %s of %s\n", b.Id, b.Ref)
-	default:
-		fmt.Fprintf(f.errOut, "build %s of %s\n", b.Id, b.Ref)
-	}
-	end, err := f.follow(ctx, b.Id)
-	if ctx.Err() != nil {
-		fmt.Fprintf(f.errOut, "\nthe build goes on. Follow it:  image-builder logs -f %s\n             Cancel it:  image-builder cancel %s --requester %q\n", b.Id, b.Id, req.Requester)
-		return exitError{exitInterrupted, nil}
-	}
-	if err != nil {
-		return f.c.explain(err)
-	}
-	if end.Phase != imagebuilderv1.Phase_PHASE_SUCCEEDED {
-		return exitError{exitFailed, fmt.Errorf("build %s: %s (%s)", phaseName(end.Phase), end.Message, blameName(end.Blame))}
-	}
-	return f.digest(end)
-}
-
-// follow shows log and phases until the build ends.
-func (f *follower) follow(ctx context.Context, id string) (*imagebuilderv1.Build, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	logsDone := make(chan error, 1)
-	logTo := f.out
-	if f.c.output != "table" {
-		logTo = f.errOut // standard output is for programs
-	}
-	if f.json {
-		logTo = io.Discard
-	}
-	wg.Go(func() {
-		logsDone <- printLogs(ctx, f.client, client.LogsRequest{Build: id, Follow: true}, logTo)
-	})
-	shown := imagebuilderv1.Phase_PHASE_QUEUED
-	for {
-		req := statusRequest(id)
-		req.WaitFor = shown + 1
-		res, err := f.client.BuildStatus(ctx, req)
-		if err != nil {
-			cancel()
-			return nil, err
-		}
-		b := res.Build
-		if f.json {
-			raw, err := protojson.Marshal(b)
-			if err != nil {
-				return nil, err
-			}
-			fmt.Fprintln(f.out, string(raw))
-		}
-		if b.EndedAt != nil {
-			if err := <-logsDone; err != nil && status.Code(err) != codes.Canceled {
-				fmt.Fprintln(f.errOut, "the log could not be read to its end:", status.Convert(err).Message())
-			}
-			fmt.Fprintf(f.errOut, "%s after %s\n", phaseName(b.Phase), b.EndedAt.AsTime().Sub(b.CreatedAt.AsTime()).Round(time.Millisecond))
-			return b, nil
-		}
-		if b.Phase != shown {
-			fmt.Fprintln(f.errOut, phaseName(b.Phase))
-		}
-		shown = b.Phase
-	}
-}
-
-// digest prints the image by digest, the last line of standard output.
-func (f *follower) digest(b *imagebuilderv1.Build) error {
-	if f.c.output != "table" {
-		return f.c.print(f.out, b, nil)
-	}
-	repo := b.Ref
-	if i := strings.LastIndexByte(repo, ':'); i > strings.LastIndexByte(repo, '/') {
-		repo = repo[:i]
-	}
-	_, err := fmt.Fprintf(f.out, "%s@%s\n", repo, b.Digest)
-	return err
 }

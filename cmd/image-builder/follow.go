@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/client"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// follower brings one build to its end before a person's eyes.
+type follower struct {
+	client      *client.Client
+	c           *clientFlags
+	out, errOut io.Writer
+	detach      bool
+	progress    string // auto, plain or json
+}
+
+func (f *follower) build(ctx context.Context, req *imagebuilderv1.BuildImageRequest) error {
+	res, err := f.client.BuildImage(ctx, req)
+	if err != nil {
+		return f.c.explain(err)
+	}
+	b := res.Build
+	switch {
+	case res.Exists:
+		fmt.Fprintln(f.errOut, "the image exists:", b.Ref)
+		return f.digest(b)
+	case f.detach:
+		if f.c.output != "table" {
+			return f.c.print(f.out, res, nil)
+		}
+		fmt.Fprintln(f.out, b.Id)
+		return nil
+	case res.Attached:
+		fmt.Fprintf(f.errOut, "joined build %s of %s\n", b.Id, b.Ref)
+	default:
+		fmt.Fprintf(f.errOut, "build %s of %s\n", b.Id, b.Ref)
+	}
+	end, err := f.follow(ctx, b)
+	if ctx.Err() != nil {
+		fmt.Fprintf(f.errOut, "\nthe build goes on. Follow it:  image-builder logs -f %s\n             Cancel it:  image-builder cancel %s --requester %q\n", b.Id, b.Id, req.Requester)
+		return exitError{exitInterrupted, nil}
+	}
+	if err != nil {
+		return f.c.explain(err)
+	}
+	if end.Phase != imagebuilderv1.Phase_PHASE_SUCCEEDED {
+		return exitError{exitFailed, fmt.Errorf("build %s: %s (%s)", phaseName(end.Phase), end.Message, blameName(end.Blame))}
+	}
+	return f.digest(end)
+}
+
+// view shows the course of one build. log is called by one goroutine, the
+// other methods by another.
+type view interface {
+	// phase tells that the build is in another phase.
+	phase(b *imagebuilderv1.Build) error
+	// log shows the next part of the log.
+	log(c client.Chunk) error
+	// end tells that the build has ended and its log was shown, and returns
+	// once all of it stands on the screen.
+	end(b *imagebuilderv1.Build)
+	// close ends the view in any case.
+	close()
+}
+
+// view chooses how the build is shown: live where a person looks on.
+func (f *follower) view(b *imagebuilderv1.Build) view {
+	switch {
+	case f.progress == "json":
+		return &jsonView{out: f.out, errOut: f.errOut}
+	case f.progress == "auto" && os.Getenv("TERM") != "dumb" && isTerminal(f.errOut) && (isTerminal(f.out) || f.c.output != "table"):
+		if v, err := newLiveView(f.errOut, b); err == nil {
+			return v
+		}
+	}
+	v := &plainView{out: f.out, errOut: f.errOut}
+	if f.c.output != "table" {
+		v.out = f.errOut // standard output is for programs
+	}
+	return v
+}
+
+// follow shows the course of the build until it ends.
+func (f *follower) follow(ctx context.Context, b *imagebuilderv1.Build) (*imagebuilderv1.Build, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	v := f.view(b)
+	logsDone := make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		logsDone <- f.client.Logs(ctx, client.LogsRequest{Build: b.Id, Follow: true}, v.log)
+	})
+	defer v.close()
+	defer wg.Wait()
+	defer cancel()
+	shown := imagebuilderv1.Phase_PHASE_QUEUED
+	for {
+		req := statusRequest(b.Id)
+		req.WaitFor = shown + 1
+		res, err := f.client.BuildStatus(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		if b = res.Build; b.EndedAt != nil {
+			if err := <-logsDone; err != nil && status.Code(err) != codes.Canceled {
+				defer fmt.Fprintln(f.errOut, "the log could not be read to its end:", status.Convert(err).Message())
+			}
+			v.end(b)
+			fmt.Fprintf(f.errOut, "%s after %s\n", phaseName(b.Phase), b.EndedAt.AsTime().Sub(b.CreatedAt.AsTime()).Round(time.Millisecond))
+			return b, nil
+		}
+		if b.Phase != shown {
+			if err := v.phase(b); err != nil {
+				return nil, exitError{exitFailed, err}
+			}
+		}
+		shown = b.Phase
+	}
+}
+
+// digest prints the image by digest, the last line of standard output.
+func (f *follower) digest(b *imagebuilderv1.Build) error {
+	if f.c.output != "table" {
+		return f.c.print(f.out, b, nil)
+	}
+	repo := b.Ref
+	if i := strings.LastIndexByte(repo, ':'); i > strings.LastIndexByte(repo, '/') {
+		repo = repo[:i]
+	}
+	_, err := fmt.Fprintf(f.out, "%s@%s\n", repo, b.Digest)
+	return err
+}
