@@ -113,8 +113,11 @@ func (s *solving) run(ctx context.Context) (*client.SolveResponse, error) {
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
-	if err != nil && !errors.As(err, new(*silentError)) {
-		s.awaitGone(ctx)
+	if err == nil || !errors.As(err, new(*silentError)) {
+		if err != nil {
+			s.awaitGone(ctx)
+		}
+		s.forget(ctx)
 	}
 	cancel(nil)
 	_ = group.Wait() // neither fails
@@ -132,6 +135,14 @@ func (s *solving) awaitGone(ctx context.Context) {
 	if err := s.daemon.awaitGone(ctx, s.w.Name()); err != nil {
 		s.runtime.pool.doubt(s.daemon)
 		s.runtime.opts.Log.Warn("cannot see that a solve has ended", "build", s.w.BuildID, "attempt", s.w.Attempt, "daemon", s.daemon.url, "err", err)
+	}
+}
+
+// forget removes what the daemon remembers of the solve.
+func (s *solving) forget(ctx context.Context) {
+	if err := s.daemon.forget(ctx); err != nil {
+		s.runtime.opts.Log.Warn("cannot remove the history of solves from a BuildKit daemon; it holds what their steps printed",
+			"build", s.w.BuildID, "attempt", s.w.Attempt, "daemon", s.daemon.url, "err", err)
 	}
 }
 
