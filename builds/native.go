@@ -216,7 +216,9 @@ func (n Native) ResolveWorkspaceImage(ctx context.Context, req *imagebuilderv1.R
 	if err != nil {
 		return nil, apiError(err)
 	}
-	p, err := n.resolveWorkspace(ctx, &wish{source: req.GetSource(), rights: rights, secrets: &buildsv1.Secrets{Registry: creds}})
+	p, err := n.resolveWorkspace(ctx, &wish{
+		source: req.GetSource(), rights: rights, secrets: &buildsv1.Secrets{Registry: creds, Git: req.GetGitAuth()},
+	})
 	if err != nil {
 		return nil, apiError(err)
 	}

@@ -60,7 +60,7 @@ func (r Repositories) own() *buildsv1.Rights {
 }
 
 // refs answers the refs under which a source is published, and the source with
-// its base image resolved. It asks the registry for a ref source only.
+// its base image or git commit resolved. It asks nobody about other sources.
 func (s *Service) refs(ctx context.Context, w *wish) (plan, error) {
 	switch from := w.source.GetFrom().(type) {
 	case *imagebuilderv1.Source_Ref:
@@ -74,8 +74,12 @@ func (s *Service) refs(ctx context.Context, w *wish) (plan, error) {
 			baseRef: base.Ref,
 		}, nil
 	case *imagebuilderv1.Source_Dockerfile:
-		base := dockerfileBaseRef(s.repos.Base, from.Dockerfile)
-		return plan{source: w.source, ref: WorkspaceRef(s.repos.Workspace, base), baseRef: base}, nil
+		src, err := s.atCommit(ctx, w)
+		if err != nil {
+			return plan{}, err
+		}
+		base := dockerfileBaseRef(s.repos.Base, src.GetDockerfile())
+		return plan{source: src, ref: WorkspaceRef(s.repos.Workspace, base), baseRef: base}, nil
 	}
 	return plan{}, invalidf("source is missing: give a ref or a Dockerfile")
 }

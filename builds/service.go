@@ -32,6 +32,9 @@ type ServiceOptions struct {
 	MaxContext int64
 	// OneTime redeems a URL that answers `user:password` once.
 	OneTime func(ctx context.Context, url string) (user, password string, err error)
+	// Commit answers the commit that a git context names now, asked for with the
+	// secrets of the request; without it contexts are built as they are named.
+	Commit func(context.Context, *imagebuilderv1.GitContext, *buildsv1.Secrets) (string, error)
 	// Created is called for each build that was created through this node.
 	Created func(*imagebuilderv1.Build)
 }
@@ -50,6 +53,7 @@ type Service struct {
 	tempDir     string
 	maxContext  int64
 	oneTime     func(ctx context.Context, url string) (user, password string, err error)
+	commit      func(context.Context, *imagebuilderv1.GitContext, *buildsv1.Secrets) (string, error)
 	created     func(*imagebuilderv1.Build)
 }
 
@@ -59,7 +63,7 @@ func NewService(o ServiceOptions) *Service {
 		store: o.Store, raft: o.Raft, registry: o.Registry, logs: o.Logs,
 		repos: o.Repositories, timeout: o.Timeout, maxTimeout: o.MaxTimeout,
 		dockerfiles: o.Dockerfiles, created: o.Created,
-		contexts: o.Contexts, tempDir: o.TempDir, maxContext: o.MaxContext, oneTime: o.OneTime,
+		contexts: o.Contexts, tempDir: o.TempDir, maxContext: o.MaxContext, oneTime: o.OneTime, commit: o.Commit,
 	}
 }
 

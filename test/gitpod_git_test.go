@@ -16,38 +16,30 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
 )
 
-// gitServer serves repositories over HTTP as git itself does, behind basic
-// authentication if a password is given.
+// gitServer serves a repository with one commit.
 func gitServer(t *testing.T, password string, files map[string]string) (url, commit string) {
 	t.Helper()
+	r := newGitRepo(t, password)
+	return r.url, r.commit(t, files)
+}
+
+// gitRepo is a repository behind a server.
+type gitRepo struct {
+	url  string
+	work string
+}
+
+// newGitRepo serves an empty repository over HTTP as git itself does, behind
+// basic authentication if a password is given.
+func newGitRepo(t *testing.T, password string) *gitRepo {
+	t.Helper()
 	root := t.TempDir()
-	work := t.TempDir()
-	git := func(args ...string) string {
-		cmd := exec.Command("git", args...)
-		cmd.Dir = work
-		cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b", "GIT_CONFIG_GLOBAL=/dev/null")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("git %v: %v\n%s", args, err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	for name, text := range files {
-		p := filepath.Join(work, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	git("init", "-q", "-b", "main")
-	git("add", "-A")
-	git("commit", "-q", "-m", "first")
-	commit = git("rev-parse", "HEAD")
-	git("clone", "-q", "--bare", work, filepath.Join(root, "app.git"))
+	r := &gitRepo{work: t.TempDir()}
+	r.git(t, "init", "-q", "--bare", "-b", "main", filepath.Join(root, "app.git"))
+	r.git(t, "init", "-q", "-b", "main")
+	r.git(t, "remote", "add", "origin", filepath.Join(root, "app.git"))
 	backend := &cgi.Handler{
-		Path: filepath.Join(git("--exec-path"), "git-http-backend"),
+		Path: filepath.Join(r.git(t, "--exec-path"), "git-http-backend"),
 		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"},
 	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +51,38 @@ func gitServer(t *testing.T, password string, files map[string]string) (url, com
 		backend.ServeHTTP(w, r)
 	}))
 	t.Cleanup(srv.Close)
-	return srv.URL + "/app.git", commit
+	r.url = srv.URL + "/app.git"
+	return r
+}
+
+func (r *gitRepo) git(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Dir = r.work
+	cmd.Env = append(os.Environ(), "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b", "GIT_CONFIG_GLOBAL=/dev/null")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// commit commits files to the branch main and answers the commit.
+func (r *gitRepo) commit(t *testing.T, files map[string]string) string {
+	t.Helper()
+	for name, text := range files {
+		p := filepath.Join(r.work, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.git(t, "add", "-A")
+	r.git(t, "commit", "-q", "-m", "another")
+	r.git(t, "push", "-q", "origin", "main")
+	return r.git(t, "rev-parse", "HEAD")
 }
 
 func gitpodFile(git *contentservice.GitInitializer, dockerfile, dir string) *builder.BuildSource {

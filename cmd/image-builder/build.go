@@ -178,7 +178,11 @@ func (b *buildFlags) request(ctx context.Context, client imagebuilderv1.ImageBui
 	req.Source = &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: d}}
 	if strings.Contains(args[0], "://") {
 		d.ContextPath = "." // empty means the Dockerfile's folder
-		d.Context = &imagebuilderv1.DockerfileSource_Git{Git: &imagebuilderv1.GitContext{RemoteUri: args[0], CloneTarget: b.gitTarget}}
+		g := &imagebuilderv1.GitContext{RemoteUri: args[0], CloneTarget: b.gitTarget, Resolve: true}
+		if b.gitTarget != "" {
+			g.TargetMode = imagebuilderv1.GitTargetMode_GIT_TARGET_MODE_REMOTE_BRANCH
+		}
+		d.Context = &imagebuilderv1.DockerfileSource_Git{Git: g}
 		return req, nil
 	}
 	c, err := openContext(args[0], b.file, stdin)

@@ -202,7 +202,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logRouter{s},
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
 		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), Created: s.count.created,
-		Dockerfiles: bk != nil, Contexts: s.contexts(), TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem,
+		Dockerfiles: bk != nil, Contexts: s.contexts(), TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem, Commit: s.commit,
 	})
 	s.watchState()
 	return s.node.Open(ctx)

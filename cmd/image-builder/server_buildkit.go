@@ -2,15 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
@@ -65,6 +70,23 @@ func (s *server) requestHTTP() *http.Client {
 			IdleConnTimeout:       time.Minute,
 		},
 	}
+}
+
+// commit answers the commit that a git context names now.
+func (s *server) commit(ctx context.Context, g *imagebuilderv1.GitContext, secrets *buildsv1.Secrets) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	client := s.requestHTTP()
+	defer client.CloseIdleConnections()
+	id, err := buildkit.ResolveCommit(ctx, client, g, secrets)
+	var refused *scheduler.Failure
+	switch {
+	case err == nil:
+		return id, nil
+	case errors.As(err, &refused) && refused.Blame == builds.BlameUser:
+		return "", codedError{err, codes.FailedPrecondition}
+	}
+	return "", codedError{fmt.Errorf("the git server cannot be asked now, try again: %w", err), codes.Unavailable}
 }
 
 // redeem fetches the `user:password` that a one-time URL answers.

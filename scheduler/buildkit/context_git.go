@@ -6,8 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"path"
 	"strings"
@@ -48,13 +46,11 @@ func openGit(g *imagebuilderv1.GitContext, s *buildsv1.Secrets, l layout) (*sour
 	if ref != "" {
 		opts = append(opts, llb.GitRef(ref))
 	}
-	if b := s.GetGit(); b.GetUsername() != "" || b.GetPassword() != "" {
-		src.git.header = "basic " + base64.StdEncoding.EncodeToString([]byte(b.GetUsername()+":"+b.GetPassword()))
+	var own bool
+	if src.git.header, own = contextHeader(s, g.GetRemoteUri()); own {
 		name := "git-" + rand.Text()
 		src.secrets = map[string][]byte{name: []byte(src.git.header)}
 		opts = append(opts, llb.AuthHeaderSecret(name), llb.AuthTokenSecret(""))
-	} else {
-		src.git.header = gitHeader(s.GetBuild(), g.GetRemoteUri())
 	}
 	state := func(dir string) llb.State {
 		o := opts
@@ -97,6 +93,15 @@ func checkRemote(remote string) error {
 		return errors.New("the URL of the git repository contains a credential: pass it separately")
 	}
 	return nil
+}
+
+// contextHeader is the Authorization header for the repository of a context:
+// made of the request's credential for it (own), else of its build secrets.
+func contextHeader(s *buildsv1.Secrets, remote string) (header string, own bool) {
+	if b := s.GetGit(); b.GetUsername() != "" || b.GetPassword() != "" {
+		return "basic " + base64.StdEncoding.EncodeToString([]byte(b.GetUsername()+":"+b.GetPassword())), true
+	}
+	return gitHeader(s.GetBuild(), remote), false
 }
 
 // gitHeader is the Authorization header that BuildKit makes of build secrets
@@ -173,35 +178,4 @@ func solveState(ctx context.Context, c gateway.Client, state llb.State) (gateway
 		return nil, err
 	}
 	return res.SingleRef()
-}
-
-// gitReadable asks the server, as git would, whether a repository can be read
-// with an Authorization header. A daemon that has a commit in its cache would
-// not ask. Errors are *scheduler.Failure where the answer is no.
-func gitReadable(ctx context.Context, c *http.Client, remote, header string) error {
-	if err := checkRemote(remote); err != nil {
-		return userFailure(err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(remote, "/")+"/info/refs?service=git-upload-pack", nil)
-	if err != nil {
-		return userFailure(fmt.Errorf("ask for the git repository: %w", err))
-	}
-	if header != "" {
-		req.Header.Set("Authorization", header)
-	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask for the git repository: %w", err)
-	}
-	defer func() { _ = resp.Body.Close() }() // its content is of no interest
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
-	switch {
-	case resp.StatusCode == http.StatusOK:
-		return nil
-	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
-		return userFailure(fmt.Errorf("no right to read the git repository %s (%d): check the credential of the request", remote, resp.StatusCode))
-	case resp.StatusCode == http.StatusNotFound:
-		return userFailure(fmt.Errorf("the git repository %s does not exist, or the credential of the request may not see it", remote))
-	}
-	return fmt.Errorf("ask for the git repository %s: the server answers %d", remote, resp.StatusCode)
 }

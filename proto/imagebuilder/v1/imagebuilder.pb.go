@@ -601,8 +601,12 @@ type GitContext struct {
 	// Set when the request carries a credential for the repository.
 	Authenticated     bool   `protobuf:"varint,7,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
 	UpstreamRemoteUri string `protobuf:"bytes,8,opt,name=upstream_remote_uri,json=upstreamRemoteUri,proto3" json:"upstream_remote_uri,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Resolve clone_target to its commit before the image is named, so that a
+	// new commit is a new image. Sources that say more than Gitpod's API can are
+	// always resolved.
+	Resolve       bool `protobuf:"varint,9,opt,name=resolve,proto3" json:"resolve,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GitContext) Reset() {
@@ -689,6 +693,13 @@ func (x *GitContext) GetUpstreamRemoteUri() string {
 		return x.UpstreamRemoteUri
 	}
 	return ""
+}
+
+func (x *GitContext) GetResolve() bool {
+	if x != nil {
+		return x.Resolve
+	}
+	return false
 }
 
 // UploadedContext is a context sent before with UploadContext.
@@ -2811,9 +2822,11 @@ func (x *ResolveBaseImageResponse) GetRead() *ReadInfo {
 }
 
 type ResolveWorkspaceImageRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Source        *Source                `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	Auth          *RegistryAuth          `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Source *Source                `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Auth   *RegistryAuth          `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
+	// Credential for the git context.
+	GitAuth       *BasicAuth `protobuf:"bytes,3,opt,name=git_auth,json=gitAuth,proto3" json:"git_auth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2858,6 +2871,13 @@ func (x *ResolveWorkspaceImageRequest) GetSource() *Source {
 func (x *ResolveWorkspaceImageRequest) GetAuth() *RegistryAuth {
 	if x != nil {
 		return x.Auth
+	}
+	return nil
+}
+
+func (x *ResolveWorkspaceImageRequest) GetGitAuth() *BasicAuth {
+	if x != nil {
+		return x.GitAuth
 	}
 	return nil
 }
@@ -3518,7 +3538,7 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x10ImageLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
-	"\acontext\"\xad\x03\n" +
+	"\acontext\"\xc7\x03\n" +
 	"\n" +
 	"GitContext\x12\x1d\n" +
 	"\n" +
@@ -3531,7 +3551,8 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"full_clone\x18\x05 \x01(\bR\tfullClone\x12?\n" +
 	"\x06config\x18\x06 \x03(\v2'.imagebuilder.v1.GitContext.ConfigEntryR\x06config\x12$\n" +
 	"\rauthenticated\x18\a \x01(\bR\rauthenticated\x12.\n" +
-	"\x13upstream_remote_uri\x18\b \x01(\tR\x11upstreamRemoteUri\x1a9\n" +
+	"\x13upstream_remote_uri\x18\b \x01(\tR\x11upstreamRemoteUri\x12\x18\n" +
+	"\aresolve\x18\t \x01(\bR\aresolve\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\")\n" +
@@ -3727,10 +3748,11 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x18ResolveBaseImageResponse\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12-\n" +
-	"\x04read\x18\x03 \x01(\v2\x19.imagebuilder.v1.ReadInfoR\x04read\"\x82\x01\n" +
+	"\x04read\x18\x03 \x01(\v2\x19.imagebuilder.v1.ReadInfoR\x04read\"\xb9\x01\n" +
 	"\x1cResolveWorkspaceImageRequest\x12/\n" +
 	"\x06source\x18\x01 \x01(\v2\x17.imagebuilder.v1.SourceR\x06source\x121\n" +
-	"\x04auth\x18\x02 \x01(\v2\x1d.imagebuilder.v1.RegistryAuthR\x04auth\"\xd3\x01\n" +
+	"\x04auth\x18\x02 \x01(\v2\x1d.imagebuilder.v1.RegistryAuthR\x04auth\x125\n" +
+	"\bgit_auth\x18\x03 \x01(\v2\x1a.imagebuilder.v1.BasicAuthR\agitAuth\"\xd3\x01\n" +
 	"\x1dResolveWorkspaceImageResponse\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x19\n" +
 	"\bbase_ref\x18\x02 \x01(\tR\abaseRef\x12\x16\n" +
@@ -3946,43 +3968,44 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	14, // 57: imagebuilder.v1.ResolveBaseImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
 	4,  // 58: imagebuilder.v1.ResolveWorkspaceImageRequest.source:type_name -> imagebuilder.v1.Source
 	10, // 59: imagebuilder.v1.ResolveWorkspaceImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
-	14, // 60: imagebuilder.v1.ResolveWorkspaceImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	54, // 61: imagebuilder.v1.CachedRef.interval:type_name -> google.protobuf.Duration
-	55, // 62: imagebuilder.v1.CachedRef.refreshed_at:type_name -> google.protobuf.Timestamp
-	36, // 63: imagebuilder.v1.ListCachedRefsResponse.refs:type_name -> imagebuilder.v1.CachedRef
-	14, // 64: imagebuilder.v1.ListCachedRefsResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	54, // 65: imagebuilder.v1.PutCachedRefRequest.interval:type_name -> google.protobuf.Duration
-	36, // 66: imagebuilder.v1.PutCachedRefResponse.ref:type_name -> imagebuilder.v1.CachedRef
-	11, // 67: imagebuilder.v1.RegistryAuth.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	12, // 68: imagebuilder.v1.ImageBuilder.BuildImage:input_type -> imagebuilder.v1.BuildImageRequest
-	21, // 69: imagebuilder.v1.ImageBuilder.BuildStatus:input_type -> imagebuilder.v1.BuildStatusRequest
-	24, // 70: imagebuilder.v1.ImageBuilder.WatchBuilds:input_type -> imagebuilder.v1.WatchBuildsRequest
-	26, // 71: imagebuilder.v1.ImageBuilder.ListBuilds:input_type -> imagebuilder.v1.ListBuildsRequest
-	28, // 72: imagebuilder.v1.ImageBuilder.BuildLogs:input_type -> imagebuilder.v1.BuildLogsRequest
-	30, // 73: imagebuilder.v1.ImageBuilder.CancelBuild:input_type -> imagebuilder.v1.CancelBuildRequest
-	32, // 74: imagebuilder.v1.ImageBuilder.ResolveBaseImage:input_type -> imagebuilder.v1.ResolveBaseImageRequest
-	34, // 75: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:input_type -> imagebuilder.v1.ResolveWorkspaceImageRequest
-	37, // 76: imagebuilder.v1.ImageBuilder.ListCachedRefs:input_type -> imagebuilder.v1.ListCachedRefsRequest
-	39, // 77: imagebuilder.v1.ImageBuilder.PutCachedRef:input_type -> imagebuilder.v1.PutCachedRefRequest
-	43, // 78: imagebuilder.v1.ImageBuilder.UploadContext:input_type -> imagebuilder.v1.UploadContextRequest
-	41, // 79: imagebuilder.v1.ImageBuilder.DeleteCachedRef:input_type -> imagebuilder.v1.DeleteCachedRefRequest
-	13, // 80: imagebuilder.v1.ImageBuilder.BuildImage:output_type -> imagebuilder.v1.BuildImageResponse
-	22, // 81: imagebuilder.v1.ImageBuilder.BuildStatus:output_type -> imagebuilder.v1.BuildStatusResponse
-	25, // 82: imagebuilder.v1.ImageBuilder.WatchBuilds:output_type -> imagebuilder.v1.WatchBuildsResponse
-	27, // 83: imagebuilder.v1.ImageBuilder.ListBuilds:output_type -> imagebuilder.v1.ListBuildsResponse
-	29, // 84: imagebuilder.v1.ImageBuilder.BuildLogs:output_type -> imagebuilder.v1.BuildLogsResponse
-	31, // 85: imagebuilder.v1.ImageBuilder.CancelBuild:output_type -> imagebuilder.v1.CancelBuildResponse
-	33, // 86: imagebuilder.v1.ImageBuilder.ResolveBaseImage:output_type -> imagebuilder.v1.ResolveBaseImageResponse
-	35, // 87: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:output_type -> imagebuilder.v1.ResolveWorkspaceImageResponse
-	38, // 88: imagebuilder.v1.ImageBuilder.ListCachedRefs:output_type -> imagebuilder.v1.ListCachedRefsResponse
-	40, // 89: imagebuilder.v1.ImageBuilder.PutCachedRef:output_type -> imagebuilder.v1.PutCachedRefResponse
-	44, // 90: imagebuilder.v1.ImageBuilder.UploadContext:output_type -> imagebuilder.v1.UploadContextResponse
-	42, // 91: imagebuilder.v1.ImageBuilder.DeleteCachedRef:output_type -> imagebuilder.v1.DeleteCachedRefResponse
-	80, // [80:92] is the sub-list for method output_type
-	68, // [68:80] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	11, // 60: imagebuilder.v1.ResolveWorkspaceImageRequest.git_auth:type_name -> imagebuilder.v1.BasicAuth
+	14, // 61: imagebuilder.v1.ResolveWorkspaceImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	54, // 62: imagebuilder.v1.CachedRef.interval:type_name -> google.protobuf.Duration
+	55, // 63: imagebuilder.v1.CachedRef.refreshed_at:type_name -> google.protobuf.Timestamp
+	36, // 64: imagebuilder.v1.ListCachedRefsResponse.refs:type_name -> imagebuilder.v1.CachedRef
+	14, // 65: imagebuilder.v1.ListCachedRefsResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	54, // 66: imagebuilder.v1.PutCachedRefRequest.interval:type_name -> google.protobuf.Duration
+	36, // 67: imagebuilder.v1.PutCachedRefResponse.ref:type_name -> imagebuilder.v1.CachedRef
+	11, // 68: imagebuilder.v1.RegistryAuth.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	12, // 69: imagebuilder.v1.ImageBuilder.BuildImage:input_type -> imagebuilder.v1.BuildImageRequest
+	21, // 70: imagebuilder.v1.ImageBuilder.BuildStatus:input_type -> imagebuilder.v1.BuildStatusRequest
+	24, // 71: imagebuilder.v1.ImageBuilder.WatchBuilds:input_type -> imagebuilder.v1.WatchBuildsRequest
+	26, // 72: imagebuilder.v1.ImageBuilder.ListBuilds:input_type -> imagebuilder.v1.ListBuildsRequest
+	28, // 73: imagebuilder.v1.ImageBuilder.BuildLogs:input_type -> imagebuilder.v1.BuildLogsRequest
+	30, // 74: imagebuilder.v1.ImageBuilder.CancelBuild:input_type -> imagebuilder.v1.CancelBuildRequest
+	32, // 75: imagebuilder.v1.ImageBuilder.ResolveBaseImage:input_type -> imagebuilder.v1.ResolveBaseImageRequest
+	34, // 76: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:input_type -> imagebuilder.v1.ResolveWorkspaceImageRequest
+	37, // 77: imagebuilder.v1.ImageBuilder.ListCachedRefs:input_type -> imagebuilder.v1.ListCachedRefsRequest
+	39, // 78: imagebuilder.v1.ImageBuilder.PutCachedRef:input_type -> imagebuilder.v1.PutCachedRefRequest
+	43, // 79: imagebuilder.v1.ImageBuilder.UploadContext:input_type -> imagebuilder.v1.UploadContextRequest
+	41, // 80: imagebuilder.v1.ImageBuilder.DeleteCachedRef:input_type -> imagebuilder.v1.DeleteCachedRefRequest
+	13, // 81: imagebuilder.v1.ImageBuilder.BuildImage:output_type -> imagebuilder.v1.BuildImageResponse
+	22, // 82: imagebuilder.v1.ImageBuilder.BuildStatus:output_type -> imagebuilder.v1.BuildStatusResponse
+	25, // 83: imagebuilder.v1.ImageBuilder.WatchBuilds:output_type -> imagebuilder.v1.WatchBuildsResponse
+	27, // 84: imagebuilder.v1.ImageBuilder.ListBuilds:output_type -> imagebuilder.v1.ListBuildsResponse
+	29, // 85: imagebuilder.v1.ImageBuilder.BuildLogs:output_type -> imagebuilder.v1.BuildLogsResponse
+	31, // 86: imagebuilder.v1.ImageBuilder.CancelBuild:output_type -> imagebuilder.v1.CancelBuildResponse
+	33, // 87: imagebuilder.v1.ImageBuilder.ResolveBaseImage:output_type -> imagebuilder.v1.ResolveBaseImageResponse
+	35, // 88: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:output_type -> imagebuilder.v1.ResolveWorkspaceImageResponse
+	38, // 89: imagebuilder.v1.ImageBuilder.ListCachedRefs:output_type -> imagebuilder.v1.ListCachedRefsResponse
+	40, // 90: imagebuilder.v1.ImageBuilder.PutCachedRef:output_type -> imagebuilder.v1.PutCachedRefResponse
+	44, // 91: imagebuilder.v1.ImageBuilder.UploadContext:output_type -> imagebuilder.v1.UploadContextResponse
+	42, // 92: imagebuilder.v1.ImageBuilder.DeleteCachedRef:output_type -> imagebuilder.v1.DeleteCachedRefResponse
+	81, // [81:93] is the sub-list for method output_type
+	69, // [69:81] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_proto_imagebuilder_v1_imagebuilder_proto_init() }
