@@ -32,6 +32,7 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 	if err != nil {
 		return wrap(op, ref, err, t.cred)
 	}
+	img = mutate.Annotations(img, map[string]string{createdKey: now()}).(v1.Image) // it stays one, by its documentation
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		return wrap(op, ref, &kindError{kind: Invalid, text: "the reference is no tag"}, t.cred)

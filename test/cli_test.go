@@ -150,3 +150,13 @@ func Test_CLI_FailedBuildAndCtrlC(t *testing.T) {
 		t.Errorf("the build that was joined: status %d, %q", status, out)
 	}
 }
+
+// mustCLI is cli for commands that have to succeed; it answers what they print.
+func mustCLI(t *testing.T, server string, args ...string) string {
+	t.Helper()
+	out, errOut, status := cli(t, server, args...)
+	if status != 0 {
+		t.Fatalf("%v: status %d: %s %s", args, status, out, errOut)
+	}
+	return out
+}

@@ -163,6 +163,7 @@ type BuildKitConfig struct {
 	Frontends       []string     `json:"frontends" doc:"Images that a '# syntax=' line may name, beside docker/dockerfile, for which the daemon's own stands in."`
 	Networks        []string     `json:"networks" doc:"Network modes that requests may choose: default, none, host."`
 	MaxContextBytes int64        `json:"maxContextBytes" doc:"Limit of an uploaded context, in bytes."`
+	ContextAge      Duration     `json:"contextAge" doc:"How long an uploaded context is kept in the base repository after its last use; 0 for ever."`
 }
 
 // BuildsConfig are limits and retries.
@@ -256,7 +257,7 @@ func DefaultConfig() Config {
 		Owner:          OwnerConfig{Lease: d(4 * time.Second), Grace: d(2 * time.Second)},
 		RefCache:       RefCacheConfig{Interval: d(6 * time.Hour), Refs: []string{}},
 		Registry:       RegistryConfig{Timeout: d(30 * time.Second), InsecureHosts: []string{}, AllowHosts: []string{}},
-		BuildKit:       BuildKitConfig{Addresses: []string{}, Frontends: []string{}, Networks: []string{"default", "none"}, MaxContextBytes: 1 << 30},
+		BuildKit:       BuildKitConfig{Addresses: []string{}, Frontends: []string{}, Networks: []string{"default", "none"}, MaxContextBytes: 1 << 30, ContextAge: Duration(24 * time.Hour)},
 		Builds: BuildsConfig{
 			Timeout: d(time.Hour), MaxTimeout: d(6 * time.Hour), Attempts: 3, UncountedAttempts: 10,
 			RetryBackoff: d(time.Second), RetryBackoffMax: d(time.Minute), RunningPerNode: 32, QueueTotal: 100000,
@@ -343,6 +344,9 @@ func (c *Config) Validate() error {
 		if v <= 0 {
 			bad(key, "must be greater than zero")
 		}
+	}
+	if c.BuildKit.ContextAge < 0 {
+		bad("buildkit.contextAge", "must not be negative")
 	}
 	if c.Shutdown.Drain < 0 {
 		bad("shutdown.drain", "must not be negative")

@@ -60,6 +60,8 @@ type server struct {
 	stopping atomic.Bool
 	// started is set once this process is known to the state.
 	started atomic.Bool
+	// contextsStay is set once the registry has refused to delete contexts.
+	contextsStay atomic.Bool
 }
 
 // Serve runs a node until ctx ends, then stops it in bounded time.
@@ -198,6 +200,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.keyring.Held(s.heldByAll)
 	s.node.Lead(s.lead)
 	s.node.Lead(s.raiseLevel)
+	s.node.Lead(s.collectContexts)
 	s.service = builds.NewService(builds.ServiceOptions{
 		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logRouter{s},
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
