@@ -46,7 +46,7 @@ type Config struct {
 	Server       ServerConfig       `json:"server" doc:"The API."`
 	Cluster      ClusterConfig      `json:"cluster" doc:"The other nodes. Without an address the node is alone."`
 	Orchestrator OrchestratorConfig `json:"orchestrator" doc:"Repositories and credentials, in Gitpod's schema."`
-	RefCache     RefCacheConfig     `json:"refCache" doc:"References that are kept resolved."`
+	RefCache     RefCacheConfig     `json:"refCache" doc:"References that are kept resolved. No effect in this version."`
 	Registry     RegistryConfig     `json:"registry" doc:"How registries are spoken to."`
 	BuildKit     BuildKitConfig     `json:"buildkit" doc:"The daemons that build Dockerfiles."`
 	Owner        OwnerConfig        `json:"owner" doc:"How long a node keeps its builds without a leader."`
@@ -116,13 +116,13 @@ type TLSConfig struct {
 
 // OrchestratorConfig is Gitpod's `orchestrator`.
 type OrchestratorConfig struct {
-	WSManager                WSManagerConfig `json:"wsman,omitempty" doc:"Gitpod's workspace manager."`
-	PullSecret               string          `json:"pullSecret,omitempty" doc:"Name of the secret that build workspaces get."`
+	WSManager                WSManagerConfig `json:"wsman,omitempty" doc:"Gitpod's workspace manager. No effect in this version."`
+	PullSecret               string          `json:"pullSecret,omitempty" doc:"Name of the secret that build workspaces get. No effect in this version."`
 	PullSecretFile           string          `json:"pullSecretFile" doc:"docker config.json with the install's credentials; read again when it changes."`
 	BaseImageRepository      string          `json:"baseImageRepository" doc:"Repository of base images, without tag."`
 	WorkspaceImageRepository string          `json:"workspaceImageRepository" doc:"Repository of workspace images, without tag."`
-	BuilderImage             string          `json:"builderImage,omitempty" doc:"Image of builder workloads."`
-	EnableAdditionalECRAuth  bool            `json:"enableAdditionalECRAuth,omitempty" doc:"Use the node's AWS identity for ECR hosts."`
+	BuilderImage             string          `json:"builderImage,omitempty" doc:"Image of builder workloads. No effect in this version."`
+	EnableAdditionalECRAuth  bool            `json:"enableAdditionalECRAuth,omitempty" doc:"Use the node's AWS identity for ECR hosts. No effect in this version."`
 	SubassemblyBucketName    string          `json:"subassemblyBucketName,omitempty" doc:"Accepted and ignored."`
 	SubassemblyBucketPrefix  string          `json:"subassemblyBucketPrefix,omitempty" doc:"Accepted and ignored."`
 }

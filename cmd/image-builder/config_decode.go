@@ -6,18 +6,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/yaml"
 )
 
 // ignoredKeys are keys of Gitpod's schema that mean nothing to us.
 var ignoredKeys = []string{
 	"$schema", "server.services.http", "orchestrator.subassemblyBucketName", "orchestrator.subassemblyBucketPrefix",
+}
+
+// idleKeys are keys of Gitpod's schema that are read and have no effect in this
+// version.
+var idleKeys = []string{
+	"refCache", "orchestrator.wsman", "orchestrator.pullSecret", "orchestrator.builderImage", "orchestrator.enableAdditionalECRAuth",
 }
 
 // LoadConfig reads files of JSON or YAML over the defaults; later ones win. It
@@ -34,7 +42,11 @@ func LoadConfig(paths []string) (Config, []string, error) {
 		if err != nil {
 			return cfg, nil, fmt.Errorf("config file %s: %w", path, err)
 		}
-		warnings = append(warnings, w...)
+		for _, line := range w {
+			if !slices.Contains(warnings, line) {
+				warnings = append(warnings, line)
+			}
+		}
 	}
 	return cfg, warnings, nil
 }
@@ -46,6 +58,9 @@ func decodeConfig(raw []byte, cfg *Config) (warnings []string, err error) {
 	asJSON, err := yaml.YAMLToJSONStrict(raw)
 	if err != nil {
 		return nil, fmt.Errorf("it is neither JSON nor YAML, or repeats a key: %w", firstLine(err))
+	}
+	if err := oneDocument(raw); err != nil {
+		return nil, err
 	}
 	dec := json.NewDecoder(bytes.NewReader(asJSON))
 	dec.UseNumber()
@@ -62,6 +77,24 @@ func decodeConfig(raw []byte, cfg *Config) (warnings []string, err error) {
 		return nil, fmt.Errorf("%s", strings.Join(d.errs, "\n  "))
 	}
 	return d.warnings, nil
+}
+
+// oneDocument refuses a file whose second document would be left unread.
+func oneDocument(raw []byte) error {
+	dec := yamlv3.NewDecoder(bytes.NewReader(raw))
+	for n := 1; ; n++ {
+		var doc yamlv3.Node
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("it is neither JSON nor YAML: %w", firstLine(err))
+		}
+		if n > 1 && !doc.IsZero() && len(doc.Content) > 0 && doc.Content[0].Tag != "!!null" {
+			return fmt.Errorf("line %d: it holds a second YAML document, only one is read: use one file for each, with --config for each", doc.Content[0].Line)
+		}
+	}
 }
 
 var lineNumber = regexp.MustCompile(`line \d+`)
@@ -89,6 +122,14 @@ func (d *decoder) into(key string, from any, to reflect.Value) {
 	}
 	if from == nil {
 		return
+	}
+	if slices.Contains(idleKeys, key) {
+		former := to.Interface()
+		defer func() {
+			if !reflect.DeepEqual(former, to.Interface()) {
+				d.warnings = append(d.warnings, fmt.Sprintf("config key %s has no effect in this version", key))
+			}
+		}()
 	}
 	if u, ok := to.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		s, isString := from.(string)

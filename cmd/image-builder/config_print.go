@@ -39,7 +39,7 @@ Exit status: 0 success, 2 the checked file is wrong.`,
 			case schema:
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				enc.SetIndent("", "  ")
-				s := schemaOf(reflect.TypeFor[Config](), "")
+				s := schemaOf(reflect.ValueOf(DefaultConfig()), "")
 				s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 				return enc.Encode(s)
 			}
@@ -58,7 +58,7 @@ func printYAML(w io.Writer, v reflect.Value, indent string) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "$schema" || f.Type.Kind() == reflect.Interface {
+		if ignored(f) {
 			continue
 		}
 		fmt.Fprintf(w, "%s# %s\n", indent, f.Tag.Get("doc"))
@@ -75,23 +75,37 @@ func printYAML(w io.Writer, v reflect.Value, indent string) {
 	}
 }
 
-// schemaOf derives a JSON schema from the struct that is decoded.
-func schemaOf(t reflect.Type, doc string) map[string]any {
+// ignored reports keys that are accepted for the sake of Gitpod's files alone.
+func ignored(f reflect.StructField) bool {
+	return strings.HasPrefix(f.Tag.Get("doc"), "Accepted and ignored")
+}
+
+// schemaOf derives a JSON schema with defaults from the default configuration.
+func schemaOf(v reflect.Value, doc string) map[string]any {
+	t := v.Type()
 	s := map[string]any{}
 	if doc != "" {
 		s["description"] = doc
 	}
-	switch {
-	case t == reflect.TypeFor[Duration]():
-		s["type"], s["pattern"] = "string", `^-?([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^0$`
-	case t.Kind() == reflect.Struct:
+	if t.Kind() == reflect.Struct {
 		props := map[string]any{}
 		for i := range t.NumField() {
 			f := t.Field(i)
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			props[name] = schemaOf(f.Type, f.Tag.Get("doc"))
+			props[name] = schemaOf(v.Field(i), f.Tag.Get("doc"))
+			if ignored(f) {
+				delete(props[name].(map[string]any), "default")
+			}
 		}
 		s["type"], s["properties"], s["additionalProperties"] = "object", props, false
+		return s
+	}
+	if t.Kind() != reflect.Interface {
+		s["default"] = v.Interface()
+	}
+	switch {
+	case t == reflect.TypeFor[Duration]():
+		s["type"], s["pattern"] = "string", `^-?([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^0$`
 	case t.Kind() == reflect.String:
 		s["type"] = "string"
 	case t.Kind() == reflect.Bool:

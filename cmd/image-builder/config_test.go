@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,8 +49,37 @@ func Test_Config_GitpodsFileIsAccepted(t *testing.T) {
 	if cfg.Orchestrator.WSManager.TLS.Cert != "/crt" || time.Duration(cfg.RefCache.Interval) != 6*time.Hour || len(cfg.RefCache.Refs) != 1 || cfg.Server.Services.GRPC.TLS.KeyPath != "/key" {
 		t.Errorf("got %+v", cfg)
 	}
-	if len(warnings) != 4 {
-		t.Errorf("got warnings %q, want one for each of the 4 keys without effect", warnings)
+	for _, key := range []string{
+		"$schema", "server.services.http", "orchestrator.subassemblyBucketName", "orchestrator.subassemblyBucketPrefix",
+		"refCache", "orchestrator.wsman", "orchestrator.pullSecret", "orchestrator.builderImage", "orchestrator.enableAdditionalECRAuth",
+	} {
+		if n := slices.IndexFunc(warnings, func(w string) bool { return strings.HasPrefix(w, "config key "+key+" has no effect") }); n < 0 {
+			t.Errorf("no warning about %s in %q", key, warnings)
+		}
+	}
+	if len(warnings) != 9 {
+		t.Errorf("got warnings %q, want one for each of the 9 keys without effect", warnings)
+	}
+	if _, twice, err := load(t, gitpodConfig, gitpodConfig); err != nil || len(twice) != 9 {
+		t.Errorf("the same file twice: %q, %v", twice, err)
+	}
+}
+
+// Test_Config_OneDocument reads no file by half.
+func Test_Config_OneDocument(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"name: a\n":                      true,
+		"---\nname: a\n":                 true,
+		"---\nname: a\n---\n":            true,
+		"---\nname: a\n...\n# the end\n": true,
+		"name: a\n---\nname: b\n":        false,
+		"---\n---\nname: b\n":            false,
+		"name: a\n---\n- hunter2\n":      false,
+	} {
+		_, _, err := load(t, text)
+		if (err == nil) != ok || err != nil && (!strings.Contains(err.Error(), "second YAML document") || strings.Contains(err.Error(), "hunter2")) {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
 
@@ -112,9 +142,9 @@ func Test_Config_PrintedDefaultsAreTheDefaults(t *testing.T) {
 	if err := cmd.Execute(); err != nil {
 		t.Fatal(err)
 	}
-	cfg, _, err := load(t, out.String())
-	if err != nil {
-		t.Fatal(err)
+	cfg, warnings, err := load(t, out.String())
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(warnings, err)
 	}
 	a, _ := json.Marshal(cfg)
 	b, _ := json.Marshal(DefaultConfig())
@@ -137,6 +167,10 @@ func Test_Config_SchemaIsJSON(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(out.String()), &schema); err != nil || schema.Extra || schema.Properties["orchestrator"] == nil {
 		t.Errorf("%v: %.200s", err, out.String())
+	}
+	age := schema.Properties["buildkit"].(map[string]any)["properties"].(map[string]any)["contextAge"].(map[string]any)
+	if age["default"] != "24h0m0s" {
+		t.Errorf("the schema does not tell the default: %v", age)
 	}
 	if _, err := yaml.YAMLToJSON([]byte(out.String())); err != nil {
 		t.Error(err)
