@@ -3,6 +3,9 @@ package builds
 import (
 	"context"
 	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -31,7 +34,21 @@ func (n Native) BuildStatus(ctx context.Context, req *imagebuilderv1.BuildStatus
 			return nil, apiError(err)
 		}
 	}
-	return &imagebuilderv1.BuildStatusResponse{Build: r.Build, Read: n.readInfo()}, nil
+	return &imagebuilderv1.BuildStatusResponse{Build: n.explained(n.store.View)(r), Read: n.readInfo()}, nil
+}
+
+// explained answers what adds to queued builds of a state why they wait. The
+// state is asked for once, if there is such a build.
+func (s *Service) explained(view func() *State) func(*buildsv1.Record) *imagebuilderv1.Build {
+	reason := sync.OnceValue(func() func(*buildsv1.Record) string { return s.waiting(view()) })
+	return func(r *buildsv1.Record) *imagebuilderv1.Build {
+		if s.waiting == nil || r.Build.Phase != Queued {
+			return r.Build
+		}
+		b := proto.CloneOf(r.Build) // records are shared
+		b.WaitingReason = reason()(r)
+		return b
+	}
 }
 
 // ListBuilds pages through builds, newest first.
@@ -47,7 +64,9 @@ func (n Native) ListBuilds(ctx context.Context, req *imagebuilderv1.ListBuildsRe
 		return nil, apiError(err)
 	}
 	res := &imagebuilderv1.ListBuildsResponse{Read: n.readInfo()}
-	n.store.View().Descend(req.GetPageToken(), func(r *buildsv1.Record) bool {
+	view := n.store.View()
+	explained := n.explained(func() *State { return view })
+	view.Descend(req.GetPageToken(), func(r *buildsv1.Record) bool {
 		if ctx.Err() != nil {
 			return false
 		}
@@ -58,7 +77,7 @@ func (n Native) ListBuilds(ctx context.Context, req *imagebuilderv1.ListBuildsRe
 			res.NextPageToken = res.Builds[size-1].Id
 			return false
 		}
-		res.Builds = append(res.Builds, r.Build)
+		res.Builds = append(res.Builds, explained(r))
 		return true
 	})
 	return res, apiError(ctx.Err())

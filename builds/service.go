@@ -35,6 +35,8 @@ type ServiceOptions struct {
 	// Commit answers the commit that a git context names now, asked for with the
 	// secrets of the request; without it contexts are built as they are named.
 	Commit func(context.Context, *imagebuilderv1.GitContext, *buildsv1.Secrets) (string, error)
+	// Waiting answers what tells why queued builds of a state wait; nil for none.
+	Waiting func(*State) func(*buildsv1.Record) string
 	// Created is called for each build that was created through this node.
 	Created func(*imagebuilderv1.Build)
 }
@@ -54,6 +56,7 @@ type Service struct {
 	maxContext  int64
 	oneTime     func(ctx context.Context, url string) (user, password string, err error)
 	commit      func(context.Context, *imagebuilderv1.GitContext, *buildsv1.Secrets) (string, error)
+	waiting     func(*State) func(*buildsv1.Record) string
 	created     func(*imagebuilderv1.Build)
 }
 
@@ -64,6 +67,7 @@ func NewService(o ServiceOptions) *Service {
 		repos: o.Repositories, timeout: o.Timeout, maxTimeout: o.MaxTimeout,
 		dockerfiles: o.Dockerfiles, created: o.Created,
 		contexts: o.Contexts, tempDir: o.TempDir, maxContext: o.MaxContext, oneTime: o.OneTime, commit: o.Commit,
+		waiting: o.Waiting,
 	}
 }
 

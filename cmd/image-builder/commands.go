@@ -60,9 +60,9 @@ func newListCommand() *cobra.Command {
 				}
 			}
 			return c.print(cmd.OutOrStdout(), all, func(w io.Writer) {
-				fmt.Fprintln(w, "BUILD\tPHASE\tAGE\tATTEMPTS\tREQUESTER\tIMAGE")
+				fmt.Fprintln(w, "BUILD\tPHASE\tAGE\tATTEMPTS\tREQUESTER\tIMAGE\tWAITS")
 				for _, b := range all.Builds {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", b.Id, phaseName(b.Phase), age(b.CreatedAt), len(b.Attempts), b.Requester, b.Ref)
+					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", b.Id, phaseName(b.Phase), age(b.CreatedAt), len(b.Attempts), b.Requester, b.Ref, b.WaitingReason)
 				}
 			})
 		},

@@ -94,6 +94,7 @@ func buildTable(w io.Writer, b *imagebuilderv1.Build) {
 	}
 	row("build", b.Id)
 	row("phase", phaseName(b.Phase))
+	row("waiting", b.WaitingReason)
 	row("image", b.Ref)
 	row("digest", b.Digest)
 	row("base", b.BaseRef)

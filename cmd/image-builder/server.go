@@ -206,6 +206,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
 		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), Created: s.count.created,
 		Dockerfiles: bk != nil, Contexts: s.contexts(), TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem, Commit: s.commit,
+		Waiting: s.waiting,
 	})
 	s.watchState()
 	return s.node.Open(ctx)

@@ -122,6 +122,11 @@ func (s *server) lead(ctx context.Context, term *cluster.Term) error {
 	}).Run(ctx)
 }
 
+// waiting tells why queued builds of a state wait.
+func (s *server) waiting(st *builds.State) func(*buildsv1.Record) string {
+	return scheduler.NewWaiting(st, time.Now(), runtimeOf, s.cfg.Logs.Copies).Reason
+}
+
 // raiseLevel puts the greatest feature level into force that all members know,
 // for one term.
 func (s *server) raiseLevel(ctx context.Context, term *cluster.Term) error {

@@ -1224,7 +1224,8 @@ type Build struct {
 	Force   bool   `protobuf:"varint,20,opt,name=force,proto3" json:"force,omitempty"`
 	// When the next attempt may start, if it waits for one.
 	NotBefore *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
-	// Why a queued build waits.
+	// Why a queued build waits, as the node that answers BuildStatus or
+	// ListBuilds sees it; empty if it is about to start.
 	WaitingReason string `protobuf:"bytes,22,opt,name=waiting_reason,json=waitingReason,proto3" json:"waiting_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,73 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Waiting tells why queued builds wait, by the rules of decide and what one
+// state knows. Any node can tell; only the leader knows also which nodes have
+// gone silent, for the moments until the state says so.
+type Waiting struct {
+	state  *builds.State
+	now    time.Time
+	rules  rules
+	slots  []*slot
+	alive  []*buildsv1.Node
+	known  int
+	usedBy map[string]int
+	total  int
+}
+
+// NewWaiting looks at a state. runtime names the runtime for a source, replicas
+// is how many nodes hold each log.
+func NewWaiting(s *builds.State, now time.Time, runtime func(*imagebuilderv1.Source) string, replicas int) *Waiting {
+	if s.Level() < 2 {
+		replicas = 0
+	}
+	w := &Waiting{state: s, now: now, rules: rules{
+		alive:   func(n *buildsv1.Node) bool { return !n.Lost && !n.Stopping },
+		runtime: runtime, replicas: replicas,
+	}}
+	w.slots, w.usedBy, w.total = load(s, w.rules, now, &decision{})
+	w.alive, w.known = nodes(s, w.slots)
+	return w
+}
+
+// Reason tells a person why a build waits; "" if it does not, or is about to
+// start.
+func (w *Waiting) Reason(r *buildsv1.Record) string {
+	b, set := r.Build, w.state.Settings()
+	runtime := w.rules.runtime(b.Source)
+	if b.Phase != builds.Queued {
+		return ""
+	}
+	if r.Successor {
+		return fmt.Sprintf("build %s of the same image, which is being stopped, has to end first", w.state.Active(b.Ref).GetBuild().GetId())
+	}
+	if t := b.NotBefore; t != nil && w.now.Before(t.AsTime()) {
+		return fmt.Sprintf("attempt %d failed; the next one begins at %s", len(b.Attempts), t.AsTime().UTC().Format(time.RFC3339))
+	}
+	if set.RunningTotal > 0 && w.total >= int(set.RunningTotal) {
+		return fmt.Sprintf("as many builds run as may run at once (builds.runningTotal, %d)", set.RunningTotal)
+	}
+	if limit := set.RunningPerRequester; limit > 0 && w.usedBy[b.Requester] >= int(limit) {
+		return fmt.Sprintf("as many builds of this requester run as may run at once (builds.runningPerRequester, %d)", limit)
+	}
+	if !slices.ContainsFunc(w.slots, func(sl *slot) bool { return slices.Contains(sl.node.Runtimes, runtime) }) {
+		return fmt.Sprintf("no node that is up and not drained has the runtime %s", runtime)
+	}
+	to := place(w.slots, runtime, locality(b.Source))
+	if to == nil {
+		return "all nodes that can run it are full (builds.runningPerNode)"
+	}
+	if w.rules.replicas > 0 && w.rules.copies(to.node, w.alive, w.known, b.Id) == nil {
+		return "no second node is up that could hold its log (logs.copies)"
+	}
+	return ""
+}
