@@ -1,0 +1,125 @@
+package wsmanager
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// formerImage is what stood at the workspace ref before the build: an image
+// that is another one afterwards proves that the build pushed.
+type formerImage struct {
+	mu     sync.Mutex
+	known  bool
+	digest string // empty: there was none
+}
+
+// look notes what is there now.
+func (f *formerImage) look(ctx context.Context, images Images, ref string) {
+	img, err := images(ctx, ref)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known = err == nil || builds.ImageErrorKindOf(err) == builds.ImageNotFound
+	if f.digest = ""; err == nil {
+		f.digest = img.Digest
+	}
+}
+
+func (f *formerImage) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known = false
+}
+
+// differs reports whether an image is known to be newer.
+func (f *formerImage) differs(digest string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.known && f.digest != digest
+}
+
+// same reports whether an image is known to be the former one.
+func (f *formerImage) same(digest string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.known && f.digest == digest
+}
+
+// outcome is the result of a workspace that ended as the view tells.
+func (s *session) outcome(ctx context.Context, v view) (scheduler.Outcome, error) {
+	if f := v.failure(s.id); f != nil {
+		return scheduler.Outcome{}, f
+	}
+	// Without conditions the claim of success is only a guess; what is in the
+	// registry may be older.
+	vanished := v.judge() == lost
+	unproven := vanished || !v.judged || v.stoppedByRequest
+	var image, workspace builds.Image
+	for _, ref := range []string{s.w.BaseRef, s.w.Ref} {
+		if ref == s.w.BaseRef && s.w.Source.GetDockerfile() == nil {
+			continue // the base image of a ref source is not ours
+		}
+		img, err := s.find(ctx, v, ref, vanished)
+		if err != nil {
+			return scheduler.Outcome{}, err
+		}
+		if image.Digest == "" {
+			image = img
+			image.Ref = ref
+		}
+		workspace = img
+	}
+	if vanished && !s.before.differs(workspace.Digest) {
+		return scheduler.Outcome{}, failureLost(s.id)
+	}
+	if unproven && s.before.same(workspace.Digest) {
+		if v.stoppedByRequest {
+			return scheduler.Outcome{}, failureNoImage(v, s.id, s.w.Ref)
+		}
+		return scheduler.Outcome{}, failureLost(s.id)
+	}
+	return scheduler.Outcome{Repository: repository(image.Ref), Digest: image.Digest, SizeBytes: image.SizeBytes}, nil
+}
+
+// find answers the image at a ref, which the registry may show a little later.
+// While the registry cannot be asked it goes on asking.
+func (s *session) find(ctx context.Context, v view, ref string, vanished bool) (builds.Image, error) {
+	b := s.r.backoff()
+	deadline := time.Now().Add(s.r.opts.ImageWait)
+	for {
+		img, err := s.r.opts.Images(ctx, ref)
+		kind := builds.ImageErrorKindOf(err)
+		switch {
+		case err == nil:
+			return img, nil
+		case ctx.Err() != nil:
+			return builds.Image{}, ctx.Err()
+		case kind == builds.ImageUnauthorized || kind == builds.ImageInvalid:
+			return builds.Image{}, &scheduler.Failure{
+				Blame:   builds.BlameInfrastructure,
+				Message: fmt.Sprintf("cannot look for the image that the build pushed: %v; check the pull secret of this install", err), Err: err,
+			}
+		case kind == builds.ImageNotFound && vanished:
+			return builds.Image{}, failureLost(s.id)
+		case kind == builds.ImageNotFound && !time.Now().Before(deadline):
+			return builds.Image{}, failureNoImage(v, s.id, ref)
+		}
+		if !b.wait(ctx) {
+			return builds.Image{}, ctx.Err()
+		}
+	}
+}
+
+// repository answers a ref without its tag or digest.
+func repository(ref string) string {
+	ref, _, _ = strings.Cut(ref, "@")
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i]
+	}
+	return ref
+}

@@ -1,0 +1,77 @@
+package wsmanager
+
+import (
+	"fmt"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/proto/contentservice"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// unsupported blames the request for something that a build workspace cannot
+// do.
+func unsupported(what string) error {
+	return &scheduler.Failure{
+		Blame:   builds.BlameUser,
+		Message: fmt.Sprintf("%s cannot be used: builds in Gitpod workspaces do not support it; leave it away or use an install with another builder", what),
+	}
+}
+
+// initializer fills the context directory of the workspace.
+func initializer(w *scheduler.Workload) (*contentservice.WorkspaceInitializer, error) {
+	d := w.Source.GetDockerfile()
+	if d == nil {
+		if w.Source.GetRef() == nil {
+			return nil, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the build has no source: this is a defect of image-builder"}
+		}
+		return &contentservice.WorkspaceInitializer{Spec: &contentservice.WorkspaceInitializer_Empty{Empty: &contentservice.EmptyInitializer{}}}, nil
+	}
+	for _, option := range []struct {
+		name string
+		used bool
+	}{
+		{"build_args", len(d.BuildArgs) > 0},
+		{"target", d.Target != ""},
+		{"no_cache", d.NoCache},
+		{"image_labels", len(d.ImageLabels) > 0},
+		{"secret_ids", len(d.SecretIds) > 0},
+		{"network_mode", d.NetworkMode != "" && d.NetworkMode != "default"},
+		{"platforms", len(d.Platforms) > 1 || len(d.Platforms) == 1 && d.Platforms[0] != "linux/amd64"},
+		{"an uploaded context", d.GetUpload() != nil},
+	} {
+		if option.used {
+			return nil, unsupported(option.name)
+		}
+	}
+	if files := d.GetDownload(); files != nil {
+		return downloads(files), nil
+	}
+	if d.GetGit() == nil {
+		return nil, &scheduler.Failure{Blame: builds.BlameUser, Message: "the Dockerfile has no context: name a git repository"}
+	}
+	return clone(d.GetGit(), w.Secrets.GetGit()), nil
+}
+
+func downloads(d *imagebuilderv1.DownloadContext) *contentservice.WorkspaceInitializer {
+	out := &contentservice.FileDownloadInitializer{TargetLocation: d.GetTargetLocation()}
+	for _, f := range d.GetFiles() {
+		out.Files = append(out.Files, &contentservice.FileDownloadInitializer_FileInfo{Url: f.GetUrl(), FilePath: f.GetPath(), Digest: f.GetDigest()})
+	}
+	return &contentservice.WorkspaceInitializer{Spec: &contentservice.WorkspaceInitializer_Download{Download: out}}
+}
+
+// clone says which commit to check out. A one-time credential was redeemed
+// when the build was admitted.
+func clone(g *imagebuilderv1.GitContext, auth *imagebuilderv1.BasicAuth) *contentservice.WorkspaceInitializer {
+	config := &contentservice.GitConfig{CustomConfig: g.GetConfig()}
+	if g.GetAuthenticated() && auth != nil {
+		config.Authentication = contentservice.GitAuthMethod_BASIC_AUTH
+		config.AuthUser, config.AuthPassword = auth.GetUsername(), auth.GetPassword()
+	}
+	return &contentservice.WorkspaceInitializer{Spec: &contentservice.WorkspaceInitializer_Git{Git: &contentservice.GitInitializer{
+		RemoteUri: g.GetRemoteUri(), Upstream_RemoteUri: g.GetUpstreamRemoteUri(),
+		TargetMode: contentservice.CloneTargetMode(g.GetTargetMode()), CloneTaget: g.GetCloneTarget(),
+		CheckoutLocation: g.GetCheckoutLocation(), FullClone: g.GetFullClone(), Config: config,
+	}}}
+}

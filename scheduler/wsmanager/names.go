@@ -1,0 +1,59 @@
+package wsmanager
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// maxAttempts bounds the search for the attempt of a workspace.
+const maxAttempts = 256
+
+// WorkspaceID is the id of the workspace of one attempt. Gitpod wants a UUID
+// and, for a build, its id; so the first attempt has the id of the build, and
+// attempt n the UUIDv5 of n in decimal in the name space that is the build's
+// id. (A build id that is no UUID is turned into the UUIDv5 of its text in the
+// name space of object identifiers first.)
+func WorkspaceID(buildID string, attempt uint32) string {
+	if attempt <= 1 {
+		return buildID
+	}
+	space, err := uuid.Parse(buildID)
+	if err != nil {
+		space = uuid.NewSHA1(uuid.NameSpaceOID, []byte(buildID))
+	}
+	return uuid.NewSHA1(space, []byte(strconv.FormatUint(uint64(attempt), 10))).String()
+}
+
+// idOf answers the id of the workspace of the workload of that name, as
+// scheduler.WorkloadName makes it.
+func idOf(name string) (id string, ok bool) {
+	rest, ok := strings.CutPrefix(name, "ib-")
+	i := strings.LastIndexByte(rest, '-')
+	if !ok || i < 1 {
+		return "", false
+	}
+	build := rest[:i]
+	n, err := strconv.ParseUint(rest[i+1:], 10, 32)
+	if err != nil || n == 0 || scheduler.WorkloadName(build, uint32(n)) != name {
+		return "", false
+	}
+	return WorkspaceID(build, uint32(n)), true
+}
+
+// nameOf answers the name of the workload of a workspace. A workspace tells
+// the build in metadata.meta_id; which attempt has the id is tried out.
+func nameOf(id, metaID string) (name string, ok bool) {
+	if id == "" || metaID == "" {
+		return "", false
+	}
+	for n := uint32(1); n <= maxAttempts; n++ {
+		if WorkspaceID(metaID, n) == id {
+			return scheduler.WorkloadName(metaID, n), true
+		}
+	}
+	return "", false
+}

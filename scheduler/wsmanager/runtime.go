@@ -1,0 +1,155 @@
+package wsmanager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+
+	"github.com/image-builder-ha/image-builder/proto/wsman"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// Name is the runtime's name in the state.
+const Name = "wsmanager"
+
+// Runtime builds in Gitpod workspaces. Methods may be called concurrently.
+type Runtime struct {
+	opts   Options
+	conn   *grpc.ClientConn
+	client wsman.WorkspaceManagerClient
+	feed   *feed
+	http   *http.Client
+
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	mu      sync.Mutex
+	running map[string]*running
+}
+
+// running is a Run of this process.
+type running struct {
+	stop context.CancelCauseFunc
+	done chan struct{}
+	// unsure: a start was asked for, and nothing shows yet whether it happened.
+	unsure atomic.Bool
+}
+
+var _ scheduler.Runtime = (*Runtime)(nil)
+
+var (
+	// errStopped is the cause of a context that Stop ended.
+	errStopped = errors.New("the workload was stopped")
+	// errReplaced is the cause of a context that a later Run of the same
+	// workload ended.
+	errReplaced  = errors.New("the workload is followed anew")
+	errDeadline  = errors.New("deadline of the build")
+	errNotOurs   = errors.New("not a name of a workload")
+	errNoLogYet  = errors.New("the build workspace has no terminal yet")
+	errLogAccess = errors.New("ws-manager did not tell the address of the build workspace or its token")
+)
+
+// New answers a runtime over a ws-manager and subscribes to it. ws-manager may
+// be down; wrong certificate files are an error.
+func New(o Options) (*Runtime, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	conn, err := dial(o)
+	if err != nil {
+		return nil, err
+	}
+	r := &Runtime{opts: o, conn: conn, client: wsman.NewWorkspaceManagerClient(conn), http: supervisorClient(o.HTTP), running: map[string]*running{}}
+	r.feed = newFeed(r.client, &r.opts)
+	var ctx context.Context
+	ctx, r.cancel = context.WithCancel(context.Background())
+	r.tasks.Go(func() { r.feed.subscribe(ctx) })
+	r.tasks.Go(func() { r.feed.reconcile(ctx) })
+	return r, nil
+}
+
+// Close ends the subscription and closes the connections. Every Run must have
+// returned. Workspaces go on.
+func (r *Runtime) Close() error {
+	r.cancel()
+	r.tasks.Wait()
+	r.http.CloseIdleConnections()
+	return r.conn.Close()
+}
+
+// Name is the runtime's name in the state.
+func (r *Runtime) Name() string { return Name }
+
+// Survives reports that workspaces outlive the node that started them.
+func (r *Runtime) Survives() bool { return true }
+
+// Run starts the workspace of the workload, or adopts it, and follows it to
+// its end. It retries for as long as ctx goes on while ws-manager is down. The
+// workspace tags what it pushed by itself; the outcome is what the registry
+// shows. When ctx ends the workspace goes on, except at the deadline of the
+// workload, which stops it. A former Run of the same workload returns first.
+func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+	outer := ctx
+	if !w.Deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, w.Deadline, errDeadline)
+		defer cancel()
+	}
+	ctx, me, err := r.enter(ctx, w.Name())
+	if err != nil {
+		return scheduler.Outcome{}, err
+	}
+	defer r.leave(w.Name(), me)
+	s := &session{r: r, w: w, id: WorkspaceID(w.BuildID, w.Attempt), sink: sink, me: me}
+	out, err := s.run(ctx)
+	switch {
+	case err == nil:
+		return out, nil
+	case ctx.Err() == nil:
+		s.abandon(outer)
+		return scheduler.Outcome{}, err
+	case errors.Is(context.Cause(ctx), errDeadline):
+		s.abandon(outer)
+		return scheduler.Outcome{}, failureDeadline(w)
+	case errors.Is(context.Cause(ctx), errStopped), errors.Is(context.Cause(ctx), errReplaced):
+		return scheduler.Outcome{}, context.Cause(ctx)
+	}
+	return scheduler.Outcome{}, ctx.Err()
+}
+
+// enter registers the Run, after the end of one of the same workload.
+func (r *Runtime) enter(ctx context.Context, name string) (context.Context, *running, error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	me := &running{stop: stop, done: make(chan struct{})}
+	for {
+		r.mu.Lock()
+		former := r.running[name]
+		if former == nil {
+			r.running[name] = me
+		}
+		r.mu.Unlock()
+		if former == nil {
+			return ctx, me, nil
+		}
+		former.stop(errReplaced)
+		select {
+		case <-former.done:
+		case <-ctx.Done():
+			stop(nil)
+			return nil, nil, fmt.Errorf("wait for a former run of %s: %w", name, ctx.Err())
+		}
+	}
+}
+
+func (r *Runtime) leave(name string, me *running) {
+	r.mu.Lock()
+	delete(r.running, name)
+	r.mu.Unlock()
+	me.stop(nil)
+	close(me.done)
+}

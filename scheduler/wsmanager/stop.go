@@ -1,0 +1,135 @@
+package wsmanager
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/proto/wsman"
+)
+
+// Stop ends the workspace of the workload of that name, and a Run of it in
+// this process, and returns once ws-manager calls it stopped or does not have
+// it. It retries while ws-manager is down.
+func (r *Runtime) Stop(ctx context.Context, name string) error {
+	id, ok := idOf(name)
+	if !ok {
+		return fmt.Errorf("stop %s: %w", name, errNotOurs)
+	}
+	r.mu.Lock()
+	mine := r.running[name]
+	r.mu.Unlock()
+	unsure := false
+	if mine != nil {
+		mine.stop(errStopped)
+		select {
+		case <-mine.done:
+		case <-ctx.Done():
+			return fmt.Errorf("stop %s: %w", name, ctx.Err())
+		}
+		unsure = mine.unsure.Load()
+	}
+	if err := r.stop(ctx, id, unsure); err != nil {
+		return fmt.Errorf("stop %s: %w", name, err)
+	}
+	return nil
+}
+
+// stop ends a workspace. unsure: its start may still happen, so that it is not
+// enough if ws-manager does not have it at the first look.
+func (r *Runtime) stop(ctx context.Context, id string, unsure bool) error {
+	w := r.feed.watch(id)
+	defer w.release()
+	b := r.backoff()
+	begun := time.Now()
+	told := false
+	for {
+		if !told {
+			err := r.tellStop(ctx, id)
+			code := status.Code(err)
+			if err != nil && code != codes.NotFound && code != codes.Internal && code != codes.Unknown && !transient(code) {
+				return err
+			}
+			told = err == nil
+		}
+		_, changed := w.look()
+		switch state, err := r.state(ctx, w); {
+		case err != nil:
+		case state == wsman.WorkspacePhase_STOPPED:
+			return nil
+		case state == absent:
+			if told || !unsure || time.Since(begun) >= r.opts.MissingAfter {
+				return nil
+			}
+		}
+		if b.next >= b.max/2 && told {
+			told = false // it may have forgotten
+		}
+		if err := b.waitOr(ctx, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// absent is the phase of a workspace that ws-manager does not have.
+const absent = wsman.WorkspacePhase(-1)
+
+// state asks ws-manager for the phase of a workspace.
+func (r *Runtime) state(ctx context.Context, w *watch) (wsman.WorkspacePhase, error) {
+	if v, _ := w.look(); v.phase == wsman.WorkspacePhase_STOPPED {
+		return v.phase, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
+	defer cancel()
+	res, err := r.client.DescribeWorkspace(ctx, &wsman.DescribeWorkspaceRequest{Id: w.id})
+	if status.Code(err) == codes.NotFound {
+		return absent, nil
+	}
+	return res.GetStatus().GetPhase(), err
+}
+
+func (r *Runtime) tellStop(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
+	defer cancel()
+	_, err := r.client.StopWorkspace(ctx, &wsman.StopWorkspaceRequest{Id: id, Policy: wsman.StopWorkspacePolicy_IMMEDIATELY})
+	return err
+}
+
+// List answers the workloads of all workspaces that image builders of this
+// ws-manager run, those of other nodes included. A workspace whose metadata
+// ws-manager does not tell is listed only by the node that follows it.
+func (r *Runtime) List(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
+	defer cancel()
+	res, err := r.client.GetWorkspaces(ctx, &wsman.GetWorkspacesRequest{MustMatch: filter()})
+	if err != nil {
+		return nil, fmt.Errorf("list the build workspaces: %w", err)
+	}
+	followed := map[string]string{}
+	r.mu.Lock()
+	for name := range r.running {
+		if id, ok := idOf(name); ok {
+			followed[id] = name
+		}
+	}
+	r.mu.Unlock()
+	var names []string
+	for _, s := range res.GetStatus() {
+		if s.GetPhase() == wsman.WorkspacePhase_STOPPED {
+			continue
+		}
+		name, ok := followed[s.GetId()]
+		if !ok {
+			name, ok = nameOf(s.GetId(), s.GetMetadata().GetMetaId())
+		}
+		if ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}

@@ -1,0 +1,133 @@
+package wsmanager
+
+import (
+	"time"
+
+	"github.com/image-builder-ha/image-builder/proto/wsman"
+)
+
+// view is what is known about one workspace: all updates of it, merged. It
+// never goes back, whatever order the updates come in.
+type view struct {
+	// seen: an update came, or its start was confirmed.
+	seen    bool
+	version uint64
+	phase   wsman.WorkspacePhase
+	// judged: conditions came with an update that said STOPPED.
+	judged bool
+	// Conditions of the updates that said STOPPING or STOPPED. They are not
+	// stable there: what was said once stays.
+	failed, headlessFailed, timeout string
+	aborted, stoppedByRequest       bool
+	// message is the latest text about the workspace.
+	message string
+	// url and token give access to the supervisor.
+	url, token string
+	// missingSince is when ws-manager first denied to have the workspace; zero
+	// once it is there again. gone: it has been denied for long enough.
+	missingSince time.Time
+	gone         bool
+}
+
+// merge takes in an update. authoritative is the answer to a question, which
+// may begin a new count of versions; a streamed update that is older than what
+// is known only adds facts that were missing.
+func (v view) merge(s *wsman.WorkspaceStatus, authoritative bool) view {
+	v.seen, v.missingSince, v.gone = true, time.Time{}, false
+	if u := s.GetSpec().GetUrl(); u != "" && (v.url == "" || !v.older(s)) {
+		v.url = u
+	}
+	if t := s.GetAuth().GetOwnerToken(); t != "" && (v.token == "" || !v.older(s)) {
+		v.token = t
+	}
+	phase := s.GetPhase()
+	if ending(phase) {
+		v = v.conditions(s)
+	}
+	switch {
+	case v.phase == wsman.WorkspacePhase_STOPPED: // ids are never used again
+	case phase == wsman.WorkspacePhase_STOPPED:
+		v.phase = phase
+	case phase == wsman.WorkspacePhase_UNKNOWN:
+	case authoritative, !v.older(s) && (s.GetStatusVersion() != 0 || rank(phase) >= rank(v.phase)):
+		v.phase = phase
+	}
+	if !v.older(s) {
+		if m := s.GetMessage(); m != "" {
+			v.message = m
+		}
+	}
+	if s.GetStatusVersion() != 0 && (authoritative || !v.older(s)) {
+		v.version = s.GetStatusVersion()
+	}
+	return v
+}
+
+// older reports whether an update came too late. One without a version might
+// be new.
+func (v view) older(s *wsman.WorkspaceStatus) bool {
+	return s.GetStatusVersion() != 0 && s.GetStatusVersion() < v.version
+}
+
+func (v view) conditions(s *wsman.WorkspaceStatus) view {
+	c := s.GetConditions()
+	if c == nil {
+		return v
+	}
+	if c.GetFailed() != "" {
+		v.failed = c.GetFailed()
+	}
+	if c.GetHeadlessTaskFailed() != "" {
+		v.headlessFailed = c.GetHeadlessTaskFailed()
+	}
+	if c.GetTimeout() != "" {
+		v.timeout = c.GetTimeout()
+	}
+	v.aborted = v.aborted || c.GetAborted() == wsman.WorkspaceConditionBool_TRUE
+	v.stoppedByRequest = v.stoppedByRequest || c.GetStoppedByRequest() == wsman.WorkspaceConditionBool_TRUE
+	if s.GetPhase() == wsman.WorkspacePhase_STOPPED {
+		v.judged = true
+	}
+	return v
+}
+
+// missing takes in that ws-manager denied to have the workspace.
+func (v view) missing(now time.Time, after time.Duration) view {
+	if v.missingSince.IsZero() {
+		v.missingSince = now
+		return v
+	}
+	if now.Sub(v.missingSince) >= after {
+		v.gone = true
+	}
+	return v
+}
+
+// started reports whether the workspace does something.
+func (v view) started() bool {
+	return rank(v.phase) >= rank(wsman.WorkspacePhase_INITIALIZING)
+}
+
+func ending(p wsman.WorkspacePhase) bool {
+	return p == wsman.WorkspacePhase_STOPPING || p == wsman.WorkspacePhase_STOPPED
+}
+
+// rank orders phases as a life goes through them. A phase that is not known
+// here counts as running, as every phase does that is not an end.
+func rank(p wsman.WorkspacePhase) int {
+	switch p {
+	case wsman.WorkspacePhase_UNKNOWN:
+		return 0
+	case wsman.WorkspacePhase_PENDING:
+		return 1
+	case wsman.WorkspacePhase_CREATING:
+		return 2
+	case wsman.WorkspacePhase_INITIALIZING:
+		return 3
+	case wsman.WorkspacePhase_STOPPING:
+		return 5
+	case wsman.WorkspacePhase_STOPPED:
+		return 6
+	}
+	return 4
+}
