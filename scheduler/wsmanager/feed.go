@@ -156,4 +156,3 @@ func (f *feed) stream(ctx context.Context) (received bool, err error) {
 		}
 	}
 }
-

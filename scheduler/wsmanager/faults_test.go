@@ -1,0 +1,361 @@
+package wsmanager_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/proto/wsman"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
+)
+
+func often(o *wsmanager.Options) { o.ReconcileEvery = 5 * time.Millisecond }
+
+func Test_Faults_UnavailableIsRetried(t *testing.T) {
+	for _, code := range []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Aborted, codes.Canceled, codes.ResourceExhausted} {
+		t.Run(code.String(), func(t *testing.T) {
+			e := newEnv(t)
+			e.m.Fail(wsStart, status.Error(code, "later"), 15)
+			r := e.begin(dockerfileWorkload())
+			e.img.push(ref, baseRef)
+			e.stopped()
+			r.succeeds(built("base-images"))
+			if n := e.m.Calls(wsStart); n < 16 {
+				t.Errorf("%d starts, want 16", n)
+			}
+		})
+	}
+}
+
+const wsStart = "StartWorkspace"
+
+func Test_Faults_InternalIsRetriedAFewTimes(t *testing.T) {
+	e := newEnv(t)
+	e.m.Fail(wsStart, status.Error(codes.Internal, "defect"), -1)
+	e.run(dockerfileWorkload()).fails(builds.BlameInfrastructure, "Internal")
+	if n := e.m.Calls(wsStart); n != 5 {
+		t.Errorf("%d starts, want 5", n)
+	}
+}
+
+func Test_Faults_DownAtTheStart(t *testing.T) {
+	e := newEnv(t)
+	e.m.AwaitSubscription(e.ctx)
+	e.m.Down()
+	r := e.run(dockerfileWorkload())
+	e.m.Up()
+	e.m.AwaitWorkspace(e.ctx, buildID)
+	e.m.AwaitSubscription(e.ctx)
+	e.img.push(ref, baseRef)
+	e.stopped()
+	r.succeeds(built("base-images"))
+}
+
+func Test_Faults_DownWhileItEnds(t *testing.T) {
+	e := newEnv(t)
+	r := e.begin(dockerfileWorkload())
+	e.m.Down()
+	e.img.push(ref, baseRef)
+	e.stopped()
+	e.m.Up()
+	r.succeeds(built("base-images"))
+}
+
+func Test_Faults_TheSubscriptionDrops(t *testing.T) {
+	e := newEnv(t)
+	r := e.begin(dockerfileWorkload())
+	e.m.Mute(true) // what is said until the next subscription is lost
+	e.img.push(ref, baseRef)
+	e.stopped()
+	e.m.DropSubscriptions()
+	r.succeeds(built("base-images"))
+}
+
+func Test_Faults_UpdatesAreLost(t *testing.T) {
+	e := newEnv(t, often)
+	r := e.begin(dockerfileWorkload())
+	e.m.Mute(true)
+	e.img.push(ref, baseRef)
+	e.stopped()
+	r.succeeds(built("base-images"))
+}
+
+// Test_Faults_SubscribeNeverWorks: the reconciler alone is enough.
+func Test_Faults_SubscribeNeverWorks(t *testing.T) {
+	e := newEnv(t, often)
+	e.m.Fail("Subscribe", status.Error(codes.Unimplemented, ""), -1)
+	e.m.DropSubscriptions()
+	r := e.run(dockerfileWorkload())
+	e.m.AwaitWorkspace(e.ctx, buildID)
+	e.img.push(ref, baseRef)
+	e.stopped()
+	r.succeeds(built("base-images"))
+}
+
+// Test_Faults_TheListLacksIt: workspaces are asked for by id as well.
+func Test_Faults_TheListLacksIt(t *testing.T) {
+	e := newEnv(t, often)
+	r := e.begin(dockerfileWorkload())
+	e.m.Mute(true)
+	e.img.push(ref, baseRef)
+	e.stopped(func(s *wsman.WorkspaceStatus) { s.Metadata = nil })
+	r.succeeds(built("base-images"))
+}
+
+func Test_Faults_AlreadyExists(t *testing.T) {
+	e := newEnv(t)
+	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) {
+		s.Phase, s.Conditions = wsman.WorkspacePhase_RUNNING, &wsman.WorkspaceConditions{}
+		url, token := e.sup.Access(buildID)
+		s.Spec, s.Auth = &wsman.WorkspaceSpec{Url: url}, &wsman.WorkspaceAuthentication{OwnerToken: token}
+		s.Metadata = &wsman.WorkspaceMetadata{MetaId: buildID, Annotations: map[string]string{"managed-by": "image-builder"}}
+	})
+	r := e.begin(dockerfileWorkload())
+	ws := e.sup.Workspace(buildID)
+	ws.Open()
+	_, _ = ws.Write([]byte("from the beginning\n"))
+	r.sink.await(t, e.ctx, "from the beginning\n")
+	ws.Close()
+	e.img.push(ref, baseRef)
+	e.stopped()
+	r.succeeds(built("base-images"))
+}
+
+// Test_Faults_TheAnswerOfTheStartIsLost: the second start is refused, which
+// means that the first one happened.
+func Test_Faults_TheAnswerOfTheStartIsLost(t *testing.T) {
+	e := newEnv(t)
+	e.m.OnStart(startUnavailable)
+	r := e.begin(dockerfileWorkload())
+	e.m.AwaitCalls(e.ctx, wsStart, 2)
+	e.img.push(ref, baseRef)
+	e.stopped()
+	r.succeeds(built("base-images"))
+	if n := e.m.Calls(wsStart); n != 2 {
+		t.Errorf("%d starts, want 2", n)
+	}
+}
+
+func Test_Faults_OldUpdates(t *testing.T) {
+	e := newEnv(t)
+	r := e.begin(dockerfileWorkload())
+	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) { s.Phase, s.StatusVersion = wsman.WorkspacePhase_STOPPING, 50 })
+	old := e.m.Status(buildID)
+	old.Phase, old.StatusVersion = wsman.WorkspacePhase_RUNNING, 7
+	e.m.Publish(old)
+	e.img.push(ref, baseRef)
+	e.stopped()
+	e.m.Publish(old)
+	r.succeeds(built("base-images"))
+}
+
+// Test_Faults_ManyOldUpdates sends every order of the updates of a life.
+func Test_Faults_ManyOldUpdates(t *testing.T) {
+	for i, order := range [][]int{{3, 1, 2}, {3, 2, 1}, {2, 3, 1}, {2, 1, 3}, {1, 3, 2}} {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			e := newEnv(t)
+			r := e.begin(dockerfileWorkload())
+			e.m.Mute(true)
+			var life [4]*wsman.WorkspaceStatus
+			for n, p := range []wsman.WorkspacePhase{0, wsman.WorkspacePhase_RUNNING, wsman.WorkspacePhase_STOPPING, wsman.WorkspacePhase_STOPPED} {
+				e.m.Phase(buildID, p)
+				life[n] = e.m.Status(buildID)
+				life[n].StatusVersion = uint64(10 + n)
+			}
+			life[3].Conditions.HeadlessTaskFailed = "exit code 1"
+			e.m.Mute(false)
+			for _, n := range order {
+				e.m.Publish(life[n])
+			}
+			r.fails(builds.BlameUser, "exit code 1")
+		})
+	}
+}
+
+// Test_Faults_VersionsBeginAnew: a ws-manager that was replaced may count from
+// one again.
+func Test_Faults_VersionsBeginAnew(t *testing.T) {
+	e := newEnv(t)
+	r := e.begin(dockerfileWorkload())
+	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) { s.Phase, s.StatusVersion = wsman.WorkspacePhase_RUNNING, 1000 })
+	e.img.push(ref, baseRef)
+	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) { s.Phase, s.StatusVersion = wsman.WorkspacePhase_STOPPED, 1 })
+	r.succeeds(built("base-images"))
+}
+
+func Test_Faults_PartsAreMissing(t *testing.T) {
+	e := newEnv(t)
+	r := e.begin(dockerfileWorkload())
+	e.m.Send(&wsman.SubscribeResponse{})
+	e.m.Send(&wsman.SubscribeResponse{Header: map[string]string{"a": "b"}})
+	e.m.Send(&wsman.SubscribeResponse{Status: &wsman.WorkspaceStatus{}})
+	e.m.Send(&wsman.SubscribeResponse{Status: &wsman.WorkspaceStatus{Id: "another", Phase: wsman.WorkspacePhase_STOPPED}})
+	e.m.Send(&wsman.SubscribeResponse{Status: &wsman.WorkspaceStatus{Id: buildID}})
+	e.m.Send(&wsman.SubscribeResponse{Status: &wsman.WorkspaceStatus{Id: buildID, Phase: wsman.WorkspacePhase_STOPPING}})
+	e.img.push(ref, baseRef)
+	e.stopped()
+	r.succeeds(built("base-images"))
+}
+
+// Test_Faults_StoppedWithoutConditions: their absence is no success.
+func Test_Faults_StoppedWithoutConditions(t *testing.T) {
+	e := newEnv(t)
+	r := e.begin(dockerfileWorkload())
+	e.img.push(ref, baseRef)
+	e.m.Mute(true)
+	e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions.HeadlessTaskFailed = "exit code 1" })
+	e.m.Mute(false)
+	e.m.Fail("DescribeWorkspace", status.Error(codes.Unavailable, ""), 5)
+	e.m.Publish(&wsman.WorkspaceStatus{Id: buildID, Phase: wsman.WorkspacePhase_STOPPED})
+	r.fails(builds.BlameUser, "exit code 1")
+}
+
+func Test_Faults_NobodyKnowsConditions(t *testing.T) {
+	t.Run("the image is new", func(t *testing.T) {
+		e := newEnv(t)
+		r := e.begin(dockerfileWorkload())
+		e.img.push(ref, baseRef)
+		e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions = nil })
+		r.succeeds(built("base-images"))
+	})
+	t.Run("the image is old", func(t *testing.T) {
+		e := newEnv(t)
+		e.img.push(ref, baseRef)
+		r := e.begin(dockerfileWorkload())
+		e.m.AwaitCalls(e.ctx, wsStart, 1)
+		e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions = nil })
+		r.fails(builds.BlameInfrastructure, "nobody saw how its build ended")
+	})
+}
+
+func Test_Faults_TheWorkspaceVanishes(t *testing.T) {
+	t.Run("with an image", func(t *testing.T) {
+		e := newEnv(t, often)
+		r := e.begin(dockerfileWorkload())
+		e.img.push(ref, baseRef)
+		e.m.Forget(buildID)
+		r.succeeds(built("base-images"))
+	})
+	t.Run("without one", func(t *testing.T) {
+		e := newEnv(t, often)
+		r := e.begin(dockerfileWorkload())
+		e.m.Forget(buildID)
+		r.fails(builds.BlameInfrastructure, "no longer has workspace")
+	})
+	t.Run("with the one from before", func(t *testing.T) {
+		e := newEnv(t, often)
+		e.img.push(ref, baseRef)
+		r := e.begin(dockerfileWorkload())
+		e.m.Forget(buildID)
+		r.fails(builds.BlameInfrastructure, "no longer has workspace")
+	})
+	t.Run("while it stops", func(t *testing.T) {
+		e := newEnv(t, often)
+		r := e.begin(dockerfileWorkload())
+		e.img.push(ref, baseRef)
+		e.m.Phase(buildID, wsman.WorkspacePhase_STOPPING)
+		e.m.Forget(buildID)
+		r.succeeds(built("base-images"))
+	})
+}
+
+// Test_Faults_MissingForAMoment: ws-manager's own cache may be behind.
+func Test_Faults_MissingForAMoment(t *testing.T) {
+	e := newEnv(t, often, func(o *wsmanager.Options) { o.MissingAfter = time.Minute })
+	r := e.begin(dockerfileWorkload())
+	was := e.m.Status(buildID)
+	e.m.Forget(buildID)
+	n := e.m.Calls("DescribeWorkspace")
+	e.m.Update("other", func(*wsman.WorkspaceStatus) {})
+	e.m.DropSubscriptions()
+	e.m.AwaitCalls(e.ctx, "DescribeWorkspace", n+1)
+	e.img.push(ref, baseRef)
+	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) {
+		s.Metadata, s.Conditions, s.Phase = was.Metadata, was.Conditions, wsman.WorkspacePhase_STOPPED
+	})
+	e.m.DropSubscriptions()
+	r.succeeds(built("base-images"))
+}
+
+// Test_Faults_AWorkspaceThatRanIsNotStartedAgain: its output is in the log.
+func Test_Faults_AWorkspaceThatRanIsNotStartedAgain(t *testing.T) {
+	e := newEnv(t, often)
+	e.m.AwaitSubscription(e.ctx)
+	s := newSink()
+	s.offset = 10
+	e.runOn(e.rt, dockerfileWorkload(), s).fails(builds.BlameInfrastructure, "no longer has workspace")
+	if n := e.m.Calls(wsStart); n != 0 {
+		t.Errorf("%d starts", n)
+	}
+}
+
+func Test_Faults_ABusySinkStopsNobodyElse(t *testing.T) {
+	e := newEnv(t)
+	slow := newSink()
+	slow.block = make(chan struct{})
+	r := e.runOn(e.rt, dockerfileWorkload(), slow)
+	e.m.AwaitWorkspace(e.ctx, buildID)
+	ws := e.sup.Workspace(buildID)
+	ws.Open()
+	_, _ = ws.Write([]byte("nobody takes this\n"))
+	ws.AwaitListener(e.ctx)
+
+	other := dockerfileWorkload()
+	other.BuildID = "11111111-2222-4333-8444-555555555555"
+	fast := e.run(other)
+	e.m.AwaitWorkspace(e.ctx, other.BuildID)
+	e.img.push(ref, baseRef)
+	for range 1000 {
+		e.m.Phase(buildID, wsman.WorkspacePhase_RUNNING)
+	}
+	e.m.Phase(other.BuildID, wsman.WorkspacePhase_STOPPED)
+	fast.succeeds(built("base-images"))
+
+	close(slow.block)
+	ws.Close()
+	e.stopped()
+	r.succeeds(built("base-images"))
+}
+
+func Test_Faults_OneSubscriptionForAll(t *testing.T) {
+	e := newEnv(t)
+	e.m.AwaitSubscription(e.ctx)
+	e.img.push(ref, baseRef)
+	var all []*result
+	for i := range 20 {
+		w := dockerfileWorkload()
+		w.BuildID = fmt.Sprintf("11111111-2222-4333-8444-5555555555%02d", i)
+		e.m.OnStart(nil)
+		all = append(all, e.run(w))
+	}
+	for i, r := range all {
+		id := fmt.Sprintf("11111111-2222-4333-8444-5555555555%02d", i)
+		e.m.AwaitWorkspace(e.ctx, id)
+		e.m.Phase(id, wsman.WorkspacePhase_STOPPED)
+		r.succeeds(built("base-images"))
+	}
+	if n := e.m.Calls("Subscribe"); n != 1 {
+		t.Errorf("%d subscriptions, want 1", n)
+	}
+}
+
+// Test_Faults_TwoNodesFollowOne: an adopter follows while the former owner,
+// which does not know yet, does so too.
+func Test_Faults_TwoNodesFollowOne(t *testing.T) {
+	e := newEnv(t)
+	first := e.begin(dockerfileWorkload())
+	second := e.runOn(e.runtime(), dockerfileWorkload(), newSink())
+	e.m.AwaitCalls(e.ctx, wsStart, 2)
+	e.img.push(ref, baseRef)
+	e.stopped()
+	e.m.DropSubscriptions()
+	first.succeeds(built("base-images"))
+	second.succeeds(built("base-images"))
+}
+
+var _ = scheduler.WorkloadName
