@@ -1,0 +1,368 @@
+package wsmanager_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/proto/wsman"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
+	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
+)
+
+// logging begins a Run whose workspace has an open terminal.
+func (e *env) logging() (*result, *wsmanagertest.Workspace) {
+	e.t.Helper()
+	r := e.begin(dockerfileWorkload())
+	ws := e.sup.Workspace(buildID)
+	ws.Open()
+	return r, ws
+}
+
+// finish ends task and workspace with success.
+func (e *env) finish(r *result, ws *wsmanagertest.Workspace) {
+	e.t.Helper()
+	ws.Close()
+	e.img.push(ref, baseRef)
+	e.stopped()
+	r.succeeds(built("base-images"))
+}
+
+// lines are n different lines.
+func lines(from, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "line %d of the output\n", from+i)
+	}
+	return b.String()
+}
+
+func Test_Logs_NotYet(t *testing.T) {
+	e := newEnv(t)
+	ws := e.sup.Workspace(buildID)
+	ws.Gone(true) // 404
+	r := e.begin(dockerfileWorkload())
+	ws.AwaitTasks(e.ctx, 0)
+	ws.Gone(false)
+	ws.AwaitTasks(e.ctx, 3) // an empty alias
+	ws.Open()
+	_, _ = ws.Write([]byte("now\n"))
+	r.sink.await(t, e.ctx, "now\n")
+	e.finish(r, ws)
+}
+
+func Test_Logs_AreCompleteBeforeRunReturns(t *testing.T) {
+	e := newEnv(t)
+	r, ws := e.logging()
+	_, _ = ws.Write([]byte(lines(0, 10)))
+	ws.AwaitListener(e.ctx)
+	e.img.push(ref, baseRef)
+	e.stopped()
+	_, _ = ws.Write([]byte(lines(10, 1000)))
+	ws.Close()
+	r.succeeds(built("base-images"))
+	if r.sink.text() != lines(0, 1010) {
+		t.Errorf("log of %d bytes, want %d", len(r.sink.text()), len(lines(0, 1010)))
+	}
+}
+
+// Test_Logs_OfAFailure: its log matters most.
+func Test_Logs_OfAFailure(t *testing.T) {
+	e := newEnv(t)
+	r, ws := e.logging()
+	_, _ = ws.Write([]byte("cannot find it\n"))
+	ws.Close()
+	e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions.HeadlessTaskFailed = "exit code 1" })
+	r.fails(builds.BlameUser, "exit code 1")
+	if r.sink.text() != "cannot find it\n" {
+		t.Errorf("log %q", r.sink.text())
+	}
+}
+
+// Test_Logs_GoOnAfterABrokenConnection: the terminal replays all.
+func Test_Logs_GoOnAfterABrokenConnection(t *testing.T) {
+	e := newEnv(t)
+	r, ws := e.logging()
+	want := ""
+	for i := range 20 {
+		_, _ = ws.Write([]byte(lines(i*10, 10)))
+		want += lines(i*10, 10)
+		if i%2 == 0 {
+			r.sink.await(t, e.ctx, want)
+		}
+		ws.AwaitListener(e.ctx)
+		ws.Drop()
+	}
+	r.sink.await(t, e.ctx, want)
+	e.finish(r, ws)
+	if r.sink.text() != want {
+		t.Error("the log changed at its end")
+	}
+}
+
+// Test_Logs_GoOnInTheLatestPart: the terminal replays less than was read.
+func Test_Logs_GoOnInTheLatestPart(t *testing.T) {
+	e := newEnv(t, func(o *wsmanager.Options) { o.TerminalBuffer = 8 << 10 })
+	r, ws := e.logging()
+	ws.Keep(8 << 10)
+	want := ""
+	for i := range 20 {
+		_, _ = ws.Write([]byte(lines(i*100, 100)))
+		want += lines(i*100, 100)
+		r.sink.await(t, e.ctx, want)
+		ws.AwaitListener(e.ctx)
+		ws.Drop()
+	}
+	e.finish(r, ws)
+	if r.sink.text() != want {
+		t.Error("the log changed at its end")
+	}
+}
+
+// Test_Logs_AGapIsMarked: more was said than the terminal keeps while nobody
+// listened.
+func Test_Logs_AGapIsMarked(t *testing.T) {
+	e := newEnv(t, func(o *wsmanager.Options) { o.TerminalBuffer = 4 << 10 })
+	r, ws := e.logging()
+	ws.Keep(4 << 10)
+	_, _ = ws.Write([]byte(lines(0, 100)))
+	r.sink.await(t, e.ctx, lines(0, 100))
+	ws.Gone(true)
+	ws.Drop()
+	_, _ = ws.Write([]byte(lines(100, 1000)))
+	ws.Gone(false)
+	all := lines(0, 1100)
+	r.sink.until(t, e.ctx, func() bool { return strings.HasSuffix(r.sink.log.String(), "line 1099 of the output\n") })
+	got := r.sink.text()
+	head, tail, ok := strings.Cut(got, "<image-builder: read the output of the build anew; here it may repeat or lack something>")
+	if !ok || head != lines(0, 100) || !strings.HasSuffix(all, tail) {
+		t.Errorf("log %d bytes, marker %v", len(got), ok)
+	}
+	e.finish(r, ws)
+}
+
+// Test_Logs_AnotherTerminalIsMarked: it forgot what it said.
+func Test_Logs_AnotherTerminalIsMarked(t *testing.T) {
+	e := newEnv(t)
+	r, ws := e.logging()
+	_, _ = ws.Write([]byte("before\n"))
+	r.sink.await(t, e.ctx, "before\n")
+	ws.Reset()
+	ws.AwaitListener(e.ctx)
+	ws.Drop()
+	_, _ = ws.Write([]byte("after\n"))
+	r.sink.await(t, e.ctx, "before\n<image-builder: read the output of the build anew; here it may repeat or lack something>after\n")
+	e.finish(r, ws)
+}
+
+// Test_Logs_AnAdopterGoesOn: it knows only how much was stored.
+func Test_Logs_AnAdopterGoesOn(t *testing.T) {
+	e := newEnv(t)
+	first, ws := e.logging()
+	_, _ = ws.Write([]byte("one\ntwo\n"))
+	first.sink.await(t, e.ctx, "one\ntwo\n")
+	first.stop()
+	_, _ = first.wait()
+	_, _ = ws.Write([]byte("three\n"))
+	second := e.runOn(e.runtime(), dockerfileWorkload(), first.sink)
+	second.sink.await(t, e.ctx, "one\ntwo\nthree\n")
+	ws.AwaitListener(e.ctx)
+	ws.Drop() // what was skipped is known by now
+	_, _ = ws.Write([]byte("four\n"))
+	second.sink.await(t, e.ctx, "one\ntwo\nthree\nfour\n")
+	e.m.AwaitSubscription(e.ctx)
+	ws.Close()
+	e.img.push(ref, baseRef)
+	e.stopped()
+	e.m.DropSubscriptions()
+	second.succeeds(built("base-images"))
+	if n := e.m.Calls(wsStart); n != 1 {
+		t.Errorf("%d starts, want 1", n)
+	}
+}
+
+// Test_Logs_AnAdopterMarksWhatItCannotProve.
+func Test_Logs_AnAdopterMarksWhatItCannotProve(t *testing.T) {
+	for name, c := range map[string]struct{ keep, stored int }{
+		"a full terminal":          {keep: 1 << 10, stored: 100},
+		"less than was stored":     {keep: 100, stored: 5000},
+		"another terminal, closed": {keep: 50, stored: 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t, func(o *wsmanager.Options) { o.TerminalBuffer = 1 << 10 })
+			first, ws := e.logging()
+			ws.Keep(c.keep)
+			all := lines(0, 500)
+			_, _ = ws.Write([]byte(all))
+			first.sink.until(t, e.ctx, func() bool { return first.sink.offset > 0 })
+			first.stop()
+			_, _ = first.wait()
+			s := newSink()
+			s.offset = int64(c.stored)
+			second := e.runOn(e.rt, dockerfileWorkload(), s)
+			s.until(t, e.ctx, func() bool {
+				_, tail, ok := strings.Cut(s.log.String(), "lack something>")
+				return ok && tail == all[len(all)-c.keep:]
+			})
+			e.finish(second, ws)
+		})
+	}
+}
+
+func Test_Logs_OfATaskWithoutTerminal(t *testing.T) {
+	e := newEnv(t)
+	e.sup.Workspace(buildID).NoTerminal()
+	r, ws := e.logging()
+	_, _ = ws.Write([]byte("from the task\n"))
+	r.sink.await(t, e.ctx, "from the task\n")
+	e.finish(r, ws)
+}
+
+func Test_Logs_OfNobody(t *testing.T) {
+	e := newEnv(t)
+	e.m.Access(nil) // neither address nor token
+	r := e.begin(dockerfileWorkload())
+	e.img.push(ref, baseRef)
+	e.stopped()
+	r.succeeds(built("base-images"))
+	if !strings.Contains(r.sink.text(), "could not be read: ws-manager did not tell the address") {
+		t.Errorf("log %q", r.sink.text())
+	}
+}
+
+func Test_Logs_TheTokenComesLater(t *testing.T) {
+	e := newEnv(t)
+	url, token := e.sup.Access(buildID)
+	e.m.Access(nil)
+	r, ws := e.logging()
+	_, _ = ws.Write([]byte("output\n"))
+	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) { s.Spec.Url = url })
+	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) { s.Auth.OwnerToken = token })
+	r.sink.await(t, e.ctx, "output\n")
+	e.finish(r, ws)
+	if ws.Refused() != 0 {
+		t.Errorf("%d requests had a wrong token", ws.Refused())
+	}
+}
+
+// Test_Logs_OfASupervisorThatLies: it runs beside a user's build. None of this
+// may hurt anything but the log.
+func Test_Logs_OfASupervisorThatLies(t *testing.T) {
+	for name, body := range map[string][]byte{
+		"no JSON":        []byte("<html>"),
+		"an error":       []byte(`{"error":{"code":5,"message":"token-of-x"}}`),
+		"null":           []byte(`null`),
+		"no base64":      []byte(`{"result":{"data":"%%%"}}`),
+		"another type":   []byte(`{"result":[1,2]}`),
+		"nothing":        nil,
+		"a huge value":   append([]byte(`{"result":{"data":"`), bytes.Repeat([]byte("A"), 9<<20)...),
+		"a huge number":  append([]byte(`{"x":`), bytes.Repeat([]byte("1"), 9<<20)...),
+		"deep nesting":   bytes.Repeat([]byte("["), 1<<20),
+		"half a message": []byte(`{"result":{"data":"AAAA`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			ws := e.sup.Workspace(buildID)
+			if body == nil {
+				body = []byte{}
+			}
+			ws.Raw(body)
+			r, _ := e.logging()
+			ws.AwaitListens(e.ctx, 2)
+			e.img.push(ref, baseRef)
+			e.stopped()
+			r.succeeds(built("base-images"))
+			if strings.Contains(r.sink.text(), "token-of") {
+				t.Errorf("log %q", r.sink.text())
+			}
+		})
+	}
+}
+
+// Test_Logs_RedirectsAreNotFollowed: they would carry the token elsewhere.
+func Test_Logs_RedirectsAreNotFollowed(t *testing.T) {
+	e := newEnv(t)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
+	defer elsewhere.Close()
+	asked := make(chan struct{}, 100)
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere.URL, http.StatusFound)
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+	}))
+	defer evil.Close()
+	e.m.Access(func(string) (string, string) { return evil.URL + "/?q=secret-query", "token" })
+	r := e.begin(dockerfileWorkload())
+	<-asked
+	<-asked
+	e.img.push(ref, baseRef)
+	e.stopped()
+	r.succeeds(built("base-images"))
+	if got := r.sink.text(); !strings.Contains(got, "302") || strings.Contains(got, "secret") {
+		t.Errorf("log %q", got)
+	}
+}
+
+// Test_Logs_OfASupervisorThatHangs: the end of the build does not wait for it.
+func Test_Logs_OfASupervisorThatHangs(t *testing.T) {
+	e := newEnv(t, func(o *wsmanager.Options) { o.Drain = 10 * time.Millisecond })
+	r, ws := e.logging()
+	_, _ = ws.Write([]byte("output\n"))
+	r.sink.await(t, e.ctx, "output\n")
+	e.img.push(ref, baseRef)
+	e.stopped() // the task never closes, the stream stays open
+	r.succeeds(built("base-images"))
+}
+
+// Test_Logs_TheSinkRefuses: the owner learns it from the sink; the build goes
+// on.
+func Test_Logs_TheSinkRefuses(t *testing.T) {
+	e := newEnv(t)
+	s := newSink()
+	s.err = errors.New("disk full")
+	e.m.AwaitSubscription(e.ctx)
+	r := e.runOn(e.rt, dockerfileWorkload(), s)
+	e.m.AwaitWorkspace(e.ctx, buildID)
+	ws := e.sup.Workspace(buildID)
+	ws.Open()
+	_, _ = ws.Write([]byte("output\n"))
+	ws.AwaitListens(e.ctx, 1)
+	e.img.push(ref, baseRef)
+	e.stopped()
+	r.succeeds(built("base-images"))
+}
+
+// plainSink has no markers of its own.
+type plainSink struct{ scheduler.Sink }
+
+func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
+	e := newEnv(t)
+	s := newSink()
+	s.offset = 100
+	first, ws := e.logging()
+	_, _ = ws.Write([]byte("output\n"))
+	first.sink.await(t, e.ctx, "output\n")
+	first.stop()
+	_, _ = first.wait()
+	done := make(chan error, 1)
+	go func() {
+		_, err := e.rt.Run(e.ctx, dockerfileWorkload(), plainSink{s})
+		done <- err
+	}()
+	s.await(t, e.ctx, "image-builder: read the output of the build anew; here it may repeat or lack something\noutput\n")
+	ws.Close()
+	e.img.push(ref, baseRef)
+	e.stopped()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
