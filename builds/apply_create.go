@@ -91,6 +91,8 @@ func (tx *change) create(c *buildsv1.CreateBuild, successor bool) Result {
 		Secrets:      c.Sealed,
 		Successor:    successor,
 		CreatedIndex: tx.index,
+
+		SupervisorRef: c.SupervisorRef,
 	}
 	tx.remember(c, c.Id, false)
 	tx.put(r)

@@ -76,6 +76,12 @@ func (g Gitpod) Build(req *builder.BuildRequest, stream builder.ImageBuilder_Bui
 	w.requester = req.GetTriggeredBy()
 	w.force = req.GetForceRebuild()
 	w.baseResolved = req.GetBaseImageNameResolved()
+	if r := req.GetSupervisorRef(); r != "" {
+		if err := checkText("supervisor_ref", r, maxText); err != nil {
+			return apiError(err)
+		}
+		w.supervisorRef = r
+	}
 	if err := g.redeem(ctx, w); err != nil {
 		return apiError(err)
 	}
@@ -90,7 +96,7 @@ func (g Gitpod) Build(req *builder.BuildRequest, stream builder.ImageBuilder_Bui
 	b := proto.CloneOf(adm.build)
 	b.Phase = Queued
 	if err := stream.Send(&builder.BuildResponse{
-		Status: builder.BuildStatus_running, Ref: b.Ref, BaseRef: b.BaseRef, Info: g.info(b),
+		Status: builder.BuildStatus_running, Ref: b.Ref, BaseRef: b.BaseRef, Info: g.info(b, true),
 	}); err != nil {
 		return err
 	}
@@ -100,7 +106,7 @@ func (g Gitpod) Build(req *builder.BuildRequest, stream builder.ImageBuilder_Bui
 	}
 	end := r.Build
 	return stream.Send(&builder.BuildResponse{
-		Status: gitpodStatus(end), Ref: end.Ref, BaseRef: end.BaseRef, Message: gitpodMessage(end), Info: g.info(end),
+		Status: gitpodStatus(end), Ref: end.Ref, BaseRef: end.BaseRef, Message: gitpodMessage(end), Info: g.info(end, true),
 	})
 }
 
@@ -155,9 +161,12 @@ func (g Gitpod) ListBuilds(context.Context, *builder.ListBuildsRequest) (*builde
 	slices.SortFunc(active, func(a, b *buildsv1.Record) int { return strings.Compare(b.Build.Id, a.Build.Id) })
 	res := &builder.ListBuildsResponse{}
 	size := 0
-	for _, r := range active {
-		info := g.info(r.Build)
+	for i, r := range active {
+		info := g.info(r.Build, false)
 		if size += proto.Size(info) + 4; size > maxListBytes {
+			if g.leftOff != nil {
+				g.leftOff(len(active) - i)
+			}
 			break
 		}
 		res.Builds = append(res.Builds, info)

@@ -132,12 +132,17 @@ func (s *Service) gitpodRights(a *builder.BuildRegistryAuth) (*buildsv1.Rights, 
 	return &buildsv1.Rights{AllowAll: a.GetTotal().GetAllowAll(), Hosts: clean}, creds, nil
 }
 
-// info describes a build in Gitpod's words.
-func (s *Service) info(b *imagebuilderv1.Build) *builder.BuildInfo {
-	return &builder.BuildInfo{
+// info describes a build in Gitpod's words. The token for its log is for those
+// who asked for it.
+func (s *Service) info(b *imagebuilderv1.Build, withToken bool) *builder.BuildInfo {
+	i := &builder.BuildInfo{
 		BuildId: b.Id, Ref: b.Ref, BaseRef: b.BaseRef, Status: gitpodStatus(b),
 		StartedAt: b.GetCreatedAt().GetSeconds(),
 	}
+	if s.logInfo != nil {
+		i.LogInfo = s.logInfo(b.Id, withToken)
+	}
+	return i
 }
 
 // gitpodStatus projects a build's phase onto Gitpod's enum.

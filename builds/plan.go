@@ -35,6 +35,8 @@ type wish struct {
 	force     bool
 	// ots is a URL that answers the git credential once.
 	ots string
+	// supervisorRef is the supervisor image for Gitpod workspaces.
+	supervisorRef string
 	// baseResolved is a base image that an earlier build published.
 	baseResolved string
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/image-builder-ha/image-builder/proto/builder"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -37,8 +38,12 @@ type ServiceOptions struct {
 	Commit func(context.Context, *imagebuilderv1.GitContext, *buildsv1.Secrets) (string, error)
 	// Waiting answers what tells why queued builds of a state wait; nil for none.
 	Waiting func(*State) func(*buildsv1.Record) string
-	// Created is called for each build that was created through this node.
-	Created func(*imagebuilderv1.Build)
+	// LogInfo tells clients of Gitpod's API where the log of a build can be read
+	// by HTTP, with a token if withToken is set; nil for nowhere.
+	LogInfo func(build string, withToken bool) *builder.LogInfo
+	// LeftOff is told how many builds an answer of Gitpod's ListBuilds had no
+	// room for; nil for nobody.
+	LeftOff func(int)
 }
 
 // Service answers both APIs from the local state and the replicated log.
@@ -57,7 +62,8 @@ type Service struct {
 	oneTime     func(ctx context.Context, url string) (user, password string, err error)
 	commit      func(context.Context, *imagebuilderv1.GitContext, *buildsv1.Secrets) (string, error)
 	waiting     func(*State) func(*buildsv1.Record) string
-	created     func(*imagebuilderv1.Build)
+	logInfo     func(build string, withToken bool) *builder.LogInfo
+	leftOff     func(int)
 }
 
 // NewService answers a service over the given parts.
@@ -65,7 +71,7 @@ func NewService(o ServiceOptions) *Service {
 	return &Service{
 		store: o.Store, raft: o.Raft, registry: o.Registry, logs: o.Logs,
 		repos: o.Repositories, timeout: o.Timeout, maxTimeout: o.MaxTimeout,
-		dockerfiles: o.Dockerfiles, created: o.Created,
+		dockerfiles: o.Dockerfiles, logInfo: o.LogInfo, leftOff: o.LeftOff,
 		contexts: o.Contexts, tempDir: o.TempDir, maxContext: o.MaxContext, oneTime: o.OneTime, commit: o.Commit,
 		waiting: o.Waiting,
 	}
@@ -109,7 +115,7 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 		Rights: w.rights, Secrets: w.secrets,
 		Requester: w.requester, RequestId: w.requestID, RequestHash: hash,
 		Labels: w.labels, TimeoutNanos: int64(w.timeout), Force: w.force,
-		CheckedIndex: p.checkedIndex,
+		CheckedIndex: p.checkedIndex, SupervisorRef: w.supervisorRef,
 	}
 	if answer, ok := s.mutated(cmd); ok {
 		return answer, nil
@@ -117,9 +123,6 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 	res, _, err := Propose(ctx, s.raft, cmd)
 	if err != nil {
 		return admission{}, err
-	}
-	if s.created != nil && !res.Attached && !res.Repeated {
-		s.created(res.Build)
 	}
 	return admission{build: res.Build, attached: res.Attached}, nil
 }

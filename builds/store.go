@@ -6,6 +6,7 @@ import (
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // eventsKept is how many commands a watcher may trail behind before it has to
@@ -20,6 +21,38 @@ type Store struct {
 	state   *State
 	events  *eventRing
 	watches map[string]map[*BuildWatch]struct{}
+	tally   Tally
+}
+
+// Tally counts what this process has brought about, once in the cluster each.
+type Tally struct {
+	// Mine reports whether this process has proposed the command.
+	Mine func(index uint64, cmd *clusterv1.Command) bool
+	// Created and Ended are called for builds that such a command has created
+	// or ended. They must not block.
+	Created, Ended func(*imagebuilderv1.Build)
+}
+
+// Count sets what counts. It is called before the first command is applied.
+func (s *Store) Count(t Tally) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tally = t
+}
+
+// count looks for builds that the command has created or ended.
+func (t Tally) count(index uint64, cmd *clusterv1.Command, changed []*buildsv1.Record) {
+	if t.Mine == nil || len(changed) == 0 || !t.Mine(index, cmd) {
+		return
+	}
+	for _, r := range changed {
+		if r.CreatedIndex == index {
+			t.Created(r.Build)
+		}
+		if r.EndedIndex == index {
+			t.Ended(r.Build)
+		}
+	}
 }
 
 // NewStore answers a store with an empty state.
@@ -45,6 +78,7 @@ func (s *Store) Apply(index uint64, cmd *clusterv1.Command) any {
 			w.offer(r)
 		}
 	}
+	s.tally.count(index, cmd, ev.Changed)
 	if len(ev.Changed)+len(ev.Removed) > 0 || ev.Cluster {
 		s.events.publish(ev)
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 // Node is one member of the Raft group. New, Lead as often as needed, Open,
@@ -34,6 +36,7 @@ type Node struct {
 	asks   asks
 	lost   chan raft.ServerID
 	kick   chan struct{} // look at the membership now; capacity 1
+	opened atomic.Uint64 // last index of the log when this process opened it
 	aside  atomic.Bool   // the disk is stuck: let others lead
 
 	mu      sync.Mutex
@@ -91,6 +94,11 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	last, err := store.Log.LastIndex()
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	n.opened.Store(last)
 	if err := n.cfg.Network.Open((*local)(n)); err != nil {
 		return fmt.Errorf("open the peer port: %w", err)
 	}
@@ -129,6 +137,12 @@ func (n *Node) Open(ctx context.Context) (err error) {
 		n.done.Go(func() { n.lossLoop(ctx) })
 	}
 	return nil
+}
+
+// Proposed reports whether this process has proposed a command: not another
+// node, and not a former process of this one.
+func (n *Node) Proposed(index uint64, cmd *clusterv1.Command) bool {
+	return cmd.GetOrigin() == n.fsm.origin && index > n.opened.Load()
 }
 
 // alone reports whether the node is a group of one without a peer port.

@@ -90,7 +90,7 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 		BuildID: b.Id, Attempt: a.Number, Epoch: a.Epoch, Source: b.Source, Ref: b.Ref, BaseRef: b.BaseRef,
 		Rights:   &buildsv1.Rights{AllowAll: at.record.Rights.GetAllowAll(), Hosts: at.record.Rights.GetHosts(), Additional: secrets.Registry},
 		Secrets:  secrets,
-		Deadline: b.Deadline.AsTime(),
+		Deadline: b.Deadline.AsTime(), Requester: b.Requester, SupervisorRef: at.record.SupervisorRef,
 	}
 	out, missing, err := at.outcome(ctx, rt, w, sink)
 	if err != nil {
@@ -225,15 +225,11 @@ func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilde
 			}
 		}
 	}
-	res, err := at.owner.commit(ctx, c)
-	if err != nil {
+	if _, err := at.owner.commit(ctx, c); err != nil {
 		log.Warn("cannot commit the end of an attempt", "err", err)
 		return
 	}
 	log.Info("attempt ended", "phase", c.Phase.String(), "blame", c.Blame.String(), "message", c.Message)
-	if res.Build != nil && builds.Terminal(res.Build.Phase) && o.Finished != nil {
-		o.Finished(res.Build)
-	}
 }
 
 // redactSteps takes secrets out of what is committed about steps.

@@ -76,8 +76,6 @@ type OwnerOptions struct {
 	// RepairAfter is how long a node may be lost until the complete logs that
 	// it holds are copied elsewhere.
 	RepairAfter time.Duration
-	// Finished is called for each build that this node ended, if set.
-	Finished func(*imagebuilderv1.Build)
 }
 
 // Owner runs the attempts that the state gives to its node.

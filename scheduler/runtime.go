@@ -67,6 +67,11 @@ type Workload struct {
 	Rights   *buildsv1.Rights
 	Secrets  *buildsv1.Secrets
 	Deadline time.Time
+	// Requester is who asked for the build first; may be empty.
+	Requester string
+	// SupervisorRef is the supervisor image that the request named, for Gitpod
+	// workspaces; may be empty.
+	SupervisorRef string
 }
 
 // Name is the deterministic name of the workload.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
+	"github.com/image-builder-ha/image-builder/scheduler/copy"
+	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
 // Duration is a time.Duration that reads and writes as Go writes it ("1h30m").
@@ -44,10 +48,12 @@ type Config struct {
 	PprofAddress   string `json:"pprofAddress" doc:"Address of pprof; loopback only. Empty turns it off."`
 
 	Server       ServerConfig       `json:"server" doc:"The API."`
+	HTTP         HTTPConfig         `json:"http" doc:"Logs of builds by HTTP, for Gitpod's server and dashboards."`
 	Cluster      ClusterConfig      `json:"cluster" doc:"The other nodes. Without an address the node is alone."`
 	Orchestrator OrchestratorConfig `json:"orchestrator" doc:"Repositories and credentials, in Gitpod's schema."`
 	RefCache     RefCacheConfig     `json:"refCache" doc:"References that are kept resolved. No effect in this version."`
 	Registry     RegistryConfig     `json:"registry" doc:"How registries are spoken to."`
+	Runtimes     RuntimesConfig     `json:"runtimes" doc:"What runs which builds."`
 	BuildKit     BuildKitConfig     `json:"buildkit" doc:"The daemons that build Dockerfiles."`
 	Owner        OwnerConfig        `json:"owner" doc:"How long a node keeps its builds without a leader."`
 	Builds       BuildsConfig       `json:"builds" doc:"Limits and retries."`
@@ -106,6 +112,19 @@ type GRPCConfig struct {
 	TLS     TLSConfig `json:"tls" doc:"Certificates; plain text if empty."`
 }
 
+// HTTPConfig is the port for log clients of Gitpod.
+type HTTPConfig struct {
+	Address   string    `json:"address" doc:"Address to listen on. Empty: none, and builds tell no log_info."`
+	PublicURL string    `json:"publicURL" doc:"Where clients reach that port on any node, such as https://image-builder.example.com; http://<peer host>:<port> if empty."`
+	TLS       TLSConfig `json:"tls" doc:"Certificates; plain text if empty."`
+}
+
+// RuntimesConfig says what runs which builds.
+type RuntimesConfig struct {
+	Ref        string `json:"ref" doc:"Builds from an image reference: 'copy' or 'wsmanager'."`
+	Dockerfile string `json:"dockerfile" doc:"Builds from a Dockerfile: 'buildkit' or 'wsmanager'. Empty: buildkit if it has addresses, else wsmanager if it has one."`
+}
+
 // TLSConfig names certificates. They are read again at each handshake.
 type TLSConfig struct {
 	CAPath     string `json:"caPath" doc:"CA of client certificates, PEM."`
@@ -116,12 +135,12 @@ type TLSConfig struct {
 
 // OrchestratorConfig is Gitpod's `orchestrator`.
 type OrchestratorConfig struct {
-	WSManager                WSManagerConfig `json:"wsman,omitempty" doc:"Gitpod's workspace manager. No effect in this version."`
-	PullSecret               string          `json:"pullSecret,omitempty" doc:"Name of the secret that build workspaces get. No effect in this version."`
+	WSManager                WSManagerConfig `json:"wsman,omitempty" doc:"Gitpod's workspace manager, in whose workspaces the runtime wsmanager builds."`
+	PullSecret               string          `json:"pullSecret,omitempty" doc:"Name of the secret with registry credentials that the proxy of build workspaces gets."`
 	PullSecretFile           string          `json:"pullSecretFile" doc:"docker config.json with the install's credentials; read again when it changes."`
 	BaseImageRepository      string          `json:"baseImageRepository" doc:"Repository of base images, without tag."`
 	WorkspaceImageRepository string          `json:"workspaceImageRepository" doc:"Repository of workspace images, without tag."`
-	BuilderImage             string          `json:"builderImage,omitempty" doc:"Image of builder workloads. No effect in this version."`
+	BuilderImage             string          `json:"builderImage,omitempty" doc:"Image of build workspaces."`
 	EnableAdditionalECRAuth  bool            `json:"enableAdditionalECRAuth,omitempty" doc:"Use the node's AWS identity for ECR hosts. No effect in this version."`
 	SubassemblyBucketName    string          `json:"subassemblyBucketName,omitempty" doc:"Accepted and ignored."`
 	SubassemblyBucketPrefix  string          `json:"subassemblyBucketPrefix,omitempty" doc:"Accepted and ignored."`
@@ -256,6 +275,7 @@ func DefaultConfig() Config {
 		Cluster:        ClusterConfig{Name: cluster.DefaultCluster, Peers: []string{}, Voters: 3, PruneAfter: d(24 * time.Hour)},
 		Owner:          OwnerConfig{Lease: d(4 * time.Second), Grace: d(2 * time.Second)},
 		RefCache:       RefCacheConfig{Interval: d(6 * time.Hour), Refs: []string{}},
+		Runtimes:       RuntimesConfig{Ref: copy.Name},
 		Registry:       RegistryConfig{Timeout: d(30 * time.Second), InsecureHosts: []string{}, AllowHosts: []string{}},
 		BuildKit:       BuildKitConfig{Addresses: []string{}, Frontends: []string{}, Networks: []string{"default", "none"}, MaxContextBytes: 1 << 30, ContextAge: Duration(24 * time.Hour)},
 		Builds: BuildsConfig{
@@ -284,6 +304,24 @@ func (c *Config) complete() {
 	}
 	if c.OperatorSocket == "" {
 		c.OperatorSocket = c.DataDir + "/operator.sock"
+	}
+	if _, port, err := net.SplitHostPort(c.HTTP.Address); err == nil && c.HTTP.PublicURL == "" {
+		host, _, err := net.SplitHostPort(c.PeerAddress)
+		if err != nil {
+			host, _ = os.Hostname()
+		}
+		c.HTTP.PublicURL = "http://" + net.JoinHostPort(host, port)
+		if c.HTTP.TLS.CertPath != "" {
+			c.HTTP.PublicURL = "https://" + net.JoinHostPort(host, port)
+		}
+	}
+	if c.Runtimes.Dockerfile == "" {
+		switch {
+		case len(c.BuildKit.Addresses) > 0:
+			c.Runtimes.Dockerfile = buildkit.Name
+		case c.Orchestrator.WSManager.Address != "":
+			c.Runtimes.Dockerfile = wsmanager.Name
+		}
 	}
 }
 
@@ -314,7 +352,7 @@ func (c *Config) Validate() error {
 	}
 	for key, address := range map[string]string{
 		"server.services.grpc.address": c.Server.Services.GRPC.Address, "metricsAddress": c.MetricsAddress,
-		"healthAddress": c.HealthAddress, "pprofAddress": c.PprofAddress,
+		"healthAddress": c.HealthAddress, "pprofAddress": c.PprofAddress, "http.address": c.HTTP.Address,
 	} {
 		if key == "server.services.grpc.address" && address == "" {
 			bad(key, "must not be empty")
@@ -369,6 +407,13 @@ func (c *Config) Validate() error {
 		bad("log.level", "must be debug, info, warn or error")
 	}
 	c.validateCluster(bad)
+	c.validateRuntimes(bad)
+	if u, err := url.Parse(c.HTTP.PublicURL); c.HTTP.PublicURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		bad("http.publicURL", "must be a URL such as https://image-builder.example.com")
+	}
+	if t := c.HTTP.TLS; (t.CertPath == "") != (t.KeyPath == "") {
+		bad("http.tls", "needs both certPath and keyPath, or none")
+	}
 	if t := c.Server.Services.GRPC.TLS; (t.CertPath == "") != (t.KeyPath == "") {
 		bad("server.services.grpc.tls", "needs both certPath and keyPath, or none")
 	} else if t.ClientAuth != "" && t.ClientAuth != "require" {
@@ -376,6 +421,37 @@ func (c *Config) Validate() error {
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
+}
+
+// validateRuntimes checks that what shall run builds is configured.
+func (c *Config) validateRuntimes(bad func(key, format string, args ...any)) {
+	if r := c.Runtimes.Ref; r != copy.Name && r != wsmanager.Name {
+		bad("runtimes.ref", "must be copy or wsmanager")
+	}
+	if r := c.Runtimes.Dockerfile; r != "" && r != buildkit.Name && r != wsmanager.Name {
+		bad("runtimes.dockerfile", "must be buildkit or wsmanager")
+	}
+	if c.Runtimes.Dockerfile == buildkit.Name && len(c.BuildKit.Addresses) == 0 {
+		bad("buildkit.addresses", "must name a daemon: runtimes.dockerfile is buildkit")
+	}
+	if !c.uses(wsmanager.Name) {
+		return
+	}
+	w := c.Orchestrator.WSManager
+	if _, _, err := net.SplitHostPort(w.Address); err != nil {
+		bad("orchestrator.wsman.address", "must be host:port: the runtime wsmanager is in use")
+	}
+	if c.Orchestrator.BuilderImage == "" {
+		bad("orchestrator.builderImage", "must name the image of build workspaces: the runtime wsmanager is in use")
+	}
+	if t := w.TLS; (t.CA == "") != (t.Cert == "") || (t.CA == "") != (t.Key == "") {
+		bad("orchestrator.wsman.tls", "needs ca, crt and key, or none of them")
+	}
+}
+
+// uses reports whether a runtime runs any builds.
+func (c *Config) uses(runtime string) bool {
+	return c.Runtimes.Ref == runtime || c.Runtimes.Dockerfile == runtime
 }
 
 // validateCluster checks what a node needs to be one of several.

@@ -51,7 +51,7 @@ func Test_Config_GitpodsFileIsAccepted(t *testing.T) {
 	}
 	for _, key := range []string{
 		"$schema", "server.services.http", "orchestrator.subassemblyBucketName", "orchestrator.subassemblyBucketPrefix",
-		"refCache", "orchestrator.wsman", "orchestrator.pullSecret", "orchestrator.builderImage", "orchestrator.enableAdditionalECRAuth",
+		"refCache", "orchestrator.enableAdditionalECRAuth",
 	} {
 		if n := slices.IndexFunc(warnings, func(w string) bool { return strings.HasPrefix(w, "config key "+key+" has no effect") }); n < 0 {
 			t.Errorf("no warning about %s in %q", key, warnings)

@@ -28,6 +28,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/copy"
+	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
 // server is one node: the only place that wires the parts together.
@@ -191,11 +192,18 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	if bk != nil {
 		s.runtimes[buildkit.Name] = bk
 	}
+	ws, err := s.openWSManager()
+	if err != nil {
+		return errors.Join(err, s.closeRuntimes(), s.node.Close())
+	}
+	if ws != nil {
+		s.runtimes[wsmanager.Name] = ws
+	}
+	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.count.ended})
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
 		Logs: logStore{s.logs, s.copies}, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
 		Publisher: adapter, Runtimes: s.runtimes, Log: s.log,
-		Finished: s.count.finished,
 	})
 	s.keyring.Held(s.heldByAll)
 	s.node.Lead(s.lead)
@@ -204,8 +212,8 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.service = builds.NewService(builds.ServiceOptions{
 		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logRouter{s},
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
-		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), Created: s.count.created,
-		Dockerfiles: bk != nil, Contexts: s.contexts(), TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem, Commit: s.commit,
+		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), LogInfo: s.logInfo(), LeftOff: s.count.leftOff,
+		Dockerfiles: s.cfg.Runtimes.Dockerfile != "", Contexts: s.contexts(), TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem, Commit: s.commit,
 		Waiting: s.waiting,
 	})
 	s.watchState()
@@ -223,14 +231,14 @@ func (s *server) closeRuntimes() (err error) {
 }
 
 // runtimeOf names the runtime for a source.
-func runtimeOf(src *imagebuilderv1.Source) string {
+func (s *server) runtimeOf(src *imagebuilderv1.Source) string {
 	if name := testRuntimeOf(src); name != "" {
 		return name
 	}
 	if src.GetRef() != nil {
-		return copy.Name
+		return s.cfg.Runtimes.Ref
 	}
-	return buildkit.Name
+	return s.cfg.Runtimes.Dockerfile
 }
 
 // begin tells the state that this process runs, which ends the attempts of the

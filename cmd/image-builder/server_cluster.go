@@ -117,14 +117,14 @@ func (s *server) lead(ctx context.Context, term *cluster.Term) error {
 	defer context.AfterFunc(s.work, cancel)()
 	return scheduler.NewLeader(scheduler.LeaderOptions{
 		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log, Settings: settingsOf(s.cfg),
-		Nodes: liveness{s.node}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: runtimeOf,
+		Nodes: liveness{s.node}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: s.runtimeOf,
 		Adoptable: s.adoptable, Replicas: s.cfg.Logs.Copies, FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 	}).Run(ctx)
 }
 
 // waiting tells why queued builds of a state wait.
 func (s *server) waiting(st *builds.State) func(*buildsv1.Record) string {
-	return scheduler.NewWaiting(st, time.Now(), runtimeOf, s.cfg.Logs.Copies).Reason
+	return scheduler.NewWaiting(st, time.Now(), s.runtimeOf, s.cfg.Logs.Copies).Reason
 }
 
 // raiseLevel puts the greatest feature level into force that all members know,

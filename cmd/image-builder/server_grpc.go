@@ -55,6 +55,9 @@ func (s *server) serve(l listeners, failed chan<- error) (*serving, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l.http, err = s.httpTLS(l.http); err != nil {
+		return nil, err
+	}
 	v.grpc = v.newServer(slices.Concat(opts, s.operatorCalls(s.hasOperatorCert), creds))
 	v.operator = v.newServer(slices.Concat(opts, s.operatorCalls(func(context.Context) bool { return true })))
 	v.start(v.grpc, l.grpc, failed)
@@ -219,35 +222,43 @@ func (s *server) recoverStream(srv any, ss grpc.ServerStream, info *grpc.StreamS
 }
 
 func serverCredentials(cfg Config) ([]grpc.ServerOption, error) {
-	t := cfg.Server.Services.GRPC.TLS
+	conf, err := serverTLS("server.services.grpc.tls", cfg.Server.Services.GRPC.TLS, "h2")
+	if conf == nil || err != nil {
+		return nil, err
+	}
+	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(conf))}, nil
+}
+
+// serverTLS answers how a port is encrypted, nil for not at all.
+func serverTLS(key string, t TLSConfig, protocols ...string) (*tls.Config, error) {
 	if t.CertPath == "" && t.KeyPath == "" {
 		return nil, nil
 	}
 	// Read at each handshake: certificates are rotated while we run.
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"h2"},
+		NextProtos: protocols,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			c, err := tls.LoadX509KeyPair(t.CertPath, t.KeyPath)
 			return &c, err
 		},
 	}
 	if _, err := tls.LoadX509KeyPair(t.CertPath, t.KeyPath); err != nil {
-		return nil, fmt.Errorf("server.services.grpc.tls: %w", err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	if t.CAPath != "" {
 		pem, err := os.ReadFile(t.CAPath)
 		if err != nil {
-			return nil, fmt.Errorf("server.services.grpc.tls.caPath: %w", err)
+			return nil, fmt.Errorf("%s.caPath: %w", key, err)
 		}
 		conf.ClientCAs = x509.NewCertPool()
 		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("server.services.grpc.tls.caPath: %s holds no certificate", t.CAPath)
+			return nil, fmt.Errorf("%s.caPath: %s holds no certificate", key, t.CAPath)
 		}
 		conf.ClientAuth = tls.VerifyClientCertIfGiven
 		if t.ClientAuth == "require" {
 			conf.ClientAuth = tls.RequireAndVerifyClientCert
 		}
 	}
-	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(conf))}, nil
+	return conf, nil
 }

@@ -46,7 +46,7 @@ func (s *server) serveHTTP(l listeners, wg *sync.WaitGroup, failed chan<- error)
 	for _, x := range []struct {
 		l   net.Listener
 		mux http.Handler
-	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, profile}} {
+	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, profile}, {l.http, s.logInfoHandler()}} {
 		if x.l == nil {
 			continue
 		}

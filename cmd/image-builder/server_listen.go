@@ -11,7 +11,7 @@ import (
 // listeners are all sockets of a node. They are opened before anything else:
 // a port in use must not cost a half-started node.
 type listeners struct {
-	grpc, operator, metrics, health, pprof, peer net.Listener
+	grpc, operator, metrics, health, pprof, peer, http net.Listener
 }
 
 func (s *server) listen() (l listeners, err error) {
@@ -30,6 +30,7 @@ func (s *server) listen() (l listeners, err error) {
 		{&l.health, s.cfg.HealthAddress, "healthAddress"},
 		{&l.pprof, s.cfg.PprofAddress, "pprofAddress"},
 		{&l.peer, s.cfg.Cluster.Address, "cluster.address"},
+		{&l.http, s.cfg.HTTP.Address, "http.address"},
 	} {
 		if x.address == "" {
 			continue
@@ -76,7 +77,7 @@ func listenUnix(path string) (net.Listener, error) {
 
 // close closes what is open; closing twice does no harm.
 func (l listeners) close() {
-	for _, x := range []net.Listener{l.grpc, l.operator, l.metrics, l.health, l.pprof, l.peer} {
+	for _, x := range []net.Listener{l.grpc, l.operator, l.metrics, l.health, l.pprof, l.peer, l.http} {
 		if x != nil {
 			_ = x.Close()
 		}

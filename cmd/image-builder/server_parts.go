@@ -20,24 +20,32 @@ import (
 type counters struct {
 	started prometheus.Counter
 	done    *prometheus.CounterVec
+	left    prometheus.Counter
 }
 
 func newCounters(reg prometheus.Registerer) counters {
 	c := counters{
 		started: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "gitpod_image_builder_builds_started_total", Help: "Builds created through this node.",
+			Name: "gitpod_image_builder_builds_started_total", Help: "Builds created by commands of this node; the sum over all nodes is the number of builds.",
 		}),
 		done: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gitpod_image_builder_builds_done_total", Help: "Builds ended by this node.",
+			Name: "gitpod_image_builder_builds_done_total", Help: "Builds ended by commands of this node; the sum over all nodes is the number of builds.",
 		}, []string{"success"}),
+		left: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "image_builder_list_left_off_total", Help: "Builds for which an answer of Gitpod's ListBuilds, of 4 MiB, had no room.",
+		}),
 	}
-	reg.MustRegister(c.started, c.done)
+	reg.MustRegister(c.started, c.done, c.left)
+	c.done.WithLabelValues("true")
+	c.done.WithLabelValues("false")
 	return c
 }
 
 func (c counters) created(*imagebuilderv1.Build) { c.started.Inc() }
 
-func (c counters) finished(b *imagebuilderv1.Build) {
+func (c counters) leftOff(n int) { c.left.Add(float64(n)) }
+
+func (c counters) ended(b *imagebuilderv1.Build) {
 	if b.Phase == builds.Succeeded {
 		c.done.WithLabelValues("true").Inc()
 	} else {

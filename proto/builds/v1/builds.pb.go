@@ -823,7 +823,9 @@ type Record struct {
 	StopMessage  string     `protobuf:"bytes,9,opt,name=stop_message,json=stopMessage,proto3" json:"stop_message,omitempty"`
 	CreatedIndex uint64     `protobuf:"varint,10,opt,name=created_index,json=createdIndex,proto3" json:"created_index,omitempty"`
 	// Requesters that took their request back: saying so again is safe.
-	Detached      []string `protobuf:"bytes,11,rep,name=detached,proto3" json:"detached,omitempty"`
+	Detached []string `protobuf:"bytes,11,rep,name=detached,proto3" json:"detached,omitempty"`
+	// The supervisor image that the first request named, for Gitpod workspaces.
+	SupervisorRef string `protobuf:"bytes,12,opt,name=supervisor_ref,json=supervisorRef,proto3" json:"supervisor_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -935,6 +937,13 @@ func (x *Record) GetDetached() []string {
 	return nil
 }
 
+func (x *Record) GetSupervisorRef() string {
+	if x != nil {
+		return x.SupervisorRef
+	}
+	return ""
+}
+
 // CreateBuild creates a build or attaches to the active one of the same ref.
 type CreateBuild struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -958,7 +967,9 @@ type CreateBuild struct {
 	// an answer, too.
 	CheckedIndex uint64 `protobuf:"varint,13,opt,name=checked_index,json=checkedIndex,proto3" json:"checked_index,omitempty"`
 	// In clear only on the way to the leader, which seals and clears it.
-	Secrets       *Secrets `protobuf:"bytes,14,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	Secrets *Secrets `protobuf:"bytes,14,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	// The supervisor image for Gitpod workspaces.
+	SupervisorRef string `protobuf:"bytes,15,opt,name=supervisor_ref,json=supervisorRef,proto3" json:"supervisor_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1089,6 +1100,13 @@ func (x *CreateBuild) GetSecrets() *Secrets {
 		return x.Secrets
 	}
 	return nil
+}
+
+func (x *CreateBuild) GetSupervisorRef() string {
+	if x != nil {
+		return x.SupervisorRef
+	}
+	return ""
 }
 
 // AssignAttempt starts the next attempt of a queued build on a node.
@@ -3017,7 +3035,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x1e\n" +
 	"\n" +
 	"ciphertext\x18\x03 \x01(\fR\n" +
-	"ciphertext\"\xc3\x03\n" +
+	"ciphertext\"\xea\x03\n" +
 	"\x06Record\x12,\n" +
 	"\x05build\x18\x01 \x01(\v2\x16.imagebuilder.v1.BuildR\x05build\x12)\n" +
 	"\x06rights\x18\x02 \x01(\v2\x11.builds.v1.RightsR\x06rights\x12+\n" +
@@ -3032,7 +3050,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\fstop_message\x18\t \x01(\tR\vstopMessage\x12#\n" +
 	"\rcreated_index\x18\n" +
 	" \x01(\x04R\fcreatedIndex\x12\x1a\n" +
-	"\bdetached\x18\v \x03(\tR\bdetached\"\xb6\x04\n" +
+	"\bdetached\x18\v \x03(\tR\bdetached\x12%\n" +
+	"\x0esupervisor_ref\x18\f \x01(\tR\rsupervisorRef\"\xdd\x04\n" +
 	"\vCreateBuild\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x19\n" +
@@ -3049,7 +3068,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\rtimeout_nanos\x18\v \x01(\x03R\ftimeoutNanos\x12\x14\n" +
 	"\x05force\x18\f \x01(\bR\x05force\x12#\n" +
 	"\rchecked_index\x18\r \x01(\x04R\fcheckedIndex\x12,\n" +
-	"\asecrets\x18\x0e \x01(\v2\x12.builds.v1.SecretsR\asecrets\x1a9\n" +
+	"\asecrets\x18\x0e \x01(\v2\x12.builds.v1.SecretsR\asecrets\x12%\n" +
+	"\x0esupervisor_ref\x18\x0f \x01(\tR\rsupervisorRef\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x03\n" +

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/loginfo"
+	"github.com/image-builder-ha/image-builder/proto/builder"
+	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
+)
+
+// openWSManager opens the runtime that builds in Gitpod workspaces, or answers
+// nil if it runs nothing.
+func (s *server) openWSManager() (*wsmanager.Runtime, error) {
+	if !s.cfg.uses(wsmanager.Name) {
+		return nil, nil
+	}
+	c := s.cfg.Orchestrator
+	o := wsmanager.Options{
+		Address: c.WSManager.Address, BuilderImage: c.BuilderImage, PullSecret: c.PullSecret, Log: s.log,
+		Supervisor: func(w *scheduler.Workload) string { return w.SupervisorRef },
+		Owner:      func(w *scheduler.Workload) string { return w.Requester },
+		Images: func(ctx context.Context, ref string) (builds.Image, error) {
+			img, err := s.registry.Head(ctx, ref, registry.Rights{AllowAll: true})
+			return imageOf(img, ref, err)
+		},
+	}
+	if t := c.WSManager.TLS; t.CA != "" {
+		o.TLS = &wsmanager.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
+	}
+	return wsmanager.New(o)
+}
+
+// logInfo tells clients of Gitpod's API where a build's log is, nil if nowhere.
+func (s *server) logInfo() func(build string, withToken bool) *builder.LogInfo {
+	if s.cfg.HTTP.Address == "" {
+		return nil
+	}
+	return func(build string, withToken bool) *builder.LogInfo {
+		token := ""
+		if withToken {
+			var err error
+			if token, err = s.keyring.LogToken(build); err != nil {
+				s.log.Error("cannot make a token for the log of a build", "build", build, "err", err)
+			}
+		}
+		return loginfo.Info(s.cfg.HTTP.PublicURL, build, token)
+	}
+}
+
+func (s *server) logInfoHandler() http.Handler {
+	l := &loginfo.Server{Builds: s.service, Check: s.keyring.CheckLogToken, Streams: s.streams}
+	return l.Handler()
+}
+
+// httpTLS encrypts the port for log clients, if it has certificates.
+func (s *server) httpTLS(l net.Listener) (net.Listener, error) {
+	conf, err := serverTLS("http.tls", s.cfg.HTTP.TLS, "http/1.1")
+	if l == nil || conf == nil || err != nil {
+		return l, err
+	}
+	return tls.NewListener(l, conf), nil
+}
