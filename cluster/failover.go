@@ -121,8 +121,9 @@ func (n *Node) rank(leader raft.ServerID) (rank int, votes bool) {
 func (n *Node) suspectMember(ctx context.Context, id raft.ServerID) {
 	before := n.peers.get(id).answered
 	if n.gone(ctx, id, func() bool { return n.peers.get(id).answered != before }) {
-		n.cfg.Logger.Info("a member's process has ended", "node", n.cfg.Name, "member", id)
-		n.peers.died(id)
+		if n.peers.died(id) {
+			n.cfg.Logger.Info("a member's process has ended", "node", n.cfg.Name, "member", id)
+		}
 	}
 }
 

@@ -67,11 +67,18 @@ func (p *peers) heard(id raft.ServerID, answer *clusterv1.PingResponse, offset t
 	}
 }
 
-func (p *peers) died(id raft.ServerID) {
+// died notes that a member's process has ended, and reports whether that is
+// news.
+func (p *peers) died(id raft.ServerID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state(id).dead = true
+	s := p.state(id)
+	if s.dead {
+		return false
+	}
+	s.dead = true
 	p.wake()
+	return true
 }
 
 func (p *peers) wake() {

@@ -41,10 +41,10 @@ func (l *Leader) alive(n *buildsv1.Node) bool {
 func (l *Leader) watchNodes(ctx context.Context) {
 	t := time.NewTicker(nodeInterval)
 	defer t.Stop()
-	stale := map[string]time.Time{}
+	stale, ended := map[string]time.Time{}, map[string]string{}
 	for {
 		changed := l.o.Nodes.PeersChanged()
-		for _, c := range l.lostNodes() {
+		for _, c := range l.lostNodes(ended) {
 			l.o.Log.Warn("a node is lost: its attempts are ended", "node", c.Name, "reason", c.Reason)
 			l.propose(ctx, c)
 		}
@@ -126,7 +126,10 @@ func (l *Leader) lostLogs(now time.Time, stale map[string]time.Time) (out []*bui
 	return out
 }
 
-func (l *Leader) lostNodes() (lost []*buildsv1.NodeLost) {
+// lostNodes are nodes whose process has ended, or is silent. ended remembers,
+// of nodes that have not answered in this term, which process that was: the
+// next one must not be taken for it.
+func (l *Leader) lostNodes(ended map[string]string) (lost []*buildsv1.NodeLost) {
 	view := l.o.Store.View()
 	if view.Level() < 2 {
 		return nil
@@ -136,9 +139,18 @@ func (l *Leader) lostNodes() (lost []*buildsv1.NodeLost) {
 			return true
 		}
 		boot, silent, dead := l.o.Nodes.Peer(n.Name, n.StoreId)
+		key := n.Name + "/" + n.StoreId
+		if !dead {
+			delete(ended, key)
+		} else if boot == "" {
+			if _, ok := ended[key]; !ok {
+				ended[key] = n.BootId
+			}
+			boot = ended[key]
+		}
 		reason := ""
 		switch {
-		case dead && (boot == "" || boot == n.BootId):
+		case dead && boot == n.BootId:
 			reason = "its process ended"
 		case silent > l.o.LostAfter:
 			reason = fmt.Sprintf("it did not answer for %s", l.o.LostAfter)

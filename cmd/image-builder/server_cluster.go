@@ -130,7 +130,7 @@ func (s *server) waiting(st *builds.State) func(*buildsv1.Record) string {
 // raiseLevel puts the greatest feature level into force that all members know,
 // for one term.
 func (s *server) raiseLevel(ctx context.Context, term *cluster.Term) error {
-	for {
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
 		known := uint32(builds.FeatureLevel)
 		for _, m := range s.node.Members() {
 			known = min(known, m.Answer.GetNode().GetFeatureLevel())
@@ -140,7 +140,7 @@ func (s *server) raiseLevel(ctx context.Context, term *cluster.Term) error {
 				s.log.Info("the cluster's feature level was raised", "level", known)
 			}
 		}
-		if s.level() >= builds.FeatureLevel || !pause(ctx, 500*time.Millisecond) {
+		if s.level() >= builds.FeatureLevel || !pause(ctx, wait) {
 			return nil
 		}
 	}

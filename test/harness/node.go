@@ -140,6 +140,10 @@ func newNode(t testing.TB, n *Node, registryAddr string, over Config) *Node {
 		_ = n.log.Close()
 		if t.Failed() {
 			t.Logf("the end of the node's log:\n%s", tail(n.Log(), 40))
+			if dir := os.Getenv("NODE_LOGS"); dir != "" { // keeps the logs of nodes of failed tests
+				_ = os.MkdirAll(dir, 0o755)
+				_ = os.WriteFile(filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "-")+"-"+filepath.Base(n.Dir)+".log"), []byte(n.Log()), 0o600)
+			}
 		}
 	})
 	return n

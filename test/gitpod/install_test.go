@@ -1,0 +1,197 @@
+// Package gitpod tests the service as a part of a Gitpod install: between a
+// workspace manager, which is a fake, and the clients that Gitpod has.
+package gitpod
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/image-builder-ha/image-builder/proto/builder"
+	"github.com/image-builder-ha/image-builder/proto/contentservice"
+	"github.com/image-builder-ha/image-builder/proto/wsman"
+	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
+	"github.com/image-builder-ha/image-builder/test/harness"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	harness.RemoveBinary()
+	os.Exit(code)
+}
+
+// install is what stands around the service: registry, workspace manager, and
+// what runs in build workspaces.
+type install struct {
+	t   testing.TB
+	reg *registrytest.Registry
+	m   *wsmanagertest.Manager
+	sup *wsmanagertest.Supervisors
+	img v1.Image
+
+	// work is what a build workspace does before it pushes; nil for nothing.
+	work func(id string, terminal *wsmanagertest.Workspace)
+	// atOnce ends workspaces before StartWorkspace has returned.
+	atOnce bool
+
+	mu     sync.Mutex
+	starts map[string]int // by ref
+	lives  sync.WaitGroup
+}
+
+func newInstall(t testing.TB) *install {
+	t.Helper()
+	in := &install{
+		t: t, reg: registrytest.Start(t, registrytest.Options{Quiet: true}), m: wsmanagertest.NewManager(t, nil), sup: wsmanagertest.NewSupervisors(t),
+		img: registrytest.RandomImage(t, 1, 1024), starts: map[string]int{},
+	}
+	in.m.Access(in.sup.Access)
+	in.m.OnStart(func(_ context.Context, req *wsman.StartWorkspaceRequest) error {
+		in.mu.Lock()
+		in.starts[req.GetMetadata().GetAnnotations()["ref"]]++
+		in.mu.Unlock()
+		if in.atOnce {
+			in.live(req)
+			return nil
+		}
+		in.lives.Go(func() { in.live(req) })
+		return nil
+	})
+	t.Cleanup(in.lives.Wait)
+	return in
+}
+
+// live is the life of a build workspace.
+func (in *install) live(req *wsman.StartWorkspaceRequest) {
+	id, notes := req.GetId(), req.GetMetadata().GetAnnotations()
+	if !in.atOnce {
+		in.m.Phase(id, wsman.WorkspacePhase_CREATING)
+		in.m.Phase(id, wsman.WorkspacePhase_RUNNING)
+	}
+	ws := in.sup.Workspace(id)
+	ws.Open()
+	_, _ = fmt.Fprintf(ws, "building %s\n", id)
+	if in.work != nil {
+		in.work(id, ws)
+	}
+	if !in.push(notes["ref"]) || !strings.Contains(notes["baseref"], "@") && !in.push(notes["baseref"]) {
+		return
+	}
+	_, _ = fmt.Fprintf(ws, "pushed\n")
+	ws.Close()
+	in.m.Phase(id, wsman.WorkspacePhase_STOPPING)
+	in.m.Phase(id, wsman.WorkspacePhase_STOPPED)
+}
+
+// await waits for the test to go on.
+func (in *install) await(c <-chan struct{}) {
+	select {
+	case <-c:
+	case <-in.t.Context().Done():
+	}
+}
+
+func (in *install) push(ref string) bool {
+	r, err := name.ParseReference(ref, name.Insecure)
+	if err == nil {
+		err = remote.Write(r, in.img)
+	}
+	if err != nil {
+		in.t.Errorf("push %s: %v", ref, err)
+	}
+	return err == nil
+}
+
+// config is that of nodes in the install.
+func (in *install) config(over harness.Config) harness.Config {
+	c := harness.Config{
+		"orchestrator": map[string]any{
+			"wsman": map[string]any{"address": in.m.Address()}, "builderImage": "registry.example.com/bob:1", "pullSecret": "pull",
+		},
+		"log": map[string]any{"level": "info"},
+	}
+	for k, v := range over {
+		c[k] = v
+	}
+	return c
+}
+
+func (in *install) cluster(nodes int, over harness.Config) *harness.Cluster {
+	in.t.Helper()
+	c := harness.StartCluster(in.t, nodes, in.reg.Addr, in.config(over))
+	harness.Eventually(in.t, 30*time.Second, "all nodes vote and the feature level is raised", func() bool {
+		res, err := c.Nodes[0].Members(in.t.Context(), false)
+		return err == nil && res.FeatureLevel >= 2 && int(res.FailureTolerance) == (nodes-1)/2
+	})
+	return c
+}
+
+// dockerfile is a build of a Dockerfile in a repository that does not exist:
+// what builds it is the fake.
+func dockerfile(n int) *builder.BuildRequest {
+	return &builder.BuildRequest{
+		Source: &builder.BuildSource{From: &builder.BuildSource_File{File: &builder.BuildSourceDockerfile{
+			Source: &contentservice.WorkspaceInitializer{Spec: &contentservice.WorkspaceInitializer_Git{Git: &contentservice.GitInitializer{
+				RemoteUri: "https://git.example.com/app.git", TargetMode: contentservice.CloneTargetMode_REMOTE_COMMIT, CloneTaget: fmt.Sprintf("%040d", n),
+			}}},
+			DockerfileVersion: "v1", DockerfilePath: ".gitpod/Dockerfile", ContextPath: ".gitpod",
+		}}},
+		TriggeredBy: "user-1", SupervisorRef: "registry.example.com/supervisor:7",
+	}
+}
+
+func (in *install) total() (n, most int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, k := range in.starts {
+		n += k
+		most = max(most, k)
+	}
+	return n, most
+}
+
+func timeout(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// success looks at the messages of a Build stream.
+func success(all []*builder.BuildResponse, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case len(all) < 2 || all[0].Status != builder.BuildStatus_running || all[0].Ref == "" || all[0].BaseRef == "" || all[0].GetInfo().GetBuildId() == "":
+		return fmt.Errorf("the first of %d messages is not a whole running one: %v", len(all), all)
+	case all[len(all)-1].Status != builder.BuildStatus_done_success:
+		return fmt.Errorf("ended with %s: %s", all[len(all)-1].Status, all[len(all)-1].Message)
+	}
+	return nil
+}
+
+// sum is a metric over all nodes.
+func sum(t testing.TB, c *harness.Cluster, metric string) (total float64) {
+	t.Helper()
+	for _, n := range c.Running() {
+		body, _ := n.Get("http://" + n.Metrics + "/metrics")
+		for _, line := range strings.Split(body, "\n") {
+			if v, ok := strings.CutPrefix(line, metric+" "); ok {
+				var x float64
+				if _, err := fmt.Sscan(v, &x); err != nil {
+					t.Fatal(err)
+				}
+				total += x
+			}
+		}
+	}
+	return total
+}

@@ -1,0 +1,250 @@
+package gitpod
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/proto/builder"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
+	"github.com/image-builder-ha/image-builder/test/harness"
+)
+
+// Test_Identical_OneStart asks for one image 50 times over three replicas, all
+// at once: one workspace is started, one build is counted.
+func Test_Identical_OneStart(t *testing.T) {
+	in := newInstall(t)
+	release := make(chan struct{})
+	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }
+	c := in.cluster(3, nil)
+	ctx := timeout(t, 2*time.Minute)
+	errs := make(chan error, 50)
+	for i := range 50 {
+		go func() { errs <- success(c.Nodes[i%3].BuildGitpod(ctx, dockerfile(1))) }()
+	}
+	harness.Eventually(t, 30*time.Second, "the workspace runs", func() bool { n, _ := in.total(); return n == 1 })
+	close(release)
+	for range 50 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if n, _ := in.total(); n != 1 {
+		t.Errorf("%d workspaces were started, want 1", n)
+	}
+	req := in.m.Starts()[0]
+	if req.Metadata.Owner != "user-1" || req.Spec.IdeImage.SupervisorRef != "registry.example.com/supervisor:7" {
+		t.Errorf("owner %q, supervisor %q", req.Metadata.Owner, req.Spec.IdeImage.SupervisorRef)
+	}
+	if s, d := sum(t, c, "gitpod_image_builder_builds_started_total"), sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`); s != 1 || d != 1 {
+		t.Errorf("started %v, done %v builds over all nodes, want 1 and 1", s, d)
+	}
+	if in.m.Subscriptions() != 3 {
+		t.Errorf("%d subscriptions of three nodes", in.m.Subscriptions())
+	}
+}
+
+// Test_LeaderAndOwnerDie kills the leader and then the owner while a workspace
+// builds: the same workspace is followed on, readers get one log.
+func Test_LeaderAndOwnerDie(t *testing.T) {
+	in := newInstall(t)
+	steps, release := make(chan struct{}), make(chan struct{})
+	in.work = func(_ string, ws *wsmanagertest.Workspace) {
+		for i := range 4 {
+			for line := range 200 {
+				_, _ = fmt.Fprintf(ws, "part %d line %d\n", i, line)
+			}
+			if i < 3 {
+				in.await(steps)
+			}
+		}
+		in.await(release)
+	}
+	c := in.cluster(3, nil)
+	ctx := timeout(t, 2*time.Minute)
+	lead := c.Leader()
+	survivor := c.Others(lead)[0]
+	done := make(chan error, 1)
+	go func() { done <- success(survivor.BuildGitpod(ctx, dockerfile(1))) }()
+	harness.Eventually(t, 30*time.Second, "the workspace runs", func() bool { n, _ := in.total(); return n == 1 })
+	steps <- struct{}{}
+	id := running(t, survivor)
+	lead.Kill()
+	next := c.Leader()
+	steps <- struct{}{}
+	lead.Run()
+	owner := ownerOf(t, c, survivor, id)
+	if owner == survivor { // the client stays with the node that is left
+		owner = next
+	}
+	if owner == survivor {
+		owner = lead
+	}
+	owner.Kill()
+	steps <- struct{}{}
+	close(release)
+	if err := <-done; err != nil {
+		t.Errorf("the stream that followed the build: %v", err)
+	}
+	owner.Run()
+	if n, _ := in.total(); n != 1 {
+		t.Errorf("%d workspaces were started, want 1", n)
+	}
+	texts := map[string]bool{}
+	for _, n := range c.Nodes {
+		text, err := n.ReadLog(ctx, id, 1)
+		if err != nil {
+			t.Error(err)
+		}
+		texts[text] = true
+	}
+	if len(texts) != 1 {
+		t.Errorf("the nodes show %d different logs", len(texts))
+	}
+	for text := range texts {
+		for i := range 4 {
+			for line := range 200 {
+				if !strings.Contains(text, fmt.Sprintf("part %d line %d\n", i, line)) {
+					t.Fatalf("part %d line %d is missing in the log of %d bytes", i, line, len(text))
+				}
+			}
+		}
+		if n := strings.Count(text, "part 0 line 7\n"); n != 1 {
+			t.Logf("lines of part 0 are there %d times", n)
+		}
+	}
+}
+
+func running(t testing.TB, n *harness.Node) (id string) {
+	t.Helper()
+	harness.Eventually(t, 30*time.Second, "one build runs", func() bool {
+		res, err := n.Gitpod.ListBuilds(t.Context(), &builder.ListBuildsRequest{})
+		if err != nil || len(res.Builds) != 1 {
+			return false
+		}
+		id = res.Builds[0].BuildId
+		st, err := n.Native.BuildStatus(t.Context(), &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
+		return err == nil && st.Build.Phase == imagebuilderv1.Phase_PHASE_RUNNING
+	})
+	return id
+}
+
+func ownerOf(t testing.TB, c *harness.Cluster, ask *harness.Node, id string) *harness.Node {
+	t.Helper()
+	res, err := ask.Native.BuildStatus(t.Context(), &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := res.Build.Attempts[len(res.Build.Attempts)-1].Owner
+	for _, n := range c.Nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	t.Fatalf("no node is named %q", name)
+	return nil
+}
+
+// Test_InstantWorkspaces ends 1,000 workspaces before their start has
+// returned: no stream hangs, every result is right.
+func Test_InstantWorkspaces(t *testing.T) {
+	in := newInstall(t)
+	in.atOnce = true
+	c := in.cluster(3, nil)
+	ctx := timeout(t, 5*time.Minute)
+	const builds, clients = 1000, 64
+	next := make(chan int)
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for range clients {
+		wg.Go(func() {
+			for i := range next {
+				if err := success(c.Nodes[i%3].BuildGitpod(ctx, dockerfile(i))); err != nil {
+					t.Errorf("build %d: %v", i, err)
+				}
+			}
+		})
+	}
+	for i := range builds {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	n, most := in.total()
+	t.Logf("%d builds in %s: %d workspaces, at most %d for one image", builds, time.Since(begin).Round(time.Millisecond), n, most)
+	if n != builds || most != 1 {
+		t.Errorf("%d workspaces, at most %d for one image; want %d and 1", n, most, builds)
+	}
+	if d := sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`); d != builds {
+		t.Errorf("%v builds were counted as done, want %d", d, builds)
+	}
+}
+
+// Test_ManagerDies takes ws-manager away in the middle of 100 builds, and loses
+// every update of that time: all results are right.
+func Test_ManagerDies(t *testing.T) {
+	in := newInstall(t)
+	release := make(chan struct{})
+	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }
+	c := in.cluster(3, nil)
+	ctx := timeout(t, 5*time.Minute)
+	const builds = 90 // as many as the nodes run at once
+	errs := make(chan error, builds)
+	for i := range builds {
+		go func() { errs <- success(c.Nodes[i%3].BuildGitpod(ctx, dockerfile(i))) }()
+	}
+	harness.Eventually(t, time.Minute, "all workspaces run", func() bool { n, _ := in.total(); return n == builds })
+	in.m.Mute(true)
+	in.m.Down()
+	close(release)
+	in.lives.Wait() // all of them end while nobody can be told
+	away(t)
+	in.m.Mute(false)
+	in.m.Up()
+	for range builds {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if n, most := in.total(); n != builds || most != 1 {
+		t.Errorf("%d workspaces, at most %d for one image", n, most)
+	}
+}
+
+// away is how long ws-manager is gone.
+func away(t testing.TB) {
+	d := 3 * time.Second
+	if !testing.Short() {
+		d = 10 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	<-ctx.Done()
+}
+
+// Test_ManagerDownAtStart starts nodes before ws-manager: they serve reads and
+// queue builds, and go on once it is there.
+func Test_ManagerDownAtStart(t *testing.T) {
+	in := newInstall(t)
+	in.m.Down()
+	c := in.cluster(3, nil)
+	ctx := timeout(t, 2*time.Minute)
+	done := make(chan error, 1)
+	go func() { done <- success(c.Nodes[0].BuildGitpod(ctx, dockerfile(1))) }()
+	harness.Eventually(t, 20*time.Second, "the build is listed", func() bool {
+		res, err := c.Nodes[1].Gitpod.ListBuilds(ctx, &builder.ListBuildsRequest{})
+		return err == nil && len(res.Builds) == 1
+	})
+	body, code := c.Nodes[2].Get("http://" + c.Nodes[2].Health + "/ready?verbose")
+	if code != 200 || !strings.Contains(body, "workspace manager") {
+		t.Errorf("/ready says %d %q: want that it is ready, and that ws-manager does not answer", code, body)
+	}
+	in.m.Up()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
