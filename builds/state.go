@@ -27,6 +27,7 @@ type State struct {
 	live       *btree.Map[string, *buildsv1.Record] // by id
 	sealing    *btree.Map[string, *buildsv1.Record] // by id: some log waits for its seal
 	liveBy     *btree.Map[string, int]              // requester to live builds
+	deadlines  *btree.Map[string, *buildsv1.Record] // queued ones by deadline and id
 
 	history            *btree.Map[string, string] // end index to id
 	historyByRequester *btree.Map[string, string] // requester, end index to id
@@ -52,6 +53,7 @@ func NewState() *State {
 		live:               new(btree.Map[string, *buildsv1.Record]),
 		sealing:            new(btree.Map[string, *buildsv1.Record]),
 		liveBy:             new(btree.Map[string, int]),
+		deadlines:          new(btree.Map[string, *buildsv1.Record]),
 		history:            new(btree.Map[string, string]),
 		historyByRequester: new(btree.Map[string, string]),
 		historyCount:       new(btree.Map[string, int]),
@@ -74,6 +76,7 @@ func (s *State) freeze() *State {
 	c.live = s.live.Copy()
 	c.sealing = s.sealing.Copy()
 	c.liveBy = s.liveBy.Copy()
+	c.deadlines = s.deadlines.Copy()
 	c.history = s.history.Copy()
 	c.historyByRequester = s.historyByRequester.Copy()
 	c.historyCount = s.historyCount.Copy()
@@ -123,6 +126,12 @@ func (s *State) Active(ref string) *buildsv1.Record {
 // Queued calls f with every queued build, oldest first, until it returns false.
 func (s *State) Queued(f func(*buildsv1.Record) bool) {
 	s.queued.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
+}
+
+// QueuedByDeadline calls f with every queued build, the one that has to end
+// first first, until it returns false.
+func (s *State) QueuedByDeadline(f func(*buildsv1.Record) bool) {
+	s.deadlines.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
 }
 
 // Live calls f with every build that has a live attempt, oldest first.

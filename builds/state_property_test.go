@@ -129,6 +129,19 @@ func checkInvariants(t *rapid.T, s *builds.State, ended map[string]imagebuilderv
 			t.Fatalf("%d current builds of %s, and the index says %v", n, ref, s.Active(ref).GetBuild().GetId())
 		}
 	}
+	inOrder, last := 0, time.Time{}
+	s.QueuedByDeadline(func(r *buildsv1.Record) bool {
+		if t2 := r.Build.Deadline.AsTime(); s.Build(r.Build.Id) != r || r.Build.Phase != builds.Queued || t2.Before(last) {
+			t.Fatalf("build %s is %s and stands in the order of deadlines", r.Build.Id, r.Build.Phase)
+		} else {
+			last = t2
+		}
+		inOrder++
+		return true
+	})
+	if inOrder != queued {
+		t.Fatalf("%d builds stand in the order of deadlines, %d are queued", inOrder, queued)
+	}
 	c := s.Counts()
 	if c.Queued != queued || c.Live != live || c.Builds != total || c.History != total-queued-live {
 		t.Fatalf("indexes count %+v, the table holds %d queued, %d live, %d in all", c, queued, live, total)

@@ -17,6 +17,7 @@ func (s *State) put(r *buildsv1.Record) {
 	switch {
 	case b.Phase == Queued:
 		s.queued.Set(b.Id, r)
+		s.deadlines.Set(deadlineKey(r), r)
 	case Live(b.Phase):
 		s.live.Set(b.Id, r)
 		addCount(s.liveBy.Get, s.liveBy.Set, s.liveBy.Delete, b.Requester, 1)
@@ -47,7 +48,9 @@ func (s *State) put(r *buildsv1.Record) {
 // unindex takes a record out of all indexes but builds and newest.
 func (s *State) unindex(r *buildsv1.Record) {
 	b := r.Build
-	s.queued.Delete(b.Id)
+	if _, ok := s.queued.Delete(b.Id); ok {
+		s.deadlines.Delete(deadlineKey(r))
+	}
 	if _, ok := s.live.Delete(b.Id); ok {
 		addCount(s.liveBy.Get, s.liveBy.Set, s.liveBy.Delete, b.Requester, -1)
 	}
@@ -63,6 +66,11 @@ func (s *State) unindex(r *buildsv1.Record) {
 	if id, ok := s.successors.Get(b.Ref); ok && id == b.Id {
 		s.successors.Delete(b.Ref)
 	}
+}
+
+// deadlineKey orders records by deadline.
+func deadlineKey(r *buildsv1.Record) string {
+	return orderKey(uint64(max(r.Build.GetDeadline().AsTime().UnixNano(), 0))) + r.Build.Id
 }
 
 // remove forgets a build.

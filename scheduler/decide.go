@@ -196,12 +196,16 @@ func candidates(s *builds.State, now time.Time, usedBy map[string]int, d *decisi
 		r    *buildsv1.Record
 		turn int
 	}
+	// Those that have to end do wherever they stand in the queue.
+	s.QueuedByDeadline(func(q *buildsv1.Record) bool {
+		d.deadline(q, now)
+		return !now.Before(q.Build.Deadline.AsTime()) && len(d.overdue) < window
+	})
 	var list []entry
 	turns := map[string]int{}
 	seen := 0
 	s.Queued(func(q *buildsv1.Record) bool {
 		seen++
-		d.deadline(q, now)
 		if t := q.Build.NotBefore; t != nil && now.Before(t.AsTime()) {
 			d.later(t.AsTime())
 			return seen < window

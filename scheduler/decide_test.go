@@ -47,9 +47,15 @@ func (w *world) apply(payload proto.Message) builds.Result {
 // ask creates a build of a requester and answers its id.
 func (w *world) ask(who string) string {
 	w.t.Helper()
+	return w.askFor(who, time.Hour)
+}
+
+// askFor is ask with a time limit.
+func (w *world) askFor(who string, limit time.Duration) string {
+	w.t.Helper()
 	id := fmt.Sprintf("%s-%04d", who, w.index)
 	w.apply(&buildsv1.CreateBuild{
-		Id: fmt.Sprintf("%04d-%s", w.index, who), Ref: "r:" + id, Requester: who, TimeoutNanos: int64(time.Hour),
+		Id: fmt.Sprintf("%04d-%s", w.index, who), Ref: "r:" + id, Requester: who, TimeoutNanos: int64(limit),
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "b"}}},
 	})
 	return id
@@ -150,6 +156,37 @@ func Test_Decide_WaitsForBackOffAndDeadline(t *testing.T) {
 	w.now = w.now.Add(2 * time.Hour)
 	if d = w.decide(); len(d.overdue) != 1 || len(d.assign) != 0 {
 		t.Errorf("past the deadline: overdue %v, starts %d", d.overdue, len(d.assign))
+	}
+}
+
+// Test_Decide_DeadlinesBehindTheWindow has a long queue, at whose end is what
+// has to end first.
+func Test_Decide_DeadlinesBehindTheWindow(t *testing.T) {
+	w := newWorld(t)
+	for range window {
+		w.ask("patient")
+	}
+	w.askFor("soon", time.Minute)
+	w.askFor("sooner", time.Second)
+	if d := w.decide(); len(d.overdue) != 0 || !d.wake.Equal(w.now.Add(time.Second)) {
+		t.Fatalf("overdue %v, wakes in %s, want 1s", d.overdue, d.wake.Sub(w.now))
+	}
+	w.now = w.now.Add(time.Minute)
+	d := w.decide()
+	var who []string
+	for _, id := range d.overdue {
+		who = append(who, w.store.Build(id).Build.Requester)
+		w.apply(&buildsv1.StopBuild{BuildId: id, Reason: buildsv1.StopReason_STOP_REASON_DEADLINE})
+	}
+	if diff := cmp.Diff([]string{"sooner", "soon"}, who); diff != "" {
+		t.Error(diff)
+	}
+	if d := w.decide(); len(d.overdue) != 0 || d.wake.Sub(w.now) != 59*time.Minute {
+		t.Errorf("afterwards: overdue %v, wakes in %s", d.overdue, d.wake.Sub(w.now))
+	}
+	w.now = w.now.Add(2 * time.Hour)
+	if d := w.decide(); len(d.overdue) != window {
+		t.Errorf("%d are overdue, want %d", len(d.overdue), window)
 	}
 }
 
