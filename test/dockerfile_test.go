@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -173,6 +174,13 @@ func Test_Dockerfile_SecretIsUsedAndNowhereElse(t *testing.T) {
 	// A step that prints its secret.
 	if out = build("FROM base\nRUN --mount=type=secret,id=token cat /run/secrets/token\n"); !strings.Contains(out, "[redacted]") {
 		t.Errorf("the log: %s", out)
+	}
+	// One that prints it in base64, broken within the secret as base64(1) does.
+	out = build("FROM base\nRUN --mount=type=secret,id=token (seq -s - 1 17; cat /run/secrets/token) | busybox base64\n")
+	if joined := regexp.MustCompile(`\n#\d+ \d+\.\d+ `).ReplaceAllString(out, ""); !strings.Contains(joined, "[redacted]") {
+		t.Errorf("the log: %s", out)
+	} else {
+		search(t, "the lines of base64", []byte(joined), secret)
 	}
 	w.Stop()
 	searchTree(t, w.root, secret)

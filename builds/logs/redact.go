@@ -18,6 +18,7 @@ const (
 type Redactor struct {
 	starts  [1 << 16 / 64]uint64 // which two bytes begin a pattern
 	byStart map[uint32][]pattern // by the first four bytes
+	wrapped map[byte][][]byte    // base64 of secrets, in lines or not, by the first byte
 	held    []byte               // raw input that may be the beginning of a pattern
 }
 
@@ -29,11 +30,17 @@ type pattern struct {
 // NewRedactor answers a redactor of secrets (those of 6 bytes or more, in all
 // their encodings) and of censored strings.
 func NewRedactor(secrets [][]byte, censor []string) *Redactor {
-	r := &Redactor{byStart: map[uint32][]pattern{}}
+	r := &Redactor{byStart: map[uint32][]pattern{}, wrapped: map[byte][][]byte{}}
 	for _, s := range secrets {
-		for _, v := range variants(s) {
+		plain, wrapped := variants(s)
+		for _, v := range plain {
 			if len(v) >= minSecret {
 				r.add(pattern{v, true})
+			}
+		}
+		for _, v := range wrapped {
+			if len(v) >= minSecret {
+				r.addWrapped(v)
 			}
 		}
 	}
@@ -53,7 +60,12 @@ func (r *Redactor) add(p pattern) {
 		}
 	}
 	r.byStart[key] = append(r.byStart[key], p)
-	two := binary.LittleEndian.Uint16(p.text)
+	r.begins(p.text[0], p.text[1])
+}
+
+// begins notes that a pattern may begin with these two bytes.
+func (r *Redactor) begins(a, b byte) {
+	two := uint16(a) | uint16(b)<<8
 	r.starts[two/64] |= 1 << (two % 64)
 }
 
@@ -69,7 +81,7 @@ func (r *Redactor) Flush() (out []byte, consumed int) { return r.scan(true) }
 
 func (r *Redactor) scan(final bool) (out []byte, consumed int) {
 	b := r.held
-	if len(r.byStart) == 0 {
+	if len(r.byStart)+len(r.wrapped) == 0 {
 		r.held = nil
 		return b, len(b)
 	}
@@ -116,6 +128,8 @@ func (r *Redactor) mayStart(a, b byte) bool {
 // match.
 func (r *Redactor) match(b []byte, i int) (end int, secret, open bool) {
 	rest := b[i:]
+	end, open = r.matchWrapped(b, i)
+	secret = end > 0
 	if len(rest) < 4 {
 		for _, list := range r.byStart {
 			for _, p := range list {
@@ -124,14 +138,14 @@ func (r *Redactor) match(b []byte, i int) (end int, secret, open bool) {
 				}
 			}
 		}
-		return 0, false, false
+		return end, secret, open
 	}
 	for _, p := range r.byStart[binary.LittleEndian.Uint32(rest)] {
 		switch {
 		case len(p.text) > len(rest):
 			open = open || bytes.HasPrefix(p.text, rest)
 		case i+len(p.text) > end && bytes.HasPrefix(rest, p.text):
-			end, secret = i+len(p.text), p.secret
+			end, secret = i+len(p.text), secret || p.secret
 		}
 	}
 	return end, secret, open

@@ -54,6 +54,48 @@ func Test_Redact_Encodings(t *testing.T) {
 	}
 }
 
+// wrap breaks a text into lines as base64(1) does, with an end and a mark.
+func wrap(text string, columns int, lineEnd, mark string) string {
+	var b strings.Builder
+	for len(text) > columns {
+		b.WriteString(text[:columns] + lineEnd + mark)
+		text = text[columns:]
+	}
+	return b.String() + text
+}
+
+func Test_Redact_WrappedBase64(t *testing.T) {
+	long := make([]byte, 200)
+	for i := range long {
+		long[i] = byte('a' + i*7%26)
+	}
+	for _, secret := range []string{"hunter2", "a token of twenty-eight byte", string(long), "line one of it\nand line two"} {
+		for shift := range 80 { // so that the break is everywhere once
+			for _, f := range []struct {
+				columns       int
+				lineEnd, mark string
+			}{{76, "\n", ""}, {76, "\r\n", ""}, {64, "\n", ""}, {76, "\n", "#12 3.456 "}, {76, "\r\n", "#7 123.4 "}} {
+				before := strings.Repeat("x", shift)
+				text := wrap(base64.StdEncoding.EncodeToString([]byte(before+secret+" after")), f.columns, f.lineEnd, f.mark)
+				got := string(redactAll(logs.NewRedactor([][]byte{[]byte(secret)}, nil), []byte("out: "+text+"\n"), uint64(shift)))
+				plain := strings.NewReplacer(f.lineEnd+f.mark, "", f.lineEnd, "").Replace(got)
+				if !strings.Contains(got, "[redacted]") || strings.Contains(plain, core(before, secret)) {
+					t.Fatalf("%q after %d bytes, %+v: %q became %q", secret, shift, f, text, got)
+				}
+				if !strings.HasPrefix(got, "out: "+text[:min(shift, 60)/3*4]) || !strings.HasSuffix(got, "\n") {
+					t.Fatalf("%q after %d bytes, %+v: too much of %q went: %q", secret, shift, f, text, got)
+				}
+			}
+		}
+	}
+}
+
+// core is what of the base64 of before+secret tells of the secret.
+func core(before, secret string) string {
+	all := base64.RawStdEncoding.EncodeToString([]byte(before + secret))
+	return all[(len(before)*8+5)/6 : len(before+secret)*8/6]
+}
+
 func Test_Redact_RefsGoWithTheirRepositories(t *testing.T) {
 	r := logs.NewRedactor(nil, logs.RefsToCensor("localhost:5000/workspace-images:abc", "docker.io/library/ubuntu@sha256:"+strings.Repeat("0", 64)))
 	got := string(redactAll(r, []byte("push localhost:5000/workspace-images:abc from docker.io/library/ubuntu done\n"), 3))
@@ -77,6 +119,8 @@ func Test_Redact_ShortValuesStay(t *testing.T) {
 
 func Fuzz_Redact(f *testing.F) {
 	f.Add([]byte("secret1"), []byte("abcdef/ref"), []byte("xx secret1 secresecret1t1 abcdef/ref yy"), uint64(7))
+	f.Add([]byte("secret-over-the-end-of-a-line"), []byte("#1 2.3 "), []byte(wrap(base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", 40)+"secret-over-the-end-of-a-line")), 76, "\n", "#1 2.3 ")), uint64(5))
+	f.Add([]byte("00000\r"), []byte("ref"), []byte("0"), uint64(1))
 	f.Add([]byte("aaaaaa"), []byte("aaaa"), []byte("aaaaaaaaaaaaaaaaaaaaaaa"), uint64(3))
 	f.Fuzz(func(t *testing.T, secret, censor, text []byte, seed uint64) {
 		if len(secret) < 6 || bytes.ContainsAny(secret, "[]") {
@@ -97,6 +141,12 @@ func Fuzz_Redact(f *testing.F) {
 			if bytes.Contains(a, form) {
 				t.Fatalf("%q shows in %q", form, a)
 			}
+		}
+		before := strings.Repeat("-", int(seed%80))
+		lines := wrap(base64.StdEncoding.EncodeToString([]byte(before+string(secret))), 76, "\n", "")
+		shown := strings.ReplaceAll(string(redactAll(make(), []byte(lines), seed)), "\n", "")
+		if strings.Contains(shown, core(before, string(secret))) {
+			t.Fatalf("%q shows in %q of %q", secret, shown, lines)
 		}
 		// A redactor that begins at any seam goes on exactly.
 		r := make()

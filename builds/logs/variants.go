@@ -19,17 +19,20 @@ const minSecret = 6
 const minCensored = 4
 
 // variants answers the forms in which a secret may show in output: plain, its
-// lines, base64 in three alignments and two alphabets, URL and JSON encoding.
-func variants(secret []byte) [][]byte {
-	var out [][]byte
-	for _, s := range append([][]byte{secret, bytes.TrimSpace(secret)}, bytes.Split(secret, []byte("\n"))...) {
-		s = bytes.TrimRight(s, "\r")
+// lines, URL and JSON encoding; and base64 in three alignments and two
+// alphabets, which programs wrap into lines.
+func variants(secret []byte) (out, wrapped [][]byte) {
+	forms := [][]byte{secret, bytes.TrimSpace(secret)}
+	for line := range bytes.SplitSeq(secret, []byte("\n")) {
+		forms = append(forms, bytes.TrimRight(line, "\r"))
+	}
+	for _, s := range forms {
 		if len(s) < minSecret {
 			continue
 		}
 		out = append(out, s)
 		for shift := range 3 {
-			out = append(out, base64Core(base64.RawStdEncoding, s, shift), base64Core(base64.RawURLEncoding, s, shift))
+			wrapped = append(wrapped, base64Core(base64.RawStdEncoding, s, shift), base64Core(base64.RawURLEncoding, s, shift))
 		}
 		out = append(out, urlForms(string(s))...)
 		if raw, err := json.Marshal(string(s)); err == nil {
@@ -37,7 +40,7 @@ func variants(secret []byte) [][]byte {
 		}
 		out = append(out, []byte(strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(string(s))))
 	}
-	return out
+	return out, wrapped
 }
 
 // base64Core answers the characters of the base64 of any text with s at a

@@ -1,0 +1,117 @@
+package logs
+
+import "bytes"
+
+// addWrapped notes base64 that is taken out also where it is broken into
+// lines.
+func (r *Redactor) addWrapped(text []byte) {
+	for _, have := range r.wrapped[text[0]] {
+		if bytes.Equal(text, have) {
+			return
+		}
+	}
+	r.wrapped[text[0]] = append(r.wrapped[text[0]], text)
+	for _, next := range []byte{text[1], '\n', '\r'} {
+		r.begins(text[0], next)
+	}
+}
+
+// matchWrapped looks for the longest base64 of a secret that begins at b[i:],
+// with or without line breaks in it. The answer is that of match.
+func (r *Redactor) matchWrapped(b []byte, i int) (end int, open bool) {
+	for _, text := range r.wrapped[b[i]] {
+		n, more := wrapsAt(text, b[i:])
+		open = open || more
+		if n > 0 {
+			end = max(end, i+n)
+		}
+	}
+	return end, open
+}
+
+// minColumns is the least length of a whole line in wrapped base64. Usual are
+// 76 and 64.
+const minColumns = 16
+
+// wrapsAt reports how many bytes of b the text takes, with line breaks in it, 0
+// if b does not begin with it; open says that more input could change that.
+func wrapsAt(text, b []byte) (n int, open bool) {
+	for first := true; ; first = false {
+		m := min(len(text), len(b)-n)
+		if bytes.Equal(text[:m], b[n:n+m]) {
+			if m < len(text) {
+				return 0, true
+			}
+			return n + m, false
+		}
+		m = breakIn(b[n:], len(text))
+		if m <= 0 || !first && m < minColumns || !bytes.Equal(text[:m], b[n:n+m]) {
+			return 0, false
+		}
+		skip, more := lineBreak(b[n+m:])
+		if skip == 0 {
+			return 0, more
+		}
+		text, n = text[m:], n+m+skip
+	}
+}
+
+// breakIn answers where the first line of b ends, before limit, else -1.
+func breakIn(b []byte, limit int) int {
+	m := bytes.IndexByte(b[:min(limit+1, len(b))], '\n')
+	switch {
+	case m > 0 && b[m-1] == '\r':
+		m--
+	case m < 0 && len(b) <= limit && b[len(b)-1] == '\r': // its other half may come
+		m = len(b) - 1
+	}
+	if m >= limit {
+		return -1
+	}
+	return m
+}
+
+// maxMark bounds the mark before a line of a step's output.
+const maxMark = 40
+
+// lineBreak answers the length of a line break and of the mark that output of
+// a build's step has before each line (`#12 3.456 `).
+func lineBreak(b []byte) (n int, open bool) {
+	if b[0] == '\r' {
+		n = 1
+	}
+	if n == len(b) {
+		return 0, true
+	}
+	if b[n] != '\n' {
+		return 0, false
+	}
+	n++
+	if n == len(b) {
+		return 0, true
+	}
+	if b[n] != '#' {
+		return n, false
+	}
+	at := n + 1
+	for _, part := range []struct {
+		digits bool
+		then   byte
+	}{{true, ' '}, {true, '.'}, {true, ' '}} {
+		begin := at
+		for at < len(b) && b[at] >= '0' && b[at] <= '9' && at-n < maxMark {
+			at++
+		}
+		switch {
+		case at == len(b):
+			return 0, true
+		case at == begin || b[at] != part.then:
+			return n, false
+		}
+		at++
+	}
+	if at == len(b) {
+		return 0, true
+	}
+	return at, false
+}
