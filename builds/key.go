@@ -51,7 +51,8 @@ func hexSHA256(s string) string {
 // API can: then both APIs share its key.
 func gitpodShaped(d *imagebuilderv1.DockerfileSource) bool {
 	return d.GetGit() != nil && len(d.GetBuildArgs()) == 0 && d.GetTarget() == "" && len(d.GetPlatforms()) == 0 &&
-		len(d.GetImageLabels()) == 0 && len(d.GetSecretIds()) == 0 && d.GetNetworkMode() == ""
+		len(d.GetImageLabels()) == 0 && len(d.GetSecretIds()) == 0 && d.GetNetworkMode() == "" &&
+		d.GetProvenance() == "" && d.GetSbomGenerator() == ""
 }
 
 // dockerfileBaseRef is where a Dockerfile source publishes its base image: by
@@ -87,5 +88,8 @@ func dockerfileBaseRef(baseRepository string, d *imagebuilderv1.DockerfileSource
 	field("secrets", slices.Sorted(slices.Values(d.GetSecretIds()))...)
 	pairs("arg", d.GetBuildArgs())
 	pairs("label", d.GetImageLabels())
+	if d.GetProvenance() != "" || d.GetSbomGenerator() != "" { // images without keep their names
+		field("attestations", d.GetProvenance(), d.GetSbomGenerator())
+	}
 	return baseRepository + ":" + hexSHA256(b.String())
 }

@@ -163,6 +163,17 @@ func checkOptions(d *imagebuilderv1.DockerfileSource) error {
 			}
 		}
 	}
+	switch d.GetProvenance() {
+	case "", "min", "max":
+	default:
+		return invalidf("provenance must be min, max or empty")
+	}
+	if g := d.GetSbomGenerator(); g != "" {
+		if strings.ContainsAny(g, "=,\"") {
+			return invalidf("sbom_generator is not the name of an image")
+		}
+		return checkRef("sbom_generator", g)
+	}
 	return nil
 }
 

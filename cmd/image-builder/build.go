@@ -79,7 +79,11 @@ type buildFlags struct {
 	imageLabels                      []string
 	noCache                          bool
 	progress                         string
+	provenance, sbom                 string
 }
+
+// defaultScanner is BuildKit's own choice.
+const defaultScanner = "docker/buildkit-syft-scanner:stable-1"
 
 func newBuildCommand() *cobra.Command {
 	var c clientFlags
@@ -88,8 +92,9 @@ func newBuildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "build [CONTEXT] | --ref IMAGE", Short: "Build an image and follow it to its end", Args: cobra.MaximumNArgs(1),
 		Long: `Builds an image and follows it: on a terminal the steps as they run, elsewhere the log on standard
-output and phases on standard error; the digest last. CONTEXT is a directory with a Dockerfile, or the URL of a git repository; with --ref the
-workspace image of an existing image is built instead. Ctrl-C leaves the build running.
+output and phases on standard error; the digest last. CONTEXT is a directory with a Dockerfile, or the
+URL of a git repository (http or https); with --ref the workspace image of an existing image is built
+instead. Ctrl-C leaves the build running.
 
 Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unavailable, 130 interrupted.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -136,6 +141,9 @@ Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unav
 	f.StringArrayVar(&b.secrets, "secret", nil, "secrets for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=NAME")
 	f.StringSliceVar(&b.platforms, "platform", nil, "platforms to build for")
 	f.StringArrayVar(&b.imageLabels, "label", nil, "labels of the image, NAME=VALUE")
+	f.StringVar(&b.provenance, "provenance", "", "attest how the image was built: min or max")
+	f.StringVar(&b.sbom, "sbom", "", "attest what is in the image, by this scanner image (--sbom alone: "+defaultScanner+")")
+	f.Lookup("sbom").NoOptDefVal = defaultScanner
 	f.BoolVar(&b.noCache, "no-cache", false, "build every step anew")
 	f.StringVar(&b.progress, "progress", "auto", "auto: live steps on a terminal; plain: the log; json: the build as a line at each change")
 	return cmd
@@ -159,6 +167,7 @@ func (b *buildFlags) request(ctx context.Context, client imagebuilderv1.ImageBui
 	}
 	d := &imagebuilderv1.DockerfileSource{
 		DockerfilePath: b.file, Target: b.target, Platforms: b.platforms, NoCache: b.noCache, NetworkMode: b.network, ExtraTags: b.tags,
+		Provenance: b.provenance, SbomGenerator: b.sbom,
 	}
 	if d.ImageLabels, err = parseLabels(b.imageLabels); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -50,6 +51,7 @@ func (s *solving) frontend(df dockerfile) (map[string]string, error) {
 	case networkNone, networkHost:
 		attrs["force-network-mode"] = d.GetNetworkMode()
 	}
+	maps.Copy(attrs, s.attestations())
 	// Cache mounts are shared by builds of the same key only.
 	attrs["build-arg:"+argCacheNamespace] = s.src.warmTag() + d.GetBuildArgs()[argCacheNamespace]
 	builtin, err := chooseFrontend(df.data, d.GetBuildArgs()[argSyntax], s.runtime.opts.Frontends)
@@ -69,6 +71,20 @@ func (s *solving) frontend(df dockerfile) (map[string]string, error) {
 		attrs["cache-imports"] = string(imports)
 	}
 	return attrs, nil
+}
+
+// attestations are what is asked for beside the image: the daemon makes the
+// provenance, the frontend has an SBOM made by the scanner's image.
+func (s *solving) attestations() map[string]string {
+	d := s.w.Source.GetDockerfile()
+	attrs := map[string]string{}
+	if d.GetProvenance() != "" {
+		attrs["attest:provenance"] = "mode=" + d.GetProvenance()
+	}
+	if d.GetSbomGenerator() != "" {
+		attrs["attest:sbom"] = "generator=" + d.GetSbomGenerator()
+	}
+	return attrs
 }
 
 // chooseFrontend reports whether the frontend built into the daemon is to be

@@ -187,6 +187,8 @@ func (s *solving) options() (client.SolveOpt, error) {
 		Ref:         solveRef(s.w.Name()),
 		SharedKey:   s.src.sharedKey,
 		LocalMounts: s.src.mounts,
+		// The daemon looks here for what it attests itself.
+		FrontendAttrs: s.attestations(),
 		Exports: []client.ExportEntry{{Type: client.ExporterImage, Attrs: map[string]string{
 			"name": repository(s.w.BaseRef), "push": "true", "push-by-digest": "true",
 		}}},

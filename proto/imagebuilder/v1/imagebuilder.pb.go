@@ -421,7 +421,12 @@ type DockerfileSource struct {
 	SecretIds   []string `protobuf:"bytes,18,rep,name=secret_ids,json=secretIds,proto3" json:"secret_ids,omitempty"`
 	NetworkMode string   `protobuf:"bytes,19,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"`
 	// Further refs to tag in repositories that the request may write.
-	ExtraTags     []string `protobuf:"bytes,20,rep,name=extra_tags,json=extraTags,proto3" json:"extra_tags,omitempty"`
+	ExtraTags []string `protobuf:"bytes,20,rep,name=extra_tags,json=extraTags,proto3" json:"extra_tags,omitempty"`
+	// How much the provenance attestation of the image tells, `min` or `max`;
+	// none if empty. An image with attestations is an index.
+	Provenance string `protobuf:"bytes,21,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	// Image of the scanner that makes the SBOM attestation; none if empty.
+	SbomGenerator string `protobuf:"bytes,22,opt,name=sbom_generator,json=sbomGenerator,proto3" json:"sbom_generator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -565,6 +570,20 @@ func (x *DockerfileSource) GetExtraTags() []string {
 		return x.ExtraTags
 	}
 	return nil
+}
+
+func (x *DockerfileSource) GetProvenance() string {
+	if x != nil {
+		return x.Provenance
+	}
+	return ""
+}
+
+func (x *DockerfileSource) GetSbomGenerator() string {
+	if x != nil {
+		return x.SbomGenerator
+	}
+	return ""
 }
 
 type isDockerfileSource_Context interface {
@@ -3513,7 +3532,7 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"dockerfileB\x06\n" +
 	"\x04from\"\x1d\n" +
 	"\tRefSource\x12\x10\n" +
-	"\x03ref\x18\x01 \x01(\tR\x03ref\"\x9d\x06\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\"\xe4\x06\n" +
 	"\x10DockerfileSource\x12/\n" +
 	"\x03git\x18\x01 \x01(\v2\x1b.imagebuilder.v1.GitContextH\x00R\x03git\x12:\n" +
 	"\x06upload\x18\x02 \x01(\v2 .imagebuilder.v1.UploadedContextH\x00R\x06upload\x12>\n" +
@@ -3532,7 +3551,11 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"secret_ids\x18\x12 \x03(\tR\tsecretIds\x12!\n" +
 	"\fnetwork_mode\x18\x13 \x01(\tR\vnetworkMode\x12\x1d\n" +
 	"\n" +
-	"extra_tags\x18\x14 \x03(\tR\textraTags\x1a<\n" +
+	"extra_tags\x18\x14 \x03(\tR\textraTags\x12\x1e\n" +
+	"\n" +
+	"provenance\x18\x15 \x01(\tR\n" +
+	"provenance\x12%\n" +
+	"\x0esbom_generator\x18\x16 \x01(\tR\rsbomGenerator\x1a<\n" +
 	"\x0eBuildArgsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
