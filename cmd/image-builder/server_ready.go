@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -98,5 +99,19 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, strings.Join(reasons, "\n"))
 		return
 	}
-	fmt.Fprintln(w, "ready")
+	// What clients can still do nothing about, and nothing is lost by.
+	fmt.Fprintln(w, strings.Join(append([]string{"ready"}, s.troubles()...), "\n"))
+}
+
+// troubles are what keeps runtimes from running builds.
+func (s *server) troubles() (out []string) {
+	for _, r := range s.runtimes {
+		if t, ok := r.(interface{ Trouble() error }); ok {
+			if err := t.Trouble(); err != nil {
+				out = append(out, err.Error())
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
 }

@@ -55,6 +55,9 @@ func newInstall(t testing.TB) *install {
 		img: registrytest.RandomImage(t, 1, 1024), starts: map[string]int{},
 	}
 	in.m.Access(in.sup.Access)
+	for _, repo := range []string{"workspace-images", "base-images"} {
+		in.reg.Push(t, repo+":first", in.img)
+	}
 	in.m.OnStart(func(_ context.Context, req *wsman.StartWorkspaceRequest) error {
 		in.mu.Lock()
 		in.starts[req.GetMetadata().GetAnnotations()["ref"]]++
@@ -103,7 +106,7 @@ func (in *install) await(c <-chan struct{}) {
 func (in *install) push(ref string) bool {
 	r, err := name.ParseReference(ref, name.Insecure)
 	if err == nil {
-		err = remote.Write(r, in.img)
+		err = remote.Put(r, in.img) // its blobs are there
 	}
 	if err != nil {
 		in.t.Errorf("push %s: %v", ref, err)
