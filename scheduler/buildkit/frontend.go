@@ -28,6 +28,9 @@ const (
 	argCacheNamespace = "BUILDKIT_CACHE_MOUNT_NS"
 )
 
+// CacheTagPrefix begins the tags of the build cache.
+const CacheTagPrefix = "cache-"
+
 // frontend answers what the Dockerfile frontend is told.
 func (s *solving) frontend(df dockerfile) (map[string]string, error) {
 	d := s.w.Source.GetDockerfile()
@@ -63,7 +66,9 @@ func (s *solving) frontend(df dockerfile) (map[string]string, error) {
 		attrs["cmdline"] = ""
 		delete(attrs, "build-arg:"+argSyntax)
 	}
-	if ref := s.cacheRef(); ref != "" {
+	if ref, err := s.cacheRef(); err != nil {
+		return nil, err
+	} else if ref != "" {
 		imports, err := json.Marshal([]*controlapi.CacheOptionsEntry{{Type: "registry", Attrs: map[string]string{"ref": ref}}})
 		if err != nil {
 			return nil, fmt.Errorf("describe the build cache: %w", err)
@@ -133,11 +138,15 @@ func (s *solving) entitlements() ([]string, error) {
 
 // cacheRef is where the build cache of the workload's key is kept, "" if
 // nowhere.
-func (s *solving) cacheRef() string {
+func (s *solving) cacheRef() (string, error) {
 	if s.runtime.opts.CacheRepository == "" {
-		return ""
+		return "", nil
 	}
-	return s.runtime.opts.CacheRepository + ":cache-" + s.src.warmTag()
+	ref := s.runtime.opts.CacheRepository + ":" + CacheTagPrefix + s.src.warmTag()
+	if route := s.runtime.opts.Route; route != nil {
+		return route.Cache(ref)
+	}
+	return ref, nil
 }
 
 // warmTag names the key in places that others can see.

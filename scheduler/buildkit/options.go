@@ -45,6 +45,17 @@ type Contexts interface {
 	Open(ctx context.Context, digest string) (io.ReadCloser, error)
 }
 
+// Route says under which names a daemon reaches images that it must not reach
+// directly, as through a proxy beside it. A name that is one already stays.
+type Route interface {
+	// Pull is for base images.
+	Pull(ref string) (string, error)
+	// Push is for repositories that builds push to.
+	Push(repository string) (string, error)
+	// Cache is for images of the build cache.
+	Cache(ref string) (string, error)
+}
+
 // Credentials answers what to present to a registry host (docker.io for
 // Docker Hub): for pulls what the rights allow, for pushes what the install
 // has for it. Empty strings mean anonymous; an empty user with a password
@@ -84,6 +95,9 @@ type Options struct {
 	// Networks are the network modes that requests may choose, of "default",
 	// "none" and "host"; the first two if empty.
 	Networks []string
+	// Route, if set, renames all images that the daemons pull and push. Registry
+	// and outcomes keep the true names; Credentials is asked for the new hosts.
+	Route Route
 	// Log is required.
 	Log *slog.Logger
 }

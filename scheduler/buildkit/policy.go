@@ -28,6 +28,7 @@ type policy struct {
 	git      *gitContext // nil if the context is none
 	rights   *buildsv1.Rights
 	secrets  map[string][]byte // of the request, for its build
+	route    Route             // nil for none
 
 	mu      sync.Mutex
 	allowed map[string]bool // references that were looked at
@@ -37,9 +38,13 @@ type policy struct {
 // check answers the daemon. A refusal is remembered: its reason is the reason
 // of the build's failure.
 func (p *policy) check(ctx context.Context, req *policysession.CheckPolicyRequest) (*policysession.DecisionResponse, *gatewaypb.ResolveSourceMetaRequest, error) {
-	f := p.decide(ctx, req.GetSource().GetSource())
+	op := req.GetSource().GetSource()
+	f := p.decide(ctx, op)
 	if f == nil {
-		return &policysession.DecisionResponse{Action: spb.PolicyAction_ALLOW}, nil, nil
+		var decision *policysession.DecisionResponse
+		if decision, f = p.renamed(op); f == nil {
+			return decision, nil, nil
+		}
 	}
 	p.mu.Lock()
 	if p.refused == nil {
@@ -50,6 +55,28 @@ func (p *policy) check(ctx context.Context, req *policysession.CheckPolicyReques
 		Action:       spb.PolicyAction_DENY,
 		DenyMessages: []*policysession.DenyMessage{{Message: f.Message}},
 	}, nil, nil
+}
+
+// renamed allows a source, under the name by which the daemon reaches it.
+func (p *policy) renamed(op *pb.SourceOp) (*policysession.DecisionResponse, *scheduler.Failure) {
+	const images = "docker-image://"
+	allowed := &policysession.DecisionResponse{Action: spb.PolicyAction_ALLOW}
+	ref, isImage := strings.CutPrefix(op.GetIdentifier(), images)
+	if p.route == nil || !isImage {
+		return allowed, nil
+	}
+	name, err := p.route.Pull(ref)
+	if err != nil {
+		return nil, userFailure(fmt.Errorf("cannot use the base image: %w", err))
+	}
+	if name == ref {
+		return allowed, nil
+	}
+	p.allow(name) // the daemon asks again for what it is told to use instead
+	return &policysession.DecisionResponse{
+		Action: spb.PolicyAction_CONVERT,
+		Update: &pb.SourceOp{Identifier: images + name, Attrs: op.GetAttrs()},
+	}, nil
 }
 
 // refusal answers why a source was refused first, nil if none was.

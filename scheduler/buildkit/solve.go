@@ -59,7 +59,7 @@ func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink schedul
 	r.opts.Log.Debug("solve begins", "build", w.BuildID, "attempt", w.Attempt, "daemon", e.url)
 
 	s := &solving{runtime: r, w: w, src: src, daemon: e}
-	s.policy = &policy{registry: r.opts.Registry, git: src.git, http: r.opts.HTTP, rights: w.Rights, secrets: w.Secrets.GetBuild()}
+	s.policy = &policy{registry: r.opts.Registry, git: src.git, http: r.opts.HTTP, rights: w.Rights, secrets: w.Secrets.GetBuild(), route: r.opts.Route}
 	s.progress = newProgress(sink)
 	resp, err := s.run(ctx)
 	if err != nil {
@@ -183,6 +183,16 @@ func (s *solving) options() (client.SolveOpt, error) {
 		secrets = map[string][]byte{}
 	}
 	maps.Copy(secrets, s.src.secrets)
+	name := repository(s.w.BaseRef)
+	if route := s.runtime.opts.Route; route != nil {
+		if name, err = route.Push(name); err != nil {
+			return client.SolveOpt{}, err
+		}
+	}
+	cache, err := s.cacheRef()
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
 	opt := client.SolveOpt{
 		Ref:         solveRef(s.w.Name()),
 		SharedKey:   s.src.sharedKey,
@@ -190,7 +200,7 @@ func (s *solving) options() (client.SolveOpt, error) {
 		// The daemon looks here for what it attests itself.
 		FrontendAttrs: s.attestations(),
 		Exports: []client.ExportEntry{{Type: client.ExporterImage, Attrs: map[string]string{
-			"name": repository(s.w.BaseRef), "push": "true", "push-by-digest": "true",
+			"name": name, "push": "true", "push-by-digest": "true",
 		}}},
 		Session: []session.Attachable{
 			&authenticator{credentials: s.runtime.opts.Credentials, rights: s.w.Rights, own: s.ownHosts()},
@@ -199,9 +209,9 @@ func (s *solving) options() (client.SolveOpt, error) {
 		SourcePolicyProvider: policysession.NewPolicyProvider(s.policy.check),
 		AllowedEntitlements:  entitlements,
 	}
-	if ref := s.cacheRef(); ref != "" {
+	if cache != "" {
 		opt.CacheExports = []client.CacheOptionsEntry{{Type: "registry", Attrs: map[string]string{
-			"ref": ref, "mode": "max", "image-manifest": "true", "oci-mediatypes": "true", "ignore-error": "true",
+			"ref": cache, "mode": "max", "image-manifest": "true", "oci-mediatypes": "true", "ignore-error": "true",
 		}}}
 	}
 	return opt, nil

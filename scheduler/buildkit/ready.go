@@ -1,0 +1,37 @@
+package buildkit
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// readyEvery is the pause between looks at a daemon that starts.
+const readyEvery = 200 * time.Millisecond
+
+// AwaitReady returns once a daemon answers: for daemons that start together
+// with this process. After the limit it returns a *scheduler.Failure.
+func (r *Runtime) AwaitReady(ctx context.Context, limit time.Duration) error {
+	wait, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(readyEvery)
+	defer tick.Stop()
+	for {
+		e, err := r.pool.acquire(wait, "")
+		if err == nil {
+			r.pool.release(e)
+			return nil
+		}
+		select {
+		case <-wait.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("no BuildKit daemon was ready within %s: %v", limit, err), Err: err}
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package podapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// MaxTermination is how much of a termination message Kubernetes keeps, in
+// bytes.
+const MaxTermination = 4096
+
+// Result is how a workload ended, as the worker says it: in the termination
+// message and over HTTP.
+type Result struct {
+	Repository string `json:"repository,omitempty"`
+	// Digest is set exactly if the workload succeeded.
+	Digest    string `json:"digest,omitempty"`
+	SizeBytes int64  `json:"sizeBytes,omitempty"`
+	// Blame is the name of an imagebuilder.v1.Blame.
+	Blame   string `json:"blame,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// ResultOf makes a result of what a runtime's Run returns.
+func ResultOf(out scheduler.Outcome, err error) Result {
+	if err == nil {
+		return Result{Repository: out.Repository, Digest: out.Digest, SizeBytes: out.SizeBytes}
+	}
+	blame := imagebuilderv1.Blame_BLAME_INFRASTRUCTURE
+	var f *scheduler.Failure
+	if errors.As(err, &f) {
+		blame = f.Blame
+	}
+	return Result{Blame: blame.String(), Message: err.Error()}
+}
+
+// Outcome is the inverse of ResultOf.
+func (r Result) Outcome() (scheduler.Outcome, error) {
+	if r.Digest != "" {
+		return scheduler.Outcome{Repository: r.Repository, Digest: r.Digest, SizeBytes: r.SizeBytes}, nil
+	}
+	blame, ok := imagebuilderv1.Blame_value[r.Blame]
+	if !ok || blame == 0 {
+		blame = int32(imagebuilderv1.Blame_BLAME_INFRASTRUCTURE)
+	}
+	return scheduler.Outcome{}, &scheduler.Failure{Blame: imagebuilderv1.Blame(blame), Message: r.Message}
+}
+
+// Encode renders the result within MaxTermination bytes; a message that is too
+// long loses its middle, since steps and last output are at its ends.
+func (r Result) Encode() []byte {
+	for limit := len(r.Message); ; limit = limit * 3 / 4 {
+		c := r
+		c.Message = shorten(r.Message, limit)
+		raw, err := json.Marshal(c)
+		if err == nil && len(raw) <= MaxTermination {
+			return raw
+		}
+		if limit == 0 {
+			return nil // a repository and a digest always fit
+		}
+	}
+}
+
+func shorten(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	half := limit / 2
+	return strings.ToValidUTF8(s[:half], "") + "\n...\n" + strings.ToValidUTF8(s[len(s)-half:], "")
+}
+
+// DecodeResult reads a termination message.
+func DecodeResult(message string) (Result, error) {
+	var r Result
+	if err := json.Unmarshal([]byte(message), &r); err != nil {
+		return r, fmt.Errorf("the termination message is no result: %w", err)
+	}
+	if r.Digest == "" && r.Blame == "" {
+		return r, errors.New("the termination message names neither a digest nor a failure")
+	}
+	return r, nil
+}

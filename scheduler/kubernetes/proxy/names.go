@@ -1,0 +1,88 @@
+package proxy
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/distribution/reference"
+)
+
+// What a name is for.
+const (
+	usePull    = "pull"
+	usePush    = "push"
+	useCache   = "cache"
+	useContext = "context"
+)
+
+// repository is one at a registry.
+type repository struct{ host, path string }
+
+func (r repository) String() string { return r.host + "/" + r.path }
+
+// parseRepository reads host/path, or what Docker makes of a short name.
+func parseRepository(s string) (repository, error) {
+	named, err := reference.ParseNormalizedNamed(s)
+	if err != nil {
+		return repository{}, err
+	}
+	return repository{reference.Domain(named), reference.Path(named)}, nil
+}
+
+// Names are the names by which images are reached through the proxy at an
+// address (host:port).
+type Names struct{ Addr string }
+
+// Pull is the name of a base image. A name of the proxy stays as it is.
+func (n Names) Pull(ref string) (string, error) { return n.name(usePull, ref) }
+
+// Push is the name of an image or repository where the build pushes.
+func (n Names) Push(ref string) (string, error) { return n.name(usePush, ref) }
+
+// Cache is the name of an image of the build cache.
+func (n Names) Cache(ref string) (string, error) { return n.name(useCache, ref) }
+
+// Context is the name of an uploaded context.
+func (n Names) Context(ref string) (string, error) { return n.name(useContext, ref) }
+
+func (n Names) name(use, ref string) (string, error) {
+	if strings.HasPrefix(ref, n.Addr+"/") {
+		return ref, nil
+	}
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return "", fmt.Errorf("%q is not an image reference: %w", ref, err)
+	}
+	host := encodeHost(reference.Domain(named))
+	if !hostPattern.MatchString(host) {
+		return "", fmt.Errorf("the registry host %q cannot be reached from a pod: use a lower-case DNS name or an IPv4 address", reference.Domain(named))
+	}
+	out := n.Addr + "/" + use + "/" + host + "/" + reference.Path(named)
+	if t, ok := named.(reference.Tagged); ok {
+		out += ":" + t.Tag()
+	}
+	if d, ok := named.(reference.Digested); ok {
+		out += "@" + d.Digest().String()
+	}
+	return out, nil
+}
+
+// hostPattern matches encoded hosts: a component of a repository's path. A host
+// name has no underscore, so that two of them can stand for the port's colon.
+var hostPattern = regexp.MustCompile(`^[a-z0-9]+([.-]+[a-z0-9]+)*(__[0-9]+)?$`)
+
+func encodeHost(host string) string { return strings.Replace(host, ":", "__", 1) }
+
+func decodeHost(s string) (string, bool) {
+	return strings.Replace(s, "__", ":", 1), hostPattern.MatchString(s)
+}
+
+// cutDigest cuts HOST/REPOSITORY@DIGEST, or a reference with a tag between.
+func cutDigest(ref string) (repo, digest string) {
+	named, digest, _ := strings.Cut(ref, "@")
+	if i := strings.LastIndexByte(named, ':'); i > strings.LastIndexByte(named, '/') {
+		named = named[:i]
+	}
+	return named, digest
+}

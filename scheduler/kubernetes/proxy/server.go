@@ -1,0 +1,263 @@
+package proxy
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// Server is the proxy of one pod. It implements http.Handler.
+type Server struct {
+	config   *Config
+	upstream *upstream
+	uploads  uploads
+	log      *slog.Logger
+}
+
+// New answers a proxy. It connects to nothing yet.
+func New(c *Config, log *slog.Logger) (*Server, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	u, err := newUpstream(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{config: c, upstream: u, log: log}, nil
+}
+
+// Run serves at the configured address until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	l, err := net.Listen("tcp", s.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for the build at %s: %w", s.config.Listen, err)
+	}
+	return s.Serve(ctx, l)
+}
+
+// Serve serves at a listener, which it closes, until ctx ends.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	defer s.upstream.close()
+	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(l) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve the build: %w", err)
+	case <-ctx.Done():
+	}
+	err := server.Close()
+	<-done
+	return err
+}
+
+// ServeHTTP answers one request of the build.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !s.authorized(r) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="build"`)
+		s.fail(w, http.StatusUnauthorized, "UNAUTHORIZED", "this proxy serves one build, which presents its token")
+		return
+	}
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if r.URL.Path == "/v2/" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		return
+	}
+	req, err := parse(r.Method, r.URL.Path)
+	var g grant
+	if err == nil {
+		g, err = s.config.decide(req)
+	}
+	if err != nil {
+		s.log.Info("refused a request of the build", "method", r.Method, "path", r.URL.Path, "reason", err)
+		s.fail(w, http.StatusForbidden, "DENIED", err.Error())
+		return
+	}
+	if err := s.forward(w, r, g); err != nil {
+		s.failed(w, r, g, err)
+	}
+}
+
+func (s *Server) authorized(r *http.Request) bool {
+	_, password, ok := r.BasicAuth()
+	return ok && subtle.ConstantTimeCompare([]byte(password), []byte(s.config.Token)) == 1
+}
+
+// forward asks the registry and answers what it says. On an error nothing has
+// been answered yet.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, g grant) error {
+	sess, err := s.upstream.session(r.Context(), g)
+	if err != nil {
+		return err
+	}
+	target, err := s.target(r, g, sess)
+	if err != nil {
+		return err
+	}
+	out, err := http.NewRequestWithContext(r.Context(), r.Method, target.String(), nil)
+	if err != nil {
+		return refuse("the request makes no valid URL")
+	}
+	if r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
+		if out.ContentLength = r.ContentLength; r.ContentLength != 0 {
+			out.Body = r.Body
+		}
+	}
+	for _, h := range []string{"Accept", "Content-Type", "Content-Range", "Range"} {
+		if v := r.Header.Values(h); len(v) > 0 {
+			out.Header[h] = v
+		}
+	}
+	resp, err := sess.client.Do(out)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", g.repo.host, bare(err))
+	}
+	defer func() { _ = resp.Body.Close() }() // it was read, or the client is gone
+	if resp.StatusCode == http.StatusUnauthorized {
+		s.upstream.forget(g)
+		return &transport.Error{StatusCode: http.StatusUnauthorized}
+	}
+	return s.answer(w, r, g, out.URL, resp)
+}
+
+// target is the registry's URL for a granted request. Of the query only what
+// uploads need is passed on: a mount would read a foreign repository with the
+// install's credential.
+func (s *Server) target(r *http.Request, g grant, sess *session) (*url.URL, error) {
+	query := url.Values{}
+	if d := r.URL.Query().Get("digest"); d != "" {
+		if !digestPattern.MatchString(d) {
+			return nil, refuse("the digest %q is malformed", d)
+		}
+		query.Set("digest", d)
+	}
+	if g.kind == "uploads" && g.name != "" {
+		up, ok := s.uploads.find(g)
+		if !ok {
+			return nil, &transport.Error{StatusCode: http.StatusNotFound}
+		}
+		u := *up.location
+		q := u.Query()
+		for k, v := range query {
+			q[k] = v
+		}
+		u.RawQuery = q.Encode()
+		return &u, nil
+	}
+	u := sess.base
+	switch g.kind {
+	case "uploads":
+		u.Path += "blobs/uploads/"
+		u.RawQuery = query.Encode()
+	default:
+		u.Path += g.kind + "/" + g.name
+	}
+	return &u, nil
+}
+
+// answer passes the registry's answer on.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, g grant, asked *url.URL, resp *http.Response) error {
+	h := w.Header()
+	for _, k := range []string{"Content-Type", "Content-Length", "Content-Range", "Docker-Content-Digest", "Docker-Upload-UUID", "Range", "Retry-After", "ETag"} {
+		if v := resp.Header.Values(k); len(v) > 0 {
+			h[k] = v
+		}
+	}
+	if g.kind == "uploads" {
+		if err := s.location(h, g, asked, resp); err != nil {
+			return err
+		}
+	} else if resp.StatusCode == http.StatusCreated {
+		h.Set("Location", prefix(g)+g.kind+"/"+g.name)
+	}
+	w.WriteHeader(resp.StatusCode)
+	if r.Method != http.MethodHead {
+		_, _ = io.Copy(w, resp.Body) // a client that got too little sees it by the length
+	}
+	return nil
+}
+
+// location replaces the place where an upload goes on by one of this proxy.
+func (s *Server) location(h http.Header, g grant, asked *url.URL, resp *http.Response) error {
+	id := g.name
+	if resp.StatusCode == http.StatusCreated || g.method == http.MethodDelete || resp.StatusCode == http.StatusNotFound {
+		s.uploads.end(id)
+		if d := resp.Header.Get("Docker-Content-Digest"); digestPattern.MatchString(d) {
+			h.Set("Location", prefix(g)+"blobs/"+d)
+		}
+		return nil
+	}
+	raw := resp.Header.Get("Location")
+	if raw == "" {
+		return nil
+	}
+	next, err := asked.Parse(raw)
+	if err != nil {
+		return fmt.Errorf("%s answered an upload with a location that is no URL", g.repo.host)
+	}
+	if id == "" {
+		if id = s.uploads.begin(upload{repo: g.repo, use: g.use, location: next}); id == "" {
+			return errors.New("the build has too many uploads open")
+		}
+	} else {
+		s.uploads.moved(id, next)
+	}
+	h.Set("Location", prefix(g)+"blobs/uploads/"+id)
+	return nil
+}
+
+func prefix(g grant) string {
+	return "/v2/" + g.use + "/" + encodeHost(g.repo.host) + "/" + g.repo.path + "/"
+}
+
+// failed answers a request that the registry gave no answer to.
+func (s *Server) failed(w http.ResponseWriter, r *http.Request, g grant, err error) {
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // the client is gone
+	}
+	var refused *refusal
+	var known *transport.Error
+	switch {
+	case errors.As(err, &refused):
+		s.fail(w, http.StatusForbidden, "DENIED", refused.Error())
+	case errors.As(err, &known) && (known.StatusCode == http.StatusUnauthorized || known.StatusCode == http.StatusForbidden):
+		// Not 401: it would ask the client for another token of this proxy's.
+		s.fail(w, http.StatusForbidden, "DENIED", fmt.Sprintf("the registry %s gives no access to %s with the credential of this build", g.repo.host, g.repo.path))
+	case errors.As(err, &known) && known.StatusCode == http.StatusNotFound:
+		s.fail(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "there is no such upload")
+	case errors.As(err, &known) && known.StatusCode == http.StatusTooManyRequests:
+		s.fail(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", fmt.Sprintf("the registry %s wants less requests", g.repo.host))
+	default:
+		s.log.Warn("cannot ask a registry", "host", g.repo.host, "repository", g.repo.path, "err", err)
+		s.fail(w, http.StatusBadGateway, "UNAVAILABLE", fmt.Sprintf("cannot ask the registry %s: %v", g.repo.host, bare(err)))
+	}
+}
+
+// fail answers an error as the distribution specification has it.
+func (s *Server) fail(w http.ResponseWriter, status int, code, message string) {
+	type entry struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string][]entry{"errors": {{code, message}}}) // the client may be gone
+}
+
+// bare takes URLs out of an error: they may be signed.
+func bare(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}

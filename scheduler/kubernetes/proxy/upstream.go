@@ -1,0 +1,181 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/image-builder-ha/image-builder/registry"
+)
+
+// maxSessions bounds what a Dockerfile with ever other base images makes the
+// proxy remember.
+const maxSessions = 256
+
+// upstream speaks to registries, with credentials.
+type upstream struct {
+	config *Config
+	wire   http.RoundTripper
+	base   *http.Transport
+
+	mu       sync.Mutex
+	sessions map[sessionKey]*session
+}
+
+type sessionKey struct {
+	repo       repository
+	own, write bool
+}
+
+// session is an authenticated way to one repository.
+type session struct {
+	base   url.URL
+	client *http.Client
+}
+
+func newUpstream(c *Config) (*upstream, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if c.CA != "" && !pool.AppendCertsFromPEM([]byte(c.CA)) {
+		return nil, errors.New("proxy: ca holds no certificate in PEM")
+	}
+	base := &http.Transport{
+		DialContext:           registry.GuardedDial(registry.AddressPolicy{AllowHosts: c.AllowHosts, AllowLoopback: c.AllowLoopback}),
+		TLSClientConfig:       &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: 5 * time.Minute, // of a blob that is committed
+		ForceAttemptHTTP2:     true,
+		DisableCompression:    true, // digests are over the bytes as sent
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       time.Minute,
+	}
+	return &upstream{
+		config: c, base: base, wire: schemes{next: base, plain: c.Insecure},
+		sessions: map[sessionKey]*session{},
+	}, nil
+}
+
+func (u *upstream) close() { u.base.CloseIdleConnections() }
+
+// session finds or makes the way to the repository of a grant.
+func (u *upstream) session(ctx context.Context, g grant) (*session, error) {
+	key := sessionKey{g.repo, g.own, g.write}
+	u.mu.Lock()
+	s := u.sessions[key]
+	u.mu.Unlock()
+	if s != nil {
+		return s, nil
+	}
+	s, err := u.newSession(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.sessions) >= maxSessions {
+		clear(u.sessions)
+	}
+	u.sessions[key] = s
+	return s, nil
+}
+
+// forget drops a session whose credentials are no longer accepted.
+func (u *upstream) forget(g grant) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.sessions, sessionKey{g.repo, g.own, g.write})
+}
+
+func (u *upstream) newSession(ctx context.Context, g grant) (*session, error) {
+	reg, err := name.NewRegistry(g.repo.host)
+	if err != nil {
+		return nil, refuse("%q is not a registry host", g.repo.host)
+	}
+	actions := "pull"
+	if g.write {
+		actions = "push,pull"
+	}
+	auths := u.config.Read
+	if g.own {
+		auths = u.config.Own
+	}
+	tr, err := transport.NewWithContext(ctx, reg, authenticator(auths, g.repo.host),
+		transport.NewUserAgent(u.wire, "image-builder"), []string{"repository:" + g.repo.path + ":" + actions})
+	if err != nil {
+		return nil, fmt.Errorf("log in to %s for %s: %w", g.repo.host, g.repo.path, err)
+	}
+	return &session{
+		base:   url.URL{Scheme: "https", Host: reg.RegistryStr(), Path: "/v2/" + g.repo.path + "/"},
+		client: &http.Client{Transport: tr, CheckRedirect: checkRedirect},
+	}, nil
+}
+
+// checkRedirect bounds redirects. Credentials are only ever sent to the
+// session's host.
+func checkRedirect(_ *http.Request, via []*http.Request) error {
+	if len(via) >= 5 {
+		return errors.New("the registry redirects more than 5 times")
+	}
+	return nil
+}
+
+// authenticator finds the credential for a host, matched exactly.
+func authenticator(auths map[string]Auth, host string) authn.Authenticator {
+	for _, h := range hostNames(host) {
+		a, ok := auths[h]
+		switch {
+		case !ok:
+		case a.User == "":
+			return authn.FromConfig(authn.AuthConfig{IdentityToken: a.Password})
+		default:
+			return authn.FromConfig(authn.AuthConfig{Username: a.User, Password: a.Password})
+		}
+	}
+	return authn.Anonymous
+}
+
+// hostNames are the spellings of a host.
+func hostNames(host string) []string {
+	if host == "docker.io" {
+		return []string{"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"}
+	}
+	return []string{host, strings.TrimSuffix(host, ":443")}
+}
+
+// schemes is the lowest layer of all requests, those to token servers and
+// redirects included: hosts that are configured for plain HTTP, and loopback,
+// are spoken to by that, all others by TLS.
+type schemes struct {
+	next  http.RoundTripper
+	plain []string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (s schemes) RoundTrip(req *http.Request) (*http.Response, error) {
+	scheme := "https"
+	host := req.URL.Hostname()
+	if host == "localhost" || host == "127.0.0.1" || host == "::1" || slices.Contains(s.plain, host) || slices.Contains(s.plain, req.URL.Host) {
+		scheme = "http"
+	}
+	if req.URL.Scheme != scheme {
+		r, u := *req, *req.URL
+		u.Scheme = scheme
+		r.URL = &u
+		req = &r
+	}
+	return s.next.RoundTrip(req)
+}

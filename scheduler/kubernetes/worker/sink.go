@@ -1,0 +1,100 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+)
+
+// report is the Sink of the pod's workload, and what is told to owners.
+type report struct {
+	ctx   context.Context // of the workload
+	spool *spool
+
+	mu    sync.Mutex
+	state podapi.State
+	news  chan struct{} // closed and replaced at each change
+}
+
+var _ scheduler.Sink = (*report)(nil)
+
+func newReport(ctx context.Context, s *spool) *report {
+	return &report{ctx: ctx, spool: s, state: podapi.State{Version: 1}, news: make(chan struct{})}
+}
+
+// Write keeps output.
+func (r *report) Write(p []byte) (int, error) { return r.spool.write(r.ctx, p) }
+
+// Offset is the length of the output.
+func (r *report) Offset() int64 { return r.spool.size() }
+
+// Running tells that the workload has started.
+func (r *report) Running() {
+	r.change(func(s *podapi.State) bool {
+		changed := !s.Running
+		s.Running = true
+		return changed
+	})
+}
+
+// Steps replaces the steps.
+func (r *report) Steps(steps []*imagebuilderv1.Step) {
+	out := make([]json.RawMessage, 0, len(steps))
+	for _, st := range steps {
+		raw, err := protojson.Marshal(st)
+		if err != nil {
+			continue // text that is not UTF-8 was clipped before: there is none
+		}
+		out = append(out, raw)
+	}
+	r.change(func(s *podapi.State) bool {
+		s.Running, s.Steps = true, out
+		return true
+	})
+}
+
+// end tells how the workload ended. Nothing is written any more.
+func (r *report) end(res podapi.Result) {
+	r.spool.finish()
+	r.change(func(s *podapi.State) bool {
+		s.Result, s.Length = &res, r.spool.size()
+		return true
+	})
+}
+
+func (r *report) change(f func(*podapi.State) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !f(&r.state) {
+		return
+	}
+	r.state.Version++
+	close(r.news)
+	r.news = make(chan struct{})
+}
+
+// after answers the state once its version is above v, or ctx has ended.
+func (r *report) after(ctx context.Context, v uint64) podapi.State {
+	for {
+		r.mu.Lock()
+		s, news := r.state, r.news
+		r.mu.Unlock()
+		if s.Result == nil {
+			s.Length = r.spool.size()
+		}
+		if s.Version > v {
+			return s
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return s
+		}
+	}
+}

@@ -1,0 +1,194 @@
+package worker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
+	"github.com/image-builder-ha/image-builder/scheduler/copy"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
+)
+
+// readyTime is how long proxy and BuildKit may take to listen, counted from
+// the start of the worker.
+const readyTime = 2 * time.Minute
+
+// ErrFailed says that the workload did not succeed. The result says why.
+var ErrFailed = errors.New("the build failed")
+
+// Run does the job and returns once its result is known to an owner, or it has
+// waited for one long enough, or ctx has ended. It returns ErrFailed if the
+// workload failed, so that the container's exit code shows it.
+func Run(ctx context.Context, j *podapi.Job, log *slog.Logger) error {
+	l, err := net.Listen("tcp", j.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for the owner at %s: %w", j.Listen, err)
+	}
+	return serve(ctx, j, l, log)
+}
+
+func serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger) error {
+	cert, err := tls.X509KeyPair([]byte(j.Certificate), []byte(j.Key))
+	if err != nil {
+		_ = l.Close()
+		return fmt.Errorf("read the certificate of the job: %w", err)
+	}
+	s, err := openSpool(filepath.Join(j.Dir, "output"), j.SpoolBytes)
+	if err != nil {
+		_ = l.Close()
+		return err
+	}
+	defer func() { _ = s.close() }() // the pod's disk goes with it
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	r := newReport(work, s)
+	srv := newServer(j.Token, r)
+	serving, quit := context.WithCancel(context.WithoutCancel(ctx))
+	served := make(chan error, 1)
+	go func() {
+		served <- srv.serve(serving, l, cert)
+		stop() // without a server nobody would learn of the build
+	}()
+
+	out, err := execute(work, j, r, log)
+	if err != nil && ctx.Err() != nil {
+		err = &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the pod was told to end before its build had ended", Err: err}
+	}
+	res := podapi.ResultOf(out, err)
+	written := writeResult(j.TerminationPath, res)
+	r.end(res)
+	linger(ctx, j.Linger, srv.final, log)
+	quit()
+	if err := <-served; err != nil {
+		log.Warn("cannot end the server", "err", err)
+	}
+	if written != nil {
+		return written
+	}
+	if res.Digest == "" {
+		return ErrFailed
+	}
+	return nil
+}
+
+// linger waits for an owner to know all.
+func linger(ctx context.Context, limit time.Duration, final <-chan struct{}, log *slog.Logger) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-final:
+	case <-ctx.Done():
+	case <-timer.C:
+		log.Warn("no owner came for the output of the build", "waited", limit)
+	}
+}
+
+// writeResult writes the termination message. Kubernetes reads it when the
+// container has ended, however it ends.
+func writeResult(path string, r podapi.Result) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.WriteFile(path, r.Encode(), 0o644); err != nil {
+		return fmt.Errorf("write the termination message: %w", err)
+	}
+	return nil
+}
+
+// execute runs the workload to its end.
+func execute(ctx context.Context, j *podapi.Job, sink scheduler.Sink, log *slog.Logger) (scheduler.Outcome, error) {
+	w, err := j.Workload()
+	if err != nil {
+		return scheduler.Outcome{}, err
+	}
+	if err := awaitListener(ctx, "tcp", j.ProxyAddr); err != nil {
+		return scheduler.Outcome{}, fmt.Errorf("wait for the registry proxy: %w", err)
+	}
+	regs, err := openRegistries(j, log)
+	if err != nil {
+		return scheduler.Outcome{}, err
+	}
+	defer func() { _ = regs.client.Close() }() // nothing is under way
+	if w.Source.GetDockerfile() == nil {
+		return copy.New(regs).Run(ctx, w, sink)
+	}
+	return solve(ctx, j, w, regs, sink, log)
+}
+
+// solve has BuildKit build a Dockerfile.
+func solve(ctx context.Context, j *podapi.Job, w *scheduler.Workload, regs *registries, sink scheduler.Sink, log *slog.Logger) (scheduler.Outcome, error) {
+	rt, err := buildkit.New(buildkit.Options{
+		Daemons:  []buildkit.Address{{URL: j.BuildKit}},
+		Registry: regs,
+		Contexts: regs,
+		Credentials: func(_ context.Context, host string, _ *buildsv1.Rights, _ bool) (user, password string, err error) {
+			if host == j.ProxyAddr {
+				return proxy.User, j.ProxyToken, nil
+			}
+			return "", "", nil
+		},
+		HTTP:            requestHTTP(j),
+		TempDir:         filepath.Join(j.Dir, "contexts"),
+		ContextBytes:    j.ContextBytes,
+		ContextFiles:    j.ContextFiles,
+		CacheRepository: j.CacheRepository,
+		Frontends:       j.Frontends,
+		Networks:        j.Networks,
+		Route:           regs.names,
+		Log:             log,
+	})
+	if err != nil {
+		return scheduler.Outcome{}, err
+	}
+	defer func() { _ = rt.Close() }() // nothing is under way
+	if err := rt.AwaitReady(ctx, readyTime); err != nil {
+		return scheduler.Outcome{}, err
+	}
+	return rt.Run(ctx, w, sink)
+}
+
+// requestHTTP is the client for addresses that come from requests.
+func requestHTTP(j *podapi.Job) *http.Client {
+	return &http.Client{
+		Timeout: 5 * time.Minute,
+		Transport: &http.Transport{
+			DialContext:           registry.GuardedDial(registry.AddressPolicy{AllowHosts: j.AllowHosts, AllowLoopback: j.AllowLoopback}),
+			TLSHandshakeTimeout:   10 * time.Second,
+			ResponseHeaderTimeout: 30 * time.Second,
+			IdleConnTimeout:       time.Minute,
+		},
+	}
+}
+
+// awaitListener polls until somebody listens.
+func awaitListener(ctx context.Context, network, addr string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, fmt.Errorf("nothing listens at %s after %s", addr, readyTime))
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	var d net.Dialer
+	for {
+		conn, err := d.DialContext(ctx, network, addr)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
