@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -25,6 +26,10 @@ import (
 // readyTime is how long proxy and BuildKit may take to listen, counted from
 // the start of the worker.
 const readyTime = 2 * time.Minute
+
+// minSecret is the least length of a secret that is taken out of messages, in
+// bytes: shorter ones are parts of words.
+const minSecret = 4
 
 // ErrFailed says that the workload did not succeed. The result says why.
 var ErrFailed = errors.New("the build failed")
@@ -68,7 +73,7 @@ func serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger)
 		err = &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the pod was told to end before its build had ended", Err: err}
 	}
 	res := podapi.ResultOf(out, err)
-	written := writeResult(j.TerminationPath, res)
+	written := writeResult(j.TerminationPath, redacted(res, j))
 	r.end(res)
 	linger(ctx, j.Linger, srv.final, log)
 	quit()
@@ -94,6 +99,25 @@ func linger(ctx context.Context, limit time.Duration, final <-chan struct{}, log
 	case <-timer.C:
 		log.Warn("no owner came for the output of the build", "waited", limit)
 	}
+}
+
+// redacted takes the build's secrets out of a result that the pod's status will
+// show. What owners get over HTTPS they redact themselves.
+func redacted(r podapi.Result, j *podapi.Job) podapi.Result {
+	w, err := j.Workload()
+	if err != nil {
+		return r
+	}
+	values := []string{w.Secrets.GetGit().GetPassword()}
+	for _, v := range w.Secrets.GetBuild() {
+		values = append(values, string(v), strings.TrimSpace(string(v)))
+	}
+	for _, v := range values {
+		if len(v) >= minSecret {
+			r.Message = strings.ReplaceAll(r.Message, v, "[redacted]")
+		}
+	}
+	return r
 }
 
 // writeResult writes the termination message. Kubernetes reads it when the

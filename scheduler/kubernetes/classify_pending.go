@@ -1,0 +1,85 @@
+package kubernetes
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// problem is what keeps a pod from starting.
+type problem struct {
+	// kind tells problems apart: each has its own time.
+	kind string
+	// limit is how long it may last; zero for as long as the build may.
+	limit   time.Duration
+	failure *scheduler.Failure
+}
+
+// pending answers what keeps a pod from starting, the zero problem if nothing
+// does that one should worry about: pulling an image, or waiting for a volume,
+// takes its time.
+func pending(p *corev1.Pod, o *Options) problem {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return unscheduled(p, c, o)
+		}
+	}
+	for _, s := range statuses(p) {
+		w := s.State.Waiting
+		if w == nil {
+			continue
+		}
+		switch w.Reason {
+		case "ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed":
+			return problem{"image", o.ImageTimeout, infra("the image %s of the container %s cannot be pulled to node %s%s: check its name and the pull secrets in the configuration", s.Image, s.Name, p.Spec.NodeName, colon(w.Message))}
+		case reasonInvalidImageName, reasonImageNeverPull:
+			return problem{"image name", time.Nanosecond, infra("the image %s of the container %s cannot be used (%s)%s: change it in the configuration", s.Image, s.Name, w.Reason, colon(w.Message))}
+		case "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CreatePodSandboxError":
+			return problem{"container", o.ImageTimeout, infra("the container %s of the pod %s cannot be started on node %s (%s)%s", s.Name, p.Name, p.Spec.NodeName, w.Reason, colon(w.Message))}
+		case "CrashLoopBackOff":
+			return problem{"crash", o.ImageTimeout, infra("the container %s of the pod %s ends again and again%s%s: look at its log; the security profile may not suit the nodes", s.Name, p.Name, colon(w.Message), colon(lastWords(s)))}
+		}
+	}
+	return problem{}
+}
+
+// unscheduled words why a pod has no node. A cluster that scales up says the
+// same as one that is full, so it is waiting until the time is over.
+func unscheduled(p *corev1.Pod, c corev1.PodCondition, o *Options) problem {
+	if c.Reason == corev1.PodReasonSchedulingGated {
+		return problem{"gated", o.PendingTimeout, infra("the pod %s was held back by a scheduling gate for %s", p.Name, o.PendingTimeout)}
+	}
+	return problem{"unschedulable", o.PendingTimeout, infra("no node had a place for the pod %s within %s%s: add nodes, lower the requests of build pods, or allow less builds at a time", p.Name, o.PendingTimeout, colon(c.Message))}
+}
+
+func lastWords(s corev1.ContainerStatus) string {
+	if t := s.LastTerminationState.Terminated; t != nil {
+		return fmt.Sprintf("exit code %d%s", t.ExitCode, colon(strings.TrimSpace(t.Message)))
+	}
+	return ""
+}
+
+// refusedCreate says whether an error of creating an object is one to wait for
+// (retry), and what it means if that takes too long, or at once.
+func refusedCreate(err error, what string, o *Options) (p problem, retry bool) {
+	switch {
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
+		return problem{"quota", o.QuotaTimeout, fail(builds.BlameQuota, "the namespace %s had no room in its quota for the %s within %s: %v: raise the quota, or allow less builds at a time", o.Namespace, what, o.QuotaTimeout, err)}, true
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "being terminated"):
+		return problem{failure: infra("the namespace %s is being deleted", o.Namespace)}, false
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
+		return problem{failure: infra("Kubernetes does not admit the %s: %v: check the pod options, the security policy of the namespace %s and the rights of this service's account", what, err, o.Namespace)}, false
+	case apierrors.IsNotFound(err):
+		return problem{failure: infra("the namespace %s, or something that the %s needs there, does not exist: %v", o.Namespace, what, err)}, false
+	case apierrors.IsUnauthorized(err):
+		return problem{"account", o.QuotaTimeout, infra("Kubernetes does not know this service's account any more: %v", err)}, true
+	}
+	// The API is away, overloaded, or behind a webhook that is.
+	return problem{"api", 0, nil}, true
+}

@@ -1,0 +1,290 @@
+package kubernetes
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/encoding/protojson"
+	corev1 "k8s.io/api/core/v1"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+)
+
+const (
+	dialTimeout = 5 * time.Second
+	ackBytes    = 1 << 20
+	ackTries    = 3
+)
+
+// stream follows one worker over HTTPS, across broken connections.
+type stream struct {
+	r      *Runtime
+	base   url.URL
+	token  string
+	client *http.Client
+	sink   scheduler.Sink
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	heard atomic.Int64 // time of the last answer, unix nanoseconds
+
+	mu       sync.Mutex
+	res      *podapi.Result
+	whole    bool // all output is stored
+	err      error
+	ackedEnd int64
+}
+
+// openStream begins to follow a worker that runs.
+func (r *Runtime) openStream(ctx context.Context, pod *corev1.Pod, job *podapi.Job, sink scheduler.Sink) (*stream, error) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(job.Certificate)) {
+		return nil, infra("the Secret of the pod %s holds no certificate: somebody changed it", pod.Name)
+	}
+	dial := r.o.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	s := &stream{
+		r: r, token: job.Token, sink: sink, cancel: cancel, done: make(chan struct{}),
+		base: url.URL{Scheme: "https", Host: net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(workerPort))},
+		client: &http.Client{Transport: &http.Transport{
+			DialContext:           dial,
+			TLSClientConfig:       &tls.Config{RootCAs: roots, ServerName: workerName, MinVersion: tls.VersionTLS13},
+			TLSHandshakeTimeout:   dialTimeout,
+			ResponseHeaderTimeout: (podapi.StateWait + 10) * time.Second,
+		}},
+	}
+	s.heard.Store(time.Now().UnixNano())
+	go func() {
+		defer close(s.done)
+		s.run(ctx)
+		s.client.CloseIdleConnections()
+	}()
+	return s, nil
+}
+
+// close ends the stream and waits for it.
+func (s *stream) close() {
+	s.cancel()
+	<-s.done
+}
+
+func (s *stream) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// result answers what the worker said in the end, nil if it was not heard; an
+// error is one of storing output.
+func (s *stream) result() (*podapi.Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.res, s.err
+}
+
+// complete reports whether all output is stored.
+func (s *stream) complete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.whole
+}
+
+func (s *stream) silence() time.Duration {
+	return time.Since(time.Unix(0, s.heard.Load()))
+}
+
+func (s *stream) run(ctx context.Context) {
+	g, both := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.repeat(both, s.output) })
+	g.Go(func() error {
+		var version uint64
+		return s.repeat(both, func(ctx context.Context) (bool, error) { return s.state(ctx, &version) })
+	})
+	if err := g.Wait(); err != nil {
+		var fatal *fatalError
+		if errors.As(err, &fatal) { // else ctx has ended
+			s.mu.Lock()
+			s.err = fatal.error
+			s.mu.Unlock()
+		}
+		return
+	}
+	for try := range ackTries {
+		if err := s.ack(ctx, s.sink.Offset(), true); err == nil {
+			return
+		}
+		if s.r.pause(ctx, try) != nil {
+			return
+		}
+	}
+}
+
+// fatalError ends the stream: asking again does not help.
+type fatalError struct{ error }
+
+func (e *fatalError) Unwrap() error { return e.error }
+
+// repeat calls op until it is done, over all errors that may pass.
+func (s *stream) repeat(ctx context.Context, op func(context.Context) (done bool, err error)) error {
+	for try := 0; ; try++ {
+		before := s.heard.Load()
+		done, err := op(ctx)
+		switch {
+		case done:
+			return nil
+		case errors.As(err, new(*fatalError)):
+			return err
+		case err == nil:
+			try = -1
+			continue
+		case s.heard.Load() != before:
+			try = 0
+		}
+		if err := s.r.pause(ctx, min(try, 3)); err != nil {
+			return err
+		}
+	}
+}
+
+// output stores output from where the log ends, until the worker says that it
+// is complete.
+func (s *stream) output(ctx context.Context) (done bool, err error) {
+	resp, err := s.get(ctx, http.MethodGet, podapi.PathOutput, url.Values{"offset": {strconv.FormatInt(s.sink.Offset(), 10)}})
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = resp.Body.Close() }() // it was read, or is broken
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := resp.Body.Read(buf)
+		if n > 0 {
+			s.heard.Store(time.Now().UnixNano())
+			if _, err := s.sink.Write(buf[:n]); err != nil {
+				return false, &fatalError{fmt.Errorf("store the output of the build: %w", err)}
+			}
+			s.ackSome(ctx)
+		}
+		if errors.Is(err, io.EOF) {
+			s.mu.Lock()
+			s.whole = true
+			s.mu.Unlock()
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+}
+
+// ackSome acknowledges output now and then, so that the worker has room.
+func (s *stream) ackSome(ctx context.Context) {
+	offset := s.sink.Offset()
+	if offset-s.ackedEnd < ackBytes {
+		return
+	}
+	if s.ack(ctx, offset, false) == nil {
+		s.ackedEnd = offset
+	}
+}
+
+func (s *stream) ack(ctx context.Context, offset int64, final bool) error {
+	resp, err := s.get(ctx, http.MethodPost, podapi.PathAck, url.Values{"offset": {strconv.FormatInt(offset, 10)}, "final": {strconv.FormatBool(final)}})
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// state takes over the next news. It is done with the result.
+func (s *stream) state(ctx context.Context, version *uint64) (done bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, (podapi.StateWait+15)*time.Second)
+	defer cancel()
+	resp, err := s.get(ctx, http.MethodGet, podapi.PathState, url.Values{"after": {strconv.FormatUint(*version, 10)}})
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = resp.Body.Close() }() // it was read, or is broken
+	var st podapi.State
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 16<<20)).Decode(&st); err != nil {
+		return false, fmt.Errorf("decode the state of the worker: %w", err)
+	}
+	s.heard.Store(time.Now().UnixNano())
+	if st.Version != *version {
+		*version = st.Version
+		s.show(st)
+	}
+	if st.Result == nil {
+		return false, nil
+	}
+	s.mu.Lock()
+	s.res = st.Result
+	s.mu.Unlock()
+	return true, nil
+}
+
+func (s *stream) show(st podapi.State) {
+	if st.Running {
+		s.sink.Running()
+	}
+	if len(st.Steps) == 0 {
+		return
+	}
+	steps := make([]*imagebuilderv1.Step, 0, len(st.Steps))
+	for _, raw := range st.Steps {
+		step := &imagebuilderv1.Step{}
+		if protojson.Unmarshal(raw, step) == nil {
+			steps = append(steps, step)
+		}
+	}
+	s.sink.Steps(steps)
+}
+
+// get makes a request and answers the response if it is a success. Answers
+// that asking again will not change are fatal.
+func (s *stream) get(ctx context.Context, method, path string, query url.Values) (*http.Response, error) {
+	u := s.base
+	u.Path, u.RawQuery = path, query.Encode()
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	if err != nil {
+		return nil, &fatalError{err}
+	}
+	req.Header.Set("Authorization", "Bearer "+s.token)
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		s.heard.Store(time.Now().UnixNano())
+		return resp, nil
+	}
+	said, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+	_ = resp.Body.Close()
+	err = fmt.Errorf("the worker answers %d: %s", resp.StatusCode, bytes.TrimSpace(said))
+	switch resp.StatusCode {
+	case http.StatusGone, http.StatusRequestedRangeNotSatisfiable:
+		return nil, &fatalError{infra("the output of the build from byte %d on is not kept by its pod: %v", s.sink.Offset(), err)}
+	}
+	return nil, err
+}

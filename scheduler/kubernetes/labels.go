@@ -1,0 +1,63 @@
+package kubernetes
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// Labels of pods and Secrets.
+const (
+	labelPrefix  = "image-builder/"
+	labelInstall = labelPrefix + "install"
+	labelBuild   = labelPrefix + "build"
+	labelAttempt = labelPrefix + "attempt"
+	// labelEpoch and labelOwner are those of the owner that follows the pod;
+	// an adopter changes them.
+	labelEpoch = labelPrefix + "epoch"
+	labelOwner = labelPrefix + "owner"
+)
+
+// installSelector selects everything of an install.
+func installSelector(install string) string {
+	return labels.SelectorFromSet(labels.Set{labelInstall: install}).String()
+}
+
+func podLabels(install, node string, w *scheduler.Workload) map[string]string {
+	return map[string]string{
+		labelInstall: install,
+		labelBuild:   asLabel(w.BuildID),
+		labelAttempt: strconv.FormatUint(uint64(w.Attempt), 10),
+		labelEpoch:   strconv.FormatUint(w.Epoch, 10),
+		labelOwner:   asLabel(node),
+	}
+}
+
+// asLabel makes a label's value of a name, a hash if it does not fit.
+func asLabel(s string) string {
+	if len(validation.IsValidLabelValue(s)) == 0 {
+		return s
+	}
+	sum := sha256.Sum256([]byte(s))
+	return "sha256-" + hex.EncodeToString(sum[:16])
+}
+
+// epochOf is the epoch of the owner that followed a pod last.
+func epochOf(p *corev1.Pod) uint64 {
+	n, _ := strconv.ParseUint(p.Labels[labelEpoch], 10, 64) // 0 for what somebody broke
+	return n
+}
+
+// ownerPatch is a merge patch that makes a node the owner. It carries the UID,
+// so that it cannot change another pod of the same name.
+func ownerPatch(p *corev1.Pod, node string, epoch uint64) []byte {
+	return fmt.Appendf(nil, `{"metadata":{"uid":%q,"labels":{%q:%q,%q:%q}}}`,
+		p.UID, labelOwner, asLabel(node), labelEpoch, strconv.FormatUint(epoch, 10))
+}

@@ -1,0 +1,172 @@
+package kubernetes
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// Names of containers and volumes, places of files, ports.
+const (
+	containerWorker   = "worker"
+	containerBuildKit = "buildkit"
+	containerProxy    = "registry-proxy"
+
+	volumeJob    = "job"
+	volumeProxy  = "proxy"
+	volumeSocket = "socket"
+	volumeState  = "state"
+	volumeSpool  = "spool"
+
+	jobDir    = "/run/image-builder/job"
+	proxyDir  = "/run/image-builder/proxy"
+	socketDir = "/run/image-builder/buildkit"
+	spoolDir  = "/var/lib/image-builder"
+	jobFile   = "job.json"
+	proxyFile = "proxy.json"
+
+	socketURL       = "unix://" + socketDir + "/buildkitd.sock"
+	proxyAddr       = "127.0.0.1:5000"
+	workerPort      = 8443
+	terminationPath = "/dev/termination-log"
+)
+
+// userID runs worker and proxy, and BuildKit where it is rootless.
+const userID int64 = 1000
+
+// deadlineSlack is how much later than the build's own deadline Kubernetes
+// ends a pod that nobody looks after.
+const deadlineSlack = 5 * time.Minute
+
+// podOf renders the pod of a workload: pure.
+func podOf(o *Options, w *scheduler.Workload, install metav1.OwnerReference, now time.Time) (*corev1.Pod, error) {
+	p := &o.Pod
+	labels := maps.Clone(p.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, podLabels(o.Install, o.Node, w))
+	pod := &corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: w.Name(), Namespace: o.Namespace, Labels: labels, Annotations: annotations(p),
+			OwnerReferences: []metav1.OwnerReference{install},
+		},
+		Spec: corev1.PodSpec{
+			RestartPolicy:                 corev1.RestartPolicyNever,
+			ServiceAccountName:            p.ServiceAccount,
+			AutomountServiceAccountToken:  ptr(false), // builds have no business with the API
+			EnableServiceLinks:            ptr(false),
+			TerminationGracePeriodSeconds: ptr(p.TerminationSeconds),
+			ActiveDeadlineSeconds:         activeDeadline(w.Deadline, now),
+			NodeSelector:                  p.NodeSelector,
+			Tolerations:                   p.Tolerations,
+			Affinity:                      p.Affinity,
+			PriorityClassName:             p.PriorityClass,
+			SchedulerName:                 p.SchedulerName,
+			SecurityContext:               &corev1.PodSecurityContext{FSGroup: ptr(userID)},
+			InitContainers:                []corev1.Container{proxyContainer(p)},
+			Containers:                    []corev1.Container{workerContainer(p)},
+			Volumes: []corev1.Volume{
+				secretVolume(volumeJob, w.Name(), jobFile),
+				secretVolume(volumeProxy, w.Name(), proxyFile),
+				{Name: volumeSpool, VolumeSource: emptyDir(p.SpoolSize)},
+			},
+		},
+	}
+	if p.RuntimeClass != "" {
+		pod.Spec.RuntimeClassName = ptr(p.RuntimeClass)
+	}
+	for _, s := range p.ImagePullSecrets {
+		pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: s})
+	}
+	if w.Source.GetDockerfile() != nil {
+		addBuildKit(&pod.Spec, p)
+	}
+	return patched(pod, p)
+}
+
+// annotations keep autoscalers from moving a build.
+func annotations(p *PodOptions) map[string]string {
+	a := map[string]string{
+		"cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+		"karpenter.sh/do-not-disrupt":                    "true",
+		"kubectl.kubernetes.io/default-container":        containerWorker,
+	}
+	maps.Copy(a, p.Annotations)
+	return a
+}
+
+func activeDeadline(deadline, now time.Time) *int64 {
+	if deadline.IsZero() {
+		return nil
+	}
+	return ptr(max(1, int64((deadline.Sub(now) + deadlineSlack).Round(time.Second)/time.Second)))
+}
+
+func workerContainer(p *PodOptions) corev1.Container {
+	return corev1.Container{
+		Name: containerWorker, Image: p.Images.Worker, ImagePullPolicy: p.ImagePullPolicy,
+		Args:      []string{"worker", "--job", jobDir + "/" + jobFile},
+		Ports:     []corev1.ContainerPort{{Name: "output", ContainerPort: workerPort, Protocol: corev1.ProtocolTCP}},
+		Resources: p.Worker,
+		VolumeMounts: []corev1.VolumeMount{
+			{Name: volumeJob, MountPath: jobDir, ReadOnly: true},
+			{Name: volumeSpool, MountPath: spoolDir},
+		},
+		TerminationMessagePath:   terminationPath,
+		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+		SecurityContext:          confined(),
+	}
+}
+
+func proxyContainer(p *PodOptions) corev1.Container {
+	return corev1.Container{
+		Name: containerProxy, Image: p.Images.Worker, ImagePullPolicy: p.ImagePullPolicy,
+		Args:                     []string{"registry-proxy", "--config", proxyDir + "/" + proxyFile},
+		RestartPolicy:            ptr(corev1.ContainerRestartPolicyAlways),
+		Resources:                p.Proxy,
+		VolumeMounts:             []corev1.VolumeMount{{Name: volumeProxy, MountPath: proxyDir, ReadOnly: true}},
+		TerminationMessagePath:   terminationPath,
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		SecurityContext:          confined(),
+	}
+}
+
+// confined is what containers of this service's own need: nothing.
+func confined() *corev1.SecurityContext {
+	return &corev1.SecurityContext{
+		RunAsUser: ptr(userID), RunAsGroup: ptr(userID), RunAsNonRoot: ptr(true),
+		AllowPrivilegeEscalation: ptr(false), ReadOnlyRootFilesystem: ptr(true),
+		Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+}
+
+// secretVolume shows one file of the pod's Secret.
+func secretVolume(name, secret, file string) corev1.Volume {
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+		SecretName: secret, DefaultMode: ptr(int32(0o440)), Items: []corev1.KeyToPath{{Key: file, Path: file}},
+	}}}
+}
+
+// containers visits all containers of a pod.
+func containers(spec *corev1.PodSpec, f func(*corev1.Container)) {
+	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range list {
+			f(&list[i])
+		}
+	}
+}
+
+// statuses answers the states of all containers that a pod tells of.
+func statuses(p *corev1.Pod) []corev1.ContainerStatus {
+	return slices.Concat(p.Status.ContainerStatuses, p.Status.InitContainerStatuses)
+}
+
+func ptr[T any](v T) *T { return &v }

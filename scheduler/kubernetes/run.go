@@ -1,0 +1,283 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+)
+
+const (
+	// deadlineGrace is how much later than the worker, which knows more, the
+	// owner ends a build at its deadline.
+	deadlineGrace = 20 * time.Second
+	// removeTime is how long Run tries to delete a pod that it gave up.
+	removeTime = 30 * time.Second
+)
+
+var errDeadline = errors.New("deadline of the build")
+
+// Run creates the workload's pod, or adopts it, and follows it to its end. When
+// ctx ends, the pod goes on. A pod that is given up (it cannot start, or its
+// time is over) is deleted; one that ended stays for a while, for the case
+// that its end is not committed.
+func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+	limited := ctx
+	if !w.Deadline.IsZero() {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithDeadlineCause(ctx, w.Deadline.Add(deadlineGrace), errDeadline)
+		defer cancel()
+	}
+	f := &follower{r: r, w: w, sink: sink, since: map[string]time.Time{}}
+	out, err := f.run(limited)
+	switch {
+	case err == nil:
+		return out, nil
+	case ctx.Err() != nil:
+		return scheduler.Outcome{}, ctx.Err()
+	case errors.Is(err, errDeadline):
+		f.giveUp = true
+		err = &scheduler.Failure{Blame: builds.BlameTimeout, Message: fmt.Sprintf("the build did not end before its deadline (%s)%s", w.Deadline.UTC().Format(time.RFC3339), f.waitedFor()), Err: err}
+	}
+	if f.giveUp && f.pod != nil {
+		f.remove(ctx)
+	}
+	return scheduler.Outcome{}, err
+}
+
+// follower follows one workload.
+type follower struct {
+	r      *Runtime
+	w      *scheduler.Workload
+	sink   scheduler.Sink
+	pod    *corev1.Pod // newest state that is known
+	job    *podapi.Job
+	sub    *podSub
+	stream *stream              // once the worker runs
+	since  map[string]time.Time // first sight of each problem
+	giveUp bool                 // nobody shall go on with the pod
+}
+
+func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
+	f.sub = f.r.pods.subscribe(f.w.Name())
+	defer f.r.pods.unsubscribe(f.w.Name(), f.sub)
+	if err := f.r.pods.awaitSync(ctx); err != nil {
+		return scheduler.Outcome{}, fmt.Errorf("wait for the Kubernetes API: %w", err)
+	}
+	var err error
+	if f.pod, err = f.r.ensurePod(ctx, f.w, f.sink.Offset()); err != nil {
+		return scheduler.Outcome{}, err
+	}
+	if !over(f.pod, time.Now()) {
+		if f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err != nil {
+			var known *scheduler.Failure
+			f.giveUp = errors.As(err, &known)
+			return scheduler.Outcome{}, err
+		}
+	}
+	defer f.endStream()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		if done, out, err := f.look(ctx); done {
+			return out, err
+		}
+		select {
+		case <-f.sub.news:
+		case <-f.streamDone():
+		case <-tick.C:
+			if f.doubtful() {
+				f.ask(ctx)
+			}
+		case <-f.problemTimer():
+		case <-ctx.Done():
+			return scheduler.Outcome{}, context.Cause(ctx)
+		}
+	}
+}
+
+// look acts on what is known. done says that the workload has ended.
+func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, err error) {
+	deleted := f.refresh()
+	if f.stream != nil && f.stream.ended() {
+		res, err := f.stream.result()
+		if err != nil {
+			f.giveUp = true
+			return true, scheduler.Outcome{}, err
+		}
+		if res != nil {
+			out, err = refine(*res, f.explain(ctx, *res))
+			return true, out, err
+		}
+	}
+	if deleted || over(f.pod, time.Now()) {
+		out, err = f.judged()
+		return true, out, err
+	}
+	if f.stream == nil && reachable(f.pod) {
+		if f.stream, err = f.r.openStream(ctx, f.pod, f.job, f.sink); err != nil {
+			f.giveUp = true
+			return true, scheduler.Outcome{}, err
+		}
+	}
+	if f.stream != nil {
+		if silent := f.stream.silence(); silent > f.r.o.SilentTimeout {
+			f.giveUp = true
+			return true, scheduler.Outcome{}, infra("the worker of the pod %s on node %s was out of reach for %s: check the network between the service and its build pods", f.pod.Name, f.pod.Spec.NodeName, silent.Round(time.Second))
+		}
+		return false, out, nil
+	}
+	if p := pending(f.pod, &f.r.o); f.tooLong(p) {
+		f.giveUp = true
+		return true, scheduler.Outcome{}, p.failure
+	}
+	return false, out, nil
+}
+
+// refresh takes over what the watch has seen.
+func (f *follower) refresh() (deleted bool) {
+	if p, gone := f.sub.get(string(f.pod.UID)); p != nil {
+		f.pod, deleted = p, gone
+	}
+	return deleted
+}
+
+// ask looks at the API itself: the watch may be broken, or have begun after
+// the end of the pod.
+func (f *follower) ask(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookEvery/2)
+	defer cancel()
+	pods, err := f.r.o.Client.CoreV1().Pods(f.pod.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + f.pod.Name})
+	if err != nil {
+		return
+	}
+	for i := range pods.Items {
+		if p := &pods.Items[i]; p.UID == f.pod.UID {
+			f.sub.set(p, false)
+			return
+		}
+	}
+	f.sub.set(f.pod, true)
+}
+
+// judged is the end of a pod as its last state tells it.
+func (f *follower) judged() (scheduler.Outcome, error) {
+	complete := false
+	if f.stream != nil {
+		f.endStream()
+		if res, _ := f.stream.result(); res != nil {
+			return refine(*res, f.pod)
+		}
+		complete = f.stream.complete()
+	}
+	if !complete && (f.stream != nil || terminated(f.pod, containerWorker) != nil) {
+		// Nothing comes after it, so that it does not move what is to come.
+		_, _ = f.sink.Write([]byte("\n[the last output of this build was lost with its pod]\n"))
+	}
+	return judge(f.pod)
+}
+
+// explain answers the pod in its newest state if its end needs explaining.
+func (f *follower) explain(ctx context.Context, res podapi.Result) *corev1.Pod {
+	if res.Blame == builds.BlameInfrastructure.String() {
+		f.ask(ctx)
+		f.refresh()
+	}
+	return f.pod
+}
+
+// tooLong notes since when a problem is there, and reports whether its time is
+// over.
+func (f *follower) tooLong(p problem) bool {
+	for kind := range f.since {
+		if kind != p.kind {
+			delete(f.since, kind) // it has passed
+		}
+	}
+	if p.kind == "" {
+		return false
+	}
+	if f.since[p.kind].IsZero() {
+		f.since[p.kind] = time.Now()
+		f.r.o.Log.Info("a build pod waits", "pod", f.pod.Name, "for", p.kind, "reason", p.failure.Message)
+	}
+	return p.limit > 0 && time.Since(f.since[p.kind]) >= p.limit
+}
+
+// problemTimer fires when the time of the problem at hand is over.
+func (f *follower) problemTimer() <-chan time.Time {
+	if f.stream != nil {
+		return nil
+	}
+	p := pending(f.pod, &f.r.o)
+	if p.limit == 0 || f.since[p.kind].IsZero() {
+		return nil
+	}
+	return time.After(time.Until(f.since[p.kind].Add(p.limit)))
+}
+
+// doubtful reports whether the watch may not tell the truth.
+func (f *follower) doubtful() bool {
+	seen, _ := f.sub.get(string(f.pod.UID))
+	return seen == nil || f.pod.DeletionTimestamp != nil || f.stream != nil && f.stream.silence() > 3*lookEvery
+}
+
+// waitedFor says what a pod waited for that never ran.
+func (f *follower) waitedFor() string {
+	if f.pod == nil {
+		return ": there was no room for its pod, or the Kubernetes API did not answer"
+	}
+	if p := pending(f.pod, &f.r.o); p.failure != nil {
+		return ": " + p.failure.Message
+	}
+	return ""
+}
+
+// reachable reports whether the worker can be spoken to.
+func reachable(p *corev1.Pod) bool {
+	if p.Status.PodIP == "" {
+		return false
+	}
+	for _, s := range p.Status.ContainerStatuses {
+		if s.Name == containerWorker {
+			return s.State.Running != nil
+		}
+	}
+	return false
+}
+
+func (f *follower) streamDone() <-chan struct{} {
+	if f.stream == nil {
+		return nil
+	}
+	return f.stream.done
+}
+
+func (f *follower) endStream() {
+	if f.stream != nil {
+		f.stream.close()
+	}
+}
+
+// remove deletes the pod; the reaper gets it otherwise.
+func (f *follower) remove(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, removeTime)
+	defer cancel()
+	for try := 0; ; try++ {
+		err := f.r.remove(ctx, f.pod)
+		if err == nil {
+			return
+		}
+		if f.r.pause(ctx, try) != nil {
+			f.r.o.Log.Warn("cannot delete a pod that was given up", "pod", f.pod.Name, "err", err)
+			return
+		}
+	}
+}

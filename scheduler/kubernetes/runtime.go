@@ -1,0 +1,212 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// Name is the runtime's name in the state.
+const Name = "kubernetes"
+
+const (
+	// tidyEvery is the pause between looks for pods that ended long ago, and
+	// keepEnded how long they stay: their end may not be committed yet.
+	tidyEvery = time.Minute
+	keepEnded = 15 * time.Minute
+	// lookEvery is the pause between questions to the API where the watch
+	// should have told already.
+	lookEvery = 10 * time.Second
+)
+
+// Runtime runs every attempt in a pod. Methods may be called concurrently.
+type Runtime struct {
+	o     Options
+	pods  *podWatch
+	retry time.Duration // first pause between attempts to reach the API or a worker
+	stop  context.CancelFunc
+	tasks sync.WaitGroup
+}
+
+var _ scheduler.Runtime = (*Runtime)(nil)
+
+// New answers a runtime and begins to watch the pods of the install. It does
+// not wait for the API. Close it.
+func New(o Options) (*Runtime, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	pods, err := startWatch(ctx, o.Client, o.Namespace, o.Install)
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("kubernetes: watch pods: %w", err)
+	}
+	r := &Runtime{o: o, pods: pods, retry: 250 * time.Millisecond, stop: stop}
+	r.tasks.Go(func() { r.tidy(ctx) })
+	return r, nil
+}
+
+// Close ends the watch. Every Run must have returned. Pods go on.
+func (r *Runtime) Close() error {
+	r.stop()
+	r.tasks.Wait()
+	r.pods.close()
+	return nil
+}
+
+// Name is the runtime's name in the state.
+func (r *Runtime) Name() string { return Name }
+
+// Survives reports that pods outlive the node that started them.
+func (r *Runtime) Survives() bool { return true }
+
+// List answers the pods of the install that are there, as the API has them.
+func (r *Runtime) List(ctx context.Context) ([]string, error) {
+	var names []string
+	opts := metav1.ListOptions{LabelSelector: installSelector(r.o.Install), Limit: 500}
+	for {
+		list, err := r.o.Client.CoreV1().Pods(r.o.Namespace).List(ctx, opts)
+		if err != nil {
+			return nil, fmt.Errorf("list the build pods in namespace %s: %w", r.o.Namespace, err)
+		}
+		for i := range list.Items {
+			names = append(names, list.Items[i].Name)
+		}
+		if opts.Continue = list.Continue; opts.Continue == "" {
+			slices.Sort(names)
+			return names, nil
+		}
+	}
+}
+
+// Stop deletes the pod of that name and returns once it is gone. A pod on a
+// node that is lost is not gone before the cluster says so.
+func (r *Runtime) Stop(ctx context.Context, name string) error {
+	sub := r.pods.subscribe(name)
+	defer r.pods.unsubscribe(name, sub)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var uid string
+	for try := 0; ; try++ {
+		p, err := r.o.Client.CoreV1().Pods(r.o.Namespace).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return nil
+		case err != nil && ctx.Err() == nil:
+			r.o.Log.Warn("cannot look at a pod that is to be stopped, will try again", "pod", name, "err", err)
+			if err := r.pause(ctx, try); err != nil {
+				return fmt.Errorf("stop the pod %s: %w", name, err)
+			}
+			continue
+		case err != nil:
+			return fmt.Errorf("stop the pod %s: %w", name, err)
+		case p.Labels[labelInstall] != r.o.Install || uid != "" && uid != string(p.UID):
+			return nil // not ours
+		}
+		uid = string(p.UID)
+		if p.DeletionTimestamp == nil {
+			if err := r.remove(ctx, p); err != nil {
+				r.o.Log.Warn("cannot delete a pod, will try again", "pod", name, "err", err)
+				if err := r.pause(ctx, try); err != nil {
+					return fmt.Errorf("stop the pod %s: %w", name, err)
+				}
+				continue
+			}
+		}
+		if err := awaitDeleted(ctx, sub, uid, tick.C); err != nil {
+			return fmt.Errorf("stop the pod %s: %w", name, err)
+		}
+		try = 0
+	}
+}
+
+// awaitDeleted returns when it is worth looking at the API again.
+func awaitDeleted(ctx context.Context, sub *podSub, uid string, tick <-chan time.Time) error {
+	for {
+		if _, deleted := sub.get(uid); deleted {
+			return nil
+		}
+		select {
+		case <-sub.news:
+		case <-tick:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// remove deletes exactly this pod.
+func (r *Runtime) remove(ctx context.Context, p *corev1.Pod) error {
+	err := r.o.Client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(p.UID))})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil // it is gone, or another one has its name
+	}
+	return err
+}
+
+// tidy deletes pods that ended long ago, whoever owned them.
+func (r *Runtime) tidy(ctx context.Context) {
+	tick := time.NewTicker(tidyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, p := range r.pods.all() {
+			if !endedLongAgo(p, time.Now()) {
+				continue
+			}
+			if err := r.remove(ctx, p); err != nil && !errors.Is(err, context.Canceled) {
+				r.o.Log.Warn("cannot delete a pod that has ended", "pod", p.Name, "err", err)
+			}
+		}
+	}
+}
+
+// endedLongAgo reports whether a pod has been over for keepEnded.
+func endedLongAgo(p *corev1.Pod, now time.Time) bool {
+	if p.DeletionTimestamp != nil || !over(p, now) {
+		return false
+	}
+	ended := p.CreationTimestamp.Time
+	for _, s := range statuses(p) {
+		if t := s.State.Terminated; t != nil && t.FinishedAt.After(ended) {
+			ended = t.FinishedAt.Time
+		}
+	}
+	for _, c := range p.Status.Conditions {
+		if c.LastTransitionTime.After(ended) {
+			ended = c.LastTransitionTime.Time
+		}
+	}
+	return now.Sub(ended) > keepEnded
+}
+
+// maxPause bounds the pauses between tries.
+const maxPause = 10 * time.Second
+
+// pause waits before try number n+1.
+func (r *Runtime) pause(ctx context.Context, n int) error {
+	d := min(r.retry<<min(n, 10), maxPause)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}

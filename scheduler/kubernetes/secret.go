@@ -1,0 +1,164 @@
+package kubernetes
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"time"
+
+	"github.com/distribution/reference"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
+)
+
+// workerName is the host in the certificate of every worker.
+const workerName = "worker.image-builder"
+
+// secretOf renders the Secret of a pod: one file for the worker, one for the
+// proxy. Each is mounted in that container alone.
+func (r *Runtime) secretOf(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (*corev1.Secret, *podapi.Job, error) {
+	job, err := r.jobOf(w)
+	if err != nil {
+		return nil, nil, err
+	}
+	conf, err := r.proxyOf(ctx, w, job)
+	if err != nil {
+		return nil, nil, err
+	}
+	jobRaw, err := json.Marshal(job)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode the job of %s", pod.Name) // an error might quote secrets
+	}
+	confRaw, err := json.Marshal(conf)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode the proxy's configuration for %s", pod.Name)
+	}
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: pod.Name, Namespace: pod.Namespace,
+			Labels:          podLabels(r.o.Install, r.o.Node, w),
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
+		},
+		Immutable: ptr(true),
+		Type:      corev1.SecretTypeOpaque,
+		Data:      map[string][]byte{jobFile: jobRaw, proxyFile: confRaw},
+	}, job, nil
+}
+
+func (r *Runtime) jobOf(w *scheduler.Workload) (*podapi.Job, error) {
+	cert, key, err := selfSigned(w.Deadline)
+	if err != nil {
+		return nil, err
+	}
+	j := &podapi.Job{
+		Listen: fmt.Sprintf(":%d", workerPort), Token: rand.Text(), Certificate: cert, Key: key,
+		ProxyAddr: proxyAddr, ProxyToken: rand.Text(), BuildKit: socketURL,
+		CacheRepository: r.o.CacheRepository, Frontends: r.o.Frontends, Networks: r.o.Networks,
+		ContextBytes: r.o.ContextBytes, ContextFiles: r.o.ContextFiles,
+		AllowHosts: r.o.AllowHosts, AllowLoopback: r.o.AllowLoopback,
+		Dir: spoolDir, SpoolBytes: r.o.SpoolBytes, Linger: r.o.Linger, TerminationPath: terminationPath,
+	}
+	if up := w.Source.GetDockerfile().GetUpload(); up != nil && r.o.ContextRef != nil {
+		j.ContextRef = r.o.ContextRef(up.GetDigest())
+	}
+	return j, j.SetWorkload(w)
+}
+
+// proxyOf says what the pod may do with registries.
+func (r *Runtime) proxyOf(ctx context.Context, w *scheduler.Workload, j *podapi.Job) (*proxy.Config, error) {
+	c := &proxy.Config{
+		Listen: j.ProxyAddr, Token: j.ProxyToken,
+		Insecure: r.o.Insecure, CA: r.o.CA, AllowHosts: r.o.AllowHosts, AllowLoopback: r.o.AllowLoopback,
+		Own: map[string]proxy.Auth{},
+	}
+	own := []string{w.Ref}
+	if d := w.Source.GetDockerfile(); d != nil {
+		own = []string{w.BaseRef}
+		c.Pull.Any = true
+		if r.o.CacheRepository != "" {
+			c.Cache = &proxy.Cache{Repository: r.o.CacheRepository, TagPrefix: buildkit.CacheTagPrefix, Write: r.o.CacheWrite}
+			own = append(own, r.o.CacheRepository)
+		}
+		if j.ContextRef != "" {
+			repo, tag := cutTag(j.ContextRef)
+			c.Context = &proxy.Context{Repository: repo, Tag: tag, Digest: d.GetUpload().GetDigest()}
+			own = append(own, repo)
+		}
+	} else {
+		c.Pull.Image = w.Source.GetRef().GetRef()
+	}
+	repo, _ := cutTag(own[0])
+	c.Push = &proxy.Push{Repository: repo}
+	var err error
+	if c.Read, err = r.o.Credentials.Readable(ctx, w.Rights); err != nil {
+		return nil, fmt.Errorf("find the registry credentials of the request: %w", err)
+	}
+	for _, ref := range own {
+		named, err := reference.ParseNormalizedNamed(ref)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no image reference: %w", ref, err)
+		}
+		host := reference.Domain(named)
+		auth, ok, err := r.o.Credentials.Own(ctx, host)
+		if err != nil {
+			return nil, fmt.Errorf("find the install's credential for %s: %w", host, err)
+		}
+		if ok {
+			c.Own[host] = auth
+		}
+	}
+	return c, c.Validate()
+}
+
+// selfSigned makes a certificate that only the owner trusts, who knows it from
+// the pod's Secret.
+func selfSigned(until time.Time) (certPEM, keyPEM string, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", "", fmt.Errorf("make the worker's key: %w", err)
+	}
+	if until.IsZero() {
+		until = time.Now().AddDate(1, 0, 0)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
+		Subject:      pkix.Name{CommonName: workerName},
+		DNSNames:     []string{workerName},
+		NotBefore:    time.Now().Add(-time.Hour), // clocks differ
+		NotAfter:     until.Add(24 * time.Hour),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return "", "", fmt.Errorf("make the worker's certificate: %w", err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", "", fmt.Errorf("encode the worker's key: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})), nil
+}
+
+// decodeJob reads the job back from a Secret: an adopter needs token and
+// certificate.
+func decodeJob(s *corev1.Secret) (*podapi.Job, error) {
+	j := &podapi.Job{}
+	if err := json.Unmarshal(s.Data[jobFile], j); err != nil || j.Token == "" {
+		return nil, fmt.Errorf("the Secret %s/%s holds no job: somebody changed it", s.Namespace, s.Name)
+	}
+	return j, nil
+}
