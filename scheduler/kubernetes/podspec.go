@@ -106,7 +106,7 @@ func activeDeadline(deadline, now time.Time) *int64 {
 	if deadline.IsZero() {
 		return nil
 	}
-	return ptr(max(1, int64((deadline.Sub(now) + deadlineSlack).Round(time.Second)/time.Second)))
+	return ptr(max(1, int64((deadline.Sub(now)+deadlineSlack).Round(time.Second)/time.Second)))
 }
 
 func workerContainer(p *PodOptions) corev1.Container {
