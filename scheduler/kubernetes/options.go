@@ -133,6 +133,9 @@ type Options struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Log is required.
 	Log *slog.Logger
+
+	// retryBase is the first pause between tries; 250 ms.
+	retryBase time.Duration
 }
 
 var labelValue = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,40}[A-Za-z0-9])?$`)
@@ -161,6 +164,7 @@ func (o *Options) Validate() error {
 	setDefault(&o.SilentTimeout, 10*time.Minute)
 	setDefault(&o.Linger, 15*time.Minute)
 	setDefault(&o.SpoolBytes, 256<<20)
+	setDefault(&o.retryBase, 250*time.Millisecond)
 	_, err := o.Pod.patch()
 	return err
 }

@@ -32,7 +32,6 @@ const (
 type Runtime struct {
 	o     Options
 	pods  *podWatch
-	retry time.Duration // first pause between attempts to reach the API or a worker
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 }
@@ -51,7 +50,7 @@ func New(o Options) (*Runtime, error) {
 		stop()
 		return nil, fmt.Errorf("kubernetes: watch pods: %w", err)
 	}
-	r := &Runtime{o: o, pods: pods, retry: 250 * time.Millisecond, stop: stop}
+	r := &Runtime{o: o, pods: pods, stop: stop}
 	r.tasks.Go(func() { r.tidy(ctx) })
 	return r, nil
 }
@@ -200,7 +199,7 @@ const maxPause = 10 * time.Second
 
 // pause waits before try number n+1.
 func (r *Runtime) pause(ctx context.Context, n int) error {
-	d := min(r.retry<<min(n, 10), maxPause)
+	d := min(r.o.retryBase<<min(n, 10), maxPause)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -42,10 +42,11 @@ func Run(ctx context.Context, j *podapi.Job, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("listen for the owner at %s: %w", j.Listen, err)
 	}
-	return serve(ctx, j, l, log)
+	return Serve(ctx, j, l, log)
 }
 
-func serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger) error {
+// Serve is Run with a listener, which it closes.
+func Serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger) error {
 	cert, err := tls.X509KeyPair([]byte(j.Certificate), []byte(j.Key))
 	if err != nil {
 		_ = l.Close()

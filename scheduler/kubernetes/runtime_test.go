@@ -1,0 +1,312 @@
+package kubernetes_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+)
+
+// Test_Run_Copy runs a build of a ref in a pod, over a real registry.
+func Test_Run_Copy(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	c.startKubelet()
+	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 2, 1<<18))
+	r := newRuntime(t, c, "node-a", reg.Addr)
+	s := newSink()
+	w := copyOf(reg, "b1", digest)
+	out, err := r.Run(testContext(t), w, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Digest != digest || out.Repository != reg.Addr+"/workspace" || out.SizeBytes == 0 {
+		t.Errorf("outcome %+v, want %s", out, digest)
+	}
+	reg.Pull(t, "workspace@"+digest)
+	if !s.running || s.text() == "" {
+		t.Errorf("running %v, output %q", s.running, s.text())
+	}
+	names, err := r.List(t.Context())
+	if err != nil || len(names) != 1 || names[0] != "ib-b1-1" {
+		t.Errorf("List: %v, %v", names, err)
+	}
+	// The worker does not wait any longer.
+	eventually(t, "the pod has ended", func() bool { return c.pod("ib-b1-1").Status.Phase == corev1.PodSucceeded })
+}
+
+// Test_Pod_Secrets looks where secrets are: in the Secret, owned by the pod,
+// the registry credentials in the proxy's file alone, and nowhere in the pod.
+func Test_Pod_Secrets(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	r := newRuntime(t, c, "node-a", reg.Addr)
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, r, copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64)), newSink())
+	secret := c.await(ctx, "ib-b1-1")
+	pod := c.pod("ib-b1-1")
+	raw, err := json.Marshal(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(raw), "password") {
+		t.Errorf("the pod holds a credential: %s", raw)
+	}
+	if strings.Contains(string(secret.Data["job.json"]), "install-password") {
+		t.Error("the worker is given a registry credential")
+	}
+	if !strings.Contains(string(secret.Data["proxy.json"]), "install-password") {
+		t.Error("the proxy has no registry credential")
+	}
+	if len(secret.OwnerReferences) != 1 || secret.OwnerReferences[0].UID != pod.UID {
+		t.Errorf("the Secret is owned by %v, not the pod", secret.OwnerReferences)
+	}
+	if len(pod.OwnerReferences) != 1 || pod.OwnerReferences[0].Kind != "ConfigMap" {
+		t.Errorf("the pod is owned by %v, not the install", pod.OwnerReferences)
+	}
+	cancel()
+	if _, err := x.wait(t); !errors.Is(err, context.Canceled) {
+		t.Errorf("Run: %v", err)
+	}
+	if c.pod("ib-b1-1") == nil {
+		t.Error("the pod ended with the context")
+	}
+}
+
+// Test_Run_EndedUnwatched finds a pod that ended while nobody watched.
+func Test_Run_EndedUnwatched(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	c.linger = time.Nanosecond
+	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
+	w := copyOf(reg, "b1", digest)
+	// The first owner leaves before its pod is started.
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, newRuntime(t, c, "node-a", reg.Addr), w, newSink())
+	c.await(ctx, w.Name())
+	cancel()
+	_, _ = x.wait(t)
+	c.start(c.pod(w.Name()))
+	eventually(t, "the pod has ended", func() bool { return c.pod(w.Name()).Status.Phase == corev1.PodSucceeded })
+
+	w.Epoch = 2
+	s := newSink()
+	out, err := newRuntime(t, c, "node-b", reg.Addr).Run(testContext(t), w, s)
+	if err != nil || out.Digest != digest {
+		t.Errorf("Run: %+v, %v", out, err)
+	}
+	if !strings.Contains(s.text(), "lost with its pod") {
+		t.Errorf("the log does not say that output is missing: %q", s.text())
+	}
+	if p := c.pod(w.Name()); p.Labels["image-builder/owner"] != "node-b" || p.Labels["image-builder/epoch"] != "2" {
+		t.Errorf("the labels name the former owner: %v", p.Labels)
+	}
+}
+
+// Test_Run_Fenced leaves a pod to its later owner.
+func Test_Run_Fenced(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	w := copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64))
+	w.Epoch = 5
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, newRuntime(t, c, "node-b", reg.Addr), w, newSink())
+	c.await(ctx, w.Name())
+	old := *w
+	old.Epoch = 4
+	_, err := newRuntime(t, c, "node-a", reg.Addr).Run(testContext(t), &old, newSink())
+	if !errors.Is(err, builds.ErrFenced) {
+		t.Errorf("the former owner got %v", err)
+	}
+	cancel()
+	_, _ = x.wait(t)
+	if c.pod(w.Name()) == nil {
+		t.Error("the former owner deleted the pod")
+	}
+}
+
+// Test_Run_PodGone does not begin anew where output is stored already.
+func Test_Run_PodGone(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	s := newSink()
+	_, _ = s.Write([]byte("what the former owner stored\n"))
+	_, err := newRuntime(t, c, "node-a", reg.Addr).Run(testContext(t), copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64)), s)
+	mustFail(t, err, builds.BlameInfrastructure, "ib-b1-1", "gone")
+	if c.pod("ib-b1-1") != nil {
+		t.Error("a pod was created")
+	}
+}
+
+// Test_Run_Outage survives an API that answers nothing good for a while.
+func Test_Run_Outage(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	c.startKubelet()
+	var failures atomic.Int32
+	for _, verb := range []string{"create", "get"} {
+		c.client.PrependReactor(verb, "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+			switch n := failures.Add(1); {
+			case n > 9:
+				return false, nil, nil
+			case n%3 == 0:
+				return true, nil, apierrors.NewTooManyRequests("slow down", 1)
+			case n%3 == 1:
+				return true, nil, errors.New("connection refused")
+			}
+			return true, nil, apierrors.NewServiceUnavailable("etcd is away")
+		})
+	}
+	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
+	r := newRuntime(t, c, "node-a", reg.Addr, kubernetes.FastRetries)
+	if out, err := r.Run(testContext(t), copyOf(reg, "b1", digest), newSink()); err != nil || out.Digest != digest {
+		t.Errorf("Run: %+v, %v", out, err)
+	}
+	if failures.Load() < 9 {
+		t.Errorf("only %d calls failed", failures.Load())
+	}
+}
+
+// Test_Run_Refused ends with a reason where Kubernetes does not admit a pod,
+// or has no room in a quota for too long.
+func Test_Run_Refused(t *testing.T) {
+	pods := schema.GroupResource{Resource: "pods"}
+	for name, c := range map[string]struct {
+		err   error
+		blame any
+		says  string
+	}{
+		"admission": {apierrors.NewForbidden(pods, "ib-b1-1", errors.New(`violates PodSecurity "restricted:latest"`)), builds.BlameInfrastructure, "PodSecurity"},
+		"webhook":   {apierrors.NewBadRequest(`admission webhook "policy" denied the request`), builds.BlameInfrastructure, "denied"},
+		"quota":     {apierrors.NewForbidden(pods, "ib-b1-1", errors.New("exceeded quota: builds, requested: pods=1, used: pods=5, limited: pods=5")), builds.BlameQuota, "raise the quota"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := newCluster(t)
+			cl.client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, c.err })
+			r := newRuntime(t, cl, "node-a", "reg.example", kubernetes.FastRetries, func(o *kubernetes.Options) { o.QuotaTimeout = 30 * time.Millisecond })
+			reg := &registrytest.Registry{Addr: "reg.example"}
+			_, err := r.Run(testContext(t), copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64)), newSink())
+			if c.blame == builds.BlameQuota {
+				mustFail(t, err, builds.BlameQuota, c.says)
+			} else {
+				mustFail(t, err, builds.BlameInfrastructure, c.says)
+			}
+		})
+	}
+}
+
+// Test_Run_Stuck gives a pod up that cannot start, and deletes it; one that
+// waits for a node it lets wait.
+func Test_Run_Stuck(t *testing.T) {
+	c := newCluster(t)
+	reg := &registrytest.Registry{Addr: "reg.example"}
+	r := newRuntime(t, c, "node-a", reg.Addr, kubernetes.FastRetries, func(o *kubernetes.Options) { o.ImageTimeout = 50 * time.Millisecond })
+	w := copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64))
+	x := start(testContext(t), r, w, newSink())
+	c.await(t.Context(), w.Name())
+	c.status(w.Name(), func(s *corev1.PodStatus) {
+		s.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes are available"}}
+	})
+	// It waits longer than any other problem may last.
+	select {
+	case <-x.done:
+		t.Fatalf("gave up a pod that waits for a node: %v", x.err)
+	case <-time.After(150 * time.Millisecond):
+	}
+	c.status(w.Name(), func(s *corev1.PodStatus) {
+		s.Conditions = nil
+		s.ContainerStatuses = []corev1.ContainerStatus{{Name: "worker", Image: "image-builder:1", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "not found"}}}}
+	})
+	_, err := x.wait(t)
+	mustFail(t, err, builds.BlameInfrastructure, "image-builder:1", "cannot be pulled", "not found")
+	if c.pod(w.Name()) != nil {
+		t.Error("the pod is there still")
+	}
+}
+
+// Test_Run_Deleted tells the end of a pod that somebody deleted.
+func Test_Run_Deleted(t *testing.T) {
+	c := newCluster(t)
+	reg := &registrytest.Registry{Addr: "reg.example"}
+	r := newRuntime(t, c, "node-a", reg.Addr)
+	w := copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64))
+	x := start(testContext(t), r, w, newSink())
+	c.await(t.Context(), w.Name())
+	if err := c.client.CoreV1().Pods(namespace).Delete(t.Context(), w.Name(), metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := x.wait(t)
+	mustFail(t, err, builds.BlameInfrastructure, "ib-b1-1", "vanished")
+}
+
+// Test_Run_Deadline ends a pod that never starts at the build's deadline.
+func Test_Run_Deadline(t *testing.T) {
+	c := newCluster(t)
+	reg := &registrytest.Registry{Addr: "reg.example"}
+	r := newRuntime(t, c, "node-a", reg.Addr)
+	w := copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64))
+	w.Deadline = time.Now().Add(-kubernetes.DeadlineGrace + time.Second)
+	_, err := r.Run(testContext(t), w, newSink())
+	mustFail(t, err, builds.BlameTimeout, "deadline")
+	if c.pod(w.Name()) != nil {
+		t.Error("the pod is there still")
+	}
+}
+
+// Test_Stop deletes the pod of that name, and nothing of another install.
+func Test_Stop(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	r := newRuntime(t, c, "node-a", reg.Addr)
+	if err := r.Stop(testContext(t), "ib-none-1"); err != nil {
+		t.Errorf("stop what is not there: %v", err)
+	}
+	w := copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64))
+	x := start(testContext(t), r, w, newSink())
+	c.await(t.Context(), w.Name())
+	other := newRuntime(t, c, "node-a", reg.Addr, func(o *kubernetes.Options) { o.Install = "other" })
+	if err := other.Stop(testContext(t), w.Name()); err != nil || c.pod(w.Name()) == nil {
+		t.Errorf("another install stopped the pod: %v", err)
+	}
+	if err := r.Stop(testContext(t), w.Name()); err != nil || c.pod(w.Name()) != nil {
+		t.Errorf("the pod is there still: %v", err)
+	}
+	if _, err := x.wait(t); err == nil {
+		t.Error("Run of a stopped workload succeeded")
+	}
+}
+
+// Test_MaxPods lets a further pod wait for the end of another.
+func Test_MaxPods(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
+	r := newRuntime(t, c, "node-a", reg.Addr, kubernetes.FastRetries, func(o *kubernetes.Options) { o.MaxPods = 1 })
+	first, second := copyOf(reg, "b1", digest), copyOf(reg, "b2", digest)
+	ctx := testContext(t)
+	x := start(ctx, r, first, newSink())
+	c.await(ctx, first.Name())
+	eventually(t, "the watch sees the pod", func() bool { return r.Active() == 1 })
+	y := start(ctx, r, second, newSink())
+	select {
+	case <-y.done:
+		t.Fatal("the second did not wait")
+	case <-time.After(100 * time.Millisecond):
+	}
+	if c.pod(second.Name()) != nil {
+		t.Error("there are two pods")
+	}
+	c.startKubelet()
+	c.start(c.pod(first.Name()))
+	for _, run := range []*run{x, y} {
+		if out, err := run.wait(t); err != nil || out.Digest != digest {
+			t.Errorf("Run: %+v, %v", out, err)
+		}
+	}
+}
