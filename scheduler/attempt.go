@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 
 // finishTime is how long an attempt that was told to end may take to say so.
 const finishTime = 10 * time.Second
+
+// stopTime is how long a workload that outlives its owner may take to stop.
+const stopTime = time.Minute
 
 // attempt is one attempt at work on its owner.
 type attempt struct {
@@ -62,9 +66,24 @@ func (at *attempt) run(ctx context.Context) {
 		return
 	}
 	if err != nil {
+		at.stopWorkload(ctx, log)
 		end = at.failure(ctx, err)
 	}
 	at.finish(ctx, writer, sink.steps(), end)
+}
+
+// stopWorkload ends a workload that would outlive its attempt. What it cannot
+// stop in time is left to the Reaper.
+func (at *attempt) stopWorkload(ctx context.Context, log *slog.Logger) {
+	rt := at.owner.o.Runtimes[builds.LastAttempt(at.record.Build).Runtime]
+	if rt == nil || !rt.Survives() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer cancel()
+	if err := rt.Stop(ctx, WorkloadName(at.key.build, at.key.attempt)); err != nil {
+		log.Warn("cannot stop the workload of an attempt that ends", "err", err)
+	}
 }
 
 // leaves reports whether the workload goes on without this node: under the

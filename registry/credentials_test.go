@@ -1,0 +1,43 @@
+package registry_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/image-builder-ha/image-builder/registry"
+)
+
+// TestCredentials_All lists what a request may use: what Credential answers,
+// host by host.
+func TestCredentials_All(t *testing.T) {
+	client := newClient(t, registry.Options{
+		WorkspaceHost:    "ws.example.com",
+		DockerConfigFile: dockerConfig(t, "", [3]string{"registry.example.com", "install", "p"}, [3]string{"https://index.docker.io/v1/", "hub", "p"}),
+	})
+	own := map[string]registry.Basic{
+		"other.example.com:5000": {Username: "own", Password: "p"},
+		"registry.example.com":   {Username: "own", Password: "p"},
+		"ws.example.com":         {Username: "own", Password: "p"},
+	}
+	for name, c := range map[string]struct {
+		rights registry.Rights
+		want   map[string]string // user by host
+	}{
+		"none":     {registry.Rights{}, map[string]string{}},
+		"all":      {registry.Rights{AllowAll: true}, map[string]string{"registry.example.com": "install", "docker.io": "hub"}},
+		"one host": {registry.Rights{Hosts: []string{"docker.io"}}, map[string]string{"docker.io": "hub"}},
+		"own":      {registry.Rights{Additional: own}, map[string]string{"registry.example.com": "own", "other.example.com:5000": "own"}},
+		"all and own": {registry.Rights{AllowAll: true, Additional: own}, map[string]string{
+			"registry.example.com": "install", "docker.io": "hub", "other.example.com:5000": "own",
+		}},
+	} {
+		got := map[string]string{}
+		for host, b := range client.Credentials(c.rights) {
+			got[host] = b.Username
+		}
+		if d := cmp.Diff(c.want, got); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+}
