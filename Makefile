@@ -60,6 +60,14 @@ chaos: deps ## Break a cluster by a random schedule for DURATION (5m) and judge 
 	$(GO) test -tags faults -timeout 0 ./test/chaos -run Test_Chaos -v -chaos.duration $(or $(DURATION),5m) -chaos.rate $(or $(RATE),20) \
 	  -chaos.nodes $(or $(NODES),3) $(if $(SEED),-chaos.seed $(SEED)) $(if $(FAULTS),-chaos.faults $(FAULTS)) $(if $(SHRINK),-chaos.shrink $(SHRINK))
 
+test/kubernetes/bin/kube-apiserver: test/kubernetes/go.mod
+	@echo "compiling Kubernetes (once, five to ten minutes)"
+	@test/kubernetes/build.sh
+
+.PHONY: test-kubernetes
+test-kubernetes: deps buildkitd test/kubernetes/bin/kube-apiserver ## The Kubernetes runtime over a true API (apt-get install etcd-server)
+	$(GO) test -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each
 	@tools/fuzz.sh $(or $(FUZZTIME),10s)

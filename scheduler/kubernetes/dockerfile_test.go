@@ -130,6 +130,7 @@ func (s site) build(t *testing.T, id, dockerfile string) *scheduler.Workload {
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: &imagebuilderv1.DockerfileSource{
 			Context:   &imagebuilderv1.DockerfileSource_Upload{Upload: &imagebuilderv1.UploadedContext{Digest: digest}},
 			SecretIds: []string{"password"},
+			NoCache:   true, // the daemon is that of all tests
 		}}},
 		Ref: s.reg.Addr + "/workspace:" + id, BaseRef: s.reg.Addr + "/base:" + id,
 		Rights:   &buildsv1.Rights{AllowAll: true},
@@ -154,6 +155,9 @@ func Test_Run_Dockerfile(t *testing.T) {
 	s.reg.Pull(t, "base@"+out.Digest)
 	if !strings.Contains(log.text(), "the-step-ran") || !strings.Contains(log.text(), "16 /run/secrets/password") {
 		t.Errorf("output: %s", log.text())
+	}
+	if strings.Contains(log.text(), "/pull/") || !strings.Contains(log.text(), "FROM "+s.reg.Addr+"/library/busybox:1") {
+		t.Errorf("the output names images as the proxy does: %s", log.text())
 	}
 	if len(log.steps) < 3 {
 		t.Errorf("steps: %v", log.steps)

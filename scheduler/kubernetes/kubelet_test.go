@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	client "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -31,8 +32,9 @@ const namespace = "builds"
 // worker and the true registry proxy of each pod in this process.
 type cluster struct {
 	t        *testing.T
-	client   *fake.Clientset
-	buildkit string // address of a daemon
+	client   client.Interface
+	fake     *fake.Clientset // client, unless that is one of a true API
+	buildkit string          // address of a daemon
 	linger   time.Duration
 	ctx      context.Context
 	tasks    sync.WaitGroup
@@ -45,10 +47,11 @@ type cluster struct {
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	c := &cluster{t: t, client: fake.NewClientset(), ctx: ctx, linger: time.Minute, addrs: map[string]string{}, kill: map[string]context.CancelFunc{}}
+	f := fake.NewClientset()
+	c := newClusterOn(t, f)
+	c.fake = f
 	// The fake gives no UIDs.
-	c.client.PrependReactor("create", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	c.fake.PrependReactor("create", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if obj, ok := a.(clienttesting.CreateAction).GetObject().(metav1.Object); ok && obj.GetUID() == "" {
@@ -58,6 +61,14 @@ func newCluster(t *testing.T) *cluster {
 		}
 		return false, nil, nil
 	})
+	return c
+}
+
+// newClusterOn is a cluster over an API.
+func newClusterOn(t *testing.T, api client.Interface) *cluster {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &cluster{t: t, client: api, ctx: ctx, linger: time.Minute, addrs: map[string]string{}, kill: map[string]context.CancelFunc{}}
 	t.Cleanup(func() {
 		cancel()
 		c.tasks.Wait()

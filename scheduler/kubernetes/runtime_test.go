@@ -153,7 +153,7 @@ func Test_Run_Outage(t *testing.T) {
 	c.startKubelet()
 	var failures atomic.Int32
 	for _, verb := range []string{"create", "get"} {
-		c.client.PrependReactor(verb, "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		c.fake.PrependReactor(verb, "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 			switch n := failures.Add(1); {
 			case n > 9:
 				return false, nil, nil
@@ -190,7 +190,7 @@ func Test_Run_Refused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := newCluster(t)
-			cl.client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, c.err })
+			cl.fake.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, c.err })
 			r := newRuntime(t, cl, "node-a", "reg.example", kubernetes.FastRetries, func(o *kubernetes.Options) { o.QuotaTimeout = 30 * time.Millisecond })
 			reg := &registrytest.Registry{Addr: "reg.example"}
 			_, err := r.Run(testContext(t), copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64)), newSink())

@@ -157,6 +157,21 @@ func Test_Names(t *testing.T) {
 	}
 }
 
+// Test_Names_Plain says how people see the names.
+func Test_Names_Plain(t *testing.T) {
+	n := Names{Addr: "127.0.0.1:5000"}
+	for in, want := range map[string]string{
+		"":         "",
+		"no names": "no names",
+		"FROM 127.0.0.1:5000/pull/reg.example__5000/a/b:1@x and 127.0.0.1:5000/cache/docker.io/c": "FROM reg.example:5000/a/b:1@x and docker.io/c",
+		"127.0.0.1:5000/other/docker.io/c": "127.0.0.1:5000/other/docker.io/c",
+	} {
+		if got := n.Plain(in); got != want {
+			t.Errorf("Plain(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 // Test_Validate says which configurations are refused.
 func Test_Validate(t *testing.T) {
 	for name, change := range map[string]func(*Config){

@@ -68,6 +68,18 @@ func (n Names) name(use, ref string) (string, error) {
 	return out, nil
 }
 
+// Plain writes names of the proxy in a text as the names of what they stand for.
+func (n Names) Plain(text string) string {
+	if !strings.Contains(text, n.Addr+"/") {
+		return text
+	}
+	pattern := regexp.MustCompile(regexp.QuoteMeta(n.Addr) + `/(?:` + strings.Join([]string{usePull, usePush, useCache, useContext}, "|") + `)/([a-z0-9._-]+)/`)
+	return pattern.ReplaceAllStringFunc(text, func(s string) string {
+		host, _ := decodeHost(pattern.FindStringSubmatch(s)[1])
+		return host + "/"
+	})
+}
+
 // hostPattern matches encoded hosts: a component of a repository's path. A host
 // name has no underscore, so that two of them can stand for the port's colon.
 var hostPattern = regexp.MustCompile(`^[a-z0-9]+([.-]+[a-z0-9]+)*(__[0-9]+)?$`)

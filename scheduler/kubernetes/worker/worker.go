@@ -69,11 +69,12 @@ func Serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger)
 		stop() // without a server nobody would learn of the build
 	}()
 
-	out, err := execute(work, j, r, log)
+	names := proxy.Names{Addr: j.ProxyAddr}
+	out, err := execute(work, j, plainSink{r, names}, log)
 	if err != nil && ctx.Err() != nil {
 		err = &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the pod was told to end before its build had ended", Err: err}
 	}
-	res := podapi.ResultOf(out, err)
+	res := plainResult(podapi.ResultOf(out, err), names)
 	written := writeResult(j.TerminationPath, redacted(res, j))
 	r.end(res)
 	linger(ctx, j.Linger, srv.final, log)
