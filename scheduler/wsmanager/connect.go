@@ -25,6 +25,7 @@ const maxMessage = 64 << 20
 // every loss.
 func dial(o Options) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
+	var opts []grpc.DialOption
 	if o.TLS != nil {
 		t := reloading{files: *o.TLS}
 		if t.files.ServerName == "" {
@@ -34,8 +35,9 @@ func dial(o Options) (*grpc.ClientConn, error) {
 			return nil, err
 		}
 		creds = t
+		opts = append(opts, grpc.WithAuthority(t.files.ServerName))
 	}
-	return grpc.NewClient(o.Address,
+	return grpc.NewClient(o.Address, append(opts,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -43,7 +45,7 @@ func dial(o Options) (*grpc.ClientConn, error) {
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-	)
+	)...)
 }
 
 // reloading is mutual TLS whose files are read for each handshake.
@@ -84,7 +86,7 @@ func (t reloading) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, er
 
 // Info describes the protocol.
 func (t reloading) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: t.files.ServerName}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 // Clone copies the credentials.

@@ -2,15 +2,17 @@ package wsmanager_test
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
@@ -163,11 +165,14 @@ func Test_Faults_ManyOldUpdates(t *testing.T) {
 			e.m.Mute(true)
 			var life [4]*wsman.WorkspaceStatus
 			for n, p := range []wsman.WorkspacePhase{0, wsman.WorkspacePhase_RUNNING, wsman.WorkspacePhase_STOPPING, wsman.WorkspacePhase_STOPPED} {
-				e.m.Phase(buildID, p)
+				e.m.Update(buildID, func(s *wsman.WorkspaceStatus) {
+					if s.Phase = p; p == wsman.WorkspacePhase_STOPPED {
+						s.Conditions.HeadlessTaskFailed = "exit code 1"
+					}
+				})
 				life[n] = e.m.Status(buildID)
 				life[n].StatusVersion = uint64(10 + n)
 			}
-			life[3].Conditions.HeadlessTaskFailed = "exit code 1"
 			e.m.Mute(false)
 			for _, n := range order {
 				e.m.Publish(life[n])
@@ -358,4 +363,61 @@ func Test_Faults_TwoNodesFollowOne(t *testing.T) {
 	second.succeeds(built("base-images"))
 }
 
-var _ = scheduler.WorkloadName
+func Test_Faults_UpdatesAreLateAndTurnedRound(t *testing.T) {
+	e := newEnv(t)
+	r := e.begin(dockerfileWorkload())
+	e.m.Hold()
+	e.m.Phase(buildID, wsman.WorkspacePhase_RUNNING)
+	e.m.Phase(buildID, wsman.WorkspacePhase_STOPPING)
+	e.img.push(ref, baseRef)
+	e.stopped()
+	e.m.Release(slices.Reverse)
+	r.succeeds(built("base-images"))
+}
+
+// Test_Faults_HalfOfEachUpdate: the rest is asked for.
+func Test_Faults_HalfOfEachUpdate(t *testing.T) {
+	for name, strip := range map[string]func(*wsman.WorkspaceStatus){
+		"auth":       func(s *wsman.WorkspaceStatus) { s.Auth = nil },
+		"metadata":   func(s *wsman.WorkspaceStatus) { s.Metadata = nil },
+		"spec":       func(s *wsman.WorkspaceStatus) { s.Spec = nil },
+		"conditions": func(s *wsman.WorkspaceStatus) { s.Conditions = nil },
+		"version":    func(s *wsman.WorkspaceStatus) { s.StatusVersion = 0 },
+		"all": func(s *wsman.WorkspaceStatus) {
+			s.Auth, s.Metadata, s.Spec, s.Conditions, s.StatusVersion = nil, nil, nil, nil, 0
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			e.m.Strip(strip)
+			r := e.begin(dockerfileWorkload())
+			for p := wsman.WorkspacePhase_PENDING; p <= wsman.WorkspacePhase_STOPPING; p++ {
+				e.m.Phase(buildID, p)
+			}
+			e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions.HeadlessTaskFailed = "exit code 1" })
+			r.fails(builds.BlameUser, "exit code 1")
+		})
+	}
+}
+
+// Test_Faults_AnAdoptedOneHasNoFormerImage: the workspace may have pushed
+// before this node looked.
+func Test_Faults_AnAdoptedOneHasNoFormerImage(t *testing.T) {
+	e := newEnv(t)
+	e.begin(dockerfileWorkload()).stop()
+	e.img.push(ref, baseRef)
+	r := e.run(dockerfileWorkload())
+	e.m.AwaitCalls(e.ctx, wsStart, 2)
+	e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions = nil })
+	r.succeeds(built("base-images"))
+}
+
+func Test_Faults_LongTextsAreCut(t *testing.T) {
+	e := newEnv(t)
+	r := e.begin(dockerfileWorkload())
+	e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions.HeadlessTaskFailed = strings.Repeat("\u00e9", 100_000) })
+	_, err := r.wait()
+	if n := len(err.Error()); n > 5000 || !utf8.ValidString(err.Error()) {
+		t.Errorf("the message has %d bytes", n)
+	}
+}

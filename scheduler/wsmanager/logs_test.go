@@ -321,6 +321,9 @@ func Test_Logs_OfASupervisorThatHangs(t *testing.T) {
 	e.img.push(ref, baseRef)
 	e.stopped() // the task never closes, the stream stays open
 	r.succeeds(built("base-images"))
+	if got := r.sink.text(); got != "output\n<image-builder: the end of the output may be missing>" {
+		t.Errorf("log %q", got)
+	}
 }
 
 // Test_Logs_TheSinkRefuses: the owner learns it from the sink; the build goes

@@ -86,10 +86,15 @@ type Options struct {
 	// MinBackoff and MaxBackoff limit the pause between two tries of the same
 	// thing; 200 ms and 10 s.
 	MinBackoff, MaxBackoff time.Duration
-	// TerminalBuffer is how many bytes a terminal keeps for new readers; 256
-	// KiB. A value that is too great can lose output after a reconnection, one
-	// that is too small only costs markers and repeats.
+	// TerminalBuffer is the most that a terminal keeps for new readers, in
+	// bytes, and what is remembered to compare with; 256 KiB. A value that is
+	// too small only costs markers and repeats.
 	TerminalBuffer int
+	// ReplayWhole is the least that a terminal keeps: a replay that is shorter
+	// is everything since the beginning. Only a node that took a build over
+	// needs it, since it does not know the bytes that were stored; 64 KiB. A
+	// value that is too great can lose output then.
+	ReplayWhole int
 	// ReplayQuiet is how long a terminal must say nothing for its replay to be
 	// over; 500 ms.
 	ReplayQuiet time.Duration
@@ -144,8 +149,11 @@ func (o *Options) Validate() error {
 	if o.TerminalBuffer == 0 {
 		o.TerminalBuffer = 256 << 10
 	}
-	if o.TerminalBuffer < 0 || o.TerminalBuffer > 16<<20 {
-		return errors.New("wsmanager: TerminalBuffer must be between 1 byte and 16 MiB")
+	if o.ReplayWhole == 0 {
+		o.ReplayWhole = min(64<<10, o.TerminalBuffer)
+	}
+	if o.TerminalBuffer < 0 || o.TerminalBuffer > 16<<20 || o.ReplayWhole < 0 || o.ReplayWhole > o.TerminalBuffer {
+		return errors.New("wsmanager: TerminalBuffer must be between 1 byte and 16 MiB, and ReplayWhole not greater")
 	}
 	return nil
 }

@@ -17,8 +17,9 @@ type markers interface{ Marker(line string) error }
 // output is what was taken from one terminal.
 type output struct {
 	sink scheduler.Sink
-	// limit is how much a terminal keeps, and how much is remembered here.
-	limit int
+	// limit is how much a terminal keeps at most, and is remembered here; whole
+	// is how much it keeps at least.
+	limit, whole int
 	// known is the latest output; complete: all since the terminal began.
 	known    []byte
 	complete bool
@@ -26,8 +27,8 @@ type output struct {
 	stored int64
 }
 
-func newOutput(sink scheduler.Sink, limit int) *output {
-	o := &output{sink: sink, limit: limit, stored: sink.Offset()}
+func newOutput(sink scheduler.Sink, limit, whole int) *output {
+	o := &output{sink: sink, limit: limit, whole: whole, stored: sink.Offset()}
 	o.complete = o.stored == 0
 	return o
 }
@@ -83,7 +84,7 @@ func (r *replay) take(p []byte) error {
 	}
 	r.got = append(r.got, p...)
 	if r.byLength() {
-		if len(r.got) >= r.out.limit {
+		if len(r.got) >= r.out.whole {
 			return r.lost() // what was before may be gone
 		}
 		return nil
@@ -150,7 +151,7 @@ func (r *replay) lost() error {
 	got := r.got
 	r.decided, r.got = true, nil
 	err := r.out.mark(marker)
-	r.out.known, r.out.complete, r.out.stored = nil, len(got) < r.out.limit, 0
+	r.out.known, r.out.complete, r.out.stored = nil, len(got) < r.out.whole, 0
 	if err != nil {
 		return err
 	}

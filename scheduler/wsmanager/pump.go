@@ -22,14 +22,15 @@ type pump struct {
 	out   *output
 	// ending is closed when the workspace has ended.
 	ending chan struct{}
-	// After run: complete, or what kept it from reading all.
+	// After run: whether the latest connection was read to its end, and what
+	// kept it from reading more.
 	complete bool
 	last     error
 	sinkErr  error
 }
 
 func newPump(r *Runtime, w *watch, sink scheduler.Sink) *pump {
-	return &pump{r: r, watch: w, sink: sink, out: newOutput(sink, r.opts.TerminalBuffer), ending: make(chan struct{}), last: errLogAccess}
+	return &pump{r: r, watch: w, sink: sink, out: newOutput(sink, r.opts.TerminalBuffer, r.opts.ReplayWhole), ending: make(chan struct{}), last: errLogAccess}
 }
 
 // end tells that the workspace has ended: what cannot be read now never will.
@@ -62,11 +63,7 @@ func (p *pump) run(ctx context.Context) {
 		if err != nil {
 			p.last = err
 		}
-		if done {
-			p.complete = true
-			return
-		}
-		if final {
+		if p.complete = p.complete || errors.Is(err, io.EOF); done || final {
 			return
 		}
 		if p.out.sink.Offset() > before {
@@ -108,12 +105,10 @@ func (p *pump) follow(ctx context.Context, a access) (done bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := p.r.listen(ctx, a, task)
-	if isNotFound(err) && closed {
-		return true, nil // it keeps no more
-	}
 	if err != nil {
-		return false, err
+		return closed && isNotFound(err), err // it keeps no more
 	}
+	p.complete = false
 	chunks, end := make(chan []byte), make(chan error, 1)
 	read := make(chan struct{})
 	go func() {
@@ -183,10 +178,11 @@ func (p *pump) copy(ctx context.Context, chunks <-chan []byte, end <-chan error)
 // explain adds a line to the log if it is not known to be complete. run must
 // have returned.
 func (p *pump) explain() {
-	if p.complete || p.sinkErr != nil {
-		return
-	}
-	if p.sink.Offset() == 0 {
+	switch {
+	case p.sinkErr != nil:
+	case p.sink.Offset() == 0 && !p.complete:
 		_ = p.out.mark("image-builder: the output of the build could not be read: " + p.last.Error())
+	case !p.complete:
+		_ = p.out.mark("image-builder: the end of the output may be missing")
 	}
 }

@@ -55,17 +55,27 @@ func (v view) failure(id string) *scheduler.Failure {
 		if msg == "" {
 			msg = v.headlessFailed
 		}
-		return &scheduler.Failure{Blame: builds.BlameUser, Message: msg}
+		return &scheduler.Failure{Blame: builds.BlameUser, Message: bounded(msg)}
 	case v.failed != "" && v.timeout != "":
-		return &scheduler.Failure{Blame: builds.BlameTimeout, Message: v.failed}
+		return &scheduler.Failure{Blame: builds.BlameTimeout, Message: bounded(v.failed)}
 	case v.failed != "":
-		return &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: v.failed}
+		return &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: bounded(v.failed)}
 	case v.timeout != "":
-		return &scheduler.Failure{Blame: builds.BlameTimeout, Message: "the build workspace reached its time limit: " + v.timeout}
+		return &scheduler.Failure{Blame: builds.BlameTimeout, Message: "the build workspace reached its time limit: " + bounded(v.timeout)}
 	case v.aborted:
 		return &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("workspace %s was aborted before its build ended", id)}
 	}
 	return nil
+}
+
+// maxText bounds what ws-manager says and the state keeps.
+const maxText = 4 << 10
+
+func bounded(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "") + " ..."
 }
 
 // failureLost tells that a workspace vanished.

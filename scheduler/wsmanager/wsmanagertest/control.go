@@ -44,6 +44,35 @@ func (m *Manager) Mute(on bool) {
 	m.muted = on
 }
 
+// Hold keeps updates back until Release.
+func (m *Manager) Hold() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.holding = true
+}
+
+// Release sends what was held back, in the order that the given function makes
+// of it, if any.
+func (m *Manager) Release(reorder func([]*wsman.WorkspaceStatus)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	held := m.held
+	m.holding, m.held = false, nil
+	if reorder != nil {
+		reorder(held)
+	}
+	for _, s := range held {
+		m.publish(s)
+	}
+}
+
+// Strip takes parts out of the updates that are sent.
+func (m *Manager) Strip(f func(*wsman.WorkspaceStatus)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.strip = f
+}
+
 // DropSubscriptions ends all Subscribe calls that run.
 func (m *Manager) DropSubscriptions() {
 	m.mu.Lock()

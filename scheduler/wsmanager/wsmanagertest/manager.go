@@ -41,6 +41,9 @@ type Manager struct {
 	stops      []*wsman.StopWorkspaceRequest
 	fail       map[string]*failure
 	muted      bool
+	holding    bool
+	held       []*wsman.WorkspaceStatus
+	strip      func(*wsman.WorkspaceStatus)
 	access     func(id string) (url, token string)
 	onStart    func(ctx context.Context, req *wsman.StartWorkspaceRequest) error
 	onStop     func(req *wsman.StopWorkspaceRequest)
@@ -263,11 +266,19 @@ func (m *Manager) publish(s *wsman.WorkspaceStatus) {
 	if m.muted {
 		return
 	}
+	if m.holding {
+		m.held = append(m.held, proto.CloneOf(s))
+		return
+	}
+	s = proto.CloneOf(s)
+	if m.strip != nil {
+		m.strip(s)
+	}
 	for sub := range m.subs {
 		if !matches(m.workspaces[s.GetId()], sub.match) {
 			continue
 		}
-		sub.queue = append(sub.queue, &wsman.SubscribeResponse{Status: proto.CloneOf(s)})
+		sub.queue = append(sub.queue, &wsman.SubscribeResponse{Status: s})
 		select {
 		case sub.wake <- struct{}{}:
 		default:
