@@ -421,3 +421,24 @@ func Test_Faults_LongTextsAreCut(t *testing.T) {
 		t.Errorf("the message has %d bytes", n)
 	}
 }
+
+// Test_Faults_AnAdoptedOneEndedBefore: no update tells it any more.
+func Test_Faults_AnAdoptedOneEndedBefore(t *testing.T) {
+	e := newEnv(t)
+	e.begin(dockerfileWorkload()).stop()
+	e.m.Mute(true)
+	e.img.push(ref, baseRef)
+	e.stopped()
+	e.run(dockerfileWorkload()).succeeds(built("base-images"))
+}
+
+// Test_Faults_AnAdoptedOneVanishes: the image there may be an old one.
+func Test_Faults_AnAdoptedOneVanishes(t *testing.T) {
+	e := newEnv(t, often)
+	e.begin(dockerfileWorkload()).stop()
+	r := e.run(dockerfileWorkload())
+	e.m.AwaitCalls(e.ctx, wsStart, 2)
+	e.img.push(ref, baseRef)
+	e.m.Forget(buildID)
+	r.fails(builds.BlameInfrastructure, "no longer has workspace")
+}

@@ -369,3 +369,38 @@ func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Test_Logs_MoreThanOneValueMayHold: only each value is bounded.
+func Test_Logs_MoreThanOneValueMayHold(t *testing.T) {
+	e := newEnv(t)
+	r, ws := e.logging()
+	ws.AwaitListener(e.ctx)
+	chunk := bytes.Repeat([]byte("0123456789abcdef"), 16<<10)
+	for i := range 40 {
+		_, _ = ws.Write(chunk)
+		r.sink.until(t, e.ctx, func() bool { return r.sink.offset == int64(i+1)*int64(len(chunk)) })
+	}
+	e.finish(r, ws)
+	if n := ws.Listens(); n > 3 {
+		t.Errorf("listened %d times", n)
+	}
+}
+
+// Test_Logs_ErrorsShowNoURL: it may hold a token.
+func Test_Logs_ErrorsShowNoURL(t *testing.T) {
+	e := newEnv(t)
+	for _, url := range []string{"http://127.0.0.1:1/secret", "://secret", "http://secret\x7f"} {
+		e.m.Forget(buildID)
+		e.m.Access(func(string) (string, string) { return url, "secret" })
+		s := newSink()
+		r := e.runOn(e.rt, dockerfileWorkload(), s)
+		e.m.AwaitWorkspace(e.ctx, buildID)
+		e.img.push(ref, baseRef)
+		e.m.AwaitSubscription(e.ctx)
+		e.stopped()
+		r.succeeds(built("base-images"))
+		if got := s.text(); !strings.Contains(got, "could not be read") || strings.Contains(got, "secret") {
+			t.Errorf("log %q", got)
+		}
+	}
+}

@@ -1,0 +1,92 @@
+package wsmanager
+
+import (
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/proto/wsman"
+)
+
+const (
+	running = wsman.WorkspacePhase_RUNNING
+	halting = wsman.WorkspacePhase_STOPPING
+	stopped = wsman.WorkspacePhase_STOPPED
+)
+
+func update(p wsman.WorkspacePhase, version uint64, failed string) *wsman.WorkspaceStatus {
+	return &wsman.WorkspaceStatus{Phase: p, StatusVersion: version, Conditions: &wsman.WorkspaceConditions{Failed: failed}}
+}
+
+func Test_View_Merge(t *testing.T) {
+	for name, c := range map[string]struct {
+		updates []*wsman.WorkspaceStatus
+		answer  *wsman.WorkspaceStatus // to a question, afterwards
+		phase   wsman.WorkspacePhase
+		failed  string
+		verdict verdict
+	}{
+		"nothing":                            {verdict: goesOn},
+		"an older one comes later":           {updates: []*wsman.WorkspaceStatus{update(halting, 5, ""), update(running, 4, "")}, phase: halting, verdict: stopping},
+		"stopping twice":                     {updates: []*wsman.WorkspaceStatus{update(halting, 5, ""), update(halting, 6, "")}, phase: halting, verdict: stopping},
+		"no versions, back":                  {updates: []*wsman.WorkspaceStatus{update(halting, 0, ""), update(running, 0, "")}, phase: halting, verdict: stopping},
+		"no versions, on":                    {updates: []*wsman.WorkspaceStatus{update(running, 0, ""), update(halting, 0, "")}, phase: halting, verdict: stopping},
+		"interrupted and back":               {updates: []*wsman.WorkspaceStatus{update(wsman.WorkspacePhase_INTERRUPTED, 5, ""), update(running, 6, "")}, phase: running, verdict: goesOn},
+		"stopped is final":                   {updates: []*wsman.WorkspaceStatus{update(stopped, 5, ""), update(running, 6, "")}, phase: stopped, verdict: ended},
+		"stopped is final also for answers":  {updates: []*wsman.WorkspaceStatus{update(stopped, 5, "")}, answer: update(running, 6, ""), phase: stopped, verdict: ended},
+		"stopped counts with an old version": {updates: []*wsman.WorkspaceStatus{update(running, 50, ""), update(stopped, 1, "")}, phase: stopped, verdict: ended},
+		"an answer begins versions anew":     {updates: []*wsman.WorkspaceStatus{update(halting, 50, "")}, answer: update(running, 1, ""), phase: running, verdict: goesOn},
+		"failed and then not":                {updates: []*wsman.WorkspaceStatus{update(halting, 5, "x"), update(stopped, 6, "")}, phase: stopped, failed: "x", verdict: ended},
+		"failed while stopping":              {updates: []*wsman.WorkspaceStatus{update(halting, 5, "x")}, phase: halting, failed: "x", verdict: ended},
+		"failed in an old update":            {updates: []*wsman.WorkspaceStatus{update(stopped, 6, ""), update(halting, 5, "x")}, phase: stopped, failed: "x", verdict: ended},
+		"failed while running":               {updates: []*wsman.WorkspaceStatus{update(running, 5, "x")}, phase: running, verdict: goesOn},
+		"stopped without conditions":         {updates: []*wsman.WorkspaceStatus{{Phase: stopped}}, phase: stopped, verdict: ask},
+		"unknown says nothing":               {updates: []*wsman.WorkspaceStatus{update(running, 5, ""), update(wsman.WorkspacePhase_UNKNOWN, 6, "")}, phase: running, verdict: goesOn},
+	} {
+		var v view
+		for _, u := range c.updates {
+			v = v.merge(u, false)
+		}
+		if c.answer != nil {
+			v = v.merge(c.answer, true)
+		}
+		if v.phase != c.phase || v.failed != c.failed || v.judge() != c.verdict {
+			t.Errorf("%s: %v, failed %q, verdict %d; want %v, %q, %d", name, v.phase, v.failed, v.judge(), c.phase, c.failed, c.verdict)
+		}
+	}
+}
+
+// Test_View_Access: an old update completes what is known and replaces nothing.
+func Test_View_Access(t *testing.T) {
+	with := func(version uint64, url, token string) *wsman.WorkspaceStatus {
+		return &wsman.WorkspaceStatus{StatusVersion: version, Spec: &wsman.WorkspaceSpec{Url: url}, Auth: &wsman.WorkspaceAuthentication{OwnerToken: token}}
+	}
+	v := view{}.merge(with(5, "new", ""), false).merge(with(4, "old", "old"), false)
+	if v.url != "new" || v.token != "old" {
+		t.Errorf("%q, %q", v.url, v.token)
+	}
+	if v = v.merge(with(6, "newer", "newer"), false); v.url != "newer" || v.token != "newer" {
+		t.Errorf("%q, %q", v.url, v.token)
+	}
+	if v = v.merge(&wsman.WorkspaceStatus{StatusVersion: 7}, false); v.url != "newer" || v.token != "newer" {
+		t.Errorf("%q, %q after an update without them", v.url, v.token)
+	}
+}
+
+func Test_View_Missing(t *testing.T) {
+	at := time.Unix(1000, 0)
+	v := view{seen: true, phase: running}.missing(at, time.Minute)
+	if v = v.missing(at.Add(59*time.Second), time.Minute); v.judge() != goesOn {
+		t.Errorf("after 59 s: %d", v.judge())
+	}
+	if back := v.merge(update(running, 1, ""), true).missing(at.Add(time.Minute), time.Minute); back.judge() != goesOn {
+		t.Errorf("it was back, but: %d", back.judge())
+	}
+	if v = v.missing(at.Add(time.Minute), time.Minute); v.judge() != lost {
+		t.Errorf("after a minute: %d", v.judge())
+	}
+	for phase, want := range map[wsman.WorkspacePhase]verdict{halting: ended, stopped: ended, running: lost, 0: lost} {
+		if got := (view{phase: phase, gone: true}).judge(); got != want {
+			t.Errorf("gone while %v: %d, want %d", phase, got, want)
+		}
+	}
+}
