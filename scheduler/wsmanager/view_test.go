@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	running = wsman.WorkspacePhase_RUNNING
-	halting = wsman.WorkspacePhase_STOPPING
-	stopped = wsman.WorkspacePhase_STOPPED
+	phaseRunning  = wsman.WorkspacePhase_RUNNING
+	phaseStopping = wsman.WorkspacePhase_STOPPING
+	phaseStopped  = wsman.WorkspacePhase_STOPPED
 )
 
 func update(p wsman.WorkspacePhase, version uint64, failed string) *wsman.WorkspaceStatus {
@@ -26,21 +26,21 @@ func Test_View_Merge(t *testing.T) {
 		verdict verdict
 	}{
 		"nothing":                            {verdict: goesOn},
-		"an older one comes later":           {updates: []*wsman.WorkspaceStatus{update(halting, 5, ""), update(running, 4, "")}, phase: halting, verdict: stopping},
-		"stopping twice":                     {updates: []*wsman.WorkspaceStatus{update(halting, 5, ""), update(halting, 6, "")}, phase: halting, verdict: stopping},
-		"no versions, back":                  {updates: []*wsman.WorkspaceStatus{update(halting, 0, ""), update(running, 0, "")}, phase: halting, verdict: stopping},
-		"no versions, on":                    {updates: []*wsman.WorkspaceStatus{update(running, 0, ""), update(halting, 0, "")}, phase: halting, verdict: stopping},
-		"interrupted and back":               {updates: []*wsman.WorkspaceStatus{update(wsman.WorkspacePhase_INTERRUPTED, 5, ""), update(running, 6, "")}, phase: running, verdict: goesOn},
-		"stopped is final":                   {updates: []*wsman.WorkspaceStatus{update(stopped, 5, ""), update(running, 6, "")}, phase: stopped, verdict: ended},
-		"stopped is final also for answers":  {updates: []*wsman.WorkspaceStatus{update(stopped, 5, "")}, answer: update(running, 6, ""), phase: stopped, verdict: ended},
-		"stopped counts with an old version": {updates: []*wsman.WorkspaceStatus{update(running, 50, ""), update(stopped, 1, "")}, phase: stopped, verdict: ended},
-		"an answer begins versions anew":     {updates: []*wsman.WorkspaceStatus{update(halting, 50, "")}, answer: update(running, 1, ""), phase: running, verdict: goesOn},
-		"failed and then not":                {updates: []*wsman.WorkspaceStatus{update(halting, 5, "x"), update(stopped, 6, "")}, phase: stopped, failed: "x", verdict: ended},
-		"failed while stopping":              {updates: []*wsman.WorkspaceStatus{update(halting, 5, "x")}, phase: halting, failed: "x", verdict: ended},
-		"failed in an old update":            {updates: []*wsman.WorkspaceStatus{update(stopped, 6, ""), update(halting, 5, "x")}, phase: stopped, failed: "x", verdict: ended},
-		"failed while running":               {updates: []*wsman.WorkspaceStatus{update(running, 5, "x")}, phase: running, verdict: goesOn},
-		"stopped without conditions":         {updates: []*wsman.WorkspaceStatus{{Phase: stopped}}, phase: stopped, verdict: ask},
-		"unknown says nothing":               {updates: []*wsman.WorkspaceStatus{update(running, 5, ""), update(wsman.WorkspacePhase_UNKNOWN, 6, "")}, phase: running, verdict: goesOn},
+		"an older one comes later":           {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, ""), update(phaseRunning, 4, "")}, phase: phaseStopping, verdict: stopping},
+		"stopping twice":                     {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, ""), update(phaseStopping, 6, "")}, phase: phaseStopping, verdict: stopping},
+		"no versions, back":                  {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 0, ""), update(phaseRunning, 0, "")}, phase: phaseStopping, verdict: stopping},
+		"no versions, on":                    {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 0, ""), update(phaseStopping, 0, "")}, phase: phaseStopping, verdict: stopping},
+		"interrupted and back":               {updates: []*wsman.WorkspaceStatus{update(wsman.WorkspacePhase_INTERRUPTED, 5, ""), update(phaseRunning, 6, "")}, phase: phaseRunning, verdict: goesOn},
+		"stopped is final":                   {updates: []*wsman.WorkspaceStatus{update(phaseStopped, 5, ""), update(phaseRunning, 6, "")}, phase: phaseStopped, verdict: ended},
+		"stopped is final also for answers":  {updates: []*wsman.WorkspaceStatus{update(phaseStopped, 5, "")}, answer: update(phaseRunning, 6, ""), phase: phaseStopped, verdict: ended},
+		"stopped counts with an old version": {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 50, ""), update(phaseStopped, 1, "")}, phase: phaseStopped, verdict: ended},
+		"an answer begins versions anew":     {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 50, "")}, answer: update(phaseRunning, 1, ""), phase: phaseRunning, verdict: goesOn},
+		"failed and then not":                {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, "x"), update(phaseStopped, 6, "")}, phase: phaseStopped, failed: "x", verdict: ended},
+		"failed while stopping":              {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, "x")}, phase: phaseStopping, failed: "x", verdict: ended},
+		"failed in an old update":            {updates: []*wsman.WorkspaceStatus{update(phaseStopped, 6, ""), update(phaseStopping, 5, "x")}, phase: phaseStopped, failed: "x", verdict: ended},
+		"failed while running":               {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 5, "x")}, phase: phaseRunning, verdict: goesOn},
+		"stopped without conditions":         {updates: []*wsman.WorkspaceStatus{{Phase: phaseStopped}}, phase: phaseStopped, verdict: ask},
+		"unknown says nothing":               {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 5, ""), update(wsman.WorkspacePhase_UNKNOWN, 6, "")}, phase: phaseRunning, verdict: goesOn},
 	} {
 		var v view
 		for _, u := range c.updates {
@@ -74,17 +74,17 @@ func Test_View_Access(t *testing.T) {
 
 func Test_View_Missing(t *testing.T) {
 	at := time.Unix(1000, 0)
-	v := view{seen: true, phase: running}.missing(at, time.Minute)
+	v := view{seen: true, phase: phaseRunning}.missing(at, time.Minute)
 	if v = v.missing(at.Add(59*time.Second), time.Minute); v.judge() != goesOn {
 		t.Errorf("after 59 s: %d", v.judge())
 	}
-	if back := v.merge(update(running, 1, ""), true).missing(at.Add(time.Minute), time.Minute); back.judge() != goesOn {
+	if back := v.merge(update(phaseRunning, 1, ""), true).missing(at.Add(time.Minute), time.Minute); back.judge() != goesOn {
 		t.Errorf("it was back, but: %d", back.judge())
 	}
 	if v = v.missing(at.Add(time.Minute), time.Minute); v.judge() != lost {
 		t.Errorf("after a minute: %d", v.judge())
 	}
-	for phase, want := range map[wsman.WorkspacePhase]verdict{halting: ended, stopped: ended, running: lost, 0: lost} {
+	for phase, want := range map[wsman.WorkspacePhase]verdict{phaseStopping: ended, phaseStopped: ended, phaseRunning: lost, 0: lost} {
 		if got := (view{phase: phase, gone: true}).judge(); got != want {
 			t.Errorf("gone while %v: %d, want %d", phase, got, want)
 		}
