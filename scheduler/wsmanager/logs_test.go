@@ -226,7 +226,7 @@ func Test_Logs_OfATaskWithoutTerminal(t *testing.T) {
 }
 
 func Test_Logs_OfNobody(t *testing.T) {
-	e := newEnv(t)
+	e := newEnv(t, func(o *wsmanager.Options) { o.Drain = time.Hour })
 	e.m.Access(nil) // neither address nor token
 	r := e.begin(dockerfileWorkload())
 	e.img.push(ref, baseRef)
@@ -376,7 +376,7 @@ func Test_Logs_MoreThanOneValueMayHold(t *testing.T) {
 	r, ws := e.logging()
 	ws.AwaitListener(e.ctx)
 	chunk := bytes.Repeat([]byte("0123456789abcdef"), 16<<10)
-	for i := range 40 {
+	for i := range 26 {
 		_, _ = ws.Write(chunk)
 		r.sink.until(t, e.ctx, func() bool { return r.sink.offset == int64(i+1)*int64(len(chunk)) })
 	}
