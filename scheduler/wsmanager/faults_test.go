@@ -88,6 +88,7 @@ func Test_Faults_UpdatesAreLost(t *testing.T) {
 }
 
 // Test_Faults_SubscribeNeverWorks: the reconciler alone is enough.
+
 func Test_Faults_SubscribeNeverWorks(t *testing.T) {
 	e := newEnv(t, often)
 	e.m.Fail("Subscribe", status.Error(codes.Unimplemented, ""), -1)
@@ -100,6 +101,7 @@ func Test_Faults_SubscribeNeverWorks(t *testing.T) {
 }
 
 // Test_Faults_TheListLacksIt: workspaces are asked for by id as well.
+
 func Test_Faults_TheListLacksIt(t *testing.T) {
 	e := newEnv(t, often)
 	r := e.begin(dockerfileWorkload())
@@ -109,39 +111,9 @@ func Test_Faults_TheListLacksIt(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
-func Test_Faults_AlreadyExists(t *testing.T) {
-	e := newEnv(t)
-	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) {
-		s.Phase, s.Conditions = wsman.WorkspacePhase_RUNNING, &wsman.WorkspaceConditions{}
-		url, token := e.sup.Access(buildID)
-		s.Spec, s.Auth = &wsman.WorkspaceSpec{Url: url}, &wsman.WorkspaceAuthentication{OwnerToken: token}
-		s.Metadata = &wsman.WorkspaceMetadata{MetaId: buildID, Annotations: map[string]string{"managed-by": "image-builder"}}
-	})
-	r := e.begin(dockerfileWorkload())
-	ws := e.sup.Workspace(buildID)
-	ws.Open()
-	_, _ = ws.Write([]byte("from the beginning\n"))
-	r.sink.await(t, e.ctx, "from the beginning\n")
-	ws.Close()
-	e.img.push(ref, baseRef)
-	e.stopped()
-	r.succeeds(built("base-images"))
-}
-
 // Test_Faults_TheAnswerOfTheStartIsLost: the second start is refused, which
+
 // means that the first one happened.
-func Test_Faults_TheAnswerOfTheStartIsLost(t *testing.T) {
-	e := newEnv(t)
-	e.m.OnStart(startUnavailable)
-	r := e.begin(dockerfileWorkload())
-	e.m.AwaitCalls(e.ctx, wsStart, 2)
-	e.img.push(ref, baseRef)
-	e.stopped()
-	r.succeeds(built("base-images"))
-	if n := e.m.Calls(wsStart); n != 2 {
-		t.Errorf("%d starts, want 2", n)
-	}
-}
 
 func Test_Faults_OldUpdates(t *testing.T) {
 	e := newEnv(t)
@@ -157,6 +129,7 @@ func Test_Faults_OldUpdates(t *testing.T) {
 }
 
 // Test_Faults_ManyOldUpdates sends every order of the updates of a life.
+
 func Test_Faults_ManyOldUpdates(t *testing.T) {
 	for i, order := range [][]int{{3, 1, 2}, {3, 2, 1}, {2, 3, 1}, {2, 1, 3}, {1, 3, 2}} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
@@ -183,7 +156,9 @@ func Test_Faults_ManyOldUpdates(t *testing.T) {
 }
 
 // Test_Faults_VersionsBeginAnew: a ws-manager that was replaced may count from
+
 // one again.
+
 func Test_Faults_VersionsBeginAnew(t *testing.T) {
 	e := newEnv(t)
 	r := e.begin(dockerfileWorkload())
@@ -208,96 +183,10 @@ func Test_Faults_PartsAreMissing(t *testing.T) {
 }
 
 // Test_Faults_StoppedWithoutConditions: their absence is no success.
-func Test_Faults_StoppedWithoutConditions(t *testing.T) {
-	e := newEnv(t)
-	r := e.begin(dockerfileWorkload())
-	e.img.push(ref, baseRef)
-	e.m.Mute(true)
-	e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions.HeadlessTaskFailed = "exit code 1" })
-	e.m.Mute(false)
-	e.m.Fail("DescribeWorkspace", status.Error(codes.Unavailable, ""), 5)
-	e.m.Publish(&wsman.WorkspaceStatus{Id: buildID, Phase: wsman.WorkspacePhase_STOPPED})
-	r.fails(builds.BlameUser, "exit code 1")
-}
-
-func Test_Faults_NobodyKnowsConditions(t *testing.T) {
-	t.Run("the image is new", func(t *testing.T) {
-		e := newEnv(t)
-		r := e.begin(dockerfileWorkload())
-		e.img.push(ref, baseRef)
-		e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions = nil })
-		r.succeeds(built("base-images"))
-	})
-	t.Run("the image is old", func(t *testing.T) {
-		e := newEnv(t)
-		e.img.push(ref, baseRef)
-		r := e.begin(dockerfileWorkload())
-		e.m.AwaitCalls(e.ctx, wsStart, 1)
-		e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions = nil })
-		r.fails(builds.BlameInfrastructure, "nobody saw how its build ended")
-	})
-}
-
-func Test_Faults_TheWorkspaceVanishes(t *testing.T) {
-	t.Run("with an image", func(t *testing.T) {
-		e := newEnv(t, often)
-		r := e.begin(dockerfileWorkload())
-		e.img.push(ref, baseRef)
-		e.m.Forget(buildID)
-		r.succeeds(built("base-images"))
-	})
-	t.Run("without one", func(t *testing.T) {
-		e := newEnv(t, often)
-		r := e.begin(dockerfileWorkload())
-		e.m.Forget(buildID)
-		r.fails(builds.BlameInfrastructure, "no longer has workspace")
-	})
-	t.Run("with the one from before", func(t *testing.T) {
-		e := newEnv(t, often)
-		e.img.push(ref, baseRef)
-		r := e.begin(dockerfileWorkload())
-		e.m.Forget(buildID)
-		r.fails(builds.BlameInfrastructure, "no longer has workspace")
-	})
-	t.Run("while it stops", func(t *testing.T) {
-		e := newEnv(t, often)
-		r := e.begin(dockerfileWorkload())
-		e.img.push(ref, baseRef)
-		e.m.Phase(buildID, wsman.WorkspacePhase_STOPPING)
-		e.m.Forget(buildID)
-		r.succeeds(built("base-images"))
-	})
-}
 
 // Test_Faults_MissingForAMoment: ws-manager's own cache may be behind.
-func Test_Faults_MissingForAMoment(t *testing.T) {
-	e := newEnv(t, often, func(o *wsmanager.Options) { o.MissingAfter = time.Minute })
-	r := e.begin(dockerfileWorkload())
-	was := e.m.Status(buildID)
-	e.m.Forget(buildID)
-	n := e.m.Calls("DescribeWorkspace")
-	e.m.Update("other", func(*wsman.WorkspaceStatus) {})
-	e.m.DropSubscriptions()
-	e.m.AwaitCalls(e.ctx, "DescribeWorkspace", n+1)
-	e.img.push(ref, baseRef)
-	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) {
-		s.Metadata, s.Conditions, s.Phase = was.Metadata, was.Conditions, wsman.WorkspacePhase_STOPPED
-	})
-	e.m.DropSubscriptions()
-	r.succeeds(built("base-images"))
-}
 
 // Test_Faults_AWorkspaceThatRanIsNotStartedAgain: its output is in the log.
-func Test_Faults_AWorkspaceThatRanIsNotStartedAgain(t *testing.T) {
-	e := newEnv(t, often)
-	e.m.AwaitSubscription(e.ctx)
-	s := newSink()
-	s.offset = 10
-	e.runOn(e.rt, dockerfileWorkload(), s).fails(builds.BlameInfrastructure, "no longer has workspace")
-	if n := e.m.Calls(wsStart); n != 0 {
-		t.Errorf("%d starts", n)
-	}
-}
 
 func Test_Faults_ABusySinkStopsNobodyElse(t *testing.T) {
 	e := newEnv(t)
@@ -350,18 +239,8 @@ func Test_Faults_OneSubscriptionForAll(t *testing.T) {
 }
 
 // Test_Faults_TwoNodesFollowOne: an adopter follows while the former owner,
+
 // which does not know yet, does so too.
-func Test_Faults_TwoNodesFollowOne(t *testing.T) {
-	e := newEnv(t)
-	first := e.begin(dockerfileWorkload())
-	second := e.runOn(e.runtime(), dockerfileWorkload(), newSink())
-	e.m.AwaitCalls(e.ctx, wsStart, 2)
-	e.img.push(ref, baseRef)
-	e.stopped()
-	e.m.DropSubscriptions()
-	first.succeeds(built("base-images"))
-	second.succeeds(built("base-images"))
-}
 
 func Test_Faults_UpdatesAreLateAndTurnedRound(t *testing.T) {
 	e := newEnv(t)
@@ -376,6 +255,7 @@ func Test_Faults_UpdatesAreLateAndTurnedRound(t *testing.T) {
 }
 
 // Test_Faults_HalfOfEachUpdate: the rest is asked for.
+
 func Test_Faults_HalfOfEachUpdate(t *testing.T) {
 	for name, strip := range map[string]func(*wsman.WorkspaceStatus){
 		"auth":       func(s *wsman.WorkspaceStatus) { s.Auth = nil },
@@ -401,16 +281,8 @@ func Test_Faults_HalfOfEachUpdate(t *testing.T) {
 }
 
 // Test_Faults_AnAdoptedOneHasNoFormerImage: the workspace may have pushed
+
 // before this node looked.
-func Test_Faults_AnAdoptedOneHasNoFormerImage(t *testing.T) {
-	e := newEnv(t)
-	e.begin(dockerfileWorkload()).stop()
-	e.img.push(ref, baseRef)
-	r := e.run(dockerfileWorkload())
-	e.m.AwaitCalls(e.ctx, wsStart, 2)
-	e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions = nil })
-	r.succeeds(built("base-images"))
-}
 
 func Test_Faults_LongTextsAreCut(t *testing.T) {
 	e := newEnv(t)
@@ -423,22 +295,5 @@ func Test_Faults_LongTextsAreCut(t *testing.T) {
 }
 
 // Test_Faults_AnAdoptedOneEndedBefore: no update tells it any more.
-func Test_Faults_AnAdoptedOneEndedBefore(t *testing.T) {
-	e := newEnv(t)
-	e.begin(dockerfileWorkload()).stop()
-	e.m.Mute(true)
-	e.img.push(ref, baseRef)
-	e.stopped()
-	e.run(dockerfileWorkload()).succeeds(built("base-images"))
-}
 
 // Test_Faults_AnAdoptedOneVanishes: the image there may be an old one.
-func Test_Faults_AnAdoptedOneVanishes(t *testing.T) {
-	e := newEnv(t, often)
-	e.begin(dockerfileWorkload()).stop()
-	r := e.run(dockerfileWorkload())
-	e.m.AwaitCalls(e.ctx, wsStart, 2)
-	e.img.push(ref, baseRef)
-	e.m.Forget(buildID)
-	r.fails(builds.BlameInfrastructure, "no longer has workspace")
-}

@@ -1,14 +1,9 @@
 package wsmanager_test
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
@@ -18,6 +13,7 @@ import (
 )
 
 // logging begins a Run whose workspace has an open terminal.
+
 func (e *env) logging() (*result, *wsmanagertest.Workspace) {
 	e.t.Helper()
 	r := e.begin(dockerfileWorkload())
@@ -27,6 +23,7 @@ func (e *env) logging() (*result, *wsmanagertest.Workspace) {
 }
 
 // finish ends task and workspace with success.
+
 func (e *env) finish(r *result, ws *wsmanagertest.Workspace) {
 	e.t.Helper()
 	ws.Close()
@@ -36,6 +33,7 @@ func (e *env) finish(r *result, ws *wsmanagertest.Workspace) {
 }
 
 // lines are n different lines.
+
 func lines(from, n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -74,6 +72,7 @@ func Test_Logs_AreCompleteBeforeRunReturns(t *testing.T) {
 }
 
 // Test_Logs_OfAFailure: its log matters most.
+
 func Test_Logs_OfAFailure(t *testing.T) {
 	e := newEnv(t)
 	r, ws := e.logging()
@@ -87,6 +86,7 @@ func Test_Logs_OfAFailure(t *testing.T) {
 }
 
 // Test_Logs_GoOnAfterABrokenConnection: the terminal replays all.
+
 func Test_Logs_GoOnAfterABrokenConnection(t *testing.T) {
 	e := newEnv(t)
 	r, ws := e.logging()
@@ -108,6 +108,7 @@ func Test_Logs_GoOnAfterABrokenConnection(t *testing.T) {
 }
 
 // Test_Logs_GoOnInTheLatestPart: the terminal replays less than was read.
+
 func Test_Logs_GoOnInTheLatestPart(t *testing.T) {
 	e := newEnv(t, func(o *wsmanager.Options) { o.TerminalBuffer = 8 << 10 })
 	r, ws := e.logging()
@@ -127,7 +128,9 @@ func Test_Logs_GoOnInTheLatestPart(t *testing.T) {
 }
 
 // Test_Logs_AGapIsMarked: more was said than the terminal keeps while nobody
+
 // listened.
+
 func Test_Logs_AGapIsMarked(t *testing.T) {
 	e := newEnv(t, func(o *wsmanager.Options) { o.TerminalBuffer = 4 << 10 })
 	r, ws := e.logging()
@@ -149,6 +152,7 @@ func Test_Logs_AGapIsMarked(t *testing.T) {
 }
 
 // Test_Logs_AnotherTerminalIsMarked: it forgot what it said.
+
 func Test_Logs_AnotherTerminalIsMarked(t *testing.T) {
 	e := newEnv(t)
 	r, ws := e.logging()
@@ -163,6 +167,7 @@ func Test_Logs_AnotherTerminalIsMarked(t *testing.T) {
 }
 
 // Test_Logs_AnAdopterGoesOn: it knows only how much was stored.
+
 func Test_Logs_AnAdopterGoesOn(t *testing.T) {
 	e := newEnv(t)
 	first, ws := e.logging()
@@ -189,6 +194,7 @@ func Test_Logs_AnAdopterGoesOn(t *testing.T) {
 }
 
 // Test_Logs_AnAdopterMarksWhatItCannotProve.
+
 func Test_Logs_AnAdopterMarksWhatItCannotProve(t *testing.T) {
 	for name, c := range map[string]struct{ keep, stored int }{
 		"a full terminal":          {keep: 1 << 10, stored: 100},
@@ -225,126 +231,20 @@ func Test_Logs_OfATaskWithoutTerminal(t *testing.T) {
 	e.finish(r, ws)
 }
 
-func Test_Logs_OfNobody(t *testing.T) {
-	e := newEnv(t, func(o *wsmanager.Options) { o.Drain = time.Hour })
-	e.m.Access(nil) // neither address nor token
-	r := e.begin(dockerfileWorkload())
-	e.img.push(ref, baseRef)
-	e.stopped()
-	r.succeeds(built("base-images"))
-	if !strings.Contains(r.sink.text(), "could not be read: ws-manager did not tell the address") {
-		t.Errorf("log %q", r.sink.text())
-	}
-}
-
-func Test_Logs_TheTokenComesLater(t *testing.T) {
-	e := newEnv(t)
-	url, token := e.sup.Access(buildID)
-	e.m.Access(nil)
-	r, ws := e.logging()
-	_, _ = ws.Write([]byte("output\n"))
-	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) { s.Spec.Url = url })
-	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) { s.Auth.OwnerToken = token })
-	r.sink.await(t, e.ctx, "output\n")
-	e.finish(r, ws)
-	if ws.Refused() != 0 {
-		t.Errorf("%d requests had a wrong token", ws.Refused())
-	}
-}
-
 // Test_Logs_OfASupervisorThatLies: it runs beside a user's build. None of this
+
 // may hurt anything but the log.
-func Test_Logs_OfASupervisorThatLies(t *testing.T) {
-	for name, body := range map[string][]byte{
-		"no JSON":        []byte("<html>"),
-		"an error":       []byte(`{"error":{"code":5,"message":"token-of-x"}}`),
-		"null":           []byte(`null`),
-		"no base64":      []byte(`{"result":{"data":"%%%"}}`),
-		"another type":   []byte(`{"result":[1,2]}`),
-		"nothing":        nil,
-		"a huge value":   append([]byte(`{"result":{"data":"`), bytes.Repeat([]byte("A"), 9<<20)...),
-		"a huge number":  append([]byte(`{"x":`), bytes.Repeat([]byte("1"), 9<<20)...),
-		"deep nesting":   bytes.Repeat([]byte("["), 1<<20),
-		"half a message": []byte(`{"result":{"data":"AAAA`),
-	} {
-		t.Run(name, func(t *testing.T) {
-			e := newEnv(t)
-			ws := e.sup.Workspace(buildID)
-			if body == nil {
-				body = []byte{}
-			}
-			ws.Raw(body)
-			r, _ := e.logging()
-			ws.AwaitListens(e.ctx, 2)
-			e.img.push(ref, baseRef)
-			e.stopped()
-			r.succeeds(built("base-images"))
-			if strings.Contains(r.sink.text(), "token-of") {
-				t.Errorf("log %q", r.sink.text())
-			}
-		})
-	}
-}
 
 // Test_Logs_RedirectsAreNotFollowed: they would carry the token elsewhere.
-func Test_Logs_RedirectsAreNotFollowed(t *testing.T) {
-	e := newEnv(t)
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
-	defer elsewhere.Close()
-	asked := make(chan struct{}, 100)
-	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, elsewhere.URL, http.StatusFound)
-		select {
-		case asked <- struct{}{}:
-		default:
-		}
-	}))
-	defer evil.Close()
-	e.m.Access(func(string) (string, string) { return evil.URL + "/?q=secret-query", "token" })
-	r := e.begin(dockerfileWorkload())
-	<-asked
-	<-asked
-	e.img.push(ref, baseRef)
-	e.stopped()
-	r.succeeds(built("base-images"))
-	if got := r.sink.text(); !strings.Contains(got, "302") || strings.Contains(got, "secret") {
-		t.Errorf("log %q", got)
-	}
-}
 
 // Test_Logs_OfASupervisorThatHangs: the end of the build does not wait for it.
-func Test_Logs_OfASupervisorThatHangs(t *testing.T) {
-	e := newEnv(t, func(o *wsmanager.Options) { o.Drain = 10 * time.Millisecond })
-	r, ws := e.logging()
-	_, _ = ws.Write([]byte("output\n"))
-	r.sink.await(t, e.ctx, "output\n")
-	e.img.push(ref, baseRef)
-	e.stopped() // the task never closes, the stream stays open
-	r.succeeds(built("base-images"))
-	if got := r.sink.text(); got != "output\n<image-builder: the end of the output may be missing>" {
-		t.Errorf("log %q", got)
-	}
-}
 
 // Test_Logs_TheSinkRefuses: the owner learns it from the sink; the build goes
+
 // on.
-func Test_Logs_TheSinkRefuses(t *testing.T) {
-	e := newEnv(t)
-	s := newSink()
-	s.err = errors.New("disk full")
-	e.m.AwaitSubscription(e.ctx)
-	r := e.runOn(e.rt, dockerfileWorkload(), s)
-	e.m.AwaitWorkspace(e.ctx, buildID)
-	ws := e.sup.Workspace(buildID)
-	ws.Open()
-	_, _ = ws.Write([]byte("output\n"))
-	ws.AwaitListens(e.ctx, 1)
-	e.img.push(ref, baseRef)
-	e.stopped()
-	r.succeeds(built("base-images"))
-}
 
 // plainSink has no markers of its own.
+
 type plainSink struct{ scheduler.Sink }
 
 func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
@@ -371,36 +271,5 @@ func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
 }
 
 // Test_Logs_MoreThanOneValueMayHold: only each value is bounded.
-func Test_Logs_MoreThanOneValueMayHold(t *testing.T) {
-	e := newEnv(t)
-	r, ws := e.logging()
-	ws.AwaitListener(e.ctx)
-	chunk := bytes.Repeat([]byte("0123456789abcdef"), 16<<10)
-	for i := range 26 {
-		_, _ = ws.Write(chunk)
-		r.sink.until(t, e.ctx, func() bool { return r.sink.offset == int64(i+1)*int64(len(chunk)) })
-	}
-	e.finish(r, ws)
-	if n := ws.Listens(); n > 3 {
-		t.Errorf("listened %d times", n)
-	}
-}
 
 // Test_Logs_ErrorsShowNoURL: it may hold a token.
-func Test_Logs_ErrorsShowNoURL(t *testing.T) {
-	e := newEnv(t)
-	for _, url := range []string{"http://127.0.0.1:1/secret", "://secret", "http://secret\x7f"} {
-		e.m.Forget(buildID)
-		e.m.Access(func(string) (string, string) { return url, "secret" })
-		s := newSink()
-		r := e.runOn(e.rt, dockerfileWorkload(), s)
-		e.m.AwaitWorkspace(e.ctx, buildID)
-		e.img.push(ref, baseRef)
-		e.m.AwaitSubscription(e.ctx)
-		e.stopped()
-		r.succeeds(built("base-images"))
-		if got := s.text(); !strings.Contains(got, "could not be read") || strings.Contains(got, "secret") {
-			t.Errorf("log %q", got)
-		}
-	}
-}

@@ -123,6 +123,11 @@ func (m *Manager) Down() {
 func (m *Manager) enter(method string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.count(method)
+}
+
+// count is enter for a caller who holds the lock.
+func (m *Manager) count(method string) error {
 	m.calls[method]++
 	m.wake()
 	f := m.fail[method]
@@ -144,11 +149,11 @@ func (m *Manager) StartWorkspace(ctx context.Context, req *wsman.StartWorkspaceR
 	m.mu.Lock()
 	m.starts = append(m.starts, proto.CloneOf(req))
 	hook := m.onStart
-	m.mu.Unlock()
-	if err := m.enter(Start); err != nil {
+	// Counted and decided at once: who awaits the call knows its result.
+	if err := m.count(Start); err != nil {
+		m.mu.Unlock()
 		return nil, err
 	}
-	m.mu.Lock()
 	if m.workspaces[req.GetId()] != nil {
 		m.mu.Unlock()
 		return nil, status.Errorf(codes.AlreadyExists, "workspace %s exists already", req.GetId())
