@@ -57,10 +57,10 @@ func Test_Config_GitpodsFileIsAccepted(t *testing.T) {
 			t.Errorf("no warning about %s in %q", key, warnings)
 		}
 	}
-	if len(warnings) != 9 {
-		t.Errorf("got warnings %q, want one for each of the 9 keys without effect", warnings)
+	if len(warnings) != 6 {
+		t.Errorf("got warnings %q, want one for each of the 6 keys without effect", warnings)
 	}
-	if _, twice, err := load(t, gitpodConfig, gitpodConfig); err != nil || len(twice) != 9 {
+	if _, twice, err := load(t, gitpodConfig, gitpodConfig); err != nil || len(twice) != 6 {
 		t.Errorf("the same file twice: %q, %v", twice, err)
 	}
 }
