@@ -23,7 +23,10 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 	if err != nil {
 		return err
 	}
-	t := c.targetOf(named, push, r)
+	t, err := c.targetOf(ctx, named, push, r)
+	if err != nil {
+		return wrap(op, ref, err, t.cred)
+	}
 	layer, err := newFileLayer(path, digest)
 	if err != nil {
 		return wrap(op, ref, err, t.cred)
@@ -53,7 +56,10 @@ func (c *Client) OpenFile(ctx context.Context, ref string, r Rights) (io.ReadClo
 	if err != nil {
 		return nil, err
 	}
-	t := c.targetOf(named, pull, r)
+	t, err := c.targetOf(ctx, named, pull, r)
+	if err != nil {
+		return nil, wrap(op, ref, err, t.cred)
+	}
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		return nil, wrap(op, ref, &kindError{kind: Invalid, text: "the reference is no tag"}, t.cred)
@@ -109,9 +115,13 @@ func (l fileLayer) Uncompressed() (io.ReadCloser, error) { return os.Open(l.path
 
 // Credential answers the user and password that a request with these rights
 // presents to a registry host, empty for none. An empty user with a password
-// is an identity token.
+// is an identity token. It may ask a helper or a provider, for at most ten
+// seconds; a failure is logged, and is none.
 func (c *Client) Credential(host string, r Rights) (user, password string) {
-	cred := c.credentialFor(host, r)
+	cred, err := c.credentialFor(context.Background(), host, "", r)
+	if err != nil {
+		return "", ""
+	}
 	if cred.identityToken != "" {
 		return "", cred.identityToken
 	}

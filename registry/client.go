@@ -18,6 +18,9 @@ type Options struct {
 	// DockerConfigFile is a docker config.json with the credentials of the
 	// install; "" is none. It is read again whenever it changes.
 	DockerConfigFile string
+	// Providers make credentials from an identity of this process, for hosts
+	// that the docker config has none for. The first that matches is asked.
+	Providers []Provider
 	// WorkspaceHost is the registry host of the workspace images:
 	// Rights.Additional is never used for it.
 	WorkspaceHost string
@@ -89,6 +92,7 @@ type Client struct {
 	http          *http.Transport
 	sessions      *lru.Cache[string, *session]
 	flights       *flights
+	logins        *logins
 }
 
 // New answers a client. It reads the credentials and the CA file, and connects
@@ -117,6 +121,7 @@ func New(o Options) (*Client, error) {
 		flights:  newFlights(),
 	}
 	_, _ = rand.Read(c.salt) // never fails, by its documentation
+	c.logins = newLogins(c.flights)
 	c.workspaceHost = c.canonical(o.WorkspaceHost)
 	c.wire = &wire{next: tr, plain: c.plain}
 	return c, nil

@@ -43,11 +43,12 @@ func (c *Client) Copy(ctx context.Context, src string, srcRights Rights, dstRepo
 	if !reference.IsNameOnly(to) {
 		return Image{}, wrap(op, to.String(), &kindError{kind: Invalid, text: "the destination of a copy is a repository, without tag or digest"}, credential{})
 	}
-	cp := &copying{
-		c:     c,
-		src:   c.targetOf(from, pull, srcRights),
-		dst:   c.targetOf(to, push, dstRights),
-		lines: &progressLines{w: progress},
+	cp := &copying{c: c, lines: &progressLines{w: progress}}
+	if cp.src, err = c.targetOf(ctx, from, pull, srcRights); err != nil {
+		return Image{}, cp.wrap(op, from, to, err)
+	}
+	if cp.dst, err = c.targetOf(ctx, to, push, dstRights); err != nil {
+		return Image{}, cp.wrap(op, from, to, destinationError{err})
 	}
 	img, err := cp.run(ctx, identifier(from))
 	if err != nil {

@@ -98,7 +98,10 @@ func (c *Client) head(ctx context.Context, t target, named reference.Named) (Ima
 
 // lookUp merges look-ups of the same kind, reference and credential.
 func (c *Client) lookUp(ctx context.Context, op, kind string, named reference.Named, r Rights, fn func(context.Context, target) (Image, error)) (Image, error) {
-	t := c.targetOf(named, pull, r)
+	t, err := c.targetOf(ctx, named, pull, r)
+	if err != nil {
+		return Image{}, wrap(op, named.String(), err, t.cred)
+	}
 	key := strings.Join([]string{kind, c.canonical(t.host), t.path, identifier(named), t.cred.identity(c.salt)}, "\x00")
 	img, err := merged(ctx, c.flights, key, c.opts.Timeout, func(ctx context.Context) (Image, error) { return fn(ctx, t) })
 	if err != nil {

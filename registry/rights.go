@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 )
@@ -37,9 +39,18 @@ func (b Basic) GoString() string { return b.String() }
 type credential struct {
 	username, password           string
 	identityToken, registryToken string
+	// source says for people where it is from. Two credentials are the same
+	// whatever it is.
+	source string
 }
 
-func (c credential) anonymous() bool { return c == credential{} }
+// same compares what is presented.
+func (c credential) same(d credential) bool {
+	c.source, d.source = "", ""
+	return c == d
+}
+
+func (c credential) anonymous() bool { return c.same(credential{}) }
 
 func (c credential) authenticator() authn.Authenticator {
 	if c.anonymous() {
@@ -74,37 +85,81 @@ func (c credential) identity(salt []byte) string {
 	return string(h.Sum(nil))
 }
 
-// credentialFor finds the credential for a host (contract section 9): the
-// install's if the rights allow it and there is one, else the request's own
-// unless the host is that of the workspace images, else none.
-func (c *Client) credentialFor(host string, r Rights) credential {
+// credentialFor finds the credential for a repository of a host (contract
+// section 9): the install's if the rights allow it and there is one, else the
+// request's own unless the host is that of the workspace images, else none.
+// The install's is an entry of the docker config, or that of the first
+// Provider for the host. It asks helpers and providers, within the context;
+// their failures are *kindError.
+func (c *Client) credentialFor(ctx context.Context, host, repository string, r Rights) (credential, error) {
 	host = c.canonical(host)
 	if r.AllowAll || c.contains(r.Hosts, host) {
-		if cred, ok := c.config.lookup(host, c.canonical); ok {
-			return cred
+		if cred, err := c.installs(ctx, host, repository); err != nil || !cred.anonymous() {
+			return cred, err
 		}
 	}
 	if host == c.workspaceHost {
-		return credential{}
+		return credential{}, nil
+	}
+	own := func(b Basic) (credential, error) {
+		return credential{username: b.Username, password: b.Password, source: "the request"}, nil
 	}
 	for _, name := range aliases(host) {
 		if b, ok := r.Additional[name]; ok {
-			return credential{username: b.Username, password: b.Password}
+			return own(b)
 		}
 	}
 	for name, b := range r.Additional {
 		if c.canonical(configHost(name)) == host {
-			return credential{username: b.Username, password: b.Password}
+			return own(b)
 		}
 	}
-	return credential{}
+	return credential{}, nil
+}
+
+// installs answers the install's credential, the anonymous one for none.
+func (c *Client) installs(ctx context.Context, host, repository string) (credential, error) {
+	if e, ok := c.config.lookup(host, repository, c.canonical); ok && e.helper == "" {
+		return e.cred, nil
+	} else if ok {
+		who := fmt.Sprintf("the credential helper %s for %s", e.helper, e.name)
+		cred, err := c.logins.get(ctx, "helper\x00"+e.helper+"\x00"+e.server, func(ctx context.Context) (Login, error) {
+			return c.loggedIn(ctx, who, func(ctx context.Context) (Login, error) { return runHelper(ctx, e.helper, e.server) })
+		})
+		if err != nil || !cred.anonymous() {
+			cred.source = who
+			return cred, err
+		}
+	}
+	for _, p := range c.opts.Providers {
+		if !p.Matches(host) {
+			continue
+		}
+		who := "the provider " + p.Name()
+		cred, err := c.logins.get(ctx, "provider\x00"+p.Name()+"\x00"+host, func(ctx context.Context) (Login, error) {
+			return c.loggedIn(ctx, who, func(ctx context.Context) (Login, error) { return p.Login(ctx, host) })
+		})
+		cred.source = who
+		return cred, err
+	}
+	return credential{}, nil
+}
+
+// loggedIn makes failures fit to be shown, and tells operators.
+func (c *Client) loggedIn(ctx context.Context, who string, ask func(context.Context) (Login, error)) (Login, error) {
+	l, err := ask(ctx)
+	if err != nil {
+		err = loginError(who, err)
+		c.opts.Logger.Warn("cannot get a registry credential", "from", who, "err", err)
+	}
+	return l, err
 }
 
 // aliases are the spellings to look for first, so that the choice does not
 // depend on the order of a map.
 func aliases(host string) []string {
 	if host == dockerHub {
-		return []string{dockerHub, "https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io"}
+		return []string{dockerHub, hubServer, "index.docker.io", "registry-1.docker.io"}
 	}
 	return []string{host}
 }

@@ -28,9 +28,12 @@ type target struct {
 	cred    credential
 }
 
-func (c *Client) targetOf(named reference.Named, actions string, r Rights) target {
-	host := reference.Domain(named)
-	return target{host: host, path: reference.Path(named), actions: actions, cred: c.credentialFor(host, r)}
+// targetOf finds the credential for a repository. Errors are *kindError.
+func (c *Client) targetOf(ctx context.Context, named reference.Named, actions string, r Rights) (target, error) {
+	t := target{host: reference.Domain(named), path: reference.Path(named), actions: actions}
+	var err error
+	t.cred, err = c.credentialFor(ctx, t.host, t.path, r)
+	return t, err
 }
 
 // key tells sessions apart: repository, scopes and credential.
@@ -106,6 +109,7 @@ func (c *Client) with(ctx context.Context, t target, op func(context.Context, *s
 		return err
 	}
 	c.sessions.Remove(c.key(t))
+	c.logins.forget(t.cred)
 	if s, _, err = c.session(ctx, t); err != nil {
 		return err
 	}

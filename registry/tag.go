@@ -25,7 +25,10 @@ func (c *Client) Tag(ctx context.Context, src, tag string, r Rights) error {
 	if !byDigest || !byTag || from.Name() != to.Name() {
 		return wrap(op, to.String(), &kindError{kind: Invalid, text: "a tag is put on a digest in the same repository, as in Tag(repository@digest, repository:tag)"}, credential{})
 	}
-	t := c.targetOf(to, push, r)
+	t, err := c.targetOf(ctx, to, push, r)
+	if err != nil {
+		return wrap(op, to.String(), err, t.cred)
+	}
 	var m *manifest
 	if err := within(ctx, c.opts.Timeout, func(ctx context.Context) (err error) {
 		m, err = c.manifest(ctx, t, identifier(from))
