@@ -27,6 +27,7 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 	if err != nil {
 		return wrap(op, ref, err, t.cred)
 	}
+	defer c.answers.pushed(c.repository(t))
 	layer, err := newFileLayer(path, digest)
 	if err != nil {
 		return wrap(op, ref, err, t.cred)
@@ -60,6 +61,7 @@ func (c *Client) OpenFile(ctx context.Context, ref string, r Rights) (io.ReadClo
 	if err != nil {
 		return nil, wrap(op, ref, err, t.cred)
 	}
+	t.mirrors = nil // what this install has stored is where it stored it
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		return nil, wrap(op, ref, &kindError{kind: Invalid, text: "the reference is no tag"}, t.cred)

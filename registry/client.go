@@ -7,9 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options configure a Client. The zero Options are usable: no credentials,
@@ -29,6 +32,26 @@ type Options struct {
 	Insecure []string
 	// CAFile has certificates in PEM that are trusted beside the system's.
 	CAFile string
+	// Hosts are options of single registry hosts, by name.
+	Hosts map[string]HostOptions
+	// Proxy answers the proxy for a request, as http.ProxyFromEnvironment does;
+	// nil for none. A proxy resolves names by itself: behind one the
+	// AddressPolicy sees the proxy's address, and only the addresses that stand
+	// in references and redirects themselves.
+	Proxy func(*http.Request) (*url.URL, error)
+	// Concurrency bounds how many requests to one host wait for an answer at a
+	// time. Default 64.
+	Concurrency int
+	// Bandwidth bounds the bytes of blobs that all copies of this process
+	// together transfer in a second, 0 for no bound.
+	Bandwidth int64
+	// CacheFor is how long a digest that a tag had, and that an image exists,
+	// is taken for true without asking; 0 for not at all. What this client
+	// pushes or tags is asked for anew at once; what others push is seen after
+	// that time. That an image does not exist is never remembered.
+	CacheFor time.Duration
+	// Registerer gets the metrics of docs/metrics.md; nil for none.
+	Registerer prometheus.Registerer
 	// AllowHosts and AllowLoopback are the AddressPolicy of all connections.
 	AllowHosts    []string
 	AllowLoopback bool
@@ -55,6 +78,7 @@ const (
 	defaultRetries   = 4
 	defaultRetryBase = 200 * time.Millisecond
 	defaultParallel  = 4
+	defaultPerHost   = 64
 	// maxSessions bounds what requests with ever other repositories and
 	// credentials make us remember.
 	maxSessions = 512
@@ -73,9 +97,13 @@ func (o *Options) setDefaults() {
 	if o.Parallel <= 0 {
 		o.Parallel = defaultParallel
 	}
+	if o.Concurrency <= 0 {
+		o.Concurrency = defaultPerHost
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o.AllowHosts = append(slices.Clone(o.AllowHosts), mirrorHosts(o.Hosts)...)
 	if o.Dial == nil {
 		o.Dial = GuardedDial(AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback})
 	}
@@ -89,10 +117,13 @@ type Client struct {
 	config        *dockerConfig
 	salt          []byte // of credential identities
 	wire          *wire
-	http          *http.Transport
+	hosts         hostTable
 	sessions      *lru.Cache[string, *session]
 	flights       *flights
 	logins        *logins
+	answers       *answers
+	copies        *joints[string] // by what is copied where; answers how
+	paced         func(context.Context, []byte) []byte
 }
 
 // New answers a client. It reads the credentials and the CA file, and connects
@@ -100,10 +131,6 @@ type Client struct {
 func New(o Options) (*Client, error) {
 	o.setDefaults()
 	config, err := openDockerConfig(o.DockerConfigFile, o.Logger)
-	if err != nil {
-		return nil, err
-	}
-	tr, err := newTransport(o)
 	if err != nil {
 		return nil, err
 	}
@@ -116,21 +143,30 @@ func New(o Options) (*Client, error) {
 		plain:    newHostSet(append([]string{"localhost", "127.0.0.1", "::1"}, o.Insecure...)...),
 		config:   config,
 		salt:     make([]byte, 32),
-		http:     tr,
 		sessions: sessions,
 		flights:  newFlights(),
 	}
 	_, _ = rand.Read(c.salt) // never fails, by its documentation
 	c.logins = newLogins(c.flights)
+	if c.answers, err = newAnswers(o.CacheFor); err != nil {
+		return nil, err
+	}
+	c.copies = newJoints[string](c.flights)
+	c.paced = pace(o.Bandwidth)
 	c.workspaceHost = c.canonical(o.WorkspaceHost)
-	c.wire = &wire{next: tr, plain: c.plain}
+	if c.hosts, err = newHostTable(o.Hosts, c.canonical); err != nil {
+		return nil, err
+	}
+	if c.wire, err = newWire(&c.opts, c.plain, c.hosts); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
-// Close ends the look-ups that are under way, waits for them, and closes idle
-// connections. Copies are ended by their own contexts.
+// Close ends the look-ups and the transfers of blobs that are under way, waits
+// for them, and closes idle connections.
 func (c *Client) Close() error {
 	c.flights.close()
-	c.http.CloseIdleConnections()
+	c.wire.closeIdle()
 	return nil
 }

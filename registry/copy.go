@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/distribution/reference"
@@ -44,6 +45,7 @@ func (c *Client) Copy(ctx context.Context, src string, srcRights Rights, dstRepo
 		return Image{}, wrap(op, to.String(), &kindError{kind: Invalid, text: "the destination of a copy is a repository, without tag or digest"}, credential{})
 	}
 	cp := &copying{c: c, lines: &progressLines{w: progress}}
+	defer cp.lines.close()
 	if cp.src, err = c.targetOf(ctx, from, pull, srcRights); err != nil {
 		return Image{}, cp.wrap(op, from, to, err)
 	}
@@ -75,14 +77,14 @@ func (e destinationError) Unwrap() error { return e.error }
 // what a destination refuses is about the install.
 func (cp *copying) wrap(op string, from, to reference.Named, err error) error {
 	if d, ok := asDestination(err); ok {
-		f := examine(d, append(cp.dst.cred.secrets(), cp.src.cred.secrets()...)...)
+		f := examine(d, append(cp.dst.secrets(), cp.src.secrets()...)...)
 		switch f.kind {
 		case NotFound, Unauthorized, Invalid, Refused, TooLarge, Unsupported:
 			f.kind = PushRefused
 		}
 		return &Error{Kind: f.kind, Op: op + " to", Ref: to.String(), StatusCode: f.status, Err: f.err}
 	}
-	return wrap(op, from.String(), err, cp.src.cred)
+	return wrapFor(op, from.String(), err, cp.src)
 }
 
 func (cp *copying) run(ctx context.Context, digest string) (Image, error) {
@@ -156,6 +158,12 @@ func (cp *copying) exists(ctx context.Context, m *manifest) (bool, error) {
 	if err == nil || errors.Is(err, errNoDigest) {
 		return true, nil
 	}
+	if errors.Is(err, errNoHead) {
+		_, err = cp.c.manifest(ctx, cp.dst, m.digest)
+		if err == nil {
+			return true, nil
+		}
+	}
 	switch f := examine(err); {
 	case f.kind == NotFound, f.status == http.StatusForbidden: // some answer so for what is not there yet
 		return false, nil
@@ -164,6 +172,7 @@ func (cp *copying) exists(ctx context.Context, m *manifest) (bool, error) {
 }
 
 func (cp *copying) put(ctx context.Context, m *manifest) error {
+	defer cp.c.answers.pushed(cp.c.repository(cp.dst)) // also if the answer was lost
 	return cp.destination(ctx, func(ctx context.Context, s *session) error {
 		return s.putManifest(ctx, m.digest, m)
 	})
@@ -206,17 +215,26 @@ func (cp *copying) blobs(ctx context.Context, blobs []blob) error {
 }
 
 // blob copies one blob, with retries, each of which looks first whether it is
-// there by now.
+// there by now. Copies of the same blob between the same repositories with the
+// same credentials share one transfer.
 func (cp *copying) blob(ctx context.Context, b blob) error {
 	digest := b.Digest.String()
 	retrying := func(err error, pause time.Duration) {
-		secrets := append(cp.src.cred.secrets(), cp.dst.cred.secrets()...)
+		secrets := append(cp.src.secrets(), cp.dst.secrets()...)
 		cp.lines.retry(b.role, digest, b.Size, examine(err, secrets...).err, pause)
 	}
-	var how string
-	err := cp.c.retrying(ctx, 0, retrying, func(ctx context.Context) (err error) {
-		how, err = cp.transfer(ctx, b)
-		return err
+	key := strings.Join([]string{digest, cp.c.key(cp.dst), cp.c.keys(cp.src)}, "\x00\x00\x00")
+	how, err := cp.c.copies.do(ctx, key, func(ctx context.Context) (how string, err error) {
+		src := cp.src
+		err = cp.c.retrying(ctx, 0, retrying, func(ctx context.Context) (err error) {
+			how, err = cp.transfer(ctx, src, b)
+			src.mirrors = nil // one may have sent other bytes
+			return err
+		})
+		if how == copied && err == nil {
+			cp.c.wire.metrics.copied.Add(float64(b.Size))
+		}
+		return how, err
 	})
 	if err == nil {
 		cp.lines.done(b.role, digest, b.Size, how)

@@ -131,22 +131,21 @@ func examine(err error, secrets ...string) failure {
 		kind   *kindError
 		addr   *AddressError
 		done   *Error
+		rest   *restError
 	)
 	switch {
 	case errors.As(err, &done):
 		return failure{kind: done.Kind, status: done.StatusCode, err: done.Err}
 	case errors.As(err, &kind):
 		return failure{kind: kind.kind, err: kind, temporary: kind.temporary}
+	case errors.As(err, &rest):
+		return failure{kind: Unavailable, err: rest, temporary: true, after: rest.left}
 	case errors.As(err, &addr):
 		return failure{kind: Refused, err: addr}
 	case errors.As(err, &status):
 		return ofStatus(status)
 	case errors.As(err, &ggcr):
-		e := &statusError{code: ggcr.StatusCode}
-		for _, d := range ggcr.Errors {
-			e.codes = appendCode(e.codes, string(d.Code))
-		}
-		return ofStatus(e)
+		return ofStatus(statusOf(ggcr))
 	case errors.Is(err, context.Canceled):
 		return failure{kind: Unavailable, err: &cause{"the request was cancelled", context.Canceled}}
 	case errors.Is(err, context.DeadlineExceeded):
@@ -157,6 +156,20 @@ func examine(err error, secrets ...string) failure {
 		err:       &cause{text: "the registry cannot be reached: " + safeText(err, secrets)},
 		temporary: !permanent(err),
 	}
+}
+
+// statusOf keeps the status and the codes of go-containerregistry's error, and
+// nothing of the answer's text.
+func statusOf(err error) *statusError {
+	var ggcr *transport.Error
+	if !errors.As(err, &ggcr) {
+		return &statusError{code: http.StatusUnauthorized}
+	}
+	e := &statusError{code: ggcr.StatusCode}
+	for _, d := range ggcr.Errors {
+		e.codes = appendCode(e.codes, string(d.Code))
+	}
+	return e
 }
 
 func ofStatus(e *statusError) failure {

@@ -106,6 +106,8 @@ func parseManifest(raw []byte, contentType string) (*manifest, error) {
 		m.index, err = v1.ParseIndexManifest(bytes.NewReader(raw))
 	case m.mediaType.IsImage():
 		m.image, err = v1.ParseManifest(bytes.NewReader(raw))
+	case isSchema1(m.mediaType, raw):
+		return nil, &kindError{kind: Unsupported, text: "it is a Docker image of schema 1, which registries and runtimes have given up; pull it with an old client and push it again"}
 	default:
 		return nil, &kindError{kind: Unsupported, text: "it is neither an OCI image, nor a Docker image of schema 2, nor an index of such"}
 	}
@@ -120,6 +122,18 @@ func parseManifest(raw []byte, contentType string) (*manifest, error) {
 	return m, nil
 }
 
+// isSchema1 knows the manifests of before 2016, which registries may still send
+// whatever was asked for.
+func isSchema1(mediaType types.MediaType, raw []byte) bool {
+	if mediaType == types.DockerManifestSchema1 || mediaType == types.DockerManifestSchema1Signed {
+		return true
+	}
+	var m struct {
+		SchemaVersion int `json:"schemaVersion"`
+	}
+	return json.Unmarshal(raw, &m) == nil && m.SchemaVersion == 1
+}
+
 // described is what HEAD tells of a manifest.
 type described struct {
 	digest    string
@@ -129,6 +143,9 @@ type described struct {
 // errNoDigest says that a registry answers HEAD without the digest.
 var errNoDigest = errors.New("the registry does not tell the digest")
 
+// errNoHead says that a registry knows no HEAD.
+var errNoHead = errors.New("the registry knows no HEAD")
+
 func (s *session) headManifest(ctx context.Context, identifier string) (described, error) {
 	req, err := s.request(ctx, http.MethodHead, "manifests/"+identifier, nil, nil)
 	if err != nil {
@@ -137,6 +154,10 @@ func (s *session) headManifest(ctx context.Context, identifier string) (describe
 	req.Header.Set("Accept", acceptManifests)
 	resp, err := s.do(req, http.StatusOK)
 	if err != nil {
+		switch examine(err).status {
+		case http.StatusMethodNotAllowed, http.StatusNotImplemented:
+			return described{}, errNoHead
+		}
 		return described{}, err
 	}
 	defer discard(resp)

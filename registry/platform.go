@@ -61,7 +61,7 @@ func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
 			continue
 		}
 		got := normalPlatform(*d.Platform)
-		if got.OS == want.OS && got.Architecture == want.Architecture && got.Variant == want.Variant {
+		if matches(got, want) {
 			return d, nil
 		}
 		if got.OS != "unknown" && len(have) < 16 { // attestations are of unknown/unknown
@@ -72,6 +72,11 @@ func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
 		return *fallback, nil
 	}
 	return v1.Descriptor{}, &kindError{kind: NotFound, text: fmt.Sprintf("it has no image for %s, only for: %s", platformName(want), strings.Join(have, ", "))}
+}
+
+// matches compares os, architecture and variant.
+func matches(got, want v1.Platform) bool {
+	return platformName(normalPlatform(got)) == platformName(want)
 }
 
 func platformName(p v1.Platform) string {

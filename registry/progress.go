@@ -23,6 +23,19 @@ func (p *progressLines) retry(role, digest string, size int64, err error, pause 
 	p.line("%s %s %s failed: %v; trying again in %s", role, short(digest), humanSize(size), err, pause.Round(10*time.Millisecond))
 }
 
+// resume tells that a transfer broke off and goes on.
+func (p *progressLines) resume(role, digest string, size int64, err error, at int64) {
+	p.line("%s %s %s failed: %v; going on at %s", role, short(digest), humanSize(size), err, humanSize(at))
+}
+
+// close drops further lines: a transfer that others wait for goes on when its
+// first copy has ended.
+func (p *progressLines) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.w = io.Discard
+}
+
 func (p *progressLines) line(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

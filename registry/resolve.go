@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -51,18 +52,52 @@ func (c *Client) resolve(ctx context.Context, t target, named reference.Named, w
 		return Image{}, err
 	}
 	if m.index != nil {
-		child, err := choose(m.index, want)
-		if err != nil {
+		if m, err = c.ofPlatform(ctx, t, m, want, 1); err != nil {
 			return Image{}, err
-		}
-		if m, err = c.manifest(ctx, t, child.Digest.String()); err != nil {
-			return Image{}, err
-		}
-		if m.image == nil {
-			return Image{}, &kindError{kind: Unsupported, text: "its index names an index where it promised an image"}
 		}
 	}
 	return Image{Ref: withDigest(named, m.digest), Digest: m.digest, SizeBytes: m.size(), MediaType: string(m.mediaType)}, nil
+}
+
+// maxInnerIndexes bounds how many indexes of one index are asked for.
+const maxInnerIndexes = 8
+
+// ofPlatform finds the image for a platform in an index, and if it is not
+// there itself in the indexes that the index names, in their order.
+func (c *Client) ofPlatform(ctx context.Context, t target, m *manifest, want v1.Platform, depth int) (*manifest, error) {
+	child, none := choose(m.index, want)
+	if none == nil {
+		image, err := c.manifest(ctx, t, child.Digest.String())
+		if err == nil && image.image == nil {
+			err = &kindError{kind: Unsupported, text: "its index names an index where it promised an image"}
+		}
+		return image, err
+	}
+	if depth == maxIndexDepth {
+		return nil, none
+	}
+	asked := 0
+	for _, d := range m.index.Manifests {
+		if asked == maxInnerIndexes {
+			break
+		}
+		if !d.MediaType.IsIndex() || d.Platform != nil && !matches(*d.Platform, want) {
+			continue
+		}
+		asked++
+		inner, err := c.manifest(ctx, t, d.Digest.String())
+		if err != nil {
+			return nil, err
+		}
+		if inner.index == nil {
+			return nil, &kindError{kind: Unsupported, text: "its index names an image where it promised an index"}
+		}
+		image, err := c.ofPlatform(ctx, t, inner, want, depth+1)
+		if err == nil || examine(err).kind != NotFound {
+			return image, err
+		}
+	}
+	return nil, none
 }
 
 // Head tells whether exactly this ref exists, and its digest; of an index,
@@ -84,7 +119,7 @@ func (c *Client) head(ctx context.Context, t target, named reference.Named) (Ima
 		d, err = s.headManifest(ctx, identifier(named))
 		return err
 	})
-	if errors.Is(err, errNoDigest) {
+	if errors.Is(err, errNoDigest) || errors.Is(err, errNoHead) {
 		m, err := c.manifest(ctx, t, identifier(named))
 		if err != nil {
 			return Image{}, err
@@ -96,20 +131,42 @@ func (c *Client) head(ctx context.Context, t target, named reference.Named) (Ima
 	return Image{Ref: withDigest(named, d.digest), Digest: d.digest, MediaType: d.mediaType}, nil
 }
 
-// lookUp merges look-ups of the same kind, reference and credential.
+// lookUp answers from the cache, or merges look-ups of the same kind,
+// reference and credentials.
 func (c *Client) lookUp(ctx context.Context, op, kind string, named reference.Named, r Rights, fn func(context.Context, target) (Image, error)) (Image, error) {
 	t, err := c.targetOf(ctx, named, pull, r)
 	if err != nil {
-		return Image{}, wrap(op, named.String(), err, t.cred)
+		return Image{}, wrapFor(op, named.String(), err, t)
 	}
-	key := strings.Join([]string{kind, c.canonical(t.host), t.path, identifier(named), t.cred.identity(c.salt)}, "\x00")
-	img, err := merged(ctx, c.flights, key, c.opts.Timeout, func(ctx context.Context) (Image, error) { return fn(ctx, t) })
-	if err != nil {
-		return Image{}, wrap(op, named.String(), err, t.cred)
+	key := strings.Join([]string{kind, identifier(named), c.keys(t)}, "\x00")
+	repository := c.repository(t)
+	img, _, kept := c.answers.get(key)
+	c.wire.metrics.lookedUp(kept)
+	if !kept {
+		version := c.answers.begin(repository)
+		// The version is part of the key of the flight: one that began before a
+		// push is not for those who come after it.
+		flight := key + "\x00" + strconv.FormatUint(version, 36)
+		img, err = merged(ctx, c.flights, flight, c.opts.Timeout, func(ctx context.Context) (Image, error) { return fn(ctx, t) })
+		if err != nil {
+			return Image{}, wrapFor(op, named.String(), err, t)
+		}
+		c.answers.put(key, repository, version, img)
 	}
 	img.Ref = withDigest(named, img.Digest)
-	img.Anonymous = t.cred.anonymous()
+	img.Anonymous = t.anonymous()
 	return img, nil
+}
+
+// repository names a target's repository whatever its host is spelled like.
+func (c *Client) repository(t target) string { return c.canonical(t.host) + "/" + t.path }
+
+// Forget lets the next look-ups of a repository ask its registry: somebody
+// else has pushed to it on our behalf. ref is any reference of it.
+func (c *Client) Forget(ref string) {
+	if named, err := ParseRef(ref); err == nil {
+		c.answers.pushed(c.canonical(reference.Domain(named)) + "/" + reference.Path(named))
+	}
 }
 
 // manifest fetches a manifest with retries.
@@ -119,6 +176,12 @@ func (c *Client) manifest(ctx context.Context, t target, identifier string) (m *
 		return err
 	})
 	return m, err
+}
+
+// wrapFor is wrap with all credentials of a target.
+func wrapFor(op, ref string, err error, t target) error {
+	f := examine(err, t.secrets()...)
+	return &Error{Kind: f.kind, Op: op, Ref: ref, StatusCode: f.status, Err: f.err}
 }
 
 // wrap makes an error from upstream one that may be shown.

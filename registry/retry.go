@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -25,8 +26,13 @@ func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(
 		if !f.temporary || n >= c.opts.Retries || ctx.Err() != nil {
 			return err
 		}
+		deadline, bounded := ctx.Deadline()
+		var rest *restError
+		if bounded && errors.As(err, &rest) {
+			return err // a look-up is answered at once; a copy has time
+		}
 		pause := max(backoff(c.opts.RetryBase, n, rand.Float64()), min(f.after, maxRetryAfter))
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
+		if bounded && time.Until(deadline) <= pause {
 			return err
 		}
 		if before != nil {

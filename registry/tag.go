@@ -36,6 +36,7 @@ func (c *Client) Tag(ctx context.Context, src, tag string, r Rights) error {
 	}); err != nil {
 		return wrap(op, from.String(), err, t.cred)
 	}
+	defer c.answers.pushed(c.repository(t)) // also if the answer was lost
 	if err := within(ctx, c.opts.Timeout, func(ctx context.Context) error {
 		return c.asking(ctx, t, func(ctx context.Context, s *session) error {
 			return s.putManifest(ctx, identifier(to), m)

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
-	"time"
 )
 
 // How a blob came to the destination, in progress lines.
@@ -29,8 +28,8 @@ func asDestination(err error) (error, bool) {
 	return nil, false
 }
 
-// transfer makes one try to bring a blob to the destination.
-func (cp *copying) transfer(ctx context.Context, b blob) (how string, err error) {
+// transfer makes one try to bring a blob to the destination, from src.
+func (cp *copying) transfer(ctx context.Context, src target, b blob) (how string, err error) {
 	digest := b.Digest.String()
 	var location *url.URL
 	err = within(ctx, cp.c.opts.Timeout, func(ctx context.Context) error {
@@ -53,21 +52,26 @@ func (cp *copying) transfer(ctx context.Context, b blob) (how string, err error)
 	if location == nil {
 		return how, nil
 	}
-	return copied, cp.stream(ctx, b, location)
+	return copied, cp.stream(ctx, src, b, location)
 }
 
-// hasBlob reports whether the repository has a blob.
+// hasBlob reports whether the repository has a blob. Some registries forbid to
+// ask for what is not there, and some know no HEAD.
 func (s *session) hasBlob(ctx context.Context, digest string) (bool, error) {
 	req, err := s.request(ctx, http.MethodHead, "blobs/"+digest, nil, nil)
 	if err != nil {
 		return false, err
 	}
-	resp, err := s.do(req, http.StatusOK, http.StatusNotFound)
-	if err != nil {
-		return false, err
+	resp, err := s.do(req, http.StatusOK)
+	if err == nil {
+		discard(resp)
+		return true, nil
 	}
-	discard(resp)
-	return resp.StatusCode == http.StatusOK, nil
+	switch examine(err).status {
+	case http.StatusNotFound, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return false, nil // what it truly is, the upload will tell
+	}
+	return false, err
 }
 
 // startUpload begins the upload of a blob and answers where to send it, or nil
@@ -106,25 +110,16 @@ func (s *session) startUpload(ctx context.Context, digest, from string) (*url.UR
 // stream sends a blob from the source to an upload location of the
 // destination. It ends when nothing moves for the client's Timeout, whichever
 // side hangs.
-func (cp *copying) stream(ctx context.Context, b blob, location *url.URL) error {
+func (cp *copying) stream(ctx context.Context, src target, b blob, location *url.URL) error {
 	ctx, watch := watchProgress(ctx, cp.c.opts.Timeout)
 	defer watch.stop()
-	var body *verifying
-	err := cp.c.with(ctx, cp.src, func(ctx context.Context, s *session) error {
-		req, err := s.request(ctx, http.MethodGet, "blobs/"+b.Digest.String(), nil, nil)
-		if err != nil {
-			return err
-		}
-		resp, err := s.do(req, http.StatusOK)
-		if err != nil {
-			return err
-		}
-		body = &verifying{rc: resp.Body, watch: watch, want: b.Digest.Hex, size: b.Size, hash: sha256.New()}
-		return nil
+	from, err := cp.c.openSource(ctx, src, b, func(err error, at int64) {
+		cp.lines.resume(b.role, b.Digest.String(), b.Size, examine(err, src.secrets()...).err, at)
 	})
 	if err != nil {
 		return watch.explain(err)
 	}
+	body := &verifying{rc: from, watch: watch, want: b.Digest.Hex, size: b.Size, hash: sha256.New(), paced: cp.c.paced}
 	defer func() { _ = body.Close() }()
 	// Not by with: it could ask a second time, and the body is read only once.
 	s, _, err := cp.c.session(ctx, cp.dst)
@@ -155,7 +150,10 @@ func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadClo
 	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := s.do(req, http.StatusCreated, http.StatusNoContent)
 	if err != nil {
-		if code := examine(err).status; code == http.StatusNotFound || code == http.StatusRequestedRangeNotSatisfiable {
+		switch code := examine(err).status; code {
+		case http.StatusUnauthorized: // the body is used up; the next try has a new token
+			return &kindError{kind: Unavailable, text: "the registry has ended the login during the upload", temporary: true}
+		case http.StatusNotFound, http.StatusRequestedRangeNotSatisfiable:
 			return &kindError{kind: Unavailable, text: fmt.Sprintf("the registry has lost the upload (%d)", code), temporary: true}
 		}
 		return err
@@ -173,6 +171,7 @@ type verifying struct {
 	size  int64
 	hash  hash.Hash
 	read  int64
+	paced func(context.Context, []byte) []byte // waits for the bandwidth
 
 	mu  sync.Mutex // the transport may still read when it has answered
 	err error
@@ -180,7 +179,7 @@ type verifying struct {
 
 // Read implements io.Reader.
 func (v *verifying) Read(p []byte) (int, error) {
-	n, err := v.rc.Read(p)
+	n, err := v.rc.Read(v.paced(v.watch.ctx, p))
 	v.hash.Write(p[:n])
 	v.read += int64(n)
 	v.watch.moved()
@@ -212,42 +211,4 @@ func (v *verifying) failed() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.err
-}
-
-// watch ends a context when nothing has moved for a while.
-type watch struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	limit  time.Duration
-}
-
-func watchProgress(ctx context.Context, limit time.Duration) (context.Context, *watch) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stalled := &kindError{kind: Unavailable, text: fmt.Sprintf("the transfer stood still for %s", limit), temporary: true}
-	w := &watch{ctx: ctx, cancel: cancel, limit: limit}
-	w.timer = time.AfterFunc(limit, func() { cancel(stalled) })
-	return ctx, w
-}
-
-func (w *watch) moved() { w.timer.Reset(w.limit) }
-
-// committing gives the destination time to store what it got: registries that
-// keep blobs in object stores move them then, at 8 MiB/s or better.
-func (w *watch) committing(size int64) {
-	w.timer.Reset(w.limit + time.Duration(size>>23)*time.Second)
-}
-
-func (w *watch) stop() {
-	w.timer.Stop()
-	w.cancel(nil)
-}
-
-// explain answers the stall instead of the cancellation that it caused.
-func (w *watch) explain(err error) error {
-	var stalled *kindError
-	if errors.Is(err, context.Canceled) && errors.As(context.Cause(w.ctx), &stalled) {
-		return stalled
-	}
-	return err
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,16 +12,16 @@ import (
 	"time"
 )
 
-// newTransport makes the connection pool that all sessions share. It has no
-// proxy: the address rules could not see behind one.
-func newTransport(o Options) (*http.Transport, error) {
-	pool, err := rootCAs(o.CAFile)
+// newTransport makes a connection pool that trusts the CA files given.
+func newTransport(o Options, skipVerify bool, caFiles ...string) (*http.Transport, error) {
+	pool, err := rootCAs(caFiles...)
 	if err != nil {
 		return nil, err
 	}
 	return &http.Transport{
 		DialContext:            o.Dial,
-		TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		Proxy:                  o.Proxy,
+		TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12, InsecureSkipVerify: skipVerify},
 		TLSHandshakeTimeout:    dialTimeout,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
@@ -32,20 +33,25 @@ func newTransport(o Options) (*http.Transport, error) {
 	}, nil
 }
 
-func rootCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read the registries' CA certificates: %w", err)
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read the registries' CA certificates: %s holds no certificate in PEM", file)
+func rootCAs(files ...string) (*x509.CertPool, error) {
+	var pool *x509.CertPool
+	for _, file := range files {
+		if file == "" {
+			continue
+		}
+		if pool == nil {
+			var err error
+			if pool, err = x509.SystemCertPool(); err != nil {
+				pool = x509.NewCertPool()
+			}
+		}
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read the registries' CA certificates: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read the registries' CA certificates: %s holds no certificate in PEM", file)
+		}
 	}
 	return pool, nil
 }
@@ -53,31 +59,92 @@ func rootCAs(file string) (*x509.CertPool, error) {
 // wire is the lowest layer of every request, below authentication, so that
 // its rules hold for token servers and redirects too: the hosts configured for
 // plain HTTP are spoken to by that and all others by TLS, whatever a URL says;
-// and an answer that says 'not now' becomes a statusError with its
-// Retry-After.
+// each host has its limits, its CA and its breaker; and an answer that says
+// 'not now' becomes a statusError with its Retry-After.
 type wire struct {
-	next  http.RoundTripper
-	plain hostSet
+	opts    *Options
+	plain   hostSet
+	gates   *gates
+	metrics *metrics
+	shared  *http.Transport
+	own     map[string]*http.Transport // by canonical host
 }
+
+func newWire(o *Options, plain hostSet, table hostTable) (*wire, error) {
+	w := &wire{opts: o, plain: plain, own: map[string]*http.Transport{}}
+	var err error
+	if w.gates, err = newGates(*o, table); err != nil {
+		return nil, err
+	}
+	if w.metrics, err = newMetrics(o.Registerer); err != nil {
+		return nil, err
+	}
+	if w.shared, err = newTransport(*o, false, o.CAFile); err != nil {
+		return nil, err
+	}
+	for host, h := range table.hosts {
+		if h.CAFile == "" && !h.SkipVerify {
+			continue
+		}
+		if w.own[host], err = newTransport(*o, h.SkipVerify, o.CAFile, h.CAFile); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+func (w *wire) closeIdle() {
+	w.shared.CloseIdleConnections()
+	for _, t := range w.own {
+		t.CloseIdleConnections()
+	}
+}
+
+func (w *wire) canonical(host string) string { return canonicalHost(host, w.plain.has(host)) }
 
 // RoundTrip implements http.RoundTripper.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
-	scheme := "https"
-	if w.plain.has(req.URL.Host) {
-		scheme = "http"
+	host := w.canonical(req.URL.Host)
+	req = w.withScheme(req)
+	if err := w.opts.proxied(req); err != nil {
+		return nil, err
 	}
-	if req.URL.Scheme != scheme {
-		r, u := *req, *req.URL
-		u.Scheme = scheme
-		r.URL = &u
-		req = &r
+	leave, err := w.gates.of(host).enter(req.Context(), req.ContentLength > maxManifestBytes)
+	if err != nil {
+		var rest *restError
+		if errors.As(err, &rest) {
+			w.metrics.resting.WithLabelValues(w.metrics.label(host)).Inc()
+		}
+		return nil, err
 	}
-	resp, err := w.next.RoundTrip(req)
+	next := w.own[host]
+	if next == nil {
+		next = w.shared
+	}
+	start := time.Now()
+	resp, err := next.RoundTrip(req)
+	took := time.Since(start)
+	leave(err)
+	w.metrics.answered(host, resp, took)
 	if err != nil || resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
 		return resp, err
 	}
 	discard(resp)
 	return nil, &statusError{code: resp.StatusCode, after: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
+}
+
+func (w *wire) withScheme(req *http.Request) *http.Request {
+	scheme := "https"
+	if w.plain.has(req.URL.Host) {
+		scheme = "http"
+	}
+	if req.URL.Scheme == scheme {
+		return req
+	}
+	r, u := *req, *req.URL
+	u.Scheme = scheme
+	r.URL = &u
+	return &r
 }
 
 // discard reads a little of the body, so that the connection can be used

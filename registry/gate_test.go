@@ -1,0 +1,116 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+var errNoAnswer = errors.New("connection reset")
+
+// ask sends one request through a gate and answers whether it was let in.
+func ask(t *testing.T, g *gate, outcome error) bool {
+	t.Helper()
+	leave, err := g.enter(t.Context(), false)
+	if err != nil {
+		var rest *restError
+		if !errors.As(err, &rest) {
+			t.Fatalf("refused by %v", err)
+		}
+		return false
+	}
+	leave(outcome)
+	return true
+}
+
+func newGate(slots int) *gate {
+	return &gate{host: "h", slots: make(chan struct{}, slots), rate: rate.NewLimiter(rate.Inf, 0), slow: time.Second, now: time.Now}
+}
+
+func TestGate_RestsAfterUnansweredRequestsAndDoubles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		for i := range breakerAfter {
+			if !ask(t, g, errNoAnswer) {
+				t.Fatalf("request %d was refused", i+1)
+			}
+		}
+		for _, rest := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 30 * time.Second, 30 * time.Second} {
+			if ask(t, g, nil) || g.resting() != rest {
+				t.Fatalf("rests for %s, want %s", g.resting(), rest)
+			}
+			time.Sleep(rest)
+			if !ask(t, g, errNoAnswer) {
+				t.Fatalf("not asked after %s", rest)
+			}
+		}
+		time.Sleep(breakerMost)
+		leave, err := g.enter(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ask(t, g, nil) {
+			t.Error("a second request while one finds out")
+		}
+		leave(nil)
+		for range breakerAfter - 1 {
+			ask(t, g, errNoAnswer)
+		}
+		if !ask(t, g, nil) {
+			t.Error("rests though it answered in between")
+		}
+	})
+}
+
+func TestGate_AnswersAndOurOwnDoingAreNoReasonToRest(t *testing.T) {
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	g := newGate(1)
+	for range 3 * breakerAfter {
+		for _, err := range []error{&statusError{code: 503}, &AddressError{}, &kindError{}} {
+			if !ask(t, g, err) {
+				t.Fatalf("rests after %v", err)
+			}
+		}
+		leave, err := g.enter(t.Context(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave(nil)
+		if g.unanswered(cancelled, context.Canceled, time.Millisecond) {
+			t.Fatal("a cancelled request counts")
+		}
+	}
+}
+
+func TestGate_LimitsConcurrencyAndRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(2)
+		a, _ := g.enter(t.Context(), false)
+		b, _ := g.enter(t.Context(), false)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := g.enter(ctx, false); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a third request: %v", err)
+		}
+		if leave, err := g.enter(t.Context(), true); err != nil {
+			t.Errorf("an upload: %v", err)
+		} else {
+			leave(nil)
+		}
+		a(nil)
+		b(nil)
+		g.rate = rate.NewLimiter(2, 1)
+		start := time.Now()
+		for range 5 {
+			ask(t, g, nil)
+		}
+		if took := time.Since(start); took != 2*time.Second {
+			t.Errorf("5 requests at 2 a second took %s", took)
+		}
+	})
+}

@@ -1,0 +1,141 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// resumeGain is how much must have come for the number of resumptions to begin
+// anew: a long blob over a bad line breaks often.
+const resumeGain = 8 << 20
+
+// source reads a blob from a registry. Where the answer breaks off or stands
+// still, it asks for the rest of it (RFC 9110, section 14) and goes on; after
+// a break it does not ask mirrors any more. It does not verify.
+type source struct {
+	c    *Client
+	ctx  context.Context // of the transfer
+	from target
+	b    blob
+	told func(err error, at int64) // of each break
+
+	body   io.ReadCloser
+	cancel context.CancelFunc // of the body
+	read   int64
+	breaks int
+	gained int64 // since the first of these breaks
+}
+
+func (c *Client) openSource(ctx context.Context, from target, b blob, told func(error, int64)) (*source, error) {
+	s := &source{c: c, ctx: ctx, from: from, b: b, told: told}
+	return s, s.open()
+}
+
+// open asks for the blob from where it has been read to.
+func (s *source) open() error {
+	ctx, cancel := context.WithCancel(s.ctx)
+	err := s.c.with(ctx, s.from, func(ctx context.Context, ses *session) error {
+		req, err := ses.request(ctx, http.MethodGet, "blobs/"+s.b.Digest.String(), nil, nil)
+		if err != nil {
+			return err
+		}
+		if s.read > 0 {
+			req.Header.Set("Range", fmt.Sprintf("bytes=%d-", s.read))
+		}
+		resp, err := ses.do(req, http.StatusOK, http.StatusPartialContent)
+		if err != nil {
+			return err
+		}
+		if err := s.skip(resp); err != nil {
+			_ = resp.Body.Close()
+			return err
+		}
+		s.body = resp.Body
+		return nil
+	})
+	if err != nil {
+		cancel()
+		return err
+	}
+	s.cancel = cancel
+	return nil
+}
+
+// skip brings an answer to where the blob has been read to: a registry may
+// ignore Range.
+func (s *source) skip(resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		_, err := io.CopyN(io.Discard, resp.Body, s.read)
+		return err
+	}
+	var first int64
+	if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &first); err != nil || first != s.read {
+		return &kindError{kind: Unavailable, text: "the registry sent another part of the blob than was asked for", temporary: true}
+	}
+	return nil
+}
+
+// Read implements io.Reader.
+func (s *source) Read(p []byte) (int, error) {
+	for {
+		n, err := s.readBody(p)
+		s.read += int64(n)
+		s.gained += int64(n)
+		if n > 0 || err == nil || err == io.EOF && s.read >= s.b.Size {
+			if err != io.EOF || s.read < s.b.Size {
+				err = nil // if it broke, the next Read tells
+			}
+			return n, err
+		}
+		if err := s.resume(err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// readBody reads with half of the client's Timeout for something to come.
+func (s *source) readBody(p []byte) (int, error) {
+	timer := time.AfterFunc(s.c.opts.Timeout/2, s.cancel)
+	n, err := s.body.Read(p)
+	timer.Stop()
+	return n, err
+}
+
+// resume goes on after a break, or answers why not.
+func (s *source) resume(broken error) error {
+	if s.gained >= resumeGain {
+		s.breaks, s.gained = 0, 0
+	}
+	if s.ctx.Err() != nil {
+		return broken
+	}
+	if errors.Is(broken, context.Canceled) {
+		broken = &kindError{kind: Unavailable, text: fmt.Sprintf("the transfer stood still for %s", s.c.opts.Timeout/2), temporary: true}
+	}
+	if s.breaks >= s.c.opts.Retries {
+		return broken
+	}
+	s.breaks++
+	s.told(broken, s.read)
+	s.close()
+	s.from.mirrors = nil
+	return s.c.retrying(s.ctx, 0, nil, func(context.Context) error { return s.open() })
+}
+
+func (s *source) close() {
+	if s.body != nil {
+		_ = s.body.Close()
+		s.cancel()
+		s.body = nil
+	}
+}
+
+// Close ends the answer.
+func (s *source) Close() error {
+	s.close()
+	return nil
+}
