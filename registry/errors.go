@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -204,33 +203,6 @@ func permanent(err error) bool {
 	}
 	return errors.As(err, &unknown) || errors.As(err, &hostname) || errors.As(err, &invalid) ||
 		errors.As(err, &verify) || errors.As(err, &record)
-}
-
-const maxSafeText = 200 // bytes of a foreign error's text
-
-var (
-	queryString = regexp.MustCompile(`\?[^\s"]*`)
-	userInfo    = regexp.MustCompile(`//[^/\s"@]*@`)
-)
-
-// safeText answers the innermost text of a foreign error without URLs' query
-// strings and user infos, without bodies, and without secrets.
-func safeText(err error, secrets []string) string {
-	for {
-		var u *url.Error
-		if !errors.As(err, &u) {
-			break
-		}
-		err = u.Err
-	}
-	text, _, _ := strings.Cut(err.Error(), "\n")
-	text = userInfo.ReplaceAllString(queryString.ReplaceAllString(text, "?..."), "//")
-	for _, s := range secrets {
-		if s != "" {
-			text = strings.ReplaceAll(text, s, "***")
-		}
-	}
-	return text[:min(len(text), maxSafeText)]
 }
 
 var errorCode = regexp.MustCompile(`^[A-Z][A-Z_]{0,39}$`)

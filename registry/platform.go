@@ -74,6 +74,29 @@ func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
 	return v1.Descriptor{}, &kindError{kind: NotFound, text: fmt.Sprintf("it has no image for %s, only for: %s", platformName(want), strings.Join(have, ", "))}
 }
 
+// why tells people why choose took an entry.
+func why(index *v1.IndexManifest, d v1.Descriptor) string {
+	if d.Platform == nil {
+		return "no entry names the platform, and one names none"
+	}
+	for i := range index.Manifests {
+		if index.Manifests[i].Digest == d.Digest {
+			return fmt.Sprintf("entry %d of %d is the first for it", i+1, len(index.Manifests))
+		}
+	}
+	return ""
+}
+
+// platforms are those that an index has images for.
+func platforms(index *v1.IndexManifest) (out []string) {
+	for _, d := range index.Manifests {
+		if d.Platform != nil && d.Platform.OS != "unknown" && len(out) < 16 {
+			out = append(out, fmt.Sprintf("%.40s", platformName(normalPlatform(*d.Platform))))
+		}
+	}
+	return out
+}
+
 // matches compares os, architecture and variant.
 func matches(got, want v1.Platform) bool {
 	return platformName(normalPlatform(got)) == platformName(want)

@@ -67,12 +67,14 @@ const maxInnerIndexes = 8
 func (c *Client) ofPlatform(ctx context.Context, t target, m *manifest, want v1.Platform, depth int) (*manifest, error) {
 	child, none := choose(m.index, want)
 	if none == nil {
+		traceOf(ctx).choice(why(m.index, child), platforms(m.index))
 		image, err := c.manifest(ctx, t, child.Digest.String())
 		if err == nil && image.image == nil {
 			err = &kindError{kind: Unsupported, text: "its index names an index where it promised an image"}
 		}
 		return image, err
 	}
+	traceOf(ctx).choice("", platforms(m.index))
 	if depth == maxIndexDepth {
 		return nil, none
 	}
@@ -138,7 +140,7 @@ func (c *Client) lookUp(ctx context.Context, op, kind string, named reference.Na
 	if err != nil {
 		return Image{}, wrapFor(op, named.String(), err, t)
 	}
-	key := strings.Join([]string{kind, identifier(named), c.keys(t)}, "\x00")
+	key := c.lookUpKey(kind, named, t)
 	repository := c.repository(t)
 	img, _, kept := c.answers.get(key)
 	c.wire.metrics.lookedUp(kept)
@@ -156,6 +158,10 @@ func (c *Client) lookUp(ctx context.Context, op, kind string, named reference.Na
 	img.Ref = withDigest(named, img.Digest)
 	img.Anonymous = t.anonymous()
 	return img, nil
+}
+
+func (c *Client) lookUpKey(kind string, named reference.Named, t target) string {
+	return strings.Join([]string{kind, identifier(named), c.keys(t)}, "\x00")
 }
 
 // repository names a target's repository whatever its host is spelled like.

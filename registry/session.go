@@ -95,6 +95,10 @@ func (s *session) usable() bool { return s.renew.IsZero() || time.Now().Before(s
 
 // session finds or makes the session for a target; reused tells which.
 func (c *Client) session(ctx context.Context, t target) (s *session, reused bool, err error) {
+	if traceOf(ctx) != nil {
+		s, err = c.newSession(ctx, t)
+		return s, false, err
+	}
 	key := c.key(t)
 	if s, ok := c.sessions.Get(key); ok && s.usable() {
 		return s, true, nil
@@ -147,9 +151,14 @@ func (c *Client) with(ctx context.Context, t target, op func(context.Context, *s
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
+		traceOf(ctx).fail(m, err)
 		c.opts.Logger.Debug("a mirror has no answer", "mirror", m.host, "host", t.host, "err", examine(err, m.secrets()...).err)
 	}
-	return c.withOne(ctx, t, op)
+	err := c.withOne(ctx, t, op)
+	if err != nil {
+		traceOf(ctx).fail(t, err)
+	}
+	return err
 }
 
 // mirrorShare is the part of the client's Timeout that a mirror gets to begin

@@ -100,6 +100,14 @@ func (w *wire) closeIdle() {
 	}
 }
 
+// of answers the connections to a canonical host.
+func (w *wire) of(host string) *http.Transport {
+	if t := w.own[host]; t != nil {
+		return t
+	}
+	return w.shared
+}
+
 func (w *wire) canonical(host string) string { return canonicalHost(host, w.plain.has(host)) }
 
 // RoundTrip implements http.RoundTripper.
@@ -117,13 +125,10 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	next := w.own[host]
-	if next == nil {
-		next = w.shared
-	}
 	start := time.Now()
-	resp, err := next.RoundTrip(req)
+	resp, err := w.of(host).RoundTrip(req)
 	took := time.Since(start)
+	traceOf(req.Context()).request(req, resp, err, took)
 	leave(err)
 	w.metrics.answered(host, resp, took)
 	if err != nil || resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {

@@ -64,7 +64,11 @@ func (t *tokens) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	t.mu.Unlock()
 	repository, action := wanted(r)
 	if !known || repository != "" && !slices.Contains(granted, repository+":"+action) {
-		challenge := fmt.Sprintf(`Bearer realm="http://%s/token",service="test"`, r.Host)
+		scheme := "http"
+		if r.TLS != nil {
+			scheme = "https"
+		}
+		challenge := fmt.Sprintf(`Bearer realm="%s://%s/token",service="test"`, scheme, r.Host)
 		if repository != "" {
 			challenge += fmt.Sprintf(`,scope="repository:%s:%s"`, repository, action)
 		}
