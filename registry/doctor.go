@@ -172,11 +172,14 @@ func (d *doctor) api(ctx context.Context) (ok bool) {
 	if err != nil {
 		return d.add("API", Failed, "check that a registry, and not another service, answers at /v2/", "%v", examine(err).err)
 	}
-	scheme := d.challenge.Scheme
-	if scheme == "" {
-		scheme = "none"
+	took := time.Since(start).Round(time.Millisecond)
+	switch scheme := strings.ToLower(d.challenge.Scheme); scheme {
+	case "":
+		return d.add("API", OK, "", "answered in %s; login: none", took)
+	case "basic", "bearer":
+		return d.add("API", OK, "", "answered in %s; login: %s", took, scheme)
 	}
-	return d.add("API", OK, "", "answered in %s; login: %.20s", time.Since(start).Round(time.Millisecond), strings.ToLower(scheme))
+	return d.add("API", Warning, "let the registry offer basic or bearer authentication", "answered in %s; login: of an unknown kind", took)
 }
 
 // login finds the credential and tries it.

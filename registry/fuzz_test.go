@@ -57,6 +57,7 @@ func FuzzResponses(f *testing.F) {
 	}
 	for _, at := range []string{"/manifests/", "/token", "/v2/"} {
 		f.Add(401, `Basic realm="$"`, "", "", "$", at)
+		f.Add(401, "$", "", "", "", at)
 		f.Add(401, `Bearer realm="http://$@`+host+`/token?$"`, "", "", "", at)
 		f.Add(307, "", "http://user:$@"+host+"/$?token=$", "", "", at)
 		f.Add(307, "", "ftp://$/", "", "", at)

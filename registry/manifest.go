@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -141,10 +140,10 @@ type described struct {
 }
 
 // errNoDigest says that a registry answers HEAD without the digest.
-var errNoDigest = errors.New("the registry does not tell the digest")
+var errNoDigest = &kindError{kind: Unsupported, text: "the registry does not tell the digest"}
 
 // errNoHead says that a registry knows no HEAD.
-var errNoHead = errors.New("the registry knows no HEAD")
+var errNoHead = &kindError{kind: Unsupported, text: "the registry knows no HEAD"}
 
 func (s *session) headManifest(ctx context.Context, identifier string) (described, error) {
 	req, err := s.request(ctx, http.MethodHead, "manifests/"+identifier, nil, nil)

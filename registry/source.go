@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"sync"
 	"time"
 )
 
@@ -23,8 +25,11 @@ type source struct {
 	b    blob
 	told func(err error, at int64) // of each break
 
+	mu     sync.Mutex // the transport may close while it reads
 	body   io.ReadCloser
 	cancel context.CancelFunc // of the body
+	closed bool
+
 	read   int64
 	breaks int
 	gained int64 // since the first of these breaks
@@ -38,6 +43,7 @@ func (c *Client) openSource(ctx context.Context, from target, b blob, told func(
 // open asks for the blob from where it has been read to.
 func (s *source) open() error {
 	ctx, cancel := context.WithCancel(s.ctx)
+	var body io.ReadCloser
 	err := s.c.with(ctx, s.from, func(ctx context.Context, ses *session) error {
 		req, err := ses.request(ctx, http.MethodGet, "blobs/"+s.b.Digest.String(), nil, nil)
 		if err != nil {
@@ -54,14 +60,21 @@ func (s *source) open() error {
 			_ = resp.Body.Close()
 			return err
 		}
-		s.body = resp.Body
+		body = resp.Body
 		return nil
 	})
 	if err != nil {
 		cancel()
 		return err
 	}
-	s.cancel = cancel
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = body.Close()
+		cancel()
+		return os.ErrClosed
+	}
+	s.body, s.cancel = body, cancel
 	return nil
 }
 
@@ -99,8 +112,14 @@ func (s *source) Read(p []byte) (int, error) {
 
 // readBody reads with half of the client's Timeout for something to come.
 func (s *source) readBody(p []byte) (int, error) {
-	timer := time.AfterFunc(s.c.opts.Timeout/2, s.cancel)
-	n, err := s.body.Read(p)
+	s.mu.Lock()
+	body, cancel, closed := s.body, s.cancel, s.closed
+	s.mu.Unlock()
+	if closed {
+		return 0, os.ErrClosed
+	}
+	timer := time.AfterFunc(s.c.opts.Timeout/2, cancel)
+	n, err := body.Read(p)
 	timer.Stop()
 	return n, err
 }
@@ -110,7 +129,7 @@ func (s *source) resume(broken error) error {
 	if s.gained >= resumeGain {
 		s.breaks, s.gained = 0, 0
 	}
-	if s.ctx.Err() != nil {
+	if s.ctx.Err() != nil || !s.endBody() {
 		return broken
 	}
 	if errors.Is(broken, context.Canceled) {
@@ -121,21 +140,32 @@ func (s *source) resume(broken error) error {
 	}
 	s.breaks++
 	s.told(broken, s.read)
-	s.close()
 	s.from.mirrors = nil
 	return s.c.retrying(s.ctx, 0, nil, func(context.Context) error { return s.open() })
 }
 
-func (s *source) close() {
-	if s.body != nil {
-		_ = s.body.Close()
-		s.cancel()
-		s.body = nil
+// endBody closes the answer before the next one; false if all is closed.
+func (s *source) endBody() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
 	}
+	s.cancel()
+	_ = s.body.Close()
+	return true
 }
 
-// Close ends the answer.
+// Close ends the answer, and makes Read fail. It may be called while another
+// goroutine reads.
 func (s *source) Close() error {
-	s.close()
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.body == nil {
+		s.closed = true
+		return nil
+	}
+	s.closed = true
+	s.cancel()
+	return s.body.Close()
 }
