@@ -21,7 +21,9 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-func isMount(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Query().Get("mount") != "" }
+func isMount(r *http.Request) bool {
+	return r.Method == http.MethodPost && r.URL.Query().Get("mount") != ""
+}
 
 func TestMatrix_CopyToOddDestinations(t *testing.T) {
 	head := registrytest.Method(http.MethodHead, registrytest.All)
@@ -35,7 +37,9 @@ func TestMatrix_CopyToOddDestinations(t *testing.T) {
 		{name: "no HEAD", fault: func(p *registrytest.Proxy) { p.Fail(head, -1, 405) }, uploads: 3},
 		{name: "HEAD is not implemented", fault: func(p *registrytest.Proxy) { p.Fail(head, -1, 501) }, uploads: 3},
 		{name: "403 for what is missing", fault: func(p *registrytest.Proxy) { p.Fail(head, -1, 403) }, uploads: 3},
-		{name: "401 for what is missing", fault: func(p *registrytest.Proxy) { p.Fail(registrytest.Method(http.MethodHead, registrytest.Manifests), -1, 401) }, kind: registry.PushRefused, message: "access denied"},
+		{name: "401 for what is missing", fault: func(p *registrytest.Proxy) {
+			p.Fail(registrytest.Method(http.MethodHead, registrytest.Manifests), -1, 401)
+		}, kind: registry.PushRefused, message: "access denied"},
 		{name: "absolute Locations", uploads: 3, fault: func(p *registrytest.Proxy) {
 			p.On(registrytest.Method(http.MethodPost, registrytest.Uploads), -1, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 				rec := httptest.NewRecorder()
@@ -57,11 +61,19 @@ func TestMatrix_CopyToOddDestinations(t *testing.T) {
 				w.WriteHeader(rec.Code)
 			})
 		}},
-		{name: "no Location", fault: func(p *registrytest.Proxy) { p.Fail(registrytest.Method(http.MethodPost, registrytest.Uploads), -1, 202) }, kind: registry.PushRefused, message: "where to upload"},
-		{name: "uploads are denied", fault: func(p *registrytest.Proxy) { p.Fail(registrytest.Method(http.MethodPost, registrytest.Uploads), -1, 403) }, kind: registry.PushRefused, message: "access denied"},
-		{name: "a quota is used up", fault: func(p *registrytest.Proxy) { p.Fail(registrytest.Method(http.MethodPut, registrytest.Uploads), -1, 413) }, kind: registry.PushRefused, message: "(413)"},
+		{name: "no Location", fault: func(p *registrytest.Proxy) {
+			p.Fail(registrytest.Method(http.MethodPost, registrytest.Uploads), -1, 202)
+		}, kind: registry.PushRefused, message: "where to upload"},
+		{name: "uploads are denied", fault: func(p *registrytest.Proxy) {
+			p.Fail(registrytest.Method(http.MethodPost, registrytest.Uploads), -1, 403)
+		}, kind: registry.PushRefused, message: "access denied"},
+		{name: "a quota is used up", fault: func(p *registrytest.Proxy) {
+			p.Fail(registrytest.Method(http.MethodPut, registrytest.Uploads), -1, 413)
+		}, kind: registry.PushRefused, message: "(413)"},
 		{name: "the login ends during an upload", fault: func(p *registrytest.Proxy) { p.Fail(registrytest.Method(http.MethodPut, registrytest.Uploads), 1, 401) }, uploads: 3},
-		{name: "the manifest is denied", fault: func(p *registrytest.Proxy) { p.Fail(registrytest.Method(http.MethodPut, registrytest.Manifests), -1, 400) }, kind: registry.PushRefused, message: "(400)", uploads: 3},
+		{name: "the manifest is denied", fault: func(p *registrytest.Proxy) {
+			p.Fail(registrytest.Method(http.MethodPut, registrytest.Manifests), -1, 400)
+		}, kind: registry.PushRefused, message: "(400)", uploads: 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -260,4 +272,3 @@ func TestCopy_KeepsToTheBandwidth(t *testing.T) {
 	}
 	dst.Pull(t, "b@"+digest)
 }
-

@@ -296,7 +296,9 @@ func TestTokens_AreRenewedOnceForAllBeforeTheyEnd(t *testing.T) {
 				}
 				ask := c.Head
 				if i%4 < 2 {
-					ask = func(ctx context.Context, ref string, r registry.Rights) (registry.Image, error) { return c.Resolve(ctx, ref, "", r) }
+					ask = func(ctx context.Context, ref string, r registry.Rights) (registry.Image, error) {
+						return c.Resolve(ctx, ref, "", r)
+					}
 				}
 				if _, err := ask(t.Context(), ref, all); err != nil {
 					t.Error(err)
