@@ -1,0 +1,65 @@
+package deploytest
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+)
+
+// Root is the folder deploy, from this package.
+const Root = "../../deploy"
+
+// Release is what a rendering needs to know beside values.
+type Release struct {
+	Name, Namespace string
+	// Upgrade: the release is there already.
+	Upgrade bool
+}
+
+// Render answers the manifests of the chart, by template, with the values
+// files and then the overrides over its own values.
+func Render(chartDir string, r Release, files []string, over map[string]any) (map[string]string, error) {
+	c, err := loader.Load(chartDir)
+	if err != nil {
+		return nil, fmt.Errorf("load the chart: %w", err)
+	}
+	values := map[string]any{}
+	for _, f := range files {
+		v, err := chartutil.ReadValuesFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", filepath.Base(f), err)
+		}
+		values = chartutil.CoalesceTables(v.AsMap(), values)
+	}
+	values = chartutil.CoalesceTables(maps.Clone(over), values)
+	o := chartutil.ReleaseOptions{Name: r.Name, Namespace: r.Namespace, IsInstall: !r.Upgrade, IsUpgrade: r.Upgrade, Revision: 1}
+	all, err := chartutil.ToRenderValues(c, values, o, chartutil.DefaultCapabilities)
+	if err != nil {
+		return nil, err
+	}
+	return engine.Render(c, all)
+}
+
+// Join puts rendered templates together in one document stream, without notes
+// and empty documents.
+func Join(rendered map[string]string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(rendered)) {
+		if !strings.HasSuffix(name, ".yaml") {
+			continue
+		}
+		for _, doc := range strings.Split(rendered[name], "\n---") {
+			doc = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(doc), "---"))
+			if doc != "" {
+				fmt.Fprintf(&b, "---\n%s\n", doc)
+			}
+		}
+	}
+	return b.String()
+}
