@@ -1,15 +1,362 @@
 package deploytest
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/lint"
 )
 
-func Test_Dump(t *testing.T) {
-	for _, f := range []string{"standalone", "gitpod"} {
-		m, err := Render(Root+"/helm/image-builder", Release{Name: "ib", Namespace: "ns"}, []string{Root + "/helm/image-builder/values-" + f + ".yaml"}, nil)
+const chartDir = Root + "/helm/image-builder"
+
+// Versions of the projects whose CRDs are checked against.
+const (
+	chaosMesh    = "github.com/chaos-mesh/chaos-mesh@v0.9.1-0.20260902003049-47411975a8cb"
+	certManager  = "github.com/cert-manager/cert-manager@v1.21.2"
+	promOperator = "github.com/prometheus-operator/prometheus-operator@v0.95.1"
+)
+
+var repositories = map[string]any{"orchestrator": map[string]any{
+	"baseImageRepository": "registry.example.com/base", "workspaceImageRepository": "registry.example.com/workspace",
+}}
+
+// variants are values that the chart is rendered with.
+var variants = map[string]struct {
+	files []string
+	over  map[string]any
+}{
+	"defaults":   {nil, map[string]any{"config": repositories}},
+	"gitpod":     {[]string{"values-gitpod.yaml"}, nil},
+	"standalone": {[]string{"values-standalone.yaml"}, nil},
+	"five": {nil, map[string]any{
+		"config": repositories, "replicas": 5, "cluster": map[string]any{"voters": 5},
+		"monitoring": map[string]any{
+			"serviceMonitor": map[string]any{"enabled": true}, "prometheusRule": map[string]any{"enabled": true},
+			"dashboards": map[string]any{"enabled": true},
+		},
+	}},
+	"existing": {nil, map[string]any{
+		"config": repositories, "antiAffinity": "preferred", "zoneSpread": map[string]any{"enabled": false},
+		"certs": map[string]any{"mode": "existing", "existingSecret": "mine"},
+		"keys":  map[string]any{"existingSealingSecret": "s", "existingGossipSecret": "g"},
+		"api":   map[string]any{"tlsSecret": "api", "clientAuth": "require"},
+	}},
+	"issuer": {nil, map[string]any{
+		"config": repositories, "cluster": map[string]any{"gossip": map[string]any{"enabled": false}, "zoneFrom": "none"},
+		"certs":         map[string]any{"mode": "certManager", "certManager": map[string]any{"issuerRef": map[string]any{"name": "vault", "kind": "ClusterIssuer"}}},
+		"networkPolicy": map[string]any{"enabled": false}, "podDisruptionBudget": map[string]any{"enabled": false},
+	}},
+}
+
+func render(t *testing.T, variant string) []Object {
+	t.Helper()
+	v := variants[variant]
+	files := slices.Clone(v.files)
+	for i, f := range files {
+		files[i] = filepath.Join(chartDir, f)
+	}
+	m, err := Render(chartDir, Release{Name: "image-builder", Namespace: "image-builder"}, files, v.over)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := Objects(Join(m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+func each(t *testing.T, f func(t *testing.T, objects []Object)) {
+	for _, name := range slices.Sorted(maps.Keys(variants)) {
+		t.Run(name, func(t *testing.T) { f(t, render(t, name)) })
+	}
+}
+
+func find(objects []Object, kind, name string) Object {
+	for _, o := range objects {
+		if o.Kind() == kind && o.Name() == name {
+			return o
+		}
+	}
+	return nil
+}
+
+func Test_Chart_Lint(t *testing.T) {
+	for name, v := range variants {
+		values := map[string]any{}
+		for _, f := range v.files {
+			read, err := chartutil.ReadValuesFile(filepath.Join(chartDir, f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			values = read.AsMap()
+		}
+		values = chartutil.CoalesceTables(maps.Clone(v.over), values)
+		if values == nil {
+			values = map[string]any{}
+		}
+		for _, m := range lint.AllWithKubeVersion(chartDir, values, "image-builder", nil).Messages {
+			if m.Severity > 1 {
+				t.Errorf("%s: %v", name, m)
+			}
+		}
+	}
+}
+
+func Test_Chart_RefusesWrongValues(t *testing.T) {
+	for name, c := range map[string]struct {
+		over map[string]any
+		want string
+	}{
+		"no repositories": {map[string]any{}, "baseImageRepository"},
+		"unknown key":     {map[string]any{"config": repositories, "replica": 3}, "replica"},
+		"two voters":      {map[string]any{"config": repositories, "cluster": map[string]any{"voters": 2}}, "voters"},
+		"no certificates": {map[string]any{"config": repositories, "replicas": 11}, "certs.builtin.nodes"},
+		"no secret":       {map[string]any{"config": repositories, "certs": map[string]any{"mode": "existing"}}, "certs.existingSecret"},
+	} {
+		_, err := Render(chartDir, Release{Name: "ib", Namespace: "ns"}, nil, c.over)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: expected an error about %s, got %v", name, c.want, err)
+		}
+	}
+}
+
+var crds = sync.OnceValues(func() (CRDs, error) {
+	c := CRDs{}
+	return c, errors.Join(c.LoadCRDs(certManager, "deploy/crds/*.yaml"), c.LoadCRDs(promOperator, "example/prometheus-operator-crd/*.yaml"),
+		c.LoadCRDs(chaosMesh, "config/crd/bases/*.yaml"))
+})
+
+func needCRDs(t *testing.T) CRDs {
+	t.Helper()
+	c, err := crds()
+	if errors.Is(err, ErrUnavailable) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// checkAll holds objects to the types of Kubernetes and to CRDs.
+func checkAll(t *testing.T, objects []Object) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, o := range objects {
+		id := o.Kind() + " " + o.Name()
+		if seen[id] {
+			t.Errorf("%s is there twice", id)
+		}
+		seen[id] = true
+		if !Builtin(o) {
+			if err := needCRDs(t).Check(o); err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+		} else if err := CheckBuiltin(o); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}
+
+func Test_Chart_Objects(t *testing.T) { each(t, checkAll) }
+
+func Test_Chart_SelectorsAndReferences(t *testing.T) {
+	// Made by others: by hand, by cert-manager, by the job of certificates.
+	external := []string{
+		"registry-credentials", "builtin-registry-auth", "image-builder-mk3-tls", "image-builder-mk3-config", "mine", "s", "g", "api",
+		"image-builder-peer", "image-builder-mk3-peer",
+	}
+	each(t, func(t *testing.T, objects []Object) {
+		var pods []map[string]any
+		for _, o := range objects {
+			if o.Kind() != "StatefulSet" {
+				continue
+			}
+			labels := o.At("spec", "template", "metadata", "labels").(map[string]any)
+			pods = append(pods, labels)
+			if !matches(o.At("spec", "selector", "matchLabels"), labels) {
+				t.Errorf("StatefulSet %s does not select its pods", o.Name())
+			}
+			if find(objects, "Service", fmt.Sprint(o.At("spec", "serviceName"))) == nil {
+				t.Errorf("StatefulSet %s: no such service", o.Name())
+			}
+			for _, v := range o.At("spec", "template", "spec", "volumes").([]any) {
+				for kind, name := range references(v.(map[string]any)) {
+					if find(objects, kind, name) == nil && !slices.Contains(external, name) {
+						t.Errorf("StatefulSet %s: no %s %q", o.Name(), kind, name)
+					}
+				}
+			}
+		}
+		for _, o := range objects {
+			var selector any
+			switch o.Kind() {
+			case "Service":
+				selector = o.At("spec", "selector")
+			case "PodDisruptionBudget":
+				selector = o.At("spec", "selector", "matchLabels")
+			case "NetworkPolicy":
+				selector = o.At("spec", "podSelector", "matchLabels")
+			default:
+				continue
+			}
+			if !slices.ContainsFunc(pods, func(labels map[string]any) bool { return matches(selector, labels) }) {
+				t.Errorf("%s %s selects no pods", o.Kind(), o.Name())
+			}
+		}
+	})
+}
+
+func matches(selector any, labels map[string]any) bool {
+	m, _ := selector.(map[string]any)
+	for k, v := range m {
+		if labels[k] != v {
+			return false
+		}
+	}
+	return len(m) > 0
+}
+
+func references(volume map[string]any) map[string]string {
+	out := map[string]string{}
+	o := Object(volume)
+	if n := o.At("secret", "secretName"); n != nil {
+		out["Secret"] = fmt.Sprint(n)
+	}
+	if n := o.At("configMap", "name"); n != nil {
+		out["ConfigMap"] = fmt.Sprint(n)
+	}
+	return out
+}
+
+// Test_Chart_LeastRights: nodes and daemons have no token, no rights, no
+// writable root; only the job of certificates may write its own secrets.
+func Test_Chart_LeastRights(t *testing.T) {
+	each(t, func(t *testing.T, objects []Object) {
+		for _, o := range objects {
+			switch o.Kind() {
+			case "StatefulSet":
+				if o.At("spec", "template", "spec", "automountServiceAccountToken") != false {
+					t.Errorf("pods of %s get a token", o.Name())
+				}
+				if strings.HasSuffix(o.Name(), "-buildkit") {
+					continue
+				}
+				spec := Object(o.At("spec", "template", "spec").(map[string]any))
+				if spec.At("securityContext", "runAsNonRoot") != true {
+					t.Errorf("pods of %s may run as root", o.Name())
+				}
+				for _, list := range []string{"initContainers", "containers"} {
+					for _, c := range spec[list].([]any) {
+						c := Object(c.(map[string]any))
+						if c.At("securityContext", "readOnlyRootFilesystem") != true || c.At("securityContext", "allowPrivilegeEscalation") != false {
+							t.Errorf("container %v of %s: root is writable or privileges can grow", c["name"], o.Name())
+						}
+					}
+				}
+			case "RoleBinding":
+				if !strings.Contains(o.Name(), "-certs") {
+					t.Errorf("unexpected RoleBinding %s", o.Name())
+				}
+			case "ClusterRole", "ClusterRoleBinding":
+				t.Errorf("unexpected %s %s", o.Kind(), o.Name())
+			case "Role":
+				for _, r := range o["rules"].([]any) {
+					r := Object(r.(map[string]any))
+					if fmt.Sprint(r["resources"]) != "[secrets]" || r["resourceNames"] == nil && fmt.Sprint(r["verbs"]) != "[create]" {
+						t.Errorf("Role %s has a rule that is too wide: %v", o.Name(), r)
+					}
+				}
+			}
+		}
+	})
+}
+
+// Test_Chart_KeepsOneMajority: a voluntary disruption takes one node at a time.
+func Test_Chart_KeepsOneMajority(t *testing.T) {
+	pdb := find(render(t, "five"), "PodDisruptionBudget", "image-builder")
+	if pdb.At("spec", "maxUnavailable") != float64(1) && fmt.Sprint(pdb.At("spec", "maxUnavailable")) != "1" {
+		t.Errorf("got maxUnavailable %v", pdb.At("spec", "maxUnavailable"))
+	}
+	headless := find(render(t, "five"), "Service", "image-builder-nodes")
+	if headless.At("spec", "publishNotReadyAddresses") != true || headless.At("spec", "clusterIP") != "None" {
+		t.Errorf("nodes that are not ready cannot find each other: %v", headless["spec"])
+	}
+}
+
+// Test_Chart_GreatNumbers: numbers of the configuration stay whole.
+func Test_Chart_GreatNumbers(t *testing.T) {
+	m, err := Render(chartDir, Release{Name: "ib", Namespace: "ns"}, nil, map[string]any{"config": map[string]any{
+		"orchestrator": repositories["orchestrator"], "logs": map[string]any{"maxBytes": float64(1 << 40)},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := Objects(Join(m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprint(find(objects, "ConfigMap", "ib-image-builder").At("data", "config.json"))
+	var config map[string]any
+	if err := json.Unmarshal([]byte(text), &config); err != nil || !strings.Contains(text, "1099511627776") {
+		t.Errorf("%v: %s", err, text)
+	}
+}
+
+func Test_Chart_NodesFormOneCluster(t *testing.T) {
+	for variant, want := range map[string]float64{"defaults": 3, "five": 5} {
+		var config struct {
+			Cluster struct {
+				Expect, Voters float64
+				DNS            string
+			}
+		}
+		text := fmt.Sprint(find(render(t, variant), "ConfigMap", "image-builder").At("data", "config.json"))
+		if err := json.Unmarshal([]byte(text), &config); err != nil {
+			t.Fatal(err)
+		}
+		if config.Cluster.Expect != want || config.Cluster.DNS != "image-builder-nodes.image-builder.svc.cluster.local:7800" {
+			t.Errorf("%s: got %+v", variant, config.Cluster)
+		}
+	}
+}
+
+func Test_Chaos_Manifests(t *testing.T) {
+	files, _ := filepath.Glob(Root + "/chaos/*/*.yaml")
+	if len(files) < 20 {
+		t.Fatalf("found %d experiments", len(files))
+	}
+	for _, f := range files {
+		raw, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Log(Join(m))
+		for _, heading := range []string{"# Steady state: ", "# Expected: ", "# Watch: "} {
+			if !strings.Contains(string(raw), heading) {
+				t.Errorf("%s does not say %q", f, heading)
+			}
+		}
+		objects, err := Objects(string(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			if strings.Contains(f, "/chaos-mesh/") {
+				if err := needCRDs(t).Check(o); err != nil {
+					t.Errorf("%s: %v", f, err)
+				}
+			} else if o.Kind() != "ChaosEngine" {
+				t.Errorf("%s: unexpected kind %s", f, o.Kind())
+			}
+		}
 	}
 }
