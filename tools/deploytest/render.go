@@ -63,3 +63,18 @@ func Join(rendered map[string]string) string {
 	}
 	return b.String()
 }
+
+//go:generate go run ./cmd/render
+
+// PlainManifests answers deploy/kubernetes/image-builder.yaml: the chart
+// without anything that only Helm can do. Its secrets are made by hand.
+func PlainManifests(root string) (string, error) {
+	m, err := Render(filepath.Join(root, "helm/image-builder"), Release{Name: "image-builder", Namespace: "image-builder"},
+		[]string{filepath.Join(root, "kubernetes/values.yaml")}, nil)
+	if err != nil {
+		return "", err
+	}
+	text := strings.ReplaceAll(Join(m), "app.kubernetes.io/managed-by: Helm", "app.kubernetes.io/managed-by: kubectl")
+	return "# Rendered from deploy/helm/image-builder with values.yaml of this folder; do not edit.\n# README.md says which secrets it needs.\n" +
+		"---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: image-builder\n" + text, nil
+}
