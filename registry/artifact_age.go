@@ -76,7 +76,9 @@ func (c *Client) fileManifest(ctx context.Context, ref, actions string, r Rights
 	if err != nil {
 		return nil, target{}, err
 	}
-	t = c.targetOf(named, actions, r)
+	if t, err = c.targetOf(ctx, named, actions, r); err != nil {
+		return nil, t, err
+	}
 	err = within(ctx, c.opts.Timeout, func(ctx context.Context) (err error) {
 		m, err = c.manifest(ctx, t, identifier(named))
 		return err
@@ -96,7 +98,10 @@ func (c *Client) DeleteManifest(ctx context.Context, ref string, r Rights) error
 	if err != nil {
 		return err
 	}
-	t := c.targetOf(named, remove, r)
+	t, err := c.targetOf(ctx, named, remove, r)
+	if err != nil {
+		return wrap(op, ref, err, t.cred)
+	}
 	if !strings.HasPrefix(identifier(named), "sha256:") {
 		return wrap(op, ref, &kindError{kind: Invalid, text: "manifests are deleted by digest, as in repository@digest"}, t.cred)
 	}
@@ -136,7 +141,10 @@ func (c *Client) Tags(ctx context.Context, repository, prefix string, r Rights) 
 	if err != nil {
 		return nil, err
 	}
-	t := c.targetOf(named, pull, r)
+	t, err := c.targetOf(ctx, named, pull, r)
+	if err != nil {
+		return nil, wrap(op, repository, err, t.cred)
+	}
 	var found []string
 	for last, more := "", true; more; {
 		var page []string

@@ -1,21 +1,34 @@
 package registry
 
+import "context"
+
 // Credentials answers, by host, every credential that a request with these
-// rights may present: for those who have to decide elsewhere, without this
-// client. Names of hosts are canonical; docker.io is Docker Hub. An empty user
-// name means that the password is an identity token.
-func (c *Client) Credentials(r Rights) map[string]Basic {
-	hosts := map[string]bool{}
-	for _, a := range c.config.current() {
-		hosts[c.canonical(a.host)] = true
+// rights may present, of the hosts that the install's file and the request name
+// and of those given: for those who have to decide elsewhere, without this
+// client. Entries of single repositories are left out. Helpers and providers
+// are asked, within ctx; a host whose credential is not to be had is left out.
+// Names of hosts are canonical; docker.io is Docker Hub. An empty user name
+// means that the password is an identity token.
+func (c *Client) Credentials(ctx context.Context, r Rights, hosts ...string) map[string]Basic {
+	names := map[string]bool{}
+	for _, h := range hosts {
+		names[c.canonical(h)] = true
+	}
+	for _, a := range c.config.current().entries {
+		names[c.canonical(a.host)] = true
 	}
 	for name := range r.Additional {
-		hosts[c.canonical(configHost(name))] = true
+		names[c.canonical(configHost(name))] = true
 	}
 	out := map[string]Basic{}
-	for host := range hosts {
-		if user, password := c.Credential(host, r); password != "" {
-			out[host] = Basic{Username: user, Password: password}
+	for host := range names {
+		cred, err := c.credentialFor(ctx, host, "", r)
+		switch {
+		case err != nil || cred.anonymous():
+		case cred.identityToken != "":
+			out[host] = Basic{Password: cred.identityToken}
+		default:
+			out[host] = Basic{Username: cred.username, Password: cred.password}
 		}
 	}
 	return out

@@ -33,7 +33,7 @@ func TestCredentials_All(t *testing.T) {
 		}},
 	} {
 		got := map[string]string{}
-		for host, b := range client.Credentials(c.rights) {
+		for host, b := range client.Credentials(t.Context(), c.rights) {
 			got[host] = b.Username
 		}
 		if d := cmp.Diff(c.want, got); d != "" {
