@@ -26,7 +26,10 @@ func (p *Proxy) FailWith(m Matcher, times, status int, header http.Header) {
 // Hang reads the request and never answers, until the client or the test goes
 // away.
 func (p *Proxy) Hang(m Matcher, times int) {
-	p.On(m, times, func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { p.wait(r) })
+	p.On(m, times, func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
+		p.wait(r)
+		panic(http.ErrAbortHandler) // to return would be an empty answer with status 200
+	})
 }
 
 // Hold keeps all requests that match waiting until release is called (once) or
