@@ -46,11 +46,16 @@ func newLogWorld(t *testing.T, nodes int, script string, survives bool, over har
 	reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, "cat"))
 	w.base = reg.Addr + "/library/busybox:1"
 	w.Cluster = harness.StartCluster(t, nodes, reg.Addr, over)
-	harness.Eventually(t, 10*time.Second, "the feature level is raised", func() bool {
-		res, err := w.Nodes[0].Members(t.Context(), false)
+	w.levelRaised()
+	return w
+}
+
+func (w *logWorld) levelRaised() {
+	w.t.Helper()
+	harness.Eventually(w.t, 10*time.Second, "the feature level is raised", func() bool {
+		res, err := w.Nodes[0].Members(w.t.Context(), false)
 		return err == nil && res.FeatureLevel >= 2
 	})
-	return w
 }
 
 // build asks for a build and waits until its first attempt runs.
@@ -92,6 +97,7 @@ type reader struct {
 	w     *logWorld
 	id    string
 	at    int // of the node
+	stays bool
 	total atomic.Int64
 	sums  map[uint32]string
 	sizes map[uint32]int64
@@ -130,7 +136,9 @@ func (r *reader) attempt(ctx context.Context, n uint32, to io.Writer) (size int6
 		if ctx.Err() != nil {
 			return size, found, ctx.Err()
 		}
-		r.at++
+		if !r.stays {
+			r.at++
+		}
 		<-time.After(10 * time.Millisecond)
 	}
 }
