@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -30,6 +29,9 @@ type attempt struct {
 	// tasks goes on when the attempt is told to end.
 	tasks context.Context
 	done  chan struct{}
+	// tagging are the refs that were given this digest, or may have been.
+	tagging []string
+	digest  string
 }
 
 // run brings the attempt to its end and commits how it ended.
@@ -59,6 +61,7 @@ func (at *attempt) run(ctx context.Context) {
 	sink.quiet()
 	if errors.Is(err, builds.ErrFenced) || errors.Is(context.Cause(ctx), errFenced) {
 		log.Info("attempt has another owner, stopped it")
+		at.amend(ctx, log)
 		return
 	}
 	if err != nil && at.leaves(ctx) {
@@ -69,7 +72,9 @@ func (at *attempt) run(ctx context.Context) {
 		at.stopWorkload(ctx, log)
 		end = at.failure(ctx, err)
 	}
-	at.finish(ctx, writer, sink.steps(), end)
+	if errors.Is(at.finish(ctx, writer, sink.steps(), end), builds.ErrFenced) {
+		at.amend(ctx, log)
+	}
 }
 
 // stopWorkload ends a workload that would outlive its attempt. What it cannot
@@ -122,15 +127,8 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 	if _, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Pushing, Digest: out.Digest, FormerDigestMissing: missing}); err != nil {
 		return nil, err
 	}
-	for i, ref := range targets(b) {
-		if i > 0 { // the commit of this phase was the check for the first one
-			if err := at.stillOwner(ctx); err != nil {
-				return nil, err
-			}
-		}
-		if err := o.Publisher.Publish(ctx, out.Repository+"@"+out.Digest, ref); err != nil {
-			return nil, &Failure{Blame: builds.BlameInfrastructure, Message: "publish the image: " + err.Error(), Err: err}
-		}
+	if err := at.publish(ctx, out); err != nil {
+		return nil, err
 	}
 	return &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: out.Digest, SizeBytes: out.SizeBytes}, nil
 }
@@ -143,29 +141,6 @@ func (at *attempt) confirm(ctx context.Context, phase imagebuilderv1.Phase) erro
 	}
 	_, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Starting})
 	return err
-}
-
-// stillOwner answers ErrFenced if another node was made the owner.
-func (at *attempt) stillOwner(ctx context.Context) error {
-	o := at.owner.o
-	for {
-		index, err := o.Raft.ReadIndex(ctx)
-		if err == nil {
-			err = o.Raft.WaitApplied(ctx, index)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err == nil {
-			break
-		}
-		wait(ctx, pause)
-	}
-	r := o.Store.Build(at.key.build)
-	if r == nil || lastKey(r.Build) != at.key || !builds.Live(builds.LastAttempt(r.Build).Phase) {
-		return builds.ErrFenced
-	}
-	return nil
 }
 
 // outcome runs the workload, unless a former attempt committed a digest that
@@ -184,15 +159,6 @@ func (at *attempt) outcome(ctx context.Context, rt Runtime, w *Workload, sink *s
 	}
 	out, err = rt.Run(ctx, w, sink)
 	return out, missing, err
-}
-
-// targets are the refs at which a build publishes its image; the first one's
-// repository is where its workload pushes.
-func targets(b *imagebuilderv1.Build) []string {
-	if b.Source.GetDockerfile() != nil {
-		return append([]string{b.BaseRef, b.Ref}, b.Source.GetDockerfile().GetExtraTags()...)
-	}
-	return []string{b.Ref}
 }
 
 // report commits a phase of the attempt. ErrFenced says that it is over.
@@ -221,7 +187,7 @@ func (at *attempt) failure(ctx context.Context, err error) *buildsv1.FinishAttem
 
 // finish seals the log and commits how the attempt ended. It outlasts the
 // attempt's context: an end must be said also by those who were told to stop.
-func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilderv1.Step, c *buildsv1.FinishAttempt) {
+func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilderv1.Step, c *buildsv1.FinishAttempt) error {
 	o := at.owner.o
 	// The leader may be away for long: an end that is not said would leave the
 	// build running for ever. Only a node that stops has no time, and the next
@@ -246,9 +212,10 @@ func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilde
 	}
 	if _, err := at.owner.commit(ctx, c); err != nil {
 		log.Warn("cannot commit the end of an attempt", "err", err)
-		return
+		return err
 	}
 	log.Info("attempt ended", "phase", c.Phase.String(), "blame", c.Blame.String(), "message", c.Message)
+	return nil
 }
 
 // redactSteps takes secrets out of what is committed about steps.
@@ -260,12 +227,4 @@ func redactSteps(w LogWriter, steps []*imagebuilderv1.Step) []*imagebuilderv1.St
 		out[i] = c
 	}
 	return out
-}
-
-// repository answers a ref without its tag.
-func repository(ref string) string {
-	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
-		return ref[:i]
-	}
-	return ref
 }

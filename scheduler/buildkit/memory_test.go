@@ -21,7 +21,9 @@ func limited(t *testing.T, name string) string {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatalf("this test needs control groups: %v", err)
 	}
-	t.Cleanup(func() { eventually(t, 5*time.Second, "the control group is removed", func() bool { return os.Remove(dir) == nil }) })
+	t.Cleanup(func() {
+		eventually(t, 5*time.Second, "the control group is removed", func() bool { return os.Remove(dir) == nil })
+	})
 	if err := os.WriteFile(filepath.Join(dir, limit), []byte(strconv.Itoa(64<<20)), 0o600); err != nil {
 		t.Fatal(err)
 	}

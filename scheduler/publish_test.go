@@ -1,0 +1,151 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// oneNode is the replicated log of a world: what is proposed is applied.
+type oneNode struct {
+	mu sync.Mutex
+	w  *world
+}
+
+func (r *oneNode) Propose(_ context.Context, cmd *clusterv1.Command) (uint64, any, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	cmd.TimeUnixNano = r.w.now.UnixNano()
+	r.w.index++
+	return r.w.index, r.w.store.Apply(r.w.index, cmd), nil
+}
+
+func (r *oneNode) ReadIndex(context.Context) (uint64, error) { return 0, nil }
+func (r *oneNode) WaitApplied(context.Context, uint64) error { return nil }
+func (r *oneNode) Freshness() (uint64, bool, time.Duration)  { return 0, true, 0 }
+func (r *oneNode) Name() string                              { return "copy" }
+func (r *oneNode) Survives() bool                            { return false }
+func (r *oneNode) Stop(context.Context, string) error        { return nil }
+func (r *oneNode) List(context.Context) ([]string, error)    { return nil, nil }
+func (r *oneNode) Run(context.Context, *Workload, Sink) (Outcome, error) {
+	return Outcome{Repository: "r", Digest: "sha256:first"}, nil
+}
+
+// silent keeps no logs.
+type silent struct{}
+
+func (silent) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (LogWriter, error) {
+	return silent{}, nil
+}
+func (silent) Fence(logs.Key, uint64) (int64, string, error) { return 0, "", nil }
+func (silent) Copy(logs.Key, uint64, []*imagebuilderv1.LogCopy) (*logs.Feed, error) {
+	return nil, errors.New("no copies")
+}
+func (silent) Complete(logs.Key, int64) error              { return nil }
+func (silent) Completed(logs.Key) bool                     { return true }
+func (silent) Write(p []byte) (int, error)                 { return len(p), nil }
+func (silent) RawOffset() int64                            { return 0 }
+func (silent) Marker(string) error                         { return nil }
+func (silent) Redact(s string) string                      { return s }
+func (silent) Seal(context.Context) (int64, string, error) { return 0, "", nil }
+func (silent) Feed() *logs.Feed                            { return nil }
+func (silent) Close()                                      {}
+
+// slowTags is a registry one of whose requests is held up.
+type slowTags struct {
+	mu   sync.Mutex
+	tags map[string]string
+	held chan struct{} // the first request waits for it, whatever its context says
+	here chan struct{}
+	once sync.Once
+}
+
+func (r *slowTags) Publish(_ context.Context, image, ref string) error {
+	r.once.Do(func() {
+		close(r.here)
+		<-r.held
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tags[ref] = image
+	return nil
+}
+func (r *slowTags) Exists(context.Context, string) (bool, error) { return false, nil }
+
+// Test_Publish_ALateTagIsRepaired holds up an owner's request to tag until the
+// next owner, who found the image missing, has published another one.
+func Test_Publish_ALateTagIsRepaired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 1)
+		raft := &oneNode{w: w}
+		key := filepath.Join(t.TempDir(), "keys.json")
+		if err := builds.NewKeyFile(key); err != nil {
+			t.Fatal(err)
+		}
+		ring, err := builds.LoadKeyring(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tags := &slowTags{tags: map[string]string{}, held: make(chan struct{}), here: make(chan struct{})}
+		w.ask("a")
+		a := w.decide().assign[0]
+		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		first := w.store.Build(a.BuildId).Build.Attempts[0]
+		owner := NewOwner(OwnerOptions{
+			Node: first.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: ring, Logs: silent{}, Publisher: tags,
+			Runtimes: map[string]Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- owner.Run(ctx) }()
+		<-tags.here
+
+		commit := func(payload proto.Message) {
+			t.Helper()
+			raft.mu.Lock()
+			w.apply(payload)
+			raft.mu.Unlock()
+			synctest.Wait() // the owner has seen it
+		}
+		commit(&buildsv1.NodeLost{Name: first.Owner, StoreId: "s", BootId: "b", Reason: "test"})
+		w.now = w.now.Add(time.Minute)
+		second := decide(w.store.View(), w.now, rules{
+			alive:   func(n *buildsv1.Node) bool { return n.Name != first.Owner },
+			runtime: func(*imagebuilderv1.Source) string { return "copy" },
+		}).assign
+		if len(second) != 1 {
+			t.Fatalf("assigned %v", second)
+		}
+		commit(&buildsv1.AssignAttempt{Assignments: second})
+		n := w.store.Build(a.BuildId).Build.Attempts[1]
+		for _, p := range []*buildsv1.ReportPhase{{Phase: builds.Starting}, {Phase: builds.Running}, {Phase: builds.Pushing, Digest: "sha256:second", FormerDigestMissing: true}} {
+			p.BuildId, p.Attempt, p.Epoch = a.BuildId, n.Number, n.Epoch
+			commit(p)
+		}
+		commit(&buildsv1.FinishAttempt{BuildId: a.BuildId, Attempt: n.Number, Epoch: n.Epoch, Phase: builds.Succeeded, Digest: "sha256:second"})
+		close(tags.held)
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		for ref, image := range tags.tags {
+			if image != "r@sha256:second" {
+				t.Errorf("%s is %s, want the second digest", ref, image)
+			}
+		}
+	})
+}
