@@ -35,7 +35,7 @@ func calmTime(b *testing.B) time.Duration {
 func Benchmark_Calm(b *testing.B) {
 	for name, disturb := range map[string]func(ctx context.Context, b *testing.B, dir string, done *sync.WaitGroup){"cpu": burn, "disk": bulk} {
 		b.Run(name, func(b *testing.B) {
-			c, refs := startCluster(b, 3, 100)
+			c, refs := startClusterWith(b, 3, 100, harness.Config{"history": map[string]any{"total": 100_000, "perRequester": 100_000}})
 			c.Leader()
 			before := term(b, c.Nodes[0])
 			l := startLoad(b, c, refs, 32, 20)
