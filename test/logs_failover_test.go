@@ -31,12 +31,12 @@ import (
 // logWorld is a cluster whose builds run a script and then copy an image.
 type logWorld struct {
 	*harness.Cluster
-	t    *testing.T
+	t    testing.TB
 	base string
 	dir  string
 }
 
-func newLogWorld(t *testing.T, nodes int, script string, survives bool, over harness.Config) *logWorld {
+func newLogWorld(t testing.TB, nodes int, script string, survives bool, over harness.Config) *logWorld {
 	t.Helper()
 	w := &logWorld{t: t, dir: t.TempDir()}
 	t.Setenv("IMAGE_BUILDER_TEST_RUNTIME", w.dir)
