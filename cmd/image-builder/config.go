@@ -141,7 +141,7 @@ type OrchestratorConfig struct {
 	BaseImageRepository      string          `json:"baseImageRepository" doc:"Repository of base images, without tag."`
 	WorkspaceImageRepository string          `json:"workspaceImageRepository" doc:"Repository of workspace images, without tag."`
 	BuilderImage             string          `json:"builderImage,omitempty" doc:"Image of build workspaces."`
-	EnableAdditionalECRAuth  bool            `json:"enableAdditionalECRAuth,omitempty" doc:"Use the node's AWS identity for ECR hosts. No effect in this version."`
+	EnableAdditionalECRAuth  bool            `json:"enableAdditionalECRAuth,omitempty" doc:"Use the identity of this process at Amazon's registries; the same as registry.identities: [ecr]."`
 	SubassemblyBucketName    string          `json:"subassemblyBucketName,omitempty" doc:"Accepted and ignored."`
 	SubassemblyBucketPrefix  string          `json:"subassemblyBucketPrefix,omitempty" doc:"Accepted and ignored."`
 }
@@ -163,15 +163,6 @@ type WSManagerTLS struct {
 type RefCacheConfig struct {
 	Interval Duration `json:"interval" doc:"How often a reference is resolved again."`
 	Refs     []string `json:"refs" doc:"The references."`
-}
-
-// RegistryConfig says how registries are spoken to.
-type RegistryConfig struct {
-	InsecureHosts []string `json:"insecureHosts" doc:"Hosts spoken to by plain HTTP, beside loopback names."`
-	CAFile        string   `json:"caFile" doc:"Further CA certificates, PEM."`
-	Timeout       Duration `json:"timeout" doc:"Limit of one look-up, and of standstill in a transfer."`
-	AllowHosts    []string `json:"allowHosts" doc:"Hosts that may have loopback or link-local addresses. The install's own repositories always may."`
-	AllowLoopback bool     `json:"allowLoopback" doc:"Let requests name registries on loopback. For trying it out only."`
 }
 
 // BuildKitConfig names the daemons that build Dockerfiles.
@@ -276,7 +267,7 @@ func DefaultConfig() Config {
 		Owner:          OwnerConfig{Lease: d(4 * time.Second), Grace: d(2 * time.Second)},
 		RefCache:       RefCacheConfig{Interval: d(6 * time.Hour), Refs: []string{}},
 		Runtimes:       RuntimesConfig{Ref: copy.Name},
-		Registry:       RegistryConfig{Timeout: d(30 * time.Second), InsecureHosts: []string{}, AllowHosts: []string{}},
+		Registry:       defaultRegistry(),
 		BuildKit:       BuildKitConfig{Addresses: []string{}, Frontends: []string{}, Networks: []string{"default", "none"}, MaxContextBytes: 1 << 30, ContextAge: Duration(24 * time.Hour)},
 		Builds: BuildsConfig{
 			Timeout: d(time.Hour), MaxTimeout: d(6 * time.Hour), Attempts: 3, UncountedAttempts: 10,
@@ -382,6 +373,9 @@ func (c *Config) Validate() error {
 		if v <= 0 {
 			bad(key, "must be greater than zero")
 		}
+	}
+	if err := c.Registry.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if c.BuildKit.ContextAge < 0 {
 		bad("buildkit.contextAge", "must not be negative")

@@ -25,7 +25,7 @@ var ignoredKeys = []string{
 // idleKeys are keys of Gitpod's schema that are read and have no effect in this
 // version.
 var idleKeys = []string{
-	"refCache", "orchestrator.enableAdditionalECRAuth",
+	"refCache",
 }
 
 // LoadConfig reads files of JSON or YAML over the defaults; later ones win. It

@@ -146,7 +146,7 @@ func (s *server) openParts() (err error) {
 	if s.keyring, err = openKeyring(s.cfg, s.log); err != nil {
 		return err
 	}
-	if s.registry, err = registry.New(registryOptions(s.cfg, s.log)); err != nil {
+	if s.registry, err = registry.New(registryOptions(s.cfg, s.log, s.metrics)); err != nil {
 		return fmt.Errorf("open registry client: %w", err)
 	}
 	if s.logs, err = logs.Open(logs.Options{

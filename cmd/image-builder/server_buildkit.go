@@ -60,7 +60,7 @@ func (s *server) credential(_ context.Context, host string, rights *buildsv1.Rig
 
 // requestHTTP is the client for addresses that come from requests.
 func (s *server) requestHTTP() *http.Client {
-	o := registryOptions(s.cfg, s.log)
+	o := registryOptions(s.cfg, s.log, nil)
 	return &http.Client{
 		Timeout: 5 * time.Minute,
 		Transport: &http.Transport{

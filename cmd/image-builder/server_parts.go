@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,7 +95,7 @@ func openKeyring(cfg Config, log *slog.Logger) (*builds.Keyring, error) {
 	return builds.LoadKeyring(path)
 }
 
-func registryOptions(cfg Config, log *slog.Logger) registry.Options {
+func registryOptions(cfg Config, log *slog.Logger, metrics prometheus.Registerer) registry.Options {
 	return registry.Options{
 		DockerConfigFile: cfg.Orchestrator.PullSecretFile,
 		WorkspaceHost:    repositories(cfg).WorkspaceHost,
@@ -103,6 +104,13 @@ func registryOptions(cfg Config, log *slog.Logger) registry.Options {
 		Timeout:          time.Duration(cfg.Registry.Timeout),
 		AllowHosts:       append([]string{repositories(cfg).BaseHost, repositories(cfg).WorkspaceHost}, cfg.Registry.AllowHosts...),
 		AllowLoopback:    cfg.Registry.AllowLoopback,
+		Providers:        cfg.providers(),
+		Hosts:            cfg.Registry.hosts(),
+		Proxy:            http.ProxyFromEnvironment,
+		Concurrency:      cfg.Registry.Concurrency,
+		Bandwidth:        cfg.Registry.Bandwidth,
+		CacheFor:         time.Duration(cfg.Registry.CacheFor),
+		Registerer:       metrics,
 		Logger:           log,
 	}
 }
