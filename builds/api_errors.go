@@ -27,6 +27,8 @@ func apiError(err error) error {
 		return imageStatus(image, err)
 	case errors.Is(err, ErrRequestReused):
 		return status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, ErrLogAway): // also where one of its nodes has no copy
+		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, ErrNotFound):
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, ErrQueueFull):
@@ -35,8 +37,6 @@ func apiError(err error) error {
 		return status.Error(codes.PermissionDenied, err.Error())
 	case errors.Is(err, ErrTooLate), errors.Is(err, ErrRequestForgotten):
 		return status.Error(codes.FailedPrecondition, err.Error())
-	case errors.Is(err, ErrLogAway):
-		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, ErrResubscribe):
 		return status.Error(codes.OutOfRange, err.Error())
 	case errors.As(err, &coder): // also where it is about a deadline that is not the caller's

@@ -16,6 +16,7 @@ type logRequest struct {
 	attempt uint32 // 0 for all, one after the other
 	offset  int64  // within the first attempt that is streamed
 	follow  bool
+	resumes bool // the reader comes back, here or elsewhere, where the stream breaks
 }
 
 // sendLog takes bytes of an attempt, or a marker line of the service's own,
@@ -117,7 +118,7 @@ func (s *Service) streamAttempt(ctx context.Context, watch *BuildWatch, req logR
 			away = time.Now()
 		}
 		if time.Since(away) > logPatience {
-			if !req.follow {
+			if !req.follow || req.resumes {
 				return err
 			}
 			if !Live(a.Phase) {
@@ -146,7 +147,10 @@ func (s *Service) copyLog(ctx context.Context, req logRequest, n uint32, at *int
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := s.logs.OpenLog(ctx, req.build, n, *at, req.follow)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNotFound) && !errors.Is(err, ErrLogAway) {
+		if l.GetState() == LogSealed && l.GetLength() > 0 {
+			return false, fmt.Errorf("open the log of attempt %d: %w: no node that should have it does", n, ErrLogAway)
+		}
 		return !req.follow || l.GetState() == LogSealed, nil
 	}
 	if err != nil {
@@ -180,7 +184,7 @@ func (n Native) BuildLogs(req *imagebuilderv1.BuildLogsRequest, stream imagebuil
 		return apiError(err)
 	}
 	return apiError(n.streamLogs(stream.Context(), logRequest{
-		build: r.Build.Id, attempt: req.GetAttempt(), offset: req.GetOffset(), follow: req.GetFollow(),
+		build: r.Build.Id, attempt: req.GetAttempt(), offset: req.GetOffset(), follow: req.GetFollow(), resumes: true,
 	}, func(attempt uint32, offset int64, content []byte, marker bool) error {
 		return stream.Send(&imagebuilderv1.BuildLogsResponse{
 			Attempt: attempt, Offset: offset, Content: content, Marker: marker,

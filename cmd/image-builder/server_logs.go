@@ -84,7 +84,8 @@ func (r logRouter) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1
 		}
 		errs = append(errs, err)
 	}
-	return nil, fmt.Errorf("%w: %w", builds.ErrLogAway, errors.Join(errs...))
+	// Not wrapped: that one node has no copy does not mean that there is no log.
+	return nil, fmt.Errorf("%w: %s", builds.ErrLogAway, errors.Join(errs...))
 }
 
 // open opens a log on another node.
