@@ -74,6 +74,8 @@ type Node struct {
 	// Addresses.
 	GRPC, Metrics, Health, Pprof, Peer string
 	Name                               string
+	// Program is the binary of the service, "" for this version's.
+	Program string
 	// Native and Gitpod are clients that survive restarts.
 	Native imagebuilderv1.ImageBuilderClient
 	Gitpod builder.ImageBuilderClient
@@ -87,7 +89,7 @@ type Node struct {
 	log    *os.File
 }
 
-// Config is merged over the config of a node, key by key.
+// Config is merged over the config of a node, key by key; nil removes a key.
 type Config map[string]any
 
 // Start runs a node over a registry and returns when it is ready.
@@ -151,6 +153,10 @@ func newNode(t testing.TB, n *Node, registryAddr string, over Config) *Node {
 
 func merge(into map[string]any, over map[string]any) {
 	for k, v := range over {
+		if v == nil {
+			delete(into, k)
+			continue
+		}
 		if m, ok := v.(map[string]any); ok {
 			if old, ok := into[k].(map[string]any); ok {
 				merge(old, m)
@@ -177,7 +183,11 @@ func (n *Node) Launch() {
 	if err := os.WriteFile(conf, raw, 0o600); err != nil {
 		n.t.Fatal(err)
 	}
-	args := append(append([]string(nil), n.before...), Binary(n.t), "run", "--config", conf)
+	program := n.Program
+	if program == "" {
+		program = Binary(n.t)
+	}
+	args := append(append([]string(nil), n.before...), program, "run", "--config", conf)
 	n.cmd = exec.Command(args[0], args[1:]...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
