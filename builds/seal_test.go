@@ -86,3 +86,24 @@ func Test_KeyFile_Refusals(t *testing.T) {
 		t.Error("an existing key file was overwritten")
 	}
 }
+
+// Test_Prepare_SealsWhatIsReplicated looks for a secret in the command that
+// goes to all nodes and to their disks.
+func Test_Prepare_SealsWhatIsReplicated(t *testing.T) {
+	const secret = "a-secret-of-a-request"
+	cmd, err := builds.NewCommand(&buildsv1.CreateBuild{Ref: "r:1", Secrets: &buildsv1.Secrets{
+		Registry: map[string]*imagebuilderv1.BasicAuth{"registry.example.com": {Username: "u", Password: secret}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(cmd.Payload, []byte(secret)) {
+		t.Fatal("the secret is not where it is looked for")
+	}
+	if err := (builds.Preparer{Keyring: mustKeyring(t, filepath.Join(t.TempDir(), "keys"))}).Prepare(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(cmd.Payload, []byte(secret)) {
+		t.Error("the command holds the secret")
+	}
+}

@@ -34,10 +34,14 @@ func Test_State_Invariants(t *testing.T) {
 		ended := map[string]imagebuilderv1.Phase{}
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": func(rt *rapid.T) {
-				res := m.create(fmt.Sprintf("r:%d", rapid.IntRange(0, 4).Draw(rt, "ref")), by(rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who")))
+				res := m.create(fmt.Sprintf("r:%d", rapid.IntRange(0, 4).Draw(rt, "ref")), by(rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who")),
+					func(c *buildsv1.CreateBuild) { c.RequestId = rapid.SampledFrom([]string{"", "1", "2", "3"}).Draw(rt, "request id") })
 				if res.Build != nil && !res.Attached {
 					ids = append(ids, res.Build.Id)
 				}
+			},
+			"cache": func(rt *rapid.T) {
+				m.must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: rapid.SampledFrom([]string{"a:1", "b:1"}).Draw(rt, "cached")}})
 			},
 			"assign": func(rt *rapid.T) {
 				id, n, e := pick(rt)

@@ -229,3 +229,44 @@ func Test_Kill(t *testing.T) {
 type background struct{ testing.TB }
 
 func (background) Context() context.Context { return context.Background() }
+
+// Test_Damage_InAnOldSegment flips a bit in a file of the log that is full, and
+// that the library does not look through when it opens the log.
+func Test_Damage_InAnOldSegment(t *testing.T) {
+	dir := t.TempDir()
+	cfg := fastConfig(dir, &tally{})
+	cfg.SegmentBytes = 4 << 10
+	cfg.SnapshotThreshold = 1 << 20
+	n := open(t, cfg)
+	for v := range uint64(200) {
+		put(t, n, v)
+	}
+	n.Close()
+	files, err := filepath.Glob(filepath.Join(dir, "wal", "*.wal"))
+	if err != nil || len(files) < 3 {
+		t.Fatalf("the log has %d files, %v", len(files), err)
+	}
+	raw, err := os.ReadFile(files[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoiled := false
+	for at := len(raw) / 2; at < len(raw); at++ {
+		if raw[at] != 0 {
+			raw[at] ^= 0x10
+			spoiled = true
+			break
+		}
+	}
+	if err := os.WriteFile(files[1], raw, 0o600); err != nil || !spoiled {
+		t.Fatal(err, spoiled)
+	}
+	n, err = tryOpen(t, cfg)
+	if err == nil {
+		n.Close()
+		t.Fatal("the node started")
+	}
+	if !strings.Contains(err.Error(), "is damaged") {
+		t.Errorf("the error does not tell what is wrong: %v", err)
+	}
+}

@@ -1,0 +1,158 @@
+//go:build faults
+
+// Package mutants puts one defect after the other into the source, by an
+// overlay of the compiler, and runs the test that has to find it.
+package mutants
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// mutant is one defect: what stands in a file is replaced.
+type mutant struct {
+	name     string
+	file     string // from the root of the module
+	old, new string
+	pkg      string // of the test
+	by       string // the name of the test
+	imports  string // what the defect needs beside
+}
+
+var mutants = []mutant{
+	{
+		"logs are not fsynced", "builds/logs/writer.go",
+		"err = w.file.Sync()\n\t}\n\tif err == nil {\n\t\treturn p, nil", "}\n\tif err == nil {\n\t\treturn p, nil",
+		"./builds/logs", "Test_Simulation", "",
+	},
+	{
+		"entries of the replicated log are read without a look at their checksum", "cluster/logstore.go",
+		"if sum != checksum(out) {", "if sum == 0 && sum != checksum(out) {",
+		"./cluster", "Test_Damage_InAnOldSegment", "",
+	},
+	{
+		"secrets are replicated as they are", "builds/commands.go",
+		"c.Secrets = nil\n", "",
+		"./builds", "Test_Prepare_SealsWhatIsReplicated", "",
+	},
+	{
+		"request ids expire by the local clock", "builds/apply_requests.go",
+		"tx.settings.RequestIdAgeNanos > tx.time {", "tx.settings.RequestIdAgeNanos > time.Now().UnixNano() {",
+		"./builds", "Test_Create_RequestID.*|Test_State_Invariants|Test_History_Bounds", "time",
+	},
+	{
+		"look-ups are merged across credentials", "registry/session.go",
+		"t.from, t.cred.identity(c.salt)}", "t.from}",
+		"./registry", "TestCache_IsNotSharedAmongCredentials", "",
+	},
+	{
+		"snapshots leave out request ids", "builds/snapshot.go",
+		"st.requests.Scan(func(_ string, r *buildsv1.Request) bool {\n\t\treturn put(", "st.requests.Scan(func(_ string, r *buildsv1.Request) bool {\n\t\treturn true || put(",
+		"./builds", "Test_State_Invariants", "",
+	},
+	{
+		"phases go back", "builds/apply_attempt.go",
+		"if !Live(c.Phase) || c.Phase < a.Phase {", "if !Live(c.Phase) {",
+		"./builds", "Test_Phases_OnlyGrow", "",
+	},
+	{
+		"a second digest is taken", "builds/apply_attempt.go",
+		"&& !c.FormerDigestMissing {", "&& !c.FormerDigestMissing && false {",
+		"./builds", "Test_Publish_SecondDigestNeedsTheFirstMissing", "",
+	},
+	{
+		"attempts that end with their node count", "builds/apply_attempt.go",
+		"if e.uncounted || e.phase == Cancelled {", "if e.phase == Cancelled {",
+		"./builds", "Test_Retry_NodeEndsDoNotCount", "",
+	},
+	{
+		"a cancel stops what is being published", "builds/apply_stop.go",
+		"if b.Phase == Pushing && !forced {", "if false && !forced {",
+		"./builds", "Test_Stop_TooLateOncePushing", "",
+	},
+	{
+		"the time of the state goes back", "builds/apply.go",
+		"s.time = max(s.time, cmd.GetTimeUnixNano())", "s.time = cmd.GetTimeUnixNano()",
+		"./builds", "Test_Time_NeverGoesBack", "",
+	},
+	{
+		"a log that no node has is read as empty", "builds/stream_logs.go",
+		"if l.GetState() == LogSealed && l.GetLength() > 0 {", "if false {",
+		"./builds", "Test_BuildLogs_AnAbsentLogIsNoEmptyOne", "",
+	},
+	{
+		"a former owner leaves its late tag", "scheduler/publish.go",
+		"if len(at.tagging) == 0 {", "if true {",
+		"./scheduler", "Test_Publish_ALateTagIsRepaired", "",
+	},
+	{
+		"dead nodes are given builds", "scheduler/decide.go",
+		"if !n.Drained && r.alive(n) {", "if !n.Drained {",
+		"./scheduler", "Test_Decide_LeavesOutDeadNodesAndMissingRuntimes", "",
+	},
+}
+
+// applied is a source with the defect.
+func (m mutant) applied(source string) string {
+	source = strings.Replace(source, m.old, m.new, 1)
+	if m.imports != "" {
+		source = strings.Replace(source, "\nimport (\n", "\nimport (\n\t\""+m.imports+"\"\n", 1)
+	}
+	return source
+}
+
+// Test_Mutants needs each test to pass on the source as it is, and to fail with
+// the defect.
+func Test_Mutants(t *testing.T) {
+	for _, m := range mutants {
+		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
+			root, err := filepath.Abs("../..")
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(root, m.file)
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(raw), m.old); n != 1 {
+				t.Fatalf("%q stands in %s %d times, want once", m.old, m.file, n)
+			}
+			changed, overlay := filepath.Join(t.TempDir(), "changed.go"), filepath.Join(t.TempDir(), "overlay.json")
+			if err := os.WriteFile(changed, []byte(m.applied(string(raw))), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			table, err := json.Marshal(map[string]any{"Replace": map[string]string{path: changed}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(overlay, table, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			run := func(args ...string) (string, error) {
+				cmd := exec.Command("go", append(append([]string{"test", "-count=1", "-vet=off"}, args...), "-run", "^("+m.by+")$", m.pkg)...)
+				cmd.Dir = root
+				out, err := cmd.CombinedOutput()
+				return string(out), err
+			}
+			if out, err := run(); err != nil || strings.Contains(out, "no tests to run") {
+				t.Fatalf("%s does not pass without the defect: %v\n%s", m.by, err, out)
+			}
+			begin := time.Now()
+			out, err := run("-overlay", overlay)
+			switch {
+			case err == nil:
+				t.Errorf("the defect survives %s", m.by)
+			case !strings.Contains(out, "--- FAIL") && !strings.Contains(out, "panic:"):
+				t.Errorf("the defect does not compile:\n%s", out)
+			default:
+				t.Logf("caught by %s after %s", m.by, time.Since(begin).Round(100*time.Millisecond))
+			}
+		})
+	}
+}
