@@ -33,7 +33,7 @@ run: deps build buildkitd ## Start a node and a registry on loopback and build a
 test: deps buildkitd ## Unit and integration tests with the race detector, checks of style
 	@echo "compiling the tests (the first time takes some minutes)"
 	$(GO) vet ./...
-	$(GO) test -race -timeout 10m ./...
+	$(GO) test -race -timeout 20m ./...
 	@$(MAKE) --no-print-directory check
 
 .PHONY: check
@@ -53,7 +53,7 @@ generate-check: ## Fail if the generated code differs from proto/
 
 .PHONY: test-faults
 test-faults: deps build buildkitd ## Kill -9 campaigns against real processes and a real registry
-	$(GO) test -race -tags faults -timeout 45m ./cluster ./builds/... ./test/...
+	$(GO) test -race -tags faults -timeout 60m ./cluster ./builds/... ./test/...
 
 .PHONY: chaos
 chaos: deps ## Break a cluster by a random schedule for DURATION (5m) and judge what clients saw (SEED=, RATE=20, NODES=3, FAULTS=)

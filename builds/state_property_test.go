@@ -35,7 +35,9 @@ func Test_State_Invariants(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": func(rt *rapid.T) {
 				res := m.create(fmt.Sprintf("r:%d", rapid.IntRange(0, 4).Draw(rt, "ref")), by(rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who")),
-					func(c *buildsv1.CreateBuild) { c.RequestId = rapid.SampledFrom([]string{"", "1", "2", "3"}).Draw(rt, "request id") })
+					func(c *buildsv1.CreateBuild) {
+						c.RequestId = rapid.SampledFrom([]string{"", "1", "2", "3"}).Draw(rt, "request id")
+					})
 				if res.Build != nil && !res.Attached {
 					ids = append(ids, res.Build.Id)
 				}
