@@ -19,7 +19,7 @@ import (
 
 var (
 	seedFlag     = flag.Uint64("chaos.seed", 0, "the seed of the schedule; by chance if 0")
-	durationFlag = flag.Duration("chaos.duration", time.Minute, "how long")
+	durationFlag = flag.Duration("chaos.duration", 5*time.Minute, "how long")
 	rateFlag     = flag.Float64("chaos.rate", 20, "builds a second")
 	nodesFlag    = flag.Int("chaos.nodes", 3, "nodes")
 	faultsFlag   = flag.String("chaos.faults", "", "only these faults, with commas between")
