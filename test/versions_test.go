@@ -115,3 +115,33 @@ func Test_Versions_Single(t *testing.T) {
 		t.Errorf("0.1.0 ended with status %d and does not say why", n.ExitCode())
 	}
 }
+
+// Test_Versions_Mixed replaces the nodes of a cluster of 0.2.0 under load, one
+// after the other, by this version, and then takes all of it back: no call of
+// the client package fails.
+func Test_Versions_Mixed(t *testing.T) {
+	reg := registrytest.Start(t, registrytest.Options{})
+	refs := pushMany(t, reg, 50)
+	old := release(t, "0.2.0")
+	c := harness.NewCluster(t, 3, reg.Addr, harness.Config{"log": map[string]any{"level": "info"}})
+	for _, n := range c.Nodes {
+		n.Program = old
+		n.Launch()
+	}
+	for _, n := range c.Nodes {
+		n.AwaitReady()
+	}
+	l := startCallers(t, c, refs, 8, 10)
+	for _, program := range []string{"", old} {
+		for _, n := range c.Nodes {
+			done := l.builds.Load()
+			harness.Eventually(t, time.Minute, "builds go through", func() bool { return l.builds.Load() > done+10 })
+			n.Stop()
+			n.Program = program
+			n.Run()
+			members(t, c, "all nodes are there", func(r *imagebuilderv1.MembersResponse) bool { return r.FailureTolerance == 1 })
+		}
+	}
+	l.end()
+	sameEverywhere(t, c)
+}
