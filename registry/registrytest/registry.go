@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/image-builder-ha/image-builder/test/freeport"
 )
 
 // Options configure a registry.
@@ -73,7 +74,7 @@ func start(t testing.TB, binary string, o Options) (*Registry, error) {
 	t.Helper()
 	addr := o.Addr
 	if addr == "" {
-		addr = freeAddr(t)
+		addr = freeport.Addr(t)
 	}
 	config := filepath.Join(t.TempDir(), "registry.yml")
 	if err := os.WriteFile(config, []byte(configFile(t, o, addr)), 0o600); err != nil {
@@ -122,16 +123,6 @@ func configFile(t testing.TB, o Options, addr string) string {
 	}
 	fmt.Fprintf(&b, "auth: {htpasswd: {realm: test, path: %q}}\n", file)
 	return b.String()
-}
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("find a free port: %v", err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // ready polls until the registry answers.

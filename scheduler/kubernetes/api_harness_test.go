@@ -28,6 +28,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	client "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/image-builder-ha/image-builder/test/freeport"
 )
 
 // api is a true kube-apiserver over a true etcd.
@@ -44,9 +46,9 @@ type api struct {
 
 func startAPI(t *testing.T) *api {
 	t.Helper()
-	a := &api{t: t, dir: t.TempDir(), port: freePort(t), log: &lockedBuffer{}}
+	a := &api{t: t, dir: t.TempDir(), port: freeport.Port(t), log: &lockedBuffer{}}
 	a.pki()
-	etcd, peer := freePort(t), freePort(t)
+	etcd, peer := freeport.Port(t), freeport.Port(t)
 	a.etcd = fmt.Sprintf("http://127.0.0.1:%d", etcd)
 	peers := fmt.Sprintf("http://127.0.0.1:%d", peer)
 	cmd := a.command("etcd", "--data-dir", filepath.Join(a.dir, "etcd"), "--unsafe-no-fsync", "--listen-client-urls", a.etcd, "--advertise-client-urls", a.etcd,
@@ -176,16 +178,6 @@ func (a *api) pem(name, kind string, der []byte) {
 	if err := os.WriteFile(a.file(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		a.t.Fatal(err)
 	}
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // lockedBuffer takes the logs of several processes.

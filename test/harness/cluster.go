@@ -20,6 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/test/freeport"
 )
 
 // Cluster is several nodes as real processes.
@@ -83,7 +84,7 @@ func newCluster(t testing.TB, n int, registryAddr string, over Config, hosts []H
 		if hosts != nil {
 			c.peers = append(c.peers, hosts[i].IP+":7800")
 		} else {
-			c.peers = append(c.peers, FreeAddr(t))
+			c.peers = append(c.peers, freeport.Addr(t))
 		}
 	}
 	if c.over == nil {
@@ -100,7 +101,7 @@ func (c *Cluster) keyFile() string { return filepath.Join(c.Dir, "sealing.json")
 // Add prepares one more node, which joins when it is started.
 func (c *Cluster) Add() *Node {
 	c.t.Helper()
-	node := c.prepare(len(c.Nodes), FreeAddr(c.t))
+	node := c.prepare(len(c.Nodes), freeport.Addr(c.t))
 	c.Nodes = append(c.Nodes, node)
 	return node
 }

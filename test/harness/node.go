@@ -8,13 +8,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,6 +25,7 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster/faults"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/test/freeport"
 )
 
 var (
@@ -103,7 +102,7 @@ func Start(t testing.TB, registryAddr string, over Config) *Node {
 // New prepares a node over a data directory without starting it.
 func New(t testing.TB, dir, registryAddr string, over Config) *Node {
 	t.Helper()
-	return newNode(t, &Node{t: t, Dir: dir, GRPC: FreeAddr(t), Metrics: FreeAddr(t), Health: FreeAddr(t), Pprof: FreeAddr(t)}, registryAddr, over)
+	return newNode(t, &Node{t: t, Dir: dir, GRPC: freeport.Addr(t), Metrics: freeport.Addr(t), Health: freeport.Addr(t), Pprof: freeport.Addr(t)}, registryAddr, over)
 }
 
 func newNode(t testing.TB, n *Node, registryAddr string, over Config) *Node {
@@ -270,21 +269,6 @@ func (n *Node) Get(url string) (string, int) {
 	var b bytes.Buffer
 	_, _ = io.Copy(&b, res.Body)
 	return b.String(), res.StatusCode
-}
-
-// FreeAddr answers a loopback address that nobody listens on, with a port below
-// those that the kernel gives to outgoing connections: it stays free.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	for range 1000 {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(20000+rand.IntN(12000))))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 // Eventually polls until a condition holds; the test ends if it does not in

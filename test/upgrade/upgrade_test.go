@@ -15,6 +15,7 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/freeport"
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
@@ -196,7 +197,7 @@ func grow(t *testing.T, ctx context.Context, dir string, want expectation) {
 	t.Helper()
 	var peers []string
 	for range 3 {
-		peers = append(peers, harness.FreeAddr(t))
+		peers = append(peers, freeport.Addr(t))
 	}
 	certs := t.TempDir()
 	var nodes []*harness.Node
