@@ -31,6 +31,9 @@ type Tally struct {
 	// Created and Ended are called for builds that such a command has created
 	// or ended. They must not block.
 	Created, Ended func(*imagebuilderv1.Build)
+	// Published is called for every build that has succeeded, whoever has
+	// proposed the command; nil for nobody. It must not block.
+	Published func(*imagebuilderv1.Build)
 }
 
 // Count sets what counts. It is called before the first command is applied.
@@ -42,6 +45,11 @@ func (s *Store) Count(t Tally) {
 
 // count looks for builds that the command has created or ended.
 func (t Tally) count(index uint64, cmd *clusterv1.Command, changed []*buildsv1.Record) {
+	for _, r := range changed {
+		if t.Published != nil && r.EndedIndex == index && r.Build.Phase == Succeeded {
+			t.Published(r.Build)
+		}
+	}
 	if t.Mine == nil || len(changed) == 0 || !t.Mine(index, cmd) {
 		return
 	}

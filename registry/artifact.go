@@ -116,16 +116,18 @@ func (l fileLayer) Compressed() (io.ReadCloser, error)   { return os.Open(l.path
 func (l fileLayer) Uncompressed() (io.ReadCloser, error) { return os.Open(l.path) }
 
 // Credential answers the user and password that a request with these rights
-// presents to a registry host, empty for none. An empty user with a password
-// is an identity token. It may ask a helper or a provider, for at most ten
-// seconds; a failure is logged, and is none.
-func (c *Client) Credential(host string, r Rights) (user, password string) {
-	cred, err := c.credentialFor(context.Background(), host, "", r)
+// presents to a repository of a registry host ("" for any of them), empty for
+// none. An empty user with a password is an identity token. It may ask a helper
+// or a provider, within ctx and for at most ten seconds; that one fails is an
+// *Error, not anonymity: what needs the credential would fail with a reason
+// that misleads.
+func (c *Client) Credential(ctx context.Context, host, repository string, r Rights) (user, password string, err error) {
+	cred, err := c.credentialFor(ctx, host, repository, r)
 	if err != nil {
-		return "", ""
+		return "", "", wrap("find the credential for", host, err, cred)
 	}
 	if cred.identityToken != "" {
-		return "", cred.identityToken
+		return "", cred.identityToken, nil
 	}
-	return cred.username, cred.password
+	return cred.username, cred.password, nil
 }

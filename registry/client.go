@@ -24,6 +24,11 @@ type Options struct {
 	// Providers make credentials from an identity of this process, for hosts
 	// that the docker config has none for. The first that matches is asked.
 	Providers []Provider
+	// AllowedByDefault tells of hosts whose credential of the install every
+	// request may use, whatever its Rights: Gitpod allows Amazon's private
+	// registries so, where the identity's own policy says who may read what. It
+	// compares whole canonical names. nil for none.
+	AllowedByDefault func(host string) bool
 	// WorkspaceHost is the registry host of the workspace images:
 	// Rights.Additional is never used for it.
 	WorkspaceHost string

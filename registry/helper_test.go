@@ -197,7 +197,7 @@ func TestProvider_IsAskedAgainBeforeItsLoginEnds(t *testing.T) {
 	}}
 	c := newClient(t, registry.Options{Providers: []registry.Provider{p}})
 	eventually(t, "a third login is presented", func() bool {
-		user, _ := c.Credential("registry.example.com", all)
+		user, _, _ := c.Credential(t.Context(), "registry.example.com", "", all)
 		return user == "u3"
 	})
 }

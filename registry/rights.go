@@ -12,7 +12,8 @@ import (
 )
 
 // Rights say which credentials one request may use. The zero Rights may use
-// none: everything is asked anonymously.
+// none: everything is asked anonymously, but for hosts that
+// Options.AllowedByDefault lets everybody use.
 type Rights struct {
 	// AllowAll lets the request use every credential of the install.
 	AllowAll bool
@@ -93,7 +94,7 @@ func (c credential) identity(salt []byte) string {
 // their failures are *kindError.
 func (c *Client) credentialFor(ctx context.Context, host, repository string, r Rights) (credential, error) {
 	host = c.canonical(host)
-	if r.AllowAll || c.contains(r.Hosts, host) {
+	if c.mayUseInstalls(host, r) {
 		if cred, err := c.installs(ctx, host, repository); err != nil || !cred.anonymous() {
 			return cred, err
 		}
@@ -115,6 +116,12 @@ func (c *Client) credentialFor(ctx context.Context, host, repository string, r R
 		}
 	}
 	return credential{}, nil
+}
+
+// mayUseInstalls tells whether a request may use the install's credential for a
+// canonical host, whether there is one or not.
+func (c *Client) mayUseInstalls(host string, r Rights) bool {
+	return r.AllowAll || c.contains(r.Hosts, host) || c.opts.AllowedByDefault != nil && c.opts.AllowedByDefault(host)
 }
 
 // installs answers the install's credential, the anonymous one for none.

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/registry/ecr"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
@@ -85,6 +87,62 @@ func TestRights_WhichCredentialIsUsed(t *testing.T) {
 				t.Errorf("presented %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// TestRights_AmazonsHostsAreAllowedByDefault is contract section 9: what the
+// identity may read is for Amazon's policies to say. No other host is.
+func TestRights_AmazonsHostsAreAllowedByDefault(t *testing.T) {
+	const ecrHost, evil = "123456789012.dkr.ecr.eu-west-1.amazonaws.com", "123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example"
+	config := dockerConfig(
+		t, "",
+		[3]string{ecrHost, "install", "p"}, [3]string{evil, "leak", "p"}, [3]string{"x" + ecrHost, "leak", "p"},
+		[3]string{"public.ecr.aws", "leak", "p"}, [3]string{"registry.example.com", "leak", "p"},
+		[3]string{"12.dkr.ecr.eu-west-1.amazonaws.com", "leak", "p"},
+	)
+	own := map[string]registry.Basic{ecrHost: {Username: "own", Password: "p"}}
+	for _, c := range []struct {
+		host   string
+		rights registry.Rights
+		want   string
+	}{
+		{ecrHost, registry.Rights{}, "install"},
+		{strings.ToUpper(ecrHost), registry.Rights{}, "install"},
+		{ecrHost, registry.Rights{Hosts: []string{"registry.example.com"}}, "install"},
+		{ecrHost, registry.Rights{Additional: own}, "install"},
+		{ecrHost, all, "install"},
+		{evil, registry.Rights{}, ""},
+		{"x" + ecrHost, registry.Rights{}, ""},
+		{"12.dkr.ecr.eu-west-1.amazonaws.com", registry.Rights{}, ""},
+		{"public.ecr.aws", registry.Rights{}, ""},
+		{"registry.example.com", registry.Rights{Hosts: []string{ecrHost}}, ""},
+	} {
+		c.rights.AllowAll = c.rights.AllowAll && c.host == ecrHost
+		client := newClient(t, registry.Options{DockerConfigFile: config, AllowedByDefault: ecr.Private})
+		user, _, err := client.Credential(t.Context(), c.host, "a", c.rights)
+		if err != nil || user != c.want {
+			t.Errorf("%s with %+v: presented %q, %v, want %q", c.host, c.rights, user, err, c.want)
+		}
+	}
+}
+
+// TestCredential_TellsFailuresAndKnowsRepositories: a failed helper is no
+// anonymity, and entries of repositories count.
+func TestCredential_TellsFailuresAndKnowsRepositories(t *testing.T) {
+	failing := &provider{host: "failing.example.com", login: func(int64) (registry.Login, error) {
+		return registry.Login{}, errors.New("hunter2")
+	}}
+	c := newClient(t, registry.Options{
+		Providers:        []registry.Provider{failing},
+		DockerConfigFile: dockerConfig(t, "", [3]string{"registry.example.com", "host", "p"}, [3]string{"registry.example.com/team", "team", "p"}),
+	})
+	if user, _, err := c.Credential(t.Context(), "failing.example.com", "", all); registry.KindOf(err) != registry.Unavailable || user != "" || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("of a provider that fails: %q, %v", user, err)
+	}
+	for repository, want := range map[string]string{"": "host", "other": "host", "team/a": "team", "teams": "host"} {
+		if user, _, err := c.Credential(t.Context(), "registry.example.com", repository, all); err != nil || user != want {
+			t.Errorf("of %q: %q, %v, want %q", repository, user, err, want)
+		}
 	}
 }
 

@@ -199,7 +199,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	if ws != nil {
 		s.runtimes[wsmanager.Name] = ws
 	}
-	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.count.ended})
+	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.count.ended, Published: s.published})
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
 		Logs: logStore{s.logs, s.copies}, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),

@@ -152,6 +152,7 @@ func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
 	if err := a.client.Tag(ctx, to+"@"+digest, ref, install); err != nil {
 		return err
 	}
+	a.client.Forget(ref) // a success always asks the registry
 	seen, err := a.client.Head(ctx, ref, install)
 	if err != nil {
 		return err
@@ -162,8 +163,10 @@ func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
 	return nil
 }
 
-// Exists reports whether the registry has an image of the install's own.
+// Exists reports whether the registry has an image of the install's own. It
+// always asks: the answer decides whether a build is done.
 func (a registryAdapter) Exists(ctx context.Context, image string) (bool, error) {
+	a.client.Forget(image)
 	_, err := a.client.Head(ctx, image, install)
 	if registry.KindOf(err) == registry.NotFound {
 		return false, nil

@@ -48,14 +48,20 @@ func (s *server) openBuildKit() (*buildkit.Runtime, error) {
 }
 
 // credential answers what a solve presents to a registry: for its own pushes
-// what the install has, for pulls what the request may use.
-func (s *server) credential(_ context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error) {
-	r := rightsOf(rights)
-	if push {
-		r = install
+// what the install has, for pulls what the request may use. A daemon names only
+// the host: entries of the docker config for a repository count where that is
+// one of the install's own.
+func (s *server) credential(ctx context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error) {
+	if !push {
+		return s.registry.Credential(ctx, host, "", rightsOf(rights))
 	}
-	user, password = s.registry.Credential(host, r)
-	return user, password, nil
+	own := repositories(s.cfg)
+	for _, repository := range []string{own.Base, own.Workspace} {
+		if path, ok := strings.CutPrefix(repository, host+"/"); ok {
+			return s.registry.Credential(ctx, host, path, install)
+		}
+	}
+	return s.registry.Credential(ctx, host, "", install)
 }
 
 // requestHTTP is the client for addresses that come from requests.

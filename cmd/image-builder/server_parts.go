@@ -15,6 +15,7 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/registry/ecr"
 )
 
 // counters are the metrics that existing Gitpod dashboards read.
@@ -105,6 +106,7 @@ func registryOptions(cfg Config, log *slog.Logger, metrics prometheus.Registerer
 		AllowHosts:       append([]string{repositories(cfg).BaseHost, repositories(cfg).WorkspaceHost}, cfg.Registry.AllowHosts...),
 		AllowLoopback:    cfg.Registry.AllowLoopback,
 		Providers:        cfg.providers(),
+		AllowedByDefault: ecr.Private,
 		Hosts:            cfg.Registry.hosts(),
 		Proxy:            http.ProxyFromEnvironment,
 		Concurrency:      cfg.Registry.Concurrency,

@@ -9,7 +9,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/loginfo"
 	"github.com/image-builder-ha/image-builder/proto/builder"
-	"github.com/image-builder-ha/image-builder/registry"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
@@ -25,15 +25,31 @@ func (s *server) openWSManager() (*wsmanager.Runtime, error) {
 		Address: c.WSManager.Address, BuilderImage: c.BuilderImage, PullSecret: c.PullSecret, Log: s.log,
 		Supervisor: func(w *scheduler.Workload) string { return w.SupervisorRef },
 		Owner:      func(w *scheduler.Workload) string { return w.Requester },
-		Images: func(ctx context.Context, ref string) (builds.Image, error) {
-			img, err := s.registry.Head(ctx, ref, registry.Rights{AllowAll: true})
-			return imageOf(img, ref, err)
-		},
+		Images:     s.pushedImage,
 	}
 	if t := c.WSManager.TLS; t.CA != "" {
 		o.TLS = &wsmanager.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
 	}
 	return wsmanager.New(o)
+}
+
+// pushedImage answers what stands at one of the install's own refs now. It
+// always asks the registry: the workspace has pushed, not this client, so that
+// what is cached may be older.
+func (s *server) pushedImage(ctx context.Context, ref string) (builds.Image, error) {
+	s.registry.Forget(ref)
+	img, err := s.registry.Head(ctx, ref, install)
+	return imageOf(img, ref, err)
+}
+
+// published makes every node ask anew for the refs of a build that succeeded
+// on any of them. It is called while a command is applied and does not block.
+func (s *server) published(b *imagebuilderv1.Build) {
+	for _, ref := range []string{b.GetRef(), b.GetBaseRef()} {
+		if ref != "" {
+			s.registry.Forget(ref)
+		}
+	}
 }
 
 // logInfo tells clients of Gitpod's API where a build's log is, nil if nowhere.

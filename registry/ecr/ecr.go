@@ -37,6 +37,13 @@ const (
 	publicPause = 10 * time.Minute
 )
 
+// Private tells whether a host is a private registry of Amazon's. The whole
+// name must match.
+func Private(host string) bool {
+	p, ok := parse(host)
+	return ok && !p.public
+}
+
 // Provider makes credentials for ECR. The zero Provider is usable.
 type Provider struct{}
 
