@@ -14,6 +14,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/copy"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
@@ -55,6 +56,7 @@ type Config struct {
 	Registry     RegistryConfig     `json:"registry" doc:"How registries are spoken to."`
 	Runtimes     RuntimesConfig     `json:"runtimes" doc:"What runs which builds."`
 	BuildKit     BuildKitConfig     `json:"buildkit" doc:"The daemons that build Dockerfiles."`
+	Kubernetes   KubernetesConfig   `json:"kubernetes" doc:"Builds in pods of a Kubernetes cluster, one for each attempt: the runtime kubernetes."`
 	Owner        OwnerConfig        `json:"owner" doc:"How long a node keeps its builds without a leader."`
 	Builds       BuildsConfig       `json:"builds" doc:"Limits and retries."`
 	History      HistoryConfig      `json:"history" doc:"How long ended builds are kept."`
@@ -121,8 +123,8 @@ type HTTPConfig struct {
 
 // RuntimesConfig says what runs which builds.
 type RuntimesConfig struct {
-	Ref        string `json:"ref" doc:"Builds from an image reference: 'copy' or 'wsmanager'."`
-	Dockerfile string `json:"dockerfile" doc:"Builds from a Dockerfile: 'buildkit' or 'wsmanager'. Empty: buildkit if it has addresses, else wsmanager if it has one."`
+	Ref        string `json:"ref" doc:"Builds from an image reference: 'copy', 'wsmanager' or 'kubernetes'."`
+	Dockerfile string `json:"dockerfile" doc:"Builds from a Dockerfile: 'buildkit', 'wsmanager' or 'kubernetes'. Empty: buildkit if it has addresses, else wsmanager if it has one."`
 }
 
 // TLSConfig names certificates. They are read again at each handshake.
@@ -167,7 +169,7 @@ type RefCacheConfig struct {
 
 // BuildKitConfig names the daemons that build Dockerfiles.
 type BuildKitConfig struct {
-	Addresses       []string     `json:"addresses" doc:"unix:///path or tcp://host:port of each daemon. None: Dockerfile builds are refused."`
+	Addresses       []string     `json:"addresses" doc:"unix:///path or tcp://host:port of each daemon. None: Dockerfile builds are refused, unless another runtime does them."`
 	TLS             WSManagerTLS `json:"tls" doc:"Client certificate for tcp daemons."`
 	CacheRepository string       `json:"cacheRepository" doc:"Repository for the build cache; none if empty."`
 	Frontends       []string     `json:"frontends" doc:"Images that a '# syntax=' line may name, beside docker/dockerfile, for which the daemon's own stands in."`
@@ -269,6 +271,7 @@ func DefaultConfig() Config {
 		Runtimes:       RuntimesConfig{Ref: copy.Name},
 		Registry:       defaultRegistry(),
 		BuildKit:       BuildKitConfig{Addresses: []string{}, Frontends: []string{}, Networks: []string{"default", "none"}, MaxContextBytes: 1 << 30, ContextAge: Duration(24 * time.Hour)},
+		Kubernetes:     defaultKubernetes(),
 		Builds: BuildsConfig{
 			Timeout: d(time.Hour), MaxTimeout: d(6 * time.Hour), Attempts: 3, UncountedAttempts: 10,
 			RetryBackoff: d(time.Second), RetryBackoffMax: d(time.Minute), RunningPerNode: 32, QueueTotal: 100000,
@@ -306,6 +309,7 @@ func (c *Config) complete() {
 			c.HTTP.PublicURL = "https://" + net.JoinHostPort(host, port)
 		}
 	}
+	c.Kubernetes.complete(c.Cluster.Name)
 	if c.Runtimes.Dockerfile == "" {
 		switch {
 		case len(c.BuildKit.Addresses) > 0:
@@ -419,15 +423,16 @@ func (c *Config) Validate() error {
 
 // validateRuntimes checks that what shall run builds is configured.
 func (c *Config) validateRuntimes(bad func(key, format string, args ...any)) {
-	if r := c.Runtimes.Ref; r != copy.Name && r != wsmanager.Name {
-		bad("runtimes.ref", "must be copy or wsmanager")
+	if r := c.Runtimes.Ref; r != copy.Name && r != wsmanager.Name && r != kubernetes.Name {
+		bad("runtimes.ref", "must be copy, wsmanager or kubernetes")
 	}
-	if r := c.Runtimes.Dockerfile; r != "" && r != buildkit.Name && r != wsmanager.Name {
-		bad("runtimes.dockerfile", "must be buildkit or wsmanager")
+	if r := c.Runtimes.Dockerfile; r != "" && r != buildkit.Name && r != wsmanager.Name && r != kubernetes.Name {
+		bad("runtimes.dockerfile", "must be buildkit, wsmanager or kubernetes")
 	}
 	if c.Runtimes.Dockerfile == buildkit.Name && len(c.BuildKit.Addresses) == 0 {
 		bad("buildkit.addresses", "must name a daemon: runtimes.dockerfile is buildkit")
 	}
+	c.validateKubernetes(bad)
 	if !c.uses(wsmanager.Name) {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
 	"regexp"
@@ -140,9 +141,15 @@ func (d *decoder) into(key string, from any, to reflect.Value) {
 		}
 		return
 	}
+	if raw, ok := to.Addr().Interface().(*Raw); ok {
+		*raw, _ = json.Marshal(from) // it was JSON
+		return
+	}
 	switch to.Kind() {
 	case reflect.Struct:
 		d.object(key, from, to)
+	case reflect.Map:
+		d.mapping(key, from, to)
 	case reflect.String:
 		set(d, key, "a string", from, func(s string) { to.SetString(s) })
 	case reflect.Bool:
@@ -154,6 +161,14 @@ func (d *decoder) into(key string, from any, to reflect.Value) {
 				d.fail(key, "must be a whole number")
 			}
 			to.SetInt(v)
+		})
+	case reflect.Float64:
+		set(d, key, "a number", from, func(n json.Number) {
+			v, err := n.Float64()
+			if err != nil {
+				d.fail(key, "must be a number")
+			}
+			to.SetFloat(v)
 		})
 	case reflect.Slice:
 		set(d, key, "a list of strings", from, func(list []any) {
@@ -203,6 +218,19 @@ func (d *decoder) object(key string, from any, to reflect.Value) {
 		}
 		d.into(path, m[name], to.Field(i))
 	}
+}
+
+// mapping reads an object whose keys are names of the user's own. It replaces
+// what was there.
+func (d *decoder) mapping(key string, from any, to reflect.Value) {
+	set(d, key, "an object of keys", from, func(m map[string]any) {
+		to.Set(reflect.MakeMap(to.Type()))
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			one := reflect.New(to.Type().Elem()).Elem()
+			d.into(key+"."+name, m[name], one)
+			to.SetMapIndex(reflect.ValueOf(name), one)
+		}
+	})
 }
 
 // nearest suggests the known key that is least different.

@@ -112,6 +112,11 @@ func schemaOf(v reflect.Value, doc string) map[string]any {
 		s["type"] = "boolean"
 	case t.Kind() == reflect.Int || t.Kind() == reflect.Int64:
 		s["type"] = "integer"
+	case t == reflect.TypeFor[Raw](): // as Kubernetes has it
+	case t.Kind() == reflect.Map:
+		s["type"], s["additionalProperties"] = "object", schemaOf(reflect.Zero(t.Elem()), "")
+	case t.Kind() == reflect.Float64:
+		s["type"] = "number"
 	case t.Kind() == reflect.Slice:
 		s["type"], s["items"] = "array", map[string]any{"type": "string"}
 	}

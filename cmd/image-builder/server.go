@@ -28,6 +28,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/copy"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
@@ -198,6 +199,13 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	}
 	if ws != nil {
 		s.runtimes[wsmanager.Name] = ws
+	}
+	pods, err := s.openKubernetes()
+	if err != nil {
+		return errors.Join(err, s.closeRuntimes(), s.node.Close())
+	}
+	if pods != nil {
+		s.runtimes[kubernetes.Name] = pods
 	}
 	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.count.ended, Published: s.published})
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{

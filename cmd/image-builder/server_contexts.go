@@ -12,6 +12,7 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
 // contextTag begins the tags of uploaded contexts in the base repository.
@@ -113,7 +114,7 @@ func (c contextStore) collect(ctx context.Context, used func() map[string]bool) 
 // term.
 func (s *server) collectContexts(ctx context.Context, _ *cluster.Term) error {
 	store := s.contexts()
-	if store.keep <= 0 || len(s.cfg.BuildKit.Addresses) == 0 {
+	if store.keep <= 0 || len(s.cfg.BuildKit.Addresses) == 0 && !s.cfg.uses(kubernetes.Name) {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)

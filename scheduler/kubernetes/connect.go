@@ -2,6 +2,8 @@ package kubernetes
 
 import (
 	"fmt"
+	"os"
+	"strings"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -29,4 +31,14 @@ func Connect(kubeconfig string, qps float32, burst int) (kubernetes.Interface, e
 		return nil, fmt.Errorf("connect to Kubernetes: %w", err)
 	}
 	return client, nil
+}
+
+// OwnNamespace is the namespace of the pod that this process runs in, "" if it
+// runs in none or has no account there.
+func OwnNamespace() string {
+	raw, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(raw))
 }

@@ -142,9 +142,16 @@ var labelValue = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,40}[A-Za-z0-9
 
 // Validate completes the options and says what is wrong with them.
 func (o *Options) Validate() error {
-	switch {
-	case o.Client == nil || o.Credentials == nil || o.Log == nil:
+	if o.Client == nil || o.Credentials == nil || o.Log == nil {
 		return errors.New("kubernetes: Client, Credentials and Log are required")
+	}
+	return o.Check()
+}
+
+// Check is Validate without what is no configuration: Client, Credentials and
+// Log.
+func (o *Options) Check() error {
+	switch {
 	case o.Namespace == "":
 		return errors.New("kubernetes: no namespace is configured: name the one that the build pods go to")
 	case !labelValue.MatchString(o.Install):

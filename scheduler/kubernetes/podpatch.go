@@ -19,13 +19,13 @@ func (p *PodOptions) patch() ([]byte, error) {
 	}
 	raw, err := yaml.YAMLToJSONStrict(p.Patch)
 	if err != nil {
-		return nil, fmt.Errorf("kubernetes: the pod template patch is neither YAML nor JSON: %w", err)
+		return nil, fmt.Errorf("kubernetes.podTemplate: is neither YAML nor JSON: %w", err)
 	}
 	if !bytes.Contains(raw, []byte(`"$`)) { // with directives it is no pod
 		dec := json.NewDecoder(bytes.NewReader(raw))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&corev1.Pod{}); err != nil {
-			return nil, fmt.Errorf("kubernetes: the pod template patch does not fit a pod: %w", err)
+			return nil, fmt.Errorf("kubernetes.podTemplate: does not fit a pod: %w", err)
 		}
 	}
 	return raw, nil

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/worker"
+)
+
+// newWorkerCommand is what the worker container of a build's pod runs.
+func newWorkerCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "worker --job FILE", Short: "Do one build: what runs in a build's pod", Args: cobra.NoArgs,
+		Long: `Does one build and tells of it by HTTPS until a node knows all. The runtime kubernetes starts it in each pod.
+
+Exit status: 0 the build succeeded, 1 it failed, 2 the job cannot be read, 3 it could not be done.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			job, err := podapi.ReadJob(file)
+			if err != nil {
+				return exitError{exitUsage, err}
+			}
+			return inPod(cmd.Context(), func(ctx context.Context) error {
+				err := worker.Run(ctx, job, newLogger(LogConfig{Format: "json", Level: "info"}))
+				if errors.Is(err, worker.ErrFailed) {
+					return exitError{exitFailed, err}
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&file, "job", "", "file that says what to do")
+	return cmd
+}
+
+// newRegistryProxyCommand is what the proxy container of a build's pod runs.
+func newRegistryProxyCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "registry-proxy --config FILE", Short: "Reach registries for one build: what runs in a build's pod", Args: cobra.NoArgs,
+		Long: `Serves one build at loopback what it may do with registries, and holds the credentials for it. The runtime kubernetes starts it in each pod.
+
+Exit status: 0 stopped on request, 2 the file cannot be read, 3 it could not serve.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			conf, err := proxy.ReadConfig(file)
+			if err != nil {
+				return exitError{exitUsage, err}
+			}
+			p, err := proxy.New(conf, newLogger(LogConfig{Format: "json", Level: "info"}))
+			if err != nil {
+				return exitError{exitUsage, err}
+			}
+			return inPod(cmd.Context(), p.Run)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "file that says what to grant")
+	return cmd
+}
+
+// inPod runs f until its pod is told to end.
+func inPod(ctx context.Context, f func(context.Context) error) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	err := f(ctx)
+	if errors.As(err, new(exitError)) || err == nil {
+		return err
+	}
+	return exitError{exitUnavailable, err}
+}
