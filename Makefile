@@ -65,8 +65,11 @@ test/kubernetes/bin/kube-apiserver: test/kubernetes/go.mod
 	@test/kubernetes/build.sh
 
 .PHONY: test-kubernetes
-test-kubernetes: deps buildkitd test/kubernetes/bin/kube-apiserver ## The Kubernetes runtime over a true API (apt-get install etcd-server)
+test-kubernetes: $(BIN)/buildkitd test/kubernetes/bin/kube-apiserver ## The Kubernetes runtime over a true API, and in real pods (as root)
+	@tools/install-deps.sh kubernetes
+	$(GO) vet -tags kubernetes ./test/kubelet ./scheduler/kubernetes/...
 	$(GO) test -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
+	$(GO) test -tags kubernetes -timeout 15m ./test/kubelet
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that running and testing need, if they are missing.
+# Installs the Debian packages that running and testing need, if they are
+# missing; with the argument `kubernetes` those for `make test-kubernetes` too.
 set -euo pipefail
 declare -A want=(
 	[docker-registry]=docker-registry [runc]=runc [git]=git [busybox]=busybox-static
 	[protoc]=protobuf-compiler [ip]=iproute2 [iptables]=iptables [htpasswd]=apache2-utils
 )
+[ "${1:-}" = kubernetes ] && want+=([etcd]=etcd-server [containerd]=containerd [/usr/lib/cni/bridge]=containernetworking-plugins)
 missing=()
 for command in "${!want[@]}"; do
 	command -v "$command" >/dev/null || missing+=("${want[$command]}")

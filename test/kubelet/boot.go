@@ -1,0 +1,220 @@
+//go:build kubernetes
+
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// bootTime bounds the start of a cluster: it takes some seconds on an idle
+// machine.
+const bootTime = 4 * time.Minute
+
+// Cluster is a Kubernetes that runs.
+type Cluster struct {
+	// Dir is the folder of its files.
+	Dir string
+	// Binary is this service, static.
+	Binary string
+	// Config and Client are those of an administrator.
+	Config *rest.Config
+	Client kubernetes.Interface
+
+	Etcd, APIServer, ControllerManager, Scheduler, Containerd, Kubelet *Process
+}
+
+// inner boots the cluster in the namespaces and runs the tests.
+func inner(run func(*Cluster) int) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), bootTime)
+	defer cancel()
+	dir := os.Getenv(dirVar)
+	c := &Cluster{Dir: dir, Binary: filepath.Join(dir, "image-builder")}
+	// Nodes that tests start are of the binary that pods have.
+	if err := os.Setenv("IMAGE_BUILDER_BINARY", c.Binary); err != nil {
+		return 0, err
+	}
+	if err := c.boot(ctx, os.Getenv(cgroupVar)); err != nil {
+		return 0, errors.Join(err, c.lastWords())
+	}
+	return run(c), nil
+}
+
+func (c *Cluster) boot(ctx context.Context, cgroup string) error {
+	if err := network(); err != nil {
+		return err
+	}
+	if err := makePKI(c.Dir); err != nil {
+		return err
+	}
+	if err := c.writeKubeconfigs(); err != nil {
+		return err
+	}
+	if err := writeSettings(c.Dir, cgroup); err != nil {
+		return err
+	}
+	c.programs()
+	for _, p := range []*Process{c.Etcd, c.APIServer, c.Containerd} {
+		if err := p.Start(); err != nil {
+			return err
+		}
+	}
+	imported := make(chan error, 1)
+	go func() { imported <- c.importImages(ctx) }()
+	err := c.bootControl(ctx)
+	if err = errors.Join(err, <-imported); err != nil {
+		return err
+	}
+	if err := c.Kubelet.Start(); err != nil {
+		return err
+	}
+	return c.await(ctx, "the node is ready", c.nodeReady)
+}
+
+// bootControl starts what needs the API.
+func (c *Cluster) bootControl(ctx context.Context) (err error) {
+	if c.Config, err = clientcmd.BuildConfigFromFlags("", c.kubeconfig("admin")); err != nil {
+		return err
+	}
+	c.Config.QPS, c.Config.Burst = 200, 400
+	if c.Client, err = kubernetes.NewForConfig(c.Config); err != nil {
+		return err
+	}
+	if err := c.await(ctx, "the API server is ready", c.apiReady); err != nil {
+		return err
+	}
+	for _, p := range []*Process{c.ControllerManager, c.Scheduler} {
+		if err := p.Start(); err != nil {
+			return err
+		}
+	}
+	return c.await(ctx, "there is a default service account", func(ctx context.Context) error {
+		_, err := c.Client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+}
+
+// programs describes all processes.
+func (c *Cluster) programs() {
+	file := func(name string) string { return filepath.Join(c.Dir, name) }
+	c.Etcd = newProcess(c.Dir, "etcd", "/usr/bin/etcd", "--data-dir", file("etcd"), "--unsafe-no-fsync")
+	c.APIServer = newProcess(c.Dir, "kube-apiserver", programFile("kube-apiserver"),
+		"--etcd-servers=http://127.0.0.1:2379", "--secure-port=443", "--bind-address=0.0.0.0", "--advertise-address="+Address, "--endpoint-reconciler-type=none",
+		"--tls-cert-file="+file("apiserver.crt"), "--tls-private-key-file="+file("apiserver.key"), "--client-ca-file="+file("ca.crt"),
+		"--service-account-key-file="+file("sa.key"), "--service-account-signing-key-file="+file("sa.key"), "--service-account-issuer=https://kubernetes.default.svc",
+		"--authorization-mode=Node,RBAC", "--service-cluster-ip-range=10.0.0.0/24", "--allow-privileged=true",
+		"--kubelet-client-certificate="+file("apiserver-kubelet.crt"), "--kubelet-client-key="+file("apiserver-kubelet.key"),
+		"--kubelet-certificate-authority="+file("ca.crt"), "--kubelet-preferred-address-types=Hostname")
+	control := func(name, config string, more ...string) *Process {
+		k := c.kubeconfig(config)
+		return newProcess(c.Dir, name, programFile(name), append([]string{
+			"--kubeconfig=" + k, "--authentication-kubeconfig=" + k, "--authorization-kubeconfig=" + k,
+			"--bind-address=127.0.0.1", "--cert-dir=" + file(name), "--leader-elect=false",
+		}, more...)...)
+	}
+	c.ControllerManager = control("kube-controller-manager", "controller-manager", "--service-account-private-key-file="+file("sa.key"), "--root-ca-file="+file("ca.crt"),
+		"--use-service-account-credentials=true", "--kube-api-qps=500", "--kube-api-burst=1000", "--node-monitor-period=1s", "--node-monitor-grace-period=20s")
+	c.Scheduler = control("kube-scheduler", "scheduler")
+	c.Containerd = newProcess(c.Dir, "containerd", "/usr/bin/containerd", "--config", file("containerd.toml"))
+	c.Kubelet = newProcess(c.Dir, "kubelet", programFile("kubelet"), "--config="+file("kubelet.yaml"), "--kubeconfig="+c.kubeconfig("kubelet"),
+		"--root-dir="+file("kubelet"), "--cert-dir="+file("kubelet-certs"), "--hostname-override="+nodeName, "--node-ip="+Address)
+}
+
+// network gives the namespace its addresses. Pods get theirs from a bridge
+// that the first of them makes.
+func network() error {
+	commands := []string{
+		"link set lo up", "addr add " + serviceIP + "/32 dev lo",
+		"link add node0 type veth peer name node1", "addr add " + Address + "/24 dev node0", "link set node0 up", "link set node1 up",
+	}
+	for _, a := range HostAddresses {
+		commands = append(commands, "addr add "+a+"/24 dev node0")
+	}
+	for _, args := range commands {
+		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", args, err, out)
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) apiReady(ctx context.Context) error {
+	_, err := c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+	return err
+}
+
+// nodeReady asks the kubelet and the API.
+func (c *Cluster) nodeReady(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:10248/healthz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = res.Body.Close()
+	n, err := c.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	for _, cond := range n.Status.Conditions {
+		if cond.Type == corev1.NodeReady && cond.Status == corev1.ConditionTrue && len(n.Spec.Taints) == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("conditions %v, taints %v", n.Status.Conditions, n.Spec.Taints)
+}
+
+// AwaitNode waits until the node is ready, as after a start of its kubelet.
+func (c *Cluster) AwaitNode(ctx context.Context) error {
+	return c.await(ctx, "the node is ready", c.nodeReady)
+}
+
+// AwaitAPI waits until the API server is ready.
+func (c *Cluster) AwaitAPI(ctx context.Context) error {
+	return c.await(ctx, "the API server is ready", c.apiReady)
+}
+
+// await polls until a condition holds.
+func (c *Cluster) await(ctx context.Context, what string, holds func(context.Context) error) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := holds(try)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("it is not true that %s: %w", what, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// lastWords are the ends of all logs.
+func (c *Cluster) lastWords() error {
+	var errs []error
+	for _, p := range []*Process{c.Etcd, c.APIServer, c.ControllerManager, c.Scheduler, c.Containerd, c.Kubelet} {
+		if p != nil && p.cmd != nil {
+			errs = append(errs, fmt.Errorf("the end of the log of %s (ended: %v):\n%s", p.name, p.ended(), p.Log(15)))
+		}
+	}
+	return errors.Join(errs...)
+}

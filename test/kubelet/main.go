@@ -1,0 +1,222 @@
+//go:build kubernetes
+
+package kubelet
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Environment of the processes of a test binary.
+const (
+	stageVar  = "IMAGE_BUILDER_KUBELET_STAGE" // "" for the first process
+	dirVar    = "IMAGE_BUILDER_KUBELET_DIR"
+	cgroupVar = "IMAGE_BUILDER_KUBELET_CGROUP"
+	keepVar   = "IMAGE_BUILDER_KUBELET_KEEP" // keeps logs and data, for who looks for a fault
+	stageInit = "init"
+	stageTest = "test"
+)
+
+// Main is for TestMain: it boots a cluster, calls run with it and answers the
+// exit code of the test binary. run is called in the third of three processes
+// that execute the test binary: the first one prepares and tidies up, the
+// second one is the first of a process namespace, which ends with it.
+func Main(run func(*Cluster) int) int {
+	var code int
+	var err error
+	switch os.Getenv(stageVar) {
+	case "":
+		code, err = outer()
+	case stageInit:
+		code, err = first()
+	default:
+		code, err = inner(run)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "a Kubernetes for tests:", err)
+		return 1
+	}
+	return code
+}
+
+// outer makes what the tests need, runs them in new namespaces and removes
+// what they leave.
+func outer() (code int, err error) {
+	if err := missing(); err != nil {
+		return 0, err
+	}
+	sweep()
+	dir, err := os.MkdirTemp("", "ibk-") // short: the paths of sockets are bounded
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if os.Getenv(keepVar) == "" {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
+	if err := compile(filepath.Join(dir, "image-builder")); err != nil {
+		return 0, err
+	}
+	cgroup := cgroupPrefix + fmt.Sprint(os.Getpid())
+	if err := makeCgroups(cgroup); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, removeCgroups(cgroup)) }()
+	kernel := rememberSysctls()
+	defer func() { err = errors.Join(err, kernel.restore()) }()
+
+	cmd := again(stageInit)
+	cmd.Env = append(cmd.Env, dirVar+"="+dir, cgroupVar+"="+cgroup)
+	cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET
+	// The kernel ends the child with the thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("start in new namespaces: %w", err)
+	}
+	ended := make(chan struct{})
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		select {
+		case <-signals:
+			_ = cmd.Process.Kill() // everything in the namespace ends with it
+		case <-ended:
+		}
+	}()
+	err = cmd.Wait()
+	close(ended)
+	<-told
+	return exitCode(err)
+}
+
+// again is this test binary, executed for another stage.
+func again(stage string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), stageVar+"="+stage)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+func exitCode(err error) (int, error) {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if code := exit.ExitCode(); code >= 0 {
+			return code, nil
+		}
+		return 1, nil
+	}
+	return 0, err
+}
+
+// first is process 1 of the namespaces: it prepares the file system, starts
+// the tests and waits for all processes that lost their parents.
+func first() (int, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := mounts(); err != nil {
+		return 0, err
+	}
+	cmd := again(stageTest)
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return 0, fmt.Errorf("wait for the tests: %w", err)
+		case pid == cmd.Process.Pid && status.Exited():
+			return status.ExitStatus(), nil
+		case pid == cmd.Process.Pid:
+			return 0, fmt.Errorf("the tests were ended by %s", status.Signal())
+		}
+	}
+}
+
+// mounts makes a file system whose changes the machine does not see: folders
+// of Kubernetes and of the container runtime that cannot be configured are
+// empty ones in memory.
+func mounts() error {
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	// Some kernels show the network's settings by the mount of /sys; cgroups
+	// below it stay those of the machine.
+	for _, dir := range []string{"/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet", "/etc/cni"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+			return fmt.Errorf("mount an empty %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// missing names what is not installed.
+func missing() error {
+	if os.Getuid() != 0 {
+		return errors.New("it needs root, for namespaces and containers")
+	}
+	var none []string
+	for _, p := range []string{"etcd", "containerd", "ctr", "runc", "ip", "git", "busybox", "docker-registry"} {
+		if _, err := exec.LookPath(p); err != nil {
+			none = append(none, p)
+		}
+	}
+	for _, f := range []string{cniDir + "/bridge", cniDir + "/host-local", programFile("kube-apiserver"), programFile("kubelet"), buildkitd()} {
+		if _, err := os.Stat(f); err != nil {
+			none = append(none, f)
+		}
+	}
+	if len(none) == 0 {
+		return nil
+	}
+	return fmt.Errorf("missing are %s: run `make test-kubernetes`, which installs and compiles them", strings.Join(none, ", "))
+}
+
+// repository is the folder of this module.
+func repository() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+func buildkitd() string { return filepath.Join(repository(), "bin", "buildkitd") }
+
+// programFile is a program of test/kubernetes/bin.
+func programFile(name string) string {
+	return filepath.Join(repository(), "test", "kubernetes", "bin", name)
+}
+
+// compile makes a static binary of the service, for nodes and for pods. There
+// is no network in the namespaces, and the module cache may be cold.
+func compile(file string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-o", file, "./cmd/image-builder")
+	cmd.Dir = repository()
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("compile the service: %w\n%s", err, out)
+	}
+	return nil
+}
