@@ -46,7 +46,7 @@ type Config struct {
 	OperatorSocket string `json:"operatorSocket" doc:"Unix socket for operator calls; <dataDir>/operator.sock if empty."`
 	MetricsAddress string `json:"metricsAddress" doc:"Address of /metrics."`
 	HealthAddress  string `json:"healthAddress" doc:"Address of /ready and /live."`
-	PprofAddress   string `json:"pprofAddress" doc:"Address of pprof; loopback only. Empty turns it off."`
+	PprofAddress   string `json:"pprofAddress" doc:"Address of pprof. Empty: none but the operators' socket (curl --unix-socket). With server.services.grpc.tls.caPath it is HTTPS with the certificates there, for operators' client certificates only; without it must be on loopback, and is for everybody there."`
 
 	Server       ServerConfig       `json:"server" doc:"The API."`
 	HTTP         HTTPConfig         `json:"http" doc:"Logs of builds by HTTP, for Gitpod's server and dashboards."`
@@ -129,7 +129,7 @@ type RuntimesConfig struct {
 
 // TLSConfig names certificates. They are read again at each handshake.
 type TLSConfig struct {
-	CAPath     string `json:"caPath" doc:"CA of client certificates, PEM."`
+	CAPath     string `json:"caPath" doc:"CA of client certificates, PEM. All three files are read again when they change."`
 	CertPath   string `json:"certPath" doc:"Server certificate, PEM."`
 	KeyPath    string `json:"keyPath" doc:"Its key, PEM."`
 	ClientAuth string `json:"clientAuth,omitempty" doc:"'require' refuses clients without a certificate; otherwise one is verified if given."`
@@ -263,7 +263,6 @@ func DefaultConfig() Config {
 		DataDir:        "/var/lib/image-builder",
 		MetricsAddress: ":9500",
 		HealthAddress:  ":9501",
-		PprofAddress:   "127.0.0.1:6060",
 		Server:         ServerConfig{Services: ServicesConfig{GRPC: GRPCConfig{Address: ":8080"}}},
 		Cluster:        ClusterConfig{Name: cluster.DefaultCluster, Peers: []string{}, Voters: 3, PruneAfter: d(24 * time.Hour)},
 		Owner:          OwnerConfig{Lease: d(4 * time.Second), Grace: d(2 * time.Second)},
@@ -355,8 +354,8 @@ func (c *Config) Validate() error {
 			bad(key, "%q is no address; write host:port or :port", address)
 		}
 	}
-	if host, _, err := net.SplitHostPort(c.PprofAddress); err == nil && host != "localhost" && !net.ParseIP(host).IsLoopback() {
-		bad("pprofAddress", "must be on loopback: profiles show memory")
+	if host, _, err := net.SplitHostPort(c.PprofAddress); err == nil && host != "localhost" && !net.ParseIP(host).IsLoopback() && !c.knowsOperators() {
+		bad("pprofAddress", "must be on loopback, or server.services.grpc.tls must name a CA (caPath) by which operators are known: profiles show memory")
 	}
 	for key, v := range map[string]int64{
 		"builds.attempts": int64(c.Builds.Attempts), "builds.uncountedAttempts": int64(c.Builds.UncountedAttempts),

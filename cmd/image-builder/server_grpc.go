@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +22,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -38,6 +34,7 @@ type serving struct {
 	s        *server
 	grpc     *grpc.Server
 	operator *grpc.Server
+	socket   *splitListener // of operators; nil without one
 	health   *health.Server
 	http     *httpServers
 	wg       sync.WaitGroup
@@ -51,20 +48,25 @@ func (s *server) serve(l listeners, failed chan<- error) (*serving, error) {
 	if err != nil {
 		return nil, err
 	}
-	creds, err := serverCredentials(s.cfg)
+	creds, err := serverCredentials(s.cfg, s.log)
 	if err != nil {
 		return nil, err
 	}
 	if l.http, err = s.httpTLS(l.http); err != nil {
 		return nil, err
 	}
+	if l.pprof, err = s.pprofTLS(l.pprof); err != nil {
+		return nil, err
+	}
 	v.grpc = v.newServer(slices.Concat(opts, s.operatorCalls(s.hasOperatorCert), creds))
 	v.operator = v.newServer(slices.Concat(opts, s.operatorCalls(func(context.Context) bool { return true })))
 	v.start(v.grpc, l.grpc, failed)
 	if l.operator != nil {
-		v.start(v.operator, l.operator, failed)
+		v.socket = splitConns(l.operator)
+		v.wg.Go(v.socket.run)
+		v.start(v.operator, v.socket.grpc, failed)
 	}
-	v.http = s.serveHTTP(l, &v.wg, failed)
+	v.http = s.serveHTTP(l, v.socket, &v.wg, failed)
 	return v, nil
 }
 
@@ -96,6 +98,9 @@ func (v *serving) stop(grace time.Duration) {
 	v.operator.GracefulStop()
 	t.Stop()
 	v.http.stop(grace)
+	if v.socket != nil {
+		v.socket.close()
+	}
 	v.wg.Wait()
 }
 
@@ -152,11 +157,7 @@ func (s *server) hasOperatorCert(ctx context.Context) bool {
 		return false
 	}
 	t, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(t.State.VerifiedChains) == 0 {
-		return false
-	}
-	id, err := cluster.IdentityOf(t.State.VerifiedChains[0][0])
-	return err == nil && id.Role == cluster.RoleOperator && id.Cluster == s.cfg.Cluster.Name
+	return ok && s.isOperator(&t.State)
 }
 
 // streamWith is a stream with another context.
@@ -219,46 +220,4 @@ func (s *server) recoverStream(srv any, ss grpc.ServerStream, info *grpc.StreamS
 		}
 	}()
 	return h(srv, ss)
-}
-
-func serverCredentials(cfg Config) ([]grpc.ServerOption, error) {
-	conf, err := serverTLS("server.services.grpc.tls", cfg.Server.Services.GRPC.TLS, "h2")
-	if conf == nil || err != nil {
-		return nil, err
-	}
-	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(conf))}, nil
-}
-
-// serverTLS answers how a port is encrypted, nil for not at all.
-func serverTLS(key string, t TLSConfig, protocols ...string) (*tls.Config, error) {
-	if t.CertPath == "" && t.KeyPath == "" {
-		return nil, nil
-	}
-	// Read at each handshake: certificates are rotated while we run.
-	conf := &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: protocols,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			c, err := tls.LoadX509KeyPair(t.CertPath, t.KeyPath)
-			return &c, err
-		},
-	}
-	if _, err := tls.LoadX509KeyPair(t.CertPath, t.KeyPath); err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	if t.CAPath != "" {
-		pem, err := os.ReadFile(t.CAPath)
-		if err != nil {
-			return nil, fmt.Errorf("%s.caPath: %w", key, err)
-		}
-		conf.ClientCAs = x509.NewCertPool()
-		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s.caPath: %s holds no certificate", key, t.CAPath)
-		}
-		conf.ClientAuth = tls.VerifyClientCertIfGiven
-		if t.ClientAuth == "require" {
-			conf.ClientAuth = tls.RequireAndVerifyClientCert
-		}
-	}
-	return conf, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -14,8 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/image-builder-ha/image-builder/cluster/faults"
 )
 
 // panicked reports a panic in a call. The message of the panic may hold
@@ -27,26 +24,22 @@ func (s *server) panicked(method string, p any) error {
 
 type httpServers struct{ all []*http.Server }
 
-func (s *server) serveHTTP(l listeners, wg *sync.WaitGroup, failed chan<- error) *httpServers {
+func (s *server) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup, failed chan<- error) *httpServers {
 	metrics := http.NewServeMux()
 	metrics.Handle("/metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{Registry: s.metrics}))
 	health := http.NewServeMux()
 	health.HandleFunc("/live", s.live)
 	health.HandleFunc("/ready", s.ready)
-	profile := http.NewServeMux()
-	profile.HandleFunc("/debug/pprof/", pprof.Index)
-	profile.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	profile.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	profile.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	profile.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	if control := faults.Handler(); control != nil {
-		profile.Handle("/faults", control)
-	}
+	profile := s.profiles()
 	h := &httpServers{}
+	var operators net.Listener // profiles on the operators' socket, beside gRPC
+	if socket != nil {
+		operators = socket.http
+	}
 	for _, x := range []struct {
 		l   net.Listener
 		mux http.Handler
-	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, profile}, {l.http, s.logInfoHandler()}} {
+	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, s.forOperators(profile)}, {operators, profile}, {l.http, s.logInfoHandler()}} {
 		if x.l == nil {
 			continue
 		}

@@ -76,7 +76,7 @@ func (s *server) logInfoHandler() http.Handler {
 
 // httpTLS encrypts the port for log clients, if it has certificates.
 func (s *server) httpTLS(l net.Listener) (net.Listener, error) {
-	conf, err := serverTLS("http.tls", s.cfg.HTTP.TLS, "http/1.1")
+	conf, err := serverTLS("http.tls", s.cfg.HTTP.TLS, s.log, "http/1.1")
 	if l == nil || conf == nil || err != nil {
 		return l, err
 	}
