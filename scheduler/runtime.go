@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"time"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -82,6 +84,20 @@ func (w *Workload) Name() string {
 // WorkloadName is the name of the workload of one attempt.
 func WorkloadName(buildID string, attempt uint32) string {
 	return fmt.Sprintf("ib-%s-%d", buildID, attempt)
+}
+
+// ParseWorkloadName takes a name apart that WorkloadName has made.
+func ParseWorkloadName(name string) (buildID string, attempt uint32, ok bool) {
+	rest, ok := strings.CutPrefix(name, "ib-")
+	i := strings.LastIndexByte(rest, '-')
+	if !ok || i < 1 {
+		return "", 0, false
+	}
+	n, err := strconv.ParseUint(rest[i+1:], 10, 32)
+	if err != nil || n == 0 || WorkloadName(rest[:i], uint32(n)) != name {
+		return "", 0, false
+	}
+	return rest[:i], uint32(n), true
 }
 
 // Outcome is what a successful workload left in the registry.

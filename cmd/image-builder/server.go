@@ -52,6 +52,7 @@ type server struct {
 	runtimes  map[string]scheduler.Runtime
 	count     counters
 	readiness *readiness
+	foreign   *foreign
 
 	// work ends at the beginning of the shutdown: no more is decided or run.
 	work context.Context
@@ -79,6 +80,7 @@ func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	s.count = newCounters(s.metrics)
+	s.foreign = newForeign(s.metrics)
 	return s.run(ctx)
 }
 
@@ -126,6 +128,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	start(s.keepLease)
 	start(s.watchReadiness)
 	start(s.probeLogs)
+	start(s.watchForeign)
 
 	select {
 	case <-ctx.Done():

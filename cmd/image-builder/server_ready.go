@@ -103,7 +103,8 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, strings.Join(append([]string{"ready"}, s.troubles()...), "\n"))
 }
 
-// troubles are what keeps runtimes from running builds.
+// troubles are what keeps runtimes from running builds, and what an operator
+// should know about them.
 func (s *server) troubles() (out []string) {
 	for _, r := range s.runtimes {
 		if t, ok := r.(interface{ Trouble() error }); ok {
@@ -111,6 +112,9 @@ func (s *server) troubles() (out []string) {
 				out = append(out, err.Error())
 			}
 		}
+	}
+	if note := s.foreign.note(); note != "" {
+		out = append(out, note)
 	}
 	slices.Sort(out)
 	return out

@@ -23,9 +23,8 @@ const maxMessage = 64 << 20
 
 // dial prepares the connection; it is made when first used, and again after
 // every loss.
-func dial(o Options) (*grpc.ClientConn, error) {
+func dial(o Options, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
-	var opts []grpc.DialOption
 	if o.TLS != nil {
 		t := reloading{files: *o.TLS}
 		if t.files.ServerName == "" {

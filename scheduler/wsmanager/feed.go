@@ -18,6 +18,7 @@ type feed struct {
 	client wsman.WorkspaceManagerClient
 	opts   *Options
 	log    *slog.Logger
+	reach  *reach
 
 	mu      sync.Mutex
 	watches map[string]*watch
@@ -37,8 +38,8 @@ type watch struct {
 	changed chan struct{}
 }
 
-func newFeed(client wsman.WorkspaceManagerClient, o *Options) *feed {
-	return &feed{client: client, opts: o, log: o.Log, watches: map[string]*watch{}, nudges: make(chan struct{}, 1)}
+func newFeed(client wsman.WorkspaceManagerClient, o *Options, at *reach) *feed {
+	return &feed{client: client, opts: o, log: o.Log, reach: at, watches: map[string]*watch{}, nudges: make(chan struct{}, 1)}
 }
 
 // watch begins to watch a workspace. The caller releases it.
@@ -121,6 +122,7 @@ func (f *feed) subscribe(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		f.reach.note(err)
 		if received || time.Since(begun) > f.opts.MaxBackoff {
 			b.reset()
 			down = false
@@ -145,12 +147,15 @@ func (f *feed) stream(ctx context.Context) (received bool, err error) {
 	}
 	// Updates between the former subscription and this one are lost.
 	f.nudge()
+	stands := time.AfterFunc(steady, func() { f.reach.note(nil) })
+	defer stands.Stop()
 	for {
 		res, err := stream.Recv()
 		if err != nil {
 			return received, err
 		}
 		received = true
+		f.reach.note(nil)
 		if s := res.GetStatus(); s != nil {
 			f.take(s, false)
 		}

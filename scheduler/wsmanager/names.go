@@ -2,7 +2,6 @@ package wsmanager
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -28,20 +27,13 @@ func WorkspaceID(buildID string, attempt uint32) string {
 	return uuid.NewSHA1(space, []byte(strconv.FormatUint(uint64(attempt), 10))).String()
 }
 
-// idOf answers the id of the workspace of the workload of that name, as
-// scheduler.WorkloadName makes it.
+// idOf answers the id of the workspace of the workload of that name.
 func idOf(name string) (id string, ok bool) {
-	rest, ok := strings.CutPrefix(name, "ib-")
-	i := strings.LastIndexByte(rest, '-')
-	if !ok || i < 1 {
+	build, attempt, ok := scheduler.ParseWorkloadName(name)
+	if !ok {
 		return "", false
 	}
-	build := rest[:i]
-	n, err := strconv.ParseUint(rest[i+1:], 10, 32)
-	if err != nil || n == 0 || scheduler.WorkloadName(build, uint32(n)) != name {
-		return "", false
-	}
-	return WorkspaceID(build, uint32(n)), true
+	return WorkspaceID(build, attempt), true
 }
 
 // nameOf answers the name of the workload of a workspace. A workspace tells

@@ -24,6 +24,7 @@ type Runtime struct {
 	client wsman.WorkspaceManagerClient
 	feed   *feed
 	http   *http.Client
+	reach  *reach
 
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
@@ -60,12 +61,13 @@ func New(o Options) (*Runtime, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	conn, err := dial(o)
+	at := &reach{}
+	conn, err := dial(o, grpc.WithUnaryInterceptor(at.unary))
 	if err != nil {
 		return nil, err
 	}
-	r := &Runtime{opts: o, conn: conn, client: wsman.NewWorkspaceManagerClient(conn), http: supervisorClient(o.HTTP), running: map[string]*running{}}
-	r.feed = newFeed(r.client, &r.opts)
+	r := &Runtime{opts: o, conn: conn, client: wsman.NewWorkspaceManagerClient(conn), http: supervisorClient(o.HTTP), reach: at, running: map[string]*running{}}
+	r.feed = newFeed(r.client, &r.opts, at)
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
 	r.tasks.Go(func() { r.feed.subscribe(ctx) })

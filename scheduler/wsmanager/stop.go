@@ -3,7 +3,6 @@ package wsmanager
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -97,39 +96,4 @@ func (r *Runtime) tellStop(ctx context.Context, id string) error {
 	defer cancel()
 	_, err := r.client.StopWorkspace(ctx, &wsman.StopWorkspaceRequest{Id: id, Policy: wsman.StopWorkspacePolicy_IMMEDIATELY})
 	return err
-}
-
-// List answers the workloads of all workspaces that image builders of this
-// ws-manager run, those of other nodes included. A workspace whose metadata
-// ws-manager does not tell is listed only by the node that follows it.
-func (r *Runtime) List(ctx context.Context) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
-	defer cancel()
-	res, err := r.client.GetWorkspaces(ctx, &wsman.GetWorkspacesRequest{MustMatch: filter()})
-	if err != nil {
-		return nil, fmt.Errorf("list the build workspaces: %w", err)
-	}
-	followed := map[string]string{}
-	r.mu.Lock()
-	for name := range r.running {
-		if id, ok := idOf(name); ok {
-			followed[id] = name
-		}
-	}
-	r.mu.Unlock()
-	var names []string
-	for _, s := range res.GetStatus() {
-		if s.GetPhase() == wsman.WorkspacePhase_STOPPED {
-			continue
-		}
-		name, ok := followed[s.GetId()]
-		if !ok {
-			name, ok = nameOf(s.GetId(), s.GetMetadata().GetMetaId())
-		}
-		if ok {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
 }
