@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -20,6 +22,9 @@ type Reaper struct {
 	Raft  builds.Raft
 	// Runtimes by name; only those whose workloads survive are looked at.
 	Runtimes map[string]Runtime
+	// Shared are the runtimes that list workloads of other installs, too: of
+	// theirs only those are stopped whose build the state knows.
+	Shared []string
 	// Every is the pause between looks; a minute if zero.
 	Every time.Duration
 	Log   *slog.Logger
@@ -38,7 +43,7 @@ func (r *Reaper) Run(ctx context.Context) error {
 			if !rt.Survives() {
 				continue
 			}
-			if err := r.reap(ctx, rt); err != nil && ctx.Err() == nil {
+			if err := r.reap(ctx, rt, slices.Contains(r.Shared, name)); err != nil && ctx.Err() == nil {
 				r.Log.Warn("cannot look for workloads without an attempt", "runtime", name, "err", err)
 			}
 		}
@@ -52,7 +57,7 @@ func (r *Reaper) Run(ctx context.Context) error {
 
 // reap stops what runs without an attempt. The workloads are listed before the
 // state is read: an attempt is committed before its workload is created.
-func (r *Reaper) reap(ctx context.Context, rt Runtime) error {
+func (r *Reaper) reap(ctx context.Context, rt Runtime, shared bool) error {
 	names, err := rt.List(ctx)
 	if err != nil || len(names) == 0 {
 		return err
@@ -64,7 +69,7 @@ func (r *Reaper) reap(ctx context.Context, rt Runtime) error {
 	if err != nil {
 		return fmt.Errorf("read the state: %w", err)
 	}
-	for _, name := range orphans(names, r.Store.View()) {
+	for _, name := range orphans(names, r.Store.View(), shared) {
 		stop, cancel := context.WithTimeout(ctx, reapTime)
 		err := rt.Stop(stop, name)
 		cancel()
@@ -77,8 +82,9 @@ func (r *Reaper) reap(ctx context.Context, rt Runtime) error {
 	return ctx.Err()
 }
 
-// orphans answers the workloads that are of no live attempt.
-func orphans(names []string, view *builds.State) []string {
+// orphans answers the workloads that are of no live attempt; where known is
+// set, only those of builds that the state has.
+func orphans(names []string, view *builds.State, known bool) []string {
 	live := map[string]bool{}
 	view.Live(func(rec *buildsv1.Record) bool {
 		for _, a := range rec.Build.Attempts {
@@ -90,9 +96,15 @@ func orphans(names []string, view *builds.State) []string {
 	})
 	var out []string
 	for _, name := range names {
-		if !live[name] {
+		if !live[name] && (!known || view.Build(buildOf(name)) != nil) {
 			out = append(out, name)
 		}
 	}
 	return out
+}
+
+// buildOf is the build of a workload's name.
+func buildOf(workload string) string {
+	id, _ := strings.CutPrefix(workload, "ib-")
+	return id[:max(0, strings.LastIndexByte(id, '-'))]
 }

@@ -22,11 +22,14 @@ func Test_Orphans(t *testing.T) {
 	w.apply(&buildsv1.AssignAttempt{Assignments: d.assign})
 	live := WorkloadName(c.BuildId, 1)
 	names := []string{live, WorkloadName(c.BuildId, 2), "ib-unknown-1"}
-	if d := cmp.Diff(names[1:], orphans(names, w.store.View())); d != "" {
+	if d := cmp.Diff(names[1:], orphans(names, w.store.View(), false)); d != "" {
 		t.Errorf("orphans of a running build: %s", d)
 	}
+	if d := cmp.Diff(names[1:2], orphans(names, w.store.View(), true)); d != "" {
+		t.Errorf("orphans of a running build, of those that are known: %s", d)
+	}
 	w.apply(&buildsv1.FinishAttempt{BuildId: c.BuildId, Attempt: 1, Epoch: c.Epoch, Phase: builds.Failed, Blame: builds.BlameUser})
-	if d := cmp.Diff(names, orphans(names, w.store.View())); d != "" {
+	if d := cmp.Diff(names, orphans(names, w.store.View(), false)); d != "" {
 		t.Errorf("orphans of a build that ended: %s", d)
 	}
 }

@@ -220,6 +220,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.node.Lead(s.lead)
 	s.node.Lead(s.raiseLevel)
 	s.node.Lead(s.collectContexts)
+	s.node.Lead(s.reap)
 	s.service = builds.NewService(builds.ServiceOptions{
 		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logRouter{s},
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),

@@ -18,6 +18,7 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
 // clusterConfig describes this node to its cluster.
@@ -120,6 +121,16 @@ func (s *server) lead(ctx context.Context, term *cluster.Term) error {
 		Nodes: liveness{s.node}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: s.runtimeOf,
 		Adoptable: s.adoptable, Replicas: s.cfg.Logs.Copies, FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 	}).Run(ctx)
+}
+
+// reap stops workloads that outlived their attempts, for one term. A workspace
+// manager may have another image builder, as while one takes another's place.
+func (s *server) reap(ctx context.Context, _ *cluster.Term) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.work, cancel)()
+	r := scheduler.Reaper{Store: s.store, Raft: s.raft, Runtimes: s.runtimes, Shared: []string{wsmanager.Name}, Log: s.log}
+	return r.Run(ctx)
 }
 
 // waiting tells why queued builds of a state wait.
