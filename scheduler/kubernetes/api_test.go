@@ -50,6 +50,7 @@ func Test_API_Admits(t *testing.T) {
 			case <-x.done:
 				t.Fatalf("not admitted: %v", x.err)
 			}
+			eventually(t, "the pod may be scheduled", func() bool { return len(c.pod(w.Name()).Spec.SchedulingGates) == 0 })
 			cancel()
 			_, _ = x.wait(t)
 			if err := r.Stop(testContext(t), w.Name()); err != nil || c.pod(w.Name()) != nil {

@@ -124,6 +124,21 @@ func installName(install string) string {
 	return "image-builder-" + strings.ToLower(strings.ReplaceAll(install, "_", "-")) + "-builds"
 }
 
+// ungate lets the scheduler see the pod: its Secret is there.
+func (r *Runtime) ungate(ctx context.Context, pod *corev1.Pod) error {
+	if !gated(pod) {
+		return nil
+	}
+	what := "let the pod " + pod.Name + " be scheduled"
+	return r.insist(ctx, what, func() error {
+		_, err := r.o.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, ungatePatch(pod), metav1.PatchOptions{})
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
+			return nil // it is gone, or another one has its name: the watch tells
+		}
+		return err
+	})
+}
+
 // ensureSecret creates the pod's Secret, or reads the one that its creator
 // made.
 func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (*podapi.Job, error) {

@@ -55,6 +55,9 @@ func patched(pod *corev1.Pod, p *PodOptions) (*corev1.Pod, error) {
 	}
 	maps.Copy(out.Labels, pod.Labels)
 	out.Spec.RestartPolicy = pod.Spec.RestartPolicy
+	if out.Spec.NodeName != "" {
+		out.Spec.SchedulingGates = nil // it passes by the scheduler
+	}
 	found := map[string]bool{}
 	containers(&out.Spec, func(c *corev1.Container) { found[c.Name] = true })
 	var missing error

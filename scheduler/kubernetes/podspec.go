@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -70,6 +71,7 @@ func podOf(o *Options, w *scheduler.Workload, install metav1.OwnerReference, now
 			PriorityClassName:             p.PriorityClass,
 			SchedulerName:                 p.SchedulerName,
 			SecurityContext:               &corev1.PodSecurityContext{FSGroup: ptr(userID)},
+			SchedulingGates:               []corev1.PodSchedulingGate{{Name: gateSecret}},
 			InitContainers:                []corev1.Container{proxyContainer(p)},
 			Containers:                    []corev1.Container{workerContainer(p)},
 			Volumes: []corev1.Volume{
@@ -89,6 +91,21 @@ func podOf(o *Options, w *scheduler.Workload, install metav1.OwnerReference, now
 		addBuildKit(&pod.Spec, p)
 	}
 	return patched(pod, p)
+}
+
+// gateSecret keeps a pod from getting a node before its Secret is there: the
+// kubelet would fail to mount it, and back off.
+const gateSecret = labelPrefix + "secret"
+
+// gated reports whether the pod waits for its Secret.
+func gated(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Spec.SchedulingGates, func(g corev1.PodSchedulingGate) bool { return g.Name == gateSecret })
+}
+
+// ungatePatch is a strategic merge patch that lets a pod be scheduled. Gates of
+// others stay. It carries the UID, as ownerPatch does.
+func ungatePatch(p *corev1.Pod) []byte {
+	return fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"schedulingGates":[{"$patch":"delete","name":%q}]}}`, p.UID, gateSecret)
 }
 
 // annotations keep autoscalers from moving a build.

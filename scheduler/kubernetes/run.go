@@ -76,7 +76,10 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 		return scheduler.Outcome{}, err
 	}
 	if !over(f.pod, time.Now()) {
-		if f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err != nil {
+		if f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err == nil {
+			err = f.r.ungate(ctx, f.pod)
+		}
+		if err != nil {
 			var known *scheduler.Failure
 			f.giveUp = errors.As(err, &known)
 			return scheduler.Outcome{}, err

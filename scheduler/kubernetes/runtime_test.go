@@ -310,3 +310,45 @@ func Test_MaxPods(t *testing.T) {
 		}
 	}
 }
+
+// Test_Run_Gate keeps a pod from the scheduler until its Secret is there, also
+// where the owner ends between the two.
+func Test_Run_Gate(t *testing.T) {
+	c := newCluster(t)
+	reg := &registrytest.Registry{Addr: "reg.example"}
+	held := make(chan struct{})
+	c.fake.PrependReactor("create", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+		select {
+		case <-held:
+			return false, nil, nil
+		default:
+			return true, nil, errors.New("connection refused")
+		}
+	})
+	w := copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64))
+	gates := func() int {
+		if p := c.pod(w.Name()); p != nil {
+			return len(p.Spec.SchedulingGates)
+		}
+		return -1
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, newRuntime(t, c, "node-a", reg.Addr, kubernetes.FastRetries), w, newSink())
+	eventually(t, "the pod is there, gated", func() bool { return gates() == 1 })
+	cancel()
+	_, _ = x.wait(t)
+	w.Epoch++
+	ctx, cancel = context.WithCancel(testContext(t))
+	x = start(ctx, newRuntime(t, c, "node-b", reg.Addr, kubernetes.FastRetries), w, newSink())
+	eventually(t, "the pod is adopted", func() bool { return c.pod(w.Name()).Labels["image-builder/owner"] == "node-b" })
+	if gates() != 1 {
+		t.Error("the pod lost its gate before its Secret was there")
+	}
+	close(held)
+	eventually(t, "the pod has no gate", func() bool { return gates() == 0 })
+	if _, err := c.client.CoreV1().Secrets(namespace).Get(ctx, w.Name(), metav1.GetOptions{}); err != nil {
+		t.Errorf("the gate went before the Secret came: %v", err)
+	}
+	cancel()
+	_, _ = x.wait(t)
+}
