@@ -262,3 +262,32 @@ func Test_Group_FourthNodeFollows_WipedDiskIsANewServer(t *testing.T) {
 		return !former && voters == 3
 	})
 }
+
+// Test_Group_ReadsAreNotBehindWhatAFollowerShowed: a follower's state may be
+// ahead of the leader's.
+func Test_Group_ReadsAreNotBehindWhatAFollowerShowed(t *testing.T) {
+	g := three(t)
+	lead := g.leader()
+	follower := g.get("n0")
+	if follower == lead {
+		follower = g.get("n1")
+	}
+	put(t, lead.Node, 1)
+	lead.sm.mu.Lock() // the leader commits, and does not get to applying
+	var write sync.WaitGroup
+	defer write.Wait()
+	defer lead.sm.mu.Unlock()
+	write.Go(func() {
+		if _, err := follower.Propose(t.Context(), value(2)); err != nil {
+			t.Errorf("propose: %v", err)
+		}
+	})
+	eventually(t, "the follower has applied it", func() bool { return slices.Contains(follower.sm.values(), 2) })
+	shown := follower.Applied()
+	for _, m := range []*member{lead, follower} {
+		index, err := m.ReadIndex(t.Context())
+		if err != nil || index < shown {
+			t.Errorf("%s: read index %d (%v), want at least %d, which a client may have seen", m.cfg.Name, index, err, shown)
+		}
+	}
+}

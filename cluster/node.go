@@ -24,6 +24,7 @@ type Node struct {
 	fsm  *fsm
 	dir  *dataDir
 	logs *logStore
+	log  raft.LogStore // what Raft uses: logs, or one of a simulation
 	raft atomic.Pointer[raft.Raft]
 
 	trans  *consumer
@@ -98,6 +99,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
+	n.log = store.Log
 	n.opened.Store(last)
 	if err := n.cfg.Network.Open((*local)(n)); err != nil {
 		return fmt.Errorf("open the peer port: %w", err)

@@ -30,8 +30,9 @@ type readBatch struct {
 }
 
 // ReadIndex answers an index such that a state at or after it holds everything
-// that was acknowledged before the call. It is the index that the leader's
-// state had when a quorum was asked whether it leads, and only counts once it
+// that was acknowledged before the call, and everything that the state of any
+// node showed before it. It is the last command that the leader knew to be
+// committed when a quorum was asked whether it leads, and only counts once it
 // did (Raft dissertation, section 6.4). All who wait on one node share one
 // call. While there is no leader it waits as long as ctx allows.
 func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
@@ -120,16 +121,19 @@ func (r *readBatches) run() {
 }
 
 // verifyLeader takes the index before it asks, and makes sure that the term
-// that it asks in is the one whose first command this node has applied.
+// that it asks in is the one whose first entry this node has applied.
 func (n *Node) verifyLeader() (uint64, error) {
 	n.mu.Lock()
 	leads, term := n.leads, n.term
 	n.mu.Unlock()
-	index := n.fsm.index()
 	if !leads {
 		return 0, fmt.Errorf("read index: %w", ErrNoLeader)
 	}
-	err := n.await(context.Background(), func() raft.Future { return n.raft.Load().VerifyLeader() })
+	index, err := lastCommand(n.log, n.raft.Load().CommitIndex(), n.fsm.index())
+	if err != nil {
+		return 0, err
+	}
+	err = n.await(context.Background(), func() raft.Future { return n.raft.Load().VerifyLeader() })
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), err == nil && n.raft.Load().CurrentTerm() != term:
 		return 0, fmt.Errorf("read index: %w", ErrNoLeader)
@@ -137,4 +141,24 @@ func (n *Node) verifyLeader() (uint64, error) {
 		return 0, fmt.Errorf("read index: %w", err)
 	}
 	return index, nil
+}
+
+// lastCommand answers the index of the last command at or below the commit
+// index. The state of the leader is not enough: that of a follower may be ahead
+// of it, and what a client saw there has to be in every read that begins
+// afterwards. The commit index is not it either: other entries never reach the
+// state, so that whoever waited for theirs would wait for the next command.
+func lastCommand(log raft.LogStore, committed, applied uint64) (uint64, error) {
+	for at := committed; at > applied; at-- {
+		var entry raft.Log
+		switch err := log.GetLog(at, &entry); {
+		case errors.Is(err, raft.ErrLogNotFound): // in a snapshot, and so applied
+			return applied, nil
+		case err != nil:
+			return 0, fmt.Errorf("read index: look at entry %d of the log: %w", at, err)
+		case entry.Type == raft.LogCommand:
+			return at, nil
+		}
+	}
+	return applied, nil
 }

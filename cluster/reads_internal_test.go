@@ -1,0 +1,35 @@
+package cluster
+
+import (
+	"testing"
+
+	"github.com/hashicorp/raft"
+)
+
+// Test_LastCommand: what a follower may have shown is in the index of a read,
+// and entries that never reach the state are not waited for.
+func Test_LastCommand(t *testing.T) {
+	log := raft.NewInmemStore()
+	for i, kind := range []raft.LogType{raft.LogNoop, raft.LogCommand, raft.LogCommand, raft.LogBarrier, raft.LogCommand, raft.LogNoop, raft.LogConfiguration} {
+		if err := log.StoreLog(&raft.Log{Index: uint64(i + 11), Type: kind}); err != nil { // 11 and on: those before are in a snapshot
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name                     string
+		committed, applied, want uint64
+	}{
+		{"the state trails what is committed", 13, 12, 13},
+		{"far behind", 17, 8, 15},
+		{"only entries that reach no state since", 17, 15, 15},
+		{"a barrier after the last command", 14, 13, 13},
+		{"all is applied", 15, 15, 15},
+		{"the state is ahead of what is known to be committed", 13, 15, 15},
+		{"nothing but a snapshot", 11, 10, 10},
+		{"what is committed is in a snapshot", 9, 8, 8},
+	} {
+		if got, err := lastCommand(log, c.committed, c.applied); err != nil || got != c.want {
+			t.Errorf("%s: index %d (%v), want %d", c.name, got, err, c.want)
+		}
+	}
+}
