@@ -59,6 +59,10 @@ type Config struct {
 	// CommittedLevel the one that the state is at.
 	FeatureLevel   uint32
 	CommittedLevel func() uint32
+	// Keys names the keys that all nodes share, as `kind/name`: a node that holds
+	// none of a kind that this one holds does not become a member. Those of
+	// gossip are added. May be nil.
+	Keys func() []string
 	// Serve adds services of others to the peer API.
 	Serve []func(grpc.ServiceRegistrar)
 	// Report completes what the node tells the leader about itself. May be nil.

@@ -183,7 +183,7 @@ func (n *Node) joinAny(ctx context.Context, answers []*clusterv1.HelloResponse) 
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, joinTime)
-		res, err := clusterv1.NewPeerClient(conn).Join(ctx, &clusterv1.JoinRequest{From: n.identity()})
+		res, err := clusterv1.NewPeerClient(conn).Join(ctx, &clusterv1.JoinRequest{From: n.introduction()})
 		cancel()
 		if err == nil {
 			err = n.adopt(res.GetClusterId())
@@ -256,7 +256,7 @@ func (n *Node) askPromise(ctx context.Context, s bootstrapServer, id string) err
 	}
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
-	res, err := clusterv1.NewPeerClient(conn).Promise(ctx, &clusterv1.PromiseRequest{From: n.identity(), ClusterId: id})
+	res, err := clusterv1.NewPeerClient(conn).Promise(ctx, &clusterv1.PromiseRequest{From: n.introduction(), ClusterId: id})
 	if err != nil {
 		return fmt.Errorf("node %s does not promise to form a cluster: %s", s.ID, status.Convert(err).Message())
 	}

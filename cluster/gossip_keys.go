@@ -115,10 +115,22 @@ func (k *GossipKeys) reload(log *slog.Logger) {
 	log.Info("the gossip keys changed", "keys", len(keys), "encrypts", k.primary())
 }
 
+// names answers the names of all keys.
+func (k *GossipKeys) names() (out []string) {
+	for _, key := range k.ring.GetKeys() {
+		out = append(out, gossipKeyName(key))
+	}
+	return out
+}
+
+func gossipKeyName(key []byte) string {
+	sum := sha256.Sum256(key)
+	return hex.EncodeToString(sum[:4])
+}
+
 // primary names the key that encrypts, by a hash.
 func (k *GossipKeys) primary() string {
-	sum := sha256.Sum256(k.ring.GetPrimaryKey())
-	return hex.EncodeToString(sum[:4])
+	return gossipKeyName(k.ring.GetPrimaryKey())
 }
 
 // Primary names the key that encrypts, by the first bytes of its hash.

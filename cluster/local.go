@@ -3,10 +3,14 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
@@ -27,6 +31,26 @@ func (n *Node) identity() *clusterv1.Identity {
 		Address: n.cfg.Network.Address(), Zone: n.cfg.Zone, FeatureLevel: n.cfg.FeatureLevel, BootId: n.cfg.BootID,
 		GossipAddress: n.gossip.Load().address(),
 	}
+}
+
+// introduction is who the node is, with the names of its keys, for those whose
+// cluster it wants to be of.
+func (n *Node) introduction() *clusterv1.Identity {
+	id := n.identity()
+	id.Keys = n.keys()
+	return id
+}
+
+func (n *Node) keys() (out []string) {
+	if n.cfg.Keys != nil {
+		out = n.cfg.Keys()
+	}
+	if n.cfg.Gossip != nil {
+		for _, k := range n.cfg.Gossip.Keys.names() {
+			out = append(out, "gossip/"+k)
+		}
+	}
+	return out
 }
 
 // Admit judges a Raft connection. A node that is in no cluster yet becomes a
@@ -61,6 +85,44 @@ func (n *Node) fits(from *clusterv1.Identity) error {
 		return fmt.Errorf("node %s runs a version of feature level %d, the cluster is at %d: start a newer version", from.GetServerId(), from.GetFeatureLevel(), level)
 	}
 	return nil
+}
+
+// fitsNew reports why a node cannot become a member: fits, and it shares a key
+// of each kind that both hold. Members are not judged by their keys: a rotation
+// that was done in a wrong order must not cost the quorum.
+func (n *Node) fitsNew(from *clusterv1.Identity) error {
+	if err := n.fits(from); err != nil {
+		return err
+	}
+	return sharesKeys(from.GetServerId(), from.GetKeys(), n.keys())
+}
+
+func sharesKeys(who string, theirs, ours []string) error {
+	byKind := func(keys []string) map[string][]string {
+		m := map[string][]string{}
+		for _, k := range keys {
+			kind, name, _ := strings.Cut(k, "/")
+			m[kind] = append(m[kind], name)
+		}
+		return m
+	}
+	have := byKind(ours)
+	for kind, names := range byKind(theirs) {
+		here := have[kind]
+		if len(here) > 0 && !slices.ContainsFunc(names, func(k string) bool { return slices.Contains(here, k) }) {
+			return fmt.Errorf("node %s holds none of the %s keys of this cluster (it holds %s, here are %s): give it the same key file",
+				who, kind, strings.Join(names, " "), strings.Join(here, " "))
+		}
+	}
+	return nil
+}
+
+// refuses notes once in a while that a node was refused, and answers why.
+func (n *Node) refuses(what string, from *clusterv1.Identity, why error) error {
+	if n.said.say(from.GetServerId() + why.Error()) {
+		n.cfg.Logger.Warn("refused a node that wants to "+what, "node", from.GetServerId(), "address", from.GetAddress(), "reason", why)
+	}
+	return status.Error(codes.FailedPrecondition, why.Error())
 }
 
 // adopt makes the node a member of the cluster of that id, for good.

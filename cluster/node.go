@@ -38,6 +38,7 @@ type Node struct {
 	lost   chan raft.ServerID
 	kick   chan struct{} // look at the membership now; capacity 1
 	opened atomic.Uint64 // last index of the log when this process opened it
+	said   seldom        // refusals
 	aside  atomic.Bool   // the disk is stuck: let others lead
 
 	mu      sync.Mutex

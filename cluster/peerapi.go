@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/codes"
@@ -65,8 +66,11 @@ func (a peerAPI) Hello(ctx context.Context, req *clusterv1.HelloRequest) (*clust
 	if r == nil {
 		return res, nil
 	}
-	if n.fits(req.GetFrom()) == nil {
+	if err := n.fits(req.GetFrom()); err == nil {
 		n.book.note(req.GetFrom())
+	} else {
+		// It is told who answers, and finds the same.
+		_ = n.refuses("meet this one", req.GetFrom(), err)
 	}
 	if _, id := r.LeaderWithID(); id != "" {
 		res.LeaderAddress = n.addressOf(id)
@@ -82,8 +86,8 @@ func (a peerAPI) Promise(ctx context.Context, req *clusterv1.PromiseRequest) (*c
 	if err := checkName(ctx, req.GetFrom()); err != nil {
 		return nil, err
 	}
-	if err := a.node.fits(req.GetFrom()); err != nil {
-		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	if err := a.node.fitsNew(req.GetFrom()); err != nil {
+		return nil, a.node.refuses("form a cluster", req.GetFrom(), err)
 	}
 	proposer := nameOf(raft.ServerID(req.GetFrom().GetServerId()))
 	if proposer == "" || req.GetClusterId() == "" {
@@ -107,8 +111,7 @@ func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*cluster
 			return nil, err
 		}
 		if err := n.admit(ctx, req.GetFrom()); err != nil {
-			n.cfg.Logger.Warn("refused a node that wants to join", "node", req.GetFrom().GetServerId(), "reason", err)
-			return nil, status.Error(codes.FailedPrecondition, err.Error())
+			return nil, n.refuses("join", req.GetFrom(), err)
 		}
 		return &clusterv1.JoinResponse{ClusterId: n.dir.current().ClusterID}, nil
 	}
@@ -164,11 +167,16 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 	if name == "" || name == string(id) || address == "" {
 		return fmt.Errorf("server id %q or address %q is not complete", id, address)
 	}
-	if err := n.fits(from); err != nil {
+	r := n.raft.Load()
+	member := slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return s.ID == id })
+	fits := n.fitsNew
+	if member {
+		fits = n.fits
+	}
+	if err := fits(from); err != nil {
 		return err
 	}
 	n.book.note(from)
-	r := n.raft.Load()
 	var former []raft.ServerID
 	for _, s := range r.GetConfiguration().Configuration().Servers {
 		switch {

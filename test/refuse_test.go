@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
@@ -70,6 +71,16 @@ func Test_Refuse_StrangersDoNotJoin(t *testing.T) {
 	n = stranger(map[string]any{"cluster": map[string]any{"name": "elsewhere", "tls": map[string]any{"ca": files.CA, "crt": files.Cert, "key": files.Key}}})
 	said(n, "waits for its cluster", "elsewhere")
 	anyOfThree("refused a connection to the peer port", "certificate")
+	n.Kill()
+
+	// Other sealing keys: it could open no secret, and nobody its own.
+	keys := filepath.Join(t.TempDir(), "sealing.json")
+	if err := builds.NewKeyFile(keys); err != nil {
+		t.Fatal(err)
+	}
+	n = stranger(map[string]any{"sealing": map[string]any{"keyFile": keys}})
+	said(n, "waits for its cluster", "sealing keys", "give it the same key file")
+	anyOfThree("refused a node that wants to join", n.Name, "sealing keys")
 	n.Kill()
 
 	// The data directory of a member of another cluster.

@@ -52,7 +52,13 @@ func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		PruneAfter:     time.Duration(c.Cluster.PruneAfter),
 		FeatureLevel:   builds.FeatureLevel,
 		CommittedLevel: s.level,
-		Serve:          []func(grpc.ServiceRegistrar){s.servePeers},
+		Keys: func() (out []string) {
+			for _, id := range s.keyring.IDs() {
+				out = append(out, "sealing/"+id)
+			}
+			return out
+		},
+		Serve: []func(grpc.ServiceRegistrar){s.servePeers},
 		Report: func(r *clusterv1.PingResponse) {
 			r.Owned = uint32(s.owner.Running())
 			r.SealingKeys = s.keyring.IDs()

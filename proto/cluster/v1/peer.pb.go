@@ -41,6 +41,10 @@ type Identity struct {
 	BootId string `protobuf:"bytes,7,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	// Where others reach its gossip: IP:port; empty if it does not gossip.
 	GossipAddress string `protobuf:"bytes,8,opt,name=gossip_address,json=gossipAddress,proto3" json:"gossip_address,omitempty"`
+	// Names of the keys that it shares with the others, `sealing/ID` and
+	// `gossip/HASH`; said where it asks to be of a cluster. Versions up to 0.2.0
+	// say none.
+	Keys          []string `protobuf:"bytes,9,rep,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -129,6 +133,13 @@ func (x *Identity) GetGossipAddress() string {
 		return x.GossipAddress
 	}
 	return ""
+}
+
+func (x *Identity) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
 }
 
 type HelloRequest struct {
@@ -966,7 +977,7 @@ var File_proto_cluster_v1_peer_proto protoreflect.FileDescriptor
 const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x1bproto/cluster/v1/peer.proto\x12\n" +
-	"cluster.v1\"\xf3\x01\n" +
+	"cluster.v1\"\x87\x02\n" +
 	"\bIdentity\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -976,7 +987,8 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\x04zone\x18\x05 \x01(\tR\x04zone\x12#\n" +
 	"\rfeature_level\x18\x06 \x01(\rR\ffeatureLevel\x12\x17\n" +
 	"\aboot_id\x18\a \x01(\tR\x06bootId\x12%\n" +
-	"\x0egossip_address\x18\b \x01(\tR\rgossipAddress\"8\n" +
+	"\x0egossip_address\x18\b \x01(\tR\rgossipAddress\x12\x12\n" +
+	"\x04keys\x18\t \x03(\tR\x04keys\"8\n" +
 	"\fHelloRequest\x12(\n" +
 	"\x04from\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04from\"\xa6\x01\n" +
 	"\rHelloResponse\x12(\n" +
