@@ -118,7 +118,9 @@ func Test_Run_DaemonBehindMutualTLS(t *testing.T) {
 	r := newRig(t, with)
 	r.mustRun(t, r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nRUN true\n"}))
 
-	plain := newRig(t, func(o *buildkit.Options) { o.Daemons = []buildkit.Address{{URL: "tcp://" + l.Addr().String()}} })
+	plain := newRig(t, func(o *buildkit.Options) {
+		o.Daemons, o.DaemonWait = []buildkit.Address{{URL: "tcp://" + l.Addr().String()}}, time.Second
+	})
 	plain.mustFail(t, plain.upload(t, map[string]string{"Dockerfile": "FROM " + plain.base + "\n"}), infrastructure, "no BuildKit daemon answers")
 }
 
@@ -168,6 +170,35 @@ func Test_Run_AnotherDaemonTakesTheWorkOfOneThatIsGone(t *testing.T) {
 	})
 	for _, note := range []string{"one", "two", "three"} {
 		r.mustRun(t, r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\n# " + note + "\n"}))
+	}
+}
+
+// Test_Run_WaitsWhileNoDaemonAnswers has a build that begins without a daemon:
+// it tells that it waits, and ends at its deadline or by a cancel.
+func Test_Run_WaitsWhileNoDaemonAnswers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(o *buildkit.Options) {
+		o.Daemons = []buildkit.Address{{URL: "unix://" + filepath.Join(t.TempDir(), "s")}}
+	})
+	w := r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\n"})
+	w.Deadline = time.Now().Add(2 * time.Second)
+	r.mustFail(t, w, timeout, "before its deadline", "no BuildKit daemon answers", r.opts.Daemons[0].URL)
+
+	w = r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\n"})
+	s := &sink{}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Run(ctx, w, s)
+		done <- err
+	}()
+	eventually(t, 20*time.Second, "the build tells that it waits", func() bool {
+		return s.step("wait for a BuildKit daemon") != nil && strings.Contains(s.text(), "no BuildKit daemon answers")
+	})
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled wait: %v", err)
 	}
 }
 

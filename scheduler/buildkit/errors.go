@@ -68,6 +68,7 @@ func (s *solving) failed(ctx context.Context, err error) error {
 	text := plain(err)
 	var exit *gatewaypb.ExitError
 	if diskFull(err) && !errors.As(err, &exit) {
+		s.runtime.pool.doubt(s.daemon)
 		return infrastructureFailure(fmt.Errorf("the disk of the BuildKit daemon %s is full: %s", s.daemon.url, text))
 	}
 	if daemonFault(err) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -98,6 +99,9 @@ type Options struct {
 	// Route, if set, renames all images that the daemons pull and push. Registry
 	// and outcomes keep the true names; Credentials is asked for the new hosts.
 	Route Route
+	// DaemonWait is how long a workload waits while no daemon answers, before
+	// it fails as infrastructure; to the workload's deadline if zero.
+	DaemonWait time.Duration
 	// Log is required.
 	Log *slog.Logger
 }

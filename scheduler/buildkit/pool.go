@@ -19,12 +19,15 @@ const (
 	// trustTime is how long a daemon that answered is not asked again before
 	// it gets work.
 	trustTime = 2 * time.Second
+	// shunTime is how long a daemon that failed a solve gets others only when
+	// there is no other daemon.
+	shunTime = time.Minute
 )
 
 // pool chooses among daemons.
 type pool struct {
 	daemons []*endpoint
-	mu      sync.Mutex // guards load and answered of all endpoints
+	mu      sync.Mutex // guards load, answered and failed of all endpoints
 }
 
 // endpoint is one daemon as this process sees it.
@@ -33,6 +36,7 @@ type endpoint struct {
 	client   *client.Client
 	load     int // solves of this process
 	answered time.Time
+	failed   time.Time // when it last failed a solve
 }
 
 // openPool makes clients; it connects to nothing yet.
@@ -60,14 +64,17 @@ func (p *pool) close() error {
 	return errors.Join(errs...)
 }
 
-// acquire chooses a daemon that answers. The caller gives it back.
-func (p *pool) acquire(ctx context.Context, key string) (*endpoint, error) {
+// acquire chooses a daemon that answers: for each attempt of a build another,
+// if there are several, and rather one that did not fail just now. The caller
+// gives it back. If all that are left to ask do not answer, the error is a
+// *noDaemonError.
+func (p *pool) acquire(ctx context.Context, key string, attempt uint32) (*endpoint, error) {
 	var errs []error
 	tried := map[*endpoint]bool{}
 	for {
-		e := p.take(key, tried)
+		e := p.take(key, attempt, tried)
 		if e == nil {
-			return nil, fmt.Errorf("no BuildKit daemon answers: %w", errors.Join(errs...))
+			return nil, &noDaemonError{errors.Join(errs...)}
 		}
 		err := p.check(ctx, e)
 		if err == nil {
@@ -84,19 +91,19 @@ func (p *pool) acquire(ctx context.Context, key string) (*endpoint, error) {
 
 // take counts a solve on the daemon that is next in line for the key, nil if
 // none is left.
-func (p *pool) take(key string, without map[*endpoint]bool) *endpoint {
+func (p *pool) take(key string, attempt uint32, without map[*endpoint]bool) *endpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var left []candidate
 	for i, e := range p.daemons {
 		if !without[e] {
-			left = append(left, candidate{index: i, url: e.url, load: e.load})
+			left = append(left, candidate{index: i, url: e.url, load: e.load, shunned: !e.failed.IsZero() && time.Since(e.failed) < shunTime})
 		}
 	}
 	if len(left) == 0 {
 		return nil
 	}
-	e := p.daemons[choose(left, key)]
+	e := p.daemons[choose(left, key, attempt)]
 	e.load++
 	return e
 }
@@ -107,11 +114,12 @@ func (p *pool) release(e *endpoint) {
 	e.load--
 }
 
-// doubt makes the next acquire ask the daemon whether it lives.
+// doubt notes that the daemon failed a solve: the next acquire asks whether it
+// lives, and for a while prefers others.
 func (p *pool) doubt(e *endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e.answered = time.Time{}
+	e.answered, e.failed = time.Time{}, time.Now()
 }
 
 func (p *pool) check(ctx context.Context, e *endpoint) error {
@@ -146,13 +154,21 @@ type candidate struct {
 	index int
 	url   string
 	load  int
+	// shunned says that it failed a solve just now.
+	shunned bool
 }
 
 // choose answers the index of the first candidate in the rendezvous order of
 // the key whose load stays below 5/4 of the mean: the same key meets the same
 // warm cache while no daemon is much busier than the others (consistent
-// hashing with bounded loads, Mirrokni et al. 2016).
-func choose(cs []candidate, key string) int {
+// hashing with bounded loads, Mirrokni et al. 2016). Those that are shunned
+// are chosen only if all are. A later attempt begins so much later in the
+// order: what failed the first time may be the daemon, and the node that
+// decides now need not be the one that saw it.
+func choose(cs []candidate, key string, attempt uint32) int {
+	if fit := slices.DeleteFunc(slices.Clone(cs), func(c candidate) bool { return c.shunned }); len(fit) > 0 {
+		cs = fit
+	}
 	total := 1
 	for _, c := range cs {
 		total += c.load
@@ -161,6 +177,8 @@ func choose(cs []candidate, key string) int {
 	ordered := slices.SortedFunc(slices.Values(cs), func(a, b candidate) int {
 		return cmp.Compare(xxhash.Sum64String(key+"\x00"+b.url), xxhash.Sum64String(key+"\x00"+a.url))
 	})
+	skip := int(max(attempt, 1)-1) % len(ordered)
+	ordered = slices.Concat(ordered[skip:], ordered[:skip])
 	for _, c := range ordered {
 		if c.load < bound {
 			return c.index

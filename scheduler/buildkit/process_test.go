@@ -159,12 +159,22 @@ func Test_Run_DaemonKilledIsInfrastructure(t *testing.T) {
 		t.Errorf("run: %v after %v", err, time.Since(begin))
 	}
 	eventually(t, 5*time.Second, "no process is left", func() bool { return len(processes(t, mark)) == 0 && len(processes(t, root)) == 0 })
-	r.mustFail(t, r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\n"}), infrastructure, "no BuildKit daemon answers", d.Addr())
+	waiting := &sink{}
+	waited := make(chan error, 1)
+	other := r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nRUN echo after the wait\n"})
+	go func() {
+		_, err := r.Run(t.Context(), other, waiting)
+		waited <- err
+	}()
+	eventually(t, 20*time.Second, "a build waits for the daemon", func() bool { return strings.Contains(waiting.text(), "no BuildKit daemon answers: "+d.Addr()) })
 	if err := d.Stop(t.Context()); err != nil {
 		t.Errorf("stop a daemon that was killed: %v", err)
 	}
 
 	d = start()
+	if err := <-waited; err != nil || !strings.Contains(waiting.text(), "after the wait") || waiting.step("wait for") != nil {
+		t.Errorf("the build that waited: %v\n%s", err, waiting.text())
+	}
 	r.mustRun(t, r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nRUN true\n"}))
 	dockerfile, mark = sleeper(r)
 	done = running(t, t.Context(), r, r.upload(t, map[string]string{"Dockerfile": dockerfile}), mark)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,18 +15,18 @@ import (
 )
 
 func Test_Choose_SameKeyMeetsTheSameDaemonUntilItIsBusier(t *testing.T) {
-	idle := []candidate{{0, "unix:///a", 0}, {1, "unix:///b", 0}, {2, "unix:///c", 0}}
+	idle := []candidate{{0, "unix:///a", 0, false}, {1, "unix:///b", 0, false}, {2, "unix:///c", 0, false}}
 	seen := map[int]int{}
 	for i := range 300 {
 		key := fmt.Sprint("git https://example.com/", i)
-		first := choose(idle, key)
+		first := choose(idle, key, 1)
 		seen[first]++
-		if again := choose(idle, key); again != first {
+		if again := choose(idle, key, 1); again != first {
 			t.Fatalf("%s: daemon %d, then %d", key, first, again)
 		}
 		busy := append([]candidate(nil), idle...)
 		busy[first].load = 3
-		if other := choose(busy, key); other == first {
+		if other := choose(busy, key, 1); other == first {
 			t.Errorf("%s: daemon %d was chosen with 3 solves while others have none", key, first)
 		}
 		// Without one of the others, the choice stays.
@@ -35,7 +36,7 @@ func Test_Choose_SameKeyMeetsTheSameDaemonUntilItIsBusier(t *testing.T) {
 				fewer = append(fewer, c)
 			}
 		}
-		if other := choose(fewer, key); other != first {
+		if other := choose(fewer, key, 1); other != first {
 			t.Errorf("%s: moved from daemon %d to %d because another one left", key, first, other)
 		}
 	}
@@ -44,8 +45,44 @@ func Test_Choose_SameKeyMeetsTheSameDaemonUntilItIsBusier(t *testing.T) {
 			t.Errorf("daemon %d is first for %d of 300 keys", i, n)
 		}
 	}
-	if got := choose([]candidate{{4, "unix:///a", 100}}, "k"); got != 4 {
+	if got := choose([]candidate{{4, "unix:///a", 100, false}}, "k", 1); got != 4 {
 		t.Errorf("the only daemon is %d, got %d", 4, got)
+	}
+}
+
+func Test_Choose_PrefersAnotherDaemonThanTheOneThatFailed(t *testing.T) {
+	idle := []candidate{{0, "unix:///a", 0, false}, {1, "unix:///b", 0, false}, {2, "unix:///c", 0, false}}
+	for i := range 100 {
+		key := fmt.Sprint("git https://example.com/", i)
+		seen := map[int]bool{}
+		for attempt := range uint32(3) {
+			seen[choose(idle, key, attempt+1)] = true
+		}
+		if len(seen) != 3 {
+			t.Errorf("%s: three attempts met %d daemons", key, len(seen))
+		}
+		if choose(idle, key, 4) != choose(idle, key, 1) {
+			t.Errorf("%s: the fourth attempt of three daemons does not begin anew", key)
+		}
+		for attempt := range uint32(4) {
+			shunned := slices.Clone(idle)
+			first := choose(idle, key, attempt)
+			shunned[first].shunned = true
+			shunned[(first+1)%3].load = 7
+			shunned[(first+2)%3].load = 7
+			if got := choose(shunned, key, attempt); got == first {
+				t.Errorf("%s: daemon %d failed just now, and is chosen before others", key, first)
+			}
+		}
+		for j := range idle {
+			shunned := slices.Clone(idle)
+			for k := range shunned {
+				shunned[k].shunned = true
+			}
+			if got, want := choose(shunned, key, uint32(j)), choose(idle, key, uint32(j)); got != want {
+				t.Errorf("%s: all failed: got %d, want %d", key, got, want)
+			}
+		}
 	}
 }
 

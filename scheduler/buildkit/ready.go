@@ -20,7 +20,7 @@ func (r *Runtime) AwaitReady(ctx context.Context, limit time.Duration) error {
 	tick := time.NewTicker(readyEvery)
 	defer tick.Stop()
 	for {
-		e, err := r.pool.acquire(wait, "")
+		e, err := r.pool.acquire(wait, "", 1)
 		if err == nil {
 			r.pool.release(e)
 			return nil

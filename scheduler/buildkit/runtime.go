@@ -65,8 +65,8 @@ func (r *Runtime) Survives() bool { return false }
 
 // Run solves the workload and pushes the image by digest to the repository of
 // its base ref. A workload of that name that runs already is stopped first.
-// When Run returns, nothing of the workload runs any more, except on a daemon
-// that does not answer.
+// While no daemon answers it waits for one. When Run returns, nothing of the
+// workload runs any more, except on a daemon that does not answer.
 func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
 	if !w.Deadline.IsZero() {
 		var cancel context.CancelFunc
@@ -83,7 +83,7 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 		return out, nil
 	}
 	if ctx.Err() != nil {
-		return scheduler.Outcome{}, ended(ctx, w)
+		return scheduler.Outcome{}, ended(ctx, w, err)
 	}
 	return scheduler.Outcome{}, err
 }
@@ -164,14 +164,17 @@ func (r *Runtime) List(ctx context.Context) ([]string, error) {
 	return slices.Compact(names), errors.Join(errs...)
 }
 
-// ended words the end of a workload whose context is over.
-func ended(ctx context.Context, w *scheduler.Workload) error {
+// ended words the end of a workload whose context is over. err is what Run
+// would have said.
+func ended(ctx context.Context, w *scheduler.Workload, err error) error {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errDeadline):
-		return &scheduler.Failure{
-			Blame:   builds.BlameTimeout,
-			Message: fmt.Sprintf("the build did not end before its deadline (%s)", w.Deadline.UTC().Format(time.RFC3339)), Err: cause,
+		message := fmt.Sprintf("the build did not end before its deadline (%s)", w.Deadline.UTC().Format(time.RFC3339))
+		var none *noDaemonError
+		if errors.As(err, &none) {
+			message += ": " + none.Error()
 		}
+		return &scheduler.Failure{Blame: builds.BlameTimeout, Message: message, Err: cause}
 	case errors.Is(cause, errStopped):
 		return cause
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/moby/buildkit/sourcepolicy/policysession"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
 )
@@ -51,9 +50,9 @@ func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink schedul
 			r.opts.Log.Warn("cannot remove an unpacked build context", "build", w.BuildID, "attempt", w.Attempt, "err", err)
 		}
 	}()
-	e, err := r.pool.acquire(ctx, src.key)
+	e, err := r.await(ctx, src.key, w, sink)
 	if err != nil {
-		return scheduler.Outcome{}, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: err.Error(), Err: err}
+		return scheduler.Outcome{}, err
 	}
 	defer r.pool.release(e)
 	r.opts.Log.Debug("solve begins", "build", w.BuildID, "attempt", w.Attempt, "daemon", e.url)

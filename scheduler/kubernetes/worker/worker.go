@@ -174,6 +174,7 @@ func solve(ctx context.Context, j *podapi.Job, w *scheduler.Workload, regs *regi
 		Frontends:       j.Frontends,
 		Networks:        j.Networks,
 		Route:           regs.names,
+		DaemonWait:      readyTime,
 		Log:             log,
 	})
 	if err != nil {

@@ -1,0 +1,76 @@
+package buildkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// Pauses between looks for a daemon while none answers.
+const (
+	awaitFirst = 200 * time.Millisecond
+	awaitMax   = 2 * time.Second
+)
+
+// waitStep is the name of the step that a build shows while it waits.
+const waitStep = "wait for a BuildKit daemon"
+
+// noDaemonError says that no daemon answers.
+type noDaemonError struct{ err error }
+
+func (e *noDaemonError) Error() string { return "no BuildKit daemon answers: " + e.err.Error() }
+func (e *noDaemonError) Unwrap() error { return e.err }
+
+// await chooses a daemon that answers, for as long as it takes: that all are
+// away is no failure of the attempt, which goes on when one is back. The log
+// and the steps of the attempt tell why it waits. It fails when ctx ends, with
+// a *noDaemonError if it waited, or when DaemonWait is over. The caller gives
+// the daemon back.
+func (r *Runtime) await(ctx context.Context, key string, w *scheduler.Workload, sink scheduler.Sink) (*endpoint, error) {
+	e, err := r.pool.acquire(ctx, key, w.Attempt)
+	if err == nil || ctx.Err() != nil {
+		return e, err
+	}
+	limit := ctx
+	if r.opts.DaemonWait > 0 {
+		var cancel context.CancelFunc
+		limit, cancel = context.WithTimeout(ctx, r.opts.DaemonWait)
+		defer cancel()
+	}
+	began := timestamppb.Now()
+	r.opts.Log.Warn("a build waits: no BuildKit daemon answers", "build", w.BuildID, "attempt", w.Attempt, "err", err)
+	if _, werr := fmt.Fprintf(sink, "%v; waiting for one\n", err); werr != nil {
+		return nil, infrastructureFailure(fmt.Errorf("write the log: %w", werr))
+	}
+	sink.Steps([]*imagebuilderv1.Step{{Name: waitStep, StartedAt: began}})
+	for pause := awaitFirst; ; pause = min(2*pause, awaitMax) {
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-limit.Done():
+			timer.Stop()
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			return nil, infrastructureFailure(err)
+		}
+		var last *noDaemonError
+		e, again := r.pool.acquire(limit, key, w.Attempt)
+		switch {
+		case again == nil:
+			if _, werr := fmt.Fprintf(sink, "%s answers\n", e.url); werr != nil {
+				r.pool.release(e)
+				return nil, infrastructureFailure(fmt.Errorf("write the log: %w", werr))
+			}
+			return e, nil
+		case errors.As(again, &last):
+			err = again
+		}
+	}
+}
