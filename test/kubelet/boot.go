@@ -44,7 +44,7 @@ func inner(run func(*Cluster) int) (int, error) {
 	dir := os.Getenv(dirVar)
 	c := &Cluster{Dir: dir, Binary: filepath.Join(dir, "image-builder")}
 	// Nodes that tests start are of the binary that pods have.
-	if err := os.Setenv("IMAGE_BUILDER_BINARY", c.Binary); err != nil {
+	if err := os.Setenv(binaryVar, c.Binary); err != nil {
 		return 0, err
 	}
 	if err := c.boot(ctx, os.Getenv(cgroupVar)); err != nil {

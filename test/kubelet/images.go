@@ -112,9 +112,9 @@ func buildkitFiles() (*files, error) {
 	f := newFiles()
 	f.add("usr/bin/buildkitd", buildkitd())
 	f.add("bin/busybox", "/bin/busybox")
-	f.link("bin/sh", "busybox")
-	f.link("usr/bin/cat", "/bin/busybox")
-	f.link("usr/bin/find", "/bin/busybox")
+	for _, l := range []string{"sh", "cat", "find", "grep", "sed", "basename", "dirname", "tr", "cut", "uname", "expr", "rm", "sleep"} {
+		f.link("bin/"+l, "busybox")
+	}
 	for _, p := range []string{"runc", "git"} {
 		found, err := exec.LookPath(p)
 		if err != nil {
@@ -135,6 +135,9 @@ func buildkitFiles() (*files, error) {
 		if err := f.libraries(found); err != nil {
 			return nil, err
 		}
+	}
+	for _, p := range []string{"git-submodule", "git-sh-setup", "git-sh-i18n"} { // shell scripts
+		f.add("usr/lib/git-core/"+p, filepath.Join(strings.TrimSpace(string(core)), p))
 	}
 	f.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
 	f.text("etc/group", "root:x:0:\nuser:x:1000:\n")

@@ -1,0 +1,26 @@
+//go:build kubernetes
+
+package kubelet_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// Test_Kubelet_Dockerfile builds a Dockerfile from git in a pod: real nodes,
+// real BuildKit, a real container.
+func Test_Kubelet_Dockerfile(t *testing.T) {
+	s := newInstall(t, installOptions{})
+	id := s.build(s.Nodes[0], "one", "FROM base\nRUN echo the-step-ran > /x && cat /x\n")
+	b := s.succeeded(s.Nodes[1], id)
+	log := s.log(s.Nodes[2], id)
+	if !strings.Contains(log, " the-step-ran\n") || strings.Contains(log, "127.0.0.1:5000") {
+		t.Errorf("the log: %s", log)
+	}
+	if len(b.Attempts) != 1 || s.reg.Digest(t, strings.TrimPrefix(b.Ref, s.reg.Addr+"/")) != b.Digest {
+		t.Errorf("the build: %v", b)
+	}
+	if names := s.tidy(); len(names) != 1 {
+		t.Errorf("pods %v, want one", names)
+	}
+}
