@@ -48,15 +48,11 @@ func (o *Owner) seal(tasks context.Context, k attemptKey, a *imagebuilderv1.Atte
 			o.mu.Unlock()
 		}()
 		cmd := &buildsv1.SealAttempt{BuildId: k.build, Attempt: k.attempt, Epoch: k.epoch}
-		var err error
-		if cmd.Length, cmd.Checksum, err = o.o.Logs.Fence(k.log(), k.epoch); err != nil {
-			if errors.Is(err, logs.ErrFenced) {
-				return // there is a newer sealer
-			}
-			o.o.Log.Error("cannot seal the log of an attempt; it is closed as lost", "build", k.build, "attempt", k.attempt, "err", err)
-			cmd.Lost = true
-		} else {
+		var fenced bool
+		if cmd.Length, cmd.Checksum, fenced = o.fenceCopy(tasks, k); fenced {
 			cmd.Copies = o.settle(tasks, k, a, cmd.Length)
+		} else if cmd.Lost = o.givesUp(tasks, k); !cmd.Lost {
+			return
 		}
 		if _, err := o.commit(tasks, cmd); err != nil {
 			o.o.Log.Warn("cannot commit the seal of a log", "build", k.build, "attempt", k.attempt, "err", err)
@@ -64,20 +60,60 @@ func (o *Owner) seal(tasks context.Context, k attemptKey, a *imagebuilderv1.Atte
 	})
 }
 
+// fenceCopy fences this node's copy of a log. A disk that is full or fails may do so
+// for a while only, and another node may hold all of the log: so it asks again
+// until the attempt has another sealer, or, where this copy is the last one,
+// until the time for a fence is over.
+func (o *Owner) fenceCopy(ctx context.Context, k attemptKey) (length int64, checksum string, fenced bool) {
+	begin := time.Now()
+	for pause := fencePause; ; pause = min(2*pause, maxFencePause) {
+		length, checksum, err := o.o.Logs.Fence(k.log(), k.epoch)
+		if err == nil {
+			return length, checksum, true
+		}
+		a := attemptOf(o.o.Store.View(), k)
+		if errors.Is(err, logs.ErrFenced) || ctx.Err() != nil || a.GetLog().GetState() != builds.LogSealing {
+			return 0, "", false
+		}
+		if time.Since(begin) >= o.o.FenceTimeout && len(o.otherCopies(a)) == 0 {
+			o.o.Log.Error("cannot seal the log of an attempt, and no other node holds it; it is closed as lost", "build", k.build, "attempt", k.attempt, "err", err)
+			return 0, "", false
+		}
+		o.o.Log.Error("cannot seal the log of an attempt; trying again", "build", k.build, "attempt", k.attempt, "err", err)
+		wait(ctx, pause)
+	}
+}
+
+const (
+	fencePause    = 100 * time.Millisecond
+	maxFencePause = 10 * time.Second
+)
+
+// givesUp reports whether a log that could not be fenced is to be closed as
+// lost: this node is its sealer still, and nobody else holds it.
+func (o *Owner) givesUp(ctx context.Context, k attemptKey) bool {
+	a := attemptOf(o.o.Store.View(), k)
+	return ctx.Err() == nil && a.GetLog().GetState() == builds.LogSealing && o.seals(a) && len(o.otherCopies(a)) == 0
+}
+
+// otherCopies are those of a log on nodes that run, but for this one.
+func (o *Owner) otherCopies(a *imagebuilderv1.Attempt) (out []*imagebuilderv1.LogCopy) {
+	view := o.o.Store.View()
+	for _, c := range builds.CopiesOf(a) {
+		if n := view.Node(c.Node); n != nil && n.StoreId == c.StoreId && !n.Lost && (c.Node != o.o.Node || c.StoreId != o.o.StoreID) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 func (k attemptKey) log() logs.Key { return logs.Key{Build: k.build, Attempt: k.attempt} }
 
 // settle brings the other copies to the length of this one, and answers those
 // that hold all of it.
 func (o *Owner) settle(ctx context.Context, k attemptKey, a *imagebuilderv1.Attempt, length int64) []*imagebuilderv1.LogCopy {
-	self := &imagebuilderv1.LogCopy{Node: o.o.Node, StoreId: o.o.StoreID}
-	out := []*imagebuilderv1.LogCopy{self}
-	view := o.o.Store.View()
-	var others []*imagebuilderv1.LogCopy
-	for _, c := range builds.CopiesOf(a) {
-		if n := view.Node(c.Node); n != nil && n.StoreId == c.StoreId && !n.Lost && (c.Node != self.Node || c.StoreId != self.StoreId) {
-			others = append(others, c)
-		}
-	}
+	out := []*imagebuilderv1.LogCopy{{Node: o.o.Node, StoreId: o.o.StoreID}}
+	others := o.otherCopies(a)
 	if len(others) == 0 {
 		return out
 	}

@@ -76,6 +76,9 @@ type OwnerOptions struct {
 	// RepairAfter is how long a node may be lost until the complete logs that
 	// it holds are copied elsewhere.
 	RepairAfter time.Duration
+	// FenceTimeout is how long a sealer that cannot write its copy of a log, the
+	// last one that is left, tries to.
+	FenceTimeout time.Duration
 }
 
 // Owner runs the attempts that the state gives to its node.

@@ -214,7 +214,8 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
 		Logs: logStore{s.logs, s.copies}, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
-		Publisher: adapter, Runtimes: s.runtimes, Log: s.log,
+		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
+		Publisher:    adapter, Runtimes: s.runtimes, Log: s.log,
 	})
 	s.keyring.Held(s.heldByAll)
 	s.node.Lead(s.lead)
