@@ -173,6 +173,7 @@ func writeUntilKilled() bool {
 			return true
 		}
 		fmt.Println(res.Index)
+		tear(res.Index)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/segment"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/cluster/faults"
@@ -100,7 +101,7 @@ func openWAL(dir string, segmentBytes int) (w *wal.WAL, err error) {
 			err = fmt.Errorf("its metadata cannot be read: %v", p)
 		}
 	}()
-	return wal.Open(dir, wal.WithSegmentSize(segmentBytes))
+	return wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithSegmentFiler(segment.NewFiler(dir, walFS())))
 }
 
 // damaged words why a data directory is refused and what to do.

@@ -43,7 +43,7 @@ func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
 			n.giveUp(ctx, "its disk is slow")
 		}
 		if skew := n.skew(); skew > n.cfg.MaxClockSkew || skew < -n.cfg.MaxClockSkew {
-			n.giveUp(ctx, fmt.Sprintf("its clock is %s off the median of all nodes", -skew))
+			n.giveUp(ctx, fmt.Sprintf("its clock is %s off the median of all nodes", -skew.Round(time.Second)))
 		}
 	}
 }

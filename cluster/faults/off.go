@@ -14,6 +14,9 @@ const Enabled = false
 // Disk is called before each write of the replicated log.
 func Disk() error { return nil }
 
+// Torn answers that writes are whole.
+func Torn([]byte) (int, bool) { return 0, false }
+
 // Clock answers the time that the node believes in.
 func Clock(t time.Time) time.Time { return t }
 

@@ -24,6 +24,9 @@ type State struct {
 	// DiskDelay is added to each write of the log; DiskFull fails it.
 	DiskDelay time.Duration `json:"disk_delay"`
 	DiskFull  bool          `json:"disk_full"`
+	// DiskTorn ends the process by SIGKILL in the middle of the next write to a
+	// file of the log, after so many thousandths of it: 1 to 999. 0: never.
+	DiskTorn int `json:"disk_torn"`
 	// Lose drops messages to the nodes of these names, Delay delays them.
 	Lose  []string                 `json:"lose"`
 	Delay map[string]time.Duration `json:"delay"`
@@ -57,6 +60,13 @@ func Disk() error {
 		return syscall.ENOSPC
 	}
 	return nil
+}
+
+// Torn answers how many bytes of a write reach the file before the process
+// dies, and whether it does.
+func Torn(p []byte) (int, bool) {
+	s := get()
+	return len(p) * s.DiskTorn / 1000, s.DiskTorn > 0
 }
 
 // Clock answers the time that the node believes in.

@@ -1,0 +1,5 @@
+//go:build !faults
+
+package cluster_test
+
+func tear(uint64) {}

@@ -1,0 +1,46 @@
+//go:build faults
+
+package cluster
+
+import (
+	"os"
+	"syscall"
+
+	"github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/image-builder-ha/image-builder/cluster/faults"
+)
+
+// walFS is the file system under the replicated log, whose writes a test can
+// tear.
+func walFS() types.VFS { return tornFS{fs.New()} }
+
+type tornFS struct{ types.VFS }
+
+// Create makes a file whose writes can be torn.
+func (t tornFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
+	f, err := t.VFS.Create(dir, name, size)
+	return tornFile{f}, err
+}
+
+// OpenWriter opens a file whose writes can be torn.
+func (t tornFS) OpenWriter(dir, name string) (types.WritableFile, error) {
+	f, err := t.VFS.OpenWriter(dir, name)
+	return tornFile{f}, err
+}
+
+type tornFile struct{ types.WritableFile }
+
+// WriteAt writes all, or a part and dies: what a power loss leaves of a write
+// whose pages the disk has taken in parts.
+func (f tornFile) WriteAt(p []byte, at int64) (int, error) {
+	n, torn := faults.Torn(p)
+	if !torn {
+		return f.WritableFile.WriteAt(p, at)
+	}
+	_, _ = f.WritableFile.WriteAt(p[:n], at)
+	_ = f.WritableFile.Sync()
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {} // nothing of this process is acknowledged any more
+}
