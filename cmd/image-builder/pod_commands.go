@@ -48,15 +48,12 @@ func newRegistryProxyCommand() *cobra.Command {
 
 Exit status: 0 stopped on request, 2 the file cannot be read, 3 it could not serve.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			conf, err := proxy.ReadConfig(file)
-			if err != nil {
+			if _, err := proxy.ReadConfig(file); err != nil {
 				return exitError{exitUsage, err}
 			}
-			p, err := proxy.New(conf, newLogger(LogConfig{Format: "json", Level: "info"}))
-			if err != nil {
-				return exitError{exitUsage, err}
-			}
-			return inPod(cmd.Context(), p.Run)
+			return inPod(cmd.Context(), func(ctx context.Context) error {
+				return proxy.RunFile(ctx, file, newLogger(LogConfig{Format: "json", Level: "info"}))
+			})
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "file that says what to grant")

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
@@ -27,18 +28,37 @@ func (s *server) openKubernetes() (*kubernetes.Runtime, error) {
 		return nil, err
 	}
 	r := registryOptions(s.cfg, s.log, nil)
-	if r.CAFile != "" {
-		pem, err := os.ReadFile(r.CAFile)
+	if o.CA, err = readPEM("registry.caFile", r.CAFile); err != nil {
+		return nil, err
+	}
+	o.Hosts = map[string]proxy.Host{}
+	for name, h := range s.cfg.Registry.Hosts {
+		ca, err := readPEM("registry.hosts."+name+".caFile", h.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("registry.caFile: read it for build pods: %w", err)
+			return nil, err
 		}
-		o.CA = string(pem)
+		o.Hosts[name] = proxy.Host{Mirrors: h.Mirrors, CA: ca, SkipVerify: h.SkipVerify}
+		for _, m := range h.Mirrors {
+			host, _, _ := strings.Cut(m, "/")
+			r.AllowHosts = append(r.AllowHosts, host)
+		}
 	}
 	o.Insecure, o.AllowHosts, o.AllowLoopback = r.Insecure, r.AllowHosts, r.AllowLoopback
 	o.ContextRef = s.contexts().ref
 	o.Credentials = podCredentials{s}
-	o.Log = s.log
+	o.Log, o.Registerer = s.log, s.metrics
 	return kubernetes.New(o)
+}
+
+func readPEM(key, file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("%s: read it for build pods: %w", key, err)
+	}
+	return string(raw), nil
 }
 
 // podCredentials are the registry credentials that go into pods.
@@ -52,6 +72,12 @@ func (c podCredentials) Readable(ctx context.Context, rights *buildsv1.Rights) (
 	r := rightsOf(rights)
 	own := repositories(c.s.cfg)
 	hosts := slices.Concat(r.Hosts, []string{own.BaseHost, own.WorkspaceHost}, slices.Collect(maps.Keys(c.s.cfg.Registry.Hosts)))
+	for _, h := range c.s.cfg.Registry.Hosts {
+		for _, m := range h.Mirrors {
+			host, _, _ := strings.Cut(m, "/")
+			hosts = append(hosts, host)
+		}
+	}
 	out := map[string]proxy.Auth{}
 	for host, b := range c.s.registry.Credentials(ctx, r, hosts...) {
 		out[host] = proxy.Auth{User: b.Username, Password: b.Password}

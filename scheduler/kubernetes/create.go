@@ -72,6 +72,7 @@ func (r *Runtime) createPod(ctx context.Context, w *scheduler.Workload) (*corev1
 	if err != nil {
 		return nil, err
 	}
+	r.count.created.Inc()
 	r.o.Log.Info("created a build pod", "pod", pod.Name, "build", w.BuildID, "attempt", w.Attempt, "epoch", w.Epoch)
 	return created, nil
 }
@@ -93,6 +94,7 @@ func (r *Runtime) adopt(ctx context.Context, pod *corev1.Pod, w *scheduler.Workl
 		r.o.Log.Warn("cannot label an adopted pod", "pod", pod.Name, "err", err)
 		return pod, nil
 	}
+	r.count.adopted.Inc()
 	r.o.Log.Info("adopted a build pod", "pod", pod.Name, "build", w.BuildID, "attempt", w.Attempt, "epoch", w.Epoch)
 	return patched, nil
 }
@@ -141,15 +143,17 @@ func (r *Runtime) ungate(ctx context.Context, pod *corev1.Pod) error {
 
 // ensureSecret creates the pod's Secret, or reads the one that its creator
 // made.
-func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (*podapi.Job, error) {
+func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (*corev1.Secret, *podapi.Job, error) {
 	secrets := r.o.Client.CoreV1().Secrets(pod.Namespace)
-	secret, job, err := r.secretOf(ctx, w, pod)
+	want, job, err := r.secretOf(ctx, w, pod)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	var secret *corev1.Secret
 	err = r.insist(ctx, "create the Secret "+pod.Name, func() error {
-		_, err := secrets.Create(ctx, secret, metav1.CreateOptions{})
+		made, err := secrets.Create(ctx, want, metav1.CreateOptions{})
 		if !apierrors.IsAlreadyExists(err) {
+			secret = made
 			return err
 		}
 		there, err := secrets.Get(ctx, pod.Name, metav1.GetOptions{})
@@ -160,10 +164,11 @@ func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *
 			// Of a pod of that name that is no more.
 			return again(errors.Join(errors.New("it belongs to a former pod"), secrets.Delete(ctx, there.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(there.UID))})))
 		}
+		secret = there
 		job, err = decodeJob(there)
 		return err
 	})
-	return job, err
+	return secret, job, err
 }
 
 func ownedBy(s *corev1.Secret, pod *corev1.Pod) bool {
@@ -207,6 +212,7 @@ func (r *Runtime) insist(ctx context.Context, what string, op func() error) erro
 		if p.limit > 0 && time.Since(since[p.kind]) >= p.limit {
 			return p.failure
 		}
+		r.count.retries.Inc()
 		r.o.Log.Warn("the Kubernetes API did not do it, will try again", "what", what, "err", err)
 		if err := r.pause(ctx, try); err != nil {
 			return fmt.Errorf("%s: %w", what, err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/kubernetes"
@@ -109,6 +110,7 @@ type Options struct {
 	// CA is in PEM.
 	Insecure      []string
 	CA            string
+	Hosts         map[string]proxy.Host
 	AllowHosts    []string
 	AllowLoopback bool
 	// MaxPods bounds the pods of the install: further ones wait. Nodes count
@@ -131,9 +133,14 @@ type Options struct {
 	SpoolBytes int64
 	// Dial connects to a worker at ip:port; nil for the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Registerer gets the metrics; nil for none.
+	Registerer prometheus.Registerer
 	// Log is required.
 	Log *slog.Logger
 
+	// RenewEvery is the pause between looks whether the credentials of a build
+	// that runs have changed; a minute.
+	RenewEvery time.Duration
 	// retryBase is the first pause between tries; 250 ms.
 	retryBase time.Duration
 }
@@ -171,6 +178,7 @@ func (o *Options) Check() error {
 	setDefault(&o.SilentTimeout, 10*time.Minute)
 	setDefault(&o.Linger, 15*time.Minute)
 	setDefault(&o.SpoolBytes, 256<<20)
+	setDefault(&o.RenewEvery, time.Minute)
 	setDefault(&o.retryBase, 250*time.Millisecond)
 	_, err := o.Pod.patch()
 	return err

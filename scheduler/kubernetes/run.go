@@ -59,10 +59,12 @@ type follower struct {
 	sink   scheduler.Sink
 	pod    *corev1.Pod // newest state that is known
 	job    *podapi.Job
+	secret *corev1.Secret // as it was read or written last
 	sub    *podSub
 	stream *stream              // once the worker runs
 	since  map[string]time.Time // first sight of each problem
 	giveUp bool                 // nobody shall go on with the pod
+	made   bool                 // the pod was made for this owner
 }
 
 func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
@@ -75,8 +77,9 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 	if f.pod, err = f.r.ensurePod(ctx, f.w, f.sink.Offset()); err != nil {
 		return scheduler.Outcome{}, err
 	}
+	f.made = epochOf(f.pod) == f.w.Epoch && f.sink.Offset() == 0
 	if !over(f.pod, time.Now()) {
-		if f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err == nil {
+		if f.secret, f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err == nil {
 			err = f.r.ungate(ctx, f.pod)
 		}
 		if err != nil {
@@ -88,6 +91,8 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 	defer f.endStream()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	renew := time.NewTicker(f.r.o.RenewEvery)
+	defer renew.Stop()
 	for {
 		if done, out, err := f.look(ctx); done {
 			return out, err
@@ -99,6 +104,8 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 			if f.doubtful() {
 				f.ask(ctx)
 			}
+		case <-renew.C:
+			f.renew(ctx)
 		case <-f.problemTimer():
 		case <-ctx.Done():
 			return scheduler.Outcome{}, context.Cause(ctx)
@@ -125,6 +132,9 @@ func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, 
 		return true, out, err
 	}
 	if f.stream == nil && reachable(f.pod) {
+		if f.made {
+			f.r.count.start.Observe(time.Since(f.pod.CreationTimestamp.Time).Seconds())
+		}
 		if f.stream, err = f.r.openStream(ctx, f.pod, f.job, f.sink); err != nil {
 			f.giveUp = true
 			return true, scheduler.Outcome{}, err

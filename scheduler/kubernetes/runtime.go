@@ -32,6 +32,7 @@ const (
 type Runtime struct {
 	o     Options
 	pods  *podWatch
+	count *metrics
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 }
@@ -45,12 +46,16 @@ func New(o Options) (*Runtime, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	pods, err := startWatch(ctx, o.Client, o.Namespace, o.Install)
+	count := newMetrics()
+	pods, err := startWatch(ctx, o.Client, o.Namespace, o.Install, func(error) { count.watchErrors.Inc() })
 	if err != nil {
 		stop()
 		return nil, fmt.Errorf("kubernetes: watch pods: %w", err)
 	}
-	r := &Runtime{o: o, pods: pods, stop: stop}
+	r := &Runtime{o: o, pods: pods, count: count, stop: stop}
+	if err := count.register(o.Registerer, pods); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
 	r.tasks.Go(func() { r.tidy(ctx) })
 	return r, nil
 }

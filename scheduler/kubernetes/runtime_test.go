@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
 // Test_Run_Copy runs a build of a ref in a pod, over a real registry.
@@ -348,6 +350,62 @@ func Test_Run_Gate(t *testing.T) {
 	eventually(t, "the pod has no gate", func() bool { return gates() == 0 })
 	if _, err := c.client.CoreV1().Secrets(namespace).Get(ctx, w.Name(), metav1.GetOptions{}); err != nil {
 		t.Errorf("the gate went before the Secret came: %v", err)
+	}
+	cancel()
+	_, _ = x.wait(t)
+}
+
+// changing are credentials that live for shorter than a build.
+type changing struct {
+	credentials
+	now atomic.Pointer[string]
+}
+
+func (c *changing) Own(_ context.Context, host string) (proxy.Auth, bool, error) {
+	p := c.now.Load()
+	if p == nil {
+		return proxy.Auth{}, false, errors.New("the cloud does not answer")
+	}
+	return proxy.Auth{User: "install", Password: *p}, host == c.host, nil
+}
+
+// Test_Run_Renew writes credentials that change into the Secret of a build that
+// runs, also of one that was adopted; nothing else of the Secret changes.
+func Test_Run_Renew(t *testing.T) {
+	c := newCluster(t)
+	creds := &changing{credentials: credentials{"reg.example"}}
+	set := func(s string) { creds.now.Store(&s) }
+	set("first")
+	options := func(o *kubernetes.Options) {
+		o.Credentials, o.RenewEvery = creds, 10*time.Millisecond
+		kubernetes.FastRetries(o)
+	}
+	w := copyOf(&registrytest.Registry{Addr: "reg.example"}, "b1", "sha256:"+strings.Repeat("a", 64))
+	has := func() (conf proxy.Config, job string) {
+		s := c.await(t.Context(), w.Name())
+		if err := json.Unmarshal(s.Data["proxy.json"], &conf); err != nil {
+			t.Fatal(err)
+		}
+		return conf, string(s.Data["job.json"])
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, newRuntime(t, c, "node-a", "", options), w, newSink())
+	first, job := has()
+	set("second")
+	eventually(t, "the Secret has the second one", func() bool { conf, _ := has(); return conf.Own["reg.example"].Password == "second" })
+	creds.now.Store(nil)
+	cancel()
+	_, _ = x.wait(t)
+
+	set("third")
+	w.Epoch++
+	ctx, cancel = context.WithCancel(testContext(t))
+	x = start(ctx, newRuntime(t, c, "node-b", "", options), w, newSink())
+	eventually(t, "the Secret has the third one", func() bool { conf, _ := has(); return conf.Own["reg.example"].Password == "third" })
+	conf, job2 := has()
+	conf.Own, first.Own = nil, nil
+	if d := cmp.Diff(first, conf); d != "" || job != job2 {
+		t.Errorf("something else has changed: %s, job the same: %v", d, job == job2)
 	}
 	cancel()
 	_, _ = x.wait(t)

@@ -27,7 +27,8 @@ import (
 const workerName = "worker.image-builder"
 
 // secretOf renders the Secret of a pod: one file for the worker, one for the
-// proxy. Each is mounted in that container alone.
+// proxy. Each is mounted in that container alone. It stays changeable: see
+// renew.go.
 func (r *Runtime) secretOf(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (*corev1.Secret, *podapi.Job, error) {
 	job, err := r.jobOf(w)
 	if err != nil {
@@ -51,9 +52,8 @@ func (r *Runtime) secretOf(ctx context.Context, w *scheduler.Workload, pod *core
 			Labels:          podLabels(r.o.Install, r.o.Node, w),
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
 		},
-		Immutable: ptr(true),
-		Type:      corev1.SecretTypeOpaque,
-		Data:      map[string][]byte{jobFile: jobRaw, proxyFile: confRaw},
+		Type: corev1.SecretTypeOpaque,
+		Data: map[string][]byte{jobFile: jobRaw, proxyFile: confRaw},
 	}, job, nil
 }
 
@@ -80,7 +80,7 @@ func (r *Runtime) jobOf(w *scheduler.Workload) (*podapi.Job, error) {
 func (r *Runtime) proxyOf(ctx context.Context, w *scheduler.Workload, j *podapi.Job) (*proxy.Config, error) {
 	c := &proxy.Config{
 		Listen: j.ProxyAddr, Token: j.ProxyToken,
-		Insecure: r.o.Insecure, CA: r.o.CA, AllowHosts: r.o.AllowHosts, AllowLoopback: r.o.AllowLoopback,
+		Insecure: r.o.Insecure, CA: r.o.CA, Hosts: r.o.Hosts, AllowHosts: r.o.AllowHosts, AllowLoopback: r.o.AllowLoopback,
 		Own: map[string]proxy.Auth{},
 	}
 	own := []string{w.Ref}

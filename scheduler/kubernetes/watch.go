@@ -2,9 +2,12 @@ package kubernetes
 
 import (
 	"context"
+	"errors"
+	"io"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -17,6 +20,8 @@ type podWatch struct {
 	namespace string
 	factory   informers.SharedInformerFactory
 	informer  cache.SharedIndexInformer
+
+	trouble trouble
 
 	mu   sync.Mutex
 	subs map[string]map[*podSub]struct{}
@@ -31,7 +36,7 @@ type podSub struct {
 	deleted bool
 }
 
-func startWatch(ctx context.Context, client kubernetes.Interface, namespace, install string) (*podWatch, error) {
+func startWatch(ctx context.Context, client kubernetes.Interface, namespace, install string, failed func(error)) (*podWatch, error) {
 	f := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithNamespace(namespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = installSelector(install) }),
@@ -46,6 +51,16 @@ func startWatch(ctx context.Context, client kubernetes.Interface, namespace, ins
 		AddFunc:    func(obj any) { w.tell(obj, false) },
 		UpdateFunc: func(_, obj any) { w.tell(obj, false) },
 		DeleteFunc: func(obj any) { w.tell(obj, true) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = w.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, r *cache.Reflector, err error) {
+		if ctx.Err() == nil && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) && !errors.Is(err, io.EOF) {
+			w.trouble.note(err)
+			failed(err)
+		}
+		cache.DefaultWatchErrorHandler(ctx, r, err)
 	})
 	if err != nil {
 		return nil, err

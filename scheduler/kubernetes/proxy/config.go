@@ -34,6 +34,8 @@ type Config struct {
 	Insecure []string `json:"insecure,omitempty"`
 	// CA has certificates in PEM that are trusted beside the system's.
 	CA string `json:"ca,omitempty"`
+	// Hosts are options of single hosts, by name.
+	Hosts map[string]Host `json:"hosts,omitempty"`
 	// AllowHosts and AllowLoopback say which internal addresses may be dialled.
 	AllowHosts    []string `json:"allowHosts,omitempty"`
 	AllowLoopback bool     `json:"allowLoopback,omitempty"`
@@ -50,6 +52,16 @@ func (a Auth) String() string { return "registry credential of " + a.User }
 
 // GoString hides the password from careless formatting.
 func (a Auth) GoString() string { return a.String() }
+
+// Host says how one registry host is spoken to, as registry.HostOptions does.
+type Host struct {
+	// Mirrors (host or host/path) are asked first for base images, each with its
+	// own credential in Read.
+	Mirrors []string `json:"mirrors,omitempty"`
+	// CA has certificates in PEM that are trusted for this host, too.
+	CA         string `json:"ca,omitempty"`
+	SkipVerify bool   `json:"skipVerify,omitempty"`
+}
 
 // Pull says which base images may be read.
 type Pull struct {

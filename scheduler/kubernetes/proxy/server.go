@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -34,6 +35,57 @@ func New(c *Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	return &Server{config: c, upstream: u, log: log}, nil
+}
+
+// RunFile serves as a file says until ctx ends. Credentials in it may change:
+// those that live for shorter than a build are renewed there.
+func RunFile(ctx context.Context, path string, log *slog.Logger) error {
+	c, err := ReadConfig(path)
+	if err != nil {
+		return err
+	}
+	s, err := New(c, log)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.follow(ctx, path, c)
+	}()
+	err = s.Run(ctx)
+	cancel()
+	<-done
+	return err
+}
+
+// lookEvery is the pause between looks whether credentials have changed. The
+// kubelet takes about a minute to show a Secret that was changed.
+const lookEvery = 5 * time.Second
+
+// follow takes over the credentials of a file that changes. Nothing else of it
+// counts: what a build may do stays as it was.
+func (s *Server) follow(ctx context.Context, path string, c *Config) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now, err := ReadConfig(path)
+		if err != nil {
+			s.log.Warn("cannot read renewed credentials, will try again", "err", err)
+			continue
+		}
+		if !maps.Equal(now.Read, c.Read) || !maps.Equal(now.Own, c.Own) {
+			s.upstream.renew(now.Read, now.Own)
+			s.log.Info("took over renewed registry credentials")
+			c = now
+		}
+	}
 }
 
 // Run serves at the configured address until ctx ends.
@@ -95,17 +147,46 @@ func (s *Server) authorized(r *http.Request) bool {
 // forward asks the registry and answers what it says. On an error nothing has
 // been answered yet.
 func (s *Server) forward(w http.ResponseWriter, r *http.Request, g grant) error {
-	sess, err := s.upstream.session(r.Context(), g)
+	for _, m := range s.upstream.mirrors(g) {
+		out, resp, err := s.ask(r, m)
+		if err == nil && resp.StatusCode < 300 {
+			defer func() { _ = resp.Body.Close() }() // it was read, or the client is gone
+			return s.answer(w, r, g, out.URL, resp)
+		}
+		if err == nil {
+			_ = resp.Body.Close()
+			err = fmt.Errorf("it answers %d", resp.StatusCode)
+		}
+		if r.Context().Err() != nil {
+			return r.Context().Err()
+		}
+		s.log.Info("a mirror does not have it", "mirror", m.repo.host, "repository", g.repo.String(), "name", g.name, "reason", bare(err))
+	}
+	out, resp, err := s.ask(r, g)
 	if err != nil {
 		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // it was read, or the client is gone
+	if resp.StatusCode == http.StatusUnauthorized {
+		s.upstream.forget(g)
+		return &transport.Error{StatusCode: http.StatusUnauthorized}
+	}
+	return s.answer(w, r, g, out.URL, resp)
+}
+
+// ask sends a granted request to its registry.
+func (s *Server) ask(r *http.Request, g grant) (*http.Request, *http.Response, error) {
+	sess, err := s.upstream.session(r.Context(), g)
+	if err != nil {
+		return nil, nil, err
 	}
 	target, err := s.target(r, g, sess)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	out, err := http.NewRequestWithContext(r.Context(), r.Method, target.String(), nil)
 	if err != nil {
-		return refuse("the request makes no valid URL")
+		return nil, nil, refuse("the request makes no valid URL")
 	}
 	if r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
 		if out.ContentLength = r.ContentLength; r.ContentLength != 0 {
@@ -119,14 +200,9 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, g grant) error 
 	}
 	resp, err := sess.client.Do(out)
 	if err != nil {
-		return fmt.Errorf("ask %s: %w", g.repo.host, bare(err))
+		return nil, nil, fmt.Errorf("ask %s: %w", g.repo.host, bare(err))
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read, or the client is gone
-	if resp.StatusCode == http.StatusUnauthorized {
-		s.upstream.forget(g)
-		return &transport.Error{StatusCode: http.StatusUnauthorized}
-	}
-	return s.answer(w, r, g, out.URL, resp)
+	return out, resp, nil
 }
 
 // target is the registry's URL for a granted request. Of the query only what

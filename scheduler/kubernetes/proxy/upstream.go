@@ -28,10 +28,11 @@ const maxSessions = 256
 type upstream struct {
 	config *Config
 	wire   http.RoundTripper
-	base   *http.Transport
+	pools  pools
 
-	mu       sync.Mutex
-	sessions map[sessionKey]*session
+	mu        sync.Mutex
+	read, own map[string]Auth // of config, or later ones
+	sessions  map[sessionKey]*session
 }
 
 type sessionKey struct {
@@ -46,30 +47,91 @@ type session struct {
 }
 
 func newUpstream(c *Config) (*upstream, error) {
+	p := pools{}
+	for host, h := range c.Hosts {
+		if h.CA == "" && !h.SkipVerify {
+			continue
+		}
+		var err error
+		if p[host], err = newPool(c, h.SkipVerify, c.CA, h.CA); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if p[""], err = newPool(c, false, c.CA); err != nil {
+		return nil, err
+	}
+	return &upstream{
+		config: c, pools: p, wire: schemes{next: p, plain: c.Insecure}, read: c.Read, own: c.Own,
+		sessions: map[sessionKey]*session{},
+	}, nil
+}
+
+// pools are connections, by the host that has certificates of its own; "" for
+// all others.
+type pools map[string]*http.Transport
+
+// RoundTrip implements http.RoundTripper.
+func (p pools) RoundTrip(req *http.Request) (*http.Response, error) {
+	for _, h := range append(hostNames(req.URL.Host), "") {
+		if t := p[h]; t != nil {
+			return t.RoundTrip(req)
+		}
+	}
+	return nil, errors.New("proxy: no connections")
+}
+
+func newPool(c *Config, skipVerify bool, cas ...string) (*http.Transport, error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	if c.CA != "" && !pool.AppendCertsFromPEM([]byte(c.CA)) {
-		return nil, errors.New("proxy: ca holds no certificate in PEM")
+	for _, ca := range cas {
+		if ca != "" && !pool.AppendCertsFromPEM([]byte(ca)) {
+			return nil, errors.New("proxy: ca holds no certificate in PEM")
+		}
 	}
-	base := &http.Transport{
+	return &http.Transport{
 		DialContext:           registry.GuardedDial(registry.AddressPolicy{AllowHosts: c.AllowHosts, AllowLoopback: c.AllowLoopback}),
-		TLSClientConfig:       &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:       &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12, InsecureSkipVerify: skipVerify},
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 5 * time.Minute, // of a blob that is committed
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true, // digests are over the bytes as sent
 		MaxIdleConnsPerHost:   16,
 		IdleConnTimeout:       time.Minute,
-	}
-	return &upstream{
-		config: c, base: base, wire: schemes{next: base, plain: c.Insecure},
-		sessions: map[sessionKey]*session{},
 	}, nil
 }
 
-func (u *upstream) close() { u.base.CloseIdleConnections() }
+func (u *upstream) close() {
+	for _, p := range u.pools {
+		p.CloseIdleConnections()
+	}
+}
+
+// renew takes over other credentials. Requests that are under way keep theirs.
+func (u *upstream) renew(read, own map[string]Auth) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.read, u.own = read, own
+	clear(u.sessions)
+}
+
+// mirrors are where a base image is looked for first.
+func (u *upstream) mirrors(g grant) (out []grant) {
+	if g.own || g.use != usePull {
+		return nil
+	}
+	for _, h := range hostNames(g.repo.host) {
+		for _, m := range u.config.Hosts[h].Mirrors {
+			host, path, _ := strings.Cut(strings.TrimSuffix(m, "/"), "/")
+			c := g
+			c.repo = repository{host, strings.TrimPrefix(path+"/"+g.repo.path, "/")}
+			out = append(out, c)
+		}
+	}
+	return out
+}
 
 // session finds or makes the way to the repository of a grant.
 func (u *upstream) session(ctx context.Context, g grant) (*session, error) {
@@ -109,10 +171,12 @@ func (u *upstream) newSession(ctx context.Context, g grant) (*session, error) {
 	if g.write {
 		actions = "push,pull"
 	}
-	auths := u.config.Read
+	u.mu.Lock()
+	auths := u.read
 	if g.own {
-		auths = u.config.Own
+		auths = u.own
 	}
+	u.mu.Unlock()
 	tr, err := transport.NewWithContext(ctx, reg, authenticator(auths, g.repo.host),
 		transport.NewUserAgent(u.wire, "image-builder"), []string{"repository:" + g.repo.path + ":" + actions})
 	if err != nil {
