@@ -4,11 +4,16 @@ package test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/image-builder-ha/image-builder/client"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -16,47 +21,44 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// Test_Campaign_RandomKills asks for builds while a node is killed every few
-// seconds and comes back: all end well, each image is there, none was built by
-// two builds at once. CAMPAIGN=5m makes it long.
+// Test_Campaign_RandomKills asks for images while a node is killed every few
+// seconds and comes back, for each from two clients at once: all builds end
+// well, each image can be pulled, each was built by one build only.
+// CAMPAIGN=5m makes it long.
 func Test_Campaign_RandomKills(t *testing.T) {
-	length, every, builds := 30*time.Second, 5*time.Second, 60
+	length, every, images := 30*time.Second, 5*time.Second, 60
 	if s := os.Getenv("CAMPAIGN"); s != "" {
 		var err error
 		if length, err = time.ParseDuration(s); err != nil {
 			t.Fatal(err)
 		}
-		every, builds = 10*time.Second, 300
+		every, images = 10*time.Second, 300
 	}
-	c, refs := startCluster(t, 3, builds)
-	var o client.Options
-	for _, n := range c.Nodes {
-		o.Servers = append(o.Servers, n.GRPC)
-	}
-	cl, err := client.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
+	c, refs := startCluster(t, 3, images)
 	ctx, cancel := context.WithTimeout(t.Context(), length+3*time.Minute)
 	defer cancel()
 	var wg sync.WaitGroup
-	ends := make(chan *imagebuilderv1.Build, builds)
-	for i, ref := range refs {
-		wg.Go(func() {
-			<-time.After(length * time.Duration(i) / time.Duration(builds))
-			res, err := cl.Build(ctx, &imagebuilderv1.BuildImageRequest{Source: harness.RefSource(ref), Force: true, Requester: "r"})
-			if err != nil {
-				t.Errorf("build %d: %v", i, err)
-				return
-			}
-			b, err := cl.Wait(ctx, res.Build.Id)
-			if err != nil {
-				t.Errorf("build %d: %v", i, err)
-				return
-			}
-			ends <- b
-		})
+	answers := make([][2]string, images) // digests, by image and client
+	for who := range 2 {
+		var o client.Options
+		for i := range c.Nodes {
+			o.Servers = append(o.Servers, c.Nodes[(i+who)%len(c.Nodes)].GRPC)
+		}
+		cl, err := client.New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		for i, ref := range refs {
+			wg.Go(func() {
+				<-time.After(length * time.Duration(i) / time.Duration(images))
+				digest, err := imageOf(ctx, cl, ref, fmt.Sprint("r", who))
+				if err != nil {
+					t.Errorf("image %d: %v", i, err)
+				}
+				answers[i][who] = digest
+			})
+		}
 	}
 	kills := 0
 	for begin := time.Now(); time.Since(begin) < length; kills++ {
@@ -67,24 +69,82 @@ func Test_Campaign_RandomKills(t *testing.T) {
 		<-time.After(every * 3 / 4)
 	}
 	wg.Wait()
-	close(ends)
-	succeededBuilds, seen := 0, map[string]string{}
-	for b := range ends {
+	all := allBuilds(t, c.Nodes[0])
+	byRef, attempts := map[string]*imagebuilderv1.Build{}, 0
+	for _, b := range all {
+		if other := byRef[b.Ref]; other != nil {
+			t.Errorf("%s was built by %s and %s", b.Ref, other.Id, b.Id)
+		}
 		if b.Phase != succeeded {
 			t.Errorf("build %s is %s: %s", b.Id, b.Phase, b.Message)
-			continue
 		}
-		succeededBuilds++
-		if got := digestAt(t, b.Ref); got != b.Digest {
-			t.Errorf("the registry has %q at %s, the build says %s", got, b.Ref, b.Digest)
-		}
-		if other := seen[b.Ref]; other != "" {
-			t.Errorf("%s was built by %s and %s", b.Ref, other, b.Id)
-		}
-		seen[b.Ref] = b.Id
+		byRef[b.Ref] = b
+		attempts += len(b.Attempts)
+		pull(t, b.Ref, b.Digest)
 	}
-	t.Logf("%d kills, %d of %d builds succeeded, each image is in the registry", kills, succeededBuilds, builds)
+	if len(all) != images {
+		t.Errorf("%d builds for %d images", len(all), images)
+	}
+	digests := map[string]bool{}
+	for _, b := range all {
+		digests[b.Digest] = true
+	}
+	for i, a := range answers {
+		if a[0] != a[1] || !digests[a[0]] {
+			t.Errorf("image %d: two clients were answered %v", i, a)
+		}
+	}
+	t.Logf("%d kills, %d builds of %d images with %d attempts; each image can be pulled", kills, len(all), images, attempts)
 	sameEverywhere(t, c)
+}
+
+// imageOf asks for an image and waits until it is there.
+func imageOf(ctx context.Context, cl *client.Client, ref, who string) (digest string, err error) {
+	res, err := cl.Build(ctx, &imagebuilderv1.BuildImageRequest{Source: harness.RefSource(ref), Requester: who})
+	if err != nil || res.Exists {
+		return res.GetBuild().GetDigest(), err
+	}
+	b, err := cl.Wait(ctx, res.Build.Id)
+	if err == nil && b.Phase != succeeded {
+		err = fmt.Errorf("build %s is %s: %s", b.Id, b.Phase, b.Message)
+	}
+	return b.GetDigest(), err
+}
+
+// allBuilds are the builds that a node knows.
+func allBuilds(t *testing.T, n *harness.Node) (out []*imagebuilderv1.Build) {
+	t.Helper()
+	req := &imagebuilderv1.ListBuildsRequest{PageSize: 1000, Linearizable: true}
+	for {
+		res, err := harness.Persist(t.Context(), func(ctx context.Context) (*imagebuilderv1.ListBuildsResponse, error) { return n.Native.ListBuilds(ctx, req) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out = append(out, res.Builds...); res.NextPageToken == "" {
+			return out
+		}
+		req.PageToken = res.NextPageToken
+	}
+}
+
+// pull reads all of an image, by a tag that has to have that digest.
+func pull(t *testing.T, ref, digest string) {
+	t.Helper()
+	tag, err := name.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := remote.Image(tag)
+	if err != nil {
+		t.Errorf("pull %s: %v", ref, err)
+		return
+	}
+	if got, err := img.Digest(); err != nil || got.String() != digest {
+		t.Errorf("the registry has %s at %s (%v), the build says %s", got, ref, err, digest)
+	}
+	if err := validate.Image(img); err != nil { // reads and checks every blob
+		t.Errorf("pull %s: %v", ref, err)
+	}
 }
 
 // Test_Rolling_RestartDuringDockerfiles restarts all nodes while Dockerfiles
