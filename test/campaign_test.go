@@ -116,7 +116,9 @@ func allBuilds(t *testing.T, n *harness.Node) (out []*imagebuilderv1.Build) {
 	t.Helper()
 	req := &imagebuilderv1.ListBuildsRequest{PageSize: 1000, Linearizable: true}
 	for {
-		res, err := harness.Persist(t.Context(), func(ctx context.Context) (*imagebuilderv1.ListBuildsResponse, error) { return n.Native.ListBuilds(ctx, req) })
+		res, err := harness.Persist(t.Context(), func(ctx context.Context) (*imagebuilderv1.ListBuildsResponse, error) {
+			return n.Native.ListBuilds(ctx, req)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
