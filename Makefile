@@ -71,6 +71,10 @@ test-kubernetes: $(BIN)/buildkitd test/kubernetes/bin/kube-apiserver ## The Kube
 	$(GO) test -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
 	$(GO) test -tags kubernetes -timeout 15m ./test/kubelet
 
+.PHONY: test-deploy
+test-deploy: deps ## The chart, manifests, alerts and experiments of deploy/
+	cd tools/deploytest && $(GO) vet ./... && $(GO) test -timeout 15m ./...
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each
 	@tools/fuzz.sh $(or $(FUZZTIME),10s)

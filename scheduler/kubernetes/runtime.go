@@ -47,7 +47,10 @@ func New(o Options) (*Runtime, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	count := newMetrics()
-	pods, err := startWatch(ctx, o.Client, o.Namespace, o.Install, func(error) { count.watchErrors.Inc() })
+	pods, err := startWatch(ctx, o.Client, o.Namespace, o.Install, func(err error) {
+		count.watchErrors.Inc()
+		o.Log.Warn("cannot watch the build pods, will try again", "namespace", o.Namespace, "err", err)
+	})
 	if err != nil {
 		stop()
 		return nil, fmt.Errorf("kubernetes: watch pods: %w", err)

@@ -55,12 +55,12 @@ func startWatch(ctx context.Context, client kubernetes.Interface, namespace, ins
 	if err != nil {
 		return nil, err
 	}
-	err = w.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, r *cache.Reflector, err error) {
+	// A watch that ends, or is too old, is nothing to tell: it begins anew.
+	err = w.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
 		if ctx.Err() == nil && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) && !errors.Is(err, io.EOF) {
 			w.trouble.note(err)
 			failed(err)
 		}
-		cache.DefaultWatchErrorHandler(ctx, r, err)
 	})
 	if err != nil {
 		return nil, err

@@ -50,6 +50,9 @@ var variants = map[string]struct {
 		"keys":  map[string]any{"existingSealingSecret": "s", "existingGossipSecret": "g"},
 		"api":   map[string]any{"tlsSecret": "api", "clientAuth": "require"},
 	}},
+	"pods": {nil, map[string]any{
+		"config": repositories, "kubernetes": map[string]any{"enabled": true, "namespace": "builds", "profile": "userns"},
+	}},
 	"issuer": {nil, map[string]any{
 		"config": repositories, "cluster": map[string]any{"gossip": map[string]any{"enabled": false}, "zoneFrom": "none"},
 		"certs":         map[string]any{"mode": "certManager", "certManager": map[string]any{"issuerRef": map[string]any{"name": "vault", "kind": "ClusterIssuer"}}},
@@ -223,6 +226,9 @@ func Test_Chart_SelectorsAndReferences(t *testing.T) {
 			default:
 				continue
 			}
+			if m, _ := selector.(map[string]any); m["image-builder/install"] != nil {
+				continue // pods that nodes make
+			}
 			if !slices.ContainsFunc(pods, func(labels map[string]any) bool { return matches(selector, labels) }) {
 				t.Errorf("%s %s selects no pods", o.Kind(), o.Name())
 			}
@@ -252,8 +258,14 @@ func references(volume map[string]any) map[string]string {
 	return out
 }
 
+// buildsRules is all that nodes may do in the namespace of build pods.
+// scheduler/kubernetes shows that each verb is needed.
+const buildsRules = "pods: get list watch create delete patch; secrets: get create delete patch; configmaps: get create"
+
 // Test_Chart_LeastRights: nodes and daemons have no token, no rights, no
-// writable root; only the job of certificates may write its own secrets.
+// writable root; only the job of certificates may write its own secrets. Nodes
+// that build in pods have a token in the one container that needs it, and
+// rights in the namespace of the pods.
 func Test_Chart_LeastRights(t *testing.T) {
 	each(t, func(t *testing.T, objects []Object) {
 		for _, o := range objects {
@@ -278,12 +290,22 @@ func Test_Chart_LeastRights(t *testing.T) {
 					}
 				}
 			case "RoleBinding":
-				if !strings.Contains(o.Name(), "-certs") {
+				pods := find(objects, "Role", "image-builder-builds") != nil && o.Name() == "image-builder-builds"
+				if !strings.Contains(o.Name(), "-certs") && !pods {
 					t.Errorf("unexpected RoleBinding %s", o.Name())
+				}
+				if pods && fmt.Sprint(o["subjects"]) != "[map[kind:ServiceAccount name:image-builder namespace:image-builder]]" {
+					t.Errorf("RoleBinding %s is for %v", o.Name(), o["subjects"])
 				}
 			case "ClusterRole", "ClusterRoleBinding":
 				t.Errorf("unexpected %s %s", o.Kind(), o.Name())
 			case "Role":
+				if strings.HasSuffix(o.Name(), "-builds") {
+					if got := rulesOf(o); got != buildsRules || o.At("metadata", "namespace") != "builds" {
+						t.Errorf("Role %s allows %s in %v", o.Name(), got, o.At("metadata", "namespace"))
+					}
+					continue
+				}
 				for _, r := range o["rules"].([]any) {
 					r := Object(r.(map[string]any))
 					if fmt.Sprint(r["resources"]) != "[secrets]" || r["resourceNames"] == nil && fmt.Sprint(r["verbs"]) != "[create]" {
@@ -293,6 +315,51 @@ func Test_Chart_LeastRights(t *testing.T) {
 			}
 		}
 	})
+}
+
+// rulesOf words a role of the core group.
+func rulesOf(role Object) string {
+	var out []string
+	for _, r := range role["rules"].([]any) {
+		r := Object(r.(map[string]any))
+		words := func(key string) string { return strings.Trim(fmt.Sprint(r[key]), "[]") }
+		out = append(out, words("apiGroups")+words("resources")+": "+words("verbs")+words("resourceNames"))
+	}
+	return strings.ReplaceAll(strings.Join(out, "; "), "<nil>", "")
+}
+
+// Test_Chart_Token: the token of Kubernetes' API is where it is needed and
+// nowhere else.
+func Test_Chart_Token(t *testing.T) {
+	each(t, func(t *testing.T, objects []Object) {
+		spec := Object(find(objects, "StatefulSet", nodesName(objects)).At("spec", "template", "spec").(map[string]any))
+		var has []string
+		for _, list := range []string{"initContainers", "containers"} {
+			for _, c := range spec[list].([]any) {
+				c := c.(map[string]any)
+				if strings.Contains(fmt.Sprint(c["volumeMounts"]), "serviceaccount") {
+					has = append(has, fmt.Sprint(c["name"]))
+				}
+			}
+		}
+		want := ""
+		if find(objects, "Role", "image-builder-builds") != nil {
+			want = "image-builder"
+		}
+		if got := strings.Join(has, " "); got != want {
+			t.Errorf("containers with a token: %q, want %q", got, want)
+		}
+	})
+}
+
+// nodesName is the name of the StatefulSet of nodes.
+func nodesName(objects []Object) string {
+	for _, o := range objects {
+		if o.Kind() == "StatefulSet" && !strings.HasSuffix(o.Name(), "-buildkit") {
+			return o.Name()
+		}
+	}
+	return ""
 }
 
 // Test_Chart_KeepsOneMajority: a voluntary disruption takes one node at a time.

@@ -325,20 +325,22 @@ func Test_Compose(t *testing.T) {
 // Test_PlainManifests_AreCurrent: deploy/kubernetes is rendered from the chart
 // (go generate in this folder).
 func Test_PlainManifests_AreCurrent(t *testing.T) {
-	want, err := PlainManifests(Root)
-	if err != nil {
-		t.Fatal(err)
+	for file := range PlainFiles {
+		want, err := PlainManifests(Root, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(Root + "/kubernetes/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != want {
+			t.Errorf("deploy/kubernetes/%s differs from what the chart renders: run go generate in tools/deploytest", file)
+		}
+		objects, err := Objects(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkAll(t, objects)
 	}
-	got, err := os.ReadFile(Root + "/kubernetes/image-builder.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != want {
-		t.Error("deploy/kubernetes/image-builder.yaml differs from what the chart renders: run go generate in tools/deploytest")
-	}
-	objects, err := Objects(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkAll(t, objects)
 }

@@ -66,15 +66,26 @@ func Join(rendered map[string]string) string {
 
 //go:generate go run ./cmd/render
 
-// PlainManifests answers deploy/kubernetes/image-builder.yaml: the chart
-// without anything that only Helm can do. Its secrets are made by hand.
-func PlainManifests(root string) (string, error) {
+// PlainFiles are the files of deploy/kubernetes that are rendered, with the
+// values that each adds to values.yaml there.
+var PlainFiles = map[string]map[string]any{
+	"image-builder.yaml":      nil,
+	"image-builder-pods.yaml": {"kubernetes": map[string]any{"enabled": true, "namespace": "image-builder-builds"}},
+}
+
+// PlainManifests answers one of PlainFiles: the chart without anything that
+// only Helm can do. Its secrets are made by hand.
+func PlainManifests(root, file string) (string, error) {
 	m, err := Render(filepath.Join(root, "helm/image-builder"), Release{Name: "image-builder", Namespace: "image-builder"},
-		[]string{filepath.Join(root, "kubernetes/values.yaml")}, nil)
+		[]string{filepath.Join(root, "kubernetes/values.yaml")}, PlainFiles[file])
 	if err != nil {
 		return "", err
 	}
+	namespaces := "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: image-builder\n"
+	if PlainFiles[file] != nil {
+		namespaces += "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: image-builder-builds\n"
+	}
 	text := strings.ReplaceAll(Join(m), "app.kubernetes.io/managed-by: Helm", "app.kubernetes.io/managed-by: kubectl")
 	return "# Rendered from deploy/helm/image-builder with values.yaml of this folder; do not edit.\n# README.md says which secrets it needs.\n" +
-		"---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: image-builder\n" + text, nil
+		namespaces + text, nil
 }

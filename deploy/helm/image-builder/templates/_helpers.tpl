@@ -39,6 +39,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "ib.buildkitSecret" -}}{{ .Values.buildkit.existingSecret | default (printf "%s-buildkit" (include "ib.fullname" .)) }}{{- end -}}
 {{- define "ib.buildkitDomain" -}}{{ include "ib.fullname" . }}-buildkit.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}{{- end -}}
 
+{{- define "ib.buildsNamespace" -}}{{ .Values.kubernetes.namespace | default .Release.Namespace }}{{- end -}}
+
 {{- /* The service's configuration: what the chart knows, and .Values.config over it.
 JSON, since YAML would render great numbers as 1e+09. */ -}}
 {{- define "ib.config" -}}
@@ -69,6 +71,12 @@ JSON, since YAML would render great numbers as 1e+09. */ -}}
 {{- $addresses = append $addresses (printf "tcp://%s-buildkit-%d.%s:1234" (include "ib.fullname" $) $i (include "ib.buildkitDomain" $)) -}}
 {{- end -}}
 {{- $_ := set $c "buildkit" (dict "addresses" $addresses "tls" (dict "ca" "/buildkit-certs/ca.crt" "crt" "/buildkit-certs/tls.crt" "key" "/buildkit-certs/tls.key")) -}}
+{{- end -}}
+{{- if .Values.kubernetes.enabled -}}
+{{- $_ := set $c "kubernetes" (dict
+  "namespace" (include "ib.buildsNamespace" .) "profile" .Values.kubernetes.profile "serviceAccount" (printf "%s-builds" (include "ib.fullname" .))
+  "images" (dict "worker" (include "ib.image" .) "buildkit" .Values.kubernetes.buildkitImage)) -}}
+{{- $_ := set $c "runtimes" (dict "dockerfile" "kubernetes") -}}
 {{- end -}}
 {{- $own := deepCopy .Values.config -}}
 {{- range $key := list "baseImageRepository" "workspaceImageRepository" -}}

@@ -1,4 +1,4 @@
-// Render writes deploy/kubernetes/image-builder.yaml from the chart.
+// Render writes the rendered files of deploy/kubernetes from the chart.
 package main
 
 import (
@@ -9,12 +9,14 @@ import (
 )
 
 func main() {
-	text, err := deploytest.PlainManifests(deploytest.Root)
-	if err == nil {
-		err = os.WriteFile(deploytest.Root+"/kubernetes/image-builder.yaml", []byte(text), 0o644)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	for file := range deploytest.PlainFiles {
+		text, err := deploytest.PlainManifests(deploytest.Root, file)
+		if err == nil {
+			err = os.WriteFile(deploytest.Root+"/kubernetes/"+file, []byte(text), 0o644)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
 }
