@@ -110,17 +110,25 @@ type api struct {
 
 func newAPI(t *testing.T, opts ...grpc.ServerOption) *api {
 	t.Helper()
+	return newAPIWith(t, func(*builds.ServiceOptions) {}, opts...)
+}
+
+// newAPIWith is newAPI with other options of the service.
+func newAPIWith(t *testing.T, change func(*builds.ServiceOptions), opts ...grpc.ServerOption) *api {
+	t.Helper()
 	m := newMachine(t)
 	a := &api{
 		machine: m,
 		raft:    &localRaft{m: m, prep: builds.Preparer{Keyring: mustKeyring(t, filepath.Join(t.TempDir(), "key"))}},
 		shelf:   &shelf{images: map[string]string{"docker.io/library/ubuntu:22.04": "sha256:u"}, fail: map[string]error{}},
 	}
-	svc := builds.NewService(builds.ServiceOptions{
+	o := builds.ServiceOptions{
 		Store: m.store, Raft: a.raft, Registry: a.shelf, Logs: noLogs{},
 		Repositories: builds.Repositories{Base: baseRepo, Workspace: workspaceRepo, BaseHost: "registry.example.com", WorkspaceHost: "registry.example.com"},
 		Timeout:      time.Hour, MaxTimeout: 6 * time.Hour,
-	})
+	}
+	change(&o)
+	svc := builds.NewService(o)
 	l := bufconn.Listen(1 << 20)
 	g := grpc.NewServer(opts...)
 	imagebuilderv1.RegisterImageBuilderServer(g, builds.Native{Service: svc})

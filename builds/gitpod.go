@@ -5,13 +5,10 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // Gitpod answers builder.ImageBuilder, the API that Gitpod's server calls.
@@ -82,9 +79,6 @@ func (g Gitpod) Build(req *builder.BuildRequest, stream builder.ImageBuilder_Bui
 		}
 		w.supervisorRef = r
 	}
-	if err := g.redeem(ctx, w); err != nil {
-		return apiError(err)
-	}
 	adm, err := g.admit(ctx, w)
 	if err != nil {
 		return apiError(err)
@@ -108,24 +102,6 @@ func (g Gitpod) Build(req *builder.BuildRequest, stream builder.ImageBuilder_Bui
 	return stream.Send(&builder.BuildResponse{
 		Status: gitpodStatus(end), Ref: end.Ref, BaseRef: end.BaseRef, Message: gitpodMessage(end), Info: g.info(end, true),
 	})
-}
-
-// redeem fetches the git credential that a one-time URL answers. The URL is a
-// secret itself: no error shows it.
-func (s *Service) redeem(ctx context.Context, w *wish) error {
-	if w.ots == "" {
-		return nil
-	}
-	if s.oneTime == nil {
-		return status.Error(codes.FailedPrecondition, "one-time git credentials are not supported by this configuration")
-	}
-	user, password, err := s.oneTime(ctx, w.ots)
-	if err != nil {
-		return status.Error(codes.Unauthenticated, "the one-time git credential could not be fetched; it may have been used or expired")
-	}
-	w.secrets.Git = &imagebuilderv1.BasicAuth{Username: user, Password: password}
-	w.source.GetDockerfile().GetGit().Authenticated = true
-	return nil
 }
 
 func (s *Service) awaitEnd(ctx context.Context, id string) (*buildsv1.Record, error) {

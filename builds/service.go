@@ -110,6 +110,9 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 	if err := s.needContext(ctx, p.source); err != nil {
 		return admission{}, err
 	}
+	if b, err := s.spend(ctx, w, &p); b != nil || err != nil {
+		return admission{build: b, attached: true}, err
+	}
 	cmd := &buildsv1.CreateBuild{
 		Ref: p.ref, BaseRef: p.baseRef, Source: p.source,
 		Rights: w.rights, Secrets: w.secrets,

@@ -211,6 +211,14 @@ func checkGit(g *imagebuilderv1.GitContext) error {
 	if strings.HasPrefix(g.GetCloneTarget(), "-") {
 		return invalidf("clone_target must not begin with '-'")
 	}
+	if len(g.GetConfig()) > maxOptions {
+		return invalidf("git config: %d settings are given, at most %d are allowed", len(g.GetConfig()), maxOptions)
+	}
+	for k, v := range g.GetConfig() {
+		if k == "" || strings.ContainsAny(k, "=\x00\r\n") || strings.ContainsAny(v, "\x00\r\n") || len(k)+len(v) > maxText {
+			return invalidf("git config: a name is empty, or a setting holds a line break or is longer than %d bytes", maxText)
+		}
+	}
 	if err := checkText("clone_target", g.GetCloneTarget(), maxText); err != nil {
 		return err
 	}

@@ -10,7 +10,11 @@
 //	GET  _supervisor/v1/task/listen/ID/output    the same
 //	     _supervisor/v1/supervisor.StatusService/TasksStatus
 //	     _supervisor/v1/supervisor.TaskService/ListenToOutput
-//	                                             grpc-web over WebSocket
+//	                                             grpc-web, over WebSocket or
+//	                                             as one HTTP request
+//
+// and the same at the root, since stored versions of Gitpod's server put
+// /_supervisor/v1 in the place of the whole path; the token names the build.
 //
 // Requests carry the token of the build in the header of that name.
 package loginfo

@@ -45,24 +45,34 @@ type Builds interface {
 	FollowPhase(ctx context.Context, build string, f func(*imagebuilderv1.Build) error) error
 }
 
+// Tokens says what may be read; builds.Keyring is one.
+type Tokens interface {
+	// CheckLogToken reports whether a token is one for the log of a build.
+	CheckLogToken(build, token string) bool
+	// BuildOfLogToken answers the build that a token is for.
+	BuildOfLogToken(token string) (build string, ok bool)
+}
+
 // Server answers for all builds.
 type Server struct {
 	Builds Builds
-	// Check reports whether a token is one for the log of a build.
-	Check func(build, token string) bool
+	Tokens Tokens
 	// Streams, when it ends, ends all streams; clients come again elsewhere.
 	Streams context.Context
 }
 
-// Handler answers requests below /builds/.
+// Handler answers requests below the path of a build, and at the root: some
+// clients put /_supervisor/v1 in the place of the whole path of the address
+// that they were given.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	const base = root + "{build}/_supervisor/v1/"
-	mux.HandleFunc("GET "+base+"status/tasks", s.tasks)
-	mux.HandleFunc("GET "+base+"terminal/listen/{task}", s.listen)
-	mux.HandleFunc("GET "+base+"task/listen/{task}/output", s.listen)
-	mux.HandleFunc(base+"supervisor.StatusService/TasksStatus", s.webSocket(s.watchTasks))
-	mux.HandleFunc(base+"supervisor.TaskService/ListenToOutput", s.webSocket(s.listenToOutput))
+	for _, base := range []string{root + "{build}/_supervisor/v1/", "/_supervisor/v1/"} {
+		mux.HandleFunc("GET "+base+"status/tasks", s.tasks)
+		mux.HandleFunc("GET "+base+"terminal/listen/{task}", s.listen)
+		mux.HandleFunc("GET "+base+"task/listen/{task}/output", s.listen)
+		mux.HandleFunc(base+"supervisor.StatusService/TasksStatus", s.method(s.watchTasks))
+		mux.HandleFunc(base+"supervisor.TaskService/ListenToOutput", s.method(s.listenToOutput))
+	}
 	return mux
 }
 
@@ -73,14 +83,24 @@ func (s *Server) begin(ctx context.Context) (context.Context, context.CancelFunc
 	return ctx, func() { stop(); cancel() }
 }
 
-// allowed refuses a request without the build's token.
-func (s *Server) allowed(w http.ResponseWriter, r *http.Request) bool {
-	if s.Check(r.PathValue("build"), r.Header.Get(TokenHeader)) {
-		return true
+// buildFor answers the build that a token opens: the one that the path names,
+// or that of the token where it names none.
+func (s *Server) buildFor(named, token string) (build string, ok bool) {
+	if named == "" {
+		return s.Tokens.BuildOfLogToken(token)
 	}
-	http.Error(w, "the token in the header "+TokenHeader+" is not one for this build", http.StatusUnauthorized)
-	return false
+	return named, s.Tokens.CheckLogToken(named, token)
 }
+
+// allowed refuses a request without the build's token.
+func (s *Server) allowed(w http.ResponseWriter, r *http.Request) (build string, ok bool) {
+	if build, ok = s.buildFor(r.PathValue("build"), r.Header.Get(TokenHeader)); !ok {
+		http.Error(w, refusal, http.StatusUnauthorized)
+	}
+	return build, ok
+}
+
+const refusal = "the token in the header " + TokenHeader + " is not one for this build"
 
 // task describes a build as a task.
 func task(b *imagebuilderv1.Build) *supervisor.TasksStatusResponse {
@@ -98,13 +118,14 @@ func task(b *imagebuilderv1.Build) *supervisor.TasksStatusResponse {
 var errFirst = status.Error(codes.Aborted, "the first message is enough")
 
 func (s *Server) tasks(w http.ResponseWriter, r *http.Request) {
-	if !s.allowed(w, r) {
+	build, ok := s.allowed(w, r)
+	if !ok {
 		return
 	}
 	ctx, cancel := s.begin(r.Context())
 	defer cancel()
 	var res *supervisor.TasksStatusResponse
-	err := s.Builds.FollowPhase(ctx, r.PathValue("build"), func(b *imagebuilderv1.Build) error {
+	err := s.Builds.FollowPhase(ctx, build, func(b *imagebuilderv1.Build) error {
 		res = task(b)
 		return errFirst
 	})
@@ -141,7 +162,8 @@ type output struct {
 }
 
 func (s *Server) listen(w http.ResponseWriter, r *http.Request) {
-	if !s.allowed(w, r) {
+	build, ok := s.allowed(w, r)
+	if !ok {
 		return
 	}
 	if r.PathValue("task") != TaskID {
@@ -161,7 +183,7 @@ func (s *Server) listen(w http.ResponseWriter, r *http.Request) {
 	}
 	flush := http.NewResponseController(w)
 	enc := json.NewEncoder(w)
-	err := s.Builds.FollowLog(ctx, r.PathValue("build"), func(content []byte) error {
+	err := s.Builds.FollowLog(ctx, build, func(content []byte) error {
 		begin()
 		var o output
 		o.Result.Data = content

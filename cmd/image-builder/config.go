@@ -116,9 +116,23 @@ type GRPCConfig struct {
 
 // HTTPConfig is the port for log clients of Gitpod.
 type HTTPConfig struct {
-	Address   string    `json:"address" doc:"Address to listen on. Empty: none, and builds tell no log_info."`
+	Address   string    `json:"address" doc:"Address to listen on; 'none' for none, and builds tell no log_info. Empty: :8081 where orchestrator.wsman.address is set, else none."`
 	PublicURL string    `json:"publicURL" doc:"Where clients reach that port on any node, such as https://image-builder.example.com; http://<peer host>:<port> if empty."`
 	TLS       TLSConfig `json:"tls" doc:"Certificates; plain text if empty."`
+}
+
+// noHTTP as an address means that there is no port for log clients.
+const noHTTP = "none"
+
+// defaultHTTP is where log clients of a Gitpod install find the logs.
+const defaultHTTP = ":8081"
+
+// listens answers the address to listen on, empty for none.
+func (h HTTPConfig) listens() string {
+	if h.Address == noHTTP {
+		return ""
+	}
+	return h.Address
 }
 
 // RuntimesConfig says what runs which builds.
@@ -298,7 +312,10 @@ func (c *Config) complete() {
 	if c.OperatorSocket == "" {
 		c.OperatorSocket = c.DataDir + "/operator.sock"
 	}
-	if _, port, err := net.SplitHostPort(c.HTTP.Address); err == nil && c.HTTP.PublicURL == "" {
+	if c.HTTP.Address == "" && c.Orchestrator.WSManager.Address != "" {
+		c.HTTP.Address = defaultHTTP
+	}
+	if _, port, err := net.SplitHostPort(c.HTTP.listens()); err == nil && c.HTTP.PublicURL == "" {
 		host, _, err := net.SplitHostPort(c.PeerAddress)
 		if err != nil {
 			host, _ = os.Hostname()

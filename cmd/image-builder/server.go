@@ -79,6 +79,8 @@ func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	s.log = countLog(log, s.metrics)
+	tellVersion(s.metrics)
 	s.count = newCounters(s.metrics)
 	s.foreign = newForeign(s.metrics)
 	return s.run(ctx)

@@ -30,7 +30,7 @@ func (s *server) listen() (l listeners, err error) {
 		{&l.health, s.cfg.HealthAddress, "healthAddress"},
 		{&l.pprof, s.cfg.PprofAddress, "pprofAddress"},
 		{&l.peer, s.cfg.Cluster.Address, "cluster.address"},
-		{&l.http, s.cfg.HTTP.Address, "http.address"},
+		{&l.http, s.cfg.HTTP.listens(), "http.address"},
 	} {
 		if x.address == "" {
 			continue

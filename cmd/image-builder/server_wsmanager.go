@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 
@@ -10,6 +11,8 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/loginfo"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/registry/ecr"
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
@@ -25,7 +28,8 @@ func (s *server) openWSManager() (*wsmanager.Runtime, error) {
 		Address: c.WSManager.Address, BuilderImage: c.BuilderImage, PullSecret: c.PullSecret, Log: s.log,
 		Supervisor: func(w *scheduler.Workload) string { return w.SupervisorRef },
 		Owner:      func(w *scheduler.Workload) string { return w.Requester },
-		Images:     s.pushedImage,
+		Images:     s.pushedImage, AdditionalAuth: s.additionalAuth,
+		Debug: s.cfg.Log.Level == "debug",
 	}
 	if t := c.WSManager.TLS; t.CA != "" {
 		o.TLS = &wsmanager.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
@@ -52,9 +56,35 @@ func (s *server) published(b *imagebuilderv1.Build) {
 	}
 }
 
+// additionalAuth answers what the proxy of a build workspace may present besides
+// the pull secret: the request's own credentials and, with
+// enableAdditionalECRAuth, tokens for Amazon's registries, which no pull secret
+// holds since they end within hours (contract section 9).
+func (s *server) additionalAuth(ctx context.Context, w *scheduler.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
+	out, err := wsmanager.RequestAuth(ctx, w)
+	if err != nil || !s.cfg.Orchestrator.EnableAdditionalECRAuth {
+		return out, err
+	}
+	for _, ref := range []string{w.Ref, w.BaseRef, w.Source.GetRef().GetRef()} {
+		host := hostOf(ref)
+		if !ecr.Private(host) {
+			continue
+		}
+		if c, ok := s.registry.Credentials(ctx, registry.Rights{Hosts: []string{host}}, host)[host]; ok {
+			out[host] = &imagebuilderv1.BasicAuth{Username: c.Username, Password: c.Password}
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("no token for %s is to be had by this process' AWS identity (orchestrator.enableAdditionalECRAuth)", host)
+	}
+	return out, nil
+}
+
 // logInfo tells clients of Gitpod's API where a build's log is, nil if nowhere.
 func (s *server) logInfo() func(build string, withToken bool) *builder.LogInfo {
-	if s.cfg.HTTP.Address == "" {
+	if s.cfg.HTTP.listens() == "" {
 		return nil
 	}
 	return func(build string, withToken bool) *builder.LogInfo {
@@ -70,7 +100,7 @@ func (s *server) logInfo() func(build string, withToken bool) *builder.LogInfo {
 }
 
 func (s *server) logInfoHandler() http.Handler {
-	l := &loginfo.Server{Builds: s.service, Check: s.keyring.CheckLogToken, Streams: s.streams}
+	l := &loginfo.Server{Builds: s.service, Tokens: s.keyring, Streams: s.streams}
 	return l.Handler()
 }
 

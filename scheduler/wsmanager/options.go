@@ -121,7 +121,7 @@ func (o *Options) Validate() error {
 		return errors.New("wsmanager: HTTP must not have a Timeout: logs are streams")
 	}
 	if o.AdditionalAuth == nil {
-		o.AdditionalAuth = requestAuth
+		o.AdditionalAuth = RequestAuth
 	}
 	for _, d := range []struct {
 		name  string

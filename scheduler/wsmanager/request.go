@@ -143,16 +143,38 @@ func authJSON(auth map[string]*imagebuilderv1.BasicAuth) string {
 	return string(b)
 }
 
-// requestAuth answers the request's own credentials. The workspace's
+// RequestAuth answers the request's own credentials. The workspace's
 // repository is the install's: a request must not bring another identity for
-// its host.
-func requestAuth(_ context.Context, w *scheduler.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
+// its host, however it writes it.
+func RequestAuth(_ context.Context, w *scheduler.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
 	own, _, _ := strings.Cut(w.Ref, "/")
 	out := map[string]*imagebuilderv1.BasicAuth{}
-	for host, a := range w.Rights.GetAdditional() {
-		if !strings.EqualFold(host, own) {
-			out[host] = a
+	for name, a := range w.Rights.GetAdditional() {
+		if registryHost(name) != registryHost(own) {
+			out[name] = a
 		}
 	}
 	return out, nil
+}
+
+// registryHost answers the host that a key of a docker config means: keys may
+// be URLs, Docker Hub has several names.
+func registryHost(name string) string {
+	name = strings.ToLower(strings.TrimSpace(name))
+	if _, rest, ok := strings.Cut(name, "://"); ok {
+		name = rest
+	}
+	name, _, _ = strings.Cut(strings.TrimLeft(name, "/"), "/")
+	if _, host, ok := strings.Cut(name, "@"); ok {
+		name = host
+	}
+	name = strings.TrimSuffix(name, ".")
+	for _, port := range []string{":443", ":80"} {
+		name = strings.TrimSuffix(name, port)
+	}
+	switch name {
+	case "index.docker.io", "registry-1.docker.io", "registry.docker.io", "registry.hub.docker.com", "hub.docker.com", "docker.com":
+		return "docker.io"
+	}
+	return name
 }

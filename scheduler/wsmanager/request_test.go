@@ -184,3 +184,24 @@ func Test_WorkspaceID(t *testing.T) {
 		t.Error("two attempts share an id")
 	}
 }
+
+// Test_RequestAuth_NeverForTheInstallsHost: a request may bring no identity for
+// the host of the workspace images, however it writes it.
+func Test_RequestAuth_NeverForTheInstallsHost(t *testing.T) {
+	for own, names := range map[string][]string{
+		"docker.io":               {"docker.io", "index.docker.io", "https://index.docker.io/v1/", "registry-1.docker.io", "DOCKER.IO", "https://docker.io"},
+		"registry.example.com":    {"registry.example.com", "Registry.Example.com", "https://registry.example.com", "http://registry.example.com/v2/", "registry.example.com:443", "registry.example.com.", "//registry.example.com", " registry.example.com"},
+		"registry.example.com:50": {"registry.example.com:50", "https://registry.example.com:50/"},
+	} {
+		w := refWorkload()
+		w.Ref = own + "/workspace-images:1"
+		w.Rights.Additional = map[string]*imagebuilderv1.BasicAuth{"other.example.com": {Username: "u"}}
+		for _, name := range names {
+			w.Rights.Additional[name] = &imagebuilderv1.BasicAuth{Username: "evil"}
+		}
+		got, err := wsmanager.RequestAuth(t.Context(), w)
+		if err != nil || len(got) != 1 || got["other.example.com"] == nil {
+			t.Errorf("%s: %v, %v", own, got, err)
+		}
+	}
+}

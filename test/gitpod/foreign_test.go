@@ -23,7 +23,7 @@ func Test_ForeignWorkspaces(t *testing.T) {
 			"managed-by": "image-builder", "ref": in.reg.Addr + "/workspace-images:former", "baseref": in.reg.Addr + "/base-images:former",
 		}}
 	})
-	n := harness.Start(t, in.reg.Addr, in.config(nil))
+	n := in.node(nil)
 	ctx := timeout(t, 2*time.Minute)
 	done := make(chan error, 1)
 	go func() { done <- success(n.BuildGitpod(ctx, dockerfile(1))) }()

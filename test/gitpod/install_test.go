@@ -20,6 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
+	"github.com/image-builder-ha/image-builder/test/freeport"
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
@@ -40,6 +41,8 @@ type install struct {
 
 	// work is what a build workspace does before it pushes; nil for nothing.
 	work func(id string, terminal *wsmanagertest.Workspace)
+	// logs are the URLs of the nodes' ports for log clients.
+	logs map[*harness.Node]string
 	// atOnce ends workspaces before StartWorkspace has returned.
 	atOnce bool
 
@@ -52,7 +55,7 @@ func newInstall(t testing.TB) *install {
 	t.Helper()
 	in := &install{
 		t: t, reg: registrytest.Start(t, registrytest.Options{Quiet: true}), m: wsmanagertest.NewManager(t, nil), sup: wsmanagertest.NewSupervisors(t),
-		img: registrytest.RandomImage(t, 1, 1024), starts: map[string]int{},
+		img: registrytest.RandomImage(t, 1, 1024), starts: map[string]int{}, logs: map[*harness.Node]string{},
 	}
 	in.m.Access(in.sup.Access)
 	for _, repo := range []string{"workspace-images", "base-images"} {
@@ -128,9 +131,32 @@ func (in *install) config(over harness.Config) harness.Config {
 	return c
 }
 
+// node starts one that is alone.
+func (in *install) node(over harness.Config) *harness.Node {
+	in.t.Helper()
+	n := harness.New(in.t, in.t.TempDir(), in.reg.Addr, in.config(over))
+	in.logPort(n)
+	n.Run()
+	return n
+}
+
+// logPort gives a node its port for log clients.
+func (in *install) logPort(n *harness.Node) {
+	addr := freeport.Addr(in.t)
+	in.logs[n] = "http://" + addr
+	n.Override(harness.Config{"http": map[string]any{"address": addr, "publicURL": "http://" + addr}})
+}
+
 func (in *install) cluster(nodes int, over harness.Config) *harness.Cluster {
 	in.t.Helper()
-	c := harness.StartCluster(in.t, nodes, in.reg.Addr, in.config(over))
+	c := harness.NewCluster(in.t, nodes, in.reg.Addr, in.config(over))
+	for _, n := range c.Nodes {
+		in.logPort(n)
+		n.Launch()
+	}
+	for _, n := range c.Nodes {
+		n.AwaitReady()
+	}
 	harness.Eventually(in.t, 30*time.Second, "all nodes vote and the feature level is raised", func() bool {
 		res, err := c.Nodes[0].Members(in.t.Context(), false)
 		return err == nil && res.FeatureLevel >= 2 && int(res.FailureTolerance) == (nodes-1)/2

@@ -62,6 +62,12 @@ JSON, since YAML would render great numbers as 1e+09. */ -}}
 {{- $_ := set $grpc "tls" (dict "caPath" "/certs/ca.crt" "certPath" "/certs/tls.crt" "keyPath" "/certs/tls.key" "clientAuth" .Values.api.clientAuth) -}}
 {{- end -}}
 {{- $_ := set $c "server" (dict "services" (dict "grpc" $grpc)) -}}
+{{- if .Values.http.enabled -}}
+{{- $url := .Values.http.publicURL | default (printf "http://%s.%s.svc.%s:%v" (include "ib.fullname" .) .Release.Namespace .Values.clusterDomain .Values.http.port) -}}
+{{- $_ := set $c "http" (dict "address" ":8081" "publicURL" $url) -}}
+{{- else -}}
+{{- $_ := set $c "http" (dict "address" "none") -}}
+{{- end -}}
 {{- if .Values.pullSecret.name -}}
 {{- $_ := set $c "orchestrator" (dict "pullSecretFile" "/pull-secret/config.json") -}}
 {{- end -}}
