@@ -76,12 +76,19 @@ type ClusterConfig struct {
 	Address    string       `json:"address" doc:"Address of the peer port, for Raft and calls among nodes. Empty: the node is alone."`
 	Peers      []string     `json:"peers" doc:"host:port of the peer ports of all nodes, this one included or not."`
 	DNS        string       `json:"dns" doc:"name:port, each address of which is a peer, such as a headless service; asked again while peers are looked for."`
+	Kubernetes PeersConfig  `json:"kubernetes" doc:"Peers are the pods behind a headless service, asked for at Kubernetes' API: where DNS names are not to be had."`
 	Expect     int          `json:"expect" doc:"How many nodes form a new cluster together, 1 or more. 0: only ever join one."`
 	Voters     int          `json:"voters" doc:"How many nodes vote, 3 or 5. Further nodes follow, own builds and serve reads."`
 	Zone       string       `json:"zone" doc:"Failure domain of the node; voters are spread over zones."`
 	TLS        WSManagerTLS `json:"tls" doc:"CA, certificate and key of the peer port; read again when they change."`
 	PruneAfter Duration     `json:"pruneAfter" doc:"Members that are silent for so long are removed, while three are left; 0 keeps them."`
 	Gossip     GossipConfig `json:"gossip" doc:"Gossip, by which nodes find each other at new addresses."`
+}
+
+// PeersConfig names the service behind which the nodes are.
+type PeersConfig struct {
+	Namespace string `json:"namespace" doc:"Its namespace; that of this node's own pod if empty."`
+	Service   string `json:"service" doc:"Its name; it has a port named peer and publishNotReadyAddresses. Empty: not used. The account (kubernetes.kubeconfig) has to list endpointslices."`
 }
 
 // GossipConfig describes gossip.
@@ -326,6 +333,9 @@ func (c *Config) complete() {
 		}
 	}
 	c.Kubernetes.complete(c.Cluster.Name)
+	if k := &c.Cluster.Kubernetes; k.Service != "" && k.Namespace == "" {
+		k.Namespace = kubernetes.OwnNamespace()
+	}
 	if c.Runtimes.Dockerfile == "" {
 		switch {
 		case len(c.BuildKit.Addresses) > 0:
@@ -485,7 +495,7 @@ func (c *Config) validateCluster(bad func(key, format string, args ...any)) {
 		bad("raft", "heartbeat, election and lease must not be negative, the lease not longer than the heartbeat")
 	}
 	if k.Address == "" {
-		if len(k.Peers) > 0 || k.DNS != "" {
+		if len(k.Peers) > 0 || k.DNS != "" || k.Kubernetes.Service != "" {
 			bad("cluster.address", "must be set where peers are: the node has no peer port")
 		}
 		return
@@ -506,6 +516,9 @@ func (c *Config) validateCluster(bad func(key, format string, args ...any)) {
 	}
 	if host, _, err := net.SplitHostPort(c.PeerAddress); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
 		bad("peerAddress", "%q is where the node listens, not where others reach it", c.PeerAddress)
+	}
+	if k.Kubernetes.Service != "" && k.Kubernetes.Namespace == "" {
+		bad("cluster.kubernetes.namespace", "must be set: this node runs in no pod that would tell")
 	}
 	for _, p := range k.Peers {
 		if _, _, err := net.SplitHostPort(p); err != nil {

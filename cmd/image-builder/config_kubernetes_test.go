@@ -120,3 +120,34 @@ func Test_Config_KubernetesErrors(t *testing.T) {
 		}
 	}
 }
+
+// Test_Config_PodPeers wants what is needed to find peers by Kubernetes.
+func Test_Config_PodPeers(t *testing.T) {
+	if kubernetes.OwnNamespace() != "" {
+		t.Fatal("these tests run in a pod with an account of its own")
+	}
+	for text, want := range map[string]string{
+		"cluster: {kubernetes: {service: nodes, namespace: a}}": "cluster.address: must be set where peers are",
+		"cluster: {address: ':7800', kubernetes: {service: s}}": "cluster.kubernetes.namespace: must be set",
+	} {
+		cfg, _, err := load(t, podConfig, text)
+		if err == nil {
+			cfg.complete()
+			err = cfg.Validate()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+// Test_PodPeers_AwayAPI keeps peers that are known otherwise while Kubernetes
+// cannot be asked.
+func Test_PodPeers_AwayAPI(t *testing.T) {
+	s := &server{cfg: Config{Cluster: ClusterConfig{Peers: []string{"a:1"}, Kubernetes: PeersConfig{Namespace: "n", Service: "s"}}}}
+	s.peersAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
+	got, err := s.discover(t.Context())
+	if len(got) != 1 || got[0] != "a:1" || err == nil || !strings.Contains(err.Error(), "/nowhere") {
+		t.Errorf("got %v, %v", got, err)
+	}
+}

@@ -54,6 +54,9 @@ type server struct {
 	readiness *readiness
 	foreign   *foreign
 
+	// peersAPI connects to Kubernetes for podPeers, once.
+	peersAPI func() (kubernetes.Client, error)
+
 	// work ends at the beginning of the shutdown: no more is decided or run.
 	work context.Context
 	// streams ends when clients are told to go elsewhere.
@@ -73,6 +76,7 @@ func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 		cfg: cfg, log: log, metrics: prometheus.NewRegistry(), boot: rand.Text(),
 		readiness: &readiness{after: time.Duration(cfg.Ready.After), patience: time.Duration(cfg.Ready.Patience)},
 	}
+	s.peersAPI = sync.OnceValues(func() (kubernetes.Client, error) { return kubernetes.Connect(cfg.Kubernetes.Kubeconfig, 0, 0) })
 	s.streams, s.endStreams = context.WithCancel(context.Background())
 	defer s.endStreams()
 	s.metrics.MustRegister(

@@ -98,8 +98,10 @@ func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
 // discover answers where other nodes may be.
 func (s *server) discover(ctx context.Context) ([]string, error) {
 	all := append([]string(nil), s.cfg.Cluster.Peers...)
+	pods, podsErr := s.podPeers(ctx)
+	all = append(all, pods...)
 	if s.cfg.Cluster.DNS == "" {
-		return all, nil
+		return all, podsErr
 	}
 	host, port, err := net.SplitHostPort(s.cfg.Cluster.DNS)
 	if err != nil {
@@ -109,7 +111,7 @@ func (s *server) discover(ctx context.Context) ([]string, error) {
 	for _, a := range found {
 		all = append(all, net.JoinHostPort(a, port))
 	}
-	return all, err
+	return all, errors.Join(err, podsErr)
 }
 
 func (s *server) level() (level uint32) {

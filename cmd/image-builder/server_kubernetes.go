@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
@@ -59,6 +60,23 @@ func readPEM(key, file string) (string, error) {
 		return "", fmt.Errorf("%s: read it for build pods: %w", key, err)
 	}
 	return string(raw), nil
+}
+
+// podPeers answers the nodes that are pods behind a service.
+func (s *server) podPeers(ctx context.Context) ([]string, error) {
+	k := s.cfg.Cluster.Kubernetes
+	if k.Service == "" {
+		return nil, nil
+	}
+	client, err := s.peersAPI()
+	if err != nil {
+		return nil, err
+	}
+	// A look for peers takes two seconds in all: an API that hangs leaves time to
+	// ask the peers that are known otherwise.
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return kubernetes.Peers(ctx, client, k.Namespace, k.Service)
 }
 
 // podCredentials are the registry credentials that go into pods.

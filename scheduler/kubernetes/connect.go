@@ -10,6 +10,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
+// Client is Kubernetes' API.
+type Client = kubernetes.Interface
+
 // Connect makes a client from a kubeconfig file, or as a pod of the cluster if
 // that is empty. qps and burst bound the requests of this process; 20 and 40
 // if zero.

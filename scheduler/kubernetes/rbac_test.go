@@ -87,7 +87,7 @@ func (a *api) account(t *testing.T, name string, rules []rbacv1.PolicyRule) clie
 		for _, r := range rules {
 			for _, verb := range r.Verbs {
 				review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-					User: user, ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: verb, Resource: r.Resources[0]},
+					User: user, ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: verb, Resource: r.Resources[0], Group: r.APIGroups[0]},
 				}}
 				res, err := a.client.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 				if err != nil || !res.Status.Allowed {
