@@ -172,7 +172,7 @@ func Test_Rolling_RestartDuringDockerfiles(t *testing.T) {
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	ids := w.start20(t, "")
+	ids := w.start20(t, lines8(""))
 	for _, n := range c.Nodes {
 		n.Stop()
 		n.Run()

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,7 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
@@ -44,12 +48,12 @@ func processes(t testing.TB, text string) []int {
 	return pids
 }
 
-// start20 starts 20 builds whose RUN takes a while, and answers their ids.
-func (w *workshop) start20(t *testing.T, mark string) []string {
+// start20 starts 20 builds with a step each, and answers their ids.
+func (w *workshop) start20(t *testing.T, step func(i int) string) []string {
 	t.Helper()
 	var ids []string
 	for i := range 20 {
-		dir := w.dir(t, fmt.Sprintf("FROM base\nRUN for i in $(seq 1 8); do echo line $i of %d; sleep 0.5%s; done\n", i, mark), nil)
+		dir := w.dir(t, "FROM base\nRUN "+step(i)+"\n", nil)
 		out, errOut, status := cli(t, w.GRPC, "build", dir, "--detach", "--build-arg", fmt.Sprint("N=", i))
 		if status != 0 {
 			t.Fatalf("%s %s", out, errOut)
@@ -59,12 +63,57 @@ func (w *workshop) start20(t *testing.T, mark string) []string {
 	return ids
 }
 
+// lines8 prints eight lines in four seconds and a bit; the mark, a digit or
+// none, tells its processes from those of other tests.
+func lines8(mark string) func(i int) string {
+	return func(i int) string {
+		return fmt.Sprintf("for i in $(seq 1 8); do echo line $i of %d; sleep 0.5%s; done", i, mark)
+	}
+}
+
+// gate holds what steps ask of it until it is opened.
+type gate struct {
+	url    string
+	opened chan struct{}
+	mu     sync.Mutex
+	held   map[string]bool
+}
+
+func newGate(t *testing.T) *gate {
+	t.Helper()
+	g := &gate{opened: make(chan struct{}), held: map[string]bool{}}
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		g.mu.Lock()
+		g.held[r.URL.Path] = true
+		g.mu.Unlock()
+		select {
+		case <-g.opened:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(srv.Close)
+	g.url = srv.URL
+	return g
+}
+
+// step waits at the gate.
+func (g *gate) step(i int) string {
+	return fmt.Sprintf("echo step %d && busybox wget -q -O /answer %s/%d", i, g.url, i)
+}
+
+// waiting is how many steps came to the gate.
+func (g *gate) waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.held)
+}
+
 // Test_Dockerfile_NodeKilled kills the node in the middle of 20 Dockerfile
 // builds: all succeed, the first attempts are sealed as infrastructure
 // failures, and the logs of both attempts can be read in order.
 func Test_Dockerfile_NodeKilled(t *testing.T) {
 	w := newWorkshop(t, nil)
-	ids := w.start20(t, "1")
+	ids := w.start20(t, lines8("1"))
 	harness.Eventually(t, time.Minute, "output was written", func() bool {
 		log, _ := w.logNow(t, ids[19])
 		return strings.Contains(log, "line 1 of")
@@ -99,15 +148,14 @@ func Test_Dockerfile_NodeKilled(t *testing.T) {
 }
 
 // Test_Dockerfile_BuildKitKilled kills BuildKit with -9 in the middle of 20
-// builds and starts it again: all succeed after retries, and nothing of the
-// killed daemon is left.
+// builds, and starts it again only when all of them wait for it: all succeed,
+// the attempts that it interrupted ended as infrastructure failures, and
+// nothing of the killed daemon is left.
 func Test_Dockerfile_BuildKitKilled(t *testing.T) {
 	w := newWorkshop(t, nil)
-	ids := w.start20(t, "2")
-	harness.Eventually(t, time.Minute, "output was written", func() bool {
-		log, _ := w.logNow(t, ids[19])
-		return strings.Contains(log, "line 1 of")
-	})
+	g := newGate(t)
+	ids := w.start20(t, g.step)
+	harness.Eventually(t, 3*time.Minute, "the steps of all builds run", func() bool { return g.waiting() == len(ids) })
 	address := w.bk.Addr()
 	killed := 0
 	for _, pid := range processes(t, address) {
@@ -121,26 +169,67 @@ func Test_Dockerfile_BuildKitKilled(t *testing.T) {
 	if killed == 0 {
 		t.Fatal("no buildkitd was found to kill")
 	}
-	harness.Eventually(t, 20*time.Second, "no process of a RUN is left", func() bool { return len(processes(t, "sleep 0.52")) == 0 })
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := w.bk.Stop(ctx); err != nil {
-		t.Logf("stop what is left of the daemon: %v", err)
-	}
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil || strings.Contains(string(mounts), w.root) {
-		t.Errorf("a mount below the daemon's root is left (%v)", err)
-	}
+	harness.Eventually(t, 20*time.Second, "no process of a RUN is left", func() bool { return len(processes(t, g.url)) == 0 })
+	harness.Eventually(t, 20*time.Second, "no process of the daemon is left", func() bool { return len(processes(t, w.root)) == 0 })
+	ctx := timeout(t, 5*time.Minute)
+	// Longer than all attempts and their pauses would take: no build fails
+	// because no daemon is there.
+	harness.Eventually(t, 2*time.Minute, "all builds wait for a daemon", func() bool {
+		for _, id := range ids {
+			b := w.Wait0(t, id)
+			if last := b.Attempts[len(b.Attempts)-1]; b.GetPhase() == builds.Failed || len(last.Steps) != 1 || last.Steps[0].Name != "wait for a BuildKit daemon" {
+				return false
+			}
+		}
+		return true
+	})
+	w.stopBuildKit(t, w.bk)
+	close(g.opened)
 	again := startBuildKit(t, w.root)
 	if again.Addr() != address {
 		t.Fatalf("the daemon listens at %s now, not at %s", again.Addr(), address)
 	}
-	long := timeout(t, 5*time.Minute)
+	interrupted := 0
 	for _, id := range ids {
-		b := w.Wait(t, long, id)
-		if b.GetPhase() != succeeded {
+		b := w.Wait(t, ctx, id)
+		if b.GetPhase() != succeeded || digestAt(t, b.Ref) != b.Digest || digestAt(t, b.BaseRef) != b.Digest {
 			t.Errorf("build %s is %s: %s", id, b.GetPhase(), b.GetMessage())
+			continue
 		}
+		for _, a := range b.Attempts[:len(b.Attempts)-1] {
+			interrupted++
+			if a.Phase != builds.Failed || a.Blame != imagebuilderv1.Blame_BLAME_INFRASTRUCTURE || !a.Counted || !strings.Contains(a.Message, address) {
+				t.Errorf("build %s: attempt %d, which the daemon's end interrupted, is %v", id, a.Number, a)
+			}
+		}
+		if len(b.Attempts) > 2 {
+			t.Errorf("build %s took %d attempts for one end of the daemon", id, len(b.Attempts))
+		}
+	}
+	if interrupted != len(ids) {
+		t.Errorf("%d attempts were interrupted, not the %d that ran", interrupted, len(ids))
+	}
+	w.stopBuildKit(t, again)
+	if left := processes(t, g.url); len(left) > 0 {
+		t.Errorf("processes %v of steps are left", left)
+	}
+}
+
+// stopBuildKit stops a daemon, and looks that no process and no mount of it is
+// left.
+func (w *workshop) stopBuildKit(t *testing.T, d *buildkit.Daemon) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := d.Stop(ctx); err != nil {
+		t.Errorf("stop the daemon: %v", err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(mounts), w.root) {
+		t.Errorf("a mount below the daemon's root is left (%v)", err)
+	}
+	if left := processes(t, w.root); len(left) > 0 {
+		t.Errorf("processes %v of the daemon are left", left)
 	}
 }
 

@@ -250,6 +250,9 @@ func Test_Dockerfile_Failures(t *testing.T) {
 	}
 }
 
+// cancelTime is how long after the answer to a cancel a build may take to end.
+const cancelTime = 2 * time.Second
+
 // Test_Dockerfile_Cancel stops builds in the queue, in RUN and in the pull:
 // terminal within two seconds, nothing tagged.
 func Test_Dockerfile_Cancel(t *testing.T) {
@@ -268,17 +271,17 @@ func Test_Dockerfile_Cancel(t *testing.T) {
 		return strings.TrimSpace(out)
 	}
 	cancel := func(what, id string) {
-		began := time.Now()
 		if out, errOut, status := cli(t, w.GRPC, "cancel", id); status != 0 {
 			t.Fatalf("%s: %s %s", what, out, errOut)
 		}
+		began := time.Now() // the cancel is answered
 		b := w.Wait(t, timeout(t, time.Minute), id)
 		took := time.Since(began)
 		if b.Phase != imagebuilderv1.Phase_PHASE_CANCELLED || digestAt(t, b.Ref) != "" || digestAt(t, b.BaseRef) != "" {
 			t.Errorf("%s: %s, tagged %q %q", what, b.Phase, digestAt(t, b.Ref), digestAt(t, b.BaseRef))
 		}
 		t.Logf("cancelled in %s after %s", what, took.Round(time.Millisecond))
-		if took > 4*time.Second { // two seconds are asked for; the machine is shared
+		if took > cancelTime {
 			t.Errorf("%s: cancelling took %s", what, took)
 		}
 	}
@@ -294,8 +297,9 @@ func Test_Dockerfile_Cancel(t *testing.T) {
 	cancel("the queue", second)
 	cancel("RUN", first)
 	release := w2.Hold(registrytest.Blobs)
+	asked := w2.Count(registrytest.Blobs)
 	third := start(pull)
-	running(third)
+	harness.Eventually(t, 30*time.Second, "BuildKit waits for a blob of the base image", func() bool { return w2.Count(registrytest.Blobs) > asked })
 	cancel("the pull", third)
 	release()
 }
@@ -338,14 +342,14 @@ func Test_Dockerfile_CancelInPush(t *testing.T) {
 	id := strings.TrimSpace(out)
 	pushed := proxy.Count(registrytest.Uploads)
 	harness.Eventually(t, 30*time.Second, "BuildKit pushes", func() bool { return proxy.Count(registrytest.Uploads) > pushed })
-	began := time.Now()
 	if out, errOut, status := cli(t, w.GRPC, "cancel", id); status != 0 {
 		t.Fatalf("%s %s", out, errOut)
 	}
+	began := time.Now() // the cancel is answered
 	b := w.Wait(t, timeout(t, time.Minute), id)
 	took := time.Since(began)
 	t.Logf("cancelled in the push after %s", took.Round(time.Millisecond))
-	if b.Phase != imagebuilderv1.Phase_PHASE_CANCELLED || digestAt(t, b.Ref) != "" || took > 4*time.Second {
-		t.Errorf("%s after %s, tagged %q", b.Phase, took, digestAt(t, b.Ref))
+	if b.Phase != imagebuilderv1.Phase_PHASE_CANCELLED || digestAt(t, b.Ref) != "" || digestAt(t, b.BaseRef) != "" || took > cancelTime {
+		t.Errorf("%s after %s, tagged %q %q", b.Phase, took, digestAt(t, b.Ref), digestAt(t, b.BaseRef))
 	}
 }

@@ -93,6 +93,13 @@ func Test_CLI_BuildsAGitBranch(t *testing.T) {
 	if got := build("other"); got != "new on main" {
 		t.Errorf("its next commit: %q", got)
 	}
+	// A branch and a folder in the URL, as docker build has them.
+	repo.commit(t, map[string]string{"sub/v": "of the folder", "sub/Second": "FROM " + w.base + "\nCOPY v /v\n"})
+	repo.git(t, "push", "-q", "origin", "main:third")
+	out := mustCLI(t, w.GRPC, "build", repo.url+"#third:sub", "-f", "Second")
+	if got := content(t, lastLine(out), "v"); got != "of the folder" {
+		t.Errorf("a folder of a branch: %q", got)
+	}
 	if _, errOut, status := cli(t, w.GRPC, "build", repo.url, "--git-target", "nothing"); status != 2 || !strings.Contains(errOut, `no branch or tag "nothing"`) {
 		t.Errorf("a branch that is not there: %d %s", status, errOut)
 	}

@@ -11,6 +11,8 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -93,8 +95,8 @@ func newBuildCommand() *cobra.Command {
 		Use: "build [CONTEXT] | --ref IMAGE", Short: "Build an image and follow it to its end", Args: cobra.MaximumNArgs(1),
 		Long: `Builds an image and follows it: on a terminal the steps as they run, elsewhere the log on standard
 output and phases on standard error; the digest last. CONTEXT is a directory with a Dockerfile, or the
-URL of a git repository (http or https); with --ref the workspace image of an existing image is built
-instead. Ctrl-C leaves the build running.
+URL of a git repository (http or https), with #REF or #REF:FOLDER for a branch, tag or commit and a
+folder in it; with --ref the workspace image of an existing image is built instead. Ctrl-C leaves the build running.
 
 Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unavailable, 130 interrupted.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -186,9 +188,19 @@ func (b *buildFlags) request(ctx context.Context, client imagebuilderv1.ImageBui
 	d.SecretIds = slices.Sorted(maps.Keys(req.Secrets))
 	req.Source = &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: d}}
 	if strings.Contains(args[0], "://") {
-		d.ContextPath = "." // empty means the Dockerfile's folder
-		g := &imagebuilderv1.GitContext{RemoteUri: args[0], CloneTarget: b.gitTarget, Resolve: true}
-		if b.gitTarget != "" {
+		if b.file == "-" {
+			return nil, exitError{exitUsage, errors.New("-f -: a git repository is built with a Dockerfile of its own; name one in it")}
+		}
+		uri, target, dir, err := splitGitURL(args[0], b.gitTarget)
+		if err != nil {
+			return nil, exitError{exitUsage, err}
+		}
+		d.ContextPath = cmp.Or(dir, ".") // empty means the Dockerfile's folder
+		if dir != "" && b.file != "" {
+			d.DockerfilePath = path.Join(dir, b.file)
+		}
+		g := &imagebuilderv1.GitContext{RemoteUri: uri, CloneTarget: target, Resolve: true}
+		if target != "" {
 			g.TargetMode = imagebuilderv1.GitTargetMode_GIT_TARGET_MODE_REMOTE_BRANCH
 		}
 		d.Context = &imagebuilderv1.DockerfileSource_Git{Git: g}
@@ -205,6 +217,21 @@ func (b *buildFlags) request(ctx context.Context, client imagebuilderv1.ImageBui
 	}
 	d.Context = &imagebuilderv1.DockerfileSource_Upload{Upload: &imagebuilderv1.UploadedContext{Digest: digest}}
 	return req, nil
+}
+
+// splitGitURL takes the fragment off the URL of a repository: `#REF`,
+// `#REF:DIR` or `#:DIR`, as `docker build` writes them. target is what
+// --git-target says.
+func splitGitURL(url, target string) (uri, ref, dir string, err error) {
+	uri, fragment, _ := strings.Cut(url, "#")
+	ref, dir, _ = strings.Cut(fragment, ":")
+	if ref != "" && target != "" && ref != target {
+		return "", "", "", fmt.Errorf("the URL names %q and --git-target %q: give one of them", ref, target)
+	}
+	if dir = strings.Trim(dir, "/"); dir != "" && !filepath.IsLocal(dir) {
+		return "", "", "", fmt.Errorf("the folder %q of the URL leaves the repository", dir)
+	}
+	return uri, cmp.Or(ref, target), dir, nil
 }
 
 // parseSecrets reads secrets from where the flags say.
