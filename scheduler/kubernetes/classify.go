@@ -60,7 +60,7 @@ func judge(p *corev1.Pod) (scheduler.Outcome, error) {
 		return scheduler.Outcome{}, f
 	}
 	if said {
-		return res.Outcome()
+		return refine(res, p)
 	}
 	t := terminated(p, containerWorker)
 	switch {
@@ -80,6 +80,9 @@ func refine(res podapi.Result, p *corev1.Pod) (scheduler.Outcome, error) {
 	if res.Blame == builds.BlameInfrastructure.String() && p != nil {
 		if f := disrupted(p); f != nil {
 			return scheduler.Outcome{}, f
+		}
+		if p.DeletionTimestamp != nil {
+			return scheduler.Outcome{}, infra("the pod %s was deleted while it built, by no node of this service%s", p.Name, colon(res.Message))
 		}
 	}
 	return res.Outcome()

@@ -69,14 +69,15 @@ func lastWords(s corev1.ContainerStatus) string {
 // (retry), and what it means if that takes too long, or at once.
 func refusedCreate(err error, what string, o *Options) (p problem, retry bool) {
 	switch {
-	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
-		return problem{"quota", o.QuotaTimeout, fail(builds.BlameQuota, "the namespace %s had no room in its quota for the %s within %s: %v: raise the quota, or allow less builds at a time", o.Namespace, what, o.QuotaTimeout, err)}, true
+	// A quota that is new, or whose controller is behind, has no status yet.
+	case apierrors.IsForbidden(err) && (strings.Contains(err.Error(), "exceeded quota") || strings.Contains(err.Error(), "status unknown for quota")):
+		return problem{"quota", o.QuotaTimeout, fail(builds.BlameQuota, "the namespace %s had no room in its quota to %s within %s: %v: raise the quota, or allow less builds at a time", o.Namespace, what, o.QuotaTimeout, err)}, true
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "being terminated"):
 		return problem{failure: infra("the namespace %s is being deleted", o.Namespace)}, false
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
-		return problem{failure: infra("Kubernetes does not admit the %s: %v: check the pod options, the security policy of the namespace %s and the rights of this service's account", what, err, o.Namespace)}, false
+		return problem{failure: infra("Kubernetes refuses to %s: %v: check the pod options, the security policy of the namespace %s and the rights of this service's account", what, err, o.Namespace)}, false
 	case apierrors.IsNotFound(err):
-		return problem{failure: infra("the namespace %s, or something that the %s needs there, does not exist: %v", o.Namespace, what, err)}, false
+		return problem{failure: infra("the namespace %s, or something that is needed there to %s, does not exist: %v", o.Namespace, what, err)}, false
 	case apierrors.IsUnauthorized(err):
 		return problem{"account", o.QuotaTimeout, infra("Kubernetes does not know this service's account any more: %v", err)}, true
 	}

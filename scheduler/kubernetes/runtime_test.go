@@ -189,6 +189,7 @@ func Test_Run_Refused(t *testing.T) {
 		"admission": {apierrors.NewForbidden(pods, "ib-b1-1", errors.New(`violates PodSecurity "restricted:latest"`)), builds.BlameInfrastructure, "PodSecurity"},
 		"webhook":   {apierrors.NewBadRequest(`admission webhook "policy" denied the request`), builds.BlameInfrastructure, "denied"},
 		"quota":     {apierrors.NewForbidden(pods, "ib-b1-1", errors.New("exceeded quota: builds, requested: pods=1, used: pods=5, limited: pods=5")), builds.BlameQuota, "raise the quota"},
+		"new quota": {apierrors.NewForbidden(pods, "ib-b1-1", errors.New("status unknown for quota: builds, resources: pods")), builds.BlameQuota, "raise the quota"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := newCluster(t)
