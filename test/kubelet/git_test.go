@@ -47,7 +47,12 @@ func newGitRepo(t *testing.T, password string) *gitRepo {
 // serve serves HTTP where pods reach it, and answers the URL.
 func serve(t *testing.T, h http.Handler) string {
 	t.Helper()
-	l, err := net.Listen("tcp", kubelet.Address+":0")
+	return serveAt(t, kubelet.Address+":0", h)
+}
+
+func serveAt(t *testing.T, addr string, h http.Handler) string {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

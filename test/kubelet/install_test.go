@@ -36,8 +36,9 @@ type install struct {
 var installs int
 
 type installOptions struct {
-	users map[string]string // of the registry
-	over  harness.Config    // of all nodes
+	users   map[string]string // of the registry
+	storage string            // of the registry, "" for a folder of its own
+	over    harness.Config    // of all nodes
 }
 
 // newInstall starts an install and awaits that it is ready. At the end of the
@@ -46,7 +47,7 @@ func newInstall(t *testing.T, o installOptions) *install {
 	t.Helper()
 	installs++
 	s := &install{t: t, namespace: fmt.Sprintf("builds-%d", installs)}
-	s.reg = registrytest.Start(t, registrytest.Options{Addr: fmt.Sprintf("%s:%d", kubelet.Address, 5000+installs), Users: o.users})
+	s.reg = registrytest.Start(t, registrytest.Options{Addr: fmt.Sprintf("%s:%d", kubelet.Address, 5000+installs), Users: o.users, Storage: o.storage})
 	s.reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, "cat", "sleep", "echo", "seq", "dd", "wc", "ls", "false", "true", "grep", "find", "head", "yes", "wget", "nc", "env", "tail", "strings", "tr"))
 	s.base = s.reg.Addr + "/library/busybox:1"
 	account := s.account()
@@ -56,7 +57,8 @@ func newInstall(t *testing.T, o installOptions) *install {
 		"runtimes":     map[string]any{"dockerfile": "kubernetes"},
 		"kubernetes": map[string]any{
 			"namespace": s.namespace, "install": "test", "kubeconfig": account, "qps": 100, "burst": 200, "profile": "privileged", "imagePullPolicy": "Never",
-			"images": map[string]any{"worker": kubelet.WorkerImage, "buildkit": kubelet.BuildKitImage},
+			"timeouts": map[string]any{"termination": "3s"},
+			"images":   map[string]any{"worker": kubelet.WorkerImage, "buildkit": kubelet.BuildKitImage},
 		},
 	}
 	merge(over, o.over)

@@ -11,13 +11,15 @@ import (
 // Addresses of the cluster, the same in each one: it has a network of its own.
 const (
 	// Address is the machine's own address, where pods reach what tests serve.
-	Address   = "10.99.0.1"
-	serviceIP = "10.0.0.1"
-	apiServer = "https://" + serviceIP + ":443"
-	podSubnet = "10.244.0.0/24"
-	nodeName  = "localhost"
-	cniDir    = "/usr/lib/cni"
-	socket    = "/run/containerd/containerd.sock"
+	Address = "10.99.0.1"
+	// APIAddress is the API server's, as pods know it.
+	APIAddress = serviceIP
+	serviceIP  = "10.0.0.1"
+	apiServer  = "https://" + serviceIP + ":443"
+	podSubnet  = "10.244.0.0/24"
+	nodeName   = "localhost"
+	cniDir     = "/usr/lib/cni"
+	socket     = "/run/containerd/containerd.sock"
 )
 
 // HostAddresses are further addresses of the machine, for nodes of the service.
