@@ -129,7 +129,7 @@ func buildkitFiles() (*files, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find git's programs: %w", err)
 	}
-	for _, p := range []string{"git-remote-http", "git-remote-https"} {
+	for _, p := range []string{"git-remote-http", "git-remote-https", "git-sh-i18n--envsubst"} {
 		found := filepath.Join(strings.TrimSpace(string(core)), p)
 		f.add("usr/lib/git-core/"+p, found)
 		if err := f.libraries(found); err != nil {

@@ -143,7 +143,7 @@ func Test_Kubelet_LeaderAndOwnerKilled(t *testing.T) {
 func Test_Kubelet_KubeletKilled(t *testing.T) {
 	s := newInstall(t, installOptions{})
 	gate := newGate(t)
-	id := s.build(s.Nodes[0], "kubelet", "FROM base\nRUN echo before && wget -q -O- "+gate.url+" && echo after\n")
+	id := s.build(s.Nodes[0], "kubelet", "FROM base\nRUN echo before && wget -q -O- "+gate.url+" && echo the-end-$((1+1))\n")
 	gate.await()
 	kube.Kubelet.Kill()
 	if err := kube.Kubelet.Start(); err != nil {
@@ -154,7 +154,7 @@ func Test_Kubelet_KubeletKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := s.succeeded(s.Nodes[1], id)
-	if log := s.log(s.Nodes[2], id); len(b.Attempts) != 1 || strings.Count(log, " after\n") != 1 {
+	if log := s.log(s.Nodes[2], id); len(b.Attempts) != 1 || strings.Count(log, " the-end-2\n") != 1 {
 		t.Errorf("%d attempts, log %s", len(b.Attempts), log)
 	}
 	if names := s.tidy(); len(names) != 1 {
