@@ -7,7 +7,7 @@ declare -A want=(
 	[protoc]=protobuf-compiler [ip]=iproute2 [iptables]=iptables [htpasswd]=apache2-utils
 	[node]=nodejs [npm]=npm
 )
-[ "${1:-}" = kubernetes ] && want+=([etcd]=etcd-server [containerd]=containerd [/usr/lib/cni/bridge]=containernetworking-plugins)
+[ "${1:-}" = kubernetes ] && want+=([etcd]=etcd-server [containerd]=containerd [/usr/lib/cni/bridge]=containernetworking-plugins [rootlesskit]=rootlesskit [newuidmap]=uidmap)
 missing=()
 for command in "${!want[@]}"; do
 	command -v "$command" >/dev/null || missing+=("${want[$command]}")

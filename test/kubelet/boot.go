@@ -213,7 +213,7 @@ func (c *Cluster) lastWords() error {
 	var errs []error
 	for _, p := range []*Process{c.Etcd, c.APIServer, c.ControllerManager, c.Scheduler, c.Containerd, c.Kubelet} {
 		if p != nil && p.cmd != nil {
-			errs = append(errs, fmt.Errorf("the end of the log of %s (ended: %v):\n%s", p.name, p.ended(), p.Log(15)))
+			errs = append(errs, fmt.Errorf("the end of the log of %s (it runs: %v):\n%s", p.name, p.Running(), p.Log(15)))
 		}
 	}
 	return errors.Join(errs...)

@@ -5,6 +5,9 @@ package kubelet_test
 import (
 	"strings"
 	"testing"
+
+	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/kubelet"
 )
 
 // Test_Kubelet_Dockerfile builds a Dockerfile from git in a pod: real nodes,
@@ -23,4 +26,17 @@ func Test_Kubelet_Dockerfile(t *testing.T) {
 	if names := s.tidy(); len(names) != 1 {
 		t.Errorf("pods %v, want one", names)
 	}
+}
+
+// Test_Kubelet_Rootless builds with a BuildKit that is no root: the default.
+func Test_Kubelet_Rootless(t *testing.T) {
+	s := newInstall(t, installOptions{over: harness.Config{"kubernetes": map[string]any{
+		"profile": "rootless", "images": map[string]any{"worker": kubelet.WorkerImage, "buildkit": kubelet.RootlessImage},
+	}}})
+	id := s.build(s.Nodes[0], "rootless", "FROM base\nRUN echo the-map: $(tr -s ' ' ' ' < /proc/self/uid_map)\n")
+	s.succeeded(s.Nodes[1], id)
+	if log := s.log(s.Nodes[2], id); !strings.Contains(log, " the-map: 0 1000 1 1 100000 65535") {
+		t.Errorf("the step ran as another user: %s", log)
+	}
+	s.tidy()
 }

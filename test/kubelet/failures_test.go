@@ -4,6 +4,7 @@ package kubelet_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -111,27 +112,29 @@ func Test_Kubelet_Quota(t *testing.T) {
 }
 
 // Test_Kubelet_NodeGone loses the machine under a pod: its kubelet falls
-// silent and its containers end, without a word to the API. Once Kubernetes
-// gives the pod up, the next attempt waits for a machine and succeeds.
+// silent and its containers end, without a word to the API. Once the machine is
+// told to be out of service, as operators and clouds do (Kubernetes itself
+// gives up no pod while all of its machines are silent, and this is the only
+// one), the next attempt waits for a machine and succeeds.
 func Test_Kubelet_NodeGone(t *testing.T) {
-	s := newInstall(t, installOptions{over: harness.Config{"kubernetes": map[string]any{"tolerations": []any{
-		map[string]any{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1},
-	}}}})
+	s := newInstall(t, installOptions{})
 	gate := newGate(t)
 	id := s.build(s.Nodes[0], "gone", "FROM base\nRUN echo gone-begins && wget -q -O- "+gate.url+"\n")
 	gate.await()
 	s.runs(s.Nodes[1], id, " gone-begins\n")
 	pod := s.podOf(id, 1)
 	kube.Kubelet.Kill()
-	t.Cleanup(func() {
-		if err := kube.AwaitNode(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { mustRecover(t) })
 	if err := kube.KillContainers(t.Context(), pod); err != nil {
 		t.Error(err)
 	}
+	if err := kube.OutOfService(t.Context(), true); err != nil {
+		t.Error(err)
+	}
 	harness.Eventually(t, 3*time.Minute, "there is a second pod", func() bool { return s.podOf(id, 2) != nil })
+	if err := kube.OutOfService(t.Context(), false); err != nil {
+		t.Error(err)
+	}
 	if err := kube.Kubelet.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -145,4 +148,19 @@ func Test_Kubelet_NodeGone(t *testing.T) {
 		t.Errorf("the log: %s", log)
 	}
 	s.tidy()
+}
+
+// mustRecover brings the kubelet back that a test has killed.
+func mustRecover(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if !kube.Kubelet.Running() {
+		if err := kube.Kubelet.Start(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := errors.Join(kube.OutOfService(ctx, false), kube.AwaitNode(ctx)); err != nil {
+		t.Error(err)
+	}
 }

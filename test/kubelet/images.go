@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 )
 
 // Images that every cluster has; pods must not pull them.
@@ -30,6 +32,7 @@ const (
 	PauseImage    = "localhost/pause:1"
 	WorkerImage   = "localhost/image-builder:1" // this service
 	BuildKitImage = "localhost/buildkit:1"      // as moby/buildkit, for root
+	RootlessImage = "localhost/buildkit-rootless:1"
 	BusyboxImage  = "localhost/busybox:1"
 )
 
@@ -48,6 +51,10 @@ func (c *Cluster) importImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	rootless, err := rootlessFiles()
+	if err != nil {
+		return err
+	}
 	if err := c.await(ctx, "containerd answers", func(ctx context.Context) error { return c.ctr(ctx, "version") }); err != nil {
 		return err
 	}
@@ -60,6 +67,10 @@ func (c *Cluster) importImages(ctx context.Context) error {
 		{BusyboxImage, shell, v1.Config{Env: []string{"PATH=/bin"}, Cmd: []string{"/bin/sh"}}},
 		{WorkerImage, service, v1.Config{Entrypoint: []string{"/image-builder"}}},
 		{BuildKitImage, kit, v1.Config{Env: []string{"PATH=/usr/bin:/bin", "HOME=/root", "GIT_EXEC_PATH=/usr/lib/git-core"}, Entrypoint: []string{"buildkitd"}}},
+		{RootlessImage, rootless, v1.Config{
+			User: "1000:1000", Entrypoint: []string{"rootlesskit", "buildkitd"},
+			Env: []string{"PATH=/usr/bin:/bin", "HOME=/home/user", "USER=user", "XDG_RUNTIME_DIR=/run/user/1000", "TMPDIR=/home/user/.local/tmp", "BUILDKIT_HOST=unix:///run/user/1000/buildkit/buildkitd.sock", "GIT_EXEC_PATH=/usr/lib/git-core"},
+		}},
 	} {
 		if err := c.importImage(ctx, i.name, i.files, i.conf); err != nil {
 			return fmt.Errorf("make the image %s: %w", i.name, err)
@@ -147,16 +158,47 @@ func buildkitFiles() (*files, error) {
 	return f, nil
 }
 
+// rootlessFiles are what the rootless variant has beside these: it maps the
+// user's range of ids.
+func rootlessFiles() (*files, error) {
+	f, err := buildkitFiles()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range []string{"rootlesskit", "newuidmap", "newgidmap"} {
+		found, err := exec.LookPath(p)
+		if err != nil {
+			return nil, err
+		}
+		f.add("usr/bin/"+p, found)
+		if err := f.libraries(found); err != nil {
+			return nil, err
+		}
+	}
+	// Capabilities, not the bit for root: with that they need CAP_SYS_ADMIN,
+	// which containers do not have.
+	f.caps["usr/bin/newuidmap"], f.caps["usr/bin/newgidmap"] = unix.CAP_SETUID, unix.CAP_SETGID
+	f.text("etc/subuid", "user:100000:65536\n")
+	f.text("etc/subgid", "user:100000:65536\n")
+	for _, d := range []string{"home/user", "home/user/.local", "home/user/.local/tmp", "home/user/.local/share", "home/user/.local/share/buildkit", "run/user/1000"} {
+		f.dir(d, 0o700)
+		f.owned[d] = 1000
+	}
+	return f, nil
+}
+
 // files are those of a layer, by path in the image.
 type files struct {
 	from  map[string]string // files of this machine
 	texts map[string]string
 	links map[string]string
 	dirs  map[string]int64
+	caps  map[string]uint // a capability of a program
+	owned map[string]int  // user of folders, else root
 }
 
 func newFiles() *files {
-	return &files{from: map[string]string{}, texts: map[string]string{}, links: map[string]string{}, dirs: map[string]int64{}}
+	return &files{from: map[string]string{}, texts: map[string]string{}, links: map[string]string{}, dirs: map[string]int64{}, caps: map[string]uint{}, owned: map[string]int{}}
 }
 
 func (f *files) add(to, from string)         { f.from[to] = from }
@@ -207,7 +249,7 @@ func (f *files) archive() ([]byte, error) {
 		if !ok {
 			mode = 0o755
 		}
-		write(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: mode}, nil)
+		write(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: mode, Uid: f.owned[dir], Gid: f.owned[dir]}, nil)
 	}
 	for _, d := range sorted(f.dirs) {
 		parents(d)
@@ -218,7 +260,11 @@ func (f *files) archive() ([]byte, error) {
 			return nil, fmt.Errorf("%s is not installed: run make deps and make buildkitd", f.from[name])
 		}
 		errs = append(errs, err)
-		write(&tar.Header{Name: name, Mode: 0o755}, raw)
+		h := &tar.Header{Name: name, Mode: 0o755}
+		if c, ok := f.caps[name]; ok {
+			h.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": capability(c)}
+		}
+		write(h, raw)
 	}
 	for _, name := range sorted(f.texts) {
 		write(&tar.Header{Name: name, Mode: 0o644}, []byte(f.texts[name]))
@@ -228,6 +274,15 @@ func (f *files) archive() ([]byte, error) {
 	}
 	errs = append(errs, w.Close())
 	return b.Bytes(), errors.Join(errs...)
+}
+
+// capability is the extended attribute of a program that has a capability from
+// its start on: struct vfs_cap_data of version 2 (linux/capability.h).
+func capability(c uint) string {
+	const version2, effective = 0x02000000, 1
+	b := binary.LittleEndian.AppendUint32(nil, version2|effective)
+	b = binary.LittleEndian.AppendUint32(b, 1<<c)
+	return string(append(b, make([]byte, 12)...))
 }
 
 func sorted[V any](m map[string]V) []string {

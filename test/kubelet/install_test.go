@@ -35,6 +35,9 @@ type install struct {
 // installs counts them, for names and ports.
 var installs int
 
+// nextRegistry is where the registry of the next install will be.
+func nextRegistry() string { return fmt.Sprintf("%s:%d", kubelet.Address, 5001+installs) }
+
 type installOptions struct {
 	users   map[string]string // of the registry
 	storage string            // of the registry, "" for a folder of its own
@@ -45,9 +48,10 @@ type installOptions struct {
 // test it must have left no pod that runs and no Secret without its pod.
 func newInstall(t *testing.T, o installOptions) *install {
 	t.Helper()
+	addr := nextRegistry()
 	installs++
 	s := &install{t: t, namespace: fmt.Sprintf("builds-%d", installs)}
-	s.reg = registrytest.Start(t, registrytest.Options{Addr: fmt.Sprintf("%s:%d", kubelet.Address, 5000+installs), Users: o.users, Storage: o.storage})
+	s.reg = registrytest.Start(t, registrytest.Options{Addr: addr, Users: o.users, Storage: o.storage})
 	s.reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, "cat", "sleep", "echo", "seq", "dd", "wc", "ls", "false", "true", "grep", "find", "head", "yes", "wget", "nc", "env", "tail", "strings", "tr"))
 	s.base = s.reg.Addr + "/library/busybox:1"
 	account := s.account()
@@ -119,7 +123,7 @@ func (s *install) account() string {
 // rights are those that the runtime needs.
 var rights = []rbacv1.PolicyRule{
 	{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"create", "get", "list", "watch", "patch", "delete"}},
-	{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create", "get", "delete"}},
+	{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create", "get", "patch", "delete"}},
 	{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create", "get"}},
 }
 

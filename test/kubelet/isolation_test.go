@@ -53,7 +53,7 @@ say tags "$(proxy GET /v2/pull/$REG/library/busybox/tags/list $TOKEN)"
 say peer "$(port PEER 7800)"
 say worker "$(port 127.0.0.1 8443)"
 say api "$(wget -q -O- --no-check-certificate https://API/api/v1/namespaces/NAMESPACE/secrets 2>&1 | head -n 1)"
-say metadata "$(wget -q -O- -T 5 http://METADATA/ 2>&1)"
+say metadata "$(wget -q -O - -T 5 http://METADATA/ 2>&1 || echo failed)"
 `
 
 // Test_Kubelet_Isolation lets a build look around, with positive controls: it
@@ -105,6 +105,11 @@ func Test_Kubelet_Isolation(t *testing.T) {
 		got[m[1]] = m[2]
 		t.Logf("%s: %s", m[1], m[2])
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(log)
+		}
+	})
 	if token == "" {
 		t.Fatal("the build did not ask for the token: the probes prove nothing")
 	}

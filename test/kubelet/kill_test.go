@@ -145,6 +145,7 @@ func Test_Kubelet_KubeletKilled(t *testing.T) {
 	gate := newGate(t)
 	id := s.build(s.Nodes[0], "kubelet", "FROM base\nRUN echo before && wget -q -O- "+gate.url+" && echo the-end-$((1+1))\n")
 	gate.await()
+	t.Cleanup(func() { mustRecover(t) })
 	kube.Kubelet.Kill()
 	if err := kube.Kubelet.Start(); err != nil {
 		t.Fatal(err)

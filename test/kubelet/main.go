@@ -181,7 +181,7 @@ func missing() error {
 		return errors.New("it needs root, for namespaces and containers")
 	}
 	var none []string
-	for _, p := range []string{"etcd", "containerd", "ctr", "runc", "ip", "git", "busybox", "docker-registry"} {
+	for _, p := range []string{"etcd", "containerd", "ctr", "runc", "rootlesskit", "newuidmap", "ip", "git", "busybox", "docker-registry"} {
 		if _, err := exec.LookPath(p); err != nil {
 			none = append(none, p)
 		}

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 )
 
 // PodDir is the folder of a pod's volumes on this machine.
@@ -43,4 +46,21 @@ func (c *Cluster) KillContainers(ctx context.Context, p *corev1.Pod) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// OutOfService gives the node the taint by which operators and clouds tell that
+// a machine is lost: its pods are given up. Or takes it away.
+func (c *Cluster) OutOfService(ctx context.Context, out bool) error {
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		n, err := c.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		n.Spec.Taints = slices.DeleteFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == corev1.TaintNodeOutOfService })
+		if out {
+			n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: corev1.TaintNodeOutOfService, Value: "nodeshutdown", Effect: corev1.TaintEffectNoExecute})
+		}
+		_, err = c.Client.CoreV1().Nodes().Update(ctx, n, metav1.UpdateOptions{})
+		return err
+	})
 }

@@ -74,11 +74,12 @@ func (p *Process) Log(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-func (p *Process) ended() bool {
+// Running reports whether the program runs.
+func (p *Process) Running() bool {
 	select {
 	case <-p.done:
-		return true
-	default:
 		return false
+	default:
+		return true
 	}
 }

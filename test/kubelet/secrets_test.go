@@ -28,11 +28,7 @@ import (
 func Test_Kubelet_Secrets(t *testing.T) {
 	const gitToken, registryPassword, buildSecret = "git-token-3cFq8", "registry-password-9xKw2", "build-secret-7Hq5d"
 	storage, auth := t.TempDir(), filepath.Join(t.TempDir(), "config.json")
-	s := newInstall(t, installOptions{
-		users: map[string]string{"install": registryPassword}, storage: storage,
-		over: harness.Config{"orchestrator": map[string]any{"pullSecretFile": auth}},
-	})
-	raw, err := json.Marshal(map[string]any{"auths": map[string]any{s.reg.Addr: map[string]any{
+	raw, err := json.Marshal(map[string]any{"auths": map[string]any{nextRegistry(): map[string]any{
 		"auth": base64.StdEncoding.EncodeToString([]byte("install:" + registryPassword)),
 	}}})
 	if err == nil {
@@ -41,6 +37,10 @@ func Test_Kubelet_Secrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := newInstall(t, installOptions{
+		users: map[string]string{"install": registryPassword}, storage: storage,
+		over: harness.Config{"orchestrator": map[string]any{"pullSecretFile": auth}},
+	})
 	repo, gate := newGitRepo(t, gitToken), newGate(t)
 	repo.commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nRUN --mount=type=secret,id=token wc -c /run/secrets/token; cat /run/secrets/token; echo; wget -q -O- " + gate.url + "\n"})
 	id := s.ask(s.Nodes[0], &imagebuilderv1.BuildImageRequest{
