@@ -35,7 +35,7 @@ func Test_Kubelet_Rootless(t *testing.T) {
 	}}})
 	id := s.build(s.Nodes[0], "rootless", "FROM base\nRUN echo the-map: $(tr -s ' ' ' ' < /proc/self/uid_map)\n")
 	s.succeeded(s.Nodes[1], id)
-	if log := s.log(s.Nodes[2], id); !strings.Contains(log, " the-map: 0 1000 1 1 100000 65535") {
+	if log := s.log(s.Nodes[2], id); !strings.Contains(log, " the-map: 0 1000 1 1 100000 65536") {
 		t.Errorf("the step ran as another user: %s", log)
 	}
 	s.tidy()

@@ -67,7 +67,9 @@ func Test_Kubelet_Secrets(t *testing.T) {
 	if err != nil || len(roots) != 1 {
 		t.Fatalf("find the files of the BuildKit container: %v, %v", roots, err)
 	}
-	for _, dir := range []string{roots[0], kube.PodDir(pod) + "/volumes/kubernetes.io~empty-dir"} {
+	// What the worker keeps until a node has redacted and stored it is the
+	// worker's.
+	for _, dir := range []string{roots[0], kube.PodDir(pod) + "/volumes/kubernetes.io~empty-dir/state"} {
 		if n := look.tree(dir); n < 3 {
 			t.Errorf("%s has only %d files", dir, n)
 		}
