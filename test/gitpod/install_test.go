@@ -53,8 +53,13 @@ type install struct {
 
 func newInstall(t testing.TB) *install {
 	t.Helper()
+	return newInstallWith(t, wsmanagertest.NewManager(t, nil))
+}
+
+func newInstallWith(t testing.TB, m *wsmanagertest.Manager) *install {
+	t.Helper()
 	in := &install{
-		t: t, reg: registrytest.Start(t, registrytest.Options{Quiet: true}), m: wsmanagertest.NewManager(t, nil), sup: wsmanagertest.NewSupervisors(t),
+		t: t, reg: registrytest.Start(t, registrytest.Options{Quiet: true}), m: m, sup: wsmanagertest.NewSupervisors(t),
 		img: registrytest.RandomImage(t, 1, 1024), starts: map[string]int{}, logs: map[*harness.Node]string{},
 	}
 	in.m.Access(in.sup.Access)

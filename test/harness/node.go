@@ -75,6 +75,9 @@ type Node struct {
 	Name                               string
 	// Program is the binary of the service, "" for this version's.
 	Program string
+	// Existing is a configuration file that the node's own is laid over, "" for
+	// none.
+	Existing string
 	// Native and Gitpod are clients that survive restarts.
 	Native imagebuilderv1.ImageBuilderClient
 	Gitpod builder.ImageBuilderClient
@@ -186,7 +189,11 @@ func (n *Node) Launch() {
 	if program == "" {
 		program = Binary(n.t)
 	}
-	args := append(append([]string(nil), n.before...), program, "run", "--config", conf)
+	args := append(append([]string(nil), n.before...), program, "run")
+	if n.Existing != "" {
+		args = append(args, "--config", n.Existing)
+	}
+	args = append(args, "--config", conf)
 	n.cmd = exec.Command(args[0], args[1:]...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
