@@ -373,7 +373,7 @@ func (c *Config) Validate() error {
 	}
 	for key, address := range map[string]string{
 		"server.services.grpc.address": c.Server.Services.GRPC.Address, "metricsAddress": c.MetricsAddress,
-		"healthAddress": c.HealthAddress, "pprofAddress": c.PprofAddress, "http.address": c.HTTP.Address,
+		"healthAddress": c.HealthAddress, "pprofAddress": c.PprofAddress, "http.address": c.HTTP.listens(),
 	} {
 		if key == "server.services.grpc.address" && address == "" {
 			bad(key, "must not be empty")

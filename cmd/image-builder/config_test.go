@@ -176,3 +176,22 @@ func Test_Config_SchemaIsJSON(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Test_Config_LogPort: an install with ws-manager has a port for log clients by
+// itself, which can be turned off; others have none.
+func Test_Config_LogPort(t *testing.T) {
+	for over, want := range map[string]string{`{}`: ":8081", `{"http": {"address": "none"}}`: "", `{"http": {"address": ":1"}}`: ":1"} {
+		cfg, _, err := load(t, gitpodConfig, over)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.complete()
+		if err := cfg.Validate(); err != nil || cfg.HTTP.listens() != want || want != "" && !strings.HasSuffix(cfg.HTTP.PublicURL, want) {
+			t.Errorf("%s: listens at %q, public %q, %v", over, cfg.HTTP.listens(), cfg.HTTP.PublicURL, err)
+		}
+	}
+	cfg := DefaultConfig()
+	if cfg.complete(); cfg.HTTP.listens() != "" {
+		t.Errorf("a node without ws-manager listens at %q", cfg.HTTP.listens())
+	}
+}
