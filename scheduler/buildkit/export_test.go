@@ -1,9 +1,21 @@
 package buildkit
 
-import "time"
+import (
+	"context"
+	"errors"
+	"time"
+)
 
 // SetWatch makes r ask its daemons more often whether they live.
 func SetWatch(r *Runtime, every time.Duration) { r.watchEvery = every }
 
 // ReadRefs is for fuzzing.
 var ReadRefs = readRefs
+
+// Forget removes the history of ended solves from all daemons of r.
+func Forget(ctx context.Context, r *Runtime) (err error) {
+	for _, e := range r.pool.daemons {
+		err = errors.Join(err, e.forget(ctx))
+	}
+	return err
+}

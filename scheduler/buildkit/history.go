@@ -9,8 +9,6 @@ import (
 	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // forgetTime bounds how long a solve waits for its traces to be removed.
@@ -29,10 +27,25 @@ func (e *endpoint) forget(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the solves that have ended: %w", err)
 	}
-	var errs []error
+	failed := map[string]error{}
 	for _, ref := range refs {
-		_, err := e.client.ControlClient().UpdateBuildHistory(ctx, &controlapi.UpdateBuildHistoryRequest{Ref: ref, Delete: true})
-		if err != nil && status.Code(err) != codes.NotFound { // another node was faster
+		if _, err := e.client.ControlClient().UpdateBuildHistory(ctx, &controlapi.UpdateBuildHistoryRequest{Ref: ref, Delete: true}); err != nil {
+			failed[ref] = err
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	// The daemon fails a removal that another solve was faster with, in words
+	// that say nothing of it (a lease that is not found): what counts is
+	// whether the record is gone.
+	left, err := e.remembered(ctx)
+	if err != nil {
+		return fmt.Errorf("list the solves that have ended: %w", err)
+	}
+	var errs []error
+	for _, ref := range left {
+		if err := failed[ref]; err != nil {
 			errs = append(errs, fmt.Errorf("remove the history of %s: %w", ref, err))
 		}
 	}

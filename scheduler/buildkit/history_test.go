@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -15,6 +16,8 @@ import (
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb"
+	"golang.org/x/sync/errgroup"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
@@ -80,6 +83,39 @@ func Test_Run_LeavesNoHistory(t *testing.T) {
 		return err
 	}); err != nil || files == 0 {
 		t.Fatal(files, err)
+	}
+}
+
+// Test_Forget_AtOnce removes the same records from several nodes at once: a
+// record that another was faster with is no error.
+func Test_Forget_AtOnce(t *testing.T) {
+	r := newRigOn(t, startDaemon(t))
+	c, err := client.New(t.Context(), r.opts.Daemons[0].URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	def, err := llb.Scratch().File(llb.Mkdir("/a", 0o755)).Marshal(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		// A name of the form that solves of nodes have.
+		opt := client.SolveOpt{Ref: fmt.Sprintf("ib-build%d-1.ABCDEFGHIJKLMNOPQRSTUVWXYZ", i)}
+		if _, err := c.Solve(t.Context(), def, opt, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, 20*time.Second, "the daemon remembers the solves", func() bool { return len(history(t, r.opts.Daemons[0].URL)) == 10 })
+	var nodes errgroup.Group
+	for range 8 {
+		nodes.Go(func() error { return buildkit.Forget(t.Context(), r.Runtime) })
+	}
+	if err := nodes.Wait(); err != nil {
+		t.Error(err)
+	}
+	if left := history(t, r.opts.Daemons[0].URL); len(left) > 0 {
+		t.Errorf("the daemon remembers %v", left)
 	}
 }
 
