@@ -108,13 +108,13 @@ type api struct {
 	gitpod builder.ImageBuilderClient
 }
 
-func newAPI(t *testing.T, opts ...grpc.ServerOption) *api {
+func newAPI(t testing.TB, opts ...grpc.ServerOption) *api {
 	t.Helper()
 	return newAPIWith(t, func(*builds.ServiceOptions) {}, opts...)
 }
 
 // newAPIWith is newAPI with other options of the service.
-func newAPIWith(t *testing.T, change func(*builds.ServiceOptions), opts ...grpc.ServerOption) *api {
+func newAPIWith(t testing.TB, change func(*builds.ServiceOptions), opts ...grpc.ServerOption) *api {
 	t.Helper()
 	m := newMachine(t)
 	a := &api{

@@ -1,6 +1,7 @@
 package builds
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -160,7 +161,10 @@ func (tx *change) put(r *buildsv1.Record) {
 }
 
 func (tx *change) putSettings(c *buildsv1.PutSettings) Result {
-	tx.settings = c.GetSettings()
+	if c.Settings == nil { // a snapshot could not tell it from the defaults
+		return Result{Err: errors.New("the command holds no settings")}
+	}
+	tx.settings = c.Settings
 	tx.event.Cluster = true
 	tx.reap(reapsPerApply)
 	return Result{}

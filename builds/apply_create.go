@@ -2,6 +2,7 @@ package builds
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"time"
 
@@ -17,6 +18,9 @@ import (
 // active build of the ref; a build of it that succeeded after the requester
 // looked for the image; a new build.
 func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
+	if c.Id == "" || c.Ref == "" { // no snapshot could be restored that holds such a build
+		return Result{Err: errors.New("the command names no build or no image")}
+	}
 	if res, known := tx.repeated(c); known {
 		return res
 	}

@@ -15,7 +15,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-func mustKeyring(t *testing.T, path string) *builds.Keyring {
+func mustKeyring(t testing.TB, path string) *builds.Keyring {
 	t.Helper()
 	if _, err := os.Stat(path); err != nil {
 		if err := builds.NewKeyFile(path); err != nil {

@@ -246,7 +246,11 @@ func judgeLog(b End, a AttemptSeen, all []LogRead) (Finding, bool) {
 			return Finding{LogsOnlyGrow, fmt.Sprintf("reader %s got %d bytes (%s) of the log of %s, which has %d (%s)", l.Reader, l.Length, l.Checksum, name, a.LogLength, a.LogChecksum), l.At}, true
 		case l.Error != "" && l.Length > 0 && full != nil && l.Length > full.Length,
 			l.Error != "" && prefixes[l.Length] != "" && prefixes[l.Length] != l.Checksum:
-			return Finding{LogsOnlyGrow, fmt.Sprintf("reader %s was shown %d bytes (%s) of the log of %s that later readers do not get (%d bytes, there %s)", l.Reader, l.Length, l.Checksum, name, full.Length, prefixes[l.Length]), l.At}, true
+			whole := "nobody read all of it"
+			if full != nil {
+				whole = fmt.Sprintf("%d bytes", full.Length)
+			}
+			return Finding{LogsOnlyGrow, fmt.Sprintf("reader %s was shown %d bytes (%s) of the log of %s that other readers do not get (%s, there %s)", l.Reader, l.Length, l.Checksum, name, whole, prefixes[l.Length]), l.At}, true
 		}
 	}
 	return Finding{}, false

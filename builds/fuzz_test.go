@@ -1,0 +1,113 @@
+package builds_test
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/proto/builder"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Fuzz_Command applies commands of any type with any payload: the state never
+// panics, two states answer the same, and what a snapshot holds is all of it.
+func Fuzz_Command(f *testing.F) {
+	for _, payload := range []proto.Message{
+		&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel},
+		&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "b2", Capacity: 3, Runtimes: []string{"copy"}},
+		&buildsv1.CreateBuild{Id: "b", Ref: "r:1", Requester: "a", Source: refSource("x"), TimeoutNanos: int64(time.Hour)},
+		&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{BuildId: "b", Owner: "n1", OwnerStoreId: "s1", Runtime: "copy"}}},
+		&buildsv1.ReportPhase{BuildId: "b", Attempt: 1, Epoch: 1, Phase: builds.Pushing, Digest: "sha256:d"},
+		&buildsv1.FinishAttempt{BuildId: "b", Attempt: 1, Epoch: 1, Phase: builds.Succeeded, Digest: "sha256:d"},
+		&buildsv1.SealAttempt{BuildId: "b", Attempt: 1, Epoch: 1, Length: 5},
+		&buildsv1.SetLogCopies{BuildId: "b", Attempt: 1, Epoch: 1, Copies: []*imagebuilderv1.LogCopy{{Node: "n1", StoreId: "s1"}}},
+		&buildsv1.NodeLost{Name: "n1", StoreId: "s1", BootId: "b2"},
+		&buildsv1.Reassign{}, &buildsv1.DrainNode{}, &buildsv1.ForgetNode{}, &buildsv1.ExpireLogs{}, &buildsv1.Reap{}, &buildsv1.PutSettings{},
+		&buildsv1.PutCachedRef{}, &buildsv1.DeleteCachedRef{}, &buildsv1.Reseal{}, &buildsv1.NodeStopping{},
+	} {
+		cmd, err := builds.NewCommand(payload)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(cmd.Type, cmd.Payload, cmd.Type, cmd.Payload)
+	}
+	f.Fuzz(func(t *testing.T, type1 uint32, payload1 []byte, type2 uint32, payload2 []byte) {
+		one, two := newMachine(t), newMachine(t)
+		for _, m := range []*machine{one, two} {
+			m.must(&buildsv1.SetFeatureLevel{Level: 2})
+			m.create("r:1")
+		}
+		for i, c := range []*clusterv1.Command{{Type: type1, Payload: payload1}, {Type: type2, Payload: payload2}} {
+			c.TimeUnixNano = one.now.UnixNano()
+			index := one.index + uint64(i) + 1
+			_, refused := one.store.Apply(index, c).(error)
+			if _, again := two.store.Apply(index, c).(error); again != refused {
+				t.Fatal("two states answer differently")
+			}
+			if refused {
+				break // the node stops
+			}
+		}
+		whole := dump(t, one.store)
+		if !bytes.Equal(whole, dump(t, two.store)) {
+			t.Fatal("two states differ after the same commands")
+		}
+		restored := builds.NewStore()
+		if err := restored.Restore(bytes.NewReader(whole)); err != nil {
+			t.Fatalf("a snapshot of the state is refused: %v", err)
+		}
+		if !bytes.Equal(whole, dump(t, restored)) {
+			t.Fatal("the restored state differs")
+		}
+	})
+}
+
+// Fuzz_Requests sends messages of any content to both APIs: whatever they say,
+// the answer is one that a client can act on.
+func Fuzz_Requests(f *testing.F) {
+	native, gitpod := gitSource("https://example.com/a.git", "main", "Dockerfile", "1", ".")
+	for _, m := range []proto.Message{
+		&imagebuilderv1.BuildImageRequest{Source: native, RequestId: "1", Requester: "r"},
+		&imagebuilderv1.BuildImageRequest{Source: refSource(ubuntu), Force: true},
+		&builder.BuildRequest{Source: gitpod}, &builder.BuildRequest{Source: gitpodRef(ubuntu), ForceRebuild: true},
+	} {
+		raw, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		a := newAPI(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		answered := func(what string, err error) {
+			switch status.Code(err) {
+			case codes.Internal, codes.Unknown, codes.DeadlineExceeded, codes.DataLoss:
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		n, g := new(imagebuilderv1.BuildImageRequest), new(builder.BuildRequest)
+		if proto.Unmarshal(raw, n) == nil {
+			_, err := a.native.BuildImage(ctx, n)
+			answered("BuildImage", err)
+			_, err = a.native.ResolveWorkspaceImage(ctx, &imagebuilderv1.ResolveWorkspaceImageRequest{Source: n.Source})
+			answered("ResolveWorkspaceImage", err)
+		}
+		if proto.Unmarshal(raw, g) == nil {
+			stream, err := a.gitpod.Build(ctx, g)
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			answered("Build of Gitpod's API", err)
+		}
+	})
+}
