@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -32,6 +33,9 @@ type attempt struct {
 	// tagging are the refs that were given this digest, or may have been.
 	tagging []string
 	digest  string
+	// refused is when a node was last found not to take a copy of the log. Only
+	// keepCopies uses it.
+	refused map[logs.Copy]time.Time
 }
 
 // run brings the attempt to its end and commits how it ended.
@@ -48,7 +52,8 @@ func (at *attempt) run(ctx context.Context) {
 	writer, err := o.Logs.Create(builds.LastAttempt(b), b, secrets)
 	if err != nil {
 		log.Error("cannot open the log of an attempt", "err", err)
-		at.finish(ctx, nil, nil, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: "open the log: " + err.Error()})
+		end := &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: "open the log: " + err.Error()}
+		at.finish(ctx, nil, nil, at.blameDisk(ctx, end, err))
 		return
 	}
 	defer writer.Close()
@@ -71,6 +76,9 @@ func (at *attempt) run(ctx context.Context) {
 	if err != nil {
 		at.stopWorkload(ctx, log)
 		end = at.failure(ctx, err)
+		if end.Phase == builds.Failed && end.Blame == builds.BlameInfrastructure {
+			end = at.blameDisk(ctx, end, errors.Join(sink.err(), err))
+		}
 	}
 	if errors.Is(at.finish(ctx, writer, sink.steps(), end), builds.ErrFenced) {
 		at.amend(ctx, log)
@@ -185,6 +193,22 @@ func (at *attempt) failure(ctx context.Context, err error) *buildsv1.FinishAttem
 	return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: err.Error()}
 }
 
+// fullPause is how long an attempt whose log found the disk full is kept until it
+// is given back: by then the leader has asked this node how it is, and gives
+// the next attempt to another one.
+const fullPause = 2 * time.Second
+
+// blameDisk makes the end of an attempt whose log could not be written for want
+// of space the node's: it does not count, the next attempt begins elsewhere.
+func (at *attempt) blameDisk(ctx context.Context, end *buildsv1.FinishAttempt, err error) *buildsv1.FinishAttempt {
+	if errors.Is(err, logs.ErrNoSpace) && !end.Uncounted {
+		wait(ctx, fullPause)
+		end.Uncounted = true
+		end.Message = fmt.Sprintf("node %s cannot write logs: %s", at.owner.o.Node, end.Message)
+	}
+	return end
+}
+
 // finish seals the log and commits how the attempt ended. It outlasts the
 // attempt's context: an end must be said also by those who were told to stop.
 func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilderv1.Step, c *buildsv1.FinishAttempt) error {
@@ -207,6 +231,7 @@ func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilde
 			log.Error("cannot complete the log of an attempt", "err", err)
 			if c.Phase == builds.Succeeded {
 				c.Phase, c.Blame, c.Message = builds.Failed, builds.BlameInfrastructure, "complete the log: "+err.Error()
+				c = at.blameDisk(ctx, c, err)
 			}
 		}
 	}

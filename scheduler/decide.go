@@ -10,6 +10,10 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
+// recheck is the pause between decisions while builds wait and some node that
+// is not lost takes none.
+const recheck = 500 * time.Millisecond
+
 // window bounds how many queued builds one decision looks at, oldest first.
 const window = 4096
 
@@ -55,6 +59,9 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 		r.replicas = 0
 	}
 	alive, known := nodes(s, slots)
+	if len(alive) < known && s.Counts().Queued > 0 {
+		d.later(now.Add(recheck)) // a node that takes builds again says so to who asks
+	}
 	d.adopt(s, r, slots)
 	set := s.Settings()
 	room := 0
@@ -73,7 +80,7 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 			continue
 		}
 		name := r.runtime(b.Source)
-		sl := place(slots, name, locality(b.Source))
+		sl := place(slots, name, locality(b.Source), failedOn(b))
 		if sl == nil {
 			continue
 		}

@@ -213,6 +213,7 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 		switch {
 		case s.Joins && bad:
 			feed.Drop(s.Copy)
+			at.refused[s.Copy] = time.Now()
 			trouble = true
 		case s.Joins:
 			joins = &status[i]
@@ -229,8 +230,10 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 		return trouble
 	}
 	if joins == nil {
-		if n := ChooseCopy(at.owner.holders(view), former, at.key.build); n != nil {
+		if n := ChooseCopy(at.willing(at.owner.holders(view)), former, at.key.build); n != nil {
 			feed.Join(logs.Copy{Node: n.Name, StoreID: n.StoreId})
+		} else {
+			at.retry(feed, status)
 		}
 		return true
 	}
@@ -257,6 +260,30 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 	o.Log.Info("a copy of a log was replaced", "build", at.key.build, "attempt", at.key.attempt, "lost", lost, "node", joins.Node)
 	feed.Set(copiesOf(builds.CopiesOf(res.Build.Attempts[at.key.attempt-1])))
 	return true
+}
+
+// refusalTime is how long a node that did not take a copy is left alone.
+const refusalTime = 2 * time.Second
+
+// willing are the nodes that did not refuse this log a moment ago.
+func (at *attempt) willing(nodes []*buildsv1.Node) (out []*buildsv1.Node) {
+	for _, n := range nodes {
+		if time.Since(at.refused[logs.Copy{Node: n.Name, StoreID: n.StoreId}]) >= refusalTime {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// retry asks copies again that refused and cannot be replaced: a disk that was
+// full may have room.
+func (at *attempt) retry(feed *logs.Feed, status []logs.CopyStatus) {
+	for _, s := range status {
+		if s.Refusal != nil && time.Since(at.refused[s.Copy]) >= refusalTime {
+			at.refused[s.Copy] = time.Now()
+			feed.Retry(s.Copy)
+		}
+	}
 }
 
 func contains(lost []logs.Copy, c *imagebuilderv1.LogCopy) bool {

@@ -205,7 +205,7 @@ func lastKey(b *imagebuilderv1.Build) attemptKey {
 // start runs an attempt on a goroutine of its own. The caller holds the lock.
 func (o *Owner) start(tasks context.Context, k attemptKey, r *buildsv1.Record) {
 	ctx, cancel := context.WithCancelCause(tasks)
-	at := &attempt{owner: o, record: r, key: k, cancel: cancel, tasks: tasks, done: make(chan struct{})}
+	at := &attempt{owner: o, record: r, key: k, cancel: cancel, tasks: tasks, done: make(chan struct{}), refused: map[logs.Copy]time.Time{}}
 	o.running[k] = at
 	o.tasks.Go(func() {
 		defer close(at.done)

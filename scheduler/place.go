@@ -5,6 +5,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -15,8 +16,14 @@ const slack = 1
 
 // place answers the node for an attempt: one with room that has the runtime,
 // among the least loaded ones always the same one for the same source, whose
-// layers it may still have.
-func place(slots []*slot, runtime, locality string) *slot {
+// layers it may still have. The node to avoid is taken if there is no other.
+func place(slots []*slot, runtime, locality, avoid string) *slot {
+	if avoid != "" {
+		others := slices.DeleteFunc(slices.Clone(slots), func(sl *slot) bool { return sl.node.Name == avoid })
+		if to := place(others, runtime, locality, ""); to != nil {
+			return to
+		}
+	}
 	least := -1
 	for _, sl := range slots {
 		if sl.takes(runtime) && (least < 0 || sl.used < least) {
@@ -34,6 +41,15 @@ func place(slots []*slot, runtime, locality string) *slot {
 		}
 	}
 	return best
+}
+
+// failedOn answers the node on which the last attempt of a build failed for
+// want of something other than the build itself; "" if there is none.
+func failedOn(b *imagebuilderv1.Build) string {
+	if a := builds.LastAttempt(b); a.GetPhase() == builds.Failed && a.GetBlame() == builds.BlameInfrastructure {
+		return a.Owner
+	}
+	return ""
 }
 
 func (sl *slot) takes(runtime string) bool {

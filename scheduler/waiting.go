@@ -62,7 +62,7 @@ func (w *Waiting) Reason(r *buildsv1.Record) string {
 	if !slices.ContainsFunc(w.slots, func(sl *slot) bool { return slices.Contains(sl.node.Runtimes, runtime) }) {
 		return fmt.Sprintf("no node that is up and not drained has the runtime %s", runtime)
 	}
-	to := place(w.slots, runtime, locality(b.Source))
+	to := place(w.slots, runtime, locality(b.Source), "")
 	if to == nil {
 		return "all nodes that can run it are full (builds.runningPerNode)"
 	}

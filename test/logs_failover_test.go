@@ -34,9 +34,18 @@ type logWorld struct {
 	t    testing.TB
 	base string
 	dir  string
+	reg  *registrytest.Registry
 }
 
 func newLogWorld(t testing.TB, nodes int, script string, survives bool, over harness.Config) *logWorld {
+	t.Helper()
+	w := prepareLogWorld(t, nodes, script, survives, over)
+	w.start()
+	return w
+}
+
+// prepareLogWorld is newLogWorld without starting the nodes.
+func prepareLogWorld(t testing.TB, nodes int, script string, survives bool, over harness.Config) *logWorld {
 	t.Helper()
 	w := &logWorld{t: t, dir: t.TempDir()}
 	t.Setenv("IMAGE_BUILDER_TEST_RUNTIME", w.dir)
@@ -44,10 +53,21 @@ func newLogWorld(t testing.TB, nodes int, script string, survives bool, over har
 	t.Setenv("IMAGE_BUILDER_TEST_SURVIVES", map[bool]string{true: "1"}[survives])
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, "cat"))
+	w.reg = reg
 	w.base = reg.Addr + "/library/busybox:1"
-	w.Cluster = harness.StartCluster(t, nodes, reg.Addr, over)
-	w.levelRaised()
+	w.Cluster = harness.NewCluster(t, nodes, reg.Addr, over)
 	return w
+}
+
+func (w *logWorld) start() {
+	w.t.Helper()
+	for _, n := range w.Nodes {
+		n.Launch()
+	}
+	for _, n := range w.Nodes {
+		n.AwaitReady()
+	}
+	w.levelRaised()
 }
 
 func (w *logWorld) levelRaised() {

@@ -47,6 +47,7 @@ func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
 	writers := make([]*Writer, len(batch))
 	for i, a := range batch {
 		writers[i], acks[i].Refusal = s.take(a)
+		s.metrics.received.Add(float64(len(a.Records)))
 	}
 	for i, w := range writers {
 		if w == nil {

@@ -1,12 +1,22 @@
 package logs
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 type metrics struct {
-	bytes   prometheus.Counter
-	sync    prometheus.Histogram
-	readers prometheus.Gauge
-	copied  prometheus.Counter
+	bytes    prometheus.Counter
+	sync     prometheus.Histogram
+	readers  prometheus.Gauge
+	copied   prometheus.Counter
+	sent     *prometheus.CounterVec
+	copying  *prometheus.HistogramVec
+	received prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -24,9 +34,73 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		copied: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "image_builder_log_copied_bytes_total", Help: "Bytes of logs that were sent to copies on other nodes.",
 		}),
+		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "image_builder_log_sent_bytes_total", Help: "Bytes of logs that were sent to copies on one other node.",
+		}, []string{"node"}),
+		copying: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "image_builder_log_copy_seconds", Help: "Time until another node has acknowledged one batch of logs, its fsync included.",
+			Buckets: prometheus.ExponentialBuckets(.0005, 2, 15),
+		}, []string{"node"}),
+		received: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "image_builder_log_received_bytes_total", Help: "Bytes of logs that other nodes sent to copies here.",
+		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.bytes, m.sync, m.readers, m.copied)
+		reg.MustRegister(m.bytes, m.sync, m.readers, m.copied, m.sent, m.copying, m.received)
 	}
 	return m
+}
+
+// watch exports what the store holds.
+func (s *Store) watch(reg prometheus.Registerer) {
+	if reg == nil {
+		return
+	}
+	gauge := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
+	}
+	var used usage
+	gauge("image_builder_log_disk_bytes", "Bytes of logs on this node's disk, measured every ten seconds at most.", func() float64 { return used.of(s.o.Dir) })
+	gauge("image_builder_log_disk_free_bytes", "Free bytes on the disk under the logs.", func() float64 {
+		var st syscall.Statfs_t
+		if syscall.Statfs(s.o.Dir, &st) != nil {
+			return 0
+		}
+		return float64(st.Bavail) * float64(st.Bsize)
+	})
+	gauge("image_builder_log_trouble", "1 while logs cannot be written: the node takes no builds then.", func() float64 {
+		if s.Trouble() != nil {
+			return 1
+		}
+		return 0
+	})
+}
+
+// usageTime is for how long a measured size of a directory holds.
+const usageTime = 10 * time.Second
+
+// usage is the size of the files of a directory.
+type usage struct {
+	mu    sync.Mutex
+	at    time.Time
+	bytes float64
+}
+
+func (u *usage) of(dir string) float64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if time.Since(u.at) < usageTime {
+		return u.bytes
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return u.bytes
+	}
+	u.at, u.bytes = time.Now(), 0
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			u.bytes += float64(info.Size())
+		}
+	}
+	return u.bytes
 }

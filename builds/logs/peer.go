@@ -132,6 +132,7 @@ func (p *peer) send() (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(p.r.ctx, appendTime)
 	defer cancel()
+	began := time.Now()
 	acks, err := p.r.to.Append(ctx, p.to, batch)
 	if err != nil {
 		for _, f := range feeds {
@@ -148,6 +149,8 @@ func (p *peer) send() (bool, error) {
 		bytes += len(batch[i].Records)
 	}
 	p.r.store.metrics.copied.Add(float64(bytes))
+	p.r.store.metrics.sent.WithLabelValues(p.to.Node).Add(float64(bytes))
+	p.r.store.metrics.copying.WithLabelValues(p.to.Node).Observe(time.Since(began).Seconds())
 	return true, nil
 }
 

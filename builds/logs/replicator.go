@@ -176,6 +176,17 @@ func (f *Feed) Drop(c Copy) {
 	}
 }
 
+// Retry asks a copy again that refused, such as one whose disk was full. What it
+// acknowledged before still counts.
+func (f *Feed) Retry(c Copy) {
+	f.mu.Lock()
+	if m := f.members[c]; m != nil && !errors.Is(m.refusal, ErrFenced) {
+		m.refusal = nil
+	}
+	f.mu.Unlock()
+	f.r.wake(c, f.key)
+}
+
 // CopyStatus is how one copy is.
 type CopyStatus struct {
 	Copy

@@ -70,7 +70,7 @@ type Store struct {
 	mu      sync.Mutex
 	logs    map[Key]*attemptLog
 	files   map[Key][]string // of logs that are not loaded
-	trouble error            // of the last write; nil after one that went through
+	trouble error            // of the last write; a full disk until Probe has found room
 
 	sync syncer
 }
@@ -107,6 +107,7 @@ func Open(o Options) (*Store, error) {
 			s.files[key] = append(s.files[key], filepath.Join(o.Dir, name))
 		}
 	}
+	s.watch(o.Registerer)
 	s.sync.start(s)
 	return s, nil
 }
@@ -298,6 +299,16 @@ func (s *Store) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.trouble = err
+}
+
+// wrote notes that a write went through. That a few bytes found room on a full
+// disk does not mean that a log does: only Probe ends that.
+func (s *Store) wrote() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !errors.Is(s.trouble, ErrNoSpace) {
+		s.trouble = nil
+	}
 }
 
 // spaceError names a full disk as such.

@@ -129,7 +129,7 @@ func (s *syncer) flush() {
 		default:
 			r.w.dir = false
 			if len(r.p.records) > 0 {
-				s.store.note(nil)
+				s.store.wrote()
 				r.w.show(r.p)
 				s.store.metrics.bytes.Add(float64(len(r.p.data)))
 			}

@@ -95,7 +95,7 @@ func membersTable(w io.Writer, res *imagebuilderv1.MembersResponse) {
 			m.State += ", drained"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, role, m.State, dash(m.Zone != "", m.Zone),
-			dash(known, m.AppliedIndex), dash(known, m.TrailsBy), dash(known, m.OwnedBuilds),
+			dash(known, m.AppliedIndex), dash(known, m.TrailsBy), dash(known, fmt.Sprintf("%d/%d", m.OwnedBuilds, m.Capacity)),
 			dash(m.LastContact != nil, m.LastContact.AsDuration().Round(time.Millisecond)), m.Address)
 	}
 }
@@ -156,6 +156,9 @@ func troubles(res *imagebuilderv1.MembersResponse) (out []string) {
 		}
 		if s := m.ClockSkew.AsDuration(); s > time.Second || s < -time.Second {
 			out = append(out, fmt.Sprintf("the clock of node %s is %s off the leader's", m.Name, s.Round(time.Millisecond)))
+		}
+		if m.Capacity > 0 && m.OwnedBuilds >= m.Capacity {
+			out = append(out, fmt.Sprintf("node %s runs as many builds as it may (%d, builds.runningPerNode): further ones go elsewhere", m.Name, m.Capacity))
 		}
 		if m.Trouble != "" {
 			out = append(out, fmt.Sprintf("node %s: %s", m.Name, m.Trouble))

@@ -191,6 +191,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 		return errors.Join(fmt.Errorf("make room for uploads: %w", err), s.node.Close())
 	}
 	s.copies = logs.NewReplicator(s.logs, logs.Copy{Node: s.cfg.Name, StoreID: s.node.StoreID()}, logTransport{func() *cluster.Node { return s.node }}, s.log)
+	s.metrics.MustRegister(s.copies)
 	s.raft = raftAdapter{s.node}
 	adapter := registryAdapter{s.registry}
 	s.runtimes = map[string]scheduler.Runtime{copy.Name: copy.New(adapter)}

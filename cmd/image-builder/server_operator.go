@@ -70,7 +70,9 @@ func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequ
 	last, voters, healthy := st.Applied, 0, 0
 	for _, m := range c.s.node.Members() {
 		w := wireMember(m, last, res.FromLeader)
-		c.s.store.Read(func(st *builds.State) { w.Drained = st.Node(m.Name).GetDrained() })
+		c.s.store.Read(func(st *builds.State) {
+			w.Drained, w.Capacity = st.Node(m.Name).GetDrained(), st.Node(m.Name).GetCapacity()
+		})
 		if m.Voter {
 			voters++
 			if w.State == "alive" {

@@ -71,6 +71,7 @@ func (s *server) watchState() {
 		})
 	}
 	gauge("image_builder_attempts_running", "Attempts that this node runs.", nil, func() float64 { return float64(s.owner.Running()) })
+	gauge("image_builder_attempts_capacity", "Attempts that this node runs at most.", nil, func() float64 { return float64(s.cfg.Builds.RunningPerNode) })
 	gauge("image_builder_applied_index", "Index of the last applied command.", nil, func() float64 { return float64(s.node.Applied()) })
 	gauge("image_builder_leader", "1 on the leader.", nil, func() float64 {
 		if s.node.Status().Role == "Leader" {

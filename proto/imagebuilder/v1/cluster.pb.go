@@ -214,7 +214,9 @@ type ClusterMember struct {
 	GossipKey    string   `protobuf:"bytes,16,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
 	FeatureLevel uint32   `protobuf:"varint,17,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	// An operator keeps new builds away from it.
-	Drained       bool `protobuf:"varint,18,opt,name=drained,proto3" json:"drained,omitempty"`
+	Drained bool `protobuf:"varint,18,opt,name=drained,proto3" json:"drained,omitempty"`
+	// How many builds it runs at most; one that owns as many gets no more.
+	Capacity      uint32 `protobuf:"varint,19,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -373,6 +375,13 @@ func (x *ClusterMember) GetDrained() bool {
 		return x.Drained
 	}
 	return false
+}
+
+func (x *ClusterMember) GetCapacity() uint32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
 }
 
 type TransferLeadershipRequest struct {
@@ -931,7 +940,7 @@ const file_proto_imagebuilder_v1_cluster_proto_rawDesc = "" +
 	"\tavailable\x18\b \x01(\bR\tavailable\x12+\n" +
 	"\x11failure_tolerance\x18\t \x01(\x05R\x10failureTolerance\x12#\n" +
 	"\rfeature_level\x18\n" +
-	" \x01(\rR\ffeatureLevel\"\xdd\x04\n" +
+	" \x01(\rR\ffeatureLevel\"\xf9\x04\n" +
 	"\rClusterMember\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12\x18\n" +
@@ -953,7 +962,8 @@ const file_proto_imagebuilder_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"gossip_key\x18\x10 \x01(\tR\tgossipKey\x12#\n" +
 	"\rfeature_level\x18\x11 \x01(\rR\ffeatureLevel\x12\x18\n" +
-	"\adrained\x18\x12 \x01(\bR\adrained\"+\n" +
+	"\adrained\x18\x12 \x01(\bR\adrained\x12\x1a\n" +
+	"\bcapacity\x18\x13 \x01(\rR\bcapacity\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
