@@ -34,6 +34,10 @@ type LeaderOptions struct {
 	// FenceTimeout is how long the log of a dead attempt waits for any node
 	// that holds a copy, until it is closed as lost.
 	FenceTimeout time.Duration
+	// Retention is how long logs are kept.
+	Retention Retention
+	// Expired is told of how many builds the logs were removed; may be nil.
+	Expired func(builds int)
 }
 
 // Leader is the loop that only the leader runs.
@@ -54,6 +58,7 @@ func (l *Leader) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { l.watchNodes(ctx) })
+	wg.Go(func() { l.expireLogs(ctx) })
 	for ctx.Err() == nil {
 		changed, heard := l.o.Store.Changed(), l.o.Nodes.PeersChanged()
 		d := decide(l.o.Store.View(), time.Now(), rules{

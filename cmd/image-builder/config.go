@@ -234,6 +234,8 @@ type LogsConfig struct {
 	ReplaceAfter Duration `json:"replaceAfter" doc:"A node that holds a copy of a live log and does not answer for so long is replaced."`
 	RepairAfter  Duration `json:"repairAfter" doc:"Complete logs whose node is lost for so long are copied elsewhere."`
 	FenceTimeout Duration `json:"fenceTimeout" doc:"A log none of whose nodes is there for so long is closed as lost."`
+	Retention    Duration `json:"retention" doc:"Logs are removed so long after their build's end, but not before history.minAge; readers are told so. 0: they stay as long as the build."`
+	TotalBytes   int64    `json:"totalBytes" doc:"Complete logs that are kept in the cluster, in bytes, each counted once; those of the oldest builds go first. 0: no limit."`
 }
 
 // SealingConfig names the keys.
@@ -409,6 +411,9 @@ func (c *Config) Validate() error {
 	}
 	if c.BuildKit.ContextAge < 0 {
 		bad("buildkit.contextAge", "must not be negative")
+	}
+	if c.Logs.Retention < 0 || c.Logs.TotalBytes < 0 {
+		bad("logs.retention", "retention and totalBytes must not be negative")
 	}
 	if c.Shutdown.Drain < 0 {
 		bad("shutdown.drain", "must not be negative")

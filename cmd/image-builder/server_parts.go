@@ -23,6 +23,7 @@ type counters struct {
 	started prometheus.Counter
 	done    *prometheus.CounterVec
 	left    prometheus.Counter
+	expired prometheus.Counter
 }
 
 func newCounters(reg prometheus.Registerer) counters {
@@ -34,10 +35,13 @@ func newCounters(reg prometheus.Registerer) counters {
 			Name: "gitpod_image_builder_builds_done_total", Help: "Builds ended by commands of this node; the sum over all nodes is the number of builds.",
 		}, []string{"success"}),
 		left: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "image_builder_list_left_off_total", Help: "Builds for which an answer of Gitpod's ListBuilds, of 4 MiB, had no room.",
+			Name: "image_builder_list_left_off_total", Help: "Builds for which an answer of Gitpod's ListBuilds, of 4 MiB, had had no room.",
+		}),
+		expired: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "image_builder_logs_expired_total", Help: "Builds whose logs this node, as the leader, removed by retention.",
 		}),
 	}
-	reg.MustRegister(c.started, c.done, c.left)
+	reg.MustRegister(c.started, c.done, c.left, c.expired)
 	c.done.WithLabelValues("true")
 	c.done.WithLabelValues("false")
 	return c
@@ -46,6 +50,8 @@ func newCounters(reg prometheus.Registerer) counters {
 func (c counters) created(*imagebuilderv1.Build) { c.started.Inc() }
 
 func (c counters) leftOff(n int) { c.left.Add(float64(n)) }
+
+func (c counters) logsExpired(n int) { c.expired.Add(float64(n)) }
 
 func (c counters) ended(b *imagebuilderv1.Build) {
 	if b.Phase == builds.Succeeded {
