@@ -76,12 +76,32 @@ func Test_LogCopies_ChangeOnlyFromWhatIsInForce(t *testing.T) {
 	}
 }
 
-func Test_LogCopies_AreDataDirectories(t *testing.T) {
-	copies := []*imagebuilderv1.LogCopy{{Node: "a", StoreId: "sa"}}
-	if !builds.HasCopy(copies, "a", "sa") || builds.HasCopy(copies, "b", "sa") {
-		t.Error("the copy is not told")
+// Test_LogCopies_AWipedNodeHoldsNothing brings the node of a log's second copy
+// back under its name with an empty disk. Until it has caught up and that is
+// committed it is none of those that hold the log: when the owner is lost as
+// well, it must not fix the log at the length of its empty copy.
+func Test_LogCopies_AWipedNodeHoldsNothing(t *testing.T) {
+	wiped := func(t *testing.T) (*machine, string) {
+		m, id := withCopies(t)
+		m.must(&buildsv1.NodeLost{Name: "b", StoreId: "sb", BootId: "1"})
+		m.must(&buildsv1.NodeStarted{Name: "b", StoreId: "wiped", BootId: "2", Capacity: 4, Runtimes: []string{"copy"}})
+		return m, id
 	}
-	if builds.HasCopy(copies, "a", "wiped") {
-		t.Error("a node with a wiped disk counts as a copy")
-	}
+	t.Run("before it has caught up", func(t *testing.T) {
+		m, id := wiped(t)
+		m.must(&buildsv1.NodeLost{Name: "a", StoreId: "sa", BootId: "1"})
+		if l := m.build(id).Attempts[0].Log; l.State != builds.LogSealing || l.Sealer != nil {
+			t.Errorf("the log is %v: nobody who is there holds it", l)
+		}
+	})
+	t.Run("after that", func(t *testing.T) {
+		m, id := wiped(t)
+		a := m.build(id).Attempts[0]
+		next := []*imagebuilderv1.LogCopy{{Node: "a", StoreId: "sa"}, {Node: "b", StoreId: "wiped"}}
+		m.must(&buildsv1.SetLogCopies{BuildId: id, Attempt: 1, Epoch: a.Epoch, Former: builds.CopiesOf(a), Copies: next})
+		m.must(&buildsv1.NodeLost{Name: "a", StoreId: "sa", BootId: "1"})
+		if l := m.build(id).Attempts[0].Log; l.State != builds.LogSealing || l.Sealer.GetNode() != "b" || l.Sealer.GetStoreId() != "wiped" {
+			t.Errorf("the log is %v, want node b with its new disk to seal it", l)
+		}
+	})
 }

@@ -15,7 +15,7 @@ func Test_Mutants(t *testing.T) {
 		t.Skip("runs for a mutant")
 	}
 	for mutant, by := range map[string]string{
-		"copies-without-store-id": "Test_LogCopies_AreDataDirectories",
+		"copies-without-store-id": "Test_LogCopies_AWipedNodeHoldsNothing",
 	} {
 		for _, defect := range []string{"", mutant} {
 			cmd := exec.Command(os.Args[0], "-test.run", "^"+by+"$")
