@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,30 +22,6 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
-
-// processes answers the pids whose command line holds a text.
-func processes(t testing.TB, text string) []int {
-	t.Helper()
-	var pids []int
-	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		raw, err := os.ReadFile(e)
-		if err != nil {
-			continue
-		}
-		if strings.Contains(strings.ReplaceAll(string(raw), "\x00", " "), text) {
-			pid, err := strconv.Atoi(strings.Split(e, "/")[2])
-			if err != nil {
-				t.Fatal(err)
-			}
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
 
 // start20 starts 20 builds with a step each, and answers their ids.
 func (w *workshop) start20(t *testing.T, step func(i int) string) []string {

@@ -52,7 +52,13 @@ type workshop struct {
 
 func newWorkshop(t *testing.T, over harness.Config) *workshop {
 	t.Helper()
-	w := &workshop{reg: registrytest.Start(t, registrytest.Options{}), root: t.TempDir()}
+	return newWorkshopAt(t, t.TempDir(), over)
+}
+
+// newWorkshopAt has the daemon's root in a folder.
+func newWorkshopAt(t *testing.T, root string, over harness.Config) *workshop {
+	t.Helper()
+	w := &workshop{reg: registrytest.Start(t, registrytest.Options{}), root: root}
 	w.reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, "cat", "sleep", "echo", "seq", "dd", "wc", "ls", "false", "grep", "head", "yes"))
 	w.base = w.reg.Addr + "/library/busybox:1"
 	w.bk = startBuildKit(t, w.root)
