@@ -96,7 +96,8 @@ func newBuildCommand() *cobra.Command {
 		Long: `Builds an image and follows it: on a terminal the steps as they run, elsewhere the log on standard
 output and phases on standard error; the digest last. CONTEXT is a directory with a Dockerfile, or the
 URL of a git repository (http or https), with #REF or #REF:FOLDER for a branch, tag or commit and a
-folder in it; with --ref the workspace image of an existing image is built instead. Ctrl-C leaves the build running.
+folder in it, or '-' for a tar archive, gzipped or not, on standard input; with --ref the workspace
+image of an existing image is built instead. Ctrl-C leaves the build running.
 
 Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unavailable, 130 interrupted.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -206,12 +207,16 @@ func (b *buildFlags) request(ctx context.Context, client imagebuilderv1.ImageBui
 		d.Context = &imagebuilderv1.DockerfileSource_Git{Git: g}
 		return req, nil
 	}
-	c, err := openContext(args[0], b.file, stdin)
-	if err != nil {
-		return nil, err
+	digest := ""
+	if args[0] == "-" {
+		digest, err = uploadArchive(ctx, client, b.file, stdin)
+	} else {
+		var c *buildContext
+		if c, err = openContext(args[0], b.file, stdin); err == nil {
+			d.DockerfilePath = c.dockerfile
+			digest, err = upload(ctx, client, c.write)
+		}
 	}
-	d.DockerfilePath = c.dockerfile
-	digest, err := c.upload(ctx, client)
 	if err != nil {
 		return nil, err
 	}

@@ -2,10 +2,6 @@ package main
 
 import (
 	"archive/tar"
-	"bytes"
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,10 +13,6 @@ import (
 
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // stdinDockerfile is the name under which a Dockerfile from standard input
@@ -161,71 +153,6 @@ func (c *buildContext) add(t *tar.Writer, path, name string, d fs.DirEntry) erro
 	}
 	if _, err := io.CopyN(t, f, h.Size); err != nil {
 		return fmt.Errorf("%s changed while it was read: %w", name, err)
-	}
-	return nil
-}
-
-// upload sends the context, unless the service has it, and answers its digest.
-// It reads the directory twice: once for the digest, once to send.
-func (c *buildContext) upload(ctx context.Context, client imagebuilderv1.ImageBuilderClient) (string, error) {
-	sum := sha256.New()
-	if err := c.write(sum); err != nil {
-		return "", exitError{exitUsage, fmt.Errorf("read the context: %w", err)}
-	}
-	digest := "sha256:" + hex.EncodeToString(sum.Sum(nil))
-	_, err := again(ctx, func(ctx context.Context) (*imagebuilderv1.UploadContextResponse, error) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		stream, err := client.UploadContext(ctx)
-		if err != nil {
-			return nil, err
-		}
-		w := &uploadWriter{stream: stream, digest: digest}
-		if err := c.write(w); err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		if err := w.flush(); err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		return stream.CloseAndRecv() // also why a Send failed with EOF
-	})
-	return digest, err
-}
-
-// again calls f again while the service is unavailable, for a while.
-func again[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
-	wait := 100 * time.Millisecond
-	for try := 0; ; try++ {
-		v, err := f(ctx)
-		if status.Code(err) != codes.Unavailable || try == 5 || !pause(ctx, wait) {
-			return v, err
-		}
-		wait *= 2
-	}
-}
-
-// uploadWriter gathers what is written into messages.
-type uploadWriter struct {
-	stream imagebuilderv1.ImageBuilder_UploadContextClient
-	digest string // until the first message was sent
-	buf    bytes.Buffer
-}
-
-func (w *uploadWriter) Write(p []byte) (int, error) {
-	w.buf.Write(p)
-	if w.buf.Len() < 512<<10 {
-		return len(p), nil
-	}
-	return len(p), w.flush()
-}
-
-func (w *uploadWriter) flush() error {
-	for first := true; first || w.buf.Len() > 0; first = false {
-		err := w.stream.Send(&imagebuilderv1.UploadContextRequest{Digest: w.digest, Chunk: w.buf.Next(512 << 10)})
-		if err != nil {
-			return err
-		}
-		w.digest = ""
 	}
 	return nil
 }
