@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
 // devOptions are the flags of `dev`.
@@ -45,8 +44,9 @@ func newDevCommand() *cobra.Command {
 		Short: "Run three nodes with a registry of their own on loopback, and build an image",
 		Long: `Runs everything that it takes to try the service on one machine: a registry that
 keeps its images, three nodes that form a cluster with keys and certificates of their
-own, a small base image (no network is needed), and one build. Then it serves until
-Ctrl-C, and starts nodes again that you kill. All data is kept in --data-dir; delete
+own, a small base image (no network is needed), and two builds. The BuildKit daemon is
+the one that BUILDKIT_HOST names (unix or plain tcp; it has to reach the registry's
+address), or one of its own, as root. Then it serves until Ctrl-C, and starts nodes again that you kill. All data is kept in --data-dir; delete
 it to start anew. The second node has the next port of each address (metrics, health
 and pprof: ten further), and so on.
 
@@ -68,7 +68,7 @@ Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 a part could not be
 	f.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9500", "address of the metrics")
 	f.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9501", "address of /ready and /live")
 	f.StringVar(&o.pprofAddress, "pprof-address", "127.0.0.1:6060", "address of pprof")
-	f.StringVar(&o.buildkitd, "buildkitd", "bin/buildkitd", "the BuildKit daemon to start; without it Dockerfiles cannot be built")
+	f.StringVar(&o.buildkitd, "buildkitd", "bin/buildkitd", "the BuildKit daemon to start, unless BUILDKIT_HOST names one; without either Dockerfiles cannot be built")
 	f.StringVar(&o.example, "example", "examples/hello", "the directory to build")
 	f.BoolVar(&o.exit, "exit", false, "end after the build; status 0 only if the image is in the registry")
 	f.BoolVar(&o.verbose, "verbose", false, "show the logs of registry and node")
@@ -104,17 +104,12 @@ func runDev(ctx context.Context, o devOptions, out io.Writer) (err error) {
 		return err
 	}
 	fmt.Fprintf(out, "base      %s  (seeded from this machine's busybox)\n", base)
-	bk, err := startDevBuildKit(ctx, dir, o)
+	bk, err := openDevBuildKit(ctx, dir, o, out)
 	if err != nil {
 		return err
 	}
-	address := ""
-	if bk != nil {
-		defer func() { err = errors.Join(err, stopDevBuildKit(bk)) }()
-		address = bk.Addr()
-		fmt.Fprintf(out, "buildkit  %s\n", address)
-	}
-	if err := writeDevConfigs(dir, nodes, address, o); err != nil {
+	defer func() { err = errors.Join(err, bk.close()) }()
+	if err := writeDevConfigs(dir, nodes, bk.address, o); err != nil {
 		return err
 	}
 	if err := startDevNodes(ctx, nodes, o); err != nil {
@@ -122,7 +117,7 @@ func runDev(ctx context.Context, o devOptions, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, stopDevNodes(nodes)) }()
 	devNodesTable(out, dir, nodes)
-	if err := devBuilds(ctx, o, base, bk != nil, out); err != nil {
+	if err := devBuilds(ctx, o, base, bk.address != "" && bk.example, out); err != nil {
 		return err
 	}
 	if o.exit {
@@ -285,30 +280,4 @@ func devBuild(ctx context.Context, f *follower, req *imagebuilderv1.BuildImageRe
 	}
 	fmt.Fprintf(f.out, "the registry has it at %s\n", res.Ref)
 	return nil
-}
-
-// startDevBuildKit starts a daemon of dev's own; nil if there is no program or
-// nothing to build with it.
-func startDevBuildKit(ctx context.Context, dir string, o devOptions) (*buildkit.Daemon, error) {
-	if _, err := exec.LookPath(o.buildkitd); err != nil || os.Getuid() != 0 {
-		return nil, nil
-	}
-	if _, err := os.Stat(o.example); err != nil {
-		return nil, nil
-	}
-	level := LogConfig{Format: "text", Level: "warn"}
-	if o.verbose {
-		level.Level = "debug"
-	}
-	d, err := buildkit.StartDaemon(ctx, buildkit.DaemonOptions{Binary: o.buildkitd, Root: filepath.Join(dir, "buildkit"), Logger: newLogger(level)})
-	if err != nil {
-		return nil, exitError{exitUnavailable, err}
-	}
-	return d, nil
-}
-
-func stopDevBuildKit(d *buildkit.Daemon) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	return d.Stop(ctx)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/moby/buildkit/client"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/scheduler"
 )
@@ -34,4 +36,16 @@ func (r *Runtime) AwaitReady(ctx context.Context, limit time.Duration) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// Ping returns nil if the daemon at url, unix or plain tcp, answers before ctx
+// ends.
+func Ping(ctx context.Context, url string) error {
+	c, err := client.New(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }() // it has served its purpose
+	_, err = c.ListWorkers(ctx)
+	return err
 }
