@@ -57,6 +57,13 @@ func Test_Check_Accepts(t *testing.T) {
 			s.do(want("a", "1"), made("x"))
 			s.do(wait("x"), is("x", Succeeded))
 		},
+		"a cancellation is accepted, read, and answered once the build is over": func(s script) {
+			s.do(want("a", "1"), made("x"))
+			asks := s.begin(stop("x", "a"))
+			s.do(linear("x"), asked("x", Running))
+			asks.End(asked("x", Cancelled))
+			s.do(linear("x"), asked("x", Cancelled))
+		},
 		"a cancellation in the queue": func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(stop("x", "a"), is("x", Cancelled))

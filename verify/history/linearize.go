@@ -137,6 +137,12 @@ func (l *linearizer) steps() map[string][]porcupine.Operation {
 				add(st, r.Start, r.Start)
 			case !r.Out.NotFound || !l.o.Retention:
 				add(st, r.Start, r.End)
+				if r.Out.Build.Phase.Terminal() && r.Out.Build.CancelRequested {
+					// A client asks again when an answer is lost: an earlier try was
+					// accepted, this one found that the build was over since.
+					st.action = mayCancel
+					add(st, r.Start, r.Start)
+				}
 			}
 		}
 		for _, r := range slices.Concat(b.sights, b.missing) {
