@@ -174,3 +174,57 @@ func Test_Place_LocalityAndLoad(t *testing.T) {
 		}
 	}
 }
+
+// ready is a registry that has every image already, and a runtime that must not
+// run.
+type ready struct {
+	*oneNode
+	ran bool
+}
+
+func (r *ready) Run(context.Context, *Workload, Sink) (Outcome, error) {
+	r.ran = true
+	return Outcome{Repository: "r", Digest: "sha256:another"}, nil
+}
+func (*ready) Publish(context.Context, string, string) error { return nil }
+func (*ready) Exists(context.Context, string) (bool, error)  { return true, nil }
+
+// Test_Publish_ACommittedDigestIsNotBuiltAgain: an attempt ended with its node
+// after it had committed a digest; the next one finds the image and finishes
+// without building.
+func Test_Publish_ACommittedDigestIsNotBuiltAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 1)
+		key := filepath.Join(t.TempDir(), "keys.json")
+		if err := builds.NewKeyFile(key); err != nil {
+			t.Fatal(err)
+		}
+		ring, err := builds.LoadKeyring(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.ask("a")
+		a := w.decide().assign[0]
+		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		w.apply(&buildsv1.ReportPhase{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Pushing, Digest: "sha256:first"})
+		w.apply(&buildsv1.FinishAttempt{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true})
+		second := w.decide().assign
+		w.apply(&buildsv1.AssignAttempt{Assignments: second})
+		r := &ready{oneNode: &oneNode{w: w}}
+		owner := NewOwner(OwnerOptions{
+			Node: second[0].Owner, StoreID: "s", Store: w.store, Raft: r, Keyring: ring, Logs: silent{}, Publisher: r,
+			Runtimes: map[string]Runtime{"copy": r}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- owner.Run(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if b := w.store.Build(a.BuildId).Build; b.Phase != builds.Succeeded || b.Digest != "sha256:first" || r.ran {
+			t.Errorf("the build is %s with %s, built again: %v", b.Phase, b.Digest, r.ran)
+		}
+	})
+}

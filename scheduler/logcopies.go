@@ -230,8 +230,15 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 		return trouble
 	}
 	if joins == nil {
-		if n := ChooseCopy(at.willing(at.owner.holders(view)), former, at.key.build); n != nil {
+		nodes := at.willing(at.owner.holders(view))
+		n := ChooseCopy(nodes, former, at.key.build)
+		if n == nil { // a wiped one of the same name
+			n = ChooseCopy(nodes, notWiped(view, former), at.key.build)
+		}
+		if n != nil {
 			feed.Join(logs.Copy{Node: n.Name, StoreID: n.StoreId})
+		} else if next := without(former, lost); len(lost) > 0 && len(next) >= 2 {
+			return at.setCopies(ctx, feed, former, next) // nobody can take the place; two are enough
 		} else {
 			at.retry(feed, status)
 		}
@@ -241,13 +248,24 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 		return true
 	}
 	feed.Count(joins.Copy)
-	var next []*imagebuilderv1.LogCopy
+	next := append(without(former, lost), &imagebuilderv1.LogCopy{Node: joins.Node, StoreId: joins.StoreID})
+	return at.setCopies(ctx, feed, former, next)
+}
+
+// without answers the copies that are not lost.
+func without(former []*imagebuilderv1.LogCopy, lost []logs.Copy) (out []*imagebuilderv1.LogCopy) {
 	for _, c := range former {
 		if !contains(lost, c) {
-			next = append(next, c)
+			out = append(out, c)
 		}
 	}
-	next = append(next, &imagebuilderv1.LogCopy{Node: joins.Node, StoreId: joins.StoreID})
+	return out
+}
+
+// setCopies commits another set of copies. It reports whether there is
+// something to look after.
+func (at *attempt) setCopies(ctx context.Context, feed *logs.Feed, former, next []*imagebuilderv1.LogCopy) (trouble bool) {
+	o := at.owner.o
 	res, err := at.owner.commit(ctx, &buildsv1.SetLogCopies{
 		BuildId: at.key.build, Attempt: at.key.attempt, Epoch: at.key.epoch, Former: former, Copies: next,
 	})
@@ -257,7 +275,7 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 		}
 		return ctx.Err() == nil
 	}
-	o.Log.Info("a copy of a log was replaced", "build", at.key.build, "attempt", at.key.attempt, "lost", lost, "node", joins.Node)
+	o.Log.Info("the copies of a log changed", "build", at.key.build, "attempt", at.key.attempt, "former", copiesOf(former), "copies", copiesOf(next))
 	feed.Set(copiesOf(builds.CopiesOf(res.Build.Attempts[at.key.attempt-1])))
 	return true
 }
@@ -284,6 +302,16 @@ func (at *attempt) retry(feed *logs.Feed, status []logs.CopyStatus) {
 			feed.Retry(s.Copy)
 		}
 	}
+}
+
+// notWiped are the copies whose node still has the disk that they were on.
+func notWiped(view *builds.State, copies []*imagebuilderv1.LogCopy) (out []*imagebuilderv1.LogCopy) {
+	for _, c := range copies {
+		if n := view.Node(c.Node); n == nil || n.StoreId == c.StoreId {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 func contains(lost []logs.Copy, c *imagebuilderv1.LogCopy) bool {

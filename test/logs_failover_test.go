@@ -317,7 +317,7 @@ func Test_Logs_OwnerKilled(t *testing.T) {
 func Test_Logs_OwnerPaused(t *testing.T) {
 	for _, survives := range []bool{false, true} {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
-			w := newLogWorld(t, 3, script(40, "0.4"), survives, nil)
+			w := newLogWorld(t, 3, script(80, "0.5"), survives, nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 			defer cancel()
 			b := w.build(ctx)
@@ -326,7 +326,7 @@ func Test_Logs_OwnerPaused(t *testing.T) {
 			w.awaitBytes(readers, 4<<20)
 			owner.Signal(syscall.SIGSTOP)
 			w.awaitOn(ctx, owner, b.Id)
-			<-time.After(20 * time.Second) // the fault: the process sleeps
+			<-time.After(30 * time.Second) // the fault: the process sleeps
 			owner.Signal(syscall.SIGCONT)
 			wait()
 			w.checkSame(ctx, b.Id, readers)
@@ -353,63 +353,68 @@ func (w *logWorld) awaitOn(ctx context.Context, former *harness.Node, id string)
 	w.t.Logf("another owner after %s", time.Since(begin).Round(time.Millisecond))
 }
 
-// Test_Logs_PowerLoss kills owner and replica one after the other; all that
+// Test_Logs_PowerLoss kills replica and owner one after the other; all that
 // was not fsynced is lost with them.
 func Test_Logs_PowerLoss(t *testing.T) {
-	t.Setenv("IMAGE_BUILDER_TEST_POWER_LOSS", "1")
-	w := newLogWorld(t, 3, script(40, "0.4"), true, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
-	defer cancel()
-	b := w.build(ctx)
-	readers, wait := w.startReaders(ctx, b.Id, 9)
-	w.awaitBytes(readers, 4<<20)
-	replica := w.node(b.Attempts[0].Log.Copies[1].Node)
-	replica.Kill()
-	w.await(ctx, b.Id, func(b *imagebuilderv1.Build) bool { return b.Attempts[0].Log.Copies[1].Node != replica.Name })
-	replica.Run()
-	w.awaitBytes(readers, 8<<20)
-	owner := w.node(b.Attempts[0].Owner)
-	owner.Kill()
-	w.awaitOn(ctx, owner, b.Id)
-	w.awaitBytes(readers, 12<<20)
-	owner.Run()
-	wait()
-	w.checkSame(ctx, b.Id, readers)
+	for _, survives := range []bool{false, true} {
+		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
+			t.Setenv("IMAGE_BUILDER_TEST_POWER_LOSS", "1")
+			w := newLogWorld(t, 3, script(40, "0.4"), survives, nil)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+			defer cancel()
+			b := w.build(ctx)
+			readers, wait := w.startReaders(ctx, b.Id, 9)
+			w.awaitBytes(readers, 4<<20)
+			replica := w.node(b.Attempts[0].Log.Copies[1].Node)
+			replica.Kill()
+			w.await(ctx, b.Id, func(b *imagebuilderv1.Build) bool { return b.Attempts[0].Log.Copies[1].Node != replica.Name })
+			replica.Run()
+			w.awaitBytes(readers, 8<<20)
+			owner := w.node(b.Attempts[0].Owner)
+			owner.Kill()
+			w.awaitOn(ctx, owner, b.Id)
+			w.awaitBytes(readers, 12<<20)
+			owner.Run()
+			wait()
+			w.checkSame(ctx, b.Id, readers)
+			if n := w.starts(); survives && n != 1 || !survives && n != 2 {
+				t.Errorf("%d workloads were started", n)
+			}
+		})
+	}
 }
 
-// Test_Logs_ReplicaWiped loses the disk of the node that holds the second
-// copy of a complete and of a live log, waits for the repair, and then kills
-// the owner.
+// Test_Logs_ReplicaWiped loses the disk of a node that holds copies of a
+// complete and of a live log. It comes back under its name, votes, and its
+// copies are made anew: no other node could take its place. Then the owner of the
+// live log is killed.
 func Test_Logs_ReplicaWiped(t *testing.T) {
-	w := newLogWorld(t, 3, script(12, "0.5"), true, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	w := newLogWorld(t, 3, script(50, "0.5"), true, harness.Config{"logs": map[string]any{"copies": 3}})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	done := w.build(ctx)
 	first, wait := w.startReaders(ctx, done.Id, 3)
 	wait()
-	done = w.await(ctx, done.Id, func(b *imagebuilderv1.Build) bool { return b.EndedAt != nil })
+	w.await(ctx, done.Id, func(b *imagebuilderv1.Build) bool { return b.EndedAt != nil })
 	b := w.build(ctx)
 	readers, wait := w.startReaders(ctx, b.Id, 6)
 	w.awaitBytes(readers, 1<<20)
-	lost := done.Attempts[0].Log.Copies[1]
+	lost := b.Attempts[0].Log.Copies[1]
 	node := w.node(lost.Node)
 	node.Kill()
 	if err := os.RemoveAll(filepath.Join(node.Dir, "data")); err != nil {
 		t.Fatal(err)
 	}
 	node.Run()
-	done = w.await(ctx, done.Id, func(b *imagebuilderv1.Build) bool {
-		c := b.Attempts[0].Log.Copies
-		return len(c) == 2 && c[0].StoreId != lost.StoreId && c[1].StoreId != lost.StoreId
-	})
-	w.await(ctx, b.Id, func(b *imagebuilderv1.Build) bool {
-		for _, c := range b.Attempts[len(b.Attempts)-1].Log.Copies {
-			if c.StoreId == lost.StoreId {
-				return false
+	for _, id := range []string{b.Id, done.Id} {
+		w.await(ctx, id, func(b *imagebuilderv1.Build) bool {
+			again := false
+			for _, c := range b.Attempts[0].Log.Copies {
+				again = again || c.Node == lost.Node && c.StoreId != lost.StoreId
 			}
-		}
-		return true
-	})
+			return again && len(b.Attempts[0].Log.Copies) == 3
+		})
+	}
 	harness.Eventually(t, time.Minute, "the node votes again", func() bool {
 		res, err := w.Nodes[0].Members(ctx, false)
 		voters := 0
@@ -420,7 +425,13 @@ func Test_Logs_ReplicaWiped(t *testing.T) {
 		}
 		return err == nil && voters == 3 && len(res.Members) == 3
 	})
-	w.node(done.Attempts[0].Log.Copies[0].Node).Kill()
+	b = w.await(ctx, b.Id, func(*imagebuilderv1.Build) bool { return true })
+	if b.EndedAt != nil {
+		t.Fatal("the build has ended before its owner could be killed")
+	}
+	owner := w.node(b.Attempts[0].Owner)
+	owner.Kill()
+	w.awaitOn(ctx, owner, b.Id)
 	wait()
 	w.checkSame(ctx, b.Id, readers)
 	w.checkSame(ctx, done.Id, first)
