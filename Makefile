@@ -33,7 +33,7 @@ run: deps build buildkitd ## Start a node and a registry on loopback and build a
 test: deps buildkitd ## Unit and integration tests with the race detector, checks of style
 	@echo "compiling the tests (the first time takes some minutes)"
 	$(GO) vet ./...
-	$(GO) test -race -timeout 20m ./...
+	@tools/test.sh -race -timeout 20m ./...
 	@$(MAKE) --no-print-directory check
 
 .PHONY: check
@@ -53,7 +53,7 @@ generate-check: ## Fail if the generated code differs from proto/
 
 .PHONY: test-faults
 test-faults: deps build buildkitd ## Kill -9 campaigns against real processes and a real registry
-	$(GO) test -race -tags faults -timeout 60m ./cluster ./builds/... ./test/...
+	@tools/test.sh -race -tags faults -timeout 60m ./cluster ./builds/... ./test/...
 
 .PHONY: chaos
 chaos: deps ## Break a cluster by a random schedule for DURATION (5m) and judge what clients saw (SEED=, RATE=20, NODES=3, FAULTS=)
@@ -68,8 +68,8 @@ test/kubernetes/bin/kube-apiserver: test/kubernetes/go.mod
 test-kubernetes: $(BIN)/buildkitd test/kubernetes/bin/kube-apiserver ## The Kubernetes runtime over a true API, and in real pods (as root)
 	@tools/install-deps.sh kubernetes
 	$(GO) vet -tags kubernetes ./test/kubelet ./scheduler/kubernetes/...
-	$(GO) test -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
-	$(GO) test -tags kubernetes -timeout 15m ./test/kubelet
+	@tools/test.sh -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
+	@tools/test.sh -tags kubernetes -timeout 15m ./test/kubelet
 
 .PHONY: test-deploy
 test-deploy: deps ## The chart, manifests, alerts and experiments of deploy/

@@ -264,9 +264,9 @@ func TestCopy_EndsWhenEitherSideHangs(t *testing.T) {
 func TestCopy_IsNotEndedByASlowButMovingTransfer(t *testing.T) {
 	src, digest := pushed(t, registrytest.Options{}, "a:1")
 	from := registrytest.NewProxy(t, src)
-	from.Slow(registrytest.Blobs, -1, 12, 100*time.Millisecond) // 1.2 s in all
+	from.Slow(registrytest.Blobs, -1, 60, 100*time.Millisecond) // 6 s in all
 	dst := registrytest.Start(t, registrytest.Options{})
-	c := newClient(t, registry.Options{Timeout: time.Second, Retries: -1})
+	c := newClient(t, registry.Options{Timeout: 5 * time.Second, Retries: -1})
 	if _, err := c.Copy(t.Context(), from.Addr+"/a@"+digest, all, dst.Addr+"/b", all, io.Discard); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Runs `go test` with the given arguments. What fails is run once more, alone:
+# tests of real processes measure time, and two cores are soon busy. Both
+# failures are in the output; a test that fails twice fails.
+set -uo pipefail
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+go test "$@" 2>&1 | tee "$out" && exit 0
+packages=$(awk '$1 == "FAIL" && $2 ~ "/" { print $2 }' "$out" | sort -u)
+tests=$(sed -n 's/^--- FAIL: \([A-Za-z0-9_]*\).*/\1/p' "$out" | sort -u)
+if [ -z "$packages" ] || grep -qE '^(panic|fatal error|WARNING: DATA RACE)|\[(build|setup) failed\]' "$out"; then
+	exit 1 # nothing that another run could change
+fi
+flags=()
+for arg; do
+	case $arg in
+	./* | github.com/*) ;; # packages
+	*) flags+=("$arg") ;;
+	esac
+done
+echo "failed, once more alone: $(echo $tests) of $(echo $packages)"
+go test -p 1 -count 1 "${flags[@]}" ${tests:+-run "^($(echo $tests | tr ' ' '|'))\$"} $packages
