@@ -29,7 +29,7 @@ func apiError(err error) error {
 		return status.Error(codes.InvalidArgument, err.Error())
 	case errors.Is(err, ErrLogAway): // also where one of its nodes has no copy
 		return status.Error(codes.Unavailable, err.Error())
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNotCached):
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, ErrQueueFull):
 		return status.Error(codes.ResourceExhausted, err.Error())

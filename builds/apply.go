@@ -25,8 +25,10 @@ type Result struct {
 	Detached bool
 	// Existed: what a deletion names was there.
 	Existed bool
-	// Refused counts assignments that were decided on an older state.
+	// Refused counts assignments, or results, that come from an older state.
 	Refused int
+	// Refs counts the cached references that a command was about.
+	Refs int
 	// Err is the refusal of the command; the state did not change.
 	Err error
 }
@@ -39,6 +41,10 @@ type Event struct {
 	// Cluster tells that nodes or settings changed, which may let queued
 	// builds start.
 	Cluster bool
+	// Cached tells that cached references changed, or how they are kept.
+	Cached bool
+	// Requested are cached references that were asked to be resolved anew.
+	Requested []string
 }
 
 // Apply applies one command. It is deterministic: times, ids and random
@@ -97,10 +103,25 @@ func (s *State) command(t buildsv1.CommandType) (proto.Message, func(*change) Re
 		return c, func(tx *change) Result { return tx.sealAttempt(c) }
 	case buildsv1.CommandType_COMMAND_TYPE_PUT_CACHED_REF:
 		c := new(buildsv1.PutCachedRef)
-		return c, func(tx *change) Result { tx.cached.Set(c.GetRef().GetRef(), c.GetRef()); return Result{} }
+		return c, func(tx *change) Result { return tx.putCachedRef(c) }
 	case buildsv1.CommandType_COMMAND_TYPE_DELETE_CACHED_REF:
 		c := new(buildsv1.DeleteCachedRef)
-		return c, func(tx *change) Result { _, ok := tx.cached.Delete(c.GetRef()); return Result{Existed: ok} }
+		return c, func(tx *change) Result { return tx.deleteCachedRef(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_SEED_CACHE:
+		c := new(buildsv1.SeedCache)
+		return c, func(tx *change) Result { return tx.seedCache(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_ASSIGN_REFRESHES:
+		c := new(buildsv1.AssignRefreshes)
+		return c, func(tx *change) Result { return tx.assignRefreshes(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_RECORD_REFRESHES:
+		c := new(buildsv1.RecordRefreshes)
+		return c, func(tx *change) Result { return tx.recordRefreshes(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_REQUEST_REFRESHES:
+		c := new(buildsv1.RequestRefreshes)
+		return c, func(tx *change) Result { return tx.requestRefreshes(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_SET_CACHE_INTERVAL:
+		c := new(buildsv1.SetCacheInterval)
+		return c, func(tx *change) Result { return tx.setCacheInterval(c) }
 	case buildsv1.CommandType_COMMAND_TYPE_PUT_SETTINGS:
 		c := new(buildsv1.PutSettings)
 		return c, func(tx *change) Result { return tx.putSettings(c) }
@@ -175,6 +196,7 @@ func (tx *change) setFeatureLevel(c *buildsv1.SetFeatureLevel) Result {
 		return Result{Err: fmt.Errorf("the feature level is %d and cannot go back to %d", tx.level, c.GetLevel())}
 	}
 	tx.level = c.GetLevel()
+	tx.event.Cluster = true
 	return Result{}
 }
 

@@ -22,6 +22,7 @@ func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 	})
 	if !same {
 		tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s stopped while the attempt ran", c.Name))
+		tx.endRefreshesOf(c.Name)
 		tx.adoptOwn(c.Name, c.StoreId)
 	}
 	tx.giveSealers()
@@ -39,6 +40,7 @@ func (tx *change) nodeLost(c *buildsv1.NodeLost) Result {
 	n.Lost, n.LostUnixNano = true, tx.time
 	tx.putNode(n)
 	tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s was lost while the attempt ran: %s", c.Name, c.Reason))
+	tx.endRefreshesOf(c.Name)
 	tx.giveSealers()
 	return Result{}
 }
@@ -84,6 +86,7 @@ func (tx *change) forgetNode(c *buildsv1.ForgetNode) Result {
 	tx.nodes.Delete(c.Name)
 	tx.event.Cluster = true
 	tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s was removed while the attempt ran", c.Name))
+	tx.endRefreshesOf(c.Name)
 	tx.giveSealers()
 	return Result{Existed: true}
 }

@@ -56,6 +56,16 @@ func commandType(payload proto.Message) buildsv1.CommandType {
 		return buildsv1.CommandType_COMMAND_TYPE_FORGET_NODE
 	case *buildsv1.Reassign:
 		return buildsv1.CommandType_COMMAND_TYPE_REASSIGN
+	case *buildsv1.SeedCache:
+		return buildsv1.CommandType_COMMAND_TYPE_SEED_CACHE
+	case *buildsv1.AssignRefreshes:
+		return buildsv1.CommandType_COMMAND_TYPE_ASSIGN_REFRESHES
+	case *buildsv1.RecordRefreshes:
+		return buildsv1.CommandType_COMMAND_TYPE_RECORD_REFRESHES
+	case *buildsv1.RequestRefreshes:
+		return buildsv1.CommandType_COMMAND_TYPE_REQUEST_REFRESHES
+	case *buildsv1.SetCacheInterval:
+		return buildsv1.CommandType_COMMAND_TYPE_SET_CACHE_INTERVAL
 	}
 	return buildsv1.CommandType_COMMAND_TYPE_UNSPECIFIED
 }
@@ -75,7 +85,10 @@ func NewCommand(payload proto.Message) (*clusterv1.Command, error) {
 
 // levelOf is the feature level from which on a command may be used.
 func levelOf(t buildsv1.CommandType) uint32 {
-	if t >= buildsv1.CommandType_COMMAND_TYPE_NODE_LOST {
+	switch {
+	case t >= buildsv1.CommandType_COMMAND_TYPE_SEED_CACHE:
+		return cacheLevel
+	case t >= buildsv1.CommandType_COMMAND_TYPE_NODE_LOST:
 		return 2
 	}
 	return 1

@@ -34,6 +34,9 @@ var (
 	ErrResubscribe = errors.New("events after this index are no longer kept; subscribe again from a snapshot")
 )
 
+// ErrNotCached: there is no such reference in the cache.
+var ErrNotCached = errors.New("it is not cached; 'cache list' shows what is")
+
 // fatalError stops the node: going on would let its state differ from the
 // other nodes'.
 type fatalError struct{ msg string }

@@ -2,7 +2,6 @@ package builds
 
 import (
 	"context"
-	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -165,44 +164,4 @@ func sendView(view *State, f *imagebuilderv1.BuildFilter, stream imagebuilderv1.
 	return stream.Send(&imagebuilderv1.WatchBuildsResponse{
 		Event: &imagebuilderv1.WatchBuildsResponse_SnapshotEnd{SnapshotEnd: true}, Index: view.Index(),
 	})
-}
-
-// ListCachedRefs lists the references that are kept resolved.
-func (n Native) ListCachedRefs(context.Context, *imagebuilderv1.ListCachedRefsRequest) (*imagebuilderv1.ListCachedRefsResponse, error) {
-	res := &imagebuilderv1.ListCachedRefsResponse{Read: n.readInfo()}
-	n.store.Read(func(st *State) { res.Refs = st.CachedRefs() })
-	return res, nil
-}
-
-// PutCachedRef adds or changes a cached reference.
-func (n Native) PutCachedRef(ctx context.Context, req *imagebuilderv1.PutCachedRefRequest) (*imagebuilderv1.PutCachedRefResponse, error) {
-	if err := requireOperator(ctx, "changing the reference cache"); err != nil {
-		return nil, err
-	}
-	if err := checkRef("ref", req.GetRef()); err != nil {
-		return nil, apiError(err)
-	}
-	if strings.Contains(req.GetRef(), "@") {
-		return nil, apiError(invalidf("ref names a digest, which never changes: cache a tag"))
-	}
-	if req.GetInterval() != nil && (req.GetInterval().CheckValid() != nil || req.GetInterval().AsDuration() < 0) {
-		return nil, apiError(invalidf("interval must not be negative"))
-	}
-	ref := &imagebuilderv1.CachedRef{Ref: req.GetRef(), Interval: req.GetInterval()}
-	if _, _, err := Propose(ctx, n.raft, &buildsv1.PutCachedRef{Ref: ref}); err != nil {
-		return nil, apiError(err)
-	}
-	return &imagebuilderv1.PutCachedRefResponse{Ref: ref}, nil
-}
-
-// DeleteCachedRef removes a cached reference.
-func (n Native) DeleteCachedRef(ctx context.Context, req *imagebuilderv1.DeleteCachedRefRequest) (*imagebuilderv1.DeleteCachedRefResponse, error) {
-	if err := requireOperator(ctx, "changing the reference cache"); err != nil {
-		return nil, err
-	}
-	res, _, err := Propose(ctx, n.raft, &buildsv1.DeleteCachedRef{Ref: req.GetRef()})
-	if err != nil {
-		return nil, apiError(err)
-	}
-	return &imagebuilderv1.DeleteCachedRefResponse{Existed: res.Existed}, nil
 }

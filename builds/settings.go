@@ -8,7 +8,7 @@ import (
 
 // FeatureLevel is the greatest level of commands and snapshots that this
 // binary can apply.
-const FeatureLevel = 2
+const FeatureLevel = 3
 
 // DefaultSettings are the limits of a new cluster.
 func DefaultSettings() *buildsv1.Settings {

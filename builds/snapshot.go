@@ -34,6 +34,7 @@ func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 		FeatureLevel: st.level,
 		Records:      uint64(st.builds.Len() + st.requests.Len() + st.cached.Len() + st.nodes.Len()),
 		Settings:     st.settings,
+		Cache:        st.cacheFor,
 	}
 	if _, err := protodelim.MarshalTo(cw, header); err != nil {
 		return cw.n, fmt.Errorf("write snapshot header: %w", err)
@@ -95,6 +96,9 @@ func readSnapshot(r io.Reader) (*State, error) {
 	s.index, s.time, s.level = h.Index, h.TimeUnixNano, h.FeatureLevel
 	if h.Settings != nil {
 		s.settings = h.Settings
+	}
+	if h.Cache != nil {
+		s.cacheFor = h.Cache
 	}
 	for n := range h.Records {
 		rec := new(buildsv1.SnapshotRecord)

@@ -36,8 +36,9 @@ type State struct {
 	requests       *btree.Map[string, *buildsv1.Request] // requester, request id
 	requestsByTime *btree.Map[string, string]            // time, key to key
 
-	cached *btree.Map[string, *imagebuilderv1.CachedRef]
-	nodes  *btree.Map[string, *buildsv1.Node]
+	cached   *btree.Map[string, *imagebuilderv1.CachedRef] // by normalised reference
+	cacheFor *buildsv1.CacheConfig
+	nodes    *btree.Map[string, *buildsv1.Node]
 }
 
 // NewState answers the state of a cluster in which nothing happened yet.
@@ -59,6 +60,7 @@ func NewState() *State {
 		historyCount:       new(btree.Map[string, int]),
 		requests:           new(btree.Map[string, *buildsv1.Request]),
 		requestsByTime:     new(btree.Map[string, string]),
+		cacheFor:           &buildsv1.CacheConfig{},
 		cached:             new(btree.Map[string, *imagebuilderv1.CachedRef]),
 		nodes:              new(btree.Map[string, *buildsv1.Node]),
 	}
@@ -174,11 +176,6 @@ func (s *State) Node(name string) *buildsv1.Node {
 // Nodes calls f with every node that ever started, by name.
 func (s *State) Nodes(f func(*buildsv1.Node) bool) {
 	s.nodes.Scan(func(_ string, n *buildsv1.Node) bool { return f(n) })
-}
-
-// CachedRefs answers all cached references by name.
-func (s *State) CachedRefs() []*imagebuilderv1.CachedRef {
-	return s.cached.Values()
 }
 
 // Request answers what a request id was used for, or nil.

@@ -22,6 +22,7 @@ type Store struct {
 	events  *eventRing
 	watches map[string]map[*BuildWatch]struct{}
 	tally   Tally
+	cached  signal
 }
 
 // Tally counts what this process has brought about, once in the cluster each.
@@ -34,6 +35,9 @@ type Tally struct {
 	// Published is called for every build that has succeeded, whoever has
 	// proposed the command; nil for nobody. It must not block.
 	Published func(*imagebuilderv1.Build)
+	// Requested is called for every cached reference that was asked to be
+	// resolved anew, by whoever; nil for nobody. It must not block.
+	Requested func(ref string)
 }
 
 // Count sets what counts. It is called before the first command is applied.
@@ -69,6 +73,7 @@ func NewStore() *Store {
 		state:   NewState(),
 		events:  newEventRing(eventsKept),
 		watches: map[string]map[*BuildWatch]struct{}{},
+		cached:  newSignal(),
 	}
 }
 
@@ -87,6 +92,14 @@ func (s *Store) Apply(index uint64, cmd *clusterv1.Command) any {
 		}
 	}
 	s.tally.count(index, cmd, ev.Changed)
+	if s.tally.Requested != nil {
+		for _, ref := range ev.Requested {
+			s.tally.Requested(ref)
+		}
+	}
+	if ev.Cached || ev.Cluster {
+		s.cached.fire()
+	}
 	if len(ev.Changed)+len(ev.Removed) > 0 || ev.Cluster {
 		s.events.publish(ev)
 	}
@@ -138,6 +151,7 @@ func (s *Store) Restore(r io.Reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state = state
+	s.cached.fire()
 	s.events.reset(state.index)
 	for id, set := range s.watches {
 		for w := range set {

@@ -55,6 +55,10 @@ type Options struct {
 	// pushes or tags is asked for anew at once; what others push is seen after
 	// that time. That an image does not exist is never remembered.
 	CacheFor time.Duration
+	// Kept answers what a reference (normalised, with its tag) is known to
+	// resolve to for linux/amd64, without asking anybody and without blocking;
+	// nil for nothing. Resolve answers with it by the rule of Kept.
+	Kept func(ref string) (Kept, bool)
 	// Registerer gets the metrics of docs/metrics.md; nil for none.
 	Registerer prometheus.Registerer
 	// AllowHosts and AllowLoopback are the AddressPolicy of all connections.

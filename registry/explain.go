@@ -81,7 +81,11 @@ func (c *Client) Explain(ctx context.Context, ref, platform string, r Rights) Ex
 		e.Err = wrapFor(op, e.Ref, err, t)
 		return e
 	}
-	e.Cache = c.cacheRule(c.lookUpKey(e.Platform, named, t))
+	if _, why, ok := c.kept(named, want, r); ok {
+		e.Cache = why
+	} else if e.Cache = c.cacheRule(c.lookUpKey(e.Platform, named, t)); why != "" {
+		e.Cache = why + "; " + e.Cache
+	}
 	tr := &trace{repositories: []string{t.path}}
 	for _, m := range t.mirrors {
 		tr.repositories = append(tr.repositories, m.path)

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -45,6 +46,18 @@ func (f *flights) begin() bool {
 	return true
 }
 
+// guarded makes a panic of fn an error: what parses answers of strange servers
+// must not end the process. Of the panic only its type is told, its text may
+// hold what a server sent.
+func guarded[T any](ctx context.Context, fn func(context.Context) (T, error)) (val T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &kindError{kind: Unavailable, text: fmt.Sprintf("its answer caused a panic (%T) in the registry client; please report it", p)}
+		}
+	}()
+	return fn(ctx)
+}
+
 // merged calls fn once for all callers with the same key, for at most limit.
 func merged[T any](ctx context.Context, f *flights, key string, limit time.Duration, fn func(context.Context) (T, error)) (T, error) {
 	ch := f.group.DoChan(key, func() (any, error) {
@@ -54,7 +67,7 @@ func merged[T any](ctx context.Context, f *flights, key string, limit time.Durat
 		defer f.running.Done()
 		ctx, cancel := context.WithTimeout(f.ctx, limit)
 		defer cancel()
-		return fn(ctx)
+		return guarded(ctx, fn)
 	})
 	var zero T
 	select {

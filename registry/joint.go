@@ -66,7 +66,7 @@ func (j *joints[T]) do(ctx context.Context, key string, fn func(context.Context)
 func (j *joints[T]) run(ctx context.Context, key string, w *joint[T], fn func(context.Context) (T, error)) {
 	defer j.flights.running.Done()
 	defer w.cancel()
-	w.val, w.err = fn(ctx)
+	w.val, w.err = guarded(ctx, fn)
 	j.mu.Lock()
 	j.remove(key, w)
 	j.mu.Unlock()

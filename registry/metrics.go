@@ -39,7 +39,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		remaining: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: "ratelimit_remaining", Help: "Pulls that are left in the window (RateLimit-Remaining)."}, host),
 		resting:   prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "refused_resting_total", Help: "Requests that were not sent because their host did not answer before."}, host),
 		copied:    prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "copied_bytes_total", Help: "Bytes of blobs that were sent by copies."}),
-		cache:     prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "lookups_total", Help: "Look-ups by what answered them: cache or registry."}, []string{"from"}),
+		cache:     prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "lookups_total", Help: "Look-ups by what answered them: refcache (references that the cluster keeps resolved), cache or registry."}, []string{"from"}),
 		known:     map[string]bool{},
 	}
 	if reg == nil {
@@ -66,12 +66,15 @@ func (m *metrics) label(host string) string {
 	return host
 }
 
+// What look-ups are answered by.
+const (
+	fromRegistry = "registry"
+	fromCache    = "cache"    // of digests, for Options.CacheFor
+	fromKept     = "refcache" // Options.Kept
+)
+
 // lookedUp counts a look-up.
-func (m *metrics) lookedUp(kept bool) {
-	from := "registry"
-	if kept {
-		from = "cache"
-	}
+func (m *metrics) lookedUp(from string) {
 	m.cache.WithLabelValues(from).Inc()
 }
 

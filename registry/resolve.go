@@ -30,6 +30,8 @@ type Image struct {
 // manifest if it is an index. That is one request upstream, or two for an
 // index. Equal look-ups with the same credential are merged.
 //
+// What Options.Kept knows is answered without asking.
+//
 // It blocks for at most the client's Timeout. Errors are *Error.
 func (c *Client) Resolve(ctx context.Context, ref, platform string, r Rights) (Image, error) {
 	const op = "resolve image"
@@ -40,6 +42,10 @@ func (c *Client) Resolve(ctx context.Context, ref, platform string, r Rights) (I
 	want, err := parsePlatform(platform)
 	if err != nil {
 		return Image{}, wrap(op, named.String(), err, credential{})
+	}
+	if img, _, ok := c.kept(named, want, r); ok {
+		c.wire.metrics.lookedUp(fromKept)
+		return img, nil
 	}
 	return c.lookUp(ctx, op, platformName(want), named, r, func(ctx context.Context, t target) (Image, error) {
 		return c.resolve(ctx, t, named, want)
@@ -143,8 +149,10 @@ func (c *Client) lookUp(ctx context.Context, op, kind string, named reference.Na
 	key := c.lookUpKey(kind, named, t)
 	repository := c.repository(t)
 	img, _, kept := c.answers.get(key)
-	c.wire.metrics.lookedUp(kept)
-	if !kept {
+	if kept {
+		c.wire.metrics.lookedUp(fromCache)
+	} else {
+		c.wire.metrics.lookedUp(fromRegistry)
 		version := c.answers.begin(repository)
 		// The version is part of the key of the flight: one that began before a
 		// push is not for those who come after it.

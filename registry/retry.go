@@ -50,12 +50,13 @@ func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(
 
 // within calls try with a time limit.
 func within(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
-	if limit <= 0 {
-		return try(ctx)
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	return try(ctx)
+	_, err := guarded(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, try(ctx) })
+	return err
 }
 
 // backoff is base doubled n times, at most maxPause, of which the second half

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/image-builder-ha/image-builder/client"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -220,7 +219,7 @@ func newResolveCommand() *cobra.Command {
 		Long: "Resolves an image to its digest, or with --workspace to the workspace image made from it.\n\n--explain tells which credential (by its name), mirror, requests, platform and cache rule give the answer." + asTheNode + statuses,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if explain {
-				return explainRef(cmd.Context(), cmd.OutOrStdout(), config, args[0], platform)
+				return explainRef(cmd.Context(), cmd.OutOrStdout(), &c, config, args[0], platform)
 			}
 			api, done, err := c.dial()
 			if err != nil {
@@ -255,66 +254,5 @@ func newResolveCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&workspace, "workspace", false, "answer the workspace image instead")
 	cmd.Flags().BoolVar(&explain, "explain", false, "tell how the answer comes about")
 	cmd.Flags().StringSliceVar(&config, "config", nil, "with --explain: configuration files of the node; later ones win")
-	return cmd
-}
-
-func newCacheCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "cache", Short: "The references that are kept resolved",
-		Long: "Lists and changes the references that are kept resolved. Changes need --server unix:///path/of/operator.sock." + statuses,
-	}
-	cmd.AddCommand(cacheCommand("list", "List cached references", 0, func(ctx context.Context, client imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, _ []string, _ time.Duration) error {
-		res, err := client.ListCachedRefs(ctx, &imagebuilderv1.ListCachedRefsRequest{})
-		if err != nil {
-			return err
-		}
-		return c.print(w, res, func(w io.Writer) {
-			fmt.Fprintln(w, "IMAGE\tINTERVAL\tDIGEST\tREFRESHED")
-			for _, r := range res.Refs {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Ref, r.Interval.AsDuration(), r.Digest, age(r.RefreshedAt))
-			}
-		})
-	}), cacheCommand("add IMAGE", "Keep a reference resolved", 1, func(ctx context.Context, client imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, args []string, interval time.Duration) error {
-		req := &imagebuilderv1.PutCachedRefRequest{Ref: args[0]}
-		if interval > 0 {
-			req.Interval = durationpb.New(interval)
-		}
-		res, err := client.PutCachedRef(ctx, req)
-		if err != nil {
-			return err
-		}
-		return c.print(w, res, func(w io.Writer) { fmt.Fprintln(w, "added", res.Ref.Ref) })
-	}), cacheCommand("remove IMAGE", "Forget a reference", 1, func(ctx context.Context, client imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, args []string, _ time.Duration) error {
-		res, err := client.DeleteCachedRef(ctx, &imagebuilderv1.DeleteCachedRefRequest{Ref: args[0]})
-		if err != nil {
-			return err
-		}
-		return c.print(w, res, func(w io.Writer) {
-			fmt.Fprintln(w, map[bool]string{true: "removed", false: "was not cached"}[res.Existed])
-		})
-	}))
-	return cmd
-}
-
-func cacheCommand(use, short string, args int, run func(context.Context, imagebuilderv1.ImageBuilderClient, *clientFlags, io.Writer, []string, time.Duration) error) *cobra.Command {
-	var c clientFlags
-	var interval time.Duration
-	cmd := &cobra.Command{
-		Use: use, Short: short, Long: short + "." + statuses, Args: cobra.ExactArgs(args),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			api, done, err := c.dial()
-			if err != nil {
-				return err
-			}
-			defer done()
-			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
-			defer cancel()
-			return c.explain(run(ctx, api, &c, cmd.OutOrStdout(), a, interval))
-		},
-	}
-	c.register(cmd)
-	if strings.HasPrefix(use, "add") {
-		cmd.Flags().DurationVar(&interval, "interval", 0, "how often it is resolved again")
-	}
 	return cmd
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
@@ -52,7 +53,7 @@ type Config struct {
 	HTTP         HTTPConfig         `json:"http" doc:"Logs of builds by HTTP, for Gitpod's server and dashboards."`
 	Cluster      ClusterConfig      `json:"cluster" doc:"The other nodes. Without an address the node is alone."`
 	Orchestrator OrchestratorConfig `json:"orchestrator" doc:"Repositories and credentials, in Gitpod's schema."`
-	RefCache     RefCacheConfig     `json:"refCache" doc:"References that are kept resolved. No effect in this version."`
+	RefCache     RefCacheConfig     `json:"refCache" doc:"References that are kept resolved: each is asked for by one node per interval, and answered by all from memory."`
 	Registry     RegistryConfig     `json:"registry" doc:"How registries are spoken to."`
 	Runtimes     RuntimesConfig     `json:"runtimes" doc:"What runs which builds."`
 	BuildKit     BuildKitConfig     `json:"buildkit" doc:"The daemons that build Dockerfiles."`
@@ -184,8 +185,10 @@ type WSManagerTLS struct {
 
 // RefCacheConfig is Gitpod's `refCache`.
 type RefCacheConfig struct {
-	Interval Duration `json:"interval" doc:"How often a reference is resolved again."`
-	Refs     []string `json:"refs" doc:"The references."`
+	Interval        Duration `json:"interval" doc:"How often a reference is resolved again that has no interval of its own. In force from the first start of a cluster on; later 'cache set-interval' changes it."`
+	Refs            []string `json:"refs" doc:"The references. They are put into the cache once in the life of a cluster; later 'cache add' and 'cache remove' change it."`
+	KeepFor         Duration `json:"keepFor" doc:"How long after the end of its interval the last digest of a reference is answered that cannot be refreshed."`
+	NotifyTokenFile string   `json:"notifyTokenFile" doc:"File with a token of 16 characters or more. With it http.address takes notifications of registries (distribution's format) at /v1/registry/notifications, with the header Authorization: Bearer TOKEN; what they name is refreshed at once. Read again when it changes."`
 }
 
 // BuildKitConfig names the daemons that build Dockerfiles.
@@ -289,7 +292,7 @@ func DefaultConfig() Config {
 		Server:         ServerConfig{Services: ServicesConfig{GRPC: GRPCConfig{Address: ":8080"}}},
 		Cluster:        ClusterConfig{Name: cluster.DefaultCluster, Peers: []string{}, Voters: 3, PruneAfter: d(24 * time.Hour)},
 		Owner:          OwnerConfig{Lease: d(4 * time.Second), Grace: d(2 * time.Second)},
-		RefCache:       RefCacheConfig{Interval: d(6 * time.Hour), Refs: []string{}},
+		RefCache:       RefCacheConfig{Interval: d(builds.DefaultCacheInterval), Refs: []string{}, KeepFor: d(24 * time.Hour)},
 		Runtimes:       RuntimesConfig{Ref: copy.Name},
 		Registry:       defaultRegistry(),
 		BuildKit:       BuildKitConfig{Addresses: []string{}, Frontends: []string{}, Networks: []string{"default", "none"}, MaxContextBytes: 1 << 30, ContextAge: Duration(24 * time.Hour)},
@@ -409,6 +412,7 @@ func (c *Config) Validate() error {
 	if err := c.Registry.validate(); err != nil {
 		errs = append(errs, err)
 	}
+	c.RefCache.validate(bad, c.HTTP.Address)
 	if c.BuildKit.ContextAge < 0 {
 		bad("buildkit.contextAge", "must not be negative")
 	}

@@ -23,12 +23,6 @@ var ignoredKeys = []string{
 	"$schema", "server.services.http", "orchestrator.subassemblyBucketName", "orchestrator.subassemblyBucketPrefix",
 }
 
-// idleKeys are keys of Gitpod's schema that are read and have no effect in this
-// version.
-var idleKeys = []string{
-	"refCache",
-}
-
 // LoadConfig reads files of JSON or YAML over the defaults; later ones win. It
 // answers a warning for each key that has no effect.
 func LoadConfig(paths []string) (Config, []string, error) {
@@ -123,14 +117,6 @@ func (d *decoder) into(key string, from any, to reflect.Value) {
 	}
 	if from == nil {
 		return
-	}
-	if slices.Contains(idleKeys, key) {
-		former := to.Interface()
-		defer func() {
-			if !reflect.DeepEqual(former, to.Interface()) {
-				d.warnings = append(d.warnings, fmt.Sprintf("config key %s has no effect in this version", key))
-			}
-		}()
 	}
 	if u, ok := to.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		s, isString := from.(string)

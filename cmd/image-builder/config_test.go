@@ -51,16 +51,15 @@ func Test_Config_GitpodsFileIsAccepted(t *testing.T) {
 	}
 	for _, key := range []string{
 		"$schema", "server.services.http", "orchestrator.subassemblyBucketName", "orchestrator.subassemblyBucketPrefix",
-		"refCache",
 	} {
 		if n := slices.IndexFunc(warnings, func(w string) bool { return strings.HasPrefix(w, "config key "+key+" has no effect") }); n < 0 {
 			t.Errorf("no warning about %s in %q", key, warnings)
 		}
 	}
-	if len(warnings) != 5 {
-		t.Errorf("got warnings %q, want one for each of the 5 keys without effect", warnings)
+	if len(warnings) != 4 {
+		t.Errorf("got warnings %q, want one for each of the 4 keys without effect", warnings)
 	}
-	if _, twice, err := load(t, gitpodConfig, gitpodConfig); err != nil || len(twice) != 5 {
+	if _, twice, err := load(t, gitpodConfig, gitpodConfig); err != nil || len(twice) != 4 {
 		t.Errorf("the same file twice: %q, %v", twice, err)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 )
 
@@ -17,8 +19,9 @@ const asTheNode = `
 
 It asks the registry itself, with the configuration and the credentials of the install: run it where a node runs.`
 
-// withRegistry opens a node's registry client, as its configuration says.
-func withRegistry(ctx context.Context, paths []string, use func(context.Context, *registry.Client) error) error {
+// withRegistry opens a node's registry client, as its configuration says, and
+// with what kept, if it is not nil, makes of that.
+func withRegistry(ctx context.Context, paths []string, kept func(Config) func(string) (registry.Kept, bool), use func(context.Context, *registry.Client) error) error {
 	cfg, _, err := LoadConfig(paths)
 	if err == nil {
 		cfg.complete()
@@ -27,7 +30,11 @@ func withRegistry(ctx context.Context, paths []string, use func(context.Context,
 	if err != nil {
 		return exitError{exitUsage, err}
 	}
-	client, err := registry.New(registryOptions(cfg, slog.New(slog.DiscardHandler), nil))
+	o := registryOptions(cfg, slog.New(slog.DiscardHandler), nil)
+	if kept != nil {
+		o.Kept = kept(cfg)
+	}
+	client, err := registry.New(o)
 	if err != nil {
 		return exitError{exitUsage, err}
 	}
@@ -43,7 +50,7 @@ func newDoctorCommand() *cobra.Command {
 		Long: `Examines a registry and its mirrors: configuration, name, connection, certificate, API, login and limits. Nothing is changed there.` +
 			asTheNode + "\n\nExit status: 0 it can be used, 1 it cannot, 2 wrong usage.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withRegistry(cmd.Context(), config, func(ctx context.Context, c *registry.Client) error {
+			return withRegistry(cmd.Context(), config, nil, func(ctx context.Context, c *registry.Client) error {
 				failed := false
 				t := tabwriter.NewWriter(harmless{cmd.OutOrStdout()}, 0, 4, 2, ' ', 0)
 				for _, check := range c.Doctor(ctx, args[0], registry.Rights{AllowAll: true}) {
@@ -68,10 +75,26 @@ func newDoctorCommand() *cobra.Command {
 	return cmd
 }
 
-// explainRef tells how a reference is resolved.
-func explainRef(ctx context.Context, w io.Writer, config []string, ref, platform string) error {
-	return withRegistry(ctx, config, func(ctx context.Context, c *registry.Client) error {
+// explainRef tells how a reference is resolved. What the cluster keeps resolved
+// is asked of a node, if one answers.
+func explainRef(ctx context.Context, w io.Writer, flags *clientFlags, config []string, ref, platform string) error {
+	refs, unknown := flags.cachedRefs(ctx)
+	kept := func(cfg Config) func(string) (registry.Kept, bool) {
+		return func(key string) (registry.Kept, bool) {
+			for _, r := range refs.GetRefs() {
+				if r.Ref == key {
+					every := cmp.Or(r.Interval.AsDuration(), refs.DefaultInterval.AsDuration())
+					return keptOf(r, every+time.Duration(cfg.RefCache.KeepFor))
+				}
+			}
+			return registry.Kept{}, false
+		}
+	}
+	return withRegistry(ctx, config, kept, func(ctx context.Context, c *registry.Client) error {
 		e := c.Explain(ctx, ref, platform, registry.Rights{AllowAll: true})
+		if unknown != nil {
+			e.Cache += fmt.Sprintf("; whether the cluster keeps it resolved is not known: %v", unknown)
+		}
 		if err := printExplanation(w, e); err != nil {
 			return err
 		}
@@ -83,6 +106,19 @@ func explainRef(ctx context.Context, w io.Writer, config []string, ref, platform
 		}
 		return exitError{exitUsage, e.Err}
 	})
+}
+
+// cachedRefs asks a node for what the cluster keeps resolved, for a moment.
+func (c *clientFlags) cachedRefs(ctx context.Context) (*imagebuilderv1.ListCachedRefsResponse, error) {
+	api, done, err := c.dial()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	res, err := api.ListCachedRefs(ctx, &imagebuilderv1.ListCachedRefsRequest{})
+	return res, c.explain(err)
 }
 
 func printExplanation(w io.Writer, e registry.Explanation) error {

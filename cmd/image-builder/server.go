@@ -156,7 +156,10 @@ func (s *server) openParts() (err error) {
 	if s.keyring, err = openKeyring(s.cfg, s.log); err != nil {
 		return err
 	}
-	if s.registry, err = registry.New(registryOptions(s.cfg, s.log, s.metrics)); err != nil {
+	s.store = builds.NewStore()
+	o := registryOptions(s.cfg, s.log, s.metrics)
+	o.Kept = s.kept
+	if s.registry, err = registry.New(o); err != nil {
 		return fmt.Errorf("open registry client: %w", err)
 	}
 	if s.logs, err = logs.Open(logs.Options{
@@ -177,7 +180,6 @@ func (s *server) openParts() (err error) {
 func (s *server) tempDir() string { return filepath.Join(s.cfg.DataDir, "tmp") }
 
 func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
-	s.store = builds.NewStore()
 	cfg, err := s.clusterConfig(peer)
 	if err != nil {
 		return err
@@ -217,7 +219,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	if pods != nil {
 		s.runtimes[kubernetes.Name] = pods
 	}
-	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.count.ended, Published: s.published})
+	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.count.ended, Published: s.published, Requested: s.registry.Forget})
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
 		Logs: logStore{s.logs, s.copies}, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
@@ -229,6 +231,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.node.Lead(s.raiseLevel)
 	s.node.Lead(s.collectContexts)
 	s.node.Lead(s.reap)
+	s.node.Lead(s.leadRefreshes)
 	s.service = builds.NewService(builds.ServiceOptions{
 		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logRouter{s},
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
@@ -237,6 +240,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 		Waiting: s.waiting,
 	})
 	s.watchState()
+	s.watchCache()
 	return s.node.Open(ctx)
 }
 
@@ -269,6 +273,10 @@ func (s *server) begin(ctx context.Context) error {
 	}
 	s.started.Store(true)
 	s.log.Info("node serves", "node", s.cfg.Name, "store", s.node.StoreID())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	// Not before: turns of the former process are not this one's.
+	wg.Go(func() { s.refresh(ctx) })
 	return s.owner.Run(ctx)
 }
 

@@ -101,7 +101,12 @@ func (s *server) logInfo() func(build string, withToken bool) *builder.LogInfo {
 
 func (s *server) logInfoHandler() http.Handler {
 	l := &loginfo.Server{Builds: s.service, Tokens: s.keyring, Streams: s.streams}
-	return l.Handler()
+	mux := http.NewServeMux()
+	mux.Handle("/", l.Handler())
+	if s.cfg.RefCache.NotifyTokenFile != "" {
+		mux.HandleFunc("POST "+notifyPath, s.notified)
+	}
+	return mux
 }
 
 // httpTLS encrypts the port for log clients, if it has certificates.

@@ -51,6 +51,9 @@ type world struct {
 	begin time.Time
 	ring  *builds.Keyring
 
+	// refresh resolves cached references, on a node; nil for no such work.
+	refresh func(ctx context.Context, node, ref string) (scheduler.Refreshed, error)
+
 	mu    sync.Mutex
 	acked map[string]bool
 }
@@ -301,6 +304,14 @@ func (n *node) start() {
 			FenceTimeout: time.Minute,
 		}).Run(term)
 	})
+	if w.refresh != nil {
+		r.node.Lead(func(term context.Context, t *cluster.Term) error {
+			term, cancel := context.WithCancel(term)
+			defer cancel()
+			defer context.AfterFunc(ctx, cancel)()
+			return (&scheduler.RefreshLeader{Store: r.store, Raft: termRaft{adapter, t}, Log: log}).Run(term)
+		})
+	}
 	r.api = builds.Native{Service: builds.NewService(builds.ServiceOptions{
 		Store: r.store, Raft: adapter, Registry: registry{}, Logs: noLogs{},
 		Repositories: builds.Repositories{Base: "r.example.com/base", Workspace: "r.example.com/ws", BaseHost: "r.example.com", WorkspaceHost: "r.example.com"},
@@ -319,6 +330,16 @@ func (n *node) start() {
 			}
 		}
 		r.done.Go(func() { n.keepLease(ctx, r, owner, adapter, boot) })
+		if w.refresh != nil {
+			r.done.Go(func() {
+				(&scheduler.Refresher{
+					Node: n.name, Store: r.store, Raft: adapter, Log: log,
+					Resolve: func(ctx context.Context, ref string) (scheduler.Refreshed, error) {
+						return w.refresh(ctx, n.name, ref)
+					},
+				}).Run(ctx)
+			})
+		}
 		_ = owner.Run(ctx)
 	})
 	n.mu.Lock()

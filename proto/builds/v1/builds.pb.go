@@ -103,6 +103,12 @@ const (
 	CommandType_COMMAND_TYPE_DRAIN_NODE     CommandType = 18
 	CommandType_COMMAND_TYPE_FORGET_NODE    CommandType = 19
 	CommandType_COMMAND_TYPE_REASSIGN       CommandType = 20
+	// Feature level 3.
+	CommandType_COMMAND_TYPE_SEED_CACHE         CommandType = 21
+	CommandType_COMMAND_TYPE_ASSIGN_REFRESHES   CommandType = 22
+	CommandType_COMMAND_TYPE_RECORD_REFRESHES   CommandType = 23
+	CommandType_COMMAND_TYPE_REQUEST_REFRESHES  CommandType = 24
+	CommandType_COMMAND_TYPE_SET_CACHE_INTERVAL CommandType = 25
 )
 
 // Enum value maps for CommandType.
@@ -129,29 +135,39 @@ var (
 		18: "COMMAND_TYPE_DRAIN_NODE",
 		19: "COMMAND_TYPE_FORGET_NODE",
 		20: "COMMAND_TYPE_REASSIGN",
+		21: "COMMAND_TYPE_SEED_CACHE",
+		22: "COMMAND_TYPE_ASSIGN_REFRESHES",
+		23: "COMMAND_TYPE_RECORD_REFRESHES",
+		24: "COMMAND_TYPE_REQUEST_REFRESHES",
+		25: "COMMAND_TYPE_SET_CACHE_INTERVAL",
 	}
 	CommandType_value = map[string]int32{
-		"COMMAND_TYPE_UNSPECIFIED":       0,
-		"COMMAND_TYPE_CREATE_BUILD":      1,
-		"COMMAND_TYPE_ASSIGN_ATTEMPT":    2,
-		"COMMAND_TYPE_REPORT_PHASE":      3,
-		"COMMAND_TYPE_FINISH_ATTEMPT":    4,
-		"COMMAND_TYPE_STOP_BUILD":        5,
-		"COMMAND_TYPE_NODE_STARTED":      6,
-		"COMMAND_TYPE_SEAL_ATTEMPT":      7,
-		"COMMAND_TYPE_PUT_CACHED_REF":    8,
-		"COMMAND_TYPE_DELETE_CACHED_REF": 9,
-		"COMMAND_TYPE_PUT_SETTINGS":      10,
-		"COMMAND_TYPE_SET_FEATURE_LEVEL": 11,
-		"COMMAND_TYPE_REAP":              12,
-		"COMMAND_TYPE_EXPIRE_LOGS":       13,
-		"COMMAND_TYPE_NODE_LOST":         14,
-		"COMMAND_TYPE_NODE_STOPPING":     15,
-		"COMMAND_TYPE_RESEAL":            16,
-		"COMMAND_TYPE_SET_LOG_COPIES":    17,
-		"COMMAND_TYPE_DRAIN_NODE":        18,
-		"COMMAND_TYPE_FORGET_NODE":       19,
-		"COMMAND_TYPE_REASSIGN":          20,
+		"COMMAND_TYPE_UNSPECIFIED":        0,
+		"COMMAND_TYPE_CREATE_BUILD":       1,
+		"COMMAND_TYPE_ASSIGN_ATTEMPT":     2,
+		"COMMAND_TYPE_REPORT_PHASE":       3,
+		"COMMAND_TYPE_FINISH_ATTEMPT":     4,
+		"COMMAND_TYPE_STOP_BUILD":         5,
+		"COMMAND_TYPE_NODE_STARTED":       6,
+		"COMMAND_TYPE_SEAL_ATTEMPT":       7,
+		"COMMAND_TYPE_PUT_CACHED_REF":     8,
+		"COMMAND_TYPE_DELETE_CACHED_REF":  9,
+		"COMMAND_TYPE_PUT_SETTINGS":       10,
+		"COMMAND_TYPE_SET_FEATURE_LEVEL":  11,
+		"COMMAND_TYPE_REAP":               12,
+		"COMMAND_TYPE_EXPIRE_LOGS":        13,
+		"COMMAND_TYPE_NODE_LOST":          14,
+		"COMMAND_TYPE_NODE_STOPPING":      15,
+		"COMMAND_TYPE_RESEAL":             16,
+		"COMMAND_TYPE_SET_LOG_COPIES":     17,
+		"COMMAND_TYPE_DRAIN_NODE":         18,
+		"COMMAND_TYPE_FORGET_NODE":        19,
+		"COMMAND_TYPE_REASSIGN":           20,
+		"COMMAND_TYPE_SEED_CACHE":         21,
+		"COMMAND_TYPE_ASSIGN_REFRESHES":   22,
+		"COMMAND_TYPE_RECORD_REFRESHES":   23,
+		"COMMAND_TYPE_REQUEST_REFRESHES":  24,
+		"COMMAND_TYPE_SET_CACHE_INTERVAL": 25,
 	}
 )
 
@@ -2059,6 +2075,306 @@ func (x *Reassign) GetAssignments() []*AssignAttempt_Assignment {
 	return nil
 }
 
+// SeedCache fills the reference cache from the configuration, once in the life
+// of a cluster: later changes are made by calls.
+type SeedCache struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Normalised, with tags.
+	Refs []string `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
+	// In force if no other was set.
+	IntervalNanos int64 `protobuf:"varint,2,opt,name=interval_nanos,json=intervalNanos,proto3" json:"interval_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeedCache) Reset() {
+	*x = SeedCache{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeedCache) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeedCache) ProtoMessage() {}
+
+func (x *SeedCache) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeedCache.ProtoReflect.Descriptor instead.
+func (*SeedCache) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SeedCache) GetRefs() []string {
+	if x != nil {
+		return x.Refs
+	}
+	return nil
+}
+
+func (x *SeedCache) GetIntervalNanos() int64 {
+	if x != nil {
+		return x.IntervalNanos
+	}
+	return 0
+}
+
+// AssignRefreshes gives references that are due to nodes, to be resolved.
+type AssignRefreshes struct {
+	state         protoimpl.MessageState        `protogen:"open.v1"`
+	Assignments   []*AssignRefreshes_Assignment `protobuf:"bytes,1,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssignRefreshes) Reset() {
+	*x = AssignRefreshes{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssignRefreshes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssignRefreshes) ProtoMessage() {}
+
+func (x *AssignRefreshes) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssignRefreshes.ProtoReflect.Descriptor instead.
+func (*AssignRefreshes) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AssignRefreshes) GetAssignments() []*AssignRefreshes_Assignment {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
+// RecordRefreshes tells what references resolved to. A result of another turn
+// than the present one is refused.
+type RecordRefreshes struct {
+	state         protoimpl.MessageState    `protogen:"open.v1"`
+	Results       []*RecordRefreshes_Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordRefreshes) Reset() {
+	*x = RecordRefreshes{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordRefreshes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordRefreshes) ProtoMessage() {}
+
+func (x *RecordRefreshes) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordRefreshes.ProtoReflect.Descriptor instead.
+func (*RecordRefreshes) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RecordRefreshes) GetResults() []*RecordRefreshes_Result {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// RequestRefreshes makes references due now, all if none is named. Refreshes
+// that are under way count for nothing: they may have read what was before.
+type RequestRefreshes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refs          []string               `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestRefreshes) Reset() {
+	*x = RequestRefreshes{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestRefreshes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestRefreshes) ProtoMessage() {}
+
+func (x *RequestRefreshes) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestRefreshes.ProtoReflect.Descriptor instead.
+func (*RequestRefreshes) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RequestRefreshes) GetRefs() []string {
+	if x != nil {
+		return x.Refs
+	}
+	return nil
+}
+
+// SetCacheInterval changes the interval of one reference, or the default.
+type SetCacheInterval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ref   string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// 0 for the default.
+	IntervalNanos int64 `protobuf:"varint,2,opt,name=interval_nanos,json=intervalNanos,proto3" json:"interval_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetCacheInterval) Reset() {
+	*x = SetCacheInterval{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetCacheInterval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetCacheInterval) ProtoMessage() {}
+
+func (x *SetCacheInterval) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetCacheInterval.ProtoReflect.Descriptor instead.
+func (*SetCacheInterval) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SetCacheInterval) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *SetCacheInterval) GetIntervalNanos() int64 {
+	if x != nil {
+		return x.IntervalNanos
+	}
+	return 0
+}
+
+// CacheConfig is what the reference cache's references have in common.
+type CacheConfig struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	IntervalNanos int64                  `protobuf:"varint,1,opt,name=interval_nanos,json=intervalNanos,proto3" json:"interval_nanos,omitempty"`
+	Seeded        bool                   `protobuf:"varint,2,opt,name=seeded,proto3" json:"seeded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheConfig) Reset() {
+	*x = CacheConfig{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheConfig) ProtoMessage() {}
+
+func (x *CacheConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheConfig.ProtoReflect.Descriptor instead.
+func (*CacheConfig) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CacheConfig) GetIntervalNanos() int64 {
+	if x != nil {
+		return x.IntervalNanos
+	}
+	return 0
+}
+
+func (x *CacheConfig) GetSeeded() bool {
+	if x != nil {
+		return x.Seeded
+	}
+	return false
+}
+
 type PutCachedRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ref           *v1.CachedRef          `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -2068,7 +2384,7 @@ type PutCachedRef struct {
 
 func (x *PutCachedRef) Reset() {
 	*x = PutCachedRef{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2396,7 @@ func (x *PutCachedRef) String() string {
 func (*PutCachedRef) ProtoMessage() {}
 
 func (x *PutCachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2409,7 @@ func (x *PutCachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCachedRef.ProtoReflect.Descriptor instead.
 func (*PutCachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{24}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PutCachedRef) GetRef() *v1.CachedRef {
@@ -2112,7 +2428,7 @@ type DeleteCachedRef struct {
 
 func (x *DeleteCachedRef) Reset() {
 	*x = DeleteCachedRef{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2440,7 @@ func (x *DeleteCachedRef) String() string {
 func (*DeleteCachedRef) ProtoMessage() {}
 
 func (x *DeleteCachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2453,7 @@ func (x *DeleteCachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCachedRef.ProtoReflect.Descriptor instead.
 func (*DeleteCachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteCachedRef) GetRef() string {
@@ -2156,7 +2472,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2484,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2497,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PutSettings) GetSettings() *Settings {
@@ -2200,7 +2516,7 @@ type SetFeatureLevel struct {
 
 func (x *SetFeatureLevel) Reset() {
 	*x = SetFeatureLevel{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2528,7 @@ func (x *SetFeatureLevel) String() string {
 func (*SetFeatureLevel) ProtoMessage() {}
 
 func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2541,7 @@ func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFeatureLevel.ProtoReflect.Descriptor instead.
 func (*SetFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{27}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SetFeatureLevel) GetLevel() uint32 {
@@ -2244,7 +2560,7 @@ type Reap struct {
 
 func (x *Reap) Reset() {
 	*x = Reap{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2572,7 @@ func (x *Reap) String() string {
 func (*Reap) ProtoMessage() {}
 
 func (x *Reap) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2585,7 @@ func (x *Reap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reap.ProtoReflect.Descriptor instead.
 func (*Reap) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{28}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{34}
 }
 
 // ExpireLogs marks logs of ended builds as removed by retention.
@@ -2282,7 +2598,7 @@ type ExpireLogs struct {
 
 func (x *ExpireLogs) Reset() {
 	*x = ExpireLogs{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2610,7 @@ func (x *ExpireLogs) String() string {
 func (*ExpireLogs) ProtoMessage() {}
 
 func (x *ExpireLogs) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2623,7 @@ func (x *ExpireLogs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireLogs.ProtoReflect.Descriptor instead.
 func (*ExpireLogs) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{29}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExpireLogs) GetBuildIds() []string {
@@ -2344,7 +2660,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2672,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2685,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{30}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Settings) GetHistoryTotal() int64 {
@@ -2471,7 +2787,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2799,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2812,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{31}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Request) GetRequester() string {
@@ -2563,7 +2879,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2891,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2904,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{32}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Node) GetName() string {
@@ -2670,13 +2986,14 @@ type SnapshotHeader struct {
 	FeatureLevel  uint32                 `protobuf:"varint,4,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	Records       uint64                 `protobuf:"varint,5,opt,name=records,proto3" json:"records,omitempty"`
 	Settings      *Settings              `protobuf:"bytes,6,opt,name=settings,proto3" json:"settings,omitempty"`
+	Cache         *CacheConfig           `protobuf:"bytes,7,opt,name=cache,proto3" json:"cache,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +3005,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +3018,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{33}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2746,6 +3063,13 @@ func (x *SnapshotHeader) GetSettings() *Settings {
 	return nil
 }
 
+func (x *SnapshotHeader) GetCache() *CacheConfig {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
 // SnapshotRecord is one entry of a snapshot.
 type SnapshotRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2762,7 +3086,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +3098,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3111,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{34}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SnapshotRecord) GetEntry() isSnapshotRecord_Entry {
@@ -2882,7 +3206,7 @@ type AssignAttempt_Assignment struct {
 
 func (x *AssignAttempt_Assignment) Reset() {
 	*x = AssignAttempt_Assignment{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +3218,7 @@ func (x *AssignAttempt_Assignment) String() string {
 func (*AssignAttempt_Assignment) ProtoMessage() {}
 
 func (x *AssignAttempt_Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2978,6 +3302,161 @@ func (x *AssignAttempt_Assignment) GetAdoptable() bool {
 		return x.Adoptable
 	}
 	return false
+}
+
+type AssignRefreshes_Assignment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ref   string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Owner string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	// What it was decided on: the turn and the due time of the reference, 0 for
+	// none. Another one refuses the assignment.
+	Turn          uint64 `protobuf:"varint,3,opt,name=turn,proto3" json:"turn,omitempty"`
+	DueUnixNano   int64  `protobuf:"varint,4,opt,name=due_unix_nano,json=dueUnixNano,proto3" json:"due_unix_nano,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssignRefreshes_Assignment) Reset() {
+	*x = AssignRefreshes_Assignment{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssignRefreshes_Assignment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssignRefreshes_Assignment) ProtoMessage() {}
+
+func (x *AssignRefreshes_Assignment) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssignRefreshes_Assignment.ProtoReflect.Descriptor instead.
+func (*AssignRefreshes_Assignment) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25, 0}
+}
+
+func (x *AssignRefreshes_Assignment) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *AssignRefreshes_Assignment) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *AssignRefreshes_Assignment) GetTurn() uint64 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
+func (x *AssignRefreshes_Assignment) GetDueUnixNano() int64 {
+	if x != nil {
+		return x.DueUnixNano
+	}
+	return 0
+}
+
+type RecordRefreshes_Result struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Ref       string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Turn      uint64                 `protobuf:"varint,2,opt,name=turn,proto3" json:"turn,omitempty"`
+	Digest    string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	SizeBytes int64                  `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Anonymous bool                   `protobuf:"varint,5,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
+	// Why there is no digest; shown to people.
+	Error         string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordRefreshes_Result) Reset() {
+	*x = RecordRefreshes_Result{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordRefreshes_Result) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordRefreshes_Result) ProtoMessage() {}
+
+func (x *RecordRefreshes_Result) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordRefreshes_Result.ProtoReflect.Descriptor instead.
+func (*RecordRefreshes_Result) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26, 0}
+}
+
+func (x *RecordRefreshes_Result) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *RecordRefreshes_Result) GetTurn() uint64 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
+func (x *RecordRefreshes_Result) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *RecordRefreshes_Result) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *RecordRefreshes_Result) GetAnonymous() bool {
+	if x != nil {
+		return x.Anonymous
+	}
+	return false
+}
+
+func (x *RecordRefreshes_Result) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
 }
 
 var File_proto_builds_v1_builds_proto protoreflect.FileDescriptor
@@ -3159,7 +3638,36 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\"Q\n" +
 	"\bReassign\x12E\n" +
-	"\vassignments\x18\x01 \x03(\v2#.builds.v1.AssignAttempt.AssignmentR\vassignments\"<\n" +
+	"\vassignments\x18\x01 \x03(\v2#.builds.v1.AssignAttempt.AssignmentR\vassignments\"F\n" +
+	"\tSeedCache\x12\x12\n" +
+	"\x04refs\x18\x01 \x03(\tR\x04refs\x12%\n" +
+	"\x0einterval_nanos\x18\x02 \x01(\x03R\rintervalNanos\"\xc8\x01\n" +
+	"\x0fAssignRefreshes\x12G\n" +
+	"\vassignments\x18\x01 \x03(\v2%.builds.v1.AssignRefreshes.AssignmentR\vassignments\x1al\n" +
+	"\n" +
+	"Assignment\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
+	"\x04turn\x18\x03 \x01(\x04R\x04turn\x12\"\n" +
+	"\rdue_unix_nano\x18\x04 \x01(\x03R\vdueUnixNano\"\xea\x01\n" +
+	"\x0fRecordRefreshes\x12;\n" +
+	"\aresults\x18\x01 \x03(\v2!.builds.v1.RecordRefreshes.ResultR\aresults\x1a\x99\x01\n" +
+	"\x06Result\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x12\n" +
+	"\x04turn\x18\x02 \x01(\x04R\x04turn\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\x1c\n" +
+	"\tanonymous\x18\x05 \x01(\bR\tanonymous\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"&\n" +
+	"\x10RequestRefreshes\x12\x12\n" +
+	"\x04refs\x18\x01 \x03(\tR\x04refs\"K\n" +
+	"\x10SetCacheInterval\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12%\n" +
+	"\x0einterval_nanos\x18\x02 \x01(\x03R\rintervalNanos\"L\n" +
+	"\vCacheConfig\x12%\n" +
+	"\x0einterval_nanos\x18\x01 \x01(\x03R\rintervalNanos\x12\x16\n" +
+	"\x06seeded\x18\x02 \x01(\bR\x06seeded\"<\n" +
 	"\fPutCachedRef\x12,\n" +
 	"\x03ref\x18\x01 \x01(\v2\x1a.imagebuilder.v1.CachedRefR\x03ref\"#\n" +
 	"\x0fDeleteCachedRef\x12\x10\n" +
@@ -3206,14 +3714,15 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x04lost\x18\b \x01(\bR\x04lost\x12\x1a\n" +
 	"\bstopping\x18\t \x01(\bR\bstopping\x12$\n" +
 	"\x0elost_unix_nano\x18\n" +
-	" \x01(\x03R\flostUnixNano\"\xd4\x01\n" +
+	" \x01(\x03R\flostUnixNano\"\x82\x02\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12$\n" +
 	"\x0etime_unix_nano\x18\x03 \x01(\x03R\ftimeUnixNano\x12#\n" +
 	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\x12\x18\n" +
 	"\arecords\x18\x05 \x01(\x04R\arecords\x12/\n" +
-	"\bsettings\x18\x06 \x01(\v2\x13.builds.v1.SettingsR\bsettings\"\xd8\x01\n" +
+	"\bsettings\x18\x06 \x01(\v2\x13.builds.v1.SettingsR\bsettings\x12,\n" +
+	"\x05cache\x18\a \x01(\v2\x16.builds.v1.CacheConfigR\x05cache\"\xd8\x01\n" +
 	"\x0eSnapshotRecord\x12)\n" +
 	"\x05build\x18\x01 \x01(\v2\x11.builds.v1.RecordH\x00R\x05build\x12.\n" +
 	"\arequest\x18\x02 \x01(\v2\x12.builds.v1.RequestH\x00R\arequest\x12;\n" +
@@ -3225,7 +3734,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"LogRefusal\x12\x1b\n" +
 	"\x17LOG_REFUSAL_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12LOG_REFUSAL_FENCED\x10\x01\x12\x16\n" +
-	"\x12LOG_REFUSAL_FAILED\x10\x02*\x8f\x05\n" +
+	"\x12LOG_REFUSAL_FAILED\x10\x02*\xbb\x06\n" +
 	"\vCommandType\x12\x1c\n" +
 	"\x18COMMAND_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19COMMAND_TYPE_CREATE_BUILD\x10\x01\x12\x1f\n" +
@@ -3248,7 +3757,12 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x1bCOMMAND_TYPE_SET_LOG_COPIES\x10\x11\x12\x1b\n" +
 	"\x17COMMAND_TYPE_DRAIN_NODE\x10\x12\x12\x1c\n" +
 	"\x18COMMAND_TYPE_FORGET_NODE\x10\x13\x12\x19\n" +
-	"\x15COMMAND_TYPE_REASSIGN\x10\x14*\x94\x01\n" +
+	"\x15COMMAND_TYPE_REASSIGN\x10\x14\x12\x1b\n" +
+	"\x17COMMAND_TYPE_SEED_CACHE\x10\x15\x12!\n" +
+	"\x1dCOMMAND_TYPE_ASSIGN_REFRESHES\x10\x16\x12!\n" +
+	"\x1dCOMMAND_TYPE_RECORD_REFRESHES\x10\x17\x12\"\n" +
+	"\x1eCOMMAND_TYPE_REQUEST_REFRESHES\x10\x18\x12#\n" +
+	"\x1fCOMMAND_TYPE_SET_CACHE_INTERVAL\x10\x19*\x94\x01\n" +
 	"\n" +
 	"StopReason\x12\x1b\n" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -3274,109 +3788,120 @@ func file_proto_builds_v1_builds_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_builds_v1_builds_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_proto_builds_v1_builds_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_proto_builds_v1_builds_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_proto_builds_v1_builds_proto_goTypes = []any{
-	(LogRefusal)(0),                  // 0: builds.v1.LogRefusal
-	(CommandType)(0),                 // 1: builds.v1.CommandType
-	(StopReason)(0),                  // 2: builds.v1.StopReason
-	(*AppendLogsRequest)(nil),        // 3: builds.v1.AppendLogsRequest
-	(*LogAppend)(nil),                // 4: builds.v1.LogAppend
-	(*AppendLogsResponse)(nil),       // 5: builds.v1.AppendLogsResponse
-	(*LogAck)(nil),                   // 6: builds.v1.LogAck
-	(*ReadLogRequest)(nil),           // 7: builds.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),          // 8: builds.v1.ReadLogResponse
-	(*Rights)(nil),                   // 9: builds.v1.Rights
-	(*Secrets)(nil),                  // 10: builds.v1.Secrets
-	(*Sealed)(nil),                   // 11: builds.v1.Sealed
-	(*Record)(nil),                   // 12: builds.v1.Record
-	(*CreateBuild)(nil),              // 13: builds.v1.CreateBuild
-	(*AssignAttempt)(nil),            // 14: builds.v1.AssignAttempt
-	(*ReportPhase)(nil),              // 15: builds.v1.ReportPhase
-	(*FinishAttempt)(nil),            // 16: builds.v1.FinishAttempt
-	(*StopBuild)(nil),                // 17: builds.v1.StopBuild
-	(*NodeStarted)(nil),              // 18: builds.v1.NodeStarted
-	(*NodeLost)(nil),                 // 19: builds.v1.NodeLost
-	(*NodeStopping)(nil),             // 20: builds.v1.NodeStopping
-	(*Reseal)(nil),                   // 21: builds.v1.Reseal
-	(*SealAttempt)(nil),              // 22: builds.v1.SealAttempt
-	(*SetLogCopies)(nil),             // 23: builds.v1.SetLogCopies
-	(*DrainNode)(nil),                // 24: builds.v1.DrainNode
-	(*ForgetNode)(nil),               // 25: builds.v1.ForgetNode
-	(*Reassign)(nil),                 // 26: builds.v1.Reassign
-	(*PutCachedRef)(nil),             // 27: builds.v1.PutCachedRef
-	(*DeleteCachedRef)(nil),          // 28: builds.v1.DeleteCachedRef
-	(*PutSettings)(nil),              // 29: builds.v1.PutSettings
-	(*SetFeatureLevel)(nil),          // 30: builds.v1.SetFeatureLevel
-	(*Reap)(nil),                     // 31: builds.v1.Reap
-	(*ExpireLogs)(nil),               // 32: builds.v1.ExpireLogs
-	(*Settings)(nil),                 // 33: builds.v1.Settings
-	(*Request)(nil),                  // 34: builds.v1.Request
-	(*Node)(nil),                     // 35: builds.v1.Node
-	(*SnapshotHeader)(nil),           // 36: builds.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),           // 37: builds.v1.SnapshotRecord
-	nil,                              // 38: builds.v1.Rights.AdditionalEntry
-	nil,                              // 39: builds.v1.Secrets.RegistryEntry
-	nil,                              // 40: builds.v1.Secrets.BuildEntry
-	nil,                              // 41: builds.v1.CreateBuild.LabelsEntry
-	(*AssignAttempt_Assignment)(nil), // 42: builds.v1.AssignAttempt.Assignment
-	(*v1.BasicAuth)(nil),             // 43: imagebuilder.v1.BasicAuth
-	(*v1.Build)(nil),                 // 44: imagebuilder.v1.Build
-	(*v1.Source)(nil),                // 45: imagebuilder.v1.Source
-	(v1.Phase)(0),                    // 46: imagebuilder.v1.Phase
-	(*v1.Step)(nil),                  // 47: imagebuilder.v1.Step
-	(v1.Blame)(0),                    // 48: imagebuilder.v1.Blame
-	(*v1.LogCopy)(nil),               // 49: imagebuilder.v1.LogCopy
-	(*v1.CachedRef)(nil),             // 50: imagebuilder.v1.CachedRef
+	(LogRefusal)(0),                    // 0: builds.v1.LogRefusal
+	(CommandType)(0),                   // 1: builds.v1.CommandType
+	(StopReason)(0),                    // 2: builds.v1.StopReason
+	(*AppendLogsRequest)(nil),          // 3: builds.v1.AppendLogsRequest
+	(*LogAppend)(nil),                  // 4: builds.v1.LogAppend
+	(*AppendLogsResponse)(nil),         // 5: builds.v1.AppendLogsResponse
+	(*LogAck)(nil),                     // 6: builds.v1.LogAck
+	(*ReadLogRequest)(nil),             // 7: builds.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),            // 8: builds.v1.ReadLogResponse
+	(*Rights)(nil),                     // 9: builds.v1.Rights
+	(*Secrets)(nil),                    // 10: builds.v1.Secrets
+	(*Sealed)(nil),                     // 11: builds.v1.Sealed
+	(*Record)(nil),                     // 12: builds.v1.Record
+	(*CreateBuild)(nil),                // 13: builds.v1.CreateBuild
+	(*AssignAttempt)(nil),              // 14: builds.v1.AssignAttempt
+	(*ReportPhase)(nil),                // 15: builds.v1.ReportPhase
+	(*FinishAttempt)(nil),              // 16: builds.v1.FinishAttempt
+	(*StopBuild)(nil),                  // 17: builds.v1.StopBuild
+	(*NodeStarted)(nil),                // 18: builds.v1.NodeStarted
+	(*NodeLost)(nil),                   // 19: builds.v1.NodeLost
+	(*NodeStopping)(nil),               // 20: builds.v1.NodeStopping
+	(*Reseal)(nil),                     // 21: builds.v1.Reseal
+	(*SealAttempt)(nil),                // 22: builds.v1.SealAttempt
+	(*SetLogCopies)(nil),               // 23: builds.v1.SetLogCopies
+	(*DrainNode)(nil),                  // 24: builds.v1.DrainNode
+	(*ForgetNode)(nil),                 // 25: builds.v1.ForgetNode
+	(*Reassign)(nil),                   // 26: builds.v1.Reassign
+	(*SeedCache)(nil),                  // 27: builds.v1.SeedCache
+	(*AssignRefreshes)(nil),            // 28: builds.v1.AssignRefreshes
+	(*RecordRefreshes)(nil),            // 29: builds.v1.RecordRefreshes
+	(*RequestRefreshes)(nil),           // 30: builds.v1.RequestRefreshes
+	(*SetCacheInterval)(nil),           // 31: builds.v1.SetCacheInterval
+	(*CacheConfig)(nil),                // 32: builds.v1.CacheConfig
+	(*PutCachedRef)(nil),               // 33: builds.v1.PutCachedRef
+	(*DeleteCachedRef)(nil),            // 34: builds.v1.DeleteCachedRef
+	(*PutSettings)(nil),                // 35: builds.v1.PutSettings
+	(*SetFeatureLevel)(nil),            // 36: builds.v1.SetFeatureLevel
+	(*Reap)(nil),                       // 37: builds.v1.Reap
+	(*ExpireLogs)(nil),                 // 38: builds.v1.ExpireLogs
+	(*Settings)(nil),                   // 39: builds.v1.Settings
+	(*Request)(nil),                    // 40: builds.v1.Request
+	(*Node)(nil),                       // 41: builds.v1.Node
+	(*SnapshotHeader)(nil),             // 42: builds.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),             // 43: builds.v1.SnapshotRecord
+	nil,                                // 44: builds.v1.Rights.AdditionalEntry
+	nil,                                // 45: builds.v1.Secrets.RegistryEntry
+	nil,                                // 46: builds.v1.Secrets.BuildEntry
+	nil,                                // 47: builds.v1.CreateBuild.LabelsEntry
+	(*AssignAttempt_Assignment)(nil),   // 48: builds.v1.AssignAttempt.Assignment
+	(*AssignRefreshes_Assignment)(nil), // 49: builds.v1.AssignRefreshes.Assignment
+	(*RecordRefreshes_Result)(nil),     // 50: builds.v1.RecordRefreshes.Result
+	(*v1.BasicAuth)(nil),               // 51: imagebuilder.v1.BasicAuth
+	(*v1.Build)(nil),                   // 52: imagebuilder.v1.Build
+	(*v1.Source)(nil),                  // 53: imagebuilder.v1.Source
+	(v1.Phase)(0),                      // 54: imagebuilder.v1.Phase
+	(*v1.Step)(nil),                    // 55: imagebuilder.v1.Step
+	(v1.Blame)(0),                      // 56: imagebuilder.v1.Blame
+	(*v1.LogCopy)(nil),                 // 57: imagebuilder.v1.LogCopy
+	(*v1.CachedRef)(nil),               // 58: imagebuilder.v1.CachedRef
 }
 var file_proto_builds_v1_builds_proto_depIdxs = []int32{
 	4,  // 0: builds.v1.AppendLogsRequest.appends:type_name -> builds.v1.LogAppend
 	6,  // 1: builds.v1.AppendLogsResponse.acks:type_name -> builds.v1.LogAck
 	0,  // 2: builds.v1.LogAck.refusal:type_name -> builds.v1.LogRefusal
-	38, // 3: builds.v1.Rights.additional:type_name -> builds.v1.Rights.AdditionalEntry
-	39, // 4: builds.v1.Secrets.registry:type_name -> builds.v1.Secrets.RegistryEntry
-	40, // 5: builds.v1.Secrets.build:type_name -> builds.v1.Secrets.BuildEntry
-	43, // 6: builds.v1.Secrets.git:type_name -> imagebuilder.v1.BasicAuth
-	44, // 7: builds.v1.Record.build:type_name -> imagebuilder.v1.Build
+	44, // 3: builds.v1.Rights.additional:type_name -> builds.v1.Rights.AdditionalEntry
+	45, // 4: builds.v1.Secrets.registry:type_name -> builds.v1.Secrets.RegistryEntry
+	46, // 5: builds.v1.Secrets.build:type_name -> builds.v1.Secrets.BuildEntry
+	51, // 6: builds.v1.Secrets.git:type_name -> imagebuilder.v1.BasicAuth
+	52, // 7: builds.v1.Record.build:type_name -> imagebuilder.v1.Build
 	9,  // 8: builds.v1.Record.rights:type_name -> builds.v1.Rights
 	11, // 9: builds.v1.Record.secrets:type_name -> builds.v1.Sealed
 	2,  // 10: builds.v1.Record.stop_reason:type_name -> builds.v1.StopReason
-	45, // 11: builds.v1.CreateBuild.source:type_name -> imagebuilder.v1.Source
+	53, // 11: builds.v1.CreateBuild.source:type_name -> imagebuilder.v1.Source
 	9,  // 12: builds.v1.CreateBuild.rights:type_name -> builds.v1.Rights
 	11, // 13: builds.v1.CreateBuild.sealed:type_name -> builds.v1.Sealed
-	41, // 14: builds.v1.CreateBuild.labels:type_name -> builds.v1.CreateBuild.LabelsEntry
+	47, // 14: builds.v1.CreateBuild.labels:type_name -> builds.v1.CreateBuild.LabelsEntry
 	10, // 15: builds.v1.CreateBuild.secrets:type_name -> builds.v1.Secrets
-	42, // 16: builds.v1.AssignAttempt.assignments:type_name -> builds.v1.AssignAttempt.Assignment
-	46, // 17: builds.v1.ReportPhase.phase:type_name -> imagebuilder.v1.Phase
-	47, // 18: builds.v1.ReportPhase.steps:type_name -> imagebuilder.v1.Step
-	46, // 19: builds.v1.FinishAttempt.phase:type_name -> imagebuilder.v1.Phase
-	48, // 20: builds.v1.FinishAttempt.blame:type_name -> imagebuilder.v1.Blame
-	47, // 21: builds.v1.FinishAttempt.steps:type_name -> imagebuilder.v1.Step
+	48, // 16: builds.v1.AssignAttempt.assignments:type_name -> builds.v1.AssignAttempt.Assignment
+	54, // 17: builds.v1.ReportPhase.phase:type_name -> imagebuilder.v1.Phase
+	55, // 18: builds.v1.ReportPhase.steps:type_name -> imagebuilder.v1.Step
+	54, // 19: builds.v1.FinishAttempt.phase:type_name -> imagebuilder.v1.Phase
+	56, // 20: builds.v1.FinishAttempt.blame:type_name -> imagebuilder.v1.Blame
+	55, // 21: builds.v1.FinishAttempt.steps:type_name -> imagebuilder.v1.Step
 	2,  // 22: builds.v1.StopBuild.reason:type_name -> builds.v1.StopReason
 	11, // 23: builds.v1.Reseal.former:type_name -> builds.v1.Sealed
 	11, // 24: builds.v1.Reseal.sealed:type_name -> builds.v1.Sealed
-	49, // 25: builds.v1.SealAttempt.copies:type_name -> imagebuilder.v1.LogCopy
-	49, // 26: builds.v1.SetLogCopies.former:type_name -> imagebuilder.v1.LogCopy
-	49, // 27: builds.v1.SetLogCopies.copies:type_name -> imagebuilder.v1.LogCopy
-	42, // 28: builds.v1.Reassign.assignments:type_name -> builds.v1.AssignAttempt.Assignment
-	50, // 29: builds.v1.PutCachedRef.ref:type_name -> imagebuilder.v1.CachedRef
-	33, // 30: builds.v1.PutSettings.settings:type_name -> builds.v1.Settings
-	33, // 31: builds.v1.SnapshotHeader.settings:type_name -> builds.v1.Settings
-	12, // 32: builds.v1.SnapshotRecord.build:type_name -> builds.v1.Record
-	34, // 33: builds.v1.SnapshotRecord.request:type_name -> builds.v1.Request
-	50, // 34: builds.v1.SnapshotRecord.cached_ref:type_name -> imagebuilder.v1.CachedRef
-	35, // 35: builds.v1.SnapshotRecord.node:type_name -> builds.v1.Node
-	43, // 36: builds.v1.Rights.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	43, // 37: builds.v1.Secrets.RegistryEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	49, // 38: builds.v1.AssignAttempt.Assignment.copies:type_name -> imagebuilder.v1.LogCopy
-	7,  // 39: builds.v1.NodeLogs.ReadLog:input_type -> builds.v1.ReadLogRequest
-	3,  // 40: builds.v1.NodeLogs.AppendLogs:input_type -> builds.v1.AppendLogsRequest
-	8,  // 41: builds.v1.NodeLogs.ReadLog:output_type -> builds.v1.ReadLogResponse
-	5,  // 42: builds.v1.NodeLogs.AppendLogs:output_type -> builds.v1.AppendLogsResponse
-	41, // [41:43] is the sub-list for method output_type
-	39, // [39:41] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	57, // 25: builds.v1.SealAttempt.copies:type_name -> imagebuilder.v1.LogCopy
+	57, // 26: builds.v1.SetLogCopies.former:type_name -> imagebuilder.v1.LogCopy
+	57, // 27: builds.v1.SetLogCopies.copies:type_name -> imagebuilder.v1.LogCopy
+	48, // 28: builds.v1.Reassign.assignments:type_name -> builds.v1.AssignAttempt.Assignment
+	49, // 29: builds.v1.AssignRefreshes.assignments:type_name -> builds.v1.AssignRefreshes.Assignment
+	50, // 30: builds.v1.RecordRefreshes.results:type_name -> builds.v1.RecordRefreshes.Result
+	58, // 31: builds.v1.PutCachedRef.ref:type_name -> imagebuilder.v1.CachedRef
+	39, // 32: builds.v1.PutSettings.settings:type_name -> builds.v1.Settings
+	39, // 33: builds.v1.SnapshotHeader.settings:type_name -> builds.v1.Settings
+	32, // 34: builds.v1.SnapshotHeader.cache:type_name -> builds.v1.CacheConfig
+	12, // 35: builds.v1.SnapshotRecord.build:type_name -> builds.v1.Record
+	40, // 36: builds.v1.SnapshotRecord.request:type_name -> builds.v1.Request
+	58, // 37: builds.v1.SnapshotRecord.cached_ref:type_name -> imagebuilder.v1.CachedRef
+	41, // 38: builds.v1.SnapshotRecord.node:type_name -> builds.v1.Node
+	51, // 39: builds.v1.Rights.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	51, // 40: builds.v1.Secrets.RegistryEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	57, // 41: builds.v1.AssignAttempt.Assignment.copies:type_name -> imagebuilder.v1.LogCopy
+	7,  // 42: builds.v1.NodeLogs.ReadLog:input_type -> builds.v1.ReadLogRequest
+	3,  // 43: builds.v1.NodeLogs.AppendLogs:input_type -> builds.v1.AppendLogsRequest
+	8,  // 44: builds.v1.NodeLogs.ReadLog:output_type -> builds.v1.ReadLogResponse
+	5,  // 45: builds.v1.NodeLogs.AppendLogs:output_type -> builds.v1.AppendLogsResponse
+	44, // [44:46] is the sub-list for method output_type
+	42, // [42:44] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_proto_builds_v1_builds_proto_init() }
@@ -3384,7 +3909,7 @@ func file_proto_builds_v1_builds_proto_init() {
 	if File_proto_builds_v1_builds_proto != nil {
 		return
 	}
-	file_proto_builds_v1_builds_proto_msgTypes[34].OneofWrappers = []any{
+	file_proto_builds_v1_builds_proto_msgTypes[40].OneofWrappers = []any{
 		(*SnapshotRecord_Build)(nil),
 		(*SnapshotRecord_Request)(nil),
 		(*SnapshotRecord_CachedRef)(nil),
@@ -3396,7 +3921,7 @@ func file_proto_builds_v1_builds_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_builds_v1_builds_proto_rawDesc), len(file_proto_builds_v1_builds_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   40,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

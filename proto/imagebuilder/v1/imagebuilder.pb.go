@@ -2989,16 +2989,32 @@ func (x *ResolveWorkspaceImageResponse) GetRead() *ReadInfo {
 
 // CachedRef is a reference that the cluster keeps resolved.
 type CachedRef struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Ref         string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	Interval    *durationpb.Duration   `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
-	Digest      string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Normalised as Docker does, with its tag.
+	Ref string `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// How often it is resolved again; the cluster's default if unset.
+	Interval *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	// That of linux/amd64, as resolved last.
+	Digest string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	// When the digest was true.
 	RefreshedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=refreshed_at,json=refreshedAt,proto3" json:"refreshed_at,omitempty"`
-	LastError   string                 `protobuf:"bytes,5,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// Why it could not be resolved last; empty if it could.
+	LastError string `protobuf:"bytes,5,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// Whether the digest was resolved without a credential.
-	Anonymous     bool `protobuf:"varint,6,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Anonymous bool  `protobuf:"varint,6,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
+	SizeBytes int64 `protobuf:"varint,7,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// When it was asked for last, with or without success.
+	TriedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=tried_at,json=triedAt,proto3" json:"tried_at,omitempty"`
+	// Failures since the last success.
+	Failures uint32 `protobuf:"varint,9,opt,name=failures,proto3" json:"failures,omitempty"`
+	// From when on it is to be resolved again; unset: now.
+	DueAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=due_at,json=dueAt,proto3" json:"due_at,omitempty"`
+	// The node that resolves it now, since when, and the number of that turn.
+	RefreshingBy    string                 `protobuf:"bytes,11,opt,name=refreshing_by,json=refreshingBy,proto3" json:"refreshing_by,omitempty"`
+	RefreshingSince *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=refreshing_since,json=refreshingSince,proto3" json:"refreshing_since,omitempty"`
+	Turn            uint64                 `protobuf:"varint,13,opt,name=turn,proto3" json:"turn,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CachedRef) Reset() {
@@ -3073,6 +3089,55 @@ func (x *CachedRef) GetAnonymous() bool {
 	return false
 }
 
+func (x *CachedRef) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *CachedRef) GetTriedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TriedAt
+	}
+	return nil
+}
+
+func (x *CachedRef) GetFailures() uint32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *CachedRef) GetDueAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueAt
+	}
+	return nil
+}
+
+func (x *CachedRef) GetRefreshingBy() string {
+	if x != nil {
+		return x.RefreshingBy
+	}
+	return ""
+}
+
+func (x *CachedRef) GetRefreshingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RefreshingSince
+	}
+	return nil
+}
+
+func (x *CachedRef) GetTurn() uint64 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
 type ListCachedRefsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3110,11 +3175,13 @@ func (*ListCachedRefsRequest) Descriptor() ([]byte, []int) {
 }
 
 type ListCachedRefsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Refs          []*CachedRef           `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
-	Read          *ReadInfo              `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Refs  []*CachedRef           `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
+	Read  *ReadInfo              `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
+	// The interval of references that have none of their own.
+	DefaultInterval *durationpb.Duration `protobuf:"bytes,3,opt,name=default_interval,json=defaultInterval,proto3" json:"default_interval,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ListCachedRefsResponse) Reset() {
@@ -3157,6 +3224,13 @@ func (x *ListCachedRefsResponse) GetRefs() []*CachedRef {
 func (x *ListCachedRefsResponse) GetRead() *ReadInfo {
 	if x != nil {
 		return x.Read
+	}
+	return nil
+}
+
+func (x *ListCachedRefsResponse) GetDefaultInterval() *durationpb.Duration {
+	if x != nil {
+		return x.DefaultInterval
 	}
 	return nil
 }
@@ -3345,6 +3419,186 @@ func (x *DeleteCachedRefResponse) GetExisted() bool {
 	return false
 }
 
+type RefreshCachedRefsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All if none is named.
+	Refs          []string `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefreshCachedRefsRequest) Reset() {
+	*x = RefreshCachedRefsRequest{}
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshCachedRefsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshCachedRefsRequest) ProtoMessage() {}
+
+func (x *RefreshCachedRefsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshCachedRefsRequest.ProtoReflect.Descriptor instead.
+func (*RefreshCachedRefsRequest) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RefreshCachedRefsRequest) GetRefs() []string {
+	if x != nil {
+		return x.Refs
+	}
+	return nil
+}
+
+type RefreshCachedRefsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many references are due now.
+	Refs          uint32 `protobuf:"varint,1,opt,name=refs,proto3" json:"refs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefreshCachedRefsResponse) Reset() {
+	*x = RefreshCachedRefsResponse{}
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshCachedRefsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshCachedRefsResponse) ProtoMessage() {}
+
+func (x *RefreshCachedRefsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshCachedRefsResponse.ProtoReflect.Descriptor instead.
+func (*RefreshCachedRefsResponse) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RefreshCachedRefsResponse) GetRefs() uint32 {
+	if x != nil {
+		return x.Refs
+	}
+	return 0
+}
+
+type SetCacheIntervalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reference; empty for the default.
+	Ref string `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// At least a second. Unset gives a reference the default again.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetCacheIntervalRequest) Reset() {
+	*x = SetCacheIntervalRequest{}
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetCacheIntervalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetCacheIntervalRequest) ProtoMessage() {}
+
+func (x *SetCacheIntervalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetCacheIntervalRequest.ProtoReflect.Descriptor instead.
+func (*SetCacheIntervalRequest) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SetCacheIntervalRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *SetCacheIntervalRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+type SetCacheIntervalResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetCacheIntervalResponse) Reset() {
+	*x = SetCacheIntervalResponse{}
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetCacheIntervalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetCacheIntervalResponse) ProtoMessage() {}
+
+func (x *SetCacheIntervalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetCacheIntervalResponse.ProtoReflect.Descriptor instead.
+func (*SetCacheIntervalResponse) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{42}
+}
+
 type UploadContextRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `sha256:` and hex of the whole archive; in the first message.
@@ -3357,7 +3611,7 @@ type UploadContextRequest struct {
 
 func (x *UploadContextRequest) Reset() {
 	*x = UploadContextRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3369,7 +3623,7 @@ func (x *UploadContextRequest) String() string {
 func (*UploadContextRequest) ProtoMessage() {}
 
 func (x *UploadContextRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3382,7 +3636,7 @@ func (x *UploadContextRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadContextRequest.ProtoReflect.Descriptor instead.
 func (*UploadContextRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{39}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *UploadContextRequest) GetDigest() string {
@@ -3411,7 +3665,7 @@ type UploadContextResponse struct {
 
 func (x *UploadContextResponse) Reset() {
 	*x = UploadContextResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[40]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3423,7 +3677,7 @@ func (x *UploadContextResponse) String() string {
 func (*UploadContextResponse) ProtoMessage() {}
 
 func (x *UploadContextResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[40]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3436,7 +3690,7 @@ func (x *UploadContextResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadContextResponse.ProtoReflect.Descriptor instead.
 func (*UploadContextResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{40}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UploadContextResponse) GetDigest() string {
@@ -3471,7 +3725,7 @@ type DownloadContext_File struct {
 
 func (x *DownloadContext_File) Reset() {
 	*x = DownloadContext_File{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[44]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3483,7 +3737,7 @@ func (x *DownloadContext_File) String() string {
 func (*DownloadContext_File) ProtoMessage() {}
 
 func (x *DownloadContext_File) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[44]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3783,7 +4037,7 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x06exists\x18\x03 \x01(\bR\x06exists\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12&\n" +
 	"\x0factive_build_id\x18\x05 \x01(\tR\ractiveBuildId\x12-\n" +
-	"\x04read\x18\x06 \x01(\v2\x19.imagebuilder.v1.ReadInfoR\x04read\"\xe8\x01\n" +
+	"\x04read\x18\x06 \x01(\v2\x19.imagebuilder.v1.ReadInfoR\x04read\"\x8d\x04\n" +
 	"\tCachedRef\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x125\n" +
 	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x16\n" +
@@ -3791,11 +4045,21 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\frefreshed_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vrefreshedAt\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\x05 \x01(\tR\tlastError\x12\x1c\n" +
-	"\tanonymous\x18\x06 \x01(\bR\tanonymous\"\x17\n" +
-	"\x15ListCachedRefsRequest\"w\n" +
+	"\tanonymous\x18\x06 \x01(\bR\tanonymous\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\a \x01(\x03R\tsizeBytes\x125\n" +
+	"\btried_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\atriedAt\x12\x1a\n" +
+	"\bfailures\x18\t \x01(\rR\bfailures\x121\n" +
+	"\x06due_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\x12#\n" +
+	"\rrefreshing_by\x18\v \x01(\tR\frefreshingBy\x12E\n" +
+	"\x10refreshing_since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0frefreshingSince\x12\x12\n" +
+	"\x04turn\x18\r \x01(\x04R\x04turn\"\x17\n" +
+	"\x15ListCachedRefsRequest\"\xbd\x01\n" +
 	"\x16ListCachedRefsResponse\x12.\n" +
 	"\x04refs\x18\x01 \x03(\v2\x1a.imagebuilder.v1.CachedRefR\x04refs\x12-\n" +
-	"\x04read\x18\x02 \x01(\v2\x19.imagebuilder.v1.ReadInfoR\x04read\"^\n" +
+	"\x04read\x18\x02 \x01(\v2\x19.imagebuilder.v1.ReadInfoR\x04read\x12D\n" +
+	"\x10default_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0fdefaultInterval\"^\n" +
 	"\x13PutCachedRefRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x125\n" +
 	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"D\n" +
@@ -3804,7 +4068,15 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x16DeleteCachedRefRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\"3\n" +
 	"\x17DeleteCachedRefResponse\x12\x18\n" +
-	"\aexisted\x18\x01 \x01(\bR\aexisted\"D\n" +
+	"\aexisted\x18\x01 \x01(\bR\aexisted\".\n" +
+	"\x18RefreshCachedRefsRequest\x12\x12\n" +
+	"\x04refs\x18\x01 \x03(\tR\x04refs\"/\n" +
+	"\x19RefreshCachedRefsResponse\x12\x12\n" +
+	"\x04refs\x18\x01 \x01(\rR\x04refs\"b\n" +
+	"\x17SetCacheIntervalRequest\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\x1a\n" +
+	"\x18SetCacheIntervalResponse\"D\n" +
 	"\x14UploadContextRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"h\n" +
@@ -3842,7 +4114,8 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x11LOG_STATE_SEALING\x10\x02\x12\x14\n" +
 	"\x10LOG_STATE_SEALED\x10\x03\x12\x12\n" +
 	"\x0eLOG_STATE_LOST\x10\x04\x12\x15\n" +
-	"\x11LOG_STATE_EXPIRED\x10\x052\xa3\t\n" +
+	"\x11LOG_STATE_EXPIRED\x10\x052\xfc\n" +
+	"\n" +
 	"\fImageBuilder\x12W\n" +
 	"\n" +
 	"BuildImage\x12\".imagebuilder.v1.BuildImageRequest\x1a#.imagebuilder.v1.BuildImageResponse\"\x00\x12Z\n" +
@@ -3857,7 +4130,9 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x0eListCachedRefs\x12&.imagebuilder.v1.ListCachedRefsRequest\x1a'.imagebuilder.v1.ListCachedRefsResponse\"\x00\x12]\n" +
 	"\fPutCachedRef\x12$.imagebuilder.v1.PutCachedRefRequest\x1a%.imagebuilder.v1.PutCachedRefResponse\"\x00\x12b\n" +
 	"\rUploadContext\x12%.imagebuilder.v1.UploadContextRequest\x1a&.imagebuilder.v1.UploadContextResponse\"\x00(\x01\x12f\n" +
-	"\x0fDeleteCachedRef\x12'.imagebuilder.v1.DeleteCachedRefRequest\x1a(.imagebuilder.v1.DeleteCachedRefResponse\"\x00BPZNgithub.com/image-builder-ha/image-builder/proto/imagebuilder/v1;imagebuilderv1b\x06proto3"
+	"\x0fDeleteCachedRef\x12'.imagebuilder.v1.DeleteCachedRefRequest\x1a(.imagebuilder.v1.DeleteCachedRefResponse\"\x00\x12l\n" +
+	"\x11RefreshCachedRefs\x12).imagebuilder.v1.RefreshCachedRefsRequest\x1a*.imagebuilder.v1.RefreshCachedRefsResponse\"\x00\x12i\n" +
+	"\x10SetCacheInterval\x12(.imagebuilder.v1.SetCacheIntervalRequest\x1a).imagebuilder.v1.SetCacheIntervalResponse\"\x00BPZNgithub.com/image-builder-ha/image-builder/proto/imagebuilder/v1;imagebuilderv1b\x06proto3"
 
 var (
 	file_proto_imagebuilder_v1_imagebuilder_proto_rawDescOnce sync.Once
@@ -3872,7 +4147,7 @@ func file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_imagebuilder_v1_imagebuilder_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_proto_imagebuilder_v1_imagebuilder_proto_goTypes = []any{
 	(Phase)(0),                            // 0: imagebuilder.v1.Phase
 	(Blame)(0),                            // 1: imagebuilder.v1.Blame
@@ -3917,19 +4192,23 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_goTypes = []any{
 	(*PutCachedRefResponse)(nil),          // 40: imagebuilder.v1.PutCachedRefResponse
 	(*DeleteCachedRefRequest)(nil),        // 41: imagebuilder.v1.DeleteCachedRefRequest
 	(*DeleteCachedRefResponse)(nil),       // 42: imagebuilder.v1.DeleteCachedRefResponse
-	(*UploadContextRequest)(nil),          // 43: imagebuilder.v1.UploadContextRequest
-	(*UploadContextResponse)(nil),         // 44: imagebuilder.v1.UploadContextResponse
-	nil,                                   // 45: imagebuilder.v1.DockerfileSource.BuildArgsEntry
-	nil,                                   // 46: imagebuilder.v1.DockerfileSource.ImageLabelsEntry
-	nil,                                   // 47: imagebuilder.v1.GitContext.ConfigEntry
-	(*DownloadContext_File)(nil),          // 48: imagebuilder.v1.DownloadContext.File
-	nil,                                   // 49: imagebuilder.v1.RegistryAuth.AdditionalEntry
-	nil,                                   // 50: imagebuilder.v1.BuildImageRequest.LabelsEntry
-	nil,                                   // 51: imagebuilder.v1.BuildImageRequest.SecretsEntry
-	nil,                                   // 52: imagebuilder.v1.Build.LabelsEntry
-	nil,                                   // 53: imagebuilder.v1.BuildFilter.LabelsEntry
-	(*durationpb.Duration)(nil),           // 54: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),         // 55: google.protobuf.Timestamp
+	(*RefreshCachedRefsRequest)(nil),      // 43: imagebuilder.v1.RefreshCachedRefsRequest
+	(*RefreshCachedRefsResponse)(nil),     // 44: imagebuilder.v1.RefreshCachedRefsResponse
+	(*SetCacheIntervalRequest)(nil),       // 45: imagebuilder.v1.SetCacheIntervalRequest
+	(*SetCacheIntervalResponse)(nil),      // 46: imagebuilder.v1.SetCacheIntervalResponse
+	(*UploadContextRequest)(nil),          // 47: imagebuilder.v1.UploadContextRequest
+	(*UploadContextResponse)(nil),         // 48: imagebuilder.v1.UploadContextResponse
+	nil,                                   // 49: imagebuilder.v1.DockerfileSource.BuildArgsEntry
+	nil,                                   // 50: imagebuilder.v1.DockerfileSource.ImageLabelsEntry
+	nil,                                   // 51: imagebuilder.v1.GitContext.ConfigEntry
+	(*DownloadContext_File)(nil),          // 52: imagebuilder.v1.DownloadContext.File
+	nil,                                   // 53: imagebuilder.v1.RegistryAuth.AdditionalEntry
+	nil,                                   // 54: imagebuilder.v1.BuildImageRequest.LabelsEntry
+	nil,                                   // 55: imagebuilder.v1.BuildImageRequest.SecretsEntry
+	nil,                                   // 56: imagebuilder.v1.Build.LabelsEntry
+	nil,                                   // 57: imagebuilder.v1.BuildFilter.LabelsEntry
+	(*durationpb.Duration)(nil),           // 58: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),         // 59: google.protobuf.Timestamp
 }
 var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	5,  // 0: imagebuilder.v1.Source.ref:type_name -> imagebuilder.v1.RefSource
@@ -3937,42 +4216,42 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	7,  // 2: imagebuilder.v1.DockerfileSource.git:type_name -> imagebuilder.v1.GitContext
 	8,  // 3: imagebuilder.v1.DockerfileSource.upload:type_name -> imagebuilder.v1.UploadedContext
 	9,  // 4: imagebuilder.v1.DockerfileSource.download:type_name -> imagebuilder.v1.DownloadContext
-	45, // 5: imagebuilder.v1.DockerfileSource.build_args:type_name -> imagebuilder.v1.DockerfileSource.BuildArgsEntry
-	46, // 6: imagebuilder.v1.DockerfileSource.image_labels:type_name -> imagebuilder.v1.DockerfileSource.ImageLabelsEntry
+	49, // 5: imagebuilder.v1.DockerfileSource.build_args:type_name -> imagebuilder.v1.DockerfileSource.BuildArgsEntry
+	50, // 6: imagebuilder.v1.DockerfileSource.image_labels:type_name -> imagebuilder.v1.DockerfileSource.ImageLabelsEntry
 	2,  // 7: imagebuilder.v1.GitContext.target_mode:type_name -> imagebuilder.v1.GitTargetMode
-	47, // 8: imagebuilder.v1.GitContext.config:type_name -> imagebuilder.v1.GitContext.ConfigEntry
-	48, // 9: imagebuilder.v1.DownloadContext.files:type_name -> imagebuilder.v1.DownloadContext.File
-	49, // 10: imagebuilder.v1.RegistryAuth.additional:type_name -> imagebuilder.v1.RegistryAuth.AdditionalEntry
+	51, // 8: imagebuilder.v1.GitContext.config:type_name -> imagebuilder.v1.GitContext.ConfigEntry
+	52, // 9: imagebuilder.v1.DownloadContext.files:type_name -> imagebuilder.v1.DownloadContext.File
+	53, // 10: imagebuilder.v1.RegistryAuth.additional:type_name -> imagebuilder.v1.RegistryAuth.AdditionalEntry
 	4,  // 11: imagebuilder.v1.BuildImageRequest.source:type_name -> imagebuilder.v1.Source
 	10, // 12: imagebuilder.v1.BuildImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
-	50, // 13: imagebuilder.v1.BuildImageRequest.labels:type_name -> imagebuilder.v1.BuildImageRequest.LabelsEntry
-	54, // 14: imagebuilder.v1.BuildImageRequest.timeout:type_name -> google.protobuf.Duration
-	51, // 15: imagebuilder.v1.BuildImageRequest.secrets:type_name -> imagebuilder.v1.BuildImageRequest.SecretsEntry
+	54, // 13: imagebuilder.v1.BuildImageRequest.labels:type_name -> imagebuilder.v1.BuildImageRequest.LabelsEntry
+	58, // 14: imagebuilder.v1.BuildImageRequest.timeout:type_name -> google.protobuf.Duration
+	55, // 15: imagebuilder.v1.BuildImageRequest.secrets:type_name -> imagebuilder.v1.BuildImageRequest.SecretsEntry
 	11, // 16: imagebuilder.v1.BuildImageRequest.git_auth:type_name -> imagebuilder.v1.BasicAuth
 	15, // 17: imagebuilder.v1.BuildImageResponse.build:type_name -> imagebuilder.v1.Build
 	14, // 18: imagebuilder.v1.BuildImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	54, // 19: imagebuilder.v1.ReadInfo.staleness:type_name -> google.protobuf.Duration
+	58, // 19: imagebuilder.v1.ReadInfo.staleness:type_name -> google.protobuf.Duration
 	4,  // 20: imagebuilder.v1.Build.source:type_name -> imagebuilder.v1.Source
 	0,  // 21: imagebuilder.v1.Build.phase:type_name -> imagebuilder.v1.Phase
-	52, // 22: imagebuilder.v1.Build.labels:type_name -> imagebuilder.v1.Build.LabelsEntry
-	55, // 23: imagebuilder.v1.Build.created_at:type_name -> google.protobuf.Timestamp
-	55, // 24: imagebuilder.v1.Build.started_at:type_name -> google.protobuf.Timestamp
-	55, // 25: imagebuilder.v1.Build.ended_at:type_name -> google.protobuf.Timestamp
-	55, // 26: imagebuilder.v1.Build.deadline:type_name -> google.protobuf.Timestamp
+	56, // 22: imagebuilder.v1.Build.labels:type_name -> imagebuilder.v1.Build.LabelsEntry
+	59, // 23: imagebuilder.v1.Build.created_at:type_name -> google.protobuf.Timestamp
+	59, // 24: imagebuilder.v1.Build.started_at:type_name -> google.protobuf.Timestamp
+	59, // 25: imagebuilder.v1.Build.ended_at:type_name -> google.protobuf.Timestamp
+	59, // 26: imagebuilder.v1.Build.deadline:type_name -> google.protobuf.Timestamp
 	16, // 27: imagebuilder.v1.Build.attempts:type_name -> imagebuilder.v1.Attempt
 	1,  // 28: imagebuilder.v1.Build.blame:type_name -> imagebuilder.v1.Blame
-	55, // 29: imagebuilder.v1.Build.not_before:type_name -> google.protobuf.Timestamp
+	59, // 29: imagebuilder.v1.Build.not_before:type_name -> google.protobuf.Timestamp
 	0,  // 30: imagebuilder.v1.Attempt.phase:type_name -> imagebuilder.v1.Phase
 	17, // 31: imagebuilder.v1.Attempt.history:type_name -> imagebuilder.v1.PhaseChange
 	1,  // 32: imagebuilder.v1.Attempt.blame:type_name -> imagebuilder.v1.Blame
-	55, // 33: imagebuilder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
-	55, // 34: imagebuilder.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	59, // 33: imagebuilder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
+	59, // 34: imagebuilder.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
 	19, // 35: imagebuilder.v1.Attempt.log:type_name -> imagebuilder.v1.AttemptLog
 	18, // 36: imagebuilder.v1.Attempt.steps:type_name -> imagebuilder.v1.Step
 	0,  // 37: imagebuilder.v1.PhaseChange.phase:type_name -> imagebuilder.v1.Phase
-	55, // 38: imagebuilder.v1.PhaseChange.at:type_name -> google.protobuf.Timestamp
-	55, // 39: imagebuilder.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	55, // 40: imagebuilder.v1.Step.ended_at:type_name -> google.protobuf.Timestamp
+	59, // 38: imagebuilder.v1.PhaseChange.at:type_name -> google.protobuf.Timestamp
+	59, // 39: imagebuilder.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	59, // 40: imagebuilder.v1.Step.ended_at:type_name -> google.protobuf.Timestamp
 	3,  // 41: imagebuilder.v1.AttemptLog.state:type_name -> imagebuilder.v1.LogState
 	20, // 42: imagebuilder.v1.AttemptLog.copies:type_name -> imagebuilder.v1.LogCopy
 	20, // 43: imagebuilder.v1.AttemptLog.sealer:type_name -> imagebuilder.v1.LogCopy
@@ -3980,7 +4259,7 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	15, // 45: imagebuilder.v1.BuildStatusResponse.build:type_name -> imagebuilder.v1.Build
 	14, // 46: imagebuilder.v1.BuildStatusResponse.read:type_name -> imagebuilder.v1.ReadInfo
 	0,  // 47: imagebuilder.v1.BuildFilter.phases:type_name -> imagebuilder.v1.Phase
-	53, // 48: imagebuilder.v1.BuildFilter.labels:type_name -> imagebuilder.v1.BuildFilter.LabelsEntry
+	57, // 48: imagebuilder.v1.BuildFilter.labels:type_name -> imagebuilder.v1.BuildFilter.LabelsEntry
 	23, // 49: imagebuilder.v1.WatchBuildsRequest.filter:type_name -> imagebuilder.v1.BuildFilter
 	15, // 50: imagebuilder.v1.WatchBuildsResponse.build:type_name -> imagebuilder.v1.Build
 	23, // 51: imagebuilder.v1.ListBuildsRequest.filter:type_name -> imagebuilder.v1.BuildFilter
@@ -3994,42 +4273,51 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	10, // 59: imagebuilder.v1.ResolveWorkspaceImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
 	11, // 60: imagebuilder.v1.ResolveWorkspaceImageRequest.git_auth:type_name -> imagebuilder.v1.BasicAuth
 	14, // 61: imagebuilder.v1.ResolveWorkspaceImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	54, // 62: imagebuilder.v1.CachedRef.interval:type_name -> google.protobuf.Duration
-	55, // 63: imagebuilder.v1.CachedRef.refreshed_at:type_name -> google.protobuf.Timestamp
-	36, // 64: imagebuilder.v1.ListCachedRefsResponse.refs:type_name -> imagebuilder.v1.CachedRef
-	14, // 65: imagebuilder.v1.ListCachedRefsResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	54, // 66: imagebuilder.v1.PutCachedRefRequest.interval:type_name -> google.protobuf.Duration
-	36, // 67: imagebuilder.v1.PutCachedRefResponse.ref:type_name -> imagebuilder.v1.CachedRef
-	11, // 68: imagebuilder.v1.RegistryAuth.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	12, // 69: imagebuilder.v1.ImageBuilder.BuildImage:input_type -> imagebuilder.v1.BuildImageRequest
-	21, // 70: imagebuilder.v1.ImageBuilder.BuildStatus:input_type -> imagebuilder.v1.BuildStatusRequest
-	24, // 71: imagebuilder.v1.ImageBuilder.WatchBuilds:input_type -> imagebuilder.v1.WatchBuildsRequest
-	26, // 72: imagebuilder.v1.ImageBuilder.ListBuilds:input_type -> imagebuilder.v1.ListBuildsRequest
-	28, // 73: imagebuilder.v1.ImageBuilder.BuildLogs:input_type -> imagebuilder.v1.BuildLogsRequest
-	30, // 74: imagebuilder.v1.ImageBuilder.CancelBuild:input_type -> imagebuilder.v1.CancelBuildRequest
-	32, // 75: imagebuilder.v1.ImageBuilder.ResolveBaseImage:input_type -> imagebuilder.v1.ResolveBaseImageRequest
-	34, // 76: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:input_type -> imagebuilder.v1.ResolveWorkspaceImageRequest
-	37, // 77: imagebuilder.v1.ImageBuilder.ListCachedRefs:input_type -> imagebuilder.v1.ListCachedRefsRequest
-	39, // 78: imagebuilder.v1.ImageBuilder.PutCachedRef:input_type -> imagebuilder.v1.PutCachedRefRequest
-	43, // 79: imagebuilder.v1.ImageBuilder.UploadContext:input_type -> imagebuilder.v1.UploadContextRequest
-	41, // 80: imagebuilder.v1.ImageBuilder.DeleteCachedRef:input_type -> imagebuilder.v1.DeleteCachedRefRequest
-	13, // 81: imagebuilder.v1.ImageBuilder.BuildImage:output_type -> imagebuilder.v1.BuildImageResponse
-	22, // 82: imagebuilder.v1.ImageBuilder.BuildStatus:output_type -> imagebuilder.v1.BuildStatusResponse
-	25, // 83: imagebuilder.v1.ImageBuilder.WatchBuilds:output_type -> imagebuilder.v1.WatchBuildsResponse
-	27, // 84: imagebuilder.v1.ImageBuilder.ListBuilds:output_type -> imagebuilder.v1.ListBuildsResponse
-	29, // 85: imagebuilder.v1.ImageBuilder.BuildLogs:output_type -> imagebuilder.v1.BuildLogsResponse
-	31, // 86: imagebuilder.v1.ImageBuilder.CancelBuild:output_type -> imagebuilder.v1.CancelBuildResponse
-	33, // 87: imagebuilder.v1.ImageBuilder.ResolveBaseImage:output_type -> imagebuilder.v1.ResolveBaseImageResponse
-	35, // 88: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:output_type -> imagebuilder.v1.ResolveWorkspaceImageResponse
-	38, // 89: imagebuilder.v1.ImageBuilder.ListCachedRefs:output_type -> imagebuilder.v1.ListCachedRefsResponse
-	40, // 90: imagebuilder.v1.ImageBuilder.PutCachedRef:output_type -> imagebuilder.v1.PutCachedRefResponse
-	44, // 91: imagebuilder.v1.ImageBuilder.UploadContext:output_type -> imagebuilder.v1.UploadContextResponse
-	42, // 92: imagebuilder.v1.ImageBuilder.DeleteCachedRef:output_type -> imagebuilder.v1.DeleteCachedRefResponse
-	81, // [81:93] is the sub-list for method output_type
-	69, // [69:81] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	58, // 62: imagebuilder.v1.CachedRef.interval:type_name -> google.protobuf.Duration
+	59, // 63: imagebuilder.v1.CachedRef.refreshed_at:type_name -> google.protobuf.Timestamp
+	59, // 64: imagebuilder.v1.CachedRef.tried_at:type_name -> google.protobuf.Timestamp
+	59, // 65: imagebuilder.v1.CachedRef.due_at:type_name -> google.protobuf.Timestamp
+	59, // 66: imagebuilder.v1.CachedRef.refreshing_since:type_name -> google.protobuf.Timestamp
+	36, // 67: imagebuilder.v1.ListCachedRefsResponse.refs:type_name -> imagebuilder.v1.CachedRef
+	14, // 68: imagebuilder.v1.ListCachedRefsResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	58, // 69: imagebuilder.v1.ListCachedRefsResponse.default_interval:type_name -> google.protobuf.Duration
+	58, // 70: imagebuilder.v1.PutCachedRefRequest.interval:type_name -> google.protobuf.Duration
+	36, // 71: imagebuilder.v1.PutCachedRefResponse.ref:type_name -> imagebuilder.v1.CachedRef
+	58, // 72: imagebuilder.v1.SetCacheIntervalRequest.interval:type_name -> google.protobuf.Duration
+	11, // 73: imagebuilder.v1.RegistryAuth.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	12, // 74: imagebuilder.v1.ImageBuilder.BuildImage:input_type -> imagebuilder.v1.BuildImageRequest
+	21, // 75: imagebuilder.v1.ImageBuilder.BuildStatus:input_type -> imagebuilder.v1.BuildStatusRequest
+	24, // 76: imagebuilder.v1.ImageBuilder.WatchBuilds:input_type -> imagebuilder.v1.WatchBuildsRequest
+	26, // 77: imagebuilder.v1.ImageBuilder.ListBuilds:input_type -> imagebuilder.v1.ListBuildsRequest
+	28, // 78: imagebuilder.v1.ImageBuilder.BuildLogs:input_type -> imagebuilder.v1.BuildLogsRequest
+	30, // 79: imagebuilder.v1.ImageBuilder.CancelBuild:input_type -> imagebuilder.v1.CancelBuildRequest
+	32, // 80: imagebuilder.v1.ImageBuilder.ResolveBaseImage:input_type -> imagebuilder.v1.ResolveBaseImageRequest
+	34, // 81: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:input_type -> imagebuilder.v1.ResolveWorkspaceImageRequest
+	37, // 82: imagebuilder.v1.ImageBuilder.ListCachedRefs:input_type -> imagebuilder.v1.ListCachedRefsRequest
+	39, // 83: imagebuilder.v1.ImageBuilder.PutCachedRef:input_type -> imagebuilder.v1.PutCachedRefRequest
+	47, // 84: imagebuilder.v1.ImageBuilder.UploadContext:input_type -> imagebuilder.v1.UploadContextRequest
+	41, // 85: imagebuilder.v1.ImageBuilder.DeleteCachedRef:input_type -> imagebuilder.v1.DeleteCachedRefRequest
+	43, // 86: imagebuilder.v1.ImageBuilder.RefreshCachedRefs:input_type -> imagebuilder.v1.RefreshCachedRefsRequest
+	45, // 87: imagebuilder.v1.ImageBuilder.SetCacheInterval:input_type -> imagebuilder.v1.SetCacheIntervalRequest
+	13, // 88: imagebuilder.v1.ImageBuilder.BuildImage:output_type -> imagebuilder.v1.BuildImageResponse
+	22, // 89: imagebuilder.v1.ImageBuilder.BuildStatus:output_type -> imagebuilder.v1.BuildStatusResponse
+	25, // 90: imagebuilder.v1.ImageBuilder.WatchBuilds:output_type -> imagebuilder.v1.WatchBuildsResponse
+	27, // 91: imagebuilder.v1.ImageBuilder.ListBuilds:output_type -> imagebuilder.v1.ListBuildsResponse
+	29, // 92: imagebuilder.v1.ImageBuilder.BuildLogs:output_type -> imagebuilder.v1.BuildLogsResponse
+	31, // 93: imagebuilder.v1.ImageBuilder.CancelBuild:output_type -> imagebuilder.v1.CancelBuildResponse
+	33, // 94: imagebuilder.v1.ImageBuilder.ResolveBaseImage:output_type -> imagebuilder.v1.ResolveBaseImageResponse
+	35, // 95: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:output_type -> imagebuilder.v1.ResolveWorkspaceImageResponse
+	38, // 96: imagebuilder.v1.ImageBuilder.ListCachedRefs:output_type -> imagebuilder.v1.ListCachedRefsResponse
+	40, // 97: imagebuilder.v1.ImageBuilder.PutCachedRef:output_type -> imagebuilder.v1.PutCachedRefResponse
+	48, // 98: imagebuilder.v1.ImageBuilder.UploadContext:output_type -> imagebuilder.v1.UploadContextResponse
+	42, // 99: imagebuilder.v1.ImageBuilder.DeleteCachedRef:output_type -> imagebuilder.v1.DeleteCachedRefResponse
+	44, // 100: imagebuilder.v1.ImageBuilder.RefreshCachedRefs:output_type -> imagebuilder.v1.RefreshCachedRefsResponse
+	46, // 101: imagebuilder.v1.ImageBuilder.SetCacheInterval:output_type -> imagebuilder.v1.SetCacheIntervalResponse
+	88, // [88:102] is the sub-list for method output_type
+	74, // [74:88] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_proto_imagebuilder_v1_imagebuilder_proto_init() }
@@ -4065,7 +4353,7 @@ func file_proto_imagebuilder_v1_imagebuilder_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc), len(file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   50,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

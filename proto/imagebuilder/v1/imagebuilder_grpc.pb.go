@@ -33,6 +33,8 @@ const (
 	ImageBuilder_PutCachedRef_FullMethodName          = "/imagebuilder.v1.ImageBuilder/PutCachedRef"
 	ImageBuilder_UploadContext_FullMethodName         = "/imagebuilder.v1.ImageBuilder/UploadContext"
 	ImageBuilder_DeleteCachedRef_FullMethodName       = "/imagebuilder.v1.ImageBuilder/DeleteCachedRef"
+	ImageBuilder_RefreshCachedRefs_FullMethodName     = "/imagebuilder.v1.ImageBuilder/RefreshCachedRefs"
+	ImageBuilder_SetCacheInterval_FullMethodName      = "/imagebuilder.v1.ImageBuilder/SetCacheInterval"
 )
 
 // ImageBuilderClient is the client API for ImageBuilder service.
@@ -75,6 +77,12 @@ type ImageBuilderClient interface {
 	UploadContext(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadContextRequest, UploadContextResponse], error)
 	// DeleteCachedRef removes one cached reference. Operators only.
 	DeleteCachedRef(ctx context.Context, in *DeleteCachedRefRequest, opts ...grpc.CallOption) (*DeleteCachedRefResponse, error)
+	// RefreshCachedRefs makes cached references due now. It does not wait for
+	// them to be resolved. Operators only.
+	RefreshCachedRefs(ctx context.Context, in *RefreshCachedRefsRequest, opts ...grpc.CallOption) (*RefreshCachedRefsResponse, error)
+	// SetCacheInterval changes how often one reference, or those without an
+	// interval of their own, are resolved again. Operators only.
+	SetCacheInterval(ctx context.Context, in *SetCacheIntervalRequest, opts ...grpc.CallOption) (*SetCacheIntervalResponse, error)
 }
 
 type imageBuilderClient struct {
@@ -226,6 +234,26 @@ func (c *imageBuilderClient) DeleteCachedRef(ctx context.Context, in *DeleteCach
 	return out, nil
 }
 
+func (c *imageBuilderClient) RefreshCachedRefs(ctx context.Context, in *RefreshCachedRefsRequest, opts ...grpc.CallOption) (*RefreshCachedRefsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RefreshCachedRefsResponse)
+	err := c.cc.Invoke(ctx, ImageBuilder_RefreshCachedRefs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *imageBuilderClient) SetCacheInterval(ctx context.Context, in *SetCacheIntervalRequest, opts ...grpc.CallOption) (*SetCacheIntervalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetCacheIntervalResponse)
+	err := c.cc.Invoke(ctx, ImageBuilder_SetCacheInterval_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ImageBuilderServer is the server API for ImageBuilder service.
 // All implementations must embed UnimplementedImageBuilderServer
 // for forward compatibility.
@@ -266,6 +294,12 @@ type ImageBuilderServer interface {
 	UploadContext(grpc.ClientStreamingServer[UploadContextRequest, UploadContextResponse]) error
 	// DeleteCachedRef removes one cached reference. Operators only.
 	DeleteCachedRef(context.Context, *DeleteCachedRefRequest) (*DeleteCachedRefResponse, error)
+	// RefreshCachedRefs makes cached references due now. It does not wait for
+	// them to be resolved. Operators only.
+	RefreshCachedRefs(context.Context, *RefreshCachedRefsRequest) (*RefreshCachedRefsResponse, error)
+	// SetCacheInterval changes how often one reference, or those without an
+	// interval of their own, are resolved again. Operators only.
+	SetCacheInterval(context.Context, *SetCacheIntervalRequest) (*SetCacheIntervalResponse, error)
 	mustEmbedUnimplementedImageBuilderServer()
 }
 
@@ -311,6 +345,12 @@ func (UnimplementedImageBuilderServer) UploadContext(grpc.ClientStreamingServer[
 }
 func (UnimplementedImageBuilderServer) DeleteCachedRef(context.Context, *DeleteCachedRefRequest) (*DeleteCachedRefResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteCachedRef not implemented")
+}
+func (UnimplementedImageBuilderServer) RefreshCachedRefs(context.Context, *RefreshCachedRefsRequest) (*RefreshCachedRefsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RefreshCachedRefs not implemented")
+}
+func (UnimplementedImageBuilderServer) SetCacheInterval(context.Context, *SetCacheIntervalRequest) (*SetCacheIntervalResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetCacheInterval not implemented")
 }
 func (UnimplementedImageBuilderServer) mustEmbedUnimplementedImageBuilderServer() {}
 func (UnimplementedImageBuilderServer) testEmbeddedByValue()                      {}
@@ -524,6 +564,42 @@ func _ImageBuilder_DeleteCachedRef_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ImageBuilder_RefreshCachedRefs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RefreshCachedRefsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImageBuilderServer).RefreshCachedRefs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ImageBuilder_RefreshCachedRefs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImageBuilderServer).RefreshCachedRefs(ctx, req.(*RefreshCachedRefsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ImageBuilder_SetCacheInterval_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetCacheIntervalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImageBuilderServer).SetCacheInterval(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ImageBuilder_SetCacheInterval_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImageBuilderServer).SetCacheInterval(ctx, req.(*SetCacheIntervalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ImageBuilder_ServiceDesc is the grpc.ServiceDesc for ImageBuilder service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -566,6 +642,14 @@ var ImageBuilder_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteCachedRef",
 			Handler:    _ImageBuilder_DeleteCachedRef_Handler,
+		},
+		{
+			MethodName: "RefreshCachedRefs",
+			Handler:    _ImageBuilder_RefreshCachedRefs_Handler,
+		},
+		{
+			MethodName: "SetCacheInterval",
+			Handler:    _ImageBuilder_SetCacheInterval_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,72 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Kept is a reference that somebody keeps resolved with the install's
+// credentials. A request is answered with it if it may use the install's
+// credential for the host, or if none was used: decided here, without a call.
+type Kept struct {
+	Digest    string
+	SizeBytes int64
+	// Anonymous tells that it was resolved without a credential.
+	Anonymous bool
+	// Age is how long ago it was true.
+	Age time.Duration
+}
+
+// kept answers a look-up from what is kept. why tells people what the rule
+// says; it is empty where nothing is kept.
+func (c *Client) kept(named reference.Named, want v1.Platform, r Rights) (img Image, why string, ok bool) {
+	if _, digested := named.(reference.Digested); digested || c.opts.Kept == nil {
+		return Image{}, "", false
+	}
+	k, there := c.opts.Kept(reference.TagNameOnly(named).String())
+	if !there {
+		return Image{}, "", false
+	}
+	age := k.Age.Round(time.Millisecond)
+	switch {
+	case platformName(want) != defaultPlatform:
+		return Image{}, fmt.Sprintf("the cluster keeps it resolved, but for %s only", defaultPlatform), false
+	case k.Anonymous:
+		why = fmt.Sprintf("answered by what the cluster resolved %s ago without a credential", age)
+	case c.mayUseInstalls(c.canonical(reference.Domain(named)), r):
+		why = fmt.Sprintf("answered by what the cluster resolved %s ago, as the request may use the install's credential", age)
+	default:
+		return Image{}, "the cluster keeps it resolved with a credential that the request may not use", false
+	}
+	return Image{Ref: withDigest(named, k.Digest), Digest: k.Digest, SizeBytes: k.SizeBytes, Anonymous: k.Anonymous}, why, true
+}
+
+// Refresh resolves ref for linux/amd64 with the install's credentials as
+// Resolve does, but always asks the registry.
+func (c *Client) Refresh(ctx context.Context, ref string) (Image, error) {
+	named, err := ParseRef(ref)
+	if err != nil {
+		return Image{}, err
+	}
+	want, err := parsePlatform("")
+	if err != nil {
+		return Image{}, err
+	}
+	t, err := c.targetOf(ctx, named, pull, Rights{AllowAll: true})
+	if err != nil {
+		return Image{}, wrapFor("refresh image", named.String(), err, t)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	defer cancel()
+	img, err := c.resolve(ctx, t, named, want)
+	if err != nil {
+		return Image{}, wrapFor("refresh image", named.String(), err, t)
+	}
+	c.wire.metrics.lookedUp(fromRegistry)
+	img.Anonymous = t.anonymous()
+	return img, nil
+}

@@ -1,0 +1,149 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// asked is one question for a reference.
+type asked struct {
+	node string
+	at   time.Time
+	// cut: its process ended before it had told the cluster.
+	cut bool
+}
+
+// Test_Refresh_EachReferenceOncePerInterval lets three nodes keep a thousand
+// references resolved for seven intervals, while the leader dies and then another
+// node. Each reference is asked for once in each of its
+// intervals, by one node: again only where the node that asked died before it
+// could tell what it had found.
+func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
+	const (
+		refs     = 1000
+		interval = 10 * time.Minute
+		look     = 300 * time.Millisecond // that a registry takes
+	)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 7, 3)
+		var mu sync.Mutex
+		all := map[string][]*asked{}
+		w.refresh = func(ctx context.Context, node, ref string) (scheduler.Refreshed, error) {
+			a := &asked{node: node, at: time.Now()}
+			mu.Lock()
+			all[ref] = append(all[ref], a)
+			mu.Unlock()
+			if !wait(ctx, look) {
+				mu.Lock()
+				a.cut = true
+				mu.Unlock()
+				return scheduler.Refreshed{}, ctx.Err()
+			}
+			return scheduler.Refreshed{Digest: "sha256:" + ref}, nil
+		}
+		for _, n := range w.nodes {
+			n.start()
+		}
+		w.propose(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+		seed := &buildsv1.SeedCache{IntervalNanos: int64(interval)}
+		for i := range refs {
+			seed.Refs = append(seed.Refs, fmt.Sprintf("r%d.example.com/a:%d", i%3, i))
+		}
+		w.propose(seed)
+		start := time.Now()
+		until := func(d time.Duration) { wait(context.Background(), time.Until(start.Add(d))) }
+
+		until(90 * time.Second)
+		known := 0
+		w.nodes[0].alive().store.Read(func(st *builds.State) {
+			for _, r := range st.CachedRefs() {
+				if r.Digest == "sha256:"+r.Ref {
+					known++
+				}
+			}
+		})
+		if known != refs {
+			t.Errorf("a minute and a half after the start %d of %d references are resolved", known, refs)
+		}
+		until(2*interval + interval/3)
+		leader, _ := w.leads()
+		leader.crash()
+		until(3*interval + interval/3)
+		leader.start()
+		until(3*interval + interval/2)
+		_, others := w.leads()
+		other := others[0]
+		other.crash()
+		until(4*interval + interval/2)
+		other.start()
+		until(7 * interval)
+		for _, n := range w.nodes {
+			n.crash()
+		}
+
+		by := map[string]int{}
+		again := 0
+		for ref, list := range all {
+			first := list[0].at
+			if first.Sub(start) > 90*time.Second {
+				t.Errorf("%s was first asked for after %s", ref, first.Sub(start))
+			}
+			var last time.Time
+			n := 0
+			for i, a := range list {
+				by[a.node]++
+				if i > 0 && list[i-1].cut {
+					again++
+					continue // the other half of the same turn
+				}
+				n++
+				// The first is at once, the second in the reference's own place.
+				if gap := a.at.Sub(last); n > 2 && (gap < interval-time.Minute || gap > interval+time.Minute) {
+					t.Errorf("%s was asked for %s after the time before", ref, gap)
+				}
+				last = a.at
+			}
+			if n < 7 || n > 8 {
+				t.Errorf("%s was asked for %d times in 7 intervals", ref, n)
+			}
+		}
+		if len(all) != refs || again > 6 {
+			t.Errorf("%d references were asked for, %d again for nodes that had died", len(all), again)
+		}
+		for node, n := range by {
+			if n < refs {
+				t.Errorf("node %s asked only %d times: the work is not spread", node, n)
+			}
+		}
+		t.Logf("asked by node: %v, again: %d", by, again)
+	})
+}
+
+// leads waits for a leader.
+func (w *world) leads() (lead *node, others []*node) {
+	for lead == nil {
+		wait(context.Background(), 100*time.Millisecond)
+		lead, others = w.leader()
+	}
+	return lead, others
+}
+
+// propose commits a command through any node.
+func (w *world) propose(cmd proto.Message) {
+	for {
+		lead, _ := w.leads()
+		if _, _, err := builds.Propose(context.Background(), raftOf{lead.alive().node}, cmd); err == nil {
+			return
+		}
+	}
+}
