@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -59,6 +60,37 @@ func Benchmark_Resolve(b *testing.B) {
 	n := harness.Start(b, reg.Addr, nil)
 	atClients(b, func(b *testing.B, _ int) {
 		if _, err := n.Gitpod.ResolveBaseImage(context.Background(), &builder.ResolveBaseImageRequest{Ref: reg.Addr + "/team/app:1"}); err != nil {
+			b.Error(err)
+		}
+	})
+}
+
+// Benchmark_ResolveCached answers a reference that is kept resolved, while
+// another registry, which eight more clients ask for, hangs.
+func Benchmark_ResolveCached(b *testing.B) {
+	reg := registrytest.Start(b, registrytest.Options{})
+	reg.Push(b, "team/app:1", registrytest.RandomImage(b, 1, 1<<10))
+	hung := registrytest.NewHandlerProxy(b, http.NotFoundHandler())
+	hung.Hang(func(*http.Request) bool { return true }, -1)
+	ref := reg.Addr + "/team/app:1"
+	n := harness.Start(b, reg.Addr, harness.Config{"refCache": map[string]any{"refs": []string{ref}}})
+	harness.Eventually(b, time.Minute, "the reference is resolved", func() bool {
+		res, err := n.Native.ListCachedRefs(b.Context(), &imagebuilderv1.ListCachedRefsRequest{})
+		return err == nil && len(res.Refs) == 1 && res.Refs[0].Digest != ""
+	})
+	ctx, cancel := context.WithCancel(b.Context())
+	var others sync.WaitGroup
+	defer others.Wait()
+	defer cancel()
+	for i := range 8 {
+		others.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = n.Gitpod.ResolveBaseImage(ctx, &builder.ResolveBaseImageRequest{Ref: fmt.Sprint(hung.Addr, "/team/app:", i)}) // it hangs
+			}
+		})
+	}
+	atClients(b, func(b *testing.B, _ int) {
+		if _, err := n.Gitpod.ResolveBaseImage(context.Background(), &builder.ResolveBaseImageRequest{Ref: ref}); err != nil {
 			b.Error(err)
 		}
 	})
