@@ -7,15 +7,13 @@ import (
 	"time"
 )
 
-const (
-	maxPause      = 5 * time.Second  // of the exponential back-off
-	maxRetryAfter = 10 * time.Second // that a registry may ask for
-)
+const maxPause = 5 * time.Second // of the exponential back-off
 
 // retrying calls try until it succeeds, fails for good, or Retries are used
 // up. A try gets at most limit, 0 for no limit. The error is the last one. A
-// pause that would outlast the context's deadline is not begun. before, if not
-// nil, is told of each retry.
+// registry is not asked again before its Retry-After (RFC 9110, section 10.2.3;
+// taken for an hour at most). A pause that would outlast the context's deadline
+// is not begun. before, if not nil, is told of each retry.
 func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(error, time.Duration), try func(context.Context) error) error {
 	for n := 0; ; n++ {
 		err := within(ctx, limit, try)
@@ -31,7 +29,7 @@ func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(
 		if bounded && errors.As(err, &rest) {
 			return err // a look-up is answered at once; a copy has time
 		}
-		pause := max(backoff(c.opts.RetryBase, n, rand.Float64()), min(f.after, maxRetryAfter))
+		pause := max(backoff(c.opts.RetryBase, n, rand.Float64()), f.after)
 		if bounded && time.Until(deadline) <= pause {
 			return err
 		}

@@ -1,0 +1,44 @@
+package registry
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestRetrying_NotBeforeRetryAfter: a call with time waits as long as the
+// registry asks for, one without fails at once.
+func TestRetrying_NotBeforeRetryAfter(t *testing.T) {
+	for name, c := range map[string]struct {
+		after, limit, took time.Duration
+		tries              int
+	}{
+		"a minute, no limit":          {after: time.Minute, took: time.Minute, tries: 2},
+		"a minute of two":             {after: time.Minute, limit: 2 * time.Minute, took: time.Minute, tries: 2},
+		"longer than there is time":   {after: time.Minute, limit: 30 * time.Second, tries: 1},
+		"less than the usual backing": {after: time.Nanosecond, took: time.Second / 2, tries: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				if c.limit > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, c.limit)
+					defer cancel()
+				}
+				client := &Client{opts: Options{Retries: 3, RetryBase: time.Second}}
+				begin, tries := time.Now(), 0
+				err := client.retrying(ctx, 0, nil, func(context.Context) error {
+					if tries++; tries == 1 {
+						return &statusError{code: 429, after: c.after}
+					}
+					return nil
+				})
+				if took := time.Since(begin); took < c.took || took > c.took+time.Second || tries != c.tries || (err == nil) != (c.tries == 2) {
+					t.Errorf("%d tries in %s (%v), want %d not before %s", tries, took, err, c.tries, c.took)
+				}
+			})
+		})
+	}
+}
