@@ -43,6 +43,13 @@ func (w *wire) set(c logs.Copy, down bool) {
 	w.down[c] = down
 }
 
+// tries answers how many batches were sent, whether or not they came.
+func (w *wire) tries() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.n
+}
+
 var nodeA, nodeB, nodeC = logs.Copy{Node: "a", StoreID: "1"}, logs.Copy{Node: "b", StoreID: "2"}, logs.Copy{Node: "c", StoreID: "3"}
 
 // group is three stores; each has a replicator.
@@ -106,6 +113,8 @@ func Test_Copies_ReadersSeeWhatAllHold(t *testing.T) {
 	want := noise(3, 1<<20)
 	mustWrite(t, w, want)
 	eventually(t, "the owner has all of it", func() bool { n, _ := g.stores[nodeA].Durable(key); return n == int64(len(want)) })
+	tried := g.wire.tries()
+	eventually(t, "the owner has tried to copy it", func() bool { return g.wire.tries() >= tried+3 })
 	if n := g.visible(nodeA); n != 0 {
 		t.Fatalf("%d bytes are shown that no other node holds", n)
 	}
