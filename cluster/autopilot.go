@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -34,9 +35,27 @@ type pilotRaft struct {
 	ctx context.Context
 }
 
-func (r pilotRaft) AddVoter(id raft.ServerID, address raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
-	return &pilotFuture{r: r, ask: func() raft.IndexFuture { return r.Raft.AddVoter(id, address, prev, timeout) }}
+// AddVoter promotes a member. Raft itself would add a server that is none, so
+// that a node that an operator removes after autopilot has decided to promote
+// it came back, dead and with a vote.
+func (r pilotRaft) AddVoter(id raft.ServerID, address raft.ServerAddress, _ uint64, timeout time.Duration) raft.IndexFuture {
+	return &pilotFuture{r: r, ask: func() raft.IndexFuture {
+		now := r.Raft.GetConfiguration()
+		if err := now.Error(); err != nil {
+			return refused{err}
+		}
+		if !slices.ContainsFunc(now.Configuration().Servers, func(s raft.Server) bool { return s.ID == id }) {
+			return refused{fmt.Errorf("%s is no longer a member", id)}
+		}
+		return r.Raft.AddVoter(id, address, now.Index(), timeout)
+	}}
 }
+
+// refused is the future of what Raft was not asked.
+type refused struct{ err error }
+
+func (f refused) Error() error  { return f.err }
+func (f refused) Index() uint64 { return 0 }
 
 func (r pilotRaft) AddNonvoter(id raft.ServerID, address raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
 	return &pilotFuture{r: r, ask: func() raft.IndexFuture { return r.Raft.AddNonvoter(id, address, prev, timeout) }}

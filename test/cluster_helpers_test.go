@@ -10,13 +10,23 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// members waits until the cluster is as expected.
-func members(t testing.TB, c *harness.Cluster, what string, ok func(*imagebuilderv1.MembersResponse) bool) {
+// members waits until the cluster is as expected, and answers how it is.
+func members(t testing.TB, c *harness.Cluster, what string, ok func(*imagebuilderv1.MembersResponse) bool) *imagebuilderv1.MembersResponse {
 	t.Helper()
+	var last *imagebuilderv1.MembersResponse
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s: the cluster was, when last asked: %v", what, last)
+		}
+	})
 	harness.Eventually(t, 90*time.Second, what, func() bool {
 		res, err := c.Running()[0].Members(t.Context(), false)
+		if err == nil {
+			last = res
+		}
 		return err == nil && ok(res)
 	})
+	return last
 }
 
 func voters(res *imagebuilderv1.MembersResponse) (n int) {

@@ -117,8 +117,10 @@ func Test_Versions_Single(t *testing.T) {
 }
 
 // Test_Versions_Mixed replaces the nodes of a cluster of 0.2.0 under load, one
-// after the other, by this version, and then takes all of it back: no call of
-// the client package fails.
+// after the other, by this version, which is told to keep the cluster's feature
+// level, and then takes all of it back: no call of the client package fails.
+// Upgraded once more, without being told so, the cluster raises its level, and
+// 0.2.0 refuses to start.
 func Test_Versions_Mixed(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	refs := pushMany(t, reg, 50)
@@ -131,17 +133,38 @@ func Test_Versions_Mixed(t *testing.T) {
 	for _, n := range c.Nodes {
 		n.AwaitReady()
 	}
+	level := members(t, c, "all nodes are there", func(r *imagebuilderv1.MembersResponse) bool { return r.FailureTolerance == 1 && r.FeatureLevel >= 2 }).FeatureLevel
 	l := startCallers(t, c, refs, 8, 10)
-	for _, program := range []string{"", old} {
+	replace := func(program string, hold any) {
 		for _, n := range c.Nodes {
 			done := l.builds.Load()
 			harness.Eventually(t, time.Minute, "builds go through", func() bool { return l.builds.Load() > done+10 })
 			n.Stop()
 			n.Program = program
+			n.Override(harness.Config{"cluster": map[string]any{"featureLevel": hold}})
 			n.Run()
 			members(t, c, "all nodes are there", func(r *imagebuilderv1.MembersResponse) bool { return r.FailureTolerance == 1 })
 		}
 	}
+	replace("", level)
+	replace(old, nil)
+	replace("", nil)
+	members(t, c, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel > level })
+	back := c.Nodes[0]
+	back.Stop()
+	back.Program = old
+	back.Override(harness.Config{"cluster": map[string]any{"featureLevel": nil}})
+	back.Launch()
+	select {
+	case <-back.Exited():
+	case <-time.After(time.Minute):
+		t.Fatal("0.2.0 runs on the data of this version")
+	}
+	if back.ExitCode() == 0 || !strings.Contains(back.Log(), "feature level") {
+		t.Errorf("0.2.0 ended with status %d and does not say why", back.ExitCode())
+	}
+	back.Program = ""
+	back.Run()
 	l.end()
 	sameEverywhere(t, c)
 }

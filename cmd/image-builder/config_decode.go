@@ -164,6 +164,8 @@ func (d *decoder) into(key string, from any, to reflect.Value) {
 			}
 			to.Set(reflect.ValueOf(out))
 		})
+	default:
+		d.fail(key, "cannot be read: this program knows no values of type "+to.Type().String())
 	}
 }
 

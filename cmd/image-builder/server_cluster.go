@@ -147,11 +147,15 @@ func (s *server) waiting(st *builds.State) func(*buildsv1.Record) string {
 	return scheduler.NewWaiting(st, time.Now(), s.runtimeOf, s.cfg.Logs.Copies).Reason
 }
 
-// raiseLevel puts the greatest feature level into force that all members know,
-// for one term.
+// raiseLevel puts the greatest feature level into force that all members know
+// and the configuration allows, for one term.
 func (s *server) raiseLevel(ctx context.Context, term *cluster.Term) error {
+	highest := uint32(builds.FeatureLevel)
+	if hold := s.cfg.Cluster.Level; hold != 0 {
+		highest = min(highest, uint32(hold))
+	}
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		known := uint32(builds.FeatureLevel)
+		known := highest
 		for _, m := range s.node.Members() {
 			known = min(known, m.Answer.GetNode().GetFeatureLevel())
 		}
@@ -160,7 +164,7 @@ func (s *server) raiseLevel(ctx context.Context, term *cluster.Term) error {
 				s.log.Info("the cluster's feature level was raised", "level", known)
 			}
 		}
-		if s.level() >= builds.FeatureLevel || !pause(ctx, wait) {
+		if s.level() >= highest || !pause(ctx, wait) {
 			return nil
 		}
 	}
