@@ -177,7 +177,7 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 	if err != nil {
 		return false
 	}
-	sent := n.cfg.Now()
+	sent := time.Now() // the wall clock may be set while the answer is on its way
 	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID())})
 	if err != nil {
 		if status.Code(err) == codes.Unavailable { // its process may have ended
@@ -185,9 +185,9 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 		}
 		return false
 	}
-	half := n.cfg.Now().Sub(sent) / 2
+	answered := n.cfg.Now().Add(-time.Since(sent) / 2)
 	n.book.note(res.GetNode())
-	n.peers.heard(id, res, time.Unix(0, res.GetNowUnixNano()).Sub(sent.Add(half)))
+	n.peers.heard(id, res, time.Unix(0, res.GetNowUnixNano()).Sub(answered))
 	return true
 }
 
