@@ -31,15 +31,18 @@ func Test_Promoter_ChoosesVoters(t *testing.T) {
 		{"a node that does not answer", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", sick: time.Minute}}, "", ""},
 		{
 			"the zone without a voter", 3,
-			[]server{{id: "a", zone: "x", votes: true}, {id: "b", zone: "y", votes: true}, {id: "c", zone: "x"}, {id: "d", zone: "y"}, {id: "e", zone: "z"}}, "e", "",
+			[]server{{id: "a", zone: "x", votes: true}, {id: "b", zone: "y", votes: true}, {id: "c", zone: "x"}, {id: "d", zone: "y"}, {id: "e", zone: "z"}},
+			"e", "",
 		},
 		{
 			"the zone with the fewest voters", 5,
-			[]server{{id: "a", zone: "x", votes: true}, {id: "b", zone: "x", votes: true}, {id: "c", zone: "y", votes: true}, {id: "d", zone: "x"}, {id: "e", zone: "y"}}, "e", "",
+			[]server{{id: "a", zone: "x", votes: true}, {id: "b", zone: "x", votes: true}, {id: "c", zone: "y", votes: true}, {id: "d", zone: "x"}, {id: "e", zone: "y"}},
+			"e", "",
 		},
 		{
 			"a sick voter does not count for its zone", 5,
-			[]server{{id: "a", zone: "x", votes: true, sick: time.Minute}, {id: "b", zone: "x", votes: true, sick: time.Minute}, {id: "c", zone: "y", votes: true}, {id: "d", zone: "x"}, {id: "e", zone: "y"}}, "d", "",
+			[]server{{id: "a", zone: "x", votes: true, sick: time.Minute}, {id: "b", zone: "x", votes: true, sick: time.Minute}, {id: "c", zone: "y", votes: true}, {id: "d", zone: "x"}, {id: "e", zone: "y"}},
+			"d", "",
 		},
 		{"a sick voter is replaced", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", votes: true, sick: time.Minute}, {id: "d"}}, "", "c"},
 		{"a voter that is sick for a moment is not", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", votes: true, sick: stable}, {id: "d"}}, "", ""},
