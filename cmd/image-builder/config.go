@@ -82,10 +82,12 @@ type ClusterConfig struct {
 	Gossip     GossipConfig `json:"gossip" doc:"Gossip, by which nodes find each other at new addresses."`
 }
 
-// PeersConfig names the service behind which the nodes are.
+// PeersConfig names the service behind which the nodes are, and what they tell
+// Kubernetes.
 type PeersConfig struct {
 	Namespace string `json:"namespace" doc:"Its namespace; that of this node's own pod if empty."`
 	Service   string `json:"service" doc:"Its name; it has a port named peer and publishNotReadyAddresses. Empty: not used. The account (kubernetes.kubeconfig) has to list endpointslices."`
+	Label     bool   `json:"leaderLabel" doc:"The leader's pod carries the label image-builder/leader: \"true\", for chaos tools and people. The node's name is its pod's; the account has to get, list and patch pods."`
 }
 
 // GossipConfig describes gossip.
@@ -334,7 +336,7 @@ func (c *Config) complete() {
 		}
 	}
 	c.Kubernetes.complete(c.Cluster.Name)
-	if k := &c.Cluster.Kubernetes; k.Service != "" && k.Namespace == "" {
+	if k := &c.Cluster.Kubernetes; (k.Service != "" || k.Label) && k.Namespace == "" {
 		k.Namespace = kubernetes.OwnNamespace()
 	}
 	if c.Runtimes.Dockerfile == "" {

@@ -229,6 +229,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.keyring.Held(s.heldByAll)
 	s.node.Lead(s.lead)
 	s.node.Lead(s.raiseLevel)
+	s.node.Lead(s.labelLeader)
 	s.node.Lead(s.collectContexts)
 	s.node.Lead(s.reap)
 	s.node.Lead(s.leadRefreshes)

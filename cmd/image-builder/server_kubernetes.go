@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cluster"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
@@ -77,6 +78,29 @@ func (s *server) podPeers(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	return kubernetes.Peers(ctx, client, k.Namespace, k.Service)
+}
+
+// labelLeader gives this node's pod the label of the leader, in each term.
+func (s *server) labelLeader(ctx context.Context, _ *cluster.Term) error {
+	k := s.cfg.Cluster.Kubernetes
+	if !k.Label {
+		return nil
+	}
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		client, err := s.peersAPI()
+		if err == nil {
+			ask, cancel := context.WithTimeout(ctx, 10*time.Second)
+			err = kubernetes.LabelLeader(ask, client, k.Namespace, s.cfg.Name)
+			cancel()
+		}
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		s.log.Warn("the leader's pod is not labelled, will try again", "after", wait, "err", err)
+		if !pause(ctx, wait) {
+			return nil
+		}
+	}
 }
 
 // podCredentials are the registry credentials that go into pods.

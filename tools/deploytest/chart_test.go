@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,6 +53,9 @@ var variants = map[string]struct {
 	}},
 	"pods": {nil, map[string]any{
 		"config": repositories, "kubernetes": map[string]any{"enabled": true, "namespace": "builds", "profile": "userns"},
+	}},
+	"endpoints": {nil, map[string]any{
+		"config": repositories, "cluster": map[string]any{"peersFrom": "endpoints", "leaderLabel": true},
 	}},
 	"issuer": {nil, map[string]any{
 		"config": repositories, "cluster": map[string]any{"gossip": map[string]any{"enabled": false}, "zoneFrom": "none"},
@@ -290,7 +294,7 @@ func Test_Chart_LeastRights(t *testing.T) {
 					}
 				}
 			case "RoleBinding":
-				pods := find(objects, "Role", "image-builder-builds") != nil && o.Name() == "image-builder-builds"
+				pods := find(objects, "Role", o.Name()) != nil && (o.Name() == "image-builder-builds" || o.Name() == "image-builder-nodes")
 				if !strings.Contains(o.Name(), "-certs") && !pods {
 					t.Errorf("unexpected RoleBinding %s", o.Name())
 				}
@@ -303,6 +307,12 @@ func Test_Chart_LeastRights(t *testing.T) {
 				if strings.HasSuffix(o.Name(), "-builds") {
 					if got := rulesOf(o); got != buildsRules || o.At("metadata", "namespace") != "builds" {
 						t.Errorf("Role %s allows %s in %v", o.Name(), got, o.At("metadata", "namespace"))
+					}
+					continue
+				}
+				if strings.HasSuffix(o.Name(), "-nodes") {
+					if got := rulesOf(o); got != "discovery.k8s.io endpointslices: list; pods: get list patch" {
+						t.Errorf("Role %s allows %s", o.Name(), got)
 					}
 					continue
 				}
@@ -323,7 +333,7 @@ func rulesOf(role Object) string {
 	for _, r := range role["rules"].([]any) {
 		r := Object(r.(map[string]any))
 		words := func(key string) string { return strings.Trim(fmt.Sprint(r[key]), "[]") }
-		out = append(out, words("apiGroups")+words("resources")+": "+words("verbs")+words("resourceNames"))
+		out = append(out, strings.TrimSpace(words("apiGroups")+" "+words("resources"))+": "+words("verbs")+words("resourceNames"))
 	}
 	return strings.ReplaceAll(strings.Join(out, "; "), "<nil>", "")
 }
@@ -343,7 +353,7 @@ func Test_Chart_Token(t *testing.T) {
 			}
 		}
 		want := ""
-		if find(objects, "Role", "image-builder-builds") != nil {
+		if find(objects, "Role", "image-builder-builds") != nil || find(objects, "Role", "image-builder-nodes") != nil {
 			want = "image-builder"
 		}
 		if got := strings.Join(has, " "); got != want {
@@ -437,5 +447,37 @@ func Test_Chaos_Manifests(t *testing.T) {
 				t.Errorf("%s: unexpected kind %s", f, o.Kind())
 			}
 		}
+	}
+}
+
+// Test_Chaos_Scripts: the scripts are sound, tell how they are used, and those
+// that this kernel can do are done in a network namespace.
+func Test_Chaos_Scripts(t *testing.T) {
+	files, _ := filepath.Glob(Root + "/chaos/*/*.sh")
+	if len(files) != 2 {
+		t.Fatalf("found %v", files)
+	}
+	for _, f := range files {
+		if out, err := exec.Command("sh", "-n", f).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", f, err, out)
+		}
+		for _, args := range [][]string{{f}, {f, "nonsense"}, {f, "rate"}, {f, "slow"}} {
+			out, err := exec.Command("sh", args...).CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "as before") && !strings.Contains(string(out), "taken back") {
+				t.Errorf("%v: %v\n%s", args, err, out)
+			}
+		}
+	}
+	if os.Getuid() != 0 {
+		t.Skip("network namespaces are for root")
+	}
+	script, err := filepath.Abs(Root + "/chaos/tc/tc.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("unshare", "--net", "sh", "-euc", `ip link set lo up; DEV=lo "$0" rate 1mbit; DEV=lo "$0" off`, script).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "rate 1Mbit") || strings.Count(string(out), "tbf") != 1 {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -176,7 +176,7 @@ func Test_Chart_RealNodes(t *testing.T) {
 		}
 		cmd := script(t, files, folders)
 		cmd.Args = append(cmd.Args, "once")
-		cmd.Env = append(cmd.Env, fmt.Sprintf("POD_NAME=image-builder-%d", i), "PEER_DOMAIN=nodes.test", "ZONE=zone-a")
+		cmd.Env = append(cmd.Env, fmt.Sprintf("POD_NAME=image-builder-%d", i), fmt.Sprintf("PEER_HOST=image-builder-%d.nodes.test", i), "ZONE=zone-a")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}

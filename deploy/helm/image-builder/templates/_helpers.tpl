@@ -39,6 +39,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "ib.buildkitSecret" -}}{{ .Values.buildkit.existingSecret | default (printf "%s-buildkit" (include "ib.fullname" .)) }}{{- end -}}
 {{- define "ib.buildkitDomain" -}}{{ include "ib.fullname" . }}-buildkit.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}{{- end -}}
 
+{{- /* Whether nodes speak to Kubernetes' API: "true" or nothing. */ -}}
+{{- define "ib.usesAPI" -}}{{ if or .Values.kubernetes.enabled .Values.cluster.leaderLabel (eq .Values.cluster.peersFrom "endpoints") }}true{{ end }}{{- end -}}
 {{- define "ib.buildsNamespace" -}}{{ .Values.kubernetes.namespace | default .Release.Namespace }}{{- end -}}
 
 {{- /* The service's configuration: what the chart knows, and .Values.config over it.
@@ -50,10 +52,22 @@ JSON, since YAML would render great numbers as 1e+09. */ -}}
   "healthAddress" ":9501"
   "sealing" (dict "keyFile" "/run/image-builder/sealing.json")
   "cluster" (dict
-    "name" .Values.cluster.name "address" ":7800" "dns" (printf "%s:7800" (include "ib.peerDomain" .))
+    "name" .Values.cluster.name "address" ":7800"
     "expect" (.Values.cluster.expect | default .Values.replicas | int) "voters" (int .Values.cluster.voters)
     "tls" (dict "ca" "/run/image-builder/ca.pem" "crt" "/run/image-builder/node.pem" "key" "/run/image-builder/node-key.pem"))
 -}}
+{{- $k := dict -}}
+{{- if eq .Values.cluster.peersFrom "endpoints" -}}
+{{- $_ := set $k "service" (include "ib.headless" .) -}}
+{{- else -}}
+{{- $_ := set $c.cluster "dns" (printf "%s:7800" (include "ib.peerDomain" .)) -}}
+{{- end -}}
+{{- if .Values.cluster.leaderLabel -}}
+{{- $_ := set $k "leaderLabel" true -}}
+{{- end -}}
+{{- if $k -}}
+{{- $_ := set $c.cluster "kubernetes" (set $k "namespace" .Release.Namespace) -}}
+{{- end -}}
 {{- if .Values.cluster.gossip.enabled -}}
 {{- $_ := set $c.cluster "gossip" (dict "address" ":7946" "keyFile" "/run/image-builder/gossip.key") -}}
 {{- end -}}
@@ -104,8 +118,12 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 env:
   - name: POD_NAME
     valueFrom: {fieldRef: {fieldPath: metadata.name}}
-  - name: PEER_DOMAIN
-    value: {{ include "ib.peerDomain" . }}
+  - name: PEER_HOST
+    {{- if eq .Values.cluster.peersFrom "endpoints" }}
+    valueFrom: {fieldRef: {fieldPath: status.podIP}}
+    {{- else }}
+    value: $(POD_NAME).{{ include "ib.peerDomain" . }}
+    {{- end }}
 {{- if eq .Values.cluster.zoneFrom "podLabel" }}
   - name: ZONE
     valueFrom: {fieldRef: {fieldPath: "metadata.labels['topology.kubernetes.io/zone']"}}
