@@ -77,6 +77,11 @@ test-kubernetes: $(BIN)/buildkitd test/kubernetes/bin/kube-apiserver ## The Kube
 test-deploy: deps ## The chart, manifests, alerts and experiments of deploy/
 	cd tools/deploytest && $(GO) vet ./... && $(GO) test -timeout 15m ./...
 
+.PHONY: test-web
+test-web: deps ## The web page in a headless Chromium, while nodes are killed
+	@tools/install-deps.sh web
+	cd tools/webtest && $(GO) vet -tags faults ./... && $(GO) test -tags faults -timeout 10m ./...
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each
 	@tools/fuzz.sh $(or $(FUZZTIME),10s)

@@ -14,6 +14,19 @@ import (
 
 const changingTheCache = "changing the reference cache"
 
+// ListNodes lists the members of the cluster.
+func (n Native) ListNodes(ctx context.Context, _ *imagebuilderv1.ListNodesRequest) (*imagebuilderv1.ListNodesResponse, error) {
+	if n.nodes == nil {
+		return nil, status.Error(codes.Unimplemented, "this service is no member of a cluster")
+	}
+	res, err := n.nodes(ctx)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	res.Read = n.readInfo()
+	return res, nil
+}
+
 // ListCachedRefs lists the references that are kept resolved.
 func (n Native) ListCachedRefs(context.Context, *imagebuilderv1.ListCachedRefsRequest) (*imagebuilderv1.ListCachedRefsResponse, error) {
 	res := &imagebuilderv1.ListCachedRefsResponse{Read: n.readInfo()}

@@ -44,6 +44,8 @@ type ServiceOptions struct {
 	// LeftOff is told how many builds an answer of Gitpod's ListBuilds had no
 	// room for; nil for nobody.
 	LeftOff func(int)
+	// Nodes answers ListNodes but for ReadInfo; nil refuses the call.
+	Nodes func(context.Context) (*imagebuilderv1.ListNodesResponse, error)
 }
 
 // Service answers both APIs from the local state and the replicated log.
@@ -64,6 +66,7 @@ type Service struct {
 	waiting     func(*State) func(*buildsv1.Record) string
 	logInfo     func(build string, withToken bool) *builder.LogInfo
 	leftOff     func(int)
+	nodes       func(context.Context) (*imagebuilderv1.ListNodesResponse, error)
 }
 
 // NewService answers a service over the given parts.
@@ -73,7 +76,7 @@ func NewService(o ServiceOptions) *Service {
 		repos: o.Repositories, timeout: o.Timeout, maxTimeout: o.MaxTimeout,
 		dockerfiles: o.Dockerfiles, logInfo: o.LogInfo, leftOff: o.LeftOff,
 		contexts: o.Contexts, tempDir: o.TempDir, maxContext: o.MaxContext, oneTime: o.OneTime, commit: o.Commit,
-		waiting: o.Waiting,
+		waiting: o.Waiting, nodes: o.Nodes,
 	}
 }
 

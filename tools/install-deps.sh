@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that running and testing need, if they are
-# missing; with the argument `kubernetes` those for `make test-kubernetes` too.
+# missing; with the argument `kubernetes` or `web` those for `make test-kubernetes` or
+# `make test-web` too.
 set -euo pipefail
 declare -A want=(
 	[docker-registry]=docker-registry [runc]=runc [git]=git [busybox]=busybox-static
@@ -8,6 +9,7 @@ declare -A want=(
 	[node]=nodejs [npm]=npm
 )
 [ "${1:-}" = kubernetes ] && want+=([etcd]=etcd-server [containerd]=containerd [/usr/lib/cni/bridge]=containernetworking-plugins [rootlesskit]=rootlesskit [newuidmap]=uidmap)
+[ "${1:-}" = web ] && want+=([chromium]=chromium)
 missing=()
 for command in "${!want[@]}"; do
 	command -v "$command" >/dev/null || missing+=("${want[$command]}")

@@ -45,7 +45,7 @@ type Config struct {
 	PprofAddress   string `json:"pprofAddress" doc:"Address of pprof. Empty: none but the operators' socket (curl --unix-socket). With server.services.grpc.tls.caPath it is HTTPS with the certificates there, for operators' client certificates only; without it must be on loopback, and is for everybody there."`
 
 	Server       ServerConfig       `json:"server" doc:"The API."`
-	HTTP         HTTPConfig         `json:"http" doc:"Logs of builds by HTTP, for Gitpod's server and dashboards."`
+	HTTP         HTTPConfig         `json:"http" doc:"The web page, and logs of builds for Gitpod's server and dashboards."`
 	Cluster      ClusterConfig      `json:"cluster" doc:"The other nodes. Without an address the node is alone."`
 	Orchestrator OrchestratorConfig `json:"orchestrator" doc:"Repositories and credentials, in Gitpod's schema."`
 	RefCache     RefCacheConfig     `json:"refCache" doc:"References that are kept resolved: each is asked for by one node per interval, and answered by all from memory."`
@@ -120,11 +120,13 @@ type GRPCConfig struct {
 	TLS     TLSConfig `json:"tls" doc:"Certificates; plain text if empty."`
 }
 
-// HTTPConfig is the port for log clients of Gitpod.
+// HTTPConfig is the port for browsers and for log clients of Gitpod.
 type HTTPConfig struct {
 	Address   string    `json:"address" doc:"Address to listen on; 'none' for none, and builds tell no log_info. Empty: :8081 where orchestrator.wsman.address is set, else none."`
 	PublicURL string    `json:"publicURL" doc:"Where clients reach that port on any node, such as https://image-builder.example.com; http://<peer host>:<port> if empty."`
 	TLS       TLSConfig `json:"tls" doc:"Certificates; plain text if empty."`
+	UI        string    `json:"ui" doc:"The web page below /ui/: on, off, or auto: on where http.address is set, http.publicURL is not, and there is no ws-manager, unless it would show builds to callers whom gRPC refuses."`
+	Nodes     []string  `json:"nodes" doc:"URLs of that port on all nodes, as browsers reach them: the page goes on at another one when a node fails. Empty: only the one that it came from, or what balances the load."`
 }
 
 // noHTTP as an address means that there is no port for log clients.
@@ -288,6 +290,7 @@ func DefaultConfig() Config {
 		MetricsAddress: ":9500",
 		HealthAddress:  ":9501",
 		Server:         ServerConfig{Services: ServicesConfig{GRPC: GRPCConfig{Address: ":8080"}}},
+		HTTP:           HTTPConfig{UI: "auto", Nodes: []string{}},
 		Cluster:        ClusterConfig{Name: cluster.DefaultCluster, Peers: []string{}, Voters: 3, PruneAfter: d(24 * time.Hour)},
 		Owner:          OwnerConfig{Lease: d(4 * time.Second), Grace: d(2 * time.Second)},
 		RefCache:       RefCacheConfig{Interval: d(builds.DefaultCacheInterval), Refs: []string{}, KeepFor: d(24 * time.Hour)},
@@ -322,6 +325,7 @@ func (c *Config) complete() {
 	if c.OperatorSocket == "" {
 		c.OperatorSocket = c.DataDir + "/operator.sock"
 	}
+	c.HTTP.UI = c.webPage()
 	if c.HTTP.Address == "" && c.Orchestrator.WSManager.Address != "" {
 		c.HTTP.Address = defaultHTTP
 	}

@@ -24,6 +24,7 @@ import (
 type devOptions struct {
 	dataDir         string
 	grpcAddress     string
+	httpAddress     string
 	registryAddress string
 	metricsAddress  string
 	healthAddress   string
@@ -64,6 +65,7 @@ Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 a part could not be
 	f.StringVar(&o.peerAddress, "peer-address", "127.0.0.1:7800", "address of the peer port")
 	f.StringVar(&o.gossipAddress, "gossip-address", "127.0.0.1:7900", "address of gossip")
 	f.StringVar(&o.grpcAddress, "grpc-address", "127.0.0.1:8080", "address of the API")
+	f.StringVar(&o.httpAddress, "http-address", "127.0.0.1:8090", "address of the web page")
 	f.StringVar(&o.registryAddress, "registry-address", "127.0.0.1:15000", "address of the registry")
 	f.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9500", "address of the metrics")
 	f.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9501", "address of /ready and /live")
@@ -124,14 +126,15 @@ func runDev(ctx context.Context, o devOptions, out io.Writer) (err error) {
 		return nil
 	}
 	fmt.Fprintf(out, `
-It serves until Ctrl-C. Try, in another terminal:
+It serves until Ctrl-C. See what it does: http://%s/ui/
+Try, in another terminal:
   bin/image-builder list
   bin/image-builder build --ref %s --force
   bin/image-builder logs -f ID
   bin/image-builder cluster status --server unix://%s/operator.sock
   kill -9 %d   (%s; %s)
   curl -s http://%s/metrics | grep gitpod_
-`, base, nodes[0].dir, nodes[0].pid(), nodes[0].name, devKillNote(len(nodes)), nodes[0].metrics)
+`, nodes[0].http, base, nodes[0].dir, nodes[0].pid(), nodes[0].name, devKillNote(len(nodes)), nodes[0].metrics)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {

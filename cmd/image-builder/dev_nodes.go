@@ -19,10 +19,10 @@ import (
 
 // devNode is one node of dev's, as a process of its own.
 type devNode struct {
-	name, dir                           string
-	grpc, metrics, health, pprof, peers string
-	gossip                              string
-	conf                                string
+	name, dir                                 string
+	grpc, http, metrics, health, pprof, peers string
+	gossip                                    string
+	conf                                      string
 	*child
 }
 
@@ -44,6 +44,7 @@ func devNodes(dir string, o devOptions) ([]*devNode, error) {
 			step       int
 		}{
 			{&n.grpc, "--grpc-address", o.grpcAddress, 1},
+			{&n.http, "--http-address", o.httpAddress, 1},
 			{&n.metrics, "--metrics-address", o.metricsAddress, 10},
 			{&n.health, "--health-address", o.healthAddress, 10},
 			{&n.pprof, "--pprof-address", o.pprofAddress, 10},
@@ -74,9 +75,9 @@ func writeDevConfigs(dir string, nodes []*devNode, buildkitAddress string, o dev
 	if buildkitAddress != "" {
 		daemons = append(daemons, buildkitAddress)
 	}
-	var peers []string
+	var peers, pages []string
 	for _, n := range nodes {
-		peers = append(peers, n.peers)
+		peers, pages = append(peers, n.peers), append(pages, "http://"+n.http)
 	}
 	// It is where a single node makes its own, so that one node can grow.
 	sealing, gossip := filepath.Join(dir, "node.sealing-key.json"), filepath.Join(dir, "gossip-key")
@@ -90,6 +91,7 @@ func writeDevConfigs(dir string, nodes []*devNode, buildkitAddress string, o dev
 			"buildkit":       map[string]any{"addresses": daemons},
 			"name":           n.name,
 			"dataDir":        n.dir,
+			"http":           map[string]any{"address": n.http, "nodes": pages},
 			"metricsAddress": n.metrics,
 			"healthAddress":  n.health,
 			"pprofAddress":   n.pprof,

@@ -238,7 +238,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
 		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), LogInfo: s.logInfo(), LeftOff: s.count.leftOff,
 		Dockerfiles: s.cfg.Runtimes.Dockerfile != "", Contexts: s.contexts(), TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem, Commit: s.commit,
-		Waiting: s.waiting,
+		Waiting: s.waiting, Nodes: s.listNodes,
 	})
 	s.watchState()
 	s.watchCache()

@@ -39,7 +39,7 @@ func (s *server) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGrou
 	for _, x := range []struct {
 		l   net.Listener
 		mux http.Handler
-	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, s.forOperators(profile)}, {operators, profile}, {l.http, s.logInfoHandler()}} {
+	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, s.forOperators(profile)}, {operators, profile}, {l.http, s.publicHandler()}} {
 		if x.l == nil {
 			continue
 		}

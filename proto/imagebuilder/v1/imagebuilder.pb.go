@@ -3138,6 +3138,242 @@ func (x *CachedRef) GetTurn() uint64 {
 	return 0
 }
 
+type ListNodesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesRequest) Reset() {
+	*x = ListNodesRequest{}
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesRequest) ProtoMessage() {}
+
+func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
+func (*ListNodesRequest) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{33}
+}
+
+type ListNodesResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Nodes      []*NodeInfo            `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	AnsweredBy string                 `protobuf:"bytes,2,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
+	// Whether the leader answered; else states, lags and running builds are not
+	// known, and the members are those that this node knows.
+	FromLeader bool `protobuf:"varint,3,opt,name=from_leader,json=fromLeader,proto3" json:"from_leader,omitempty"`
+	// The leader's name; empty if none is known.
+	Leader string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	// How many voters may fail before nothing is acknowledged any more.
+	FailureTolerance int32     `protobuf:"varint,5,opt,name=failure_tolerance,json=failureTolerance,proto3" json:"failure_tolerance,omitempty"`
+	Read             *ReadInfo `protobuf:"bytes,6,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ListNodesResponse) Reset() {
+	*x = ListNodesResponse{}
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesResponse) ProtoMessage() {}
+
+func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
+func (*ListNodesResponse) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListNodesResponse) GetNodes() []*NodeInfo {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ListNodesResponse) GetAnsweredBy() string {
+	if x != nil {
+		return x.AnsweredBy
+	}
+	return ""
+}
+
+func (x *ListNodesResponse) GetFromLeader() bool {
+	if x != nil {
+		return x.FromLeader
+	}
+	return false
+}
+
+func (x *ListNodesResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *ListNodesResponse) GetFailureTolerance() int32 {
+	if x != nil {
+		return x.FailureTolerance
+	}
+	return 0
+}
+
+func (x *ListNodesResponse) GetRead() *ReadInfo {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+// NodeInfo is one member of the cluster.
+type NodeInfo struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Voter  bool                   `protobuf:"varint,2,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader bool                   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	// alive, silent or dead; empty where only the leader would know.
+	State        string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	AppliedIndex uint64 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	// How many entries of the log it has not applied.
+	TrailsBy      uint64 `protobuf:"varint,6,opt,name=trails_by,json=trailsBy,proto3" json:"trails_by,omitempty"`
+	RunningBuilds uint32 `protobuf:"varint,7,opt,name=running_builds,json=runningBuilds,proto3" json:"running_builds,omitempty"`
+	Drained       bool   `protobuf:"varint,8,opt,name=drained,proto3" json:"drained,omitempty"`
+	// How long it has not answered the leader.
+	Silent        *durationpb.Duration `protobuf:"bytes,9,opt,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeInfo) Reset() {
+	*x = NodeInfo{}
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeInfo) ProtoMessage() {}
+
+func (x *NodeInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
+func (*NodeInfo) Descriptor() ([]byte, []int) {
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *NodeInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *NodeInfo) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+func (x *NodeInfo) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetTrailsBy() uint64 {
+	if x != nil {
+		return x.TrailsBy
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetRunningBuilds() uint32 {
+	if x != nil {
+		return x.RunningBuilds
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+func (x *NodeInfo) GetSilent() *durationpb.Duration {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
 type ListCachedRefsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3146,7 +3382,7 @@ type ListCachedRefsRequest struct {
 
 func (x *ListCachedRefsRequest) Reset() {
 	*x = ListCachedRefsRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[33]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3394,7 @@ func (x *ListCachedRefsRequest) String() string {
 func (*ListCachedRefsRequest) ProtoMessage() {}
 
 func (x *ListCachedRefsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[33]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3407,7 @@ func (x *ListCachedRefsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCachedRefsRequest.ProtoReflect.Descriptor instead.
 func (*ListCachedRefsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{33}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{36}
 }
 
 type ListCachedRefsResponse struct {
@@ -3186,7 +3422,7 @@ type ListCachedRefsResponse struct {
 
 func (x *ListCachedRefsResponse) Reset() {
 	*x = ListCachedRefsResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[34]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3198,7 +3434,7 @@ func (x *ListCachedRefsResponse) String() string {
 func (*ListCachedRefsResponse) ProtoMessage() {}
 
 func (x *ListCachedRefsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[34]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3211,7 +3447,7 @@ func (x *ListCachedRefsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCachedRefsResponse.ProtoReflect.Descriptor instead.
 func (*ListCachedRefsResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{34}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListCachedRefsResponse) GetRefs() []*CachedRef {
@@ -3245,7 +3481,7 @@ type PutCachedRefRequest struct {
 
 func (x *PutCachedRefRequest) Reset() {
 	*x = PutCachedRefRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[35]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3493,7 @@ func (x *PutCachedRefRequest) String() string {
 func (*PutCachedRefRequest) ProtoMessage() {}
 
 func (x *PutCachedRefRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[35]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3506,7 @@ func (x *PutCachedRefRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCachedRefRequest.ProtoReflect.Descriptor instead.
 func (*PutCachedRefRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{35}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PutCachedRefRequest) GetRef() string {
@@ -3296,7 +3532,7 @@ type PutCachedRefResponse struct {
 
 func (x *PutCachedRefResponse) Reset() {
 	*x = PutCachedRefResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[36]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3308,7 +3544,7 @@ func (x *PutCachedRefResponse) String() string {
 func (*PutCachedRefResponse) ProtoMessage() {}
 
 func (x *PutCachedRefResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[36]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3321,7 +3557,7 @@ func (x *PutCachedRefResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCachedRefResponse.ProtoReflect.Descriptor instead.
 func (*PutCachedRefResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{36}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PutCachedRefResponse) GetRef() *CachedRef {
@@ -3340,7 +3576,7 @@ type DeleteCachedRefRequest struct {
 
 func (x *DeleteCachedRefRequest) Reset() {
 	*x = DeleteCachedRefRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[37]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3352,7 +3588,7 @@ func (x *DeleteCachedRefRequest) String() string {
 func (*DeleteCachedRefRequest) ProtoMessage() {}
 
 func (x *DeleteCachedRefRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[37]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3365,7 +3601,7 @@ func (x *DeleteCachedRefRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCachedRefRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCachedRefRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{37}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DeleteCachedRefRequest) GetRef() string {
@@ -3384,7 +3620,7 @@ type DeleteCachedRefResponse struct {
 
 func (x *DeleteCachedRefResponse) Reset() {
 	*x = DeleteCachedRefResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[38]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3396,7 +3632,7 @@ func (x *DeleteCachedRefResponse) String() string {
 func (*DeleteCachedRefResponse) ProtoMessage() {}
 
 func (x *DeleteCachedRefResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[38]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3409,7 +3645,7 @@ func (x *DeleteCachedRefResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCachedRefResponse.ProtoReflect.Descriptor instead.
 func (*DeleteCachedRefResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{38}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeleteCachedRefResponse) GetExisted() bool {
@@ -3429,7 +3665,7 @@ type RefreshCachedRefsRequest struct {
 
 func (x *RefreshCachedRefsRequest) Reset() {
 	*x = RefreshCachedRefsRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3441,7 +3677,7 @@ func (x *RefreshCachedRefsRequest) String() string {
 func (*RefreshCachedRefsRequest) ProtoMessage() {}
 
 func (x *RefreshCachedRefsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[39]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3454,7 +3690,7 @@ func (x *RefreshCachedRefsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshCachedRefsRequest.ProtoReflect.Descriptor instead.
 func (*RefreshCachedRefsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{39}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RefreshCachedRefsRequest) GetRefs() []string {
@@ -3474,7 +3710,7 @@ type RefreshCachedRefsResponse struct {
 
 func (x *RefreshCachedRefsResponse) Reset() {
 	*x = RefreshCachedRefsResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[40]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3486,7 +3722,7 @@ func (x *RefreshCachedRefsResponse) String() string {
 func (*RefreshCachedRefsResponse) ProtoMessage() {}
 
 func (x *RefreshCachedRefsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[40]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3499,7 +3735,7 @@ func (x *RefreshCachedRefsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshCachedRefsResponse.ProtoReflect.Descriptor instead.
 func (*RefreshCachedRefsResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{40}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RefreshCachedRefsResponse) GetRefs() uint32 {
@@ -3521,7 +3757,7 @@ type SetCacheIntervalRequest struct {
 
 func (x *SetCacheIntervalRequest) Reset() {
 	*x = SetCacheIntervalRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[41]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3533,7 +3769,7 @@ func (x *SetCacheIntervalRequest) String() string {
 func (*SetCacheIntervalRequest) ProtoMessage() {}
 
 func (x *SetCacheIntervalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[41]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3546,7 +3782,7 @@ func (x *SetCacheIntervalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCacheIntervalRequest.ProtoReflect.Descriptor instead.
 func (*SetCacheIntervalRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{41}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SetCacheIntervalRequest) GetRef() string {
@@ -3571,7 +3807,7 @@ type SetCacheIntervalResponse struct {
 
 func (x *SetCacheIntervalResponse) Reset() {
 	*x = SetCacheIntervalResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[42]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3583,7 +3819,7 @@ func (x *SetCacheIntervalResponse) String() string {
 func (*SetCacheIntervalResponse) ProtoMessage() {}
 
 func (x *SetCacheIntervalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[42]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3596,7 +3832,7 @@ func (x *SetCacheIntervalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCacheIntervalResponse.ProtoReflect.Descriptor instead.
 func (*SetCacheIntervalResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{42}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{45}
 }
 
 type UploadContextRequest struct {
@@ -3611,7 +3847,7 @@ type UploadContextRequest struct {
 
 func (x *UploadContextRequest) Reset() {
 	*x = UploadContextRequest{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[43]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3623,7 +3859,7 @@ func (x *UploadContextRequest) String() string {
 func (*UploadContextRequest) ProtoMessage() {}
 
 func (x *UploadContextRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[43]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3636,7 +3872,7 @@ func (x *UploadContextRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadContextRequest.ProtoReflect.Descriptor instead.
 func (*UploadContextRequest) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{43}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *UploadContextRequest) GetDigest() string {
@@ -3665,7 +3901,7 @@ type UploadContextResponse struct {
 
 func (x *UploadContextResponse) Reset() {
 	*x = UploadContextResponse{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[44]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3677,7 +3913,7 @@ func (x *UploadContextResponse) String() string {
 func (*UploadContextResponse) ProtoMessage() {}
 
 func (x *UploadContextResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[44]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3690,7 +3926,7 @@ func (x *UploadContextResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadContextResponse.ProtoReflect.Descriptor instead.
 func (*UploadContextResponse) Descriptor() ([]byte, []int) {
-	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{44}
+	return file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *UploadContextResponse) GetDigest() string {
@@ -3725,7 +3961,7 @@ type DownloadContext_File struct {
 
 func (x *DownloadContext_File) Reset() {
 	*x = DownloadContext_File{}
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[48]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3737,7 +3973,7 @@ func (x *DownloadContext_File) String() string {
 func (*DownloadContext_File) ProtoMessage() {}
 
 func (x *DownloadContext_File) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[48]
+	mi := &file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4054,7 +4290,27 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\x12#\n" +
 	"\rrefreshing_by\x18\v \x01(\tR\frefreshingBy\x12E\n" +
 	"\x10refreshing_since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0frefreshingSince\x12\x12\n" +
-	"\x04turn\x18\r \x01(\x04R\x04turn\"\x17\n" +
+	"\x04turn\x18\r \x01(\x04R\x04turn\"\x12\n" +
+	"\x10ListNodesRequest\"\xfa\x01\n" +
+	"\x11ListNodesResponse\x12/\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x19.imagebuilder.v1.NodeInfoR\x05nodes\x12\x1f\n" +
+	"\vanswered_by\x18\x02 \x01(\tR\n" +
+	"answeredBy\x12\x1f\n" +
+	"\vfrom_leader\x18\x03 \x01(\bR\n" +
+	"fromLeader\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12+\n" +
+	"\x11failure_tolerance\x18\x05 \x01(\x05R\x10failureTolerance\x12-\n" +
+	"\x04read\x18\x06 \x01(\v2\x19.imagebuilder.v1.ReadInfoR\x04read\"\x98\x02\n" +
+	"\bNodeInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05voter\x18\x02 \x01(\bR\x05voter\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\bR\x06leader\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12#\n" +
+	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x1b\n" +
+	"\ttrails_by\x18\x06 \x01(\x04R\btrailsBy\x12%\n" +
+	"\x0erunning_builds\x18\a \x01(\rR\rrunningBuilds\x12\x18\n" +
+	"\adrained\x18\b \x01(\bR\adrained\x121\n" +
+	"\x06silent\x18\t \x01(\v2\x19.google.protobuf.DurationR\x06silent\"\x17\n" +
 	"\x15ListCachedRefsRequest\"\xbd\x01\n" +
 	"\x16ListCachedRefsResponse\x12.\n" +
 	"\x04refs\x18\x01 \x03(\v2\x1a.imagebuilder.v1.CachedRefR\x04refs\x12-\n" +
@@ -4114,8 +4370,7 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x11LOG_STATE_SEALING\x10\x02\x12\x14\n" +
 	"\x10LOG_STATE_SEALED\x10\x03\x12\x12\n" +
 	"\x0eLOG_STATE_LOST\x10\x04\x12\x15\n" +
-	"\x11LOG_STATE_EXPIRED\x10\x052\xfc\n" +
-	"\n" +
+	"\x11LOG_STATE_EXPIRED\x10\x052\xd2\v\n" +
 	"\fImageBuilder\x12W\n" +
 	"\n" +
 	"BuildImage\x12\".imagebuilder.v1.BuildImageRequest\x1a#.imagebuilder.v1.BuildImageResponse\"\x00\x12Z\n" +
@@ -4124,7 +4379,8 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\n" +
 	"ListBuilds\x12\".imagebuilder.v1.ListBuildsRequest\x1a#.imagebuilder.v1.ListBuildsResponse\"\x00\x12V\n" +
 	"\tBuildLogs\x12!.imagebuilder.v1.BuildLogsRequest\x1a\".imagebuilder.v1.BuildLogsResponse\"\x000\x01\x12Z\n" +
-	"\vCancelBuild\x12#.imagebuilder.v1.CancelBuildRequest\x1a$.imagebuilder.v1.CancelBuildResponse\"\x00\x12i\n" +
+	"\vCancelBuild\x12#.imagebuilder.v1.CancelBuildRequest\x1a$.imagebuilder.v1.CancelBuildResponse\"\x00\x12T\n" +
+	"\tListNodes\x12!.imagebuilder.v1.ListNodesRequest\x1a\".imagebuilder.v1.ListNodesResponse\"\x00\x12i\n" +
 	"\x10ResolveBaseImage\x12(.imagebuilder.v1.ResolveBaseImageRequest\x1a).imagebuilder.v1.ResolveBaseImageResponse\"\x00\x12x\n" +
 	"\x15ResolveWorkspaceImage\x12-.imagebuilder.v1.ResolveWorkspaceImageRequest\x1a..imagebuilder.v1.ResolveWorkspaceImageResponse\"\x00\x12c\n" +
 	"\x0eListCachedRefs\x12&.imagebuilder.v1.ListCachedRefsRequest\x1a'.imagebuilder.v1.ListCachedRefsResponse\"\x00\x12]\n" +
@@ -4147,7 +4403,7 @@ func file_proto_imagebuilder_v1_imagebuilder_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_imagebuilder_v1_imagebuilder_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_proto_imagebuilder_v1_imagebuilder_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_proto_imagebuilder_v1_imagebuilder_proto_goTypes = []any{
 	(Phase)(0),                            // 0: imagebuilder.v1.Phase
 	(Blame)(0),                            // 1: imagebuilder.v1.Blame
@@ -4186,29 +4442,32 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_goTypes = []any{
 	(*ResolveWorkspaceImageRequest)(nil),  // 34: imagebuilder.v1.ResolveWorkspaceImageRequest
 	(*ResolveWorkspaceImageResponse)(nil), // 35: imagebuilder.v1.ResolveWorkspaceImageResponse
 	(*CachedRef)(nil),                     // 36: imagebuilder.v1.CachedRef
-	(*ListCachedRefsRequest)(nil),         // 37: imagebuilder.v1.ListCachedRefsRequest
-	(*ListCachedRefsResponse)(nil),        // 38: imagebuilder.v1.ListCachedRefsResponse
-	(*PutCachedRefRequest)(nil),           // 39: imagebuilder.v1.PutCachedRefRequest
-	(*PutCachedRefResponse)(nil),          // 40: imagebuilder.v1.PutCachedRefResponse
-	(*DeleteCachedRefRequest)(nil),        // 41: imagebuilder.v1.DeleteCachedRefRequest
-	(*DeleteCachedRefResponse)(nil),       // 42: imagebuilder.v1.DeleteCachedRefResponse
-	(*RefreshCachedRefsRequest)(nil),      // 43: imagebuilder.v1.RefreshCachedRefsRequest
-	(*RefreshCachedRefsResponse)(nil),     // 44: imagebuilder.v1.RefreshCachedRefsResponse
-	(*SetCacheIntervalRequest)(nil),       // 45: imagebuilder.v1.SetCacheIntervalRequest
-	(*SetCacheIntervalResponse)(nil),      // 46: imagebuilder.v1.SetCacheIntervalResponse
-	(*UploadContextRequest)(nil),          // 47: imagebuilder.v1.UploadContextRequest
-	(*UploadContextResponse)(nil),         // 48: imagebuilder.v1.UploadContextResponse
-	nil,                                   // 49: imagebuilder.v1.DockerfileSource.BuildArgsEntry
-	nil,                                   // 50: imagebuilder.v1.DockerfileSource.ImageLabelsEntry
-	nil,                                   // 51: imagebuilder.v1.GitContext.ConfigEntry
-	(*DownloadContext_File)(nil),          // 52: imagebuilder.v1.DownloadContext.File
-	nil,                                   // 53: imagebuilder.v1.RegistryAuth.AdditionalEntry
-	nil,                                   // 54: imagebuilder.v1.BuildImageRequest.LabelsEntry
-	nil,                                   // 55: imagebuilder.v1.BuildImageRequest.SecretsEntry
-	nil,                                   // 56: imagebuilder.v1.Build.LabelsEntry
-	nil,                                   // 57: imagebuilder.v1.BuildFilter.LabelsEntry
-	(*durationpb.Duration)(nil),           // 58: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),         // 59: google.protobuf.Timestamp
+	(*ListNodesRequest)(nil),              // 37: imagebuilder.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),             // 38: imagebuilder.v1.ListNodesResponse
+	(*NodeInfo)(nil),                      // 39: imagebuilder.v1.NodeInfo
+	(*ListCachedRefsRequest)(nil),         // 40: imagebuilder.v1.ListCachedRefsRequest
+	(*ListCachedRefsResponse)(nil),        // 41: imagebuilder.v1.ListCachedRefsResponse
+	(*PutCachedRefRequest)(nil),           // 42: imagebuilder.v1.PutCachedRefRequest
+	(*PutCachedRefResponse)(nil),          // 43: imagebuilder.v1.PutCachedRefResponse
+	(*DeleteCachedRefRequest)(nil),        // 44: imagebuilder.v1.DeleteCachedRefRequest
+	(*DeleteCachedRefResponse)(nil),       // 45: imagebuilder.v1.DeleteCachedRefResponse
+	(*RefreshCachedRefsRequest)(nil),      // 46: imagebuilder.v1.RefreshCachedRefsRequest
+	(*RefreshCachedRefsResponse)(nil),     // 47: imagebuilder.v1.RefreshCachedRefsResponse
+	(*SetCacheIntervalRequest)(nil),       // 48: imagebuilder.v1.SetCacheIntervalRequest
+	(*SetCacheIntervalResponse)(nil),      // 49: imagebuilder.v1.SetCacheIntervalResponse
+	(*UploadContextRequest)(nil),          // 50: imagebuilder.v1.UploadContextRequest
+	(*UploadContextResponse)(nil),         // 51: imagebuilder.v1.UploadContextResponse
+	nil,                                   // 52: imagebuilder.v1.DockerfileSource.BuildArgsEntry
+	nil,                                   // 53: imagebuilder.v1.DockerfileSource.ImageLabelsEntry
+	nil,                                   // 54: imagebuilder.v1.GitContext.ConfigEntry
+	(*DownloadContext_File)(nil),          // 55: imagebuilder.v1.DownloadContext.File
+	nil,                                   // 56: imagebuilder.v1.RegistryAuth.AdditionalEntry
+	nil,                                   // 57: imagebuilder.v1.BuildImageRequest.LabelsEntry
+	nil,                                   // 58: imagebuilder.v1.BuildImageRequest.SecretsEntry
+	nil,                                   // 59: imagebuilder.v1.Build.LabelsEntry
+	nil,                                   // 60: imagebuilder.v1.BuildFilter.LabelsEntry
+	(*durationpb.Duration)(nil),           // 61: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),         // 62: google.protobuf.Timestamp
 }
 var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	5,  // 0: imagebuilder.v1.Source.ref:type_name -> imagebuilder.v1.RefSource
@@ -4216,42 +4475,42 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	7,  // 2: imagebuilder.v1.DockerfileSource.git:type_name -> imagebuilder.v1.GitContext
 	8,  // 3: imagebuilder.v1.DockerfileSource.upload:type_name -> imagebuilder.v1.UploadedContext
 	9,  // 4: imagebuilder.v1.DockerfileSource.download:type_name -> imagebuilder.v1.DownloadContext
-	49, // 5: imagebuilder.v1.DockerfileSource.build_args:type_name -> imagebuilder.v1.DockerfileSource.BuildArgsEntry
-	50, // 6: imagebuilder.v1.DockerfileSource.image_labels:type_name -> imagebuilder.v1.DockerfileSource.ImageLabelsEntry
+	52, // 5: imagebuilder.v1.DockerfileSource.build_args:type_name -> imagebuilder.v1.DockerfileSource.BuildArgsEntry
+	53, // 6: imagebuilder.v1.DockerfileSource.image_labels:type_name -> imagebuilder.v1.DockerfileSource.ImageLabelsEntry
 	2,  // 7: imagebuilder.v1.GitContext.target_mode:type_name -> imagebuilder.v1.GitTargetMode
-	51, // 8: imagebuilder.v1.GitContext.config:type_name -> imagebuilder.v1.GitContext.ConfigEntry
-	52, // 9: imagebuilder.v1.DownloadContext.files:type_name -> imagebuilder.v1.DownloadContext.File
-	53, // 10: imagebuilder.v1.RegistryAuth.additional:type_name -> imagebuilder.v1.RegistryAuth.AdditionalEntry
+	54, // 8: imagebuilder.v1.GitContext.config:type_name -> imagebuilder.v1.GitContext.ConfigEntry
+	55, // 9: imagebuilder.v1.DownloadContext.files:type_name -> imagebuilder.v1.DownloadContext.File
+	56, // 10: imagebuilder.v1.RegistryAuth.additional:type_name -> imagebuilder.v1.RegistryAuth.AdditionalEntry
 	4,  // 11: imagebuilder.v1.BuildImageRequest.source:type_name -> imagebuilder.v1.Source
 	10, // 12: imagebuilder.v1.BuildImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
-	54, // 13: imagebuilder.v1.BuildImageRequest.labels:type_name -> imagebuilder.v1.BuildImageRequest.LabelsEntry
-	58, // 14: imagebuilder.v1.BuildImageRequest.timeout:type_name -> google.protobuf.Duration
-	55, // 15: imagebuilder.v1.BuildImageRequest.secrets:type_name -> imagebuilder.v1.BuildImageRequest.SecretsEntry
+	57, // 13: imagebuilder.v1.BuildImageRequest.labels:type_name -> imagebuilder.v1.BuildImageRequest.LabelsEntry
+	61, // 14: imagebuilder.v1.BuildImageRequest.timeout:type_name -> google.protobuf.Duration
+	58, // 15: imagebuilder.v1.BuildImageRequest.secrets:type_name -> imagebuilder.v1.BuildImageRequest.SecretsEntry
 	11, // 16: imagebuilder.v1.BuildImageRequest.git_auth:type_name -> imagebuilder.v1.BasicAuth
 	15, // 17: imagebuilder.v1.BuildImageResponse.build:type_name -> imagebuilder.v1.Build
 	14, // 18: imagebuilder.v1.BuildImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	58, // 19: imagebuilder.v1.ReadInfo.staleness:type_name -> google.protobuf.Duration
+	61, // 19: imagebuilder.v1.ReadInfo.staleness:type_name -> google.protobuf.Duration
 	4,  // 20: imagebuilder.v1.Build.source:type_name -> imagebuilder.v1.Source
 	0,  // 21: imagebuilder.v1.Build.phase:type_name -> imagebuilder.v1.Phase
-	56, // 22: imagebuilder.v1.Build.labels:type_name -> imagebuilder.v1.Build.LabelsEntry
-	59, // 23: imagebuilder.v1.Build.created_at:type_name -> google.protobuf.Timestamp
-	59, // 24: imagebuilder.v1.Build.started_at:type_name -> google.protobuf.Timestamp
-	59, // 25: imagebuilder.v1.Build.ended_at:type_name -> google.protobuf.Timestamp
-	59, // 26: imagebuilder.v1.Build.deadline:type_name -> google.protobuf.Timestamp
+	59, // 22: imagebuilder.v1.Build.labels:type_name -> imagebuilder.v1.Build.LabelsEntry
+	62, // 23: imagebuilder.v1.Build.created_at:type_name -> google.protobuf.Timestamp
+	62, // 24: imagebuilder.v1.Build.started_at:type_name -> google.protobuf.Timestamp
+	62, // 25: imagebuilder.v1.Build.ended_at:type_name -> google.protobuf.Timestamp
+	62, // 26: imagebuilder.v1.Build.deadline:type_name -> google.protobuf.Timestamp
 	16, // 27: imagebuilder.v1.Build.attempts:type_name -> imagebuilder.v1.Attempt
 	1,  // 28: imagebuilder.v1.Build.blame:type_name -> imagebuilder.v1.Blame
-	59, // 29: imagebuilder.v1.Build.not_before:type_name -> google.protobuf.Timestamp
+	62, // 29: imagebuilder.v1.Build.not_before:type_name -> google.protobuf.Timestamp
 	0,  // 30: imagebuilder.v1.Attempt.phase:type_name -> imagebuilder.v1.Phase
 	17, // 31: imagebuilder.v1.Attempt.history:type_name -> imagebuilder.v1.PhaseChange
 	1,  // 32: imagebuilder.v1.Attempt.blame:type_name -> imagebuilder.v1.Blame
-	59, // 33: imagebuilder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
-	59, // 34: imagebuilder.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	62, // 33: imagebuilder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
+	62, // 34: imagebuilder.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
 	19, // 35: imagebuilder.v1.Attempt.log:type_name -> imagebuilder.v1.AttemptLog
 	18, // 36: imagebuilder.v1.Attempt.steps:type_name -> imagebuilder.v1.Step
 	0,  // 37: imagebuilder.v1.PhaseChange.phase:type_name -> imagebuilder.v1.Phase
-	59, // 38: imagebuilder.v1.PhaseChange.at:type_name -> google.protobuf.Timestamp
-	59, // 39: imagebuilder.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	59, // 40: imagebuilder.v1.Step.ended_at:type_name -> google.protobuf.Timestamp
+	62, // 38: imagebuilder.v1.PhaseChange.at:type_name -> google.protobuf.Timestamp
+	62, // 39: imagebuilder.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	62, // 40: imagebuilder.v1.Step.ended_at:type_name -> google.protobuf.Timestamp
 	3,  // 41: imagebuilder.v1.AttemptLog.state:type_name -> imagebuilder.v1.LogState
 	20, // 42: imagebuilder.v1.AttemptLog.copies:type_name -> imagebuilder.v1.LogCopy
 	20, // 43: imagebuilder.v1.AttemptLog.sealer:type_name -> imagebuilder.v1.LogCopy
@@ -4259,7 +4518,7 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	15, // 45: imagebuilder.v1.BuildStatusResponse.build:type_name -> imagebuilder.v1.Build
 	14, // 46: imagebuilder.v1.BuildStatusResponse.read:type_name -> imagebuilder.v1.ReadInfo
 	0,  // 47: imagebuilder.v1.BuildFilter.phases:type_name -> imagebuilder.v1.Phase
-	57, // 48: imagebuilder.v1.BuildFilter.labels:type_name -> imagebuilder.v1.BuildFilter.LabelsEntry
+	60, // 48: imagebuilder.v1.BuildFilter.labels:type_name -> imagebuilder.v1.BuildFilter.LabelsEntry
 	23, // 49: imagebuilder.v1.WatchBuildsRequest.filter:type_name -> imagebuilder.v1.BuildFilter
 	15, // 50: imagebuilder.v1.WatchBuildsResponse.build:type_name -> imagebuilder.v1.Build
 	23, // 51: imagebuilder.v1.ListBuildsRequest.filter:type_name -> imagebuilder.v1.BuildFilter
@@ -4273,51 +4532,56 @@ var file_proto_imagebuilder_v1_imagebuilder_proto_depIdxs = []int32{
 	10, // 59: imagebuilder.v1.ResolveWorkspaceImageRequest.auth:type_name -> imagebuilder.v1.RegistryAuth
 	11, // 60: imagebuilder.v1.ResolveWorkspaceImageRequest.git_auth:type_name -> imagebuilder.v1.BasicAuth
 	14, // 61: imagebuilder.v1.ResolveWorkspaceImageResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	58, // 62: imagebuilder.v1.CachedRef.interval:type_name -> google.protobuf.Duration
-	59, // 63: imagebuilder.v1.CachedRef.refreshed_at:type_name -> google.protobuf.Timestamp
-	59, // 64: imagebuilder.v1.CachedRef.tried_at:type_name -> google.protobuf.Timestamp
-	59, // 65: imagebuilder.v1.CachedRef.due_at:type_name -> google.protobuf.Timestamp
-	59, // 66: imagebuilder.v1.CachedRef.refreshing_since:type_name -> google.protobuf.Timestamp
-	36, // 67: imagebuilder.v1.ListCachedRefsResponse.refs:type_name -> imagebuilder.v1.CachedRef
-	14, // 68: imagebuilder.v1.ListCachedRefsResponse.read:type_name -> imagebuilder.v1.ReadInfo
-	58, // 69: imagebuilder.v1.ListCachedRefsResponse.default_interval:type_name -> google.protobuf.Duration
-	58, // 70: imagebuilder.v1.PutCachedRefRequest.interval:type_name -> google.protobuf.Duration
-	36, // 71: imagebuilder.v1.PutCachedRefResponse.ref:type_name -> imagebuilder.v1.CachedRef
-	58, // 72: imagebuilder.v1.SetCacheIntervalRequest.interval:type_name -> google.protobuf.Duration
-	11, // 73: imagebuilder.v1.RegistryAuth.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	12, // 74: imagebuilder.v1.ImageBuilder.BuildImage:input_type -> imagebuilder.v1.BuildImageRequest
-	21, // 75: imagebuilder.v1.ImageBuilder.BuildStatus:input_type -> imagebuilder.v1.BuildStatusRequest
-	24, // 76: imagebuilder.v1.ImageBuilder.WatchBuilds:input_type -> imagebuilder.v1.WatchBuildsRequest
-	26, // 77: imagebuilder.v1.ImageBuilder.ListBuilds:input_type -> imagebuilder.v1.ListBuildsRequest
-	28, // 78: imagebuilder.v1.ImageBuilder.BuildLogs:input_type -> imagebuilder.v1.BuildLogsRequest
-	30, // 79: imagebuilder.v1.ImageBuilder.CancelBuild:input_type -> imagebuilder.v1.CancelBuildRequest
-	32, // 80: imagebuilder.v1.ImageBuilder.ResolveBaseImage:input_type -> imagebuilder.v1.ResolveBaseImageRequest
-	34, // 81: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:input_type -> imagebuilder.v1.ResolveWorkspaceImageRequest
-	37, // 82: imagebuilder.v1.ImageBuilder.ListCachedRefs:input_type -> imagebuilder.v1.ListCachedRefsRequest
-	39, // 83: imagebuilder.v1.ImageBuilder.PutCachedRef:input_type -> imagebuilder.v1.PutCachedRefRequest
-	47, // 84: imagebuilder.v1.ImageBuilder.UploadContext:input_type -> imagebuilder.v1.UploadContextRequest
-	41, // 85: imagebuilder.v1.ImageBuilder.DeleteCachedRef:input_type -> imagebuilder.v1.DeleteCachedRefRequest
-	43, // 86: imagebuilder.v1.ImageBuilder.RefreshCachedRefs:input_type -> imagebuilder.v1.RefreshCachedRefsRequest
-	45, // 87: imagebuilder.v1.ImageBuilder.SetCacheInterval:input_type -> imagebuilder.v1.SetCacheIntervalRequest
-	13, // 88: imagebuilder.v1.ImageBuilder.BuildImage:output_type -> imagebuilder.v1.BuildImageResponse
-	22, // 89: imagebuilder.v1.ImageBuilder.BuildStatus:output_type -> imagebuilder.v1.BuildStatusResponse
-	25, // 90: imagebuilder.v1.ImageBuilder.WatchBuilds:output_type -> imagebuilder.v1.WatchBuildsResponse
-	27, // 91: imagebuilder.v1.ImageBuilder.ListBuilds:output_type -> imagebuilder.v1.ListBuildsResponse
-	29, // 92: imagebuilder.v1.ImageBuilder.BuildLogs:output_type -> imagebuilder.v1.BuildLogsResponse
-	31, // 93: imagebuilder.v1.ImageBuilder.CancelBuild:output_type -> imagebuilder.v1.CancelBuildResponse
-	33, // 94: imagebuilder.v1.ImageBuilder.ResolveBaseImage:output_type -> imagebuilder.v1.ResolveBaseImageResponse
-	35, // 95: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:output_type -> imagebuilder.v1.ResolveWorkspaceImageResponse
-	38, // 96: imagebuilder.v1.ImageBuilder.ListCachedRefs:output_type -> imagebuilder.v1.ListCachedRefsResponse
-	40, // 97: imagebuilder.v1.ImageBuilder.PutCachedRef:output_type -> imagebuilder.v1.PutCachedRefResponse
-	48, // 98: imagebuilder.v1.ImageBuilder.UploadContext:output_type -> imagebuilder.v1.UploadContextResponse
-	42, // 99: imagebuilder.v1.ImageBuilder.DeleteCachedRef:output_type -> imagebuilder.v1.DeleteCachedRefResponse
-	44, // 100: imagebuilder.v1.ImageBuilder.RefreshCachedRefs:output_type -> imagebuilder.v1.RefreshCachedRefsResponse
-	46, // 101: imagebuilder.v1.ImageBuilder.SetCacheInterval:output_type -> imagebuilder.v1.SetCacheIntervalResponse
-	88, // [88:102] is the sub-list for method output_type
-	74, // [74:88] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	61, // 62: imagebuilder.v1.CachedRef.interval:type_name -> google.protobuf.Duration
+	62, // 63: imagebuilder.v1.CachedRef.refreshed_at:type_name -> google.protobuf.Timestamp
+	62, // 64: imagebuilder.v1.CachedRef.tried_at:type_name -> google.protobuf.Timestamp
+	62, // 65: imagebuilder.v1.CachedRef.due_at:type_name -> google.protobuf.Timestamp
+	62, // 66: imagebuilder.v1.CachedRef.refreshing_since:type_name -> google.protobuf.Timestamp
+	39, // 67: imagebuilder.v1.ListNodesResponse.nodes:type_name -> imagebuilder.v1.NodeInfo
+	14, // 68: imagebuilder.v1.ListNodesResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	61, // 69: imagebuilder.v1.NodeInfo.silent:type_name -> google.protobuf.Duration
+	36, // 70: imagebuilder.v1.ListCachedRefsResponse.refs:type_name -> imagebuilder.v1.CachedRef
+	14, // 71: imagebuilder.v1.ListCachedRefsResponse.read:type_name -> imagebuilder.v1.ReadInfo
+	61, // 72: imagebuilder.v1.ListCachedRefsResponse.default_interval:type_name -> google.protobuf.Duration
+	61, // 73: imagebuilder.v1.PutCachedRefRequest.interval:type_name -> google.protobuf.Duration
+	36, // 74: imagebuilder.v1.PutCachedRefResponse.ref:type_name -> imagebuilder.v1.CachedRef
+	61, // 75: imagebuilder.v1.SetCacheIntervalRequest.interval:type_name -> google.protobuf.Duration
+	11, // 76: imagebuilder.v1.RegistryAuth.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	12, // 77: imagebuilder.v1.ImageBuilder.BuildImage:input_type -> imagebuilder.v1.BuildImageRequest
+	21, // 78: imagebuilder.v1.ImageBuilder.BuildStatus:input_type -> imagebuilder.v1.BuildStatusRequest
+	24, // 79: imagebuilder.v1.ImageBuilder.WatchBuilds:input_type -> imagebuilder.v1.WatchBuildsRequest
+	26, // 80: imagebuilder.v1.ImageBuilder.ListBuilds:input_type -> imagebuilder.v1.ListBuildsRequest
+	28, // 81: imagebuilder.v1.ImageBuilder.BuildLogs:input_type -> imagebuilder.v1.BuildLogsRequest
+	30, // 82: imagebuilder.v1.ImageBuilder.CancelBuild:input_type -> imagebuilder.v1.CancelBuildRequest
+	37, // 83: imagebuilder.v1.ImageBuilder.ListNodes:input_type -> imagebuilder.v1.ListNodesRequest
+	32, // 84: imagebuilder.v1.ImageBuilder.ResolveBaseImage:input_type -> imagebuilder.v1.ResolveBaseImageRequest
+	34, // 85: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:input_type -> imagebuilder.v1.ResolveWorkspaceImageRequest
+	40, // 86: imagebuilder.v1.ImageBuilder.ListCachedRefs:input_type -> imagebuilder.v1.ListCachedRefsRequest
+	42, // 87: imagebuilder.v1.ImageBuilder.PutCachedRef:input_type -> imagebuilder.v1.PutCachedRefRequest
+	50, // 88: imagebuilder.v1.ImageBuilder.UploadContext:input_type -> imagebuilder.v1.UploadContextRequest
+	44, // 89: imagebuilder.v1.ImageBuilder.DeleteCachedRef:input_type -> imagebuilder.v1.DeleteCachedRefRequest
+	46, // 90: imagebuilder.v1.ImageBuilder.RefreshCachedRefs:input_type -> imagebuilder.v1.RefreshCachedRefsRequest
+	48, // 91: imagebuilder.v1.ImageBuilder.SetCacheInterval:input_type -> imagebuilder.v1.SetCacheIntervalRequest
+	13, // 92: imagebuilder.v1.ImageBuilder.BuildImage:output_type -> imagebuilder.v1.BuildImageResponse
+	22, // 93: imagebuilder.v1.ImageBuilder.BuildStatus:output_type -> imagebuilder.v1.BuildStatusResponse
+	25, // 94: imagebuilder.v1.ImageBuilder.WatchBuilds:output_type -> imagebuilder.v1.WatchBuildsResponse
+	27, // 95: imagebuilder.v1.ImageBuilder.ListBuilds:output_type -> imagebuilder.v1.ListBuildsResponse
+	29, // 96: imagebuilder.v1.ImageBuilder.BuildLogs:output_type -> imagebuilder.v1.BuildLogsResponse
+	31, // 97: imagebuilder.v1.ImageBuilder.CancelBuild:output_type -> imagebuilder.v1.CancelBuildResponse
+	38, // 98: imagebuilder.v1.ImageBuilder.ListNodes:output_type -> imagebuilder.v1.ListNodesResponse
+	33, // 99: imagebuilder.v1.ImageBuilder.ResolveBaseImage:output_type -> imagebuilder.v1.ResolveBaseImageResponse
+	35, // 100: imagebuilder.v1.ImageBuilder.ResolveWorkspaceImage:output_type -> imagebuilder.v1.ResolveWorkspaceImageResponse
+	41, // 101: imagebuilder.v1.ImageBuilder.ListCachedRefs:output_type -> imagebuilder.v1.ListCachedRefsResponse
+	43, // 102: imagebuilder.v1.ImageBuilder.PutCachedRef:output_type -> imagebuilder.v1.PutCachedRefResponse
+	51, // 103: imagebuilder.v1.ImageBuilder.UploadContext:output_type -> imagebuilder.v1.UploadContextResponse
+	45, // 104: imagebuilder.v1.ImageBuilder.DeleteCachedRef:output_type -> imagebuilder.v1.DeleteCachedRefResponse
+	47, // 105: imagebuilder.v1.ImageBuilder.RefreshCachedRefs:output_type -> imagebuilder.v1.RefreshCachedRefsResponse
+	49, // 106: imagebuilder.v1.ImageBuilder.SetCacheInterval:output_type -> imagebuilder.v1.SetCacheIntervalResponse
+	92, // [92:107] is the sub-list for method output_type
+	77, // [77:92] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_proto_imagebuilder_v1_imagebuilder_proto_init() }
@@ -4353,7 +4617,7 @@ func file_proto_imagebuilder_v1_imagebuilder_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc), len(file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   54,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

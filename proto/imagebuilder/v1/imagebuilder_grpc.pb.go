@@ -27,6 +27,7 @@ const (
 	ImageBuilder_ListBuilds_FullMethodName            = "/imagebuilder.v1.ImageBuilder/ListBuilds"
 	ImageBuilder_BuildLogs_FullMethodName             = "/imagebuilder.v1.ImageBuilder/BuildLogs"
 	ImageBuilder_CancelBuild_FullMethodName           = "/imagebuilder.v1.ImageBuilder/CancelBuild"
+	ImageBuilder_ListNodes_FullMethodName             = "/imagebuilder.v1.ImageBuilder/ListNodes"
 	ImageBuilder_ResolveBaseImage_FullMethodName      = "/imagebuilder.v1.ImageBuilder/ResolveBaseImage"
 	ImageBuilder_ResolveWorkspaceImage_FullMethodName = "/imagebuilder.v1.ImageBuilder/ResolveWorkspaceImage"
 	ImageBuilder_ListCachedRefs_FullMethodName        = "/imagebuilder.v1.ImageBuilder/ListCachedRefs"
@@ -62,6 +63,9 @@ type ImageBuilderClient interface {
 	// wants it. With operator set (unix socket or operator certificate only) it
 	// stops at once.
 	CancelBuild(ctx context.Context, in *CancelBuildRequest, opts ...grpc.CallOption) (*CancelBuildResponse, error)
+	// ListNodes lists the members of the cluster, as far as everybody may know:
+	// no addresses, keys or identities, for which operators have their own API.
+	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	// ResolveBaseImage answers the digest form of a reference.
 	ResolveBaseImage(ctx context.Context, in *ResolveBaseImageRequest, opts ...grpc.CallOption) (*ResolveBaseImageResponse, error)
 	// ResolveWorkspaceImage answers the ref that a build of the source would
@@ -165,6 +169,16 @@ func (c *imageBuilderClient) CancelBuild(ctx context.Context, in *CancelBuildReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CancelBuildResponse)
 	err := c.cc.Invoke(ctx, ImageBuilder_CancelBuild_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *imageBuilderClient) ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNodesResponse)
+	err := c.cc.Invoke(ctx, ImageBuilder_ListNodes_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -279,6 +293,9 @@ type ImageBuilderServer interface {
 	// wants it. With operator set (unix socket or operator certificate only) it
 	// stops at once.
 	CancelBuild(context.Context, *CancelBuildRequest) (*CancelBuildResponse, error)
+	// ListNodes lists the members of the cluster, as far as everybody may know:
+	// no addresses, keys or identities, for which operators have their own API.
+	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	// ResolveBaseImage answers the digest form of a reference.
 	ResolveBaseImage(context.Context, *ResolveBaseImageRequest) (*ResolveBaseImageResponse, error)
 	// ResolveWorkspaceImage answers the ref that a build of the source would
@@ -327,6 +344,9 @@ func (UnimplementedImageBuilderServer) BuildLogs(*BuildLogsRequest, grpc.ServerS
 }
 func (UnimplementedImageBuilderServer) CancelBuild(context.Context, *CancelBuildRequest) (*CancelBuildResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelBuild not implemented")
+}
+func (UnimplementedImageBuilderServer) ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNodes not implemented")
 }
 func (UnimplementedImageBuilderServer) ResolveBaseImage(context.Context, *ResolveBaseImageRequest) (*ResolveBaseImageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResolveBaseImage not implemented")
@@ -463,6 +483,24 @@ func _ImageBuilder_CancelBuild_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ImageBuilderServer).CancelBuild(ctx, req.(*CancelBuildRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ImageBuilder_ListNodes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListNodesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImageBuilderServer).ListNodes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ImageBuilder_ListNodes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImageBuilderServer).ListNodes(ctx, req.(*ListNodesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -622,6 +660,10 @@ var ImageBuilder_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelBuild",
 			Handler:    _ImageBuilder_CancelBuild_Handler,
+		},
+		{
+			MethodName: "ListNodes",
+			Handler:    _ImageBuilder_ListNodes_Handler,
 		},
 		{
 			MethodName: "ResolveBaseImage",

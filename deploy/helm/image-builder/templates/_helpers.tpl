@@ -78,7 +78,7 @@ JSON, since YAML would render great numbers as 1e+09. */ -}}
 {{- $_ := set $c "server" (dict "services" (dict "grpc" $grpc)) -}}
 {{- if .Values.http.enabled -}}
 {{- $url := .Values.http.publicURL | default (printf "http://%s.%s.svc.%s:%v" (include "ib.fullname" .) .Release.Namespace .Values.clusterDomain .Values.http.port) -}}
-{{- $_ := set $c "http" (dict "address" ":8081" "publicURL" $url) -}}
+{{- $_ := set $c "http" (dict "address" ":8081" "publicURL" $url "ui" (ternary "on" "off" .Values.http.ui)) -}}
 {{- else -}}
 {{- $_ := set $c "http" (dict "address" "none") -}}
 {{- end -}}

@@ -1,0 +1,52 @@
+package web
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// policy lets the page load its own files and ask the nodes, and nothing else.
+func policy(nodes []string) string {
+	return "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src " +
+		strings.Join(append([]string{"'self'"}, nodes...), " ") +
+		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+}
+
+// guard sets the headers of every answer and refuses scripts of other sites.
+func (s *server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", s.policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Add("Vary", "Origin")
+		if !s.sameSite(r) {
+			http.Error(w, "pages of other sites may not ask here; http.nodes lists those that may", http.StatusForbidden)
+			return
+		}
+		if origin := r.Header.Get("Origin"); slices.Contains(s.Nodes, origin) {
+			h.Set("Access-Control-Allow-Origin", origin)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// sameSite reports whether a request comes from this page, from that of another
+// node, from a person who follows a link, or from no browser at all.
+func (s *server) sameSite(r *http.Request) bool {
+	if origin := r.Header.Get("Origin"); origin != "" {
+		_, host, _ := strings.Cut(origin, "://")
+		return host == r.Host || slices.Contains(s.Nodes, origin)
+	}
+	return r.Header.Get("Sec-Fetch-Site") != "cross-site" || r.Header.Get("Sec-Fetch-Mode") == "navigate"
+}
+
+func etag(content []byte) string {
+	sum := sha256.Sum256(content)
+	return `"` + hex.EncodeToString(sum[:12]) + `"`
+}
