@@ -93,9 +93,11 @@ type Config struct {
 	Logger          *slog.Logger
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
-	// Heartbeat, Election and Lease are Raft's timers. If zero: 500, 500 and
-	// 250 ms, which neither a busy CPU nor bulk writes on the same disk run
-	// into; 100 ms in a group of one, which has nobody to wait for.
+	// Heartbeat, Election and Lease are Raft's timers. If zero: 500 ms each,
+	// which neither a busy CPU nor bulk writes on the same disk run into; 100 ms
+	// in a group of one, which has nobody to wait for. A leader that steps down
+	// sooner than followers would elect another one gains nothing: all that it
+	// answers and commits, a majority confirms.
 	Heartbeat, Election, Lease time.Duration
 	// SnapshotThreshold is the number of commands after which a snapshot is
 	// taken, TrailingLogs how many stay in the log behind it; 8192 and 10240
@@ -122,7 +124,7 @@ func (c *Config) setDefaults() {
 	}
 	def(&c.Heartbeat, 500*time.Millisecond)
 	def(&c.Election, c.Heartbeat)
-	def(&c.Lease, c.Heartbeat/2)
+	def(&c.Lease, c.Heartbeat)
 	def(&c.StableFor, 5*time.Second)
 	def(&c.PingInterval, 500*time.Millisecond)
 	def(&c.MaxClockSkew, 5*time.Second)

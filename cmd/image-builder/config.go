@@ -261,7 +261,7 @@ type RaftConfig struct {
 	TrailingLogs      int64    `json:"trailingLogs" doc:"Commands that stay in the log behind a snapshot, for nodes that trail."`
 	Heartbeat         Duration `json:"heartbeat" doc:"A follower that hears no leader for so long asks for an election. 0: 500ms, 100ms for a node alone."`
 	Election          Duration `json:"election" doc:"How long a candidate waits for votes. 0: as heartbeat."`
-	Lease             Duration `json:"lease" doc:"A leader that reaches no majority for so long steps down. 0: half of heartbeat."`
+	Lease             Duration `json:"lease" doc:"A leader that reaches no majority for so long steps down. 0: as long as heartbeat."`
 }
 
 // LogConfig is the node's own log.
