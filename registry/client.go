@@ -44,9 +44,13 @@ type Options struct {
 	// AddressPolicy sees the proxy's address, and only the addresses that stand
 	// in references and redirects themselves.
 	Proxy func(*http.Request) (*url.URL, error)
-	// Concurrency bounds how many requests to one host wait for an answer at a
-	// time. Default 64.
+	// Concurrency bounds how many requests of this process to one host wait for
+	// an answer at a time. Default 64.
 	Concurrency int
+	// Sharers answers among how many processes the limits of Hosts are shared,
+	// this one included. It is asked often and must not block; nil and less
+	// than 1 are this one alone.
+	Sharers func() int
 	// Bandwidth bounds the bytes of blobs that all copies of this process
 	// together transfer in a second, 0 for no bound.
 	Bandwidth int64
@@ -108,6 +112,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Concurrency <= 0 {
 		o.Concurrency = defaultPerHost
+	}
+	if o.Sharers == nil {
+		o.Sharers = func() int { return 1 }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -131,6 +131,7 @@ func examine(err error, secrets ...string) failure {
 		addr   *AddressError
 		done   *Error
 		rest   *restError
+		pause  *pauseError
 	)
 	switch {
 	case errors.As(err, &done):
@@ -139,6 +140,8 @@ func examine(err error, secrets ...string) failure {
 		return failure{kind: kind.kind, err: kind, temporary: kind.temporary}
 	case errors.As(err, &rest):
 		return failure{kind: Unavailable, err: rest, temporary: true, after: rest.left}
+	case errors.As(err, &pause):
+		return failure{kind: RateLimited, err: pause, temporary: true, after: pause.left}
 	case errors.As(err, &addr):
 		return failure{kind: Refused, err: addr}
 	case errors.As(err, &status):

@@ -20,14 +20,17 @@ const (
 	maxGates     = 512              // hosts come from requests
 )
 
-// gate is what all requests to one host pass: its limits and its breaker. So a
-// host that hangs holds up nobody who wants another.
+// gate is what all requests to one host pass: its limits, the pauses that it
+// asked for, and its breaker. So a host that hangs holds up nobody who wants
+// another.
 type gate struct {
-	host  string
-	slots chan struct{}
-	rate  *rate.Limiter
-	slow  time.Duration // a request that was given up earlier tells nothing
-	now   func() time.Time
+	host      string
+	slots     *slots
+	perSecond func() float64 // this process's part of the rate, 0 for no bound
+	rate      *rate.Limiter
+	pauses    pauses
+	slow      time.Duration // a request that was given up earlier tells nothing
+	now       func() time.Time
 
 	mu      sync.Mutex
 	failed  int           // in a row, unanswered
@@ -46,21 +49,26 @@ func (e *restError) Error() string {
 	return fmt.Sprintf("%s did not answer the last %d requests; it is asked again in %s", e.host, breakerAfter, e.left.Round(100*time.Millisecond))
 }
 
-// enter waits for the host's limits. leave must be called once, with the
-// outcome of the request.
-func (g *gate) enter(ctx context.Context, upload bool) (leave func(error), err error) {
+// enter waits for the host's limits. It does not wait where the host is not to
+// be asked for a while: that is a *restError or a *pauseError. who names the
+// caller's credential. leave must be called once, with the outcome of the
+// request.
+func (g *gate) enter(ctx context.Context, who string, upload bool) (leave func(error), err error) {
+	if err := g.paused(who); err != nil {
+		return nil, err
+	}
 	probe, err := g.allow()
 	if err != nil {
 		return nil, err
 	}
-	if err := g.wait(ctx, upload); err != nil {
+	if err := g.wait(ctx, who, upload); err != nil {
 		g.settle(probe, false, errors.New("not asked"))
 		return nil, err
 	}
 	start := g.now()
 	return func(err error) {
 		if !upload {
-			<-g.slots
+			g.slots.release()
 		}
 		if upload && ctx.Err() != nil {
 			g.settle(probe, false, err) // it takes as long as it takes
@@ -70,7 +78,19 @@ func (g *gate) enter(ctx context.Context, upload bool) (leave func(error), err e
 	}, nil
 }
 
-func (g *gate) wait(ctx context.Context, upload bool) error {
+// paused answers a *pauseError while the host wants to be left alone.
+func (g *gate) paused(who string) error {
+	if left := g.pauses.left(who, g.now()); left > 0 {
+		return &pauseError{g.host, left}
+	}
+	return nil
+}
+
+func (g *gate) wait(ctx context.Context, who string, upload bool) error {
+	if l := rate.Limit(g.perSecond()); l > 0 && l != g.rate.Limit() {
+		g.rate.SetBurst(max(1, int(l)))
+		g.rate.SetLimit(l)
+	}
 	if err := g.rate.Wait(ctx); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -78,14 +98,17 @@ func (g *gate) wait(ctx context.Context, upload bool) error {
 		return &kindError{kind: RateLimited, text: fmt.Sprintf("this node's limit of requests to %s leaves no room in time", g.host)}
 	}
 	if upload {
-		return nil
+		return g.paused(who)
 	}
-	select {
-	case g.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := g.slots.acquire(ctx); err != nil {
+		return err
 	}
+	// While this one waited another may have been told to pause.
+	if err := g.paused(who); err != nil {
+		g.slots.release()
+		return err
+	}
+	return nil
 }
 
 // unanswered tells whether a request's error means that the host does not
@@ -150,16 +173,21 @@ func (g *gate) resting() time.Duration {
 
 // gates are those of all hosts.
 type gates struct {
-	table  hostTable
-	limit  int
-	slow   time.Duration
-	mu     sync.Mutex
-	byHost *lru.Cache[string, *gate]
+	table   hostTable
+	limit   int
+	sharers func() int
+	base    time.Duration
+	slow    time.Duration
+	mu      sync.Mutex
+	byHost  *lru.Cache[string, *gate]
 }
 
 func newGates(o Options, table hostTable) (*gates, error) {
 	cache, err := lru.New[string, *gate](maxGates)
-	return &gates{table: table, limit: o.Concurrency, slow: o.Timeout / mirrorShare / 2, byHost: cache}, err
+	return &gates{
+		table: table, limit: o.Concurrency, sharers: func() int { return max(1, o.Sharers()) },
+		base: o.RetryBase, slow: o.Timeout / mirrorShare / 2, byHost: cache,
+	}, err
 }
 
 // of answers the gate of a canonical host.
@@ -170,12 +198,17 @@ func (gs *gates) of(host string) *gate {
 		return g
 	}
 	o := gs.table.hosts[host]
-	if o.Concurrency == 0 {
-		o.Concurrency = gs.limit
+	atATime := func() int { return gs.limit }
+	if o.Concurrency > 0 {
+		atATime = func() int { return max(1, o.Concurrency/gs.sharers()) }
 	}
-	g := &gate{host: host, slots: make(chan struct{}, o.Concurrency), rate: rate.NewLimiter(rate.Inf, 0), slow: gs.slow, now: time.Now}
+	perSecond := func() float64 { return 0 }
 	if o.RequestsPerSecond > 0 {
-		g.rate = rate.NewLimiter(rate.Limit(o.RequestsPerSecond), max(1, int(o.RequestsPerSecond)))
+		perSecond = func() float64 { return o.RequestsPerSecond / float64(gs.sharers()) }
+	}
+	g := &gate{
+		host: host, slots: &slots{limit: atATime}, perSecond: perSecond, rate: rate.NewLimiter(rate.Inf, 0),
+		pauses: pauses{base: gs.base}, slow: gs.slow, now: time.Now,
 	}
 	gs.byHost.Add(host, g)
 	return g

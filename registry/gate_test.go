@@ -15,7 +15,7 @@ var errNoAnswer = errors.New("connection reset")
 // ask sends one request through a gate and answers whether it was let in.
 func ask(t *testing.T, g *gate, outcome error) bool {
 	t.Helper()
-	leave, err := g.enter(t.Context(), false)
+	leave, err := g.enter(t.Context(), "me", false)
 	if err != nil {
 		var rest *restError
 		if !errors.As(err, &rest) {
@@ -27,8 +27,11 @@ func ask(t *testing.T, g *gate, outcome error) bool {
 	return true
 }
 
-func newGate(slots int) *gate {
-	return &gate{host: "h", slots: make(chan struct{}, slots), rate: rate.NewLimiter(rate.Inf, 0), slow: time.Second, now: time.Now}
+func newGate(atATime int) *gate {
+	return &gate{
+		host: "h", slots: &slots{limit: func() int { return atATime }}, perSecond: func() float64 { return 0 }, rate: rate.NewLimiter(rate.Inf, 0),
+		pauses: pauses{base: time.Second}, slow: time.Second, now: time.Now,
+	}
 }
 
 func TestGate_RestsAfterUnansweredRequestsAndDoubles(t *testing.T) {
@@ -49,7 +52,7 @@ func TestGate_RestsAfterUnansweredRequestsAndDoubles(t *testing.T) {
 			}
 		}
 		time.Sleep(breakerMost)
-		leave, err := g.enter(t.Context(), false)
+		leave, err := g.enter(t.Context(), "me", false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +79,7 @@ func TestGate_AnswersAndOurOwnDoingAreNoReasonToRest(t *testing.T) {
 				t.Fatalf("rests after %v", err)
 			}
 		}
-		leave, err := g.enter(t.Context(), true)
+		leave, err := g.enter(t.Context(), "me", true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,27 +93,29 @@ func TestGate_AnswersAndOurOwnDoingAreNoReasonToRest(t *testing.T) {
 func TestGate_LimitsConcurrencyAndRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(2)
-		a, _ := g.enter(t.Context(), false)
-		b, _ := g.enter(t.Context(), false)
+		a, _ := g.enter(t.Context(), "me", false)
+		b, _ := g.enter(t.Context(), "me", false)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := g.enter(ctx, false); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := g.enter(ctx, "me", false); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a third request: %v", err)
 		}
-		if leave, err := g.enter(t.Context(), true); err != nil {
+		if leave, err := g.enter(t.Context(), "me", true); err != nil {
 			t.Errorf("an upload: %v", err)
 		} else {
 			leave(nil)
 		}
 		a(nil)
 		b(nil)
-		g.rate = rate.NewLimiter(2, 1)
+		g.perSecond = func() float64 { return 2 }
+		ask(t, g, nil)
+		time.Sleep(time.Minute)
 		start := time.Now()
 		for range 5 {
 			ask(t, g, nil)
 		}
-		if took := time.Since(start); took != 2*time.Second {
-			t.Errorf("5 requests at 2 a second took %s", took)
+		if took := time.Since(start); took != 1500*time.Millisecond {
+			t.Errorf("5 requests at 2 a second, 2 of them at once, took %s", took)
 		}
 	})
 }

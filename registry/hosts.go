@@ -24,11 +24,14 @@ type HostOptions struct {
 	// SkipVerify takes any certificate of this host. Redirects to other hosts
 	// are verified.
 	SkipVerify bool
-	// RequestsPerSecond bounds what this process asks of the host, 0 for no
-	// bound. What is above waits.
+	// RequestsPerSecond bounds what all Options.Sharers together ask of the
+	// host, 0 for no bound. This process takes its equal part. What is above
+	// waits.
 	RequestsPerSecond float64
-	// Concurrency bounds how many requests to the host wait for an answer at a
-	// time; those that upload a blob do not count. Default Options.Concurrency.
+	// Concurrency bounds how many requests of all Options.Sharers to the host
+	// wait for an answer at a time; those that upload a blob do not count. This
+	// process takes its equal part, but at least one. 0 is Options.Concurrency
+	// for this process alone.
 	Concurrency int
 }
 

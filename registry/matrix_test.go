@@ -1,6 +1,8 @@
 package registry_test
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
@@ -86,6 +88,19 @@ func answer(contentType, body string) func(http.ResponseWriter, *http.Request, h
 	}
 }
 
+// endless sends spaces until the client has had enough. So the size is what
+// ends it, if it ends before the time limit, which is generous: 8 MiB by TLS on
+// a busy machine take their time.
+func endless(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	w.Header().Set("Content-Type", "application/json")
+	spaces := bytes.Repeat([]byte(" "), 1<<20)
+	for {
+		if _, err := w.Write(spaces); err != nil {
+			return
+		}
+	}
+}
+
 func isToken(r *http.Request) bool { return r.URL.Path == "/token" }
 
 func TestMatrix_Resolve(t *testing.T) {
@@ -100,7 +115,8 @@ func TestMatrix_Resolve(t *testing.T) {
 		message  string
 		requests int // for manifests
 		least    time.Duration
-		most     time.Duration // 0 for one second
+		most     time.Duration // 0 for two seconds
+		timeout  time.Duration // of the client, 0 for that of matrix
 	}{
 		{name: "missing tag", ref: "a:2", kind: registry.NotFound, status: 404, message: "not found in the registry (404 MANIFEST_UNKNOWN)", requests: 1},
 		{name: "missing repository", ref: "b:1", kind: registry.NotFound, status: 404, message: "not found", requests: 1},
@@ -128,8 +144,8 @@ func TestMatrix_Resolve(t *testing.T) {
 			p.On(manifests, -1, answer("application/json", `{"schemaVersion":1,"name":"a"}`))
 		}, kind: registry.Unsupported, message: "schema 1", requests: 1},
 		{name: "a manifest without end", fault: func(p *registrytest.Proxy) {
-			p.On(manifests, -1, answer("application/json", strings.Repeat(" ", 9<<20)))
-		}, kind: registry.TooLarge, message: "larger than 8 MiB", requests: 1},
+			p.On(manifests, -1, endless)
+		}, kind: registry.TooLarge, message: "larger than 8 MiB", requests: 1, timeout: 2 * time.Minute, most: 59 * time.Second},
 		{name: "redirects in a circle", fault: func(p *registrytest.Proxy) { p.Redirect(manifests, -1, "https://example.com") }, kind: registry.Unsupported, message: "redirects more than 5 times", requests: 5},
 		{name: "redirects to a host that is not there", fault: func(p *registrytest.Proxy) { p.Redirect(manifests, -1, "https://gone.example") }, kind: registry.Unavailable, message: "cannot be reached", requests: 1},
 		{name: "the token server fails", mode: "token", fault: func(p *registrytest.Proxy) { p.Fail(isToken, -1, 500) }, kind: registry.Unavailable, status: 500, message: "the registry fails"},
@@ -149,6 +165,7 @@ func TestMatrix_Resolve(t *testing.T) {
 				if c.fault != nil {
 					c.fault(s.proxy)
 				}
+				s.opts.Timeout = cmp.Or(c.timeout, s.opts.Timeout)
 				cl := newClient(t, s.opts)
 				ref, most := c.ref, c.most
 				if ref == "" {

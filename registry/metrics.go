@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ type metrics struct {
 	limit     *prometheus.GaugeVec
 	remaining *prometheus.GaugeVec
 	resting   *prometheus.CounterVec
+	paused    *prometheus.CounterVec
 	copied    prometheus.Counter
 	cache     *prometheus.CounterVec
 
@@ -38,6 +40,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		limit:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: "ratelimit_limit", Help: "Pulls that a registry allows in its window (RateLimit-Limit)."}, host),
 		remaining: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: "ratelimit_remaining", Help: "Pulls that are left in the window (RateLimit-Remaining)."}, host),
 		resting:   prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "refused_resting_total", Help: "Requests that were not sent because their host did not answer before."}, host),
+		paused:    prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "refused_paused_total", Help: "Requests that were not sent because their host had asked for a pause."}, host),
 		copied:    prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "copied_bytes_total", Help: "Bytes of blobs that were sent by copies."}),
 		cache:     prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "lookups_total", Help: "Look-ups by what answered them: refcache (references that the cluster keeps resolved), cache or registry."}, []string{"from"}),
 		known:     map[string]bool{},
@@ -45,7 +48,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limit, m.remaining, m.resting, m.copied, m.cache} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limit, m.remaining, m.resting, m.paused, m.copied, m.cache} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -76,6 +79,18 @@ const (
 // lookedUp counts a look-up.
 func (m *metrics) lookedUp(from string) {
 	m.cache.WithLabelValues(from).Inc()
+}
+
+// refused counts a request that was not sent because its host is left alone.
+func (m *metrics) refused(host string, err error) {
+	var rest *restError
+	var pause *pauseError
+	switch {
+	case errors.As(err, &rest):
+		m.resting.WithLabelValues(m.label(host)).Inc()
+	case errors.As(err, &pause):
+		m.paused.WithLabelValues(m.label(host)).Inc()
+	}
 }
 
 // answered counts a request; resp is nil for no answer.

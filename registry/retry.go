@@ -12,16 +12,19 @@ const maxPause = 5 * time.Second // of the exponential back-off
 // retrying calls try until it succeeds, fails for good, or Retries are used
 // up. A try gets at most limit, 0 for no limit. The error is the last one. A
 // registry is not asked again before its Retry-After (RFC 9110, section 10.2.3;
-// taken for an hour at most). A pause that would outlast the context's deadline
+// taken for an hour at most). To wait for the end of a pause that another caller
+// was told uses up no retry. A pause that would outlast the context's deadline
 // is not begun. before, if not nil, is told of each retry.
 func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(error, time.Duration), try func(context.Context) error) error {
-	for n := 0; ; n++ {
+	for n := 0; ; {
 		err := within(ctx, limit, try)
 		if err == nil {
 			return nil
 		}
 		f := examine(err)
-		if !f.temporary || n >= c.opts.Retries || ctx.Err() != nil {
+		var others *pauseError
+		notAsked := errors.As(err, &others)
+		if !f.temporary || n >= c.opts.Retries && !notAsked || ctx.Err() != nil {
 			return err
 		}
 		deadline, bounded := ctx.Deadline()
@@ -29,9 +32,18 @@ func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(
 		if bounded && errors.As(err, &rest) {
 			return err // a look-up is answered at once; a copy has time
 		}
-		pause := max(backoff(c.opts.RetryBase, n, rand.Float64()), f.after)
+		var pause time.Duration
+		if notAsked {
+			pause = f.after
+		} else {
+			pause = max(backoff(c.opts.RetryBase, n, rand.Float64()), f.after)
+			n++
+		}
 		if bounded && time.Until(deadline) <= pause {
 			return err
+		}
+		if notAsked {
+			pause += spread(pause)
 		}
 		if before != nil {
 			before(err, pause)

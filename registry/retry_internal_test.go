@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,4 +42,35 @@ func TestRetrying_NotBeforeRetryAfter(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRetrying_WaitsForTheEndOfAnothersPause: that uses up no retry, ends a
+// little later than the pause, and is not begun where there is no time.
+func TestRetrying_WaitsForTheEndOfAnothersPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := &Client{opts: Options{Retries: 1, RetryBase: time.Second}}
+		begin, asked := time.Now(), 0
+		try := func(context.Context) error {
+			if left := time.Minute - time.Since(begin); left > 0 {
+				return &pauseError{"h", min(left, 10*time.Second)}
+			}
+			if asked++; asked == 1 {
+				return &statusError{code: 500}
+			}
+			return nil
+		}
+		if err := client.retrying(t.Context(), 0, nil, try); err != nil || asked != 2 {
+			t.Errorf("%v after %d requests", err, asked)
+		}
+		if took := time.Since(begin); took < time.Minute || took > time.Minute+6*2500*time.Millisecond {
+			t.Errorf("took %s", took)
+		}
+		begin = time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		var pause *pauseError
+		if err := client.retrying(ctx, 0, nil, try); !errors.As(err, &pause) || examine(err).kind != RateLimited || time.Since(begin) != 0 {
+			t.Errorf("%v after %s", err, time.Since(begin))
+		}
+	})
 }

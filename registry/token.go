@@ -23,7 +23,7 @@ const (
 // transport never renews by itself: a 401 of the registry is an error, upon
 // which one session is made for all that wait for it.
 func (c *Client) authenticated(ctx context.Context, reg name.Registry, cred credential, scopes []string) (tr http.RoundTripper, renew time.Time, err error) {
-	base := transport.NewUserAgent(c.wire, "image-builder")
+	base := transport.NewUserAgent(caller{c.wire, cred.identity(c.salt)}, "image-builder")
 	challenge, err := transport.Ping(ctx, reg, base)
 	if err != nil {
 		return nil, renew, err

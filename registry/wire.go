@@ -3,7 +3,6 @@ package registry
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -59,7 +58,7 @@ func rootCAs(files ...string) (*x509.CertPool, error) {
 // wire is the lowest layer of every request, below authentication, so that
 // its rules hold for token servers and redirects too: the hosts configured for
 // plain HTTP are spoken to by that and all others by TLS, whatever a URL says;
-// each host has its limits, its CA and its breaker; and an answer that says
+// each host has its limits, its pauses, its CA and its breaker; and an answer that says
 // 'not now' becomes a statusError with its Retry-After.
 type wire struct {
 	opts    *Options
@@ -110,25 +109,37 @@ func (w *wire) of(host string) *http.Transport {
 
 func (w *wire) canonical(host string) string { return canonicalHost(host, w.plain.has(host)) }
 
-// RoundTrip implements http.RoundTripper.
+// RoundTrip implements http.RoundTripper, for a caller without a credential.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	return caller{w, credential{}.identity(nil)}.RoundTrip(req)
+}
+
+// caller is the wire for those with one credential, whose identity who is.
+type caller struct {
+	*wire
+	who string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w caller) RoundTrip(req *http.Request) (*http.Response, error) {
 	host := w.canonical(req.URL.Host)
 	req = w.withScheme(req)
 	if err := w.opts.proxied(req); err != nil {
 		return nil, err
 	}
-	leave, err := w.gates.of(host).enter(req.Context(), req.ContentLength > maxManifestBytes)
+	g := w.gates.of(host)
+	leave, err := g.enter(req.Context(), w.who, req.ContentLength > maxManifestBytes)
 	if err != nil {
-		var rest *restError
-		if errors.As(err, &rest) {
-			w.metrics.resting.WithLabelValues(w.metrics.label(host)).Inc()
-		}
+		w.metrics.refused(host, err)
 		return nil, err
 	}
 	start := time.Now()
 	resp, err := w.of(host).RoundTrip(req)
 	took := time.Since(start)
 	traceOf(req.Context()).request(req, resp, err, took)
+	if err == nil {
+		g.pauses.answered(w.who, resp, start, time.Now())
+	}
 	leave(err)
 	w.metrics.answered(host, resp, took)
 	if err != nil || resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
@@ -165,7 +176,7 @@ func retryAfter(header string, now time.Time) time.Duration {
 		return min(time.Duration(seconds), 3600) * time.Second
 	}
 	if at, err := http.ParseTime(header); err == nil {
-		return max(0, at.Sub(now))
+		return min(max(0, at.Sub(now)), time.Hour)
 	}
 	return 0
 }

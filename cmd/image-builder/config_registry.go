@@ -20,7 +20,7 @@ type RegistryConfig struct {
 	AllowLoopback bool                          `json:"allowLoopback" doc:"Let requests name registries on loopback. For trying it out only."`
 	Identities    []string                      `json:"identities" doc:"Clouds at whose registries the identity of this process is a credential of the install: ecr, google, azure."`
 	CacheFor      Duration                      `json:"cacheFor" doc:"How long the digest of a tag is taken for true without asking again; what other nodes push is seen that late. 0 for not at all."`
-	Concurrency   int                           `json:"concurrency" doc:"Requests to one host that wait for an answer at a time."`
+	Concurrency   int                           `json:"concurrency" doc:"Requests of this node to one host that wait for an answer at a time."`
 	Bandwidth     int64                         `json:"bandwidth" doc:"Bytes that all copies of this node transfer in a second; 0 for no limit."`
 	Hosts         map[string]RegistryHostConfig `json:"hosts" doc:"Mirrors, certificates and limits of single hosts, by name: {docker.io: {mirrors: [mirror.example.com/hub], caFile: f, skipVerify: false, requestsPerSecond: 0, concurrency: 0}}."`
 }
@@ -30,8 +30,8 @@ type RegistryHostConfig struct {
 	Mirrors           []string `json:"mirrors,omitempty" doc:"host or host/path, asked first for what is pulled."`
 	CAFile            string   `json:"caFile,omitempty" doc:"Further CA certificates, PEM."`
 	SkipVerify        bool     `json:"skipVerify,omitempty" doc:"Take any certificate."`
-	RequestsPerSecond float64  `json:"requestsPerSecond,omitempty" doc:"What this node asks at most; more waits."`
-	Concurrency       int      `json:"concurrency,omitempty" doc:"As registry.concurrency."`
+	RequestsPerSecond float64  `json:"requestsPerSecond,omitempty" doc:"What all nodes of the cluster together ask at most, each live one an equal part; more waits."`
+	Concurrency       int      `json:"concurrency,omitempty" doc:"Requests of all nodes together that wait for an answer at a time, each live one an equal part, at least one. 0: registry.concurrency for each node."`
 }
 
 func defaultRegistry() RegistryConfig {

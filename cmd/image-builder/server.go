@@ -158,7 +158,7 @@ func (s *server) openParts() (err error) {
 	}
 	s.store = builds.NewStore()
 	o := registryOptions(s.cfg, s.log, s.metrics)
-	o.Kept = s.kept
+	o.Kept, o.Sharers = s.kept, s.sharers
 	if s.registry, err = registry.New(o); err != nil {
 		return fmt.Errorf("open registry client: %w", err)
 	}

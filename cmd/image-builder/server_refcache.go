@@ -8,6 +8,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler"
@@ -24,6 +25,20 @@ func (s *server) kept(ref string) (registry.Kept, bool) {
 		}
 	})
 	return keptOf(r, interval+time.Duration(s.cfg.RefCache.KeepFor))
+}
+
+// sharers is among how many nodes the limits of registry hosts are shared: all
+// that are not known to be lost.
+func (s *server) sharers() (n int) {
+	s.store.Read(func(st *builds.State) {
+		st.Nodes(func(node *buildsv1.Node) bool {
+			if !node.Lost {
+				n++
+			}
+			return true
+		})
+	})
+	return n
 }
 
 func keptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, bool) {
