@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -120,8 +121,13 @@ type caller struct {
 	who string
 }
 
-// RoundTrip implements http.RoundTripper.
+// RoundTrip implements http.RoundTripper. A panic is an error, here too:
+// go-containerregistry pings in goroutines of its own.
 func (w caller) RoundTrip(req *http.Request) (*http.Response, error) {
+	return guarded(req.Context(), func(context.Context) (*http.Response, error) { return w.roundTrip(req) })
+}
+
+func (w caller) roundTrip(req *http.Request) (*http.Response, error) {
 	host := w.canonical(req.URL.Host)
 	req = w.withScheme(req)
 	if err := w.opts.proxied(req); err != nil {
@@ -133,6 +139,12 @@ func (w caller) RoundTrip(req *http.Request) (*http.Response, error) {
 		w.metrics.refused(host, err)
 		return nil, err
 	}
+	left := false
+	defer func() {
+		if !left { // by a panic
+			leave(&kindError{kind: Unavailable})
+		}
+	}()
 	start := time.Now()
 	resp, err := w.of(host).RoundTrip(req)
 	took := time.Since(start)
@@ -140,6 +152,7 @@ func (w caller) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err == nil {
 		g.pauses.answered(w.who, resp, start, time.Now())
 	}
+	left = true
 	leave(err)
 	w.metrics.answered(host, resp, took)
 	if err != nil || resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {

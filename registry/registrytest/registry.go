@@ -32,6 +32,11 @@ type Options struct {
 	Addr string
 	// Quiet keeps no log: Log and Requests answer nothing.
 	Quiet bool
+	// Notify is a URL that is told of pushes, "" for none, with NotifyToken as
+	// bearer token.
+	Notify, NotifyToken string
+	// ForeignLayers takes manifests of layers that are elsewhere.
+	ForeignLayers bool
 }
 
 // Registry is a running docker-registry.
@@ -106,6 +111,12 @@ func configFile(t testing.TB, o Options, addr string) string {
 	fmt.Fprintf(&b, "version: 0.1\nlog: {level: info, formatter: text, accesslog: {disabled: false}}\n")
 	fmt.Fprintf(&b, "storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}, maintenance: {uploadpurging: {enabled: false}}}\n", o.Storage)
 	fmt.Fprintf(&b, "http: {addr: %q}\n", addr)
+	if o.ForeignLayers {
+		fmt.Fprintf(&b, "validation: {manifests: {urls: {allow: ['^https?://']}}}\n")
+	}
+	if o.Notify != "" {
+		fmt.Fprintf(&b, "notifications: {endpoints: [{name: test, url: %q, headers: {Authorization: [\"Bearer %s\"]}, timeout: 5s, threshold: 3, backoff: 100ms}]}\n", o.Notify, o.NotifyToken)
+	}
 	if len(o.Users) == 0 {
 		return b.String()
 	}
