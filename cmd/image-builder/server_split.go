@@ -40,7 +40,11 @@ func (s *splitListener) run() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil: // out of files, most likely
-			time.Sleep(10 * time.Millisecond)
+			select {
+			case <-s.grpc.stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
 			continue
 		}
 		s.mu.Lock()
