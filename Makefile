@@ -72,6 +72,7 @@ test-kubernetes: $(BIN)/buildkitd test/kubernetes/bin/kube-apiserver ## The Kube
 	$(GO) vet -tags kubernetes ./test/kubelet ./scheduler/kubernetes/...
 	@tools/test.sh -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
 	@tools/test.sh -tags kubernetes -timeout 15m ./test/kubelet
+	cd tools/deploytest && $(GO) test -tags kubernetes -timeout 15m -run AcceptedByAPIServer .
 
 .PHONY: test-deploy
 test-deploy: deps ## The chart, manifests, alerts and experiments of deploy/

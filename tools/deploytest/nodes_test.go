@@ -21,11 +21,15 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
+// binaryDir is where binary has put it, if a test wanted it.
+var binaryDir string
+
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "deploytest")
 	if err != nil {
 		return "", err
 	}
+	binaryDir = dir
 	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "image-builder"), "./cmd/image-builder")
 	cmd.Dir = "../.."
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -36,8 +40,8 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	if binaryDir != "" {
+		_ = os.RemoveAll(binaryDir)
 	}
 	os.Exit(code)
 }
