@@ -72,16 +72,16 @@ test-kubernetes: $(BIN)/buildkitd test/kubernetes/bin/kube-apiserver ## The Kube
 	$(GO) vet -tags kubernetes ./test/kubelet ./scheduler/kubernetes/...
 	@tools/test.sh -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
 	@tools/test.sh -tags kubernetes -timeout 15m ./test/kubelet
-	cd tools/deploytest && $(GO) test -tags kubernetes -timeout 15m -run AcceptedByAPIServer .
+	cd tools/deploytest && $(GO) test -count 1 -tags kubernetes -timeout 15m -run AcceptedByAPIServer .
 
 .PHONY: test-deploy
 test-deploy: deps ## The chart, manifests, alerts and experiments of deploy/
-	cd tools/deploytest && $(GO) vet ./... && $(GO) test -timeout 15m ./...
+	cd tools/deploytest && $(GO) vet ./... && $(GO) test -count 1 -timeout 15m ./...
 
 .PHONY: test-web
 test-web: deps ## The web page in a headless Chromium, while nodes are killed
 	@tools/install-deps.sh web
-	cd tools/webtest && $(GO) vet -tags faults ./... && $(GO) test -tags faults -timeout 10m ./...
+	cd tools/webtest && $(GO) vet -tags faults ./... && $(GO) test -count 1 -tags faults -timeout 10m ./...
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each
