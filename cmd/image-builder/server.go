@@ -44,6 +44,7 @@ type server struct {
 	logs      *logs.Store
 	copies    *logs.Replicator
 	relays    logs.Relays
+	late      lateRefreshes
 	store     *builds.Store
 	node      *cluster.Node
 	raft      raftAdapter
@@ -135,6 +136,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	start(s.watchReadiness)
 	start(s.probeLogs)
 	start(s.watchForeign)
+	start(s.refreshLate)
 
 	select {
 	case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
 
@@ -67,6 +68,7 @@ func (s *server) notified(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the cluster cannot commit now, tell again", http.StatusServiceUnavailable)
 		return
 	}
+	s.late.add(cmd.Refs, time.Now())
 	s.log.Info("a registry says what was pushed", "refs", cmd.Refs)
 }
 
