@@ -2,8 +2,6 @@ package builds
 
 import (
 	"context"
-	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -122,30 +120,4 @@ func (g Gitpod) Logs(req *builder.LogsRequest, stream builder.ImageBuilder_LogsS
 		func(_ uint32, _ int64, content []byte, _ bool) error {
 			return stream.Send(&builder.LogsResponse{Content: content})
 		}))
-}
-
-// maxListBytes bounds the answer of ListBuilds: some callers receive no more
-// than gRPC's default of 4 MiB.
-const maxListBytes = 4<<20 - 64<<10
-
-// ListBuilds lists the active builds, newest first, as many as fit into 4 MiB.
-func (g Gitpod) ListBuilds(context.Context, *builder.ListBuildsRequest) (*builder.ListBuildsResponse, error) {
-	var active []*buildsv1.Record
-	view := g.store.View()
-	view.Queued(func(r *buildsv1.Record) bool { active = append(active, r); return true })
-	view.Live(func(r *buildsv1.Record) bool { active = append(active, r); return true })
-	slices.SortFunc(active, func(a, b *buildsv1.Record) int { return strings.Compare(b.Build.Id, a.Build.Id) })
-	res := &builder.ListBuildsResponse{}
-	size := 0
-	for i, r := range active {
-		info := g.info(r.Build, false)
-		if size += proto.Size(info) + 4; size > maxListBytes {
-			if g.leftOff != nil {
-				g.leftOff(len(active) - i)
-			}
-			break
-		}
-		res.Builds = append(res.Builds, info)
-	}
-	return res, nil
 }

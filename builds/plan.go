@@ -61,6 +61,17 @@ func (r Repositories) own() *buildsv1.Rights {
 	return &buildsv1.Rights{Hosts: []string{r.BaseHost, r.WorkspaceHost}}
 }
 
+// toRead answers the rights with which one image may be read: those of the
+// request, and the install's own for what an earlier build published in the
+// base repository, whatever the request may use (contract section 5).
+func (r Repositories) toRead(ref string, rights *buildsv1.Rights) *buildsv1.Rights {
+	rest, ok := strings.CutPrefix(ref, r.Base)
+	if !ok || rest == "" || rest[0] != ':' && rest[0] != '@' || slices.Contains(rights.GetHosts(), r.BaseHost) {
+		return rights
+	}
+	return &buildsv1.Rights{AllowAll: rights.GetAllowAll(), Hosts: append(slices.Clone(rights.GetHosts()), r.BaseHost), Additional: rights.GetAdditional()}
+}
+
 // refs answers the refs under which a source is published, and the source with
 // its base image or git commit resolved. It asks nobody about other sources.
 func (s *Service) refs(ctx context.Context, w *wish) (plan, error) {
@@ -132,13 +143,11 @@ func (s *Service) planFromResolved(ctx context.Context, w *wish) (p plan, ok boo
 	if p.digest, err = s.digestOf(ctx, p.ref); err != nil {
 		return plan{}, false, err
 	}
-	rights := w.rightsWith()
-	rights.Hosts = append(slices.Clone(rights.Hosts), s.repos.BaseHost)
 	if p.digest != "" {
 		p.source = w.source
 		return p, true, nil
 	}
-	base, err := s.registry.Resolve(ctx, w.baseResolved, "", rights)
+	base, err := s.registry.Resolve(ctx, w.baseResolved, "", s.repos.toRead(w.baseResolved, w.rightsWith()))
 	var image *ImageError
 	if errors.As(err, &image) && (image.Kind == ImageNotFound || image.Kind == ImageUnauthorized) {
 		return plan{}, false, nil

@@ -67,6 +67,7 @@ type Service struct {
 	logInfo     func(build string, withToken bool) *builder.LogInfo
 	leftOff     func(int)
 	nodes       func(context.Context) (*imagebuilderv1.ListNodesResponse, error)
+	listed      listed
 }
 
 // NewService answers a service over the given parts.
@@ -118,7 +119,7 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 	}
 	cmd := &buildsv1.CreateBuild{
 		Ref: p.ref, BaseRef: p.baseRef, Source: p.source,
-		Rights: w.rights, Secrets: w.secrets,
+		Rights: s.toCopy(&p, w.rights), Secrets: w.secrets,
 		Requester: w.requester, RequestId: w.requestID, RequestHash: hash,
 		Labels: w.labels, TimeoutNanos: int64(w.timeout), Force: w.force,
 		CheckedIndex: p.checkedIndex, SupervisorRef: w.supervisorRef,
@@ -131,6 +132,12 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 		return admission{}, err
 	}
 	return admission{build: res.Build, attached: res.Attached}, nil
+}
+
+// toCopy answers the rights of an attempt: those of the request, and what it
+// takes to read an earlier build's image that it copies.
+func (s *Service) toCopy(p *plan, rights *buildsv1.Rights) *buildsv1.Rights {
+	return s.repos.toRead(p.source.GetRef().GetRef(), rights)
 }
 
 // answered looks a request id up in the local state, so that asking again

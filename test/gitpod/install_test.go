@@ -5,9 +5,11 @@ package gitpod
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +27,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(bareAnswers); file != "" {
+		serveBare(file)
+		return
+	}
 	code := m.Run()
 	harness.RemoveBinary()
 	os.Exit(code)
@@ -41,6 +47,9 @@ type install struct {
 
 	// work is what a build workspace does before it pushes; nil for nothing.
 	work func(id string, terminal *wsmanagertest.Workspace)
+	// finish is how a build workspace ends after its work, nil for well: it
+	// pushes its images and stops.
+	finish func(req *wsman.StartWorkspaceRequest)
 	// logs are the URLs of the nodes' ports for log clients.
 	logs map[*harness.Node]string
 	// atOnce ends workspaces before StartWorkspace has returned.
@@ -93,6 +102,14 @@ func (in *install) live(req *wsman.StartWorkspaceRequest) {
 	_, _ = fmt.Fprintf(ws, "building %s\n", id)
 	if in.work != nil {
 		in.work(id, ws)
+	}
+	if in.t.Context().Err() != nil {
+		return // the test is over
+	}
+	if in.finish != nil {
+		ws.Close()
+		in.finish(req)
+		return
 	}
 	if !in.push(notes["ref"]) || !strings.Contains(notes["baseref"], "@") && !in.push(notes["baseref"]) {
 		return
@@ -212,20 +229,67 @@ func success(all []*builder.BuildResponse, err error) error {
 	return nil
 }
 
+// first begins a stream of Build, answers its first message and leaves.
+func first(t testing.TB, c builder.ImageBuilderClient, req *builder.BuildRequest) *builder.BuildResponse {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stream, err := c.Build(ctx, req)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	m, err := stream.Recv()
+	if err != nil {
+		t.Error(err)
+	}
+	return m
+}
+
+// rate has clients call f n times and answers calls per second.
+func rate(clients, n int, f func(i int)) float64 {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	began := time.Now()
+	for range clients {
+		wg.Go(func() {
+			for i := int(next.Add(1)); i <= n; i = int(next.Add(1)) {
+				f(i)
+			}
+		})
+	}
+	wg.Wait()
+	return float64(n) / time.Since(began).Seconds()
+}
+
+// instantRegistry puts a registry that has nothing, and says so at once, in the
+// place of the install's.
+func instantRegistry(t testing.TB, in *install) {
+	in.reg = &registrytest.Registry{Addr: registrytest.NewHandlerProxy(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !registrytest.Pings(r) {
+			http.NotFound(w, r)
+		}
+	})).Addr}
+}
+
 // sum is a metric over all nodes.
-func sum(t testing.TB, c *harness.Cluster, metric string) (total float64) {
+func sum(t testing.TB, c *harness.Cluster, name string) (total float64) {
 	t.Helper()
 	for _, n := range c.Running() {
 		body, _ := n.Get("http://" + n.Metrics + "/metrics")
-		for _, line := range strings.Split(body, "\n") {
-			if v, ok := strings.CutPrefix(line, metric+" "); ok {
-				var x float64
-				if _, err := fmt.Sscan(v, &x); err != nil {
-					t.Fatal(err)
-				}
-				total += x
+		total += metric(t, body, name)
+	}
+	return total
+}
+
+// metric is one that a node shows, 0 if it does not.
+func metric(t testing.TB, body, name string) (x float64) {
+	t.Helper()
+	for _, line := range strings.Split(body, "\n") {
+		if v, ok := strings.CutPrefix(line, name+" "); ok {
+			if _, err := fmt.Sscan(v, &x); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}
-	return total
+	return x
 }

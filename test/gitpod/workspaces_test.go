@@ -48,31 +48,53 @@ func Test_Identical_OneStart(t *testing.T) {
 	}
 }
 
-// Test_LeaderAndOwnerDie kills the leader and then the owner while a workspace
-// builds: the same workspace is followed on, readers get one log.
+// Test_LeaderAndOwnerDie starts a build through the leader and follows it
+// through another node while the leader and then the owner are killed: the same
+// workspace is followed on, and whoever reads, then or later, gets just the
+// bytes that it wrote.
 func Test_LeaderAndOwnerDie(t *testing.T) {
 	in := newInstall(t)
-	steps, release := make(chan struct{}), make(chan struct{})
-	in.work = func(_ string, ws *wsmanagertest.Workspace) {
-		for i := range 4 {
-			for line := range 200 {
-				_, _ = fmt.Fprintf(ws, "part %d line %d\n", i, line)
-			}
-			if i < 3 {
-				in.await(steps)
-			}
+	const parts, lines = 4, 200
+	steps := make(chan struct{})
+	var want strings.Builder
+	for part := range parts {
+		for line := range lines {
+			fmt.Fprintf(&want, "part %d line %d\n", part, line)
 		}
-		in.await(release)
+	}
+	in.work = func(_ string, ws *wsmanagertest.Workspace) {
+		for part, rest := 0, want.String(); part < parts; part++ {
+			n := strings.Index(rest, fmt.Sprintf("part %d", part+1))
+			if n < 0 {
+				n = len(rest)
+			}
+			_, _ = ws.Write([]byte(rest[:n]))
+			rest = rest[n:]
+			in.await(steps)
+		}
 	}
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 2*time.Minute)
+	ctx := timeout(t, 3*time.Minute)
 	lead := c.Leader()
 	survivor := c.Others(lead)[0]
-	done := make(chan error, 1)
-	go func() { done <- success(survivor.BuildGitpod(ctx, dockerfile(1))) }()
+	begun := first(t, lead.Gitpod, dockerfile(1))
 	harness.Eventually(t, 30*time.Second, "the workspace runs", func() bool { n, _ := in.total(); return n == 1 })
-	steps <- struct{}{}
 	id := running(t, survivor)
+	type end struct {
+		all  []*builder.BuildResponse
+		text string
+		err  error
+	}
+	built, read := make(chan end, 1), make(chan end, 1)
+	go func() {
+		all, err := survivor.BuildGitpod(ctx, dockerfile(1))
+		built <- end{all: all, err: err}
+	}()
+	go func() {
+		text, err := readLogs(ctx, survivor, &builder.LogsRequest{BuildRef: begun.Ref})
+		read <- end{text: text, err: err}
+	}()
+	steps <- struct{}{}
 	lead.Kill()
 	next := c.Leader()
 	steps <- struct{}{}
@@ -85,36 +107,29 @@ func Test_LeaderAndOwnerDie(t *testing.T) {
 		owner = lead
 	}
 	owner.Kill()
-	steps <- struct{}{}
-	close(release)
-	if err := <-done; err != nil {
+	for range parts - 2 {
+		steps <- struct{}{}
+	}
+	e := <-built
+	if err := success(e.all, e.err); err != nil {
 		t.Errorf("the stream that followed the build: %v", err)
+	} else if last := e.all[len(e.all)-1]; e.all[0].GetInfo().GetBuildId() != id || last.Ref != begun.Ref || last.BaseRef != begun.BaseRef {
+		t.Errorf("followed %v, want build %s with the refs of %v", last, id, begun)
 	}
 	owner.Run()
 	if n, _ := in.total(); n != 1 {
 		t.Errorf("%d workspaces were started, want 1", n)
 	}
-	texts := map[string]bool{}
+	live := <-read
+	texts := map[string]end{"followed": live}
 	for _, n := range c.Nodes {
-		text, err := n.ReadLog(ctx, id, 1)
-		if err != nil {
-			t.Error(err)
-		}
-		texts[text] = true
+		text, err := readLogs(ctx, n, &builder.LogsRequest{BuildId: id})
+		texts["from "+n.Name] = end{text: text, err: err}
 	}
-	if len(texts) != 1 {
-		t.Errorf("the nodes show %d different logs", len(texts))
-	}
-	for text := range texts {
-		for i := range 4 {
-			for line := range 200 {
-				if !strings.Contains(text, fmt.Sprintf("part %d line %d\n", i, line)) {
-					t.Fatalf("part %d line %d is missing in the log of %d bytes", i, line, len(text))
-				}
-			}
-		}
-		if n := strings.Count(text, "part 0 line 7\n"); n != 1 {
-			t.Logf("lines of part 0 are there %d times", n)
+	whole := "building " + id + "\n" + want.String() + "pushed\n"
+	for who, e := range texts {
+		if e.err != nil || e.text != whole {
+			t.Errorf("the log %s has %d bytes, want the %d that were written: %v\n%.500s", who, len(e.text), len(whole), e.err, e.text)
 		}
 	}
 }

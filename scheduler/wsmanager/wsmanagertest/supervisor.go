@@ -83,6 +83,16 @@ func (s *Supervisors) Workspace(id string) *Workspace {
 	return w
 }
 
+// Listening answers how many connections listen to workspaces.
+func (s *Supervisors) Listening() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.workspaces {
+		n += len(w.listeners)
+	}
+	return n
+}
+
 func (s *Supervisors) wake() {
 	close(s.changed)
 	s.changed = make(chan struct{})

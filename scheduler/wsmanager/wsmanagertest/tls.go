@@ -80,9 +80,14 @@ func (a *Authority) Server(name string) credentials.TransportCredentials {
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	return credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: a.Pool(), ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12})
+}
+
+// Pool answers the authority as one that is trusted.
+func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
-	return credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12})
+	return pool
 }
 
 func (a *Authority) write(name, kind string, der []byte) string {
