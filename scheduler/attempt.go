@@ -64,7 +64,9 @@ func (at *attempt) run(ctx context.Context) {
 	})
 	end, err := at.execute(ctx, sink, secrets)
 	sink.quiet()
-	if errors.Is(err, builds.ErrFenced) || errors.Is(context.Cause(ctx), errFenced) {
+	// The next owner may have reached this node's copy of the log before the
+	// state has: then the workload is that owner's already.
+	if errors.Is(err, builds.ErrFenced) || errors.Is(context.Cause(ctx), errFenced) || err != nil && errors.Is(sink.err(), logs.ErrFenced) {
 		log.Info("attempt has another owner, stopped it")
 		at.amend(ctx, log)
 		return
@@ -85,8 +87,9 @@ func (at *attempt) run(ctx context.Context) {
 	}
 }
 
-// stopWorkload ends a workload that would outlive its attempt. What it cannot
-// stop in time is left to the Reaper.
+// stopWorkload ends a workload that would outlive its attempt, if this node is
+// the owner still: else it is the next owner's. What it cannot stop in time is
+// left to the Reaper.
 func (at *attempt) stopWorkload(ctx context.Context, log *slog.Logger) {
 	rt := at.owner.o.Runtimes[builds.LastAttempt(at.record.Build).Runtime]
 	if rt == nil || !rt.Survives() {
@@ -94,6 +97,10 @@ func (at *attempt) stopWorkload(ctx context.Context, log *slog.Logger) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
+	if err := at.stillOwner(ctx); err != nil {
+		log.Info("leaves the workload of an attempt that may have another owner", "err", err)
+		return
+	}
 	if err := rt.Stop(ctx, WorkloadName(at.key.build, at.key.attempt)); err != nil {
 		log.Warn("cannot stop the workload of an attempt that ends", "err", err)
 	}

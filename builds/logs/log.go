@@ -61,6 +61,7 @@ type attemptLog struct {
 	tailOffset int64
 	grown      chan struct{} // closed and replaced at each change; nil if nobody waits
 	writer     *Writer
+	owner      *Writer // that this node's owner of the attempt uses; nil once it left
 }
 
 // wake tells the readers that wait. The caller holds mu.

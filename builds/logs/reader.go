@@ -14,6 +14,7 @@ const maxChunk = 256 << 10
 type Reader struct {
 	l      *attemptLog
 	offset int64
+	live   bool // it reads at the owner
 
 	file File // open only while the reader trails behind
 	seg  *segment
@@ -33,6 +34,17 @@ func (s *Store) Reader(key Key, offset int64) (*Reader, error) {
 	}
 	s.metrics.readers.Inc()
 	return &Reader{l: l, offset: offset}, nil
+}
+
+// LiveReader is a Reader of a log at its owner. It answers ErrMoved at the end
+// of a log that is not complete and has no owner here, as after the attempt was
+// given to another node.
+func (s *Store) LiveReader(key Key, offset int64) (*Reader, error) {
+	r, err := s.Reader(key, offset)
+	if err == nil {
+		r.live = true
+	}
+	return r, err
 }
 
 // Next blocks for the next durable bytes. io.EOF says that the log is complete
@@ -60,6 +72,9 @@ func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err erro
 		case l.sealed:
 			l.mu.Unlock()
 			return nil, r.offset, io.EOF
+		case r.live && l.owner == nil:
+			l.mu.Unlock()
+			return nil, r.offset, ErrMoved
 		}
 		grown := l.wait()
 		l.mu.Unlock()

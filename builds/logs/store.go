@@ -22,6 +22,8 @@ import (
 var (
 	// ErrNotFound: there is no such log.
 	ErrNotFound = errors.New("log not found")
+	// ErrMoved: the log is not written here any more.
+	ErrMoved = errors.New("the log goes on elsewhere")
 	// ErrFenced: the log has a writer of a greater epoch.
 	ErrFenced = errors.New("the log has a newer owner")
 	// ErrSealed: the log is complete.
@@ -182,6 +184,7 @@ func (s *Store) Create(key Key, epoch uint64, r *Redactor, replicated bool) (*Wr
 	if err != nil {
 		return nil, err
 	}
+	l.owner = w
 	if w.replicated = replicated; !replicated {
 		l.show(l.length)
 	}

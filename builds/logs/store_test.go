@@ -556,3 +556,53 @@ func Benchmark_SmallLogs(b *testing.B) {
 		}
 	})
 }
+
+// Test_LiveReader_LooksForTheNextOwner: who follows a log at its owner is told
+// when that one leaves it unfinished, and goes on where it is written again.
+func Test_LiveReader_LooksForTheNextOwner(t *testing.T) {
+	s := mustOpen(t, logs.Options{Dir: t.TempDir()})
+	w, err := s.Create(key, 1, nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.LiveReader(key, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	next := func(want string, wantErr error) {
+		t.Helper()
+		chunk, _, err := r.Next(t.Context())
+		if string(chunk) != want || !errors.Is(err, wantErr) {
+			t.Errorf("read %q and %v, want %q and %v", chunk, err, want, wantErr)
+		}
+	}
+	write := func(w *logs.Writer, text string) {
+		t.Helper()
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(w, "one\n")
+	next("one\n", nil)
+	done := make(chan struct{})
+	go func() { defer close(done); next("", logs.ErrMoved) }()
+	w.Leave()
+	<-done
+	again, err := s.Create(key, 2, nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Leave() // the former one has no say any more
+	write(again, "two\n")
+	next("two\n", nil)
+	length, _, err := again.Seal(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Complete(key, length); err != nil {
+		t.Fatal(err)
+	}
+	again.Leave()
+	next("", io.EOF)
+}

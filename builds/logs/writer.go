@@ -65,6 +65,17 @@ func newWriter(l *attemptLog, epoch uint64, r *Redactor) *Writer {
 	}
 }
 
+// Leave tells that the owner writes no more. Unless the log is complete, those
+// who read it at its owner have to look for the next one.
+func (w *Writer) Leave() {
+	w.l.mu.Lock()
+	defer w.l.mu.Unlock()
+	if w.l.owner == w {
+		w.l.owner = nil
+		w.l.wake()
+	}
+}
+
 // RawOffset is the number of raw bytes that were taken: where to go on with
 // the workload's output.
 func (w *Writer) RawOffset() int64 {

@@ -224,7 +224,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.count.ended, Published: s.published, Requested: s.registry.Forget})
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
-		Logs: logStore{s.logs, s.copies}, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
+		Logs: logStore{s.logs, s.copies, s.store}, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
 		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 		Publisher:    adapter, Runtimes: s.runtimes, Log: s.log,
 	})

@@ -118,7 +118,7 @@ func (s *server) openLocal(key logs.Key, offset int64) (builds.LogStream, error)
 	length, _, err := s.logs.Length(key)
 	if err == nil {
 		var r *logs.Reader
-		if r, err = s.logs.Reader(key, offset); err == nil {
+		if r, err = s.logs.LiveReader(key, offset); err == nil {
 			return localLog{r, length}, nil
 		}
 	}
@@ -135,10 +135,11 @@ type localLog struct {
 
 func (l localLog) Length() int64 { return l.length }
 
-// Next answers that the log is elsewhere once it was removed here.
+// Next answers that the log is elsewhere once it was removed here, or is not
+// written here any more.
 func (l localLog) Next(ctx context.Context) ([]byte, int64, error) {
 	chunk, at, err := l.Reader.Next(ctx)
-	if errors.Is(err, logs.ErrNotFound) {
+	if errors.Is(err, logs.ErrNotFound) || errors.Is(err, logs.ErrMoved) {
 		err = builds.ErrLogAway
 	}
 	return chunk, at, err

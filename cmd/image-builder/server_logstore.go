@@ -23,6 +23,7 @@ import (
 type logStore struct {
 	store *logs.Store
 	rep   *logs.Replicator
+	state *builds.Store
 }
 
 var _ scheduler.Logs = logStore{}
@@ -42,7 +43,9 @@ func (l logStore) Create(a *imagebuilderv1.Attempt, b *imagebuilderv1.Build, s *
 	if err != nil {
 		return nil, err
 	}
-	out := logWriter{Writer: w, secrets: logs.NewRedactor(secrets, nil)}
+	out := logWriter{Writer: w, secrets: logs.NewRedactor(secrets, nil), sealed: func() bool {
+		return attemptOf(l.state, key.Build, key.Attempt).GetLog().GetState() == builds.LogSealed
+	}}
 	if len(copies) > 1 {
 		base, err := l.store.Durable(key)
 		if err != nil {
@@ -77,6 +80,7 @@ type logWriter struct {
 	*logs.Writer
 	secrets *logs.Redactor
 	feed    *logs.Feed
+	sealed  func() bool // the state says where the log ends
 }
 
 func (w logWriter) Redact(text string) string { return w.secrets.String(text) }
@@ -86,6 +90,9 @@ func (w logWriter) Feed() *logs.Feed { return w.feed }
 func (w logWriter) Close() {
 	if w.feed != nil {
 		w.feed.Close()
+	}
+	if !w.sealed() { // else it is about to be completed, and readers see its end
+		w.Leave()
 	}
 }
 

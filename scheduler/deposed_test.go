@@ -1,0 +1,139 @@
+package scheduler
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// fencedLogs are logs that the next owner has fenced while they were written.
+type fencedLogs struct{ silent }
+
+func (f fencedLogs) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (LogWriter, error) {
+	return f, nil
+}
+func (fencedLogs) Write([]byte) (int, error) { return 0, logs.ErrFenced }
+
+// surviving is a runtime whose workloads outlive their owner. They write, and
+// end with what fails says, or with the write's error.
+type surviving struct {
+	*oneNode
+	fails func() error
+	stops atomic.Int32
+}
+
+func (r *surviving) Survives() bool { return true }
+func (r *surviving) Stop(context.Context, string) error {
+	r.stops.Add(1)
+	return nil
+}
+
+func (r *surviving) Run(_ context.Context, _ *Workload, s Sink) (Outcome, error) {
+	_, err := s.Write([]byte("line\n"))
+	if r.fails != nil {
+		err = r.fails()
+	}
+	return Outcome{}, err
+}
+
+// Test_Deposed_LeavesTheWorkload: an owner that lost the attempt, and learns of
+// it by its log or by no sign at all before its own state has it, does not stop
+// the workload that the next owner follows. An owner that is one does.
+func Test_Deposed_LeavesTheWorkload(t *testing.T) {
+	for _, x := range []struct {
+		name    string
+		logs    Logs
+		deposed bool
+		stops   int32
+		phase   imagebuilderv1.Phase // of the attempt in the end
+	}{
+		{"its log is fenced", fencedLogs{}, false, 0, builds.Starting},
+		{"its workload's stream fails", silent{}, true, 0, builds.Starting},
+		{"it is the owner", silent{}, false, 1, builds.Failed},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1, 1)
+				raft := &oneNode{w: w}
+				key := filepath.Join(t.TempDir(), "keys.json")
+				if err := builds.NewKeyFile(key); err != nil {
+					t.Fatal(err)
+				}
+				ring, err := builds.LoadKeyring(key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.apply(&buildsv1.SetFeatureLevel{Level: 2})
+				w.ask("a")
+				a := w.decide().assign[0]
+				a.Adoptable, a.Replicas = true, 2
+				a.Copies = []*imagebuilderv1.LogCopy{{Node: "n0", StoreId: "s"}, {Node: "n1", StoreId: "s"}}
+				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+				rt := &surviving{oneNode: raft}
+				late := &lateRaft{oneNode: raft}
+				if x.logs == (silent{}) {
+					rt.fails = func() error { return &Failure{Blame: builds.BlameUser, Message: "the stream broke"} }
+				}
+				if x.deposed {
+					late.behind = func() {
+						b := w.store.Build(a.BuildId).Build
+						w.apply(&buildsv1.DrainNode{Name: a.Owner, Drained: true})
+						w.apply(&buildsv1.Reassign{Assignments: []*buildsv1.AssignAttempt_Assignment{{
+							BuildId: a.BuildId, Attempt: 1, Owner: other(a.Owner), OwnerStoreId: "s", Epoch: a.Epoch + 1, BuildVersion: b.Version, Runtime: a.Runtime,
+						}}})
+					}
+				}
+				owner := NewOwner(OwnerOptions{
+					Node: a.Owner, StoreID: "s", Store: w.store, Raft: late, Keyring: ring, Logs: x.logs, Publisher: &slowTags{},
+					Runtimes: map[string]Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- owner.Run(ctx) }()
+				synctest.Wait()
+				if n := rt.stops.Load(); n != x.stops {
+					t.Errorf("the workload was stopped %d times, want %d", n, x.stops)
+				}
+				if p := w.store.Build(a.BuildId).Build.Attempts[0].Phase; p != x.phase {
+					t.Errorf("the attempt is %s, want %s", p, x.phase)
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func other(node string) string {
+	if node == "n0" {
+		return "n1"
+	}
+	return "n0"
+}
+
+// lateRaft is one whose state gets to know what is behind at a read index only.
+type lateRaft struct {
+	*oneNode
+	behind func()
+}
+
+func (r *lateRaft) ReadIndex(context.Context) (uint64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.behind != nil {
+		r.behind()
+		r.behind = nil
+	}
+	return 0, nil
+}
