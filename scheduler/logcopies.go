@@ -33,9 +33,9 @@ func (o *Owner) seal(tasks context.Context, k attemptKey, a *imagebuilderv1.Atte
 	}
 	o.sealing[k] = true
 	var former []chan struct{} // whoever still writes the log
-	for run, at := range o.running {
-		if run.build == k.build && run.attempt == k.attempt {
-			former = append(former, at.done)
+	for _, run := range o.byBuild[k.build] {
+		if run.attempt == k.attempt {
+			former = append(former, o.running[run].done)
 		}
 	}
 	o.tasks.Go(func() {

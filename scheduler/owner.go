@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,6 +88,9 @@ type Owner struct {
 
 	mu      sync.Mutex
 	running map[attemptKey]*attempt
+	// byBuild are the keys of running: a change of one build must not cost a look
+	// at all that run.
+	byBuild map[string][]attemptKey
 	sealing map[attemptKey]bool
 	// suspended: the lease is lost; what was left running is not taken up.
 	suspended bool
@@ -103,7 +107,7 @@ type attemptKey struct {
 
 // NewOwner answers an owner loop.
 func NewOwner(o OwnerOptions) *Owner {
-	return &Owner{o: o, running: map[attemptKey]*attempt{}, sealing: map[attemptKey]bool{}, nodes: make(chan struct{})}
+	return &Owner{o: o, running: map[attemptKey]*attempt{}, byBuild: map[string][]attemptKey{}, sealing: map[attemptKey]bool{}, nodes: make(chan struct{})}
 }
 
 // Why an attempt's context ended.
@@ -174,9 +178,9 @@ func (o *Owner) fence(view *builds.State) {
 func (o *Owner) look(tasks context.Context, r *buildsv1.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for k, at := range o.running {
-		if k.build == r.Build.Id && k != lastKey(r.Build) {
-			at.cancel(errFenced)
+	for _, k := range o.byBuild[r.Build.Id] {
+		if k != lastKey(r.Build) {
+			o.running[k].cancel(errFenced)
 		}
 	}
 	for _, a := range r.Build.Attempts {
@@ -207,13 +211,17 @@ func (o *Owner) start(tasks context.Context, k attemptKey, r *buildsv1.Record) {
 	ctx, cancel := context.WithCancelCause(tasks)
 	at := &attempt{owner: o, record: r, key: k, cancel: cancel, tasks: tasks, done: make(chan struct{}), refused: map[logs.Copy]time.Time{}}
 	o.running[k] = at
+	o.byBuild[k.build] = append(o.byBuild[k.build], k)
 	o.tasks.Go(func() {
 		defer close(at.done)
 		defer cancel(nil)
 		at.run(ctx)
 		o.mu.Lock()
+		defer o.mu.Unlock()
 		delete(o.running, k)
-		o.mu.Unlock()
+		if o.byBuild[k.build] = slices.DeleteFunc(o.byBuild[k.build], func(x attemptKey) bool { return x == k }); len(o.byBuild[k.build]) == 0 {
+			delete(o.byBuild, k.build)
+		}
 	})
 }
 

@@ -194,40 +194,6 @@ func Benchmark_LogFanOut(b *testing.B) {
 	}
 }
 
-// Benchmark_RunningBuild reports what one running build costs the node in
-// memory: 1,000 copies wait for a registry that does not answer.
-func Benchmark_RunningBuild(b *testing.B) {
-	const running = 1000
-	reg := registrytest.Start(b, registrytest.Options{})
-	base := registrytest.RandomImage(b, 1, 1<<10)
-	for i := range running {
-		img, err := mutate.Config(base, v1.Config{Labels: map[string]string{"n": strconv.Itoa(i)}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		reg.Push(b, fmt.Sprint("many/app:", i), img)
-	}
-	proxy := registrytest.NewProxy(b, reg)
-	target := registrytest.Start(b, registrytest.Options{})
-	n := harness.Start(b, target.Addr, harness.Config{"builds": map[string]any{"runningPerNode": running}, "registry": map[string]any{"timeout": "10m"}})
-	before := rss(b, n.Pid())
-	release := proxy.Hold(registrytest.Blobs)
-	defer release()
-	for i := range running {
-		if _, err := n.Native.BuildImage(b.Context(), &imagebuilderv1.BuildImageRequest{Source: harness.RefSource(fmt.Sprint(proxy.Addr, "/many/app:", i))}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	harness.Eventually(b, time.Minute, "all builds run", func() bool {
-		body, _ := n.Get("http://" + n.Metrics + "/metrics")
-		return strings.Contains(body, fmt.Sprint("image_builder_attempts_running ", running))
-	})
-	for b.Loop() {
-		_ = rss(b, n.Pid())
-	}
-	b.ReportMetric(float64(rss(b, n.Pid())-before)/running/1024, "KiB/build")
-}
-
 // rss is the resident memory of a process, in bytes.
 func rss(t testing.TB, pid int) int64 {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,9 +65,29 @@ func (r *Replicator) Lags() (out []Lag) {
 	return out
 }
 
+// troubleTime is for how long an answer of Trouble holds. It is asked at every
+// ping, many times a second, and has to look at all live logs.
+const troubleTime = 500 * time.Millisecond
+
+// trouble is the last answer of Trouble.
+type trouble struct {
+	mu    sync.Mutex
+	asked time.Time
+	err   error
+}
+
 // Trouble names the nodes whose copies trail, so that readers of this node's
-// logs wait; nil if there are none.
+// logs wait; nil if there are none. It may be half a second old.
 func (r *Replicator) Trouble() error {
+	r.trouble.mu.Lock()
+	defer r.trouble.mu.Unlock()
+	if now := time.Now(); r.trouble.asked.IsZero() || now.Sub(r.trouble.asked) >= troubleTime {
+		r.trouble.asked, r.trouble.err = now, r.lookForTrouble()
+	}
+	return r.trouble.err
+}
+
+func (r *Replicator) lookForTrouble() error {
 	var slow []string
 	for _, l := range r.Lags() {
 		switch {

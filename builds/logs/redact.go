@@ -16,7 +16,10 @@ const (
 // stream is cut into chunks. Every occurrence is covered to its last byte,
 // also where occurrences overlap.
 type Redactor struct {
-	starts  [1 << 16 / 64]uint64 // which two bytes begin a pattern
+	// Which two bytes begin a pattern: for each first byte, 1 and more for a set
+	// of second ones. There is a Redactor for each running build, so it is small.
+	seconds [256]uint16
+	sets    [][4]uint64
 	byStart map[uint32][]pattern // by the first four bytes
 	wrapped map[byte][][]byte    // base64 of secrets, in lines or not, by the first byte
 	held    []byte               // raw input that may be the beginning of a pattern
@@ -65,8 +68,11 @@ func (r *Redactor) add(p pattern) {
 
 // begins notes that a pattern may begin with these two bytes.
 func (r *Redactor) begins(a, b byte) {
-	two := uint16(a) | uint16(b)<<8
-	r.starts[two/64] |= 1 << (two % 64)
+	if r.seconds[a] == 0 {
+		r.sets = append(r.sets, [4]uint64{})
+		r.seconds[a] = uint16(len(r.sets)) // 256 at most
+	}
+	r.sets[r.seconds[a]-1][b/64] |= 1 << (b % 64)
 }
 
 // Write takes raw output and answers what may be shown of all that was taken
@@ -119,8 +125,8 @@ func (r *Redactor) scan(final bool) (out []byte, consumed int) {
 }
 
 func (r *Redactor) mayStart(a, b byte) bool {
-	two := uint16(a) | uint16(b)<<8
-	return r.starts[two/64]&(1<<(two%64)) != 0
+	set := r.seconds[a]
+	return set != 0 && r.sets[set-1][b/64]&(1<<(b%64)) != 0
 }
 
 // match looks for the longest pattern that begins at b[i:]. end is where it

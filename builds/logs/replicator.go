@@ -50,6 +50,8 @@ type Replicator struct {
 	feeds map[Key]*Feed
 	peers map[Copy]*peer
 
+	trouble trouble
+
 	ctx  context.Context
 	stop context.CancelFunc
 	done sync.WaitGroup
