@@ -2,7 +2,9 @@ package registry
 
 import (
 	"context"
-	"fmt"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
 	"io"
 	"os"
 
@@ -41,8 +43,10 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 	if err != nil {
 		return wrap(op, ref, &kindError{kind: Invalid, text: "the reference is no tag"}, t.cred)
 	}
-	if err := c.with(ctx, t, func(ctx context.Context, s *session) error {
-		return remote.Write(tag, img, remote.WithContext(ctx), remote.WithTransport(s.client.Transport))
+	if err := c.retrying(ctx, 0, nil, func(ctx context.Context) error {
+		return c.with(ctx, t, func(ctx context.Context, s *session) error {
+			return remote.Write(tag, img, remote.WithContext(ctx), remote.WithTransport(s.client.Transport))
+		})
 	}); err != nil {
 		return wrap(op, ref, err, t.cred)
 	}
@@ -50,41 +54,42 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 }
 
 // OpenFile streams the file that PutFile stored at ref; what is read is
-// verified against its digest. The caller closes it. Errors are *Error.
+// verified against its digest. Answers that break off or stand still are asked
+// for again. The caller closes it. Errors are *Error.
 func (c *Client) OpenFile(ctx context.Context, ref string, r Rights) (io.ReadCloser, error) {
 	const op = "read file"
-	named, err := ParseRef(ref)
-	if err != nil {
-		return nil, err
-	}
-	t, err := c.targetOf(ctx, named, pull, r)
+	m, t, err := c.fileManifest(ctx, ref, pull, r)
 	if err != nil {
 		return nil, wrap(op, ref, err, t.cred)
 	}
-	t.mirrors = nil // what this install has stored is where it stored it
-	tag, err := name.NewTag(ref)
-	if err != nil {
-		return nil, wrap(op, ref, &kindError{kind: Invalid, text: "the reference is no tag"}, t.cred)
-	}
-	var rc io.ReadCloser
-	if err := c.with(ctx, t, func(ctx context.Context, s *session) error {
-		img, err := remote.Image(tag, remote.WithContext(ctx), remote.WithTransport(s.client.Transport))
-		if err != nil {
-			return err
-		}
-		layers, err := img.Layers()
-		if err != nil {
-			return err
-		}
-		if len(layers) != 1 {
-			return &kindError{kind: Unsupported, text: fmt.Sprintf("it has %d layers and is no stored file", len(layers))}
-		}
-		rc, err = layers[0].Compressed()
-		return err
-	}); err != nil {
+	layer := blob{m.image.Layers[0], "layer"}
+	src := &source{c: c, ctx: ctx, from: t, b: layer, told: func(error, int64) {}}
+	if err := c.retrying(ctx, 0, nil, func(context.Context) error { return src.open() }); err != nil {
 		return nil, wrap(op, ref, err, t.cred)
 	}
-	return rc, nil
+	return &storedFile{source: src, hash: sha256.New(), fail: func(err error) error { return wrap(op, ref, err, t.cred) }}, nil
+}
+
+// storedFile is a file that is read. What it held is known to be right once
+// Read has answered io.EOF.
+type storedFile struct {
+	*source
+	hash hash.Hash
+	fail func(error) error
+}
+
+// Read implements io.Reader.
+func (f *storedFile) Read(p []byte) (int, error) {
+	n, err := f.source.Read(p)
+	f.hash.Write(p[:n])
+	switch {
+	case err == nil:
+	case err != io.EOF:
+		err = f.fail(err)
+	case hex.EncodeToString(f.hash.Sum(nil)) != f.b.Digest.Hex:
+		err = f.fail(&kindError{kind: Unavailable, text: "the registry sent other bytes than the digest promises"})
+	}
+	return n, err
 }
 
 // fileLayer is a file as a layer that is not compressed.

@@ -79,6 +79,7 @@ func (c *Client) fileManifest(ctx context.Context, ref, actions string, r Rights
 	if t, err = c.targetOf(ctx, named, actions, r); err != nil {
 		return nil, t, err
 	}
+	t.mirrors = nil // what this install has stored is where it stored it
 	err = within(ctx, c.opts.Timeout, func(ctx context.Context) (err error) {
 		m, err = c.manifest(ctx, t, identifier(named))
 		return err

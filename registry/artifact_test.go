@@ -89,6 +89,53 @@ func Test_File_AgeAndDeletion(t *testing.T) {
 	}
 }
 
+// Test_File_OutlivesBrokenAnswers stores and reads a file where each request is
+// answered in part at first, fails, or stands still: neither the one nor the
+// other may fail for that.
+func Test_File_OutlivesBrokenAnswers(t *testing.T) {
+	content := strings.Repeat("line of a file\n", 1<<10)
+	for name, spoil := range map[string]func(*registrytest.Proxy, registrytest.Matcher){
+		"breaks off": func(p *registrytest.Proxy, m registrytest.Matcher) { p.Reset(m, 2, 10) },
+		"fails":      func(p *registrytest.Proxy, m registrytest.Matcher) { p.Fail(m, 2, http.StatusBadGateway) },
+		"stands still": func(p *registrytest.Proxy, m registrytest.Matcher) {
+			p.HangInBody(registrytest.Method(http.MethodGet, m), 1, 10)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := registrytest.Start(t, registrytest.Options{})
+			proxy := registrytest.NewProxy(t, reg)
+			c := newClient(t, registry.Options{Timeout: 2 * time.Second})
+			if name != "stands still" {
+				spoil(proxy, registrytest.Method(http.MethodPut, registrytest.All))
+			}
+			putFile(t, c, proxy.Addr+"/files:one", content)
+			proxy.Heal()
+			spoil(proxy, registrytest.Manifests)
+			spoil(proxy, registrytest.Blobs)
+			if got := readFile(t, c, proxy.Addr+"/files:one"); got != content {
+				t.Errorf("%d bytes are read, not the %d that were stored", len(got), len(content))
+			}
+		})
+	}
+}
+
+// Test_File_WrongBytesAreNotTheFile fails the read of a file whose bytes the
+// registry has changed.
+func Test_File_WrongBytesAreNotTheFile(t *testing.T) {
+	reg := registrytest.Start(t, registrytest.Options{})
+	proxy := registrytest.NewProxy(t, reg)
+	c := newClient(t, registry.Options{})
+	putFile(t, c, proxy.Addr+"/files:one", "content")
+	proxy.Corrupt(registrytest.Blobs, -1)
+	rc, err := c.OpenFile(t.Context(), proxy.Addr+"/files:one", registry.Rights{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	_, err = io.ReadAll(rc)
+	wantKind(t, err, registry.Unavailable)
+}
+
 func Test_DeleteManifest_Forbidden(t *testing.T) {
 	for _, status := range []int{http.StatusMethodNotAllowed, http.StatusForbidden, http.StatusBadRequest} {
 		reg := registrytest.Start(t, registrytest.Options{})
