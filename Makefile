@@ -58,9 +58,9 @@ test-faults: deps build buildkitd ## Kill -9 campaigns against real processes an
 	tools/test.sh -race -tags faults -timeout 60m -run "^($$tests)$$" $$(dirname $$files | sort -u) # the others are part of 'make test'
 
 .PHONY: chaos
-chaos: deps ## Break a cluster by a random schedule for DURATION (5m) and judge what clients saw (SEED=, RATE=20, NODES=3, FAULTS=)
+chaos: deps buildkitd ## Break a cluster by a random schedule for DURATION (5m) and judge what clients saw (SEED=, RATE=20, NODES=3, FAULTS=, PROFILE=mixed)
 	$(GO) test -tags faults -timeout 0 ./test/chaos -run Test_Chaos -v -chaos.duration $(or $(DURATION),5m) -chaos.rate $(or $(RATE),20) \
-	  -chaos.nodes $(or $(NODES),3) $(if $(SEED),-chaos.seed $(SEED)) $(if $(FAULTS),-chaos.faults $(FAULTS)) $(if $(SHRINK),-chaos.shrink $(SHRINK))
+	  -chaos.nodes $(or $(NODES),3) $(if $(SEED),-chaos.seed $(SEED)) $(if $(FAULTS),-chaos.faults $(FAULTS)) $(if $(PROFILE),-chaos.profile $(PROFILE)) $(if $(SHRINK),-chaos.shrink $(SHRINK))
 
 test/kubernetes/bin/kube-apiserver: test/kubernetes/go.mod
 	@echo "compiling Kubernetes (once, five to ten minutes)"

@@ -6,11 +6,12 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/test/harness"
-	"github.com/image-builder-ha/image-builder/test/netns"
+	"github.com/image-builder-ha/image-builder/verify"
 )
 
 // A nemesis breaks something for as long as the step lasts. What it leaves
@@ -35,14 +36,30 @@ var nemeses = map[string]nemesis{
 	"slow-network":    slowNetwork,
 	"delay":           delay,
 	"clock":           clock,
+	"kill-partition":  killPartition,
 	"disk-full":       diskFull,
 	"disk-slow":       diskSlow,
+	"disk-torn":       diskTorn,
+	"log-disk-full":   logDiskFull,
 	"registry-pauses": registryPauses,
-	"kill-partition":  killPartition,
+	"registry-errors": registryErrors,
+	"registry-hangs":  registryHangs,
+	"registry-slow":   registrySlow,
+	"buildkit-killed": buildkitKilled,
+	"buildkit-pauses": buildkitPauses,
 }
 
 // names are the nemeses in order.
 func names() []string { return slices.Sorted(maps.Keys(nemeses)) }
+
+// possible are the nemeses that can hurt a cluster that builds what the profile
+// says, in order.
+func possible(profile string) []string {
+	if profile == verify.ProfileMixed || profile == verify.ProfileDockerfile {
+		return names()
+	}
+	return slices.DeleteFunc(names(), func(n string) bool { return strings.HasPrefix(n, "buildkit-") })
+}
 
 func kill(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 	victims[0].Kill()
@@ -97,71 +114,9 @@ func pause(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 	wait(ctx, s.Lasts)
 }
 
-func partition(ctx context.Context, w *world, victims []*harness.Node, s Step) {
-	cut := len(minority(victims))
-	w.net.Part(w.hosts(victims[:cut]), w.hosts(victims[cut:]))
-	wait(ctx, s.Lasts)
-}
-
-// oneWay makes one node deaf to the others.
-func oneWay(ctx context.Context, w *world, victims []*harness.Node, s Step) {
-	h := w.host(victims[0])
-	h.Deaf(w.net.Others(h)...)
-	wait(ctx, s.Lasts)
-}
-
-// bridge parts two nodes that both still see all others.
-func bridge(ctx context.Context, w *world, victims []*harness.Node, s Step) {
-	w.net.Part([]*netns.Host{w.host(victims[0])}, []*netns.Host{w.host(victims[1])})
-	wait(ctx, s.Lasts)
-}
-
-// hostLost loses all packets, those of clients and of the registry included.
-func hostLost(ctx context.Context, w *world, victims []*harness.Node, s Step) {
-	w.host(victims[0]).Vanish()
-	wait(ctx, s.Lasts)
-}
-
-func loss(ctx context.Context, w *world, victims []*harness.Node, s Step) {
-	for _, n := range victims {
-		w.host(n).Lossy(0.01 + 0.14*s.Amount)
-	}
-	wait(ctx, s.Lasts)
-}
-
-func slowNetwork(ctx context.Context, w *world, victims []*harness.Node, s Step) {
-	w.host(victims[0]).Slow(200 + int(20000*s.Amount))
-	wait(ctx, s.Lasts)
-}
-
-// delay delays what a node says to the others, up to a quarter of a second.
-func delay(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
-	slow := map[string]time.Duration{}
-	for _, n := range victims[1:] {
-		slow[n.Name] = time.Duration(float64(250*time.Millisecond) * s.Amount)
-	}
-	victims[0].Hurt(map[string]any{"delay": slow})
-	wait(ctx, s.Lasts)
-}
-
 func clock(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 	victims[0].Hurt(map[string]any{"clock_offset": time.Duration((s.Amount - 0.5) * float64(2*time.Minute))})
 	wait(ctx, s.Lasts)
-}
-
-func diskFull(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
-	victims[0].Hurt(map[string]any{"disk_full": true})
-	wait(ctx, s.Lasts)
-}
-
-func diskSlow(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
-	victims[0].Hurt(map[string]any{"disk_delay": time.Duration(float64(time.Second) * s.Amount)})
-	wait(ctx, s.Lasts)
-}
-
-func registryPauses(ctx context.Context, w *world, _ []*harness.Node, s Step) {
-	w.reg.Signal(syscall.SIGSTOP)
-	wait(ctx, s.Lasts/2)
 }
 
 // killPartition parts a node from the others and kills it there.

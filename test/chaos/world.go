@@ -4,10 +4,12 @@ package chaos
 
 import (
 	"context"
-	"net"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,54 +25,65 @@ import (
 type world struct {
 	t testing.TB
 	*harness.Cluster
-	net *netns.Net
-	reg *registrytest.Registry
-	// storage is the registry's folder.
-	storage string
-	looker  verify.DockerLooker
+	net  *netns.Net
+	reg  *registrytest.Registry
+	gate *gate
+	// kit is nil without Dockerfiles.
+	kit    *kit
+	disks  map[*harness.Node]*disk
+	looker verify.DockerLooker
+	// instant and images are what is built from.
+	instant, images []string
 }
 
-// newWorld starts nodes on hosts of their own. What a killed node has not
-// synced of its logs is lost, as if its host had lost its power.
-func newWorld(t testing.TB, nodes int) *world {
+// newWorld starts nodes on hosts of their own, with a BuildKit if the profile
+// has Dockerfiles. What a killed node has not synced of its logs is lost, as if
+// its host had lost its power.
+func newWorld(t testing.TB, nodes int, profile string) *world {
 	t.Helper()
-	w := &world{t: t, net: netns.New(t, nodes), storage: t.TempDir()}
-	l, err := net.Listen("tcp", w.net.Gateway+":0")
-	if err != nil {
-		t.Fatal(err)
+	w := &world{t: t, net: netns.New(t, nodes), reg: registrytest.Start(t, registrytest.Options{Quiet: true}), disks: map[*harness.Node]*disk{}}
+	w.gate = newGate(t, w.net.Gateway, w.reg)
+	w.looker = verify.DockerLooker{Insecure: []string{w.gate.addr}}
+	conf := harness.Config{
+		"registry": map[string]any{"insecureHosts": []string{w.gate.addr}, "allowHosts": []string{w.gate.addr}},
+		"log":      map[string]any{"level": "info"},
 	}
-	addr := l.Addr().String()
-	_ = l.Close()
-	w.reg = registrytest.Start(t, registrytest.Options{Addr: addr, Storage: w.storage, Quiet: true})
-	w.looker = verify.DockerLooker{Insecure: []string{addr}}
+	if profile == verify.ProfileMixed || profile == verify.ProfileDockerfile {
+		w.kit = newKit(t, w.gate.addr)
+		conf["buildkit"] = map[string]any{"addresses": []string{w.kit.d.Addr()}}
+	}
 	var hosts []harness.Host
 	for _, h := range w.net.Hosts {
 		hosts = append(hosts, harness.Host{IP: h.IP, Command: h.Command(), Dial: h.Dial})
 	}
 	t.Setenv("IMAGE_BUILDER_TEST_POWER_LOSS", "1")
-	w.Cluster = harness.StartClusterOn(t, hosts, addr, harness.Config{
-		"registry": map[string]any{"insecureHosts": []string{addr}, "allowHosts": []string{addr}},
-		"log":      map[string]any{"level": "info"},
-	})
+	w.Cluster = harness.StartClusterOn(t, hosts, w.gate.addr, conf)
+	// A process sees the disk that was there when it started.
+	for _, n := range w.Nodes {
+		n.Kill()
+		w.disks[n] = logDisk(t, n)
+		n.Launch()
+	}
+	for _, n := range w.Nodes {
+		n.AwaitReady()
+	}
+	var err error
+	if w.instant, err = w.looker.Prepare(t.Context(), w.gate.addr+"/library/verify", 60, 1, 1024); err != nil {
+		t.Fatal(err)
+	}
+	if w.images, err = w.looker.Prepare(t.Context(), w.gate.addr+"/library/verify", 40, 4, 64<<10); err != nil {
+		t.Fatal(err)
+	}
 	return w
 }
 
 // options are those of the load.
-func (w *world) options(d time.Duration, rate float64) verify.Options {
-	w.t.Helper()
+func (w *world) options(d time.Duration, rate float64, profile string) verify.Options {
 	o := verify.Options{
-		Duration: d, Rate: rate, Profile: verify.ProfileMixed, Readers: 2, Cancel: 8, Looker: w.looker, Patience: 2 * time.Minute,
+		Duration: d, Rate: rate, Profile: profile, Readers: 2, Cancel: 8, Looker: w.looker, Patience: 2 * time.Minute,
+		Instant: w.instant, Images: w.images,
 		Auth: &imagebuilderv1.RegistryAuth{AllowBaseRepository: true}, Faults: &verify.Faults{},
 	}
-	var err error
-	if o.Instant, err = w.looker.Prepare(w.t.Context(), w.reg.Addr+"/library/verify", 60, 1, 1024); err != nil {
-		w.t.Fatal(err)
-	}
-	if o.Images, err = w.looker.Prepare(w.t.Context(), w.reg.Addr+"/library/verify", 40, 4, 64<<10); err != nil {
-		w.t.Fatal(err)
-	}
-	o.Profile = verify.ProfileRef
-	o.Images = append(o.Images, o.Instant...)
 	for _, n := range w.Nodes {
 		o.Servers = append(o.Servers, n.GRPC)
 	}
@@ -86,11 +99,10 @@ func (w *world) victims(s Step) []*harness.Node {
 	if !s.Leader {
 		return out
 	}
-	for i, n := range out {
+	for _, n := range out {
 		if res, err := n.Members(w.t.Context(), true); err == nil && res.Leader != "" {
 			at := slices.IndexFunc(out, func(x *harness.Node) bool { return x.Name == res.Leader })
 			out[0], out[at] = out[at], out[0]
-			_ = i
 			return out
 		}
 	}
@@ -128,6 +140,10 @@ func (w *world) follow(ctx context.Context, s Schedule, faults *verify.Faults) {
 func (w *world) heal() {
 	w.net.Heal()
 	w.reg.Signal(syscall.SIGCONT)
+	w.gate.heal()
+	for _, d := range w.disks {
+		d.heal()
+	}
 	for _, n := range w.Nodes {
 		if n.Alive() {
 			n.Signal(syscall.SIGCONT)
@@ -138,6 +154,22 @@ func (w *world) heal() {
 	}
 	for _, n := range w.Nodes {
 		n.AwaitAnswer()
+	}
+}
+
+// tear lets the next write of a node to its replicated log reach the disk in
+// part: so many thousandths. The node dies of it, maybe before it has answered.
+func (w *world) tear(ctx context.Context, n *harness.Node, part int) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+n.Pprof+"/faults", strings.NewReader(fmt.Sprintf(`{"disk_torn":%d}`, part)))
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	tr := &http.Transport{DialContext: w.host(n).Dial, DisableKeepAlives: true}
+	if res, err := tr.RoundTrip(req); err == nil {
+		_ = res.Body.Close()
 	}
 }
 

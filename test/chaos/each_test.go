@@ -1,0 +1,60 @@
+//go:build faults
+
+package chaos
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/verify"
+)
+
+var eachFlag = flag.Duration("chaos.each", 6*time.Second, "how long Test_EachFault uses the cluster under each fault")
+
+// Test_EachFault breaks one cluster by one fault after the other, on the leader
+// and on another node, and wants every promise kept under each. It prints a
+// table.
+func Test_EachFault(t *testing.T) {
+	w := newWorld(t, *nodesFlag, *profileFlag)
+	order := make([]int, *nodesFlag)
+	for i := range order {
+		order[i] = i
+	}
+	var table bytes.Buffer
+	for _, fault := range possible(*profileFlag) {
+		t.Run(fault, func(t *testing.T) {
+			d := *eachFlag / 10
+			st := Step{After: d, Lasts: 3 * d, Fault: fault, Leader: true, Order: order, Amount: 0.5}
+			s := Schedule{Nodes: *nodesFlag, Steps: []Step{st, st}}
+			s.Steps[1].Leader = false
+			r := w.run(t, s, w.options(*eachFlag, *rateFlag, *profileFlag), "each-"+fault)
+			if len(r.Faults) < len(s.Steps) {
+				t.Errorf("%d faults were done, want %d", len(r.Faults), len(s.Steps))
+			}
+			verdict := "ok"
+			if !r.OK {
+				verdict = "**not ok**"
+				var b bytes.Buffer
+				if err := r.Text(&b); err != nil {
+					t.Error(err)
+				}
+				t.Errorf("a promise was broken:\n%s", &b)
+			}
+			fmt.Fprintf(&table, "| `%s` | %d | %d | %d | %s | %s |\n", fault, r.Counts.Acknowledged, r.Writes.Failed, r.Counts.FurtherAttempts, during(r, fault), verdict)
+		})
+	}
+	t.Logf("\n| fault | builds acknowledged | requests failed | further attempts | 50th, 99th percentile during it | verdict |\n|---|---|---|---|---|---|\n%s", &table)
+}
+
+// during words how long a request for a build took while a fault lasted.
+func during(r *verify.Report, fault string) string {
+	for _, w := range r.Windows {
+		if w.Name == "during "+fault {
+			return fmt.Sprintf("%s, %s", w.P50.Round(time.Millisecond), w.P99.Round(10*time.Millisecond))
+		}
+	}
+	return "none asked"
+}
