@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/verify"
+)
+
+// linesOf hands the lines of a JSON log on.
+type linesOf chan map[string]string
+
+func (l linesOf) Write(p []byte) (int, error) {
+	var line map[string]string
+	if err := json.Unmarshal(p, &line); err != nil {
+		return 0, err
+	}
+	l <- line
+	return len(p), nil
+}
+
+// next waits for the line with that message.
+func (l linesOf) next(t *testing.T, msg string) map[string]string {
+	t.Helper()
+	limit := time.NewTimer(20 * time.Second)
+	defer limit.Stop()
+	for {
+		select {
+		case line := <-l:
+			if line["msg"] == msg {
+				return line
+			}
+		case <-limit.C:
+			t.Fatalf("%q was not logged", msg)
+		}
+	}
+}
+
+// listening takes announcements until the test ends.
+func listening(t *testing.T, v verifyFlags) (*verify.Faults, linesOf) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	lines, faults := make(linesOf, 100), &verify.Faults{}
+	stop, err := v.takeFaults(ctx, faults, slog.New(slog.NewJSONHandler(lines, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sync.OnceFunc(func() { cancel(); stop() }))
+	return faults, lines
+}
+
+func wantFault(t *testing.T, faults *verify.Faults, name string, ended bool) {
+	t.Helper()
+	all := faults.All()
+	if len(all) != 1 || all[0].Name != name || all[0].Ended.IsZero() == ended {
+		t.Errorf("faults %+v, want one %q, ended %v", all, name, ended)
+	}
+}
+
+// Test_Verify_FaultListen announces faults by HTTP, some of them wrongly.
+func Test_Verify_FaultListen(t *testing.T) {
+	faults, lines := listening(t, verifyFlags{faultListen: "127.0.0.1:0"})
+	base := strings.TrimSuffix(lines.next(t, "takes announcements of faults")["url"], "/faults/begin?name=...")
+	post := func(method, path string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), method, base+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode, string(text)
+	}
+	for _, c := range []struct {
+		method, path string
+		status       int
+		text         string
+	}{
+		{http.MethodPost, "/faults/end?name=kill", http.StatusBadRequest, `fault "kill" has not begun`},
+		{http.MethodPost, "/faults/begin", http.StatusBadRequest, "name the fault"},
+		{http.MethodPost, "/faults/middle?name=kill", http.StatusBadRequest, `state "middle" is unknown; use begin or end`},
+		{http.MethodGet, "/faults/begin?name=kill", http.StatusMethodNotAllowed, ""},
+		{http.MethodPost, "/faults/begin?name=kill", http.StatusOK, ""},
+	} {
+		if status, text := post(c.method, c.path); status != c.status || !strings.Contains(text, c.text) {
+			t.Errorf("%s %s: %d %q, want %d %q", c.method, c.path, status, text, c.status, c.text)
+		}
+	}
+	wantFault(t, faults, "kill", false)
+	if status, text := post(http.MethodPost, "/faults/end?name=kill"); status != http.StatusOK {
+		t.Errorf("end: %d %s", status, text)
+	}
+	wantFault(t, faults, "kill", true)
+}
+
+// Test_Verify_FaultFile announces faults in a file, which is there already or
+// is made, by lines that come in parts, and passes over what it cannot
+// understand.
+func Test_Verify_FaultFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "faults")
+	faults, lines := listening(t, verifyFlags{faultFile: path})
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	write := func(text string) {
+		t.Helper()
+		if _, err := fmt.Fprint(f, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("no JSON\n")
+	if line := lines.next(t, "announcement of a fault is not understood"); line["line"] != "no JSON" {
+		t.Errorf("%v", line)
+	}
+	write(`{"name":"pause",`)
+	write(`"state":"begin"}` + "\n")
+	if line := lines.next(t, "fault"); line["name"] != "pause" || line["state"] != "begin" {
+		t.Errorf("%v", line)
+	}
+	wantFault(t, faults, "pause", false)
+	write(`{"name":"another","state":"end"}` + "\n")
+	if line := lines.next(t, "announcement of a fault is not understood"); line["error"] != `fault "another" has not begun` {
+		t.Errorf("%v", line)
+	}
+	write(`{"name":"pause","state":"end"}` + "\n")
+	lines.next(t, "fault")
+	wantFault(t, faults, "pause", true)
+}
+
+// Test_Verify_FaultsThatCannotBeTaken are wrong usage.
+func Test_Verify_FaultsThatCannotBeTaken(t *testing.T) {
+	for _, v := range []verifyFlags{{faultListen: "nowhere"}, {faultFile: t.TempDir()}, {faultListen: "127.0.0.1:0", faultFile: filepath.Join(t.TempDir(), "no", "file")}} {
+		if _, err := v.takeFaults(t.Context(), &verify.Faults{}, slog.New(slog.DiscardHandler)); err == nil {
+			t.Errorf("%q and %q are taken", v.faultListen, v.faultFile)
+		}
+	}
+}
