@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,8 +19,9 @@ import (
 )
 
 // broken runs the checker on three nodes, does harm in the middle, and judges
-// the report, which has to name the promise that was broken.
-func broken(t *testing.T, want verify.Promise, harm func(c *harness.Cluster)) {
+// the report, which has to name the promise that was broken, with a
+// counterexample that shows it.
+func broken(t *testing.T, want verify.Promise, shows string, harm func(c *harness.Cluster)) {
 	t.Helper()
 	reg := registrytest.Start(t, registrytest.Options{})
 	c := harness.StartCluster(t, 3, reg.Addr, nil)
@@ -40,8 +42,8 @@ func broken(t *testing.T, want verify.Promise, harm func(c *harness.Cluster)) {
 		t.Fatalf("the checker says ok:\n%s", text(t, r))
 	}
 	t.Log("\n" + text(t, r))
-	if !slices.ContainsFunc(r.Findings, func(f verify.Finding) bool { return f.Promise == want }) {
-		t.Errorf("it does not find that %q is broken", want)
+	if !slices.ContainsFunc(r.Findings, func(f verify.Finding) bool { return f.Promise == want && strings.Contains(f.Message, shows) }) {
+		t.Errorf("it does not find that %q is broken, by something that shows %q", want, shows)
 	}
 }
 
@@ -55,7 +57,7 @@ func copyTree(t *testing.T, from, to string) {
 // Test_Verify_AnOldDiskCopyIsFound starts all nodes from copies of their disks
 // that are some seconds old: what was acknowledged in between is gone.
 func Test_Verify_AnOldDiskCopyIsFound(t *testing.T) {
-	broken(t, verify.Promise(history.Ends), func(c *harness.Cluster) {
+	broken(t, verify.Promise(history.Ends), "was acknowledged and never seen to end", func(c *harness.Cluster) {
 		old := t.TempDir()
 		<-time.After(3 * time.Second)
 		for _, n := range c.Nodes { // as a machine is copied that has no power
@@ -86,9 +88,38 @@ func Test_Verify_AnOldDiskCopyIsFound(t *testing.T) {
 	})
 }
 
+// Test_Verify_ANodeOnAnOldDiskIsFound starts one node from a copy of its disk
+// that is some seconds old. What it and another node have acknowledged since is
+// gone once the other one is away: it forms a majority with the third, which
+// never had it.
+func Test_Verify_ANodeOnAnOldDiskIsFound(t *testing.T) {
+	broken(t, verify.Promise(history.Ends), "was acknowledged and never seen to end", func(c *harness.Cluster) {
+		keeps, old, missed := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+		copied := filepath.Join(t.TempDir(), "data")
+		<-time.After(2 * time.Second)
+		old.Kill() // as a machine is copied that has no power
+		copyTree(t, filepath.Join(old.Dir, "data"), copied)
+		old.Run()
+		missed.Kill()
+		<-time.After(3 * time.Second)
+		keeps.Kill()
+		old.Kill()
+		dir := filepath.Join(old.Dir, "data")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+		copyTree(t, copied, dir)
+		old.Launch()
+		missed.Launch()
+		old.AwaitReady()
+		missed.AwaitReady()
+		keeps.Run()
+	})
+}
+
 // Test_Verify_ACutLogIsFound cuts all segments of logs on all nodes.
 func Test_Verify_ACutLogIsFound(t *testing.T) {
-	broken(t, verify.LogsOnlyGrow, func(c *harness.Cluster) {
+	broken(t, verify.LogsOnlyGrow, "the log of attempt", func(c *harness.Cluster) {
 		<-time.After(5 * time.Second)
 		for _, n := range c.Nodes {
 			n.Kill()
