@@ -1,8 +1,5 @@
 //go:build faults
 
-// Package chaos breaks clusters of real processes, each on a network namespace
-// of its own, by schedules that a seed decides, while verify uses and judges
-// them.
 package chaos
 
 import (
