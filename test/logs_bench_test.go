@@ -89,7 +89,9 @@ func nodeStreams(b *testing.B, readers int, file string, size int64) {
 		b.StartTimer()
 	}
 	b.ReportMetric(cpu/float64(b.N), "owner-cpu-s/op")
+	b.ReportMetric(cpu/float64(b.N*readers), "owner-cpu-s/reader")
 	b.ReportMetric(net/float64(b.N)/float64(size), "owner-sent/log")
+	b.ReportMetric(net/float64(b.N)/float64(size)/float64(readers), "owner-sent/log/reader")
 }
 
 // cpuSeconds is the processor time of a process so far.
