@@ -42,7 +42,8 @@ func registrySlow(ctx context.Context, w *world, _ []*harness.Node, s Step) {
 	w.gate.spoil(ctx, s.Lasts)
 }
 
-// buildkitKilled ends BuildKit in the middle of whatever it builds.
+// buildkitKilled ends BuildKit in the middle of whatever it builds, for all
+// nodes, and starts it again at the same address.
 func buildkitKilled(ctx context.Context, w *world, _ []*harness.Node, s Step) {
 	w.kit.signal(syscall.SIGKILL)
 	wait(ctx, s.Lasts/2)
