@@ -252,7 +252,7 @@ func rate(clients, n int, f func(i int)) float64 {
 	began := time.Now()
 	for range clients {
 		wg.Go(func() {
-			for i := int(next.Add(1)); i <= n; i = int(next.Add(1)) {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				f(i)
 			}
 		})

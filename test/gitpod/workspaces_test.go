@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
@@ -199,25 +201,111 @@ func Test_InstantWorkspaces(t *testing.T) {
 	})
 }
 
-// Test_ManagerDies takes ws-manager away in the middle of 100 builds, and loses
-// every update of that time: all results are right.
+// Test_StopTogether has 1,000 builds run at once and all their workspaces stop
+// in the same moment, STOPPING and STOPPED together: every stream ends with the
+// right result, nothing is left, and the nodes are as fast as before.
+func Test_StopTogether(t *testing.T) {
+	in := newInstall(t)
+	release := make(chan struct{})
+	var hold atomic.Bool
+	in.work = func(string, *wsmanagertest.Workspace) {
+		if hold.Load() {
+			in.await(release)
+		}
+	}
+	c := in.cluster(3, harness.Config{"builds": map[string]any{"runningPerNode": 400}})
+	ctx := timeout(t, 8*time.Minute)
+	build := func(i int) {
+		if err := success(c.Nodes[i%3].BuildGitpod(ctx, dockerfile(i))); err != nil {
+			t.Errorf("build %d: %v", i, err)
+		}
+	}
+	const builds, some = 1000, 150
+	before := rate(32, some, build)
+	hold.Store(true)
+	var streams sync.WaitGroup
+	for i := range builds {
+		streams.Go(func() { build(some + i) })
+	}
+	harness.Eventually(t, 3*time.Minute, "all workspaces run, and are followed", func() bool { return in.sup.Listening() == builds })
+	began := time.Now()
+	hold.Store(false)
+	close(release)
+	streams.Wait()
+	t.Logf("%d builds that stopped together ended in %s", builds, time.Since(began).Round(time.Millisecond))
+	after := rate(32, some, func(i int) { build(some + builds + i) })
+	t.Logf("%.0f builds a second before, %.0f after", before, after)
+	if after < before/3 { // the machine has other work
+		t.Errorf("%.0f builds a second before, %.0f after", before, after)
+	}
+	if n, most := in.total(); n != builds+2*some || most != 1 {
+		t.Errorf("%d workspaces, at most %d for one image", n, most)
+	}
+	harness.Eventually(t, 30*time.Second, "nothing runs, and all is counted once", func() bool {
+		return sum(t, c, "image_builder_attempts_running") == 0 && sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`) == builds+2*some
+	})
+	for _, n := range c.Nodes {
+		body, _ := n.Get("http://" + n.Metrics + "/metrics")
+		started := metric(t, body, `grpc_server_started_total{grpc_method="Build",grpc_service="builder.ImageBuilder",grpc_type="server_stream"}`)
+		ended := metric(t, body, `grpc_server_handled_total{grpc_code="OK",grpc_method="Build",grpc_service="builder.ImageBuilder",grpc_type="server_stream"}`)
+		if started == 0 || started != ended {
+			t.Errorf("%s: of %v streams of Build %v have ended well", n.Name, started, ended)
+		}
+	}
+}
+
+// Test_ManagerDies takes ws-manager away for 30 seconds in the middle of 100
+// builds, and loses every update of that time: all results are right, those of
+// builds that failed meanwhile too.
 func Test_ManagerDies(t *testing.T) {
 	in := newInstall(t)
 	release := make(chan struct{})
 	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }
-	c := in.cluster(3, nil)
-	ctx := timeout(t, 5*time.Minute)
-	const builds = 90 // as many as the nodes run at once
+	fails := func(i int) bool { return i%10 == 7 }
+	c := in.cluster(3, harness.Config{"builds": map[string]any{"runningPerNode": 40}})
+	ctx := timeout(t, 6*time.Minute)
+	const builds = 100
+	wrong := map[string]bool{} // base refs of builds that fail
+	for i := range builds {
+		if fails(i) {
+			res, err := c.Nodes[0].Gitpod.ResolveWorkspaceImage(ctx, &builder.ResolveWorkspaceImageRequest{Source: dockerfile(i).Source})
+			if err != nil {
+				t.Fatal(err)
+			}
+			wrong[res.BaseRef] = true
+		}
+	}
+	in.finish = func(req *wsman.StartWorkspaceRequest) {
+		notes, conditions := req.GetMetadata().GetAnnotations(), &wsman.WorkspaceConditions{}
+		if wrong[notes["baseref"]] {
+			conditions.HeadlessTaskFailed = "exit status 7"
+		} else if !in.push(notes["ref"]) || !in.push(notes["baseref"]) {
+			return
+		}
+		in.m.Update(req.GetId(), func(s *wsman.WorkspaceStatus) {
+			s.Phase, s.Conditions = wsman.WorkspacePhase_STOPPED, conditions
+		})
+	}
 	errs := make(chan error, builds)
 	for i := range builds {
-		go func() { errs <- success(c.Nodes[i%3].BuildGitpod(ctx, dockerfile(i))) }()
+		go func() {
+			all, err := c.Nodes[i%3].BuildGitpod(ctx, dockerfile(i))
+			if end := len(all) - 1; err == nil && fails(i) {
+				if all[end].Status != builder.BuildStatus_done_failure || all[end].Message != "build failed: exit status 7" {
+					err = fmt.Errorf("build %d ended with %v", i, all[end])
+				}
+			} else {
+				err = success(all, err)
+			}
+			errs <- err
+		}()
 	}
-	harness.Eventually(t, time.Minute, "all workspaces run", func() bool { n, _ := in.total(); return n == builds })
+	harness.Eventually(t, 2*time.Minute, "all workspaces run", func() bool { n, _ := in.total(); return n == builds })
 	in.m.Mute(true)
 	in.m.Down()
 	close(release)
 	in.lives.Wait() // all of them end while nobody can be told
-	away(t)
+	away(t, 30*time.Second)
 	in.m.Mute(false)
 	in.m.Up()
 	for range builds {
@@ -231,11 +319,7 @@ func Test_ManagerDies(t *testing.T) {
 }
 
 // away is how long ws-manager is gone.
-func away(t testing.TB) {
-	d := 3 * time.Second
-	if !testing.Short() {
-		d = 10 * time.Second
-	}
+func away(t testing.TB, d time.Duration) {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	<-ctx.Done()

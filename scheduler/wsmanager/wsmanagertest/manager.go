@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/proto/wsman"
+	"github.com/image-builder-ha/image-builder/test/freeport"
 )
 
 // Methods whose calls can be counted and made to fail.
@@ -69,7 +70,7 @@ type subscriber struct {
 func NewManager(t testing.TB, creds credentials.TransportCredentials) *Manager {
 	t.Helper()
 	m := &Manager{
-		t: t, creds: creds, addr: "127.0.0.1:0",
+		t: t, creds: creds, addr: freeport.Addr(t), // still free after Down
 		workspaces: map[string]*wsman.WorkspaceStatus{}, subs: map[*subscriber]bool{}, calls: map[string]int{},
 		fail: map[string]*failure{}, changed: make(chan struct{}),
 	}
