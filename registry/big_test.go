@@ -10,7 +10,9 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -96,6 +98,23 @@ func BenchmarkCopy_OfALayer(b *testing.B) {
 	b.Cleanup(func() { _ = c.Close() })
 	ref := src.Addr + "/a@" + digestOf(b, strings.NewReader(string(m))).String()
 	b.SetBytes(size)
+	var peak atomic.Uint64 // of the heap in use, of servers and client
+	stop, sampled := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(sampled)
+		t := time.NewTicker(20 * time.Millisecond)
+		defer t.Stop()
+		var m runtime.MemStats
+		for {
+			select {
+			case <-stop:
+				return
+			case <-t.C:
+				runtime.ReadMemStats(&m)
+				peak.Store(max(peak.Load(), m.HeapInuse))
+			}
+		}
+	}()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	b.ResetTimer()
@@ -106,9 +125,12 @@ func BenchmarkCopy_OfALayer(b *testing.B) {
 		}
 	}
 	b.StopTimer()
+	close(stop)
+	<-sampled
 	runtime.ReadMemStats(&after)
 	perCopy := (after.TotalAlloc - before.TotalAlloc) / uint64(b.N)
 	b.ReportMetric(float64(perCopy)/(1<<20), "MiB-allocated/op")
+	b.ReportMetric(float64(peak.Load())/(1<<20), "MiB-heap-peak")
 	if perCopy > 16<<20 {
 		b.Errorf("%d MiB were allocated for each copy", perCopy>>20)
 	}

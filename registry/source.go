@@ -28,6 +28,7 @@ type source struct {
 	mu     sync.Mutex // the transport may close while it reads
 	body   io.ReadCloser
 	cancel context.CancelFunc // of the body
+	stall  *time.Timer        // calls cancel; runs while the body is read
 	closed bool
 
 	read   int64
@@ -74,7 +75,8 @@ func (s *source) open() error {
 		cancel()
 		return os.ErrClosed
 	}
-	s.body, s.cancel = body, cancel
+	s.body, s.cancel, s.stall = body, cancel, time.AfterFunc(s.c.opts.Timeout/2, cancel)
+	s.stall.Stop()
 	return nil
 }
 
@@ -113,14 +115,14 @@ func (s *source) Read(p []byte) (int, error) {
 // readBody reads with half of the client's Timeout for something to come.
 func (s *source) readBody(p []byte) (int, error) {
 	s.mu.Lock()
-	body, cancel, closed := s.body, s.cancel, s.closed
+	body, stall, closed := s.body, s.stall, s.closed
 	s.mu.Unlock()
 	if closed {
 		return 0, os.ErrClosed
 	}
-	timer := time.AfterFunc(s.c.opts.Timeout/2, cancel)
+	stall.Reset(s.c.opts.Timeout / 2) // one timer for all reads: a layer of 5 GB has many
 	n, err := body.Read(p)
-	timer.Stop()
+	stall.Stop()
 	return n, err
 }
 
