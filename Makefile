@@ -53,12 +53,12 @@ generate-check: ## Fail if the generated code differs from proto/
 
 .PHONY: test-faults
 test-faults: deps build buildkitd ## Kill -9 campaigns against real processes and a real registry
-	@files=$$(grep -rl --include='*_test.go' '^//go:build faults' .) && \
+	@files=$$(grep -rl --include='*_test.go' --exclude-dir=tools '^//go:build faults' .) && \
 	tests=$$(grep -hoE '^func Test_\w+' $$files | cut -d' ' -f2 | paste -sd'|') && \
 	tools/test.sh -race -tags faults -timeout 60m -run "^($$tests)$$" $$(dirname $$files | sort -u) # the others are part of 'make test'
 
 .PHONY: chaos
-chaos: deps buildkitd ## Break a cluster by a random schedule for DURATION (5m) and judge what clients saw (SEED=, RATE=20, NODES=3, FAULTS=, PROFILE=mixed)
+chaos: deps buildkitd ## Break a cluster by a random schedule for DURATION (5m) and judge what clients saw (SEED=, RATE=20, NODES=3, FAULTS=, PROFILE=ref)
 	$(GO) test -tags faults -timeout 0 ./test/chaos -run Test_Chaos -v -chaos.duration $(or $(DURATION),5m) -chaos.rate $(or $(RATE),20) \
 	  -chaos.nodes $(or $(NODES),3) $(if $(SEED),-chaos.seed $(SEED)) $(if $(FAULTS),-chaos.faults $(FAULTS)) $(if $(PROFILE),-chaos.profile $(PROFILE)) $(if $(SHRINK),-chaos.shrink $(SHRINK))
 

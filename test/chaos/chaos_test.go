@@ -22,7 +22,7 @@ var (
 	seedFlag     = flag.Uint64("chaos.seed", 0, "the seed of the schedule; by chance if 0")
 	durationFlag = flag.Duration("chaos.duration", 5*time.Minute, "how long")
 	rateFlag     = flag.Float64("chaos.rate", 20, "builds a second")
-	profileFlag  = flag.String("chaos.profile", verify.ProfileMixed, "what is built: instant, ref, dockerfile or mixed")
+	profileFlag  = flag.String("chaos.profile", verify.ProfileRef, "what is built: instant, ref, dockerfile or mixed")
 	nodesFlag    = flag.Int("chaos.nodes", 3, "nodes")
 	faultsFlag   = flag.String("chaos.faults", "", "only these faults, with commas between")
 	scheduleFlag = flag.String("chaos.schedule", "", "follow this file instead of a seed")

@@ -12,12 +12,14 @@ import (
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
-var eachFlag = flag.Duration("chaos.each", 6*time.Second, "how long Test_EachFault uses the cluster under each fault")
+var eachFlag = flag.Duration("chaos.each", 6*time.Second, "how long Benchmark_EachFault uses the cluster under each fault")
 
-// Test_EachFault breaks one cluster by one fault after the other, on the leader
+// Benchmark_EachFault breaks one cluster by one fault after the other, on the leader
 // and on another node, and wants every promise kept under each. It prints a
-// table.
-func Test_EachFault(t *testing.T) {
+// table:
+//
+//	go test -tags faults -run '^$' -bench EachFault -benchtime 1x -timeout 60m ./test/chaos
+func Benchmark_EachFault(t *testing.B) {
 	w := newWorld(t, *nodesFlag, *profileFlag)
 	order := make([]int, *nodesFlag)
 	for i := range order {
@@ -25,7 +27,7 @@ func Test_EachFault(t *testing.T) {
 	}
 	var table bytes.Buffer
 	for _, fault := range possible(*profileFlag) {
-		t.Run(fault, func(t *testing.T) {
+		t.Run(fault, func(t *testing.B) {
 			d := *eachFlag / 10
 			st := Step{After: d, Lasts: 3 * d, Fault: fault, Leader: true, Order: order, Amount: 0.5}
 			s := Schedule{Nodes: *nodesFlag, Steps: []Step{st, st}}

@@ -47,6 +47,8 @@ func newWorld(t testing.TB, nodes int, profile string) *world {
 	conf := harness.Config{
 		"registry": map[string]any{"insecureHosts": []string{w.gate.addr}, "allowHosts": []string{w.gate.addr}},
 		"log":      map[string]any{"level": "info"},
+		// More infrastructure fails here in a minute than elsewhere in a year.
+		"builds": map[string]any{"uncountedAttempts": 100},
 	}
 	if profile == verify.ProfileMixed || profile == verify.ProfileDockerfile {
 		w.kit = newKit(t, w.gate.addr)
