@@ -38,11 +38,11 @@ func voters(res *imagebuilderv1.MembersResponse) (n int) {
 	return n
 }
 
-// sameEverywhere waits until all nodes tell the same of all builds.
+// sameEverywhere waits until all nodes tell the same of all builds: copies of
+// logs may still be on their way.
 func sameEverywhere(t testing.TB, c *harness.Cluster) {
 	t.Helper()
-	var want string
-	for i, n := range c.Running() {
+	tells := func(n *harness.Node) string {
 		var all []string
 		token := ""
 		for {
@@ -54,13 +54,17 @@ func sameEverywhere(t testing.TB, c *harness.Cluster) {
 				all = append(all, fmt.Sprintf("%s %s %s %d", b.Id, b.Phase, b.Digest, b.Version))
 			}
 			if token = res.NextPageToken; token == "" {
-				break
+				return strings.Join(all, "\n")
 			}
 		}
-		if got := strings.Join(all, "\n"); i == 0 {
-			want = got
-		} else if got != want {
-			t.Errorf("node %s tells something else than node %s", n.Name, c.Running()[0].Name)
-		}
 	}
+	harness.Eventually(t, 30*time.Second, "all nodes tell the same", func() bool {
+		want := tells(c.Running()[0])
+		for _, n := range c.Running()[1:] {
+			if tells(n) != want {
+				return false
+			}
+		}
+		return true
+	})
 }

@@ -126,8 +126,12 @@ func (s *Store) Checksum(key Key, length int64) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		if len(recs) == 0 {
+			return "", fmt.Errorf("%w: it ends at byte %d of %d", ErrShort, at, length)
+		}
 		for _, r := range recs {
-			_, _ = d.Write(r.payload[:min(int64(len(r.payload)), length-at)])
+			// There may be more records: what is here and not on all copies.
+			_, _ = d.Write(r.payload[:max(0, min(int64(len(r.payload)), length-at))])
 			at += int64(len(r.payload))
 		}
 	}
