@@ -121,7 +121,6 @@ type reader struct {
 	total atomic.Int64
 	sums  map[uint32]string
 	sizes map[uint32]int64
-	lens  atomic.Int64
 }
 
 // follow reads to the end of the build.
