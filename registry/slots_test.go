@@ -26,7 +26,9 @@ func TestSlots_FollowALimitThatChanges(t *testing.T) {
 				if s.acquire(ctx) != nil {
 					return
 				}
-				most.Store(max(most.Load(), under.Add(1)))
+				now := under.Add(1)
+				for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
+				}
 				time.Sleep(time.Duration(1+rand.IntN(20)) * time.Millisecond)
 				under.Add(-1)
 				s.release()
