@@ -27,6 +27,7 @@ func broken(t *testing.T, want verify.Promise, shows string, harm func(c *harnes
 	c := harness.StartCluster(t, 3, reg.Addr, nil)
 	members(t, c, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 2 })
 	o := verifyOptions(t, c, reg, 15*time.Second)
+	o.Patience = 20 * time.Second // what is gone does not come back
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

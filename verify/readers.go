@@ -78,7 +78,8 @@ func (d *reader) scan(content []byte) {
 func checksum(d *xxhash.Digest) string { return fmt.Sprintf("xxh64:%016x", d.Sum64()) }
 
 // record answers what was read. Of a reader that came to the end, attempts
-// without a byte are part of it.
+// without a byte are part of it; of one that broke off before the first byte,
+// the first attempt.
 func (d *reader) record(end End) (out []LogRead) {
 	for _, a := range d.attempts {
 		l := LogRead{Build: d.build, Attempt: a.number, Reader: d.name, Late: d.late, Length: a.length, Checksum: checksum(a.sum), At: d.at}
@@ -91,6 +92,9 @@ func (d *reader) record(end End) (out []LogRead) {
 		out = append(out, l)
 	}
 	if d.err != nil {
+		if len(d.attempts) == 0 && len(end.Attempts) > 0 { // not even its first byte could be read
+			out = append(out, LogRead{Build: d.build, Attempt: end.Attempts[0].Number, Reader: d.name, Late: d.late, Checksum: checksum(xxhash.New()), Error: d.err.Error(), At: d.at})
+		}
 		return out
 	}
 	for _, e := range end.Attempts {
@@ -132,6 +136,9 @@ func (r *run) readAgain(ctx context.Context) {
 	slots := make(chan struct{}, 16)
 	for _, i := range rand.Perm(len(r.ends))[:min(500, len(r.ends))] {
 		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break // of those that were not tried nothing is known
+		}
 		end := r.ends[i]
 		wg.Go(func() {
 			defer func() { <-slots }()
