@@ -62,16 +62,19 @@ chaos: deps buildkitd ## Break a cluster by a random schedule for DURATION (5m) 
 	$(GO) test -tags faults -timeout 0 ./test/chaos -run Test_Chaos -v -chaos.duration $(or $(DURATION),5m) -chaos.rate $(or $(RATE),20) \
 	  -chaos.nodes $(or $(NODES),3) $(if $(SEED),-chaos.seed $(SEED)) $(if $(FAULTS),-chaos.faults $(FAULTS)) $(if $(PROFILE),-chaos.profile $(PROFILE)) $(if $(SHRINK),-chaos.shrink $(SHRINK))
 
-test/kubernetes/bin/kube-apiserver: test/kubernetes/go.mod
+test/kubernetes/bin/kubectl: test/kubernetes/go.mod
 	@echo "compiling Kubernetes (once, five to ten minutes)"
 	@test/kubernetes/build.sh
 
+$(BIN)/helm: tools/deploytest/go.mod
+	cd tools/deploytest && $(GO) build -trimpath -o $(BIN)/helm helm.sh/helm/v3/cmd/helm
+
 .PHONY: test-kubernetes
-test-kubernetes: $(BIN)/buildkitd test/kubernetes/bin/kube-apiserver ## The Kubernetes runtime over a true API, and in real pods (as root)
+test-kubernetes: $(BIN)/buildkitd $(BIN)/helm test/kubernetes/bin/kubectl ## The Kubernetes runtime over a true API, in real pods, and the chart by helm (as root)
 	@tools/install-deps.sh kubernetes
-	$(GO) vet -tags kubernetes ./test/kubelet ./scheduler/kubernetes/...
+	$(GO) vet -tags kubernetes ./test/kubelet ./test/chart ./scheduler/kubernetes/...
 	@tools/test.sh -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
-	@tools/test.sh -tags kubernetes -timeout 15m ./test/kubelet
+	@tools/test.sh -tags kubernetes -timeout 15m -p 1 ./test/kubelet ./test/chart
 	cd tools/deploytest && $(GO) test -count 1 -tags kubernetes -timeout 15m -run AcceptedByAPIServer .
 
 .PHONY: test-deploy

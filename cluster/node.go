@@ -78,7 +78,10 @@ func (n *Node) Lead(work func(ctx context.Context, term *Term) error) { n.work =
 // StoreID is the random id of the data directory.
 func (n *Node) StoreID() string { return n.dir.id.StoreID }
 
-// serverID is the node's Raft server id: a wiped disk makes another server.
+// ServerID is the node's Raft server id: name and store id, so that a wiped disk
+// makes another server.
+func (n *Node) ServerID() string { return string(n.serverID()) }
+
 func (n *Node) serverID() raft.ServerID {
 	return raft.ServerID(n.cfg.Name + "/" + n.dir.id.StoreID)
 }

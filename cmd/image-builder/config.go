@@ -88,6 +88,7 @@ type PeersConfig struct {
 	Namespace string `json:"namespace" doc:"Its namespace; that of this node's own pod if empty."`
 	Service   string `json:"service" doc:"Its name; it has a port named peer and publishNotReadyAddresses. Empty: not used. The account (kubernetes.kubeconfig) has to list endpointslices."`
 	Label     bool   `json:"leaderLabel" doc:"The leader's pod carries the label image-builder/leader: \"true\", for chaos tools and people. The node's name is its pod's; the account has to get, list and patch pods."`
+	ScaleDown bool   `json:"leaveOnScaleDown" doc:"A node whose stateful set has been scaled so that its pod has no place left gives up its membership when it is stopped. The node's name is its pod's; the account has to get the stateful set."`
 }
 
 // GossipConfig describes gossip.

@@ -194,7 +194,7 @@ func (c *Config) validateCluster(bad func(key, format string, args ...any)) {
 	if host, _, err := net.SplitHostPort(c.PeerAddress); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
 		bad("peerAddress", "%q is where the node listens, not where others reach it", c.PeerAddress)
 	}
-	if (k.Kubernetes.Service != "" || k.Kubernetes.Label) && k.Kubernetes.Namespace == "" {
+	if (k.Kubernetes.Service != "" || k.Kubernetes.Label || k.Kubernetes.ScaleDown) && k.Kubernetes.Namespace == "" {
 		bad("cluster.kubernetes.namespace", "must be set: this node runs in no pod that would tell")
 	}
 	for _, p := range k.Peers {

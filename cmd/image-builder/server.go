@@ -144,6 +144,7 @@ func (s *server) run(ctx context.Context) (err error) {
 		s.stopping.Store(true)
 		s.handOver()
 		s.drain(work)
+		s.leave()
 	case err = <-failed:
 	case err = <-s.node.Fatal():
 		s.log.Error("the node has to stop", "err", err)

@@ -37,6 +37,9 @@ func (c *Cluster) writeKubeconfig(file string, user *clientcmdapi.AuthInfo) erro
 	return clientcmd.WriteToFile(*k, file)
 }
 
+// AdminKubeconfig is the kubeconfig file of an administrator.
+func (c *Cluster) AdminKubeconfig() string { return c.kubeconfig("admin") }
+
 // Kubeconfig makes a kubeconfig file of a service account, which has to be
 // there, and answers its path.
 func (c *Cluster) Kubeconfig(ctx context.Context, namespace, account string) (string, error) {

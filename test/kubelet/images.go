@@ -110,6 +110,15 @@ func (c *Cluster) importImage(ctx context.Context, ref string, f *files, conf v1
 	return c.ctr(ctx, "-n", "k8s.io", "images", "import", out)
 }
 
+// ImportProgram makes an image of one static program, that needs no other file,
+// and gives it to containerd.
+func (c *Cluster) ImportProgram(ctx context.Context, ref, file string) error {
+	f := newFiles()
+	f.add("bin/"+filepath.Base(file), file)
+	f.dir("tmp", 0o1777)
+	return c.importImage(ctx, ref, f, v1.Config{Env: []string{"PATH=/bin"}})
+}
+
 func (c *Cluster) ctr(ctx context.Context, args ...string) error {
 	if out, err := exec.CommandContext(ctx, "ctr", append([]string{"-a", socket}, args...)...).CombinedOutput(); err != nil {
 		return fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, out)

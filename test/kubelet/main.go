@@ -205,6 +205,9 @@ func repository() string {
 
 func buildkitd() string { return filepath.Join(repository(), "bin", "buildkitd") }
 
+// Program is a program of test/kubernetes/bin.
+func Program(name string) string { return programFile(name) }
+
 // programFile is a program of test/kubernetes/bin.
 func programFile(name string) string {
 	return filepath.Join(repository(), "test", "kubernetes", "bin", name)

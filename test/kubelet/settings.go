@@ -18,8 +18,10 @@ const (
 	apiServer  = "https://" + serviceIP + ":443"
 	podSubnet  = "10.244.0.0/24"
 	nodeName   = "localhost"
-	cniDir     = "/usr/lib/cni"
-	socket     = "/run/containerd/containerd.sock"
+	// PlainRegistry is where pods' images can be pulled from without TLS.
+	PlainRegistry = Address + ":5099"
+	cniDir        = "/usr/lib/cni"
+	socket        = "/run/containerd/containerd.sock"
 )
 
 // HostAddresses are further addresses of the machine, for nodes of the service.
@@ -36,6 +38,8 @@ address = "` + socket + `"
 sandbox_image = "` + PauseImage + `"
 disable_tcp_service = true
 restrict_oom_score_adj = true # root may lack CAP_SYS_RESOURCE
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = %q
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "` + cniDir + `"
 conf_dir = %q
@@ -91,8 +95,13 @@ func writeSettings(dir, cgroup string) error {
 	if err := os.MkdirAll(net, 0o755); err != nil {
 		return err
 	}
+	certs := filepath.Join(dir, "registries")
+	if err := os.MkdirAll(filepath.Join(certs, PlainRegistry), 0o755); err != nil {
+		return err
+	}
 	for file, text := range map[string]string{
-		"containerd.toml":   fmt.Sprintf(containerdConfig, filepath.Join(dir, "containerd"), net),
+		"registries/" + PlainRegistry + "/hosts.toml": fmt.Sprintf("[host.%q]\ncapabilities = [\"pull\", \"resolve\"]\n", "http://"+PlainRegistry),
+		"containerd.toml":   fmt.Sprintf(containerdConfig, filepath.Join(dir, "containerd"), certs, net),
 		"cni/pods.conflist": cniConfig,
 		"kubelet.yaml":      fmt.Sprintf(kubeletConfig, dir, cgroup),
 	} {

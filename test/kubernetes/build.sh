@@ -12,4 +12,4 @@ cd "$(dirname "$0")"
 V=1.36.3
 P=k8s.io/component-base/version
 CGO_ENABLED=0 go build -p 2 -trimpath -ldflags "-s -w -X $P.gitVersion=v$V -X $P.gitMajor=1 -X $P.gitMinor=36 -X $P.gitTreeState=clean" -o bin/kube-apiserver ./hyper
-for c in kube-controller-manager kube-scheduler kubelet; do ln -sf kube-apiserver bin/$c; done
+for c in kube-controller-manager kube-scheduler kubelet kubectl; do ln -sf kube-apiserver bin/$c; done

@@ -40,7 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "ib.buildkitDomain" -}}{{ include "ib.fullname" . }}-buildkit.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}{{- end -}}
 
 {{- /* Whether nodes speak to Kubernetes' API: "true" or nothing. */ -}}
-{{- define "ib.usesAPI" -}}{{ if or .Values.kubernetes.enabled .Values.cluster.leaderLabel (eq .Values.cluster.peersFrom "endpoints") }}true{{ end }}{{- end -}}
+{{- define "ib.usesAPI" -}}{{ if or .Values.kubernetes.enabled .Values.cluster.leaderLabel .Values.cluster.leaveOnScaleDown (eq .Values.cluster.peersFrom "endpoints") }}true{{ end }}{{- end -}}
 {{- define "ib.buildsNamespace" -}}{{ .Values.kubernetes.namespace | default .Release.Namespace }}{{- end -}}
 
 {{- /* The service's configuration: what the chart knows, and .Values.config over it.
@@ -64,6 +64,9 @@ JSON, since YAML would render great numbers as 1e+09. */ -}}
 {{- end -}}
 {{- if .Values.cluster.leaderLabel -}}
 {{- $_ := set $k "leaderLabel" true -}}
+{{- end -}}
+{{- if .Values.cluster.leaveOnScaleDown -}}
+{{- $_ := set $k "leaveOnScaleDown" true -}}
 {{- end -}}
 {{- if $k -}}
 {{- $_ := set $c.cluster "kubernetes" (set $k "namespace" .Release.Namespace) -}}
@@ -103,6 +106,13 @@ JSON, since YAML would render great numbers as 1e+09. */ -}}
 {{- if and $own.orchestrator (not (index $own.orchestrator $key)) -}}{{- $_ := unset $own.orchestrator $key -}}{{- end -}}
 {{- end -}}
 {{- mergeOverwrite $c $own | toPrettyJson -}}
+{{- end -}}
+
+{{- /* What nodes have to be restarted for: not when the cluster grows or shrinks. */ -}}
+{{- define "ib.configChecksum" -}}
+{{- $c := include "ib.config" . | fromJson -}}
+{{- $_ := unset $c.cluster "expect" -}}
+{{- $c | toJson | sha256sum -}}
 {{- end -}}
 
 {{- define "ib.containerSecurity" -}}
