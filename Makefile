@@ -78,8 +78,8 @@ test-kubernetes: $(BIN)/buildkitd $(BIN)/helm test/kubernetes/bin/kubectl ## The
 	cd tools/deploytest && $(GO) test -count 1 -tags kubernetes -timeout 15m -run AcceptedByAPIServer .
 
 .PHONY: test-deploy
-test-deploy: deps ## The chart, manifests, alerts and experiments of deploy/
-	cd tools/deploytest && $(GO) vet ./... && $(GO) test -count 1 -timeout 15m ./...
+test-deploy: deps ## The chart, manifests, alerts (each fired by a fault) and experiments of deploy/ (as root)
+	cd tools/deploytest && $(GO) vet -tags faults ./... && $(GO) test -count 1 -tags faults -parallel 8 -timeout 15m ./...
 
 .PHONY: test-web
 test-web: deps ## The web page in a headless Chromium, while nodes are killed

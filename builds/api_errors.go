@@ -27,6 +27,8 @@ func apiError(err error) error {
 		return imageStatus(image, err)
 	case errors.Is(err, ErrRequestReused):
 		return status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, ErrLogDamaged):
+		return status.Error(codes.DataLoss, err.Error())
 	case errors.Is(err, ErrLogAway): // also where one of its nodes has no copy
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNotCached):

@@ -19,6 +19,8 @@ var (
 	ErrNotRequester = errors.New("only somebody who requested the build, or an operator, can cancel it")
 	// ErrLogAway: the node that keeps the log does not answer.
 	ErrLogAway = errors.New("the node that keeps the log does not answer now")
+	// ErrLogDamaged: no copy of the log holds what was written.
+	ErrLogDamaged = errors.New("the log is damaged on all nodes that keep it")
 	// ErrTooLate: the build is being published and can no longer be cancelled.
 	ErrTooLate = errors.New("the build is being published, too late to cancel it")
 	// ErrFenced: a command came from an attempt or epoch that is over.

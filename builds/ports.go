@@ -71,7 +71,8 @@ func (e *ImageError) Unwrap() error { return e.Err }
 type LogReader interface {
 	// OpenLog answers a stream of the log from an offset on, wherever it is
 	// kept; ErrNotFound if the attempt has no log (yet), ErrLogAway if the node
-	// that keeps it cannot be asked. ctx bounds the stream. Who follows reads to
+	// that keeps it cannot be asked, ErrLogDamaged if all of them have it and
+	// none can read it. ctx bounds the stream. Who follows reads to
 	// the end of the log, all others up to its Length.
 	OpenLog(ctx context.Context, build string, attempt uint32, offset int64, follow bool) (LogStream, error)
 }

@@ -66,6 +66,9 @@ func Test_Lag_IsTold(t *testing.T) {
 		lags := rep.Lags()
 		return len(lags) == 1 && lags[0].Node == "b" && lags[0].Bytes == 9<<20 && gathered(t, reg, "image_builder_log_copy_lag_bytes") == 9<<20
 	})
+	if n := gathered(t, reg, "image_builder_log_copied_bytes_total"); n > 1<<10 {
+		t.Errorf("%v bytes count as copied, although the other node refuses all but one line", n)
+	}
 	if err := rep.Trouble(); err == nil || !strings.Contains(err.Error(), "node b trails by") {
 		t.Errorf("the trouble is %v", err)
 	}

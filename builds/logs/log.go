@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,8 +90,11 @@ func (l *attemptLog) scan(paths []string) error {
 		if errors.Is(err, errTorn) && i == len(paths)-1 {
 			err = nil
 		}
+		if disk := (*fs.PathError)(nil); errors.As(err, &disk) { // the disk may answer the next time
+			return fmt.Errorf("log segment %s: %w", filepath.Base(path), err)
+		}
 		if err != nil {
-			return fmt.Errorf("log segment %s is damaged: %w", filepath.Base(path), err)
+			return fmt.Errorf("log segment %s: %w: %w", filepath.Base(path), ErrDamaged, err)
 		}
 		if seg != nil {
 			l.segs = append(l.segs, seg)

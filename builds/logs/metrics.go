@@ -32,10 +32,10 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "image_builder_log_readers", Help: "Open readers of logs.",
 		}),
 		copied: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "image_builder_log_copied_bytes_total", Help: "Bytes of logs that were sent to copies on other nodes.",
+			Name: "image_builder_log_copied_bytes_total", Help: "Bytes of logs that copies on other nodes have taken and fsynced.",
 		}),
 		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "image_builder_log_sent_bytes_total", Help: "Bytes of logs that were sent to copies on one other node.",
+			Name: "image_builder_log_sent_bytes_total", Help: "Bytes of logs that were sent to copies on one other node, taken or refused.",
 		}, []string{"node"}),
 		copying: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "image_builder_log_copy_seconds", Help: "Time until another node has acknowledged one batch of logs, its fsync included.",

@@ -141,15 +141,18 @@ func (p *peer) send() (bool, error) {
 		p.again(feeds)
 		return true, err
 	}
-	bytes := 0
+	sent, taken := 0, 0
 	for i, f := range feeds {
 		if f.acked(p.to, batch[i], acks[i]) {
 			p.again(feeds[i : i+1])
 		}
-		bytes += len(batch[i].Records)
+		sent += len(batch[i].Records)
+		if acks[i].Refusal == nil && acks[i].Length >= batch[i].Offset {
+			taken += len(batch[i].Records)
+		}
 	}
-	p.r.store.metrics.copied.Add(float64(bytes))
-	p.r.store.metrics.sent.WithLabelValues(p.to.Node).Add(float64(bytes))
+	p.r.store.metrics.copied.Add(float64(taken))
+	p.r.store.metrics.sent.WithLabelValues(p.to.Node).Add(float64(sent))
 	p.r.store.metrics.copying.WithLabelValues(p.to.Node).Observe(time.Since(began).Seconds())
 	return true, nil
 }

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -114,6 +115,9 @@ func (r *Reader) read() ([]byte, error) {
 	var out []byte
 	for r.pos < size && r.at < length && len(out) < maxChunk {
 		rec, next, err := readRecord(r.file, r.pos)
+		if errors.Is(err, errTorn) || errors.Is(err, io.EOF) { // it was whole when it was shown
+			return nil, fmt.Errorf("read the log at offset %d: %w: %w", r.at, ErrDamaged, err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read the log at offset %d: %w", r.at, err)
 		}

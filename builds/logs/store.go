@@ -24,6 +24,8 @@ var (
 	ErrNotFound = errors.New("log not found")
 	// ErrMoved: the log is not written here any more.
 	ErrMoved = errors.New("the log goes on elsewhere")
+	// ErrDamaged: what the disk holds of the log is not what was written.
+	ErrDamaged = errors.New("it is damaged")
 	// ErrFenced: the log has a writer of a greater epoch.
 	ErrFenced = errors.New("the log has a newer owner")
 	// ErrSealed: the log is complete.

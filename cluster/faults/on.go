@@ -27,6 +27,8 @@ type State struct {
 	// DiskTorn ends the process by SIGKILL in the middle of the next write to a
 	// file of the log, after so many thousandths of it: 1 to 999. 0: never.
 	DiskTorn int `json:"disk_torn"`
+	// LogDelay is added to each fsync of a build's log.
+	LogDelay time.Duration `json:"log_delay"`
 	// Lose drops messages to the nodes of these names, Delay delays them.
 	Lose  []string                 `json:"lose"`
 	Delay map[string]time.Duration `json:"delay"`
@@ -67,6 +69,13 @@ func Disk() error {
 func Torn(p []byte) (int, bool) {
 	s := get()
 	return len(p) * s.DiskTorn / 1000, s.DiskTorn > 0
+}
+
+// LogSync is called before each fsync of a build's log.
+func LogSync() {
+	if d := get().LogDelay; d > 0 {
+		time.Sleep(d)
+	}
 }
 
 // Clock answers the time that the node believes in.

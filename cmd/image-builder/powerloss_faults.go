@@ -12,14 +12,14 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-// testFS is a file system that keeps what was not fsynced in memory, if the
-// environment asks for it: a killed process then loses it, as a machine does
-// that loses its power.
+// testFS is a file system whose fsyncs are slow while a fault says so. If the
+// environment asks for it, it also keeps what was not fsynced in memory: a
+// killed process then loses it, as a machine does that loses its power.
 func testFS() logs.FS {
 	if os.Getenv("IMAGE_BUILDER_TEST_POWER_LOSS") == "" {
-		return nil
+		return slowFS{logs.Disk()}
 	}
-	return lazyFS{logs.Disk(), new(sync.Mutex), map[string]*waiting{}}
+	return slowFS{lazyFS{logs.Disk(), new(sync.Mutex), map[string]*waiting{}}}
 }
 
 // lazyFS gives out files whose changes wait for an fsync; all who have a file

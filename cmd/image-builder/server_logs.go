@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -84,6 +85,9 @@ func (r logRouter) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1
 		}
 		errs = append(errs, err)
 	}
+	if !slices.ContainsFunc(errs, func(err error) bool { return !errors.Is(err, builds.ErrLogDamaged) }) {
+		return nil, errors.Join(errs...)
+	}
 	// Not wrapped: that one node has no copy does not mean that there is no log.
 	return nil, fmt.Errorf("%w: %s", builds.ErrLogAway, errors.Join(errs...))
 }
@@ -111,7 +115,9 @@ func (r logRouter) open(ctx context.Context, key logs.Key, at *imagebuilderv1.Lo
 // openLocal opens this node's copy, completed if the state says so.
 func (s *server) openLocal(key logs.Key, offset int64) (builds.LogStream, error) {
 	if a := attemptOf(s.store, key.Build, key.Attempt); a.GetLog().GetState() == builds.LogSealed {
-		if err := s.logs.Complete(key, a.Log.Length); err != nil {
+		if err := s.logs.Complete(key, a.Log.Length); errors.Is(err, logs.ErrDamaged) {
+			return nil, s.damagedHere(key, err)
+		} else if err != nil {
 			return nil, fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, s.cfg.Name, err)
 		}
 	}
@@ -122,10 +128,19 @@ func (s *server) openLocal(key logs.Key, offset int64) (builds.LogStream, error)
 			return localLog{r, length}, nil
 		}
 	}
-	if errors.Is(err, logs.ErrNotFound) {
+	switch {
+	case errors.Is(err, logs.ErrNotFound):
 		return nil, builds.ErrNotFound
+	case errors.Is(err, logs.ErrDamaged):
+		return nil, s.damagedHere(key, err)
 	}
 	return nil, err
+}
+
+// damagedHere tells the operator, and the reader.
+func (s *server) damagedHere(key logs.Key, err error) error {
+	s.log.Error("this node's copy of a log is damaged", "build", key.Build, "attempt", key.Attempt, "err", err)
+	return fmt.Errorf("%w (node %s): %w", builds.ErrLogDamaged, s.cfg.Name, err)
 }
 
 type localLog struct {
@@ -141,6 +156,9 @@ func (l localLog) Next(ctx context.Context) ([]byte, int64, error) {
 	chunk, at, err := l.Reader.Next(ctx)
 	if errors.Is(err, logs.ErrNotFound) || errors.Is(err, logs.ErrMoved) {
 		err = builds.ErrLogAway
+	}
+	if errors.Is(err, logs.ErrDamaged) {
+		err = fmt.Errorf("%w: %w", builds.ErrLogDamaged, err)
 	}
 	return chunk, at, err
 }
@@ -162,6 +180,8 @@ func logAway(node string, err error) error {
 	switch status.Code(err) {
 	case codes.NotFound:
 		return builds.ErrNotFound
+	case codes.DataLoss:
+		return fmt.Errorf("%w (node %s): %s", builds.ErrLogDamaged, node, status.Convert(err).Message())
 	case codes.Canceled:
 		return context.Canceled
 	case codes.DeadlineExceeded:
@@ -202,6 +222,9 @@ func (n nodeLogs) ReadLog(req *buildsv1.ReadLogRequest, stream grpc.ServerStream
 	if errors.Is(err, builds.ErrNotFound) {
 		return errNotHere
 	}
+	if errors.Is(err, builds.ErrLogDamaged) {
+		return status.Error(codes.DataLoss, err.Error())
+	}
 	if err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
@@ -218,6 +241,8 @@ func (n nodeLogs) ReadLog(req *buildsv1.ReadLogRequest, stream grpc.ServerStream
 			return errMoving
 		case errors.Is(err, builds.ErrLogAway):
 			return status.Error(codes.Unavailable, "the log is not kept here any more")
+		case errors.Is(err, builds.ErrLogDamaged):
+			return status.Error(codes.DataLoss, err.Error())
 		case err != nil:
 			return status.FromContextError(err).Err()
 		}

@@ -75,6 +75,8 @@ type Node struct {
 	Name                               string
 	// Program is the binary of the service, "" for this version's.
 	Program string
+	// Env is added to the environment of the process, as NAME=value.
+	Env []string
 	// Existing is a configuration file that the node's own is laid over, "" for
 	// none.
 	Existing string
@@ -196,6 +198,7 @@ func (n *Node) Launch() {
 	args = append(args, "--config", conf)
 	n.cmd = exec.Command(args[0], args[1:]...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
+	n.cmd.Env = append(os.Environ(), n.Env...)
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)

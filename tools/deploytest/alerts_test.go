@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -155,6 +156,32 @@ func Test_Alerts(t *testing.T) {
 				t.Errorf("no test lets %s fire", r.Alert)
 			}
 		}
+	}
+}
+
+// Test_AlertsOfChart: the chart's rules are the same ones.
+func Test_AlertsOfChart(t *testing.T) {
+	raw, err := os.ReadFile(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shipped map[string]any
+	if err := yaml.Unmarshal(raw, &shipped); err != nil {
+		t.Fatal(err)
+	}
+	rendered, err := Render(Root+"/helm/image-builder", Release{Name: "image-builder", Namespace: "ns"}, nil, map[string]any{
+		"monitoring": map[string]any{"prometheusRule": map[string]any{"enabled": true}},
+		"config":     map[string]any{"orchestrator": map[string]any{"baseImageRepository": "r.example/a", "workspaceImageRepository": "r.example/b"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := Objects(Join(rendered))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rule := find(objects, "PrometheusRule", "image-builder"); rule == nil || !reflect.DeepEqual(rule["spec"], any(shipped)) {
+		t.Errorf("the chart's rules are not those of deploy/alerts: %v", rule)
 	}
 }
 
