@@ -4,6 +4,9 @@ SHELL := /bin/bash
 GO ?= go
 BIN := $(CURDIR)/bin
 TOOL := $(GO) tool -modfile=tools.mod
+# All that is compiled without the race detector is compiled alike, so that each
+# module is compiled once; tools/test.sh turns cgo on where the detector wants it.
+export CGO_ENABLED := 0
 
 .PHONY: help
 help: ## Show this list
@@ -16,7 +19,7 @@ deps: ## Install the Debian packages that running and testing need (as root)
 .PHONY: build
 build: ## Compile bin/image-builder
 	@echo "compiling image-builder (the first time takes some minutes: it downloads and compiles all modules)"
-	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/image-builder ./cmd/image-builder
+	@$(GO) build -o $(BIN)/image-builder ./cmd/image-builder
 
 $(BIN)/buildkitd: tools/buildkit/go.mod
 	@echo "compiling buildkitd (once, about two minutes)"
@@ -67,7 +70,7 @@ test/kubernetes/bin/kubectl: test/kubernetes/go.mod
 	@test/kubernetes/build.sh
 
 $(BIN)/helm: tools/deploytest/go.mod
-	cd tools/deploytest && $(GO) build -trimpath -o $(BIN)/helm helm.sh/helm/v3/cmd/helm
+	cd tools/deploytest && $(GO) build -o $(BIN)/helm helm.sh/helm/v3/cmd/helm
 
 .PHONY: test-kubernetes
 test-kubernetes: $(BIN)/buildkitd $(BIN)/helm test/kubernetes/bin/kubectl ## The Kubernetes runtime over a true API, in real pods, and the chart by helm (as root)

@@ -3,6 +3,7 @@
 # tests of real processes measure time, and two cores are soon busy. Both
 # failures are in the output; a test that fails twice fails.
 set -uo pipefail
+case " $* " in *" -race "*) export CGO_ENABLED=1 ;; esac
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 go test "$@" 2>&1 | tee "$out" && exit 0

@@ -224,7 +224,7 @@ func compile(file string) error {
 		}
 		return os.WriteFile(file, raw, 0o755)
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-o", file, "./cmd/image-builder")
+	cmd := exec.Command("go", "build", "-o", file, "./cmd/image-builder")
 	cmd.Dir = repository()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
