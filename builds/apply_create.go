@@ -10,6 +10,7 @@ import (
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/tracing"
 
 	"github.com/image-builder-ha/image-builder/cluster/faults"
 )
@@ -98,7 +99,14 @@ func (tx *change) create(c *buildsv1.CreateBuild, successor bool) Result {
 
 		SupervisorRef: c.SupervisorRef,
 	}
+	if tx.level >= traceLevel && tracing.Valid(c.Traceparent) {
+		r.Traceparent = c.Traceparent
+	}
 	tx.remember(c, c.Id, false)
 	tx.put(r)
 	return Result{Build: r.Build}
 }
+
+// traceLevel is the feature level from which on a build keeps its trace: older
+// versions forget it.
+const traceLevel = 3

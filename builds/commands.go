@@ -9,6 +9,7 @@ import (
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	"github.com/image-builder-ha/image-builder/tracing"
 
 	"github.com/image-builder-ha/image-builder/cluster/faults"
 )
@@ -96,11 +97,18 @@ func levelOf(t buildsv1.CommandType) uint32 {
 
 // Propose commits a command and answers its result once the local state holds
 // it. A refusal by the state is the error; a refused command changed nothing.
-func Propose(ctx context.Context, r Raft, payload proto.Message) (Result, uint64, error) {
+func Propose(ctx context.Context, r Raft, payload proto.Message) (_ Result, index uint64, err error) {
 	cmd, err := NewCommand(payload)
 	if err != nil {
 		return Result{}, 0, err
 	}
+	ctx, span := tracing.Start(ctx, spanName(payload))
+	defer func() {
+		if span.IsRecording() {
+			span.SetAttributes(tracing.Index.Int64(int64(index)))
+		}
+		tracing.End(span, err)
+	}()
 	index, out, err := r.Propose(ctx, cmd)
 	if err != nil {
 		return Result{}, 0, err
@@ -110,6 +118,21 @@ func Propose(ctx context.Context, r Raft, payload proto.Message) (Result, uint64
 		return Result{}, index, fmt.Errorf("apply %s: %v", payload.ProtoReflect().Descriptor().FullName(), out)
 	}
 	return res, index, res.Err
+}
+
+// spanName names the span of a command's commit.
+func spanName(payload proto.Message) string {
+	switch payload.(type) {
+	case *buildsv1.CreateBuild:
+		return "commit CreateBuild"
+	case *buildsv1.ReportPhase:
+		return "commit ReportPhase"
+	case *buildsv1.FinishAttempt:
+		return "commit FinishAttempt"
+	case *buildsv1.StopBuild:
+		return "commit StopBuild"
+	}
+	return "commit"
 }
 
 // Preparer completes commands on the leader before they are replicated: it

@@ -13,6 +13,7 @@ import (
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // Repositories are where an install keeps its images.
@@ -99,7 +100,9 @@ func (s *Service) refs(ctx context.Context, w *wish) (plan, error) {
 
 // plan finds out what has to be done for a wish: nothing, a copy, or a
 // Dockerfile build.
-func (s *Service) plan(ctx context.Context, w *wish) (plan, error) {
+func (s *Service) plan(ctx context.Context, w *wish) (_ plan, err error) {
+	ctx, span := tracing.Start(ctx, "plan")
+	defer func() { tracing.End(span, err) }()
 	if w.baseResolved != "" && !w.force {
 		p, ok, err := s.planFromResolved(ctx, w)
 		if err != nil || ok {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -12,6 +13,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // ServiceOptions are what the APIs are made of.
@@ -106,6 +108,7 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 		return admission{}, err
 	}
 	if p.digest != "" {
+		tracing.Set(ctx, tracing.Ref.String(p.ref), tracing.Exists.Bool(true))
 		return admission{exists: &p}, nil
 	}
 	if p.source.GetDockerfile() != nil && !s.dockerfiles {
@@ -123,6 +126,7 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 		Requester: w.requester, RequestId: w.requestID, RequestHash: hash,
 		Labels: w.labels, TimeoutNanos: int64(w.timeout), Force: w.force,
 		CheckedIndex: p.checkedIndex, SupervisorRef: w.supervisorRef,
+		Traceparent: tracing.Traceparent(ctx),
 	}
 	if answer, ok := s.mutated(cmd); ok {
 		return answer, nil
@@ -131,7 +135,20 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 	if err != nil {
 		return admission{}, err
 	}
+	s.tell(ctx, res)
 	return admission{build: res.Build, attached: res.Attached}, nil
+}
+
+// tell adds to the span of a call what became of it: one that has joined a
+// build is linked to the trace of that build.
+func (s *Service) tell(ctx context.Context, res Result) {
+	if !trace.SpanFromContext(ctx).IsRecording() {
+		return
+	}
+	tracing.Set(ctx, tracing.Build.String(res.Build.GetId()), tracing.Ref.String(res.Build.GetRef()), tracing.Attached.Bool(res.Attached))
+	if res.Attached {
+		tracing.Link(ctx, s.store.Build(res.Build.GetId()).GetTraceparent())
+	}
 }
 
 // toCopy answers the rights of an attempt: those of the request, and what it

@@ -31,7 +31,8 @@ type Tally struct {
 	Mine func(index uint64, cmd *clusterv1.Command) bool
 	// Created and Ended are called for builds that such a command has created
 	// or ended. They must not block.
-	Created, Ended func(*imagebuilderv1.Build)
+	Created func(*imagebuilderv1.Build)
+	Ended   func(*buildsv1.Record)
 	// Published is called for every build that has succeeded, whoever has
 	// proposed the command; nil for nobody. It must not block.
 	Published func(*imagebuilderv1.Build)
@@ -62,7 +63,7 @@ func (t Tally) count(index uint64, cmd *clusterv1.Command, changed []*buildsv1.R
 			t.Created(r.Build)
 		}
 		if r.EndedIndex == index {
-			t.Ended(r.Build)
+			t.Ended(r)
 		}
 	}
 }

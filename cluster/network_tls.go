@@ -41,6 +41,10 @@ type TLSOptions struct {
 	Logger    *slog.Logger
 	// Dial connects to an address; a net.Dialer if nil.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// Serving and Calling add options to the server and the connections of the
+	// peer API.
+	Serving []grpc.ServerOption
+	Calling []grpc.DialOption
 }
 
 // tlsNetwork serves Raft and the peer API on one port with mutual TLS.
@@ -83,9 +87,11 @@ func (n *tlsNetwork) Open(local Local) error {
 		Stream: n.raft, MaxPool: 4, Timeout: raftTimeout, ServerAddressProvider: n.raft,
 		Logger: hclog.NewNullLogger(), MsgpackUseNewTimeFormat: true,
 	})
-	n.grpc = grpc.NewServer(grpc.Creds(finishedTLS{}), grpc.MaxRecvMsgSize(64<<20),
+	n.grpc = grpc.NewServer(append([]grpc.ServerOption{
+		grpc.Creds(finishedTLS{}), grpc.MaxRecvMsgSize(64 << 20),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(checkUnary(local)), grpc.ChainStreamInterceptor(checkStream(local)))
+		grpc.ChainUnaryInterceptor(checkUnary(local)), grpc.ChainStreamInterceptor(checkStream(local)),
+	}, n.o.Serving...)...)
 	local.Register(n.grpc)
 	n.done.Go(func() { _ = n.grpc.Serve(n.api) })
 	n.done.Go(n.accept)
@@ -203,7 +209,7 @@ func (n *tlsNetwork) Conn(id raft.ServerID, address string) (grpc.ClientConnInte
 		return nil, ErrClosed
 	default:
 	}
-	c, err := grpc.NewClient("passthrough:///"+address,
+	c, err := grpc.NewClient("passthrough:///"+address, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(n.o.Certs.client(n.o.Cluster, nameOf(id), protoGRPC))),
 		grpc.WithContextDialer(n.o.Dial),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -211,8 +217,9 @@ func (n *tlsNetwork) Conn(id raft.ServerID, address string) (grpc.ClientConnInte
 			MinConnectTimeout: handshakeTime,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 2 * time.Second, Timeout: 2 * time.Second, PermitWithoutStream: true}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
-		grpc.WithChainUnaryInterceptor(nameUnary(n.local, id)), grpc.WithChainStreamInterceptor(nameStream(n.local, id)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
+		grpc.WithChainUnaryInterceptor(nameUnary(n.local, id)), grpc.WithChainStreamInterceptor(nameStream(n.local, id)),
+	}, n.o.Calling...)...)
 	if err != nil {
 		return nil, fmt.Errorf("node address %q: %w", address, err)
 	}

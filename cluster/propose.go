@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // trailTime is how long a node waits until it has applied itself what the
@@ -189,7 +190,9 @@ func (n *Node) leaderClient() (clusterv1.PeerClient, error) {
 }
 
 // commit stamps and proposes a command on the leader.
-func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
+func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, err error) {
+	ctx, span := tracing.Start(ctx, "raft apply")
+	defer func() { tracing.End(span, err) }()
 	cmd.TimeUnixNano = n.clock.stamp()
 	raw, err := proto.Marshal(cmd)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // finishTime is how long an attempt that was told to end may take to say so.
@@ -42,7 +43,9 @@ type attempt struct {
 func (at *attempt) run(ctx context.Context) {
 	o := at.owner.o
 	b := at.record.Build
-	log := o.Log.With("build", b.Id, "attempt", at.key.attempt, "epoch", at.key.epoch)
+	log := at.logger()
+	ctx, span := at.trace(ctx)
+	defer span.End()
 	secrets, err := o.Keyring.Open(b.Id, at.record.Secrets)
 	if err != nil {
 		// Another node may hold the key; alone, this is final soon enough.
@@ -68,11 +71,13 @@ func (at *attempt) run(ctx context.Context) {
 	// state has: then the workload is that owner's already.
 	if errors.Is(err, builds.ErrFenced) || errors.Is(context.Cause(ctx), errFenced) || err != nil && errors.Is(sink.err(), logs.ErrFenced) {
 		log.Info("attempt has another owner, stopped it")
+		tracing.Set(ctx, tracing.Outcome.String("fenced"))
 		at.amend(ctx, log)
 		return
 	}
 	if err != nil && at.leaves(ctx) {
 		log.Info("leaves a workload that outlives this node", "reason", context.Cause(ctx))
+		tracing.Set(ctx, tracing.Outcome.String("left"))
 		return
 	}
 	if err != nil {
@@ -172,7 +177,7 @@ func (at *attempt) outcome(ctx context.Context, rt Runtime, w *Workload, sink *s
 		}
 		missing = true
 	}
-	out, err = rt.Run(ctx, w, sink)
+	out, err = runTraced(ctx, rt, w, sink)
 	return out, missing, err
 }
 
@@ -219,7 +224,6 @@ func (at *attempt) blameDisk(ctx context.Context, end *buildsv1.FinishAttempt, e
 // finish seals the log and commits how the attempt ended. It outlasts the
 // attempt's context: an end must be said also by those who were told to stop.
 func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilderv1.Step, c *buildsv1.FinishAttempt) error {
-	o := at.owner.o
 	// The leader may be away for long: an end that is not said would leave the
 	// build running for ever. Only a node that stops has no time, and the next
 	// start of its process says it.
@@ -227,14 +231,14 @@ func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilde
 	defer cancel()
 	defer context.AfterFunc(at.tasks, func() { time.AfterFunc(finishTime, cancel) })()
 	c.BuildId, c.Attempt, c.Epoch = at.key.build, at.key.attempt, at.key.epoch
-	log := o.Log.With("build", c.BuildId, "attempt", c.Attempt, "epoch", c.Epoch)
+	log := at.logger()
 	if w != nil {
 		c.Message, c.Steps = w.Redact(c.Message), redactSteps(w, steps)
 		if c.Phase != builds.Succeeded && c.Message != "" {
 			_ = w.Marker("attempt failed: " + c.Message)
 		}
 		var err error
-		if c.LogLength, c.LogChecksum, err = w.Seal(ctx); err != nil {
+		if c.LogLength, c.LogChecksum, err = seal(ctx, w); err != nil {
 			log.Error("cannot complete the log of an attempt", "err", err)
 			if c.Phase == builds.Succeeded {
 				c.Phase, c.Blame, c.Message = builds.Failed, builds.BlameInfrastructure, "complete the log: "+err.Error()
@@ -242,6 +246,7 @@ func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilde
 			}
 		}
 	}
+	traceEnd(ctx, c)
 	if _, err := at.owner.commit(ctx, c); err != nil {
 		log.Warn("cannot commit the end of an attempt", "err", err)
 		return err

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -38,6 +39,8 @@ type LeaderOptions struct {
 	Retention Retention
 	// Expired is told of how many builds the logs were removed; may be nil.
 	Expired func(builds int)
+	// Tracer makes spans of the decisions about traced builds; nil for none.
+	Tracer trace.Tracer
 }
 
 // Leader is the loop that only the leader runs.
@@ -61,10 +64,13 @@ func (l *Leader) Run(ctx context.Context) error {
 	wg.Go(func() { l.expireLogs(ctx) })
 	for ctx.Err() == nil {
 		changed, heard := l.o.Store.Changed(), l.o.Nodes.PeersChanged()
-		d := decide(l.o.Store.View(), time.Now(), rules{
+		view, now := l.o.Store.View(), time.Now()
+		d := decide(view, now, rules{
 			alive: l.alive, runtime: l.o.Runtime, adoptable: l.o.Adoptable, replicas: l.o.Replicas,
 		})
+		told := l.trace(ctx, view, now, d)
 		done, err := l.commit(ctx, d)
+		told(err)
 		if err != nil {
 			if ctx.Err() == nil {
 				l.o.Log.Warn("scheduler cannot commit a decision, will try again", "err", err)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -80,6 +81,8 @@ type OwnerOptions struct {
 	// FenceTimeout is how long a sealer that cannot write its copy of a log, the
 	// last one that is left, tries to.
 	FenceTimeout time.Duration
+	// Tracer makes the spans of attempts of traced builds; nil for none.
+	Tracer trace.Tracer
 }
 
 // Owner runs the attempts that the state gives to its node.

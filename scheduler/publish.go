@@ -32,7 +32,7 @@ func (at *attempt) publish(ctx context.Context, out Outcome) error {
 			}
 		}
 		at.tagging = append(at.tagging, ref)
-		if err := at.owner.o.Publisher.Publish(ctx, out.Repository+"@"+out.Digest, ref); err != nil {
+		if err := at.publishTraced(ctx, out.Repository+"@"+out.Digest, ref); err != nil {
 			return &Failure{Blame: builds.BlameInfrastructure, Message: "publish the image: " + err.Error(), Err: err}
 		}
 	}

@@ -15,7 +15,7 @@ func Test_MetricsReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := harness.Start(t, "127.0.0.1:1", nil)
+	n := harness.Start(t, "127.0.0.1:1", harness.Config{"tracing": map[string]any{"endpoint": "127.0.0.1:1"}})
 	_, _ = n.Gitpod.ListBuilds(t.Context(), nil)
 	body, _ := n.Get("http://" + n.Metrics + "/metrics")
 	documented := map[string]bool{}

@@ -62,6 +62,7 @@ type Config struct {
 	Clock        ClockConfig        `json:"clock" doc:"Protection against clocks that are wrong."`
 	Raft         RaftConfig         `json:"raft" doc:"The replicated log."`
 	Log          LogConfig          `json:"log" doc:"The node's own log."`
+	Tracing      TracingConfig      `json:"tracing" doc:"Traces of builds, to an OpenTelemetry collector. Off without an endpoint."`
 	Ready        ReadyConfig        `json:"ready" doc:"When /ready says so."`
 	Shutdown     ShutdownConfig     `json:"shutdown" doc:"Graceful stop."`
 }
@@ -309,6 +310,7 @@ func DefaultConfig() Config {
 		Clock:      ClockConfig{MaxJump: d(time.Hour), MaxJumpAhead: d(30 * 24 * time.Hour)},
 		Raft:       RaftConfig{SnapshotThreshold: 8192, TrailingLogs: 10240, SegmentBytes: 64 << 20, SnapshotInterval: d(2 * time.Minute)},
 		Log:        LogConfig{Format: "json", Level: "info"},
+		Tracing:    TracingConfig{SampleRatio: 1},
 		Ready:      ReadyConfig{After: d(2 * time.Second), Patience: d(5 * time.Second)},
 		Shutdown:   ShutdownConfig{Grace: d(20 * time.Second), Drain: d(10 * time.Second)},
 	}

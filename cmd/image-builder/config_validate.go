@@ -106,6 +106,7 @@ func (c *Config) Validate() error {
 	c.validateCluster(bad)
 	c.validateRuntimes(bad)
 	c.validateWebPage(bad)
+	c.Tracing.validate(bad)
 	if u, err := url.Parse(c.HTTP.PublicURL); c.HTTP.PublicURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		bad("http.publicURL", "must be a URL such as https://image-builder.example.com")
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/client"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // clientFlags say which server to talk to, and how.
@@ -56,7 +57,10 @@ func (c *clientFlags) dialConn() (*client.Pool, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	o := client.Options{Servers: strings.Split(c.server, ","), Patience: patience, TLS: tls}
+	o := client.Options{
+		Servers: strings.Split(c.server, ","), Patience: patience, TLS: tls,
+		Dial: tracing.HandOver(os.Getenv("TRACEPARENT")), // of the job that runs the command
+	}
 	pool, err := client.NewPool(o)
 	if err != nil {
 		return nil, nil, exitError{exitUsage, fmt.Errorf("--server: %w", err)}

@@ -30,6 +30,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/copy"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
+	"github.com/image-builder-ha/image-builder/tracing"
+	"github.com/image-builder-ha/image-builder/tracing/otlp"
 )
 
 // server is one node: the only place that wires the parts together.
@@ -54,6 +56,7 @@ type server struct {
 	count     counters
 	readiness *readiness
 	foreign   *foreign
+	tracing   *otlp.Provider // nil: nothing is traced
 
 	// peersAPI connects to Kubernetes for podPeers, once.
 	peersAPI func() (kubernetes.Client, error)
@@ -104,6 +107,10 @@ func (s *server) run(ctx context.Context) (err error) {
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
 	s.work = work
+	if s.tracing, err = s.openTracing(); err != nil {
+		return err
+	}
+	defer s.closeTracing()
 	if err := s.openParts(); err != nil {
 		return err
 	}
@@ -222,12 +229,12 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	if pods != nil {
 		s.runtimes[kubernetes.Name] = pods
 	}
-	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.count.ended, Published: s.published, Requested: s.registry.Forget})
+	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.registry.Forget})
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
 		Logs: logStore{s.logs, s.copies, s.store}, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
 		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
-		Publisher:    adapter, Runtimes: s.runtimes, Log: s.log,
+		Publisher:    adapter, Runtimes: s.runtimes, Log: s.log, Tracer: s.tracing.Tracer(tracing.Scope),
 	})
 	s.keyring.Held(s.heldByAll)
 	s.node.Lead(s.lead)

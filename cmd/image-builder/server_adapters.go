@@ -17,6 +17,7 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // raftAdapter lets the domain use the cluster, which knows no builds.
@@ -124,18 +125,24 @@ func imageError(ref string, err error) error {
 }
 
 func (a registryAdapter) Resolve(ctx context.Context, ref, platform string, rights *buildsv1.Rights) (builds.Image, error) {
+	ctx, span := tracing.Start(ctx, "registry resolve", tracing.Ref.String(ref))
+	defer span.End()
 	img, err := a.client.Resolve(ctx, ref, platform, rightsOf(rights))
 	return imageOf(img, ref, err)
 }
 
 func (a registryAdapter) Head(ctx context.Context, ref string, rights *buildsv1.Rights) (builds.Image, error) {
+	ctx, span := tracing.Start(ctx, "registry head", tracing.Ref.String(ref))
+	defer span.End() // that nothing is there is an answer
 	img, err := a.client.Head(ctx, ref, rightsOf(rights))
 	return imageOf(img, ref, err)
 }
 
 // Copy pushes by digest to one of the install's own repositories.
 func (a registryAdapter) Copy(ctx context.Context, src string, rights *buildsv1.Rights, dst string, progress io.Writer) (builds.Image, error) {
+	ctx, span := tracing.Start(ctx, "registry copy", tracing.Ref.String(src))
 	img, err := a.client.Copy(ctx, src, rightsOf(rights), dst, install, progress)
+	tracing.End(span, err)
 	return imageOf(img, src, err)
 }
 
@@ -145,15 +152,21 @@ func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
 	from, digest, _ := strings.Cut(image, "@")
 	to := repositoryOf(ref)
 	if from != to {
-		if _, err := a.client.Copy(ctx, image, install, to, install, io.Discard); err != nil {
+		move, span := tracing.Start(ctx, "registry copy", tracing.Ref.String(image))
+		_, err := a.client.Copy(move, image, install, to, install, io.Discard)
+		if tracing.End(span, err); err != nil {
 			return err
 		}
 	}
-	if err := a.client.Tag(ctx, to+"@"+digest, ref, install); err != nil {
+	tag, span := tracing.Start(ctx, "registry tag", tracing.Digest.String(digest))
+	err := a.client.Tag(tag, to+"@"+digest, ref, install)
+	if tracing.End(span, err); err != nil {
 		return err
 	}
 	a.client.Forget(ref) // a success always asks the registry
-	seen, err := a.client.Head(ctx, ref, install)
+	look, span := tracing.Start(ctx, "registry head", tracing.Ref.String(ref))
+	seen, err := a.client.Head(look, ref, install)
+	tracing.End(span, err)
 	if err != nil {
 		return err
 	}

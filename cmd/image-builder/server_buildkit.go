@@ -35,6 +35,7 @@ func (s *server) openBuildKit() (*buildkit.Runtime, error) {
 		CacheRepository: c.CacheRepository,
 		Frontends:       c.Frontends,
 		Networks:        c.Networks,
+		Tracer:          s.tracing.Work(),
 		Log:             s.log,
 	}
 	for _, a := range c.Addresses {

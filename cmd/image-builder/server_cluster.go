@@ -19,6 +19,7 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // clusterConfig describes this node to its cluster.
@@ -91,6 +92,8 @@ func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
 	}
 	cfg.Network = cluster.NewTLSNetwork(cluster.TLSOptions{
 		Cluster: c.Cluster.Name, Listener: peer, Advertise: c.PeerAddress, Certs: certs, Logger: s.log,
+		Serving: tracing.ServerOption(s.tracing.Work(), clusterv1.Peer_Propose_FullMethodName),
+		Calling: tracing.DialOption(s.tracing.Work(), clusterv1.Peer_Propose_FullMethodName),
 	})
 	return cfg, nil
 }
@@ -129,6 +132,7 @@ func (s *server) lead(ctx context.Context, term *cluster.Term) error {
 		Nodes: liveness{s.node}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: s.runtimeOf,
 		Adoptable: s.adoptable, Replicas: s.cfg.Logs.Copies, FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 		Retention: scheduler.Retention{Age: time.Duration(s.cfg.Logs.Retention), TotalBytes: s.cfg.Logs.TotalBytes}, Expired: s.count.logsExpired,
+		Tracer: s.tracing.Tracer(tracing.Scope),
 	}).Run(ctx)
 }
 

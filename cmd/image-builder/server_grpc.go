@@ -24,6 +24,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // maxMessage is the greatest request that is accepted, in bytes.
@@ -110,14 +111,14 @@ func (s *server) grpcOptions(streams context.Context) ([]grpc.ServerOption, erro
 	if err := s.metrics.Register(m); err != nil {
 		return nil, fmt.Errorf("register gRPC metrics: %w", err)
 	}
-	return []grpc.ServerOption{
+	return append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		// Clients of the wire contract ping every 10 s, without streams too.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), s.recoverUnary, movableWait(streams)),
 		grpc.ChainStreamInterceptor(m.StreamServerInterceptor(), s.recoverStream, movable(streams)),
-	}, nil
+	}, tracing.ServerOption(s.tracing.API(), tracedCalls...)...), nil
 }
 
 // operatorCalls marks calls of operators and refuses what is for them alone.

@@ -53,8 +53,8 @@ func (c counters) leftOff(n int) { c.left.Add(float64(n)) }
 
 func (c counters) logsExpired(n int) { c.expired.Add(float64(n)) }
 
-func (c counters) ended(b *imagebuilderv1.Build) {
-	if b.Phase == builds.Succeeded {
+func (c counters) ended(r *buildsv1.Record) {
+	if r.Build.Phase == builds.Succeeded {
 		c.done.WithLabelValues("true").Inc()
 	} else {
 		c.done.WithLabelValues("false").Inc()

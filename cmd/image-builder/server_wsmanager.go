@@ -11,10 +11,12 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/loginfo"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/ecr"
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // openWSManager opens the runtime that builds in Gitpod workspaces, or answers
@@ -30,6 +32,7 @@ func (s *server) openWSManager() (*wsmanager.Runtime, error) {
 		Owner:      func(w *scheduler.Workload) string { return w.Requester },
 		Images:     s.pushedImage, AdditionalAuth: s.additionalAuth,
 		Debug: s.cfg.Log.Level == "debug",
+		Dial:  tracing.DialOption(s.tracing.Work(), wsman.WorkspaceManager_StartWorkspace_FullMethodName, wsman.WorkspaceManager_StopWorkspace_FullMethodName),
 	}
 	if t := c.WSManager.TLS; t.CA != "" {
 		o.TLS = &wsmanager.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
@@ -102,6 +104,9 @@ type Options struct {
 	// DaemonWait is how long a workload waits while no daemon answers, before
 	// it fails as infrastructure; to the workload's deadline if zero.
 	DaemonWait time.Duration
+	// Tracer makes spans of calls to the daemons and hands the trace to them; nil
+	// for none.
+	Tracer trace.TracerProvider
 	// Log is required.
 	Log *slog.Logger
 }

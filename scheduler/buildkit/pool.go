@@ -12,6 +12,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/moby/buildkit/client"
+	"go.opentelemetry.io/otel/trace"
 )
 
 const (
@@ -40,12 +41,15 @@ type endpoint struct {
 }
 
 // openPool makes clients; it connects to nothing yet.
-func openPool(addrs []Address) (*pool, error) {
+func openPool(addrs []Address, tracer trace.TracerProvider) (*pool, error) {
 	p := &pool{}
 	for _, a := range addrs {
 		var opts []client.ClientOpt
 		if a.TLS != nil {
 			opts = append(opts, client.WithCredentials(a.TLS.Cert, a.TLS.Key), client.WithServerConfig(a.TLS.ServerName, a.TLS.CA))
+		}
+		if tracer != nil {
+			opts = append(opts, client.WithTracerProvider(tracer))
 		}
 		c, err := client.New(context.Background(), a.URL, opts...)
 		if err != nil {

@@ -46,7 +46,7 @@ func New(o Options) (*Runtime, error) {
 	if err := clearContexts(o.TempDir); err != nil {
 		return nil, err
 	}
-	p, err := openPool(o.Daemons)
+	p, err := openPool(o.Daemons, o.Tracer)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 const (
@@ -41,7 +42,9 @@ type dockerfile struct {
 
 // solve runs the workload on one daemon.
 func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
-	src, err := r.open(ctx, w)
+	opening, span := tracing.Start(ctx, "buildkit context")
+	src, err := r.open(opening, w)
+	tracing.End(span, err)
 	if err != nil {
 		return scheduler.Outcome{}, err
 	}
@@ -50,7 +53,9 @@ func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink schedul
 			r.opts.Log.Warn("cannot remove an unpacked build context", "build", w.BuildID, "attempt", w.Attempt, "err", err)
 		}
 	}()
-	e, err := r.await(ctx, src.key, w, sink)
+	waiting, span := tracing.Start(ctx, "buildkit daemon")
+	e, err := r.await(tracing.Quiet(waiting), src.key, w, sink)
+	tracing.End(span, err)
 	if err != nil {
 		return scheduler.Outcome{}, err
 	}
@@ -60,7 +65,9 @@ func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink schedul
 	s := &solving{runtime: r, w: w, src: src, daemon: e}
 	s.policy = &policy{registry: r.opts.Registry, git: src.git, http: r.opts.HTTP, rights: w.Rights, secrets: w.Secrets.GetBuild(), route: r.opts.Route}
 	s.progress = newProgress(sink)
-	resp, err := s.run(ctx)
+	solve, span := tracing.Start(ctx, "buildkit solve", tracing.Workload.String(w.Name()))
+	resp, err := s.run(solve)
+	tracing.End(span, err)
 	if err != nil {
 		return scheduler.Outcome{}, s.failed(ctx, err)
 	}
@@ -105,7 +112,7 @@ func (s *solving) run(ctx context.Context) (*client.SolveResponse, error) {
 		return nil
 	})
 	group.Go(func() error {
-		s.watch(ctx, cancel)
+		s.watch(tracing.Quiet(ctx), cancel)
 		return nil
 	})
 	resp, err = s.daemon.client.Build(ctx, opt, "", s.build, statuses)

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 const (
@@ -35,7 +37,9 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 		limited, cancel = context.WithDeadlineCause(ctx, w.Deadline.Add(deadlineGrace), errDeadline)
 		defer cancel()
 	}
-	f := &follower{r: r, w: w, sink: sink, since: map[string]time.Time{}}
+	_, starting := tracing.Start(ctx, "kubernetes pod", tracing.Workload.String(w.Name()))
+	defer starting.End()
+	f := &follower{r: r, w: w, sink: startedSink{sink, starting}, since: map[string]time.Time{}}
 	out, err := f.run(limited)
 	switch {
 	case err == nil:
@@ -50,6 +54,18 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 		f.remove(ctx)
 	}
 	return scheduler.Outcome{}, err
+}
+
+// startedSink ends the span of a pod's start when its worker runs.
+type startedSink struct {
+	scheduler.Sink
+	span trace.Span
+}
+
+// Running tells that the workload has started.
+func (s startedSink) Running() {
+	s.span.End()
+	s.Sink.Running()
 }
 
 // follower follows one workload.

@@ -21,6 +21,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // workerName is the host in the certificate of every worker.
@@ -34,6 +35,7 @@ func (r *Runtime) secretOf(ctx context.Context, w *scheduler.Workload, pod *core
 	if err != nil {
 		return nil, nil, err
 	}
+	job.Traceparent = tracing.Traceparent(ctx)
 	conf, err := r.proxyOf(ctx, w, job)
 	if err != nil {
 		return nil, nil, err

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
@@ -86,6 +88,8 @@ type Options struct {
 	// MinBackoff and MaxBackoff limit the pause between two tries of the same
 	// thing; 200 ms and 10 s.
 	MinBackoff, MaxBackoff time.Duration
+	// Dial adds options to the connection to ws-manager.
+	Dial []grpc.DialOption
 	// TerminalBuffer is the most that a terminal keeps for new readers, in
 	// bytes, and what is remembered to compare with; 256 KiB. A value that is
 	// too small only costs markers and repeats.

@@ -62,7 +62,7 @@ func New(o Options) (*Runtime, error) {
 		return nil, err
 	}
 	at := &reach{}
-	conn, err := dial(o, grpc.WithUnaryInterceptor(at.unary))
+	conn, err := dial(o, append([]grpc.DialOption{grpc.WithUnaryInterceptor(at.unary)}, o.Dial...)...)
 	if err != nil {
 		return nil, err
 	}

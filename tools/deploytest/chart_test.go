@@ -50,6 +50,9 @@ var variants = map[string]struct {
 		"certs": map[string]any{"mode": "existing", "existingSecret": "mine"},
 		"keys":  map[string]any{"existingSealingSecret": "s", "existingGossipSecret": "g"},
 		"api":   map[string]any{"tlsSecret": "api", "clientAuth": "require"},
+		"tracing": map[string]any{
+			"endpoint": "otel-collector.observability.svc:4317", "sampleRatio": 0.25, "tls": map[string]any{"secret": "tracing", "clientCertificate": true},
+		},
 	}},
 	"pods": {nil, map[string]any{
 		"config": repositories, "kubernetes": map[string]any{"enabled": true, "namespace": "builds", "profile": "userns"},
@@ -128,6 +131,8 @@ func Test_Chart_RefusesWrongValues(t *testing.T) {
 		"unknown key":     {map[string]any{"config": repositories, "replica": 3}, "replica"},
 		"two voters":      {map[string]any{"config": repositories, "cluster": map[string]any{"voters": 2}}, "voters"},
 		"no certificates": {map[string]any{"config": repositories, "replicas": 11}, "certs.builtin.nodes"},
+		"no port":         {map[string]any{"config": repositories, "tracing": map[string]any{"endpoint": "otel-collector"}}, "endpoint"},
+		"no ratio":        {map[string]any{"config": repositories, "tracing": map[string]any{"sampleRatio": 2}}, "sampleRatio"},
 		"no secret":       {map[string]any{"config": repositories, "certs": map[string]any{"mode": "existing"}}, "certs.existingSecret"},
 	} {
 		_, err := Render(chartDir, Release{Name: "ib", Namespace: "ns"}, nil, c.over)
@@ -193,7 +198,7 @@ func Test_Chart_Objects(t *testing.T) { each(t, checkAll) }
 func Test_Chart_SelectorsAndReferences(t *testing.T) {
 	// Made by others: by hand, by cert-manager, by the job of certificates.
 	external := []string{
-		"registry-credentials", "builtin-registry-auth", "image-builder-mk3-tls", "image-builder-mk3-config", "mine", "s", "g", "api",
+		"registry-credentials", "builtin-registry-auth", "image-builder-mk3-tls", "image-builder-mk3-config", "mine", "s", "g", "api", "tracing",
 		"image-builder-peer", "image-builder-mk3-peer",
 	}
 	each(t, func(t *testing.T, objects []Object) {

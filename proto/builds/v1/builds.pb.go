@@ -842,6 +842,9 @@ type Record struct {
 	Detached []string `protobuf:"bytes,11,rep,name=detached,proto3" json:"detached,omitempty"`
 	// The supervisor image that the first request named, for Gitpod workspaces.
 	SupervisorRef string `protobuf:"bytes,12,opt,name=supervisor_ref,json=supervisorRef,proto3" json:"supervisor_ref,omitempty"`
+	// W3C trace context of the call that created the build, if that is traced:
+	// 55 bytes. Only spans and logs follow it. Feature level 3.
+	Traceparent   string `protobuf:"bytes,13,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -960,6 +963,13 @@ func (x *Record) GetSupervisorRef() string {
 	return ""
 }
 
+func (x *Record) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
 // CreateBuild creates a build or attaches to the active one of the same ref.
 type CreateBuild struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -986,6 +996,8 @@ type CreateBuild struct {
 	Secrets *Secrets `protobuf:"bytes,14,opt,name=secrets,proto3" json:"secrets,omitempty"`
 	// The supervisor image for Gitpod workspaces.
 	SupervisorRef string `protobuf:"bytes,15,opt,name=supervisor_ref,json=supervisorRef,proto3" json:"supervisor_ref,omitempty"`
+	// W3C trace context of the call, empty if it is not traced. Feature level 3.
+	Traceparent   string `protobuf:"bytes,16,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1121,6 +1133,13 @@ func (x *CreateBuild) GetSecrets() *Secrets {
 func (x *CreateBuild) GetSupervisorRef() string {
 	if x != nil {
 		return x.SupervisorRef
+	}
+	return ""
+}
+
+func (x *CreateBuild) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
 	}
 	return ""
 }
@@ -3514,7 +3533,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x1e\n" +
 	"\n" +
 	"ciphertext\x18\x03 \x01(\fR\n" +
-	"ciphertext\"\xea\x03\n" +
+	"ciphertext\"\x8c\x04\n" +
 	"\x06Record\x12,\n" +
 	"\x05build\x18\x01 \x01(\v2\x16.imagebuilder.v1.BuildR\x05build\x12)\n" +
 	"\x06rights\x18\x02 \x01(\v2\x11.builds.v1.RightsR\x06rights\x12+\n" +
@@ -3530,7 +3549,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\rcreated_index\x18\n" +
 	" \x01(\x04R\fcreatedIndex\x12\x1a\n" +
 	"\bdetached\x18\v \x03(\tR\bdetached\x12%\n" +
-	"\x0esupervisor_ref\x18\f \x01(\tR\rsupervisorRef\"\xdd\x04\n" +
+	"\x0esupervisor_ref\x18\f \x01(\tR\rsupervisorRef\x12 \n" +
+	"\vtraceparent\x18\r \x01(\tR\vtraceparent\"\xff\x04\n" +
 	"\vCreateBuild\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x19\n" +
@@ -3548,7 +3568,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x05force\x18\f \x01(\bR\x05force\x12#\n" +
 	"\rchecked_index\x18\r \x01(\x04R\fcheckedIndex\x12,\n" +
 	"\asecrets\x18\x0e \x01(\v2\x12.builds.v1.SecretsR\asecrets\x12%\n" +
-	"\x0esupervisor_ref\x18\x0f \x01(\tR\rsupervisorRef\x1a9\n" +
+	"\x0esupervisor_ref\x18\x0f \x01(\tR\rsupervisorRef\x12 \n" +
+	"\vtraceparent\x18\x10 \x01(\tR\vtraceparent\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x03\n" +

@@ -56,6 +56,10 @@ type Job struct {
 	AllowHosts    []string `json:"allowHosts,omitempty"`
 	AllowLoopback bool     `json:"allowLoopback,omitempty"`
 
+	// Traceparent is the span that the build's spans in BuildKit are below, ""
+	// for none.
+	Traceparent string `json:"traceparent,omitempty"`
+
 	// Dir is a folder for output and contexts.
 	Dir string `json:"dir"`
 	// SpoolBytes bounds the output that is kept; the build waits beyond it.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace/noop"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/registry"
@@ -21,6 +23,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/copy"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
+	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // readyTime is how long proxy and BuildKit may take to listen, counted from
@@ -175,6 +178,7 @@ func solve(ctx context.Context, j *podapi.Job, w *scheduler.Workload, regs *regi
 		Networks:        j.Networks,
 		Route:           regs.names,
 		DaemonWait:      readyTime,
+		Tracer:          noop.NewTracerProvider(), // makes no spans and hands the owner's on
 		Log:             log,
 	})
 	if err != nil {
@@ -184,7 +188,7 @@ func solve(ctx context.Context, j *podapi.Job, w *scheduler.Workload, regs *regi
 	if err := rt.AwaitReady(ctx, readyTime); err != nil {
 		return scheduler.Outcome{}, err
 	}
-	return rt.Run(ctx, w, sink)
+	return rt.Run(tracing.Remote(ctx, j.Traceparent), w, sink)
 }
 
 // requestHTTP is the client for addresses that come from requests.

@@ -101,6 +101,19 @@ JSON, since YAML would render great numbers as 1e+09. */ -}}
   "images" (dict "worker" (include "ib.image" .) "buildkit" .Values.kubernetes.buildkitImage)) -}}
 {{- $_ := set $c "runtimes" (dict "dockerfile" "kubernetes") -}}
 {{- end -}}
+{{- with .Values.tracing -}}
+{{- if .endpoint -}}
+{{- $t := dict "endpoint" .endpoint "sampleRatio" .sampleRatio -}}
+{{- if .tls.secret -}}
+{{- $tls := dict "ca" "/tracing-certs/ca.crt" -}}
+{{- if .tls.clientCertificate -}}
+{{- $tls = merge $tls (dict "crt" "/tracing-certs/tls.crt" "key" "/tracing-certs/tls.key") -}}
+{{- end -}}
+{{- $_ := set $t "tls" $tls -}}
+{{- end -}}
+{{- $_ := set $c "tracing" $t -}}
+{{- end -}}
+{{- end -}}
 {{- $own := deepCopy .Values.config -}}
 {{- range $key := list "baseImageRepository" "workspaceImageRepository" -}}
 {{- if and $own.orchestrator (not (index $own.orchestrator $key)) -}}{{- $_ := unset $own.orchestrator $key -}}{{- end -}}

@@ -1,0 +1,65 @@
+package tracing
+
+import (
+	"context"
+	"slices"
+
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
+)
+
+// ServerOption traces calls of some methods that a gRPC server gets; none if p
+// is nil.
+func ServerOption(p trace.TracerProvider, methods ...string) []grpc.ServerOption {
+	if p == nil {
+		return nil
+	}
+	return []grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler(options(p, methods)...))}
+}
+
+// DialOption traces calls of some methods that a gRPC client makes, and hands
+// the trace over; none if p is nil. Without methods it is all of them.
+func DialOption(p trace.TracerProvider, methods ...string) []grpc.DialOption {
+	if p == nil {
+		return nil
+	}
+	return []grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(options(p, methods)...))}
+}
+
+func options(p trace.TracerProvider, methods []string) []otelgrpc.Option {
+	return []otelgrpc.Option{
+		otelgrpc.WithTracerProvider(p), otelgrpc.WithPropagators(Propagator),
+		otelgrpc.WithMeterProvider(metricnoop.NewMeterProvider()), // Prometheus counts calls
+		otelgrpc.WithFilter(func(i *stats.RPCTagInfo) bool {
+			return len(methods) == 0 || slices.Contains(methods, i.FullMethodName)
+		}),
+	}
+}
+
+// HandOver answers options by which all calls of a client belong to a span of
+// somebody else: traceparent is as W3C trace context writes it, recorded or not.
+// What is none is not handed over.
+func HandOver(traceparent string) []grpc.DialOption {
+	sc := trace.SpanContextFromContext(Propagator.Extract(context.Background(), propagation.MapCarrier{"traceparent": traceparent}))
+	if !sc.IsValid() {
+		return nil
+	}
+	header := propagation.MapCarrier{}
+	Propagator.Inject(trace.ContextWithRemoteSpanContext(context.Background(), sc), header)
+	with := func(ctx context.Context) context.Context {
+		return metadata.AppendToOutgoingContext(ctx, "traceparent", header.Get("traceparent"))
+	}
+	return []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return call(with(ctx), method, req, reply, cc, opts...)
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return open(with(ctx), desc, cc, method, opts...)
+		}),
+	}
+}
