@@ -2,6 +2,7 @@ package builds
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -19,7 +20,7 @@ const maxListBytes = 4<<20 - 64<<10
 // The answer is made for the wire: it carries the entries as they are encoded,
 // and none in Builds.
 func (g Gitpod) ListBuilds(context.Context, *builder.ListBuildsRequest) (*builder.ListBuildsResponse, error) {
-	raw, left, err := g.listed.encode(active(g.store.View()), func(r *buildsv1.Record) *builder.BuildInfo { return g.info(r.Build, false) })
+	raw, left, err := g.listed.answer(g.store.View(), func(r *buildsv1.Record) *builder.BuildInfo { return g.info(r.Build, false) })
 	if err != nil {
 		return nil, apiError(err)
 	}
@@ -53,11 +54,28 @@ func active(s *State) []*buildsv1.Record {
 	return out
 }
 
-// listed keeps how active builds are encoded in an answer of ListBuilds. What
-// is told of them does not change until they end.
+// listed keeps the last answer of ListBuilds, and how active builds are encoded
+// in it. What is told of them does not change until they end.
 type listed struct {
 	mu      sync.Mutex
+	of      *activeSet
+	raw     []byte
+	left    int
 	entries map[string]entry // by build id
+}
+
+// answer is encode for the active builds of a state. The bytes are shared: they
+// must not be changed.
+func (l *listed) answer(s *State, info func(*buildsv1.Record) *builder.BuildInfo) (raw []byte, left int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of != s.active {
+		if raw, left, err = l.encode(active(s), info); err != nil {
+			return nil, 0, err
+		}
+		l.of, l.raw, l.left = s.active, slices.Clip(raw), left
+	}
+	return l.raw, l.left, nil
 }
 
 // entry is one build, and what it was encoded from.
@@ -68,10 +86,8 @@ type entry struct {
 }
 
 // encode answers the field `builds` of ListBuildsResponse with as many of the
-// records as fit, in their order, and how many were left off.
+// records as fit, in their order, and how many were left off. mu is held.
 func (l *listed) encode(records []*buildsv1.Record, info func(*buildsv1.Record) *builder.BuildInfo) (raw []byte, left int, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	former := l.entries
 	anew := former == nil || len(former) > 2*len(records)+64 // most have ended
 	if anew {

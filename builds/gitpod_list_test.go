@@ -1,7 +1,9 @@
 package builds
 
 import (
+	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -104,5 +106,53 @@ func Benchmark_Listed(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// Test_Listed_Answer compares what is kept with what a state has while builds
+// come, go on, end, and are forgotten: the answer is made anew exactly when it
+// is another one.
+func Test_Listed_Answer(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	info := func(r *buildsv1.Record) *builder.BuildInfo {
+		return &builder.BuildInfo{BuildId: r.Build.Id, Ref: r.Build.Ref, BaseRef: r.Build.BaseRef, StartedAt: r.Build.CreatedAt.Seconds}
+	}
+	s := NewState()
+	var l, fresh listed
+	var last []byte
+	phases := []imagebuilderv1.Phase{Queued, imagebuilderv1.Phase_PHASE_ASSIGNED, imagebuilderv1.Phase_PHASE_RUNNING, imagebuilderv1.Phase_PHASE_PUSHING, imagebuilderv1.Phase_PHASE_SUCCEEDED}
+	anew, same := 0, 0
+	for range 5000 {
+		id := fmt.Sprint("build-", rng.IntN(40))
+		switch old := s.Build(id); {
+		case old != nil && Terminal(old.Build.Phase) && rng.IntN(3) == 0, old != nil && rng.IntN(40) == 0:
+			s.remove(old)
+		default:
+			base := ""
+			if rng.IntN(20) == 0 {
+				base = "base"
+			}
+			s.put(&buildsv1.Record{Build: &imagebuilderv1.Build{
+				Id: id, Ref: "ref of " + id, BaseRef: base, Phase: phases[rng.IntN(len(phases))], CreatedAt: &timestamppb.Timestamp{Seconds: int64(len(id))},
+			}})
+		}
+		was := l.of
+		got, _, err := l.answer(s, info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, _, err := fresh.encode(active(s), info)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%v; the answer is %q, want %q", err, got, want)
+		}
+		if l.of == was {
+			same++
+		} else {
+			anew++
+		}
+		last = got
+	}
+	if _, _, err := l.answer(s.freeze(), info); err != nil || len(last) == 0 || same < 1000 || anew < 1000 {
+		t.Errorf("%v, %d bytes, %d times the same answer, %d times another", err, len(last), same, anew)
 	}
 }

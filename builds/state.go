@@ -29,6 +29,8 @@ type State struct {
 	liveBy     *btree.Map[string, int]              // requester to live builds
 	deadlines  *btree.Map[string, *buildsv1.Record] // queued ones by deadline and id
 
+	active *activeSet // another one whenever what is listed of active builds changes
+
 	history            *btree.Map[string, string] // end index to id
 	historyByRequester *btree.Map[string, string] // requester, end index to id
 	historyCount       *btree.Map[string, int]    // requester to ended builds
@@ -41,11 +43,16 @@ type State struct {
 	nodes    *btree.Map[string, *buildsv1.Node]
 }
 
+// activeSet stands for the active builds with what never changes of them: states
+// with the same one, by its address, list the same.
+type activeSet struct{ _ byte }
+
 // NewState answers the state of a cluster in which nothing happened yet.
 func NewState() *State {
 	return &State{
 		level:              1,
 		settings:           DefaultSettings(),
+		active:             new(activeSet),
 		builds:             new(btree.Map[string, *buildsv1.Record]),
 		current:            new(btree.Map[string, string]),
 		successors:         new(btree.Map[string, string]),

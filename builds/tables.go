@@ -4,14 +4,19 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // put stores a record and keeps every index true. The record must not change
 // afterwards.
 func (s *State) put(r *buildsv1.Record) {
 	b := r.Build
-	if old := s.Build(b.Id); old != nil {
+	old := s.Build(b.Id)
+	if old != nil {
 		s.unindex(old)
+	}
+	if !listedAlike(old.GetBuild(), b) {
+		s.active = new(activeSet)
 	}
 	s.builds.Set(b.Id, r)
 	switch {
@@ -43,6 +48,14 @@ func (s *State) put(r *buildsv1.Record) {
 			break
 		}
 	}
+}
+
+// listedAlike reports whether a list of active builds is the same with either.
+func listedAlike(old, b *imagebuilderv1.Build) bool {
+	if old == nil || Terminal(old.Phase) || Terminal(b.Phase) {
+		return old != nil && Terminal(old.Phase) && Terminal(b.Phase)
+	}
+	return old.Ref == b.Ref && old.BaseRef == b.BaseRef && old.GetCreatedAt().GetSeconds() == b.GetCreatedAt().GetSeconds()
 }
 
 // unindex takes a record out of all indexes but builds and newest.
@@ -77,6 +90,9 @@ func deadlineKey(r *buildsv1.Record) string {
 func (s *State) remove(r *buildsv1.Record) {
 	s.unindex(r)
 	s.builds.Delete(r.Build.Id)
+	if !Terminal(r.Build.Phase) {
+		s.active = new(activeSet)
+	}
 	if id, ok := s.newest.Get(r.Build.Ref); ok && id == r.Build.Id {
 		s.newest.Delete(r.Build.Ref)
 	}

@@ -127,12 +127,17 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 				n++
 				// The first is at once, the second in the reference's own place.
 				if gap := a.at.Sub(last); n > 2 && (gap < interval-time.Minute || gap > interval+time.Minute) {
-					t.Errorf("%s was asked for %s after the time before", ref, gap)
+					t.Errorf("%s was asked for by %s %s after the start, %s after the time before, by %s (cut %v)", ref, a.node, a.at.Sub(start), gap, list[i-1].node, list[i-1].cut)
 				}
 				last = a.at
 			}
 			if n < 7 || n > 8 {
 				t.Errorf("%s was asked for %d times in 7 intervals", ref, n)
+			}
+		}
+		if t.Failed() {
+			for _, d := range deaths {
+				t.Logf("%s died %s after the start", d.node, d.at.Sub(start))
 			}
 		}
 		if len(all) != refs || again > 6 {
