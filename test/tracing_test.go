@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
@@ -266,6 +267,52 @@ func Test_Tracing_LeaderKilled(t *testing.T) {
 		if s.Parent != call.ID || s.Attrs["image_builder.attempt"] == "2" && s.Instance == leader.Name {
 			t.Errorf("the decision is %+v", s)
 		}
+	}
+}
+
+// Test_Tracing_GitpodAndAttached: Gitpod's Build is traced as ours is. A call that
+// joins the build has a trace of its own, which is linked to the build's.
+func Test_Tracing_GitpodAndAttached(t *testing.T) {
+	t.Parallel()
+	collector := tracetest.Start(t)
+	reg := registrytest.Start(t, registrytest.Options{})
+	proxy := registrytest.NewProxy(t, reg)
+	reg.Push(t, "library/a:1", registrytest.RandomImage(t, 1, 1000))
+	release := proxy.Hold(registrytest.Blobs)
+	n := harness.Start(t, proxy.Addr, tracingConfig(collector))
+	harness.Eventually(t, 30*time.Second, "the node stores traces", func() bool {
+		res, err := n.Members(t.Context(), false)
+		return err == nil && res.FeatureLevel >= 3
+	})
+	first, second := newCaller(40), newCaller(41)
+	stream, err := n.Gitpod.Build(first.context(t.Context()), &builder.BuildRequest{Source: harness.GitpodRef(proxy.Addr + "/library/a:1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	res, err := n.Native.BuildImage(second.context(t.Context()), &imagebuilderv1.BuildImageRequest{Source: harness.RefSource(proxy.Addr + "/library/a:1")})
+	if err != nil || !res.Attached {
+		t.Fatalf("the second call did not join the build: %v, %v", res, err)
+	}
+	release()
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	tr := awaitTree(t, collector, first, "the build is traced", func(tr tree) bool {
+		return len(tr.named("builder.ImageBuilder/Build")) == 1 && len(tr.named("attempt")) == 1 && len(tr.named("build")) == 1 && tr.orphan() == ""
+	})
+	call := tr.one("builder.ImageBuilder/Build", first.span)
+	if attempt := tr.one("attempt", call.ID); attempt.Attrs["image_builder.build"] != res.Build.Id {
+		t.Errorf("the attempt is %+v", attempt)
+	}
+	joined := awaitTree(t, collector, second, "the second call is traced", func(tr tree) bool { return len(tr.named(callSpan)) == 1 && tr.orphan() == "" })
+	if call := joined.one(callSpan, second.span); !slices.Equal(call.Links, []string{first.trace}) || call.Attrs["image_builder.attached"] != "true" {
+		t.Errorf("the call that joined is %+v", call)
+	}
+	if len(joined.named("attempt")) != 0 {
+		t.Error("the attempt is in the trace of the second call")
 	}
 }
 

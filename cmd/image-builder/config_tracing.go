@@ -1,6 +1,9 @@
 package main
 
-import "net"
+import (
+	"net"
+	"strconv"
+)
 
 // TracingConfig says where spans of builds go (docs/tracing.md).
 type TracingConfig struct {
@@ -10,7 +13,8 @@ type TracingConfig struct {
 }
 
 func (t TracingConfig) validate(bad func(key, format string, args ...any)) {
-	if _, _, err := net.SplitHostPort(t.Endpoint); t.Endpoint != "" && err != nil {
+	host, port, _ := net.SplitHostPort(t.Endpoint)
+	if _, err := strconv.ParseUint(port, 10, 16); t.Endpoint != "" && (host == "" || err != nil) {
 		bad("tracing.endpoint", "%q is no address; write host:port", t.Endpoint)
 	}
 	if !(t.SampleRatio >= 0 && t.SampleRatio <= 1) { // NaN too
