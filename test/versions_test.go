@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/tracing/tracetest"
 )
 
 // release compiles a former version from the commit that the changelog names,
@@ -121,7 +123,8 @@ func Test_Versions_Single(t *testing.T) {
 // after the other, by this version, which is told to keep the cluster's feature
 // level, and then takes all of it back: no call of the client package fails.
 // Upgraded once more, without being told so, the cluster raises its level, and
-// 0.2.0 refuses to start.
+// 0.2.0 refuses to start. Traces of this version's nodes end with the call until
+// then: a node of 0.2.0 would forget them.
 func Test_Versions_Mixed(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	refs := pushMany(t, reg, 50)
@@ -136,25 +139,38 @@ func Test_Versions_Mixed(t *testing.T) {
 	}
 	level := members(t, c, "all nodes are there", func(r *imagebuilderv1.MembersResponse) bool { return r.FailureTolerance == 1 && r.FeatureLevel >= 2 }).FeatureLevel
 	l := startCallers(t, c, refs, 8, 10)
+	collector := tracetest.Start(t)
+	traced := func(name string) bool {
+		return slices.ContainsFunc(collector.Spans(""), func(s tracetest.Span) bool { return s.Name == name })
+	}
 	replace := func(program string, hold any) {
+		var tracing any
+		if program == "" { // the key is not known to 0.2.0
+			tracing = tracingConfig(collector)["tracing"]
+		}
 		for _, n := range c.Nodes {
 			done := l.builds.Load()
 			harness.Eventually(t, time.Minute, "builds go through", func() bool { return l.builds.Load() > done+10 })
 			n.Stop()
 			n.Program = program
-			n.Override(harness.Config{"cluster": map[string]any{"featureLevel": hold}})
+			n.Override(harness.Config{"cluster": map[string]any{"featureLevel": hold}, "tracing": tracing})
 			n.Run()
 			members(t, c, "all nodes are there", func(r *imagebuilderv1.MembersResponse) bool { return r.FailureTolerance == 1 })
 		}
 	}
 	replace("", level)
+	harness.Eventually(t, time.Minute, "calls are traced", func() bool { return traced(callSpan) })
+	if traced("attempt") {
+		t.Error("the state keeps traces at the feature level of 0.2.0")
+	}
 	replace(old, nil)
 	replace("", nil)
 	members(t, c, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel > level })
+	harness.Eventually(t, time.Minute, "attempts are traced", func() bool { return traced("attempt") })
 	back := c.Nodes[0]
 	back.Stop()
 	back.Program = old
-	back.Override(harness.Config{"cluster": map[string]any{"featureLevel": nil}})
+	back.Override(harness.Config{"cluster": map[string]any{"featureLevel": nil}, "tracing": nil})
 	back.Launch()
 	select {
 	case <-back.Exited():
