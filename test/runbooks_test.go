@@ -85,6 +85,9 @@ func Test_Runbooks(t *testing.T) {
 	do("Backup and restore", c.Nodes[0], map[string]string{"backup.ib": file}, nothing)
 	do("Keys", c.Nodes[1], map[string]string{"DIR": filepath.Join(c.Dir, "certs"), "CLUSTER": harness.ClusterName, "NODE": "n0"}, nothing)
 
+	busy := c.Leader()
+	do("A node is worked on", busy, map[string]string{"NODE": busy.Name}, nothing)
+
 	// A node's disk is replaced: there is nothing to type.
 	lost := c.Others(c.Leader())[0]
 	lost.Kill()
