@@ -69,10 +69,12 @@ func (r *Refresher) Run(ctx context.Context) {
 
 // mine answers the turns of this node that it has not begun.
 func (r *Refresher) mine() (begin []*imagebuilderv1.CachedRef) {
-	var all []*imagebuilderv1.CachedRef
-	r.Store.Read(func(st *builds.State) { all = st.CachedRefs() })
+	// The lock comes first: a turn that the state still shows has not been
+	// forgotten then by committed, which is called once the state shows its end.
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var all []*imagebuilderv1.CachedRef
+	r.Store.Read(func(st *builds.State) { all = st.CachedRefs() })
 	for _, c := range all {
 		if c.RefreshingBy == r.Node && r.running[c.Ref] != c.Turn {
 			r.running[c.Ref] = c.Turn

@@ -1,0 +1,92 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Test_Refresher_EachTurnOnce gives a node turns while the cache changes all the
+// time, so that it looks for turns of its own while others of them end: it asks
+// once for each.
+func Test_Refresher_EachTurnOnce(t *testing.T) {
+	const refs, rounds = 200, 120
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 8)
+		log := &oneNode{w: w}
+		propose := func(payload proto.Message) builds.Result {
+			res, _, err := builds.Propose(t.Context(), log, payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res
+		}
+		propose(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+		seed := &buildsv1.SeedCache{IntervalNanos: int64(time.Hour)}
+		for i := range refs {
+			seed.Refs = append(seed.Refs, fmt.Sprintf("r.example.com/a:%d", i))
+		}
+		propose(seed)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		var asked atomic.Int64
+		r := &Refresher{Node: "n0", Store: w.store, Raft: log, Log: slog.New(slog.DiscardHandler), Resolve: func(context.Context, string) (Refreshed, error) {
+			asked.Add(1)
+			return Refreshed{Digest: "sha256:1"}, nil
+		}}
+		wg.Go(func() { r.Run(ctx) })
+
+		given := int64(0)
+		for range rounds {
+			var busy atomic.Bool
+			busy.Store(true)
+			var noise sync.WaitGroup
+			noise.Go(func() { // what has nothing to do with turns
+				for busy.Load() {
+					for range 50 {
+						propose(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: "r.example.com/a:0"}})
+					}
+					time.Sleep(5 * time.Millisecond)
+				}
+			})
+			turns := &buildsv1.AssignRefreshes{}
+			w.store.Read(func(st *builds.State) {
+				for _, c := range st.CachedRefs() {
+					turns.Assignments = append(turns.Assignments, &buildsv1.AssignRefreshes_Assignment{Ref: c.Ref, Owner: "n0", Turn: c.Turn, DueUnixNano: builds.DueAt(c)})
+				}
+			})
+			given += int64(propose(turns).Refs)
+			for open := true; open; {
+				changed := w.store.CachedChanged()
+				open = false
+				w.store.Read(func(st *builds.State) {
+					for _, c := range st.CachedRefs() {
+						open = open || c.RefreshingBy != ""
+					}
+				})
+				if open {
+					<-changed
+				}
+			}
+			busy.Store(false)
+			noise.Wait()
+		}
+		if given < refs*rounds*9/10 || asked.Load() != given {
+			t.Errorf("%d turns were given, and %d references asked for", given, asked.Load())
+		}
+	})
+}
