@@ -72,12 +72,16 @@ test/kubernetes/bin/kubectl: test/kubernetes/go.mod
 $(BIN)/helm: tools/deploytest/go.mod
 	cd tools/deploytest && $(GO) build -o $(BIN)/helm helm.sh/helm/v3/cmd/helm
 
+test/kubernetes/bin/kwok:
+	@echo "compiling kwok (once, two or three minutes)"
+	@GOBIN=$(CURDIR)/test/kubernetes/bin CGO_ENABLED=0 $(GO) install sigs.k8s.io/kwok/cmd/kwok@v0.8.0
+
 .PHONY: test-kubernetes
-test-kubernetes: $(BIN)/buildkitd $(BIN)/helm test/kubernetes/bin/kubectl ## The Kubernetes runtime over a true API, in real pods, and the chart by helm (as root)
+test-kubernetes: $(BIN)/buildkitd $(BIN)/helm test/kubernetes/bin/kubectl test/kubernetes/bin/kwok ## The Kubernetes runtime over a true API, in real pods and hundreds of simulated ones, and the chart by helm (as root)
 	@tools/install-deps.sh kubernetes
-	$(GO) vet -tags kubernetes ./test/kubelet ./test/chart ./scheduler/kubernetes/...
+	$(GO) vet -tags kubernetes ./test/kubelet ./test/kwok ./test/chart ./scheduler/kubernetes/...
 	@tools/test.sh -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
-	@tools/test.sh -tags kubernetes -timeout 15m -p 1 ./test/kubelet ./test/chart
+	@tools/test.sh -tags kubernetes -timeout 20m -p 1 ./test/kubelet ./test/chart ./test/kwok
 	cd tools/deploytest && $(GO) test -count 1 -tags kubernetes -timeout 15m -run AcceptedByAPIServer .
 
 .PHONY: test-deploy

@@ -80,15 +80,33 @@ func (at *attempt) run(ctx context.Context) {
 		tracing.Set(ctx, tracing.Outcome.String("left"))
 		return
 	}
+	var f *Failure
+	remains := errors.As(err, &f) && f.Remains && ctx.Err() == nil
 	if err != nil {
-		at.stopWorkload(ctx, log)
+		if !remains {
+			at.stopWorkload(ctx, log)
+		}
 		end = at.failure(ctx, err)
 		if end.Phase == builds.Failed && end.Blame == builds.BlameInfrastructure {
 			end = at.blameDisk(ctx, end, errors.Join(sink.err(), err))
 		}
 	}
-	if errors.Is(at.finish(ctx, writer, sink.steps(), end), builds.ErrFenced) {
+	switch err := at.finish(ctx, writer, sink.steps(), end); {
+	case errors.Is(err, builds.ErrFenced):
 		at.amend(ctx, log)
+	case err == nil && remains:
+		at.removeRemains(ctx, log)
+	}
+}
+
+// removeRemains stops what is left of a workload whose end is committed: nobody
+// owns it any more. What it cannot stop in time is left to the Reaper.
+func (at *attempt) removeRemains(ctx context.Context, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	defer cancel()
+	rt := at.owner.o.Runtimes[builds.LastAttempt(at.record.Build).Runtime]
+	if err := rt.Stop(ctx, WorkloadName(at.key.build, at.key.attempt)); err != nil {
+		log.Warn("cannot remove what is left of an attempt", "err", err)
 	}
 }
 
@@ -131,7 +149,7 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 		return nil, &Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("node %s has no runtime %q", o.Node, a.Runtime)}
 	}
 	w := &Workload{
-		BuildID: b.Id, Attempt: a.Number, Epoch: a.Epoch, Source: b.Source, Ref: b.Ref, BaseRef: b.BaseRef,
+		BuildID: b.Id, Attempt: a.Number, Epoch: a.Epoch, Started: a.Phase >= builds.Running, Source: b.Source, Ref: b.Ref, BaseRef: b.BaseRef,
 		Rights:   &buildsv1.Rights{AllowAll: at.record.Rights.GetAllowAll(), Hosts: at.record.Rights.GetHosts(), Additional: secrets.Registry},
 		Secrets:  secrets,
 		Deadline: b.Deadline.AsTime(), Requester: b.Requester, SupervisorRef: at.record.SupervisorRef,

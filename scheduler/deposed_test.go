@@ -28,12 +28,16 @@ func (fencedLogs) Write([]byte) (int, error) { return 0, logs.ErrFenced }
 type surviving struct {
 	*oneNode
 	fails func() error
+	look  func() // at the time of a stop; may be nil
 	stops atomic.Int32
 }
 
 func (r *surviving) Survives() bool { return true }
 func (r *surviving) Stop(context.Context, string) error {
 	r.stops.Add(1)
+	if r.look != nil {
+		r.look()
+	}
 	return nil
 }
 
@@ -47,18 +51,22 @@ func (r *surviving) Run(_ context.Context, _ *Workload, s Sink) (Outcome, error)
 
 // Test_Deposed_LeavesTheWorkload: an owner that lost the attempt, and learns of
 // it by its log or by no sign at all before its own state has it, does not stop
-// the workload that the next owner follows. An owner that is one does.
+// the workload that the next owner follows. An owner that is one does, before
+// the end is committed, or after it where what remains tells the end as well.
 func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 	for _, x := range []struct {
 		name    string
 		logs    Logs
 		deposed bool
+		remains bool
 		stops   int32
-		phase   imagebuilderv1.Phase // of the attempt in the end
+		atStop  imagebuilderv1.Phase // of the attempt when its workload is stopped
+		phase   imagebuilderv1.Phase // in the end
 	}{
-		{"its log is fenced", fencedLogs{}, false, 0, builds.Starting},
-		{"its workload's stream fails", silent{}, true, 0, builds.Starting},
-		{"it is the owner", silent{}, false, 1, builds.Failed},
+		{"its log is fenced", fencedLogs{}, false, false, 0, 0, builds.Starting},
+		{"its workload's stream fails", silent{}, true, false, 0, 0, builds.Starting},
+		{"it is the owner", silent{}, false, false, 1, builds.Starting, builds.Failed},
+		{"it is the owner of what has ended", silent{}, false, true, 1, builds.Failed, builds.Failed},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -79,9 +87,16 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 				a.Copies = []*imagebuilderv1.LogCopy{{Node: "n0", StoreId: "s"}, {Node: "n1", StoreId: "s"}}
 				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 				rt := &surviving{oneNode: raft}
+				rt.look = func() {
+					if p := w.store.Build(a.BuildId).Build.Attempts[0].Phase; p != x.atStop {
+						t.Errorf("the workload was stopped while the attempt was %s, want %s", p, x.atStop)
+					}
+				}
 				late := &lateRaft{oneNode: raft}
 				if x.logs == (silent{}) {
-					rt.fails = func() error { return &Failure{Blame: builds.BlameUser, Message: "the stream broke"} }
+					rt.fails = func() error {
+						return &Failure{Blame: builds.BlameUser, Message: "the stream broke", Remains: x.remains}
+					}
 				}
 				if x.deposed {
 					late.behind = func() {

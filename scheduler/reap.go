@@ -8,12 +8,20 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// reapTime is how long one workload may take to stop until the next one's turn.
-const reapTime = time.Minute
+const (
+	// reapTime is how long one workload may take to stop until the next one's
+	// turn.
+	reapTime = time.Minute
+	// reapAtOnce is how many are stopped at a time: each takes some requests,
+	// and some may be on machines that do not answer.
+	reapAtOnce = 16
+)
 
 // Reaper stops workloads that outlived their attempts: those of an owner that
 // ended before it could. Only the leader runs it.
@@ -69,16 +77,21 @@ func (r *Reaper) reap(ctx context.Context, rt Runtime, shared bool) error {
 	if err != nil {
 		return fmt.Errorf("read the state: %w", err)
 	}
+	var stops errgroup.Group
+	stops.SetLimit(reapAtOnce)
 	for _, name := range orphans(names, r.Store.View(), shared) {
-		stop, cancel := context.WithTimeout(ctx, reapTime)
-		err := rt.Stop(stop, name)
-		cancel()
-		if err != nil {
-			r.Log.Warn("cannot stop a workload without an attempt", "workload", name, "err", err)
-			continue
-		}
-		r.Log.Info("stopped a workload without an attempt", "workload", name)
+		stops.Go(func() error {
+			stop, cancel := context.WithTimeout(ctx, reapTime)
+			defer cancel()
+			if err := rt.Stop(stop, name); err != nil {
+				r.Log.Warn("cannot stop a workload without an attempt", "workload", name, "err", err)
+				return nil // its next turn comes
+			}
+			r.Log.Info("stopped a workload without an attempt", "workload", name)
+			return nil
+		})
 	}
+	_ = stops.Wait() // none fails
 	return ctx.Err()
 }
 

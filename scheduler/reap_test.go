@@ -1,7 +1,13 @@
 package scheduler
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -32,4 +38,50 @@ func Test_Orphans(t *testing.T) {
 	if d := cmp.Diff(names, orphans(names, w.store.View(), false)); d != "" {
 		t.Errorf("orphans of a build that ended: %s", d)
 	}
+}
+
+// lostMachines is a runtime with workloads of which some do not stop.
+type lostMachines struct {
+	Runtime
+	names []string
+	stuck int // the first ones never stop
+
+	mu      sync.Mutex
+	stopped int
+}
+
+func (r *lostMachines) Survives() bool                         { return true }
+func (r *lostMachines) List(context.Context) ([]string, error) { return r.names, nil }
+
+func (r *lostMachines) Stop(ctx context.Context, name string) error {
+	for _, one := range r.names[:r.stuck] {
+		if name == one {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped++
+	return nil
+}
+
+// Test_Reaper_StuckWorkloads stops a thousand workloads although ten do not
+// stop for as long as is waited: on a lost machine they hold up nobody.
+func Test_Reaper_StuckWorkloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := &lostMachines{stuck: 10}
+		for i := range 1000 {
+			rt.names = append(rt.names, fmt.Sprintf("ib-unknown-%d", i+1))
+		}
+		w := newWorld(t, 4)
+		r := &Reaper{Store: w.store, Raft: &oneNode{w: w}, Log: slog.New(slog.DiscardHandler)}
+		began := time.Now()
+		if err := r.reap(t.Context(), rt, false); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); rt.stopped != 990 || took > reapTime {
+			t.Errorf("stopped %d of 990 in %s", rt.stopped, took)
+		}
+	})
 }

@@ -60,6 +60,10 @@ type Workload struct {
 	BuildID string
 	Attempt uint32
 	Epoch   uint64
+	// Started says that a former owner has seen the workload run: one that
+	// survives its node and is not there any more is lost, and must not be
+	// started a second time.
+	Started bool
 	Source  *imagebuilderv1.Source
 	// Ref is the image that the build publishes; BaseRef, for a Dockerfile
 	// source, the second one, for a ref source the image to copy, by digest.
@@ -115,6 +119,11 @@ type Failure struct {
 	// Message tells a person what happened, to what, and what to do. It holds
 	// no secrets.
 	Message string
+	// Remains says that what is left of a workload that survives its node runs
+	// no more, or never ran, and that another owner would find the same end
+	// there. It is stopped once the end is committed, not before: an owner that
+	// is killed in between leaves something to judge.
+	Remains bool
 	Err     error
 }
 

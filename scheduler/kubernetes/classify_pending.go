@@ -74,6 +74,10 @@ func refusedCreate(err error, what string, o *Options) (p problem, retry bool) {
 		return problem{"quota", o.QuotaTimeout, fail(builds.BlameQuota, "the namespace %s had no room in its quota to %s within %s: %v: raise the quota, or allow less builds at a time", o.Namespace, what, o.QuotaTimeout, err)}, true
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "being terminated"):
 		return problem{failure: infra("the namespace %s is being deleted", o.Namespace)}, false
+	// An API server that has just started refuses everybody until it has read
+	// the roles.
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot ") && strings.Contains(err.Error(), "in API group"):
+		return problem{"rights", o.RightsTimeout, infra("Kubernetes refuses to %s for %s: %v: give this service's account the rights of deploy/kubernetes in the namespace %s", what, o.RightsTimeout, err, o.Namespace)}, true
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
 		return problem{failure: infra("Kubernetes refuses to %s: %v: check the pod options, the security policy of the namespace %s and the rights of this service's account", what, err, o.Namespace)}, false
 	case apierrors.IsNotFound(err):

@@ -28,8 +28,9 @@ func (r *Runtime) ensurePod(ctx context.Context, w *scheduler.Workload, stored i
 		if pod != nil {
 			return r.adopt(ctx, pod, w)
 		}
-		if stored > 0 {
-			// Another pod would say other things from the beginning on.
+		if stored > 0 || w.Started {
+			// Another pod would do all again, and say other things from the
+			// beginning on.
 			return nil, infra("the pod %s is gone, and with it what it built: it was deleted, or its node was lost", w.Name())
 		}
 		pod, err = r.createPod(ctx, w)

@@ -123,6 +123,10 @@ type Options struct {
 	PendingTimeout, QuotaTimeout time.Duration
 	// ImageTimeout is how long images may fail to be pulled; 3 minutes.
 	ImageTimeout time.Duration
+	// RightsTimeout is how long the API may say that this service's account has
+	// no right to do what it needs to do, as one that has just started does; 2
+	// minutes.
+	RightsTimeout time.Duration
 	// SilentTimeout is how long a running worker may be out of reach while the
 	// API shows nothing wrong with its pod; 10 minutes.
 	SilentTimeout time.Duration
@@ -175,6 +179,7 @@ func (o *Options) Check() error {
 	setDefault(&o.Pod.TerminationSeconds, 30)
 	setDefault(&o.QuotaTimeout, 10*time.Minute)
 	setDefault(&o.ImageTimeout, 3*time.Minute)
+	setDefault(&o.RightsTimeout, 2*time.Minute)
 	setDefault(&o.SilentTimeout, 10*time.Minute)
 	setDefault(&o.Linger, 15*time.Minute)
 	setDefault(&o.SpoolBytes, 256<<20)

@@ -27,9 +27,9 @@ const (
 var errDeadline = errors.New("deadline of the build")
 
 // Run creates the workload's pod, or adopts it, and follows it to its end. When
-// ctx ends, the pod goes on. A pod that is given up (it cannot start, or its
-// time is over) is deleted; one that ended stays for a while, for the case
-// that its end is not committed.
+// ctx ends, the pod goes on. A pod that is given up while it may run is deleted;
+// one that ended, or cannot start, stays for the case that its end is not
+// committed.
 func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
 	limited := ctx
 	if !w.Deadline.IsZero() {
@@ -94,15 +94,18 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 		return scheduler.Outcome{}, err
 	}
 	f.made = epochOf(f.pod) == f.w.Epoch && f.sink.Offset() == 0
-	if !over(f.pod, time.Now()) {
-		if f.secret, f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err == nil {
-			err = f.r.ungate(ctx, f.pod)
-		}
-		if err != nil {
-			var known *scheduler.Failure
-			f.giveUp = errors.As(err, &known)
-			return scheduler.Outcome{}, err
-		}
+	if over(f.pod, time.Now()) {
+		// The watch may be behind, and show it as it was before.
+		out, err := f.judged()
+		return out, f.remains(err)
+	}
+	if f.secret, f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err == nil {
+		err = f.r.ungate(ctx, f.pod)
+	}
+	if err != nil {
+		var known *scheduler.Failure
+		f.giveUp = errors.As(err, &known)
+		return scheduler.Outcome{}, err
 	}
 	defer f.endStream()
 	tick := time.NewTicker(lookEvery)
@@ -140,14 +143,17 @@ func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, 
 		}
 		if res != nil {
 			out, err = refine(*res, f.explain(ctx, *res))
-			return true, out, err
+			return true, out, f.remains(err)
 		}
 	}
 	if deleted || over(f.pod, time.Now()) {
 		out, err = f.judged()
-		return true, out, err
+		return true, out, f.remains(err)
 	}
 	if f.stream == nil && reachable(f.pod) {
+		// The worker may be out of reach for long, and its pod end meanwhile: the
+		// next owner has to know that there was one.
+		f.sink.Running()
 		if f.made {
 			f.r.count.start.Observe(time.Since(f.pod.CreationTimestamp.Time).Seconds())
 		}
@@ -164,10 +170,19 @@ func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, 
 		return false, out, nil
 	}
 	if p := pending(f.pod, &f.r.o); f.tooLong(p) {
-		f.giveUp = true
-		return true, scheduler.Outcome{}, p.failure
+		return true, scheduler.Outcome{}, f.remains(p.failure)
 	}
 	return false, out, nil
+}
+
+// remains marks a failure that the pod, as long as it is there, tells the next
+// owner as well.
+func (f *follower) remains(err error) error {
+	var known *scheduler.Failure
+	if errors.As(err, &known) {
+		known.Remains = f.pod.DeletionTimestamp == nil
+	}
+	return err
 }
 
 // refresh takes over what the watch has seen.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
@@ -149,6 +151,69 @@ func Test_Run_PodGone(t *testing.T) {
 	}
 }
 
+// Test_Run_StartedAndGone does not begin anew what a former owner has seen
+// running, although it heard nothing of it.
+func Test_Run_StartedAndGone(t *testing.T) {
+	reg, c := &registrytest.Registry{Addr: "reg.example"}, newCluster(t)
+	w := copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64))
+	r := newRuntime(t, c, "node-a", reg.Addr, func(o *kubernetes.Options) {
+		o.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route") }
+	})
+	ctx, cancel := context.WithCancel(testContext(t))
+	s := newSink()
+	x := start(ctx, r, w, s)
+	c.await(ctx, w.Name())
+	c.status(w.Name(), func(st *corev1.PodStatus) {
+		st.PodIP = "10.0.0.1"
+		st.ContainerStatuses = []corev1.ContainerStatus{{Name: "worker", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	})
+	eventually(t, "the owner tells that the workload runs", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.running
+	})
+	cancel()
+	_, _ = x.wait(t)
+	if err := c.client.CoreV1().Pods(namespace).Delete(t.Context(), w.Name(), metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.Epoch, w.Started = 2, true
+	_, err := newRuntime(t, c, "node-b", reg.Addr).Run(testContext(t), w, newSink())
+	mustFail(t, err, builds.BlameInfrastructure, w.Name(), "gone")
+	if c.pod(w.Name()) != nil {
+		t.Error("the attempt got a second pod")
+	}
+}
+
+// Test_Run_WatchBehind adopts a pod that has ended while the watch still shows
+// it running.
+func Test_Run_WatchBehind(t *testing.T) {
+	reg, c := &registrytest.Registry{Addr: "reg.example"}, newCluster(t)
+	digest := "sha256:" + strings.Repeat("a", 64)
+	w := copyOf(reg, "b1", digest)
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, newRuntime(t, c, "node-a", reg.Addr), w, newSink())
+	c.await(ctx, w.Name())
+	cancel()
+	_, _ = x.wait(t)
+	c.status(w.Name(), func(s *corev1.PodStatus) {
+		s.Phase, s.PodIP = corev1.PodRunning, "10.0.0.1"
+		s.ContainerStatuses = []corev1.ContainerStatus{{Name: "worker", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	})
+	ended := c.pod(w.Name())
+	ended.Labels["image-builder/owner"], ended.Labels["image-builder/epoch"] = "node-b", "2"
+	ended.Status.Phase = corev1.PodSucceeded
+	ended.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		Message: `{"repository":"r","digest":"` + digest + `","sizeBytes":1}`,
+	}}
+	c.fake.PrependReactor("get", "pods", func(clienttesting.Action) (bool, runtime.Object, error) { return true, ended, nil })
+	w.Epoch = 2
+	out, err := newRuntime(t, c, "node-b", reg.Addr).Run(testContext(t), w, newSink())
+	if err != nil || out.Digest != digest {
+		t.Errorf("Run: %+v, %v", out, err)
+	}
+}
+
 // Test_Run_Outage survives an API that answers nothing good for a while.
 func Test_Run_Outage(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
@@ -188,13 +253,16 @@ func Test_Run_Refused(t *testing.T) {
 	}{
 		"admission": {apierrors.NewForbidden(pods, "ib-b1-1", errors.New(`violates PodSecurity "restricted:latest"`)), builds.BlameInfrastructure, "PodSecurity"},
 		"webhook":   {apierrors.NewBadRequest(`admission webhook "policy" denied the request`), builds.BlameInfrastructure, "denied"},
+		"rights":    {apierrors.NewForbidden(pods, "ib-b1-1", errors.New(`User "system:serviceaccount:x:y" cannot create resource "pods" in API group "" in the namespace "builds"`)), builds.BlameInfrastructure, "rights of deploy/kubernetes"},
 		"quota":     {apierrors.NewForbidden(pods, "ib-b1-1", errors.New("exceeded quota: builds, requested: pods=1, used: pods=5, limited: pods=5")), builds.BlameQuota, "raise the quota"},
 		"new quota": {apierrors.NewForbidden(pods, "ib-b1-1", errors.New("status unknown for quota: builds, resources: pods")), builds.BlameQuota, "raise the quota"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := newCluster(t)
 			cl.fake.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, c.err })
-			r := newRuntime(t, cl, "node-a", "reg.example", kubernetes.FastRetries, func(o *kubernetes.Options) { o.QuotaTimeout = 30 * time.Millisecond })
+			r := newRuntime(t, cl, "node-a", "reg.example", kubernetes.FastRetries, func(o *kubernetes.Options) {
+				o.QuotaTimeout, o.RightsTimeout = 30*time.Millisecond, 30*time.Millisecond
+			})
 			reg := &registrytest.Registry{Addr: "reg.example"}
 			_, err := r.Run(testContext(t), copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64)), newSink())
 			if c.blame == builds.BlameQuota {
@@ -230,8 +298,10 @@ func Test_Run_Stuck(t *testing.T) {
 	})
 	_, err := x.wait(t)
 	mustFail(t, err, builds.BlameInfrastructure, "image-builder:1", "cannot be pulled", "not found")
-	if c.pod(w.Name()) != nil {
-		t.Error("the pod is there still")
+	// The next owner would find it so, too, until the end is committed.
+	var f *scheduler.Failure
+	if c.pod(w.Name()) == nil || !errors.As(err, &f) || !f.Remains {
+		t.Errorf("the pod was deleted before its end is committed, or is said to run: %v", err)
 	}
 }
 

@@ -34,11 +34,11 @@ type Cluster struct {
 	Config *rest.Config
 	Client kubernetes.Interface
 
-	Etcd, APIServer, ControllerManager, Scheduler, Containerd, Kubelet *Process
+	Etcd, APIServer, ControllerManager, Scheduler, Containerd, Kubelet, Kwok *Process
 }
 
 // inner boots the cluster in the namespaces and runs the tests.
-func inner(run func(*Cluster) int) (int, error) {
+func inner(kwokStages []byte, run func(*Cluster) int) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), bootTime)
 	defer cancel()
 	dir := os.Getenv(dirVar)
@@ -47,20 +47,18 @@ func inner(run func(*Cluster) int) (int, error) {
 	if err := os.Setenv(binaryVar, c.Binary); err != nil {
 		return 0, err
 	}
-	if err := c.boot(ctx, os.Getenv(cgroupVar)); err != nil {
+	boot := func() error { return c.boot(ctx, os.Getenv(cgroupVar)) }
+	if kwokStages != nil {
+		boot = func() error { return c.bootSimulated(ctx, kwokStages) }
+	}
+	if err := boot(); err != nil {
 		return 0, errors.Join(err, c.lastWords())
 	}
 	return run(c), nil
 }
 
 func (c *Cluster) boot(ctx context.Context, cgroup string) error {
-	if err := network(); err != nil {
-		return err
-	}
-	if err := makePKI(c.Dir); err != nil {
-		return err
-	}
-	if err := c.writeKubeconfigs(); err != nil {
+	if err := c.prepare(); err != nil {
 		return err
 	}
 	if err := writeSettings(c.Dir, cgroup); err != nil {
@@ -82,6 +80,17 @@ func (c *Cluster) boot(ctx context.Context, cgroup string) error {
 		return err
 	}
 	return c.await(ctx, "the node is ready", c.nodeReady)
+}
+
+// prepare makes what all programs need.
+func (c *Cluster) prepare() error {
+	if err := network(); err != nil {
+		return err
+	}
+	if err := makePKI(c.Dir); err != nil {
+		return err
+	}
+	return c.writeKubeconfigs()
 }
 
 // bootControl starts what needs the API.
@@ -211,7 +220,7 @@ func (c *Cluster) await(ctx context.Context, what string, holds func(context.Con
 // lastWords are the ends of all logs.
 func (c *Cluster) lastWords() error {
 	var errs []error
-	for _, p := range []*Process{c.Etcd, c.APIServer, c.ControllerManager, c.Scheduler, c.Containerd, c.Kubelet} {
+	for _, p := range []*Process{c.Etcd, c.APIServer, c.ControllerManager, c.Scheduler, c.Containerd, c.Kubelet, c.Kwok} {
 		if p != nil && p.cmd != nil {
 			errs = append(errs, fmt.Errorf("the end of the log of %s (it runs: %v):\n%s", p.name, p.Running(), p.Log(15)))
 		}

@@ -10,6 +10,8 @@
 //	process.go    a program that runs, is killed, and comes back
 //	images.go     images made of this machine's files, and of this service
 //	accounts.go   kubeconfig files, also of service accounts
+//	rights.go     an account with the rights that deploy/kubernetes ships
+//	simulated.go  the same with kwok in place of containerd and kubelet
 //
 // A test binary executes itself again in network, mount and process namespaces
 // of its own: the addresses are the same in every run, nothing reaches the

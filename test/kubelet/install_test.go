@@ -12,7 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -54,7 +53,10 @@ func newInstall(t *testing.T, o installOptions) *install {
 	s.reg = registrytest.Start(t, registrytest.Options{Addr: addr, Users: o.users, Storage: o.storage})
 	s.reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, "cat", "sleep", "echo", "seq", "dd", "wc", "ls", "false", "true", "grep", "find", "head", "yes", "wget", "nc", "env", "tail", "strings", "tr"))
 	s.base = s.reg.Addr + "/library/busybox:1"
-	account := s.account()
+	account, err := kube.Account(t.Context(), s.namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
 	over := harness.Config{
 		"pprofAddress": "", // one host would be one port
 		"registry":     map[string]any{"allowLoopback": false, "insecureHosts": []string{s.reg.Addr}},
@@ -86,45 +88,6 @@ func merge(into, over map[string]any) {
 		}
 		into[k] = v
 	}
-}
-
-// account makes the namespace with a service account that has the rights of
-// the runtime, and answers its kubeconfig file.
-func (s *install) account() string {
-	s.t.Helper()
-	ctx := s.t.Context()
-	must := func(err error) {
-		s.t.Helper()
-		if err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	meta := metav1.ObjectMeta{Name: "image-builder"}
-	_, err := kube.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}, metav1.CreateOptions{})
-	must(err)
-	_, err = kube.Client.CoreV1().ServiceAccounts(s.namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
-	must(err)
-	_, err = kube.Client.RbacV1().Roles(s.namespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rights}, metav1.CreateOptions{})
-	must(err)
-	_, err = kube.Client.RbacV1().RoleBindings(s.namespace).Create(ctx, &rbacv1.RoleBinding{
-		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
-		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: meta.Name, Namespace: s.namespace}},
-	}, metav1.CreateOptions{})
-	must(err)
-	harness.Eventually(s.t, time.Minute, "pods of the namespace have an account", func() bool {
-		_, err := kube.Client.CoreV1().ServiceAccounts(s.namespace).Get(ctx, "default", metav1.GetOptions{})
-		return err == nil
-	})
-	file, err := kube.Kubeconfig(ctx, s.namespace, meta.Name)
-	must(err)
-	return file
-}
-
-// rights are those that the runtime needs.
-var rights = []rbacv1.PolicyRule{
-	{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"create", "get", "list", "watch", "patch", "delete"}},
-	{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create", "get", "patch", "delete"}},
-	{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create", "get"}},
 }
 
 // explain tells of pods and events when a test has failed.

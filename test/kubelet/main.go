@@ -31,16 +31,23 @@ const (
 // exit code of the test binary. run is called in the third of three processes
 // that execute the test binary: the first one prepares and tidies up, the
 // second one is the first of a process namespace, which ends with it.
-func Main(run func(*Cluster) int) int {
+func Main(run func(*Cluster) int) int { return stages(nil, run) }
+
+// MainSimulated is Main for a cluster whose nodes and pods are simulated by
+// kwok, with these stages of theirs: nothing of a pod runs. Containerd and
+// Kubelet of the cluster are nil.
+func MainSimulated(kwokStages []byte, run func(*Cluster) int) int { return stages(kwokStages, run) }
+
+func stages(kwokStages []byte, run func(*Cluster) int) int {
 	var code int
 	var err error
 	switch os.Getenv(stageVar) {
 	case "":
-		code, err = outer()
+		code, err = outer(kwokStages != nil)
 	case stageInit:
 		code, err = first()
 	default:
-		code, err = inner(run)
+		code, err = inner(kwokStages, run)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "a Kubernetes for tests:", err)
@@ -51,8 +58,8 @@ func Main(run func(*Cluster) int) int {
 
 // outer makes what the tests need, runs them in new namespaces and removes
 // what they leave.
-func outer() (code int, err error) {
-	if err := missing(); err != nil {
+func outer(simulated bool) (code int, err error) {
+	if err := missing(simulated); err != nil {
 		return 0, err
 	}
 	sweep()
@@ -176,17 +183,25 @@ func mounts() error {
 }
 
 // missing names what is not installed.
-func missing() error {
+func missing(simulated bool) error {
 	if os.Getuid() != 0 {
 		return errors.New("it needs root, for namespaces and containers")
 	}
+	programs := []string{"etcd", "ip", "docker-registry"}
+	files := []string{programFile("kube-apiserver")}
+	if simulated {
+		files = append(files, programFile("kwok"))
+	} else {
+		programs = append(programs, "containerd", "ctr", "runc", "rootlesskit", "newuidmap", "git", "busybox")
+		files = append(files, cniDir+"/bridge", cniDir+"/host-local", programFile("kubelet"), buildkitd())
+	}
 	var none []string
-	for _, p := range []string{"etcd", "containerd", "ctr", "runc", "rootlesskit", "newuidmap", "ip", "git", "busybox", "docker-registry"} {
+	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
 			none = append(none, p)
 		}
 	}
-	for _, f := range []string{cniDir + "/bridge", cniDir + "/host-local", programFile("kube-apiserver"), programFile("kubelet"), buildkitd()} {
+	for _, f := range files {
 		if _, err := os.Stat(f); err != nil {
 			none = append(none, f)
 		}

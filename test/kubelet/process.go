@@ -25,6 +25,9 @@ func newProcess(dir, name, path string, args ...string) *Process {
 	return &Process{name: name, path: path, args: args, log: filepath.Join(dir, name+".log")}
 }
 
+// with adds arguments.
+func (p *Process) with(args ...string) { p.args = append(p.args, args...) }
+
 // Start starts the program, again if it was killed. It does not wait for it to
 // be ready.
 func (p *Process) Start() error {

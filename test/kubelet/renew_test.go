@@ -1,0 +1,71 @@
+//go:build kubernetes
+
+package kubelet_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/harness"
+)
+
+// Test_Kubelet_CredentialsRenewed changes the install's registry credential
+// while a step runs, and then ends the former one: the kubelet shows the pod's
+// proxy what its owner has written into the Secret, and the build pushes by it.
+func Test_Kubelet_CredentialsRenewed(t *testing.T) {
+	const former, next = "former-password-2kQ7x", "next-password-8Lw4m"
+	addr, storage, auth := nextRegistry(), t.TempDir(), filepath.Join(t.TempDir(), "config.json")
+	credential := func(password string) {
+		t.Helper()
+		raw, err := json.Marshal(map[string]any{"auths": map[string]any{addr: map[string]any{
+			"auth": base64.StdEncoding.EncodeToString([]byte("install:" + password)),
+		}}})
+		if err == nil {
+			err = os.WriteFile(auth+".new", raw, 0o600)
+		}
+		if err == nil {
+			err = os.Rename(auth+".new", auth)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	credential(former)
+	s := newInstall(t, installOptions{
+		users: map[string]string{"install": former}, storage: storage,
+		over: harness.Config{"orchestrator": map[string]any{"pullSecretFile": auth}},
+	})
+	repo, gate := newGitRepo(t, ""), newGate(t)
+	repo.commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nRUN wget -q -O- " + gate.url + "\n"})
+	id := s.ask(s.Nodes[0], &imagebuilderv1.BuildImageRequest{
+		RequestId: "renewed", Requester: "test", Auth: &imagebuilderv1.RegistryAuth{AllowAll: true}, Source: gitSource(repo.url, nil),
+	})
+	gate.await()
+	pod := s.podOf(id, 1)
+	if pod == nil {
+		t.Fatal("the build runs, and has no pod")
+	}
+	shown := func(password string) bool {
+		look := &finder{secrets: []string{password}}
+		look.tree(kube.PodDir(pod) + "/volumes/kubernetes.io~secret/proxy")
+		return len(look.found) > 0
+	}
+	if !shown(former) || shown(next) {
+		t.Fatal("the control: the proxy's file has not the former credential, or the next one already")
+	}
+	credential(next)
+	harness.Eventually(t, 4*time.Minute, "the kubelet shows the proxy the next credential", func() bool { return shown(next) })
+	s.reg.Stop()
+	s.reg = registrytest.Start(t, registrytest.Options{Addr: addr, Users: map[string]string{"install": next}, Storage: storage})
+	gate.open()
+	if b := s.succeeded(s.Nodes[1], id); len(b.Attempts) != 1 {
+		t.Errorf("%d attempts: %v", len(b.Attempts), b.Attempts)
+	}
+	s.tidy()
+}

@@ -1,0 +1,319 @@
+//go:build kubernetes
+
+package kwok_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/kubelet"
+)
+
+// clients ask for builds at a time and wait for their ends.
+const clients = 600
+
+// number is how many builds there are; KWOK_BUILDS is another one.
+func number(t *testing.T) int {
+	t.Helper()
+	s := os.Getenv("KWOK_BUILDS")
+	if s == "" {
+		return 300
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 100 {
+		t.Fatalf("KWOK_BUILDS=%s is no number of at least 100", s)
+	}
+	return n
+}
+
+// Test_Kwok_ScriptedEndings runs builds whose pods end in all ways there are,
+// while the leader is killed with signal 9 four times and the API server three
+// times. Each build ends as its script says, with the attempts and the blames
+// that belong to it; no attempt had two pods, and nothing is left of any.
+func Test_Kwok_ScriptedEndings(t *testing.T) {
+	total := number(t)
+	const namespace = "builds"
+	reg := registrytest.Start(t, registrytest.Options{Addr: kubelet.Address + ":5001"})
+	image := registrytest.RandomImage(t, 1, 1024)
+	reg.Push(t, "base-images:pushed", image) // what all workers claim to have pushed
+	digest := registrytest.Digest(t, image)
+	account, err := kube.Account(t.Context(), namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, director := keepLedger(t, namespace), newDirector(t, namespace)
+	s := &stage{t: t, director: director, digest: digest, scripts: theater(reg.Addr+"/base-images", digest), builds: map[string]played{}}
+	var hosts []harness.Host
+	for _, ip := range kubelet.HostAddresses {
+		hosts = append(hosts, harness.Host{IP: ip})
+	}
+	s.Cluster = harness.StartClusterOn(t, hosts, reg.Addr, harness.Config{
+		"pprofAddress": "", // one host would be one port
+		"registry":     map[string]any{"allowLoopback": false, "insecureHosts": []string{reg.Addr}},
+		"runtimes":     map[string]any{"dockerfile": "kubernetes"},
+		"builds":       map[string]any{"attempts": 3, "retryBackoff": "200ms", "runningPerNode": clients / 3},
+		"log":          map[string]any{"level": "info"},
+		"kubernetes": map[string]any{
+			"namespace": namespace, "install": "test", "kubeconfig": account, "qps": 200, "burst": 400,
+			"timeouts": map[string]any{"termination": "3s", "image": "5s"},
+			"images":   map[string]any{"worker": kubelet.WorkerImage, "buildkit": kubelet.RootlessImage},
+		},
+	})
+
+	memory := watchMemory(t, s.Cluster)
+	began := time.Now()
+	var asking sync.WaitGroup
+	asking.Go(func() { s.ask(total) })
+	s.kill(total)
+	asking.Wait()
+	if t.Failed() {
+		return
+	}
+	took := time.Since(began)
+	idle, most := memory()
+
+	attempts := s.check()
+	harness.Eventually(t, 10*time.Minute, "no pod and no Secret is left", func() bool {
+		return len(book.left("pods")) == 0 && len(book.left("secrets")) == 0
+	})
+	swept := time.Since(began) - took
+	s.account(book, attempts)
+
+	t.Logf("%d builds, %d attempts in %s; leaders killed %d times, the API server %d times; nothing left %s later",
+		total, len(attempts), took.Round(time.Second), s.leaders, s.servers, swept.Round(time.Second))
+	asked := requests(t, namespace)
+	sum := 0
+	for _, what := range slices.SortedFunc(maps.Keys(asked), func(a, b string) int { return cmp.Compare(asked[b], asked[a]) }) {
+		sum += asked[what]
+		t.Logf("API requests: %-20s %6d, %.2f a build", what, asked[what], float64(asked[what])/float64(total))
+	}
+	t.Logf("API requests: %d, %.2f a build, %.2f an attempt; memory of a node: %d MiB before, %d at most, for %d builds at a time: %d KiB each",
+		sum, float64(sum)/float64(total), float64(sum)/float64(len(attempts)), idle>>20, most>>20, min(total, clients), (most-idle)>>10/int64(min(total, clients)))
+}
+
+// stage is where the builds play.
+type stage struct {
+	*harness.Cluster
+	t        *testing.T
+	director *director
+	scripts  []script
+	digest   string
+	ended    atomic.Int64
+
+	leaders, servers int // killed
+
+	mu     sync.Mutex
+	builds map[string]played
+}
+
+// played is a build and the script that it had.
+type played struct {
+	script script
+	build  *imagebuilderv1.Build
+}
+
+// ask asks for all builds, through all nodes, and waits for their ends.
+func (s *stage) ask(total int) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Minute+time.Duration(total)*time.Second/2)
+	defer cancel()
+	next := make(chan int)
+	var asking sync.WaitGroup
+	for range min(total, clients) {
+		asking.Go(func() {
+			for i := range next {
+				s.one(ctx, i)
+			}
+		})
+	}
+	for i := range total {
+		next <- i
+	}
+	close(next)
+	asking.Wait()
+}
+
+// one is the life of one build as its client sees it.
+func (s *stage) one(ctx context.Context, i int) {
+	n := s.Nodes[i%len(s.Nodes)]
+	// A git source as Gitpod's is asked about nowhere.
+	source := &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: &imagebuilderv1.DockerfileSource{
+		DockerfilePath: "Dockerfile", DockerfileVersion: fmt.Sprint(i),
+		Context: &imagebuilderv1.DockerfileSource_Git{Git: &imagebuilderv1.GitContext{
+			RemoteUri: "https://git.example/app", CloneTarget: fmt.Sprintf("%040d", i), TargetMode: imagebuilderv1.GitTargetMode_GIT_TARGET_MODE_REMOTE_COMMIT,
+		}},
+	}}}
+	res, err := harness.Persist(ctx, func(ctx context.Context) (*imagebuilderv1.BuildImageResponse, error) {
+		return n.Native.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{RequestId: fmt.Sprint(i), Requester: fmt.Sprint("r", i%50), Source: source})
+	})
+	if err != nil || res.Build.GetId() == "" {
+		s.t.Errorf("build %d: %v, %v", i, res, err)
+		return
+	}
+	p := played{script: s.scripts[i%len(s.scripts)]}
+	p.script.after = time.Duration(1+i%4) * time.Second
+	s.director.direct(res.Build.Id, p.script)
+	if p.build = n.Wait(s.t, ctx, res.Build.Id); p.build == nil {
+		return
+	}
+	s.mu.Lock()
+	s.builds[p.build.Id] = p
+	s.mu.Unlock()
+	s.ended.Add(1)
+}
+
+// kill kills leaders and the API server as the builds go on, the last time
+// both at once.
+func (s *stage) kill(total int) {
+	for _, k := range []struct {
+		at             float64
+		leader, server bool
+	}{{0.1, true, false}, {0.2, false, true}, {0.35, true, false}, {0.5, true, false}, {0.6, false, true}, {0.75, true, true}} {
+		for float64(s.ended.Load()) < k.at*float64(total) {
+			if s.t.Failed() || s.t.Context().Err() != nil {
+				return
+			}
+			pause(100 * time.Millisecond)
+		}
+		if k.server {
+			kube.APIServer.Kill()
+			s.servers++
+		}
+		if k.leader {
+			s.killLeader()
+		}
+		if k.server {
+			pause(5 * time.Second) // that is the fault
+			if err := kube.APIServer.Start(); err != nil {
+				s.t.Error(err)
+				return
+			}
+		}
+	}
+}
+
+// pause is the length of a fault, or between looks.
+func pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	<-timer.C
+}
+
+func (s *stage) killLeader() {
+	leader := s.Leader()
+	leader.Kill()
+	s.leaders++
+	leader.Launch()
+}
+
+// check judges each build, and answers the names of all attempts.
+func (s *stage) check() (attempts map[string]bool) {
+	s.t.Helper()
+	attempts = map[string]bool{}
+	shown := 0
+	for _, p := range s.builds {
+		for _, a := range p.build.Attempts {
+			attempts[scheduler.WorkloadName(p.build.Id, a.Number)] = true
+		}
+		wrong := p.script.check(p.build, s.digest)
+		if wrong == "" {
+			continue
+		}
+		if shown++; shown <= 20 {
+			s.t.Error(wrong)
+		}
+	}
+	if shown > 0 {
+		s.t.Errorf("%d of %d builds did not end as their scripts say", shown, len(s.builds))
+	}
+	return attempts
+}
+
+// account compares the pods that ever were with the attempts of all builds.
+func (s *stage) account(book *ledger, attempts map[string]bool) {
+	s.t.Helper()
+	for _, resource := range []string{"pods", "secrets"} {
+		made, err := book.everMade(resource)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for name, n := range made {
+			if n != 1 || !attempts[name] {
+				s.t.Errorf("%s/%s was made %d times; an attempt has that name: %v", resource, name, n, attempts[name])
+			}
+		}
+		for name := range attempts {
+			if made[name] == 0 {
+				s.t.Errorf("the attempt %s never had one of %s", name, resource)
+			}
+		}
+	}
+}
+
+// watchMemory answers a function that tells the memory of a node now, at the
+// beginning, and at most since then, in bytes.
+func watchMemory(t *testing.T, c *harness.Cluster) func() (before, most int64) {
+	t.Helper()
+	look := func() (most int64) {
+		for _, n := range c.Running() {
+			most = max(most, residentBytes(n.Pid()))
+		}
+		return most
+	}
+	before := look()
+	var most int64
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			most = max(most, look())
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-done
+	})
+	return func() (int64, int64) {
+		stop()
+		<-done
+		return before, most
+	}
+}
+
+// residentBytes is what a process has in memory; 0 if it has ended.
+func residentBytes(pid int) int64 {
+	raw, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "status"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
+			kb, _ := strconv.ParseInt(f[1], 10, 64) // the kernel's own number
+			return kb << 10
+		}
+	}
+	return 0
+}

@@ -1,0 +1,214 @@
+//go:build kubernetes
+
+package kwok_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+const (
+	// lostFor is how long the pod of a lost node is there after its time to end.
+	lostFor = time.Second
+	// nudgeAfter is when a pod is touched that has not done what its script
+	// says: kwok forgets what it was about to write when the API server died in
+	// the middle of the request. A kubelet would write it again.
+	nudgeAfter = 10 * time.Second
+)
+
+// director gives each pod its script, and plays what no kubelet does: the
+// user, the scheduler and the controllers that take pods away.
+type director struct {
+	namespace string
+	pods      corelisters.PodNamespaceLister
+	queue     workqueue.TypedRateLimitingInterface[string]
+
+	mu      sync.Mutex
+	scripts map[string]script // by build
+}
+
+func newDirector(t *testing.T, namespace string) *director {
+	t.Helper()
+	f := informers.NewSharedInformerFactoryWithOptions(kube.Client, 0, informers.WithNamespace(namespace))
+	d := &director{
+		namespace: namespace, pods: f.Core().V1().Pods().Lister().Pods(namespace), scripts: map[string]script{},
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 2*time.Second)),
+	}
+	add := func(obj any) {
+		if p, ok := obj.(*corev1.Pod); ok {
+			d.queue.Add(p.Name)
+		}
+	}
+	if _, err := f.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: add, UpdateFunc: func(_, obj any) { add(obj) }}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	f.Start(ctx.Done())
+	var workers sync.WaitGroup
+	for range 8 {
+		workers.Go(func() { d.work(ctx, t) })
+	}
+	t.Cleanup(func() {
+		stop()
+		d.queue.ShutDown()
+		workers.Wait()
+		f.Shutdown()
+	})
+	f.WaitForCacheSync(ctx.Done())
+	return d
+}
+
+// direct gives a build its script.
+func (d *director) direct(build string, s script) {
+	d.mu.Lock()
+	d.scripts[build] = s
+	d.mu.Unlock()
+	d.queue.Add(scheduler.WorkloadName(build, 1)) // it may be there
+}
+
+func (d *director) work(ctx context.Context, t *testing.T) {
+	for {
+		name, shut := d.queue.Get()
+		if shut {
+			return
+		}
+		again, err := d.play(ctx, name)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			d.queue.AddRateLimited(name)
+			if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
+				t.Errorf("direct %s: %v", name, err)
+			}
+		case again > 0:
+			d.queue.Forget(name)
+			d.queue.AddAfter(name, again)
+		default:
+			d.queue.Forget(name)
+		}
+		d.queue.Done(name)
+	}
+}
+
+// play brings one pod on, and says when to look at it again.
+func (d *director) play(ctx context.Context, name string) (again time.Duration, err error) {
+	p, err := d.pods.Get(name)
+	if err != nil {
+		return 0, nil // it is gone, or was not seen yet
+	}
+	build, attempt, ok := scheduler.ParseWorkloadName(name)
+	if !ok {
+		return 0, fmt.Errorf("%s is no pod of this service", name)
+	}
+	d.mu.Lock()
+	s, known := d.scripts[build]
+	d.mu.Unlock()
+	if !known {
+		return 0, nil // it comes by direct
+	}
+	if p.Annotations[annotation+"ending"] == "" {
+		// Too many attempts are told by check.
+		e := s.attempts[min(int(attempt), len(s.attempts))-1]
+		return nudgeAfter + s.after, d.annotate(ctx, p, e.annotations(s.after))
+	}
+	kind := p.Annotations[annotation+"ending"]
+	switch ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed; {
+	case p.DeletionTimestamp != nil && kind != "lost":
+		return d.nudge(ctx, p, 0) // the kubelet's turn
+	case ended:
+		return 0, nil
+	case p.Status.Phase != corev1.PodRunning || kind != "deleted" && kind != "lost" && kind != "preempted":
+		return d.nudge(ctx, p, s.after)
+	}
+	if wait := s.after - time.Since(p.Status.StartTime.Time); wait > 0 {
+		return wait, nil
+	}
+	return d.take(ctx, p, kind)
+}
+
+// nudge touches a pod that is late, as its script has it.
+func (d *director) nudge(ctx context.Context, p *corev1.Pod, after time.Duration) (time.Duration, error) {
+	late := nudgeAfter + after
+	if p.Spec.NodeName == "" {
+		return late, nil
+	}
+	since := p.CreationTimestamp.Time
+	if p.Status.StartTime != nil {
+		since = p.Status.StartTime.Time
+	}
+	if n, err := strconv.ParseInt(p.Annotations[annotation+"nudged"], 10, 64); err == nil {
+		since = time.Unix(n, 0)
+	}
+	if wait := late - time.Since(since); wait > 0 {
+		return wait, nil
+	}
+	return late, d.annotate(ctx, p, map[string]string{annotation + "nudged": strconv.FormatInt(time.Now().Unix(), 10)})
+}
+
+// take takes a pod away, a step at a time, as those do whose part it is.
+func (d *director) take(ctx context.Context, p *corev1.Pod, kind string) (again time.Duration, err error) {
+	api := kube.Client.CoreV1().Pods(d.namespace)
+	opts := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(p.UID))}
+	switch {
+	case kind != "deleted" && !disrupted(p):
+		reason := "DeletionByTaintManager"
+		if kind == "preempted" {
+			reason = corev1.PodReasonPreemptionByScheduler
+		}
+		patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"status":{"conditions":[{"type":"DisruptionTarget","status":"True","reason":%q,"lastTransitionTime":%q}]}}`,
+			p.UID, reason, time.Now().UTC().Format(time.RFC3339))
+		_, err = api.Patch(ctx, p.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+		again = nudgeAfter // the watch tells of it before
+	case p.DeletionTimestamp == nil:
+		err = api.Delete(ctx, p.Name, opts)
+		again = nudgeAfter
+	default: // of a lost node
+		if wait := lostFor - time.Since(p.DeletionTimestamp.Time); wait > 0 {
+			return wait, nil
+		}
+		// As the garbage collector of pods does once the machine is given up.
+		opts.GracePeriodSeconds = new(int64)
+		err = api.Delete(ctx, p.Name, opts)
+		again = nudgeAfter
+	}
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		err = nil
+	}
+	return again, err
+}
+
+func disrupted(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *director) annotate(ctx context.Context, p *corev1.Pod, a map[string]string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.UID, "annotations": a}})
+	if err != nil {
+		return err
+	}
+	_, err = kube.Client.CoreV1().Pods(d.namespace).Patch(ctx, p.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
