@@ -95,12 +95,13 @@ func (at *attempt) run(ctx context.Context) {
 	case errors.Is(err, builds.ErrFenced):
 		at.amend(ctx, log)
 	case err == nil && remains:
-		at.removeRemains(ctx, log)
+		at.removeRemains(at.tasks, log)
 	}
 }
 
 // removeRemains stops what is left of a workload whose end is committed: nobody
-// owns it any more. What it cannot stop in time is left to the Reaper.
+// owns it any more. The attempt's own context ends with it. What it cannot stop
+// in time is left to the Reaper.
 func (at *attempt) removeRemains(ctx context.Context, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()

@@ -28,15 +28,15 @@ func (fencedLogs) Write([]byte) (int, error) { return 0, logs.ErrFenced }
 type surviving struct {
 	*oneNode
 	fails func() error
-	look  func() // at the time of a stop; may be nil
+	look  func(context.Context) // at the time of a stop; may be nil
 	stops atomic.Int32
 }
 
 func (r *surviving) Survives() bool { return true }
-func (r *surviving) Stop(context.Context, string) error {
+func (r *surviving) Stop(ctx context.Context, _ string) error {
 	r.stops.Add(1)
 	if r.look != nil {
-		r.look()
+		r.look(ctx)
 	}
 	return nil
 }
@@ -87,7 +87,7 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 				a.Copies = []*imagebuilderv1.LogCopy{{Node: "n0", StoreId: "s"}, {Node: "n1", StoreId: "s"}}
 				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 				rt := &surviving{oneNode: raft}
-				rt.look = func() {
+				rt.look = func(context.Context) {
 					if p := w.store.Build(a.BuildId).Build.Attempts[0].Phase; p != x.atStop {
 						t.Errorf("the workload was stopped while the attempt was %s, want %s", p, x.atStop)
 					}
@@ -128,6 +128,62 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Test_Remains_GoAfterTheAttempt: what is left of an attempt that has failed is
+// stopped although the next attempt, which ends the former one's context, is
+// assigned as soon as the end is committed.
+func Test_Remains_GoAfterTheAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		raft := &oneNode{w: w}
+		key := filepath.Join(t.TempDir(), "keys.json")
+		if err := builds.NewKeyFile(key); err != nil {
+			t.Fatal(err)
+		}
+		ring, err := builds.LoadKeyring(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.ask("a")
+		a := w.decide().assign[0]
+		a.Adoptable = true
+		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		rt := &surviving{oneNode: raft}
+		rt.fails = func() error {
+			return &Failure{Blame: builds.BlameInfrastructure, Message: "evicted", Remains: true}
+		}
+		rt.look = func(ctx context.Context) {
+			rt.look, rt.fails = nil, func() error { return &Failure{Blame: builds.BlameUser, Message: "exit code 1"} }
+			raft.mu.Lock()
+			b := w.store.Build(a.BuildId).Build
+			next := &buildsv1.AssignAttempt_Assignment{BuildId: b.Id, BuildVersion: b.Version, Attempt: 2, Epoch: a.Epoch + 1, Owner: "n0", OwnerStoreId: "s", Runtime: "copy"}
+			w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{next}})
+			raft.mu.Unlock()
+			wait(ctx, time.Second) // the API is slow
+			if len(b.Attempts) != 1 || b.Phase != builds.Queued {
+				t.Errorf("the build is %s with %d attempts at the stop of the first", b.Phase, len(b.Attempts))
+			}
+			if ctx.Err() != nil {
+				t.Errorf("the stop was given up: %v", context.Cause(ctx))
+			}
+		}
+		owner := NewOwner(OwnerOptions{
+			Node: "n0", StoreID: "s", Store: w.store, Raft: raft, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
+			Runtimes: map[string]Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- owner.Run(ctx) }()
+		wait(t.Context(), 5*time.Second) // of the bubble
+		if rt.stops.Load() == 0 {
+			t.Error("nothing was stopped")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func other(node string) string {

@@ -34,6 +34,11 @@ type ending struct {
 	says  []string
 }
 
+// takenAway reports whether nothing is left of the pod by its ending.
+func (e ending) takenAway() bool {
+	return e.kind == "deleted" || e.kind == "vanishes" || e.kind == "lost" || e.kind == "preempted"
+}
+
 // Names of annotations of a script.
 const annotation = "script.test/"
 
@@ -98,8 +103,12 @@ func (e ending) worded(message string) bool {
 	return len(e.says) == 0
 }
 
-// gone is said of a pod that is not there any more when its next owner comes.
-const gone = "is gone"
+// What is said of a pod that was not there any more when its next owner came, or
+// when its owner heard of the API again.
+const (
+	gone     = "is gone"
+	vanished = "vanished"
+)
 
 // theater has all scripts. image is where successful workers have pushed.
 func theater(repository, digest string) []script {
@@ -120,10 +129,10 @@ func theater(repository, digest string) []script {
 		disk    = ending{kind: "pod", reason: "Evicted", message: "Pod ephemeral local storage usage exceeds the total limit of containers 10Gi.", blame: quota, says: []string{"more disk than it may"}}
 		late    = ending{kind: "pod", reason: "DeadlineExceeded", message: "Pod was active on the node longer than the specified deadline", blame: timeout, says: []string{"deadline"}}
 		image   = ending{kind: "image", blame: infra, says: []string{"cannot be pulled"}}
-		deleted = ending{kind: "deleted", blame: infra, says: []string{"was deleted", gone}}
-		vanish  = ending{kind: "vanishes", blame: infra, says: []string{"vanished", "was deleted", gone}}
-		lost    = ending{kind: "lost", blame: infra, says: []string{"was lost", gone}}
-		preempt = ending{kind: "preempted", blame: infra, says: []string{"preempted", gone}}
+		deleted = ending{kind: "deleted", blame: infra, says: []string{"was deleted", vanished, gone}}
+		vanish  = ending{kind: "vanishes", blame: infra, says: []string{vanished, "was deleted", gone}}
+		lost    = ending{kind: "lost", blame: infra, says: []string{"was lost", vanished, gone}}
+		preempt = ending{kind: "preempted", blame: infra, says: []string{"preempted", vanished, gone}}
 	)
 	var all []script
 	add := func(parts int, name string, attempts ...ending) {
