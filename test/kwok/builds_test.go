@@ -78,6 +78,7 @@ func Test_Kwok_ScriptedEndings(t *testing.T) {
 		},
 	})
 
+	keepScheduling(t)
 	memory := watchMemory(t, s.Cluster)
 	began := time.Now()
 	var asking sync.WaitGroup
@@ -275,6 +276,38 @@ func (s *stage) account(book *ledger, attempts map[string]ending) {
 			}
 		}
 	}
+}
+
+// keepScheduling starts Kubernetes' scheduler again when it has ended, as a control
+// plane does: it ends itself if a pod of a name was replaced by another one
+// while it could not watch.
+func keepScheduling(t *testing.T) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if kube.Scheduler.Running() {
+				continue
+			}
+			if err := kube.Scheduler.Start(); err != nil {
+				t.Errorf("start the scheduler again: %v", err)
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-done
+	})
 }
 
 // watchMemory answers a function that tells the memory of a node now, at the
