@@ -64,7 +64,7 @@ Exit status of all commands: 0 success, 1 the build failed, 2 wrong usage,
 	}
 	root.AddCommand(newRunCommand(), newDevCommand(), newConfigCommand(),
 		newBuildCommand(), newListCommand(), newStatusCommand(), newLogsCommand(), newCancelCommand(),
-		newResolveCommand(), newCacheCommand(), newDoctorCommand(), newClusterCommand(), newSnapshotCommand(), newVerifyCommand(),
+		newResolveCommand(), newCacheCommand(), newDoctorCommand(), newClusterCommand(), newSnapshotCommand(), newVerifyCommand(), newSBOMCommand(),
 		newWorkerCommand(), newRegistryProxyCommand())
 	return root
 }

@@ -23,6 +23,9 @@ func Test_Chart(t *testing.T) {
 	if v := s.members(3); v != 3 {
 		t.Fatalf("%d of 3 nodes vote", v)
 	}
+	if sbom := s.kubectl("exec", release+"-0", "-c", "image-builder", "--", "cat", "/usr/share/doc/image-builder/sbom.spdx.json"); !strings.Contains(sbom, "pkg:golang/github.com/hashicorp/raft@") {
+		t.Errorf("the image's list of modules: %s", sbom)
+	}
 	t.Run("LeaderDeleted", func(t *testing.T) { s.in(t).leaderDeleted() })
 	t.Run("Upgrade", func(t *testing.T) { s.in(t).upgrade() })
 	t.Run("Scale", func(t *testing.T) { s.in(t).scale() })

@@ -81,6 +81,7 @@ func (s *install) buildImages(tags ...string) {
 	dockerfile := fmt.Sprintf(`FROM %[1]s AS build
 COPY image-builder /out/image-builder
 RUN mkdir -p /etc/ssl/certs /out/data && echo none > /etc/ssl/certs/ca-certificates.crt && chmod 0700 /out/data && chmod 0755 /out/image-builder
+RUN /out/image-builder sbom > /out/sbom.spdx.json
 FROM %[1]s
 ARG BUILD
 ENV BUILD=$BUILD PATH=/usr/local/bin:/bin

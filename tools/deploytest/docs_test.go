@@ -66,6 +66,9 @@ func options(t *testing.T, c docs.Command, args []string, withValue, alone []str
 func Test_Docs_Helm(t *testing.T) {
 	for _, c := range typed(t, "helm") {
 		opts, rest := options(t, c, c.Words[1:], []string{"--set", "-f", "--namespace"}, []string{"--reuse-values", "--install", "--create-namespace", "--wait"})
+		if rest[0] == "uninstall" && len(rest) == 2 {
+			continue // Test_Docs_Uninstall
+		}
 		if len(rest) != 3 || rest[0] != "upgrade" && rest[0] != "install" {
 			t.Errorf("%s: this test knows only upgrade and install, with a release and a chart", c.At())
 			continue
@@ -93,6 +96,20 @@ func Test_Docs_Helm(t *testing.T) {
 		if want := values["replicas"]; want != nil && fmt.Sprint(find(objects, "StatefulSet", rest[1]).At("spec", "replicas")) != fmt.Sprint(want) {
 			t.Errorf("%s: the stateful set does not have %v replicas", c.At(), want)
 		}
+	}
+}
+
+// Test_Docs_Uninstall holds docs/install.md to its promise that keys and volumes
+// stay when a release is removed.
+func Test_Docs_Uninstall(t *testing.T) {
+	objects := render(t, "standalone")
+	for _, name := range []string{"image-builder-sealing", "image-builder-gossip"} {
+		if find(objects, "Secret", name).At("metadata", "annotations", "helm.sh/resource-policy") != "keep" {
+			t.Errorf("the secret %s goes with the release", name)
+		}
+	}
+	if keep := find(objects, "StatefulSet", "image-builder").At("spec", "persistentVolumeClaimRetentionPolicy", "whenDeleted"); keep != "Retain" {
+		t.Errorf("volumes of a stateful set that is deleted: %v", keep)
 	}
 }
 
