@@ -50,15 +50,7 @@ func (o *Owner) repairAll(ctx context.Context) (again bool) {
 	nodes := o.holders(view)
 	view.All(func(r *buildsv1.Record) bool {
 		for _, a := range r.Build.Attempts {
-			keep, lost := o.sound(view, now, a)
-			if a.Log.GetState() != builds.LogSealed || len(keep) == 0 || keep[0].Node != o.o.Node || keep[0].StoreId != o.o.StoreID ||
-				len(keep) >= min(int(a.Log.Replicas), len(nodes)) {
-				continue
-			}
-			to := ChooseCopy(nodes, append(keep, lost...), r.Build.Id)
-			if to == nil {
-				to = ChooseCopy(nodes, keep, r.Build.Id) // a wiped one of the same name
-			}
+			stay, to := o.nextCopy(view, now, nodes, r.Build.Id, a)
 			if to == nil {
 				continue
 			}
@@ -66,7 +58,7 @@ func (o *Owner) repairAll(ctx context.Context) (again bool) {
 			room <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-room }()
-				o.repair(ctx, r.Build.Id, a, keep, copyOf(to))
+				o.repair(ctx, r.Build.Id, a, stay, copyOf(to))
 			})
 		}
 		return ctx.Err() == nil
@@ -75,26 +67,46 @@ func (o *Owner) repairAll(ctx context.Context) (again bool) {
 	return again
 }
 
-// sound tells the copies that can be counted on from those that cannot.
-func (o *Owner) sound(view *builds.State, now time.Time, a *imagebuilderv1.Attempt) (keep, lost []*imagebuilderv1.LogCopy) {
+// nextCopy answers the node that shall get a further copy of a complete log from
+// this one, and the copies that count beside it until then; nil if there is
+// nothing to do here.
+func (o *Owner) nextCopy(view *builds.State, now time.Time, nodes []*buildsv1.Node, build string, a *imagebuilderv1.Attempt) (stay []*imagebuilderv1.LogCopy, to *buildsv1.Node) {
+	keep, lost, givers := Sound(view, now, o.o.RepairAfter, a)
+	if a.Log.GetState() != builds.LogSealed || len(keep) >= min(int(a.Log.GetReplicas()), len(nodes)) {
+		return nil, nil
+	}
+	if stay = keep; len(stay) == 0 {
+		stay = givers
+	}
+	if len(stay) == 0 || stay[0].Node != o.o.Node || stay[0].StoreId != o.o.StoreID {
+		return nil, nil
+	}
+	if to = ChooseCopy(nodes, append(keep[:len(keep):len(keep)], lost...), build); to == nil {
+		to = ChooseCopy(nodes, stay, build) // a wiped one of the same name
+	}
+	return stay, to
+}
+
+// Sound tells the copies of a log that can be counted on from those that cannot;
+// of these, the givers are on nodes that run and are drained. A node that is
+// lost for no longer than repairAfter may come back.
+func Sound(view *builds.State, now time.Time, repairAfter time.Duration, a *imagebuilderv1.Attempt) (keep, lost, givers []*imagebuilderv1.LogCopy) {
 	for _, c := range a.Log.GetCopies() {
 		n := view.Node(c.Node)
 		gone := n == nil || n.StoreId != c.StoreId || n.Drained ||
-			n.Lost && now.Sub(time.Unix(0, n.LostUnixNano)) > o.o.RepairAfter
+			n.Lost && now.Sub(time.Unix(0, n.LostUnixNano)) > repairAfter
 		if gone {
 			lost = append(lost, c)
 		} else {
 			keep = append(keep, c)
 		}
 	}
-	if len(keep) == 0 { // drained nodes have to give them away, too
-		for _, c := range lost {
-			if n := view.Node(c.Node); n != nil && n.StoreId == c.StoreId && !n.Lost {
-				keep = append(keep, c)
-			}
+	for _, c := range lost {
+		if n := view.Node(c.Node); n != nil && n.StoreId == c.StoreId && !n.Lost {
+			givers = append(givers, c)
 		}
 	}
-	return keep, lost
+	return keep, lost, givers
 }
 
 // repair copies a complete log to a further node and commits that it holds it.

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
 // Test_Logs_Drained drains a node that owns live logs and holds copies of
@@ -103,4 +106,85 @@ func holdsLog(log *imagebuilderv1.AttemptLog, node string) bool {
 		}
 	}
 	return false
+}
+
+// Test_Logs_DrainedTogether drains two of four nodes at once after all builds
+// have ended: the logs that these two alone hold move to the others, too, and
+// are read there when the two are gone.
+func Test_Logs_DrainedTogether(t *testing.T) {
+	reg := registrytest.Start(t, registrytest.Options{})
+	c := harness.StartCluster(t, 4, reg.Addr, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	members(t, c, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 2 })
+	var ids []string
+	logs := map[string]string{}
+	for i, ref := range pushMany(t, reg, 40) {
+		res, err := c.Nodes[i%4].Native.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{RequestId: fmt.Sprint(i), Requester: "test", Source: harness.RefSource(ref)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, res.Build.Id)
+	}
+	for _, id := range ids {
+		if b := c.Nodes[0].Wait(t, ctx, id); b.GetPhase() != imagebuilderv1.Phase_PHASE_SUCCEEDED {
+			t.Fatalf("build %s: %v", id, b)
+		}
+		logs[id], _ = c.Nodes[0].ReadLog(ctx, id, 0)
+	}
+	stay, leave := c.Nodes[:2], c.Nodes[2:]
+	copies := func(id string) (on []string) {
+		res, err := stay[0].Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range res.Build.Attempts[0].Log.Copies {
+			on = append(on, c.Node)
+		}
+		return on
+	}
+	alone := 0
+	for _, id := range ids {
+		if on := copies(id); !slices.Contains(on, stay[0].Name) && !slices.Contains(on, stay[1].Name) {
+			alone++
+		}
+	}
+	if alone == 0 {
+		t.Fatal("no log is on the two nodes alone: this shows nothing")
+	}
+	for _, n := range leave {
+		if out, text, code := cli(t, socketOf(n), "cluster", "drain", n.Name); code != 0 {
+			t.Fatal(out, text)
+		}
+	}
+	harness.Eventually(t, time.Minute, "each log is on both nodes that stay", func() bool {
+		for _, id := range ids {
+			if on := copies(id); !slices.Contains(on, stay[0].Name) || !slices.Contains(on, stay[1].Name) {
+				return false
+			}
+		}
+		return true
+	})
+	for _, n := range leave { // one after the other: the majority is three of four
+		harness.Eventually(t, time.Minute, n.Name+" is removed", func() bool {
+			_, err := stay[0].Operator().RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: n.Name})
+			if err == nil {
+				return true
+			}
+			for _, to := range stay { // it may lead; one of these two votes
+				_, _ = stay[0].Operator().TransferLeadership(ctx, &imagebuilderv1.TransferLeadershipRequest{To: to.Name})
+			}
+			return false
+		})
+		n.Kill()
+	}
+	for _, id := range ids {
+		for _, n := range stay {
+			got, err := harness.Persist(ctx, func(ctx context.Context) (string, error) { return n.ReadLog(ctx, id, 0) })
+			if err != nil || got != logs[id] || got == "" {
+				t.Errorf("the log of %s at %s: %v\n%q, before\n%q", id, n.Name, err, got, logs[id])
+			}
+		}
+	}
+	t.Logf("%d of %d logs were on the two nodes alone", alone, len(ids))
 }

@@ -150,8 +150,11 @@ func (s *server) run(ctx context.Context) (err error) {
 		s.log.Info("shutting down", "grace", time.Duration(s.cfg.Shutdown.Grace))
 		s.stopping.Store(true)
 		s.handOver()
+		away := s.scaledAway()
 		s.drain(work)
-		s.leave()
+		if away {
+			s.leave(work)
+		}
 	case err = <-failed:
 	case err = <-s.node.Fatal():
 		s.log.Error("the node has to stop", "err", err)

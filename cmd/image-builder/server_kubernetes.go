@@ -11,7 +11,6 @@ import (
 
 	"github.com/image-builder-ha/image-builder/cluster"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
@@ -101,35 +100,6 @@ func (s *server) labelLeader(ctx context.Context, _ *cluster.Term) error {
 		if !pause(ctx, wait) {
 			return nil
 		}
-	}
-}
-
-// leaveTime bounds how long a node that was scaled away tries to give up its
-// membership. What does not succeed is for the operator, or cluster.pruneAfter.
-const leaveTime = 10 * time.Second
-
-// leave gives up the membership of a node whose pod does not come back: else it
-// would be counted for majorities until it is pruned.
-func (s *server) leave() {
-	k := s.cfg.Cluster.Kubernetes
-	if !k.ScaleDown || !s.started.Load() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
-	defer cancel()
-	client, err := s.peersAPI()
-	if err == nil {
-		var away bool
-		if away, err = kubernetes.ScaledAway(ctx, client, k.Namespace, s.cfg.Name); err == nil && !away {
-			return
-		}
-	}
-	if err == nil {
-		s.log.Info("the stateful set has been scaled down: this node leaves the cluster for good")
-		_, err = clusterAPI{s: s}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: s.node.ServerID()})
-	}
-	if err != nil {
-		s.log.Warn("this node stays a member; if it does not come back, remove it by `image-builder cluster remove`", "err", err)
 	}
 }
 

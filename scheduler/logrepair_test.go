@@ -1,0 +1,63 @@
+package scheduler
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Test_NextCopy: who copies a complete log to whom when nodes go.
+func Test_NextCopy(t *testing.T) {
+	for _, c := range []struct {
+		what, copies, drained, lost string
+		from, to, stay              string // to: any of these
+	}{
+		{what: "all is well", copies: "n0 n1"},
+		{what: "one is drained", copies: "n0 n1", drained: "n0", from: "n1", to: "n2 n3", stay: "n1"},
+		{what: "one is lost for long", copies: "n0 n1", lost: "n1", from: "n0", to: "n2 n3", stay: "n0"},
+		{what: "both are drained together", copies: "n2 n3", drained: "n2 n3", from: "n2", to: "n0 n1", stay: "n2 n3"},
+		{what: "both are drained, one of them is lost", copies: "n2 n3", drained: "n2 n3", lost: "n2", from: "n3", to: "n0 n1", stay: "n3"},
+		{what: "the first one of others is made", copies: "n2 n3 n0", drained: "n2 n3", from: "n0", to: "n1", stay: "n0"},
+		{what: "all others are made", copies: "n0 n1", drained: "n2 n3"},
+		{what: "no node is left", copies: "n0 n1", drained: "n0 n1 n2 n3"},
+		{what: "all copies are lost", copies: "n0 n1", lost: "n0 n1"},
+	} {
+		w := newWorld(t, 8, 8, 8, 8)
+		w.apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+		for _, n := range strings.Fields(c.drained) {
+			w.apply(&buildsv1.DrainNode{Name: n, Drained: true})
+		}
+		for _, n := range strings.Fields(c.lost) {
+			w.apply(&buildsv1.NodeLost{Name: n, StoreId: "s", BootId: "b", Reason: "test"})
+		}
+		a := &imagebuilderv1.Attempt{Number: 1, Log: &imagebuilderv1.AttemptLog{State: builds.LogSealed, Replicas: 2}}
+		for _, n := range strings.Fields(c.copies) {
+			a.Log.Copies = append(a.Log.Copies, &imagebuilderv1.LogCopy{Node: n, StoreId: "s"})
+		}
+		view := w.store.View()
+		later := time.Unix(0, view.Time()).Add(time.Hour)
+		from := ""
+		for _, n := range []string{"n0", "n1", "n2", "n3"} {
+			o := &Owner{o: OwnerOptions{Node: n, StoreID: "s", RepairAfter: time.Minute}}
+			stay, to := o.nextCopy(view, later, o.holders(view), "build", a)
+			if to == nil {
+				continue
+			}
+			from += n
+			var names []string
+			for _, x := range stay {
+				names = append(names, x.Node)
+			}
+			if got := strings.Join(names, " "); got != c.stay || !strings.Contains(c.to, to.Name) {
+				t.Errorf("%s: %s copies to %s, beside %s; want one of %s, beside %s", c.what, n, to.Name, got, c.to, c.stay)
+			}
+		}
+		if from != c.from {
+			t.Errorf("%s: copied by %q, want %q", c.what, from, c.from)
+		}
+	}
+}
