@@ -32,7 +32,7 @@ func number(t *testing.T) int {
 	t.Helper()
 	s := os.Getenv("KWOK_BUILDS")
 	if s == "" {
-		return 300
+		return 150
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 100 {
