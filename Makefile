@@ -76,8 +76,11 @@ test/kubernetes/bin/kwok:
 	@echo "compiling kwok (once, two or three minutes)"
 	@GOBIN=$(CURDIR)/test/kubernetes/bin CGO_ENABLED=0 $(GO) install sigs.k8s.io/kwok/cmd/kwok@v0.8.0
 
+.PHONY: kubernetes-programs
+kubernetes-programs: $(BIN)/helm test/kubernetes/bin/kubectl test/kubernetes/bin/kwok ## Compile what test-kubernetes needs: Kubernetes, kwok, helm
+
 .PHONY: test-kubernetes
-test-kubernetes: $(BIN)/buildkitd $(BIN)/helm test/kubernetes/bin/kubectl test/kubernetes/bin/kwok ## The Kubernetes runtime over a true API, in real pods and hundreds of simulated ones, and the chart by helm (as root)
+test-kubernetes: $(BIN)/buildkitd kubernetes-programs ## The Kubernetes runtime over a true API, in real pods and hundreds of simulated ones, and the chart by helm (as root)
 	@tools/install-deps.sh kubernetes
 	$(GO) vet -tags kubernetes ./test/kubelet ./test/kwok ./test/chart ./scheduler/kubernetes/...
 	@tools/test.sh -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
