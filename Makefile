@@ -89,12 +89,12 @@ test-kubernetes: $(BIN)/buildkitd kubernetes-programs ## The Kubernetes runtime 
 
 .PHONY: test-deploy
 test-deploy: deps ## The chart, manifests, alerts (each fired by a fault) and experiments of deploy/ (as root)
-	cd tools/deploytest && $(GO) vet -tags faults ./... && $(GO) test -count 1 -tags faults -parallel 8 -timeout 15m ./...
+	cd tools/deploytest && $(GO) vet -tags faults ./... && ../test.sh -count 1 -tags faults -parallel 8 -timeout 15m ./...
 
 .PHONY: test-web
 test-web: deps ## The web page in a headless Chromium, while nodes are killed
 	@tools/install-deps.sh web
-	cd tools/webtest && $(GO) vet -tags faults ./... && $(GO) test -count 1 -tags faults -timeout 10m ./...
+	cd tools/webtest && $(GO) vet -tags faults ./... && ../test.sh -count 1 -tags faults -timeout 10m ./...
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each
