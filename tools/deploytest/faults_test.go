@@ -391,7 +391,10 @@ func fillingDisk(w *world) damage {
 }
 
 func fullDisks(w *world) damage {
-	full := w.Nodes[1:]
+	w.push(1)
+	// Once it runs: a node whose disk is full takes no build, but may be given
+	// one before it knows.
+	full := w.Others(w.owner(w.ask()))
 	for _, n := range full {
 		disk := filepath.Join(n.Dir, "data", "logs")
 		mount(w.t, disk, "16m", syscall.MS_REMOUNT)
@@ -409,8 +412,6 @@ func fullDisks(w *world) damage {
 			w.t.Fatal(err)
 		}
 	}
-	w.push(1)
-	w.ask()
 	return damage{nodes: full, undo: func() {
 		for _, n := range full {
 			disk := filepath.Join(n.Dir, "data", "logs")
