@@ -7,8 +7,11 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
@@ -61,6 +64,10 @@ func Test_Kubelet_CredentialsRenewed(t *testing.T) {
 	}
 	credential(next)
 	harness.Eventually(t, 4*time.Minute, "the kubelet shows the proxy the next credential", func() bool { return shown(next) })
+	harness.Eventually(t, time.Minute, "the proxy has taken it over", func() bool {
+		raw, err := kube.Client.CoreV1().Pods(s.namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "registry-proxy"}).DoRaw(t.Context())
+		return err == nil && strings.Contains(string(raw), "took over renewed registry credentials")
+	})
 	s.reg.Stop()
 	s.reg = registrytest.Start(t, registrytest.Options{Addr: addr, Users: map[string]string{"install": next}, Storage: storage})
 	gate.open()
