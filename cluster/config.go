@@ -99,6 +99,11 @@ type Config struct {
 	// sooner than followers would elect another one gains nothing: all that it
 	// answers and commits, a majority confirms.
 	Heartbeat, Election, Lease time.Duration
+	// CommitTimeout is how long followers that nothing else is sent to wait, at
+	// least, and twice as long at most, to learn that the last command is committed;
+	// 10 ms if zero. Each step of a build on another node than the leader waits for
+	// that, and each follower is sent an empty message as often.
+	CommitTimeout time.Duration
 	// SnapshotThreshold is the number of commands after which a snapshot is
 	// taken, TrailingLogs how many stay in the log behind it; 8192 and 10240
 	// if zero.
@@ -125,6 +130,7 @@ func (c *Config) setDefaults() {
 	def(&c.Heartbeat, 500*time.Millisecond)
 	def(&c.Election, c.Heartbeat)
 	def(&c.Lease, c.Heartbeat)
+	def(&c.CommitTimeout, 10*time.Millisecond)
 	def(&c.StableFor, 5*time.Second)
 	def(&c.PingInterval, 500*time.Millisecond)
 	def(&c.MaxClockSkew, 5*time.Second)

@@ -203,6 +203,7 @@ func (n *Node) raftConfig() *raft.Config {
 	conf := raft.DefaultConfig()
 	conf.LocalID = n.serverID()
 	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = n.cfg.Heartbeat, n.cfg.Election, n.cfg.Lease
+	conf.CommitTimeout = n.cfg.CommitTimeout
 	conf.SnapshotThreshold, conf.TrailingLogs = n.cfg.SnapshotThreshold, n.cfg.TrailingLogs
 	conf.SnapshotInterval = n.cfg.SnapshotInterval
 	conf.MaxAppendEntries = 64

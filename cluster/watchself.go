@@ -52,7 +52,8 @@ func (n *Node) giveUp(ctx context.Context, why string) {
 	n.cfg.Logger.Warn("gives up leadership", "node", n.cfg.Name, "reason", why)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Election)
 	defer cancel()
-	if err := n.TransferLeadership(ctx, ""); err != nil {
+	// The context of the term may end before the answer comes: that is success.
+	if err := n.TransferLeadership(ctx, ""); err != nil && n.Leads() {
 		n.cfg.Logger.Warn("cannot give up leadership", "node", n.cfg.Name, "err", err)
 	}
 }

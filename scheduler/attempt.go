@@ -159,7 +159,8 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 	if err != nil {
 		return nil, err
 	}
-	if err := sink.err(); err != nil {
+	// Before the digest: who finds that does not follow the workload any more.
+	if err := sink.flush(ctx); err != nil {
 		return nil, &Failure{Blame: builds.BlameInfrastructure, Message: "write the log: " + err.Error(), Err: err}
 	}
 	sink.quiet()

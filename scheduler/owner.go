@@ -42,6 +42,8 @@ type LogWriter interface {
 	Marker(line string) error
 	// Redact takes the build's secrets out of a text about the attempt.
 	Redact(text string) string
+	// Flush waits until a next owner would find all that was written.
+	Flush(ctx context.Context) error
 	// Seal ends the log and answers its length and checksum. On an error they
 	// are those of what is kept.
 	Seal(ctx context.Context) (length int64, checksum string, err error)

@@ -60,6 +60,7 @@ func (silent) Write(p []byte) (int, error)                 { return len(p), nil 
 func (silent) RawOffset() int64                            { return 0 }
 func (silent) Marker(string) error                         { return nil }
 func (silent) Redact(s string) string                      { return s }
+func (silent) Flush(context.Context) error                 { return nil }
 func (silent) Seal(context.Context) (int64, string, error) { return 0, "", nil }
 func (silent) Feed() *logs.Feed                            { return nil }
 func (silent) Close()                                      {}

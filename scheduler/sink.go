@@ -70,6 +70,20 @@ func (s *sink) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// flush waits until a next owner would find all that was written.
+func (s *sink) flush(ctx context.Context) error {
+	if err := s.err(); err != nil {
+		return err
+	}
+	err := s.log.Flush(ctx)
+	if err != nil {
+		s.mu.Lock()
+		s.writeErr = err
+		s.mu.Unlock()
+	}
+	return err
+}
+
 func (s *sink) err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

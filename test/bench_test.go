@@ -1,7 +1,9 @@
 package test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -206,6 +208,22 @@ func rss(t testing.TB, pid int) int64 {
 		t.Fatal(err)
 	}
 	return pages * int64(os.Getpagesize())
+}
+
+// cpuSeconds is the processor time of a process so far.
+func cpuSeconds(b *testing.B, pid int) float64 {
+	b.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+	user, uerr := strconv.ParseFloat(f[11], 64)
+	system, serr := strconv.ParseFloat(f[12], 64)
+	if err := errors.Join(uerr, serr); err != nil {
+		b.Fatal(err)
+	}
+	return (user + system) / 100
 }
 
 func percentile(times []time.Duration, p float64) time.Duration {

@@ -94,22 +94,6 @@ func nodeStreams(b *testing.B, readers int, file string, size int64) {
 	b.ReportMetric(net/float64(b.N)/float64(size)/float64(readers), "owner-sent/log/reader")
 }
 
-// cpuSeconds is the processor time of a process so far.
-func cpuSeconds(b *testing.B, pid int) float64 {
-	b.Helper()
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-	user, uerr := strconv.ParseFloat(f[11], 64)
-	system, serr := strconv.ParseFloat(f[12], 64)
-	if err := errors.Join(uerr, serr); err != nil {
-		b.Fatal(err)
-	}
-	return (user + system) / 100
-}
-
 // bareServer streams size bytes in messages as the nodes send them.
 type bareServer struct {
 	imagebuilderv1.UnimplementedImageBuilderServer

@@ -205,6 +205,23 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 	return length, checksum, errors.Join(err, sumErr)
 }
 
+// Flush waits until all that was written is fsynced and, of a replicated log,
+// held by all copies: no next owner can find less. What the redactor has held
+// back is written without knowing what follows.
+func (w *Writer) Flush(ctx context.Context) error {
+	w.mu.Lock()
+	if err := w.state(); err == ErrFenced || err == ErrSealed {
+		w.mu.Unlock()
+		return err
+	}
+	w.output(w.redactor.Flush())
+	w.mu.Unlock()
+	if err := w.drain(ctx); err != nil {
+		return err
+	}
+	return w.awaitShown(ctx)
+}
+
 // awaitShown waits until all that is durable here is shown.
 func (w *Writer) awaitShown(ctx context.Context) error {
 	for {

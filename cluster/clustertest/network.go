@@ -35,6 +35,7 @@ var _ cluster.Network = (*Network)(nil)
 type service struct {
 	impl    any
 	methods map[string]grpc.MethodDesc
+	streams map[string]grpc.StreamDesc
 }
 
 // NewNetwork answers the place of a node at an address.
@@ -57,9 +58,12 @@ func (n *Network) Open(local cluster.Local) error {
 
 // RegisterService takes up a service of the peer API.
 func (n *Network) RegisterService(d *grpc.ServiceDesc, impl any) {
-	s := service{impl, map[string]grpc.MethodDesc{}}
+	s := service{impl, map[string]grpc.MethodDesc{}, map[string]grpc.StreamDesc{}}
 	for _, m := range d.Methods {
 		s.methods[m.MethodName] = m
+	}
+	for _, m := range d.Streams {
+		s.streams[m.StreamName] = m
 	}
 	n.services[d.ServiceName] = s
 }
@@ -144,14 +148,34 @@ type conn struct {
 	address string
 }
 
-// Invoke makes one call, with copies of the messages.
-func (c conn) Invoke(ctx context.Context, method string, req, res any, _ ...grpc.CallOption) error {
+// peer answers the node at the other end.
+func (c conn) peer() (*Network, error) {
 	to := c.from.find(c.id, c.address)
 	if to == nil {
-		return status.Error(codes.Unavailable, errRefused.Error())
+		return nil, status.Error(codes.Unavailable, errRefused.Error())
 	}
 	if c.id != "" && to.local.Identity().GetServerId() != string(c.id) {
-		return status.Error(codes.Unavailable, "another server is at that address")
+		return nil, status.Error(codes.Unavailable, "another server is at that address")
+	}
+	return to, nil
+}
+
+// stream answers what serves a method that streams its answers.
+func (n *Network) stream(method string) (func(grpc.ServerStream) error, error) {
+	name, m, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	s := n.services[name]
+	desc, ok := s.streams[m]
+	if !ok {
+		return nil, status.Errorf(codes.Unimplemented, "no method %s", method)
+	}
+	return func(stream grpc.ServerStream) error { return desc.Handler(s.impl, stream) }, nil
+}
+
+// Invoke makes one call, with copies of the messages.
+func (c conn) Invoke(ctx context.Context, method string, req, res any, _ ...grpc.CallOption) error {
+	to, err := c.peer()
+	if err != nil {
+		return err
 	}
 	if err := c.from.hub.pass(ctx, c.from.name, to.name); err != nil {
 		return unavailable(ctx, err)
@@ -208,11 +232,6 @@ func unavailable(ctx context.Context, err error) error {
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	return status.Error(codes.Unavailable, err.Error())
-}
-
-// NewStream answers that there are no streams in a Hub.
-func (conn) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
-	return nil, status.Error(codes.Unimplemented, "clustertest has no streams")
 }
 
 // transport is Raft's.

@@ -29,6 +29,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/copy"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/scheduler/peerlogs"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 	"github.com/image-builder-ha/image-builder/tracing"
 	"github.com/image-builder-ha/image-builder/tracing/otlp"
@@ -43,9 +44,7 @@ type server struct {
 
 	keyring   *builds.Keyring
 	registry  *registry.Client
-	logs      *logs.Store
-	copies    *logs.Replicator
-	relays    logs.Relays
+	logs      *peerlogs.Logs
 	late      lateRefreshes
 	store     *builds.Store
 	node      *cluster.Node
@@ -119,9 +118,8 @@ func (s *server) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() {
-		s.copies.Close()
+		s.logs.StopCopying()
 		err = errors.Join(err, s.node.Close(), s.closeRuntimes())
-		s.relays.Close()
 	}()
 
 	var wg sync.WaitGroup
@@ -175,14 +173,16 @@ func (s *server) openParts() (err error) {
 	if s.registry, err = registry.New(o); err != nil {
 		return fmt.Errorf("open registry client: %w", err)
 	}
-	if s.logs, err = logs.Open(logs.Options{
-		Dir:          filepath.Join(s.cfg.DataDir, "logs"),
-		MaxBytes:     s.cfg.Logs.MaxBytes,
-		SegmentBytes: s.cfg.Logs.SegmentBytes,
-		Grown:        func(k logs.Key) { s.copies.Grown(k) },
-		FS:           testFS(),
-		Logger:       s.log,
-		Registerer:   s.metrics,
+	if s.logs, err = peerlogs.Open(peerlogs.Options{
+		Node: s.cfg.Name, State: s.store, Stopping: s.streams, Log: s.log,
+		Store: logs.Options{
+			Dir:          filepath.Join(s.cfg.DataDir, "logs"),
+			MaxBytes:     s.cfg.Logs.MaxBytes,
+			SegmentBytes: s.cfg.Logs.SegmentBytes,
+			FS:           testFS(),
+			Logger:       s.log,
+			Registerer:   s.metrics,
+		},
 	}); err != nil {
 		return errors.Join(fmt.Errorf("open log store: %w", err), s.registry.Close())
 	}
@@ -205,8 +205,8 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	if err := errors.Join(os.RemoveAll(s.tempDir()), os.MkdirAll(s.tempDir(), 0o700)); err != nil {
 		return errors.Join(fmt.Errorf("make room for uploads: %w", err), s.node.Close())
 	}
-	s.copies = logs.NewReplicator(s.logs, logs.Copy{Node: s.cfg.Name, StoreID: s.node.StoreID()}, logTransport{func() *cluster.Node { return s.node }}, s.log)
-	s.metrics.MustRegister(s.copies)
+	s.logs.Join(s.node)
+	s.metrics.MustRegister(s.logs.Copies())
 	s.raft = raftAdapter{s.node}
 	adapter := registryAdapter{s.registry}
 	s.runtimes = map[string]scheduler.Runtime{copy.Name: copy.New(adapter)}
@@ -235,7 +235,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.registry.Forget})
 	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
-		Logs: logStore{s.logs, s.copies, s.store}, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
+		Logs: s.logs, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
 		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 		Publisher:    adapter, Runtimes: s.runtimes, Log: s.log, Tracer: s.tracing.Tracer(tracing.Scope),
 	})
@@ -247,7 +247,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	s.node.Lead(s.reap)
 	s.node.Lead(s.leadRefreshes)
 	s.service = builds.NewService(builds.ServiceOptions{
-		Store: s.store, Raft: s.raft, Registry: adapter, Logs: logRouter{s},
+		Store: s.store, Raft: s.raft, Registry: adapter, Logs: s.logs,
 		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
 		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), LogInfo: s.logInfo(), LeftOff: s.count.leftOff,
 		Dockerfiles: s.cfg.Runtimes.Dockerfile != "", Contexts: s.contexts(), TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem, Commit: s.commit,

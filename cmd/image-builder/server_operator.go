@@ -30,7 +30,7 @@ type clusterAPI struct {
 
 // servePeers adds what nodes ask of each other beside Raft.
 func (s *server) servePeers(r grpc.ServiceRegistrar) {
-	registerNodeLogs(r, s)
+	s.logs.Register(r)
 	imagebuilderv1.RegisterClusterServer(r, clusterAPI{s: s, peer: true})
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -159,3 +160,21 @@ func settingsOf(cfg Config) *buildsv1.Settings {
 // reapInterval is how often a node looks for logs that retention no longer
 // keeps.
 const reapInterval = time.Minute
+
+// reapLogs removes logs that nobody needs any more.
+func (s *server) reapLogs(ctx context.Context) error {
+	for pause(ctx, reapInterval) {
+		if s.started.Load() {
+			s.logs.Reap()
+		}
+	}
+	return nil
+}
+
+// probeLogs finds out whether logs can be written again after they could not.
+func (s *server) probeLogs(ctx context.Context) error {
+	for pause(ctx, 2*time.Second) {
+		s.logs.Probe()
+	}
+	return nil
+}

@@ -5,15 +5,9 @@ import (
 	"fmt"
 	"slices"
 
-	"google.golang.org/grpc"
-
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
-
-func registerNodeLogs(r grpc.ServiceRegistrar, s *server) {
-	buildsv1.RegisterNodeLogsServer(r, nodeLogs{s: s})
-}
 
 // heldByAll reports whether every member said that it holds a sealing key. A
 // member that is silent counts as it spoke last.

@@ -1,4 +1,4 @@
-package main
+package peerlogs
 
 import (
 	"context"
@@ -17,71 +17,64 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// logRouter opens logs where they are: here, on the owner of a live attempt,
-// on any node that holds a copy of a complete one.
-type logRouter struct{ s *server }
-
-var _ builds.LogReader = logRouter{}
-
-func (r logRouter) OpenLog(ctx context.Context, build string, attempt uint32, offset int64, follow bool) (builds.LogStream, error) {
-	a := attemptOf(r.s.store, build, attempt)
+// OpenLog opens a log where it is: here, on the owner of a live attempt, on any
+// node that holds a copy of a complete one. Its contract is that of
+// builds.LogReader.
+func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset int64, follow bool) (builds.LogStream, error) {
+	key := logs.Key{Build: build, Attempt: attempt}
+	a := l.attempt(key)
 	if a == nil {
 		return nil, builds.ErrNotFound
 	}
-	key := logs.Key{Build: build, Attempt: attempt}
 	owner := &imagebuilderv1.LogCopy{Node: a.Owner, StoreId: a.OwnerStoreId}
 	switch a.GetLog().GetState() {
 	case builds.LogSealed:
-		return r.openCopy(ctx, key, a, offset)
+		return l.openCopy(ctx, key, a, offset)
 	case builds.LogSealing:
 		return nil, fmt.Errorf("%w: the node that ran attempt %d is gone, and its log is being fixed", builds.ErrLogAway, attempt)
 	}
-	if r.isHere(owner) {
-		return r.s.openLocal(key, offset)
+	if l.isHere(owner) {
+		return l.openLocal(key, offset)
 	}
 	if !follow { // as long as the owner says that the log is now
-		return r.open(ctx, key, owner, offset)
+		return l.open(ctx, key, owner, offset)
 	}
 	dial := func(ctx context.Context, offset int64) (logs.Upstream, error) {
-		l, err := r.open(ctx, key, owner, offset)
+		stream, err := l.open(ctx, key, owner, offset)
 		if err != nil {
 			return nil, err
 		}
-		return l, nil
+		return stream, nil
 	}
-	rr, err := r.s.relays.Open(ctx, logs.RelayKey{Key: key, Epoch: a.Epoch}, offset, dial)
+	rr, err := l.relays.Open(ctx, logs.RelayKey{Key: key, Epoch: a.Epoch}, offset, dial)
 	if err != nil {
 		return nil, err
 	}
 	return relayed{rr}, nil
 }
 
-func (r logRouter) isHere(c *imagebuilderv1.LogCopy) bool {
-	return c.Node == r.s.cfg.Name && c.StoreId == r.s.node.StoreID()
-}
-
 // openCopy opens a complete log: here if a copy is here, else on the first node
 // that answers.
-func (r logRouter) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Attempt, offset int64) (builds.LogStream, error) {
+func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Attempt, offset int64) (builds.LogStream, error) {
 	var errs []error
 	copies := builds.CopiesOf(a)
 	if a.Log.Length == 0 {
 		return emptyLog{}, nil
 	}
-	if builds.HasCopy(copies, r.s.cfg.Name, r.s.node.StoreID()) {
-		l, err := r.s.openLocal(key, offset)
+	if builds.HasCopy(copies, l.o.Node, l.node.StoreID()) {
+		stream, err := l.openLocal(key, offset)
 		if err == nil {
-			return l, nil
+			return stream, nil
 		}
 		errs = append(errs, err)
 	}
 	for _, c := range copies {
-		if r.isHere(c) {
+		if l.isHere(c) {
 			continue
 		}
-		l, err := r.open(ctx, key, c, offset)
+		stream, err := l.open(ctx, key, c, offset)
 		if err == nil {
-			return l, nil
+			return stream, nil
 		}
 		errs = append(errs, err)
 	}
@@ -93,8 +86,8 @@ func (r logRouter) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1
 }
 
 // open opens a log on another node.
-func (r logRouter) open(ctx context.Context, key logs.Key, at *imagebuilderv1.LogCopy, offset int64) (*remoteLog, error) {
-	conn, err := r.s.node.Conn(at.Node, at.StoreId)
+func (l *Logs) open(ctx context.Context, key logs.Key, at *imagebuilderv1.LogCopy, offset int64) (*remoteLog, error) {
+	conn, err := l.node.Conn(at.Node, at.StoreId)
 	if err != nil {
 		return nil, fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, at.Node, err)
 	}
@@ -112,35 +105,10 @@ func (r logRouter) open(ctx context.Context, key logs.Key, at *imagebuilderv1.Lo
 	return &remoteLog{stream: stream, node: at.Node, length: first.GetLength(), cancel: cancel}, nil
 }
 
-// openLocal opens this node's copy, completed if the state says so.
-func (s *server) openLocal(key logs.Key, offset int64) (builds.LogStream, error) {
-	if a := attemptOf(s.store, key.Build, key.Attempt); a.GetLog().GetState() == builds.LogSealed {
-		if err := s.logs.Complete(key, a.Log.Length); errors.Is(err, logs.ErrDamaged) {
-			return nil, s.damagedHere(key, err)
-		} else if err != nil {
-			return nil, fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, s.cfg.Name, err)
-		}
-	}
-	length, _, err := s.logs.Length(key)
-	if err == nil {
-		var r *logs.Reader
-		if r, err = s.logs.LiveReader(key, offset); err == nil {
-			return localLog{r, length}, nil
-		}
-	}
-	switch {
-	case errors.Is(err, logs.ErrNotFound):
-		return nil, builds.ErrNotFound
-	case errors.Is(err, logs.ErrDamaged):
-		return nil, s.damagedHere(key, err)
-	}
-	return nil, err
-}
-
 // damagedHere tells the operator, and the reader.
-func (s *server) damagedHere(key logs.Key, err error) error {
-	s.log.Error("this node's copy of a log is damaged", "build", key.Build, "attempt", key.Attempt, "err", err)
-	return fmt.Errorf("%w (node %s): %w", builds.ErrLogDamaged, s.cfg.Name, err)
+func (l *Logs) damagedHere(key logs.Key, err error) error {
+	l.o.Log.Error("this node's copy of a log is damaged", "build", key.Build, "attempt", key.Attempt, "err", err)
+	return fmt.Errorf("%w (node %s): %w", builds.ErrLogDamaged, l.o.Node, err)
 }
 
 type localLog struct {
@@ -212,42 +180,3 @@ func (l *remoteLog) Next(context.Context) ([]byte, int64, error) {
 }
 
 func (l *remoteLog) Close() error { l.cancel(); return nil }
-
-// ReadLog streams a log that is here.
-func (n nodeLogs) ReadLog(req *buildsv1.ReadLogRequest, stream grpc.ServerStreamingServer[buildsv1.ReadLogResponse]) error {
-	ctx, cancel := context.WithCancel(stream.Context())
-	defer cancel()
-	defer context.AfterFunc(n.s.streams, cancel)()
-	l, err := n.s.openLocal(logs.Key{Build: req.GetBuildId(), Attempt: req.GetAttempt()}, req.GetOffset())
-	if errors.Is(err, builds.ErrNotFound) {
-		return errNotHere
-	}
-	if errors.Is(err, builds.ErrLogDamaged) {
-		return status.Error(codes.DataLoss, err.Error())
-	}
-	if err != nil {
-		return status.Error(codes.Unavailable, err.Error())
-	}
-	defer l.Close()
-	if err := stream.Send(&buildsv1.ReadLogResponse{Length: l.Length()}); err != nil {
-		return err
-	}
-	for {
-		chunk, offset, err := l.Next(ctx)
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil && n.s.streams.Err() != nil:
-			return errMoving
-		case errors.Is(err, builds.ErrLogAway):
-			return status.Error(codes.Unavailable, "the log is not kept here any more")
-		case errors.Is(err, builds.ErrLogDamaged):
-			return status.Error(codes.DataLoss, err.Error())
-		case err != nil:
-			return status.FromContextError(err).Err()
-		}
-		if err := stream.Send(&buildsv1.ReadLogResponse{Offset: offset, Content: chunk}); err != nil {
-			return err
-		}
-	}
-}

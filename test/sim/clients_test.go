@@ -1,0 +1,158 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/verify/history"
+)
+
+// client asks for builds, reads and cancels through any node, one call after
+// the other.
+func (w *world) client(ctx context.Context, name string) {
+	var mine []string
+	var index uint64
+	for wait(ctx, time.Duration(200+w.n(3000))*time.Millisecond) {
+		r := w.nodes[w.n(len(w.nodes))].alive()
+		if r == nil {
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, time.Duration(500+w.n(8000))*time.Millisecond)
+		switch k := w.n(10); {
+		case k < 4 || len(mine) == 0:
+			op := history.Operation{
+				// Other images after a while: the time to judge a history grows by far more
+				// than its length.
+				Kind: history.Create, Ref: fmt.Sprintf("image-%d-%d", time.Since(w.begin)/(5*time.Minute), w.n(6)), Requester: name,
+				RequestID: fmt.Sprintf("%s-%d", name, w.n(1<<30)), Force: true,
+			}
+			if id, at, ok := w.create(call, r, name, op); ok {
+				mine, index = append(mine, id), max(index, at)
+			}
+		case k < 8:
+			op := history.Operation{Kind: history.Read, ID: mine[w.n(len(mine))], Linearizable: w.n(2) == 0}
+			if !op.Linearizable {
+				op.MinIndex = index
+			}
+			index = max(index, w.read(call, r, name, op))
+		default:
+			w.cancel(call, r, name, history.Operation{Kind: history.Cancel, ID: mine[w.n(len(mine))], Requester: name})
+		}
+		cancel()
+	}
+}
+
+// unknown reports whether nobody knows what became of a call.
+func (w *world) close(c *history.Call, err error) {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.FailedPrecondition:
+		c.Failed(err)
+	default:
+		c.Unknown(err)
+	}
+}
+
+func source(ref string) *imagebuilderv1.Source {
+	return &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: ref}}}
+}
+
+// create asks until it is answered or the time is over: retries of one request
+// are one operation.
+func (w *world) create(ctx context.Context, r *running, who string, op history.Operation) (id string, index uint64, ok bool) {
+	c := w.rec.Begin(who, op)
+	var err error
+	for {
+		var res *imagebuilderv1.BuildImageResponse
+		res, err = r.api.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{
+			Source: source("docker.io/library/" + op.Ref + ":1"), Requester: op.Requester, RequestId: op.RequestID, Force: true,
+		})
+		if err == nil {
+			c.End(history.Created(res))
+			w.mu.Lock()
+			if !w.acked[res.Build.Id] {
+				w.acked[res.Build.Id], w.ids = true, append(w.ids, res.Build.Id)
+			}
+			w.mu.Unlock()
+			return res.Build.Id, res.Read.GetIndex(), true
+		}
+		if status.Code(err) != codes.Unavailable || !wait(ctx, 50*time.Millisecond) {
+			break
+		}
+		if next := w.nodes[w.n(len(w.nodes))].alive(); next != nil {
+			r = next
+		}
+	}
+	w.close(c, err)
+	return "", 0, false
+}
+
+func (w *world) read(ctx context.Context, r *running, who string, op history.Operation) uint64 {
+	c := w.rec.Begin(who, op)
+	res, err := r.api.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
+		Build: &imagebuilderv1.BuildStatusRequest_Id{Id: op.ID}, Linearizable: op.Linearizable, MinIndex: op.MinIndex,
+	})
+	switch {
+	case err == nil:
+		c.End(history.Outcome{Build: history.See(res.Build), Index: res.Read.GetIndex()})
+		return res.Read.GetIndex()
+	case status.Code(err) == codes.NotFound:
+		c.End(history.Outcome{NotFound: true})
+	default:
+		w.close(c, err)
+	}
+	return 0
+}
+
+func (w *world) cancel(ctx context.Context, r *running, who string, op history.Operation) {
+	c := w.rec.Begin(who, op)
+	res, err := r.api.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: op.ID, Requester: op.Requester})
+	switch status.Code(err) {
+	case codes.OK:
+		c.End(history.Outcome{Build: history.See(res.Build), Detached: res.DetachedOnly, Index: res.Read.GetIndex()})
+	case codes.FailedPrecondition:
+		c.End(history.Outcome{TooLate: true})
+	case codes.PermissionDenied:
+		c.End(history.Outcome{NotRequester: true})
+	default:
+		w.close(c, err)
+	}
+}
+
+// settle waits until every acknowledged build has ended.
+func (w *world) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	for id := range w.acked {
+		for {
+			r := w.nodes[w.n(len(w.nodes))].alive()
+			res, err := r.api.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
+				Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}, WaitFor: imagebuilderv1.Phase_PHASE_SUCCEEDED, Linearizable: true,
+			})
+			if err == nil && res.Build.EndedAt != nil {
+				c := w.rec.Begin("observer", history.Operation{Kind: history.Observe, ID: id})
+				c.End(history.Outcome{Build: history.See(res.Build), Index: res.Read.GetIndex()})
+				break
+			}
+			if ctx.Err() != nil {
+				w.t.Errorf("seed %d: acknowledged build %s did not end: %v", w.seed, id, err)
+				for _, n := range w.nodes {
+					r := n.alive()
+					r.store.Read(func(s *builds.State) {
+						rec := s.Build(id)
+						w.t.Logf("%s: status %+v; build %v; successor %v; stop %v", n.name, r.node.Status(), rec.GetBuild(), rec.GetSuccessor(), rec.GetStopReason())
+						s.Nodes(func(x *buildsv1.Node) bool { w.t.Logf("  node %v", x); return true })
+					})
+				}
+				return
+			}
+			wait(ctx, 100*time.Millisecond)
+		}
+	}
+}

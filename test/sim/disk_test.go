@@ -1,0 +1,180 @@
+package sim
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/image-builder-ha/image-builder/builds/logs"
+)
+
+// disk is what a node's logs lie on: it outlives the node's processes. A write
+// is kept from the moment on that it is made if a process is killed, and from the
+// moment on that it is synced if the power fails.
+type disk struct {
+	mu    sync.Mutex
+	files map[string]*file
+}
+
+// file is one file: what a reader sees, and what is left after a power loss.
+type file struct {
+	data, synced []byte
+	created      bool // the directory that names it was synced
+}
+
+func newDisk() *disk { return &disk{files: map[string]*file{}} }
+
+// mount gives one process the use of the disk, until it is killed.
+func (d *disk) mount() *mount { return &mount{d: d} }
+
+// powerLoss forgets what was not synced.
+func (d *disk) powerLoss() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, f := range d.files {
+		if !f.created {
+			delete(d.files, name)
+			continue
+		}
+		f.data = append([]byte(nil), f.synced...)
+	}
+}
+
+// mount is a disk as one process sees it.
+type mount struct {
+	d      *disk
+	killed bool // under d.mu
+}
+
+var _ logs.FS = (*mount)(nil)
+
+var errKilled = errors.New("the process was killed")
+
+// kill makes all further calls of the process fail.
+func (m *mount) kill() {
+	m.d.mu.Lock()
+	defer m.d.mu.Unlock()
+	m.killed = true
+}
+
+// do calls f while no other call runs.
+func (m *mount) do(f func() error) error {
+	m.d.mu.Lock()
+	defer m.d.mu.Unlock()
+	if m.killed {
+		return errKilled
+	}
+	return f()
+}
+
+func (m *mount) OpenFile(name string, flag int, _ os.FileMode) (out logs.File, err error) {
+	err = m.do(func() error {
+		f := m.d.files[name]
+		switch {
+		case f == nil && flag&os.O_CREATE == 0:
+			return &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		case f != nil && flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL:
+			return &fs.PathError{Op: "open", Path: name, Err: fs.ErrExist}
+		case f == nil:
+			f = &file{}
+			m.d.files[name] = f
+		}
+		if flag&os.O_TRUNC != 0 {
+			f.data = nil
+		}
+		out = handle{m, f}
+		return nil
+	})
+	return out, err
+}
+
+func (m *mount) Remove(name string) error {
+	return m.do(func() error {
+		if m.d.files[name] == nil {
+			return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
+		}
+		delete(m.d.files, name)
+		return nil
+	})
+}
+
+func (m *mount) List(dir string) (names []string, err error) {
+	err = m.do(func() error {
+		for name := range m.d.files {
+			if filepath.Dir(name) == dir {
+				names = append(names, filepath.Base(name))
+			}
+		}
+		return nil
+	})
+	return names, err
+}
+
+func (m *mount) SyncDir(dir string) error {
+	return m.do(func() error {
+		for name, f := range m.d.files {
+			if filepath.Dir(name) == dir {
+				f.created = true
+			}
+		}
+		return nil
+	})
+}
+
+// handle is an open file.
+type handle struct {
+	m *mount
+	f *file
+}
+
+func (h handle) ReadAt(p []byte, at int64) (n int, err error) {
+	err = h.m.do(func() error {
+		if at < int64(len(h.f.data)) {
+			n = copy(p, h.f.data[at:])
+		}
+		if n < len(p) {
+			return io.EOF
+		}
+		return nil
+	})
+	return n, err
+}
+
+func (h handle) WriteAt(p []byte, at int64) (n int, err error) {
+	err = h.m.do(func() error {
+		if end := int(at) + len(p); end > len(h.f.data) {
+			h.f.data = append(h.f.data, make([]byte, end-len(h.f.data))...)
+		}
+		n = copy(h.f.data[at:], p)
+		return nil
+	})
+	return n, err
+}
+
+func (h handle) Truncate(size int64) error {
+	return h.m.do(func() error {
+		if size <= int64(len(h.f.data)) {
+			h.f.data = h.f.data[:size:size]
+			return nil
+		}
+		h.f.data = append(h.f.data, make([]byte, int(size)-len(h.f.data))...)
+		return nil
+	})
+}
+
+func (h handle) Sync() error {
+	return h.m.do(func() error {
+		h.f.synced = append(h.f.synced[:0], h.f.data...)
+		return nil
+	})
+}
+
+func (h handle) Size() (n int64, err error) {
+	err = h.m.do(func() error { n = int64(len(h.f.data)); return nil })
+	return n, err
+}
+
+func (h handle) Close() error { return nil }

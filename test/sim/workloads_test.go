@@ -1,0 +1,176 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// Runtimes of a world: the workloads of one end with their node, those of the
+// other outlive it, and the next owner adopts them.
+const (
+	inNode = "in-node"
+	inPod  = "in-pod"
+)
+
+// outside is what builds run in. It outlives all nodes.
+type outside struct {
+	w *world
+
+	mu   sync.Mutex
+	pods map[string]*workload
+	// lines of each workload that was started.
+	lines map[string]int
+}
+
+// workload is one attempt's. What it writes follows from its name.
+type workload struct {
+	name    string
+	began   time.Time
+	lines   int
+	each    time.Duration // between two lines
+	fails   bool          // in the end
+	stopped chan struct{}
+}
+
+// start makes a workload of any length: a third of them end at once.
+func (o *outside) start(name string) *workload {
+	wl := &workload{name: name, began: time.Now(), stopped: make(chan struct{}), fails: o.w.n(20) == 0}
+	if o.w.n(3) > 0 {
+		wl.lines, wl.each = 1+o.w.n(12), time.Duration(10+o.w.n(600))*time.Millisecond
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.lines[name]; ok && o.w.t != nil {
+		o.w.t.Errorf("seed %d: the workload %s was started twice", o.w.seed, name)
+	}
+	o.lines[name] = wl.lines
+	return wl
+}
+
+// wrote answers how many lines a workload wrote that came to its end.
+func (o *outside) wrote(name string) (lines int, started bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	lines, started = o.lines[name]
+	return lines, started
+}
+
+// line is what a workload writes after so many others.
+func line(name string, i int) string { return fmt.Sprintf("%s says line %d\n", name, i) }
+
+// written is all that a workload has written until now, or in the end.
+func (wl *workload) written(all bool) string {
+	n := wl.lines
+	if !all && wl.each > 0 {
+		n = min(n, int(time.Since(wl.began)/wl.each))
+	}
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(line(wl.name, i))
+	}
+	return b.String()
+}
+
+// follow copies what the workload writes until it ends.
+func (wl *workload) follow(ctx context.Context, sink scheduler.Sink) (scheduler.Outcome, error) {
+	sink.Running()
+	end := wl.began.Add(time.Duration(wl.lines) * wl.each)
+	for {
+		over := !time.Now().Before(end)
+		if out := wl.written(over)[sink.Offset():]; out != "" {
+			if _, err := sink.Write([]byte(out)); err != nil {
+				return scheduler.Outcome{}, err
+			}
+		}
+		if over {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return scheduler.Outcome{}, ctx.Err()
+		case <-wl.stopped:
+			return scheduler.Outcome{}, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the workload was stopped"}
+		case <-time.After(wl.each):
+		}
+	}
+	if wl.fails {
+		return scheduler.Outcome{}, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the dice say so", Remains: true}
+	}
+	return scheduler.Outcome{Repository: "r", Digest: "sha256:" + wl.name}, nil
+}
+
+// runtime is one node's way to the workloads of one kind.
+type runtime struct {
+	o    *outside
+	name string
+}
+
+func (r runtime) Name() string   { return r.name }
+func (r runtime) Survives() bool { return r.name == inPod }
+
+func (r runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+	if !r.Survives() {
+		return r.o.start(w.Name()).follow(ctx, sink)
+	}
+	wl := r.o.pod(w.Name())
+	switch {
+	case wl != nil:
+		r.o.w.seen("a workload was adopted")
+	case w.Started:
+		return scheduler.Outcome{}, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the workload is gone"}
+	default:
+		wl = r.o.start(w.Name())
+		r.o.mu.Lock()
+		r.o.pods[w.Name()] = wl
+		r.o.mu.Unlock()
+	}
+	return wl.follow(ctx, sink) // what is left is the Reaper's
+}
+
+func (o *outside) pod(name string) *workload {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.pods[name]
+}
+
+// judgePods waits until no pod is left: all builds have ended.
+func (w *world) judgePods(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	for {
+		left, _ := runtime{w.outside, inPod}.List(ctx)
+		if len(left) == 0 {
+			return nil
+		}
+		if !wait(ctx, time.Second) {
+			return fmt.Errorf("nothing runs any more, and %d pods are left: %s ...", len(left), left[0])
+		}
+	}
+}
+
+func (r runtime) Stop(_ context.Context, name string) error {
+	r.o.mu.Lock()
+	defer r.o.mu.Unlock()
+	if wl := r.o.pods[name]; wl != nil {
+		close(wl.stopped)
+		delete(r.o.pods, name)
+	}
+	return nil
+}
+
+func (r runtime) List(context.Context) (names []string, err error) {
+	r.o.mu.Lock()
+	defer r.o.mu.Unlock()
+	for name := range r.o.pods {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
+}
