@@ -39,34 +39,36 @@ func (r *Runtime) Stop(ctx context.Context, name string) error {
 }
 
 // stop ends a workspace. unsure: its start may still happen, so that it is not
-// enough if ws-manager does not have it at the first look.
+// enough if ws-manager does not have it at the first look. One that has stopped
+// is left alone.
 func (r *Runtime) stop(ctx context.Context, id string, unsure bool) error {
 	w := r.feed.watch(id)
 	defer w.release()
 	b := r.backoff()
 	begun := time.Now()
-	told := false
+	asked, told := false, false
 	for {
-		if !told {
-			err := r.tellStop(ctx, id)
-			code := status.Code(err)
-			if err != nil && code != codes.NotFound && code != codes.Internal && code != codes.Unknown && !transient(code) {
-				return err
-			}
-			told = err == nil
-		}
 		_, changed := w.look()
 		switch state, err := r.state(ctx, w); {
 		case err != nil:
 		case state == wsman.WorkspacePhase_STOPPED:
 			return nil
 		case state == absent:
-			if told || !unsure || time.Since(begun) >= r.opts.MissingAfter {
+			if told || asked && (!unsure || time.Since(begun) >= r.opts.MissingAfter) {
 				return nil
 			}
 		}
-		if b.next >= b.max/2 && told {
+		if b.next >= b.max/2 {
 			told = false // it may have forgotten
+		}
+		if !told {
+			asked = true
+			err := r.tellStop(ctx, id)
+			code := status.Code(err)
+			if err != nil && code != codes.NotFound && code != codes.Internal && code != codes.Unknown && !transient(code) {
+				return err
+			}
+			told = err == nil
 		}
 		if err := b.waitOr(ctx, changed); err != nil {
 			return err

@@ -55,6 +55,17 @@ func Test_Stop_OfNothing(t *testing.T) {
 	}
 }
 
+func Test_Stop_LeavesAloneWhatHasStopped(t *testing.T) {
+	e := newEnv(t)
+	e.m.Update(buildID, func(s *wsman.WorkspaceStatus) { s.Phase = wsman.WorkspacePhase_STOPPED })
+	if err := e.rt.Stop(e.ctx, dockerfileWorkload().Name()); err != nil {
+		t.Errorf("Stop: %v", err)
+	}
+	if n := e.m.Calls("StopWorkspace"); n != 0 {
+		t.Errorf("a workspace that has stopped is told to stop, %d times", n)
+	}
+}
+
 func Test_Stop_RetriesWhileDown(t *testing.T) {
 	e := newEnv(t)
 	e.begin(dockerfileWorkload())
