@@ -116,7 +116,7 @@ func (p pilot) FetchServerStats(_ context.Context, servers map[raft.ServerID]*au
 	for id := range servers {
 		if id == p.n.serverID() {
 			r := p.n.raft.Load()
-			out[id] = &autopilot.ServerStats{LastTerm: lastTerm(r), LastIndex: r.LastIndex()}
+			out[id] = &autopilot.ServerStats{LastTerm: p.n.lastTerm(r), LastIndex: r.LastIndex()}
 			continue
 		}
 		if s := p.n.peers.get(id); s.answer != nil && time.Since(s.answered) < 4*p.n.cfg.PingInterval {
@@ -228,7 +228,11 @@ func (p promoter) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopi
 }
 
 // lastTerm is the term of the last entry of the log.
-func lastTerm(r *raft.Raft) uint64 {
-	term, _ := strconv.ParseUint(r.Stats()["last_log_term"], 10, 64)
+func (n *Node) lastTerm(r *raft.Raft) uint64 {
+	var e raft.Log
+	if n.log.GetLog(r.LastIndex(), &e) == nil {
+		return e.Term
+	}
+	term, _ := strconv.ParseUint(r.Stats()["last_log_term"], 10, 64) // of a snapshot; dear, since much else is told
 	return term
 }

@@ -100,7 +100,7 @@ func (p *peers) get(id raft.ServerID) peerState {
 func (n *Node) report() *clusterv1.PingResponse {
 	r := n.raft.Load()
 	res := &clusterv1.PingResponse{
-		Node: n.identity(), Term: r.CurrentTerm(), LastIndex: r.LastIndex(), LastTerm: lastTerm(r), Applied: n.fsm.index(),
+		Node: n.identity(), Term: r.CurrentTerm(), LastIndex: r.LastIndex(), LastTerm: n.lastTerm(r), Applied: n.fsm.index(),
 		LastContactNanos: -1, NowUnixNano: n.cfg.Now().UnixNano(),
 	}
 	if t := r.LastContact(); !t.IsZero() {

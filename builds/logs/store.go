@@ -149,12 +149,13 @@ func (s *Store) Close() error {
 
 // get answers a log, loaded; with create, a new one if there is none.
 func (s *Store) get(key Key, create bool) (*attemptLog, error) {
-	if !validBuild.MatchString(key.Build) || key.Attempt == 0 {
-		return nil, fmt.Errorf("log of build %.64q attempt %d: %w", key.Build, key.Attempt, ErrNotFound)
-	}
 	s.mu.Lock()
 	l := s.logs[key]
 	if l == nil {
+		if !validBuild.MatchString(key.Build) || key.Attempt == 0 {
+			s.mu.Unlock()
+			return nil, fmt.Errorf("log of build %.64q attempt %d: %w", key.Build, key.Attempt, ErrNotFound)
+		}
 		if s.files[key] == nil && !create {
 			s.mu.Unlock()
 			return nil, ErrNotFound

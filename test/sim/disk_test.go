@@ -116,9 +116,7 @@ func (m *mount) List(dir string) (names []string, err error) {
 func (m *mount) SyncDir(dir string) error {
 	return m.do(func() error {
 		for name, f := range m.d.files {
-			if filepath.Dir(name) == dir {
-				f.created = true
-			}
+			f.created = f.created || filepath.Dir(name) == dir
 		}
 		return nil
 	})
