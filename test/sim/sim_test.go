@@ -63,7 +63,7 @@ func simulate(t testing.TB, seed uint64, nodes int, minutes int) (h history.Hist
 		n.crash()
 	}
 	wait(context.Background(), 30*time.Second) // calls of the last moments end
-	if t, ok := t.(*testing.T); ok { // not of a mutant
+	if t, ok := t.(*testing.T); ok {           // not of a mutant
 		reached.add(t.Name(), w.reached)
 	}
 	return w.rec.History()
