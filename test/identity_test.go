@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -35,7 +36,7 @@ func serverPair(t *testing.T) (cert, key string) {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "127.0.0.1"}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, priv.Public(), priv)
@@ -135,7 +136,11 @@ func Test_Identity_Roles(t *testing.T) {
 			t.Errorf("a profile, asked by %s: %d %v, want %d", x.who, code, err, x.pprof)
 		}
 	}
-	// Through the command line, as the runbook has it.
+	// As the runbook has it.
+	if p := typed(t, "", "docs/runbooks.md", "curl --cacert", "operator-me.pem", operator.Cert, "operator-me-key.pem", operator.Key, "ca.pem", cert,
+		"ib-0.example.com:6060", n.Pprof, "debug/pprof/profile", "debug/pprof/profile?seconds=1"); !isProfile(p) {
+		t.Errorf("no profile, but %.200q", p)
+	}
 	out, errOut, code := cli(t, n.GRPC, "cluster", "members", "--ca", cert, "--cert", operator.Cert, "--key", operator.Key)
 	if code != 0 || !strings.Contains(out, "n0") {
 		t.Errorf("cluster members with an operator's certificate: %d %s %s", code, out, errOut)
@@ -173,6 +178,9 @@ func Test_Identity_Roles(t *testing.T) {
 	})
 }
 
+// isProfile reports whether an answer is one, which gzip has compressed.
+func isProfile(raw []byte) bool { return strings.HasPrefix(string(raw), "\x1f\x8b") }
+
 // Test_Identity_OperatorSocket asks for profiles and for the API on the same
 // unix socket, while clients that say nothing hang on it.
 func Test_Identity_OperatorSocket(t *testing.T) {
@@ -196,6 +204,18 @@ func Test_Identity_OperatorSocket(t *testing.T) {
 		t.Fatalf("a profile on the socket: %v %v", res, err)
 	}
 	res.Body.Close()
+	// As the runbook has it.
+	dir := t.TempDir()
+	heap := typed(t, "", "docs/runbooks.md", "curl --unix-socket", "/var/lib/image-builder/operator.sock", path)
+	if !isProfile(heap) {
+		t.Errorf("no profile, but %.200q", heap)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "heap"), heap, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if top := typed(t, dir, "docs/runbooks.md", "go tool pprof"); !strings.Contains(string(top), "Type: inuse_space") {
+		t.Errorf("what takes memory: %s", top)
+	}
 	if _, err := n.Members(t.Context(), false); err != nil {
 		t.Errorf("the API on the socket: %v", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,19 +73,15 @@ func Test_Verify_Command(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	harness.Eventually(t, time.Minute, "it listens for faults", func() bool { return log.url() != "" })
-	res, err := http.Post(log.url()+"/faults/begin?name=by+HTTP", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = res.Body.Close()
-	if err := <-ended; err != nil || res.StatusCode != http.StatusOK {
-		t.Fatalf("%v, %s:\n%s\n%s", err, res.Status, out.String(), log.text())
+	typed(t, "", "deploy/chaos/README.md", "curl -X POST", "127.0.0.1:9900", strings.TrimPrefix(log.url(), "http://"))
+	if err := <-ended; err != nil {
+		t.Fatalf("%v:\n%s\n%s", err, out.String(), log.text())
 	}
 	r := verifyReport(t, out.String())
 	if !r.OK || r.Counts.Acknowledged < 20 || len(r.Faults) != 2 {
 		t.Errorf("%+v", r)
 	}
-	if raw, err := os.ReadFile(page); err != nil || !bytes.Contains(raw, []byte("by HTTP")) || !bytes.Contains(raw, []byte("by file")) {
+	if raw, err := os.ReadFile(page); err != nil || !bytes.Contains(raw, []byte("leader-kill")) || !bytes.Contains(raw, []byte("by file")) {
 		t.Errorf("the page does not show both faults (%v)", err)
 	}
 	again, errOut, status := cli(t, "", "verify", "--check", record, "-o", "json")

@@ -6,7 +6,7 @@ set -euo pipefail
 declare -A want=(
 	[docker-registry]=docker-registry [runc]=runc [git]=git [busybox]=busybox-static
 	[protoc]=protobuf-compiler [ip]=iproute2 [iptables]=iptables [htpasswd]=apache2-utils
-	[node]=nodejs [npm]=npm
+	[node]=nodejs [npm]=npm [curl]=curl
 )
 [ "${1:-}" = kubernetes ] && want+=([etcd]=etcd-server [containerd]=containerd [/usr/lib/cni/bridge]=containernetworking-plugins [rootlesskit]=rootlesskit [newuidmap]=uidmap)
 [ "${1:-}" = web ] && want+=([chromium]=chromium)

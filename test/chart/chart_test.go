@@ -3,26 +3,28 @@
 package chart
 
 import (
+	"crypto/sha256"
+	"flag"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// Test_Chart installs the chart and does to it what operators do. Its parts
-// follow each other: they share one release.
+// Test_Chart installs the chart and does to it what operators do, by the
+// commands of the texts. Its parts follow each other: they share one release,
+// which the plain manifests follow.
 func Test_Chart(t *testing.T) {
 	s := newInstall(t)
-	if v := s.members(3); v != 3 {
-		t.Fatalf("%d of 3 nodes vote", v)
-	}
+	s.look()
 	if sbom := s.kubectl("exec", release+"-0", "-c", "image-builder", "--", "cat", "/usr/share/doc/image-builder/sbom.spdx.json"); !strings.Contains(sbom, "pkg:golang/github.com/hashicorp/raft@") {
 		t.Errorf("the image's list of modules: %s", sbom)
 	}
@@ -30,6 +32,14 @@ func Test_Chart(t *testing.T) {
 	t.Run("Upgrade", func(t *testing.T) { s.in(t).upgrade() })
 	t.Run("Scale", func(t *testing.T) { s.in(t).scale() })
 	t.Run("Evict", func(t *testing.T) { s.in(t).evict() })
+	t.Run("Remove", func(t *testing.T) { s.in(t).remove() })
+	t.Run("Plain", func(t *testing.T) { s.in(t).plain() })
+	if strings.Contains(flag.Lookup("test.run").Value.String(), "/") {
+		return // only some of the parts
+	}
+	for _, c := range s.texts.left() {
+		t.Errorf("%s: did not run", c.At())
+	}
 }
 
 // in is the install for a part of the test.
@@ -39,58 +49,17 @@ func (s *install) in(t *testing.T) *install {
 	return &part
 }
 
-// long starts builds in pods that write a line each half second.
-func (s *install) long(name string, n, lines int) (ids []string) {
-	s.t.Helper()
-	context := s.upload(fmt.Sprintf("FROM %s\nARG WHO\nRUN for i in $(seq %d); do echo $WHO-line-$i.; sleep 0.5; done\n", s.base, lines))
-	for i := range n {
-		res, err := s.c.BuildImage(s.t.Context(), &imagebuilderv1.BuildImageRequest{
-			RequestId: fmt.Sprintf("%s-%d", name, i), Requester: "test",
-			Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: &imagebuilderv1.DockerfileSource{
-				Context:   &imagebuilderv1.DockerfileSource_Upload{Upload: &imagebuilderv1.UploadedContext{Digest: context}},
-				BuildArgs: map[string]string{"WHO": fmt.Sprintf("%s-%d", name, i)},
-			}}},
-		})
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		ids = append(ids, res.Build.Id)
+// look asks the new cluster how it is, as docs/install.md and docs/runbooks.md do.
+func (s *install) look() {
+	s.members(3, 3)
+	if out := s.typed(s.text(installing, "cluster members")); strings.Count(out, "alive") != 3 || strings.Count(out, "leader") != 1 {
+		s.t.Errorf("not three members that live, of which one leads:\n%s", out)
 	}
-	return ids
-}
-
-// write waits until some of the builds write.
-func (s *install) write(ids []string, name string, n int) {
-	s.t.Helper()
-	harness.Eventually(s.t, 4*time.Minute, fmt.Sprintf("%d builds write", n), func() bool {
-		writing := 0
-		for i, id := range ids {
-			if strings.Contains(s.log(id, false), fmt.Sprintf(" %s-%d-line-", name, i)) {
-				writing++
-			}
-		}
-		return writing >= n
-	})
-}
-
-// complete wants all builds to succeed with all of their lines.
-func (s *install) complete(ids []string, name string, lines int) {
-	s.t.Helper()
-	for i, id := range ids {
-		log := s.log(id, true)
-		res, err := s.c.BuildStatus(s.t.Context(), &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if b := res.Build; b.Phase != imagebuilderv1.Phase_PHASE_SUCCEEDED || len(b.Attempts) != 1 {
-			s.t.Errorf("build %d: %s after %d attempts: %s", i, b.Phase, len(b.Attempts), b.Message)
-		}
-		for l := 1; l <= lines; l++ {
-			if n := strings.Count(log, fmt.Sprintf(" %s-%d-line-%d.\n", name, i, l)); n != 1 {
-				s.t.Errorf("build %d: line %d is %d times in the log:\n%s", i, l, n, log)
-				break
-			}
-		}
+	if out := s.typed(s.text(installing, "doctor registry")); !strings.Contains(out, "entry "+s.reg.Addr) {
+		s.t.Errorf("the nodes do not have the login of the secret:\n%s", out)
+	}
+	if out := s.typed(s.text(runbooks, "cluster status")); !strings.Contains(out, "the failure of 1 more") {
+		s.t.Errorf("the status of a cluster of three:\n%s", out)
 	}
 }
 
@@ -105,7 +74,7 @@ func (s *install) leaderDeleted() {
 	harness.Eventually(s.t, time.Minute, "another pod leads", func() bool { return s.leader() != was })
 	s.t.Logf("the pod of the leader %s was deleted; another one had the label after %s", was, time.Since(began).Round(time.Millisecond))
 	s.complete(ids, "deleted", lines)
-	s.members(3)
+	s.members(3, 3)
 }
 
 // upgrade changes the image while builds are asked for and run in pods.
@@ -115,38 +84,56 @@ func (s *install) upgrade() {
 	ids := s.long("upgraded", 4, lines)
 	s.write(ids, "upgraded", 1)
 	began := time.Now()
-	s.helm("upgrade", release, "deploy/helm/image-builder", "--reuse-values", "--set", "image.tag=v2", "--wait", "--timeout", "5m")
+	s.typed(s.text(installing, "helm upgrade"), "--timeout", "5m")
 	s.kubectl("rollout", "status", "statefulset/"+release, "--timeout=5m")
 	s.t.Logf("helm upgrade took %s", time.Since(began).Round(time.Second))
 	for i := range 3 {
-		if env := s.kubectl("exec", fmt.Sprintf("%s-%d", release, i), "-c", "image-builder", "--", "sh", "-c", "echo $BUILD"); strings.TrimSpace(env) != "v2" {
+		if env := s.kubectl("exec", fmt.Sprintf("%s-%d", release, i), "-c", "image-builder", "--", "sh", "-c", "echo $BUILD"); strings.TrimSpace(env) != s.tag("helm upgrade") {
 			s.t.Errorf("pod %d runs the image %s", i, env)
 		}
 	}
 	s.complete(ids, "upgraded", lines)
 	stop()
-	s.members(3)
+	s.members(3, 3)
 }
 
 // scale goes from three nodes to five and back, by the commands of
 // docs/scaling.md, while builds are asked for. Nodes that stay are not
 // restarted.
 func (s *install) scale() {
-	before := s.kubectl("get", "pods", "-l", "app.kubernetes.io/component=node", "-o", "jsonpath={range .items[*]}{.metadata.name}={.metadata.uid} {end}")
 	stop := s.load(3)
-	s.helm("upgrade", release, "deploy/helm/image-builder", "--reuse-values", "--set", "replicas=5", "--set", "cluster.voters=3", "--wait", "--timeout", "5m")
-	if v := s.members(5); v != 3 {
-		s.t.Errorf("%d of five nodes vote", v)
-	}
-	s.helm("upgrade", release, "deploy/helm/image-builder", "--reuse-values", "--set", "replicas=3", "--wait", "--timeout", "5m")
-	if v := s.members(3); v != 3 {
-		s.t.Errorf("%d of three nodes vote", v)
+	for _, c := range s.commands(scaling, "helm upgrade") {
+		before, began := s.pods(), time.Now()
+		nodes, err := strconv.Atoi(value(c, "replicas"))
+		if err != nil {
+			s.t.Fatalf("%s: %v", c.At(), err)
+		}
+		s.typed(c, "--timeout", "5m")
+		s.kubectl("rollout", "status", "statefulset/"+release, "--timeout=5m")
+		s.members(nodes, 3)
+		harness.Eventually(s.t, 2*time.Minute, "no other pods are there", func() bool { return len(s.pods()) == nodes })
+		s.t.Logf("%d nodes after %s", nodes, time.Since(began).Round(time.Second))
+		for name, id := range s.pods() {
+			if was, ok := before[name]; ok && was != id {
+				s.t.Errorf("%s: the pod %s was restarted", c.At(), name)
+			}
+		}
 	}
 	stop()
-	after := s.kubectl("get", "pods", "-l", "app.kubernetes.io/component=node", "-o", "jsonpath={range .items[*]}{.metadata.name}={.metadata.uid} {end}")
-	if before != after {
-		s.t.Errorf("pods were restarted: %s, then %s", before, after)
+}
+
+// pods are the nodes' pods, with their ids.
+func (s *install) pods() map[string]string {
+	s.t.Helper()
+	list, err := kube.Client.CoreV1().Pods(namespace).List(s.t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=node"})
+	if err != nil {
+		s.t.Fatal(err)
 	}
+	out := map[string]string{}
+	for _, p := range list.Items {
+		out[p.Name] = string(p.UID)
+	}
+	return out
 }
 
 // evict asks for the eviction of two pods one after the other: the second has
@@ -164,11 +151,33 @@ func (s *install) evict() {
 	s.kubectl("rollout", "status", "statefulset/"+release, "--timeout=3m")
 	harness.Eventually(s.t, 2*time.Minute, "the second pod may be evicted once the first is ready", func() bool { return evict(1) == nil })
 	s.kubectl("rollout", "status", "statefulset/"+release, "--timeout=3m")
-	s.members(3)
+	s.members(3, 3)
 }
 
-// log reads the log of a build, to its end or as far as it is.
-func (s *install) log(id string, follow bool) string {
+// remove removes the release and installs it again under the same name, by the
+// commands of docs/install.md: the cluster goes on with all builds and logs, and
+// the same keys.
+func (s *install) remove() {
+	const lines = 3
+	ids := s.long("kept", 2, lines)
+	s.complete(ids, "kept", lines)
+	builds, keys := s.kept(), s.keys()
+	began := time.Now()
+	s.typed(s.text(installing, "helm uninstall"))
+	s.helmInstall()
+	s.members(3, 3)
+	s.t.Logf("removed and installed again after %s, with %d builds", time.Since(began).Round(time.Second), len(builds))
+	if d := cmp.Diff(builds, s.kept()); d != "" {
+		s.t.Errorf("other builds than before (-before +after):\n%s", d)
+	}
+	s.complete(ids, "kept", lines)
+	if s.keys() != keys {
+		s.t.Error("the keys are others than before")
+	}
+}
+
+// keys is a digest of the keys that nodes share.
+func (s *install) keys() [sha256.Size]byte {
 	s.t.Helper()
-	return readLog(s.t, s.c, id, follow)
+	return sha256.Sum256([]byte(s.kubectl("get", "secret", release+"-sealing", release+"-gossip", "-o", "jsonpath={.items[*].data}")))
 }

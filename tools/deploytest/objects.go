@@ -81,21 +81,31 @@ type CRDs map[string]*apiextensionsv1.CustomResourceValidation
 // ErrUnavailable: a module with CRDs cannot be fetched.
 var ErrUnavailable = errors.New("module cannot be fetched")
 
-// LoadCRDs reads the CRDs in a folder of a Go module.
-func (c CRDs) LoadCRDs(module, pattern string) error {
+// ModuleFiles answers the files of a Go module whose paths match, fetching it if
+// it is not here.
+func ModuleFiles(module, pattern string) ([]string, error) {
 	cmd := exec.Command("go", "mod", "download", "-json", module)
 	cmd.Dir = os.TempDir()
 	out, err := cmd.Output()
 	if err != nil {
-		return fmt.Errorf("%s: %w", module, ErrUnavailable)
+		return nil, fmt.Errorf("%s: %w", module, ErrUnavailable)
 	}
 	var m struct{ Dir string }
 	if err := json.Unmarshal(out, &m); err != nil {
-		return err
+		return nil, err
 	}
 	files, _ := filepath.Glob(filepath.Join(m.Dir, pattern))
 	if len(files) == 0 {
-		return fmt.Errorf("%s has no files %s", module, pattern)
+		return nil, fmt.Errorf("%s has no files %s", module, pattern)
+	}
+	return files, nil
+}
+
+// LoadCRDs reads the CRDs in a folder of a Go module.
+func (c CRDs) LoadCRDs(module, pattern string) error {
+	files, err := ModuleFiles(module, pattern)
+	if err != nil {
+		return err
 	}
 	for _, f := range files {
 		raw, err := os.ReadFile(f)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -85,7 +86,21 @@ func PlainManifests(root, file string) (string, error) {
 	if PlainFiles[file] != nil {
 		namespaces += "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: image-builder-builds\n"
 	}
-	text := strings.ReplaceAll(Join(m), "app.kubernetes.io/managed-by: Helm", "app.kubernetes.io/managed-by: kubectl")
+	text := strings.ReplaceAll(inNamespace(Join(m), "image-builder"), "app.kubernetes.io/managed-by: Helm", "app.kubernetes.io/managed-by: kubectl")
 	return "# Rendered from deploy/helm/image-builder with values.yaml of this folder; do not edit.\n# README.md says which secrets it needs.\n" +
 		namespaces + text, nil
+}
+
+var metadata = regexp.MustCompile(`(?m)^metadata:\n  name: \S+\n`)
+
+// inNamespace names the namespace in objects that name none, as helm does when it
+// creates them: kubectl would take that of its context.
+func inNamespace(stream, namespace string) string {
+	docs := strings.SplitAfter(stream, "---\n")
+	for i, doc := range docs {
+		if !strings.Contains(doc, "\n  namespace: ") {
+			docs[i] = metadata.ReplaceAllString(doc, "${0}  namespace: "+namespace+"\n")
+		}
+	}
+	return strings.Join(docs, "")
 }
