@@ -190,6 +190,7 @@ type RefCacheConfig struct {
 	Interval        Duration `json:"interval" doc:"How often a reference is resolved again that has no interval of its own. In force from the first start of a cluster on; later 'cache set-interval' changes it."`
 	Refs            []string `json:"refs" doc:"The references. They are put into the cache once in the life of a cluster; later 'cache add' and 'cache remove' change it."`
 	KeepFor         Duration `json:"keepFor" doc:"How long after the end of its interval the last digest of a reference is answered that cannot be refreshed."`
+	Prewarm         string   `json:"prewarm" doc:"Whether the daemons of buildkit.addresses pull the images of the references before a build needs them: 'never', or 'changed': whenever a refresh has found another digest, and once for a daemon whose cache is new. The same on all nodes."`
 	NotifyTokenFile string   `json:"notifyTokenFile" doc:"File with a token of 16 characters or more. With it http.address takes notifications of registries (distribution's format) at /v1/registry/notifications, with the header Authorization: Bearer TOKEN; what they name is refreshed at once. Read again when it changes."`
 }
 
@@ -295,7 +296,7 @@ func DefaultConfig() Config {
 		HTTP:           HTTPConfig{UI: "auto", Nodes: []string{}},
 		Cluster:        ClusterConfig{Name: cluster.DefaultCluster, Peers: []string{}, Voters: 3, PruneAfter: d(24 * time.Hour)},
 		Owner:          OwnerConfig{Lease: d(4 * time.Second), Grace: d(2 * time.Second)},
-		RefCache:       RefCacheConfig{Interval: d(builds.DefaultCacheInterval), Refs: []string{}, KeepFor: d(24 * time.Hour)},
+		RefCache:       RefCacheConfig{Interval: d(builds.DefaultCacheInterval), Refs: []string{}, KeepFor: d(24 * time.Hour), Prewarm: prewarmNever},
 		Runtimes:       RuntimesConfig{Ref: copy.Name},
 		Registry:       defaultRegistry(),
 		BuildKit:       BuildKitConfig{Addresses: []string{}, Frontends: []string{}, Networks: []string{"default", "none"}, MaxContextBytes: 1 << 30, ContextAge: Duration(24 * time.Hour)},

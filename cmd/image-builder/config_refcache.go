@@ -10,7 +10,22 @@ import (
 // minNotifyToken is the shortest token that registries may notify with.
 const minNotifyToken = 16
 
-func (c RefCacheConfig) validate(bad func(key, format string, args ...any), httpAddress string) {
+// Policies of refCache.prewarm.
+const (
+	prewarmNever   = "never"
+	prewarmChanged = "changed"
+)
+
+func (c RefCacheConfig) validate(bad func(key, format string, args ...any), httpAddress string, daemons []string) {
+	switch c.Prewarm {
+	case prewarmNever:
+	case prewarmChanged:
+		if len(daemons) == 0 {
+			bad("refCache.prewarm", "needs buildkit.addresses, the daemons that shall have the images; without any it must be never")
+		}
+	default:
+		bad("refCache.prewarm", "%q is no policy; write never or changed", c.Prewarm)
+	}
 	if d := time.Duration(c.Interval); d < time.Second || d > 365*24*time.Hour {
 		bad("refCache.interval", "must be between 1s and a year")
 	}

@@ -132,6 +132,27 @@ func Test_Config_ValidateNamesEveryKey(t *testing.T) {
 	}
 }
 
+func Test_Config_Prewarm(t *testing.T) {
+	const daemon = `, "buildkit": {"addresses": ["unix:///run/buildkit/buildkitd.sock"]}}`
+	for over, want := range map[string]string{
+		`{}`:                                 "",
+		`{"refCache": {"prewarm": "never"}}`: "",
+		`{"refCache": {"prewarm": "changed"}` + daemon: "",
+		`{"refCache": {"prewarm": "changed"}}`:         "refCache.prewarm: needs buildkit.addresses",
+		`{"refCache": {"prewarm": "always"}` + daemon:  `refCache.prewarm: "always" is no policy; write never or changed`,
+		`{"refCache": {"prewarm": ""}}`:                `refCache.prewarm: "" is no policy`,
+	} {
+		cfg, _, err := load(t, gitpodConfig, over)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.complete()
+		if err := cfg.Validate(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", over, err, want)
+		}
+	}
+}
+
 // Test_Config_PrintedDefaultsAreTheDefaults loads what `config` prints.
 func Test_Config_PrintedDefaultsAreTheDefaults(t *testing.T) {
 	var out strings.Builder

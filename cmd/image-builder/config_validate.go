@@ -76,7 +76,7 @@ func (c *Config) Validate() error {
 	if err := c.Registry.validate(); err != nil {
 		errs = append(errs, err)
 	}
-	c.RefCache.validate(bad, c.HTTP.Address)
+	c.RefCache.validate(bad, c.HTTP.Address, c.BuildKit.Addresses)
 	if c.BuildKit.ContextAge < 0 {
 		bad("buildkit.contextAge", "must not be negative")
 	}

@@ -291,6 +291,7 @@ func (s *server) begin(ctx context.Context) error {
 	defer wg.Wait()
 	// Not before: turns of the former process are not this one's.
 	wg.Go(func() { s.refresh(ctx) })
+	wg.Go(func() { s.prewarm(ctx) })
 	return s.owner.Run(ctx)
 }
 

@@ -144,14 +144,49 @@ func (p *pool) check(ctx context.Context, e *endpoint) error {
 
 // ping asks the daemon whether it can work.
 func (e *endpoint) ping(ctx context.Context, timeout time.Duration) error {
+	_, err := e.workers(ctx, timeout)
+	return err
+}
+
+// workers asks the daemon for the ids of its workers, at least one.
+func (e *endpoint) workers(ctx context.Context, timeout time.Duration) (ids []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	workers, err := e.client.ListWorkers(ctx)
 	if err == nil && len(workers) == 0 {
-		return errors.New("it has no worker")
+		return nil, errors.New("it has no worker")
 	}
-	return err
+	for _, w := range workers {
+		ids = append(ids, w.ID)
+	}
+	return ids, err
 }
+
+// watch calls gone, once, when the daemon does not answer any more, and returns
+// then or when ctx ends.
+func (e *endpoint) watch(ctx context.Context, every time.Duration, gone func(error)) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for misses := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := e.ping(ctx, every)
+		if err == nil {
+			misses = 0
+			continue
+		}
+		if misses++; misses == watchMisses {
+			gone(&silentError{fmt.Errorf("the BuildKit daemon %s does not answer any more: %w", e.url, err)})
+			return
+		}
+	}
+}
+
+// silentError is the cause of a solve that was given up.
+type silentError struct{ error }
 
 // candidate is a daemon to choose.
 type candidate struct {

@@ -2,6 +2,7 @@ package buildkit
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -258,5 +259,20 @@ func Test_Address_TLSIsRequiredBeyondLoopback(t *testing.T) {
 		if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
 			t.Errorf("%s: %v", test.address.URL, err)
 		}
+	}
+}
+
+// Test_GivenCredential_ErrorsShowNothing: neither what was given to a daemon nor
+// what an address is signed with.
+func Test_GivenCredential_ErrorsShowNothing(t *testing.T) {
+	g := &givenCredential{host: "r.example.com", repository: "team/app", credential: func(context.Context, string, string) (string, string, error) {
+		return "alice", "wonder-land", nil
+	}}
+	if _, _, err := g.answer(t.Context(), "r.example.com", nil, false); err != nil {
+		t.Fatal(err)
+	}
+	err := g.safe(errors.New(`failed to solve: Get "https://store.example.com/a?X-Signature=abc&b=c": alice wonder-land is refused`))
+	if want := `Get "https://store.example.com/a?...": alice *** is refused`; err.Error() != want {
+		t.Errorf("got %s, want %s", err, want)
 	}
 }

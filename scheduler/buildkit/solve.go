@@ -112,7 +112,10 @@ func (s *solving) run(ctx context.Context) (*client.SolveResponse, error) {
 		return nil
 	})
 	group.Go(func() error {
-		s.watch(tracing.Quiet(ctx), cancel)
+		s.daemon.watch(tracing.Quiet(ctx), s.runtime.watchEvery, func(err error) {
+			s.runtime.pool.doubt(s.daemon)
+			cancel(err)
+		})
 		return nil
 	})
 	resp, err = s.daemon.client.Build(ctx, opt, "", s.build, statuses)
@@ -149,32 +152,6 @@ func (s *solving) forget(ctx context.Context) {
 	if err := s.daemon.forget(ctx); err != nil {
 		s.runtime.opts.Log.Warn("cannot remove the history of solves from a BuildKit daemon; it holds what their steps printed",
 			"build", s.w.BuildID, "attempt", s.w.Attempt, "daemon", s.daemon.url, "err", err)
-	}
-}
-
-// silentError is the cause of a solve that was given up.
-type silentError struct{ error }
-
-// watch cancels the solve when the daemon does not answer any more.
-func (s *solving) watch(ctx context.Context, cancel context.CancelCauseFunc) {
-	tick := time.NewTicker(s.runtime.watchEvery)
-	defer tick.Stop()
-	for misses := 0; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := s.daemon.ping(ctx, s.runtime.watchEvery)
-		if err == nil {
-			misses = 0
-			continue
-		}
-		if misses++; misses == watchMisses {
-			s.runtime.pool.doubt(s.daemon)
-			cancel(&silentError{fmt.Errorf("the BuildKit daemon %s does not answer any more: %w", s.daemon.url, err)})
-			return
-		}
 	}
 }
 
