@@ -33,7 +33,9 @@ func (n Native) BuildStatus(ctx context.Context, req *imagebuilderv1.BuildStatus
 			return nil, apiError(err)
 		}
 	}
-	return &imagebuilderv1.BuildStatusResponse{Build: n.explained(n.store.View)(r), Read: n.readInfo()}, nil
+	info := n.readInfo()
+	info.Index = max(info.Index, r.Build.Version) // the state is ahead of what counts its commands for a moment
+	return &imagebuilderv1.BuildStatusResponse{Build: n.explained(n.store.View)(r), Read: info}, nil
 }
 
 // explained answers what adds to queued builds of a state why they wait. The
@@ -64,6 +66,7 @@ func (n Native) ListBuilds(ctx context.Context, req *imagebuilderv1.ListBuildsRe
 	}
 	res := &imagebuilderv1.ListBuildsResponse{Read: n.readInfo()}
 	view := n.store.View()
+	res.Read.Index = max(res.Read.Index, view.Index())
 	explained := n.explained(func() *State { return view })
 	view.Descend(req.GetPageToken(), func(r *buildsv1.Record) bool {
 		if ctx.Err() != nil {
@@ -140,9 +143,13 @@ func (n Native) WatchBuilds(req *imagebuilderv1.WatchBuildsRequest, stream image
 				return err
 			}
 		}
-		for _, id := range ev.Removed {
+		for i, id := range ev.Removed {
+			index := ev.Index - 1
+			if i == len(ev.Removed)-1 {
+				index = ev.Index
+			}
 			if err := stream.Send(&imagebuilderv1.WatchBuildsResponse{
-				Event: &imagebuilderv1.WatchBuildsResponse_Removed{Removed: id}, Index: ev.Index,
+				Event: &imagebuilderv1.WatchBuildsResponse_Removed{Removed: id}, Index: index,
 			}); err != nil {
 				return err
 			}
