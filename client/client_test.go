@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -263,5 +264,139 @@ func Test_Watch_ResumesAndResubscribes(t *testing.T) {
 	}
 	if want := `true false ""|false true ""|true false ""|false false "b"`; strings.Join(events, "|") != want {
 		t.Errorf("events %s", strings.Join(events, "|"))
+	}
+}
+
+// Test_Wait_OutlivesServers: how long a call waited for the end of a build does
+// not count as time without a server. Each of three goes away while it waits.
+func Test_Wait_OutlivesServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		busy := &fake{status: func(r *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
+			if r.WaitFor == 0 {
+				return &imagebuilderv1.BuildStatusResponse{Build: &imagebuilderv1.Build{Id: "b"}}, nil
+			}
+			if asked++; asked > 4 {
+				return &imagebuilderv1.BuildStatusResponse{Build: &imagebuilderv1.Build{Id: "b", EndedAt: timestamppb.Now()}}, nil
+			}
+			time.Sleep(9 * time.Second)
+			return nil, errDown
+		}}
+		for _, servers := range [][]*fake{{busy}, {busy, busy, busy}} {
+			asked = 0
+			c := serve(t, 5*time.Second, servers...)
+			if b, err := c.Wait(t.Context(), "b"); err != nil || b.Id != "b" {
+				t.Errorf("%d servers: %v, %v", len(servers), b, err)
+			}
+		}
+	})
+}
+
+// Test_Wait_GivesUpWithoutServers: where none answers even what needs no
+// waiting, the patience ends.
+func Test_Wait_GivesUpWithoutServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := false
+		f := &fake{status: func(r *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
+			if !down {
+				time.Sleep(9 * time.Second)
+				down = true
+			}
+			return nil, errDown
+		}}
+		c := serve(t, 5*time.Second, f)
+		began := time.Now()
+		if _, err := c.Wait(t.Context(), "b"); status.Code(err) != codes.Unavailable {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began) - 9*time.Second; took < 5*time.Second || took > 7*time.Second {
+			t.Errorf("gave up %s after the server went, want 5 s", took)
+		}
+	})
+}
+
+// Test_Logs_OfAQuietBuild: a build that says nothing for long is read on when
+// its server goes away.
+func Test_Logs_OfAQuietBuild(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		streams := 0
+		f := logServer(t, []string{"the end\n"}, 100, 1000)
+		tell := f.logs
+		f.logs = func(r *imagebuilderv1.BuildLogsRequest, s imagebuilderv1.ImageBuilder_BuildLogsServer) error {
+			if streams++; streams <= 3 {
+				time.Sleep(9 * time.Second)
+				return errDown
+			}
+			return tell(r, s)
+		}
+		f.status = func(*imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
+			b := &imagebuilderv1.Build{Attempts: []*imagebuilderv1.Attempt{{}}}
+			if streams > 3 {
+				b.EndedAt = timestamppb.Now()
+			}
+			return &imagebuilderv1.BuildStatusResponse{Build: b}, nil
+		}
+		c := serve(t, 5*time.Second, f)
+		var out strings.Builder
+		if err := c.Logs(t.Context(), client.LogsRequest{Build: "b", Follow: true}, func(c client.Chunk) error {
+			out.Write(c.Content)
+			return nil
+		}); err != nil || !strings.HasPrefix(out.String(), "the end\n") {
+			t.Errorf("%v, %q", err, out.String())
+		}
+	})
+}
+
+// Test_Logs_GivesUp: a log that nobody has is not asked for for ever once its
+// build has ended.
+func Test_Logs_GivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := logServer(t, []string{"text"}, 2, 0)
+		c := serve(t, 5*time.Second, f)
+		began := time.Now()
+		err := c.Logs(t.Context(), client.LogsRequest{Build: "b", Follow: true}, func(client.Chunk) error { return nil })
+		if took := time.Since(began); status.Code(err) != codes.Unavailable || took < 5*time.Second || took > 7*time.Second {
+			t.Errorf("%v after %s", err, took)
+		}
+	})
+}
+
+// Test_Logs_OfOneBuild: who reads the log by the name of an image reads one
+// build's to its end, although a newer one of the image begins meanwhile.
+func Test_Logs_OfOneBuild(t *testing.T) {
+	newest := "old"
+	f := &fake{
+		status: func(r *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
+			id := r.GetId()
+			if r.GetRef() != "" {
+				id = newest
+			}
+			return &imagebuilderv1.BuildStatusResponse{Build: &imagebuilderv1.Build{
+				Id: id, EndedAt: timestamppb.Now(), Attempts: []*imagebuilderv1.Attempt{{}},
+			}}, nil
+		},
+		logs: func(r *imagebuilderv1.BuildLogsRequest, s imagebuilderv1.ImageBuilder_BuildLogsServer) error {
+			build := r.GetId()
+			if r.GetRef() != "" {
+				build = newest
+			}
+			text := strings.Repeat(build, 3)
+			if r.Attempt > 1 || int(r.Offset) == len(text) {
+				return nil
+			}
+			if err := s.Send(&imagebuilderv1.BuildLogsResponse{Attempt: 1, Offset: r.Offset, Content: []byte(text[r.Offset : r.Offset+3])}); err != nil {
+				t.Error(err)
+			}
+			newest = "new"
+			return errDown
+		},
+	}
+	c := serve(t, time.Minute, f)
+	var out strings.Builder
+	if err := c.Logs(t.Context(), client.LogsRequest{Build: "r.example.com/a:b", Follow: true}, func(c client.Chunk) error {
+		out.Write(c.Content)
+		return nil
+	}); err != nil || out.String() != "oldoldold" {
+		t.Errorf("%v, %q", err, out.String())
 	}
 }

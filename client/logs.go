@@ -41,9 +41,17 @@ type Chunk struct {
 
 // Logs reads the log of a build and gives each byte to f once, in order. A
 // stream that breaks is resumed on another server at the byte where it broke.
-// It gives up when nothing could be read for the client's patience. An error of
-// f ends it.
+// It gives up when streams break for the client's patience without a byte, but
+// not while it follows a build that goes on and a server tells so. An error of f
+// ends it.
 func (c *Client) Logs(ctx context.Context, req LogsRequest, f func(Chunk) error) error {
+	if isRef(req.Build) { // a newer build of the image may begin while this one's log is read
+		res, err := c.BuildStatus(ctx, statusOf(req.Build))
+		if err != nil {
+			return err
+		}
+		req.Build = res.Build.Id
+	}
 	r := &logs{c: c, req: req, f: f, offset: req.Offset, attempt: max(req.Attempt, 1)}
 	for {
 		there, err := r.readAttempt(ctx)
@@ -71,7 +79,8 @@ type callerError struct{ error }
 // readAttempt reads one attempt to its end. It reports whether there is one.
 func (r *logs) readAttempt(ctx context.Context) (there bool, err error) {
 	r.began = r.attempt == max(r.req.Attempt, 1)
-	last, pause := time.Now(), pauseMin
+	var broken time.Time // since when streams break
+	pause := pauseMin
 	for {
 		progress, err := r.stream(ctx)
 		var own callerError
@@ -83,14 +92,30 @@ func (r *logs) readAttempt(ctx context.Context) (there bool, err error) {
 		case status.Code(err) != codes.Unavailable || ctx.Err() != nil:
 			return false, err
 		}
-		if progress {
-			last, pause = time.Now(), pauseMin
+		if progress || broken.IsZero() {
+			broken, pause = time.Now(), pauseMin
 		}
-		if time.Since(last) > r.c.pool.patience || !wait(ctx, pause/2+rand.N(pause)) {
+		if time.Since(broken) > r.c.pool.patience {
+			if !r.goesOn(ctx) {
+				return false, err
+			}
+			broken = time.Now()
+		}
+		if !wait(ctx, pause/2+rand.N(pause)) {
 			return false, err
 		}
 		pause = min(2*pause, pauseMax)
 	}
+}
+
+// goesOn reports whether the build that is followed has not ended: a stream
+// that was quiet for long before it broke looks like one that never worked.
+func (r *logs) goesOn(ctx context.Context) bool {
+	if !r.req.Follow {
+		return false
+	}
+	res, err := r.c.BuildStatus(ctx, statusOf(r.req.Build))
+	return err == nil && res.Build.GetEndedAt() == nil
 }
 
 // exists reports whether the attempt is there: one that said nothing ends like
@@ -123,13 +148,9 @@ func (r *logs) begin() error {
 func (r *logs) stream(ctx context.Context) (progress bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	req := &imagebuilderv1.BuildLogsRequest{Attempt: r.attempt, Offset: r.offset, Follow: r.req.Follow}
-	if isRef(r.req.Build) {
-		req.Build = &imagebuilderv1.BuildLogsRequest_Ref{Ref: r.req.Build}
-	} else {
-		req.Build = &imagebuilderv1.BuildLogsRequest_Id{Id: r.req.Build}
-	}
-	s, err := r.c.BuildLogs(ctx, req)
+	s, err := r.c.BuildLogs(ctx, &imagebuilderv1.BuildLogsRequest{
+		Build: &imagebuilderv1.BuildLogsRequest_Id{Id: r.req.Build}, Attempt: r.attempt, Offset: r.offset, Follow: r.req.Follow,
+	})
 	if err != nil {
 		return false, err
 	}

@@ -134,14 +134,29 @@ func (p *Pool) try(ctx context.Context, f func(*grpc.ClientConn) error) error {
 	}
 }
 
-// Invoke makes one unary call.
+// Invoke makes one unary call. One that waits for a phase of a build may take
+// longer than the patience, and outlast servers: so that it is given up only if
+// none answers what needs no waiting.
 func (p *Pool) Invoke(ctx context.Context, method string, req, res any, opts ...grpc.CallOption) error {
 	req = p.stamp(req)
-	err := p.try(ctx, func(c *grpc.ClientConn) error { return c.Invoke(ctx, method, req, res, opts...) })
-	if err == nil {
-		p.note(res)
+	for {
+		err := p.try(ctx, func(c *grpc.ClientConn) error { return c.Invoke(ctx, method, req, res, opts...) })
+		if err == nil {
+			p.note(res)
+			return nil
+		}
+		r, ok := req.(*imagebuilderv1.BuildStatusRequest)
+		if !ok || r.GetWaitFor() == 0 || status.Code(err) != codes.Unavailable || ctx.Err() != nil {
+			return err
+		}
+		now := proto.CloneOf(r)
+		now.WaitFor = 0
+		if err := p.try(ctx, func(c *grpc.ClientConn) error {
+			return c.Invoke(ctx, method, now, new(imagebuilderv1.BuildStatusResponse), opts...)
+		}); err != nil {
+			return err
+		}
 	}
-	return err
 }
 
 // NewStream begins a stream on the current server, or the next that works.
