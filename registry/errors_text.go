@@ -42,7 +42,7 @@ func safeText(err error, secrets []string) string {
 			text = strings.ReplaceAll(text, s, "***")
 		}
 	}
-	return text[:min(len(text), maxSafeText)]
+	return strings.ToValidUTF8(text[:min(len(text), maxSafeText)], "")
 }
 
 func knownText(err error) string {

@@ -3,11 +3,13 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -187,6 +189,19 @@ func TestHumanSize(t *testing.T) {
 	for in, want := range map[int64]string{0: "0 B", 999: "999 B", 1500: "1.5 kB", 29_300_000: "29.3 MB", 4_200_000_000: "4.2 GB", 5_000_000_000_000: "5000.0 GB"} {
 		if got := humanSize(in); got != want {
 			t.Errorf("humanSize(%d) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestSafeText_IsWhole: a text that is cut, as that of a certificate with a
+// long name is, ends at a character: no command of the replicated log carries a
+// half one.
+func TestSafeText_IsWhole(t *testing.T) {
+	for n := range 4 {
+		name := strings.Repeat("x", n) + strings.Repeat("€", maxSafeText)
+		got := safeText(&net.OpError{Op: "dial", Err: errors.New(name)}, nil)
+		if !utf8.ValidString(got) || len(got) > maxSafeText || len(got) < maxSafeText-3 {
+			t.Errorf("%d bytes: %q", len(got), got)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -266,6 +267,7 @@ func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilde
 			}
 		}
 	}
+	c.Message = valid(c.Message)
 	traceEnd(ctx, c)
 	if _, err := at.owner.commit(ctx, c); err != nil {
 		log.Warn("cannot commit the end of an attempt", "err", err)
@@ -280,8 +282,12 @@ func redactSteps(w LogWriter, steps []*imagebuilderv1.Step) []*imagebuilderv1.St
 	out := make([]*imagebuilderv1.Step, len(steps))
 	for i, s := range steps {
 		c := proto.CloneOf(s)
-		c.Name, c.Error = w.Redact(c.Name), w.Redact(c.Error)
+		c.Name, c.Error = valid(w.Redact(c.Name)), valid(w.Redact(c.Error))
 		out[i] = c
 	}
 	return out
 }
+
+// valid makes a text one that a command can carry: what it cannot is never
+// committed, however often that is tried.
+func valid(text string) string { return strings.ToValidUTF8(text, "?") }

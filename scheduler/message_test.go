@@ -1,0 +1,58 @@
+package scheduler
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// latin1 is a runtime whose texts are not UTF-8, as those of old programs.
+type latin1 struct{ *oneNode }
+
+func (latin1) Run(_ context.Context, _ *Workload, s Sink) (Outcome, error) {
+	s.Steps([]*imagebuilderv1.Step{{Name: "RUN caf\xe9", Error: "caf\xe9"}})
+	return Outcome{}, &Failure{Blame: builds.BlameUser, Message: "no such file: caf\xe9"}
+}
+
+// Test_Finish_WhateverTheText: an attempt ends although what its runtime says
+// of it cannot be encoded as it is.
+func Test_Finish_WhateverTheText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		key := filepath.Join(t.TempDir(), "keys.json")
+		if err := builds.NewKeyFile(key); err != nil {
+			t.Fatal(err)
+		}
+		ring, err := builds.LoadKeyring(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.ask("a")
+		a := w.decide().assign[0]
+		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		rt := latin1{&oneNode{w: w}}
+		owner := NewOwner(OwnerOptions{
+			Node: a.Owner, StoreID: "s", Store: w.store, Raft: rt, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
+			Runtimes: map[string]Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- owner.Run(ctx) }()
+		wait(ctx, time.Minute)
+		b := w.store.Build(a.BuildId).Build
+		if b.Phase != builds.Failed || b.Message != "no such file: caf?" {
+			t.Errorf("after a minute the build is %s: %q", b.Phase, b.Message)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
