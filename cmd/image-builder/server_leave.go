@@ -100,7 +100,9 @@ func needed(view *builds.State, name, storeID string) (n int) {
 			for _, c := range builds.CopiesOf(a) {
 				mine = mine || c.Node == name && c.StoreId == storeID
 			}
-			if keep, _, _ := scheduler.Sound(view, now, 0, a); mine && len(keep) == 0 {
+			// -1: a node that is lost counts for nothing, also if that is the last
+			// thing that the state knows.
+			if keep, _, _ := scheduler.Sound(view, now, -1, a); mine && len(keep) == 0 {
 				n++
 			}
 		}
