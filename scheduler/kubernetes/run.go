@@ -16,20 +16,17 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-const (
-	// deadlineGrace is how much later than the worker, which knows more, the
-	// owner ends a build at its deadline.
-	deadlineGrace = 20 * time.Second
-	// removeTime is how long Run tries to delete a pod that it gave up.
-	removeTime = 30 * time.Second
-)
+// deadlineGrace is how much later than the worker, which knows more, the owner
+// ends a build at its deadline.
+const deadlineGrace = 20 * time.Second
 
 var errDeadline = errors.New("deadline of the build")
 
 // Run creates the workload's pod, or adopts it, and follows it to its end. When
-// ctx ends, the pod goes on. A pod that is given up while it may run is deleted;
-// one that ended, or cannot start, stays for the case that its end is not
-// committed.
+// ctx ends, the pod goes on. Run deletes no pod: whether this node is its owner
+// still, which may have been paused meanwhile, is for the caller to know, who
+// stops a pod that is given up while it may run. One that ended, or cannot start,
+// stays for the case that its end is not committed.
 func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
 	limited := ctx
 	if !w.Deadline.IsZero() {
@@ -47,11 +44,7 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 	case ctx.Err() != nil:
 		return scheduler.Outcome{}, ctx.Err()
 	case errors.Is(err, errDeadline):
-		f.giveUp = true
 		err = &scheduler.Failure{Blame: builds.BlameTimeout, Message: fmt.Sprintf("the build did not end before its deadline (%s)%s", w.Deadline.UTC().Format(time.RFC3339), f.waitedFor()), Err: err}
-	}
-	if f.giveUp && f.pod != nil {
-		f.remove(ctx)
 	}
 	return scheduler.Outcome{}, err
 }
@@ -79,7 +72,6 @@ type follower struct {
 	sub    *podSub
 	stream *stream              // once the worker runs
 	since  map[string]time.Time // first sight of each problem
-	giveUp bool                 // nobody shall go on with the pod
 	made   bool                 // the pod was made for this owner
 }
 
@@ -103,8 +95,6 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 		err = f.r.ungate(ctx, f.pod)
 	}
 	if err != nil {
-		var known *scheduler.Failure
-		f.giveUp = errors.As(err, &known)
 		return scheduler.Outcome{}, err
 	}
 	defer f.endStream()
@@ -138,7 +128,6 @@ func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, 
 	if f.stream != nil && f.stream.ended() {
 		res, err := f.stream.result()
 		if err != nil {
-			f.giveUp = true
 			return true, scheduler.Outcome{}, err
 		}
 		if res != nil {
@@ -158,13 +147,11 @@ func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, 
 			f.r.count.start.Observe(time.Since(f.pod.CreationTimestamp.Time).Seconds())
 		}
 		if f.stream, err = f.r.openStream(ctx, f.pod, f.job, f.sink); err != nil {
-			f.giveUp = true
 			return true, scheduler.Outcome{}, err
 		}
 	}
 	if f.stream != nil {
 		if silent := f.stream.silence(); silent > f.r.o.SilentTimeout {
-			f.giveUp = true
 			return true, scheduler.Outcome{}, infra("the worker of the pod %s on node %s was out of reach for %s: check the network between the service and its build pods", f.pod.Name, f.pod.Spec.NodeName, silent.Round(time.Second))
 		}
 		return false, out, nil
@@ -307,21 +294,5 @@ func (f *follower) streamDone() <-chan struct{} {
 func (f *follower) endStream() {
 	if f.stream != nil {
 		f.stream.close()
-	}
-}
-
-// remove deletes the pod; the reaper gets it otherwise.
-func (f *follower) remove(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, removeTime)
-	defer cancel()
-	for try := 0; ; try++ {
-		err := f.r.remove(ctx, f.pod)
-		if err == nil {
-			return
-		}
-		if f.r.pause(ctx, try) != nil {
-			f.r.o.Log.Warn("cannot delete a pod that was given up", "pod", f.pod.Name, "err", err)
-			return
-		}
 	}
 }
