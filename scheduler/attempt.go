@@ -154,7 +154,7 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 		BuildID: b.Id, Attempt: a.Number, Epoch: a.Epoch, Started: a.Phase >= builds.Running, Source: b.Source, Ref: b.Ref, BaseRef: b.BaseRef,
 		Rights:   &buildsv1.Rights{AllowAll: at.record.Rights.GetAllowAll(), Hosts: at.record.Rights.GetHosts(), Additional: secrets.Registry},
 		Secrets:  secrets,
-		Deadline: b.Deadline.AsTime(), Requester: b.Requester, SupervisorRef: at.record.SupervisorRef,
+		Deadline: at.deadline(), LeadersDeadline: b.Deadline.AsTime(), Requester: b.Requester, SupervisorRef: at.record.SupervisorRef,
 	}
 	out, missing, err := at.outcome(ctx, rt, w, sink)
 	if err != nil {
@@ -172,6 +172,14 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 		return nil, err
 	}
 	return &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: out.Digest, SizeBytes: out.SizeBytes}, nil
+}
+
+// deadline is the build's by this node's clock: what is left of its time, by the
+// time that the state has come to. That is the leader's of a moment ago, as this
+// attempt has just been given to the node or confirmed.
+func (at *attempt) deadline() time.Time {
+	left := at.record.Build.Deadline.AsTime().Sub(time.Unix(0, at.owner.o.Store.LastTime()))
+	return time.Now().Add(left)
 }
 
 // confirm makes sure that this node is the owner still: by the commit of the

@@ -70,9 +70,12 @@ type Workload struct {
 	// A runtime pushes by digest only: the owner tags.
 	Ref, BaseRef string
 	// Rights and Secrets are in clear: never log them.
-	Rights   *buildsv1.Rights
-	Secrets  *buildsv1.Secrets
-	Deadline time.Time
+	Rights  *buildsv1.Rights
+	Secrets *buildsv1.Secrets
+	// Deadline is when the build has to end, by the clock of this node, which may
+	// be wrong; LeadersDeadline is the same by the leaders' clock, for other
+	// machines to be told.
+	Deadline, LeadersDeadline time.Time
 	// Requester is who asked for the build first; may be empty.
 	Requester string
 	// SupervisorRef is the supervisor image that the request named, for Gitpod

@@ -82,7 +82,10 @@ func (j *Job) SetWorkload(w *scheduler.Workload) error {
 	if err != nil {
 		return fmt.Errorf("encode the secrets of %s", w.Name())
 	}
-	j.BuildID, j.Attempt, j.Ref, j.BaseRef, j.Deadline = w.BuildID, w.Attempt, w.Ref, w.BaseRef, w.Deadline
+	j.BuildID, j.Attempt, j.Ref, j.BaseRef, j.Deadline = w.BuildID, w.Attempt, w.Ref, w.BaseRef, w.LeadersDeadline
+	if j.Deadline.IsZero() {
+		j.Deadline = w.Deadline
+	}
 	j.Source, j.Secrets = source, secrets
 	return nil
 }
