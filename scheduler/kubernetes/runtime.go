@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,23 +17,18 @@ import (
 // Name is the runtime's name in the state.
 const Name = "kubernetes"
 
-const (
-	// tidyEvery is the pause between looks for pods that ended long ago, and
-	// keepEnded how long they stay: their end may not be committed yet.
-	tidyEvery = time.Minute
-	keepEnded = 15 * time.Minute
-	// lookEvery is the pause between questions to the API where the watch
-	// should have told already.
-	lookEvery = 10 * time.Second
-)
+// lookEvery is the pause between questions to the API where the watch should
+// have told already.
+const lookEvery = 10 * time.Second
 
-// Runtime runs every attempt in a pod. Methods may be called concurrently.
+// Runtime runs every attempt in a pod. Methods may be called concurrently. It
+// deletes a pod when it is told to stop it, and no other: what of a pod that has
+// ended is committed, it does not know.
 type Runtime struct {
 	o     Options
 	pods  *podWatch
 	count *metrics
 	stop  context.CancelFunc
-	tasks sync.WaitGroup
 }
 
 var _ scheduler.Runtime = (*Runtime)(nil)
@@ -59,14 +53,12 @@ func New(o Options) (*Runtime, error) {
 	if err := count.register(o.Registerer, pods); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	r.tasks.Go(func() { r.tidy(ctx) })
 	return r, nil
 }
 
 // Close ends the watch. Every Run must have returned. Pods go on.
 func (r *Runtime) Close() error {
 	r.stop()
-	r.tasks.Wait()
 	r.pods.close()
 	return nil
 }
@@ -160,46 +152,6 @@ func (r *Runtime) remove(ctx context.Context, p *corev1.Pod) error {
 		return nil // it is gone, or another one has its name
 	}
 	return err
-}
-
-// tidy deletes pods that ended long ago, whoever owned them.
-func (r *Runtime) tidy(ctx context.Context) {
-	tick := time.NewTicker(tidyEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		for _, p := range r.pods.all() {
-			if !endedLongAgo(p, time.Now()) {
-				continue
-			}
-			if err := r.remove(ctx, p); err != nil && !errors.Is(err, context.Canceled) {
-				r.o.Log.Warn("cannot delete a pod that has ended", "pod", p.Name, "err", err)
-			}
-		}
-	}
-}
-
-// endedLongAgo reports whether a pod has been over for keepEnded.
-func endedLongAgo(p *corev1.Pod, now time.Time) bool {
-	if p.DeletionTimestamp != nil || !over(p, now) {
-		return false
-	}
-	ended := p.CreationTimestamp.Time
-	for _, s := range statuses(p) {
-		if t := s.State.Terminated; t != nil && t.FinishedAt.After(ended) {
-			ended = t.FinishedAt.Time
-		}
-	}
-	for _, c := range p.Status.Conditions {
-		if c.LastTransitionTime.After(ended) {
-			ended = c.LastTransitionTime.Time
-		}
-	}
-	return now.Sub(ended) > keepEnded
 }
 
 // maxPause bounds the pauses between tries.
