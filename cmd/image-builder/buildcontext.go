@@ -32,6 +32,9 @@ type buildContext struct {
 func openContext(dir, file string, stdin io.Reader) (*buildContext, error) {
 	c := &buildContext{dir: dir, dockerfile: "Dockerfile"}
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		if err != nil && (strings.HasPrefix(dir, "ssh://") || strings.Contains(dir, "@") && strings.Contains(dir, ":")) {
+			return nil, exitError{exitUsage, fmt.Errorf("the context %q is no directory, and git repositories are fetched over https and http only: name it so, with --secret id=GIT_AUTH_TOKEN,env=NAME if it wants a credential", dir)}
+		}
 		return nil, exitError{exitUsage, fmt.Errorf("the context %q is no directory", dir)}
 	}
 	if err := c.findDockerfile(file, stdin); err != nil {

@@ -119,7 +119,7 @@ func newStatusCommand() *cobra.Command {
 			defer cancel()
 			res, err := api.BuildStatus(ctx, req)
 			if err != nil {
-				return c.explain(err)
+				return c.explainBuild(args[0], err)
 			}
 			if err := c.print(cmd.OutOrStdout(), res.Build, func(w io.Writer) { buildTable(w, res.Build) }); err != nil {
 				return err
@@ -149,7 +149,7 @@ func newLogsCommand() *cobra.Command {
 				return err
 			}
 			defer done()
-			return c.explain(printLogs(cmd.Context(), api, client.LogsRequest{Build: args[0], Attempt: attempt, Offset: offset, Follow: follow}, cmd.OutOrStdout()))
+			return c.explainBuild(args[0], printLogs(cmd.Context(), api, client.LogsRequest{Build: args[0], Attempt: attempt, Offset: offset, Follow: follow}, cmd.OutOrStdout()))
 		},
 	}
 	c.register(cmd)
@@ -187,7 +187,7 @@ stops whoever wants it, which needs --server unix:///path/of/operator.sock.` + s
 			defer cancel()
 			res, err := api.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: args[0], Requester: requester, Reason: reason, Operator: operator})
 			if err != nil {
-				return c.explain(err)
+				return c.explainBuild(args[0], err)
 			}
 			return c.print(cmd.OutOrStdout(), res, func(w io.Writer) {
 				switch {

@@ -51,12 +51,17 @@ address), or one of its own, as root. Then it serves until Ctrl-C, and starts no
 it to start anew. The second node has the next port of each address (metrics, health
 and pprof: ten further), and so on.
 
-Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 a part could not be started.`,
+Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 a part could not be started,
+130 interrupted before it served.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return runDev(ctx, o, cmd.OutOrStdout())
+			err := runDev(ctx, o, cmd.OutOrStdout())
+			if err != nil && ctx.Err() != nil { // whatever it was in the middle of
+				return exitError{exitInterrupted, errors.New("interrupted; all that was started is stopped, the data stays")}
+			}
+			return err
 		},
 	}
 	f := cmd.Flags()
@@ -88,6 +93,11 @@ func runDev(ctx context.Context, o devOptions, out io.Writer) (err error) {
 	if o.nodes < 1 || o.nodes == 2 {
 		return exitError{exitUsage, fmt.Errorf("--nodes %d: use 1, or 3 and more: two nodes stop when either fails", o.nodes)}
 	}
+	unlock, err := lockDev(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := checkFree("--registry-address", o.registryAddress); err != nil {
 		return err
 	}
@@ -152,6 +162,19 @@ Try, in another terminal:
 	}
 	fmt.Fprintln(out, "\nstopping; the data stays in", dir)
 	return nil
+}
+
+// lockDev keeps a second dev from the data of one that runs.
+func lockDev(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, exitError{exitUnavailable, fmt.Errorf("%s is used by another 'make run' or 'image-builder dev': stop that, or name another --data-dir, and other addresses", dir)}
+	}
+	return func() { _ = f.Close() }, nil
 }
 
 func devKillNote(nodes int) string {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +51,9 @@ const patience = 5 * time.Second
 
 // dialConn answers connections. It does not wait for the servers.
 func (c *clientFlags) dialConn() (*client.Pool, func(), error) {
+	if slices.Contains(strings.Split(c.server, ","), "") {
+		return nil, nil, exitError{exitUsage, fmt.Errorf("--server %q lacks an address: write host:port, several with commas between", c.server)}
+	}
 	if c.output != "table" && c.output != "json" && c.output != "yaml" {
 		return nil, nil, exitError{exitUsage, fmt.Errorf("--output %q is unknown; use table, json or yaml", c.output)}
 	}
@@ -95,6 +99,14 @@ func (c *clientFlags) tlsConfig() (*tls.Config, error) {
 		conf.Certificates = []tls.Certificate{pair}
 	}
 	return conf, nil
+}
+
+// explainBuild is explain for a call about one build, which the message names.
+func (c *clientFlags) explainBuild(name string, err error) error {
+	if status.Code(err) == codes.NotFound {
+		err = status.Errorf(codes.NotFound, "%s: %s ('image-builder list' shows the builds that are kept)", name, status.Convert(err).Message())
+	}
+	return c.explain(err)
 }
 
 // explain turns an error of the service into one for a person, with the exit

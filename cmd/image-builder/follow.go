@@ -55,9 +55,15 @@ func (f *follower) build(ctx context.Context, req *imagebuilderv1.BuildImageRequ
 		return f.c.explain(err)
 	}
 	if end.Phase != imagebuilderv1.Phase_PHASE_SUCCEEDED {
-		return exitError{exitFailed, fmt.Errorf("build %s: %s (%s)", phaseName(end.Phase), end.Message, blameName(end.Blame))}
+		return failed(end)
 	}
 	return f.digest(end)
+}
+
+// failed words the end of a build that did not succeed.
+func failed(b *imagebuilderv1.Build) error {
+	what := "build " + phaseName(b.Phase) + ": "
+	return exitError{exitFailed, fmt.Errorf("%s%s (%s)", what, strings.TrimPrefix(b.Message, what), blameName(b.Blame))}
 }
 
 // view shows the course of one build. log is called by one goroutine, the

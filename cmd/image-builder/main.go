@@ -35,11 +35,16 @@ func main() {
 func execute(ctx context.Context, args []string) int {
 	root := newRootCommand()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	began := false
+	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
+	cmd, err := root.ExecuteContextC(ctx)
 	var exit exitError
 	switch {
 	case err == nil:
 		return 0
+	case !began: // the arguments are wrong, and cobra does not say what would be right
+		fmt.Fprintf(os.Stderr, "image-builder: %v; %s\n", err, remedy(cmd))
+		return exitUsage
 	case errors.As(err, &exit):
 		if exit.error != nil {
 			fmt.Fprintln(os.Stderr, "image-builder:", exit.error)
@@ -48,6 +53,14 @@ func execute(ctx context.Context, args []string) int {
 	}
 	fmt.Fprintln(os.Stderr, "image-builder:", err)
 	return exitUsage
+}
+
+// remedy tells how a command is used.
+func remedy(cmd *cobra.Command) string {
+	if cmd.HasSubCommands() {
+		return fmt.Sprintf("'%s --help' names the commands", cmd.CommandPath())
+	}
+	return fmt.Sprintf("usage: %s ('--help' tells more)", cmd.UseLine())
 }
 
 func newRootCommand() *cobra.Command {
@@ -66,6 +79,11 @@ Exit status of all commands: 0 success, 1 the build failed, 2 wrong usage,
 		newBuildCommand(), newListCommand(), newStatusCommand(), newLogsCommand(), newCancelCommand(),
 		newResolveCommand(), newCacheCommand(), newDoctorCommand(), newClusterCommand(), newSnapshotCommand(), newVerifyCommand(), newSBOMCommand(),
 		newWorkerCommand(), newRegistryProxyCommand())
+	for _, c := range root.Commands() {
+		if c.HasSubCommands() && !c.Runnable() { // else a misspelt command would be no error
+			c.Args, c.RunE = cobra.NoArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 	return root
 }
 

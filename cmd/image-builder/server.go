@@ -98,6 +98,9 @@ func (s *server) run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(s.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("create data directory: %w", err)
 	}
+	if err := writable(s.cfg.DataDir); err != nil {
+		return err
+	}
 	listeners, err := s.listen()
 	if err != nil {
 		return err
@@ -161,6 +164,15 @@ func (s *server) run(ctx context.Context) (err error) {
 	wg.Wait()
 	serving.stop(time.Duration(s.cfg.Shutdown.Grace))
 	return err
+}
+
+// writable reports why files cannot be made in a directory.
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, ".writable-*")
+	if err != nil {
+		return fmt.Errorf("dataDir: this process, of user %d, cannot write to %s: give the directory to that user, or name another (%w)", os.Getuid(), dir, err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 func (s *server) openParts() (err error) {

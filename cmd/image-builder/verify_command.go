@@ -162,6 +162,9 @@ func (v *verifyFlags) options(cmd *cobra.Command) (o verify.Options, err error) 
 	if err != nil {
 		return o, err
 	}
+	if v.profile != verify.ProfileDockerfile && len(v.images) == 0 && v.repository == "" {
+		return o, exitError{exitUsage, fmt.Errorf("profile %s builds from images: name some by --image, or by --repository where to push some", v.profile)}
+	}
 	looker := verify.DockerLooker{Insecure: v.insecure}
 	o = verify.Options{
 		Servers: strings.Split(v.server, ","), TLS: tls, Duration: v.duration, Rate: v.rate, Profile: v.profile, Readers: v.readers,
