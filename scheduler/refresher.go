@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -172,9 +171,5 @@ func (r *Refresher) committed(batch []*buildsv1.RecordRefreshes_Result) {
 // shorten makes a text fit for the state: valid UTF-8, one line, bounded.
 func shorten(s string) string {
 	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
-	for len(s) > maxRefreshError {
-		_, n := utf8.DecodeLastRuneInString(s[:maxRefreshError])
-		s = s[:maxRefreshError-n]
-	}
-	return s
+	return strings.ToValidUTF8(s[:min(len(s), maxRefreshError)], "") // it may have been cut within a character
 }
