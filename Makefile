@@ -56,9 +56,7 @@ generate-check: ## Fail if the generated code differs from proto/
 
 .PHONY: test-faults
 test-faults: deps build buildkitd ## Kill -9 campaigns against real processes and a real registry
-	@files=$$(grep -rl --include='*_test.go' --exclude-dir=tools '^//go:build faults' .) && \
-	tests=$$(grep -hoE '^func Test_\w+' $$files | cut -d' ' -f2 | paste -sd'|') && \
-	tools/test.sh -race -tags faults -timeout 60m -run "^($$tests)$$" $$(dirname $$files | sort -u) # the others are part of 'make test'
+	@tools/test-faults.sh
 
 .PHONY: chaos
 chaos: deps buildkitd ## Break a cluster by a random schedule for DURATION (5m) and judge what clients saw (SEED=, RATE=20, NODES=3, FAULTS=, PROFILE=ref)

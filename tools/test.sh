@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Runs `go test` with the given arguments. What fails is run once more, alone:
 # tests of real processes measure time, and two cores are soon busy. Both
-# failures are in the output; a test that fails twice fails.
+# failures are in the output; a test that fails twice fails. Where several runs
+# go on at a time, ALONE names a file by which each waits for the others before it
+# runs something once more.
 set -uo pipefail
+exec 9>"${ALONE:-/dev/null}"
+[ -z "${ALONE:-}" ] || flock --shared 9
 case " $* " in *" -race "*) export CGO_ENABLED=1 ;; esac
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-go test "$@" 2>&1 | tee "$out" && exit 0
+go test "$@" 2>&1 9>&- | tee "$out" 9>&- && exit 0
 packages=$(awk '$1 == "FAIL" && $2 ~ "/" { print $2 }' "$out" | sort -u)
 tests=$(sed -n 's/^--- FAIL: \([A-Za-z0-9_]*\).*/\1/p' "$out" | sort -u)
 if [ -z "$packages" ] || grep -qE '^(panic|fatal error|WARNING: DATA RACE)|\[(build|setup) failed\]' "$out"; then
@@ -19,5 +23,6 @@ for arg; do
 	*) flags+=("$arg") ;;
 	esac
 done
+[ -z "${ALONE:-}" ] || flock --exclusive 9
 echo "failed, once more alone: $(echo $tests) of $(echo $packages)"
-go test -p 1 -count 1 "${flags[@]}" ${tests:+-run "^($(echo $tests | tr ' ' '|'))\$"} $packages
+go test -p 1 -count 1 "${flags[@]}" ${tests:+-run "^($(echo $tests | tr ' ' '|'))\$"} $packages 9>&-
