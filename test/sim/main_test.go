@@ -9,6 +9,7 @@ import (
 // TestMain collects garbage seldom: the simulation makes much of it and keeps
 // little.
 func TestMain(m *testing.M) {
-	debug.SetGCPercent(1000)
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(2 << 30)
 	os.Exit(m.Run())
 }

@@ -173,8 +173,15 @@ func (w *world) judgeContent(a *imagebuilderv1.Attempt, name, log string) error 
 		}
 		return nil
 	}
-	if at := strings.LastIndex(rest, "attempt failed: "); at >= 0 {
+	// An owner that was killed before its end was committed has said it already.
+	if at := strings.Index(rest, "attempt failed: "); at >= 0 {
+		said := rest[at:]
 		rest = rest[:at]
+		for l := range strings.Lines(said) {
+			if !strings.HasPrefix(l, "attempt failed: ") {
+				return fmt.Errorf("the log of %s (%s) goes on after %d lines with %q", name, a.Phase, i, said)
+			}
+		}
 	}
 	if !strings.HasPrefix(line(name, i), rest) {
 		return fmt.Errorf("the log of %s (%s) goes on after %d lines with %q", name, a.Phase, i, rest)
