@@ -205,7 +205,9 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 	var joins *logs.CopyStatus
 	var lost []logs.Copy
 	for i, s := range status {
-		if errors.Is(s.Refusal, logs.ErrFenced) && !s.Joins {
+		// The next owner may have been there before the state has told so; a copy
+		// that was removed says the same, and then another one takes its place.
+		if errors.Is(s.Refusal, logs.ErrFenced) && !s.Joins && at.stillOwner(ctx) != nil {
 			at.cancel(errFenced)
 			return false
 		}

@@ -161,10 +161,18 @@ func settingsOf(cfg Config) *buildsv1.Settings {
 // keeps.
 const reapInterval = time.Minute
 
-// reapLogs removes logs that nobody needs any more.
+// reapLogs removes logs that nobody needs any more, where this node knows all
+// that the cluster has decided.
 func (s *server) reapLogs(ctx context.Context) error {
 	for pause(ctx, reapInterval) {
-		if s.started.Load() {
+		if !s.started.Load() {
+			continue
+		}
+		index, err := s.raft.ReadIndex(ctx)
+		if err == nil {
+			err = s.raft.WaitApplied(ctx, index)
+		}
+		if err == nil {
 			s.logs.Reap()
 		}
 	}

@@ -89,11 +89,12 @@ func (l *Logs) Copies() *logs.Replicator { return l.copies }
 func (l *Logs) Trouble() error { return l.store.Trouble() }
 
 // idle is for how long a copy that the state does not name is kept: it may
-// be on its way to become one.
+// be on its way to become one, or this node's state may be behind its owner's.
 const idle = time.Minute
 
 // Reap removes the logs of builds that the state has forgotten, and copies that
-// the state does not name.
+// the state does not name. This node's state must have caught up with the
+// leader's just before: what it does not know yet is not what it has forgotten.
 func (l *Logs) Reap() {
 	for _, key := range l.store.Keys() {
 		if l.keeps(key) {
@@ -108,7 +109,7 @@ func (l *Logs) Reap() {
 func (l *Logs) keeps(key logs.Key) bool {
 	a := l.attempt(key)
 	if a == nil {
-		return false
+		return l.store.Idle(key) < idle
 	}
 	switch a.GetLog().GetState() {
 	case builds.LogLost, builds.LogExpired:

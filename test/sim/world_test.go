@@ -323,6 +323,13 @@ func (n *node) start() {
 			}
 		}
 		r.done.Go(func() { n.keepLease(ctx, r, owner, adapter, boot) })
+		r.done.Go(func() {
+			for wait(ctx, time.Minute) {
+				if index, err := adapter.ReadIndex(ctx); err == nil && adapter.WaitApplied(ctx, index) == nil {
+					r.logs.Reap()
+				}
+			}
+		})
 		if w.refresh != nil {
 			r.done.Go(func() {
 				(&scheduler.Refresher{
