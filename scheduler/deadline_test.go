@@ -3,7 +3,6 @@ package scheduler
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,14 +33,7 @@ func Test_Deadline_ByTheLeadersClock(t *testing.T) {
 				w.now = leader
 				w.store = builds.NewStore()
 				w.apply(&buildsv1.NodeStarted{Name: "n0", StoreId: "s", BootId: "b", Capacity: 1, Runtimes: []string{"copy"}})
-				key := filepath.Join(t.TempDir(), "keys.json")
-				if err := builds.NewKeyFile(key); err != nil {
-					t.Fatal(err)
-				}
-				ring, err := builds.LoadKeyring(key)
-				if err != nil {
-					t.Fatal(err)
-				}
+				ring := newKeyring(t)
 				w.askFor("a", time.Hour)
 				w.now = w.now.Add(10 * time.Minute) // it was queued
 				a := w.decide().assign[0]

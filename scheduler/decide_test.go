@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -27,6 +28,20 @@ func newWorld(t *testing.T, capacities ...uint32) *world {
 		w.apply(&buildsv1.NodeStarted{Name: fmt.Sprintf("n%d", i), StoreId: "s", BootId: "b", Capacity: c, Runtimes: []string{"copy"}})
 	}
 	return w
+}
+
+// newKeyring answers keys of a test's own.
+func newKeyring(t *testing.T) *builds.Keyring {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "keys.json")
+	if err := builds.NewKeyFile(file); err != nil {
+		t.Fatal(err)
+	}
+	ring, err := builds.LoadKeyring(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
 }
 
 func (w *world) apply(payload proto.Message) builds.Result {

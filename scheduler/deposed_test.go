@@ -3,7 +3,6 @@ package scheduler
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -72,14 +71,7 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 1, 1)
 				raft := &oneNode{w: w}
-				key := filepath.Join(t.TempDir(), "keys.json")
-				if err := builds.NewKeyFile(key); err != nil {
-					t.Fatal(err)
-				}
-				ring, err := builds.LoadKeyring(key)
-				if err != nil {
-					t.Fatal(err)
-				}
+				ring := newKeyring(t)
 				w.apply(&buildsv1.SetFeatureLevel{Level: 2})
 				w.ask("a")
 				a := w.decide().assign[0]
@@ -137,14 +129,7 @@ func Test_Remains_GoAfterTheAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2)
 		raft := &oneNode{w: w}
-		key := filepath.Join(t.TempDir(), "keys.json")
-		if err := builds.NewKeyFile(key); err != nil {
-			t.Fatal(err)
-		}
-		ring, err := builds.LoadKeyring(key)
-		if err != nil {
-			t.Fatal(err)
-		}
+		ring := newKeyring(t)
 		w.ask("a")
 		a := w.decide().assign[0]
 		a.Adoptable = true

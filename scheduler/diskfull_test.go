@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -43,14 +42,7 @@ func Test_DiskFull_IsTheNodes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 1, 1)
 				raft := &oneNode{w: w}
-				key := filepath.Join(t.TempDir(), "keys.json")
-				if err := builds.NewKeyFile(key); err != nil {
-					t.Fatal(err)
-				}
-				ring, err := builds.LoadKeyring(key)
-				if err != nil {
-					t.Fatal(err)
-				}
+				ring := newKeyring(t)
 				w.ask("a")
 				a := w.decide().assign[0]
 				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
@@ -195,14 +187,7 @@ func (*ready) Exists(context.Context, string) (bool, error)  { return true, nil 
 func Test_Publish_ACommittedDigestIsNotBuiltAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 1)
-		key := filepath.Join(t.TempDir(), "keys.json")
-		if err := builds.NewKeyFile(key); err != nil {
-			t.Fatal(err)
-		}
-		ring, err := builds.LoadKeyring(key)
-		if err != nil {
-			t.Fatal(err)
-		}
+		ring := newKeyring(t)
 		w.ask("a")
 		a := w.decide().assign[0]
 		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})

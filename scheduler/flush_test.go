@@ -3,7 +3,6 @@ package scheduler
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,14 +30,7 @@ func Test_Digest_AfterTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 1)
 		raft := &oneNode{w: w}
-		key := filepath.Join(t.TempDir(), "keys.json")
-		if err := builds.NewKeyFile(key); err != nil {
-			t.Fatal(err)
-		}
-		ring, err := builds.LoadKeyring(key)
-		if err != nil {
-			t.Fatal(err)
-		}
+		ring := newKeyring(t)
 		w.ask("a")
 		a := w.decide().assign[0]
 		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})

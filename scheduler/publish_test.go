@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -92,14 +91,7 @@ func Test_Publish_ALateTagIsRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 1)
 		raft := &oneNode{w: w}
-		key := filepath.Join(t.TempDir(), "keys.json")
-		if err := builds.NewKeyFile(key); err != nil {
-			t.Fatal(err)
-		}
-		ring, err := builds.LoadKeyring(key)
-		if err != nil {
-			t.Fatal(err)
-		}
+		ring := newKeyring(t)
 		tags := &slowTags{tags: map[string]string{}, held: make(chan struct{}), here: make(chan struct{})}
 		w.ask("a")
 		a := w.decide().assign[0]
