@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -85,4 +86,30 @@ func Test_DiskFull(t *testing.T) {
 	if got := len(again.values()); got < acked+2 {
 		t.Errorf("after the restart: %d values, %d were acknowledged", got, acked+2)
 	}
+}
+
+// Test_DiskFull_AtTheStart: a disk without room for the log is no damage. Once there is
+// room the node starts.
+func Test_DiskFull_AtTheStart(t *testing.T) {
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatalf("mount a small disk (needs root): %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	cfg := fastConfig(filepath.Join(disk, "node"), &tally{})
+	n, err := tryOpen(t, cfg)
+	if n != nil {
+		_ = n.Close()
+	}
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "64 MiB") || strings.Contains(err.Error(), "damaged") {
+		t.Fatalf("a start on a disk of 1 MiB: %v", err)
+	}
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size=160m"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, open(t, cfg), 0)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -82,12 +83,12 @@ func openLogStore(dir string, segmentBytes int, fresh bool) (*logStore, error) {
 	}
 	mark, err := os.OpenFile(filepath.Join(dir, markName), flags, 0o600)
 	if err != nil {
-		return nil, damaged(dir, fmt.Sprintf("the file %q, which remembers how far the log was written, cannot be opened: %v", markName, err))
+		return nil, noRoomOr(err, dir, segmentBytes, fmt.Sprintf("the file %q, which remembers how far the log was written, cannot be opened: %v", markName, err))
 	}
 	w, err := openWAL(walDir, segmentBytes)
 	if err != nil {
 		_ = mark.Close()
-		return nil, damaged(dir, fmt.Sprintf("the log in %q cannot be opened: %v", "wal", err))
+		return nil, noRoomOr(err, dir, segmentBytes, fmt.Sprintf("the log in %q cannot be opened: %v", "wal", err))
 	}
 	return &logStore{WAL: w, mark: mark}, nil
 }
@@ -102,6 +103,14 @@ func openWAL(dir string, segmentBytes int) (w *wal.WAL, err error) {
 		}
 	}()
 	return wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithSegmentFiler(segment.NewFiler(dir, walFS())))
+}
+
+// noRoomOr tells a full disk from a damaged directory.
+func noRoomOr(err error, dir string, segmentBytes int, what string) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("the disk of the data directory %s is full: the next file of the replicated log takes %d MiB. Make room and start again; nothing is lost (%w)", dir, segmentBytes>>20, err)
+	}
+	return damaged(dir, what)
 }
 
 // damaged words why a data directory is refused and what to do.
