@@ -69,7 +69,12 @@ func (tx *change) reportPhase(c *buildsv1.ReportPhase) Result {
 	if err != nil {
 		return Result{Err: err}
 	}
-	if !Live(c.Phase) || c.Phase < a.Phase {
+	phase := c.Phase
+	if c.WorkloadCreated && tx.level >= workloadLevel {
+		// It may have been seen to run before that was committed.
+		a.WorkloadCreated, phase = true, max(c.Phase, a.Phase)
+	}
+	if !Live(phase) || phase < a.Phase {
 		return Result{Err: fmt.Errorf("attempt %d cannot go from %s back to %s", a.Number, a.Phase, c.Phase)}
 	}
 	if c.Phase == Pushing {
@@ -81,8 +86,8 @@ func (tx *change) reportPhase(c *buildsv1.ReportPhase) Result {
 		}
 		r.Build.Digest, a.Digest = c.Digest, c.Digest
 	}
-	if c.Phase != a.Phase {
-		tx.enter(a, c.Phase)
+	if phase != a.Phase {
+		tx.enter(a, phase)
 	}
 	if c.Steps != nil {
 		a.Steps = c.Steps
@@ -91,6 +96,14 @@ func (tx *change) reportPhase(c *buildsv1.ReportPhase) Result {
 	tx.put(r)
 	return Result{Build: r.Build}
 }
+
+// workloadLevel is the feature level from which on an attempt keeps that its
+// workload was created, and its log is left to others if its owner cannot open
+// it: older versions do not know the fields.
+const workloadLevel = 4
+
+// KeepsWorkloads reports whether attempts keep that their workload was created.
+func (s *State) KeepsWorkloads() bool { return s.level >= workloadLevel }
 
 func (tx *change) enter(a *imagebuilderv1.Attempt, p imagebuilderv1.Phase) {
 	a.Phase = p
@@ -108,7 +121,12 @@ func (tx *change) finishAttempt(c *buildsv1.FinishAttempt) Result {
 	if c.Phase == Succeeded && (a.Phase != Pushing || c.Digest == "" || a.Digest != c.Digest) {
 		return Result{Err: fmt.Errorf("attempt %d cannot succeed with digest %q: it committed %q in phase %s", a.Number, c.Digest, a.Digest, a.Phase)}
 	}
-	a.Log = &imagebuilderv1.AttemptLog{State: LogSealed, Length: c.LogLength, Checksum: c.LogChecksum, Copies: a.Log.GetCopies(), Replicas: a.Log.GetReplicas()}
+	if c.LogUnknown && tx.level >= workloadLevel {
+		a.Log = tx.sealingElsewhere(a)
+		a.Epoch = MaxEpoch(r.Build) + 1
+	} else {
+		a.Log = &imagebuilderv1.AttemptLog{State: LogSealed, Length: c.LogLength, Checksum: c.LogChecksum, Copies: a.Log.GetCopies(), Replicas: a.Log.GetReplicas()}
+	}
 	if c.Steps != nil {
 		a.Steps = c.Steps
 	}

@@ -33,6 +33,18 @@ func (tx *change) sealing(a *imagebuilderv1.Attempt) *imagebuilderv1.AttemptLog 
 	return &imagebuilderv1.AttemptLog{State: LogSealing, Copies: CopiesOf(a), Replicas: a.GetLog().GetReplicas(), Sealer: tx.sealer(a)}
 }
 
+// sealingElsewhere is sealing by another node than the owner, if one is left.
+func (tx *change) sealingElsewhere(a *imagebuilderv1.Attempt) *imagebuilderv1.AttemptLog {
+	out := tx.sealing(a)
+	for _, c := range CopiesOf(a) {
+		if tx.present(c) && (c.Node != a.Owner || c.StoreId != a.OwnerStoreId) {
+			out.Sealer = c
+			break
+		}
+	}
+	return out
+}
+
 // sealer is the former sealer, or else the first copy, whose node is not known
 // to be lost.
 func (tx *change) sealer(a *imagebuilderv1.Attempt) *imagebuilderv1.LogCopy {

@@ -56,6 +56,23 @@ func Test_LogCopies_AnotherCopySealsWhenTheOwnerIsLost(t *testing.T) {
 	}
 }
 
+// Test_LogCopies_AnotherCopySealsWhatTheOwnerCannotOpen: an adopter's own copy may
+// be damaged, and readers have seen more of the log than nothing.
+func Test_LogCopies_AnotherCopySealsWhatTheOwnerCannotOpen(t *testing.T) {
+	for level, want := range map[uint32]imagebuilderv1.LogState{3: builds.LogSealed, 4: builds.LogSealing} {
+		m, id := withCopies(t)
+		m.must(&buildsv1.SetFeatureLevel{Level: level})
+		m.finish(id, 1, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, LogUnknown: true})
+		a := m.build(id).Attempts[0]
+		if a.Log.State != want || a.Phase != builds.Failed {
+			t.Fatalf("level %d: %v, log %v", level, a.Phase, a.Log)
+		}
+		if level >= 4 && (a.Log.Sealer.GetNode() != "b" || a.Epoch < 2) {
+			t.Errorf("sealer %v, epoch %d", a.Log.Sealer, a.Epoch)
+		}
+	}
+}
+
 func Test_LogCopies_ChangeOnlyFromWhatIsInForce(t *testing.T) {
 	m, id := withCopies(t)
 	a := &imagebuilderv1.LogCopy{Node: "a", StoreId: "sa"}

@@ -10,6 +10,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 func Test_Create_SameRefAttaches(t *testing.T) {
@@ -141,6 +142,40 @@ func Test_Phases_OnlyGrow(t *testing.T) {
 		if (res.Err == nil) != p.ok {
 			t.Errorf("to %s: got %v, want accepted=%v", phase(p.phase), res.Err, p.ok)
 		}
+	}
+}
+
+// Test_WorkloadCreated_Stays: through later reports, for the attempt that it was
+// said of, and from level 4 on, as older versions do not know the field.
+func Test_WorkloadCreated_Stays(t *testing.T) {
+	m := newMachine(t)
+	created := func(id string, e uint64, first imagebuilderv1.Phase) bool {
+		m.report(id, e, first, "")
+		m.apply(&buildsv1.ReportPhase{BuildId: id, Attempt: m.attempts(id), Epoch: e, Phase: builds.Starting, WorkloadCreated: true})
+		if got := m.build(id).Phase; got != first {
+			t.Errorf("from %s to %s", first, got)
+		}
+		m.report(id, e, builds.Running, "")
+		return builds.LastAttempt(m.store.Build(id).Build).WorkloadCreated
+	}
+	m.must(&buildsv1.SetFeatureLevel{Level: 3})
+	old := m.create("r:1").Build.Id
+	if created(old, m.assign(old), builds.Starting) {
+		t.Error("kept at level 3")
+	}
+	m.must(&buildsv1.SetFeatureLevel{Level: 4})
+	id := m.create("r:2").Build.Id
+	e := m.assign(id)
+	if !created(id, e, builds.Starting) {
+		t.Error("not kept at level 4")
+	}
+	if seen := m.create("r:3").Build.Id; !created(seen, m.assign(seen), builds.Running) {
+		t.Error("not kept where it was seen to run before")
+	}
+	m.finish(id, e, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure})
+	m.assign(id)
+	if a := m.store.Build(id).Build.Attempts; !a[0].WorkloadCreated || a[1].WorkloadCreated {
+		t.Errorf("first attempt %v, second %v; want true, false", a[0].WorkloadCreated, a[1].WorkloadCreated)
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 
 // FeatureLevel is the greatest level of commands and snapshots that this
 // binary can apply.
-const FeatureLevel = 3
+const FeatureLevel = 4
 
 // DefaultSettings are the limits of a new cluster.
 func DefaultSettings() *buildsv1.Settings {

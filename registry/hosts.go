@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -95,28 +96,39 @@ func mirrorHosts(hosts map[string]HostOptions) (out []string) {
 	return out
 }
 
-// proxied refuses what the address rules forbid and a proxy would reach for
-// us: addresses, and the names of this host and of the clouds' metadata. Other
-// names are for the proxy to judge, which resolves them.
+// proxied refuses what GuardedProxy does.
 func (o *Options) proxied(req *http.Request) error {
 	if o.Proxy == nil {
 		return nil
 	}
-	u, err := o.Proxy(req)
-	if err != nil || u == nil {
-		return err
-	}
-	allowed := newHostSet(o.AllowHosts...)
-	name := strings.ToLower(strings.TrimSuffix(req.URL.Hostname(), "."))
-	if allowed.has(req.URL.Host) {
+	_, err := GuardedProxy(AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback}, o.Proxy)(req)
+	return err
+}
+
+// GuardedProxy answers the proxy for a request as choose does (which
+// http.ProxyFromEnvironment is an example of), for a Transport whose Dial is
+// GuardedDial. It refuses what the policy forbids and a proxy would reach for us:
+// addresses, and the names of this host and of the clouds' metadata. Other names
+// are for the proxy to judge, which resolves them. nil for a nil choose.
+func GuardedProxy(policy AddressPolicy, choose func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	if choose == nil {
 		return nil
 	}
-	policy := AddressPolicy{AllowLoopback: o.AllowLoopback}
-	if ip := net.ParseIP(name); ip != nil {
-		return policy.check(req.URL.Host, net.JoinHostPort(name, "443"))
+	allowed := newHostSet(policy.AllowHosts...)
+	return func(req *http.Request) (*url.URL, error) {
+		u, err := choose(req)
+		if err != nil || u == nil || allowed.has(req.URL.Host) {
+			return u, err
+		}
+		name := strings.ToLower(strings.TrimSuffix(req.URL.Hostname(), "."))
+		if ip := net.ParseIP(name); ip != nil {
+			if err := (AddressPolicy{AllowLoopback: policy.AllowLoopback}).check(req.URL.Host, net.JoinHostPort(name, "443")); err != nil {
+				return nil, err
+			}
+		}
+		if name == "metadata.google.internal" || (name == "localhost" || strings.HasSuffix(name, ".localhost")) && !policy.AllowLoopback {
+			return nil, &kindError{kind: Refused, text: fmt.Sprintf("%q may not be reached from requests; allow the host in the configuration if it is meant", name)}
+		}
+		return u, nil
 	}
-	if name == "metadata.google.internal" || (name == "localhost" || strings.HasSuffix(name, ".localhost")) && !o.AllowLoopback {
-		return &kindError{kind: Refused, text: fmt.Sprintf("%q may not be reached from requests; allow the host in the configuration if it is meant", name)}
-	}
-	return nil
 }

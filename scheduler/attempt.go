@@ -50,13 +50,13 @@ func (at *attempt) run(ctx context.Context) {
 	secrets, err := o.Keyring.Open(b.Id, at.record.Secrets)
 	if err != nil {
 		// Another node may hold the key; alone, this is final soon enough.
-		at.finish(ctx, nil, nil, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: err.Error(), Uncounted: true})
+		at.finish(ctx, nil, nil, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: err.Error(), Uncounted: true, LogUnknown: true})
 		return
 	}
 	writer, err := o.Logs.Create(builds.LastAttempt(b), b, secrets)
 	if err != nil {
 		log.Error("cannot open the log of an attempt", "err", err)
-		end := &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: "open the log: " + err.Error()}
+		end := &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: "open the log: " + err.Error(), LogUnknown: true}
 		at.finish(ctx, nil, nil, at.blameDisk(ctx, end, err))
 		return
 	}
@@ -151,7 +151,7 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 		return nil, &Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("node %s has no runtime %q", o.Node, a.Runtime)}
 	}
 	w := &Workload{
-		BuildID: b.Id, Attempt: a.Number, Epoch: a.Epoch, Started: a.Phase >= builds.Running, Source: b.Source, Ref: b.Ref, BaseRef: b.BaseRef,
+		BuildID: b.Id, Attempt: a.Number, Epoch: a.Epoch, Started: a.WorkloadCreated || a.Phase >= builds.Running, Created: at.created, Source: b.Source, Ref: b.Ref, BaseRef: b.BaseRef,
 		Rights:   &buildsv1.Rights{AllowAll: at.record.Rights.GetAllowAll(), Hosts: at.record.Rights.GetHosts(), Additional: secrets.Registry},
 		Secrets:  secrets,
 		Deadline: at.deadline(), LeadersDeadline: b.Deadline.AsTime(), Requester: b.Requester, SupervisorRef: at.record.SupervisorRef,
@@ -214,6 +214,16 @@ func (at *attempt) outcome(ctx context.Context, rt Runtime, w *Workload, sink *s
 func (at *attempt) report(ctx context.Context, c *buildsv1.ReportPhase) (builds.Result, error) {
 	c.BuildId, c.Attempt, c.Epoch = at.key.build, at.key.attempt, at.key.epoch
 	return at.owner.commit(ctx, c)
+}
+
+// created commits that the workload exists, whether or not it was seen to run
+// before.
+func (at *attempt) created(ctx context.Context) error {
+	if !at.owner.o.Store.View().KeepsWorkloads() {
+		return nil
+	}
+	_, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Starting, WorkloadCreated: true})
+	return err
 }
 
 // failure words the end of an attempt that did not succeed.

@@ -250,8 +250,22 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 		return true
 	}
 	feed.Count(joins.Copy)
+	if !current(feed, joins.Copy) { // more was shown before it counted
+		return true
+	}
 	next := append(without(former, lost), &imagebuilderv1.LogCopy{Node: joins.Node, StoreId: joins.StoreID})
 	return at.setCopies(ctx, feed, former, next)
+}
+
+// current reports whether a copy holds all of a log that readers were shown.
+func current(feed *logs.Feed, c logs.Copy) bool {
+	status, _ := feed.Status()
+	for _, s := range status {
+		if s.Copy == c {
+			return s.Current
+		}
+	}
+	return false
 }
 
 // without answers the copies that are not lost.

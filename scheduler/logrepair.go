@@ -20,10 +20,13 @@ const (
 )
 
 // repairLogs copies complete logs anew whose copies were lost, until ctx ends.
-// The first node that holds a copy does it.
+// The first node that holds a copy does it. A node whose own copy is damaged gives
+// that up before.
 func (o *Owner) repairLogs(ctx context.Context) {
 	for ctx.Err() == nil {
 		changed := o.nodesChanged()
+		damaged, more := o.o.Logs.Damaged()
+		o.dropDamaged(ctx, damaged)
 		again := o.repairAll(ctx)
 		t := time.NewTimer(repairInterval)
 		if again {
@@ -32,9 +35,27 @@ func (o *Owner) repairLogs(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-changed:
+		case <-more:
+		case <-o.copyMissing:
 		case <-t.C:
 		}
 		t.Stop()
+	}
+}
+
+// missesCopy wakes repairLogs if a complete log was left with too few copies, and
+// this node is to make another.
+func (o *Owner) missesCopy(build string, a *imagebuilderv1.Attempt) {
+	if copies := builds.CopiesOf(a); len(copies) >= int(a.Log.GetReplicas()) || copies[0].Node != o.o.Node {
+		return
+	}
+	view := o.o.Store.View()
+	if _, to := o.nextCopy(view, time.Unix(0, view.Time()), o.holders(view), build, a); to == nil {
+		return
+	}
+	select {
+	case o.copyMissing <- struct{}{}:
+	default:
 	}
 }
 
@@ -135,7 +156,11 @@ func (o *Owner) repair(ctx context.Context, build string, a *imagebuilderv1.Atte
 				_, err := o.commit(ctx, &buildsv1.SetLogCopies{
 					BuildId: build, Attempt: a.Number, Epoch: a.Epoch, Former: builds.CopiesOf(a), Copies: append(keep[:len(keep):len(keep)], to),
 				})
-				o.o.Log.Info("a complete log was copied anew", "build", build, "attempt", a.Number, "node", to.Node, "err", err)
+				if err != nil {
+					o.o.Log.Warn("cannot commit that a complete log was copied anew, will try again", "build", build, "attempt", a.Number, "node", to.Node, "err", err)
+					return
+				}
+				o.o.Log.Info("a complete log was copied anew", "build", build, "attempt", a.Number, "node", to.Node)
 				return
 			}
 		}

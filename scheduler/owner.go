@@ -32,6 +32,16 @@ type Logs interface {
 	Complete(key logs.Key, length int64) error
 	// Completed reports whether this node's copy of a log is complete.
 	Completed(key logs.Key) bool
+	// Damaged answers the logs of which this node's copy was found to be damaged,
+	// or not all of a complete one, until they are removed; and a channel that is
+	// closed when there are more.
+	Damaged() (keys []logs.Key, more <-chan struct{})
+	// Whole reads the copy of a complete log that another node holds. It answers
+	// nil if that is what was sealed.
+	Whole(ctx context.Context, key logs.Key, sealed *imagebuilderv1.AttemptLog, at *imagebuilderv1.LogCopy) error
+	// RemoveDamaged deletes this node's copy of a log if it is one of Damaged
+	// still: it may have been copied anew meanwhile.
+	RemoveDamaged(key logs.Key) error
 }
 
 // LogWriter is the log of a live attempt. Its owner alone writes it.
@@ -101,7 +111,9 @@ type Owner struct {
 	suspended bool
 	resume    context.CancelFunc // makes follow look at everything again
 	nodes     chan struct{}      // closed and replaced when the state of a node changes
-	tasks     sync.WaitGroup
+	// copyMissing wakes repairLogs; capacity 1.
+	copyMissing chan struct{}
+	tasks       sync.WaitGroup
 }
 
 type attemptKey struct {
@@ -112,7 +124,7 @@ type attemptKey struct {
 
 // NewOwner answers an owner loop.
 func NewOwner(o OwnerOptions) *Owner {
-	return &Owner{o: o, running: map[attemptKey]*attempt{}, byBuild: map[string][]attemptKey{}, sealing: map[attemptKey]bool{}, nodes: make(chan struct{})}
+	return &Owner{o: o, running: map[attemptKey]*attempt{}, byBuild: map[string][]attemptKey{}, sealing: map[attemptKey]bool{}, nodes: make(chan struct{}), copyMissing: make(chan struct{}, 1)}
 }
 
 // Why an attempt's context ended.
@@ -196,6 +208,7 @@ func (o *Owner) look(tasks context.Context, r *buildsv1.Record) {
 			o.seal(tasks, k, a)
 		case a.Log.GetState() == builds.LogSealed && builds.HasCopy(builds.CopiesOf(a), o.o.Node, o.o.StoreID):
 			o.complete(k, a)
+			o.missesCopy(r.Build.Id, a)
 		case !mine || !builds.Live(a.Phase):
 		case o.running[k] == nil && (a.Phase == builds.Assigned || a.Adoptable && !o.suspended):
 			o.start(tasks, k, r)

@@ -53,8 +53,13 @@ func (silent) Fence(logs.Key, uint64) (int64, string, error) { return 0, "", nil
 func (silent) Copy(logs.Key, uint64, []*imagebuilderv1.LogCopy) (*logs.Feed, error) {
 	return nil, errors.New("no copies")
 }
-func (silent) Complete(logs.Key, int64) error              { return nil }
-func (silent) Completed(logs.Key) bool                     { return true }
+func (silent) Complete(logs.Key, int64) error         { return nil }
+func (silent) Completed(logs.Key) bool                { return true }
+func (silent) Damaged() ([]logs.Key, <-chan struct{}) { return nil, nil }
+func (silent) RemoveDamaged(logs.Key) error           { return nil }
+func (silent) Whole(context.Context, logs.Key, *imagebuilderv1.AttemptLog, *imagebuilderv1.LogCopy) error {
+	return nil
+}
 func (silent) Write(p []byte) (int, error)                 { return len(p), nil }
 func (silent) RawOffset() int64                            { return 0 }
 func (silent) Marker(string) error                         { return nil }

@@ -60,10 +60,15 @@ type Workload struct {
 	BuildID string
 	Attempt uint32
 	Epoch   uint64
-	// Started says that a former owner has seen the workload run: one that
-	// survives its node and is not there any more is lost, and must not be
-	// started a second time.
+	// Started says that the workload was committed to exist, or that a former
+	// owner has seen it run: one that survives its node and is not there any more
+	// is lost, and must not be started a second time.
 	Started bool
+	// Created commits that the workload exists. A runtime whose workloads survive
+	// their node calls it once it has made one, and where it can before that may
+	// run. It returns when the next owner would find Started set; an error says
+	// that the attempt is over for this owner. May be nil.
+	Created func(context.Context) error
 	Source  *imagebuilderv1.Source
 	// Ref is the image that the build publishes; BaseRef, for a Dockerfile
 	// source, the second one, for a ref source the image to copy, by digest.

@@ -2,8 +2,11 @@ package test
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,57 +19,150 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// Test_Logs_Damaged damages one copy of a build's log, which all nodes then
-// read from the other one, and then both: all nodes say so by DataLoss, which
-// the alert ImageBuilderErrors counts, and ask nobody to try again.
-func Test_Logs_Damaged(t *testing.T) {
+// oneLog is a build whose log lies on two of three nodes.
+type oneLog struct {
+	*harness.Cluster
+	t     *testing.T
+	ctx   context.Context
+	id    string
+	whole string
+}
+
+func startOneLog(t *testing.T) *oneLog {
+	t.Helper()
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
-	c := harness.StartCluster(t, 3, reg.Addr, harness.Config{"log": map[string]any{"level": "info"}})
-	ctx := timeout(t, 2*time.Minute)
-	res, err := c.Nodes[0].Native.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{Requester: "r", Source: harness.RefSource(reg.Addr + "/team/app:1")})
+	c := &oneLog{t: t, ctx: timeout(t, 2*time.Minute)}
+	c.Cluster = harness.StartCluster(t, 3, reg.Addr, harness.Config{"log": map[string]any{"level": "info"}})
+	res, err := c.Nodes[0].Native.BuildImage(c.ctx, &imagebuilderv1.BuildImageRequest{Requester: "r", Source: harness.RefSource(reg.Addr + "/team/app:1")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := res.Build.Id
-	c.Nodes[0].Wait(t, ctx, id)
-	whole, err := c.Nodes[0].ReadLog(ctx, id, 1)
-	if err != nil || whole == "" {
-		t.Fatalf("the log is %q, %v", whole, err)
+	c.id = res.Build.Id
+	c.Nodes[0].Wait(t, c.ctx, c.id)
+	if c.whole, err = c.Nodes[0].ReadLog(c.ctx, c.id, 1); err != nil || c.whole == "" {
+		t.Fatalf("the log is %q, %v", c.whole, err)
 	}
-	damaged := 0
+	if n := len(c.copies()); n != 2 {
+		t.Fatalf("%d nodes have a copy", n)
+	}
+	return c
+}
+
+// copies are the files of the log, by node.
+func (c *oneLog) copies() map[*harness.Node]string {
+	c.t.Helper()
+	out := map[*harness.Node]string{}
 	for _, n := range c.Nodes {
-		files, err := filepath.Glob(filepath.Join(n.Dir, "data", "logs", id+"*"))
-		if err != nil {
-			t.Fatal(err)
+		files, err := filepath.Glob(filepath.Join(n.Dir, "data", "logs", c.id+"*"))
+		if err != nil || len(files) > 1 {
+			c.t.Fatal(files, err)
 		}
-		if len(files) == 0 {
-			continue
-		}
-		n.Stop()
-		for _, f := range files {
-			raw, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			copy(raw, "damaged, damaged")
-			if err := os.WriteFile(f, raw, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		n.Run()
-		damaged++
-		for _, by := range c.Nodes {
-			got, err := harness.Persist(ctx, func(context.Context) (string, error) { return by.ReadLog(ctx, id, 1) })
-			switch {
-			case damaged == 1 && (err != nil || got != whole):
-				t.Errorf("by node %s, with one damaged copy: %q, %v", by.Name, got, err)
-			case damaged == 2 && (status.Code(err) != codes.DataLoss || !strings.Contains(err.Error(), "damaged")):
-				t.Errorf("by node %s, with two damaged copies: %q, %v", by.Name, got, err)
-			}
+		if len(files) == 1 {
+			out[n] = files[0]
 		}
 	}
-	if damaged != 2 {
-		t.Errorf("%d nodes had a copy", damaged)
+	return out
+}
+
+// damage changes bytes of a file, as many as at, from that byte on.
+func (c *oneLog) damage(file string, at int) {
+	c.t.Helper()
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	copy(raw[at:], "damaged, damaged")
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// read reads the log by all nodes.
+func (c *oneLog) read(check func(by, got string, err error)) {
+	for _, n := range c.Nodes {
+		got, err := harness.Persist(c.ctx, func(context.Context) (string, error) { return n.ReadLog(c.ctx, c.id, 1) })
+		check(n.Name, got, err)
+	}
+}
+
+// repaired waits until the log has two sound copies.
+func (c *oneLog) repaired(when string) {
+	c.t.Helper()
+	harness.Eventually(c.t, time.Minute, "the log has two sound copies "+when, func() bool {
+		b := c.Nodes[0].Wait(c.t, c.ctx, c.id)
+		var want []string
+		for n, file := range c.copies() {
+			raw, err := os.ReadFile(file)
+			if err == nil && !strings.Contains(string(raw), "damaged, damaged") && strings.Contains(string(raw), c.whole[:10]) {
+				want = append(want, n.Name)
+			}
+		}
+		var got []string
+		for _, l := range b.Attempts[0].Log.Copies {
+			got = append(got, l.Node)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		return len(got) == 2 && slices.Equal(got, want)
+	})
+}
+
+// Test_Logs_DamagedOnAllNodes damages both copies of a log: all nodes say so by
+// DataLoss, which the alert ImageBuilderErrors counts, and ask nobody to try again.
+func Test_Logs_DamagedOnAllNodes(t *testing.T) {
+	c := startOneLog(t)
+	files := c.copies()
+	for n, file := range files {
+		n.Stop()
+		c.damage(file, 0)
+	}
+	for n := range files {
+		n.Launch()
+	}
+	c.read(func(by, got string, err error) {
+		if status.Code(err) != codes.DataLoss || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("by node %s: %q, %v", by, got, err)
+		}
+	})
+	if n := len(c.Nodes[0].Wait(t, c.ctx, c.id).Attempts[0].Log.Copies); n != 2 {
+		t.Errorf("%d copies are left of a log that nobody can read", n)
+	}
+}
+
+// Test_Logs_DamageIsRepaired damages one copy of a log after the other, also
+// while its node runs and has read it: all nodes show the whole log all the
+// time, and it has two sound copies again soon.
+func Test_Logs_DamageIsRepaired(t *testing.T) {
+	c := startOneLog(t)
+	for round, harm := range []struct {
+		what string
+		do   func(n *harness.Node, file string)
+	}{
+		{"header, while the node is down", func(n *harness.Node, file string) { n.Stop(); c.damage(file, 0); n.Run() }},
+		{"output, while the node runs", func(_ *harness.Node, file string) { c.damage(file, 60) }},
+		{"file removed, while the node runs", func(_ *harness.Node, file string) {
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"file removed, while the node is down", func(n *harness.Node, file string) {
+			n.Stop()
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+			n.Run()
+		}},
+	} {
+		files := c.copies()
+		nodes := slices.SortedFunc(maps.Keys(files), func(a, b *harness.Node) int { return strings.Compare(a.Name, b.Name) })
+		n := nodes[round%len(nodes)]
+		harm.do(n, files[n])
+		c.read(func(by, got string, err error) {
+			if err != nil || got != c.whole {
+				t.Errorf("%s of node %s: by node %s %q, %v", harm.what, n.Name, by, got, err)
+			}
+		})
+		c.repaired(fmt.Sprintf("after round %d (%s)", round, harm.what))
 	}
 }

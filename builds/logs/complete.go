@@ -67,7 +67,8 @@ func (s *Store) Fence(key Key, epoch uint64) (length int64, checksum string, err
 }
 
 // Complete ends a log at a length that all copies agreed on: what is behind it
-// was never shown and goes. ErrShort says that this copy does not reach it.
+// was never shown and goes. ErrShort says that this copy does not reach it,
+// which counts as damage.
 func (s *Store) Complete(key Key, length int64) error {
 	l, err := s.get(key, true)
 	if err != nil {
@@ -88,7 +89,10 @@ func (s *Store) Complete(key Key, length int64) error {
 		return err
 	}
 	if l.length < length {
-		return fmt.Errorf("%w: it has %d of %d bytes", ErrShort, l.length, length)
+		return s.damage(key, fmt.Errorf("%w: it has %d of %d bytes", ErrShort, l.length, length))
+	}
+	if length < l.visible {
+		return fmt.Errorf("the log of build %s attempt %d was shown up to %d here and cannot end at %d", key.Build, key.Attempt, l.visible, length)
 	}
 	if l.length > length {
 		if err := l.cut(length); err != nil {

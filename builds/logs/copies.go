@@ -204,19 +204,30 @@ func (s *Store) Records(key Key, offset int64, budget int) ([]record, error) {
 	seg, at := l.find(offset)
 	size := seg.size
 	l.mu.Unlock()
-	f, err := s.fs.OpenFile(seg.path, os.O_RDONLY, 0)
+	out, err := s.records(seg.path, at, size, offset, budget)
 	if err != nil {
-		return nil, fmt.Errorf("read the log: %w", err)
+		return nil, l.readError(seg, offset, err)
+	}
+	return out, nil
+}
+
+func (s *Store) records(path string, at seek, size, offset int64, budget int) ([]record, error) {
+	f, err := s.fs.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
 	for extra := int64(seekStep + 2*inputStep); ; extra += 2 * maxPayload {
 		src, err := newBlock(f, at.pos, min(size-at.pos, int64(budget)+extra))
 		if err != nil {
-			return nil, fmt.Errorf("read the log: %w", err)
+			return nil, err
 		}
 		out, err := parseRecords(src, at, size, offset, budget)
-		if len(out) > 0 || extra > 2*maxPayload {
-			return out, err
+		switch {
+		case len(out) > 0: // what follows is cut off by the block, or is told the next time
+			return out, nil
+		case extra > 2*maxPayload:
+			return nil, err
 		}
 	}
 }
@@ -226,7 +237,7 @@ func parseRecords(src block, at seek, size, offset int64, budget int) (out []rec
 	for got := 0; at.pos < size && (got == 0 || got < budget); {
 		r, next, err := readRecord(src, at.pos)
 		if err != nil {
-			return out, fmt.Errorf("read the log at offset %d: %w", at.offset, err)
+			return out, err
 		}
 		at.pos = next
 		if r.kind != kindData {

@@ -68,6 +68,11 @@ func (s *Store) watch(reg prometheus.Registerer) {
 		}
 		return float64(st.Bavail) * float64(st.Bsize)
 	})
+	gauge("image_builder_log_damaged", "Copies of logs on this node's disk that were found to be damaged and were not replaced yet.", func() float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return float64(len(s.damaged))
+	})
 	gauge("image_builder_log_trouble", "1 while logs cannot be written: the node takes no builds then.", func() float64 {
 		if s.Trouble() != nil {
 			return 1

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -97,8 +98,9 @@ func (p *peer) later(key Key) {
 	p.todo[key] = true
 }
 
-// collect takes what is to send now, of each log once.
-func (p *peer) collect() (feeds []*Feed, batch []Append) {
+// collect takes what is to send now, of each log once. An error is one of reading
+// logs, which are asked again.
+func (p *peer) collect() (feeds []*Feed, batch []Append, err error) {
 	size := 0
 	for _, key := range p.take() {
 		if size >= batchBytes {
@@ -111,9 +113,13 @@ func (p *peer) collect() (feeds []*Feed, batch []Append) {
 		if f == nil {
 			continue
 		}
-		a, more, err := f.next(p.to)
-		if err != nil {
-			p.r.log.Error("cannot read a log that has to be copied", "build", key.Build, "attempt", key.Attempt, "err", err)
+		a, more, rerr := f.next(p.to)
+		if rerr != nil {
+			p.r.log.Error("cannot read a log that has to be copied", "build", key.Build, "attempt", key.Attempt, "err", rerr)
+			if !errors.Is(rerr, ErrDamaged) { // the disk may answer the next time
+				p.later(key)
+				err = rerr
+			}
 			continue
 		}
 		if more {
@@ -121,14 +127,14 @@ func (p *peer) collect() (feeds []*Feed, batch []Append) {
 			size += len(a.Records)
 		}
 	}
-	return feeds, batch
+	return feeds, batch, err
 }
 
 // send sends one batch. It reports whether there was anything to send.
 func (p *peer) send() (bool, error) {
-	feeds, batch := p.collect()
+	feeds, batch, unread := p.collect()
 	if len(batch) == 0 {
-		return false, nil
+		return false, unread
 	}
 	ctx, cancel := context.WithTimeout(p.r.ctx, appendTime)
 	defer cancel()
@@ -154,7 +160,7 @@ func (p *peer) send() (bool, error) {
 	p.r.store.metrics.copied.Add(float64(taken))
 	p.r.store.metrics.sent.WithLabelValues(p.to.Node).Add(float64(sent))
 	p.r.store.metrics.copying.WithLabelValues(p.to.Node).Observe(time.Since(began).Seconds())
-	return true, nil
+	return true, unread
 }
 
 func (p *peer) again(feeds []*Feed) {

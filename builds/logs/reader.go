@@ -2,7 +2,6 @@ package logs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -108,18 +107,15 @@ func (r *Reader) read() ([]byte, error) {
 		r.release()
 		f, err := l.store.fs.OpenFile(seg.path, os.O_RDONLY, 0)
 		if err != nil {
-			return nil, fmt.Errorf("read the log: %w", err)
+			return nil, l.readError(seg, r.offset, err)
 		}
 		r.file, r.seg, r.pos, r.at = f, seg, from.pos, from.offset
 	}
 	var out []byte
 	for r.pos < size && r.at < length && len(out) < maxChunk {
 		rec, next, err := readRecord(r.file, r.pos)
-		if errors.Is(err, errTorn) || errors.Is(err, io.EOF) { // it was whole when it was shown
-			return nil, fmt.Errorf("read the log at offset %d: %w: %w", r.at, ErrDamaged, err)
-		}
 		if err != nil {
-			return nil, fmt.Errorf("read the log at offset %d: %w", r.at, err)
+			return nil, l.readError(seg, r.offset, err)
 		}
 		if rec.kind == kindData {
 			end := r.at + int64(len(rec.payload))

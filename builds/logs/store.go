@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -75,6 +76,11 @@ type Store struct {
 	logs    map[Key]*attemptLog
 	files   map[Key][]string // of logs that are not loaded
 	trouble error            // of the last write; a full disk until Probe has found room
+	// removing are the logs whose files are being removed: nobody opens them
+	// until the channel is closed.
+	removing    map[Key]chan struct{}
+	damaged     map[Key]error // what was found, until the log is removed
+	moreDamaged chan struct{} // closed and replaced when damaged grows
 
 	sync syncer
 }
@@ -104,7 +110,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the directory of logs: %w", err)
 	}
-	s := &Store{o: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}}
+	s := &Store{o: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{}, damaged: map[Key]error{}, moreDamaged: make(chan struct{})}
 	slices.Sort(names)
 	for _, name := range names {
 		if key, ok := parseName(name); ok {
@@ -135,8 +141,9 @@ func parseName(name string) (Key, bool) {
 func (s *Store) Close() error {
 	s.sync.stop()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.logs {
+	all := slices.Collect(maps.Values(s.logs))
+	s.mu.Unlock() // whoever holds a log's lock may want it
+	for _, l := range all {
 		l.mu.Lock()
 		if l.writer != nil {
 			l.writer.closeFile()
@@ -149,7 +156,7 @@ func (s *Store) Close() error {
 
 // get answers a log, loaded; with create, a new one if there is none.
 func (s *Store) get(key Key, create bool) (*attemptLog, error) {
-	s.mu.Lock()
+	s.lockFor(key)
 	l := s.logs[key]
 	if l == nil {
 		if !validBuild.MatchString(key.Build) || key.Attempt == 0 {
@@ -168,9 +175,27 @@ func (s *Store) get(key Key, create bool) (*attemptLog, error) {
 	l.load.Do(func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.err = l.scan(paths)
+		l.err = s.damage(key, l.scan(paths))
 	})
+	if l.err != nil && !errors.Is(l.err, ErrDamaged) { // the disk may answer the next time
+		s.mu.Lock()
+		if s.logs[key] == l {
+			delete(s.logs, key)
+		}
+		s.mu.Unlock()
+	}
 	return l, l.err
+}
+
+// lockFor locks mu when no files of a log are being removed.
+func (s *Store) lockFor(key Key) {
+	s.mu.Lock()
+	for s.removing[key] != nil {
+		done := s.removing[key]
+		s.mu.Unlock()
+		<-done
+		s.mu.Lock()
+	}
 }
 
 // Create opens a log for its owner at an epoch, a new one or one to go on
@@ -250,11 +275,36 @@ func (s *Store) Keys() []Key {
 
 // Remove deletes a log. Its readers get ErrNotFound.
 func (s *Store) Remove(key Key) error {
-	s.mu.Lock()
+	s.lockFor(key)
+	return s.remove(key)
+}
+
+// RemoveDamaged deletes a log if it is one of Damaged still: it may have been
+// taken anew meanwhile.
+func (s *Store) RemoveDamaged(key Key) error {
+	s.lockFor(key)
+	if s.damaged[key] == nil {
+		s.mu.Unlock()
+		return nil
+	}
+	return s.remove(key)
+}
+
+// remove deletes a log. The caller holds mu, which is released.
+func (s *Store) remove(key Key) error {
 	l, paths := s.logs[key], s.files[key]
 	delete(s.logs, key)
 	delete(s.files, key)
+	delete(s.damaged, key)
+	done := make(chan struct{})
+	s.removing[key] = done
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.removing, key)
+		s.mu.Unlock()
+		close(done)
+	}()
 	if l != nil {
 		l.mu.Lock()
 		l.gone = true

@@ -234,6 +234,9 @@ func (w *Writer) awaitShown(ctx context.Context) error {
 		case behind <= 0:
 			return nil
 		}
+		if err := w.l.store.Damage(w.l.key); err != nil {
+			return fmt.Errorf("the last %d bytes of the log cannot be copied: %w", behind, err)
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the last %d bytes of the log have no second copy: %w", behind, ctx.Err())

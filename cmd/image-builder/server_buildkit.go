@@ -68,10 +68,12 @@ func (s *server) credential(ctx context.Context, host string, rights *buildsv1.R
 // requestHTTP is the client for addresses that come from requests.
 func (s *server) requestHTTP() *http.Client {
 	o := registryOptions(s.cfg, s.log, nil)
+	policy := registry.AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback}
 	return &http.Client{
 		Timeout: 5 * time.Minute,
 		Transport: &http.Transport{
-			DialContext:           registry.GuardedDial(registry.AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback}),
+			DialContext:           registry.GuardedDial(policy),
+			Proxy:                 registry.GuardedProxy(policy, http.ProxyFromEnvironment),
 			TLSHandshakeTimeout:   10 * time.Second,
 			ResponseHeaderTimeout: 30 * time.Second,
 			IdleConnTimeout:       time.Minute,

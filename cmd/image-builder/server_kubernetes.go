@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpproxy"
+
 	"github.com/image-builder-ha/image-builder/cluster"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
@@ -46,6 +48,9 @@ func (s *server) openKubernetes() (*kubernetes.Runtime, error) {
 		}
 	}
 	o.Insecure, o.AllowHosts, o.AllowLoopback = r.Insecure, r.AllowHosts, r.AllowLoopback
+	if env := httpproxy.FromEnvironment(); env.HTTPProxy != "" || env.HTTPSProxy != "" {
+		o.HTTPProxy = &proxy.HTTPProxy{HTTP: env.HTTPProxy, HTTPS: env.HTTPSProxy, No: env.NoProxy}
+	}
 	o.ContextRef = s.contexts().ref
 	o.Credentials = podCredentials{s}
 	o.Log, o.Registerer = s.log, s.metrics

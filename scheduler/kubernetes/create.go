@@ -129,9 +129,6 @@ func installName(install string) string {
 
 // ungate lets the scheduler see the pod: its Secret is there.
 func (r *Runtime) ungate(ctx context.Context, pod *corev1.Pod) error {
-	if !gated(pod) {
-		return nil
-	}
 	what := "let the pod " + pod.Name + " be scheduled"
 	return r.insist(ctx, what, func() error {
 		_, err := r.o.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, ungatePatch(pod), metav1.PatchOptions{})

@@ -113,6 +113,9 @@ type Options struct {
 	Hosts         map[string]proxy.Host
 	AllowHosts    []string
 	AllowLoopback bool
+	// HTTPProxy is the way of the pods' proxies to registries; nil for the
+	// direct one.
+	HTTPProxy *proxy.HTTPProxy
 	// MaxPods bounds the pods of the install: further ones wait. Nodes count
 	// on their own, so that a few more are possible; a ResourceQuota is exact.
 	// No bound if zero.

@@ -92,7 +92,7 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 		return out, f.remains(err)
 	}
 	if f.secret, f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err == nil {
-		err = f.r.ungate(ctx, f.pod)
+		err = f.release(ctx)
 	}
 	if err != nil {
 		return scheduler.Outcome{}, err
@@ -120,6 +120,20 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 			return scheduler.Outcome{}, context.Cause(ctx)
 		}
 	}
+}
+
+// release lets a new pod run, once the next owner would know that there was one:
+// if it is taken away unseen, it is not made a second time.
+func (f *follower) release(ctx context.Context) error {
+	if !gated(f.pod) {
+		return nil
+	}
+	if f.w.Created != nil {
+		if err := f.w.Created(ctx); err != nil {
+			return err
+		}
+	}
+	return f.r.ungate(ctx, f.pod)
 }
 
 // look acts on what is known. done says that the workload has ended.

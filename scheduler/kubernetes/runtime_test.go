@@ -428,6 +428,32 @@ func Test_Run_Gate(t *testing.T) {
 	_, _ = x.wait(t)
 }
 
+// Test_Run_GateUntilCommitted keeps a pod from the scheduler until the next owner
+// would know that there is one: who is deposed before lets it be.
+func Test_Run_GateUntilCommitted(t *testing.T) {
+	c := newCluster(t)
+	w := copyOf(&registrytest.Registry{Addr: "reg.example"}, "b1", "sha256:"+strings.Repeat("a", 64))
+	gates := func() int { return len(c.pod(w.Name()).Spec.SchedulingGates) }
+	w.Created = func(context.Context) error {
+		if gates() != 1 {
+			t.Error("the pod had no gate when it was to be committed")
+		}
+		return builds.ErrFenced
+	}
+	if _, err := newRuntime(t, c, "node-a", "reg.example").Run(testContext(t), w, newSink()); !errors.Is(err, builds.ErrFenced) {
+		t.Errorf("Run: %v, want %v", err, builds.ErrFenced)
+	}
+	if gates() != 1 {
+		t.Error("the pod lost its gate, and no next owner would know of it")
+	}
+	w.Epoch, w.Created = 2, func(context.Context) error { return nil }
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, newRuntime(t, c, "node-b", "reg.example"), w, newSink())
+	eventually(t, "the pod has no gate", func() bool { return gates() == 0 })
+	cancel()
+	_, _ = x.wait(t)
+}
+
 // changing are credentials that live for shorter than a build.
 type changing struct {
 	credentials

@@ -83,7 +83,8 @@ func (r *Runtime) proxyOf(ctx context.Context, w *scheduler.Workload, j *podapi.
 	c := &proxy.Config{
 		Listen: j.ProxyAddr, Token: j.ProxyToken,
 		Insecure: r.o.Insecure, CA: r.o.CA, Hosts: r.o.Hosts, AllowHosts: r.o.AllowHosts, AllowLoopback: r.o.AllowLoopback,
-		Own: map[string]proxy.Auth{},
+		HTTPProxy: r.o.HTTPProxy,
+		Own:       map[string]proxy.Auth{},
 	}
 	own := []string{w.Ref}
 	if d := w.Source.GetDockerfile(); d != nil {

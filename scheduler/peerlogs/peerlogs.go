@@ -141,17 +141,17 @@ func (l *Logs) isHere(c *imagebuilderv1.LogCopy) bool {
 // openLocal opens this node's copy, completed if the state says so.
 func (l *Logs) openLocal(key logs.Key, offset int64) (builds.LogStream, error) {
 	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
-		if err := l.store.Complete(key, a.Log.Length); errors.Is(err, logs.ErrDamaged) {
+		if err := errors.Join(l.store.Damage(key), l.store.Complete(key, a.Log.Length)); errors.Is(err, logs.ErrDamaged) {
 			return nil, l.damagedHere(key, err)
 		} else if err != nil {
 			return nil, fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, l.o.Node, err)
 		}
 	}
-	length, _, err := l.store.Length(key)
+	length, complete, err := l.store.Length(key)
 	if err == nil {
 		var r *logs.Reader
 		if r, err = l.store.LiveReader(key, offset); err == nil {
-			return localLog{r, length}, nil
+			return localLog{r, length, complete}, nil
 		}
 	}
 	switch {

@@ -113,19 +113,25 @@ func (l *Logs) damagedHere(key logs.Key, err error) error {
 
 type localLog struct {
 	*logs.Reader
-	length int64
+	length   int64
+	complete bool
 }
 
 func (l localLog) Length() int64 { return l.length }
 
 // Next answers that the log is elsewhere once it was removed here, or is not
-// written here any more.
+// written here any more, or turns out to be damaged when it was opened already:
+// another copy of a complete log may be sound.
 func (l localLog) Next(ctx context.Context) ([]byte, int64, error) {
 	chunk, at, err := l.Reader.Next(ctx)
 	if errors.Is(err, logs.ErrNotFound) || errors.Is(err, logs.ErrMoved) {
 		err = builds.ErrLogAway
 	}
-	if errors.Is(err, logs.ErrDamaged) {
+	switch {
+	case !errors.Is(err, logs.ErrDamaged):
+	case l.complete:
+		err = fmt.Errorf("%w: %w", builds.ErrLogAway, err)
+	default:
 		err = fmt.Errorf("%w: %w", builds.ErrLogDamaged, err)
 	}
 	return chunk, at, err

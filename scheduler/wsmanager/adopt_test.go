@@ -1,6 +1,8 @@
 package wsmanager_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -129,6 +131,28 @@ func Test_Faults_AWorkspaceThatRanIsNotStartedAgain(t *testing.T) {
 	s.offset = 10
 	e.runOn(e.rt, dockerfileWorkload(), s).fails(builds.BlameInfrastructure, "no longer has workspace")
 	if n := e.m.Calls(wsStart); n != 0 {
+		t.Errorf("%d starts", n)
+	}
+}
+
+func Test_Faults_ACreatedWorkspaceIsNotStartedAgain(t *testing.T) {
+	e := newEnv(t, often)
+	e.m.AwaitSubscription(e.ctx)
+	w := dockerfileWorkload()
+	w.Created = func(context.Context) error {
+		if n := e.m.Calls(wsStart); n != 1 {
+			t.Errorf("said to be created after %d starts", n)
+		}
+		return builds.ErrFenced
+	}
+	if _, err := e.rt.Run(e.ctx, w, newSink()); !errors.Is(err, builds.ErrFenced) {
+		t.Errorf("Run: %v, want %v", err, builds.ErrFenced)
+	}
+	e.m.Forget(buildID)
+	next := dockerfileWorkload()
+	next.Started = true
+	e.runOn(e.runtime(), next, newSink()).fails(builds.BlameInfrastructure, "no longer has workspace")
+	if n := e.m.Calls(wsStart); n != 1 {
 		t.Errorf("%d starts", n)
 	}
 }

@@ -19,7 +19,7 @@ const internalTries = 5
 // start makes sure that the workspace exists. It returns once ws-manager has
 // said so, and retries while that cannot be asked.
 func (s *session) start(ctx context.Context) error {
-	if s.sink.Offset() > 0 {
+	if s.w.Started || s.sink.Offset() > 0 {
 		// It has run before this Run, and must not run twice: if it is gone by
 		// now the reconciler will find out.
 		s.found()
@@ -43,11 +43,11 @@ func (s *session) start(ctx context.Context) error {
 				}
 				return v
 			})
-			return nil
+			return s.created(ctx)
 		case code == codes.AlreadyExists:
 			s.before.forget() // whoever started it may have pushed before we looked
 			s.found()
-			return nil
+			return s.created(ctx)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case code == codes.Internal || code == codes.Unknown:
@@ -63,6 +63,14 @@ func (s *session) start(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// created commits that the workspace exists.
+func (s *session) created(ctx context.Context) error {
+	if s.w.Created == nil {
+		return nil
+	}
+	return s.w.Created(ctx)
 }
 
 func (s *session) call(ctx context.Context, req *wsman.StartWorkspaceRequest) (*wsman.StartWorkspaceResponse, error) {

@@ -251,9 +251,8 @@ func (s *stage) check() (attempts map[string]ending) {
 	return attempts
 }
 
-// account compares the pods that ever were with the attempts of all builds. A pod
-// that is taken away before its owner has seen it run (the API is away), and
-// whose owner is killed then, is made again: the state does not know of it.
+// account compares the pods that ever were with the attempts of all builds: each
+// had one.
 func (s *stage) account(book *ledger, attempts map[string]ending) {
 	s.t.Helper()
 	for _, resource := range []string{"pods", "secrets"} {
@@ -262,12 +261,8 @@ func (s *stage) account(book *ledger, attempts map[string]ending) {
 			s.t.Fatal(err)
 		}
 		for name, n := range made {
-			switch e, known := attempts[name]; {
-			case known && n == 1:
-			case known && n == 2 && e.takenAway():
-				s.t.Logf("%s/%s was made again after it was taken away unseen (%s)", resource, name, e.kind)
-			default:
-				s.t.Errorf("%s/%s was made %d times; an attempt has that name: %v", resource, name, n, known)
+			if e, known := attempts[name]; !known || n != 1 {
+				s.t.Errorf("%s/%s was made %d times; an attempt has that name: %v (%s)", resource, name, n, known, e.kind)
 			}
 		}
 		for name := range attempts {

@@ -34,11 +34,6 @@ type ending struct {
 	says  []string
 }
 
-// takenAway reports whether nothing is left of the pod by its ending.
-func (e ending) takenAway() bool {
-	return e.kind == "deleted" || e.kind == "vanishes" || e.kind == "lost" || e.kind == "preempted"
-}
-
 // Names of annotations of a script.
 const annotation = "script.test/"
 

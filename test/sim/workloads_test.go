@@ -124,12 +124,19 @@ func (r runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.
 	case wl != nil:
 		r.o.w.seen("a workload was adopted")
 	case w.Started:
+		r.o.w.seen("a workload was gone when it was to be adopted")
 		return scheduler.Outcome{}, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the workload is gone"}
 	default:
+		if err := w.Created(ctx); err != nil {
+			return scheduler.Outcome{}, err
+		}
 		wl = r.o.start(w.Name())
 		r.o.mu.Lock()
 		r.o.pods[w.Name()] = wl
 		r.o.mu.Unlock()
+		if r.o.w.n(4) == 0 { // somebody takes it away
+			time.AfterFunc(time.Duration(r.o.w.n(400))*time.Millisecond, func() { _ = r.Stop(context.Background(), w.Name()) })
+		}
 	}
 	return wl.follow(ctx, sink) // what is left is the Reaper's
 }

@@ -40,7 +40,7 @@ var scenes = []scene{
 		{"a client opens connections until the node has nearly no file descriptors", []string{"ImageBuilderFileDescriptors"}, descriptors},
 	}},
 	{"damage", oneNode, []fault{
-		{"a file of a build's log is damaged, and clients read it", []string{"ImageBuilderErrors"}, damagedLog},
+		{"a file of a build's log is damaged, and clients read it", []string{"ImageBuilderErrors", "ImageBuilderLogDamaged"}, damagedLog},
 	}},
 	{"queue", queueWorld, []fault{
 		{"all nodes are drained while a build waits", []string{"ImageBuilderQueueStands"}, drainAll},

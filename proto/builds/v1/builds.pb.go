@@ -1201,8 +1201,10 @@ type ReportPhase struct {
 	// With PUSHING: the digest committed before was looked for and is missing.
 	FormerDigestMissing bool       `protobuf:"varint,6,opt,name=former_digest_missing,json=formerDigestMissing,proto3" json:"former_digest_missing,omitempty"`
 	Steps               []*v1.Step `protobuf:"bytes,7,rep,name=steps,proto3" json:"steps,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// From feature level 4 on: the workload exists, and is about to run.
+	WorkloadCreated bool `protobuf:"varint,8,opt,name=workload_created,json=workloadCreated,proto3" json:"workload_created,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ReportPhase) Reset() {
@@ -1284,6 +1286,13 @@ func (x *ReportPhase) GetSteps() []*v1.Step {
 	return nil
 }
 
+func (x *ReportPhase) GetWorkloadCreated() bool {
+	if x != nil {
+		return x.WorkloadCreated
+	}
+	return false
+}
+
 // FinishAttempt ends a live attempt. Apply decides whether the build ends or
 // is tried again.
 type FinishAttempt struct {
@@ -1300,8 +1309,11 @@ type FinishAttempt struct {
 	LogLength   int64    `protobuf:"varint,9,opt,name=log_length,json=logLength,proto3" json:"log_length,omitempty"`
 	LogChecksum string   `protobuf:"bytes,10,opt,name=log_checksum,json=logChecksum,proto3" json:"log_checksum,omitempty"`
 	// The attempt was given back (drain, missing key); it does not count.
-	Uncounted     bool       `protobuf:"varint,11,opt,name=uncounted,proto3" json:"uncounted,omitempty"`
-	Steps         []*v1.Step `protobuf:"bytes,12,rep,name=steps,proto3" json:"steps,omitempty"`
+	Uncounted bool       `protobuf:"varint,11,opt,name=uncounted,proto3" json:"uncounted,omitempty"`
+	Steps     []*v1.Step `protobuf:"bytes,12,rep,name=steps,proto3" json:"steps,omitempty"`
+	// From feature level 4 on: the owner could not open the log, so that log_length
+	// says nothing. Another node that holds a copy fixes it.
+	LogUnknown    bool `protobuf:"varint,13,opt,name=log_unknown,json=logUnknown,proto3" json:"log_unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1418,6 +1430,13 @@ func (x *FinishAttempt) GetSteps() []*v1.Step {
 		return x.Steps
 	}
 	return nil
+}
+
+func (x *FinishAttempt) GetLogUnknown() bool {
+	if x != nil {
+		return x.LogUnknown
+	}
+	return false
 }
 
 // StopBuild asks for the end of a build.
@@ -3587,7 +3606,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x06copies\x18\b \x03(\v2\x18.imagebuilder.v1.LogCopyR\x06copies\x12\x1a\n" +
 	"\breplicas\x18\t \x01(\rR\breplicas\x12\x1c\n" +
 	"\tadoptable\x18\n" +
-	" \x01(\bR\tadoptable\"\xff\x01\n" +
+	" \x01(\bR\tadoptable\"\xaa\x02\n" +
 	"\vReportPhase\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -3595,7 +3614,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x05phase\x18\x04 \x01(\x0e2\x16.imagebuilder.v1.PhaseR\x05phase\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x122\n" +
 	"\x15former_digest_missing\x18\x06 \x01(\bR\x13formerDigestMissing\x12+\n" +
-	"\x05steps\x18\a \x03(\v2\x15.imagebuilder.v1.StepR\x05steps\"\x94\x03\n" +
+	"\x05steps\x18\a \x03(\v2\x15.imagebuilder.v1.StepR\x05steps\x12)\n" +
+	"\x10workload_created\x18\b \x01(\bR\x0fworkloadCreated\"\xb5\x03\n" +
 	"\rFinishAttempt\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -3611,7 +3631,9 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\flog_checksum\x18\n" +
 	" \x01(\tR\vlogChecksum\x12\x1c\n" +
 	"\tuncounted\x18\v \x01(\bR\tuncounted\x12+\n" +
-	"\x05steps\x18\f \x03(\v2\x15.imagebuilder.v1.StepR\x05steps\"\x8d\x01\n" +
+	"\x05steps\x18\f \x03(\v2\x15.imagebuilder.v1.StepR\x05steps\x12\x1f\n" +
+	"\vlog_unknown\x18\r \x01(\bR\n" +
+	"logUnknown\"\x8d\x01\n" +
 	"\tStopBuild\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.builds.v1.StopReasonR\x06reason\x12\x1c\n" +

@@ -1457,9 +1457,12 @@ type Attempt struct {
 	// Store id of the owner when it was assigned.
 	OwnerStoreId string `protobuf:"bytes,15,opt,name=owner_store_id,json=ownerStoreId,proto3" json:"owner_store_id,omitempty"`
 	// Its workload outlives the node that started it: another owner adopts it.
-	Adoptable     bool `protobuf:"varint,16,opt,name=adoptable,proto3" json:"adoptable,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Adoptable bool `protobuf:"varint,16,opt,name=adoptable,proto3" json:"adoptable,omitempty"`
+	// Its workload exists, or did, and may have run: an owner that adopts the
+	// attempt and finds none does not start another one.
+	WorkloadCreated bool `protobuf:"varint,17,opt,name=workload_created,json=workloadCreated,proto3" json:"workload_created,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Attempt) Reset() {
@@ -1600,6 +1603,13 @@ func (x *Attempt) GetOwnerStoreId() string {
 func (x *Attempt) GetAdoptable() bool {
 	if x != nil {
 		return x.Adoptable
+	}
+	return false
+}
+
+func (x *Attempt) GetWorkloadCreated() bool {
+	if x != nil {
+		return x.WorkloadCreated
 	}
 	return false
 }
@@ -4154,7 +4164,7 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\x0ewaiting_reason\x18\x16 \x01(\tR\rwaitingReason\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd9\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x84\x05\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
@@ -4173,7 +4183,8 @@ const file_proto_imagebuilder_v1_imagebuilder_proto_rawDesc = "" +
 	"\aruntime\x18\r \x01(\tR\aruntime\x12+\n" +
 	"\x05steps\x18\x0e \x03(\v2\x15.imagebuilder.v1.StepR\x05steps\x12$\n" +
 	"\x0eowner_store_id\x18\x0f \x01(\tR\fownerStoreId\x12\x1c\n" +
-	"\tadoptable\x18\x10 \x01(\bR\tadoptable\"g\n" +
+	"\tadoptable\x18\x10 \x01(\bR\tadoptable\x12)\n" +
+	"\x10workload_created\x18\x11 \x01(\bR\x0fworkloadCreated\"g\n" +
 	"\vPhaseChange\x12,\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x16.imagebuilder.v1.PhaseR\x05phase\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xba\x01\n" +

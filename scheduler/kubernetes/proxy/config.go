@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"slices"
+
+	"golang.org/x/net/http/httpproxy"
 )
 
 // User is the user name that clients present with the token.
@@ -39,6 +43,32 @@ type Config struct {
 	// AllowHosts and AllowLoopback say which internal addresses may be dialled.
 	AllowHosts    []string `json:"allowHosts,omitempty"`
 	AllowLoopback bool     `json:"allowLoopback,omitempty"`
+	// HTTPProxy is the way to registries; nil for the direct one. It resolves
+	// names by itself, so that AllowHosts says nothing of what is behind it.
+	HTTPProxy *HTTPProxy `json:"httpProxy,omitempty"`
+}
+
+// HTTPProxy are the values of HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as
+// httpproxy.Config of golang.org/x/net has them. URLs may hold a password.
+type HTTPProxy struct {
+	HTTP  string `json:"http,omitempty"`
+	HTTPS string `json:"https,omitempty"`
+	No    string `json:"no,omitempty"`
+}
+
+// String hides the passwords of URLs from careless formatting.
+func (*HTTPProxy) String() string { return "HTTP proxy" }
+
+// GoString hides the passwords of URLs from careless formatting.
+func (*HTTPProxy) GoString() string { return "HTTP proxy" }
+
+// choose answers the proxy for a request, or nil, as http.Transport wants it.
+func (p *HTTPProxy) choose() func(*http.Request) (*url.URL, error) {
+	if p == nil {
+		return nil
+	}
+	byURL := (&httpproxy.Config{HTTPProxy: p.HTTP, HTTPSProxy: p.HTTPS, NoProxy: p.No}).ProxyFunc()
+	return func(r *http.Request) (*url.URL, error) { return byURL(r.URL) }
 }
 
 // Auth is a user and a password; without a user, an identity token.

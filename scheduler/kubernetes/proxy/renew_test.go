@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -102,5 +103,34 @@ func Test_Proxy_Mirrors(t *testing.T) {
 	host := strings.Replace(i.Addr, ":", "__", 1)
 	if status, _, _ := i.do(t, http.MethodHead, i.server.URL+"/v2/push/"+host+"/base/manifests/"+digest); status != http.StatusNotFound {
 		t.Errorf("an image of the mirror as one of the base repository: %d", status)
+	}
+}
+
+// Test_Proxy_HTTPProxy reaches registries by the HTTP proxy of the install, which
+// is not asked for what the address rules forbid.
+func Test_Proxy_HTTPProxy(t *testing.T) {
+	reg := registrytest.Start(t, registrytest.Options{})
+	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
+	way := registrytest.NewProxy(t, reg)
+	i := start(t, func(c *proxy.Config) {
+		c.Insecure = []string{"registry.example.com", "169.254.169.254"}
+		c.HTTPProxy = &proxy.HTTPProxy{HTTP: "http://user:proxy-password@" + way.Addr, No: "other.example.com"}
+		if s := fmt.Sprintf("%v %+v %#v", c.HTTPProxy, c.HTTPProxy, c.HTTPProxy); strings.Contains(s, "proxy-password") {
+			t.Errorf("it shows its password: %s", s)
+		}
+	})
+	client := i.client(t)
+	if img, err := client.Head(t.Context(), must(t)(i.names.Pull("registry.example.com/team/app:1")), i.rights(token)); err != nil || img.Digest != digest {
+		t.Errorf("by the HTTP proxy: %+v, %v", img, err)
+	}
+	seen := way.Count(registrytest.All)
+	if seen == 0 {
+		t.Error("the HTTP proxy was not asked")
+	}
+	if _, err := client.Head(t.Context(), must(t)(i.names.Pull("169.254.169.254/team/app:1")), i.rights(token)); err == nil {
+		t.Error("a metadata address was reached")
+	}
+	if n := way.Count(registrytest.All); n != seen {
+		t.Errorf("the HTTP proxy was asked %d times for what is forbidden", n-seen)
 	}
 }

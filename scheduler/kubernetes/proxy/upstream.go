@@ -91,8 +91,10 @@ func newPool(c *Config, skipVerify bool, cas ...string) (*http.Transport, error)
 			return nil, errors.New("proxy: ca holds no certificate in PEM")
 		}
 	}
+	policy := registry.AddressPolicy{AllowHosts: c.AllowHosts, AllowLoopback: c.AllowLoopback}
 	return &http.Transport{
-		DialContext:           registry.GuardedDial(registry.AddressPolicy{AllowHosts: c.AllowHosts, AllowLoopback: c.AllowLoopback}),
+		DialContext:           registry.GuardedDial(policy),
+		Proxy:                 registry.GuardedProxy(policy, c.HTTPProxy.choose()),
 		TLSClientConfig:       &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12, InsecureSkipVerify: skipVerify},
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 5 * time.Minute, // of a blob that is committed

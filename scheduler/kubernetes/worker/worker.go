@@ -193,10 +193,12 @@ func solve(ctx context.Context, j *podapi.Job, w *scheduler.Workload, regs *regi
 
 // requestHTTP is the client for addresses that come from requests.
 func requestHTTP(j *podapi.Job) *http.Client {
+	policy := registry.AddressPolicy{AllowHosts: j.AllowHosts, AllowLoopback: j.AllowLoopback}
 	return &http.Client{
 		Timeout: 5 * time.Minute,
 		Transport: &http.Transport{
-			DialContext:           registry.GuardedDial(registry.AddressPolicy{AllowHosts: j.AllowHosts, AllowLoopback: j.AllowLoopback}),
+			DialContext:           registry.GuardedDial(policy),
+			Proxy:                 registry.GuardedProxy(policy, http.ProxyFromEnvironment), // by kubernetes.podTemplate
 			TLSHandshakeTimeout:   10 * time.Second,
 			ResponseHeaderTimeout: 30 * time.Second,
 			IdleConnTimeout:       time.Minute,
