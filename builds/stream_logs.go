@@ -86,6 +86,7 @@ const (
 func (s *Service) streamAttempt(ctx context.Context, watch *BuildWatch, req logRequest, n uint32, send sendLog) error {
 	at := req.offset
 	var away time.Time // since when the log cannot be reached
+	sure := false      // that the copies that this node knows of are all there are
 	for {
 		a, err := s.awaitAttempt(ctx, watch, req, n)
 		if err != nil {
@@ -111,6 +112,10 @@ func (s *Service) streamAttempt(ctx context.Context, watch *BuildWatch, req logR
 				return err
 			}
 			continue
+		case errors.Is(err, ErrLogDamaged) && !sure:
+			// It may have been copied anew, and this node's state be behind.
+			sure = s.catchUp(ctx, 0, true) == nil
+			err = fmt.Errorf("%w: %w", ErrLogAway, err)
 		case !errors.Is(err, ErrLogAway):
 			return err
 		}

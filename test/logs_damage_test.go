@@ -32,8 +32,9 @@ func startOneLog(t *testing.T) *oneLog {
 	t.Helper()
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
-	c := &oneLog{t: t, ctx: timeout(t, 2*time.Minute)}
-	c.Cluster = harness.StartCluster(t, 3, reg.Addr, harness.Config{"log": map[string]any{"level": "info"}})
+	c := &oneLog{t: t, Cluster: harness.StartCluster(t, 3, reg.Addr, harness.Config{"log": map[string]any{"level": "info"}})}
+	c.ctx = timeout(t, 2*time.Minute)
+	members(t, c.Cluster, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 2 })
 	res, err := c.Nodes[0].Native.BuildImage(c.ctx, &imagebuilderv1.BuildImageRequest{Requester: "r", Source: harness.RefSource(reg.Addr + "/team/app:1")})
 	if err != nil {
 		t.Fatal(err)
@@ -43,9 +44,7 @@ func startOneLog(t *testing.T) *oneLog {
 	if c.whole, err = c.Nodes[0].ReadLog(c.ctx, c.id, 1); err != nil || c.whole == "" {
 		t.Fatalf("the log is %q, %v", c.whole, err)
 	}
-	if n := len(c.copies()); n != 2 {
-		t.Fatalf("%d nodes have a copy", n)
-	}
+	c.sound("at the start")
 	return c
 }
 
@@ -86,8 +85,8 @@ func (c *oneLog) read(check func(by, got string, err error)) {
 	}
 }
 
-// repaired waits until the log has two sound copies.
-func (c *oneLog) repaired(when string) {
+// sound waits until the log has two sound copies.
+func (c *oneLog) sound(when string) {
 	c.t.Helper()
 	harness.Eventually(c.t, time.Minute, "the log has two sound copies "+when, func() bool {
 		b := c.Nodes[0].Wait(c.t, c.ctx, c.id)
@@ -163,6 +162,6 @@ func Test_Logs_DamageIsRepaired(t *testing.T) {
 				t.Errorf("%s of node %s: by node %s %q, %v", harm.what, n.Name, by, got, err)
 			}
 		})
-		c.repaired(fmt.Sprintf("after round %d (%s)", round, harm.what))
+		c.sound(fmt.Sprintf("after round %d (%s)", round, harm.what))
 	}
 }
