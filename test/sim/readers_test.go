@@ -128,8 +128,12 @@ func (w *world) judgeLogs(ctx context.Context) error {
 	defer cancel()
 	for _, id := range w.acknowledged() {
 		b := w.nodes[0].alive().store.Build(id).GetBuild()
-		for _, a := range b.GetAttempts() {
+		for i, a := range b.GetAttempts() {
 			key := logs.Key{Build: id, Attempt: a.Number}
+			// What ended a moment ago may be sealed still.
+			for a.Log.GetState() == builds.LogSealing && wait(ctx, time.Second) {
+				a = w.nodes[0].alive().store.Build(id).GetBuild().Attempts[i]
+			}
 			if a.Log.GetState() != builds.LogSealed {
 				return fmt.Errorf("the log of attempt %d of %s, which ended as %s, is %s", a.Number, id, a.Phase, a.Log.GetState())
 			}
