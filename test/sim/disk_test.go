@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -41,6 +42,30 @@ func (d *disk) powerLoss() {
 		}
 		f.data = append([]byte(nil), f.synced...)
 	}
+}
+
+// damage removes one of the files whose names begin so, or changes a byte of it.
+// It reports whether there is one.
+func (d *disk) damage(prefix string, n func(int) int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, f := range d.files {
+		if !strings.HasPrefix(filepath.Base(name), prefix) || len(f.data) == 0 {
+			continue
+		}
+		at := n(len(f.data))
+		if n(3) == 0 {
+			delete(d.files, name)
+			return true
+		}
+		f.data[at] ^= 1
+		if at < len(f.synced) {
+			f.synced = append([]byte(nil), f.synced...)
+			f.synced[at] = f.data[at]
+		}
+		return true
+	}
+	return false
 }
 
 // mount is a disk as one process sees it.

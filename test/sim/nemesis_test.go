@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -36,7 +37,7 @@ func (w *world) nemesis(ctx context.Context) {
 		}
 		minority := ns[:1+w.n((len(ns)-1)/2)]
 		last := time.Duration(500+w.n(15000)) * time.Millisecond
-		switch what := w.n(10); what {
+		switch what := w.n(11); what {
 		case 0, 1:
 			w.log("crash %v for %s", names(minority), last)
 			for _, n := range minority {
@@ -86,6 +87,8 @@ func (w *world) nemesis(ctx context.Context) {
 				_ = r.node.TransferLeadership(tctx, "")
 				cancel()
 			}
+		case 10:
+			w.damageLogs()
 		}
 		w.hub.Heal()
 	}
@@ -95,6 +98,32 @@ func (w *world) nemesis(ctx context.Context) {
 		if n.alive() == nil {
 			n.start()
 		}
+	}
+}
+
+// damageLogs hurts copies of complete logs: always those of one and the same node,
+// and only where another node has one.
+func (w *world) damageLogs() {
+	n := w.nodes[0]
+	r := n.alive()
+	if r == nil {
+		return
+	}
+	hurt := 0
+	r.store.View().All(func(rec *buildsv1.Record) bool {
+		for _, a := range rec.Build.Attempts {
+			if a.Log.GetState() != builds.LogSealed || len(a.Log.Copies) < 2 || w.n(3) > 0 {
+				continue
+			}
+			if n.disk.damage(fmt.Sprintf("%s.%d.", rec.Build.Id, a.Number), w.n) {
+				hurt++
+			}
+		}
+		return true
+	})
+	w.log("damage %d logs of %s", hurt, n.name)
+	if hurt > 0 {
+		w.seen("copies of complete logs were damaged")
 	}
 }
 

@@ -81,6 +81,7 @@ var always = []string{
 	"cannot commit the end of an attempt",
 	"clearing log suffix", // entries of a deposed leader
 	"failed to contact quorum of nodes, stepping down",
+	"gave up a damaged copy of a log",
 	"gives up leadership",
 	"leaves a workload that outlives this node",
 	"stopped a workload without an attempt",
