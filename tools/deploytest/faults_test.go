@@ -230,7 +230,7 @@ func damagedLog(w *world) damage {
 	}
 	n.Run()
 	stop := w.clients(1, func(ctx context.Context) { _, _ = n.ReadLog(ctx, id, 1) })
-	return damage{undo: func() {
+	return damage{nodes: []*harness.Node{n}, undo: func() {
 		stop()
 		n.Stop()
 		for f, raw := range whole {
