@@ -139,24 +139,28 @@ func (r *Runtime) ungate(ctx context.Context, pod *corev1.Pod) error {
 	})
 }
 
-// ensureSecret creates the pod's Secret, or reads the one that its creator
-// made.
-func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (*corev1.Secret, *podapi.Job, error) {
+// ensureSecret reads the Secret that the pod's creator made, or creates it: only
+// for that credentials are asked for.
+func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (secret *corev1.Secret, job *podapi.Job, err error) {
 	secrets := r.o.Client.CoreV1().Secrets(pod.Namespace)
-	want, job, err := r.secretOf(ctx, w, pod)
-	if err != nil {
-		return nil, nil, err
-	}
-	var secret *corev1.Secret
+	var broken error // what trying again does not mend
 	err = r.insist(ctx, "create the Secret "+pod.Name, func() error {
-		made, err := secrets.Create(ctx, want, metav1.CreateOptions{})
-		if !apierrors.IsAlreadyExists(err) {
-			secret = made
+		there, err := secrets.Get(ctx, pod.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			secret, job, broken = r.secretOf(ctx, w, pod)
+			if errors.As(broken, new(*credentialsError)) {
+				return broken
+			}
+			if broken != nil {
+				return nil
+			}
+			if secret, err = secrets.Create(ctx, secret, metav1.CreateOptions{}); apierrors.IsAlreadyExists(err) {
+				return again(errors.New("another owner made it meanwhile"))
+			}
 			return err
 		}
-		there, err := secrets.Get(ctx, pod.Name, metav1.GetOptions{})
 		if err != nil {
-			return again(err)
+			return err
 		}
 		if !ownedBy(there, pod) {
 			// Of a pod of that name that is no more.
@@ -166,6 +170,9 @@ func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *
 		job, err = decodeJob(there)
 		return err
 	})
+	if err == nil {
+		err = broken
+	}
 	return secret, job, err
 }
 
@@ -211,7 +218,7 @@ func (r *Runtime) insist(ctx context.Context, what string, op func() error) erro
 			return p.failure
 		}
 		r.count.retries.Inc()
-		r.o.Log.Warn("the Kubernetes API did not do it, will try again", "what", what, "err", err)
+		r.o.Log.Warn("cannot do something yet that a build pod needs, will try again", "what", what, "err", err)
 		if err := r.pause(ctx, try); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}

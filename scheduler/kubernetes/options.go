@@ -127,8 +127,8 @@ type Options struct {
 	// ImageTimeout is how long images may fail to be pulled; 3 minutes.
 	ImageTimeout time.Duration
 	// RightsTimeout is how long the API may say that this service's account has
-	// no right to do what it needs to do, as one that has just started does; 2
-	// minutes.
+	// no right to do what it needs to do, as one that has just started does, and
+	// how long a new pod waits for registry credentials; 2 minutes.
 	RightsTimeout time.Duration
 	// SilentTimeout is how long a running worker may be out of reach while the
 	// API shows nothing wrong with its pod; 10 minutes.

@@ -509,3 +509,46 @@ func Test_Run_Renew(t *testing.T) {
 	cancel()
 	_, _ = x.wait(t)
 }
+
+// Test_Run_NoCredentials adopts a pod where the node has no credentials for it: the
+// pod has its own. A new pod waits for them for a while.
+func Test_Run_NoCredentials(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
+	creds := &changing{credentials: credentials{reg.Addr}} // none yet
+	without := func(o *kubernetes.Options) {
+		o.Credentials = creds
+		kubernetes.FastRetries(o)
+	}
+	t.Run("adopted", func(t *testing.T) {
+		w := copyOf(reg, "b1", digest)
+		ctx, cancel := context.WithCancel(testContext(t))
+		x := start(ctx, newRuntime(t, c, "node-a", reg.Addr), w, newSink())
+		c.await(ctx, w.Name())
+		cancel()
+		_, _ = x.wait(t)
+		w.Epoch = 2
+		y := start(testContext(t), newRuntime(t, c, "node-b", reg.Addr, without), w, newSink())
+		c.start(c.pod(w.Name()))
+		if out, err := y.wait(t); err != nil || out.Digest != digest {
+			t.Errorf("Run: %+v, %v", out, err)
+		}
+	})
+	t.Run("new", func(t *testing.T) {
+		w := copyOf(reg, "b2", digest)
+		r := newRuntime(t, c, "node-b", reg.Addr, without, func(o *kubernetes.Options) { o.RightsTimeout = 30 * time.Millisecond })
+		_, err := r.Run(testContext(t), w, newSink())
+		mustFail(t, err, builds.BlameInfrastructure, w.Name(), "the cloud does not answer")
+	})
+	t.Run("new, in time", func(t *testing.T) {
+		w := copyOf(reg, "b3", digest)
+		x := start(testContext(t), newRuntime(t, c, "node-b", reg.Addr, without), w, newSink())
+		eventually(t, "the pod is there", func() bool { return c.pod(w.Name()) != nil })
+		password := "install-password"
+		creds.now.Store(&password)
+		c.start(c.pod(w.Name()))
+		if out, err := x.wait(t); err != nil || out.Digest != digest {
+			t.Errorf("Run: %+v, %v", out, err)
+		}
+	})
+}
