@@ -88,7 +88,7 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 	f.made = epochOf(f.pod) == f.w.Epoch && f.sink.Offset() == 0
 	if over(f.pod, time.Now()) {
 		// The watch may be behind, and show it as it was before.
-		out, err := f.judged()
+		out, err := f.judged(ctx)
 		return out, f.remains(err)
 	}
 	if f.secret, f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err == nil {
@@ -150,7 +150,7 @@ func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, 
 		}
 	}
 	if deleted || over(f.pod, time.Now()) {
-		out, err = f.judged()
+		out, err = f.judged(ctx)
 		return true, out, f.remains(err)
 	}
 	if f.stream == nil && reachable(f.pod) {
@@ -213,12 +213,12 @@ func (f *follower) ask(ctx context.Context) {
 }
 
 // judged is the end of a pod as its last state tells it.
-func (f *follower) judged() (scheduler.Outcome, error) {
+func (f *follower) judged(ctx context.Context) (scheduler.Outcome, error) {
 	complete := false
 	if f.stream != nil {
 		f.endStream()
 		if res, _ := f.stream.result(); res != nil {
-			return refine(*res, f.pod)
+			return refine(*res, f.explain(ctx, *res))
 		}
 		complete = f.stream.complete()
 	}
@@ -226,16 +226,30 @@ func (f *follower) judged() (scheduler.Outcome, error) {
 		// Nothing comes after it, so that it does not move what is to come.
 		_, _ = f.sink.Write([]byte("\n[the last output of this build was lost with its pod]\n"))
 	}
+	if res, err := resultOf(f.pod); err == nil {
+		return refine(res, f.explain(ctx, res))
+	}
 	return judge(f.pod)
 }
 
-// explain answers the pod in its newest state if its end needs explaining.
+// explainTime is how long the end of a worker waits for the kubelet to tell what
+// happened to its pod: it does so within seconds.
+const explainTime = 10 * time.Second
+
+// explain answers the pod in its newest state if its end needs explaining. The
+// worker tells that BuildKit is gone before the kubelet tells why.
 func (f *follower) explain(ctx context.Context, res podapi.Result) *corev1.Pod {
-	if res.Blame == builds.BlameInfrastructure.String() {
-		f.ask(ctx)
-		f.refresh()
+	if res.Blame != builds.BlameInfrastructure.String() {
+		return f.pod
 	}
-	return f.pod
+	ctx, cancel := context.WithTimeout(ctx, explainTime)
+	defer cancel()
+	for try := 0; ; try++ {
+		f.ask(ctx)
+		if deleted := f.refresh(); deleted || explained(f.pod) || f.r.pause(ctx, min(try, 2)) != nil {
+			return f.pod
+		}
+	}
 }
 
 // tooLong notes since when a problem is there, and reports whether its time is
