@@ -44,7 +44,7 @@ type KubernetesConfig struct {
 	Labels        map[string]string `json:"labels" doc:"Further labels of pods."`
 	Annotations   map[string]string `json:"annotations" doc:"Further annotations of pods."`
 	PodTemplate   Raw               `json:"podTemplate" doc:"Part of a pod that is merged into each last, strategically: {spec: {dnsPolicy: Default}}."`
-	MaxPods       int               `json:"maxPods" doc:"Pods at a time; further builds wait. Nodes count on their own, a ResourceQuota is exact. 0: no limit."`
+	MaxPods       int               `json:"maxPods" doc:"Pods at a time; further builds wait. Nodes count on their own, without the pods that others create at the same moment; a ResourceQuota is exact. 0: no limit."`
 
 	Timeouts KubernetesTimeouts `json:"timeouts" doc:"How long is waited for what."`
 }

@@ -225,12 +225,12 @@ func (r *Runtime) insist(ctx context.Context, what string, op func() error) erro
 	}
 }
 
-// awaitRoom waits while the install has its maximum of pods.
+// awaitRoom waits while the install has its maximum of pods, and takes a place.
 func (r *Runtime) awaitRoom(ctx context.Context, name string) error {
 	if r.o.MaxPods == 0 {
 		return nil
 	}
-	for try := 0; r.active() >= r.o.MaxPods; try++ {
+	for try := 0; !r.pods.reserve(name, r.o.MaxPods); try++ {
 		if try == 0 {
 			r.o.Log.Info("waits for another build pod to end", "pod", name, "max", r.o.MaxPods)
 		}
@@ -239,15 +239,4 @@ func (r *Runtime) awaitRoom(ctx context.Context, name string) error {
 		}
 	}
 	return nil
-}
-
-// active counts the pods that have not ended.
-func (r *Runtime) active() int {
-	n, now := 0, time.Now()
-	for _, p := range r.pods.all() {
-		if !over(p, now) {
-			n++
-		}
-	}
-	return n
 }

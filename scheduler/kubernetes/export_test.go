@@ -16,9 +16,6 @@ const DeadlineGrace = deadlineGrace
 // FastRetries makes pauses short.
 func FastRetries(o *Options) { o.retryBase = time.Millisecond }
 
-// Active counts the pods that have not ended.
-func (r *Runtime) Active() int { return r.active() }
-
 // Remove deletes exactly this pod.
 func (r *Runtime) Remove(ctx context.Context, p *corev1.Pod) error { return r.remove(ctx, p) }
 

@@ -116,9 +116,9 @@ type Options struct {
 	// HTTPProxy is the way of the pods' proxies to registries; nil for the
 	// direct one.
 	HTTPProxy *proxy.HTTPProxy
-	// MaxPods bounds the pods of the install: further ones wait. Nodes count
-	// on their own, so that a few more are possible; a ResourceQuota is exact.
-	// No bound if zero.
+	// MaxPods bounds the pods of the install: further ones wait. Nodes count on
+	// their own: a pod that another one creates at the same moment is not seen. A
+	// ResourceQuota is exact. No bound if zero.
 	MaxPods int
 	// PendingTimeout is how long a pod may wait for a place (as for a cluster
 	// that scales up) before its attempt fails; until the build's deadline if

@@ -78,6 +78,7 @@ type follower struct {
 func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 	f.sub = f.r.pods.subscribe(f.w.Name())
 	defer f.r.pods.unsubscribe(f.w.Name(), f.sub)
+	defer f.r.pods.free(f.w.Name()) // it was not created, or the watch never showed it
 	if err := f.r.pods.awaitSync(ctx); err != nil {
 		return scheduler.Outcome{}, fmt.Errorf("wait for the Kubernetes API: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -367,7 +368,6 @@ func Test_MaxPods(t *testing.T) {
 	ctx := testContext(t)
 	x := start(ctx, r, first, newSink())
 	c.await(ctx, first.Name())
-	eventually(t, "the watch sees the pod", func() bool { return r.Active() == 1 })
 	y := start(ctx, r, second, newSink())
 	select {
 	case <-y.done:
@@ -383,6 +383,41 @@ func Test_MaxPods(t *testing.T) {
 		if out, err := run.wait(t); err != nil || out.Digest != digest {
 			t.Errorf("Run: %+v, %v", out, err)
 		}
+	}
+}
+
+// Test_MaxPods_Burst begins many builds at once, before the watch shows any pod.
+func Test_MaxPods_Burst(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	c.startKubelet()
+	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
+	var most atomic.Int32
+	c.fake.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+		list, err := c.fake.Tracker().List(corev1.SchemeGroupVersion.WithResource("pods"), corev1.SchemeGroupVersion.WithKind("Pod"), namespace)
+		if err != nil {
+			return true, nil, err
+		}
+		n := int32(1)
+		for _, p := range list.(*corev1.PodList).Items {
+			if p.Status.Phase != corev1.PodSucceeded {
+				n++
+			}
+		}
+		most.Store(max(n, most.Load()))
+		return false, nil, nil
+	})
+	r := newRuntime(t, c, "node-a", reg.Addr, kubernetes.FastRetries, func(o *kubernetes.Options) { o.MaxPods = 1 })
+	var runs []*run
+	for i := range 20 {
+		runs = append(runs, start(testContext(t), r, copyOf(reg, fmt.Sprint("b", i), digest), newSink()))
+	}
+	for _, x := range runs {
+		if out, err := x.wait(t); err != nil || out.Digest != digest {
+			t.Errorf("Run: %+v, %v", out, err)
+		}
+	}
+	if n := most.Load(); n != 1 {
+		t.Errorf("there were %d pods at a time", n)
 	}
 }
 

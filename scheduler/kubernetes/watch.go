@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,8 +24,9 @@ type podWatch struct {
 
 	trouble trouble
 
-	mu   sync.Mutex
-	subs map[string]map[*podSub]struct{}
+	mu     sync.Mutex
+	subs   map[string]map[*podSub]struct{}
+	places map[string]struct{} // names of pods to come that have a place: see reserve
 }
 
 // podSub follows the pods of one name.
@@ -46,7 +48,7 @@ func startWatch(ctx context.Context, client kubernetes.Interface, namespace, ins
 			}
 			return obj, nil
 		}))
-	w := &podWatch{namespace: namespace, factory: f, informer: f.Core().V1().Pods().Informer(), subs: map[string]map[*podSub]struct{}{}}
+	w := &podWatch{namespace: namespace, factory: f, informer: f.Core().V1().Pods().Informer(), subs: map[string]map[*podSub]struct{}{}, places: map[string]struct{}{}}
 	_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { w.tell(obj, false) },
 		UpdateFunc: func(_, obj any) { w.tell(obj, false) },
@@ -91,6 +93,7 @@ func (w *podWatch) tell(obj any, deleted bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	delete(w.places, p.Name)
 	for s := range w.subs[p.Name] {
 		s.set(p, deleted)
 	}
@@ -138,6 +141,32 @@ func (w *podWatch) all() []*corev1.Pod {
 		}
 	}
 	return out
+}
+
+// reserve takes a place for a pod that is to be created, if less than limit are
+// taken. It is free again when the watch has shown the pod, which counts from
+// then on, or by free: at the end of its Run.
+func (w *podWatch) reserve(name string, limit int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, now := len(w.places), time.Now()
+	for _, p := range w.all() {
+		if _, counted := w.places[p.Name]; !counted && !over(p, now) {
+			n++
+		}
+	}
+	if n >= limit {
+		return false
+	}
+	w.places[name] = struct{}{}
+	return true
+}
+
+// free gives the place of a pod back.
+func (w *podWatch) free(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.places, name)
 }
 
 func (s *podSub) set(p *corev1.Pod, deleted bool) {
