@@ -92,10 +92,7 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 		out, err := f.judged(ctx)
 		return out, f.remains(err)
 	}
-	if f.secret, f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err == nil {
-		err = f.release(ctx)
-	}
-	if err != nil {
+	if err := f.release(ctx); err != nil {
 		return scheduler.Outcome{}, err
 	}
 	defer f.endStream()
@@ -124,15 +121,16 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 }
 
 // release lets a new pod run, once the next owner would know that there was one:
-// if it is taken away unseen, it is not made a second time.
-func (f *follower) release(ctx context.Context) error {
-	if !gated(f.pod) {
-		return nil
-	}
-	if f.w.Created != nil {
+// if it is taken away unseen, it is not made a second time. A pod whose template
+// names a node has no gate, and waits for its Secret alone.
+func (f *follower) release(ctx context.Context) (err error) {
+	if !f.w.Started && f.w.Created != nil {
 		if err := f.w.Created(ctx); err != nil {
 			return err
 		}
+	}
+	if f.secret, f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err != nil || !gated(f.pod) {
+		return err
 	}
 	return f.r.ungate(ctx, f.pod)
 }

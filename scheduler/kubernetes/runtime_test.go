@@ -489,6 +489,37 @@ func Test_Run_GateUntilCommitted(t *testing.T) {
 	_, _ = x.wait(t)
 }
 
+// Test_Run_SecretOnceCommitted keeps a pod whose template names a node, and which has
+// no gate therefore, without its Secret until the next owner would know that
+// there is one.
+func Test_Run_SecretOnceCommitted(t *testing.T) {
+	c := newCluster(t)
+	r := newRuntime(t, c, "node-a", "reg.example", func(o *kubernetes.Options) { o.Pod.Patch = []byte("spec: {nodeName: machine-1}\n") })
+	w := copyOf(&registrytest.Registry{Addr: "reg.example"}, "b1", "sha256:"+strings.Repeat("a", 64))
+	committed := 0
+	w.Created = func(ctx context.Context) error {
+		committed++
+		if p := c.pod(w.Name()); p == nil || len(p.Spec.SchedulingGates) != 0 {
+			t.Errorf("the pod that was to be committed: %v", p)
+		}
+		return builds.ErrFenced
+	}
+	if _, err := r.Run(testContext(t), w, newSink()); !errors.Is(err, builds.ErrFenced) || committed != 1 {
+		t.Errorf("Run: %v after %d commits, want %v", err, committed, builds.ErrFenced)
+	}
+	if _, err := c.client.CoreV1().Secrets(namespace).Get(t.Context(), w.Name(), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the pod may run, and no next owner would know of it: %v", err)
+	}
+	w.Epoch, w.Created = 2, nil
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, r, w, newSink())
+	if c.await(ctx, w.Name()) == nil {
+		t.Error("the pod gets no Secret")
+	}
+	cancel()
+	_, _ = x.wait(t)
+}
+
 // changing are credentials that live for shorter than a build.
 type changing struct {
 	credentials
