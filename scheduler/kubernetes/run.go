@@ -221,11 +221,15 @@ func (f *follower) judged(ctx context.Context) (scheduler.Outcome, error) {
 		}
 		complete = f.stream.complete()
 	}
+	res, err := resultOf(f.pod)
+	if err == nil && res.Length > 0 {
+		complete = complete || f.sink.Offset() >= res.Length // a former owner may have it all
+	}
 	if !complete && (f.stream != nil || terminated(f.pod, containerWorker) != nil) {
 		// Nothing comes after it, so that it does not move what is to come.
 		_, _ = f.sink.Write([]byte("\n[the last output of this build was lost with its pod]\n"))
 	}
-	if res, err := resultOf(f.pod); err == nil {
+	if err == nil {
 		return refine(res, f.explain(ctx, res))
 	}
 	return judge(f.pod)

@@ -23,6 +23,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
@@ -111,11 +112,29 @@ func Test_Run_EndedUnwatched(t *testing.T) {
 	if err != nil || out.Digest != digest {
 		t.Errorf("Run: %+v, %v", out, err)
 	}
-	if !strings.Contains(s.text(), "lost with its pod") {
+	const lost = "lost with its pod"
+	if !strings.Contains(s.text(), lost) {
 		t.Errorf("the log does not say that output is missing: %q", s.text())
 	}
 	if p := c.pod(w.Name()); p.Labels["image-builder/owner"] != "node-b" || p.Labels["image-builder/epoch"] != "2" {
 		t.Errorf("the labels name the former owner: %v", p.Labels)
+	}
+
+	// A former owner has stored all, or all but a byte, and was killed then.
+	var res podapi.Result
+	if err := json.Unmarshal([]byte(c.pod(w.Name()).Status.ContainerStatuses[0].State.Terminated.Message), &res); err != nil || res.Length == 0 {
+		t.Fatalf("the result does not tell the length of the output: %+v, %v", res, err)
+	}
+	for missing, told := range []bool{false, true} {
+		w.Epoch++
+		s := newSink()
+		_, _ = s.Write(make([]byte, int(res.Length)-missing))
+		if out, err := newRuntime(t, c, "node-c", reg.Addr).Run(testContext(t), w, s); err != nil || out.Digest != digest {
+			t.Errorf("Run: %+v, %v", out, err)
+		}
+		if strings.Contains(s.text(), lost) != told {
+			t.Errorf("%d bytes are missing; the log: %q", missing, s.text())
+		}
 	}
 }
 

@@ -80,6 +80,7 @@ func Serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger)
 		err = &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the pod was told to end before its build had ended", Err: err}
 	}
 	res := plainResult(podapi.ResultOf(out, err), names)
+	res.Length = r.Offset()
 	written := writeResult(j.TerminationPath, redacted(res, j))
 	r.end(res)
 	linger(ctx, j.Linger, srv.final, log)
