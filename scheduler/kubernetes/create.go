@@ -90,7 +90,7 @@ func (r *Runtime) adopt(ctx context.Context, pod *corev1.Pod, w *scheduler.Workl
 	}
 	// The labels are for people and for former owners; the build goes on
 	// without them.
-	patched, err := r.o.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, ownerPatch(pod, r.o.Node, w.Epoch), metav1.PatchOptions{})
+	patched, err := r.o.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, ownerPatch(pod, &r.o, w.Epoch), metav1.PatchOptions{})
 	if err != nil {
 		r.o.Log.Warn("cannot label an adopted pod", "pod", pod.Name, "err", err)
 		return pod, nil

@@ -21,6 +21,6 @@ func (r *Runtime) Remove(ctx context.Context, p *corev1.Pod) error { return r.re
 
 // Label makes a node the owner of a pod.
 func Label(ctx context.Context, c client.Interface, p *corev1.Pod, node string, epoch uint64) error {
-	_, err := c.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.MergePatchType, ownerPatch(p, node, epoch), metav1.PatchOptions{})
+	_, err := c.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.MergePatchType, ownerPatch(p, &Options{Node: node}, epoch), metav1.PatchOptions{})
 	return err
 }

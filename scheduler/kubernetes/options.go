@@ -90,6 +90,9 @@ type Options struct {
 	Namespace string
 	// Install tells installations in one namespace apart. It is a label's value.
 	Install string
+	// Cluster answers the id of this node's cluster, "" while it is in none: pods
+	// of another one that has the same Install are left alone. May be nil.
+	Cluster func() string
 	// Node is this node's name, for the owner label.
 	Node string
 	Pod  PodOptions

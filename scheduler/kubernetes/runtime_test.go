@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -376,6 +377,61 @@ func Test_Stop(t *testing.T) {
 	if _, err := x.wait(t); err == nil {
 		t.Error("Run of a stopped workload succeeded")
 	}
+}
+
+// Test_AnotherCluster leaves pods alone of another cluster that has the same install
+// name by mistake.
+func Test_AnotherCluster(t *testing.T) {
+	reg, c := &registrytest.Registry{Addr: "reg.example"}, newCluster(t)
+	node := func(cluster string) *kubernetes.Runtime {
+		return newRuntime(t, c, "node", reg.Addr, kubernetes.FastRetries, func(o *kubernetes.Options) {
+			o.MaxPods = 1
+			if cluster != "older" {
+				o.Cluster = func() string { return cluster }
+			}
+		})
+	}
+	begin := func(cluster, build string) *scheduler.Workload {
+		t.Helper()
+		w := copyOf(reg, build, "sha256:"+strings.Repeat("a", 64))
+		ctx, cancel := context.WithCancel(testContext(t))
+		defer cancel()
+		x := start(ctx, node(cluster), w, newSink())
+		if c.await(ctx, w.Name()) == nil {
+			t.Fatalf("the cluster %s gets no pod for %s", cluster, build)
+		}
+		cancel()
+		_, _ = x.wait(t)
+		return w
+	}
+	lists := func(want map[string][]string) {
+		t.Helper()
+		for cluster, names := range want {
+			if got, err := node(cluster).List(t.Context()); err != nil || !slices.Equal(got, names) {
+				t.Errorf("the cluster %q lists %v, %v, want %v", cluster, got, err, names)
+			}
+		}
+	}
+	begin("one", "b1")
+	w := begin("two", "b2") // which has one place, and no pod yet
+	lists(map[string][]string{"one": {"ib-b1-1"}, "two": {"ib-b2-1"}, "three": nil, "": {"ib-b1-1", "ib-b2-1"}})
+
+	// The state of a cluster was restored into another one.
+	w.Epoch++
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, node("three"), w, newSink())
+	eventually(t, "the pod is adopted", func() bool { return c.pod(w.Name()).Labels["image-builder/epoch"] == "2" })
+	cancel()
+	_, _ = x.wait(t)
+	lists(map[string][]string{"two": nil, "three": {"ib-b2-1"}})
+
+	for _, name := range []string{"ib-b1-1", "ib-b2-1"} {
+		if err := c.client.CoreV1().Pods(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin("older", "b3")
+	lists(map[string][]string{"one": {"ib-b3-1"}, "two": {"ib-b3-1"}})
 }
 
 // Test_MaxPods lets a further pod wait for the end of another.

@@ -51,7 +51,7 @@ func (r *Runtime) secretOf(ctx context.Context, w *scheduler.Workload, pod *core
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: pod.Name, Namespace: pod.Namespace,
-			Labels:          podLabels(r.o.Install, r.o.Node, w),
+			Labels:          podLabels(&r.o, w),
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
 		},
 		Type: corev1.SecretTypeOpaque,

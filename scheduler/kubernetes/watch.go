@@ -21,6 +21,7 @@ type podWatch struct {
 	namespace string
 	factory   informers.SharedInformerFactory
 	informer  cache.SharedIndexInformer
+	ours      func() func(*corev1.Pod) bool
 
 	trouble trouble
 
@@ -38,7 +39,7 @@ type podSub struct {
 	deleted bool
 }
 
-func startWatch(ctx context.Context, client kubernetes.Interface, namespace, install string, failed func(error)) (*podWatch, error) {
+func startWatch(ctx context.Context, client kubernetes.Interface, namespace, install string, ours func() func(*corev1.Pod) bool, failed func(error)) (*podWatch, error) {
 	f := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithNamespace(namespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = installSelector(install) }),
@@ -48,7 +49,7 @@ func startWatch(ctx context.Context, client kubernetes.Interface, namespace, ins
 			}
 			return obj, nil
 		}))
-	w := &podWatch{namespace: namespace, factory: f, informer: f.Core().V1().Pods().Informer(), subs: map[string]map[*podSub]struct{}{}, places: map[string]struct{}{}}
+	w := &podWatch{namespace: namespace, factory: f, ours: ours, informer: f.Core().V1().Pods().Informer(), subs: map[string]map[*podSub]struct{}{}, places: map[string]struct{}{}}
 	_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { w.tell(obj, false) },
 		UpdateFunc: func(_, obj any) { w.tell(obj, false) },
@@ -132,11 +133,12 @@ func (w *podWatch) cached(name string) *corev1.Pod {
 	return p
 }
 
-// all answers the pods that the watch knows.
+// all answers the pods of this cluster that the watch knows.
 func (w *podWatch) all() []*corev1.Pod {
 	var out []*corev1.Pod
+	ours := w.ours()
 	for _, obj := range w.informer.GetStore().List() {
-		if p, ok := obj.(*corev1.Pod); ok {
+		if p, ok := obj.(*corev1.Pod); ok && ours(p) {
 			out = append(out, p)
 		}
 	}
