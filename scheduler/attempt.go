@@ -161,7 +161,7 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 		return nil, err
 	}
 	// Before the digest: who finds that does not follow the workload any more.
-	if err := sink.flush(ctx); err != nil {
+	if err := sink.Flush(ctx); err != nil {
 		return nil, &Failure{Blame: builds.BlameInfrastructure, Message: "write the log: " + err.Error(), Err: err}
 	}
 	sink.quiet()

@@ -48,6 +48,10 @@ type Sink interface {
 	io.Writer
 	// Offset is the number of raw bytes stored so far.
 	Offset() int64
+	// Flush returns once a next owner would find all that was written. It is for
+	// the end of the output: what is held back since it may be the beginning of a
+	// secret is written.
+	Flush(ctx context.Context) error
 	// Running tells that the workload has started. Repeated calls are cheap.
 	Running()
 	// Steps replaces the structured steps of the attempt. Reports are

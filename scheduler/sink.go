@@ -70,8 +70,8 @@ func (s *sink) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// flush waits until a next owner would find all that was written.
-func (s *sink) flush(ctx context.Context) error {
+// Flush waits until a next owner would find all that was written.
+func (s *sink) Flush(ctx context.Context) error {
 	if err := s.err(); err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func Test_Redact_WrappedBase64(t *testing.T) {
 			for _, f := range []struct {
 				columns       int
 				lineEnd, mark string
-			}{{76, "\n", ""}, {76, "\r\n", ""}, {64, "\n", ""}, {76, "\n", "#12 3.456 "}, {76, "\r\n", "#7 123.4 "}} {
+			}{{76, "\n", ""}, {76, "\r\n", ""}, {64, "\n", ""}, {76, "\n", "#12 3.456 "}, {76, "\n", "  "}, {76, "\r\n", "#7 123.4 "}} {
 				before := strings.Repeat("x", shift)
 				text := wrap(base64.StdEncoding.EncodeToString([]byte(before+secret+" after")), f.columns, f.lineEnd, f.mark)
 				got := string(redactAll(logs.NewRedactor([][]byte{[]byte(secret)}, nil), []byte("out: "+text+"\n"), uint64(shift)))

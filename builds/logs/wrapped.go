@@ -71,11 +71,15 @@ func breakIn(b []byte, limit int) int {
 	return m
 }
 
-// maxMark bounds the mark before a line of a step's output.
-const maxMark = 40
+// maxMark bounds the mark before a line of a step's output, maxIndent the spaces
+// before a line of it that is quoted in a message.
+const (
+	maxMark   = 40
+	maxIndent = 8
+)
 
 // lineBreak answers the length of a line break and of the mark that output of
-// a build's step has before each line (`#12 3.456 `).
+// a build's step has before each line (`#12 3.456 `), or of spaces.
 func lineBreak(b []byte) (n int, open bool) {
 	if b[0] == '\r' {
 		n = 1
@@ -90,10 +94,16 @@ func lineBreak(b []byte) (n int, open bool) {
 	if n == len(b) {
 		return 0, true
 	}
-	if b[n] != '#' {
-		return n, false
+	at := n
+	for b[at] == ' ' && at-n < maxIndent {
+		if at++; at == len(b) {
+			return 0, true
+		}
 	}
-	at := n + 1
+	if at > n || b[at] != '#' {
+		return at, false
+	}
+	at++
 	for _, part := range []struct {
 		digits bool
 		then   byte

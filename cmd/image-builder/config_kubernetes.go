@@ -18,7 +18,7 @@ func (r Raw) MarshalJSON() ([]byte, error) { return json.RawMessage(r).MarshalJS
 // KubernetesConfig describes the pods of the runtime kubernetes.
 type KubernetesConfig struct {
 	Namespace  string `json:"namespace" doc:"Namespace of the pods, best one for them alone; that of this node's own pod if empty."`
-	Install    string `json:"install" doc:"Tells installations in one namespace apart, by a label; cluster.name if empty."`
+	Install    string `json:"install" doc:"Tells installations in one namespace apart, by a label: each wants its own. cluster.name if empty."`
 	Kubeconfig string `json:"kubeconfig" doc:"File that names the API and an account there. Empty: as the pod that this node runs in."`
 	QPS        int    `json:"qps" doc:"Requests to the API per second, of this node."`
 	Burst      int    `json:"burst" doc:"How many more may be sent at once."`
@@ -44,7 +44,7 @@ type KubernetesConfig struct {
 	Labels        map[string]string `json:"labels" doc:"Further labels of pods."`
 	Annotations   map[string]string `json:"annotations" doc:"Further annotations of pods."`
 	PodTemplate   Raw               `json:"podTemplate" doc:"Part of a pod that is merged into each last, strategically: {spec: {dnsPolicy: Default}}."`
-	MaxPods       int               `json:"maxPods" doc:"Pods at a time; further builds wait. Nodes count on their own, a ResourceQuota is exact. 0: no limit."`
+	MaxPods       int               `json:"maxPods" doc:"Pods at a time; further builds wait. Nodes count on their own, without the pods that others create at the same moment; a ResourceQuota is exact. 0: no limit."`
 
 	Timeouts KubernetesTimeouts `json:"timeouts" doc:"How long is waited for what."`
 }

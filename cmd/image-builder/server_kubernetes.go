@@ -53,6 +53,7 @@ func (s *server) openKubernetes() (*kubernetes.Runtime, error) {
 	}
 	o.ContextRef = s.contexts().ref
 	o.Credentials = podCredentials{s}
+	o.Cluster = func() string { return s.node.Status().ClusterID }
 	o.Log, o.Registerer = s.log, s.metrics
 	return kubernetes.New(o)
 }

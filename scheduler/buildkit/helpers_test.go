@@ -230,6 +230,8 @@ func (s *sink) Write(p []byte) (int, error) {
 
 func (s *sink) Offset() int64 { return 0 }
 
+func (s *sink) Flush(context.Context) error { return nil }
+
 func (s *sink) Running() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -44,6 +44,12 @@ func over(p *corev1.Pod, now time.Time) bool {
 	return disruption(p) == reasonTaintManager || now.Sub(p.DeletionTimestamp.Time) > time.Minute
 }
 
+// explained reports whether a pod's state says why it ended, or will not say more.
+func explained(p *corev1.Pod) bool {
+	ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	return ended && terminated(p, containerWorker) != nil || p.DeletionTimestamp != nil || disrupted(p) != nil
+}
+
 // judge says how a pod's work ended, once it is over or the pod was deleted.
 // What the worker said counts first if it is a success or about the build; what
 // happened to the pod explains the rest.

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -72,6 +73,8 @@ func refusedCreate(err error, what string, o *Options) (p problem, retry bool) {
 	// A quota that is new, or whose controller is behind, has no status yet.
 	case apierrors.IsForbidden(err) && (strings.Contains(err.Error(), "exceeded quota") || strings.Contains(err.Error(), "status unknown for quota")):
 		return problem{"quota", o.QuotaTimeout, fail(builds.BlameQuota, "the namespace %s had no room in its quota to %s within %s: %v: raise the quota, or allow less builds at a time", o.Namespace, what, o.QuotaTimeout, err)}, true
+	case errors.As(err, new(*credentialsError)):
+		return problem{"credentials", o.RightsTimeout, infra("the registry credentials that are needed to %s could not be had for %s: %v", what, o.RightsTimeout, err)}, true
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "being terminated"):
 		return problem{failure: infra("the namespace %s is being deleted", o.Namespace)}, false
 	// An API server that has just started refuses everybody until it has read

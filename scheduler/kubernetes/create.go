@@ -90,7 +90,7 @@ func (r *Runtime) adopt(ctx context.Context, pod *corev1.Pod, w *scheduler.Workl
 	}
 	// The labels are for people and for former owners; the build goes on
 	// without them.
-	patched, err := r.o.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, ownerPatch(pod, r.o.Node, w.Epoch), metav1.PatchOptions{})
+	patched, err := r.o.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, ownerPatch(pod, &r.o, w.Epoch), metav1.PatchOptions{})
 	if err != nil {
 		r.o.Log.Warn("cannot label an adopted pod", "pod", pod.Name, "err", err)
 		return pod, nil
@@ -139,24 +139,28 @@ func (r *Runtime) ungate(ctx context.Context, pod *corev1.Pod) error {
 	})
 }
 
-// ensureSecret creates the pod's Secret, or reads the one that its creator
-// made.
-func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (*corev1.Secret, *podapi.Job, error) {
+// ensureSecret reads the Secret that the pod's creator made, or creates it: only
+// for that credentials are asked for.
+func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (secret *corev1.Secret, job *podapi.Job, err error) {
 	secrets := r.o.Client.CoreV1().Secrets(pod.Namespace)
-	want, job, err := r.secretOf(ctx, w, pod)
-	if err != nil {
-		return nil, nil, err
-	}
-	var secret *corev1.Secret
+	var broken error // what trying again does not mend
 	err = r.insist(ctx, "create the Secret "+pod.Name, func() error {
-		made, err := secrets.Create(ctx, want, metav1.CreateOptions{})
-		if !apierrors.IsAlreadyExists(err) {
-			secret = made
+		there, err := secrets.Get(ctx, pod.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			secret, job, broken = r.secretOf(ctx, w, pod)
+			if errors.As(broken, new(*credentialsError)) {
+				return broken
+			}
+			if broken != nil {
+				return nil
+			}
+			if secret, err = secrets.Create(ctx, secret, metav1.CreateOptions{}); apierrors.IsAlreadyExists(err) {
+				return again(errors.New("another owner made it meanwhile"))
+			}
 			return err
 		}
-		there, err := secrets.Get(ctx, pod.Name, metav1.GetOptions{})
 		if err != nil {
-			return again(err)
+			return err
 		}
 		if !ownedBy(there, pod) {
 			// Of a pod of that name that is no more.
@@ -166,6 +170,9 @@ func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *
 		job, err = decodeJob(there)
 		return err
 	})
+	if err == nil {
+		err = broken
+	}
 	return secret, job, err
 }
 
@@ -211,19 +218,19 @@ func (r *Runtime) insist(ctx context.Context, what string, op func() error) erro
 			return p.failure
 		}
 		r.count.retries.Inc()
-		r.o.Log.Warn("the Kubernetes API did not do it, will try again", "what", what, "err", err)
+		r.o.Log.Warn("cannot do something yet that a build pod needs, will try again", "what", what, "err", err)
 		if err := r.pause(ctx, try); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
 }
 
-// awaitRoom waits while the install has its maximum of pods.
+// awaitRoom waits while the install has its maximum of pods, and takes a place.
 func (r *Runtime) awaitRoom(ctx context.Context, name string) error {
 	if r.o.MaxPods == 0 {
 		return nil
 	}
-	for try := 0; r.active() >= r.o.MaxPods; try++ {
+	for try := 0; !r.pods.reserve(name, r.o.MaxPods); try++ {
 		if try == 0 {
 			r.o.Log.Info("waits for another build pod to end", "pod", name, "max", r.o.MaxPods)
 		}
@@ -232,15 +239,4 @@ func (r *Runtime) awaitRoom(ctx context.Context, name string) error {
 		}
 	}
 	return nil
-}
-
-// active counts the pods that have not ended.
-func (r *Runtime) active() int {
-	n, now := 0, time.Now()
-	for _, p := range r.pods.all() {
-		if !over(p, now) {
-			n++
-		}
-	}
-	return n
 }

@@ -180,10 +180,11 @@ func Test_Run_Dockerfile_Fails(t *testing.T) {
 	r := s.runtime(t, "node-a")
 	t.Run("exit code", func(t *testing.T) {
 		w := s.build(t, "f1", "FROM BASE\nRUN --mount=type=secret,id=password cat /run/secrets/password; false\n")
+		w.Secrets.Build["password"] = []byte("the-build-secret\nits-second-line\n")
 		_, err := r.Run(testContext(t), w, newSink())
 		mustFail(t, err, builds.BlameUser, "exit code")
 		eventually(t, "the pod has ended", func() bool { return s.pod(w.Name()).Status.ContainerStatuses[0].State.Terminated != nil })
-		if m := s.pod(w.Name()).Status.ContainerStatuses[0].State.Terminated.Message; !strings.Contains(m, "exit code") || strings.Contains(m, "the-build-secret") {
+		if m := s.pod(w.Name()).Status.ContainerStatuses[0].State.Terminated.Message; !strings.Contains(m, "exit code") || strings.Contains(m, "the-build-secret") || strings.Contains(m, "its-second-line") {
 			t.Errorf("termination message: %s", m)
 		}
 	})

@@ -16,14 +16,11 @@ const DeadlineGrace = deadlineGrace
 // FastRetries makes pauses short.
 func FastRetries(o *Options) { o.retryBase = time.Millisecond }
 
-// Active counts the pods that have not ended.
-func (r *Runtime) Active() int { return r.active() }
-
 // Remove deletes exactly this pod.
 func (r *Runtime) Remove(ctx context.Context, p *corev1.Pod) error { return r.remove(ctx, p) }
 
 // Label makes a node the owner of a pod.
 func Label(ctx context.Context, c client.Interface, p *corev1.Pod, node string, epoch uint64) error {
-	_, err := c.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.MergePatchType, ownerPatch(p, node, epoch), metav1.PatchOptions{})
+	_, err := c.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.MergePatchType, ownerPatch(p, &Options{Node: node}, epoch), metav1.PatchOptions{})
 	return err
 }

@@ -111,7 +111,14 @@ func (s *stream) complete() bool {
 	return s.whole
 }
 
+// silence is how long the worker was not heard, 0 once it has told all.
 func (s *stream) silence() time.Duration {
+	s.mu.Lock()
+	told := s.res != nil && s.whole
+	s.mu.Unlock()
+	if told {
+		return 0
+	}
 	return time.Since(time.Unix(0, s.heard.Load()))
 }
 
@@ -128,6 +135,13 @@ func (s *stream) run(ctx context.Context) {
 			s.mu.Lock()
 			s.err = fatal.error
 			s.mu.Unlock()
+		}
+		return
+	}
+	// What a worker that may end has told is nowhere else.
+	if err := s.sink.Flush(ctx); err != nil {
+		if ctx.Err() == nil {
+			s.r.o.Log.Warn("cannot store the output of a build for a next owner, and leaves its worker waiting", "err", err)
 		}
 		return
 	}

@@ -36,6 +36,8 @@ type cluster struct {
 	fake     *fake.Clientset // client, unless that is one of a true API
 	buildkit string          // address of a daemon
 	linger   time.Duration
+	job      func(*podapi.Job)       // changes what workers are given
+	tells    func(*corev1.PodStatus) // changes what is told first of the end of a pod
 	ctx      context.Context
 	tasks    sync.WaitGroup
 
@@ -155,6 +157,9 @@ func (c *cluster) run(ctx context.Context, p *corev1.Pod, ip string) {
 	if c.buildkit != "" {
 		job.BuildKit = c.buildkit
 	}
+	if c.job != nil {
+		c.job(job)
+	}
 	px, err := proxy.New(conf, log)
 	if err != nil {
 		c.t.Error(err)
@@ -183,6 +188,9 @@ func (c *cluster) run(ctx context.Context, p *corev1.Pod, ip string) {
 			s.Phase, t.ExitCode, t.Reason = corev1.PodFailed, 1, "Error"
 		}
 		s.ContainerStatuses = []corev1.ContainerStatus{{Name: "worker", State: corev1.ContainerState{Terminated: t}}}
+		if c.tells != nil {
+			c.tells(s)
+		}
 	})
 }
 

@@ -19,6 +19,9 @@ const (
 	labelInstall = labelPrefix + "install"
 	labelBuild   = labelPrefix + "build"
 	labelAttempt = labelPrefix + "attempt"
+	// labelCluster is the id of the cluster that the pod builds for. Older pods
+	// have none.
+	labelCluster = labelPrefix + "cluster"
 	// labelEpoch and labelOwner are those of the owner that follows the pod;
 	// an adopter changes them.
 	labelEpoch = labelPrefix + "epoch"
@@ -30,14 +33,35 @@ func installSelector(install string) string {
 	return labels.SelectorFromSet(labels.Set{labelInstall: install}).String()
 }
 
-func podLabels(install, node string, w *scheduler.Workload) map[string]string {
-	return map[string]string{
-		labelInstall: install,
+func podLabels(o *Options, w *scheduler.Workload) map[string]string {
+	l := map[string]string{
+		labelInstall: o.Install,
 		labelBuild:   asLabel(w.BuildID),
 		labelAttempt: strconv.FormatUint(uint64(w.Attempt), 10),
 		labelEpoch:   strconv.FormatUint(w.Epoch, 10),
-		labelOwner:   asLabel(node),
+		labelOwner:   asLabel(o.Node),
 	}
+	if id := o.clusterID(); id != "" {
+		l[labelCluster] = asLabel(id)
+	}
+	return l
+}
+
+// ours answers what tells whether a pod of the install is of this cluster:
+// another one may have the install's name by mistake.
+func (o *Options) ours() func(*corev1.Pod) bool {
+	id := o.clusterID()
+	return func(p *corev1.Pod) bool {
+		of := p.Labels[labelCluster]
+		return of == "" || id == "" || of == asLabel(id)
+	}
+}
+
+func (o *Options) clusterID() string {
+	if o.Cluster == nil {
+		return ""
+	}
+	return o.Cluster()
 }
 
 // asLabel makes a label's value of a name, a hash if it does not fit.
@@ -55,9 +79,13 @@ func epochOf(p *corev1.Pod) uint64 {
 	return n
 }
 
-// ownerPatch is a merge patch that makes a node the owner. It carries the UID,
+// ownerPatch is a merge patch that makes this node the owner. It carries the UID,
 // so that it cannot change another pod of the same name.
-func ownerPatch(p *corev1.Pod, node string, epoch uint64) []byte {
-	return fmt.Appendf(nil, `{"metadata":{"uid":%q,"labels":{%q:%q,%q:%q}}}`,
-		p.UID, labelOwner, asLabel(node), labelEpoch, strconv.FormatUint(epoch, 10))
+func ownerPatch(p *corev1.Pod, o *Options, epoch uint64) []byte {
+	cluster := ""
+	if id := o.clusterID(); id != "" {
+		cluster = fmt.Sprintf(",%q:%q", labelCluster, asLabel(id))
+	}
+	return fmt.Appendf(nil, `{"metadata":{"uid":%q,"labels":{%q:%q,%q:%q%s}}}`,
+		p.UID, labelOwner, asLabel(o.Node), labelEpoch, strconv.FormatUint(epoch, 10), cluster)
 }

@@ -90,6 +90,9 @@ type Options struct {
 	Namespace string
 	// Install tells installations in one namespace apart. It is a label's value.
 	Install string
+	// Cluster answers the id of this node's cluster, "" while it is in none: pods
+	// of another one that has the same Install are left alone. May be nil.
+	Cluster func() string
 	// Node is this node's name, for the owner label.
 	Node string
 	Pod  PodOptions
@@ -116,9 +119,9 @@ type Options struct {
 	// HTTPProxy is the way of the pods' proxies to registries; nil for the
 	// direct one.
 	HTTPProxy *proxy.HTTPProxy
-	// MaxPods bounds the pods of the install: further ones wait. Nodes count
-	// on their own, so that a few more are possible; a ResourceQuota is exact.
-	// No bound if zero.
+	// MaxPods bounds the pods of the install: further ones wait. Nodes count on
+	// their own: a pod that another one creates at the same moment is not seen. A
+	// ResourceQuota is exact. No bound if zero.
 	MaxPods int
 	// PendingTimeout is how long a pod may wait for a place (as for a cluster
 	// that scales up) before its attempt fails; until the build's deadline if
@@ -127,8 +130,8 @@ type Options struct {
 	// ImageTimeout is how long images may fail to be pulled; 3 minutes.
 	ImageTimeout time.Duration
 	// RightsTimeout is how long the API may say that this service's account has
-	// no right to do what it needs to do, as one that has just started does; 2
-	// minutes.
+	// no right to do what it needs to do, as one that has just started does, and
+	// how long a new pod waits for registry credentials; 2 minutes.
 	RightsTimeout time.Duration
 	// SilentTimeout is how long a running worker may be out of reach while the
 	// API shows nothing wrong with its pod; 10 minutes.

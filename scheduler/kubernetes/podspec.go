@@ -51,7 +51,7 @@ func podOf(o *Options, w *scheduler.Workload, install metav1.OwnerReference, now
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	maps.Copy(labels, podLabels(o.Install, o.Node, w))
+	maps.Copy(labels, podLabels(o, w))
 	pod := &corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{

@@ -78,6 +78,7 @@ type follower struct {
 func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 	f.sub = f.r.pods.subscribe(f.w.Name())
 	defer f.r.pods.unsubscribe(f.w.Name(), f.sub)
+	defer f.r.pods.free(f.w.Name()) // it was not created, or the watch never showed it
 	if err := f.r.pods.awaitSync(ctx); err != nil {
 		return scheduler.Outcome{}, fmt.Errorf("wait for the Kubernetes API: %w", err)
 	}
@@ -88,13 +89,10 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 	f.made = epochOf(f.pod) == f.w.Epoch && f.sink.Offset() == 0
 	if over(f.pod, time.Now()) {
 		// The watch may be behind, and show it as it was before.
-		out, err := f.judged()
+		out, err := f.judged(ctx)
 		return out, f.remains(err)
 	}
-	if f.secret, f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err == nil {
-		err = f.release(ctx)
-	}
-	if err != nil {
+	if err := f.release(ctx); err != nil {
 		return scheduler.Outcome{}, err
 	}
 	defer f.endStream()
@@ -123,15 +121,16 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 }
 
 // release lets a new pod run, once the next owner would know that there was one:
-// if it is taken away unseen, it is not made a second time.
-func (f *follower) release(ctx context.Context) error {
-	if !gated(f.pod) {
-		return nil
-	}
-	if f.w.Created != nil {
+// if it is taken away unseen, it is not made a second time. A pod whose template
+// names a node has no gate, and waits for its Secret alone.
+func (f *follower) release(ctx context.Context) (err error) {
+	if !f.w.Started && f.w.Created != nil {
 		if err := f.w.Created(ctx); err != nil {
 			return err
 		}
+	}
+	if f.secret, f.job, err = f.r.ensureSecret(ctx, f.w, f.pod); err != nil || !gated(f.pod) {
+		return err
 	}
 	return f.r.ungate(ctx, f.pod)
 }
@@ -150,7 +149,7 @@ func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, 
 		}
 	}
 	if deleted || over(f.pod, time.Now()) {
-		out, err = f.judged()
+		out, err = f.judged(ctx)
 		return true, out, f.remains(err)
 	}
 	if f.stream == nil && reachable(f.pod) {
@@ -213,29 +212,47 @@ func (f *follower) ask(ctx context.Context) {
 }
 
 // judged is the end of a pod as its last state tells it.
-func (f *follower) judged() (scheduler.Outcome, error) {
+func (f *follower) judged(ctx context.Context) (scheduler.Outcome, error) {
 	complete := false
 	if f.stream != nil {
 		f.endStream()
 		if res, _ := f.stream.result(); res != nil {
-			return refine(*res, f.pod)
+			return refine(*res, f.explain(ctx, *res))
 		}
 		complete = f.stream.complete()
+	}
+	res, err := resultOf(f.pod)
+	if err == nil && res.Length > 0 {
+		complete = complete || f.sink.Offset() >= res.Length // a former owner may have it all
 	}
 	if !complete && (f.stream != nil || terminated(f.pod, containerWorker) != nil) {
 		// Nothing comes after it, so that it does not move what is to come.
 		_, _ = f.sink.Write([]byte("\n[the last output of this build was lost with its pod]\n"))
 	}
+	if err == nil {
+		return refine(res, f.explain(ctx, res))
+	}
 	return judge(f.pod)
 }
 
-// explain answers the pod in its newest state if its end needs explaining.
+// explainTime is how long the end of a worker waits for the kubelet to tell what
+// happened to its pod: it does so within seconds.
+const explainTime = 10 * time.Second
+
+// explain answers the pod in its newest state if its end needs explaining. The
+// worker tells that BuildKit is gone before the kubelet tells why.
 func (f *follower) explain(ctx context.Context, res podapi.Result) *corev1.Pod {
-	if res.Blame == builds.BlameInfrastructure.String() {
-		f.ask(ctx)
-		f.refresh()
+	if res.Blame != builds.BlameInfrastructure.String() {
+		return f.pod
 	}
-	return f.pod
+	ctx, cancel := context.WithTimeout(ctx, explainTime)
+	defer cancel()
+	for try := 0; ; try++ {
+		f.ask(ctx)
+		if deleted := f.refresh(); deleted || explained(f.pod) || f.r.pause(ctx, min(try, 2)) != nil {
+			return f.pod
+		}
+	}
 }
 
 // tooLong notes since when a problem is there, and reports whether its time is

@@ -41,7 +41,7 @@ func New(o Options) (*Runtime, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	count := newMetrics()
-	pods, err := startWatch(ctx, o.Client, o.Namespace, o.Install, func(err error) {
+	pods, err := startWatch(ctx, o.Client, o.Namespace, o.Install, o.ours, func(err error) {
 		count.watchErrors.Inc()
 		o.Log.Warn("cannot watch the build pods, will try again", "namespace", o.Namespace, "err", err)
 	})
@@ -69,9 +69,11 @@ func (r *Runtime) Name() string { return Name }
 // Survives reports that pods outlive the node that started them.
 func (r *Runtime) Survives() bool { return true }
 
-// List answers the pods of the install that are there, as the API has them.
+// List answers the pods of the install that are there, as the API has them, but
+// not those of another cluster.
 func (r *Runtime) List(ctx context.Context) ([]string, error) {
 	var names []string
+	ours := r.o.ours()
 	opts := metav1.ListOptions{LabelSelector: installSelector(r.o.Install), Limit: 500}
 	for {
 		list, err := r.o.Client.CoreV1().Pods(r.o.Namespace).List(ctx, opts)
@@ -79,7 +81,9 @@ func (r *Runtime) List(ctx context.Context) ([]string, error) {
 			return nil, fmt.Errorf("list the build pods in namespace %s: %w", r.o.Namespace, err)
 		}
 		for i := range list.Items {
-			names = append(names, list.Items[i].Name)
+			if p := &list.Items[i]; ours(p) {
+				names = append(names, p.Name)
+			}
 		}
 		if opts.Continue = list.Continue; opts.Continue == "" {
 			slices.Sort(names)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,6 +24,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
@@ -110,11 +113,29 @@ func Test_Run_EndedUnwatched(t *testing.T) {
 	if err != nil || out.Digest != digest {
 		t.Errorf("Run: %+v, %v", out, err)
 	}
-	if !strings.Contains(s.text(), "lost with its pod") {
+	const lost = "lost with its pod"
+	if !strings.Contains(s.text(), lost) {
 		t.Errorf("the log does not say that output is missing: %q", s.text())
 	}
 	if p := c.pod(w.Name()); p.Labels["image-builder/owner"] != "node-b" || p.Labels["image-builder/epoch"] != "2" {
 		t.Errorf("the labels name the former owner: %v", p.Labels)
+	}
+
+	// A former owner has stored all, or all but a byte, and was killed then.
+	var res podapi.Result
+	if err := json.Unmarshal([]byte(c.pod(w.Name()).Status.ContainerStatuses[0].State.Terminated.Message), &res); err != nil || res.Length == 0 {
+		t.Fatalf("the result does not tell the length of the output: %+v, %v", res, err)
+	}
+	for missing, told := range []bool{false, true} {
+		w.Epoch++
+		s := newSink()
+		_, _ = s.Write(make([]byte, int(res.Length)-missing))
+		if out, err := newRuntime(t, c, "node-c", reg.Addr).Run(testContext(t), w, s); err != nil || out.Digest != digest {
+			t.Errorf("Run: %+v, %v", out, err)
+		}
+		if strings.Contains(s.text(), lost) != told {
+			t.Errorf("%d bytes are missing; the log: %q", missing, s.text())
+		}
 	}
 }
 
@@ -358,6 +379,61 @@ func Test_Stop(t *testing.T) {
 	}
 }
 
+// Test_AnotherCluster leaves pods alone of another cluster that has the same install
+// name by mistake.
+func Test_AnotherCluster(t *testing.T) {
+	reg, c := &registrytest.Registry{Addr: "reg.example"}, newCluster(t)
+	node := func(cluster string) *kubernetes.Runtime {
+		return newRuntime(t, c, "node", reg.Addr, kubernetes.FastRetries, func(o *kubernetes.Options) {
+			o.MaxPods = 1
+			if cluster != "older" {
+				o.Cluster = func() string { return cluster }
+			}
+		})
+	}
+	begin := func(cluster, build string) *scheduler.Workload {
+		t.Helper()
+		w := copyOf(reg, build, "sha256:"+strings.Repeat("a", 64))
+		ctx, cancel := context.WithCancel(testContext(t))
+		defer cancel()
+		x := start(ctx, node(cluster), w, newSink())
+		if c.await(ctx, w.Name()) == nil {
+			t.Fatalf("the cluster %s gets no pod for %s", cluster, build)
+		}
+		cancel()
+		_, _ = x.wait(t)
+		return w
+	}
+	lists := func(want map[string][]string) {
+		t.Helper()
+		for cluster, names := range want {
+			if got, err := node(cluster).List(t.Context()); err != nil || !slices.Equal(got, names) {
+				t.Errorf("the cluster %q lists %v, %v, want %v", cluster, got, err, names)
+			}
+		}
+	}
+	begin("one", "b1")
+	w := begin("two", "b2") // which has one place, and no pod yet
+	lists(map[string][]string{"one": {"ib-b1-1"}, "two": {"ib-b2-1"}, "three": nil, "": {"ib-b1-1", "ib-b2-1"}})
+
+	// The state of a cluster was restored into another one.
+	w.Epoch++
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, node("three"), w, newSink())
+	eventually(t, "the pod is adopted", func() bool { return c.pod(w.Name()).Labels["image-builder/epoch"] == "2" })
+	cancel()
+	_, _ = x.wait(t)
+	lists(map[string][]string{"two": nil, "three": {"ib-b2-1"}})
+
+	for _, name := range []string{"ib-b1-1", "ib-b2-1"} {
+		if err := c.client.CoreV1().Pods(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin("older", "b3")
+	lists(map[string][]string{"one": {"ib-b3-1"}, "two": {"ib-b3-1"}})
+}
+
 // Test_MaxPods lets a further pod wait for the end of another.
 func Test_MaxPods(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
@@ -367,7 +443,6 @@ func Test_MaxPods(t *testing.T) {
 	ctx := testContext(t)
 	x := start(ctx, r, first, newSink())
 	c.await(ctx, first.Name())
-	eventually(t, "the watch sees the pod", func() bool { return r.Active() == 1 })
 	y := start(ctx, r, second, newSink())
 	select {
 	case <-y.done:
@@ -383,6 +458,41 @@ func Test_MaxPods(t *testing.T) {
 		if out, err := run.wait(t); err != nil || out.Digest != digest {
 			t.Errorf("Run: %+v, %v", out, err)
 		}
+	}
+}
+
+// Test_MaxPods_Burst begins many builds at once, before the watch shows any pod.
+func Test_MaxPods_Burst(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	c.startKubelet()
+	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
+	var most atomic.Int32
+	c.fake.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+		list, err := c.fake.Tracker().List(corev1.SchemeGroupVersion.WithResource("pods"), corev1.SchemeGroupVersion.WithKind("Pod"), namespace)
+		if err != nil {
+			return true, nil, err
+		}
+		n := int32(1)
+		for _, p := range list.(*corev1.PodList).Items {
+			if p.Status.Phase != corev1.PodSucceeded {
+				n++
+			}
+		}
+		most.Store(max(n, most.Load()))
+		return false, nil, nil
+	})
+	r := newRuntime(t, c, "node-a", reg.Addr, kubernetes.FastRetries, func(o *kubernetes.Options) { o.MaxPods = 1 })
+	var runs []*run
+	for i := range 20 {
+		runs = append(runs, start(testContext(t), r, copyOf(reg, fmt.Sprint("b", i), digest), newSink()))
+	}
+	for _, x := range runs {
+		if out, err := x.wait(t); err != nil || out.Digest != digest {
+			t.Errorf("Run: %+v, %v", out, err)
+		}
+	}
+	if n := most.Load(); n != 1 {
+		t.Errorf("there were %d pods at a time", n)
 	}
 }
 
@@ -454,6 +564,37 @@ func Test_Run_GateUntilCommitted(t *testing.T) {
 	_, _ = x.wait(t)
 }
 
+// Test_Run_SecretOnceCommitted keeps a pod whose template names a node, and which has
+// no gate therefore, without its Secret until the next owner would know that
+// there is one.
+func Test_Run_SecretOnceCommitted(t *testing.T) {
+	c := newCluster(t)
+	r := newRuntime(t, c, "node-a", "reg.example", func(o *kubernetes.Options) { o.Pod.Patch = []byte("spec: {nodeName: machine-1}\n") })
+	w := copyOf(&registrytest.Registry{Addr: "reg.example"}, "b1", "sha256:"+strings.Repeat("a", 64))
+	committed := 0
+	w.Created = func(ctx context.Context) error {
+		committed++
+		if p := c.pod(w.Name()); p == nil || len(p.Spec.SchedulingGates) != 0 {
+			t.Errorf("the pod that was to be committed: %v", p)
+		}
+		return builds.ErrFenced
+	}
+	if _, err := r.Run(testContext(t), w, newSink()); !errors.Is(err, builds.ErrFenced) || committed != 1 {
+		t.Errorf("Run: %v after %d commits, want %v", err, committed, builds.ErrFenced)
+	}
+	if _, err := c.client.CoreV1().Secrets(namespace).Get(t.Context(), w.Name(), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the pod may run, and no next owner would know of it: %v", err)
+	}
+	w.Epoch, w.Created = 2, nil
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, r, w, newSink())
+	if c.await(ctx, w.Name()) == nil {
+		t.Error("the pod gets no Secret")
+	}
+	cancel()
+	_, _ = x.wait(t)
+}
+
 // changing are credentials that live for shorter than a build.
 type changing struct {
 	credentials
@@ -508,4 +649,47 @@ func Test_Run_Renew(t *testing.T) {
 	}
 	cancel()
 	_, _ = x.wait(t)
+}
+
+// Test_Run_NoCredentials adopts a pod where the node has no credentials for it: the
+// pod has its own. A new pod waits for them for a while.
+func Test_Run_NoCredentials(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
+	creds := &changing{credentials: credentials{reg.Addr}} // none yet
+	without := func(o *kubernetes.Options) {
+		o.Credentials = creds
+		kubernetes.FastRetries(o)
+	}
+	t.Run("adopted", func(t *testing.T) {
+		w := copyOf(reg, "b1", digest)
+		ctx, cancel := context.WithCancel(testContext(t))
+		x := start(ctx, newRuntime(t, c, "node-a", reg.Addr), w, newSink())
+		c.await(ctx, w.Name())
+		cancel()
+		_, _ = x.wait(t)
+		w.Epoch = 2
+		y := start(testContext(t), newRuntime(t, c, "node-b", reg.Addr, without), w, newSink())
+		c.start(c.pod(w.Name()))
+		if out, err := y.wait(t); err != nil || out.Digest != digest {
+			t.Errorf("Run: %+v, %v", out, err)
+		}
+	})
+	t.Run("new", func(t *testing.T) {
+		w := copyOf(reg, "b2", digest)
+		r := newRuntime(t, c, "node-b", reg.Addr, without, func(o *kubernetes.Options) { o.RightsTimeout = 30 * time.Millisecond })
+		_, err := r.Run(testContext(t), w, newSink())
+		mustFail(t, err, builds.BlameInfrastructure, w.Name(), "the cloud does not answer")
+	})
+	t.Run("new, in time", func(t *testing.T) {
+		w := copyOf(reg, "b3", digest)
+		x := start(testContext(t), newRuntime(t, c, "node-b", reg.Addr, without), w, newSink())
+		eventually(t, "the pod is there", func() bool { return c.pod(w.Name()) != nil })
+		password := "install-password"
+		creds.now.Store(&password)
+		c.start(c.pod(w.Name()))
+		if out, err := x.wait(t); err != nil || out.Digest != digest {
+			t.Errorf("Run: %+v, %v", out, err)
+		}
+	})
 }

@@ -51,7 +51,7 @@ func (r *Runtime) secretOf(ctx context.Context, w *scheduler.Workload, pod *core
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: pod.Name, Namespace: pod.Namespace,
-			Labels:          podLabels(r.o.Install, r.o.Node, w),
+			Labels:          podLabels(&r.o, w),
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
 		},
 		Type: corev1.SecretTypeOpaque,
@@ -77,6 +77,12 @@ func (r *Runtime) jobOf(w *scheduler.Workload) (*podapi.Job, error) {
 	}
 	return j, j.SetWorkload(w)
 }
+
+// credentialsError is one of a credential provider, which may be away for a
+// while.
+type credentialsError struct{ error }
+
+func (e *credentialsError) Unwrap() error { return e.error }
 
 // proxyOf says what the pod may do with registries.
 func (r *Runtime) proxyOf(ctx context.Context, w *scheduler.Workload, j *podapi.Job) (*proxy.Config, error) {
@@ -106,7 +112,7 @@ func (r *Runtime) proxyOf(ctx context.Context, w *scheduler.Workload, j *podapi.
 	c.Push = &proxy.Push{Repository: repo}
 	var err error
 	if c.Read, err = r.o.Credentials.Readable(ctx, w.Rights); err != nil {
-		return nil, fmt.Errorf("find the registry credentials of the request: %w", err)
+		return nil, &credentialsError{fmt.Errorf("find the registry credentials of the request: %w", err)}
 	}
 	for _, ref := range own {
 		named, err := reference.ParseNormalizedNamed(ref)
@@ -116,7 +122,7 @@ func (r *Runtime) proxyOf(ctx context.Context, w *scheduler.Workload, j *podapi.
 		host := reference.Domain(named)
 		auth, ok, err := r.o.Credentials.Own(ctx, host)
 		if err != nil {
-			return nil, fmt.Errorf("find the install's credential for %s: %w", host, err)
+			return nil, &credentialsError{fmt.Errorf("find the install's credential for %s: %w", host, err)}
 		}
 		if ok {
 			c.Own[host] = auth

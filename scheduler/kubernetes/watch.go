@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,11 +21,13 @@ type podWatch struct {
 	namespace string
 	factory   informers.SharedInformerFactory
 	informer  cache.SharedIndexInformer
+	ours      func() func(*corev1.Pod) bool
 
 	trouble trouble
 
-	mu   sync.Mutex
-	subs map[string]map[*podSub]struct{}
+	mu     sync.Mutex
+	subs   map[string]map[*podSub]struct{}
+	places map[string]struct{} // names of pods to come that have a place: see reserve
 }
 
 // podSub follows the pods of one name.
@@ -36,7 +39,7 @@ type podSub struct {
 	deleted bool
 }
 
-func startWatch(ctx context.Context, client kubernetes.Interface, namespace, install string, failed func(error)) (*podWatch, error) {
+func startWatch(ctx context.Context, client kubernetes.Interface, namespace, install string, ours func() func(*corev1.Pod) bool, failed func(error)) (*podWatch, error) {
 	f := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithNamespace(namespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = installSelector(install) }),
@@ -46,7 +49,7 @@ func startWatch(ctx context.Context, client kubernetes.Interface, namespace, ins
 			}
 			return obj, nil
 		}))
-	w := &podWatch{namespace: namespace, factory: f, informer: f.Core().V1().Pods().Informer(), subs: map[string]map[*podSub]struct{}{}}
+	w := &podWatch{namespace: namespace, factory: f, ours: ours, informer: f.Core().V1().Pods().Informer(), subs: map[string]map[*podSub]struct{}{}, places: map[string]struct{}{}}
 	_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { w.tell(obj, false) },
 		UpdateFunc: func(_, obj any) { w.tell(obj, false) },
@@ -91,6 +94,7 @@ func (w *podWatch) tell(obj any, deleted bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	delete(w.places, p.Name)
 	for s := range w.subs[p.Name] {
 		s.set(p, deleted)
 	}
@@ -129,15 +133,42 @@ func (w *podWatch) cached(name string) *corev1.Pod {
 	return p
 }
 
-// all answers the pods that the watch knows.
+// all answers the pods of this cluster that the watch knows.
 func (w *podWatch) all() []*corev1.Pod {
 	var out []*corev1.Pod
+	ours := w.ours()
 	for _, obj := range w.informer.GetStore().List() {
-		if p, ok := obj.(*corev1.Pod); ok {
+		if p, ok := obj.(*corev1.Pod); ok && ours(p) {
 			out = append(out, p)
 		}
 	}
 	return out
+}
+
+// reserve takes a place for a pod that is to be created, if less than limit are
+// taken. It is free again when the watch has shown the pod, which counts from
+// then on, or by free: at the end of its Run.
+func (w *podWatch) reserve(name string, limit int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, now := len(w.places), time.Now()
+	for _, p := range w.all() {
+		if _, counted := w.places[p.Name]; !counted && !over(p, now) {
+			n++
+		}
+	}
+	if n >= limit {
+		return false
+	}
+	w.places[name] = struct{}{}
+	return true
+}
+
+// free gives the place of a pod back.
+func (w *podWatch) free(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.places, name)
 }
 
 func (s *podSub) set(p *corev1.Pod, deleted bool) {

@@ -24,7 +24,7 @@ func copiesOf(in []*imagebuilderv1.LogCopy) (out []logs.Copy) {
 // Create opens the log of an attempt for its owner, which is this node, and begins
 // to copy it.
 func (l *Logs) Create(a *imagebuilderv1.Attempt, b *imagebuilderv1.Build, s *buildsv1.Secrets) (scheduler.LogWriter, error) {
-	secrets := secretsOf(s)
+	secrets := logs.SecretsOf(s)
 	key := logs.Key{Build: b.Id, Attempt: a.Number}
 	copies := copiesOf(builds.CopiesOf(a))
 	w, err := l.store.Create(key, a.Epoch, logs.NewRedactor(secrets, logs.RefsToCensor(b.GetRef(), b.GetBaseRef())), len(copies) > 1)
@@ -87,24 +87,6 @@ func (w writer) Close() {
 	if !w.sealed() { // else it is about to be completed, and readers see its end
 		w.Leave()
 	}
-}
-
-// secretsOf lists every confidential value of a request.
-func secretsOf(s *buildsv1.Secrets) [][]byte {
-	var secrets [][]byte
-	add := func(b *imagebuilderv1.BasicAuth) {
-		if b != nil {
-			secrets = append(secrets, []byte(b.Password), []byte(b.Username+":"+b.Password))
-		}
-	}
-	for _, c := range s.GetRegistry() {
-		add(c)
-	}
-	add(s.GetGit())
-	for _, v := range s.GetBuild() {
-		secrets = append(secrets, v)
-	}
-	return secrets
 }
 
 // transport brings appends to other nodes over the peer port.

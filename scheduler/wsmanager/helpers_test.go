@@ -252,6 +252,8 @@ func (s *sink) Offset() int64 {
 	return s.offset
 }
 
+func (s *sink) Flush(context.Context) error { return nil }
+
 func (s *sink) Running() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,6 +2,7 @@ package wsmanager
 
 import (
 	"bytes"
+	"context"
 	"strings"
 	"testing"
 
@@ -20,6 +21,7 @@ func (m *memory) Write(p []byte) (int, error) {
 }
 func (m *memory) Marker(string) error          { m.WriteString("<>"); return nil }
 func (m *memory) Offset() int64                { return m.offset }
+func (m *memory) Flush(context.Context) error  { return nil }
 func (m *memory) Running()                     {}
 func (m *memory) Steps([]*imagebuilderv1.Step) {}
 

@@ -398,6 +398,46 @@ func Test_Chart_KeepsOneMajority(t *testing.T) {
 	}
 }
 
+// Test_Chart_BuildPods: rights and network policies are for the pods that the
+// service makes, also where `config` goes over what the chart says of them.
+func Test_Chart_BuildPods(t *testing.T) {
+	for name, c := range map[string]struct {
+		config             map[string]any
+		install, namespace string
+	}{
+		"chart's":     {map[string]any{}, "mine", "builds"},
+		"own install": {map[string]any{"kubernetes": map[string]any{"install": "second"}}, "second", "builds"},
+		"own cluster": {map[string]any{"cluster": map[string]any{"name": "third"}}, "third", "builds"},
+		"both":        {map[string]any{"cluster": map[string]any{"name": "third"}, "kubernetes": map[string]any{"install": "second"}}, "second", "builds"},
+		"namespace":   {map[string]any{"kubernetes": map[string]any{"namespace": "elsewhere"}}, "mine", "elsewhere"},
+		"node's own":  {map[string]any{"kubernetes": map[string]any{"namespace": ""}}, "mine", "ns"},
+	} {
+		c.config["orchestrator"] = repositories["orchestrator"]
+		m, err := Render(chartDir, Release{Name: "image-builder", Namespace: "ns"}, nil, map[string]any{
+			"config": c.config, "cluster": map[string]any{"name": "mine"}, "kubernetes": map[string]any{"enabled": true, "namespace": "builds"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects, err := Objects(Join(m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range []string{"Role", "RoleBinding", "ServiceAccount", "NetworkPolicy"} {
+			if o := find(objects, kind, "image-builder-builds"); o == nil || o.At("metadata", "namespace") != c.namespace {
+				t.Errorf("%s: the %s of build pods is not in %s: %v", name, kind, c.namespace, o)
+			}
+		}
+		if got := fmt.Sprint(find(objects, "NetworkPolicy", "image-builder-builds").At("spec", "podSelector", "matchLabels")); got != "map[image-builder/install:"+c.install+"]" {
+			t.Errorf("%s: the policy of build pods is for %s, not %s", name, got, c.install)
+		}
+		egress := fmt.Sprint(find(objects, "NetworkPolicy", "image-builder").At("spec", "egress"))
+		if !strings.Contains(egress, "image-builder/install:"+c.install+"]") || !strings.Contains(egress, "kubernetes.io/metadata.name:"+c.namespace+"]") {
+			t.Errorf("%s: nodes may not speak to pods of %s in %s: %s", name, c.install, c.namespace, egress)
+		}
+	}
+}
+
 // Test_Chart_GreatNumbers: numbers of the configuration stay whole.
 func Test_Chart_GreatNumbers(t *testing.T) {
 	m, err := Render(chartDir, Release{Name: "ib", Namespace: "ns"}, nil, map[string]any{"config": map[string]any{

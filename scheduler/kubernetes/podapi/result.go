@@ -24,6 +24,8 @@ type Result struct {
 	// Blame is the name of an imagebuilder.v1.Blame.
 	Blame   string `json:"blame,omitempty"`
 	Message string `json:"message,omitempty"`
+	// Length of the whole output, 0 if it is not known.
+	Length int64 `json:"length,omitempty"`
 }
 
 // ResultOf makes a result of what a runtime's Run returns.

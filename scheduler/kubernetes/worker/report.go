@@ -34,6 +34,9 @@ func (r *report) Write(p []byte) (int, error) { return r.spool.write(r.ctx, p) }
 // Offset is the length of the output.
 func (r *report) Offset() int64 { return r.spool.size() }
 
+// Flush does nothing: the spool ends with the pod.
+func (r *report) Flush(context.Context) error { return nil }
+
 // Running tells that the workload has started.
 func (r *report) Running() {
 	r.change(func(s *podapi.State) bool {

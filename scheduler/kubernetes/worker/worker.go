@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler"
@@ -31,7 +32,8 @@ import (
 const readyTime = 2 * time.Minute
 
 // minSecret is the least length of a secret that is taken out of messages, in
-// bytes: shorter ones are parts of words.
+// bytes: shorter ones are parts of words. Those that logs are redacted of are
+// taken out in all encodings.
 const minSecret = 4
 
 // ErrFailed says that the workload did not succeed. The result says why.
@@ -78,6 +80,7 @@ func Serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger)
 		err = &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the pod was told to end before its build had ended", Err: err}
 	}
 	res := plainResult(podapi.ResultOf(out, err), names)
+	res.Length = r.Offset()
 	written := writeResult(j.TerminationPath, redacted(res, j))
 	r.end(res)
 	linger(ctx, j.Linger, srv.final, log)
@@ -113,12 +116,10 @@ func redacted(r podapi.Result, j *podapi.Job) podapi.Result {
 	if err != nil {
 		return r
 	}
-	values := []string{w.Secrets.GetGit().GetPassword()}
-	for _, v := range w.Secrets.GetBuild() {
-		values = append(values, string(v), strings.TrimSpace(string(v)))
-	}
-	for _, v := range values {
-		if len(v) >= minSecret {
+	secrets := logs.SecretsOf(w.Secrets)
+	r.Message = logs.NewRedactor(secrets, nil).String(r.Message)
+	for _, s := range secrets {
+		if v := strings.TrimSpace(string(s)); len(v) >= minSecret {
 			r.Message = strings.ReplaceAll(r.Message, v, "[redacted]")
 		}
 	}

@@ -41,7 +41,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- /* Whether nodes speak to Kubernetes' API: "true" or nothing. */ -}}
 {{- define "ib.usesAPI" -}}{{ if or .Values.kubernetes.enabled .Values.cluster.leaderLabel .Values.cluster.leaveOnScaleDown (eq .Values.cluster.peersFrom "endpoints") }}true{{ end }}{{- end -}}
-{{- define "ib.buildsNamespace" -}}{{ .Values.kubernetes.namespace | default .Release.Namespace }}{{- end -}}
+{{- /* Namespace and label of build pods, as the service sees them: .Values.config counts. */ -}}
+{{- define "ib.buildsNamespace" -}}{{ get ((include "ib.config" . | fromJson).kubernetes | default dict) "namespace" | default .Release.Namespace }}{{- end -}}
+{{- define "ib.install" -}}
+{{- $c := include "ib.config" . | fromJson -}}
+{{ get ($c.kubernetes | default dict) "install" | default $c.cluster.name }}
+{{- end -}}
 
 {{- /* The service's configuration: what the chart knows, and .Values.config over it.
 JSON, since YAML would render great numbers as 1e+09. */ -}}
@@ -97,7 +102,7 @@ JSON, since YAML would render great numbers as 1e+09. */ -}}
 {{- end -}}
 {{- if .Values.kubernetes.enabled -}}
 {{- $_ := set $c "kubernetes" (dict
-  "namespace" (include "ib.buildsNamespace" .) "profile" .Values.kubernetes.profile "serviceAccount" (printf "%s-builds" (include "ib.fullname" .))
+  "namespace" (.Values.kubernetes.namespace | default .Release.Namespace) "profile" .Values.kubernetes.profile "serviceAccount" (printf "%s-builds" (include "ib.fullname" .))
   "images" (dict "worker" (include "ib.image" .) "buildkit" .Values.kubernetes.buildkitImage)) -}}
 {{- $_ := set $c "runtimes" (dict "dockerfile" "kubernetes") -}}
 {{- end -}}
