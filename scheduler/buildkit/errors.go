@@ -35,10 +35,21 @@ func infrastructureFailure(err error) *scheduler.Failure {
 }
 
 func failure(blame imagebuilderv1.Blame, message string, err error) *scheduler.Failure {
-	if len(message) > maxMessage {
-		message = strings.ToValidUTF8(message[:maxMessage], "") + " ..."
-	}
 	return &scheduler.Failure{Blame: blame, Message: strings.TrimSpace(message), Err: err}
+}
+
+// bounded cuts the message of a failure, which is free of secrets by then: one
+// that is cut through would not be known any more.
+func bounded(err error, redact func(string) string) error {
+	var f *scheduler.Failure
+	if !errors.As(err, &f) {
+		return err
+	}
+	out := *f
+	if out.Message = redact(f.Message); len(out.Message) > maxMessage {
+		out.Message = strings.ToValidUTF8(out.Message[:maxMessage], "") + " ..."
+	}
+	return &out
 }
 
 func noDockerfile(l layout, err error) *scheduler.Failure {

@@ -21,6 +21,7 @@ const statusEvery = 5 * time.Second
 // kilobytes for each step, however much the step writes.
 type progress struct {
 	sink   scheduler.Sink
+	redact func(string) string // takes secrets out of what is cut afterwards
 	out    lines
 	batch  int     // number of the report at hand
 	ending []*step // ended, and not said so yet
@@ -31,8 +32,8 @@ type progress struct {
 	failed error
 }
 
-func newProgress(sink scheduler.Sink) *progress {
-	return &progress{sink: sink, out: lines{w: sink}, byID: map[string]*step{}}
+func newProgress(sink scheduler.Sink, redact func(string) string) *progress {
+	return &progress{sink: sink, redact: redact, out: lines{w: sink}, byID: map[string]*step{}}
 }
 
 // begin tells that the solve begins. When the output cannot be stored, the

@@ -47,7 +47,7 @@ func Test_Progress_TheEndOfAStepComesAfterItsOutput(t *testing.T) {
 	}
 	close(ch)
 	var r recorder
-	p := newProgress(&r)
+	p := newProgress(&r, plainText)
 	p.begin(func(error) { t.Error("cancelled") })
 	p.follow(context.Background(), ch)
 	want := `#1 [1/2] FROM a

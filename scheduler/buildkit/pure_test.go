@@ -12,7 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 func Test_Choose_SameKeyMeetsTheSameDaemonUntilItIsBusier(t *testing.T) {
@@ -231,15 +233,47 @@ func Test_Step_KeepsTheLastLines(t *testing.T) {
 	if cap(s.tail) > 4*tailBytes {
 		t.Errorf("it holds %d bytes", cap(s.tail))
 	}
-	got := s.lines()
+	got := s.lines(plainText)
 	if len(got) != tailLines || got[0] != "line 9990" || got[tailLines-1] != "line 9999" {
 		t.Errorf("lines %q", got)
 	}
-	s.keep([]byte(strings.Repeat("ä", 10_000)))
-	if last := s.lines(); len(last[len(last)-1]) > maxText+3 {
+	s.keep([]byte(strings.Repeat("ä", 1_000)))
+	if last := s.lines(plainText); len(last[len(last)-1]) > maxText+3 {
 		t.Errorf("a line of %d bytes", len(last[len(last)-1]))
 	}
 }
+
+// Test_Failure_CutsNoSecret: what is cut through is no longer known for a secret.
+func Test_Failure_CutsNoSecret(t *testing.T) {
+	token := strings.Repeat("0123456789abcdef", 20) // longer than a line of a message
+	redact := logs.NewRedactor([][]byte{[]byte(token)}, nil).String
+	const part = "0123456789abcdef"
+	for what, output := range map[string]string{
+		"in a line of its own":                      "before\n" + token + "\n",
+		"behind more than is kept":                  strings.Repeat("x", 3*tailBytes) + token + "\nlast",
+		"at the beginning of what is kept":          strings.Repeat("x", tailBytes) + token + strings.Repeat("y", 2*tailBytes-len(token)/2-5) + "\nlast",
+		"in a line without an end, longer than all": strings.Repeat(token, 3*tailBytes/len(token)),
+	} {
+		for _, chunk := range []int{1 << 20, 1000, 7} {
+			var s step
+			for rest := []byte(output); len(rest) > 0; {
+				n := min(chunk, len(rest))
+				s.keep(rest[:n])
+				rest = rest[n:]
+			}
+			if got := strings.Join(s.lines(redact), "\n"); strings.Contains(got, part) {
+				t.Errorf("%s, in chunks of %d: %q", what, chunk, got)
+			}
+		}
+	}
+	f := &scheduler.Failure{Message: strings.Repeat("m", maxMessage-len(token)/2) + token}
+	var got *scheduler.Failure
+	if errors.As(bounded(f, redact), &got); strings.Contains(got.Message, part) || len(got.Message) > maxMessage+10 {
+		t.Errorf("a message of %d bytes ends in %q", len(got.Message), got.Message[len(got.Message)-300:])
+	}
+}
+
+func plainText(s string) string { return s }
 
 func Test_Address_TLSIsRequiredBeyondLoopback(t *testing.T) {
 	for _, test := range []struct {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
@@ -78,14 +79,15 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 		return scheduler.Outcome{}, err
 	}
 	defer leave()
-	out, err := r.solve(ctx, w, sink)
+	redact := logs.NewRedactor(logs.SecretsOf(w.Secrets), nil).String
+	out, err := r.solve(ctx, w, sink, redact)
 	if err == nil {
 		return out, nil
 	}
 	if ctx.Err() != nil {
-		return scheduler.Outcome{}, ended(ctx, w, err)
+		err = ended(ctx, w, err)
 	}
-	return scheduler.Outcome{}, err
+	return scheduler.Outcome{}, bounded(err, redact)
 }
 
 // enter registers the workload, after the end of one of the same name.

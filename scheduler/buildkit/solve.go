@@ -41,7 +41,7 @@ type dockerfile struct {
 }
 
 // solve runs the workload on one daemon.
-func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink, redact func(string) string) (scheduler.Outcome, error) {
 	opening, span := tracing.Start(ctx, "buildkit context")
 	src, err := r.open(opening, w)
 	tracing.End(span, err)
@@ -64,7 +64,7 @@ func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink schedul
 
 	s := &solving{runtime: r, w: w, src: src, daemon: e}
 	s.policy = &policy{registry: r.opts.Registry, git: src.git, http: r.opts.HTTP, rights: w.Rights, secrets: w.Secrets.GetBuild(), route: r.opts.Route}
-	s.progress = newProgress(sink)
+	s.progress = newProgress(sink, redact)
 	solve, span := tracing.Start(ctx, "buildkit solve", tracing.Workload.String(w.Name()))
 	resp, err := s.run(solve)
 	tracing.End(span, err)

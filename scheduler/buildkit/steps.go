@@ -32,25 +32,30 @@ type step struct {
 	spoke          int  // report with its last output
 	transfers      map[string]time.Time
 	tail           []byte
+	cut            bool // tail lacks what came before
 }
 
 // keep remembers the end of a step's output.
 func (s *step) keep(data []byte) {
 	if len(data) > tailBytes {
-		data = data[len(data)-tailBytes:]
+		data, s.tail, s.cut = data[len(data)-tailBytes:], s.tail[:0], true
 	}
 	if s.tail = append(s.tail, data...); len(s.tail) > 2*tailBytes {
-		s.tail = append(s.tail[:0], s.tail[len(s.tail)-tailBytes:]...)
+		s.tail, s.cut = append(s.tail[:0], s.tail[len(s.tail)-tailBytes:]...), true
 	}
 }
 
-// lines answers the last lines of a step's output, each cut to a sane width.
-func (s *step) lines() []string {
-	tail := bytes.TrimSpace(s.tail)
-	if len(tail) == 0 {
+// lines answers the last lines of a step's output, each cut to a sane width once
+// secrets are out of it.
+func (s *step) lines(redact func(string) string) []string {
+	tail := s.tail
+	if s.cut { // a part of a line may be a part of a secret
+		_, tail, _ = bytes.Cut(tail, []byte("\n"))
+	}
+	if tail = bytes.TrimSpace(tail); len(tail) == 0 {
 		return nil
 	}
-	all := strings.Split(string(tail), "\n")
+	all := strings.Split(redact(string(tail)), "\n")
 	if len(all) > tailLines {
 		all = all[len(all)-tailLines:]
 	}
@@ -83,7 +88,7 @@ func (p *progress) step(digest string) stepView {
 	if st == nil {
 		return stepView{name: "the build"}
 	}
-	return stepView{name: clip(st.name), tail: st.lines()}
+	return stepView{name: clip(st.name), tail: st.lines(p.redact)}
 }
 
 // fetches reports whether the step loads a git context.
@@ -99,7 +104,7 @@ func (p *progress) report() []*imagebuilderv1.Step {
 		if strings.HasPrefix(st.name, "[internal]") && st.err == "" {
 			continue
 		}
-		s := &imagebuilderv1.Step{Name: clip(st.name), StartedAt: timestamppb.New(st.started), Cached: st.cached, Error: clip(st.err)}
+		s := &imagebuilderv1.Step{Name: clip(st.name), StartedAt: timestamppb.New(st.started), Cached: st.cached, Error: clip(p.redact(st.err))}
 		if !st.ended.IsZero() {
 			s.EndedAt = timestamppb.New(st.ended)
 		}
