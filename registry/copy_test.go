@@ -252,7 +252,9 @@ func TestCopy_EndsWhenEitherSideHangs(t *testing.T) {
 			hang(from, to)
 			c := newClient(t, registry.Options{Timeout: 400 * time.Millisecond, Retries: 1})
 			start := time.Now()
-			_, err := c.Copy(t.Context(), from.Addr+"/a@"+digest, all, to.Addr+"/"+name, all, io.Discard)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // a host that does not answer is waited for
+			defer cancel()
+			_, err := c.Copy(ctx, from.Addr+"/a@"+digest, all, to.Addr+"/"+name, all, io.Discard)
 			wantKind(t, err, registry.Unavailable)
 			if d := time.Since(start); d > 5*time.Second {
 				t.Errorf("took %v", d)

@@ -138,7 +138,7 @@ func (s *source) resume(broken error) error {
 		broken = &kindError{kind: Unavailable, text: fmt.Sprintf("the transfer stood still for %s", s.c.opts.Timeout/2), temporary: true}
 	}
 	if s.breaks >= s.c.opts.Retries {
-		return broken
+		return &brokenError{broken}
 	}
 	s.breaks++
 	s.told(broken, s.read)

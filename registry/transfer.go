@@ -150,7 +150,12 @@ func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadClo
 	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := s.do(req, http.StatusCreated, http.StatusNoContent)
 	if err != nil {
-		switch code := examine(err).status; code {
+		f := examine(err)
+		switch code := f.status; code {
+		case 0:
+			if f.away && f.after == 0 { // it was sent
+				return &brokenError{err}
+			}
 		case http.StatusUnauthorized: // the body is used up; the next try has a new token
 			return &kindError{kind: Unavailable, text: "the registry has ended the login during the upload", temporary: true}
 		case http.StatusNotFound, http.StatusRequestedRangeNotSatisfiable:
