@@ -45,7 +45,8 @@ type Error struct {
 	// StatusCode is the registry's HTTP status, 0 if none is known.
 	StatusCode int
 	// Err is the cause. It matches context.Canceled and
-	// context.DeadlineExceeded where those ended the call.
+	// context.DeadlineExceeded where those ended the call, and is a
+	// *net.DNSError where the host's name does not exist.
 	Err error
 }
 
@@ -169,9 +170,13 @@ func examine(err error, secrets ...string) failure {
 	case errors.Is(err, context.DeadlineExceeded):
 		return failure{kind: Unavailable, err: &cause{"the registry did not answer in time", context.DeadlineExceeded}, temporary: true, away: true}
 	}
+	unreachable := &cause{text: "the registry cannot be reached: " + safeText(err, secrets)}
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.IsNotFound {
+		unreachable.err = &net.DNSError{Err: "no such host", IsNotFound: true}
+	}
 	return failure{
 		kind:      Unavailable,
-		err:       &cause{text: "the registry cannot be reached: " + safeText(err, secrets)},
+		err:       unreachable,
 		temporary: !permanent(err),
 		away:      !permanent(err) && noAnswer(err),
 	}

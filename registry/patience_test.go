@@ -2,8 +2,10 @@ package registry_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -104,4 +106,7 @@ func TestPatience_DefiniteAnswersEnd(t *testing.T) {
 	c := newClient(t, registry.Options{Dial: registrytest.DialTo(nil)})
 	_, err := c.AwaitHead(t.Context(), "nowhere.example.com/a:1", all)
 	wantKind(t, err, registry.Unavailable)
+	if dns := (*net.DNSError)(nil); !errors.As(err, &dns) || !dns.IsNotFound {
+		t.Errorf("error %v does not tell that there is no such host", err)
+	}
 }
