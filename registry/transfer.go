@@ -167,6 +167,12 @@ func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadClo
 	return nil
 }
 
+// sourceError is an upload's end by what was to be sent: the destination has no
+// part in it.
+type sourceError struct{ error }
+
+func (e *sourceError) Unwrap() error { return e.error }
+
 // verifying reads a blob, tells the watch of each step, and fails where the
 // bytes are not those of the digest, so that they are never committed.
 type verifying struct {
@@ -204,6 +210,7 @@ func (v *verifying) Read(p []byte) (int, error) {
 		v.mu.Lock()
 		v.err, n = err, 0
 		v.mu.Unlock()
+		err = &sourceError{err}
 	}
 	return n, err
 }
