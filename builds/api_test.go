@@ -429,6 +429,52 @@ func Test_Watch_SnapshotThenChangesThenResume(t *testing.T) {
 	}
 }
 
+// Test_Watch_TellsWhatLeavesItsPhases: once, also where the watch was resumed
+// meanwhile; the rest of the filter holds.
+func Test_Watch_TellsWhatLeavesItsPhases(t *testing.T) {
+	a := newAPI(t)
+	f := &imagebuilderv1.BuildFilter{Phases: []imagebuilderv1.Phase{builds.Queued, builds.Assigned}, Requester: "bob"}
+	id := a.create("r:1", by("bob")).Build.Id
+	begin := a.index
+	other := a.create("r:2").Build.Id
+	stream, err := a.native.WatchBuilds(t.Context(), &imagebuilderv1.WatchBuildsRequest{Filter: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the build and the end of the snapshot
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.succeed(id)
+	a.succeed(other)
+	last := a.create("r:3", by("bob")).Build.Id
+	resumed, err := a.native.WatchBuilds(t.Context(), &imagebuilderv1.WatchBuildsRequest{Filter: f, AfterIndex: begin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]imagebuilderv1.ImageBuilder_WatchBuildsClient{"from the beginning": stream, "resumed": resumed} {
+		outside := 0
+		for {
+			ev, err := s.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ev.GetBuild().GetId() == last {
+				break
+			}
+			if b := ev.GetBuild(); b.GetId() != id {
+				t.Errorf("%s: told %v", name, ev)
+			} else if b.Phase > builds.Assigned {
+				outside++
+			}
+		}
+		if outside != 1 {
+			t.Errorf("%s: the build that left the phases was told %d times, want 1", name, outside)
+		}
+	}
+}
+
 func Test_Cancel_ThroughTheAPI(t *testing.T) {
 	a := newAPI(t)
 	res, err := a.native.BuildImage(t.Context(), &imagebuilderv1.BuildImageRequest{Source: refSource(ubuntu), Requester: "alice"})
