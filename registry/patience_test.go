@@ -110,3 +110,24 @@ func TestPatience_DefiniteAnswersEnd(t *testing.T) {
 		t.Errorf("error %v does not tell that there is no such host", err)
 	}
 }
+
+// TestPatience_BrokenTransfersAreNotForEver: a registry that is there, but
+// breaks off each transfer, ends a copy after its retries.
+func TestPatience_BrokenTransfersAreNotForEver(t *testing.T) {
+	reg, digest := pushed(t, registrytest.Options{}, "a:1")
+	for name, fault := range map[string]func(from, to *registrytest.Proxy){
+		"read": func(from, _ *registrytest.Proxy) { from.Reset(registrytest.Blobs, -1, 1) },
+		"write": func(_, to *registrytest.Proxy) {
+			to.On(registrytest.Method(http.MethodPut, registrytest.Uploads), -1, func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			from, to := registrytest.NewProxy(t, reg), registrytest.NewProxy(t, reg)
+			fault(from, to)
+			c := newClient(t, registry.Options{Retries: 1})
+			_, err := c.Copy(t.Context(), from.Addr+"/a@"+digest, all, to.Addr+"/"+name, all, io.Discard)
+			wantKind(t, err, registry.Unavailable)
+		})
+	}
+}
