@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,47 @@ func Test_Vectors_ThroughBothAPIs(t *testing.T) {
 	}
 	if res, err := stream.Recv(); err != nil || res.Ref != resolved.WorkspaceRef || res.Info.BuildId != b.Build.Id {
 		t.Errorf("base_image_name_resolved: got %v, %v", res, err)
+	}
+}
+
+// Test_BaseImageResolved_ThatIsGone: where the base image that an earlier build
+// published does not resolve any more the source is built; where its registry
+// cannot be asked now that is the answer.
+func Test_BaseImageResolved_ThatIsGone(t *testing.T) {
+	const base = "old.example.com/base-images:1"
+	for name, c := range map[string]struct {
+		err  error
+		gone bool
+	}{
+		"not there":       {&builds.ImageError{Kind: builds.ImageNotFound, Err: errors.New("no")}, true},
+		"no right":        {&builds.ImageError{Kind: builds.ImageUnauthorized, Err: errors.New("no")}, true},
+		"refused":         {&builds.ImageError{Kind: builds.ImageInvalid, Err: errors.New("no")}, true},
+		"no such host":    {&builds.ImageError{Kind: builds.ImageUnavailable, Err: &net.DNSError{IsNotFound: true}}, true},
+		"no answer":       {&builds.ImageError{Kind: builds.ImageUnavailable, Err: errors.New("no")}, false},
+		"no name service": {&builds.ImageError{Kind: builds.ImageUnavailable, Err: &net.DNSError{IsTimeout: true}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIWith(t, func(o *builds.ServiceOptions) { o.Dockerfiles = true })
+			a.shelf.fail[base] = c.err
+			native, gitpod := gitSource("https://example.com/a.git", "main", "Dockerfile", "1", ".")
+			stream, err := a.gitpod.Build(t.Context(), &builder.BuildRequest{Source: gitpod, BaseImageNameResolved: base})
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, gerr := stream.Recv()
+			b, nerr := a.native.BuildImage(t.Context(), &imagebuilderv1.BuildImageRequest{Source: native, BaseImageNameResolved: base})
+			if !c.gone {
+				wantCode(t, gerr, codes.Unavailable, "")
+				wantCode(t, nerr, codes.Unavailable, "")
+				return
+			}
+			if gerr != nil || nerr != nil {
+				t.Fatal(gerr, nerr)
+			}
+			if b.Build.BaseRef == base || b.Build.Source.GetDockerfile() == nil || res.BaseRef != b.Build.BaseRef {
+				t.Errorf("got %v and %v, want a build of the source", b, res)
+			}
+		})
 	}
 }
 
@@ -384,6 +426,52 @@ func Test_Watch_SnapshotThenChangesThenResume(t *testing.T) {
 	}
 	if got := []string{next().GetBuild().GetId(), next().GetBuild().GetId()}; got[0] != second || got[1] != third {
 		t.Errorf("resumed: %v, want %s and %s", got, second, third)
+	}
+}
+
+// Test_Watch_TellsWhatLeavesItsPhases: once, also where the watch was resumed
+// meanwhile; the rest of the filter holds.
+func Test_Watch_TellsWhatLeavesItsPhases(t *testing.T) {
+	a := newAPI(t)
+	f := &imagebuilderv1.BuildFilter{Phases: []imagebuilderv1.Phase{builds.Queued, builds.Assigned}, Requester: "bob"}
+	id := a.create("r:1", by("bob")).Build.Id
+	begin := a.index
+	other := a.create("r:2").Build.Id
+	stream, err := a.native.WatchBuilds(t.Context(), &imagebuilderv1.WatchBuildsRequest{Filter: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the build and the end of the snapshot
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.succeed(id)
+	a.succeed(other)
+	last := a.create("r:3", by("bob")).Build.Id
+	resumed, err := a.native.WatchBuilds(t.Context(), &imagebuilderv1.WatchBuildsRequest{Filter: f, AfterIndex: begin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]imagebuilderv1.ImageBuilder_WatchBuildsClient{"from the beginning": stream, "resumed": resumed} {
+		outside := 0
+		for {
+			ev, err := s.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ev.GetBuild().GetId() == last {
+				break
+			}
+			if b := ev.GetBuild(); b.GetId() != id {
+				t.Errorf("%s: told %v", name, ev)
+			} else if b.Phase > builds.Assigned {
+				outside++
+			}
+		}
+		if outside != 1 {
+			t.Errorf("%s: the build that left the phases was told %d times, want 1", name, outside)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package builds
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -86,14 +87,19 @@ func (n Native) ListBuilds(ctx context.Context, req *imagebuilderv1.ListBuildsRe
 }
 
 func matches(f *imagebuilderv1.BuildFilter, b *imagebuilderv1.Build) bool {
+	return matchesPhase(f, b) && matchesRest(f, b)
+}
+
+func matchesPhase(f *imagebuilderv1.BuildFilter, b *imagebuilderv1.Build) bool {
+	return len(f.GetPhases()) == 0 || slices.Contains(f.Phases, b.Phase)
+}
+
+// matchesRest looks at what never changes.
+func matchesRest(f *imagebuilderv1.BuildFilter, b *imagebuilderv1.Build) bool {
 	if f == nil {
 		return true
 	}
-	phase := len(f.Phases) == 0
-	for _, p := range f.Phases {
-		phase = phase || p == b.Phase
-	}
-	if !phase || (f.Requester != "" && f.Requester != b.Requester) || (f.Ref != "" && f.Ref != b.Ref) {
+	if (f.Requester != "" && f.Requester != b.Requester) || (f.Ref != "" && f.Ref != b.Ref) {
 		return false
 	}
 	for k, v := range f.Labels {
@@ -107,6 +113,7 @@ func matches(f *imagebuilderv1.BuildFilter, b *imagebuilderv1.Build) bool {
 // WatchBuilds streams a snapshot of the matching builds, then every change.
 func (n Native) WatchBuilds(req *imagebuilderv1.WatchBuildsRequest, stream imagebuilderv1.ImageBuilder_WatchBuildsServer) error {
 	ctx := stream.Context()
+	f := watchFilter{filter: req.GetFilter(), resumed: req.GetAfterIndex() > 0, inside: map[string]bool{}}
 	var sub *Subscription
 	if after := req.GetAfterIndex(); after > 0 {
 		if err := n.raft.WaitApplied(ctx, after); err != nil {
@@ -119,7 +126,7 @@ func (n Native) WatchBuilds(req *imagebuilderv1.WatchBuildsRequest, stream image
 	} else {
 		var view *State
 		view, sub = n.store.Subscribe()
-		if err := sendView(view, req.GetFilter(), stream); err != nil {
+		if err := sendView(view, &f, stream); err != nil {
 			return err
 		}
 	}
@@ -129,7 +136,7 @@ func (n Native) WatchBuilds(req *imagebuilderv1.WatchBuildsRequest, stream image
 			return apiError(err)
 		}
 		for i, r := range ev.Changed {
-			if !matches(req.GetFilter(), r.Build) {
+			if !f.tells(r.Build) {
 				continue
 			}
 			// A stream that breaks within an event repeats it when resumed.
@@ -144,6 +151,7 @@ func (n Native) WatchBuilds(req *imagebuilderv1.WatchBuildsRequest, stream image
 			}
 		}
 		for i, id := range ev.Removed {
+			delete(f.inside, id)
 			index := ev.Index - 1
 			if i == len(ev.Removed)-1 {
 				index = ev.Index
@@ -157,9 +165,29 @@ func (n Native) WatchBuilds(req *imagebuilderv1.WatchBuildsRequest, stream image
 	}
 }
 
-func sendView(view *State, f *imagebuilderv1.BuildFilter, stream imagebuilderv1.ImageBuilder_WatchBuildsServer) (err error) {
+// watchFilter is the filter of one watch. A build that leaves its phases is told
+// once more, so that nobody keeps it as it was.
+type watchFilter struct {
+	filter  *imagebuilderv1.BuildFilter
+	resumed bool            // it is not known what was told before
+	inside  map[string]bool // by id, whether the build was in the phases when it was last looked at
+}
+
+func (f *watchFilter) tells(b *imagebuilderv1.Build) bool {
+	if !matchesRest(f.filter, b) {
+		return false
+	}
+	if len(f.filter.GetPhases()) == 0 {
+		return true
+	}
+	was, known := f.inside[b.Id]
+	f.inside[b.Id] = matchesPhase(f.filter, b)
+	return f.inside[b.Id] || was || f.resumed && !known
+}
+
+func sendView(view *State, f *watchFilter, stream imagebuilderv1.ImageBuilder_WatchBuildsServer) (err error) {
 	view.Descend("", func(r *buildsv1.Record) bool {
-		if matches(f, r.Build) {
+		if f.tells(r.Build) {
 			// Index 0: only the end of the snapshot can be resumed at.
 			err = stream.Send(&imagebuilderv1.WatchBuildsResponse{Event: &imagebuilderv1.WatchBuildsResponse_Build{Build: r.Build}})
 		}

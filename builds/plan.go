@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -151,8 +152,7 @@ func (s *Service) planFromResolved(ctx context.Context, w *wish) (p plan, ok boo
 		return p, true, nil
 	}
 	base, err := s.registry.Resolve(ctx, w.baseResolved, "", s.repos.toRead(w.baseResolved, w.rightsWith()))
-	var image *ImageError
-	if errors.As(err, &image) && (image.Kind == ImageNotFound || image.Kind == ImageUnauthorized) {
+	if gone(err) {
 		return plan{}, false, nil
 	}
 	if err != nil {
@@ -160,6 +160,17 @@ func (s *Service) planFromResolved(ctx context.Context, w *wish) (p plan, ok boo
 	}
 	p.source = refSource(base.Ref)
 	return p, true, nil
+}
+
+// gone reports whether an image does not resolve any more, whatever time passes:
+// not where its registry cannot be asked now.
+func gone(err error) bool {
+	switch ImageErrorKindOf(err) {
+	case ImageNotFound, ImageUnauthorized, ImageInvalid:
+		return true
+	}
+	var dns *net.DNSError
+	return errors.As(err, &dns) && dns.IsNotFound
 }
 
 // ifExists answers the image at one of the install's own refs, or an empty one.

@@ -18,7 +18,8 @@ import (
 
 // PutFile stores a file as the only layer of an OCI image at ref
 // (repository:tag). digest is that of the file, `sha256:` and hex; the registry
-// checks it. Storing again is cheap. Errors are *Error.
+// checks it. Storing again is cheap. A try ends when nothing moves for the
+// client's Timeout. Errors are *Error.
 func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights) error {
 	const op = "store file"
 	named, err := ParseRef(ref)
@@ -34,18 +35,22 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 	if err != nil {
 		return wrap(op, ref, err, t.cred)
 	}
-	img, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), layer)
-	if err != nil {
-		return wrap(op, ref, err, t.cred)
-	}
-	img = mutate.Annotations(img, map[string]string{createdKey: now()}).(v1.Image) // it stays one, by its documentation
+	created := now()
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		return wrap(op, ref, &kindError{kind: Invalid, text: "the reference is no tag"}, t.cred)
 	}
 	if err := c.retrying(ctx, 0, nil, func(ctx context.Context) error {
 		return c.with(ctx, t, func(ctx context.Context, s *session) error {
-			return remote.Write(tag, img, remote.WithContext(ctx), remote.WithTransport(s.client.Transport))
+			ctx, watch := watchProgress(ctx, c.opts.Timeout)
+			defer watch.stop()
+			layer.watch = watch
+			img, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), layer)
+			if err != nil {
+				return err
+			}
+			img = mutate.Annotations(img, map[string]string{createdKey: created}).(v1.Image) // it stays one, by its documentation
+			return watch.explain(remote.Write(tag, img, remote.WithContext(ctx), remote.WithTransport(s.client.Transport)))
 		})
 	}); err != nil {
 		return wrap(op, ref, err, t.cred)
@@ -54,17 +59,19 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 }
 
 // OpenFile streams the file that PutFile stored at ref; what is read is
-// verified against its digest. Answers that break off or stand still are asked
-// for again. The caller closes it. Errors are *Error.
+// verified against its digest. Answers that break off, stand still or do not
+// begin are asked for again; a registry that does not answer or wants to be left
+// alone is waited for, until ctx ends. The caller closes it. Errors are *Error.
 func (c *Client) OpenFile(ctx context.Context, ref string, r Rights) (io.ReadCloser, error) {
 	const op = "read file"
-	m, t, err := c.fileManifest(ctx, ref, pull, r)
+	m, t, err := c.fileManifest(ctx, ref, pull, r, true)
 	if err != nil {
 		return nil, wrap(op, ref, err, t.cred)
 	}
 	layer := blob{m.image.Layers[0], "layer"}
-	src := &source{c: c, ctx: ctx, from: t, b: layer, told: func(error, int64) {}}
-	if err := c.retrying(ctx, 0, nil, func(context.Context) error { return src.open() }); err != nil {
+	waits := c.patience(ref, t).told
+	src := &source{c: c, ctx: ctx, from: t, b: layer, told: func(error, int64) {}, waits: waits}
+	if err := c.outlasting(ctx, 0, waits, nil, func(context.Context) error { return src.open() }); err != nil {
 		return nil, wrap(op, ref, err, t.cred)
 	}
 	return &storedFile{source: src, hash: sha256.New(), fail: func(err error) error { return wrap(op, ref, err, t.cred) }}, nil
@@ -97,6 +104,7 @@ type fileLayer struct {
 	path   string
 	digest v1.Hash
 	size   int64
+	watch  *watch // is told of what is read, if not nil
 }
 
 var _ v1.Layer = fileLayer{}
@@ -110,15 +118,40 @@ func newFileLayer(path, digest string) (fileLayer, error) {
 	if err != nil {
 		return fileLayer{}, err
 	}
-	return fileLayer{path, h, st.Size()}, nil
+	return fileLayer{path: path, digest: h, size: st.Size()}, nil
 }
 
 func (l fileLayer) Digest() (v1.Hash, error)             { return l.digest, nil }
 func (l fileLayer) DiffID() (v1.Hash, error)             { return l.digest, nil }
 func (l fileLayer) Size() (int64, error)                 { return l.size, nil }
 func (l fileLayer) MediaType() (types.MediaType, error)  { return types.OCIUncompressedLayer, nil }
-func (l fileLayer) Compressed() (io.ReadCloser, error)   { return os.Open(l.path) }
 func (l fileLayer) Uncompressed() (io.ReadCloser, error) { return os.Open(l.path) }
+func (l fileLayer) Compressed() (io.ReadCloser, error) {
+	f, err := os.Open(l.path)
+	if err != nil || l.watch == nil {
+		return f, err
+	}
+	return &watchedFile{file: f, layer: l}, nil
+}
+
+// watchedFile tells how its upload goes on. It hides the file's WriteTo, which
+// would not.
+type watchedFile struct {
+	file  *os.File
+	layer fileLayer
+}
+
+// Read implements io.Reader.
+func (f *watchedFile) Read(p []byte) (int, error) {
+	n, err := f.file.Read(p)
+	if f.layer.watch.moved(); err == io.EOF {
+		f.layer.watch.committing(f.layer.size)
+	}
+	return n, err
+}
+
+// Close closes the file.
+func (f *watchedFile) Close() error { return f.file.Close() }
 
 // Credential answers the user and password that a request with these rights
 // presents to a repository of a registry host ("" for any of them), empty for

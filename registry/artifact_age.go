@@ -29,7 +29,7 @@ type Stored struct {
 // StatFile answers what is known of the file at ref (repository:tag). Errors
 // are *Error, of kind NotFound if there is none.
 func (c *Client) StatFile(ctx context.Context, ref string, r Rights) (Stored, error) {
-	m, t, err := c.fileManifest(ctx, ref, pull, r)
+	m, t, err := c.fileManifest(ctx, ref, pull, r, false)
 	if err != nil {
 		return Stored{}, wrap("look up file", ref, err, t.cred)
 	}
@@ -41,7 +41,7 @@ func (c *Client) StatFile(ctx context.Context, ref string, r Rights) (Stored, er
 // now. It is another manifest then, of the same file. Errors are *Error.
 func (c *Client) TouchFile(ctx context.Context, ref string, r Rights) error {
 	const op = "touch file"
-	m, t, err := c.fileManifest(ctx, ref, push, r)
+	m, t, err := c.fileManifest(ctx, ref, push, r, false)
 	if err != nil {
 		return wrap(op, ref, err, t.cred)
 	}
@@ -71,7 +71,7 @@ func (c *Client) TouchFile(ctx context.Context, ref string, r Rights) error {
 
 func now() string { return time.Now().UTC().Format(time.RFC3339) }
 
-func (c *Client) fileManifest(ctx context.Context, ref, actions string, r Rights) (m *manifest, t target, err error) {
+func (c *Client) fileManifest(ctx context.Context, ref, actions string, r Rights, patient bool) (m *manifest, t target, err error) {
 	named, err := ParseRef(ref)
 	if err != nil {
 		return nil, target{}, err
@@ -80,10 +80,15 @@ func (c *Client) fileManifest(ctx context.Context, ref, actions string, r Rights
 		return nil, t, err
 	}
 	t.mirrors = nil // what this install has stored is where it stored it
-	err = within(ctx, c.opts.Timeout, func(ctx context.Context) (err error) {
-		m, err = c.manifest(ctx, t, identifier(named))
-		return err
-	})
+	ask := c.asking
+	if patient {
+		ask = c.patience(ref, t).asking
+	} else {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.opts.Timeout)
+		defer cancel()
+	}
+	m, err = manifestBy(ctx, ask, t, identifier(named))
 	if err == nil && (m.image == nil || len(m.image.Layers) != 1) {
 		err = &kindError{kind: Unsupported, text: "it is no stored file"}
 	}

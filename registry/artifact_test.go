@@ -100,11 +100,15 @@ func Test_File_OutlivesBrokenAnswers(t *testing.T) {
 		"stands still": func(p *registrytest.Proxy, m registrytest.Matcher) {
 			p.HangInBody(registrytest.Method(http.MethodGet, m), 1, 10)
 		},
+		"says nothing": func(p *registrytest.Proxy, m registrytest.Matcher) { p.Hang(m, 1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			reg := registrytest.Start(t, registrytest.Options{})
 			proxy := registrytest.NewProxy(t, reg)
 			c := newClient(t, registry.Options{Timeout: 2 * time.Second})
+			if name == "says nothing" {
+				spoil(proxy, registrytest.Uploads)
+			}
 			if name != "stands still" {
 				spoil(proxy, registrytest.Method(http.MethodPut, registrytest.All))
 			}

@@ -163,7 +163,9 @@ func New(o Options) (*Client, error) {
 		flights:  newFlights(),
 	}
 	_, _ = rand.Read(c.salt) // never fails, by its documentation
-	c.logins = newLogins(c.flights)
+	if c.logins, err = newLogins(c.flights); err != nil {
+		return nil, err
+	}
 	if c.answers, err = newAnswers(o.CacheFor); err != nil {
 		return nil, err
 	}

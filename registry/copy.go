@@ -24,7 +24,8 @@ const maxIndexDepth = 3
 // on where it was when it is asked for again.
 //
 // Every request has the client's Timeout, a blob's transfer may stand still for
-// that long, and each is retried; the copy as a whole ends with ctx. progress
+// that long, and each is retried; a registry that does not answer or wants to be
+// left alone is waited for. The copy as a whole ends with ctx. progress
 // gets one line for each blob and manifest; its errors are ignored. Errors are
 // *Error: the kinds NotFound and Unauthorized are about src, PushRefused is
 // about dstRepo.
@@ -44,7 +45,7 @@ func (c *Client) Copy(ctx context.Context, src string, srcRights Rights, dstRepo
 	if !reference.IsNameOnly(to) {
 		return Image{}, wrap(op, to.String(), &kindError{kind: Invalid, text: "the destination of a copy is a repository, without tag or digest"}, credential{})
 	}
-	cp := &copying{c: c, lines: &progressLines{w: progress}}
+	cp := &copying{c: c, lines: &progressLines{w: progress}, to: to.String()}
 	defer cp.lines.close()
 	if cp.src, err = c.targetOf(ctx, from, pull, srcRights); err != nil {
 		return Image{}, cp.wrap(op, from, to, err)
@@ -66,6 +67,18 @@ type copying struct {
 	c        *Client
 	src, dst target
 	lines    *progressLines
+	to       string
+}
+
+// patience is how the copy asks.
+func (cp *copying) patience() patience {
+	p := cp.c.patience(cp.to, cp.src, cp.dst)
+	log := p.told
+	p.told = func(err error) {
+		log(err)
+		cp.lines.line("waits for the registry: %v", examine(err, append(cp.src.secrets(), cp.dst.secrets()...)...).err)
+	}
+	return p
 }
 
 // destinationError marks what failed at the destination.
@@ -120,12 +133,8 @@ func (cp *copying) run(ctx context.Context, digest string) (Image, error) {
 }
 
 // read fetches a manifest of the source.
-func (cp *copying) read(ctx context.Context, digest string) (m *manifest, err error) {
-	err = within(ctx, cp.c.opts.Timeout, func(ctx context.Context) (err error) {
-		m, err = cp.c.manifest(ctx, cp.src, digest)
-		return err
-	})
-	return m, err
+func (cp *copying) read(ctx context.Context, digest string) (*manifest, error) {
+	return manifestBy(ctx, cp.patience().asking, cp.src, digest)
 }
 
 // tree answers a manifest's children, theirs first, and the manifest.
@@ -159,7 +168,7 @@ func (cp *copying) exists(ctx context.Context, m *manifest) (bool, error) {
 		return true, nil
 	}
 	if errors.Is(err, errNoHead) {
-		_, err = cp.c.manifest(ctx, cp.dst, m.digest)
+		_, err = manifestBy(ctx, cp.patience().asking, cp.dst, m.digest)
 		if err == nil {
 			return true, nil
 		}
@@ -178,10 +187,9 @@ func (cp *copying) put(ctx context.Context, m *manifest) error {
 	})
 }
 
-// destination asks the destination, with retries, within the Timeout.
+// destination asks the destination, with retries.
 func (cp *copying) destination(ctx context.Context, op func(context.Context, *session) error) error {
-	err := within(ctx, cp.c.opts.Timeout, func(ctx context.Context) error { return cp.c.asking(ctx, cp.dst, op) })
-	if err != nil {
+	if err := cp.patience().asking(ctx, cp.dst, op); err != nil {
 		return destinationError{err}
 	}
 	return nil
@@ -226,7 +234,7 @@ func (cp *copying) blob(ctx context.Context, b blob) error {
 	key := strings.Join([]string{digest, cp.c.key(cp.dst), cp.c.keys(cp.src)}, "\x00\x00\x00")
 	how, err := cp.c.copies.do(ctx, key, func(ctx context.Context) (how string, err error) {
 		src := cp.src
-		err = cp.c.retrying(ctx, 0, retrying, func(ctx context.Context) (err error) {
+		err = cp.c.outlasting(ctx, 0, cp.patience().told, retrying, func(ctx context.Context) (err error) {
 			how, err = cp.transfer(ctx, src, b)
 			src.mirrors = nil // one may have sent other bytes
 			return err

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -213,6 +214,42 @@ func (d discardResponse) Header() http.Header         { return d.header }
 func (d discardResponse) Write(p []byte) (int, error) { return len(p), nil }
 func (d discardResponse) WriteHeader(int)             {}
 
+// TestCopy_ABrokenSourceGivesNoRestToTheDestination: it has answered all that it
+// could.
+func TestCopy_ABrokenSourceGivesNoRestToTheDestination(t *testing.T) {
+	src := registrytest.Start(t, registrytest.Options{})
+	from := registrytest.NewProxy(t, src)
+	breakOff := make(chan struct{})
+	from.On(registrytest.Blobs, -1, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = w.Write([]byte("some"))
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-breakOff:
+		case <-r.Context().Done():
+		}
+		panic(http.ErrAbortHandler)
+	})
+	dst, there := pushed(t, registrytest.Options{}, "b:1")
+	c := newClient(t, registry.Options{Retries: -1, Parallel: 1})
+	const copies = 8
+	var wg sync.WaitGroup
+	for i := range copies {
+		digest := src.Push(t, fmt.Sprint("a:", i), registrytest.RandomImage(t, 1, 100))
+		wg.Go(func() {
+			if _, err := c.Copy(t.Context(), from.Addr+"/a@"+digest, all, dst.Addr+"/b", all, io.Discard); registry.KindOf(err) != registry.Unavailable {
+				t.Error(err)
+			}
+		})
+	}
+	eventually(t, "all are in the middle of a blob", func() bool { return from.Count(registrytest.Blobs) == copies })
+	close(breakOff)
+	wg.Wait()
+	if img, err := c.Head(t.Context(), dst.Addr+"/b:1", all); err != nil || img.Digest != there {
+		t.Errorf("%+v, %v", img, err)
+	}
+}
+
 func TestCopy_NeverCommitsOtherBytes(t *testing.T) {
 	src, digest := pushed(t, registrytest.Options{}, "a:1")
 	from := registrytest.NewProxy(t, src)
@@ -252,7 +289,9 @@ func TestCopy_EndsWhenEitherSideHangs(t *testing.T) {
 			hang(from, to)
 			c := newClient(t, registry.Options{Timeout: 400 * time.Millisecond, Retries: 1})
 			start := time.Now()
-			_, err := c.Copy(t.Context(), from.Addr+"/a@"+digest, all, to.Addr+"/"+name, all, io.Discard)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // a host that does not answer is waited for
+			defer cancel()
+			_, err := c.Copy(ctx, from.Addr+"/a@"+digest, all, to.Addr+"/"+name, all, io.Discard)
 			wantKind(t, err, registry.Unavailable)
 			if d := time.Since(start); d > 5*time.Second {
 				t.Errorf("took %v", d)

@@ -1,6 +1,8 @@
 package registry_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -33,11 +35,35 @@ func TestCredentials_All(t *testing.T) {
 		}},
 	} {
 		got := map[string]string{}
-		for host, b := range client.Credentials(t.Context(), c.rights) {
+		found, err := client.Credentials(t.Context(), c.rights)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for host, b := range found {
 			got[host] = b.Username
 		}
 		if d := cmp.Diff(c.want, got); d != "" {
 			t.Errorf("%s: %s", name, d)
 		}
+	}
+}
+
+// TestCredentials_AFailureIsNoAnonymity: a provider that cannot tell now is an
+// error, and the other hosts are told all the same.
+func TestCredentials_AFailureIsNoAnonymity(t *testing.T) {
+	client := newClient(t, registry.Options{
+		Providers:        []registry.Provider{&provider{host: "cloud.example.com", login: func(int64) (registry.Login, error) { return registry.Login{}, errors.New("secret-text") }}},
+		DockerConfigFile: dockerConfig(t, "", [3]string{"registry.example.com", "install", "p"}),
+	})
+	got, err := client.Credentials(t.Context(), all, "cloud.example.com", "anonymous.example.com")
+	if len(got) != 1 || got["registry.example.com"].Username != "install" {
+		t.Errorf("got %v", got)
+	}
+	wantKind(t, err, registry.Unavailable)
+	if !strings.Contains(err.Error(), "cloud.example.com") || strings.Contains(err.Error(), "secret-text") {
+		t.Errorf("error: %v", err)
+	}
+	if got, err := client.Credentials(t.Context(), registry.Rights{}, "cloud.example.com"); err != nil || len(got) != 0 {
+		t.Errorf("without the right to it: %v, %v", got, err)
 	}
 }

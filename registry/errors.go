@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -43,7 +45,8 @@ type Error struct {
 	// StatusCode is the registry's HTTP status, 0 if none is known.
 	StatusCode int
 	// Err is the cause. It matches context.Canceled and
-	// context.DeadlineExceeded where those ended the call.
+	// context.DeadlineExceeded where those ended the call, and is a
+	// *net.DNSError where the host's name does not exist.
 	Err error
 }
 
@@ -102,6 +105,11 @@ type kindError struct {
 
 func (e *kindError) Error() string { return e.text }
 
+// brokenError is the end of a transfer that had begun: the registry was there.
+type brokenError struct{ error }
+
+func (e *brokenError) Unwrap() error { return e.error }
+
 // cause is an upstream error with a text that is safe to show. Only causes
 // that are known to be safe stay reachable.
 type cause struct {
@@ -119,6 +127,9 @@ type failure struct {
 	err       error
 	temporary bool          // asking again may help
 	after     time.Duration // not before this, 0 if unknown
+	// away tells that the registry does not answer, or wants to be left alone:
+	// who has time waits for it.
+	away bool
 }
 
 // examine finds out what an error from upstream means, and makes its text
@@ -133,15 +144,21 @@ func examine(err error, secrets ...string) failure {
 		rest   *restError
 		pause  *pauseError
 	)
+	var broken *brokenError
+	if errors.As(err, &broken) {
+		f := examine(broken.error, secrets...)
+		f.away = false
+		return f
+	}
 	switch {
 	case errors.As(err, &done):
 		return failure{kind: done.Kind, status: done.StatusCode, err: done.Err}
 	case errors.As(err, &kind):
-		return failure{kind: kind.kind, err: kind, temporary: kind.temporary}
+		return failure{kind: kind.kind, err: kind, temporary: kind.temporary, away: kind.kind == RateLimited}
 	case errors.As(err, &rest):
-		return failure{kind: Unavailable, err: rest, temporary: true, after: rest.left}
+		return failure{kind: Unavailable, err: rest, temporary: true, after: rest.left, away: true}
 	case errors.As(err, &pause):
-		return failure{kind: RateLimited, err: pause, temporary: true, after: pause.left}
+		return failure{kind: RateLimited, err: pause, temporary: true, after: pause.left, away: true}
 	case errors.As(err, &addr):
 		return failure{kind: Refused, err: addr}
 	case errors.As(err, &status):
@@ -151,12 +168,17 @@ func examine(err error, secrets ...string) failure {
 	case errors.Is(err, context.Canceled):
 		return failure{kind: Unavailable, err: &cause{"the request was cancelled", context.Canceled}}
 	case errors.Is(err, context.DeadlineExceeded):
-		return failure{kind: Unavailable, err: &cause{"the registry did not answer in time", context.DeadlineExceeded}, temporary: true}
+		return failure{kind: Unavailable, err: &cause{"the registry did not answer in time", context.DeadlineExceeded}, temporary: true, away: true}
+	}
+	unreachable := &cause{text: "the registry cannot be reached: " + safeText(err, secrets)}
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.IsNotFound {
+		unreachable.err = &net.DNSError{Err: "no such host", IsNotFound: true}
 	}
 	return failure{
 		kind:      Unavailable,
-		err:       &cause{text: "the registry cannot be reached: " + safeText(err, secrets)},
+		err:       unreachable,
 		temporary: !permanent(err),
+		away:      !permanent(err) && noAnswer(err),
 	}
 }
 
@@ -182,9 +204,10 @@ func ofStatus(e *statusError) failure {
 	case e.code == http.StatusUnauthorized, e.code == http.StatusForbidden:
 		f.kind = Unauthorized
 	case e.code == http.StatusTooManyRequests:
-		f.kind, f.temporary = RateLimited, true
+		f.kind, f.temporary, f.away = RateLimited, true, true
 	case e.code >= 500, e.code == http.StatusRequestTimeout, e.code == http.StatusTooEarly:
 		f.kind, f.temporary = Unavailable, true
+		f.away = e.code == http.StatusBadGateway || e.code == http.StatusServiceUnavailable || e.code == http.StatusGatewayTimeout
 	case e.code == http.StatusBadRequest:
 		f.kind = Invalid
 	}
@@ -204,8 +227,24 @@ func permanent(err error) bool {
 	if errors.As(err, &dns) {
 		return dns.IsNotFound
 	}
-	return errors.As(err, &unknown) || errors.As(err, &hostname) || errors.As(err, &invalid) ||
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &unknown) || errors.As(err, &hostname) || errors.As(err, &invalid) ||
 		errors.As(err, &verify) || errors.As(err, &record)
+}
+
+// noAnswer reports errors of a connection to a host that is not there, or goes
+// away: not those of an answer that makes no sense.
+func noAnswer(err error) bool {
+	var (
+		dns     *net.DNSError
+		op      *net.OpError
+		errno   syscall.Errno
+		timeout interface{ Timeout() bool }
+	)
+	if errors.As(err, &op) && strings.HasSuffix(op.Op, " error") {
+		return false // of TLS: it said what it does not like
+	}
+	return op != nil || errors.As(err, &dns) || errors.As(err, &errno) || errors.As(err, &timeout) && timeout.Timeout() ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 var errorCode = regexp.MustCompile(`^[A-Z][A-Z_]{0,39}$`)

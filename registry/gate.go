@@ -112,8 +112,8 @@ func (g *gate) wait(ctx context.Context, who string, upload bool) error {
 }
 
 // unanswered tells whether a request's error means that the host does not
-// answer: not one that the caller ended, nor one that an answer of any kind or
-// our own rules caused.
+// answer: not one that the caller ended, nor one that an answer of any kind,
+// our own rules or the source of an upload caused.
 func (g *gate) unanswered(ctx context.Context, err error, took time.Duration) bool {
 	if err == nil {
 		return false
@@ -124,7 +124,8 @@ func (g *gate) unanswered(ctx context.Context, err error, took time.Duration) bo
 	var status *statusError
 	var addr *AddressError
 	var kind *kindError
-	return !errors.As(err, &status) && !errors.As(err, &addr) && !errors.As(err, &kind) && !permanent(err)
+	var source *sourceError
+	return !errors.As(err, &source) && !errors.As(err, &status) && !errors.As(err, &addr) && !errors.As(err, &kind) && !permanent(err)
 }
 
 // allow answers a *restError while the host rests. probe tells that this

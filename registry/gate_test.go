@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"errors"
+	"io"
+	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,7 +76,7 @@ func TestGate_AnswersAndOurOwnDoingAreNoReasonToRest(t *testing.T) {
 	cancel()
 	g := newGate(1)
 	for range 3 * breakerAfter {
-		for _, err := range []error{&statusError{code: 503}, &AddressError{}, &kindError{}} {
+		for _, err := range []error{&statusError{code: 503}, &AddressError{}, &kindError{}, &url.Error{Err: &sourceError{io.ErrUnexpectedEOF}}} {
 			if !ask(t, g, err) {
 				t.Fatalf("rests after %v", err)
 			}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -203,5 +204,28 @@ func TestSafeText_IsWhole(t *testing.T) {
 		if !utf8.ValidString(got) || len(got) > maxSafeText || len(got) < maxSafeText-3 {
 			t.Errorf("%d bytes: %q", len(got), got)
 		}
+	}
+}
+
+// TestLogins_AreBounded: hosts come from requests.
+func TestLogins_AreBounded(t *testing.T) {
+	f := newFlights()
+	defer f.close()
+	l, err := newLogins(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := func(context.Context) (Login, error) { return Login{Username: "u", Password: "p"}, nil }
+	for i := range 2 * maxLogins {
+		if c, err := l.get(t.Context(), fmt.Sprint(i), login); err != nil || c.username != "u" {
+			t.Fatal(c.username, err)
+		}
+	}
+	if n := l.kept.Len(); n != maxLogins {
+		t.Errorf("%d logins are kept, want %d", n, maxLogins)
+	}
+	l.forget(credential{username: "u", password: "p"})
+	if n := l.kept.Len(); n != 0 {
+		t.Errorf("%d logins are kept that were refused", n)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // Login is what a Provider presents to a host. Never log it.
@@ -47,6 +49,7 @@ const (
 	// loginRetry is how long after a failure nobody is asked again, so that a
 	// broken helper is not started for each request.
 	loginRetry = 2 * time.Second
+	maxLogins  = 512 // hosts come from requests
 )
 
 // logins keeps what providers and helpers answered.
@@ -55,7 +58,7 @@ type logins struct {
 	now     func() time.Time
 
 	mu   sync.Mutex
-	kept map[string]keptLogin
+	kept *lru.Cache[string, keptLogin]
 }
 
 type keptLogin struct {
@@ -65,8 +68,9 @@ type keptLogin struct {
 	expires time.Time // until here it is good if that fails
 }
 
-func newLogins(f *flights) *logins {
-	return &logins{flights: f, now: time.Now, kept: map[string]keptLogin{}}
+func newLogins(f *flights) (*logins, error) {
+	kept, err := lru.New[string, keptLogin](maxLogins)
+	return &logins{flights: f, now: time.Now, kept: kept}, err
 }
 
 // get answers the credential that key stands for, from memory or by ask. All
@@ -92,8 +96,7 @@ func (l *logins) get(ctx context.Context, key string, ask func(context.Context) 
 func (l *logins) current(key string) (keptLogin, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k, ok := l.kept[key]
-	return k, ok
+	return l.kept.Get(key)
 }
 
 func (l *logins) renew(ctx context.Context, key string, ask func(context.Context) (Login, error)) (credential, error) {
@@ -102,14 +105,14 @@ func (l *logins) renew(ctx context.Context, key string, ask func(context.Context
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
-		old, ok := l.kept[key]
+		old, ok := l.kept.Get(key)
 		if ok && old.err == nil && now.Before(old.expires) {
 			old.renew = now.Add(loginRetry)
-			l.kept[key] = old
+			l.kept.Add(key, old)
 			return old.cred, nil
 		}
 		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			l.kept[key] = keptLogin{err: err, renew: now.Add(loginRetry)}
+			l.kept.Add(key, keptLogin{err: err, renew: now.Add(loginRetry)})
 		}
 		return credential{}, err
 	}
@@ -121,7 +124,7 @@ func (l *logins) renew(ctx context.Context, key string, ask func(context.Context
 		expires: login.Expires,
 	}
 	k.renew = k.expires.Add(-lead(k.expires.Sub(now)))
-	l.kept[key] = k
+	l.kept.Add(key, k)
 	return k.cred, nil
 }
 
@@ -133,9 +136,9 @@ func (l *logins) forget(cred credential) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for key, k := range l.kept {
-		if k.err == nil && k.cred.same(cred) {
-			delete(l.kept, key)
+	for _, key := range l.kept.Keys() {
+		if k, ok := l.kept.Peek(key); ok && k.err == nil && k.cred.same(cred) {
+			l.kept.Remove(key)
 		}
 	}
 }

@@ -117,18 +117,39 @@ func (c *Client) Head(ctx context.Context, ref string, r Rights) (Image, error) 
 		return Image{}, err
 	}
 	return c.lookUp(ctx, "look up image", "head", named, r, func(ctx context.Context, t target) (Image, error) {
-		return c.head(ctx, t, named)
+		return headBy(ctx, c.asking, t, named)
 	})
 }
 
-func (c *Client) head(ctx context.Context, t target, named reference.Named) (Image, error) {
+// AwaitHead is Head for the work of attempts: it always asks the registry, and
+// while that does not answer or wants to be left alone it waits, until ctx ends.
+func (c *Client) AwaitHead(ctx context.Context, ref string, r Rights) (Image, error) {
+	const op = "look up image"
+	named, err := ParseRef(ref)
+	if err != nil {
+		return Image{}, err
+	}
+	t, err := c.targetOf(ctx, named, pull, r)
+	if err != nil {
+		return Image{}, wrapFor(op, named.String(), err, t)
+	}
+	img, err := headBy(ctx, c.patience(named.String(), t).asking, t, named)
+	if err != nil {
+		return Image{}, wrapFor(op, named.String(), err, t)
+	}
+	c.wire.metrics.lookedUp(fromRegistry)
+	img.Anonymous = t.anonymous()
+	return img, nil
+}
+
+func headBy(ctx context.Context, ask asks, t target, named reference.Named) (Image, error) {
 	var d described
-	err := c.asking(ctx, t, func(ctx context.Context, s *session) (err error) {
+	err := ask(ctx, t, func(ctx context.Context, s *session) (err error) {
 		d, err = s.headManifest(ctx, identifier(named))
 		return err
 	})
 	if errors.Is(err, errNoDigest) || errors.Is(err, errNoHead) {
-		m, err := c.manifest(ctx, t, identifier(named))
+		m, err := manifestBy(ctx, ask, t, identifier(named))
 		if err != nil {
 			return Image{}, err
 		}
@@ -184,8 +205,12 @@ func (c *Client) Forget(ref string) {
 }
 
 // manifest fetches a manifest with retries.
-func (c *Client) manifest(ctx context.Context, t target, identifier string) (m *manifest, err error) {
-	err = c.asking(ctx, t, func(ctx context.Context, s *session) (err error) {
+func (c *Client) manifest(ctx context.Context, t target, identifier string) (*manifest, error) {
+	return manifestBy(ctx, c.asking, t, identifier)
+}
+
+func manifestBy(ctx context.Context, ask asks, t target, identifier string) (m *manifest, err error) {
+	err = ask(ctx, t, func(ctx context.Context, s *session) (err error) {
 		m, err = s.getManifest(ctx, identifier)
 		return err
 	})

@@ -16,6 +16,15 @@ const maxPause = 5 * time.Second // of the exponential back-off
 // was told uses up no retry. A pause that would outlast the context's deadline
 // is not begun. before, if not nil, is told of each retry.
 func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(error, time.Duration), try func(context.Context) error) error {
+	return c.outlasting(ctx, limit, nil, before, try)
+}
+
+// outlasting is retrying, but what is away uses up no retry: it is waited for
+// until ctx ends. told, which is not nil then, hears of a wait that is longer
+// than retries make it, once.
+func (c *Client) outlasting(ctx context.Context, limit time.Duration, told func(error), before func(error, time.Duration), try func(context.Context) error) error {
+	patient := told != nil
+	retries := 0
 	for n := 0; ; {
 		err := within(ctx, limit, try)
 		if err == nil {
@@ -24,12 +33,13 @@ func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(
 		f := examine(err)
 		var others *pauseError
 		notAsked := errors.As(err, &others)
-		if !f.temporary || n >= c.opts.Retries && !notAsked || ctx.Err() != nil {
+		waits := patient && f.away
+		if ctx.Err() != nil || !waits && (!f.temporary || retries >= c.opts.Retries && !notAsked) {
 			return err
 		}
 		deadline, bounded := ctx.Deadline()
 		var rest *restError
-		if bounded && errors.As(err, &rest) {
+		if bounded && !patient && errors.As(err, &rest) {
 			return err // a look-up is answered at once; a copy has time
 		}
 		var pause time.Duration
@@ -38,9 +48,16 @@ func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(
 		} else {
 			pause = max(backoff(c.opts.RetryBase, n, rand.Float64()), f.after)
 			n++
+			if !waits {
+				retries++
+			}
 		}
 		if bounded && time.Until(deadline) <= pause {
 			return err
+		}
+		if waits && told != nil && (n > c.opts.Retries || pause > maxPause) {
+			told(err)
+			told = nil
 		}
 		if notAsked {
 			pause += spread(pause)

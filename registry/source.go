@@ -24,6 +24,9 @@ type source struct {
 	from target
 	b    blob
 	told func(err error, at int64) // of each break
+	// waits is told of a long wait for a registry that is away; nil where
+	// somebody else waits.
+	waits func(error)
 
 	mu     sync.Mutex // the transport may close while it reads
 	body   io.ReadCloser
@@ -41,9 +44,11 @@ func (c *Client) openSource(ctx context.Context, from target, b blob, told func(
 	return s, s.open()
 }
 
-// open asks for the blob from where it has been read to.
+// open asks for the blob from where it has been read to. The answer gets half of
+// the client's Timeout to begin.
 func (s *source) open() error {
 	ctx, cancel := context.WithCancel(s.ctx)
+	stall := time.AfterFunc(s.c.opts.Timeout/2, cancel)
 	var body io.ReadCloser
 	err := s.c.with(ctx, s.from, func(ctx context.Context, ses *session) error {
 		req, err := ses.request(ctx, http.MethodGet, "blobs/"+s.b.Digest.String(), nil, nil)
@@ -57,13 +62,19 @@ func (s *source) open() error {
 		if err != nil {
 			return err
 		}
-		if err := s.skip(resp); err != nil {
+		if err := s.skip(resp, stall); err != nil {
 			_ = resp.Body.Close()
 			return err
 		}
 		body = resp.Body
 		return nil
 	})
+	if late := !stall.Stop(); late && s.ctx.Err() == nil && (err == nil || errors.Is(err, context.Canceled)) {
+		if err == nil {
+			_ = body.Close()
+		}
+		err = context.DeadlineExceeded
+	}
 	if err != nil {
 		cancel()
 		return err
@@ -75,17 +86,22 @@ func (s *source) open() error {
 		cancel()
 		return os.ErrClosed
 	}
-	s.body, s.cancel, s.stall = body, cancel, time.AfterFunc(s.c.opts.Timeout/2, cancel)
-	s.stall.Stop()
+	s.body, s.cancel, s.stall = body, cancel, stall
 	return nil
 }
 
 // skip brings an answer to where the blob has been read to: a registry may
 // ignore Range.
-func (s *source) skip(resp *http.Response) error {
+func (s *source) skip(resp *http.Response, stall *time.Timer) error {
 	if resp.StatusCode == http.StatusOK {
-		_, err := io.CopyN(io.Discard, resp.Body, s.read)
-		return err
+		for left := s.read; left > 0; {
+			n, err := io.CopyN(io.Discard, resp.Body, min(left, 1<<20))
+			if left -= n; err != nil {
+				return err
+			}
+			stall.Reset(s.c.opts.Timeout / 2)
+		}
+		return nil
 	}
 	var first int64
 	if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &first); err != nil || first != s.read {
@@ -138,12 +154,12 @@ func (s *source) resume(broken error) error {
 		broken = &kindError{kind: Unavailable, text: fmt.Sprintf("the transfer stood still for %s", s.c.opts.Timeout/2), temporary: true}
 	}
 	if s.breaks >= s.c.opts.Retries {
-		return broken
+		return &brokenError{broken}
 	}
 	s.breaks++
 	s.told(broken, s.read)
 	s.from.mirrors = nil
-	return s.c.retrying(s.ctx, 0, nil, func(context.Context) error { return s.open() })
+	return s.c.outlasting(s.ctx, 0, s.waits, nil, func(context.Context) error { return s.open() })
 }
 
 // endBody closes the answer before the next one; false if all is closed.

@@ -8,8 +8,8 @@ import (
 
 // Tag puts the image src (repository@digest) under tag (repository:tag of the
 // same repository). It is idempotent, and moves a tag that names another
-// image. It blocks for at most twice the client's Timeout: one to read, one to
-// write. Errors are *Error, of kind NotFound if src is not there.
+// image. While the registry does not answer or wants to be left alone it waits,
+// until ctx ends. Errors are *Error, of kind NotFound if src is not there.
 func (c *Client) Tag(ctx context.Context, src, tag string, r Rights) error {
 	const op = "tag image"
 	from, err := ParseRef(src)
@@ -29,18 +29,14 @@ func (c *Client) Tag(ctx context.Context, src, tag string, r Rights) error {
 	if err != nil {
 		return wrap(op, to.String(), err, t.cred)
 	}
-	var m *manifest
-	if err := within(ctx, c.opts.Timeout, func(ctx context.Context) (err error) {
-		m, err = c.manifest(ctx, t, identifier(from))
-		return err
-	}); err != nil {
+	p := c.patience(to.String(), t)
+	m, err := manifestBy(ctx, p.asking, t, identifier(from))
+	if err != nil {
 		return wrap(op, from.String(), err, t.cred)
 	}
 	defer c.answers.pushed(c.repository(t)) // also if the answer was lost
-	if err := within(ctx, c.opts.Timeout, func(ctx context.Context) error {
-		return c.asking(ctx, t, func(ctx context.Context, s *session) error {
-			return s.putManifest(ctx, identifier(to), m)
-		})
+	if err := p.asking(ctx, t, func(ctx context.Context, s *session) error {
+		return s.putManifest(ctx, identifier(to), m)
 	}); err != nil {
 		return wrap(op, to.String(), err, t.cred)
 	}

@@ -150,7 +150,12 @@ func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadClo
 	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := s.do(req, http.StatusCreated, http.StatusNoContent)
 	if err != nil {
-		switch code := examine(err).status; code {
+		f := examine(err)
+		switch code := f.status; code {
+		case 0:
+			if f.away && f.after == 0 { // it was sent
+				return &brokenError{err}
+			}
 		case http.StatusUnauthorized: // the body is used up; the next try has a new token
 			return &kindError{kind: Unavailable, text: "the registry has ended the login during the upload", temporary: true}
 		case http.StatusNotFound, http.StatusRequestedRangeNotSatisfiable:
@@ -161,6 +166,12 @@ func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadClo
 	discard(resp)
 	return nil
 }
+
+// sourceError is an upload's end by what was to be sent: the destination has no
+// part in it.
+type sourceError struct{ error }
+
+func (e *sourceError) Unwrap() error { return e.error }
 
 // verifying reads a blob, tells the watch of each step, and fails where the
 // bytes are not those of the digest, so that they are never committed.
@@ -199,6 +210,7 @@ func (v *verifying) Read(p []byte) (int, error) {
 		v.mu.Lock()
 		v.err, n = err, 0
 		v.mu.Unlock()
+		err = &sourceError{err}
 	}
 	return n, err
 }

@@ -165,7 +165,7 @@ func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
 	}
 	a.client.Forget(ref) // a success always asks the registry
 	look, span := tracing.Start(ctx, "registry head", tracing.Ref.String(ref))
-	seen, err := a.client.Head(look, ref, install)
+	seen, err := a.client.AwaitHead(look, ref, install)
 	tracing.End(span, err)
 	if err != nil {
 		return err
@@ -180,7 +180,7 @@ func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
 // always asks: the answer decides whether a build is done.
 func (a registryAdapter) Exists(ctx context.Context, image string) (bool, error) {
 	a.client.Forget(image)
-	_, err := a.client.Head(ctx, image, install)
+	_, err := a.client.AwaitHead(ctx, image, install)
 	if registry.KindOf(err) == registry.NotFound {
 		return false, nil
 	}

@@ -115,7 +115,9 @@ type podCredentials struct{ s *server }
 var _ kubernetes.Credentials = podCredentials{}
 
 // Readable answers what a request may present, of all hosts that are named
-// anywhere: helpers and clouds are not asked for those that nobody names.
+// anywhere: helpers and clouds are not asked for those that nobody names. It
+// fails where one of them cannot tell: a pod without that credential would be
+// denied what the request may read.
 func (c podCredentials) Readable(ctx context.Context, rights *buildsv1.Rights) (map[string]proxy.Auth, error) {
 	r := rightsOf(rights)
 	own := repositories(c.s.cfg)
@@ -126,8 +128,12 @@ func (c podCredentials) Readable(ctx context.Context, rights *buildsv1.Rights) (
 			hosts = append(hosts, host)
 		}
 	}
+	found, err := c.s.registry.Credentials(ctx, r, hosts...)
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]proxy.Auth{}
-	for host, b := range c.s.registry.Credentials(ctx, r, hosts...) {
+	for host, b := range found {
 		out[host] = proxy.Auth{User: b.Username, Password: b.Password}
 	}
 	return out, ctx.Err()

@@ -73,7 +73,8 @@ func (s *server) additionalAuth(ctx context.Context, w *scheduler.Workload) (map
 		if !ecr.Private(host) {
 			continue
 		}
-		if c, ok := s.registry.Credentials(ctx, registry.Rights{Hosts: []string{host}}, host)[host]; ok {
+		found, _ := s.registry.Credentials(ctx, registry.Rights{Hosts: []string{host}}, host) // of a failure its log tells more
+		if c, ok := found[host]; ok {
 			out[host] = &imagebuilderv1.BasicAuth{Username: c.Username, Password: c.Password}
 			continue
 		}

@@ -3,6 +3,8 @@ package wsmanager_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +45,20 @@ func Test_Faults_TheAnswerOfTheStartIsLost(t *testing.T) {
 	r.succeeds(built("base-images"))
 	if n := e.m.Calls(wsStart); n != 2 {
 		t.Errorf("%d starts, want 2", n)
+	}
+}
+
+// Test_Faults_TheNodesLogQuotesNoRequest: ws-manager's text may hold what the
+// request held.
+func Test_Faults_TheNodesLogQuotesNoRequest(t *testing.T) {
+	log := newSink() // it takes writes of several goroutines
+	e := newEnv(t, func(o *wsmanager.Options) {
+		o.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	e.m.Fail(wsStart, status.Error(codes.Unavailable, "hunter2"), 2)
+	e.begin(dockerfileWorkload())
+	if got := log.text(); strings.Contains(got, "hunter2") || !strings.Contains(got, "cannot start a workspace") || !strings.Contains(got, "Unavailable") {
+		t.Errorf("the log says %q", got)
 	}
 }
 
@@ -148,6 +164,9 @@ func Test_Faults_ACreatedWorkspaceIsNotStartedAgain(t *testing.T) {
 	if _, err := e.rt.Run(e.ctx, w, newSink()); !errors.Is(err, builds.ErrFenced) {
 		t.Errorf("Run: %v, want %v", err, builds.ErrFenced)
 	}
+	if n := e.m.Calls("StopWorkspace"); n != 0 {
+		t.Errorf("the next owner's workspace is told to stop, %d times", n)
+	}
 	e.m.Forget(buildID)
 	next := dockerfileWorkload()
 	next.Started = true
@@ -177,6 +196,20 @@ func Test_Faults_AnAdoptedOneHasNoFormerImage(t *testing.T) {
 	e.m.AwaitCalls(e.ctx, wsStart, 2)
 	e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions = nil })
 	r.succeeds(built("base-images"))
+}
+
+// Test_Faults_AnAdoptedOneIsStopped: the image there may be that from before a
+// forced build, which nobody knows any more.
+func Test_Faults_AnAdoptedOneIsStopped(t *testing.T) {
+	e := newEnv(t)
+	e.img.push(ref, baseRef)
+	e.begin(dockerfileWorkload()).stop()
+	r := e.run(dockerfileWorkload())
+	e.m.AwaitCalls(e.ctx, wsStart, 2)
+	e.stopped(func(s *wsman.WorkspaceStatus) {
+		s.Conditions.StoppedByRequest = wsman.WorkspaceConditionBool_TRUE
+	})
+	r.fails(builds.BlameInfrastructure, "was stopped on request")
 }
 
 func Test_Faults_AnAdoptedOneEndedBefore(t *testing.T) {

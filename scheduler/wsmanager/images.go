@@ -58,7 +58,7 @@ func (s *session) outcome(ctx context.Context, v view) (scheduler.Outcome, error
 	// Without conditions the claim of success is only a guess; what is in the
 	// registry may be older.
 	vanished := v.judge() == lost
-	unproven := vanished || !v.judged || v.stoppedByRequest
+	unproven := vanished || !v.judged
 	var image, workspace builds.Image
 	for _, ref := range []string{s.w.BaseRef, s.w.Ref} {
 		if ref == s.w.BaseRef && s.w.Source.GetDockerfile() == nil {
@@ -77,10 +77,10 @@ func (s *session) outcome(ctx context.Context, v view) (scheduler.Outcome, error
 	if vanished && !s.before.differs(workspace.Digest) {
 		return scheduler.Outcome{}, failureLost(s.id)
 	}
+	if v.stoppedByRequest && !s.before.differs(workspace.Digest) {
+		return scheduler.Outcome{}, failureNoImage(v, s.id, s.w.Ref)
+	}
 	if unproven && s.before.same(workspace.Digest) {
-		if v.stoppedByRequest {
-			return scheduler.Outcome{}, failureNoImage(v, s.id, s.w.Ref)
-		}
 		return scheduler.Outcome{}, failureLost(s.id)
 	}
 	return scheduler.Outcome{Repository: repository(image.Ref), Digest: image.Digest, SizeBytes: image.SizeBytes}, nil

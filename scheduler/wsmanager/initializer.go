@@ -61,11 +61,11 @@ func downloads(d *imagebuilderv1.DownloadContext) *contentservice.WorkspaceIniti
 	return &contentservice.WorkspaceInitializer{Spec: &contentservice.WorkspaceInitializer_Download{Download: out}}
 }
 
-// clone says which commit to check out. A one-time credential was redeemed
-// when the build was admitted.
+// clone says which commit to check out, with the credential if there is one. A
+// one-time credential was redeemed when the build was admitted.
 func clone(g *imagebuilderv1.GitContext, auth *imagebuilderv1.BasicAuth) *contentservice.WorkspaceInitializer {
 	config := &contentservice.GitConfig{CustomConfig: g.GetConfig()}
-	if g.GetAuthenticated() && auth != nil {
+	if auth.GetUsername() != "" || auth.GetPassword() != "" {
 		config.Authentication = contentservice.GitAuthMethod_BASIC_AUTH
 		config.AuthUser, config.AuthPassword = auth.GetUsername(), auth.GetPassword()
 	}

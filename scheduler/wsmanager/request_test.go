@@ -25,7 +25,6 @@ func Test_Start_OfADockerfile(t *testing.T) {
 	})
 	w := dockerfileWorkload()
 	w.Secrets.Git = &imagebuilderv1.BasicAuth{Username: "git", Password: "secret"}
-	w.Source.GetDockerfile().GetGit().Authenticated = true
 	w.Rights.Additional = map[string]*imagebuilderv1.BasicAuth{
 		"other.example":    {Username: "u", Password: "p"},
 		"registry.example": {Username: "evil", Password: "evil"},

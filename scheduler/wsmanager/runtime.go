@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/scheduler"
 )
@@ -112,6 +113,8 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 	switch {
 	case err == nil:
 		return out, nil
+	case errors.Is(err, builds.ErrFenced): // it is the next owner's
+		return scheduler.Outcome{}, err
 	case ctx.Err() == nil:
 		s.abandon(outer)
 		return scheduler.Outcome{}, err

@@ -58,7 +58,7 @@ func (s *session) start(ctx context.Context) error {
 			s.me.unsure.Store(false)
 			return refused(s.id, err)
 		}
-		s.r.opts.Log.Debug("cannot start a workspace, will try again", "build", s.w.BuildID, "workspace", s.id, "err", err)
+		s.r.opts.Log.Debug("cannot start a workspace, will try again", "build", s.w.BuildID, "workspace", s.id, "code", status.Code(err)) // its text may quote the request
 		if !b.wait(ctx) {
 			return ctx.Err()
 		}

@@ -2263,7 +2263,8 @@ type isWatchBuildsResponse_Event interface {
 }
 
 type WatchBuildsResponse_Build struct {
-	// A build as it is now.
+	// A build as it is now. One that leaves the phases of the filter is told once
+	// more; after a resumption that may be one that was not in them.
 	Build *Build `protobuf:"bytes,1,opt,name=build,proto3,oneof"`
 }
 
