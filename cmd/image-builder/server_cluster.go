@@ -29,6 +29,7 @@ func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		Name:            c.Name,
 		DataDir:         filepath.Join(c.DataDir, "raft"),
 		StateMachine:    s.store,
+		CheckSnapshot:   s.checkSnapshot,
 		Prepare:         builds.Preparer{Keyring: s.keyring}.Prepare,
 		MaxClockBack:    time.Duration(c.Clock.MaxJump),
 		MaxClockAhead:   time.Duration(c.Clock.MaxJumpAhead),
@@ -152,25 +153,33 @@ func (s *server) waiting(st *builds.State) func(*buildsv1.Record) string {
 }
 
 // raiseLevel puts the greatest feature level into force that all members know
-// and the configuration allows, for one term.
+// and the configuration allows, for one term. A snapshot that is restored may
+// bring a lower one.
 func (s *server) raiseLevel(ctx context.Context, term *cluster.Term) error {
 	highest := uint32(builds.FeatureLevel)
 	if hold := s.cfg.Cluster.Level; hold != 0 {
 		highest = min(highest, uint32(hold))
 	}
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		known := highest
-		for _, m := range s.node.Members() {
-			known = min(known, m.Answer.GetNode().GetFeatureLevel())
+		if s.level() < highest {
+			s.raise(ctx, term, highest)
 		}
-		if known > s.level() {
-			if _, _, err := builds.Propose(ctx, termAdapter{s.raft, term}, &buildsv1.SetFeatureLevel{Level: known}); err == nil {
-				s.log.Info("the cluster's feature level was raised", "level", known)
-			}
-		}
-		if s.level() >= highest || !pause(ctx, wait) {
+		if !pause(ctx, wait) {
 			return nil
 		}
+	}
+}
+
+func (s *server) raise(ctx context.Context, term *cluster.Term, highest uint32) {
+	known := highest
+	for _, m := range s.node.Members() {
+		known = min(known, m.Answer.GetNode().GetFeatureLevel())
+	}
+	if known <= s.level() {
+		return
+	}
+	if _, _, err := builds.Propose(ctx, termAdapter{s.raft, term}, &buildsv1.SetFeatureLevel{Level: known}); err == nil {
+		s.log.Info("the cluster's feature level was raised", "level", known)
 	}
 }
 
