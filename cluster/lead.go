@@ -22,6 +22,10 @@ type Term struct {
 // Number is Raft's term.
 func (t *Term) Number() uint64 { return t.number }
 
+// Now is the time with which a command of the term would be stamped. Unlike the
+// clock of the machine it is not set within a term, nor goes back between terms.
+func (t *Term) Now() time.Time { return time.Unix(0, t.node.clock.stamp()) }
+
 // Propose commits a command as the leader of this term, or answers
 // ErrNoLeader.
 func (t *Term) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {

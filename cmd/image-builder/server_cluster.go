@@ -129,7 +129,7 @@ func (s *server) lead(ctx context.Context, term *cluster.Term) error {
 	defer cancel()
 	defer context.AfterFunc(s.work, cancel)()
 	return scheduler.NewLeader(scheduler.LeaderOptions{
-		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log, Settings: settingsOf(s.cfg),
+		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log, Now: term.Now, Settings: settingsOf(s.cfg),
 		Nodes: liveness{s.node}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: s.runtimeOf,
 		Adoptable: s.adoptable, Replicas: s.cfg.Logs.Copies, FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 		Retention: scheduler.Retention{Age: time.Duration(s.cfg.Logs.Retention), TotalBytes: s.cfg.Logs.TotalBytes}, Expired: s.count.logsExpired,
