@@ -83,6 +83,10 @@ func (n *Node) leaderLoop(ctx context.Context) {
 func (n *Node) startTerm(ctx context.Context) func() {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
+	// Before anybody judges the members: what was heard in a former term says nothing.
+	asked := n.raft.Load().CurrentTerm()
+	n.peers.begin(asked)
+	wg.Go(func() { n.watchMembers(ctx, asked) })
 	wg.Go(func() {
 		if err := n.establish(ctx); err != nil {
 			if ctx.Err() == nil {
@@ -92,7 +96,7 @@ func (n *Node) startTerm(ctx context.Context) func() {
 		}
 		term := &Term{node: n, number: n.raft.Load().CurrentTerm()}
 		n.cfg.Logger.Info("leads", "node", n.cfg.Name, "term", term.number)
-		for _, work := range append([]func(context.Context, *Term) error{n.watchMembers, n.watchSelf, n.autopilot}, n.work...) {
+		for _, work := range append([]func(context.Context, *Term) error{n.watchSelf, n.autopilot}, n.work...) {
 			wg.Go(func() {
 				if err := work(ctx, term); err != nil && ctx.Err() == nil {
 					n.cfg.Logger.Error("leader's work ended", "node", n.cfg.Name, "err", err)
@@ -104,6 +108,7 @@ func (n *Node) startTerm(ctx context.Context) func() {
 		n.setLeads(false, 0)
 		cancel()
 		wg.Wait()
+		n.peers.begin(0)
 	}
 }
 
