@@ -105,3 +105,34 @@ func Test_Term_JudgesNoMemberByAFormerOne(t *testing.T) {
 		closeAll(t, nodes)
 	})
 }
+
+// Test_Leave_DoesNotJoinAgain: a node that leaves is no member again while its
+// process goes on, and is once it has changed its mind.
+func Test_Leave_DoesNotJoinAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := simulated(t, 4, nil, nil)
+		lead := leads(t, nodes)
+		away := nodes[slices.IndexFunc(nodes, func(n *cluster.Node) bool { return n != lead })]
+		member := func() bool {
+			return slices.ContainsFunc(lead.Members(), func(m cluster.Member) bool { return m.ServerID == away.ServerID() })
+		}
+		time.Sleep(time.Minute)
+		if !member() {
+			t.Fatal("the node is no member before")
+		}
+		away.Leave(true)
+		if err := lead.Remove(t.Context(), away.ServerID()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if member() {
+			t.Error("the node has joined again")
+		}
+		away.Leave(false)
+		time.Sleep(time.Minute)
+		if !member() {
+			t.Error("the node has not joined again, although it stays")
+		}
+		closeAll(t, nodes)
+	})
+}
