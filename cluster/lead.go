@@ -119,6 +119,9 @@ func (n *Node) establish(ctx context.Context) error {
 		term := n.raft.Load().CurrentTerm()
 		err := n.await(ctx, func() raft.Future { return n.raft.Load().Barrier(0) })
 		if err == nil {
+			err = n.hearClocks(ctx)
+		}
+		if err == nil {
 			n.clock.begin(n.cfg.StateMachine.LastTime())
 			err = n.updateAddress(ctx)
 		}

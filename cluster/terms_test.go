@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +134,52 @@ func Test_Leave_DoesNotJoinAgain(t *testing.T) {
 		if !member() {
 			t.Error("the node has not joined again, although it stays")
 		}
+		closeAll(t, nodes)
+	})
+}
+
+// Test_Term_BeginsByNoWrongClock: a node whose clock is ahead, and that is made the
+// leader, does not stamp a command before others lead.
+func Test_Term_BeginsByNoWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead [3]atomic.Int64
+		var states [3]*tally
+		nodes := simulated(t, 3, func(i int, c *cluster.Config) {
+			c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead[i].Load())) }
+			states[i] = c.StateMachine.(*tally)
+		}, nil)
+		lead := leads(t, nodes)
+		put(t, lead, 1)
+		time.Sleep(time.Minute)
+		i := slices.IndexFunc(nodes, func(n *cluster.Node) bool { return n != lead })
+		ahead[i].Store(int64(2 * time.Hour))
+		if err := lead.TransferLeadership(t.Context(), nodes[i].Status().Name); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if lead := leads(t, nodes); lead == nodes[i] {
+			t.Error("the node whose clock is wrong leads")
+		} else {
+			put(t, lead, 2)
+		}
+		right := func(when string) {
+			t.Helper()
+			if d := time.Until(time.Unix(0, states[i].LastTime())); d > time.Second {
+				t.Errorf("%s the time of the state is %s ahead", when, d)
+			}
+		}
+		right("once another node leads")
+		ahead[i].Store(0)
+		time.Sleep(time.Minute)
+		if err := leads(t, nodes).TransferLeadership(t.Context(), nodes[i].Status().Name); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		put(t, nodes[i], 3)
+		if !nodes[i].Leads() {
+			t.Error("the node does not lead, although its clock is right")
+		}
+		right("once it leads with its clock set right")
 		closeAll(t, nodes)
 	})
 }
