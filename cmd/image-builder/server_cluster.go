@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -130,7 +131,7 @@ func (s *server) lead(ctx context.Context, term *cluster.Term) error {
 	defer context.AfterFunc(s.work, cancel)()
 	return scheduler.NewLeader(scheduler.LeaderOptions{
 		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log, Now: term.Now, Settings: settingsOf(s.cfg),
-		Nodes: liveness{s.node}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: s.runtimeOf,
+		Nodes: liveness{s.node, &s.restoring}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: s.runtimeOf,
 		Adoptable: s.adoptable, Replicas: s.cfg.Logs.Copies, FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 		Retention: scheduler.Retention{Age: time.Duration(s.cfg.Logs.Retention), TotalBytes: s.cfg.Logs.TotalBytes}, Expired: s.count.logsExpired,
 		Tracer: s.tracing.Tracer(tracing.Scope),
@@ -218,7 +219,10 @@ func (s *server) adoptable(runtime string) bool {
 }
 
 // liveness shows the scheduler what the cluster knows.
-type liveness struct{ node *cluster.Node }
+type liveness struct {
+	node      *cluster.Node
+	restoring *atomic.Bool
+}
 
 var _ scheduler.Liveness = liveness{}
 
@@ -227,7 +231,9 @@ func (l liveness) Peer(name, storeID string) (string, time.Duration, bool) {
 	return p.BootID, p.Silent, p.Dead
 }
 
-func (l liveness) Takes(name, storeID string) bool { return !l.node.Peer(name, storeID).RefusesBuilds }
+func (l liveness) Takes(name, storeID string) bool {
+	return !l.restoring.Load() && !l.node.Peer(name, storeID).RefusesBuilds
+}
 
 func (l liveness) Member(name, storeID string) bool {
 	return slices.ContainsFunc(l.node.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+storeID })

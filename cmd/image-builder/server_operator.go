@@ -248,6 +248,8 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 // restore replaces the state of the cluster, as its leader.
 func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
 	level := s.level()
+	s.restoring.Store(true)
+	defer s.restoring.Store(false)
 	if err := s.node.RestoreSnapshot(ctx, raw); err != nil {
 		return nil, status.Errorf(codes.FailedPrecondition, "the snapshot was not restored: %v", err)
 	}
@@ -268,7 +270,7 @@ func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Resto
 
 // loseNodes ends the attempts that ran when a snapshot was taken: their nodes
 // may have ended them since, and run on. Those that live make themselves known
-// again.
+// again. Nothing is assigned meanwhile, least of all to those that are next.
 func (s *server) loseNodes(ctx context.Context) error {
 	var all []*buildsv1.Node
 	s.store.Read(func(st *builds.State) {
