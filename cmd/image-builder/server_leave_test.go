@@ -83,6 +83,7 @@ func Test_Needed(t *testing.T) {
 			apply(&buildsv1.FinishAttempt{BuildId: "b", Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
 		}
 		if c.log == expired {
+			now = now.Add(time.Duration(builds.DefaultSettings().HistoryMinAgeNanos))
 			apply(&buildsv1.ExpireLogs{BuildIds: []string{"b"}})
 		}
 		for _, n := range strings.Fields(c.drained + " n2") {
