@@ -65,11 +65,13 @@ func (tx *change) removeBuild(r *buildsv1.Record) {
 	tx.event.Removed = append(tx.event.Removed, r.Build.Id)
 }
 
-// expireLogs notes that the logs of ended builds are gone by retention.
+// expireLogs notes that the logs of ended builds are gone by retention. None
+// goes before the history's minimum age.
 func (tx *change) expireLogs(c *buildsv1.ExpireLogs) Result {
 	for _, id := range c.BuildIds {
 		r := tx.Build(id)
-		if r == nil || !Terminal(r.Build.Phase) {
+		if r == nil || !Terminal(r.Build.Phase) ||
+			tx.level >= timedLevel && tx.time-r.Build.EndedAt.AsTime().UnixNano() < tx.settings.HistoryMinAgeNanos {
 			continue
 		}
 		r = edit(r)

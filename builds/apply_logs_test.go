@@ -2,6 +2,7 @@ package builds_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -69,6 +70,25 @@ func Test_LogCopies_AnotherCopySealsWhatTheOwnerCannotOpen(t *testing.T) {
 		}
 		if level >= 4 && (a.Log.Sealer.GetNode() != "b" || a.Epoch < 2) {
 			t.Errorf("sealer %v, epoch %d", a.Log.Sealer, a.Epoch)
+		}
+	}
+}
+
+// Test_ExpireLogs_ByTheTimeOfTheCommand: logs stay for the history's minimum age,
+// whatever the clock of the leader said.
+func Test_ExpireLogs_ByTheTimeOfTheCommand(t *testing.T) {
+	for level, early := range map[uint32]imagebuilderv1.LogState{3: builds.LogExpired, 4: builds.LogSealed} {
+		m := newMachine(t)
+		m.must(&buildsv1.SetFeatureLevel{Level: level})
+		m.must(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 1, HistoryMinAgeNanos: int64(time.Hour)}})
+		id := m.create("r:1").Build.Id
+		m.succeed(id)
+		for at, want := range []imagebuilderv1.LogState{early, builds.LogExpired} {
+			m.now = m.now.Add(time.Hour - 1 + time.Duration(at))
+			m.must(&buildsv1.ExpireLogs{BuildIds: []string{id}})
+			if got := m.build(id).Attempts[0].Log.State; got != want {
+				t.Errorf("level %d, look %d: the log is %s, want %s", level, at, got, want)
+			}
 		}
 	}
 }

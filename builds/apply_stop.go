@@ -8,6 +8,10 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
+// timedLevel is the feature level from which on a deadline, and the age of logs,
+// is judged by the time of the command, whatever the clock of the leader said.
+const timedLevel = 4
+
 // stopBuild ends a queued build and asks the owner of a live one to stop. A
 // build that is over stays as it is: asking again is safe.
 func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
@@ -37,6 +41,9 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 			tx.put(r)
 			return Result{Build: r.Build, Detached: true}
 		}
+	}
+	if c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE && tx.level >= timedLevel && tx.time < b.Deadline.AsTime().UnixNano() {
+		return Result{Build: b, Err: ErrNotDue}
 	}
 	forced := c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE || c.Reason == buildsv1.StopReason_STOP_REASON_UNSEALABLE
 	if b.Phase == Pushing && !forced {

@@ -99,6 +99,25 @@ func Test_Stop_Deadline(t *testing.T) {
 	}
 }
 
+// Test_Stop_DeadlineByTheTimeOfTheCommand: a leader whose own clock is ahead ends
+// no build. Older versions, which a cluster may have at level 3, let it.
+func Test_Stop_DeadlineByTheTimeOfTheCommand(t *testing.T) {
+	for level, early := range map[uint32]error{3: nil, 4: builds.ErrNotDue} {
+		m := newMachine(t)
+		m.must(&buildsv1.SetFeatureLevel{Level: level})
+		id := m.create("r:1").Build.Id
+		m.now = m.now.Add(time.Hour - 1)
+		if res := m.stop(id, byDeadline, ""); !errors.Is(res.Err, early) || builds.Terminal(m.build(id).Phase) != (early == nil) {
+			t.Errorf("level %d, before the deadline: %v, the build is %s", level, res.Err, m.build(id).Phase)
+		}
+		m.now = m.now.Add(1)
+		if res := m.stop(id, byDeadline, ""); res.Err != nil {
+			t.Errorf("level %d, at the deadline: %v", level, res.Err)
+		}
+		m.wantPhase(id, builds.Failed)
+	}
+}
+
 func Test_Successor_WaitsForTheStoppingBuild(t *testing.T) {
 	m := newMachine(t)
 	first := m.create("r:1").Build.Id

@@ -23,6 +23,8 @@ var (
 	ErrLogDamaged = errors.New("the log is damaged on all nodes that keep it")
 	// ErrTooLate: the build is being published and can no longer be cancelled.
 	ErrTooLate = errors.New("the build is being published, too late to cancel it")
+	// ErrNotDue: the deadline of the build has not come by the time of the command.
+	ErrNotDue = errors.New("the deadline of the build has not come yet")
 	// ErrFenced: a command came from an attempt or epoch that is over.
 	ErrFenced = errors.New("the attempt is over or has another owner")
 	// ErrStopping: the build shall stop, it must not be published any more.

@@ -127,6 +127,15 @@ func readSnapshot(r io.Reader) (*State, error) {
 	return s, nil
 }
 
+// CheckSnapshot reads a snapshot to its end, and answers its feature level.
+func CheckSnapshot(r io.Reader) (level uint32, err error) {
+	s, err := readSnapshot(r)
+	if err != nil {
+		return 0, err
+	}
+	return s.level, nil
+}
+
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

@@ -31,12 +31,17 @@ func (n *Node) SaveSnapshot(w io.Writer) error {
 
 // RestoreSnapshot replaces the state of the whole cluster by what SaveSnapshot
 // wrote. Only the leader can. Everything that was acknowledged after the
-// snapshot was taken is gone.
+// snapshot was taken is gone. What CheckSnapshot refuses changes nothing: Raft
+// ends a node that cannot read what it has kept.
 func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 	if !n.leading() {
 		return ErrNoLeader
 	}
-	index, err := InspectSnapshot(bytes.NewReader(raw), func(io.Reader) error { return nil })
+	check := n.cfg.CheckSnapshot
+	if check == nil {
+		check = func(io.Reader) error { return nil }
+	}
+	index, err := InspectSnapshot(bytes.NewReader(raw), check)
 	if err != nil {
 		return err
 	}

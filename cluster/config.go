@@ -35,6 +35,9 @@ type Config struct {
 	// DataDir holds log, snapshots and identity. One process at a time.
 	DataDir      string
 	StateMachine StateMachine
+	// CheckSnapshot reads the state in a snapshot that is about to replace that of
+	// the cluster, to its end, and answers why it must not. May be nil.
+	CheckSnapshot func(io.Reader) error
 	// Network connects the node to others; nil makes it a group of one. Its
 	// address may change between starts. The node closes it.
 	Network Network

@@ -33,7 +33,7 @@ func (n *Node) lossLoop(ctx context.Context) {
 			switch {
 			case id == leader:
 				n.suspectLeader(ctx, id)
-			case n.leading():
+			case n.raft.Load().State() == raft.Leader:
 				n.suspectMember(ctx, id)
 			}
 		}

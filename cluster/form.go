@@ -55,9 +55,22 @@ func (n *Node) memberLoop(ctx context.Context) {
 	}
 }
 
+// Leave keeps the node from joining its cluster again when it is removed, or ends
+// that. What it has asked for before is answered when Leave returns.
+func (n *Node) Leave(leaves bool) {
+	n.joining.Lock()
+	defer n.joining.Unlock()
+	n.leaving = leaves
+}
+
 // lookAfterMembership does what is next, and answers what the node waits for,
 // or "".
 func (n *Node) lookAfterMembership(ctx context.Context) string {
+	n.joining.Lock()
+	defer n.joining.Unlock()
+	if n.leaving {
+		return ""
+	}
 	id := n.dir.current()
 	if len(id.Bootstrap) > 0 {
 		if err := n.bootstrap(id.ClusterID, id.Bootstrap); err != nil {

@@ -22,6 +22,10 @@ type Term struct {
 // Number is Raft's term.
 func (t *Term) Number() uint64 { return t.number }
 
+// Now is the time with which a command of the term would be stamped. Unlike the
+// clock of the machine it is not set within a term, nor goes back between terms.
+func (t *Term) Now() time.Time { return time.Unix(0, t.node.clock.stamp()) }
+
 // Propose commits a command as the leader of this term, or answers
 // ErrNoLeader.
 func (t *Term) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
@@ -79,6 +83,10 @@ func (n *Node) leaderLoop(ctx context.Context) {
 func (n *Node) startTerm(ctx context.Context) func() {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
+	// Before anybody judges the members: what was heard in a former term says nothing.
+	asked := n.raft.Load().CurrentTerm()
+	n.peers.begin(asked)
+	wg.Go(func() { n.watchMembers(ctx, asked) })
 	wg.Go(func() {
 		if err := n.establish(ctx); err != nil {
 			if ctx.Err() == nil {
@@ -88,7 +96,7 @@ func (n *Node) startTerm(ctx context.Context) func() {
 		}
 		term := &Term{node: n, number: n.raft.Load().CurrentTerm()}
 		n.cfg.Logger.Info("leads", "node", n.cfg.Name, "term", term.number)
-		for _, work := range append([]func(context.Context, *Term) error{n.watchMembers, n.watchSelf, n.autopilot}, n.work...) {
+		for _, work := range append([]func(context.Context, *Term) error{n.watchSelf, n.autopilot}, n.work...) {
 			wg.Go(func() {
 				if err := work(ctx, term); err != nil && ctx.Err() == nil {
 					n.cfg.Logger.Error("leader's work ended", "node", n.cfg.Name, "err", err)
@@ -100,6 +108,7 @@ func (n *Node) startTerm(ctx context.Context) func() {
 		n.setLeads(false, 0)
 		cancel()
 		wg.Wait()
+		n.peers.begin(0)
 	}
 }
 
@@ -109,6 +118,9 @@ func (n *Node) establish(ctx context.Context) error {
 	for {
 		term := n.raft.Load().CurrentTerm()
 		err := n.await(ctx, func() raft.Future { return n.raft.Load().Barrier(0) })
+		if err == nil {
+			err = n.hearClocks(ctx)
+		}
 		if err == nil {
 			n.clock.begin(n.cfg.StateMachine.LastTime())
 			err = n.updateAddress(ctx)

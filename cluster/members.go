@@ -40,6 +40,7 @@ func newPeers() *peers {
 	return &peers{byID: map[raft.ServerID]*peerState{}, changed: make(chan struct{})}
 }
 
+// begin forgets what was heard, for a term that begins, or 0.
 func (p *peers) begin(term uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,8 +117,7 @@ func (n *Node) report() *clusterv1.PingResponse {
 }
 
 // watchMembers asks all members how they are, while this node leads.
-func (n *Node) watchMembers(ctx context.Context, term *Term) error {
-	n.peers.begin(term.number)
+func (n *Node) watchMembers(ctx context.Context, term uint64) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	asked := map[raft.ServerID]context.CancelFunc{}
@@ -147,18 +147,18 @@ func (n *Node) watchMembers(ctx context.Context, term *Term) error {
 			for _, cancel := range asked {
 				cancel()
 			}
-			return nil
+			return
 		case <-t.C:
 		}
 	}
 }
 
 // askMember asks one member again and again.
-func (n *Node) askMember(ctx context.Context, id raft.ServerID, term *Term) {
+func (n *Node) askMember(ctx context.Context, id raft.ServerID, term uint64) {
 	t := time.NewTicker(n.cfg.PingInterval)
 	defer t.Stop()
 	for {
-		n.pingMember(ctx, id, term.number)
+		n.pingMember(ctx, id, term)
 		select {
 		case <-ctx.Done():
 			return

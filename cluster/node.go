@@ -41,6 +41,9 @@ type Node struct {
 	said   seldom        // refusals
 	aside  atomic.Bool   // the disk is stuck: let others lead
 
+	joining sync.Mutex // held while the node looks after its membership
+	leaving bool       // it does not
+
 	mu      sync.Mutex
 	leads   bool          // this node leads and has applied a command of its term
 	term    uint64        // the term it leads in

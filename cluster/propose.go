@@ -298,25 +298,27 @@ func (n *Node) leading() bool {
 type clock struct {
 	now func() time.Time
 
-	mu   sync.Mutex
-	base time.Time
-	last int64
+	mu    sync.Mutex
+	base  time.Time // by now
+	since time.Time // base by the monotonic clock
+	last  int64
 }
 
-func newClock(now func() time.Time) *clock { return &clock{now: now, base: now()} }
+func newClock(now func() time.Time) *clock {
+	return &clock{now: now, base: now(), since: time.Now()}
+}
 
 // begin starts a term after the greatest time that was applied before it.
 func (c *clock) begin(last int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.base = c.now()
+	c.base, c.since = c.now(), time.Now()
 	c.last = max(c.last, last)
 }
 
 func (c *clock) stamp() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := c.base.UnixNano() + int64(c.now().Sub(c.base)) // Sub is monotonic
-	c.last = max(c.last, t)
+	c.last = max(c.last, c.base.UnixNano()+int64(time.Since(c.since)))
 	return c.last
 }

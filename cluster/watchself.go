@@ -42,10 +42,66 @@ func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
 		if n.logs != nil && n.logs.slow(n.cfg.SlowDisk) {
 			n.giveUp(ctx, "its disk is slow")
 		}
-		if skew := n.skew(); skew > n.cfg.MaxClockSkew || skew < -n.cfg.MaxClockSkew {
-			n.giveUp(ctx, fmt.Sprintf("its clock is %s off the median of all nodes", -skew.Round(time.Second)))
+		if skew := n.skew(); skew.Abs() > n.cfg.MaxClockSkew {
+			n.giveUp(ctx, skewed(skew))
 		}
 	}
+}
+
+// hearClocks waits for the clocks of a majority before the first command of a term:
+// the time of the state never goes back, so that one of a clock that is ahead would
+// end builds and remove history. If this one is wrong another node shall lead. While
+// two disagree only the others can tell which is: it waits for all then. A member
+// that does not answer holds up nothing for longer than Raft waits for one.
+func (n *Node) hearClocks(ctx context.Context) error {
+	if n.alone() {
+		return nil
+	}
+	limit := time.NewTimer(n.cfg.Election)
+	defer limit.Stop()
+	for over := false; !over; {
+		changed := n.PeersChanged()
+		if n.clocksHeard() {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit.C:
+			over = true
+		}
+	}
+	if skew := n.skew(); skew.Abs() > n.cfg.MaxClockSkew {
+		n.giveUp(ctx, skewed(skew))
+	}
+	if n.raft.Load().State() != raft.Leader {
+		return raft.ErrNotLeader
+	}
+	return nil
+}
+
+// clocksHeard reports whether a majority of the voters has told its clock, and
+// these agree, or all have.
+func (n *Node) clocksHeard() bool {
+	voters, heard, agree := 0, 0, true
+	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if s.ID == n.serverID() {
+			heard++
+		} else if p := n.peers.get(s.ID); p.answer != nil {
+			heard++
+			agree = agree && p.offset.Abs() <= n.cfg.MaxClockSkew
+		}
+	}
+	return heard == voters || agree && heard > voters/2
+}
+
+func skewed(skew time.Duration) string {
+	return fmt.Sprintf("its clock is %s off the median of all nodes", -skew.Round(time.Second))
 }
 
 func (n *Node) giveUp(ctx context.Context, why string) {

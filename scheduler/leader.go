@@ -19,6 +19,9 @@ type LeaderOptions struct {
 	Store *builds.Store
 	Raft  builds.Raft
 	Log   *slog.Logger
+	// Now is the time of the cluster: the one of a command that is committed now.
+	// time.Now if nil.
+	Now func() time.Time
 	// Settings are put into force at the start of a term if others are.
 	Settings *buildsv1.Settings
 	// Nodes tells how the processes of the nodes are.
@@ -49,7 +52,12 @@ type Leader struct {
 }
 
 // NewLeader answers a leader loop.
-func NewLeader(o LeaderOptions) *Leader { return &Leader{o: o} }
+func NewLeader(o LeaderOptions) *Leader {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Leader{o: o}
+}
 
 // pause is how long the loop rests after a refused or failed proposal.
 const pause = 100 * time.Millisecond
@@ -64,7 +72,7 @@ func (l *Leader) Run(ctx context.Context) error {
 	wg.Go(func() { l.expireLogs(ctx) })
 	for ctx.Err() == nil {
 		changed, heard := l.o.Store.Changed(), l.o.Nodes.PeersChanged()
-		view, now := l.o.Store.View(), time.Now()
+		view, now := l.o.Store.View(), l.o.Now()
 		d := decide(view, now, rules{
 			alive: l.alive, runtime: l.o.Runtime, adoptable: l.o.Adoptable, replicas: l.o.Replicas,
 		})
@@ -90,7 +98,7 @@ func (l *Leader) Run(ctx context.Context) error {
 func (l *Leader) await(ctx context.Context, changed, heard <-chan struct{}, wake time.Time) {
 	d := time.Minute
 	if !wake.IsZero() {
-		d = min(d, max(time.Until(wake), time.Millisecond))
+		d = min(d, max(wake.Sub(l.o.Now()), time.Millisecond))
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()

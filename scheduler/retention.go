@@ -43,7 +43,7 @@ func (l *Leader) expireLogs(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		view := l.o.Store.View()
-		ids := r.expired(view, time.Now())
+		ids := r.expired(view, l.o.Now())
 		if len(ids) == 0 {
 			wait(ctx, r.interval())
 			continue

@@ -175,6 +175,45 @@ func Test_Operator_RestoreIntoANewCluster(t *testing.T) {
 	})
 }
 
+// Test_Operator_RestoreOfWhatRan saves a snapshot while a build runs, and restores
+// it into the same processes once that has ended: it ends again, with its logs.
+func Test_Operator_RestoreOfWhatRan(t *testing.T) {
+	from, to := registrytest.Start(t, registrytest.Options{}), registrytest.Start(t, registrytest.Options{})
+	from.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<20))
+	proxy := registrytest.NewProxy(t, from)
+	release := proxy.Hold(registrytest.Blobs)
+	c := harness.StartCluster(t, 3, to.Addr, nil)
+	members(t, c, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel == builds.FeatureLevel })
+	ctx, n := timeout(t, time.Minute), c.Nodes[0]
+	id := create(t, n, proxy.Addr+"/team/app:1")
+	build := func() *imagebuilderv1.Build {
+		res, err := n.Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
+		if err != nil {
+			return nil
+		}
+		return res.Build
+	}
+	harness.Eventually(t, 20*time.Second, "the build runs", func() bool { return build().GetPhase() == builds.Running })
+	file := filepath.Join(t.TempDir(), "backup.ib")
+	if out, errOut, code := cli(t, socketOf(n), "snapshot", "save", file); code != 0 {
+		t.Fatal(out, errOut)
+	}
+	release()
+	if b := n.Wait(t, ctx, id); b.GetPhase() != succeeded || len(b.Attempts) != 1 {
+		t.Fatal(b)
+	}
+	if out, errOut, code := cli(t, socketOf(n), "snapshot", "restore", file); code != 0 {
+		t.Fatal(out, errOut)
+	}
+	if b := n.Wait(t, ctx, id); b.GetPhase() != succeeded || len(b.Attempts) != 2 || b.Attempts[0].Counted {
+		t.Errorf("after the restore: %v", b)
+	}
+	harness.Eventually(t, 20*time.Second, "the logs of both attempts are sealed", func() bool {
+		b := build()
+		return len(b.GetAttempts()) == 2 && b.Attempts[0].Log.State == builds.LogSealed && b.Attempts[1].Log.State == builds.LogSealed
+	})
+}
+
 // Test_Operator_GossipKeysRotate changes the gossip keys of running nodes, and
 // refuses a file that others can read.
 func Test_Operator_GossipKeysRotate(t *testing.T) {

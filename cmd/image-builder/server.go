@@ -69,6 +69,10 @@ type server struct {
 	stopping atomic.Bool
 	// started is set once this process is known to the state.
 	started atomic.Bool
+	// restoring: a snapshot is being restored, nothing is assigned.
+	restoring atomic.Bool
+	// drained: an operator had drained this node before it began to leave.
+	drained bool
 	// contextsStay is set once the registry has refused to delete contexts.
 	contextsStay atomic.Bool
 }

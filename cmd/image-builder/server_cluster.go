@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,6 +30,7 @@ func (s *server) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		Name:            c.Name,
 		DataDir:         filepath.Join(c.DataDir, "raft"),
 		StateMachine:    s.store,
+		CheckSnapshot:   s.checkSnapshot,
 		Prepare:         builds.Preparer{Keyring: s.keyring}.Prepare,
 		MaxClockBack:    time.Duration(c.Clock.MaxJump),
 		MaxClockAhead:   time.Duration(c.Clock.MaxJumpAhead),
@@ -128,8 +130,8 @@ func (s *server) lead(ctx context.Context, term *cluster.Term) error {
 	defer cancel()
 	defer context.AfterFunc(s.work, cancel)()
 	return scheduler.NewLeader(scheduler.LeaderOptions{
-		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log, Settings: settingsOf(s.cfg),
-		Nodes: liveness{s.node}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: s.runtimeOf,
+		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log, Now: term.Now, Settings: settingsOf(s.cfg),
+		Nodes: liveness{s.node, &s.restoring}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: s.runtimeOf,
 		Adoptable: s.adoptable, Replicas: s.cfg.Logs.Copies, FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 		Retention: scheduler.Retention{Age: time.Duration(s.cfg.Logs.Retention), TotalBytes: s.cfg.Logs.TotalBytes}, Expired: s.count.logsExpired,
 		Tracer: s.tracing.Tracer(tracing.Scope),
@@ -152,25 +154,33 @@ func (s *server) waiting(st *builds.State) func(*buildsv1.Record) string {
 }
 
 // raiseLevel puts the greatest feature level into force that all members know
-// and the configuration allows, for one term.
+// and the configuration allows, for one term. A snapshot that is restored may
+// bring a lower one.
 func (s *server) raiseLevel(ctx context.Context, term *cluster.Term) error {
 	highest := uint32(builds.FeatureLevel)
 	if hold := s.cfg.Cluster.Level; hold != 0 {
 		highest = min(highest, uint32(hold))
 	}
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		known := highest
-		for _, m := range s.node.Members() {
-			known = min(known, m.Answer.GetNode().GetFeatureLevel())
+		if s.level() < highest {
+			s.raise(ctx, term, highest)
 		}
-		if known > s.level() {
-			if _, _, err := builds.Propose(ctx, termAdapter{s.raft, term}, &buildsv1.SetFeatureLevel{Level: known}); err == nil {
-				s.log.Info("the cluster's feature level was raised", "level", known)
-			}
-		}
-		if s.level() >= highest || !pause(ctx, wait) {
+		if !pause(ctx, wait) {
 			return nil
 		}
+	}
+}
+
+func (s *server) raise(ctx context.Context, term *cluster.Term, highest uint32) {
+	known := highest
+	for _, m := range s.node.Members() {
+		known = min(known, m.Answer.GetNode().GetFeatureLevel())
+	}
+	if known <= s.level() {
+		return
+	}
+	if _, _, err := builds.Propose(ctx, termAdapter{s.raft, term}, &buildsv1.SetFeatureLevel{Level: known}); err == nil {
+		s.log.Info("the cluster's feature level was raised", "level", known)
 	}
 }
 
@@ -209,7 +219,10 @@ func (s *server) adoptable(runtime string) bool {
 }
 
 // liveness shows the scheduler what the cluster knows.
-type liveness struct{ node *cluster.Node }
+type liveness struct {
+	node      *cluster.Node
+	restoring *atomic.Bool
+}
 
 var _ scheduler.Liveness = liveness{}
 
@@ -218,7 +231,9 @@ func (l liveness) Peer(name, storeID string) (string, time.Duration, bool) {
 	return p.BootID, p.Silent, p.Dead
 }
 
-func (l liveness) Takes(name, storeID string) bool { return !l.node.Peer(name, storeID).RefusesBuilds }
+func (l liveness) Takes(name, storeID string) bool {
+	return !l.restoring.Load() && !l.node.Peer(name, storeID).RefusesBuilds
+}
 
 func (l liveness) Member(name, storeID string) bool {
 	return slices.ContainsFunc(l.node.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+storeID })

@@ -32,12 +32,18 @@ func (s *server) scaledAway() bool {
 		err = cerr
 	} else if away, err = kubernetes.ScaledAway(ctx, client, k.Namespace, s.cfg.Name); err == nil && away {
 		s.log.Info("the stateful set has been scaled down: this node leaves the cluster for good")
-		err = s.drainSelf(ctx, true)
+		err = s.drainToLeave(ctx)
 	}
 	if err != nil {
 		s.stays(err)
 	}
 	return away && err == nil
+}
+
+// drainToLeave drains this node, and remembers whether somebody else has.
+func (s *server) drainToLeave(ctx context.Context) error {
+	s.store.Read(func(st *builds.State) { s.drained = st.Node(s.cfg.Name).GetDrained() })
+	return s.drainSelf(ctx, true)
 }
 
 func (s *server) drainSelf(ctx context.Context, drained bool) error {
@@ -52,12 +58,17 @@ func (s *server) leave(work context.Context) {
 	defer cancel()
 	err := s.giveLogs(ctx)
 	if err == nil {
+		s.node.Leave(true) // this process lives for a while yet
 		_, err = clusterAPI{s: s}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: s.node.ServerID()})
 	}
 	if err == nil {
 		return
 	}
+	s.node.Leave(false)
 	s.stays(err)
+	if s.drained {
+		return
+	}
 	ctx, cancel = context.WithTimeout(work, 2*time.Second)
 	defer cancel()
 	if err := s.drainSelf(ctx, false); err != nil {

@@ -83,6 +83,7 @@ func Test_Needed(t *testing.T) {
 			apply(&buildsv1.FinishAttempt{BuildId: "b", Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
 		}
 		if c.log == expired {
+			now = now.Add(time.Duration(builds.DefaultSettings().HistoryMinAgeNanos))
 			apply(&buildsv1.ExpireLogs{BuildIds: []string{"b"}})
 		}
 		for _, n := range strings.Fields(c.drained + " n2") {
@@ -100,6 +101,23 @@ func Test_Needed(t *testing.T) {
 		}
 		if got := needed(view, "n2", "s2"); got != c.want {
 			t.Errorf("%s: %d logs need the node, want %d", c.what, got, c.want)
+		}
+	}
+}
+
+// Test_Leave_KeepsTheDrainOfAnOperator: a node that cannot leave, here since nobody
+// else could lead, ends the drain that it began, and no other.
+func Test_Leave_KeepsTheDrainOfAnOperator(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		s := lone(t, t.TempDir())
+		s.openLone(t)
+		s.commitAs(t, &buildsv1.DrainNode{Name: "n0", Drained: before})
+		if err := s.drainToLeave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.leave(t.Context())
+		if after := s.store.View().Node("n0").Drained; after != before {
+			t.Errorf("drained before: %v, after the node did not leave: %v", before, after)
 		}
 	}
 }

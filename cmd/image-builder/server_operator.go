@@ -49,6 +49,13 @@ func (c clusterAPI) leader(ctx context.Context) (imagebuilderv1.ClusterClient, e
 	}
 }
 
+// leaderSoon is leader for calls that may take long once it is found.
+func (c clusterAPI) leaderSoon(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
+	ctx, cancel := hold(ctx)
+	defer cancel()
+	return c.leader(ctx)
+}
+
 func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequest) (*imagebuilderv1.MembersResponse, error) {
 	if !req.GetStale() {
 		ctx, cancel := hold(ctx)
@@ -210,7 +217,7 @@ func (w chunkWriter) Write(p []byte) (int, error) {
 
 func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuilderv1.RestoreSnapshotRequest, imagebuilderv1.RestoreSnapshotResponse]) error {
 	ctx := stream.Context()
-	client, err := c.leader(ctx)
+	client, err := c.leaderSoon(ctx)
 	if err != nil {
 		return err
 	}
@@ -231,17 +238,67 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 		}
 		b.Write(m.GetChunk())
 	}
-	if err := c.s.node.RestoreSnapshot(ctx, []byte(b.String())); err != nil {
-		return status.Errorf(codes.FailedPrecondition, "the snapshot was not restored: %v", err)
-	}
-	c.s.log.Warn("the replicated state was replaced by a snapshot")
-	failed, err := c.s.failUnsealable(ctx)
+	res, err := c.s.restore(ctx, []byte(b.String()))
 	if err != nil {
-		return status.Errorf(codes.Unavailable, "the snapshot is restored, but builds whose secrets cannot be opened were not ended: %v", err)
+		return err
+	}
+	return stream.SendAndClose(res)
+}
+
+// restore replaces the state of the cluster, as its leader.
+func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
+	level := s.level()
+	s.restoring.Store(true)
+	defer s.restoring.Store(false)
+	if err := s.node.RestoreSnapshot(ctx, raw); err != nil {
+		return nil, status.Errorf(codes.FailedPrecondition, "the snapshot was not restored: %v", err)
+	}
+	s.log.Warn("the replicated state was replaced by a snapshot")
+	if level >= 2 {
+		if err := s.loseNodes(ctx); err != nil {
+			return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but attempts that ran then were not ended, restore it again: %v", err)
+		}
+	}
+	failed, err := s.failUnsealable(ctx)
+	if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but builds whose secrets cannot be opened were not ended: %v", err)
 	}
 	var n uint64
-	c.s.store.Read(func(st *builds.State) { n = uint64(st.Counts().Builds) })
-	return stream.SendAndClose(&imagebuilderv1.RestoreSnapshotResponse{Builds: n, Failed: uint64(failed)})
+	s.store.Read(func(st *builds.State) { n = uint64(st.Counts().Builds) })
+	return &imagebuilderv1.RestoreSnapshotResponse{Builds: n, Failed: uint64(failed)}, nil
+}
+
+// loseNodes ends the attempts that ran when a snapshot was taken: their nodes
+// may have ended them since, and run on. Those that live make themselves known
+// again. Nothing is assigned meanwhile, least of all to those that are next.
+func (s *server) loseNodes(ctx context.Context) error {
+	var all []*buildsv1.Node
+	s.store.Read(func(st *builds.State) {
+		st.Nodes(func(n *buildsv1.Node) bool { all = append(all, n); return true })
+	})
+	for _, n := range all {
+		if _, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeLost{
+			Name: n.Name, StoreId: n.StoreId, BootId: n.BootId, Reason: "a snapshot of the state was restored",
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkSnapshot reports why a snapshot cannot become the state of this cluster:
+// each node has to be able to read it.
+func (s *server) checkSnapshot(r io.Reader) error {
+	level, err := builds.CheckSnapshot(r)
+	if err != nil || level <= s.level() {
+		return err
+	}
+	for _, m := range s.node.Members() {
+		if known := m.Answer.GetNode().GetFeatureLevel(); known < level {
+			return fmt.Errorf("it needs feature level %d, and node %s knows %d, as far as it said: start a newer version there", level, m.Name, known)
+		}
+	}
+	return nil
 }
 
 // maxSnapshot bounds what is restored, in bytes.
@@ -272,7 +329,7 @@ func passSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, from
 }
 
 func (c clusterAPI) Reseal(ctx context.Context, req *imagebuilderv1.ResealRequest) (*imagebuilderv1.ResealResponse, error) {
-	client, err := c.leader(ctx)
+	client, err := c.leaderSoon(ctx)
 	if err != nil {
 		return nil, err
 	}

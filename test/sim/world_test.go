@@ -286,7 +286,7 @@ func (n *node) start() {
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
 		return scheduler.NewLeader(scheduler.LeaderOptions{
-			Store: r.store, Raft: termRaft{adapter, t}, Log: log, Nodes: liveness{r.node}, LostAfter: lease + grace,
+			Store: r.store, Raft: termRaft{adapter, t}, Log: log, Now: t.Now, Nodes: liveness{r.node}, LostAfter: lease + grace,
 			Runtime: runtimeOf, Adoptable: func(name string) bool { return name == inPod },
 			Replicas: 2, FenceTimeout: time.Minute,
 		}).Run(term)
