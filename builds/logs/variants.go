@@ -9,9 +9,6 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
-
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // minSecret is the length in bytes from which a value counts as a secret:
@@ -78,24 +75,6 @@ func lowerEscapes(s string) string {
 		}
 	}
 	return string(b)
-}
-
-// SecretsOf lists every confidential value of a request.
-func SecretsOf(s *buildsv1.Secrets) [][]byte {
-	var secrets [][]byte
-	add := func(b *imagebuilderv1.BasicAuth) {
-		if b != nil {
-			secrets = append(secrets, []byte(b.Password), []byte(b.Username+":"+b.Password))
-		}
-	}
-	for _, c := range s.GetRegistry() {
-		add(c)
-	}
-	add(s.GetGit())
-	for _, v := range s.GetBuild() {
-		secrets = append(secrets, v)
-	}
-	return secrets
 }
 
 // RefsToCensor answers what has to be removed for each image ref: the ref

@@ -79,7 +79,7 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 		return scheduler.Outcome{}, err
 	}
 	defer leave()
-	redact := logs.NewRedactor(logs.SecretsOf(w.Secrets), nil).String
+	redact := logs.NewRedactor(builds.SecretsOf(w.Secrets), nil).String
 	out, err := r.solve(ctx, w, sink, redact)
 	if err == nil {
 		return out, nil

@@ -24,7 +24,7 @@ func copiesOf(in []*imagebuilderv1.LogCopy) (out []logs.Copy) {
 // Create opens the log of an attempt for its owner, which is this node, and begins
 // to copy it.
 func (l *Logs) Create(a *imagebuilderv1.Attempt, b *imagebuilderv1.Build, s *buildsv1.Secrets) (scheduler.LogWriter, error) {
-	secrets := logs.SecretsOf(s)
+	secrets := builds.SecretsOf(s)
 	key := logs.Key{Build: b.Id, Attempt: a.Number}
 	copies := copiesOf(builds.CopiesOf(a))
 	w, err := l.store.Create(key, a.Epoch, logs.NewRedactor(secrets, logs.RefsToCensor(b.GetRef(), b.GetBaseRef())), len(copies) > 1)

@@ -116,7 +116,7 @@ func redacted(r podapi.Result, j *podapi.Job) podapi.Result {
 	if err != nil {
 		return r
 	}
-	secrets := logs.SecretsOf(w.Secrets)
+	secrets := builds.SecretsOf(w.Secrets)
 	r.Message = logs.NewRedactor(secrets, nil).String(r.Message)
 	for _, s := range secrets {
 		if v := strings.TrimSpace(string(s)); len(v) >= minSecret {
