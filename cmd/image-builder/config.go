@@ -201,7 +201,7 @@ type BuildKitConfig struct {
 	CacheRepository string       `json:"cacheRepository" doc:"Repository for the build cache; none if empty."`
 	Frontends       []string     `json:"frontends" doc:"Images that a '# syntax=' line may name, beside docker/dockerfile, for which the daemon's own stands in."`
 	Networks        []string     `json:"networks" doc:"Network modes that requests may choose: default, none, host."`
-	MaxContextBytes int64        `json:"maxContextBytes" doc:"Limit of an uploaded context, in bytes."`
+	MaxContextBytes int64        `json:"maxContextBytes" doc:"Limit of a context that is uploaded or downloaded, in bytes."`
 	ContextAge      Duration     `json:"contextAge" doc:"How long an uploaded context is kept in the base repository after its last use; 0 for ever."`
 }
 

@@ -218,7 +218,10 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	}
 	// The directory is locked now: what a killed process left behind of uploads
 	// and contexts goes.
-	if err := errors.Join(os.RemoveAll(s.tempDir()), os.MkdirAll(s.tempDir(), 0o700)); err != nil {
+	if err := os.RemoveAll(s.tempDir()); err != nil {
+		s.log.Warn("cannot remove what a former process left of uploads and contexts: remove it by hand", "dir", s.tempDir(), "err", err)
+	}
+	if err := os.MkdirAll(s.tempDir(), 0o700); err != nil {
 		return errors.Join(fmt.Errorf("make room for uploads: %w", err), s.node.Close())
 	}
 	s.logs.Join(s.node)

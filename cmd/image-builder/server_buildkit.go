@@ -32,6 +32,7 @@ func (s *server) openBuildKit() (*buildkit.Runtime, error) {
 		Contexts:        s.contexts(),
 		HTTP:            s.requestHTTP(),
 		TempDir:         s.tempDir(),
+		ContextBytes:    c.MaxContextBytes,
 		CacheRepository: c.CacheRepository,
 		Frontends:       c.Frontends,
 		Networks:        c.Networks,

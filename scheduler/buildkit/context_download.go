@@ -17,22 +17,22 @@ import (
 
 // openDownload fetches the files of a context and checks their digests.
 func (r *Runtime) openDownload(ctx context.Context, d *imagebuilderv1.DownloadContext, l layout) (*source, error) {
-	return r.openFolder(l, func(root *os.Root) error {
+	return r.openFolder(l, func(root *os.Root) (modes, error) {
 		if len(d.GetFiles()) > r.opts.ContextFiles {
-			return userFailure(fmt.Errorf("the build context has more than %d files", r.opts.ContextFiles))
+			return nil, userFailure(fmt.Errorf("the build context has more than %d files", r.opts.ContextFiles))
 		}
 		left := r.opts.ContextBytes
 		for _, f := range d.GetFiles() {
 			n, err := r.download(ctx, root, d.GetTargetLocation(), f, left)
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return nil, ctx.Err()
 			}
 			if err != nil {
-				return err
+				return nil, err
 			}
 			left -= n
 		}
-		return nil
+		return nil, nil
 	})
 }
 

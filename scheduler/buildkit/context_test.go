@@ -94,15 +94,15 @@ func Test_Run_PathsOfAnUpload(t *testing.T) {
 	r := newRig(t)
 	files := map[string]string{
 		"Dockerfile": "FROM " + r.base + "\nCOPY v /v\n", "v": "root",
-		"sub/Dockerfile": "FROM " + r.base + "\nCOPY v /v\n", "sub/v": "sub",
+		"sub/Dockerfile": "FROM " + r.base + "\nCOPY v /v\n", "sub/v": "subb", // as long as the other
 		"sub/Dockerfile.dockerignore": "nothing", "sub/other.Dockerfile": "FROM " + r.base + "\nCOPY v /v\n",
 	}
 	for _, test := range []struct{ dockerfile, dir, want string }{
 		{"", "", "root"},
 		{"sub/Dockerfile", "", "root"},
-		{"", "sub", "sub"},
-		{"sub/other.Dockerfile", "./sub/", "sub"},
-		{"Dockerfile", "sub", "sub"},
+		{"", "sub", "subb"},
+		{"sub/other.Dockerfile", "./sub/", "subb"},
+		{"Dockerfile", "sub", "subb"},
 	} {
 		w := r.upload(t, files, func(d *imagebuilderv1.DockerfileSource) {
 			d.DockerfilePath, d.ContextPath = test.dockerfile, test.dir

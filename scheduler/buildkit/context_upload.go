@@ -14,6 +14,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerui"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
 )
 
 // openUpload unpacks an uploaded context into a folder of its own.
@@ -26,18 +27,35 @@ func (r *Runtime) openUpload(ctx context.Context, digest string, l layout) (*sou
 		return nil, infrastructureFailure(fmt.Errorf("open the uploaded build context %s: %w", digest, err))
 	}
 	defer func() { _ = archive.Close() }() // it was read, or failed already
-	src, err := r.openFolder(l, func(root *os.Root) error {
+	src, err := r.openFolder(l, func(root *os.Root) (modes, error) {
 		return unpack(ctx, archive, root, r.opts.ContextBytes, r.opts.ContextFiles)
 	})
 	if err != nil {
 		return nil, err
 	}
-	src.sharedKey = digest
+	sum := sha256.Sum256([]byte(digest + "\x00" + l.dir))
+	src.sharedKey = hex.EncodeToString(sum[:])
 	return src, nil
 }
 
 // contextPrefix begins the names of the folders of contexts.
 const contextPrefix = "build-context-"
+
+// removeTree removes a folder, also where a former version has kept folders in it
+// that may not be written.
+func removeTree(dir string) error {
+	if err := os.RemoveAll(dir); !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	// A folder is made accessible before it is read.
+	_ = filepath.WalkDir(dir, func(name string, d os.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(name, 0o700) // RemoveAll tells what is left
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
 
 // clearContexts removes the contexts that a former process left in its folder.
 func clearContexts(dir string) error {
@@ -52,7 +70,7 @@ func clearContexts(dir string) error {
 		return fmt.Errorf("buildkit: look for build contexts in %s: %w", dir, err)
 	}
 	for _, l := range left {
-		err = errors.Join(err, os.RemoveAll(l))
+		err = errors.Join(err, removeTree(l))
 	}
 	if err != nil {
 		return fmt.Errorf("buildkit: remove build contexts that a former process left: %w", err)
@@ -61,12 +79,12 @@ func clearContexts(dir string) error {
 }
 
 // openFolder makes a context of what fill puts into a new folder.
-func (r *Runtime) openFolder(l layout, fill func(*os.Root) error) (_ *source, err error) {
+func (r *Runtime) openFolder(l layout, fill func(*os.Root) (modes, error)) (_ *source, err error) {
 	dir, err := os.MkdirTemp(r.opts.TempDir, contextPrefix)
 	if err != nil {
 		return nil, infrastructureFailure(fmt.Errorf("make a folder for the build context: %w", err))
 	}
-	remove := func() error { return os.RemoveAll(dir) }
+	remove := func() error { return removeTree(dir) }
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, remove())
@@ -77,7 +95,8 @@ func (r *Runtime) openFolder(l layout, fill func(*os.Root) error) (_ *source, er
 		return nil, infrastructureFailure(fmt.Errorf("open the folder of the build context: %w", err))
 	}
 	defer func() { _ = root.Close() }() // nothing is buffered
-	if err := fill(root); err != nil {
+	modes, err := fill(root)
+	if err != nil {
 		return nil, err
 	}
 	df, err := localDockerfile(root, l)
@@ -97,6 +116,11 @@ func (r *Runtime) openFolder(l layout, fill func(*os.Root) error) (_ *source, er
 	if err != nil {
 		return nil, infrastructureFailure(fmt.Errorf("open the folder of the build context: %w", err))
 	}
+	if len(modes) > 0 {
+		if fs, err = modes.on(fs, dir, real); err != nil {
+			return nil, infrastructureFailure(fmt.Errorf("open the folder of the build context: %w", err))
+		}
+	}
 	sum := sha256.Sum256(df.data)
 	return &source{
 		key:        "dockerfile " + hex.EncodeToString(sum[:]),
@@ -104,6 +128,24 @@ func (r *Runtime) openFolder(l layout, fill func(*os.Root) error) (_ *source, er
 		dockerfile: func(context.Context, gateway.Client) (dockerfile, error) { return df, nil },
 		close:      remove,
 	}, nil
+}
+
+// on shows a folder in root with the modes of the archive.
+func (m modes) on(fs fsutil.FS, root, folder string) (fsutil.FS, error) {
+	root, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return nil, err
+	}
+	prefix, err := filepath.Rel(root, folder)
+	if err != nil {
+		return nil, err
+	}
+	return fsutil.NewFilterFS(fs, &fsutil.FilterOpt{Map: func(name string, stat *types.Stat) fsutil.MapResult {
+		if mode, ok := m[path.Join(filepath.ToSlash(prefix), filepath.ToSlash(name))]; ok {
+			stat.Mode = uint32(mode)
+		}
+		return fsutil.MapResultKeep
+	}})
 }
 
 // localDockerfile reads the Dockerfile from an unpacked context.

@@ -8,7 +8,9 @@
 // the context, for credentials by host (auth.go), for secrets by id, and,
 // before it touches any image or repository, cached or not, whether this
 // request may have it (policy.go). The latter is what keeps a shared daemon's
-// cache from serving what a request has no right to.
+// cache from serving what a request has no right to. One thing it cannot keep: a
+// daemon takes a commit that it has for that of any repository, so that who may
+// read some repository, and knows the id of a commit of a private one, gets that.
 //
 // A solve lives as long as its connection: it ends with the context of Run,
 // and with the process that called it.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -183,7 +184,7 @@ func (r *rig) upload(t *testing.T, files map[string]string, change ...func(*imag
 
 func (r *rig) uploadTar(t *testing.T, archive []byte, change ...func(*imagebuilderv1.DockerfileSource)) *scheduler.Workload {
 	t.Helper()
-	digest := "sha256:" + uuid.NewString()
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(archive))
 	r.contexts[digest] = func() io.ReadCloser { return io.NopCloser(bytes.NewReader(archive)) }
 	d := &imagebuilderv1.DockerfileSource{Context: &imagebuilderv1.DockerfileSource_Upload{Upload: &imagebuilderv1.UploadedContext{Digest: digest}}}
 	return r.workload(d, change...)

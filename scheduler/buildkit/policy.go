@@ -103,7 +103,9 @@ func (p *policy) decide(ctx context.Context, op *pb.SourceOp) *scheduler.Failure
 
 // image allows an image that the request's rights can read.
 func (p *policy) image(ctx context.Context, ref string) *scheduler.Failure {
-	if p.seen(ref) {
+	// BuildKit asks twice: by tag, and by tag and the digest that it found there.
+	tagged, _, digested := strings.Cut(ref, "@")
+	if p.seen(ref) || digested && tagged != repository(tagged) && p.seen(tagged) {
 		return nil
 	}
 	_, err := p.registry.Head(ctx, ref, p.rights)
@@ -143,16 +145,11 @@ func (p *policy) repository(ctx context.Context, remote string) *scheduler.Failu
 	return nil
 }
 
-// seen reports whether a reference was allowed before. BuildKit asks twice: by
-// tag, and by tag and the digest that it found there.
+// seen reports whether a reference was allowed before.
 func (p *policy) seen(ref string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.allowed[ref] {
-		return true
-	}
-	tagged, _, digested := strings.Cut(ref, "@")
-	return digested && p.allowed[tagged] && tagged != repository(tagged)
+	return p.allowed[ref]
 }
 
 func (p *policy) allow(ref string) {

@@ -111,8 +111,10 @@ func (s *solving) run(ctx context.Context) (*client.SolveResponse, error) {
 		s.progress.follow(ctx, statuses)
 		return nil
 	})
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
 	group.Go(func() error {
-		s.daemon.watch(tracing.Quiet(ctx), s.runtime.watchEvery, func(err error) {
+		s.daemon.watch(tracing.Quiet(watching), s.runtime.watchEvery, func(err error) {
 			s.runtime.pool.doubt(s.daemon)
 			cancel(err)
 		})
@@ -128,8 +130,8 @@ func (s *solving) run(ctx context.Context) (*client.SolveResponse, error) {
 		}
 		s.forget(ctx)
 	}
-	cancel(nil)
-	_ = group.Wait() // neither fails
+	unwatch()
+	_ = group.Wait() // neither fails; the client has closed statuses, whose rest is printed still
 	if err == nil {
 		err = s.progress.err()
 	}

@@ -11,14 +11,23 @@ import (
 	"strings"
 )
 
+// modes are those of an archive's members that would keep this process from
+// reading or removing what it has unpacked, which it need not do as root. They
+// have greater ones on the disk. Names are relative to the root.
+type modes map[string]os.FileMode
+
 // unpack extracts a tar archive, and nothing of it outside of root. Modes and
-// times of files are kept, owners are not. Memory is bounded whatever the
-// archive holds. Errors are *scheduler.Failure: malformed or too large
-// archives are the user's fault.
-func unpack(ctx context.Context, archive io.Reader, root *os.Root, maxBytes int64, maxFiles int) error {
-	u := &unpacking{root: root, left: maxBytes, maxBytes: maxBytes}
+// times of files are kept, but for those that it answers; owners are not. Memory
+// is bounded whatever the archive holds. Errors are *scheduler.Failure: malformed
+// or too large archives are the user's fault.
+func unpack(ctx context.Context, archive io.Reader, root *os.Root, maxBytes int64, maxFiles int) (modes, error) {
+	u := &unpacking{root: root, left: maxBytes, maxBytes: maxBytes, maxFiles: maxFiles, modes: modes{}}
+	return u.modes, u.run(ctx, archive)
+}
+
+func (u *unpacking) run(ctx context.Context, archive io.Reader) error {
 	tr := tar.NewReader(readerWithContext{ctx, archive})
-	for n := 0; ; n++ {
+	for ; ; u.files++ {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -29,8 +38,8 @@ func unpack(ctx context.Context, archive io.Reader, root *os.Root, maxBytes int6
 		if err != nil {
 			return userFailure(fmt.Errorf("the build context is not a tar archive that can be read: %w", err))
 		}
-		if n == maxFiles {
-			return userFailure(fmt.Errorf("the build context has more than %d files: exclude some by a .dockerignore file", maxFiles))
+		if u.files >= u.maxFiles {
+			return u.failure(h.Name, errTooMany)
 		}
 		if err := u.entry(h, tr); err != nil {
 			if ctx.Err() != nil {
@@ -43,8 +52,10 @@ func unpack(ctx context.Context, archive io.Reader, root *os.Root, maxBytes int6
 
 // unpacking is the state of one extraction.
 type unpacking struct {
-	root           *os.Root
-	left, maxBytes int64
+	root            *os.Root
+	left, maxBytes  int64
+	files, maxFiles int // folders that are only implied included
+	modes           modes
 }
 
 // entry extracts one member of the archive.
@@ -56,7 +67,7 @@ func (u *unpacking) entry(h *tar.Header, content io.Reader) error {
 	if name == "." || h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
-	if err := u.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+	if err := u.folder(path.Dir(name)); err != nil {
 		return u.failure(h.Name, err)
 	}
 	switch h.Typeflag {
@@ -83,13 +94,34 @@ func (u *unpacking) entry(h *tar.Header, content io.Reader) error {
 	if err != nil {
 		return u.failure(h.Name, err)
 	}
-	if err := u.root.Chmod(name, h.FileInfo().Mode()); err != nil {
+	mode := h.FileInfo().Mode()
+	least := os.FileMode(0o400)
+	if mode.IsDir() {
+		least = 0o700
+	}
+	if delete(u.modes, name); mode&least != least {
+		u.modes[name] = mode
+	}
+	if err := u.root.Chmod(name, mode|least); err != nil {
 		return u.failure(h.Name, err)
 	}
 	if err := u.root.Chtimes(name, h.ModTime, h.ModTime); err != nil {
 		return u.failure(h.Name, err)
 	}
 	return nil
+}
+
+// folder makes a folder and those that it lies in, each of which counts.
+func (u *unpacking) folder(name string) error {
+	for dir := name; dir != "."; dir = path.Dir(dir) {
+		if _, err := u.root.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if u.files++; u.files >= u.maxFiles {
+			return errTooMany
+		}
+	}
+	return u.root.MkdirAll(name, 0o755)
 }
 
 // file writes the content of a file, up to what is left of the limit.
@@ -116,7 +148,10 @@ func (u *unpacking) clear(name string) error {
 	return nil
 }
 
-var errTooLarge = errors.New("the build context is too large")
+var (
+	errTooLarge = errors.New("the build context is too large")
+	errTooMany  = errors.New("the build context has too many files")
+)
 
 // failure tells archives that cannot be extracted from disks that cannot take
 // them.
@@ -124,16 +159,28 @@ func (u *unpacking) failure(name string, err error) error {
 	switch {
 	case errors.Is(err, errTooLarge):
 		return userFailure(fmt.Errorf("the build context is larger than %d bytes when unpacked: exclude files by a .dockerignore file", u.maxBytes))
+	case errors.Is(err, errTooMany):
+		return userFailure(fmt.Errorf("the build context has more than %d files and folders: exclude some by a .dockerignore file", u.maxFiles))
 	case diskFull(err), errors.Is(err, os.ErrPermission):
 		return infrastructureFailure(fmt.Errorf("unpack the build context: %w", err))
 	}
 	return userFailure(fmt.Errorf("the build context cannot be unpacked at %q: %w", name, err))
 }
 
+// Bounds of the name of a member: nobody could open a file whose name is longer
+// (PATH_MAX of Linux).
+const (
+	maxName  = 4096
+	maxDepth = 255
+)
+
 // memberPath cleans the name of a member and refuses those that leave.
 func memberPath(name string) (string, error) {
 	if strings.ContainsRune(name, 0) || path.IsAbs(name) {
 		return "", fmt.Errorf("the build context holds %q, which is not a relative path", name)
+	}
+	if len(name) > maxName || strings.Count(name, "/") > maxDepth {
+		return "", fmt.Errorf("the build context holds a name that begins with %q, which is longer than %d bytes or deeper than %d folders", name[:min(len(name), 64)], maxName, maxDepth)
 	}
 	clean := path.Clean(name)
 	if clean == ".." || strings.HasPrefix(clean, "../") {

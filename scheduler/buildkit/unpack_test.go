@@ -5,13 +5,18 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	gofs "io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/scheduler"
+
+	"github.com/tonistiigi/fsutil"
 )
 
 // Test_Unpack_NothingLeavesTheFolder extracts archives that try to write
@@ -48,7 +53,7 @@ func Test_Unpack_NothingLeavesTheFolder(t *testing.T) {
 			}
 			defer func() { _ = root.Close() }()
 			var f *scheduler.Failure
-			if err := unpack(t.Context(), archive(t, headers...), root, 1000, 100); !errors.As(err, &f) || f.Blame != builds.BlameUser {
+			if _, err := unpack(t.Context(), archive(t, headers...), root, 1000, 100); !errors.As(err, &f) || f.Blame != builds.BlameUser {
 				t.Errorf("unpack: %v", err)
 			}
 			left, err := os.ReadDir(outer)
@@ -56,6 +61,121 @@ func Test_Unpack_NothingLeavesTheFolder(t *testing.T) {
 				t.Errorf("beside the folder: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// Test_Unpack_ModesOfFolders: this process may read and remove what it has unpacked
+// also where it is not root, and builds see the modes of the archive.
+func Test_Unpack_ModesOfFolders(t *testing.T) {
+	const env = "IMAGE_BUILDER_TEST_UNPACK"
+	if os.Getenv(env) == "" && os.Geteuid() == 0 {
+		dir := t.TempDir()
+		for d := dir; d != filepath.Dir(os.TempDir()) && d != "/"; d = filepath.Dir(d) {
+			if err := os.Chmod(d, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), env+"="+dir, "TMPDIR="+dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "PASS") {
+			t.Errorf("as another user: %v\n%s", err, out)
+		}
+		return
+	}
+	folder := &tar.Header{Typeflag: tar.TypeDir, Name: "a/d", Mode: 0o555}
+	file := &tar.Header{Typeflag: tar.TypeReg, Name: "a/d/f", Mode: 0o000}
+	for what, headers := range map[string][]*tar.Header{"folder first": {folder, file}, "file first": {file, folder}} {
+		dir, err := os.MkdirTemp(os.Getenv(env), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		modes, err := unpack(t.Context(), archive(t, headers...), root, 1000, 100)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for from, prefix := range map[string]string{dir: "a/", filepath.Join(dir, "a"): ""} {
+			plain, err := fsutil.NewFS(from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fs, err := modes.on(plain, dir, from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]os.FileMode{}
+			if err := fs.Walk(t.Context(), "", func(name string, d gofs.DirEntry, err error) error {
+				if err != nil {
+					return err
+				}
+				info, err := d.Info()
+				if err == nil {
+					got[name] = info.Mode()
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if got[prefix+"d"] != os.ModeDir|0o555 || got[prefix+"d/f"] != 0 {
+				t.Errorf("%s, of %s: modes %v", what, from, got)
+			}
+			r, err := fs.Open(prefix + "d/f")
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+				continue
+			}
+			_ = r.Close()
+		}
+		_ = root.Close()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// What a former version has left.
+	dir, err := os.MkdirTemp(os.Getenv(env), "")
+	if err == nil {
+		err = errors.Join(os.MkdirAll(filepath.Join(dir, "a/b"), 0o755), os.WriteFile(filepath.Join(dir, "a/b/f"), nil, 0o400),
+			os.Chmod(filepath.Join(dir, "a/b"), 0o000), os.Chmod(filepath.Join(dir, "a"), 0o555))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := removeTree(dir); err != nil {
+		t.Error(err)
+	}
+}
+
+// Test_Unpack_CountsImpliedFolders: one name can stand for very many.
+func Test_Unpack_CountsImpliedFolders(t *testing.T) {
+	for what, names := range map[string][]string{
+		"too deep":    {strings.Repeat("a/", 5000) + "f"},
+		"too long":    {strings.Repeat("a", 5000)},
+		"in many":     {"a" + strings.Repeat("/a", 60) + "/f", "b" + strings.Repeat("/a", 60) + "/f"},
+		"in a folder": {strings.Repeat("a/", 120) + "f"},
+	} {
+		dir := t.TempDir()
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var headers []*tar.Header
+		for _, n := range names {
+			headers = append(headers, &tar.Header{Typeflag: tar.TypeReg, Name: n, Mode: 0o644, Format: tar.FormatPAX})
+		}
+		var f *scheduler.Failure
+		if _, err := unpack(t.Context(), archive(t, headers...), root, 1000, 100); !errors.As(err, &f) || f.Blame != builds.BlameUser {
+			t.Errorf("%s: %v", what, err)
+		}
+		_ = root.Close()
+		made := 0
+		_ = filepath.WalkDir(dir, func(string, os.DirEntry, error) error { made++; return nil })
+		if made > 102 {
+			t.Errorf("%s: it made %d files and folders", what, made)
+		}
 	}
 }
 
@@ -73,7 +193,7 @@ func Test_Unpack_TheLastMemberOfANameCounts(t *testing.T) {
 		{Typeflag: tar.TypeDir, Name: "d", Mode: 0o700},
 		{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o755},
 	}
-	if err := unpack(t.Context(), archive(t, headers...), root, 1000, 100); err != nil {
+	if _, err := unpack(t.Context(), archive(t, headers...), root, 1000, 100); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Lstat(filepath.Join(dir, "x"))
@@ -82,7 +202,7 @@ func Test_Unpack_TheLastMemberOfANameCounts(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := unpack(ctx, archive(t), root, 1000, 100); !errors.Is(err, context.Canceled) {
+	if _, err := unpack(ctx, archive(t), root, 1000, 100); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
 }
@@ -116,7 +236,7 @@ func Fuzz_Unpack(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer func() { _ = root.Close() }()
-		_ = unpack(t.Context(), bytes.NewReader(data), root, 1<<20, 100) // any error will do
+		_, _ = unpack(t.Context(), bytes.NewReader(data), root, 1<<20, 100) // any error will do
 		if left, err := os.ReadDir(outer); err != nil || len(left) != 1 {
 			t.Errorf("beside the folder: %v, %v", left, err)
 		}
