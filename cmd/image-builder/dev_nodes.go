@@ -11,7 +11,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
@@ -178,49 +181,43 @@ func stopDevNodes(nodes []*devNode) (err error) {
 const reviveAfter = 3 * time.Second
 
 // keepNodes starts nodes again that have ended, until ctx ends: dev invites to
-// kill them.
+// kill them, also all at once, when none gets ready without another.
 func keepNodes(ctx context.Context, nodes []*devNode, o devOptions, out io.Writer) error {
-	ended := make(chan *devNode)
-	watch := func(n *devNode) {
-		c := n.child
-		go func() {
-			select {
-			case <-c.done:
-			case <-ctx.Done():
-				return
-			}
-			select {
-			case ended <- n:
-			case <-ctx.Done():
-			}
-		}()
+	var says sync.Mutex
+	say := func(format string, args ...any) {
+		says.Lock()
+		defer says.Unlock()
+		fmt.Fprintf(out, format, args...)
 	}
+	others := "nobody serves meanwhile"
+	if len(nodes) > 2 {
+		others = "the others go on"
+	}
+	all, ctx := errgroup.WithContext(ctx)
 	for _, n := range nodes {
-		watch(n)
+		all.Go(func() error {
+			for {
+				select {
+				case <-n.done:
+				case <-ctx.Done():
+					return nil
+				}
+				say("%s (pid %d) has ended (%s); %s; starts again in %s\n", n.name, n.pid(), n.how(), others, reviveAfter)
+				if !pause(ctx, reviveAfter) {
+					return nil
+				}
+				if err := n.start(o); err != nil {
+					return err
+				}
+				if err := n.awaitReady(ctx); err == nil {
+					say("%s is back (pid %d)\n", n.name, n.pid())
+				} else if ctx.Err() == nil {
+					say("%s (pid %d): %v\n", n.name, n.pid(), err)
+				}
+			}
+		})
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case n := <-ended:
-			others := "nobody serves meanwhile"
-			if len(nodes) > 2 {
-				others = "the others go on"
-			}
-			fmt.Fprintf(out, "%s (pid %d) has ended (%s); %s; starts again in %s\n", n.name, n.pid(), n.how(), others, reviveAfter)
-			if !pause(ctx, reviveAfter) {
-				return nil
-			}
-			if err := n.start(o); err != nil {
-				return err
-			}
-			if err := n.awaitReady(ctx); err != nil && ctx.Err() == nil {
-				return err
-			}
-			fmt.Fprintf(out, "%s is back (pid %d)\n", n.name, n.pid())
-			watch(n)
-		}
-	}
+	return all.Wait()
 }
 
 // how a process ended.
