@@ -245,8 +245,14 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 	return stream.SendAndClose(res)
 }
 
-// restore replaces the state of the cluster, as its leader.
+// restore replaces the state of the cluster, as its leader. Once it has begun
+// it goes on to its end, also when the caller has gone: Raft does, and what ran
+// when the snapshot was taken would never end. A leader that dies meanwhile
+// leaves it so: the snapshot has to be restored again (docs/runbooks.md).
 func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(s.work, cancel)()
 	level := s.level()
 	s.restoring.Store(true)
 	defer s.restoring.Store(false)

@@ -113,7 +113,8 @@ func Test_Restore_WhatCannotBeRead(t *testing.T) {
 }
 
 // Test_Restore_RunningBuilds: what ran when the snapshot was taken, and has
-// ended since, is tried again, although its node is the same process.
+// ended since, is tried again, although its node is the same process, and the
+// caller has gone meanwhile.
 func Test_Restore_RunningBuilds(t *testing.T) {
 	s := lone(t, t.TempDir())
 	s.openLone(t)
@@ -129,7 +130,9 @@ func Test_Restore_RunningBuilds(t *testing.T) {
 	raw := s.saved(t)
 	s.commitAs(t, &buildsv1.FinishAttempt{BuildId: b.Id, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
 
-	if _, err := s.restore(t.Context(), raw); err != nil {
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := s.restore(gone, raw); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.store.Build(b.Id).Build; r.Phase != builds.Queued || r.Attempts[0].Phase != builds.Failed {
