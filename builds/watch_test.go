@@ -126,6 +126,51 @@ func Test_Restore_EndsSubscriptions(t *testing.T) {
 	}
 }
 
+// Test_Restore_OfAnOlderStateEndsWatchesThatResume: indexes between that of the
+// snapshot and the first one after the restore are of a history that is gone.
+func Test_Restore_OfAnOlderStateEndsWatchesThatResume(t *testing.T) {
+	m := newMachine(t)
+	m.create("r:1")
+	saved, from := dump(t, m.store), m.index
+	for i := range 5 {
+		m.create(fmt.Sprintf("s:%d", i))
+	}
+	old := m.index
+	if err := m.store.Restore(bytes.NewReader(saved)); err != nil {
+		t.Fatal(err)
+	}
+	m.index++ // Raft gives the restore an index of its own
+	m.create("t:1")
+	m.create("t:2")
+	for index := from + 1; index <= old+1; index++ {
+		if _, err := m.store.SubscribeAfter(index); !errors.Is(err, builds.ErrResubscribe) {
+			t.Errorf("resumed after %d of %d before the restore: %v", index, old, err)
+		}
+	}
+	sub, err := m.store.SubscribeAfter(m.index - 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ev, err := sub.Next(t.Context()); err != nil || ev.Index != m.index {
+		t.Errorf("after the restore: event %d, %v, want %d", ev.Index, err, m.index)
+	}
+}
+
+// Test_Restore_OfTheSameHistory: a watch resumes on a node that went on from a
+// snapshot of its own.
+func Test_Restore_OfTheSameHistory(t *testing.T) {
+	m := newMachine(t)
+	m.create("r:1")
+	saved, at := dump(t, m.store), m.index
+	if err := m.store.Restore(bytes.NewReader(saved)); err != nil {
+		t.Fatal(err)
+	}
+	m.create("r:2")
+	if _, err := m.store.SubscribeAfter(at); err != nil {
+		t.Error(err)
+	}
+}
+
 func Test_Snapshot_DamageIsRefused(t *testing.T) {
 	m := newMachine(t)
 	id := m.create("r:1").Build.Id
