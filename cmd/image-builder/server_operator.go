@@ -131,7 +131,7 @@ func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.
 		return client.TransferLeadership(ctx, req)
 	}
 	if err := c.s.node.TransferLeadership(ctx, req.GetTo()); err != nil {
-		return nil, status.Errorf(codes.FailedPrecondition, "leadership stays where it is: %v", err)
+		return nil, refusal(fmt.Errorf("leadership stays where it is: %w", err))
 	}
 	for c.s.node.Leads() || c.s.node.Status().LeaderName == "" || c.s.node.Status().LeaderName == c.s.cfg.Name {
 		if !pause(ctx, 5*time.Millisecond) {
@@ -139,6 +139,18 @@ func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.
 		}
 	}
 	return &imagebuilderv1.TransferLeadershipResponse{Leader: c.s.node.Status().LeaderName}, nil
+}
+
+// refusal is the answer of a leader that did not do what it was asked for. That
+// it does not lead any more is none.
+func refusal(err error) error {
+	switch {
+	case errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrClosed):
+		return codedError{err, codes.Unavailable}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return err
+	}
+	return codedError{err, codes.FailedPrecondition}
 }
 
 func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNodeRequest) (*imagebuilderv1.RemoveNodeResponse, error) {
@@ -152,7 +164,10 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 		return client.RemoveNode(ctx, req)
 	}
 	if err := c.s.node.Remove(ctx, req.GetNode()); err != nil {
-		return nil, status.Errorf(codes.FailedPrecondition, "%q was not removed: %v", req.GetNode(), err)
+		if !c.s.node.Leads() { // it may have lost that in between
+			err = fmt.Errorf("%w (%w)", cluster.ErrNoLeader, err)
+		}
+		return nil, refusal(fmt.Errorf("%q was not removed: %w", req.GetNode(), err))
 	}
 	return &imagebuilderv1.RemoveNodeResponse{}, nil
 }
@@ -188,10 +203,10 @@ func (c clusterAPI) SaveSnapshot(req *imagebuilderv1.SaveSnapshotRequest, stream
 	ctx := stream.Context()
 	index, err := c.s.raft.ReadIndex(ctx)
 	if err != nil {
-		return status.Error(codes.Unavailable, err.Error())
+		return err
 	}
 	if err := c.s.raft.WaitApplied(ctx, index); err != nil {
-		return status.FromContextError(err).Err()
+		return err
 	}
 	if err := c.s.node.SaveSnapshot(chunkWriter(func(b []byte) error {
 		return stream.Send(&imagebuilderv1.SaveSnapshotResponse{Chunk: b})
