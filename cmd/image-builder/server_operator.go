@@ -290,8 +290,9 @@ func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Resto
 }
 
 // loseNodes ends the attempts that ran when a snapshot was taken: their nodes
-// may have ended them since, and run on. Those that live make themselves known
-// again. Nothing is assigned meanwhile, least of all to those that are next.
+// may have ended them since, and run on, and so may workloads that outlive them.
+// Nodes that live make themselves known again. Nothing is assigned meanwhile,
+// least of all to those that are next.
 func (s *server) loseNodes(ctx context.Context) error {
 	var all []*buildsv1.Node
 	s.store.Read(func(st *builds.State) {
@@ -299,7 +300,7 @@ func (s *server) loseNodes(ctx context.Context) error {
 	})
 	for _, n := range all {
 		if _, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeLost{
-			Name: n.Name, StoreId: n.StoreId, BootId: n.BootId, Reason: "a snapshot of the state was restored",
+			Name: n.Name, StoreId: n.StoreId, BootId: n.BootId, Reason: "a snapshot of the state was restored", AllAttempts: true,
 		}); err != nil {
 			return err
 		}

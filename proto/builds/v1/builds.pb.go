@@ -1597,11 +1597,13 @@ func (x *NodeStarted) GetRuntimes() []string {
 // NodeLost says that a process of a node has died, or was silent for longer
 // than its lease: its attempts are over.
 type NodeLost struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	StoreId       string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
-	BootId        string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	StoreId string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	BootId  string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Reason  string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// From feature level 4 on: also the attempts whose workloads outlive it.
+	AllAttempts   bool `protobuf:"varint,5,opt,name=all_attempts,json=allAttempts,proto3" json:"all_attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1662,6 +1664,13 @@ func (x *NodeLost) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *NodeLost) GetAllAttempts() bool {
+	if x != nil {
+		return x.AllAttempts
+	}
+	return false
 }
 
 // NodeStopping says that a process of a node takes no more attempts.
@@ -3645,12 +3654,13 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x12\n" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x1a\n" +
 	"\bcapacity\x18\x05 \x01(\rR\bcapacity\x12\x1a\n" +
-	"\bruntimes\x18\x06 \x03(\tR\bruntimes\"j\n" +
+	"\bruntimes\x18\x06 \x03(\tR\bruntimes\"\x8d\x01\n" +
 	"\bNodeLost\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"V\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12!\n" +
+	"\fall_attempts\x18\x05 \x01(\bR\vallAttempts\"V\n" +
 	"\fNodeStopping\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x17\n" +
