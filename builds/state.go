@@ -37,7 +37,8 @@ type State struct {
 	historyCount       *btree.Map[string, int]    // requester to ended builds
 
 	requests       *btree.Map[string, *buildsv1.Request] // requester, request id
-	requestsByTime *btree.Map[string, string]            // time, key to key
+	requestsByTime *btree.Map[string, string]            // time, key to key; of those that callers chose
+	madeByTime     *btree.Map[string, string]            // the same of those that the service made
 
 	cached   *btree.Map[string, *imagebuilderv1.CachedRef] // by normalised reference
 	cacheFor *buildsv1.CacheConfig
@@ -69,6 +70,7 @@ func NewState() *State {
 		historyCount:       new(btree.Map[string, int]),
 		requests:           new(btree.Map[string, *buildsv1.Request]),
 		requestsByTime:     new(btree.Map[string, string]),
+		madeByTime:         new(btree.Map[string, string]),
 		cacheFor:           &buildsv1.CacheConfig{},
 		cached:             new(btree.Map[string, *imagebuilderv1.CachedRef]),
 		nodes:              new(btree.Map[string, *buildsv1.Node]),
@@ -94,6 +96,7 @@ func (s *State) freeze() *State {
 	c.historyCount = s.historyCount.Copy()
 	c.requests = s.requests.Copy()
 	c.requestsByTime = s.requestsByTime.Copy()
+	c.madeByTime = s.madeByTime.Copy()
 	c.cached = s.cached.Copy()
 	c.nodes = s.nodes.Copy()
 	return &c
