@@ -1,8 +1,6 @@
 package builds
 
 import (
-	"time"
-
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
@@ -29,10 +27,6 @@ func (tx *change) remember(c *buildsv1.CreateBuild, buildID string, attached boo
 // madeLevel is the feature level from which on request ids that the service made
 // are soon forgotten: older versions do not know which these are.
 const madeLevel = 4
-
-// madeAge is how long they are kept. The call that made one asks for some
-// seconds.
-const madeAge = int64(10 * time.Minute)
 
 func (s *State) putRequest(r *buildsv1.Request) {
 	key := pairKey(r.Requester, r.RequestId)
