@@ -9,7 +9,7 @@ import (
 )
 
 // apiError maps an error of the domain to a gRPC status. It is the only place
-// where codes are chosen.
+// where codes are chosen, but for errors that come with one.
 func apiError(err error) error {
 	if err == nil {
 		return nil
@@ -17,7 +17,6 @@ func apiError(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	var coder interface{ GRPCCode() codes.Code }
 	var invalid *InvalidError
 	var image *ImageError
 	switch {
@@ -41,8 +40,6 @@ func apiError(err error) error {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	case errors.Is(err, ErrResubscribe):
 		return status.Error(codes.OutOfRange, err.Error())
-	case errors.As(err, &coder): // also where it is about a deadline that is not the caller's
-		return status.Error(coder.GRPCCode(), err.Error())
 	case errors.Is(err, context.DeadlineExceeded):
 		return status.Error(codes.DeadlineExceeded, err.Error())
 	case errors.Is(err, context.Canceled):

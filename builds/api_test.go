@@ -1,6 +1,7 @@
 package builds_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -12,10 +13,12 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/builder"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -226,6 +229,32 @@ func Test_RequestID_NeedsNoRegistry(t *testing.T) {
 	req.Force = true
 	_, err = a.native.BuildImage(t.Context(), req)
 	wantCode(t, err, codes.InvalidArgument, "request id")
+}
+
+// Test_RequestID_OfTheServiceIsSoonForgotten: a call without a request id leaves
+// nothing behind but its build.
+func Test_RequestID_OfTheServiceIsSoonForgotten(t *testing.T) {
+	a := newAPI(t)
+	a.must(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	records := func() uint64 {
+		a.must(&buildsv1.Reap{})
+		h := new(buildsv1.SnapshotHeader)
+		if err := protodelim.UnmarshalFrom(bytes.NewReader(dump(t, a.store)), h); err != nil {
+			t.Fatal(err)
+		}
+		return h.Records
+	}
+	before := records()
+	if _, err := a.native.BuildImage(t.Context(), &imagebuilderv1.BuildImageRequest{Source: refSource(ubuntu), Requester: "alice"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := records(); n != before+2 {
+		t.Errorf("a build and its request id are %d records", n-before)
+	}
+	a.now = a.now.Add(10 * time.Minute)
+	if n := records(); n != before+1 {
+		t.Errorf("after 10 minutes they are %d records", n-before)
+	}
 }
 
 func Test_BadInput(t *testing.T) {

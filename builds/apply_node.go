@@ -33,17 +33,22 @@ func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 // longer than its lease. It counts for the process that was meant only.
 func (tx *change) nodeLost(c *buildsv1.NodeLost) Result {
 	n := tx.Node(c.Name)
-	if n == nil || n.Lost || n.StoreId != c.StoreId || n.BootId != c.BootId {
+	all := c.AllAttempts && tx.level >= lostLevel
+	if n == nil || n.Lost && !all || n.StoreId != c.StoreId || n.BootId != c.BootId {
 		return Result{}
 	}
 	n = proto.CloneOf(n)
 	n.Lost, n.LostUnixNano = true, tx.time
 	tx.putNode(n)
-	tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s was lost while the attempt ran: %s", c.Name, c.Reason))
+	tx.endAttempts(c.Name, fmt.Sprintf("node %s was lost while the attempt ran: %s", c.Name, c.Reason), all)
 	tx.endRefreshesOf(c.Name)
 	tx.giveSealers()
 	return Result{}
 }
+
+// lostLevel is the feature level from which on all attempts of a lost node can
+// end: older versions do not know the field.
+const lostLevel = 4
 
 // nodeStopping keeps new attempts away from a process that is about to end.
 func (tx *change) nodeStopping(c *buildsv1.NodeStopping) Result {
@@ -94,11 +99,14 @@ func (tx *change) forgetNode(c *buildsv1.ForgetNode) Result {
 // endAttemptsOf ends all live attempts of a node, those left out whose
 // workloads outlive it: the leader gives them to others. Logs wait for a seal,
 // under an epoch that keeps the former owner from writing on.
-func (tx *change) endAttemptsOf(node, message string) {
+func (tx *change) endAttemptsOf(node, message string) { tx.endAttempts(node, message, false) }
+
+// endAttempts is endAttemptsOf or, with all, leaves none out.
+func (tx *change) endAttempts(node, message string, all bool) {
 	for _, r := range tx.liveOn(node) {
 		r = edit(r)
 		a := LastAttempt(r.Build)
-		if a.Adoptable {
+		if a.Adoptable && !all {
 			continue
 		}
 		a.Epoch = MaxEpoch(r.Build) + 1

@@ -1,6 +1,7 @@
 package builds_test
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 	"time"
@@ -46,6 +47,34 @@ func Test_Create_RequestIDAnswersTheSameBuild(t *testing.T) {
 	m.must(&buildsv1.Reap{}) // any command forgets what is too old
 	if res := m.create("r:2", withRequest("q1", "h")); res.Err != nil || res.Build.Id == first.Build.Id {
 		t.Errorf("after the ids' age: got %v, want a new build", res.Err)
+	}
+}
+
+// Test_Create_MadeRequestIDsAreSoonForgotten: those that the service made, of
+// which nobody knows once their call is over. A snapshot keeps which these are.
+func Test_Create_MadeRequestIDsAreSoonForgotten(t *testing.T) {
+	made := func(c *buildsv1.CreateBuild) { c.RequestMade = true }
+	for level, forgets := range map[uint32]bool{3: false, 4: true} {
+		m := newMachine(t)
+		m.must(&buildsv1.SetFeatureLevel{Level: level})
+		m.create("r:1", withRequest("made", ""), made)
+		m.create("r:2", withRequest("chosen", "h"))
+		m.now = m.now.Add(9 * time.Minute)
+		m.must(&buildsv1.Reap{})
+		if m.store.View().Request("alice", "made") == nil {
+			t.Errorf("level %d: forgotten after 9 minutes", level)
+		}
+		if err := m.store.Restore(bytes.NewReader(dump(t, m.store))); err != nil {
+			t.Fatal(err)
+		}
+		m.now = m.now.Add(time.Minute)
+		m.must(&buildsv1.Reap{})
+		if forgot := m.store.View().Request("alice", "made") == nil; forgot != forgets {
+			t.Errorf("level %d: forgotten after 10 minutes: %v", level, forgot)
+		}
+		if m.store.View().Request("alice", "chosen") == nil {
+			t.Errorf("level %d: one that the caller chose is forgotten", level)
+		}
 	}
 }
 

@@ -32,9 +32,11 @@ type wish struct {
 	secrets   *buildsv1.Secrets
 	requester string
 	requestID string
-	labels    map[string]string
-	timeout   time.Duration
-	force     bool
+	// requestMade: the caller chose no request id, the service made it.
+	requestMade bool
+	labels      map[string]string
+	timeout     time.Duration
+	force       bool
 	// ots is a URL that answers the git credential once.
 	ots string
 	// supervisorRef is the supervisor image for Gitpod workspaces.

@@ -107,11 +107,8 @@ func (k *Keyring) refresh() {
 
 func (k *Keyring) load() error {
 	order, keys, mtime, err := readKeys(k.path)
-	if !mtime.IsZero() {
-		k.mtime = mtime
-	}
-	if err == nil {
-		k.order, k.keys = order, keys
+	if err == nil { // else what mends it need not change the time, as chmod does not
+		k.mtime, k.order, k.keys = mtime, order, keys
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -84,6 +85,30 @@ func Test_KeyFile_Refusals(t *testing.T) {
 	}
 	if err := builds.NewKeyFile(filepath.Join(dir, "open")); err == nil {
 		t.Error("an existing key file was overwritten")
+	}
+}
+
+// Test_KeyFile_RefusedForItsMode: a changed key file that others can read is
+// taken up once its mode is right, which does not change its time.
+func Test_KeyFile_RefusedForItsMode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	ring := mustKeyring(t, path)
+	key := strings.Repeat("A", 43) + "="
+	if err := os.WriteFile(path, []byte(`[{"id":"a","key":"`+key+`"},{"id":"b","key":"`+key+`"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().Add(time.Minute)
+	if err := errors.Join(os.Chmod(path, 0o644), os.Chtimes(path, later, later)); err != nil {
+		t.Fatal(err)
+	}
+	if err := ring.Trouble(); err == nil || !strings.Contains(err.Error(), "chmod 600") || len(ring.IDs()) != 1 {
+		t.Errorf("others can read it: %v, keys %v", err, ring.IDs())
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := ring.Trouble(); err != nil || len(ring.IDs()) != 2 {
+		t.Errorf("its mode is right: %v, keys %v", err, ring.IDs())
 	}
 }
 

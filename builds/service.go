@@ -101,7 +101,7 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 	} else {
 		// Asking the log again, through a change of the leader, must not make
 		// another build.
-		w.requestID = uuid.NewString()
+		w.requestID, w.requestMade = uuid.NewString(), true
 	}
 	p, err := s.plan(ctx, w)
 	if err != nil {
@@ -123,7 +123,7 @@ func (s *Service) admit(ctx context.Context, w *wish) (admission, error) {
 	cmd := &buildsv1.CreateBuild{
 		Ref: p.ref, BaseRef: p.baseRef, Source: p.source,
 		Rights: s.toCopy(&p, w.rights), Secrets: w.secrets,
-		Requester: w.requester, RequestId: w.requestID, RequestHash: hash,
+		Requester: w.requester, RequestId: w.requestID, RequestMade: w.requestMade, RequestHash: hash,
 		Labels: w.labels, TimeoutNanos: int64(w.timeout), Force: w.force,
 		CheckedIndex: p.checkedIndex, SupervisorRef: w.supervisorRef,
 		Traceparent: tracing.Traceparent(ctx),

@@ -25,3 +25,7 @@ func DefaultSettings() *buildsv1.Settings {
 		QueueTotal:          100000,
 	}
 }
+
+// madeAge is how long request ids are kept that the service made. The call that
+// made one asks for some seconds.
+const madeAge = int64(10 * time.Minute)

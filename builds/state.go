@@ -22,7 +22,8 @@ type State struct {
 	builds     *btree.Map[string, *buildsv1.Record] // by id; UUIDv7, so by time
 	current    *btree.Map[string, string]           // ref to the active build
 	successors *btree.Map[string, string]           // ref to the one that waits for it
-	newest     *btree.Map[string, string]           // ref to the build asked for last
+	newest     *btree.Map[string, string]           // ref to the build asked for last; below byRefLevel
+	byRef      *btree.Map[string, string]           // ref, id to id
 	queued     *btree.Map[string, *buildsv1.Record] // by id, successors included
 	live       *btree.Map[string, *buildsv1.Record] // by id
 	sealing    *btree.Map[string, *buildsv1.Record] // by id: some log waits for its seal
@@ -36,7 +37,8 @@ type State struct {
 	historyCount       *btree.Map[string, int]    // requester to ended builds
 
 	requests       *btree.Map[string, *buildsv1.Request] // requester, request id
-	requestsByTime *btree.Map[string, string]            // time, key to key
+	requestsByTime *btree.Map[string, string]            // time, key to key; of those that callers chose
+	madeByTime     *btree.Map[string, string]            // the same of those that the service made
 
 	cached   *btree.Map[string, *imagebuilderv1.CachedRef] // by normalised reference
 	cacheFor *buildsv1.CacheConfig
@@ -57,6 +59,7 @@ func NewState() *State {
 		current:            new(btree.Map[string, string]),
 		successors:         new(btree.Map[string, string]),
 		newest:             new(btree.Map[string, string]),
+		byRef:              new(btree.Map[string, string]),
 		queued:             new(btree.Map[string, *buildsv1.Record]),
 		live:               new(btree.Map[string, *buildsv1.Record]),
 		sealing:            new(btree.Map[string, *buildsv1.Record]),
@@ -67,6 +70,7 @@ func NewState() *State {
 		historyCount:       new(btree.Map[string, int]),
 		requests:           new(btree.Map[string, *buildsv1.Request]),
 		requestsByTime:     new(btree.Map[string, string]),
+		madeByTime:         new(btree.Map[string, string]),
 		cacheFor:           &buildsv1.CacheConfig{},
 		cached:             new(btree.Map[string, *imagebuilderv1.CachedRef]),
 		nodes:              new(btree.Map[string, *buildsv1.Node]),
@@ -81,6 +85,7 @@ func (s *State) freeze() *State {
 	c.current = s.current.Copy()
 	c.successors = s.successors.Copy()
 	c.newest = s.newest.Copy()
+	c.byRef = s.byRef.Copy()
 	c.queued = s.queued.Copy()
 	c.live = s.live.Copy()
 	c.sealing = s.sealing.Copy()
@@ -91,6 +96,7 @@ func (s *State) freeze() *State {
 	c.historyCount = s.historyCount.Copy()
 	c.requests = s.requests.Copy()
 	c.requestsByTime = s.requestsByTime.Copy()
+	c.madeByTime = s.madeByTime.Copy()
 	c.cached = s.cached.Copy()
 	c.nodes = s.nodes.Copy()
 	return &c
@@ -114,13 +120,26 @@ func (s *State) Build(id string) *buildsv1.Record {
 	return r
 }
 
+// byRefLevel is the feature level from which on the build of a ref that was
+// asked for last is looked for among all that there are. Older versions did not
+// know the one before it once it was removed, until they read a snapshot.
+const byRefLevel = 4
+
 // Newest answers the build of a ref that was asked for last, or nil.
-func (s *State) Newest(ref string) *buildsv1.Record {
-	id, ok := s.newest.Get(ref)
-	if !ok {
-		return nil
+func (s *State) Newest(ref string) (r *buildsv1.Record) {
+	if s.level < byRefLevel {
+		if id, ok := s.newest.Get(ref); ok {
+			r = s.Build(id)
+		}
+		return r
 	}
-	return s.Build(id)
+	s.byRef.Descend(pairKey(ref, "\xff"), func(key, id string) bool {
+		if key == pairKey(ref, id) {
+			r = s.Build(id)
+		}
+		return false
+	})
+	return r
 }
 
 // Active answers the active build of a ref, or nil.

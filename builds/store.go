@@ -23,6 +23,8 @@ type Store struct {
 	watches map[string]map[*BuildWatch]struct{}
 	tally   Tally
 	cached  signal
+	// restored: no command was applied since the state was replaced.
+	restored bool
 }
 
 // Tally counts what this process has brought about, once in the cluster each.
@@ -83,10 +85,17 @@ func NewStore() *Store {
 func (s *Store) Apply(index uint64, cmd *clusterv1.Command) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before := s.state.index
 	res, ev, err := s.state.Apply(index, cmd)
 	if err != nil {
 		return err
 	}
+	if s.restored && index > before+1 {
+		// What was in between may have been another history, of which watchers
+		// that come back know.
+		s.events.cutAt(index)
+	}
+	s.restored = false
 	for _, r := range ev.Changed {
 		for w := range s.watches[r.Build.Id] {
 			w.offer(r)
@@ -154,6 +163,7 @@ func (s *Store) Restore(r io.Reader) error {
 	s.state = state
 	s.cached.fire()
 	s.events.reset(state.index)
+	s.restored = true
 	for id, set := range s.watches {
 		for w := range set {
 			w.offer(state.Build(id))

@@ -42,6 +42,7 @@ func (s *State) put(r *buildsv1.Record) {
 	if id, ok := s.newest.Get(b.Ref); !ok || id <= b.Id {
 		s.newest.Set(b.Ref, b.Id)
 	}
+	s.byRef.Set(pairKey(b.Ref, b.Id), b.Id)
 	for _, a := range b.Attempts {
 		if a.GetLog().GetState() == LogSealing {
 			s.sealing.Set(b.Id, r)
@@ -58,7 +59,7 @@ func listedAlike(old, b *imagebuilderv1.Build) bool {
 	return old.Ref == b.Ref && old.BaseRef == b.BaseRef && old.GetCreatedAt().GetSeconds() == b.GetCreatedAt().GetSeconds()
 }
 
-// unindex takes a record out of all indexes but builds and newest.
+// unindex takes a record out of all indexes but builds, newest and byRef.
 func (s *State) unindex(r *buildsv1.Record) {
 	b := r.Build
 	if _, ok := s.queued.Delete(b.Id); ok {
@@ -93,6 +94,7 @@ func (s *State) remove(r *buildsv1.Record) {
 	if !Terminal(r.Build.Phase) {
 		s.active = new(activeSet)
 	}
+	s.byRef.Delete(pairKey(r.Build.Ref, r.Build.Id))
 	if id, ok := s.newest.Get(r.Build.Ref); ok && id == r.Build.Id {
 		s.newest.Delete(r.Build.Ref)
 	}

@@ -131,6 +131,13 @@ func (r *eventRing) reset(index uint64) {
 	r.wake()
 }
 
+// cutAt refuses those who come back with an earlier index.
+func (r *eventRing) cutAt(index uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cut = index
+}
+
 func (r *eventRing) wake() {
 	close(r.arrived)
 	r.arrived = make(chan struct{})

@@ -126,6 +126,85 @@ func Test_Restore_EndsSubscriptions(t *testing.T) {
 	}
 }
 
+// Test_Restore_OfAnOlderStateEndsWatchesThatResume: indexes between that of the
+// snapshot and the first one after the restore are of a history that is gone.
+func Test_Restore_OfAnOlderStateEndsWatchesThatResume(t *testing.T) {
+	m := newMachine(t)
+	m.create("r:1")
+	saved, from := dump(t, m.store), m.index
+	for i := range 5 {
+		m.create(fmt.Sprintf("s:%d", i))
+	}
+	old := m.index
+	if err := m.store.Restore(bytes.NewReader(saved)); err != nil {
+		t.Fatal(err)
+	}
+	m.index++ // Raft gives the restore an index of its own
+	m.create("t:1")
+	m.create("t:2")
+	for index := from + 1; index <= old+1; index++ {
+		if _, err := m.store.SubscribeAfter(index); !errors.Is(err, builds.ErrResubscribe) {
+			t.Errorf("resumed after %d of %d before the restore: %v", index, old, err)
+		}
+	}
+	sub, err := m.store.SubscribeAfter(m.index - 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ev, err := sub.Next(t.Context()); err != nil || ev.Index != m.index {
+		t.Errorf("after the restore: event %d, %v, want %d", ev.Index, err, m.index)
+	}
+}
+
+// Test_Restore_OfTheSameHistory: a watch resumes on a node that went on from a
+// snapshot of its own.
+func Test_Restore_OfTheSameHistory(t *testing.T) {
+	m := newMachine(t)
+	m.create("r:1")
+	saved, at := dump(t, m.store), m.index
+	if err := m.store.Restore(bytes.NewReader(saved)); err != nil {
+		t.Fatal(err)
+	}
+	m.create("r:2")
+	if _, err := m.store.SubscribeAfter(at); err != nil {
+		t.Error(err)
+	}
+}
+
+// Test_Newest_IsTheSameOnAllNodes: once the newest build of a ref is removed, the
+// one before it is, also on a node that has not read a snapshot.
+func Test_Newest_IsTheSameOnAllNodes(t *testing.T) {
+	m := newMachine(t)
+	m.must(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	set := builds.DefaultSettings()
+	set.HistoryMinAgeNanos, set.HistoryPerRequester = 0, 1
+	m.must(&buildsv1.PutSettings{Settings: set})
+	first := m.create("r:1").Build.Id
+	m.succeed(first)
+	again := m.create("r:1", by("bob"), func(c *buildsv1.CreateBuild) { c.Force = true }).Build.Id
+	m.succeed(again)
+	m.create("r:10")
+	if got := m.store.View().Newest("r:1").GetBuild().GetId(); got != again {
+		t.Errorf("the newest is %q, not %q", got, again)
+	}
+	m.succeed(m.create("r:2", by("bob")).Build.Id)
+	if m.store.Build(again) != nil {
+		t.Fatal("the history still holds the build")
+	}
+	restored := builds.NewStore()
+	if err := restored.Restore(bytes.NewReader(dump(t, m.store))); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]*builds.Store{"here": m.store, "from a snapshot": restored} {
+		if got := s.View().Newest("r:1").GetBuild().GetId(); got != first {
+			t.Errorf("%s the newest is %q, not %q", name, got, first)
+		}
+		if r := s.View().Newest("r"); r != nil {
+			t.Errorf("%s: %q is of another ref", name, r.Build.Ref)
+		}
+	}
+}
+
 func Test_Snapshot_DamageIsRefused(t *testing.T) {
 	m := newMachine(t)
 	id := m.create("r:1").Build.Id

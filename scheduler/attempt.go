@@ -57,6 +57,9 @@ func (at *attempt) run(ctx context.Context) {
 	if err != nil {
 		log.Error("cannot open the log of an attempt", "err", err)
 		end := &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: "open the log: " + err.Error(), LogUnknown: true}
+		// Of the time before a snapshot was restored there may be a log of this
+		// attempt, complete or under a greater epoch.
+		end.Uncounted = errors.Is(err, logs.ErrSealed) || errors.Is(err, logs.ErrFenced)
 		at.finish(ctx, nil, nil, at.blameDisk(ctx, end, err))
 		return
 	}

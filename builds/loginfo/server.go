@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -181,17 +182,19 @@ func (s *Server) listen(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusOK)
 		}
 	}
-	flush := http.NewResponseController(w)
+	out := http.NewResponseController(w)
 	enc := json.NewEncoder(w)
 	err := s.Builds.FollowLog(ctx, build, func(content []byte) error {
 		begin()
 		var o output
 		o.Result.Data = content
+		_ = out.SetWriteDeadline(time.Now().Add(writeTime))
 		if err := enc.Encode(o); err != nil {
 			return err
 		}
-		return flush.Flush()
+		return out.Flush()
 	})
+	_ = out.SetWriteDeadline(time.Now().Add(writeTime)) // for how it ends
 	switch {
 	case err == nil:
 		begin()

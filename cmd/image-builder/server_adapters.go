@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -65,8 +66,8 @@ type codedError struct {
 	code codes.Code
 }
 
-func (e codedError) GRPCCode() codes.Code { return e.code }
-func (e codedError) Unwrap() error        { return e.error }
+func (e codedError) GRPCStatus() *status.Status { return status.New(e.code, e.Error()) }
+func (e codedError) Unwrap() error              { return e.error }
 
 // clusterError makes the cluster's errors UNAVAILABLE: asking again is safe.
 func clusterError(err error) error {

@@ -131,7 +131,7 @@ func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.
 		return client.TransferLeadership(ctx, req)
 	}
 	if err := c.s.node.TransferLeadership(ctx, req.GetTo()); err != nil {
-		return nil, status.Errorf(codes.FailedPrecondition, "leadership stays where it is: %v", err)
+		return nil, refusal(fmt.Errorf("leadership stays where it is: %w", err))
 	}
 	for c.s.node.Leads() || c.s.node.Status().LeaderName == "" || c.s.node.Status().LeaderName == c.s.cfg.Name {
 		if !pause(ctx, 5*time.Millisecond) {
@@ -139,6 +139,18 @@ func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.
 		}
 	}
 	return &imagebuilderv1.TransferLeadershipResponse{Leader: c.s.node.Status().LeaderName}, nil
+}
+
+// refusal is the answer of a leader that did not do what it was asked for. That
+// it does not lead any more is none.
+func refusal(err error) error {
+	switch {
+	case errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrClosed):
+		return codedError{err, codes.Unavailable}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return err
+	}
+	return codedError{err, codes.FailedPrecondition}
 }
 
 func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNodeRequest) (*imagebuilderv1.RemoveNodeResponse, error) {
@@ -152,7 +164,10 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 		return client.RemoveNode(ctx, req)
 	}
 	if err := c.s.node.Remove(ctx, req.GetNode()); err != nil {
-		return nil, status.Errorf(codes.FailedPrecondition, "%q was not removed: %v", req.GetNode(), err)
+		if !c.s.node.Leads() { // it may have lost that in between
+			err = fmt.Errorf("%w (%w)", cluster.ErrNoLeader, err)
+		}
+		return nil, refusal(fmt.Errorf("%q was not removed: %w", req.GetNode(), err))
 	}
 	return &imagebuilderv1.RemoveNodeResponse{}, nil
 }
@@ -188,10 +203,10 @@ func (c clusterAPI) SaveSnapshot(req *imagebuilderv1.SaveSnapshotRequest, stream
 	ctx := stream.Context()
 	index, err := c.s.raft.ReadIndex(ctx)
 	if err != nil {
-		return status.Error(codes.Unavailable, err.Error())
+		return err
 	}
 	if err := c.s.raft.WaitApplied(ctx, index); err != nil {
-		return status.FromContextError(err).Err()
+		return err
 	}
 	if err := c.s.node.SaveSnapshot(chunkWriter(func(b []byte) error {
 		return stream.Send(&imagebuilderv1.SaveSnapshotResponse{Chunk: b})
@@ -245,8 +260,14 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 	return stream.SendAndClose(res)
 }
 
-// restore replaces the state of the cluster, as its leader.
+// restore replaces the state of the cluster, as its leader. Once it has begun
+// it goes on to its end, also when the caller has gone: Raft does, and what ran
+// when the snapshot was taken would never end. A leader that dies meanwhile
+// leaves it so: the snapshot has to be restored again (docs/runbooks.md).
 func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(s.work, cancel)()
 	level := s.level()
 	s.restoring.Store(true)
 	defer s.restoring.Store(false)
@@ -269,8 +290,9 @@ func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Resto
 }
 
 // loseNodes ends the attempts that ran when a snapshot was taken: their nodes
-// may have ended them since, and run on. Those that live make themselves known
-// again. Nothing is assigned meanwhile, least of all to those that are next.
+// may have ended them since, and run on, and so may workloads that outlive them.
+// Nodes that live make themselves known again. Nothing is assigned meanwhile,
+// least of all to those that are next.
 func (s *server) loseNodes(ctx context.Context) error {
 	var all []*buildsv1.Node
 	s.store.Read(func(st *builds.State) {
@@ -278,7 +300,7 @@ func (s *server) loseNodes(ctx context.Context) error {
 	})
 	for _, n := range all {
 		if _, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeLost{
-			Name: n.Name, StoreId: n.StoreId, BootId: n.BootId, Reason: "a snapshot of the state was restored",
+			Name: n.Name, StoreId: n.StoreId, BootId: n.BootId, Reason: "a snapshot of the state was restored", AllAttempts: true,
 		}); err != nil {
 			return err
 		}

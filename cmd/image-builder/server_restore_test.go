@@ -113,7 +113,8 @@ func Test_Restore_WhatCannotBeRead(t *testing.T) {
 }
 
 // Test_Restore_RunningBuilds: what ran when the snapshot was taken, and has
-// ended since, is tried again, although its node is the same process.
+// ended since, is tried again, although its node is the same process, and the
+// caller has gone meanwhile. So is what outlives its node.
 func Test_Restore_RunningBuilds(t *testing.T) {
 	s := lone(t, t.TempDir())
 	s.openLone(t)
@@ -122,18 +123,32 @@ func Test_Restore_RunningBuilds(t *testing.T) {
 		Ref: "r:1", BaseRef: "base", Requester: "r", TimeoutNanos: int64(time.Hour),
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "base"}}},
 	}).Build
+	pod := s.commitAs(t, &buildsv1.CreateBuild{
+		Ref: "r:2", BaseRef: "base", Requester: "r", TimeoutNanos: int64(time.Hour),
+		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "base"}}},
+	}).Build
 	s.commitAs(t, &buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
 		BuildId: b.Id, Attempt: 1, Owner: "n0", OwnerStoreId: s.node.StoreID(), Epoch: 1, BuildVersion: b.Version, Runtime: "copy",
+	}, {
+		BuildId: pod.Id, Attempt: 1, Owner: "n0", OwnerStoreId: s.node.StoreID(), Epoch: 1, BuildVersion: pod.Version, Runtime: "pod", Adoptable: true,
 	}}})
-	s.commitAs(t, &buildsv1.ReportPhase{BuildId: b.Id, Attempt: 1, Epoch: 1, Phase: builds.Running})
+	for _, id := range []string{b.Id, pod.Id} {
+		s.commitAs(t, &buildsv1.ReportPhase{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Running})
+	}
 	raw := s.saved(t)
-	s.commitAs(t, &buildsv1.FinishAttempt{BuildId: b.Id, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
+	for _, id := range []string{b.Id, pod.Id} {
+		s.commitAs(t, &buildsv1.FinishAttempt{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
+	}
 
-	if _, err := s.restore(t.Context(), raw); err != nil {
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := s.restore(gone, raw); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.store.Build(b.Id).Build; r.Phase != builds.Queued || r.Attempts[0].Phase != builds.Failed {
-		t.Errorf("after the restore the build is %s, its attempt %s", r.Phase, r.Attempts[0].Phase)
+	for _, id := range []string{b.Id, pod.Id} {
+		if r := s.store.Build(id).Build; r.Phase != builds.Queued || r.Attempts[0].Phase != builds.Failed || r.Attempts[0].Counted {
+			t.Errorf("after the restore the build of %s is %s, its attempt %s", r.Ref, r.Phase, r.Attempts[0].Phase)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

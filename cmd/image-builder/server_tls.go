@@ -52,7 +52,8 @@ type tlsFiles struct {
 	protocols []string
 
 	mu   sync.Mutex
-	seen [3]time.Time
+	seen [3]time.Time // of what is in use
+	said string       // why changed files are not
 	conf *tls.Config
 }
 
@@ -60,7 +61,9 @@ func (f *tlsFiles) current() *tls.Config {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.times() != f.seen {
-		if err := f.load(); err != nil {
+		err := f.load()
+		if err != nil && err.Error() != f.said {
+			f.said = err.Error()
 			f.log.Error("cannot read the changed certificates; the former ones stay in use", "err", err)
 		}
 	}
@@ -76,8 +79,10 @@ func (f *tlsFiles) times() (at [3]time.Time) {
 	return at
 }
 
+// load leaves seen as it is when it fails: what mends files need not change
+// their times, as chmod does not.
 func (f *tlsFiles) load() error {
-	f.seen = f.times()
+	seen := f.times()
 	pair, err := tls.LoadX509KeyPair(f.t.CertPath, f.t.KeyPath)
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.key, err)
@@ -101,7 +106,7 @@ func (f *tlsFiles) load() error {
 			conf.ClientAuth = tls.RequireAndVerifyClientCert
 		}
 	}
-	f.conf = conf
+	f.conf, f.seen, f.said = conf, seen, ""
 	return nil
 }
 

@@ -105,8 +105,21 @@ func Test_ServerTLS_TakesChangedFilesUp(t *testing.T) {
 	if !strings.Contains(said.String(), "the.port.caPath") || !strings.Contains(said.String(), "former ones stay in use") {
 		t.Errorf("the log does not say what is wrong: %s", said.String())
 	}
+	if n := strings.Count(said.String(), "former ones stay in use"); n != 1 {
+		t.Errorf("that is said %d times", n)
+	}
 	take(issue(old))
 	expect("once it is back", issue(old), issue(next))
+	take(issue(next))
+	put("ca", []byte("nonsense"))
+	expect("with another that cannot be read", issue(old), issue(next))
+	ca, err := os.ReadFile(issue(next).CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at = at.Add(-time.Second)
+	put("ca", ca) // as chmod, it does not change the time
+	expect("once it can be read", issue(next), issue(old))
 }
 
 // Test_Config_PprofOnlyForOperators allows pprof off loopback only where

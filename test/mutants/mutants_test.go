@@ -57,7 +57,7 @@ var mutants = []mutant{
 	},
 	{
 		"phases go back", "builds/apply_attempt.go",
-		"if !Live(c.Phase) || c.Phase < a.Phase {", "if !Live(c.Phase) {",
+		"if !Live(phase) || phase < a.Phase {", "if !Live(phase) {",
 		"./builds", "Test_Phases_OnlyGrow", "",
 	},
 	{

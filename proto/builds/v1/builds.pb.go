@@ -997,7 +997,10 @@ type CreateBuild struct {
 	// The supervisor image for Gitpod workspaces.
 	SupervisorRef string `protobuf:"bytes,15,opt,name=supervisor_ref,json=supervisorRef,proto3" json:"supervisor_ref,omitempty"`
 	// W3C trace context of the call, empty if it is not traced. Feature level 3.
-	Traceparent   string `protobuf:"bytes,16,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,16,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// The service made the request id, so that nobody asks with it again once the
+	// call is over. Feature level 4.
+	RequestMade   bool `protobuf:"varint,17,opt,name=request_made,json=requestMade,proto3" json:"request_made,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1142,6 +1145,13 @@ func (x *CreateBuild) GetTraceparent() string {
 		return x.Traceparent
 	}
 	return ""
+}
+
+func (x *CreateBuild) GetRequestMade() bool {
+	if x != nil {
+		return x.RequestMade
+	}
+	return false
 }
 
 // AssignAttempt starts the next attempt of a queued build on a node.
@@ -1597,11 +1607,13 @@ func (x *NodeStarted) GetRuntimes() []string {
 // NodeLost says that a process of a node has died, or was silent for longer
 // than its lease: its attempts are over.
 type NodeLost struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	StoreId       string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
-	BootId        string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	StoreId string                 `protobuf:"bytes,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	BootId  string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Reason  string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// From feature level 4 on: also the attempts whose workloads outlive it.
+	AllAttempts   bool `protobuf:"varint,5,opt,name=all_attempts,json=allAttempts,proto3" json:"all_attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1662,6 +1674,13 @@ func (x *NodeLost) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *NodeLost) GetAllAttempts() bool {
+	if x != nil {
+		return x.AllAttempts
+	}
+	return false
 }
 
 // NodeStopping says that a process of a node takes no more attempts.
@@ -2812,13 +2831,15 @@ func (x *Settings) GetQueueTotal() uint32 {
 
 // Request remembers the answer to one request id.
 type Request struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Requester     string                 `protobuf:"bytes,1,opt,name=requester,proto3" json:"requester,omitempty"`
-	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Hash          []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
-	BuildId       string                 `protobuf:"bytes,4,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`
-	Attached      bool                   `protobuf:"varint,5,opt,name=attached,proto3" json:"attached,omitempty"`
-	TimeUnixNano  int64                  `protobuf:"varint,6,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Requester    string                 `protobuf:"bytes,1,opt,name=requester,proto3" json:"requester,omitempty"`
+	RequestId    string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Hash         []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	BuildId      string                 `protobuf:"bytes,4,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`
+	Attached     bool                   `protobuf:"varint,5,opt,name=attached,proto3" json:"attached,omitempty"`
+	TimeUnixNano int64                  `protobuf:"varint,6,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	// Made by the service, and soon forgotten. Feature level 4.
+	Made          bool `protobuf:"varint,7,opt,name=made,proto3" json:"made,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2893,6 +2914,13 @@ func (x *Request) GetTimeUnixNano() int64 {
 		return x.TimeUnixNano
 	}
 	return 0
+}
+
+func (x *Request) GetMade() bool {
+	if x != nil {
+		return x.Made
+	}
+	return false
 }
 
 // Node is what the state knows of one node.
@@ -3569,7 +3597,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	" \x01(\x04R\fcreatedIndex\x12\x1a\n" +
 	"\bdetached\x18\v \x03(\tR\bdetached\x12%\n" +
 	"\x0esupervisor_ref\x18\f \x01(\tR\rsupervisorRef\x12 \n" +
-	"\vtraceparent\x18\r \x01(\tR\vtraceparent\"\xff\x04\n" +
+	"\vtraceparent\x18\r \x01(\tR\vtraceparent\"\xa2\x05\n" +
 	"\vCreateBuild\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x19\n" +
@@ -3588,7 +3616,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\rchecked_index\x18\r \x01(\x04R\fcheckedIndex\x12,\n" +
 	"\asecrets\x18\x0e \x01(\v2\x12.builds.v1.SecretsR\asecrets\x12%\n" +
 	"\x0esupervisor_ref\x18\x0f \x01(\tR\rsupervisorRef\x12 \n" +
-	"\vtraceparent\x18\x10 \x01(\tR\vtraceparent\x1a9\n" +
+	"\vtraceparent\x18\x10 \x01(\tR\vtraceparent\x12!\n" +
+	"\frequest_made\x18\x11 \x01(\bR\vrequestMade\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x03\n" +
@@ -3645,12 +3674,13 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x12\n" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x1a\n" +
 	"\bcapacity\x18\x05 \x01(\rR\bcapacity\x12\x1a\n" +
-	"\bruntimes\x18\x06 \x03(\tR\bruntimes\"j\n" +
+	"\bruntimes\x18\x06 \x03(\tR\bruntimes\"\x8d\x01\n" +
 	"\bNodeLost\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"V\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12!\n" +
+	"\fall_attempts\x18\x05 \x01(\bR\vallAttempts\"V\n" +
 	"\fNodeStopping\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x17\n" +
@@ -3737,7 +3767,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	" \x01(\rR\frunningTotal\x122\n" +
 	"\x15running_per_requester\x18\v \x01(\rR\x13runningPerRequester\x12\x1f\n" +
 	"\vqueue_total\x18\f \x01(\rR\n" +
-	"queueTotal\"\xb7\x01\n" +
+	"queueTotal\"\xcb\x01\n" +
 	"\aRequest\x12\x1c\n" +
 	"\trequester\x18\x01 \x01(\tR\trequester\x12\x1d\n" +
 	"\n" +
@@ -3745,7 +3775,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x19\n" +
 	"\bbuild_id\x18\x04 \x01(\tR\abuildId\x12\x1a\n" +
 	"\battached\x18\x05 \x01(\bR\battached\x12$\n" +
-	"\x0etime_unix_nano\x18\x06 \x01(\x03R\ftimeUnixNano\"\x8a\x02\n" +
+	"\x0etime_unix_nano\x18\x06 \x01(\x03R\ftimeUnixNano\x12\x12\n" +
+	"\x04made\x18\a \x01(\bR\x04made\"\x8a\x02\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x17\n" +

@@ -1,0 +1,56 @@
+package scheduler
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// takenLogs are there already, as from before a snapshot was restored.
+type takenLogs struct {
+	silent
+	err error
+}
+
+func (l takenLogs) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (LogWriter, error) {
+	return nil, l.err
+}
+
+// Test_Restored_ALogOfBeforeDoesNotCount: an attempt whose log is there already
+// from before a restore ends, and does not use up the build's attempts.
+func Test_Restored_ALogOfBeforeDoesNotCount(t *testing.T) {
+	for name, err := range map[string]error{"complete": logs.ErrSealed, "of a greater epoch": logs.ErrFenced} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1)
+				raft := &oneNode{w: w}
+				w.ask("a")
+				a := w.decide().assign[0]
+				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+				owner := NewOwner(OwnerOptions{
+					Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: newKeyring(t), Logs: takenLogs{err: err}, Publisher: &slowTags{},
+					Runtimes: map[string]Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- owner.Run(ctx) }()
+				synctest.Wait()
+				r := w.store.Build(a.BuildId)
+				if r.Build.Phase != builds.Queued || r.Build.Attempts[0].Counted || r.CountedAttempts != 0 {
+					t.Errorf("the build is %s, its attempt %v", r.Build.Phase, r.Build.Attempts[0])
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
