@@ -42,7 +42,9 @@ func (s *State) put(r *buildsv1.Record) {
 	if id, ok := s.newest.Get(b.Ref); !ok || id <= b.Id {
 		s.newest.Set(b.Ref, b.Id)
 	}
-	s.byRef.Set(pairKey(b.Ref, b.Id), b.Id)
+	if old == nil {
+		s.byRef.Set(pairKey(b.Ref, b.Id), b.Id)
+	}
 	for _, a := range b.Attempts {
 		if a.GetLog().GetState() == LogSealing {
 			s.sealing.Set(b.Id, r)
