@@ -181,8 +181,13 @@ func (f *watchFilter) tells(b *imagebuilderv1.Build) bool {
 		return true
 	}
 	was, known := f.inside[b.Id]
-	f.inside[b.Id] = matchesPhase(f.filter, b)
-	return f.inside[b.Id] || was || f.resumed && !known
+	is := matchesPhase(f.filter, b)
+	if is || f.resumed {
+		f.inside[b.Id] = is
+	} else {
+		delete(f.inside, b.Id)
+	}
+	return is || was || f.resumed && !known
 }
 
 func sendView(view *State, f *watchFilter, stream imagebuilderv1.ImageBuilder_WatchBuildsServer) (err error) {

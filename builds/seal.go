@@ -99,7 +99,11 @@ func (k *Keyring) key(id string) (cipher.AEAD, bool) {
 // refresh reads the file again if it changed. The caller holds the lock.
 func (k *Keyring) refresh() {
 	info, err := os.Stat(k.path)
-	if err != nil || info.ModTime().Equal(k.mtime) {
+	if err != nil {
+		return
+	}
+	if info.ModTime().Equal(k.mtime) {
+		k.err = nil // that of another file, which was there meanwhile
 		return
 	}
 	k.err = k.load()

@@ -60,8 +60,10 @@ func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 		// The snapshot may be older than what nodes have applied, and some may
 		// have missed the last entries before it: one more takes all of them past
 		// every index that anybody waits for.
-		_, err = n.Propose(ctx, &clusterv1.Command{Ignorable: true})
-		return err
+		if _, err = n.Propose(ctx, &clusterv1.Command{Ignorable: true}); err != nil {
+			return fmt.Errorf("%w: the state is replaced, but it has to be restored again: %w", ErrNoLeader, err)
+		}
+		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("the restore goes on: %w", ctx.Err())
 	}

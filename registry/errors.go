@@ -231,6 +231,10 @@ func permanent(err error) bool {
 		errors.As(err, &verify) || errors.As(err, &record)
 }
 
+// Away reports whether an error says that a registry cannot be asked now, and may
+// be later: it does not answer, rests, or wants to be left alone.
+func Away(err error) bool { return examine(err).away }
+
 // noAnswer reports errors of a connection to a host that is not there, or goes
 // away: not those of an answer that makes no sense.
 func noAnswer(err error) bool {

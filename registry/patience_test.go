@@ -120,6 +120,12 @@ func TestPatience_BrokenTransfersAreNotForEver(t *testing.T) {
 		"write": func(_, to *registrytest.Proxy) {
 			to.On(registrytest.Method(http.MethodPut, registrytest.Uploads), -1, func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) })
 		},
+		"answer": func(_, to *registrytest.Proxy) {
+			to.On(registrytest.Method(http.MethodPut, registrytest.Uploads), -1, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.WriteHeader(http.StatusGatewayTimeout)
+			})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -156,6 +156,10 @@ func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadClo
 			if f.away && f.after == 0 { // it was sent
 				return &brokenError{err}
 			}
+		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+			if f.after == 0 { // it was sent, and a gateway has not waited for the answer
+				return &brokenError{err}
+			}
 		case http.StatusUnauthorized: // the body is used up; the next try has a new token
 			return &kindError{kind: Unavailable, text: "the registry has ended the login during the upload", temporary: true}
 		case http.StatusNotFound, http.StatusRequestedRangeNotSatisfiable:

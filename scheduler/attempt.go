@@ -92,6 +92,7 @@ func (at *attempt) run(ctx context.Context) {
 		}
 		end = at.failure(ctx, err)
 		if end.Phase == builds.Failed && end.Blame == builds.BlameInfrastructure {
+			end.Uncounted = end.Uncounted || errors.Is(err, errRegistryAway)
 			end = at.blameDisk(ctx, end, errors.Join(sink.err(), err))
 		}
 	}
@@ -200,8 +201,11 @@ func (at *attempt) confirm(ctx context.Context, phase imagebuilderv1.Phase) erro
 func (at *attempt) outcome(ctx context.Context, rt Runtime, w *Workload, sink *sink) (out Outcome, missing bool, err error) {
 	if former := at.record.Build.Digest; former != "" {
 		repo := repository(targets(at.record.Build)[0])
-		found, err := at.owner.o.Publisher.Exists(ctx, repo+"@"+former)
-		if err != nil {
+		var found bool
+		if err := at.patiently(ctx, func(ctx context.Context) (err error) {
+			found, err = at.owner.o.Publisher.Exists(ctx, repo+"@"+former)
+			return err
+		}); err != nil {
 			return Outcome{}, false, &Failure{Blame: builds.BlameInfrastructure, Message: "look for the image of the former attempt: " + err.Error(), Err: err}
 		}
 		if found {

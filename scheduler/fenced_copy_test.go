@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -54,7 +55,7 @@ func Test_KeepCopy_AFenceIsLookedAt(t *testing.T) {
 		var cause error
 		at := &attempt{
 			owner:  NewOwner(OwnerOptions{Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Log: slog.New(slog.DiscardHandler)}),
-			record: r, key: lastKey(r.Build), refused: nil, cancel: func(err error) { cause = err },
+			record: r, key: lastKey(r.Build), refused: map[logs.Copy]time.Time{}, cancel: func(err error) { cause = err },
 		}
 		feed := rep.Start(at.key.log(), 1, nil, 0)
 		at.keepCopy(t.Context(), feed, []logs.CopyStatus{{Copy: logs.Copy{Node: "other", StoreID: "s"}, Refusal: logs.ErrFenced}})

@@ -205,6 +205,8 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 	var joins *logs.CopyStatus
 	var lost []logs.Copy
 	for i, s := range status {
+		// One that counts is not in the state yet if more was shown meanwhile.
+		joining := s.Joins || !builds.HasCopy(former, s.Node, s.StoreID)
 		// The next owner may have been there before the state has told so; a copy
 		// that was removed says the same, and then another one takes its place.
 		if errors.Is(s.Refusal, logs.ErrFenced) && !s.Joins && at.stillOwner(ctx) != nil {
@@ -213,11 +215,11 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 		}
 		bad := at.owner.isLost(view, s)
 		switch {
-		case s.Joins && bad:
-			feed.Drop(s.Copy)
+		case joining && bad:
+			at.leaveOut(feed, s, former)
 			at.refused[s.Copy] = time.Now()
 			trouble = true
-		case s.Joins:
+		case joining:
 			joins = &status[i]
 		case bad:
 			lost = append(lost, s.Copy)
@@ -227,7 +229,7 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 	}
 	if len(lost) == 0 && len(former) >= min(int(a.Log.GetReplicas()), len(at.owner.holders(view))) {
 		if joins != nil {
-			feed.Drop(joins.Copy)
+			at.leaveOut(feed, *joins, former)
 		}
 		return trouble
 	}
@@ -255,6 +257,15 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 	}
 	next := append(without(former, lost), &imagebuilderv1.LogCopy{Node: joins.Node, StoreId: joins.StoreID})
 	return at.setCopies(ctx, feed, former, next)
+}
+
+// leaveOut ends the attempt to make a further copy, also of one that counts.
+func (at *attempt) leaveOut(feed *logs.Feed, s logs.CopyStatus, former []*imagebuilderv1.LogCopy) {
+	if s.Joins {
+		feed.Drop(s.Copy)
+	} else {
+		feed.Set(copiesOf(former))
+	}
 }
 
 // current reports whether a copy holds all of a log that readers were shown.

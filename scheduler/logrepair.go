@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -148,8 +149,9 @@ func (o *Owner) repair(ctx context.Context, build string, a *imagebuilderv1.Atte
 	feed.Join(target)
 	for {
 		status, changed := feed.Status()
+		damaged, more := o.o.Logs.Damaged()
 		for _, s := range status {
-			if o.isLost(o.o.Store.View(), s) || ctx.Err() != nil {
+			if o.isLost(o.o.Store.View(), s) || ctx.Err() != nil || slices.Contains(damaged, k.log()) {
 				return // tried again, perhaps elsewhere
 			}
 			if s.Current {
@@ -168,6 +170,7 @@ func (o *Owner) repair(ctx context.Context, build string, a *imagebuilderv1.Atte
 		select {
 		case <-ctx.Done():
 		case <-changed:
+		case <-more:
 		case <-t.C:
 		}
 		t.Stop()

@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -22,6 +24,25 @@ func targets(b *imagebuilderv1.Build) []string {
 	return []string{b.Ref}
 }
 
+// registryTime is how long an attempt waits for a registry that its node cannot
+// reach, to which its image was pushed before: the next attempt may run elsewhere.
+const registryTime = 5 * time.Minute
+
+// errRegistryAway ends an attempt that has waited so long. It does not count.
+var errRegistryAway = errors.New("the registry could not be reached by this node for " + registryTime.String())
+
+// patiently asks the registry for something that it does not do before ctx, or the
+// node's patience, ends.
+func (at *attempt) patiently(ctx context.Context, ask func(context.Context) error) error {
+	limited, cancel := context.WithTimeoutCause(ctx, registryTime, errRegistryAway)
+	defer cancel()
+	err := ask(limited)
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(limited), errRegistryAway) {
+		err = fmt.Errorf("%w: %w", errRegistryAway, err)
+	}
+	return err
+}
+
 // publish tags the image, whose digest is committed, at all target refs.
 func (at *attempt) publish(ctx context.Context, out Outcome) error {
 	at.digest = out.Digest
@@ -32,7 +53,7 @@ func (at *attempt) publish(ctx context.Context, out Outcome) error {
 			}
 		}
 		at.tagging = append(at.tagging, ref)
-		if err := at.publishTraced(ctx, out.Repository+"@"+out.Digest, ref); err != nil {
+		if err := at.patiently(ctx, func(ctx context.Context) error { return at.publishTraced(ctx, out.Repository+"@"+out.Digest, ref) }); err != nil {
 			return &Failure{Blame: builds.BlameInfrastructure, Message: "publish the image: " + err.Error(), Err: err}
 		}
 	}

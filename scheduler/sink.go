@@ -76,7 +76,7 @@ func (s *sink) Flush(ctx context.Context) error {
 		return err
 	}
 	err := s.log.Flush(ctx)
-	if err != nil {
+	if err != nil && ctx.Err() == nil { // else who calls again may have the time
 		s.mu.Lock()
 		s.writeErr = err
 		s.mu.Unlock()

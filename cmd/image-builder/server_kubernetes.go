@@ -115,10 +115,8 @@ type podCredentials struct{ s *server }
 var _ kubernetes.Credentials = podCredentials{}
 
 // Readable answers what a request may present, of all hosts that are named
-// anywhere: helpers and clouds are not asked for those that nobody names. It
-// fails where one of them cannot tell: a pod without that credential would be
-// denied what the request may read.
-func (c podCredentials) Readable(ctx context.Context, rights *buildsv1.Rights) (map[string]proxy.Auth, error) {
+// anywhere: helpers and clouds are not asked for those that nobody names.
+func (c podCredentials) Readable(ctx context.Context, rights *buildsv1.Rights) (map[string]proxy.Auth, map[string]error) {
 	r := rightsOf(rights)
 	own := repositories(c.s.cfg)
 	hosts := slices.Concat(r.Hosts, []string{own.BaseHost, own.WorkspaceHost}, slices.Collect(maps.Keys(c.s.cfg.Registry.Hosts)))
@@ -128,15 +126,12 @@ func (c podCredentials) Readable(ctx context.Context, rights *buildsv1.Rights) (
 			hosts = append(hosts, host)
 		}
 	}
-	found, err := c.s.registry.Credentials(ctx, r, hosts...)
-	if err != nil {
-		return nil, err
-	}
+	found, failed := c.s.registry.Credentials(ctx, r, hosts...)
 	out := map[string]proxy.Auth{}
 	for host, b := range found {
 		out[host] = proxy.Auth{User: b.Username, Password: b.Password}
 	}
-	return out, ctx.Err()
+	return out, failed
 }
 
 // Own answers what the install presents to one of its own repositories.

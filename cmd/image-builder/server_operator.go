@@ -272,9 +272,12 @@ func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Resto
 	s.restoring.Store(true)
 	defer s.restoring.Store(false)
 	if err := s.node.RestoreSnapshot(ctx, raw); err != nil {
-		return nil, status.Errorf(codes.FailedPrecondition, "the snapshot was not restored: %v", err)
+		return nil, refusal(fmt.Errorf("restore the snapshot: %w", err))
 	}
 	s.log.Warn("the replicated state was replaced by a snapshot")
+	// The snapshot may have brought a lower level, which is raised again.
+	for wait := 0; s.level() < level && wait < 100 && pause(ctx, 20*time.Millisecond); wait++ {
+	}
 	if level >= 2 {
 		if err := s.loseNodes(ctx); err != nil {
 			return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but attempts that ran then were not ended, restore it again: %v", err)

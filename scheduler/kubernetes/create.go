@@ -145,6 +145,7 @@ func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *
 	secrets := r.o.Client.CoreV1().Secrets(pod.Namespace)
 	var broken error // what trying again does not mend
 	err = r.insist(ctx, "create the Secret "+pod.Name, func() error {
+		broken = nil
 		there, err := secrets.Get(ctx, pod.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			secret, job, broken = r.secretOf(ctx, w, pod)

@@ -21,7 +21,7 @@ import (
 // credentials: the install may do everything, a request what its rights say.
 type credentials struct{ host string }
 
-func (c credentials) Readable(_ context.Context, r *buildsv1.Rights) (map[string]proxy.Auth, error) {
+func (c credentials) Readable(_ context.Context, r *buildsv1.Rights) (map[string]proxy.Auth, map[string]error) {
 	if r.GetAllowAll() {
 		return map[string]proxy.Auth{c.host: {User: "install", Password: "install-password"}}, nil
 	}

@@ -35,8 +35,9 @@ const (
 
 // Credentials are the registry credentials that go into a pod's proxy.
 type Credentials interface {
-	// Readable answers, by host, all that a request with these rights may use.
-	Readable(ctx context.Context, rights *buildsv1.Rights) (map[string]proxy.Auth, error)
+	// Readable answers, by host, all that a request with these rights may use, and
+	// why that of other hosts cannot be told now.
+	Readable(ctx context.Context, rights *buildsv1.Rights) (found map[string]proxy.Auth, failed map[string]error)
 	// Own answers what the install has for a host that it pushes to; ok is
 	// false for nothing.
 	Own(ctx context.Context, host string) (auth proxy.Auth, ok bool, err error)

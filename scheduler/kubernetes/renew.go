@@ -35,13 +35,21 @@ func (f *follower) renew(ctx context.Context) {
 }
 
 func (r *Runtime) renewSecret(ctx context.Context, f *follower) error {
-	now, err := r.proxyOf(ctx, f.w, f.job)
+	now, failed, err := r.proxyOf(ctx, f.w, f.job)
 	if err != nil {
 		return err
 	}
 	was := &proxy.Config{}
 	if err := json.Unmarshal(f.secret.Data[proxyFile], was); err != nil {
 		return fmt.Errorf("the Secret %s holds no configuration of a proxy: somebody changed it", f.secret.Name)
+	}
+	for host := range failed { // it may work still
+		if auth, ok := was.Read[host]; ok {
+			if now.Read == nil {
+				now.Read = map[string]proxy.Auth{}
+			}
+			now.Read[host] = auth
+		}
 	}
 	if maps.Equal(was.Read, now.Read) && maps.Equal(was.Own, now.Own) {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"strings"
 	"time"
 
 	"github.com/distribution/reference"
@@ -36,9 +37,16 @@ func (r *Runtime) secretOf(ctx context.Context, w *scheduler.Workload, pod *core
 		return nil, nil, err
 	}
 	job.Traceparent = tracing.Traceparent(ctx)
-	conf, err := r.proxyOf(ctx, w, job)
+	conf, failed, err := r.proxyOf(ctx, w, job)
 	if err != nil {
 		return nil, nil, err
+	}
+	for host, err := range failed {
+		// What cannot be told of hosts that nobody names is renewed in a minute.
+		if named(w, host) {
+			return nil, nil, &credentialsError{err}
+		}
+		r.o.Log.Warn("a build pod begins without a registry credential that cannot be had now", "pod", pod.Name, "host", host, "err", err)
 	}
 	jobRaw, err := json.Marshal(job)
 	if err != nil {
@@ -57,6 +65,17 @@ func (r *Runtime) secretOf(ctx context.Context, w *scheduler.Workload, pod *core
 		Type: corev1.SecretTypeOpaque,
 		Data: map[string][]byte{jobFile: jobRaw, proxyFile: confRaw},
 	}, job, nil
+}
+
+// named reports whether a request names a host, by its rights or as its source.
+func named(w *scheduler.Workload, host string) bool {
+	for _, h := range w.Rights.GetHosts() {
+		if strings.EqualFold(h, host) {
+			return true
+		}
+	}
+	_, own := w.Rights.GetAdditional()[host]
+	return own || strings.HasPrefix(w.Source.GetRef().GetRef(), host+"/")
 }
 
 func (r *Runtime) jobOf(w *scheduler.Workload) (*podapi.Job, error) {
@@ -84,9 +103,10 @@ type credentialsError struct{ error }
 
 func (e *credentialsError) Unwrap() error { return e.error }
 
-// proxyOf says what the pod may do with registries.
-func (r *Runtime) proxyOf(ctx context.Context, w *scheduler.Workload, j *podapi.Job) (*proxy.Config, error) {
-	c := &proxy.Config{
+// proxyOf says what the pod may do with registries. Hosts in failed have no entry
+// in Read, since theirs cannot be told now.
+func (r *Runtime) proxyOf(ctx context.Context, w *scheduler.Workload, j *podapi.Job) (c *proxy.Config, failed map[string]error, err error) {
+	c = &proxy.Config{
 		Listen: j.ProxyAddr, Token: j.ProxyToken,
 		Insecure: r.o.Insecure, CA: r.o.CA, Hosts: r.o.Hosts, AllowHosts: r.o.AllowHosts, AllowLoopback: r.o.AllowLoopback,
 		HTTPProxy: r.o.HTTPProxy,
@@ -110,25 +130,24 @@ func (r *Runtime) proxyOf(ctx context.Context, w *scheduler.Workload, j *podapi.
 	}
 	repo, _ := cutTag(own[0])
 	c.Push = &proxy.Push{Repository: repo}
-	var err error
-	if c.Read, err = r.o.Credentials.Readable(ctx, w.Rights); err != nil {
-		return nil, &credentialsError{fmt.Errorf("find the registry credentials of the request: %w", err)}
+	if c.Read, failed = r.o.Credentials.Readable(ctx, w.Rights); ctx.Err() != nil {
+		return nil, nil, ctx.Err()
 	}
 	for _, ref := range own {
 		named, err := reference.ParseNormalizedNamed(ref)
 		if err != nil {
-			return nil, fmt.Errorf("%q is no image reference: %w", ref, err)
+			return nil, nil, fmt.Errorf("%q is no image reference: %w", ref, err)
 		}
 		host := reference.Domain(named)
 		auth, ok, err := r.o.Credentials.Own(ctx, host)
 		if err != nil {
-			return nil, &credentialsError{fmt.Errorf("find the install's credential for %s: %w", host, err)}
+			return nil, nil, &credentialsError{fmt.Errorf("find the install's credential for %s: %w", host, err)}
 		}
 		if ok {
 			c.Own[host] = auth
 		}
 	}
-	return c, c.Validate()
+	return c, failed, c.Validate()
 }
 
 // selfSigned makes a certificate that only the owner trusts, who knows it from

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/image-builder-ha/image-builder/registry"
 )
 
 // Server is the proxy of one pod. It implements http.Handler.
@@ -312,6 +314,12 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, g grant, err err
 		s.fail(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "there is no such upload")
 	case errors.As(err, &known) && known.StatusCode == http.StatusTooManyRequests:
 		s.fail(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", fmt.Sprintf("the registry %s wants less requests", g.repo.host))
+	case errors.As(err, new(*registry.AddressError)), registry.KindOf(err) == registry.Refused:
+		s.fail(w, http.StatusForbidden, "DENIED", fmt.Sprintf("cannot ask the registry %s: %v", g.repo.host, bare(err)))
+	case !registry.Away(err) && !(errors.As(err, &known) && known.StatusCode > http.StatusInternalServerError):
+		// A wrong certificate or name does not pass: who is told so need not wait.
+		s.log.Warn("cannot ask a registry", "host", g.repo.host, "repository", g.repo.path, "err", err)
+		s.fail(w, http.StatusInternalServerError, "UNKNOWN", fmt.Sprintf("cannot ask the registry %s: %v", g.repo.host, bare(err)))
 	default:
 		s.log.Warn("cannot ask a registry", "host", g.repo.host, "repository", g.repo.path, "err", err)
 		s.fail(w, http.StatusBadGateway, "UNAVAILABLE", fmt.Sprintf("cannot ask the registry %s: %v", g.repo.host, bare(err)))
