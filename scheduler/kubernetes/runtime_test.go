@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
@@ -649,6 +651,72 @@ func Test_Run_Renew(t *testing.T) {
 	}
 	cancel()
 	_, _ = x.wait(t)
+}
+
+// partly has credentials of two more hosts, one of which cannot be told at times.
+type partly struct {
+	*changing
+	fails atomic.Bool
+}
+
+func (c *partly) Readable(context.Context, *buildsv1.Rights) (map[string]proxy.Auth, map[string]error) {
+	found := map[string]proxy.Auth{"other.example": {User: "u", Password: *c.now.Load()}}
+	if c.fails.Load() {
+		return found, map[string]error{"cloud.example": errors.New("the cloud does not answer")}
+	}
+	found["cloud.example"] = proxy.Auth{User: "u", Password: "cloud"}
+	return found, nil
+}
+
+// Test_Run_RenewInPart renews the credentials of all hosts but one that cannot be
+// told now, whose former one stays. A new pod waits for that only if the request
+// names the host.
+func Test_Run_RenewInPart(t *testing.T) {
+	c := newCluster(t)
+	creds := &partly{changing: &changing{credentials: credentials{"reg.example"}}}
+	set := func(s string) { creds.now.Store(&s) }
+	set("first")
+	options := func(o *kubernetes.Options) {
+		o.Credentials, o.RenewEvery, o.RightsTimeout = creds, 10*time.Millisecond, 30*time.Millisecond
+		kubernetes.FastRetries(o)
+	}
+	run := func(build string, hosts ...string) *scheduler.Workload {
+		w := copyOf(&registrytest.Registry{Addr: "reg.example"}, build, "sha256:"+strings.Repeat("a", 64))
+		w.Rights = &buildsv1.Rights{Hosts: hosts}
+		return w
+	}
+	read := func(w *scheduler.Workload) map[string]proxy.Auth {
+		var conf proxy.Config
+		if err := json.Unmarshal(c.await(t.Context(), w.Name()).Data["proxy.json"], &conf); err != nil {
+			t.Fatal(err)
+		}
+		return conf.Read
+	}
+	r := newRuntime(t, c, "node-a", "", options)
+	ctx, cancel := context.WithCancel(testContext(t))
+	old := run("b1")
+	x := start(ctx, r, old, newSink())
+	if got := read(old); len(got) != 2 {
+		t.Errorf("at first %v", slices.Collect(maps.Keys(got)))
+	}
+	creds.fails.Store(true)
+	set("second")
+	eventually(t, "the other host's is renewed", func() bool { return read(old)["other.example"].Password == "second" })
+	if read(old)["cloud.example"].Password != "cloud" {
+		t.Error("the credential that could not be told was taken away")
+	}
+	unnamed := run("b2")
+	y := start(ctx, r, unnamed, newSink())
+	if got := read(unnamed); len(got) != 1 {
+		t.Errorf("a pod that names no host has %v", slices.Collect(maps.Keys(got)))
+	}
+	_, err := r.Run(testContext(t), run("b3", "cloud.example"), newSink())
+	mustFail(t, err, builds.BlameInfrastructure, "ib-b3-1", "the cloud does not answer")
+	creds.fails.Store(false)
+	eventually(t, "the pod has it later", func() bool { return len(read(unnamed)) == 2 })
+	cancel()
+	_, _ = x.wait(t)
+	_, _ = y.wait(t)
 }
 
 // Test_Run_NoCredentials adopts a pod where the node has no credentials for it: the
