@@ -150,11 +150,16 @@ type pipeline struct {
 	id raft.ServerID
 }
 
-// AppendEntries sends entries without waiting for the answer.
+// AppendEntries sends entries without waiting for the answer. It closes the
+// pipeline if that takes no more for raftTimeout: once Raft has heard of a newer
+// term it reads no answer any more, and its sender would wait here for ever, and
+// Shutdown for the sender (hashicorp/raft 1.8, netPipeline.AppendEntries).
 func (p pipeline) AppendEntries(req *raft.AppendEntriesRequest, res *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	if err := p.c.may(p.id); err != nil {
 		return nil, err
 	}
+	stuck := time.AfterFunc(raftTimeout, func() { _ = p.Close() })
+	defer stuck.Stop()
 	return p.AppendPipeline.AppendEntries(req, res)
 }
 
