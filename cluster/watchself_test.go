@@ -29,11 +29,8 @@ func Test_ClockSkew_LeaderStepsAside(t *testing.T) {
 		name := lead.cfg.Name
 		clocks[name].Store(int64(off))
 		eventually(t, "a node whose clock is right leads", func() bool {
-			return said.has("gives up leadership", "node="+name, "its clock is "+sign+"1m0s off") && !lead.Leads()
+			return said.has("gives up leadership", "node="+name, "its clock is "+sign+"1m0s off") && g.leader().cfg.Name != name
 		})
-		if next := g.leader(); next.cfg.Name == name {
-			t.Fatalf("%s leads although its clock is %s off", name, off)
-		}
 		// The skew shows to operators, with the metadata of the node.
 		eventually(t, "the leader knows clock and zone of all members", func() bool {
 			skewed, zones := false, 0
