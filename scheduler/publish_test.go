@@ -90,6 +90,30 @@ func (r *slowTags) Publish(_ context.Context, image, ref string) error {
 }
 func (r *slowTags) Exists(context.Context, string) (bool, error) { return false, nil }
 
+// startOwner assigns a build to the only node of a world and runs its owner until
+// the answered function is called, which waits.
+func startOwner(t *testing.T, w *world, l Logs, p Publisher) (build string, stop func()) {
+	t.Helper()
+	raft := &oneNode{w: w}
+	w.ask("a")
+	a := w.decide().assign[0]
+	w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+	owner := NewOwner(OwnerOptions{
+		Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: newKeyring(t), Logs: l, Publisher: p,
+		Runtimes: map[string]Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- owner.Run(ctx) }()
+	return a.BuildId, func() {
+		t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Test_Publish_ALateTagIsRepaired holds up an owner's request to tag until the
 // next owner, who found the image missing, has published another one.
 func Test_Publish_ALateTagIsRepaired(t *testing.T) {

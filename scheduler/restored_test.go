@@ -1,11 +1,8 @@
 package scheduler
 
 import (
-	"context"
-	"log/slog"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -30,26 +27,13 @@ func Test_Restored_ALogOfBeforeDoesNotCount(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 1)
-				raft := &oneNode{w: w}
-				w.ask("a")
-				a := w.decide().assign[0]
-				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-				owner := NewOwner(OwnerOptions{
-					Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: newKeyring(t), Logs: takenLogs{err: err}, Publisher: &slowTags{},
-					Runtimes: map[string]Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
-				})
-				ctx, cancel := context.WithCancel(t.Context())
-				done := make(chan error, 1)
-				go func() { done <- owner.Run(ctx) }()
+				build, stop := startOwner(t, w, takenLogs{err: err}, &slowTags{})
 				synctest.Wait()
-				r := w.store.Build(a.BuildId)
+				r := w.store.Build(build)
 				if r.Build.Phase != builds.Queued || r.Build.Attempts[0].Counted || r.CountedAttempts != 0 {
 					t.Errorf("the build is %s, its attempt %v", r.Build.Phase, r.Build.Attempts[0])
 				}
-				cancel()
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
+				stop()
 			})
 		})
 	}
