@@ -58,7 +58,7 @@ func active(s *State) []*buildsv1.Record {
 // in it. What is told of them does not change until they end.
 type listed struct {
 	mu      sync.Mutex
-	of      *activeSet
+	of      *ActiveSet
 	raw     []byte
 	left    int
 	entries map[string]entry // by build id
@@ -69,11 +69,11 @@ type listed struct {
 func (l *listed) answer(s *State, info func(*buildsv1.Record) *builder.BuildInfo) (raw []byte, left int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.of != s.active {
+	if l.of != s.ActiveSet() {
 		if raw, left, err = l.encode(active(s), info); err != nil {
 			return nil, 0, err
 		}
-		l.of, l.raw, l.left = s.active, slices.Clip(raw), left
+		l.of, l.raw, l.left = s.ActiveSet(), slices.Clip(raw), left
 	}
 	return l.raw, l.left, nil
 }

@@ -30,7 +30,7 @@ type State struct {
 	liveBy     *btree.Map[string, int]              // requester to live builds
 	deadlines  *btree.Map[string, *buildsv1.Record] // queued ones by deadline and id
 
-	active *activeSet // another one whenever what is listed of active builds changes
+	active *ActiveSet // another one whenever what is listed of active builds changes
 
 	history            *btree.Map[string, string] // end index to id
 	historyByRequester *btree.Map[string, string] // requester, end index to id
@@ -45,16 +45,20 @@ type State struct {
 	nodes    *btree.Map[string, *buildsv1.Node]
 }
 
-// activeSet stands for the active builds with what never changes of them: states
-// with the same one, by its address, list the same.
-type activeSet struct{ _ byte }
+// ActiveSet identifies the set of active builds together with the facts about them that never change. Two
+// states with the same pointer list the same active builds.
+type ActiveSet struct{ _ byte }
+
+// ActiveSet returns the identity of the set of active builds. It changes, and never comes back,
+// whenever a list of the active builds changes.
+func (s *State) ActiveSet() *ActiveSet { return s.active }
 
 // NewState answers the state of a cluster in which nothing happened yet.
 func NewState() *State {
 	return &State{
 		level:              1,
 		settings:           DefaultSettings(),
-		active:             new(activeSet),
+		active:             new(ActiveSet),
 		builds:             new(btree.Map[string, *buildsv1.Record]),
 		current:            new(btree.Map[string, string]),
 		successors:         new(btree.Map[string, string]),

@@ -16,7 +16,7 @@ func (s *State) put(r *buildsv1.Record) {
 		s.unindex(old)
 	}
 	if !listedAlike(old.GetBuild(), b) {
-		s.active = new(activeSet)
+		s.active = new(ActiveSet)
 	}
 	s.builds.Set(b.Id, r)
 	switch {
@@ -94,7 +94,7 @@ func (s *State) remove(r *buildsv1.Record) {
 	s.unindex(r)
 	s.builds.Delete(r.Build.Id)
 	if !Terminal(r.Build.Phase) {
-		s.active = new(activeSet)
+		s.active = new(ActiveSet)
 	}
 	s.byRef.Delete(pairKey(r.Build.Ref, r.Build.Id))
 	if id, ok := s.newest.Get(r.Build.Ref); ok && id == r.Build.Id {

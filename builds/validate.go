@@ -4,15 +4,12 @@ import (
 	"net/url"
 	"path"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // Limits of what one request may carry, in bytes unless said otherwise.
 const (
-	maxRef       = 1024
 	maxText      = 4096 // URLs, paths, versions
 	maxRequestID = 128
 	maxRequester = 256
@@ -22,27 +19,6 @@ const (
 	maxHosts     = 64 // hosts and credentials
 	maxOptions   = 128
 )
-
-// checkText refuses what has no place in a one-line value. Values are never
-// quoted in errors: people put secrets everywhere.
-func checkText(field, s string, limit int) error {
-	switch {
-	case len(s) > limit:
-		return invalidf("%s is %d bytes long, at most %d are allowed", field, len(s), limit)
-	case !utf8.ValidString(s):
-		return invalidf("%s is not valid UTF-8", field)
-	case strings.ContainsFunc(s, unicode.IsControl):
-		return invalidf("%s contains a control character (a newline or NUL, for instance)", field)
-	}
-	return nil
-}
-
-func checkRef(field, s string) error {
-	if s == "" {
-		return invalidf("%s is empty: name an image", field)
-	}
-	return checkText(field, s, maxRef)
-}
 
 func checkPath(field, p string) error {
 	if err := checkText(field, p, maxText); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/tracing"
@@ -260,7 +261,7 @@ const fullPause = 2 * time.Second
 // of space the node's: it does not count, the next attempt begins elsewhere.
 func (at *attempt) blameDisk(ctx context.Context, end *buildsv1.FinishAttempt, err error) *buildsv1.FinishAttempt {
 	if errors.Is(err, logs.ErrNoSpace) && !end.Uncounted {
-		wait(ctx, fullPause)
+		ctxutil.Sleep(ctx, fullPause)
 		end.Uncounted = true
 		end.Message = fmt.Sprintf("node %s cannot write logs: %s", at.owner.o.Node, end.Message)
 	}
@@ -269,7 +270,7 @@ func (at *attempt) blameDisk(ctx context.Context, end *buildsv1.FinishAttempt, e
 
 // finish seals the log and commits how the attempt ended. It outlasts the
 // attempt's context: an end must be said also by those who were told to stop.
-func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilderv1.Step, c *buildsv1.FinishAttempt) error {
+func (at *attempt) finish(ctx context.Context, w logs.AttemptWriter, steps []*imagebuilderv1.Step, c *buildsv1.FinishAttempt) error {
 	// The leader may be away for long: an end that is not said would leave the
 	// build running for ever. Only a node that stops has no time, and the next
 	// start of its process says it.
@@ -303,7 +304,7 @@ func (at *attempt) finish(ctx context.Context, w LogWriter, steps []*imagebuilde
 }
 
 // redactSteps takes secrets out of what is committed about steps.
-func redactSteps(w LogWriter, steps []*imagebuilderv1.Step) []*imagebuilderv1.Step {
+func redactSteps(w logs.AttemptWriter, steps []*imagebuilderv1.Step) []*imagebuilderv1.Step {
 	out := make([]*imagebuilderv1.Step, len(steps))
 	for i, s := range steps {
 		c := proto.CloneOf(s)

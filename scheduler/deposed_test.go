@@ -10,6 +10,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -17,7 +18,7 @@ import (
 // fencedLogs are logs that the next owner has fenced while they were written.
 type fencedLogs struct{ silent }
 
-func (f fencedLogs) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (LogWriter, error) {
+func (f fencedLogs) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (logs.AttemptWriter, error) {
 	return f, nil
 }
 func (fencedLogs) Write([]byte) (int, error) { return 0, logs.ErrFenced }
@@ -145,7 +146,7 @@ func Test_Remains_GoAfterTheAttempt(t *testing.T) {
 			next := &buildsv1.AssignAttempt_Assignment{BuildId: b.Id, BuildVersion: b.Version, Attempt: 2, Epoch: a.Epoch + 1, Owner: "n0", OwnerStoreId: "s", Runtime: "copy"}
 			w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{next}})
 			raft.mu.Unlock()
-			wait(ctx, time.Second) // the API is slow
+			ctxutil.Sleep(ctx, time.Second) // the API is slow
 			if len(b.Attempts) != 1 || b.Phase != builds.Queued {
 				t.Errorf("the build is %s with %d attempts at the stop of the first", b.Phase, len(b.Attempts))
 			}
@@ -160,7 +161,7 @@ func Test_Remains_GoAfterTheAttempt(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- owner.Run(ctx) }()
-		wait(t.Context(), 5*time.Second) // of the bubble
+		ctxutil.Sleep(t.Context(), 5*time.Second) // of the bubble
 		if rt.stops.Load() == 0 {
 			t.Error("nothing was stopped")
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -24,7 +25,7 @@ type noRoom struct {
 
 var errNoRoom = fmt.Errorf("%w (%w)", logs.ErrNoSpace, syscall.ENOSPC)
 
-func (d noRoom) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (LogWriter, error) {
+func (d noRoom) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (logs.AttemptWriter, error) {
 	if !d.opens {
 		return nil, errNoRoom
 	}
@@ -55,12 +56,12 @@ func Test_DiskFull_IsTheNodes(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
 				go func() { done <- owner.Run(ctx) }()
-				wait(ctx, fullPause-time.Millisecond)
+				ctxutil.Sleep(ctx, fullPause-time.Millisecond)
 				synctest.Wait()
 				if b := w.store.Build(a.BuildId).Build; b.Phase == builds.Queued {
 					t.Error("given back before the leader can know")
 				}
-				wait(ctx, time.Second)
+				ctxutil.Sleep(ctx, time.Second)
 				synctest.Wait()
 				r := w.store.Build(a.BuildId)
 				first := r.Build.Attempts[0]

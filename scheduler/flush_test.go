@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -18,7 +19,7 @@ type slowCopies struct {
 	held chan struct{}
 }
 
-func (s slowCopies) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (LogWriter, error) {
+func (s slowCopies) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (logs.AttemptWriter, error) {
 	return s, nil
 }
 func (s slowCopies) Flush(context.Context) error { <-s.held; return nil }

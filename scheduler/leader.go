@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -59,8 +60,8 @@ func NewLeader(o LeaderOptions) *Leader {
 	return &Leader{o: o}
 }
 
-// pause is how long the loop rests after a refused or failed proposal.
-const pause = 100 * time.Millisecond
+// retryInterval is the pause after a refused or failed proposal.
+const retryInterval = 100 * time.Millisecond
 
 // Run decides and commits until ctx, which ends with the leader's term, is
 // done. It returns nil then.
@@ -83,7 +84,7 @@ func (l *Leader) Run(ctx context.Context) error {
 			if ctx.Err() == nil {
 				l.o.Log.Warn("scheduler cannot commit a decision, will try again", "err", err)
 			}
-			wait(ctx, pause)
+			ctxutil.Sleep(ctx, retryInterval)
 			continue
 		}
 		if done {
@@ -156,15 +157,6 @@ func (l *Leader) putSettings(ctx context.Context) {
 		if _, _, err := builds.Propose(ctx, l.o.Raft, &buildsv1.PutSettings{Settings: l.o.Settings}); err == nil {
 			return
 		}
-		wait(ctx, pause)
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
+		ctxutil.Sleep(ctx, retryInterval)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -80,7 +81,7 @@ func (o *Owner) fenceCopy(ctx context.Context, k attemptKey) (length int64, chec
 			return 0, "", false
 		}
 		o.o.Log.Error("cannot seal the log of an attempt; trying again", "build", k.build, "attempt", k.attempt, "err", err)
-		wait(ctx, pause)
+		ctxutil.Sleep(ctx, retryInterval)
 	}
 }
 
@@ -174,7 +175,7 @@ func (at *attempt) keepCopies(ctx context.Context, feed *logs.Feed) (stop func()
 			status, changed := feed.Status()
 			trouble := at.keepCopy(ctx, feed, status)
 			if trouble {
-				wait(ctx, copyInterval)
+				ctxutil.Sleep(ctx, copyInterval)
 				if ctx.Err() != nil {
 					return
 				}

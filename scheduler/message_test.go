@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -37,7 +38,7 @@ func Test_Finish_WhateverTheText(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- owner.Run(ctx) }()
-		wait(ctx, time.Minute)
+		ctxutil.Sleep(ctx, time.Minute)
 		b := w.store.Build(a.BuildId).Build
 		if b.Phase != builds.Failed || b.Message != "no such file: caf?" {
 			t.Errorf("after a minute the build is %s: %q", b.Phase, b.Message)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -22,7 +23,7 @@ type Logs interface {
 	// Create opens the log of an attempt for its owner at an epoch, and begins to
 	// copy it to the other nodes that hold it. What is removed or redacted
 	// follows from the build and its secrets.
-	Create(a *imagebuilderv1.Attempt, b *imagebuilderv1.Build, s *buildsv1.Secrets) (LogWriter, error)
+	Create(a *imagebuilderv1.Attempt, b *imagebuilderv1.Build, s *buildsv1.Secrets) (logs.AttemptWriter, error)
 	// Fence keeps all former owners from writing the log, and answers what this
 	// node holds of it.
 	Fence(key logs.Key, epoch uint64) (length int64, checksum string, err error)
@@ -42,25 +43,6 @@ type Logs interface {
 	// RemoveDamaged deletes this node's copy of a log if it is one of Damaged
 	// still: it may have been copied anew meanwhile.
 	RemoveDamaged(key logs.Key) error
-}
-
-// LogWriter is the log of a live attempt. Its owner alone writes it.
-type LogWriter interface {
-	Write(raw []byte) (int, error)
-	RawOffset() int64
-	// Marker adds a line of the service's own.
-	Marker(line string) error
-	// Redact takes the build's secrets out of a text about the attempt.
-	Redact(text string) string
-	// Flush waits until a next owner would find all that was written.
-	Flush(ctx context.Context) error
-	// Seal ends the log and answers its length and checksum. On an error they
-	// are those of what is kept.
-	Seal(ctx context.Context) (length int64, checksum string, err error)
-	// Feed is the copying of the log.
-	Feed() *logs.Feed
-	// Close ends the copying.
-	Close()
 }
 
 // Publisher tags what a workload pushed.
@@ -253,7 +235,7 @@ func (o *Owner) commit(ctx context.Context, payload proto.Message) (builds.Resul
 			return res, err
 		}
 		o.o.Log.Debug("cannot commit, will try again", "err", err)
-		wait(ctx, pause)
+		ctxutil.Sleep(ctx, retryInterval)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -94,7 +95,7 @@ func (w *prewarming) run(ctx context.Context) {
 			w.ask(ctx)
 		}
 		if w.misses > 0 {
-			wait(ctx, time.Until(w.askAt))
+			ctxutil.Sleep(ctx, time.Until(w.askAt))
 			continue
 		}
 		want := w.wanted()
@@ -112,7 +113,7 @@ func (w *prewarming) run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-t.C:
 		case <-changed:
-			wait(ctx, prewarmGather)
+			ctxutil.Sleep(ctx, prewarmGather)
 		}
 		t.Stop()
 	}

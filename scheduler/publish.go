@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -132,7 +133,7 @@ func (at *attempt) current(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		wait(ctx, pause)
+		ctxutil.Sleep(ctx, retryInterval)
 	}
 }
 

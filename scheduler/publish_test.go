@@ -46,7 +46,7 @@ func (r *oneNode) Run(context.Context, *Workload, Sink) (Outcome, error) {
 // silent keeps no logs.
 type silent struct{}
 
-func (silent) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (LogWriter, error) {
+func (silent) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (logs.AttemptWriter, error) {
 	return silent{}, nil
 }
 func (silent) Fence(logs.Key, uint64) (int64, string, error) { return 0, "", nil }

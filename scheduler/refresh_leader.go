@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -66,7 +67,7 @@ func (l *RefreshLeader) Run(ctx context.Context) error {
 func (l *RefreshLeader) did(ctx context.Context, err error) bool {
 	if err != nil && ctx.Err() == nil {
 		l.Log.Warn("the refresher of references cannot commit, will try again", "err", err)
-		wait(ctx, pause)
+		ctxutil.Sleep(ctx, retryInterval)
 	}
 	return err == nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -120,7 +121,7 @@ func (r *Refresher) commit(ctx context.Context) {
 			return
 		case <-r.news:
 		}
-		wait(ctx, refreshGather)
+		ctxutil.Sleep(ctx, refreshGather)
 		for ctx.Err() == nil {
 			batch := r.batch()
 			if len(batch) == 0 {
@@ -130,7 +131,7 @@ func (r *Refresher) commit(ctx context.Context) {
 				if ctx.Err() == nil {
 					r.Log.Warn("cannot tell the cluster what references resolved to, will try again", "results", len(batch), "err", err)
 				}
-				wait(ctx, pause)
+				ctxutil.Sleep(ctx, retryInterval)
 				continue
 			}
 			r.committed(batch)

@@ -16,7 +16,7 @@ type takenLogs struct {
 	err error
 }
 
-func (l takenLogs) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (LogWriter, error) {
+func (l takenLogs) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (logs.AttemptWriter, error) {
 	return nil, l.err
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
@@ -45,14 +46,14 @@ func (l *Leader) expireLogs(ctx context.Context) {
 		view := l.o.Store.View()
 		ids := r.expired(view, l.o.Now())
 		if len(ids) == 0 {
-			wait(ctx, r.interval())
+			ctxutil.Sleep(ctx, r.interval())
 			continue
 		}
 		if _, _, err := builds.Propose(ctx, l.o.Raft, &buildsv1.ExpireLogs{BuildIds: ids}); err != nil {
 			if ctx.Err() == nil {
 				l.o.Log.Warn("cannot commit that logs are removed by retention, will try again", "err", err)
 			}
-			wait(ctx, pause)
+			ctxutil.Sleep(ctx, retryInterval)
 			continue
 		}
 		l.o.Log.Info("logs of builds are removed by retention", "builds", len(ids), "oldest", ids[0])

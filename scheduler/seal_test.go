@@ -10,6 +10,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -67,7 +68,7 @@ func Test_Seal_WaitsForItsDisk(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
 				go func() { done <- owner.Run(ctx) }()
-				wait(ctx, c.after)
+				ctxutil.Sleep(ctx, c.after)
 				synctest.Wait()
 				if got := log(); got.State != c.want || got.State == builds.LogSealed && got.Length != 7 {
 					t.Errorf("after %s the log is %v", c.after, got)

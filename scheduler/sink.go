@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -15,7 +17,7 @@ const coalesce = 200 * time.Millisecond
 // sink is the Sink of one attempt: output goes to the log, reports of
 // progress are coalesced and committed by one goroutine.
 type sink struct {
-	log    LogWriter
+	log    logs.AttemptWriter
 	report func(context.Context, []*imagebuilderv1.Step)
 
 	mu       sync.Mutex
@@ -30,7 +32,7 @@ type sink struct {
 
 var _ Sink = (*sink)(nil)
 
-func newSink(log LogWriter, report func(context.Context, []*imagebuilderv1.Step)) *sink {
+func newSink(log logs.AttemptWriter, report func(context.Context, []*imagebuilderv1.Step)) *sink {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &sink{log: log, report: report, news: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	go s.loop(ctx)
@@ -46,7 +48,7 @@ func (s *sink) loop(ctx context.Context) {
 			return
 		case <-s.news:
 		}
-		if wait(ctx, coalesce); ctx.Err() != nil {
+		if ctxutil.Sleep(ctx, coalesce); ctx.Err() != nil {
 			return
 		}
 		s.report(ctx, s.steps())

@@ -33,9 +33,9 @@ func openContext(dir, file string, stdin io.Reader) (*buildContext, error) {
 	c := &buildContext{dir: dir, dockerfile: "Dockerfile"}
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		if err != nil && (strings.HasPrefix(dir, "ssh://") || strings.Contains(dir, "@") && strings.Contains(dir, ":")) {
-			return nil, exitError{exitUsage, fmt.Errorf("the context %q is no directory, and git repositories are fetched over https and http only: name it so, with --secret id=GIT_AUTH_TOKEN,env=NAME if it wants a credential", dir)}
+			return nil, exitWith(exitUsage, fmt.Errorf("the context %q is no directory, and git repositories are fetched over https and http only: name it so, with --secret id=GIT_AUTH_TOKEN,env=NAME if it wants a credential", dir))
 		}
-		return nil, exitError{exitUsage, fmt.Errorf("the context %q is no directory", dir)}
+		return nil, exitWith(exitUsage, fmt.Errorf("the context %q is no directory", dir))
 	}
 	if err := c.findDockerfile(file, stdin); err != nil {
 		return nil, err
@@ -49,13 +49,13 @@ func openContext(dir, file string, stdin io.Reader) (*buildContext, error) {
 		patterns, err = ignorefile.ReadAll(f)
 		_ = f.Close()
 		if err != nil {
-			return nil, exitError{exitUsage, fmt.Errorf("read %s: %w", name, err)}
+			return nil, exitWith(exitUsage, fmt.Errorf("read %s: %w", name, err))
 		}
 		break
 	}
 	var err error
 	if c.ignore, err = patternmatcher.New(patterns); err != nil {
-		return nil, exitError{exitUsage, fmt.Errorf(".dockerignore: %w", err)}
+		return nil, exitWith(exitUsage, fmt.Errorf(".dockerignore: %w", err))
 	}
 	return c, nil
 }
@@ -66,7 +66,7 @@ func (c *buildContext) findDockerfile(file string, stdin io.Reader) (err error) 
 	case file == "-":
 		c.dockerfile = stdinDockerfile
 		if c.content, err = io.ReadAll(io.LimitReader(stdin, 1<<20)); err != nil {
-			return exitError{exitUsage, fmt.Errorf("read the Dockerfile from standard input: %w", err)}
+			return exitWith(exitUsage, fmt.Errorf("read the Dockerfile from standard input: %w", err))
 		}
 		return nil
 	case file != "":
@@ -76,10 +76,10 @@ func (c *buildContext) findDockerfile(file string, stdin io.Reader) (err error) 
 	dir, err2 := filepath.Abs(c.dir)
 	rel, err3 := filepath.Rel(dir, abs)
 	if err := errors.Join(err1, err2, err3); err != nil {
-		return exitError{exitUsage, fmt.Errorf("find the Dockerfile: %w", err)}
+		return exitWith(exitUsage, fmt.Errorf("find the Dockerfile: %w", err))
 	}
 	if c.content, err = os.ReadFile(path); err != nil {
-		return exitError{exitUsage, fmt.Errorf("the Dockerfile cannot be read: %w; name another with -f", err)}
+		return exitWith(exitUsage, fmt.Errorf("the Dockerfile cannot be read: %w; name another with -f", err))
 	}
 	if filepath.IsLocal(rel) {
 		// It goes with the directory, unless it is ignored there.

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -27,7 +28,7 @@ import (
 func upload(ctx context.Context, client imagebuilderv1.ImageBuilderClient, write func(io.Writer) error) (string, error) {
 	sum := sha256.New()
 	if err := write(sum); err != nil {
-		return "", exitError{exitUsage, fmt.Errorf("read the context: %w", err)}
+		return "", exitWith(exitUsage, fmt.Errorf("read the context: %w", err))
 	}
 	digest := "sha256:" + hex.EncodeToString(sum.Sum(nil))
 	_, err := again(ctx, func(ctx context.Context) (*imagebuilderv1.UploadContextResponse, error) {
@@ -53,11 +54,11 @@ func upload(ctx context.Context, client imagebuilderv1.ImageBuilderClient, write
 // compression. It is kept in a temporary file meanwhile: the digest goes first.
 func uploadArchive(ctx context.Context, client imagebuilderv1.ImageBuilderClient, file string, stdin io.Reader) (_ string, err error) {
 	if file == "-" {
-		return "", exitError{exitUsage, errors.New("both the context and the Dockerfile would come from standard input: name the Dockerfile in the archive with -f")}
+		return "", exitWith(exitUsage, errors.New("both the context and the Dockerfile would come from standard input: name the Dockerfile in the archive with -f"))
 	}
 	archive, err := unzipped(stdin)
 	if err != nil {
-		return "", exitError{exitUsage, fmt.Errorf("read the context from standard input: %w", err)}
+		return "", exitWith(exitUsage, fmt.Errorf("read the context from standard input: %w", err))
 	}
 	f, err := os.CreateTemp("", "image-builder-context-")
 	if err != nil {
@@ -68,10 +69,10 @@ func uploadArchive(ctx context.Context, client imagebuilderv1.ImageBuilderClient
 		return "", fmt.Errorf("keep the context from standard input: %w", err)
 	}
 	if _, err := io.Copy(f, archive); err != nil {
-		return "", exitError{exitUsage, fmt.Errorf("read the context from standard input: %w", err)}
+		return "", exitWith(exitUsage, fmt.Errorf("read the context from standard input: %w", err))
 	}
 	if _, err := tar.NewReader(io.NewSectionReader(f, 0, math.MaxInt64)).Next(); err != nil {
-		return "", exitError{exitUsage, fmt.Errorf("the context on standard input is no tar archive with files: %w; a Dockerfile alone goes by: build DIRECTORY -f -", err)}
+		return "", exitWith(exitUsage, fmt.Errorf("the context on standard input is no tar archive with files: %w; a Dockerfile alone goes by: build DIRECTORY -f -", err))
 	}
 	return upload(ctx, client, func(w io.Writer) error {
 		_, err := io.Copy(w, io.NewSectionReader(f, 0, math.MaxInt64))
@@ -93,7 +94,7 @@ func again[T any](ctx context.Context, f func(context.Context) (T, error)) (T, e
 	wait := 100 * time.Millisecond
 	for try := 0; ; try++ {
 		v, err := f(ctx)
-		if status.Code(err) != codes.Unavailable || try == 5 || !pause(ctx, wait) {
+		if status.Code(err) != codes.Unavailable || try == 5 || !ctxutil.Sleep(ctx, wait) {
 			return v, err
 		}
 		wait *= 2

@@ -108,7 +108,7 @@ func newCacheInterval() *cobra.Command {
 			if len(args) == 1 || args[0] != "default" {
 				d, err := time.ParseDuration(args[0])
 				if err != nil {
-					return exitError{exitUsage, fmt.Errorf("%q is no duration; write it like 30m or 6h, or 'default' for an image", args[0])}
+					return exitWith(exitUsage, fmt.Errorf("%q is no duration; write it like 30m or 6h, or 'default' for an image", args[0]))
 				}
 				req.Interval = durationpb.New(d)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -114,7 +115,7 @@ func newClusterStatusCommand() *cobra.Command {
 				return err
 			}
 			if !res.Available {
-				return exitError{exitUnavailable, errors.New("the cluster has no leader: writes wait, reads may be stale")}
+				return exitWith(exitUnavailable, errors.New("the cluster has no leader: writes wait, reads may be stale"))
 			}
 			return nil
 		})
@@ -245,13 +246,13 @@ Exit status: 0 success, 2 wrong usage.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(nodes)+len(operators) == 0 {
-				return exitError{exitUsage, errors.New("name at least one --node or --operator")}
+				return exitWith(exitUsage, errors.New("name at least one --node or --operator"))
 			}
 			issue := func(role string, names []string) error {
 				for _, n := range names {
 					files, err := cluster.IssueCert(dir, cluster.CertIdentity{Cluster: name, Role: role, Name: n}, renew)
 					if err != nil {
-						return exitError{exitUsage, err}
+						return exitWith(exitUsage, err)
 					}
 					fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s, %s\n", role, n, files.Cert, files.Key)
 				}
@@ -279,7 +280,7 @@ func newKeysCommand() *cobra.Command {
 		Long: "Makes a file with one random sealing key (sealing.keyFile). All nodes of a cluster need the same file.\n\nExit status: 0 success, 2 the file exists or cannot be written.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := builds.NewKeyFile(args[0]); err != nil {
-				return exitError{exitUsage, err}
+				return exitWith(exitUsage, err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "made", args[0])
 			return nil
@@ -297,7 +298,7 @@ every node, then remove the old one; running nodes take the file up by themselve
 Exit status: 0 success, 2 the file exists or cannot be written.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := cluster.NewGossipKeyFile(args[0]); err != nil {
-				return exitError{exitUsage, err}
+				return exitWith(exitUsage, err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "made", args[0])
 			return nil
@@ -321,18 +322,18 @@ Exit status: 0 success, 2 wrong usage, 3 the data cannot be used.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !yes {
-				return exitError{exitUsage, errors.New("add --yes if the other voters are gone for good")}
+				return exitWith(exitUsage, errors.New("add --yes if the other voters are gone for good"))
 			}
 			cfg, _, err := LoadConfig(files)
 			if err != nil {
-				return exitError{exitUsage, err}
+				return exitWith(exitUsage, err)
 			}
 			cfg.complete()
 			if err := cluster.Recover(cluster.Config{
-				Name: cfg.Name, DataDir: filepath.Join(cfg.DataDir, "raft"), StateMachine: builds.NewStore(), Logger: newLogger(cfg.Log),
+				Name: cfg.Name, DataDir: filepath.Join(cfg.DataDir, "raft"), StateMachine: builds.NewStore(), Logger: cfg.Log.Logger(os.Stderr),
 				Network: cluster.Nowhere(cfg.PeerAddress),
 			}); err != nil {
-				return exitError{exitUnavailable, err}
+				return exitWith(exitUnavailable, err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "node %s is the only voter of its cluster now: start it\n", cfg.Name)
 			return nil

@@ -75,28 +75,6 @@ func newListCommand() *cobra.Command {
 	return cmd
 }
 
-func parseLabels(list []string) (map[string]string, error) {
-	out := map[string]string{}
-	for _, l := range list {
-		k, v, ok := strings.Cut(l, "=")
-		if !ok || k == "" {
-			return nil, exitError{exitUsage, fmt.Errorf("label %q is not of the form key=value", l)}
-		}
-		out[k] = v
-	}
-	return out, nil
-}
-
-// isRef tells an image ref from a build id.
-func isRef(s string) bool { return strings.ContainsAny(s, ":/@") }
-
-func statusRequest(name string) *imagebuilderv1.BuildStatusRequest {
-	if isRef(name) {
-		return &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Ref{Ref: name}}
-	}
-	return &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: name}}
-}
-
 func newStatusCommand() *cobra.Command {
 	var c clientFlags
 	var wait bool
@@ -125,7 +103,7 @@ func newStatusCommand() *cobra.Command {
 				return err
 			}
 			if wait && res.Build.Phase != imagebuilderv1.Phase_PHASE_SUCCEEDED {
-				return exitError{exitFailed, nil}
+				return exitWith(exitFailed, nil)
 			}
 			return nil
 		},
@@ -163,7 +141,7 @@ func newLogsCommand() *cobra.Command {
 func printLogs(ctx context.Context, api *client.Client, req client.LogsRequest, out io.Writer) error {
 	return api.Logs(ctx, req, func(c client.Chunk) error {
 		if _, err := out.Write(c.Content); err != nil {
-			return exitError{exitFailed, err}
+			return exitWith(exitFailed, err)
 		}
 		return nil
 	})

@@ -142,12 +142,3 @@ func Test_Config_PodPeers(t *testing.T) {
 }
 
 // Test_PodPeers_AwayAPI keeps peers that are known otherwise while Kubernetes
-// cannot be asked.
-func Test_PodPeers_AwayAPI(t *testing.T) {
-	s := &server{cfg: Config{Cluster: ClusterConfig{Peers: []string{"a:1"}, Kubernetes: PeersConfig{Namespace: "n", Service: "s"}}}}
-	s.peersAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
-	got, err := s.discover(t.Context())
-	if len(got) != 1 || got[0] != "a:1" || err == nil || !strings.Contains(err.Error(), "/nowhere") {
-		t.Errorf("got %v, %v", got, err)
-	}
-}

@@ -6,51 +6,21 @@ import (
 	"io"
 	"reflect"
 	"strings"
-
-	"github.com/spf13/cobra"
 )
 
-func newConfigCommand() *cobra.Command {
-	var schema bool
-	var check []string
-	cmd := &cobra.Command{
-		Use:   "config",
-		Short: "Print the default configuration, its JSON schema, or check a file",
-		Long: `Prints every key with its default and meaning, as YAML that can be edited and used.
+// writeDefaults writes every key with its default, after a comment with its meaning, as YAML that a
+// node accepts.
+func writeDefaults(w io.Writer) {
+	printYAML(w, reflect.ValueOf(DefaultConfig()), "")
+}
 
-Exit status: 0 success, 2 the checked file is wrong.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case len(check) > 0:
-				cfg, warnings, err := LoadConfig(check)
-				if err == nil {
-					cfg.complete()
-					err = cfg.Validate()
-				}
-				for _, w := range warnings {
-					fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-				}
-				if err != nil {
-					return exitError{exitUsage, err}
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
-				return nil
-			case schema:
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				s := schemaOf(reflect.ValueOf(DefaultConfig()), "")
-				s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-				return enc.Encode(s)
-			}
-			cfg := DefaultConfig()
-			printYAML(cmd.OutOrStdout(), reflect.ValueOf(cfg), "")
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&schema, "schema", false, "print the JSON schema")
-	cmd.Flags().StringSliceVar(&check, "check", nil, "check these files instead of printing")
-	return cmd
+// writeSchema writes the JSON schema (draft 2020-12) of a configuration file.
+func writeSchema(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	s := schemaOf(reflect.ValueOf(DefaultConfig()), "")
+	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+	return enc.Encode(s)
 }
 
 // printYAML prints a struct with the doc of each key before it.

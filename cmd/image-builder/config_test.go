@@ -156,12 +156,7 @@ func Test_Config_Prewarm(t *testing.T) {
 // Test_Config_PrintedDefaultsAreTheDefaults loads what `config` prints.
 func Test_Config_PrintedDefaultsAreTheDefaults(t *testing.T) {
 	var out strings.Builder
-	cmd := newConfigCommand()
-	cmd.SetOut(&out)
-	cmd.SetArgs(nil)
-	if err := cmd.Execute(); err != nil {
-		t.Fatal(err)
-	}
+	writeDefaults(&out)
 	cfg, warnings, err := load(t, out.String())
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(warnings, err)
@@ -175,10 +170,7 @@ func Test_Config_PrintedDefaultsAreTheDefaults(t *testing.T) {
 
 func Test_Config_SchemaIsJSON(t *testing.T) {
 	var out strings.Builder
-	cmd := newConfigCommand()
-	cmd.SetOut(&out)
-	cmd.SetArgs([]string{"--schema"})
-	if err := cmd.Execute(); err != nil {
+	if err := writeSchema(&out); err != nil {
 		t.Fatal(err)
 	}
 	var schema struct {

@@ -207,3 +207,10 @@ func (c *Config) validateCluster(bad func(key, format string, args ...any)) {
 		bad("cluster.gossip.keyFile", "must be set: gossip is always encrypted")
 	}
 }
+
+// knowsOperators reports whether the API's port can tell operators by their
+// certificates.
+func (c *Config) knowsOperators() bool {
+	t := c.Server.Services.GRPC.TLS
+	return t.CertPath != "" && t.CAPath != ""
+}

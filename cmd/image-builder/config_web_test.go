@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // Test_WebPage_On: the page is on where nobody is surprised by it.
 func Test_WebPage_On(t *testing.T) {
@@ -39,5 +42,22 @@ func Test_WebPage_On(t *testing.T) {
 		if len(wrong) != 1 {
 			t.Errorf("%s: refused for %q", conf, wrong)
 		}
+	}
+}
+
+// Test_Config_PprofOnlyForOperators allows pprof off loopback only where
+// operators can be told.
+func Test_Config_PprofOnlyForOperators(t *testing.T) {
+	cfg := DefaultConfig()
+	if cfg.PprofAddress != "" {
+		t.Errorf("pprof is on by default at %s", cfg.PprofAddress)
+	}
+	cfg.PprofAddress = "0.0.0.0:6060"
+	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "pprofAddress") {
+		t.Errorf("without certificates: %v", err)
+	}
+	cfg.Server.Services.GRPC.TLS = TLSConfig{CAPath: "ca", CertPath: "crt", KeyPath: "key"}
+	if err := cfg.Validate(); err != nil && strings.Contains(err.Error(), "pprofAddress") {
+		t.Errorf("with certificates: %v", err)
 	}
 }

@@ -59,7 +59,7 @@ Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 a part could not be
 			defer stop()
 			err := runDev(ctx, o, cmd.OutOrStdout())
 			if err != nil && ctx.Err() != nil { // whatever it was in the middle of
-				return exitError{exitInterrupted, errors.New("interrupted; all that was started is stopped, the data stays")}
+				return exitWith(exitInterrupted, errors.New("interrupted; all that was started is stopped, the data stays"))
 			}
 			return err
 		},
@@ -91,7 +91,7 @@ func runDev(ctx context.Context, o devOptions, out io.Writer) (err error) {
 		return fmt.Errorf("create the data directory: %w", err)
 	}
 	if o.nodes < 1 || o.nodes == 2 {
-		return exitError{exitUsage, fmt.Errorf("--nodes %d: use 1, or 3 and more: two nodes stop when either fails", o.nodes)}
+		return exitWith(exitUsage, fmt.Errorf("--nodes %d: use 1, or 3 and more: two nodes stop when either fails", o.nodes))
 	}
 	unlock, err := lockDev(dir)
 	if err != nil {
@@ -172,7 +172,7 @@ func lockDev(dir string) (unlock func(), err error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
-		return nil, exitError{exitUnavailable, fmt.Errorf("%s is used by another 'make run' or 'image-builder dev': stop that, or name another --data-dir, and other addresses", dir)}
+		return nil, exitWith(exitUnavailable, fmt.Errorf("%s is used by another 'make run' or 'image-builder dev': stop that, or name another --data-dir, and other addresses", dir))
 	}
 	return func() { _ = f.Close() }, nil
 }
@@ -187,7 +187,7 @@ func devKillNote(nodes int) string {
 func checkFree(flag, address string) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return exitError{exitUnavailable, listenError(flag, address, err)}
+		return exitWith(exitUnavailable, listenError(flag, address, err))
 	}
 	return l.Close()
 }
@@ -254,9 +254,9 @@ func (c *child) awaitHTTP(ctx context.Context, what, url string) error {
 		}
 		select {
 		case <-c.done:
-			return exitError{exitUnavailable, fmt.Errorf("%s did not start (%w); its log is %s", what, c.err, c.log)}
+			return exitWith(exitUnavailable, fmt.Errorf("%s did not start (%w); its log is %s", what, c.err, c.log))
 		case <-ctx.Done():
-			return exitError{exitUnavailable, fmt.Errorf("%s did not get ready; its log is %s", what, c.log)}
+			return exitWith(exitUnavailable, fmt.Errorf("%s did not get ready; its log is %s", what, c.log))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -302,7 +302,7 @@ func devBuild(ctx context.Context, f *follower, req *imagebuilderv1.BuildImageRe
 		return f.c.explain(err)
 	}
 	if !res.Exists {
-		return exitError{exitFailed, fmt.Errorf("the registry does not have %s", res.Ref)}
+		return exitWith(exitFailed, fmt.Errorf("the registry does not have %s", res.Ref))
 	}
 	fmt.Fprintf(f.out, "the registry has it at %s\n", res.Ref)
 	return nil

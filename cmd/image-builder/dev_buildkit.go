@@ -32,12 +32,12 @@ func openDevBuildKit(ctx context.Context, dir string, o devOptions, out io.Write
 	b.example = err == nil
 	if b.address = os.Getenv(buildkitHost); b.address != "" {
 		if !strings.HasPrefix(b.address, "unix://") && !strings.HasPrefix(b.address, "tcp://") {
-			return b, exitError{exitUsage, fmt.Errorf("%s is %q: dev takes a daemon at unix://PATH or tcp://HOST:PORT; unset it, and dev starts one of its own", buildkitHost, b.address)}
+			return b, exitWith(exitUsage, fmt.Errorf("%s is %q: dev takes a daemon at unix://PATH or tcp://HOST:PORT; unset it, and dev starts one of its own", buildkitHost, b.address))
 		}
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		if err := buildkit.Ping(ctx, b.address); err != nil {
-			return b, exitError{exitUnavailable, fmt.Errorf("the BuildKit daemon %s of %s does not answer: %w; start it, or unset %[2]s, and dev starts one of its own", b.address, buildkitHost, err)}
+			return b, exitWith(exitUnavailable, fmt.Errorf("the BuildKit daemon %s of %s does not answer: %w; start it, or unset %[2]s, and dev starts one of its own", b.address, buildkitHost, err))
 		}
 		fmt.Fprintf(out, "buildkit  %s  (of %s; it is left running)\n", b.address, buildkitHost)
 		b.noteExample(o, out)
@@ -59,9 +59,9 @@ func openDevBuildKit(ctx context.Context, dir string, o devOptions, out io.Write
 	if o.verbose {
 		level.Level = "debug"
 	}
-	b.own, err = buildkit.StartDaemon(ctx, buildkit.DaemonOptions{Binary: program, Root: filepath.Join(dir, "buildkit"), Logger: newLogger(level)})
+	b.own, err = buildkit.StartDaemon(ctx, buildkit.DaemonOptions{Binary: program, Root: filepath.Join(dir, "buildkit"), Logger: level.Logger(os.Stderr)})
 	if err != nil {
-		return b, exitError{exitUnavailable, err}
+		return b, exitWith(exitUnavailable, err)
 	}
 	b.address = b.own.Addr()
 	fmt.Fprintf(out, "buildkit  %s\n", b.address)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 )
 
 // devNode is one node of dev's, as a process of its own.
@@ -60,7 +61,7 @@ func devNodes(dir string, o devOptions) ([]*devNode, error) {
 			host, port, err := net.SplitHostPort(a.from)
 			p, perr := strconv.Atoi(port)
 			if err = errors.Join(err, perr); err != nil {
-				return nil, exitError{exitUsage, fmt.Errorf("%s %q is no address; write host:port", a.flag, a.from)}
+				return nil, exitWith(exitUsage, fmt.Errorf("%s %q is no address; write host:port", a.flag, a.from))
 			}
 			*a.to = net.JoinHostPort(host, strconv.Itoa(p+i*a.step))
 			if err := checkFree(a.flag, *a.to); err != nil {
@@ -203,7 +204,7 @@ func keepNodes(ctx context.Context, nodes []*devNode, o devOptions, out io.Write
 					return nil
 				}
 				say("%s (pid %d) has ended (%s); %s; starts again in %s\n", n.name, n.pid(), n.how(), others, reviveAfter)
-				if !pause(ctx, reviveAfter) {
+				if !ctxutil.Sleep(ctx, reviveAfter) {
 					return nil
 				}
 				if err := n.start(o); err != nil {

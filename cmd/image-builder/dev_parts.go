@@ -32,7 +32,7 @@ http:
 func startDevRegistry(ctx context.Context, dir string, o devOptions) (*child, error) {
 	program, err := exec.LookPath("docker-registry")
 	if err != nil {
-		return nil, exitError{exitUnavailable, errors.New("docker-registry is not installed: run 'make deps' as root, or install the Debian package docker-registry")}
+		return nil, exitWith(exitUnavailable, errors.New("docker-registry is not installed: run 'make deps' as root, or install the Debian package docker-registry"))
 	}
 	conf := filepath.Join(dir, "registry.yml")
 	text := fmt.Sprintf(devRegistryConfig, filepath.Join(dir, "registry"), o.registryAddress)
@@ -72,7 +72,7 @@ func seedBase(ctx context.Context, registryAddress string) (string, error) {
 func busyboxImage() (v1.Image, error) {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
-		return nil, exitError{exitUnavailable, errors.New("busybox is not installed: run 'make deps' as root, or install the Debian package busybox-static")}
+		return nil, exitWith(exitUnavailable, errors.New("busybox is not installed: run 'make deps' as root, or install the Debian package busybox-static"))
 	}
 	program, err := os.ReadFile(path)
 	if err != nil {

@@ -52,12 +52,12 @@ const patience = 5 * time.Second
 // dialConn answers connections. It does not wait for the servers.
 func (c *clientFlags) dialConn() (*client.Pool, func(), error) {
 	if slices.Contains(strings.Split(c.server, ","), "") {
-		return nil, nil, exitError{exitUsage, fmt.Errorf("--server %q lacks an address: write host:port, several with commas between", c.server)}
+		return nil, nil, exitWith(exitUsage, fmt.Errorf("--server %q lacks an address: write host:port, several with commas between", c.server))
 	}
 	if c.output != "table" && c.output != "json" && c.output != "yaml" {
-		return nil, nil, exitError{exitUsage, fmt.Errorf("--output %q is unknown; use table, json or yaml", c.output)}
+		return nil, nil, exitWith(exitUsage, fmt.Errorf("--output %q is unknown; use table, json or yaml", c.output))
 	}
-	tls, err := c.tlsConfig()
+	tls, err := c.tlsClient()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -67,15 +67,15 @@ func (c *clientFlags) dialConn() (*client.Pool, func(), error) {
 	}
 	pool, err := client.NewPool(o)
 	if err != nil {
-		return nil, nil, exitError{exitUsage, fmt.Errorf("--server: %w", err)}
+		return nil, nil, exitWith(exitUsage, fmt.Errorf("--server: %w", err))
 	}
 	return pool, func() { _ = pool.Close() }, nil
 }
 
-// tlsConfig answers how to encrypt connections, nil for not at all.
-func (c *clientFlags) tlsConfig() (*tls.Config, error) {
+// tlsClient answers how to encrypt connections, nil for not at all.
+func (c *clientFlags) tlsClient() (*tls.Config, error) {
 	if (c.cert == "") != (c.key == "") {
-		return nil, exitError{exitUsage, errors.New("--cert and --key belong together")}
+		return nil, exitWith(exitUsage, errors.New("--cert and --key belong together"))
 	}
 	if !c.tls && c.ca == "" && c.cert == "" {
 		return nil, nil
@@ -84,17 +84,17 @@ func (c *clientFlags) tlsConfig() (*tls.Config, error) {
 	if c.ca != "" {
 		pem, err := os.ReadFile(c.ca)
 		if err != nil {
-			return nil, exitError{exitUsage, fmt.Errorf("--ca: %w", err)}
+			return nil, exitWith(exitUsage, fmt.Errorf("--ca: %w", err))
 		}
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, exitError{exitUsage, fmt.Errorf("--ca: %s holds no certificate", c.ca)}
+			return nil, exitWith(exitUsage, fmt.Errorf("--ca: %s holds no certificate", c.ca))
 		}
 	}
 	if c.cert != "" {
 		pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 		if err != nil {
-			return nil, exitError{exitUsage, fmt.Errorf("--cert: %w", err)}
+			return nil, exitWith(exitUsage, fmt.Errorf("--cert: %w", err))
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
@@ -112,23 +112,22 @@ func (c *clientFlags) explainBuild(name string, err error) error {
 // explain turns an error of the service into one for a person, with the exit
 // status that fits.
 func (c *clientFlags) explain(err error) error {
-	var already exitError
-	if err == nil || errors.As(err, &already) {
+	if _, _, already := exitStatus(err); err == nil || already {
 		return err
 	}
 	st := status.Convert(err)
 	switch st.Code() {
 	case codes.InvalidArgument, codes.FailedPrecondition, codes.PermissionDenied, codes.NotFound, codes.Unauthenticated, codes.OutOfRange:
-		return exitError{exitUsage, errors.New(st.Message())}
+		return exitWith(exitUsage, errors.New(st.Message()))
 	case codes.Canceled:
-		return exitError{exitInterrupted, errors.New("interrupted")}
+		return exitWith(exitInterrupted, errors.New("interrupted"))
 	case codes.Unavailable, codes.DeadlineExceeded:
 		if !strings.HasPrefix(st.Message(), "connection error") && !strings.HasPrefix(st.Message(), "name resolver error") {
-			return exitError{exitUnavailable, errors.New(st.Message())}
+			return exitWith(exitUnavailable, errors.New(st.Message()))
 		}
-		return exitError{exitUnavailable, fmt.Errorf("%s does not answer now: %s. Is a node running there? Give another with --server", c.server, st.Message())}
+		return exitWith(exitUnavailable, fmt.Errorf("%s does not answer now: %s. Is a node running there? Give another with --server", c.server, st.Message()))
 	case codes.Unimplemented:
-		return exitError{exitUnavailable, fmt.Errorf("%s is no image builder, or an older one: %s", c.server, st.Message())}
+		return exitWith(exitUnavailable, fmt.Errorf("%s is no image builder, or an older one: %s", c.server, st.Message()))
 	}
-	return exitError{exitUnavailable, errors.New(st.Message())}
+	return exitWith(exitUnavailable, errors.New(st.Message()))
 }

@@ -49,7 +49,7 @@ func (f *follower) build(ctx context.Context, req *imagebuilderv1.BuildImageRequ
 	end, err := f.follow(ctx, b)
 	if ctx.Err() != nil {
 		fmt.Fprintf(f.errOut, "\nthe build goes on. Follow it:  image-builder logs -f %s\n             Cancel it:  image-builder cancel %s --requester %q\n", b.Id, b.Id, req.Requester)
-		return exitError{exitInterrupted, nil}
+		return exitWith(exitInterrupted, nil)
 	}
 	if err != nil {
 		return f.c.explain(err)
@@ -63,7 +63,7 @@ func (f *follower) build(ctx context.Context, req *imagebuilderv1.BuildImageRequ
 // failed words the end of a build that did not succeed.
 func failed(b *imagebuilderv1.Build) error {
 	what := "build " + phaseName(b.Phase) + ": "
-	return exitError{exitFailed, fmt.Errorf("%s%s (%s)", what, strings.TrimPrefix(b.Message, what), blameName(b.Blame))}
+	return exitWith(exitFailed, fmt.Errorf("%s%s (%s)", what, strings.TrimPrefix(b.Message, what), blameName(b.Blame)))
 }
 
 // view shows the course of one build. log is called by one goroutine, the
@@ -127,7 +127,7 @@ func (f *follower) follow(ctx context.Context, b *imagebuilderv1.Build) (*imageb
 		}
 		if b.Phase != shown {
 			if err := v.phase(b); err != nil {
-				return nil, exitError{exitFailed, err}
+				return nil, exitWith(exitFailed, err)
 			}
 		}
 		shown = b.Phase

@@ -4,29 +4,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
-
-// Exit statuses of all commands.
-const (
-	exitFailed      = 1   // the build failed
-	exitUsage       = 2   // wrong usage, or a request that can never work
-	exitUnavailable = 3   // the service cannot be reached or cannot answer now
-	exitInterrupted = 130 // Ctrl-C
-)
-
-// exitError is an error with the status to exit with.
-type exitError struct {
-	status int
-	error
-}
-
-func (e exitError) Unwrap() error { return e.error }
 
 func main() {
 	os.Exit(execute(context.Background(), os.Args[1:]))
@@ -38,21 +20,18 @@ func execute(ctx context.Context, args []string) int {
 	began := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
 	cmd, err := root.ExecuteContextC(ctx)
-	var exit exitError
-	switch {
+	switch code, text, known := exitStatus(err); {
 	case err == nil:
 		return 0
 	case !began: // the arguments are wrong, and cobra does not say what would be right
 		fmt.Fprintf(os.Stderr, "image-builder: %v; %s\n", err, remedy(cmd))
 		return exitUsage
-	case errors.As(err, &exit):
-		if exit.error != nil {
-			fmt.Fprintln(os.Stderr, "image-builder:", exit.error)
-		}
-		return exit.status
+	case known && text == nil:
+		return code
+	default:
+		fmt.Fprintln(os.Stderr, "image-builder:", text)
+		return code
 	}
-	fmt.Fprintln(os.Stderr, "image-builder:", err)
-	return exitUsage
 }
 
 // remedy tells how a command is used.
@@ -85,18 +64,4 @@ Exit status of all commands: 0 success, 1 the build failed, 2 wrong usage,
 		}
 	}
 	return root
-}
-
-// version is what the Go toolchain knows of this binary.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return info.Main.Version + " " + s.Value
-		}
-	}
-	return info.Main.Version
 }

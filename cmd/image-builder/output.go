@@ -64,7 +64,7 @@ func blameName(b imagebuilderv1.Blame) string {
 func parsePhase(s string) (imagebuilderv1.Phase, error) {
 	v, ok := imagebuilderv1.Phase_value["PHASE_"+strings.ToUpper(s)]
 	if !ok || v == 0 {
-		return 0, exitError{exitUsage, fmt.Errorf("phase %q is unknown; use queued, assigned, starting, running, pushing, succeeded, failed or cancelled", s)}
+		return 0, exitWith(exitUsage, fmt.Errorf("phase %q is unknown; use queued, assigned, starting, running, pushing, succeeded, failed or cancelled", s))
 	}
 	return imagebuilderv1.Phase(v), nil
 }
@@ -115,4 +115,14 @@ func buildTable(w io.Writer, b *imagebuilderv1.Build) {
 		row(fmt.Sprintf("attempt %d", a.Number), fmt.Sprintf("on %s, epoch %d, %s: %s", a.Owner, a.Epoch, a.Runtime, strings.Join(phases, ", ")))
 		row("", a.Message)
 	}
+}
+
+// isRef tells an image ref from a build id.
+func isRef(s string) bool { return strings.ContainsAny(s, ":/@") }
+
+func statusRequest(name string) *imagebuilderv1.BuildStatusRequest {
+	if isRef(name) {
+		return &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Ref{Ref: name}}
+	}
+	return &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: name}}
 }

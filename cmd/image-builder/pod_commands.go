@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"os/signal"
 	"syscall"
 
@@ -24,12 +25,12 @@ Exit status: 0 the build succeeded, 1 it failed, 2 the job cannot be read, 3 it 
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			job, err := podapi.ReadJob(file)
 			if err != nil {
-				return exitError{exitUsage, err}
+				return exitWith(exitUsage, err)
 			}
 			return inPod(cmd.Context(), func(ctx context.Context) error {
-				err := worker.Run(ctx, job, newLogger(LogConfig{Format: "json", Level: "info"}))
+				err := worker.Run(ctx, job, LogConfig{Format: "json", Level: "info"}.Logger(os.Stderr))
 				if errors.Is(err, worker.ErrFailed) {
-					return exitError{exitFailed, err}
+					return exitWith(exitFailed, err)
 				}
 				return err
 			})
@@ -49,10 +50,10 @@ func newRegistryProxyCommand() *cobra.Command {
 Exit status: 0 stopped on request, 2 the file cannot be read, 3 it could not serve.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := proxy.ReadConfig(file); err != nil {
-				return exitError{exitUsage, err}
+				return exitWith(exitUsage, err)
 			}
 			return inPod(cmd.Context(), func(ctx context.Context) error {
-				return proxy.RunFile(ctx, file, newLogger(LogConfig{Format: "json", Level: "info"}))
+				return proxy.RunFile(ctx, file, LogConfig{Format: "json", Level: "info"}.Logger(os.Stderr))
 			})
 		},
 	}
@@ -65,8 +66,8 @@ func inPod(ctx context.Context, f func(context.Context) error) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err := f(ctx)
-	if errors.As(err, new(exitError)) || err == nil {
+	if _, _, known := exitStatus(err); known || err == nil {
 		return err
 	}
-	return exitError{exitUnavailable, err}
+	return exitWith(exitUnavailable, err)
 }

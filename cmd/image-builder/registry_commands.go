@@ -28,7 +28,7 @@ func withRegistry(ctx context.Context, paths []string, kept func(Config) func(st
 		err = cfg.Registry.validate()
 	}
 	if err != nil {
-		return exitError{exitUsage, err}
+		return exitWith(exitUsage, err)
 	}
 	o := registryOptions(cfg, slog.New(slog.DiscardHandler), nil)
 	if kept != nil {
@@ -36,7 +36,7 @@ func withRegistry(ctx context.Context, paths []string, kept func(Config) func(st
 	}
 	client, err := registry.New(o)
 	if err != nil {
-		return exitError{exitUsage, err}
+		return exitWith(exitUsage, err)
 	}
 	defer client.Close()
 	return use(ctx, client)
@@ -64,7 +64,7 @@ func newDoctorCommand() *cobra.Command {
 					return err
 				}
 				if failed {
-					return exitError{exitFailed, nil}
+					return exitWith(exitFailed, nil)
 				}
 				return nil
 			})
@@ -102,9 +102,9 @@ func explainRef(ctx context.Context, w io.Writer, flags *clientFlags, config []s
 		case e.Err == nil:
 			return nil
 		case registry.KindOf(e.Err) == registry.Unavailable:
-			return exitError{exitUnavailable, e.Err}
+			return exitWith(exitUnavailable, e.Err)
 		}
-		return exitError{exitUsage, e.Err}
+		return exitWith(exitUsage, e.Err)
 	})
 }
 

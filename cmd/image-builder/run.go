@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -25,7 +24,7 @@ Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, warnings, err := LoadConfig(files)
 			if err != nil {
-				return exitError{exitUsage, err}
+				return exitWith(exitUsage, err)
 			}
 			for flag, set := range map[string]func(){
 				"data-dir": func() { cfg.DataDir = dataDir }, "name": func() { cfg.Name = name },
@@ -38,9 +37,9 @@ Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 			}
 			cfg.complete()
 			if err := cfg.Validate(); err != nil {
-				return exitError{exitUsage, fmt.Errorf("the configuration is wrong:\n%w", err)}
+				return exitWith(exitUsage, fmt.Errorf("the configuration is wrong:\n%w", err))
 			}
-			log := newLogger(cfg.Log)
+			log := cfg.Log.Logger(os.Stderr)
 			for _, w := range warnings {
 				log.Warn(w)
 			}
@@ -51,7 +50,7 @@ Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 				stop()
 			}()
 			if err := Serve(ctx, cfg, log); err != nil {
-				return exitError{exitUnavailable, err}
+				return exitWith(exitUnavailable, err)
 			}
 			return nil
 		},
@@ -64,14 +63,4 @@ Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 	f.StringVar(&keyFile, "sealing-key", "", "file of sealing keys (sealing.keyFile)")
 	f.BoolVar(&acceptJump, "accept-clock-jump", false, "start although the clock has jumped (clock.acceptJump)")
 	return cmd
-}
-
-func newLogger(c LogConfig) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // validated
-	o := &slog.HandlerOptions{Level: level}
-	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(os.Stderr, o))
-	}
-	return slog.New(slog.NewJSONHandler(os.Stderr, o))
 }

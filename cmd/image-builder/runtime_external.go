@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
 )
@@ -108,7 +109,7 @@ func (e *external) follow(ctx context.Context, name string, sink scheduler.Sink)
 	var out *os.File
 	for out == nil {
 		out, _ = os.Open(e.path(name, "out"))
-		if !pause(ctx, time.Millisecond) {
+		if !ctxutil.Sleep(ctx, time.Millisecond) {
 			return "", context.Cause(ctx)
 		}
 	}
@@ -132,7 +133,7 @@ func (e *external) follow(ctx context.Context, name string, sink scheduler.Sink)
 		if ended == nil {
 			return strings.TrimSpace(string(code)), nil
 		}
-		if !pause(ctx, 5*time.Millisecond) {
+		if !ctxutil.Sleep(ctx, 5*time.Millisecond) {
 			return "", context.Cause(ctx)
 		}
 	}

@@ -21,7 +21,7 @@ software bill of materials: SPDX 2.3 in JSON. The same binary always prints the 
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info, ok := debug.ReadBuildInfo()
 			if !ok {
-				return exitError{exitUnavailable, errors.New("this binary does not know what it was compiled from")}
+				return exitWith(exitUnavailable, errors.New("this binary does not know what it was compiled from"))
 			}
 			e := json.NewEncoder(cmd.OutOrStdout())
 			e.SetIndent("", "  ")

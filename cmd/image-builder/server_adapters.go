@@ -14,6 +14,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/registry"
@@ -36,7 +37,7 @@ func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint6
 		if err == nil {
 			return res.Index, res.Result, nil
 		}
-		if !errors.Is(err, cluster.ErrOutcomeUnknown) || !pause(ctx, unknownPause()) {
+		if !errors.Is(err, cluster.ErrOutcomeUnknown) || !ctxutil.Sleep(ctx, unknownPause()) {
 			return 0, nil, clusterError(err)
 		}
 	}

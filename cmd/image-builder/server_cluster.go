@@ -16,6 +16,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/faults"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
@@ -126,9 +127,8 @@ func (s *server) level() (level uint32) {
 
 // lead is the work of the leader for one term.
 func (s *server) lead(ctx context.Context, term *cluster.Term) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := ctxutil.Join(ctx, s.work)
 	defer cancel()
-	defer context.AfterFunc(s.work, cancel)()
 	return scheduler.NewLeader(scheduler.LeaderOptions{
 		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log, Now: term.Now, Settings: settingsOf(s.cfg),
 		Nodes: liveness{s.node, &s.restoring}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: s.runtimeOf,
@@ -141,9 +141,8 @@ func (s *server) lead(ctx context.Context, term *cluster.Term) error {
 // reap stops workloads that outlived their attempts, for one term. A workspace
 // manager may have another image builder, as while one takes another's place.
 func (s *server) reap(ctx context.Context, _ *cluster.Term) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := ctxutil.Join(ctx, s.work)
 	defer cancel()
-	defer context.AfterFunc(s.work, cancel)()
 	r := scheduler.Reaper{Store: s.store, Raft: s.raft, Runtimes: s.runtimes, Shared: []string{wsmanager.Name}, Log: s.log}
 	return r.Run(ctx)
 }
@@ -165,7 +164,7 @@ func (s *server) raiseLevel(ctx context.Context, term *cluster.Term) error {
 		if s.level() < highest {
 			s.raise(ctx, term, highest)
 		}
-		if !pause(ctx, wait) {
+		if !ctxutil.Sleep(ctx, wait) {
 			return nil
 		}
 	}
@@ -189,7 +188,7 @@ func (s *server) raise(ctx context.Context, term *cluster.Term, highest uint32) 
 func (s *server) keepLease(ctx context.Context) error {
 	lease := time.Duration(s.cfg.Owner.Lease)
 	held := false
-	for pause(ctx, lease/20) {
+	for ctxutil.Sleep(ctx, lease/20) {
 		contact := s.node.Status().LastContact
 		if heard := contact >= 0 && contact < lease; heard != held {
 			if held = heard; !held {
@@ -305,7 +304,7 @@ func (s *server) drain(ctx context.Context) {
 			n = left
 			s.log.Info("waits for builds that run here", "builds", n, "at most", time.Duration(s.cfg.Shutdown.Drain))
 		}
-		if !pause(ctx, 50*time.Millisecond) {
+		if !ctxutil.Sleep(ctx, 50*time.Millisecond) {
 			return
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
@@ -117,10 +118,9 @@ func (s *server) collectContexts(ctx context.Context, _ *cluster.Term) error {
 	if store.keep <= 0 || len(s.cfg.BuildKit.Addresses) == 0 && !s.cfg.uses(kubernetes.Name) {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := ctxutil.Join(ctx, s.work)
 	defer cancel()
-	defer context.AfterFunc(s.work, cancel)()
-	for pause(ctx, min(store.keep/4, time.Hour)) {
+	for ctxutil.Sleep(ctx, min(store.keep/4, time.Hour)) {
 		n, err := store.collect(ctx, s.contextsInUse)
 		if n > 0 {
 			s.log.Info("deleted uploaded contexts that no build needs any more", "contexts", n)

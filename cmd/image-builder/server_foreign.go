@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
@@ -67,9 +68,9 @@ func (s *server) watchForeign(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	for first := true; first || pause(ctx, foreignEvery); first = false {
+	for first := true; first || ctxutil.Sleep(ctx, foreignEvery); first = false {
 		all, err := s.foreignWorkspaces(ctx, ws)
-		for err != nil && pause(ctx, time.Second) { // ws-manager or the leader is away
+		for err != nil && ctxutil.Sleep(ctx, time.Second) { // ws-manager or the leader is away
 			all, err = s.foreignWorkspaces(ctx, ws)
 		}
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/tracing"
@@ -190,9 +191,8 @@ func movableWait(serving context.Context) grpc.UnaryServerInterceptor {
 		if r, ok := req.(*imagebuilderv1.BuildStatusRequest); !ok || r.GetWaitFor() == 0 {
 			return h(ctx, req)
 		}
-		ctx, cancel := context.WithCancel(ctx)
+		ctx, cancel := ctxutil.Join(ctx, serving)
 		defer cancel()
-		defer context.AfterFunc(serving, cancel)()
 		res, err := h(ctx, req)
 		if err != nil && serving.Err() != nil {
 			return nil, errMoving

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
@@ -103,7 +104,7 @@ func (s *server) labelLeader(ctx context.Context, _ *cluster.Term) error {
 			return nil
 		}
 		s.log.Warn("the leader's pod is not labelled, will try again", "after", wait, "err", err)
-		if !pause(ctx, wait) {
+		if !ctxutil.Sleep(ctx, wait) {
 			return nil
 		}
 	}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
@@ -24,5 +26,15 @@ func Test_Readable_TellsWhereAProviderFails(t *testing.T) {
 	}
 	if got, failed := c.Readable(t.Context(), &buildsv1.Rights{Hosts: []string{good, bad}}); len(got) != 1 || len(failed) != 1 || failed[bad] == nil {
 		t.Errorf("%d credentials, failed %v", len(got), failed)
+	}
+}
+
+// cannot be asked.
+func Test_PodPeers_AwayAPI(t *testing.T) {
+	s := &server{cfg: Config{Cluster: ClusterConfig{Peers: []string{"a:1"}, Kubernetes: PeersConfig{Namespace: "n", Service: "s"}}}}
+	s.peersAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
+	got, err := s.discover(t.Context())
+	if len(got) != 1 || got[0] != "a:1" || err == nil || !strings.Contains(err.Error(), "/nowhere") {
+		t.Errorf("got %v, %v", got, err)
 	}
 }

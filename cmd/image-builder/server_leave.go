@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
@@ -92,7 +93,7 @@ func (s *server) giveLogs(ctx context.Context) error {
 			last = n
 			s.log.Info("waits until others hold the logs that only nodes hold that leave", "logs", n)
 		}
-		if !pause(ctx, 100*time.Millisecond) {
+		if !ctxutil.Sleep(ctx, 100*time.Millisecond) {
 			return errors.New(fmt.Sprint(n, " logs are on no other node that stays: keep its disk"))
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -43,7 +44,7 @@ func (c clusterAPI) leader(ctx context.Context) (imagebuilderv1.ClusterClient, e
 		if conn, err := c.s.node.LeaderConn(); err == nil && !c.peer {
 			return imagebuilderv1.NewClusterClient(conn), nil
 		}
-		if !pause(ctx, 20*time.Millisecond) {
+		if !ctxutil.Sleep(ctx, 20*time.Millisecond) {
 			return nil, status.Error(codes.Unavailable, "no leader is known: ask again, or ask for what this node knows (--stale)")
 		}
 	}
@@ -134,7 +135,7 @@ func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.
 		return nil, refusal(fmt.Errorf("leadership stays where it is: %w", err))
 	}
 	for c.s.node.Leads() || c.s.node.Status().LeaderName == "" || c.s.node.Status().LeaderName == c.s.cfg.Name {
-		if !pause(ctx, 5*time.Millisecond) {
+		if !ctxutil.Sleep(ctx, 5*time.Millisecond) {
 			return nil, status.Error(codes.Unavailable, "leadership was given up, and no other leader is known yet")
 		}
 	}
@@ -265,9 +266,8 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 // when the snapshot was taken would never end. A leader that dies meanwhile
 // leaves it so: the snapshot has to be restored again (docs/runbooks.md).
 func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := ctxutil.Join(context.WithoutCancel(ctx), s.work)
 	defer cancel()
-	defer context.AfterFunc(s.work, cancel)()
 	level := s.level()
 	s.restoring.Store(true)
 	defer s.restoring.Store(false)
@@ -276,7 +276,7 @@ func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Resto
 	}
 	s.log.Warn("the replicated state was replaced by a snapshot")
 	// The snapshot may have brought a lower level, which is raised again.
-	for wait := 0; s.level() < level && wait < 100 && pause(ctx, 20*time.Millisecond); wait++ {
+	for wait := 0; s.level() < level && wait < 100 && ctxutil.Sleep(ctx, 20*time.Millisecond); wait++ {
 	}
 	if level >= 2 {
 		if err := s.loseNodes(ctx); err != nil {

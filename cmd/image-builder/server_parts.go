@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
@@ -164,7 +165,7 @@ const reapInterval = time.Minute
 // reapLogs removes logs that nobody needs any more, where this node knows all
 // that the cluster has decided.
 func (s *server) reapLogs(ctx context.Context) error {
-	for pause(ctx, reapInterval) {
+	for ctxutil.Sleep(ctx, reapInterval) {
 		if !s.started.Load() {
 			continue
 		}
@@ -181,7 +182,7 @@ func (s *server) reapLogs(ctx context.Context) error {
 
 // probeLogs finds out whether logs can be written again after they could not.
 func (s *server) probeLogs(ctx context.Context) error {
-	for pause(ctx, 2*time.Second) {
+	for ctxutil.Sleep(ctx, 2*time.Second) {
 		s.logs.Probe()
 	}
 	return nil

@@ -23,13 +23,6 @@ func (s *server) profiles() http.Handler {
 	return mux
 }
 
-// knowsOperators reports whether the API's port can tell operators by their
-// certificates.
-func (c *Config) knowsOperators() bool {
-	t := c.Server.Services.GRPC.TLS
-	return t.CertPath != "" && t.CAPath != ""
-}
-
 // pprofTLS makes the port of profiles one for operators, with the certificates
 // of the API's port. Where that port knows no operators, it stays what
 // Validate has allowed: plain, on loopback.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 )
 
 // readiness remembers for how long a leader has been known. A node that was
@@ -70,7 +71,7 @@ func (r *readiness) reasons(now time.Time, st cluster.Status) (out []string) {
 func (s *server) watchReadiness(ctx context.Context) error {
 	for {
 		s.readiness.see(time.Now(), s.node.Status())
-		if !pause(ctx, max(s.readiness.after/10, 20*time.Millisecond)) {
+		if !ctxutil.Sleep(ctx, max(s.readiness.after/10, 20*time.Millisecond)) {
 			return nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
@@ -51,9 +52,8 @@ func keptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, boo
 
 // leadRefreshes decides, for one term, which node refreshes what.
 func (s *server) leadRefreshes(ctx context.Context, term *cluster.Term) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := ctxutil.Join(ctx, s.work)
 	defer cancel()
-	defer context.AfterFunc(s.work, cancel)()
 	return (&scheduler.RefreshLeader{
 		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log,
 		Seed: s.cfg.RefCache.Refs, Interval: time.Duration(s.cfg.RefCache.Interval),

@@ -121,20 +121,3 @@ func Test_ServerTLS_TakesChangedFilesUp(t *testing.T) {
 	put("ca", ca) // as chmod, it does not change the time
 	expect("once it can be read", issue(next), issue(old))
 }
-
-// Test_Config_PprofOnlyForOperators allows pprof off loopback only where
-// operators can be told.
-func Test_Config_PprofOnlyForOperators(t *testing.T) {
-	cfg := DefaultConfig()
-	if cfg.PprofAddress != "" {
-		t.Errorf("pprof is on by default at %s", cfg.PprofAddress)
-	}
-	cfg.PprofAddress = "0.0.0.0:6060"
-	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "pprofAddress") {
-		t.Errorf("without certificates: %v", err)
-	}
-	cfg.Server.Services.GRPC.TLS = TLSConfig{CAPath: "ca", CertPath: "crt", KeyPath: "key"}
-	if err := cfg.Validate(); err != nil && strings.Contains(err.Error(), "pprofAddress") {
-		t.Errorf("with certificates: %v", err)
-	}
-}

@@ -57,7 +57,7 @@ func saveSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Wr
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return exitError{exitUsage, fmt.Errorf("save the snapshot: %w", err)}
+		return exitWith(exitUsage, fmt.Errorf("save the snapshot: %w", err))
 	}
 	defer func() {
 		if err = errors.Join(err, f.Close()); err != nil {
@@ -74,12 +74,12 @@ func saveSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Wr
 			return err
 		}
 		if _, err := f.Write(m.GetChunk()); err != nil {
-			return exitError{exitUsage, fmt.Errorf("save the snapshot: %w", err)}
+			return exitWith(exitUsage, fmt.Errorf("save the snapshot: %w", err))
 		}
 		size += len(m.GetChunk())
 	}
 	if err := f.Sync(); err != nil {
-		return exitError{exitUsage, fmt.Errorf("save the snapshot: %w", err)}
+		return exitWith(exitUsage, fmt.Errorf("save the snapshot: %w", err))
 	}
 	fmt.Fprintf(w, "saved %d bytes to %s\n", size, path)
 	return nil
@@ -88,14 +88,14 @@ func saveSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Wr
 func restoreSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Writer, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return exitError{exitUsage, fmt.Errorf("restore the snapshot: %w", err)}
+		return exitWith(exitUsage, fmt.Errorf("restore the snapshot: %w", err))
 	}
 	defer f.Close()
 	stream, err := api.RestoreSnapshot(ctx)
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, snapshotChunk)
+	buf := make([]byte, chunkBytes)
 	for {
 		n, err := f.Read(buf)
 		if n > 0 && stream.Send(&imagebuilderv1.RestoreSnapshotRequest{Chunk: buf[:n]}) != nil {
@@ -105,7 +105,7 @@ func restoreSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io
 			break
 		}
 		if err != nil {
-			return exitError{exitUsage, fmt.Errorf("restore the snapshot: %w", err)}
+			return exitWith(exitUsage, fmt.Errorf("restore the snapshot: %w", err))
 		}
 	}
 	res, err := stream.CloseAndRecv()
@@ -119,13 +119,13 @@ func restoreSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io
 func inspectSnapshot(w io.Writer, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return exitError{exitUsage, fmt.Errorf("inspect the snapshot: %w", err)}
+		return exitWith(exitUsage, fmt.Errorf("inspect the snapshot: %w", err))
 	}
 	defer f.Close()
 	store := builds.NewStore()
 	index, err := cluster.InspectSnapshot(f, store.Restore)
 	if err != nil {
-		return exitError{exitUsage, fmt.Errorf("%s: %w", path, err)}
+		return exitWith(exitUsage, fmt.Errorf("%s: %w", path, err))
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	store.Read(func(s *builds.State) {
@@ -136,3 +136,6 @@ func inspectSnapshot(w io.Writer, path string) error {
 	})
 	return t.Flush()
 }
+
+// chunkBytes is the size of one message of a snapshot that is sent, in bytes.
+const chunkBytes = 256 << 10

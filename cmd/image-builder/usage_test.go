@@ -5,8 +5,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // said runs a command line, and answers its status and what it told on stderr.
@@ -55,47 +53,5 @@ func Test_Usage_TellsWhatToDo(t *testing.T) {
 		if status, text := said(t, strings.Fields(args)...); status != exitUsage || !strings.Contains(text, want) || !strings.HasPrefix(text, "image-builder: ") {
 			t.Errorf("%s: status %d, %q; want %q", args, status, text, want)
 		}
-	}
-}
-
-// Test_BuildFailed_SaysItOnce: messages of builds say themselves that they
-// failed.
-func Test_BuildFailed_SaysItOnce(t *testing.T) {
-	for _, message := range []string{"build failed: no such stage", "no such stage"} {
-		err := failed(&imagebuilderv1.Build{Phase: imagebuilderv1.Phase_PHASE_FAILED, Blame: imagebuilderv1.Blame_BLAME_USER, Message: message})
-		if got := err.Error(); got != "build failed: no such stage (user)" {
-			t.Errorf("%q is told as %q", message, got)
-		}
-	}
-}
-
-// Test_LockDev: a second dev is kept from the data of the first.
-func Test_LockDev(t *testing.T) {
-	dir := t.TempDir()
-	unlock, err := lockDev(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := lockDev(dir); err == nil || !strings.Contains(err.Error(), dir+" is used by another") {
-		t.Errorf("a second one: %v", err)
-	}
-	unlock()
-	if unlock, err = lockDev(dir); err != nil {
-		t.Fatalf("after the first one's end: %v", err)
-	}
-	unlock()
-}
-
-// Test_Writable: a data directory of somebody else is named as what it is.
-func Test_Writable(t *testing.T) {
-	dir := t.TempDir()
-	if err := writable(dir); err != nil {
-		t.Error(err)
-	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
-		t.Errorf("left %v, %v", left, err)
-	}
-	if err := writable("/proc/self"); err == nil || !strings.Contains(err.Error(), "cannot write to /proc/self") {
-		t.Errorf("where nobody can write: %v", err)
 	}
 }

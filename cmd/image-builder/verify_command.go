@@ -84,7 +84,7 @@ usage, 3 nothing could be seen, 130 interrupted.`,
 
 func (v *verifyFlags) run(cmd *cobra.Command) error {
 	if v.output != "table" && v.output != "json" && v.output != "junit" {
-		return exitError{exitUsage, fmt.Errorf("--output %q is unknown; use table, json or junit", v.output)}
+		return exitWith(exitUsage, fmt.Errorf("--output %q is unknown; use table, json or junit", v.output))
 	}
 	e, err := v.evidence(cmd)
 	if err != nil {
@@ -92,13 +92,13 @@ func (v *verifyFlags) run(cmd *cobra.Command) error {
 	}
 	if v.record != "" {
 		if err := toFile(v.record, e.Save); err != nil {
-			return exitError{exitUsage, err}
+			return exitWith(exitUsage, err)
 		}
 	}
 	r := verify.NewReport(e)
 	if v.html != "" {
 		if err := toFile(v.html, r.HTML); err != nil {
-			return exitError{exitUsage, err}
+			return exitWith(exitUsage, err)
 		}
 	}
 	print := map[string]func(io.Writer) error{"table": r.Text, "json": r.JSON, "junit": r.JUnit}[v.output]
@@ -106,10 +106,10 @@ func (v *verifyFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if cmd.Context().Err() != nil {
-		return exitError{exitInterrupted, errors.New("interrupted")}
+		return exitWith(exitInterrupted, errors.New("interrupted"))
 	}
 	if !r.OK {
-		return exitError{exitFailed, nil}
+		return exitWith(exitFailed, nil)
 	}
 	return nil
 }
@@ -129,12 +129,12 @@ func (v *verifyFlags) evidence(cmd *cobra.Command) (*verify.Evidence, error) {
 	if v.check != "" {
 		f, err := os.Open(v.check)
 		if err != nil {
-			return nil, exitError{exitUsage, fmt.Errorf("--check: %w", err)}
+			return nil, exitWith(exitUsage, fmt.Errorf("--check: %w", err))
 		}
 		defer f.Close()
 		e, err := verify.Load(f)
 		if err != nil {
-			return nil, exitError{exitUsage, fmt.Errorf("--check %s: %w", v.check, err)}
+			return nil, exitWith(exitUsage, fmt.Errorf("--check %s: %w", v.check, err))
 		}
 		return e, nil
 	}
@@ -146,7 +146,7 @@ func (v *verifyFlags) evidence(cmd *cobra.Command) (*verify.Evidence, error) {
 	defer cancel()
 	stop, err := v.takeFaults(ctx, o.Faults, o.Progress)
 	if err != nil {
-		return nil, exitError{exitUsage, err}
+		return nil, exitWith(exitUsage, err)
 	}
 	e, err := verify.Run(ctx, o)
 	cancel()
@@ -158,12 +158,12 @@ func (v *verifyFlags) evidence(cmd *cobra.Command) (*verify.Evidence, error) {
 }
 
 func (v *verifyFlags) options(cmd *cobra.Command) (o verify.Options, err error) {
-	tls, err := v.tlsConfig()
+	tls, err := v.tlsClient()
 	if err != nil {
 		return o, err
 	}
 	if v.profile != verify.ProfileDockerfile && len(v.images) == 0 && v.repository == "" {
-		return o, exitError{exitUsage, fmt.Errorf("profile %s builds from images: name some by --image, or by --repository where to push some", v.profile)}
+		return o, exitWith(exitUsage, fmt.Errorf("profile %s builds from images: name some by --image, or by --repository where to push some", v.profile))
 	}
 	looker := verify.DockerLooker{Insecure: v.insecure}
 	o = verify.Options{
@@ -180,7 +180,7 @@ func (v *verifyFlags) options(cmd *cobra.Command) (o verify.Options, err error) 
 		o.Images, err = looker.Prepare(cmd.Context(), v.repository, v.count, 4, 256<<10)
 	}
 	if err != nil {
-		return o, exitError{exitUnavailable, fmt.Errorf("--repository: %w", err)}
+		return o, exitWith(exitUnavailable, fmt.Errorf("--repository: %w", err))
 	}
 	return o, nil
 }

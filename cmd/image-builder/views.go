@@ -30,7 +30,7 @@ func (v *plainView) phase(b *imagebuilderv1.Build) error {
 
 func (v *plainView) log(c client.Chunk) error {
 	if _, err := v.out.Write(c.Content); err != nil {
-		return exitError{exitFailed, err}
+		return exitWith(exitFailed, err)
 	}
 	return nil
 }

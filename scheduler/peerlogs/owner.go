@@ -11,7 +11,6 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 func copiesOf(in []*imagebuilderv1.LogCopy) (out []logs.Copy) {
@@ -23,7 +22,7 @@ func copiesOf(in []*imagebuilderv1.LogCopy) (out []logs.Copy) {
 
 // Create opens the log of an attempt for its owner, which is this node, and begins
 // to copy it.
-func (l *Logs) Create(a *imagebuilderv1.Attempt, b *imagebuilderv1.Build, s *buildsv1.Secrets) (scheduler.LogWriter, error) {
+func (l *Logs) Create(a *imagebuilderv1.Attempt, b *imagebuilderv1.Build, s *buildsv1.Secrets) (logs.AttemptWriter, error) {
 	secrets := builds.SecretsOf(s)
 	key := logs.Key{Build: b.Id, Attempt: a.Number}
 	copies := copiesOf(builds.CopiesOf(a))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
@@ -65,9 +66,8 @@ func (s service) outdated(a *buildsv1.LogAppend) bool {
 
 // ReadLog streams a log that is here.
 func (s service) ReadLog(req *buildsv1.ReadLogRequest, stream grpc.ServerStreamingServer[buildsv1.ReadLogResponse]) error {
-	ctx, cancel := context.WithCancel(stream.Context())
+	ctx, cancel := ctxutil.Join(stream.Context(), s.l.o.Stopping)
 	defer cancel()
-	defer context.AfterFunc(s.l.o.Stopping, cancel)()
 	log, err := s.l.openLocal(logs.Key{Build: req.GetBuildId(), Attempt: req.GetAttempt()}, req.GetOffset())
 	if errors.Is(err, builds.ErrNotFound) {
 		return errNotHere
