@@ -99,8 +99,8 @@ func (noLogs) OpenLog(context.Context, string, uint32, int64, bool) (builds.LogS
 	return nil, builds.ErrNotFound
 }
 
-// api is both APIs over a state and a registry.
-type api struct {
+// bothAPIs are both APIs over a state and a registry.
+type bothAPIs struct {
 	*machine
 	raft   *localRaft
 	shelf  *shelf
@@ -108,16 +108,16 @@ type api struct {
 	gitpod builder.ImageBuilderClient
 }
 
-func newAPI(t testing.TB, opts ...grpc.ServerOption) *api {
+func newAPI(t testing.TB, opts ...grpc.ServerOption) *bothAPIs {
 	t.Helper()
 	return newAPIWith(t, func(*builds.ServiceOptions) {}, opts...)
 }
 
 // newAPIWith is newAPI with other options of the service.
-func newAPIWith(t testing.TB, change func(*builds.ServiceOptions), opts ...grpc.ServerOption) *api {
+func newAPIWith(t testing.TB, change func(*builds.ServiceOptions), opts ...grpc.ServerOption) *bothAPIs {
 	t.Helper()
 	m := newMachine(t)
-	a := &api{
+	a := &bothAPIs{
 		machine: m,
 		raft:    &localRaft{m: m, prep: builds.Preparer{Keyring: mustKeyring(t, filepath.Join(t.TempDir(), "key"))}},
 		shelf:   &shelf{images: map[string]string{"docker.io/library/ubuntu:22.04": "sha256:u"}, fail: map[string]error{}},

@@ -2,16 +2,12 @@ package builds_test
 
 import (
 	"bytes"
-	"context"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/proto/builder"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -23,7 +19,7 @@ func Fuzz_Command(f *testing.F) {
 	for _, payload := range []proto.Message{
 		&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel},
 		&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "b2", Capacity: 3, Runtimes: []string{"copy"}},
-		&buildsv1.CreateBuild{Id: "b", Ref: "r:1", Requester: "a", Source: refSource("x"), TimeoutNanos: int64(time.Hour)},
+		&buildsv1.CreateBuild{Id: "b", Ref: "r:1", Requester: "a", Source: imageSource("x"), TimeoutNanos: int64(time.Hour)},
 		&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{BuildId: "b", Owner: "n1", OwnerStoreId: "s1", Runtime: "copy"}}},
 		&buildsv1.ReportPhase{BuildId: "b", Attempt: 1, Epoch: 1, Phase: builds.Pushing, Digest: "sha256:d"},
 		&buildsv1.FinishAttempt{BuildId: "b", Attempt: 1, Epoch: 1, Phase: builds.Succeeded, Digest: "sha256:d"},
@@ -70,44 +66,6 @@ func Fuzz_Command(f *testing.F) {
 	})
 }
 
-// Fuzz_Requests sends messages of any content to both APIs: whatever they say,
-// the answer is one that a client can act on.
-func Fuzz_Requests(f *testing.F) {
-	native, gitpod := gitSource("https://example.com/a.git", "main", "Dockerfile", "1", ".")
-	for _, m := range []proto.Message{
-		&imagebuilderv1.BuildImageRequest{Source: native, RequestId: "1", Requester: "r"},
-		&imagebuilderv1.BuildImageRequest{Source: refSource(ubuntu), Force: true},
-		&builder.BuildRequest{Source: gitpod}, &builder.BuildRequest{Source: gitpodRef(ubuntu), ForceRebuild: true},
-	} {
-		raw, err := proto.Marshal(m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(raw)
-	}
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		a := newAPI(t)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		answered := func(what string, err error) {
-			switch status.Code(err) {
-			case codes.Internal, codes.Unknown, codes.DeadlineExceeded, codes.DataLoss:
-				t.Errorf("%s: %v", what, err)
-			}
-		}
-		n, g := new(imagebuilderv1.BuildImageRequest), new(builder.BuildRequest)
-		if proto.Unmarshal(raw, n) == nil {
-			_, err := a.native.BuildImage(ctx, n)
-			answered("BuildImage", err)
-			_, err = a.native.ResolveWorkspaceImage(ctx, &imagebuilderv1.ResolveWorkspaceImageRequest{Source: n.Source})
-			answered("ResolveWorkspaceImage", err)
-		}
-		if proto.Unmarshal(raw, g) == nil {
-			stream, err := a.gitpod.Build(ctx, g)
-			if err == nil {
-				_, err = stream.Recv()
-			}
-			answered("Build of Gitpod's API", err)
-		}
-	})
+func imageSource(ref string) *imagebuilderv1.Source {
+	return &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: ref}}}
 }

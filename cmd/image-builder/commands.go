@@ -191,13 +191,13 @@ func newResolveCommand() *cobra.Command {
 	var auth authFlags
 	var platform string
 	var workspace, explain bool
-	var config []string
+	var files []string
 	cmd := &cobra.Command{
 		Use: "resolve IMAGE", Short: "Resolve an image to its digest", Args: cobra.ExactArgs(1),
 		Long: "Resolves an image to its digest, or with --workspace to the workspace image made from it.\n\n--explain tells which credential (by its name), mirror, requests, platform and cache rule give the answer." + asTheNode + statuses,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if explain {
-				return explainRef(cmd.Context(), cmd.OutOrStdout(), &c, config, args[0], platform)
+				return explainRef(cmd.Context(), cmd.OutOrStdout(), &c, files, args[0], platform)
 			}
 			api, done, err := c.dial()
 			if err != nil {
@@ -231,6 +231,6 @@ func newResolveCommand() *cobra.Command {
 	cmd.Flags().StringVar(&platform, "platform", "", "which platform of a multi-platform image; linux/amd64 if empty")
 	cmd.Flags().BoolVar(&workspace, "workspace", false, "answer the workspace image instead")
 	cmd.Flags().BoolVar(&explain, "explain", false, "tell how the answer comes about")
-	cmd.Flags().StringSliceVar(&config, "config", nil, "with --explain: configuration files of the node; later ones win")
+	cmd.Flags().StringSliceVar(&files, "config", nil, "with --explain: configuration files of the node; later ones win")
 	return cmd
 }

@@ -44,13 +44,13 @@ func withRegistry(ctx context.Context, paths []string, kept func(Config) func(st
 
 func newDoctorCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "doctor", Short: "Find out what is wrong with what a node depends on", Long: "Finds out what is wrong with what a node depends on." + statuses}
-	var config []string
+	var files []string
 	host := &cobra.Command{
 		Use: "registry HOST", Short: "Examine a registry, layer by layer", Args: cobra.ExactArgs(1),
 		Long: `Examines a registry and its mirrors: configuration, name, connection, certificate, API, login and limits. Nothing is changed there.` +
 			asTheNode + "\n\nExit status: 0 it can be used, 1 it cannot, 2 wrong usage.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withRegistry(cmd.Context(), config, nil, func(ctx context.Context, c *registry.Client) error {
+			return withRegistry(cmd.Context(), files, nil, func(ctx context.Context, c *registry.Client) error {
 				failed := false
 				t := tabwriter.NewWriter(harmless{cmd.OutOrStdout()}, 0, 4, 2, ' ', 0)
 				for _, check := range c.Doctor(ctx, args[0], registry.Rights{AllowAll: true}) {
@@ -70,14 +70,14 @@ func newDoctorCommand() *cobra.Command {
 			})
 		},
 	}
-	host.Flags().StringSliceVar(&config, "config", nil, "configuration files of the node; later ones win")
+	host.Flags().StringSliceVar(&files, "config", nil, "configuration files of the node; later ones win")
 	cmd.AddCommand(host)
 	return cmd
 }
 
 // explainRef tells how a reference is resolved. What the cluster keeps resolved
 // is asked of a node, if one answers.
-func explainRef(ctx context.Context, w io.Writer, flags *clientFlags, config []string, ref, platform string) error {
+func explainRef(ctx context.Context, w io.Writer, flags *clientFlags, files []string, ref, platform string) error {
 	refs, unknown := flags.cachedRefs(ctx)
 	kept := func(cfg Config) func(string) (registry.Kept, bool) {
 		return func(key string) (registry.Kept, bool) {
@@ -90,7 +90,7 @@ func explainRef(ctx context.Context, w io.Writer, flags *clientFlags, config []s
 			return registry.Kept{}, false
 		}
 	}
-	return withRegistry(ctx, config, kept, func(ctx context.Context, c *registry.Client) error {
+	return withRegistry(ctx, files, kept, func(ctx context.Context, c *registry.Client) error {
 		e := c.Explain(ctx, ref, platform, registry.Rights{AllowAll: true})
 		if unknown != nil {
 			e.Cache += fmt.Sprintf("; whether the cluster keeps it resolved is not known: %v", unknown)
