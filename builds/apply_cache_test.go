@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
+
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -17,33 +19,12 @@ const cachedUbuntu = "docker.io/library/ubuntu:22.04"
 
 // cacheMachine is a cluster all of whose nodes know how references are
 // refreshed, with one reference.
-func cacheMachine(t *testing.T) *machine {
+func cacheMachine(t *testing.T) *buildstest.Machine {
 	t.Helper()
-	m := newMachine(t)
-	m.must(&buildsv1.SetFeatureLevel{Level: 3})
-	m.must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: cachedUbuntu, Interval: durationpb.New(time.Hour)}})
+	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: 3})
+	m.Must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: cachedUbuntu, Interval: durationpb.New(time.Hour)}})
 	return m
-}
-
-func (m *machine) cached(ref string) (r *imagebuilderv1.CachedRef) {
-	m.store.Read(func(st *builds.State) { r = st.CachedRef(ref) })
-	return r
-}
-
-// turn gives a reference to a node and answers the number of the turn.
-func (m *machine) turn(ref, node string) uint64 {
-	m.t.Helper()
-	r := m.cached(ref)
-	res := m.must(&buildsv1.AssignRefreshes{Assignments: []*buildsv1.AssignRefreshes_Assignment{{Ref: ref, Owner: node, Turn: r.Turn, DueUnixNano: builds.DueAt(r)}}})
-	if res.Refs != 1 {
-		m.t.Fatalf("the assignment was refused: %+v", res)
-	}
-	return m.cached(ref).Turn
-}
-
-func (m *machine) record(ref string, turn uint64, digest, problem string) builds.Result {
-	m.t.Helper()
-	return m.must(&buildsv1.RecordRefreshes{Results: []*buildsv1.RecordRefreshes_Result{{Ref: ref, Turn: turn, Digest: digest, Error: problem, SizeBytes: 7, Anonymous: true}}})
 }
 
 func Test_CacheKey_IsTheNormalisedReference(t *testing.T) {
@@ -68,31 +49,31 @@ func Test_CacheKey_IsTheNormalisedReference(t *testing.T) {
 
 func Test_Cache_AResultAndWhatKeepsIt(t *testing.T) {
 	m := cacheMachine(t)
-	if r := m.cached(cachedUbuntu); builds.DueAt(r) != m.now.UnixNano() {
+	if r := m.Cached(cachedUbuntu); builds.DueAt(r) != m.Now.UnixNano() {
 		t.Fatalf("a new reference is due at %v, want now", r.DueAt.AsTime())
 	}
-	m.record(cachedUbuntu, m.turn(cachedUbuntu, "n1"), "sha256:a", "")
-	r := m.cached(cachedUbuntu)
+	m.Record(cachedUbuntu, m.Turn(cachedUbuntu, "n1"), "sha256:a", "")
+	r := m.Cached(cachedUbuntu)
 	next := time.Unix(0, builds.DueAt(r))
-	if r.Digest != "sha256:a" || r.RefreshingBy != "" || !r.Anonymous || r.SizeBytes != 7 || !next.After(m.now) || next.Sub(m.now) > time.Hour {
+	if r.Digest != "sha256:a" || r.RefreshingBy != "" || !r.Anonymous || r.SizeBytes != 7 || !next.After(m.Now) || next.Sub(m.Now) > time.Hour {
 		t.Fatalf("after a result: %v", r)
 	}
 	// Added again, under another interval: what is known stays.
-	m.must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: cachedUbuntu, Interval: durationpb.New(time.Minute)}})
-	if r = m.cached(cachedUbuntu); r.Digest != "sha256:a" || time.Unix(0, builds.DueAt(r)).Sub(m.now) > time.Minute {
+	m.Must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: cachedUbuntu, Interval: durationpb.New(time.Minute)}})
+	if r = m.Cached(cachedUbuntu); r.Digest != "sha256:a" || time.Unix(0, builds.DueAt(r)).Sub(m.Now) > time.Minute {
 		t.Fatalf("added again: %v", r)
 	}
 	// A failure keeps the digest and its age, says why, and is tried again soon.
 	refreshed := r.RefreshedAt.AsTime()
-	m.now = m.now.Add(time.Minute)
-	m.record(cachedUbuntu, m.turn(cachedUbuntu, "n1"), "", "no answer")
-	m.record(cachedUbuntu, m.turn(cachedUbuntu, "n1"), "", "no answer at all")
-	r = m.cached(cachedUbuntu)
-	if r.Digest != "sha256:a" || !r.RefreshedAt.AsTime().Equal(refreshed) || r.LastError != "no answer at all" || r.Failures != 2 || time.Unix(0, builds.DueAt(r)).Sub(m.now) > 8*time.Second {
+	m.Now = m.Now.Add(time.Minute)
+	m.Record(cachedUbuntu, m.Turn(cachedUbuntu, "n1"), "", "no answer")
+	m.Record(cachedUbuntu, m.Turn(cachedUbuntu, "n1"), "", "no answer at all")
+	r = m.Cached(cachedUbuntu)
+	if r.Digest != "sha256:a" || !r.RefreshedAt.AsTime().Equal(refreshed) || r.LastError != "no answer at all" || r.Failures != 2 || time.Unix(0, builds.DueAt(r)).Sub(m.Now) > 8*time.Second {
 		t.Fatalf("after failures: %v", r)
 	}
-	m.record(cachedUbuntu, m.turn(cachedUbuntu, "n1"), "sha256:b", "")
-	if r = m.cached(cachedUbuntu); r.Digest != "sha256:b" || r.LastError != "" || r.Failures != 0 {
+	m.Record(cachedUbuntu, m.Turn(cachedUbuntu, "n1"), "sha256:b", "")
+	if r = m.Cached(cachedUbuntu); r.Digest != "sha256:b" || r.LastError != "" || r.Failures != 0 {
 		t.Fatalf("after the recovery: %v", r)
 	}
 }
@@ -100,32 +81,36 @@ func Test_Cache_AResultAndWhatKeepsIt(t *testing.T) {
 // Test_Cache_ATurnCountsOnce: results of turns that ended count for nothing,
 // whoever sends them, and a turn ends with its node's process.
 func Test_Cache_ATurnCountsOnce(t *testing.T) {
-	for name, end := range map[string]func(*machine, uint64){
-		"its result came":        func(m *machine, turn uint64) { m.record(cachedUbuntu, turn, "sha256:a", "") },
-		"a refresh was asked":    func(m *machine, _ uint64) { m.must(&buildsv1.RequestRefreshes{}) },
-		"the node was lost":      func(m *machine, _ uint64) { m.must(&buildsv1.NodeLost{Name: "n1", StoreId: "s1", BootId: "boot-1"}) },
-		"the node started anew":  func(m *machine, _ uint64) { m.must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "boot-2"}) },
-		"the node was forgotten": func(m *machine, _ uint64) { m.must(&buildsv1.ForgetNode{Name: "n1", StoreId: "s1"}) },
-		"it was given to another": func(m *machine, _ uint64) {
-			m.must(&buildsv1.NodeStarted{Name: "n2", StoreId: "s2", BootId: "b"})
-			m.turn(cachedUbuntu, "n2")
+	for name, end := range map[string]func(*buildstest.Machine, uint64){
+		"its result came":     func(m *buildstest.Machine, turn uint64) { m.Record(cachedUbuntu, turn, "sha256:a", "") },
+		"a refresh was asked": func(m *buildstest.Machine, _ uint64) { m.Must(&buildsv1.RequestRefreshes{}) },
+		"the node was lost": func(m *buildstest.Machine, _ uint64) {
+			m.Must(&buildsv1.NodeLost{Name: "n1", StoreId: "s1", BootId: "boot-1"})
 		},
-		"the reference was removed and added": func(m *machine, _ uint64) {
-			m.must(&buildsv1.DeleteCachedRef{Ref: cachedUbuntu})
-			m.must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: cachedUbuntu}})
+		"the node started anew": func(m *buildstest.Machine, _ uint64) {
+			m.Must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "boot-2"})
+		},
+		"the node was forgotten": func(m *buildstest.Machine, _ uint64) { m.Must(&buildsv1.ForgetNode{Name: "n1", StoreId: "s1"}) },
+		"it was given to another": func(m *buildstest.Machine, _ uint64) {
+			m.Must(&buildsv1.NodeStarted{Name: "n2", StoreId: "s2", BootId: "b"})
+			m.Turn(cachedUbuntu, "n2")
+		},
+		"the reference was removed and added": func(m *buildstest.Machine, _ uint64) {
+			m.Must(&buildsv1.DeleteCachedRef{Ref: cachedUbuntu})
+			m.Must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: cachedUbuntu}})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := cacheMachine(t)
-			former := m.cached(cachedUbuntu)
-			turn := m.turn(cachedUbuntu, "n1")
+			former := m.Cached(cachedUbuntu)
+			turn := m.Turn(cachedUbuntu, "n1")
 			end(m, turn)
-			before := m.cached(cachedUbuntu)
-			if res := m.record(cachedUbuntu, turn, "sha256:late", ""); res.Refused != 1 || m.cached(cachedUbuntu) != before {
-				t.Errorf("a late result was taken: %+v, %v", res, m.cached(cachedUbuntu))
+			before := m.Cached(cachedUbuntu)
+			if res := m.Record(cachedUbuntu, turn, "sha256:late", ""); res.Refused != 1 || m.Cached(cachedUbuntu) != before {
+				t.Errorf("a late result was taken: %+v, %v", res, m.Cached(cachedUbuntu))
 			}
 			// So is an assignment that was decided before.
-			res := m.must(&buildsv1.AssignRefreshes{Assignments: []*buildsv1.AssignRefreshes_Assignment{{Ref: cachedUbuntu, Owner: "n1", Turn: former.Turn, DueUnixNano: builds.DueAt(former)}}})
+			res := m.Must(&buildsv1.AssignRefreshes{Assignments: []*buildsv1.AssignRefreshes_Assignment{{Ref: cachedUbuntu, Owner: "n1", Turn: former.Turn, DueUnixNano: builds.DueAt(former)}}})
 			if res.Refused != 1 && name != "the reference was removed and added" {
 				t.Errorf("a stale assignment was taken: %+v", res)
 			}
@@ -134,61 +119,57 @@ func Test_Cache_ATurnCountsOnce(t *testing.T) {
 }
 
 func Test_Cache_SeededOnce(t *testing.T) {
-	m := newMachine(t)
-	m.must(&buildsv1.SetFeatureLevel{Level: 3})
-	m.must(&buildsv1.SeedCache{IntervalNanos: int64(time.Hour)}) // no references: nothing is seeded yet
-	m.must(&buildsv1.SeedCache{Refs: []string{cachedUbuntu, "docker.io/library/a:1"}, IntervalNanos: int64(2 * time.Hour)})
-	m.must(&buildsv1.DeleteCachedRef{Ref: cachedUbuntu})
-	m.must(&buildsv1.SeedCache{Refs: []string{cachedUbuntu}, IntervalNanos: int64(time.Hour)})
-	if m.cached(cachedUbuntu) != nil || m.cached("docker.io/library/a:1") == nil {
+	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: 3})
+	m.Must(&buildsv1.SeedCache{IntervalNanos: int64(time.Hour)}) // no references: nothing is seeded yet
+	m.Must(&buildsv1.SeedCache{Refs: []string{cachedUbuntu, "docker.io/library/a:1"}, IntervalNanos: int64(2 * time.Hour)})
+	m.Must(&buildsv1.DeleteCachedRef{Ref: cachedUbuntu})
+	m.Must(&buildsv1.SeedCache{Refs: []string{cachedUbuntu}, IntervalNanos: int64(time.Hour)})
+	if m.Cached(cachedUbuntu) != nil || m.Cached("docker.io/library/a:1") == nil {
 		t.Error("what was removed came back, or what was seeded did not stay")
 	}
 	interval := func() (d time.Duration) {
-		m.store.Read(func(st *builds.State) { d = st.CacheInterval(m.cachedIn(st, "docker.io/library/a:1")) })
+		m.Store.Read(func(st *builds.State) { d = st.CacheInterval(m.CachedIn(st, "docker.io/library/a:1")) })
 		return d
 	}
 	if got := interval(); got != time.Hour {
 		t.Errorf("the default interval is %s, want that of the first start", got)
 	}
-	m.must(&buildsv1.SetCacheInterval{IntervalNanos: int64(5 * time.Minute)})
+	m.Must(&buildsv1.SetCacheInterval{IntervalNanos: int64(5 * time.Minute)})
 	if got := interval(); got != 5*time.Minute {
 		t.Errorf("the default interval is %s after it was set", got)
 	}
-	if res := m.apply(&buildsv1.SetCacheInterval{Ref: cachedUbuntu, IntervalNanos: 1}); res.Err == nil {
+	if res := m.Apply(&buildsv1.SetCacheInterval{Ref: cachedUbuntu, IntervalNanos: 1}); res.Err == nil {
 		t.Error("the interval of a reference that is not cached was set")
 	}
-}
-
-func (m *machine) cachedIn(st *builds.State, ref string) *imagebuilderv1.CachedRef {
-	return st.CachedRef(ref)
 }
 
 // Test_Cache_OldVersionsAgree: below level 3 a reference is stored as version
 // 0.2.0 stores it, so that nodes of both have one state.
 func Test_Cache_OldVersionsAgree(t *testing.T) {
-	m := newMachine(t)
-	m.must(&buildsv1.SetFeatureLevel{Level: 2})
-	m.must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: "ubuntu", Interval: durationpb.New(time.Hour)}})
-	if r := m.cached("ubuntu"); r == nil || r.DueAt != nil || r.Interval.AsDuration() != time.Hour {
+	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: 2})
+	m.Must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: "ubuntu", Interval: durationpb.New(time.Hour)}})
+	if r := m.Cached("ubuntu"); r == nil || r.DueAt != nil || r.Interval.AsDuration() != time.Hour {
 		t.Errorf("got %v", r)
 	}
 }
 
 func Test_Cache_SurvivesASnapshot(t *testing.T) {
 	m := cacheMachine(t)
-	m.must(&buildsv1.SeedCache{Refs: []string{"docker.io/library/a:1"}, IntervalNanos: int64(time.Hour)})
-	m.record(cachedUbuntu, m.turn(cachedUbuntu, "n1"), "sha256:a", "")
-	m.turn("docker.io/library/a:1", "n1")
+	m.Must(&buildsv1.SeedCache{Refs: []string{"docker.io/library/a:1"}, IntervalNanos: int64(time.Hour)})
+	m.Record(cachedUbuntu, m.Turn(cachedUbuntu, "n1"), "sha256:a", "")
+	m.Turn("docker.io/library/a:1", "n1")
 	var buf bytes.Buffer
-	snap, err := m.store.Snapshot()
+	snap, err := m.Store.Snapshot()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := snap.WriteTo(&buf); err != nil {
 		t.Fatal(err)
 	}
-	changed := m.store.CachedChanged()
-	if err := m.store.Restore(&buf); err != nil {
+	changed := m.Store.CachedChanged()
+	if err := m.Store.Restore(&buf); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -197,8 +178,8 @@ func Test_Cache_SurvivesASnapshot(t *testing.T) {
 		t.Error("nobody was told that the cache was replaced")
 	}
 	var seeded bool
-	m.store.Read(func(st *builds.State) { seeded = st.CacheConfig().GetSeeded() })
-	if r := m.cached(cachedUbuntu); r.GetDigest() != "sha256:a" || m.cached("docker.io/library/a:1").GetRefreshingBy() != "n1" || !seeded {
+	m.Store.Read(func(st *builds.State) { seeded = st.CacheConfig().GetSeeded() })
+	if r := m.Cached(cachedUbuntu); r.GetDigest() != "sha256:a" || m.Cached("docker.io/library/a:1").GetRefreshingBy() != "n1" || !seeded {
 		t.Errorf("after the restore: %v, seeded %v", r, seeded)
 	}
 }

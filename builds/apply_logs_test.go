@@ -4,20 +4,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // copies is a state of three nodes and a build whose log two of them hold.
-func withCopies(t *testing.T) (*machine, string) {
-	m := newMachine(t)
+func withCopies(t *testing.T) (*buildstest.Machine, string) {
+	m := buildstest.NewMachine(t)
 	for _, n := range []string{"a", "b", "c"} {
-		m.must(&buildsv1.NodeStarted{Name: n, StoreId: "s" + n, BootId: "1", Capacity: 4, Runtimes: []string{"copy"}})
+		m.Must(&buildsv1.NodeStarted{Name: n, StoreId: "s" + n, BootId: "1", Capacity: 4, Runtimes: []string{"copy"}})
 	}
-	id := m.create("r:1").Build.Id
-	b := m.build(id)
-	res := m.must(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
+	id := m.Create("r:1").Build.Id
+	b := m.Build(id)
+	res := m.Must(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
 		BuildId: id, Attempt: 1, Owner: "a", OwnerStoreId: "sa", Epoch: 1, BuildVersion: b.Version, Runtime: "copy",
 		Copies: []*imagebuilderv1.LogCopy{{Node: "a", StoreId: "sa"}, {Node: "b", StoreId: "sb"}}, Replicas: 2,
 	}}})
@@ -29,30 +31,30 @@ func withCopies(t *testing.T) (*machine, string) {
 
 func Test_LogCopies_AnotherCopySealsWhenTheOwnerIsLost(t *testing.T) {
 	m, id := withCopies(t)
-	m.must(&buildsv1.NodeLost{Name: "a", StoreId: "sa", BootId: "1"})
-	a := m.build(id).Attempts[0]
+	m.Must(&buildsv1.NodeLost{Name: "a", StoreId: "sa", BootId: "1"})
+	a := m.Build(id).Attempts[0]
 	if a.Log.State != builds.LogSealing || a.Log.Sealer.GetNode() != "b" || a.Epoch < 2 {
 		t.Fatalf("log %v epoch %d", a.Log, a.Epoch)
 	}
-	if res := m.apply(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: 1, Length: 5}); res.Err == nil {
+	if res := m.Apply(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: 1, Length: 5}); res.Err == nil {
 		t.Error("a seal of the former owner was taken")
 	}
 	// The sealer is lost, too; nobody is left until one of them comes back.
-	m.must(&buildsv1.NodeLost{Name: "b", StoreId: "sb", BootId: "1"})
-	if a = m.build(id).Attempts[0]; a.Log.Sealer != nil {
+	m.Must(&buildsv1.NodeLost{Name: "b", StoreId: "sb", BootId: "1"})
+	if a = m.Build(id).Attempts[0]; a.Log.Sealer != nil {
 		t.Fatalf("sealer %v", a.Log.Sealer)
 	}
-	m.must(&buildsv1.NodeStarted{Name: "b", StoreId: "wiped", BootId: "2", Capacity: 4})
-	if a = m.build(id).Attempts[0]; a.Log.Sealer != nil {
+	m.Must(&buildsv1.NodeStarted{Name: "b", StoreId: "wiped", BootId: "2", Capacity: 4})
+	if a = m.Build(id).Attempts[0]; a.Log.Sealer != nil {
 		t.Fatalf("a node whose disk was wiped shall seal: %v", a.Log.Sealer)
 	}
-	m.must(&buildsv1.NodeStarted{Name: "a", StoreId: "sa", BootId: "2", Capacity: 4})
-	a = m.build(id).Attempts[0]
+	m.Must(&buildsv1.NodeStarted{Name: "a", StoreId: "sa", BootId: "2", Capacity: 4})
+	a = m.Build(id).Attempts[0]
 	if a.Log.Sealer.GetNode() != "a" {
 		t.Fatalf("sealer %v", a.Log.Sealer)
 	}
-	m.must(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: a.Epoch, Length: 5, Copies: []*imagebuilderv1.LogCopy{{Node: "a", StoreId: "sa"}}})
-	if a = m.build(id).Attempts[0]; a.Log.State != builds.LogSealed || a.Log.Length != 5 || len(a.Log.Copies) != 1 {
+	m.Must(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: a.Epoch, Length: 5, Copies: []*imagebuilderv1.LogCopy{{Node: "a", StoreId: "sa"}}})
+	if a = m.Build(id).Attempts[0]; a.Log.State != builds.LogSealed || a.Log.Length != 5 || len(a.Log.Copies) != 1 {
 		t.Errorf("log %v", a.Log)
 	}
 }
@@ -62,9 +64,9 @@ func Test_LogCopies_AnotherCopySealsWhenTheOwnerIsLost(t *testing.T) {
 func Test_LogCopies_AnotherCopySealsWhatTheOwnerCannotOpen(t *testing.T) {
 	for level, want := range map[uint32]imagebuilderv1.LogState{3: builds.LogSealed, 4: builds.LogSealing} {
 		m, id := withCopies(t)
-		m.must(&buildsv1.SetFeatureLevel{Level: level})
-		m.finish(id, 1, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, LogUnknown: true})
-		a := m.build(id).Attempts[0]
+		m.Must(&buildsv1.SetFeatureLevel{Level: level})
+		m.Finish(id, 1, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, LogUnknown: true})
+		a := m.Build(id).Attempts[0]
 		if a.Log.State != want || a.Phase != builds.Failed {
 			t.Fatalf("level %d: %v, log %v", level, a.Phase, a.Log)
 		}
@@ -78,15 +80,15 @@ func Test_LogCopies_AnotherCopySealsWhatTheOwnerCannotOpen(t *testing.T) {
 // whatever the clock of the leader said.
 func Test_ExpireLogs_ByTheTimeOfTheCommand(t *testing.T) {
 	for level, early := range map[uint32]imagebuilderv1.LogState{3: builds.LogExpired, 4: builds.LogSealed} {
-		m := newMachine(t)
-		m.must(&buildsv1.SetFeatureLevel{Level: level})
-		m.must(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 1, HistoryMinAgeNanos: int64(time.Hour)}})
-		id := m.create("r:1").Build.Id
-		m.succeed(id)
+		m := buildstest.NewMachine(t)
+		m.Must(&buildsv1.SetFeatureLevel{Level: level})
+		m.Must(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 1, HistoryMinAgeNanos: int64(time.Hour)}})
+		id := m.Create("r:1").Build.Id
+		m.Succeed(id)
 		for at, want := range []imagebuilderv1.LogState{early, builds.LogExpired} {
-			m.now = m.now.Add(time.Hour - 1 + time.Duration(at))
-			m.must(&buildsv1.ExpireLogs{BuildIds: []string{id}})
-			if got := m.build(id).Attempts[0].Log.State; got != want {
+			m.Now = m.Now.Add(time.Hour - 1 + time.Duration(at))
+			m.Must(&buildsv1.ExpireLogs{BuildIds: []string{id}})
+			if got := m.Build(id).Attempts[0].Log.State; got != want {
 				t.Errorf("level %d, look %d: the log is %s, want %s", level, at, got, want)
 			}
 		}
@@ -99,7 +101,7 @@ func Test_LogCopies_ChangeOnlyFromWhatIsInForce(t *testing.T) {
 	b := &imagebuilderv1.LogCopy{Node: "b", StoreId: "sb"}
 	c := &imagebuilderv1.LogCopy{Node: "c", StoreId: "sc"}
 	set := func(epoch uint64, former, copies []*imagebuilderv1.LogCopy) builds.Result {
-		return m.apply(&buildsv1.SetLogCopies{BuildId: id, Attempt: 1, Epoch: epoch, Former: former, Copies: copies})
+		return m.Apply(&buildsv1.SetLogCopies{BuildId: id, Attempt: 1, Epoch: epoch, Former: former, Copies: copies})
 	}
 	ab, ac := []*imagebuilderv1.LogCopy{a, b}, []*imagebuilderv1.LogCopy{a, c}
 	if set(1, ac, ab).Err != nil {
@@ -108,7 +110,7 @@ func Test_LogCopies_ChangeOnlyFromWhatIsInForce(t *testing.T) {
 	if set(2, ab, ac).Err == nil || set(1, ac, []*imagebuilderv1.LogCopy{c}).Err == nil || set(1, ab, nil).Err == nil {
 		t.Error("a change of another epoch, of another set, or to none was taken")
 	}
-	if set(1, ab, ac).Err != nil || !builds.HasCopy(m.build(id).Attempts[0].Log.Copies, "c", "sc") {
+	if set(1, ab, ac).Err != nil || !builds.HasCopy(m.Build(id).Attempts[0].Log.Copies, "c", "sc") {
 		t.Error("the change was not taken")
 	}
 }
@@ -118,26 +120,26 @@ func Test_LogCopies_ChangeOnlyFromWhatIsInForce(t *testing.T) {
 // committed it is none of those that hold the log: when the owner is lost as
 // well, it must not fix the log at the length of its empty copy.
 func Test_LogCopies_AWipedNodeHoldsNothing(t *testing.T) {
-	wiped := func(t *testing.T) (*machine, string) {
+	wiped := func(t *testing.T) (*buildstest.Machine, string) {
 		m, id := withCopies(t)
-		m.must(&buildsv1.NodeLost{Name: "b", StoreId: "sb", BootId: "1"})
-		m.must(&buildsv1.NodeStarted{Name: "b", StoreId: "wiped", BootId: "2", Capacity: 4, Runtimes: []string{"copy"}})
+		m.Must(&buildsv1.NodeLost{Name: "b", StoreId: "sb", BootId: "1"})
+		m.Must(&buildsv1.NodeStarted{Name: "b", StoreId: "wiped", BootId: "2", Capacity: 4, Runtimes: []string{"copy"}})
 		return m, id
 	}
 	t.Run("before it has caught up", func(t *testing.T) {
 		m, id := wiped(t)
-		m.must(&buildsv1.NodeLost{Name: "a", StoreId: "sa", BootId: "1"})
-		if l := m.build(id).Attempts[0].Log; l.State != builds.LogSealing || l.Sealer != nil {
+		m.Must(&buildsv1.NodeLost{Name: "a", StoreId: "sa", BootId: "1"})
+		if l := m.Build(id).Attempts[0].Log; l.State != builds.LogSealing || l.Sealer != nil {
 			t.Errorf("the log is %v: nobody who is there holds it", l)
 		}
 	})
 	t.Run("after that", func(t *testing.T) {
 		m, id := wiped(t)
-		a := m.build(id).Attempts[0]
+		a := m.Build(id).Attempts[0]
 		next := []*imagebuilderv1.LogCopy{{Node: "a", StoreId: "sa"}, {Node: "b", StoreId: "wiped"}}
-		m.must(&buildsv1.SetLogCopies{BuildId: id, Attempt: 1, Epoch: a.Epoch, Former: builds.CopiesOf(a), Copies: next})
-		m.must(&buildsv1.NodeLost{Name: "a", StoreId: "sa", BootId: "1"})
-		if l := m.build(id).Attempts[0].Log; l.State != builds.LogSealing || l.Sealer.GetNode() != "b" || l.Sealer.GetStoreId() != "wiped" {
+		m.Must(&buildsv1.SetLogCopies{BuildId: id, Attempt: 1, Epoch: a.Epoch, Former: builds.CopiesOf(a), Copies: next})
+		m.Must(&buildsv1.NodeLost{Name: "a", StoreId: "sa", BootId: "1"})
+		if l := m.Build(id).Attempts[0].Log; l.State != builds.LogSealing || l.Sealer.GetNode() != "b" || l.Sealer.GetStoreId() != "wiped" {
 			t.Errorf("the log is %v, want node b with its new disk to seal it", l)
 		}
 	})

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -15,37 +17,37 @@ import (
 )
 
 func Test_Create_SameRefAttaches(t *testing.T) {
-	m := newMachine(t)
-	first := m.create("r:1")
-	second := m.create("r:1", by("bob"))
+	m := buildstest.NewMachine(t)
+	first := m.Create("r:1")
+	second := m.Create("r:1", buildstest.By("bob"))
 	if !second.Attached || second.Build.Id != first.Build.Id {
 		t.Fatalf("second request got build %s attached=%v, want to join %s", second.Build.Id, second.Attached, first.Build.Id)
 	}
-	if diff := cmp.Diff([]string{"alice", "bob"}, m.build(first.Build.Id).Requesters); diff != "" {
+	if diff := cmp.Diff([]string{"alice", "bob"}, m.Build(first.Build.Id).Requesters); diff != "" {
 		t.Error(diff)
 	}
-	if other := m.create("r:2"); other.Attached {
+	if other := m.Create("r:2"); other.Attached {
 		t.Error("another ref joined the build")
 	}
 }
 
 func Test_Create_RequestIDAnswersTheSameBuild(t *testing.T) {
-	m := newMachine(t)
-	first := m.create("r:1", withRequest("q1", "h"))
-	m.succeed(first.Build.Id)
-	again := m.create("r:1", withRequest("q1", "h"))
+	m := buildstest.NewMachine(t)
+	first := m.Create("r:1", buildstest.WithRequest("q1", "h"))
+	m.Succeed(first.Build.Id)
+	again := m.Create("r:1", buildstest.WithRequest("q1", "h"))
 	if again.Build.GetId() != first.Build.Id || !again.Repeated || again.Attached {
 		t.Errorf("got %+v, want the first build, repeated, not attached", again)
 	}
-	if res := m.create("r:1", withRequest("q1", "other")); !errors.Is(res.Err, builds.ErrRequestReused) {
+	if res := m.Create("r:1", buildstest.WithRequest("q1", "other")); !errors.Is(res.Err, builds.ErrRequestReused) {
 		t.Errorf("another payload: got %v, want %v", res.Err, builds.ErrRequestReused)
 	}
-	if res := m.create("r:1", by("bob"), withRequest("q1", "other")); res.Err != nil {
+	if res := m.Create("r:1", buildstest.By("bob"), buildstest.WithRequest("q1", "other")); res.Err != nil {
 		t.Errorf("another requester with the same id: %v", res.Err)
 	}
-	m.now = m.now.Add(24*time.Hour + 1)
-	m.must(&buildsv1.Reap{}) // any command forgets what is too old
-	if res := m.create("r:2", withRequest("q1", "h")); res.Err != nil || res.Build.Id == first.Build.Id {
+	m.Now = m.Now.Add(24*time.Hour + 1)
+	m.Must(&buildsv1.Reap{}) // any command forgets what is too old
+	if res := m.Create("r:2", buildstest.WithRequest("q1", "h")); res.Err != nil || res.Build.Id == first.Build.Id {
 		t.Errorf("after the ids' age: got %v, want a new build", res.Err)
 	}
 }
@@ -55,65 +57,65 @@ func Test_Create_RequestIDAnswersTheSameBuild(t *testing.T) {
 func Test_Create_MadeRequestIDsAreSoonForgotten(t *testing.T) {
 	made := func(c *buildsv1.CreateBuild) { c.RequestMade = true }
 	for level, forgets := range map[uint32]bool{3: false, 4: true} {
-		m := newMachine(t)
-		m.must(&buildsv1.SetFeatureLevel{Level: level})
-		m.create("r:1", withRequest("made", ""), made)
-		m.create("r:2", withRequest("chosen", "h"))
-		m.now = m.now.Add(9 * time.Minute)
-		m.must(&buildsv1.Reap{})
-		if m.store.View().Request("alice", "made") == nil {
+		m := buildstest.NewMachine(t)
+		m.Must(&buildsv1.SetFeatureLevel{Level: level})
+		m.Create("r:1", buildstest.WithRequest("made", ""), made)
+		m.Create("r:2", buildstest.WithRequest("chosen", "h"))
+		m.Now = m.Now.Add(9 * time.Minute)
+		m.Must(&buildsv1.Reap{})
+		if m.Store.View().Request("alice", "made") == nil {
 			t.Errorf("level %d: forgotten after 9 minutes", level)
 		}
-		if err := m.store.Restore(bytes.NewReader(dump(t, m.store))); err != nil {
+		if err := m.Store.Restore(bytes.NewReader(buildstest.Dump(t, m.Store))); err != nil {
 			t.Fatal(err)
 		}
-		m.now = m.now.Add(time.Minute)
-		m.must(&buildsv1.Reap{})
-		if forgot := m.store.View().Request("alice", "made") == nil; forgot != forgets {
+		m.Now = m.Now.Add(time.Minute)
+		m.Must(&buildsv1.Reap{})
+		if forgot := m.Store.View().Request("alice", "made") == nil; forgot != forgets {
 			t.Errorf("level %d: forgotten after 10 minutes: %v", level, forgot)
 		}
-		if m.store.View().Request("alice", "chosen") == nil {
+		if m.Store.View().Request("alice", "chosen") == nil {
 			t.Errorf("level %d: one that the caller chose is forgotten", level)
 		}
 	}
 }
 
 func Test_Create_FinishedSinceTheLookAttaches(t *testing.T) {
-	m := newMachine(t)
-	looked := m.index
-	first := m.create("r:1")
-	m.succeed(first.Build.Id)
-	late := m.create("r:1", func(c *buildsv1.CreateBuild) { c.CheckedIndex = looked })
+	m := buildstest.NewMachine(t)
+	looked := m.Index
+	first := m.Create("r:1")
+	m.Succeed(first.Build.Id)
+	late := m.Create("r:1", func(c *buildsv1.CreateBuild) { c.CheckedIndex = looked })
 	if !late.Attached || late.Build.Id != first.Build.Id {
 		t.Errorf("got a new build, want the one that succeeded after the look")
 	}
-	forced := m.create("r:1", func(c *buildsv1.CreateBuild) { c.CheckedIndex, c.Force = looked, true })
+	forced := m.Create("r:1", func(c *buildsv1.CreateBuild) { c.CheckedIndex, c.Force = looked, true })
 	if forced.Attached {
 		t.Error("a forced request was answered with an old build")
 	}
-	m.succeed(forced.Build.Id)
-	if fresh := m.create("r:1", func(c *buildsv1.CreateBuild) { c.CheckedIndex = m.index }); fresh.Attached {
+	m.Succeed(forced.Build.Id)
+	if fresh := m.Create("r:1", func(c *buildsv1.CreateBuild) { c.CheckedIndex = m.Index }); fresh.Attached {
 		t.Error("a build that ended before the look answered the request")
 	}
 }
 
 func Test_Create_QueueLimit(t *testing.T) {
-	m := newMachine(t)
+	m := buildstest.NewMachine(t)
 	set := builds.DefaultSettings()
 	set.QueueTotal = 1
-	m.must(&buildsv1.PutSettings{Settings: set})
-	m.create("r:1")
-	if res := m.create("r:2"); !errors.Is(res.Err, builds.ErrQueueFull) {
+	m.Must(&buildsv1.PutSettings{Settings: set})
+	m.Create("r:1")
+	if res := m.Create("r:2"); !errors.Is(res.Err, builds.ErrQueueFull) {
 		t.Errorf("got %v, want %v", res.Err, builds.ErrQueueFull)
 	}
-	if res := m.create("r:1"); res.Err != nil {
+	if res := m.Create("r:1"); res.Err != nil {
 		t.Errorf("joining a queued build: %v", res.Err)
 	}
 }
 
 func Test_Assign_RefusesWhatWasDecidedOnAnOlderState(t *testing.T) {
-	m := newMachine(t)
-	b := m.create("r:1").Build
+	m := buildstest.NewMachine(t)
+	b := m.Create("r:1").Build
 	good := buildsv1.AssignAttempt_Assignment{BuildId: b.Id, Attempt: 1, Owner: "n1", OwnerStoreId: "s1", Epoch: 1, BuildVersion: b.Version, Runtime: "copy"}
 	for name, spoil := range map[string]func(*buildsv1.AssignAttempt_Assignment){
 		"version": func(a *buildsv1.AssignAttempt_Assignment) { a.BuildVersion-- },
@@ -125,24 +127,24 @@ func Test_Assign_RefusesWhatWasDecidedOnAnOlderState(t *testing.T) {
 	} {
 		a := buildsv1.AssignAttempt_Assignment{BuildId: good.BuildId, Attempt: 1, Owner: "n1", OwnerStoreId: "s1", Epoch: 1, BuildVersion: b.Version, Runtime: "copy"}
 		spoil(&a)
-		if res := m.must(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{&a}}); res.Refused != 1 {
+		if res := m.Must(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{&a}}); res.Refused != 1 {
 			t.Errorf("%s: the assignment was accepted", name)
 		}
-		m.wantPhase(b.Id, builds.Queued)
+		m.WantPhase(b.Id, builds.Queued)
 	}
-	m.assign(b.Id)
-	if res := m.must(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{&good}}); res.Refused != 1 {
+	m.Assign(b.Id)
+	if res := m.Must(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{&good}}); res.Refused != 1 {
 		t.Error("a second attempt was started beside a live one")
 	}
 }
 
 func Test_Epoch_FencesReportsAndEnds(t *testing.T) {
-	m := newMachine(t)
-	id := m.create("r:1").Build.Id
-	old := m.assign(id)
-	m.must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "boot-2", Capacity: 1, Runtimes: []string{"copy"}})
-	m.wantPhase(id, builds.Queued)
-	now := m.assign(id)
+	m := buildstest.NewMachine(t)
+	id := m.Create("r:1").Build.Id
+	old := m.Assign(id)
+	m.Must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "boot-2", Capacity: 1, Runtimes: []string{"copy"}})
+	m.WantPhase(id, builds.Queued)
+	now := m.Assign(id)
 	if now <= old+1 {
 		t.Errorf("the next attempt has epoch %d; the sealer of the first, %d, needs one between", now, old)
 	}
@@ -150,24 +152,24 @@ func Test_Epoch_FencesReportsAndEnds(t *testing.T) {
 		attempt uint32
 		epoch   uint64
 	}{{1, old}, {1, now}, {2, old}} {
-		if res := m.apply(&buildsv1.ReportPhase{BuildId: id, Attempt: stale.attempt, Epoch: stale.epoch, Phase: builds.Running}); !errors.Is(res.Err, builds.ErrFenced) {
+		if res := m.Apply(&buildsv1.ReportPhase{BuildId: id, Attempt: stale.attempt, Epoch: stale.epoch, Phase: builds.Running}); !errors.Is(res.Err, builds.ErrFenced) {
 			t.Errorf("report by attempt %d epoch %d: got %v, want %v", stale.attempt, stale.epoch, res.Err, builds.ErrFenced)
 		}
-		if res := m.apply(&buildsv1.FinishAttempt{BuildId: id, Attempt: stale.attempt, Epoch: stale.epoch, Phase: builds.Failed}); !errors.Is(res.Err, builds.ErrFenced) {
+		if res := m.Apply(&buildsv1.FinishAttempt{BuildId: id, Attempt: stale.attempt, Epoch: stale.epoch, Phase: builds.Failed}); !errors.Is(res.Err, builds.ErrFenced) {
 			t.Errorf("end by attempt %d epoch %d: got %v, want %v", stale.attempt, stale.epoch, res.Err, builds.ErrFenced)
 		}
 	}
 }
 
 func Test_Phases_OnlyGrow(t *testing.T) {
-	m := newMachine(t)
-	id := m.create("r:1").Build.Id
-	e := m.assign(id)
+	m := buildstest.NewMachine(t)
+	id := m.Create("r:1").Build.Id
+	e := m.Assign(id)
 	for _, p := range []struct {
 		phase int32
 		ok    bool
 	}{{3, true}, {4, true}, {3, false}, {2, false}, {4, true}, {5, true}, {4, false}, {6, false}, {1, false}} {
-		res := m.report(id, e, phase(p.phase), "sha256:d")
+		res := m.Report(id, e, phase(p.phase), "sha256:d")
 		if (res.Err == nil) != p.ok {
 			t.Errorf("to %s: got %v, want accepted=%v", phase(p.phase), res.Err, p.ok)
 		}
@@ -177,150 +179,150 @@ func Test_Phases_OnlyGrow(t *testing.T) {
 // Test_WorkloadCreated_Stays: through later reports, for the attempt that it was
 // said of, and from level 4 on, as older versions do not know the field.
 func Test_WorkloadCreated_Stays(t *testing.T) {
-	m := newMachine(t)
+	m := buildstest.NewMachine(t)
 	created := func(id string, e uint64, first imagebuilderv1.Phase) bool {
-		m.report(id, e, first, "")
-		m.apply(&buildsv1.ReportPhase{BuildId: id, Attempt: m.attempts(id), Epoch: e, Phase: builds.Starting, WorkloadCreated: true})
-		if got := m.build(id).Phase; got != first {
+		m.Report(id, e, first, "")
+		m.Apply(&buildsv1.ReportPhase{BuildId: id, Attempt: m.Attempts(id), Epoch: e, Phase: builds.Starting, WorkloadCreated: true})
+		if got := m.Build(id).Phase; got != first {
 			t.Errorf("from %s to %s", first, got)
 		}
-		m.report(id, e, builds.Running, "")
-		return builds.LastAttempt(m.store.Build(id).Build).WorkloadCreated
+		m.Report(id, e, builds.Running, "")
+		return builds.LastAttempt(m.Store.Build(id).Build).WorkloadCreated
 	}
-	m.must(&buildsv1.SetFeatureLevel{Level: 3})
-	old := m.create("r:1").Build.Id
-	if created(old, m.assign(old), builds.Starting) {
+	m.Must(&buildsv1.SetFeatureLevel{Level: 3})
+	old := m.Create("r:1").Build.Id
+	if created(old, m.Assign(old), builds.Starting) {
 		t.Error("kept at level 3")
 	}
-	m.must(&buildsv1.SetFeatureLevel{Level: 4})
-	id := m.create("r:2").Build.Id
-	e := m.assign(id)
+	m.Must(&buildsv1.SetFeatureLevel{Level: 4})
+	id := m.Create("r:2").Build.Id
+	e := m.Assign(id)
 	if !created(id, e, builds.Starting) {
 		t.Error("not kept at level 4")
 	}
-	if seen := m.create("r:3").Build.Id; !created(seen, m.assign(seen), builds.Running) {
+	if seen := m.Create("r:3").Build.Id; !created(seen, m.Assign(seen), builds.Running) {
 		t.Error("not kept where it was seen to run before")
 	}
-	m.finish(id, e, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure})
-	m.assign(id)
-	if a := m.store.Build(id).Build.Attempts; !a[0].WorkloadCreated || a[1].WorkloadCreated {
+	m.Finish(id, e, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure})
+	m.Assign(id)
+	if a := m.Store.Build(id).Build.Attempts; !a[0].WorkloadCreated || a[1].WorkloadCreated {
 		t.Errorf("first attempt %v, second %v; want true, false", a[0].WorkloadCreated, a[1].WorkloadCreated)
 	}
 }
 
 func Test_Publish_SecondDigestNeedsTheFirstMissing(t *testing.T) {
-	m := newMachine(t)
-	id := m.create("r:1").Build.Id
-	e := m.assign(id)
-	m.report(id, e, builds.Pushing, "sha256:one")
-	m.finish(id, e, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: "registry away"})
-	e = m.assign(id)
-	if res := m.report(id, e, builds.Pushing, "sha256:two"); !errors.Is(res.Err, builds.ErrDigestCommitted) {
+	m := buildstest.NewMachine(t)
+	id := m.Create("r:1").Build.Id
+	e := m.Assign(id)
+	m.Report(id, e, builds.Pushing, "sha256:one")
+	m.Finish(id, e, &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Message: "registry away"})
+	e = m.Assign(id)
+	if res := m.Report(id, e, builds.Pushing, "sha256:two"); !errors.Is(res.Err, builds.ErrDigestCommitted) {
 		t.Fatalf("second digest: got %v, want %v", res.Err, builds.ErrDigestCommitted)
 	}
-	res := m.apply(&buildsv1.ReportPhase{BuildId: id, Attempt: 2, Epoch: e, Phase: builds.Pushing, Digest: "sha256:two", FormerDigestMissing: true})
+	res := m.Apply(&buildsv1.ReportPhase{BuildId: id, Attempt: 2, Epoch: e, Phase: builds.Pushing, Digest: "sha256:two", FormerDigestMissing: true})
 	if res.Err != nil {
 		t.Fatal(res.Err)
 	}
-	if res := m.finish(id, e, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:one"}); res.Err == nil {
+	if res := m.Finish(id, e, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:one"}); res.Err == nil {
 		t.Error("the build succeeded with a digest that its attempt did not commit")
 	}
-	if res := m.finish(id, e, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:two"}); res.Err != nil {
+	if res := m.Finish(id, e, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:two"}); res.Err != nil {
 		t.Error(res.Err)
 	}
 }
 
 func Test_Retry_ByBlame(t *testing.T) {
-	m := newMachine(t)
+	m := buildstest.NewMachine(t)
 	for blame, want := range map[int32]int32{1: 7, 4: 7, 5: 7, 2: 1} {
-		id := m.create("r:" + phase(blame).String()).Build.Id
-		m.fail(id, blameOf(blame))
-		m.wantPhase(id, phase(want))
+		id := m.Create("r:" + phase(blame).String()).Build.Id
+		m.Fail(id, blameOf(blame))
+		m.WantPhase(id, phase(want))
 	}
 }
 
 func Test_Retry_BudgetAndBackOff(t *testing.T) {
-	m := newMachine(t)
-	id := m.create("r:1").Build.Id
+	m := buildstest.NewMachine(t)
+	id := m.Create("r:1").Build.Id
 	var pauses []time.Duration
-	for m.build(id).Phase == builds.Queued {
-		m.fail(id, builds.BlameInfrastructure)
-		if nb := m.build(id).NotBefore; nb != nil {
-			pauses = append(pauses, nb.AsTime().Sub(m.now))
+	for m.Build(id).Phase == builds.Queued {
+		m.Fail(id, builds.BlameInfrastructure)
+		if nb := m.Build(id).NotBefore; nb != nil {
+			pauses = append(pauses, nb.AsTime().Sub(m.Now))
 		}
 	}
 	if diff := cmp.Diff([]time.Duration{time.Second, 2 * time.Second}, pauses); diff != "" {
 		t.Error("pauses:", diff)
 	}
-	m.wantPhase(id, builds.Failed)
-	if b := m.build(id); len(b.Attempts) != 3 || b.Blame != builds.BlameInfrastructure || !b.Attempts[0].Counted {
+	m.WantPhase(id, builds.Failed)
+	if b := m.Build(id); len(b.Attempts) != 3 || b.Blame != builds.BlameInfrastructure || !b.Attempts[0].Counted {
 		t.Errorf("got %d attempts, blame %s", len(b.Attempts), b.Blame)
 	}
 }
 
 func Test_Retry_NodeEndsDoNotCount(t *testing.T) {
-	m := newMachine(t)
-	id := m.create("r:1").Build.Id
+	m := buildstest.NewMachine(t)
+	id := m.Create("r:1").Build.Id
 	n := 0
-	for m.build(id).Phase == builds.Queued {
-		m.assign(id)
+	for m.Build(id).Phase == builds.Queued {
+		m.Assign(id)
 		n++
-		m.must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "boot-2" + string(rune('a'+n)), Capacity: 1, Runtimes: []string{"copy"}})
+		m.Must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "boot-2" + string(rune('a'+n)), Capacity: 1, Runtimes: []string{"copy"}})
 	}
 	if n != 10 {
 		t.Errorf("the build ended after %d lost attempts, want 10", n)
 	}
-	if r := m.store.Build(id); r.CountedAttempts != 0 {
+	if r := m.Store.Build(id); r.CountedAttempts != 0 {
 		t.Errorf("%d attempts were counted", r.CountedAttempts)
 	}
 }
 
 func Test_NodeStarted_EndsAttemptsAndAsksForSeals(t *testing.T) {
-	m := newMachine(t)
-	id := m.create("r:1").Build.Id
-	m.assign(id)
+	m := buildstest.NewMachine(t)
+	id := m.Create("r:1").Build.Id
+	m.Assign(id)
 	started := &buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "boot-2", Capacity: 1, Runtimes: []string{"copy"}}
-	m.must(started)
-	a := m.build(id).Attempts[0]
+	m.Must(started)
+	a := m.Build(id).Attempts[0]
 	if a.Phase != builds.Failed || a.Blame != builds.BlameInfrastructure || a.Log.State != builds.LogSealing {
 		t.Fatalf("attempt is %s by %s, log %s", a.Phase, a.Blame, a.Log.State)
 	}
-	e2 := m.assign(id)
-	m.must(started) // the same process again: no effect
-	if got := m.build(id).Attempts[1].Phase; got != builds.Assigned {
+	e2 := m.Assign(id)
+	m.Must(started) // the same process again: no effect
+	if got := m.Build(id).Attempts[1].Phase; got != builds.Assigned {
 		t.Errorf("a repeated NodeStarted ended an attempt of its own process: %s", got)
 	}
-	if res := m.apply(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: a.Epoch - 1, Length: 7}); !errors.Is(res.Err, builds.ErrFenced) {
+	if res := m.Apply(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: a.Epoch - 1, Length: 7}); !errors.Is(res.Err, builds.ErrFenced) {
 		t.Errorf("seal with an old epoch: %v", res.Err)
 	}
-	m.must(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: a.Epoch, Length: 7, Checksum: "x"})
-	if l := m.build(id).Attempts[0].Log; l.State != builds.LogSealed || l.Length != 7 {
+	m.Must(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: a.Epoch, Length: 7, Checksum: "x"})
+	if l := m.Build(id).Attempts[0].Log; l.State != builds.LogSealed || l.Length != 7 {
 		t.Errorf("log is %v", l)
 	}
-	m.report(id, e2, builds.Pushing, "sha256:d")
-	m.finish(id, e2, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:d"})
-	m.wantPhase(id, builds.Succeeded)
+	m.Report(id, e2, builds.Pushing, "sha256:d")
+	m.Finish(id, e2, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:d"})
+	m.WantPhase(id, builds.Succeeded)
 }
 
 func Test_Secrets_GoAtTheEnd(t *testing.T) {
-	m := newMachine(t)
-	id := m.create("r:1", func(c *buildsv1.CreateBuild) { c.Sealed = &buildsv1.Sealed{KeyId: "k", Ciphertext: []byte("x")} }).Build.Id
-	m.fail(id, builds.BlameInfrastructure)
-	if m.store.Build(id).Secrets == nil {
+	m := buildstest.NewMachine(t)
+	id := m.Create("r:1", func(c *buildsv1.CreateBuild) { c.Sealed = &buildsv1.Sealed{KeyId: "k", Ciphertext: []byte("x")} }).Build.Id
+	m.Fail(id, builds.BlameInfrastructure)
+	if m.Store.Build(id).Secrets == nil {
 		t.Fatal("secrets went although another attempt needs them")
 	}
-	m.succeed(id)
-	if m.store.Build(id).Secrets != nil {
+	m.Succeed(id)
+	if m.Store.Build(id).Secrets != nil {
 		t.Error("secrets rest in the record of an ended build")
 	}
 }
 
 func Test_Time_NeverGoesBack(t *testing.T) {
-	m := newMachine(t)
-	before := m.store.LastTime()
-	m.now = m.now.Add(-time.Hour)
-	m.create("r:1")
-	if got := m.store.LastTime(); got != before {
+	m := buildstest.NewMachine(t)
+	before := m.Store.LastTime()
+	m.Now = m.Now.Add(-time.Hour)
+	m.Create("r:1")
+	if got := m.Store.LastTime(); got != before {
 		t.Errorf("time went from %d to %d", before, got)
 	}
 }

@@ -18,7 +18,7 @@ const (
 	// nobody said how often.
 	DefaultCacheInterval = 6 * time.Hour
 	// minCacheInterval bounds what operators may ask of a registry.
-	minCacheInterval = time.Second
+	MinCacheInterval = time.Second
 	// maxCachedRefs bounds the table.
 	maxCachedRefs = 20000
 )
@@ -27,15 +27,15 @@ const (
 // normalises it, with its tag (docker.io/library/ubuntu:latest for ubuntu).
 // References by digest are refused, they never change.
 func CacheKey(ref string) (string, error) {
-	if err := checkRef("ref", ref); err != nil {
+	if err := CheckRef("ref", ref); err != nil {
 		return "", err
 	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return "", invalidf("ref is no image reference; write it as in registry.example.com/team/image:tag")
+		return "", Invalidf("ref is no image reference; write it as in registry.example.com/team/image:tag")
 	}
 	if _, digested := named.(reference.Digested); digested {
-		return "", invalidf("ref names a digest, which never changes: cache a tag")
+		return "", Invalidf("ref names a digest, which never changes: cache a tag")
 	}
 	return reference.TagNameOnly(named).String(), nil
 }
@@ -58,10 +58,10 @@ func (s *State) CacheInterval(r *imagebuilderv1.CachedRef) time.Duration {
 	if d := r.GetInterval().AsDuration(); d > 0 {
 		return d
 	}
-	return s.defaultCacheInterval()
+	return s.DefaultCacheInterval()
 }
 
-func (s *State) defaultCacheInterval() time.Duration {
+func (s *State) DefaultCacheInterval() time.Duration {
 	if n := s.cacheFor.GetIntervalNanos(); n > 0 {
 		return time.Duration(n)
 	}
@@ -79,7 +79,7 @@ func (s *State) RefreshesCache() bool { return s.level >= cacheLevel }
 func nextSlot(ref string, interval time.Duration, after int64) int64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(ref))
-	every := int64(max(interval, minCacheInterval))
+	every := int64(max(interval, MinCacheInterval))
 	place := int64(h.Sum64() % uint64(every))
 	slots := (after - place) / every
 	if after < place {

@@ -7,25 +7,25 @@ import (
 )
 
 // maxRef is the maximum length of an image reference, in bytes.
-const maxRef = 1024
+const MaxRef = 1024
 
 // checkText refuses what has no place in a one-line value. Values are never
 // quoted in errors: people put secrets everywhere.
-func checkText(field, s string, limit int) error {
+func CheckText(field, s string, limit int) error {
 	switch {
 	case len(s) > limit:
-		return invalidf("%s is %d bytes long, at most %d are allowed", field, len(s), limit)
+		return Invalidf("%s is %d bytes long, at most %d are allowed", field, len(s), limit)
 	case !utf8.ValidString(s):
-		return invalidf("%s is not valid UTF-8", field)
+		return Invalidf("%s is not valid UTF-8", field)
 	case strings.ContainsFunc(s, unicode.IsControl):
-		return invalidf("%s contains a control character (a newline or NUL, for instance)", field)
+		return Invalidf("%s contains a control character (a newline or NUL, for instance)", field)
 	}
 	return nil
 }
 
-func checkRef(field, s string) error {
+func CheckRef(field, s string) error {
 	if s == "" {
-		return invalidf("%s is empty: name an image", field)
+		return Invalidf("%s is empty: name an image", field)
 	}
-	return checkText(field, s, maxRef)
+	return CheckText(field, s, MaxRef)
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -36,31 +38,31 @@ func Fuzz_Command(f *testing.F) {
 		f.Add(cmd.Type, cmd.Payload, cmd.Type, cmd.Payload)
 	}
 	f.Fuzz(func(t *testing.T, type1 uint32, payload1 []byte, type2 uint32, payload2 []byte) {
-		one, two := newMachine(t), newMachine(t)
-		for _, m := range []*machine{one, two} {
-			m.must(&buildsv1.SetFeatureLevel{Level: 2})
-			m.create("r:1")
+		one, two := buildstest.NewMachine(t), buildstest.NewMachine(t)
+		for _, m := range []*buildstest.Machine{one, two} {
+			m.Must(&buildsv1.SetFeatureLevel{Level: 2})
+			m.Create("r:1")
 		}
 		for i, c := range []*clusterv1.Command{{Type: type1, Payload: payload1}, {Type: type2, Payload: payload2}} {
-			c.TimeUnixNano = one.now.UnixNano()
-			index := one.index + uint64(i) + 1
-			_, refused := one.store.Apply(index, c).(error)
-			if _, again := two.store.Apply(index, c).(error); again != refused {
+			c.TimeUnixNano = one.Now.UnixNano()
+			index := one.Index + uint64(i) + 1
+			_, refused := one.Store.Apply(index, c).(error)
+			if _, again := two.Store.Apply(index, c).(error); again != refused {
 				t.Fatal("two states answer differently")
 			}
 			if refused {
 				break // the node stops
 			}
 		}
-		whole := dump(t, one.store)
-		if !bytes.Equal(whole, dump(t, two.store)) {
+		whole := buildstest.Dump(t, one.Store)
+		if !bytes.Equal(whole, buildstest.Dump(t, two.Store)) {
 			t.Fatal("two states differ after the same commands")
 		}
 		restored := builds.NewStore()
 		if err := restored.Restore(bytes.NewReader(whole)); err != nil {
 			t.Fatalf("a snapshot of the state is refused: %v", err)
 		}
-		if !bytes.Equal(whole, dump(t, restored)) {
+		if !bytes.Equal(whole, buildstest.Dump(t, restored)) {
 			t.Fatal("the restored state differs")
 		}
 	})

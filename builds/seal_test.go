@@ -12,27 +12,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-func mustKeyring(t testing.TB, path string) *builds.Keyring {
-	t.Helper()
-	if _, err := os.Stat(path); err != nil {
-		if err := builds.NewKeyFile(path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	k, err := builds.LoadKeyring(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
 func Test_Seal_OpensOnlyForItsBuildAndKey(t *testing.T) {
 	dir := t.TempDir()
-	ring := mustKeyring(t, filepath.Join(dir, "a"))
+	ring := buildstest.MustKeyring(t, filepath.Join(dir, "a"))
 	secrets := &buildsv1.Secrets{Registry: map[string]*imagebuilderv1.BasicAuth{"h": {Username: "u", Password: "hunter2-hunter2"}}}
 	sealed, err := ring.Seal("b1", secrets)
 	if err != nil {
@@ -48,7 +35,7 @@ func Test_Seal_OpensOnlyForItsBuildAndKey(t *testing.T) {
 	if _, err := ring.Open("b2", sealed); err == nil {
 		t.Error("the value of another build was opened")
 	}
-	if _, err := mustKeyring(t, filepath.Join(dir, "b")).Open("b1", sealed); !errors.Is(err, builds.ErrKeyMissing) {
+	if _, err := buildstest.MustKeyring(t, filepath.Join(dir, "b")).Open("b1", sealed); !errors.Is(err, builds.ErrKeyMissing) {
 		t.Errorf("another key: %v", err)
 	}
 	spoiled := proto.CloneOf(sealed)
@@ -92,7 +79,7 @@ func Test_KeyFile_Refusals(t *testing.T) {
 // taken up once its mode is right, which does not change its time.
 func Test_KeyFile_RefusedForItsMode(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
-	ring := mustKeyring(t, path)
+	ring := buildstest.MustKeyring(t, path)
 	key := strings.Repeat("A", 43) + "="
 	if err := os.WriteFile(path, []byte(`[{"id":"a","key":"`+key+`"},{"id":"b","key":"`+key+`"}]`), 0o600); err != nil {
 		t.Fatal(err)
@@ -125,7 +112,7 @@ func Test_Prepare_SealsWhatIsReplicated(t *testing.T) {
 	if !bytes.Contains(cmd.Payload, []byte(secret)) {
 		t.Fatal("the secret is not where it is looked for")
 	}
-	if err := (builds.Preparer{Keyring: mustKeyring(t, filepath.Join(t.TempDir(), "keys"))}).Prepare(t.Context(), cmd); err != nil {
+	if err := (builds.Preparer{Keyring: buildstest.MustKeyring(t, filepath.Join(t.TempDir(), "keys"))}).Prepare(t.Context(), cmd); err != nil {
 		t.Fatal(err)
 	}
 	if bytes.Contains(cmd.Payload, []byte(secret)) {

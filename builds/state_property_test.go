@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
+
 	"pgregory.net/rapid"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -18,23 +20,23 @@ import (
 // snapshot restores to the same state.
 func Test_State_Invariants(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := newMachine(t)
+		m := buildstest.NewMachine(t)
 		set := builds.DefaultSettings()
 		set.HistoryTotal, set.HistoryMinAgeNanos = 10, int64(time.Minute)
-		m.must(&buildsv1.PutSettings{Settings: set})
+		m.Must(&buildsv1.PutSettings{Settings: set})
 		var ids []string
 		pick := func(rt *rapid.T) (string, uint32, uint64) {
 			if len(ids) == 0 {
 				return "none", 1, 1
 			}
 			id := rapid.SampledFrom(ids).Draw(rt, "build")
-			a := builds.LastAttempt(m.store.Build(id).GetBuild())
+			a := builds.LastAttempt(m.Store.Build(id).GetBuild())
 			return id, a.GetNumber(), a.GetEpoch() - uint64(rapid.IntRange(0, 1).Draw(rt, "stale"))*a.GetEpoch()/2
 		}
 		ended := map[string]imagebuilderv1.Phase{}
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": func(rt *rapid.T) {
-				res := m.create(fmt.Sprintf("r:%d", rapid.IntRange(0, 4).Draw(rt, "ref")), by(rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who")),
+				res := m.Create(fmt.Sprintf("r:%d", rapid.IntRange(0, 4).Draw(rt, "ref")), buildstest.By(rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who")),
 					func(c *buildsv1.CreateBuild) {
 						c.RequestId = rapid.SampledFrom([]string{"", "1", "2", "3"}).Draw(rt, "request id")
 					})
@@ -43,45 +45,45 @@ func Test_State_Invariants(t *testing.T) {
 				}
 			},
 			"cache": func(rt *rapid.T) {
-				m.must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: rapid.SampledFrom([]string{"a:1", "b:1"}).Draw(rt, "cached")}})
+				m.Must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: rapid.SampledFrom([]string{"a:1", "b:1"}).Draw(rt, "cached")}})
 			},
 			"assign": func(rt *rapid.T) {
 				id, n, e := pick(rt)
-				m.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
+				m.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
 					BuildId: id, Attempt: n + 1, Epoch: e + 2, Owner: "n1", OwnerStoreId: "s1",
-					BuildVersion: m.store.Build(id).GetBuild().GetVersion(),
+					BuildVersion: m.Store.Build(id).GetBuild().GetVersion(),
 				}}})
 			},
 			"report": func(rt *rapid.T) {
 				id, n, e := pick(rt)
-				m.apply(&buildsv1.ReportPhase{BuildId: id, Attempt: n, Epoch: e, Phase: phase(int32(rapid.IntRange(0, 8).Draw(rt, "phase"))), Digest: rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "digest")})
+				m.Apply(&buildsv1.ReportPhase{BuildId: id, Attempt: n, Epoch: e, Phase: phase(int32(rapid.IntRange(0, 8).Draw(rt, "phase"))), Digest: rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "digest")})
 			},
 			"finish": func(rt *rapid.T) {
 				id, n, e := pick(rt)
-				m.apply(&buildsv1.FinishAttempt{
+				m.Apply(&buildsv1.FinishAttempt{
 					BuildId: id, Attempt: n, Epoch: e, Phase: phase(int32(rapid.IntRange(0, 8).Draw(rt, "phase"))),
 					Blame: blameOf(int32(rapid.IntRange(0, 5).Draw(rt, "blame"))), Digest: rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "digest"),
 				})
 			},
 			"stop": func(rt *rapid.T) {
 				id, _, _ := pick(rt)
-				m.stop(id, buildsv1.StopReason(rapid.IntRange(1, 3).Draw(rt, "reason")), rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who"))
+				m.Stop(id, buildsv1.StopReason(rapid.IntRange(1, 3).Draw(rt, "reason")), rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who"))
 			},
 			"restart": func(*rapid.T) {
-				m.must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: fmt.Sprint(m.index), Capacity: 1})
+				m.Must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: fmt.Sprint(m.Index), Capacity: 1})
 			},
 			"time": func(rt *rapid.T) {
-				m.now = m.now.Add(time.Duration(rapid.IntRange(-60, 120).Draw(rt, "seconds")) * time.Second)
-				m.must(&buildsv1.Reap{})
+				m.Now = m.Now.Add(time.Duration(rapid.IntRange(-60, 120).Draw(rt, "seconds")) * time.Second)
+				m.Must(&buildsv1.Reap{})
 			},
-			"": func(rt *rapid.T) { checkInvariants(rt, m.store.View(), ended) },
+			"": func(rt *rapid.T) { checkInvariants(rt, m.Store.View(), ended) },
 		})
-		before := dump(t, m.store)
+		before := buildstest.Dump(t, m.Store)
 		restored := builds.NewStore()
 		if err := restored.Restore(bytes.NewReader(before)); err != nil {
 			rt.Fatal(err)
 		}
-		if !bytes.Equal(before, dump(t, restored)) {
+		if !bytes.Equal(before, buildstest.Dump(t, restored)) {
 			rt.Fatal("a restored state differs from the one that was saved")
 		}
 		checkInvariants(rt, restored.View(), ended)

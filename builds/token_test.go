@@ -3,13 +3,15 @@ package builds_test
 import (
 	"path/filepath"
 	"testing"
+
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 )
 
 // Test_LogToken: a token opens the log of its build, names it, and nothing
 // else; of another install's keys it is worth nothing.
 func Test_LogToken(t *testing.T) {
-	k := mustKeyring(t, filepath.Join(t.TempDir(), "key"))
-	other := mustKeyring(t, filepath.Join(t.TempDir(), "key"))
+	k := buildstest.MustKeyring(t, filepath.Join(t.TempDir(), "key"))
+	other := buildstest.MustKeyring(t, filepath.Join(t.TempDir(), "key"))
 	const build = "0192d3c4-5e6f-7a8b-9c0d-1e2f3a4b5c6d"
 	token, err := k.LogToken(build)
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
+
 	"google.golang.org/protobuf/proto"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -15,25 +17,25 @@ func withTrace(s string) func(*buildsv1.CreateBuild) {
 	return func(c *buildsv1.CreateBuild) { c.Traceparent = s }
 }
 
-func (m *machine) traceparent(ref string, opts ...func(*buildsv1.CreateBuild)) string {
-	m.t.Helper()
-	res := m.create(ref, opts...)
+func traceparent(m *buildstest.Machine, ref string, opts ...func(*buildsv1.CreateBuild)) string {
+	m.T.Helper()
+	res := m.Create(ref, opts...)
 	if res.Err != nil {
-		m.t.Fatal(res.Err)
+		m.T.Fatal(res.Err)
 	}
-	return m.store.Build(res.Build.Id).Traceparent
+	return m.Store.Build(res.Build.Id).Traceparent
 }
 
 // Test_Trace_OldVersionsAgree: below level 3 a build keeps no trace, as in
 // version 0.2.0, which does not know the field.
 func Test_Trace_OldVersionsAgree(t *testing.T) {
-	m := newMachine(t)
-	m.must(&buildsv1.SetFeatureLevel{Level: 2})
-	if got := m.traceparent("r:1", withTrace(traced)); got != "" {
+	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: 2})
+	if got := traceparent(m, "r:1", withTrace(traced)); got != "" {
 		t.Errorf("level 2 keeps %q", got)
 	}
-	m.must(&buildsv1.SetFeatureLevel{Level: 3})
-	if got := m.traceparent("r:2", withTrace(traced)); got != traced {
+	m.Must(&buildsv1.SetFeatureLevel{Level: 3})
+	if got := traceparent(m, "r:2", withTrace(traced)); got != traced {
 		t.Errorf("level 3 keeps %q", got)
 	}
 }
@@ -41,10 +43,10 @@ func Test_Trace_OldVersionsAgree(t *testing.T) {
 // Test_Trace_OnlyValid: what is no traceparent of a sampled span is not kept,
 // and takes no room.
 func Test_Trace_OnlyValid(t *testing.T) {
-	m := newMachine(t)
-	m.must(&buildsv1.SetFeatureLevel{Level: 3})
+	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: 3})
 	for i, s := range []string{"", "secret", traced + "x", traced[:54] + "0"} {
-		if got := m.traceparent(string(rune('a'+i))+":1", withTrace(s)); got != "" {
+		if got := traceparent(m, string(rune('a'+i))+":1", withTrace(s)); got != "" {
 			t.Errorf("%q is kept as %q", s, got)
 		}
 	}
@@ -52,31 +54,31 @@ func Test_Trace_OnlyValid(t *testing.T) {
 
 // Test_Trace_OfTheFirst: who joins a build does not take its trace over.
 func Test_Trace_OfTheFirst(t *testing.T) {
-	m := newMachine(t)
-	m.must(&buildsv1.SetFeatureLevel{Level: 3})
+	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: 3})
 	const other = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	if first, second := m.traceparent("r:1", withTrace(traced)), m.traceparent("r:1", by("bob"), withTrace(other)); first != traced || second != traced {
+	if first, second := traceparent(m, "r:1", withTrace(traced)), traceparent(m, "r:1", buildstest.By("bob"), withTrace(other)); first != traced || second != traced {
 		t.Errorf("kept %q, then %q", first, second)
 	}
 }
 
 func Test_Trace_SurvivesASnapshot(t *testing.T) {
-	m := newMachine(t)
-	m.must(&buildsv1.SetFeatureLevel{Level: 3})
-	b := m.create("r:1", withTrace(traced)).Build
-	before := m.store.Build(b.Id)
+	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: 3})
+	b := m.Create("r:1", withTrace(traced)).Build
+	before := m.Store.Build(b.Id)
 	var buf bytes.Buffer
-	snap, err := m.store.Snapshot()
+	snap, err := m.Store.Snapshot()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := snap.WriteTo(&buf); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.store.Restore(&buf); err != nil {
+	if err := m.Store.Restore(&buf); err != nil {
 		t.Fatal(err)
 	}
-	if after := m.store.Build(b.Id); !proto.Equal(before, after) || after.Traceparent != traced {
+	if after := m.Store.Build(b.Id); !proto.Equal(before, after) || after.Traceparent != traced {
 		t.Errorf("after the restore: %v", after)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/pki"
 )
 
 // Test_Certs_RotateWithoutRestart replaces the CA and all certificates under
@@ -40,12 +40,12 @@ func Test_Certs_RotateWithoutRestart(t *testing.T) {
 		}
 	}
 	next := t.TempDir()
-	caFile := filepath.Join(g.certs, cluster.CAFile)
+	caFile := filepath.Join(g.certs, pki.CAFile)
 	oldCA := read(caFile)
-	former := tlsOf(t, cluster.CertFiles{Cert: filepath.Join(g.certs, "node-n0.pem"), Key: filepath.Join(g.certs, "node-n0-key.pem")})
-	fresh := map[string]cluster.CertFiles{}
+	former := tlsOf(t, pki.CertFiles{Cert: filepath.Join(g.certs, "node-n0.pem"), Key: filepath.Join(g.certs, "node-n0-key.pem")})
+	fresh := map[string]pki.CertFiles{}
 	for _, name := range []string{"n0", "n1", "n2", "n3"} {
-		files, err := cluster.IssueCert(next, cluster.CertIdentity{Cluster: "test", Role: cluster.RoleNode, Name: name}, false)
+		files, err := pki.IssueCert(next, pki.CertIdentity{Cluster: "test", Role: pki.RoleNode, Name: name}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +74,7 @@ func Test_Certs_RotateWithoutRestart(t *testing.T) {
 	put(t, m.Node, 2)
 }
 
-func tlsOf(t *testing.T, files cluster.CertFiles) *tls.Config {
+func tlsOf(t *testing.T, files pki.CertFiles) *tls.Config {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/pki"
 )
 
 // group is a cluster of real nodes on loopback, in this process.
@@ -71,11 +72,11 @@ func testLogger(name string) *slog.Logger {
 // prepare answers the configuration of a node of the group.
 func (g *group) prepare(name string, change ...func(*cluster.Config)) cluster.Config {
 	g.t.Helper()
-	files, err := cluster.IssueCert(g.certs, cluster.CertIdentity{Cluster: "test", Role: cluster.RoleNode, Name: name}, false)
+	files, err := pki.IssueCert(g.certs, pki.CertIdentity{Cluster: "test", Role: pki.RoleNode, Name: name}, false)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	certs, err := cluster.LoadCerts(files, testLogger(name))
+	certs, err := pki.LoadCerts(files, testLogger(name))
 	if err != nil {
 		g.t.Fatal(err)
 	}

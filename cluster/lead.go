@@ -8,7 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/image-builder-ha/image-builder/cluster/faults"
+	"github.com/image-builder-ha/image-builder/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 

@@ -17,7 +17,7 @@ import (
 	"github.com/hashicorp/raft-wal/segment"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/image-builder-ha/image-builder/cluster/faults"
+	"github.com/image-builder-ha/image-builder/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 

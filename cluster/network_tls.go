@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cluster/pki"
+
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
@@ -37,7 +39,7 @@ type TLSOptions struct {
 	Listener net.Listener
 	// Advertise is where other nodes reach it: host:port, a DNS name best.
 	Advertise string
-	Certs     *Certs
+	Certs     *pki.Certs
 	Logger    *slog.Logger
 	// Dial connects to an address; a net.Dialer if nil.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
@@ -129,7 +131,7 @@ func (n *tlsNetwork) accept() {
 
 // handshake finds out who calls and for what, and hands the connection on.
 func (n *tlsNetwork) handshake(raw net.Conn) {
-	conn := tls.Server(raw, n.o.Certs.server(n.o.Cluster, protoRaft, protoGRPC))
+	conn := tls.Server(raw, n.o.Certs.ServerTLS(n.o.Cluster, protoRaft, protoGRPC))
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -185,7 +187,7 @@ func (n *tlsNetwork) dialTLS(ctx context.Context, address, name, proto string) (
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, n.o.Certs.client(n.o.Cluster, name, proto))
+	conn := tls.Client(raw, n.o.Certs.ClientTLS(n.o.Cluster, name, proto))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, fmt.Errorf("TLS with %s: %w", address, err)
@@ -210,7 +212,7 @@ func (n *tlsNetwork) Conn(id raft.ServerID, address string) (grpc.ClientConnInte
 	default:
 	}
 	c, err := grpc.NewClient("passthrough:///"+address, append([]grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(n.o.Certs.client(n.o.Cluster, nameOf(id), protoGRPC))),
+		grpc.WithTransportCredentials(credentials.NewTLS(n.o.Certs.ClientTLS(n.o.Cluster, nameOf(id), protoGRPC))),
 		grpc.WithContextDialer(n.o.Dial),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: .2, MaxDelay: time.Second},

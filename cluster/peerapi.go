@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/image-builder-ha/image-builder/cluster/pki"
+
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -37,7 +39,7 @@ func checkName(ctx context.Context, from *clusterv1.Identity) error {
 	if !ok || len(t.State.PeerCertificates) == 0 {
 		return nil
 	}
-	id, err := IdentityOf(t.State.PeerCertificates[0])
+	id, err := pki.IdentityOf(t.State.PeerCertificates[0])
 	if err != nil {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}

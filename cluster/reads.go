@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/status"
 
-	"github.com/image-builder-ha/image-builder/cluster/faults"
+	"github.com/image-builder-ha/image-builder/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 

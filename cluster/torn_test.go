@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/image-builder-ha/image-builder/cluster/faults"
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // Where the process that Test_Torn_Write starts tears a write: after which

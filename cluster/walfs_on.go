@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/types"
 
-	"github.com/image-builder-ha/image-builder/cluster/faults"
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // walFS is the file system under the replicated log, whose writes a test can

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -85,7 +87,7 @@ func (at *attempt) run(ctx context.Context) {
 		tracing.Set(ctx, tracing.Outcome.String("left"))
 		return
 	}
-	var f *Failure
+	var f *workload.Failure
 	remains := errors.As(err, &f) && f.Remains && ctx.Err() == nil
 	if err != nil {
 		if !remains {
@@ -112,7 +114,7 @@ func (at *attempt) removeRemains(ctx context.Context, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()
 	rt := at.owner.o.Runtimes[builds.LastAttempt(at.record.Build).Runtime]
-	if err := rt.Stop(ctx, WorkloadName(at.key.build, at.key.attempt)); err != nil {
+	if err := rt.Stop(ctx, workload.WorkloadName(at.key.build, at.key.attempt)); err != nil {
 		log.Warn("cannot remove what is left of an attempt", "err", err)
 	}
 }
@@ -131,7 +133,7 @@ func (at *attempt) stopWorkload(ctx context.Context, log *slog.Logger) {
 		log.Info("leaves the workload of an attempt that may have another owner", "err", err)
 		return
 	}
-	if err := rt.Stop(ctx, WorkloadName(at.key.build, at.key.attempt)); err != nil {
+	if err := rt.Stop(ctx, workload.WorkloadName(at.key.build, at.key.attempt)); err != nil {
 		log.Warn("cannot stop the workload of an attempt that ends", "err", err)
 	}
 }
@@ -153,9 +155,9 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 	}
 	rt := o.Runtimes[a.Runtime]
 	if rt == nil {
-		return nil, &Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("node %s has no runtime %q", o.Node, a.Runtime)}
+		return nil, &workload.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("node %s has no runtime %q", o.Node, a.Runtime)}
 	}
-	w := &Workload{
+	w := &workload.Workload{
 		BuildID: b.Id, Attempt: a.Number, Epoch: a.Epoch, Started: a.WorkloadCreated || a.Phase >= builds.Running, Created: at.created, Source: b.Source, Ref: b.Ref, BaseRef: b.BaseRef,
 		Rights:   &buildsv1.Rights{AllowAll: at.record.Rights.GetAllowAll(), Hosts: at.record.Rights.GetHosts(), Additional: secrets.Registry},
 		Secrets:  secrets,
@@ -167,7 +169,7 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 	}
 	// Before the digest: who finds that does not follow the workload any more.
 	if err := sink.Flush(ctx); err != nil {
-		return nil, &Failure{Blame: builds.BlameInfrastructure, Message: "write the log: " + err.Error(), Err: err}
+		return nil, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "write the log: " + err.Error(), Err: err}
 	}
 	sink.quiet()
 	if _, err := at.report(ctx, &buildsv1.ReportPhase{Phase: builds.Pushing, Digest: out.Digest, FormerDigestMissing: missing}); err != nil {
@@ -199,7 +201,7 @@ func (at *attempt) confirm(ctx context.Context, phase imagebuilderv1.Phase) erro
 
 // outcome runs the workload, unless a former attempt committed a digest that
 // the registry still has. missing reports that it was looked for in vain.
-func (at *attempt) outcome(ctx context.Context, rt Runtime, w *Workload, sink *sink) (out Outcome, missing bool, err error) {
+func (at *attempt) outcome(ctx context.Context, rt workload.Runtime, w *workload.Workload, sink *sink) (out workload.Outcome, missing bool, err error) {
 	if former := at.record.Build.Digest; former != "" {
 		repo := repository(targets(at.record.Build)[0])
 		var found bool
@@ -207,10 +209,10 @@ func (at *attempt) outcome(ctx context.Context, rt Runtime, w *Workload, sink *s
 			found, err = at.owner.o.Publisher.Exists(ctx, repo+"@"+former)
 			return err
 		}); err != nil {
-			return Outcome{}, false, &Failure{Blame: builds.BlameInfrastructure, Message: "look for the image of the former attempt: " + err.Error(), Err: err}
+			return workload.Outcome{}, false, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "look for the image of the former attempt: " + err.Error(), Err: err}
 		}
 		if found {
-			return Outcome{Repository: repo, Digest: former}, false, nil
+			return workload.Outcome{Repository: repo, Digest: former}, false, nil
 		}
 		missing = true
 	}
@@ -245,7 +247,7 @@ func (at *attempt) failure(ctx context.Context, err error) *buildsv1.FinishAttem
 	if errors.Is(context.Cause(ctx), errLease) {
 		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true, Message: fmt.Sprintf("node %s heard no leader for longer than its lease, and stopped the attempt", at.owner.o.Node)}
 	}
-	var f *Failure
+	var f *workload.Failure
 	if errors.As(err, &f) {
 		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: f.Blame, Message: f.Message}
 	}

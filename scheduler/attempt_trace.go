@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
@@ -33,7 +35,7 @@ func (at *attempt) trace(ctx context.Context) (context.Context, trace.Span) {
 }
 
 // runTraced is Run of a runtime, with a span.
-func runTraced(ctx context.Context, rt Runtime, w *Workload, sink Sink) (out Outcome, err error) {
+func runTraced(ctx context.Context, rt workload.Runtime, w *workload.Workload, sink workload.Sink) (out workload.Outcome, err error) {
 	ctx, span := tracing.Start(ctx, "run", tracing.Runtime.String(rt.Name()))
 	defer func() { tracing.End(span, err) }()
 	if span.IsRecording() {

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
@@ -16,13 +18,13 @@ import (
 // patient is a runtime that notes its workload and runs until it is told to end.
 type patient struct {
 	*oneNode
-	got chan *Workload
+	got chan *workload.Workload
 }
 
-func (p patient) Run(ctx context.Context, w *Workload, _ Sink) (Outcome, error) {
+func (p patient) Run(ctx context.Context, w *workload.Workload, _ workload.Sink) (workload.Outcome, error) {
 	p.got <- w
 	<-ctx.Done()
-	return Outcome{}, ctx.Err()
+	return workload.Outcome{}, ctx.Err()
 }
 
 // stamped commits at the time of the cluster.
@@ -93,10 +95,10 @@ func Test_Deadline_ByTheLeadersClock(t *testing.T) {
 				w.now = w.now.Add(10 * time.Minute) // it was queued
 				a := w.decide().assign[0]
 				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-				rt := patient{&oneNode{w: w}, make(chan *Workload, 1)}
+				rt := patient{&oneNode{w: w}, make(chan *workload.Workload, 1)}
 				owner := NewOwner(OwnerOptions{
 					Node: a.Owner, StoreID: "s", Store: w.store, Raft: rt, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
-					Runtimes: map[string]Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+					Runtimes: map[string]workload.Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 				})
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)

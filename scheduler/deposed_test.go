@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
@@ -41,12 +43,12 @@ func (r *surviving) Stop(ctx context.Context, _ string) error {
 	return nil
 }
 
-func (r *surviving) Run(_ context.Context, _ *Workload, s Sink) (Outcome, error) {
+func (r *surviving) Run(_ context.Context, _ *workload.Workload, s workload.Sink) (workload.Outcome, error) {
 	_, err := s.Write([]byte("line\n"))
 	if r.fails != nil {
 		err = r.fails()
 	}
-	return Outcome{}, err
+	return workload.Outcome{}, err
 }
 
 // Test_Deposed_LeavesTheWorkload: an owner that lost the attempt, and learns of
@@ -88,7 +90,7 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 				late := &lateRaft{oneNode: raft}
 				if x.logs == (silent{}) {
 					rt.fails = func() error {
-						return &Failure{Blame: builds.BlameUser, Message: "the stream broke", Remains: x.remains}
+						return &workload.Failure{Blame: builds.BlameUser, Message: "the stream broke", Remains: x.remains}
 					}
 				}
 				if x.deposed {
@@ -102,7 +104,7 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 				}
 				owner := NewOwner(OwnerOptions{
 					Node: a.Owner, StoreID: "s", Store: w.store, Raft: late, Keyring: ring, Logs: x.logs, Publisher: &slowTags{},
-					Runtimes: map[string]Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+					Runtimes: map[string]workload.Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 				})
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
@@ -137,10 +139,10 @@ func Test_Remains_GoAfterTheAttempt(t *testing.T) {
 		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 		rt := &surviving{oneNode: raft}
 		rt.fails = func() error {
-			return &Failure{Blame: builds.BlameInfrastructure, Message: "evicted", Remains: true}
+			return &workload.Failure{Blame: builds.BlameInfrastructure, Message: "evicted", Remains: true}
 		}
 		rt.look = func(ctx context.Context) {
-			rt.look, rt.fails = nil, func() error { return &Failure{Blame: builds.BlameUser, Message: "exit code 1"} }
+			rt.look, rt.fails = nil, func() error { return &workload.Failure{Blame: builds.BlameUser, Message: "exit code 1"} }
 			raft.mu.Lock()
 			b := w.store.Build(a.BuildId).Build
 			next := &buildsv1.AssignAttempt_Assignment{BuildId: b.Id, BuildVersion: b.Version, Attempt: 2, Epoch: a.Epoch + 1, Owner: "n0", OwnerStoreId: "s", Runtime: "copy"}
@@ -156,7 +158,7 @@ func Test_Remains_GoAfterTheAttempt(t *testing.T) {
 		}
 		owner := NewOwner(OwnerOptions{
 			Node: "n0", StoreID: "s", Store: w.store, Raft: raft, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
-			Runtimes: map[string]Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+			Runtimes: map[string]workload.Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

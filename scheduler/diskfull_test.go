@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
@@ -51,7 +53,7 @@ func Test_DiskFull_IsTheNodes(t *testing.T) {
 				close(tags.held)
 				owner := NewOwner(OwnerOptions{
 					Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: ring, Logs: disk, Publisher: tags,
-					Runtimes: map[string]Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+					Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 				})
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
@@ -175,9 +177,9 @@ type ready struct {
 	ran bool
 }
 
-func (r *ready) Run(context.Context, *Workload, Sink) (Outcome, error) {
+func (r *ready) Run(context.Context, *workload.Workload, workload.Sink) (workload.Outcome, error) {
 	r.ran = true
-	return Outcome{Repository: "r", Digest: "sha256:another"}, nil
+	return workload.Outcome{Repository: "r", Digest: "sha256:another"}, nil
 }
 func (*ready) Publish(context.Context, string, string) error { return nil }
 func (*ready) Exists(context.Context, string) (bool, error)  { return true, nil }
@@ -199,7 +201,7 @@ func Test_Publish_ACommittedDigestIsNotBuiltAgain(t *testing.T) {
 		r := &ready{oneNode: &oneNode{w: w}}
 		owner := NewOwner(OwnerOptions{
 			Node: second[0].Owner, StoreID: "s", Store: w.store, Raft: r, Keyring: ring, Logs: silent{}, Publisher: r,
-			Runtimes: map[string]Runtime{"copy": r}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+			Runtimes: map[string]workload.Runtime{"copy": r}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

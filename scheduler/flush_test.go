@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -40,7 +42,7 @@ func Test_Digest_AfterTheLog(t *testing.T) {
 		copies := slowCopies{held: make(chan struct{})}
 		owner := NewOwner(OwnerOptions{
 			Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: ring, Logs: copies, Publisher: tags,
-			Runtimes: map[string]Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+			Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

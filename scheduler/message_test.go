@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -16,9 +18,9 @@ import (
 // latin1 is a runtime whose texts are not UTF-8, as those of old programs.
 type latin1 struct{ *oneNode }
 
-func (latin1) Run(_ context.Context, _ *Workload, s Sink) (Outcome, error) {
+func (latin1) Run(_ context.Context, _ *workload.Workload, s workload.Sink) (workload.Outcome, error) {
 	s.Steps([]*imagebuilderv1.Step{{Name: "RUN caf\xe9", Error: "caf\xe9"}})
-	return Outcome{}, &Failure{Blame: builds.BlameUser, Message: "no such file: caf\xe9"}
+	return workload.Outcome{}, &workload.Failure{Blame: builds.BlameUser, Message: "no such file: caf\xe9"}
 }
 
 // Test_Finish_WhateverTheText: an attempt ends although what its runtime says
@@ -33,7 +35,7 @@ func Test_Finish_WhateverTheText(t *testing.T) {
 		rt := latin1{&oneNode{w: w}}
 		owner := NewOwner(OwnerOptions{
 			Node: a.Owner, StoreID: "s", Store: w.store, Raft: rt, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
-			Runtimes: map[string]Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+			Runtimes: map[string]workload.Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
@@ -64,7 +66,7 @@ type OwnerOptions struct {
 	Logs          Logs
 	Publisher     Publisher
 	// Runtimes by name.
-	Runtimes map[string]Runtime
+	Runtimes map[string]workload.Runtime
 	Log      *slog.Logger
 	// ReplaceAfter is how long a node that holds a copy of a log may not answer
 	// until another one takes its place.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -45,7 +47,7 @@ func (at *attempt) patiently(ctx context.Context, ask func(context.Context) erro
 }
 
 // publish tags the image, whose digest is committed, at all target refs.
-func (at *attempt) publish(ctx context.Context, out Outcome) error {
+func (at *attempt) publish(ctx context.Context, out workload.Outcome) error {
 	at.digest = out.Digest
 	for i, ref := range targets(at.record.Build) {
 		if i > 0 { // the commit of this phase was the check for the first one
@@ -55,7 +57,7 @@ func (at *attempt) publish(ctx context.Context, out Outcome) error {
 		}
 		at.tagging = append(at.tagging, ref)
 		if err := at.patiently(ctx, func(ctx context.Context) error { return at.publishTraced(ctx, out.Repository+"@"+out.Digest, ref) }); err != nil {
-			return &Failure{Blame: builds.BlameInfrastructure, Message: "publish the image: " + err.Error(), Err: err}
+			return &workload.Failure{Blame: builds.BlameInfrastructure, Message: "publish the image: " + err.Error(), Err: err}
 		}
 	}
 	return nil

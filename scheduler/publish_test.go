@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -39,8 +41,8 @@ func (r *oneNode) Name() string                              { return "copy" }
 func (r *oneNode) Survives() bool                            { return false }
 func (r *oneNode) Stop(context.Context, string) error        { return nil }
 func (r *oneNode) List(context.Context) ([]string, error)    { return nil, nil }
-func (r *oneNode) Run(context.Context, *Workload, Sink) (Outcome, error) {
-	return Outcome{Repository: "r", Digest: "sha256:first"}, nil
+func (r *oneNode) Run(context.Context, *workload.Workload, workload.Sink) (workload.Outcome, error) {
+	return workload.Outcome{Repository: "r", Digest: "sha256:first"}, nil
 }
 
 // silent keeps no logs.
@@ -100,7 +102,7 @@ func startOwner(t *testing.T, w *world, l Logs, p Publisher) (build string, stop
 	w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 	owner := NewOwner(OwnerOptions{
 		Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: newKeyring(t), Logs: l, Publisher: p,
-		Runtimes: map[string]Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+		Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -128,7 +130,7 @@ func Test_Publish_ALateTagIsRepaired(t *testing.T) {
 		first := w.store.Build(a.BuildId).Build.Attempts[0]
 		owner := NewOwner(OwnerOptions{
 			Node: first.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: ring, Logs: silent{}, Publisher: tags,
-			Runtimes: map[string]Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+			Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

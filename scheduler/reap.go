@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"golang.org/x/sync/errgroup"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -29,7 +31,7 @@ type Reaper struct {
 	Store *builds.Store
 	Raft  builds.Raft
 	// Runtimes by name; only those whose workloads survive are looked at.
-	Runtimes map[string]Runtime
+	Runtimes map[string]workload.Runtime
 	// Shared are the runtimes that list workloads of other installs, too: of
 	// theirs only those are stopped whose build the state knows.
 	Shared []string
@@ -65,7 +67,7 @@ func (r *Reaper) Run(ctx context.Context) error {
 
 // reap stops what runs without an attempt. The workloads are listed before the
 // state is read: an attempt is committed before its workload is created.
-func (r *Reaper) reap(ctx context.Context, rt Runtime, shared bool) error {
+func (r *Reaper) reap(ctx context.Context, rt workload.Runtime, shared bool) error {
 	names, err := rt.List(ctx)
 	if err != nil || len(names) == 0 {
 		return err
@@ -102,7 +104,7 @@ func orphans(names []string, view *builds.State, known bool) []string {
 	view.Live(func(rec *buildsv1.Record) bool {
 		for _, a := range rec.Build.Attempts {
 			if builds.Live(a.Phase) {
-				live[WorkloadName(rec.Build.Id, a.Number)] = true
+				live[workload.WorkloadName(rec.Build.Id, a.Number)] = true
 			}
 		}
 		return true

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -26,8 +28,8 @@ func Test_Orphans(t *testing.T) {
 	w.ask("queued")
 	c := d.assign[0]
 	w.apply(&buildsv1.AssignAttempt{Assignments: d.assign})
-	live := WorkloadName(c.BuildId, 1)
-	names := []string{live, WorkloadName(c.BuildId, 2), "ib-unknown-1"}
+	live := workload.WorkloadName(c.BuildId, 1)
+	names := []string{live, workload.WorkloadName(c.BuildId, 2), "ib-unknown-1"}
 	if d := cmp.Diff(names[1:], orphans(names, w.store.View(), false)); d != "" {
 		t.Errorf("orphans of a running build: %s", d)
 	}
@@ -42,7 +44,7 @@ func Test_Orphans(t *testing.T) {
 
 // lostMachines is a runtime with workloads of which some do not stop.
 type lostMachines struct {
-	Runtime
+	workload.Runtime
 	names []string
 	stuck int // the first ones never stop
 

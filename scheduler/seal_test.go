@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
@@ -62,7 +64,7 @@ func Test_Seal_WaitsForItsDisk(t *testing.T) {
 				log := func() *imagebuilderv1.AttemptLog { return w.store.Build(a.BuildId).Build.Attempts[0].Log }
 				owner := NewOwner(OwnerOptions{
 					Node: log().Sealer.GetNode(), StoreID: "s", Store: w.store, Raft: raft, Logs: fullDisk{until: time.Now().Add(c.full)}, Publisher: &slowTags{},
-					Runtimes: map[string]Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: 100 * time.Hour,
+					Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: 100 * time.Hour,
 					FenceTimeout: time.Minute,
 				})
 				ctx, cancel := context.WithCancel(t.Context())

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -30,7 +32,7 @@ type sink struct {
 	done   chan struct{}
 }
 
-var _ Sink = (*sink)(nil)
+var _ workload.Sink = (*sink)(nil)
 
 func newSink(log logs.AttemptWriter, report func(context.Context, []*imagebuilderv1.Step)) *sink {
 	ctx, cancel := context.WithCancel(context.Background())

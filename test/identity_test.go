@@ -18,12 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cluster/pki"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
-	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
@@ -58,7 +59,7 @@ func serverPair(t *testing.T) (cert, key string) {
 }
 
 // presenting is how a client connects that shows a certificate, or none.
-func presenting(t *testing.T, files *cluster.CertFiles) *tls.Config {
+func presenting(t *testing.T, files *pki.CertFiles) *tls.Config {
 	t.Helper()
 	conf := &tls.Config{InsecureSkipVerify: true} // the server's side is what is tested
 	if files != nil {
@@ -77,16 +78,16 @@ func presenting(t *testing.T, files *cluster.CertFiles) *tls.Config {
 func Test_Identity_Roles(t *testing.T) {
 	cert, key := serverPair(t)
 	dir := t.TempDir()
-	ca, err := cluster.IssueCert(dir, cluster.CertIdentity{Cluster: harness.ClusterName, Role: cluster.RoleOperator, Name: "me"}, false)
+	ca, err := pki.IssueCert(dir, pki.CertIdentity{Cluster: harness.ClusterName, Role: pki.RoleOperator, Name: "me"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := harness.NewCluster(t, 1, "127.0.0.1:1", harness.Config{"log": map[string]any{"level": "info"}})
 	n := c.Nodes[0]
 	// The API and the peer port trust the same CA: only the role tells.
-	node := c.Certs(cluster.CertIdentity{Cluster: harness.ClusterName, Role: cluster.RoleNode, Name: "n0"})
-	operator := c.Certs(cluster.CertIdentity{Cluster: harness.ClusterName, Role: cluster.RoleOperator, Name: "me"})
-	elsewhere := c.Certs(cluster.CertIdentity{Cluster: "elsewhere", Role: cluster.RoleOperator, Name: "you"})
+	node := c.Certs(pki.CertIdentity{Cluster: harness.ClusterName, Role: pki.RoleNode, Name: "n0"})
+	operator := c.Certs(pki.CertIdentity{Cluster: harness.ClusterName, Role: pki.RoleOperator, Name: "me"})
+	elsewhere := c.Certs(pki.CertIdentity{Cluster: "elsewhere", Role: pki.RoleOperator, Name: "you"})
 	n.Override(map[string]any{"server": map[string]any{"services": map[string]any{"grpc": map[string]any{
 		"tls": map[string]any{"caPath": node.CA, "certPath": cert, "keyPath": key},
 	}}}})
@@ -117,7 +118,7 @@ func Test_Identity_Roles(t *testing.T) {
 	}
 	for _, x := range []struct {
 		who    string
-		files  *cluster.CertFiles
+		files  *pki.CertFiles
 		method codes.Code // of an operators' method
 		pprof  int        // status of a profile; 0: the handshake fails
 	}{
@@ -151,7 +152,7 @@ func Test_Identity_Roles(t *testing.T) {
 	}
 
 	// The peer port.
-	peer := func(files *cluster.CertFiles) error {
+	peer := func(files *pki.CertFiles) error {
 		conf := presenting(t, files)
 		conf.NextProtos = []string{"h2"}
 		conn, err := tls.Dial("tcp", n.Peer, conf)
@@ -168,7 +169,7 @@ func Test_Identity_Roles(t *testing.T) {
 	if err := peer(&node); err != nil {
 		t.Errorf("a node's certificate at the peer port: %v", err)
 	}
-	for who, files := range map[string]*cluster.CertFiles{"an operator's": &operator, "no": nil, "another CA's": &ca, "another cluster's": &elsewhere} {
+	for who, files := range map[string]*pki.CertFiles{"an operator's": &operator, "no": nil, "another CA's": &ca, "another cluster's": &elsewhere} {
 		if err := peer(files); err == nil {
 			t.Errorf("%s certificate opens the peer port", who)
 		}

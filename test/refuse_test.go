@@ -7,8 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cluster/pki"
+
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
@@ -57,7 +58,7 @@ func Test_Refuse_StrangersDoNotJoin(t *testing.T) {
 
 	// Another CA.
 	dir := t.TempDir()
-	other, err := cluster.IssueCert(dir, cluster.CertIdentity{Cluster: harness.ClusterName, Role: cluster.RoleNode, Name: "n3"}, false)
+	other, err := pki.IssueCert(dir, pki.CertIdentity{Cluster: harness.ClusterName, Role: pki.RoleNode, Name: "n3"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +68,7 @@ func Test_Refuse_StrangersDoNotJoin(t *testing.T) {
 	n.Kill()
 
 	// Another cluster of the same CA.
-	files := c.Certs(cluster.CertIdentity{Cluster: "elsewhere", Role: cluster.RoleNode, Name: "n4"})
+	files := c.Certs(pki.CertIdentity{Cluster: "elsewhere", Role: pki.RoleNode, Name: "n4"})
 	n = stranger(map[string]any{"cluster": map[string]any{"name": "elsewhere", "tls": map[string]any{"ca": files.CA, "crt": files.Cert, "key": files.Key}}})
 	said(n, "waits for its cluster", "elsewhere")
 	anyOfThree("refused a connection to the peer port", "certificate")

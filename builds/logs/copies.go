@@ -10,7 +10,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cluster/faults"
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // Append is what the owner of a log sends to another copy of it.

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cluster/faults"
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // Copy is a place of a log: a node with a certain data directory. A node with

@@ -10,6 +10,10 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/follow"
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/request"
+
 	"github.com/spf13/cobra"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -36,13 +40,13 @@ func (a *authFlags) message() (*imagebuilderv1.RegistryAuth, error) {
 	}
 	raw, err := os.ReadFile(a.file)
 	if err != nil {
-		return nil, exitWith(exitUsage, fmt.Errorf("--registry-auth: %w", err))
+		return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("--registry-auth: %w", err))
 	}
 	var file struct {
 		Auths map[string]struct{ Username, Password, Auth string }
 	}
 	if json.Unmarshal(raw, &file) != nil {
-		return nil, exitWith(exitUsage, fmt.Errorf("--registry-auth: %s is no docker config.json", a.file))
+		return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("--registry-auth: %s is no docker config.json", a.file))
 	}
 	m.Additional = map[string]*imagebuilderv1.BasicAuth{}
 	for host, c := range file.Auths {
@@ -55,9 +59,9 @@ func (a *authFlags) message() (*imagebuilderv1.RegistryAuth, error) {
 }
 
 func newBuildCommand() *cobra.Command {
-	var c clientFlags
+	var c cli.ClientFlags
 	var auth authFlags
-	var b buildFlags
+	var b request.BuildFlags
 	cmd := &cobra.Command{
 		Use: "build [CONTEXT] | --ref IMAGE", Short: "Build an image and follow it to its end", Args: cobra.MaximumNArgs(1),
 		Long: `Builds an image and follows it: on a terminal the steps as they run, elsewhere the log on standard
@@ -68,32 +72,32 @@ image of an existing image is built instead. Ctrl-C leaves the build running.
 
 Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unavailable, 130 interrupted.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if (b.ref == "") == (len(args) == 0) {
-				return exitWith(exitUsage, errors.New("name either a context, such as '.', or an image with --ref"))
+			if (b.Ref == "") == (len(args) == 0) {
+				return cli.ExitWith(cli.ExitUsage, errors.New("name either a context, such as '.', or an image with --ref"))
 			}
-			if b.progress != "auto" && b.progress != "plain" && b.progress != "json" {
-				return exitWith(exitUsage, fmt.Errorf("--progress %q is unknown; use auto, plain or json", b.progress))
+			if b.Progress != "auto" && b.Progress != "plain" && b.Progress != "json" {
+				return cli.ExitWith(cli.ExitUsage, fmt.Errorf("--progress %q is unknown; use auto, plain or json", b.Progress))
 			}
-			api, done, err := c.dial()
+			api, done, err := c.Dial()
 			if err != nil {
 				return err
 			}
 			defer done()
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			req, err := b.request(ctx, api, args, cmd.InOrStdin())
+			req, err := b.Request(ctx, api, args, cmd.InOrStdin())
 			if err != nil {
-				return c.explain(err)
+				return c.Explain(err)
 			}
 			if req.Auth, err = auth.message(); err != nil {
 				return err
 			}
-			f := &follower{client: api, c: &c, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(), detach: b.detach, progress: b.progress}
-			return f.build(ctx, req)
+			f := &follow.Follower{Client: api, C: &c, Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr(), Detach: b.Detach, Progress: b.Progress}
+			return f.Build(ctx, req)
 		},
 	}
-	c.register(cmd)
+	c.Register(cmd)
 	auth.register(cmd)
-	b.register(cmd)
+	b.Register(cmd)
 	return cmd
 }

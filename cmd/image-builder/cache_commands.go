@@ -6,6 +6,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -22,12 +24,12 @@ func newCacheCommand() *cobra.Command {
 }
 
 func newCacheList() *cobra.Command {
-	return cacheCommand("list", "List cached references", cobra.NoArgs, func(ctx context.Context, api imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, _ []string) error {
+	return cacheCommand("list", "List cached references", cobra.NoArgs, func(ctx context.Context, api imagebuilderv1.ImageBuilderClient, c *cli.ClientFlags, w io.Writer, _ []string) error {
 		res, err := api.ListCachedRefs(ctx, &imagebuilderv1.ListCachedRefsRequest{})
 		if err != nil {
 			return err
 		}
-		return c.print(w, res, func(w io.Writer) { printCache(w, res, time.Now()) })
+		return c.Print(w, res, func(w io.Writer) { printCache(w, res, time.Now()) })
 	})
 }
 
@@ -55,13 +57,13 @@ func printCache(w io.Writer, res *imagebuilderv1.ListCachedRefsResponse, now tim
 		if r.Failures > 1 {
 			problem = fmt.Sprintf("%s (%d times)", problem, r.Failures)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Ref, every, digest, age(r.RefreshedAt), next, problem)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Ref, every, digest, cli.Age(r.RefreshedAt), next, problem)
 	}
 }
 
 func newCacheAdd() *cobra.Command {
 	var interval time.Duration
-	cmd := cacheCommand("add IMAGE", "Keep a reference resolved", cobra.ExactArgs(1), func(ctx context.Context, api imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, args []string) error {
+	cmd := cacheCommand("add IMAGE", "Keep a reference resolved", cobra.ExactArgs(1), func(ctx context.Context, api imagebuilderv1.ImageBuilderClient, c *cli.ClientFlags, w io.Writer, args []string) error {
 		req := &imagebuilderv1.PutCachedRefRequest{Ref: args[0]}
 		if interval > 0 {
 			req.Interval = durationpb.New(interval)
@@ -70,37 +72,37 @@ func newCacheAdd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return c.print(w, res, func(w io.Writer) { fmt.Fprintln(w, "added", res.Ref.Ref) })
+		return c.Print(w, res, func(w io.Writer) { fmt.Fprintln(w, "added", res.Ref.Ref) })
 	})
 	cmd.Flags().DurationVar(&interval, "interval", 0, "how often it is resolved again; the default of the cluster if not given")
 	return cmd
 }
 
 func newCacheRemove() *cobra.Command {
-	return cacheCommand("remove IMAGE", "Forget a reference", cobra.ExactArgs(1), func(ctx context.Context, api imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, args []string) error {
+	return cacheCommand("remove IMAGE", "Forget a reference", cobra.ExactArgs(1), func(ctx context.Context, api imagebuilderv1.ImageBuilderClient, c *cli.ClientFlags, w io.Writer, args []string) error {
 		res, err := api.DeleteCachedRef(ctx, &imagebuilderv1.DeleteCachedRefRequest{Ref: args[0]})
 		if err != nil {
 			return err
 		}
-		return c.print(w, res, func(w io.Writer) {
+		return c.Print(w, res, func(w io.Writer) {
 			fmt.Fprintln(w, map[bool]string{true: "removed", false: "was not cached"}[res.Existed])
 		})
 	})
 }
 
 func newCacheRefresh() *cobra.Command {
-	return cacheCommand("refresh [IMAGE...]", "Resolve references anew, now; all if none is named", cobra.ArbitraryArgs, func(ctx context.Context, api imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, args []string) error {
+	return cacheCommand("refresh [IMAGE...]", "Resolve references anew, now; all if none is named", cobra.ArbitraryArgs, func(ctx context.Context, api imagebuilderv1.ImageBuilderClient, c *cli.ClientFlags, w io.Writer, args []string) error {
 		res, err := api.RefreshCachedRefs(ctx, &imagebuilderv1.RefreshCachedRefsRequest{Refs: args})
 		if err != nil {
 			return err
 		}
-		return c.print(w, res, func(w io.Writer) { fmt.Fprintf(w, "references to be resolved anew: %d\n", res.Refs) })
+		return c.Print(w, res, func(w io.Writer) { fmt.Fprintf(w, "references to be resolved anew: %d\n", res.Refs) })
 	})
 }
 
 func newCacheInterval() *cobra.Command {
 	return cacheCommand("set-interval INTERVAL [IMAGE]", "Change how often one reference, or those without an interval of their own, are resolved again",
-		cobra.RangeArgs(1, 2), func(ctx context.Context, api imagebuilderv1.ImageBuilderClient, c *clientFlags, w io.Writer, args []string) error {
+		cobra.RangeArgs(1, 2), func(ctx context.Context, api imagebuilderv1.ImageBuilderClient, c *cli.ClientFlags, w io.Writer, args []string) error {
 			req := new(imagebuilderv1.SetCacheIntervalRequest)
 			if len(args) == 2 {
 				req.Ref = args[1]
@@ -108,7 +110,7 @@ func newCacheInterval() *cobra.Command {
 			if len(args) == 1 || args[0] != "default" {
 				d, err := time.ParseDuration(args[0])
 				if err != nil {
-					return exitWith(exitUsage, fmt.Errorf("%q is no duration; write it like 30m or 6h, or 'default' for an image", args[0]))
+					return cli.ExitWith(cli.ExitUsage, fmt.Errorf("%q is no duration; write it like 30m or 6h, or 'default' for an image", args[0]))
 				}
 				req.Interval = durationpb.New(d)
 			}
@@ -116,25 +118,25 @@ func newCacheInterval() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print(w, res, func(w io.Writer) { fmt.Fprintln(w, "changed") })
+			return c.Print(w, res, func(w io.Writer) { fmt.Fprintln(w, "changed") })
 		})
 }
 
-func cacheCommand(use, short string, args cobra.PositionalArgs, run func(context.Context, imagebuilderv1.ImageBuilderClient, *clientFlags, io.Writer, []string) error) *cobra.Command {
-	var c clientFlags
+func cacheCommand(use, short string, args cobra.PositionalArgs, run func(context.Context, imagebuilderv1.ImageBuilderClient, *cli.ClientFlags, io.Writer, []string) error) *cobra.Command {
+	var c cli.ClientFlags
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: short + "." + statuses, Args: args,
 		RunE: func(cmd *cobra.Command, a []string) error {
-			api, done, err := c.dial()
+			api, done, err := c.Dial()
 			if err != nil {
 				return err
 			}
 			defer done()
 			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
 			defer cancel()
-			return c.explain(run(ctx, api, &c, cmd.OutOrStdout(), a))
+			return c.Explain(run(ctx, api, &c, cmd.OutOrStdout(), a))
 		},
 	}
-	c.register(cmd)
+	c.Register(cmd)
 	return cmd
 }

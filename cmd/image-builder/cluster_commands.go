@@ -10,6 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cluster/pki"
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+	"github.com/image-builder-ha/image-builder/config"
+
 	"github.com/spf13/cobra"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -33,27 +37,27 @@ func newClusterCommand() *cobra.Command {
 }
 
 // clusterCommand is a command that calls the cluster API of a node.
-func clusterCommand(use, short, long string, args cobra.PositionalArgs, run func(ctx context.Context, api imagebuilderv1.ClusterClient, c *clientFlags, w io.Writer, args []string) error) *cobra.Command {
-	var c clientFlags
+func clusterCommand(use, short, long string, args cobra.PositionalArgs, run func(ctx context.Context, api imagebuilderv1.ClusterClient, c *cli.ClientFlags, w io.Writer, args []string) error) *cobra.Command {
+	var c cli.ClientFlags
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long + operatorNote, Args: args,
 		RunE: func(cmd *cobra.Command, a []string) error {
-			api, done, err := c.dialCluster()
+			api, done, err := dialCluster(&c)
 			if err != nil {
 				return err
 			}
 			defer done()
 			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
 			defer cancel()
-			return c.explain(run(ctx, api, &c, cmd.OutOrStdout(), a))
+			return c.Explain(run(ctx, api, &c, cmd.OutOrStdout(), a))
 		},
 	}
-	c.register(cmd)
+	c.Register(cmd)
 	return cmd
 }
 
-func (c *clientFlags) dialCluster() (imagebuilderv1.ClusterClient, func(), error) {
-	conn, done, err := c.dialConn()
+func dialCluster(c *cli.ClientFlags) (imagebuilderv1.ClusterClient, func(), error) {
+	conn, done, err := c.DialConn()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -64,12 +68,12 @@ func newMembersCommand() *cobra.Command {
 	var stale bool
 	cmd := clusterCommand("members", "List the nodes", `Lists the nodes as the leader sees them. With --stale the node that is asked answers
 what it knows itself, which works without a leader.`, cobra.NoArgs,
-		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *clientFlags, w io.Writer, _ []string) error {
+		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *cli.ClientFlags, w io.Writer, _ []string) error {
 			res, err := api.Members(ctx, &imagebuilderv1.MembersRequest{Stale: stale})
 			if err != nil {
 				return err
 			}
-			return c.print(w, res, func(w io.Writer) { membersTable(w, res) })
+			return c.Print(w, res, func(w io.Writer) { membersTable(w, res) })
 		})
 	cmd.Flags().BoolVar(&stale, "stale", false, "what the node itself knows, also without a leader")
 	return cmd
@@ -103,7 +107,7 @@ func membersTable(w io.Writer, res *imagebuilderv1.MembersResponse) {
 
 func newClusterStatusCommand() *cobra.Command {
 	return clusterCommand("status", "Show whether the cluster is well", `Shows leader, failure tolerance and everything that is not as it should be.`, cobra.NoArgs,
-		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *clientFlags, w io.Writer, _ []string) error {
+		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *cli.ClientFlags, w io.Writer, _ []string) error {
 			// A cluster without a leader has a status, too.
 			res, err := api.Members(withShort(ctx), &imagebuilderv1.MembersRequest{})
 			if err != nil {
@@ -111,11 +115,11 @@ func newClusterStatusCommand() *cobra.Command {
 					return err
 				}
 			}
-			if err := c.print(w, res, func(w io.Writer) { statusTable(w, res) }); err != nil {
+			if err := c.Print(w, res, func(w io.Writer) { statusTable(w, res) }); err != nil {
 				return err
 			}
 			if !res.Available {
-				return exitWith(exitUnavailable, errors.New("the cluster has no leader: writes wait, reads may be stale"))
+				return cli.ExitWith(cli.ExitUnavailable, errors.New("the cluster has no leader: writes wait, reads may be stale"))
 			}
 			return nil
 		})
@@ -182,35 +186,35 @@ func troubles(res *imagebuilderv1.MembersResponse) (out []string) {
 
 func newTransferCommand() *cobra.Command {
 	return clusterCommand("transfer-leadership [NODE]", "Make another voter the leader", `Makes another voter the leader: NODE, or the one that is ahead of the others.`, cobra.MaximumNArgs(1),
-		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *clientFlags, w io.Writer, args []string) error {
+		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *cli.ClientFlags, w io.Writer, args []string) error {
 			res, err := api.TransferLeadership(ctx, &imagebuilderv1.TransferLeadershipRequest{To: strings.Join(args, "")})
 			if err != nil {
 				return err
 			}
-			return c.print(w, res, func(w io.Writer) { fmt.Fprintf(w, "node %s leads\n", res.Leader) })
+			return c.Print(w, res, func(w io.Writer) { fmt.Fprintf(w, "node %s leads\n", res.Leader) })
 		})
 }
 
 func newRemoveNodeCommand() *cobra.Command {
 	return clusterCommand("remove NODE", "Take a node out of the cluster", `Takes a node out of the cluster, by name or server id. Stop it first: a node that runs
 joins again.`, cobra.ExactArgs(1),
-		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *clientFlags, w io.Writer, args []string) error {
+		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *cli.ClientFlags, w io.Writer, args []string) error {
 			res, err := api.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: args[0]})
 			if err != nil {
 				return err
 			}
-			return c.print(w, res, func(w io.Writer) { fmt.Fprintf(w, "node %s is no member any more\n", args[0]) })
+			return c.Print(w, res, func(w io.Writer) { fmt.Fprintf(w, "node %s is no member any more\n", args[0]) })
 		})
 }
 
 func newDrainCommand(verb, short, long string, undrain bool) *cobra.Command {
 	return clusterCommand(verb+" NODE", short, long, cobra.ExactArgs(1),
-		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *clientFlags, w io.Writer, args []string) error {
+		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *cli.ClientFlags, w io.Writer, args []string) error {
 			res, err := api.DrainNode(ctx, &imagebuilderv1.DrainNodeRequest{Node: args[0], Undrain: undrain})
 			if err != nil {
 				return err
 			}
-			return c.print(w, res, func(w io.Writer) {
+			return c.Print(w, res, func(w io.Writer) {
 				fmt.Fprintf(w, "node %s is %sed; %d builds run there\n", args[0], verb, res.Running)
 			})
 		})
@@ -220,12 +224,12 @@ func newResealCommand() *cobra.Command {
 	return clusterCommand("reseal", "Seal all secrets with the first sealing key", `Seals the secrets of all active builds again, with the first sealing key that all nodes
 hold. Rotation: add the new key to the file of every node, then put it first
 everywhere, then reseal, then remove the old key everywhere.`, cobra.NoArgs,
-		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *clientFlags, w io.Writer, _ []string) error {
+		func(ctx context.Context, api imagebuilderv1.ClusterClient, c *cli.ClientFlags, w io.Writer, _ []string) error {
 			res, err := api.Reseal(ctx, &imagebuilderv1.ResealRequest{})
 			if err != nil {
 				return err
 			}
-			return c.print(w, res, func(w io.Writer) {
+			return c.Print(w, res, func(w io.Writer) {
 				fmt.Fprintf(w, "all secrets are sealed by key %s (%d were sealed again)\n", res.KeyId, res.Resealed)
 			})
 		})
@@ -246,22 +250,22 @@ Exit status: 0 success, 2 wrong usage.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(nodes)+len(operators) == 0 {
-				return exitWith(exitUsage, errors.New("name at least one --node or --operator"))
+				return cli.ExitWith(cli.ExitUsage, errors.New("name at least one --node or --operator"))
 			}
 			issue := func(role string, names []string) error {
 				for _, n := range names {
-					files, err := cluster.IssueCert(dir, cluster.CertIdentity{Cluster: name, Role: role, Name: n}, renew)
+					files, err := pki.IssueCert(dir, pki.CertIdentity{Cluster: name, Role: role, Name: n}, renew)
 					if err != nil {
-						return exitWith(exitUsage, err)
+						return cli.ExitWith(cli.ExitUsage, err)
 					}
 					fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s, %s\n", role, n, files.Cert, files.Key)
 				}
 				return nil
 			}
-			if err := errors.Join(issue(cluster.RoleNode, nodes), issue(cluster.RoleOperator, operators)); err != nil {
+			if err := errors.Join(issue(pki.RoleNode, nodes), issue(pki.RoleOperator, operators)); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "CA: %s; keep %s away from the nodes\n", filepath.Join(dir, cluster.CAFile), filepath.Join(dir, cluster.CAKeyFile))
+			fmt.Fprintf(cmd.OutOrStdout(), "CA: %s; keep %s away from the nodes\n", filepath.Join(dir, pki.CAFile), filepath.Join(dir, pki.CAKeyFile))
 			return nil
 		},
 	}
@@ -280,7 +284,7 @@ func newKeysCommand() *cobra.Command {
 		Long: "Makes a file with one random sealing key (sealing.keyFile). All nodes of a cluster need the same file.\n\nExit status: 0 success, 2 the file exists or cannot be written.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := builds.NewKeyFile(args[0]); err != nil {
-				return exitWith(exitUsage, err)
+				return cli.ExitWith(cli.ExitUsage, err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "made", args[0])
 			return nil
@@ -298,7 +302,7 @@ every node, then remove the old one; running nodes take the file up by themselve
 Exit status: 0 success, 2 the file exists or cannot be written.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := cluster.NewGossipKeyFile(args[0]); err != nil {
-				return exitWith(exitUsage, err)
+				return cli.ExitWith(cli.ExitUsage, err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "made", args[0])
 			return nil
@@ -322,18 +326,18 @@ Exit status: 0 success, 2 wrong usage, 3 the data cannot be used.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !yes {
-				return exitWith(exitUsage, errors.New("add --yes if the other voters are gone for good"))
+				return cli.ExitWith(cli.ExitUsage, errors.New("add --yes if the other voters are gone for good"))
 			}
-			cfg, _, err := LoadConfig(files)
+			cfg, _, err := config.LoadConfig(files)
 			if err != nil {
-				return exitWith(exitUsage, err)
+				return cli.ExitWith(cli.ExitUsage, err)
 			}
-			cfg.complete()
+			cfg.Complete()
 			if err := cluster.Recover(cluster.Config{
 				Name: cfg.Name, DataDir: filepath.Join(cfg.DataDir, "raft"), StateMachine: builds.NewStore(), Logger: cfg.Log.Logger(os.Stderr),
 				Network: cluster.Nowhere(cfg.PeerAddress),
 			}); err != nil {
-				return exitWith(exitUnavailable, err)
+				return cli.ExitWith(cli.ExitUnavailable, err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "node %s is the only voter of its cluster now: start it\n", cfg.Name)
 			return nil

@@ -3,6 +3,9 @@ package main
 import (
 	"fmt"
 
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+	"github.com/image-builder-ha/image-builder/config"
+
 	"github.com/spf13/cobra"
 )
 
@@ -19,23 +22,23 @@ Exit status: 0 success, 2 the checked file is wrong.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case len(check) > 0:
-				cfg, warnings, err := LoadConfig(check)
+				cfg, warnings, err := config.LoadConfig(check)
 				if err == nil {
-					cfg.complete()
+					cfg.Complete()
 					err = cfg.Validate()
 				}
 				for _, w := range warnings {
 					fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 				}
 				if err != nil {
-					return exitWith(exitUsage, err)
+					return cli.ExitWith(cli.ExitUsage, err)
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
 				return nil
 			case schema:
-				return writeSchema(cmd.OutOrStdout())
+				return config.WriteSchema(cmd.OutOrStdout())
 			}
-			writeDefaults(cmd.OutOrStdout())
+			config.WriteDefaults(cmd.OutOrStdout())
 			return nil
 		},
 	}

@@ -7,6 +7,10 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/dev"
+	"github.com/image-builder-ha/image-builder/node"
+
 	"github.com/spf13/cobra"
 )
 
@@ -20,12 +24,12 @@ func execute(ctx context.Context, args []string) int {
 	began := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
 	cmd, err := root.ExecuteContextC(ctx)
-	switch code, text, known := exitStatus(err); {
+	switch code, text, known := cli.ExitStatus(err); {
 	case err == nil:
 		return 0
 	case !began: // the arguments are wrong, and cobra does not say what would be right
 		fmt.Fprintf(os.Stderr, "image-builder: %v; %s\n", err, remedy(cmd))
-		return exitUsage
+		return cli.ExitUsage
 	case known && text == nil:
 		return code
 	default:
@@ -50,11 +54,11 @@ func newRootCommand() *cobra.Command {
 
 Exit status of all commands: 0 success, 1 the build failed, 2 wrong usage,
 3 the service is unavailable, 130 interrupted.`,
-		Version:       version(),
+		Version:       node.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRunCommand(), newDevCommand(), newConfigCommand(),
+	root.AddCommand(newRunCommand(), dev.NewDevCommand(), newConfigCommand(),
 		newBuildCommand(), newListCommand(), newStatusCommand(), newLogsCommand(), newCancelCommand(),
 		newResolveCommand(), newCacheCommand(), newDoctorCommand(), newClusterCommand(), newSnapshotCommand(), newVerifyCommand(), newSBOMCommand(),
 		newWorkerCommand(), newRegistryProxyCommand())

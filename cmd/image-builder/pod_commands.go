@@ -7,6 +7,9 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+	"github.com/image-builder-ha/image-builder/config"
+
 	"github.com/spf13/cobra"
 
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
@@ -25,12 +28,12 @@ Exit status: 0 the build succeeded, 1 it failed, 2 the job cannot be read, 3 it 
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			job, err := podapi.ReadJob(file)
 			if err != nil {
-				return exitWith(exitUsage, err)
+				return cli.ExitWith(cli.ExitUsage, err)
 			}
 			return inPod(cmd.Context(), func(ctx context.Context) error {
-				err := worker.Run(ctx, job, LogConfig{Format: "json", Level: "info"}.Logger(os.Stderr))
+				err := worker.Run(ctx, job, config.LogConfig{Format: "json", Level: "info"}.Logger(os.Stderr))
 				if errors.Is(err, worker.ErrFailed) {
-					return exitWith(exitFailed, err)
+					return cli.ExitWith(cli.ExitFailed, err)
 				}
 				return err
 			})
@@ -50,10 +53,10 @@ func newRegistryProxyCommand() *cobra.Command {
 Exit status: 0 stopped on request, 2 the file cannot be read, 3 it could not serve.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := proxy.ReadConfig(file); err != nil {
-				return exitWith(exitUsage, err)
+				return cli.ExitWith(cli.ExitUsage, err)
 			}
 			return inPod(cmd.Context(), func(ctx context.Context) error {
-				return proxy.RunFile(ctx, file, LogConfig{Format: "json", Level: "info"}.Logger(os.Stderr))
+				return proxy.RunFile(ctx, file, config.LogConfig{Format: "json", Level: "info"}.Logger(os.Stderr))
 			})
 		},
 	}
@@ -66,8 +69,8 @@ func inPod(ctx context.Context, f func(context.Context) error) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err := f(ctx)
-	if _, _, known := exitStatus(err); known || err == nil {
+	if _, _, known := cli.ExitStatus(err); known || err == nil {
 		return err
 	}
-	return exitWith(exitUnavailable, err)
+	return cli.ExitWith(cli.ExitUnavailable, err)
 }

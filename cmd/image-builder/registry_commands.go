@@ -9,6 +9,10 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+	"github.com/image-builder-ha/image-builder/config"
+	"github.com/image-builder-ha/image-builder/node"
+
 	"github.com/spf13/cobra"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -21,22 +25,22 @@ It asks the registry itself, with the configuration and the credentials of the i
 
 // withRegistry opens a node's registry client, as its configuration says, and
 // with what kept, if it is not nil, makes of that.
-func withRegistry(ctx context.Context, paths []string, kept func(Config) func(string) (registry.Kept, bool), use func(context.Context, *registry.Client) error) error {
-	cfg, _, err := LoadConfig(paths)
+func withRegistry(ctx context.Context, paths []string, kept func(config.Config) func(string) (registry.Kept, bool), use func(context.Context, *registry.Client) error) error {
+	cfg, _, err := config.LoadConfig(paths)
 	if err == nil {
-		cfg.complete()
-		err = cfg.Registry.validate()
+		cfg.Complete()
+		err = cfg.Registry.Validate()
 	}
 	if err != nil {
-		return exitWith(exitUsage, err)
+		return cli.ExitWith(cli.ExitUsage, err)
 	}
-	o := registryOptions(cfg, slog.New(slog.DiscardHandler), nil)
+	o := node.RegistryOptions(cfg, slog.New(slog.DiscardHandler), nil)
 	if kept != nil {
 		o.Kept = kept(cfg)
 	}
 	client, err := registry.New(o)
 	if err != nil {
-		return exitWith(exitUsage, err)
+		return cli.ExitWith(cli.ExitUsage, err)
 	}
 	defer client.Close()
 	return use(ctx, client)
@@ -52,7 +56,7 @@ func newDoctorCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withRegistry(cmd.Context(), files, nil, func(ctx context.Context, c *registry.Client) error {
 				failed := false
-				t := tabwriter.NewWriter(harmless{cmd.OutOrStdout()}, 0, 4, 2, ' ', 0)
+				t := tabwriter.NewWriter(cli.Harmless(cmd.OutOrStdout()), 0, 4, 2, ' ', 0)
 				for _, check := range c.Doctor(ctx, args[0], registry.Rights{AllowAll: true}) {
 					failed = failed || check.Verdict == registry.Failed
 					fmt.Fprintf(t, "%s\t%s\t%s\n", check.Verdict, check.Name, check.Detail)
@@ -64,7 +68,7 @@ func newDoctorCommand() *cobra.Command {
 					return err
 				}
 				if failed {
-					return exitWith(exitFailed, nil)
+					return cli.ExitWith(cli.ExitFailed, nil)
 				}
 				return nil
 			})
@@ -77,14 +81,14 @@ func newDoctorCommand() *cobra.Command {
 
 // explainRef tells how a reference is resolved. What the cluster keeps resolved
 // is asked of a node, if one answers.
-func explainRef(ctx context.Context, w io.Writer, flags *clientFlags, files []string, ref, platform string) error {
-	refs, unknown := flags.cachedRefs(ctx)
-	kept := func(cfg Config) func(string) (registry.Kept, bool) {
+func explainRef(ctx context.Context, w io.Writer, flags *cli.ClientFlags, files []string, ref, platform string) error {
+	refs, unknown := cachedRefs(ctx, flags)
+	kept := func(cfg config.Config) func(string) (registry.Kept, bool) {
 		return func(key string) (registry.Kept, bool) {
 			for _, r := range refs.GetRefs() {
 				if r.Ref == key {
 					every := cmp.Or(r.Interval.AsDuration(), refs.DefaultInterval.AsDuration())
-					return keptOf(r, every+time.Duration(cfg.RefCache.KeepFor))
+					return node.KeptOf(r, every+time.Duration(cfg.RefCache.KeepFor))
 				}
 			}
 			return registry.Kept{}, false
@@ -102,15 +106,15 @@ func explainRef(ctx context.Context, w io.Writer, flags *clientFlags, files []st
 		case e.Err == nil:
 			return nil
 		case registry.KindOf(e.Err) == registry.Unavailable:
-			return exitWith(exitUnavailable, e.Err)
+			return cli.ExitWith(cli.ExitUnavailable, e.Err)
 		}
-		return exitWith(exitUsage, e.Err)
+		return cli.ExitWith(cli.ExitUsage, e.Err)
 	})
 }
 
 // cachedRefs asks a node for what the cluster keeps resolved, for a moment.
-func (c *clientFlags) cachedRefs(ctx context.Context) (*imagebuilderv1.ListCachedRefsResponse, error) {
-	api, done, err := c.dial()
+func cachedRefs(ctx context.Context, c *cli.ClientFlags) (*imagebuilderv1.ListCachedRefsResponse, error) {
+	api, done, err := c.Dial()
 	if err != nil {
 		return nil, err
 	}
@@ -118,11 +122,11 @@ func (c *clientFlags) cachedRefs(ctx context.Context) (*imagebuilderv1.ListCache
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	res, err := api.ListCachedRefs(ctx, &imagebuilderv1.ListCachedRefsRequest{})
-	return res, c.explain(err)
+	return res, c.Explain(err)
 }
 
 func printExplanation(w io.Writer, e registry.Explanation) error {
-	t := tabwriter.NewWriter(harmless{w}, 0, 4, 2, ' ', 0)
+	t := tabwriter.NewWriter(cli.Harmless(w), 0, 4, 2, ' ', 0)
 	if e.Err == nil {
 		fmt.Fprintf(t, "%s\n", e.Image.Ref)
 	}

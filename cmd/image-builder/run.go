@@ -6,6 +6,10 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+	"github.com/image-builder-ha/image-builder/config"
+	"github.com/image-builder-ha/image-builder/node"
+
 	"github.com/spf13/cobra"
 )
 
@@ -22,9 +26,9 @@ Several --config files are laid over each other, flags over them.
 Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, warnings, err := LoadConfig(files)
+			cfg, warnings, err := config.LoadConfig(files)
 			if err != nil {
-				return exitWith(exitUsage, err)
+				return cli.ExitWith(cli.ExitUsage, err)
 			}
 			for flag, set := range map[string]func(){
 				"data-dir": func() { cfg.DataDir = dataDir }, "name": func() { cfg.Name = name },
@@ -35,9 +39,9 @@ Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 					set()
 				}
 			}
-			cfg.complete()
+			cfg.Complete()
 			if err := cfg.Validate(); err != nil {
-				return exitWith(exitUsage, fmt.Errorf("the configuration is wrong:\n%w", err))
+				return cli.ExitWith(cli.ExitUsage, fmt.Errorf("the configuration is wrong:\n%w", err))
 			}
 			log := cfg.Log.Logger(os.Stderr)
 			for _, w := range warnings {
@@ -49,8 +53,8 @@ Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 				<-ctx.Done()
 				stop()
 			}()
-			if err := Serve(ctx, cfg, log); err != nil {
-				return exitWith(exitUnavailable, err)
+			if err := node.Serve(ctx, cfg, log); err != nil {
+				return cli.ExitWith(cli.ExitUnavailable, err)
 			}
 			return nil
 		},

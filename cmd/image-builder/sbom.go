@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+
 	"github.com/spf13/cobra"
 )
 
@@ -21,7 +23,7 @@ software bill of materials: SPDX 2.3 in JSON. The same binary always prints the 
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info, ok := debug.ReadBuildInfo()
 			if !ok {
-				return exitWith(exitUnavailable, errors.New("this binary does not know what it was compiled from"))
+				return cli.ExitWith(cli.ExitUnavailable, errors.New("this binary does not know what it was compiled from"))
 			}
 			e := json.NewEncoder(cmd.OutOrStdout())
 			e.SetIndent("", "  ")

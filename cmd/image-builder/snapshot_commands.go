@@ -8,6 +8,8 @@ import (
 	"os"
 	"text/tabwriter"
 
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+
 	"github.com/spf13/cobra"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -34,19 +36,19 @@ builds whose secrets no sealing key of this cluster opens are failed with that r
 }
 
 func snapshotCommand(use, short, long string, run func(context.Context, imagebuilderv1.ClusterClient, io.Writer, string) error) *cobra.Command {
-	var c clientFlags
+	var c cli.ClientFlags
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long + operatorNote, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, done, err := c.dialCluster()
+			api, done, err := dialCluster(&c)
 			if err != nil {
 				return err
 			}
 			defer done()
-			return c.explain(run(cmd.Context(), api, cmd.OutOrStdout(), args[0]))
+			return c.Explain(run(cmd.Context(), api, cmd.OutOrStdout(), args[0]))
 		},
 	}
-	c.register(cmd)
+	c.Register(cmd)
 	return cmd
 }
 
@@ -57,7 +59,7 @@ func saveSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Wr
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return exitWith(exitUsage, fmt.Errorf("save the snapshot: %w", err))
+		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("save the snapshot: %w", err))
 	}
 	defer func() {
 		if err = errors.Join(err, f.Close()); err != nil {
@@ -74,12 +76,12 @@ func saveSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Wr
 			return err
 		}
 		if _, err := f.Write(m.GetChunk()); err != nil {
-			return exitWith(exitUsage, fmt.Errorf("save the snapshot: %w", err))
+			return cli.ExitWith(cli.ExitUsage, fmt.Errorf("save the snapshot: %w", err))
 		}
 		size += len(m.GetChunk())
 	}
 	if err := f.Sync(); err != nil {
-		return exitWith(exitUsage, fmt.Errorf("save the snapshot: %w", err))
+		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("save the snapshot: %w", err))
 	}
 	fmt.Fprintf(w, "saved %d bytes to %s\n", size, path)
 	return nil
@@ -88,7 +90,7 @@ func saveSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Wr
 func restoreSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Writer, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return exitWith(exitUsage, fmt.Errorf("restore the snapshot: %w", err))
+		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("restore the snapshot: %w", err))
 	}
 	defer f.Close()
 	stream, err := api.RestoreSnapshot(ctx)
@@ -105,7 +107,7 @@ func restoreSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io
 			break
 		}
 		if err != nil {
-			return exitWith(exitUsage, fmt.Errorf("restore the snapshot: %w", err))
+			return cli.ExitWith(cli.ExitUsage, fmt.Errorf("restore the snapshot: %w", err))
 		}
 	}
 	res, err := stream.CloseAndRecv()
@@ -119,13 +121,13 @@ func restoreSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io
 func inspectSnapshot(w io.Writer, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return exitWith(exitUsage, fmt.Errorf("inspect the snapshot: %w", err))
+		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("inspect the snapshot: %w", err))
 	}
 	defer f.Close()
 	store := builds.NewStore()
 	index, err := cluster.InspectSnapshot(f, store.Restore)
 	if err != nil {
-		return exitWith(exitUsage, fmt.Errorf("%s: %w", path, err))
+		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("%s: %w", path, err))
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	store.Read(func(s *builds.State) {

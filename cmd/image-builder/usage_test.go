@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 )
 
 // said runs a command line, and answers its status and what it told on stderr.
@@ -50,7 +52,7 @@ func Test_Usage_TellsWhatToDo(t *testing.T) {
 		"snapshot inspect /no/it": "no such file",
 	} {
 		t.Chdir(t.TempDir()) // dev makes its directory
-		if status, text := said(t, strings.Fields(args)...); status != exitUsage || !strings.Contains(text, want) || !strings.HasPrefix(text, "image-builder: ") {
+		if status, text := said(t, strings.Fields(args)...); status != cli.ExitUsage || !strings.Contains(text, want) || !strings.HasPrefix(text, "image-builder: ") {
 			t.Errorf("%s: status %d, %q; want %q", args, status, text, want)
 		}
 	}

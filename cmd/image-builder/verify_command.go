@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+
 	"github.com/spf13/cobra"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -22,7 +24,7 @@ import (
 
 // verifyFlags are those of `verify`.
 type verifyFlags struct {
-	clientFlags
+	cli.ClientFlags
 	duration, patience           time.Duration
 	rate                         float64
 	profile, repository          string
@@ -59,7 +61,7 @@ Exit status: 0 every promise held, 1 one was broken or could not be judged, 2 wr
 usage, 3 nothing could be seen, 130 interrupted.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return v.run(cmd) },
 	}
-	v.register(cmd)
+	v.Register(cmd)
 	f := cmd.Flags()
 	f.Lookup("output").Usage = "table, json or junit"
 	f.DurationVar(&v.duration, "duration", time.Minute, "how long builds are asked for")
@@ -83,8 +85,8 @@ usage, 3 nothing could be seen, 130 interrupted.`,
 }
 
 func (v *verifyFlags) run(cmd *cobra.Command) error {
-	if v.output != "table" && v.output != "json" && v.output != "junit" {
-		return exitWith(exitUsage, fmt.Errorf("--output %q is unknown; use table, json or junit", v.output))
+	if v.Output != "table" && v.Output != "json" && v.Output != "junit" {
+		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("--output %q is unknown; use table, json or junit", v.Output))
 	}
 	e, err := v.evidence(cmd)
 	if err != nil {
@@ -92,24 +94,24 @@ func (v *verifyFlags) run(cmd *cobra.Command) error {
 	}
 	if v.record != "" {
 		if err := toFile(v.record, e.Save); err != nil {
-			return exitWith(exitUsage, err)
+			return cli.ExitWith(cli.ExitUsage, err)
 		}
 	}
 	r := verify.NewReport(e)
 	if v.html != "" {
 		if err := toFile(v.html, r.HTML); err != nil {
-			return exitWith(exitUsage, err)
+			return cli.ExitWith(cli.ExitUsage, err)
 		}
 	}
-	print := map[string]func(io.Writer) error{"table": r.Text, "json": r.JSON, "junit": r.JUnit}[v.output]
+	print := map[string]func(io.Writer) error{"table": r.Text, "json": r.JSON, "junit": r.JUnit}[v.Output]
 	if err := print(cmd.OutOrStdout()); err != nil {
 		return err
 	}
 	if cmd.Context().Err() != nil {
-		return exitWith(exitInterrupted, errors.New("interrupted"))
+		return cli.ExitWith(cli.ExitInterrupted, errors.New("interrupted"))
 	}
 	if !r.OK {
-		return exitWith(exitFailed, nil)
+		return cli.ExitWith(cli.ExitFailed, nil)
 	}
 	return nil
 }
@@ -129,12 +131,12 @@ func (v *verifyFlags) evidence(cmd *cobra.Command) (*verify.Evidence, error) {
 	if v.check != "" {
 		f, err := os.Open(v.check)
 		if err != nil {
-			return nil, exitWith(exitUsage, fmt.Errorf("--check: %w", err))
+			return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("--check: %w", err))
 		}
 		defer f.Close()
 		e, err := verify.Load(f)
 		if err != nil {
-			return nil, exitWith(exitUsage, fmt.Errorf("--check %s: %w", v.check, err))
+			return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("--check %s: %w", v.check, err))
 		}
 		return e, nil
 	}
@@ -146,28 +148,28 @@ func (v *verifyFlags) evidence(cmd *cobra.Command) (*verify.Evidence, error) {
 	defer cancel()
 	stop, err := v.takeFaults(ctx, o.Faults, o.Progress)
 	if err != nil {
-		return nil, exitWith(exitUsage, err)
+		return nil, cli.ExitWith(cli.ExitUsage, err)
 	}
 	e, err := verify.Run(ctx, o)
 	cancel()
 	stop()
 	if e == nil {
-		return nil, v.explain(err)
+		return nil, v.Explain(err)
 	}
 	return e, nil // if it was interrupted, what there is is judged
 }
 
 func (v *verifyFlags) options(cmd *cobra.Command) (o verify.Options, err error) {
-	tls, err := v.tlsClient()
+	tls, err := v.TLSConfig()
 	if err != nil {
 		return o, err
 	}
 	if v.profile != verify.ProfileDockerfile && len(v.images) == 0 && v.repository == "" {
-		return o, exitWith(exitUsage, fmt.Errorf("profile %s builds from images: name some by --image, or by --repository where to push some", v.profile))
+		return o, cli.ExitWith(cli.ExitUsage, fmt.Errorf("profile %s builds from images: name some by --image, or by --repository where to push some", v.profile))
 	}
 	looker := verify.DockerLooker{Insecure: v.insecure}
 	o = verify.Options{
-		Servers: strings.Split(v.server, ","), TLS: tls, Duration: v.duration, Rate: v.rate, Profile: v.profile, Readers: v.readers,
+		Servers: strings.Split(v.Server, ","), TLS: tls, Duration: v.duration, Rate: v.rate, Profile: v.profile, Readers: v.readers,
 		Instant: v.images, Images: v.images, Base: v.base, Cancel: v.cancel, Patience: v.patience, Looker: looker, Faults: &verify.Faults{},
 		Auth:     &imagebuilderv1.RegistryAuth{AllowBaseRepository: true, AllowWorkspaceRepository: true, AllowHosts: v.allowHosts},
 		Progress: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
@@ -180,7 +182,7 @@ func (v *verifyFlags) options(cmd *cobra.Command) (o verify.Options, err error) 
 		o.Images, err = looker.Prepare(cmd.Context(), v.repository, v.count, 4, 256<<10)
 	}
 	if err != nil {
-		return o, exitWith(exitUnavailable, fmt.Errorf("--repository: %w", err))
+		return o, cli.ExitWith(cli.ExitUnavailable, fmt.Errorf("--repository: %w", err))
 	}
 	return o, nil
 }

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // Pauses between looks for a daemon while none answers.
@@ -32,7 +33,7 @@ func (e *noDaemonError) Unwrap() error { return e.err }
 // and the steps of the attempt tell why it waits. It fails when ctx ends, with
 // a *noDaemonError if it waited, or when DaemonWait is over. The caller gives
 // the daemon back.
-func (r *Runtime) await(ctx context.Context, key string, w *scheduler.Workload, sink scheduler.Sink) (*endpoint, error) {
+func (r *Runtime) await(ctx context.Context, key string, w *workload.Workload, sink workload.Sink) (*endpoint, error) {
 	e, err := r.pool.acquire(ctx, key, w.Attempt)
 	if err == nil || ctx.Err() != nil {
 		return e, err

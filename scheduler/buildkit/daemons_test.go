@@ -20,8 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
@@ -218,7 +219,7 @@ func Test_Run_SilentDaemonIsInfrastructure(t *testing.T) {
 	close(between.frozen)
 	select {
 	case err := <-done:
-		var f *scheduler.Failure
+		var f *workload.Failure
 		if !errors.As(err, &f) || f.Blame != infrastructure || !strings.Contains(f.Message, "does not answer any more") {
 			t.Errorf("run: %v", err)
 		}
@@ -304,7 +305,7 @@ func Test_Run_LogThatCannotBeStoredEndsTheSolve(t *testing.T) {
 	r := newRig(t)
 	dockerfile, mark := sleeper(r)
 	_, err := r.Run(t.Context(), r.upload(t, map[string]string{"Dockerfile": dockerfile}), &fenced{})
-	var f *scheduler.Failure
+	var f *workload.Failure
 	if !errors.As(err, &f) || f.Blame != infrastructure || f.Message != "write the log: fenced" {
 		t.Errorf("run: %v", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/grpcerrors"
@@ -16,7 +18,6 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // maxMessage bounds a failure's message, in bytes: it is replicated.
@@ -26,22 +27,22 @@ const maxMessage = 4 << 10
 // kernel does when memory is short.
 const exitKilled = 137
 
-func userFailure(err error) *scheduler.Failure {
+func userFailure(err error) *workload.Failure {
 	return failure(builds.BlameUser, "build failed: "+err.Error(), err)
 }
 
-func infrastructureFailure(err error) *scheduler.Failure {
+func infrastructureFailure(err error) *workload.Failure {
 	return failure(builds.BlameInfrastructure, err.Error(), err)
 }
 
-func failure(blame imagebuilderv1.Blame, message string, err error) *scheduler.Failure {
-	return &scheduler.Failure{Blame: blame, Message: strings.TrimSpace(message), Err: err}
+func failure(blame imagebuilderv1.Blame, message string, err error) *workload.Failure {
+	return &workload.Failure{Blame: blame, Message: strings.TrimSpace(message), Err: err}
 }
 
 // bounded cuts the message of a failure, which is free of secrets by then: one
 // that is cut through would not be known any more.
 func bounded(err error, redact func(string) string) error {
-	var f *scheduler.Failure
+	var f *workload.Failure
 	if !errors.As(err, &f) {
 		return err
 	}
@@ -52,7 +53,7 @@ func bounded(err error, redact func(string) string) error {
 	return &out
 }
 
-func noDockerfile(l layout, err error) *scheduler.Failure {
+func noDockerfile(l layout, err error) *workload.Failure {
 	return userFailure(fmt.Errorf("there is no Dockerfile at %s in the build context: %w", strings.Join(l.dockerfiles, " or "), err))
 }
 
@@ -63,7 +64,7 @@ func (s *solving) failed(ctx context.Context, err error) error {
 	if s.refused != nil {
 		err = s.refused
 	}
-	var f *scheduler.Failure
+	var f *workload.Failure
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -107,7 +108,7 @@ func (s *solving) failed(ctx context.Context, err error) error {
 }
 
 // exited words the end of a step that returned an exit code.
-func exited(code uint32, step stepView, err error) *scheduler.Failure {
+func exited(code uint32, step stepView, err error) *workload.Failure {
 	where := excerpt(err)
 	said := ""
 	if len(step.tail) > 0 {

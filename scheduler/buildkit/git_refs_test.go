@@ -8,10 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
@@ -55,7 +56,7 @@ func Test_ResolveCommit(t *testing.T) {
 				s = credential
 			}
 			got, err := buildkit.ResolveCommit(t.Context(), http.DefaultClient, g.source(c.mode, c.target, "", "").GetGit(), s)
-			var f *scheduler.Failure
+			var f *workload.Failure
 			if got != c.want || (err != nil) != (c.fails != "") || err != nil && (!errors.As(err, &f) || f.Blame != user || !strings.Contains(f.Message, c.fails)) {
 				t.Errorf("got %q, %v, want %q, %q", got, err, c.want, c.fails)
 			}

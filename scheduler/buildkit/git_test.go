@@ -11,11 +11,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/uuid"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 const (
@@ -145,7 +146,7 @@ func Test_Run_PrivateGitContext(t *testing.T) {
 	r := newRig(t)
 	g := newRepo(t, "oauth2", "git-t0ken")
 	id := g.commit(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nCOPY Dockerfile /c\nRUN env\n"})
-	build := func(mode imagebuilderv1.GitTargetMode, target, password string) *scheduler.Workload {
+	build := func(mode imagebuilderv1.GitTargetMode, target, password string) *workload.Workload {
 		w := r.workload(g.source(mode, target, "Dockerfile", "."))
 		if password != "" {
 			w.Secrets.Git = &imagebuilderv1.BasicAuth{Username: "oauth2", Password: password}

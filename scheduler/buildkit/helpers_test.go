@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/uuid"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -26,7 +28,6 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
@@ -169,7 +170,7 @@ func (u uploads) Open(_ context.Context, digest string) (io.ReadCloser, error) {
 }
 
 // upload stores a context of files and answers a workload over it.
-func (r *rig) upload(t *testing.T, files map[string]string, change ...func(*imagebuilderv1.DockerfileSource)) *scheduler.Workload {
+func (r *rig) upload(t *testing.T, files map[string]string, change ...func(*imagebuilderv1.DockerfileSource)) *workload.Workload {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -182,7 +183,7 @@ func (r *rig) upload(t *testing.T, files map[string]string, change ...func(*imag
 	return r.uploadTar(t, b.Bytes(), change...)
 }
 
-func (r *rig) uploadTar(t *testing.T, archive []byte, change ...func(*imagebuilderv1.DockerfileSource)) *scheduler.Workload {
+func (r *rig) uploadTar(t *testing.T, archive []byte, change ...func(*imagebuilderv1.DockerfileSource)) *workload.Workload {
 	t.Helper()
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(archive))
 	r.contexts[digest] = func() io.ReadCloser { return io.NopCloser(bytes.NewReader(archive)) }
@@ -190,11 +191,11 @@ func (r *rig) uploadTar(t *testing.T, archive []byte, change ...func(*imagebuild
 	return r.workload(d, change...)
 }
 
-func (r *rig) workload(d *imagebuilderv1.DockerfileSource, change ...func(*imagebuilderv1.DockerfileSource)) *scheduler.Workload {
+func (r *rig) workload(d *imagebuilderv1.DockerfileSource, change ...func(*imagebuilderv1.DockerfileSource)) *workload.Workload {
 	for _, c := range change {
 		c(d)
 	}
-	return &scheduler.Workload{
+	return &workload.Workload{
 		BuildID: uuid.NewString(), Attempt: 1, Epoch: 1,
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: d}},
 		Ref:    r.reg.Addr + "/workspaces:ref", BaseRef: r.reg.Addr + "/bases:ref",
@@ -221,7 +222,7 @@ type sink struct {
 	running bool
 }
 
-var _ scheduler.Sink = (*sink)(nil)
+var _ workload.Sink = (*sink)(nil)
 
 func (s *sink) Write(p []byte) (int, error) {
 	s.mu.Lock()
@@ -264,7 +265,7 @@ func (s *sink) step(part string) *imagebuilderv1.Step {
 }
 
 // mustRun runs a workload that has to succeed.
-func (r *rig) mustRun(t *testing.T, w *scheduler.Workload) (scheduler.Outcome, *sink) {
+func (r *rig) mustRun(t *testing.T, w *workload.Workload) (workload.Outcome, *sink) {
 	t.Helper()
 	s := &sink{}
 	out, err := r.Run(t.Context(), w, s)
@@ -276,11 +277,11 @@ func (r *rig) mustRun(t *testing.T, w *scheduler.Workload) (scheduler.Outcome, *
 
 // mustFail runs a workload that has to fail with a blame, and answers the
 // message.
-func (r *rig) mustFail(t *testing.T, w *scheduler.Workload, blame imagebuilderv1.Blame, parts ...string) string {
+func (r *rig) mustFail(t *testing.T, w *workload.Workload, blame imagebuilderv1.Blame, parts ...string) string {
 	t.Helper()
 	s := &sink{}
 	out, err := r.Run(t.Context(), w, s)
-	var f *scheduler.Failure
+	var f *workload.Failure
 	if !errors.As(err, &f) {
 		t.Fatalf("run: outcome %+v, error %v, want a failure\nlog:\n%s", out, err, s.text())
 	}

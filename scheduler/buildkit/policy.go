@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
 	spb "github.com/moby/buildkit/sourcepolicy/pb"
@@ -15,7 +17,6 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // policy decides which sources one solve may use. The daemon asks it before it
@@ -32,7 +33,7 @@ type policy struct {
 
 	mu      sync.Mutex
 	allowed map[string]bool // references that were looked at
-	refused *scheduler.Failure
+	refused *workload.Failure
 }
 
 // check answers the daemon. A refusal is remembered: its reason is the reason
@@ -58,7 +59,7 @@ func (p *policy) check(ctx context.Context, req *policysession.CheckPolicyReques
 }
 
 // renamed allows a source, under the name by which the daemon reaches it.
-func (p *policy) renamed(op *pb.SourceOp) (*policysession.DecisionResponse, *scheduler.Failure) {
+func (p *policy) renamed(op *pb.SourceOp) (*policysession.DecisionResponse, *workload.Failure) {
 	const images = "docker-image://"
 	allowed := &policysession.DecisionResponse{Action: spb.PolicyAction_ALLOW}
 	ref, isImage := strings.CutPrefix(op.GetIdentifier(), images)
@@ -80,13 +81,13 @@ func (p *policy) renamed(op *pb.SourceOp) (*policysession.DecisionResponse, *sch
 }
 
 // refusal answers why a source was refused first, nil if none was.
-func (p *policy) refusal() *scheduler.Failure {
+func (p *policy) refusal() *workload.Failure {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.refused
 }
 
-func (p *policy) decide(ctx context.Context, op *pb.SourceOp) *scheduler.Failure {
+func (p *policy) decide(ctx context.Context, op *pb.SourceOp) *workload.Failure {
 	scheme, rest, _ := strings.Cut(op.GetIdentifier(), "://")
 	switch scheme {
 	case "local", "http", "https":
@@ -102,7 +103,7 @@ func (p *policy) decide(ctx context.Context, op *pb.SourceOp) *scheduler.Failure
 }
 
 // image allows an image that the request's rights can read.
-func (p *policy) image(ctx context.Context, ref string) *scheduler.Failure {
+func (p *policy) image(ctx context.Context, ref string) *workload.Failure {
 	// BuildKit asks twice: by tag, and by tag and the digest that it found there.
 	tagged, _, digested := strings.Cut(ref, "@")
 	if p.seen(ref) || digested && tagged != repository(tagged) && p.seen(tagged) {
@@ -127,7 +128,7 @@ func (p *policy) image(ctx context.Context, ref string) *scheduler.Failure {
 // repository allows a git repository that the request can read: with its
 // credential if it is that of the context, else with what its build secrets
 // hold for git, else anonymously.
-func (p *policy) repository(ctx context.Context, remote string) *scheduler.Failure {
+func (p *policy) repository(ctx context.Context, remote string) *workload.Failure {
 	if p.seen(remote) {
 		return nil
 	}
@@ -135,7 +136,7 @@ func (p *policy) repository(ctx context.Context, remote string) *scheduler.Failu
 	if p.git != nil && p.git.is(remote) {
 		header = p.git.header
 	}
-	var f *scheduler.Failure
+	var f *workload.Failure
 	if err := gitReadable(ctx, p.http, remote, header); errors.As(err, &f) {
 		return f
 	} else if err != nil {

@@ -16,13 +16,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
@@ -34,7 +35,7 @@ func sleeper(r *rig) (dockerfile, mark string) {
 }
 
 // running starts a workload and returns when its step runs.
-func running(t *testing.T, ctx context.Context, r *rig, w *scheduler.Workload, mark string) <-chan error {
+func running(t *testing.T, ctx context.Context, r *rig, w *workload.Workload, mark string) <-chan error {
 	t.Helper()
 	done := make(chan error, 1)
 	s := &sink{}
@@ -154,7 +155,7 @@ func Test_Run_DaemonKilledIsInfrastructure(t *testing.T) {
 	begin := time.Now()
 	err := <-done
 	t.Logf("noticed in %v: %v", time.Since(begin), err)
-	var f *scheduler.Failure
+	var f *workload.Failure
 	if !errors.As(err, &f) || f.Blame != infrastructure || time.Since(begin) > 5*time.Second {
 		t.Errorf("run: %v after %v", err, time.Since(begin))
 	}
@@ -249,7 +250,7 @@ func runClient() {
 	if err != nil {
 		panic(err)
 	}
-	_, err = r.Run(context.Background(), &scheduler.Workload{
+	_, err = r.Run(context.Background(), &workload.Workload{
 		BuildID: task.BuildID, Attempt: 1, Source: source, Ref: task.BaseRef, BaseRef: task.BaseRef,
 		Rights: &buildsv1.Rights{}, Secrets: &buildsv1.Secrets{},
 	}, &sink{})

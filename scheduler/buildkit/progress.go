@@ -8,9 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/moby/buildkit/client"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
-	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/moby/buildkit/client"
 )
 
 // statusEvery is the least pause between lines about one transfer.
@@ -20,7 +20,7 @@ const statusEvery = 5 * time.Second
 // prints them (`#3 [2/4] RUN make`), and into structured steps. It holds a few
 // kilobytes for each step, however much the step writes.
 type progress struct {
-	sink   scheduler.Sink
+	sink   workload.Sink
 	redact func(string) string // takes secrets out of what is cut afterwards
 	out    lines
 	batch  int     // number of the report at hand
@@ -32,7 +32,7 @@ type progress struct {
 	failed error
 }
 
-func newProgress(sink scheduler.Sink, redact func(string) string) *progress {
+func newProgress(sink workload.Sink, redact func(string) string) *progress {
 	return &progress{sink: sink, redact: redact, out: lines{w: sink}, byID: map[string]*step{}}
 }
 

@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 func Test_Choose_SameKeyMeetsTheSameDaemonUntilItIsBusier(t *testing.T) {
@@ -266,8 +267,8 @@ func Test_Failure_CutsNoSecret(t *testing.T) {
 			}
 		}
 	}
-	f := &scheduler.Failure{Message: strings.Repeat("m", maxMessage-len(token)/2) + token}
-	var got *scheduler.Failure
+	f := &workload.Failure{Message: strings.Repeat("m", maxMessage-len(token)/2) + token}
+	var got *workload.Failure
 	if errors.As(bounded(f, redact), &got); strings.Contains(got.Message, part) || len(got.Message) > maxMessage+10 {
 		t.Errorf("a message of %d bytes ends in %q", len(got.Message), got.Message[len(got.Message)-300:])
 	}

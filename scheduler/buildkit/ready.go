@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/moby/buildkit/client"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // readyEvery is the pause between looks at a daemon that starts.
@@ -32,7 +33,7 @@ func (r *Runtime) AwaitReady(ctx context.Context, limit time.Duration) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("no BuildKit daemon was ready within %s: %v", limit, err), Err: err}
+			return &workload.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("no BuildKit daemon was ready within %s: %v", limit, err), Err: err}
 		case <-tick.C:
 		}
 	}

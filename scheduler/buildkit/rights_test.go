@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -13,7 +15,6 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
@@ -25,7 +26,7 @@ func Test_Run_PrivateBase(t *testing.T) {
 	digest := pushAs(t, private, "team/base:1", "alice", "wonder-land")
 	r := newRig(t)
 	mine := &buildsv1.Rights{Additional: map[string]*imagebuilderv1.BasicAuth{private.Addr: {Username: "alice", Password: "wonder-land"}}}
-	build := func(dockerfile string, rights *buildsv1.Rights) *scheduler.Workload {
+	build := func(dockerfile string, rights *buildsv1.Rights) *workload.Workload {
 		w := r.upload(t, map[string]string{"Dockerfile": dockerfile}, func(d *imagebuilderv1.DockerfileSource) {
 			d.BuildArgs = map[string]string{"DIGEST": digest}
 		})

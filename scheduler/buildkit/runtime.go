@@ -8,9 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // Name is the runtime's name in the state.
@@ -33,7 +34,7 @@ type running struct {
 	done chan struct{}
 }
 
-var _ scheduler.Runtime = (*Runtime)(nil)
+var _ workload.Runtime = (*Runtime)(nil)
 
 // errStopped is the cause of a context that Stop ended.
 var errStopped = errors.New("the workload was stopped")
@@ -68,7 +69,7 @@ func (r *Runtime) Survives() bool { return false }
 // its base ref. A workload of that name that runs already is stopped first.
 // While no daemon answers it waits for one. When Run returns, nothing of the
 // workload runs any more, except on a daemon that does not answer.
-func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	if !w.Deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadlineCause(ctx, w.Deadline, errDeadline)
@@ -76,7 +77,7 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 	}
 	ctx, leave, err := r.enter(ctx, w.Name())
 	if err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	defer leave()
 	redact := logs.NewRedactor(builds.SecretsOf(w.Secrets), nil).String
@@ -87,7 +88,7 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 	if ctx.Err() != nil {
 		err = ended(ctx, w, err)
 	}
-	return scheduler.Outcome{}, bounded(err, redact)
+	return workload.Outcome{}, bounded(err, redact)
 }
 
 // enter registers the workload, after the end of one of the same name.
@@ -168,7 +169,7 @@ func (r *Runtime) List(ctx context.Context) ([]string, error) {
 
 // ended words the end of a workload whose context is over. err is what Run
 // would have said.
-func ended(ctx context.Context, w *scheduler.Workload, err error) error {
+func ended(ctx context.Context, w *workload.Workload, err error) error {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errDeadline):
 		message := fmt.Sprintf("the build did not end before its deadline (%s)", w.Deadline.UTC().Format(time.RFC3339))
@@ -176,7 +177,7 @@ func ended(ctx context.Context, w *scheduler.Workload, err error) error {
 		if errors.As(err, &none) {
 			message += ": " + none.Error()
 		}
-		return &scheduler.Failure{Blame: builds.BlameTimeout, Message: message, Err: cause}
+		return &workload.Failure{Blame: builds.BlameTimeout, Message: message, Err: cause}
 	case errors.Is(cause, errStopped):
 		return cause
 	}

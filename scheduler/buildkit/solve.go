@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerui"
@@ -19,7 +21,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
@@ -41,12 +42,12 @@ type dockerfile struct {
 }
 
 // solve runs the workload on one daemon.
-func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink, redact func(string) string) (scheduler.Outcome, error) {
+func (r *Runtime) solve(ctx context.Context, w *workload.Workload, sink workload.Sink, redact func(string) string) (workload.Outcome, error) {
 	opening, span := tracing.Start(ctx, "buildkit context")
 	src, err := r.open(opening, w)
 	tracing.End(span, err)
 	if err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	defer func() {
 		if err := src.close(); err != nil {
@@ -57,7 +58,7 @@ func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink schedul
 	e, err := r.await(tracing.Quiet(waiting), src.key, w, sink)
 	tracing.End(span, err)
 	if err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	defer r.pool.release(e)
 	r.opts.Log.Debug("solve begins", "build", w.BuildID, "attempt", w.Attempt, "daemon", e.url)
@@ -69,15 +70,15 @@ func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink schedul
 	resp, err := s.run(solve)
 	tracing.End(span, err)
 	if err != nil {
-		return scheduler.Outcome{}, s.failed(ctx, err)
+		return workload.Outcome{}, s.failed(ctx, err)
 	}
-	out := scheduler.Outcome{Repository: repository(w.BaseRef), Digest: resp.ExporterResponse["containerimage.digest"]}
+	out := workload.Outcome{Repository: repository(w.BaseRef), Digest: resp.ExporterResponse["containerimage.digest"]}
 	if out.Digest == "" {
-		return scheduler.Outcome{}, fmt.Errorf("the BuildKit daemon %s pushed an image without telling its digest", e.url)
+		return workload.Outcome{}, fmt.Errorf("the BuildKit daemon %s pushed an image without telling its digest", e.url)
 	}
 	img, err := r.opts.Registry.Resolve(ctx, out.Repository+"@"+out.Digest, firstPlatform(w), &buildsv1.Rights{AllowAll: true})
 	if err != nil {
-		return scheduler.Outcome{}, fmt.Errorf("look at the image that was pushed: %w", err)
+		return workload.Outcome{}, fmt.Errorf("look at the image that was pushed: %w", err)
 	}
 	out.SizeBytes = img.SizeBytes
 	return out, nil
@@ -86,7 +87,7 @@ func (r *Runtime) solve(ctx context.Context, w *scheduler.Workload, sink schedul
 // solving is one solve.
 type solving struct {
 	runtime  *Runtime
-	w        *scheduler.Workload
+	w        *workload.Workload
 	src      *source
 	daemon   *endpoint
 	policy   *policy
@@ -257,7 +258,7 @@ func repository(ref string) string {
 	return ref
 }
 
-func firstPlatform(w *scheduler.Workload) string {
+func firstPlatform(w *workload.Workload) string {
 	if p := w.Source.GetDockerfile().GetPlatforms(); len(p) > 0 {
 		return p[0]
 	}

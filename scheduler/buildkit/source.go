@@ -6,12 +6,13 @@ import (
 	"path"
 	"strings"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/moby/buildkit/client/llb"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/tonistiigi/fsutil"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // source is a build context that is ready to be solved. Either context or
@@ -35,7 +36,7 @@ type source struct {
 }
 
 // open prepares the context of a workload.
-func (r *Runtime) open(ctx context.Context, w *scheduler.Workload) (*source, error) {
+func (r *Runtime) open(ctx context.Context, w *workload.Workload) (*source, error) {
 	d := w.Source.GetDockerfile()
 	if d == nil {
 		return nil, userFailure(fmt.Errorf("the build has no Dockerfile source"))

@@ -13,8 +13,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/scheduler"
 
 	"github.com/tonistiigi/fsutil"
 )
@@ -52,7 +53,7 @@ func Test_Unpack_NothingLeavesTheFolder(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = root.Close() }()
-			var f *scheduler.Failure
+			var f *workload.Failure
 			if _, err := unpack(t.Context(), archive(t, headers...), root, 1000, 100); !errors.As(err, &f) || f.Blame != builds.BlameUser {
 				t.Errorf("unpack: %v", err)
 			}
@@ -166,7 +167,7 @@ func Test_Unpack_CountsImpliedFolders(t *testing.T) {
 		for _, n := range names {
 			headers = append(headers, &tar.Header{Typeflag: tar.TypeReg, Name: n, Mode: 0o644, Format: tar.FormatPAX})
 		}
-		var f *scheduler.Failure
+		var f *workload.Failure
 		if _, err := unpack(t.Context(), archive(t, headers...), root, 1000, 100); !errors.As(err, &f) || f.Blame != builds.BlameUser {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -8,9 +8,10 @@ import (
 	"io"
 	"strings"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // Copier copies an image by digest.
@@ -30,7 +31,7 @@ type Runtime struct {
 	copier Copier
 }
 
-var _ scheduler.Runtime = (*Runtime)(nil)
+var _ workload.Runtime = (*Runtime)(nil)
 
 // New answers a runtime over a copier.
 func New(c Copier) *Runtime { return &Runtime{copier: c} }
@@ -39,15 +40,15 @@ func New(c Copier) *Runtime { return &Runtime{copier: c} }
 func (r *Runtime) Name() string { return Name }
 
 // Run copies the workload's image to the repository of its ref.
-func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	src := w.Source.GetRef().GetRef()
 	dst := w.Ref[:strings.LastIndexByte(w.Ref, ':')]
 	sink.Running()
 	img, err := r.copier.Copy(ctx, src, w.Rights, dst, sink)
 	if err != nil {
-		return scheduler.Outcome{}, failure(ctx, src, err)
+		return workload.Outcome{}, failure(ctx, src, err)
 	}
-	return scheduler.Outcome{Repository: dst, Digest: img.Digest, SizeBytes: img.SizeBytes}, nil
+	return workload.Outcome{Repository: dst, Digest: img.Digest, SizeBytes: img.SizeBytes}, nil
 }
 
 // failure blames the user for a base image that is not there or not theirs,
@@ -58,11 +59,11 @@ func failure(ctx context.Context, src string, err error) error {
 	}
 	switch builds.ImageErrorKindOf(err) {
 	case builds.ImageNotFound:
-		return &scheduler.Failure{Blame: builds.BlameUser, Message: fmt.Sprintf("base image does not exist: %v", err), Err: err}
+		return &workload.Failure{Blame: builds.BlameUser, Message: fmt.Sprintf("base image does not exist: %v", err), Err: err}
 	case builds.ImageUnauthorized, builds.ImageInvalid:
-		return &scheduler.Failure{Blame: builds.BlameUser, Message: fmt.Sprintf("cannot copy the base image: %v", err), Err: err}
+		return &workload.Failure{Blame: builds.BlameUser, Message: fmt.Sprintf("cannot copy the base image: %v", err), Err: err}
 	}
-	return &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("copy %s: %v", src, err), Err: err}
+	return &workload.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("copy %s: %v", src, err), Err: err}
 }
 
 // Stop has nothing to do: a copy ends with the context of its Run.

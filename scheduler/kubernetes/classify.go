@@ -5,11 +5,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
@@ -53,7 +54,7 @@ func explained(p *corev1.Pod) bool {
 // judge says how a pod's work ended, once it is over or the pod was deleted.
 // What the worker said counts first if it is a success or about the build; what
 // happened to the pod explains the rest.
-func judge(p *corev1.Pod) (scheduler.Outcome, error) {
+func judge(p *corev1.Pod) (workload.Outcome, error) {
 	res, err := resultOf(p)
 	said := err == nil
 	if said && res.Digest != "" {
@@ -63,7 +64,7 @@ func judge(p *corev1.Pod) (scheduler.Outcome, error) {
 		return res.Outcome()
 	}
 	if f := disrupted(p); f != nil {
-		return scheduler.Outcome{}, f
+		return workload.Outcome{}, f
 	}
 	if said {
 		return refine(res, p)
@@ -71,24 +72,24 @@ func judge(p *corev1.Pod) (scheduler.Outcome, error) {
 	t := terminated(p, containerWorker)
 	switch {
 	case t != nil:
-		return scheduler.Outcome{}, infra("the worker of pod %s ended with exit code %d (%s) without telling how the build ended%s", p.Name, t.ExitCode, orUnknown(t.Reason), colon(t.Message))
+		return workload.Outcome{}, infra("the worker of pod %s ended with exit code %d (%s) without telling how the build ended%s", p.Name, t.ExitCode, orUnknown(t.Reason), colon(t.Message))
 	case p.DeletionTimestamp != nil:
-		return scheduler.Outcome{}, infra("the pod %s was deleted while it built, by no node of this service", p.Name)
+		return workload.Outcome{}, infra("the pod %s was deleted while it built, by no node of this service", p.Name)
 	case p.Status.Phase == corev1.PodFailed:
-		return scheduler.Outcome{}, infra("the pod %s failed (%s)%s", p.Name, orUnknown(p.Status.Reason), colon(p.Status.Message))
+		return workload.Outcome{}, infra("the pod %s failed (%s)%s", p.Name, orUnknown(p.Status.Reason), colon(p.Status.Message))
 	}
-	return scheduler.Outcome{}, infra("the pod %s vanished from the cluster while it built", p.Name)
+	return workload.Outcome{}, infra("the pod %s vanished from the cluster while it built", p.Name)
 }
 
 // refine explains an infrastructure failure that a worker told by what happened
 // to its pod.
-func refine(res podapi.Result, p *corev1.Pod) (scheduler.Outcome, error) {
+func refine(res podapi.Result, p *corev1.Pod) (workload.Outcome, error) {
 	if res.Blame == builds.BlameInfrastructure.String() && p != nil {
 		if f := disrupted(p); f != nil {
-			return scheduler.Outcome{}, f
+			return workload.Outcome{}, f
 		}
 		if p.DeletionTimestamp != nil {
-			return scheduler.Outcome{}, infra("the pod %s was deleted while it built, by no node of this service%s", p.Name, colon(res.Message))
+			return workload.Outcome{}, infra("the pod %s was deleted while it built, by no node of this service%s", p.Name, colon(res.Message))
 		}
 	}
 	return res.Outcome()
@@ -96,7 +97,7 @@ func refine(res podapi.Result, p *corev1.Pod) (scheduler.Outcome, error) {
 
 // disrupted answers what Kubernetes did to a pod that explains its end, nil if
 // nothing.
-func disrupted(p *corev1.Pod) *scheduler.Failure {
+func disrupted(p *corev1.Pod) *workload.Failure {
 	switch {
 	case p.Status.Reason == reasonDeadline:
 		return fail(builds.BlameTimeout, "the pod %s was ended at its deadline: the build takes longer than it may", p.Name)
@@ -127,7 +128,7 @@ func disrupted(p *corev1.Pod) *scheduler.Failure {
 }
 
 // outOfMemory tells whose container exceeded its memory.
-func outOfMemory(p *corev1.Pod) *scheduler.Failure {
+func outOfMemory(p *corev1.Pod) *workload.Failure {
 	for _, s := range statuses(p) {
 		if !killedForMemory(s.State) && !killedForMemory(s.LastTerminationState) {
 			continue
@@ -190,12 +191,12 @@ func conditionMessage(p *corev1.Pod, t corev1.PodConditionType) string {
 	return ""
 }
 
-func infra(format string, args ...any) *scheduler.Failure {
+func infra(format string, args ...any) *workload.Failure {
 	return fail(builds.BlameInfrastructure, format, args...)
 }
 
-func fail(blame imagebuilderv1.Blame, format string, args ...any) *scheduler.Failure {
-	return &scheduler.Failure{Blame: blame, Message: fmt.Sprintf(format, args...)}
+func fail(blame imagebuilderv1.Blame, format string, args ...any) *workload.Failure {
+	return &workload.Failure{Blame: blame, Message: fmt.Sprintf(format, args...)}
 }
 
 func orUnknown(reason string) string {

@@ -6,11 +6,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // problem is what keeps a pod from starting.
@@ -19,7 +20,7 @@ type problem struct {
 	kind string
 	// limit is how long it may last; zero for as long as the build may.
 	limit   time.Duration
-	failure *scheduler.Failure
+	failure *workload.Failure
 }
 
 // pending answers what keeps a pod from starting, the zero problem if nothing

@@ -6,12 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 type podChange func(*corev1.Pod)
@@ -115,7 +116,7 @@ func Test_Judge(t *testing.T) {
 				}
 				return
 			}
-			var f *scheduler.Failure
+			var f *workload.Failure
 			if !errors.As(err, &f) {
 				t.Fatalf("got %+v, %v", out, err)
 			}

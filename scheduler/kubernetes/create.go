@@ -7,19 +7,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
 // ensurePod creates the workload's pod, or adopts it. stored is how much of its
 // output the log has.
-func (r *Runtime) ensurePod(ctx context.Context, w *scheduler.Workload, stored int64) (*corev1.Pod, error) {
+func (r *Runtime) ensurePod(ctx context.Context, w *workload.Workload, stored int64) (*corev1.Pod, error) {
 	for {
 		pod, err := r.getPod(ctx, w.Name())
 		if err != nil {
@@ -53,7 +54,7 @@ func (r *Runtime) getPod(ctx context.Context, name string) (*corev1.Pod, error) 
 	return pod, err
 }
 
-func (r *Runtime) createPod(ctx context.Context, w *scheduler.Workload) (*corev1.Pod, error) {
+func (r *Runtime) createPod(ctx context.Context, w *workload.Workload) (*corev1.Pod, error) {
 	if err := r.awaitRoom(ctx, w.Name()); err != nil {
 		return nil, err
 	}
@@ -79,7 +80,7 @@ func (r *Runtime) createPod(ctx context.Context, w *scheduler.Workload) (*corev1
 }
 
 // adopt makes this node the owner of a pod, unless a later one is.
-func (r *Runtime) adopt(ctx context.Context, pod *corev1.Pod, w *scheduler.Workload) (*corev1.Pod, error) {
+func (r *Runtime) adopt(ctx context.Context, pod *corev1.Pod, w *workload.Workload) (*corev1.Pod, error) {
 	switch {
 	case pod.Labels[labelInstall] != r.o.Install:
 		return nil, infra("the namespace %s has a pod %s that is not of this install: remove it, or use another namespace", pod.Namespace, pod.Name)
@@ -141,7 +142,7 @@ func (r *Runtime) ungate(ctx context.Context, pod *corev1.Pod) error {
 
 // ensureSecret reads the Secret that the pod's creator made, or creates it: only
 // for that credentials are asked for.
-func (r *Runtime) ensureSecret(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (secret *corev1.Secret, job *podapi.Job, err error) {
+func (r *Runtime) ensureSecret(ctx context.Context, w *workload.Workload, pod *corev1.Pod) (secret *corev1.Secret, job *podapi.Job, err error) {
 	secrets := r.o.Client.CoreV1().Secrets(pod.Namespace)
 	var broken error // what trying again does not mend
 	err = r.insist(ctx, "create the Secret "+pod.Name, func() error {

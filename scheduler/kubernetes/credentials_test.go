@@ -11,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
@@ -104,12 +105,12 @@ func Test_Run_RenewInPart(t *testing.T) {
 		o.Credentials, o.RenewEvery, o.RightsTimeout = creds, 10*time.Millisecond, 30*time.Millisecond
 		kubernetes.FastRetries(o)
 	}
-	run := func(build string, hosts ...string) *scheduler.Workload {
+	run := func(build string, hosts ...string) *workload.Workload {
 		w := copyOf(&registrytest.Registry{Addr: "reg.example"}, build, "sha256:"+strings.Repeat("a", 64))
 		w.Rights = &buildsv1.Rights{Hosts: hosts}
 		return w
 	}
-	read := func(w *scheduler.Workload) map[string]proxy.Auth {
+	read := func(w *workload.Workload) map[string]proxy.Auth {
 		var conf proxy.Config
 		if err := json.Unmarshal(c.await(t.Context(), w.Name()).Data["proxy.json"], &conf); err != nil {
 			t.Fatal(err)

@@ -15,13 +15,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
@@ -95,7 +96,7 @@ func (s site) runtime(t *testing.T, node string) *kubernetes.Runtime {
 }
 
 // build uploads a context and answers the workload of it.
-func (s site) build(t *testing.T, id, dockerfile string) *scheduler.Workload {
+func (s site) build(t *testing.T, id, dockerfile string) *workload.Workload {
 	t.Helper()
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
@@ -125,7 +126,7 @@ func (s site) build(t *testing.T, id, dockerfile string) *scheduler.Workload {
 	if err := client.PutFile(t.Context(), s.reg.Addr+"/base:context-"+hex.EncodeToString(sum[:]), file, digest, rights); err != nil {
 		t.Fatal(err)
 	}
-	return &scheduler.Workload{
+	return &workload.Workload{
 		BuildID: id, Attempt: 1, Epoch: 1,
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: &imagebuilderv1.DockerfileSource{
 			Context:   &imagebuilderv1.DockerfileSource_Upload{Upload: &imagebuilderv1.UploadedContext{Digest: digest}},

@@ -17,12 +17,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/encoding/protojson"
 	corev1 "k8s.io/api/core/v1"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
@@ -38,7 +39,7 @@ type stream struct {
 	base   url.URL
 	token  string
 	client *http.Client
-	sink   scheduler.Sink
+	sink   workload.Sink
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -52,7 +53,7 @@ type stream struct {
 }
 
 // openStream begins to follow a worker that runs.
-func (r *Runtime) openStream(ctx context.Context, pod *corev1.Pod, job *podapi.Job, sink scheduler.Sink) (*stream, error) {
+func (r *Runtime) openStream(ctx context.Context, pod *corev1.Pod, job *podapi.Job, sink workload.Sink) (*stream, error) {
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM([]byte(job.Certificate)) {
 		return nil, infra("the Secret of the pod %s holds no certificate: somebody changed it", pod.Name)

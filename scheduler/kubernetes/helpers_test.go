@@ -10,10 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
@@ -64,8 +65,8 @@ func newRuntime(t *testing.T, c *cluster, node, registry string, change ...func(
 
 // copyOf is a workload that copies team/app@digest to the workspace
 // repository.
-func copyOf(reg *registrytest.Registry, build, digest string) *scheduler.Workload {
-	return &scheduler.Workload{
+func copyOf(reg *registrytest.Registry, build, digest string) *workload.Workload {
+	return &workload.Workload{
 		BuildID: build, Attempt: 1, Epoch: 1,
 		Source:   &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: reg.Addr + "/team/app@" + digest}}},
 		Ref:      reg.Addr + "/workspace:" + build,
@@ -129,12 +130,12 @@ func testContext(t *testing.T) context.Context {
 
 // run is a Run on a goroutine of its own.
 type run struct {
-	out  scheduler.Outcome
+	out  workload.Outcome
 	err  error
 	done chan struct{}
 }
 
-func start(ctx context.Context, r *kubernetes.Runtime, w *scheduler.Workload, s scheduler.Sink) *run {
+func start(ctx context.Context, r *kubernetes.Runtime, w *workload.Workload, s workload.Sink) *run {
 	x := &run{done: make(chan struct{})}
 	go func() {
 		defer close(x.done)
@@ -143,7 +144,7 @@ func start(ctx context.Context, r *kubernetes.Runtime, w *scheduler.Workload, s 
 	return x
 }
 
-func (x *run) wait(t *testing.T) (scheduler.Outcome, error) {
+func (x *run) wait(t *testing.T) (workload.Outcome, error) {
 	t.Helper()
 	select {
 	case <-x.done:
@@ -156,7 +157,7 @@ func (x *run) wait(t *testing.T) (scheduler.Outcome, error) {
 // mustFail checks a failure's blame and that its message has all parts.
 func mustFail(t *testing.T, err error, blame imagebuilderv1.Blame, parts ...string) {
 	t.Helper()
-	var f *scheduler.Failure
+	var f *workload.Failure
 	if !errors.As(err, &f) {
 		t.Fatalf("got %v, want a failure", err)
 	}

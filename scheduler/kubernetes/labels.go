@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation"
-
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // Labels of pods and Secrets.
@@ -33,7 +33,7 @@ func installSelector(install string) string {
 	return labels.SelectorFromSet(labels.Set{labelInstall: install}).String()
 }
 
-func podLabels(o *Options, w *scheduler.Workload) map[string]string {
+func podLabels(o *Options, w *workload.Workload) map[string]string {
 	l := map[string]string{
 		labelInstall: o.Install,
 		labelBuild:   asLabel(w.BuildID),

@@ -6,10 +6,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // Names of containers and volumes, places of files, ports.
@@ -45,7 +45,7 @@ const userID int64 = 1000
 const deadlineSlack = 5 * time.Minute
 
 // podOf renders the pod of a workload: pure.
-func podOf(o *Options, w *scheduler.Workload, install metav1.OwnerReference, now time.Time) (*corev1.Pod, error) {
+func podOf(o *Options, w *workload.Workload, install metav1.OwnerReference, now time.Time) (*corev1.Pod, error) {
 	p := &o.Pod
 	labels := maps.Clone(p.Labels)
 	if labels == nil {

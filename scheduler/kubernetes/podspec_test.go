@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -15,7 +17,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -27,8 +28,8 @@ func exampleOptions() *Options {
 	}
 }
 
-func exampleWorkload(dockerfile bool) *scheduler.Workload {
-	w := &scheduler.Workload{
+func exampleWorkload(dockerfile bool) *workload.Workload {
+	w := &workload.Workload{
 		BuildID: "0193a1b2", Attempt: 2, Epoch: 7, Ref: "reg/workspace:x", BaseRef: "reg/base:x",
 		Source:   &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "busybox@sha256:aa"}}},
 		Deadline: time.Date(2026, 1, 1, 1, 0, 0, 0, time.UTC),

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"go.opentelemetry.io/otel/trace"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
@@ -27,7 +28,7 @@ var errDeadline = errors.New("deadline of the build")
 // still, which may have been paused meanwhile, is for the caller to know, who
 // stops a pod that is given up while it may run. One that ended, or cannot start,
 // stays for the case that its end is not committed.
-func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	limited := ctx
 	if !w.Deadline.IsZero() {
 		var cancel context.CancelFunc
@@ -42,16 +43,16 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 	case err == nil:
 		return out, nil
 	case ctx.Err() != nil:
-		return scheduler.Outcome{}, ctx.Err()
+		return workload.Outcome{}, ctx.Err()
 	case errors.Is(err, errDeadline):
-		err = &scheduler.Failure{Blame: builds.BlameTimeout, Message: fmt.Sprintf("the build did not end before its deadline (%s)%s", w.Deadline.UTC().Format(time.RFC3339), f.waitedFor()), Err: err}
+		err = &workload.Failure{Blame: builds.BlameTimeout, Message: fmt.Sprintf("the build did not end before its deadline (%s)%s", w.Deadline.UTC().Format(time.RFC3339), f.waitedFor()), Err: err}
 	}
-	return scheduler.Outcome{}, err
+	return workload.Outcome{}, err
 }
 
 // startedSink ends the span of a pod's start when its worker runs.
 type startedSink struct {
-	scheduler.Sink
+	workload.Sink
 	span trace.Span
 }
 
@@ -64,8 +65,8 @@ func (s startedSink) Running() {
 // follower follows one workload.
 type follower struct {
 	r      *Runtime
-	w      *scheduler.Workload
-	sink   scheduler.Sink
+	w      *workload.Workload
+	sink   workload.Sink
 	pod    *corev1.Pod // newest state that is known
 	job    *podapi.Job
 	secret *corev1.Secret // as it was read or written last
@@ -75,16 +76,16 @@ type follower struct {
 	made   bool                 // the pod was made for this owner
 }
 
-func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
+func (f *follower) run(ctx context.Context) (workload.Outcome, error) {
 	f.sub = f.r.pods.subscribe(f.w.Name())
 	defer f.r.pods.unsubscribe(f.w.Name(), f.sub)
 	defer f.r.pods.free(f.w.Name()) // it was not created, or the watch never showed it
 	if err := f.r.pods.awaitSync(ctx); err != nil {
-		return scheduler.Outcome{}, fmt.Errorf("wait for the Kubernetes API: %w", err)
+		return workload.Outcome{}, fmt.Errorf("wait for the Kubernetes API: %w", err)
 	}
 	var err error
 	if f.pod, err = f.r.ensurePod(ctx, f.w, f.sink.Offset()); err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	f.made = epochOf(f.pod) == f.w.Epoch && f.sink.Offset() == 0
 	if over(f.pod, time.Now()) {
@@ -93,7 +94,7 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 		return out, f.remains(err)
 	}
 	if err := f.release(ctx); err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	defer f.endStream()
 	tick := time.NewTicker(lookEvery)
@@ -115,7 +116,7 @@ func (f *follower) run(ctx context.Context) (scheduler.Outcome, error) {
 			f.renew(ctx)
 		case <-f.problemTimer():
 		case <-ctx.Done():
-			return scheduler.Outcome{}, context.Cause(ctx)
+			return workload.Outcome{}, context.Cause(ctx)
 		}
 	}
 }
@@ -136,12 +137,12 @@ func (f *follower) release(ctx context.Context) (err error) {
 }
 
 // look acts on what is known. done says that the workload has ended.
-func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, err error) {
+func (f *follower) look(ctx context.Context) (done bool, out workload.Outcome, err error) {
 	deleted := f.refresh()
 	if f.stream != nil && f.stream.ended() {
 		res, err := f.stream.result()
 		if err != nil {
-			return true, scheduler.Outcome{}, err
+			return true, workload.Outcome{}, err
 		}
 		if res != nil {
 			out, err = refine(*res, f.explain(ctx, *res))
@@ -160,17 +161,17 @@ func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, 
 			f.r.count.start.Observe(time.Since(f.pod.CreationTimestamp.Time).Seconds())
 		}
 		if f.stream, err = f.r.openStream(ctx, f.pod, f.job, f.sink); err != nil {
-			return true, scheduler.Outcome{}, err
+			return true, workload.Outcome{}, err
 		}
 	}
 	if f.stream != nil {
 		if silent := f.stream.silence(); silent > f.r.o.SilentTimeout {
-			return true, scheduler.Outcome{}, infra("the worker of the pod %s on node %s was out of reach for %s: check the network between the service and its build pods", f.pod.Name, f.pod.Spec.NodeName, silent.Round(time.Second))
+			return true, workload.Outcome{}, infra("the worker of the pod %s on node %s was out of reach for %s: check the network between the service and its build pods", f.pod.Name, f.pod.Spec.NodeName, silent.Round(time.Second))
 		}
 		return false, out, nil
 	}
 	if p := pending(f.pod, &f.r.o); f.tooLong(p) {
-		return true, scheduler.Outcome{}, f.remains(p.failure)
+		return true, workload.Outcome{}, f.remains(p.failure)
 	}
 	return false, out, nil
 }
@@ -178,7 +179,7 @@ func (f *follower) look(ctx context.Context) (done bool, out scheduler.Outcome, 
 // remains marks a failure that the pod, as long as it is there, tells the next
 // owner as well.
 func (f *follower) remains(err error) error {
-	var known *scheduler.Failure
+	var known *workload.Failure
 	if errors.As(err, &known) {
 		known.Remains = f.pod.DeletionTimestamp == nil
 	}
@@ -212,7 +213,7 @@ func (f *follower) ask(ctx context.Context) {
 }
 
 // judged is the end of a pod as its last state tells it.
-func (f *follower) judged(ctx context.Context) (scheduler.Outcome, error) {
+func (f *follower) judged(ctx context.Context) (workload.Outcome, error) {
 	complete := false
 	if f.stream != nil {
 		f.endStream()

@@ -7,11 +7,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // Name is the runtime's name in the state.
@@ -31,7 +31,7 @@ type Runtime struct {
 	stop  context.CancelFunc
 }
 
-var _ scheduler.Runtime = (*Runtime)(nil)
+var _ workload.Runtime = (*Runtime)(nil)
 
 // New answers a runtime and begins to watch the pods of the install. It does
 // not wait for the API. Close it.

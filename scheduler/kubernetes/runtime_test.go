@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,7 +23,6 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
@@ -318,7 +319,7 @@ func Test_Run_Stuck(t *testing.T) {
 	_, err := x.wait(t)
 	mustFail(t, err, builds.BlameInfrastructure, "image-builder:1", "cannot be pulled", "not found")
 	// The next owner would find it so, too, until the end is committed.
-	var f *scheduler.Failure
+	var f *workload.Failure
 	if c.pod(w.Name()) == nil || !errors.As(err, &f) || !f.Remains {
 		t.Errorf("the pod was deleted before its end is committed, or is said to run: %v", err)
 	}
@@ -349,7 +350,7 @@ func Test_Run_Deadline(t *testing.T) {
 	w.Deadline = time.Now().Add(-kubernetes.DeadlineGrace + time.Second)
 	_, err := r.Run(testContext(t), w, newSink())
 	mustFail(t, err, builds.BlameTimeout, "deadline")
-	var f *scheduler.Failure
+	var f *workload.Failure
 	if c.pod(w.Name()) == nil || !errors.As(err, &f) || f.Remains {
 		t.Errorf("the pod was deleted, or is said not to run: %v", err)
 	}
@@ -389,7 +390,7 @@ func Test_AnotherCluster(t *testing.T) {
 			}
 		})
 	}
-	begin := func(cluster, build string) *scheduler.Workload {
+	begin := func(cluster, build string) *workload.Workload {
 		t.Helper()
 		w := copyOf(reg, build, "sha256:"+strings.Repeat("a", 64))
 		ctx, cancel := context.WithCancel(testContext(t))

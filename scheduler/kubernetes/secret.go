@@ -14,11 +14,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
@@ -31,7 +32,7 @@ const workerName = "worker.image-builder"
 // secretOf renders the Secret of a pod: one file for the worker, one for the
 // proxy. Each is mounted in that container alone. It stays changeable: see
 // renew.go.
-func (r *Runtime) secretOf(ctx context.Context, w *scheduler.Workload, pod *corev1.Pod) (*corev1.Secret, *podapi.Job, error) {
+func (r *Runtime) secretOf(ctx context.Context, w *workload.Workload, pod *corev1.Pod) (*corev1.Secret, *podapi.Job, error) {
 	job, err := r.jobOf(w)
 	if err != nil {
 		return nil, nil, err
@@ -68,7 +69,7 @@ func (r *Runtime) secretOf(ctx context.Context, w *scheduler.Workload, pod *core
 }
 
 // named reports whether a request names a host, by its rights or as its source.
-func named(w *scheduler.Workload, host string) bool {
+func named(w *workload.Workload, host string) bool {
 	for _, h := range w.Rights.GetHosts() {
 		if strings.EqualFold(h, host) {
 			return true
@@ -78,7 +79,7 @@ func named(w *scheduler.Workload, host string) bool {
 	return own || strings.HasPrefix(w.Source.GetRef().GetRef(), host+"/")
 }
 
-func (r *Runtime) jobOf(w *scheduler.Workload) (*podapi.Job, error) {
+func (r *Runtime) jobOf(w *workload.Workload) (*podapi.Job, error) {
 	cert, key, err := selfSigned(w.Deadline)
 	if err != nil {
 		return nil, err
@@ -105,7 +106,7 @@ func (e *credentialsError) Unwrap() error { return e.error }
 
 // proxyOf says what the pod may do with registries. Hosts in failed have no entry
 // in Read, since theirs cannot be told now.
-func (r *Runtime) proxyOf(ctx context.Context, w *scheduler.Workload, j *podapi.Job) (c *proxy.Config, failed map[string]error, err error) {
+func (r *Runtime) proxyOf(ctx context.Context, w *workload.Workload, j *podapi.Job) (c *proxy.Config, failed map[string]error, err error) {
 	c = &proxy.Config{
 		Listen: j.ProxyAddr, Token: j.ProxyToken,
 		Insecure: r.o.Insecure, CA: r.o.CA, Hosts: r.o.Hosts, AllowHosts: r.o.AllowHosts, AllowLoopback: r.o.AllowLoopback,

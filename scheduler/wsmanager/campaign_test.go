@@ -9,13 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
@@ -91,7 +92,7 @@ func (e *env) campaignBuild(r *rand.Rand, i int) {
 	want := lines(i, r.IntN(200))
 
 	type end struct {
-		out scheduler.Outcome
+		out workload.Outcome
 		err error
 	}
 	s, ended := newSink(), make(chan end, 1)
@@ -128,7 +129,7 @@ func (e *env) campaignBuild(r *rand.Rand, i int) {
 	})
 	got := <-ended
 	var blame imagebuilderv1.Blame
-	if f := (*scheduler.Failure)(nil); errors.As(got.err, &f) {
+	if f := (*workload.Failure)(nil); errors.As(got.err, &f) {
 		blame = f.Blame
 	}
 	if fails && blame != builds.BlameUser || !fails && (got.err != nil || got.out.Digest != digestA) {

@@ -10,13 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"go.uber.org/goleak"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 )
@@ -83,14 +84,14 @@ type result struct {
 	sink *sink
 	stop context.CancelFunc
 	done chan struct{}
-	out  scheduler.Outcome
+	out  workload.Outcome
 	err  error
 }
 
 // run begins a Run of the environment's runtime.
-func (e *env) run(w *scheduler.Workload) *result { return e.runOn(e.rt, w, newSink()) }
+func (e *env) run(w *workload.Workload) *result { return e.runOn(e.rt, w, newSink()) }
 
-func (e *env) runOn(rt *wsmanager.Runtime, w *scheduler.Workload, s *sink) *result {
+func (e *env) runOn(rt *wsmanager.Runtime, w *workload.Workload, s *sink) *result {
 	e.t.Helper()
 	ctx, cancel := context.WithCancel(e.ctx)
 	r := &result{t: e.t, ctx: e.ctx, sink: s, stop: cancel, done: make(chan struct{})}
@@ -102,7 +103,7 @@ func (e *env) runOn(rt *wsmanager.Runtime, w *scheduler.Workload, s *sink) *resu
 	return r
 }
 
-func (r *result) wait() (scheduler.Outcome, error) {
+func (r *result) wait() (workload.Outcome, error) {
 	r.t.Helper()
 	select {
 	case <-r.done:
@@ -112,7 +113,7 @@ func (r *result) wait() (scheduler.Outcome, error) {
 	return r.out, r.err
 }
 
-func (r *result) succeeds(want scheduler.Outcome) {
+func (r *result) succeeds(want workload.Outcome) {
 	r.t.Helper()
 	out, err := r.wait()
 	if err != nil || out != want {
@@ -123,14 +124,14 @@ func (r *result) succeeds(want scheduler.Outcome) {
 func (r *result) fails(blame imagebuilderv1.Blame, message string) {
 	r.t.Helper()
 	_, err := r.wait()
-	var f *scheduler.Failure
+	var f *workload.Failure
 	if !errors.As(err, &f) || f.Blame != blame || !strings.Contains(f.Message, message) {
 		r.t.Fatalf("Run: %#v; want a failure with %v and %q", err, blame, message)
 	}
 }
 
 // begin starts a Run and waits until its workspace exists.
-func (e *env) begin(w *scheduler.Workload) *result {
+func (e *env) begin(w *workload.Workload) *result {
 	e.t.Helper()
 	e.m.AwaitSubscription(e.ctx)
 	r := e.run(w)
@@ -149,20 +150,20 @@ func (e *env) stopped(change ...func(*wsman.WorkspaceStatus)) {
 }
 
 // built is the outcome of both kinds of workloads once e.img.push was called.
-func built(repo string) scheduler.Outcome {
-	return scheduler.Outcome{Repository: "registry.example/" + repo, Digest: digestA, SizeBytes: 42}
+func built(repo string) workload.Outcome {
+	return workload.Outcome{Repository: "registry.example/" + repo, Digest: digestA, SizeBytes: 42}
 }
 
-func refWorkload() *scheduler.Workload {
+func refWorkload() *workload.Workload {
 	base := "docker.io/library/ubuntu@" + digestB
-	return &scheduler.Workload{
+	return &workload.Workload{
 		BuildID: buildID, Attempt: 1, Epoch: 1, Ref: ref, BaseRef: base,
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: base}}},
 		Rights: &buildsv1.Rights{}, Secrets: &buildsv1.Secrets{},
 	}
 }
 
-func dockerfileWorkload() *scheduler.Workload {
+func dockerfileWorkload() *workload.Workload {
 	w := refWorkload()
 	w.BaseRef = baseRef
 	w.Source = &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: &imagebuilderv1.DockerfileSource{

@@ -7,8 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // formerImage is what stood at the workspace ref before the build: an image
@@ -51,9 +52,9 @@ func (f *formerImage) same(digest string) bool {
 }
 
 // outcome is the result of a workspace that ended as the view tells.
-func (s *session) outcome(ctx context.Context, v view) (scheduler.Outcome, error) {
+func (s *session) outcome(ctx context.Context, v view) (workload.Outcome, error) {
 	if f := v.failure(s.id); f != nil {
-		return scheduler.Outcome{}, f
+		return workload.Outcome{}, f
 	}
 	// Without conditions the claim of success is only a guess; what is in the
 	// registry may be older.
@@ -66,7 +67,7 @@ func (s *session) outcome(ctx context.Context, v view) (scheduler.Outcome, error
 		}
 		img, err := s.find(ctx, v, ref, vanished)
 		if err != nil {
-			return scheduler.Outcome{}, err
+			return workload.Outcome{}, err
 		}
 		if image.Digest == "" {
 			image = img
@@ -75,15 +76,15 @@ func (s *session) outcome(ctx context.Context, v view) (scheduler.Outcome, error
 		workspace = img
 	}
 	if vanished && !s.before.differs(workspace.Digest) {
-		return scheduler.Outcome{}, failureLost(s.id)
+		return workload.Outcome{}, failureLost(s.id)
 	}
 	if v.stoppedByRequest && !s.before.differs(workspace.Digest) {
-		return scheduler.Outcome{}, failureNoImage(v, s.id, s.w.Ref)
+		return workload.Outcome{}, failureNoImage(v, s.id, s.w.Ref)
 	}
 	if unproven && s.before.same(workspace.Digest) {
-		return scheduler.Outcome{}, failureLost(s.id)
+		return workload.Outcome{}, failureLost(s.id)
 	}
-	return scheduler.Outcome{Repository: repository(image.Ref), Digest: image.Digest, SizeBytes: image.SizeBytes}, nil
+	return workload.Outcome{Repository: repository(image.Ref), Digest: image.Digest, SizeBytes: image.SizeBytes}, nil
 }
 
 // find answers the image at a ref, which the registry may show a little later.
@@ -100,7 +101,7 @@ func (s *session) find(ctx context.Context, v view, ref string, vanished bool) (
 		case ctx.Err() != nil:
 			return builds.Image{}, ctx.Err()
 		case kind == builds.ImageUnauthorized || kind == builds.ImageInvalid:
-			return builds.Image{}, &scheduler.Failure{
+			return builds.Image{}, &workload.Failure{
 				Blame:   builds.BlameInfrastructure,
 				Message: fmt.Sprintf("cannot look for the image that the build pushed: %v; check the pull secret of this install", err), Err: err,
 			}

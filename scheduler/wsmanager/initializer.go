@@ -3,27 +3,28 @@ package wsmanager
 import (
 	"fmt"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // unsupported blames the request for something that a build workspace cannot
 // do.
 func unsupported(what string) error {
-	return &scheduler.Failure{
+	return &workload.Failure{
 		Blame:   builds.BlameUser,
 		Message: fmt.Sprintf("%s cannot be used: builds in Gitpod workspaces do not support it; leave it away or use an install with another builder", what),
 	}
 }
 
 // initializer fills the context directory of the workspace.
-func initializer(w *scheduler.Workload) (*contentservice.WorkspaceInitializer, error) {
+func initializer(w *workload.Workload) (*contentservice.WorkspaceInitializer, error) {
 	d := w.Source.GetDockerfile()
 	if d == nil {
 		if w.Source.GetRef() == nil {
-			return nil, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the build has no source: this is a defect of image-builder"}
+			return nil, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the build has no source: this is a defect of image-builder"}
 		}
 		return &contentservice.WorkspaceInitializer{Spec: &contentservice.WorkspaceInitializer_Empty{Empty: &contentservice.EmptyInitializer{}}}, nil
 	}
@@ -48,7 +49,7 @@ func initializer(w *scheduler.Workload) (*contentservice.WorkspaceInitializer, e
 		return downloads(files), nil
 	}
 	if d.GetGit() == nil {
-		return nil, &scheduler.Failure{Blame: builds.BlameUser, Message: "the Dockerfile has no context: name a git repository"}
+		return nil, &workload.Failure{Blame: builds.BlameUser, Message: "the Dockerfile has no context: name a git repository"}
 	}
 	return clone(d.GetGit(), w.Secrets.GetGit()), nil
 }

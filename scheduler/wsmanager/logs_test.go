@@ -5,9 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 )
@@ -245,7 +246,7 @@ func Test_Logs_OfATaskWithoutTerminal(t *testing.T) {
 
 // plainSink has no markers of its own.
 
-type plainSink struct{ scheduler.Sink }
+type plainSink struct{ workload.Sink }
 
 func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
 	e := newEnv(t)

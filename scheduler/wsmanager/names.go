@@ -3,9 +3,9 @@ package wsmanager
 import (
 	"strconv"
 
-	"github.com/google/uuid"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
-	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/google/uuid"
 )
 
 // maxAttempts bounds the search for the attempt of a workspace.
@@ -29,7 +29,7 @@ func WorkspaceID(buildID string, attempt uint32) string {
 
 // idOf answers the id of the workspace of the workload of that name.
 func idOf(name string) (id string, ok bool) {
-	build, attempt, ok := scheduler.ParseWorkloadName(name)
+	build, attempt, ok := workload.ParseWorkloadName(name)
 	if !ok {
 		return "", false
 	}
@@ -44,7 +44,7 @@ func nameOf(id, metaID string) (name string, ok bool) {
 	}
 	for n := uint32(1); n <= maxAttempts; n++ {
 		if WorkspaceID(metaID, n) == id {
-			return scheduler.WorkloadName(metaID, n), true
+			return workload.WorkloadName(metaID, n), true
 		}
 	}
 	return "", false

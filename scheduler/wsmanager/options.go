@@ -8,11 +8,12 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/grpc"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // TLS names the PEM files of the mutually authenticated connection to
@@ -32,7 +33,7 @@ type Images func(ctx context.Context, ref string) (builds.Image, error)
 // AdditionalAuth answers the credentials, by registry host, that the build's
 // proxy may use besides the pull secret. They reach the proxy, not the user's
 // build.
-type AdditionalAuth func(ctx context.Context, w *scheduler.Workload) (map[string]*imagebuilderv1.BasicAuth, error)
+type AdditionalAuth func(ctx context.Context, w *workload.Workload) (map[string]*imagebuilderv1.BasicAuth, error)
 
 // Options configure a Runtime. Durations and sizes that are zero take their
 // defaults.
@@ -48,10 +49,10 @@ type Options struct {
 	SupervisorRef string
 	// Supervisor answers the supervisor image that the build's request named,
 	// if set. A Workload does not carry it.
-	Supervisor func(w *scheduler.Workload) string
+	Supervisor func(w *workload.Workload) string
 	// Owner answers metadata.owner, who triggered the build, if set; otherwise
 	// and where it answers "" it is DefaultOwner.
-	Owner func(w *scheduler.Workload) string
+	Owner func(w *workload.Workload) string
 	// PullSecret names the secret of the cluster whose .dockerconfigjson the
 	// build's proxy uses (pullSecret); none if empty.
 	PullSecret string

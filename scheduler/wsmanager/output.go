@@ -3,7 +3,7 @@ package wsmanager
 import (
 	"bytes"
 
-	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // marker is the line in the log where it cannot be proven that the output goes
@@ -16,7 +16,7 @@ type markers interface{ Marker(line string) error }
 
 // output is what was taken from one terminal.
 type output struct {
-	sink scheduler.Sink
+	sink workload.Sink
 	// limit is how much a terminal keeps at most, and is remembered here; whole
 	// is how much it keeps at least.
 	limit, whole int
@@ -27,7 +27,7 @@ type output struct {
 	stored int64
 }
 
-func newOutput(sink scheduler.Sink, limit, whole int) *output {
+func newOutput(sink workload.Sink, limit, whole int) *output {
 	o := &output{sink: sink, limit: limit, whole: whole, stored: sink.Offset()}
 	o.complete = o.stored == 0
 	return o

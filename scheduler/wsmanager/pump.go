@@ -6,8 +6,9 @@ import (
 	"io"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/proto/supervisor"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // patience is how many quiet pauses a replay may take that has not reached
@@ -18,7 +19,7 @@ const patience = 10
 type pump struct {
 	r     *Runtime
 	watch *watch
-	sink  scheduler.Sink
+	sink  workload.Sink
 	out   *output
 	// ending is closed when the workspace has ended.
 	ending chan struct{}
@@ -29,7 +30,7 @@ type pump struct {
 	sinkErr  error
 }
 
-func newPump(r *Runtime, w *watch, sink scheduler.Sink) *pump {
+func newPump(r *Runtime, w *watch, sink workload.Sink) *pump {
 	return &pump{r: r, watch: w, sink: sink, out: newOutput(sink, r.opts.TerminalBuffer, r.opts.ReplayWhole), ending: make(chan struct{}), last: errLogAccess}
 }
 

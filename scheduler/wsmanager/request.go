@@ -9,9 +9,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // The annotation by which an image builder finds its workspaces.
@@ -33,7 +34,7 @@ const (
 )
 
 // request is the workspace that builds a workload.
-func (r *Runtime) request(ctx context.Context, w *scheduler.Workload) (*wsman.StartWorkspaceRequest, error) {
+func (r *Runtime) request(ctx context.Context, w *workload.Workload) (*wsman.StartWorkspaceRequest, error) {
 	init, err := initializer(w)
 	if err != nil {
 		return nil, err
@@ -61,7 +62,7 @@ func (r *Runtime) request(ctx context.Context, w *scheduler.Workload) (*wsman.St
 	}, nil
 }
 
-func (r *Runtime) owner(w *scheduler.Workload) string {
+func (r *Runtime) owner(w *workload.Workload) string {
 	if r.opts.Owner != nil {
 		if o := r.opts.Owner(w); o != "" {
 			return o
@@ -70,7 +71,7 @@ func (r *Runtime) owner(w *scheduler.Workload) string {
 	return DefaultOwner
 }
 
-func (r *Runtime) supervisorRef(w *scheduler.Workload) string {
+func (r *Runtime) supervisorRef(w *workload.Workload) string {
 	if r.opts.Supervisor != nil {
 		if ref := r.opts.Supervisor(w); ref != "" {
 			return ref
@@ -97,7 +98,7 @@ func paths(d *imagebuilderv1.DockerfileSource) (dockerfile, contextDir string) {
 }
 
 // environment is what the builder image reads (contract section 3).
-func (r *Runtime) environment(w *scheduler.Workload, dockerfile, contextDir string, auth map[string]*imagebuilderv1.BasicAuth) []*wsman.EnvironmentVariable {
+func (r *Runtime) environment(w *workload.Workload, dockerfile, contextDir string, auth map[string]*imagebuilderv1.BasicAuth) []*wsman.EnvironmentVariable {
 	base := proxyBase + ":latest"
 	if _, digest, ok := strings.Cut(w.BaseRef, "@"); ok {
 		base = proxyBase + "@" + digest
@@ -146,7 +147,7 @@ func authJSON(auth map[string]*imagebuilderv1.BasicAuth) string {
 // RequestAuth answers the request's own credentials. The workspace's
 // repository is the install's: a request must not bring another identity for
 // its host, however it writes it.
-func RequestAuth(_ context.Context, w *scheduler.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
+func RequestAuth(_ context.Context, w *workload.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
 	own, _, _ := strings.Cut(w.Ref, "/")
 	out := map[string]*imagebuilderv1.BasicAuth{}
 	for name, a := range w.Rights.GetAdditional() {

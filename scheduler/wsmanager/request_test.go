@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -13,15 +15,14 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
 // Test_Start_OfADockerfile compares with section 3 of the contract.
 func Test_Start_OfADockerfile(t *testing.T) {
 	e := newEnv(t, func(o *wsmanager.Options) {
-		o.Owner = func(*scheduler.Workload) string { return "user-1" }
-		o.Supervisor = func(*scheduler.Workload) string { return "registry.example/supervisor:asked" }
+		o.Owner = func(*workload.Workload) string { return "user-1" }
+		o.Supervisor = func(*workload.Workload) string { return "registry.example/supervisor:asked" }
 	})
 	w := dockerfileWorkload()
 	w.Secrets.Git = &imagebuilderv1.BasicAuth{Username: "git", Password: "secret"}
@@ -166,7 +167,7 @@ func Test_Start_NamesOfLaterAttempts(t *testing.T) {
 		t.Errorf("started %v", got)
 	}
 	names, err := e.rt.List(context.Background())
-	if d := cmp.Diff([]string{scheduler.WorkloadName(buildID, 2)}, names); err != nil || d != "" {
+	if d := cmp.Diff([]string{workload.WorkloadName(buildID, 2)}, names); err != nil || d != "" {
 		t.Error(err, d)
 	}
 }

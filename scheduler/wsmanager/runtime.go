@@ -8,11 +8,12 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/grpc"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // Name is the runtime's name in the state.
@@ -42,7 +43,7 @@ type running struct {
 	unsure atomic.Bool
 }
 
-var _ scheduler.Runtime = (*Runtime)(nil)
+var _ workload.Runtime = (*Runtime)(nil)
 
 var (
 	// errStopped is the cause of a context that Stop ended.
@@ -96,7 +97,7 @@ func (r *Runtime) Survives() bool { return true }
 // workspace tags what it pushed by itself; the outcome is what the registry
 // shows. When ctx ends the workspace goes on, except at the deadline of the
 // workload, which stops it. A former Run of the same workload returns first.
-func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	outer := ctx
 	if !w.Deadline.IsZero() {
 		var cancel context.CancelFunc
@@ -105,7 +106,7 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 	}
 	ctx, me, err := r.enter(ctx, w.Name())
 	if err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	defer r.leave(w.Name(), me)
 	s := &session{r: r, w: w, id: WorkspaceID(w.BuildID, w.Attempt), sink: sink, me: me}
@@ -114,17 +115,17 @@ func (r *Runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler
 	case err == nil:
 		return out, nil
 	case errors.Is(err, builds.ErrFenced): // it is the next owner's
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	case ctx.Err() == nil:
 		s.abandon(outer)
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	case errors.Is(context.Cause(ctx), errDeadline):
 		s.abandon(outer)
-		return scheduler.Outcome{}, failureDeadline(w)
+		return workload.Outcome{}, failureDeadline(w)
 	case errors.Is(context.Cause(ctx), errStopped), errors.Is(context.Cause(ctx), errReplaced):
-		return scheduler.Outcome{}, context.Cause(ctx)
+		return workload.Outcome{}, context.Cause(ctx)
 	}
-	return scheduler.Outcome{}, ctx.Err()
+	return workload.Outcome{}, ctx.Err()
 }
 
 // enter registers the Run, after the end of one of the same workload.

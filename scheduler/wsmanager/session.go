@@ -4,11 +4,12 @@ import (
 	"context"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // asks is how often ws-manager is asked how a workspace ended when no update
@@ -18,9 +19,9 @@ const asks = 3
 // session is one Run of one workload.
 type session struct {
 	r    *Runtime
-	w    *scheduler.Workload
+	w    *workload.Workload
 	id   string
-	sink scheduler.Sink
+	sink workload.Sink
 	me   *running
 
 	watch  *watch
@@ -30,7 +31,7 @@ type session struct {
 }
 
 // run follows the workspace to its end.
-func (s *session) run(ctx context.Context) (scheduler.Outcome, error) {
+func (s *session) run(ctx context.Context) (workload.Outcome, error) {
 	s.watch = s.r.feed.watch(s.id)
 	defer s.watch.release()
 	work, cancel := context.WithCancel(ctx)
@@ -48,7 +49,7 @@ func (s *session) run(ctx context.Context) (scheduler.Outcome, error) {
 	v, err := s.untilEnded(work)
 	s.last = v
 	if err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	// The end of the log is on its way, or will never come.
 	p.end()
@@ -58,7 +59,7 @@ func (s *session) run(ctx context.Context) (scheduler.Outcome, error) {
 	case <-logs:
 	case <-drain.C:
 	case <-ctx.Done():
-		return scheduler.Outcome{}, ctx.Err()
+		return workload.Outcome{}, ctx.Err()
 	}
 	cancel()
 	<-logs

@@ -4,12 +4,13 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // internalTries is how often a start is asked for that ws-manager answers with
@@ -98,7 +99,7 @@ func transient(c codes.Code) bool {
 // refused words why ws-manager did not start a workspace. Its text may quote
 // the request, which holds credentials; only the code is shown.
 func refused(id string, err error) error {
-	return &scheduler.Failure{
+	return &workload.Failure{
 		Blame:   builds.BlameInfrastructure,
 		Message: fmt.Sprintf("ws-manager refused to start workspace %s (%s): its log tells why", id, status.Code(err)), Err: err,
 	}

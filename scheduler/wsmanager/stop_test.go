@@ -6,12 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
@@ -42,7 +43,7 @@ func Test_Stop_WaitsForTheEnd(t *testing.T) {
 
 func Test_Stop_OfNothing(t *testing.T) {
 	e := newEnv(t)
-	if err := e.rt.Stop(e.ctx, scheduler.WorkloadName(buildID, 2)); err != nil {
+	if err := e.rt.Stop(e.ctx, workload.WorkloadName(buildID, 2)); err != nil {
 		t.Errorf("Stop: %v", err)
 	}
 	if s := e.m.Stops(); len(s) == 0 || s[0].GetId() != wsmanager.WorkspaceID(buildID, 2) {

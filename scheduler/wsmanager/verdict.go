@@ -5,9 +5,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // taskFailed is the text by which ws-manager and Gitpod's server tell the
@@ -48,22 +49,22 @@ func (v view) judge() verdict {
 
 // failure is why an ended workspace did not succeed, nil if it claims success.
 // The message is `failed`, else `headless_task_failed` (contract section 3).
-func (v view) failure(id string) *scheduler.Failure {
+func (v view) failure(id string) *workload.Failure {
 	switch {
 	case v.failed != "" && strings.Contains(v.failed, taskFailed), v.failed == "" && v.headlessFailed != "":
 		msg := v.failed
 		if msg == "" {
 			msg = v.headlessFailed
 		}
-		return &scheduler.Failure{Blame: builds.BlameUser, Message: bounded(msg)}
+		return &workload.Failure{Blame: builds.BlameUser, Message: bounded(msg)}
 	case v.failed != "" && v.timeout != "":
-		return &scheduler.Failure{Blame: builds.BlameTimeout, Message: bounded(v.failed)}
+		return &workload.Failure{Blame: builds.BlameTimeout, Message: bounded(v.failed)}
 	case v.failed != "":
-		return &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: bounded(v.failed)}
+		return &workload.Failure{Blame: builds.BlameInfrastructure, Message: bounded(v.failed)}
 	case v.timeout != "":
-		return &scheduler.Failure{Blame: builds.BlameTimeout, Message: "the build workspace reached its time limit: " + bounded(v.timeout)}
+		return &workload.Failure{Blame: builds.BlameTimeout, Message: "the build workspace reached its time limit: " + bounded(v.timeout)}
 	case v.aborted:
-		return &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("workspace %s was aborted before its build ended", id)}
+		return &workload.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("workspace %s was aborted before its build ended", id)}
 	}
 	return nil
 }
@@ -79,8 +80,8 @@ func bounded(text string) string {
 }
 
 // failureLost tells that a workspace vanished.
-func failureLost(id string) *scheduler.Failure {
-	return &scheduler.Failure{
+func failureLost(id string) *workload.Failure {
+	return &workload.Failure{
 		Blame:   builds.BlameInfrastructure,
 		Message: fmt.Sprintf("ws-manager no longer has workspace %s, and nobody saw how its build ended; it may have been deleted", id),
 	}
@@ -88,17 +89,17 @@ func failureLost(id string) *scheduler.Failure {
 
 // failureNoImage tells that a workspace claims success in vain. Gitpod's server
 // knows the words.
-func failureNoImage(v view, id, ref string) *scheduler.Failure {
+func failureNoImage(v view, id, ref string) *workload.Failure {
 	msg := fmt.Sprintf("image build did not produce a workspace image: the registry does not show %s, though workspace %s ended without an error", ref, id)
 	if v.stoppedByRequest {
 		msg = fmt.Sprintf("workspace %s was stopped on request before its build ended", id)
 	}
-	return &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: msg}
+	return &workload.Failure{Blame: builds.BlameInfrastructure, Message: msg}
 }
 
 // failureDeadline tells that the time of the build is over.
-func failureDeadline(w *scheduler.Workload) *scheduler.Failure {
-	return &scheduler.Failure{
+func failureDeadline(w *workload.Workload) *workload.Failure {
+	return &workload.Failure{
 		Blame:   builds.BlameTimeout,
 		Message: fmt.Sprintf("the build did not end before its deadline (%s)", w.Deadline.UTC().Format(time.RFC3339)), Err: errDeadline,
 	}

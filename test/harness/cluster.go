@@ -14,11 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cluster/pki"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/test/freeport"
 )
@@ -119,9 +120,9 @@ func (c *Cluster) Override(over Config) {
 func (n *Node) Override(over Config) { merge(n.config, clone(over)) }
 
 // Certs issues a certificate of the cluster.
-func (c *Cluster) Certs(id cluster.CertIdentity) cluster.CertFiles {
+func (c *Cluster) Certs(id pki.CertIdentity) pki.CertFiles {
 	c.t.Helper()
-	files, err := cluster.IssueCert(filepath.Join(c.Dir, "certs"), id, false)
+	files, err := pki.IssueCert(filepath.Join(c.Dir, "certs"), id, false)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -133,7 +134,7 @@ const ClusterName = "test"
 
 // Config is the `cluster` section of a node of that name.
 func (c *Cluster) Config(name, peerAddr string) map[string]any {
-	files := c.Certs(cluster.CertIdentity{Cluster: ClusterName, Role: cluster.RoleNode, Name: name})
+	files := c.Certs(pki.CertIdentity{Cluster: ClusterName, Role: pki.RoleNode, Name: name})
 	return map[string]any{
 		"name": ClusterName, "address": peerAddr, "peers": c.peers, "expect": c.Expect,
 		"tls": map[string]any{"ca": files.CA, "crt": files.Cert, "key": files.Key},

@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/image-builder-ha/image-builder/cluster/faults"
+	"github.com/image-builder-ha/image-builder/faults"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/test/freeport"

@@ -17,9 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/kubelet"
 )
@@ -235,7 +236,7 @@ func (s *stage) check() (attempts map[string]ending) {
 	shown := 0
 	for _, p := range s.builds {
 		for _, a := range p.build.Attempts {
-			attempts[scheduler.WorkloadName(p.build.Id, a.Number)] = p.script.attempts[min(int(a.Number), len(p.script.attempts))-1]
+			attempts[workload.WorkloadName(p.build.Id, a.Number)] = p.script.attempts[min(int(a.Number), len(p.script.attempts))-1]
 		}
 		wrong := p.script.check(p.build, p.digest)
 		if wrong == "" {

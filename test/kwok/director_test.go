@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,8 +22,6 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
-
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 const (
@@ -80,7 +80,7 @@ func (d *director) direct(build string, s script) {
 	d.mu.Lock()
 	d.scripts[build] = s
 	d.mu.Unlock()
-	d.queue.Add(scheduler.WorkloadName(build, 1)) // it may be there
+	d.queue.Add(workload.WorkloadName(build, 1)) // it may be there
 }
 
 func (d *director) work(ctx context.Context, t *testing.T) {
@@ -113,7 +113,7 @@ func (d *director) play(ctx context.Context, name string) (again time.Duration, 
 	if err != nil {
 		return 0, nil // it is gone, or was not seen yet
 	}
-	build, attempt, ok := scheduler.ParseWorkloadName(name)
+	build, attempt, ok := workload.ParseWorkloadName(name)
 	if !ok {
 		return 0, fmt.Errorf("%s is no pod of this service", name)
 	}

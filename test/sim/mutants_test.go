@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cluster/faults"
+	"github.com/image-builder-ha/image-builder/faults"
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 

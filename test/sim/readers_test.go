@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,7 +18,6 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // shown is what readers have seen of each log: it must only grow.
@@ -152,7 +153,7 @@ func (w *world) judgeLogs(ctx context.Context) error {
 					return fmt.Errorf("the log of attempt %d of %s has %d bytes, %s shows %d", a.Number, id, a.Log.Length, n.name, at.offset)
 				}
 			}
-			if err := w.judgeContent(a, scheduler.WorkloadName(id, a.Number), string(w.shown.logs[key])); err != nil {
+			if err := w.judgeContent(a, workload.WorkloadName(id, a.Number), string(w.shown.logs[key])); err != nil {
 				return err
 			}
 		}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // Runtimes of a world: the workloads of one end with their node, those of the
@@ -24,13 +24,13 @@ type outside struct {
 	w *world
 
 	mu   sync.Mutex
-	pods map[string]*workload
+	pods map[string]*process
 	// lines of each workload that was started.
 	lines map[string]int
 }
 
-// workload is one attempt's. What it writes follows from its name.
-type workload struct {
+// process is the workload of one attempt. What it writes follows from its name.
+type process struct {
 	name    string
 	began   time.Time
 	lines   int
@@ -40,8 +40,8 @@ type workload struct {
 }
 
 // start makes a workload of any length: a third of them end at once.
-func (o *outside) start(name string) *workload {
-	wl := &workload{name: name, began: time.Now(), stopped: make(chan struct{}), fails: o.w.n(20) == 0}
+func (o *outside) start(name string) *process {
+	wl := &process{name: name, began: time.Now(), stopped: make(chan struct{}), fails: o.w.n(20) == 0}
 	if o.w.n(3) > 0 {
 		wl.lines, wl.each = 1+o.w.n(12), time.Duration(10+o.w.n(600))*time.Millisecond
 	}
@@ -66,7 +66,7 @@ func (o *outside) wrote(name string) (lines int, started bool) {
 func line(name string, i int) string { return fmt.Sprintf("%s says line %d\n", name, i) }
 
 // written is all that a workload has written until now, or in the end.
-func (wl *workload) written(all bool) string {
+func (wl *process) written(all bool) string {
 	n := wl.lines
 	if !all && wl.each > 0 {
 		n = min(n, int(time.Since(wl.began)/wl.each))
@@ -79,14 +79,14 @@ func (wl *workload) written(all bool) string {
 }
 
 // follow copies what the workload writes until it ends.
-func (wl *workload) follow(ctx context.Context, sink scheduler.Sink) (scheduler.Outcome, error) {
+func (wl *process) follow(ctx context.Context, sink workload.Sink) (workload.Outcome, error) {
 	sink.Running()
 	end := wl.began.Add(time.Duration(wl.lines) * wl.each)
 	for {
 		over := !time.Now().Before(end)
 		if out := wl.written(over)[sink.Offset():]; out != "" {
 			if _, err := sink.Write([]byte(out)); err != nil {
-				return scheduler.Outcome{}, err
+				return workload.Outcome{}, err
 			}
 		}
 		if over {
@@ -94,16 +94,16 @@ func (wl *workload) follow(ctx context.Context, sink scheduler.Sink) (scheduler.
 		}
 		select {
 		case <-ctx.Done():
-			return scheduler.Outcome{}, ctx.Err()
+			return workload.Outcome{}, ctx.Err()
 		case <-wl.stopped:
-			return scheduler.Outcome{}, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the workload was stopped"}
+			return workload.Outcome{}, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the workload was stopped"}
 		case <-time.After(wl.each):
 		}
 	}
 	if wl.fails {
-		return scheduler.Outcome{}, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the dice say so", Remains: true}
+		return workload.Outcome{}, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the dice say so", Remains: true}
 	}
-	return scheduler.Outcome{Repository: "r", Digest: "sha256:" + wl.name}, nil
+	return workload.Outcome{Repository: "r", Digest: "sha256:" + wl.name}, nil
 }
 
 // runtime is one node's way to the workloads of one kind.
@@ -115,7 +115,7 @@ type runtime struct {
 func (r runtime) Name() string   { return r.name }
 func (r runtime) Survives() bool { return r.name == inPod }
 
-func (r runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.Sink) (scheduler.Outcome, error) {
+func (r runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	if !r.Survives() {
 		return r.o.start(w.Name()).follow(ctx, sink)
 	}
@@ -125,10 +125,10 @@ func (r runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.
 		r.o.w.seen("a workload was adopted")
 	case w.Started:
 		r.o.w.seen("a workload was gone when it was to be adopted")
-		return scheduler.Outcome{}, &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the workload is gone"}
+		return workload.Outcome{}, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the workload is gone"}
 	default:
 		if err := w.Created(ctx); err != nil {
-			return scheduler.Outcome{}, err
+			return workload.Outcome{}, err
 		}
 		wl = r.o.start(w.Name())
 		r.o.mu.Lock()
@@ -141,7 +141,7 @@ func (r runtime) Run(ctx context.Context, w *scheduler.Workload, sink scheduler.
 	return wl.follow(ctx, sink) // what is left is the Reaper's
 }
 
-func (o *outside) pod(name string) *workload {
+func (o *outside) pod(name string) *process {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.pods[name]

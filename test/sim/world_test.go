@@ -15,6 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/api"
+	"github.com/image-builder-ha/image-builder/builds/logs/peer"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,7 +32,6 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler"
-	"github.com/image-builder-ha/image-builder/scheduler/peerlogs"
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
@@ -74,9 +77,9 @@ type running struct {
 	net   *clustertest.Network
 	node  *cluster.Node
 	store *builds.Store
-	logs  *peerlogs.Logs
+	logs  *peer.Logs
 	mount *mount
-	api   builds.Native
+	api   api.Native
 	ctx   context.Context
 	boot  string
 	term  atomic.Pointer[cluster.Term] // of its last leadership
@@ -120,7 +123,7 @@ func newWorld(t testing.TB, seed uint64, nodes int) *world {
 		t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), hub: clustertest.NewHub(seed), rec: history.NewRecorder(nil),
 		begin: time.Now(), acked: map[string]bool{}, reached: map[string]int{}, shown: shown{logs: map[logs.Key][]byte{}},
 	}
-	w.outside = &outside{w: w, pods: map[string]*workload{}, lines: map[string]int{}}
+	w.outside = &outside{w: w, pods: map[string]*process{}, lines: map[string]int{}}
 	key := filepath.Join(t.TempDir(), "keys.json")
 	if err := builds.NewKeyFile(key); err != nil {
 		t.Fatal(err)
@@ -251,7 +254,7 @@ func (n *node) start() {
 		peers = append(peers, o.address)
 	}
 	var err error
-	r.logs, err = peerlogs.Open(peerlogs.Options{
+	r.logs, err = peer.Open(peer.Options{
 		Node: n.name, State: r.store, Stopping: ctx, Log: log,
 		Store: logs.Options{Dir: filepath.Join(n.dir, "logs"), SegmentBytes: 512, FS: r.mount, Logger: log},
 	})
@@ -275,7 +278,7 @@ func (n *node) start() {
 	}
 	r.logs.Join(r.node)
 	adapter := raftOf{r.node}
-	rt := map[string]scheduler.Runtime{inNode: runtime{w.outside, inNode}, inPod: runtime{w.outside, inPod}}
+	rt := map[string]workload.Runtime{inNode: runtime{w.outside, inNode}, inPod: runtime{w.outside, inPod}}
 	owner := scheduler.NewOwner(scheduler.OwnerOptions{
 		Node: n.name, StoreID: r.node.StoreID(), Store: r.store, Raft: adapter, Keyring: w.ring, Logs: r.logs, Publisher: registry{},
 		Runtimes: rt, Log: log, ReplaceAfter: time.Second, RepairAfter: 20 * time.Second, FenceTimeout: time.Minute,
@@ -305,9 +308,9 @@ func (n *node) start() {
 			return (&scheduler.RefreshLeader{Store: r.store, Raft: termRaft{adapter, t}, Log: log}).Run(term)
 		})
 	}
-	r.api = builds.Native{Service: builds.NewService(builds.ServiceOptions{
+	r.api = api.Native{Service: api.NewService(api.ServiceOptions{
 		Store: r.store, Raft: adapter, Registry: registry{}, Logs: r.logs,
-		Repositories: builds.Repositories{Base: "r.example.com/base", Workspace: "r.example.com/ws", BaseHost: "r.example.com", WorkspaceHost: "r.example.com"},
+		Repositories: api.Repositories{Base: "r.example.com/base", Workspace: "r.example.com/ws", BaseHost: "r.example.com", WorkspaceHost: "r.example.com"},
 		Timeout:      time.Hour, MaxTimeout: time.Hour,
 	})}
 	if err := r.node.Open(ctx); err != nil {

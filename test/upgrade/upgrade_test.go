@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cluster/pki"
+
 	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
@@ -202,7 +204,7 @@ func grow(t *testing.T, ctx context.Context, dir string, want expectation) {
 	certs := t.TempDir()
 	var nodes []*harness.Node
 	for i, name := range []string{"n1", "n2", "n3"} {
-		files, err := cluster.IssueCert(certs, cluster.CertIdentity{Cluster: cluster.DefaultCluster, Role: cluster.RoleNode, Name: name}, false)
+		files, err := pki.IssueCert(certs, pki.CertIdentity{Cluster: cluster.DefaultCluster, Role: pki.RoleNode, Name: name}, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,11 +7,12 @@ import (
 	"os"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/protobuf/encoding/protojson"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // Job is what the worker of a pod has to do. It is a file of the pod's Secret
@@ -73,7 +74,7 @@ type Job struct {
 
 // SetWorkload puts a workload into the job, without the registry credentials
 // of its request.
-func (j *Job) SetWorkload(w *scheduler.Workload) error {
+func (j *Job) SetWorkload(w *workload.Workload) error {
 	source, err := protojson.Marshal(w.Source)
 	if err != nil {
 		return fmt.Errorf("encode the source of %s: %w", w.Name(), err)
@@ -91,8 +92,8 @@ func (j *Job) SetWorkload(w *scheduler.Workload) error {
 }
 
 // Workload is the inverse of SetWorkload.
-func (j *Job) Workload() (*scheduler.Workload, error) {
-	w := &scheduler.Workload{
+func (j *Job) Workload() (*workload.Workload, error) {
+	w := &workload.Workload{
 		BuildID: j.BuildID, Attempt: j.Attempt, Ref: j.Ref, BaseRef: j.BaseRef, Deadline: j.Deadline,
 		Source: &imagebuilderv1.Source{}, Secrets: &buildsv1.Secrets{}, Rights: &buildsv1.Rights{},
 	}

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // MaxTermination is how much of a termination message Kubernetes keeps, in
@@ -29,12 +30,12 @@ type Result struct {
 }
 
 // ResultOf makes a result of what a runtime's Run returns.
-func ResultOf(out scheduler.Outcome, err error) Result {
+func ResultOf(out workload.Outcome, err error) Result {
 	if err == nil {
 		return Result{Repository: out.Repository, Digest: out.Digest, SizeBytes: out.SizeBytes}
 	}
 	blame := imagebuilderv1.Blame_BLAME_INFRASTRUCTURE
-	var f *scheduler.Failure
+	var f *workload.Failure
 	if errors.As(err, &f) {
 		blame = f.Blame
 	}
@@ -42,15 +43,15 @@ func ResultOf(out scheduler.Outcome, err error) Result {
 }
 
 // Outcome is the inverse of ResultOf.
-func (r Result) Outcome() (scheduler.Outcome, error) {
+func (r Result) Outcome() (workload.Outcome, error) {
 	if r.Digest != "" {
-		return scheduler.Outcome{Repository: r.Repository, Digest: r.Digest, SizeBytes: r.SizeBytes}, nil
+		return workload.Outcome{Repository: r.Repository, Digest: r.Digest, SizeBytes: r.SizeBytes}, nil
 	}
 	blame, ok := imagebuilderv1.Blame_value[r.Blame]
 	if !ok || blame == 0 {
 		blame = int32(imagebuilderv1.Blame_BLAME_INFRASTRUCTURE)
 	}
-	return scheduler.Outcome{}, &scheduler.Failure{Blame: imagebuilderv1.Blame(blame), Message: r.Message}
+	return workload.Outcome{}, &workload.Failure{Blame: imagebuilderv1.Blame(blame), Message: r.Message}
 }
 
 // Encode renders the result within MaxTermination bytes; a message that is too

@@ -9,13 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
@@ -39,7 +40,7 @@ func Test_Result_Termination(t *testing.T) {
 			continue
 		}
 		_, err = r.Outcome()
-		var f *scheduler.Failure
+		var f *workload.Failure
 		if !errors.As(err, &f) || f.Blame != builds.BlameUser {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -64,7 +65,7 @@ func Test_Result_Decode(t *testing.T) {
 // Test_Job_Workload brings a workload to the worker, without the credentials of
 // registries.
 func Test_Job_Workload(t *testing.T) {
-	w := &scheduler.Workload{
+	w := &workload.Workload{
 		BuildID: "b", Attempt: 3, Ref: "r:1", BaseRef: "b:1", Deadline: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: &imagebuilderv1.DockerfileSource{Target: "x", BuildArgs: map[string]string{"a": "b"}}}},
 		Rights: &buildsv1.Rights{AllowAll: true},

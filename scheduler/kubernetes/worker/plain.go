@@ -3,8 +3,9 @@ package worker
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
@@ -12,7 +13,7 @@ import (
 // plainSink shows people the names of images that they know, not those of the
 // proxy. BuildKit's lines come whole, so that no name is cut.
 type plainSink struct {
-	scheduler.Sink
+	workload.Sink
 	names proxy.Names
 }
 

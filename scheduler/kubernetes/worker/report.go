@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"sync"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"google.golang.org/protobuf/encoding/protojson"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
@@ -22,7 +23,7 @@ type report struct {
 	news  chan struct{} // closed and replaced at each change
 }
 
-var _ scheduler.Sink = (*report)(nil)
+var _ workload.Sink = (*report)(nil)
 
 func newReport(ctx context.Context, s *spool) *report {
 	return &report{ctx: ctx, spool: s, state: podapi.State{Version: 1}, news: make(chan struct{})}

@@ -13,13 +13,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/registry"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/copy"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
@@ -77,7 +78,7 @@ func Serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger)
 	names := proxy.Names{Addr: j.ProxyAddr}
 	out, err := execute(work, j, plainSink{r, names}, log)
 	if err != nil && ctx.Err() != nil {
-		err = &scheduler.Failure{Blame: builds.BlameInfrastructure, Message: "the pod was told to end before its build had ended", Err: err}
+		err = &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the pod was told to end before its build had ended", Err: err}
 	}
 	res := plainResult(podapi.ResultOf(out, err), names)
 	res.Length = r.Offset()
@@ -139,17 +140,17 @@ func writeResult(path string, r podapi.Result) error {
 }
 
 // execute runs the workload to its end.
-func execute(ctx context.Context, j *podapi.Job, sink scheduler.Sink, log *slog.Logger) (scheduler.Outcome, error) {
+func execute(ctx context.Context, j *podapi.Job, sink workload.Sink, log *slog.Logger) (workload.Outcome, error) {
 	w, err := j.Workload()
 	if err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	if err := awaitListener(ctx, "tcp", j.ProxyAddr); err != nil {
-		return scheduler.Outcome{}, fmt.Errorf("wait for the registry proxy: %w", err)
+		return workload.Outcome{}, fmt.Errorf("wait for the registry proxy: %w", err)
 	}
 	regs, err := openRegistries(j, log)
 	if err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	defer func() { _ = regs.client.Close() }() // nothing is under way
 	if w.Source.GetDockerfile() == nil {
@@ -159,7 +160,7 @@ func execute(ctx context.Context, j *podapi.Job, sink scheduler.Sink, log *slog.
 }
 
 // solve has BuildKit build a Dockerfile.
-func solve(ctx context.Context, j *podapi.Job, w *scheduler.Workload, regs *registries, sink scheduler.Sink, log *slog.Logger) (scheduler.Outcome, error) {
+func solve(ctx context.Context, j *podapi.Job, w *workload.Workload, regs *registries, sink workload.Sink, log *slog.Logger) (workload.Outcome, error) {
 	rt, err := buildkit.New(buildkit.Options{
 		Daemons:  []buildkit.Address{{URL: j.BuildKit}},
 		Registry: regs,
@@ -183,11 +184,11 @@ func solve(ctx context.Context, j *podapi.Job, w *scheduler.Workload, regs *regi
 		Log:             log,
 	})
 	if err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	defer func() { _ = rt.Close() }() // nothing is under way
 	if err := rt.AwaitReady(ctx, readyTime); err != nil {
-		return scheduler.Outcome{}, err
+		return workload.Outcome{}, err
 	}
 	return rt.Run(tracing.Remote(ctx, j.Traceparent), w, sink)
 }

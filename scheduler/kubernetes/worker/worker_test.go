@@ -6,9 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
@@ -17,7 +18,7 @@ import (
 func Test_Redacted(t *testing.T) {
 	const short, password = "hush", "pass/word+of git"
 	key := "-----BEGIN KEY-----\n" + strings.Repeat("line-of-the-key-0123456789\n", 4) + "-----END KEY-----\n"
-	w := &scheduler.Workload{BuildID: "b1", Attempt: 1, Source: &imagebuilderv1.Source{}, Secrets: &buildsv1.Secrets{
+	w := &workload.Workload{BuildID: "b1", Attempt: 1, Source: &imagebuilderv1.Source{}, Secrets: &buildsv1.Secrets{
 		Git:   &imagebuilderv1.BasicAuth{Username: "git", Password: password},
 		Build: map[string][]byte{"key": []byte(key), "short": []byte(short + "\n")},
 	}}

@@ -1,0 +1,169 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+const changingTheCache = "changing the reference cache"
+
+// ListNodes lists the members of the cluster.
+func (n Native) ListNodes(ctx context.Context, _ *imagebuilderv1.ListNodesRequest) (*imagebuilderv1.ListNodesResponse, error) {
+	if n.nodes == nil {
+		return nil, status.Error(codes.Unimplemented, "this service is no member of a cluster")
+	}
+	res, err := n.nodes(ctx)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	res.Read = n.readInfo()
+	return res, nil
+}
+
+// ListCachedRefs lists the references that are kept resolved.
+func (n Native) ListCachedRefs(context.Context, *imagebuilderv1.ListCachedRefsRequest) (*imagebuilderv1.ListCachedRefsResponse, error) {
+	res := &imagebuilderv1.ListCachedRefsResponse{Read: n.readInfo()}
+	n.store.Read(func(st *builds.State) {
+		res.Refs, res.DefaultInterval = st.CachedRefs(), durationpb.New(st.DefaultCacheInterval())
+	})
+	return res, nil
+}
+
+// PutCachedRef adds or changes a cached reference.
+func (n Native) PutCachedRef(ctx context.Context, req *imagebuilderv1.PutCachedRefRequest) (*imagebuilderv1.PutCachedRefResponse, error) {
+	if err := requireOperator(ctx, changingTheCache); err != nil {
+		return nil, err
+	}
+	key, err := builds.CacheKey(req.GetRef())
+	if err != nil {
+		return nil, apiError(err)
+	}
+	if _, err := checkInterval(req.GetInterval()); err != nil {
+		return nil, apiError(err)
+	}
+	ref := &imagebuilderv1.CachedRef{Ref: key, Interval: req.GetInterval()}
+	if _, _, err := builds.Propose(ctx, n.raft, &buildsv1.PutCachedRef{Ref: ref}); err != nil {
+		return nil, apiError(err)
+	}
+	n.store.Read(func(st *builds.State) {
+		if r := st.CachedRef(key); r != nil {
+			ref = r
+		}
+	})
+	return &imagebuilderv1.PutCachedRefResponse{Ref: ref}, nil
+}
+
+// DeleteCachedRef removes a cached reference, whatever its spelling.
+func (n Native) DeleteCachedRef(ctx context.Context, req *imagebuilderv1.DeleteCachedRefRequest) (*imagebuilderv1.DeleteCachedRefResponse, error) {
+	if err := requireOperator(ctx, changingTheCache); err != nil {
+		return nil, err
+	}
+	key, err := builds.CacheKey(req.GetRef())
+	if err != nil {
+		return nil, apiError(err)
+	}
+	res, _, err := builds.Propose(ctx, n.raft, &buildsv1.DeleteCachedRef{Ref: key})
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return &imagebuilderv1.DeleteCachedRefResponse{Existed: res.Existed}, nil
+}
+
+// RefreshCachedRefs makes cached references due now.
+func (n Native) RefreshCachedRefs(ctx context.Context, req *imagebuilderv1.RefreshCachedRefsRequest) (*imagebuilderv1.RefreshCachedRefsResponse, error) {
+	if err := requireOperator(ctx, changingTheCache); err != nil {
+		return nil, err
+	}
+	cmd := new(buildsv1.RequestRefreshes)
+	for _, ref := range req.GetRefs() {
+		key, err := n.cachedKey(ref)
+		if err != nil {
+			return nil, apiError(err)
+		}
+		cmd.Refs = append(cmd.Refs, key)
+	}
+	due, err := n.RequestRefreshes(ctx, cmd)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return &imagebuilderv1.RefreshCachedRefsResponse{Refs: uint32(due)}, nil
+}
+
+// cachedKey answers the key of a reference that has to be cached.
+func (s *Service) cachedKey(ref string) (string, error) {
+	key, err := builds.CacheKey(ref)
+	if err != nil {
+		return "", err
+	}
+	known := false
+	s.store.Read(func(st *builds.State) { known = st.CachedRef(key) != nil })
+	if !known {
+		return "", builds.ErrNotCached
+	}
+	return key, nil
+}
+
+// RequestRefreshes commits that references are due now and answers how many
+// there are. It is for those who know that a registry's content has changed.
+func (s *Service) RequestRefreshes(ctx context.Context, cmd *buildsv1.RequestRefreshes) (int, error) {
+	if err := s.needCacheLevel(); err != nil {
+		return 0, err
+	}
+	res, _, err := builds.Propose(ctx, s.raft, cmd)
+	return res.Refs, err
+}
+
+// SetCacheInterval changes how often references are resolved again.
+func (n Native) SetCacheInterval(ctx context.Context, req *imagebuilderv1.SetCacheIntervalRequest) (*imagebuilderv1.SetCacheIntervalResponse, error) {
+	if err := requireOperator(ctx, changingTheCache); err != nil {
+		return nil, err
+	}
+	interval, err := checkInterval(req.GetInterval())
+	if err == nil && interval == 0 && req.GetRef() == "" {
+		err = builds.Invalidf("interval is missing: name the default interval")
+	}
+	cmd := &buildsv1.SetCacheInterval{IntervalNanos: int64(interval)}
+	if err == nil && req.GetRef() != "" {
+		cmd.Ref, err = n.cachedKey(req.GetRef())
+	}
+	if err == nil {
+		err = n.needCacheLevel()
+	}
+	if err == nil {
+		_, _, err = builds.Propose(ctx, n.raft, cmd)
+	}
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return &imagebuilderv1.SetCacheIntervalResponse{}, nil
+}
+
+// needCacheLevel refuses what nodes of older versions cannot apply.
+func (s *Service) needCacheLevel() error {
+	ok := false
+	s.store.Read(func(st *builds.State) { ok = st.RefreshesCache() })
+	if !ok {
+		return status.Error(codes.Unavailable, "some nodes of the cluster run a version that does not refresh references yet: try again when all are upgraded")
+	}
+	return nil
+}
+
+// checkInterval answers 0 for an interval that is not given.
+func checkInterval(d *durationpb.Duration) (time.Duration, error) {
+	if d == nil {
+		return 0, nil
+	}
+	if d.CheckValid() != nil || d.AsDuration() < builds.MinCacheInterval || d.AsDuration() > 365*24*time.Hour {
+		return 0, builds.Invalidf("interval must be between %s and a year", builds.MinCacheInterval)
+	}
+	return d.AsDuration(), nil
+}

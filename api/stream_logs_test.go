@@ -1,0 +1,100 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/api"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// keptElsewhere is the log of nodes that do not answer before a time.
+type keptElsewhere struct {
+	err   error
+	until time.Time
+}
+
+func (k keptElsewhere) OpenLog(context.Context, string, uint32, int64, bool) (builds.LogStream, error) {
+	if time.Now().Before(k.until) {
+		return nil, k.err
+	}
+	return &oneLine{}, nil
+}
+
+type oneLine struct{ read bool }
+
+func (*oneLine) Length() int64 { return 5 }
+func (*oneLine) Close() error  { return nil }
+func (l *oneLine) Next(context.Context) ([]byte, int64, error) {
+	if l.read {
+		return nil, 0, io.EOF
+	}
+	l.read = true
+	return []byte("line\n"), 0, nil
+}
+
+// logSink is the server's side of a stream of logs.
+type logSink struct {
+	grpc.ServerStream
+	ctx     context.Context
+	content []byte
+	markers int
+}
+
+func (s *logSink) Context() context.Context { return s.ctx }
+func (s *logSink) Send(m *imagebuilderv1.BuildLogsResponse) error {
+	if m.Marker {
+		s.markers++
+		return nil
+	}
+	s.content = append(s.content, m.Content...)
+	return nil
+}
+
+// Test_BuildLogs_AnAbsentLogIsNoEmptyOne asks for a complete log whose nodes do
+// not answer, or say that they have none: a reader waits, and is then told to
+// ask again; never is the log taken for read.
+func Test_BuildLogs_AnAbsentLogIsNoEmptyOne(t *testing.T) {
+	for name, err := range map[string]error{
+		"nobody answers":                     builds.ErrLogAway,
+		"one does not have it":               fmt.Errorf("%w: %w", builds.ErrLogAway, errors.Join(builds.ErrNotFound)),
+		"all answer and none of them has it": builds.ErrNotFound,
+	} {
+		for _, away := range []time.Duration{10 * time.Second, time.Hour} {
+			t.Run(fmt.Sprint(name, " for ", away), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := buildstest.NewMachine(t)
+					id := m.Create("r:1").Build.Id
+					epoch := m.Assign(id)
+					m.Report(id, epoch, builds.Pushing, "sha256:d")
+					m.Finish(id, epoch, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:d", LogLength: 5})
+					svc := api.NewService(api.ServiceOptions{Store: m.Store, Raft: &localRaft{m: m}, Logs: keptElsewhere{err, time.Now().Add(away)}})
+					s := &logSink{ctx: t.Context()}
+					got := api.Native{Service: svc}.BuildLogs(&imagebuilderv1.BuildLogsRequest{
+						Build: &imagebuilderv1.BuildLogsRequest_Id{Id: id}, Attempt: 1, Follow: true,
+					}, s)
+					want, content := codes.OK, "line\n"
+					if away > time.Minute {
+						want, content = codes.Unavailable, ""
+					}
+					if status.Code(got) != want || string(s.content) != content || s.markers > 0 {
+						t.Errorf("got %v with %q and %d markers, want %v with %q", got, s.content, s.markers, want, content)
+					}
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,97 @@
+package node
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/config"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/image-builder-ha/image-builder/registry"
+)
+
+// Test_RegistryConfig_EveryKeyReachesTheClient: what a file says below registry,
+// and nothing else, is what the node's registry client is made with.
+func Test_RegistryConfig_EveryKeyReachesTheClient(t *testing.T) {
+	defaults, _, err := loadConfig(t, "{}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := RegistryOptions(defaults, slog.Default(), nil)
+	reached := map[string]bool{}
+	for key, c := range map[string]struct {
+		file string
+		want func(*registry.Options)
+	}{
+		"insecureHosts": {`[a.example]`, func(o *registry.Options) { o.Insecure = []string{"a.example"} }},
+		"caFile":        {`/ca.pem`, func(o *registry.Options) { o.CAFile = "/ca.pem" }},
+		"timeout":       {`7s`, func(o *registry.Options) { o.Timeout = 7 * time.Second }},
+		"allowHosts":    {`[b.example]`, func(o *registry.Options) { o.AllowHosts = append(o.AllowHosts, "b.example") }},
+		"allowLoopback": {`true`, func(o *registry.Options) { o.AllowLoopback = true }},
+		"identities":    {`[google]`, func(o *registry.Options) { o.Providers = []registry.Provider{config.Identities["google"]()} }},
+		"cacheFor":      {`8s`, func(o *registry.Options) { o.CacheFor = 8 * time.Second }},
+		"concurrency":   {`9`, func(o *registry.Options) { o.Concurrency = 9 }},
+		"bandwidth":     {`10`, func(o *registry.Options) { o.Bandwidth = 10 }},
+		"hosts": {`{c.example: {mirrors: [m.example/x], caFile: /c.pem, skipVerify: true, requestsPerSecond: 1.5, concurrency: 11}}`, func(o *registry.Options) {
+			o.Hosts = map[string]registry.HostOptions{"c.example": {Mirrors: []string{"m.example/x"}, CAFile: "/c.pem", SkipVerify: true, RequestsPerSecond: 1.5, Concurrency: 11}}
+		}},
+	} {
+		reached[key] = true
+		cfg, warnings, err := loadConfig(t, "registry:\n  "+key+": "+c.file+"\n")
+		if err != nil || len(warnings) > 0 {
+			t.Errorf("%s: %v %q", key, err, warnings)
+			continue
+		}
+		want := plain
+		c.want(&want)
+		got := RegistryOptions(cfg, slog.Default(), nil)
+		if d := cmp.Diff(described(want), described(got)); d != "" {
+			t.Errorf("registry.%s makes other options (-want +got):\n%s", key, d)
+		}
+	}
+	keys := reflect.TypeFor[config.RegistryConfig]()
+	for i := range keys.NumField() {
+		if key := keys.Field(i).Tag.Get("json"); !reached[key] {
+			t.Errorf("registry.%s is not tested", key)
+		}
+	}
+}
+
+// described are options in a form that can be compared: functions are not, and
+// of providers it is the name that counts.
+func described(o registry.Options) map[string]any {
+	out := map[string]any{}
+	v := reflect.ValueOf(o)
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		switch {
+		case f.Name == "Providers":
+			var names []string
+			for _, p := range o.Providers {
+				names = append(names, p.Name())
+			}
+			out[f.Name] = names
+		case f.Type.Kind() == reflect.Func:
+			out[f.Name] = v.Field(i).IsNil()
+		case f.Type.Kind() == reflect.Interface || f.Type.Kind() == reflect.Pointer:
+		default:
+			out[f.Name] = v.Field(i).Interface()
+		}
+	}
+	return out
+}
+
+// loadConfig loads the text of one configuration file.
+func loadConfig(t *testing.T, text string) (config.Config, []string, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config.LoadConfig([]string{path})
+}

@@ -1,0 +1,12 @@
+//go:build !faults
+
+package node
+
+import (
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
+)
+
+func testRuntimes(map[string]workload.Runtime, string) {}
+
+func testRuntimeOf(*imagebuilderv1.Source) string { return "" }

@@ -1,0 +1,69 @@
+package node
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/image-builder-ha/image-builder/config"
+
+	"github.com/miekg/dns"
+)
+
+// Test_Discover_DNS: peers are all addresses of a name, asked for anew each
+// time, beside those of the list.
+func Test_Discover_DNS(t *testing.T) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	pods := []string{"10.0.0.1", "10.0.0.2"}
+	answer := func(ips ...string) {
+		mu.Lock()
+		defer mu.Unlock()
+		pods = ips
+	}
+	dnsServer := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		res := new(dns.Msg).SetReply(q)
+		mu.Lock()
+		for _, ip := range pods {
+			if h := (dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}); q.Question[0].Qtype == dns.TypeA {
+				res.Answer = append(res.Answer, &dns.A{Hdr: h, A: net.ParseIP(ip)})
+			}
+		}
+		if len(pods) == 0 {
+			res.Rcode = dns.RcodeNameError
+		}
+		mu.Unlock()
+		_ = w.WriteMsg(res)
+	})}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = dnsServer.ActivateAndServe() })
+	before := net.DefaultResolver
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
+	}}
+	t.Cleanup(func() {
+		net.DefaultResolver = before
+		_ = dnsServer.Shutdown()
+		serving.Wait()
+	})
+
+	s := &server{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"10.0.0.9:1"}, DNS: "image-builder.test:27951"}}}
+	check := func(want ...string) {
+		t.Helper()
+		got, err := s.discover(t.Context())
+		slices.Sort(got)
+		if !slices.Equal(got, want) || (err != nil) != (len(want) == 1) {
+			t.Errorf("peers %v, %v; want %v", got, err, want)
+		}
+	}
+	check("10.0.0.1:27951", "10.0.0.2:27951", "10.0.0.9:1")
+	answer("10.0.0.3")
+	check("10.0.0.3:27951", "10.0.0.9:1")
+	answer() // those of the list are there without the name
+	check("10.0.0.9:1")
+}

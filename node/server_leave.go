@@ -1,0 +1,124 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+)
+
+// leaveTime bounds how long a node that was scaled away gives its logs to others
+// before it gives up its membership. One that does not get that far stays a
+// member, since its disk is needed.
+const leaveTime = 45 * time.Second
+
+// scaledAway reports whether this node's pod does not come back. If so it is
+// drained: attempts and copies of logs move to other nodes.
+func (s *server) scaledAway() bool {
+	k := s.cfg.Cluster.Kubernetes
+	if !k.ScaleDown || !s.started.Load() || s.level() < 2 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	away, err := false, error(nil)
+	if client, cerr := s.peersAPI(); cerr != nil {
+		err = cerr
+	} else if away, err = kubernetes.ScaledAway(ctx, client, k.Namespace, s.cfg.Name); err == nil && away {
+		s.log.Info("the stateful set has been scaled down: this node leaves the cluster for good")
+		err = s.drainToLeave(ctx)
+	}
+	if err != nil {
+		s.stays(err)
+	}
+	return away && err == nil
+}
+
+// drainToLeave drains this node, and remembers whether somebody else has.
+func (s *server) drainToLeave(ctx context.Context) error {
+	s.store.Read(func(st *builds.State) { s.drained = st.Node(s.cfg.Name).GetDrained() })
+	return s.drainSelf(ctx, true)
+}
+
+func (s *server) drainSelf(ctx context.Context, drained bool) error {
+	_, _, err := builds.Propose(ctx, s.raft, &buildsv1.DrainNode{Name: s.cfg.Name, Drained: drained})
+	return err
+}
+
+// leave gives up the membership of a node that was scaled away, once no log
+// needs its disk: else it would be counted for majorities until it is pruned.
+func (s *server) leave(work context.Context) {
+	ctx, cancel := context.WithTimeout(work, leaveTime)
+	defer cancel()
+	err := s.giveLogs(ctx)
+	if err == nil {
+		s.node.Leave(true) // this process lives for a while yet
+		_, err = clusterAPI{s: s}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: s.node.ServerID()})
+	}
+	if err == nil {
+		return
+	}
+	s.node.Leave(false)
+	s.stays(err)
+	if s.drained {
+		return
+	}
+	ctx, cancel = context.WithTimeout(work, 2*time.Second)
+	defer cancel()
+	if err := s.drainSelf(ctx, false); err != nil {
+		s.log.Warn("this node stays drained; when it comes back: `image-builder cluster undrain`", "err", err)
+	}
+}
+
+func (s *server) stays(err error) {
+	s.log.Warn("this node stays a member; if it does not come back, drain and remove it by `image-builder cluster`", "err", err)
+}
+
+// giveLogs waits until each log that this node holds is held by a node that
+// stays.
+func (s *server) giveLogs(ctx context.Context) error {
+	for last := -1; ; {
+		n := needed(s.store.View(), s.cfg.Name, s.node.StoreID())
+		if n == 0 {
+			return nil
+		}
+		if n != last {
+			last = n
+			s.log.Info("waits until others hold the logs that only nodes hold that leave", "logs", n)
+		}
+		if !ctxutil.Sleep(ctx, 100*time.Millisecond) {
+			return errors.New(fmt.Sprint(n, " logs are on no other node that stays: keep its disk"))
+		}
+	}
+}
+
+// needed counts the logs of which a node holds a copy, and no node that stays
+// does: pure.
+func needed(view *builds.State, name, storeID string) (n int) {
+	now := time.Unix(0, view.Time())
+	view.All(func(r *buildsv1.Record) bool {
+		for _, a := range r.Build.Attempts {
+			if s := a.GetLog().GetState(); s != builds.LogOpen && s != builds.LogSealing && s != builds.LogSealed {
+				continue
+			}
+			mine := false
+			for _, c := range builds.CopiesOf(a) {
+				mine = mine || c.Node == name && c.StoreId == storeID
+			}
+			// -1: a node that is lost counts for nothing, also if that is the last
+			// thing that the state knows.
+			if keep, _, _ := scheduler.Sound(view, now, -1, a); mine && len(keep) == 0 {
+				n++
+			}
+		}
+		return true
+	})
+	return n
+}

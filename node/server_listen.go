@@ -1,0 +1,85 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+)
+
+// listeners are all sockets of a node. They are opened before anything else:
+// a port in use must not cost a half-started node.
+type listeners struct {
+	grpc, operator, metrics, health, pprof, peer, http net.Listener
+}
+
+func (s *server) listen() (l listeners, err error) {
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	for _, x := range []struct {
+		to      *net.Listener
+		address string
+		key     string
+	}{
+		{&l.grpc, s.cfg.Server.Services.GRPC.Address, "server.services.grpc.address"},
+		{&l.metrics, s.cfg.MetricsAddress, "metricsAddress"},
+		{&l.health, s.cfg.HealthAddress, "healthAddress"},
+		{&l.pprof, s.cfg.PprofAddress, "pprofAddress"},
+		{&l.peer, s.cfg.Cluster.Address, "cluster.address"},
+		{&l.http, s.cfg.HTTP.Listens(), "http.address"},
+	} {
+		if x.address == "" {
+			continue
+		}
+		if *x.to, err = net.Listen("tcp", x.address); err != nil {
+			return l, ListenError(x.key, x.address, err)
+		}
+	}
+	if path := s.cfg.OperatorSocket; path != "" {
+		if l.operator, err = listenUnix(path); err != nil {
+			return l, ListenError("operatorSocket", path, err)
+		}
+	}
+	return l, nil
+}
+
+func ListenError(key, address string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s: %s is in use by another process; stop it or choose another address", key, address)
+	}
+	return fmt.Errorf("%s: listen on %s: %w", key, address, err)
+}
+
+// listenUnix takes over a socket file that a killed process left behind, and
+// refuses one that somebody listens on.
+func listenUnix(path string) (net.Listener, error) {
+	if conn, err := net.Dial("unix", path); err == nil {
+		_ = conn.Close()
+		return nil, syscall.EADDRINUSE
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// close closes what is open; closing twice does no harm.
+func (l listeners) close() {
+	for _, x := range []net.Listener{l.grpc, l.operator, l.metrics, l.health, l.pprof, l.peer, l.http} {
+		if x != nil {
+			_ = x.Close()
+		}
+	}
+}

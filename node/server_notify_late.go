@@ -1,0 +1,75 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+)
+
+// Distribution (2.8, handlers/manifests.go) tells of a push before it sets the
+// tag, so that a refresh at once may find what the tag was before. What was told
+// is refreshed again after a moment, and once more for storage that is slow.
+var notifiedAgain = [...]time.Duration{time.Second, 10 * time.Second}
+
+// lateRefreshes are the references that are to be refreshed once more.
+type lateRefreshes struct {
+	mu  sync.Mutex
+	due map[string][]time.Time
+}
+
+// add plans for references that were told of now. Those that are planned for
+// already are planned anew.
+func (l *lateRefreshes) add(refs []string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.due == nil {
+		l.due = map[string][]time.Time{}
+	}
+	for _, ref := range refs {
+		l.due[ref] = nil
+		for _, d := range notifiedAgain {
+			l.due[ref] = append(l.due[ref], now.Add(d))
+		}
+	}
+}
+
+// take answers what is due, in order, and forgets it.
+func (l *lateRefreshes) take(now time.Time) (refs []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for ref, at := range l.due {
+		if now.Before(at[0]) {
+			continue
+		}
+		refs = append(refs, ref)
+		if l.due[ref] = at[1:]; len(at) == 1 {
+			delete(l.due, ref)
+		}
+	}
+	slices.Sort(refs)
+	return refs
+}
+
+// refreshLate makes due once more what registries told of. It blocks until ctx
+// ends. What cannot be committed then is left to the next interval.
+func (s *server) refreshLate(ctx context.Context) error {
+	t := time.NewTicker(time.Second / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-t.C:
+			refs := s.late.take(now)
+			if len(refs) == 0 {
+				continue
+			}
+			if _, err := s.service.RequestRefreshes(ctx, &buildsv1.RequestRefreshes{Refs: refs}); err != nil && ctx.Err() == nil {
+				s.log.Warn("cannot refresh once more what a registry says was pushed", "refs", refs, "err", err)
+			}
+		}
+	}
+}

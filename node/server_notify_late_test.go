@@ -1,0 +1,31 @@
+package node
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Test_LateRefreshes: what was told of comes twice more, and what was told of
+// again in between begins anew.
+func Test_LateRefreshes(t *testing.T) {
+	var l lateRefreshes
+	begin := time.Unix(1000, 0)
+	after := func(d time.Duration, want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, l.take(begin.Add(d))); diff != "" {
+			t.Errorf("after %s (-want +got):\n%s", d, diff)
+		}
+	}
+	after(0)
+	l.add([]string{"b", "a"}, begin)
+	after(999 * time.Millisecond)
+	after(time.Second, "a", "b")
+	after(time.Second)
+	l.add([]string{"a"}, begin.Add(5*time.Second))
+	after(6*time.Second, "a")
+	after(10*time.Second, "b")
+	after(15*time.Second, "a")
+	after(time.Hour)
+}

@@ -1,0 +1,77 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/cluster"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// snapshotsTo is a stream to a client that waits for so long.
+type snapshotsTo struct {
+	grpc.ServerStreamingServer[imagebuilderv1.SaveSnapshotResponse]
+	ctx context.Context
+}
+
+func (s snapshotsTo) Context() context.Context { return s.ctx }
+
+// Test_Operator_WithoutALeader: what a node cannot do without a leader it
+// answers with UNAVAILABLE, so that clients ask the next one.
+func Test_Operator_WithoutALeader(t *testing.T) {
+	s := lone(t, t.TempDir()) // it was not opened, and does not lead
+	cmd, err := builds.NewCommand(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, ok := s.store.Apply(1, cmd).(builds.Result); !ok || res.Err != nil {
+		t.Fatal(res.Err)
+	}
+	api := clusterAPI{s: s}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	for name, call := range map[string]func() error{
+		"DrainNode": func() error {
+			_, err := api.DrainNode(ctx, &imagebuilderv1.DrainNodeRequest{Node: "n0"})
+			return err
+		},
+		"RemoveNode": func() error {
+			_, err := api.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: "n0"})
+			return err
+		},
+		"SaveSnapshot": func() error {
+			return api.SaveSnapshot(nil, snapshotsTo{ctx: ctx})
+		},
+	} {
+		if err := call(); status.Code(err) != codes.Unavailable {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Test_Operator_Refusals: only what a leader refuses is a failed precondition.
+func Test_Operator_Refusals(t *testing.T) {
+	s := lone(t, t.TempDir())
+	s.openLone(t)
+	for _, node := range []string{"n0", "nobody"} {
+		if _, err := (clusterAPI{s: s}).RemoveNode(t.Context(), &imagebuilderv1.RemoveNodeRequest{Node: node}); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("remove %s: %v", node, err)
+		}
+	}
+	for err, want := range map[error]codes.Code{
+		cluster.ErrNoLeader: codes.Unavailable, cluster.ErrClosed: codes.Unavailable, errors.New("it leads"): codes.FailedPrecondition,
+	} {
+		if err = refusal(fmt.Errorf("not removed: %w", err)); status.Code(err) != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}

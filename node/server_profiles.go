@@ -1,0 +1,52 @@
+package node
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/image-builder-ha/image-builder/faults"
+)
+
+// profiles answers what profiles show: memory, and so whatever is in it.
+func (s *server) profiles() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	if control := faults.Handler(); control != nil {
+		mux.Handle("/faults", control)
+	}
+	return mux
+}
+
+// pprofTLS makes the port of profiles one for operators, with the certificates
+// of the API's port. Where that port knows no operators, it stays what
+// Validate has allowed: plain, on loopback.
+func (s *server) pprofTLS(l net.Listener) (net.Listener, error) {
+	if l == nil || !s.cfg.KnowsOperators() {
+		return l, nil
+	}
+	conf, err := serverTLS("server.services.grpc.tls", s.cfg.Server.Services.GRPC.TLS, s.log, "http/1.1")
+	if err != nil {
+		return nil, err
+	}
+	return tls.NewListener(l, conf), nil
+}
+
+// forOperators refuses everybody else on a port that can tell them.
+func (s *server) forOperators(h http.Handler) http.Handler {
+	if !s.cfg.KnowsOperators() {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.isOperator(r.TLS) {
+			http.Error(w, "profiles are for operators: ask on the node's unix socket, or with a client certificate of the operator role", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,122 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
+)
+
+// readiness remembers for how long a leader has been known. A node that was
+// never ready waits until that was so for a while, so that a rolling restart
+// does not run ahead of the elections that it causes; one that is ready stays
+// so through an election, which takes less time than clients need to go
+// elsewhere.
+type readiness struct {
+	after, patience time.Duration
+
+	mu    sync.Mutex
+	since time.Time // a leader is known; zero: none is
+	lost  time.Time // none is known; zero: one is
+	was   bool      // it was ready, and no leader has been missing for long
+}
+
+// lagLimit is how many entries a node may have to apply and still be ready.
+const lagLimit = 1000
+
+// see takes up how the node sees the cluster now.
+func (r *readiness) see(now time.Time, st cluster.Status) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if st.LeaderID == "" {
+		if r.lost.IsZero() {
+			r.lost = now
+		}
+		r.since = time.Time{}
+		r.was = r.was && now.Sub(r.lost) <= r.patience
+		return
+	}
+	r.lost = time.Time{}
+	if r.since.IsZero() {
+		r.since = now
+	}
+	r.was = r.was || now.Sub(r.since) >= r.after
+}
+
+// reasons are what speaks against sending clients here.
+func (r *readiness) reasons(now time.Time, st cluster.Status) (out []string) {
+	r.see(now, st)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.was:
+	case st.LeaderID == "":
+		out = append(out, "no leader is known: writes wait, reads may be stale")
+	default:
+		out = append(out, fmt.Sprintf("the leader %s is known for %s only, less than %s (ready.after)", st.LeaderName, now.Sub(r.since).Round(time.Millisecond), r.after))
+	}
+	if st.Behind > lagLimit {
+		out = append(out, fmt.Sprintf("%d entries of the log are not applied yet", st.Behind))
+	}
+	return out
+}
+
+// watchReadiness looks at the leader also while nobody asks.
+func (s *server) watchReadiness(ctx context.Context) error {
+	for {
+		s.readiness.see(time.Now(), s.node.Status())
+		if !ctxutil.Sleep(ctx, max(s.readiness.after/10, 20*time.Millisecond)) {
+			return nil
+		}
+	}
+}
+
+// live says that the process works, whatever the rest of the cluster does.
+func (s *server) live(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintln(w, "live")
+}
+
+// ready says whether clients should come here, with a line for each reason
+// against it.
+func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
+	reasons := s.readiness.reasons(time.Now(), s.node.Status())
+	if err := s.node.Trouble(); err != nil {
+		reasons = append(reasons, err.Error())
+	}
+	if !s.started.Load() {
+		reasons = append(reasons, "this process is not yet registered in the replicated state")
+	}
+	if s.stopping.Load() || s.work.Err() != nil {
+		reasons = append(reasons, "the node shuts down")
+	}
+	if len(reasons) > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, strings.Join(reasons, "\n"))
+		return
+	}
+	// What clients can still do nothing about, and nothing is lost by.
+	fmt.Fprintln(w, strings.Join(append([]string{"ready"}, s.troubles()...), "\n"))
+}
+
+// troubles are what keeps runtimes from running builds, and what an operator
+// should know about them.
+func (s *server) troubles() (out []string) {
+	for _, r := range s.runtimes {
+		if t, ok := r.(interface{ Trouble() error }); ok {
+			if err := t.Trouble(); err != nil {
+				out = append(out, err.Error())
+			}
+		}
+	}
+	if note := s.foreign.note(); note != "" {
+		out = append(out, note)
+	}
+	slices.Sort(out)
+	return out
+}

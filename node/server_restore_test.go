@@ -1,0 +1,178 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/config"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/cluster"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+)
+
+// lone is a node of the replicated state alone, which leads.
+func lone(t *testing.T, dir string) *server {
+	t.Helper()
+	s := &server{log: slog.New(slog.DiscardHandler), store: builds.NewStore(), boot: "boot"}
+	s.cfg.Name, s.cfg.DataDir, s.work = "n0", dir, t.Context()
+	s.cfg.Owner.Lease = config.Duration(time.Second)
+	keys := filepath.Join(t.TempDir(), "keys.json")
+	if err := builds.NewKeyFile(keys); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if s.keyring, err = builds.LoadKeyring(keys); err != nil {
+		t.Fatal(err)
+	}
+	if s.node, err = cluster.New(cluster.Config{
+		Name: "n0", DataDir: dir, StateMachine: s.store, CheckSnapshot: s.checkSnapshot, FeatureLevel: builds.FeatureLevel, CommittedLevel: s.level,
+		Prepare: builds.Preparer{Keyring: s.keyring}.Prepare, SegmentBytes: 1 << 20,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.node.Close() })
+	s.raft, s.owner = raftAdapter{s.node}, scheduler.NewOwner(scheduler.OwnerOptions{})
+	return s
+}
+
+func (s *server) openLone(t *testing.T) {
+	t.Helper()
+	if err := s.node.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.commitAs(t, &buildsv1.NodeStarted{Name: "n0", StoreId: s.node.StoreID(), BootId: s.boot, Capacity: 4, Runtimes: []string{"copy"}})
+	s.started.Store(true)
+}
+
+func (s *server) commitAs(t *testing.T, payload proto.Message) builds.Result {
+	t.Helper()
+	res, _, err := builds.Propose(t.Context(), s.raft, payload)
+	if err != nil {
+		t.Fatalf("%T: %v", payload, err)
+	}
+	return res
+}
+
+func (s *server) saved(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := s.node.SaveSnapshot(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// until waits for changes of the state.
+func (s *server) until(t *testing.T, what string, holds func(*builds.State) bool) {
+	t.Helper()
+	limit := time.After(10 * time.Second)
+	for {
+		changed := s.store.Changed()
+		if holds(s.store.View()) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			t.Fatal("timed out: ", what)
+		}
+	}
+}
+
+// Test_Restore_WhatCannotBeRead: a snapshot of a newer version is refused before
+// anything of it is kept, and the node goes on, also after a restart.
+func Test_Restore_WhatCannotBeRead(t *testing.T) {
+	newer := lone(t, t.TempDir())
+	newer.openLone(t)
+	newer.commitAs(t, &buildsv1.SetFeatureLevel{Level: builds.FeatureLevel + 1})
+	raw := newer.saved(t)
+
+	dir := t.TempDir()
+	s := lone(t, dir)
+	s.openLone(t)
+	if _, err := s.restore(t.Context(), raw); err == nil || !strings.Contains(err.Error(), "needs feature level") {
+		t.Errorf("a snapshot of a newer version: %v", err)
+	}
+	s.commitAs(t, &buildsv1.SetFeatureLevel{Level: 2})
+	if err := s.node.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = lone(t, dir)
+	s.openLone(t)
+	if s.level() != 2 {
+		t.Errorf("after a restart the state is at level %d", s.level())
+	}
+}
+
+// Test_Restore_RunningBuilds: what ran when the snapshot was taken, and has
+// ended since, is tried again, although its node is the same process, and the
+// caller has gone meanwhile. So is what outlives its node.
+func Test_Restore_RunningBuilds(t *testing.T) {
+	s := lone(t, t.TempDir())
+	s.openLone(t)
+	s.commitAs(t, &buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	b := s.commitAs(t, &buildsv1.CreateBuild{
+		Ref: "r:1", BaseRef: "base", Requester: "r", TimeoutNanos: int64(time.Hour),
+		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "base"}}},
+	}).Build
+	pod := s.commitAs(t, &buildsv1.CreateBuild{
+		Ref: "r:2", BaseRef: "base", Requester: "r", TimeoutNanos: int64(time.Hour),
+		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "base"}}},
+	}).Build
+	s.commitAs(t, &buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
+		BuildId: b.Id, Attempt: 1, Owner: "n0", OwnerStoreId: s.node.StoreID(), Epoch: 1, BuildVersion: b.Version, Runtime: "copy",
+	}, {
+		BuildId: pod.Id, Attempt: 1, Owner: "n0", OwnerStoreId: s.node.StoreID(), Epoch: 1, BuildVersion: pod.Version, Runtime: "pod", Adoptable: true,
+	}}})
+	for _, id := range []string{b.Id, pod.Id} {
+		s.commitAs(t, &buildsv1.ReportPhase{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Running})
+	}
+	raw := s.saved(t)
+	for _, id := range []string{b.Id, pod.Id} {
+		s.commitAs(t, &buildsv1.FinishAttempt{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
+	}
+
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := s.restore(gone, raw); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{b.Id, pod.Id} {
+		if r := s.store.Build(id).Build; r.Phase != builds.Queued || r.Attempts[0].Phase != builds.Failed || r.Attempts[0].Counted {
+			t.Errorf("after the restore the build of %s is %s, its attempt %s", r.Ref, r.Phase, r.Attempts[0].Phase)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.keepLease(ctx) }()
+	defer func() { cancel(); <-done }()
+	s.until(t, "the node is known again", func(st *builds.State) bool { return !st.Node("n0").GetLost() })
+}
+
+// Test_Restore_RaisesTheLevelAgain: also a leader that has raised the feature
+// level does, when a snapshot brings a lower one.
+func Test_Restore_RaisesTheLevelAgain(t *testing.T) {
+	older := lone(t, t.TempDir())
+	older.openLone(t)
+	raw := older.saved(t)
+
+	s := lone(t, t.TempDir())
+	s.node.Lead(s.raiseLevel)
+	s.openLone(t)
+	highest := func(st *builds.State) bool { return st.Level() == builds.FeatureLevel }
+	s.until(t, "the level is raised", highest)
+	if _, err := s.restore(t.Context(), raw); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "the level is raised again", highest)
+}

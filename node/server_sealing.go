@@ -1,0 +1,86 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+)
+
+// heldByAll reports whether every member said that it holds a sealing key. A
+// member that is silent counts as it spoke last.
+func (s *server) heldByAll(key string) bool {
+	for _, m := range s.node.Members() {
+		if m.Name != s.cfg.Name && m.Answer != nil && !slices.Contains(m.Answer.GetSealingKeys(), key) {
+			return false
+		}
+	}
+	return true
+}
+
+// sealedBuilds calls f with every active build that has secrets.
+func (s *server) sealedBuilds(f func(*buildsv1.Record) error) error {
+	var all []*buildsv1.Record
+	see := func(r *buildsv1.Record) bool {
+		if r.Secrets != nil {
+			all = append(all, r)
+		}
+		return true
+	}
+	view := s.store.View()
+	view.Queued(see)
+	view.Live(see)
+	for _, r := range all {
+		if err := f(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failUnsealable ends the active builds whose secrets no key here opens: a
+// restored snapshot may come from a cluster with other keys.
+func (s *server) failUnsealable(ctx context.Context) (n int, err error) {
+	held := s.keyring.IDs()
+	return n, s.sealedBuilds(func(r *buildsv1.Record) error {
+		if slices.Contains(held, r.Secrets.KeyId) {
+			return nil
+		}
+		_, _, err := builds.Propose(ctx, s.raft, &buildsv1.StopBuild{
+			BuildId: r.Build.Id, Reason: buildsv1.StopReason_STOP_REASON_UNSEALABLE,
+			Message: fmt.Sprintf("its secrets were sealed by key %q, which this cluster does not have: ask for the build again", r.Secrets.KeyId),
+		})
+		if err == nil {
+			n++
+		}
+		return err
+	})
+}
+
+// reseal seals the secrets of all active builds with the key that seals now.
+func (s *server) reseal(ctx context.Context) (n int, key string, err error) {
+	err = s.sealedBuilds(func(r *buildsv1.Record) error {
+		plain, err := s.keyring.Open(r.Build.Id, r.Secrets)
+		if err != nil {
+			return err
+		}
+		sealed, err := s.keyring.Seal(r.Build.Id, plain)
+		if err != nil {
+			return err
+		}
+		if key = sealed.GetKeyId(); key == r.Secrets.KeyId {
+			return nil
+		}
+		_, _, err = builds.Propose(ctx, s.raft, &buildsv1.Reseal{BuildId: r.Build.Id, Former: r.Secrets, Sealed: sealed})
+		if err == nil {
+			n++
+		}
+		return err
+	})
+	if key == "" && len(s.keyring.IDs()) > 0 {
+		key = s.keyring.IDs()[0]
+	}
+	return n, key, err
+}

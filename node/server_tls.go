@@ -1,0 +1,122 @@
+package node
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/cluster/pki"
+	"github.com/image-builder-ha/image-builder/config"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+)
+
+func serverCredentials(cfg config.Config, log *slog.Logger) ([]grpc.ServerOption, error) {
+	conf, err := serverTLS("server.services.grpc.tls", cfg.Server.Services.GRPC.TLS, log, "h2")
+	if conf == nil || err != nil {
+		return nil, err
+	}
+	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(conf))}, nil
+}
+
+// serverTLS answers how a port is encrypted, nil for not at all. Certificate,
+// key and the CA of clients are looked at in each handshake, and read again
+// when they changed: they are rotated while we run.
+func serverTLS(key string, t config.TLSConfig, log *slog.Logger, protocols ...string) (*tls.Config, error) {
+	if t.CertPath == "" && t.KeyPath == "" {
+		return nil, nil
+	}
+	f := &tlsFiles{key: key, t: t, log: log, protocols: protocols}
+	if err := f.load(); err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: protocols,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return f.current(), nil
+		},
+	}, nil
+}
+
+// tlsFiles are the files of one port. Files that changed and cannot be read
+// leave the former ones in use.
+type tlsFiles struct {
+	key       string // of the configuration, for errors
+	t         config.TLSConfig
+	log       *slog.Logger
+	protocols []string
+
+	mu   sync.Mutex
+	seen [3]time.Time // of what is in use
+	said string       // why changed files are not
+	conf *tls.Config
+}
+
+func (f *tlsFiles) current() *tls.Config {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.times() != f.seen {
+		err := f.load()
+		if err != nil && err.Error() != f.said {
+			f.said = err.Error()
+			f.log.Error("cannot read the changed certificates; the former ones stay in use", "err", err)
+		}
+	}
+	return f.conf
+}
+
+func (f *tlsFiles) times() (at [3]time.Time) {
+	for i, path := range []string{f.t.CAPath, f.t.CertPath, f.t.KeyPath} {
+		if s, err := os.Stat(path); err == nil {
+			at[i] = s.ModTime()
+		}
+	}
+	return at
+}
+
+// load leaves seen as it is when it fails: what mends files need not change
+// their times, as chmod does not.
+func (f *tlsFiles) load() error {
+	seen := f.times()
+	pair, err := tls.LoadX509KeyPair(f.t.CertPath, f.t.KeyPath)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.key, err)
+	}
+	conf := &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: f.protocols, Certificates: []tls.Certificate{pair},
+		// A resumed session would not ask the present CA about its client.
+		SessionTicketsDisabled: true,
+	}
+	if f.t.CAPath != "" {
+		pem, err := os.ReadFile(f.t.CAPath)
+		if err != nil {
+			return fmt.Errorf("%s.caPath: %w", f.key, err)
+		}
+		conf.ClientCAs = x509.NewCertPool()
+		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("%s.caPath: %s holds no certificate", f.key, f.t.CAPath)
+		}
+		conf.ClientAuth = tls.VerifyClientCertIfGiven
+		if f.t.ClientAuth == "require" {
+			conf.ClientAuth = tls.RequireAndVerifyClientCert
+		}
+	}
+	f.conf, f.seen, f.said = conf, seen, ""
+	return nil
+}
+
+// isOperator reports whether a connection's client showed a certificate,
+// verified by the CA of the port, that names the operator role of this cluster.
+func (s *server) isOperator(t *tls.ConnectionState) bool {
+	if t == nil || len(t.VerifiedChains) == 0 {
+		return false
+	}
+	id, err := pki.IdentityOf(t.VerifiedChains[0][0])
+	return err == nil && id.Role == pki.RoleOperator && id.Cluster == s.cfg.Cluster.Name
+}

@@ -1,0 +1,62 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/proto/builder"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
+	"github.com/image-builder-ha/image-builder/tracing"
+	"github.com/image-builder-ha/image-builder/tracing/otlp"
+)
+
+// tracedCalls are the calls that begin traces, or go on with those of their
+// callers: what makes, resolves or ends builds. Reads and logs are asked for
+// all the time, and take none of the way.
+var tracedCalls = []string{
+	imagebuilderv1.ImageBuilder_BuildImage_FullMethodName,
+	imagebuilderv1.ImageBuilder_UploadContext_FullMethodName,
+	imagebuilderv1.ImageBuilder_CancelBuild_FullMethodName,
+	imagebuilderv1.ImageBuilder_ResolveBaseImage_FullMethodName,
+	imagebuilderv1.ImageBuilder_ResolveWorkspaceImage_FullMethodName,
+	builder.ImageBuilder_Build_FullMethodName,
+	builder.ImageBuilder_ResolveBaseImage_FullMethodName,
+	builder.ImageBuilder_ResolveWorkspaceImage_FullMethodName,
+}
+
+// openTracing answers what makes and exports spans, or nil if nothing does.
+func (s *server) openTracing() (*otlp.Provider, error) {
+	c := s.cfg.Tracing
+	if c.Endpoint == "" {
+		return nil, nil
+	}
+	o := otlp.Options{
+		Endpoint: c.Endpoint, Ratio: c.SampleRatio, Node: s.cfg.Name, Version: Version(), Registerer: s.metrics, Logger: s.log,
+	}
+	if c.TLS.CA != "" {
+		o.TLS = &otlp.TLS{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key}
+	}
+	p, err := otlp.New(o)
+	if err != nil {
+		return nil, fmt.Errorf("tracing: %w", err)
+	}
+	return p, nil
+}
+
+// closeTracing exports what is left, for a moment: no collector holds up the
+// end of a node.
+func (s *server) closeTracing() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	s.tracing.Close(ctx)
+}
+
+// ended is told of builds that a command of this process has ended. It is
+// called while the command is applied and does not block.
+func (s *server) ended(r *buildsv1.Record) {
+	s.count.ended(r)
+	scheduler.TraceBuild(s.tracing.Tracer(tracing.Scope), r)
+}
