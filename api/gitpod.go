@@ -112,7 +112,7 @@ func (s *Service) awaitEnd(ctx context.Context, id string) (*buildsv1.Record, er
 // one after the other.
 func (g Gitpod) Logs(req *builder.LogsRequest, stream builder.ImageBuilder_LogsServer) error {
 	if req.GetBuildRef() == "" && req.GetBuildId() == "" {
-		return apiError(builds.Invalidf("build_ref is empty: name a build"))
+		return apiError(invalidf("build_ref is empty: name a build"))
 	}
 	r, err := g.find(stream.Context(), req.GetBuildId(), req.GetBuildRef())
 	if err != nil {

@@ -21,7 +21,7 @@ func (s *Service) gitpodWish(src *builder.BuildSource, auth *builder.BuildRegist
 	ots := ""
 	if c := src.GetFile().GetSource().GetGit().GetConfig(); c.GetAuthentication() == contentservice.GitAuthMethod_BASIC_AUTH_OTS {
 		if ots = c.GetAuthOts(); ots == "" || builds.CheckText("auth_ots", ots, maxText) != nil {
-			return nil, builds.Invalidf("auth_ots is empty or not a URL")
+			return nil, invalidf("auth_ots is empty or not a URL")
 		}
 	}
 	rights, creds, err := s.gitpodRights(auth)
@@ -45,13 +45,13 @@ func gitpodSource(src *builder.BuildSource) (*imagebuilderv1.Source, *imagebuild
 	case *builder.BuildSource_File:
 		return gitpodDockerfile(from.File)
 	}
-	return nil, nil, builds.Invalidf("source is missing: give a ref or a Dockerfile")
+	return nil, nil, invalidf("source is missing: give a ref or a Dockerfile")
 }
 
 func gitpodDockerfile(f *builder.BuildSourceDockerfile) (*imagebuilderv1.Source, *imagebuilderv1.BasicAuth, error) {
 	g := f.GetSource().GetGit()
 	if g == nil {
-		return nil, nil, builds.Invalidf("source.file.source is %s: only a git initializer can be built", initializerName(f.GetSource()))
+		return nil, nil, invalidf("source.file.source is %s: only a git initializer can be built", initializerName(f.GetSource()))
 	}
 	d := &imagebuilderv1.DockerfileSource{
 		Context: &imagebuilderv1.DockerfileSource_Git{Git: &imagebuilderv1.GitContext{
@@ -115,7 +115,7 @@ func (s *Service) gitpodRights(a *builder.BuildRegistryAuth) (*buildsv1.Rights, 
 		return nil, nil, err
 	}
 	if len(a.GetAdditional()) > maxHosts {
-		return nil, nil, builds.Invalidf("auth.additional holds %d credentials, at most %d are allowed", len(a.GetAdditional()), maxHosts)
+		return nil, nil, invalidf("auth.additional holds %d credentials, at most %d are allowed", len(a.GetAdditional()), maxHosts)
 	}
 	creds := map[string]*imagebuilderv1.BasicAuth{}
 	for host, enc := range a.GetAdditional() {
@@ -123,12 +123,12 @@ func (s *Service) gitpodRights(a *builder.BuildRegistryAuth) (*buildsv1.Rights, 
 			return nil, nil, err
 		}
 		if len(enc) > 64<<10 {
-			return nil, nil, builds.Invalidf("auth.additional: a credential is longer than 64 KiB")
+			return nil, nil, invalidf("auth.additional: a credential is longer than 64 KiB")
 		}
 		raw, err := base64.StdEncoding.DecodeString(enc)
 		user, pass, ok := strings.Cut(string(raw), ":")
 		if err != nil || !ok {
-			return nil, nil, builds.Invalidf("auth.additional: a credential is not base64 of user:password")
+			return nil, nil, invalidf("auth.additional: a credential is not base64 of user:password")
 		}
 		creds[host] = &imagebuilderv1.BasicAuth{Username: user, Password: pass}
 	}

@@ -69,11 +69,11 @@ func (s *Service) nativeWish(req *imagebuilderv1.BuildImageRequest) (*wish, erro
 	timeout := s.timeout
 	if req.GetTimeout() != nil {
 		if err := req.GetTimeout().CheckValid(); err != nil {
-			return nil, builds.Invalidf("timeout is not valid")
+			return nil, invalidf("timeout is not valid")
 		}
 		timeout = req.GetTimeout().AsDuration()
 		if timeout < time.Second || timeout > s.maxTimeout {
-			return nil, builds.Invalidf("timeout must be between 1s and %s", s.maxTimeout)
+			return nil, invalidf("timeout must be between 1s and %s", s.maxTimeout)
 		}
 	}
 	rights, registry, err := s.nativeRights(req.GetAuth())
@@ -95,7 +95,7 @@ func (s *Service) checkExtraTags(tags []string) error {
 	for _, t := range tags {
 		tag, ours := strings.CutPrefix(t, s.repos.Base+":")
 		if !ours || !validTag.MatchString(tag) || keyTag.MatchString(tag) {
-			return builds.Invalidf("extra_tags: %q is not allowed; use %s: and a tag of your own", t, s.repos.Base)
+			return invalidf("extra_tags: %q is not allowed; use %s: and a tag of your own", t, s.repos.Base)
 		}
 	}
 	return nil
@@ -116,15 +116,15 @@ func checkSecrets(req *imagebuilderv1.BuildImageRequest) error {
 		total += len(v)
 	}
 	if total > 1<<20 || len(req.GetSecrets()) > maxOptions {
-		return builds.Invalidf("secrets: at most %d of 1 MiB in all are allowed", maxOptions)
+		return invalidf("secrets: at most %d of 1 MiB in all are allowed", maxOptions)
 	}
 	for _, id := range req.GetSource().GetDockerfile().GetSecretIds() {
 		if _, ok := req.GetSecrets()[id]; !ok {
-			return builds.Invalidf("secrets: the source names secret %q, which the request does not give", id)
+			return invalidf("secrets: the source names secret %q, which the request does not give", id)
 		}
 	}
 	if a := req.GetGitAuth(); len(a.GetUsername())+len(a.GetPassword()) > 64<<10 {
-		return builds.Invalidf("git_auth is longer than 64 KiB")
+		return invalidf("git_auth is longer than 64 KiB")
 	}
 	return nil
 }
@@ -136,7 +136,7 @@ func checkNativeSource(src *imagebuilderv1.Source) error {
 	case *imagebuilderv1.Source_Dockerfile:
 		return checkDockerfileSource(from.Dockerfile)
 	}
-	return builds.Invalidf("source is missing: give a ref or a Dockerfile")
+	return invalidf("source is missing: give a ref or a Dockerfile")
 }
 
 func (s *Service) nativeRights(a *imagebuilderv1.RegistryAuth) (*buildsv1.Rights, map[string]*imagebuilderv1.BasicAuth, error) {
@@ -152,14 +152,14 @@ func (s *Service) nativeRights(a *imagebuilderv1.RegistryAuth) (*buildsv1.Rights
 		return nil, nil, err
 	}
 	if len(a.GetAdditional()) > maxHosts {
-		return nil, nil, builds.Invalidf("auth.additional holds %d credentials, at most %d are allowed", len(a.GetAdditional()), maxHosts)
+		return nil, nil, invalidf("auth.additional holds %d credentials, at most %d are allowed", len(a.GetAdditional()), maxHosts)
 	}
 	for host, cred := range a.GetAdditional() {
 		if err := builds.CheckText("auth.additional: a host", host, maxLabelVal); err != nil {
 			return nil, nil, err
 		}
 		if len(cred.GetUsername())+len(cred.GetPassword()) > 64<<10 {
-			return nil, nil, builds.Invalidf("auth.additional: a credential is longer than 64 KiB")
+			return nil, nil, invalidf("auth.additional: a credential is longer than 64 KiB")
 		}
 	}
 	return &buildsv1.Rights{AllowAll: a.GetAllowAll(), Hosts: clean}, a.GetAdditional(), nil
@@ -168,7 +168,7 @@ func (s *Service) nativeRights(a *imagebuilderv1.RegistryAuth) (*buildsv1.Rights
 // CancelBuild detaches a requester or stops the build.
 func (n Native) CancelBuild(ctx context.Context, req *imagebuilderv1.CancelBuildRequest) (*imagebuilderv1.CancelBuildResponse, error) {
 	if req.GetId() == "" {
-		return nil, apiError(builds.Invalidf("id is empty: name a build"))
+		return nil, apiError(invalidf("id is empty: name a build"))
 	}
 	if err := builds.CheckText("reason", req.GetReason(), maxText); err != nil {
 		return nil, apiError(err)

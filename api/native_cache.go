@@ -129,7 +129,7 @@ func (n Native) SetCacheInterval(ctx context.Context, req *imagebuilderv1.SetCac
 	}
 	interval, err := checkInterval(req.GetInterval())
 	if err == nil && interval == 0 && req.GetRef() == "" {
-		err = builds.Invalidf("interval is missing: name the default interval")
+		err = invalidf("interval is missing: name the default interval")
 	}
 	cmd := &buildsv1.SetCacheInterval{IntervalNanos: int64(interval)}
 	if err == nil && req.GetRef() != "" {
@@ -163,7 +163,7 @@ func checkInterval(d *durationpb.Duration) (time.Duration, error) {
 		return 0, nil
 	}
 	if d.CheckValid() != nil || d.AsDuration() < builds.MinCacheInterval || d.AsDuration() > 365*24*time.Hour {
-		return 0, builds.Invalidf("interval must be between %s and a year", builds.MinCacheInterval)
+		return 0, invalidf("interval must be between %s and a year", builds.MinCacheInterval)
 	}
 	return d.AsDuration(), nil
 }

@@ -60,7 +60,7 @@ func (n Native) ListBuilds(ctx context.Context, req *imagebuilderv1.ListBuildsRe
 	size := int(req.GetPageSize())
 	switch {
 	case size < 0 || size > maxPage:
-		return nil, apiError(builds.Invalidf("page_size must be between 0 and %d", maxPage))
+		return nil, apiError(invalidf("page_size must be between 0 and %d", maxPage))
 	case size == 0:
 		size = defaultPage
 	}

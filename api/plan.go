@@ -100,7 +100,7 @@ func (s *Service) refs(ctx context.Context, w *wish) (plan, error) {
 		base := dockerfileBaseRef(s.repos.Base, src.GetDockerfile())
 		return plan{source: src, ref: WorkspaceRef(s.repos.Workspace, base), baseRef: base}, nil
 	}
-	return plan{}, builds.Invalidf("source is missing: give a ref or a Dockerfile")
+	return plan{}, invalidf("source is missing: give a ref or a Dockerfile")
 }
 
 // plan finds out what has to be done for a wish: nothing, a copy, or a
@@ -233,7 +233,7 @@ func hostsOf(hosts ...string) ([]string, error) {
 		set[h] = true
 	}
 	if len(set) > maxHosts {
-		return nil, builds.Invalidf("%d registry hosts are given, at most %d are allowed", len(set), maxHosts)
+		return nil, invalidf("%d registry hosts are given, at most %d are allowed", len(set), maxHosts)
 	}
 	return slices.Sorted(maps.Keys(set)), nil
 }

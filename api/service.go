@@ -222,7 +222,7 @@ func (s *Service) catchUpList(ctx context.Context, minIndex uint64, linearizable
 // does not know it makes sure that nobody does before it says so.
 func (s *Service) find(ctx context.Context, id, ref string) (*buildsv1.Record, error) {
 	if id == "" && ref == "" {
-		return nil, builds.Invalidf("name a build, by id or by ref")
+		return nil, invalidf("name a build, by id or by ref")
 	}
 	look := func() (r *buildsv1.Record) {
 		s.store.Read(func(st *builds.State) {

@@ -184,7 +184,7 @@ func (s *Service) copyLog(ctx context.Context, req logRequest, n uint32, at *int
 // BuildLogs streams the log of one attempt or of all.
 func (n Native) BuildLogs(req *imagebuilderv1.BuildLogsRequest, stream imagebuilderv1.ImageBuilder_BuildLogsServer) error {
 	if req.GetOffset() < 0 {
-		return apiError(builds.Invalidf("offset must not be negative"))
+		return apiError(invalidf("offset must not be negative"))
 	}
 	r, err := n.find(stream.Context(), req.GetId(), req.GetRef())
 	if err != nil {

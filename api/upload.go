@@ -10,8 +10,6 @@ import (
 	"os"
 	"regexp"
 
-	"github.com/image-builder-ha/image-builder/builds"
-
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -35,11 +33,11 @@ func (n Native) UploadContext(stream imagebuilderv1.ImageBuilder_UploadContextSe
 	}
 	first, err := stream.Recv()
 	if err != nil {
-		return apiError(builds.Invalidf("the upload is empty: name its digest in the first message"))
+		return apiError(invalidf("the upload is empty: name its digest in the first message"))
 	}
 	want := first.GetDigest()
 	if !validDigest.MatchString(want) {
-		return apiError(builds.Invalidf("digest must be sha256: and 64 hex digits of the archive"))
+		return apiError(invalidf("digest must be sha256: and 64 hex digits of the archive"))
 	}
 	ctx := stream.Context()
 	if found, err := n.contexts.Exists(ctx, want); err != nil {
@@ -85,7 +83,7 @@ func receive(stream imagebuilderv1.ImageBuilder_UploadContextServer, chunk []byt
 		chunk = m.GetChunk()
 	}
 	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != want {
-		return 0, builds.Invalidf("the upload has digest %s, not %s as announced", got, want)
+		return 0, invalidf("the upload has digest %s, not %s as announced", got, want)
 	}
 	return size, nil
 }

@@ -23,7 +23,7 @@ func (tx *change) putCachedRef(c *buildsv1.PutCachedRef) Result {
 		return Result{Refs: 1}
 	}
 	if tx.CachedRef(key) == nil && tx.cached.Len() >= maxCachedRefs {
-		return Result{Err: Invalidf("%d references are cached, no more are allowed: remove some", maxCachedRefs)}
+		return Result{Err: invalidf("%d references are cached, no more are allowed: remove some", maxCachedRefs)}
 	}
 	tx.keepRef(key, c.GetRef().GetInterval())
 	return Result{Refs: 1}

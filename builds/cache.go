@@ -32,10 +32,10 @@ func CacheKey(ref string) (string, error) {
 	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return "", Invalidf("ref is no image reference; write it as in registry.example.com/team/image:tag")
+		return "", invalidf("ref is no image reference; write it as in registry.example.com/team/image:tag")
 	}
 	if _, digested := named.(reference.Digested); digested {
-		return "", Invalidf("ref names a digest, which never changes: cache a tag")
+		return "", invalidf("ref names a digest, which never changes: cache a tag")
 	}
 	return reference.TagNameOnly(named).String(), nil
 }

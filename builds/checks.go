@@ -14,18 +14,18 @@ const MaxRef = 1024
 func CheckText(field, s string, limit int) error {
 	switch {
 	case len(s) > limit:
-		return Invalidf("%s is %d bytes long, at most %d are allowed", field, len(s), limit)
+		return invalidf("%s is %d bytes long, at most %d are allowed", field, len(s), limit)
 	case !utf8.ValidString(s):
-		return Invalidf("%s is not valid UTF-8", field)
+		return invalidf("%s is not valid UTF-8", field)
 	case strings.ContainsFunc(s, unicode.IsControl):
-		return Invalidf("%s contains a control character (a newline or NUL, for instance)", field)
+		return invalidf("%s contains a control character (a newline or NUL, for instance)", field)
 	}
 	return nil
 }
 
 func CheckRef(field, s string) error {
 	if s == "" {
-		return Invalidf("%s is empty: name an image", field)
+		return invalidf("%s is empty: name an image", field)
 	}
 	return CheckText(field, s, MaxRef)
 }

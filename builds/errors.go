@@ -60,6 +60,6 @@ type InvalidError struct{ Reason string }
 // Error returns the reason.
 func (e *InvalidError) Error() string { return e.Reason }
 
-func Invalidf(format string, args ...any) error {
+func invalidf(format string, args ...any) error {
 	return &InvalidError{fmt.Sprintf(format, args...)}
 }

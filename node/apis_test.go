@@ -69,7 +69,7 @@ func apis(t *testing.T) (api.Native, api.Gitpod, *registrytest.Registry) {
 
 func Test_Vectors_OverARealRegistry(t *testing.T) {
 	native, gitpod, reg := apis(t)
-	raw, err := os.ReadFile("../../builds/testdata/gitpod-ref-vectors.json")
+	raw, err := os.ReadFile("../api/testdata/gitpod-ref-vectors.json")
 	if err != nil {
 		t.Fatal(err)
 	}
