@@ -37,7 +37,7 @@ func Test_KeepCopy_OneThatCountsIsCommittedLater(t *testing.T) {
 		raft := &behind{oneNode: &oneNode{w: w}}
 		w.apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
 		w.ask("a")
-		a := w.decide().assign[0]
+		a := w.assignment()
 		a.Copies, a.Replicas = []*imagebuilderv1.LogCopy{{Node: a.Owner, StoreId: "s"}}, 2
 		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 		r := w.store.Build(a.BuildId)

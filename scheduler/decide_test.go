@@ -2,81 +2,17 @@ package scheduler
 
 import (
 	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// world is a state to decide on.
-type world struct {
-	t     *testing.T
-	store *builds.Store
-	index uint64
-	now   time.Time
-}
-
-func newWorld(t *testing.T, capacities ...uint32) *world {
-	w := &world{t: t, store: builds.NewStore(), now: time.Unix(1_700_000_000, 0)}
-	for i, c := range capacities {
-		w.apply(&buildsv1.NodeStarted{Name: fmt.Sprintf("n%d", i), StoreId: "s", BootId: "b", Capacity: c, Runtimes: []string{"copy"}})
-	}
-	return w
-}
-
-// newKeyring answers keys of a test's own.
-func newKeyring(t *testing.T) *builds.Keyring {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "keys.json")
-	if err := builds.NewKeyFile(file); err != nil {
-		t.Fatal(err)
-	}
-	ring, err := builds.LoadKeyring(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ring
-}
-
-func (w *world) apply(payload proto.Message) builds.Result {
-	w.t.Helper()
-	cmd, err := builds.NewCommand(payload)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	cmd.TimeUnixNano = w.now.UnixNano()
-	w.index++
-	res, ok := w.store.Apply(w.index, cmd).(builds.Result)
-	if !ok || res.Err != nil {
-		w.t.Fatalf("apply %T: %v", payload, res.Err)
-	}
-	return res
-}
-
-// ask creates a build of a requester and answers its id.
-func (w *world) ask(who string) string {
-	w.t.Helper()
-	return w.askFor(who, time.Hour)
-}
-
-// askFor is ask with a time limit.
-func (w *world) askFor(who string, limit time.Duration) string {
-	w.t.Helper()
-	id := fmt.Sprintf("%s-%04d", who, w.index)
-	w.apply(&buildsv1.CreateBuild{
-		Id: fmt.Sprintf("%04d-%s", w.index, who), Ref: "r:" + id, Requester: who, TimeoutNanos: int64(limit),
-		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "b"}}},
-	})
-	return id
-}
-
-func (w *world) decide() decision {
+func decideIn(w *world) decision {
 	return decide(w.store.View(), w.now, rules{
 		alive:   func(n *buildsv1.Node) bool { return n.Name != "dead" },
 		runtime: func(*imagebuilderv1.Source) string { return "copy" },
@@ -84,7 +20,7 @@ func (w *world) decide() decision {
 }
 
 // starts answers whose builds a decision starts, in order.
-func (w *world) starts(d decision) (who []string) {
+func starts(w *world, d decision) (who []string) {
 	for _, a := range d.assign {
 		who = append(who, w.store.Build(a.BuildId).Build.Requester)
 	}
@@ -98,7 +34,7 @@ func Test_Decide_FairAmongRequesters(t *testing.T) {
 	}
 	w.ask("modest")
 	w.ask("late")
-	if diff := cmp.Diff([]string{"greedy", "modest", "late", "greedy"}, w.starts(w.decide())); diff != "" {
+	if diff := cmp.Diff([]string{"greedy", "modest", "late", "greedy"}, starts(w, decideIn(w))); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -108,7 +44,7 @@ func Test_Decide_SpreadsOverNodesWithinCapacity(t *testing.T) {
 	for range 9 {
 		w.ask("a")
 	}
-	d := w.decide()
+	d := decideIn(w)
 	got := map[string]int{}
 	for _, a := range d.assign {
 		got[a.Owner]++
@@ -117,7 +53,7 @@ func Test_Decide_SpreadsOverNodesWithinCapacity(t *testing.T) {
 		t.Error(diff)
 	}
 	w.apply(&buildsv1.AssignAttempt{Assignments: d.assign})
-	if d := w.decide(); len(d.assign) != 0 {
+	if d := decideIn(w); len(d.assign) != 0 {
 		t.Errorf("%d more attempts were started on full nodes", len(d.assign))
 	}
 }
@@ -131,12 +67,12 @@ func Test_Decide_Limits(t *testing.T) {
 		w.ask("a")
 		w.ask("b")
 	}
-	d := w.decide()
+	d := decideIn(w)
 	if len(d.assign) != 5 {
 		t.Fatalf("%d start, want 5", len(d.assign))
 	}
 	count := map[string]int{}
-	for _, who := range w.starts(d) {
+	for _, who := range starts(w, d) {
 		count[who]++
 	}
 	if count["a"] > 3 || count["b"] > 3 {
@@ -149,7 +85,7 @@ func Test_Decide_LeavesOutDeadNodesAndMissingRuntimes(t *testing.T) {
 	w.apply(&buildsv1.NodeStarted{Name: "dead", StoreId: "s", BootId: "b", Capacity: 9, Runtimes: []string{"copy"}})
 	w.apply(&buildsv1.NodeStarted{Name: "other", StoreId: "s", BootId: "b", Capacity: 9, Runtimes: []string{"buildkit"}})
 	w.ask("a")
-	if d := w.decide(); len(d.assign) != 0 {
+	if d := decideIn(w); len(d.assign) != 0 {
 		t.Errorf("started on %s", d.assign[0].Owner)
 	}
 }
@@ -157,19 +93,19 @@ func Test_Decide_LeavesOutDeadNodesAndMissingRuntimes(t *testing.T) {
 func Test_Decide_WaitsForBackOffAndDeadline(t *testing.T) {
 	w := newWorld(t, 1)
 	w.ask("a")
-	d := w.decide()
+	d := decideIn(w)
 	w.apply(&buildsv1.AssignAttempt{Assignments: d.assign})
 	a := d.assign[0]
 	w.apply(&buildsv1.FinishAttempt{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameInfrastructure})
-	if d = w.decide(); len(d.assign) != 0 || !d.wake.Equal(w.now.Add(time.Second)) {
+	if d = decideIn(w); len(d.assign) != 0 || !d.wake.Equal(w.now.Add(time.Second)) {
 		t.Fatalf("starts %d, wakes in %s; want none, 1s", len(d.assign), d.wake.Sub(w.now))
 	}
 	w.now = d.wake
-	if d = w.decide(); len(d.assign) != 1 || d.assign[0].Attempt != 2 || d.assign[0].Epoch <= a.Epoch {
+	if d = decideIn(w); len(d.assign) != 1 || d.assign[0].Attempt != 2 || d.assign[0].Epoch <= a.Epoch {
 		t.Fatalf("after the back-off: %v", d.assign)
 	}
 	w.now = w.now.Add(2 * time.Hour)
-	if d = w.decide(); len(d.overdue) != 1 || len(d.assign) != 0 {
+	if d = decideIn(w); len(d.overdue) != 1 || len(d.assign) != 0 {
 		t.Errorf("past the deadline: overdue %v, starts %d", d.overdue, len(d.assign))
 	}
 }
@@ -183,11 +119,11 @@ func Test_Decide_DeadlinesBehindTheWindow(t *testing.T) {
 	}
 	w.askFor("soon", time.Minute)
 	w.askFor("sooner", time.Second)
-	if d := w.decide(); len(d.overdue) != 0 || !d.wake.Equal(w.now.Add(time.Second)) {
+	if d := decideIn(w); len(d.overdue) != 0 || !d.wake.Equal(w.now.Add(time.Second)) {
 		t.Fatalf("overdue %v, wakes in %s, want 1s", d.overdue, d.wake.Sub(w.now))
 	}
 	w.now = w.now.Add(time.Minute)
-	d := w.decide()
+	d := decideIn(w)
 	var who []string
 	for _, id := range d.overdue {
 		who = append(who, w.store.Build(id).Build.Requester)
@@ -196,11 +132,11 @@ func Test_Decide_DeadlinesBehindTheWindow(t *testing.T) {
 	if diff := cmp.Diff([]string{"sooner", "soon"}, who); diff != "" {
 		t.Error(diff)
 	}
-	if d := w.decide(); len(d.overdue) != 0 || d.wake.Sub(w.now) != 59*time.Minute {
+	if d := decideIn(w); len(d.overdue) != 0 || d.wake.Sub(w.now) != 59*time.Minute {
 		t.Errorf("afterwards: overdue %v, wakes in %s", d.overdue, d.wake.Sub(w.now))
 	}
 	w.now = w.now.Add(2 * time.Hour)
-	if d := w.decide(); len(d.overdue) != window {
+	if d := decideIn(w); len(d.overdue) != window {
 		t.Errorf("%d are overdue, want %d", len(d.overdue), window)
 	}
 }
@@ -209,14 +145,14 @@ func Test_Decide_Reaps(t *testing.T) {
 	w := newWorld(t, 1)
 	id := w.ask("a")
 	_ = id
-	d := w.decide()
+	d := decideIn(w)
 	w.apply(&buildsv1.AssignAttempt{Assignments: d.assign})
 	w.apply(&buildsv1.FinishAttempt{BuildId: d.assign[0].BuildId, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
-	if d := w.decide(); d.reap || d.wake.Sub(w.now) < 7*24*time.Hour {
+	if d := decideIn(w); d.reap || d.wake.Sub(w.now) < 7*24*time.Hour {
 		t.Errorf("reaps at once: %v, wakes in %s", d.reap, d.wake.Sub(w.now))
 	}
 	w.now = w.now.Add(7*24*time.Hour + time.Second)
-	if d := w.decide(); !d.reap {
+	if d := decideIn(w); !d.reap {
 		t.Error("does not reap what is older than its maximum age")
 	}
 }
@@ -229,6 +165,6 @@ func Benchmark_Decide(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		w.decide()
+		decideIn(w)
 	}
 }

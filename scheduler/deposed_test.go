@@ -77,7 +77,7 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 				ring := newKeyring(t)
 				w.apply(&buildsv1.SetFeatureLevel{Level: 2})
 				w.ask("a")
-				a := w.decide().assign[0]
+				a := w.assignment()
 				a.Adoptable, a.Replicas = true, 2
 				a.Copies = []*imagebuilderv1.LogCopy{{Node: "n0", StoreId: "s"}, {Node: "n1", StoreId: "s"}}
 				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
@@ -134,7 +134,7 @@ func Test_Remains_GoAfterTheAttempt(t *testing.T) {
 		raft := &oneNode{w: w}
 		ring := newKeyring(t)
 		w.ask("a")
-		a := w.decide().assign[0]
+		a := w.assignment()
 		a.Adoptable = true
 		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 		rt := &surviving{oneNode: raft}

@@ -41,7 +41,7 @@ func Test_KeepCopy_AFenceIsLookedAt(t *testing.T) {
 		raft := &behind{oneNode: &oneNode{w: w}}
 		w.apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
 		w.ask("a")
-		a := w.decide().assign[0]
+		a := w.assignment()
 		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 		r := w.store.Build(a.BuildId)
 		if deposed {

@@ -35,7 +35,7 @@ func Test_Digest_AfterTheLog(t *testing.T) {
 		raft := &oneNode{w: w}
 		ring := newKeyring(t)
 		w.ask("a")
-		a := w.decide().assign[0]
+		a := w.assignment()
 		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 		tags := &slowTags{tags: map[string]string{}, held: make(chan struct{}), here: make(chan struct{})}
 		close(tags.held)

@@ -30,7 +30,7 @@ func Test_Finish_WhateverTheText(t *testing.T) {
 		w := newWorld(t, 1)
 		ring := newKeyring(t)
 		w.ask("a")
-		a := w.decide().assign[0]
+		a := w.assignment()
 		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 		rt := latin1{&oneNode{w: w}}
 		owner := NewOwner(OwnerOptions{

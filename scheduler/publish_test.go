@@ -16,34 +16,8 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
-
-// oneNode is the replicated log of a world: what is proposed is applied.
-type oneNode struct {
-	mu sync.Mutex
-	w  *world
-}
-
-func (r *oneNode) Propose(_ context.Context, cmd *clusterv1.Command) (uint64, any, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	cmd.TimeUnixNano = r.w.now.UnixNano()
-	r.w.index++
-	return r.w.index, r.w.store.Apply(r.w.index, cmd), nil
-}
-
-func (r *oneNode) ReadIndex(context.Context) (uint64, error) { return 0, nil }
-func (r *oneNode) WaitApplied(context.Context, uint64) error { return nil }
-func (r *oneNode) Freshness() (uint64, bool, time.Duration)  { return 0, true, 0 }
-func (r *oneNode) Name() string                              { return "copy" }
-func (r *oneNode) Survives() bool                            { return false }
-func (r *oneNode) Stop(context.Context, string) error        { return nil }
-func (r *oneNode) List(context.Context) ([]string, error)    { return nil, nil }
-func (r *oneNode) Run(context.Context, *workload.Workload, workload.Sink) (workload.Outcome, error) {
-	return workload.Outcome{Repository: "r", Digest: "sha256:first"}, nil
-}
 
 // silent keeps no logs.
 type silent struct{}
@@ -98,7 +72,7 @@ func startOwner(t *testing.T, w *world, l Logs, p Publisher) (build string, stop
 	t.Helper()
 	raft := &oneNode{w: w}
 	w.ask("a")
-	a := w.decide().assign[0]
+	a := w.assignment()
 	w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 	owner := NewOwner(OwnerOptions{
 		Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: newKeyring(t), Logs: l, Publisher: p,
@@ -125,7 +99,7 @@ func Test_Publish_ALateTagIsRepaired(t *testing.T) {
 		ring := newKeyring(t)
 		tags := &slowTags{tags: map[string]string{}, held: make(chan struct{}), here: make(chan struct{})}
 		w.ask("a")
-		a := w.decide().assign[0]
+		a := w.assignment()
 		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 		first := w.store.Build(a.BuildId).Build.Attempts[0]
 		owner := NewOwner(OwnerOptions{
@@ -146,13 +120,7 @@ func Test_Publish_ALateTagIsRepaired(t *testing.T) {
 		}
 		commit(&buildsv1.NodeLost{Name: first.Owner, StoreId: "s", BootId: "b", Reason: "test"})
 		w.now = w.now.Add(time.Minute)
-		second := decide(w.store.View(), w.now, rules{
-			alive:   func(n *buildsv1.Node) bool { return n.Name != first.Owner },
-			runtime: func(*imagebuilderv1.Source) string { return "copy" },
-		}).assign
-		if len(second) != 1 {
-			t.Fatalf("assigned %v", second)
-		}
+		second := []*buildsv1.AssignAttempt_Assignment{w.assignment(first.Owner)}
 		commit(&buildsv1.AssignAttempt{Assignments: second})
 		n := w.store.Build(a.BuildId).Build.Attempts[1]
 		for _, p := range []*buildsv1.ReportPhase{{Phase: builds.Starting}, {Phase: builds.Running}, {Phase: builds.Pushing, Digest: "sha256:second", FormerDigestMissing: true}} {

@@ -21,7 +21,7 @@ import (
 func Test_Orphans(t *testing.T) {
 	w := newWorld(t, 4)
 	w.ask("a")
-	d := w.decide()
+	d := decideIn(w)
 	if len(d.assign) != 1 {
 		t.Fatalf("assigned %d attempts", len(d.assign))
 	}

@@ -9,31 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
-
-// ended makes a build that has ended now and whose log has so many bytes.
-func (w *world) ended(bytes int64) (id string) {
-	w.t.Helper()
-	w.ask("a")
-	a := w.decide().assign[0]
-	w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-	w.apply(&buildsv1.FinishAttempt{
-		BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameUser, LogLength: bytes, LogChecksum: "sum",
-	})
-	return a.BuildId
-}
-
-// kept answers which of the builds have a log still.
-func (w *world) kept(ids []string) (kept []int) {
-	for i, id := range ids {
-		if w.store.Build(id).Build.Attempts[0].Log.State == builds.LogSealed {
-			kept = append(kept, i)
-		}
-	}
-	return kept
-}
 
 // someNodes is a cluster in which all is well.
 type someNodes struct{}

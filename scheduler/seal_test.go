@@ -52,7 +52,7 @@ func Test_Seal_WaitsForItsDisk(t *testing.T) {
 				w.apply(&buildsv1.SetFeatureLevel{Level: 2})
 				raft := &oneNode{w: w}
 				w.ask("a")
-				a := w.decide().assign[0]
+				a := w.assignment()
 				a.Replicas, a.Copies = uint32(c.holders+1), []*imagebuilderv1.LogCopy{{Node: a.Owner, StoreId: "s"}}
 				for _, n := range []string{"n0", "n1", "n2"} {
 					if n != a.Owner && len(a.Copies) <= c.holders {

@@ -17,7 +17,7 @@ func Test_Waiting_Reasons(t *testing.T) {
 		return s
 	}
 	assign := func(w *world) *buildsv1.AssignAttempt_Assignment {
-		d := w.decide()
+		d := decideIn(w)
 		w.apply(&buildsv1.AssignAttempt{Assignments: d.assign})
 		return d.assign[0]
 	}
@@ -54,7 +54,7 @@ func Test_Waiting_Reasons(t *testing.T) {
 			w.ask("a")
 			var last *buildsv1.Record
 			w.store.View().Queued(func(r *buildsv1.Record) bool { last = r; return true })
-			got := w.waiting(c.replicas).Reason(last)
+			got := waitingIn(w, c.replicas).Reason(last)
 			if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
@@ -62,7 +62,7 @@ func Test_Waiting_Reasons(t *testing.T) {
 	}
 }
 
-func (w *world) waiting(replicas int) *Waiting {
+func waitingIn(w *world, replicas int) *Waiting {
 	return NewWaiting(w.store.View(), w.now, func(*imagebuilderv1.Source) string { return "copy" }, replicas)
 }
 
@@ -76,21 +76,21 @@ func Test_Waiting_RetryAndSuccessor(t *testing.T) {
 		})
 	}
 	create("0001")
-	a := w.decide().assign
+	a := decideIn(w).assign
 	w.apply(&buildsv1.AssignAttempt{Assignments: a})
-	if got := w.waiting(0).Reason(w.store.Build("0001")); got != "" {
+	if got := waitingIn(w, 0).Reason(w.store.Build("0001")); got != "" {
 		t.Errorf("a build that runs waits: %q", got)
 	}
 	w.apply(&buildsv1.FinishAttempt{BuildId: "0001", Attempt: 1, Epoch: a[0].Epoch, Phase: builds.Failed, Blame: builds.BlameInfrastructure})
-	if got := w.waiting(0).Reason(w.store.Build("0001")); !strings.Contains(got, "attempt 1 failed; the next one begins at 2023-11-14T22:13:21Z") {
+	if got := waitingIn(w, 0).Reason(w.store.Build("0001")); !strings.Contains(got, "attempt 1 failed; the next one begins at 2023-11-14T22:13:21Z") {
 		t.Errorf("a retry: %q", got)
 	}
 	w.now = w.now.Add(time.Minute)
-	w.apply(&buildsv1.AssignAttempt{Assignments: w.decide().assign})
+	w.apply(&buildsv1.AssignAttempt{Assignments: decideIn(w).assign})
 	w.apply(&buildsv1.StopBuild{BuildId: "0001", Reason: buildsv1.StopReason_STOP_REASON_OPERATOR})
 	create("0002")
 	if r := w.store.Build("0002"); r != nil && r.Successor {
-		if got := w.waiting(0).Reason(r); got != "build 0001 of the same image, which is being stopped, has to end first" {
+		if got := waitingIn(w, 0).Reason(r); got != "build 0001 of the same image, which is being stopped, has to end first" {
 			t.Errorf("a successor: %q", got)
 		}
 	} else {
