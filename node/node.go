@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/owner"
+
 	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds/logs/peer"
 	"github.com/image-builder-ha/image-builder/config"
@@ -31,7 +33,6 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/copy"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
@@ -54,7 +55,7 @@ type server struct {
 	store     *builds.Store
 	node      *cluster.Node
 	raft      raftAdapter
-	owner     *scheduler.Owner
+	owner     *owner.Owner
 	service   *api.Service
 	runtimes  map[string]workload.Runtime
 	count     counters
@@ -257,7 +258,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 		s.runtimes[kubernetes.Name] = pods
 	}
 	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.registry.Forget})
-	s.owner = scheduler.NewOwner(scheduler.OwnerOptions{
+	s.owner = owner.NewOwner(owner.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
 		Logs: s.logs, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
 		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),

@@ -4,11 +4,12 @@ import (
 	"context"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
+
 	"github.com/image-builder-ha/image-builder/config"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
@@ -30,7 +31,7 @@ func (s *server) prewarm(ctx context.Context) {
 	if !ok || s.cfg.RefCache.Prewarm == config.PrewarmNever {
 		return
 	}
-	p := &scheduler.Prewarmer{
+	p := &refcache.Prewarmer{
 		Node: s.cfg.Name, Runtime: buildkit.Name, Store: s.store, Log: s.log,
 		Told: func(took time.Duration, err error) {
 			if err != nil {

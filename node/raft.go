@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/owner"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -18,7 +20,6 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/registry"
-	"github.com/image-builder-ha/image-builder/scheduler"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
@@ -88,8 +89,8 @@ type registryAdapter struct {
 }
 
 var (
-	_ builds.Registry     = registryAdapter{}
-	_ scheduler.Publisher = registryAdapter{}
+	_ builds.Registry = registryAdapter{}
+	_ owner.Publisher = registryAdapter{}
 )
 
 // install are the rights of the service itself.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -12,7 +14,6 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // kept answers what the cluster knows of a reference, from this node's memory.
@@ -54,7 +55,7 @@ func KeptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, boo
 func (s *server) leadRefreshes(ctx context.Context, term *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, s.work)
 	defer cancel()
-	return (&scheduler.RefreshLeader{
+	return (&refcache.RefreshLeader{
 		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log,
 		Seed: s.cfg.RefCache.Refs, Interval: time.Duration(s.cfg.RefCache.Interval),
 	}).Run(ctx)
@@ -69,11 +70,11 @@ func (s *server) refresh(ctx context.Context) {
 	for _, result := range []string{"ok", "failed"} {
 		refreshes.WithLabelValues(result)
 	}
-	(&scheduler.Refresher{
+	(&refcache.Refresher{
 		Node: s.cfg.Name, Store: s.store, Raft: s.raft, Log: s.log,
-		Resolve: func(ctx context.Context, ref string) (scheduler.Refreshed, error) {
+		Resolve: func(ctx context.Context, ref string) (refcache.Refreshed, error) {
 			img, err := s.registry.Refresh(ctx, ref)
-			return scheduler.Refreshed{Digest: img.Digest, SizeBytes: img.SizeBytes, Anonymous: img.Anonymous}, err
+			return refcache.Refreshed{Digest: img.Digest, SizeBytes: img.SizeBytes, Anonymous: img.Anonymous}, err
 		},
 		Told: func(err error) {
 			if err != nil {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/owner"
+
 	"github.com/image-builder-ha/image-builder/config"
 
 	"google.golang.org/protobuf/proto"
@@ -17,7 +19,6 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // lone is a node of the replicated state alone, which leads.
@@ -41,7 +42,7 @@ func lone(t *testing.T, dir string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.node.Close() })
-	s.raft, s.owner = raftAdapter{s.node}, scheduler.NewOwner(scheduler.OwnerOptions{})
+	s.raft, s.owner = raftAdapter{s.node}, owner.NewOwner(owner.OwnerOptions{})
 	return s
 }
 

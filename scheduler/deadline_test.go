@@ -8,13 +8,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 // stamped commits at the time of the cluster.
 type stamped struct {
-	*oneNode
+	*schedulertest.OneNode
 	mu  sync.Mutex
 	now func() time.Time
 }
@@ -22,8 +24,8 @@ type stamped struct {
 func (r *stamped) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.w.now = r.now()
-	return r.oneNode.Propose(ctx, cmd)
+	r.W.Now = r.now()
+	return r.OneNode.Propose(ctx, cmd)
 }
 
 // Test_Leader_ByTheTimeOfTheCluster: a leader whose clock is two hours ahead ends no
@@ -31,19 +33,19 @@ func (r *stamped) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, 
 // nothing else happens.
 func Test_Leader_ByTheTimeOfTheCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1)
-		time.Sleep(time.Until(w.now.Add(2 * time.Hour)))
-		w.apply(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 3}})
-		ended := w.ended(100)
-		w.askFor("b", time.Hour)
+		w := schedulertest.NewWorld(t, 1)
+		time.Sleep(time.Until(w.Now.Add(2 * time.Hour)))
+		w.Apply(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 3}})
+		ended := w.Ended(100)
+		w.AskFor("b", time.Hour)
 		a := decideIn(w).assign[0]
-		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-		from, begin := w.now, time.Now()
+		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		from, begin := w.Now, time.Now()
 		now := func() time.Time { return from.Add(time.Since(begin)) }
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		l := NewLeader(LeaderOptions{
-			Store: w.store, Raft: &stamped{oneNode: &oneNode{w: w}, now: now}, Log: slog.New(slog.DiscardHandler), Now: now,
+			Store: w.Store, Raft: &stamped{OneNode: &schedulertest.OneNode{W: w}, now: now}, Log: slog.New(slog.DiscardHandler), Now: now,
 			Nodes: someNodes{}, LostAfter: time.Hour, Retention: Retention{Age: 90 * time.Minute},
 		})
 		go func() { done <- l.Run(ctx) }()
@@ -53,8 +55,8 @@ func Test_Leader_ByTheTimeOfTheCluster(t *testing.T) {
 		}{{55 * time.Minute, false, false}, {65 * time.Minute, true, false}, {95 * time.Minute, true, true}} {
 			time.Sleep(time.Until(begin.Add(c.at)))
 			synctest.Wait()
-			stopped := w.store.Build(a.BuildId).StopReason == buildsv1.StopReason_STOP_REASON_DEADLINE
-			if gone := len(w.kept([]string{ended})) == 0; stopped != c.stopped || gone != c.gone {
+			stopped := w.Store.Build(a.BuildId).StopReason == buildsv1.StopReason_STOP_REASON_DEADLINE
+			if gone := len(w.Kept([]string{ended})) == 0; stopped != c.stopped || gone != c.gone {
 				t.Errorf("after %s the build was stopped: %v, the log is gone: %v", c.at, stopped, gone)
 			}
 		}

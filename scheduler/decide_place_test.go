@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -13,11 +15,11 @@ import (
 // node only if there is no other.
 func Test_Decide_AvoidsWhereItFailed(t *testing.T) {
 	for _, others := range []uint32{2, 0} {
-		w := newWorld(t, 2, others)
-		w.ask("a")
+		w := schedulertest.NewWorld(t, 2, others)
+		w.Ask("a")
 		a := decideIn(w).assign[0]
-		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-		w.apply(&buildsv1.FinishAttempt{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true})
+		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		w.Apply(&buildsv1.FinishAttempt{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true})
 		next := decideIn(w).assign
 		if len(next) != 1 || (next[0].Owner == a.Owner) != (others == 0) {
 			t.Errorf("with room for %d elsewhere: attempt 1 on %s, then %v", others, a.Owner, next)
@@ -28,13 +30,13 @@ func Test_Decide_AvoidsWhereItFailed(t *testing.T) {
 // Test_Decide_SkipsDrainedNodes: neither an attempt nor a copy of its log goes
 // to a node that an operator drained.
 func Test_Decide_SkipsDrainedNodes(t *testing.T) {
-	w := newWorld(t, 10, 10, 10)
-	w.apply(&buildsv1.SetFeatureLevel{Level: 2})
-	w.apply(&buildsv1.DrainNode{Name: "n1", Drained: true})
+	w := schedulertest.NewWorld(t, 10, 10, 10)
+	w.Apply(&buildsv1.SetFeatureLevel{Level: 2})
+	w.Apply(&buildsv1.DrainNode{Name: "n1", Drained: true})
 	for range 12 {
-		w.ask("a")
+		w.Ask("a")
 	}
-	d := decide(w.store.View(), w.now, rules{
+	d := decide(w.Store.View(), w.Now, rules{
 		alive: func(*buildsv1.Node) bool { return true }, runtime: func(*imagebuilderv1.Source) string { return "copy" },
 		adoptable: func(string) bool { return false }, replicas: 2,
 	})

@@ -106,20 +106,20 @@ func ChooseCopy(nodes []*buildsv1.Node, have []*imagebuilderv1.LogCopy, key stri
 	return best
 }
 
-func copyOf(n *buildsv1.Node) *imagebuilderv1.LogCopy {
+func CopyOf(n *buildsv1.Node) *imagebuilderv1.LogCopy {
 	return &imagebuilderv1.LogCopy{Node: n.Name, StoreId: n.StoreId}
 }
 
 // copies answers the nodes for the log of a new attempt, its owner first; nil
 // if there are too few nodes that could hold one now.
 func (r rules) copies(owner *buildsv1.Node, alive []*buildsv1.Node, known int, key string) []*imagebuilderv1.LogCopy {
-	out := []*imagebuilderv1.LogCopy{copyOf(owner)}
+	out := []*imagebuilderv1.LogCopy{CopyOf(owner)}
 	for len(out) < r.replicas {
 		n := ChooseCopy(alive, out, key)
 		if n == nil {
 			break
 		}
-		out = append(out, copyOf(n))
+		out = append(out, CopyOf(n))
 	}
 	if len(out) < min(2, r.replicas, known) {
 		return nil // nothing of the log could be shown

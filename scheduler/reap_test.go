@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
+
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,25 +21,25 @@ import (
 
 // Test_Orphans keeps what a live attempt runs, and nothing else.
 func Test_Orphans(t *testing.T) {
-	w := newWorld(t, 4)
-	w.ask("a")
+	w := schedulertest.NewWorld(t, 4)
+	w.Ask("a")
 	d := decideIn(w)
 	if len(d.assign) != 1 {
 		t.Fatalf("assigned %d attempts", len(d.assign))
 	}
-	w.ask("queued")
+	w.Ask("queued")
 	c := d.assign[0]
-	w.apply(&buildsv1.AssignAttempt{Assignments: d.assign})
+	w.Apply(&buildsv1.AssignAttempt{Assignments: d.assign})
 	live := workload.WorkloadName(c.BuildId, 1)
 	names := []string{live, workload.WorkloadName(c.BuildId, 2), "ib-unknown-1"}
-	if d := cmp.Diff(names[1:], orphans(names, w.store.View(), false)); d != "" {
+	if d := cmp.Diff(names[1:], orphans(names, w.Store.View(), false)); d != "" {
 		t.Errorf("orphans of a running build: %s", d)
 	}
-	if d := cmp.Diff(names[1:2], orphans(names, w.store.View(), true)); d != "" {
+	if d := cmp.Diff(names[1:2], orphans(names, w.Store.View(), true)); d != "" {
 		t.Errorf("orphans of a running build, of those that are known: %s", d)
 	}
-	w.apply(&buildsv1.FinishAttempt{BuildId: c.BuildId, Attempt: 1, Epoch: c.Epoch, Phase: builds.Failed, Blame: builds.BlameUser})
-	if d := cmp.Diff(names, orphans(names, w.store.View(), false)); d != "" {
+	w.Apply(&buildsv1.FinishAttempt{BuildId: c.BuildId, Attempt: 1, Epoch: c.Epoch, Phase: builds.Failed, Blame: builds.BlameUser})
+	if d := cmp.Diff(names, orphans(names, w.Store.View(), false)); d != "" {
 		t.Errorf("orphans of a build that ended: %s", d)
 	}
 }
@@ -76,8 +78,8 @@ func Test_Reaper_StuckWorkloads(t *testing.T) {
 		for i := range 1000 {
 			rt.names = append(rt.names, fmt.Sprintf("ib-unknown-%d", i+1))
 		}
-		w := newWorld(t, 4)
-		r := &Reaper{Store: w.store, Raft: &oneNode{w: w}, Log: slog.New(slog.DiscardHandler)}
+		w := schedulertest.NewWorld(t, 4)
+		r := &Reaper{Store: w.Store, Raft: &schedulertest.OneNode{W: w}, Log: slog.New(slog.DiscardHandler)}
 		began := time.Now()
 		if err := r.reap(t.Context(), rt, false); err != nil {
 			t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
@@ -35,23 +37,23 @@ func Test_Retention(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 1)
-				time.Sleep(time.Until(w.now)) // the time of the state never goes back
-				w.apply(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 3, HistoryMinAgeNanos: int64(90 * time.Minute)}})
+				w := schedulertest.NewWorld(t, 1)
+				time.Sleep(time.Until(w.Now)) // the time of the state never goes back
+				w.Apply(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 3, HistoryMinAgeNanos: int64(90 * time.Minute)}})
 				var ids []string
 				for i := range 10 {
 					if i > 0 {
 						time.Sleep(time.Hour)
-						w.now = time.Now()
+						w.Now = time.Now()
 					}
-					ids = append(ids, w.ended(100))
+					ids = append(ids, w.Ended(100))
 				}
 				expired := 0
 				stop := lead(t, w, c.r, &expired)
 				time.Sleep(50 * time.Second)
 				synctest.Wait()
 				stop()
-				if got := w.kept(ids); !slices.Equal(got, c.want) {
+				if got := w.Kept(ids); !slices.Equal(got, c.want) {
 					t.Errorf("logs of builds %v are left, want %v", got, c.want)
 				}
 				if expired != len(ids)-len(c.want) {
@@ -66,37 +68,37 @@ func Test_Retention(t *testing.T) {
 // the oldest goes first.
 func Test_Retention_InBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1)
-		time.Sleep(time.Until(w.now))
-		w.apply(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 3}})
+		w := schedulertest.NewWorld(t, 1)
+		time.Sleep(time.Until(w.Now))
+		w.Apply(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 3}})
 		var ids []string
 		for range 2*expiresAtOnce + 10 {
-			ids = append(ids, w.ended(1))
+			ids = append(ids, w.Ended(1))
 		}
 		time.Sleep(time.Minute)
-		w.now = time.Now()
-		first := Retention{Age: time.Second}.expired(w.store.View(), time.Now())
+		w.Now = time.Now()
+		first := Retention{Age: time.Second}.expired(w.Store.View(), time.Now())
 		if !slices.Equal(first, ids[:expiresAtOnce]) {
 			t.Errorf("the first command is about %d builds: %.300s", len(first), fmt.Sprint(first))
 		}
-		before, expired := w.index, 0
+		before, expired := w.Index, 0
 		stop := lead(t, w, Retention{Age: time.Second}, &expired)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		stop()
-		if n := w.index - before; len(w.kept(ids)) != 0 || n != 3 {
-			t.Errorf("%d logs are left after %d commands", len(w.kept(ids)), n)
+		if n := w.Index - before; len(w.Kept(ids)) != 0 || n != 3 {
+			t.Errorf("%d logs are left after %d commands", len(w.Kept(ids)), n)
 		}
 	})
 }
 
 // lead runs a leader until the answered function is called.
-func lead(t *testing.T, w *world, r Retention, expired *int) (stop func()) {
+func lead(t *testing.T, w *schedulertest.World, r Retention, expired *int) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	l := NewLeader(LeaderOptions{
-		Store: w.store, Raft: &oneNode{w: w}, Log: slog.New(slog.DiscardHandler), Nodes: someNodes{}, LostAfter: time.Hour,
+		Store: w.Store, Raft: &schedulertest.OneNode{W: w}, Log: slog.New(slog.DiscardHandler), Nodes: someNodes{}, LostAfter: time.Hour,
 		Retention: r, Expired: func(n int) { *expired += n },
 	})
 	go func() { done <- l.Run(ctx) }()

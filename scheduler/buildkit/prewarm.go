@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
+
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/llb"
@@ -20,7 +22,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // InstallCredential answers what the install has for a repository of a registry
@@ -35,7 +36,7 @@ type Warmer struct {
 	credential InstallCredential
 }
 
-var _ scheduler.PrewarmDaemon = (*Warmer)(nil)
+var _ refcache.PrewarmDaemon = (*Warmer)(nil)
 
 // Warmers answers one for each daemon. Images are pulled under their true names:
 // Options.Route does not count.

@@ -9,11 +9,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // asked is one question for a reference.
@@ -39,7 +40,7 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 		w := newWorld(t, 7, 3)
 		var mu sync.Mutex
 		all := map[string][]*asked{}
-		w.refresh = func(ctx context.Context, node, ref string) (scheduler.Refreshed, error) {
+		w.refresh = func(ctx context.Context, node, ref string) (refcache.Refreshed, error) {
 			a := &asked{node: node, at: time.Now()}
 			mu.Lock()
 			all[ref] = append(all[ref], a)
@@ -48,9 +49,9 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 				mu.Lock()
 				a.cut = true
 				mu.Unlock()
-				return scheduler.Refreshed{}, ctx.Err()
+				return refcache.Refreshed{}, ctx.Err()
 			}
-			return scheduler.Refreshed{Digest: "sha256:" + ref}, nil
+			return refcache.Refreshed{Digest: "sha256:" + ref}, nil
 		}
 		for _, n := range w.nodes {
 			n.start()

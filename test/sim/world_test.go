@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/owner"
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
+
 	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds/logs/peer"
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
@@ -47,7 +50,7 @@ type world struct {
 	ring  *builds.Keyring
 
 	// refresh resolves cached references, on a node; nil for no such work.
-	refresh func(ctx context.Context, node, ref string) (scheduler.Refreshed, error)
+	refresh func(ctx context.Context, node, ref string) (refcache.Refreshed, error)
 
 	outside *outside
 	shown   shown
@@ -279,7 +282,7 @@ func (n *node) start() {
 	r.logs.Join(r.node)
 	adapter := raftOf{r.node}
 	rt := map[string]workload.Runtime{inNode: runtime{w.outside, inNode}, inPod: runtime{w.outside, inPod}}
-	owner := scheduler.NewOwner(scheduler.OwnerOptions{
+	owner := owner.NewOwner(owner.OwnerOptions{
 		Node: n.name, StoreID: r.node.StoreID(), Store: r.store, Raft: adapter, Keyring: w.ring, Logs: r.logs, Publisher: registry{},
 		Runtimes: rt, Log: log, ReplaceAfter: time.Second, RepairAfter: 20 * time.Second, FenceTimeout: time.Minute,
 	})
@@ -305,7 +308,7 @@ func (n *node) start() {
 			term, cancel := context.WithCancel(term)
 			defer cancel()
 			defer context.AfterFunc(ctx, cancel)()
-			return (&scheduler.RefreshLeader{Store: r.store, Raft: termRaft{adapter, t}, Log: log}).Run(term)
+			return (&refcache.RefreshLeader{Store: r.store, Raft: termRaft{adapter, t}, Log: log}).Run(term)
 		})
 	}
 	r.api = api.Native{Service: api.NewService(api.ServiceOptions{
@@ -335,9 +338,9 @@ func (n *node) start() {
 		})
 		if w.refresh != nil {
 			r.done.Go(func() {
-				(&scheduler.Refresher{
+				(&refcache.Refresher{
 					Node: n.name, Store: r.store, Raft: adapter, Log: log,
-					Resolve: func(ctx context.Context, ref string) (scheduler.Refreshed, error) {
+					Resolve: func(ctx context.Context, ref string) (refcache.Refreshed, error) {
 						return w.refresh(ctx, n.name, ref)
 					},
 				}).Run(ctx)
@@ -351,7 +354,7 @@ func (n *node) start() {
 }
 
 // keepLease does what the server does.
-func (n *node) keepLease(ctx context.Context, r *running, owner *scheduler.Owner, adapter raftOf, boot string) {
+func (n *node) keepLease(ctx context.Context, r *running, owner *owner.Owner, adapter raftOf, boot string) {
 	for wait(ctx, lease/20) {
 		if c := r.node.Status().LastContact; c < 0 || c >= lease {
 			owner.LeaseLost()

@@ -1,4 +1,4 @@
-package scheduler
+package owner
 
 import (
 	"context"
@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
@@ -31,29 +33,29 @@ func (s slowCopies) Flush(context.Context) error { <-s.held; return nil }
 // too, and not before. Else a build would succeed without the end of its log.
 func Test_Digest_AfterTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, 1)
-		raft := &oneNode{w: w}
-		ring := newKeyring(t)
-		w.ask("a")
-		a := w.assignment()
-		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		w := schedulertest.NewWorld(t, 1, 1)
+		raft := &schedulertest.OneNode{W: w}
+		ring := schedulertest.NewKeyring(t)
+		w.Ask("a")
+		a := w.Assignment()
+		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 		tags := &slowTags{tags: map[string]string{}, held: make(chan struct{}), here: make(chan struct{})}
 		close(tags.held)
 		copies := slowCopies{held: make(chan struct{})}
 		owner := NewOwner(OwnerOptions{
-			Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: ring, Logs: copies, Publisher: tags,
+			Node: a.Owner, StoreID: "s", Store: w.Store, Raft: raft, Keyring: ring, Logs: copies, Publisher: tags,
 			Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- owner.Run(ctx) }()
 		synctest.Wait()
-		if b := w.store.Build(a.BuildId).Build; b.Digest != "" || b.Phase >= builds.Pushing {
+		if b := w.Store.Build(a.BuildId).Build; b.Digest != "" || b.Phase >= builds.Pushing {
 			t.Errorf("%s with digest %q while a copy of the log is behind", b.Phase, b.Digest)
 		}
 		close(copies.held)
 		time.Sleep(time.Minute)
-		if b := w.store.Build(a.BuildId).Build; b.Phase != builds.Succeeded {
+		if b := w.Store.Build(a.BuildId).Build; b.Phase != builds.Succeeded {
 			t.Errorf("the build is %s: %s", b.Phase, b.Message)
 		}
 		cancel()

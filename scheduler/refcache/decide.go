@@ -1,4 +1,4 @@
-package scheduler
+package refcache
 
 import (
 	"hash/fnv"

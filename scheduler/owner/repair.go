@@ -1,10 +1,12 @@
-package scheduler
+package owner
 
 import (
 	"context"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -80,7 +82,7 @@ func (o *Owner) repairAll(ctx context.Context) (again bool) {
 			room <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-room }()
-				o.repair(ctx, r.Build.Id, a, stay, copyOf(to))
+				o.repair(ctx, r.Build.Id, a, stay, scheduler.CopyOf(to))
 			})
 		}
 		return ctx.Err() == nil
@@ -103,8 +105,8 @@ func (o *Owner) nextCopy(view *builds.State, now time.Time, nodes []*buildsv1.No
 	if len(stay) == 0 || stay[0].Node != o.o.Node || stay[0].StoreId != o.o.StoreID {
 		return nil, nil
 	}
-	if to = ChooseCopy(nodes, append(keep[:len(keep):len(keep)], lost...), build); to == nil {
-		to = ChooseCopy(nodes, stay, build) // a wiped one of the same name
+	if to = scheduler.ChooseCopy(nodes, append(keep[:len(keep):len(keep)], lost...), build); to == nil {
+		to = scheduler.ChooseCopy(nodes, stay, build) // a wiped one of the same name
 	}
 	return stay, to
 }

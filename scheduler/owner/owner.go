@@ -1,4 +1,4 @@
-package scheduler
+package owner
 
 import (
 	"context"
@@ -110,6 +110,9 @@ type attemptKey struct {
 func NewOwner(o OwnerOptions) *Owner {
 	return &Owner{o: o, running: map[attemptKey]*attempt{}, byBuild: map[string][]attemptKey{}, sealing: map[attemptKey]bool{}, nodes: make(chan struct{}), copyMissing: make(chan struct{}, 1)}
 }
+
+// retryInterval is the pause after a proposal that was refused or failed.
+const retryInterval = 100 * time.Millisecond
 
 // Why an attempt's context ended.
 var (

@@ -1,8 +1,10 @@
-package scheduler
+package owner
 
 import (
 	"testing"
 	"testing/synctest"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -26,10 +28,10 @@ func Test_Restored_ALogOfBeforeDoesNotCount(t *testing.T) {
 	for name, err := range map[string]error{"complete": logs.ErrSealed, "of a greater epoch": logs.ErrFenced} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 1)
+				w := schedulertest.NewWorld(t, 1)
 				build, stop := startOwner(t, w, takenLogs{err: err}, &slowTags{})
 				synctest.Wait()
-				r := w.store.Build(build)
+				r := w.Store.Build(build)
 				if r.Build.Phase != builds.Queued || r.Build.Attempts[0].Counted || r.CountedAttempts != 0 {
 					t.Errorf("the build is %s, its attempt %v", r.Build.Phase, r.Build.Attempts[0])
 				}

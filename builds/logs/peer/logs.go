@@ -11,12 +11,13 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/owner"
+
 	"google.golang.org/grpc"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // Node is this node in its cluster.
@@ -51,7 +52,7 @@ type Logs struct {
 }
 
 var (
-	_ scheduler.Logs   = (*Logs)(nil)
+	_ owner.Logs       = (*Logs)(nil)
 	_ builds.LogReader = (*Logs)(nil)
 )
 

@@ -1,4 +1,4 @@
-package scheduler
+package refcache
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"google.golang.org/protobuf/proto"
 
@@ -23,8 +25,8 @@ import (
 func Test_Refresher_EachTurnOnce(t *testing.T) {
 	const refs, rounds = 200, 120
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 8)
-		log := &oneNode{w: w}
+		w := schedulertest.NewWorld(t, 8)
+		log := &schedulertest.OneNode{W: w}
 		propose := func(payload proto.Message) builds.Result {
 			res, _, err := builds.Propose(t.Context(), log, payload)
 			if err != nil {
@@ -44,7 +46,7 @@ func Test_Refresher_EachTurnOnce(t *testing.T) {
 		defer wg.Wait()
 		defer cancel()
 		var asked atomic.Int64
-		r := &Refresher{Node: "n0", Store: w.store, Raft: log, Log: slog.New(slog.DiscardHandler), Resolve: func(context.Context, string) (Refreshed, error) {
+		r := &Refresher{Node: "n0", Store: w.Store, Raft: log, Log: slog.New(slog.DiscardHandler), Resolve: func(context.Context, string) (Refreshed, error) {
 			asked.Add(1)
 			return Refreshed{Digest: "sha256:1"}, nil
 		}}
@@ -64,16 +66,16 @@ func Test_Refresher_EachTurnOnce(t *testing.T) {
 				}
 			})
 			turns := &buildsv1.AssignRefreshes{}
-			w.store.Read(func(st *builds.State) {
+			w.Store.Read(func(st *builds.State) {
 				for _, c := range st.CachedRefs() {
 					turns.Assignments = append(turns.Assignments, &buildsv1.AssignRefreshes_Assignment{Ref: c.Ref, Owner: "n0", Turn: c.Turn, DueUnixNano: builds.DueAt(c)})
 				}
 			})
 			given += int64(propose(turns).Refs)
 			for open := true; open; {
-				changed := w.store.CachedChanged()
+				changed := w.Store.CachedChanged()
 				open = false
-				w.store.Read(func(st *builds.State) {
+				w.Store.Read(func(st *builds.State) {
 					for _, c := range st.CachedRefs() {
 						open = open || c.RefreshingBy != ""
 					}

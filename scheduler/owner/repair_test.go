@@ -1,9 +1,11 @@
-package scheduler
+package owner
 
 import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -26,19 +28,19 @@ func Test_NextCopy(t *testing.T) {
 		{what: "no node is left", copies: "n0 n1", drained: "n0 n1 n2 n3"},
 		{what: "all copies are lost", copies: "n0 n1", lost: "n0 n1"},
 	} {
-		w := newWorld(t, 8, 8, 8, 8)
-		w.apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+		w := schedulertest.NewWorld(t, 8, 8, 8, 8)
+		w.Apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
 		for _, n := range strings.Fields(c.drained) {
-			w.apply(&buildsv1.DrainNode{Name: n, Drained: true})
+			w.Apply(&buildsv1.DrainNode{Name: n, Drained: true})
 		}
 		for _, n := range strings.Fields(c.lost) {
-			w.apply(&buildsv1.NodeLost{Name: n, StoreId: "s", BootId: "b", Reason: "test"})
+			w.Apply(&buildsv1.NodeLost{Name: n, StoreId: "s", BootId: "b", Reason: "test"})
 		}
 		a := &imagebuilderv1.Attempt{Number: 1, Log: &imagebuilderv1.AttemptLog{State: builds.LogSealed, Replicas: 2}}
 		for _, n := range strings.Fields(c.copies) {
 			a.Log.Copies = append(a.Log.Copies, &imagebuilderv1.LogCopy{Node: n, StoreId: "s"})
 		}
-		view := w.store.View()
+		view := w.Store.View()
 		later := time.Unix(0, view.Time()).Add(time.Hour)
 		from := ""
 		for _, n := range []string{"n0", "n1", "n2", "n3"} {

@@ -1,4 +1,4 @@
-package scheduler
+package owner
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
@@ -43,16 +45,16 @@ func Test_DiskFull_IsTheNodes(t *testing.T) {
 	for name, disk := range map[string]noRoom{"opened": {}, "completed": {opens: true}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 1, 1)
-				raft := &oneNode{w: w}
-				ring := newKeyring(t)
-				w.ask("a")
-				a := w.assignment()
-				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+				w := schedulertest.NewWorld(t, 1, 1)
+				raft := &schedulertest.OneNode{W: w}
+				ring := schedulertest.NewKeyring(t)
+				w.Ask("a")
+				a := w.Assignment()
+				w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 				tags := &slowTags{tags: map[string]string{}, held: make(chan struct{}), here: make(chan struct{})}
 				close(tags.held)
 				owner := NewOwner(OwnerOptions{
-					Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: ring, Logs: disk, Publisher: tags,
+					Node: a.Owner, StoreID: "s", Store: w.Store, Raft: raft, Keyring: ring, Logs: disk, Publisher: tags,
 					Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 				})
 				ctx, cancel := context.WithCancel(t.Context())
@@ -60,12 +62,12 @@ func Test_DiskFull_IsTheNodes(t *testing.T) {
 				go func() { done <- owner.Run(ctx) }()
 				ctxutil.Sleep(ctx, fullPause-time.Millisecond)
 				synctest.Wait()
-				if b := w.store.Build(a.BuildId).Build; b.Phase == builds.Queued {
+				if b := w.Store.Build(a.BuildId).Build; b.Phase == builds.Queued {
 					t.Error("given back before the leader can know")
 				}
 				ctxutil.Sleep(ctx, time.Second)
 				synctest.Wait()
-				r := w.store.Build(a.BuildId)
+				r := w.Store.Build(a.BuildId)
 				first := r.Build.Attempts[0]
 				if r.Build.Phase != builds.Queued || first.Phase != builds.Failed || first.Counted || r.CountedAttempts != 0 {
 					t.Errorf("the build is %s, its attempt %v", r.Build.Phase, first)
@@ -85,7 +87,7 @@ func Test_DiskFull_IsTheNodes(t *testing.T) {
 // ready is a registry that has every image already, and a runtime that must not
 // run.
 type ready struct {
-	*oneNode
+	*schedulertest.OneNode
 	ran bool
 }
 
@@ -101,18 +103,18 @@ func (*ready) Exists(context.Context, string) (bool, error)  { return true, nil 
 // without building.
 func Test_Publish_ACommittedDigestIsNotBuiltAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, 1)
-		ring := newKeyring(t)
-		w.ask("a")
-		a := w.assignment()
-		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-		w.apply(&buildsv1.ReportPhase{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Pushing, Digest: "sha256:first"})
-		w.apply(&buildsv1.FinishAttempt{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true})
-		second := []*buildsv1.AssignAttempt_Assignment{w.assignment()}
-		w.apply(&buildsv1.AssignAttempt{Assignments: second})
-		r := &ready{oneNode: &oneNode{w: w}}
+		w := schedulertest.NewWorld(t, 1, 1)
+		ring := schedulertest.NewKeyring(t)
+		w.Ask("a")
+		a := w.Assignment()
+		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		w.Apply(&buildsv1.ReportPhase{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Pushing, Digest: "sha256:first"})
+		w.Apply(&buildsv1.FinishAttempt{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true})
+		second := []*buildsv1.AssignAttempt_Assignment{w.Assignment()}
+		w.Apply(&buildsv1.AssignAttempt{Assignments: second})
+		r := &ready{OneNode: &schedulertest.OneNode{W: w}}
 		owner := NewOwner(OwnerOptions{
-			Node: second[0].Owner, StoreID: "s", Store: w.store, Raft: r, Keyring: ring, Logs: silent{}, Publisher: r,
+			Node: second[0].Owner, StoreID: "s", Store: w.Store, Raft: r, Keyring: ring, Logs: silent{}, Publisher: r,
 			Runtimes: map[string]workload.Runtime{"copy": r}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -123,7 +125,7 @@ func Test_Publish_ACommittedDigestIsNotBuiltAgain(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if b := w.store.Build(a.BuildId).Build; b.Phase != builds.Succeeded || b.Digest != "sha256:first" || r.ran {
+		if b := w.Store.Build(a.BuildId).Build; b.Phase != builds.Succeeded || b.Digest != "sha256:first" || r.ran {
 			t.Errorf("the build is %s with %s, built again: %v", b.Phase, b.Digest, r.ran)
 		}
 	})

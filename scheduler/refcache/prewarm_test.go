@@ -1,4 +1,4 @@
-package scheduler
+package refcache
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"google.golang.org/protobuf/proto"
 
@@ -120,13 +122,13 @@ func (d *fakeDaemon) taken() (calls []string) {
 // daemons, and c, which has not.
 type prewarmRig struct {
 	t   *testing.T
-	w   *world
-	log *oneNode
+	w   *schedulertest.World
+	log *schedulertest.OneNode
 }
 
 func newPrewarmRig(t *testing.T) *prewarmRig {
-	w := newWorld(t)
-	r := &prewarmRig{t: t, w: w, log: &oneNode{w: w}}
+	w := schedulertest.NewWorld(t)
+	r := &prewarmRig{t: t, w: w, log: &schedulertest.OneNode{W: w}}
 	for node, runtimes := range map[string][]string{"a": {"copy", "bk"}, "b": {"bk"}, "c": {"copy"}} {
 		r.propose(&buildsv1.NodeStarted{Name: node, StoreId: "s", BootId: "b", Runtimes: runtimes})
 	}
@@ -148,7 +150,7 @@ func (r *prewarmRig) refreshed(ref, digest string) {
 	var turn uint64
 	var due int64
 	find := func() {
-		r.w.store.Read(func(st *builds.State) {
+		r.w.Store.Read(func(st *builds.State) {
 			if c := st.CachedRef(ref); c != nil {
 				turn, due = c.Turn, builds.DueAt(c)
 			}
@@ -167,7 +169,7 @@ func (r *prewarmRig) start(node string, daemons ...PrewarmDaemon) (stop func()) 
 	ctx, cancel := context.WithCancel(r.t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		(&Prewarmer{Node: node, Runtime: "bk", Store: r.w.store, Daemons: daemons, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
+		(&Prewarmer{Node: node, Runtime: "bk", Store: r.w.Store, Daemons: daemons, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
 	})
 	stop = func() { cancel(); wg.Wait() }
 	r.t.Cleanup(stop)
@@ -354,7 +356,7 @@ func Test_Prewarmer_EndsWithItsContext(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			(&Prewarmer{Node: "a", Runtime: "bk", Store: r.w.store, Daemons: []PrewarmDaemon{d}, Log: slog.New(slog.DiscardHandler), Told: func(time.Duration, error) { told++ }}).Run(ctx)
+			(&Prewarmer{Node: "a", Runtime: "bk", Store: r.w.Store, Daemons: []PrewarmDaemon{d}, Log: slog.New(slog.DiscardHandler), Told: func(time.Duration, error) { told++ }}).Run(ctx)
 		}()
 		after(time.Minute)
 		begin := time.Now()

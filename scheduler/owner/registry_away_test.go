@@ -1,4 +1,4 @@
-package scheduler
+package owner
 
 import (
 	"context"
@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/builds"
 )
@@ -23,14 +25,14 @@ func (away) Exists(context.Context, string) (bool, error) { return false, nil }
 // ends after a while, for another node to go on, and does not count.
 func Test_Publish_ARegistryThatStaysAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1)
+		w := schedulertest.NewWorld(t, 1)
 		build, stop := startOwner(t, w, silent{}, away{})
 		time.Sleep(registryTime - time.Second)
-		if p := w.store.Build(build).Build.Phase; p != builds.Pushing {
+		if p := w.Store.Build(build).Build.Phase; p != builds.Pushing {
 			t.Errorf("the build is %s", p)
 		}
 		time.Sleep(2 * time.Second)
-		b := w.store.Build(build).Build
+		b := w.Store.Build(build).Build
 		if first := b.Attempts[0]; b.Phase != builds.Queued || first.Counted || !strings.Contains(first.Message, "could not be reached") {
 			t.Errorf("the build is %s, its attempt %v", b.Phase, first)
 		}

@@ -1,4 +1,4 @@
-package scheduler
+package owner
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
@@ -14,7 +16,7 @@ import (
 
 // patient is a runtime that notes its workload and runs until it is told to end.
 type patient struct {
-	*oneNode
+	*schedulertest.OneNode
 	got chan *workload.Workload
 }
 
@@ -30,18 +32,18 @@ func Test_Deadline_ByTheLeadersClock(t *testing.T) {
 	for name, leader := range map[string]time.Time{"behind": time.Unix(1_700_000_000, 0), "ahead": time.Unix(300_000_000, 0)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.now = leader
-				w.store = builds.NewStore()
-				w.apply(&buildsv1.NodeStarted{Name: "n0", StoreId: "s", BootId: "b", Capacity: 1, Runtimes: []string{"copy"}})
-				ring := newKeyring(t)
-				w.askFor("a", time.Hour)
-				w.now = w.now.Add(10 * time.Minute) // it was queued
-				a := w.assignment()
-				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-				rt := patient{&oneNode{w: w}, make(chan *workload.Workload, 1)}
+				w := schedulertest.NewWorld(t)
+				w.Now = leader
+				w.Store = builds.NewStore()
+				w.Apply(&buildsv1.NodeStarted{Name: "n0", StoreId: "s", BootId: "b", Capacity: 1, Runtimes: []string{"copy"}})
+				ring := schedulertest.NewKeyring(t)
+				w.AskFor("a", time.Hour)
+				w.Now = w.Now.Add(10 * time.Minute) // it was queued
+				a := w.Assignment()
+				w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+				rt := patient{&schedulertest.OneNode{W: w}, make(chan *workload.Workload, 1)}
 				owner := NewOwner(OwnerOptions{
-					Node: a.Owner, StoreID: "s", Store: w.store, Raft: rt, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
+					Node: a.Owner, StoreID: "s", Store: w.Store, Raft: rt, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
 					Runtimes: map[string]workload.Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 				})
 				ctx, cancel := context.WithCancel(t.Context())

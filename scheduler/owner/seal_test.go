@@ -1,4 +1,4 @@
-package scheduler
+package owner
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
@@ -48,22 +50,22 @@ func Test_Seal_WaitsForItsDisk(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 1, 1, 1)
-				w.apply(&buildsv1.SetFeatureLevel{Level: 2})
-				raft := &oneNode{w: w}
-				w.ask("a")
-				a := w.assignment()
+				w := schedulertest.NewWorld(t, 1, 1, 1)
+				w.Apply(&buildsv1.SetFeatureLevel{Level: 2})
+				raft := &schedulertest.OneNode{W: w}
+				w.Ask("a")
+				a := w.Assignment()
 				a.Replicas, a.Copies = uint32(c.holders+1), []*imagebuilderv1.LogCopy{{Node: a.Owner, StoreId: "s"}}
 				for _, n := range []string{"n0", "n1", "n2"} {
 					if n != a.Owner && len(a.Copies) <= c.holders {
 						a.Copies = append(a.Copies, &imagebuilderv1.LogCopy{Node: n, StoreId: "s"})
 					}
 				}
-				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-				w.apply(&buildsv1.NodeLost{Name: a.Owner, StoreId: "s", BootId: "b", Reason: "test"})
-				log := func() *imagebuilderv1.AttemptLog { return w.store.Build(a.BuildId).Build.Attempts[0].Log }
+				w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+				w.Apply(&buildsv1.NodeLost{Name: a.Owner, StoreId: "s", BootId: "b", Reason: "test"})
+				log := func() *imagebuilderv1.AttemptLog { return w.Store.Build(a.BuildId).Build.Attempts[0].Log }
 				owner := NewOwner(OwnerOptions{
-					Node: log().Sealer.GetNode(), StoreID: "s", Store: w.store, Raft: raft, Logs: fullDisk{until: time.Now().Add(c.full)}, Publisher: &slowTags{},
+					Node: log().Sealer.GetNode(), StoreID: "s", Store: w.Store, Raft: raft, Logs: fullDisk{until: time.Now().Add(c.full)}, Publisher: &slowTags{},
 					Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: 100 * time.Hour,
 					FenceTimeout: time.Minute,
 				})

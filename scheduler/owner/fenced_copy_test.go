@@ -1,4 +1,4 @@
-package scheduler
+package owner
 
 import (
 	"context"
@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"testing"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -20,7 +22,7 @@ func (nowhere) Append(context.Context, logs.Copy, []logs.Append) ([]logs.Ack, er
 
 // behind is a node whose state does not know yet what the leader's does.
 type behind struct {
-	*oneNode
+	*schedulertest.OneNode
 	news func()
 }
 
@@ -37,15 +39,15 @@ func (r *behind) WaitApplied(context.Context, uint64) error {
 // that it is none any more: else nobody would bring the build to its end.
 func Test_KeepCopy_AFenceIsLookedAt(t *testing.T) {
 	for _, deposed := range []bool{false, true} {
-		w := newWorld(t, 1, 1)
-		raft := &behind{oneNode: &oneNode{w: w}}
-		w.apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
-		w.ask("a")
-		a := w.assignment()
-		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-		r := w.store.Build(a.BuildId)
+		w := schedulertest.NewWorld(t, 1, 1)
+		raft := &behind{OneNode: &schedulertest.OneNode{W: w}}
+		w.Apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+		w.Ask("a")
+		a := w.Assignment()
+		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		r := w.Store.Build(a.BuildId)
 		if deposed {
-			raft.news = func() { w.apply(&buildsv1.NodeLost{Name: a.Owner, StoreId: "s", BootId: "b", Reason: "test"}) }
+			raft.news = func() { w.Apply(&buildsv1.NodeLost{Name: a.Owner, StoreId: "s", BootId: "b", Reason: "test"}) }
 		}
 		store, err := logs.Open(logs.Options{Dir: t.TempDir()})
 		if err != nil {
@@ -54,7 +56,7 @@ func Test_KeepCopy_AFenceIsLookedAt(t *testing.T) {
 		rep := logs.NewReplicator(store, logs.Copy{Node: a.Owner, StoreID: "s"}, nowhere{}, slog.New(slog.DiscardHandler))
 		var cause error
 		at := &attempt{
-			owner:  NewOwner(OwnerOptions{Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Log: slog.New(slog.DiscardHandler)}),
+			owner:  NewOwner(OwnerOptions{Node: a.Owner, StoreID: "s", Store: w.Store, Raft: raft, Log: slog.New(slog.DiscardHandler)}),
 			record: r, key: lastKey(r.Build), refused: map[logs.Copy]time.Time{}, cancel: func(err error) { cause = err },
 		}
 		feed := rep.Start(at.key.log(), 1, nil, 0)

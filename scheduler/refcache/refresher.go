@@ -1,4 +1,4 @@
-package scheduler
+package refcache
 
 import (
 	"context"
@@ -14,6 +14,8 @@ import (
 )
 
 const (
+	// retryInterval is the pause after a proposal that was refused or failed.
+	retryInterval = 100 * time.Millisecond
 	// refreshGather is how long results are gathered before they are committed
 	// together.
 	refreshGather = 50 * time.Millisecond

@@ -1,4 +1,4 @@
-package scheduler
+package owner
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
@@ -68,14 +70,14 @@ func (r *slowTags) Exists(context.Context, string) (bool, error) { return false,
 
 // startOwner assigns a build to the only node of a world and runs its owner until
 // the answered function is called, which waits.
-func startOwner(t *testing.T, w *world, l Logs, p Publisher) (build string, stop func()) {
+func startOwner(t *testing.T, w *schedulertest.World, l Logs, p Publisher) (build string, stop func()) {
 	t.Helper()
-	raft := &oneNode{w: w}
-	w.ask("a")
-	a := w.assignment()
-	w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+	raft := &schedulertest.OneNode{W: w}
+	w.Ask("a")
+	a := w.Assignment()
+	w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 	owner := NewOwner(OwnerOptions{
-		Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: newKeyring(t), Logs: l, Publisher: p,
+		Node: a.Owner, StoreID: "s", Store: w.Store, Raft: raft, Keyring: schedulertest.NewKeyring(t), Logs: l, Publisher: p,
 		Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -94,16 +96,16 @@ func startOwner(t *testing.T, w *world, l Logs, p Publisher) (build string, stop
 // next owner, who found the image missing, has published another one.
 func Test_Publish_ALateTagIsRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, 1)
-		raft := &oneNode{w: w}
-		ring := newKeyring(t)
+		w := schedulertest.NewWorld(t, 1, 1)
+		raft := &schedulertest.OneNode{W: w}
+		ring := schedulertest.NewKeyring(t)
 		tags := &slowTags{tags: map[string]string{}, held: make(chan struct{}), here: make(chan struct{})}
-		w.ask("a")
-		a := w.assignment()
-		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-		first := w.store.Build(a.BuildId).Build.Attempts[0]
+		w.Ask("a")
+		a := w.Assignment()
+		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		first := w.Store.Build(a.BuildId).Build.Attempts[0]
 		owner := NewOwner(OwnerOptions{
-			Node: first.Owner, StoreID: "s", Store: w.store, Raft: raft, Keyring: ring, Logs: silent{}, Publisher: tags,
+			Node: first.Owner, StoreID: "s", Store: w.Store, Raft: raft, Keyring: ring, Logs: silent{}, Publisher: tags,
 			Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -113,16 +115,16 @@ func Test_Publish_ALateTagIsRepaired(t *testing.T) {
 
 		commit := func(payload proto.Message) {
 			t.Helper()
-			raft.mu.Lock()
-			w.apply(payload)
-			raft.mu.Unlock()
+			raft.Mu.Lock()
+			w.Apply(payload)
+			raft.Mu.Unlock()
 			synctest.Wait() // the owner has seen it
 		}
 		commit(&buildsv1.NodeLost{Name: first.Owner, StoreId: "s", BootId: "b", Reason: "test"})
-		w.now = w.now.Add(time.Minute)
-		second := []*buildsv1.AssignAttempt_Assignment{w.assignment(first.Owner)}
+		w.Now = w.Now.Add(time.Minute)
+		second := []*buildsv1.AssignAttempt_Assignment{w.Assignment(first.Owner)}
 		commit(&buildsv1.AssignAttempt{Assignments: second})
-		n := w.store.Build(a.BuildId).Build.Attempts[1]
+		n := w.Store.Build(a.BuildId).Build.Attempts[1]
 		for _, p := range []*buildsv1.ReportPhase{{Phase: builds.Starting}, {Phase: builds.Running}, {Phase: builds.Pushing, Digest: "sha256:second", FormerDigestMissing: true}} {
 			p.BuildId, p.Attempt, p.Epoch = a.BuildId, n.Number, n.Epoch
 			commit(p)

@@ -1,10 +1,12 @@
-package scheduler
+package owner
 
 import (
 	"context"
 	"log/slog"
 	"testing"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -33,14 +35,14 @@ func (h held) Append(ctx context.Context, _ logs.Copy, batch []logs.Append) ([]l
 // caught up, and is left out if it is lost before.
 func Test_KeepCopy_OneThatCountsIsCommittedLater(t *testing.T) {
 	for _, lost := range []bool{false, true} {
-		w := newWorld(t, 1, 1)
-		raft := &behind{oneNode: &oneNode{w: w}}
-		w.apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
-		w.ask("a")
-		a := w.assignment()
+		w := schedulertest.NewWorld(t, 1, 1)
+		raft := &behind{OneNode: &schedulertest.OneNode{W: w}}
+		w.Apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+		w.Ask("a")
+		a := w.Assignment()
 		a.Copies, a.Replicas = []*imagebuilderv1.LogCopy{{Node: a.Owner, StoreId: "s"}}, 2
-		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-		r := w.store.Build(a.BuildId)
+		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		r := w.Store.Build(a.BuildId)
 		other := logs.Copy{Node: map[string]string{"n0": "n1", "n1": "n0"}[a.Owner], StoreID: "s"}
 		store, err := logs.Open(logs.Options{Dir: t.TempDir()})
 		if err != nil {
@@ -49,7 +51,7 @@ func Test_KeepCopy_OneThatCountsIsCommittedLater(t *testing.T) {
 		way := held{make(chan struct{})}
 		rep := logs.NewReplicator(store, logs.Copy{Node: a.Owner, StoreID: "s"}, way, slog.New(slog.DiscardHandler))
 		at := &attempt{
-			owner:  NewOwner(OwnerOptions{Node: a.Owner, StoreID: "s", Store: w.store, Raft: raft, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour}),
+			owner:  NewOwner(OwnerOptions{Node: a.Owner, StoreID: "s", Store: w.Store, Raft: raft, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour}),
 			record: r, key: lastKey(r.Build), refused: map[logs.Copy]time.Time{}, cancel: func(error) {},
 		}
 		if _, err := store.Create(at.key.log(), 1, nil, true); err != nil {
@@ -57,7 +59,7 @@ func Test_KeepCopy_OneThatCountsIsCommittedLater(t *testing.T) {
 		}
 		feed := rep.Start(at.key.log(), 1, nil, 0)
 		feed.Join(other)
-		copies := func() int { return len(builds.CopiesOf(builds.LastAttempt(w.store.Build(a.BuildId).Build))) }
+		copies := func() int { return len(builds.CopiesOf(builds.LastAttempt(w.Store.Build(a.BuildId).Build))) }
 		if !at.keepCopy(t.Context(), feed, []logs.CopyStatus{{Copy: other, Joins: true, Current: true}}) || copies() != 1 {
 			t.Errorf("a copy that is behind: %d are committed", copies())
 		}

@@ -1,10 +1,12 @@
-package scheduler
+package owner
 
 import (
 	"context"
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -236,9 +238,9 @@ func (at *attempt) keepCopy(ctx context.Context, feed *logs.Feed, status []logs.
 	}
 	if joins == nil {
 		nodes := at.willing(at.owner.holders(view))
-		n := ChooseCopy(nodes, former, at.key.build)
+		n := scheduler.ChooseCopy(nodes, former, at.key.build)
 		if n == nil { // a wiped one of the same name
-			n = ChooseCopy(nodes, notWiped(view, former), at.key.build)
+			n = scheduler.ChooseCopy(nodes, notWiped(view, former), at.key.build)
 		}
 		if n != nil {
 			feed.Join(logs.Copy{Node: n.Name, StoreID: n.StoreId})

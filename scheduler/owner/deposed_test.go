@@ -1,4 +1,4 @@
-package scheduler
+package owner
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
@@ -28,7 +30,7 @@ func (fencedLogs) Write([]byte) (int, error) { return 0, logs.ErrFenced }
 // surviving is a runtime whose workloads outlive their owner. They write, and
 // end with what fails says, or with the write's error.
 type surviving struct {
-	*oneNode
+	*schedulertest.OneNode
 	fails func() error
 	look  func(context.Context) // at the time of a stop; may be nil
 	stops atomic.Int32
@@ -72,22 +74,22 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 1, 1)
-				raft := &oneNode{w: w}
-				ring := newKeyring(t)
-				w.apply(&buildsv1.SetFeatureLevel{Level: 2})
-				w.ask("a")
-				a := w.assignment()
+				w := schedulertest.NewWorld(t, 1, 1)
+				raft := &schedulertest.OneNode{W: w}
+				ring := schedulertest.NewKeyring(t)
+				w.Apply(&buildsv1.SetFeatureLevel{Level: 2})
+				w.Ask("a")
+				a := w.Assignment()
 				a.Adoptable, a.Replicas = true, 2
 				a.Copies = []*imagebuilderv1.LogCopy{{Node: "n0", StoreId: "s"}, {Node: "n1", StoreId: "s"}}
-				w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-				rt := &surviving{oneNode: raft}
+				w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+				rt := &surviving{OneNode: raft}
 				rt.look = func(context.Context) {
-					if p := w.store.Build(a.BuildId).Build.Attempts[0].Phase; p != x.atStop {
+					if p := w.Store.Build(a.BuildId).Build.Attempts[0].Phase; p != x.atStop {
 						t.Errorf("the workload was stopped while the attempt was %s, want %s", p, x.atStop)
 					}
 				}
-				late := &lateRaft{oneNode: raft}
+				late := &lateRaft{OneNode: raft}
 				if x.logs == (silent{}) {
 					rt.fails = func() error {
 						return &workload.Failure{Blame: builds.BlameUser, Message: "the stream broke", Remains: x.remains}
@@ -95,15 +97,15 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 				}
 				if x.deposed {
 					late.behind = func() {
-						b := w.store.Build(a.BuildId).Build
-						w.apply(&buildsv1.DrainNode{Name: a.Owner, Drained: true})
-						w.apply(&buildsv1.Reassign{Assignments: []*buildsv1.AssignAttempt_Assignment{{
+						b := w.Store.Build(a.BuildId).Build
+						w.Apply(&buildsv1.DrainNode{Name: a.Owner, Drained: true})
+						w.Apply(&buildsv1.Reassign{Assignments: []*buildsv1.AssignAttempt_Assignment{{
 							BuildId: a.BuildId, Attempt: 1, Owner: other(a.Owner), OwnerStoreId: "s", Epoch: a.Epoch + 1, BuildVersion: b.Version, Runtime: a.Runtime,
 						}}})
 					}
 				}
 				owner := NewOwner(OwnerOptions{
-					Node: a.Owner, StoreID: "s", Store: w.store, Raft: late, Keyring: ring, Logs: x.logs, Publisher: &slowTags{},
+					Node: a.Owner, StoreID: "s", Store: w.Store, Raft: late, Keyring: ring, Logs: x.logs, Publisher: &slowTags{},
 					Runtimes: map[string]workload.Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 				})
 				ctx, cancel := context.WithCancel(t.Context())
@@ -113,7 +115,7 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 				if n := rt.stops.Load(); n != x.stops {
 					t.Errorf("the workload was stopped %d times, want %d", n, x.stops)
 				}
-				if p := w.store.Build(a.BuildId).Build.Attempts[0].Phase; p != x.phase {
+				if p := w.Store.Build(a.BuildId).Build.Attempts[0].Phase; p != x.phase {
 					t.Errorf("the attempt is %s, want %s", p, x.phase)
 				}
 				cancel()
@@ -130,24 +132,24 @@ func Test_Deposed_LeavesTheWorkload(t *testing.T) {
 // assigned as soon as the end is committed.
 func Test_Remains_GoAfterTheAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2)
-		raft := &oneNode{w: w}
-		ring := newKeyring(t)
-		w.ask("a")
-		a := w.assignment()
+		w := schedulertest.NewWorld(t, 2)
+		raft := &schedulertest.OneNode{W: w}
+		ring := schedulertest.NewKeyring(t)
+		w.Ask("a")
+		a := w.Assignment()
 		a.Adoptable = true
-		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-		rt := &surviving{oneNode: raft}
+		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		rt := &surviving{OneNode: raft}
 		rt.fails = func() error {
 			return &workload.Failure{Blame: builds.BlameInfrastructure, Message: "evicted", Remains: true}
 		}
 		rt.look = func(ctx context.Context) {
 			rt.look, rt.fails = nil, func() error { return &workload.Failure{Blame: builds.BlameUser, Message: "exit code 1"} }
-			raft.mu.Lock()
-			b := w.store.Build(a.BuildId).Build
+			raft.Mu.Lock()
+			b := w.Store.Build(a.BuildId).Build
 			next := &buildsv1.AssignAttempt_Assignment{BuildId: b.Id, BuildVersion: b.Version, Attempt: 2, Epoch: a.Epoch + 1, Owner: "n0", OwnerStoreId: "s", Runtime: "copy"}
-			w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{next}})
-			raft.mu.Unlock()
+			w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{next}})
+			raft.Mu.Unlock()
 			ctxutil.Sleep(ctx, time.Second) // the API is slow
 			if len(b.Attempts) != 1 || b.Phase != builds.Queued {
 				t.Errorf("the build is %s with %d attempts at the stop of the first", b.Phase, len(b.Attempts))
@@ -157,7 +159,7 @@ func Test_Remains_GoAfterTheAttempt(t *testing.T) {
 			}
 		}
 		owner := NewOwner(OwnerOptions{
-			Node: "n0", StoreID: "s", Store: w.store, Raft: raft, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
+			Node: "n0", StoreID: "s", Store: w.Store, Raft: raft, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
 			Runtimes: map[string]workload.Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -183,13 +185,13 @@ func other(node string) string {
 
 // lateRaft is one whose state gets to know what is behind at a read index only.
 type lateRaft struct {
-	*oneNode
+	*schedulertest.OneNode
 	behind func()
 }
 
 func (r *lateRaft) ReadIndex(context.Context) (uint64, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.Mu.Lock()
+	defer r.Mu.Unlock()
 	if r.behind != nil {
 		r.behind()
 		r.behind = nil

@@ -1,4 +1,4 @@
-package scheduler
+package owner
 
 import (
 	"context"
@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
@@ -16,7 +18,7 @@ import (
 )
 
 // latin1 is a runtime whose texts are not UTF-8, as those of old programs.
-type latin1 struct{ *oneNode }
+type latin1 struct{ *schedulertest.OneNode }
 
 func (latin1) Run(_ context.Context, _ *workload.Workload, s workload.Sink) (workload.Outcome, error) {
 	s.Steps([]*imagebuilderv1.Step{{Name: "RUN caf\xe9", Error: "caf\xe9"}})
@@ -27,21 +29,21 @@ func (latin1) Run(_ context.Context, _ *workload.Workload, s workload.Sink) (wor
 // of it cannot be encoded as it is.
 func Test_Finish_WhateverTheText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1)
-		ring := newKeyring(t)
-		w.ask("a")
-		a := w.assignment()
-		w.apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-		rt := latin1{&oneNode{w: w}}
+		w := schedulertest.NewWorld(t, 1)
+		ring := schedulertest.NewKeyring(t)
+		w.Ask("a")
+		a := w.Assignment()
+		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		rt := latin1{&schedulertest.OneNode{W: w}}
 		owner := NewOwner(OwnerOptions{
-			Node: a.Owner, StoreID: "s", Store: w.store, Raft: rt, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
+			Node: a.Owner, StoreID: "s", Store: w.Store, Raft: rt, Keyring: ring, Logs: silent{}, Publisher: &slowTags{},
 			Runtimes: map[string]workload.Runtime{"copy": rt}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- owner.Run(ctx) }()
 		ctxutil.Sleep(ctx, time.Minute)
-		b := w.store.Build(a.BuildId).Build
+		b := w.Store.Build(a.BuildId).Build
 		if b.Phase != builds.Failed || b.Message != "no such file: caf?" {
 			t.Errorf("after a minute the build is %s: %q", b.Phase, b.Message)
 		}
