@@ -64,7 +64,7 @@ func (r *run) session(ctx context.Context, n int) {
 		return
 	}
 	e := End{
-		Build: b, Source: w.name, Ref: end.Ref, Phase: history.See(end).Phase, Expect: w.expect, Message: end.Message, Digest: end.Digest,
+		Build: b, Source: w.name, Ref: end.Ref, Phase: history.BuildStateOf(end).Phase, Expect: w.expect, Message: end.Message, Digest: end.Digest,
 		Attempts: attempts(end), Acked: acked, Seen: time.Now(),
 	}
 	if end.Blame != imagebuilderv1.Blame_BLAME_UNSPECIFIED {
@@ -123,7 +123,7 @@ func (r *run) read(ctx context.Context, who string, op history.Operation) {
 	})
 	switch {
 	case err == nil:
-		call.End(history.Outcome{Build: history.See(res.Build), Index: res.Read.GetIndex()})
+		call.End(history.Outcome{Build: history.BuildStateOf(res.Build), Index: res.Read.GetIndex()})
 		r.record(res.Build, r.opts.Servers[i])
 	case status.Code(err) == codes.NotFound:
 		call.End(history.Outcome{NotFound: true})
@@ -140,7 +140,7 @@ func (r *run) cancel(ctx context.Context, c *client.Client, who, id string) {
 	res, err := c.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: id, Requester: who})
 	switch status.Code(err) {
 	case codes.OK:
-		call.End(history.Outcome{Build: history.See(res.Build), Detached: res.DetachedOnly, Index: res.Read.GetIndex()})
+		call.End(history.Outcome{Build: history.BuildStateOf(res.Build), Detached: res.DetachedOnly, Index: res.Read.GetIndex()})
 	case codes.FailedPrecondition:
 		call.End(history.Outcome{TooLate: true})
 	case codes.PermissionDenied:
@@ -157,7 +157,7 @@ func (r *run) observe(ctx context.Context, c *client.Client, who, id string) (*i
 	for {
 		b, err := c.Wait(ctx, id)
 		if err == nil {
-			call.End(history.Outcome{Build: history.See(b)})
+			call.End(history.Outcome{Build: history.BuildStateOf(b)})
 			r.record(b, "wait")
 			return b, true
 		}

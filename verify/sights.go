@@ -31,7 +31,7 @@ func (r *run) record(b *imagebuilderv1.Build, server string) {
 	if r.canary.inMessage(b) {
 		r.leaked("a build returned by "+server, b.Id)
 	}
-	s := Observation{Build: b.Id, Version: b.Version, Phase: history.See(b).Phase, Server: server, Attempts: attempts(b)}
+	s := Observation{Build: b.Id, Version: b.Version, Phase: history.BuildStateOf(b).Phase, Server: server, Attempts: attempts(b)}
 	k := observationKey{b.Id, b.Version}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -50,7 +50,7 @@ func (r *run) record(b *imagebuilderv1.Build, server string) {
 func attempts(b *imagebuilderv1.Build) (out []AttemptState) {
 	for _, a := range b.Attempts {
 		s := AttemptState{
-			Number: a.Number, Phase: history.See(&imagebuilderv1.Build{Phase: a.Phase}).Phase, Epoch: a.Epoch, Counted: a.Counted,
+			Number: a.Number, Phase: history.BuildStateOf(&imagebuilderv1.Build{Phase: a.Phase}).Phase, Epoch: a.Epoch, Counted: a.Counted,
 			LogLength: a.GetLog().GetLength(), LogChecksum: a.GetLog().GetChecksum(), Message: a.Message,
 		}
 		if a.Log != nil {

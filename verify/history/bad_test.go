@@ -34,9 +34,9 @@ func Test_Check_Rejects(t *testing.T) {
 			s.do(wait("y"), is("y", Succeeded))
 		}},
 		"two active builds, by the service's clock": {OneActive, func(s script) {
-			s.do(want("a", "1"), Outcome{Build: Seen{ID: "x", Phase: Queued, CreatedAt: 10}})
-			s.do(want("b", "1"), Outcome{Build: Seen{ID: "y", Phase: Queued, CreatedAt: 20}})
-			s.do(wait("x"), Outcome{Build: Seen{ID: "x", Phase: Succeeded, EndedAt: 30}})
+			s.do(want("a", "1"), Outcome{Build: BuildState{ID: "x", Phase: Queued, CreatedAt: 10}})
+			s.do(want("b", "1"), Outcome{Build: BuildState{ID: "y", Phase: Queued, CreatedAt: 20}})
+			s.do(wait("x"), Outcome{Build: BuildState{ID: "x", Phase: Succeeded, EndedAt: 30}})
 			s.do(wait("y"), is("y", Succeeded))
 		}},
 		"a successor runs beside the build that stops": {OneActive, func(s script) {
@@ -44,7 +44,7 @@ func Test_Check_Rejects(t *testing.T) {
 			s.do(stop("x", "a"), asked("x", Running))
 			s.do(want("b", "1"), madeAt("y", 8))
 			s.do(read("y"), isAt("y", Running, 9))
-			s.do(read("x"), Outcome{Build: Seen{ID: "x", Phase: Running, CancelRequested: true, Version: 10}})
+			s.do(read("x"), Outcome{Build: BuildState{ID: "x", Phase: Running, CancelRequested: true, Version: 10}})
 			s.do(wait("x"), is("x", Cancelled))
 			s.do(wait("y"), is("y", Succeeded))
 		}},
@@ -70,7 +70,7 @@ func Test_Check_Rejects(t *testing.T) {
 			s.do(want("a", "1"), made("y"))
 			s.do(wait("y"), is("y", Succeeded))
 		}},
-		"a request id that made and attached": {OncePerRequest, func(s script) {
+		"a request id that created and attached": {OncePerRequest, func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(want("a", "1"), joined("x"))
 			s.do(wait("x"), is("x", Succeeded))
@@ -85,12 +85,12 @@ func Test_Check_Rejects(t *testing.T) {
 			s.do(Operation{Kind: Create, Ref: "r:2", Requester: "b", RequestID: "1"}, joined("x"))
 			s.do(wait("x"), is("x", Succeeded))
 		}},
-		"a build made twice": {AskedFor, func(s script) {
+		"a build created twice": {AskedFor, func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(want("b", "1"), made("x"))
 			s.do(wait("x"), is("x", Succeeded))
 		}},
-		"a build that nobody made": {AskedFor, func(s script) {
+		"a build that no request created": {AskedFor, func(s script) {
 			s.do(want("a", "1"), joined("x"))
 			s.do(wait("x"), is("x", Succeeded))
 		}},
@@ -116,7 +116,7 @@ func Test_Check_Rejects(t *testing.T) {
 			s.do(wait("x"), is("x", Succeeded))
 			s.do(read("x"), is("x", Failed))
 		}},
-		"a build that goes on after its end": {Final, func(s script) {
+		"a build that continues after its end": {Final, func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(wait("x"), isAt("x", Failed, 9))
 			s.do(read("x"), isAt("x", Running, 10))
@@ -131,35 +131,35 @@ func Test_Check_Rejects(t *testing.T) {
 			s.do(stop("x", "a"), asked("x", Running))
 			s.do(wait("x"), is("x", Succeeded))
 		}},
-		"cancelled by nobody": {CancelHolds, func(s script) {
+		"cancelled without a cancellation": {CancelHolds, func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(want("b", "1"), joined("x"))
-			s.do(stop("x", "a"), Outcome{Build: Seen{ID: "x"}, Detached: true})
+			s.do(stop("x", "a"), Outcome{Build: BuildState{ID: "x"}, Detached: true})
 			s.do(wait("x"), is("x", Cancelled))
 		}},
-		"cancelled before somebody cancelled it": {CancelHolds, func(s script) {
+		"cancelled before the cancellation": {CancelHolds, func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(want("a", "2"), made("y"))
 			s.do(stop("x", "a"), is("x", Cancelled))
 			s.do(wait("y"), is("y", Succeeded))
 		}},
-		"stopped although another one wants it": {LastRequester, func(s script) {
+		"stopped although it has another requester": {LastRequester, func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(want("b", "1"), joined("x"))
 			s.do(stop("x", "a"), asked("x", Running))
 			s.do(wait("x"), is("x", Cancelled))
 		}},
-		"stopped in the queue although another one wants it": {LastRequester, func(s script) {
+		"stopped in the queue although it has another requester": {LastRequester, func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(want("b", "1"), joined("x"))
 			s.do(stop("x", "a"), is("x", Cancelled))
 		}},
-		"detached although nobody else wants it": {LastRequester, func(s script) {
+		"detached although it has no other requester": {LastRequester, func(s script) {
 			s.do(want("a", "1"), made("x"))
-			s.do(stop("x", "a"), Outcome{Build: Seen{ID: "x"}, Detached: true})
+			s.do(stop("x", "a"), Outcome{Build: BuildState{ID: "x"}, Detached: true})
 			s.do(wait("x"), is("x", Succeeded))
 		}},
-		"stopped by somebody else": {LastRequester, func(s script) {
+		"stopped by a client that is no requester": {LastRequester, func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(stop("x", "b"), asked("x", Running))
 			s.do(wait("x"), is("x", Cancelled))
@@ -175,7 +175,7 @@ func Test_Check_Rejects(t *testing.T) {
 			s.do(linear("x"), isAt("x", Queued, 7))
 			s.do(wait("x"), is("x", Succeeded))
 		}},
-		"a linearizable read forgets a cancellation": {LinearizableReads, func(s script) {
+		"a linearizable read without an accepted cancellation": {LinearizableReads, func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(stop("x", "a"), asked("x", Running))
 			s.do(linear("x"), is("x", Running))
@@ -189,12 +189,12 @@ func Test_Check_Rejects(t *testing.T) {
 		}},
 		"older than min_index, by phase": {FreshReads, func(s script) {
 			s.do(want("a", "1"), made("x"))
-			s.do(wait("x"), Outcome{Build: Seen{ID: "x", Phase: Succeeded}, Index: 9})
-			s.do(since("x", 9), Outcome{Build: Seen{ID: "x", Phase: Running}, Index: 9})
+			s.do(wait("x"), Outcome{Build: BuildState{ID: "x", Phase: Succeeded}, Index: 9})
+			s.do(since("x", 9), Outcome{Build: BuildState{ID: "x", Phase: Running}, Index: 9})
 		}},
-		"answered from before min_index": {FreshReads, func(s script) {
+		"a response from before min_index": {FreshReads, func(s script) {
 			s.do(want("a", "1"), madeAt("x", 5))
-			s.do(since("x", 9), Outcome{Build: Seen{ID: "x", Phase: Queued}, Index: 8})
+			s.do(since("x", 9), Outcome{Build: BuildState{ID: "x", Phase: Queued}, Index: 8})
 			s.do(wait("x"), is("x", Succeeded))
 		}},
 		"one version, two phases": {FreshReads, func(s script) {

@@ -10,7 +10,7 @@ import (
 func Test_Check_Accepts(t *testing.T) {
 	for name, f := range map[string]func(script){
 		"nothing": func(script) {},
-		"a build and one that attaches": func(s script) {
+		"a build and a request that attaches": func(s script) {
 			s.do(want("a", "1"), madeAt("x", 5))
 			s.do(want("b", "1"), joined("x"))
 			s.do(read("x"), isAt("x", Running, 7))
@@ -22,46 +22,46 @@ func Test_Check_Accepts(t *testing.T) {
 			s.do(want("a", "2"), made("y"))
 			s.do(wait("y"), is("y", Succeeded))
 		},
-		"the end is seen late": func(s script) {
+		"the end is observed late": func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(want("a", "2"), made("y"))
 			s.do(wait("x"), is("x", Failed))
 			s.do(wait("y"), is("y", Succeeded))
 		},
-		"a success during the request answers it": func(s script) {
+		"a success during the request satisfies it": func(s script) {
 			s.do(want("a", "1"), made("x"))
 			late := s.begin(want("b", "1"))
 			s.do(wait("x"), is("x", Succeeded))
-			late.End(Outcome{Build: Seen{ID: "x", Phase: Succeeded}, Attached: true})
+			late.End(Outcome{Build: BuildState{ID: "x", Phase: Succeeded}, Attached: true})
 		},
 		"the image exists": func(s script) {
 			s.do(want("a", "1"), Outcome{Exists: true})
 			s.do(forced(want("a", "2")), made("x"))
 			s.do(wait("x"), is("x", Succeeded))
 		},
-		"asking again after a lost answer": func(s script) {
+		"a retry after a lost response": func(s script) {
 			s.begin(want("a", "1")).Unknown(errLost)
 			s.do(want("b", "1"), joined("x"))
 			s.do(want("a", "1"), made("x"))
 			s.do(want("a", "1"), is("x", Running))
 			s.do(wait("x"), is("x", Succeeded))
 		},
-		"a build that nobody was told to have made": func(s script) {
+		"a build whose creation no response shows": func(s script) {
 			s.begin(want("a", "1")).Unknown(errLost)
 			s.do(want("b", "1"), joined("x"))
-			s.do(stop("x", "b"), Outcome{Build: Seen{ID: "x", Phase: Running}, Detached: true})
+			s.do(stop("x", "b"), Outcome{Build: BuildState{ID: "x", Phase: Running}, Detached: true})
 			s.do(wait("x"), is("x", Succeeded))
 		},
-		"answered requests that had no effect": func(s script) {
+		"a failed request without effect": func(s script) {
 			s.begin(want("a", "1")).Failed(errLost)
 			s.do(want("a", "1"), made("x"))
 			s.do(wait("x"), is("x", Succeeded))
 		},
-		"a cancellation is accepted, read, and answered once the build is over": func(s script) {
+		"a cancellation is accepted, read, and gets its response after the end of the build": func(s script) {
 			s.do(want("a", "1"), made("x"))
-			asks := s.begin(stop("x", "a"))
+			cancellation := s.begin(stop("x", "a"))
 			s.do(linear("x"), asked("x", Running))
-			asks.End(asked("x", Cancelled))
+			cancellation.End(asked("x", Cancelled))
 			s.do(linear("x"), asked("x", Cancelled))
 		},
 		"a cancellation in the queue": func(s script) {
@@ -80,7 +80,7 @@ func Test_Check_Accepts(t *testing.T) {
 			s.do(linear("y"), is("y", Running))
 			s.do(wait("y"), is("y", Succeeded))
 		},
-		"a successor is cancelled and followed": func(s script) {
+		"a successor is cancelled and has a successor": func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(stop("x", "a"), asked("x", Running))
 			s.do(want("b", "1"), made("y"))
@@ -90,18 +90,18 @@ func Test_Check_Accepts(t *testing.T) {
 			s.do(wait("x"), is("x", Cancelled))
 			s.do(wait("z"), is("z", Succeeded))
 		},
-		"an operator stops what others want": func(s script) {
+		"an operator stops a build of other requesters": func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(want("b", "1"), joined("x"))
 			s.do(Operation{Kind: Cancel, ID: "x", Operator: true}, asked("x", Running))
-			s.do(stop("x", "a"), Outcome{Build: Seen{ID: "x"}, Detached: true})
+			s.do(stop("x", "a"), Outcome{Build: BuildState{ID: "x"}, Detached: true})
 			s.do(wait("x"), is("x", Cancelled))
 		},
-		"detached, then the last": func(s script) {
+		"detached, then the last requester": func(s script) {
 			s.do(want("a", "1"), made("x"))
 			s.do(want("b", "1"), joined("x"))
-			s.do(stop("x", "a"), Outcome{Build: Seen{ID: "x", Phase: Running}, Detached: true})
-			s.do(stop("x", "a"), Outcome{Build: Seen{ID: "x", Phase: Running}, Detached: true})
+			s.do(stop("x", "a"), Outcome{Build: BuildState{ID: "x", Phase: Running}, Detached: true})
+			s.do(stop("x", "a"), Outcome{Build: BuildState{ID: "x", Phase: Running}, Detached: true})
 			s.do(stop("x", "b"), asked("x", Running))
 			s.do(wait("x"), is("x", Cancelled))
 		},
@@ -124,14 +124,14 @@ func Test_Check_Accepts(t *testing.T) {
 			s.do(stop("x", "a"), Outcome{TooLate: true})
 			s.do(wait("x"), is("x", Succeeded))
 		},
-		"a deadline makes room for a successor": func(s script) {
-			s.do(want("a", "1"), Outcome{Build: Seen{ID: "x", Phase: Queued, CreatedAt: 10}})
-			s.do(want("b", "1"), Outcome{Build: Seen{ID: "y", Phase: Queued, CreatedAt: 20}})
+		"a deadline allows a successor": func(s script) {
+			s.do(want("a", "1"), Outcome{Build: BuildState{ID: "x", Phase: Queued, CreatedAt: 10}})
+			s.do(want("b", "1"), Outcome{Build: BuildState{ID: "y", Phase: Queued, CreatedAt: 20}})
 			s.do(linear("x"), is("x", Running))
-			s.do(wait("x"), Outcome{Build: Seen{ID: "x", Phase: Failed, CreatedAt: 10, EndedAt: 30, Overdue: true}})
+			s.do(wait("x"), Outcome{Build: BuildState{ID: "x", Phase: Failed, CreatedAt: 10, EndedAt: 30, Overdue: true}})
 			s.do(wait("y"), is("y", Succeeded))
 		},
-		"reads that are old but promised nothing": func(s script) {
+		"stale reads without a promise of freshness": func(s script) {
 			s.do(want("a", "1"), madeAt("x", 5))
 			s.do(read("x"), isAt("x", Succeeded, 9))
 			s.do(read("x"), isAt("x", Running, 7))
@@ -143,7 +143,7 @@ func Test_Check_Accepts(t *testing.T) {
 			s.do(linear("x"), isAt("x", Queued, 8))
 			s.do(linear("x"), isAt("x", Succeeded, 12))
 		},
-		"a linearizable read beside the end": func(s script) {
+		"a linearizable read concurrent with the end": func(s script) {
 			s.do(want("a", "1"), made("x"))
 			r := s.begin(linear("x"))
 			s.do(wait("x"), is("x", Succeeded))
