@@ -37,10 +37,10 @@ type Chunk struct {
 	Marker bool
 }
 
-// Logs reads the log of a build and passes each byte to f once, in order. It resumes a broken stream
-// on another server at the byte where it broke. Logs returns the last error if no byte arrives for
-// Options.Patience, unless it follows a build that a server reports as not ended. Logs returns an
-// error of f without change.
+// Logs reads the log of a build and passes each byte to f once, in order. It resumes a broken
+// stream on another server at the byte where it broke. Logs returns the last error if no byte
+// arrives for Options.Patience, unless it follows a build that a server reports as not ended. Logs
+// returns an error of f without change.
 func (c *Client) Logs(ctx context.Context, req LogsRequest, f func(Chunk) error) error {
 	if isRef(req.Build) { // a newer build of the image may begin while Logs reads this one
 		res, err := c.BuildStatus(ctx, statusOf(req.Build))

@@ -43,9 +43,9 @@ const (
 )
 
 // Pool is a gRPC connection to several servers of one cluster. It retries unary calls on the next
-// server while the response is UNAVAILABLE. All methods of the service allow this: those that create
-// something carry a request id. A stream begins on a server that works and ends with it; Client
-// resumes streams. Pool is safe for concurrent use.
+// server while the response is UNAVAILABLE. All methods of the service allow this: those that
+// create something carry a request id. A stream begins on a server that works and ends with it;
+// Client resumes streams. Pool is safe for concurrent use.
 type Pool struct {
 	conns   []*grpc.ClientConn
 	servers []string

@@ -12,10 +12,10 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Watch passes the current state of all matching builds to f, then every change, until ctx ends or f
-// returns an error. It resumes a broken stream on another server. If that server no longer has the
-// missed changes, a new snapshot follows: an event with SnapshotBegin, then all builds. A build that
-// is not among them does not exist any more.
+// Watch passes the current state of all matching builds to f, then every change, until ctx ends or
+// f returns an error. It resumes a broken stream on another server. If that server no longer has
+// the missed changes, a new snapshot follows: an event with SnapshotBegin, then all builds. A build
+// that is not among them does not exist any more.
 func (c *Client) Watch(ctx context.Context, filter *imagebuilderv1.BuildFilter, f func(Event) error) error {
 	var after uint64
 	pause := pauseMin

@@ -40,8 +40,8 @@ type RunInfo struct {
 	Skipped int `json:"skipped,omitempty"`
 }
 
-// Observation is one version of a build, as a watch or a read returned it. Equal observations of the
-// same version by different nodes are recorded once.
+// Observation is one version of a build, as a watch or a read returned it. Equal observations of
+// the same version by different nodes are recorded once.
 type Observation struct {
 	Build   string        `json:"build"`
 	Version uint64        `json:"version"`

@@ -58,9 +58,9 @@ func (d DockerLooker) Digest(ctx context.Context, ref string) (string, error) {
 	return desc.Digest.String(), nil
 }
 
-// Prepare pushes n images with the given number of layers of bytesEach bytes to a repository, tagged
-// verify-LAYERS-NUMBER, and returns their refs. The contents depend only on these numbers, so that a
-// repeated call uploads nothing.
+// Prepare pushes n images with the given number of layers of bytesEach bytes to a repository,
+// tagged verify-LAYERS-NUMBER, and returns their refs. The contents depend only on these numbers,
+// so that a repeated call uploads nothing.
 func (d DockerLooker) Prepare(ctx context.Context, repository string, n, layers int, bytesEach int) ([]string, error) {
 	refs := make([]string, n)
 	g, ctx := errgroup.WithContext(ctx)

@@ -10,8 +10,8 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// Promise is a guarantee of the service's documentation that evidence can refute. Reports contain its
-// text.
+// Promise is a guarantee of the service's documentation that evidence can refute. Reports contain
+// its text.
 type Promise string
 
 // The promises in addition to the invariants of package history, which are promises of their own.
@@ -158,8 +158,8 @@ var ranks = map[history.Phase]int{
 	history.Succeeded: 6, history.Failed: 6, history.Cancelled: 6,
 }
 
-// judgeObservations checks that each version of a build has one content, and that attempts only move
-// forward from version to version.
+// judgeObservations checks that each version of a build has one content, and that attempts only
+// move forward from version to version.
 func judgeObservations(e *Evidence) (out []Finding) {
 	byBuild := map[string][]Observation{}
 	var ids []string
@@ -205,8 +205,8 @@ func compareObservations(a, b Observation) (Finding, bool) {
 	return Finding{}, false
 }
 
-// judgeLogs checks that all complete reads of an attempt's log are equal and match the status of the
-// build, and that every incomplete read is a prefix of them.
+// judgeLogs checks that all complete reads of an attempt's log are equal and match the status of
+// the build, and that every incomplete read is a prefix of them.
 func judgeLogs(e *Evidence) (out []Finding) {
 	type key struct {
 		build   string

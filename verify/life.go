@@ -150,8 +150,8 @@ func (r *run) cancel(ctx context.Context, c *client.Client, who, id string) {
 	}
 }
 
-// observe waits for the end of a build, whatever fails meanwhile, until ctx ends. ok reports whether
-// the build has ended.
+// observe waits for the end of a build, whatever fails meanwhile, until ctx ends. ok reports
+// whether the build has ended.
 func (r *run) observe(ctx context.Context, c *client.Client, who, id string) (*imagebuilderv1.Build, bool) {
 	call := r.rec.Begin(who, history.Operation{Kind: history.Observe, ID: id})
 	for {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Test_Options_Check checks that invalid options are refused with the reason, and that valid options
-// get their defaults.
+// Test_Options_Check checks that invalid options are refused with the reason, and that valid
+// options get their defaults.
 func Test_Options_Check(t *testing.T) {
 	images := []string{"r.example.com/library/verify:1"}
 	for name, c := range map[string]struct {

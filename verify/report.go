@@ -242,7 +242,8 @@ func (r *Report) windows(e *Evidence) {
 	}
 }
 
-// faultsAt returns the names of the faults during a call, and of those that ended shortly before it.
+// faultsAt returns the names of the faults during a call, and of those that ended shortly before
+// it.
 func faultsAt(faults []Fault, c history.Record) (during, before []string) {
 	for _, f := range faults {
 		end := f.Ended

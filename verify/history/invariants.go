@@ -70,8 +70,8 @@ func (e *evidence) mayHaveCreated(b *build) (out []*request) {
 	return out
 }
 
-// checkFinal checks that terminal phases do not change, by the versions in the responses, and that a
-// build has one digest.
+// checkFinal checks that terminal phases do not change, by the versions in the responses, and that
+// a build has one digest.
 func checkFinal(e *evidence, _ Options) (out []Violation) {
 	for _, id := range e.ids {
 		b := e.builds[id]

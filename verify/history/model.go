@@ -7,10 +7,10 @@ import (
 
 // The sequential model of one ref.
 //
-// The system ends builds by itself, at a time that no client observes. The model leaves this open: a
-// build may have ended unless a response shows that it is active, and every step restricts this as
-// far as its response requires. So the model is deterministic although the system is not. The final
-// phase of a build is known in advance, from the whole history.
+// The system ends builds by itself, at a time that no client observes. The model leaves this open:
+// a build may have ended unless a response shows that it is active, and every step restricts this
+// as far as its response requires. So the model is deterministic although the system is not. The
+// final phase of a build is known in advance, from the whole history.
 //
 // Calls of unknown outcome only add possible states, from their start on: a create may have added
 // its requester to any build of the ref, a cancellation may have removed its requester or may stop
@@ -164,8 +164,8 @@ func (s state) end(i int, b *build, by string) (state, *refusal) {
 	return s.close(i, by), nil
 }
 
-// close marks a build as ended. It drops the rest of the entry, which no longer matters, so that the
-// search does not distinguish states by it.
+// close marks a build as ended. It drops the rest of the entry, which no longer matters, so that
+// the search does not distinguish states by it.
 func (s state) close(i int, by string) state {
 	return s.edit(i, func(e *entry) { *e = entry{id: e.id, over: true, by: by} })
 }
@@ -195,8 +195,9 @@ func (s state) create(st step) (state, *refusal) {
 	return s, nil
 }
 
-// attach adds a requester to the newest build. A build that succeeded during the request may satisfy
-// it too; this needs no rule, because the request can have taken effect just before the end.
+// attach adds a requester to the newest build. A build that succeeded during the request may
+// satisfy it too; this needs no rule, because the request can have taken effect just before the
+// end.
 func (s state) attach(i int, st step) (state, *refusal) {
 	e := s.entries[i]
 	switch {

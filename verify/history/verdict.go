@@ -95,7 +95,8 @@ type Verdict struct {
 	VisualizationErr error
 }
 
-// Err returns the first violation, else ErrUndecided, else the error of the visualization, else nil.
+// Err returns the first violation, else ErrUndecided, else the error of the visualization, else
+// nil.
 func (v Verdict) Err() error {
 	switch n := len(v.Violations); {
 	case n == 1:
