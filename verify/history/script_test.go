@@ -25,7 +25,7 @@ func (s script) do(op Operation, out Outcome) { s.begin(op).End(out) }
 // begin records the beginning of an operation that can overlap with others.
 func (s script) begin(op Operation) *Call { return s.Begin("client-"+op.Requester, op) }
 
-func want(who, request string) Operation {
+func create(who, request string) Operation {
 	return Operation{Kind: Create, Ref: "r:1", Requester: who, RequestID: request}
 }
 
@@ -36,21 +36,23 @@ func forced(op Operation) Operation {
 
 func read(id string) Operation { return Operation{Kind: Read, ID: id} }
 
-func linear(id string) Operation { return Operation{Kind: Read, ID: id, Linearizable: true} }
+func linearizableRead(id string) Operation { return Operation{Kind: Read, ID: id, Linearizable: true} }
 
-func since(id string, index uint64) Operation { return Operation{Kind: Read, ID: id, MinIndex: index} }
+func readSince(id string, index uint64) Operation {
+	return Operation{Kind: Read, ID: id, MinIndex: index}
+}
 
 func stop(id, who string) Operation { return Operation{Kind: Cancel, ID: id, Requester: who} }
 
 func wait(id string) Operation { return Operation{Kind: Observe, ID: id} }
 
-func made(id string) Outcome { return Outcome{Build: BuildState{ID: id, Phase: Queued}} }
+func created(id string) Outcome { return Outcome{Build: BuildState{ID: id, Phase: Queued}} }
 
-func madeAt(id string, index uint64) Outcome {
+func createdAt(id string, index uint64) Outcome {
 	return Outcome{Build: BuildState{ID: id, Phase: Queued, Version: index, CreatedIndex: index}, Index: index}
 }
 
-func joined(id string) Outcome {
+func attached(id string) Outcome {
 	return Outcome{Build: BuildState{ID: id, Phase: Running}, Attached: true}
 }
 
@@ -60,7 +62,7 @@ func isAt(id string, p Phase, index uint64) Outcome {
 	return Outcome{Build: BuildState{ID: id, Phase: p, Version: index}, Index: index}
 }
 
-func asked(id string, p Phase) Outcome {
+func stopping(id string, p Phase) Outcome {
 	return Outcome{Build: BuildState{ID: id, Phase: p, CancelRequested: true}}
 }
 
