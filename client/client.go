@@ -1,6 +1,6 @@
-// Package client speaks the native API to a cluster of image builders. It
-// knows several servers, moves to another when one fails, repeats what is safe
-// to repeat, and resumes logs and watches where they broke.
+// Package client is a client of the native API of a cluster of image builders. It connects to
+// several servers, moves to another one when a server fails, retries calls that are safe to repeat,
+// and resumes logs and watches after a broken connection.
 //
 //	c, err := client.New(client.Options{Servers: []string{"a:8080", "b:8080"}})
 //	b, err := c.Build(ctx, &imagebuilderv1.BuildImageRequest{Source: ...})
@@ -18,13 +18,13 @@ import (
 
 // Client is a client of a cluster. Safe for concurrent use.
 type Client struct {
-	// ImageBuilderClient has all calls of the API; unary ones are tried on all
-	// servers.
+	// ImageBuilderClient has all methods of the API. Unary calls are retried on all servers, streams
+	// only until they begin.
 	imagebuilderv1.ImageBuilderClient
 	pool *Pool
 }
 
-// New answers a client. It does not wait for the servers.
+// New returns a client. It does not wait for a connection. The caller closes the client.
 func New(o Options) (*Client, error) {
 	p, err := NewPool(o)
 	if err != nil {
@@ -33,7 +33,7 @@ func New(o Options) (*Client, error) {
 	return Over(p), nil
 }
 
-// Over answers a client over a pool, which the caller closes.
+// Over returns a client that uses a pool. The caller closes the pool or the client.
 func Over(p *Pool) *Client {
 	return &Client{ImageBuilderClient: imagebuilderv1.NewImageBuilderClient(p), pool: p}
 }
@@ -41,10 +41,9 @@ func Over(p *Pool) *Client {
 // Close ends the connections.
 func (c *Client) Close() error { return c.pool.Close() }
 
-// Build asks for an image and answers at once: with a new build, with the
-// active one of the same image, or with the image if it exists and Force is not
-// set. A request without an id gets a random one, so that it creates one build
-// however often it has to be sent.
+// Build requests an image and returns without waiting for the build: with the image if it exists
+// and Force is not set, else with the active build of the same image, else with a new build. If the
+// request has no id, Build sends a copy with a random id, so that retries create only one build.
 func (c *Client) Build(ctx context.Context, req *imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {
 	if req.GetRequestId() == "" {
 		req = proto.CloneOf(req)
@@ -53,8 +52,7 @@ func (c *Client) Build(ctx context.Context, req *imagebuilderv1.BuildImageReques
 	return c.BuildImage(ctx, req)
 }
 
-// Wait blocks until a build has ended and answers it. Whether it succeeded is
-// in its phase.
+// Wait blocks until a build has ended and returns the build. Its phase tells whether it succeeded.
 func (c *Client) Wait(ctx context.Context, id string) (*imagebuilderv1.Build, error) {
 	for {
 		res, err := c.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{

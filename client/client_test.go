@@ -24,11 +24,11 @@ import (
 
 var errDown = status.Error(codes.Unavailable, "this node is down")
 
-// fake is one server that behaves as a test says.
+// fake is a server whose methods call the functions of a test.
 type fake struct {
 	imagebuilderv1.UnimplementedImageBuilderServer
 	mu       sync.Mutex
-	requests []string // request ids, as they came
+	requests []string // request ids in the order of arrival
 	status   func(*imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error)
 	build    func(*imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error)
 	logs     func(*imagebuilderv1.BuildLogsRequest, imagebuilderv1.ImageBuilder_BuildLogsServer) error
@@ -54,7 +54,7 @@ func (f *fake) WatchBuilds(r *imagebuilderv1.WatchBuildsRequest, s imagebuilderv
 	return f.watch(r, s)
 }
 
-// serve answers a client of fake servers; nil stands for one that is not there.
+// serve returns a client of fake servers. nil stands for a server that refuses connections.
 func serve(t *testing.T, patience time.Duration, fakes ...*fake) *client.Client {
 	t.Helper()
 	listeners := map[string]*bufconn.Listener{}
@@ -98,7 +98,7 @@ func Test_Build_OneIDHoweverOftenItIsSent(t *testing.T) {
 		return &imagebuilderv1.BuildImageResponse{Build: &imagebuilderv1.Build{Id: "b"}}, nil
 	}}
 	c := serve(t, time.Minute, down, nil, up)
-	for range 3 { // wherever it begins
+	for range 3 { // each may begin at another server
 		req := &imagebuilderv1.BuildImageRequest{}
 		res, err := c.Build(t.Context(), req)
 		if err != nil || res.Build.Id != "b" {
@@ -110,7 +110,7 @@ func Test_Build_OneIDHoweverOftenItIsSent(t *testing.T) {
 	}
 	for _, id := range down.requests {
 		if id == "" || !strings.Contains(strings.Join(up.requests, " "), id) {
-			t.Errorf("request %q was not sent again under its id (%v)", id, up.requests)
+			t.Errorf("request %q was not retried with its id (%v)", id, up.requests)
 		}
 	}
 }
@@ -135,11 +135,11 @@ func Test_Call_OtherErrorsAreFinal(t *testing.T) {
 }
 
 func Test_Reads_AreAsNewAsWhatWasSeen(t *testing.T) {
-	var asked []uint64
+	var indexes []uint64
 	f := &fake{status: func(r *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
-		asked = append(asked, r.MinIndex)
+		indexes = append(indexes, r.MinIndex)
 		return &imagebuilderv1.BuildStatusResponse{
-			Build: &imagebuilderv1.Build{EndedAt: timestamppb.Now()}, Read: &imagebuilderv1.ReadInfo{Index: uint64(100 - 10*len(asked))},
+			Build: &imagebuilderv1.Build{EndedAt: timestamppb.Now()}, Read: &imagebuilderv1.ReadInfo{Index: uint64(100 - 10*len(indexes))},
 		}, nil
 	}}
 	c := serve(t, time.Minute, f)
@@ -148,12 +148,12 @@ func Test_Reads_AreAsNewAsWhatWasSeen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if fmt.Sprint(asked) != "[0 90 90]" {
-		t.Errorf("asked for indexes %v", asked)
+	if fmt.Sprint(indexes) != "[0 90 90]" {
+		t.Errorf("min_index of the reads: %v, want [0 90 90]", indexes)
 	}
 }
 
-// logServer serves two attempts and breaks its streams now and then.
+// logServer serves the logs of attempts in chunks and breaks each stream after breakAfter chunks.
 func logServer(t *testing.T, attempts []string, chunk, breakAfter int) *fake {
 	return &fake{
 		status: func(*imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
@@ -178,7 +178,7 @@ func logServer(t *testing.T, attempts []string, chunk, breakAfter int) *fake {
 				if sent++; sent > breakAfter {
 					return errDown
 				}
-				// Overlapping with what was sent: the client shows it once.
+				// The chunk overlaps the one before: the client shows each byte once.
 				from := max(at-2, 0)
 				if sent == 1 {
 					from = at
@@ -267,23 +267,23 @@ func Test_Watch_ResumesAndResubscribes(t *testing.T) {
 	}
 }
 
-// Test_Wait_OutlivesServers: how long a call waited for the end of a build does
-// not count as time without a server. Each of three goes away while it waits.
+// Test_Wait_OutlivesServers checks that the time for which a call waits for the end of a build does
+// not count as time without a server. Each of three servers fails during the wait.
 func Test_Wait_OutlivesServers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		asked := 0
+		calls := 0
 		busy := &fake{status: func(r *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
 			if r.WaitFor == 0 {
 				return &imagebuilderv1.BuildStatusResponse{Build: &imagebuilderv1.Build{Id: "b"}}, nil
 			}
-			if asked++; asked > 4 {
+			if calls++; calls > 4 {
 				return &imagebuilderv1.BuildStatusResponse{Build: &imagebuilderv1.Build{Id: "b", EndedAt: timestamppb.Now()}}, nil
 			}
 			time.Sleep(9 * time.Second)
 			return nil, errDown
 		}}
 		for _, servers := range [][]*fake{{busy}, {busy, busy, busy}} {
-			asked = 0
+			calls = 0
 			c := serve(t, 5*time.Second, servers...)
 			if b, err := c.Wait(t.Context(), "b"); err != nil || b.Id != "b" {
 				t.Errorf("%d servers: %v, %v", len(servers), b, err)
@@ -292,8 +292,8 @@ func Test_Wait_OutlivesServers(t *testing.T) {
 	})
 }
 
-// Test_Wait_GivesUpWithoutServers: where none answers even what needs no
-// waiting, the patience ends.
+// Test_Wait_GivesUpWithoutServers checks that Wait returns after Options.Patience if no server
+// responds even to a call that does not wait.
 func Test_Wait_GivesUpWithoutServers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := false
@@ -310,24 +310,24 @@ func Test_Wait_GivesUpWithoutServers(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if took := time.Since(began) - 9*time.Second; took < 5*time.Second || took > 7*time.Second {
-			t.Errorf("gave up %s after the server went, want 5 s", took)
+			t.Errorf("gave up %s after the server failed, want 5 s", took)
 		}
 	})
 }
 
-// Test_Logs_OfAQuietBuild: a build that says nothing for long is read on when
-// its server goes away.
+// Test_Logs_OfAQuietBuild checks that Logs continues to follow a build without output when its
+// server fails.
 func Test_Logs_OfAQuietBuild(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		streams := 0
 		f := logServer(t, []string{"the end\n"}, 100, 1000)
-		tell := f.logs
+		send := f.logs
 		f.logs = func(r *imagebuilderv1.BuildLogsRequest, s imagebuilderv1.ImageBuilder_BuildLogsServer) error {
 			if streams++; streams <= 3 {
 				time.Sleep(9 * time.Second)
 				return errDown
 			}
-			return tell(r, s)
+			return send(r, s)
 		}
 		f.status = func(*imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
 			b := &imagebuilderv1.Build{Attempts: []*imagebuilderv1.Attempt{{}}}
@@ -347,8 +347,8 @@ func Test_Logs_OfAQuietBuild(t *testing.T) {
 	})
 }
 
-// Test_Logs_GivesUp: a log that nobody has is not asked for for ever once its
-// build has ended.
+// Test_Logs_GivesUp checks that Logs returns after Options.Patience if the build has ended and no
+// server has its log.
 func Test_Logs_GivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := logServer(t, []string{"text"}, 2, 0)
@@ -361,8 +361,8 @@ func Test_Logs_GivesUp(t *testing.T) {
 	})
 }
 
-// Test_Logs_OfOneBuild: who reads the log by the name of an image reads one
-// build's to its end, although a newer one of the image begins meanwhile.
+// Test_Logs_OfOneBuild checks that Logs with the ref of an image reads the log of one build to its
+// end, although a newer build of the image begins meanwhile.
 func Test_Logs_OfOneBuild(t *testing.T) {
 	newest := "old"
 	f := &fake{

@@ -15,37 +15,34 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// LogsRequest says what to read.
+// LogsRequest selects a log or a part of it.
 type LogsRequest struct {
-	// Build is the id of a build, or the ref of an image, whose newest build is
-	// meant.
+	// Build is the id of a build, or the ref of an image, which selects its newest build. Required.
 	Build string
-	// Attempt is the only attempt to read; 0 for all, one after the other.
+	// Attempt is the number of the attempt to read; 0 for all attempts, one after the other.
 	Attempt uint32
-	// Offset is where to begin in the first attempt, in bytes.
+	// Offset is the offset of the first byte in the first attempt that is read.
 	Offset int64
-	// Follow reads on until the build has ended.
+	// Follow makes the reader wait for further output until the build has ended.
 	Follow bool
 }
 
 // Chunk is a part of a log.
 type Chunk struct {
 	Attempt uint32
-	// Offset is where Content begins in the attempt's log; of a marker it means
-	// nothing.
+	// Offset is the offset of Content in the attempt's log; meaningless for a marker.
 	Offset  int64
 	Content []byte
-	// Marker: a line of the service's own.
+	// Marker is set if Content is a line that the service inserted.
 	Marker bool
 }
 
-// Logs reads the log of a build and gives each byte to f once, in order. A
-// stream that breaks is resumed on another server at the byte where it broke.
-// It gives up when streams break for the client's patience without a byte, but
-// not while it follows a build that goes on and a server tells so. An error of f
-// ends it.
+// Logs reads the log of a build and passes each byte to f once, in order. It resumes a broken
+// stream on another server at the byte where it broke. Logs returns the last error if no byte
+// arrives for Options.Patience, unless it follows a build that a server reports as not ended. Logs
+// returns an error of f without change.
 func (c *Client) Logs(ctx context.Context, req LogsRequest, f func(Chunk) error) error {
-	if isRef(req.Build) { // a newer build of the image may begin while this one's log is read
+	if isRef(req.Build) { // a newer build of the image may begin while Logs reads this one
 		res, err := c.BuildStatus(ctx, statusOf(req.Build))
 		if err != nil {
 			return err
@@ -63,23 +60,24 @@ func (c *Client) Logs(ctx context.Context, req LogsRequest, f func(Chunk) error)
 	}
 }
 
-// logs is one reader at work.
+// logs is the state of one call of Logs.
 type logs struct {
 	c       *Client
 	req     LogsRequest
 	f       func(Chunk) error
 	attempt uint32
 	offset  int64
-	began   bool // the line before this attempt was shown
-	marked  map[string]bool
+	began   bool            // the line before this attempt was passed to f
+	marked  map[string]bool // markers of this attempt that were passed to f
 }
 
+// callerError is an error of the caller's function.
 type callerError struct{ error }
 
-// readAttempt reads one attempt to its end. It reports whether there is one.
+// readAttempt reads one attempt to its end. It reports whether the attempt exists.
 func (r *logs) readAttempt(ctx context.Context) (there bool, err error) {
 	r.began = r.attempt == max(r.req.Attempt, 1)
-	var broken time.Time // since when streams break
+	var broken time.Time // time of the first failure without progress since
 	pause := pauseMin
 	for {
 		progress, err := r.stream(ctx)
@@ -95,8 +93,8 @@ func (r *logs) readAttempt(ctx context.Context) (there bool, err error) {
 		if progress || broken.IsZero() {
 			broken, pause = time.Now(), pauseMin
 		}
-		if time.Since(broken) > r.c.pool.patience {
-			if !r.goesOn(ctx) {
+		if time.Since(broken) > r.c.pool.retryTimeout {
+			if !r.active(ctx) {
 				return false, err
 			}
 			broken = time.Now()
@@ -108,9 +106,9 @@ func (r *logs) readAttempt(ctx context.Context) (there bool, err error) {
 	}
 }
 
-// goesOn reports whether the build that is followed has not ended: a stream
-// that was quiet for long before it broke looks like one that never worked.
-func (r *logs) goesOn(ctx context.Context) bool {
+// active reports whether a server says that the followed build has not ended. A stream that was
+// silent for long before it broke cannot be distinguished from one that never worked.
+func (r *logs) active(ctx context.Context) bool {
 	if !r.req.Follow {
 		return false
 	}
@@ -118,8 +116,8 @@ func (r *logs) goesOn(ctx context.Context) bool {
 	return err == nil && res.Build.GetEndedAt() == nil
 }
 
-// exists reports whether the attempt is there: one that said nothing ends like
-// one that never was.
+// exists reports whether the attempt exists. The stream of an attempt without output ends like the
+// stream of an attempt that does not exist.
 func (r *logs) exists(ctx context.Context) (bool, error) {
 	res, err := r.c.BuildStatus(ctx, statusOf(r.req.Build))
 	if err != nil {
@@ -134,7 +132,7 @@ func (r *logs) exists(ctx context.Context) (bool, error) {
 	return true, r.begin()
 }
 
-// begin shows the line between two attempts, once.
+// begin passes the line between two attempts to f, once.
 func (r *logs) begin() error {
 	if r.began {
 		return nil
@@ -143,8 +141,7 @@ func (r *logs) begin() error {
 	return r.f(Chunk{Attempt: r.attempt, Content: fmt.Appendf(nil, "--- attempt %d ---\n", r.attempt), Marker: true})
 }
 
-// stream reads until the stream ends or breaks. It reports whether anything
-// came that was not shown before.
+// stream reads until the stream ends or breaks. It reports whether anything new arrived.
 func (r *logs) stream(ctx context.Context) (progress bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -176,7 +173,7 @@ func (r *logs) stream(ctx context.Context) (progress bool, err error) {
 	}
 }
 
-// show gives on what was not shown before.
+// show passes the new part of a message to f. It reports whether there is one.
 func (r *logs) show(m *imagebuilderv1.BuildLogsResponse) (bool, error) {
 	if m.Marker {
 		text := string(m.Content)
@@ -192,7 +189,7 @@ func (r *logs) show(m *imagebuilderv1.BuildLogsResponse) (bool, error) {
 	content := m.Content
 	switch skip := r.offset - m.Offset; {
 	case skip < 0:
-		return false, fmt.Errorf("the server left out bytes %d to %d of the log of attempt %d", r.offset, m.Offset, r.attempt)
+		return false, fmt.Errorf("the server omitted bytes %d to %d of the log of attempt %d", r.offset, m.Offset, r.attempt)
 	case skip >= int64(len(content)):
 		return false, nil
 	default:
@@ -203,9 +200,10 @@ func (r *logs) show(m *imagebuilderv1.BuildLogsResponse) (bool, error) {
 	return true, r.f(Chunk{Attempt: m.Attempt, Offset: at, Content: content})
 }
 
-// isRef tells an image ref from a build id.
+// isRef reports whether a name is an image ref, and not a build id.
 func isRef(s string) bool { return strings.ContainsAny(s, ":/@") }
 
+// statusOf returns the request for the status of a build, by id or by ref.
 func statusOf(name string) *imagebuilderv1.BuildStatusRequest {
 	if isRef(name) {
 		return &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Ref{Ref: name}}

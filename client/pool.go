@@ -24,48 +24,49 @@ import (
 
 // Options configure a client.
 type Options struct {
-	// Servers are addresses of nodes, host:port or unix:///path; at least one.
-	// More than one makes the client survive the loss of any of them.
+	// Servers are the addresses of nodes, host:port or unix:///path. At least one is required; with
+	// several the client works while one of them does.
 	Servers []string
-	// TLS, if set, encrypts the connections.
+	// TLS encrypts the connections; plain text if nil.
 	TLS *tls.Config
-	// Patience is how long a call goes on trying while no server is available;
-	// 30 s if zero. A caller's deadline comes first.
+	// Patience is the time for which a call is retried while no server is available; 30 seconds if
+	// zero. The context of the call can end it earlier.
 	Patience time.Duration
-	// Dial adds options of gRPC's.
+	// Dial are further options of the gRPC connections.
 	Dial []grpc.DialOption
 }
 
-// Pauses between tries.
+// Shortest and longest pause between two rounds of retries.
 const (
 	pauseMin = 20 * time.Millisecond
 	pauseMax = 500 * time.Millisecond
 )
 
-// Pool is a gRPC connection to several servers of one cluster. Unary calls are
-// tried again on the next server while the answer is UNAVAILABLE, which all
-// calls of the service allow: those that create something carry a request id.
-// Streams begin on a server that works and end with it: Client resumes them.
+// Pool is a gRPC connection to several servers of one cluster. It retries unary calls on the next
+// server while the response is UNAVAILABLE. All methods of the service allow this: those that
+// create something carry a request id. A stream begins on a server that works and ends with it;
+// Client resumes streams. Pool is safe for concurrent use.
 type Pool struct {
-	conns    []*grpc.ClientConn
-	servers  []string
-	patience time.Duration
-	at       atomic.Uint32
-	index    atomic.Uint64 // the greatest index that any answer showed
+	conns   []*grpc.ClientConn
+	servers []string
+	// retryTimeout is Options.Patience.
+	retryTimeout time.Duration
+	at           atomic.Uint32 // number of the current server, modulo the number of servers
+	index        atomic.Uint64 // greatest index of all responses
 
 	closed sync.Once
 }
 
 var _ grpc.ClientConnInterface = (*Pool)(nil)
 
-// NewPool answers a pool. It does not wait for the servers.
+// NewPool returns a pool. It does not wait for a connection. The caller closes the pool.
 func NewPool(o Options) (*Pool, error) {
 	if len(o.Servers) == 0 {
 		return nil, errors.New("no server is named")
 	}
-	p := &Pool{servers: o.Servers, patience: o.Patience}
-	if p.patience == 0 {
-		p.patience = 30 * time.Second
+	p := &Pool{servers: o.Servers, retryTimeout: o.Patience}
+	if p.retryTimeout == 0 {
+		p.retryTimeout = 30 * time.Second
 	}
 	creds := insecure.NewCredentials()
 	if o.TLS != nil {
@@ -75,11 +76,11 @@ func NewPool(o Options) (*Pool, error) {
 		conn, err := grpc.NewClient(s, append([]grpc.DialOption{
 			grpc.WithTransportCredentials(creds),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
-			// A server that hangs is found out while calls wait for it.
+			// Pings detect a server that hangs while calls wait for it.
 			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		}, o.Dial...)...)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("%q is no address of a server: write host:port", s), p.Close())
+			return nil, errors.Join(fmt.Errorf("%q is not the address of a server: use host:port", s), p.Close())
 		}
 		p.conns = append(p.conns, conn)
 	}
@@ -87,7 +88,7 @@ func NewPool(o Options) (*Pool, error) {
 	return p, nil
 }
 
-// Close ends the connections.
+// Close ends the connections. Only the first call has an effect.
 func (p *Pool) Close() (err error) {
 	p.closed.Do(func() {
 		for _, c := range p.conns {
@@ -97,26 +98,27 @@ func (p *Pool) Close() (err error) {
 	return err
 }
 
-// Servers answers the addresses, for messages.
+// Servers returns the addresses, separated by commas, for messages.
 func (p *Pool) Servers() string { return strings.Join(p.servers, ",") }
 
-// Index is the greatest index of the replicated state that an answer showed.
-// Reads through this pool are at least as new.
+// Index returns the greatest index of the replicated state that a response showed. Later reads
+// through the pool are at least as new.
 func (p *Pool) Index() uint64 { return p.index.Load() }
 
+// current returns the connection to the current server, and the number for leave.
 func (p *Pool) current() (*grpc.ClientConn, uint32) {
 	at := p.at.Load()
 	return p.conns[int(at)%len(p.conns)], at
 }
 
-// leave makes the next server the current one, unless somebody did it already.
+// leave makes the next server the current one, unless another call has already done so.
 func (p *Pool) leave(at uint32) { p.at.CompareAndSwap(at, at+1) }
 
-// try calls f with one server after the other until it is not UNAVAILABLE, the
-// patience is over, or ctx ends.
-func (p *Pool) try(ctx context.Context, f func(*grpc.ClientConn) error) error {
+// retry calls f with one server after the other until the result is not UNAVAILABLE, the retry
+// timeout has passed, or ctx ends.
+func (p *Pool) retry(ctx context.Context, f func(*grpc.ClientConn) error) error {
 	pause := pauseMin
-	deadline := time.Now().Add(p.patience)
+	deadline := time.Now().Add(p.retryTimeout)
 	for n := 1; ; n++ {
 		conn, at := p.current()
 		err := f(conn)
@@ -125,7 +127,7 @@ func (p *Pool) try(ctx context.Context, f func(*grpc.ClientConn) error) error {
 		}
 		p.leave(at)
 		if n%len(p.conns) != 0 {
-			continue // the other servers at once
+			continue // no pause before the other servers
 		}
 		if time.Now().After(deadline) || !wait(ctx, pause/2+rand.N(pause)) {
 			return err
@@ -134,13 +136,13 @@ func (p *Pool) try(ctx context.Context, f func(*grpc.ClientConn) error) error {
 	}
 }
 
-// Invoke makes one unary call. One that waits for a phase of a build may take
-// longer than the patience, and outlast servers: so that it is given up only if
-// none answers what needs no waiting.
+// Invoke makes one unary call. A call that waits for a phase of a build can take longer than the
+// retry timeout and outlast servers. So Invoke gives it up only if no server responds to the same
+// call without waiting.
 func (p *Pool) Invoke(ctx context.Context, method string, req, res any, opts ...grpc.CallOption) error {
 	req = p.stamp(req)
 	for {
-		err := p.try(ctx, func(c *grpc.ClientConn) error { return c.Invoke(ctx, method, req, res, opts...) })
+		err := p.retry(ctx, func(c *grpc.ClientConn) error { return c.Invoke(ctx, method, req, res, opts...) })
 		if err == nil {
 			p.note(res)
 			return nil
@@ -151,7 +153,7 @@ func (p *Pool) Invoke(ctx context.Context, method string, req, res any, opts ...
 		}
 		now := proto.CloneOf(r)
 		now.WaitFor = 0
-		if err := p.try(ctx, func(c *grpc.ClientConn) error {
+		if err := p.retry(ctx, func(c *grpc.ClientConn) error {
 			return c.Invoke(ctx, method, now, new(imagebuilderv1.BuildStatusResponse), opts...)
 		}); err != nil {
 			return err
@@ -159,9 +161,9 @@ func (p *Pool) Invoke(ctx context.Context, method string, req, res any, opts ...
 	}
 }
 
-// NewStream begins a stream on the current server, or the next that works.
+// NewStream begins a stream on the current server, or on the next one that works.
 func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (s grpc.ClientStream, err error) {
-	err = p.try(ctx, func(c *grpc.ClientConn) (err error) {
+	err = p.retry(ctx, func(c *grpc.ClientConn) (err error) {
 		s, err = c.NewStream(ctx, desc, method, opts...)
 		return err
 	})
@@ -172,7 +174,7 @@ func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 	return &stream{s, p, at}, nil
 }
 
-// stream makes the pool leave a server whose streams break.
+// stream makes the pool leave the server if the stream breaks.
 type stream struct {
 	grpc.ClientStream
 	p  *Pool
@@ -188,7 +190,8 @@ func (s *stream) RecvMsg(m any) error {
 	return err
 }
 
-// stamp asks for answers that are at least as new as all before.
+// stamp returns a copy of a read with a min_index that makes its response at least as new as all
+// earlier responses. It returns other requests without change.
 func (p *Pool) stamp(req any) any {
 	switch r := req.(type) {
 	case *imagebuilderv1.BuildStatusRequest:
@@ -203,6 +206,7 @@ func (p *Pool) stamp(req any) any {
 	return req
 }
 
+// note updates the greatest index from a response.
 func (p *Pool) note(res any) {
 	r, ok := res.(interface {
 		GetRead() *imagebuilderv1.ReadInfo
@@ -218,6 +222,7 @@ func (p *Pool) note(res any) {
 	}
 }
 
+// wait waits for d. It reports false if ctx ends first.
 func wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -12,11 +12,10 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Watch gives all builds that match to f as they are, then every change, until
-// ctx ends or f answers an error. A stream that breaks is resumed on another
-// server. Where that server cannot tell what was missed, a new snapshot comes:
-// an event with SnapshotBegin is followed by all builds that there are, and
-// what is not among them is gone.
+// Watch passes the current state of all matching builds to f, then every change, until ctx ends or
+// f returns an error. It resumes a broken stream on another server. If that server no longer has
+// the missed changes, a new snapshot follows: an event with SnapshotBegin, then all builds. A build
+// that is not among them does not exist any more.
 func (c *Client) Watch(ctx context.Context, filter *imagebuilderv1.BuildFilter, f func(Event) error) error {
 	var after uint64
 	pause := pauseMin
@@ -29,7 +28,7 @@ func (c *Client) Watch(ctx context.Context, filter *imagebuilderv1.BuildFilter, 
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case status.Code(err) == codes.OutOfRange:
-			after = 0 // a snapshot, please
+			after = 0 // request a snapshot
 		case err != nil && status.Code(err) != codes.Unavailable:
 			return err
 		}
@@ -43,18 +42,20 @@ func (c *Client) Watch(ctx context.Context, filter *imagebuilderv1.BuildFilter, 
 	}
 }
 
-// Event is one event of a watch. One field is set.
+// Event is one event of a watch. Exactly one field is set.
 type Event struct {
-	// Build is a build as it is now.
+	// Build is a build in its current state.
 	Build *imagebuilderv1.Build
 	// Removed is the id of a build that retention has removed.
 	Removed string
-	// SnapshotBegin: forget all that was told before.
+	// SnapshotBegin marks the beginning of a snapshot, which replaces all earlier events.
 	SnapshotBegin bool
-	// SnapshotEnd: everything there is was told.
+	// SnapshotEnd marks the end of a snapshot.
 	SnapshotEnd bool
 }
 
+// watch reads one stream of events until it ends or breaks, and updates the index to resume after.
+// It reports whether an event arrived.
 func (c *Client) watch(ctx context.Context, filter *imagebuilderv1.BuildFilter, after *uint64, f func(Event) error) (progress bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -1,12 +1,11 @@
-// Package tracing makes the spans of a build's way through the cluster: one
-// trace from the call that asks for it, over the commits and decisions, to the
-// end of its last attempt, on whatever nodes that happens (docs/tracing.md).
+// Package tracing creates the spans of a build: one trace from the call that requests the build,
+// over the commits and the decisions of the leader, to the end of the last attempt, on all nodes
+// that take part (docs/tracing.md).
 //
-// A span is started under the one of the context, by that one's provider: no
-// part but the three that begin a trace or take one up (the API, the leader's
-// loop, the owner's) knows a provider, and where nothing is traced nothing is
-// allocated. A build's trace outlives the call and its node as a traceparent of
-// the W3C in the replicated record.
+// A span is a child of the span of its context and uses the same provider. Only the three
+// components that begin or resume a trace know a provider: the API, the loop of the leader, and the
+// loop of the owner. Without a trace, the functions allocate nothing. The trace of a build outlives
+// the call and the node: the replicated record contains its W3C traceparent.
 //
-// Here are no exporters: those are in tracing/otlp.
+// The package has no exporter; package tracing/otlp has.
 package tracing

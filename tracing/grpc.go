@@ -13,8 +13,8 @@ import (
 	"google.golang.org/grpc/stats"
 )
 
-// ServerOption traces calls of some methods that a gRPC server gets; none if p
-// is nil.
+// ServerOption returns options with which a gRPC server traces the given methods; all methods if
+// none is given. It returns no options if p is nil.
 func ServerOption(p trace.TracerProvider, methods ...string) []grpc.ServerOption {
 	if p == nil {
 		return nil
@@ -22,8 +22,8 @@ func ServerOption(p trace.TracerProvider, methods ...string) []grpc.ServerOption
 	return []grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler(options(p, methods)...))}
 }
 
-// DialOption traces calls of some methods that a gRPC client makes, and hands
-// the trace over; none if p is nil. Without methods it is all of them.
+// DialOption returns options with which a gRPC client traces the given methods and propagates the
+// trace; all methods if none is given. It returns no options if p is nil.
 func DialOption(p trace.TracerProvider, methods ...string) []grpc.DialOption {
 	if p == nil {
 		return nil
@@ -31,19 +31,20 @@ func DialOption(p trace.TracerProvider, methods ...string) []grpc.DialOption {
 	return []grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(options(p, methods)...))}
 }
 
+// options returns the options that server and client share.
 func options(p trace.TracerProvider, methods []string) []otelgrpc.Option {
 	return []otelgrpc.Option{
 		otelgrpc.WithTracerProvider(p), otelgrpc.WithPropagators(Propagator),
-		otelgrpc.WithMeterProvider(metricnoop.NewMeterProvider()), // Prometheus counts calls
+		otelgrpc.WithMeterProvider(metricnoop.NewMeterProvider()), // the Prometheus interceptors count calls
 		otelgrpc.WithFilter(func(i *stats.RPCTagInfo) bool {
 			return len(methods) == 0 || slices.Contains(methods, i.FullMethodName)
 		}),
 	}
 }
 
-// HandOver answers options by which all calls of a client belong to a span of
-// somebody else: traceparent is as W3C trace context writes it, recorded or not.
-// What is none is not handed over.
+// HandOver returns options with which all calls of a gRPC client are children of a span that
+// another process created. traceparent identifies the span as in the W3C trace context, recorded or
+// not. If it is not valid, HandOver returns no options.
 func HandOver(traceparent string) []grpc.DialOption {
 	sc := trace.SpanContextFromContext(Propagator.Extract(context.Background(), propagation.MapCarrier{"traceparent": traceparent}))
 	if !sc.IsValid() {

@@ -7,10 +7,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traceparentLen is that of version 00: 00-TRACE-SPAN-01.
+// traceparentLen is the length of a traceparent of version 00: 00-TRACE-SPAN-01.
 const traceparentLen = 55
 
-// Traceparent answers the recorded span of ctx as W3C trace context writes it
+// Traceparent returns the traceparent of the recorded span of ctx, as in the W3C trace context
 // (https://www.w3.org/TR/trace-context/, version 00), or "" if there is none.
 func Traceparent(ctx context.Context) string {
 	span := trace.SpanFromContext(ctx)
@@ -21,14 +21,14 @@ func Traceparent(ctx context.Context) string {
 	return "00-" + sc.TraceID().String() + "-" + sc.SpanID().String() + "-01"
 }
 
-// Valid reports whether s is what Traceparent answers for some span. What is
-// valid never changes: replicas decide by it what they store.
+// Valid reports whether s is a traceparent as Traceparent returns it. The result for a given s must
+// never change between versions, because replicas use it to decide what they store.
 func Valid(s string) bool {
 	_, ok := parse(s)
 	return ok
 }
 
-// TraceID answers the trace id of a traceparent, or "" if it is none.
+// TraceID returns the trace id of a traceparent, or "" if it is not valid.
 func TraceID(traceparent string) string {
 	if !Valid(traceparent) {
 		return ""
@@ -36,7 +36,7 @@ func TraceID(traceparent string) string {
 	return traceparent[3:35]
 }
 
-// parse reads a traceparent of a sampled span.
+// parse parses the traceparent of a sampled span.
 func parse(s string) (trace.SpanContext, bool) {
 	if len(s) != traceparentLen || s[:3] != "00-" || s[35] != '-' || s[52:] != "-01" {
 		return trace.SpanContext{}, false
@@ -49,7 +49,7 @@ func parse(s string) (trace.SpanContext, bool) {
 	return sc, sc.IsValid()
 }
 
-// lowerHex decodes lower-case hexadecimal digits: the W3C allows no others.
+// lowerHex decodes lower-case hexadecimal digits. The W3C trace context allows no other digits.
 func lowerHex(to []byte, s string) bool {
 	for i := range len(s) {
 		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {

@@ -12,16 +12,15 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// Scope is the instrumentation scope of all spans that are made here.
+// Scope is the instrumentation scope of all spans of this package.
 const Scope = "github.com/image-builder-ha/image-builder"
 
-// Propagator is how a trace crosses a connection: W3C trace context and no
-// baggage, which may hold anything.
+// Propagator propagates a trace over a connection: with W3C trace context, without baggage, which
+// can contain any text.
 var Propagator propagation.TextMapPropagator = propagation.TraceContext{}
 
-// Attributes of spans. An exporter leaves all others out, but for those of RPC:
-// a value is a ref, an id, a number or a word of ours, never a text that a
-// request or an error brought.
+// Attributes of spans. An exporter omits all other attributes except those of RPC. A value is a
+// ref, an id, a number or a word of this project, never a text of a request or an error.
 const (
 	Build    = attribute.Key("image_builder.build")
 	Attempt  = attribute.Key("image_builder.attempt")
@@ -43,9 +42,8 @@ const (
 	Workload = attribute.Key("image_builder.workload")
 )
 
-// Start starts a span under that of ctx. If ctx has none that is recorded, it
-// answers ctx and a span that does nothing, and costs nothing. The caller ends
-// the span, best with End.
+// Start starts a child of the span of ctx. If ctx has no recorded span, Start returns ctx and a
+// span that does nothing, and allocates nothing. The caller ends the span, normally with End.
 func Start(ctx context.Context, name string, attrs ...attribute.KeyValue) (context.Context, trace.Span) {
 	parent := trace.SpanFromContext(ctx)
 	if !parent.IsRecording() {
@@ -54,8 +52,9 @@ func Start(ctx context.Context, name string, attrs ...attribute.KeyValue) (conte
 	return begin(ctx, parent.TracerProvider().Tracer(Scope), name, time.Time{}, attrs)
 }
 
-// Resume starts a span of a build from the traceparent of its record. If there
-// is none, or tracer is nil, it does nothing, as Start does. A zero time is now.
+// Resume starts a span of a build as a child of the traceparent in its record. If there is no valid
+// traceparent, or tracer is nil, Resume returns ctx and a span that does nothing. at is the start
+// of the span; now if zero.
 func Resume(ctx context.Context, tracer trace.Tracer, traceparent, name string, at time.Time, attrs ...attribute.KeyValue) (context.Context, trace.Span) {
 	if tracer == nil || traceparent == "" {
 		return ctx, noop.Span{}
@@ -67,8 +66,8 @@ func Resume(ctx context.Context, tracer trace.Tracer, traceparent, name string, 
 	return begin(trace.ContextWithRemoteSpanContext(ctx, parent), tracer, name, at, attrs)
 }
 
-// Remote answers a context by which calls are handed to the span of a
-// traceparent, where nothing is recorded here.
+// Remote returns a context whose calls are children of the span of a traceparent, for a process
+// that records no spans itself. It returns ctx if the traceparent is not valid.
 func Remote(ctx context.Context, traceparent string) context.Context {
 	sc, ok := parse(traceparent)
 	if !ok {
@@ -77,7 +76,7 @@ func Remote(ctx context.Context, traceparent string) context.Context {
 	return trace.ContextWithRemoteSpanContext(ctx, sc)
 }
 
-// begin keeps attrs of its callers on their stacks.
+// begin starts a span. It clones attrs so that the slices of the callers stay on their stacks.
 func begin(ctx context.Context, tracer trace.Tracer, name string, at time.Time, attrs []attribute.KeyValue) (context.Context, trace.Span) {
 	opts := []trace.SpanStartOption{trace.WithAttributes(slices.Clone(attrs)...)}
 	if !at.IsZero() {
@@ -86,8 +85,8 @@ func begin(ctx context.Context, tracer trace.Tracer, name string, at time.Time, 
 	return tracer.Start(ctx, name, opts...)
 }
 
-// End ends a span, as failed if err is one. The text of an error may hold what
-// a request brought, and stays here.
+// End ends a span, as failed if err is not nil. The span does not contain the text of the error,
+// which can contain secrets of a request.
 func End(span trace.Span, err error) {
 	if err != nil {
 		span.SetStatus(codes.Error, "")
@@ -102,8 +101,8 @@ func Set(ctx context.Context, attrs ...attribute.KeyValue) {
 	}
 }
 
-// Quiet answers a context without the span of ctx, for calls that are repeated
-// so often that nobody wants to see them.
+// Quiet returns a context without the span of ctx, for calls that are repeated too often to be
+// useful in a trace.
 func Quiet(ctx context.Context) context.Context {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ctx
@@ -111,7 +110,7 @@ func Quiet(ctx context.Context) context.Context {
 	return trace.ContextWithSpan(ctx, noop.Span{})
 }
 
-// Link ties the span of ctx to the trace of a build that it has joined.
+// Link links the span of ctx to the trace of the build that the call joined.
 func Link(ctx context.Context, traceparent string) {
 	span := trace.SpanFromContext(ctx)
 	if !span.IsRecording() {

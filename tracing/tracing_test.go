@@ -14,8 +14,8 @@ import (
 
 const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
-// Test_Valid: replicas store exactly what Traceparent writes, and nothing that
-// anybody else could find a meaning in.
+// Test_Valid checks that exactly the form that Traceparent returns is valid: replicas store nothing
+// else.
 func Test_Valid(t *testing.T) {
 	for s, want := range map[string]bool{
 		parent: true,
@@ -52,8 +52,8 @@ func Fuzz_Valid(f *testing.F) {
 	})
 }
 
-// Test_Resume: a span of a record belongs to the trace of the record, those
-// below it too, and what is handed on names the right span.
+// Test_Resume checks that a resumed span and its children belong to the trace of the record, and
+// that Traceparent returns the innermost span.
 func Test_Resume(t *testing.T) {
 	ended := sdktracetest.NewSpanRecorder()
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(ended)).Tracer("")
@@ -61,10 +61,10 @@ func Test_Resume(t *testing.T) {
 	ctx, outer := tracing.Resume(t.Context(), tracer, parent, "outer", at, tracing.Build.String("b"))
 	below, inner := tracing.Start(ctx, "inner")
 	if got, want := tracing.Traceparent(below), "00-0af7651916cd43dd8448eb211c80319c-"+inner.SpanContext().SpanID().String()+"-01"; got != want {
-		t.Errorf("handed on %q, want %q", got, want)
+		t.Errorf("traceparent %q, want %q", got, want)
 	}
 	if got := tracing.Traceparent(tracing.Quiet(below)); got != "" {
-		t.Errorf("a quiet context hands on %q", got)
+		t.Errorf("traceparent of a quiet context: %q", got)
 	}
 	tracing.End(inner, context.Canceled)
 	tracing.End(outer, nil)
@@ -77,11 +77,11 @@ func Test_Resume(t *testing.T) {
 	}
 }
 
-// Test_OffIsFree: without a trace nothing is allocated, whatever is asked for.
+// Test_OffIsFree checks that the functions allocate nothing without a trace.
 func Test_OffIsFree(t *testing.T) {
 	ctx, ref, n := t.Context(), "registry.example.com/a:"+t.Name(), int64(time.Now().UnixNano())
 	if got := testing.AllocsPerRun(1000, func() { off(ctx, ref, n) }); got != 0 {
-		t.Errorf("%v allocations where nothing is traced, want none", got)
+		t.Errorf("%v allocations without a trace, want none", got)
 	}
 }
 
@@ -103,7 +103,7 @@ func Benchmark_On(b *testing.B) {
 	}
 }
 
-// off is what the way of a build does.
+// off makes the same calls as the code that executes a build.
 func off(ctx context.Context, ref string, n int64) {
 	_, attempt := tracing.Resume(ctx, nil, "", "attempt", time.Time{}, tracing.Ref.String(ref), tracing.Attempt.Int64(n))
 	ctx, span := tracing.Start(ctx, "run", tracing.Ref.String(ref), tracing.Index.Int64(n))

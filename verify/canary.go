@@ -11,16 +11,17 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// canaryHost is a registry that does not exist; requests carry a credential for
-// it that has to be found nowhere. See RFC 6761 for the name.
+// canaryHost is the host of a registry that does not exist: RFC 6761 reserves the domain. Requests
+// carry a credential for it, which must not appear anywhere.
 const canaryHost = "canary.invalid"
 
-// canary is a secret that the run gives to the service.
+// canary is a secret that the run sends to the service.
 type canary struct {
 	secret string
-	forms  [][]byte
+	forms  [][]byte // encodings in which the secret can appear
 }
 
+// newCanary returns a canary with a random secret.
 func newCanary() canary {
 	raw := make([]byte, 24)
 	_, _ = rand.Read(raw) // never fails, by its documentation
@@ -28,7 +29,7 @@ func newCanary() canary {
 	return canary{s, [][]byte{[]byte(s), []byte(base64.StdEncoding.EncodeToString([]byte(s))), []byte(base64.StdEncoding.EncodeToString([]byte("verify:" + s)))}}
 }
 
-// in reports whether a text holds the secret.
+// in reports whether a text contains the secret.
 func (c canary) in(text []byte) bool {
 	for _, f := range c.forms {
 		if bytes.Contains(text, f) {
@@ -38,13 +39,13 @@ func (c canary) in(text []byte) bool {
 	return false
 }
 
-// inMessage reports whether a message holds the secret in any of its fields.
+// inMessage reports whether a message contains the secret in any of its fields.
 func (c canary) inMessage(m proto.Message) bool {
 	raw, err := proto.Marshal(m)
 	return err == nil && c.in(raw)
 }
 
-// auth adds the credential to that of a request.
+// auth returns a copy of the credentials of a request with the canary's credential added.
 func (c canary) auth(a *imagebuilderv1.RegistryAuth) *imagebuilderv1.RegistryAuth {
 	if a = proto.CloneOf(a); a == nil {
 		a = &imagebuilderv1.RegistryAuth{}
@@ -56,7 +57,7 @@ func (c canary) auth(a *imagebuilderv1.RegistryAuth) *imagebuilderv1.RegistryAut
 	return a
 }
 
-// longest is the length of the longest form.
+// longest returns the length of the longest encoding.
 func (c canary) longest() (n int) {
 	for _, f := range c.forms {
 		n = max(n, len(f))

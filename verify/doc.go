@@ -1,10 +1,11 @@
-// Package verify checks a running cluster of image builders from outside, while
-// it is used and while somebody breaks it.
+// Package verify checks a running cluster of image builders from outside, under load and while
+// faults are injected.
 //
-// Run drives load: clients on all nodes ask for builds, attach, cancel, read
-// and follow logs through reconnects. All that they asked and were answered is
-// Evidence. Judge looks at evidence alone and says which promises it breaks; it
-// can be saved and judged again.
+// Run generates the load: clients on all nodes request builds, attach to builds, cancel them, read
+// their status, and follow logs through reconnects. Evidence contains all requests and responses.
+// Judge reports the promises that the evidence breaks. It needs nothing but the evidence, which can
+// be saved and judged again.
 //
-// The packages beside it: history judges calls, porcupine included.
+// The package does not inject faults itself. Package history checks the calls, with porcupine among
+// others.
 package verify

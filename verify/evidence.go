@@ -13,95 +13,96 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// Evidence is all that a run saw of a cluster.
+// Evidence is everything that a run observed of a cluster.
 type Evidence struct {
-	Run    RunInfo
-	Calls  history.History
-	Sights []Sight
-	Ends   []End
-	Logs   []LogRead
-	Images []ImageLook
-	Leaks  []Leak
-	Faults []Fault
+	Run          RunInfo
+	Calls        history.History
+	Observations []Observation
+	Ends         []End
+	Logs         []LogRead
+	Images       []ImageCheck
+	Leaks        []Leak
+	Faults       []Fault
 }
 
-// RunInfo says how the evidence came about.
+// RunInfo describes the run that collected the evidence.
 type RunInfo struct {
 	Servers []string  `json:"servers"`
 	Profile string    `json:"profile"`
 	Rate    float64   `json:"rate"`
 	Began   time.Time `json:"began"`
-	// Stopped is when no further builds were asked for; Ended when all of them
-	// had ended or the patience was over.
+	// Stopped is the time of the last request for a build. Ended is the time at which all builds had
+	// ended, or Options.Patience had passed.
 	Stopped time.Time `json:"stopped"`
 	Ended   time.Time `json:"ended"`
-	// Skipped builds were not asked for since too many were under way.
+	// Skipped is the number of builds that were not requested because Options.InFlight builds were
+	// already in progress.
 	Skipped int `json:"skipped,omitempty"`
 }
 
-// Sight is one version of a build, as a watch or a read showed it. Sights of
-// the same version by different nodes are one, unless they differ.
-type Sight struct {
+// Observation is one version of a build, as a watch or a read returned it. Equal observations of
+// the same version by different nodes are recorded once.
+type Observation struct {
 	Build   string        `json:"build"`
 	Version uint64        `json:"version"`
 	Phase   history.Phase `json:"phase"`
 	Server  string        `json:"server"`
-	// Attempts are those that there were, in order.
-	Attempts []AttemptSeen `json:"attempts,omitempty"`
+	// Attempts are the attempts at this version, in order.
+	Attempts []AttemptState `json:"attempts,omitempty"`
 }
 
-// AttemptSeen is one attempt as it was shown.
-type AttemptSeen struct {
+// AttemptState is one attempt, as a response showed it.
+type AttemptState struct {
 	Number  uint32        `json:"number"`
 	Phase   history.Phase `json:"phase"`
 	Epoch   uint64        `json:"epoch"`
 	Counted bool          `json:"counted,omitempty"`
-	// LogState, LogLength and LogChecksum describe its log.
+	// LogState, LogLength (in bytes) and LogChecksum describe the log of the attempt.
 	LogState    string `json:"logState,omitempty"`
 	LogLength   int64  `json:"logLength,omitempty"`
 	LogChecksum string `json:"logChecksum,omitempty"`
 	Message     string `json:"message,omitempty"`
 }
 
-// End is how an acknowledged build ended.
+// End is the end of an acknowledged build.
 type End struct {
 	Build string `json:"build"`
-	// Source is what was asked for, Ref what was published.
+	// Source names the requested source, Ref the published image.
 	Source string        `json:"source"`
 	Ref    string        `json:"ref"`
 	Phase  history.Phase `json:"phase"`
-	// Expect is how it should end; empty if a cancellation leaves it open.
+	// Expect is the expected final phase; empty if the build was cancelled, which leaves it open.
 	Expect  history.Phase `json:"expect,omitempty"`
 	Blame   string        `json:"blame,omitempty"`
 	Message string        `json:"message,omitempty"`
 	Digest  string        `json:"digest,omitempty"`
-	// Attempts as the last answer showed them.
-	Attempts []AttemptSeen `json:"attempts,omitempty"`
-	// Acked and Seen are when it was acknowledged and seen to have ended.
+	// Attempts are the attempts in the last response.
+	Attempts []AttemptState `json:"attempts,omitempty"`
+	// Acked is the time of the acknowledgement, Seen the time at which the client learned of the end.
 	Acked time.Time `json:"acked"`
 	Seen  time.Time `json:"seen"`
 }
 
-// LogRead is what one reader got of the log of one attempt.
+// LogRead is the part of an attempt's log that one reader received.
 type LogRead struct {
 	Build   string `json:"build"`
 	Attempt uint32 `json:"attempt"`
 	Reader  string `json:"reader"`
-	// Late: it read after the build had ended.
+	// Late is set if the reader began after the end of the build.
 	Late   bool  `json:"late,omitempty"`
 	Length int64 `json:"length"`
-	// Checksum is `xxh64:` and hex over all bytes that were read.
+	// Checksum is the XXH64 checksum of all bytes that were read: `xxh64:` and 16 hex digits.
 	Checksum string `json:"checksum"`
-	// Prefixes are, of a late reader, the checksums at the lengths at which
-	// other readers broke off.
+	// Prefixes are the checksums of a late reader at the lengths at which other readers failed.
 	Prefixes map[int64]string `json:"prefixes,omitempty"`
-	// Error is why it did not reach the end.
+	// Error is the reason why the reader did not reach the end; empty if it did.
 	Error string    `json:"error,omitempty"`
 	At    time.Time `json:"at"`
 }
 
-// ImageLook is what the registry answered for a published ref.
-type ImageLook struct {
+// ImageCheck is the result of a look-up of a published ref in the registry. Want is the digest that
+// the service reported, Got the digest in the registry. Builds counts the builds of the ref.
+type ImageCheck struct {
 	Ref    string `json:"ref"`
 	Build  string `json:"build"`
 	Want   string `json:"want"`
@@ -110,34 +111,34 @@ type ImageLook struct {
 	Builds int    `json:"builds"`
 }
 
-// Leak is a place where a secret of the run was readable.
+// Leak is a place at which a secret of the run was readable.
 type Leak struct {
 	Where string    `json:"where"`
 	Build string    `json:"build,omitempty"`
 	At    time.Time `json:"at"`
 }
 
-// Fault is a time in which somebody broke something.
+// Fault is an injected fault and its period.
 type Fault struct {
 	Name  string    `json:"name"`
 	Began time.Time `json:"began"`
-	// Ended is zero while it lasts.
+	// Ended is zero while the fault lasts.
 	Ended time.Time `json:"ended,omitzero"`
 }
 
-// line is one line of a saved file: one of its fields is set.
+// line is one line of a saved file. Exactly one field is set.
 type line struct {
-	Run   *RunInfo        `json:"run,omitempty"`
-	Call  *history.Record `json:"call,omitempty"`
-	Sight *Sight          `json:"sight,omitempty"`
-	End   *End            `json:"end,omitempty"`
-	Log   *LogRead        `json:"log,omitempty"`
-	Image *ImageLook      `json:"image,omitempty"`
-	Leak  *Leak           `json:"leak,omitempty"`
-	Fault *Fault          `json:"fault,omitempty"`
+	Run         *RunInfo        `json:"run,omitempty"`
+	Call        *history.Record `json:"call,omitempty"`
+	Observation *Observation    `json:"sight,omitempty"`
+	End         *End            `json:"end,omitempty"`
+	Log         *LogRead        `json:"log,omitempty"`
+	Image       *ImageCheck     `json:"image,omitempty"`
+	Leak        *Leak           `json:"leak,omitempty"`
+	Fault       *Fault          `json:"fault,omitempty"`
 }
 
-// Save writes evidence as JSON lines.
+// Save writes the evidence as JSON lines.
 func (e *Evidence) Save(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	enc := json.NewEncoder(b)
@@ -151,8 +152,8 @@ func (e *Evidence) Save(w io.Writer) error {
 	for i := range e.Calls {
 		put(line{Call: &e.Calls[i]})
 	}
-	for i := range e.Sights {
-		put(line{Sight: &e.Sights[i]})
+	for i := range e.Observations {
+		put(line{Observation: &e.Observations[i]})
 	}
 	for i := range e.Ends {
 		put(line{End: &e.Ends[i]})
@@ -175,7 +176,7 @@ func (e *Evidence) Save(w io.Writer) error {
 	return nil
 }
 
-// Load reads what Save wrote. Fields that it does not know are errors.
+// Load reads evidence that Save wrote. Unknown fields are an error.
 func Load(r io.Reader) (*Evidence, error) {
 	dec := json.NewDecoder(bufio.NewReader(r))
 	dec.DisallowUnknownFields()
@@ -193,8 +194,8 @@ func Load(r io.Reader) (*Evidence, error) {
 			e.Run = *l.Run
 		case l.Call != nil:
 			e.Calls = append(e.Calls, *l.Call)
-		case l.Sight != nil:
-			e.Sights = append(e.Sights, *l.Sight)
+		case l.Observation != nil:
+			e.Observations = append(e.Observations, *l.Observation)
 		case l.End != nil:
 			e.Ends = append(e.Ends, *l.End)
 		case l.Log != nil:
@@ -211,13 +212,14 @@ func Load(r io.Reader) (*Evidence, error) {
 	}
 }
 
-// Faults takes down what is broken, and when. Safe for concurrent use.
+// Faults records injected faults with their periods. It is safe for concurrent use.
 type Faults struct {
 	mu  sync.Mutex
 	all []Fault
 }
 
-// Begin notes that a fault begins and answers what notes its end.
+// Begin records that a fault begins. The returned function records its end; it may be called more
+// than once.
 func (f *Faults) Begin(name string) (end func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -232,8 +234,8 @@ func (f *Faults) Begin(name string) (end func()) {
 	}
 }
 
-// End notes the end of the last fault of that name that has not ended, and
-// reports whether there is one.
+// End records the end of the most recent fault of that name that has not ended. It reports whether
+// there is one.
 func (f *Faults) End(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -246,7 +248,7 @@ func (f *Faults) End(name string) bool {
 	return false
 }
 
-// All answers a copy.
+// All returns a copy of all recorded faults, in the order of their beginning.
 func (f *Faults) All() []Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -14,7 +14,7 @@ var reportHTML string
 
 var page = template.Must(template.New("report").Funcs(template.FuncMap{"short": short}).Parse(reportHTML))
 
-// chart is one timeline, drawn as SVG.
+// chart is one timeline of the page, rendered as SVG.
 type chart struct {
 	Title  string
 	Max    string
@@ -38,20 +38,21 @@ const (
 	chartHeight = 120.0
 )
 
-// HTML writes the report as one page that needs nothing else.
+// HTML writes the report as one self-contained page.
 func (r *Report) HTML(w io.Writer) error {
 	return page.Execute(w, struct {
 		*Report
 		Verdict string
 		Charts  []chart
 	}{r, r.verdict(), []chart{
-		r.chart("builds acknowledged a second", func(s Second) float64 { return float64(s.Acked) }, func(s Second) float64 { return float64(s.Failed) }),
-		r.chart("slowest request for a build, ms", func(s Second) float64 { return float64(s.Slowest.Milliseconds()) }, nil),
-		r.chart("builds ended a second", func(s Second) float64 { return float64(s.Ended) }, nil),
-		r.chart("reads answered a second", func(s Second) float64 { return float64(s.Reads) }, func(s Second) float64 { return float64(s.ReadsFailed) }),
+		r.chart("builds acknowledged per second", func(s Second) float64 { return float64(s.Acked) }, func(s Second) float64 { return float64(s.Failed) }),
+		r.chart("slowest build request, ms", func(s Second) float64 { return float64(s.Slowest.Milliseconds()) }, nil),
+		r.chart("builds ended per second", func(s Second) float64 { return float64(s.Ended) }, nil),
+		r.chart("successful reads per second", func(s Second) float64 { return float64(s.Reads) }, func(s Second) float64 { return float64(s.ReadsFailed) }),
 	}})
 }
 
+// chart returns the timeline of one figure. bad, if not nil, is stacked on good as failures.
 func (r *Report) chart(title string, good, bad func(Second) float64) chart {
 	c := chart{Title: title}
 	top := 1.0

@@ -19,18 +19,19 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Looker asks a registry for an image, past the service.
+// Looker looks up images in a registry, without the service.
 type Looker interface {
-	// Digest answers the digest that a ref names.
+	// Digest returns the digest to which a ref resolves.
 	Digest(ctx context.Context, ref string) (string, error)
 }
 
-// DockerLooker uses the credentials of the user's docker configuration. Hosts on
-// loopback and those named Insecure are spoken to by plain HTTP.
+// DockerLooker looks up images with the credentials of the user's docker configuration. It uses
+// plain HTTP for hosts on loopback and for the hosts in Insecure.
 type DockerLooker struct {
 	Insecure []string
 }
 
+// parse returns the reference that a ref denotes.
 func (d DockerLooker) parse(ref string) (name.Reference, error) {
 	r, err := name.ParseReference(ref)
 	if err != nil {
@@ -44,7 +45,7 @@ func (d DockerLooker) parse(ref string) (name.Reference, error) {
 	return r, nil
 }
 
-// Digest answers the digest that a ref names.
+// Digest returns the digest to which a ref resolves.
 func (d DockerLooker) Digest(ctx context.Context, ref string) (string, error) {
 	r, err := d.parse(ref)
 	if err != nil {
@@ -57,9 +58,9 @@ func (d DockerLooker) Digest(ctx context.Context, ref string) (string, error) {
 	return desc.Digest.String(), nil
 }
 
-// Prepare pushes n images of so many layers of so many bytes to a repository,
-// tagged verify-LAYERS-NUMBER, and answers their refs. Their content depends on
-// nothing but these numbers, so that images that are there already are kept.
+// Prepare pushes n images with the given number of layers of bytesEach bytes to a repository,
+// tagged verify-LAYERS-NUMBER, and returns their refs. The contents depend only on these numbers,
+// so that a repeated call uploads nothing.
 func (d DockerLooker) Prepare(ctx context.Context, repository string, n, layers int, bytesEach int) ([]string, error) {
 	refs := make([]string, n)
 	g, ctx := errgroup.WithContext(ctx)
@@ -84,6 +85,7 @@ func (d DockerLooker) Prepare(ctx context.Context, repository string, n, layers 
 	return refs, g.Wait()
 }
 
+// image returns the image number seed of Prepare.
 func image(seed uint64, layers, bytesEach int) (v1.Image, error) {
 	var all []v1.Layer
 	for l := range layers {

@@ -10,26 +10,25 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// Promise is something that the service's documentation promises and that
-// evidence can break.
+// Promise is a guarantee of the service's documentation that evidence can refute. Reports contain
+// its text.
 type Promise string
 
-// The promises beyond those of package history, whose invariants are judged
-// under their own names.
+// The promises in addition to the invariants of package history, which are promises of their own.
 const (
 	AnyNode      Promise = "any node answers"
 	AsExpected   Promise = "acknowledged builds end as expected"
 	OnlyGrow     Promise = "phases and epochs only grow"
 	OneVersion   Promise = "all nodes show a version of a build alike"
-	OneCounts    Promise = "at most one attempt of a build succeeds"
+	OneSuccess   Promise = "at most one attempt of a build succeeds"
 	LogsOnlyGrow Promise = "all readers get the same log"
 	Published    Promise = "published images are in the registry"
 	NoLeaks      Promise = "no secret is readable"
 )
 
-// promises are all that Judge looks at, in the order of reports.
+// promises returns all promises that Judge checks, in the order of reports.
 func promises() []Promise {
-	all := []Promise{AnyNode, AsExpected, OnlyGrow, OneVersion, OneCounts, LogsOnlyGrow, Published, NoLeaks}
+	all := []Promise{AnyNode, AsExpected, OnlyGrow, OneVersion, OneSuccess, LogsOnlyGrow, Published, NoLeaks}
 	for _, i := range []history.Invariant{
 		history.OneActive, history.AttachActive, history.OncePerRequest, history.AskedFor, history.NeverLost, history.Ends, history.Final,
 		history.OneDigest, history.CancelHolds, history.LastRequester, history.FreshReads, history.LinearizableReads, history.Linearizable,
@@ -42,23 +41,23 @@ func promises() []Promise {
 // Finding is one broken promise.
 type Finding struct {
 	Promise Promise `json:"promise"`
-	// Message says what is wrong, with the history around it.
+	// Message describes the violation, with the calls that show it.
 	Message string `json:"message"`
-	// At is when it showed, if that is known.
+	// At is the time at which the violation became visible; zero if it is not known.
 	At time.Time `json:"at,omitzero"`
 }
 
-// historyTime bounds the search for an order of the calls.
-const historyTime = 5 * time.Minute
+// historyTimeout bounds the search for a linearization of the calls.
+const historyTimeout = 5 * time.Minute
 
-// Judge answers the broken promises, the first ones first, and an error if some
-// could not be judged.
+// Judge returns the broken promises in the order of time. It returns an error that wraps
+// history.ErrUndecided if a promise could not be judged in time.
 func Judge(e *Evidence) ([]Finding, error) {
 	var all []Finding
-	for _, judge := range []func(*Evidence) []Finding{judgeNodes, judgeEnds, judgeSights, judgeLogs, judgeImages, judgeLeaks} {
+	for _, judge := range []func(*Evidence) []Finding{judgeNodes, judgeEnds, judgeObservations, judgeLogs, judgeImages, judgeLeaks} {
 		all = append(all, judge(e)...)
 	}
-	v := history.Judge(e.Calls, history.Options{Timeout: historyTime, Retention: e.Run.Ended.Sub(e.Run.Began) > 9*time.Minute})
+	v := history.Judge(e.Calls, history.Options{Timeout: historyTimeout, Retention: e.Run.Ended.Sub(e.Run.Began) > 9*time.Minute})
 	for _, x := range v.Violations {
 		f := Finding{Promise: Promise(x.Invariant), Message: x.Error()}
 		for _, c := range x.Calls {
@@ -85,9 +84,9 @@ func Judge(e *Evidence) ([]Finding, error) {
 	return all, nil
 }
 
-// judgeNodes wants every node to have answered reads, and the cluster builds.
+// judgeNodes checks that every node responded to reads and that the cluster acknowledged builds.
 func judgeNodes(e *Evidence) (out []Finding) {
-	answered, asked := map[string]int{}, map[string]int{}
+	succeeded, reads := map[string]int{}, map[string]int{}
 	builds := 0
 	for _, c := range e.Calls {
 		if c.Op.Kind == history.Create && c.Status == history.OK {
@@ -97,50 +96,55 @@ func judgeNodes(e *Evidence) (out []Finding) {
 		if !ok {
 			continue
 		}
-		asked[server]++
+		reads[server]++
 		if c.Status == history.OK {
-			answered[server]++
+			succeeded[server]++
 		}
 	}
 	for _, s := range e.Run.Servers {
-		if asked[s] > 0 && answered[s] == 0 {
-			out = append(out, Finding{Promise: AnyNode, Message: fmt.Sprintf("node %s answered none of %d reads", s, asked[s])})
+		if reads[s] > 0 && succeeded[s] == 0 {
+			out = append(out, Finding{Promise: AnyNode, Message: fmt.Sprintf("node %s responded to none of %d reads", s, reads[s])})
 		}
 	}
 	if builds == 0 {
-		out = append(out, Finding{Promise: AnyNode, Message: "no build was acknowledged at all" + firstError(e)})
+		out = append(out, Finding{Promise: AnyNode, Message: "no build was acknowledged" + firstError(e)})
 	}
 	return out
 }
 
+// firstError returns the error of the first failed request for a build as a clause of a message, or
+// "".
 func firstError(e *Evidence) string {
 	for _, c := range e.Calls {
 		if c.Op.Kind == history.Create && c.Error != "" {
-			return "; the first request was answered: " + c.Error
+			return "; the first request failed: " + c.Error
 		}
 	}
 	return ""
 }
 
+// judgeEnds checks that builds end in the expected phase, by the success of one attempt if they
+// succeed.
 func judgeEnds(e *Evidence) (out []Finding) {
 	for _, b := range e.Ends {
 		if b.Expect != "" && b.Phase != b.Expect {
-			out = append(out, Finding{AsExpected, fmt.Sprintf("build %s of %s should have %s and is %s (%s): %s\n%s", b.Build, b.Source, b.Expect, b.Phase, b.Blame, b.Message, tries(b.Attempts)), b.Seen})
+			out = append(out, Finding{AsExpected, fmt.Sprintf("build %s of %s is %s, expected %s (%s): %s\n%s", b.Build, b.Source, b.Phase, b.Expect, b.Blame, b.Message, formatAttempts(b.Attempts)), b.Seen})
 		}
-		won := 0
+		successes := 0
 		for _, a := range b.Attempts {
 			if a.Phase == history.Succeeded {
-				won++
+				successes++
 			}
 		}
-		if won > 1 || won == 0 && b.Phase == history.Succeeded {
-			out = append(out, Finding{OneCounts, fmt.Sprintf("build %s is %s with %d attempts that succeeded\n%s", b.Build, b.Phase, won, tries(b.Attempts)), b.Seen})
+		if successes > 1 || successes == 0 && b.Phase == history.Succeeded {
+			out = append(out, Finding{OneSuccess, fmt.Sprintf("build %s is %s with %d attempts that succeeded\n%s", b.Build, b.Phase, successes, formatAttempts(b.Attempts)), b.Seen})
 		}
 	}
 	return out
 }
 
-func tries(all []AttemptSeen) string {
+// formatAttempts renders one line per attempt, indented.
+func formatAttempts(all []AttemptState) string {
 	var b strings.Builder
 	for _, a := range all {
 		fmt.Fprintf(&b, "  attempt %d, epoch %d: %s, counted %v, log %s of %d bytes: %s\n", a.Number, a.Epoch, a.Phase, a.Counted, a.LogState, a.LogLength, a.Message)
@@ -148,17 +152,18 @@ func tries(all []AttemptSeen) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
+// ranks orders the phases of an attempt: a phase never changes to one of a smaller rank.
 var ranks = map[history.Phase]int{
 	history.Queued: 1, history.Assigned: 2, history.Starting: 3, history.Running: 4, history.Pushing: 5,
 	history.Succeeded: 6, history.Failed: 6, history.Cancelled: 6,
 }
 
-// judgeSights wants one content for each version of a build, and attempts that
-// go forward with the versions.
-func judgeSights(e *Evidence) (out []Finding) {
-	byBuild := map[string][]Sight{}
+// judgeObservations checks that each version of a build has one content, and that attempts only
+// move forward from version to version.
+func judgeObservations(e *Evidence) (out []Finding) {
+	byBuild := map[string][]Observation{}
 	var ids []string
-	for _, s := range e.Sights {
+	for _, s := range e.Observations {
 		if byBuild[s.Build] == nil {
 			ids = append(ids, s.Build)
 		}
@@ -166,9 +171,9 @@ func judgeSights(e *Evidence) (out []Finding) {
 	}
 	for _, id := range ids {
 		all := byBuild[id]
-		slices.SortStableFunc(all, func(a, b Sight) int { return cmp.Compare(a.Version, b.Version) })
+		slices.SortStableFunc(all, func(a, b Observation) int { return cmp.Compare(a.Version, b.Version) })
 		for i := 1; i < len(all); i++ {
-			if f, bad := compare(all[i-1], all[i]); bad {
+			if f, bad := compareObservations(all[i-1], all[i]); bad {
 				out = append(out, f)
 				break
 			}
@@ -177,13 +182,15 @@ func judgeSights(e *Evidence) (out []Finding) {
 	return out
 }
 
-func compare(a, b Sight) (Finding, bool) {
-	both := fmt.Sprintf("\n  version %d by %s: %s\n%s\n  version %d by %s: %s\n%s", a.Version, a.Server, a.Phase, tries(a.Attempts), b.Version, b.Server, b.Phase, tries(b.Attempts))
+// compareObservations compares two successive observations of a build. It reports whether b cannot
+// follow a.
+func compareObservations(a, b Observation) (Finding, bool) {
+	both := fmt.Sprintf("\n  version %d by %s: %s\n%s\n  version %d by %s: %s\n%s", a.Version, a.Server, a.Phase, formatAttempts(a.Attempts), b.Version, b.Server, b.Phase, formatAttempts(b.Attempts))
 	if a.Version == b.Version {
-		return Finding{Promise: OneVersion, Message: fmt.Sprintf("version %d of build %s looks different%s", a.Version, a.Build, both)}, true
+		return Finding{Promise: OneVersion, Message: fmt.Sprintf("version %d of build %s has two contents%s", a.Version, a.Build, both)}, true
 	}
 	if len(b.Attempts) < len(a.Attempts) {
-		return Finding{Promise: OnlyGrow, Message: fmt.Sprintf("attempts of build %s vanished%s", a.Build, both)}, true
+		return Finding{Promise: OnlyGrow, Message: fmt.Sprintf("attempts of build %s disappeared%s", a.Build, both)}, true
 	}
 	for i, x := range a.Attempts {
 		y := b.Attempts[i]
@@ -198,8 +205,8 @@ func compare(a, b Sight) (Finding, bool) {
 	return Finding{}, false
 }
 
-// judgeLogs wants all complete reads of an attempt's log to be equal, and equal
-// to what the status says, and broken ones to be the beginning of it.
+// judgeLogs checks that all complete reads of an attempt's log are equal and match the status of
+// the build, and that every incomplete read is a prefix of them.
 func judgeLogs(e *Evidence) (out []Finding) {
 	type key struct {
 		build   string
@@ -221,10 +228,11 @@ func judgeLogs(e *Evidence) (out []Finding) {
 	return out
 }
 
-func judgeLog(b End, a AttemptSeen, all []LogRead) (Finding, bool) {
+// judgeLog checks the reads of one log. It reports whether they break a promise.
+func judgeLog(b End, a AttemptState, all []LogRead) (Finding, bool) {
 	name := fmt.Sprintf("attempt %d of build %s", a.Number, b.Build)
 	if a.LogState == "lost" {
-		return Finding{LogsOnlyGrow, "the log of " + name + " is lost: no copy of it was left\n" + tries(b.Attempts), b.Seen}, true
+		return Finding{LogsOnlyGrow, "the log of " + name + " is lost: no copy is left\n" + formatAttempts(b.Attempts), b.Seen}, true
 	}
 	var full *LogRead
 	prefixes := map[int64]string{}
@@ -239,23 +247,24 @@ func judgeLog(b End, a AttemptSeen, all []LogRead) (Finding, bool) {
 	for _, l := range all {
 		switch {
 		case l.Late && l.Error != "":
-			return Finding{LogsOnlyGrow, fmt.Sprintf("reader %s could not read the log of %s after its end, beyond byte %d: %s", l.Reader, name, l.Length, l.Error), l.At}, true
+			return Finding{LogsOnlyGrow, fmt.Sprintf("reader %s could not read the log of %s after its end, after byte %d: %s", l.Reader, name, l.Length, l.Error), l.At}, true
 		case l.Error == "" && (l.Length != full.Length || l.Checksum != full.Checksum):
 			return Finding{LogsOnlyGrow, fmt.Sprintf("readers of the log of %s differ: %s got %d bytes (%s), %s got %d bytes (%s)", name, full.Reader, full.Length, full.Checksum, l.Reader, l.Length, l.Checksum), l.At}, true
 		case l.Error == "" && a.LogState == "sealed" && (l.Length != a.LogLength || a.LogChecksum != "" && l.Checksum != a.LogChecksum):
 			return Finding{LogsOnlyGrow, fmt.Sprintf("reader %s got %d bytes (%s) of the log of %s, which has %d (%s)", l.Reader, l.Length, l.Checksum, name, a.LogLength, a.LogChecksum), l.At}, true
 		case l.Error != "" && l.Length > 0 && full != nil && l.Length > full.Length,
 			l.Error != "" && prefixes[l.Length] != "" && prefixes[l.Length] != l.Checksum:
-			whole := "nobody read all of it"
+			whole := "no reader received all of it"
 			if full != nil {
 				whole = fmt.Sprintf("%d bytes", full.Length)
 			}
-			return Finding{LogsOnlyGrow, fmt.Sprintf("reader %s was shown %d bytes (%s) of the log of %s that other readers do not get (%s, there %s)", l.Reader, l.Length, l.Checksum, name, whole, prefixes[l.Length]), l.At}, true
+			return Finding{LogsOnlyGrow, fmt.Sprintf("reader %s received %d bytes (%s) of the log of %s that other readers do not receive (%s, at this length %s)", l.Reader, l.Length, l.Checksum, name, whole, prefixes[l.Length]), l.At}, true
 		}
 	}
 	return Finding{}, false
 }
 
+// judgeImages checks that published images are in the registry under the reported digest.
 func judgeImages(e *Evidence) (out []Finding) {
 	for _, l := range e.Images {
 		switch {
@@ -268,6 +277,7 @@ func judgeImages(e *Evidence) (out []Finding) {
 	return out
 }
 
+// judgeLeaks reports every place at which a secret was readable.
 func judgeLeaks(e *Evidence) (out []Finding) {
 	for _, l := range e.Leaks {
 		out = append(out, Finding{NoLeaks, fmt.Sprintf("a secret of a request is readable in %s (build %s)", l.Where, l.Build), l.At})

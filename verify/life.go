@@ -15,22 +15,22 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// callTime bounds reads and cancellations.
-const callTime = 10 * time.Second
+// callTimeout bounds one read.
+const callTimeout = 10 * time.Second
 
-// wish is what one client asks for.
-type wish struct {
+// workload is the build that one client requests.
+type workload struct {
 	source *imagebuilderv1.Source
-	name   string // of the source, the same for the same image
+	name   string // of the source; equal names mean equal images
 	expect history.Phase
 	force  bool
-	secret bool
+	secret bool // the request carries the canary as a build secret
 }
 
-// life is one build as its client sees it: asked for, followed, read, perhaps
-// cancelled, and waited for.
-func (r *run) life(ctx context.Context, n int) {
-	w := r.wish(n)
+// session runs the client of the build number n: it requests the build, follows its log, reads its
+// status, sometimes cancels it, and waits for its end.
+func (r *run) session(ctx context.Context, n int) {
+	w := r.workload(n)
 	c, who := r.all[n%len(r.all)], fmt.Sprintf("%s-%d", r.id, n)
 	b, index, ok := r.create(ctx, c, who, w)
 	if !ok {
@@ -38,33 +38,33 @@ func (r *run) life(ctx context.Context, n int) {
 	}
 	acked := time.Now()
 	r.acked.Add(1)
-	cancelled := rand.IntN(100) < r.o.Cancel
-	var around sync.WaitGroup
-	readers := make([]*reader, r.o.Readers)
+	cancelled := rand.IntN(100) < r.opts.Cancel
+	var wg sync.WaitGroup
+	readers := make([]*reader, r.opts.Readers)
 	for i := range readers {
 		readers[i] = &reader{r: r, name: fmt.Sprintf("%s/r%d", who, i), build: b}
-		around.Go(func() { readers[i].follow(ctx, r.all[rand.IntN(len(r.all))]) })
+		wg.Go(func() { readers[i].follow(ctx, r.all[rand.IntN(len(r.all))]) })
 	}
-	around.Go(func() {
+	wg.Go(func() {
 		if wait(ctx, rand.N(200*time.Millisecond)) {
 			r.read(ctx, who, history.Operation{Kind: history.Read, ID: b, MinIndex: index})
 			r.read(ctx, who, history.Operation{Kind: history.Read, ID: b, Linearizable: true})
 		}
 	})
 	if cancelled {
-		around.Go(func() {
+		wg.Go(func() {
 			if wait(ctx, rand.N(300*time.Millisecond)) {
 				r.cancel(ctx, c, who, b)
 			}
 		})
 	}
 	end, ok := r.observe(ctx, c, who, b)
-	around.Wait()
+	wg.Wait()
 	if !ok {
 		return
 	}
 	e := End{
-		Build: b, Source: w.name, Ref: end.Ref, Phase: history.See(end).Phase, Expect: w.expect, Message: end.Message, Digest: end.Digest,
+		Build: b, Source: w.name, Ref: end.Ref, Phase: history.BuildStateOf(end).Phase, Expect: w.expect, Message: end.Message, Digest: end.Digest,
 		Attempts: attempts(end), Acked: acked, Seen: time.Now(),
 	}
 	if end.Blame != imagebuilderv1.Blame_BLAME_UNSPECIFIED {
@@ -80,13 +80,13 @@ func (r *run) life(ctx context.Context, n int) {
 	r.readLate(ctx, c, who+"/late", e, readers)
 }
 
-// create asks until it is answered or the patience is over; the client package
-// repeats the call with the same request id.
-func (r *run) create(ctx context.Context, c *client.Client, who string, w wish) (id string, index uint64, ok bool) {
-	ctx, cancel := context.WithTimeout(ctx, r.o.Patience)
+// create requests a build. Package client retries the call with the same request id until
+// Options.Patience has passed. ok reports whether a build was acknowledged.
+func (r *run) create(ctx context.Context, c *client.Client, who string, w workload) (id string, index uint64, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Patience)
 	defer cancel()
 	req := &imagebuilderv1.BuildImageRequest{
-		Source: w.source, Requester: who, RequestId: who, Force: w.force, Auth: r.canary.auth(r.o.Auth), Labels: map[string]string{"verify": r.id},
+		Source: w.source, Requester: who, RequestId: who, Force: w.force, Auth: r.canary.auth(r.opts.Auth), Labels: map[string]string{"verify": r.id},
 	}
 	if w.secret {
 		req.Secrets = map[string][]byte{"canary": []byte(r.canary.secret)}
@@ -94,16 +94,16 @@ func (r *run) create(ctx context.Context, c *client.Client, who string, w wish) 
 	call := r.rec.Begin(who, history.Operation{Kind: history.Create, Ref: w.name, Requester: who, RequestID: who, Force: w.force})
 	res, err := c.BuildImage(ctx, req)
 	if err != nil {
-		r.close1(call, err)
+		r.closeCall(call, err)
 		return "", 0, false
 	}
 	call.End(history.Created(res))
-	r.saw(res.Build, "create")
+	r.record(res.Build, "create")
 	return res.Build.GetId(), res.Read.GetIndex(), !res.Exists
 }
 
-// close1 notes a failed call: nobody knows what became of most of them.
-func (r *run) close1(call *history.Call, err error) {
+// closeCall records a failed call. The outcome is unknown for most errors.
+func (r *run) closeCall(call *history.Call, err error) {
 	switch status.Code(err) {
 	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.FailedPrecondition, codes.ResourceExhausted:
 		call.Failed(err)
@@ -112,55 +112,57 @@ func (r *run) close1(call *history.Call, err error) {
 	}
 }
 
-// read asks one node for a build.
+// read reads the status of a build from one node, without retries.
 func (r *run) read(ctx context.Context, who string, op history.Operation) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	i := rand.IntN(len(r.pinned))
-	call := r.rec.Begin(who+"@"+r.o.Servers[i], op)
+	call := r.rec.Begin(who+"@"+r.opts.Servers[i], op)
 	res, err := r.pinned[i].ImageBuilderClient.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
 		Build: &imagebuilderv1.BuildStatusRequest_Id{Id: op.ID}, Linearizable: op.Linearizable, MinIndex: op.MinIndex,
 	})
 	switch {
 	case err == nil:
-		call.End(history.Outcome{Build: history.See(res.Build), Index: res.Read.GetIndex()})
-		r.saw(res.Build, r.o.Servers[i])
+		call.End(history.Outcome{Build: history.BuildStateOf(res.Build), Index: res.Read.GetIndex()})
+		r.record(res.Build, r.opts.Servers[i])
 	case status.Code(err) == codes.NotFound:
 		call.End(history.Outcome{NotFound: true})
 	default:
-		r.close1(call, err)
+		r.closeCall(call, err)
 	}
 }
 
+// cancel cancels a build as its requester.
 func (r *run) cancel(ctx context.Context, c *client.Client, who, id string) {
-	ctx, cancel := context.WithTimeout(ctx, r.o.Patience)
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Patience)
 	defer cancel()
 	call := r.rec.Begin(who, history.Operation{Kind: history.Cancel, ID: id, Requester: who})
 	res, err := c.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: id, Requester: who})
 	switch status.Code(err) {
 	case codes.OK:
-		call.End(history.Outcome{Build: history.See(res.Build), Detached: res.DetachedOnly, Index: res.Read.GetIndex()})
+		call.End(history.Outcome{Build: history.BuildStateOf(res.Build), Detached: res.DetachedOnly, Index: res.Read.GetIndex()})
 	case codes.FailedPrecondition:
 		call.End(history.Outcome{TooLate: true})
 	case codes.PermissionDenied:
 		call.End(history.Outcome{NotRequester: true})
 	default:
-		r.close1(call, err)
+		r.closeCall(call, err)
 	}
 }
 
-// observe waits for the end of a build, through whatever happens.
+// observe waits for the end of a build, whatever fails meanwhile, until ctx ends. ok reports
+// whether the build has ended.
 func (r *run) observe(ctx context.Context, c *client.Client, who, id string) (*imagebuilderv1.Build, bool) {
 	call := r.rec.Begin(who, history.Operation{Kind: history.Observe, ID: id})
 	for {
 		b, err := c.Wait(ctx, id)
 		if err == nil {
-			call.End(history.Outcome{Build: history.See(b)})
-			r.saw(b, "wait")
+			call.End(history.Outcome{Build: history.BuildStateOf(b)})
+			r.record(b, "wait")
 			return b, true
 		}
 		if ctx.Err() != nil || status.Code(err) == codes.NotFound {
-			r.close1(call, err)
+			r.closeCall(call, err)
 			return nil, false
 		}
 		wait(ctx, 100*time.Millisecond)

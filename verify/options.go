@@ -14,9 +14,9 @@ import (
 
 // The profiles of load.
 const (
-	// ProfileInstant builds tiny images from references.
+	// ProfileInstant builds images of one small layer from references.
 	ProfileInstant = "instant"
-	// ProfileRef builds images of some layers from references.
+	// ProfileRef builds images of several layers from references.
 	ProfileRef = "ref"
 	// ProfileDockerfile builds Dockerfiles.
 	ProfileDockerfile = "dockerfile"
@@ -24,57 +24,60 @@ const (
 	ProfileMixed = "mixed"
 )
 
-// Options say what to do to which cluster.
+// Options configure a run.
 type Options struct {
-	// Servers are the public addresses of the nodes, host:port.
+	// Servers are the public addresses of all nodes, host:port. Required.
 	Servers []string
-	TLS     *tls.Config
-	Dial    []grpc.DialOption
-	// Duration is how long builds are asked for.
+	// TLS encrypts the connections; plain text if nil.
+	TLS *tls.Config
+	// Dial are further options of the connections.
+	Dial []grpc.DialOption
+	// Duration is the time during which builds are requested. Required.
 	Duration time.Duration
-	// Rate is how many, per second.
+	// Rate is the number of requests per second. Required.
 	Rate float64
-	// Profile is what kind of builds; ProfileInstant if empty.
+	// Profile is the kind of builds; ProfileInstant if empty.
 	Profile string
-	// Readers follow the log of each build; half as many again read one in ten
-	// when it has ended, every build's log is read once at the end.
+	// Readers is the number of readers that follow the log of each build. One further reader reads
+	// the log after the end of the build, and up to 500 logs are read again after the load.
 	Readers int
-	// Instant and Images are references to build from, of the profiles of those
-	// names (Prepare makes them).
+	// Instant and Images are the references from which the profiles instant and ref build. Prepare
+	// pushes such images.
 	Instant, Images []string
-	// Base is an image with a shell for the steps of Dockerfiles; without it
-	// they only copy.
+	// Base is an image with a shell for the RUN steps of Dockerfiles. Without it they have only COPY
+	// steps.
 	Base string
-	// Auth is what every request carries.
+	// Auth is the registry auth of every request.
 	Auth *imagebuilderv1.RegistryAuth
-	// Cancel is how many of a hundred builds are cancelled.
+	// Cancel is the percentage of builds that are cancelled, 0 to 100.
 	Cancel int
-	// InFlight is how many builds may be under way; 1,000 if zero.
+	// InFlight is the greatest number of builds in progress; 1,000 if zero. Requests beyond it are
+	// skipped.
 	InFlight int
-	// Patience is how long acknowledged builds may take to end, and how long a
-	// client goes on trying; 2 minutes if zero.
+	// Patience limits the retries of a call, and the time after Duration until all acknowledged
+	// builds must have ended; 2 minutes if zero.
 	Patience time.Duration
-	// Looker asks the registry; nil for one with the docker configuration of the
-	// user.
+	// Looker looks up published images; a DockerLooker if nil.
 	Looker Looker
-	// Faults, if set, knows what is broken.
+	// Faults records the faults that the caller injects; optional.
 	Faults *Faults
-	// Progress is told what happens, once in a while; nil for nobody.
+	// Progress receives messages about the progress; optional.
 	Progress *slog.Logger
 }
 
+// check validates the options and sets the defaults.
 func (o *Options) check() error {
 	switch {
 	case len(o.Servers) == 0:
-		return errors.New("name the nodes to verify")
+		return errors.New("no node to verify: name at least one server")
 	case o.Duration <= 0:
-		return fmt.Errorf("the duration is %s; it has to be positive", o.Duration)
+		return fmt.Errorf("the duration is %s; it must be positive", o.Duration)
 	case o.Rate <= 0:
-		return fmt.Errorf("the rate is %g builds a second; it has to be positive", o.Rate)
+		return fmt.Errorf("the rate is %g builds per second; it must be positive", o.Rate)
 	case o.Cancel < 0 || o.Cancel > 100:
-		return fmt.Errorf("%d of a hundred builds cannot be cancelled", o.Cancel)
+		return fmt.Errorf("the percentage of cancelled builds is %d; it must be between 0 and 100", o.Cancel)
 	case o.Readers < 0:
-		return fmt.Errorf("%d readers cannot follow a log", o.Readers)
+		return fmt.Errorf("the number of readers is %d; it must not be negative", o.Readers)
 	}
 	if o.Profile == "" {
 		o.Profile = ProfileInstant
@@ -93,7 +96,7 @@ func (o *Options) check() error {
 	}
 	for name, images := range need {
 		if len(images) == 0 {
-			return fmt.Errorf("profile %s needs %s images to build from: name them, or a repository to push some to", o.Profile, name)
+			return fmt.Errorf("profile %s needs %s images to build from: name images, or a repository to which verify pushes some", o.Profile, name)
 		}
 	}
 	if o.InFlight == 0 {

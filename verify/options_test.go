@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Test_Options_Check wants wrong options to be refused with the reason, and
-// right ones to get their defaults.
+// Test_Options_Check checks that invalid options are refused with the reason, and that valid
+// options get their defaults.
 func Test_Options_Check(t *testing.T) {
 	images := []string{"r.example.com/library/verify:1"}
 	for name, c := range map[string]struct {
 		change func(*Options)
-		want   string // of the error, "" for none
+		want   string // part of the error, "" for none
 	}{
-		"instant by itself":         {func(o *Options) { o.Profile, o.Images = "", nil }, ""},
+		"instant by default":        {func(o *Options) { o.Profile, o.Images = "", nil }, ""},
 		"instant":                   {func(o *Options) { o.Images = nil }, ""},
 		"instant without images":    {func(o *Options) { o.Instant = nil }, "profile instant needs instant images"},
 		"ref":                       {func(o *Options) { o.Profile, o.Instant = ProfileRef, nil }, ""},
@@ -24,11 +24,11 @@ func Test_Options_Check(t *testing.T) {
 		"mixed without tiny images": {func(o *Options) { o.Profile, o.Instant = ProfileMixed, nil }, "profile mixed needs instant images"},
 		"mixed without images":      {func(o *Options) { o.Profile, o.Images = ProfileMixed, nil }, "profile mixed needs ref images"},
 		"another profile":           {func(o *Options) { o.Profile = "all" }, `profile "all" is unknown; use ref, dockerfile, instant or mixed`},
-		"no node":                   {func(o *Options) { o.Servers = nil }, "name the nodes"},
+		"no node":                   {func(o *Options) { o.Servers = nil }, "no node to verify"},
 		"no time":                   {func(o *Options) { o.Duration = 0 }, "the duration is 0s"},
 		"no rate":                   {func(o *Options) { o.Rate = -1 }, "the rate is -1"},
-		"too many cancellations":    {func(o *Options) { o.Cancel = 101 }, "101 of a hundred"},
-		"less than no readers":      {func(o *Options) { o.Readers = -1 }, "-1 readers"},
+		"too many cancellations":    {func(o *Options) { o.Cancel = 101 }, "cancelled builds is 101"},
+		"negative readers":          {func(o *Options) { o.Readers = -1 }, "the number of readers is -1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := Options{Servers: []string{"one:1"}, Duration: time.Second, Rate: 1, Profile: ProfileInstant, Instant: images, Images: images}

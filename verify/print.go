@@ -12,7 +12,7 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// Text writes the report for a person.
+// Text writes the report as text for a terminal.
 func (r *Report) Text(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "PROMISE\tVERDICT")
@@ -26,8 +26,8 @@ func (r *Report) Text(w io.Writer) error {
 	c := r.Counts
 	fmt.Fprintf(t, "\nBUILDS\t%d acknowledged, %d of them attached; %d succeeded, %d failed, %d cancelled; %d further attempts\n",
 		c.Acknowledged, c.Attached, c.Ends[history.Succeeded], c.Ends[history.Failed], c.Ends[history.Cancelled], c.FurtherAttempts)
-	fmt.Fprintf(t, "LOGS\t%d reads of %d bytes, %d of them broke off\n", c.LogReads, c.LogBytes, c.BrokenReads)
-	fmt.Fprintf(t, "IMAGES\t%d looked for in the registry\n", c.Images)
+	fmt.Fprintf(t, "LOGS\t%d reads of %d bytes, %d of them incomplete\n", c.LogReads, c.LogBytes, c.BrokenReads)
+	fmt.Fprintf(t, "IMAGES\t%d looked up in the registry\n", c.Images)
 	for _, a := range []struct {
 		name string
 		Availability
@@ -35,15 +35,15 @@ func (r *Report) Text(w io.Writer) error {
 		fmt.Fprintf(t, "%s\t%d calls, %d failed; %d seconds with errors or calls above 1 s; longest outage %s\n", a.name, a.Calls, a.Failed, a.ErrorSeconds, a.LongestOutage.Round(time.Millisecond))
 	}
 	if r.Run.Skipped > 0 {
-		fmt.Fprintf(t, "SKIPPED\t%d builds were not asked for: too many were under way\n", r.Run.Skipped)
+		fmt.Fprintf(t, "SKIPPED\t%d builds were not requested: too many were in progress\n", r.Run.Skipped)
 	}
-	fmt.Fprintln(t, "\nASKING FOR BUILDS\tCALLS\tFAILED\tMEDIAN\tP99\tMAX")
+	fmt.Fprintln(t, "\nBUILD REQUESTS\tCALLS\tFAILED\tMEDIAN\tP99\tMAX")
 	for _, x := range r.Windows {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\n", x.Name, x.Calls, x.Failed, short(x.P50), short(x.P99), short(x.Max))
 	}
 	for i, x := range r.Errors {
 		if i == 0 {
-			fmt.Fprintln(t, "\nERRORS\tCALLS\tFIRST PART")
+			fmt.Fprintln(t, "\nERRORS\tCALLS\tMESSAGE")
 		}
 		if i == 12 {
 			break
@@ -59,7 +59,7 @@ func (r *Report) Text(w io.Writer) error {
 	}
 	for i, f := range r.Findings {
 		if i == 10 {
-			fmt.Fprintf(w, "\n%d more findings are left out here.\n", len(r.Findings)-i)
+			fmt.Fprintf(w, "\n%d more findings are omitted.\n", len(r.Findings)-i)
 			break
 		}
 		fmt.Fprintf(w, "\n%s: %s\n", f.Promise, f.Message)
@@ -68,16 +68,18 @@ func (r *Report) Text(w io.Writer) error {
 	return err
 }
 
+// verdict returns the verdict in one line.
 func (r *Report) verdict() string {
 	switch {
 	case len(r.Findings) > 0:
 		return "not ok: " + string(r.Findings[0].Promise)
-	case r.Open != "":
-		return "undecided: " + r.Open
+	case r.Undecided != "":
+		return "undecided: " + r.Undecided
 	}
 	return "ok"
 }
 
+// short renders a duration with two or three significant digits.
 func short(d time.Duration) string {
 	if d < 10*time.Millisecond {
 		return d.Round(10 * time.Microsecond).String()
@@ -85,14 +87,14 @@ func short(d time.Duration) string {
 	return d.Round(time.Millisecond).String()
 }
 
-// JSON writes the report as one object. Durations are nanoseconds.
+// JSON writes the report as one JSON object. Durations are in nanoseconds.
 func (r *Report) JSON(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(r)
 }
 
-// JUnit writes one test case per promise.
+// JUnit writes the report as JUnit XML with one test case per promise.
 func (r *Report) JUnit(w io.Writer) error {
 	type failure struct {
 		Message string `xml:"message,attr"`
@@ -125,9 +127,9 @@ func (r *Report) JUnit(w io.Writer) error {
 					break
 				}
 			}
-		} else if p.Promise == Promise(history.Linearizable) && r.Open != "" {
+		} else if p.Promise == Promise(history.Linearizable) && r.Undecided != "" {
 			s.Errors++
-			c.Error = &failure{r.Open, r.Open}
+			c.Error = &failure{r.Undecided, r.Undecided}
 		}
 		s.Cases = append(s.Cases, c)
 	}

@@ -13,21 +13,22 @@ import (
 	"github.com/image-builder-ha/image-builder/client"
 )
 
-// reader reads the log of one build and keeps checksums only.
+// reader reads the log of one build. It keeps lengths and checksums, not the bytes.
 type reader struct {
 	r     *run
 	name  string
 	build string
 	late  bool
-	// marks are, by attempt, the lengths at which a checksum is wanted.
+	// marks are the lengths at which the reader computes a checksum, by attempt, ascending.
 	marks map[uint32][]int64
 
 	attempts []*attemptRead
-	tail     []byte // the last bytes, to find a secret across chunks
+	tail     []byte // last bytes, to find a secret that spans two chunks
 	err      error
 	at       time.Time
 }
 
+// attemptRead is the part of an attempt's log that a reader has received.
 type attemptRead struct {
 	number   uint32
 	length   int64
@@ -35,12 +36,13 @@ type attemptRead struct {
 	prefixes map[int64]string
 }
 
-// follow reads until the build has ended.
+// follow reads until the build has ended or the client gives up.
 func (d *reader) follow(ctx context.Context, c *client.Client) {
 	d.err = c.Logs(ctx, client.LogsRequest{Build: d.build, Follow: true}, d.chunk)
 	d.at = time.Now()
 }
 
+// chunk adds a chunk to the attempt that is being read.
 func (d *reader) chunk(ch client.Chunk) error {
 	d.scan(ch.Content)
 	if ch.Marker {
@@ -67,19 +69,20 @@ func (d *reader) chunk(ch client.Chunk) error {
 	return nil
 }
 
+// scan reports a leak if the log contains the canary.
 func (d *reader) scan(content []byte) {
 	text := append(d.tail, content...)
 	if d.r.canary.in(text) {
-		d.r.leaked("the log shown to "+d.name, d.build)
+		d.r.leaked("the log received by "+d.name, d.build)
 	}
 	d.tail = slices.Clone(text[max(0, len(text)-d.r.canary.longest()):])
 }
 
+// checksum renders a checksum as the API does.
 func checksum(d *xxhash.Digest) string { return fmt.Sprintf("xxh64:%016x", d.Sum64()) }
 
-// record answers what was read. Of a reader that came to the end, attempts
-// without a byte are part of it; of one that broke off before the first byte,
-// the first attempt.
+// record returns the result of the reader, by attempt. If the reader reached the end, it includes
+// attempts without a byte. If it failed before the first byte, it includes the first attempt.
 func (d *reader) record(end End) (out []LogRead) {
 	for _, a := range d.attempts {
 		l := LogRead{Build: d.build, Attempt: a.number, Reader: d.name, Late: d.late, Length: a.length, Checksum: checksum(a.sum), At: d.at}
@@ -92,7 +95,7 @@ func (d *reader) record(end End) (out []LogRead) {
 		out = append(out, l)
 	}
 	if d.err != nil {
-		if len(d.attempts) == 0 && len(end.Attempts) > 0 { // not even its first byte could be read
+		if len(d.attempts) == 0 && len(end.Attempts) > 0 { // it failed before the first byte
 			out = append(out, LogRead{Build: d.build, Attempt: end.Attempts[0].Number, Reader: d.name, Late: d.late, Checksum: checksum(xxhash.New()), Error: d.err.Error(), At: d.at})
 		}
 		return out
@@ -105,8 +108,7 @@ func (d *reader) record(end End) (out []LogRead) {
 	return out
 }
 
-// readLate reads the log of a build that has ended, and records what all of
-// its readers got.
+// readLate reads the log of a build that has ended, and records the results of all its readers.
 func (r *run) readLate(ctx context.Context, c *client.Client, name string, end End, readers []*reader) {
 	late := &reader{r: r, name: name, build: end.Build, late: true, marks: map[uint32][]int64{}}
 	var all []LogRead
@@ -128,16 +130,16 @@ func (r *run) readLate(ctx context.Context, c *client.Client, name string, end E
 	r.logs = append(r.logs, all...)
 }
 
-// readAgain reads some of the logs once more when everything is over.
+// readAgain reads up to 500 logs once more after the load.
 func (r *run) readAgain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, r.o.Patience)
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Patience)
 	defer cancel()
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 16)
 	for _, i := range rand.Perm(len(r.ends))[:min(500, len(r.ends))] {
 		slots <- struct{}{}
 		if ctx.Err() != nil {
-			break // of those that were not tried nothing is known
+			break // there is no result for the logs that were not read
 		}
 		end := r.ends[i]
 		wg.Go(func() {
@@ -148,11 +150,12 @@ func (r *run) readAgain(ctx context.Context) {
 	wg.Wait()
 }
 
-// look asks the registry for all that was published.
-func (r *run) look(ctx context.Context) []ImageLook {
-	ctx, cancel := context.WithTimeout(ctx, r.o.Patience)
+// checkImages looks up all published refs in the registry. The newest build of a ref decides which
+// digest it must have.
+func (r *run) checkImages(ctx context.Context) []ImageCheck {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Patience)
 	defer cancel()
-	last := map[string]*ImageLook{}
+	last := map[string]*ImageCheck{}
 	var refs []string
 	for _, e := range r.ends {
 		if e.Digest == "" || e.Phase != "succeeded" {
@@ -160,7 +163,7 @@ func (r *run) look(ctx context.Context) []ImageLook {
 		}
 		l := last[e.Ref]
 		if l == nil {
-			l = &ImageLook{Ref: e.Ref}
+			l = &ImageCheck{Ref: e.Ref}
 			last[e.Ref] = l
 			refs = append(refs, e.Ref)
 		}
@@ -170,14 +173,14 @@ func (r *run) look(ctx context.Context) []ImageLook {
 	}
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 16)
-	out := make([]ImageLook, len(refs))
+	out := make([]ImageCheck, len(refs))
 	for i, ref := range refs {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
 			l := *last[ref]
 			var err error
-			if l.Got, err = r.o.Looker.Digest(ctx, ref); err != nil {
+			if l.Got, err = r.opts.Looker.Digest(ctx, ref); err != nil {
 				l.Error = err.Error()
 			}
 			out[i] = l

@@ -5,12 +5,12 @@ import (
 	"testing"
 )
 
-// Test_ReadersOfUnreadableLogs has a late reader that does not get a single
-// byte, and one that reads to the end of a log without any.
+// Test_ReadersOfUnreadableLogs covers a late reader that fails before the first byte, and one that
+// reaches the end of a log without receiving a byte.
 func Test_ReadersOfUnreadableLogs(t *testing.T) {
-	end := End{Build: "b", Phase: "succeeded", Attempts: []AttemptSeen{{Number: 1, LogState: "sealed", LogLength: 38}}}
+	end := End{Build: "b", Phase: "succeeded", Attempts: []AttemptState{{Number: 1, LogState: "sealed", LogLength: 38}}}
 	for err, want := range map[error]string{
-		errors.New("no copy is complete"): "reader late could not read the log of attempt 1 of build b after its end, beyond byte 0: no copy is complete",
+		errors.New("no copy is complete"): "reader late could not read the log of attempt 1 of build b after its end, after byte 0: no copy is complete",
 		nil:                               "reader late got 0 bytes (xxh64:ef46db3751d8e999) of the log of attempt 1 of build b, which has 38 ()",
 	} {
 		d := &reader{name: "late", build: "b", late: true, err: err}

@@ -9,47 +9,47 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// Report is the verdict with the figures around it.
+// Report is the verdict about a run, with statistics.
 type Report struct {
-	// OK: every promise held.
+	// OK is set if every promise was kept and could be judged.
 	OK bool `json:"ok"`
-	// Open says why some promise could not be judged.
-	Open     string        `json:"open,omitempty"`
-	Run      RunInfo       `json:"run"`
-	Promises []PromiseKept `json:"promises"`
-	Findings []Finding     `json:"findings,omitempty"`
-	Counts   Counts        `json:"counts"`
-	// Writes is how available asking for builds was, Reads a look at one build
-	// on one node, without another try.
+	// Undecided is the reason why a promise could not be judged; empty if all were.
+	Undecided string          `json:"open,omitempty"`
+	Run       RunInfo         `json:"run"`
+	Promises  []PromiseResult `json:"promises"`
+	Findings  []Finding       `json:"findings,omitempty"`
+	Counts    Counts          `json:"counts"`
+	// Writes is the availability of requests for builds, with retries. Reads is the availability of
+	// reads from one node, without retries.
 	Writes  Availability `json:"writes"`
 	Reads   Availability `json:"reads"`
 	Windows []Window     `json:"windows"`
-	// Errors are what calls failed with, the most frequent first.
+	// Errors are the errors of calls, the most frequent first.
 	Errors  []ErrorCount `json:"errors,omitempty"`
 	Faults  []Fault      `json:"faults,omitempty"`
 	Seconds []Second     `json:"-"`
 }
 
-// PromiseKept is one promise and how often it was broken.
-type PromiseKept struct {
+// PromiseResult is one promise with the number of its violations.
+type PromiseResult struct {
 	Promise Promise `json:"promise"`
 	Broken  int     `json:"broken"`
 }
 
-// ErrorCount is how often calls of a kind failed alike.
+// ErrorCount is the number of calls of one kind that failed with the same error.
 type ErrorCount struct {
 	Kind  history.Kind `json:"kind"`
 	Error string       `json:"error"`
 	Count int          `json:"count"`
 }
 
-// Counts tell how much was looked at.
+// Counts are the amounts of evidence.
 type Counts struct {
 	Calls        int                   `json:"calls"`
 	Acknowledged int                   `json:"acknowledged"`
 	Attached     int                   `json:"attached"`
 	Ends         map[history.Phase]int `json:"ends"`
-	// FurtherAttempts are those beyond the first of a build.
+	// FurtherAttempts is the number of attempts after the first attempt of a build.
 	FurtherAttempts int   `json:"furtherAttempts"`
 	LogReads        int   `json:"logReads"`
 	LogBytes        int64 `json:"logBytes"`
@@ -57,18 +57,17 @@ type Counts struct {
 	Images          int   `json:"images"`
 }
 
-// Availability is what clients noticed.
+// Availability is the availability of the cluster as clients experienced it.
 type Availability struct {
 	Calls  int `json:"calls"`
 	Failed int `json:"failed"`
-	// ErrorSeconds are those in which a call failed or took more than a second.
+	// ErrorSeconds is the number of seconds in which a call failed or took longer than a second.
 	ErrorSeconds int `json:"errorSeconds"`
-	// LongestOutage is the longest time without a success while calls were under
-	// way.
+	// LongestOutage is the longest time without a success while calls were in progress.
 	LongestOutage time.Duration `json:"longestOutage"`
 }
 
-// Window is the latency of asking for builds in a part of the run.
+// Window is the latency of requests for builds in a part of the run.
 type Window struct {
 	Name   string        `json:"name"`
 	Calls  int           `json:"calls"`
@@ -84,31 +83,32 @@ type Second struct {
 	Slowest                                  time.Duration
 }
 
-// NewReport judges evidence and counts.
+// NewReport judges evidence and computes the statistics.
 func NewReport(e *Evidence) *Report {
 	r := &Report{Run: e.Run, Faults: e.Faults}
 	var err error
 	r.Findings, err = Judge(e)
 	if err != nil {
-		r.Open = err.Error()
+		r.Undecided = err.Error()
 	}
 	broken := map[Promise]int{}
 	for _, f := range r.Findings {
 		broken[f.Promise]++
 	}
 	for _, p := range promises() {
-		r.Promises = append(r.Promises, PromiseKept{p, broken[p]})
+		r.Promises = append(r.Promises, PromiseResult{p, broken[p]})
 	}
-	r.OK = len(r.Findings) == 0 && r.Open == ""
+	r.OK = len(r.Findings) == 0 && r.Undecided == ""
 	r.count(e)
-	r.Writes = available(e.Calls, history.Create)
-	r.Reads = available(e.Calls, history.Read)
+	r.Writes = availability(e.Calls, history.Create)
+	r.Reads = availability(e.Calls, history.Read)
 	r.windows(e)
 	r.Errors = countErrors(e.Calls)
 	r.seconds(e)
 	return r
 }
 
+// count fills in the counts.
 func (r *Report) count(e *Evidence) {
 	c := &r.Counts
 	c.Calls, c.Ends, c.Images = len(e.Calls), map[history.Phase]int{}, len(e.Images)
@@ -138,17 +138,17 @@ func (r *Report) count(e *Evidence) {
 	}
 }
 
-// changing are the parts of an error that differ between calls: ids, addresses,
-// numbers.
-var changing = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}|\d+(\.\d+)*(:\d+)?`)
+// variableParts matches the parts of an error that differ between calls: ids, addresses, numbers.
+var variableParts = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}|\d+(\.\d+)*(:\d+)?`)
 
+// countErrors groups the errors of calls by kind and text, without the variable parts.
 func countErrors(calls history.History) (out []ErrorCount) {
 	at := map[ErrorCount]int{}
 	for _, c := range calls {
 		if c.Error == "" || c.Status == history.OK {
 			continue
 		}
-		at[ErrorCount{Kind: c.Op.Kind, Error: changing.ReplaceAllString(c.Error, "#")}]++
+		at[ErrorCount{Kind: c.Op.Kind, Error: variableParts.ReplaceAllString(c.Error, "#")}]++
 	}
 	for k, n := range at {
 		k.Count = n
@@ -160,7 +160,8 @@ func countErrors(calls history.History) (out []ErrorCount) {
 	return out
 }
 
-func available(calls history.History, kind history.Kind) (a Availability) {
+// availability computes the availability of the calls of one kind.
+func availability(calls history.History, kind history.Kind) (a Availability) {
 	type span struct{ from, to time.Time }
 	var good, all []span
 	bad := map[int64]bool{}
@@ -188,8 +189,7 @@ func available(calls history.History, kind history.Kind) (a Availability) {
 	}
 	slices.SortFunc(good, func(x, y span) int { return x.to.Compare(y.to) })
 	slices.SortFunc(all, func(x, y span) int { return x.from.Compare(y.from) })
-	// The outage before a success began with the first call after the success
-	// before it.
+	// The outage before a success began with the first call after the previous success.
 	for i, next := 1, 0; i < len(good); i++ {
 		for next < len(all) && !all[next].from.After(good[i-1].to) {
 			next++
@@ -201,9 +201,11 @@ func available(calls history.History, kind history.Kind) (a Availability) {
 	return a
 }
 
-// after is how long after a fault's end calls count as those after it.
-const after = 10 * time.Second
+// afterFault is the time after the end of a fault during which calls do not count as calls without
+// faults.
+const afterFault = 10 * time.Second
 
+// windows computes the latencies in total, without faults, and during each fault.
 func (r *Report) windows(e *Evidence) {
 	var names []string
 	by := map[string]*sample{}
@@ -217,16 +219,16 @@ func (r *Report) windows(e *Evidence) {
 		if c.Status != history.OK {
 			s.failed++
 		}
-		s.took = append(s.took, c.EndedAt.Sub(c.StartedAt))
+		s.latencies = append(s.latencies, c.EndedAt.Sub(c.StartedAt))
 	}
 	for _, c := range e.Calls {
 		if c.Op.Kind != history.Create || c.EndedAt.IsZero() {
 			continue
 		}
 		add("all", c)
-		during, behind := faultsAt(e.Faults, c)
+		during, before := faultsAt(e.Faults, c)
 		switch {
-		case len(during) == 0 && len(behind) == 0:
+		case len(during) == 0 && len(before) == 0:
 			add("without faults", c)
 		case len(during) == 0:
 			add("within 10 s after a fault", c)
@@ -240,34 +242,40 @@ func (r *Report) windows(e *Evidence) {
 	}
 }
 
-func faultsAt(faults []Fault, c history.Record) (during, behind []string) {
+// faultsAt returns the names of the faults during a call, and of those that ended shortly before
+// it.
+func faultsAt(faults []Fault, c history.Record) (during, before []string) {
 	for _, f := range faults {
 		end := f.Ended
 		if end.IsZero() {
 			end = c.EndedAt
 		}
 		switch {
-		case c.EndedAt.Before(f.Began) || c.StartedAt.After(end.Add(after)):
+		case c.EndedAt.Before(f.Began) || c.StartedAt.After(end.Add(afterFault)):
 		case c.StartedAt.After(end):
-			behind = append(behind, f.Name)
+			before = append(before, f.Name)
 		case !slices.Contains(during, f.Name):
 			during = append(during, f.Name)
 		}
 	}
-	return during, behind
+	return during, before
 }
 
+// sample collects the calls of one window.
 type sample struct {
-	took   []time.Duration
-	failed int
+	latencies []time.Duration
+	failed    int
 }
 
+// window computes the percentiles of the sample, which must not be empty.
 func (s *sample) window(name string) Window {
-	slices.Sort(s.took)
-	at := func(q float64) time.Duration { return s.took[min(len(s.took)-1, int(q*float64(len(s.took))))] }
-	return Window{Name: name, Calls: len(s.took), Failed: s.failed, P50: at(0.5), P99: at(0.99), Max: s.took[len(s.took)-1]}
+	n := len(s.latencies)
+	slices.Sort(s.latencies)
+	at := func(q float64) time.Duration { return s.latencies[min(n-1, int(q*float64(n)))] }
+	return Window{Name: name, Calls: n, Failed: s.failed, P50: at(0.5), P99: at(0.99), Max: s.latencies[n-1]}
 }
 
+// seconds fills in the timeline. It stays empty if the run lasted longer than a week.
 func (r *Report) seconds(e *Evidence) {
 	n := int(e.Run.Ended.Sub(e.Run.Began)/time.Second) + 1
 	if n <= 0 || n > 7*24*3600 {

@@ -12,47 +12,48 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// writers is how many clients ask for builds, each with connections of its own
-// to all nodes.
+// writers is the number of clients that request builds. Each has its own connections to all nodes.
 const writers = 16
 
 // run is one run against a cluster.
 type run struct {
-	o       Options
+	opts    Options
 	id      string
 	began   time.Time
 	rec     *history.Recorder
 	canary  canary
-	all     []*client.Client // each knows all nodes
-	pinned  []*client.Client // each knows one, and does not try again
+	all     []*client.Client // each is connected to all nodes
+	pinned  []*client.Client // each is connected to one node and does not retry
 	context string           // digest of the uploaded build context
 
-	asked, acked, ended, skipped atomic.Int64
-	underway                     atomic.Int64
+	requested, acked, ended, skipped atomic.Int64
+	inFlight                         atomic.Int64
 
-	mu     sync.Mutex
-	sights map[sightKey][]Sight
-	order  []sightKey
-	ends   []End
-	logs   []LogRead
-	leaks  []Leak
+	mu           sync.Mutex
+	observations map[observationKey][]Observation
+	order        []observationKey
+	ends         []End
+	logs         []LogRead
+	leaks        []Leak
 }
 
-type sightKey struct {
+// observationKey identifies a version of a build.
+type observationKey struct {
 	build   string
 	version uint64
 }
 
-// Run drives load against a cluster for as long as the options say, waits until
-// all acknowledged builds have ended, and answers what was seen. An error says
-// that nothing could be seen; what is wrong with the cluster is for Judge.
+// Run generates load for Options.Duration, waits until all acknowledged builds have ended, and
+// returns the evidence. It blocks until all clients have stopped. An error without evidence means
+// that the run could not begin; if ctx ends, Run returns the evidence so far with the error of ctx.
+// Run does not judge the cluster: Judge does.
 func Run(ctx context.Context, o Options) (*Evidence, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
 	r := &run{
-		o: o, id: fmt.Sprintf("verify-%08x", rand.Uint32()), began: time.Now(),
-		rec: history.NewRecorder(nil), canary: newCanary(), sights: map[sightKey][]Sight{},
+		opts: o, id: fmt.Sprintf("verify-%08x", rand.Uint32()), began: time.Now(),
+		rec: history.NewRecorder(nil), canary: newCanary(), observations: map[observationKey][]Observation{},
 	}
 	defer r.close()
 	if err := r.dial(); err != nil {
@@ -77,24 +78,25 @@ func Run(ctx context.Context, o Options) (*Evidence, error) {
 		Calls: r.rec.History(), Ends: r.ends, Logs: r.logs, Leaks: r.leaks, Faults: o.Faults.All(),
 	}
 	for _, k := range r.order {
-		e.Sights = append(e.Sights, r.sights[k]...)
+		e.Observations = append(e.Observations, r.observations[k]...)
 	}
-	e.Images = r.look(ctx)
+	e.Images = r.checkImages(ctx)
 	return e, ctx.Err()
 }
 
+// dial connects the clients.
 func (r *run) dial() error {
-	base := client.Options{TLS: r.o.TLS, Dial: r.o.Dial}
+	base := client.Options{TLS: r.opts.TLS, Dial: r.opts.Dial}
 	for range writers {
 		o := base
-		o.Servers, o.Patience = r.o.Servers, r.o.Patience
+		o.Servers, o.Patience = r.opts.Servers, r.opts.Patience
 		c, err := client.New(o)
 		if err != nil {
 			return err
 		}
 		r.all = append(r.all, c)
 	}
-	for _, s := range r.o.Servers {
+	for _, s := range r.opts.Servers {
 		o := base
 		o.Servers, o.Patience = []string{s}, time.Millisecond
 		c, err := client.New(o)
@@ -106,6 +108,7 @@ func (r *run) dial() error {
 	return nil
 }
 
+// close ends the connections.
 func (r *run) close() {
 	for _, c := range r.all {
 		_ = c.Close()
@@ -115,17 +118,17 @@ func (r *run) close() {
 	}
 }
 
-// load asks for builds at the rate until the duration is over, and waits until
-// all have ended or the patience is over.
+// load requests builds at the given rate for Options.Duration, and waits until all have ended or
+// Options.Patience has passed. stopped is the time of the last request.
 func (r *run) load(ctx context.Context) (stopped time.Time) {
-	all, giveUp := context.WithTimeout(ctx, r.o.Duration+r.o.Patience)
+	all, giveUp := context.WithTimeout(ctx, r.opts.Duration+r.opts.Patience)
 	defer giveUp()
-	var lives sync.WaitGroup
-	end := time.NewTimer(r.o.Duration)
+	var sessions sync.WaitGroup
+	end := time.NewTimer(r.opts.Duration)
 	defer end.Stop()
 	report := time.NewTicker(10 * time.Second)
 	defer report.Stop()
-	every := time.NewTicker(max(time.Duration(float64(time.Second)/r.o.Rate), time.Microsecond))
+	every := time.NewTicker(max(time.Duration(float64(time.Second)/r.opts.Rate), time.Microsecond))
 	defer every.Stop()
 	for going := true; going; {
 		select {
@@ -134,27 +137,27 @@ func (r *run) load(ctx context.Context) (stopped time.Time) {
 		case <-end.C:
 			going = false
 		case <-report.C:
-			r.o.Progress.Info("goes on", "asked", r.asked.Load(), "acknowledged", r.acked.Load(), "ended", r.ended.Load(), "for", time.Since(r.began).Round(time.Second))
+			r.opts.Progress.Info("in progress", "requested", r.requested.Load(), "acknowledged", r.acked.Load(), "ended", r.ended.Load(), "elapsed", time.Since(r.began).Round(time.Second))
 		case <-every.C:
-			if r.underway.Load() >= int64(r.o.InFlight) {
+			if r.inFlight.Load() >= int64(r.opts.InFlight) {
 				r.skipped.Add(1)
 				continue
 			}
-			r.underway.Add(1)
-			n := int(r.asked.Add(1))
-			lives.Go(func() {
-				defer r.underway.Add(-1)
-				r.life(all, n)
+			r.inFlight.Add(1)
+			n := int(r.requested.Add(1))
+			sessions.Go(func() {
+				defer r.inFlight.Add(-1)
+				r.session(all, n)
 			})
 		}
 	}
 	stopped = time.Now()
-	r.o.Progress.Info("asks for no more", "asked", r.asked.Load(), "acknowledged", r.acked.Load(), "ended", r.ended.Load())
-	lives.Wait()
+	r.opts.Progress.Info("stopped requesting builds", "requested", r.requested.Load(), "acknowledged", r.acked.Load(), "ended", r.ended.Load())
+	sessions.Wait()
 	return stopped
 }
 
-// leaked notes that the secret was found, once per place.
+// leaked records that the secret was found at a place, once per place.
 func (r *run) leaked(where, build string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -166,6 +169,7 @@ func (r *run) leaked(where, build string) {
 	r.leaks = append(r.leaks, Leak{where, build, time.Now()})
 }
 
+// wait waits for d. It reports false if ctx ends first.
 func wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -14,9 +14,9 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// wish answers what the n-th request asks for.
-func (r *run) wish(n int) wish {
-	profile := r.o.Profile
+// workload returns the build of request number n.
+func (r *run) workload(n int) workload {
+	profile := r.opts.Profile
 	if profile == ProfileMixed {
 		switch k := n % 10; {
 		case k < 6:
@@ -31,22 +31,23 @@ func (r *run) wish(n int) wish {
 	case ProfileDockerfile:
 		return r.dockerfile(n)
 	case ProfileRef:
-		return byRef(r.o.Images)
+		return byRef(r.opts.Images)
 	}
-	return byRef(r.o.Instant)
+	return byRef(r.opts.Instant)
 }
 
-func byRef(refs []string) wish {
+// byRef returns a build from one of the references, chosen at random.
+func byRef(refs []string) workload {
 	ref := refs[rand.IntN(len(refs))]
-	return wish{
+	return workload{
 		source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: ref}}},
 		name:   ref, expect: history.Succeeded, force: true,
 	}
 }
 
-// dockerfile is a build of its own, one in three shared with the request
-// before, one in ten made to fail.
-func (r *run) dockerfile(n int) wish {
+// dockerfile returns a Dockerfile build. Every third request shares the image of the request before
+// it, and one build in ten is expected to fail.
+func (r *run) dockerfile(n int) workload {
 	number, path, expect := n-n%3/2, "Dockerfile", history.Succeeded
 	if n/10%10 == 9 {
 		path, expect = "Dockerfile.broken", history.Failed
@@ -55,23 +56,23 @@ func (r *run) dockerfile(n int) wish {
 		Context:        &imagebuilderv1.DockerfileSource_Upload{Upload: &imagebuilderv1.UploadedContext{Digest: r.context}},
 		DockerfilePath: path, BuildArgs: map[string]string{"NUMBER": fmt.Sprintf("%s-%d", r.id, number)},
 	}
-	if r.o.Base != "" {
+	if r.opts.Base != "" {
 		d.SecretIds = []string{"canary"}
 	}
-	return wish{
+	return workload{
 		source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: d}},
-		name:   fmt.Sprintf("%s/%s-%d", path, r.id, number), expect: expect, force: true, secret: r.o.Base != "",
+		name:   fmt.Sprintf("%s/%s-%d", path, r.id, number), expect: expect, force: true, secret: r.opts.Base != "",
 	}
 }
 
-// upload sends the build context of the Dockerfiles, if there will be any.
+// upload sends the build context, if the profile has Dockerfile builds.
 func (r *run) upload(ctx context.Context) error {
-	if r.o.Profile != ProfileDockerfile && r.o.Profile != ProfileMixed {
+	if r.opts.Profile != ProfileDockerfile && r.opts.Profile != ProfileMixed {
 		return nil
 	}
 	from, steps := "scratch", ""
-	if r.o.Base != "" {
-		from = r.o.Base
+	if r.opts.Base != "" {
+		from = r.opts.Base
 		steps = "RUN --mount=type=secret,id=canary i=0; while [ $i -lt 200 ]; do echo line $i of $NUMBER; i=$((i+1)); done; cat /run/secrets/canary\n"
 	}
 	files := map[string]string{
@@ -98,7 +99,7 @@ func (r *run) upload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("upload the build context: %w", err)
 	}
-	// An error of Send is told by CloseAndRecv.
+	// CloseAndRecv returns the error of a failed Send.
 	_ = s.Send(&imagebuilderv1.UploadContextRequest{Digest: digest, Chunk: b.Bytes()})
 	res, err := s.CloseAndRecv()
 	if err != nil {

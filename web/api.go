@@ -14,14 +14,13 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// apiError is an error as the page gets it.
+// apiError is an error in a response to the page.
 type apiError struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
 }
 
-// codeNames are those that the service answers, as the gRPC specification
-// spells them.
+// codeNames are the names of the codes that the service returns, as in the gRPC specification.
 var codeNames = map[codes.Code]string{
 	codes.Canceled: "CANCELLED", codes.InvalidArgument: "INVALID_ARGUMENT", codes.DeadlineExceeded: "DEADLINE_EXCEEDED",
 	codes.NotFound: "NOT_FOUND", codes.PermissionDenied: "PERMISSION_DENIED", codes.ResourceExhausted: "RESOURCE_EXHAUSTED",
@@ -29,6 +28,7 @@ var codeNames = map[codes.Code]string{
 	codes.Internal: "INTERNAL", codes.Unavailable: "UNAVAILABLE", codes.Unauthenticated: "UNAUTHENTICATED", codes.Aborted: "ABORTED",
 }
 
+// httpCodes are the HTTP status codes of gRPC codes; 500 for all others.
 var httpCodes = map[codes.Code]int{
 	codes.InvalidArgument: http.StatusBadRequest, codes.OutOfRange: http.StatusBadRequest, codes.FailedPrecondition: http.StatusBadRequest,
 	codes.NotFound: http.StatusNotFound, codes.PermissionDenied: http.StatusForbidden, codes.Unauthenticated: http.StatusUnauthorized,
@@ -36,6 +36,7 @@ var httpCodes = map[codes.Code]int{
 	codes.Unavailable: http.StatusServiceUnavailable, codes.Canceled: http.StatusServiceUnavailable, codes.DeadlineExceeded: http.StatusGatewayTimeout,
 }
 
+// asError converts an error of the API to an error of the page and an HTTP status code.
 func asError(err error) (apiError, int) {
 	st := status.Convert(err)
 	name, ok := codeNames[st.Code()]
@@ -49,7 +50,8 @@ func asError(err error) (apiError, int) {
 	return apiError{name, st.Message()}, code
 }
 
-func answer(w http.ResponseWriter, m proto.Message, err error) {
+// respond sends a message, or an error if err is not nil.
+func respond(w http.ResponseWriter, m proto.Message, err error) {
 	if err == nil {
 		var raw []byte
 		if raw, err = protojson.Marshal(m); err == nil {
@@ -61,6 +63,7 @@ func answer(w http.ResponseWriter, m proto.Message, err error) {
 	sendJSON(w, code, e)
 }
 
+// sendJSON sends a response that is not cached.
 func sendJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -80,7 +83,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) {
 	for _, name := range q["phase"] {
 		p, ok := imagebuilderv1.Phase_value[name]
 		if !ok {
-			answer(w, nil, status.Errorf(codes.InvalidArgument, "there is no phase %q", name))
+			respond(w, nil, status.Errorf(codes.InvalidArgument, "there is no phase %q", name))
 			return
 		}
 		req.Filter.Phases = append(req.Filter.Phases, imagebuilderv1.Phase(p))
@@ -90,28 +93,28 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) {
 		req.PageSize = int32(min(size, 1<<30))
 		var res *imagebuilderv1.ListBuildsResponse
 		res, err = s.API.ListBuilds(r.Context(), req)
-		answer(w, res, err)
+		respond(w, res, err)
 		return
 	}
-	answer(w, nil, err)
+	respond(w, nil, err)
 }
 
 func (s *server) status(w http.ResponseWriter, r *http.Request) {
 	res, err := s.API.BuildStatus(r.Context(), &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: r.PathValue("id")}})
-	answer(w, res, err)
+	respond(w, res, err)
 }
 
 func (s *server) nodes(w http.ResponseWriter, r *http.Request) {
 	res, err := s.API.ListNodes(r.Context(), &imagebuilderv1.ListNodesRequest{})
-	answer(w, res, err)
+	respond(w, res, err)
 }
 
 func (s *server) cache(w http.ResponseWriter, r *http.Request) {
 	res, err := s.API.ListCachedRefs(r.Context(), &imagebuilderv1.ListCachedRefsRequest{})
-	answer(w, res, err)
+	respond(w, res, err)
 }
 
-// number reads a parameter, 0 if it is not there.
+// number returns the value of a parameter that is a number; 0 if it is missing.
 func number(q url.Values, key string) (int64, error) {
 	if q.Get(key) == "" {
 		return 0, nil

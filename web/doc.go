@@ -1,12 +1,11 @@
-// Package web serves the web page: builds with their logs, the queue, the
-// nodes, the cached references. It is a client of the public API like any
-// other, with the rights of a caller that shows nothing; it changes nothing and
-// answers only GET and HEAD.
+// Package web serves the web page: builds with their logs, the queue, the nodes, and the cached
+// references. It is a client of the public API, with the rights of a caller without credentials. It
+// changes nothing and accepts only GET and HEAD.
 //
-// Below Path it answers
+// Below Path it serves
 //
 //	GET ui/                                    the page and its files
-//	GET ui/api/config                          this node, and the URLs of all
+//	GET ui/api/config                          the name of this node, and the URLs of all nodes
 //	GET ui/api/builds                          ListBuilds
 //	GET ui/api/builds/ID                       BuildStatus
 //	GET ui/api/builds/ID/logs?attempt=&offset= BuildLogs, a stream
@@ -14,13 +13,12 @@
 //	GET ui/api/nodes                           ListNodes
 //	GET ui/api/cache                           ListCachedRefs
 //
-// Answers are the messages of the API in protobuf's JSON. A stream is one JSON
-// object a line: {"result": MESSAGE}, at last {"end": true} or {"error":
-// {"code", "message"}}, and {} every few seconds, so that a client knows a
-// connection that has died. One that stops without end or error has broken: the
-// client resumes it, at any node.
+// Responses are messages of the API in the JSON format of protobuf. A stream has one JSON object
+// per line: {"result": MESSAGE} for each message, then {"end": true} or {"error": {"code",
+// "message"}}. A line {} every two seconds is a heartbeat by which a client detects a broken
+// connection. A stream that ends without end or error is broken; the client can resume it on any
+// node.
 //
-// The page needs no network but this port, and no script or style that is not a
-// file of its own (static/): the policy in headers.go has the browser enforce
-// it.
+// The page loads nothing from other hosts, and only the scripts and styles in static/. The policy
+// in headers.go makes the browser enforce this.
 package web

@@ -8,14 +8,15 @@ import (
 	"strings"
 )
 
-// policy lets the page load its own files and ask the nodes, and nothing else.
+// policy returns the Content-Security-Policy. It allows the page to load its own files and to call
+// the nodes, and nothing else.
 func policy(nodes []string) string {
 	return "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src " +
 		strings.Join(append([]string{"'self'"}, nodes...), " ") +
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 }
 
-// guard sets the headers of every answer and refuses scripts of other sites.
+// guard sets the security headers of every response and refuses requests of other sites' scripts.
 func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -26,7 +27,7 @@ func (s *server) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Add("Vary", "Origin")
 		if !s.sameSite(r) {
-			http.Error(w, "pages of other sites may not ask here; http.nodes lists those that may", http.StatusForbidden)
+			http.Error(w, "requests from pages of other sites are not allowed; http.nodes lists the allowed origins", http.StatusForbidden)
 			return
 		}
 		if origin := r.Header.Get("Origin"); slices.Contains(s.Nodes, origin) {
@@ -36,8 +37,8 @@ func (s *server) guard(next http.Handler) http.Handler {
 	})
 }
 
-// sameSite reports whether a request comes from this page, from that of another
-// node, from a person who follows a link, or from no browser at all.
+// sameSite reports whether a request comes from this page, from the page of another node, from a
+// navigation of the user, or from a client that is not a browser.
 func (s *server) sameSite(r *http.Request) bool {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		_, host, _ := strings.Cut(origin, "://")
@@ -46,6 +47,7 @@ func (s *server) sameSite(r *http.Request) bool {
 	return r.Header.Get("Sec-Fetch-Site") != "cross-site" || r.Header.Get("Sec-Fetch-Mode") == "navigate"
 }
 
+// etag returns the entity tag of a file.
 func etag(content []byte) string {
 	sum := sha256.Sum256(content)
 	return `"` + hex.EncodeToString(sum[:12]) + `"`

@@ -11,13 +11,14 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Path is where the page is.
+// Path is the path of the page.
 const Path = "/ui/"
 
 //go:embed static
 var files embed.FS
 
-// API is what the page reads; builds.Native is one. Calls carry no identity.
+// API is the part of the native API that the page reads; builds.Native implements it. Calls carry
+// no identity.
 type API interface {
 	ListBuilds(context.Context, *imagebuilderv1.ListBuildsRequest) (*imagebuilderv1.ListBuildsResponse, error)
 	BuildStatus(context.Context, *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error)
@@ -26,27 +27,30 @@ type API interface {
 	ListCachedRefs(context.Context, *imagebuilderv1.ListCachedRefsRequest) (*imagebuilderv1.ListCachedRefsResponse, error)
 }
 
-// Options are what a page is made of.
+// Options configure the page.
 type Options struct {
+	// API is the API that the page reads. Required.
 	API API
 	// Node is the name of this node.
 	Node string
-	// Nodes are the origins (http://host:port) of this page on all nodes. Their
-	// pages may read here, and this one there.
+	// Nodes are the origins (http://host:port) of the page on all nodes. The pages of these origins
+	// may read from this node, and the page of this node from them.
 	Nodes []string
-	// Streams, when it ends, ends all streams; browsers go on elsewhere.
+	// Streams ends all streams when it ends; browsers continue on another node. Required.
 	Streams context.Context
-	Log     *slog.Logger
+	// Log is not used.
+	Log *slog.Logger
 }
 
-// maxStreams bounds the streams that a node serves to browsers at once.
+// maxStreams is the greatest number of streams that a node serves to browsers at the same time.
 const maxStreams = 1000
 
+// server is the handler of the page.
 type server struct {
 	Options
 	files   map[string]file
 	policy  string
-	streams chan struct{} // holds one element for each open stream
+	streams chan struct{} // contains one element for each open stream
 }
 
 // file is one file of the page.
@@ -56,7 +60,7 @@ type file struct {
 	etag        string
 }
 
-// New answers the handler of everything below Path.
+// New returns the handler for everything below Path.
 func New(o Options) http.Handler {
 	s := &server{Options: o, files: map[string]file{}, policy: policy(o.Nodes), streams: make(chan struct{}, maxStreams)}
 	static, err := fs.Sub(files, "static")
@@ -64,7 +68,7 @@ func New(o Options) http.Handler {
 		err = s.load(static)
 	}
 	if err != nil {
-		panic(err) // the binary was compiled without its own files
+		panic(err) // the binary does not contain the files of the page
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ui/api/config", s.config)
@@ -78,11 +82,12 @@ func New(o Options) http.Handler {
 	return s.guard(mux)
 }
 
-// contentTypes are told, not guessed: browsers are forbidden to guess.
+// contentTypes are the content types by file name extension. Browsers may not guess them (nosniff).
 var contentTypes = map[string]string{
 	"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml",
 }
 
+// load reads the files of the page.
 func (s *server) load(static fs.FS) error {
 	return fs.WalkDir(static, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -97,6 +102,7 @@ func (s *server) load(static fs.FS) error {
 	})
 }
 
+// file serves a file of the page.
 func (s *server) file(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("file")
 	if name == "" {
@@ -108,8 +114,8 @@ func (s *server) file(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h := w.Header()
-	// Asked for each time, answered with 304: an upgraded node and a cached
-	// script never meet.
+	// Browsers revalidate each file before use, so that they never run a cached script of another
+	// version.
 	h.Set("Cache-Control", "no-cache")
 	h.Set("ETag", f.etag)
 	h.Set("Content-Type", f.contentType)

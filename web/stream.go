@@ -20,19 +20,19 @@ import (
 )
 
 const (
-	// pulse is how often a silent stream says that it lives.
-	pulse = 2 * time.Second
-	// writeTime is how long a browser may take no byte.
-	writeTime = 30 * time.Second
+	// heartbeatInterval is the time between two heartbeats of a stream.
+	heartbeatInterval = 2 * time.Second
+	// writeTimeout limits the time for which a browser may accept no byte.
+	writeTimeout = 30 * time.Second
 )
 
-// lines writes the messages of one stream. It is the server's side of a
+// lines writes the messages of one stream, one JSON object per line. It is the server side of a
 // stream of the API.
 type lines[T any, M interface {
 	*T
 	proto.Message
 }] struct {
-	grpc.ServerStream // nothing of it but Context is asked for
+	grpc.ServerStream // nil: the API calls only Context and Send
 	ctx               context.Context
 	w                 http.ResponseWriter
 	out               *http.ResponseController
@@ -40,9 +40,10 @@ type lines[T any, M interface {
 	mu sync.Mutex
 }
 
+// Context returns the context of the stream.
 func (l *lines[T, M]) Context() context.Context { return l.ctx }
 
-// Send writes one message and returns once it is on its way.
+// Send writes one message and flushes it.
 func (l *lines[T, M]) Send(m *T) error {
 	raw, err := protojson.Marshal(M(m))
 	if err != nil {
@@ -51,6 +52,7 @@ func (l *lines[T, M]) Send(m *T) error {
 	return l.line(map[string]any{"result": json.RawMessage(raw)})
 }
 
+// line writes one line and flushes it. It is safe for concurrent use.
 func (l *lines[T, M]) line(v any) error {
 	raw, err := json.Marshal(v)
 	if err != nil {
@@ -58,46 +60,47 @@ func (l *lines[T, M]) line(v any) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_ = l.out.SetWriteDeadline(time.Now().Add(writeTime))
+	_ = l.out.SetWriteDeadline(time.Now().Add(writeTimeout))
 	if _, err := l.w.Write(append(raw, '\n')); err != nil {
 		return err
 	}
 	return l.out.Flush()
 }
 
-// begin counts a stream and bounds it by the life of the service. It answers
-// an error where the node has too many.
+// begin adds a stream to the count of open streams. The returned context ends with the request or
+// with Options.Streams; the returned function removes the stream. It returns an error if the node
+// has maxStreams streams.
 func (s *server) begin(r *http.Request) (context.Context, func(), error) {
 	select {
 	case s.streams <- struct{}{}:
 	default:
-		return nil, nil, status.Errorf(codes.Unavailable, "node %s serves %d streams to browsers, and no more", s.Node, maxStreams)
+		return nil, nil, status.Errorf(codes.Unavailable, "node %s already serves %d streams to browsers, its limit", s.Node, maxStreams)
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	stop := context.AfterFunc(s.Streams, cancel)
 	return ctx, func() { stop(); cancel(); <-s.streams }, nil
 }
 
-// serve runs a call of the API and writes what it sends, one object a line.
+// serve runs a streaming call of the API and writes its messages, heartbeats and result as lines.
 func serve[T any, M interface {
 	*T
 	proto.Message
 }](s *server, w http.ResponseWriter, r *http.Request, call func(grpc.ServerStreamingServer[T]) error) {
 	ctx, done, err := s.begin(r)
 	if err != nil {
-		answer(w, nil, err)
+		respond(w, nil, err)
 		return
 	}
 	defer done()
 	h := w.Header()
 	h.Set("Content-Type", "application/x-ndjson")
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // proxies pass it on at once
+	h.Set("X-Accel-Buffering", "no") // proxies must not buffer the stream
 	l := &lines[T, M]{ctx: ctx, w: w, out: http.NewResponseController(w)}
-	var beat sync.WaitGroup
+	var heartbeat sync.WaitGroup
 	stop := make(chan struct{})
-	beat.Go(func() {
-		t := time.NewTicker(pulse)
+	heartbeat.Go(func() {
+		t := time.NewTicker(heartbeatInterval)
 		defer t.Stop()
 		for {
 			select {
@@ -110,10 +113,10 @@ func serve[T any, M interface {
 			}
 		}
 	})
-	// Also where the call panics: the goroutine writes to what is gone then.
-	defer beat.Wait()
+	// Deferred because the call can panic: the goroutine must not use the response afterwards.
+	defer heartbeat.Wait()
 	defer close(stop)
-	if l.line(struct{}{}) != nil { // headers are on their way before anything happens
+	if l.line(struct{}{}) != nil { // sends the headers before the first message
 		return
 	}
 	err = call(l)
@@ -128,8 +131,8 @@ func serve[T any, M interface {
 	}
 }
 
-// logRequest reads which part of a log is wanted; attempt 0 is refused, since
-// only within an attempt can a stream be resumed.
+// logRequest returns the request for the part of a log that the parameters select. It refuses
+// attempt 0, because a stream can be resumed only within an attempt.
 func logRequest(r *http.Request) (*imagebuilderv1.BuildLogsRequest, error) {
 	q := r.URL.Query()
 	attempt, err := number(q, "attempt")
@@ -148,10 +151,11 @@ func logRequest(r *http.Request) (*imagebuilderv1.BuildLogsRequest, error) {
 	}, nil
 }
 
+// logs streams the log of an attempt.
 func (s *server) logs(w http.ResponseWriter, r *http.Request) {
 	req, err := logRequest(r)
 	if err != nil {
-		answer(w, nil, err)
+		respond(w, nil, err)
 		return
 	}
 	req.Follow = true
@@ -160,22 +164,22 @@ func (s *server) logs(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// plain are the characters of ids: what else stands in a path is no file name.
-var plain = regexp.MustCompile(`^[0-9A-Za-z-]+$`)
+// validID matches ids of builds. Other texts must not get into the name of a file.
+var validID = regexp.MustCompile(`^[0-9A-Za-z-]+$`)
 
-// logFile answers what there is of a log as a file.
+// logFile sends the available part of a log as a file.
 func (s *server) logFile(w http.ResponseWriter, r *http.Request) {
 	req, err := logRequest(r)
-	if err == nil && !plain.MatchString(r.PathValue("id")) {
+	if err == nil && !validID.MatchString(r.PathValue("id")) {
 		err = status.Errorf(codes.NotFound, "there is no build %q", r.PathValue("id"))
 	}
 	if err != nil {
-		answer(w, nil, err)
+		respond(w, nil, err)
 		return
 	}
 	ctx, done, err := s.begin(r)
 	if err != nil {
-		answer(w, nil, err)
+		respond(w, nil, err)
 		return
 	}
 	defer done()
@@ -185,13 +189,13 @@ func (s *server) logFile(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		f.begin()
 	case !f.began:
-		answer(w, nil, err)
+		respond(w, nil, err)
 	default:
-		panic(http.ErrAbortHandler) // nobody must take a part for the whole
+		panic(http.ErrAbortHandler) // aborts the response, so that the browser reports an incomplete file
 	}
 }
 
-// rawLog writes the bytes of a log and leaves markers away.
+// rawLog writes the bytes of a log without markers. It is the server side of a stream of the API.
 type rawLog struct {
 	grpc.ServerStream
 	ctx   context.Context
@@ -201,8 +205,10 @@ type rawLog struct {
 	began bool
 }
 
+// Context returns the context of the call.
 func (f *rawLog) Context() context.Context { return f.ctx }
 
+// begin sets the headers of the file, once.
 func (f *rawLog) begin() {
 	if f.began {
 		return
@@ -214,12 +220,13 @@ func (f *rawLog) begin() {
 	h.Set("Cache-Control", "no-store")
 }
 
+// Send writes the bytes of one message.
 func (f *rawLog) Send(m *imagebuilderv1.BuildLogsResponse) error {
 	f.begin()
 	if m.GetMarker() {
 		return nil
 	}
-	_ = f.out.SetWriteDeadline(time.Now().Add(writeTime))
+	_ = f.out.SetWriteDeadline(time.Now().Add(writeTimeout))
 	_, err := f.w.Write(m.GetContent())
 	return err
 }

@@ -100,7 +100,7 @@ func (w *world) read(ctx context.Context, r *running, who string, op history.Ope
 	})
 	switch {
 	case err == nil:
-		c.End(history.Outcome{Build: history.See(res.Build), Index: res.Read.GetIndex()})
+		c.End(history.Outcome{Build: history.BuildStateOf(res.Build), Index: res.Read.GetIndex()})
 		return res.Read.GetIndex()
 	case status.Code(err) == codes.NotFound:
 		c.End(history.Outcome{NotFound: true})
@@ -115,7 +115,7 @@ func (w *world) cancel(ctx context.Context, r *running, who string, op history.O
 	res, err := r.api.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: op.ID, Requester: op.Requester})
 	switch status.Code(err) {
 	case codes.OK:
-		c.End(history.Outcome{Build: history.See(res.Build), Detached: res.DetachedOnly, Index: res.Read.GetIndex()})
+		c.End(history.Outcome{Build: history.BuildStateOf(res.Build), Detached: res.DetachedOnly, Index: res.Read.GetIndex()})
 	case codes.FailedPrecondition:
 		c.End(history.Outcome{TooLate: true})
 	case codes.PermissionDenied:
@@ -137,7 +137,7 @@ func (w *world) settle(ctx context.Context) {
 			})
 			if err == nil && res.Build.EndedAt != nil {
 				c := w.rec.Begin("observer", history.Operation{Kind: history.Observe, ID: id})
-				c.End(history.Outcome{Build: history.See(res.Build), Index: res.Read.GetIndex()})
+				c.End(history.Outcome{Build: history.BuildStateOf(res.Build), Index: res.Read.GetIndex()})
 				break
 			}
 			if ctx.Err() != nil {

@@ -230,7 +230,7 @@ func Test_Page(t *testing.T) {
 	}
 
 	owner.Run()
-	for _, v := range []struct{ name, want string }{{"queue", "Nothing waits"}, {"cache", "No references"}, {"builds?phase=succeeded", id[:13]}, {"nodes", "leads"}} {
+	for _, v := range []struct{ name, want string }{{"queue", "The queue is empty"}, {"cache", "No references"}, {"builds?phase=succeeded", id[:13]}, {"nodes", "The leader is"}} {
 		eval[string](b, fmt.Sprintf("location.hash = %q", "#/"+v.name))
 		b.await("the view shows what is there: "+v.name, "main", contains(v.want))
 		name, _, _ := strings.Cut(v.name, "?")

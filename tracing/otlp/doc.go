@@ -1,6 +1,5 @@
-// Package otlp exports spans to a collector by OTLP over gRPC. A collector
-// that is down, slow or refuses costs spans, which are counted, and never time
-// of those who end them. What leaves the process is looked through once more:
-// attributes that are not ours or of RPC, texts of errors, and the trace state
-// of clients stay here.
+// Package otlp exports spans to a collector with OTLP over gRPC. If the collector is down, is slow
+// or refuses spans, the package drops and counts them; the end of a span never blocks. The package
+// removes possible secrets from spans before the export: attributes other than those of package
+// tracing and of RPC, texts of errors, and the trace state of clients.
 package otlp

@@ -15,40 +15,42 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Options say where spans go.
+// Options configure a Provider.
 type Options struct {
-	// Endpoint is host:port of the collector's OTLP port for gRPC.
+	// Endpoint is the address of the collector's OTLP port for gRPC, host:port.
 	Endpoint string
-	// TLS encrypts; without it the connection is plain text.
+	// TLS encrypts the connection; plain text if nil.
 	TLS *TLS
-	// Ratio of the traces that begin here which are recorded, 0 to 1. Those
-	// whose caller records, or does not, follow the caller.
+	// Ratio is the fraction of the traces that begin in this process and are recorded, 0 to 1. A
+	// trace of a caller is recorded if the caller records it.
 	Ratio float64
-	// Node and Version describe this process.
+	// Node and Version identify this process in the spans.
 	Node, Version string
-	Registerer    prometheus.Registerer
-	Logger        *slog.Logger
+	// Registerer receives the metrics of the export. Required.
+	Registerer prometheus.Registerer
+	// Logger receives a message when the export begins to fail, and when it works again. Required.
+	Logger *slog.Logger
 }
 
-// Limits of the export. Spans that find no room are dropped, those of a batch
-// that is not taken in time too.
+// Limits of the export. Spans are dropped if the queue is full, or if the collector does not accept
+// their batch in time.
 const (
 	queueSpans    = 8192
 	batchSpans    = 512
 	batchInterval = time.Second
-	exportTime    = 10 * time.Second
-	// maxValue is the longest value of an attribute, in bytes.
+	exportTimeout = 10 * time.Second
+	// maxValue is the greatest length of an attribute's value, in bytes. Longer values are truncated.
 	maxValue = 512
 )
 
-// Provider makes spans and exports them.
+// Provider creates spans and exports them. A nil Provider is valid and traces nothing.
 type Provider struct {
 	queue     *queue
 	api, work *sdktrace.TracerProvider
 }
 
-// New answers a provider. It connects when there is something to export. Files
-// of TLS that cannot be read are an error.
+// New returns a provider. It connects when there are spans to export. It returns an error if the
+// files of TLS cannot be read. The caller closes the provider.
 func New(o Options) (*Provider, error) {
 	security := otlptracegrpc.WithInsecure()
 	if o.TLS != nil {
@@ -59,8 +61,8 @@ func New(o Options) (*Provider, error) {
 		security = otlptracegrpc.WithTLSCredentials(creds)
 	}
 	exporter, err := otlptrace.New(context.Background(), otlptracegrpc.NewClient(
-		otlptracegrpc.WithEndpoint(o.Endpoint), security, otlptracegrpc.WithTimeout(exportTime),
-		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: true, InitialInterval: 200 * time.Millisecond, MaxInterval: 2 * time.Second, MaxElapsedTime: exportTime}),
+		otlptracegrpc.WithEndpoint(o.Endpoint), security, otlptracegrpc.WithTimeout(exportTimeout),
+		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: true, InitialInterval: 200 * time.Millisecond, MaxInterval: 2 * time.Second, MaxElapsedTime: exportTimeout}),
 	))
 	if err != nil {
 		return nil, fmt.Errorf("open the export of traces to %s: %w", o.Endpoint, err)
@@ -80,8 +82,8 @@ func New(o Options) (*Provider, error) {
 	return p, nil
 }
 
-// API answers the provider for calls of clients, which may begin traces; nil
-// if p is nil: nothing is traced.
+// API returns the provider for calls of clients, which can begin traces. It returns nil if p is
+// nil.
 func (p *Provider) API() trace.TracerProvider {
 	if p == nil {
 		return nil
@@ -89,8 +91,8 @@ func (p *Provider) API() trace.TracerProvider {
 	return p.api
 }
 
-// Work answers the provider for all else, which only goes on with traces; nil
-// if p is nil.
+// Work returns the provider for everything else, which only continues traces. It returns nil if p
+// is nil.
 func (p *Provider) Work() trace.TracerProvider {
 	if p == nil {
 		return nil
@@ -98,7 +100,7 @@ func (p *Provider) Work() trace.TracerProvider {
 	return p.work
 }
 
-// Tracer answers a tracer of Work; nil if p is nil.
+// Tracer returns a tracer of Work. It returns nil if p is nil.
 func (p *Provider) Tracer(name string) trace.Tracer {
 	if p == nil {
 		return nil
@@ -106,7 +108,7 @@ func (p *Provider) Tracer(name string) trace.Tracer {
 	return p.work.Tracer(name)
 }
 
-// Close exports what has ended, as long as ctx allows. Spans that end later
+// Close exports the spans that have ended, until ctx ends, and drops the rest. Spans that end later
 // are dropped.
 func (p *Provider) Close(ctx context.Context) {
 	if p != nil {
@@ -114,7 +116,7 @@ func (p *Provider) Close(ctx context.Context) {
 	}
 }
 
-// stateless keeps the trace state, a text of the client's, out of the spans.
+// stateless is a sampler that removes the trace state, which is a text of the client, from spans.
 type stateless struct{ sdktrace.Sampler }
 
 func (s stateless) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {

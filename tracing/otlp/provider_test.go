@@ -24,11 +24,13 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing/tracetest"
 )
 
+// exporting is a provider with the registry of its metrics.
 type exporting struct {
 	*otlp.Provider
 	metrics *prometheus.Registry
 }
 
+// open returns a provider that is closed at the end of the test.
 func open(t testing.TB, endpoint string, change func(*otlp.Options)) exporting {
 	t.Helper()
 	e := exporting{metrics: prometheus.NewRegistry()}
@@ -44,7 +46,7 @@ func open(t testing.TB, endpoint string, change func(*otlp.Options)) exporting {
 	return e
 }
 
-// closeIn closes the provider with that much time, and answers how long it took.
+// closeIn closes the provider within a time limit, and returns the time that it took.
 func closeIn(t testing.TB, e exporting, limit time.Duration) time.Duration {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -54,7 +56,7 @@ func closeIn(t testing.TB, e exporting, limit time.Duration) time.Duration {
 	return time.Since(began)
 }
 
-// count answers a counter; labels are joined as name=value.
+// count returns the value of a counter: of one reason, or the sum of all if reason is empty.
 func (e exporting) count(t testing.TB, name, reason string) (n float64) {
 	t.Helper()
 	all, err := e.metrics.Gather()
@@ -76,8 +78,8 @@ const (
 	exportedTotal = "image_builder_trace_spans_exported_total"
 )
 
-// Test_Exports: spans that have ended reach the collector, at the latest when
-// the provider is closed.
+// Test_Exports checks that spans that have ended reach the collector, at the latest when the
+// provider is closed.
 func Test_Exports(t *testing.T) {
 	c := tracetest.Start(t)
 	e := open(t, c.Addr, nil)
@@ -95,8 +97,8 @@ func Test_Exports(t *testing.T) {
 	}
 }
 
-// Test_Roots: only calls begin traces. A commit or a ping without a trace begins
-// none, and a caller's wish is followed.
+// Test_Roots checks that only calls of clients begin traces, and that a trace of a caller is
+// recorded if the caller records it. A commit or a ping without a trace begins none.
 func Test_Roots(t *testing.T) {
 	sampled := trace.NewSpanContext(trace.SpanContextConfig{TraceID: [16]byte{1}, SpanID: [8]byte{1}, TraceFlags: trace.FlagsSampled, Remote: true})
 	for name, x := range map[string]struct {
@@ -126,14 +128,14 @@ func Test_Roots(t *testing.T) {
 				t.Errorf("recorded %t", span.IsRecording())
 			}
 			if e.Provider = nil; e.API() != nil || e.Work() != nil || e.Tracer("") != nil {
-				t.Error("no provider answers one")
+				t.Error("a nil Provider returns a provider")
 			}
 		})
 	}
 }
 
-// Test_NothingSecret: texts that came from elsewhere stay here, wherever an
-// instrumentation has put them.
+// Test_NothingSecret checks that texts of other processes are not exported, wherever an
+// instrumentation puts them.
 func Test_NothingSecret(t *testing.T) {
 	const secret = "hunter2"
 	c := tracetest.Start(t)
@@ -156,12 +158,12 @@ func Test_NothingSecret(t *testing.T) {
 		t.Fatalf("spans %+v", spans)
 	}
 	if strings.Contains(string(c.Raw()), secret) {
-		t.Error("what was exported holds the secret")
+		t.Error("the exported spans contain the secret")
 	}
 }
 
-// Test_CollectorHangs: nobody waits for a collector. What finds no room is
-// counted, and the end of the process is not held up.
+// Test_CollectorHangs checks that a collector that hangs delays neither the end of a span nor the
+// end of the process, and that all dropped spans are counted.
 func Test_CollectorHangs(t *testing.T) {
 	c := tracetest.Start(t)
 	c.Hang(true)
@@ -179,7 +181,7 @@ func Test_CollectorHangs(t *testing.T) {
 		t.Errorf("the end of a span took %s", longest)
 	}
 	if n := e.count(t, droppedTotal, "queue"); n == 0 || n >= spans {
-		t.Errorf("%v dropped for want of room", n)
+		t.Errorf("%v dropped because the queue was full", n)
 	}
 	if took := closeIn(t, e, 100*time.Millisecond); took > 5*time.Second {
 		t.Errorf("closing took %s", took)
@@ -194,8 +196,7 @@ func Test_CollectorHangs(t *testing.T) {
 	}
 }
 
-// Test_CollectorRefuses: what a collector refuses is counted, and it gets what
-// comes later.
+// Test_CollectorRefuses checks that refused spans are counted, and that later spans are exported.
 func Test_CollectorRefuses(t *testing.T) {
 	c := tracetest.Start(t)
 	c.Refuse(status.Error(grpccodes.InvalidArgument, "no"))
@@ -214,8 +215,8 @@ func Test_CollectorRefuses(t *testing.T) {
 	}
 }
 
-// Test_TLS: the collector is known by the CA, and gets to see this node's
-// certificate.
+// Test_TLS checks that the provider verifies the collector with the CA and presents the certificate
+// of this node.
 func Test_TLS(t *testing.T) {
 	ca, other := wsmanagertest.NewAuthority(t), wsmanagertest.NewAuthority(t)
 	cert, key := ca.Issue("n1")
@@ -229,9 +230,9 @@ func Test_TLS(t *testing.T) {
 		return e
 	}
 	for name, files := range map[string]otlp.TLS{
-		"a collector of another authority": {CA: other.CA, Cert: cert, Key: key},
-		"us, of another authority":         {CA: ca.CA, Cert: wrongCert, Key: wrongKey},
-		"us, without a certificate":        {CA: ca.CA},
+		"a collector of another authority":   {CA: other.CA, Cert: cert, Key: key},
+		"a certificate of another authority": {CA: ca.CA, Cert: wrongCert, Key: wrongKey},
+		"no certificate":                     {CA: ca.CA},
 	} {
 		if e := export(files); closeIn(t, e, 300*time.Millisecond) > 10*time.Second || e.count(t, droppedTotal, "collector") != 1 || c.Calls() != 0 {
 			t.Errorf("%s: the span was not dropped", name)
@@ -239,9 +240,9 @@ func Test_TLS(t *testing.T) {
 	}
 	closeIn(t, export(otlp.TLS{CA: ca.CA, Cert: cert, Key: key}), time.Minute)
 	if len(c.Spans("")) != 1 {
-		t.Error("nothing came through TLS")
+		t.Error("no span was exported over TLS")
 	}
-	// Files that are renewed are read for the next connection.
+	// The next connection uses renewed files.
 	renewed := otlp.TLS{CA: ca.CA, Cert: wrongCert, Key: wrongKey}
 	e := export(renewed)
 	for from, to := range map[string]string{cert: wrongCert, key: wrongKey} {
@@ -249,23 +250,24 @@ func Test_TLS(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the renewed certificate is shown", func() bool {
+	eventually(t, "the renewed certificate is used", func() bool {
 		_, span := e.API().Tracer("").Start(t.Context(), "s")
 		span.End()
 		return e.count(t, exportedTotal, "") > 0
 	})
 	if _, err := otlp.New(otlp.Options{Endpoint: c.Addr, TLS: &otlp.TLS{CA: "none.pem"}}); err == nil {
-		t.Error("a CA that is not there is no error")
+		t.Error("New accepts a CA file that does not exist")
 	}
 }
 
+// eventually waits up to a minute until a condition holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(time.Minute); !holds(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("after a minute it is not true that %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }

@@ -10,35 +10,36 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// queue keeps spans that have ended until one goroutine has exported them. The
-// SDK's own batcher does not tell how many it drops.
+// queue holds spans that have ended until its goroutine exports them. The batcher of the SDK is not
+// used because it does not report how many spans it drops.
 type queue struct {
 	exporter sdktrace.SpanExporter
 	log      *slog.Logger
 	endpoint string
 
 	spans  chan sdktrace.ReadOnlySpan
-	stop   chan struct{} // closed: export what is there and end
+	stop   chan struct{} // closed to export the rest and end
 	once   sync.Once
 	cancel context.CancelFunc
 	done   chan struct{}
 
 	exported      prometheus.Counter
 	full, refused prometheus.Counter
-	failing       bool // only of run
+	failing       bool // used by run only
 }
 
 var _ sdktrace.SpanProcessor = (*queue)(nil)
 
+// newQueue returns a queue and starts its goroutine.
 func newQueue(exporter sdktrace.SpanExporter, o Options) *queue {
 	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "image_builder_trace_spans_dropped_total", Help: "Spans of traces that were not exported: the queue was full, or the collector did not take them in time.",
+		Name: "image_builder_trace_spans_dropped_total", Help: "Spans that were not exported because the queue was full (queue) or the collector did not accept them in time (collector).",
 	}, []string{"reason"})
 	q := &queue{
 		exporter: exporter, log: o.Logger, endpoint: o.Endpoint,
 		spans: make(chan sdktrace.ReadOnlySpan, queueSpans), stop: make(chan struct{}), done: make(chan struct{}),
 		exported: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "image_builder_trace_spans_exported_total", Help: "Spans of traces that the collector has taken.",
+			Name: "image_builder_trace_spans_exported_total", Help: "Spans that the collector accepted.",
 		}),
 		full: dropped.WithLabelValues("queue"), refused: dropped.WithLabelValues("collector"),
 	}
@@ -49,10 +50,10 @@ func newQueue(exporter sdktrace.SpanExporter, o Options) *queue {
 	return q
 }
 
-// OnStart has nothing to do.
+// OnStart does nothing.
 func (q *queue) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
 
-// OnEnd takes a span, or drops it. It never blocks.
+// OnEnd adds a span to the queue, or drops it if the queue is full. It never blocks.
 func (q *queue) OnEnd(s sdktrace.ReadOnlySpan) {
 	if !s.SpanContext().IsSampled() {
 		return
@@ -90,14 +91,14 @@ func (q *queue) run(ctx context.Context) {
 		q.export(ctx, batch)
 		batch = batch[:0]
 		if stopping {
-			q.rest(ctx)
+			q.flush(ctx)
 			return
 		}
 	}
 }
 
-// rest exports what is left.
-func (q *queue) rest(ctx context.Context) {
+// flush exports the spans that are left in the queue.
+func (q *queue) flush(ctx context.Context) {
 	for {
 		batch := make([]sdktrace.ReadOnlySpan, 0, batchSpans)
 		for len(batch) < batchSpans && len(q.spans) > 0 {
@@ -110,13 +111,12 @@ func (q *queue) rest(ctx context.Context) {
 	}
 }
 
-// export hands a batch to the collector. It tells the log when that begins to
-// fail and when it works again.
+// export sends a batch to the collector. It logs when this begins to fail and when it works again.
 func (q *queue) export(ctx context.Context, batch []sdktrace.ReadOnlySpan) {
 	if len(batch) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, exportTime)
+	ctx, cancel := context.WithTimeout(ctx, exportTimeout)
 	defer cancel()
 	err := q.exporter.ExportSpans(ctx, batch)
 	if err != nil {
@@ -127,28 +127,27 @@ func (q *queue) export(ctx context.Context, batch []sdktrace.ReadOnlySpan) {
 	if failing := err != nil; failing != q.failing {
 		q.failing = failing
 		if failing {
-			q.log.Warn("the collector takes no spans of traces, they are dropped", "endpoint", q.endpoint, "err", err)
+			q.log.Warn("the collector does not accept spans; they are dropped", "endpoint", q.endpoint, "err", err)
 		} else {
-			q.log.Info("the collector takes spans of traces again", "endpoint", q.endpoint)
+			q.log.Info("the collector accepts spans again", "endpoint", q.endpoint)
 		}
 	}
 }
 
-// close exports what has ended, as long as ctx allows, and waits for the
-// goroutine.
+// close exports the spans in the queue, until ctx ends, and waits for the goroutine.
 func (q *queue) close(ctx context.Context) {
 	q.once.Do(func() { close(q.stop) })
 	defer context.AfterFunc(ctx, q.cancel)()
 	<-q.done
 	q.cancel()
-	_ = q.exporter.Shutdown(ctx) // nothing is under way
+	_ = q.exporter.Shutdown(ctx) // no export is in progress
 }
 
-// Shutdown is close.
+// Shutdown closes the queue.
 func (q *queue) Shutdown(ctx context.Context) error {
 	q.close(ctx)
 	return ctx.Err()
 }
 
-// ForceFlush does nothing: nobody waits for spans.
+// ForceFlush does nothing: no caller waits for spans.
 func (q *queue) ForceFlush(context.Context) error { return nil }

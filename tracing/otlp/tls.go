@@ -11,12 +11,12 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// TLS are the PEM files of an encrypted connection. Cert and Key may be empty.
-// They are read for each handshake.
+// TLS names the PEM files of an encrypted connection. Cert and Key are optional. The files are read
+// for each handshake, so that they can be renewed.
 type TLS struct{ CA, Cert, Key string }
 
-// credentials reads the files once: what is wrong now is wrong in the
-// configuration.
+// credentials reads the files once, to detect errors of the configuration, and returns credentials
+// that read them again for each handshake.
 func (t TLS) credentials() (credentials.TransportCredentials, error) {
 	conf, err := t.config()
 	if err != nil {
@@ -25,6 +25,7 @@ func (t TLS) credentials() (credentials.TransportCredentials, error) {
 	return reloading{credentials.NewTLS(conf), t}, nil
 }
 
+// config reads the files.
 func (t TLS) config() (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
 	ca, err := os.ReadFile(t.CA)
@@ -32,7 +33,7 @@ func (t TLS) config() (*tls.Config, error) {
 		return nil, fmt.Errorf("read the CA of the collector: %w", err)
 	}
 	if !conf.RootCAs.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("read the CA of the collector: %s holds no certificate in PEM", t.CA)
+		return nil, fmt.Errorf("read the CA of the collector: %s contains no PEM certificate", t.CA)
 	}
 	if t.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
@@ -44,13 +45,13 @@ func (t TLS) config() (*tls.Config, error) {
 	return conf, nil
 }
 
-// reloading reads the files anew for each handshake.
+// reloading are credentials that read the files for each handshake.
 type reloading struct {
 	credentials.TransportCredentials
 	files TLS
 }
 
-// ClientHandshake authenticates with what the files hold now.
+// ClientHandshake authenticates with the current contents of the files.
 func (r reloading) ClientHandshake(ctx context.Context, authority string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conf, err := r.files.config()
 	if err != nil {
@@ -59,5 +60,5 @@ func (r reloading) ClientHandshake(ctx context.Context, authority string, c net.
 	return credentials.NewTLS(conf).ClientHandshake(ctx, authority, c)
 }
 
-// Clone copies the credentials.
+// Clone returns a copy.
 func (r reloading) Clone() credentials.TransportCredentials { return r }

@@ -1,5 +1,5 @@
-// Package tracetest is a collector of traces for tests: a true gRPC server of
-// OTLP that keeps what it gets, and can hang or refuse.
+// Package tracetest is a collector of traces for tests: a real gRPC server of OTLP that keeps the
+// spans that it receives. It can hang and refuse spans.
 package tracetest
 
 import (
@@ -20,9 +20,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Span is one span that was exported.
+// Span is one exported span.
 type Span struct {
-	// Instance is the process that made it (service.instance.id).
+	// Instance is the process that created the span (service.instance.id).
 	Instance          string
 	Name              string
 	Trace, ID, Parent string // hexadecimal
@@ -32,18 +32,19 @@ type Span struct {
 	Start, End        time.Time
 }
 
-// Collector is a collector that runs until the test ends.
+// Collector is a collector that runs until the end of the test. It is safe for concurrent use.
 type Collector struct {
 	collectorpb.UnimplementedTraceServiceServer
+	// Addr is the address of the collector, host:port.
 	Addr string
 
-	mu     sync.Mutex
-	spans  []Span
-	raw    []byte
-	answer error
-	hang   bool
-	calls  int
-	gone   chan struct{}
+	mu      sync.Mutex
+	spans   []Span
+	raw     []byte
+	refusal error
+	hang    bool
+	calls   int
+	stopped chan struct{} // closed at the end of the test
 }
 
 // Start starts a collector on loopback.
@@ -53,7 +54,7 @@ func Start(t testing.TB, opts ...grpc.ServerOption) *Collector {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Collector{Addr: l.Addr().String(), gone: make(chan struct{})}
+	c := &Collector{Addr: l.Addr().String(), stopped: make(chan struct{})}
 	g := grpc.NewServer(append([]grpc.ServerOption{grpc.MaxRecvMsgSize(64 << 20)}, opts...)...)
 	collectorpb.RegisterTraceServiceServer(g, c)
 	done := make(chan struct{})
@@ -62,14 +63,14 @@ func Start(t testing.TB, opts ...grpc.ServerOption) *Collector {
 		_ = g.Serve(l)
 	}()
 	t.Cleanup(func() {
-		close(c.gone)
+		close(c.stopped)
 		g.Stop()
 		<-done
 	})
 	return c
 }
 
-// Export takes spans.
+// Export receives spans. It is the method of OTLP.
 func (c *Collector) Export(ctx context.Context, req *collectorpb.ExportTraceServiceRequest) (*collectorpb.ExportTraceServiceResponse, error) {
 	raw, err := proto.Marshal(req)
 	if err != nil {
@@ -77,8 +78,8 @@ func (c *Collector) Export(ctx context.Context, req *collectorpb.ExportTraceServ
 	}
 	c.mu.Lock()
 	c.calls++
-	hang, answer := c.hang, c.answer
-	if !hang && answer == nil {
+	hang, refusal := c.hang, c.refusal
+	if !hang && refusal == nil {
 		c.raw = append(c.raw, raw...)
 		for _, rs := range req.ResourceSpans {
 			instance := attrs(rs.GetResource().GetAttributes())["service.instance.id"]
@@ -93,13 +94,14 @@ func (c *Collector) Export(ctx context.Context, req *collectorpb.ExportTraceServ
 	if hang {
 		select {
 		case <-ctx.Done():
-		case <-c.gone:
+		case <-c.stopped:
 		}
-		return nil, status.Error(codes.Unavailable, "it hung")
+		return nil, status.Error(codes.Unavailable, "the collector hung")
 	}
-	return &collectorpb.ExportTraceServiceResponse{}, answer
+	return &collectorpb.ExportTraceServiceResponse{}, refusal
 }
 
+// span converts a span of OTLP.
 func span(instance string, s *tracepb.Span) Span {
 	out := Span{
 		Instance: instance, Name: s.Name, Trace: hex.EncodeToString(s.TraceId), ID: hex.EncodeToString(s.SpanId), Parent: hex.EncodeToString(s.ParentSpanId),
@@ -112,6 +114,7 @@ func span(instance string, s *tracepb.Span) Span {
 	return out
 }
 
+// attrs converts attributes of OTLP to texts.
 func attrs(kvs []*commonpb.KeyValue) map[string]string {
 	out := map[string]string{}
 	for _, kv := range kvs {
@@ -129,8 +132,8 @@ func attrs(kvs []*commonpb.KeyValue) map[string]string {
 	return out
 }
 
-// Spans are those of one trace, in the order in which they came; all if trace
-// is empty.
+// Spans returns the received spans of one trace in the order of arrival; all spans if trace is
+// empty.
 func (c *Collector) Spans(trace string) (out []Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,31 +145,30 @@ func (c *Collector) Spans(trace string) (out []Span) {
 	return out
 }
 
-// Raw is all that was taken, encoded.
+// Raw returns all accepted requests, encoded.
 func (c *Collector) Raw() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]byte(nil), c.raw...)
 }
 
-// Calls is how many exports have come, those that hang or were refused too.
+// Calls returns the number of received exports, including those that hang or were refused.
 func (c *Collector) Calls() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.calls
 }
 
-// Hang keeps exports that come from now on without an answer.
+// Hang sets whether later exports hang without a response.
 func (c *Collector) Hang(hang bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hang = hang
 }
 
-// Refuse answers exports that come from now on with an error, or takes them if
-// it is nil.
+// Refuse sets the error of later exports. If err is nil, they are accepted.
 func (c *Collector) Refuse(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.answer = err
+	c.refusal = err
 }

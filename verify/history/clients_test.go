@@ -15,8 +15,8 @@ import (
 	. "github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// client asks the world as the API's methods would, with a pause wherever the
-// real ones wait, and loses some of the answers.
+// client calls the world like the methods of the API, with a pause wherever the real methods wait.
+// It loses some of the responses.
 type client struct {
 	*world
 	rec   *Recorder
@@ -28,8 +28,8 @@ type client struct {
 	known *[]string
 }
 
-// run lets several clients do some operations each, interleaved at random,
-// works off what is left and observes the end of every build.
+// run runs several clients with some operations each, interleaved at random. Then it completes all
+// builds and observes the end of each.
 func run(w *world, clients, refs, operations int) History {
 	rec := NewRecorder(func() time.Time { return w.now })
 	var known []string
@@ -68,7 +68,7 @@ func (c *client) operate() {
 		c.create()
 		return
 	}
-	// Young builds are the interesting ones.
+	// New builds are chosen more often: most faults concern them.
 	id := (*c.known)[max(0, len(*c.known)-1-int(rand.New(c.rng).ExpFloat64()*float64(2*c.refs)))]
 	switch c.rng.IntN(8) {
 	case 0:
@@ -105,12 +105,12 @@ func (c *client) create() {
 	}
 }
 
-// tryCreate reports whether the request was answered.
+// tryCreate reports whether the request got a response.
 func (c *client) tryCreate(op Operation, timeout time.Duration) bool {
 	call := c.rec.Begin(c.name, op)
 	c.pause()
 	n := c.node()
-	res, known := c.answered(n, op)
+	res, known := c.remembered(n, op)
 	if !known {
 		cmd := &buildsv1.CreateBuild{
 			Ref: op.Ref, BaseRef: "base", Requester: op.Requester, RequestId: op.RequestID, Force: op.Force,
@@ -133,7 +133,8 @@ func (c *client) tryCreate(op Operation, timeout time.Duration) bool {
 	return true
 }
 
-func (c *client) answered(n *node, op Operation) (res builds.Result, known bool) {
+// remembered returns the result that a node remembers for the request id, if any.
+func (c *client) remembered(n *node, op Operation) (res builds.Result, known bool) {
 	if op.RequestID == "" {
 		return res, false
 	}
@@ -148,8 +149,8 @@ func (c *client) answered(n *node, op Operation) (res builds.Result, known bool)
 
 var errUnavailable = errors.New("unavailable: leadership lost")
 
-// send proposes a command through a node. It may get lost before, between or
-// after, or come long after the client gave up.
+// send proposes a command through a node. The command or its response can be lost, or the command
+// can arrive long after the client gave up.
 func (c *client) send(call *Call, n *node, payload proto.Message) (res builds.Result, lost bool) {
 	switch c.rng.IntN(12) {
 	case 0:
@@ -200,7 +201,7 @@ func (c *client) cancel(id string) {
 	case errors.Is(res.Err, builds.ErrNotRequester):
 		out.NotRequester = true
 	default:
-		out.Build = See(res.Build)
+		out.Build = BuildStateOf(res.Build)
 	}
 	call.End(out)
 }
@@ -221,15 +222,15 @@ func (c *client) read(op Operation) {
 	b := n.store.Build(op.ID).Build
 	index := c.info(n).Index
 	c.pause()
-	call.End(Outcome{Build: See(b), Index: index})
+	call.End(Outcome{Build: BuildStateOf(b), Index: index})
 }
 
-// observe waits a while for the end of a build.
+// observe waits for the end of a build, for 20 pauses at most.
 func (c *client) observe(id string, n *node) {
 	call := c.rec.Begin(c.name, Operation{Kind: Observe, ID: id})
 	for range 20 {
 		if r := n.store.Build(id); r != nil && builds.Terminal(r.Build.Phase) {
-			call.End(Outcome{Build: See(r.Build), Index: c.info(n).Index})
+			call.End(Outcome{Build: BuildStateOf(r.Build), Index: c.info(n).Index})
 			return
 		}
 		c.pause()

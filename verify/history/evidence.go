@@ -6,50 +6,50 @@ import (
 	"slices"
 )
 
-// request is one wish for an image: all calls with one request id of one
-// requester, or a single call without a request id. It takes effect at most
-// once, between its first start and its first answer.
+// request is one request for an image: all calls with one request id of one requester, or a single
+// call without a request id. It takes effect at most once, between the start of its first call and
+// its first response.
 type request struct {
 	ref, requester, id string
 	calls              []Record
-	// answers are the calls that were answered with a build.
-	answers []Record
-	start   int64
-	// end is the end of the first answer, or the end of time.
+	// responses are the calls whose response names a build, by their end.
+	responses []Record
+	start     int64
+	// end is the end of the first of them, or math.MaxInt64.
 	end int64
 }
 
-// maybe reports whether the request may have taken effect unseen.
-func (q *request) maybe() bool {
-	return len(q.answers) == 0 && slices.ContainsFunc(q.calls, func(r Record) bool { return r.Status == Unknown })
+// mayHaveEffect reports whether the request may have taken effect although no response shows it.
+func (q *request) mayHaveEffect() bool {
+	return len(q.responses) == 0 && slices.ContainsFunc(q.calls, func(r Record) bool { return r.Status == Unknown })
 }
 
-// build is all that the history tells of one build.
+// build is everything that the history contains about one build.
 type build struct {
 	id, ref string
 	all     map[string]*build
-	// requests were answered with the build, in the order of their answers.
+	// requests are the requests whose responses name the build, in the order of the responses.
 	requests []*request
-	// sights are the answers that showed a phase of it, by their end.
-	sights []Record
-	// missing are the answers that did not find it.
+	// observations are the calls whose response shows a phase of the build, by their end.
+	observations []Record
+	// missing are the calls that did not find the build.
 	missing []Record
-	// cancels are the cancellations, whatever their outcome, by start.
+	// cancels are the cancellations with any outcome, by their start.
 	cancels []Record
-	// known is the end of the first answer that named it to anybody.
+	// known is the end of the first call whose response names the build.
 	known int64
-	// createdIndex and createdAt are 0 where nobody was told.
+	// createdIndex and createdAt are 0 if no response shows them.
 	createdIndex uint64
 	createdAt    int64
-	// created is the answer that told of its creation.
+	// created is the call whose response shows the creation.
 	created Record
-	// final is the terminal phase that was seen first; last is that answer.
+	// final is the terminal phase that was observed first, last the call that observed it.
 	final   Phase
 	last    Record
 	overdue bool
 }
 
-// evidence is a history sorted by builds and refs.
+// evidence is a history grouped by builds and refs.
 type evidence struct {
 	history  History
 	builds   map[string]*build
@@ -59,23 +59,23 @@ type evidence struct {
 	requests []*request // by start
 }
 
-// gather sorts a history. Answers about builds that no create answer names
-// have no ref and are left out.
+// gather groups a history. It leaves out responses about builds that no response to a create names,
+// because their ref is not known.
 func gather(h History) *evidence {
 	e := &evidence{history: slices.Clone(h), builds: map[string]*build{}, byRef: map[string][]*build{}}
 	slices.SortFunc(e.history, func(a, b Record) int { return cmp.Compare(a.Start, b.Start) })
 	e.gatherRequests()
 	for _, q := range e.requests {
-		for _, r := range q.answers {
+		for _, r := range q.responses {
 			e.acknowledge(q, r)
 		}
 	}
 	for _, r := range e.history {
-		e.addSight(r)
+		e.addObservation(r)
 	}
 	for id, b := range e.builds {
 		e.ids = append(e.ids, id)
-		b.sortOut()
+		b.sortObservations()
 	}
 	slices.SortFunc(e.ids, func(x, y string) int { return cmp.Compare(e.builds[x].known, e.builds[y].known) })
 	for _, id := range e.ids {
@@ -85,6 +85,7 @@ func gather(h History) *evidence {
 	return e
 }
 
+// gatherRequests groups the creates by request id.
 func (e *evidence) gatherRequests() {
 	type key struct{ requester, id string }
 	known := map[key]*request{}
@@ -108,15 +109,16 @@ func (e *evidence) gatherRequests() {
 		}
 		q.calls = append(q.calls, r)
 		if r.Status == OK && r.Out.Build.ID != "" {
-			q.answers = append(q.answers, r)
+			q.responses = append(q.responses, r)
 			q.end = min(q.end, r.End)
 		}
 	}
 	for _, q := range e.requests {
-		slices.SortFunc(q.answers, func(a, b Record) int { return cmp.Compare(a.End, b.End) })
+		slices.SortFunc(q.responses, func(a, b Record) int { return cmp.Compare(a.End, b.End) })
 	}
 }
 
+// acknowledge adds a response of a request to the build that it names.
 func (e *evidence) acknowledge(q *request, r Record) {
 	seen := r.Out.Build
 	b := e.builds[seen.ID]
@@ -136,7 +138,8 @@ func (e *evidence) acknowledge(q *request, r Record) {
 	}
 }
 
-func (e *evidence) addSight(r Record) {
+// addObservation adds a call to the build that it is about, if that build is known.
+func (e *evidence) addObservation(r Record) {
 	id := r.Op.ID
 	if r.Op.Kind == Create {
 		id = r.Out.Build.ID
@@ -153,15 +156,15 @@ func (e *evidence) addSight(r Record) {
 	case r.Out.NotFound:
 		b.missing = append(b.missing, r)
 	case r.Out.Build.Phase != "":
-		b.sights = append(b.sights, r)
+		b.observations = append(b.observations, r)
 		b.createdAt = max(b.createdAt, r.Out.Build.CreatedAt)
 	}
 }
 
-// sortOut orders the sights and looks for the end.
-func (b *build) sortOut() {
-	slices.SortFunc(b.sights, func(x, y Record) int { return cmp.Compare(x.End, y.End) })
-	for _, r := range b.sights {
+// sortObservations sorts the observations and finds the first terminal one.
+func (b *build) sortObservations() {
+	slices.SortFunc(b.observations, func(x, y Record) int { return cmp.Compare(x.End, y.End) })
+	for _, r := range b.observations {
 		b.known = min(b.known, r.End)
 		b.overdue = b.overdue || r.Out.Build.Overdue
 		if b.final == "" && r.Out.Build.Phase.Terminal() {
@@ -170,5 +173,5 @@ func (b *build) sortOut() {
 	}
 }
 
-// sibling answers another build.
+// sibling returns another build of the history.
 func (b *build) sibling(id string) *build { return b.all[id] }

@@ -8,11 +8,11 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// explained is how many earlier calls an explanation shows at most.
-const explained = 8
+// maxExplained is the greatest number of earlier calls in an explanation.
+const maxExplained = 8
 
-// explain tells where the search for an order of one ref's calls got stuck:
-// at the call that has to come next after the longest order found.
+// explain describes why the search for an order of one ref's calls failed: it names the call that
+// must come next after the longest order that was found.
 func explain(ops []porcupine.Operation, info porcupine.LinearizationInfo) Violation {
 	var order []*step
 	done := map[*step]bool{}
@@ -32,21 +32,21 @@ func explain(ops []porcupine.Operation, info porcupine.LinearizationInfo) Violat
 		done[st] = true
 		s, _ = s.apply(*st)
 	}
-	stuck := firstLeft(ops, done)
+	stuck := firstUnordered(ops, done)
 	if stuck == nil {
-		return Violation{Invariant: Linearizable, Message: "no order of the calls explains their answers"}
+		return Violation{Invariant: Linearizable, Message: "no order of the calls explains their responses"}
 	}
-	v := Violation{Invariant: Linearizable, Message: fmt.Sprintf("no order of the calls explains the answer to %s", stuck)}
+	v := Violation{Invariant: Linearizable, Message: fmt.Sprintf("no order of the calls explains the response to %s", stuck)}
 	if _, no := s.apply(*stuck); no != nil {
 		v.Invariant, v.Message = no.invariant, no.why
 	}
-	v.Message += fmt.Sprintf("; the model was at %s", s)
+	v.Message += fmt.Sprintf("; the state of the model was %s", s)
 	v.Calls = relevant(order, stuck)
 	return v
 }
 
-// firstLeft answers the step without a place that returned first.
-func firstLeft(ops []porcupine.Operation, done map[*step]bool) (left *step) {
+// firstUnordered returns the step that returned first among those that are not in the order.
+func firstUnordered(ops []porcupine.Operation, done map[*step]bool) (left *step) {
 	var first int64
 	for _, op := range ops {
 		if st := op.Input.(*step); !done[st] && (left == nil || op.Return < first) {
@@ -56,14 +56,14 @@ func firstLeft(ops []porcupine.Operation, done map[*step]bool) (left *step) {
 	return left
 }
 
-// relevant answers the calls that an explanation needs: those that made the
-// last builds, and those about the build at hand.
+// relevant returns the calls that an explanation needs: those that created the last builds, and
+// those about the build of the failed step.
 func relevant(order []*step, stuck *step) []Record {
 	var out []Record
 	seen := map[int64]bool{stuck.call.Start: true}
 	for _, st := range slices.Backward(order) {
 		about := st.build != nil && stuck.build != nil && st.build == stuck.build
-		if len(out) < explained && (about || st.action == makes) && !seen[st.call.Start] {
+		if len(out) < maxExplained && (about || st.action == actionCreate) && !seen[st.call.Start] {
 			seen[st.call.Start] = true
 			out = append(out, st.call)
 		}
@@ -71,29 +71,29 @@ func relevant(order []*step, stuck *step) []Record {
 	return append(out, stuck.call)
 }
 
-// String describes the step in visualizations.
+// String renders the step for visualizations.
 func (st *step) String() string {
-	if st.action == isOver {
-		return fmt.Sprintf("%s is over: %s", st.build.id, st.build.final)
+	if st.action == actionEnd {
+		return fmt.Sprintf("%s has ended: %s", st.build.id, st.build.final)
 	}
-	if st.action == makes && st.requester == unknownRequester {
-		return fmt.Sprintf("%s is made by a request of unknown outcome", st.build.id)
+	if st.action == actionCreate && st.requester == unknownRequester {
+		return fmt.Sprintf("%s is created by a request of unknown outcome", st.build.id)
 	}
-	return fmt.Sprintf("%s -> %s", st.call.Op, st.call.answer())
+	return fmt.Sprintf("%s -> %s", st.call.Op, st.call.response())
 }
 
-// String describes the state of a ref.
+// String renders the state of a ref.
 func (s state) String() string {
 	var parts []string
 	for _, e := range s.entries {
 		p := e.id
 		switch {
 		case e.over:
-			p += " over"
-		case e.stop == surelyStopping:
+			p += " ended"
+		case e.stop == certainlyStopping:
 			p += " stopping"
 		case e.stop == maybeStopping:
-			p += " perhaps stopping"
+			p += " possibly stopping"
 		default:
 			p += fmt.Sprintf(" active for %q", e.requesters)
 		}

@@ -9,8 +9,7 @@ import (
 	"os"
 )
 
-// Save writes a history to a file, one JSON object per call and line, so that
-// it can be judged again.
+// Save writes a history to a file as JSON lines, one per call. Load reads it.
 func Save(path string, h History) (err error) {
 	f, err := os.Create(path)
 	if err != nil {
@@ -30,8 +29,7 @@ func Save(path string, h History) (err error) {
 	return nil
 }
 
-// Load reads a history that Save wrote. Fields that it does not know are
-// errors.
+// Load reads a history that Save wrote. Unknown fields are an error.
 func Load(path string) (History, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -8,25 +8,25 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// linearizer looks, ref by ref, for an order of the calls that the model
-// would have answered alike.
+// linearizer searches, ref by ref, for an order of the calls in which the model gives the same
+// responses.
 type linearizer struct {
-	e         *evidence
-	o         Options
-	deadline  time.Time
-	undecided []string
-	pictured  bool
-	err       error
+	e          *evidence
+	opts       Options
+	deadline   time.Time
+	undecided  []string
+	visualized bool
+	err        error
 }
 
-// run judges all refs but the bad ones and draws the visualization.
+// run judges all refs except the bad ones, and writes the visualization.
 func (l *linearizer) run(bad map[string]bool) (out []Violation) {
 	steps := l.steps()
 	for _, ref := range l.e.refs {
 		if bad[ref] {
-			if l.o.Visualization != "" && !l.pictured {
+			if l.opts.Visualization != "" && !l.visualized {
 				_, info := l.search(steps[ref])
-				l.picture(info)
+				l.visualize(info)
 			}
 			continue
 		}
@@ -35,38 +35,39 @@ func (l *linearizer) run(bad map[string]bool) (out []Violation) {
 			v := explain(steps[ref], info)
 			v.Ref = ref
 			out = append(out, v)
-			l.picture(info)
+			l.visualize(info)
 		case porcupine.Unknown:
 			l.undecided = append(l.undecided, ref)
 		}
 	}
-	if l.o.Visualization != "" && !l.pictured {
+	if l.opts.Visualization != "" && !l.visualized {
 		var all []porcupine.Operation
 		for _, ref := range l.e.refs {
 			all = append(all, steps[ref]...)
 		}
 		_, info := l.search(all)
-		l.picture(info)
+		l.visualize(info)
 	}
 	return out
 }
 
-// search looks for an order within what is left of the time limit.
+// search searches for an order within the rest of the time limit.
 func (l *linearizer) search(ops []porcupine.Operation) (porcupine.CheckResult, porcupine.LinearizationInfo) {
 	return porcupine.CheckOperationsVerbose(model, ops, max(time.Until(l.deadline), time.Nanosecond))
 }
 
-func (l *linearizer) picture(info porcupine.LinearizationInfo) {
-	if l.o.Visualization == "" || l.pictured {
+// visualize writes the visualization, once.
+func (l *linearizer) visualize(info porcupine.LinearizationInfo) {
+	if l.opts.Visualization == "" || l.visualized {
 		return
 	}
-	l.pictured = true
-	if err := porcupine.VisualizePath(model, info, l.o.Visualization); err != nil {
+	l.visualized = true
+	if err := porcupine.VisualizePath(model, info, l.opts.Visualization); err != nil {
 		l.err = fmt.Errorf("write visualization: %w", err)
 	}
 }
 
-// model wraps state for porcupine. The answer is part of the step.
+// model is the model of porcupine over state. The response is part of the step.
 var model = porcupine.Model{
 	Partition: func(ops []porcupine.Operation) [][]porcupine.Operation {
 		var parts [][]porcupine.Operation
@@ -93,9 +94,9 @@ var model = porcupine.Model{
 	DescribeState:     func(s any) string { return s.(state).String() },
 }
 
-// steps turns the calls of each ref into steps of the model. What can only
-// widen the possibilities comes as early as possible, what can only narrow
-// them as late as possible; both take no time.
+// steps converts the calls of each ref to steps of the model. A step that only adds possible states
+// takes place as early as possible, one that only removes them as late as possible; both take no
+// time.
 func (l *linearizer) steps() map[string][]porcupine.Operation {
 	out := map[string][]porcupine.Operation{}
 	clients := map[string]int{}
@@ -109,45 +110,45 @@ func (l *linearizer) steps() map[string][]porcupine.Operation {
 	}
 	for _, q := range l.e.requests {
 		switch {
-		case len(q.answers) > 0:
-			r, do := q.answers[0], makes
+		case len(q.responses) > 0:
+			r, do := q.responses[0], actionCreate
 			if r.Out.Attached {
-				do = joins
+				do = actionAttach
 			}
 			add(step{action: do, ref: q.ref, build: l.e.builds[r.Out.Build.ID], requester: q.requester, call: r}, q.start, q.end)
-		case q.maybe():
-			add(step{action: mayJoin, ref: q.ref, requester: q.requester, call: q.calls[0]}, q.start, q.start)
+		case q.mayHaveEffect():
+			add(step{action: actionMayAttach, ref: q.ref, requester: q.requester, call: q.calls[0]}, q.start, q.start)
 		}
 	}
 	for _, id := range l.e.ids {
 		b := l.e.builds[id]
-		if !slices.ContainsFunc(b.requests, func(q *request) bool { return !q.answers[0].Out.Attached }) {
-			if makers := l.e.mayHaveMade(b); len(makers) > 0 {
-				add(step{action: makes, ref: b.ref, build: b, requester: unknownRequester, call: makers[0].calls[0]}, makers[0].start, b.known)
+		if !slices.ContainsFunc(b.requests, func(q *request) bool { return !q.responses[0].Out.Attached }) {
+			if creators := l.e.mayHaveCreated(b); len(creators) > 0 {
+				add(step{action: actionCreate, ref: b.ref, build: b, requester: unknownRequester, call: creators[0].calls[0]}, creators[0].start, b.known)
 			}
 		}
 		if r := b.last; b.final != "" && r.Op.Kind != Cancel && !r.Op.Linearizable {
-			add(step{action: isOver, ref: b.ref, build: b, call: r}, r.End, r.End)
+			add(step{action: actionEnd, ref: b.ref, build: b, call: r}, r.End, r.End)
 		}
 		for _, r := range b.cancels {
-			st := step{action: cancels, ref: b.ref, build: b, requester: r.Op.Requester, call: r}
+			st := step{action: actionCancel, ref: b.ref, build: b, requester: r.Op.Requester, call: r}
 			switch {
 			case r.Status == Unknown:
-				st.action = mayCancel
+				st.action = actionMayCancel
 				add(st, r.Start, r.Start)
-			case !r.Out.NotFound || !l.o.Retention:
+			case !r.Out.NotFound || !l.opts.Retention:
 				add(st, r.Start, r.End)
 				if r.Out.Build.Phase.Terminal() && r.Out.Build.CancelRequested {
-					// A client asks again when an answer is lost: an earlier try was
-					// accepted, this one found that the build was over since.
-					st.action = mayCancel
+					// A client retries when a response is lost: an earlier try may have been
+					// accepted, and this one found that the build has ended since.
+					st.action = actionMayCancel
 					add(st, r.Start, r.Start)
 				}
 			}
 		}
-		for _, r := range slices.Concat(b.sights, b.missing) {
-			if r.Op.Kind == Read && r.Op.Linearizable && (!r.Out.NotFound || !l.o.Retention) {
-				add(step{action: looks, ref: b.ref, build: b, call: r}, r.Start, r.End)
+		for _, r := range slices.Concat(b.observations, b.missing) {
+			if r.Op.Kind == Read && r.Op.Linearizable && (!r.Out.NotFound || !l.opts.Retention) {
+				add(step{action: actionRead, ref: b.ref, build: b, call: r}, r.Start, r.End)
 			}
 		}
 	}

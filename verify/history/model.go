@@ -7,57 +7,58 @@ import (
 
 // The sequential model of one ref.
 //
-// The system ends builds by itself, at a time that nobody sees. The model
-// keeps that open: a build that nothing has shown to be over may or may not be
-// over, and every step narrows this to what its answer needs. So the model is
-// deterministic although the system is not. The phase in which a build ends is
-// known beforehand, from the whole history.
+// The system ends builds by itself, at a time that no client observes. The model leaves this open:
+// a build may have ended unless a response shows that it is active, and every step restricts this
+// as far as its response requires. So the model is deterministic although the system is not. The
+// final phase of a build is known in advance, from the whole history.
 //
-// Calls of unknown outcome only widen what is allowed from their start on: a
-// create may have added its requester to any build of the ref, a cancellation
-// may have taken its requester out or may stop the build.
+// Calls of unknown outcome only add possible states, from their start on: a create may have added
+// its requester to any build of the ref, a cancellation may have removed its requester or may stop
+// the build.
 
-// stopping is whether a build was asked to stop.
+// stopping is whether the cancellation of a build was accepted.
 type stopping int
 
 const (
 	notStopping stopping = iota
 	maybeStopping
-	surelyStopping
+	certainlyStopping
 )
 
-// entry is a build in the state. Entries are never changed, only replaced.
+// entry is a build in the state. Entries are immutable; a change replaces them.
 type entry struct {
 	id string
-	// over: it must have ended; by tells what has shown it.
+	// over is set if the build must have ended; by is the reason.
 	over bool
 	by   string
 	stop stopping
-	// requesters follow it; loose are those who may or may not.
-	requesters, loose []string
-	// former took their request back: doing so again answers the same.
+	// requesters are the requesters of the build. possible are requesters that may or may not be.
+	requesters, possible []string
+	// former are requesters that withdrew: a repeated withdrawal gets the same response.
 	former []string
 }
 
-// state is a ref: its builds in the order of their creation, and the
-// requesters who may follow any of them.
+// state is the state of a ref: its builds in the order of their creation, and requesters that may
+// belong to any of them.
 type state struct {
-	entries []*entry
-	loose   []string
+	entries  []*entry
+	possible []string
 }
 
+// equal reports whether two states allow the same steps.
 func (s state) equal(o state) bool {
-	return slices.Equal(s.loose, o.loose) && slices.EqualFunc(s.entries, o.entries, func(a, b *entry) bool {
+	return slices.Equal(s.possible, o.possible) && slices.EqualFunc(s.entries, o.entries, func(a, b *entry) bool {
 		return a == b || a.id == b.id && a.over == b.over && a.stop == b.stop &&
-			slices.Equal(a.requesters, b.requesters) && slices.Equal(a.loose, b.loose) && slices.Equal(a.former, b.former)
+			slices.Equal(a.requesters, b.requesters) && slices.Equal(a.possible, b.possible) && slices.Equal(a.former, b.former)
 	})
 }
 
+// find returns the index of a build, or -1.
 func (s state) find(id string) int {
 	return slices.IndexFunc(s.entries, func(e *entry) bool { return e.id == id })
 }
 
-// edit replaces an entry by a changed copy.
+// edit returns a state in which a changed copy replaces an entry.
 func (s state) edit(i int, change func(*entry)) state {
 	e := *s.entries[i]
 	change(&e)
@@ -66,7 +67,7 @@ func (s state) edit(i int, change func(*entry)) state {
 	return s
 }
 
-// with adds a member to a sorted set without changing it.
+// with returns a sorted set with a member added.
 func with(set []string, who string) []string {
 	i, found := slices.BinarySearch(set, who)
 	if found {
@@ -75,7 +76,7 @@ func with(set []string, who string) []string {
 	return slices.Insert(slices.Clone(set), i, who)
 }
 
-// without takes a member out of a sorted set without changing it.
+// without returns a sorted set with a member removed.
 func without(set []string, who string) []string {
 	i, found := slices.BinarySearch(set, who)
 	if !found {
@@ -84,7 +85,7 @@ func without(set []string, who string) []string {
 	return slices.Delete(slices.Clone(set), i, i+1)
 }
 
-// refusal is why a step is impossible; nil means that it is possible.
+// refusal is the reason why a step is impossible; nil means that it is possible.
 type refusal struct {
 	invariant Invariant
 	why       string
@@ -94,87 +95,87 @@ func refuse(i Invariant, format string, args ...any) *refusal {
 	return &refusal{i, fmt.Sprintf(format, args...)}
 }
 
-// action is what a step of the model does.
+// action is the kind of a step of the model.
 type action int
 
 const (
-	makes     action = iota // a request makes a build
-	joins                   // a request attaches to a build
-	mayJoin                 // a request of unknown outcome
-	looks                   // a linearizable read
-	cancels                 // an answered cancellation
-	mayCancel               // a cancellation of unknown outcome
-	isOver                  // a terminal phase was seen
+	actionCreate    action = iota // a request creates a build
+	actionAttach                  // a request attaches to a build
+	actionMayAttach               // a request of unknown outcome
+	actionRead                    // a linearizable read
+	actionCancel                  // a cancellation with a response
+	actionMayCancel               // a cancellation of unknown outcome
+	actionEnd                     // a terminal phase was observed
 )
 
-// step is one operation of the model. It belongs to a call of the history.
+// step is one step of the model. It belongs to a call of the history.
 type step struct {
 	action action
 	ref    string
-	// build is nil for mayJoin.
+	// build is nil for actionMayAttach.
 	build     *build
 	requester string
 	call      Record
 }
 
-// apply answers the state after a step, or why the step is impossible.
+// apply returns the state after a step, or the reason why the step is impossible.
 func (s state) apply(st step) (state, *refusal) {
 	switch st.action {
-	case makes:
-		return s.make(st)
-	case mayJoin:
-		s.loose = with(s.loose, st.requester)
+	case actionCreate:
+		return s.create(st)
+	case actionMayAttach:
+		s.possible = with(s.possible, st.requester)
 		return s, nil
 	}
 	i := s.find(st.build.id)
-	if st.action == mayCancel {
+	if st.action == actionMayCancel {
 		return s.mayCancel(i, st), nil
 	}
 	if st.call.Out.NotFound {
 		if i >= 0 {
-			return s, refuse(NeverLost, "build %s exists and was not found", st.build.id)
+			return s, refuse(NeverLost, "build %s exists and a call did not find it", st.build.id)
 		}
 		return s, nil
 	}
 	if i < 0 {
-		return s, refuse(Linearizable, "build %s was shown before it was created", st.build.id)
+		return s, refuse(Linearizable, "build %s was returned before it was created", st.build.id)
 	}
 	switch st.action {
-	case joins:
-		return s.join(i, st)
-	case looks:
-		return s.look(i, st)
-	case cancels:
+	case actionAttach:
+		return s.attach(i, st)
+	case actionRead:
+		return s.read(i, st)
+	case actionCancel:
 		return s.cancel(i, st)
 	default:
-		return s.end(i, st.build, "it was seen as "+string(st.build.final))
+		return s.end(i, st.build, "it was reported as "+string(st.build.final))
 	}
 }
 
-// end narrows a build to being over.
+// end restricts the state to those in which the build has ended.
 func (s state) end(i int, b *build, by string) (state, *refusal) {
 	e := s.entries[i]
 	switch {
 	case e.over:
 		return s, nil
 	case b.final == Cancelled && e.stop == notStopping:
-		return s, refuse(CancelHolds, "build %s ended as cancelled before anybody cancelled it", b.id)
+		return s, refuse(CancelHolds, "build %s ended as cancelled before a client cancelled it", b.id)
 	}
 	return s.close(i, by), nil
 }
 
-// close makes a build over. What it was before no longer matters, so that
-// states which differ in it only are one to the search.
+// close marks a build as ended. It drops the rest of the entry, which no longer matters, so that
+// the search does not distinguish states by it.
 func (s state) close(i int, by string) state {
 	return s.edit(i, func(e *entry) { *e = entry{id: e.id, over: true, by: by} })
 }
 
-// make appends a build. All others are over; one that was asked to stop may
-// still be on its way. Where two such builds are left, one of them must be
-// over as well, but the model does not go into which.
-func (s state) make(st step) (state, *refusal) {
+// create appends a build. All other builds have ended, except that a build whose cancellation was
+// accepted may still be stopping. If two such builds are left, one of them must have ended too; the
+// model does not decide which.
+func (s state) create(st step) (state, *refusal) {
 	if s.find(st.build.id) >= 0 {
-		return s, refuse(AskedFor, "build %s was made twice", st.build.id)
+		return s, refuse(AskedFor, "build %s was created twice", st.build.id)
 	}
 	for i, e := range s.entries {
 		other := st.build.sibling(e.id)
@@ -194,17 +195,17 @@ func (s state) make(st step) (state, *refusal) {
 	return s, nil
 }
 
-// join adds a requester to the newest build. That a build which succeeded
-// during the request answers it too needs no rule: the request could as well
-// have come just before the end.
-func (s state) join(i int, st step) (state, *refusal) {
+// attach adds a requester to the newest build. A build that succeeded during the request may
+// satisfy it too; this needs no rule, because the request can have taken effect just before the
+// end.
+func (s state) attach(i int, st step) (state, *refusal) {
 	e := s.entries[i]
 	switch {
 	case i < len(s.entries)-1:
 		return s, refuse(OneActive, "a request attached to build %s after build %s had been created", e.id, s.entries[len(s.entries)-1].id)
 	case e.over:
-		return s, refuse(AttachActive, "a request attached to build %s, which was over: %s", e.id, e.by)
-	case e.stop == surelyStopping:
+		return s, refuse(AttachActive, "a request attached to build %s, which had ended: %s", e.id, e.by)
+	case e.stop == certainlyStopping:
 		return s, refuse(AttachActive, "a request attached to build %s, whose cancellation was accepted", e.id)
 	}
 	return s.edit(i, func(e *entry) {
@@ -212,31 +213,31 @@ func (s state) join(i int, st step) (state, *refusal) {
 	}), nil
 }
 
-// look is a linearizable read.
-func (s state) look(i int, st step) (state, *refusal) {
+// read is a linearizable read.
+func (s state) read(i int, st step) (state, *refusal) {
 	e, seen := s.entries[i], st.call.Out.Build
 	if seen.Phase.Terminal() {
 		return s.end(i, st.build, "it was read as "+string(seen.Phase))
 	}
 	switch {
 	case e.over && i < len(s.entries)-1:
-		return s, refuse(OneActive, "build %s was read as %s although it was over: %s", e.id, seen.Phase, e.by)
+		return s, refuse(OneActive, "build %s was read as %s although it had ended: %s", e.id, seen.Phase, e.by)
 	case e.over:
-		return s, refuse(LinearizableReads, "build %s was read as %s although it was over: %s", e.id, seen.Phase, e.by)
-	case e.stop == surelyStopping && !seen.CancelRequested:
+		return s, refuse(LinearizableReads, "build %s was read as %s although it had ended: %s", e.id, seen.Phase, e.by)
+	case e.stop == certainlyStopping && !seen.CancelRequested:
 		return s, refuse(LinearizableReads, "build %s was read without its cancellation, which was accepted before", e.id)
 	case e.stop == notStopping && seen.CancelRequested:
-		return s, refuse(CancelHolds, "build %s was read with a cancellation that nobody asked for", e.id)
+		return s, refuse(CancelHolds, "build %s was read with a cancellation that no client requested", e.id)
 	}
 	if seen.CancelRequested {
-		s = s.edit(i, func(e *entry) { e.stop = surelyStopping })
+		s = s.edit(i, func(e *entry) { e.stop = certainlyStopping })
 	}
 	if !seen.Phase.live() {
 		return s, nil
 	}
 	for j := range i {
 		var no *refusal
-		if s, no = s.end(j, st.build.sibling(s.entries[j].id), fmt.Sprintf("build %s was seen as %s", e.id, seen.Phase)); no != nil {
+		if s, no = s.end(j, st.build.sibling(s.entries[j].id), fmt.Sprintf("build %s was reported as %s", e.id, seen.Phase)); no != nil {
 			return s, no
 		}
 	}

@@ -8,81 +8,81 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Kind is what a client asked for.
+// Kind is the kind of an operation.
 type Kind string
 
 // The kinds of operations.
 const (
 	// Create is BuildImage.
 	Create Kind = "create"
-	// Read is BuildStatus by id, without waiting.
+	// Read is BuildStatus by id, without waiting for a phase.
 	Read Kind = "read"
 	// Cancel is CancelBuild.
 	Cancel Kind = "cancel"
-	// Observe is the terminal phase that a wait or a watch showed.
+	// Observe is the observation of a terminal phase by a wait or a watch.
 	Observe Kind = "observe"
 )
 
 // Operation is one request of a client.
 type Operation struct {
 	Kind Kind `json:"kind"`
-	// Ref is what to build. The native API takes a source; a driver uses one
-	// source per ref. Create only; the others name a build by ID.
+	// Ref names the image to build; Create only. The native API takes a source, and a driver uses
+	// one source per ref. The other kinds name a build by ID.
 	Ref string `json:"ref,omitempty"`
 	ID  string `json:"id,omitempty"`
-	// Requester scopes RequestID and is who cancels.
+	// Requester is the requester of a create or a cancellation. RequestID is unique per requester.
 	Requester string `json:"requester,omitempty"`
 	RequestID string `json:"requestId,omitempty"`
 	Force     bool   `json:"force,omitempty"`
-	// Operator: the cancellation stops the build whoever wants it.
+	// Operator is set if the cancellation stops the build whoever requested it.
 	Operator bool `json:"operator,omitempty"`
-	// Linearizable and MinIndex are how fresh a read has to be.
+	// Linearizable and MinIndex are the requested freshness of a read.
 	Linearizable bool   `json:"linearizable,omitempty"`
 	MinIndex     uint64 `json:"minIndex,omitempty"`
 }
 
-// Outcome is the answer to an operation.
+// Outcome is the response to an operation.
 type Outcome struct {
-	// Build is the build in the answer; empty if Exists or NotFound.
-	Build Seen `json:"build,omitzero"`
-	// Index is the index up to which the answering node had applied.
+	// Build is the build in the response; empty if Exists or NotFound is set.
+	Build BuildState `json:"build,omitzero"`
+	// Index is the Raft index up to which the responding node had applied the log.
 	Index uint64 `json:"index,omitempty"`
-	// Attached: the request joined a build that was there already.
+	// Attached is set if the request joined an existing build.
 	Attached bool `json:"attached,omitempty"`
-	// Exists: the image is there, no build is needed.
+	// Exists is set if the image exists and no build is needed.
 	Exists bool `json:"exists,omitempty"`
-	// NotFound: there is no such build.
+	// NotFound is set if there is no such build.
 	NotFound bool `json:"notFound,omitempty"`
-	// Detached, TooLate and NotRequester are answers to Cancel. With none of
-	// them the build stops or is over.
+	// Detached, TooLate and NotRequester are responses to Cancel. If none is set, the build stops or
+	// has ended.
 	Detached     bool `json:"detached,omitempty"`
 	TooLate      bool `json:"tooLate,omitempty"`
 	NotRequester bool `json:"notRequester,omitempty"`
 }
 
-// Seen is what an answer tells of a build. Only ID is required; what is left
-// out is not judged.
-type Seen struct {
+// BuildState is the state of a build in a response. Only ID is required; empty fields are not
+// judged.
+type BuildState struct {
 	ID              string `json:"id,omitempty"`
 	Phase           Phase  `json:"phase,omitempty"`
 	CancelRequested bool   `json:"cancelRequested,omitempty"`
 	Digest          string `json:"digest,omitempty"`
-	// Version is the index of the build's last change.
+	// Version is the Raft index of the build's last change.
 	Version uint64 `json:"version,omitempty"`
-	// CreatedIndex is the index that created the build, where it is known.
+	// CreatedIndex is the Raft index of the build's creation; 0 if it is not known.
 	CreatedIndex uint64 `json:"createdIndex,omitempty"`
-	// CreatedAt and EndedAt are the service's own times, in nanoseconds since
-	// the Unix epoch. They never go back, so they order the builds of a ref.
+	// CreatedAt and EndedAt are times of the service, in nanoseconds since the Unix epoch. They never
+	// go back, so they order the builds of a ref.
 	CreatedAt int64 `json:"createdAt,omitempty"`
 	EndedAt   int64 `json:"endedAt,omitempty"`
-	// Overdue: the build ended at or after its deadline, which may have made
-	// room for a successor while it still ran.
+	// Overdue is set if the build ended at or after its deadline. A successor may have been created
+	// while it still ran.
 	Overdue bool `json:"overdue,omitempty"`
 }
 
-// See answers what a message of the API tells of a build.
-func See(b *imagebuilderv1.Build) Seen {
-	s := Seen{
+// BuildStateOf returns the state of a build in a message of the API.
+func BuildStateOf(b *imagebuilderv1.Build) BuildState {
+	s := BuildState{
 		ID:              b.GetId(),
 		Phase:           phaseOf(b.GetPhase()),
 		CancelRequested: b.GetCancelRequested(),
@@ -101,22 +101,22 @@ func See(b *imagebuilderv1.Build) Seen {
 	return s
 }
 
-// Created answers the outcome of BuildImage.
+// Created returns the outcome of a successful BuildImage.
 func Created(res *imagebuilderv1.BuildImageResponse) Outcome {
 	o := Outcome{Attached: res.GetAttached(), Exists: res.GetExists(), Index: res.GetRead().GetIndex()}
 	if o.Exists {
 		return o
 	}
-	o.Build = See(res.GetBuild())
+	o.Build = BuildStateOf(res.GetBuild())
 	if b := res.GetBuild(); !o.Attached && b.GetPhase() == imagebuilderv1.Phase_PHASE_QUEUED && len(b.GetAttempts()) == 0 && len(b.GetRequesters()) == 1 {
-		// Nothing but its creation has changed it, or only its requesters; the
-		// version is not below the index that created it.
+		// The build has not changed since its creation, except perhaps in its requesters. So the
+		// version is at or after the index of the creation.
 		o.Build.CreatedIndex = b.GetVersion()
 	}
 	return o
 }
 
-// Phase is where a build stands.
+// Phase is the phase of a build, as in the API: lower case, without prefix.
 type Phase string
 
 // The phases of builds.
@@ -131,6 +131,7 @@ const (
 	Cancelled Phase = "cancelled"
 )
 
+// phaseOf returns the phase of the API's enum, "" if it is not set.
 func phaseOf(p imagebuilderv1.Phase) Phase {
 	if p == imagebuilderv1.Phase_PHASE_UNSPECIFIED {
 		return ""
@@ -138,26 +139,26 @@ func phaseOf(p imagebuilderv1.Phase) Phase {
 	return Phase(strings.ToLower(strings.TrimPrefix(p.String(), "PHASE_")))
 }
 
-// Terminal reports whether a build in this phase is over.
+// Terminal reports whether a build in this phase has ended.
 func (p Phase) Terminal() bool { return p == Succeeded || p == Failed || p == Cancelled }
 
-// live reports whether a build in this phase has an owner, which a successor
-// never has.
+// live reports whether a build in this phase has an owner. A successor that waits has none.
 func (p Phase) live() bool { return p != "" && p != Queued && !p.Terminal() }
 
-// active reports whether a build in this phase is not over.
+// active reports whether a build in this phase has not ended.
 func (p Phase) active() bool { return p != "" && !p.Terminal() }
 
-// Status is how a call ended for its client.
+// Status is the result of a call for its client.
 type Status string
 
-// The ways in which a call ends.
+// The results of a call.
 const (
-	// OK: it was answered.
+	// OK is the status of a call with a response.
 	OK Status = "ok"
-	// Unknown: it may have taken effect at any time after its start, or never.
+	// Unknown is the status of a call that may have taken effect at any time after its start, or
+	// never.
 	Unknown Status = "unknown"
-	// Refused: it certainly had no effect.
+	// Refused is the status of a call that certainly had no effect.
 	Refused Status = "failed"
 )
 
@@ -168,26 +169,25 @@ type Record struct {
 	Status Status    `json:"status"`
 	Out    Outcome   `json:"out,omitzero"`
 	Error  string    `json:"error,omitempty"`
-	// Start and End order the calls: a call that ended before another one
-	// started has the smaller number. End is 0 while the call is under way.
+	// Start and End order the calls: if a call ended before another one started, its End is smaller
+	// than the other's Start. End is 0 while the call is in progress.
 	Start int64 `json:"start"`
 	End   int64 `json:"end,omitempty"`
-	// StartedAt and EndedAt are for people.
+	// StartedAt and EndedAt are times for reports. They are not judged.
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	EndedAt   time.Time `json:"endedAt,omitzero"`
 }
 
-// History is what clients asked and were answered, in the order of the calls'
-// starts.
+// History is the calls of all clients, in the order of their starts.
 type History []Record
 
-// String renders the call on one line.
+// String renders the call in one line.
 func (r Record) String() string {
 	end := fmt.Sprint(r.End)
 	if r.End == 0 {
 		end = "…"
 	}
-	return fmt.Sprintf("[%d–%s] %s: %s -> %s", r.Start, end, r.Client, r.Op, r.answer())
+	return fmt.Sprintf("[%d–%s] %s: %s -> %s", r.Start, end, r.Client, r.Op, r.response())
 }
 
 // String renders the operation.
@@ -215,7 +215,8 @@ func (o Operation) String() string {
 	return b.String()
 }
 
-func (r Record) answer() string {
+// response renders the response or the error.
+func (r Record) response() string {
 	switch {
 	case r.Status == OK:
 		return r.Out.String()
@@ -225,7 +226,7 @@ func (r Record) answer() string {
 	return string(r.Status)
 }
 
-// String renders the answer.
+// String renders the response.
 func (o Outcome) String() string {
 	var parts []string
 	for _, f := range []struct {

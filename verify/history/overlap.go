@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// checkOverlaps wants at most one active build per ref, by what the service
-// itself told of indexes and times. A build that was asked to stop may have a
-// successor that waits for it; beside a build that is live none is active.
+// checkOverlaps checks that at most one build per ref is active, by the indexes and times in the
+// responses. A build that stops may have a successor that waits for it. While a build is live, no
+// other build of the ref is active.
 func checkOverlaps(e *evidence, _ Options) (out []Violation) {
 	for _, ref := range e.refs {
 		for _, check := range []func([]*build) (Violation, bool){overlapByIndex, overlapByTime} {
@@ -22,9 +22,8 @@ func checkOverlaps(e *evidence, _ Options) (out []Violation) {
 	return out
 }
 
-// overlapByIndex looks for a build that was active, and not asked to stop, at
-// a version beyond the index that created a later one, or active at all
-// beyond a version at which a later one was live.
+// overlapByIndex finds a build that was active, and not stopping, at a version after the index that
+// created a later build; or that was active at a version after one at which a later build was live.
 func overlapByIndex(all []*build) (Violation, bool) {
 	var bs []*build
 	for _, b := range all {
@@ -33,17 +32,17 @@ func overlapByIndex(all []*build) (Violation, bool) {
 		}
 	}
 	slices.SortFunc(bs, func(x, y *build) int { return cmp.Compare(x.createdIndex, y.createdIndex) })
-	var wanted, active Record // of the former builds, at the greatest version
+	var running, active Record // of the earlier builds, at the greatest version; running is not stopping
 	for _, b := range bs {
-		if v := wanted.Out.Build; v.Version > b.createdIndex {
-			return Violation{Invariant: OneActive, Message: fmt.Sprintf("build %s was %s at index %d, but build %s was created at index %d", v.ID, v.Phase, v.Version, b.id, b.createdIndex), Calls: []Record{b.created, wanted}}, true
+		if v := running.Out.Build; v.Version > b.createdIndex {
+			return Violation{Invariant: OneActive, Message: fmt.Sprintf("build %s was %s at index %d, but build %s was created at index %d", v.ID, v.Phase, v.Version, b.id, b.createdIndex), Calls: []Record{b.created, running}}, true
 		}
-		for _, r := range b.sights {
+		for _, r := range b.observations {
 			if v := active.Out.Build; r.Out.Build.Phase.live() && r.Out.Build.Version > 0 && v.Version > r.Out.Build.Version {
 				return Violation{Invariant: OneActive, Message: fmt.Sprintf("build %s was %s at index %d, but build %s was already %s at index %d", v.ID, v.Phase, v.Version, b.id, r.Out.Build.Phase, r.Out.Build.Version), Calls: []Record{r, active}}, true
 			}
 		}
-		for _, r := range b.sights {
+		for _, r := range b.observations {
 			s := r.Out.Build
 			if !s.Phase.active() {
 				continue
@@ -51,16 +50,16 @@ func overlapByIndex(all []*build) (Violation, bool) {
 			if s.Version > active.Out.Build.Version {
 				active = r
 			}
-			if !s.CancelRequested && !b.overdue && s.Version > wanted.Out.Build.Version {
-				wanted = r
+			if !s.CancelRequested && !b.overdue && s.Version > running.Out.Build.Version {
+				running = r
 			}
 		}
 	}
 	return Violation{}, false
 }
 
-// overlapByTime looks for a build that ended later, by the service's clock,
-// than the next one was created, although nothing had asked it to stop.
+// overlapByTime finds a build that ended, by the clock of the service, after the next build was
+// created, although nothing stopped it.
 func overlapByTime(all []*build) (Violation, bool) {
 	var bs []*build
 	for _, b := range all {

@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// Recorder takes down the calls of concurrent clients. Order comes from a
-// counter, not from a clock: two calls that touch differ even where time
-// stands still. It is safe for concurrent use.
+// Recorder records the calls of concurrent clients. A counter, not a clock, orders them, so that
+// adjacent calls have an order even if the clock stands still. It is safe for concurrent use.
 type Recorder struct {
 	now func() time.Time
 
@@ -16,8 +15,7 @@ type Recorder struct {
 	records History
 }
 
-// NewRecorder answers an empty recorder. The clock only labels the calls for
-// people; nil means time.Now.
+// NewRecorder returns an empty recorder. now provides the times for reports; time.Now if nil.
 func NewRecorder(now func() time.Time) *Recorder {
 	if now == nil {
 		now = time.Now
@@ -25,14 +23,14 @@ func NewRecorder(now func() time.Time) *Recorder {
 	return &Recorder{now: now}
 }
 
-// Call is an operation under way. One of End, Unknown and Failed closes it;
-// the first one counts. A call that nobody closes is taken as Unknown.
+// Call is an operation in progress. End, Unknown or Failed closes it; only the first of these
+// counts. A call that is never closed has the status Unknown.
 type Call struct {
 	r *Recorder
 	i int
 }
 
-// Begin notes that a client is about to send an operation.
+// Begin records that a client is about to send an operation.
 func (r *Recorder) Begin(client string, op Operation) *Call {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -44,14 +42,14 @@ func (r *Recorder) Begin(client string, op Operation) *Call {
 	return &Call{r, len(r.records) - 1}
 }
 
-// End notes the answer.
+// End records the response.
 func (c *Call) End(out Outcome) { c.close(OK, out, nil) }
 
-// Unknown notes that nobody knows whether the operation took or will take
-// effect: UNAVAILABLE, DEADLINE_EXCEEDED, a broken connection.
+// Unknown records an error after which the operation may have taken effect, or may still do so:
+// UNAVAILABLE, DEADLINE_EXCEEDED, a broken connection.
 func (c *Call) Unknown(err error) { c.close(Unknown, Outcome{}, err) }
 
-// Failed notes that the operation certainly had no effect.
+// Failed records an error after which the operation certainly has no effect.
 func (c *Call) Failed(err error) { c.close(Refused, Outcome{}, err) }
 
 func (c *Call) close(s Status, out Outcome, err error) {
@@ -69,7 +67,7 @@ func (c *Call) close(s Status, out Outcome, err error) {
 	}
 }
 
-// History answers a copy of the calls so far.
+// History returns a copy of the calls so far.
 func (r *Recorder) History() History {
 	r.mu.Lock()
 	defer r.mu.Unlock()

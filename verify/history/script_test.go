@@ -19,13 +19,13 @@ func write(f func(script)) History {
 	return s.History()
 }
 
-// do is an operation that is answered before the next one begins.
+// do records an operation whose response comes before the next operation begins.
 func (s script) do(op Operation, out Outcome) { s.begin(op).End(out) }
 
-// begin is an operation that others may overtake.
+// begin records the beginning of an operation that can overlap with others.
 func (s script) begin(op Operation) *Call { return s.Begin("client-"+op.Requester, op) }
 
-func want(who, request string) Operation {
+func create(who, request string) Operation {
 	return Operation{Kind: Create, Ref: "r:1", Requester: who, RequestID: request}
 }
 
@@ -36,39 +36,41 @@ func forced(op Operation) Operation {
 
 func read(id string) Operation { return Operation{Kind: Read, ID: id} }
 
-func linear(id string) Operation { return Operation{Kind: Read, ID: id, Linearizable: true} }
+func linearizableRead(id string) Operation { return Operation{Kind: Read, ID: id, Linearizable: true} }
 
-func since(id string, index uint64) Operation { return Operation{Kind: Read, ID: id, MinIndex: index} }
+func readSince(id string, index uint64) Operation {
+	return Operation{Kind: Read, ID: id, MinIndex: index}
+}
 
 func stop(id, who string) Operation { return Operation{Kind: Cancel, ID: id, Requester: who} }
 
 func wait(id string) Operation { return Operation{Kind: Observe, ID: id} }
 
-func made(id string) Outcome { return Outcome{Build: Seen{ID: id, Phase: Queued}} }
+func created(id string) Outcome { return Outcome{Build: BuildState{ID: id, Phase: Queued}} }
 
-func madeAt(id string, index uint64) Outcome {
-	return Outcome{Build: Seen{ID: id, Phase: Queued, Version: index, CreatedIndex: index}, Index: index}
+func createdAt(id string, index uint64) Outcome {
+	return Outcome{Build: BuildState{ID: id, Phase: Queued, Version: index, CreatedIndex: index}, Index: index}
 }
 
-func joined(id string) Outcome {
-	return Outcome{Build: Seen{ID: id, Phase: Running}, Attached: true}
+func attached(id string) Outcome {
+	return Outcome{Build: BuildState{ID: id, Phase: Running}, Attached: true}
 }
 
-func is(id string, p Phase) Outcome { return Outcome{Build: Seen{ID: id, Phase: p}} }
+func is(id string, p Phase) Outcome { return Outcome{Build: BuildState{ID: id, Phase: p}} }
 
 func isAt(id string, p Phase, index uint64) Outcome {
-	return Outcome{Build: Seen{ID: id, Phase: p, Version: index}, Index: index}
+	return Outcome{Build: BuildState{ID: id, Phase: p, Version: index}, Index: index}
 }
 
-func asked(id string, p Phase) Outcome {
-	return Outcome{Build: Seen{ID: id, Phase: p, CancelRequested: true}}
+func stopping(id string, p Phase) Outcome {
+	return Outcome{Build: BuildState{ID: id, Phase: p, CancelRequested: true}}
 }
 
 func succeeded(id, digest string) Outcome {
-	return Outcome{Build: Seen{ID: id, Phase: Succeeded, Digest: digest}}
+	return Outcome{Build: BuildState{ID: id, Phase: Succeeded, Digest: digest}}
 }
 
-// rejects wants a history to be rejected for one invariant first.
+// rejects checks that the first violation of a history is one of the given invariant.
 func rejects(t *testing.T, h History, o Options, invariant Invariant) {
 	t.Helper()
 	var v Violation

@@ -8,55 +8,57 @@ import (
 	"time"
 )
 
-// Invariant names what a history violates.
+// Invariant is a guarantee of the service's documentation that a history can violate. Its text
+// appears in reports.
 type Invariant string
 
-// The invariants, as the service's documentation promises them.
+// The invariants.
 const (
-	// OneActive: while a build of a ref is active, no other one is.
+	// OneActive says that at most one build of a ref is active.
 	OneActive Invariant = "one active build per ref"
-	// AttachActive: requests attach to a build that is active, or that
-	// succeeded while they looked for the image.
+	// AttachActive says that requests attach only to a build that is active, or that succeeded
+	// during the request.
 	AttachActive Invariant = "requests attach to active builds"
-	// OncePerRequest: one request id has one answer.
+	// OncePerRequest says that all calls with one request id get the same response.
 	OncePerRequest Invariant = "one build per request id"
-	// AskedFor: every build and every existing image comes from a request.
+	// AskedFor says that every build comes from a request, and that a forced request never gets the
+	// response that the image exists.
 	AskedFor Invariant = "every build was asked for"
-	// NeverLost: an acknowledged build is found.
+	// NeverLost says that calls find an acknowledged build.
 	NeverLost Invariant = "acknowledged builds are found"
-	// Ends: an acknowledged build reaches a terminal phase.
+	// Ends says that an acknowledged build reaches a terminal phase.
 	Ends Invariant = "acknowledged builds end"
-	// Final: a terminal phase stays.
+	// Final says that a terminal phase does not change.
 	Final Invariant = "terminal phases stay"
-	// OneDigest: a build has one image.
+	// OneDigest says that a build has one image.
 	OneDigest Invariant = "one digest per build"
-	// CancelHolds: a build whose cancellation was accepted does not succeed,
-	// and only a cancellation cancels a build.
+	// CancelHolds says that a build does not succeed after its cancellation was accepted, and that
+	// only a cancellation cancels a build.
 	CancelHolds Invariant = "cancellations hold"
-	// LastRequester: a requester's cancellation stops the build only if nobody
-	// else wants it.
+	// LastRequester says that the cancellation of a requester stops a build only if it has no other
+	// requester.
 	LastRequester Invariant = "the last requester stops a build"
-	// FreshReads: an answer is as new as its min_index, and one version of a
-	// build looks the same to everybody.
+	// FreshReads says that a read is as new as its min_index, and that one version of a build is the
+	// same in all responses.
 	FreshReads Invariant = "reads are as new as they promise"
-	// LinearizableReads: a linearizable read shows all that was known when it
-	// started.
+	// LinearizableReads says that a linearizable read shows everything that a response showed before
+	// its start.
 	LinearizableReads Invariant = "linearizable reads are not stale"
-	// Linearizable: some order of the calls explains all answers.
+	// Linearizable says that an order of the calls explains all responses.
 	Linearizable Invariant = "the history is linearizable"
 )
 
-// Violation is one finding.
+// Violation is one violation of an invariant.
 type Violation struct {
 	Invariant Invariant
 	Ref       string
-	// Message says what is wrong.
+	// Message describes the violation.
 	Message string
-	// Calls are the calls that show it, in the order of their starts.
+	// Calls are the calls that show the violation, in the order of their starts.
 	Calls []Record
 }
 
-// Error renders the finding with its calls.
+// Error renders the violation with its calls.
 func (v Violation) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is violated: %s", v.Invariant, v.Message)
@@ -69,8 +71,8 @@ func (v Violation) Error() string {
 	return b.String()
 }
 
-// seenAt is when the violation was complete.
-func (v Violation) seenAt() int64 {
+// completeAt returns the moment at which the last of its calls ended.
+func (v Violation) completeAt() int64 {
 	var t int64
 	for _, c := range v.Calls {
 		t = max(t, c.End, c.Start)
@@ -78,23 +80,23 @@ func (v Violation) seenAt() int64 {
 	return t
 }
 
-// ErrUndecided: the time limit ended the search for a violation.
+// ErrUndecided reports that the time limit ended the search for a violation.
 var ErrUndecided = errors.New("the time limit was too short to judge the history")
 
-// Verdict is what Judge found out.
+// Verdict is the result of Judge.
 type Verdict struct {
-	// Violations in the order in which they were complete.
+	// Violations are the violations, in the order in which they became complete.
 	Violations []Violation
 	// Undecided are the refs for which the time limit was too short.
 	Undecided []string
-	// Calls and Refs tell how much was judged.
+	// Calls and Refs are the numbers of judged calls and refs.
 	Calls, Refs int
-	// VisualizationErr tells why the visualization could not be written.
+	// VisualizationErr is the error of writing the visualization.
 	VisualizationErr error
 }
 
-// Err answers the first violation, ErrUndecided, what went wrong with the
-// visualization, or nil for a good history.
+// Err returns the first violation, else ErrUndecided, else the error of the visualization, else
+// nil.
 func (v Verdict) Err() error {
 	switch n := len(v.Violations); {
 	case n == 1:
@@ -107,24 +109,25 @@ func (v Verdict) Err() error {
 	return v.VisualizationErr
 }
 
-// Options change how a history is judged. The zero value is the strictest.
+// Options configure Judge. The zero value is the strictest.
 type Options struct {
-	// Timeout limits the search for an order of the calls; 0 means a minute.
+	// Timeout limits the search for an order of the calls; a minute if zero.
 	Timeout time.Duration
-	// Visualization is a file for porcupine's interactive page: of the first
-	// ref with a violation or, if all is well, of the whole history.
+	// Visualization is the file to which Judge writes porcupine's interactive page: of the first ref
+	// with a violation or, if there is none, of the whole history. No page if empty.
 	Visualization string
-	// Unfinished: the history stops in the middle, builds may be active.
+	// Unfinished is set if the history stops early, so that builds may be active at its end.
 	Unfinished bool
-	// Retention: ended builds may have been removed before the end.
+	// Retention is set if the service may have removed ended builds before the end.
 	Retention bool
 }
 
-// Check judges a finished history with the default options.
+// Check judges a finished history with the default options. It returns nil if the history violates
+// no invariant.
 func Check(h History) error { return Judge(h, Options{}).Err() }
 
-// Judge judges a history. The order of the calls is searched only for refs
-// that violate nothing else: its explanation is the least direct one.
+// Judge judges a history. It searches for an order of the calls only for refs that violate no other
+// invariant, because the explanation of that search is the least direct one.
 func Judge(h History, o Options) Verdict {
 	if o.Timeout == 0 {
 		o.Timeout = time.Minute
@@ -141,12 +144,12 @@ func Judge(h History, o Options) Verdict {
 	for _, f := range all {
 		bad[f.Ref] = true
 	}
-	l := linearizer{e: e, o: o, deadline: time.Now().Add(o.Timeout)}
+	l := linearizer{e: e, opts: o, deadline: time.Now().Add(o.Timeout)}
 	v.Violations = append(all, l.run(bad)...)
 	v.Undecided, v.VisualizationErr = l.undecided, l.err
 	for i := range v.Violations {
 		slices.SortFunc(v.Violations[i].Calls, func(a, b Record) int { return int(a.Start - b.Start) })
 	}
-	slices.SortStableFunc(v.Violations, func(a, b Violation) int { return int(a.seenAt() - b.seenAt()) })
+	slices.SortStableFunc(v.Violations, func(a, b Violation) int { return int(a.completeAt() - b.completeAt()) })
 	return v
 }

@@ -14,20 +14,20 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// world is a cluster in one process: a log, nodes that apply it sooner or
-// later with the real builds.Store, a registry, and a system that works on the
-// builds. The first node leads and has applied all.
+// world is a cluster in one process: a log, nodes that apply it with the real builds.Store at
+// different times, a registry, and a system that executes the builds. The first node is the leader
+// and has applied the whole log.
 type world struct {
 	t     testing.TB
 	rng   *rand.Rand
 	log   []*clusterv1.Command
 	nodes []*node
 	now   time.Time
-	// images are the refs that are in the registry.
+	// images are the digests in the registry by ref.
 	images map[string]string
-	// late are proposals whose clients gave up waiting.
+	// late are proposals whose clients no longer wait for them.
 	late []proto.Message
-	// active are the builds that are perhaps not over.
+	// active are the builds that may not have ended.
 	active []string
 	made   int
 	boots  int
@@ -47,12 +47,13 @@ func newWorld(t testing.TB, seed uint64) *world {
 	return w
 }
 
+// boot returns the command by which a new process of the node registers.
 func (w *world) boot() *buildsv1.NodeStarted {
 	w.boots++
 	return &buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: fmt.Sprint(w.boots), Capacity: 1000, Runtimes: []string{"copy"}}
 }
 
-// chance is true in one of n cases.
+// chance returns true in one of n cases.
 func (w *world) chance(n int) bool { return w.rng.IntN(n) == 0 }
 
 func (w *world) leader() *node { return w.nodes[0] }
@@ -69,7 +70,7 @@ func (w *world) catchUp(n *node, index int) any {
 	return out
 }
 
-// propose commits a command; the leader applies it at once.
+// propose commits a command. The leader applies it immediately.
 func (w *world) propose(payload proto.Message) builds.Result {
 	w.t.Helper()
 	if c, ok := payload.(*buildsv1.CreateBuild); ok {
@@ -95,7 +96,7 @@ func (w *world) propose(payload proto.Message) builds.Result {
 	return res
 }
 
-// step lets something happen that no client asks for.
+// step performs one random event that no client requested.
 func (w *world) step() {
 	switch w.rng.IntN(8) {
 	case 0:
@@ -117,7 +118,7 @@ func (w *world) step() {
 	}
 }
 
-// work moves one build on.
+// work advances one build.
 func (w *world) work() {
 	if len(w.active) == 0 {
 		return
@@ -140,6 +141,7 @@ func (w *world) work() {
 	}
 }
 
+// workOn advances the live attempt of a build.
 func (w *world) workOn(r *buildsv1.Record, a *imagebuilderv1.Attempt) {
 	b := r.Build
 	finish := &buildsv1.FinishAttempt{BuildId: b.Id, Attempt: a.Number, Epoch: a.Epoch}

@@ -1,7 +1,7 @@
-// Elements are made of text only: nothing that a build prints is ever taken for
-// markup.
+// Helpers that create elements from text only, so that the browser never interprets the output of a
+// build as markup.
 
-// el makes an element; children are elements, texts, or nothing.
+// el creates an element. Children are elements or texts; empty ones are omitted.
 export function el(name, attributes = {}, ...children) {
   const e = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -11,7 +11,8 @@ export function el(name, attributes = {}, ...children) {
   return e;
 }
 
-// table makes a table; a column is [title, cell of a row, class of its cells].
+// table creates a table, or a paragraph with the text empty if there are no rows. A column is
+// [title, function from a row to a cell, class of the cells].
 export function table(columns, rows, empty) {
   if (rows.length === 0) return el("p", { class: "note" }, empty);
   return el("div", { class: "scroll" },
@@ -23,25 +24,26 @@ export function table(columns, rows, empty) {
 
 const colours = { QUEUED: "note", SUCCEEDED: "good", FAILED: "bad", CANCELLED: "note" };
 
-// phase words a phase such as PHASE_RUNNING.
+// phase renders a phase of the API, such as PHASE_RUNNING.
 export function phase(name = "") {
   const short = name.replace("PHASE_", "");
   return el("span", { class: "phase " + (colours[short] ?? "busy") }, short.toLowerCase());
 }
 
-// ago words how long ago a moment of the service was.
+// ago renders the time since a timestamp of the service.
 export function ago(time) {
   if (!time) return "";
   const s = Math.max(0, (Date.now() - Date.parse(time)) / 1000);
   return el("time", { datetime: time, title: new Date(time).toLocaleString() }, span(s) + " ago");
 }
 
-// lasted words how long something took, or has taken.
-export function lasted(from, to) {
+// duration renders the time between two timestamps, or since the first if there is no second.
+export function duration(from, to) {
   if (!from) return "";
   return span(Math.max(0, ((to ? Date.parse(to) : Date.now()) - Date.parse(from)) / 1000));
 }
 
+// span renders a number of seconds.
 export function span(s) {
   if (s < 10) return s.toFixed(1) + " s";
   if (s < 120) return Math.round(s) + " s";
@@ -50,6 +52,7 @@ export function span(s) {
   return Math.round(s / 86400) + " d";
 }
 
+// bytes renders a number of bytes.
 export function bytes(n) {
   n = Number(n ?? 0);
   for (const unit of ["B", "KiB", "MiB", "GiB"]) {

@@ -1,21 +1,24 @@
-// The log of a build, attempt by attempt, by offset: what was shown once is
-// neither lost nor repeated, whichever node dies.
+// The log of a build, read attempt by attempt and by offset, so that no byte is lost or repeated
+// when a node fails.
 
-import { get, stream, Refused, Broken } from "./net.js";
+import { get, stream, ServiceError, BrokenStreamError } from "./net.js";
 import { el } from "./dom.js";
 
-// most is how many characters are kept on the page.
-const most = 2_000_000;
+// maxCharacters limits the part of the log that the page keeps.
+const maxCharacters = 2_000_000;
 
-const rest = (ms, signal) => new Promise((ok) => {
+// sleep waits for a time, or until the signal aborts.
+const sleep = (ms, signal) => new Promise((ok) => {
   const t = setTimeout(ok, ms);
   signal.addEventListener("abort", () => { clearTimeout(t); ok(); }, { once: true });
 });
 
+// ended reports whether a build is in a terminal phase.
 export const ended = (b) => ["PHASE_SUCCEEDED", "PHASE_FAILED", "PHASE_CANCELLED"].includes(b?.phase);
 
-// follow shows a build's log in an element until the build has ended and all of
-// it is there. changed is told a changed build, lost an error while it lasts.
+// follow shows the log of a build in an element until the build has ended and the whole log is
+// shown. It calls changed with the current build, and lost with the error of a failed call, or null
+// after a successful one. It throws errors of the service.
 export async function follow(id, out, { signal, changed, lost }) {
   const screen = new Screen(out);
   let attempt = 1, offset = 0, decoder = new TextDecoder();
@@ -27,7 +30,7 @@ export async function follow(id, out, { signal, changed, lost }) {
       const count = build.attempts?.length ?? 0;
       if (attempt > count) {
         if (ended(build)) return;
-        await rest(500, signal);
+        await sleep(500, signal);
         continue;
       }
       await stream(`builds/${encodeURIComponent(id)}/logs?attempt=${attempt}&offset=${offset}`, (m) => {
@@ -38,9 +41,9 @@ export async function follow(id, out, { signal, changed, lost }) {
           return;
         }
         const at = Number(m.offset ?? 0);
-        const news = content.subarray(Math.max(0, offset - at)); // never twice
+        const fresh = content.subarray(Math.max(0, offset - at)); // without bytes that are shown already
         offset = Math.max(offset, at + content.length);
-        screen.write(decoder.decode(news, { stream: true }));
+        screen.write(decoder.decode(fresh, { stream: true }));
       }, signal);
       screen.write(decoder.decode());
       screen.flush();
@@ -49,18 +52,17 @@ export async function follow(id, out, { signal, changed, lost }) {
       decoder = new TextDecoder();
     } catch (err) {
       if (signal.aborted) return;
-      if (err instanceof Refused && !(err instanceof Broken)) throw err;
+      if (err instanceof ServiceError && !(err instanceof BrokenStreamError)) throw err;
       lost(err);
-      await rest(300, signal);
+      await sleep(300, signal);
     }
   }
 }
 
-// escapes are what terminals take for colours and movements.
+// escapes matches the escape sequences of terminals, for colours and cursor movements.
 const escapes = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])/g;
 
-// Screen shows text as a terminal would: a carriage return begins the line
-// anew.
+// Screen shows text like a terminal: after a carriage return, text overwrites the line.
 class Screen {
   constructor(out) {
     this.out = out;
@@ -68,15 +70,17 @@ class Screen {
     this.line = el("span");
     out.replaceChildren(this.line);
     this.pending = "";
-    this.held = ""; // an escape sequence whose end is not there yet
+    this.held = ""; // beginning of an incomplete escape sequence
   }
 
+  // write adds text. It appears within 30 ms.
   write(text) {
     this.pending += text;
     if (this.frame) return;
     this.frame = setTimeout(() => this.flush(), 30);
   }
 
+  // flush shows all text that was written.
   flush() {
     clearTimeout(this.frame);
     this.frame = undefined;
@@ -88,28 +92,29 @@ class Screen {
     const lines = (this.line.textContent + text).replaceAll("\r\n", "\n").split("\n");
     const last = lines.pop();
     this.keep(() => {
-      if (lines.length > 0) this.put(el("span", {}, lines.map((l) => over(l)).join("\n") + "\n"));
+      if (lines.length > 0) this.put(el("span", {}, lines.map((l) => visible(l)).join("\n") + "\n"));
       this.line.textContent = last.includes("\r") ? last.slice(last.lastIndexOf("\r", last.length - 2) + 1) : last;
     });
   }
 
+  // marker adds a line of the service.
   marker(text) {
     this.flush();
     this.keep(() => this.put(el("span", { class: "marker" }, text.endsWith("\n") ? text : text + "\n")));
   }
 
-  // put adds text above the line that is being written, and drops the oldest.
+  // put adds an element before the incomplete last line, and removes the oldest elements.
   put(e) {
     this.line.before(e);
     this.size += e.textContent.length;
-    while (this.size > most && this.out.firstChild !== e) {
+    while (this.size > maxCharacters && this.out.firstChild !== e) {
       this.size -= this.out.firstChild.textContent.length;
       this.out.firstChild.remove();
       this.out.dispatchEvent(new Event("clipped"));
     }
   }
 
-  // keep stays at the end if the reader is there.
+  // keep performs a change. If the view is scrolled to the end, it stays at the end.
   keep(change) {
     const o = this.out;
     const atEnd = o.scrollHeight - o.scrollTop - o.clientHeight < 40;
@@ -118,4 +123,5 @@ class Screen {
   }
 }
 
-const over = (line) => line.slice(line.lastIndexOf("\r") + 1);
+// visible returns the part of a line that a terminal shows.
+const visible = (line) => line.slice(line.lastIndexOf("\r") + 1);
