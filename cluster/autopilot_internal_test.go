@@ -29,7 +29,7 @@ func Test_Autopilot_PromotesMembersOnly(t *testing.T) {
 	<-r.LeaderCh()
 	n := &Node{}
 	n.raft.Store(r)
-	pilot := pilotRaft{r, n, t.Context()}
+	pilot := autopilotRaft{r, n, t.Context()}
 	must := func(f raft.IndexFuture) {
 		t.Helper()
 		if err := f.Error(); err != nil {
@@ -50,7 +50,7 @@ func Test_Autopilot_PromotesMembersOnly(t *testing.T) {
 	defer promotion.Wait()
 	defer cancel()
 	promotion.Go(func() { // b does not answer, the change is never committed
-		_ = pilotRaft{r, n, ctx}.AddVoter("b/2", "b", 0, 0).Error()
+		_ = autopilotRaft{r, n, ctx}.AddVoter("b/2", "b", 0, 0).Error()
 	})
 	for r.GetConfiguration().Configuration().Servers[1].Suffrage != raft.Voter {
 		select {

@@ -198,8 +198,8 @@ func (n *Node) alive(ctx context.Context, id raft.ServerID) bool {
 
 // mayCall tells that a message to a server may leave this node.
 func (n *Node) mayCall(id raft.ServerID) error {
-	if n.aside.Load() {
-		return errAside
+	if n.silenced.Load() {
+		return errSilenced
 	}
 	return faults.Message(context.Background(), nameOf(id))
 }

@@ -27,19 +27,19 @@ type Node struct {
 	log  raft.LogStore // what Raft uses: logs, or one of a simulation
 	raft atomic.Pointer[raft.Raft]
 
-	trans  *consumer
-	work   []func(context.Context, *Term) error
-	clock  *clock
-	reads  readBatches
-	peers  *peers
-	book   addressBook
-	gossip atomic.Pointer[gossip]
-	asks   asks
-	lost   chan raft.ServerID
-	kick   chan struct{} // look at the membership now; capacity 1
-	opened atomic.Uint64 // last index of the log when this process opened it
-	said   seldom        // refusals
-	aside  atomic.Bool   // the disk is stuck: let others lead
+	trans    *consumer
+	work     []func(context.Context, *Term) error
+	clock    *clock
+	reads    readBatches
+	peers    *peers
+	book     addressBook
+	gossip   atomic.Pointer[gossip]
+	asks     asks
+	lost     chan raft.ServerID
+	kick     chan struct{} // look at the membership now; capacity 1
+	opened   atomic.Uint64 // last index of the log when this process opened it
+	said     seldom        // refusals
+	silenced atomic.Bool   // the disk is stuck: send nothing, so that another node can lead
 
 	joining sync.Mutex // held while the node looks after its membership
 	leaving bool       // it does not

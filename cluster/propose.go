@@ -109,7 +109,7 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	case res := <-result:
 		return res, nil
 	case <-trails.C:
-		return Applied{}, ErrTrails
+		return Applied{}, ErrBehind
 	case <-ctx.Done():
 		return Applied{}, fmt.Errorf("%w: it is committed and not applied here yet: %w", ErrOutcomeUnknown, ctx.Err())
 	case <-replaced:

@@ -26,7 +26,7 @@ func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
 	}
 	t := time.NewTicker(watchInterval)
 	defer t.Stop()
-	defer n.aside.Store(false)
+	defer n.silenced.Store(false)
 	for {
 		select {
 		case <-ctx.Done():
@@ -34,7 +34,7 @@ func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
 		case <-t.C:
 		}
 		if n.logs != nil && n.logs.stuck() > n.cfg.SlowDisk {
-			if !n.aside.Swap(true) {
+			if !n.silenced.Swap(true) {
 				n.cfg.Logger.Error("a write of the log takes too long: falls silent, so that another node can lead", "node", n.cfg.Name, "for", n.logs.stuck())
 			}
 			continue
