@@ -119,10 +119,10 @@ func (p autopilotApp) FetchServerStats(_ context.Context, servers map[raft.Serve
 			out[id] = &autopilot.ServerStats{LastTerm: p.n.lastTerm(r), LastIndex: r.LastIndex()}
 			continue
 		}
-		if s := p.n.peers.get(id); s.answer != nil && time.Since(s.answered) < 4*p.n.cfg.PingInterval {
+		if s := p.n.peers.get(id); s.ping != nil && time.Since(s.pingAt) < 4*p.n.cfg.PingInterval {
 			out[id] = &autopilot.ServerStats{
-				LastContact: time.Duration(s.answer.GetLastContactNanos()),
-				LastTerm:    s.answer.GetLastTerm(), LastIndex: s.answer.GetLastIndex(),
+				LastContact: time.Duration(s.ping.GetLastContactNanos()),
+				LastTerm:    s.ping.GetLastTerm(), LastIndex: s.ping.GetLastIndex(),
 			}
 		}
 	}

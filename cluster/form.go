@@ -50,7 +50,7 @@ func (n *Node) memberLoop(ctx context.Context) {
 			t.Stop()
 			return
 		case <-t.C:
-		case <-n.kick:
+		case <-n.recheck:
 			t.Stop()
 		}
 	}
@@ -89,7 +89,7 @@ func (n *Node) ensureMember(ctx context.Context) string {
 		if h.GetNode().GetClusterId() == "" {
 			continue
 		}
-		if err := n.fits(h.GetNode()); err != nil {
+		if err := n.checkIdentity(h.GetNode()); err != nil {
 			return err.Error()
 		}
 	}
@@ -224,7 +224,7 @@ func (n *Node) form(ctx context.Context, hellos []*clusterv1.HelloResponse, sile
 		if int(h.GetExpect()) != n.cfg.Expect {
 			return fmt.Sprintf("node %s expects %d nodes, this one expects %d: configure the same number on both", h.Node.ServerId, h.GetExpect(), n.cfg.Expect)
 		}
-		if err := n.fits(h.GetNode()); err != nil {
+		if err := n.checkIdentity(h.GetNode()); err != nil {
 			return err.Error()
 		}
 		names[nameOf(raft.ServerID(h.Node.ServerId))] = true

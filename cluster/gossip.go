@@ -168,7 +168,7 @@ func (g *gossip) note(m *memberlist.Node) {
 	if proto.Unmarshal(m.Meta, id) != nil || id.GetServerId() != m.Name || id.GetServerId() == string(g.node.serverID()) {
 		return
 	}
-	if err := g.node.fits(id); err != nil {
+	if err := g.node.checkIdentity(id); err != nil {
 		g.node.cfg.Logger.Warn("gossip shows a node that does not fit", "node", m.Name, "reason", err)
 		return
 	}
@@ -177,7 +177,7 @@ func (g *gossip) note(m *memberlist.Node) {
 	}
 	g.node.book.note(id)
 	select {
-	case g.node.kick <- struct{}{}: // the node at the new address may know the leader
+	case g.node.recheck <- struct{}{}: // the node at the new address may know the leader
 	default:
 	}
 }
