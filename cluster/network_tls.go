@@ -153,7 +153,8 @@ func hostOf(c net.Conn) string {
 	return host
 }
 
-// logLimiter limits how often each log text is written.
+// logLimiter limits how often each log text is written: allow returns true for a text at most once in
+// logInterval.
 type logLimiter struct {
 	mu   sync.Mutex
 	last map[string]time.Time

@@ -173,11 +173,11 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 	}
 	r := n.raft.Load()
 	member := slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return s.ID == id })
-	fits := n.checkNewMember
+	check := n.checkNewMember
 	if member {
-		fits = n.checkIdentity
+		check = n.checkIdentity
 	}
-	if err := fits(from); err != nil {
+	if err := check(from); err != nil {
 		return err
 	}
 	n.book.note(from)

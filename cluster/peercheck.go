@@ -20,7 +20,7 @@ const (
 	headerServer  = "ib-server-id"
 )
 
-func addressed(ctx context.Context, local Local, to raft.ServerID) context.Context {
+func withHeaders(ctx context.Context, local Local, to raft.ServerID) context.Context {
 	if to == "" {
 		return ctx
 	}
@@ -29,13 +29,13 @@ func addressed(ctx context.Context, local Local, to raft.ServerID) context.Conte
 
 func nameUnary(local Local, to raft.ServerID) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, res any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		return invoke(addressed(ctx, local, to), method, req, res, cc, opts...)
+		return invoke(withHeaders(ctx, local, to), method, req, res, cc, opts...)
 	}
 }
 
 func nameStream(local Local, to raft.ServerID) grpc.StreamClientInterceptor {
 	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		return open(addressed(ctx, local, to), desc, cc, method, opts...)
+		return open(withHeaders(ctx, local, to), desc, cc, method, opts...)
 	}
 }
 
