@@ -134,7 +134,7 @@ func (s *syncer) flush() {
 				s.store.metrics.bytes.Add(float64(len(r.p.data)))
 			}
 		}
-		r.w.told()
+		r.w.notifyFlushed()
 	}
 	s.store.metrics.sync.Observe(time.Since(began).Seconds())
 }

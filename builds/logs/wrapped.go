@@ -12,21 +12,21 @@ func (r *Redactor) addWrapped(text []byte) {
 	}
 	r.wrapped[text[0]] = append(r.wrapped[text[0]], text)
 	for _, next := range []byte{text[1], '\n', '\r'} {
-		r.begins(text[0], next)
+		r.addStart(text[0], next)
 	}
 }
 
 // matchWrapped looks for the longest base64 of a secret that begins at b[i:],
 // with or without line breaks in it. The answer is that of match.
-func (r *Redactor) matchWrapped(b []byte, i int) (end int, open bool) {
+func (r *Redactor) matchWrapped(b []byte, i int) (end int, undecided bool) {
 	for _, text := range r.wrapped[b[i]] {
 		n, more := wrapsAt(text, b[i:])
-		open = open || more
+		undecided = undecided || more
 		if n > 0 {
 			end = max(end, i+n)
 		}
 	}
-	return end, open
+	return end, undecided
 }
 
 // minColumns is the least length of a whole line in wrapped base64. Usual are
@@ -35,7 +35,7 @@ const minColumns = 16
 
 // wrapsAt reports how many bytes of b the text takes, with line breaks in it, 0
 // if b does not begin with it; open says that more input could change that.
-func wrapsAt(text, b []byte) (n int, open bool) {
+func wrapsAt(text, b []byte) (n int, undecided bool) {
 	for first := true; ; first = false {
 		m := min(len(text), len(b)-n)
 		if bytes.Equal(text[:m], b[n:n+m]) {
@@ -80,7 +80,7 @@ const (
 
 // lineBreak answers the length of a line break and of the mark that output of
 // a build's step has before each line (`#12 3.456 `), or of spaces.
-func lineBreak(b []byte) (n int, open bool) {
+func lineBreak(b []byte) (n int, undecided bool) {
 	if b[0] == '\r' {
 		n = 1
 	}

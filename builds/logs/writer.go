@@ -37,7 +37,7 @@ type Writer struct {
 	err      error // of the last flush; nil after one that went through
 	fenced   bool
 	finished bool
-	flying   bool          // what was pending is on its way to the disk
+	flushing bool          // what was pending is on its way to the disk
 	flushed  chan struct{} // closed and replaced after each flush
 
 	// Only the syncer's flush of this log uses these.
@@ -251,7 +251,7 @@ func (w *Writer) awaitShown(ctx context.Context) error {
 func (w *Writer) drain(ctx context.Context) error {
 	for tries := 0; ; tries++ {
 		w.mu.Lock()
-		left, err, flushed := w.flying || len(w.pending.records) > 0, w.err, w.flushed
+		left, err, flushed := w.flushing || len(w.pending.records) > 0, w.err, w.flushed
 		w.mu.Unlock()
 		if !left {
 			return nil
@@ -286,7 +286,7 @@ func (w *Writer) flush() (pending, error) {
 	w.mu.Lock()
 	p, fenced := w.pending, w.fenced
 	w.pending = pending{}
-	w.flying = true
+	w.flushing = true
 	w.mu.Unlock()
 	if fenced {
 		w.closeFile()
@@ -442,10 +442,10 @@ func (w *Writer) isFenced() bool {
 }
 
 // told wakes those who wait for a flush.
-func (w *Writer) told() {
+func (w *Writer) notifyFlushed() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.flying = false
+	w.flushing = false
 	close(w.flushed)
 	w.flushed = make(chan struct{})
 }
