@@ -77,7 +77,7 @@ func (s *Store) Complete(key Key, length int64) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.gone {
+	if l.removed {
 		return ErrNotFound
 	}
 	if l.sealed {
@@ -172,7 +172,7 @@ func (l *attemptLog) stopWriter() error {
 			return err
 		}
 	}
-	if l.gone {
+	if l.removed {
 		return ErrNotFound
 	}
 	return nil
@@ -195,8 +195,8 @@ func (l *attemptLog) appendNow(r record, durable bool) error {
 		if err := w.file.Sync(); err != nil {
 			return spaceError(err)
 		}
-		if w.dir {
-			if err := l.store.fs.SyncDir(l.store.o.Dir); err != nil {
+		if w.dirDirty {
+			if err := l.store.fs.SyncDir(l.store.opts.Dir); err != nil {
 				return err
 			}
 		}
@@ -239,7 +239,7 @@ func (l *attemptLog) cut(length int64) error {
 	}
 	fence := fenceRecord(l.epoch).append(nil)
 	_, werr := f.WriteAt(fence, pos)
-	if err := errors.Join(werr, f.Truncate(pos+int64(len(fence))), f.Sync(), f.Close(), l.store.fs.SyncDir(l.store.o.Dir)); err != nil {
+	if err := errors.Join(werr, f.Truncate(pos+int64(len(fence))), f.Sync(), f.Close(), l.store.fs.SyncDir(l.store.opts.Dir)); err != nil {
 		return fmt.Errorf("cut the log: %w", spaceError(err))
 	}
 	l.segs, l.length, l.raw, l.tail = nil, 0, 0, nil

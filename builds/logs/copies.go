@@ -59,7 +59,7 @@ func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
 		}
 		l := w.l
 		l.mu.Lock()
-		if l.writer != w || l.gone {
+		if l.writer != w || l.removed {
 			acks[i].Refusal = ErrFenced
 		} else {
 			acks[i].Length = l.length
@@ -192,7 +192,7 @@ func (s *Store) Records(key Key, offset int64, budget int) ([]record, error) {
 		return nil, err
 	}
 	l.mu.Lock()
-	if l.gone {
+	if l.removed {
 		l.mu.Unlock()
 		return nil, ErrNotFound
 	}

@@ -47,9 +47,9 @@ func (s *Store) damage(key Key, err error) error {
 // the meantime is not damaged.
 func (l *attemptLog) readError(seg *segment, offset int64, err error) error {
 	l.mu.Lock()
-	gone, current := l.gone, slices.Contains(l.segs, seg)
+	removed, current := l.removed, slices.Contains(l.segs, seg)
 	l.mu.Unlock()
-	if gone {
+	if removed {
 		return ErrNotFound
 	}
 	unreadable := errors.Is(err, errTorn) || errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EIO)

@@ -52,29 +52,29 @@ type attemptLog struct {
 	// visible is the watermark: readers see the bytes before it. All copies of the log have them.
 	visible int64
 	sealed  bool      // the log is complete
-	gone    bool      // the log is removed
+	removed bool      // the log is removed
 	used    time.Time // time of the last append of another node
 	// tail is the newest durable output, for readers at the end of the log.
 	tail       []byte
 	tailOffset int64
-	grown      chan struct{} // closed at the next change; nil if there is no waiter
+	changed    chan struct{} // closed at the next change; nil if there is no waiter
 	writer     *Writer
 	owner      *Writer // the writer of the attempt's owner on this node; nil after Leave
 }
 
 // wake wakes the waiting readers. The caller holds mu.
 func (l *attemptLog) wake() {
-	if l.grown != nil {
-		close(l.grown)
-		l.grown = nil
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
 	}
 }
 
 func (l *attemptLog) wait() <-chan struct{} {
-	if l.grown == nil {
-		l.grown = make(chan struct{})
+	if l.changed == nil {
+		l.changed = make(chan struct{})
 	}
-	return l.grown
+	return l.changed
 }
 
 // scan reads the segments of a log. An unreadable end of the last segment was never fsynced; the

@@ -60,10 +60,10 @@ func (s *Store) watch(reg prometheus.Registerer) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 	}
 	var used usage
-	gauge("image_builder_log_disk_bytes", "Bytes of logs on the disk of this node, measured at most every 10 seconds.", func() float64 { return used.of(s.o.Dir) })
+	gauge("image_builder_log_disk_bytes", "Bytes of logs on the disk of this node, measured at most every 10 seconds.", func() float64 { return used.of(s.opts.Dir) })
 	gauge("image_builder_log_disk_free_bytes", "Free bytes on the disk under the logs.", func() float64 {
 		var st syscall.Statfs_t
-		if syscall.Statfs(s.o.Dir, &st) != nil {
+		if syscall.Statfs(s.opts.Dir, &st) != nil {
 			return 0
 		}
 		return float64(st.Bavail) * float64(st.Bsize)

@@ -54,7 +54,7 @@ func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err erro
 		l := r.l
 		l.mu.Lock()
 		switch {
-		case l.gone:
+		case l.removed:
 			l.mu.Unlock()
 			return nil, r.offset, ErrNotFound
 		case r.offset < l.visible:
@@ -76,7 +76,7 @@ func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err erro
 			l.mu.Unlock()
 			return nil, r.offset, ErrMoved
 		}
-		grown := l.wait()
+		changed := l.wait()
 		l.mu.Unlock()
 		r.release()
 		select {
@@ -84,7 +84,7 @@ func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err erro
 			return nil, r.offset, ctx.Err()
 		case <-l.store.sync.done:
 			return nil, r.offset, ErrClosed
-		case <-grown:
+		case <-changed:
 		}
 	}
 }
