@@ -234,6 +234,6 @@ func (n *Node) lastTerm(r *raft.Raft) uint64 {
 	if n.log.GetLog(r.LastIndex(), &e) == nil {
 		return e.Term
 	}
-	term, _ := strconv.ParseUint(r.Stats()["last_log_term"], 10, 64) // the log is empty behind a snapshot; Stats is expensive
+	term, _ := strconv.ParseUint(r.Stats()["last_log_term"], 10, 64) // the log is empty after a snapshot; Stats is expensive
 	return term
 }

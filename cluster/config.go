@@ -13,8 +13,8 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// StateMachine is the replicated state. One goroutine calls Apply and Restore; Snapshot and LastTime
-// may run at the same time.
+// StateMachine is the replicated state. One goroutine calls Apply and Restore. Snapshot and
+// LastTime may run at the same time.
 type StateMachine interface {
 	// Apply applies one command and returns its result. It is called in the order of the log and
 	// must be deterministic. If the result is an error with a method Fatal() bool that returns
@@ -37,7 +37,7 @@ type Config struct {
 	DataDir      string
 	StateMachine StateMachine
 	// CheckSnapshot reads the state in a snapshot to its end before that state replaces the state
-	// of the cluster. It returns an error if it must not. May be nil.
+	// of the cluster. It returns an error if the snapshot must not be restored. May be nil.
 	CheckSnapshot func(io.Reader) error
 	// Network connects the node to others; nil means a group of one node. Its address may change
 	// between starts. The node closes it.
@@ -64,7 +64,7 @@ type Config struct {
 	FeatureLevel   uint32
 	CommittedLevel func() uint32
 	// Keys returns the names of the keys that all nodes share, as `kind/name`. A node cannot become
-	// a member if this node has keys of a kind and it has none of them. The node adds the keys of
+	// a member if both nodes have keys of a kind, but none in common. The node adds the keys of
 	// gossip. May be nil.
 	Keys func() []string
 	// Serve registers further services of the peer API.
@@ -104,8 +104,9 @@ type Config struct {
 	// zero. Each step of a build on another node than the leader waits for it. Each follower
 	// receives an empty message at the same rate.
 	CommitTimeout time.Duration
-	// SnapshotThreshold is the number of commands after which a snapshot is taken, TrailingLogs the
-	// number of commands that stay in the log behind it; 8192 and 10240 if zero.
+	// SnapshotThreshold is the number of commands after which a snapshot is taken. TrailingLogs is
+	// the number of commands that stay in the log although a snapshot contains them. 8192 and 10240
+	// if zero.
 	SnapshotThreshold, TrailingLogs uint64
 	// SegmentBytes is the size of one file of the log, which is allocated in advance; 64 MiB if
 	// zero.

@@ -120,7 +120,7 @@ func (d *dataDir) identify(name string) error {
 func (d *dataDir) create(name string) error {
 	for _, x := range []string{"wal", "snapshots", markName} {
 		if _, err := os.Stat(filepath.Join(d.path, x)); err == nil {
-			return damaged(d.path, fmt.Sprintf("the file %q is missing although %q is there", identityName, x))
+			return damaged(d.path, fmt.Sprintf("the file %q is missing although %q exists", identityName, x))
 		}
 	}
 	var b [8]byte

@@ -127,4 +127,4 @@ func (n *Node) suspectMember(ctx context.Context, id raft.ServerID) {
 	}
 }
 
-var errSilenced = errors.New("the disk of this node is stuck: it sends nothing, so that another node can lead")
+var errSilenced = errors.New("the disk of this node is stuck: this node sends nothing, so that another node can lead")

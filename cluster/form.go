@@ -21,7 +21,8 @@ import (
 )
 
 // Timing of the membership. joinInterval and memberInterval are the mean pauses between two checks
-// of a node that is not yet a member and of one that is. The timeouts are those of one call.
+// of the membership, before and after the node is a member. helloTimeout and joinTimeout limit one
+// call.
 const (
 	joinInterval   = 200 * time.Millisecond
 	memberInterval = 2 * time.Second
@@ -29,9 +30,9 @@ const (
 	joinTimeout    = 10 * time.Second
 )
 
-// memberLoop makes the node a member of its cluster, and repeats that whenever it is not one at its
-// current address. It tries to join a cluster first, and forms one only if there is none. It
-// returns when ctx ends.
+// memberLoop makes the node a member of its cluster and keeps it one, also after its address has
+// changed. It tries to join a cluster first, and forms one only if there is none. It returns when
+// ctx ends.
 func (n *Node) memberLoop(ctx context.Context) {
 	loggedAt := time.Time{}
 	for {
@@ -175,8 +176,9 @@ func (n *Node) hello(ctx context.Context, address string) (*clusterv1.HelloRespo
 	return res, nil
 }
 
-// joinAny asks the nodes that know a leader, one after the other, to add this node to their cluster.
-// It ends with the first success and then returns "". found reports whether there is a cluster.
+// joinAny asks the nodes that know a leader, one after the other, to add this node to their
+// cluster. It ends with the first success and then returns "". found reports whether there is a
+// cluster.
 func (n *Node) joinAny(ctx context.Context, hellos []*clusterv1.HelloResponse) (reason string, found bool) {
 	reason = "the cluster has no leader"
 	for _, h := range hellos {

@@ -115,7 +115,7 @@ func (f *fsm) index() uint64 {
 }
 
 // wait blocks until the command at index is applied. It returns an error if ctx ends first, or if
-// the state machine had stopped already when wait last looked.
+// the state machine has stopped before the call.
 func (f *fsm) wait(ctx context.Context, index uint64) error {
 	for {
 		f.mu.Lock()

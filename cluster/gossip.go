@@ -83,7 +83,7 @@ func hostPort(address string) (string, int, error) {
 	}
 	port, err := strconv.Atoi(p)
 	if err != nil {
-		return "", 0, fmt.Errorf("%q is no port", p)
+		return "", 0, fmt.Errorf("%q is not a port number", p)
 	}
 	if host == "" {
 		return "0.0.0.0", port, nil
@@ -169,7 +169,7 @@ func (g *gossip) note(m *memberlist.Node) {
 		return
 	}
 	if err := g.node.checkIdentity(id); err != nil {
-		g.node.cfg.Logger.Warn("gossip shows a node that does not fit", "node", m.Name, "reason", err)
+		g.node.cfg.Logger.Warn("gossip shows a node that cannot be in this cluster", "node", m.Name, "reason", err)
 		return
 	}
 	if g.node.book.get(raft.ServerID(id.GetServerId())) != id.GetAddress() {

@@ -81,7 +81,7 @@ func readGossipKeys(path string) (keys [][]byte, at time.Time, err error) {
 		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
-		return nil, s.ModTime(), fmt.Errorf("%s holds no key: write base64 keys of 16, 24 or 32 bytes, one a line", path)
+		return nil, s.ModTime(), fmt.Errorf("%s holds no key: write base64 keys of 16, 24 or 32 bytes, one per line", path)
 	}
 	return keys, s.ModTime(), nil
 }

@@ -90,7 +90,7 @@ func (n *Node) startTerm(ctx context.Context) func() {
 	wg.Go(func() {
 		if err := n.establish(ctx); err != nil {
 			if ctx.Err() == nil {
-				n.cfg.Logger.Warn("cannot begin to lead", "node", n.cfg.Name, "err", err)
+				n.cfg.Logger.Warn("cannot start to lead", "node", n.cfg.Name, "err", err)
 			}
 			return
 		}

@@ -52,8 +52,9 @@ func (n *Node) keys() (out []string) {
 	return out
 }
 
-// Admit checks a Raft connection of another node to the server id to. A node that is in no cluster
-// yet joins the caller's cluster: only a leader that has added this server id connects to it.
+// Admit checks a Raft connection of a node that expects the server id to here. A node that is in no
+// cluster yet joins the caller's cluster: only a leader that has added this server id connects to
+// it.
 func (l *local) Admit(from *clusterv1.Identity, to string) error {
 	n := l.node()
 	me := n.identity()

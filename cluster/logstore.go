@@ -113,7 +113,8 @@ func noRoomOr(err error, dir string, segmentBytes int, what string) error {
 	return damaged(dir, what)
 }
 
-// damaged returns the error for a data directory that is refused. It says why, and how to go on.
+// damaged returns the error for a data directory that is refused. It names the reason and the
+// remedy.
 func damaged(dir, what string) error {
 	return fmt.Errorf("data directory %s is damaged: %s. The node does not start, because it would lose acknowledged builds. "+
 		"Restore a copy of the directory, or a snapshot into a new one", dir, what)

@@ -68,7 +68,7 @@ func (p *peers) heard(id raft.ServerID, ping *clusterv1.PingResponse, offset tim
 	}
 }
 
-// died records that a member's process has ended, and reports whether that was unknown.
+// died records that a member's process has ended, and reports whether that is new.
 func (p *peers) died(id raft.ServerID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -208,7 +208,7 @@ func (n *Node) mayCall(id raft.ServerID) error {
 type Peer struct {
 	// BootID identifies the process that responded last; empty if none did in this leader's term.
 	BootID string
-	// Silent is the time since the last response, or since the begin of the leader's term.
+	// Silent is the time since the last response, or since the start of the leader's term.
 	Silent time.Duration
 	// Dead means that the member's process has certainly ended: its connections have closed, and
 	// its host refuses new ones.

@@ -33,8 +33,8 @@ type Network interface {
 type Local interface {
 	// Identity returns the node's current identity.
 	Identity() *clusterv1.Identity
-	// Admit returns an error if a Raft connection of another node to the server id to must be
-	// refused.
+	// Admit returns an error if a Raft connection must be refused. from is the connecting node, to
+	// the server id that it expects here.
 	Admit(from *clusterv1.Identity, to string) error
 	// AddressOf returns the last known address of a server, or "".
 	AddressOf(id raft.ServerID) string
@@ -66,8 +66,8 @@ func (l *lone) Conn(raft.ServerID, string) (grpc.ClientConnInterface, error) {
 
 func (l *lone) Probe(context.Context, string) error { return errAlone }
 
-// consumer is a transport to which the node adds incoming calls of its own: elect adds the one that
-// asks the node to start an election.
+// consumer is a transport that also delivers calls of this node to itself: elect adds a call that
+// makes Raft start an election.
 type consumer struct {
 	raft.Transport
 	// may returns an error if a message to that server must not leave this node.

@@ -48,7 +48,7 @@ type TLSOptions struct {
 
 // tlsNetwork serves Raft and the peer API on one port with mutual TLS.
 type tlsNetwork struct {
-	o     TLSOptions
+	opts  TLSOptions
 	local Local
 	trans *raft.NetworkTransport
 	raft  *streamLayer
@@ -73,14 +73,14 @@ func NewTLSNetwork(o TLSOptions) Network {
 		o.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
 	}
 	return &tlsNetwork{
-		o: o, conns: map[string]*grpc.ClientConn{}, open: map[net.Conn]struct{}{}, stop: make(chan struct{}),
+		opts: o, conns: map[string]*grpc.ClientConn{}, open: map[net.Conn]struct{}{}, stop: make(chan struct{}),
 	}
 }
 
 // Open starts to accept connections.
 func (n *tlsNetwork) Open(local Local) error {
 	n.local = local
-	n.api = newConnListener(n.o.Listener.Addr())
+	n.api = newConnListener(n.opts.Listener.Addr())
 	n.raft = newStreamLayer(n)
 	n.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: n.raft, MaxPool: 4, Timeout: raftTimeout, ServerAddressProvider: n.raft,
@@ -90,7 +90,7 @@ func (n *tlsNetwork) Open(local Local) error {
 		grpc.Creds(finishedTLS{}), grpc.MaxRecvMsgSize(64 << 20),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(checkUnary(local)), grpc.ChainStreamInterceptor(checkStream(local)),
-	}, n.o.Serving...)...)
+	}, n.opts.Serving...)...)
 	local.Register(n.grpc)
 	n.done.Go(func() { _ = n.grpc.Serve(n.api) })
 	n.done.Go(n.accept)
@@ -101,11 +101,11 @@ func (n *tlsNetwork) Open(local Local) error {
 func (n *tlsNetwork) Raft() raft.Transport { return n.trans }
 
 // Address returns Advertise.
-func (n *tlsNetwork) Address() string { return n.o.Advertise }
+func (n *tlsNetwork) Address() string { return n.opts.Advertise }
 
 func (n *tlsNetwork) accept() {
 	for {
-		conn, err := n.o.Listener.Accept()
+		conn, err := n.opts.Listener.Accept()
 		if err != nil {
 			select {
 			case <-n.stop:
@@ -128,12 +128,12 @@ func (n *tlsNetwork) accept() {
 
 // handshake authenticates a connection and passes it to Raft or to gRPC.
 func (n *tlsNetwork) handshake(raw net.Conn) {
-	conn := tls.Server(raw, n.o.Certs.server(n.o.Cluster, protoRaft, protoGRPC))
+	conn := tls.Server(raw, n.opts.Certs.server(n.opts.Cluster, protoRaft, protoGRPC))
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		if !errors.Is(err, net.ErrClosed) && !isEOF(err) && n.refusals.allow(hostOf(raw)+err.Error()) {
-			n.o.Logger.Warn("refused a connection to the peer port", "from", raw.RemoteAddr().String(), "err", err)
+			n.opts.Logger.Warn("refused a connection to the peer port", "from", raw.RemoteAddr().String(), "err", err)
 		}
 		_ = raw.Close()
 		return
@@ -153,8 +153,8 @@ func hostOf(c net.Conn) string {
 	return host
 }
 
-// logLimiter limits how often each log text is written: allow returns true for a text at most once in
-// logInterval.
+// logLimiter limits how often each log text is written. allow returns true for a text at most once
+// in logInterval.
 type logLimiter struct {
 	mu   sync.Mutex
 	last map[string]time.Time
@@ -181,11 +181,11 @@ func (s *logLimiter) allow(text string) bool {
 
 // dialTLS opens a TLS connection to a node for one protocol.
 func (n *tlsNetwork) dialTLS(ctx context.Context, address, name, proto string) (*tls.Conn, error) {
-	raw, err := n.o.Dial(ctx, address)
+	raw, err := n.opts.Dial(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, n.o.Certs.client(n.o.Cluster, name, proto))
+	conn := tls.Client(raw, n.opts.Certs.client(n.opts.Cluster, name, proto))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, fmt.Errorf("TLS with %s: %w", address, err)
@@ -210,8 +210,8 @@ func (n *tlsNetwork) Conn(id raft.ServerID, address string) (grpc.ClientConnInte
 	default:
 	}
 	c, err := grpc.NewClient("passthrough:///"+address, append([]grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(n.o.Certs.client(n.o.Cluster, nameOf(id), protoGRPC))),
-		grpc.WithContextDialer(n.o.Dial),
+		grpc.WithTransportCredentials(credentials.NewTLS(n.opts.Certs.client(n.opts.Cluster, nameOf(id), protoGRPC))),
+		grpc.WithContextDialer(n.opts.Dial),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: .2, MaxDelay: time.Second},
 			MinConnectTimeout: handshakeTimeout,
@@ -219,7 +219,7 @@ func (n *tlsNetwork) Conn(id raft.ServerID, address string) (grpc.ClientConnInte
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 2 * time.Second, Timeout: 2 * time.Second, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
 		grpc.WithChainUnaryInterceptor(nameUnary(n.local, id)), grpc.WithChainStreamInterceptor(nameStream(n.local, id)),
-	}, n.o.Calling...)...)
+	}, n.opts.Calling...)...)
 	if err != nil {
 		return nil, fmt.Errorf("node address %q: %w", address, err)
 	}
@@ -229,7 +229,7 @@ func (n *tlsNetwork) Conn(id raft.ServerID, address string) (grpc.ClientConnInte
 
 // Probe dials the peer port and closes the connection.
 func (n *tlsNetwork) Probe(ctx context.Context, address string) error {
-	conn, err := n.o.Dial(ctx, address)
+	conn, err := n.opts.Dial(ctx, address)
 	if err == nil {
 		_ = conn.Close()
 	}
@@ -240,7 +240,7 @@ func (n *tlsNetwork) Probe(ctx context.Context, address string) error {
 func (n *tlsNetwork) Close() error {
 	n.once.Do(func() {
 		close(n.stop)
-		_ = n.o.Listener.Close()
+		_ = n.opts.Listener.Close()
 		if n.grpc != nil {
 			n.api.Close()
 			n.raft.Close()

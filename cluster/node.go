@@ -81,8 +81,8 @@ func (n *Node) Lead(work func(ctx context.Context, term *Term) error) { n.work =
 // StoreID returns the random id of the data directory.
 func (n *Node) StoreID() string { return n.dir.id.StoreID }
 
-// ServerID returns the node's Raft server id: name/store id. A node with an empty disk so becomes
-// another server.
+// ServerID returns the node's Raft server id: name/store id. A node whose disk was wiped is another
+// server.
 func (n *Node) ServerID() string { return string(n.serverID()) }
 
 func (n *Node) serverID() raft.ServerID {

@@ -42,7 +42,7 @@ func checkName(ctx context.Context, from *clusterv1.Identity) error {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
 	if id.Name != "" && id.Name != nameOf(raft.ServerID(from.GetServerId())) {
-		return status.Errorf(codes.PermissionDenied, "node %q shows the certificate of node %q", from.GetServerId(), id.Name)
+		return status.Errorf(codes.PermissionDenied, "node %q presents the certificate of node %q", from.GetServerId(), id.Name)
 	}
 	return nil
 }
@@ -72,7 +72,7 @@ func (a peerAPI) Hello(ctx context.Context, req *clusterv1.HelloRequest) (*clust
 		n.book.note(req.GetFrom())
 	} else {
 		// Respond nevertheless: the caller sees this node's identity and finds the same reason.
-		_ = n.refuse("meet this one", req.GetFrom(), err)
+		_ = n.refuse("contact this one", req.GetFrom(), err)
 	}
 	if _, id := r.LeaderWithID(); id != "" {
 		res.LeaderAddress = n.addressOf(id)
@@ -93,7 +93,7 @@ func (a peerAPI) Promise(ctx context.Context, req *clusterv1.PromiseRequest) (*c
 	}
 	proposer := nameOf(raft.ServerID(req.GetFrom().GetServerId()))
 	if proposer == "" || req.GetClusterId() == "" {
-		return nil, status.Error(codes.InvalidArgument, "proposer and cluster id must be named")
+		return nil, status.Error(codes.InvalidArgument, "the proposer and the cluster id must be set")
 	}
 	id, err := a.node.promise(proposer, req.GetClusterId())
 	if err != nil {
@@ -195,8 +195,8 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 				return fmt.Errorf("a node named %q with other data is alive: names must be unique", name)
 			}
 			if s.Address == address {
-				// Raft allows each address once, and another server has this address now: remove
-				// the former one first.
+				// Raft allows each address once, and the joining server has this address now:
+				// remove the former server first.
 				if err := n.removeFormer(ctx, s.ID); err != nil {
 					return err
 				}

@@ -112,7 +112,7 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	case <-ctx.Done():
 		return Applied{}, fmt.Errorf("%w: it is committed and not applied here yet: %w", ErrOutcomeUnknown, ctx.Err())
 	case <-replaced:
-		return Applied{}, fmt.Errorf("%w: this node was overtaken by a snapshot", ErrOutcomeUnknown)
+		return Applied{}, fmt.Errorf("%w: a snapshot has replaced the state of this node", ErrOutcomeUnknown)
 	case <-n.closed:
 		return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ErrClosed)
 	}
@@ -299,7 +299,7 @@ type clock struct {
 	now func() time.Time
 
 	mu    sync.Mutex
-	base  time.Time // now() at the begin of the term
+	base  time.Time // now() at the start of the term
 	since time.Time // the same moment on the monotonic clock
 	last  int64
 }

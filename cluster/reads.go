@@ -53,7 +53,8 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 	}
 }
 
-// readIndexHere returns the read index of the leader. It returns ErrNoLeader on another node.
+// readIndexHere returns the read index of this node. It returns ErrNoLeader if this node does not
+// lead.
 func (n *Node) readIndexHere(ctx context.Context) (uint64, error) {
 	if faults.Mutant("read-without-verify") {
 		return n.fsm.index(), nil

@@ -10,7 +10,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// snapshotMagic is the begin of a snapshot: 6 bytes of identification and 2 bytes of version. It is
+// snapshotMagic starts a snapshot: 6 bytes of identification and 2 bytes of version. It is
 // followed by the index of the last applied command (8 bytes, big endian), the state as the state
 // machine writes it, and the xxhash64 of everything before it (8 bytes, big endian).
 var snapshotMagic = [8]byte{'i', 'b', 's', 'n', 'a', 'p', 0, 1}

@@ -34,7 +34,7 @@ var (
 )
 
 func newStreamLayer(n *tlsNetwork) *streamLayer {
-	return &streamLayer{connListener: newConnListener(advertised(n.o.Advertise)), net: n, open: map[*peerConn]struct{}{}}
+	return &streamLayer{connListener: newConnListener(advertised(n.opts.Advertise)), net: n, open: map[*peerConn]struct{}{}}
 }
 
 // advertised is the address of this node for Raft.
@@ -73,7 +73,7 @@ func (l *streamLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Co
 		err = readFrame(conn, &reply)
 	}
 	if err == nil && reply.Refusal != "" {
-		l.net.o.Logger.Warn("a node refuses this one", "node", id, "address", address, "reason", reply.Refusal)
+		l.net.opts.Logger.Warn("a node refuses this one", "node", id, "address", address, "reason", reply.Refusal)
 		err = errors.New(reply.Refusal)
 	}
 	if err != nil {
@@ -113,7 +113,7 @@ func (l *streamLayer) welcome(conn net.Conn) {
 	var reply clusterv1.RaftHelloReply
 	if err := l.net.local.Admit(hello.GetFrom(), hello.GetTo()); err != nil {
 		reply.Refusal = err.Error()
-		l.net.o.Logger.Warn("refused a node", "node", hello.GetFrom().GetServerId(), "address", hello.GetFrom().GetAddress(), "reason", reply.Refusal)
+		l.net.opts.Logger.Warn("refused a node", "node", hello.GetFrom().GetServerId(), "address", hello.GetFrom().GetAddress(), "reason", reply.Refusal)
 	}
 	if err := writeFrame(conn, &reply); err != nil || reply.Refusal != "" {
 		_ = conn.Close()

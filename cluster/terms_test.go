@@ -100,7 +100,7 @@ func Test_Term_JudgesNoMemberByAFormerOne(t *testing.T) {
 		defer mu.Unlock()
 		for id, d := range silent {
 			if d > time.Second {
-				t.Errorf("at the begin of its term, %s considered a member silent for %s", id, d)
+				t.Errorf("at the start of its term, %s considered a member silent for %s", id, d)
 			}
 		}
 		closeAll(t, nodes)
@@ -138,8 +138,8 @@ func Test_Leave_DoesNotJoinAgain(t *testing.T) {
 	})
 }
 
-// Test_Term_BeginsByNoWrongClock makes a node leader whose clock is ahead. It must stamp no command
-// before another node leads.
+// Test_Term_BeginsByNoWrongClock makes a node the leader while its clock is ahead. It must stamp no
+// command before another node leads.
 func Test_Term_BeginsByNoWrongClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ahead [3]atomic.Int64

@@ -10,7 +10,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-// Test_Checksum_OfTheBeginning takes checksums of the begin of a log: a copy may have more bytes
+// Test_Checksum_OfTheBeginning takes checksums of the start of a log: a copy may have more bytes
 // than the complete log, in any number of records.
 func Test_Checksum_OfTheBeginning(t *testing.T) {
 	s := mustOpen(t, logs.Options{})

@@ -15,9 +15,9 @@ import (
 // ErrShort means that this node's copy ends before the end of the log.
 var ErrShort = errors.New("this copy of the log is not complete")
 
-// Show raises the watermark of a replicated log: all of its copies hold the first to bytes, so
-// readers may see them. The watermark never goes back. Show does nothing if the log is not on this
-// node.
+// Show raises the watermark of a replicated log to the offset to: all copies hold the bytes before
+// it, so readers may see them. The watermark never goes back. Show does nothing if the log is not
+// on this node.
 func (s *Store) Show(key Key, to int64) {
 	l, err := s.get(key, false)
 	if err != nil {
@@ -39,9 +39,9 @@ func (s *Store) Durable(key Key) (length int64, err error) {
 	return l.length, nil
 }
 
-// Fence refuses all owners of epochs before epoch from now on, durably, and returns the length and
-// the checksum of this copy. If the log does not exist, Fence creates an empty one, so that its
-// fence survives a restart. It returns ErrFenced if a newer owner was here before.
+// Fence durably refuses all owners of epochs less than epoch from now on. It returns the length and
+// the checksum of this copy. If the log does not exist, Fence creates an empty one, so that the
+// fence survives a restart. It returns ErrFenced if an owner of a greater epoch was here before.
 func (s *Store) Fence(key Key, epoch uint64) (length int64, checksum string, err error) {
 	l, err := s.get(key, true)
 	if err != nil {
@@ -67,9 +67,9 @@ func (s *Store) Fence(key Key, epoch uint64) (length int64, checksum string, err
 	return l.length, checksumText(l.sum), nil
 }
 
-// Complete ends a log at the length that its copies agreed on. It removes the bytes behind, which
-// no reader has seen. It returns ErrShort, and records damage, if this copy has fewer bytes. A
-// second call with the same length does nothing.
+// Complete ends a log at the length that its copies agreed on. It removes the bytes after that,
+// which no reader has seen. If this copy has fewer bytes, Complete records damage and returns
+// ErrShort. A second call with the same length does nothing.
 func (s *Store) Complete(key Key, length int64) error {
 	l, err := s.get(key, true)
 	if err != nil {
@@ -93,7 +93,7 @@ func (s *Store) Complete(key Key, length int64) error {
 		return s.damage(key, fmt.Errorf("%w: it has %d of %d bytes", ErrShort, l.length, length))
 	}
 	if length < l.visible {
-		return fmt.Errorf("the log of build %s attempt %d was shown up to %d here and cannot end at %d", key.Build, key.Attempt, l.visible, length)
+		return fmt.Errorf("readers have seen the log of build %s attempt %d up to offset %d on this node, so it cannot end at %d", key.Build, key.Attempt, l.visible, length)
 	}
 	if l.length > length {
 		if err := l.cut(length); err != nil {
@@ -134,7 +134,7 @@ func (s *Store) Checksum(key Key, length int64) (string, error) {
 			return "", fmt.Errorf("%w: it ends at byte %d of %d", ErrShort, at, length)
 		}
 		for _, r := range recs {
-			// There may be bytes behind length that are on this copy only: leave them out.
+			// There may be bytes after length that are on this copy only: leave them out.
 			_, _ = d.Write(r.payload[:max(0, min(int64(len(r.payload)), length-at))])
 			at += int64(len(r.payload))
 		}
@@ -178,8 +178,8 @@ func (l *attemptLog) stopWriter() error {
 	return nil
 }
 
-// appendNow appends a record to a log that has no writer, without the syncer. With durable it
-// returns once the record is fsynced. The caller holds mu.
+// appendNow appends a record to a log that has no writer. If durable is set, the record is fsynced
+// when appendNow returns. The caller holds mu.
 func (l *attemptLog) appendNow(r record, durable bool) error {
 	w := newWriter(l, max(l.epoch, epochOf(r)), nil)
 	defer w.closeFile()
@@ -212,8 +212,8 @@ func epochOf(r record) uint64 {
 	return 0
 }
 
-// cut removes everything behind length, which must be the end of a record, and writes the fence
-// again. It is durable when cut returns. The caller holds mu; there must be no writer.
+// cut removes everything after length, which must be the end of a record, and writes the fence
+// again. The change is durable when cut returns. The caller holds mu; there must be no writer.
 func (l *attemptLog) cut(length int64) error {
 	seg, at := l.find(length)
 	pos, err := l.endOf(seg, at, length)

@@ -17,14 +17,15 @@ import (
 type Append struct {
 	Key   Key
 	Epoch uint64
-	// Offset is the begin of Records in the log. It is at most the length of the copy.
+	// Offset is the start of Records in the log. It is at most the length of the copy.
 	Offset int64
 	// Records are whole records of output, encoded as in a segment.
 	Records []byte
-	// Cut removes the bytes of the copy behind Offset first. They are from a former owner, and no
+	// Cut removes the bytes of the copy after Offset first. They are from a former owner, and no
 	// reader has seen them.
 	Cut bool
-	// Reset removes the whole copy first, because it was not a counted copy before.
+	// Reset removes everything that the copy has first. It is set for a copy that did not belong to
+	// the log before.
 	Reset bool
 	// Visible is the owner's watermark.
 	Visible int64
@@ -71,7 +72,7 @@ func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
 	return acks
 }
 
-// Idle returns the time since another node has last appended to this copy.
+// Idle returns the time since another node last appended to this copy.
 func (s *Store) Idle(key Key) time.Duration {
 	s.mu.Lock()
 	l := s.logs[key]
@@ -84,7 +85,7 @@ func (s *Store) Idle(key Key) time.Duration {
 	return time.Since(l.used)
 }
 
-// enqueue queues one append, after a cut or reset that it asks for.
+// enqueue executes the Cut or Reset of an append and queues its records.
 func (s *Store) enqueue(a Append) (*Writer, error) {
 	if a.Reset {
 		if err := s.reset(a); err != nil {
@@ -139,7 +140,7 @@ func (s *Store) reset(a Append) error {
 	return s.Remove(a.Key)
 }
 
-// cutTo removes the bytes behind offset, if there are any. It returns an error if a reader may have
+// cutTo removes the bytes after offset, if there are any. It returns an error if a reader may have
 // seen them. The caller holds mu.
 func (l *attemptLog) cutTo(offset int64) error {
 	if err := l.stopWriter(); err != nil {
@@ -149,17 +150,17 @@ func (l *attemptLog) cutTo(offset int64) error {
 		return nil
 	}
 	if offset < l.visible {
-		return fmt.Errorf("the log of build %s attempt %d was shown up to %d here and cannot be cut at %d", l.key.Build, l.key.Attempt, l.visible, offset)
+		return fmt.Errorf("readers have seen the log of build %s attempt %d up to offset %d on this node, so it cannot be cut at %d", l.key.Build, l.key.Attempt, l.visible, offset)
 	}
 	return l.cut(offset)
 }
 
-// appendRecords queues those of the records that this copy does not have yet.
+// appendRecords queues the records that this copy does not have yet.
 func (w *Writer) appendRecords(offset int64, records []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if offset > w.length {
-		return nil // the ack returns the length of this copy to the owner
+		return nil // the owner learns the length of this copy from the ack
 	}
 	r := bytes.NewReader(records)
 	for at := int64(0); ; {
@@ -168,13 +169,13 @@ func (w *Writer) appendRecords(offset int64, records []byte) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("what was sent to this copy is damaged: %w", err)
+			return fmt.Errorf("the records that were sent to this copy are damaged: %w", err)
 		}
 		at = next
 		end := offset + int64(len(rec.payload))
 		switch {
 		case rec.kind != kindData:
-			return fmt.Errorf("a record of kind %d was sent to this copy", rec.kind)
+			return fmt.Errorf("a record of the unexpected kind %d was sent to this copy", rec.kind)
 		case offset == w.length:
 			w.append(rec)
 		case end > w.length:
@@ -185,7 +186,8 @@ func (w *Writer) appendRecords(offset int64, records []byte) error {
 }
 
 // Records returns durable records of output from offset on, which must be the end of a record. It
-// returns about budget bytes, and at least one record unless offset is at or behind the end.
+// returns about budget bytes. It returns at least one record if offset is before the end of the
+// log.
 func (s *Store) Records(key Key, offset int64, budget int) ([]record, error) {
 	l, err := s.get(key, false)
 	if err != nil {
@@ -223,7 +225,7 @@ func (s *Store) records(path string, at seek, size, offset int64, budget int) ([
 		}
 		out, err := parseRecords(src, at, size, offset, budget)
 		switch {
-		case len(out) > 0: // ignore err: the next call reads that record again
+		case len(out) > 0: // ignore err: the next call starts at the failed record
 			return out, nil
 		case extra > 2*maxPayload:
 			return nil, err

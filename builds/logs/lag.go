@@ -109,14 +109,14 @@ var (
 	openDesc = prometheus.NewDesc("image_builder_log_copies", "Live logs of this node that have a copy on another node.", []string{"node"}, nil)
 )
 
-// Describe describes the metrics of replication.
+// Describe implements prometheus.Collector.
 func (r *Replicator) Describe(out chan<- *prometheus.Desc) {
 	out <- lagDesc
 	out <- openDesc
 }
 
-// Collect exports the lag of each node. A node with a wiped disk has two places for copies: their
-// sum is exported.
+// Collect implements prometheus.Collector. A node with a wiped disk has two places for copies:
+// their sum is exported.
 func (r *Replicator) Collect(out chan<- prometheus.Metric) {
 	bytes, open := map[string]int64{}, map[string]int{}
 	for _, l := range r.Lags() {

@@ -42,7 +42,7 @@ func (p *refusingPeer) Append(ctx context.Context, _ logs.Copy, batch []logs.App
 func (p *refusingPeer) be(err error) { p.how.Store(&err) }
 
 // Test_Lag_IsTold checks that Trouble and the metrics report the nodes whose copies are behind, and
-// that a copy that has refused an append continues at its length after Retry.
+// that Retry continues a copy that has refused an append at its length.
 func Test_Lag_IsTold(t *testing.T) {
 	peer := &refusingPeer{store: mustOpen(t, logs.Options{})}
 	peer.be(nil)

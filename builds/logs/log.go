@@ -120,7 +120,7 @@ func (l *attemptLog) scanSegment(path string) (*segment, error) {
 		return nil, err
 	}
 	if int64(h.offset) != l.length || int64(h.raw) != l.raw {
-		return nil, fmt.Errorf("it begins at offset %d, the one before it ends at %d", h.offset, l.length)
+		return nil, fmt.Errorf("it begins at offset %d, but the segment before ends at %d", h.offset, l.length)
 	}
 	seg := &segment{path: path, header: h, size: headerSize}
 	l.epoch = max(l.epoch, h.epoch)

@@ -115,7 +115,7 @@ func (p *peer) collect() (feeds []*Feed, batch []Append, err error) {
 		}
 		a, more, rerr := f.next(p.to)
 		if rerr != nil {
-			p.r.log.Error("cannot read a log that has to be copied", "build", key.Build, "attempt", key.Attempt, "err", rerr)
+			p.r.log.Error("cannot read a log that must be copied", "build", key.Build, "attempt", key.Attempt, "err", rerr)
 			if !errors.Is(rerr, ErrDamaged) { // the next read may succeed
 				p.requeue(key)
 				err = rerr

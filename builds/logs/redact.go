@@ -15,14 +15,14 @@ const (
 // Redactor removes secrets and refs from a stream of output, however the stream is split into
 // chunks. It removes every occurrence to its last byte, also where occurrences overlap.
 type Redactor struct {
-	// The pairs of bytes with which a pattern may begin. seconds maps the first byte to an entry of
-	// sets, plus 1, which is the set of the second bytes. It is compact, because there is a
-	// Redactor for each running build.
+	// The pairs of bytes with which a pattern may begin. For the first byte a, sets[seconds[a]-1]
+	// is the set of the second bytes; seconds[a] is 0 if there are none. This form is small,
+	// because there is a Redactor for each running build.
 	seconds [256]uint16
 	sets    [][4]uint64
 	byStart map[uint32][]pattern // key: first four bytes
 	wrapped map[byte][][]byte    // base64 of secrets, maybe with line breaks; key: first byte
-	held    []byte               // raw input that may be the begin of a pattern
+	held    []byte               // raw input that may be the start of a pattern
 }
 
 type pattern struct {
@@ -76,7 +76,7 @@ func (r *Redactor) addStart(a, b byte) {
 }
 
 // Write takes raw output and returns the redacted output that is final now. consumed is the number
-// of raw bytes that it stands for. The rest is held back, because it may be the begin of a pattern.
+// of raw bytes that it stands for. The rest is held back, because it may be the start of a pattern.
 func (r *Redactor) Write(raw []byte) (out []byte, consumed int) {
 	r.held = append(r.held, raw...)
 	return r.scan(false)
@@ -129,7 +129,7 @@ func (r *Redactor) mayStart(a, b byte) bool {
 	return set != 0 && r.sets[set-1][b/64]&(1<<(b%64)) != 0
 }
 
-// match finds the longest pattern that begins at b[i]. end is the index behind it, or 0 if there is
+// match finds the longest pattern that begins at b[i]. end is the index after it, or 0 if there is
 // none. undecided reports whether more input could lead to a match or to a longer one.
 func (r *Redactor) match(b []byte, i int) (end int, secret, undecided bool) {
 	rest := b[i:]

@@ -32,7 +32,7 @@ type Relays struct {
 	done sync.WaitGroup
 }
 
-// Close waits until all streams have ended. Close the readers before.
+// Close waits until all streams have ended. The caller closes all readers first.
 func (h *Relays) Close() { h.done.Wait() }
 
 // relay reads its stream only while a reader waits at its end, so that the fastest reader sets the
@@ -50,7 +50,7 @@ type relay struct {
 	buf        []byte // never overwritten, because readers share it
 	base       int64  // offset of buf
 	err        error
-	dialFailed bool          // dial failed
+	dialFailed bool          // err is the error of dial
 	dialed     chan struct{} // closed once dial has succeeded, or dialFailed is set
 	changed    chan struct{} // closed and replaced at each change
 	pull       chan struct{} // capacity 1

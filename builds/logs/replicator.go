@@ -171,7 +171,7 @@ func (f *Feed) Count(c Copy) {
 	}
 }
 
-// Drop removes a copy that Join has added, unless it counts already.
+// Drop removes a copy that Join has added, unless the watermark waits for it already.
 func (f *Feed) Drop(c Copy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -180,8 +180,9 @@ func (f *Feed) Drop(c Copy) {
 	}
 }
 
-// Retry sends to a copy again that has refused an append, for example because its disk was full.
-// The bytes that it has acknowledged still count. A copy that returned ErrFenced is not retried.
+// Retry resumes sending to a copy that has refused an append, for example because its disk was
+// full. The bytes that it has acknowledged still count. A copy that returned ErrFenced is not
+// retried.
 func (f *Feed) Retry(c Copy) {
 	f.mu.Lock()
 	if m := f.members[c]; m != nil && !errors.Is(m.refusal, ErrFenced) {
@@ -285,7 +286,7 @@ func (r *Replicator) Grown(key Key) {
 	f := r.feeds[key]
 	r.mu.Unlock()
 	if f != nil {
-		f.advance() // needed if there is no other copy, whose ack would do it
+		f.advance() // if there is no other copy, no ack calls it
 		f.wakeAll()
 	}
 }

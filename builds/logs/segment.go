@@ -47,7 +47,7 @@ func (h header) encode() []byte {
 
 func decodeHeader(b []byte) (header, error) {
 	if len(b) < headerSize || [8]byte(b[:8]) != segmentMagic {
-		return header{}, fmt.Errorf("it does not begin like a log segment of a known version")
+		return header{}, fmt.Errorf("it is not a log segment of a known version")
 	}
 	if crc32.Checksum(b[:40], castagnoli) != binary.BigEndian.Uint32(b[40:]) {
 		return header{}, errors.New("its header is damaged")
@@ -72,7 +72,7 @@ func (r record) append(b []byte) []byte {
 	return append(b, r.payload...)
 }
 
-// readRecord reads the record at a position of a segment and returns the position behind it. It
+// readRecord reads the record at a position of a segment and returns the position after it. It
 // returns io.EOF at the end of the segment, and errTorn if there is no whole record.
 func readRecord(f io.ReaderAt, at int64) (record, int64, error) {
 	var head [recordHead]byte

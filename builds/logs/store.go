@@ -26,7 +26,7 @@ var (
 	// ErrMoved means that the log no longer has its owner on this node.
 	ErrMoved = errors.New("the log continues on another node")
 	// ErrDamaged means that the disk does not hold what was written.
-	ErrDamaged = errors.New("it is damaged")
+	ErrDamaged = errors.New("the log is damaged")
 	// ErrFenced means that the log has an owner of a greater epoch.
 	ErrFenced = errors.New("the log has a newer owner")
 	// ErrSealed means that the log is complete.
@@ -153,7 +153,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// get returns a loaded log. If there is none, create makes a new one; else get returns ErrNotFound.
+// get returns the log of a key and loads it if needed. If there is no such log, get creates it if
+// create is set, and else returns ErrNotFound.
 func (s *Store) get(key Key, create bool) (*attemptLog, error) {
 	s.lockFor(key)
 	l := s.logs[key]
@@ -186,7 +187,7 @@ func (s *Store) get(key Key, create bool) (*attemptLog, error) {
 	return l, l.err
 }
 
-// lockFor locks mu at a moment at which no files of the log are being removed.
+// lockFor locks mu. If the files of the log are being removed, it waits for the end of that first.
 func (s *Store) lockFor(key Key) {
 	s.mu.Lock()
 	for s.removing[key] != nil {
@@ -198,8 +199,8 @@ func (s *Store) lockFor(key Key) {
 }
 
 // Create returns a writer for the owner of a log at an epoch. It creates the log, or continues an
-// existing one at its raw offset; see Writer.RawOffset. The watermark of a replicated log rises by
-// Show only. Create returns ErrFenced if a newer owner was here.
+// existing one at its raw offset; see Writer.RawOffset. Only Show raises the watermark of a
+// replicated log. Create returns ErrFenced if an owner of a greater epoch was here.
 func (s *Store) Create(key Key, epoch uint64, r *Redactor, replicated bool) (*Writer, error) {
 	l, err := s.get(key, true)
 	if err != nil {

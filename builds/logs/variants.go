@@ -42,8 +42,8 @@ func variants(secret []byte) (out, wrapped [][]byte) {
 	return out, wrapped
 }
 
-// base64Core returns the characters that the base64 of every text contains which has s at a
-// position of that shift modulo 3.
+// base64Core encodes a text that contains s at an offset o with o mod 3 == shift, and returns the
+// characters that depend on s only.
 func base64Core(enc *base64.Encoding, s []byte, shift int) []byte {
 	padded := append(make([]byte, shift), s...)
 	text := enc.EncodeToString(padded)

@@ -31,7 +31,7 @@ func (r *Redactor) matchWrapped(b []byte, i int) (end int, undecided bool) {
 // minColumns is the least length of a full line in wrapped base64. The usual lengths are 76 and 64.
 const minColumns = 16
 
-// wrapsAt returns the length of text at the begin of b, including line breaks in it; 0 if b does
+// wrapsAt returns the length of text at the start of b, including line breaks in it; 0 if b does
 // not begin with it. undecided reports whether more input could change that.
 func wrapsAt(text, b []byte) (n int, undecided bool) {
 	for first := true; ; first = false {
@@ -76,7 +76,7 @@ const (
 	maxIndent = 8
 )
 
-// lineBreak returns the length of a line break at the begin of b, including the mark before each
+// lineBreak returns the length of a line break at the start of b, including the mark before each
 // line of a step's output (`#12 3.456 `), or spaces, after it. undecided reports whether more input
 // could change that. b must not be empty.
 func lineBreak(b []byte) (n int, undecided bool) {
