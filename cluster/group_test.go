@@ -157,7 +157,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	deadline := time.Now().Add(time.Minute)
 	for tick := time.NewTicker(5 * time.Millisecond); !holds(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("timeout: %s", what)
+			t.Fatalf("timeout while waiting until %s", what)
 		}
 	}
 }

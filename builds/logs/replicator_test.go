@@ -95,7 +95,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("timeout: %s", what)
+			t.Fatalf("timeout while waiting until %s", what)
 		}
 		<-time.After(time.Millisecond)
 	}
