@@ -13,13 +13,13 @@ import (
 	autopilot "github.com/hashicorp/raft-autopilot"
 )
 
-// autopilot makes stable nodes voters, up to the wanted number, and prunes
-// members that are silent for long, while this node leads.
+// autopilot promotes stable nodes to voters, up to Config.Voters, and removes members that have
+// been silent for Config.PruneAfter. It runs while this node leads and returns when ctx ends.
 func (n *Node) autopilot(ctx context.Context, _ *Term) error {
 	if n.alone() {
 		return nil
 	}
-	a := autopilot.New(pilotRaft{n.raft.Load(), n, ctx}, pilot{n}, autopilot.WithPromoter(promoter{n}), autopilot.WithLogger(n.logger()),
+	a := autopilot.New(autopilotRaft{n.raft.Load(), n, ctx}, autopilotApp{n}, autopilot.WithPromoter(promoter{n}), autopilot.WithLogger(n.logger()),
 		autopilot.WithUpdateInterval(n.cfg.PingInterval), autopilot.WithReconcileInterval(4*n.cfg.PingInterval))
 	a.Start(ctx)
 	<-ctx.Done()
@@ -27,59 +27,59 @@ func (n *Node) autopilot(ctx context.Context, _ *Term) error {
 	return nil
 }
 
-// pilotRaft lets autopilot wait for changes as long as the term lasts. Raft may
-// leave what it was asked for without an answer when it is shut down.
-type pilotRaft struct {
+// autopilotRaft is the Raft that autopilot changes. Its futures stop waiting when the term ends:
+// Raft may never complete a request that is queued while it shuts down.
+type autopilotRaft struct {
 	*raft.Raft
 	n   *Node
 	ctx context.Context
 }
 
-// AddVoter promotes a member. Raft itself would add a server that is none, so
-// that a node that an operator removes after autopilot has decided to promote
-// it came back, dead and with a vote.
-func (r pilotRaft) AddVoter(id raft.ServerID, address raft.ServerAddress, _ uint64, timeout time.Duration) raft.IndexFuture {
-	return &pilotFuture{r: r, ask: func() raft.IndexFuture {
+// AddVoter promotes a member to a voter and fails if id is not a member. Raft itself would add an
+// unknown server: a node that an operator removes after autopilot decided to promote it would come
+// back, dead and with a vote.
+func (r autopilotRaft) AddVoter(id raft.ServerID, address raft.ServerAddress, _ uint64, timeout time.Duration) raft.IndexFuture {
+	return &autopilotFuture{r: r, start: func() raft.IndexFuture {
 		now := r.Raft.GetConfiguration()
 		if err := now.Error(); err != nil {
-			return refused{err}
+			return failedFuture{err}
 		}
 		if !slices.ContainsFunc(now.Configuration().Servers, func(s raft.Server) bool { return s.ID == id }) {
-			return refused{fmt.Errorf("%s is no longer a member", id)}
+			return failedFuture{fmt.Errorf("%s is no longer a member", id)}
 		}
 		return r.Raft.AddVoter(id, address, now.Index(), timeout)
 	}}
 }
 
-// refused is the future of what Raft was not asked.
-type refused struct{ err error }
+// failedFuture is the future of a request that was never made.
+type failedFuture struct{ err error }
 
-func (f refused) Error() error  { return f.err }
-func (f refused) Index() uint64 { return 0 }
+func (f failedFuture) Error() error  { return f.err }
+func (f failedFuture) Index() uint64 { return 0 }
 
-func (r pilotRaft) AddNonvoter(id raft.ServerID, address raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
-	return &pilotFuture{r: r, ask: func() raft.IndexFuture { return r.Raft.AddNonvoter(id, address, prev, timeout) }}
+func (r autopilotRaft) AddNonvoter(id raft.ServerID, address raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
+	return &autopilotFuture{r: r, start: func() raft.IndexFuture { return r.Raft.AddNonvoter(id, address, prev, timeout) }}
 }
 
-func (r pilotRaft) DemoteVoter(id raft.ServerID, prev uint64, timeout time.Duration) raft.IndexFuture {
-	return &pilotFuture{r: r, ask: func() raft.IndexFuture { return r.Raft.DemoteVoter(id, prev, timeout) }}
+func (r autopilotRaft) DemoteVoter(id raft.ServerID, prev uint64, timeout time.Duration) raft.IndexFuture {
+	return &autopilotFuture{r: r, start: func() raft.IndexFuture { return r.Raft.DemoteVoter(id, prev, timeout) }}
 }
 
-func (r pilotRaft) RemoveServer(id raft.ServerID, prev uint64, timeout time.Duration) raft.IndexFuture {
-	return &pilotFuture{r: r, ask: func() raft.IndexFuture { return r.Raft.RemoveServer(id, prev, timeout) }}
+func (r autopilotRaft) RemoveServer(id raft.ServerID, prev uint64, timeout time.Duration) raft.IndexFuture {
+	return &autopilotFuture{r: r, start: func() raft.IndexFuture { return r.Raft.RemoveServer(id, prev, timeout) }}
 }
 
-// pilotFuture asks Raft when it is waited for.
-type pilotFuture struct {
-	r     pilotRaft
-	ask   func() raft.IndexFuture
+// autopilotFuture makes its request when Error is called.
+type autopilotFuture struct {
+	r     autopilotRaft
+	start func() raft.IndexFuture
 	index atomic.Uint64
 }
 
-// Error waits for the answer, or the end of the term.
-func (f *pilotFuture) Error() error {
+// Error makes the request and waits for its result or for the end of the term.
+func (f *autopilotFuture) Error() error {
 	return f.r.n.await(f.r.ctx, func() raft.Future {
-		future := f.ask()
+		future := f.start()
 		if future.Error() == nil {
 			f.index.Store(future.Index())
 		}
@@ -87,19 +87,19 @@ func (f *pilotFuture) Error() error {
 	})
 }
 
-// Index is that of the change, once Error has answered nil.
-func (f *pilotFuture) Index() uint64 { return f.index.Load() }
+// Index returns the log index of the change. It is valid once Error has returned nil.
+func (f *autopilotFuture) Index() uint64 { return f.index.Load() }
 
-// pilot tells autopilot about the members.
-type pilot struct{ n *Node }
+// autopilotApp supplies autopilot with its configuration and the state of the members.
+type autopilotApp struct{ n *Node }
 
-var _ autopilot.ApplicationIntegration = pilot{}
+var _ autopilot.ApplicationIntegration = autopilotApp{}
 
-// AutopilotConfig answers the rules.
-func (p pilot) AutopilotConfig() *autopilot.Config {
+// AutopilotConfig returns the rules that autopilot applies.
+func (p autopilotApp) AutopilotConfig() *autopilot.Config {
 	return &autopilot.Config{
 		CleanupDeadServers: p.n.cfg.PruneAfter > 0,
-		// What counts is whether a node answers, not what it hears.
+		// A member is healthy if the leader hears from it, whether or not it hears the leader.
 		LastContactThreshold:    10 * p.n.cfg.PingInterval,
 		MaxTrailingLogs:         1000,
 		MinQuorum:               3,
@@ -107,11 +107,11 @@ func (p pilot) AutopilotConfig() *autopilot.Config {
 	}
 }
 
-// NotifyState has nobody to tell.
-func (p pilot) NotifyState(*autopilot.State) {}
+// NotifyState does nothing: no part of the node uses autopilot's own view of the state.
+func (p autopilotApp) NotifyState(*autopilot.State) {}
 
-// FetchServerStats answers what the members said last.
-func (p pilot) FetchServerStats(_ context.Context, servers map[raft.ServerID]*autopilot.Server) map[raft.ServerID]*autopilot.ServerStats {
+// FetchServerStats returns the most recent ping responses of the members.
+func (p autopilotApp) FetchServerStats(_ context.Context, servers map[raft.ServerID]*autopilot.Server) map[raft.ServerID]*autopilot.ServerStats {
 	out := map[raft.ServerID]*autopilot.ServerStats{}
 	for id := range servers {
 		if id == p.n.serverID() {
@@ -119,19 +119,20 @@ func (p pilot) FetchServerStats(_ context.Context, servers map[raft.ServerID]*au
 			out[id] = &autopilot.ServerStats{LastTerm: p.n.lastTerm(r), LastIndex: r.LastIndex()}
 			continue
 		}
-		if s := p.n.peers.get(id); s.answer != nil && time.Since(s.answered) < 4*p.n.cfg.PingInterval {
+		if s := p.n.peers.get(id); s.ping != nil && time.Since(s.pingAt) < 4*p.n.cfg.PingInterval {
 			out[id] = &autopilot.ServerStats{
-				LastContact: time.Duration(s.answer.GetLastContactNanos()),
-				LastTerm:    s.answer.GetLastTerm(), LastIndex: s.answer.GetLastIndex(),
+				LastContact: time.Duration(s.ping.GetLastContactNanos()),
+				LastTerm:    s.ping.GetLastTerm(), LastIndex: s.ping.GetLastIndex(),
 			}
 		}
 	}
 	return out
 }
 
-// KnownServers answers all members. One that does not answer is still known,
-// and alive, until it has been silent for long: autopilot drops what is not.
-func (p pilot) KnownServers() map[raft.ServerID]*autopilot.Server {
+// KnownServers returns all members. Autopilot removes servers that are not in the result, so a
+// member that does not respond stays in it, and counts as alive until it has been silent for
+// Config.PruneAfter.
+func (p autopilotApp) KnownServers() map[raft.ServerID]*autopilot.Server {
 	out := map[raft.ServerID]*autopilot.Server{}
 	_, leader := p.n.raft.Load().LeaderWithID()
 	for _, m := range p.n.Members() {
@@ -148,9 +149,9 @@ func (p pilot) KnownServers() map[raft.ServerID]*autopilot.Server {
 	return out
 }
 
-// RemoveFailedServer removes a member that was silent for long.
-func (p pilot) RemoveFailedServer(s *autopilot.Server) {
-	p.n.cfg.Logger.Warn("removes a member that is silent for long", "node", p.n.cfg.Name, "member", s.ID, "after", p.n.cfg.PruneAfter)
+// RemoveFailedServer removes a member that has been silent for Config.PruneAfter. It does not wait.
+func (p autopilotApp) RemoveFailedServer(s *autopilot.Server) {
+	p.n.cfg.Logger.Warn("removing a member that has been silent for too long", "node", p.n.cfg.Name, "member", s.ID, "after", p.n.cfg.PruneAfter)
 	p.n.done.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), raftTimeout)
 		defer cancel()
@@ -160,7 +161,7 @@ func (p pilot) RemoveFailedServer(s *autopilot.Server) {
 	})
 }
 
-// promoter keeps the number of voters.
+// promoter keeps the number of voters at Config.Voters.
 type promoter struct{ n *Node }
 
 var _ autopilot.Promoter = promoter{}
@@ -181,13 +182,13 @@ func (promoter) FilterFailedServerRemovals(_ *autopilot.Config, _ *autopilot.Sta
 	return f
 }
 
-// CalculatePromotionsAndDemotions answers one change at a time: promote the
-// stable node in the zone with the fewest voters, replace a voter that does
-// not answer, or demote one that is too many.
+// CalculatePromotionsAndDemotions returns at most one change: it promotes the stable node whose
+// zone has the fewest voters, demotes a voter that does not respond if a healthy node can replace
+// it, or demotes a surplus voter.
 func (p promoter) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopilot.State) autopilot.RaftChanges {
 	var voters, ready []*autopilot.ServerState
 	zones := map[any]int{}
-	sick := 0
+	unhealthy := 0
 	for _, srv := range s.Servers {
 		switch {
 		case srv.HasVotingRights():
@@ -195,7 +196,7 @@ func (p promoter) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopi
 			if srv.Health.Healthy {
 				zones[srv.Server.Ext]++
 			} else if time.Since(srv.Health.StableSince) > 3*p.n.cfg.StableFor {
-				sick++
+				unhealthy++
 			}
 		case srv.Health.IsStable(time.Now(), s.ServerStabilizationTime(c)):
 			ready = append(ready, srv)
@@ -210,8 +211,8 @@ func (p promoter) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopi
 	switch {
 	case len(voters) < want && len(ready) > 0:
 		return autopilot.RaftChanges{Promotions: []raft.ServerID{ready[0].Server.ID}}
-	case len(voters) == want && sick > 0 && len(ready) > 0:
-		// A healthy node takes the place of a voter that does not answer.
+	case len(voters) == want && unhealthy > 0 && len(ready) > 0:
+		// Autopilot promotes the healthy node in its next round.
 		for _, v := range voters {
 			if !v.Health.Healthy && time.Since(v.Health.StableSince) > 3*p.n.cfg.StableFor {
 				return autopilot.RaftChanges{Demotions: []raft.ServerID{v.Server.ID}}
@@ -227,12 +228,12 @@ func (p promoter) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopi
 	return autopilot.RaftChanges{}
 }
 
-// lastTerm is the term of the last entry of the log.
+// lastTerm returns the term of the last entry of the log.
 func (n *Node) lastTerm(r *raft.Raft) uint64 {
 	var e raft.Log
 	if n.log.GetLog(r.LastIndex(), &e) == nil {
 		return e.Term
 	}
-	term, _ := strconv.ParseUint(r.Stats()["last_log_term"], 10, 64) // of a snapshot; dear, since much else is told
+	term, _ := strconv.ParseUint(r.Stats()["last_log_term"], 10, 64) // the log is empty after a snapshot; Stats is expensive
 	return term
 }

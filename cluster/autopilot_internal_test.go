@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Test_Autopilot_PromotesMembersOnly: a node that was removed after autopilot
-// had decided to promote it stays removed.
+// Test_Autopilot_PromotesMembersOnly removes a node after autopilot has decided to promote it. The
+// node must stay removed.
 func Test_Autopilot_PromotesMembersOnly(t *testing.T) {
 	store := raft.NewInmemStore()
 	address, transport := raft.NewInmemTransport("")
@@ -29,7 +29,7 @@ func Test_Autopilot_PromotesMembersOnly(t *testing.T) {
 	<-r.LeaderCh()
 	n := &Node{}
 	n.raft.Store(r)
-	pilot := pilotRaft{r, n, t.Context()}
+	raftCalls := autopilotRaft{r, n, t.Context()}
 	must := func(f raft.IndexFuture) {
 		t.Helper()
 		if err := f.Error(); err != nil {
@@ -38,7 +38,7 @@ func Test_Autopilot_PromotesMembersOnly(t *testing.T) {
 	}
 	must(r.AddNonvoter("b/2", "b", 0, 0))
 	must(r.RemoveServer("b/2", 0, 0))
-	if err := pilot.AddVoter("b/2", "b", 0, 0).Error(); err == nil {
+	if err := raftCalls.AddVoter("b/2", "b", 0, 0).Error(); err == nil {
 		t.Error("a removed node was promoted")
 	}
 	if servers := r.GetConfiguration().Configuration().Servers; len(servers) != 1 {
@@ -49,13 +49,13 @@ func Test_Autopilot_PromotesMembersOnly(t *testing.T) {
 	var promotion sync.WaitGroup
 	defer promotion.Wait()
 	defer cancel()
-	promotion.Go(func() { // b does not answer, the change is never committed
-		_ = pilotRaft{r, n, ctx}.AddVoter("b/2", "b", 0, 0).Error()
+	promotion.Go(func() { // b does not respond, so the change is never committed
+		_ = autopilotRaft{r, n, ctx}.AddVoter("b/2", "b", 0, 0).Error()
 	})
 	for r.GetConfiguration().Configuration().Servers[1].Suffrage != raft.Voter {
 		select {
 		case <-ctx.Done():
-			t.Fatal("a member is not promoted")
+			t.Fatal("the member was not promoted")
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -16,8 +16,8 @@ import (
 // Leads reports whether this node leads and has applied a command of its term.
 func (n *Node) Leads() bool { return n.leading() }
 
-// SaveSnapshot writes the state as it is now. RestoreSnapshot, InspectSnapshot
-// and other clusters can read it.
+// SaveSnapshot writes the current state to w. RestoreSnapshot and InspectSnapshot of any cluster
+// can read it. It returns an error if the state machine has stopped.
 func (n *Node) SaveSnapshot(w io.Writer) error {
 	if err := n.fsm.failed(); err != nil {
 		return err
@@ -29,10 +29,11 @@ func (n *Node) SaveSnapshot(w io.Writer) error {
 	return writeSnapshot(w, n.fsm.index(), state)
 }
 
-// RestoreSnapshot replaces the state of the whole cluster by what SaveSnapshot
-// wrote. Only the leader can. Everything that was acknowledged after the
-// snapshot was taken is gone. What CheckSnapshot refuses changes nothing: Raft
-// ends a node that cannot read what it has kept.
+// RestoreSnapshot replaces the state of the whole cluster by raw, which SaveSnapshot wrote. On a
+// node that does not lead it returns ErrNoLeader. Everything that was acknowledged after the
+// snapshot was taken is lost. The snapshot is checked to its end, with Config.CheckSnapshot, before
+// anything changes: Raft ends a node that cannot read a snapshot that it has already stored. If ctx
+// ends, the restore continues in the background.
 func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 	if !n.leading() {
 		return ErrNoLeader
@@ -57,27 +58,27 @@ func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 		if err != nil {
 			return err
 		}
-		// The snapshot may be older than what nodes have applied, and some may
-		// have missed the last entries before it: one more takes all of them past
-		// every index that anybody waits for.
+		// The snapshot may be older than the applied state of the nodes, and some nodes may have
+		// missed the last entries before it. One more command takes every node past every index
+		// that a caller may wait for.
 		if _, err = n.Propose(ctx, &clusterv1.Command{Ignorable: true}); err != nil {
 			return fmt.Errorf("%w: the state is replaced, but it has to be restored again: %w", ErrNoLeader, err)
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("the restore goes on: %w", ctx.Err())
+		return fmt.Errorf("the restore continues in the background: %w", ctx.Err())
 	}
 }
 
-// InspectSnapshot checks what SaveSnapshot wrote to its last byte, gives the
-// state in it to see, and answers its index.
-func InspectSnapshot(r io.Reader, see func(io.Reader) error) (uint64, error) {
-	return readSnapshot(r, see)
+// InspectSnapshot verifies the framing and the checksum of a snapshot of SaveSnapshot, passes the
+// state in it to check, and returns the index of the last command that it contains.
+func InspectSnapshot(r io.Reader, check func(io.Reader) error) (uint64, error) {
+	return readSnapshot(r, check)
 }
 
-// Recover makes the node of a data directory the only voter of its cluster,
-// for when a majority of the voters is gone for good. The node must not run.
-// What only the lost voters had acknowledged is lost with them.
+// Recover makes the node of a data directory the only voter of its cluster. It is for a cluster
+// that has lost a majority of its voters for good. The node must not run. Writes that only the lost
+// voters had stored are lost.
 func Recover(cfg Config) error {
 	cfg.setDefaults()
 	dir, err := openDataDir(cfg.DataDir, cfg.Name, false)

@@ -11,10 +11,10 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster/pki"
 )
 
-// Test_Certs_RotateWithoutRestart replaces the CA and all certificates under
-// running nodes, in the order of the runbook: both CAs are trusted, then
-// certificates are of the new one, then the old one is trusted no more. A node
-// that knows the new ones only joins; one of the old CA is refused.
+// Test_Certs_RotateWithoutRestart replaces the CA and all certificates of running nodes in the
+// order of the runbook: first the nodes trust both CAs, then they get certificates of the new CA,
+// then they stop trusting the old one. A new node that has only the new CA can join; a certificate
+// of the old CA is refused.
 func Test_Certs_RotateWithoutRestart(t *testing.T) {
 	g := three(t)
 	put(t, g.leader().Node, 1)
@@ -27,7 +27,7 @@ func Test_Certs_RotateWithoutRestart(t *testing.T) {
 	}
 	at := time.Now().Add(-time.Hour)
 	write := func(path string, raw []byte) {
-		// At once and under another time, as those who rotate do.
+		// Replace the file in one step and with another modification time, as operators do.
 		if err := os.WriteFile(path+".new", raw, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -66,11 +66,11 @@ func Test_Certs_RotateWithoutRestart(t *testing.T) {
 			t.Errorf("%s refuses a certificate of the new CA: %v", name, err)
 		}
 		if err := shake(g.get(name).address, former); err == nil {
-			t.Errorf("%s lets a certificate of the former CA in", name)
+			t.Errorf("%s accepts a certificate of the former CA", name)
 		}
 	}
 	m := g.start("n3")
-	eventually(t, "a node that knows the new CA only joins and follows", func() bool { return len(m.sm.values()) == 1 })
+	eventually(t, "a node that has only the new CA joins and follows", func() bool { return len(m.sm.values()) == 1 })
 	put(t, m.Node, 2)
 }
 
@@ -86,8 +86,8 @@ func tlsOf(t *testing.T, files pki.CertFiles) *tls.Config {
 	}
 }
 
-// shake connects to a peer port as gRPC does and waits for its first word: in
-// TLS 1.3 a client hears of its refusal when it reads.
+// shake connects to a peer port like gRPC and waits for the first byte: in TLS 1.3 a client learns
+// only when it reads that the server refused its certificate.
 func shake(address string, conf *tls.Config) error {
 	conn, err := tls.Dial("tcp", address, conf)
 	if err != nil {

@@ -13,108 +13,105 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// StateMachine is the replicated state.
+// StateMachine is the replicated state. One goroutine calls Apply and Restore. Snapshot and
+// LastTime may run at the same time.
 type StateMachine interface {
-	// Apply applies one command. It is called by one goroutine in the order of
-	// the log and must be deterministic. An answer that is an error with a
-	// method Fatal() bool stops the node: its binary does not know what the
-	// cluster has agreed on.
+	// Apply applies one command and returns its result. It is called in the order of the log and
+	// must be deterministic. If the result is an error with a method Fatal() bool that returns
+	// true, the node stops: its binary does not know a command that the cluster has committed.
 	Apply(index uint64, cmd *clusterv1.Command) any
-	// Snapshot answers the state as it is now. It is written while Apply goes on.
+	// Snapshot returns the current state. The result is written while Apply continues.
 	Snapshot() (io.WriterTo, error)
-	// Restore replaces the state, or leaves it as it is and answers an error.
+	// Restore replaces the state. If it returns an error, the state is unchanged.
 	Restore(r io.Reader) error
-	// LastTime is the greatest applied time, nanoseconds since the Unix epoch.
+	// LastTime returns the greatest time of an applied command, in nanoseconds since the Unix
+	// epoch.
 	LastTime() int64
 }
 
 // Config describes one node.
 type Config struct {
-	// Name is the node's stable name, unique in the cluster.
+	// Name is the node's permanent name, unique in the cluster.
 	Name string
-	// DataDir holds log, snapshots and identity. One process at a time.
+	// DataDir holds the log, the snapshots and the identity. Only one process may use it at a time.
 	DataDir      string
 	StateMachine StateMachine
-	// CheckSnapshot reads the state in a snapshot that is about to replace that of
-	// the cluster, to its end, and answers why it must not. May be nil.
+	// CheckSnapshot reads the state in a snapshot to its end before that state replaces the state
+	// of the cluster. It returns an error if the snapshot must not be restored. May be nil.
 	CheckSnapshot func(io.Reader) error
-	// Network connects the node to others; nil makes it a group of one. Its
-	// address may change between starts. The node closes it.
+	// Network connects the node to others; nil means a group of one node. Its address may change
+	// between starts. The node closes it.
 	Network Network
-	// Gossip tells others where the node is; nil: it does not gossip.
+	// Gossip announces the node's address to the others; nil disables gossip.
 	Gossip *GossipOptions
-	// Storage keeps log and snapshots; nil keeps them in DataDir.
+	// Storage holds the log and the snapshots; nil stores them in DataDir.
 	Storage *Storage
 	// Cluster is the name of the cluster, "image-builder" if empty.
 	Cluster string
-	// Discover answers addresses of peer ports at which other nodes may be.
+	// Discover returns addresses of peer ports of possible other nodes. May be nil.
 	Discover func(ctx context.Context) ([]string, error)
-	// Expect is the number of nodes that form a new cluster together. With 0
-	// the node only ever joins one.
+	// Expect is the number of nodes that form a new cluster together. With 0 the node never forms a
+	// cluster, but only joins one.
 	Expect int
-	// Voters is how many nodes vote, 3 or 5; the others follow. 3 if zero.
+	// Voters is the number of voting nodes, 3 or 5; the other members replicate only. 3 if zero.
 	Voters int
-	// Zone is the failure domain of the node.
+	// Zone is the failure domain of the node, such as a rack or a data center.
 	Zone string
 	// BootID is the random id of this process.
 	BootID string
-	// FeatureLevel is the greatest level that this binary can apply,
-	// CommittedLevel the one that the state is at.
+	// FeatureLevel is the greatest level that this binary can apply. CommittedLevel returns the
+	// level of the state.
 	FeatureLevel   uint32
 	CommittedLevel func() uint32
-	// Keys names the keys that all nodes share, as `kind/name`: a node that holds
-	// none of a kind that this one holds does not become a member. Those of
-	// gossip are added. May be nil.
+	// Keys returns the names of the keys that all nodes share, as `kind/name`. A node cannot become
+	// a member if both nodes have keys of a kind, but none in common. The node adds the keys of
+	// gossip. May be nil.
 	Keys func() []string
-	// Serve adds services of others to the peer API.
+	// Serve registers further services of the peer API.
 	Serve []func(grpc.ServiceRegistrar)
-	// Report completes what the node tells the leader about itself. May be nil.
+	// Report adds fields to the node's response to a ping of the leader. May be nil.
 	Report func(*clusterv1.PingResponse)
-	// PruneAfter is how long a member must be silent until it is removed;
-	// 0 removes none.
+	// PruneAfter is how long a member must be silent before it is removed; 0 disables removal.
 	PruneAfter time.Duration
-	// StableFor is how long a node must be healthy before it may vote; 5 s if
-	// zero.
+	// StableFor is how long a node must be healthy before it can become a voter; 5 s if zero.
 	StableFor time.Duration
-	// PingInterval is how often the leader asks the members how they are;
-	// 500 ms if zero.
+	// PingInterval is how often the leader pings the members; 500 ms if zero.
 	PingInterval time.Duration
-	// MaxClockSkew is by how much the leader's clock may differ from the median
-	// of all before it gives up leadership; 5 s if zero.
+	// MaxClockSkew is how far the leader's clock may differ from the median of all members before
+	// it gives up leadership; 5 s if zero.
 	MaxClockSkew time.Duration
-	// SlowDisk is how long one write of the log may take before a leader gives
-	// up leadership; 2 s if zero.
+	// SlowDisk is how long one write of the log may take before a leader gives up leadership; 2 s
+	// if zero.
 	SlowDisk time.Duration
-	// Prepare completes a command on the leader before it is replicated. May
-	// be nil.
+	// Prepare completes a command on the leader before it is replicated. If it returns an error,
+	// the command is not proposed. May be nil.
 	Prepare func(ctx context.Context, cmd *clusterv1.Command) error
-	// MaxClockBack and MaxClockAhead bound how far the clock may be behind or
-	// ahead of the last applied time at the start.
+	// MaxClockBack and MaxClockAhead limit how far the clock may be behind or ahead of the last
+	// applied time when the node starts.
 	MaxClockBack, MaxClockAhead time.Duration
-	// AcceptClockJump starts nevertheless.
+	// AcceptClockJump starts the node although the clock exceeds these limits.
 	AcceptClockJump bool
 	Logger          *slog.Logger
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
-	// Heartbeat, Election and Lease are Raft's timers. If zero: 500 ms each,
-	// which neither a busy CPU nor bulk writes on the same disk run into; 100 ms
-	// in a group of one, which has nobody to wait for. A leader that steps down
-	// sooner than followers would elect another one gains nothing: all that it
-	// answers and commits, a majority confirms.
+	// Heartbeat, Election and Lease are Raft's timeouts. If zero: 500 ms each, which neither a busy
+	// CPU nor bulk writes on the same disk exceed; 100 ms in a group of one, which waits for no
+	// other node. A Lease that is shorter than Election gains nothing, because a majority confirms
+	// every read and every commit of the leader anyway.
 	Heartbeat, Election, Lease time.Duration
-	// CommitTimeout is how long followers that nothing else is sent to wait, at
-	// least, and twice as long at most, to learn that the last command is committed;
-	// 10 ms if zero. Each step of a build on another node than the leader waits for
-	// that, and each follower is sent an empty message as often.
+	// CommitTimeout is how long a follower that receives no other message waits until it learns
+	// that the last command is committed: at least this long and at most twice as long; 10 ms if
+	// zero. Each step of a build on another node than the leader waits for it. Each follower
+	// receives an empty message at the same rate.
 	CommitTimeout time.Duration
-	// SnapshotThreshold is the number of commands after which a snapshot is
-	// taken, TrailingLogs how many stay in the log behind it; 8192 and 10240
+	// SnapshotThreshold is the number of commands after which a snapshot is taken. TrailingLogs is
+	// the number of commands that stay in the log although a snapshot contains them. 8192 and 10240
 	// if zero.
 	SnapshotThreshold, TrailingLogs uint64
-	// SegmentBytes is the size of a file of the log, which is allocated in
-	// advance; 64 MiB if zero.
+	// SegmentBytes is the size of one file of the log, which is allocated in advance; 64 MiB if
+	// zero.
 	SegmentBytes int
-	// SnapshotInterval is how often that is looked at; 2 minutes if zero.
+	// SnapshotInterval is how often Raft checks SnapshotThreshold; 2 minutes if zero.
 	SnapshotInterval time.Duration
 }
 
@@ -167,10 +164,10 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// DefaultCluster is the name of a cluster that was given none.
+// DefaultCluster is the name of a cluster whose configuration has no name.
 const DefaultCluster = "image-builder"
 
-// Storage keeps a node's log and snapshots.
+// Storage holds a node's log and snapshots.
 type Storage struct {
 	Log       raft.LogStore
 	Stable    raft.StableStore
@@ -179,28 +176,28 @@ type Storage struct {
 
 // Errors of the node.
 var (
-	// ErrNoLeader: there was no leader until the caller's time was over. The
-	// command was not proposed.
+	// ErrNoLeader means that there was no leader until the caller's context ended. The command was
+	// not proposed.
 	ErrNoLeader = errors.New("no leader: the command was not proposed, ask again")
-	// ErrOutcomeUnknown: the command was handed to the log and its fate is not
-	// known. Asking again is safe for commands that can be repeated.
+	// ErrOutcomeUnknown means that the command was proposed and may or may not be committed. A
+	// retry is safe if the command is idempotent.
 	ErrOutcomeUnknown = errors.New("the outcome of the command is unknown, ask again")
-	// ErrTrails: the command is committed, and this node does not get to apply
-	// it, so that it cannot tell the result. Another node can.
-	ErrTrails = errors.New("the command is committed, and this node trails too far behind to tell its result: ask again, best another node")
-	// ErrClosed: the node is closed.
+	// ErrBehind means that the command is committed, but this node did not apply it in time and so
+	// cannot return its result. Another node can.
+	ErrBehind = errors.New("the command is committed, and this node is too far behind to return its result: ask again, preferably another node")
+	// ErrClosed means that the node is closed.
 	ErrClosed = errors.New("the node is closed")
 )
 
-// Applied is the answer to a proposal.
+// Applied is the result of a proposal.
 type Applied struct {
-	// Index is where the command stands in the log.
+	// Index is the index of the command in the log.
 	Index uint64
-	// Result is what StateMachine.Apply answered.
+	// Result is the value that StateMachine.Apply returned on this node.
 	Result any
 }
 
-// Status is how a node sees the cluster.
+// Status describes the cluster as this node sees it.
 type Status struct {
 	Name, StoreID string
 	// Role is Leader, Follower, Candidate or Shutdown.
@@ -213,8 +210,9 @@ type Status struct {
 	Term      uint64
 	// Applied is the index of the last applied command.
 	Applied uint64
-	// Behind is how many committed entries are not applied yet.
+	// Behind is the number of committed entries that are not applied yet.
 	Behind uint64
-	// LastContact is how long ago a leader was heard; 0 on the leader.
+	// LastContact is the time since the last message of a leader; 0 on the leader, -1 if there was
+	// none.
 	LastContact time.Duration
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// filled is a closed data directory with a snapshot and commands behind it.
+// filled returns a closed data directory that holds a snapshot and commands after it.
 func filled(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -43,8 +43,8 @@ func one(t *testing.T, pattern string) string {
 	return found[len(found)-1]
 }
 
-// Test_Damage_IsRefused spoils one file at a time: a node must refuse to start
-// rather than start with less than it acknowledged.
+// Test_Damage_IsRefused damages one file at a time. A node must refuse to start rather than start
+// with less than it has acknowledged.
 func Test_Damage_IsRefused(t *testing.T) {
 	segment := func(dir string) string { return one(t, filepath.Join(dir, "wal", "*.wal")) }
 	flip := func(path string, at int) {
@@ -81,14 +81,14 @@ func Test_Damage_IsRefused(t *testing.T) {
 				t.Fatal("the node started")
 			}
 			if !strings.Contains(err.Error(), "is damaged") || !strings.Contains(err.Error(), "Restore") {
-				t.Errorf("the error does not tell what to do: %v", err)
+				t.Errorf("the error does not say what to do: %v", err)
 			}
 		})
 	}
 }
 
-// Test_Damage_AnyFlippedByte flips bytes all over the log's newest segment.
-// The node either refuses, or has everything that was acknowledged.
+// Test_Damage_AnyFlippedByte flips bytes all over the newest segment of the log. The node either
+// refuses to start or has everything that was acknowledged.
 func Test_Damage_AnyFlippedByte(t *testing.T) {
 	dir := filled(t)
 	path := one(t, filepath.Join(dir, "wal", "*.wal"))
@@ -102,7 +102,7 @@ func Test_Damage_AnyFlippedByte(t *testing.T) {
 	}
 	refused := 0
 	for at := 0; at < end; at += 197 {
-		// A copy each time: a failed open of raft-wal keeps its files locked.
+		// Use a copy each time: when raft-wal fails to open, it keeps its files locked.
 		spoiled := filepath.Join(t.TempDir(), "node")
 		if out, err := exec.Command("cp", "-r", "--sparse=always", dir, spoiled).CombinedOutput(); err != nil {
 			t.Fatal(err, string(out))
@@ -129,12 +129,12 @@ func Test_Damage_AnyFlippedByte(t *testing.T) {
 	}
 	t.Logf("%d flips refused", refused)
 	if refused == 0 {
-		t.Error("no flipped byte was noticed")
+		t.Error("no flipped byte was detected")
 	}
 }
 
-// Test_FirstStart_KilledMayBeginAgain: before the first start went through
-// nothing was acknowledged, so that its leftovers are no data.
+// Test_FirstStart_KilledMayBeginAgain starts on the remains of a first start that was killed.
+// Nothing was acknowledged then, so the node must start with an empty state.
 func Test_FirstStart_KilledMayBeginAgain(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "identity.json"), []byte(`{"name":"n1","store_id":"0123","initialized":false}`), 0o600); err != nil {
@@ -152,8 +152,7 @@ func Test_FirstStart_KilledMayBeginAgain(t *testing.T) {
 
 const killDir = "CLUSTER_TEST_KILL_DIR"
 
-// writeUntilKilled is the process that Test_Kill kills: it prints what was
-// acknowledged, and goes on until it is killed.
+// writeUntilKilled is the process that Test_Kill kills. It prints each acknowledged index.
 func writeUntilKilled() bool {
 	dir := os.Getenv(killDir)
 	if dir == "" {
@@ -177,8 +176,8 @@ func writeUntilKilled() bool {
 	}
 }
 
-// Test_Kill kills a node with SIGKILL again and again: every acknowledged
-// command is there afterwards.
+// Test_Kill kills a node with SIGKILL again and again. After each kill, every acknowledged command
+// must be there.
 func Test_Kill(t *testing.T) {
 	dir := t.TempDir()
 	var last uint64
@@ -209,7 +208,7 @@ func Test_Kill(t *testing.T) {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		for lines.Scan() { // acknowledged before the kill arrived
+		for lines.Scan() { // lines that were printed before the kill
 			if index, err := strconv.ParseUint(lines.Text(), 10, 64); err == nil {
 				last = index
 			}
@@ -226,13 +225,13 @@ func Test_Kill(t *testing.T) {
 	}
 }
 
-// background is a testing.TB outside of a test.
+// background is a testing.TB for use outside of a test.
 type background struct{ testing.TB }
 
 func (background) Context() context.Context { return context.Background() }
 
-// Test_Damage_InAnOldSegment flips a bit in a file of the log that is full, and
-// that the library does not look through when it opens the log.
+// Test_Damage_InAnOldSegment flips a bit in a full file of the log. raft-wal does not read such
+// files when it opens the log.
 func Test_Damage_InAnOldSegment(t *testing.T) {
 	dir := t.TempDir()
 	cfg := fastConfig(dir, &tally{})
@@ -268,6 +267,6 @@ func Test_Damage_InAnOldSegment(t *testing.T) {
 		t.Fatal("the node started")
 	}
 	if !strings.Contains(err.Error(), "is damaged") {
-		t.Errorf("the error does not tell what is wrong: %v", err)
+		t.Errorf("the error does not say what is wrong: %v", err)
 	}
 }

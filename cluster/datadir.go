@@ -14,24 +14,24 @@ import (
 	"syscall"
 )
 
-// identity is what a data directory says about itself.
+// identity is the content of the identity file of a data directory.
 type identity struct {
 	Name    string `json:"name"`
 	StoreID string `json:"store_id"`
-	// Initialized is set once the first start went through. Before, nothing
-	// was acknowledged, so that a first start that was killed may begin again.
+	// Initialized is set once the first start has succeeded. Before that nothing was acknowledged,
+	// so a first start that was killed may begin again.
 	Initialized bool `json:"initialized"`
-	// ClusterID is the cluster that the node belongs to for good.
+	// ClusterID is the cluster that the node belongs to. It never changes once it is set.
 	ClusterID string `json:"cluster_id,omitempty"`
-	// Promised is the cluster that the node will help Proposer to form, and no
-	// other: two halves of one installation must not become two clusters.
+	// Promised is the id of the cluster that the node has promised to form with Proposer. A node
+	// makes one promise only, so that two halves of one installation never form two clusters.
 	Promised string `json:"promised,omitempty"`
 	Proposer string `json:"proposer,omitempty"`
-	// Bootstrap is the first configuration, until it is in Raft's log.
+	// Bootstrap is the first configuration. It is empty once it is in Raft's log.
 	Bootstrap []bootstrapServer `json:"bootstrap,omitempty"`
 }
 
-// bootstrapServer is one server of the first configuration.
+// bootstrapServer is one server of the first configuration of a cluster.
 type bootstrapServer struct {
 	ID      string `json:"id"`
 	Address string `json:"address"`
@@ -44,14 +44,14 @@ const identityName = "identity.json"
 type dataDir struct {
 	path string
 	lock *os.File
-	// foreign: log and snapshots are kept elsewhere.
+	// foreign means that Config.Storage holds the log and the snapshots.
 	foreign bool
 
 	mu sync.Mutex
 	id identity
 }
 
-// openDataDir locks a data directory and reads or makes its identity.
+// openDataDir locks a data directory and reads its identity, or creates it.
 func openDataDir(path, name string, foreign bool) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
@@ -103,12 +103,12 @@ func (d *dataDir) identify(name string) error {
 		if _, err := os.Stat(filepath.Join(d.path, "wal")); err != nil && !d.foreign {
 			return damaged(d.path, `the log's directory "wal" is missing`)
 		}
-		if d.id.ClusterID == "" { // version 0.1.0 knew single nodes only
+		if d.id.ClusterID == "" { // version 0.1.0 supported single nodes only and wrote no cluster id
 			d.id.ClusterID = d.id.StoreID
 		}
 		return nil
 	}
-	// A first start was killed before it acknowledged anything.
+	// A first start was killed before it acknowledged anything: begin again.
 	for _, x := range []string{"wal", "snapshots", markName} {
 		if err := os.RemoveAll(filepath.Join(d.path, x)); err != nil {
 			return fmt.Errorf("begin the first start again: %w", err)
@@ -120,7 +120,7 @@ func (d *dataDir) identify(name string) error {
 func (d *dataDir) create(name string) error {
 	for _, x := range []string{"wal", "snapshots", markName} {
 		if _, err := os.Stat(filepath.Join(d.path, x)); err == nil {
-			return damaged(d.path, fmt.Sprintf("the file %q is missing although %q is there", identityName, x))
+			return damaged(d.path, fmt.Sprintf("the file %q is missing although %q exists", identityName, x))
 		}
 	}
 	var b [8]byte
@@ -131,7 +131,7 @@ func (d *dataDir) create(name string) error {
 	return d.save()
 }
 
-// changeIf changes the identity, durably, unless f refuses.
+// changeIf changes the identity durably by f. If f returns an error, nothing changes.
 func (d *dataDir) changeIf(f func(*identity) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -150,14 +150,15 @@ func (d *dataDir) changeIf(f func(*identity) error) error {
 	return nil
 }
 
-// current answers the identity.
+// current returns a copy of the identity.
 func (d *dataDir) current() identity {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.id
 }
 
-// save replaces the identity file atomically and durably.
+// save replaces the identity file atomically and durably: it writes a new file, syncs it, renames
+// it, and syncs the directory.
 func (d *dataDir) save() error {
 	raw, err := json.Marshal(d.id)
 	if err != nil {

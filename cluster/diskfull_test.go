@@ -17,9 +17,8 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Test_DiskFull fills the disk under the log: proposals fail with the reason,
-// and go through again once there is room. What was acknowledged is there
-// after a restart.
+// Test_DiskFull fills the disk under the log. Proposals must fail with the reason, and succeed
+// again once there is room. After a restart, everything that was acknowledged must be there.
 func Test_DiskFull(t *testing.T) {
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=16m"); err != nil {
@@ -88,8 +87,8 @@ func Test_DiskFull(t *testing.T) {
 	}
 }
 
-// Test_DiskFull_AtTheStart: a disk without room for the log is no damage. Once there is
-// room the node starts.
+// Test_DiskFull_AtTheStart starts a node on a disk without room for the log. The error must not say
+// that the directory is damaged, and the node must start once there is room.
 func Test_DiskFull_AtTheStart(t *testing.T) {
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"); err != nil {

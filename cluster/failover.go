@@ -10,18 +10,17 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// How a dead process is told from a closed connection, and how candidates keep
-// out of each other's way.
+// Timing of the detection of ended processes and of the elections that follow. electionStagger is
+// the delay between two candidates, so that they do not compete.
 const (
-	probeEvery = 5 * time.Millisecond
-	probeFor   = 150 * time.Millisecond
-	rankDelay  = 40 * time.Millisecond
+	probeInterval   = 5 * time.Millisecond
+	probeTimeout    = 150 * time.Millisecond
+	electionStagger = 40 * time.Millisecond
 )
 
-// lossLoop looks after servers whose connections have ended. The kernel closes
-// the sockets of a killed process at once, so that this is known long before
-// any timer: the timers can be calm and the failover fast nevertheless. When
-// an election starts does not matter to Raft's safety; a wrong guess costs one
+// lossLoop handles servers whose connections have ended. The kernel closes the sockets of a killed
+// process at once, long before any timeout of Raft expires. So the timeouts can be long and the
+// failover is fast nevertheless. Raft is safe whenever an election starts: a wrong guess costs one
 // election.
 func (n *Node) lossLoop(ctx context.Context) {
 	for {
@@ -40,12 +39,12 @@ func (n *Node) lossLoop(ctx context.Context) {
 	}
 }
 
-// gone probes a server until its process has certainly ended (true), or is
-// alive, or cannot be told dead (false).
-func (n *Node) gone(ctx context.Context, id raft.ServerID, alive func() bool) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeFor)
+// processEnded probes a server and reports whether its process has certainly ended. It returns
+// false if alive returns true, or if the probes give no certain result within probeTimeout.
+func (n *Node) processEnded(ctx context.Context, id raft.ServerID, alive func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	t := time.NewTicker(probeEvery)
+	t := time.NewTicker(probeInterval)
 	defer t.Stop()
 	for {
 		if n.mayCall(id) != nil {
@@ -56,10 +55,10 @@ func (n *Node) gone(ctx context.Context, id raft.ServerID, alive func() bool) bo
 		case alive():
 			return false
 		case err != nil:
-			// A host that is lost refuses nothing: only timers can tell.
+			// A lost host does not refuse connections: only Raft's timeouts can detect it.
 			return isRefused(err)
 		}
-		// The listener may close a little after the first connection.
+		// The listener may close a little after the first connection: probe again.
 		select {
 		case <-ctx.Done():
 			return false
@@ -68,7 +67,7 @@ func (n *Node) gone(ctx context.Context, id raft.ServerID, alive func() bool) bo
 	}
 }
 
-// suspectLeader begins an election if the leader's process has ended.
+// suspectLeader starts an election if the process of the leader has ended.
 func (n *Node) suspectLeader(ctx context.Context, id raft.ServerID) {
 	r := n.raft.Load()
 	rank, votes := n.rank(id)
@@ -76,21 +75,21 @@ func (n *Node) suspectLeader(ctx context.Context, id raft.ServerID) {
 		return
 	}
 	heard := r.LastContact()
-	if !n.gone(ctx, id, func() bool { return r.LastContact() != heard }) {
+	if !n.processEnded(ctx, id, func() bool { return r.LastContact() != heard }) {
 		return
 	}
 	changed := func() bool {
 		_, leader := r.LeaderWithID()
 		return leader != id && leader != ""
 	}
-	t := time.NewTimer(rankDelay * time.Duration(rank))
+	t := time.NewTimer(electionStagger * time.Duration(rank))
 	defer t.Stop()
 	for !changed() {
 		_, wake := n.leadership()
 		select {
 		case <-ctx.Done():
 			return
-		case <-wake: // somebody else may have won
+		case <-wake: // another candidate may have won
 			continue
 		case <-t.C:
 		}
@@ -104,7 +103,8 @@ func (n *Node) suspectLeader(ctx context.Context, id raft.ServerID) {
 	}
 }
 
-// rank is this node's place among the voters other than the leader.
+// rank returns the position of this node among the voters without the leader. votes is false if
+// this node is no voter.
 func (n *Node) rank(leader raft.ServerID) (rank int, votes bool) {
 	var voters []string
 	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
@@ -117,14 +117,14 @@ func (n *Node) rank(leader raft.ServerID) (rank int, votes bool) {
 	return rank, rank >= 0
 }
 
-// suspectMember notes on the leader that a member's process has ended.
+// suspectMember records, on the leader, that the process of a member has ended.
 func (n *Node) suspectMember(ctx context.Context, id raft.ServerID) {
-	before := n.peers.get(id).answered
-	if n.gone(ctx, id, func() bool { return n.peers.get(id).answered != before }) {
+	before := n.peers.get(id).pingAt
+	if n.processEnded(ctx, id, func() bool { return n.peers.get(id).pingAt != before }) {
 		if n.peers.died(id) {
 			n.cfg.Logger.Info("a member's process has ended", "node", n.cfg.Name, "member", id)
 		}
 	}
 }
 
-var errAside = errors.New("the disk of this node is stuck: it is silent, so that another can lead")
+var errSilenced = errors.New("the disk of this node is stuck: this node sends nothing, so that another node can lead")

@@ -20,27 +20,29 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// How often a node looks after its membership: while it is no member, and
-// once it is.
+// Timing of the membership. joinInterval and memberInterval are the mean pauses between two checks
+// of the membership, before and after the node is a member. helloTimeout and joinTimeout limit one
+// call.
 const (
 	joinInterval   = 200 * time.Millisecond
 	memberInterval = 2 * time.Second
-	helloTime      = 2 * time.Second
-	joinTime       = 10 * time.Second
+	helloTimeout   = 2 * time.Second
+	joinTimeout    = 10 * time.Second
 )
 
-// memberLoop makes the node a member of its cluster and keeps it one: it joins
-// first, and only forms a cluster where there is none.
+// memberLoop makes the node a member of its cluster and keeps it one, also after its address has
+// changed. It tries to join a cluster first, and forms one only if there is none. It returns when
+// ctx ends.
 func (n *Node) memberLoop(ctx context.Context) {
-	said := time.Time{}
+	loggedAt := time.Time{}
 	for {
-		waits := n.lookAfterMembership(ctx)
+		reason := n.ensureMember(ctx)
 		d := memberInterval
-		if waits != "" {
+		if reason != "" {
 			d = joinInterval
-			if now := time.Now(); now.Sub(said) > 5*time.Second {
-				n.cfg.Logger.Info("waits for its cluster", "node", n.cfg.Name, "reason", waits)
-				said = now
+			if now := time.Now(); now.Sub(loggedAt) > 5*time.Second {
+				n.cfg.Logger.Info("waits for its cluster", "node", n.cfg.Name, "reason", reason)
+				loggedAt = now
 			}
 		}
 		t := time.NewTimer(d/2 + mathrand.N(d))
@@ -49,23 +51,23 @@ func (n *Node) memberLoop(ctx context.Context) {
 			t.Stop()
 			return
 		case <-t.C:
-		case <-n.kick:
+		case <-n.recheck:
 			t.Stop()
 		}
 	}
 }
 
-// Leave keeps the node from joining its cluster again when it is removed, or ends
-// that. What it has asked for before is answered when Leave returns.
+// Leave stops the node from joining its cluster again after it is removed; Leave(false) allows it
+// again. It blocks until a join or a formation that is in progress has ended.
 func (n *Node) Leave(leaves bool) {
 	n.joining.Lock()
 	defer n.joining.Unlock()
 	n.leaving = leaves
 }
 
-// lookAfterMembership does what is next, and answers what the node waits for,
-// or "".
-func (n *Node) lookAfterMembership(ctx context.Context) string {
+// ensureMember takes the next step towards membership. It returns the reason why the node is not
+// yet a member, or "" if there is nothing left to wait for.
+func (n *Node) ensureMember(ctx context.Context) string {
 	n.joining.Lock()
 	defer n.joining.Unlock()
 	if n.leaving {
@@ -77,32 +79,33 @@ func (n *Node) lookAfterMembership(ctx context.Context) string {
 			return err.Error()
 		}
 	}
-	if id.ClusterID != "" && n.settled() {
+	if id.ClusterID != "" && n.registered() {
 		return ""
 	}
-	answers, silent := n.helloAll(ctx)
-	if len(answers) == 0 && n.cfg.Expect != 1 {
-		return "no other node answers" + silent
+	hellos, silent := n.helloAll(ctx)
+	if len(hellos) == 0 && n.cfg.Expect != 1 {
+		return "no other node responds" + silent
 	}
-	for _, a := range answers {
-		if a.GetNode().GetClusterId() == "" {
+	for _, h := range hellos {
+		if h.GetNode().GetClusterId() == "" {
 			continue
 		}
-		if err := n.fits(a.GetNode()); err != nil {
+		if err := n.checkIdentity(h.GetNode()); err != nil {
 			return err.Error()
 		}
 	}
-	if why, found := n.joinAny(ctx, answers); found {
-		return why
+	if reason, found := n.joinAny(ctx, hellos); found {
+		return reason
 	}
 	if id.ClusterID != "" {
-		return "no leader is known to any node that answers"
+		return "no leader is known to any node that responds"
 	}
-	return n.form(ctx, answers, silent)
+	return n.form(ctx, hellos, silent)
 }
 
-// settled reports whether the leader knows this node at its address.
-func (n *Node) settled() bool {
+// registered reports whether a leader is known and Raft's configuration has this node at its
+// current address.
+func (n *Node) registered() bool {
 	r := n.raft.Load()
 	if _, leader := r.LeaderWithID(); leader == "" {
 		return false
@@ -112,10 +115,10 @@ func (n *Node) settled() bool {
 	})
 }
 
-// helloAll asks who is at the addresses that are known. silent says why some of
-// them do not answer.
+// helloAll calls Hello at all known addresses and returns the responses of other nodes, one for
+// each server id, sorted by it. silent describes at most three addresses that do not respond.
 func (n *Node) helloAll(ctx context.Context) (out []*clusterv1.HelloResponse, silent string) {
-	ctx, cancel := context.WithTimeout(ctx, helloTime)
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	addresses := map[string]bool{}
 	if n.cfg.Discover != nil {
@@ -173,29 +176,30 @@ func (n *Node) hello(ctx context.Context, address string) (*clusterv1.HelloRespo
 	return res, nil
 }
 
-// joinAny asks the first node that knows a leader to take this one in. found
-// reports whether there is a cluster at all.
-func (n *Node) joinAny(ctx context.Context, answers []*clusterv1.HelloResponse) (waits string, found bool) {
-	waits = "the cluster has no leader"
-	for _, a := range answers {
-		if a.GetNode().GetClusterId() == "" {
+// joinAny asks the nodes that know a leader, one after the other, to add this node to their
+// cluster. It ends with the first success and then returns "". found reports whether there is a
+// cluster.
+func (n *Node) joinAny(ctx context.Context, hellos []*clusterv1.HelloResponse) (reason string, found bool) {
+	reason = "the cluster has no leader"
+	for _, h := range hellos {
+		if h.GetNode().GetClusterId() == "" {
 			continue
 		}
 		found = true
-		if a.GetLeaderAddress() == "" {
+		if h.GetLeaderAddress() == "" {
 			continue
 		}
-		if slices.ContainsFunc(a.GetMembers(), func(m *clusterv1.Member) bool {
+		if slices.ContainsFunc(h.GetMembers(), func(m *clusterv1.Member) bool {
 			return m.ServerId == string(n.serverID()) && m.Address == n.cfg.Network.Address()
 		}) && n.dir.current().ClusterID != "" {
-			return "", true // the leader will call
+			return "", true // the leader sends the log
 		}
-		conn, err := n.cfg.Network.Conn("", a.GetNode().GetAddress())
+		conn, err := n.cfg.Network.Conn("", h.GetNode().GetAddress())
 		if err != nil {
-			waits = err.Error()
+			reason = err.Error()
 			continue
 		}
-		ctx, cancel := context.WithTimeout(ctx, joinTime)
+		ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 		res, err := clusterv1.NewPeerClient(conn).Join(ctx, &clusterv1.JoinRequest{From: n.introduction()})
 		cancel()
 		if err == nil {
@@ -204,32 +208,33 @@ func (n *Node) joinAny(ctx context.Context, answers []*clusterv1.HelloResponse) 
 		if err == nil {
 			return "", true
 		}
-		waits = status.Convert(err).Message()
+		reason = status.Convert(err).Message()
 	}
-	return waits, found
+	return reason, found
 }
 
-// form begins a new cluster with exactly the expected nodes, if this is the
-// lowest of them and all the others have promised to be of it.
-func (n *Node) form(ctx context.Context, answers []*clusterv1.HelloResponse, silent string) string {
+// form bootstraps a new cluster of exactly Config.Expect nodes. Only the node with the lowest
+// server id does so, and only after all the others have promised to form the cluster with it. It
+// returns the reason why there is no cluster yet, or "".
+func (n *Node) form(ctx context.Context, hellos []*clusterv1.HelloResponse, silent string) string {
 	if n.cfg.Expect == 0 {
-		return "no node is in a cluster that could be joined"
+		return "no node that responds is in a cluster"
 	}
 	servers := []bootstrapServer{{ID: string(n.serverID()), Address: n.cfg.Network.Address()}}
 	names := map[string]bool{n.cfg.Name: true}
-	for _, a := range answers {
-		if int(a.GetExpect()) != n.cfg.Expect {
-			return fmt.Sprintf("node %s expects %d nodes, this one %d: configure the same number", a.Node.ServerId, a.GetExpect(), n.cfg.Expect)
+	for _, h := range hellos {
+		if int(h.GetExpect()) != n.cfg.Expect {
+			return fmt.Sprintf("node %s expects %d nodes, this one expects %d: configure the same number on both", h.Node.ServerId, h.GetExpect(), n.cfg.Expect)
 		}
-		if err := n.fits(a.GetNode()); err != nil {
+		if err := n.checkIdentity(h.GetNode()); err != nil {
 			return err.Error()
 		}
-		names[nameOf(raft.ServerID(a.Node.ServerId))] = true
-		servers = append(servers, bootstrapServer{ID: a.Node.ServerId, Address: a.Node.Address})
+		names[nameOf(raft.ServerID(h.Node.ServerId))] = true
+		servers = append(servers, bootstrapServer{ID: h.Node.ServerId, Address: h.Node.Address})
 	}
 	switch {
 	case len(servers) != n.cfg.Expect:
-		return fmt.Sprintf("%d nodes answer (this one included), %d are expected%s", len(servers), n.cfg.Expect, silent)
+		return fmt.Sprintf("%d nodes respond (this one included), but %d are expected%s", len(servers), n.cfg.Expect, silent)
 	case len(names) != len(servers):
 		return "two nodes have the same name"
 	}
@@ -246,7 +251,7 @@ func (n *Node) form(ctx context.Context, answers []*clusterv1.HelloResponse, sil
 		if i == 0 {
 			continue
 		}
-		if err := n.askPromise(ctx, s, id); err != nil {
+		if err := n.requestPromise(ctx, s, id); err != nil {
 			return err.Error()
 		}
 	}
@@ -262,12 +267,12 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-func (n *Node) askPromise(ctx context.Context, s bootstrapServer, id string) error {
+func (n *Node) requestPromise(ctx context.Context, s bootstrapServer, id string) error {
 	conn, err := n.cfg.Network.Conn("", s.Address)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, helloTime)
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	res, err := clusterv1.NewPeerClient(conn).Promise(ctx, &clusterv1.PromiseRequest{From: n.introduction(), ClusterId: id})
 	if err != nil {
@@ -279,8 +284,9 @@ func (n *Node) askPromise(ctx context.Context, s bootstrapServer, id string) err
 	return nil
 }
 
-// promise binds this node to a proposer's cluster, unless it is bound to
-// another's, and answers the cluster that it is bound to.
+// promise binds this node to the cluster id of a proposer, unless the node is bound already. It
+// returns the id of the cluster to which the node is bound. A proposer other than this node may
+// replace its own id. It returns an error if the node is in a cluster.
 func (n *Node) promise(proposer, id string) (bound string, err error) {
 	err = n.dir.changeIf(func(d *identity) error {
 		if d.ClusterID != "" {
@@ -295,8 +301,9 @@ func (n *Node) promise(proposer, id string) (bound string, err error) {
 	return bound, err
 }
 
-// bootstrap writes the first configuration into Raft's log. The identity file
-// remembers it until that is done.
+// bootstrap writes the first configuration into Raft's log. The identity file holds the
+// configuration until that is done, so that a crash in between does not lose it. bootstrap can be
+// called again.
 func (n *Node) bootstrap(id string, servers []bootstrapServer) error {
 	if err := n.dir.changeIf(func(d *identity) error {
 		d.ClusterID, d.Initialized, d.Bootstrap = id, true, servers

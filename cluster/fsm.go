@@ -12,31 +12,30 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// fsm is the thin adapter between Raft and the state machine. It counts what
-// was applied, for those who wait, and stops applying for good at a command
-// that this binary does not understand.
+// fsm connects Raft to the state machine. It counts the applied commands for callers that wait for
+// one, and stops for good at a command that this binary does not understand.
 type fsm struct {
 	sm    StateMachine
 	fatal chan error // capacity 1
 
 	origin string // server id of this node
 
-	mu      sync.Mutex
-	applied uint64
-	grown   chan struct{} // closed when applied grows; nil if nobody waits
-	broken  error
-	waiting map[uint64]chan Applied // by number of proposal; capacity 1 each
-	renewed chan struct{}           // closed when a snapshot replaces the state
+	mu       sync.Mutex
+	applied  uint64
+	advanced chan struct{} // closed when applied grows; nil if there is no waiter
+	broken   error
+	waiting  map[uint64]chan Applied // by Command.Proposal; capacity 1 each
+	restored chan struct{}           // closed when a snapshot replaces the state
 }
 
 var _ raft.FSM = (*fsm)(nil)
 
 func newFSM(sm StateMachine, origin string) *fsm {
-	return &fsm{sm: sm, origin: origin, fatal: make(chan error, 1), waiting: map[uint64]chan Applied{}, renewed: make(chan struct{})}
+	return &fsm{sm: sm, origin: origin, fatal: make(chan error, 1), waiting: map[uint64]chan Applied{}, restored: make(chan struct{})}
 }
 
-// expect answers where the result of this node's proposal of that number will
-// arrive when it is applied here, and what ends the wait.
+// expect returns a channel that receives the result of this node's proposal with the given number
+// once it is applied here. The caller calls the returned function when it no longer waits.
 func (f *fsm) expect(proposal uint64) (<-chan Applied, func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -87,7 +86,7 @@ func (f *fsm) failed() error {
 	return f.broken
 }
 
-// fail stops the state at the last command that was understood.
+// fail records err, after which no command is applied any more, and reports it on fatal.
 func (f *fsm) fail(err error) error {
 	f.mu.Lock()
 	f.broken = err
@@ -103,9 +102,9 @@ func (f *fsm) advance(index uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.applied = max(f.applied, index)
-	if f.grown != nil {
-		close(f.grown)
-		f.grown = nil
+	if f.advanced != nil {
+		close(f.advanced)
+		f.advanced = nil
 	}
 }
 
@@ -115,7 +114,8 @@ func (f *fsm) index() uint64 {
 	return f.applied
 }
 
-// wait blocks until the command at index is applied.
+// wait blocks until the command at index is applied. It returns an error if ctx ends first, or if
+// the state machine has stopped before the call.
 func (f *fsm) wait(ctx context.Context, index uint64) error {
 	for {
 		f.mu.Lock()
@@ -127,20 +127,20 @@ func (f *fsm) wait(ctx context.Context, index uint64) error {
 			f.mu.Unlock()
 			return f.broken
 		}
-		if f.grown == nil {
-			f.grown = make(chan struct{})
+		if f.advanced == nil {
+			f.advanced = make(chan struct{})
 		}
-		grown := f.grown
+		advanced := f.advanced
 		f.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for index %d: %w", index, ctx.Err())
-		case <-grown:
+		case <-advanced:
 		}
 	}
 }
 
-// Snapshot pins the state.
+// Snapshot captures the current state. Persist writes it while commands are applied.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err := f.failed(); err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	return fsmSnapshot{w, f.index()}, nil
 }
 
-// Restore replaces the state by a snapshot of the leader or of the disk.
+// Restore replaces the state by a snapshot, which comes from the leader or from the disk.
 func (f *fsm) Restore(rc io.ReadCloser) error {
 	defer rc.Close()
 	index, err := readSnapshot(rc, f.sm.Restore)
@@ -162,17 +162,17 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	f.advance(index)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	close(f.renewed)
-	f.renewed = make(chan struct{})
+	close(f.restored)
+	f.restored = make(chan struct{})
 	return nil
 }
 
-// replaced is closed when a snapshot replaces the state: who waits for an
-// entry will not see it applied.
+// replaced returns a channel that is closed when a snapshot replaces the state. A proposal that is
+// in the snapshot is never applied here, so its proposer must not wait for the result any longer.
 func (f *fsm) replaced() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.renewed
+	return f.restored
 }
 
 type fsmSnapshot struct {
@@ -180,7 +180,7 @@ type fsmSnapshot struct {
 	index uint64
 }
 
-// Persist writes the pinned state.
+// Persist writes the captured state to sink and closes it.
 func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
 	if err := writeSnapshot(sink, s.index, s.state); err != nil {
 		_ = sink.Cancel()
@@ -189,5 +189,5 @@ func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
 	return sink.Close()
 }
 
-// Release has nothing to give back.
+// Release does nothing: the state holds no resources.
 func (s fsmSnapshot) Release() {}

@@ -17,31 +17,31 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// GossipOptions says how a node gossips.
+// GossipOptions configures gossip.
 type GossipOptions struct {
-	// Address is host:port to listen on, UDP and TCP.
+	// Address is the host:port to listen on, UDP and TCP.
 	Address string
-	// Advertise is host:port under which others reach it, as a name or an IP;
-	// found from Address if empty.
+	// Advertise is the host:port at which others reach it, with a name or an IP; derived from
+	// Address if empty.
 	Advertise string
-	// Keys encrypts all of it.
+	// Keys encrypts all messages.
 	Keys *GossipKeys
 }
 
-// gossip tells the other nodes where this one is, and learns where they are,
-// also while there is no leader. What is heard is a hint and never truth: an
-// address leads only to a node with the right certificate and server id.
+// gossip announces the address of this node to the others and learns theirs, also while there is no
+// leader. The addresses are hints: a connection to one succeeds only if the node there has the
+// right certificate and server id.
 type gossip struct {
 	list *memberlist.Memberlist
-	at   string // where others reach it: memberlist holds its lock when it calls back
+	at   string // the advertised address; a copy, because memberlist holds its lock during callbacks
 	node *Node
 	keys *GossipKeys
 }
 
-// Times of gossip.
+// Timing of gossip.
 const (
-	gossipLook  = time.Second     // how often keys and lost peers are looked at
-	gossipLeave = 2 * time.Second // how long one exchange may take, the goodbye of a stopping node too
+	gossipInterval = time.Second     // between two checks for changed keys and for missing peers
+	gossipTimeout  = 2 * time.Second // of one exchange, also of the leave message of a stopping node
 )
 
 func (n *Node) openGossip() (*gossip, error) {
@@ -53,8 +53,8 @@ func (n *Node) openGossip() (*gossip, error) {
 	c := memberlist.DefaultLANConfig()
 	c.Name = string(n.serverID())
 	c.Label = n.cfg.Cluster
-	c.DeadNodeReclaimTime = time.Second // a pod comes back under its name at another address
-	c.TCPTimeout = gossipLeave
+	c.DeadNodeReclaimTime = time.Second // a restarted pod has its former name and a new address
+	c.TCPTimeout = gossipTimeout
 	c.Keyring = o.Keys.ring
 	c.Delegate, c.Events = g, g
 	c.Logger = log.New(gossipLog{n.cfg.Logger.With("node", n.cfg.Name)}, "", 0)
@@ -75,7 +75,7 @@ func (n *Node) openGossip() (*gossip, error) {
 	return g, nil
 }
 
-// hostPort resolves an address: memberlist takes IPs only.
+// hostPort splits and resolves an address: memberlist accepts IP addresses only.
 func hostPort(address string) (string, int, error) {
 	host, p, err := net.SplitHostPort(address)
 	if err != nil {
@@ -83,7 +83,7 @@ func hostPort(address string) (string, int, error) {
 	}
 	port, err := strconv.Atoi(p)
 	if err != nil {
-		return "", 0, fmt.Errorf("%q is no port", p)
+		return "", 0, fmt.Errorf("%q is not a port number", p)
 	}
 	if host == "" {
 		return "0.0.0.0", port, nil
@@ -95,7 +95,7 @@ func hostPort(address string) (string, int, error) {
 	return ip.String(), port, nil
 }
 
-// address is where others reach this node's gossip.
+// address returns the address at which others reach this node's gossip, or "" without gossip.
 func (g *gossip) address() string {
 	if g == nil {
 		return ""
@@ -103,20 +103,21 @@ func (g *gossip) address() string {
 	return g.at
 }
 
-// run joins the gossip of all nodes that are known and takes changed keys up.
+// run rejoins the gossip of missing members, publishes a changed address of this node and loads
+// changed keys, until ctx ends.
 func (g *gossip) run(ctx context.Context) {
-	t := time.NewTicker(gossipLook)
+	t := time.NewTicker(gossipInterval)
 	defer t.Stop()
 	address := ""
 	for {
 		g.keys.reload(g.node.cfg.Logger)
 		if a := g.node.cfg.Network.Address(); a != address {
-			if err := g.list.UpdateNode(gossipLeave); err == nil {
+			if err := g.list.UpdateNode(gossipTimeout); err == nil {
 				address = a
 			}
 		}
-		if away := g.away(); len(away) > 0 {
-			_, _ = g.list.Join(away) // asked again; Ping and Join report unreachable nodes
+		if missing := g.missing(); len(missing) > 0 {
+			_, _ = g.list.Join(missing) // repeated in the next round; Ping and Join report unreachable nodes
 		}
 		select {
 		case <-ctx.Done():
@@ -126,8 +127,8 @@ func (g *gossip) run(ctx context.Context) {
 	}
 }
 
-// away are gossip addresses of members that gossip does not show.
-func (g *gossip) away() (out []string) {
+// missing returns the gossip addresses of members that gossip does not list.
+func (g *gossip) missing() (out []string) {
 	here := map[string]bool{}
 	for _, m := range g.list.Members() {
 		here[m.Name] = true
@@ -144,11 +145,11 @@ func (g *gossip) close() error {
 	if g == nil {
 		return nil
 	}
-	_ = g.list.Leave(gossipLeave) // a courtesy
+	_ = g.list.Leave(gossipTimeout) // others notice the missing node anyway
 	return g.list.Shutdown()
 }
 
-// NodeMeta is this node's identity.
+// NodeMeta returns this node's identity, encoded.
 func (g *gossip) NodeMeta(limit int) []byte {
 	b, err := proto.Marshal(g.node.identity())
 	if err != nil || len(b) > limit {
@@ -157,7 +158,7 @@ func (g *gossip) NodeMeta(limit int) []byte {
 	return b
 }
 
-// NotifyJoin, NotifyUpdate and NotifyLeave take up what a node says of itself.
+// NotifyJoin, NotifyUpdate and NotifyLeave handle the identity that another node announces.
 func (g *gossip) NotifyJoin(m *memberlist.Node)   { g.note(m) }
 func (g *gossip) NotifyUpdate(m *memberlist.Node) { g.note(m) }
 func (g *gossip) NotifyLeave(*memberlist.Node)    {}
@@ -167,8 +168,8 @@ func (g *gossip) note(m *memberlist.Node) {
 	if proto.Unmarshal(m.Meta, id) != nil || id.GetServerId() != m.Name || id.GetServerId() == string(g.node.serverID()) {
 		return
 	}
-	if err := g.node.fits(id); err != nil {
-		g.node.cfg.Logger.Warn("gossip shows a node that does not fit", "node", m.Name, "reason", err)
+	if err := g.node.checkIdentity(id); err != nil {
+		g.node.cfg.Logger.Warn("gossip shows a node that cannot be in this cluster", "node", m.Name, "reason", err)
 		return
 	}
 	if g.node.book.get(raft.ServerID(id.GetServerId())) != id.GetAddress() {
@@ -176,13 +177,13 @@ func (g *gossip) note(m *memberlist.Node) {
 	}
 	g.node.book.note(id)
 	select {
-	case g.node.kick <- struct{}{}: // a new address may be the way to the leader
+	case g.node.recheck <- struct{}{}: // the node at the new address may know the leader
 	default:
 	}
 }
 
-// NotifyMsg, GetBroadcasts, LocalState and MergeRemoteState: nothing but the
-// members' identities is gossiped.
+// NotifyMsg, GetBroadcasts, LocalState and MergeRemoteState do nothing: only the members'
+// identities are gossiped.
 func (g *gossip) NotifyMsg([]byte)                {}
 func (g *gossip) GetBroadcasts(int, int) [][]byte { return nil }
 func (g *gossip) LocalState(bool) []byte          { return nil }
@@ -193,10 +194,10 @@ var (
 	_ memberlist.EventDelegate = (*gossip)(nil)
 )
 
-// gossipLog passes memberlist's lines on: refused packets are warnings.
+// gossipLog writes memberlist's log lines at debug level, those about refused packets as warnings.
 type gossipLog struct{ log *slog.Logger }
 
-// Write takes one line.
+// Write logs one line.
 func (l gossipLog) Write(p []byte) (int, error) {
 	line := strings.TrimSpace(string(p))
 	level := slog.LevelDebug

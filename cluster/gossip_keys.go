@@ -16,20 +16,20 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// GossipKeys are the keys that encrypt gossip: the first encrypts, all
-// decrypt. Their file is looked at each second; one that cannot be read leaves
-// the former keys in use.
+// GossipKeys are the keys that encrypt gossip. The first key of the file encrypts, all keys
+// decrypt. The file is checked each second for changes. If it cannot be read, the former keys stay
+// in use.
 type GossipKeys struct {
 	path string
 	ring *memberlist.Keyring
 
 	mu      sync.Mutex
 	seen    time.Time
-	refused time.Time // this version of the file cannot be read
+	refused time.Time // modification time of a version that cannot be read
 }
 
-// NewGossipKeyFile writes a new file, mode 0600, with one random key of 32
-// bytes. It refuses to replace a file.
+// NewGossipKeyFile writes a new file with mode 0600 and one random key of 32 bytes. It returns an
+// error if the file exists.
 func NewGossipKeyFile(path string) error {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
@@ -44,7 +44,8 @@ func NewGossipKeyFile(path string) error {
 	return err
 }
 
-// LoadGossipKeys reads the file.
+// LoadGossipKeys reads the file. It returns an error if others can read the file or a key is
+// invalid.
 func LoadGossipKeys(path string) (*GossipKeys, error) {
 	keys, seen, err := readGossipKeys(path)
 	if err != nil {
@@ -80,12 +81,12 @@ func readGossipKeys(path string) (keys [][]byte, at time.Time, err error) {
 		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
-		return nil, s.ModTime(), fmt.Errorf("%s holds no key: write base64 keys of 16, 24 or 32 bytes, one a line", path)
+		return nil, s.ModTime(), fmt.Errorf("%s holds no key: write base64 keys of 16, 24 or 32 bytes, one per line", path)
 	}
 	return keys, s.ModTime(), nil
 }
 
-// reload takes the file up if it has changed.
+// reload reads the file if it has changed, and logs a version that cannot be read once.
 func (k *GossipKeys) reload(log *slog.Logger) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -103,7 +104,7 @@ func (k *GossipKeys) reload(log *slog.Logger) {
 	}
 	old := k.ring.GetKeys()
 	for _, key := range keys {
-		_ = k.ring.AddKey(key) // validated
+		_ = k.ring.AddKey(key) // cannot fail: the key is validated
 	}
 	_ = k.ring.UseKey(keys[0])
 	for _, key := range old {
@@ -115,7 +116,7 @@ func (k *GossipKeys) reload(log *slog.Logger) {
 	log.Info("the gossip keys changed", "keys", len(keys), "encrypts", k.primary())
 }
 
-// names answers the names of all keys.
+// names returns the names of all keys.
 func (k *GossipKeys) names() (out []string) {
 	for _, key := range k.ring.GetKeys() {
 		out = append(out, gossipKeyName(key))
@@ -128,12 +129,12 @@ func gossipKeyName(key []byte) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// primary names the key that encrypts, by a hash.
+// primary returns the name of the key that encrypts. The caller holds k.mu.
 func (k *GossipKeys) primary() string {
 	return gossipKeyName(k.ring.GetPrimaryKey())
 }
 
-// Primary names the key that encrypts, by the first bytes of its hash.
+// Primary returns the name of the key that encrypts: the first bytes of its SHA-256 hash, in hex.
 func (k *GossipKeys) Primary() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

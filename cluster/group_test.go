@@ -17,7 +17,7 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster/pki"
 )
 
-// group is a cluster of real nodes on loopback, in this process.
+// group is a cluster of real nodes on loopback in this process.
 type group struct {
 	t     testing.TB
 	dir   string
@@ -52,7 +52,7 @@ func (g *group) close() {
 	}
 }
 
-// addresses are where the nodes of the group are.
+// addresses returns the addresses of the group's nodes.
 func (g *group) addresses(context.Context) (out []string, _ error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -69,7 +69,7 @@ func testLogger(name string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("at", name)
 }
 
-// prepare answers the configuration of a node of the group.
+// prepare returns the configuration of one node of the group.
 func (g *group) prepare(name string, change ...func(*cluster.Config)) cluster.Config {
 	g.t.Helper()
 	files, err := pki.IssueCert(g.certs, pki.CertIdentity{Cluster: "test", Role: pki.RoleNode, Name: name}, false)
@@ -132,7 +132,7 @@ func (g *group) get(name string) *member {
 	return g.nodes[name]
 }
 
-// leader waits until one node leads and all the others know it.
+// leader waits until one node leads and all others know it, and returns it.
 func (g *group) leader() *member {
 	g.t.Helper()
 	var lead *member
@@ -158,7 +158,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	deadline := time.Now().Add(time.Minute)
 	for tick := time.NewTicker(5 * time.Millisecond); !holds(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("it did not become true that %s", what)
+			t.Fatalf("timeout while waiting until %s", what)
 		}
 	}
 }
@@ -182,7 +182,7 @@ func Test_Group_FormsAndForwards(t *testing.T) {
 			t.Errorf("n%d: result %v", i, res.Result)
 		}
 		if !slices.Contains(m.sm.values(), uint64(i)) {
-			t.Errorf("n%d does not hold what it has answered", i)
+			t.Errorf("n%d has not applied its own proposal", i)
 		}
 		index, err := m.ReadIndex(t.Context())
 		if err != nil || index < res.Index {
@@ -210,7 +210,7 @@ func Test_Group_LeaderDies_WritesGoOn(t *testing.T) {
 		if m == nil {
 			continue
 		}
-		// A command that was on its way to the leader as it ended is asked again.
+		// The leader may have ended while the command was on its way: retry.
 		_, err := m.Propose(t.Context(), value(uint64(10+i)))
 		for errors.Is(err, cluster.ErrOutcomeUnknown) {
 			_, err = m.Propose(t.Context(), value(uint64(10+i)))
@@ -219,8 +219,8 @@ func Test_Group_LeaderDies_WritesGoOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("writes went on after %s", time.Since(begin))
-	// It comes back at another address with its data.
+	t.Logf("the first write after the failover succeeded after %s", time.Since(begin))
+	// The former leader returns with its data and another address.
 	m := g.start(old.cfg.Name)
 	eventually(t, "the restarted node follows", func() bool { return len(m.sm.values()) >= 3 })
 	eventually(t, "the cluster knows its address", func() bool {
@@ -264,8 +264,8 @@ func Test_Group_FourthNodeFollows_WipedDiskIsANewServer(t *testing.T) {
 	})
 }
 
-// Test_Group_ReadsAreNotBehindWhatAFollowerShowed: a follower's state may be
-// ahead of the leader's.
+// Test_Group_ReadsAreNotBehindWhatAFollowerShowed reads after a follower has applied a command that
+// the leader has committed but not applied.
 func Test_Group_ReadsAreNotBehindWhatAFollowerShowed(t *testing.T) {
 	g := three(t)
 	lead := g.leader()
@@ -274,7 +274,7 @@ func Test_Group_ReadsAreNotBehindWhatAFollowerShowed(t *testing.T) {
 		follower = g.get("n1")
 	}
 	put(t, lead.Node, 1)
-	lead.sm.mu.Lock() // the leader commits, and does not get to applying
+	lead.sm.mu.Lock() // the leader commits but cannot apply
 	var write sync.WaitGroup
 	defer write.Wait()
 	defer lead.sm.mu.Unlock()

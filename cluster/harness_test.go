@@ -18,11 +18,11 @@ func TestMain(m *testing.M) {
 	if writeUntilKilled() {
 		return
 	}
-	// Futures that Raft had queued when it was shut down; see await.
+	// Futures that Raft had queued when it shut down never complete; see Node.await.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/raft.(*deferError).Error"))
 }
 
-// tally is a state machine that remembers the payloads it was given.
+// tally is a state machine that records the payloads of its commands.
 type tally struct {
 	mu   sync.Mutex
 	seen []uint64
@@ -103,7 +103,7 @@ func fastConfig(dir string, sm cluster.StateMachine) cluster.Config {
 	}
 }
 
-// open starts a node; the test ends if it cannot.
+// open starts a node. The test fails if the node does not start.
 func open(t testing.TB, cfg cluster.Config) *cluster.Node {
 	t.Helper()
 	n, err := tryOpen(t, cfg)

@@ -12,22 +12,21 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Term is the time in which this node leads. Work of the leader commits
-// through it: nothing of it is proposed by a node that was deposed.
+// Term is a period in which this node leads. The leader's work proposes through it, so that a
+// deposed leader proposes nothing.
 type Term struct {
 	node   *Node
 	number uint64
 }
 
-// Number is Raft's term.
+// Number returns the number of Raft's term.
 func (t *Term) Number() uint64 { return t.number }
 
-// Now is the time with which a command of the term would be stamped. Unlike the
-// clock of the machine it is not set within a term, nor goes back between terms.
+// Now returns the time that a command of this term would be stamped with. Unlike the clock of the
+// machine it does not jump within a term, and it never goes back between terms.
 func (t *Term) Now() time.Time { return time.Unix(0, t.node.clock.stamp()) }
 
-// Propose commits a command as the leader of this term, or answers
-// ErrNoLeader.
+// Propose commits a command as the leader of this term. It returns ErrNoLeader if the term is over.
 func (t *Term) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	n := t.node
 	if faults.Mutant("deposed-leader-schedules") {
@@ -43,7 +42,7 @@ func (t *Term) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 	return n.proposeHere(ctx, cmd)
 }
 
-// watchLeader wakes those who wait whenever another leader is known.
+// watchLeader wakes the waiters whenever another leader becomes known.
 func (n *Node) watchLeader(ctx context.Context, observed <-chan raft.Observation) {
 	for {
 		select {
@@ -58,10 +57,10 @@ func (n *Node) watchLeader(ctx context.Context, observed <-chan raft.Observation
 	}
 }
 
-// leaderLoop runs the leader's work once per term, never two terms at once. A
-// run ends, and is waited for, before the next begins.
+// leaderLoop runs the leader's work once per term. The work of a term has ended before the work of
+// the next term begins.
 func (n *Node) leaderLoop(ctx context.Context) {
-	changes := n.raft.Load().LeaderCh() // the latest wins, Raft never waits for us
+	changes := n.raft.Load().LeaderCh() // holds the latest change only; Raft never blocks on it
 	end := func() {}
 	defer func() { end() }()
 	for {
@@ -70,7 +69,7 @@ func (n *Node) leaderLoop(ctx context.Context) {
 			return
 		case <-changes:
 		}
-		// Also a second 'true' is another term: its 'false' was overtaken.
+		// A second true without a false in between is a new term too: the false was overwritten.
 		end()
 		end = func() {}
 		if n.raft.Load().State() == raft.Leader {
@@ -79,18 +78,19 @@ func (n *Node) leaderLoop(ctx context.Context) {
 	}
 }
 
-// startTerm begins a term and answers what ends it and waits for its work.
+// startTerm starts the work of a term. The returned function ends the term and waits for its work.
 func (n *Node) startTerm(ctx context.Context) func() {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	// Before anybody judges the members: what was heard in a former term says nothing.
-	asked := n.raft.Load().CurrentTerm()
-	n.peers.begin(asked)
-	wg.Go(func() { n.watchMembers(ctx, asked) })
+	// Reset the peers before anything judges the members: what they reported in a former term is
+	// void.
+	termNumber := n.raft.Load().CurrentTerm()
+	n.peers.begin(termNumber)
+	wg.Go(func() { n.watchMembers(ctx, termNumber) })
 	wg.Go(func() {
 		if err := n.establish(ctx); err != nil {
 			if ctx.Err() == nil {
-				n.cfg.Logger.Warn("cannot begin to lead", "node", n.cfg.Name, "err", err)
+				n.cfg.Logger.Warn("cannot start to lead", "node", n.cfg.Name, "err", err)
 			}
 			return
 		}
@@ -112,8 +112,8 @@ func (n *Node) startTerm(ctx context.Context) func() {
 	}
 }
 
-// establish makes sure that everything of former terms is applied, and
-// applies a command of this one, before anybody may rely on the term.
+// establish waits until all commands of former terms are applied and a command of this term is
+// committed. Only then does the node count as the leader. It retries while the term lasts.
 func (n *Node) establish(ctx context.Context) error {
 	for {
 		term := n.raft.Load().CurrentTerm()
@@ -135,7 +135,7 @@ func (n *Node) establish(ctx context.Context) error {
 		case ctx.Err() != nil, errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown):
 			return err
 		}
-		// The disk may be full: the term goes on, and so do we.
+		// The disk may be full. That does not end the term, so retry.
 		n.cfg.Logger.Warn("cannot write the first command of the term, will try again", "node", n.cfg.Name, "err", err)
 		t := time.NewTimer(time.Second)
 		select {
@@ -147,7 +147,7 @@ func (n *Node) establish(ctx context.Context) error {
 	}
 }
 
-// updateAddress corrects this node's address in the group, if it has moved.
+// updateAddress corrects this node's address in Raft's configuration if it has changed.
 func (n *Node) updateAddress(ctx context.Context) error {
 	r := n.raft.Load()
 	address := raft.ServerAddress(n.cfg.Network.Address())

@@ -15,14 +15,14 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// local is the node as its network sees it.
+// local is the view that the Network has of its node.
 type local Node
 
 var _ Local = (*local)(nil)
 
 func (l *local) node() *Node { return (*Node)(l) }
 
-// Identity is who the node is now.
+// Identity returns the node's current identity.
 func (l *local) Identity() *clusterv1.Identity { return l.node().identity() }
 
 func (n *Node) identity() *clusterv1.Identity {
@@ -33,8 +33,7 @@ func (n *Node) identity() *clusterv1.Identity {
 	}
 }
 
-// introduction is who the node is, with the names of its keys, for those whose
-// cluster it wants to be of.
+// introduction returns the identity that a joining node presents: with the names of its keys.
 func (n *Node) introduction() *clusterv1.Identity {
 	id := n.identity()
 	id.Keys = n.keys()
@@ -53,15 +52,16 @@ func (n *Node) keys() (out []string) {
 	return out
 }
 
-// Admit judges a Raft connection. A node that is in no cluster yet becomes a
-// member of the caller's: only a leader that was told this store id calls it.
+// Admit checks a Raft connection of a node that expects the server id to here. A node that is in no
+// cluster yet joins the caller's cluster: only a leader that has added this server id connects to
+// it.
 func (l *local) Admit(from *clusterv1.Identity, to string) error {
 	n := l.node()
 	me := n.identity()
 	if to != me.ServerId {
-		return fmt.Errorf("server %q was asked for, this is %q: the data of that server is not here", to, me.ServerId)
+		return fmt.Errorf("the call is for server %q, this is %q: the data of that server is not here", to, me.ServerId)
 	}
-	if err := n.fits(from); err != nil {
+	if err := n.checkIdentity(from); err != nil {
 		return err
 	}
 	if me.ClusterId != "" {
@@ -73,8 +73,8 @@ func (l *local) Admit(from *clusterv1.Identity, to string) error {
 	return n.adopt(from.GetClusterId())
 }
 
-// fits reports why a node cannot be of the same cluster as this one.
-func (n *Node) fits(from *clusterv1.Identity) error {
+// checkIdentity returns an error if a node cannot be in the same cluster as this one.
+func (n *Node) checkIdentity(from *clusterv1.Identity) error {
 	me := n.identity()
 	switch level := n.cfg.CommittedLevel(); {
 	case from.GetCluster() != me.Cluster:
@@ -87,11 +87,11 @@ func (n *Node) fits(from *clusterv1.Identity) error {
 	return nil
 }
 
-// fitsNew reports why a node cannot become a member: fits, and it shares a key
-// of each kind that both hold. Members are not judged by their keys: a rotation
-// that was done in a wrong order must not cost the quorum.
-func (n *Node) fitsNew(from *clusterv1.Identity) error {
-	if err := n.fits(from); err != nil {
+// checkNewMember returns an error if a node cannot become a member: it passes checkIdentity, and
+// shares a key of each kind that both nodes have. The keys of a member are not checked, so that a
+// key rotation in the wrong order does not cost the quorum.
+func (n *Node) checkNewMember(from *clusterv1.Identity) error {
+	if err := n.checkIdentity(from); err != nil {
 		return err
 	}
 	return sharesKeys(from.GetServerId(), from.GetKeys(), n.keys())
@@ -117,15 +117,17 @@ func sharesKeys(who string, theirs, ours []string) error {
 	return nil
 }
 
-// refuses notes once in a while that a node was refused, and answers why.
-func (n *Node) refuses(what string, from *clusterv1.Identity, why error) error {
-	if n.said.say(from.GetServerId() + why.Error()) {
-		n.cfg.Logger.Warn("refused a node that wants to "+what, "node", from.GetServerId(), "address", from.GetAddress(), "reason", why)
+// refuse logs, at most once in a while, that a node was refused, and returns reason as a gRPC
+// error.
+func (n *Node) refuse(what string, from *clusterv1.Identity, reason error) error {
+	if n.refusals.allow(from.GetServerId() + reason.Error()) {
+		n.cfg.Logger.Warn("refused a node that wants to "+what, "node", from.GetServerId(), "address", from.GetAddress(), "reason", reason)
 	}
-	return status.Error(codes.FailedPrecondition, why.Error())
+	return status.Error(codes.FailedPrecondition, reason.Error())
 }
 
-// adopt makes the node a member of the cluster of that id, for good.
+// adopt makes the node a member of the cluster with the given id. It returns an error if the node
+// is in another cluster or has promised to form another one.
 func (n *Node) adopt(id string) error {
 	return n.dir.changeIf(func(d *identity) error {
 		switch {
@@ -134,14 +136,14 @@ func (n *Node) adopt(id string) error {
 		case d.ClusterID != "":
 			return fmt.Errorf("the node is in cluster %s already", d.ClusterID)
 		case d.Promised != "" && d.Promised != id:
-			return fmt.Errorf("the node has promised to form cluster %s with node %q, and was called by cluster %s", d.Promised, d.Proposer, id)
+			return fmt.Errorf("the node has promised to form cluster %s with node %q, but was called by cluster %s", d.Promised, d.Proposer, id)
 		}
 		d.ClusterID, d.Initialized = id, true
 		return nil
 	})
 }
 
-// AddressOf answers where a server is, as far as is known.
+// AddressOf returns the last known address of a server, or "".
 func (l *local) AddressOf(id raft.ServerID) string { return l.node().addressOf(id) }
 
 func (n *Node) addressOf(id raft.ServerID) string {
@@ -158,15 +160,15 @@ func (n *Node) addressOf(id raft.ServerID) string {
 	return ""
 }
 
-// Lost tells that a connection of the server has ended.
+// Lost reports that a connection of the server has ended.
 func (l *local) Lost(id raft.ServerID) {
 	select {
 	case l.lost <- id:
-	default: // enough to look at already
+	default: // the queue is full: lossLoop has enough work
 	}
 }
 
-// Register adds the peer API.
+// Register registers the services of the peer API.
 func (l *local) Register(r grpc.ServiceRegistrar) {
 	n := l.node()
 	clusterv1.RegisterPeerServer(r, peerAPI{node: n})
@@ -175,18 +177,18 @@ func (l *local) Register(r grpc.ServiceRegistrar) {
 	}
 }
 
-// addressBook remembers where servers said that they are. It is newer than
-// Raft's configuration, which cannot change without a leader.
+// addressBook holds the addresses that servers have reported. It can be newer than Raft's
+// configuration, which cannot change without a leader.
 type addressBook struct {
-	mu sync.Mutex
-	at map[raft.ServerID]string
-	gs map[raft.ServerID]string // of gossip
+	mu         sync.Mutex
+	peerAddr   map[raft.ServerID]string // of the peer ports
+	gossipAddr map[raft.ServerID]string // of gossip
 }
 
 func (b *addressBook) get(id raft.ServerID) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.at[id]
+	return b.peerAddr[id]
 }
 
 func (b *addressBook) note(id *clusterv1.Identity) {
@@ -195,18 +197,18 @@ func (b *addressBook) note(id *clusterv1.Identity) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.at == nil {
-		b.at, b.gs = map[raft.ServerID]string{}, map[raft.ServerID]string{}
+	if b.peerAddr == nil {
+		b.peerAddr, b.gossipAddr = map[raft.ServerID]string{}, map[raft.ServerID]string{}
 	}
-	b.at[raft.ServerID(id.GetServerId())] = id.GetAddress()
+	b.peerAddr[raft.ServerID(id.GetServerId())] = id.GetAddress()
 	if a := id.GetGossipAddress(); a != "" {
-		b.gs[raft.ServerID(id.GetServerId())] = a
+		b.gossipAddr[raft.ServerID(id.GetServerId())] = a
 	}
 }
 
-// gossip answers where the gossip of a server is.
+// gossip returns the address of the gossip port of a server, or "".
 func (b *addressBook) gossip(id raft.ServerID) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.gs[id]
+	return b.gossipAddr[id]
 }

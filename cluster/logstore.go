@@ -21,39 +21,39 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// logStore is raft-wal with two guards. raft-wal cuts its tail at the first
-// frame that it cannot read, which is right for a torn write and wrong for a
-// damaged disk: so every entry carries a checksum that is verified at the
-// start, and a small file remembers how far the log was written.
+// logStore is raft-wal with two guards. raft-wal cuts its tail at the first frame that it cannot
+// read. That is right for a torn write, but loses entries of a damaged disk. So every entry carries
+// a checksum, which is verified at the start, and the file "written" holds the index of the last
+// entry that was written.
 type logStore struct {
 	*wal.WAL
 	mark *os.File
-	// since is when the write that is under way began, in nanoseconds since
-	// the Unix epoch; 0 if there is none.
-	since atomic.Int64
-	// drag grows with writes that take long and shrinks with others.
-	drag atomic.Int64
-	// failing is the error of the last write.
-	failing atomic.Pointer[error]
+	// writeStart is the start of the write in progress, in nanoseconds since the Unix epoch; 0 if
+	// there is none.
+	writeStart atomic.Int64
+	// latency is a moving average of the time that a write takes, in nanoseconds.
+	latency atomic.Int64
+	// lastErr is the error of the last write.
+	lastErr atomic.Pointer[error]
 }
 
-// writing notes that a write is under way, until what it answers is called.
+// writing records that a write is in progress until the returned function is called.
 func (s *logStore) writing() func() {
 	begin := time.Now()
-	s.since.Store(begin.UnixNano())
+	s.writeStart.Store(begin.UnixNano())
 	return func() {
-		s.since.Store(0)
-		// A mean over the last ten writes, more or less.
-		s.drag.Store(s.drag.Load()*9/10 + int64(time.Since(begin))/10)
+		s.writeStart.Store(0)
+		// Roughly the mean of the last ten writes.
+		s.latency.Store(s.latency.Load()*9/10 + int64(time.Since(begin))/10)
 	}
 }
 
-// slow reports whether writes took half of the limit on average of late.
-func (s *logStore) slow(limit time.Duration) bool { return time.Duration(s.drag.Load()) > limit/2 }
+// slow reports whether recent writes took more than half of limit on average.
+func (s *logStore) slow(limit time.Duration) bool { return time.Duration(s.latency.Load()) > limit/2 }
 
-// stuck answers for how long the write that is under way has taken.
+// stuck returns how long the write in progress has taken so far; 0 if there is none.
 func (s *logStore) stuck() time.Duration {
-	if t := s.since.Load(); t != 0 {
+	if t := s.writeStart.Load(); t != 0 {
 		return time.Since(time.Unix(0, t))
 	}
 	return 0
@@ -83,7 +83,7 @@ func openLogStore(dir string, segmentBytes int, fresh bool) (*logStore, error) {
 	}
 	mark, err := os.OpenFile(filepath.Join(dir, markName), flags, 0o600)
 	if err != nil {
-		return nil, noRoomOr(err, dir, segmentBytes, fmt.Sprintf("the file %q, which remembers how far the log was written, cannot be opened: %v", markName, err))
+		return nil, noRoomOr(err, dir, segmentBytes, fmt.Sprintf("the file %q, which holds the end of the log, cannot be opened: %v", markName, err))
 	}
 	w, err := openWAL(walDir, segmentBytes)
 	if err != nil {
@@ -93,8 +93,8 @@ func openLogStore(dir string, segmentBytes int, fresh bool) (*logStore, error) {
 	return &logStore{WAL: w, mark: mark}, nil
 }
 
-// openWAL opens raft-wal. Its metadata is a memory-mapped bbolt file, whose
-// damage shows as a panic or a memory fault.
+// openWAL opens raft-wal. Its metadata is a memory-mapped bbolt file: reading a damaged one causes
+// a panic or a memory fault, which openWAL turns into an error.
 func openWAL(dir string, segmentBytes int) (w *wal.WAL, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -105,7 +105,7 @@ func openWAL(dir string, segmentBytes int) (w *wal.WAL, err error) {
 	return wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithSegmentFiler(segment.NewFiler(dir, walFS())))
 }
 
-// noRoomOr tells a full disk from a damaged directory.
+// noRoomOr returns an error that says whether the disk is full or the directory is damaged.
 func noRoomOr(err error, dir string, segmentBytes int, what string) error {
 	if errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("the disk of the data directory %s is full: the next file of the replicated log takes %d MiB. Make room and start again; nothing is lost (%w)", dir, segmentBytes>>20, err)
@@ -113,19 +113,20 @@ func noRoomOr(err error, dir string, segmentBytes int, what string) error {
 	return damaged(dir, what)
 }
 
-// damaged words why a data directory is refused and what to do.
+// damaged returns the error for a data directory that is refused. It names the reason and the
+// remedy.
 func damaged(dir, what string) error {
-	return fmt.Errorf("data directory %s is damaged: %s. It is refused, since starting without it would lose acknowledged builds. "+
+	return fmt.Errorf("data directory %s is damaged: %s. The node does not start, because it would lose acknowledged builds. "+
 		"Restore a copy of the directory, or a snapshot into a new one", dir, what)
 }
 
-// IsMonotonic keeps raft-wal's promise: the log has no gaps.
+// IsMonotonic returns true: raft-wal allows no gaps in the log.
 func (s *logStore) IsMonotonic() bool { return true }
 
-// StoreLog appends one entry.
+// StoreLog appends one entry. See StoreLogs.
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs appends entries, each with its checksum, and fsyncs them.
+// StoreLogs appends entries, each with its checksum, and returns once they are fsynced.
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	sealed := make([]*raft.Log, len(logs))
 	for i, l := range logs {
@@ -141,19 +142,19 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if err == nil {
 		err = s.setMark(logs[len(logs)-1].Index)
 	}
-	s.failing.Store(&err)
+	s.lastErr.Store(&err)
 	return err
 }
 
-// trouble is why the last write failed; nil if it went through.
-func (s *logStore) trouble() error {
-	if err := s.failing.Load(); err != nil && *err != nil {
+// healthProblem returns the error of the last write; nil if it succeeded.
+func (s *logStore) healthProblem() error {
+	if err := s.lastErr.Load(); err != nil && *err != nil {
 		return fmt.Errorf("the disk under the replicated log cannot be written: %w", *err)
 	}
 	return nil
 }
 
-// GetLog reads one entry and verifies it.
+// GetLog reads one entry and verifies its checksum.
 func (s *logStore) GetLog(index uint64, out *raft.Log) error {
 	if err := s.WAL.GetLog(index, out); err != nil {
 		return err
@@ -170,14 +171,14 @@ func (s *logStore) GetLog(index uint64, out *raft.Log) error {
 	return nil
 }
 
-// DeleteRange removes entries at the front (compaction) or at the back (a
-// follower that was ahead of its leader).
+// DeleteRange removes entries at the front of the log (compaction) or at its end (a follower that
+// was ahead of its leader).
 func (s *logStore) DeleteRange(first, last uint64) error {
 	end, err := s.LastIndex()
 	if err != nil {
 		return err
 	}
-	if last >= end && first > 0 { // the mark must never be ahead of the log
+	if last >= end && first > 0 { // set the mark first: it must never be ahead of the log
 		if err := s.setMark(first - 1); err != nil {
 			return err
 		}
@@ -193,13 +194,13 @@ func checksum(l *raft.Log) uint32 {
 	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, l.Data)
 }
 
-// setMark notes how far the log was written. It is not fsynced: after a power
-// loss it may name less than the log holds, never more.
+// setMark writes the index of the last entry to the mark. The mark is not fsynced: after a power
+// loss it may be lower than the end of the log, but never higher.
 func (s *logStore) setMark(index uint64) error {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, markSize), index)
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	if _, err := s.mark.WriteAt(b, 0); err != nil {
-		return fmt.Errorf("note how far the log was written: %w", err)
+		return fmt.Errorf("record the end of the log: %w", err)
 	}
 	return nil
 }
@@ -216,8 +217,9 @@ func (s *logStore) getMark() (index uint64, found bool, err error) {
 	return binary.BigEndian.Uint64(b), true, nil
 }
 
-// verify reads the whole log, which Raft will need, and answers the greatest
-// time in it. snapshot is the index of the newest snapshot.
+// verify reads the whole log, which Raft reads anyway, and returns the greatest time of its
+// commands in nanoseconds since the Unix epoch. snapshot is the index of the newest snapshot. It
+// returns an error if entries are damaged or missing.
 func (s *logStore) verify(dir string, snapshot uint64, initialized bool) (last int64, err error) {
 	mark, found, err := s.getMark()
 	if err != nil {
@@ -237,7 +239,7 @@ func (s *logStore) verify(dir string, snapshot uint64, initialized bool) (last i
 		return 0, damaged(dir, err.Error())
 	}
 	if max(end, snapshot) < mark {
-		return 0, damaged(dir, fmt.Sprintf("the log ends at entry %d, but %d entries were written: it was cut off or its end cannot be read", end, mark))
+		return 0, damaged(dir, fmt.Sprintf("the log ends at entry %d, but entry %d was written: it was cut off or its end cannot be read", end, mark))
 	}
 	if end > 0 && first > snapshot+1 {
 		return 0, damaged(dir, fmt.Sprintf("the log begins at entry %d, but the newest snapshot that can be read ends at %d", first, snapshot))

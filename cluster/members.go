@@ -16,31 +16,31 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// pingTime bounds one question to a member.
-const pingTime = 2 * time.Second
+// pingTimeout bounds one ping of a member.
+const pingTimeout = 2 * time.Second
 
-// peers is what the leader heard from the other members in its term. It is
-// empty on all others.
+// peers holds the ping responses of the other members in the current term of this node as the
+// leader. It is empty on a node that does not lead.
 type peers struct {
 	mu      sync.Mutex
 	term    uint64
-	since   time.Time // the leader began to ask
+	since   time.Time // start of the term
 	byID    map[raft.ServerID]*peerState
-	changed chan struct{} // closed when a member is heard again or found dead
+	changed chan struct{} // closed and replaced when a member responds again or dies
 }
 
 type peerState struct {
-	answer   *clusterv1.PingResponse
-	answered time.Time // zero: not in this term
-	offset   time.Duration
-	dead     bool // its process has certainly ended
+	ping   *clusterv1.PingResponse
+	pingAt time.Time // time of the ping; zero if there was none in this term
+	offset time.Duration
+	dead   bool // its process has certainly ended
 }
 
 func newPeers() *peers {
 	return &peers{byID: map[raft.ServerID]*peerState{}, changed: make(chan struct{})}
 }
 
-// begin forgets what was heard, for a term that begins, or 0.
+// begin removes all responses. term is the term that begins, or 0 if this node leads no longer.
 func (p *peers) begin(term uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -57,19 +57,18 @@ func (p *peers) state(id raft.ServerID) *peerState {
 	return s
 }
 
-func (p *peers) heard(id raft.ServerID, answer *clusterv1.PingResponse, offset time.Duration) {
+func (p *peers) heard(id raft.ServerID, ping *clusterv1.PingResponse, offset time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.state(id)
-	news := s.answer == nil || s.dead || s.answer.GetNode().GetBootId() != answer.GetNode().GetBootId()
-	s.answer, s.answered, s.offset, s.dead = answer, time.Now(), offset, false
-	if news {
+	changed := s.ping == nil || s.dead || s.ping.GetNode().GetBootId() != ping.GetNode().GetBootId()
+	s.ping, s.pingAt, s.offset, s.dead = ping, time.Now(), offset, false
+	if changed {
 		p.wake()
 	}
 }
 
-// died notes that a member's process has ended, and reports whether that is
-// news.
+// died records that a member's process has ended, and reports whether that is new.
 func (p *peers) died(id raft.ServerID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,7 +86,7 @@ func (p *peers) wake() {
 	p.changed = make(chan struct{})
 }
 
-// get answers a copy of what is known of a member.
+// get returns a copy of the state of a member; the zero value if there is none.
 func (p *peers) get(id raft.ServerID) peerState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -97,7 +96,7 @@ func (p *peers) get(id raft.ServerID) peerState {
 	return peerState{}
 }
 
-// report is this node's answer to a ping.
+// report returns this node's response to a ping.
 func (n *Node) report() *clusterv1.PingResponse {
 	r := n.raft.Load()
 	res := &clusterv1.PingResponse{
@@ -116,11 +115,12 @@ func (n *Node) report() *clusterv1.PingResponse {
 	return res
 }
 
-// watchMembers asks all members how they are, while this node leads.
+// watchMembers pings all members of Raft's configuration, each by its own goroutine, until ctx
+// ends. It returns after all of them have ended.
 func (n *Node) watchMembers(ctx context.Context, term uint64) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	asked := map[raft.ServerID]context.CancelFunc{}
+	cancels := map[raft.ServerID]context.CancelFunc{}
 	t := time.NewTicker(n.cfg.PingInterval)
 	defer t.Stop()
 	for {
@@ -130,21 +130,21 @@ func (n *Node) watchMembers(ctx context.Context, term uint64) {
 				continue
 			}
 			now[s.ID] = true
-			if asked[s.ID] == nil {
+			if cancels[s.ID] == nil {
 				ctx, cancel := context.WithCancel(ctx)
-				asked[s.ID] = cancel
-				wg.Go(func() { n.askMember(ctx, s.ID, term) })
+				cancels[s.ID] = cancel
+				wg.Go(func() { n.pingLoop(ctx, s.ID, term) })
 			}
 		}
-		for id, cancel := range asked {
+		for id, cancel := range cancels {
 			if !now[id] {
 				cancel()
-				delete(asked, id)
+				delete(cancels, id)
 			}
 		}
 		select {
 		case <-ctx.Done():
-			for _, cancel := range asked {
+			for _, cancel := range cancels {
 				cancel()
 			}
 			return
@@ -153,8 +153,8 @@ func (n *Node) watchMembers(ctx context.Context, term uint64) {
 	}
 }
 
-// askMember asks one member again and again.
-func (n *Node) askMember(ctx context.Context, id raft.ServerID, term uint64) {
+// pingLoop pings one member until ctx ends.
+func (n *Node) pingLoop(ctx context.Context, id raft.ServerID, term uint64) {
 	t := time.NewTicker(n.cfg.PingInterval)
 	defer t.Stop()
 	for {
@@ -168,7 +168,7 @@ func (n *Node) askMember(ctx context.Context, id raft.ServerID, term uint64) {
 }
 
 func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bool {
-	ctx, cancel := context.WithTimeout(ctx, pingTime)
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	if n.mayCall(id) != nil {
 		return false
@@ -177,50 +177,48 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 	if err != nil {
 		return false
 	}
-	sent := time.Now() // the wall clock may be set while the answer is on its way
+	sent := time.Now() // monotonic: the wall clock may jump during the call
 	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID())})
 	if err != nil {
-		if status.Code(err) == codes.Unavailable { // its process may have ended
+		if status.Code(err) == codes.Unavailable { // the process may have ended
 			(*local)(n).Lost(id)
 		}
 		return false
 	}
-	answered := n.cfg.Now().Add(-time.Since(sent) / 2)
+	responseAt := n.cfg.Now().Add(-time.Since(sent) / 2)
 	n.book.note(res.GetNode())
-	n.peers.heard(id, res, time.Unix(0, res.GetNowUnixNano()).Sub(answered))
+	n.peers.heard(id, res, time.Unix(0, res.GetNowUnixNano()).Sub(responseAt))
 	return true
 }
 
-// alive asks a member once, on the leader.
+// alive pings a member once and reports whether it responds. It is called on the leader.
 func (n *Node) alive(ctx context.Context, id raft.ServerID) bool {
 	return n.pingMember(ctx, id, n.raft.Load().CurrentTerm())
 }
 
-// mayCall tells that a message to a server may leave this node.
+// mayCall returns an error if no message to a server may leave this node.
 func (n *Node) mayCall(id raft.ServerID) error {
-	if n.aside.Load() {
-		return errAside
+	if n.silenced.Load() {
+		return errSilenced
 	}
 	return faults.Message(context.Background(), nameOf(id))
 }
 
-// Peer is what the leader knows of a member.
+// Peer describes a member as the leader sees it.
 type Peer struct {
-	// BootID names the process that answered last; empty if none did in this
-	// leader's term.
+	// BootID identifies the process that responded last; empty if none did in this leader's term.
 	BootID string
-	// Silent is how long the member has not answered; it counts from the
-	// beginning of the leader's term.
+	// Silent is the time since the last response, or since the start of the leader's term.
 	Silent time.Duration
-	// Dead: its process has certainly ended: its connections closed, and its
-	// host refuses new ones.
+	// Dead means that the member's process has certainly ended: its connections have closed, and
+	// its host refuses new ones.
 	Dead bool
-	// RefusesBuilds: it says that it can take no builds.
+	// RefusesBuilds means that the member reports that it cannot take builds.
 	RefusesBuilds bool
 }
 
-// Peer answers what this node, as the leader, knows of a member, and of itself
-// that it is well.
+// Peer returns what this node, as the leader, knows about a member. For this node itself the result
+// is never silent or dead.
 func (n *Node) Peer(name, storeID string) Peer {
 	id := raft.ServerID(name + "/" + storeID)
 	if id == n.serverID() {
@@ -231,16 +229,16 @@ func (n *Node) Peer(name, storeID string) Peer {
 	p := Peer{Silent: time.Since(n.peers.since)}
 	if s := n.peers.byID[id]; s != nil {
 		p.Dead = s.dead
-		if s.answer != nil {
-			p.BootID, p.Silent = s.answer.GetNode().GetBootId(), time.Since(s.answered)
-			p.RefusesBuilds = s.answer.GetRefusesBuilds()
+		if s.ping != nil {
+			p.BootID, p.Silent = s.ping.GetNode().GetBootId(), time.Since(s.pingAt)
+			p.RefusesBuilds = s.ping.GetRefusesBuilds()
 		}
 	}
 	return p
 }
 
-// PeersChanged is closed when a member is heard again or found dead. Take it
-// before Peer.
+// PeersChanged returns a channel that is closed when a member responds again or is found dead. To
+// miss no change, call it before Peer.
 func (n *Node) PeersChanged() <-chan struct{} {
 	n.peers.mu.Lock()
 	defer n.peers.mu.Unlock()
@@ -251,18 +249,18 @@ func (n *Node) PeersChanged() <-chan struct{} {
 type Member struct {
 	ServerID, Name, Address, Zone string
 	Voter, Leader                 bool
-	// Answer is what it told the leader last; nil on nodes that do not lead,
-	// and for members that did not answer.
+	// Answer is the last response to a ping of this leader; nil on nodes that do not lead, and for
+	// members that did not respond.
 	Answer *clusterv1.PingResponse
-	// Silent is how long it has not answered the leader.
+	// Silent is the time since the last response, as in Peer.
 	Silent time.Duration
 	Dead   bool
-	// Skew is how far its clock is ahead of the leader's.
+	// Skew is how far the member's clock is ahead of the leader's.
 	Skew time.Duration
 }
 
-// Members answers Raft's configuration with what is known of each server.
-// Only the leader knows more than the configuration.
+// Members returns the servers of Raft's configuration, sorted by server id. Only on the leader the
+// result includes the members' responses.
 func (n *Node) Members() []Member {
 	r := n.raft.Load()
 	if r == nil {
@@ -279,8 +277,8 @@ func (n *Node) Members() []Member {
 			m.Answer, m.Zone = n.report(), n.cfg.Zone
 		} else if n.leading() {
 			p := n.peers.get(s.ID)
-			m.Answer, m.Dead, m.Skew = p.answer, p.dead, p.offset
-			m.Zone = p.answer.GetNode().GetZone()
+			m.Answer, m.Dead, m.Skew = p.ping, p.dead, p.offset
+			m.Zone = p.ping.GetNode().GetZone()
 			m.Silent = n.Peer(m.Name, storeOf(s.ID)).Silent
 		}
 		out = append(out, m)
@@ -291,7 +289,8 @@ func (n *Node) Members() []Member {
 
 func storeOf(id raft.ServerID) string { return string(id)[min(len(id), len(nameOf(id))+1):] }
 
-// Conn answers a connection to the peer API of a member of that store id.
+// Conn returns a connection to the peer API of the member with that name and store id. It does not
+// wait for the connection.
 func (n *Node) Conn(name, storeID string) (grpc.ClientConnInterface, error) {
 	id := raft.ServerID(name + "/" + storeID)
 	if err := n.mayCall(id); err != nil {
@@ -300,8 +299,8 @@ func (n *Node) Conn(name, storeID string) (grpc.ClientConnInterface, error) {
 	return n.cfg.Network.Conn(id, n.addressOf(id))
 }
 
-// LeaderConn answers a connection to the peer API of the leader, or
-// ErrNoLeader, also on the leader itself.
+// LeaderConn returns a connection to the peer API of the leader. It returns ErrNoLeader if no
+// leader is known or if this node leads.
 func (n *Node) LeaderConn() (grpc.ClientConnInterface, error) {
 	r := n.raft.Load()
 	if r == nil {

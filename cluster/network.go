@@ -11,38 +11,40 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Network is how a node reaches the others of its cluster.
+// Network connects a node to the others of its cluster.
 type Network interface {
-	// Open begins to serve the peer API for a node.
+	// Open starts to serve the peer API for a node. It does not block.
 	Open(local Local) error
-	// Raft answers the transport of Raft.
+	// Raft returns the transport of Raft. It is valid after Open.
 	Raft() raft.Transport
-	// Conn answers a connection to the peer API of a server, or of whoever is
-	// at the address if id is empty. It does not wait for it.
+	// Conn returns a connection to the peer API of the server id, or of any server at the address
+	// if id is empty. It does not wait for the connection. Connections are shared: do not close
+	// them.
 	Conn(id raft.ServerID, address string) (grpc.ClientConnInterface, error)
-	// Probe reports whether somebody accepts connections at the peer port.
+	// Probe reports whether the peer port at address accepts connections.
 	Probe(ctx context.Context, address string) error
-	// Address is where others reach this node.
+	// Address returns the address at which others reach this node.
 	Address() string
-	// Close ends all connections and waits for what it has started.
+	// Close closes all connections and waits for all goroutines of the network.
 	Close() error
 }
 
-// Local is what a Network needs of its node.
+// Local is the part of a node that its Network uses.
 type Local interface {
-	// Identity is who the node is now.
+	// Identity returns the node's current identity.
 	Identity() *clusterv1.Identity
-	// Admit judges a Raft connection of another node to a server id.
+	// Admit returns an error if a Raft connection must be refused. from is the connecting node, to
+	// the server id that it expects here.
 	Admit(from *clusterv1.Identity, to string) error
-	// AddressOf answers where a server is, as far as is known.
+	// AddressOf returns the last known address of a server, or "".
 	AddressOf(id raft.ServerID) string
-	// Lost tells that a Raft connection that the server had opened has ended.
+	// Lost reports that a connection of Raft to or from the server has ended.
 	Lost(id raft.ServerID)
 	// Register adds the services of the peer API.
 	Register(r grpc.ServiceRegistrar)
 }
 
-// lone is the network of a group of one: nobody is reached, nobody calls.
+// lone is the network of a group of one. It reaches no other node.
 type lone struct {
 	trans   raft.Transport
 	address string
@@ -64,11 +66,11 @@ func (l *lone) Conn(raft.ServerID, string) (grpc.ClientConnInterface, error) {
 
 func (l *lone) Probe(context.Context, string) error { return errAlone }
 
-// consumer is a transport whose incoming calls can be added to: a call that
-// asks this node to begin an election comes from the node itself.
+// consumer is a transport that also delivers calls of this node to itself: elect adds a call that
+// makes Raft start an election.
 type consumer struct {
 	raft.Transport
-	// may judges each call before it leaves.
+	// may returns an error if a message to that server must not leave this node.
 	may   func(to raft.ServerID) error
 	calls chan raft.RPC
 	stop  chan struct{}
@@ -98,11 +100,11 @@ func (c *consumer) run() {
 	}
 }
 
-// Consumer delivers incoming calls.
+// Consumer returns the channel of incoming calls.
 func (c *consumer) Consumer() <-chan raft.RPC { return c.calls }
 
-// elect asks this node to begin an election now. It blocks until Raft took
-// the call up, or ctx ends.
+// elect asks this node to start an election now. It blocks until Raft has handled the call or ctx
+// ends.
 func (c *consumer) elect(ctx context.Context) {
 	res := make(chan raft.RPCResponse, 1)
 	select {
@@ -124,7 +126,7 @@ func (c *consumer) close() {
 	<-c.done
 }
 
-// AppendEntries sends entries or a heartbeat.
+// AppendEntries sends entries or a heartbeat and waits for the response.
 func (c *consumer) AppendEntries(id raft.ServerID, target raft.ServerAddress, req *raft.AppendEntriesRequest, res *raft.AppendEntriesResponse) error {
 	if err := c.may(id); err != nil {
 		return err
@@ -132,7 +134,7 @@ func (c *consumer) AppendEntries(id raft.ServerID, target raft.ServerAddress, re
 	return c.Transport.AppendEntries(id, target, req, res)
 }
 
-// AppendEntriesPipeline opens a stream of entries.
+// AppendEntriesPipeline opens a stream that sends entries without waiting for the responses.
 func (c *consumer) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
 	if err := c.may(id); err != nil {
 		return nil, err
@@ -150,10 +152,10 @@ type pipeline struct {
 	id raft.ServerID
 }
 
-// AppendEntries sends entries without waiting for the answer. It closes the
-// pipeline if that takes no more for raftTimeout: once Raft has heard of a newer
-// term it reads no answer any more, and its sender would wait here for ever, and
-// Shutdown for the sender (hashicorp/raft 1.8, netPipeline.AppendEntries).
+// AppendEntries sends entries without waiting for the response. If the pipeline accepts no more for
+// raftTimeout, AppendEntries closes it. The danger: once Raft has seen a newer term, it reads no
+// more responses. Its sender would then block here for ever, and Shutdown would wait for the sender
+// (hashicorp/raft 1.8, netPipeline.AppendEntries).
 func (p pipeline) AppendEntries(req *raft.AppendEntriesRequest, res *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	if err := p.c.may(p.id); err != nil {
 		return nil, err
@@ -163,7 +165,7 @@ func (p pipeline) AppendEntries(req *raft.AppendEntriesRequest, res *raft.Append
 	return p.AppendPipeline.AppendEntries(req, res)
 }
 
-// RequestVote asks for a vote.
+// RequestVote requests a vote.
 func (c *consumer) RequestVote(id raft.ServerID, target raft.ServerAddress, req *raft.RequestVoteRequest, res *raft.RequestVoteResponse) error {
 	if err := c.may(id); err != nil {
 		return err
@@ -171,7 +173,8 @@ func (c *consumer) RequestVote(id raft.ServerID, target raft.ServerAddress, req 
 	return c.Transport.RequestVote(id, target, req, res)
 }
 
-// RequestPreVote passes on, where the transport below can: embedding hides it.
+// RequestPreVote requests a pre-vote. Embedding alone would hide this method of the transport from
+// Raft.
 func (c *consumer) RequestPreVote(id raft.ServerID, target raft.ServerAddress, req *raft.RequestPreVoteRequest, res *raft.RequestPreVoteResponse) error {
 	if err := c.may(id); err != nil {
 		return err
@@ -182,7 +185,7 @@ func (c *consumer) RequestPreVote(id raft.ServerID, target raft.ServerAddress, r
 	return raft.ErrTransportShutdown
 }
 
-// Close closes the transport below.
+// Close closes the wrapped transport.
 func (c *consumer) Close() error {
 	if t, ok := c.Transport.(raft.WithClose); ok {
 		return t.Close()
@@ -190,9 +193,9 @@ func (c *consumer) Close() error {
 	return nil
 }
 
-// raftTimeout bounds one call of Raft's, with its dial.
+// raftTimeout bounds one call of Raft, its dial included.
 const raftTimeout = 10 * time.Second
 
-// Nowhere is a network that reaches nobody, for work on a stopped node's data.
-// The address is what is written as the node's own.
+// Nowhere returns a network that reaches no node, for work on the data of a stopped node. address
+// is recorded as the node's own.
 func Nowhere(address string) Network { return newLone(address) }

@@ -20,38 +20,37 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// Protocols of the peer port, told apart by ALPN (RFC 7301).
+// Protocols of the peer port. Callers select one by ALPN (RFC 7301).
 const (
 	protoRaft = "raft/1"
 	protoGRPC = "h2"
 )
 
-// handshakeTime bounds the TLS handshake and the hello of a connection.
-const handshakeTime = 5 * time.Second
+// handshakeTimeout bounds the TLS handshake and the hello of a connection.
+const handshakeTimeout = 5 * time.Second
 
 var errAlone = errors.New("this node is a group of one: it has no peers")
 
-// TLSOptions describe a peer port.
+// TLSOptions configures the network of a peer port.
 type TLSOptions struct {
-	// Cluster is the name of the cluster, the trust domain of certificates.
+	// Cluster is the name of the cluster. It is also the trust domain of the certificates.
 	Cluster string
-	// Listener is the peer port; the network closes it.
+	// Listener accepts connections of the peer port. The network closes it.
 	Listener net.Listener
-	// Advertise is where other nodes reach it: host:port, a DNS name best.
+	// Advertise is the host:port at which other nodes reach the port, preferably with a DNS name.
 	Advertise string
 	Certs     *pki.Certs
 	Logger    *slog.Logger
 	// Dial connects to an address; a net.Dialer if nil.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
-	// Serving and Calling add options to the server and the connections of the
-	// peer API.
+	// Serving and Calling are further options of the peer API's server and of its connections.
 	Serving []grpc.ServerOption
 	Calling []grpc.DialOption
 }
 
 // tlsNetwork serves Raft and the peer API on one port with mutual TLS.
 type tlsNetwork struct {
-	o     TLSOptions
+	opts  TLSOptions
 	local Local
 	trans *raft.NetworkTransport
 	raft  *streamLayer
@@ -59,31 +58,31 @@ type tlsNetwork struct {
 	grpc  *grpc.Server
 
 	mu    sync.Mutex
-	conns map[string]*grpc.ClientConn // by id@address
-	open  map[net.Conn]struct{}       // accepted, in their handshake
+	conns map[string]*grpc.ClientConn // key: id@address
+	open  map[net.Conn]struct{}       // accepted, handshake in progress
 
-	refused seldom
+	refusals logLimiter
 
 	stop chan struct{}
 	done sync.WaitGroup
 	once sync.Once
 }
 
-// NewTLSNetwork answers the network of a node in a cluster of several.
+// NewTLSNetwork returns the network of a node in a cluster of several nodes.
 func NewTLSNetwork(o TLSOptions) Network {
 	if o.Dial == nil {
-		d := &net.Dialer{Timeout: handshakeTime, KeepAlive: 15 * time.Second}
+		d := &net.Dialer{Timeout: handshakeTimeout, KeepAlive: 15 * time.Second}
 		o.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
 	}
 	return &tlsNetwork{
-		o: o, conns: map[string]*grpc.ClientConn{}, open: map[net.Conn]struct{}{}, stop: make(chan struct{}),
+		opts: o, conns: map[string]*grpc.ClientConn{}, open: map[net.Conn]struct{}{}, stop: make(chan struct{}),
 	}
 }
 
 // Open starts to accept connections.
 func (n *tlsNetwork) Open(local Local) error {
 	n.local = local
-	n.api = newConnListener(n.o.Listener.Addr())
+	n.api = newConnListener(n.opts.Listener.Addr())
 	n.raft = newStreamLayer(n)
 	n.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: n.raft, MaxPool: 4, Timeout: raftTimeout, ServerAddressProvider: n.raft,
@@ -93,27 +92,27 @@ func (n *tlsNetwork) Open(local Local) error {
 		grpc.Creds(finishedTLS{}), grpc.MaxRecvMsgSize(64 << 20),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(checkUnary(local)), grpc.ChainStreamInterceptor(checkStream(local)),
-	}, n.o.Serving...)...)
+	}, n.opts.Serving...)...)
 	local.Register(n.grpc)
 	n.done.Go(func() { _ = n.grpc.Serve(n.api) })
 	n.done.Go(n.accept)
 	return nil
 }
 
-// Raft answers the transport of Raft.
+// Raft returns the transport of Raft.
 func (n *tlsNetwork) Raft() raft.Transport { return n.trans }
 
-// Address is where others reach this node.
-func (n *tlsNetwork) Address() string { return n.o.Advertise }
+// Address returns Advertise.
+func (n *tlsNetwork) Address() string { return n.opts.Advertise }
 
 func (n *tlsNetwork) accept() {
 	for {
-		conn, err := n.o.Listener.Accept()
+		conn, err := n.opts.Listener.Accept()
 		if err != nil {
 			select {
 			case <-n.stop:
 				return
-			case <-time.After(10 * time.Millisecond): // out of files, most likely
+			case <-time.After(10 * time.Millisecond): // most likely no free file descriptor
 				continue
 			}
 		}
@@ -129,14 +128,14 @@ func (n *tlsNetwork) accept() {
 	}
 }
 
-// handshake finds out who calls and for what, and hands the connection on.
+// handshake authenticates a connection and passes it to Raft or to gRPC.
 func (n *tlsNetwork) handshake(raw net.Conn) {
-	conn := tls.Server(raw, n.o.Certs.ServerTLS(n.o.Cluster, protoRaft, protoGRPC))
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
+	conn := tls.Server(raw, n.opts.Certs.ServerTLS(n.opts.Cluster, protoRaft, protoGRPC))
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		if !errors.Is(err, net.ErrClosed) && !isEOF(err) && n.refused.say(hostOf(raw)+err.Error()) {
-			n.o.Logger.Warn("refused a connection to the peer port", "from", raw.RemoteAddr().String(), "err", err)
+		if !errors.Is(err, net.ErrClosed) && !isEOF(err) && n.refusals.allow(hostOf(raw)+err.Error()) {
+			n.opts.Logger.Warn("refused a connection to the peer port", "from", raw.RemoteAddr().String(), "err", err)
 		}
 		_ = raw.Close()
 		return
@@ -156,38 +155,39 @@ func hostOf(c net.Conn) string {
 	return host
 }
 
-// seldom lets each text be said once in a while.
-type seldom struct {
+// logLimiter limits how often each log text is written. allow returns true for a text at most once
+// in logInterval.
+type logLimiter struct {
 	mu   sync.Mutex
 	last map[string]time.Time
 }
 
 const (
-	seldomPause = 10 * time.Second
-	seldomTexts = 256
+	logInterval = 10 * time.Second
+	maxLogTexts = 256
 )
 
-func (s *seldom) say(text string) bool {
+func (s *logLimiter) allow(text string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if now.Sub(s.last[text]) < seldomPause {
+	if now.Sub(s.last[text]) < logInterval {
 		return false
 	}
-	if s.last == nil || len(s.last) >= seldomTexts {
+	if s.last == nil || len(s.last) >= maxLogTexts {
 		s.last = map[string]time.Time{}
 	}
 	s.last[text] = now
 	return true
 }
 
-// dialTLS connects to a node for one protocol.
+// dialTLS opens a TLS connection to a node for one protocol.
 func (n *tlsNetwork) dialTLS(ctx context.Context, address, name, proto string) (*tls.Conn, error) {
-	raw, err := n.o.Dial(ctx, address)
+	raw, err := n.opts.Dial(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, n.o.Certs.ClientTLS(n.o.Cluster, name, proto))
+	conn := tls.Client(raw, n.opts.Certs.ClientTLS(n.opts.Cluster, name, proto))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, fmt.Errorf("TLS with %s: %w", address, err)
@@ -195,7 +195,7 @@ func (n *tlsNetwork) dialTLS(ctx context.Context, address, name, proto string) (
 	return conn, nil
 }
 
-// Conn answers a connection to the peer API. Connections are kept and shared.
+// Conn returns a connection to the peer API. Connections are kept until Close and shared.
 func (n *tlsNetwork) Conn(id raft.ServerID, address string) (grpc.ClientConnInterface, error) {
 	if address == "" {
 		return nil, fmt.Errorf("the address of node %s is not known", id)
@@ -212,16 +212,16 @@ func (n *tlsNetwork) Conn(id raft.ServerID, address string) (grpc.ClientConnInte
 	default:
 	}
 	c, err := grpc.NewClient("passthrough:///"+address, append([]grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(n.o.Certs.ClientTLS(n.o.Cluster, nameOf(id), protoGRPC))),
-		grpc.WithContextDialer(n.o.Dial),
+		grpc.WithTransportCredentials(credentials.NewTLS(n.opts.Certs.ClientTLS(n.opts.Cluster, nameOf(id), protoGRPC))),
+		grpc.WithContextDialer(n.opts.Dial),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: .2, MaxDelay: time.Second},
-			MinConnectTimeout: handshakeTime,
+			MinConnectTimeout: handshakeTimeout,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 2 * time.Second, Timeout: 2 * time.Second, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
 		grpc.WithChainUnaryInterceptor(nameUnary(n.local, id)), grpc.WithChainStreamInterceptor(nameStream(n.local, id)),
-	}, n.o.Calling...)...)
+	}, n.opts.Calling...)...)
 	if err != nil {
 		return nil, fmt.Errorf("node address %q: %w", address, err)
 	}
@@ -229,20 +229,20 @@ func (n *tlsNetwork) Conn(id raft.ServerID, address string) (grpc.ClientConnInte
 	return c, nil
 }
 
-// Probe dials the peer port and hangs up.
+// Probe dials the peer port and closes the connection.
 func (n *tlsNetwork) Probe(ctx context.Context, address string) error {
-	conn, err := n.o.Dial(ctx, address)
+	conn, err := n.opts.Dial(ctx, address)
 	if err == nil {
 		_ = conn.Close()
 	}
 	return err
 }
 
-// Close ends all connections.
+// Close closes all connections and waits for the network's goroutines.
 func (n *tlsNetwork) Close() error {
 	n.once.Do(func() {
 		close(n.stop)
-		_ = n.o.Listener.Close()
+		_ = n.opts.Listener.Close()
 		if n.grpc != nil {
 			n.api.Close()
 			n.raft.Close()
@@ -262,12 +262,12 @@ func (n *tlsNetwork) Close() error {
 	return nil
 }
 
-// finishedTLS gives gRPC connections whose handshake is done.
+// finishedTLS are the credentials of accepted connections whose TLS handshake is done already.
 type finishedTLS struct {
 	credentials.TransportCredentials
 }
 
-// ServerHandshake tells gRPC what the handshake has found.
+// ServerHandshake returns the result of the handshake that was done before.
 func (finishedTLS) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	t, ok := conn.(*tls.Conn)
 	if !ok {
@@ -279,15 +279,15 @@ func (finishedTLS) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInf
 	}, nil
 }
 
-// Info says that this is TLS.
+// Info returns the protocol, TLS.
 func (finishedTLS) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
-// Clone answers the same.
+// Clone returns f, which has no state.
 func (f finishedTLS) Clone() credentials.TransportCredentials { return f }
 
-// connListener is a listener that is given its connections.
+// connListener is a listener whose connections come from deliver.
 type connListener struct {
 	addr  net.Addr
 	conns chan net.Conn
@@ -307,7 +307,7 @@ func (l *connListener) deliver(c net.Conn) {
 	}
 }
 
-// Accept waits for a connection.
+// Accept waits for the next connection. It returns net.ErrClosed after Close.
 func (l *connListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.conns:
@@ -317,11 +317,11 @@ func (l *connListener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends Accept.
+// Close makes Accept return net.ErrClosed.
 func (l *connListener) Close() error {
 	l.once.Do(func() { close(l.stop) })
 	return nil
 }
 
-// Addr is the peer port.
+// Addr returns the address of the peer port.
 func (l *connListener) Addr() net.Addr { return l.addr }

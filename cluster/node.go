@@ -17,36 +17,36 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Node is one member of the Raft group. New, Lead as often as needed, Open,
-// and at the end Close.
+// Node is one member of the Raft group. Call New, then Lead as often as needed, then Open, and
+// finally Close.
 type Node struct {
 	cfg  Config
 	fsm  *fsm
 	dir  *dataDir
 	logs *logStore
-	log  raft.LogStore // what Raft uses: logs, or one of a simulation
+	log  raft.LogStore // the log that Raft uses: logs, or that of Config.Storage
 	raft atomic.Pointer[raft.Raft]
 
-	trans  *consumer
-	work   []func(context.Context, *Term) error
-	clock  *clock
-	reads  readBatches
-	peers  *peers
-	book   addressBook
-	gossip atomic.Pointer[gossip]
-	asks   asks
-	lost   chan raft.ServerID
-	kick   chan struct{} // look at the membership now; capacity 1
-	opened atomic.Uint64 // last index of the log when this process opened it
-	said   seldom        // refusals
-	aside  atomic.Bool   // the disk is stuck: let others lead
+	trans     *consumer
+	work      []func(context.Context, *Term) error
+	clock     *clock
+	reads     readBatches
+	peers     *peers
+	book      addressBook
+	gossip    atomic.Pointer[gossip]
+	raftCalls callCounter
+	lost      chan raft.ServerID
+	recheck   chan struct{} // makes memberLoop check the membership now; capacity 1
+	opened    atomic.Uint64 // last index of the log when this process opened it
+	refusals  logLimiter    // limits the log lines about refused nodes
+	silenced  atomic.Bool   // the disk is stuck: send nothing, so that another node can lead
 
-	joining sync.Mutex // held while the node looks after its membership
-	leaving bool       // it does not
+	joining sync.Mutex // held while memberLoop checks the membership
+	leaving bool       // memberLoop must not join
 
 	mu      sync.Mutex
 	leads   bool          // this node leads and has applied a command of its term
-	term    uint64        // the term it leads in
+	term    uint64        // the term in which it leads
 	changed chan struct{} // closed and replaced when leads or the leader changes
 
 	stop   context.CancelFunc
@@ -55,11 +55,11 @@ type Node struct {
 	once   sync.Once
 }
 
-// New locks the data directory and answers a node that is not open yet.
+// New locks the data directory and returns a node that is not open yet. The caller closes it.
 func New(cfg Config) (*Node, error) {
 	cfg.setDefaults()
 	if cfg.Name == "" || strings.ContainsAny(cfg.Name, "/\x00\n") {
-		return nil, fmt.Errorf("node name %q is empty or holds a character that has no place in it", cfg.Name)
+		return nil, fmt.Errorf("node name %q is empty or contains a slash, a newline or a NUL", cfg.Name)
 	}
 	dir, err := openDataDir(cfg.DataDir, cfg.Name, cfg.Storage != nil)
 	if err != nil {
@@ -68,30 +68,31 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, dir: dir, changed: make(chan struct{}),
 		clock: newClock(cfg.Now), stop: func() {}, closed: make(chan struct{}),
-		lost: make(chan raft.ServerID, 64), kick: make(chan struct{}, 1), peers: newPeers(),
+		lost: make(chan raft.ServerID, 64), recheck: make(chan struct{}, 1), peers: newPeers(),
 	}
 	n.fsm = newFSM(cfg.StateMachine, string(n.serverID()))
 	return n, nil
 }
 
-// Lead registers work of the leader. It runs under a context that ends with
-// the term; the next term's run begins after it returned. Call before Open.
+// Lead registers work of the leader. It runs in each term of this node under a context that ends
+// with the term. The run in the next term begins after work has returned. Call Lead before Open.
 func (n *Node) Lead(work func(ctx context.Context, term *Term) error) { n.work = append(n.work, work) }
 
-// StoreID is the random id of the data directory.
+// StoreID returns the random id of the data directory.
 func (n *Node) StoreID() string { return n.dir.id.StoreID }
 
-// ServerID is the node's Raft server id: name and store id, so that a wiped disk
-// makes another server.
+// ServerID returns the node's Raft server id: name/store id. A node whose disk was wiped is another
+// server.
 func (n *Node) ServerID() string { return string(n.serverID()) }
 
 func (n *Node) serverID() raft.ServerID {
 	return raft.ServerID(n.cfg.Name + "/" + n.dir.id.StoreID)
 }
 
-// Open verifies the data directory, starts Raft and begins to look for its
-// cluster: it joins one that exists, forms one with the expected nodes, or, in
-// a group of one, bootstraps it. It does not wait for a leader.
+// Open verifies the data directory, starts Raft and starts to look for the cluster in the
+// background: the node joins an existing cluster, or forms one with the expected nodes, or, in a
+// group of one, bootstraps it. Open does not wait for a leader. The node does not end with ctx;
+// call Close. If Open returns an error, it has closed the node.
 func (n *Node) Open(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
@@ -148,19 +149,20 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	return nil
 }
 
-// Proposed reports whether this process has proposed a command: not another
-// node, and not a former process of this one.
+// Proposed reports whether this process has proposed the applied command. It returns false for
+// commands of other nodes and of a former process of this node.
 func (n *Node) Proposed(index uint64, cmd *clusterv1.Command) bool {
 	return cmd.GetOrigin() == n.fsm.origin && index > n.opened.Load()
 }
 
-// alone reports whether the node is a group of one without a peer port.
+// alone reports whether the node is a group of one, without a peer port.
 func (n *Node) alone() bool {
 	_, alone := n.cfg.Network.(*lone)
 	return alone
 }
 
-// openStorage opens log and snapshots and makes sure that nothing is missing.
+// openStorage opens the log and the snapshots, verifies both and returns the greatest time in the
+// log.
 func (n *Node) openStorage() (s Storage, last int64, err error) {
 	if n.cfg.Storage != nil {
 		return *n.cfg.Storage, 0, nil
@@ -183,8 +185,8 @@ func (n *Node) openStorage() (s Storage, last int64, err error) {
 	return Storage{Log: n.logs, Stable: n.logs, Snapshots: snaps}, last, nil
 }
 
-// bootstrapAlone makes a fresh node without peers a group of one, and keeps a
-// member of a larger one from starting as if it were alone.
+// bootstrapAlone makes a new node without peers a group of one. It returns an error if the data is
+// that of a member of a larger cluster, which must not start as if it were alone.
 func (n *Node) bootstrapAlone(r *raft.Raft) error {
 	if !n.alone() {
 		return nil
@@ -216,8 +218,8 @@ func (n *Node) raftConfig() *raft.Config {
 	return conf
 }
 
-// verifySnapshots reads the newest snapshot to its end: Raft would fall back
-// to an older one, which the log may no longer reach.
+// verifySnapshots reads the newest snapshot to its end and returns its index. Without this check,
+// Raft would silently use an older snapshot, although the log may not continue from there.
 func (n *Node) verifySnapshots(snaps *raft.FileSnapshotStore) (uint64, error) {
 	list, err := snaps.List()
 	if err != nil {
@@ -251,17 +253,17 @@ func (n *Node) checkClock(last int64) error {
 	return nil
 }
 
-// Applied is the index of the last applied command.
+// Applied returns the index of the last applied command.
 func (n *Node) Applied() uint64 { return n.fsm.index() }
 
-// WaitApplied blocks until the command at index is applied here.
+// WaitApplied blocks until the command at index is applied on this node.
 func (n *Node) WaitApplied(ctx context.Context, index uint64) error { return n.fsm.wait(ctx, index) }
 
-// Fatal delivers the error at which the node has to stop: a command that this
+// Fatal returns a channel that delivers the error at which the node must stop: a command that this
 // binary does not know.
 func (n *Node) Fatal() <-chan error { return n.fsm.fatal }
 
-// Status answers how the node sees the cluster.
+// Status returns the cluster as this node sees it.
 func (n *Node) Status() Status {
 	s := Status{Name: n.cfg.Name, StoreID: n.dir.id.StoreID, Role: raft.Shutdown.String(), Applied: n.fsm.index()}
 	r := n.raft.Load()
@@ -289,21 +291,21 @@ func (n *Node) Status() Status {
 	return s
 }
 
-// Trouble is what this node's own health says against it; nil if it is well.
+// Trouble returns the health problem of this node's disk, or nil.
 func (n *Node) Trouble() error {
 	if n.logs == nil {
 		return nil
 	}
-	if err := n.logs.trouble(); err != nil {
+	if err := n.logs.healthProblem(); err != nil {
 		return err
 	}
 	if d := n.logs.stuck(); d > n.cfg.SlowDisk {
-		return fmt.Errorf("a write of the replicated log takes %s already", d.Round(time.Second))
+		return fmt.Errorf("a write of the replicated log has been in progress for %s", d.Round(time.Second))
 	}
 	return nil
 }
 
-// Snapshot takes a snapshot now. It is no error if there is nothing new.
+// Snapshot takes a snapshot now. It returns nil if there is nothing new.
 func (n *Node) Snapshot(ctx context.Context) error {
 	err := n.await(ctx, func() raft.Future { return n.raft.Load().Snapshot() })
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
@@ -312,15 +314,14 @@ func (n *Node) Snapshot(ctx context.Context) error {
 	return err
 }
 
-// Close ends the leader's work, stops Raft and unlocks the data directory. It
-// may be called again.
+// Close ends the leader's work, stops Raft and unlocks the data directory. It can be called again.
 func (n *Node) Close() error {
 	n.once.Do(func() { close(n.closed) })
 	n.stop()
 	var err error
 	if r := n.raft.Load(); r != nil {
-		// A leader without a quorum answers once its lease is over.
-		n.asks.close(time.Second + 2*n.cfg.Election)
+		// A leader without a quorum completes its calls when its lease ends.
+		n.raftCalls.close(time.Second + 2*n.cfg.Election)
 		err = r.Shutdown().Error()
 	}
 	n.done.Wait()
@@ -339,7 +340,7 @@ func (n *Node) Close() error {
 	return err
 }
 
-// logger passes Raft's log lines to slog.
+// logger returns a logger of Raft that writes to Config.Logger, info lines at debug level.
 func (n *Node) logger() hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Level: hclog.Info, Output: io.Discard})
 	l.RegisterSink(slogSink{n.cfg.Logger.With("node", n.cfg.Name)})
@@ -348,7 +349,7 @@ func (n *Node) logger() hclog.Logger {
 
 type slogSink struct{ log *slog.Logger }
 
-// Accept takes one line.
+// Accept writes one log line.
 func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any) {
 	to := map[hclog.Level]slog.Level{
 		hclog.Warn: slog.LevelWarn, hclog.Error: slog.LevelError, hclog.Info: slog.LevelDebug,

@@ -19,17 +19,17 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// peerAPI answers other nodes.
+// peerAPI serves the peer API to other nodes.
 type peerAPI struct {
 	clusterv1.UnimplementedPeerServer
 	node *Node
 }
 
-// errStarting: the peer port is open a moment before Raft runs.
+// errStarting is the response while the peer port is open and Raft does not run yet.
 var errStarting = status.Error(codes.Unavailable, "this node is starting")
 
-// checkName makes sure that a node speaks for itself: its certificate must
-// name it, if it names anybody.
+// checkName returns an error if a node does not present its own certificate: if the certificate
+// names a node, it must be from. Connections without TLS pass.
 func checkName(ctx context.Context, from *clusterv1.Identity) error {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -44,20 +44,22 @@ func checkName(ctx context.Context, from *clusterv1.Identity) error {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
 	if id.Name != "" && id.Name != nameOf(raft.ServerID(from.GetServerId())) {
-		return status.Errorf(codes.PermissionDenied, "node %q shows the certificate of node %q", from.GetServerId(), id.Name)
+		return status.Errorf(codes.PermissionDenied, "node %q presents the certificate of node %q", from.GetServerId(), id.Name)
 	}
 	return nil
 }
 
-// checkJoiner trusts a member that passes on what another node has asked it.
+// checkJoiner is checkName for a direct call. It trusts a member that forwards the call of another
+// node.
 func checkJoiner(ctx context.Context, from *clusterv1.Identity) error {
-	if md, _ := metadata.FromIncomingContext(ctx); len(md.Get(headForwarded)) > 0 {
+	if md, _ := metadata.FromIncomingContext(ctx); len(md.Get(headerForwarded)) > 0 {
 		return nil
 	}
 	return checkName(ctx, from)
 }
 
-// Hello tells who this node is and what it knows.
+// Hello returns this node's identity, the leader's address and the members, as far as they are
+// known.
 func (a peerAPI) Hello(ctx context.Context, req *clusterv1.HelloRequest) (*clusterv1.HelloResponse, error) {
 	n := a.node
 	if err := checkName(ctx, req.GetFrom()); err != nil {
@@ -68,11 +70,11 @@ func (a peerAPI) Hello(ctx context.Context, req *clusterv1.HelloRequest) (*clust
 	if r == nil {
 		return res, nil
 	}
-	if err := n.fits(req.GetFrom()); err == nil {
+	if err := n.checkIdentity(req.GetFrom()); err == nil {
 		n.book.note(req.GetFrom())
 	} else {
-		// It is told who answers, and finds the same.
-		_ = n.refuses("meet this one", req.GetFrom(), err)
+		// Respond nevertheless: the caller sees this node's identity and finds the same reason.
+		_ = n.refuse("contact this one", req.GetFrom(), err)
 	}
 	if _, id := r.LeaderWithID(); id != "" {
 		res.LeaderAddress = n.addressOf(id)
@@ -83,17 +85,17 @@ func (a peerAPI) Hello(ctx context.Context, req *clusterv1.HelloRequest) (*clust
 	return res, nil
 }
 
-// Promise binds a node that is in no cluster.
+// Promise binds a node that is in no cluster to the cluster of the proposer. See Node.promise.
 func (a peerAPI) Promise(ctx context.Context, req *clusterv1.PromiseRequest) (*clusterv1.PromiseResponse, error) {
 	if err := checkName(ctx, req.GetFrom()); err != nil {
 		return nil, err
 	}
-	if err := a.node.fitsNew(req.GetFrom()); err != nil {
-		return nil, a.node.refuses("form a cluster", req.GetFrom(), err)
+	if err := a.node.checkNewMember(req.GetFrom()); err != nil {
+		return nil, a.node.refuse("form a cluster", req.GetFrom(), err)
 	}
 	proposer := nameOf(raft.ServerID(req.GetFrom().GetServerId()))
 	if proposer == "" || req.GetClusterId() == "" {
-		return nil, status.Error(codes.InvalidArgument, "proposer and cluster id must be named")
+		return nil, status.Error(codes.InvalidArgument, "the proposer and the cluster id must be set")
 	}
 	id, err := a.node.promise(proposer, req.GetClusterId())
 	if err != nil {
@@ -102,7 +104,7 @@ func (a peerAPI) Promise(ctx context.Context, req *clusterv1.PromiseRequest) (*c
 	return &clusterv1.PromiseResponse{ClusterId: id, Proposer: a.node.dir.current().Proposer}, nil
 }
 
-// Join makes a node a member; a node that does not lead asks the leader.
+// Join makes the calling node a member. A node that does not lead forwards the call to the leader.
 func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*clusterv1.JoinResponse, error) {
 	n := a.node
 	if n.raft.Load() == nil {
@@ -113,7 +115,7 @@ func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*cluster
 			return nil, err
 		}
 		if err := n.admit(ctx, req.GetFrom()); err != nil {
-			return nil, n.refuses("join", req.GetFrom(), err)
+			return nil, n.refuse("join", req.GetFrom(), err)
 		}
 		return &clusterv1.JoinResponse{ClusterId: n.dir.current().ClusterID}, nil
 	}
@@ -127,7 +129,8 @@ func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*cluster
 	return client.Join(forwarded(ctx), req)
 }
 
-// Propose commits a command of another node, if this one leads.
+// Propose commits a command of another node. It returns FailedPrecondition if this node does not
+// lead.
 func (a peerAPI) Propose(ctx context.Context, req *clusterv1.ProposeRequest) (*clusterv1.ProposeResponse, error) {
 	cmd := new(clusterv1.Command)
 	if err := proto.Unmarshal(req.GetCommand(), cmd); err != nil {
@@ -145,7 +148,7 @@ func (a peerAPI) Propose(ctx context.Context, req *clusterv1.ProposeRequest) (*c
 	return nil, err
 }
 
-// ReadIndex answers for a read on another node.
+// ReadIndex returns the index for a linearizable read on another node.
 func (a peerAPI) ReadIndex(ctx context.Context, _ *clusterv1.ReadIndexRequest) (*clusterv1.ReadIndexResponse, error) {
 	index, err := a.node.readIndexHere(ctx)
 	if err != nil {
@@ -154,7 +157,7 @@ func (a peerAPI) ReadIndex(ctx context.Context, _ *clusterv1.ReadIndexRequest) (
 	return &clusterv1.ReadIndexResponse{Index: index}, nil
 }
 
-// Ping tells how this node is.
+// Ping returns the state of this node.
 func (a peerAPI) Ping(context.Context, *clusterv1.PingRequest) (*clusterv1.PingResponse, error) {
 	if a.node.raft.Load() == nil {
 		return nil, errStarting
@@ -162,20 +165,21 @@ func (a peerAPI) Ping(context.Context, *clusterv1.PingRequest) (*clusterv1.PingR
 	return a.node.report(), nil
 }
 
-// admit is the leader's part of Join.
+// admit executes Join on the leader. A server with the same name and other data is removed, unless
+// it is alive.
 func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 	id, address := raft.ServerID(from.GetServerId()), raft.ServerAddress(from.GetAddress())
 	name := nameOf(id)
 	if name == "" || name == string(id) || address == "" {
-		return fmt.Errorf("server id %q or address %q is not complete", id, address)
+		return fmt.Errorf("server id %q or address %q is incomplete", id, address)
 	}
 	r := n.raft.Load()
 	member := slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return s.ID == id })
-	fits := n.fitsNew
+	check := n.checkNewMember
 	if member {
-		fits = n.fits
+		check = n.checkIdentity
 	}
-	if err := fits(from); err != nil {
+	if err := check(from); err != nil {
 		return err
 	}
 	n.book.note(from)
@@ -193,7 +197,8 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 				return fmt.Errorf("a node named %q with other data is alive: names must be unique", name)
 			}
 			if s.Address == address {
-				// Raft has each address once, and at this one is other data now.
+				// Raft allows each address once, and the joining server has this address now:
+				// remove the former server first.
 				if err := n.removeFormer(ctx, s.ID); err != nil {
 					return err
 				}
@@ -214,8 +219,7 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 	return nil
 }
 
-// removeFormer removes a server whose data is gone: it must not be counted for
-// any quorum.
+// removeFormer removes a server whose data is gone, so that no quorum counts it.
 func (n *Node) removeFormer(ctx context.Context, id raft.ServerID) error {
 	if err := n.await(ctx, func() raft.Future { return n.raft.Load().RemoveServer(id, 0, 0) }); err != nil {
 		return fmt.Errorf("remove the former %s: %w", id, err)

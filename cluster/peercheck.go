@@ -13,33 +13,33 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Each call of the peer API names the cluster that it is of and the server
-// that it is for. Calls by which a cluster forms name none.
+// Metadata of each call of the peer API: the id of the caller's cluster and the server id of the
+// callee. Calls that form or join a cluster carry neither.
 const (
-	headCluster = "ib-cluster-id"
-	headTo      = "ib-server-id"
+	headerCluster = "ib-cluster-id"
+	headerServer  = "ib-server-id"
 )
 
-func named(ctx context.Context, local Local, to raft.ServerID) context.Context {
+func withHeaders(ctx context.Context, local Local, to raft.ServerID) context.Context {
 	if to == "" {
 		return ctx
 	}
-	return metadata.AppendToOutgoingContext(ctx, headCluster, local.Identity().GetClusterId(), headTo, string(to))
+	return metadata.AppendToOutgoingContext(ctx, headerCluster, local.Identity().GetClusterId(), headerServer, string(to))
 }
 
 func nameUnary(local Local, to raft.ServerID) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, res any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		return invoke(named(ctx, local, to), method, req, res, cc, opts...)
+		return invoke(withHeaders(ctx, local, to), method, req, res, cc, opts...)
 	}
 }
 
 func nameStream(local Local, to raft.ServerID) grpc.StreamClientInterceptor {
 	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		return open(named(ctx, local, to), desc, cc, method, opts...)
+		return open(withHeaders(ctx, local, to), desc, cc, method, opts...)
 	}
 }
 
-// checkCall refuses calls of another cluster and for another server.
+// checkCall returns FailedPrecondition for a call of another cluster or for another server.
 func checkCall(ctx context.Context, local Local, method string) error {
 	switch method {
 	case clusterv1.Peer_Hello_FullMethodName, clusterv1.Peer_Promise_FullMethodName, clusterv1.Peer_Join_FullMethodName:
@@ -53,10 +53,10 @@ func checkCall(ctx context.Context, local Local, method string) error {
 		return ""
 	}
 	me := local.Identity()
-	if to := first(headTo); to != me.GetServerId() {
-		return status.Error(codes.FailedPrecondition, fmt.Sprintf("server %q was asked for, this is %q", to, me.GetServerId()))
+	if to := first(headerServer); to != me.GetServerId() {
+		return status.Error(codes.FailedPrecondition, fmt.Sprintf("the call is for server %q, this is %q", to, me.GetServerId()))
 	}
-	if id := first(headCluster); id != me.GetClusterId() || id == "" {
+	if id := first(headerCluster); id != me.GetClusterId() || id == "" {
 		return status.Error(codes.FailedPrecondition, fmt.Sprintf("the call is of cluster %q, this node is of %q", id, me.GetClusterId()))
 	}
 	return nil

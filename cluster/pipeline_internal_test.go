@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// fullPipeline takes nothing: nobody reads its answers any more.
+// fullPipeline blocks in AppendEntries until Close, like a pipeline whose responses are not read.
 type fullPipeline struct {
 	raft.AppendPipeline
 	closed chan struct{}
@@ -25,8 +25,8 @@ func (p fullPipeline) Close() error {
 	return nil
 }
 
-// Test_Pipeline_TakesNoMore: a sender whose answers nobody reads does not wait for
-// ever, nor does the end of the node, which waits for it.
+// Test_Pipeline_TakesNoMore checks that a sender whose responses are not read does not block for
+// ever. The end of the node waits for that sender.
 func Test_Pipeline_TakesNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pipeline{fullPipeline{closed: make(chan struct{})}, &consumer{may: func(raft.ServerID) error { return nil }}, "n1"}

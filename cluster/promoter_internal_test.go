@@ -9,15 +9,14 @@ import (
 	autopilot "github.com/hashicorp/raft-autopilot"
 )
 
-// Test_Promoter_ChoosesVoters: what autopilot is told to change, one change at
-// a time.
+// Test_Promoter_ChoosesVoters checks which change the promoter returns, at most one at a time.
 func Test_Promoter_ChoosesVoters(t *testing.T) {
 	const stable = time.Second
 	type server struct {
-		id, zone string
-		votes    bool
-		sick     time.Duration // for how long it does not answer
-		fresh    bool          // well, but not for long enough
+		id, zone  string
+		votes     bool
+		unhealthy time.Duration // time since it became unhealthy; 0 if it is healthy
+		fresh     bool          // healthy, but not for long enough
 	}
 	for _, c := range []struct {
 		name            string
@@ -28,7 +27,7 @@ func Test_Promoter_ChoosesVoters(t *testing.T) {
 		{"as wanted", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", votes: true}, {id: "d"}}, "", ""},
 		{"one is missing", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c"}}, "c", ""},
 		{"a node that is not stable yet", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", fresh: true}}, "", ""},
-		{"a node that does not answer", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", sick: time.Minute}}, "", ""},
+		{"a node that does not respond", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", unhealthy: time.Minute}}, "", ""},
 		{
 			"the zone without a voter", 3,
 			[]server{{id: "a", zone: "x", votes: true}, {id: "b", zone: "y", votes: true}, {id: "c", zone: "x"}, {id: "d", zone: "y"}, {id: "e", zone: "z"}},
@@ -40,13 +39,13 @@ func Test_Promoter_ChoosesVoters(t *testing.T) {
 			"e", "",
 		},
 		{
-			"a sick voter does not count for its zone", 5,
-			[]server{{id: "a", zone: "x", votes: true, sick: time.Minute}, {id: "b", zone: "x", votes: true, sick: time.Minute}, {id: "c", zone: "y", votes: true}, {id: "d", zone: "x"}, {id: "e", zone: "y"}},
+			"an unhealthy voter does not count for its zone", 5,
+			[]server{{id: "a", zone: "x", votes: true, unhealthy: time.Minute}, {id: "b", zone: "x", votes: true, unhealthy: time.Minute}, {id: "c", zone: "y", votes: true}, {id: "d", zone: "x"}, {id: "e", zone: "y"}},
 			"d", "",
 		},
-		{"a sick voter is replaced", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", votes: true, sick: time.Minute}, {id: "d"}}, "", "c"},
-		{"a voter that is sick for a moment is not", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", votes: true, sick: stable}, {id: "d"}}, "", ""},
-		{"nobody could replace a sick voter", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", votes: true, sick: time.Minute}}, "", ""},
+		{"an unhealthy voter is replaced", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", votes: true, unhealthy: time.Minute}, {id: "d"}}, "", "c"},
+		{"a voter that is unhealthy for a moment is not", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", votes: true, unhealthy: stable}, {id: "d"}}, "", ""},
+		{"nobody could replace an unhealthy voter", 3, []server{{id: "a", votes: true}, {id: "b", votes: true}, {id: "c", votes: true, unhealthy: time.Minute}}, "", ""},
 		{"too many, the leader stays", 1, []server{{id: "a", votes: true}, {id: "b", votes: true}}, "", "b"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -55,11 +54,11 @@ func Test_Promoter_ChoosesVoters(t *testing.T) {
 				srv := &autopilot.ServerState{
 					Server: autopilot.Server{ID: raft.ServerID(x.id), Ext: x.zone},
 					State:  autopilot.RaftNonVoter,
-					Health: autopilot.ServerHealth{Healthy: x.sick == 0, StableSince: time.Now().Add(-time.Hour)},
+					Health: autopilot.ServerHealth{Healthy: x.unhealthy == 0, StableSince: time.Now().Add(-time.Hour)},
 				}
 				switch {
-				case x.sick > 0:
-					srv.Health.StableSince = time.Now().Add(-x.sick)
+				case x.unhealthy > 0:
+					srv.Health.StableSince = time.Now().Add(-x.unhealthy)
 				case x.fresh:
 					srv.Health.StableSince = time.Now()
 				}

@@ -19,14 +19,13 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// trailTime is how long a node waits until it has applied itself what the
-// leader has committed for it.
-const trailTime = 5 * time.Second
+// applyTimeout is how long a node waits to apply a command that the leader has committed for it.
+const applyTimeout = 5 * time.Second
 
-// Propose commits a command and answers once it is applied here. On a node
-// that does not lead it goes to the leader in one hop; while there is no
-// leader it waits, as long as ctx allows. ErrNoLeader says that nothing was
-// proposed, ErrOutcomeUnknown that the command may or may not come to be.
+// Propose commits a command and returns its result once it is applied on this node. A node that
+// does not lead sends the command to the leader. While there is no leader, Propose waits until ctx
+// ends. It returns ErrNoLeader if the command was not proposed, ErrOutcomeUnknown if it may or may
+// not be committed, and ErrBehind if it is committed but was not applied here in time.
 func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	cmd.Origin = string(n.serverID())
 	for {
@@ -41,15 +40,15 @@ func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 		if !errors.Is(err, ErrNoLeader) {
 			return res, err
 		}
-		if err := n.hold(ctx, changed); err != nil {
+		if err := n.waitForLeader(ctx, changed); err != nil {
 			return Applied{}, err
 		}
 	}
 }
 
-// hold waits for a sign of a leader; all who wait come back at different
-// moments.
-func (n *Node) hold(ctx context.Context, changed <-chan struct{}) error {
+// waitForLeader waits until changed is closed, or for at most 100 ms. A random delay spreads the
+// retries of concurrent waiters. It returns an error if ctx ends or the node is closed.
+func (n *Node) waitForLeader(ctx context.Context, changed <-chan struct{}) error {
 	t := time.NewTimer(50*time.Millisecond + mathrand.N(50*time.Millisecond))
 	defer t.Stop()
 	select {
@@ -72,7 +71,7 @@ func (n *Node) hold(ctx context.Context, changed <-chan struct{}) error {
 	}
 }
 
-// proposeHere commits a command on this node, if it leads.
+// proposeHere commits a command on this node. It returns ErrNoLeader if this node does not lead.
 func (n *Node) proposeHere(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	if leads, _ := n.leadership(); !leads {
 		return Applied{}, ErrNoLeader
@@ -85,8 +84,8 @@ func (n *Node) proposeHere(ctx context.Context, cmd *clusterv1.Command) (Applied
 	return n.commit(ctx, cmd)
 }
 
-// proposeThere hands a command to the leader and waits until it is applied
-// here: the result is what this node's own state answered.
+// proposeThere sends a command to the leader and waits until it is applied on this node. The result
+// is that of this node's own state machine.
 func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cmd *clusterv1.Command) (Applied, error) {
 	sent := proto.CloneOf(cmd)
 	sent.Proposal = mathrand.Uint64()
@@ -103,29 +102,29 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	if err != nil {
 		return Applied{}, forwardError(err)
 	}
-	trails := time.NewTimer(trailTime)
-	defer trails.Stop()
+	behind := time.NewTimer(applyTimeout)
+	defer behind.Stop()
 	select {
 	case res := <-result:
 		return res, nil
-	case <-trails.C:
-		return Applied{}, ErrTrails
+	case <-behind.C:
+		return Applied{}, ErrBehind
 	case <-ctx.Done():
 		return Applied{}, fmt.Errorf("%w: it is committed and not applied here yet: %w", ErrOutcomeUnknown, ctx.Err())
 	case <-replaced:
-		return Applied{}, fmt.Errorf("%w: this node was overtaken by a snapshot", ErrOutcomeUnknown)
+		return Applied{}, fmt.Errorf("%w: a snapshot has replaced the state of this node", ErrOutcomeUnknown)
 	case <-n.closed:
 		return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ErrClosed)
 	}
 }
 
-// whileLed answers a context for a call to the leader that is known now. It
-// ends when that one leads no more, as far as this node knows: nobody should
-// wait for a host that is gone. Call done after the call.
+// whileLed returns a context for a call to the current leader. It ends when this node learns that
+// there is another leader or none, so that no call waits for a lost host. The caller calls done
+// after the call.
 func (n *Node) whileLed(ctx context.Context) (call context.Context, done func()) {
 	call, cancel := context.WithCancel(ctx)
 	_, former := n.raft.Load().LeaderWithID()
-	go func() { // ends with the call
+	go func() { // ends when done is called
 		for {
 			_, changed := n.leadership()
 			if _, id := n.raft.Load().LeaderWithID(); id != former {
@@ -144,32 +143,33 @@ func (n *Node) whileLed(ctx context.Context) (call context.Context, done func())
 	return call, cancel
 }
 
-// forwarded is ctx for a call that is made for another: it goes no further,
-// and fails at once if the leader cannot be reached.
+// forwarded marks the context of a call that is made on behalf of another caller. The receiver does
+// not forward it again.
 func forwarded(ctx context.Context) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, headForwarded, "1")
+	return metadata.AppendToOutgoingContext(ctx, headerForwarded, "1")
 }
 
-const headForwarded = "ib-forwarded"
+const headerForwarded = "ib-forwarded"
 
-// forwardError tells what became of a command that was handed to the leader.
+// forwardError translates the error of a command that was sent to the leader.
 func forwardError(err error) error {
 	st := status.Convert(err)
 	switch st.Code() {
-	case codes.FailedPrecondition: // it says that it does not lead
+	case codes.FailedPrecondition: // the receiver does not lead
 		return ErrNoLeader
 	case codes.Unavailable:
-		if strings.HasPrefix(st.Message(), "connection error") { // not sent: there was no connection
+		if strings.HasPrefix(st.Message(), "connection error") { // not sent
 			return ErrNoLeader
 		}
 		return fmt.Errorf("%w: the connection to the leader broke", ErrOutcomeUnknown)
 	case codes.Unknown, codes.Canceled, codes.DeadlineExceeded:
 		return fmt.Errorf("%w: %s", ErrOutcomeUnknown, st.Message())
 	}
-	return err // the leader refused to prepare it
+	return err // Prepare failed on the leader
 }
 
-// leaderClient answers the peer API of the leader that is known.
+// leaderClient returns a client of the leader's peer API. It returns ErrNoLeader if no leader is
+// known or if this node leads.
 func (n *Node) leaderClient() (clusterv1.PeerClient, error) {
 	r := n.raft.Load()
 	if r == nil {
@@ -189,7 +189,7 @@ func (n *Node) leaderClient() (clusterv1.PeerClient, error) {
 	return clusterv1.NewPeerClient(conn), nil
 }
 
-// commit stamps and proposes a command on the leader.
+// commit stamps a command with the time and proposes it on the leader.
 func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, err error) {
 	ctx, span := tracing.Start(ctx, "raft apply")
 	defer func() { tracing.End(span, err) }()
@@ -208,22 +208,22 @@ func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, e
 		return Applied{}, ErrClosed
 	case errors.Is(err, raft.ErrRaftShutdown):
 		return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ErrClosed)
-	default: // leadership lost, storage, or the caller's time is over
+	default: // leadership lost, a storage error, or ctx has ended
 		return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
 }
 
-// await asks Raft for something and waits for its answer or for ctx. What Raft
-// has queued when it is shut down it never answers: Close waits for what is
-// under way before, and nothing is asked afterwards.
-func (n *Node) await(ctx context.Context, ask func() raft.Future) error {
-	if !n.asks.begin() {
+// await makes a call to Raft and waits for its result or the end of ctx. Raft never completes a
+// call that is queued when it shuts down. So Close waits for the calls in progress before, and
+// await returns ErrClosed afterwards.
+func (n *Node) await(ctx context.Context, call func() raft.Future) error {
+	if !n.raftCalls.begin() {
 		return ErrClosed
 	}
 	done := make(chan error, 1)
 	go func() {
-		defer n.asks.end()
-		done <- ask().Error()
+		defer n.raftCalls.end()
+		done <- call().Error()
 	}()
 	select {
 	case <-ctx.Done():
@@ -233,42 +233,42 @@ func (n *Node) await(ctx context.Context, ask func() raft.Future) error {
 	}
 }
 
-// asks counts what Raft was asked for and has not answered.
-type asks struct {
+// callCounter counts the calls to Raft that are in progress.
+type callCounter struct {
 	mu     sync.Mutex
 	count  int
 	closed bool
-	none   chan struct{} // closed when nothing is left, once closed is set
+	none   chan struct{} // closed when closed is set and count is 0
 }
 
-func (a *asks) begin() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
+func (c *callCounter) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
 		return false
 	}
-	a.count++
+	c.count++
 	return true
 }
 
-func (a *asks) end() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.count--; a.count == 0 && a.closed {
-		close(a.none)
+func (c *callCounter) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.count--; c.count == 0 && c.closed {
+		close(c.none)
 	}
 }
 
-// close refuses what comes and waits for what is under way, for a while.
-func (a *asks) close(limit time.Duration) {
-	a.mu.Lock()
-	if a.closed {
-		a.mu.Unlock()
+// close refuses new calls and waits for those in progress, at most for limit.
+func (c *callCounter) close(limit time.Duration) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
 		return
 	}
-	a.closed, a.none = true, make(chan struct{})
-	left, none := a.count, a.none
-	a.mu.Unlock()
+	c.closed, c.none = true, make(chan struct{})
+	left, none := c.count, c.none
+	c.mu.Unlock()
 	if left == 0 {
 		return
 	}
@@ -280,8 +280,8 @@ func (a *asks) close(limit time.Duration) {
 	}
 }
 
-// leadership reports whether this node leads, and answers what is closed when
-// that, or the leader that is known, changes.
+// leadership reports whether this node leads. changed is closed when that or the known leader
+// changes.
 func (n *Node) leadership() (leads bool, changed <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -293,14 +293,14 @@ func (n *Node) leading() bool {
 	return leads
 }
 
-// clock stamps commands. Within a term it advances by the monotonic clock,
-// whatever is done to the wall clock.
+// clock stamps commands. Within a term it advances with the monotonic clock, so that changes of the
+// wall clock have no effect.
 type clock struct {
 	now func() time.Time
 
 	mu    sync.Mutex
-	base  time.Time // by now
-	since time.Time // base by the monotonic clock
+	base  time.Time // now() at the start of the term
+	since time.Time // the same moment on the monotonic clock
 	last  int64
 }
 
@@ -308,7 +308,7 @@ func newClock(now func() time.Time) *clock {
 	return &clock{now: now, base: now(), since: time.Now()}
 }
 
-// begin starts a term after the greatest time that was applied before it.
+// begin starts a term. last is the greatest time that was applied before it.
 func (c *clock) begin(last int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// readBatches merges read indexes: all callers that wait for the next
-// verification share it.
+// readBatches merges read indexes: all callers that wait for the next verification share its
+// result.
 type readBatches struct {
 	mu      sync.Mutex
 	running bool
@@ -29,12 +29,11 @@ type readBatch struct {
 	err    error
 }
 
-// ReadIndex answers an index such that a state at or after it holds everything
-// that was acknowledged before the call, and everything that the state of any
-// node showed before it. It is the last command that the leader knew to be
-// committed when a quorum was asked whether it leads, and only counts once it
-// did (Raft dissertation, section 6.4). All who wait on one node share one
-// call. While there is no leader it waits as long as ctx allows.
+// ReadIndex returns an index for a linearizable read: a state at or after it contains every command
+// that was acknowledged before the call, and everything that the state of any node showed before
+// it. The index is the last command that was committed on the leader before a quorum confirmed its
+// leadership (Raft dissertation, section 6.4). Concurrent callers on one node share one call to the
+// leader. While there is no leader, ReadIndex waits until ctx ends.
 func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 	for {
 		leads, changed := n.leadership()
@@ -48,13 +47,14 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 		if err == nil || ctx.Err() != nil || !errors.Is(err, ErrNoLeader) {
 			return index, err
 		}
-		if err := n.hold(ctx, changed); err != nil {
+		if err := n.waitForLeader(ctx, changed); err != nil {
 			return 0, fmt.Errorf("read index: %w", err)
 		}
 	}
 }
 
-// readIndexHere answers on the leader.
+// readIndexHere returns the read index of this node. It returns ErrNoLeader if this node does not
+// lead.
 func (n *Node) readIndexHere(ctx context.Context) (uint64, error) {
 	if faults.Mutant("read-without-verify") {
 		return n.fsm.index(), nil
@@ -62,9 +62,10 @@ func (n *Node) readIndexHere(ctx context.Context) (uint64, error) {
 	return n.reads.wait(ctx, n.verifyLeader)
 }
 
-// readIndexThere asks the leader.
+// readIndexThere requests the read index from the leader. It returns ErrNoLeader for every failure:
+// a read can always be retried.
 func (n *Node) readIndexThere(client clusterv1.PeerClient) (uint64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), readIndexTime)
+	ctx, cancel := context.WithTimeout(context.Background(), readIndexTimeout)
 	defer cancel()
 	ctx, done := n.whileLed(forwarded(ctx))
 	defer done()
@@ -75,10 +76,10 @@ func (n *Node) readIndexThere(client clusterv1.PeerClient) (uint64, error) {
 	return res.GetIndex(), nil
 }
 
-// readIndexTime bounds one call to the leader.
-const readIndexTime = 2 * time.Second
+// readIndexTimeout bounds one call to the leader.
+const readIndexTimeout = 2 * time.Second
 
-// wait joins the batch that is verified next.
+// wait waits for the batch that is verified next.
 func (r *readBatches) wait(ctx context.Context, verify func() (uint64, error)) (uint64, error) {
 	b := r.join(verify)
 	select {
@@ -89,8 +90,8 @@ func (r *readBatches) wait(ctx context.Context, verify func() (uint64, error)) (
 	}
 }
 
-// join answers the batch that is verified next. One goroutine at a time
-// verifies, until nobody waits.
+// join returns the batch that is verified next. One goroutine verifies batches, one at a time, as
+// long as there are waiters.
 func (r *readBatches) join(verify func() (uint64, error)) *readBatch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -100,7 +101,7 @@ func (r *readBatches) join(verify func() (uint64, error)) *readBatch {
 	b := r.next
 	if !r.running {
 		r.running = true
-		go r.run() // ends when nobody waits; verify ends with Raft
+		go r.run() // ends when there is no waiter; verify ends with Raft
 	}
 	return b
 }
@@ -120,8 +121,9 @@ func (r *readBatches) run() {
 	}
 }
 
-// verifyLeader takes the index before it asks, and makes sure that the term
-// that it asks in is the one whose first entry this node has applied.
+// verifyLeader takes the index before the quorum is asked, and makes sure that the confirmed term
+// is the one whose first command this node has applied. A confirmed later term proves nothing about
+// the index.
 func (n *Node) verifyLeader() (uint64, error) {
 	n.mu.Lock()
 	leads, term := n.leads, n.term
@@ -143,16 +145,15 @@ func (n *Node) verifyLeader() (uint64, error) {
 	return index, nil
 }
 
-// lastCommand answers the index of the last command at or below the commit
-// index. The state of the leader is not enough: that of a follower may be ahead
-// of it, and what a client saw there has to be in every read that begins
-// afterwards. The commit index is not it either: other entries never reach the
-// state, so that whoever waited for theirs would wait for the next command.
+// lastCommand returns the index of the last command at or below committed. The applied index would
+// be too low: a follower may be ahead of the leader, and a client that read there must see the same
+// state again. The commit index would be too high: entries that are no commands never reach the
+// state machine, so that a waiter would wait for the next command.
 func lastCommand(log raft.LogStore, committed, applied uint64) (uint64, error) {
 	for at := committed; at > applied; at-- {
 		var entry raft.Log
 		switch err := log.GetLog(at, &entry); {
-		case errors.Is(err, raft.ErrLogNotFound): // in a snapshot, and so applied
+		case errors.Is(err, raft.ErrLogNotFound): // it is in a snapshot, and so it is applied
 			return applied, nil
 		case err != nil:
 			return 0, fmt.Errorf("read index: look at entry %d of the log: %w", at, err)

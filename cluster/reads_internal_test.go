@@ -6,12 +6,12 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Test_LastCommand: what a follower may have shown is in the index of a read,
-// and entries that never reach the state are not waited for.
+// Test_LastCommand checks that a read index includes every command that a follower may have shown,
+// and is not the index of an entry that never reaches the state machine.
 func Test_LastCommand(t *testing.T) {
 	log := raft.NewInmemStore()
 	for i, kind := range []raft.LogType{raft.LogNoop, raft.LogCommand, raft.LogCommand, raft.LogBarrier, raft.LogCommand, raft.LogNoop, raft.LogConfiguration} {
-		if err := log.StoreLog(&raft.Log{Index: uint64(i + 11), Type: kind}); err != nil { // 11 and on: those before are in a snapshot
+		if err := log.StoreLog(&raft.Log{Index: uint64(i + 11), Type: kind}); err != nil { // from 11 on: earlier entries are in a snapshot
 			t.Fatal(err)
 		}
 	}

@@ -24,7 +24,7 @@ func (n *notes) Write(p []byte) (int, error) {
 	return n.b.Write(p)
 }
 
-// has reports whether one line holds all parts.
+// has reports whether one line of the log contains all parts.
 func (n *notes) has(parts ...string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -42,8 +42,8 @@ func (n *notes) has(parts ...string) bool {
 
 func (n *notes) logger() *slog.Logger { return slog.New(slog.NewTextHandler(n, nil)) }
 
-// Test_Refuse_NewNodes starts nodes that must not become members. Both sides
-// say so, with the reason, and the node waits.
+// Test_Refuse_NewNodes starts nodes that must not become members. Both sides must log the reason,
+// and the node must wait.
 func Test_Refuse_NewNodes(t *testing.T) {
 	var members notes
 	g := newGroup(t)
@@ -78,7 +78,7 @@ func Test_Refuse_NewNodes(t *testing.T) {
 	g.leader()
 	for name, x := range map[string]struct {
 		change func(*cluster.Config)
-		says   []string // on both sides
+		says   []string // logged on both sides
 	}{
 		"other sealing keys":  {func(c *cluster.Config) { c.Keys = sealing("k3") }, []string{"sealing keys", "k3", "k1 k2", "same key file"}},
 		"another gossip key":  {func(c *cluster.Config) { c.Gossip.Keys = keyFiles("other") }, []string{"gossip keys", "same key file"}},
@@ -88,10 +88,10 @@ func Test_Refuse_NewNodes(t *testing.T) {
 			var own notes
 			who := strings.ReplaceAll(name, " ", "-")
 			m := g.start(who, sound, x.change, func(c *cluster.Config) { c.Logger = own.logger() })
-			eventually(t, "a member says whom it refuses, and why", func() bool {
+			eventually(t, "a member logs which node it refuses, and why", func() bool {
 				return members.has(append([]string{"refused a node that wants to", who}, x.says...)...)
 			})
-			eventually(t, "the node says why it waits", func() bool { return own.has(append([]string{"waits for its cluster"}, x.says...)...) })
+			eventually(t, "the node logs why it waits", func() bool { return own.has(append([]string{"waits for its cluster"}, x.says...)...) })
 			if s := m.Status(); s.ClusterID != "" {
 				t.Errorf("the node is of cluster %q", s.ClusterID)
 			}
@@ -103,20 +103,20 @@ func Test_Refuse_NewNodes(t *testing.T) {
 			t.Errorf("%s is a member", m.Name)
 		}
 	}
-	// During a rotation one key in common is enough, and a node of an older
-	// version names none.
+	// During a rotation one key in common is enough. A node of an older version names no keys.
 	for name, keys := range map[string]func() []string{"rotating": sealing("k2", "k3"), "older": nil} {
 		g.start(name, sound, func(c *cluster.Config) { c.Keys = keys })
 		eventually(t, "it joins: "+name, func() bool { return g.get(name).Status().LeaderName != "" })
 	}
 }
 
-// Test_Refuse_AnotherCluster brings a member of another cluster of the same
-// name and CA among the nodes: neither takes the other for its own.
+// Test_Refuse_AnotherCluster brings a member of another cluster with the same name and CA among the
+// nodes. The two clusters must stay separate.
 func Test_Refuse_AnotherCluster(t *testing.T) {
 	g, other := three(t), newGroup(t)
 	other.certs = g.certs
-	// Three of them, so that the one that comes along has no leader and asks.
+	// The other cluster has three nodes, so that the one that is started here has no leader and
+	// tries to join.
 	for i := range 3 {
 		other.start(fmt.Sprintf("x%d", i))
 	}
@@ -130,10 +130,10 @@ func Test_Refuse_AnotherCluster(t *testing.T) {
 	g.start("n2", func(c *cluster.Config) { c.Logger = members.logger() })
 	g.leader()
 	g.start("x2", func(c *cluster.Config) { c.DataDir, c.Logger = filepath.Join(other.dir, "x2"), own.logger() })
-	eventually(t, "the member says whom it refuses", func() bool {
+	eventually(t, "the member logs which node it refuses", func() bool {
 		return members.has("refused a node", "x2/", "belongs to another cluster", id)
 	})
-	eventually(t, "the node says why it waits", func() bool { return own.has("waits for its cluster", "another cluster", id) })
+	eventually(t, "the node logs why it waits", func() bool { return own.has("waits for its cluster", "another cluster", id) })
 	for _, m := range g.get("n2").Members() {
 		if m.Name == "x2" {
 			t.Error("x2 is a member")

@@ -10,9 +10,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// A snapshot is a magic with the version of this frame, the index of the last
-// applied command, the state as the state machine writes it, and an xxhash64
-// of all before it.
+// snapshotMagic starts a snapshot: 6 bytes of identification and 2 bytes of version. It is
+// followed by the index of the last applied command (8 bytes, big endian), the state as the state
+// machine writes it, and the xxhash64 of everything before it (8 bytes, big endian).
 var snapshotMagic = [8]byte{'i', 'b', 's', 'n', 'a', 'p', 0, 1}
 
 const (
@@ -38,8 +38,8 @@ func writeSnapshot(w io.Writer, index uint64, state io.WriterTo) error {
 
 var errSnapshotDamaged = errors.New("the snapshot is damaged or cut off; restore from another copy or node")
 
-// readSnapshot checks a snapshot to its last byte before restore gets to see
-// anything of it, and answers its index.
+// readSnapshot verifies a snapshot to its last byte, then passes the state in it to restore, and
+// returns its index.
 func readSnapshot(r io.Reader, restore func(io.Reader) error) (uint64, error) {
 	raw, err := io.ReadAll(r)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// streamLayer makes the connections of Raft. Each begins with a hello that
-// names both servers: an address may have passed to another node meanwhile.
+// streamLayer makes the connections of Raft. Each begins with a hello that names both servers,
+// because another node may have taken over the address.
 type streamLayer struct {
 	*connListener
 	net *tlsNetwork
@@ -34,16 +34,16 @@ var (
 )
 
 func newStreamLayer(n *tlsNetwork) *streamLayer {
-	return &streamLayer{connListener: newConnListener(advertised(n.o.Advertise)), net: n, open: map[*peerConn]struct{}{}}
+	return &streamLayer{connListener: newConnListener(advertised(n.opts.Advertise)), net: n, open: map[*peerConn]struct{}{}}
 }
 
-// advertised is the address by which Raft knows this node.
+// advertised is the address of this node for Raft.
 type advertised string
 
 func (advertised) Network() string  { return "tcp" }
 func (a advertised) String() string { return string(a) }
 
-// ServerAddr answers an address that also names the server; see Dial.
+// ServerAddr returns ID@ADDRESS, so that Dial knows the server as well.
 func (l *streamLayer) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	address := l.net.local.AddressOf(id)
 	if address == "" {
@@ -52,14 +52,15 @@ func (l *streamLayer) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	return raft.ServerAddress(string(id) + "@" + address), nil
 }
 
-// Dial connects to an address that ServerAddr made.
+// Dial connects to an address of ServerAddr. It returns an error if the node there refuses this
+// one.
 func (l *streamLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	at := strings.LastIndexByte(string(to), '@')
 	if at < 0 {
 		return nil, fmt.Errorf("%s does not name its server", to)
 	}
 	id, address := string(to[:at]), string(to[at+1:])
-	ctx, cancel := context.WithTimeout(context.Background(), min(timeout, handshakeTime))
+	ctx, cancel := context.WithTimeout(context.Background(), min(timeout, handshakeTimeout))
 	defer cancel()
 	conn, err := l.net.dialTLS(ctx, address, nameOf(raft.ServerID(id)), protoRaft)
 	if err != nil {
@@ -72,7 +73,7 @@ func (l *streamLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Co
 		err = readFrame(conn, &reply)
 	}
 	if err == nil && reply.Refusal != "" {
-		l.net.o.Logger.Warn("a node refuses this one", "node", id, "address", address, "reason", reply.Refusal)
+		l.net.opts.Logger.Warn("a node refuses this one", "node", id, "address", address, "reason", reply.Refusal)
 		err = errors.New(reply.Refusal)
 	}
 	if err != nil {
@@ -83,8 +84,8 @@ func (l *streamLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Co
 	return &dialedConn{Conn: conn, layer: l, to: raft.ServerID(id)}, nil
 }
 
-// dialedConn is a connection to a server. Its end tells the leader that the
-// process of a follower may have died.
+// dialedConn is a connection to a server. On the leader, its end is a sign that the process of a
+// follower may have died.
 type dialedConn struct {
 	net.Conn
 	layer *streamLayer
@@ -92,7 +93,7 @@ type dialedConn struct {
 	once  sync.Once
 }
 
-// Read reports the end of the connection, unless this side has closed it.
+// Read calls Lost at the end of the connection, unless this side has closed it.
 func (c *dialedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -101,9 +102,9 @@ func (c *dialedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// welcome answers the hello of an accepted connection.
+// welcome responds to the hello of an accepted connection and passes the connection to Raft.
 func (l *streamLayer) welcome(conn net.Conn) {
-	_ = conn.SetDeadline(time.Now().Add(handshakeTime))
+	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	var hello clusterv1.RaftHello
 	if err := readFrame(conn, &hello); err != nil {
 		_ = conn.Close()
@@ -112,7 +113,7 @@ func (l *streamLayer) welcome(conn net.Conn) {
 	var reply clusterv1.RaftHelloReply
 	if err := l.net.local.Admit(hello.GetFrom(), hello.GetTo()); err != nil {
 		reply.Refusal = err.Error()
-		l.net.o.Logger.Warn("refused a node", "node", hello.GetFrom().GetServerId(), "address", hello.GetFrom().GetAddress(), "reason", reply.Refusal)
+		l.net.opts.Logger.Warn("refused a node", "node", hello.GetFrom().GetServerId(), "address", hello.GetFrom().GetAddress(), "reason", reply.Refusal)
 	}
 	if err := writeFrame(conn, &reply); err != nil || reply.Refusal != "" {
 		_ = conn.Close()
@@ -126,7 +127,7 @@ func (l *streamLayer) welcome(conn net.Conn) {
 	l.deliver(c)
 }
 
-// Close ends all accepted connections.
+// Close stops accepting and closes all accepted connections.
 func (l *streamLayer) Close() error {
 	err := l.connListener.Close()
 	l.mu.Lock()
@@ -137,9 +138,8 @@ func (l *streamLayer) Close() error {
 	return err
 }
 
-// peerConn is an accepted connection of a known server. The end of it is the
-// first sign that the server's process has died: the kernel closes its
-// sockets at once.
+// peerConn is an accepted connection of a known server. Its end is the first sign that the server's
+// process has died: the kernel closes the sockets of a process at once.
 type peerConn struct {
 	net.Conn
 	layer *streamLayer
@@ -147,7 +147,7 @@ type peerConn struct {
 	once  sync.Once
 }
 
-// Read reports the end of the connection.
+// Read calls Lost at the end of the connection.
 func (c *peerConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil {
@@ -156,7 +156,7 @@ func (c *peerConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Close forgets the connection.
+// Close closes the connection and removes it from the layer.
 func (c *peerConn) Close() error {
 	c.layer.mu.Lock()
 	delete(c.layer.open, c)
@@ -164,7 +164,7 @@ func (c *peerConn) Close() error {
 	return c.Conn.Close()
 }
 
-// maxFrame bounds a hello, in bytes.
+// maxFrame is the greatest size of a hello, in bytes.
 const maxFrame = 64 << 10
 
 func writeFrame(w io.Writer, m proto.Message) error {
@@ -194,7 +194,7 @@ func readFrame(r io.Reader, m proto.Message) error {
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
-// nameOf answers the node name in a server id.
+// nameOf returns the node name in a server id.
 func nameOf(id raft.ServerID) string {
 	name, _, _ := strings.Cut(string(id), "/")
 	return name

@@ -14,7 +14,7 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
 )
 
-// simulated is a cluster under simulated time: n0, n1 and so on.
+// simulated is a cluster under simulated time, with the nodes n0, n1 and so on.
 func simulated(t *testing.T, nodes int, change func(i int, n *cluster.Config), before func(i int, n *cluster.Node)) []*cluster.Node {
 	t.Helper()
 	hub := clustertest.NewHub(1)
@@ -57,25 +57,25 @@ func closeAll(t *testing.T, nodes []*cluster.Node) {
 	}
 }
 
-// leads answers the node that leads, once one does.
+// leads waits until a node leads and returns it.
 func leads(t *testing.T, nodes []*cluster.Node) *cluster.Node {
 	t.Helper()
 	for range 1000 {
 		if i := slices.IndexFunc(nodes, (*cluster.Node).Leads); i >= 0 {
 			return nodes[i]
 		}
-		time.Sleep(20 * time.Millisecond) // simulated
+		time.Sleep(20 * time.Millisecond) // simulated time
 	}
 	t.Fatal("no node leads")
 	return nil
 }
 
-// Test_Term_JudgesNoMemberByAFormerOne: a node that leads again does not count the
-// time in which it did not lead, and asked nobody, as the silence of others.
+// Test_Term_JudgesNoMemberByAFormerOne checks that a node that leads again starts to measure the
+// silence of members anew: while it did not lead, it pinged no member.
 func Test_Term_JudgesNoMemberByAFormerOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		silent := map[string]time.Duration{} // the longest, by leader
+		silent := map[string]time.Duration{} // the longest silence, by leader
 		nodes := simulated(t, 3, nil, func(_ int, n *cluster.Node) {
 			n.Lead(func(context.Context, *cluster.Term) error {
 				mu.Lock()
@@ -100,15 +100,15 @@ func Test_Term_JudgesNoMemberByAFormerOne(t *testing.T) {
 		defer mu.Unlock()
 		for id, d := range silent {
 			if d > time.Second {
-				t.Errorf("a work of %s saw a member that was silent for %s at the beginning of its term", id, d)
+				t.Errorf("at the start of its term, %s considered a member silent for %s", id, d)
 			}
 		}
 		closeAll(t, nodes)
 	})
 }
 
-// Test_Leave_DoesNotJoinAgain: a node that leaves is no member again while its
-// process goes on, and is once it has changed its mind.
+// Test_Leave_DoesNotJoinAgain checks that a removed node that leaves does not join again while its
+// process runs, and joins again after Leave(false).
 func Test_Leave_DoesNotJoinAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := simulated(t, 4, nil, nil)
@@ -119,7 +119,7 @@ func Test_Leave_DoesNotJoinAgain(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		if !member() {
-			t.Fatal("the node is no member before")
+			t.Fatal("the node is no member before it leaves")
 		}
 		away.Leave(true)
 		if err := lead.Remove(t.Context(), away.ServerID()); err != nil {
@@ -138,8 +138,8 @@ func Test_Leave_DoesNotJoinAgain(t *testing.T) {
 	})
 }
 
-// Test_Term_BeginsByNoWrongClock: a node whose clock is ahead, and that is made the
-// leader, does not stamp a command before others lead.
+// Test_Term_BeginsByNoWrongClock makes a node the leader while its clock is ahead. It must stamp no
+// command before another node leads.
 func Test_Term_BeginsByNoWrongClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ahead [3]atomic.Int64

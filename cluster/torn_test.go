@@ -14,8 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// Where the process that Test_Torn_Write starts tears a write: after which
-// index, and how far it gets, in thousandths.
+// Environment of the process that Test_Torn_Write starts: the index after which a write is torn,
+// and the part of that write that reaches the file, in thousandths.
 const (
 	tornAfter = "CLUSTER_TEST_TORN_AFTER"
 	tornAt    = "CLUSTER_TEST_TORN_AT"
@@ -28,8 +28,8 @@ func tear(index uint64) {
 	}
 }
 
-// Test_Torn_Write ends a node in the middle of a write of its log, at many
-// places of it: it starts again with everything that was acknowledged.
+// Test_Torn_Write kills a node in the middle of a write of its log, at many positions of the write.
+// It must start again with everything that was acknowledged.
 func Test_Torn_Write(t *testing.T) {
 	dir := t.TempDir()
 	var last uint64
@@ -62,7 +62,7 @@ func Test_Torn_Write(t *testing.T) {
 	if err := n.WaitApplied(t.Context(), last); err != nil {
 		t.Fatal(err)
 	}
-	// What was torn is gone, and nobody was told of it.
+	// The torn command is gone, and it was never acknowledged.
 	if got := len(sm.values()); got != acked || acked < 11 {
 		t.Errorf("%d commands are there, %d were acknowledged", got, acked)
 	}

@@ -12,13 +12,12 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// walFS is the file system under the replicated log, whose writes a test can
-// tear.
+// walFS is the file system under the replicated log. A test can make its writes torn.
 func walFS() types.VFS { return tornFS{fs.New()} }
 
 type tornFS struct{ types.VFS }
 
-// Create makes a file whose writes can be torn.
+// Create creates a file whose writes can be torn.
 func (t tornFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
 	f, err := t.VFS.Create(dir, name, size)
 	return tornFile{f}, err
@@ -32,8 +31,8 @@ func (t tornFS) OpenWriter(dir, name string) (types.WritableFile, error) {
 
 type tornFile struct{ types.WritableFile }
 
-// WriteAt writes all, or a part and dies: what a power loss leaves of a write
-// whose pages the disk has taken in parts.
+// WriteAt writes p. Under the fault DiskTorn it writes a part of p and kills the process, as a
+// power loss does when the disk has stored only some of the pages.
 func (f tornFile) WriteAt(p []byte, at int64) (int, error) {
 	n, torn := faults.Torn(p)
 	if !torn {
@@ -42,5 +41,5 @@ func (f tornFile) WriteAt(p []byte, at int64) (int, error) {
 	_, _ = f.WritableFile.WriteAt(p[:n], at)
 	_ = f.WritableFile.Sync()
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	select {} // nothing of this process is acknowledged any more
+	select {} // the process is dying: acknowledge nothing more
 }

@@ -15,18 +15,19 @@ func isRefused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
 }
 
-// watchInterval is how often the leader looks at itself.
+// watchInterval is how often the leader checks its own disk and clock.
 const watchInterval = 100 * time.Millisecond
 
-// watchSelf gives up leadership when this node should not lead: its clock is
-// wrong, or its disk does not keep up.
+// watchSelf gives up leadership while this node should not lead: its clock is wrong, or its disk is
+// slow. While a write of the log is stuck, Raft cannot transfer leadership. Then the node sends
+// nothing, so that another node starts an election.
 func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
 	if n.alone() {
 		return nil
 	}
 	t := time.NewTicker(watchInterval)
 	defer t.Stop()
-	defer n.aside.Store(false)
+	defer n.silenced.Store(false)
 	for {
 		select {
 		case <-ctx.Done():
@@ -34,8 +35,8 @@ func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
 		case <-t.C:
 		}
 		if n.logs != nil && n.logs.stuck() > n.cfg.SlowDisk {
-			if !n.aside.Swap(true) {
-				n.cfg.Logger.Error("a write of the log takes too long: falls silent, so that another node can lead", "node", n.cfg.Name, "for", n.logs.stuck())
+			if !n.silenced.Swap(true) {
+				n.cfg.Logger.Error("a write of the log takes too long: this node sends nothing, so that another node can lead", "node", n.cfg.Name, "for", n.logs.stuck())
 			}
 			continue
 		}
@@ -48,11 +49,11 @@ func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
 	}
 }
 
-// hearClocks waits for the clocks of a majority before the first command of a term:
-// the time of the state never goes back, so that one of a clock that is ahead would
-// end builds and remove history. If this one is wrong another node shall lead. While
-// two disagree only the others can tell which is: it waits for all then. A member
-// that does not answer holds up nothing for longer than Raft waits for one.
+// hearClocks waits for the clocks of a majority before the first command of a term. The time of the
+// state never goes back: a first command of a clock that is ahead would end builds and remove
+// history. hearClocks returns raft.ErrNotLeader if this node's clock is wrong, so that another node
+// leads. While two clocks disagree, only the others can show which one is wrong, so it waits for
+// all. It waits for Config.Election at most, since a member may not respond.
 func (n *Node) hearClocks(ctx context.Context) error {
 	if n.alone() {
 		return nil
@@ -81,8 +82,8 @@ func (n *Node) hearClocks(ctx context.Context) error {
 	return nil
 }
 
-// clocksHeard reports whether a majority of the voters has told its clock, and
-// these agree, or all have.
+// clocksHeard reports whether all voters have reported their clocks, or a majority has and these
+// agree.
 func (n *Node) clocksHeard() bool {
 	voters, heard, agree := 0, 0, true
 	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
@@ -92,7 +93,7 @@ func (n *Node) clocksHeard() bool {
 		voters++
 		if s.ID == n.serverID() {
 			heard++
-		} else if p := n.peers.get(s.ID); p.answer != nil {
+		} else if p := n.peers.get(s.ID); p.ping != nil {
 			heard++
 			agree = agree && p.offset.Abs() <= n.cfg.MaxClockSkew
 		}
@@ -104,36 +105,35 @@ func skewed(skew time.Duration) string {
 	return fmt.Sprintf("its clock is %s off the median of all nodes", -skew.Round(time.Second))
 }
 
-func (n *Node) giveUp(ctx context.Context, why string) {
-	n.cfg.Logger.Warn("gives up leadership", "node", n.cfg.Name, "reason", why)
+func (n *Node) giveUp(ctx context.Context, reason string) {
+	n.cfg.Logger.Warn("gives up leadership", "node", n.cfg.Name, "reason", reason)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Election)
 	defer cancel()
-	// The context of the term may end before the answer comes: that is success.
+	// The end of the term cancels ctx before the call returns: that is success.
 	if err := n.TransferLeadership(ctx, ""); err != nil && n.Leads() {
 		n.cfg.Logger.Warn("cannot give up leadership", "node", n.cfg.Name, "err", err)
 	}
 }
 
-// skew is how far the median of all clocks is ahead of this one.
+// skew returns how far the median of all clocks is ahead of this one.
 func (n *Node) skew() time.Duration {
 	n.peers.mu.Lock()
 	defer n.peers.mu.Unlock()
 	all := []time.Duration{0}
 	for _, s := range n.peers.byID {
-		if s.answer != nil && time.Since(s.answered) < 4*n.cfg.PingInterval {
+		if s.ping != nil && time.Since(s.pingAt) < 4*n.cfg.PingInterval {
 			all = append(all, s.offset)
 		}
 	}
-	if len(all) < 3 { // of two, nobody knows which is wrong
+	if len(all) < 3 { // with two clocks it is unknown which one is wrong
 		return 0
 	}
 	slices.Sort(all)
 	return all[len(all)/2]
 }
 
-// TransferLeadership makes another voter the leader: the one of that name, or
-// the one that is ahead of the others if it is empty. On a node that does not
-// lead it answers ErrNoLeader.
+// TransferLeadership makes another voter the leader: the node with the name to, or the most
+// up-to-date one if to is empty. On a node that does not lead it returns ErrNoLeader.
 func (n *Node) TransferLeadership(ctx context.Context, to string) error {
 	r := n.raft.Load()
 	if r.State() != raft.Leader {
@@ -154,8 +154,8 @@ func (n *Node) TransferLeadership(ctx context.Context, to string) error {
 	return fmt.Errorf("no member is named %q", to)
 }
 
-// Remove takes a member out of the cluster, by node name or server id. Only
-// the leader can.
+// Remove removes a member from the cluster, by node name or server id. On a node that does not lead
+// it returns ErrNoLeader.
 func (n *Node) Remove(ctx context.Context, member string) error {
 	r := n.raft.Load()
 	if !n.leading() {

@@ -9,9 +9,9 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster"
 )
 
-// Test_ClockSkew_LeaderStepsAside shifts the leader's clock, forth and back,
-// by more than it may be off the median: another node leads soon, and the log
-// says why. A follower's wrong clock changes nothing.
+// Test_ClockSkew_LeaderStepsAside shifts the leader's clock forward and back by more than
+// MaxClockSkew. Another node must lead soon, and the log must say why. A wrong clock of a follower
+// changes nothing.
 func Test_ClockSkew_LeaderStepsAside(t *testing.T) {
 	g := newGroup(t)
 	var said notes
@@ -31,7 +31,7 @@ func Test_ClockSkew_LeaderStepsAside(t *testing.T) {
 		eventually(t, "a node whose clock is right leads", func() bool {
 			return said.has("gives up leadership", "node="+name, "its clock is "+sign+"1m0s off") && g.leader().cfg.Name != name
 		})
-		// The skew shows to operators, with the metadata of the node.
+		// Operators see the skew and the metadata of each node.
 		eventually(t, "the leader knows clock and zone of all members", func() bool {
 			skewed, zones := false, 0
 			for _, m := range g.leader().Members() {

@@ -1,4 +1,3 @@
-// Package faults lets tests hurt a running node from outside: its clock, its
-// disk and its messages to chosen peers. Without the build tag `faults` all of
-// it is empty and costs nothing.
+// Package faults injects faults into a running node: into its clock, its disk and its messages to
+// chosen peers. Without the build tag faults, all functions are empty and cost nothing.
 package faults

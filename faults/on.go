@@ -14,22 +14,22 @@ import (
 	"time"
 )
 
-// Enabled tells that this binary can be hurt.
+// Enabled reports whether this binary supports faults.
 const Enabled = true
 
-// State are the faults that are in force. Handler replaces it as JSON.
+// State is the set of active faults. Handler replaces it as JSON.
 type State struct {
 	// ClockOffset is added to the node's clock.
 	ClockOffset time.Duration `json:"clock_offset"`
-	// DiskDelay is added to each write of the log; DiskFull fails it.
+	// DiskDelay is added to each write of the log. DiskFull makes each write fail with ENOSPC.
 	DiskDelay time.Duration `json:"disk_delay"`
 	DiskFull  bool          `json:"disk_full"`
-	// DiskTorn ends the process by SIGKILL in the middle of the next write to a
-	// file of the log, after so many thousandths of it: 1 to 999. 0: never.
+	// DiskTorn is the part of the next write to a file of the log, in thousandths (1 to 999), after
+	// which SIGKILL ends the process. 0 disables it.
 	DiskTorn int `json:"disk_torn"`
 	// LogDelay is added to each fsync of a build's log.
 	LogDelay time.Duration `json:"log_delay"`
-	// Lose drops messages to the nodes of these names, Delay delays them.
+	// Lose drops messages to the named nodes, "*" to all. Delay delays messages to the named nodes.
 	Lose  []string                 `json:"lose"`
 	Delay map[string]time.Duration `json:"delay"`
 }
@@ -39,7 +39,7 @@ var (
 	state State
 )
 
-// Set replaces the faults.
+// Set replaces the active faults.
 func Set(s State) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -52,7 +52,7 @@ func get() State {
 	return state
 }
 
-// Disk is called before each write of the replicated log.
+// Disk is called before each write of the replicated log. It returns the error of that write.
 func Disk() error {
 	s := get()
 	if s.DiskDelay > 0 {
@@ -64,8 +64,8 @@ func Disk() error {
 	return nil
 }
 
-// Torn answers how many bytes of a write reach the file before the process
-// dies, and whether it does.
+// Torn returns how many bytes of a write reach the file before the process dies, and whether it
+// dies.
 func Torn(p []byte) (int, bool) {
 	s := get()
 	return len(p) * s.DiskTorn / 1000, s.DiskTorn > 0
@@ -78,12 +78,12 @@ func LogSync() {
 	}
 }
 
-// Clock answers the time that the node believes in.
+// Clock returns the time of the node's clock, given that of the machine.
 func Clock(t time.Time) time.Time { return t.Add(get().ClockOffset) }
 
 var errLost = errors.New("the message was lost (fault)")
 
-// Message is called before each message to a node.
+// Message is called before each message to a node. It returns an error if the message is lost.
 func Message(ctx context.Context, node string) error {
 	s := get()
 	for _, n := range s.Lose {
@@ -103,10 +103,10 @@ func Message(ctx context.Context, node string) error {
 	return nil
 }
 
-// mutants are the defects that the environment switches on.
+// mutants are the names of the defects that are on. IMAGE_BUILDER_MUTANT sets them at the start.
 var mutants = strings.Split(os.Getenv("IMAGE_BUILDER_MUTANT"), ",")
 
-// Mutant tells that the named defect is switched on.
+// Mutant reports whether the defect with that name is on.
 func Mutant(name string) bool {
 	mu.RLock()
 	defer mu.RUnlock()
@@ -118,14 +118,14 @@ func Mutant(name string) bool {
 	return false
 }
 
-// SetMutants switches defects on, all others off.
+// SetMutants turns the named defects on and all others off.
 func SetMutants(names ...string) {
 	mu.Lock()
 	defer mu.Unlock()
 	mutants = names
 }
 
-// Handler takes a State in the body of a POST and answers the one in force.
+// Handler replaces the faults by a State in the body of a POST, and returns the active State.
 func Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {

@@ -10,8 +10,8 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-// Test_Checksum_OfTheBeginning: a copy may hold more than the log has in the
-// end, in any number of records.
+// Test_Checksum_OfTheBeginning takes checksums of the start of a log: a copy may have more bytes
+// than the complete log, in any number of records.
 func Test_Checksum_OfTheBeginning(t *testing.T) {
 	s := mustOpen(t, logs.Options{})
 	w := mustCreate(t, s, key, 1)
@@ -22,7 +22,7 @@ func Test_Checksum_OfTheBeginning(t *testing.T) {
 		if _, err := w.Write([]byte(line)); err != nil {
 			t.Fatal(err)
 		}
-		for r, seen := mustReader(t, s, text.Len()-len(line)), 0; seen < len(line); { // a record of its own
+		for r, seen := mustReader(t, s, text.Len()-len(line)), 0; seen < len(line); { // wait, so that each line is a record
 			chunk, _, err := r.Next(t.Context())
 			if err != nil {
 				t.Fatal(err)

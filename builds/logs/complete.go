@@ -12,11 +12,12 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// ErrShort: this copy of a log ends before the log does.
+// ErrShort means that this node's copy ends before the end of the log.
 var ErrShort = errors.New("this copy of the log is not complete")
 
-// Show moves the watermark of a replicated log: all of its copies hold so many
-// bytes. It never moves back.
+// Show raises the watermark of a replicated log to the offset to: all copies hold the bytes before
+// it, so readers may see them. The watermark never goes back. Show does nothing if the log is not
+// on this node.
 func (s *Store) Show(key Key, to int64) {
 	l, err := s.get(key, false)
 	if err != nil {
@@ -27,7 +28,7 @@ func (s *Store) Show(key Key, to int64) {
 	l.show(to)
 }
 
-// Durable answers how many bytes of a log this copy holds.
+// Durable returns how many bytes of a log are fsynced on this node. Readers may see fewer.
 func (s *Store) Durable(key Key) (length int64, err error) {
 	l, err := s.get(key, false)
 	if err != nil {
@@ -38,9 +39,9 @@ func (s *Store) Durable(key Key) (length int64, err error) {
 	return l.length, nil
 }
 
-// Fence refuses all owners of older epochs from now on, durably, and answers
-// the length and checksum of what this copy holds. A log that does not exist
-// is made, empty.
+// Fence durably refuses all owners of epochs less than epoch from now on. It returns the length and
+// the checksum of this copy. If the log does not exist, Fence creates an empty one, so that the
+// fence survives a restart. It returns ErrFenced if an owner of a greater epoch was here before.
 func (s *Store) Fence(key Key, epoch uint64) (length int64, checksum string, err error) {
 	l, err := s.get(key, true)
 	if err != nil {
@@ -51,7 +52,7 @@ func (s *Store) Fence(key Key, epoch uint64) (length int64, checksum string, err
 	if l.sealed {
 		return l.length, checksumText(l.sum), nil
 	}
-	if err := l.rest(); err != nil {
+	if err := l.stopWriter(); err != nil {
 		return 0, "", err
 	}
 	if epoch < l.epoch {
@@ -66,9 +67,9 @@ func (s *Store) Fence(key Key, epoch uint64) (length int64, checksum string, err
 	return l.length, checksumText(l.sum), nil
 }
 
-// Complete ends a log at a length that all copies agreed on: what is behind it
-// was never shown and goes. ErrShort says that this copy does not reach it,
-// which counts as damage.
+// Complete ends a log at the length that its copies agreed on. It removes the bytes after that,
+// which no reader has seen. If this copy has fewer bytes, Complete records damage and returns
+// ErrShort. A second call with the same length does nothing.
 func (s *Store) Complete(key Key, length int64) error {
 	l, err := s.get(key, true)
 	if err != nil {
@@ -76,7 +77,7 @@ func (s *Store) Complete(key Key, length int64) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.gone {
+	if l.removed {
 		return ErrNotFound
 	}
 	if l.sealed {
@@ -85,14 +86,14 @@ func (s *Store) Complete(key Key, length int64) error {
 		}
 		return nil
 	}
-	if err := l.rest(); err != nil {
+	if err := l.stopWriter(); err != nil {
 		return err
 	}
 	if l.length < length {
 		return s.damage(key, fmt.Errorf("%w: it has %d of %d bytes", ErrShort, l.length, length))
 	}
 	if length < l.visible {
-		return fmt.Errorf("the log of build %s attempt %d was shown up to %d here and cannot end at %d", key.Build, key.Attempt, l.visible, length)
+		return fmt.Errorf("readers have seen the log of build %s attempt %d up to offset %d on this node, so it cannot end at %d", key.Build, key.Attempt, l.visible, length)
 	}
 	if l.length > length {
 		if err := l.cut(length); err != nil {
@@ -100,19 +101,18 @@ func (s *Store) Complete(key Key, length int64) error {
 		}
 	}
 	if len(l.segs) > 0 {
-		// Not fsynced, and no harm if the disk is full: the replicated state knows
-		// the length, too.
+		// Not fsynced, and a full disk does no harm: the replicated state holds the length too.
 		payload := binary.BigEndian.AppendUint64(nil, uint64(length))
 		_ = l.appendNow(record{kind: kindSeal, payload: binary.BigEndian.AppendUint64(payload, l.sum.Sum64())}, false)
 	}
 	l.sealed = true
-	l.tail = nil // what is complete is read from the disk
+	l.tail = nil // readers of a complete log read from the disk
 	l.visible = length
 	l.wake()
 	return nil
 }
 
-// Checksum answers the checksum of the first bytes of a log.
+// Checksum returns the checksum of the first length bytes of a log.
 func (s *Store) Checksum(key Key, length int64) (string, error) {
 	l, err := s.get(key, false)
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *Store) Checksum(key Key, length int64) (string, error) {
 			return "", fmt.Errorf("%w: it ends at byte %d of %d", ErrShort, at, length)
 		}
 		for _, r := range recs {
-			// There may be more records: what is here and not on all copies.
+			// There may be bytes after length that are on this copy only: leave them out.
 			_, _ = d.Write(r.payload[:max(0, min(int64(len(r.payload)), length-at))])
 			at += int64(len(r.payload))
 		}
@@ -146,17 +146,17 @@ func fenceRecord(epoch uint64) record {
 	return record{kind: kindFence, payload: binary.BigEndian.AppendUint64(nil, epoch)}
 }
 
-// rest drops the writer and what it has pending, and waits for what is on its
-// way to the disk. The caller holds mu, which is released in between.
-func (l *attemptLog) rest() error {
+// stopWriter fences the writer, which drops its pending output, and waits for a flush that is in
+// progress. The caller holds mu, which is released while stopWriter waits.
+func (l *attemptLog) stopWriter() error {
 	for l.writer != nil {
 		w := l.writer
 		w.fence()
-		l.store.sync.dirty(w, true) // which closes its file
+		l.store.sync.dirty(w, true) // the next flush closes its file
 		w.mu.Lock()
-		flying, flushed := w.flying, w.flushed
+		flushing, flushed := w.flushing, w.flushed
 		w.mu.Unlock()
-		if !flying {
+		if !flushing {
 			l.writer = nil
 			break
 		}
@@ -172,14 +172,14 @@ func (l *attemptLog) rest() error {
 			return err
 		}
 	}
-	if l.gone {
+	if l.removed {
 		return ErrNotFound
 	}
 	return nil
 }
 
-// appendNow writes a record behind the last whole one of a log that has no
-// writer. The caller holds mu.
+// appendNow appends a record to a log that has no writer. If durable is set, the record is fsynced
+// when appendNow returns. The caller holds mu.
 func (l *attemptLog) appendNow(r record, durable bool) error {
 	w := newWriter(l, max(l.epoch, epochOf(r)), nil)
 	defer w.closeFile()
@@ -195,8 +195,8 @@ func (l *attemptLog) appendNow(r record, durable bool) error {
 		if err := w.file.Sync(); err != nil {
 			return spaceError(err)
 		}
-		if w.dir {
-			if err := l.store.fs.SyncDir(l.store.o.Dir); err != nil {
+		if w.dirDirty {
+			if err := l.store.fs.SyncDir(l.store.opts.Dir); err != nil {
 				return err
 			}
 		}
@@ -212,8 +212,8 @@ func epochOf(r record) uint64 {
 	return 0
 }
 
-// cut removes what is behind a length, which has to be the end of a record,
-// and keeps the fence. The caller holds mu; there is no writer.
+// cut removes everything after length, which must be the end of a record, and writes the fence
+// again. The change is durable when cut returns. The caller holds mu; there must be no writer.
 func (l *attemptLog) cut(length int64) error {
 	seg, at := l.find(length)
 	pos, err := l.endOf(seg, at, length)
@@ -239,15 +239,14 @@ func (l *attemptLog) cut(length int64) error {
 	}
 	fence := fenceRecord(l.epoch).append(nil)
 	_, werr := f.WriteAt(fence, pos)
-	if err := errors.Join(werr, f.Truncate(pos+int64(len(fence))), f.Sync(), f.Close(), l.store.fs.SyncDir(l.store.o.Dir)); err != nil {
+	if err := errors.Join(werr, f.Truncate(pos+int64(len(fence))), f.Sync(), f.Close(), l.store.fs.SyncDir(l.store.opts.Dir)); err != nil {
 		return fmt.Errorf("cut the log: %w", spaceError(err))
 	}
 	l.segs, l.length, l.raw, l.tail = nil, 0, 0, nil
 	return l.scan(paths)
 }
 
-// endOf answers the position in a segment behind the record that ends at an
-// offset.
+// endOf returns the position in a segment at which the record that ends at offset ends.
 func (l *attemptLog) endOf(seg *segment, at seek, offset int64) (int64, error) {
 	f, err := l.store.fs.OpenFile(seg.path, os.O_RDONLY, 0)
 	if err != nil {

@@ -13,40 +13,41 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// Append is what the owner of a log sends to another copy of it.
+// Append is one message of the owner of a log to another copy of the log.
 type Append struct {
 	Key   Key
 	Epoch uint64
-	// Offset is where Records begin: at most the length of the copy.
+	// Offset is the start of Records in the log. It is at most the length of the copy.
 	Offset int64
-	// Records are whole records of output as they lie in a segment.
+	// Records are whole records of output, encoded as in a segment.
 	Records []byte
-	// Cut removes what the copy has behind Offset first: it is of an owner
-	// before, and was never shown.
+	// Cut removes the bytes of the copy after Offset first. They are from a former owner, and no
+	// reader has seen them.
 	Cut bool
-	// Reset removes all that the copy has first: it was no copy before.
+	// Reset removes everything that the copy has first. It is set for a copy that did not belong to
+	// the log before.
 	Reset bool
 	// Visible is the owner's watermark.
 	Visible int64
 }
 
-// Ack is a copy's answer to an Append.
+// Ack is a copy's response to an Append.
 type Ack struct {
-	// Length is how much of the log the copy holds now, fsynced. It is less
-	// than Append.Offset if bytes before that are missing.
+	// Length is how many bytes of the log the copy holds now, fsynced. It is less than
+	// Append.Offset if bytes before Offset are missing.
 	Length int64
-	// Refusal is ErrFenced, ErrSealed or another reason why nothing was
-	// appended.
+	// Refusal is the reason why nothing was appended, such as ErrFenced or ErrSealed; nil if there
+	// is none.
 	Refusal error
 }
 
-// Append appends to copies of logs that other nodes own, and fsyncs them
-// together. It blocks until that is done; acks are in the order of the batch.
+// Append appends to copies of logs that other nodes own, and fsyncs them together. It blocks until
+// all are durable or refused. The acks are in the order of the batch.
 func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
 	acks := make([]Ack, len(batch))
 	writers := make([]*Writer, len(batch))
 	for i, a := range batch {
-		writers[i], acks[i].Refusal = s.take(a)
+		writers[i], acks[i].Refusal = s.enqueue(a)
 		s.metrics.received.Add(float64(len(a.Records)))
 	}
 	for i, w := range writers {
@@ -59,7 +60,7 @@ func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
 		}
 		l := w.l
 		l.mu.Lock()
-		if l.writer != w || l.gone {
+		if l.writer != w || l.removed {
 			acks[i].Refusal = ErrFenced
 		} else {
 			acks[i].Length = l.length
@@ -71,7 +72,7 @@ func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
 	return acks
 }
 
-// Idle answers for how long no other node has appended to this copy.
+// Idle returns the time since another node last appended to this copy.
 func (s *Store) Idle(key Key) time.Duration {
 	s.mu.Lock()
 	l := s.logs[key]
@@ -84,8 +85,8 @@ func (s *Store) Idle(key Key) time.Duration {
 	return time.Since(l.used)
 }
 
-// take queues one append.
-func (s *Store) take(a Append) (*Writer, error) {
+// enqueue executes the Cut or Reset of an append and queues its records.
+func (s *Store) enqueue(a Append) (*Writer, error) {
 	if a.Reset {
 		if err := s.reset(a); err != nil {
 			return nil, err
@@ -114,7 +115,7 @@ func (s *Store) take(a Append) (*Writer, error) {
 			return nil, err
 		}
 		w.replicated = true
-		if len(l.segs) == 0 { // the fence has to be durable in an empty log, too
+		if len(l.segs) == 0 { // the fence must be durable even if the log is empty
 			w.append(fenceRecord(a.Epoch))
 		}
 	}
@@ -125,8 +126,7 @@ func (s *Store) take(a Append) (*Writer, error) {
 	return w, nil
 }
 
-// reset removes what this copy has, unless a newer owner than the caller's was
-// here.
+// reset removes this copy. It returns ErrFenced if an owner newer than the caller was here.
 func (s *Store) reset(a Append) error {
 	l, err := s.get(a.Key, false)
 	if err == nil {
@@ -140,16 +140,17 @@ func (s *Store) reset(a Append) error {
 	return s.Remove(a.Key)
 }
 
-// cutTo drops what is behind an offset. The caller holds mu.
+// cutTo removes the bytes after offset, if there are any. It returns an error if a reader may have
+// seen them. The caller holds mu.
 func (l *attemptLog) cutTo(offset int64) error {
-	if err := l.rest(); err != nil {
+	if err := l.stopWriter(); err != nil {
 		return err
 	}
 	if l.length <= offset {
 		return nil
 	}
 	if offset < l.visible {
-		return fmt.Errorf("the log of build %s attempt %d was shown up to %d here and cannot be cut at %d", l.key.Build, l.key.Attempt, l.visible, offset)
+		return fmt.Errorf("readers have seen the log of build %s attempt %d up to offset %d on this node, so it cannot be cut at %d", l.key.Build, l.key.Attempt, l.visible, offset)
 	}
 	return l.cut(offset)
 }
@@ -159,7 +160,7 @@ func (w *Writer) appendRecords(offset int64, records []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if offset > w.length {
-		return nil // the ack tells the owner where this copy ends
+		return nil // the owner learns the length of this copy from the ack
 	}
 	r := bytes.NewReader(records)
 	for at := int64(0); ; {
@@ -168,13 +169,13 @@ func (w *Writer) appendRecords(offset int64, records []byte) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("what was sent to this copy is damaged: %w", err)
+			return fmt.Errorf("the records that were sent to this copy are damaged: %w", err)
 		}
 		at = next
 		end := offset + int64(len(rec.payload))
 		switch {
 		case rec.kind != kindData:
-			return fmt.Errorf("a record of kind %d was sent to this copy", rec.kind)
+			return fmt.Errorf("a record of the unexpected kind %d was sent to this copy", rec.kind)
 		case offset == w.length:
 			w.append(rec)
 		case end > w.length:
@@ -184,16 +185,16 @@ func (w *Writer) appendRecords(offset int64, records []byte) error {
 	}
 }
 
-// Records answers durable records of output from an offset on, which has to be
-// the end of a record: about so many bytes, at least one record if there is
-// one.
+// Records returns durable records of output from offset on, which must be the end of a record. It
+// returns about budget bytes. It returns at least one record if offset is before the end of the
+// log.
 func (s *Store) Records(key Key, offset int64, budget int) ([]record, error) {
 	l, err := s.get(key, false)
 	if err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
-	if l.gone {
+	if l.removed {
 		l.mu.Unlock()
 		return nil, ErrNotFound
 	}
@@ -224,7 +225,7 @@ func (s *Store) records(path string, at seek, size, offset int64, budget int) ([
 		}
 		out, err := parseRecords(src, at, size, offset, budget)
 		switch {
-		case len(out) > 0: // what follows is cut off by the block, or is told the next time
+		case len(out) > 0: // ignore err: the next call starts at the failed record
 			return out, nil
 		case extra > 2*maxPayload:
 			return nil, err
@@ -232,7 +233,7 @@ func (s *Store) records(path string, at seek, size, offset int64, budget int) ([
 	}
 }
 
-// parseRecords answers the records from an offset on that a block holds whole.
+// parseRecords returns the records from offset on that are whole in src.
 func parseRecords(src block, at seek, size, offset int64, budget int) (out []record, err error) {
 	for got := 0; at.pos < size && (got == 0 || got < budget); {
 		r, next, err := readRecord(src, at.pos)
@@ -252,7 +253,7 @@ func parseRecords(src block, at seek, size, offset int64, budget int) (out []rec
 	return out, nil
 }
 
-// encodeRecords renders records as they lie in a segment.
+// encodeRecords encodes records as in a segment. length is the number of payload bytes.
 func encodeRecords(recs []record) (b []byte, length int64) {
 	for _, r := range recs {
 		b = r.append(b)
@@ -261,7 +262,7 @@ func encodeRecords(recs []record) (b []byte, length int64) {
 	return b, length
 }
 
-// block is a part of a file in memory, read at once.
+// block is a part of a file that was read at once.
 type block struct {
 	data []byte
 	at   int64
@@ -276,7 +277,7 @@ func newBlock(f io.ReaderAt, at, size int64) (block, error) {
 	return block{data[:n], at}, err
 }
 
-// ReadAt reads at a position of the file.
+// ReadAt reads at a position of the file, within the block.
 func (b block) ReadAt(p []byte, at int64) (int, error) {
 	if at < b.at || at >= b.at+int64(len(b.data)) {
 		return 0, io.EOF

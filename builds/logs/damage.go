@@ -9,9 +9,8 @@ import (
 	"syscall"
 )
 
-// Damaged answers the logs of which this disk was found not to hold what was
-// written, or not all of a complete one, since they were last removed; and a
-// channel that is closed when there are more.
+// Damaged returns the logs whose copy on this disk was found to be damaged, or too short for a
+// complete log, and was not removed since. more is closed when another log is found.
 func (s *Store) Damaged() (keys []Key, more <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -21,15 +20,14 @@ func (s *Store) Damaged() (keys []Key, more <-chan struct{}) {
 	return keys, s.moreDamaged
 }
 
-// Damage answers what was found to be wrong with a log, or nil.
+// Damage returns the damage that was found in a log, or nil.
 func (s *Store) Damage(key Key) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.damaged[key]
 }
 
-// damage notes what an error says about a log, if it says that it is damaged,
-// and answers the error.
+// damage records err if it means that the log is damaged, and returns err.
 func (s *Store) damage(key Key, err error) error {
 	if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrShort) {
 		return err
@@ -44,14 +42,14 @@ func (s *Store) damage(key Key, err error) error {
 	return err
 }
 
-// readError words an error of reading a segment, and tells damage (the file is
-// gone, cut off or changed, or the disk cannot read it) from a disk that may
-// answer the next time. What was removed or cut meanwhile is not damaged.
+// readError wraps an error of reading a segment. It tells damage (the file is missing, cut off or
+// changed, or the disk cannot read it) from a temporary error. A segment that was removed or cut in
+// the meantime is not damaged.
 func (l *attemptLog) readError(seg *segment, offset int64, err error) error {
 	l.mu.Lock()
-	gone, current := l.gone, slices.Contains(l.segs, seg)
+	removed, current := l.removed, slices.Contains(l.segs, seg)
 	l.mu.Unlock()
-	if gone {
+	if removed {
 		return ErrNotFound
 	}
 	unreadable := errors.Is(err, errTorn) || errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EIO)
@@ -60,7 +58,7 @@ func (l *attemptLog) readError(seg *segment, offset int64, err error) error {
 	}
 	err = l.store.damage(l.key, fmt.Errorf("read the log at offset %d: %w", offset, err))
 	l.mu.Lock()
-	l.wake() // its owner, who waits for copies
+	l.wake() // the owner may wait for copies, which will not come
 	l.mu.Unlock()
 	return err
 }

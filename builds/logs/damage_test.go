@@ -10,12 +10,12 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-// Test_Damage_IsKnownUntilRemoved: what a reader or a copy finds of a complete
-// log is known from then on, and the log can be taken anew once it is removed.
+// Test_Damage_IsKnownUntilRemoved checks that damage that a reader or a copy finds is recorded
+// until the log is removed, and that the log can be copied again after that.
 func Test_Damage_IsKnownUntilRemoved(t *testing.T) {
 	for what, c := range map[string]struct {
 		harm   func(t *testing.T, file string)
-		reopen bool // before it is read
+		reopen bool // reopen the store before the log is read
 		want   error
 	}{
 		"a byte changes":                    {harm: flip(1000), want: logs.ErrDamaged},
@@ -36,7 +36,7 @@ func Test_Damage_IsKnownUntilRemoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, more := s.Damaged(); s.Damage(key) != nil || isClosed(more) {
-				t.Fatal("a sound log counts as damaged")
+				t.Fatal("an intact log is reported as damaged")
 			}
 			files, err := filepath.Glob(filepath.Join(dir, "*.log"))
 			if err != nil || len(files) != 1 {
@@ -60,13 +60,13 @@ func Test_Damage_IsKnownUntilRemoved(t *testing.T) {
 				t.Errorf("read: %v, want %v", err, c.want)
 			}
 			if keys, _ := s.Damaged(); len(keys) != 1 || keys[0] != key || s.Damage(key) == nil || !isClosed(more) {
-				t.Errorf("damaged are %v (%v), told: %v", keys, s.Damage(key), isClosed(more))
+				t.Errorf("the damaged logs are %v (%v), channel closed: %v", keys, s.Damage(key), isClosed(more))
 			}
 			if err := s.Remove(key); err != nil {
 				t.Fatal(err)
 			}
 			if keys, _ := s.Damaged(); len(keys) > 0 || s.Damage(key) != nil {
-				t.Errorf("removed, and damaged still: %v", keys)
+				t.Errorf("damaged although removed: %v", keys)
 			}
 			w = mustCreate(t, s, key, 2)
 			mustWrite(t, w, out)
@@ -74,13 +74,13 @@ func Test_Damage_IsKnownUntilRemoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := readTo(t, s, key, 0, all); !bytes.Equal(got, out) {
-				t.Errorf("taken anew, it has %d bytes of %d", len(got), len(out))
+				t.Errorf("the new copy has %d bytes of %d", len(got), len(out))
 			}
 		})
 	}
 }
 
-// Test_Damage_RemovedIsNotDamaged: a reader whose log is removed under it.
+// Test_Damage_RemovedIsNotDamaged removes a log while a reader reads it.
 func Test_Damage_RemovedIsNotDamaged(t *testing.T) {
 	s := mustOpen(t, logs.Options{})
 	w := mustCreate(t, s, key, 1)

@@ -1,12 +1,11 @@
-// Package logs keeps the logs of attempts on the disk of a node: append-only
-// segment files of checksummed records, redacted before they are written,
-// visible to readers once they are fsynced.
+// Package logs stores the logs of build attempts on the disk of a node. A log is a series of
+// append-only segment files with checksummed records. Output is redacted before it is written, and
+// readers see it once it is fsynced on all copies of the log.
 //
-// Every log has two positions. The offset counts what clients see; the raw
-// offset counts the workload's output before redaction, so that whoever takes
-// a log over knows where to go on. A record ends where the redactor remembers
-// nothing, so that both positions of its end are exact.
+// A log has two positions. The offset counts the bytes that clients see. The raw offset counts the
+// bytes of the workload's output before redaction, so that a new owner knows where to continue. The
+// redactor holds nothing back at the end of a record, so both positions are exact there.
 //
-// What never lives here: builds and their state, gRPC, who may write which
-// log. The caller names the epoch; a log refuses writers of an older one.
+// The package does not know builds and their state, and contains no gRPC. It does not decide who
+// may write a log: the caller passes an epoch, and a log refuses writers of an older epoch.
 package logs

@@ -6,13 +6,13 @@ import (
 	"os"
 )
 
-// FS is the file system under a store. Tests put faults into it.
+// FS is the file system under a store. Tests use it to inject faults.
 type FS interface {
 	OpenFile(name string, flag int, perm os.FileMode) (File, error)
 	Remove(name string) error
-	// List answers the names of the files in a directory.
+	// List returns the names of the files in a directory.
 	List(dir string) ([]string, error)
-	// SyncDir makes creations and removals in a directory durable.
+	// SyncDir makes the creation and removal of files in a directory durable.
 	SyncDir(dir string) error
 }
 
@@ -26,7 +26,7 @@ type File interface {
 	Size() (int64, error)
 }
 
-// diskFS is the operating system's.
+// diskFS is the file system of the operating system.
 type diskFS struct{}
 
 type diskFile struct{ *os.File }
@@ -69,5 +69,5 @@ func (diskFS) SyncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// Disk is the operating system's file system.
+// Disk returns the file system of the operating system.
 func Disk() FS { return diskFS{} }

@@ -11,26 +11,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// What makes a node's copies trouble: so many bytes that it does not have yet,
-// or no answer for so long.
+// Limits of a healthy copy: the greatest number of missing bytes, and the longest time without a
+// response.
 const (
-	lagBytes = 8 << 20
-	lagTime  = 2 * time.Second
+	maxLagBytes = 8 << 20
+	lagTimeout  = 2 * time.Second
 )
 
-// Lag is how far the copies on one node are behind the logs that this node
-// owns.
+// Lag is how far the copies on one node are behind the logs that this node owns.
 type Lag struct {
 	Copy
-	// Logs is how many logs it copies, Bytes what it does not have of them.
+	// Logs is the number of logs that have a copy there. Bytes is how many bytes these copies miss.
 	Logs  int
 	Bytes int64
-	// Failing is for how long it has not answered; zero if it does.
+	// Failing is the time since the node stopped responding; zero if it responds.
 	Failing time.Duration
 }
 
-// Lags answers how the nodes are that hold copies of this node's live logs, by
-// name.
+// Lags returns the lag of each node that holds copies of live logs of this node, sorted by name and
+// store id.
 func (r *Replicator) Lags() (out []Lag) {
 	r.mu.Lock()
 	feeds := make([]*Feed, 0, len(r.feeds))
@@ -50,8 +49,8 @@ func (r *Replicator) Lags() (out []Lag) {
 			}
 			l.Logs++
 			l.Bytes += max(durable-max(m.length, 0), 0)
-			if !m.failing.IsZero() {
-				l.Failing = max(l.Failing, time.Since(m.failing))
+			if !m.failingSince.IsZero() {
+				l.Failing = max(l.Failing, time.Since(m.failingSince))
 			}
 		}
 		f.mu.Unlock()
@@ -65,59 +64,59 @@ func (r *Replicator) Lags() (out []Lag) {
 	return out
 }
 
-// troubleTime is for how long an answer of Trouble holds. It is asked at every
-// ping, many times a second, and has to look at all live logs.
-const troubleTime = 500 * time.Millisecond
+// healthTTL is how long a result of Trouble is reused. Trouble is called at every ping, many times
+// a second, and has to look at all live logs.
+const healthTTL = 500 * time.Millisecond
 
-// trouble is the last answer of Trouble.
-type trouble struct {
-	mu    sync.Mutex
-	asked time.Time
-	err   error
+// healthCache is the last result of Trouble.
+type healthCache struct {
+	mu  sync.Mutex
+	at  time.Time
+	err error
 }
 
-// Trouble names the nodes whose copies trail, so that readers of this node's
-// logs wait; nil if there are none. It may be half a second old.
+// Trouble returns an error that names the nodes whose copies are behind, so that readers of this
+// node's logs wait; nil if there are none. The result may be healthTTL old.
 func (r *Replicator) Trouble() error {
-	r.trouble.mu.Lock()
-	defer r.trouble.mu.Unlock()
-	if now := time.Now(); r.trouble.asked.IsZero() || now.Sub(r.trouble.asked) >= troubleTime {
-		r.trouble.asked, r.trouble.err = now, r.lookForTrouble()
+	r.health.mu.Lock()
+	defer r.health.mu.Unlock()
+	if now := time.Now(); r.health.at.IsZero() || now.Sub(r.health.at) >= healthTTL {
+		r.health.at, r.health.err = now, r.checkLags()
 	}
-	return r.trouble.err
+	return r.health.err
 }
 
-func (r *Replicator) lookForTrouble() error {
+func (r *Replicator) checkLags() error {
 	var slow []string
 	for _, l := range r.Lags() {
 		switch {
-		case l.Failing > lagTime:
-			slow = append(slow, fmt.Sprintf("node %s has not answered for %s, %d logs wait for it", l.Node, l.Failing.Round(time.Second), l.Logs))
-		case l.Bytes > lagBytes:
-			slow = append(slow, fmt.Sprintf("node %s trails by %d bytes in %d logs", l.Node, l.Bytes, l.Logs))
+		case l.Failing > lagTimeout:
+			slow = append(slow, fmt.Sprintf("node %s has not responded for %s, and %d logs wait for it", l.Node, l.Failing.Round(time.Second), l.Logs))
+		case l.Bytes > maxLagBytes:
+			slow = append(slow, fmt.Sprintf("node %s is %d bytes behind in %d logs", l.Node, l.Bytes, l.Logs))
 		}
 	}
 	if slow == nil {
 		return nil
 	}
-	return fmt.Errorf("copies of logs are slow: %s", strings.Join(slow, "; "))
+	return fmt.Errorf("copies of logs are behind: %s", strings.Join(slow, "; "))
 }
 
 var _ prometheus.Collector = (*Replicator)(nil)
 
 var (
-	lagDesc  = prometheus.NewDesc("image_builder_log_copy_lag_bytes", "Bytes of live logs that this node owns and another one, which holds a copy, does not have yet.", []string{"node"}, nil)
-	openDesc = prometheus.NewDesc("image_builder_log_copies", "Live logs that this node owns and copies to another one.", []string{"node"}, nil)
+	lagDesc  = prometheus.NewDesc("image_builder_log_copy_lag_bytes", "Bytes that the copies on another node miss of live logs that this node owns.", []string{"node"}, nil)
+	openDesc = prometheus.NewDesc("image_builder_log_copies", "Live logs of this node that have a copy on another node.", []string{"node"}, nil)
 )
 
-// Describe tells the metrics of replication.
+// Describe implements prometheus.Collector.
 func (r *Replicator) Describe(out chan<- *prometheus.Desc) {
 	out <- lagDesc
 	out <- openDesc
 }
 
-// Collect exports how far copies trail. Of a node with a wiped disk only the
-// sum over both places counts.
+// Collect implements prometheus.Collector. A node with a wiped disk has two places for copies:
+// their sum is exported.
 func (r *Replicator) Collect(out chan<- prometheus.Metric) {
 	bytes, open := map[string]int64{}, map[string]int{}
 	for _, l := range r.Lags() {

@@ -14,7 +14,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-// refusingPeer is a node that takes copies, refuses them or does not answer.
+// refusingPeer is a node that accepts appends, refuses them or does not respond.
 type refusingPeer struct {
 	store *logs.Store
 	how   atomic.Pointer[error]
@@ -41,8 +41,8 @@ func (p *refusingPeer) Append(ctx context.Context, _ logs.Copy, batch []logs.App
 
 func (p *refusingPeer) be(err error) { p.how.Store(&err) }
 
-// Test_Lag_IsTold: copies that trail are told by node, in trouble and metrics,
-// and one that refused goes on where it was once it is asked again.
+// Test_Lag_IsTold checks that Trouble and the metrics report the nodes whose copies are behind, and
+// that Retry continues a copy that has refused an append at its length.
 func Test_Lag_IsTold(t *testing.T) {
 	peer := &refusingPeer{store: mustOpen(t, logs.Options{})}
 	peer.be(nil)
@@ -62,30 +62,30 @@ func Test_Lag_IsTold(t *testing.T) {
 	readTo(t, s, key, 0, 4)
 	peer.be(errRefuses)
 	mustWrite(t, w, []byte(strings.Repeat("x", 9<<20)))
-	becomes(t, "the lag is told", func() bool {
+	becomes(t, "the lag is reported", func() bool {
 		lags := rep.Lags()
 		return len(lags) == 1 && lags[0].Node == "b" && lags[0].Bytes == 9<<20 && gathered(t, reg, "image_builder_log_copy_lag_bytes") == 9<<20
 	})
 	if n := gathered(t, reg, "image_builder_log_copied_bytes_total"); n > 1<<10 {
-		t.Errorf("%v bytes count as copied, although the other node refuses all but one line", n)
+		t.Errorf("%v bytes are counted as copied although the other node refuses all but one line", n)
 	}
-	if err := rep.Trouble(); err == nil || !strings.Contains(err.Error(), "node b trails by") {
-		t.Errorf("the trouble is %v", err)
+	if err := rep.Trouble(); err == nil || !strings.Contains(err.Error(), "node b is 9437184 bytes behind") {
+		t.Errorf("Trouble returns %v", err)
 	}
 	peer.be(nil)
 	asked := peer.asks.Load()
 	feed.Retry(to)
 	readTo(t, s, key, 0, 4+9<<20)
 	if peer.asks.Load() == asked {
-		t.Error("the other node was not asked again")
+		t.Error("nothing was sent to the other node again")
 	}
-	becomes(t, "the trouble is over", func() bool { return rep.Trouble() == nil }) // an answer holds for a while
+	becomes(t, "the lag is over", func() bool { return rep.Trouble() == nil }) // Trouble caches its result
 	if n := gathered(t, reg, "image_builder_log_copied_bytes_total"); n < 9<<20 {
 		t.Errorf("%v bytes copied", n)
 	}
 }
 
-// gathered answers the sum of a gauge's or counter's values.
+// gathered returns the sum of the values of a gauge or counter.
 func gathered(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
 	t.Helper()
 	all, err := reg.Gather()
@@ -111,15 +111,15 @@ func becomes(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// Test_DiskFull_TroubleUntilThereIsRoom: a few bytes that found room do not end
-// the trouble, a probe does.
+// Test_DiskFull_TroubleUntilThereIsRoom checks that a small successful write does not clear the
+// error of a full disk, and that a successful probe does.
 func Test_DiskFull_TroubleUntilThereIsRoom(t *testing.T) {
 	disk := &fullFS{FS: logs.Disk()}
 	s := mustOpen(t, logs.Options{FS: disk})
 	w := mustCreate(t, s, key, 1)
 	disk.full.Store(true)
 	mustWrite(t, w, []byte("during\n"))
-	becomes(t, "the trouble is told", func() bool { return errors.Is(s.Trouble(), logs.ErrNoSpace) })
+	becomes(t, "Trouble reports the full disk", func() bool { return errors.Is(s.Trouble(), logs.ErrNoSpace) })
 	s.Probe()
 	if !errors.Is(s.Trouble(), logs.ErrNoSpace) {
 		t.Errorf("after a probe that found no room: %v", s.Trouble())

@@ -15,11 +15,10 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// seekStep is how many bytes of a segment lie between two entries of its
-// index.
+// seekStep is the least distance between two index entries of a segment, in bytes.
 const seekStep = 64 << 10
 
-// segment is one file of a log, as far as it is durable.
+// segment is one file of a log. It describes the durable part only.
 type segment struct {
 	path   string
 	header header
@@ -27,18 +26,17 @@ type segment struct {
 	seeks  []seek
 }
 
-// seek says that the record at a file position begins at an offset.
+// seek is an entry of a segment's index: the record at the file position pos begins at offset.
 type seek struct{ offset, pos int64 }
 
-// note adds an index entry where one is due.
+// note adds an index entry if the last one is far enough away.
 func (s *segment) note(offset, pos int64) {
 	if n := len(s.seeks); n == 0 || pos-s.seeks[n-1].pos >= seekStep {
 		s.seeks = append(s.seeks, seek{offset, pos})
 	}
 }
 
-// attemptLog is what the store knows of one log. Fields after mu describe what
-// is durable.
+// attemptLog is one log of the store. The fields after mu describe the durable part.
 type attemptLog struct {
 	key   Key
 	store *Store
@@ -51,38 +49,36 @@ type attemptLog struct {
 	length int64
 	raw    int64
 	sum    *xxhash.Digest
-	// visible is the watermark: readers see what is before it. All copies of
-	// the log hold it.
+	// visible is the watermark: readers see the bytes before it. All copies of the log have them.
 	visible int64
-	sealed  bool      // nothing follows
-	gone    bool      // removed
-	used    time.Time // another node appended last
-	// tail is the newest durable output, for readers that follow.
+	sealed  bool      // the log is complete
+	removed bool      // the log is removed
+	used    time.Time // time of the last append of another node
+	// tail is the newest durable output, for readers at the end of the log.
 	tail       []byte
 	tailOffset int64
-	grown      chan struct{} // closed and replaced at each change; nil if nobody waits
+	changed    chan struct{} // closed at the next change; nil if there is no waiter
 	writer     *Writer
-	owner      *Writer // that this node's owner of the attempt uses; nil once it left
+	owner      *Writer // the writer of the attempt's owner on this node; nil after Leave
 }
 
-// wake tells the readers that wait. The caller holds mu.
+// wake wakes the waiting readers. The caller holds mu.
 func (l *attemptLog) wake() {
-	if l.grown != nil {
-		close(l.grown)
-		l.grown = nil
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
 	}
 }
 
 func (l *attemptLog) wait() <-chan struct{} {
-	if l.grown == nil {
-		l.grown = make(chan struct{})
+	if l.changed == nil {
+		l.changed = make(chan struct{})
 	}
-	return l.grown
+	return l.changed
 }
 
-// scan reads the segments of a log. What cannot be read at the end of the last
-// one was never fsynced and is cut by the next writer; anywhere else it is
-// damage.
+// scan reads the segments of a log. An unreadable end of the last segment was never fsynced; the
+// next writer cuts it. Anywhere else it is damage.
 func (l *attemptLog) scan(paths []string) error {
 	l.sum = xxhash.New()
 	for i, path := range paths {
@@ -90,7 +86,7 @@ func (l *attemptLog) scan(paths []string) error {
 		if errors.Is(err, errTorn) && i == len(paths)-1 {
 			err = nil
 		}
-		if disk := (*fs.PathError)(nil); errors.As(err, &disk) { // the disk may answer the next time
+		if disk := (*fs.PathError)(nil); errors.As(err, &disk) { // not damage: the next read may succeed
 			return fmt.Errorf("log segment %s: %w", filepath.Base(path), err)
 		}
 		if err != nil {
@@ -115,7 +111,7 @@ func (l *attemptLog) scanSegment(path string) (*segment, error) {
 	head := make([]byte, headerSize)
 	if n, err := f.ReadAt(head, 0); n < headerSize {
 		if errors.Is(err, io.EOF) {
-			return nil, errTorn // its creation was cut off
+			return nil, errTorn // a crash during its creation
 		}
 		return nil, err
 	}
@@ -124,7 +120,7 @@ func (l *attemptLog) scanSegment(path string) (*segment, error) {
 		return nil, err
 	}
 	if int64(h.offset) != l.length || int64(h.raw) != l.raw {
-		return nil, fmt.Errorf("it begins at offset %d, the one before it ends at %d", h.offset, l.length)
+		return nil, fmt.Errorf("it begins at offset %d, but the segment before ends at %d", h.offset, l.length)
 	}
 	seg := &segment{path: path, header: h, size: headerSize}
 	l.epoch = max(l.epoch, h.epoch)
@@ -137,13 +133,13 @@ func (l *attemptLog) scanSegment(path string) (*segment, error) {
 			return seg, err
 		}
 		seg.note(l.length, seg.size)
-		l.take(r)
+		l.account(r)
 		seg.size = next
 	}
 }
 
-// take accounts for a durable record.
-func (l *attemptLog) take(r record) {
+// account updates the state of the log by a durable record.
+func (l *attemptLog) account(r record) {
 	switch r.kind {
 	case kindData:
 		_, _ = l.sum.Write(r.payload)
@@ -158,8 +154,8 @@ func (l *attemptLog) take(r record) {
 	}
 }
 
-// keepTail appends durable output to the tail, which readers share: it is
-// never overwritten.
+// keepTail appends durable output to the tail. It never overwrites bytes of the tail, because
+// readers share them.
 func (l *attemptLog) keepTail(data []byte) {
 	if l.tail == nil || l.tailOffset+int64(len(l.tail)) != l.length {
 		l.tail, l.tailOffset = nil, l.length
@@ -174,7 +170,7 @@ func (l *attemptLog) keepTail(data []byte) {
 	l.tail = append(l.tail, data...)
 }
 
-// show moves the watermark, never back. The caller holds mu.
+// show raises the watermark; it never goes back. The caller holds mu.
 func (l *attemptLog) show(to int64) {
 	if to = min(to, l.length); to > l.visible {
 		l.visible = to
@@ -184,8 +180,8 @@ func (l *attemptLog) show(to int64) {
 
 func checksumText(d *xxhash.Digest) string { return fmt.Sprintf("xxh64:%016x", d.Sum64()) }
 
-// find answers the segment that holds an offset and where to begin to read.
-// The caller holds mu.
+// find returns the segment that contains offset, and a position at or before offset from which to
+// read. The caller holds mu.
 func (l *attemptLog) find(offset int64) (*segment, seek) {
 	i, _ := slices.BinarySearchFunc(l.segs, offset, func(s *segment, at int64) int {
 		if int64(s.header.offset) <= at {

@@ -25,24 +25,24 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "image_builder_log_bytes_total", Help: "Bytes of logs that became durable.",
 		}),
 		sync: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "image_builder_log_sync_seconds", Help: "Time of one group fsync of logs.",
+			Name: "image_builder_log_sync_seconds", Help: "Duration of one flush, which fsyncs all logs with new output.",
 			Buckets: prometheus.ExponentialBuckets(.0005, 2, 14),
 		}),
 		readers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "image_builder_log_readers", Help: "Open readers of logs.",
 		}),
 		copied: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "image_builder_log_copied_bytes_total", Help: "Bytes of logs that copies on other nodes have taken and fsynced.",
+			Name: "image_builder_log_copied_bytes_total", Help: "Bytes of logs that copies on other nodes have stored and fsynced.",
 		}),
 		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "image_builder_log_sent_bytes_total", Help: "Bytes of logs that were sent to copies on one other node, taken or refused.",
+			Name: "image_builder_log_sent_bytes_total", Help: "Bytes of logs that were sent to copies on another node, accepted or refused.",
 		}, []string{"node"}),
 		copying: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "image_builder_log_copy_seconds", Help: "Time until another node has acknowledged one batch of logs, its fsync included.",
+			Name: "image_builder_log_copy_seconds", Help: "Time until another node acknowledges one batch of logs, including its fsync.",
 			Buckets: prometheus.ExponentialBuckets(.0005, 2, 15),
 		}, []string{"node"}),
 		received: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "image_builder_log_received_bytes_total", Help: "Bytes of logs that other nodes sent to copies here.",
+			Name: "image_builder_log_received_bytes_total", Help: "Bytes of logs that this node received for copies of other nodes' logs.",
 		}),
 	}
 	if reg != nil {
@@ -51,7 +51,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	return m
 }
 
-// watch exports what the store holds.
+// watch exports the gauges of the store.
 func (s *Store) watch(reg prometheus.Registerer) {
 	if reg == nil {
 		return
@@ -60,20 +60,20 @@ func (s *Store) watch(reg prometheus.Registerer) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 	}
 	var used usage
-	gauge("image_builder_log_disk_bytes", "Bytes of logs on this node's disk, measured every ten seconds at most.", func() float64 { return used.of(s.o.Dir) })
+	gauge("image_builder_log_disk_bytes", "Bytes of logs on the disk of this node, measured at most every 10 seconds.", func() float64 { return used.of(s.opts.Dir) })
 	gauge("image_builder_log_disk_free_bytes", "Free bytes on the disk under the logs.", func() float64 {
 		var st syscall.Statfs_t
-		if syscall.Statfs(s.o.Dir, &st) != nil {
+		if syscall.Statfs(s.opts.Dir, &st) != nil {
 			return 0
 		}
 		return float64(st.Bavail) * float64(st.Bsize)
 	})
-	gauge("image_builder_log_damaged", "Copies of logs on this node's disk that were found to be damaged and were not replaced yet.", func() float64 {
+	gauge("image_builder_log_damaged", "Damaged copies of logs on the disk of this node that are not replaced yet.", func() float64 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return float64(len(s.damaged))
 	})
-	gauge("image_builder_log_trouble", "1 while logs cannot be written: the node takes no builds then.", func() float64 {
+	gauge("image_builder_log_trouble", "1 while logs cannot be written and the node therefore takes no builds, else 0.", func() float64 {
 		if s.Trouble() != nil {
 			return 1
 		}
@@ -81,10 +81,10 @@ func (s *Store) watch(reg prometheus.Registerer) {
 	})
 }
 
-// usageTime is for how long a measured size of a directory holds.
-const usageTime = 10 * time.Second
+// usageTTL is how long a measured size of the directory is reused.
+const usageTTL = 10 * time.Second
 
-// usage is the size of the files of a directory.
+// usage is the total size of the files in a directory.
 type usage struct {
 	mu    sync.Mutex
 	at    time.Time
@@ -94,7 +94,7 @@ type usage struct {
 func (u *usage) of(dir string) float64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if time.Since(u.at) < usageTime {
+	if time.Since(u.at) < usageTTL {
 		return u.bytes
 	}
 	entries, err := os.ReadDir(dir)

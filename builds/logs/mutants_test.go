@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// Test_Mutants switches one defect on after the other; the named test has to
-// fail with it, and passes without.
+// Test_Mutants turns on one defect after the other. The named test must fail with the defect and
+// pass without it.
 func Test_Mutants(t *testing.T) {
 	if os.Getenv("IMAGE_BUILDER_MUTANT") != "" {
-		t.Skip("runs for a mutant")
+		t.Skip("this process runs the test of a mutant")
 	}
 	for mutant, by := range map[string]string{
 		"show-before-replicated": "Test_Copies_ReadersSeeWhatAllHold",

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// peer sends what logs have for one node, one batch at a time.
+// peer sends the data of all logs to one node, one batch at a time.
 type peer struct {
 	r  *Replicator
 	to Copy
 
-	mu   sync.Mutex
-	todo map[Key]bool
-	news chan struct{} // capacity 1
+	mu      sync.Mutex
+	pending map[Key]bool
+	wakeup  chan struct{} // capacity 1: pending has grown
 }
 
-// wake tells that a log has something for a node.
+// wake adds a log to those that have data for a node, and starts the node's peer if needed.
 func (r *Replicator) wake(c Copy, key Key) {
 	r.mu.Lock()
 	p := r.peers[c]
@@ -27,32 +27,32 @@ func (r *Replicator) wake(c Copy, key Key) {
 			r.mu.Unlock()
 			return
 		}
-		p = &peer{r: r, to: c, todo: map[Key]bool{}, news: make(chan struct{}, 1)}
+		p = &peer{r: r, to: c, pending: map[Key]bool{}, wakeup: make(chan struct{}, 1)}
 		r.peers[c] = p
 		r.done.Go(p.run)
 	}
 	r.mu.Unlock()
 	p.mu.Lock()
-	p.todo[key] = true
+	p.pending[key] = true
 	p.mu.Unlock()
-	p.tell()
+	p.notify()
 }
 
-func (p *peer) tell() {
+func (p *peer) notify() {
 	select {
-	case p.news <- struct{}{}:
+	case p.wakeup <- struct{}{}:
 	default:
 	}
 }
 
-// run sends until the replicator closes, or nothing was to send for a while.
+// run sends batches until the replicator closes. After an error it waits, longer after each one.
 func (p *peer) run() {
 	delay := retryMin
 	for {
 		select {
 		case <-p.r.ctx.Done():
 			return
-		case <-p.news:
+		case <-p.wakeup:
 		}
 		for p.r.ctx.Err() == nil {
 			sent, err := p.send()
@@ -63,13 +63,13 @@ func (p *peer) run() {
 				}
 				continue
 			}
-			rest(p.r.ctx, delay/2+rand.N(delay))
+			pause(p.r.ctx, delay/2+rand.N(delay))
 			delay = min(2*delay, retryMax)
 		}
 	}
 }
 
-func rest(ctx context.Context, d time.Duration) {
+func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -78,33 +78,33 @@ func rest(ctx context.Context, d time.Duration) {
 	}
 }
 
-// take answers logs that have something to send, each once.
-func (p *peer) take() (keys []Key) {
+// dequeue removes and returns at most batchLogs logs that have data to send.
+func (p *peer) dequeue() (keys []Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for key := range p.todo {
+	for key := range p.pending {
 		if len(keys) == batchLogs {
 			break
 		}
-		delete(p.todo, key)
+		delete(p.pending, key)
 		keys = append(keys, key)
 	}
 	return keys
 }
 
-func (p *peer) later(key Key) {
+func (p *peer) requeue(key Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.todo[key] = true
+	p.pending[key] = true
 }
 
-// collect takes what is to send now, of each log once. An error is one of reading
-// logs, which are asked again.
+// collect returns the next batch, with one Append for each log, and the feed of each. err is a
+// temporary error of reading a log, which stays queued.
 func (p *peer) collect() (feeds []*Feed, batch []Append, err error) {
 	size := 0
-	for _, key := range p.take() {
+	for _, key := range p.dequeue() {
 		if size >= batchBytes {
-			p.later(key)
+			p.requeue(key)
 			continue
 		}
 		p.r.mu.Lock()
@@ -115,9 +115,9 @@ func (p *peer) collect() (feeds []*Feed, batch []Append, err error) {
 		}
 		a, more, rerr := f.next(p.to)
 		if rerr != nil {
-			p.r.log.Error("cannot read a log that has to be copied", "build", key.Build, "attempt", key.Attempt, "err", rerr)
-			if !errors.Is(rerr, ErrDamaged) { // the disk may answer the next time
-				p.later(key)
+			p.r.log.Error("cannot read a log that must be copied", "build", key.Build, "attempt", key.Attempt, "err", rerr)
+			if !errors.Is(rerr, ErrDamaged) { // the next read may succeed
+				p.requeue(key)
 				err = rerr
 			}
 			continue
@@ -136,7 +136,7 @@ func (p *peer) send() (bool, error) {
 	if len(batch) == 0 {
 		return false, unread
 	}
-	ctx, cancel := context.WithTimeout(p.r.ctx, appendTime)
+	ctx, cancel := context.WithTimeout(p.r.ctx, appendTimeout)
 	defer cancel()
 	began := time.Now()
 	acks, err := p.r.to.Append(ctx, p.to, batch)
@@ -144,13 +144,13 @@ func (p *peer) send() (bool, error) {
 		for _, f := range feeds {
 			f.failed(p.to)
 		}
-		p.again(feeds)
+		p.requeueAll(feeds)
 		return true, err
 	}
 	sent, taken := 0, 0
 	for i, f := range feeds {
 		if f.acked(p.to, batch[i], acks[i]) {
-			p.again(feeds[i : i+1])
+			p.requeueAll(feeds[i : i+1])
 		}
 		sent += len(batch[i].Records)
 		if acks[i].Refusal == nil && acks[i].Length >= batch[i].Offset {
@@ -163,10 +163,10 @@ func (p *peer) send() (bool, error) {
 	return true, unread
 }
 
-func (p *peer) again(feeds []*Feed) {
+func (p *peer) requeueAll(feeds []*Feed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, f := range feeds {
-		p.todo[f.key] = true
+		p.pending[f.key] = true
 	}
 }

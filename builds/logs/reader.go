@@ -7,23 +7,23 @@ import (
 	"os"
 )
 
-// maxChunk is the greatest chunk that a reader answers, in bytes.
+// maxChunk is the greatest chunk that a reader returns, in bytes.
 const maxChunk = 256 << 10
 
-// Reader reads one log from an offset on. It is for one goroutine.
+// Reader reads one log from an offset on. It is not safe for concurrent use.
 type Reader struct {
 	l      *attemptLog
 	offset int64
-	live   bool // it reads at the owner
+	live   bool // see LiveReader
 
-	file File // open only while the reader trails behind
+	file File // open only while the reader reads from the disk
 	seg  *segment
 	pos  int64 // of the next record in file
 	at   int64 // its offset
 }
 
-// Reader answers a reader of a log from an offset on. ErrNotFound says that
-// there is no such log.
+// Reader returns a reader of a log that starts at offset. The caller closes it. It returns
+// ErrNotFound if there is no such log.
 func (s *Store) Reader(key Key, offset int64) (*Reader, error) {
 	l, err := s.get(key, false)
 	if err != nil {
@@ -36,9 +36,9 @@ func (s *Store) Reader(key Key, offset int64) (*Reader, error) {
 	return &Reader{l: l, offset: offset}, nil
 }
 
-// LiveReader is a Reader of a log at its owner. It answers ErrMoved at the end
-// of a log that is not complete and has no owner here, as after the attempt was
-// given to another node.
+// LiveReader is like Reader, for a log whose owner is on this node. Its Next returns ErrMoved at
+// the end of a log that is not complete and has no owner here, as after the attempt has moved to
+// another node.
 func (s *Store) LiveReader(key Key, offset int64) (*Reader, error) {
 	r, err := s.Reader(key, offset)
 	if err == nil {
@@ -47,14 +47,14 @@ func (s *Store) LiveReader(key Key, offset int64) (*Reader, error) {
 	return r, err
 }
 
-// Next blocks for the next durable bytes. io.EOF says that the log is complete
-// and was read to its end. The chunk is shared: it must not be changed.
+// Next blocks until there are more visible bytes, and returns them with their offset. It returns
+// io.EOF at the end of a complete log. The chunk is shared with other readers: do not change it.
 func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err error) {
 	for {
 		l := r.l
 		l.mu.Lock()
 		switch {
-		case l.gone:
+		case l.removed:
 			l.mu.Unlock()
 			return nil, r.offset, ErrNotFound
 		case r.offset < l.visible:
@@ -62,13 +62,13 @@ func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err erro
 				chunk = l.tail[at:min(l.visible-l.tailOffset, int64(len(l.tail)))]
 				l.mu.Unlock()
 				r.release()
-				return r.answer(chunk)
+				return r.deliver(chunk)
 			}
 			l.mu.Unlock()
 			if chunk, err = r.read(); err != nil {
 				return nil, r.offset, err
 			}
-			return r.answer(chunk)
+			return r.deliver(chunk)
 		case l.sealed:
 			l.mu.Unlock()
 			return nil, r.offset, io.EOF
@@ -76,7 +76,7 @@ func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err erro
 			l.mu.Unlock()
 			return nil, r.offset, ErrMoved
 		}
-		grown := l.wait()
+		changed := l.wait()
 		l.mu.Unlock()
 		r.release()
 		select {
@@ -84,19 +84,19 @@ func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err erro
 			return nil, r.offset, ctx.Err()
 		case <-l.store.sync.done:
 			return nil, r.offset, ErrClosed
-		case <-grown:
+		case <-changed:
 		}
 	}
 }
 
-func (r *Reader) answer(chunk []byte) ([]byte, int64, error) {
+func (r *Reader) deliver(chunk []byte) ([]byte, int64, error) {
 	chunk = chunk[:min(len(chunk), maxChunk):min(len(chunk), maxChunk)]
 	at := r.offset
 	r.offset += int64(len(chunk))
 	return chunk, at, nil
 }
 
-// read reads from the segment that holds the offset, up to maxChunk bytes.
+// read reads from the segment that contains the offset, about maxChunk bytes.
 func (r *Reader) read() ([]byte, error) {
 	l := r.l
 	l.mu.Lock()
@@ -123,10 +123,10 @@ func (r *Reader) read() ([]byte, error) {
 				out = append(out, rec.payload[max(begin-r.at, 0):]...)
 			}
 			if rest := r.offset + int64(len(out)) - length; rest > 0 {
-				return out[:int64(len(out))-rest], nil // not all of the record may be shown yet
+				return out[:int64(len(out))-rest], nil // the rest of the record is not visible yet
 			}
 			if len(out) > maxChunk {
-				// The rest of the record is read again next time.
+				// The next call reads the rest of the record again.
 				return out, nil
 			}
 			r.at = end
@@ -139,7 +139,7 @@ func (r *Reader) read() ([]byte, error) {
 	return out, nil
 }
 
-// release closes the file: a reader that waits costs no descriptor.
+// release closes the file, so that a waiting reader holds no file descriptor.
 func (r *Reader) release() {
 	if r.file != nil {
 		_ = r.file.Close()
@@ -147,7 +147,7 @@ func (r *Reader) release() {
 	}
 }
 
-// Close ends the reader.
+// Close closes the reader.
 func (r *Reader) Close() error {
 	r.release()
 	r.l.store.metrics.readers.Dec()

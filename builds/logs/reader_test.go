@@ -101,8 +101,8 @@ func Benchmark_SmallLogs(b *testing.B) {
 	})
 }
 
-// Test_LiveReader_LooksForTheNextOwner: who follows a log at its owner is told
-// when that one leaves it unfinished, and goes on where it is written again.
+// Test_LiveReader_LooksForTheNextOwner checks that a live reader gets ErrMoved when the owner
+// leaves the log incomplete, and continues once the log has an owner again.
 func Test_LiveReader_LooksForTheNextOwner(t *testing.T) {
 	s := mustOpen(t, logs.Options{Dir: t.TempDir()})
 	w, err := s.Create(key, 1, nil, false)
@@ -137,7 +137,7 @@ func Test_LiveReader_LooksForTheNextOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Leave() // the former one has no say any more
+	w.Leave() // no effect: w is no longer the owner's writer
 	write(again, "two\n")
 	next("two\n", nil)
 	length, _, err := again.Seal(t.Context())

@@ -5,24 +5,24 @@ import (
 	"encoding/binary"
 )
 
-// What stands in the output for what was taken out of it. Nothing is ever
-// replaced by nothing: two ends that join could form a secret.
+// Replacements in the redacted output. They are not empty, because the text before and after a
+// removed secret could otherwise form another secret.
 const (
 	redacted = "[redacted]"
 	censored = "[ref]"
 )
 
-// Redactor takes secrets and refs out of a stream of output, wherever the
-// stream is cut into chunks. Every occurrence is covered to its last byte,
-// also where occurrences overlap.
+// Redactor removes secrets and refs from a stream of output, however the stream is split into
+// chunks. It removes every occurrence to its last byte, also where occurrences overlap.
 type Redactor struct {
-	// Which two bytes begin a pattern: for each first byte, 1 and more for a set
-	// of second ones. There is a Redactor for each running build, so it is small.
+	// The pairs of bytes with which a pattern may begin. For the first byte a, sets[seconds[a]-1]
+	// is the set of the second bytes; seconds[a] is 0 if there are none. This form is small,
+	// because there is a Redactor for each running build.
 	seconds [256]uint16
 	sets    [][4]uint64
-	byStart map[uint32][]pattern // by the first four bytes
-	wrapped map[byte][][]byte    // base64 of secrets, in lines or not, by the first byte
-	held    []byte               // raw input that may be the beginning of a pattern
+	byStart map[uint32][]pattern // key: first four bytes
+	wrapped map[byte][][]byte    // base64 of secrets, maybe with line breaks; key: first byte
+	held    []byte               // raw input that may be the start of a pattern
 }
 
 type pattern struct {
@@ -30,8 +30,8 @@ type pattern struct {
 	secret bool
 }
 
-// NewRedactor answers a redactor of secrets (those of 6 bytes or more, in all
-// their encodings) and of censored strings.
+// NewRedactor returns a redactor of secrets and of censored strings. Secrets of less than minSecret
+// bytes are not redacted. The other ones are redacted in all encodings that variants returns.
 func NewRedactor(secrets [][]byte, censor []string) *Redactor {
 	r := &Redactor{byStart: map[uint32][]pattern{}, wrapped: map[byte][][]byte{}}
 	for _, s := range secrets {
@@ -63,26 +63,26 @@ func (r *Redactor) add(p pattern) {
 		}
 	}
 	r.byStart[key] = append(r.byStart[key], p)
-	r.begins(p.text[0], p.text[1])
+	r.addStart(p.text[0], p.text[1])
 }
 
-// begins notes that a pattern may begin with these two bytes.
-func (r *Redactor) begins(a, b byte) {
+// addStart records that a pattern may begin with the bytes a and b.
+func (r *Redactor) addStart(a, b byte) {
 	if r.seconds[a] == 0 {
 		r.sets = append(r.sets, [4]uint64{})
-		r.seconds[a] = uint16(len(r.sets)) // 256 at most
+		r.seconds[a] = uint16(len(r.sets)) // at most 256
 	}
 	r.sets[r.seconds[a]-1][b/64] |= 1 << (b % 64)
 }
 
-// Write takes raw output and answers what may be shown of all that was taken
-// so far, and how many raw bytes that is made of. The rest is held back.
+// Write takes raw output and returns the redacted output that is final now. consumed is the number
+// of raw bytes that it stands for. The rest is held back, because it may be the start of a pattern.
 func (r *Redactor) Write(raw []byte) (out []byte, consumed int) {
 	r.held = append(r.held, raw...)
 	return r.scan(false)
 }
 
-// Flush answers what was held back: nothing follows.
+// Flush returns the output that was held back. Call it if nothing follows.
 func (r *Redactor) Flush() (out []byte, consumed int) { return r.scan(true) }
 
 func (r *Redactor) scan(final bool) (out []byte, consumed int) {
@@ -92,23 +92,23 @@ func (r *Redactor) scan(final bool) (out []byte, consumed int) {
 		return b, len(b)
 	}
 	out = make([]byte, 0, len(b))
-	clean := 0 // b[clean:i] is known to be clean
+	clean := 0 // b[clean:i] contains no pattern
 	i := 0
 	for i < len(b) {
 		if i+1 < len(b) && !r.mayStart(b[i], b[i+1]) {
 			i++
 			continue
 		}
-		end, secret, open := r.match(b, i)
-		if open && !final {
+		end, secret, undecided := r.match(b, i)
+		if undecided && !final {
 			break
 		}
 		if end == 0 {
 			i++
 			continue
 		}
-		end, secret, open = r.cover(b, i, end, secret, final)
-		if open {
+		end, secret, undecided = r.extend(b, i, end, secret, final)
+		if undecided {
 			break
 		}
 		out = append(out, b[clean:i]...)
@@ -129,12 +129,11 @@ func (r *Redactor) mayStart(a, b byte) bool {
 	return set != 0 && r.sets[set-1][b/64]&(1<<(b%64)) != 0
 }
 
-// match looks for the longest pattern that begins at b[i:]. end is where it
-// ends, 0 if there is none; open says that more input could make it a (longer)
-// match.
-func (r *Redactor) match(b []byte, i int) (end int, secret, open bool) {
+// match finds the longest pattern that begins at b[i]. end is the index after it, or 0 if there is
+// none. undecided reports whether more input could lead to a match or to a longer one.
+func (r *Redactor) match(b []byte, i int) (end int, secret, undecided bool) {
 	rest := b[i:]
-	end, open = r.matchWrapped(b, i)
+	end, undecided = r.matchWrapped(b, i)
 	secret = end > 0
 	if len(rest) < 4 {
 		for _, list := range r.byStart {
@@ -144,28 +143,28 @@ func (r *Redactor) match(b []byte, i int) (end int, secret, open bool) {
 				}
 			}
 		}
-		return end, secret, open
+		return end, secret, undecided
 	}
 	for _, p := range r.byStart[binary.LittleEndian.Uint32(rest)] {
 		switch {
 		case len(p.text) > len(rest):
-			open = open || bytes.HasPrefix(p.text, rest)
+			undecided = undecided || bytes.HasPrefix(p.text, rest)
 		case i+len(p.text) > end && bytes.HasPrefix(rest, p.text):
 			end, secret = i+len(p.text), secret || p.secret
 		}
 	}
-	return end, secret, open
+	return end, secret, undecided
 }
 
-// cover widens the match b[i:end] by all that begin within it. open says that
-// more input could widen it further.
-func (r *Redactor) cover(b []byte, i, end int, secret, final bool) (int, bool, bool) {
+// extend extends the match b[i:end] by all matches that begin within it. undecided reports whether
+// more input could extend it further.
+func (r *Redactor) extend(b []byte, i, end int, secret, final bool) (int, bool, bool) {
 	for k := i + 1; k < end; k++ {
 		if k+1 < len(b) && !r.mayStart(b[k], b[k+1]) {
 			continue
 		}
-		e, s, open := r.match(b, k)
-		if open && !final {
+		e, s, undecided := r.match(b, k)
+		if undecided && !final {
 			return end, secret, true
 		}
 		secret = secret || s

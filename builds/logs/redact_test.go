@@ -12,7 +12,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-// redactAll passes a text in pieces cut at random places.
+// redactAll redacts a text that is cut into pieces at random places.
 func redactAll(r *logs.Redactor, text []byte, seed uint64) []byte {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	var out []byte
@@ -54,7 +54,7 @@ func Test_Redact_Encodings(t *testing.T) {
 	}
 }
 
-// wrap breaks a text into lines as base64(1) does, with an end and a mark.
+// wrap breaks a text into lines like base64(1), with a line end and a mark.
 func wrap(text string, columns int, lineEnd, mark string) string {
 	var b strings.Builder
 	for len(text) > columns {
@@ -70,7 +70,7 @@ func Test_Redact_WrappedBase64(t *testing.T) {
 		long[i] = byte('a' + i*7%26)
 	}
 	for _, secret := range []string{"hunter2", "a token of twenty-eight byte", string(long), "line one of it\nand line two"} {
-		for shift := range 80 { // so that the break is everywhere once
+		for shift := range 80 { // so that the line break is once at each position
 			for _, f := range []struct {
 				columns       int
 				lineEnd, mark string
@@ -83,14 +83,14 @@ func Test_Redact_WrappedBase64(t *testing.T) {
 					t.Fatalf("%q after %d bytes, %+v: %q became %q", secret, shift, f, text, got)
 				}
 				if !strings.HasPrefix(got, "out: "+text[:min(shift, 60)/3*4]) || !strings.HasSuffix(got, "\n") {
-					t.Fatalf("%q after %d bytes, %+v: too much of %q went: %q", secret, shift, f, text, got)
+					t.Fatalf("%q after %d bytes, %+v: more than the secret of %q was removed: %q", secret, shift, f, text, got)
 				}
 			}
 		}
 	}
 }
 
-// core is what of the base64 of before+secret tells of the secret.
+// core returns the part of the base64 of before+secret that depends on secret only.
 func core(before, secret string) string {
 	all := base64.RawStdEncoding.EncodeToString([]byte(before + secret))
 	return all[(len(before)*8+5)/6 : len(before+secret)*8/6]
@@ -135,7 +135,7 @@ func Fuzz_Redact(f *testing.F) {
 		_ = whole
 		a, b := redactAll(make(), text, seed), redactAll(make(), text, 0)
 		if !bytes.Equal(a, b) {
-			t.Fatalf("chunks matter:\n%q\n%q", a, b)
+			t.Fatalf("the result depends on the chunks:\n%q\n%q", a, b)
 		}
 		for _, form := range [][]byte{secret, []byte(base64.StdEncoding.EncodeToString(secret)), []byte(url.QueryEscape(string(secret)))} {
 			if bytes.Contains(a, form) {
@@ -148,7 +148,7 @@ func Fuzz_Redact(f *testing.F) {
 		if strings.Contains(shown, core(before, string(secret))) {
 			t.Fatalf("%q shows in %q of %q", secret, shown, lines)
 		}
-		// A redactor that begins at any seam goes on exactly.
+		// A redactor that starts at any end of a record gives the same output.
 		r := make()
 		head, seam := r.Write(text[:len(text)/2])
 		rest := redactAll(make(), text[seam:], seed)

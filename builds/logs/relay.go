@@ -6,39 +6,38 @@ import (
 	"sync"
 )
 
-// relayWindow is how much of a log a relay keeps for readers that are not all
-// equally fast, in bytes.
+// relayWindow is the size of the part of a log that a relay keeps for slower readers, in bytes.
 const relayWindow = 1 << 20
 
-// Upstream is a log on another node, from an offset on.
+// Upstream is a stream of a log on another node, from an offset on.
 type Upstream interface {
-	// Next blocks for the next bytes; io.EOF says that the log is complete.
+	// Next blocks until there are more bytes. It returns io.EOF at the end of a complete log.
 	Next(ctx context.Context) (chunk []byte, offset int64, err error)
 	Close() error
 }
 
-// Dial opens a log on the node that owns it. ctx bounds the stream.
+// Dial opens a stream of a log on the node that owns it. ctx limits the whole stream.
 type Dial func(ctx context.Context, offset int64) (Upstream, error)
 
-// RelayKey names what a relay brings: the log as its owner at an epoch has it.
+// RelayKey identifies a relay: a log of the owner at an epoch.
 type RelayKey struct {
 	Key
 	Epoch uint64
 }
 
-// Relays let all readers of a log that is on another node share one stream
-// from there.
+// Relays lets all readers of a log on another node share one stream from there.
 type Relays struct {
 	mu   sync.Mutex
 	all  map[RelayKey]*relay
 	done sync.WaitGroup
 }
 
-// Close waits until all streams have ended; their readers must be closed.
+// Close waits until all streams have ended. The caller closes all readers first.
 func (h *Relays) Close() { h.done.Wait() }
 
-// relay pulls when a reader waits at its end, so that the fastest one sets the
-// pace. Readers that fall out of its window read on their own for a while.
+// relay reads its stream only while a reader waits at its end, so that the fastest reader sets the
+// pace. A reader that is behind the window of the relay reads a stream of its own until it has
+// caught up.
 type relay struct {
 	hub  *Relays
 	key  RelayKey
@@ -46,19 +45,19 @@ type relay struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	mu      sync.Mutex
-	readers int
-	buf     []byte // never overwritten: readers share it
-	base    int64  // offset of buf
-	err     error
-	refused bool          // the owner did not answer
-	dialed  chan struct{} // closed once it did, or refused is set
-	changed chan struct{} // closed and replaced at each change
-	pull    chan struct{} // capacity 1
+	mu         sync.Mutex
+	readers    int
+	buf        []byte // never overwritten, because readers share it
+	base       int64  // offset of buf
+	err        error
+	dialFailed bool          // err is the error of dial
+	dialed     chan struct{} // closed once dial has succeeded, or dialFailed is set
+	changed    chan struct{} // closed and replaced at each change
+	pull       chan struct{} // capacity 1
 }
 
-// Open answers a reader of a log from an offset on, which must be closed, once
-// the owner has answered. ctx bounds all that it reads.
+// Open returns a reader of a log from an offset on, once the stream to the owner is open. The
+// caller closes the reader. ctx also limits the reader's own stream, see relay.
 func (h *Relays) Open(ctx context.Context, key RelayKey, offset int64, dial Dial) (*RelayReader, error) {
 	rr := &RelayReader{r: h.join(key, offset, dial), ctx: ctx, offset: offset}
 	select {
@@ -67,9 +66,9 @@ func (h *Relays) Open(ctx context.Context, key RelayKey, offset int64, dial Dial
 		return nil, errors.Join(ctx.Err(), rr.Close())
 	}
 	rr.r.mu.Lock()
-	err, none := rr.r.err, rr.r.refused
+	err, failed := rr.r.err, rr.r.dialFailed
 	rr.r.mu.Unlock()
-	if none {
+	if failed {
 		return nil, errors.Join(err, rr.Close())
 	}
 	return rr, nil
@@ -94,16 +93,16 @@ func (h *Relays) join(key RelayKey, offset int64, dial Dial) *relay {
 	return r
 }
 
-// run ends when the last reader has closed, which cancels its context.
+// run reads the stream until an error, or until the last reader has closed.
 func (r *relay) run() {
 	up, err := r.dial(r.ctx, r.base)
 	if err == nil {
 		defer up.Close()
 		close(r.dialed)
 	} else {
-		defer close(r.dialed) // after err is set
+		defer close(r.dialed) // deferred, so that err is set before
 	}
-	refused := err != nil
+	dialFailed := err != nil
 	for err == nil {
 		select {
 		case <-r.ctx.Done():
@@ -118,17 +117,17 @@ func (r *relay) run() {
 		}
 	}
 	r.hub.mu.Lock()
-	if r.hub.all[r.key] == r { // the next reader tries anew
+	if r.hub.all[r.key] == r { // the next reader opens a new relay
 		delete(r.hub.all, r.key)
 	}
 	r.hub.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.err, r.refused = err, refused
-	r.tell()
+	r.err, r.dialFailed = err, dialFailed
+	r.notify()
 }
 
-func (r *relay) tell() {
+func (r *relay) notify() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -147,19 +146,19 @@ func (r *relay) add(chunk []byte, at int64) {
 		r.buf = buf
 	}
 	r.buf = append(r.buf, chunk...)
-	r.tell()
+	r.notify()
 }
 
-// RelayReader is one reader of a relayed log. It is for one goroutine.
+// RelayReader is one reader of a relayed log. It is not safe for concurrent use.
 type RelayReader struct {
 	r      *relay
 	ctx    context.Context
 	offset int64
-	own    Upstream // while the relay does not have what comes next
+	own    Upstream // the reader's own stream, while the relay does not have the next bytes
 	closed bool
 }
 
-// Next blocks for the next bytes. The chunk is shared: it must not be changed.
+// Next blocks until there are more bytes. The chunk is shared with other readers: do not change it.
 func (rr *RelayReader) Next(ctx context.Context) (chunk []byte, offset int64, err error) {
 	for {
 		if rr.own != nil {
@@ -172,7 +171,7 @@ func (rr *RelayReader) Next(ctx context.Context) (chunk []byte, offset int64, er
 		case rr.offset >= r.base && rr.offset < end:
 			chunk = r.buf[rr.offset-r.base:]
 			r.mu.Unlock()
-			return rr.answer(chunk[:min(len(chunk), maxChunk):min(len(chunk), maxChunk)])
+			return rr.deliver(chunk[:min(len(chunk), maxChunk):min(len(chunk), maxChunk)])
 		case rr.offset == end && r.err != nil:
 			defer r.mu.Unlock()
 			return nil, rr.offset, r.err
@@ -197,7 +196,7 @@ func (rr *RelayReader) Next(ctx context.Context) (chunk []byte, offset int64, er
 	}
 }
 
-// nextOwn reads the reader's own stream until the relay has what follows.
+// nextOwn reads from the reader's own stream and closes it once the relay has the next bytes.
 func (rr *RelayReader) nextOwn(ctx context.Context) ([]byte, int64, error) {
 	chunk, at, err := rr.own.Next(ctx)
 	if err != nil {
@@ -206,7 +205,7 @@ func (rr *RelayReader) nextOwn(ctx context.Context) ([]byte, int64, error) {
 	if skip := rr.offset - at; skip > 0 {
 		chunk = chunk[min(skip, int64(len(chunk))):]
 	}
-	out, at, _ := rr.answer(chunk)
+	out, at, _ := rr.deliver(chunk)
 	rr.r.mu.Lock()
 	joins := rr.r.err == nil && rr.offset >= rr.r.base && rr.offset <= rr.r.base+int64(len(rr.r.buf))
 	rr.r.mu.Unlock()
@@ -217,13 +216,13 @@ func (rr *RelayReader) nextOwn(ctx context.Context) ([]byte, int64, error) {
 	return out, at, nil
 }
 
-func (rr *RelayReader) answer(chunk []byte) ([]byte, int64, error) {
+func (rr *RelayReader) deliver(chunk []byte) ([]byte, int64, error) {
 	at := rr.offset
 	rr.offset += int64(len(chunk))
 	return chunk, at, nil
 }
 
-// Close ends the reader, and the stream from the other node with the last one.
+// Close closes the reader. Closing the last reader ends the relay's stream.
 func (rr *RelayReader) Close() error {
 	if rr.closed {
 		return nil

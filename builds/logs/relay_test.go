@@ -22,8 +22,7 @@ func (l farLog) Close() error {
 	return l.Reader.Close()
 }
 
-// far answers a dial to a log of a store, and counts of all and of open
-// streams.
+// far returns a Dial to a log of a store. It counts all streams and the open ones.
 func far(s *logs.Store) (dial logs.Dial, all, open *atomic.Int64) {
 	all, open = new(atomic.Int64), new(atomic.Int64)
 	return func(_ context.Context, offset int64) (logs.Upstream, error) {
@@ -37,9 +36,8 @@ func far(s *logs.Store) (dial logs.Dial, all, open *atomic.Int64) {
 	}, all, open
 }
 
-// Test_Relay_OneStreamForAllReaders: however many readers follow a log of one
-// owner through one node, one stream comes from there; another owner's is
-// another one, and the last reader ends it.
+// Test_Relay_OneStreamForAllReaders checks that all readers of a log of one owner share one stream,
+// that the log of another owner has another stream, and that the last reader ends the stream.
 func Test_Relay_OneStreamForAllReaders(t *testing.T) {
 	const readers = 50
 	s := mustOpen(t, logs.Options{})
@@ -107,8 +105,8 @@ func Test_Relay_OneStreamForAllReaders(t *testing.T) {
 	}
 }
 
-// Benchmark_IdleFollowers measures what a follower costs that waits at the end
-// of a log of another node.
+// Benchmark_IdleFollowers measures the cost of a reader that waits at the end of a log of another
+// node.
 func Benchmark_IdleFollowers(b *testing.B) {
 	const followers = 1000
 	for b.Loop() {

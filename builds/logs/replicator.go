@@ -10,36 +10,36 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// Copy is a place of a log: a node with a certain data directory. A node with
-// a wiped disk is another place.
+// Copy identifies a place of a copy of a log: a node and its data directory. A node with a wiped
+// disk is another place.
 type Copy struct {
 	Node, StoreID string
 }
 
-// Transport brings appends to the nodes that hold copies.
+// Transport sends appends to the nodes that hold copies.
 type Transport interface {
-	// Append answers acks in the order of the batch. An error says that the node
-	// cannot be asked.
+	// Append sends a batch and returns the acks in the order of the batch. It returns an error if
+	// the node cannot be reached; then any part of the batch may have been appended.
 	Append(ctx context.Context, to Copy, batch []Append) ([]Ack, error)
 }
 
-// Sizes and times of replication.
+// Limits and timing of replication.
 const (
-	batchBytes = 8 << 20 // of one batch to one node
-	logBudget  = 4 << 20 // of one log in one batch
-	batchLogs  = 1024    // logs in one batch
-	appendTime = 10 * time.Second
-	retryMin   = 10 * time.Millisecond
-	retryMax   = time.Second
+	batchBytes    = 8 << 20 // bytes in one batch
+	logBudget     = 4 << 20 // bytes of one log in one batch
+	batchLogs     = 1024    // logs in one batch
+	appendTimeout = 10 * time.Second
+	retryMin      = 10 * time.Millisecond
+	retryMax      = time.Second
 )
 
-// noLength is the length of a copy that has not answered yet.
+// noLength is the length of a copy that has not responded yet.
 const noLength = -1
 
-// Replicator sends the logs that this node owns to the nodes that hold the
-// other copies, and moves the watermark: the least length that all of them
-// hold. One goroutine a node sends what all logs have for it in one batch, so
-// that one fsync there serves them all.
+// Replicator sends the logs that this node owns to the nodes that hold the other copies. It raises
+// the watermark of each log to the least length that all copies have fsynced. One goroutine for
+// each node sends the data of all logs in one batch, so that the node needs only one fsync for all
+// of them.
 type Replicator struct {
 	store *Store
 	self  Copy
@@ -50,52 +50,52 @@ type Replicator struct {
 	feeds map[Key]*Feed
 	peers map[Copy]*peer
 
-	trouble trouble
+	health healthCache
 
 	ctx  context.Context
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
 
-// NewReplicator answers a replicator of a store. Store.Options.Grown must be
-// its Grown.
+// NewReplicator returns a replicator of the logs in store. The caller sets Options.Grown of the
+// store to the replicator's Grown, and closes the replicator.
 func NewReplicator(store *Store, self Copy, to Transport, log *slog.Logger) *Replicator {
 	r := &Replicator{store: store, self: self, to: to, log: log, feeds: map[Key]*Feed{}, peers: map[Copy]*peer{}}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r
 }
 
-// Close ends all sending and waits for it.
+// Close stops all sending and waits for the goroutines.
 func (r *Replicator) Close() {
 	r.stop()
 	r.done.Wait()
 }
 
-// Feed is the replication of one log by its owner.
+// Feed replicates one log for its owner.
 type Feed struct {
 	r     *Replicator
 	key   Key
 	epoch uint64
-	base  int64 // what this node held when it became the owner: the others are cut there
+	base  int64 // length of this node's copy at Start: the other copies are cut there
 
 	mu      sync.Mutex
 	members map[Copy]*member
 	closed  bool
-	changed chan struct{} // closed and replaced when an ack or a failure arrives
+	changed chan struct{} // closed and replaced when a member changes
 }
 
 // member is another copy of one log.
 type member struct {
-	joins   bool  // it is no member of the committed set yet
-	began   bool  // it was cut or reset
-	length  int64 // acked; noLength: not known
-	shown   int64 // the watermark that it was told
-	failing time.Time
-	refusal error
+	joining      bool  // not in the committed set yet: the watermark does not wait for it
+	started      bool  // the copy has acknowledged its cut or reset
+	length       int64 // acknowledged; noLength if it has not responded yet
+	visible      int64 // the watermark that the copy has
+	failingSince time.Time
+	refusal      error
 }
 
-// Start replicates a log to the given copies, this node left out. base is what
-// this node holds.
+// Start replicates a log to the given copies, other than this node's. base is the length of this
+// node's copy.
 func (r *Replicator) Start(key Key, epoch uint64, copies []Copy, base int64) *Feed {
 	f := &Feed{r: r, key: key, epoch: epoch, base: base, members: map[Copy]*member{}, changed: make(chan struct{})}
 	for _, c := range copies {
@@ -110,11 +110,11 @@ func (r *Replicator) Start(key Key, epoch uint64, copies []Copy, base int64) *Fe
 	return f
 }
 
-// Close ends the replication of the log.
+// Close ends the replication of the log. The watermark does not rise any more.
 func (f *Feed) Close() {
 	f.mu.Lock()
 	f.closed = true
-	f.tell()
+	f.notify()
 	f.mu.Unlock()
 	f.r.mu.Lock()
 	defer f.r.mu.Unlock()
@@ -123,18 +123,19 @@ func (f *Feed) Close() {
 	}
 }
 
-// Join brings a node's copy up to date that is no member yet.
+// Join starts to fill a copy that is not in the committed set yet. It first removes what the copy
+// has.
 func (f *Feed) Join(c Copy) {
 	f.mu.Lock()
 	if f.members[c] == nil && c != f.r.self {
-		f.members[c] = &member{joins: true, length: noLength}
+		f.members[c] = &member{joining: true, length: noLength}
 	}
 	f.mu.Unlock()
 	f.r.wake(c, f.key)
 }
 
-// Set tells which copies the replicated state names now: nodes that left no
-// longer hold the watermark back, and those that joined do.
+// Set replaces the members by the copies that the replicated state names now. The watermark no
+// longer waits for copies that left, and waits for those that were added.
 func (f *Feed) Set(copies []Copy) {
 	f.mu.Lock()
 	now := map[Copy]bool{}
@@ -146,11 +147,11 @@ func (f *Feed) Set(copies []Copy) {
 		if m := f.members[c]; m == nil {
 			f.members[c] = &member{length: noLength}
 		} else {
-			m.joins = false
+			m.joining = false
 		}
 	}
 	for c, m := range f.members {
-		if !now[c] && !m.joins {
+		if !now[c] && !m.joining {
 			delete(f.members, c)
 		}
 	}
@@ -159,27 +160,29 @@ func (f *Feed) Set(copies []Copy) {
 	f.wakeAll()
 }
 
-// Count makes the watermark wait for a copy that is about to become a member:
-// while that is proposed, the log needs all of the old and of the new set.
+// Count makes the watermark wait for a copy that Join has added. Call it before the copy is
+// proposed for the committed set: until the outcome is known, all copies of the old and of the new
+// set count.
 func (f *Feed) Count(c Copy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if m := f.members[c]; m != nil {
-		m.joins = false
+		m.joining = false
 	}
 }
 
-// Drop ends the attempt to bring a copy up to date.
+// Drop removes a copy that Join has added, unless the watermark waits for it already.
 func (f *Feed) Drop(c Copy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if m := f.members[c]; m != nil && m.joins {
+	if m := f.members[c]; m != nil && m.joining {
 		delete(f.members, c)
 	}
 }
 
-// Retry asks a copy again that refused, such as one whose disk was full. What it
-// acknowledged before still counts.
+// Retry resumes sending to a copy that has refused an append, for example because its disk was
+// full. The bytes that it has acknowledged still count. A copy that returned ErrFenced is not
+// retried.
 func (f *Feed) Retry(c Copy) {
 	f.mu.Lock()
 	if m := f.members[c]; m != nil && !errors.Is(m.refusal, ErrFenced) {
@@ -189,34 +192,33 @@ func (f *Feed) Retry(c Copy) {
 	f.r.wake(c, f.key)
 }
 
-// CopyStatus is how one copy is.
+// CopyStatus is the state of one copy.
 type CopyStatus struct {
 	Copy
-	// Joins: it is no member of the committed set yet.
+	// Joins means that the copy is not in the committed set yet.
 	Joins bool
-	// Current: it holds everything that readers were shown.
+	// Current means that the copy has all bytes that readers can see.
 	Current bool
-	// Failing is since when it does not answer; zero if it does.
+	// Failing is the time at which the node stopped responding; zero if it responds.
 	Failing time.Time
-	// Refusal is why it takes no more.
+	// Refusal is the reason why the copy accepts no more appends; nil if it does.
 	Refusal error
 }
 
-// Status answers how the other copies are, and a channel that is closed when
-// that changes.
+// Status returns the state of the other copies, and a channel that is closed when it changes.
 func (f *Feed) Status() ([]CopyStatus, <-chan struct{}) {
 	visible := f.visible()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []CopyStatus
 	for c, m := range f.members {
-		out = append(out, CopyStatus{c, m.joins, m.length >= visible, m.failing, m.refusal})
+		out = append(out, CopyStatus{c, m.joining, m.length >= visible, m.failingSince, m.refusal})
 	}
 	return out, f.changed
 }
 
-// Holding answers the other copies that hold so many bytes, how many do not
-// (yet), those that refuse left out, and a channel that is closed when that
+// Holding returns the other copies that have length bytes, and the number of those that do not have
+// them yet. The latter leaves out copies that refuse appends. changed is closed when the result
 // changes.
 func (f *Feed) Holding(length int64) (held []Copy, missing int, changed <-chan struct{}) {
 	f.mu.Lock()
@@ -240,13 +242,13 @@ func (f *Feed) visible() int64 {
 	return n
 }
 
-// tell wakes who waits for a change. The caller holds mu.
-func (f *Feed) tell() {
+// notify wakes the waiters for a change. The caller holds mu.
+func (f *Feed) notify() {
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
 
-// advance moves the watermark to the least length of all members.
+// advance raises the watermark to the least length of this copy and of all members that count.
 func (f *Feed) advance() {
 	least, err := f.r.store.Durable(f.key)
 	if err != nil {
@@ -254,7 +256,7 @@ func (f *Feed) advance() {
 	}
 	f.mu.Lock()
 	for _, m := range f.members {
-		if !m.joins && !faults.Mutant("show-before-replicated") {
+		if !m.joining && !faults.Mutant("show-before-replicated") {
 			least = min(least, m.length)
 		}
 	}
@@ -277,18 +279,19 @@ func (f *Feed) wakeAll() {
 	}
 }
 
-// Grown is told of each log that has more durable bytes.
+// Grown must be called when a log has more durable bytes on this node. It does not block on the
+// network.
 func (r *Replicator) Grown(key Key) {
 	r.mu.Lock()
 	f := r.feeds[key]
 	r.mu.Unlock()
 	if f != nil {
-		f.advance() // a log whose other copies all left
+		f.advance() // if there is no other copy, no ack calls it
 		f.wakeAll()
 	}
 }
 
-// next answers what one member should get now.
+// next returns the next append for a member. more is false if there is nothing to send now.
 func (f *Feed) next(c Copy) (a Append, more bool, err error) {
 	visible := f.visible()
 	f.mu.Lock()
@@ -298,23 +301,23 @@ func (f *Feed) next(c Copy) (a Append, more bool, err error) {
 		return Append{}, false, nil
 	}
 	a = Append{Key: f.key, Epoch: f.epoch, Offset: m.length, Visible: visible}
-	if !m.began {
+	if !m.started {
 		a.Offset, a.Cut = f.base, true
-		if m.joins {
+		if m.joining {
 			a.Offset, a.Cut, a.Reset = 0, false, true
 		}
 	}
-	shown := m.shown
+	sentVisible := m.visible
 	f.mu.Unlock()
 	recs, err := f.r.store.Records(f.key, a.Offset, logBudget)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return a, false, err
 	}
 	a.Records, _ = encodeRecords(recs)
-	return a, a.Cut || a.Reset || len(recs) > 0 || visible > shown, nil
+	return a, a.Cut || a.Reset || len(recs) > 0 || visible > sentVisible, nil
 }
 
-// acked takes up a copy's answer. It reports whether there is more to send.
+// acked processes a copy's ack of an append. It reports whether there is more to send.
 func (f *Feed) acked(c Copy, a Append, ack Ack) (more bool) {
 	f.mu.Lock()
 	m := f.members[c]
@@ -325,9 +328,9 @@ func (f *Feed) acked(c Copy, a Append, ack Ack) (more bool) {
 	if ack.Refusal != nil {
 		m.refusal = ack.Refusal
 	} else {
-		m.began, m.length, m.shown, m.failing = true, ack.Length, a.Visible, time.Time{}
+		m.started, m.length, m.visible, m.failingSince = true, ack.Length, a.Visible, time.Time{}
 	}
-	f.tell()
+	f.notify()
 	f.mu.Unlock()
 	f.advance()
 	durable, _ := f.r.store.Durable(f.key)
@@ -337,8 +340,8 @@ func (f *Feed) acked(c Copy, a Append, ack Ack) (more bool) {
 func (f *Feed) failed(c Copy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if m := f.members[c]; m != nil && m.failing.IsZero() {
-		m.failing = time.Now()
-		f.tell()
+	if m := f.members[c]; m != nil && m.failingSince.IsZero() {
+		m.failingSince = time.Now()
+		f.notify()
 	}
 }

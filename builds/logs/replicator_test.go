@@ -12,12 +12,12 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-// wire is a transport to stores in this process, with faults.
+// wire is a transport to stores in this process. It can lose batches and acks.
 type wire struct {
 	mu   sync.Mutex
 	to   map[logs.Copy]*logs.Store
 	down map[logs.Copy]bool
-	lose bool // the answer of every other batch
+	lose bool // loses the acks of every other batch
 	n    int
 }
 
@@ -43,7 +43,7 @@ func (w *wire) set(c logs.Copy, down bool) {
 	w.down[c] = down
 }
 
-// tries answers how many batches were sent, whether or not they came.
+// tries returns how many batches were sent, including lost ones.
 func (w *wire) tries() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -52,7 +52,7 @@ func (w *wire) tries() int {
 
 var nodeA, nodeB, nodeC = logs.Copy{Node: "a", StoreID: "1"}, logs.Copy{Node: "b", StoreID: "2"}, logs.Copy{Node: "c", StoreID: "3"}
 
-// group is three stores; each has a replicator.
+// group is three stores, each with a replicator.
 type group struct {
 	wire   *wire
 	stores map[logs.Copy]*logs.Store
@@ -95,7 +95,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
+			t.Fatalf("timeout while waiting until %s", what)
 		}
 		<-time.After(time.Millisecond)
 	}
@@ -151,8 +151,9 @@ func Test_Copies_LostAnswersRepeatNothing(t *testing.T) {
 	}
 }
 
-// Test_Copies_NewOwnerCutsWhatNobodySaw: the former owner had more on its disk
-// than was shown; its copy is cut when the new owner sends to it.
+// Test_Copies_NewOwnerCutsWhatNobodySaw gives the log to a new owner while the former owner has
+// bytes on its disk that no reader has seen. They must be cut when the new owner sends to that
+// copy.
 func Test_Copies_NewOwnerCutsWhatNobodySaw(t *testing.T) {
 	g := newGroup(t)
 	old, _ := g.own(t, nodeA, 1, nodeA, nodeB)
@@ -163,7 +164,7 @@ func Test_Copies_NewOwnerCutsWhatNobodySaw(t *testing.T) {
 	eventually(t, "the owner has the second line", func() bool { n, _ := g.stores[nodeA].Durable(key); return n == 18 })
 	g.wire.set(nodeB, false)
 	g.wire.set(nodeA, true)
-	// Node B, a copy, takes over. Node A does not answer yet.
+	// Node B, a copy, takes over. Node A does not respond yet.
 	if _, _, err := g.stores[nodeB].Fence(key, 2); err != nil {
 		t.Fatal(err)
 	}
@@ -182,8 +183,8 @@ func Test_Copies_NewOwnerCutsWhatNobodySaw(t *testing.T) {
 	}
 }
 
-// Test_Copies_FencedCopyRefusesTheFormerOwner: what the sealer has fixed, the
-// former owner cannot change, nor show more.
+// Test_Copies_FencedCopyRefusesTheFormerOwner checks that a former owner can neither change a
+// sealed log nor show more of it.
 func Test_Copies_FencedCopyRefusesTheFormerOwner(t *testing.T) {
 	g := newGroup(t)
 	old, feed := g.own(t, nodeA, 1, nodeA, nodeB)
@@ -212,7 +213,8 @@ func Test_Copies_FencedCopyRefusesTheFormerOwner(t *testing.T) {
 	}
 }
 
-// Test_Copies_FenceOutlivesARestart, of an empty log, too.
+// Test_Copies_FenceOutlivesARestart checks that a fence survives a restart, also that of an empty
+// log.
 func Test_Copies_FenceOutlivesARestart(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, logs.Options{Dir: dir})
@@ -236,7 +238,7 @@ func Test_Copies_ALostOneIsReplaced(t *testing.T) {
 	eventually(t, "one line is shown", func() bool { return g.visible(nodeA) == 4 })
 	g.wire.set(nodeB, true)
 	mustWrite(t, w, []byte("two\n"))
-	// Something of a former life lies on node C.
+	// Node C has bytes of an earlier copy.
 	g.stores[nodeC].Append(t.Context(), []logs.Append{{Key: key, Epoch: 1}})
 	feed.Join(nodeC)
 	eventually(t, "node C has what was shown", func() bool {
@@ -281,7 +283,7 @@ func Benchmark_Copies(b *testing.B) {
 	}
 }
 
-// reachable reports whether a node is there.
+// reachable reports whether the node can be reached.
 func (w *wire) reachable(c logs.Copy) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -8,11 +8,11 @@ import (
 	"io"
 )
 
-// A segment file begins with a header of 48 bytes: magic with the format's
-// version, epoch, offset and raw offset of its first record, the index of the
-// segment, and a CRC-32C of all before it. Records follow: kind, length of the
-// payload, raw bytes that it stands for, CRC-32C of kind, lengths and payload,
-// and the payload. All numbers are big-endian.
+// A segment file begins with a header of 48 bytes: magic with the version of the format, epoch,
+// offset and raw offset of the first record, index of the segment, CRC-32C of all that, and 4
+// unused bytes. The records follow. A record consists of its kind, the length of the payload, the
+// number of raw bytes that the payload stands for, a CRC-32C of these and of the payload, and the
+// payload. All numbers are big-endian.
 const (
 	headerSize = 48
 	recordHead = 16
@@ -28,7 +28,7 @@ var (
 // Kinds of records.
 const (
 	kindData  = 1 // output
-	kindFence = 2 // payload: an epoch; older writers are refused from here on
+	kindFence = 2 // payload: an epoch; writers of older epochs are refused
 	kindSeal  = 3 // payload: length and checksum of the whole log
 )
 
@@ -47,7 +47,7 @@ func (h header) encode() []byte {
 
 func decodeHeader(b []byte) (header, error) {
 	if len(b) < headerSize || [8]byte(b[:8]) != segmentMagic {
-		return header{}, fmt.Errorf("it does not begin like a log segment of a known version")
+		return header{}, fmt.Errorf("it is not a log segment of a known version")
 	}
 	if crc32.Checksum(b[:40], castagnoli) != binary.BigEndian.Uint32(b[40:]) {
 		return header{}, errors.New("its header is damaged")
@@ -72,8 +72,8 @@ func (r record) append(b []byte) []byte {
 	return append(b, r.payload...)
 }
 
-// readRecord reads the record at a position of a segment. io.EOF says that the
-// segment ends there, errTorn that what follows is no record.
+// readRecord reads the record at a position of a segment and returns the position after it. It
+// returns io.EOF at the end of the segment, and errTorn if there is no whole record.
 func readRecord(f io.ReaderAt, at int64) (record, int64, error) {
 	var head [recordHead]byte
 	n, err := f.ReadAt(head[:], at)

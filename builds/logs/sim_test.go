@@ -20,7 +20,7 @@ import (
 
 var failoversFlag = flag.Int("logs.failovers", 600, "how many failovers to simulate")
 
-// ram is a disk in memory that loses what was not fsynced when its power goes.
+// ram is a disk in memory. A power loss removes what was not fsynced.
 type ram struct {
 	mu    sync.Mutex
 	files map[string]*ramFile
@@ -29,7 +29,7 @@ type ram struct {
 type ramFile struct {
 	disk           *ram
 	now, durable   []byte
-	named, removed bool // the directory knows that it is there, or gone
+	named, removed bool // named: the directory was fsynced after the creation
 }
 
 func (d *ram) OpenFile(name string, flag int, _ os.FileMode) (logs.File, error) {
@@ -74,7 +74,7 @@ func (d *ram) SyncDir(string) error {
 	return nil
 }
 
-// powerLoss keeps what was fsynced, and by chance a part of what was not.
+// powerLoss keeps what was fsynced, and a random part of what was not.
 func (d *ram) powerLoss(r *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -149,13 +149,13 @@ type drama struct {
 	places []*place
 	key    logs.Key
 
-	// What the replicated state says.
+	// The replicated state.
 	epoch  uint64
 	copies []logs.Copy
 	owner  *place
 
 	mu    sync.Mutex
-	shown []byte // what any reader saw
+	shown []byte // the bytes that any reader has seen
 }
 
 func (d *drama) start(p *place) {
@@ -180,12 +180,12 @@ func (d *drama) stop(p *place) {
 	}
 }
 
-// saw checks what a reader was shown against what all others were.
+// saw checks that a reader has seen the same bytes as all others.
 func (d *drama) saw(who string, chunk []byte, at int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if at > int64(len(d.shown)) {
-		d.t.Errorf("%s was shown offset %d before anybody saw %d", who, at, len(d.shown))
+		d.t.Errorf("%s was shown offset %d before any reader saw %d", who, at, len(d.shown))
 		return
 	}
 	old := d.shown[at:min(int(at)+len(chunk), len(d.shown))]
@@ -236,8 +236,8 @@ func (d *drama) other(c logs.Copy) logs.Copy {
 	return c
 }
 
-// scene is the time of one owner: it writes, a copy may be replaced, and then
-// the owner is killed or cut off.
+// scene is the time of one owner: it writes, a copy may be replaced, and then the owner is killed
+// or cut off from the network.
 func (d *drama) scene() {
 	p, epoch := d.owner, d.epoch
 	w, err := p.store.Create(d.key, epoch, nil, true)
@@ -272,7 +272,7 @@ func (d *drama) scene() {
 	}
 	replica := d.place(d.other(p.copy))
 	switch d.chance(3) {
-	case 0: // the process is killed, or the power goes
+	case 0: // the process is killed, or power fails
 		stop()
 		all.Wait()
 		feed.Close()
@@ -280,7 +280,7 @@ func (d *drama) scene() {
 		p.disk.powerLoss(d.rand)
 		d.takeOver(replica)
 		d.start(p)
-	case 1: // cut off: it writes on, and its readers read on
+	case 1: // cut off: it continues to write, and its readers continue to read
 		d.wire.set(replica.copy, true)
 		time.Sleep(time.Duration(d.chance(50)) * time.Millisecond)
 		d.takeOver(replica)
@@ -289,7 +289,7 @@ func (d *drama) scene() {
 		stop()
 		all.Wait()
 		feed.Close()
-	case 2: // both lose their power, the replica comes back first
+	case 2: // power fails on both nodes, and the replica is back first
 		stop()
 		all.Wait()
 		feed.Close()
@@ -302,7 +302,7 @@ func (d *drama) scene() {
 	}
 }
 
-// chance answers a number below n.
+// chance returns a random number below n.
 func (d *drama) chance(n int) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -318,7 +318,7 @@ func (d *drama) takeOver(p *place) {
 	d.owner = p
 }
 
-// replace gives the place of the replica to the third node.
+// replace replaces the replica by a copy on the third node.
 func (d *drama) replace(feed *logs.Feed) {
 	var next logs.Copy
 	for _, p := range d.places {
@@ -335,7 +335,7 @@ func (d *drama) replace(feed *logs.Feed) {
 			if s.Copy == next && s.Current {
 				feed.Count(next)
 				d.copies = []logs.Copy{d.owner.copy, next}
-				time.Sleep(time.Duration(d.chance(10)) * time.Millisecond) // the commit
+				time.Sleep(time.Duration(d.chance(10)) * time.Millisecond) // the time of the commit
 				feed.Set(d.copies)
 				d.wire.set(gone, false)
 				return
@@ -348,8 +348,8 @@ func (d *drama) replace(feed *logs.Feed) {
 	d.wire.set(gone, false)
 }
 
-// Test_Simulation kills and cuts off the owners of logs again and again: no
-// byte that a reader saw changes or vanishes.
+// Test_Simulation kills and cuts off the owners of logs again and again. No byte that a reader has
+// seen may change or vanish.
 func Test_Simulation(t *testing.T) {
 	const scenes = 30
 	done, bytesShown := 0, 0
@@ -372,7 +372,8 @@ func Test_Simulation(t *testing.T) {
 					t.Fatalf("seed %d", seed)
 				}
 			}
-			// Sealed, it is the same everywhere, and holds all that was shown.
+			// The sealed log is the same on all nodes, and contains everything that readers have
+			// seen.
 			n, _, err := d.owner.store.Fence(d.key, d.epoch+1)
 			if err != nil {
 				t.Fatal(err)

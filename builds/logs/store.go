@@ -21,23 +21,23 @@ import (
 
 // Errors of the store.
 var (
-	// ErrNotFound: there is no such log.
+	// ErrNotFound means that there is no such log.
 	ErrNotFound = errors.New("log not found")
-	// ErrMoved: the log is not written here any more.
-	ErrMoved = errors.New("the log goes on elsewhere")
-	// ErrDamaged: what the disk holds of the log is not what was written.
-	ErrDamaged = errors.New("it is damaged")
-	// ErrFenced: the log has a writer of a greater epoch.
+	// ErrMoved means that the log no longer has its owner on this node.
+	ErrMoved = errors.New("the log continues on another node")
+	// ErrDamaged means that the disk does not hold what was written.
+	ErrDamaged = errors.New("the log is damaged")
+	// ErrFenced means that the log has an owner of a greater epoch.
 	ErrFenced = errors.New("the log has a newer owner")
-	// ErrSealed: the log is complete.
-	ErrSealed = errors.New("the log is complete and takes no more output")
-	// ErrNoSpace: the disk under the logs is full.
+	// ErrSealed means that the log is complete.
+	ErrSealed = errors.New("the log is complete and accepts no more output")
+	// ErrNoSpace means that the disk under the logs is full.
 	ErrNoSpace = errors.New("the disk under the logs is full: free space, or move logs away")
-	// ErrClosed: the store is closed.
+	// ErrClosed means that the store is closed.
 	ErrClosed = errors.New("the log store is closed")
 )
 
-// Key names the log of one attempt.
+// Key identifies the log of one attempt.
 type Key struct {
 	Build   string
 	Attempt uint32
@@ -45,48 +45,47 @@ type Key struct {
 
 var validBuild = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
-// Options configure a store.
+// Options configures a store.
 type Options struct {
-	// Dir is where the segments lie. It is created if it is missing.
+	// Dir is the directory of the segments. Open creates it if it is missing.
 	Dir string
 	// SegmentBytes is the size at which a new segment begins; 8 MiB if zero.
 	SegmentBytes int64
-	// MaxBytes is the limit of one log; what is beyond is dropped after a line
-	// that says so. 256 MiB if zero.
+	// MaxBytes is the limit of one log. Output beyond it is dropped after a line that says so. 256
+	// MiB if zero.
 	MaxBytes int64
-	// SyncInterval is how long output is gathered before it is fsynced; 5 ms
-	// if zero.
+	// SyncInterval is how long output is collected before it is fsynced; 5 ms if zero.
 	SyncInterval time.Duration
-	// Grown is told of each replicated log that has more durable bytes. It must
-	// not block.
+	// Grown is called for each replicated log that has more durable bytes. It must not block. May
+	// be nil.
 	Grown func(Key)
-	// FS is the file system; the operating system's if nil.
+	// FS is the file system; that of the operating system if nil.
 	FS         FS
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
 
-// Store keeps logs in a directory. Safe for concurrent use.
+// Store keeps logs in a directory. It is safe for concurrent use.
 type Store struct {
-	o       Options
+	opts    Options
 	fs      FS
 	metrics metrics
 
 	mu      sync.Mutex
 	logs    map[Key]*attemptLog
-	files   map[Key][]string // of logs that are not loaded
-	trouble error            // of the last write; a full disk until Probe has found room
-	// removing are the logs whose files are being removed: nobody opens them
-	// until the channel is closed.
+	files   map[Key][]string // paths of the segments found by Open
+	problem error            // of the last write; ErrNoSpace stays until Probe finds room
+	// removing are the logs whose files are being removed. They cannot be opened until the channel
+	// is closed.
 	removing    map[Key]chan struct{}
-	damaged     map[Key]error // what was found, until the log is removed
+	damaged     map[Key]error // damage that was found, until the log is removed
 	moreDamaged chan struct{} // closed and replaced when damaged grows
 
 	sync syncer
 }
 
-// Open lists a directory of logs and starts the goroutine that fsyncs. Logs
-// are read when they are first asked for.
+// Open lists a directory of logs and starts the goroutine that fsyncs. A log is read at its first
+// use. The caller closes the store.
 func Open(o Options) (*Store, error) {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 8 << 20
@@ -110,7 +109,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the directory of logs: %w", err)
 	}
-	s := &Store{o: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{}, damaged: map[Key]error{}, moreDamaged: make(chan struct{})}
+	s := &Store{opts: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{}, damaged: map[Key]error{}, moreDamaged: make(chan struct{})}
 	slices.Sort(names)
 	for _, name := range names {
 		if key, ok := parseName(name); ok {
@@ -122,7 +121,8 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// segmentName is <build>.<attempt>.<index>.log, so that byte order is order.
+// segmentName returns <build>.<attempt>.<index>.log: the byte order of names is the order of
+// segments.
 func segmentName(key Key, index uint64) string {
 	return fmt.Sprintf("%s.%d.%08d.log", key.Build, key.Attempt, index)
 }
@@ -136,13 +136,12 @@ func parseName(name string) (Key, bool) {
 	return Key{parts[0], uint32(n)}, err == nil
 }
 
-// Close fsyncs what is pending and ends the store. Readers that wait get
-// ErrClosed.
+// Close fsyncs pending output and stops the store. Waiting readers get ErrClosed.
 func (s *Store) Close() error {
 	s.sync.stop()
 	s.mu.Lock()
 	all := slices.Collect(maps.Values(s.logs))
-	s.mu.Unlock() // whoever holds a log's lock may want it
+	s.mu.Unlock() // lock order: a log's mu before the store's
 	for _, l := range all {
 		l.mu.Lock()
 		if l.writer != nil {
@@ -154,7 +153,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// get answers a log, loaded; with create, a new one if there is none.
+// get returns the log of a key and loads it if needed. If there is no such log, get creates it if
+// create is set, and else returns ErrNotFound.
 func (s *Store) get(key Key, create bool) (*attemptLog, error) {
 	s.lockFor(key)
 	l := s.logs[key]
@@ -177,7 +177,7 @@ func (s *Store) get(key Key, create bool) (*attemptLog, error) {
 		defer l.mu.Unlock()
 		l.err = s.damage(key, l.scan(paths))
 	})
-	if l.err != nil && !errors.Is(l.err, ErrDamaged) { // the disk may answer the next time
+	if l.err != nil && !errors.Is(l.err, ErrDamaged) { // the next read may succeed
 		s.mu.Lock()
 		if s.logs[key] == l {
 			delete(s.logs, key)
@@ -187,7 +187,7 @@ func (s *Store) get(key Key, create bool) (*attemptLog, error) {
 	return l, l.err
 }
 
-// lockFor locks mu when no files of a log are being removed.
+// lockFor locks mu. If the files of the log are being removed, it waits for the end of that first.
 func (s *Store) lockFor(key Key) {
 	s.mu.Lock()
 	for s.removing[key] != nil {
@@ -198,9 +198,9 @@ func (s *Store) lockFor(key Key) {
 	}
 }
 
-// Create opens a log for its owner at an epoch, a new one or one to go on
-// with: then at its raw offset. Of a replicated log readers see what Show says.
-// ErrFenced says that a newer owner was here.
+// Create returns a writer for the owner of a log at an epoch. It creates the log, or continues an
+// existing one at its raw offset; see Writer.RawOffset. Only Show raises the watermark of a
+// replicated log. Create returns ErrFenced if an owner of a greater epoch was here.
 func (s *Store) Create(key Key, epoch uint64, r *Redactor, replicated bool) (*Writer, error) {
 	l, err := s.get(key, true)
 	if err != nil {
@@ -219,10 +219,10 @@ func (s *Store) Create(key Key, epoch uint64, r *Redactor, replicated bool) (*Wr
 	return w, nil
 }
 
-// newOwner fences the former writer. The caller holds mu.
+// newOwner replaces and fences the former writer. The caller holds mu.
 func (l *attemptLog) newOwner(epoch uint64, r *Redactor) (*Writer, error) {
 	switch {
-	case l.gone:
+	case l.removed:
 		return nil, ErrNotFound
 	case l.sealed:
 		return nil, ErrSealed
@@ -241,7 +241,7 @@ func (l *attemptLog) newOwner(epoch uint64, r *Redactor) (*Writer, error) {
 	return w, nil
 }
 
-// Length answers how many bytes can be read now, and whether that is all.
+// Length returns the number of visible bytes, and whether the log is complete.
 func (s *Store) Length(key Key) (length int64, sealed bool, err error) {
 	l, err := s.get(key, false)
 	if err != nil {
@@ -249,13 +249,13 @@ func (s *Store) Length(key Key) (length int64, sealed bool, err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.gone {
+	if l.removed {
 		return 0, false, ErrNotFound
 	}
 	return l.visible, l.sealed, nil
 }
 
-// Keys answers all logs on the disk and those with a writer.
+// Keys returns all logs on the disk and those with a writer.
 func (s *Store) Keys() []Key {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -273,14 +273,14 @@ func (s *Store) Keys() []Key {
 	return keys
 }
 
-// Remove deletes a log. Its readers get ErrNotFound.
+// Remove deletes a log. Its readers get ErrNotFound. Removing a missing log does nothing.
 func (s *Store) Remove(key Key) error {
 	s.lockFor(key)
 	return s.remove(key)
 }
 
-// RemoveDamaged deletes a log if it is one of Damaged still: it may have been
-// taken anew meanwhile.
+// RemoveDamaged deletes a log if it is still damaged: another copy may have replaced it in the
+// meantime.
 func (s *Store) RemoveDamaged(key Key) error {
 	s.lockFor(key)
 	if s.damaged[key] == nil {
@@ -290,7 +290,7 @@ func (s *Store) RemoveDamaged(key Key) error {
 	return s.remove(key)
 }
 
-// remove deletes a log. The caller holds mu, which is released.
+// remove deletes a log. The caller holds mu, which remove releases.
 func (s *Store) remove(key Key) error {
 	l, paths := s.logs[key], s.files[key]
 	delete(s.logs, key)
@@ -307,10 +307,10 @@ func (s *Store) remove(key Key) error {
 	}()
 	if l != nil {
 		l.mu.Lock()
-		l.gone = true
+		l.removed = true
 		if l.writer != nil {
 			l.writer.fence()
-			s.sync.dirty(l.writer, true) // which closes its file
+			s.sync.dirty(l.writer, true) // the next flush closes its file
 		}
 		for _, seg := range l.segs {
 			if !slices.Contains(paths, seg.path) {
@@ -329,45 +329,44 @@ func (s *Store) remove(key Key) error {
 	return errs
 }
 
-// Trouble is why logs cannot be written now; nil if they can, as far as is
-// known.
+// Trouble returns the reason why logs cannot be written; nil if the last write succeeded.
 func (s *Store) Trouble() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.trouble
+	return s.problem
 }
 
-// probeBytes is what has to fit on the disk until logs are written again.
+// probeBytes is the free space that Probe requires on a full disk before logs are written again.
 const probeBytes = 1 << 20
 
-// Probe writes, fsyncs and removes a file, and notes whether that went.
+// Probe writes, fsyncs and removes a file of probeBytes. The result becomes that of Trouble.
 func (s *Store) Probe() {
-	path := filepath.Join(s.o.Dir, "probe")
+	path := filepath.Join(s.opts.Dir, "probe")
 	f, err := s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err == nil {
 		_, err = f.WriteAt(make([]byte, probeBytes), 0)
 		err = errors.Join(err, f.Sync(), f.Close(), s.fs.Remove(path))
 	}
-	s.note(spaceError(err))
+	s.setProblem(spaceError(err))
 }
 
-func (s *Store) note(err error) {
+func (s *Store) setProblem(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.trouble = err
+	s.problem = err
 }
 
-// wrote notes that a write went through. That a few bytes found room on a full
-// disk does not mean that a log does: only Probe ends that.
+// wrote records that a write succeeded. It does not clear ErrNoSpace, because a few bytes may find
+// room where a log does not: only Probe ends that.
 func (s *Store) wrote() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !errors.Is(s.trouble, ErrNoSpace) {
-		s.trouble = nil
+	if !errors.Is(s.problem, ErrNoSpace) {
+		s.problem = nil
 	}
 }
 
-// spaceError names a full disk as such.
+// spaceError wraps the error of a full disk in ErrNoSpace.
 func spaceError(err error) error {
 	if errors.Is(err, ErrNoSpace) {
 		return err

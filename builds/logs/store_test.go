@@ -38,13 +38,13 @@ func mustOpen(t testing.TB, o logs.Options) *logs.Store {
 	return s
 }
 
-// sealWriter ends a log as its owner does.
+// sealWriter ends a log like its owner.
 func sealWriter(ctx context.Context, s *logs.Store, w *logs.Writer, k logs.Key) (int64, string, error) {
 	n, sum, err := w.Seal(ctx)
 	return n, sum, errors.Join(err, s.Complete(k, n))
 }
 
-// sealDead ends a log whose owner is gone.
+// sealDead ends a log whose owner has died.
 func sealDead(s *logs.Store, k logs.Key, epoch uint64) (int64, string, error) {
 	n, sum, err := s.Fence(k, epoch)
 	if err != nil {
@@ -169,8 +169,8 @@ func Test_Log_EmptyNeedsNoFile(t *testing.T) {
 	}
 }
 
-// Test_Recovery_AtEveryCut cuts the last segment at every length, as a crash
-// may: what is left is a prefix, and the log goes on at its raw offset.
+// Test_Recovery_AtEveryCut cuts the last segment at every length, as a crash may. The rest must be
+// a prefix of the log, and the log must continue at its raw offset.
 func Test_Recovery_AtEveryCut(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, logs.Options{Dir: dir})
@@ -180,7 +180,7 @@ func Test_Recovery_AtEveryCut(t *testing.T) {
 		line := fmt.Appendf(nil, "line %d\n", i)
 		want = append(want, line...)
 		mustWrite(t, w, line)
-		readTo(t, s, key, 0, int64(len(want))) // one record each
+		readTo(t, s, key, 0, int64(len(want))) // wait, so that each line is a record
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func Test_Recovery_AtEveryCut(t *testing.T) {
 		}
 		at := w.RawOffset()
 		if at > int64(len(want)) || (cut == len(good) && at != int64(len(want))) {
-			t.Fatalf("cut at %d: goes on at %d", cut, at)
+			t.Fatalf("cut at %d: continues at %d", cut, at)
 		}
 		mustWrite(t, w, want[at:])
 		if _, _, err := sealWriter(t.Context(), s, w, key); err != nil {
@@ -255,8 +255,8 @@ func Test_Damage_InAnEarlierSegmentIsTold(t *testing.T) {
 	}
 }
 
-// Test_Recovery_TornTailOfAFullSegment: the next writer begins another segment
-// and has to cut the torn one first.
+// Test_Recovery_TornTailOfAFullSegment checks that a writer cuts a torn end of a full segment
+// before it begins another segment.
 func Test_Recovery_TornTailOfAFullSegment(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, logs.Options{Dir: dir, SegmentBytes: 1000, MaxBytes: 3000})
@@ -273,7 +273,7 @@ func Test_Recovery_TornTailOfAFullSegment(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	for epoch := uint64(2); epoch < 5; epoch++ { // past the limit, too
+	for epoch := uint64(2); epoch < 5; epoch++ { // also above the limit
 		s = mustOpen(t, logs.Options{Dir: dir, SegmentBytes: 1000, MaxBytes: 3000})
 		w, err := s.Create(key, epoch, nil, false)
 		if err != nil {
@@ -315,7 +315,7 @@ func Test_Fence_OlderWritersAreRefused(t *testing.T) {
 	}
 }
 
-// slowFS is a disk whose fsync takes its time.
+// slowFS is a disk whose fsync takes 2 ms.
 type slowFS struct{ logs.FS }
 
 type slowFile struct{ logs.File }
@@ -326,19 +326,19 @@ func (f slowFS) OpenFile(name string, flag int, perm os.FileMode) (logs.File, er
 }
 
 func (f slowFile) Sync() error {
-	<-time.After(2 * time.Millisecond) // the fault, not a wait
+	<-time.After(2 * time.Millisecond) // this is the fault
 	return f.File.Sync()
 }
 
-// Test_Seal_WaitsForWhatIsOnItsWay seals while the disk is at work: nothing
-// that was written may be missing from the sealed log.
+// Test_Seal_WaitsForWhatIsOnItsWay seals while a flush is in progress. The sealed log must contain
+// everything that was written.
 func Test_Seal_WaitsForWhatIsOnItsWay(t *testing.T) {
 	s := mustOpen(t, logs.Options{SyncInterval: time.Microsecond, FS: slowFS{logs.Disk()}})
 	for i := range 100 {
 		k := logs.Key{Build: key.Build, Attempt: uint32(i + 1)}
 		w := mustCreate(t, s, k, 1)
 		mustWrite(t, w, []byte("first\n"))
-		<-time.After(time.Duration(i*20) * time.Microsecond) // another moment of the fsync each time
+		<-time.After(time.Duration(i*20) * time.Microsecond) // at another moment of the fsync each time
 		mustWrite(t, w, []byte("second\n"))
 		n, _, err := sealWriter(t.Context(), s, w, k)
 		if err != nil || n != 13 {
@@ -401,7 +401,7 @@ func Test_Remove_EndsReaders(t *testing.T) {
 	}
 }
 
-// fullFS is a disk that is full while full is set: it writes half, as disks do.
+// fullFS is a disk that is full while full is set. It writes half of the data, as real disks do.
 type fullFS struct {
 	logs.FS
 	full atomic.Bool
@@ -432,7 +432,7 @@ func Test_DiskFull_KeepsWhatWasShown(t *testing.T) {
 	mustWrite(t, w, []byte("before\n"))
 	readTo(t, s, key, 0, 7)
 	disk.full.Store(true)
-	mustWrite(t, w, []byte("during\n")) // is tried in the background
+	mustWrite(t, w, []byte("during\n")) // the write fails in the background
 	var err error
 	for deadline := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(deadline); {
 		_, err = w.Write([]byte("more\n"))

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// syncWorkers is how many logs are fsynced at a time.
+// syncWorkers is the number of logs that are fsynced at the same time.
 const syncWorkers = 8
 
-// syncer is the goroutine that brings pending output to the disk: all logs
-// that have some, one fsync each, and one of the directory for all new files.
+// syncer writes pending output to the disk in one goroutine. A flush fsyncs each log with pending
+// output once, and the directory once for all new files.
 type syncer struct {
-	store  *Store
-	wake   chan struct{} // capacity 1
-	urgent chan struct{} // capacity 1
-	ending chan struct{}
-	done   chan struct{}
+	store    *Store
+	wake     chan struct{} // capacity 1
+	urgent   chan struct{} // capacity 1
+	stopping chan struct{}
+	done     chan struct{}
 
 	mu   sync.Mutex
 	todo map[*Writer]bool
@@ -24,36 +24,36 @@ type syncer struct {
 func (s *syncer) start(store *Store) {
 	s.store = store
 	s.wake, s.urgent = make(chan struct{}, 1), make(chan struct{}, 1)
-	s.ending, s.done = make(chan struct{}), make(chan struct{})
+	s.stopping, s.done = make(chan struct{}), make(chan struct{})
 	s.todo = map[*Writer]bool{}
 	go s.run()
 }
 
-// stop flushes once more and ends the goroutine.
+// stop flushes once more and waits for the end of the goroutine.
 func (s *syncer) stop() {
 	select {
-	case <-s.ending:
+	case <-s.stopping:
 	default:
-		close(s.ending)
+		close(s.stopping)
 	}
 	<-s.done
 }
 
-// dirty tells that a writer has pending output; urgent, that somebody waits.
+// dirty queues a writer with pending output. urgent means that a caller waits for the flush.
 func (s *syncer) dirty(w *Writer, urgent bool) {
 	s.mu.Lock()
 	s.todo[w] = true
 	s.mu.Unlock()
-	tell := func(c chan struct{}) {
+	signal := func(c chan struct{}) {
 		select {
 		case c <- struct{}{}:
 		default:
 		}
 	}
 	if urgent {
-		tell(s.urgent)
+		signal(s.urgent)
 	}
-	tell(s.wake)
+	signal(s.wake)
 }
 
 func (s *syncer) run() {
@@ -62,16 +62,16 @@ func (s *syncer) run() {
 	defer t.Stop()
 	for {
 		select {
-		case <-s.ending:
+		case <-s.stopping:
 			s.flush()
 			return
 		case <-s.wake:
 		}
-		t.Reset(s.store.o.SyncInterval)
-		select { // gather what comes in the meantime
+		t.Reset(s.store.opts.SyncInterval)
+		select { // collect more output until SyncInterval is over
 		case <-t.C:
 		case <-s.urgent:
-		case <-s.ending:
+		case <-s.stopping:
 		}
 		s.flush()
 	}
@@ -111,30 +111,30 @@ func (s *syncer) flush() {
 	var all []result
 	created := false
 	for r := range results {
-		created = created || r.w.dir
+		created = created || r.w.dirDirty
 		all = append(all, r)
 	}
 	var dirErr error
 	if created {
-		dirErr = s.store.fs.SyncDir(s.store.o.Dir)
+		dirErr = s.store.fs.SyncDir(s.store.opts.Dir)
 	}
 	for _, r := range all {
 		switch {
 		case r.err != nil:
-			s.store.note(spaceError(r.err))
-			s.store.o.Logger.Error("cannot write a log", "build", r.w.l.key.Build, "attempt", r.w.l.key.Attempt, "err", r.err)
+			s.store.setProblem(spaceError(r.err))
+			s.store.opts.Logger.Error("cannot write a log", "build", r.w.l.key.Build, "attempt", r.w.l.key.Attempt, "err", r.err)
 		case dirErr != nil:
-			s.store.o.Logger.Error("cannot fsync the directory of logs", "err", dirErr)
+			s.store.opts.Logger.Error("cannot fsync the directory of logs", "err", dirErr)
 			r.w.unflush(r.p, dirErr)
 		default:
-			r.w.dir = false
+			r.w.dirDirty = false
 			if len(r.p.records) > 0 {
 				s.store.wrote()
-				r.w.show(r.p)
+				r.w.publish(r.p)
 				s.store.metrics.bytes.Add(float64(len(r.p.data)))
 			}
 		}
-		r.w.told()
+		r.w.notifyFlushed()
 	}
 	s.store.metrics.sync.Observe(time.Since(began).Seconds())
 }

@@ -11,16 +11,15 @@ import (
 	"github.com/distribution/reference"
 )
 
-// minSecret is the length in bytes from which a value counts as a secret:
-// shorter ones would redact ordinary text.
+// minSecret is the least length of a secret in bytes: shorter ones would redact ordinary text.
 const minSecret = 6
 
-// minCensored is the length from which a ref is removed.
+// minCensored is the least length of a censored ref in bytes.
 const minCensored = 4
 
-// variants answers the forms in which a secret may show in output: plain, its
-// lines, URL and JSON encoding; and base64 in three alignments and two
-// alphabets, which programs wrap into lines.
+// variants returns the forms in which a secret may occur in output. out has the plain text, its
+// lines, and their URL and JSON encodings. wrapped has the base64 in three alignments and two
+// alphabets; programs break base64 into lines.
 func variants(secret []byte) (out, wrapped [][]byte) {
 	forms := [][]byte{secret, bytes.TrimSpace(secret)}
 	for line := range bytes.SplitSeq(secret, []byte("\n")) {
@@ -43,8 +42,8 @@ func variants(secret []byte) (out, wrapped [][]byte) {
 	return out, wrapped
 }
 
-// base64Core answers the characters of the base64 of any text with s at a
-// position of that shift modulo 3, as far as s alone decides them.
+// base64Core encodes a text that contains s at an offset o with o mod 3 == shift, and returns the
+// characters that depend on s only.
 func base64Core(enc *base64.Encoding, s []byte, shift int) []byte {
 	padded := append(make([]byte, shift), s...)
 	text := enc.EncodeToString(padded)
@@ -65,7 +64,7 @@ func urlForms(s string) [][]byte {
 	return forms
 }
 
-// lowerEscapes turns %2F into %2f.
+// lowerEscapes makes the hexadecimal digits of percent escapes lower case.
 func lowerEscapes(s string) string {
 	b := []byte(s)
 	for i := 0; i+2 < len(b); i++ {
@@ -77,8 +76,8 @@ func lowerEscapes(s string) string {
 	return string(b)
 }
 
-// RefsToCensor answers what has to be removed for each image ref: the ref
-// itself and its repository, without tag and digest.
+// RefsToCensor returns the strings to remove for each image ref: the ref, and its repository
+// without tag and digest.
 func RefsToCensor(refs ...string) []string {
 	var out []string
 	for _, r := range refs {

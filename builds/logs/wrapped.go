@@ -2,8 +2,7 @@ package logs
 
 import "bytes"
 
-// addWrapped notes base64 that is taken out also where it is broken into
-// lines.
+// addWrapped adds a base64 text that is also removed if it is broken into lines.
 func (r *Redactor) addWrapped(text []byte) {
 	for _, have := range r.wrapped[text[0]] {
 		if bytes.Equal(text, have) {
@@ -12,30 +11,29 @@ func (r *Redactor) addWrapped(text []byte) {
 	}
 	r.wrapped[text[0]] = append(r.wrapped[text[0]], text)
 	for _, next := range []byte{text[1], '\n', '\r'} {
-		r.begins(text[0], next)
+		r.addStart(text[0], next)
 	}
 }
 
-// matchWrapped looks for the longest base64 of a secret that begins at b[i:],
-// with or without line breaks in it. The answer is that of match.
-func (r *Redactor) matchWrapped(b []byte, i int) (end int, open bool) {
+// matchWrapped finds the longest base64 of a secret that begins at b[i], with or without line
+// breaks in it. The results are those of match.
+func (r *Redactor) matchWrapped(b []byte, i int) (end int, undecided bool) {
 	for _, text := range r.wrapped[b[i]] {
 		n, more := wrapsAt(text, b[i:])
-		open = open || more
+		undecided = undecided || more
 		if n > 0 {
 			end = max(end, i+n)
 		}
 	}
-	return end, open
+	return end, undecided
 }
 
-// minColumns is the least length of a whole line in wrapped base64. Usual are
-// 76 and 64.
+// minColumns is the least length of a full line in wrapped base64. The usual lengths are 76 and 64.
 const minColumns = 16
 
-// wrapsAt reports how many bytes of b the text takes, with line breaks in it, 0
-// if b does not begin with it; open says that more input could change that.
-func wrapsAt(text, b []byte) (n int, open bool) {
+// wrapsAt returns the length of text at the start of b, including line breaks in it; 0 if b does
+// not begin with it. undecided reports whether more input could change that.
+func wrapsAt(text, b []byte) (n int, undecided bool) {
 	for first := true; ; first = false {
 		m := min(len(text), len(b)-n)
 		if bytes.Equal(text[:m], b[n:n+m]) {
@@ -56,13 +54,13 @@ func wrapsAt(text, b []byte) (n int, open bool) {
 	}
 }
 
-// breakIn answers where the first line of b ends, before limit, else -1.
+// breakIn returns the end of the first line of b if it is before limit, else -1.
 func breakIn(b []byte, limit int) int {
 	m := bytes.IndexByte(b[:min(limit+1, len(b))], '\n')
 	switch {
 	case m > 0 && b[m-1] == '\r':
 		m--
-	case m < 0 && len(b) <= limit && b[len(b)-1] == '\r': // its other half may come
+	case m < 0 && len(b) <= limit && b[len(b)-1] == '\r': // '\n' may follow in the next input
 		m = len(b) - 1
 	}
 	if m >= limit {
@@ -71,16 +69,17 @@ func breakIn(b []byte, limit int) int {
 	return m
 }
 
-// maxMark bounds the mark before a line of a step's output, maxIndent the spaces
-// before a line of it that is quoted in a message.
+// maxMark is the greatest length of the mark before a line of a step's output. maxIndent is the
+// greatest number of spaces before a line that is quoted in a message.
 const (
 	maxMark   = 40
 	maxIndent = 8
 )
 
-// lineBreak answers the length of a line break and of the mark that output of
-// a build's step has before each line (`#12 3.456 `), or of spaces.
-func lineBreak(b []byte) (n int, open bool) {
+// lineBreak returns the length of a line break at the start of b, including the mark before each
+// line of a step's output (`#12 3.456 `), or spaces, after it. undecided reports whether more input
+// could change that. b must not be empty.
+func lineBreak(b []byte) (n int, undecided bool) {
 	if b[0] == '\r' {
 		n = 1
 	}

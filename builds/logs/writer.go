@@ -13,43 +13,42 @@ import (
 
 // Sizes of the writer, in bytes.
 const (
-	inputStep  = 64 << 10 // of input that is redacted at a time
-	maxPending = 1 << 20  // that wait for the disk; writers block beyond
+	inputStep  = 64 << 10 // input that is redacted at a time
+	maxPending = 1 << 20  // output that waits for the disk; writers block beyond it
 	maxTail    = 256 << 10
 )
 
-// Writer appends to one log. Write, Marker and Seal may be called from one
-// goroutine at a time.
+// Writer appends to one log. One goroutine at a time may call Write, Marker, Flush and Seal.
 type Writer struct {
 	l        *attemptLog
 	epoch    uint64
 	redactor *Redactor
-	// replicated: others hold copies; the watermark is moved by Store.Show.
+	// replicated means that other nodes hold copies, and that Store.Show raises the watermark.
 	replicated bool
 
 	mu       sync.Mutex
 	pending  pending
-	length   int64 // with what is pending
-	raw      int64 // likewise, without what the redactor holds back
-	input    int64 // raw bytes taken
+	length   int64 // including pending
+	raw      int64 // including pending, without what the redactor holds back
+	input    int64 // raw bytes written
 	sum      *xxhash.Digest
 	full     bool  // the limit was reached
-	err      error // of the last flush; nil after one that went through
+	err      error // of the last flush; nil if it succeeded
 	fenced   bool
 	finished bool
-	flying   bool          // what was pending is on its way to the disk
+	flushing bool          // a flush is in progress
 	flushed  chan struct{} // closed and replaced after each flush
 
-	// Only the syncer's flush of this log uses these.
-	file File
-	size int64
-	dir  bool // the directory has to be fsynced
+	// Only the syncer's flush and appendNow use these.
+	file     File
+	size     int64
+	dirDirty bool // the directory must be fsynced
 }
 
 // pending is output that is not on the disk yet.
 type pending struct {
 	records []byte
-	data    []byte // the payloads of output
+	data    []byte // payloads of the output
 	raw     int64
 	marks   []seek // offset and position within records, for the index
 }
@@ -65,8 +64,8 @@ func newWriter(l *attemptLog, epoch uint64, r *Redactor) *Writer {
 	}
 }
 
-// Leave tells that the owner writes no more. Unless the log is complete, those
-// who read it at its owner have to look for the next one.
+// Leave ends the ownership of the log. Live readers of a log that is not complete get ErrMoved, so
+// that they look for the next owner.
 func (w *Writer) Leave() {
 	w.l.mu.Lock()
 	defer w.l.mu.Unlock()
@@ -76,20 +75,20 @@ func (w *Writer) Leave() {
 	}
 }
 
-// RawOffset is the number of raw bytes that were taken: where to go on with
-// the workload's output.
+// RawOffset returns the number of raw bytes that the log has taken: the position at which the
+// workload's output continues.
 func (w *Writer) RawOffset() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.input
 }
 
-// Write redacts and appends raw output. It blocks while more than 1 MiB waits
-// for the disk. Readers see the output once it is fsynced.
+// Write redacts and appends raw output. It blocks while more than 1 MiB waits for the disk. Readers
+// see the output once it is fsynced, on all copies of a replicated log.
 func (w *Writer) Write(raw []byte) (int, error) {
 	for n := 0; n < len(raw); {
 		step := raw[n:min(n+inputStep, len(raw))]
-		if err := w.room(); err != nil {
+		if err := w.waitForRoom(); err != nil {
 			return n, err
 		}
 		w.mu.Lock()
@@ -103,9 +102,9 @@ func (w *Writer) Write(raw []byte) (int, error) {
 	return len(raw), nil
 }
 
-// Marker appends a line of the service's own, redacted as a whole.
+// Marker appends a line of the service itself, which is redacted as a whole.
 func (w *Writer) Marker(line string) error {
-	if err := w.room(); err != nil {
+	if err := w.waitForRoom(); err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -116,14 +115,15 @@ func (w *Writer) Marker(line string) error {
 	return nil
 }
 
-// room waits until there is room for more output.
-func (w *Writer) room() error {
+// waitForRoom blocks until there is room for more output. It returns an error if the writer accepts
+// none.
+func (w *Writer) waitForRoom() error {
 	for {
 		w.mu.Lock()
-		full, err, flushed := len(w.pending.records) >= maxPending, w.state(), w.flushed
+		full, err, flushed := len(w.pending.records) >= maxPending, w.writeErr(), w.flushed
 		w.mu.Unlock()
 		if err != nil {
-			w.l.store.sync.dirty(w, false) // there may be room again
+			w.l.store.sync.dirty(w, false) // retry the write: the disk may have room again
 			return err
 		}
 		if !full {
@@ -138,8 +138,8 @@ func (w *Writer) room() error {
 	}
 }
 
-// state answers why the writer takes no more. The caller holds mu.
-func (w *Writer) state() error {
+// writeErr returns the reason why the writer accepts no output. The caller holds mu.
+func (w *Writer) writeErr() error {
 	switch {
 	case w.fenced:
 		return ErrFenced
@@ -149,21 +149,21 @@ func (w *Writer) state() error {
 	return w.err
 }
 
-// output queues redacted output that stands for so many raw bytes, up to the
-// limit of the log. The caller holds mu.
+// output queues redacted output that stands for raw raw bytes, up to the limit of the log. The
+// caller holds mu.
 func (w *Writer) output(out []byte, raw int) {
 	if w.full || (len(out) == 0 && raw == 0) {
 		return
 	}
-	if limit := w.l.store.o.MaxBytes; w.length+int64(len(out)) > limit {
+	if limit := w.l.store.opts.MaxBytes; w.length+int64(len(out)) > limit {
 		w.full = true
-		left := max(limit-w.length, 0) // a log taken over may be past its limit
+		left := max(limit-w.length, 0) // a log of a former owner may be above its limit
 		out = fmt.Appendf(out[:left:left], "\n--- log truncated: the limit of %d bytes is reached ---\n", limit)
 	}
 	w.append(record{kind: kindData, raw: uint32(raw), payload: out})
 }
 
-// append queues a record. The caller holds mu, or is alone with the writer.
+// append queues a record. The caller holds mu, or nothing else uses the writer.
 func (w *Writer) append(r record) {
 	w.pending.marks = append(w.pending.marks, seek{w.length, int64(len(w.pending.records))})
 	w.pending.records = r.append(w.pending.records)
@@ -176,13 +176,13 @@ func (w *Writer) append(r record) {
 	}
 }
 
-// Seal ends the log and answers its length and checksum, once all of it is
-// fsynced and, of a replicated log, held by all copies. If that cannot be had
-// before ctx ends, it answers what can be shown for ever, and the log ends
-// there. Complete closes it once that is agreed on.
+// Seal ends the output and returns the length and the checksum of the log, once it is fsynced and,
+// if it is replicated, held by all copies. If ctx ends before, Seal returns the visible length, at
+// which the log then ends, together with an error. The caller closes the log with Complete once the
+// length is agreed on.
 func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err error) {
 	w.mu.Lock()
-	if err := w.state(); err == ErrFenced || err == ErrSealed {
+	if err := w.writeErr(); err == ErrFenced || err == ErrSealed {
 		w.mu.Unlock()
 		return 0, "", err
 	}
@@ -205,12 +205,12 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 	return length, checksum, errors.Join(err, sumErr)
 }
 
-// Flush waits until all that was written is fsynced and, of a replicated log,
-// held by all copies: no next owner can find less. What the redactor has held
-// back is written without knowing what follows.
+// Flush waits until everything that was written is fsynced and, if the log is replicated, held by
+// all copies, so that every next owner finds it. It also writes what the redactor holds back,
+// although the rest of a secret may follow.
 func (w *Writer) Flush(ctx context.Context) error {
 	w.mu.Lock()
-	if err := w.state(); err == ErrFenced || err == ErrSealed {
+	if err := w.writeErr(); err == ErrFenced || err == ErrSealed {
 		w.mu.Unlock()
 		return err
 	}
@@ -222,14 +222,14 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return w.awaitShown(ctx)
 }
 
-// awaitShown waits until all that is durable here is shown.
+// awaitShown waits until everything that is durable on this node is visible.
 func (w *Writer) awaitShown(ctx context.Context) error {
 	for {
 		w.l.mu.Lock()
-		behind, gone, grown := w.l.length-w.l.visible, w.l.gone, w.l.wait()
+		behind, removed, changed := w.l.length-w.l.visible, w.l.removed, w.l.wait()
 		w.l.mu.Unlock()
 		switch {
-		case w.isFenced() || gone:
+		case w.isFenced() || removed:
 			return ErrFenced
 		case behind <= 0:
 			return nil
@@ -240,18 +240,18 @@ func (w *Writer) awaitShown(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the last %d bytes of the log have no second copy: %w", behind, ctx.Err())
-		case <-grown:
+		case <-changed:
 		case <-w.l.store.sync.done:
 			return ErrClosed
 		}
 	}
 }
 
-// drain waits until nothing is pending or on its way to the disk.
+// drain waits until no output is pending and no flush is in progress.
 func (w *Writer) drain(ctx context.Context) error {
 	for tries := 0; ; tries++ {
 		w.mu.Lock()
-		left, err, flushed := w.flying || len(w.pending.records) > 0, w.err, w.flushed
+		left, err, flushed := w.flushing || len(w.pending.records) > 0, w.err, w.flushed
 		w.mu.Unlock()
 		if !left {
 			return nil
@@ -270,8 +270,7 @@ func (w *Writer) drain(ctx context.Context) error {
 	}
 }
 
-// fence makes the writer drop what is pending and refuse more. The caller
-// holds the log's lock.
+// fence makes the writer drop pending output and refuse more. The caller holds the log's mu.
 func (w *Writer) fence() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -280,13 +279,13 @@ func (w *Writer) fence() {
 	w.l.wake()
 }
 
-// flush writes and fsyncs what is pending. It answers what to make visible,
-// once the directory is fsynced too.
+// flush writes and fsyncs the pending output. It returns what to make visible once the directory is
+// fsynced too.
 func (w *Writer) flush() (pending, error) {
 	w.mu.Lock()
 	p, fenced := w.pending, w.fenced
 	w.pending = pending{}
-	w.flying = true
+	w.flushing = true
 	w.mu.Unlock()
 	if fenced {
 		w.closeFile()
@@ -309,10 +308,9 @@ func (w *Writer) flush() (pending, error) {
 	return pending{}, err
 }
 
-// unflush takes back what could not be made durable: it is tried again with
-// the next flush.
+// unflush puts back output that could not be made durable; the next flush retries it.
 func (w *Writer) unflush(p pending, err error) {
-	if w.file != nil { // what was written in part must not be there
+	if w.file != nil { // remove a part that was written
 		_ = w.file.Truncate(w.size)
 	}
 	w.mu.Lock()
@@ -331,25 +329,24 @@ func (w *Writer) unflush(p pending, err error) {
 	w.pending = p
 }
 
-// open opens the segment to append to: the last one, cut behind its last whole
-// record, or a new one.
+// open opens the segment to append to: the last one, cut after its last whole record, or a new one.
 func (w *Writer) open() error {
 	w.l.mu.Lock()
 	defer w.l.mu.Unlock()
-	if w.l.gone {
+	if w.l.removed {
 		return ErrNotFound
 	}
 	return w.openSegment()
 }
 
-// openSegment is open for who holds the log's lock.
+// openSegment is open for a caller that holds the log's mu.
 func (w *Writer) openSegment() error {
 	l := w.l
 	var last *segment
 	if n := len(l.segs); n > 0 {
 		last = l.segs[n-1]
 	}
-	if last != nil && last.size < l.store.o.SegmentBytes {
+	if last != nil && last.size < l.store.opts.SegmentBytes {
 		if w.file != nil {
 			return nil
 		}
@@ -371,7 +368,7 @@ func (w *Writer) openSegment() error {
 	if last != nil {
 		h.index = last.header.index + 1
 	}
-	path := filepath.Join(l.store.o.Dir, segmentName(l.key, h.index))
+	path := filepath.Join(l.store.opts.Dir, segmentName(l.key, h.index))
 	f, err := l.store.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -382,13 +379,12 @@ func (w *Writer) openSegment() error {
 		return err
 	}
 	l.segs = append(l.segs, &segment{path: path, header: h, size: headerSize})
-	w.file, w.size, w.dir = f, headerSize, true
+	w.file, w.size, w.dirDirty = f, headerSize, true
 	return nil
 }
 
-// cutTail ends the use of a full segment: what a crash left behind its last
-// whole record must not stay, since a segment that is not the last has to be
-// whole.
+// cutTail ends the use of a full segment. It first removes what a crash has left after the last
+// whole record: every segment but the last must be whole.
 func (w *Writer) cutTail(last *segment) error {
 	if w.file == nil && last != nil {
 		f, err := w.l.store.fs.OpenFile(last.path, os.O_RDWR, 0)
@@ -405,8 +401,8 @@ func (w *Writer) cutTail(last *segment) error {
 	return nil
 }
 
-// show makes flushed output visible.
-func (w *Writer) show(p pending) {
+// publish makes flushed output part of the log, and visible unless the log is replicated.
+func (w *Writer) publish(p pending) {
 	l := w.l
 	grown := false
 	l.mu.Lock()
@@ -427,8 +423,8 @@ func (w *Writer) show(p pending) {
 		grown = w.replicated
 	}
 	l.mu.Unlock()
-	if tell := l.store.o.Grown; grown && tell != nil {
-		tell(l.key)
+	if notify := l.store.opts.Grown; grown && notify != nil {
+		notify(l.key)
 	}
 	w.mu.Lock()
 	w.err = nil
@@ -441,11 +437,11 @@ func (w *Writer) isFenced() bool {
 	return w.fenced
 }
 
-// told wakes those who wait for a flush.
-func (w *Writer) told() {
+// notifyFlushed ends a flush and wakes the waiters.
+func (w *Writer) notifyFlushed() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.flying = false
+	w.flushing = false
 	close(w.flushed)
 	w.flushed = make(chan struct{})
 }

@@ -1,6 +1,6 @@
-// Package clustertest connects nodes of one process, so that a whole cluster
-// runs under testing/synctest: messages take simulated time, are lost, delayed
-// and held as a test says, and nothing opens a socket.
+// Package clustertest connects the nodes of a cluster within one process, so that the whole cluster
+// runs under testing/synctest. Messages take simulated time, tests can lose, delay and hold them,
+// and no socket is opened.
 package clustertest
 
 import (
@@ -14,24 +14,24 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Hub is the network of a cluster in one process.
+// Hub is the network of a cluster within one process.
 type Hub struct {
-	// Timeout is how long a message that is lost is waited for.
+	// Timeout is the time after which a lost message fails.
 	Timeout time.Duration
-	// Delay is the greatest time that a message takes.
+	// Delay is the greatest time that a message takes; the actual time is random.
 	Delay time.Duration
 
 	mu      sync.Mutex
 	rand    *rand.Rand
 	byID    map[raft.ServerID]*Network
 	byAddr  map[string]*Network
-	cut     map[[2]string]bool // from, to: by node name
+	cut     map[[2]string]bool // key: names of sender and receiver
 	paused  map[string]chan struct{}
 	lose    float64
 	changed chan struct{}
 }
 
-// NewHub answers a network without faults. The seed decides what chance does.
+// NewHub returns a network without faults. seed determines all random decisions.
 func NewHub(seed uint64) *Hub {
 	return &Hub{
 		Timeout: 500 * time.Millisecond, Delay: 2 * time.Millisecond, rand: rand.New(rand.NewPCG(seed, 1)),
@@ -40,7 +40,7 @@ func NewHub(seed uint64) *Hub {
 	}
 }
 
-// Cut loses all messages from one node to another: one way.
+// Cut loses all messages from one node to another, in this direction only.
 func (h *Hub) Cut(from, to string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -57,15 +57,15 @@ func (h *Hub) Part(a, b []string) {
 	}
 }
 
-// Lose loses messages by chance: 0.1 is one of ten.
+// Lose loses each message with a probability between 0 and 1.
 func (h *Hub) Lose(probability float64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.lose = probability
 }
 
-// Pause holds all messages from and to a node until Resume: to the others it
-// looks like a process that was stopped, only that its own timers go on.
+// Pause holds all messages from and to a node until Resume. For the others the node looks like a
+// stopped process, but its own timers continue.
 func (h *Hub) Pause(node string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -74,7 +74,7 @@ func (h *Hub) Pause(node string) {
 	}
 }
 
-// Resume lets the held messages go.
+// Resume delivers the held messages.
 func (h *Hub) Resume(node string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -101,7 +101,8 @@ var (
 	errRefused = errors.New("clustertest: connection refused")
 )
 
-// pass takes a message from one node to another, as long as that takes.
+// pass takes the time that a message from one node to another takes. It returns errLost if the
+// message is lost.
 func (h *Hub) pass(ctx context.Context, from, to string) error {
 	for {
 		h.mu.Lock()
@@ -141,10 +142,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// refused is how a closed port answers.
+// refused is the error of a connection to a closed port.
 type refused struct{}
 
 func (refused) Error() string { return errRefused.Error() }
 
-// Is makes it the operating system's error.
+// Is reports that the error is ECONNREFUSED.
 func (refused) Is(target error) bool { return target == syscall.ECONNREFUSED }

@@ -16,8 +16,7 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster"
 )
 
-// Network is one node's place in a Hub. A node that starts again needs a new
-// one.
+// Network connects one node to a Hub. A node that starts again needs a new Network.
 type Network struct {
 	hub     *Hub
 	name    string
@@ -38,7 +37,7 @@ type service struct {
 	streams map[string]grpc.StreamDesc
 }
 
-// NewNetwork answers the place of a node at an address.
+// NewNetwork returns the network of a node at an address. The node is not reachable before Open.
 func (h *Hub) NewNetwork(name, address string) *Network {
 	n := &Network{hub: h, name: name, address: address, calls: make(chan raft.RPC), services: map[string]service{}}
 	n.ctx, n.stop = context.WithCancel(context.Background())
@@ -56,7 +55,7 @@ func (n *Network) Open(local cluster.Local) error {
 	return nil
 }
 
-// RegisterService takes up a service of the peer API.
+// RegisterService adds a service of the peer API.
 func (n *Network) RegisterService(d *grpc.ServiceDesc, impl any) {
 	s := service{impl, map[string]grpc.MethodDesc{}, map[string]grpc.StreamDesc{}}
 	for _, m := range d.Methods {
@@ -68,9 +67,8 @@ func (n *Network) RegisterService(d *grpc.ServiceDesc, impl any) {
 	n.services[d.ServiceName] = s
 }
 
-// Crash makes the node unreachable at once: what it does from now on reaches
-// nobody. Those that it was connected to notice, as they would notice the
-// closed sockets of a killed process.
+// Crash makes the node unreachable at once: no message that it sends from now on arrives. Its peers
+// notice that, as they would notice the closed sockets of a killed process.
 func (n *Network) Crash() {
 	n.hub.mu.Lock()
 	id := raft.ServerID(n.local.Identity().GetServerId())
@@ -93,12 +91,12 @@ func (n *Network) Crash() {
 	}
 }
 
-// Elect makes the node begin an election now, as a message of a leader that
-// gives up leadership does.
+// Elect makes the node start an election now, like the message of a leader that gives up
+// leadership.
 func (n *Network) Elect() {
-	answer := make(chan raft.RPCResponse, 1)
+	response := make(chan raft.RPCResponse, 1)
 	select {
-	case n.calls <- raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, RespChan: answer}:
+	case n.calls <- raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, RespChan: response}:
 	case <-n.ctx.Done():
 	}
 }
@@ -112,13 +110,13 @@ func (n *Network) Close() error {
 	return nil
 }
 
-// Raft answers the transport of Raft.
+// Raft returns the transport of Raft.
 func (n *Network) Raft() raft.Transport { return (*transport)(n) }
 
-// Address is where others reach this node.
+// Address returns the address at which others reach this node.
 func (n *Network) Address() string { return n.address }
 
-// find answers the node of that id, or at the address.
+// find returns the node at address; nil if there is none or if this node has crashed.
 func (n *Network) find(id raft.ServerID, address string) *Network {
 	n.hub.mu.Lock()
 	defer n.hub.mu.Unlock()
@@ -128,7 +126,7 @@ func (n *Network) find(id raft.ServerID, address string) *Network {
 	return n.hub.byAddr[address]
 }
 
-// Probe reports whether somebody accepts connections.
+// Probe returns an error unless the address accepts connections.
 func (n *Network) Probe(ctx context.Context, address string) error {
 	to := n.find("", address)
 	if to == nil {
@@ -137,7 +135,7 @@ func (n *Network) Probe(ctx context.Context, address string) error {
 	return n.hub.pass(ctx, n.name, to.name)
 }
 
-// Conn answers a connection to the peer API.
+// Conn returns a connection to the peer API.
 func (n *Network) Conn(id raft.ServerID, address string) (grpc.ClientConnInterface, error) {
 	return conn{n, id, address}, nil
 }
@@ -148,7 +146,7 @@ type conn struct {
 	address string
 }
 
-// peer answers the node at the other end.
+// peer returns the node at the other end, or an Unavailable error.
 func (c conn) peer() (*Network, error) {
 	to := c.from.find(c.id, c.address)
 	if to == nil {
@@ -160,7 +158,7 @@ func (c conn) peer() (*Network, error) {
 	return to, nil
 }
 
-// stream answers what serves a method that streams its answers.
+// stream returns the handler of a method that streams its responses.
 func (n *Network) stream(method string) (func(grpc.ServerStream) error, error) {
 	name, m, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 	s := n.services[name]
@@ -171,7 +169,7 @@ func (n *Network) stream(method string) (func(grpc.ServerStream) error, error) {
 	return func(stream grpc.ServerStream) error { return desc.Handler(s.impl, stream) }, nil
 }
 
-// Invoke makes one call, with copies of the messages.
+// Invoke makes one call. It copies the messages, so that caller and callee share no memory.
 func (c conn) Invoke(ctx context.Context, method string, req, res any, _ ...grpc.CallOption) error {
 	to, err := c.peer()
 	if err != nil {
@@ -190,11 +188,11 @@ func (c conn) Invoke(ctx context.Context, method string, req, res any, _ ...grpc
 	if !ok {
 		return status.Errorf(codes.Unimplemented, "no method %s", method)
 	}
-	type answer struct {
+	type response struct {
 		res any
 		err error
 	}
-	done := make(chan answer, 1)
+	done := make(chan response, 1)
 	callee, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if md, ok := metadata.FromOutgoingContext(ctx); ok {
@@ -203,7 +201,7 @@ func (c conn) Invoke(ctx context.Context, method string, req, res any, _ ...grpc
 	callee = metadata.NewOutgoingContext(callee, nil)
 	go func() {
 		out, err := desc.Handler(s.impl, callee, func(in any) error { return proto.Unmarshal(raw, in.(proto.Message)) }, nil)
-		done <- answer{out, err}
+		done <- response{out, err}
 	}()
 	select {
 	case <-ctx.Done():
@@ -212,14 +210,14 @@ func (c conn) Invoke(ctx context.Context, method string, req, res any, _ ...grpc
 		return status.Error(codes.Unavailable, "the node went away during the call")
 	case <-c.from.ctx.Done():
 		return status.Error(codes.Unavailable, "this node went away during the call")
-	case a := <-done:
+	case r := <-done:
 		if err := c.from.hub.pass(ctx, to.name, c.from.name); err != nil {
 			return unavailable(ctx, err)
 		}
-		if a.err != nil {
-			return status.Convert(a.err).Err()
+		if r.err != nil {
+			return status.Convert(r.err).Err()
 		}
-		raw, err := proto.Marshal(a.res.(proto.Message))
+		raw, err := proto.Marshal(r.res.(proto.Message))
 		if err != nil {
 			return err
 		}
@@ -234,7 +232,7 @@ func unavailable(ctx context.Context, err error) error {
 	return status.Error(codes.Unavailable, err.Error())
 }
 
-// transport is Raft's.
+// transport is the transport of Raft.
 type transport Network
 
 var (
@@ -252,7 +250,7 @@ func (t *transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (ra
 	return nil, raft.ErrPipelineReplicationNotSupported
 }
 
-// call sends one of Raft's messages and waits for the answer.
+// call sends one message of Raft and waits for the response.
 func (t *transport) call(id raft.ServerID, command any, data io.Reader, timeout time.Duration) (any, error) {
 	n := (*Network)(t)
 	ctx, cancel := context.WithTimeout(n.ctx, timeout)
@@ -267,20 +265,20 @@ func (t *transport) call(id raft.ServerID, command any, data io.Reader, timeout 
 	if err := to.local.Admit(n.local.Identity(), string(id)); err != nil {
 		return nil, err
 	}
-	answer := make(chan raft.RPCResponse, 1)
+	response := make(chan raft.RPCResponse, 1)
 	select {
-	case to.calls <- raft.RPC{Command: command, Reader: data, RespChan: answer}:
+	case to.calls <- raft.RPC{Command: command, Reader: data, RespChan: response}:
 	case <-to.ctx.Done():
 		return nil, errRefused
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	select {
-	case a := <-answer:
+	case r := <-response:
 		if err := n.hub.pass(ctx, to.name, n.name); err != nil {
 			return nil, err
 		}
-		return a.Response, a.Error
+		return r.Response, r.Error
 	case <-to.ctx.Done():
 		return nil, errRefused
 	case <-ctx.Done():
@@ -288,10 +286,10 @@ func (t *transport) call(id raft.ServerID, command any, data io.Reader, timeout 
 	}
 }
 
-const rpcTime = 2 * time.Second
+const rpcTimeout = 2 * time.Second
 
-func ask[T any](t *transport, id raft.ServerID, command any, out *T, data io.Reader) error {
-	res, err := t.call(id, command, data, rpcTime)
+func send[T any](t *transport, id raft.ServerID, command any, out *T, data io.Reader) error {
+	res, err := t.call(id, command, data, rpcTimeout)
 	if err != nil {
 		return err
 	}
@@ -300,21 +298,21 @@ func ask[T any](t *transport, id raft.ServerID, command any, out *T, data io.Rea
 }
 
 func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, res *raft.AppendEntriesResponse) error {
-	return ask(t, id, req, res, nil)
+	return send(t, id, req, res, nil)
 }
 
 func (t *transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestVoteRequest, res *raft.RequestVoteResponse) error {
-	return ask(t, id, req, res, nil)
+	return send(t, id, req, res, nil)
 }
 
 func (t *transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestPreVoteRequest, res *raft.RequestPreVoteResponse) error {
-	return ask(t, id, req, res, nil)
+	return send(t, id, req, res, nil)
 }
 
 func (t *transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, req *raft.TimeoutNowRequest, res *raft.TimeoutNowResponse) error {
-	return ask(t, id, req, res, nil)
+	return send(t, id, req, res, nil)
 }
 
 func (t *transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req *raft.InstallSnapshotRequest, res *raft.InstallSnapshotResponse, data io.Reader) error {
-	return ask(t, id, req, res, data)
+	return send(t, id, req, res, data)
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster"
 )
 
-// NewStorage answers an empty disk, which outlives the processes of its node.
+// NewStorage returns an empty storage in memory. It can outlive the process of its node.
 func NewStorage() cluster.Storage {
 	log := raft.NewInmemStore()
 	return cluster.Storage{Log: log, Stable: log, Snapshots: &snapshots{}}
 }
 
-// snapshots keeps the newest complete snapshot. Unlike Raft's own store in
-// memory it does not show one that a crash has cut off.
+// snapshots keeps the newest complete snapshot. Unlike raft.InmemSnapshotStore it does not return a
+// snapshot that a crash has cut off.
 type snapshots struct {
 	mu     sync.Mutex
 	newest *snapshot
@@ -37,7 +37,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 	}}, nil
 }
 
-// List answers the newest snapshot.
+// List returns the newest snapshot.
 func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,7 +48,7 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 	return []*raft.SnapshotMeta{&meta}, nil
 }
 
-// Open opens it.
+// Open opens the snapshot with that id.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,7 +63,7 @@ func (s *snapshot) Write(p []byte) (int, error) { return s.data.Write(p) }
 func (s *snapshot) ID() string                  { return s.meta.ID }
 func (s *snapshot) Cancel() error               { return nil }
 
-// Close makes the snapshot count.
+// Close makes the snapshot the newest one.
 func (s *snapshot) Close() error {
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()

@@ -11,11 +11,11 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// window is how many messages of a stream may be on their way.
+// window is the greatest number of messages of a stream that the receiver has not read yet.
 const window = 16
 
-// NewStream opens a stream of answers to one request, the only kind that the
-// peer API has. A lost message breaks it.
+// NewStream opens a stream of responses to one request, the only kind of stream in the peer API. A
+// lost message ends it with an error.
 func (c conn) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
 	if d.ClientStreams {
 		return nil, status.Errorf(codes.Unimplemented, "clustertest has no streams of requests: %s", method)
@@ -28,16 +28,16 @@ func (c conn) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, 
 	if err != nil {
 		return nil, err
 	}
-	return &clientStream{ctx: ctx, from: c.from, to: to, handler: h, answers: make(chan []byte, window), ended: make(chan error, 1)}, nil
+	return &clientStream{ctx: ctx, from: c.from, to: to, handler: h, responses: make(chan []byte, window), ended: make(chan error, 1)}, nil
 }
 
 type clientStream struct {
-	grpc.ClientStream // nil: what nobody calls
+	grpc.ClientStream // nil: its other methods are not called
 	ctx               context.Context
 	from, to          *Network
 	handler           func(grpc.ServerStream) error
-	answers           chan []byte
-	ended             chan error // the handler's answer, once
+	responses         chan []byte
+	ended             chan error // receives the result of the handler once
 	err               error      // how the stream ended
 }
 
@@ -67,20 +67,20 @@ func (s *clientStream) SendMsg(m any) error {
 	return nil
 }
 
-// RecvMsg waits for the next answer.
+// RecvMsg waits for the next response.
 func (s *clientStream) RecvMsg(m any) error {
 	if s.err != nil {
 		return s.err
 	}
 	var raw []byte
 	select {
-	case raw = <-s.answers:
+	case raw = <-s.responses:
 	default:
 		select {
-		case raw = <-s.answers:
+		case raw = <-s.responses:
 		case err := <-s.ended:
 			select {
-			case raw = <-s.answers:
+			case raw = <-s.responses:
 				s.ended <- err
 			default:
 				return s.end(err)
@@ -105,7 +105,7 @@ func (s *clientStream) end(err error) error {
 }
 
 type serverStream struct {
-	grpc.ServerStream // nil: what nobody calls
+	grpc.ServerStream // nil: its other methods are not called
 	ctx               context.Context
 	request           []byte
 	client            *clientStream
@@ -113,7 +113,7 @@ type serverStream struct {
 
 func (s *serverStream) Context() context.Context { return s.ctx }
 
-// RecvMsg takes the request.
+// RecvMsg returns the request.
 func (s *serverStream) RecvMsg(m any) error {
 	if s.request == nil {
 		return io.EOF
@@ -123,7 +123,7 @@ func (s *serverStream) RecvMsg(m any) error {
 	return proto.Unmarshal(raw, m.(proto.Message))
 }
 
-// SendMsg sends one answer.
+// SendMsg sends one response.
 func (s *serverStream) SendMsg(m any) error {
 	raw, err := proto.Marshal(m.(proto.Message))
 	if err != nil {
@@ -133,7 +133,7 @@ func (s *serverStream) SendMsg(m any) error {
 		return unavailable(s.ctx, err)
 	}
 	select {
-	case s.client.answers <- raw:
+	case s.client.responses <- raw:
 		return nil
 	case <-s.ctx.Done():
 		return status.FromContextError(s.ctx.Err()).Err()

@@ -12,20 +12,20 @@ import (
 	"time"
 )
 
-// Roles that a certificate can name.
+// Roles of certificate holders.
 const (
 	RoleNode     = "node"
 	RoleOperator = "operator"
 )
 
-// CertIdentity is what a certificate says about its holder. It is the
-// certificate's URI name in SPIFFE's form: spiffe://CLUSTER/ROLE/NAME, where a
-// node's certificate without NAME stands for every node of the cluster.
+// CertIdentity identifies the holder of a certificate. It is the certificate's URI name in the form
+// of SPIFFE: spiffe://CLUSTER/ROLE/NAME. A node's certificate without NAME is valid for every node
+// of the cluster.
 type CertIdentity struct {
 	Cluster, Role, Name string
 }
 
-// String renders the identity as the certificate has it.
+// String returns the URI name.
 func (i CertIdentity) String() string {
 	s := "spiffe://" + i.Cluster + "/" + i.Role
 	if i.Name != "" {
@@ -34,7 +34,7 @@ func (i CertIdentity) String() string {
 	return s
 }
 
-// IdentityOf reads the identity in a certificate.
+// IdentityOf returns the identity in the first SPIFFE URI of a certificate.
 func IdentityOf(cert *x509.Certificate) (CertIdentity, error) {
 	for _, u := range cert.URIs {
 		if u.Scheme != "spiffe" {
@@ -46,14 +46,13 @@ func IdentityOf(cert *x509.Certificate) (CertIdentity, error) {
 	return CertIdentity{}, fmt.Errorf("the certificate of %q has no URI name spiffe://CLUSTER/ROLE/NAME: issue one with 'image-builder cluster certs', or add the name", cert.Subject.CommonName)
 }
 
-// CertFiles are PEM files.
+// CertFiles are the paths of three PEM files.
 type CertFiles struct {
 	CA, Cert, Key string
 }
 
-// Certs holds a node's certificate and CA. The files are looked at in each
-// handshake and read again when they changed; files that cannot be read leave
-// the former ones in use.
+// Certs holds a node's certificate and its CA. Each handshake checks whether the files have changed
+// and then reads them again. If they cannot be read, the former certificate and CA stay in use.
 type Certs struct {
 	files CertFiles
 	log   *slog.Logger
@@ -64,7 +63,7 @@ type Certs struct {
 	roots *x509.CertPool
 }
 
-// LoadCerts reads the files.
+// LoadCerts reads the files and returns an error if one cannot be read.
 func LoadCerts(files CertFiles, log *slog.Logger) (*Certs, error) {
 	c := &Certs{files: files, log: log}
 	if err := c.load(); err != nil {
@@ -73,7 +72,7 @@ func LoadCerts(files CertFiles, log *slog.Logger) (*Certs, error) {
 	return c, nil
 }
 
-// Identity is who the current certificate says the node is.
+// Identity returns the identity in the current certificate.
 func (c *Certs) Identity() (CertIdentity, error) {
 	cert, _ := c.current()
 	return IdentityOf(cert.Leaf)
@@ -120,8 +119,8 @@ func (c *Certs) load() error {
 	return nil
 }
 
-// server answers the TLS configuration of the peer port. Every caller needs a
-// certificate of the same cluster.
+// ServerTLS returns the TLS configuration of the peer port. A caller must present a certificate of the
+// same cluster.
 func (c *Certs) ServerTLS(cluster string, protos ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -138,14 +137,13 @@ func (c *Certs) ServerTLS(cluster string, protos ...string) *tls.Config {
 	}
 }
 
-// client answers the TLS configuration for calls to a node of that name, or to
-// any node if it is empty. Nodes are known by their names, not by the
-// addresses under which they happen to be reached.
+// ClientTLS returns the TLS configuration for calls to the node with the given name, or to any node of
+// the cluster if name is empty. Nodes are identified by their names and not by their addresses.
 func (c *Certs) ClientTLS(cluster, name string, protos ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		NextProtos:         protos,
-		InsecureSkipVerify: true, // VerifyConnection does it, by identity
+		InsecureSkipVerify: true, // VerifyConnection checks the identity instead
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			cert, _ := c.current()
 			return cert, nil
@@ -157,7 +155,7 @@ func (c *Certs) ClientTLS(cluster, name string, protos ...string) *tls.Config {
 	}
 }
 
-// verify checks the other side's certificate and answers who it is.
+// verify checks the certificate of the other side and returns its identity.
 func (c *Certs) verify(s tls.ConnectionState, usage x509.ExtKeyUsage, cluster, name string) (CertIdentity, error) {
 	if len(s.PeerCertificates) == 0 {
 		return CertIdentity{}, errors.New("the other side shows no certificate")

@@ -16,21 +16,22 @@ import (
 	"time"
 )
 
-// Lifetimes of what IssueCert makes.
+// Lifetimes of certificates.
 const (
 	caLife   = 10 * 365 * 24 * time.Hour
 	certLife = 365 * 24 * time.Hour
 )
 
-// Names of a CA's files.
+// Names of the files of a CA.
 const (
 	CAFile    = "ca.pem"
 	CAKeyFile = "ca-key.pem"
 )
 
-// IssueCert makes a certificate with a CA of its own in dir, for those who
-// have no other: ROLE-NAME.pem and ROLE-NAME-key.pem. The CA is made at the
-// first call. Files that exist are kept unless renew is set; the CA always is.
+// IssueCert writes the files ROLE-NAME.pem and ROLE-NAME-key.pem in dir, a certificate for id and
+// its key. They are signed by a CA in dir, which the first call creates. IssueCert keeps existing
+// files unless renew is set; it never replaces the CA. It is for installations that have no other
+// CA.
 func IssueCert(dir string, id CertIdentity, renew bool) (CertFiles, error) {
 	ca, caKey, err := openCA(dir, id.Cluster)
 	if err != nil {
