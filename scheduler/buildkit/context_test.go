@@ -143,10 +143,10 @@ func Test_Run_DownloadContext(t *testing.T) {
 	if got := read(t, r.reg.Pull(t, "bases@"+out.Digest), "a"); got != "content" {
 		t.Errorf("/a holds %q", got)
 	}
-	r.mustFail(t, r.workload(source(file("/a", "a", "other"))), user, "a was downloaded with digest")
-	r.mustFail(t, r.workload(source(file("/none", "a", ""))), user, "answers 404")
+	r.mustFail(t, r.workload(source(file("/a", "a", "other"))), user, "a has the digest")
+	r.mustFail(t, r.workload(source(file("/none", "a", ""))), user, "status 404")
 	r.mustFail(t, r.workload(source(file("/a", "../a", "content"))), user, "leaves it")
-	m := r.mustFail(t, r.workload(source(file("/broken?signature=secret", "a", ""))), infrastructure, "answers 502")
+	m := r.mustFail(t, r.workload(source(file("/broken?signature=secret", "a", ""))), infrastructure, "status 502")
 	server.Close()
 	m += r.mustFail(t, r.workload(source(file("/a?signature=secret", "a", ""))), infrastructure, "download a")
 	if strings.Contains(m, "secret") {

@@ -87,7 +87,7 @@ func Test_ResolveCommit_StrangeServers(t *testing.T) {
 		"cut":           {"001e# service=git-upload-pack\n0000003f" + id, "ends early"},
 		"not upload":    {"001f# service=git-receive-pack\n0000", "no git server"},
 		"an empty repo": {"001e# service=git-upload-pack\n00000000", "is empty"},
-		"an error":      {"001e# service=git-upload-pack\n00000009ERR x0000", "answers with an error"},
+		"an error":      {"001e# service=git-upload-pack\n00000009ERR x0000", "returned an error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(c.answer)) }))

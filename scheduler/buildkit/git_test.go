@@ -182,5 +182,5 @@ func Test_Run_GitServerThatIsGoneIsNobodysFault(t *testing.T) {
 	server.Close()
 	w := r.workload((&repo{url: server.URL + "/a.git"}).source(head, "", "", ""))
 	w.Secrets = &buildsv1.Secrets{}
-	r.mustFail(t, w, infrastructure, "ask for the git repository")
+	r.mustFail(t, w, infrastructure, "request the git repository")
 }

@@ -68,21 +68,21 @@ func Test_Choose_PrefersAnotherDaemonThanTheOneThatFailed(t *testing.T) {
 			t.Errorf("%s: the fourth attempt of three daemons does not begin anew", key)
 		}
 		for attempt := range uint32(4) {
-			shunned := slices.Clone(idle)
+			avoided := slices.Clone(idle)
 			first := choose(idle, key, attempt)
-			shunned[first].shunned = true
-			shunned[(first+1)%3].load = 7
-			shunned[(first+2)%3].load = 7
-			if got := choose(shunned, key, attempt); got == first {
+			avoided[first].avoid = true
+			avoided[(first+1)%3].load = 7
+			avoided[(first+2)%3].load = 7
+			if got := choose(avoided, key, attempt); got == first {
 				t.Errorf("%s: daemon %d failed just now, and is chosen before others", key, first)
 			}
 		}
 		for j := range idle {
-			shunned := slices.Clone(idle)
-			for k := range shunned {
-				shunned[k].shunned = true
+			avoided := slices.Clone(idle)
+			for k := range avoided {
+				avoided[k].avoid = true
 			}
-			if got, want := choose(shunned, key, uint32(j)), choose(idle, key, uint32(j)); got != want {
+			if got, want := choose(avoided, key, uint32(j)), choose(idle, key, uint32(j)); got != want {
 				t.Errorf("%s: all failed: got %d, want %d", key, got, want)
 			}
 		}
@@ -302,7 +302,7 @@ func Test_GivenCredential_ErrorsShowNothing(t *testing.T) {
 	g := &givenCredential{host: "r.example.com", repository: "team/app", credential: func(context.Context, string, string) (string, string, error) {
 		return "alice", "wonder-land", nil
 	}}
-	if _, _, err := g.answer(t.Context(), "r.example.com", nil, false); err != nil {
+	if _, _, err := g.lookUp(t.Context(), "r.example.com", nil, false); err != nil {
 		t.Fatal(err)
 	}
 	err := g.safe(errors.New(`failed to solve: Get "https://store.example.com/a?X-Signature=abc&b=c": alice wonder-land is refused`))
