@@ -99,7 +99,7 @@ func Test_Judge(t *testing.T) {
 		{"node shut down", examplePod(failedFor(reasonNodeShutdown, "Pod was terminated in response to imminent node shutdown.")), infra, "shut down"},
 		{"ended by the kubelet", examplePod(disruptedBy(reasonKubelet)), infra, "node n1 ended"},
 		{"deleted by somebody", examplePod(deletedAt(now)), infra, "deleted"},
-		{"deleted by somebody, as the worker says as well", examplePod(workerEnded(1, "Error", infraMessage), deletedAt(now)), infra, "deleted while it built"},
+		{"deleted by somebody, as the worker says as well", examplePod(workerEnded(1, "Error", infraMessage), deletedAt(now)), infra, "deleted during its build"},
 		{"user's error in a pod that was then deleted", examplePod(workerEnded(1, "Error", userMessage), deletedAt(now)), user, "exit code 1"},
 		{"vanished", examplePod(), infra, "vanished"},
 		{"failed without a reason", examplePod(failedFor("", "")), infra, "no reason given"},

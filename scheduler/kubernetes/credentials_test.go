@@ -43,7 +43,7 @@ func Test_Run_Renew(t *testing.T) {
 	set := func(s string) { creds.now.Store(&s) }
 	set("first")
 	options := func(o *kubernetes.Options) {
-		o.Credentials, o.RenewEvery = creds, 10*time.Millisecond
+		o.Credentials, o.RenewInterval = creds, 10*time.Millisecond
 		kubernetes.FastRetries(o)
 	}
 	w := copyOf(&registrytest.Registry{Addr: "reg.example"}, "b1", "sha256:"+strings.Repeat("a", 64))
@@ -101,7 +101,7 @@ func Test_Run_RenewInPart(t *testing.T) {
 	set := func(s string) { creds.now.Store(&s) }
 	set("first")
 	options := func(o *kubernetes.Options) {
-		o.Credentials, o.RenewEvery, o.RightsTimeout = creds, 10*time.Millisecond, 30*time.Millisecond
+		o.Credentials, o.RenewInterval, o.RightsTimeout = creds, 10*time.Millisecond, 30*time.Millisecond
 		kubernetes.FastRetries(o)
 	}
 	run := func(build string, hosts ...string) *scheduler.Workload {

@@ -116,7 +116,7 @@ func (a *api) exercise(t *testing.T, name string, rules []rbacv1.PolicyRule) (mi
 	limited := newClusterOn(t, a.account(t, name, rules))
 	node := func(n string) *kubernetes.Runtime {
 		return newRuntime(t, limited, n, "", func(o *kubernetes.Options) {
-			o.Install, o.Credentials, o.RenewEvery = name, creds, 100*time.Millisecond
+			o.Install, o.Credentials, o.RenewInterval = name, creds, 100*time.Millisecond
 			kubernetes.FastRetries(o)
 		})
 	}
