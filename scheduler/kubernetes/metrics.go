@@ -78,8 +78,9 @@ func (t *watchHealth) recordError(err error) {
 	t.err, t.failedAt = err, time.Now()
 }
 
-// Trouble returns the health problem of the runtime, or nil: for the last 45 seconds the API did
-// not respond to this node, or refused its requests. Meanwhile builds wait.
+// Trouble returns the health problem of the runtime, or nil if there is none. There is one if,
+// within the last 45 seconds, the API did not respond to this node or refused its requests.
+// Meanwhile builds wait.
 func (r *Runtime) Trouble() error {
 	t := &r.pods.health
 	t.mu.Lock()

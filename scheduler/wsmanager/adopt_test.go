@@ -88,7 +88,7 @@ func Test_Faults_NobodyKnowsConditions(t *testing.T) {
 		r := e.begin(dockerfileWorkload())
 		e.m.AwaitCalls(e.ctx, wsStart, 1)
 		e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions = nil })
-		r.fails(builds.BlameInfrastructure, "nobody saw how its build ended")
+		r.fails(builds.BlameInfrastructure, "the end of its build was not observed")
 	})
 }
 

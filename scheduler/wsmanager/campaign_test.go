@@ -25,7 +25,7 @@ import (
 func Test_Campaign(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	e := newEnv(t, often, func(o *wsmanager.Options) { o.MissingAfter, o.ImageWait = time.Minute, time.Second })
+	e := newEnv(t, often, func(o *wsmanager.Options) { o.MissingAfter, o.ImageTimeout = time.Minute, time.Second })
 	e.m.AwaitSubscription(e.ctx)
 	faults := make(chan struct{})
 	var disturber, all sync.WaitGroup

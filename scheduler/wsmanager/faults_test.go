@@ -16,7 +16,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
-func often(o *wsmanager.Options) { o.ReconcileEvery = 5 * time.Millisecond }
+func often(o *wsmanager.Options) { o.ReconcileInterval = 5 * time.Millisecond }
 
 func Test_Faults_UnavailableIsRetried(t *testing.T) {
 	for _, code := range []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Aborted, codes.Canceled, codes.ResourceExhausted} {

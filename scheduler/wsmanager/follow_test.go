@@ -186,7 +186,7 @@ func Test_Run_StoppedBeforeTheStartReturned(t *testing.T) {
 }
 
 func Test_Run_TheImageShowsLater(t *testing.T) {
-	e := newEnv(t, func(o *wsmanager.Options) { o.ImageWait = time.Minute })
+	e := newEnv(t, func(o *wsmanager.Options) { o.ImageTimeout = time.Minute })
 	asked := make(chan string, 100)
 	r := e.begin(dockerfileWorkload())
 	e.img.mu.Lock()

@@ -58,8 +58,8 @@ func (e *env) runtime(change ...func(*wsmanager.Options)) *wsmanager.Runtime {
 	o := wsmanager.Options{
 		Address: e.m.Address(), BuilderImage: "registry.example/builder:1", SupervisorRef: "registry.example/supervisor:1", PullSecret: "pull",
 		Images: e.img.head, Log: slog.New(slog.DiscardHandler),
-		MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, ReconcileEvery: time.Hour, MissingAfter: 10 * time.Millisecond,
-		ImageWait: 20 * time.Millisecond, ReplayQuiet: 20 * time.Millisecond,
+		MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, ReconcileInterval: time.Hour, MissingAfter: 10 * time.Millisecond,
+		ImageTimeout: 20 * time.Millisecond, ReplayQuiet: 20 * time.Millisecond,
 	}
 	for _, c := range change {
 		c(&o)

@@ -14,13 +14,13 @@ import (
 )
 
 func Test_Logs_OfNobody(t *testing.T) {
-	e := newEnv(t, func(o *wsmanager.Options) { o.Drain = time.Hour })
+	e := newEnv(t, func(o *wsmanager.Options) { o.DrainTimeout = time.Hour })
 	e.m.Access(nil) // neither address nor token
 	r := e.begin(dockerfileWorkload())
 	e.img.push(ref, baseRef)
 	e.stopped()
 	r.succeeds(built("base-images"))
-	if !strings.Contains(r.sink.text(), "could not be read: ws-manager did not tell the address") {
+	if !strings.Contains(r.sink.text(), "could not be read: ws-manager did not report the address") {
 		t.Errorf("log %q", r.sink.text())
 	}
 }
@@ -98,7 +98,7 @@ func Test_Logs_RedirectsAreNotFollowed(t *testing.T) {
 }
 
 func Test_Logs_OfASupervisorThatHangs(t *testing.T) {
-	e := newEnv(t, func(o *wsmanager.Options) { o.Drain = 10 * time.Millisecond })
+	e := newEnv(t, func(o *wsmanager.Options) { o.DrainTimeout = 10 * time.Millisecond })
 	r, ws := e.logging()
 	_, _ = ws.Write([]byte("output\n"))
 	r.sink.await(t, e.ctx, "output\n")

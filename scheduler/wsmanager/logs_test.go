@@ -144,7 +144,7 @@ func Test_Logs_AGapIsMarked(t *testing.T) {
 	all := lines(0, 1100)
 	r.sink.until(t, e.ctx, func() bool { return strings.HasSuffix(r.sink.log.String(), "line 1099 of the output\n") })
 	got := r.sink.text()
-	head, tail, ok := strings.Cut(got, "<image-builder: read the output of the build anew; here it may repeat or lack something>")
+	head, tail, ok := strings.Cut(got, "<image-builder: the output of the build was read again; here it may repeat or lack some lines>")
 	if !ok || head != lines(0, 100) || !strings.HasSuffix(all, tail) {
 		t.Errorf("log %d bytes, marker %v", len(got), ok)
 	}
@@ -162,7 +162,7 @@ func Test_Logs_AnotherTerminalIsMarked(t *testing.T) {
 	ws.AwaitListener(e.ctx)
 	ws.Drop()
 	_, _ = ws.Write([]byte("after\n"))
-	r.sink.await(t, e.ctx, "before\n<image-builder: read the output of the build anew; here it may repeat or lack something>after\n")
+	r.sink.await(t, e.ctx, "before\n<image-builder: the output of the build was read again; here it may repeat or lack some lines>after\n")
 	e.finish(r, ws)
 }
 
@@ -261,7 +261,7 @@ func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
 		_, err := e.rt.Run(e.ctx, dockerfileWorkload(), plainSink{s})
 		done <- err
 	}()
-	s.await(t, e.ctx, "image-builder: read the output of the build anew; here it may repeat or lack something\noutput\n")
+	s.await(t, e.ctx, "image-builder: the output of the build was read again; here it may repeat or lack some lines\noutput\n")
 	ws.Close()
 	e.img.push(ref, baseRef)
 	e.stopped()

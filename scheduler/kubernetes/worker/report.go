@@ -13,7 +13,7 @@ import (
 )
 
 // report is the Sink of the pod's workload, and holds the State for the owners.
-type report struct { // of the workload
+type report struct {
 	ctx   context.Context // of the workload
 	spool *spool
 

@@ -20,7 +20,7 @@ import (
 // server serves the state and the output of the workload to owners (podapi.Path constants).
 type server struct {
 	token  string
-	report *report       // closed when an owner knows everything
+	report *report
 	final  chan struct{} // closed when an owner knows everything
 	once   sync.Once
 }
