@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// SetWatch makes r ask its daemons more often whether they live.
+// SetWatch sets the interval at which r pings its daemons.
 func SetWatch(r *Runtime, every time.Duration) { r.watchInterval = every }
 
-// ReadRefs is for fuzzing.
+// ReadRefs exports readRefs for fuzzing.
 var ReadRefs = readRefs
 
 // Forget removes the history of ended solves from all daemons of r.

@@ -91,7 +91,7 @@ func (p *policy) decide(ctx context.Context, op *pb.SourceOp) *scheduler.Failure
 	switch scheme {
 	case "local", "http", "https":
 		// A local source is the context that this process sends. The daemon fetches URLs without
-		// credentials, and anew each time.
+		// credentials, and again each time.
 		return nil
 	case "docker-image":
 		return p.image(ctx, rest)
