@@ -65,14 +65,14 @@ const (
 	goodMessage  = `{"repository":"r/base","digest":"sha256:aa","sizeBytes":7}`
 )
 
-// Test_Judge is the table of how pods end.
+// Test_Judge is the table of the ends of pods.
 func Test_Judge(t *testing.T) {
 	now := time.Now()
 	user, infra, quota, timeout := builds.BlameUser, builds.BlameInfrastructure, builds.BlameQuota, builds.BlameTimeout
 	for _, c := range []struct {
 		name  string
 		pod   *corev1.Pod
-		blame imagebuilderv1.Blame // unset for success
+		blame imagebuilderv1.Blame // zero for success
 		says  string
 	}{
 		{"success", examplePod(workerEnded(0, "Completed", goodMessage)), 0, ""},
@@ -126,7 +126,7 @@ func Test_Judge(t *testing.T) {
 	}
 }
 
-// Test_Over tells pods that are over from those that go on.
+// Test_Over checks which pods are over.
 func Test_Over(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {
@@ -148,8 +148,7 @@ func Test_Over(t *testing.T) {
 	}
 }
 
-// Test_Pending is the table of what keeps pods from starting, and for how long
-// it may.
+// Test_Pending is the table of the problems that keep pods from starting, and of their limits.
 func Test_Pending(t *testing.T) {
 	o := &Options{PendingTimeout: time.Hour, ImageTimeout: time.Minute}
 	waiting := func(reason, message string) podChange {
