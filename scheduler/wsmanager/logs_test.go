@@ -12,8 +12,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 )
 
-// logging begins a Run whose workspace has an open terminal.
-
+// logging starts a Run whose workspace has an open terminal.
 func (e *env) logging() (*result, *wsmanagertest.Workspace) {
 	e.t.Helper()
 	r := e.begin(dockerfileWorkload())
@@ -22,8 +21,7 @@ func (e *env) logging() (*result, *wsmanagertest.Workspace) {
 	return r, ws
 }
 
-// finish ends task and workspace with success.
-
+// finish ends the task and the workspace with success.
 func (e *env) finish(r *result, ws *wsmanagertest.Workspace) {
 	e.t.Helper()
 	ws.Close()
@@ -32,8 +30,7 @@ func (e *env) finish(r *result, ws *wsmanagertest.Workspace) {
 	r.succeeds(built("base-images"))
 }
 
-// lines are n different lines.
-
+// lines returns n different lines.
 func lines(from, n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -49,7 +46,7 @@ func Test_Logs_NotYet(t *testing.T) {
 	r := e.begin(dockerfileWorkload())
 	ws.AwaitTasks(e.ctx, 0)
 	ws.Gone(false)
-	ws.AwaitTasks(e.ctx, 3) // an empty alias
+	ws.AwaitTasks(e.ctx, 3) // the alias is empty
 	ws.Open()
 	_, _ = ws.Write([]byte("now\n"))
 	r.sink.await(t, e.ctx, "now\n")
@@ -71,8 +68,7 @@ func Test_Logs_AreCompleteBeforeRunReturns(t *testing.T) {
 	}
 }
 
-// Test_Logs_OfAFailure: its log matters most.
-
+// Test_Logs_OfAFailure checks the log of a failed build, which matters most.
 func Test_Logs_OfAFailure(t *testing.T) {
 	e := newEnv(t)
 	r, ws := e.logging()
@@ -85,8 +81,7 @@ func Test_Logs_OfAFailure(t *testing.T) {
 	}
 }
 
-// Test_Logs_GoOnAfterABrokenConnection: the terminal replays all.
-
+// Test_Logs_GoOnAfterABrokenConnection uses a terminal that replays everything.
 func Test_Logs_GoOnAfterABrokenConnection(t *testing.T) {
 	e := newEnv(t)
 	r, ws := e.logging()
@@ -107,8 +102,7 @@ func Test_Logs_GoOnAfterABrokenConnection(t *testing.T) {
 	}
 }
 
-// Test_Logs_GoOnInTheLatestPart: the terminal replays less than was read.
-
+// Test_Logs_GoOnInTheLatestPart uses a terminal that replays less than was read.
 func Test_Logs_GoOnInTheLatestPart(t *testing.T) {
 	e := newEnv(t, func(o *wsmanager.Options) { o.TerminalBuffer = 8 << 10 })
 	r, ws := e.logging()
@@ -127,10 +121,7 @@ func Test_Logs_GoOnInTheLatestPart(t *testing.T) {
 	}
 }
 
-// Test_Logs_AGapIsMarked: more was said than the terminal keeps while nobody
-
-// listened.
-
+// Test_Logs_AGapIsMarked uses a terminal that gets more output than it keeps while nobody listens.
 func Test_Logs_AGapIsMarked(t *testing.T) {
 	e := newEnv(t, func(o *wsmanager.Options) { o.TerminalBuffer = 4 << 10 })
 	r, ws := e.logging()
@@ -151,8 +142,7 @@ func Test_Logs_AGapIsMarked(t *testing.T) {
 	e.finish(r, ws)
 }
 
-// Test_Logs_AnotherTerminalIsMarked: it forgot what it said.
-
+// Test_Logs_AnotherTerminalIsMarked uses a terminal that has lost its output.
 func Test_Logs_AnotherTerminalIsMarked(t *testing.T) {
 	e := newEnv(t)
 	r, ws := e.logging()
@@ -166,8 +156,7 @@ func Test_Logs_AnotherTerminalIsMarked(t *testing.T) {
 	e.finish(r, ws)
 }
 
-// Test_Logs_AnAdopterGoesOn: it knows only how much was stored.
-
+// Test_Logs_AnAdopterGoesOn uses an owner that knows only the length of the stored output.
 func Test_Logs_AnAdopterGoesOn(t *testing.T) {
 	e := newEnv(t)
 	first, ws := e.logging()
@@ -179,7 +168,7 @@ func Test_Logs_AnAdopterGoesOn(t *testing.T) {
 	second := e.runOn(e.runtime(), dockerfileWorkload(), first.sink)
 	second.sink.await(t, e.ctx, "one\ntwo\nthree\n")
 	ws.AwaitListener(e.ctx)
-	ws.Drop() // what was skipped is known by now
+	ws.Drop() // by now the skipped output is known
 	_, _ = ws.Write([]byte("four\n"))
 	second.sink.await(t, e.ctx, "one\ntwo\nthree\nfour\n")
 	e.m.AwaitSubscription(e.ctx)
@@ -193,8 +182,8 @@ func Test_Logs_AnAdopterGoesOn(t *testing.T) {
 	}
 }
 
-// Test_Logs_AnAdopterMarksWhatItCannotProve.
-
+// Test_Logs_AnAdopterMarksWhatItCannotProve checks that the log has a marker where the output may
+// not be continuous.
 func Test_Logs_AnAdopterMarksWhatItCannotProve(t *testing.T) {
 	for name, c := range map[string]struct{ keep, stored int }{
 		"a full terminal":          {keep: 1 << 10, stored: 100},
@@ -214,7 +203,7 @@ func Test_Logs_AnAdopterMarksWhatItCannotProve(t *testing.T) {
 			s.offset = int64(c.stored)
 			second := e.runOn(e.rt, dockerfileWorkload(), s)
 			s.until(t, e.ctx, func() bool {
-				_, tail, ok := strings.Cut(s.log.String(), "lack something>")
+				_, tail, ok := strings.Cut(s.log.String(), "lack some lines>")
 				return ok && tail == all[len(all)-c.keep:]
 			})
 			e.finish(second, ws)
@@ -231,20 +220,7 @@ func Test_Logs_OfATaskWithoutTerminal(t *testing.T) {
 	e.finish(r, ws)
 }
 
-// Test_Logs_OfASupervisorThatLies: it runs beside a user's build. None of this
-
-// may hurt anything but the log.
-
-// Test_Logs_RedirectsAreNotFollowed: they would carry the token elsewhere.
-
-// Test_Logs_OfASupervisorThatHangs: the end of the build does not wait for it.
-
-// Test_Logs_TheSinkRefuses: the owner learns it from the sink; the build goes
-
-// on.
-
 // plainSink has no markers of its own.
-
 type plainSink struct{ scheduler.Sink }
 
 func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
@@ -269,7 +245,3 @@ func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// Test_Logs_MoreThanOneValueMayHold: only each value is bounded.
-
-// Test_Logs_ErrorsShowNoURL: it may hold a token.

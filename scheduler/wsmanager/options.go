@@ -68,8 +68,8 @@ type Options struct {
 	// MissingAfter is how long ws-manager must report that a started workspace does not exist,
 	// before the runtime accepts this; 30 s.
 	MissingAfter time.Duration
-	// StopGrace is how long a workspace may be STOPPING before its end is judged by what is known;
-	// 60 s.
+	// StopGrace is how long a workspace may be STOPPING. After that, its end is judged from the
+	// updates so far; 60 s.
 	StopGrace time.Duration
 	// DrainTimeout is how long the log is still read after the end; 5 s.
 	DrainTimeout time.Duration
