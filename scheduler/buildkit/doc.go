@@ -2,12 +2,12 @@
 // push the images by digest. The package can also start and stop a daemon of its own, for `dev` and
 // for tests.
 //
-// One solve is one call of client.Build. Its callback reads the Dockerfile, chooses the frontend,
-// and passes exactly these bytes to the frontend. During the solve, the daemon calls this process
-// back over the session: for the context, for credentials by host (auth.go) and for secrets by id.
-// Before it uses any image or repository, cached or not, it also asks whether the request may have
-// it (policy.go). This check keeps the cache of a shared daemon from serving content that a request
-// has no right to.
+// One solve is one call of client.Build. Its callback reads the Dockerfile, decides which frontend
+// may be used, and passes the Dockerfile to it exactly as it was read. During the solve, the daemon
+// calls this process back over the session: for the context, for credentials by host (auth.go) and
+// for secrets by id. Before it uses any image or repository, cached or not, it also asks whether
+// the request may have it (policy.go). Otherwise the cache of a shared daemon would serve content
+// that a request has no right to.
 //
 // One gap remains: the daemon identifies a git commit by its id alone. A user who can read any
 // repository and knows the id of a commit in a private repository gets that commit if the daemon

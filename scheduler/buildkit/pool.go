@@ -161,8 +161,8 @@ func (e *endpoint) workers(ctx context.Context, timeout time.Duration) (ids []st
 	return ids, err
 }
 
-// watch pings the daemon at the interval every. After watchMisses failed pings in a row it calls
-// gone once and returns. It also returns when ctx ends.
+// watch pings the daemon, with a pause of every in between. After watchMisses failed pings in a row
+// it calls gone once and returns. It also returns when ctx ends.
 func (e *endpoint) watch(ctx context.Context, every time.Duration, gone func(error)) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -202,8 +202,8 @@ type candidate struct {
 // Candidates with avoid set are chosen only if all have it.
 //
 // Each later attempt starts one place later in the order, because the daemon may have caused the
-// failure of the former attempt. The order is fixed, since the node that decides now may not be the
-// one that saw the failure.
+// failure of the former attempt. This works without a record of that failure, which another node
+// may have seen.
 func choose(cs []candidate, key string, attempt uint32) int {
 	if fit := slices.DeleteFunc(slices.Clone(cs), func(c candidate) bool { return c.avoid }); len(fit) > 0 {
 		cs = fit

@@ -49,9 +49,9 @@ func explained(p *corev1.Pod) bool {
 	return ended && terminated(p, containerWorker) != nil || p.DeletionTimestamp != nil || disrupted(p) != nil
 }
 
-// judge returns the outcome of a pod that is over or was deleted. The result of the worker decides
-// if it is a success or a failure of the build itself. Otherwise the reason is what happened to the
-// pod.
+// judge returns the outcome of a pod that is over or was deleted. A success, or a failure of the
+// build itself, comes from the result of the worker. Any other failure is explained by what
+// happened to the pod.
 func judge(p *corev1.Pod) (scheduler.Outcome, error) {
 	res, err := resultOf(p)
 	said := err == nil

@@ -65,8 +65,9 @@ func lastWords(s corev1.ContainerStatus) string {
 	return ""
 }
 
-// createProblem classifies an error of creating an object. retry reports whether it may pass; p
-// holds the failure for when it lasts too long, or, without retry, for now.
+// createProblem classifies an error of creating an object. retry reports whether the error may
+// pass. p holds the failure: without retry it applies at once, otherwise once the error has lasted
+// for p.limit.
 func createProblem(err error, what string, o *Options) (p problem, retry bool) {
 	switch {
 	// A new quota, or one whose controller is behind, has no status yet.

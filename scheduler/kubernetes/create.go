@@ -194,8 +194,8 @@ func (e retryableError) Unwrap() error { return e.error }
 
 func retryable(err error) error { return retryableError{err} }
 
-// withRetries repeats op while the API is unavailable or reports a temporary lack of room.
-// AlreadyExists is returned unchanged.
+// withRetries repeats op while the API is unavailable or a quota is full. AlreadyExists is returned
+// unchanged.
 func (r *Runtime) withRetries(ctx context.Context, what string, op func() error) error {
 	since := map[string]time.Time{}
 	for try := 0; ; try++ {

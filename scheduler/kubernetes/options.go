@@ -129,8 +129,8 @@ type Options struct {
 	// ImageTimeout is how long the pull of an image may fail; 3 minutes if zero.
 	ImageTimeout time.Duration
 	// RightsTimeout is how long the API may refuse the account of this service for lack of rights,
-	// as an API server does that has just started. It also limits how long a new pod waits for
-	// registry credentials. 2 minutes if zero.
+	// which happens for a moment after an API server has started. It also limits how long a new pod
+	// waits for registry credentials. 2 minutes if zero.
 	RightsTimeout time.Duration
 	// SilentTimeout is how long a running worker may be unreachable while the API reports no fault
 	// of its pod; 10 minutes if zero.

@@ -137,7 +137,8 @@ func (f *follower) release(ctx context.Context) (err error) {
 	return f.r.ungate(ctx, f.pod)
 }
 
-// advance handles everything that has happened. done reports that the workload has ended.
+// advance processes the changes of the pod and its worker. done reports that the workload has
+// ended.
 func (f *follower) advance(ctx context.Context) (done bool, out scheduler.Outcome, err error) {
 	deleted := f.refresh()
 	if f.stream != nil && f.stream.ended() {
@@ -226,8 +227,7 @@ func (f *follower) finalOutcome(ctx context.Context) (scheduler.Outcome, error) 
 		complete = complete || f.sink.Offset() >= res.Length // a former owner may have stored all of it
 	}
 	if !complete && (f.stream != nil || terminated(f.pod, containerWorker) != nil) {
-		// Write this line at the very end: text in the middle would shift the offsets of later
-		// output.
+		// No output follows this line, so it does not shift any offsets.
 		_, _ = f.sink.Write([]byte("\n[the last output of this build was lost with its pod]\n"))
 	}
 	if err == nil {

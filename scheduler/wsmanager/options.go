@@ -42,8 +42,7 @@ type Options struct {
 	BuilderImage string
 	// SupervisorRef is the supervisor image of a workspace if Supervisor is nil or returns "".
 	SupervisorRef string
-	// Supervisor, if set, returns the supervisor image that the request of the build named. A
-	// Workload does not carry it.
+	// Supervisor, if set, returns the supervisor image that the request of the build named.
 	Supervisor func(w *scheduler.Workload) string
 	// Owner, if set, returns metadata.owner, the user who requested the build. If it is nil or
 	// returns "", the owner is DefaultOwner.

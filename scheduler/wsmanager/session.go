@@ -50,7 +50,7 @@ func (s *session) run(ctx context.Context) (scheduler.Outcome, error) {
 	if err != nil {
 		return scheduler.Outcome{}, err
 	}
-	// The rest of the log arrives now or never.
+	// The workspace has ended: output that cannot be read now is lost.
 	p.end()
 	drain := time.NewTimer(s.r.opts.DrainTimeout)
 	defer drain.Stop()
