@@ -15,14 +15,14 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// goneEvery is the pause between looks at a solve that is ending.
-const goneEvery = 10 * time.Millisecond
+// goneInterval is the pause between two checks of a solve that is ending.
+const goneInterval = 10 * time.Millisecond
 
-// solveRef is what a solve of a workload is called on its daemon. A daemon
-// keeps references for a while after the end, so each solve gets its own.
+// solveRef returns a new reference for a solve of the workload on a daemon. It is unique, since a
+// daemon keeps references for a while after a solve has ended.
 func solveRef(workload string) string { return workload + "." + rand.Text() }
 
-// active lists the workloads that a daemon works on, of all its clients.
+// active returns the names of the workloads that the daemon works on, for all of its clients.
 func (e *endpoint) active(ctx context.Context) ([]string, error) {
 	stream, err := e.client.ControlClient().ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{ActiveOnly: true, EarlyExit: true})
 	if err != nil {
@@ -44,10 +44,10 @@ func (e *endpoint) active(ctx context.Context) ([]string, error) {
 	}
 }
 
-// awaitGone returns once the daemon does not work on the workload any more. A
-// daemon that is not there works on nothing.
+// awaitGone blocks until the daemon no longer works on the workload. A daemon that cannot be
+// reached counts as one that works on nothing.
 func (e *endpoint) awaitGone(ctx context.Context, workload string) error {
-	tick := time.NewTicker(goneEvery)
+	tick := time.NewTicker(goneInterval)
 	defer tick.Stop()
 	for {
 		names, err := e.active(ctx)
@@ -57,7 +57,7 @@ func (e *endpoint) awaitGone(ctx context.Context, workload string) error {
 		case status.Code(err) == codes.Unavailable:
 			return nil
 		case err != nil:
-			return fmt.Errorf("look whether the solve has ended: %w", err)
+			return fmt.Errorf("check whether the solve has ended: %w", err)
 		case !slices.Contains(names, workload):
 			return nil
 		}

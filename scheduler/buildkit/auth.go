@@ -11,15 +11,14 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// authenticator answers the daemon's questions for registry credentials, by
-// exact host. The daemon pulls and pushes with them; nothing of them is
-// visible in the containers of the build.
+// authenticator serves the daemon's requests for registry credentials, by exact host. The daemon
+// pulls and pushes with them; the containers of the build never see them.
 //
-// The daemon does not say whether it pulls or pushes, so hosts to which the
-// install pushes get the install's credential. That the request may read an
-// image there is the policy's decision, before every pull.
+// A request does not say whether the daemon pulls or pushes. Therefore hosts to which this install
+// pushes get the credential of the install. The policy decides before every pull whether the
+// request may read the image there.
 //
-// What it does not implement makes the daemon fetch tokens itself.
+// The methods that authenticator does not implement make the daemon fetch tokens itself.
 type authenticator struct {
 	auth.UnimplementedAuthServer
 	credentials Credentials
@@ -29,10 +28,11 @@ type authenticator struct {
 
 var _ auth.AuthServer = (*authenticator)(nil)
 
-// Register adds the service to the session.
+// Register adds the service to the server of the session.
 func (a *authenticator) Register(s *grpc.Server) { auth.RegisterAuthServer(s, a) }
 
-// Credentials answers for one host.
+// Credentials returns the credential for the host of the request. Both names of Docker Hub's
+// registry count as docker.io.
 func (a *authenticator) Credentials(ctx context.Context, req *auth.CredentialsRequest) (*auth.CredentialsResponse, error) {
 	host := req.Host
 	if host == "registry-1.docker.io" || host == "index.docker.io" {

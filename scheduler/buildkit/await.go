@@ -13,26 +13,26 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Pauses between looks for a daemon while none answers.
+// Pauses between two attempts to find a daemon while none responds. They double from awaitFirst to
+// awaitMax.
 const (
 	awaitFirst = 200 * time.Millisecond
 	awaitMax   = 2 * time.Second
 )
 
-// waitStep is the name of the step that a build shows while it waits.
+// waitStep is the name of the step that a build shows while it waits for a daemon.
 const waitStep = "wait for a BuildKit daemon"
 
-// noDaemonError says that no daemon answers.
+// noDaemonError says that no daemon responds.
 type noDaemonError struct{ err error }
 
 func (e *noDaemonError) Error() string { return "no BuildKit daemon answers: " + e.err.Error() }
 func (e *noDaemonError) Unwrap() error { return e.err }
 
-// await chooses a daemon that answers, for as long as it takes: that all are
-// away is no failure of the attempt, which goes on when one is back. The log
-// and the steps of the attempt tell why it waits. It fails when ctx ends, with
-// a *noDaemonError if it waited, or when DaemonWait is over. The caller gives
-// the daemon back.
+// await returns a daemon that responds, and waits for one if none does: the attempt does not fail
+// while all daemons are away. The log and the steps of the attempt show why it waits. await fails
+// when ctx ends, with a *noDaemonError if it has waited, or when DaemonWait is over. The caller
+// releases the daemon.
 func (r *Runtime) await(ctx context.Context, key string, w *workload.Workload, sink workload.Sink) (*endpoint, error) {
 	e, err := r.pool.acquire(ctx, key, w.Attempt)
 	if err == nil || ctx.Err() != nil {
@@ -44,12 +44,12 @@ func (r *Runtime) await(ctx context.Context, key string, w *workload.Workload, s
 		limit, cancel = context.WithTimeout(ctx, r.opts.DaemonWait)
 		defer cancel()
 	}
-	began := timestamppb.Now()
+	startedAt := timestamppb.Now()
 	r.opts.Log.Warn("a build waits: no BuildKit daemon answers", "build", w.BuildID, "attempt", w.Attempt, "err", err)
 	if _, werr := fmt.Fprintf(sink, "%v; waiting for one\n", err); werr != nil {
 		return nil, infrastructureFailure(fmt.Errorf("write the log: %w", werr))
 	}
-	sink.Steps([]*imagebuilderv1.Step{{Name: waitStep, StartedAt: began}})
+	sink.Steps([]*imagebuilderv1.Step{{Name: waitStep, StartedAt: startedAt}})
 	for pause := awaitFirst; ; pause = min(2*pause, awaitMax) {
 		timer := time.NewTimer(pause)
 		select {

@@ -19,7 +19,7 @@ func mountTmpfs(at, size string) error {
 
 func unmount(at string) error { return syscall.Unmount(at, syscall.MNT_DETACH) }
 
-// exported reads all files of an image.
+// exported returns all files of an image, by name.
 func exported(t *testing.T, img v1.Image) map[string]string {
 	t.Helper()
 	rc := mutate.Extract(img)
@@ -27,8 +27,8 @@ func exported(t *testing.T, img v1.Image) map[string]string {
 	return untar(t, rc)
 }
 
-// Test_Run_RegistryCacheServesASecondDaemon builds on one daemon and again on
-// a fresh one, which finds the steps in the registry.
+// Test_Run_RegistryCacheServesASecondDaemon builds on one daemon and again on a new one, which
+// finds the steps in the registry.
 func Test_Run_RegistryCacheServesASecondDaemon(t *testing.T) {
 	t.Parallel()
 	first := newRig(t, func(o *buildkit.Options) {})

@@ -15,7 +15,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// openDownload fetches the files of a context and checks their digests.
+// openDownload downloads the files of a context and checks their digests.
 func (r *Runtime) openDownload(ctx context.Context, d *imagebuilderv1.DownloadContext, l layout) (*source, error) {
 	return r.openFolder(l, func(root *os.Root) (modes, error) {
 		if len(d.GetFiles()) > r.opts.ContextFiles {
@@ -36,8 +36,8 @@ func (r *Runtime) openDownload(ctx context.Context, d *imagebuilderv1.DownloadCo
 	})
 }
 
-// download fetches one file of at most limit bytes. Errors name the path, not
-// the URL: that may be a signed one.
+// download downloads one file of at most limit bytes and returns its size. Its errors name the path
+// and not the URL, because the URL may carry a signature.
 func (r *Runtime) download(ctx context.Context, root *os.Root, dir string, f *imagebuilderv1.DownloadContext_File, limit int64) (int64, error) {
 	name, err := memberPath(path.Join(dir, f.GetPath()))
 	if err != nil {
@@ -51,19 +51,19 @@ func (r *Runtime) download(ctx context.Context, root *os.Root, dir string, f *im
 	if err != nil {
 		return 0, infrastructureFailure(fmt.Errorf("download %s: %w", name, withoutURL(err)))
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read, or failed already
+	defer func() { _ = resp.Body.Close() }() // read to its end, or the error is returned already
 	switch {
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests:
-		return 0, infrastructureFailure(fmt.Errorf("download %s: the server answers %d", name, resp.StatusCode))
+		return 0, infrastructureFailure(fmt.Errorf("download %s: the server returned status %d", name, resp.StatusCode))
 	case resp.StatusCode != http.StatusOK:
-		return 0, userFailure(fmt.Errorf("download %s: the server answers %d", name, resp.StatusCode))
+		return 0, userFailure(fmt.Errorf("download %s: the server returned status %d", name, resp.StatusCode))
 	}
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return 0, userFailure(fmt.Errorf("the file %s has no place in the build context: %w", name, err))
+		return 0, userFailure(fmt.Errorf("cannot create the file %s in the build context: %w", name, err))
 	}
 	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
-		return 0, userFailure(fmt.Errorf("the file %s has no place in the build context: %w", name, err))
+		return 0, userFailure(fmt.Errorf("cannot create the file %s in the build context: %w", name, err))
 	}
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(file, sum), io.LimitReader(resp.Body, limit+1))
@@ -75,7 +75,7 @@ func (r *Runtime) download(ctx context.Context, root *os.Root, dir string, f *im
 		return 0, userFailure(fmt.Errorf("the build context is larger than %d bytes", r.opts.ContextBytes))
 	}
 	if got := digestOf(sum); got != f.GetDigest() {
-		return 0, userFailure(fmt.Errorf("%s was downloaded with digest %s, not %s as the request says", name, got, f.GetDigest()))
+		return 0, userFailure(fmt.Errorf("%s has the digest %s, but the request says %s", name, got, f.GetDigest()))
 	}
 	return n, nil
 }

@@ -17,17 +17,17 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// loadGit begins the names of the steps that load a git context.
+// loadGit is the prefix of the names of the steps that load a git context.
 const loadGit = "[internal] load git source "
 
-// gitContext is the repository of a context.
+// gitContext is the git repository of a build context.
 type gitContext struct {
 	remote string
-	header string // value of the Authorization header, "" for none
+	header string // value of the Authorization header; "" for none
 }
 
-// openGit lets the daemon fetch the repository. The credential reaches it as a
-// secret of a random name, which no Dockerfile can mount.
+// openGit prepares a context that the daemon fetches from a git repository. The daemon receives the
+// credential as a secret with a random name, so that no Dockerfile can mount it.
 func openGit(g *imagebuilderv1.GitContext, s *buildsv1.Secrets, l layout) (*source, error) {
 	ref, err := gitRef(g)
 	if err != nil {
@@ -39,7 +39,8 @@ func openGit(g *imagebuilderv1.GitContext, s *buildsv1.Secrets, l layout) (*sour
 	src := &source{
 		key: "git " + g.GetRemoteUri(),
 		git: &gitContext{remote: g.GetRemoteUri()},
-		// BuildKit fetches with depth 1: full_clone changes nothing in the files.
+		// BuildKit fetches with depth 1. The field full_clone has no effect: the files are the
+		// same.
 		close: func() error { return nil },
 	}
 	opts := []llb.GitOption{llb.WithCustomName(loadGit + g.GetRemoteUri() + "#" + ref)}
@@ -67,8 +68,8 @@ func openGit(g *imagebuilderv1.GitContext, s *buildsv1.Secrets, l layout) (*sour
 	return src, nil
 }
 
-// gitRef answers what to check out, "" for the remote's default branch. A
-// local branch is made from that one, so its files are the same.
+// gitRef returns the ref to check out; "" means the default branch of the remote. A local branch
+// starts at that branch, so that it has the same files.
 func gitRef(g *imagebuilderv1.GitContext) (string, error) {
 	switch g.GetTargetMode() {
 	case imagebuilderv1.GitTargetMode_GIT_TARGET_MODE_REMOTE_HEAD, imagebuilderv1.GitTargetMode_GIT_TARGET_MODE_LOCAL_BRANCH:
@@ -95,8 +96,8 @@ func checkRemote(remote string) error {
 	return nil
 }
 
-// contextHeader is the Authorization header for the repository of a context:
-// made of the request's credential for it (own), else of its build secrets.
+// contextHeader returns the Authorization header for the repository of a context. It uses the
+// request's git credential if there is one (own is true), and the build secrets otherwise.
 func contextHeader(s *buildsv1.Secrets, remote string) (header string, own bool) {
 	if b := s.GetGit(); b.GetUsername() != "" || b.GetPassword() != "" {
 		return "basic " + base64.StdEncoding.EncodeToString([]byte(b.GetUsername()+":"+b.GetPassword())), true
@@ -104,8 +105,8 @@ func contextHeader(s *buildsv1.Secrets, remote string) (header string, own bool)
 	return gitHeader(s.GetBuild(), remote), false
 }
 
-// gitHeader is the Authorization header that BuildKit makes of build secrets
-// with the names that Docker documents: what the request may read with them.
+// gitHeader returns the Authorization header that BuildKit derives for the remote from build
+// secrets with the names that Docker documents, or "" if there are none.
 func gitHeader(secrets map[string][]byte, remote string) string {
 	u, err := url.Parse(remote)
 	if err != nil {
@@ -122,18 +123,18 @@ func gitHeader(secrets map[string][]byte, remote string) string {
 	return ""
 }
 
-// is reports whether a remote names the repository of the context.
+// is reports whether remote names the repository of the context.
 func (g *gitContext) is(remote string) bool {
 	a, errA := url.Parse(g.remote)
 	b, errB := url.Parse(remote)
 	return errA == nil && errB == nil && a.Scheme == b.Scheme && strings.EqualFold(a.Host, b.Host) && path.Clean(a.Path) == path.Clean(b.Path)
 }
 
-// gitDockerfile reads the Dockerfile from the repository.
+// gitDockerfile reads the Dockerfile, and its ignore file if there is one, from the repository.
 func gitDockerfile(ctx context.Context, c gateway.Client, l layout, state func(dir string) llb.State) (dockerfile, error) {
 	var errs []error
 	for _, file := range l.dockerfiles {
-		// Where possible, from the folder that is checked out anyway.
+		// Prefer the folder that is checked out anyway: BuildKit then fetches only once.
 		dir, name := ".", file
 		if l.dir != "." && strings.HasPrefix(file, l.dir+"/") {
 			dir, name = l.dir, strings.TrimPrefix(file, l.dir+"/")
@@ -156,7 +157,7 @@ func gitDockerfile(ctx context.Context, c gateway.Client, l layout, state func(d
 	return dockerfile{}, noDockerfile(l, errors.Join(errs...))
 }
 
-// readDockerfile reads one byte more than allowed, to tell that it is more.
+// readDockerfile reads at most one byte more than maxDockerfile, to detect larger files.
 func readDockerfile(ctx context.Context, ref gateway.Reference, name string) ([]byte, error) {
 	data, err := ref.ReadFile(ctx, gateway.ReadRequest{Filename: name, Range: &gateway.FileRange{Length: maxDockerfile + 1}})
 	if err != nil && strings.EqualFold(path.Base(name), "Dockerfile") && path.Base(name) != "dockerfile" {

@@ -23,7 +23,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
-// Test_Run_UploadKeepsModesLinksAndIgnores shows what arrives of a context.
+// Test_Run_UploadKeepsModesLinksAndIgnores checks which files of a context a build sees.
 func Test_Run_UploadKeepsModesLinksAndIgnores(t *testing.T) {
 	r := newRig(t)
 	var b bytes.Buffer
@@ -94,7 +94,7 @@ func Test_Run_PathsOfAnUpload(t *testing.T) {
 	r := newRig(t)
 	files := map[string]string{
 		"Dockerfile": "FROM " + r.base + "\nCOPY v /v\n", "v": "root",
-		"sub/Dockerfile": "FROM " + r.base + "\nCOPY v /v\n", "sub/v": "subb", // as long as the other
+		"sub/Dockerfile": "FROM " + r.base + "\nCOPY v /v\n", "sub/v": "subb", // the same length as the other
 		"sub/Dockerfile.dockerignore": "nothing", "sub/other.Dockerfile": "FROM " + r.base + "\nCOPY v /v\n",
 	}
 	for _, test := range []struct{ dockerfile, dir, want string }{
@@ -143,10 +143,10 @@ func Test_Run_DownloadContext(t *testing.T) {
 	if got := read(t, r.reg.Pull(t, "bases@"+out.Digest), "a"); got != "content" {
 		t.Errorf("/a holds %q", got)
 	}
-	r.mustFail(t, r.workload(source(file("/a", "a", "other"))), user, "a was downloaded with digest")
-	r.mustFail(t, r.workload(source(file("/none", "a", ""))), user, "answers 404")
+	r.mustFail(t, r.workload(source(file("/a", "a", "other"))), user, "a has the digest")
+	r.mustFail(t, r.workload(source(file("/none", "a", ""))), user, "status 404")
 	r.mustFail(t, r.workload(source(file("/a", "../a", "content"))), user, "leaves it")
-	m := r.mustFail(t, r.workload(source(file("/broken?signature=secret", "a", ""))), infrastructure, "answers 502")
+	m := r.mustFail(t, r.workload(source(file("/broken?signature=secret", "a", ""))), infrastructure, "status 502")
 	server.Close()
 	m += r.mustFail(t, r.workload(source(file("/a?signature=secret", "a", ""))), infrastructure, "download a")
 	if strings.Contains(m, "secret") {
@@ -154,7 +154,7 @@ func Test_Run_DownloadContext(t *testing.T) {
 	}
 }
 
-// Test_Run_LargeUploadsInBoundedMemory sends 10,000 files, and one of 300 MB.
+// Test_Run_LargeUploadsInBoundedMemory uploads 10,000 files, and one file of 300 MB.
 func Test_Run_LargeUploadsInBoundedMemory(t *testing.T) {
 	r := newRig(t)
 	const files, large = 10_000, 300 << 20
@@ -193,7 +193,7 @@ func Test_Run_LargeUploadsInBoundedMemory(t *testing.T) {
 	small.mustFail(t, small.upload(t, map[string]string{"Dockerfile": "", "b": "", "c": "", "d": ""}), user, "more than 3 files")
 }
 
-// Test_Run_OutputIsComplete has a step write 100 MB.
+// Test_Run_OutputIsComplete runs a step that writes 100 MB.
 func Test_Run_OutputIsComplete(t *testing.T) {
 	r := newRig(t)
 	const lines = 1_000_000
@@ -210,7 +210,7 @@ func Test_Run_OutputIsComplete(t *testing.T) {
 	}
 }
 
-// counting counts the lines that hold the whole text.
+// counting counts the lines that contain the whole text.
 type counting struct {
 	sink
 	lines int
@@ -241,7 +241,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// watchHeap answers a function that tells by how much the heap grew at most.
+// watchHeap returns a function that returns the largest growth of the heap so far, in bytes.
 func watchHeap() func() int64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -270,8 +270,8 @@ func watchHeap() func() int64 {
 	}
 }
 
-// Test_Run_DaemonsDiskFull tells a full disk of the daemon from a step that
-// finds no space: the first is worth another attempt elsewhere.
+// Test_Run_DaemonsDiskFull distinguishes a full disk of the daemon from a step that finds no space:
+// only the first justifies an attempt on another daemon.
 func Test_Run_DaemonsDiskFull(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

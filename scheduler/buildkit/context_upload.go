@@ -26,7 +26,7 @@ func (r *Runtime) openUpload(ctx context.Context, digest string, l layout) (*sou
 	if err != nil {
 		return nil, infrastructureFailure(fmt.Errorf("open the uploaded build context %s: %w", digest, err))
 	}
-	defer func() { _ = archive.Close() }() // it was read, or failed already
+	defer func() { _ = archive.Close() }() // read to its end, or the error is returned already
 	src, err := r.openFolder(l, func(root *os.Root) (modes, error) {
 		return unpack(ctx, archive, root, r.opts.ContextBytes, r.opts.ContextFiles)
 	})
@@ -38,26 +38,27 @@ func (r *Runtime) openUpload(ctx context.Context, digest string, l layout) (*sou
 	return src, nil
 }
 
-// contextPrefix begins the names of the folders of contexts.
+// contextPrefix is the prefix of the names of the folders that hold contexts.
 const contextPrefix = "build-context-"
 
-// removeTree removes a folder, also where a former version has kept folders in it
-// that may not be written.
+// removeTree removes a folder. It also removes read-only folders in it, which former versions
+// unpacked.
 func removeTree(dir string) error {
 	if err := os.RemoveAll(dir); !errors.Is(err, os.ErrPermission) {
 		return err
 	}
-	// A folder is made accessible before it is read.
+	// WalkDir calls the function for a folder before it reads it.
 	_ = filepath.WalkDir(dir, func(name string, d os.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
-			_ = os.Chmod(name, 0o700) // RemoveAll tells what is left
+			_ = os.Chmod(name, 0o700) // RemoveAll reports what is left
 		}
 		return nil
 	})
 	return os.RemoveAll(dir)
 }
 
-// clearContexts removes the contexts that a former process left in its folder.
+// clearContexts removes the contexts that a former process left in dir. It creates dir if it is
+// missing.
 func clearContexts(dir string) error {
 	if dir == "" {
 		return nil
@@ -67,7 +68,7 @@ func clearContexts(dir string) error {
 	}
 	left, err := filepath.Glob(filepath.Join(dir, contextPrefix+"*"))
 	if err != nil {
-		return fmt.Errorf("buildkit: look for build contexts in %s: %w", dir, err)
+		return fmt.Errorf("buildkit: list the build contexts in %s: %w", dir, err)
 	}
 	for _, l := range left {
 		err = errors.Join(err, removeTree(l))
@@ -78,7 +79,7 @@ func clearContexts(dir string) error {
 	return nil
 }
 
-// openFolder makes a context of what fill puts into a new folder.
+// openFolder creates a folder, lets fill write a context into it, and opens that context.
 func (r *Runtime) openFolder(l layout, fill func(*os.Root) (modes, error)) (_ *source, err error) {
 	dir, err := os.MkdirTemp(r.opts.TempDir, contextPrefix)
 	if err != nil {
@@ -103,7 +104,8 @@ func (r *Runtime) openFolder(l layout, fill func(*os.Root) (modes, error)) (_ *s
 	if err != nil {
 		return nil, err
 	}
-	// The folder may be named by way of a link: a root refuses one that leaves.
+	// The path may contain symbolic links. root.Stat refuses one that leaves the root, so that
+	// EvalSymlinks below stays inside.
 	info, err := root.Stat(l.dir)
 	if err != nil || !info.IsDir() {
 		return nil, userFailure(fmt.Errorf("the build context has no folder %q", l.dir))
@@ -130,7 +132,7 @@ func (r *Runtime) openFolder(l layout, fill func(*os.Root) (modes, error)) (_ *s
 	}, nil
 }
 
-// on shows a folder in root with the modes of the archive.
+// on returns fs, a view of folder below root, with the modes of the archive.
 func (m modes) on(fs fsutil.FS, root, folder string) (fsutil.FS, error) {
 	root, err := filepath.EvalSymlinks(root)
 	if err != nil {
@@ -148,7 +150,8 @@ func (m modes) on(fs fsutil.FS, root, folder string) (fsutil.FS, error) {
 	}})
 }
 
-// localDockerfile reads the Dockerfile from an unpacked context.
+// localDockerfile reads the Dockerfile, and its ignore file if there is one, from an unpacked
+// context.
 func localDockerfile(root *os.Root, l layout) (dockerfile, error) {
 	var errs []error
 	for _, file := range l.dockerfiles {
@@ -174,7 +177,7 @@ func readLimited(root *os.Root, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // only read
 	data, err := io.ReadAll(io.LimitReader(f, maxDockerfile+1))
 	if err == nil && len(data) > maxDockerfile {
 		err = fmt.Errorf("%s is larger than %d bytes", name, maxDockerfile)

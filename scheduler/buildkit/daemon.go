@@ -20,44 +20,44 @@ import (
 )
 
 const (
-	startTime = 20 * time.Second
-	// stopTime is how long a daemon may take to end after SIGTERM.
-	stopTime  = 10 * time.Second
-	cleanTime = 5 * time.Second
-	// maxSocketPath is the kernel's limit for the path of a unix socket.
+	startTimeout = 20 * time.Second
+	// stopTimeout bounds the time between SIGTERM and SIGKILL.
+	stopTimeout  = 10 * time.Second
+	cleanTimeout = 5 * time.Second
+	// maxSocketPath is the kernel's limit for the path of a unix socket, in bytes.
 	maxSocketPath = 107
 )
 
-// DaemonOptions configure a local daemon.
+// DaemonOptions configures a local daemon.
 type DaemonOptions struct {
-	// Binary is buildkitd; looked up in PATH if empty. It needs runc and, for
-	// git contexts, git in PATH, and root.
+	// Binary is the path of buildkitd; if empty, it is looked up in PATH. It needs root and, in
+	// PATH, runc and, for git contexts, git.
 	Binary string
-	// Root is the daemon's folder. It survives the daemon: a next one finds a
-	// warm cache there. Two daemons cannot use it at once.
+	// Root is the folder of the daemon. It outlives the daemon, so that the next one finds a warm
+	// cache. Only one daemon can use it at a time.
 	Root string
-	// Logger takes the daemon's own log at level debug. Required.
+	// Logger receives the log of the daemon at level debug. Required.
 	Logger *slog.Logger
-	// GCBytes is the size to which the daemon trims its cache; 10 GiB if zero.
+	// GCBytes is the size to which the daemon trims its cache, in bytes; 10 GiB if zero.
 	GCBytes int64
 }
 
-// Daemon is a local buildkitd for `dev` and for tests. It runs in a pid and a
-// mount namespace of its own: when it ends, in whatever way, everything that
-// it started ends with it. Its containers share the network of this machine.
+// Daemon is a local buildkitd for `dev` and for tests. It runs in pid and mount namespaces of its
+// own, so that all processes that it has started end with it, however it ends. Its containers use
+// the network of this machine.
 type Daemon struct {
 	addr string
 	lock *os.File
 	root string
-	temp string // folder of the socket, "" if it is in root
+	temp string // folder of the socket; "" if the socket is in root
 	pid  int    // of unshare
 	done chan struct{}
 	stop sync.Once
-	err  error // of Stop
+	err  error // the result of Stop
 }
 
-// StartDaemon starts a daemon and returns when it answers, or after 20 s with
-// an error. The caller stops it. It is killed with this process.
+// StartDaemon starts a daemon and returns once it responds, or an error after 20 s. The caller
+// stops the daemon. The kernel kills it if this process ends.
 func StartDaemon(ctx context.Context, o DaemonOptions) (_ *Daemon, err error) {
 	if o.Binary == "" {
 		o.Binary = "buildkitd"
@@ -79,7 +79,7 @@ func StartDaemon(ctx context.Context, o DaemonOptions) (_ *Daemon, err error) {
 			err = errors.Join(err, d.release())
 		}
 	}()
-	// What a daemon that was killed left behind.
+	// A daemon that was killed may have left mounts and control groups behind.
 	if err := clean(root); err != nil {
 		return nil, fmt.Errorf("start BuildKit: %w", err)
 	}
@@ -92,22 +92,22 @@ func StartDaemon(ctx context.Context, o DaemonOptions) (_ *Daemon, err error) {
 	return d, nil
 }
 
-// Addr is where it listens, as a URL.
+// Addr returns the URL that the daemon listens on.
 func (d *Daemon) Addr() string { return d.addr }
 
-// Stop ends the daemon: by SIGTERM, and by SIGKILL when ctx ends or the daemon
-// takes longer than 10 s, as it does while solves run. Nothing of it runs and
-// nothing is mounted after that. Further calls answer the same.
+// Stop ends the daemon: with SIGTERM, and with SIGKILL when ctx ends or after 10 s, which is usual
+// while solves run. When it returns, no process and no mount of the daemon is left. Further calls
+// return the result of the first.
 func (d *Daemon) Stop(ctx context.Context) error {
 	d.stop.Do(func() { d.err = d.shutDown(ctx) })
 	return d.err
 }
 
 func (d *Daemon) shutDown(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	if pid, ok := childOf(d.pid); ok {
-		_ = syscall.Kill(pid, syscall.SIGTERM) // it may have ended
+		_ = syscall.Kill(pid, syscall.SIGTERM) // ESRCH: it has ended already
 	}
 	select {
 	case <-d.done:
@@ -116,14 +116,14 @@ func (d *Daemon) shutDown(ctx context.Context) error {
 	return errors.Join(d.kill(), clean(d.root), d.release())
 }
 
-// clean removes what a daemon that ended left in the kernel.
+// clean removes the mounts and control groups that a daemon left in the kernel when it ended.
 func clean(root string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), cleanTime)
+	ctx, cancel := context.WithTimeout(context.Background(), cleanTimeout)
 	defer cancel()
 	return errors.Join(unmountUnder(root), removeCgroups(ctx, cgroupOf(root)))
 }
 
-// kill ends the namespace and everything in it.
+// kill ends the pid namespace and all processes in it.
 func (d *Daemon) kill() error {
 	select {
 	case <-d.done:
@@ -137,7 +137,7 @@ func (d *Daemon) kill() error {
 	return nil
 }
 
-// release gives up the lock and the socket's folder.
+// release releases the lock and removes the folder of the socket.
 func (d *Daemon) release() error {
 	err := d.lock.Close()
 	if d.temp != "" {
@@ -146,7 +146,7 @@ func (d *Daemon) release() error {
 	return err
 }
 
-// start starts the processes.
+// start starts the processes and returns without waiting for the daemon to be ready.
 func (d *Daemon) start(binary string, o DaemonOptions) error {
 	socket := filepath.Join(d.root, "buildkitd.sock")
 	if len(socket) > maxSocketPath {
@@ -164,7 +164,7 @@ func (d *Daemon) start(binary string, o DaemonOptions) error {
 	cmd := exec.Command("unshare", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc",
 		binary, "--config", config, "--root", filepath.Join(d.root, "root"), "--addr", d.addr,
 		"--oci-worker=true", "--containerd-worker=false", "--oci-worker-net=host")
-	// Limits of output are ours, in the log store.
+	// The daemon does not limit output; the log store does.
 	cmd.Env = append(os.Environ(), "BUILDKIT_STEP_LOG_MAX_SIZE=-1", "BUILDKIT_STEP_LOG_MAX_SPEED=-1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	output, err := cmd.StderrPipe()
@@ -174,7 +174,8 @@ func (d *Daemon) start(binary string, o DaemonOptions) error {
 	started := make(chan error)
 	go func() {
 		defer close(d.done)
-		// The kernel ends the child with the thread that started it.
+		// Pdeathsig is bound to the thread that starts the child: the thread must not end before
+		// the child does.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -186,20 +187,20 @@ func (d *Daemon) start(binary string, o DaemonOptions) error {
 			return
 		}
 		logLines(output, o.Logger)
-		_ = cmd.Wait() // it ends by a signal
+		_ = cmd.Wait() // it always ends by a signal
 	}()
 	return <-started
 }
 
-// ready waits until the daemon answers.
+// ready blocks until the daemon responds.
 func (d *Daemon) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTime)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	c, err := client.New(ctx, d.addr)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = c.Close() }() // it has served its purpose
+	defer func() { _ = c.Close() }() // used for the check only
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -232,12 +233,12 @@ func daemonConfig(gcBytes int64, cgroup string) string {
 `, gcBytes, cgroup)
 }
 
-// logLines logs until the writer of output has ended.
+// logLines logs each line until the writer of output has ended.
 func logLines(output io.Reader, log *slog.Logger) {
 	scan := bufio.NewScanner(output)
 	scan.Buffer(nil, 1<<20)
 	for scan.Scan() {
 		log.Debug("buildkitd", "line", strings.TrimSpace(scan.Text()))
 	}
-	_, _ = io.Copy(io.Discard, output) // after a line that is too long
+	_, _ = io.Copy(io.Discard, output) // a line longer than the buffer has ended the scan
 }

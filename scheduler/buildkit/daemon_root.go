@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// lockRoot makes the folder and locks it for this process.
+// lockRoot creates the folder and locks it for this process. Closing the file releases the lock.
 func lockRoot(root string) (*os.File, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("make its folder: %w", err)
@@ -35,11 +35,11 @@ func lockRoot(root string) (*os.File, error) {
 	return f, nil
 }
 
-// unmountUnder removes what is mounted in a folder, the last mounted first.
+// unmountUnder unmounts everything below root, in reverse order of mounting.
 func unmountUnder(root string) error {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return fmt.Errorf("look for mounts in %s: %w", root, err)
+		return fmt.Errorf("list the mounts in %s: %w", root, err)
 	}
 	var errs []error
 	mounts := strings.Split(strings.TrimSpace(string(info)), "\n")
@@ -59,18 +59,18 @@ func unmountUnder(root string) error {
 	return errors.Join(errs...)
 }
 
-// unescape reads paths as the kernel writes them in mountinfo.
+// unescape decodes a path as the kernel writes it in mountinfo.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// cgroupOf names the control group of the containers of a daemon.
+// cgroupOf returns the name of the control group that holds the containers of a daemon.
 func cgroupOf(root string) string {
 	sum := sha256.Sum256([]byte(root))
 	return "image-builder-" + hex.EncodeToString(sum[:6])
 }
 
-// removeCgroups removes the control group of a daemon that has ended, and those
-// in it, in all hierarchies. A killed daemon does not, and the kernel takes a
-// moment for the last processes in them.
+// removeCgroups removes the control group of a daemon that has ended, and those below it, in all
+// hierarchies. A killed daemon leaves them behind. It repeats while the kernel reports EBUSY, since
+// the last processes in them take a moment to go.
 func removeCgroups(ctx context.Context, name string) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -92,7 +92,7 @@ func removeCgroupsOnce(name string) error {
 	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
 		tops, err := filepath.Glob(pattern + name)
 		if err != nil {
-			return fmt.Errorf("look for control groups: %w", err)
+			return fmt.Errorf("list the control groups: %w", err)
 		}
 		for _, top := range tops {
 			err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
@@ -102,7 +102,7 @@ func removeCgroupsOnce(name string) error {
 				return err
 			})
 			if err != nil {
-				return fmt.Errorf("look for control groups: %w", err)
+				return fmt.Errorf("list the control groups: %w", err)
 			}
 		}
 	}
@@ -114,7 +114,7 @@ func removeCgroupsOnce(name string) error {
 	return nil
 }
 
-// childOf answers the only child of a process.
+// childOf returns the only child of a process, and false if there is none.
 func childOf(pid int) (int, bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {

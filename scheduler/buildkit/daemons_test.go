@@ -26,7 +26,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
-// relay stands between a client and a daemon.
+// relay is a relay between a client and a daemon, which can be frozen.
 type relay struct {
 	net.Listener
 	frozen chan struct{}
@@ -35,7 +35,7 @@ type relay struct {
 	conns  []net.Conn
 }
 
-// newRelay relays connections that l accepts to the socket of a daemon.
+// newRelay relays the connections that l accepts to the socket of a daemon.
 func newRelay(t *testing.T, l net.Listener, daemon *buildkit.Daemon) *relay {
 	t.Helper()
 	r := &relay{Listener: l, frozen: make(chan struct{})}
@@ -69,7 +69,7 @@ func newRelay(t *testing.T, l net.Listener, daemon *buildkit.Daemon) *relay {
 	return r
 }
 
-// pipe copies until one side ends; a frozen relay swallows all.
+// pipe copies until one side ends. A frozen relay discards everything.
 func (r *relay) pipe(to, from net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
@@ -125,7 +125,7 @@ func Test_Run_DaemonBehindMutualTLS(t *testing.T) {
 	plain.mustFail(t, plain.upload(t, map[string]string{"Dockerfile": "FROM " + plain.base + "\n"}), infrastructure, "no BuildKit daemon answers")
 }
 
-// writeCertificates makes a CA, and one certificate for both sides.
+// writeCertificates writes a CA, and one certificate for both sides.
 func writeCertificates(t *testing.T, dir string) {
 	t.Helper()
 	key := func() *ecdsa.PrivateKey {
@@ -174,8 +174,8 @@ func Test_Run_AnotherDaemonTakesTheWorkOfOneThatIsGone(t *testing.T) {
 	}
 }
 
-// Test_Run_WaitsWhileNoDaemonAnswers has a build that begins without a daemon:
-// it tells that it waits, and ends at its deadline or by a cancel.
+// Test_Run_WaitsWhileNoDaemonAnswers starts a build while there is no daemon. The build shows that
+// it waits, and ends at its deadline or by a cancel.
 func Test_Run_WaitsWhileNoDaemonAnswers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *buildkit.Options) {
@@ -194,7 +194,7 @@ func Test_Run_WaitsWhileNoDaemonAnswers(t *testing.T) {
 		_, err := r.Run(ctx, w, s)
 		done <- err
 	}()
-	eventually(t, 20*time.Second, "the build tells that it waits", func() bool {
+	eventually(t, 20*time.Second, "the build shows that it waits", func() bool {
 		return s.step("wait for a BuildKit daemon") != nil && strings.Contains(s.text(), "no BuildKit daemon answers")
 	})
 	cancel()
@@ -203,8 +203,8 @@ func Test_Run_WaitsWhileNoDaemonAnswers(t *testing.T) {
 	}
 }
 
-// Test_Run_SilentDaemonIsInfrastructure has a daemon that does not answer any
-// more in the middle of a step, with its connections open.
+// Test_Run_SilentDaemonIsInfrastructure uses a daemon that stops responding in the middle of a step
+// and keeps its connections open.
 func Test_Run_SilentDaemonIsInfrastructure(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -234,8 +234,7 @@ func Test_Run_SilentDaemonIsInfrastructure(t *testing.T) {
 	eventually(t, 5*time.Second, "the daemon has ended the step", func() bool { return len(processes(t, mark)) == 0 })
 }
 
-// Test_Run_CancelDuringPullAndPush cancels while the registry keeps the daemon
-// waiting.
+// Test_Run_CancelDuringPullAndPush cancels while the daemon waits for the registry.
 func Test_Run_CancelDuringPullAndPush(t *testing.T) {
 	r := newRig(t)
 	proxy := registrytest.NewProxy(t, r.reg)
@@ -243,7 +242,7 @@ func Test_Run_CancelDuringPullAndPush(t *testing.T) {
 		"pull": registrytest.Method(http.MethodGet, registrytest.Blobs), "push": registrytest.Uploads,
 	} {
 		t.Run(name, func(t *testing.T) {
-			// Each time another image: what was pulled is not pulled again.
+			// Use another image each time: an image that has been pulled is not pulled again.
 			r.reg.Push(t, "library/"+name+":1", registrytest.RandomImage(t, 1, 1<<20))
 			proxy.Heal()
 			release := proxy.Hold(hold)
@@ -269,8 +268,8 @@ func Test_Run_CancelDuringPullAndPush(t *testing.T) {
 	}
 }
 
-// Test_Run_RegistryThatFailsIsNobodysFault has the registry fail after the
-// base image was found, and when the image is pushed.
+// Test_Run_RegistryThatFailsIsNobodysFault lets the registry fail after the base image was found,
+// and during the push.
 func Test_Run_RegistryThatFailsIsNobodysFault(t *testing.T) {
 	r := newRig(t)
 	proxy := registrytest.NewProxy(t, r.reg)
@@ -300,7 +299,7 @@ func Test_Run_RegistryThatFailsIsNobodysFault(t *testing.T) {
 	}
 }
 
-// Test_Run_LogThatCannotBeStoredEndsTheSolve has a sink that is fenced.
+// Test_Run_LogThatCannotBeStoredEndsTheSolve uses a sink that is fenced.
 func Test_Run_LogThatCannotBeStoredEndsTheSolve(t *testing.T) {
 	r := newRig(t)
 	dockerfile, mark := sleeper(r)

@@ -1,20 +1,21 @@
-// Package buildkit is the runtime for builds from a Dockerfile: it has them
-// solved by BuildKit daemons, and pushes what they make by digest. It also
-// starts and stops a daemon of its own for `dev` and for tests.
+// Package buildkit is the runtime for builds from a Dockerfile. BuildKit daemons solve them and
+// push the images by digest. The package can also start and stop a daemon of its own, for `dev` and
+// for tests.
 //
-// One solve is one call of client.Build. Its callback reads the Dockerfile,
-// decides about the frontend, and hands exactly these bytes to the frontend.
-// While the daemon solves, it asks this process back over the session: for
-// the context, for credentials by host (auth.go), for secrets by id, and,
-// before it touches any image or repository, cached or not, whether this
-// request may have it (policy.go). The latter is what keeps a shared daemon's
-// cache from serving what a request has no right to. One thing it cannot keep: a
-// daemon takes a commit that it has for that of any repository, so that who may
-// read some repository, and knows the id of a commit of a private one, gets that.
+// One solve is one call of client.Build. Its callback reads the Dockerfile, decides which frontend
+// may be used, and passes the Dockerfile to it exactly as it was read. During the solve, the daemon
+// calls this process back over the session: for the context, for credentials by host (auth.go) and
+// for secrets by id. Before it uses any image or repository, cached or not, it also asks whether
+// the request may have it (policy.go). Otherwise the cache of a shared daemon would serve content
+// that a request has no right to.
 //
-// A solve lives as long as its connection: it ends with the context of Run,
-// and with the process that called it.
+// One gap remains: the daemon identifies a git commit by its id alone. A user who can read any
+// repository and knows the id of a commit in a private repository gets that commit if the daemon
+// has it cached.
 //
-// What never belongs here: tags (the owner sets them), retries, the storage of
-// uploaded contexts, other kinds of builders.
+// A solve is bound to its connection: it ends with the context of Run, or with the process that
+// called Run.
+//
+// This package does not set tags (the owner does), does not retry, does not store uploaded
+// contexts, and does not know other builders.
 package buildkit

@@ -20,11 +20,11 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// maxMessage bounds a failure's message, in bytes: it is replicated.
+// maxMessage bounds the message of a failure, in bytes, because messages are replicated.
 const maxMessage = 4 << 10
 
-// exitKilled is the exit code of a process that was ended by SIGKILL, as the
-// kernel does when memory is short.
+// exitKilled is the exit code of a process that SIGKILL has ended, for example by the kernel when
+// memory is short.
 const exitKilled = 137
 
 func userFailure(err error) *workload.Failure {
@@ -39,8 +39,9 @@ func failure(blame imagebuilderv1.Blame, message string, err error) *workload.Fa
 	return &workload.Failure{Blame: blame, Message: strings.TrimSpace(message), Err: err}
 }
 
-// bounded cuts the message of a failure, which is free of secrets by then: one
-// that is cut through would not be known any more.
+// bounded redacts the message of a failure and then truncates it to maxMessage bytes. The order
+// matters: a truncated secret would no longer match the redaction. Other errors are returned
+// unchanged.
 func bounded(err error, redact func(string) string) error {
 	var f *workload.Failure
 	if !errors.As(err, &f) {
@@ -57,10 +58,10 @@ func noDockerfile(l layout, err error) *workload.Failure {
 	return userFailure(fmt.Errorf("there is no Dockerfile at %s in the build context: %w", strings.Join(l.dockerfiles, " or "), err))
 }
 
-// failed finds out whose fault the failure of a solve is. What this process
-// decided itself is known; for the rest the daemon's typed errors count, and
-// where in the build they arose.
-func (s *solving) failed(ctx context.Context, err error) error {
+// classify returns the failure of a solve, with the blame. A failure that this process has caused
+// itself is known. The others are judged by the typed errors of the daemon and by the step in which
+// they arose.
+func (s *solving) classify(ctx context.Context, err error) error {
 	if s.refused != nil {
 		err = s.refused
 	}
@@ -74,17 +75,17 @@ func (s *solving) failed(ctx context.Context, err error) error {
 		return infrastructureFailure(s.progress.err())
 	case errors.As(err, &f):
 		return f
-	case errors.As(err, new(*silentError)):
+	case errors.As(err, new(*unresponsiveError)):
 		return infrastructureFailure(err)
 	}
 	text := plain(err)
 	var exit *gatewaypb.ExitError
 	if diskFull(err) && !errors.As(err, &exit) {
-		s.runtime.pool.doubt(s.daemon)
+		s.runtime.pool.suspect(s.daemon)
 		return infrastructureFailure(fmt.Errorf("the disk of the BuildKit daemon %s is full: %s", s.daemon.url, text))
 	}
 	if daemonFault(err) {
-		s.runtime.pool.doubt(s.daemon)
+		s.runtime.pool.suspect(s.daemon)
 		return infrastructureFailure(fmt.Errorf("the BuildKit daemon %s failed: %w", s.daemon.url, err))
 	}
 	step := s.progress.step(vertexOf(err))
@@ -95,46 +96,46 @@ func (s *solving) failed(ctx context.Context, err error) error {
 	case step.fetches() && missingInGit(text):
 		return userFailure(fmt.Errorf("load the git repository: %s", text))
 	case step.pulls() && !missing(text), strings.Contains(text, "httpReadSeeker: "):
-		// A base image that exists, may be read, and cannot be pulled. Layers
-		// are pulled by the step that needs them: there the puller's name tells.
+		// The base image exists and may be read, but cannot be pulled. A later step may pull its
+		// layers, too; then the text holds the name of BuildKit's puller.
 		return infrastructureFailure(fmt.Errorf("%s: %s", step.name, text))
 	case strings.Contains(text, "network.host is not allowed"), strings.Contains(text, "security.insecure is not allowed"):
 		return userFailure(errors.New(text))
 	case len(errdefs.Sources(err)) > 0, vertexOf(err) == "" && s.refused == nil && !s.parsed:
-		// A line of the Dockerfile, or what the frontend made of it.
+		// The error is in a line of the Dockerfile, or in the input of the frontend.
 		return userFailure(errors.New(excerpt(err) + text))
 	}
 	return infrastructureFailure(fmt.Errorf("%s: %s", step.name, text))
 }
 
-// exited words the end of a step that returned an exit code.
+// exited returns the failure of a step that ended with an exit code.
 func exited(code uint32, step stepView, err error) *workload.Failure {
 	where := excerpt(err)
-	said := ""
+	lastOutput := ""
 	if len(step.tail) > 0 {
-		said = "\nlast output:\n  " + strings.Join(step.tail, "\n  ")
+		lastOutput = "\nlast output:\n  " + strings.Join(step.tail, "\n  ")
 	}
 	switch {
 	case code == exitKilled:
-		return failure(builds.BlameQuota, fmt.Sprintf("build failed: %s%s: exit code 137: the process was killed, as happens when it needs more memory than there is: use less, or build where more is allowed%s", where, step.name, said), err)
+		return failure(builds.BlameQuota, fmt.Sprintf("build failed: %s%s: exit code 137: the process was killed, usually because it needed more memory than is available: use less memory, or build with a higher limit%s", where, step.name, lastOutput), err)
 	case strings.Contains(strings.ToLower(strings.Join(step.tail, "\n")), "no space left on device"):
-		return failure(builds.BlameQuota, fmt.Sprintf("build failed: %s%s: exit code %d: the step found no space left on device: write less, or build where more is allowed%s", where, step.name, code, said), err)
+		return failure(builds.BlameQuota, fmt.Sprintf("build failed: %s%s: exit code %d: the step found no space left on device: write less, or build with a higher limit%s", where, step.name, code, lastOutput), err)
 	}
-	return userFailure(fmt.Errorf("%s%s: exit code %d%s", where, step.name, code, said))
+	return userFailure(fmt.Errorf("%s%s: exit code %d%s", where, step.name, code, lastOutput))
 }
 
-// excerpt shows the lines of the Dockerfile that an error is about.
+// excerpt returns the lines of the Dockerfile that an error refers to, or "" if it refers to none.
 func excerpt(err error) string {
 	sources := errdefs.Sources(err)
 	if len(sources) == 0 {
 		return ""
 	}
 	var b bytes.Buffer
-	_ = sources[len(sources)-1].Print(&b) // a buffer does not fail
+	_ = sources[len(sources)-1].Print(&b) // writing to a buffer does not fail
 	return b.String()
 }
 
-// vertexOf answers the digest of the step that an error arose in, or "".
+// vertexOf returns the digest of the step in which an error arose, or "".
 func vertexOf(err error) string {
 	var v *errdefs.VertexError
 	if errors.As(err, &v) {
@@ -143,13 +144,13 @@ func vertexOf(err error) string {
 	return ""
 }
 
-// plain is the error's text without the layers that say nothing.
+// plain returns the text of an error without prefixes that carry no information.
 func plain(err error) string {
 	text := err.Error()
 	for _, prefix := range []string{"failed to solve: ", "failed to run Build function: ", "rpc error: code = Unknown desc = "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
-	// A file that COPY does not find comes with names that mean nothing here.
+	// COPY of a missing file: the text names an internal reference that means nothing to the user.
 	if _, rest, ok := strings.Cut(text, "failed to calculate checksum of ref "); ok {
 		if _, rest, ok := strings.Cut(rest, ": "); ok {
 			return rest + ": check the path, the context and its .dockerignore file"
@@ -158,8 +159,9 @@ func plain(err error) string {
 	return text
 }
 
-// daemonFault reports an error of the connection to the daemon, or of a daemon
-// that ends. Nobody else cancels a solve whose context is alive.
+// daemonFault reports whether err is an error of the connection to the daemon, or of a daemon that
+// is shutting down. It must be called only while the context of the solve is alive: then a
+// cancellation comes from the daemon.
 func daemonFault(err error) bool {
 	var exit *gatewaypb.ExitError
 	switch grpcerrors.Code(err) {
@@ -175,13 +177,13 @@ func diskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), syscall.ENOSPC.Error())
 }
 
-// missing reports a base image, or a platform of it, that does not exist.
+// missing reports whether the text says that a base image, or its platform, does not exist.
 func missing(text string) bool {
 	return strings.Contains(text, "not found") || strings.Contains(text, "no match for platform")
 }
 
-// missingInGit reports a ref or folder that a repository does not have. That
-// the repository can be read was seen before.
+// missingInGit reports whether the text says that a repository lacks a ref or a folder. The policy
+// has checked before that the repository can be read.
 func missingInGit(text string) bool {
 	for _, phrase := range []string{"does not contain ref", "couldn't find remote ref", "not our ref", "unadvertised object", "reference is not a tree", "invalid subdir"} {
 		if strings.Contains(text, phrase) {
@@ -191,7 +193,7 @@ func missingInGit(text string) bool {
 	return false
 }
 
-// withoutURL takes the URL out of an error of an HTTP client.
+// withoutURL removes the URL from an error of an HTTP client.
 func withoutURL(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {

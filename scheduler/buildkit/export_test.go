@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// SetWatch makes r ask its daemons more often whether they live.
-func SetWatch(r *Runtime, every time.Duration) { r.watchEvery = every }
+// SetWatch sets the interval at which r pings its daemons.
+func SetWatch(r *Runtime, every time.Duration) { r.watchInterval = every }
 
-// ReadRefs is for fuzzing.
+// ReadRefs exports readRefs for fuzzing.
 var ReadRefs = readRefs
 
 // Forget removes the history of ended solves from all daemons of r.
 func Forget(ctx context.Context, r *Runtime) (err error) {
 	for _, e := range r.pool.daemons {
-		err = errors.Join(err, e.forget(ctx))
+		err = errors.Join(err, e.deleteHistory(ctx))
 	}
 	return err
 }

@@ -17,7 +17,7 @@ const (
 	timeout        = imagebuilderv1.Blame_BLAME_TIMEOUT
 )
 
-// untar reads small archives into memory.
+// untar reads a small archive into memory.
 func untar(t *testing.T, r io.Reader) map[string]string {
 	t.Helper()
 	files := map[string]string{}

@@ -15,23 +15,23 @@ import (
 	"github.com/moby/buildkit/util/entitlements"
 )
 
-// Network modes as requests name them.
+// Network modes, as requests name them.
 const (
 	networkDefault = "default"
 	networkNone    = "none"
 	networkHost    = "host"
 )
 
-// Build arguments that the frontend takes as orders to itself.
+// Build arguments that the Dockerfile frontend interprets itself.
 const (
 	argSyntax         = "BUILDKIT_SYNTAX"
 	argCacheNamespace = "BUILDKIT_CACHE_MOUNT_NS"
 )
 
-// CacheTagPrefix begins the tags of the build cache.
+// CacheTagPrefix is the prefix of the tags of the build cache.
 const CacheTagPrefix = "cache-"
 
-// frontend answers what the Dockerfile frontend is told.
+// frontend returns the attributes that the Dockerfile frontend receives.
 func (s *solving) frontend(df dockerfile) (map[string]string, error) {
 	d := s.w.Source.GetDockerfile()
 	attrs := map[string]string{"filename": df.path}
@@ -55,14 +55,14 @@ func (s *solving) frontend(df dockerfile) (map[string]string, error) {
 		attrs["force-network-mode"] = d.GetNetworkMode()
 	}
 	maps.Copy(attrs, s.attestations())
-	// Cache mounts are shared by builds of the same key only.
-	attrs["build-arg:"+argCacheNamespace] = s.src.warmTag() + d.GetBuildArgs()[argCacheNamespace]
+	// Only builds with the same cache key share cache mounts.
+	attrs["build-arg:"+argCacheNamespace] = s.src.cacheTag() + d.GetBuildArgs()[argCacheNamespace]
 	builtin, err := chooseFrontend(df.data, d.GetBuildArgs()[argSyntax], s.runtime.opts.Frontends)
 	if err != nil {
 		return nil, err
 	}
 	if builtin {
-		// With a command line the frontend does not look for a syntax line.
+		// If cmdline is set, the frontend does not look for a syntax line.
 		attrs["cmdline"] = ""
 		delete(attrs, "build-arg:"+argSyntax)
 	}
@@ -78,8 +78,8 @@ func (s *solving) frontend(df dockerfile) (map[string]string, error) {
 	return attrs, nil
 }
 
-// attestations are what is asked for beside the image: the daemon makes the
-// provenance, the frontend has an SBOM made by the scanner's image.
+// attestations returns the attributes that request attestations. The daemon makes the provenance;
+// the frontend has the image of the generator make the SBOM.
 func (s *solving) attestations() map[string]string {
 	d := s.w.Source.GetDockerfile()
 	attrs := map[string]string{}
@@ -92,9 +92,9 @@ func (s *solving) attestations() map[string]string {
 	return attrs
 }
 
-// chooseFrontend reports whether the frontend built into the daemon is to be
-// used. Otherwise the image that the Dockerfile or the build argument names is
-// allowed.
+// chooseFrontend reports whether to use the frontend that is built into the daemon. It returns
+// false if the image that the build argument or the Dockerfile names is in allowed, and a failure
+// of the user if the image is not permitted.
 func chooseFrontend(data []byte, arg string, allowed []string) (builtin bool, err error) {
 	image, _, _ := strings.Cut(strings.TrimSpace(arg), " ")
 	if image == "" {
@@ -121,7 +121,7 @@ func chooseFrontend(data []byte, arg string, allowed []string) (builtin bool, er
 	return false, userFailure(fmt.Errorf("the frontend %q of the syntax line is not allowed here: remove the line, use docker/dockerfile, or have it added to the allowed frontends", image))
 }
 
-// entitlements checks the network mode.
+// entitlements checks the network mode of the request and returns the entitlements that it needs.
 func (s *solving) entitlements() ([]string, error) {
 	mode := s.w.Source.GetDockerfile().GetNetworkMode()
 	if mode == "" {
@@ -136,26 +136,26 @@ func (s *solving) entitlements() ([]string, error) {
 	return nil, nil
 }
 
-// cacheRef is where the build cache of the workload's key is kept, "" if
-// nowhere.
+// cacheRef returns the reference of the build cache for the cache key of the workload, or "" if
+// there is no cache repository.
 func (s *solving) cacheRef() (string, error) {
 	if s.runtime.opts.CacheRepository == "" {
 		return "", nil
 	}
-	ref := s.runtime.opts.CacheRepository + ":" + CacheTagPrefix + s.src.warmTag()
+	ref := s.runtime.opts.CacheRepository + ":" + CacheTagPrefix + s.src.cacheTag()
 	if route := s.runtime.opts.Route; route != nil {
 		return route.Cache(ref)
 	}
 	return ref, nil
 }
 
-// warmTag names the key in places that others can see.
-func (src *source) warmTag() string {
+// cacheTag returns a hash of the cache key, for places that others can see.
+func (src *source) cacheTag() string {
 	sum := sha256.Sum256([]byte(src.key))
 	return hex.EncodeToString(sum[:16])
 }
 
-// ownHosts are the hosts to which the install pushes.
+// ownHosts returns the registry hosts to which this install pushes.
 func (s *solving) ownHosts() []string {
 	var hosts []string
 	for _, ref := range []string{repository(s.w.BaseRef), s.runtime.opts.CacheRepository} {

@@ -68,7 +68,7 @@ func Test_ResolveCommit(t *testing.T) {
 	}
 }
 
-// Test_ResolveCommit_AddressPolicy asks no address that requests may not name.
+// Test_ResolveCommit_AddressPolicy checks that no forbidden address is contacted.
 func Test_ResolveCommit_AddressPolicy(t *testing.T) {
 	asked := false
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
@@ -79,16 +79,16 @@ func Test_ResolveCommit_AddressPolicy(t *testing.T) {
 	}
 }
 
-// Test_ResolveCommit_StrangeServers answer what no git server does.
+// Test_ResolveCommit_StrangeServers uses servers whose responses no git server sends.
 func Test_ResolveCommit_StrangeServers(t *testing.T) {
 	id := strings.Repeat("ab", 20)
 	for name, c := range map[string]struct{ answer, fails string }{
 		"a page":        {"<html>", "not git's protocol"},
 		"dumb":          {id + "\trefs/heads/main\n", "ends early"},
 		"cut":           {"001e# service=git-upload-pack\n0000003f" + id, "ends early"},
-		"not upload":    {"001f# service=git-receive-pack\n0000", "no git server"},
+		"not upload":    {"001f# service=git-receive-pack\n0000", "does not serve git"},
 		"an empty repo": {"001e# service=git-upload-pack\n00000000", "is empty"},
-		"an error":      {"001e# service=git-upload-pack\n00000009ERR x0000", "answers with an error"},
+		"an error":      {"001e# service=git-upload-pack\n00000009ERR x0000", "returned an error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(c.answer)) }))

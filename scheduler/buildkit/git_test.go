@@ -32,11 +32,11 @@ type repo struct {
 	dir string
 }
 
-// newRepo serves a repository, to anybody or to one user.
+// newRepo serves a repository, to everybody or to one user.
 func newRepo(t *testing.T, user, password string) *repo {
 	t.Helper()
 	root := t.TempDir()
-	// A name of its own: daemons keep repositories by URL, ports come again.
+	// Use a unique name: daemons cache repositories by URL, and ports are reused.
 	r := &repo{dir: filepath.Join(root, uuid.NewString()+".git")}
 	r.git(t, root, "init", "-q", "-b", "main", r.dir)
 	path, err := exec.LookPath("git")
@@ -69,7 +69,7 @@ func (r *repo) git(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// commit adds files and answers the commit.
+// commit adds files and returns the id of the commit.
 func (r *repo) commit(t *testing.T, files map[string]string) string {
 	t.Helper()
 	for name, content := range files {
@@ -86,7 +86,7 @@ func (r *repo) commit(t *testing.T, files map[string]string) string {
 	return r.git(t, r.dir, "rev-parse", "HEAD")
 }
 
-// source is a Dockerfile source in the repository.
+// source returns a Dockerfile source in the repository.
 func (r *repo) source(mode imagebuilderv1.GitTargetMode, target, dockerfile, dir string) *imagebuilderv1.DockerfileSource {
 	return &imagebuilderv1.DockerfileSource{
 		Context: &imagebuilderv1.DockerfileSource_Git{Git: &imagebuilderv1.GitContext{
@@ -160,17 +160,17 @@ func Test_Run_PrivateGitContext(t *testing.T) {
 	if strings.Contains(s.text()+c.text(), "git-t0ken") {
 		t.Error("the log shows the token")
 	}
-	// The daemon has the commit now; that is no reason to give it away.
+	// The daemon has the commit cached now; a request without the right must still be refused.
 	r.mustFail(t, build(commit, id, ""), user, "no right to read the git repository")
 	stolen := r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nADD " + g.url + "#" + id + " /stolen\n"})
 	r.mustFail(t, stolen, user, "no right to read the git repository")
 
-	// Docker's own way for repositories that a Dockerfile adds.
+	// Docker's own mechanism for repositories that a Dockerfile adds.
 	added := r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nADD " + g.url + "#" + id + " /added\n"})
 	added.Secrets.Build = map[string][]byte{"GIT_AUTH_HEADER": []byte("basic " + base64.StdEncoding.EncodeToString([]byte("oauth2:git-t0ken")))}
 	r.mustRun(t, added)
 
-	// No Dockerfile can mount the token, whatever it calls it.
+	// No Dockerfile can mount the token, under any name.
 	g.commit(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nRUN --mount=type=secret,id=GIT_AUTH_TOKEN,required=true true\n"})
 	r.mustFail(t, build(head, "", "git-t0ken"), user, "secret GIT_AUTH_TOKEN: not found")
 }
@@ -183,5 +183,5 @@ func Test_Run_GitServerThatIsGoneIsNobodysFault(t *testing.T) {
 	server.Close()
 	w := r.workload((&repo{url: server.URL + "/a.git"}).source(head, "", "", ""))
 	w.Secrets = &buildsv1.Secrets{}
-	r.mustFail(t, w, infrastructure, "ask for the git repository")
+	r.mustFail(t, w, infrastructure, "request the git repository")
 }

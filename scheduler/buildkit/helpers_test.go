@@ -31,7 +31,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
-// busyboxCommands are what the test image can run.
+// busyboxCommands are the commands in the test image.
 var busyboxCommands = []string{"cat", "cp", "dd", "echo", "env", "false", "grep", "head", "kill", "ls", "mkdir", "mv", "rm", "sleep", "stat", "test", "touch", "true", "tr", "yes", "sha256sum", "wc", "ps"}
 
 // rig is a daemon, a registry with a busybox image, and a runtime over them.
@@ -43,7 +43,7 @@ type rig struct {
 	opts     buildkit.Options
 }
 
-// newRig makes a rig over the daemon that the tests share.
+// newRig creates a rig over the daemon that the tests share.
 func newRig(t *testing.T, change ...func(*buildkit.Options)) *rig {
 	t.Helper()
 	return newRigOn(t, sharedDaemon(t), change...)
@@ -91,8 +91,8 @@ func rigWith(t *testing.T, d *buildkit.Daemon, reg *registrytest.Registry, chang
 	return r
 }
 
-// credentials gives pushes the registry's first user, pulls what the rights
-// hold.
+// credentials returns a function that gives pushes the first user of the registry, and pulls the
+// credential that the rights hold.
 func credentials(reg *registrytest.Registry) buildkit.Credentials {
 	return func(_ context.Context, host string, rights *buildsv1.Rights, push bool) (string, string, error) {
 		if push && host == reg.Addr {
@@ -105,7 +105,7 @@ func credentials(reg *registrytest.Registry) buildkit.Credentials {
 	}
 }
 
-// registryClient lets the runtime ask a real registry.
+// registryClient lets the runtime use a real registry.
 type registryClient struct{ client *registry.Client }
 
 func newRegistryClient(t *testing.T, dockerConfig string) registryClient {
@@ -159,7 +159,7 @@ func imageOf(img registry.Image, err error) (builds.Image, error) {
 	return builds.Image{}, &builds.ImageError{Kind: kind, Err: err}
 }
 
-// uploads are contexts by digest.
+// uploads holds contexts by digest.
 type uploads map[string]func() io.ReadCloser
 
 func (u uploads) Open(_ context.Context, digest string) (io.ReadCloser, error) {
@@ -169,7 +169,7 @@ func (u uploads) Open(_ context.Context, digest string) (io.ReadCloser, error) {
 	return nil, errors.New("no such context")
 }
 
-// upload stores a context of files and answers a workload over it.
+// upload stores a context of files and returns a workload for it.
 func (r *rig) upload(t *testing.T, files map[string]string, change ...func(*imagebuilderv1.DockerfileSource)) *workload.Workload {
 	t.Helper()
 	var b bytes.Buffer
@@ -214,7 +214,7 @@ func addFile(t *testing.T, w *tar.Writer, name string, mode int64, content strin
 	}
 }
 
-// sink records what a workload says.
+// sink records the output and the steps of a workload.
 type sink struct {
 	mu      sync.Mutex
 	log     bytes.Buffer
@@ -252,7 +252,7 @@ func (s *sink) text() string {
 	return s.log.String()
 }
 
-// step answers the step whose name contains a text, nil if there is none.
+// step returns the step whose name contains part, or nil if there is none.
 func (s *sink) step(part string) *imagebuilderv1.Step {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -264,7 +264,7 @@ func (s *sink) step(part string) *imagebuilderv1.Step {
 	return nil
 }
 
-// mustRun runs a workload that has to succeed.
+// mustRun runs a workload that must succeed.
 func (r *rig) mustRun(t *testing.T, w *workload.Workload) (workload.Outcome, *sink) {
 	t.Helper()
 	s := &sink{}
@@ -275,8 +275,7 @@ func (r *rig) mustRun(t *testing.T, w *workload.Workload) (workload.Outcome, *si
 	return out, s
 }
 
-// mustFail runs a workload that has to fail with a blame, and answers the
-// message.
+// mustFail runs a workload that must fail with that blame, and returns the message.
 func (r *rig) mustFail(t *testing.T, w *workload.Workload, blame imagebuilderv1.Blame, parts ...string) string {
 	t.Helper()
 	s := &sink{}

@@ -11,19 +11,19 @@ import (
 	controlapi "github.com/moby/buildkit/api/services/control"
 )
 
-// forgetTime bounds how long a solve waits for its traces to be removed.
-const forgetTime = 10 * time.Second
+// deleteHistoryTimeout bounds how long a solve waits for the removal of its history.
+const deleteHistoryTimeout = 10 * time.Second
 
-// ours are the references of solves of workloads, of any node: see solveRef.
-var ours = regexp.MustCompile(`^ib-[^.]+-\d+\.[A-Z2-7]{26}$`)
+// solveRefPattern matches references of solves that solveRef has made, on any node.
+var solveRefPattern = regexp.MustCompile(`^ib-[^.]+-\d+\.[A-Z2-7]{26}$`)
 
-// forget removes what the daemon remembers of solves that have ended: it keeps
-// for days what the steps printed, as they printed it. Solves of other nodes
-// go too, since a node that was killed could not remove its own.
-func (e *endpoint) forget(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTime)
+// deleteHistory removes the daemon's records of solves that have ended. Without this, the daemon
+// keeps for days what the steps printed, unredacted. It also removes the records of solves of other
+// nodes, since a node that was killed could not remove its own.
+func (e *endpoint) deleteHistory(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteHistoryTimeout)
 	defer cancel()
-	refs, err := e.remembered(ctx)
+	refs, err := e.endedSolves(ctx)
 	if err != nil {
 		return fmt.Errorf("list the solves that have ended: %w", err)
 	}
@@ -36,10 +36,9 @@ func (e *endpoint) forget(ctx context.Context) error {
 	if len(failed) == 0 {
 		return nil
 	}
-	// The daemon fails a removal that another solve was faster with, in words
-	// that say nothing of it (a lease that is not found): what counts is
-	// whether the record is gone.
-	left, err := e.remembered(ctx)
+	// If two solves remove the same record at once, the daemon returns an obscure error to one of
+	// them (a lease that is not found). Therefore only records that still exist count as failures.
+	left, err := e.endedSolves(ctx)
 	if err != nil {
 		return fmt.Errorf("list the solves that have ended: %w", err)
 	}
@@ -52,8 +51,8 @@ func (e *endpoint) forget(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// remembered lists our solves that have ended.
-func (e *endpoint) remembered(ctx context.Context) (refs []string, err error) {
+// endedSolves returns the references of this service's solves that have ended.
+func (e *endpoint) endedSolves(ctx context.Context) (refs []string, err error) {
 	stream, err := e.client.ControlClient().ListenBuildHistory(ctx, &controlapi.BuildHistoryRequest{EarlyExit: true})
 	if err != nil {
 		return nil, err
@@ -66,7 +65,7 @@ func (e *endpoint) remembered(ctx context.Context) (refs []string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if ref := event.GetRecord().GetRef(); event.Type == controlapi.BuildHistoryEventType_COMPLETE && ours.MatchString(ref) {
+		if ref := event.GetRecord().GetRef(); event.Type == controlapi.BuildHistoryEventType_COMPLETE && solveRefPattern.MatchString(ref) {
 			refs = append(refs, ref)
 		}
 	}

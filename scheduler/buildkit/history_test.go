@@ -23,8 +23,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
-// Test_Run_LeavesNoHistory has steps that print what nobody should read: the
-// daemon would keep it for days.
+// Test_Run_LeavesNoHistory runs steps that print confidential text, which the daemon would
+// otherwise keep for days.
 func Test_Run_LeavesNoHistory(t *testing.T) {
 	const printed = "printed-by-a-step-and-nowhere-else"
 	root := t.TempDir()
@@ -77,7 +77,7 @@ func Test_Run_LeavesNoHistory(t *testing.T) {
 		}
 		raw, err := os.ReadFile(path)
 		if bytes.Contains(raw, []byte(printed)) {
-			t.Errorf("what a step printed rests in %s", path)
+			t.Errorf("the output of a step is left in %s", path)
 		}
 		files++
 		return err
@@ -86,8 +86,8 @@ func Test_Run_LeavesNoHistory(t *testing.T) {
 	}
 }
 
-// Test_Forget_AtOnce removes the same records from several nodes at once: a
-// record that another was faster with is no error.
+// Test_Forget_AtOnce removes the same records from several nodes at once. A record that another
+// node has removed first is no error.
 func Test_Forget_AtOnce(t *testing.T) {
 	r := newRigOn(t, startDaemon(t))
 	c, err := client.New(t.Context(), r.opts.Daemons[0].URL)
@@ -100,7 +100,7 @@ func Test_Forget_AtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 10 {
-		// A name of the form that solves of nodes have.
+		// A reference in the form that nodes use.
 		opt := client.SolveOpt{Ref: fmt.Sprintf("ib-build%d-1.ABCDEFGHIJKLMNOPQRSTUVWXYZ", i)}
 		if _, err := c.Solve(t.Context(), def, opt, nil); err != nil {
 			t.Fatal(err)
@@ -119,7 +119,7 @@ func Test_Forget_AtOnce(t *testing.T) {
 	}
 }
 
-// history answers the refs of the solves that a daemon remembers.
+// history returns the references of the solves in the history of a daemon.
 func history(t *testing.T, addr string) (refs []string) {
 	t.Helper()
 	c, err := client.New(t.Context(), addr)

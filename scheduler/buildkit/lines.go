@@ -7,24 +7,23 @@ import (
 	"time"
 )
 
-// flushBytes is how much output is gathered at most before it is written.
+// flushBytes is the amount of output that is buffered before it is written.
 const flushBytes = 64 << 10
 
-// lines writes numbered lines of several steps to one writer. A line that a
-// step has not ended yet stays open while nobody else writes, so that output
-// without line ends is not held back. While that step is busy writing, whole
-// lines wait for the end of its line.
+// lines writes numbered lines of several steps to one writer. An unfinished line stays open while
+// no other step writes, so that output without line ends is not held back. While the step of the
+// open line is busy, whole lines of other steps wait for the end of that line.
 type lines struct {
 	w      io.Writer
 	buf    bytes.Buffer
-	open   int // number of the step whose line is open, 0 if none
+	open   int // number of the step whose line is open; 0 if none
 	busy   bool
 	later  bytes.Buffer
 	broken bool
 	failed func(error)
 }
 
-// line writes one whole line.
+// line writes one whole line of a step.
 func (l *lines) line(number int, format string, args ...any) {
 	to := &l.later
 	if !l.busy || l.later.Len() > flushBytes {
@@ -38,7 +37,7 @@ func (l *lines) line(number int, format string, args ...any) {
 	to.WriteByte('\n')
 }
 
-// output writes what a step wrote, at a time since its start.
+// output writes output of a step. at is the time since the start of the step.
 func (l *lines) output(number int, at time.Duration, data []byte) {
 	if l.open != 0 && l.open != number {
 		l.endLine()
@@ -69,13 +68,13 @@ func (l *lines) endLine() {
 	}
 }
 
-// ended notes the end of a line, and writes what waited for it.
+// ended records the end of the open line, and appends the lines that waited for it.
 func (l *lines) ended() {
 	l.open = 0
-	_, _ = l.later.WriteTo(&l.buf) // a buffer does not fail
+	_, _ = l.later.WriteTo(&l.buf) // writing to a buffer does not fail
 }
 
-// flush hands on what was gathered. After a failure nothing is written.
+// flush writes the buffered output. After a failed write, output is discarded.
 func (l *lines) flush() {
 	if l.buf.Len() > 0 && !l.broken {
 		if _, err := l.w.Write(l.buf.Bytes()); err != nil {
@@ -86,8 +85,8 @@ func (l *lines) flush() {
 	l.buf.Reset()
 }
 
-// seconds renders a time with three significant digits after the point at
-// first, fewer later, as BuildKit does.
+// seconds formats a time as BuildKit does: with three digits after the point below 10 s, two below
+// 100 s, and then one.
 func seconds(d time.Duration) string {
 	switch s := d.Seconds(); {
 	case s < 10:

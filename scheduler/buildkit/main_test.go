@@ -81,8 +81,7 @@ func buildkitd(t *testing.T) string {
 	return path
 }
 
-// processes answers the pids of the processes whose command line contains a
-// text.
+// processes returns the pids of the processes whose command line contains text.
 func processes(t *testing.T, text string) []string {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -91,7 +90,7 @@ func processes(t *testing.T, text string) []string {
 	}
 	var pids []string
 	for _, f := range files {
-		// A process may end while we look.
+		// A process may end during the search.
 		if line, err := os.ReadFile(f); err == nil && strings.Contains(strings.ReplaceAll(string(line), "\x00", " "), text) {
 			pids = append(pids, filepath.Base(filepath.Dir(f)))
 		}

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// limited makes a control group with 64 MiB of memory, by version 1 or 2 of
-// cgroups, and answers the file that processes are put into it by.
+// limited creates a control group with 64 MiB of memory, in cgroups version 1 or 2, and returns its
+// file for process ids.
 func limited(t *testing.T, name string) string {
 	t.Helper()
 	dir, limit := filepath.Join("/sys/fs/cgroup/memory", name), "memory.limit_in_bytes"
@@ -30,8 +30,8 @@ func limited(t *testing.T, name string) string {
 	return filepath.Join(dir, "cgroup.procs")
 }
 
-// Test_Run_OutOfMemory lets the kernel kill a step that takes more memory than
-// its control group has.
+// Test_Run_OutOfMemory lets the kernel kill a step that uses more memory than its control group
+// has.
 func Test_Run_OutOfMemory(t *testing.T) {
 	r := newRig(t)
 	name := "out-of-memory-" + strconv.FormatInt(time.Now().UnixNano(), 10)

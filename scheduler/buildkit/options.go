@@ -17,101 +17,98 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// Address says where a BuildKit daemon listens.
+// Address is the address of a BuildKit daemon.
 type Address struct {
 	// URL is unix:///path/of/socket or tcp://host:port.
 	URL string
-	// TLS is required for any tcp address that is not loopback.
+	// TLS is required for every tcp address that is not loopback.
 	TLS *TLS
 }
 
-// TLS names the PEM files of a mutually authenticated connection.
+// TLS holds the paths of the PEM files for a mutually authenticated connection.
 type TLS struct {
 	CA, Cert, Key string
-	// ServerName is the name in the daemon's certificate; the host of the URL
-	// if empty.
+	// ServerName is the name in the certificate of the daemon; the host of the URL if empty.
 	ServerName string
 }
 
-// Registry is what the runtime asks of image registries. Errors are
-// *builds.ImageError; another error counts as a registry that cannot be asked.
+// Registry is the part of an image registry client that the runtime needs. Errors are
+// *builds.ImageError; any other error means that the registry cannot be reached.
 type Registry interface {
-	// Head answers the image or index at exactly this ref, under the rights.
+	// Head returns the image or index at exactly this ref, read with rights.
 	Head(ctx context.Context, ref string, rights *buildsv1.Rights) (builds.Image, error)
-	// Resolve answers the image with its size, of an index that of the platform.
+	// Resolve returns the image with its size. If ref names an index, it returns the image for the
+	// platform.
 	Resolve(ctx context.Context, ref, platform string, rights *buildsv1.Rights) (builds.Image, error)
 }
 
 // Contexts opens uploaded build contexts.
 type Contexts interface {
-	// Open streams the tar archive with that digest (`sha256:` and hex).
+	// Open returns the tar archive with that digest (`sha256:` and hex). The caller closes it.
 	Open(ctx context.Context, digest string) (io.ReadCloser, error)
 }
 
-// Route says under which names a daemon reaches images that it must not reach
-// directly, as through a proxy beside it. A name that is one already stays.
+// Route translates image names for a daemon that must not reach registries directly, for example
+// because it uses a proxy beside it. A name that is translated already is returned unchanged.
 type Route interface {
-	// Pull is for base images.
+	// Pull translates the ref of a base image.
 	Pull(ref string) (string, error)
-	// Push is for repositories that builds push to.
+	// Push translates a repository that builds push to.
 	Push(repository string) (string, error)
-	// Cache is for images of the build cache.
+	// Cache translates the ref of a build cache image.
 	Cache(ref string) (string, error)
 }
 
-// Credentials answers what to present to a registry host (docker.io for
-// Docker Hub): for pulls what the rights allow, for pushes what the install
-// has for it. Empty strings mean anonymous; an empty user with a password
-// means an identity token.
+// Credentials returns the credential for a registry host (docker.io for Docker Hub). For pulls it
+// returns what the rights allow, for pushes the credential of the install. Empty strings mean
+// anonymous access; an empty user with a password means an identity token.
 type Credentials func(ctx context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error)
 
-// Options configure a Runtime.
+// Options configures a Runtime.
 type Options struct {
-	// Daemons are the BuildKit daemons to choose from; at least one.
+	// Daemons are the BuildKit daemons to choose from. At least one is required.
 	Daemons []Address
 	// Registry is required.
 	Registry Registry
 	// Credentials is required.
 	Credentials Credentials
-	// Contexts opens uploads; without it builds of uploads are refused.
+	// Contexts opens uploads. If nil, builds of uploads are refused.
 	Contexts Contexts
-	// HTTP fetches downloads and asks git servers whether a request may read a
-	// repository. The addresses come from requests: its dialer should refuse
-	// those that are internal. Required.
+	// HTTP downloads files of contexts, and asks git servers whether a request may read a
+	// repository. The addresses come from requests, so its dialer should refuse internal addresses.
+	// Required.
 	HTTP *http.Client
-	// TempDir is where uploads and downloads are unpacked, removed when the
-	// solve ended. It is made if missing and belongs to this runtime alone: New
-	// removes the contexts that a process that was killed left there. If empty,
-	// os.TempDir() is used, and what a killed process left stays.
+	// TempDir is the folder where uploads and downloads are unpacked; each is removed when its
+	// solve has ended. It is created if missing, and belongs to this runtime alone: New removes the
+	// contexts that a killed process left there. If empty, os.TempDir() is used, and such leftovers
+	// stay.
 	TempDir string
-	// ContextBytes and ContextFiles limit one context when unpacked; 2 GiB and
-	// 200,000 if zero.
+	// ContextBytes and ContextFiles limit one unpacked context. Zero means 2 GiB and 200,000 files.
 	ContextBytes int64
 	ContextFiles int
-	// CacheRepository is a repository of the install's for the build cache,
-	// one tag for each warm key; no registry cache if empty.
+	// CacheRepository is the repository for the build cache, with one tag for each cache key. If
+	// empty, there is no registry cache.
 	CacheRepository string
-	// Frontends are the images, with or without tag or digest, that a
-	// `# syntax=` line may name. docker/dockerfile is always accepted: unless
-	// it is listed, the frontend built into the daemon takes its place.
+	// Frontends are the images, with or without tag or digest, that a `# syntax=` line may name.
+	// docker/dockerfile is always accepted: unless it is listed, the frontend that is built into
+	// the daemon replaces it.
 	Frontends []string
-	// Networks are the network modes that requests may choose, of "default",
-	// "none" and "host"; the first two if empty.
+	// Networks are the network modes that requests may choose: "default", "none" and "host". If
+	// empty, the first two are allowed.
 	Networks []string
-	// Route, if set, renames all images that the daemons pull and push. Registry
-	// and outcomes keep the true names; Credentials is asked for the new hosts.
+	// Route, if set, translates the names of all images that the daemons pull and push. Registry
+	// and outcomes keep the original names; Credentials receives the translated hosts.
 	Route Route
-	// DaemonWait is how long a workload waits while no daemon answers, before
-	// it fails as infrastructure; to the workload's deadline if zero.
+	// DaemonWait is how long a workload waits while no daemon responds; then it fails and the
+	// infrastructure is to blame. If zero, it waits until the deadline of the workload.
 	DaemonWait time.Duration
-	// Tracer makes spans of calls to the daemons and hands the trace to them; nil
-	// for none.
+	// Tracer makes spans of calls to the daemons and passes the trace on to them; nil for none.
 	Tracer trace.TracerProvider
 	// Log is required.
 	Log *slog.Logger
 }
 
-// Validate completes the options and says what is wrong with them.
+// Validate sets defaults and returns an error that describes the first invalid option.
 func (o *Options) Validate() error {
 	switch {
 	case len(o.Daemons) == 0:
@@ -152,7 +149,7 @@ func (a Address) validate() error {
 	case u.Scheme != "tcp" || u.Port() == "":
 		return fmt.Errorf("buildkit: daemon address %q: use unix:///path or tcp://host:port", a.URL)
 	case a.TLS == nil && !loopback(u.Hostname()):
-		return fmt.Errorf("buildkit: daemon address %q needs TLS: whoever reaches a daemon without it controls its machine", a.URL)
+		return fmt.Errorf("buildkit: daemon address %q needs TLS: anyone who can connect to a daemon without TLS controls its machine", a.URL)
 	}
 	return nil
 }

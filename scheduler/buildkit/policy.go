@@ -19,25 +19,25 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// policy decides which sources one solve may use. The daemon asks it before it
-// resolves or loads any, whether it is cached or not, and wherever its name
-// came from: FROM, COPY --from, a mount, an argument, an ONBUILD of a base
-// image, or a syntax line. Reading the Dockerfile could not find them all.
+// policy decides which sources one solve may use. The daemon asks it before it resolves or loads a
+// source, whether the source is cached or not. The name of a source may come from FROM, COPY
+// --from, a mount, an argument, ONBUILD in a base image, or a syntax line; parsing the Dockerfile
+// could not find them all.
 type policy struct {
 	registry Registry
 	http     *http.Client
-	git      *gitContext // nil if the context is none
+	git      *gitContext // nil if the context is no git repository
 	rights   *buildsv1.Rights
-	secrets  map[string][]byte // of the request, for its build
+	secrets  map[string][]byte // build secrets of the request
 	route    Route             // nil for none
 
 	mu      sync.Mutex
-	allowed map[string]bool // references that were looked at
+	allowed map[string]bool // sources that were checked
 	refused *workload.Failure
 }
 
-// check answers the daemon. A refusal is remembered: its reason is the reason
-// of the build's failure.
+// check implements the callback of the session. It keeps the first refusal, whose reason becomes
+// the reason of the failure of the build.
 func (p *policy) check(ctx context.Context, req *policysession.CheckPolicyRequest) (*policysession.DecisionResponse, *gatewaypb.ResolveSourceMetaRequest, error) {
 	op := req.GetSource().GetSource()
 	f := p.decide(ctx, op)
@@ -73,14 +73,14 @@ func (p *policy) renamed(op *pb.SourceOp) (*policysession.DecisionResponse, *wor
 	if name == ref {
 		return allowed, nil
 	}
-	p.allow(name) // the daemon asks again for what it is told to use instead
+	p.allow(name) // the daemon asks again, for the new name
 	return &policysession.DecisionResponse{
 		Action: spb.PolicyAction_CONVERT,
 		Update: &pb.SourceOp{Identifier: images + name, Attrs: op.GetAttrs()},
 	}, nil
 }
 
-// refusal answers why a source was refused first, nil if none was.
+// refusal returns the first refusal, or nil if there was none.
 func (p *policy) refusal() *workload.Failure {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,8 +91,8 @@ func (p *policy) decide(ctx context.Context, op *pb.SourceOp) *workload.Failure 
 	scheme, rest, _ := strings.Cut(op.GetIdentifier(), "://")
 	switch scheme {
 	case "local", "http", "https":
-		// The context comes from this process; the daemon fetches URLs without
-		// credentials and anew each time.
+		// A local source is the context that this process sends. The daemon fetches URLs without
+		// credentials, and again each time.
 		return nil
 	case "docker-image":
 		return p.image(ctx, rest)
@@ -102,9 +102,9 @@ func (p *policy) decide(ctx context.Context, op *pb.SourceOp) *workload.Failure 
 	return userFailure(fmt.Errorf("sources of the kind %q are not supported", scheme))
 }
 
-// image allows an image that the request's rights can read.
+// image allows an image that can be read with the rights of the request.
 func (p *policy) image(ctx context.Context, ref string) *workload.Failure {
-	// BuildKit asks twice: by tag, and by tag and the digest that it found there.
+	// BuildKit asks twice: by tag, and then by tag and digest.
 	tagged, _, digested := strings.Cut(ref, "@")
 	if p.seen(ref) || digested && tagged != repository(tagged) && p.seen(tagged) {
 		return nil
@@ -125,9 +125,9 @@ func (p *policy) image(ctx context.Context, ref string) *workload.Failure {
 	return infrastructureFailure(fmt.Errorf("look up the base image: %w", err))
 }
 
-// repository allows a git repository that the request can read: with its
-// credential if it is that of the context, else with what its build secrets
-// hold for git, else anonymously.
+// repository allows a git repository that the request can read. For the repository of the context
+// it uses that credential, for others the git credentials in the build secrets, and no credential
+// if there is none.
 func (p *policy) repository(ctx context.Context, remote string) *workload.Failure {
 	if p.seen(remote) {
 		return nil
@@ -146,7 +146,7 @@ func (p *policy) repository(ctx context.Context, remote string) *workload.Failur
 	return nil
 }
 
-// seen reports whether a reference was allowed before.
+// seen reports whether a source has been allowed before.
 func (p *policy) seen(ref string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -17,30 +17,30 @@ import (
 
 const (
 	pingTimeout = 3 * time.Second
-	// trustTime is how long a daemon that answered is not asked again before
-	// it gets work.
-	trustTime = 2 * time.Second
-	// shunTime is how long a daemon that failed a solve gets others only when
-	// there is no other daemon.
-	shunTime = time.Minute
+	// pingTTL is how long a successful ping counts: meanwhile the daemon gets work without a new
+	// one.
+	pingTTL = 2 * time.Second
+	// avoidPeriod is how long a daemon is avoided after it has failed a solve. It then gets work
+	// only if there is no other daemon.
+	avoidPeriod = time.Minute
 )
 
 // pool chooses among daemons.
 type pool struct {
 	daemons []*endpoint
-	mu      sync.Mutex // guards load, answered and failed of all endpoints
+	mu      sync.Mutex // guards load, answeredAt and failedAt of all endpoints
 }
 
-// endpoint is one daemon as this process sees it.
+// endpoint is one daemon, with the state that this process keeps about it.
 type endpoint struct {
-	url      string
-	client   *client.Client
-	load     int // solves of this process
-	answered time.Time
-	failed   time.Time // when it last failed a solve
+	url        string
+	client     *client.Client
+	load       int // number of solves of this process
+	answeredAt time.Time
+	failedAt   time.Time // the last failure of a solve
 }
 
-// openPool makes clients; it connects to nothing yet.
+// openPool makes the clients. It does not connect yet.
 func openPool(addrs []Address, tracer trace.TracerProvider) (*pool, error) {
 	p := &pool{}
 	for _, a := range addrs {
@@ -68,10 +68,9 @@ func (p *pool) close() error {
 	return errors.Join(errs...)
 }
 
-// acquire chooses a daemon that answers: for each attempt of a build another,
-// if there are several, and rather one that did not fail just now. The caller
-// gives it back. If all that are left to ask do not answer, the error is a
-// *noDaemonError.
+// acquire returns a daemon that responds. Each attempt of a build gets another daemon if there are
+// several, preferably one that has not failed recently. The caller releases it. If no daemon
+// responds, the error is a *noDaemonError.
 func (p *pool) acquire(ctx context.Context, key string, attempt uint32) (*endpoint, error) {
 	var errs []error
 	tried := map[*endpoint]bool{}
@@ -93,15 +92,15 @@ func (p *pool) acquire(ctx context.Context, key string, attempt uint32) (*endpoi
 	}
 }
 
-// take counts a solve on the daemon that is next in line for the key, nil if
-// none is left.
+// take chooses a daemon for the key among those that are not in without, and counts a solve on it.
+// It returns nil if none is left.
 func (p *pool) take(key string, attempt uint32, without map[*endpoint]bool) *endpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var left []candidate
 	for i, e := range p.daemons {
 		if !without[e] {
-			left = append(left, candidate{index: i, url: e.url, load: e.load, shunned: !e.failed.IsZero() && time.Since(e.failed) < shunTime})
+			left = append(left, candidate{index: i, url: e.url, load: e.load, avoid: !e.failedAt.IsZero() && time.Since(e.failedAt) < avoidPeriod})
 		}
 	}
 	if len(left) == 0 {
@@ -118,17 +117,17 @@ func (p *pool) release(e *endpoint) {
 	e.load--
 }
 
-// doubt notes that the daemon failed a solve: the next acquire asks whether it
-// lives, and for a while prefers others.
-func (p *pool) doubt(e *endpoint) {
+// suspect records that the daemon failed a solve: the next acquire pings it first, and prefers
+// others for avoidPeriod.
+func (p *pool) suspect(e *endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e.answered, e.failed = time.Time{}, time.Now()
+	e.answeredAt, e.failedAt = time.Time{}, time.Now()
 }
 
 func (p *pool) check(ctx context.Context, e *endpoint) error {
 	p.mu.Lock()
-	trusted := time.Since(e.answered) < trustTime
+	trusted := time.Since(e.answeredAt) < pingTTL
 	p.mu.Unlock()
 	if trusted {
 		return nil
@@ -138,17 +137,17 @@ func (p *pool) check(ctx context.Context, e *endpoint) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e.answered = time.Now()
+	e.answeredAt = time.Now()
 	return nil
 }
 
-// ping asks the daemon whether it can work.
+// ping checks that the daemon can work.
 func (e *endpoint) ping(ctx context.Context, timeout time.Duration) error {
 	_, err := e.workers(ctx, timeout)
 	return err
 }
 
-// workers asks the daemon for the ids of its workers, at least one.
+// workers returns the ids of the daemon's workers, at least one.
 func (e *endpoint) workers(ctx context.Context, timeout time.Duration) (ids []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -162,8 +161,8 @@ func (e *endpoint) workers(ctx context.Context, timeout time.Duration) (ids []st
 	return ids, err
 }
 
-// watch calls gone, once, when the daemon does not answer any more, and returns
-// then or when ctx ends.
+// watch pings the daemon, with a pause of every in between. After watchMisses failed pings in a row
+// it calls gone once and returns. It also returns when ctx ends.
 func (e *endpoint) watch(ctx context.Context, every time.Duration, gone func(error)) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -179,33 +178,34 @@ func (e *endpoint) watch(ctx context.Context, every time.Duration, gone func(err
 			continue
 		}
 		if misses++; misses == watchMisses {
-			gone(&silentError{fmt.Errorf("the BuildKit daemon %s does not answer any more: %w", e.url, err)})
+			gone(&unresponsiveError{fmt.Errorf("the BuildKit daemon %s does not answer any more: %w", e.url, err)})
 			return
 		}
 	}
 }
 
-// silentError is the cause of a solve that was given up.
-type silentError struct{ error }
+// unresponsiveError is the cause of the end of a solve whose daemon no longer responds.
+type unresponsiveError struct{ error }
 
-// candidate is a daemon to choose.
+// candidate is a daemon to choose from.
 type candidate struct {
 	index int
 	url   string
 	load  int
-	// shunned says that it failed a solve just now.
-	shunned bool
+	// avoid says that the daemon failed a solve recently.
+	avoid bool
 }
 
-// choose answers the index of the first candidate in the rendezvous order of
-// the key whose load stays below 5/4 of the mean: the same key meets the same
-// warm cache while no daemon is much busier than the others (consistent
-// hashing with bounded loads, Mirrokni et al. 2016). Those that are shunned
-// are chosen only if all are. A later attempt begins so much later in the
-// order: what failed the first time may be the daemon, and the node that
-// decides now need not be the one that saw it.
+// choose returns the index of the first candidate, in the rendezvous order of the key, whose load
+// is below 5/4 of the mean (consistent hashing with bounded loads, Mirrokni et al. 2016). So builds
+// with the same key use the same warm cache while no daemon is much busier than the others.
+// Candidates with avoid set are chosen only if all have it.
+//
+// Each later attempt starts one place later in the order, because the daemon may have caused the
+// failure of the former attempt. This works without a record of that failure, which another node
+// may have seen.
 func choose(cs []candidate, key string, attempt uint32) int {
-	if fit := slices.DeleteFunc(slices.Clone(cs), func(c candidate) bool { return c.shunned }); len(fit) > 0 {
+	if fit := slices.DeleteFunc(slices.Clone(cs), func(c candidate) bool { return c.avoid }); len(fit) > 0 {
 		cs = fit
 	}
 	total := 1

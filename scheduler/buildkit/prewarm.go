@@ -24,12 +24,12 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// InstallCredential answers what the install has for a repository of a registry
-// host, or for the host as such if repository is empty. Empty strings mean
-// anonymous; an empty user with a password means an identity token.
+// InstallCredential returns the credential of the install for a repository of a registry host, or
+// for the host itself if repository is empty. Empty strings mean anonymous access; an empty user
+// with a password means an identity token.
 type InstallCredential func(ctx context.Context, host, repository string) (user, password string, err error)
 
-// Warmer has one daemon pull base images before builds need them.
+// Warmer makes one daemon pull base images before builds need them.
 type Warmer struct {
 	daemon     *endpoint
 	runtime    *Runtime
@@ -38,8 +38,8 @@ type Warmer struct {
 
 var _ refcache.PrewarmDaemon = (*Warmer)(nil)
 
-// Warmers answers one for each daemon. Images are pulled under their true names:
-// Options.Route does not count.
+// Warmers returns one Warmer for each daemon. They pull images under their original names:
+// Options.Route has no effect.
 func (r *Runtime) Warmers(credential InstallCredential) (all []*Warmer) {
 	for _, e := range r.pool.daemons {
 		all = append(all, &Warmer{daemon: e, runtime: r, credential: credential})
@@ -47,7 +47,7 @@ func (r *Runtime) Warmers(credential InstallCredential) (all []*Warmer) {
 	return all
 }
 
-// URL is the daemon's address.
+// URL returns the address of the daemon.
 func (w *Warmer) URL() string { return w.daemon.url }
 
 // Shared reports whether the address means the same daemon on other machines.
@@ -56,19 +56,18 @@ func (w *Warmer) Shared() bool {
 	return err == nil && u.Scheme == "tcp" && !loopback(u.Hostname())
 }
 
-// Cache answers the ids of the daemon's workers: they lie beside what is cached.
-// It takes three seconds at most.
+// Cache returns the ids of the daemon's workers, which are stored with its cache: another cache has
+// other ids. It takes at most 3 s.
 func (w *Warmer) Cache(ctx context.Context) (string, error) {
 	ids, err := w.daemon.workers(ctx, pingTimeout)
 	slices.Sort(ids)
 	return strings.Join(ids, " "), err
 }
 
-// Pull has the daemon pull and unpack the image of a reference at a digest, for
-// the daemon's own platform, unless it has it. A daemon gives a registry host
-// four connections for all that it pulls, in the order in which it was asked:
-// one layer is pulled after the other, so that builds find connections free. It
-// counts as no solve of the pool, and leaves no history.
+// Pull makes the daemon pull and unpack the image ref@digest for the daemon's own platform, unless
+// it has the image already. A daemon opens four connections to a registry host for all of its
+// pulls, first come, first served. Therefore Pull pulls one layer after the other, so that builds
+// find free connections. It does not count as a solve of the pool, and leaves no history.
 func (w *Warmer) Pull(ctx context.Context, ref, digest string) error {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
@@ -79,12 +78,12 @@ func (w *Warmer) Pull(ctx context.Context, ref, digest string) error {
 	given := &givenCredential{credential: w.credential, host: reference.Domain(named), repository: reference.Path(named)}
 	var group errgroup.Group
 	group.Go(func() error {
-		w.daemon.watch(ctx, w.runtime.watchEvery, func(err error) { cancel(err) })
+		w.daemon.watch(ctx, w.runtime.watchInterval, func(err error) { cancel(err) })
 		return nil
 	})
 	_, err = w.daemon.client.Build(ctx, client.SolveOpt{
 		Internal: true,
-		Session:  []session.Attachable{&authenticator{credentials: given.answer}},
+		Session:  []session.Attachable{&authenticator{credentials: given.lookUp}},
 	}, "", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		return gateway.NewResult(), pullLayers(ctx, c, ref+"@"+digest)
 	}, nil)
@@ -92,16 +91,15 @@ func (w *Warmer) Pull(ctx context.Context, ref, digest string) error {
 		err = cause
 	}
 	cancel(nil)
-	_ = group.Wait() // it does not fail
+	_ = group.Wait() // the watch does not fail
 	if err == nil {
 		return nil
 	}
 	return given.safe(err)
 }
 
-// pullLayers unpacks an image from its lowest layer up. That a result was
-// solved means no more than that its manifest was read: layers are fetched when
-// somebody looks at a file.
+// pullLayers pulls and unpacks the layers of an image, from the lowest up. Solving alone reads only
+// the manifest: the daemon fetches a layer when a file in it is read.
 func pullLayers(ctx context.Context, c gateway.Client, image string) error {
 	workers := c.BuildOpts().Workers
 	if len(workers) == 0 || len(workers[0].Platforms) == 0 {
@@ -140,8 +138,8 @@ func pullLayers(ctx context.Context, c gateway.Client, image string) error {
 	return nil
 }
 
-// givenCredential answers a daemon that pulls one image, and remembers what must
-// not show.
+// givenCredential serves the credential requests of a daemon that pulls one image, and records the
+// passwords that errors must not contain.
 type givenCredential struct {
 	credential       InstallCredential
 	host, repository string
@@ -150,9 +148,9 @@ type givenCredential struct {
 	secrets []string
 }
 
-// answer is for the image's own host, under its repository, and for what the
-// daemon knows as mirrors of it.
-func (g *givenCredential) answer(ctx context.Context, host string, _ *buildsv1.Rights, _ bool) (user, password string, err error) {
+// lookUp returns the credential of the install: for the host of the image the one of its
+// repository, for other hosts, which are mirrors, the one of the host.
+func (g *givenCredential) lookUp(ctx context.Context, host string, _ *buildsv1.Rights, _ bool) (user, password string, err error) {
 	repository := ""
 	if host == g.host {
 		repository = g.repository
@@ -166,10 +164,10 @@ func (g *givenCredential) answer(ctx context.Context, host string, _ *buildsv1.R
 	return user, password, err
 }
 
-// queries are what addresses that a registry redirects to are signed by.
+// queries matches the query strings of URLs that registries redirect to: they contain signatures.
 var queries = regexp.MustCompile(`\?[^\s"]*`)
 
-// safe is an error that may be shown.
+// safe returns an error without secrets, which may be shown.
 func (g *givenCredential) safe(err error) error {
 	text := queries.ReplaceAllString(plain(err), "?...")
 	g.mu.Lock()

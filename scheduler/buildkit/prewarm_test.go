@@ -27,7 +27,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
-// layered makes a busybox image with so many layers that no other image has.
+// layered creates a busybox image with a number of layers that no other image has.
 func layered(t *testing.T, layers int) v1.Image {
 	t.Helper()
 	img := registrytest.BusyboxImage(t, busyboxCommands...)
@@ -43,7 +43,7 @@ func layered(t *testing.T, layers int) v1.Image {
 	return img
 }
 
-// fetches matches what fetches a layer of the image.
+// fetches matches requests for a layer of the image.
 func fetches(t *testing.T, img v1.Image) registrytest.Matcher {
 	t.Helper()
 	layers, err := img.Layers()
@@ -67,8 +67,8 @@ func anonymous(context.Context, string, string) (user, password string, err erro
 	return "", "", nil
 }
 
-// Test_Warmer_NextBuildPullsNothing: after Pull a build from the reference gets
-// on without the registry's blobs, one from another reference does not.
+// Test_Warmer_NextBuildPullsNothing checks that after Pull a build from the reference needs no
+// blobs of the registry, but a build from another reference does.
 func Test_Warmer_NextBuildPullsNothing(t *testing.T) {
 	t.Parallel()
 	r := newRigOn(t, startDaemon(t))
@@ -101,15 +101,15 @@ func Test_Warmer_NextBuildPullsNothing(t *testing.T) {
 		t.Errorf("the image holds %q", got)
 	}
 	if err := r.Warmers(anonymous)[0].Pull(t.Context(), proxy.Addr+"/team/warm:1", digest); err != nil {
-		t.Errorf("pull what is there: %v", err)
+		t.Errorf("pull an image that is cached: %v", err)
 	}
 	if n := proxy.Count(registrytest.Blobs) - before; n != 0 {
-		t.Errorf("Pull of what is there asked for %d blobs", n)
+		t.Errorf("Pull of a cached image requested %d blobs", n)
 	}
 }
 
-// Test_Warmer_LeavesConnectionsToBuilds: layers are fetched one at a time, and
-// none of it shows among workloads or in the daemon's history.
+// Test_Warmer_LeavesConnectionsToBuilds checks that layers are pulled one at a time, and that a
+// pull appears neither among the workloads nor in the history of the daemon.
 func Test_Warmer_LeavesConnectionsToBuilds(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
@@ -151,9 +151,9 @@ func Test_Warmer_LeavesConnectionsToBuilds(t *testing.T) {
 	}
 }
 
-// Test_Warmer_UsesTheInstallsCredential: the daemon gets it for as long as it
-// pulls, by host and repository, and keeps nothing of it; that it has the image
-// gives nobody a right to use it.
+// Test_Warmer_UsesTheInstallsCredential checks that the daemon gets the credential by host and
+// repository, only for the time of the pull, and does not keep it. An image in the cache gives no
+// request the right to use it.
 func Test_Warmer_UsesTheInstallsCredential(t *testing.T) {
 	t.Parallel()
 	const password = "wonder-land-7"
@@ -162,7 +162,7 @@ func Test_Warmer_UsesTheInstallsCredential(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = d.Stop(context.Background()) }) // a second time
+	t.Cleanup(func() { _ = d.Stop(context.Background()) }) // the second call
 	private := registrytest.Start(t, registrytest.Options{Users: map[string]string{"alice": password}})
 	r := newRigOn(t, d)
 	img := layered(t, 3)
@@ -258,8 +258,8 @@ func Test_Warmer_Images(t *testing.T) {
 	}
 }
 
-// Test_Warmer_GivesUp: neither a registry nor a daemon that hangs holds Pull
-// beyond its time, and what was fetched before is not fetched again.
+// Test_Warmer_GivesUp checks that neither a hanging registry nor a hanging daemon blocks Pull
+// beyond its timeout, and that layers that were pulled before are not pulled again.
 func Test_Warmer_GivesUp(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -307,8 +307,8 @@ func Test_Warmer_GivesUp(t *testing.T) {
 	}
 }
 
-// Test_Warmer_DaemonThatEnds: Cache tells a daemon that is away, and one with
-// another disk from one that has kept it.
+// Test_Warmer_DaemonThatEnds checks that Cache distinguishes an unreachable daemon, one with
+// another disk, and one that has kept its disk.
 func Test_Warmer_DaemonThatEnds(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -317,7 +317,7 @@ func Test_Warmer_DaemonThatEnds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = d.Stop(context.Background()) }) // may be the second time
+		t.Cleanup(func() { _ = d.Stop(context.Background()) }) // may be the second call
 		return d
 	}
 	cacheOf := func(d *buildkit.Daemon) (string, error) {

@@ -27,14 +27,14 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
-// sleeper is a Dockerfile whose step can be found among the processes of this
-// machine, and the text to look for.
+// sleeper returns a Dockerfile whose step can be found among the processes of this machine, and the
+// text to search for.
 func sleeper(r *rig) (dockerfile, mark string) {
 	mark = "sleep 3600." + fmt.Sprint(time.Now().UnixNano())
 	return "FROM " + r.base + "\nRUN echo " + uuid.NewString() + "; " + mark + "\n", mark
 }
 
-// running starts a workload and returns when its step runs.
+// running starts a workload and returns once its step runs.
 func running(t *testing.T, ctx context.Context, r *rig, w *workload.Workload, mark string) <-chan error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -97,7 +97,7 @@ func Test_Stop_EndsAWorkloadAndIsIdempotent(t *testing.T) {
 		t.Error("a stopped workload succeeded")
 	}
 	if err := r.Stop(t.Context(), "ib-nobody-1"); err != nil {
-		t.Errorf("stop of what does not run: %v", err)
+		t.Errorf("stop a workload that does not run: %v", err)
 	}
 }
 
@@ -126,9 +126,9 @@ func Test_Run_DeadlineIsATimeout(t *testing.T) {
 	}
 }
 
-// Test_Run_DaemonKilledIsInfrastructure kills a daemon in the middle of a step
-// and looks that nothing of it is left, that it can be started again over the
-// same root, and that the runtime goes on with the new one.
+// Test_Run_DaemonKilledIsInfrastructure kills a daemon in the middle of a step. It checks that
+// nothing of the daemon is left, that another one can use the same root, and that the runtime uses
+// the new one.
 func Test_Run_DaemonKilledIsInfrastructure(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -199,7 +199,7 @@ func Test_Run_DaemonKilledIsInfrastructure(t *testing.T) {
 	}
 }
 
-// cgroupOfProcess answers the name of the topmost control group of a process.
+// cgroupOfProcess returns the name of the topmost control group of a process.
 func cgroupOfProcess(t *testing.T, pid string) string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/" + pid + "/cgroup")
@@ -216,8 +216,7 @@ func cgroupOfProcess(t *testing.T, pid string) string {
 	return ""
 }
 
-// clientEnv makes the test binary a client that is killed: it holds a
-// clientTask.
+// clientEnv turns the test binary into a client that is killed. It holds a clientTask.
 const clientEnv = "BUILDKIT_TEST_CLIENT"
 
 type clientTask struct {
@@ -268,9 +267,8 @@ func (everything) Resolve(context.Context, string, string, *buildsv1.Rights) (bu
 	return builds.Image{}, nil
 }
 
-// Test_Stop_SeesTheEndOfADeadOwnersSolve kills a process in the middle of its
-// solve: the daemon ends it, another process sees it in List, and Stop returns
-// once nothing of it runs.
+// Test_Stop_SeesTheEndOfADeadOwnersSolve kills a process in the middle of its solve. The daemon
+// ends the solve. Another process sees it in List, and its Stop returns once nothing of it runs.
 func Test_Stop_SeesTheEndOfADeadOwnersSolve(t *testing.T) {
 	r := newRig(t)
 	dockerfile, mark := sleeper(r)
@@ -305,7 +303,7 @@ func Test_Stop_SeesTheEndOfADeadOwnersSolve(t *testing.T) {
 		t.Fatalf("kill the client: %v", err)
 	}
 	begin := time.Now()
-	_ = cmd.Wait() // it ends by a signal
+	_ = cmd.Wait() // it always ends by a signal
 	if err := r.Stop(t.Context(), w.Name()); err != nil {
 		t.Errorf("stop: %v", err)
 	}

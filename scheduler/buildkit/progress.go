@@ -13,18 +13,18 @@ import (
 	"github.com/moby/buildkit/client"
 )
 
-// statusEvery is the least pause between lines about one transfer.
-const statusEvery = 5 * time.Second
+// statusInterval is the minimum time between two lines about one transfer.
+const statusInterval = 5 * time.Second
 
-// progress turns the daemon's reports into plain lines of output, as BuildKit
-// prints them (`#3 [2/4] RUN make`), and into structured steps. It holds a few
-// kilobytes for each step, however much the step writes.
+// progress turns the daemon's reports into plain lines of output, in BuildKit's format (`#3 [2/4]
+// RUN make`), and into structured steps. It keeps a few kilobytes for each step, however much the
+// step writes.
 type progress struct {
 	sink   workload.Sink
-	redact func(string) string // takes secrets out of what is cut afterwards
+	redact func(string) string // removes secrets before a text is truncated
 	out    lines
-	batch  int     // number of the report at hand
-	ending []*step // ended, and not said so yet
+	batch  int     // number of the current report
+	ending []*step // ended, but the end is not printed yet
 
 	mu     sync.Mutex
 	steps  []*step
@@ -36,8 +36,7 @@ func newProgress(sink workload.Sink, redact func(string) string) *progress {
 	return &progress{sink: sink, redact: redact, out: lines{w: sink}, byID: map[string]*step{}}
 }
 
-// begin tells that the solve begins. When the output cannot be stored, the
-// solve is cancelled.
+// begin reports that the solve begins. If output cannot be stored later, it calls cancel.
 func (p *progress) begin(cancel context.CancelCauseFunc) {
 	p.out.failed = func(err error) {
 		p.mu.Lock()
@@ -48,15 +47,15 @@ func (p *progress) begin(cancel context.CancelCauseFunc) {
 	p.sink.Running()
 }
 
-// err answers why output could not be stored, nil if it was.
+// err returns the error of storing output, or nil.
 func (p *progress) err() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failed
 }
 
-// follow prints until the channel is closed. It never stops reading: the
-// client would wait for it. Once ctx has ended, nothing is printed any more.
+// follow prints the reports until the channel is closed. It never stops reading, since the client
+// would block. Once ctx has ended, it prints nothing more.
 func (p *progress) follow(ctx context.Context, statuses <-chan *client.SolveStatus) {
 	for s := range statuses {
 		if ctx.Err() == nil {
@@ -90,9 +89,9 @@ func (p *progress) print(s *client.SolveStatus) {
 	}
 	for _, l := range s.Logs {
 		if v := p.byID[string(l.Vertex)]; v != nil && v.number != 0 {
-			v.said, v.spoke = false, p.batch
+			v.reported, v.lastBatch = false, p.batch
 			v.keep(l.Data)
-			p.out.output(v.number, l.Timestamp.Sub(v.started), l.Data)
+			p.out.output(v.number, l.Timestamp.Sub(v.startedAt), l.Data)
 		}
 	}
 	p.ends(false)
@@ -102,7 +101,7 @@ func (p *progress) print(s *client.SolveStatus) {
 	}
 }
 
-// vertex notes what is new about a step, and prints that it has started.
+// vertex records the changes of a step, and prints that the step has started.
 func (p *progress) vertex(v *client.Vertex) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,13 +112,13 @@ func (p *progress) vertex(v *client.Vertex) (changed bool) {
 	}
 	if v.Started != nil && st.number == 0 {
 		p.steps = append(p.steps, st)
-		st.number, st.started = len(p.steps), *v.Started
+		st.number, st.startedAt = len(p.steps), *v.Started
 		p.out.line(st.number, "%s", v.Name)
 		changed = true
 	}
-	if v.Completed != nil && !v.Completed.Equal(st.ended) {
-		st.said = st.said && st.err == v.Error
-		st.ended, st.cached, st.err = *v.Completed, v.Cached && (st.cached || st.ended.IsZero()), v.Error
+	if v.Completed != nil && !v.Completed.Equal(st.endedAt) {
+		st.reported = st.reported && st.err == v.Error
+		st.endedAt, st.cached, st.err = *v.Completed, v.Cached && (st.cached || st.endedAt.IsZero()), v.Error
 		changed = true
 		if st.number != 0 && !slices.Contains(p.ending, st) {
 			p.ending = append(p.ending, st)
@@ -128,18 +127,17 @@ func (p *progress) vertex(v *client.Vertex) (changed bool) {
 	return changed
 }
 
-// ends prints which steps have ended, after what they wrote: BuildKit reports
-// the end of a step before the last of its output, so that a step that wrote
-// in this report, or whose line is open, is not over for the log unless the
-// report is the last one. A step that BuildKit meets again and reports as
-// ended again is no news.
+// ends prints that steps have ended, after their output. BuildKit reports the end of a step before
+// the last of its output. Therefore a step that wrote in this report, or whose line is open, stays
+// pending, unless the report is the last one. A step that BuildKit reports as ended a second time
+// is not printed again.
 func (p *progress) ends(last bool) {
 	p.ending = slices.DeleteFunc(p.ending, func(st *step) bool {
-		if (st.spoke == p.batch || st.number == p.out.open) && !last {
+		if (st.lastBatch == p.batch || st.number == p.out.open) && !last {
 			return false
 		}
-		if !st.said {
-			st.said = true
+		if !st.reported {
+			st.reported = true
 			p.end(st)
 		}
 		return true
@@ -153,11 +151,11 @@ func (p *progress) end(st *step) {
 	case st.cached:
 		p.out.line(st.number, "CACHED")
 	default:
-		p.out.line(st.number, "DONE %.1fs", st.ended.Sub(st.started).Seconds())
+		p.out.line(st.number, "DONE %.1fs", st.endedAt.Sub(st.startedAt).Seconds())
 	}
 }
 
-// status prints how far a transfer is: at its end, and now and then before.
+// status prints the progress of a transfer: at its end, and every statusInterval before.
 func (p *progress) status(s *client.VertexStatus) {
 	st := p.byID[string(s.Vertex)]
 	if st == nil || st.number == 0 {
@@ -171,10 +169,10 @@ func (p *progress) status(s *client.VertexStatus) {
 		last = s.Timestamp
 		st.transfers[s.ID] = last
 	}
-	if s.Completed == nil && s.Timestamp.Sub(last) < statusEvery {
+	if s.Completed == nil && s.Timestamp.Sub(last) < statusInterval {
 		return
 	}
-	st.transfers[s.ID], st.said = s.Timestamp, false
+	st.transfers[s.ID], st.reported = s.Timestamp, false
 	text := strings.TrimSuffix(s.ID, ":")
 	if s.Total != 0 {
 		text += fmt.Sprintf(" %s / %s", size(s.Current), size(s.Total))
@@ -190,7 +188,7 @@ func (p *progress) status(s *client.VertexStatus) {
 	p.out.line(st.number, "%s", text)
 }
 
-// size renders a number of bytes as BuildKit does, in powers of 1000.
+// size formats a number of bytes as BuildKit does, in powers of 1000.
 func size(n int64) string {
 	f := float64(n)
 	for _, unit := range []string{"B", "kB", "MB"} {

@@ -23,9 +23,8 @@ func (*recorder) Flush(context.Context) error          { return nil }
 func (*recorder) Running()                             {}
 func (r *recorder) Steps(steps []*imagebuilderv1.Step) { r.steps = steps }
 
-// Test_Progress_TheEndOfAStepComesAfterItsOutput replays what a daemon
-// reports: the end of a step arrives in the middle of one of its lines, and
-// the end of another step beside it.
+// Test_Progress_TheEndOfAStepComesAfterItsOutput replays the reports of a daemon: the end of a step
+// arrives in the middle of one of its lines, together with the end of another step.
 func Test_Progress_TheEndOfAStepComesAfterItsOutput(t *testing.T) {
 	start := time.Unix(1700000000, 0)
 	end := start.Add(1500 * time.Millisecond)

@@ -33,7 +33,7 @@ func Test_Choose_SameKeyMeetsTheSameDaemonUntilItIsBusier(t *testing.T) {
 		if other := choose(busy, key, 1); other == first {
 			t.Errorf("%s: daemon %d was chosen with 3 solves while others have none", key, first)
 		}
-		// Without one of the others, the choice stays.
+		// If another candidate is removed, the choice stays the same.
 		var fewer []candidate
 		for _, c := range idle {
 			if c.index == first || c.index == (first+1)%3 {
@@ -69,21 +69,21 @@ func Test_Choose_PrefersAnotherDaemonThanTheOneThatFailed(t *testing.T) {
 			t.Errorf("%s: the fourth attempt of three daemons does not begin anew", key)
 		}
 		for attempt := range uint32(4) {
-			shunned := slices.Clone(idle)
+			avoided := slices.Clone(idle)
 			first := choose(idle, key, attempt)
-			shunned[first].shunned = true
-			shunned[(first+1)%3].load = 7
-			shunned[(first+2)%3].load = 7
-			if got := choose(shunned, key, attempt); got == first {
+			avoided[first].avoid = true
+			avoided[(first+1)%3].load = 7
+			avoided[(first+2)%3].load = 7
+			if got := choose(avoided, key, attempt); got == first {
 				t.Errorf("%s: daemon %d failed just now, and is chosen before others", key, first)
 			}
 		}
 		for j := range idle {
-			shunned := slices.Clone(idle)
-			for k := range shunned {
-				shunned[k].shunned = true
+			avoided := slices.Clone(idle)
+			for k := range avoided {
+				avoided[k].avoid = true
 			}
-			if got, want := choose(shunned, key, uint32(j)), choose(idle, key, uint32(j)); got != want {
+			if got, want := choose(avoided, key, uint32(j)), choose(idle, key, uint32(j)); got != want {
 				t.Errorf("%s: all failed: got %d, want %d", key, got, want)
 			}
 		}
@@ -211,14 +211,14 @@ func Test_Lines_OthersWaitForTheEndOfALine(t *testing.T) {
 }
 
 func Test_Lines_NothingIsWrittenAfterAFailure(t *testing.T) {
-	var told []error
-	l := lines{w: failing{}, failed: func(err error) { told = append(told, err) }}
+	var reported []error
+	l := lines{w: failing{}, failed: func(err error) { reported = append(reported, err) }}
 	for range 3 {
 		l.line(1, "x")
 		l.flush()
 	}
-	if len(told) != 1 {
-		t.Errorf("the failure was told %d times", len(told))
+	if len(reported) != 1 {
+		t.Errorf("the failure was reported %d times", len(reported))
 	}
 }
 
@@ -244,7 +244,8 @@ func Test_Step_KeepsTheLastLines(t *testing.T) {
 	}
 }
 
-// Test_Failure_CutsNoSecret: what is cut through is no longer known for a secret.
+// Test_Failure_CutsNoSecret checks that a message is redacted before it is truncated: a cut secret
+// would no longer match.
 func Test_Failure_CutsNoSecret(t *testing.T) {
 	token := strings.Repeat("0123456789abcdef", 20) // longer than a line of a message
 	redact := logs.NewRedactor([][]byte{[]byte(token)}, nil).String
@@ -297,13 +298,13 @@ func Test_Address_TLSIsRequiredBeyondLoopback(t *testing.T) {
 	}
 }
 
-// Test_GivenCredential_ErrorsShowNothing: neither what was given to a daemon nor
-// what an address is signed with.
+// Test_GivenCredential_ErrorsShowNothing checks that errors contain neither the given credential
+// nor the signature of a URL.
 func Test_GivenCredential_ErrorsShowNothing(t *testing.T) {
 	g := &givenCredential{host: "r.example.com", repository: "team/app", credential: func(context.Context, string, string) (string, string, error) {
 		return "alice", "wonder-land", nil
 	}}
-	if _, _, err := g.answer(t.Context(), "r.example.com", nil, false); err != nil {
+	if _, _, err := g.lookUp(t.Context(), "r.example.com", nil, false); err != nil {
 		t.Fatal(err)
 	}
 	err := g.safe(errors.New(`failed to solve: Get "https://store.example.com/a?X-Signature=abc&b=c": alice wonder-land is refused`))

@@ -12,15 +12,15 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 )
 
-// readyEvery is the pause between looks at a daemon that starts.
-const readyEvery = 200 * time.Millisecond
+// readyInterval is the pause between two checks of a daemon that starts.
+const readyInterval = 200 * time.Millisecond
 
-// AwaitReady returns once a daemon answers: for daemons that start together
-// with this process. After the limit it returns a *scheduler.Failure.
+// AwaitReady blocks until a daemon responds. It is for daemons that start together with this
+// process. After the limit it returns a *workload.Failure.
 func (r *Runtime) AwaitReady(ctx context.Context, limit time.Duration) error {
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(readyEvery)
+	tick := time.NewTicker(readyInterval)
 	defer tick.Stop()
 	for {
 		e, err := r.pool.acquire(wait, "", 1)
@@ -39,14 +39,13 @@ func (r *Runtime) AwaitReady(ctx context.Context, limit time.Duration) error {
 	}
 }
 
-// Ping returns nil if the daemon at url, unix or plain tcp, answers before ctx
-// ends.
+// Ping returns nil if the daemon at url (unix, or tcp without TLS) responds before ctx ends.
 func Ping(ctx context.Context, url string) error {
 	c, err := client.New(ctx, url)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = c.Close() }() // it has served its purpose
+	defer func() { _ = c.Close() }() // used for the check only
 	_, err = c.ListWorkers(ctx)
 	return err
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
-// Test_Run_PrivateBase shows that a base image of a private registry needs the
-// request's own credential, in whatever way the Dockerfile names it, and also
-// when the daemon has it in its cache by digest.
+// Test_Run_PrivateBase checks that a base image in a private registry requires the credential of
+// the request itself, in whatever way the Dockerfile names it, and also if the daemon has it in its
+// cache by digest.
 func Test_Run_PrivateBase(t *testing.T) {
 	private := registrytest.Start(t, registrytest.Options{Users: map[string]string{"alice": "wonder-land"}})
 	digest := pushAs(t, private, "team/base:1", "alice", "wonder-land")
@@ -58,8 +58,8 @@ func Test_Run_PrivateBase(t *testing.T) {
 	}
 }
 
-// Test_Run_OnBuildOfABaseNeedsRights shows it for an image that the Dockerfile
-// does not even name.
+// Test_Run_OnBuildOfABaseNeedsRights checks the same for an image that only ONBUILD of a base image
+// names.
 func Test_Run_OnBuildOfABaseNeedsRights(t *testing.T) {
 	private := registrytest.Start(t, registrytest.Options{Users: map[string]string{"alice": "wonder-land"}})
 	digest := pushAs(t, private, "team/base:1", "alice", "wonder-land")
@@ -77,8 +77,8 @@ func Test_Run_OnBuildOfABaseNeedsRights(t *testing.T) {
 	r.mustRun(t, w)
 }
 
-// Test_Run_InstallsRegistryNeedsRights shows that the credential that pushes
-// does not let a Dockerfile read what the request may not.
+// Test_Run_InstallsRegistryNeedsRights checks that the credential for pushes does not let a
+// Dockerfile read images that the request may not read.
 func Test_Run_InstallsRegistryNeedsRights(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{Users: map[string]string{"install": "its-own-secret"}})
 	pushAs(t, reg, "library/busybox:1", "install", "its-own-secret")
@@ -100,7 +100,7 @@ func Test_Run_RegistryThatCannotBeAskedIsNobodysFault(t *testing.T) {
 	r.mustFail(t, r.upload(t, map[string]string{"Dockerfile": "FROM " + gone.Addr + "/a:1\n"}), infrastructure, "look up the base image", gone.Addr)
 }
 
-// pushAs pushes a busybox image and answers its digest.
+// pushAs pushes a busybox image and returns its digest.
 func pushAs(t *testing.T, reg *registrytest.Registry, repoTag, user, password string) string {
 	t.Helper()
 	ref, err := name.ParseReference(reg.Addr + "/" + repoTag)

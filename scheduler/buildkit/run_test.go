@@ -52,7 +52,7 @@ func Test_Run_BuildsTheTargetOfTwoStagesWithArgs(t *testing.T) {
 		t.Errorf("step %v, want one that has ended", step)
 	}
 	if !s.running {
-		t.Error("the sink was not told that the workload runs")
+		t.Error("the sink did not receive that the workload runs")
 	}
 
 	_, again := r.mustRun(t, r.upload(t, map[string]string{
@@ -116,7 +116,7 @@ func Test_Run_OptionsOfTheRequest(t *testing.T) {
 	}), user, `"example.com/evil"`)
 }
 
-// read answers the content of a file in an image.
+// read returns the content of a file in an image.
 func read(t *testing.T, img v1.Image, name string) string {
 	t.Helper()
 	rc := mutate.Extract(img)

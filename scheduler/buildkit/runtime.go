@@ -14,21 +14,20 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-// Name is the runtime's name in the state.
+// Name is the name of the runtime in the replicated state.
 const Name = "buildkit"
 
-// Runtime solves Dockerfile builds on BuildKit daemons. Methods may be called
-// concurrently.
+// Runtime solves Dockerfile builds on BuildKit daemons. Methods may be called concurrently.
 type Runtime struct {
-	opts       Options
-	pool       *pool
-	watchEvery time.Duration // time for, and between, questions whether a daemon lives
+	opts          Options
+	pool          *pool
+	watchInterval time.Duration // timeout of, and pause between, pings of a daemon that works
 
 	mu      sync.Mutex
 	running map[string]*running
 }
 
-// running is a workload of this process.
+// running is a workload that this process runs.
 type running struct {
 	stop context.CancelCauseFunc
 	done chan struct{}
@@ -36,11 +35,11 @@ type running struct {
 
 var _ workload.Runtime = (*Runtime)(nil)
 
-// errStopped is the cause of a context that Stop ended.
+// errStopped is the cause of a context that Stop has ended.
 var errStopped = errors.New("the workload was stopped")
 
-// New answers a runtime over the daemons of the options. It connects to none;
-// a daemon that is down is noticed when a workload needs it.
+// New returns a runtime over the daemons in the options. It does not connect: an unreachable daemon
+// is noticed when a workload needs it.
 func New(o Options) (*Runtime, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -52,23 +51,21 @@ func New(o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Runtime{opts: o, pool: p, watchEvery: 5 * time.Second, running: map[string]*running{}}, nil
+	return &Runtime{opts: o, pool: p, watchInterval: 5 * time.Second, running: map[string]*running{}}, nil
 }
 
-// Close closes the connections. Every Run must have returned.
+// Close closes the connections. All calls of Run must have returned.
 func (r *Runtime) Close() error { return r.pool.close() }
 
-// Name is the runtime's name in the state.
+// Name returns the name of the runtime in the replicated state.
 func (r *Runtime) Name() string { return Name }
 
-// Survives reports that solves end with their node: a daemon cancels those
-// whose connection is gone.
+// Survives returns false: a daemon cancels solves whose connection is closed.
 func (r *Runtime) Survives() bool { return false }
 
-// Run solves the workload and pushes the image by digest to the repository of
-// its base ref. A workload of that name that runs already is stopped first.
-// While no daemon answers it waits for one. When Run returns, nothing of the
-// workload runs any more, except on a daemon that does not answer.
+// Run solves the workload and pushes the image by digest to the repository of its base ref. It
+// first stops a running workload of the same name. While no daemon responds, it waits for one. When
+// Run returns, nothing of the workload runs any more, except on a daemon that does not respond.
 func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	if !w.Deadline.IsZero() {
 		var cancel context.CancelFunc
@@ -91,7 +88,8 @@ func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.S
 	return workload.Outcome{}, bounded(err, redact)
 }
 
-// enter registers the workload, after the end of one of the same name.
+// enter registers the workload. It first stops one of the same name and waits for its end. The
+// caller calls the returned function when the workload has ended.
 func (r *Runtime) enter(ctx context.Context, name string) (context.Context, func(), error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	me := &running{stop: stop, done: make(chan struct{})}
@@ -123,9 +121,8 @@ func (r *Runtime) leave(name string, me *running) {
 	close(me.done)
 }
 
-// Stop ends the workload of that name. One of another process, which may be
-// dead, cannot be told to end; Stop waits for the daemons to have ended it, as
-// they do when its connection closes.
+// Stop ends the workload of that name. A workload of another process cannot be cancelled from here:
+// Stop then waits until the daemons have ended it, which they do when its connection closes.
 func (r *Runtime) Stop(ctx context.Context, name string) error {
 	r.mu.Lock()
 	mine := r.running[name]
@@ -146,8 +143,8 @@ func (r *Runtime) Stop(ctx context.Context, name string) error {
 	return nil
 }
 
-// List answers the workloads of this process, and those of any owner that the
-// daemons work on.
+// List returns the names of the workloads of this process, and of those that the daemons run for
+// any owner.
 func (r *Runtime) List(ctx context.Context) ([]string, error) {
 	r.mu.Lock()
 	names := make([]string, 0, len(r.running))
@@ -167,8 +164,8 @@ func (r *Runtime) List(ctx context.Context) ([]string, error) {
 	return slices.Compact(names), errors.Join(errs...)
 }
 
-// ended words the end of a workload whose context is over. err is what Run
-// would have said.
+// ended returns the error of a workload whose context has ended. err is the error that Run would
+// have returned otherwise.
 func ended(ctx context.Context, w *workload.Workload, err error) error {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errDeadline):

@@ -25,19 +25,19 @@ import (
 )
 
 const (
-	// goneTime is how long Run waits for a daemon to end what was cancelled.
-	goneTime = 5 * time.Second
-	// A daemon that does not answer watchMisses questions in a row is given up.
+	// goneTimeout bounds how long Run waits for a daemon to end a cancelled solve.
+	goneTimeout = 5 * time.Second
+	// watchMisses is the number of failed pings in a row after which a solve is given up.
 	watchMisses = 3
-	// maxDockerfile is the largest Dockerfile that is read, in bytes.
+	// maxDockerfile is the maximum size of a Dockerfile, in bytes.
 	maxDockerfile = 1 << 20
 )
 
-// dockerfile is a Dockerfile that was read, as the frontend will get it.
+// dockerfile is the content of a Dockerfile, as the frontend receives it.
 type dockerfile struct {
-	path string // in the checkout
+	path string // path in the source
 	data []byte
-	// ignore is the Dockerfile's own ignore file, nil if there is none.
+	// ignore is the content of the Dockerfile's own ignore file; nil if there is none.
 	ignore []byte
 }
 
@@ -70,21 +70,21 @@ func (r *Runtime) solve(ctx context.Context, w *workload.Workload, sink workload
 	resp, err := s.run(solve)
 	tracing.End(span, err)
 	if err != nil {
-		return workload.Outcome{}, s.failed(ctx, err)
+		return workload.Outcome{}, s.classify(ctx, err)
 	}
 	out := workload.Outcome{Repository: repository(w.BaseRef), Digest: resp.ExporterResponse["containerimage.digest"]}
 	if out.Digest == "" {
-		return workload.Outcome{}, fmt.Errorf("the BuildKit daemon %s pushed an image without telling its digest", e.url)
+		return workload.Outcome{}, fmt.Errorf("the BuildKit daemon %s pushed an image without reporting its digest", e.url)
 	}
 	img, err := r.opts.Registry.Resolve(ctx, out.Repository+"@"+out.Digest, firstPlatform(w), &buildsv1.Rights{AllowAll: true})
 	if err != nil {
-		return workload.Outcome{}, fmt.Errorf("look at the image that was pushed: %w", err)
+		return workload.Outcome{}, fmt.Errorf("resolve the pushed image: %w", err)
 	}
 	out.SizeBytes = img.SizeBytes
 	return out, nil
 }
 
-// solving is one solve.
+// solving is the state of one solve.
 type solving struct {
 	runtime  *Runtime
 	w        *workload.Workload
@@ -92,11 +92,11 @@ type solving struct {
 	daemon   *endpoint
 	policy   *policy
 	progress *progress
-	refused  error // by this process, before the frontend ran
-	parsed   bool  // the frontend has understood the Dockerfile
+	refused  error // refusal by this process, before the frontend ran
+	parsed   bool  // the frontend has parsed the Dockerfile
 }
 
-// run solves, and returns when the daemon has let go of it.
+// run solves, and returns once the daemon has ended the solve.
 func (s *solving) run(ctx context.Context) (*client.SolveResponse, error) {
 	opt, err := s.options()
 	if err != nil {
@@ -115,8 +115,8 @@ func (s *solving) run(ctx context.Context) (*client.SolveResponse, error) {
 	watching, unwatch := context.WithCancel(ctx)
 	defer unwatch()
 	group.Go(func() error {
-		s.daemon.watch(tracing.Quiet(watching), s.runtime.watchEvery, func(err error) {
-			s.runtime.pool.doubt(s.daemon)
+		s.daemon.watch(tracing.Quiet(watching), s.runtime.watchInterval, func(err error) {
+			s.runtime.pool.suspect(s.daemon)
 			cancel(err)
 		})
 		return nil
@@ -125,40 +125,40 @@ func (s *solving) run(ctx context.Context) (*client.SolveResponse, error) {
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
-	if err == nil || !errors.As(err, new(*silentError)) {
+	if err == nil || !errors.As(err, new(*unresponsiveError)) {
 		if err != nil {
 			s.awaitGone(ctx)
 		}
-		s.forget(ctx)
+		s.deleteHistory(ctx)
 	}
 	unwatch()
-	_ = group.Wait() // neither fails; the client has closed statuses, whose rest is printed still
+	_ = group.Wait() // neither returns an error; the client has closed statuses, and follow prints the rest
 	if err == nil {
 		err = s.progress.err()
 	}
 	return resp, err
 }
 
-// awaitGone waits for the daemon to have let go of a solve that failed or was
-// cancelled: the client returns before.
+// awaitGone waits up to goneTimeout until the daemon has ended a solve that failed or was
+// cancelled. The client returns earlier than that.
 func (s *solving) awaitGone(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goneTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goneTimeout)
 	defer cancel()
 	if err := s.daemon.awaitGone(ctx, s.w.Name()); err != nil {
-		s.runtime.pool.doubt(s.daemon)
-		s.runtime.opts.Log.Warn("cannot see that a solve has ended", "build", s.w.BuildID, "attempt", s.w.Attempt, "daemon", s.daemon.url, "err", err)
+		s.runtime.pool.suspect(s.daemon)
+		s.runtime.opts.Log.Warn("cannot confirm that a solve has ended", "build", s.w.BuildID, "attempt", s.w.Attempt, "daemon", s.daemon.url, "err", err)
 	}
 }
 
-// forget removes what the daemon remembers of the solve.
-func (s *solving) forget(ctx context.Context) {
-	if err := s.daemon.forget(ctx); err != nil {
-		s.runtime.opts.Log.Warn("cannot remove the history of solves from a BuildKit daemon; it holds what their steps printed",
+// deleteHistory removes the daemon's record of the solve.
+func (s *solving) deleteHistory(ctx context.Context) {
+	if err := s.daemon.deleteHistory(ctx); err != nil {
+		s.runtime.opts.Log.Warn("cannot remove the history of solves from a BuildKit daemon; it holds the output of their steps",
 			"build", s.w.BuildID, "attempt", s.w.Attempt, "daemon", s.daemon.url, "err", err)
 	}
 }
 
-// options are those of the solve as a whole.
+// options returns the options of the whole solve.
 func (s *solving) options() (client.SolveOpt, error) {
 	entitlements, err := s.entitlements()
 	if err != nil {
@@ -183,7 +183,7 @@ func (s *solving) options() (client.SolveOpt, error) {
 		Ref:         solveRef(s.w.Name()),
 		SharedKey:   s.src.sharedKey,
 		LocalMounts: s.src.mounts,
-		// The daemon looks here for what it attests itself.
+		// The daemon reads from here which attestations to make itself.
 		FrontendAttrs: s.attestations(),
 		Exports: []client.ExportEntry{{Type: client.ExporterImage, Attrs: map[string]string{
 			"name": name, "push": "true", "push-by-digest": "true",
@@ -203,8 +203,8 @@ func (s *solving) options() (client.SolveOpt, error) {
 	return opt, nil
 }
 
-// build is called back by the client once the session stands. It reads the
-// Dockerfile and hands it, and nothing else, to the frontend.
+// build is the callback of the client, for when the session is open. It reads the Dockerfile and
+// passes only that to the frontend.
 func (s *solving) build(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 	df, err := s.src.dockerfile(ctx, c)
 	if err != nil {
@@ -229,8 +229,8 @@ func (s *solving) build(ctx context.Context, c gateway.Client) (*gateway.Result,
 	return res, err
 }
 
-// inputs are what the frontend reads: the Dockerfile as it was checked, and
-// the context unless it is streamed from here.
+// inputs returns the sources that the frontend reads: the checked Dockerfile, and the context
+// unless this process streams it.
 func (src *source) inputs(df dockerfile) map[string]llb.State {
 	name := dockerui.WithInternalName("load build definition from " + df.path)
 	file := "/" + df.path
@@ -250,7 +250,7 @@ func (src *source) inputs(df dockerfile) map[string]llb.State {
 	return inputs
 }
 
-// repository answers a ref without its tag.
+// repository returns a ref without its tag.
 func repository(ref string) string {
 	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
 		return ref[:i]

@@ -15,27 +15,25 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// source is a build context that is ready to be solved. Either context or
-// mounts is set.
+// source is a build context that is ready for a solve. Either context or mounts is set.
 type source struct {
-	// key is the same for builds that profit from the same warm cache.
+	// key is the cache key: builds with the same key share a warm cache.
 	key string
-	// context is fetched by the daemon.
+	// context describes a context that the daemon fetches.
 	context *llb.State
 	git     *gitContext
 	secrets map[string][]byte
-	// mounts are streamed by this process.
+	// mounts are folders that this process streams to the daemon.
 	mounts map[string]fsutil.FS
-	// sharedKey lets the daemon send for what changed only. Builds share one
-	// only if their contexts are equal: it compares names, sizes and times.
+	// sharedKey lets the daemon request only changed files. Since it compares only names, sizes and
+	// times, builds share a key only if their contexts are equal.
 	sharedKey string
-	// dockerfile reads the Dockerfile. Errors are *scheduler.Failure where
-	// they are about the source.
+	// dockerfile reads the Dockerfile. The error is a *workload.Failure if the source is at fault.
 	dockerfile func(context.Context, gateway.Client) (dockerfile, error)
 	close      func() error
 }
 
-// open prepares the context of a workload.
+// open prepares the context of a workload. The caller closes the source.
 func (r *Runtime) open(ctx context.Context, w *workload.Workload) (*source, error) {
 	d := w.Source.GetDockerfile()
 	if d == nil {
@@ -56,18 +54,18 @@ func (r *Runtime) open(ctx context.Context, w *workload.Workload) (*source, erro
 	return nil, userFailure(fmt.Errorf("the Dockerfile source has no context: give a git repository, an upload or a list of files"))
 }
 
-// layout says where things lie in a source, by clean relative paths.
+// layout holds the places of the parts of a source, as clean relative paths.
 type layout struct {
-	// dir is the context, "." for the root.
+	// dir is the folder of the context; "." for the root.
 	dir string
-	// dockerfiles are the places of the Dockerfile, to be tried in order.
+	// dockerfiles are the possible paths of the Dockerfile, in the order in which they are tried.
 	dockerfiles []string
 }
 
-// layoutOf applies the rules of the wire contract (sections 3 and 5): paths are
-// relative to the source, or to the folder that holds the checkout if they
-// begin with its location; a git context without a path is the folder of its
-// Dockerfile. Without its own path, the Dockerfile is in the context.
+// layoutOf applies the rules of the Gitpod contract (sections 3 and 5). A path is relative to the
+// source; if it begins with the checkout location, it is relative to the folder that holds the
+// checkout. Without a context path, the context of a git source is the folder of its Dockerfile.
+// Without a Dockerfile path, the Dockerfile is in the context.
 func layoutOf(d *imagebuilderv1.DockerfileSource) (layout, error) {
 	at := d.GetGit().GetCheckoutLocation()
 	file, err := within(at, d.GetDockerfilePath())
@@ -89,7 +87,8 @@ func layoutOf(d *imagebuilderv1.DockerfileSource) (layout, error) {
 	return layout{dir: dir, dockerfiles: []string{file}}, nil
 }
 
-// within cleans a path in a source that is checked out at a location.
+// within cleans the path p in a source that is checked out at the location at. It returns an error
+// if p is absolute or leaves the source.
 func within(at, p string) (string, error) {
 	if strings.ContainsAny(p, "\x00\n\r") || path.IsAbs(p) {
 		return "", fmt.Errorf("%q must be a relative path", p)

@@ -12,30 +12,30 @@ import (
 )
 
 const (
-	// maxSteps and maxText bound what is replicated about the steps of an
-	// attempt; the log has all of it.
+	// maxSteps and maxText limit the replicated steps of an attempt, in steps and in bytes of one
+	// text. The log holds all of it.
 	maxSteps = 100
 	maxText  = 200
-	// tailBytes and tailLines bound what is kept of a step's last output.
+	// tailBytes and tailLines limit how much of the last output of a step is kept.
 	tailBytes = 4 << 10
 	tailLines = 10
 )
 
 // step is one vertex of the solve.
 type step struct {
-	name           string
-	number         int // in the order of starting, 0 before
-	started, ended time.Time
-	cached         bool
-	err            string
-	said           bool // that it ended
-	spoke          int  // report with its last output
-	transfers      map[string]time.Time
-	tail           []byte
-	cut            bool // tail lacks what came before
+	name               string
+	number             int // order of starting, from 1; 0 before the start
+	startedAt, endedAt time.Time
+	cached             bool
+	err                string
+	reported           bool // its end is printed
+	lastBatch          int  // number of the last report with output of it
+	transfers          map[string]time.Time
+	tail               []byte
+	cut                bool // tail begins within the output
 }
 
-// keep remembers the end of a step's output.
+// keep appends output to the tail of a step.
 func (s *step) keep(data []byte) {
 	if len(data) > tailBytes {
 		data, s.tail, s.cut = data[len(data)-tailBytes:], s.tail[:0], true
@@ -45,11 +45,11 @@ func (s *step) keep(data []byte) {
 	}
 }
 
-// lines answers the last lines of a step's output, each cut to a sane width once
-// secrets are out of it.
+// lines returns the last lines of output of a step. It redacts secrets first and then truncates
+// each line.
 func (s *step) lines(redact func(string) string) []string {
 	tail := s.tail
-	if s.cut { // a part of a line may be a part of a secret
+	if s.cut { // part of a line may be part of a secret, which redact would not match
 		_, tail, _ = bytes.Cut(tail, []byte("\n"))
 	}
 	if tail = bytes.TrimSpace(tail); len(tail) == 0 {
@@ -65,19 +65,19 @@ func (s *step) lines(redact func(string) string) []string {
 	return all
 }
 
-// stepView is what errors need to know of a step.
+// stepView is the part of a step that errors need.
 type stepView struct {
 	name string
 	tail []string
 }
 
-// pulls reports whether the step fetches a base image.
+// pulls reports whether the step pulls a base image.
 func (v stepView) pulls() bool {
 	return strings.Contains(v.name, "] FROM ") || strings.HasPrefix(v.name, "[internal] load metadata for ")
 }
 
-// step answers the step with that digest, else the first one that failed, else
-// a nameless one.
+// step returns the step with that digest. If there is none, it returns the first step that failed,
+// and otherwise a step with a general name.
 func (p *progress) step(digest string) stepView {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,8 +94,8 @@ func (p *progress) step(digest string) stepView {
 // fetches reports whether the step loads a git context.
 func (v stepView) fetches() bool { return strings.HasPrefix(v.name, loadGit) }
 
-// report renders the steps that started; those of BuildKit's own only if they
-// failed. Of too many, the last ones.
+// report returns the steps that have started, the last maxSteps of them. BuildKit's internal steps
+// are included only if they failed.
 func (p *progress) report() []*imagebuilderv1.Step {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -104,16 +104,16 @@ func (p *progress) report() []*imagebuilderv1.Step {
 		if strings.HasPrefix(st.name, "[internal]") && st.err == "" {
 			continue
 		}
-		s := &imagebuilderv1.Step{Name: clip(st.name), StartedAt: timestamppb.New(st.started), Cached: st.cached, Error: clip(p.redact(st.err))}
-		if !st.ended.IsZero() {
-			s.EndedAt = timestamppb.New(st.ended)
+		s := &imagebuilderv1.Step{Name: clip(st.name), StartedAt: timestamppb.New(st.startedAt), Cached: st.cached, Error: clip(p.redact(st.err))}
+		if !st.endedAt.IsZero() {
+			s.EndedAt = timestamppb.New(st.endedAt)
 		}
 		out = append(out, s)
 	}
 	return out[max(0, len(out)-maxSteps):]
 }
 
-// clip cuts a text to maxText bytes of valid UTF-8.
+// clip truncates a text to maxText bytes of valid UTF-8.
 func clip(s string) string {
 	s = strings.ToValidUTF8(s, "?")
 	if len(s) <= maxText {

@@ -11,15 +11,15 @@ import (
 	"strings"
 )
 
-// modes are those of an archive's members that would keep this process from
-// reading or removing what it has unpacked, which it need not do as root. They
-// have greater ones on the disk. Names are relative to the root.
+// modes holds the original modes of members that would keep this process, unless it is root, from
+// reading or removing what it unpacked. On disk these members have more permissions. Names are
+// relative to the root.
 type modes map[string]os.FileMode
 
-// unpack extracts a tar archive, and nothing of it outside of root. Modes and
-// times of files are kept, but for those that it answers; owners are not. Memory
-// is bounded whatever the archive holds. Errors are *scheduler.Failure: malformed
-// or too large archives are the user's fault.
+// unpack extracts a tar archive into root, and nothing outside of it. It keeps the modes and times
+// of files, but not the owners. It returns the modes that it had to extend on disk. Its memory is
+// bounded for every archive. Errors are *workload.Failure: the user is to blame for a malformed or
+// too large archive.
 func unpack(ctx context.Context, archive io.Reader, root *os.Root, maxBytes int64, maxFiles int) (modes, error) {
 	u := &unpacking{root: root, left: maxBytes, maxBytes: maxBytes, maxFiles: maxFiles, modes: modes{}}
 	return u.modes, u.run(ctx, archive)
@@ -54,7 +54,7 @@ func (u *unpacking) run(ctx context.Context, archive io.Reader) error {
 type unpacking struct {
 	root            *os.Root
 	left, maxBytes  int64
-	files, maxFiles int // folders that are only implied included
+	files, maxFiles int // including folders that are only implied
 	modes           modes
 }
 
@@ -111,7 +111,7 @@ func (u *unpacking) entry(h *tar.Header, content io.Reader) error {
 	return nil
 }
 
-// folder makes a folder and those that it lies in, each of which counts.
+// folder creates a folder and its parents. Each new one counts as a file.
 func (u *unpacking) folder(name string) error {
 	for dir := name; dir != "."; dir = path.Dir(dir) {
 		if _, err := u.root.Stat(dir); !errors.Is(err, os.ErrNotExist) {
@@ -124,7 +124,7 @@ func (u *unpacking) folder(name string) error {
 	return u.root.MkdirAll(name, 0o755)
 }
 
-// file writes the content of a file, up to what is left of the limit.
+// file writes the content of a file, up to the rest of the size limit.
 func (u *unpacking) file(name string, content io.Reader) error {
 	if err := u.clear(name); err != nil {
 		return err
@@ -140,7 +140,7 @@ func (u *unpacking) file(name string, content io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-// clear makes room for a member that comes again: the last one counts.
+// clear removes the former file if a member occurs twice: the last one wins.
 func (u *unpacking) clear(name string) error {
 	if err := u.root.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -153,8 +153,7 @@ var (
 	errTooMany  = errors.New("the build context has too many files")
 )
 
-// failure tells archives that cannot be extracted from disks that cannot take
-// them.
+// failure distinguishes an archive that cannot be extracted from a disk that cannot store it.
 func (u *unpacking) failure(name string, err error) error {
 	switch {
 	case errors.Is(err, errTooLarge):
@@ -167,14 +166,15 @@ func (u *unpacking) failure(name string, err error) error {
 	return userFailure(fmt.Errorf("the build context cannot be unpacked at %q: %w", name, err))
 }
 
-// Bounds of the name of a member: nobody could open a file whose name is longer
-// (PATH_MAX of Linux).
+// Limits of the name of a member: no program could open a file with a longer name (PATH_MAX of
+// Linux).
 const (
 	maxName  = 4096
 	maxDepth = 255
 )
 
-// memberPath cleans the name of a member and refuses those that leave.
+// memberPath cleans the name of a member. It returns an error if the name is too long or leaves the
+// root.
 func memberPath(name string) (string, error) {
 	if strings.ContainsRune(name, 0) || path.IsAbs(name) {
 		return "", fmt.Errorf("the build context holds %q, which is not a relative path", name)
@@ -189,7 +189,7 @@ func memberPath(name string) (string, error) {
 	return clean, nil
 }
 
-// readerWithContext ends reading with a context.
+// readerWithContext is a reader that fails once ctx has ended.
 type readerWithContext struct {
 	ctx context.Context
 	r   io.Reader

@@ -20,8 +20,7 @@ import (
 	"github.com/tonistiigi/fsutil"
 )
 
-// Test_Unpack_NothingLeavesTheFolder extracts archives that try to write
-// outside.
+// Test_Unpack_NothingLeavesTheFolder extracts archives that try to write outside of the folder.
 func Test_Unpack_NothingLeavesTheFolder(t *testing.T) {
 	file := func(name string) *tar.Header { return &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644} }
 	link := func(name, to string) *tar.Header {
@@ -65,8 +64,8 @@ func Test_Unpack_NothingLeavesTheFolder(t *testing.T) {
 	}
 }
 
-// Test_Unpack_ModesOfFolders: this process may read and remove what it has unpacked
-// also where it is not root, and builds see the modes of the archive.
+// Test_Unpack_ModesOfFolders checks that this process may read and remove what it has unpacked,
+// also if it is not root, and that builds see the modes of the archive.
 func Test_Unpack_ModesOfFolders(t *testing.T) {
 	const env = "IMAGE_BUILDER_TEST_UNPACK"
 	if os.Getenv(env) == "" && os.Geteuid() == 0 {
@@ -136,7 +135,7 @@ func Test_Unpack_ModesOfFolders(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	// What a former version has left.
+	// A folder that a former version has left.
 	dir, err := os.MkdirTemp(os.Getenv(env), "")
 	if err == nil {
 		err = errors.Join(os.MkdirAll(filepath.Join(dir, "a/b"), 0o755), os.WriteFile(filepath.Join(dir, "a/b/f"), nil, 0o400),
@@ -150,7 +149,8 @@ func Test_Unpack_ModesOfFolders(t *testing.T) {
 	}
 }
 
-// Test_Unpack_CountsImpliedFolders: one name can stand for very many.
+// Test_Unpack_CountsImpliedFolders checks that the folders in a name count: one name can imply very
+// many.
 func Test_Unpack_CountsImpliedFolders(t *testing.T) {
 	for what, names := range map[string][]string{
 		"too deep":    {strings.Repeat("a/", 5000) + "f"},
@@ -237,7 +237,7 @@ func Fuzz_Unpack(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer func() { _ = root.Close() }()
-		_, _ = unpack(t.Context(), bytes.NewReader(data), root, 1<<20, 100) // any error will do
+		_, _ = unpack(t.Context(), bytes.NewReader(data), root, 1<<20, 100) // any error is fine
 		if left, err := os.ReadDir(outer); err != nil || len(left) != 1 {
 			t.Errorf("beside the folder: %v, %v", left, err)
 		}

@@ -1,5 +1,5 @@
-// Package copy is the runtime for builds from an image ref: it copies the
-// image from registry to registry. Nothing outside of the registries runs.
+// Package copy is the runtime for builds from an image ref: it copies the image from one registry
+// to another. It runs nothing outside of this process.
 package copy
 
 import (
@@ -16,30 +16,30 @@ import (
 
 // Copier copies an image by digest.
 type Copier interface {
-	// Copy pushes the image at src, named by digest, to the repository dst,
-	// without a tag, and writes lines about its progress. Errors are
-	// *builds.ImageError where they are about src.
+	// Copy pushes the image at src, which names it by digest, to the repository dst without a tag.
+	// It writes lines about its progress to progress. It returns a *builds.ImageError if src is at
+	// fault.
 	Copy(ctx context.Context, src string, rights *buildsv1.Rights, dst string, progress io.Writer) (builds.Image, error)
 }
 
-// Name is the runtime's name in the state.
+// Name is the name of the runtime in the replicated state.
 const Name = "copy"
 
-// Runtime copies images. It keeps no state: a copy that was cut off is
-// resumed by copying again, since blobs that arrived are not sent twice.
+// Runtime copies images. It keeps no state: an interrupted copy is repeated, and skips the blobs
+// that the target registry already has.
 type Runtime struct {
 	copier Copier
 }
 
 var _ workload.Runtime = (*Runtime)(nil)
 
-// New answers a runtime over a copier.
+// New returns a runtime that copies with c.
 func New(c Copier) *Runtime { return &Runtime{copier: c} }
 
-// Name is the runtime's name in the state.
+// Name returns the name of the runtime in the replicated state.
 func (r *Runtime) Name() string { return Name }
 
-// Run copies the workload's image to the repository of its ref.
+// Run copies the image of the workload to the repository of its ref. It pushes by digest.
 func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	src := w.Source.GetRef().GetRef()
 	dst := w.Ref[:strings.LastIndexByte(w.Ref, ':')]
@@ -51,8 +51,9 @@ func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.S
 	return workload.Outcome{Repository: dst, Digest: img.Digest, SizeBytes: img.SizeBytes}, nil
 }
 
-// failure blames the user for a base image that is not there or not theirs,
-// and the infrastructure for all else.
+// failure returns the context's error if ctx has ended, else a *workload.Failure. The failure
+// blames the user if the base image does not exist, is invalid or may not be read, and the
+// infrastructure otherwise.
 func failure(ctx context.Context, src string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -66,11 +67,11 @@ func failure(ctx context.Context, src string, err error) error {
 	return &workload.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("copy %s: %v", src, err), Err: err}
 }
 
-// Stop has nothing to do: a copy ends with the context of its Run.
+// Stop does nothing: a copy ends with the context of its Run.
 func (r *Runtime) Stop(context.Context, string) error { return nil }
 
-// List has nothing to list: a copy does not outlive its Run.
+// List returns nothing: a copy does not outlive its Run.
 func (r *Runtime) List(context.Context) ([]string, error) { return nil, nil }
 
-// Survives reports that copies end with their node.
+// Survives returns false: copies end with their node.
 func (r *Runtime) Survives() bool { return false }

@@ -32,7 +32,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/freeport"
 )
 
-// api is a true kube-apiserver over a true etcd.
+// api is a real kube-apiserver with a real etcd.
 type api struct {
 	t      *testing.T
 	dir    string
@@ -64,7 +64,7 @@ func startAPI(t *testing.T) *api {
 		t.Fatal(err)
 	}
 	a.ready()
-	// What the controller manager would make.
+	// The controller manager, which does not run here, would create these.
 	if _, err := a.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func startAPI(t *testing.T) *api {
 	return a
 }
 
-// startServer starts the apiserver, again after stopServer.
+// startServer starts the apiserver, also again after stopServer.
 func (a *api) startServer() {
 	a.t.Helper()
 	a.server = a.command("kube-apiserver", "--etcd-servers", a.etcd, "--secure-port", strconv.Itoa(a.port), "--bind-address=127.0.0.1",
@@ -104,7 +104,7 @@ func (a *api) ready() {
 	}
 }
 
-// command starts a program of test/kubernetes/bin or of this machine.
+// command returns a program of test/kubernetes/bin or of this machine.
 func (a *api) command(name string, args ...string) *exec.Cmd {
 	a.t.Helper()
 	path, err := filepath.Abs(filepath.Join("../../test/kubernetes/bin", name))
@@ -126,7 +126,7 @@ func (a *api) command(name string, args ...string) *exec.Cmd {
 }
 
 func (a *api) kill(cmd *exec.Cmd) {
-	_ = cmd.Process.Kill() // an error says that it has ended
+	_ = cmd.Process.Kill() // it may have ended already
 	_ = cmd.Wait()
 }
 
@@ -180,7 +180,7 @@ func (a *api) pem(name, kind string, der []byte) {
 	}
 }
 
-// lockedBuffer takes the logs of several processes.
+// lockedBuffer is a buffer for the logs of several processes.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

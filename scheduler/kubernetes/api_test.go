@@ -18,7 +18,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
-// Test_API_Admits has a true apiserver look at the pods of all profiles.
+// Test_API_Admits checks that a real apiserver accepts the pods of all profiles.
 func Test_API_Admits(t *testing.T) {
 	a := startAPI(t)
 	reg := &registrytest.Registry{Addr: "reg.example"}
@@ -60,8 +60,8 @@ func Test_API_Admits(t *testing.T) {
 	}
 }
 
-// Test_API_Run runs a build while the apiserver is away, twice: the end of one
-// comes by its worker, that of the other by the watch, once it is back.
+// Test_API_Run runs two builds while the apiserver is down. The worker reports the end of one
+// build; the watch reports the end of the other, once the apiserver is back.
 func Test_API_Run(t *testing.T) {
 	a := startAPI(t)
 	reg := startRegistry(t)
@@ -70,7 +70,7 @@ func Test_API_Run(t *testing.T) {
 	r := newRuntime(t, c, "node-a", reg.Addr, kubernetes.FastRetries)
 	ctx := testContext(t)
 
-	// Both pods are there; neither has begun.
+	// Both pods exist, and neither has started.
 	heard, unheard := copyOf(reg, "heard", digest), copyOf(reg, "unheard", digest)
 	x, y := start(ctx, r, heard, newSink()), start(ctx, r, unheard, newSink())
 	for _, w := range []string{heard.Name(), unheard.Name()} {
@@ -96,8 +96,8 @@ func Test_API_Run(t *testing.T) {
 	}
 }
 
-// Test_API_DeletedMeanwhile notices that a pod was deleted while the watch was
-// broken.
+// Test_API_DeletedMeanwhile checks that the runtime notices the deletion of a pod while the watch
+// was broken.
 func Test_API_DeletedMeanwhile(t *testing.T) {
 	a := startAPI(t)
 	reg := &registrytest.Registry{Addr: "reg.example"}
@@ -117,8 +117,8 @@ func Test_API_DeletedMeanwhile(t *testing.T) {
 	if _, err := x.wait(t); err == nil || !strings.Contains(err.Error(), w.Name()) {
 		t.Errorf("Run: %v", err)
 	}
-	// With the pod gone its Secret is garbage, and cannot be taken for that of
-	// another pod of the name: true UIDs differ.
+	// Without its pod, a Secret is garbage. It must not be used for a later pod of the same name:
+	// real UIDs differ.
 	old, err := a.client.CoreV1().Secrets(namespace).Get(t.Context(), w.Name(), metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +133,7 @@ func Test_API_DeletedMeanwhile(t *testing.T) {
 	_, _ = y.wait(t)
 }
 
-// Test_API_UID deletes and labels exactly the pod that is meant.
+// Test_API_UID checks that exactly the intended pod is deleted or labelled.
 func Test_API_UID(t *testing.T) {
 	a := startAPI(t)
 	pods := a.client.CoreV1().Pods(namespace)

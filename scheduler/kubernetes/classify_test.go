@@ -66,14 +66,14 @@ const (
 	goodMessage  = `{"repository":"r/base","digest":"sha256:aa","sizeBytes":7}`
 )
 
-// Test_Judge is the table of how pods end.
+// Test_Judge is the table of the ends of pods.
 func Test_Judge(t *testing.T) {
 	now := time.Now()
 	user, infra, quota, timeout := builds.BlameUser, builds.BlameInfrastructure, builds.BlameQuota, builds.BlameTimeout
 	for _, c := range []struct {
 		name  string
 		pod   *corev1.Pod
-		blame imagebuilderv1.Blame // unset for success
+		blame imagebuilderv1.Blame // zero for success
 		says  string
 	}{
 		{"success", examplePod(workerEnded(0, "Completed", goodMessage)), 0, ""},
@@ -100,7 +100,7 @@ func Test_Judge(t *testing.T) {
 		{"node shut down", examplePod(failedFor(reasonNodeShutdown, "Pod was terminated in response to imminent node shutdown.")), infra, "shut down"},
 		{"ended by the kubelet", examplePod(disruptedBy(reasonKubelet)), infra, "node n1 ended"},
 		{"deleted by somebody", examplePod(deletedAt(now)), infra, "deleted"},
-		{"deleted by somebody, as the worker says as well", examplePod(workerEnded(1, "Error", infraMessage), deletedAt(now)), infra, "deleted while it built"},
+		{"deleted by somebody, as the worker says as well", examplePod(workerEnded(1, "Error", infraMessage), deletedAt(now)), infra, "deleted during its build"},
 		{"user's error in a pod that was then deleted", examplePod(workerEnded(1, "Error", userMessage), deletedAt(now)), user, "exit code 1"},
 		{"vanished", examplePod(), infra, "vanished"},
 		{"failed without a reason", examplePod(failedFor("", "")), infra, "no reason given"},
@@ -127,7 +127,7 @@ func Test_Judge(t *testing.T) {
 	}
 }
 
-// Test_Over tells pods that are over from those that go on.
+// Test_Over checks which pods are over.
 func Test_Over(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {
@@ -149,8 +149,7 @@ func Test_Over(t *testing.T) {
 	}
 }
 
-// Test_Pending is the table of what keeps pods from starting, and for how long
-// it may.
+// Test_Pending is the table of the problems that keep pods from starting, and of their limits.
 func Test_Pending(t *testing.T) {
 	o := &Options{PendingTimeout: time.Hour, ImageTimeout: time.Minute}
 	waiting := func(reason, message string) podChange {

@@ -18,8 +18,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
-// ensurePod creates the workload's pod, or adopts it. stored is how much of its
-// output the log has.
+// ensurePod creates or adopts the pod of the workload. stored is the number of bytes of its output
+// that the log has.
 func (r *Runtime) ensurePod(ctx context.Context, w *workload.Workload, stored int64) (*corev1.Pod, error) {
 	for {
 		pod, err := r.getPod(ctx, w.Name())
@@ -30,9 +30,9 @@ func (r *Runtime) ensurePod(ctx context.Context, w *workload.Workload, stored in
 			return r.adopt(ctx, pod, w)
 		}
 		if stored > 0 || w.Started {
-			// Another pod would do all again, and say other things from the
-			// beginning on.
-			return nil, infra("the pod %s is gone, and with it what it built: it was deleted, or its node was lost", w.Name())
+			// A new pod would build again from the start, and its output would differ from what is
+			// stored.
+			return nil, infra("the pod %s is gone, and its build is lost: the pod was deleted, or its node was lost", w.Name())
 		}
 		pod, err = r.createPod(ctx, w)
 		if !apierrors.IsAlreadyExists(err) {
@@ -41,11 +41,11 @@ func (r *Runtime) ensurePod(ctx context.Context, w *workload.Workload, stored in
 	}
 }
 
-// getPod answers the pod as the API has it, nil if there is none.
+// getPod returns the pod that the API has, or nil if there is none.
 func (r *Runtime) getPod(ctx context.Context, name string) (*corev1.Pod, error) {
 	var pod *corev1.Pod
-	err := r.insist(ctx, "look for the pod "+name, func() (err error) {
-		pod, err = r.o.Client.CoreV1().Pods(r.o.Namespace).Get(ctx, name, metav1.GetOptions{})
+	err := r.withRetries(ctx, "read the pod "+name, func() (err error) {
+		pod, err = r.opts.Client.CoreV1().Pods(r.opts.Namespace).Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			pod, err = nil, nil
 		}
@@ -62,54 +62,55 @@ func (r *Runtime) createPod(ctx context.Context, w *workload.Workload) (*corev1.
 	if err != nil {
 		return nil, err
 	}
-	pod, err := podOf(&r.o, w, install, time.Now())
+	pod, err := podOf(&r.opts, w, install, time.Now())
 	if err != nil {
 		return nil, infra("%v", err)
 	}
 	var created *corev1.Pod
-	err = r.insist(ctx, "create the pod "+pod.Name, func() (err error) {
-		created, err = r.o.Client.CoreV1().Pods(r.o.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+	err = r.withRetries(ctx, "create the pod "+pod.Name, func() (err error) {
+		created, err = r.opts.Client.CoreV1().Pods(r.opts.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	r.count.created.Inc()
-	r.o.Log.Info("created a build pod", "pod", pod.Name, "build", w.BuildID, "attempt", w.Attempt, "epoch", w.Epoch)
+	r.metrics.created.Inc()
+	r.opts.Log.Info("created a build pod", "pod", pod.Name, "build", w.BuildID, "attempt", w.Attempt, "epoch", w.Epoch)
 	return created, nil
 }
 
-// adopt makes this node the owner of a pod, unless a later one is.
+// adopt makes this node the owner of the pod. It returns builds.ErrFenced if the pod has a later
+// owner.
 func (r *Runtime) adopt(ctx context.Context, pod *corev1.Pod, w *workload.Workload) (*corev1.Pod, error) {
 	switch {
-	case pod.Labels[labelInstall] != r.o.Install:
-		return nil, infra("the namespace %s has a pod %s that is not of this install: remove it, or use another namespace", pod.Namespace, pod.Name)
+	case pod.Labels[labelInstall] != r.opts.Install:
+		return nil, infra("the namespace %s has a pod %s that belongs to another install: remove it, or use another namespace", pod.Namespace, pod.Name)
 	case epochOf(pod) > w.Epoch:
-		return nil, fmt.Errorf("the pod %s follows epoch %d, not %d: %w", pod.Name, epochOf(pod), w.Epoch, builds.ErrFenced)
-	case epochOf(pod) == w.Epoch && pod.Labels[labelOwner] == asLabel(r.o.Node):
+		return nil, fmt.Errorf("the pod %s belongs to epoch %d, not %d: %w", pod.Name, epochOf(pod), w.Epoch, builds.ErrFenced)
+	case epochOf(pod) == w.Epoch && pod.Labels[labelOwner] == asLabel(r.opts.Node):
 		return pod, nil
 	}
-	// The labels are for people and for former owners; the build goes on
-	// without them.
-	patched, err := r.o.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, ownerPatch(pod, &r.o, w.Epoch), metav1.PatchOptions{})
+	// The labels are information for people and for former owners; the build does not depend on
+	// them.
+	patched, err := r.opts.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, ownerPatch(pod, &r.opts, w.Epoch), metav1.PatchOptions{})
 	if err != nil {
-		r.o.Log.Warn("cannot label an adopted pod", "pod", pod.Name, "err", err)
+		r.opts.Log.Warn("cannot label an adopted pod", "pod", pod.Name, "err", err)
 		return pod, nil
 	}
-	r.count.adopted.Inc()
-	r.o.Log.Info("adopted a build pod", "pod", pod.Name, "build", w.BuildID, "attempt", w.Attempt, "epoch", w.Epoch)
+	r.metrics.adopted.Inc()
+	r.opts.Log.Info("adopted a build pod", "pod", pod.Name, "build", w.BuildID, "attempt", w.Attempt, "epoch", w.Epoch)
 	return patched, nil
 }
 
-// ensureInstall finds or makes the object that owns all pods of the install.
+// ensureInstall finds or creates the ConfigMap that owns all pods of the install.
 func (r *Runtime) ensureInstall(ctx context.Context) (metav1.OwnerReference, error) {
-	maps := r.o.Client.CoreV1().ConfigMaps(r.o.Namespace)
+	maps := r.opts.Client.CoreV1().ConfigMaps(r.opts.Namespace)
 	want := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: installName(r.o.Install), Namespace: r.o.Namespace, Labels: map[string]string{labelInstall: r.o.Install}},
+		ObjectMeta: metav1.ObjectMeta{Name: installName(r.opts.Install), Namespace: r.opts.Namespace, Labels: map[string]string{labelInstall: r.opts.Install}},
 		Data:       map[string]string{"README": "Owns the build pods of this image-builder install: deleting it deletes them.\n"},
 	}
 	var got *corev1.ConfigMap
-	err := r.insist(ctx, "create the ConfigMap "+want.Name, func() (err error) {
+	err := r.withRetries(ctx, "create the ConfigMap "+want.Name, func() (err error) {
 		if got, err = maps.Get(ctx, want.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			return err
 		}
@@ -128,24 +129,24 @@ func installName(install string) string {
 	return "image-builder-" + strings.ToLower(strings.ReplaceAll(install, "_", "-")) + "-builds"
 }
 
-// ungate lets the scheduler see the pod: its Secret is there.
+// ungate removes the scheduling gate of the pod. Its Secret must exist.
 func (r *Runtime) ungate(ctx context.Context, pod *corev1.Pod) error {
 	what := "let the pod " + pod.Name + " be scheduled"
-	return r.insist(ctx, what, func() error {
-		_, err := r.o.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, ungatePatch(pod), metav1.PatchOptions{})
+	return r.withRetries(ctx, what, func() error {
+		_, err := r.opts.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, ungatePatch(pod), metav1.PatchOptions{})
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
-			return nil // it is gone, or another one has its name: the watch tells
+			return nil // it is gone, or another pod has its name: the watch shows which
 		}
 		return err
 	})
 }
 
-// ensureSecret reads the Secret that the pod's creator made, or creates it: only
-// for that credentials are asked for.
+// ensureSecret reads the pod's Secret, or creates it if it does not exist. It requests credentials
+// only in the latter case.
 func (r *Runtime) ensureSecret(ctx context.Context, w *workload.Workload, pod *corev1.Pod) (secret *corev1.Secret, job *podapi.Job, err error) {
-	secrets := r.o.Client.CoreV1().Secrets(pod.Namespace)
-	var broken error // what trying again does not mend
-	err = r.insist(ctx, "create the Secret "+pod.Name, func() error {
+	secrets := r.opts.Client.CoreV1().Secrets(pod.Namespace)
+	var broken error // an error that a retry does not solve
+	err = r.withRetries(ctx, "create the Secret "+pod.Name, func() error {
 		broken = nil
 		there, err := secrets.Get(ctx, pod.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
@@ -157,7 +158,7 @@ func (r *Runtime) ensureSecret(ctx context.Context, w *workload.Workload, pod *c
 				return nil
 			}
 			if secret, err = secrets.Create(ctx, secret, metav1.CreateOptions{}); apierrors.IsAlreadyExists(err) {
-				return again(errors.New("another owner made it meanwhile"))
+				return retryable(errors.New("another owner created it meanwhile"))
 			}
 			return err
 		}
@@ -165,8 +166,8 @@ func (r *Runtime) ensureSecret(ctx context.Context, w *workload.Workload, pod *c
 			return err
 		}
 		if !ownedBy(there, pod) {
-			// Of a pod of that name that is no more.
-			return again(errors.Join(errors.New("it belongs to a former pod"), secrets.Delete(ctx, there.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(there.UID))})))
+			// It belongs to a former pod of the same name.
+			return retryable(errors.Join(errors.New("it belongs to a former pod"), secrets.Delete(ctx, there.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(there.UID))})))
 		}
 		secret = there
 		job, err = decodeJob(there)
@@ -187,16 +188,16 @@ func ownedBy(s *corev1.Secret, pod *corev1.Pod) bool {
 	return false
 }
 
-// againError is an error after which the operation is tried again.
-type againError struct{ error }
+// retryableError marks an error after which withRetries repeats the operation.
+type retryableError struct{ error }
 
-func (e againError) Unwrap() error { return e.error }
+func (e retryableError) Unwrap() error { return e.error }
 
-func again(err error) error { return againError{err} }
+func retryable(err error) error { return retryableError{err} }
 
-// insist repeats an operation while the API is away, or says that there is no
-// room yet. AlreadyExists is returned as it is.
-func (r *Runtime) insist(ctx context.Context, what string, op func() error) error {
+// withRetries repeats op while the API is unavailable or a quota is full. AlreadyExists is returned
+// unchanged.
+func (r *Runtime) withRetries(ctx context.Context, what string, op func() error) error {
 	since := map[string]time.Time{}
 	for try := 0; ; try++ {
 		err := op()
@@ -207,8 +208,8 @@ func (r *Runtime) insist(ctx context.Context, what string, op func() error) erro
 			return fmt.Errorf("%s: %w", what, context.Cause(ctx))
 		}
 		p, retry := problem{}, true
-		if !errors.As(err, new(againError)) {
-			p, retry = refusedCreate(err, what, &r.o)
+		if !errors.As(err, new(retryableError)) {
+			p, retry = createProblem(err, what, &r.opts)
 		}
 		if !retry {
 			return p.failure
@@ -219,22 +220,22 @@ func (r *Runtime) insist(ctx context.Context, what string, op func() error) erro
 		if p.limit > 0 && time.Since(since[p.kind]) >= p.limit {
 			return p.failure
 		}
-		r.count.retries.Inc()
-		r.o.Log.Warn("cannot do something yet that a build pod needs, will try again", "what", what, "err", err)
+		r.metrics.retries.Inc()
+		r.opts.Log.Warn("a Kubernetes request for a build pod failed, will try again", "what", what, "err", err)
 		if err := r.pause(ctx, try); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
 }
 
-// awaitRoom waits while the install has its maximum of pods, and takes a place.
+// awaitRoom waits while the install has MaxPods pods, and then takes a place for the new one.
 func (r *Runtime) awaitRoom(ctx context.Context, name string) error {
-	if r.o.MaxPods == 0 {
+	if r.opts.MaxPods == 0 {
 		return nil
 	}
-	for try := 0; !r.pods.reserve(name, r.o.MaxPods); try++ {
+	for try := 0; !r.pods.reserve(name, r.opts.MaxPods); try++ {
 		if try == 0 {
-			r.o.Log.Info("waits for another build pod to end", "pod", name, "max", r.o.MaxPods)
+			r.opts.Log.Info("waiting for another build pod to end", "pod", name, "max", r.opts.MaxPods)
 		}
 		if err := r.pause(ctx, 2); err != nil {
 			return fmt.Errorf("wait for another build pod to end: %w", err)

@@ -22,7 +22,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// changing are credentials that live for shorter than a build.
+// changing holds credentials that change during a build.
 type changing struct {
 	credentials
 	now atomic.Pointer[string]
@@ -31,20 +31,20 @@ type changing struct {
 func (c *changing) Own(_ context.Context, host string) (proxy.Auth, bool, error) {
 	p := c.now.Load()
 	if p == nil {
-		return proxy.Auth{}, false, errors.New("the cloud does not answer")
+		return proxy.Auth{}, false, errors.New("the cloud does not respond")
 	}
 	return proxy.Auth{User: "install", Password: *p}, host == c.host, nil
 }
 
-// Test_Run_Renew writes credentials that change into the Secret of a build that
-// runs, also of one that was adopted; nothing else of the Secret changes.
+// Test_Run_Renew checks that changed credentials are written into the Secret of a running build,
+// also of an adopted one, and that nothing else in the Secret changes.
 func Test_Run_Renew(t *testing.T) {
 	c := newCluster(t)
 	creds := &changing{credentials: credentials{"reg.example"}}
 	set := func(s string) { creds.now.Store(&s) }
 	set("first")
 	options := func(o *kubernetes.Options) {
-		o.Credentials, o.RenewEvery = creds, 10*time.Millisecond
+		o.Credentials, o.RenewInterval = creds, 10*time.Millisecond
 		kubernetes.FastRetries(o)
 	}
 	w := copyOf(&registrytest.Registry{Addr: "reg.example"}, "b1", "sha256:"+strings.Repeat("a", 64))
@@ -78,7 +78,7 @@ func Test_Run_Renew(t *testing.T) {
 	_, _ = x.wait(t)
 }
 
-// partly has credentials of two more hosts, one of which cannot be told at times.
+// partly adds credentials of two more hosts. One of them is unavailable at times.
 type partly struct {
 	*changing
 	fails atomic.Bool
@@ -87,22 +87,22 @@ type partly struct {
 func (c *partly) Readable(context.Context, *buildsv1.Rights) (map[string]proxy.Auth, map[string]error) {
 	found := map[string]proxy.Auth{"other.example": {User: "u", Password: *c.now.Load()}}
 	if c.fails.Load() {
-		return found, map[string]error{"cloud.example": errors.New("the cloud does not answer")}
+		return found, map[string]error{"cloud.example": errors.New("the cloud does not respond")}
 	}
 	found["cloud.example"] = proxy.Auth{User: "u", Password: "cloud"}
 	return found, nil
 }
 
-// Test_Run_RenewInPart renews the credentials of all hosts but one that cannot be
-// told now, whose former one stays. A new pod waits for that only if the request
-// names the host.
+// Test_Run_RenewInPart renews the credentials of all hosts except one that is unavailable, whose
+// former credential stays. A new pod waits for such a credential only if the request names the
+// host.
 func Test_Run_RenewInPart(t *testing.T) {
 	c := newCluster(t)
 	creds := &partly{changing: &changing{credentials: credentials{"reg.example"}}}
 	set := func(s string) { creds.now.Store(&s) }
 	set("first")
 	options := func(o *kubernetes.Options) {
-		o.Credentials, o.RenewEvery, o.RightsTimeout = creds, 10*time.Millisecond, 30*time.Millisecond
+		o.Credentials, o.RenewInterval, o.RightsTimeout = creds, 10*time.Millisecond, 30*time.Millisecond
 		kubernetes.FastRetries(o)
 	}
 	run := func(build string, hosts ...string) *workload.Workload {
@@ -128,7 +128,7 @@ func Test_Run_RenewInPart(t *testing.T) {
 	set("second")
 	eventually(t, "the other host's is renewed", func() bool { return read(old)["other.example"].Password == "second" })
 	if read(old)["cloud.example"].Password != "cloud" {
-		t.Error("the credential that could not be told was taken away")
+		t.Error("the unavailable credential was removed")
 	}
 	unnamed := run("b2")
 	y := start(ctx, r, unnamed, newSink())
@@ -136,7 +136,7 @@ func Test_Run_RenewInPart(t *testing.T) {
 		t.Errorf("a pod that names no host has %v", slices.Collect(maps.Keys(got)))
 	}
 	_, err := r.Run(testContext(t), run("b3", "cloud.example"), newSink())
-	mustFail(t, err, builds.BlameInfrastructure, "ib-b3-1", "the cloud does not answer")
+	mustFail(t, err, builds.BlameInfrastructure, "ib-b3-1", "the cloud does not respond")
 	creds.fails.Store(false)
 	eventually(t, "the pod has it later", func() bool { return len(read(unnamed)) == 2 })
 	cancel()
@@ -144,8 +144,8 @@ func Test_Run_RenewInPart(t *testing.T) {
 	_, _ = y.wait(t)
 }
 
-// Test_Run_NoCredentials adopts a pod where the node has no credentials for it: the
-// pod has its own. A new pod waits for them for a while.
+// Test_Run_NoCredentials adopts a pod while the node has no credentials for it: the pod has its
+// own. A new pod waits for credentials for a while.
 func Test_Run_NoCredentials(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
@@ -172,7 +172,7 @@ func Test_Run_NoCredentials(t *testing.T) {
 		w := copyOf(reg, "b2", digest)
 		r := newRuntime(t, c, "node-b", reg.Addr, without, func(o *kubernetes.Options) { o.RightsTimeout = 30 * time.Millisecond })
 		_, err := r.Run(testContext(t), w, newSink())
-		mustFail(t, err, builds.BlameInfrastructure, w.Name(), "the cloud does not answer")
+		mustFail(t, err, builds.BlameInfrastructure, w.Name(), "the cloud does not respond")
 	})
 	t.Run("new, in time", func(t *testing.T) {
 		w := copyOf(reg, "b3", digest)

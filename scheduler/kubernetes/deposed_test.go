@@ -21,10 +21,10 @@ type fencedSink struct{ *sink }
 
 func (fencedSink) Write([]byte) (int, error) { return 0, logs.ErrFenced }
 
-// Test_Run_Deposed: an owner that learns by its log, or by a worker that it
-// does not reach, that it cannot go on does not delete the pod: it may have
-// been deposed while it was paused, and another node follows the pod. Whoever
-// called Run knows whether it is the owner still, and stops the pod if so.
+// Test_Run_Deposed checks that an owner that cannot continue, because of its log or an unreachable
+// worker, does not delete the pod. It may have been deposed while it was paused, and another node
+// may follow the pod. The caller of Run knows whether it is still the owner, and then stops the
+// pod.
 func Test_Run_Deposed(t *testing.T) {
 	t.Run("its log is fenced", func(t *testing.T) {
 		reg, c := startRegistry(t), newCluster(t)

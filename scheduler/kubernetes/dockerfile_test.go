@@ -95,7 +95,7 @@ func (s site) runtime(t *testing.T, node string) *kubernetes.Runtime {
 	})
 }
 
-// build uploads a context and answers the workload of it.
+// build uploads a context and returns its workload.
 func (s site) build(t *testing.T, id, dockerfile string) *workload.Workload {
 	t.Helper()
 	var archive bytes.Buffer
@@ -131,7 +131,7 @@ func (s site) build(t *testing.T, id, dockerfile string) *workload.Workload {
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: &imagebuilderv1.DockerfileSource{
 			Context:   &imagebuilderv1.DockerfileSource_Upload{Upload: &imagebuilderv1.UploadedContext{Digest: digest}},
 			SecretIds: []string{"password"},
-			NoCache:   true, // the daemon is that of all tests
+			NoCache:   true, // all tests share the daemon
 		}}},
 		Ref: s.reg.Addr + "/workspace:" + id, BaseRef: s.reg.Addr + "/base:" + id,
 		Rights:   &buildsv1.Rights{AllowAll: true},
@@ -140,8 +140,8 @@ func (s site) build(t *testing.T, id, dockerfile string) *workload.Workload {
 	}
 }
 
-// Test_Run_Dockerfile builds from a private base with BuildKit, which reaches
-// the registry by the proxy alone.
+// Test_Run_Dockerfile builds from a private base with BuildKit, which reaches the registry only
+// through the proxy.
 func Test_Run_Dockerfile(t *testing.T) {
 	s := newSite(t)
 	w := s.build(t, "d1", "FROM BASE\nCOPY file /file\nRUN --mount=type=secret,id=password wc -c /run/secrets/password && echo the-step-ran\n")
@@ -175,7 +175,7 @@ func Test_Run_Dockerfile(t *testing.T) {
 	}
 }
 
-// Test_Run_Dockerfile_Fails tells whose fault a failure is.
+// Test_Run_Dockerfile_Fails checks the blame of failures.
 func Test_Run_Dockerfile_Fails(t *testing.T) {
 	s := newSite(t)
 	r := s.runtime(t, "node-a")
@@ -202,8 +202,8 @@ func Test_Run_Dockerfile_Fails(t *testing.T) {
 	})
 }
 
-// Test_Run_Adopted hands a build to another owner while it writes: all of its
-// output is in the log, once.
+// Test_Run_Adopted hands a build over to another owner while it writes. The log holds all of its
+// output once.
 func Test_Run_Adopted(t *testing.T) {
 	s := newSite(t)
 	var script strings.Builder
@@ -225,7 +225,7 @@ func Test_Run_Adopted(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.reg.Pull(t, "base@"+out.Digest)
-	// The name of the step and its output have each line once.
+	// The step's name and its output contain each line once.
 	at := 0
 	for i := range 40 {
 		line := fmt.Sprintf(" line-%02d\n", i)

@@ -13,10 +13,9 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
-// Test_Ended_StaysUntilCommitted: a pod that has ended tells how, and stays for
-// as long as the cluster has no majority that could commit it: this runtime does
-// not know what is committed, and its clock may be wrong. The leader stops what
-// has outlived its attempt.
+// Test_Ended_StaysUntilCommitted checks that a pod that has ended reports its result, and stays
+// while the cluster has no majority to commit it. The runtime does not know what is committed, and
+// its clock may be wrong. The leader stops pods that have outlived their attempts.
 func Test_Ended_StaysUntilCommitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := metav1.Now()

@@ -15,8 +15,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
-// Test_Run_Explained waits, when a worker says that the infrastructure failed, for
-// what the kubelet says of its pod a moment later.
+// Test_Run_Explained checks that, after a worker has reported an infrastructure failure, the owner
+// waits for the reason that the kubelet reports a moment later.
 func Test_Run_Explained(t *testing.T) {
 	for name, says := range map[string]func(*corev1.PodStatus){
 		"out of memory": func(s *corev1.PodStatus) {
@@ -60,7 +60,7 @@ func Test_Run_Explained(t *testing.T) {
 				} else {
 					c.start(c.pod(w.Name()))
 				}
-				eventually(t, "the owner asks what happened", func() bool {
+				eventually(t, "the owner reads the pod to explain its end", func() bool {
 					select {
 					case <-x.done:
 						return true

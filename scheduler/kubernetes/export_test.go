@@ -10,16 +10,16 @@ import (
 	client "k8s.io/client-go/kubernetes"
 )
 
-// DeadlineGrace is how much longer than its deadline a build is followed.
+// DeadlineGrace is how long after its deadline a build is still followed.
 const DeadlineGrace = deadlineGrace
 
-// FastRetries makes pauses short.
+// FastRetries makes the pauses between retries short.
 func FastRetries(o *Options) { o.retryBase = time.Millisecond }
 
-// Remove deletes exactly this pod.
+// Remove deletes exactly this pod, by its UID.
 func (r *Runtime) Remove(ctx context.Context, p *corev1.Pod) error { return r.remove(ctx, p) }
 
-// Label makes a node the owner of a pod.
+// Label makes node the owner of a pod.
 func Label(ctx context.Context, c client.Interface, p *corev1.Pod, node string, epoch uint64) error {
 	_, err := c.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.MergePatchType, ownerPatch(p, &Options{Node: node}, epoch), metav1.PatchOptions{})
 	return err

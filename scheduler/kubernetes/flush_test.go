@@ -19,8 +19,8 @@ type flushSink struct {
 
 func (s flushSink) Flush(ctx context.Context) error { return s.flush(ctx) }
 
-// Test_Run_Flush lets a worker go once a next owner would find all of its output,
-// and no sooner.
+// Test_Run_Flush checks that a worker may end only once the next owner would find all of its
+// output.
 func Test_Run_Flush(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	c.startKubelet()
@@ -58,7 +58,7 @@ func Test_Run_Flush(t *testing.T) {
 		if err != nil || out.Digest != digest {
 			t.Errorf("Run: %+v, %v", out, err)
 		}
-		// The next owner finds nothing in the log, and all in the pod.
+		// The next owner finds nothing in the log, and everything in the pod.
 		w.Epoch = 2
 		s := newSink()
 		if out, err := newRuntime(t, c, "node-b", reg.Addr).Run(testContext(t), w, s); err != nil || out.Digest != digest {

@@ -43,22 +43,22 @@ type stream struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	heard atomic.Int64 // time of the last answer, unix nanoseconds
+	lastResponseAt atomic.Int64 // time of the last response, in Unix nanoseconds
 
-	mu       sync.Mutex
-	res      *podapi.Result
-	whole    bool // all output is stored
-	err      error
-	ackedEnd int64
+	mu        sync.Mutex
+	res       *podapi.Result
+	allStored bool // all output is stored
+	err       error
+	ackedEnd  int64
 }
 
-// openStream begins to follow a worker that runs.
+// openStream starts to follow a running worker. The caller closes the stream.
 func (r *Runtime) openStream(ctx context.Context, pod *corev1.Pod, job *podapi.Job, sink workload.Sink) (*stream, error) {
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM([]byte(job.Certificate)) {
 		return nil, infra("the Secret of the pod %s holds no certificate: somebody changed it", pod.Name)
 	}
-	dial := r.o.Dial
+	dial := r.opts.Dial
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
 	}
@@ -73,7 +73,7 @@ func (r *Runtime) openStream(ctx context.Context, pod *corev1.Pod, job *podapi.J
 			ResponseHeaderTimeout: (podapi.StateWait + 10) * time.Second,
 		}},
 	}
-	s.heard.Store(time.Now().UnixNano())
+	s.lastResponseAt.Store(time.Now().UnixNano())
 	go func() {
 		defer close(s.done)
 		s.run(ctx)
@@ -82,7 +82,7 @@ func (r *Runtime) openStream(ctx context.Context, pod *corev1.Pod, job *podapi.J
 	return s, nil
 }
 
-// close ends the stream and waits for it.
+// close ends the stream and waits for its goroutine.
 func (s *stream) close() {
 	s.cancel()
 	<-s.done
@@ -97,8 +97,8 @@ func (s *stream) ended() bool {
 	}
 }
 
-// result answers what the worker said in the end, nil if it was not heard; an
-// error is one of storing output.
+// result returns the result that the worker reported, or nil if there is none yet. The error is an
+// error of storing output.
 func (s *stream) result() (*podapi.Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,18 +109,19 @@ func (s *stream) result() (*podapi.Result, error) {
 func (s *stream) complete() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.whole
+	return s.allStored
 }
 
-// silence is how long the worker was not heard, 0 once it has told all.
+// silence returns the time since the last response of the worker, or 0 once the result and all
+// output are here.
 func (s *stream) silence() time.Duration {
 	s.mu.Lock()
-	told := s.res != nil && s.whole
+	finished := s.res != nil && s.allStored
 	s.mu.Unlock()
-	if told {
+	if finished {
 		return 0
 	}
-	return time.Since(time.Unix(0, s.heard.Load()))
+	return time.Since(time.Unix(0, s.lastResponseAt.Load()))
 }
 
 func (s *stream) run(ctx context.Context) {
@@ -132,17 +133,17 @@ func (s *stream) run(ctx context.Context) {
 	})
 	if err := g.Wait(); err != nil {
 		var fatal *fatalError
-		if errors.As(err, &fatal) { // else ctx has ended
+		if errors.As(err, &fatal) { // otherwise ctx has ended
 			s.mu.Lock()
 			s.err = fatal.error
 			s.mu.Unlock()
 		}
 		return
 	}
-	// What a worker that may end has told is nowhere else.
+	// The final acknowledgement lets the worker end, and its output is then lost. Flush first.
 	if err := s.sink.Flush(ctx); err != nil {
 		if ctx.Err() == nil {
-			s.r.o.Log.Warn("cannot store the output of a build for a next owner, and leaves its worker waiting", "err", err)
+			s.r.opts.Log.Warn("cannot store the output of a build durably; its worker keeps the output and waits", "err", err)
 		}
 		return
 	}
@@ -156,15 +157,15 @@ func (s *stream) run(ctx context.Context) {
 	}
 }
 
-// fatalError ends the stream: asking again does not help.
+// fatalError ends the stream: a retry would not help.
 type fatalError struct{ error }
 
 func (e *fatalError) Unwrap() error { return e.error }
 
-// repeat calls op until it is done, over all errors that may pass.
+// repeat calls op until it is done, and retries all errors except a *fatalError.
 func (s *stream) repeat(ctx context.Context, op func(context.Context) (done bool, err error)) error {
 	for try := 0; ; try++ {
-		before := s.heard.Load()
+		before := s.lastResponseAt.Load()
 		done, err := op(ctx)
 		switch {
 		case done:
@@ -174,7 +175,7 @@ func (s *stream) repeat(ctx context.Context, op func(context.Context) (done bool
 		case err == nil:
 			try = -1
 			continue
-		case s.heard.Load() != before:
+		case s.lastResponseAt.Load() != before:
 			try = 0
 		}
 		if err := s.r.pause(ctx, min(try, 3)); err != nil {
@@ -183,19 +184,18 @@ func (s *stream) repeat(ctx context.Context, op func(context.Context) (done bool
 	}
 }
 
-// output stores output from where the log ends, until the worker says that it
-// is complete.
+// output stores output, beginning at the end of the log, until the worker reports the end.
 func (s *stream) output(ctx context.Context) (done bool, err error) {
 	resp, err := s.get(ctx, http.MethodGet, podapi.PathOutput, url.Values{"offset": {strconv.FormatInt(s.sink.Offset(), 10)}})
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read, or is broken
+	defer func() { _ = resp.Body.Close() }() // read to its end, or broken
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := resp.Body.Read(buf)
 		if n > 0 {
-			s.heard.Store(time.Now().UnixNano())
+			s.lastResponseAt.Store(time.Now().UnixNano())
 			if _, err := s.sink.Write(buf[:n]); err != nil {
 				return false, &fatalError{fmt.Errorf("store the output of the build: %w", err)}
 			}
@@ -203,7 +203,7 @@ func (s *stream) output(ctx context.Context) (done bool, err error) {
 		}
 		if errors.Is(err, io.EOF) {
 			s.mu.Lock()
-			s.whole = true
+			s.allStored = true
 			s.mu.Unlock()
 			return true, nil
 		}
@@ -213,7 +213,7 @@ func (s *stream) output(ctx context.Context) (done bool, err error) {
 	}
 }
 
-// ackSome acknowledges output now and then, so that the worker has room.
+// ackSome acknowledges output after every ackBytes, so that the worker can make room.
 func (s *stream) ackSome(ctx context.Context) {
 	offset := s.sink.Offset()
 	if offset-s.ackedEnd < ackBytes {
@@ -232,7 +232,7 @@ func (s *stream) ack(ctx context.Context, offset int64, final bool) error {
 	return resp.Body.Close()
 }
 
-// state takes over the next news. It is done with the result.
+// state reads and applies the next state of the worker. It is done once it has the result.
 func (s *stream) state(ctx context.Context, version *uint64) (done bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, (podapi.StateWait+15)*time.Second)
 	defer cancel()
@@ -240,12 +240,12 @@ func (s *stream) state(ctx context.Context, version *uint64) (done bool, err err
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read, or is broken
+	defer func() { _ = resp.Body.Close() }() // read to its end, or broken
 	var st podapi.State
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 16<<20)).Decode(&st); err != nil {
 		return false, fmt.Errorf("decode the state of the worker: %w", err)
 	}
-	s.heard.Store(time.Now().UnixNano())
+	s.lastResponseAt.Store(time.Now().UnixNano())
 	if st.Version != *version {
 		*version = st.Version
 		s.show(st)
@@ -276,8 +276,8 @@ func (s *stream) show(st podapi.State) {
 	s.sink.Steps(steps)
 }
 
-// get makes a request and answers the response if it is a success. Answers
-// that asking again will not change are fatal.
+// get sends a request and returns a successful response, whose body the caller closes. Errors that
+// a retry cannot change are *fatalError.
 func (s *stream) get(ctx context.Context, method, path string, query url.Values) (*http.Response, error) {
 	u := s.base
 	u.Path, u.RawQuery = path, query.Encode()
@@ -291,15 +291,15 @@ func (s *stream) get(ctx context.Context, method, path string, query url.Values)
 		return nil, err
 	}
 	if resp.StatusCode < 300 {
-		s.heard.Store(time.Now().UnixNano())
+		s.lastResponseAt.Store(time.Now().UnixNano())
 		return resp, nil
 	}
-	said, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	_ = resp.Body.Close()
-	err = fmt.Errorf("the worker answers %d: %s", resp.StatusCode, bytes.TrimSpace(said))
+	err = fmt.Errorf("the worker returned status %d: %s", resp.StatusCode, bytes.TrimSpace(text))
 	switch resp.StatusCode {
 	case http.StatusGone, http.StatusRequestedRangeNotSatisfiable:
-		return nil, &fatalError{infra("the output of the build from byte %d on is not kept by its pod: %v", s.sink.Offset(), err)}
+		return nil, &fatalError{infra("the pod of the build no longer keeps the output from byte %d on: %v", s.sink.Offset(), err)}
 	}
 	return nil, err
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// credentials: the install may do everything, a request what its rights say.
+// credentials lets the install do everything, and a request what its rights allow.
 type credentials struct{ host string }
 
 func (c credentials) Readable(_ context.Context, r *buildsv1.Rights) (map[string]proxy.Auth, map[string]error) {
@@ -38,7 +38,7 @@ func startRegistry(t *testing.T) *registrytest.Registry {
 	return registrytest.Start(t, registrytest.Options{Users: map[string]string{"install": "install-password"}})
 }
 
-// newRuntime is a node's runtime in a cluster.
+// newRuntime returns the runtime of a node in a cluster.
 func newRuntime(t *testing.T, c *cluster, node, registry string, change ...func(*kubernetes.Options)) *kubernetes.Runtime {
 	t.Helper()
 	o := kubernetes.Options{
@@ -63,8 +63,7 @@ func newRuntime(t *testing.T, c *cluster, node, registry string, change ...func(
 	return r
 }
 
-// copyOf is a workload that copies team/app@digest to the workspace
-// repository.
+// copyOf returns a workload that copies team/app@digest to the workspace repository.
 func copyOf(reg *registrytest.Registry, build, digest string) *workload.Workload {
 	return &workload.Workload{
 		BuildID: build, Attempt: 1, Epoch: 1,
@@ -154,7 +153,7 @@ func (x *run) wait(t *testing.T) (workload.Outcome, error) {
 	return x.out, x.err
 }
 
-// mustFail checks a failure's blame and that its message has all parts.
+// mustFail checks the blame of a failure, and that its message contains all parts.
 func mustFail(t *testing.T, err error, blame imagebuilderv1.Blame, parts ...string) {
 	t.Helper()
 	var f *workload.Failure

@@ -28,16 +28,16 @@ import (
 
 const namespace = "builds"
 
-// cluster is an API without a scheduler, and a kubelet that runs the true
-// worker and the true registry proxy of each pod in this process.
+// cluster is an API without a scheduler, and a kubelet that runs the real worker and the real
+// registry proxy of each pod in this process.
 type cluster struct {
 	t        *testing.T
 	client   client.Interface
-	fake     *fake.Clientset // client, unless that is one of a true API
+	fake     *fake.Clientset // same as client, unless client is that of a real API
 	buildkit string          // address of a daemon
 	linger   time.Duration
-	job      func(*podapi.Job)       // changes what workers are given
-	tells    func(*corev1.PodStatus) // changes what is told first of the end of a pod
+	job      func(*podapi.Job)       // changes the job that workers receive
+	tells    func(*corev1.PodStatus) // changes the first report of a pod's end
 	ctx      context.Context
 	tasks    sync.WaitGroup
 
@@ -52,7 +52,7 @@ func newCluster(t *testing.T) *cluster {
 	f := fake.NewClientset()
 	c := newClusterOn(t, f)
 	c.fake = f
-	// The fake gives no UIDs.
+	// The fake does not assign UIDs.
 	c.fake.PrependReactor("create", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -66,7 +66,7 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// newClusterOn is a cluster over an API.
+// newClusterOn returns a cluster over an API.
 func newClusterOn(t *testing.T, api client.Interface) *cluster {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -78,7 +78,7 @@ func newClusterOn(t *testing.T, api client.Interface) *cluster {
 	return c
 }
 
-// startKubelet runs every pod that comes.
+// startKubelet runs every new pod.
 func (c *cluster) startKubelet() {
 	c.t.Helper()
 	w, err := c.client.CoreV1().Pods(namespace).Watch(c.ctx, metav1.ListOptions{})
@@ -119,7 +119,7 @@ func (c *cluster) start(p *corev1.Pod) {
 	})
 }
 
-// stop ends the containers of a pod, as the deletion of the pod does.
+// stop ends the containers of a pod, as its deletion does.
 func (c *cluster) stop(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -128,7 +128,7 @@ func (c *cluster) stop(name string) {
 	}
 }
 
-// run is the life of a pod.
+// run runs a pod from start to end.
 func (c *cluster) run(ctx context.Context, p *corev1.Pod, ip string) {
 	log := slog.New(slog.DiscardHandler)
 	secret := c.await(ctx, p.Name)
@@ -194,7 +194,7 @@ func (c *cluster) run(ctx context.Context, p *corev1.Pod, ip string) {
 	})
 }
 
-// await waits for a pod's Secret, as its volumes do.
+// await waits for the Secret of a pod, as the mount of its volumes does.
 func (c *cluster) await(ctx context.Context, name string) *corev1.Secret {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -211,7 +211,7 @@ func (c *cluster) await(ctx context.Context, name string) *corev1.Secret {
 	}
 }
 
-// status changes a pod's status.
+// status changes the status of a pod.
 func (c *cluster) status(name string, change func(*corev1.PodStatus)) {
 	pods := c.client.CoreV1().Pods(namespace)
 	p, err := pods.Get(context.Background(), name, metav1.GetOptions{})

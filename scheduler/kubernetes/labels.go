@@ -19,16 +19,16 @@ const (
 	labelInstall = labelPrefix + "install"
 	labelBuild   = labelPrefix + "build"
 	labelAttempt = labelPrefix + "attempt"
-	// labelCluster is the id of the cluster that the pod builds for. Older pods
-	// have none.
+	// labelCluster is the id of the cluster that the pod builds for. Pods of older versions have
+	// none.
 	labelCluster = labelPrefix + "cluster"
-	// labelEpoch and labelOwner are those of the owner that follows the pod;
-	// an adopter changes them.
+	// labelEpoch and labelOwner describe the owner that follows the pod; an adopting owner changes
+	// them.
 	labelEpoch = labelPrefix + "epoch"
 	labelOwner = labelPrefix + "owner"
 )
 
-// installSelector selects everything of an install.
+// installSelector returns the label selector for all objects of an install.
 func installSelector(install string) string {
 	return labels.SelectorFromSet(labels.Set{labelInstall: install}).String()
 }
@@ -47,8 +47,8 @@ func podLabels(o *Options, w *workload.Workload) map[string]string {
 	return l
 }
 
-// ours answers what tells whether a pod of the install is of this cluster:
-// another one may have the install's name by mistake.
+// ours returns a function that reports whether a pod of the install belongs to this cluster.
+// Another cluster may use the same install name by mistake.
 func (o *Options) ours() func(*corev1.Pod) bool {
 	id := o.clusterID()
 	return func(p *corev1.Pod) bool {
@@ -64,7 +64,7 @@ func (o *Options) clusterID() string {
 	return o.Cluster()
 }
 
-// asLabel makes a label's value of a name, a hash if it does not fit.
+// asLabel returns s if it is a valid label value, and a hash of it otherwise.
 func asLabel(s string) string {
 	if len(validation.IsValidLabelValue(s)) == 0 {
 		return s
@@ -73,14 +73,14 @@ func asLabel(s string) string {
 	return "sha256-" + hex.EncodeToString(sum[:16])
 }
 
-// epochOf is the epoch of the owner that followed a pod last.
+// epochOf returns the epoch of the last owner of a pod.
 func epochOf(p *corev1.Pod) uint64 {
-	n, _ := strconv.ParseUint(p.Labels[labelEpoch], 10, 64) // 0 for what somebody broke
+	n, _ := strconv.ParseUint(p.Labels[labelEpoch], 10, 64) // 0 if somebody changed the label
 	return n
 }
 
-// ownerPatch is a merge patch that makes this node the owner. It carries the UID,
-// so that it cannot change another pod of the same name.
+// ownerPatch returns a merge patch that makes this node the owner. It carries the UID, so that it
+// cannot change another pod of the same name.
 func ownerPatch(p *corev1.Pod, o *Options, epoch uint64) []byte {
 	cluster := ""
 	if id := o.clusterID(); id != "" {

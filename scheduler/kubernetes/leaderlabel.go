@@ -9,12 +9,12 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// LeaderLabel is the label of the pod whose node leads, with the value "true".
+// LeaderLabel is the label of the leader's pod. Its value is "true".
 const LeaderLabel = "image-builder/leader"
 
-// LabelLeader gives a pod the label of the leader and takes it from the other
-// pods of the same owner, such as a stateful set. It waits for the API. The
-// account needs to get, list and patch pods in the namespace.
+// LabelLeader gives a pod the label of the leader, and removes the label from the other pods of the
+// same owner, such as a stateful set. It blocks on requests to the API. The account needs to get,
+// list and patch pods in the namespace.
 func LabelLeader(ctx context.Context, client kubernetes.Interface, namespace, pod string) error {
 	pods := client.CoreV1().Pods(namespace)
 	own, err := pods.Get(ctx, pod, metav1.GetOptions{})
@@ -30,7 +30,7 @@ func LabelLeader(ctx context.Context, client kubernetes.Interface, namespace, po
 	}
 	former, err := pods.List(ctx, metav1.ListOptions{LabelSelector: LeaderLabel})
 	if err != nil {
-		return fmt.Errorf("look for the pod of the former leader: %w", err)
+		return fmt.Errorf("find the pod of the former leader: %w", err)
 	}
 	owner := metav1.GetControllerOf(own)
 	for i := range former.Items {

@@ -15,8 +15,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
-// Test_API_LeaderLabel moves the label from pod to pod of one stateful set, with
-// the rights that the chart gives, and leaves another install's leader alone.
+// Test_API_LeaderLabel moves the label between the pods of one stateful set, with the rights that
+// the chart grants, and leaves the leader of another install alone.
 func Test_API_LeaderLabel(t *testing.T) {
 	a := startAPI(t)
 	pods := a.client.CoreV1().Pods(namespace)

@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// metrics of a runtime; docs/metrics.md has them.
+// metrics are the metrics of a runtime. They are documented in docs/metrics.md.
 type metrics struct {
 	created, adopted, retries, watchErrors prometheus.Counter
 	start                                  prometheus.Histogram
@@ -22,7 +22,7 @@ func newMetrics() *metrics {
 	return &metrics{
 		created:     counter("pods_created_total", "Build pods that this node created."),
 		adopted:     counter("pods_adopted_total", "Build pods of other owners that this node took over."),
-		retries:     counter("api_retries_total", "Requests to the Kubernetes API that are tried again."),
+		retries:     counter("api_retries_total", "Requests to the Kubernetes API that were retried."),
 		watchErrors: counter("watch_errors_total", "Failures to list or watch build pods."),
 		start: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "image_builder_kubernetes_pod_start_seconds", Help: "Time from the creation of a pod until its worker runs.",
@@ -31,7 +31,7 @@ func newMetrics() *metrics {
 	}
 }
 
-// register exports the metrics and the pods that the watch knows.
+// register registers the metrics, including the number of pods that the watch knows.
 func (m *metrics) register(reg prometheus.Registerer, pods *podWatch) error {
 	if reg == nil {
 		return nil
@@ -61,31 +61,32 @@ func (m *metrics) register(reg prometheus.Registerer, pods *podWatch) error {
 	return nil
 }
 
-// troubleFor is how long a failure of the watch counts: it is tried again
-// within about half a minute.
-const troubleFor = 45 * time.Second
+// watchErrorTTL is how long an error of the watch counts. The watch retries within about half a
+// minute.
+const watchErrorTTL = 45 * time.Second
 
-// trouble remembers the last failure of the watch.
-type trouble struct {
-	mu  sync.Mutex
-	err error
-	at  time.Time
+// watchHealth holds the last error of the watch.
+type watchHealth struct {
+	mu       sync.Mutex
+	err      error
+	failedAt time.Time
 }
 
-func (t *trouble) note(err error) {
+func (t *watchHealth) recordError(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.err, t.at = err, time.Now()
+	t.err, t.failedAt = err, time.Now()
 }
 
-// Trouble answers why builds in pods may not go on, or nil: the API has not
-// answered this node within the last 45 seconds, or refuses it. Builds wait.
+// Trouble returns the health problem of the runtime, or nil if there is none. There is one if,
+// within the last 45 seconds, the API did not respond to this node or refused its requests.
+// Meanwhile builds wait.
 func (r *Runtime) Trouble() error {
-	t := &r.pods.trouble
+	t := &r.pods.health
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.err == nil || r.pods.informer.HasSynced() && time.Since(t.at) > troubleFor {
+	if t.err == nil || r.pods.informer.HasSynced() && time.Since(t.failedAt) > watchErrorTTL {
 		return nil
 	}
-	return fmt.Errorf("the Kubernetes API does not show the build pods in namespace %s: %w: builds in pods wait, check the API and the rights of this service's account", r.o.Namespace, t.err)
+	return fmt.Errorf("the Kubernetes API does not show the build pods in namespace %s: %w: builds in pods wait: check the API and the rights of this service's account", r.opts.Namespace, t.err)
 }

@@ -19,40 +19,40 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// Profile says how the BuildKit container is isolated.
+// Profile is the way in which the BuildKit container is isolated.
 type Profile string
 
 const (
-	// Rootless runs BuildKit as a plain user, without seccomp and AppArmor,
-	// which keep it from making user namespaces.
+	// Rootless runs BuildKit as a plain user, without seccomp and AppArmor, since both would forbid
+	// it to create user namespaces.
 	Rootless Profile = "rootless"
-	// UserNS runs BuildKit as root of a user namespace of the pod
-	// (hostUsers: false; Kubernetes 1.33, or 1.30 with the feature gate).
+	// UserNS runs BuildKit as root of a user namespace of the pod (hostUsers: false; Kubernetes
+	// 1.33, or 1.30 with the feature gate).
 	UserNS Profile = "userns"
-	// Privileged runs BuildKit as root of the node. Builds can take over it.
+	// Privileged runs BuildKit as root of the node. Builds can take control of the node.
 	Privileged Profile = "privileged"
 )
 
-// Credentials are the registry credentials that go into a pod's proxy.
+// Credentials provides the registry credentials for the proxy of a pod.
 type Credentials interface {
-	// Readable answers, by host, all that a request with these rights may use, and
-	// why that of other hosts cannot be told now.
+	// Readable returns, by host, all credentials that a request with these rights may use. failed
+	// holds an error for each host whose credential cannot be determined now.
 	Readable(ctx context.Context, rights *buildsv1.Rights) (found map[string]proxy.Auth, failed map[string]error)
-	// Own answers what the install has for a host that it pushes to; ok is
-	// false for nothing.
+	// Own returns the credential of the install for a host that it pushes to; ok is false if there
+	// is none.
 	Own(ctx context.Context, host string) (auth proxy.Auth, ok bool, err error)
 }
 
-// Images of the containers.
+// Images are the images of the containers.
 type Images struct {
-	// Worker is this service's own image: `image-builder worker` and
-	// `image-builder registry-proxy` run in it. It must be of this version.
+	// Worker is the image of this service itself: `image-builder worker` and `image-builder
+	// registry-proxy` run in it. It must be of this version.
 	Worker string
-	// BuildKit is moby/buildkit, in its rootless variant for Rootless.
+	// BuildKit is moby/buildkit; for the profile Rootless, its rootless variant.
 	BuildKit string
 }
 
-// PodOptions say what pods look like.
+// PodOptions configures the pods.
 type PodOptions struct {
 	Images             Images
 	ImagePullPolicy    corev1.PullPolicy
@@ -71,94 +71,91 @@ type PodOptions struct {
 	Labels             map[string]string
 	Annotations        map[string]string
 	TerminationSeconds int64
-	// StateSize bounds BuildKit's disk, SpoolSize the worker's; unbounded if
-	// zero.
+	// StateSize limits the disk of BuildKit, SpoolSize that of the worker. Zero means no limit.
 	StateSize, SpoolSize resource.Quantity
-	// Cache is the volume of BuildKit's disk, so that its cache outlives the
-	// pod; an empty one if nil. BuildKit locks it: it must not be shared by two
-	// pods at a time.
+	// Cache is the volume for the disk of BuildKit, so that its cache outlives the pod. If nil, the
+	// disk is an empty volume. BuildKit locks the volume: two pods must not share it at the same
+	// time.
 	Cache *corev1.VolumeSource
-	// Patch is merged into every pod last, strategically: JSON or YAML of a
-	// pod. It cannot change names and labels that the runtime needs.
+	// Patch is the JSON or YAML of a pod. It is merged into every pod last, as a strategic merge
+	// patch. It cannot change the names and labels that the runtime needs.
 	Patch []byte
 }
 
-// Options configure a Runtime.
+// Options configures a Runtime.
 type Options struct {
-	// Client is the API; see Connect.
+	// Client is the client of the Kubernetes API; see Connect.
 	Client kubernetes.Interface
-	// Namespace is that of the pods.
+	// Namespace is the namespace of the pods.
 	Namespace string
-	// Install tells installations in one namespace apart. It is a label's value.
+	// Install distinguishes the installs in one namespace. It must be a valid label value.
 	Install string
-	// Cluster answers the id of this node's cluster, "" while it is in none: pods
-	// of another one that has the same Install are left alone. May be nil.
+	// Cluster returns the id of this node's cluster, or "" while the node belongs to none. The
+	// runtime ignores pods of another cluster that uses the same Install. May be nil.
 	Cluster func() string
-	// Node is this node's name, for the owner label.
+	// Node is the name of this node, for the owner label.
 	Node string
 	Pod  PodOptions
 	// Credentials is required.
 	Credentials Credentials
-	// ContextRef answers where an uploaded context is (repository:tag); without
-	// it builds of uploads are refused.
+	// ContextRef returns the location of an uploaded context (repository:tag). If nil, builds of
+	// uploads are refused.
 	ContextRef func(digest string) string
-	// CacheRepository is the repository of the build cache, none if empty.
-	// CacheWrite lets builds write to it.
+	// CacheRepository is the repository of the build cache; empty for no cache. CacheWrite lets
+	// builds write to it.
 	CacheRepository string
 	CacheWrite      bool
-	// Frontends, Networks, ContextBytes and ContextFiles are as for BuildKit.
+	// Frontends, Networks, ContextBytes and ContextFiles are the options of package buildkit.
 	Frontends, Networks []string
 	ContextBytes        int64
 	ContextFiles        int
-	// Insecure, CA, AllowHosts and AllowLoopback are as for the registry client;
-	// CA is in PEM.
+	// Insecure, CA, Hosts, AllowHosts and AllowLoopback are the options of the registry client. CA
+	// is in PEM.
 	Insecure      []string
 	CA            string
 	Hosts         map[string]proxy.Host
 	AllowHosts    []string
 	AllowLoopback bool
-	// HTTPProxy is the way of the pods' proxies to registries; nil for the
-	// direct one.
+	// HTTPProxy is the HTTP proxy between the pods and the registries; nil for a direct connection.
 	HTTPProxy *proxy.HTTPProxy
-	// MaxPods bounds the pods of the install: further ones wait. Nodes count on
-	// their own: a pod that another one creates at the same moment is not seen. A
-	// ResourceQuota is exact. No bound if zero.
+	// MaxPods limits the pods of the install; further ones wait. The limit is not exact: a node
+	// does not see a pod that another node creates at the same moment. A ResourceQuota is exact.
+	// Zero means no limit.
 	MaxPods int
-	// PendingTimeout is how long a pod may wait for a place (as for a cluster
-	// that scales up) before its attempt fails; until the build's deadline if
-	// zero. QuotaTimeout is that for a namespace that is full; 10 minutes.
+	// PendingTimeout is how long a pod may wait for a node, for example in a cluster that scales
+	// up, before its attempt fails; if zero, it waits until the deadline of the build. QuotaTimeout
+	// is the same for a full quota of the namespace; 10 minutes if zero.
 	PendingTimeout, QuotaTimeout time.Duration
-	// ImageTimeout is how long images may fail to be pulled; 3 minutes.
+	// ImageTimeout is how long the pull of an image may fail; 3 minutes if zero.
 	ImageTimeout time.Duration
-	// RightsTimeout is how long the API may say that this service's account has
-	// no right to do what it needs to do, as one that has just started does, and
-	// how long a new pod waits for registry credentials; 2 minutes.
+	// RightsTimeout is how long the API may refuse the account of this service for lack of rights,
+	// which happens for a moment after an API server has started. It also limits how long a new pod
+	// waits for registry credentials. 2 minutes if zero.
 	RightsTimeout time.Duration
-	// SilentTimeout is how long a running worker may be out of reach while the
-	// API shows nothing wrong with its pod; 10 minutes.
+	// SilentTimeout is how long a running worker may be unreachable while the API reports no fault
+	// of its pod; 10 minutes if zero.
 	SilentTimeout time.Duration
-	// Linger is how long a worker that has finished waits for an owner; 15
-	// minutes.
+	// Linger is how long a worker that has finished waits for an owner; 15 minutes if zero.
 	Linger time.Duration
-	// SpoolBytes is how much output a worker keeps; 256 MiB.
+	// SpoolBytes is the amount of output that a worker keeps; 256 MiB if zero.
 	SpoolBytes int64
-	// Dial connects to a worker at ip:port; nil for the network.
+	// Dial connects to a worker at ip:port; nil for a plain TCP connection.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Registerer gets the metrics; nil for none.
+	// Registerer registers the metrics; nil for none.
 	Registerer prometheus.Registerer
 	// Log is required.
 	Log *slog.Logger
 
-	// RenewEvery is the pause between looks whether the credentials of a build
-	// that runs have changed; a minute.
-	RenewEvery time.Duration
-	// retryBase is the first pause between tries; 250 ms.
+	// RenewInterval is the time between two checks for changed credentials of a running build; a
+	// minute if zero.
+	RenewInterval time.Duration
+	// retryBase is the first pause between retries; 250 ms if zero.
 	retryBase time.Duration
 }
 
 var labelValue = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,40}[A-Za-z0-9])?$`)
 
-// Validate completes the options and says what is wrong with them.
+// Validate sets defaults and returns an error that describes the first invalid option.
 func (o *Options) Validate() error {
 	if o.Client == nil || o.Credentials == nil || o.Log == nil {
 		return errors.New("kubernetes: Client, Credentials and Log are required")
@@ -166,8 +163,8 @@ func (o *Options) Validate() error {
 	return o.Check()
 }
 
-// Check is Validate without what is no configuration: Client, Credentials and
-// Log.
+// Check is like Validate, but does not require Client, Credentials and Log, which are not part of
+// the configuration.
 func (o *Options) Check() error {
 	switch {
 	case o.Namespace == "":
@@ -177,7 +174,7 @@ func (o *Options) Check() error {
 	case o.Pod.Images.Worker == "" || o.Pod.Images.BuildKit == "":
 		return errors.New("kubernetes: the images of worker and BuildKit are required")
 	case o.MaxPods < 0:
-		return fmt.Errorf("kubernetes: at most %d pods makes no sense: use 0 for no bound", o.MaxPods)
+		return fmt.Errorf("kubernetes: the maximum number of pods must not be negative, but is %d: use 0 for no limit", o.MaxPods)
 	}
 	setDefault(&o.Pod.Profile, Rootless)
 	if !slices.Contains([]Profile{Rootless, UserNS, Privileged}, o.Pod.Profile) {
@@ -190,7 +187,7 @@ func (o *Options) Check() error {
 	setDefault(&o.SilentTimeout, 10*time.Minute)
 	setDefault(&o.Linger, 15*time.Minute)
 	setDefault(&o.SpoolBytes, 256<<20)
-	setDefault(&o.RenewEvery, time.Minute)
+	setDefault(&o.RenewInterval, time.Minute)
 	setDefault(&o.retryBase, 250*time.Millisecond)
 	_, err := o.Pod.patch()
 	return err

@@ -55,9 +55,9 @@ func (w *way) set(cut bool) {
 	w.conns = nil
 }
 
-// Test_API_Outage cuts a node from the API, which starts anew meanwhile: pods
-// that end or are deleted in that time are judged rightly afterwards, builds
-// that begin in it get their pod, and the node says what is the matter.
+// Test_API_Outage cuts a node off from the API, which restarts meanwhile. Afterwards, pods that
+// ended or were deleted in that time get the right result, builds that started in that time get
+// their pods, and the node reports the problem while it lasts.
 func Test_API_Outage(t *testing.T) {
 	a := startAPI(t)
 	reg := &registrytest.Registry{Addr: "reg.example"}
@@ -78,11 +78,11 @@ func Test_API_Outage(t *testing.T) {
 		eventually(t, name+" may be scheduled", func() bool { p := admin.pod(name); return p != nil && len(p.Spec.SchedulingGates) == 0 })
 	}
 	if err := r.Trouble(); err != nil {
-		t.Errorf("trouble while all is well: %v", err)
+		t.Errorf("health problem while the API is available: %v", err)
 	}
 
 	w.set(true)
-	eventually(t, "the node tells that the API is away", func() bool { return r.Trouble() != nil })
+	eventually(t, "the node reports that the API is unavailable", func() bool { return r.Trouble() != nil })
 	late1, stop := context.WithCancel(ctx)
 	defer stop()
 	z := start(late1, r, late, newSink())

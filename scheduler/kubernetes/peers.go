@@ -12,13 +12,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// PeerPort is the name of the service's port that peers are reached at.
+// PeerPort is the name of the service's port for connections between nodes.
 const PeerPort = "peer"
 
-// Peers answers where the pods behind a headless service are, host:port each,
-// those that are not ready included: a cluster that forms is not ready yet. The
-// service wants publishNotReadyAddresses, and a port named peer. The account
-// needs to list endpointslices in the namespace.
+// Peers returns the addresses (host:port) of the pods behind a headless service. It includes pods
+// that are not ready, since a cluster that forms is not ready yet. The service needs
+// publishNotReadyAddresses and a port named peer. The account needs to list endpointslices in the
+// namespace.
 func Peers(ctx context.Context, client kubernetes.Interface, namespace, service string) ([]string, error) {
 	var out []string
 	opts := metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service, Limit: 100}
@@ -37,8 +37,8 @@ func Peers(ctx context.Context, client kubernetes.Interface, namespace, service 
 	}
 }
 
-// peersOf are the addresses of one slice: pure. A pod that ends goes on
-// answering until it is gone, so that it is one as well.
+// peersOf returns the addresses of one slice. It is pure. It includes pods that are terminating,
+// because they serve requests until they are gone.
 func peersOf(s *discoveryv1.EndpointSlice) (out []string) {
 	for _, p := range s.Ports {
 		if p.Port == nil || p.Name == nil || *p.Name != PeerPort {

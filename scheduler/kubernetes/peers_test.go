@@ -14,8 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
-// Test_API_Peers finds the pods of a headless service that are not ready, in
-// all slices, with the right to list them and no other.
+// Test_API_Peers finds the pods of a headless service that are not ready, in all slices, with only
+// the right to list them.
 func Test_API_Peers(t *testing.T) {
 	a := startAPI(t)
 	yes, no := true, false

@@ -10,24 +10,24 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// PodFields are parts of pods in Kubernetes' own words, as JSON; nil for
-// nothing. Fields that Kubernetes does not know are errors.
+// PodFields are parts of pods as JSON, in the format of the Kubernetes API; nil means not set.
+// Unknown fields are errors.
 type PodFields struct {
 	// Worker, BuildKit and Proxy are each a ResourceRequirements.
 	Worker, BuildKit, Proxy json.RawMessage
-	// Tolerations is a list of them.
+	// Tolerations is a list of Toleration.
 	Tolerations json.RawMessage
 	Affinity    json.RawMessage
 	// Cache is a VolumeSource.
 	Cache json.RawMessage
 	// Patch is a Pod, or a part of one.
 	Patch json.RawMessage
-	// StateSize and SpoolSize are quantities, as in 20Gi.
+	// StateSize and SpoolSize are quantities, such as 20Gi.
 	StateSize, SpoolSize string
 }
 
-// Read puts the fields into the options. An error names each field that is
-// wrong, by the key of the configuration.
+// Read decodes the fields into the options. The error names each wrong field by its configuration
+// key.
 func (f PodFields) Read(p *PodOptions) error {
 	if len(f.Patch) > 0 && string(f.Patch) != "null" {
 		p.Patch = f.Patch
@@ -51,13 +51,12 @@ func readField[T any](key string, raw json.RawMessage, to *T) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(to); err != nil {
-		return fmt.Errorf("kubernetes.%s: is not as Kubernetes has it: %w", key, err)
+		return fmt.Errorf("kubernetes.%s: is not valid for Kubernetes: %w", key, err)
 	}
 	return nil
 }
 
-// readVolume takes an empty object for no volume: an empty VolumeSource means
-// nothing.
+// readVolume treats an empty object as no volume, since an empty VolumeSource has no meaning.
 func readVolume(raw json.RawMessage, to **corev1.VolumeSource) error {
 	var v corev1.VolumeSource
 	if err := readField("cacheVolume", raw, &v); err != nil {
@@ -74,17 +73,17 @@ func readSize(key, s string, to *resource.Quantity) (err error) {
 		return nil
 	}
 	if *to, err = resource.ParseQuantity(s); err != nil {
-		return fmt.Errorf("kubernetes.%s: %q is no quantity: write it like 20Gi", key, s)
+		return fmt.Errorf("kubernetes.%s: %q is not a quantity: write it like 20Gi", key, s)
 	}
 	return nil
 }
 
-// SetPullPolicy says when images are pulled; "" leaves it to Kubernetes.
+// SetPullPolicy sets when images are pulled; "" means the default of Kubernetes.
 func (p *PodOptions) SetPullPolicy(policy string) error {
 	switch v := corev1.PullPolicy(policy); v {
 	case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
 		p.ImagePullPolicy = v
 		return nil
 	}
-	return fmt.Errorf("kubernetes.imagePullPolicy: %q is none of Always, IfNotPresent and Never", policy)
+	return fmt.Errorf("kubernetes.imagePullPolicy: %q is not one of Always, IfNotPresent and Never", policy)
 }

@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// patch answers the pod template patch as JSON, nil if there is none. Fields
-// that no pod has are errors.
+// patch returns the pod template patch as JSON, or nil if there is none. Fields that a pod does not
+// have are errors.
 func (p *PodOptions) patch() ([]byte, error) {
 	if len(bytes.TrimSpace(p.Patch)) == 0 {
 		return nil, nil
@@ -21,7 +21,7 @@ func (p *PodOptions) patch() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes.podTemplate: is neither YAML nor JSON: %w", err)
 	}
-	if !bytes.Contains(raw, []byte(`"$`)) { // with directives it is no pod
+	if !bytes.Contains(raw, []byte(`"$`)) { // with patch directives it does not decode as a pod
 		dec := json.NewDecoder(bytes.NewReader(raw))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&corev1.Pod{}); err != nil {
@@ -31,7 +31,7 @@ func (p *PodOptions) patch() ([]byte, error) {
 	return raw, nil
 }
 
-// patched applies the patch. What the runtime finds its pods by stays.
+// patched applies the patch, but keeps the fields by which the runtime finds its pods.
 func patched(pod *corev1.Pod, p *PodOptions) (*corev1.Pod, error) {
 	patch, err := p.patch()
 	if err != nil || patch == nil {
@@ -56,7 +56,7 @@ func patched(pod *corev1.Pod, p *PodOptions) (*corev1.Pod, error) {
 	maps.Copy(out.Labels, pod.Labels)
 	out.Spec.RestartPolicy = pod.Spec.RestartPolicy
 	if out.Spec.NodeName != "" {
-		out.Spec.SchedulingGates = nil // it passes by the scheduler
+		out.Spec.SchedulingGates = nil // the pod bypasses the scheduler
 	}
 	found := map[string]bool{}
 	containers(&out.Spec, func(c *corev1.Container) { found[c.Name] = true })

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Names of containers and volumes, places of files, ports.
+// Names of containers and volumes, paths of files, ports.
 const (
 	containerWorker   = "worker"
 	containerBuildKit = "buildkit"
@@ -37,14 +37,14 @@ const (
 	terminationPath = "/dev/termination-log"
 )
 
-// userID runs worker and proxy, and BuildKit where it is rootless.
+// userID is the user of the worker and the proxy, and of BuildKit if it is rootless.
 const userID int64 = 1000
 
-// deadlineSlack is how much later than the build's own deadline Kubernetes
-// ends a pod that nobody looks after.
+// deadlineSlack is how much later than the deadline of the build Kubernetes ends a pod that has no
+// owner.
 const deadlineSlack = 5 * time.Minute
 
-// podOf renders the pod of a workload: pure.
+// podOf renders the pod of a workload. It is pure.
 func podOf(o *Options, w *workload.Workload, install metav1.OwnerReference, now time.Time) (*corev1.Pod, error) {
 	p := &o.Pod
 	labels := maps.Clone(p.Labels)
@@ -61,7 +61,7 @@ func podOf(o *Options, w *workload.Workload, install metav1.OwnerReference, now 
 		Spec: corev1.PodSpec{
 			RestartPolicy:                 corev1.RestartPolicyNever,
 			ServiceAccountName:            p.ServiceAccount,
-			AutomountServiceAccountToken:  ptr(false), // builds have no business with the API
+			AutomountServiceAccountToken:  ptr(false), // builds must not use the API
 			EnableServiceLinks:            ptr(false),
 			TerminationGracePeriodSeconds: ptr(p.TerminationSeconds),
 			ActiveDeadlineSeconds:         activeDeadline(w.Deadline, now),
@@ -93,8 +93,8 @@ func podOf(o *Options, w *workload.Workload, install metav1.OwnerReference, now 
 	return patched(pod, p)
 }
 
-// gateSecret keeps a pod from getting a node before its Secret is there: the
-// kubelet would fail to mount it, and back off.
+// gateSecret is the scheduling gate that keeps a pod without a node until its Secret exists.
+// Otherwise the kubelet would fail to mount the Secret and back off.
 const gateSecret = labelPrefix + "secret"
 
 // gated reports whether the pod waits for its Secret.
@@ -102,13 +102,13 @@ func gated(p *corev1.Pod) bool {
 	return slices.ContainsFunc(p.Spec.SchedulingGates, func(g corev1.PodSchedulingGate) bool { return g.Name == gateSecret })
 }
 
-// ungatePatch is a strategic merge patch that lets a pod be scheduled. Gates of
-// others stay. It carries the UID, as ownerPatch does.
+// ungatePatch returns a strategic merge patch that removes the gate. Gates of others stay. The
+// patch carries the UID, as ownerPatch does.
 func ungatePatch(p *corev1.Pod) []byte {
 	return fmt.Appendf(nil, `{"metadata":{"uid":%q},"spec":{"schedulingGates":[{"$patch":"delete","name":%q}]}}`, p.UID, gateSecret)
 }
 
-// annotations keep autoscalers from moving a build.
+// annotations returns annotations that keep autoscalers from evicting a build.
 func annotations(p *PodOptions) map[string]string {
 	a := map[string]string{
 		"cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -155,7 +155,7 @@ func proxyContainer(p *PodOptions) corev1.Container {
 	}
 }
 
-// confined is what containers of this service's own need: nothing.
+// confined returns the security context of this service's own containers, which need no privileges.
 func confined() *corev1.SecurityContext {
 	return &corev1.SecurityContext{
 		RunAsUser: ptr(userID), RunAsGroup: ptr(userID), RunAsNonRoot: ptr(true),
@@ -165,14 +165,14 @@ func confined() *corev1.SecurityContext {
 	}
 }
 
-// secretVolume shows one file of the pod's Secret.
+// secretVolume returns a volume with one file of the pod's Secret.
 func secretVolume(name, secret, file string) corev1.Volume {
 	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
 		SecretName: secret, DefaultMode: ptr(int32(0o440)), Items: []corev1.KeyToPath{{Key: file, Path: file}},
 	}}}
 }
 
-// containers visits all containers of a pod.
+// containers calls f for all containers of a pod.
 func containers(spec *corev1.PodSpec, f func(*corev1.Container)) {
 	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range list {
@@ -181,7 +181,7 @@ func containers(spec *corev1.PodSpec, f func(*corev1.Container)) {
 	}
 }
 
-// statuses answers the states of all containers that a pod tells of.
+// statuses returns the states of all containers that the pod reports.
 func statuses(p *corev1.Pod) []corev1.ContainerStatus {
 	return slices.Concat(p.Status.ContainerStatuses, p.Status.InitContainerStatuses)
 }

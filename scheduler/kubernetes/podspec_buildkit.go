@@ -7,14 +7,14 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// addBuildKit adds the BuildKit container and what it shares with the worker.
+// addBuildKit adds the BuildKit container and the volumes that it shares with the worker.
 func addBuildKit(spec *corev1.PodSpec, p *PodOptions) {
 	c := corev1.Container{
 		Name: containerBuildKit, Image: p.Images.BuildKit, ImagePullPolicy: p.ImagePullPolicy,
 		RestartPolicy: ptr(corev1.ContainerRestartPolicyAlways),
 		Args:          []string{"--addr", socketURL},
 		Env: []corev1.EnvVar{
-			// Logs are bounded where they are stored.
+			// The log store limits the output instead.
 			{Name: "BUILDKIT_STEP_LOG_MAX_SIZE", Value: "-1"},
 			{Name: "BUILDKIT_STEP_LOG_MAX_SPEED", Value: "-1"},
 		},
@@ -28,8 +28,9 @@ func addBuildKit(spec *corev1.PodSpec, p *PodOptions) {
 	}
 	switch p.Profile {
 	case Rootless:
-		// The user of the worker owns the socket. Processes of builds share
-		// BuildKit's process namespace: a plain user cannot mount another /proc.
+		// BuildKit and the worker run as the same user, so that the worker can use the socket.
+		// Processes of builds share BuildKit's process namespace, because a plain user cannot mount
+		// another /proc.
 		c.Args = append(c.Args, "--oci-worker-no-process-sandbox")
 		c.SecurityContext = &corev1.SecurityContext{
 			RunAsUser: ptr(userID), RunAsGroup: ptr(userID),
@@ -67,7 +68,7 @@ func emptyDir(size resource.Quantity) corev1.VolumeSource {
 	return corev1.VolumeSource{EmptyDir: e}
 }
 
-// stateDir is where the images of BuildKit keep their data.
+// stateDir returns the folder in which the BuildKit image keeps its data.
 func stateDir(p Profile) string {
 	if p == Rootless {
 		return "/home/user/.local/share/buildkit"

@@ -106,8 +106,8 @@ func Test_PodOf(t *testing.T) {
 	}
 }
 
-// Test_PodOf_Secrets keeps what the pods may see apart: each file of the Secret
-// is mounted in one container, and BuildKit sees neither.
+// Test_PodOf_Secrets checks that each file of the Secret is mounted in one container only, and that
+// BuildKit sees neither.
 func Test_PodOf_Secrets(t *testing.T) {
 	for _, profile := range []Profile{Rootless, UserNS, Privileged} {
 		o := exampleOptions()
@@ -134,7 +134,7 @@ func Test_PodOf_Secrets(t *testing.T) {
 	}
 }
 
-// Test_Patch says which patches are refused.
+// Test_Patch is the table of the patches that are refused.
 func Test_Patch(t *testing.T) {
 	for patch, says := range map[string]string{
 		"spec: [":        "neither YAML nor JSON",

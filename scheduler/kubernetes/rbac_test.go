@@ -24,7 +24,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
-// shipped are the rules of the Role that deploy/kubernetes ships.
+// shipped returns the rules of the Role in deploy/kubernetes.
 func shipped(t *testing.T) []rbacv1.PolicyRule {
 	t.Helper()
 	raw, err := os.ReadFile("../../deploy/kubernetes/image-builder-pods.yaml")
@@ -41,8 +41,8 @@ func shipped(t *testing.T) []rbacv1.PolicyRule {
 	return nil
 }
 
-// Test_API_Rights does all that a node does with the rights that are shipped,
-// and misses something with each verb less.
+// Test_API_Rights does everything that a node does with the rights in deploy/kubernetes, and checks
+// that something fails without each single verb.
 func Test_API_Rights(t *testing.T) {
 	a := startAPI(t)
 	rules := shipped(t)
@@ -66,7 +66,7 @@ func Test_API_Rights(t *testing.T) {
 	}
 }
 
-// account is a client with these rights and no others.
+// account returns a client with only these rights.
 func (a *api) account(t *testing.T, name string, rules []rbacv1.PolicyRule) client.Interface {
 	t.Helper()
 	user := "system:serviceaccount:image-builder:" + name
@@ -106,8 +106,8 @@ func (a *api) account(t *testing.T, name string, rules []rbacv1.PolicyRule) clie
 	return c
 }
 
-// exercise lives the life of builds and answers the first effect that does not
-// come, "" if all do.
+// exercise runs builds through all states. It returns the name of the first effect that does not
+// occur, or "" if all do.
 func (a *api) exercise(t *testing.T, name string, rules []rbacv1.PolicyRule) (missing string) {
 	t.Helper()
 	creds := &changing{credentials: credentials{"reg.example"}}
@@ -116,7 +116,7 @@ func (a *api) exercise(t *testing.T, name string, rules []rbacv1.PolicyRule) (mi
 	limited := newClusterOn(t, a.account(t, name, rules))
 	node := func(n string) *kubernetes.Runtime {
 		return newRuntime(t, limited, n, "", func(o *kubernetes.Options) {
-			o.Install, o.Credentials, o.RenewEvery = name, creds, 100*time.Millisecond
+			o.Install, o.Credentials, o.RenewInterval = name, creds, 100*time.Millisecond
 			kubernetes.FastRetries(o)
 		})
 	}
@@ -185,8 +185,8 @@ func (a *api) exercise(t *testing.T, name string, rules []rbacv1.PolicyRule) (mi
 	if err := b.Stop(stop, w.Name()); err != nil || pod() != nil {
 		return fmt.Sprintf("a pod is stopped: %v", err)
 	}
-	// Nothing collects garbage here: the next pod of the name finds the Secret of
-	// the former one.
+	// There is no garbage collection here: the next pod of the name finds the Secret of the former
+	// pod.
 	old := secret().UID
 	if !follow(b, func(x *run) bool {
 		return comes(x, "the Secret of a former pod is replaced", func() bool { return secret().UID != "" && secret().UID != old })

@@ -15,22 +15,22 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// renewTime bounds one look at the credentials. Output that comes meanwhile
-// goes on: the stream has a goroutine of its own.
-const renewTime = 30 * time.Second
+// renewTimeout limits one check of the credentials. Meanwhile the stream, which has its own
+// goroutine, continues to store output.
+const renewTimeout = 30 * time.Second
 
-// renew writes the credentials of this moment into the pod's Secret if they
-// have changed: those of clouds live for shorter than a build may. The kubelet
-// shows the proxy the change within a minute or two, and the registry client
-// renews what ends minutes before. What fails is tried again at the next look.
+// renew writes the current credentials into the pod's Secret if they have changed: cloud
+// credentials may expire during a build. The kubelet passes the change on to the proxy within a
+// minute or two; the registry client renews credentials minutes before they expire. A failure is
+// retried at the next check.
 func (f *follower) renew(ctx context.Context) {
 	if f.secret == nil || f.job == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, renewTime)
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
 	if err := f.r.renewSecret(ctx, f); err != nil && ctx.Err() == nil {
-		f.r.o.Log.Warn("cannot renew the registry credentials of a build pod, will try again", "pod", f.pod.Name, "err", err)
+		f.r.opts.Log.Warn("cannot renew the registry credentials of a build pod, will try again", "pod", f.pod.Name, "err", err)
 	}
 }
 
@@ -41,9 +41,9 @@ func (r *Runtime) renewSecret(ctx context.Context, f *follower) error {
 	}
 	was := &proxy.Config{}
 	if err := json.Unmarshal(f.secret.Data[proxyFile], was); err != nil {
-		return fmt.Errorf("the Secret %s holds no configuration of a proxy: somebody changed it", f.secret.Name)
+		return fmt.Errorf("the Secret %s holds no proxy configuration: somebody changed it", f.secret.Name)
 	}
-	for host := range failed { // it may work still
+	for host := range failed { // the former credential may still be valid
 		if auth, ok := was.Read[host]; ok {
 			if now.Read == nil {
 				now.Read = map[string]proxy.Auth{}
@@ -54,20 +54,20 @@ func (r *Runtime) renewSecret(ctx context.Context, f *follower) error {
 	if maps.Equal(was.Read, now.Read) && maps.Equal(was.Own, now.Own) {
 		return nil
 	}
-	was.Read, was.Own = now.Read, now.Own // nothing else of it may change
+	was.Read, was.Own = now.Read, now.Own // everything else must stay as it is
 	raw, err := json.Marshal(was)
 	if err != nil {
-		return fmt.Errorf("encode the proxy's configuration for %s", f.secret.Name) // an error might quote secrets
+		return fmt.Errorf("encode the proxy's configuration for %s", f.secret.Name) // the error might quote secrets
 	}
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"data":{%q:%q}}`, f.secret.UID, proxyFile, base64.StdEncoding.EncodeToString(raw))
-	s, err := r.o.Client.CoreV1().Secrets(f.secret.Namespace).Patch(ctx, f.secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	s, err := r.opts.Client.CoreV1().Secrets(f.secret.Namespace).Patch(ctx, f.secret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil // with its pod
+		return nil // deleted together with its pod
 	}
 	if err != nil {
 		return err
 	}
 	f.secret = s
-	r.o.Log.Info("renewed the registry credentials of a build pod", "pod", f.pod.Name)
+	r.opts.Log.Info("renewed the registry credentials of a build pod", "pod", f.pod.Name)
 	return nil
 }

@@ -17,17 +17,19 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// deadlineGrace is how much later than the worker, which knows more, the owner
-// ends a build at its deadline.
+// deadlineGrace is how much later than the worker the owner ends a build at its deadline. The
+// worker reports the better message, so it goes first.
 const deadlineGrace = 20 * time.Second
 
 var errDeadline = errors.New("deadline of the build")
 
-// Run creates the workload's pod, or adopts it, and follows it to its end. When
-// ctx ends, the pod goes on. Run deletes no pod: whether this node is its owner
-// still, which may have been paused meanwhile, is for the caller to know, who
-// stops a pod that is given up while it may run. One that ended, or cannot start,
-// stays for the case that its end is not committed.
+// Run creates or adopts the pod of the workload, and follows it to its end. When ctx ends, the pod
+// continues.
+//
+// Run deletes no pod. It cannot know whether this node is still the owner, because the node may
+// have been paused. The caller knows, and stops a pod that is given up but may still run. A pod
+// that has ended, or cannot start, stays until its end is committed, so that the next owner finds
+// it.
 func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	limited := ctx
 	if !w.Deadline.IsZero() {
@@ -37,7 +39,7 @@ func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.S
 	}
 	_, starting := tracing.Start(ctx, "kubernetes pod", tracing.Workload.String(w.Name()))
 	defer starting.End()
-	f := &follower{r: r, w: w, sink: startedSink{sink, starting}, since: map[string]time.Time{}}
+	f := &follower{r: r, w: w, sink: startedSink{sink, starting}, problemSince: map[string]time.Time{}}
 	out, err := f.run(limited)
 	switch {
 	case err == nil:
@@ -50,13 +52,13 @@ func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.S
 	return workload.Outcome{}, err
 }
 
-// startedSink ends the span of a pod's start when its worker runs.
+// startedSink ends the trace span of the pod's start once the worker runs.
 type startedSink struct {
 	workload.Sink
 	span trace.Span
 }
 
-// Running tells that the workload has started.
+// Running reports that the workload has started.
 func (s startedSink) Running() {
 	s.span.End()
 	s.Sink.Running()
@@ -64,22 +66,22 @@ func (s startedSink) Running() {
 
 // follower follows one workload.
 type follower struct {
-	r      *Runtime
-	w      *workload.Workload
-	sink   workload.Sink
-	pod    *corev1.Pod // newest state that is known
-	job    *podapi.Job
-	secret *corev1.Secret // as it was read or written last
-	sub    *podSub
-	stream *stream              // once the worker runs
-	since  map[string]time.Time // first sight of each problem
-	made   bool                 // the pod was made for this owner
+	r            *Runtime
+	w            *workload.Workload
+	sink         workload.Sink
+	pod          *corev1.Pod // newest known state
+	job          *podapi.Job
+	secret       *corev1.Secret // as last read or written
+	sub          *podSub
+	stream       *stream              // nil until the worker runs
+	problemSince map[string]time.Time // start of each problem, by kind
+	created      bool                 // the pod was created for this owner
 }
 
 func (f *follower) run(ctx context.Context) (workload.Outcome, error) {
 	f.sub = f.r.pods.subscribe(f.w.Name())
 	defer f.r.pods.unsubscribe(f.w.Name(), f.sub)
-	defer f.r.pods.free(f.w.Name()) // it was not created, or the watch never showed it
+	defer f.r.pods.free(f.w.Name()) // the pod was not created, or the watch never showed it
 	if err := f.r.pods.awaitSync(ctx); err != nil {
 		return workload.Outcome{}, fmt.Errorf("wait for the Kubernetes API: %w", err)
 	}
@@ -87,30 +89,30 @@ func (f *follower) run(ctx context.Context) (workload.Outcome, error) {
 	if f.pod, err = f.r.ensurePod(ctx, f.w, f.sink.Offset()); err != nil {
 		return workload.Outcome{}, err
 	}
-	f.made = epochOf(f.pod) == f.w.Epoch && f.sink.Offset() == 0
+	f.created = epochOf(f.pod) == f.w.Epoch && f.sink.Offset() == 0
 	if over(f.pod, time.Now()) {
-		// The watch may be behind, and show it as it was before.
-		out, err := f.judged(ctx)
-		return out, f.remains(err)
+		// The watch may lag behind and show an older state of the pod: use the one from the API.
+		out, err := f.finalOutcome(ctx)
+		return out, f.markRemains(err)
 	}
 	if err := f.release(ctx); err != nil {
 		return workload.Outcome{}, err
 	}
 	defer f.endStream()
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	renew := time.NewTicker(f.r.o.RenewEvery)
+	renew := time.NewTicker(f.r.opts.RenewInterval)
 	defer renew.Stop()
 	for {
-		if done, out, err := f.look(ctx); done {
+		if done, out, err := f.advance(ctx); done {
 			return out, err
 		}
 		select {
-		case <-f.sub.news:
+		case <-f.sub.changed:
 		case <-f.streamDone():
 		case <-tick.C:
-			if f.doubtful() {
-				f.ask(ctx)
+			if f.watchStale() {
+				f.poll(ctx)
 			}
 		case <-renew.C:
 			f.renew(ctx)
@@ -121,9 +123,9 @@ func (f *follower) run(ctx context.Context) (workload.Outcome, error) {
 	}
 }
 
-// release lets a new pod run, once the next owner would know that there was one:
-// if it is taken away unseen, it is not made a second time. A pod whose template
-// names a node has no gate, and waits for its Secret alone.
+// release lets a new pod run. It first commits that the pod exists, so that no later owner creates
+// it a second time if it disappears unseen. A pod whose template names a node has no scheduling
+// gate; it waits only for its Secret.
 func (f *follower) release(ctx context.Context) (err error) {
 	if !f.w.Started && f.w.Created != nil {
 		if err := f.w.Created(ctx); err != nil {
@@ -136,8 +138,9 @@ func (f *follower) release(ctx context.Context) (err error) {
 	return f.r.ungate(ctx, f.pod)
 }
 
-// look acts on what is known. done says that the workload has ended.
-func (f *follower) look(ctx context.Context) (done bool, out workload.Outcome, err error) {
+// advance processes the changes of the pod and its worker. done reports that the workload has
+// ended.
+func (f *follower) advance(ctx context.Context) (done bool, out workload.Outcome, err error) {
 	deleted := f.refresh()
 	if f.stream != nil && f.stream.ended() {
 		res, err := f.stream.result()
@@ -146,39 +149,38 @@ func (f *follower) look(ctx context.Context) (done bool, out workload.Outcome, e
 		}
 		if res != nil {
 			out, err = refine(*res, f.explain(ctx, *res))
-			return true, out, f.remains(err)
+			return true, out, f.markRemains(err)
 		}
 	}
 	if deleted || over(f.pod, time.Now()) {
-		out, err = f.judged(ctx)
-		return true, out, f.remains(err)
+		out, err = f.finalOutcome(ctx)
+		return true, out, f.markRemains(err)
 	}
 	if f.stream == nil && reachable(f.pod) {
-		// The worker may be out of reach for long, and its pod end meanwhile: the
-		// next owner has to know that there was one.
+		// Report Running before connecting: the worker may be unreachable for long, and its pod may
+		// end meanwhile. The next owner has to know that the pod ran.
 		f.sink.Running()
-		if f.made {
-			f.r.count.start.Observe(time.Since(f.pod.CreationTimestamp.Time).Seconds())
+		if f.created {
+			f.r.metrics.start.Observe(time.Since(f.pod.CreationTimestamp.Time).Seconds())
 		}
 		if f.stream, err = f.r.openStream(ctx, f.pod, f.job, f.sink); err != nil {
 			return true, workload.Outcome{}, err
 		}
 	}
 	if f.stream != nil {
-		if silent := f.stream.silence(); silent > f.r.o.SilentTimeout {
+		if silent := f.stream.silence(); silent > f.r.opts.SilentTimeout {
 			return true, workload.Outcome{}, infra("the worker of the pod %s on node %s was out of reach for %s: check the network between the service and its build pods", f.pod.Name, f.pod.Spec.NodeName, silent.Round(time.Second))
 		}
 		return false, out, nil
 	}
-	if p := pending(f.pod, &f.r.o); f.tooLong(p) {
-		return true, workload.Outcome{}, f.remains(p.failure)
+	if p := pending(f.pod, &f.r.opts); f.tooLong(p) {
+		return true, workload.Outcome{}, f.markRemains(p.failure)
 	}
 	return false, out, nil
 }
 
-// remains marks a failure that the pod, as long as it is there, tells the next
-// owner as well.
-func (f *follower) remains(err error) error {
+// markRemains marks a failure that the next owner would find, too, because the pod still exists.
+func (f *follower) markRemains(err error) error {
 	var known *workload.Failure
 	if errors.As(err, &known) {
 		known.Remains = f.pod.DeletionTimestamp == nil
@@ -186,7 +188,7 @@ func (f *follower) remains(err error) error {
 	return err
 }
 
-// refresh takes over what the watch has seen.
+// refresh copies the newest state from the watch.
 func (f *follower) refresh() (deleted bool) {
 	if p, gone := f.sub.get(string(f.pod.UID)); p != nil {
 		f.pod, deleted = p, gone
@@ -194,12 +196,11 @@ func (f *follower) refresh() (deleted bool) {
 	return deleted
 }
 
-// ask looks at the API itself: the watch may be broken, or have begun after
-// the end of the pod.
-func (f *follower) ask(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookEvery/2)
+// poll reads the pod from the API, in case the watch is broken or began after the end of the pod.
+func (f *follower) poll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, pollInterval/2)
 	defer cancel()
-	pods, err := f.r.o.Client.CoreV1().Pods(f.pod.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + f.pod.Name})
+	pods, err := f.r.opts.Client.CoreV1().Pods(f.pod.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + f.pod.Name})
 	if err != nil {
 		return
 	}
@@ -212,8 +213,8 @@ func (f *follower) ask(ctx context.Context) {
 	f.sub.set(f.pod, true)
 }
 
-// judged is the end of a pod as its last state tells it.
-func (f *follower) judged(ctx context.Context) (workload.Outcome, error) {
+// finalOutcome returns the outcome of a pod from its last known state.
+func (f *follower) finalOutcome(ctx context.Context) (workload.Outcome, error) {
 	complete := false
 	if f.stream != nil {
 		f.endStream()
@@ -224,10 +225,10 @@ func (f *follower) judged(ctx context.Context) (workload.Outcome, error) {
 	}
 	res, err := resultOf(f.pod)
 	if err == nil && res.Length > 0 {
-		complete = complete || f.sink.Offset() >= res.Length // a former owner may have it all
+		complete = complete || f.sink.Offset() >= res.Length // a former owner may have stored all of it
 	}
 	if !complete && (f.stream != nil || terminated(f.pod, containerWorker) != nil) {
-		// Nothing comes after it, so that it does not move what is to come.
+		// No output follows this line, so it does not shift any offsets.
 		_, _ = f.sink.Write([]byte("\n[the last output of this build was lost with its pod]\n"))
 	}
 	if err == nil {
@@ -236,74 +237,73 @@ func (f *follower) judged(ctx context.Context) (workload.Outcome, error) {
 	return judge(f.pod)
 }
 
-// explainTime is how long the end of a worker waits for the kubelet to tell what
-// happened to its pod: it does so within seconds.
-const explainTime = 10 * time.Second
+// explainTimeout limits the wait until the kubelet reports why a pod ended. The kubelet usually
+// does so within seconds.
+const explainTimeout = 10 * time.Second
 
-// explain answers the pod in its newest state if its end needs explaining. The
-// worker tells that BuildKit is gone before the kubelet tells why.
+// explain returns the newest state of the pod. After an infrastructure failure it waits for the
+// kubelet to report the reason: the worker notices the end of BuildKit before that.
 func (f *follower) explain(ctx context.Context, res podapi.Result) *corev1.Pod {
 	if res.Blame != builds.BlameInfrastructure.String() {
 		return f.pod
 	}
-	ctx, cancel := context.WithTimeout(ctx, explainTime)
+	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
 	for try := 0; ; try++ {
-		f.ask(ctx)
+		f.poll(ctx)
 		if deleted := f.refresh(); deleted || explained(f.pod) || f.r.pause(ctx, min(try, 2)) != nil {
 			return f.pod
 		}
 	}
 }
 
-// tooLong notes since when a problem is there, and reports whether its time is
-// over.
+// tooLong records the start of a problem, and reports whether it has exceeded its limit.
 func (f *follower) tooLong(p problem) bool {
-	for kind := range f.since {
+	for kind := range f.problemSince {
 		if kind != p.kind {
-			delete(f.since, kind) // it has passed
+			delete(f.problemSince, kind) // solved meanwhile
 		}
 	}
 	if p.kind == "" {
 		return false
 	}
-	if f.since[p.kind].IsZero() {
-		f.since[p.kind] = time.Now()
-		f.r.o.Log.Info("a build pod waits", "pod", f.pod.Name, "for", p.kind, "reason", p.failure.Message)
+	if f.problemSince[p.kind].IsZero() {
+		f.problemSince[p.kind] = time.Now()
+		f.r.opts.Log.Info("a build pod waits", "pod", f.pod.Name, "for", p.kind, "reason", p.failure.Message)
 	}
-	return p.limit > 0 && time.Since(f.since[p.kind]) >= p.limit
+	return p.limit > 0 && time.Since(f.problemSince[p.kind]) >= p.limit
 }
 
-// problemTimer fires when the time of the problem at hand is over.
+// problemTimer returns a channel that fires when the current problem exceeds its limit.
 func (f *follower) problemTimer() <-chan time.Time {
 	if f.stream != nil {
 		return nil
 	}
-	p := pending(f.pod, &f.r.o)
-	if p.limit == 0 || f.since[p.kind].IsZero() {
+	p := pending(f.pod, &f.r.opts)
+	if p.limit == 0 || f.problemSince[p.kind].IsZero() {
 		return nil
 	}
-	return time.After(time.Until(f.since[p.kind].Add(p.limit)))
+	return time.After(time.Until(f.problemSince[p.kind].Add(p.limit)))
 }
 
-// doubtful reports whether the watch may not tell the truth.
-func (f *follower) doubtful() bool {
+// watchStale reports whether the state from the watch may be outdated.
+func (f *follower) watchStale() bool {
 	seen, _ := f.sub.get(string(f.pod.UID))
-	return seen == nil || f.pod.DeletionTimestamp != nil || f.stream != nil && f.stream.silence() > 3*lookEvery
+	return seen == nil || f.pod.DeletionTimestamp != nil || f.stream != nil && f.stream.silence() > 3*pollInterval
 }
 
-// waitedFor says what a pod waited for that never ran.
+// waitedFor returns the reason why a pod has never run, for an error message.
 func (f *follower) waitedFor() string {
 	if f.pod == nil {
 		return ": there was no room for its pod, or the Kubernetes API did not answer"
 	}
-	if p := pending(f.pod, &f.r.o); p.failure != nil {
+	if p := pending(f.pod, &f.r.opts); p.failure != nil {
 		return ": " + p.failure.Message
 	}
 	return ""
 }
 
-// reachable reports whether the worker can be spoken to.
+// reachable reports whether the worker runs and has an address.
 func reachable(p *corev1.Pod) bool {
 	if p.Status.PodIP == "" {
 		return false

@@ -27,7 +27,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
-// Test_Run_Copy runs a build of a ref in a pod, over a real registry.
+// Test_Run_Copy runs a build of a ref in a pod, with a real registry.
 func Test_Run_Copy(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	c.startKubelet()
@@ -50,12 +50,12 @@ func Test_Run_Copy(t *testing.T) {
 	if err != nil || len(names) != 1 || names[0] != "ib-b1-1" {
 		t.Errorf("List: %v, %v", names, err)
 	}
-	// The worker does not wait any longer.
+	// The worker stops waiting.
 	eventually(t, "the pod has ended", func() bool { return c.pod("ib-b1-1").Status.Phase == corev1.PodSucceeded })
 }
 
-// Test_Pod_Secrets looks where secrets are: in the Secret, owned by the pod,
-// the registry credentials in the proxy's file alone, and nowhere in the pod.
+// Test_Pod_Secrets checks where secrets are: only in the Secret, which the pod owns, and registry
+// credentials only in the file of the proxy.
 func Test_Pod_Secrets(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	r := newRuntime(t, c, "node-a", reg.Addr)
@@ -91,13 +91,13 @@ func Test_Pod_Secrets(t *testing.T) {
 	}
 }
 
-// Test_Run_EndedUnwatched finds a pod that ended while nobody watched.
+// Test_Run_EndedUnwatched finds a pod that ended while no owner watched it.
 func Test_Run_EndedUnwatched(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	c.linger = time.Nanosecond
 	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
 	w := copyOf(reg, "b1", digest)
-	// The first owner leaves before its pod is started.
+	// The first owner leaves before its pod starts.
 	ctx, cancel := context.WithCancel(testContext(t))
 	x := start(ctx, newRuntime(t, c, "node-a", reg.Addr), w, newSink())
 	c.await(ctx, w.Name())
@@ -120,7 +120,7 @@ func Test_Run_EndedUnwatched(t *testing.T) {
 		t.Errorf("the labels name the former owner: %v", p.Labels)
 	}
 
-	// A former owner has stored all, or all but a byte, and was killed then.
+	// A former owner stored all of the output, or all but one byte, before it was killed.
 	var res podapi.Result
 	if err := json.Unmarshal([]byte(c.pod(w.Name()).Status.ContainerStatuses[0].State.Terminated.Message), &res); err != nil || res.Length == 0 {
 		t.Fatalf("the result does not tell the length of the output: %+v, %v", res, err)
@@ -159,7 +159,7 @@ func Test_Run_Fenced(t *testing.T) {
 	}
 }
 
-// Test_Run_PodGone does not begin anew where output is stored already.
+// Test_Run_PodGone checks that a build whose output is stored does not start again.
 func Test_Run_PodGone(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	s := newSink()
@@ -171,8 +171,8 @@ func Test_Run_PodGone(t *testing.T) {
 	}
 }
 
-// Test_Run_StartedAndGone does not begin anew what a former owner has seen
-// running, although it heard nothing of it.
+// Test_Run_StartedAndGone checks that a workload that a former owner has seen running does not
+// start again, even without output.
 func Test_Run_StartedAndGone(t *testing.T) {
 	reg, c := &registrytest.Registry{Addr: "reg.example"}, newCluster(t)
 	w := copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64))
@@ -187,7 +187,7 @@ func Test_Run_StartedAndGone(t *testing.T) {
 		st.PodIP = "10.0.0.1"
 		st.ContainerStatuses = []corev1.ContainerStatus{{Name: "worker", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 	})
-	eventually(t, "the owner tells that the workload runs", func() bool {
+	eventually(t, "the owner reports that the workload runs", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.running
@@ -205,8 +205,7 @@ func Test_Run_StartedAndGone(t *testing.T) {
 	}
 }
 
-// Test_Run_WatchBehind adopts a pod that has ended while the watch still shows
-// it running.
+// Test_Run_WatchBehind adopts a pod that has ended while the watch still shows it as running.
 func Test_Run_WatchBehind(t *testing.T) {
 	reg, c := &registrytest.Registry{Addr: "reg.example"}, newCluster(t)
 	digest := "sha256:" + strings.Repeat("a", 64)
@@ -234,7 +233,7 @@ func Test_Run_WatchBehind(t *testing.T) {
 	}
 }
 
-// Test_Run_Outage survives an API that answers nothing good for a while.
+// Test_Run_Outage survives an API that returns only errors for a while.
 func Test_Run_Outage(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	c.startKubelet()
@@ -262,8 +261,8 @@ func Test_Run_Outage(t *testing.T) {
 	}
 }
 
-// Test_Run_Refused ends with a reason where Kubernetes does not admit a pod,
-// or has no room in a quota for too long.
+// Test_Run_Refused checks the failures for a pod that Kubernetes does not accept, and for a quota
+// that stays full for too long.
 func Test_Run_Refused(t *testing.T) {
 	pods := schema.GroupResource{Resource: "pods"}
 	for name, c := range map[string]struct {
@@ -294,8 +293,8 @@ func Test_Run_Refused(t *testing.T) {
 	}
 }
 
-// Test_Run_Stuck gives a pod up that cannot start, and deletes it; one that
-// waits for a node it lets wait.
+// Test_Run_Stuck gives up a pod that cannot start, but does not delete it. A pod without a node may
+// wait.
 func Test_Run_Stuck(t *testing.T) {
 	c := newCluster(t)
 	reg := &registrytest.Registry{Addr: "reg.example"}
@@ -306,7 +305,7 @@ func Test_Run_Stuck(t *testing.T) {
 	c.status(w.Name(), func(s *corev1.PodStatus) {
 		s.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes are available"}}
 	})
-	// It waits longer than any other problem may last.
+	// It waits longer than the limit of any other problem.
 	select {
 	case <-x.done:
 		t.Fatalf("gave up a pod that waits for a node: %v", x.err)
@@ -318,14 +317,14 @@ func Test_Run_Stuck(t *testing.T) {
 	})
 	_, err := x.wait(t)
 	mustFail(t, err, builds.BlameInfrastructure, "image-builder:1", "cannot be pulled", "not found")
-	// The next owner would find it so, too, until the end is committed.
+	// The next owner would find the same, until the end is committed.
 	var f *workload.Failure
 	if c.pod(w.Name()) == nil || !errors.As(err, &f) || !f.Remains {
 		t.Errorf("the pod was deleted before its end is committed, or is said to run: %v", err)
 	}
 }
 
-// Test_Run_Deleted tells the end of a pod that somebody deleted.
+// Test_Run_Deleted checks the failure for a pod that somebody deleted.
 func Test_Run_Deleted(t *testing.T) {
 	c := newCluster(t)
 	reg := &registrytest.Registry{Addr: "reg.example"}
@@ -340,8 +339,8 @@ func Test_Run_Deleted(t *testing.T) {
 	mustFail(t, err, builds.BlameInfrastructure, "ib-b1-1", "vanished")
 }
 
-// Test_Run_Deadline gives a pod that never starts up at the build's deadline. It
-// is the caller, who knows whether it is the owner still, that stops it.
+// Test_Run_Deadline gives up, at the deadline of the build, a pod that never starts. The caller
+// stops the pod, since it knows whether it is still the owner.
 func Test_Run_Deadline(t *testing.T) {
 	c := newCluster(t)
 	reg := &registrytest.Registry{Addr: "reg.example"}
@@ -356,12 +355,12 @@ func Test_Run_Deadline(t *testing.T) {
 	}
 }
 
-// Test_Stop deletes the pod of that name, and nothing of another install.
+// Test_Stop deletes the pod of that name, but no pod of another install.
 func Test_Stop(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	r := newRuntime(t, c, "node-a", reg.Addr)
 	if err := r.Stop(testContext(t), "ib-none-1"); err != nil {
-		t.Errorf("stop what is not there: %v", err)
+		t.Errorf("stop a pod that does not exist: %v", err)
 	}
 	w := copyOf(reg, "b1", "sha256:"+strings.Repeat("a", 64))
 	x := start(testContext(t), r, w, newSink())
@@ -378,8 +377,8 @@ func Test_Stop(t *testing.T) {
 	}
 }
 
-// Test_AnotherCluster leaves pods alone of another cluster that has the same install
-// name by mistake.
+// Test_AnotherCluster ignores the pods of another cluster that uses the same install name by
+// mistake.
 func Test_AnotherCluster(t *testing.T) {
 	reg, c := &registrytest.Registry{Addr: "reg.example"}, newCluster(t)
 	node := func(cluster string) *kubernetes.Runtime {
@@ -412,7 +411,7 @@ func Test_AnotherCluster(t *testing.T) {
 		}
 	}
 	begin("one", "b1")
-	w := begin("two", "b2") // which has one place, and no pod yet
+	w := begin("two", "b2") // has one place, and no pod yet
 	lists(map[string][]string{"one": {"ib-b1-1"}, "two": {"ib-b2-1"}, "three": nil, "": {"ib-b1-1", "ib-b2-1"}})
 
 	// The state of a cluster was restored into another one.
@@ -433,7 +432,7 @@ func Test_AnotherCluster(t *testing.T) {
 	lists(map[string][]string{"one": {"ib-b3-1"}, "two": {"ib-b3-1"}})
 }
 
-// Test_MaxPods lets a further pod wait for the end of another.
+// Test_MaxPods lets a further pod wait for the end of another one.
 func Test_MaxPods(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
@@ -460,7 +459,7 @@ func Test_MaxPods(t *testing.T) {
 	}
 }
 
-// Test_MaxPods_Burst begins many builds at once, before the watch shows any pod.
+// Test_MaxPods_Burst starts many builds at once, before the watch shows any pod.
 func Test_MaxPods_Burst(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	c.startKubelet()
@@ -495,8 +494,8 @@ func Test_MaxPods_Burst(t *testing.T) {
 	}
 }
 
-// Test_Run_Gate keeps a pod from the scheduler until its Secret is there, also
-// where the owner ends between the two.
+// Test_Run_Gate keeps a pod away from the scheduler until its Secret exists, also if the owner ends
+// in between.
 func Test_Run_Gate(t *testing.T) {
 	c := newCluster(t)
 	reg := &registrytest.Registry{Addr: "reg.example"}
@@ -537,8 +536,8 @@ func Test_Run_Gate(t *testing.T) {
 	_, _ = x.wait(t)
 }
 
-// Test_Run_GateUntilCommitted keeps a pod from the scheduler until the next owner
-// would know that there is one: who is deposed before lets it be.
+// Test_Run_GateUntilCommitted keeps a pod away from the scheduler until the next owner would know
+// that it exists. An owner that is deposed before that does not ungate it.
 func Test_Run_GateUntilCommitted(t *testing.T) {
 	c := newCluster(t)
 	w := copyOf(&registrytest.Registry{Addr: "reg.example"}, "b1", "sha256:"+strings.Repeat("a", 64))
@@ -563,9 +562,8 @@ func Test_Run_GateUntilCommitted(t *testing.T) {
 	_, _ = x.wait(t)
 }
 
-// Test_Run_SecretOnceCommitted keeps a pod whose template names a node, and which has
-// no gate therefore, without its Secret until the next owner would know that
-// there is one.
+// Test_Run_SecretOnceCommitted uses a pod whose template names a node and which therefore has no
+// gate. The pod gets no Secret until the next owner would know that it exists.
 func Test_Run_SecretOnceCommitted(t *testing.T) {
 	c := newCluster(t)
 	r := newRuntime(t, c, "node-a", "reg.example", func(o *kubernetes.Options) { o.Pod.Patch = []byte("spec: {nodeName: machine-1}\n") })

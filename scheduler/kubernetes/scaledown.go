@@ -12,10 +12,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// ScaledAway reports whether a pod of a stateful set ends for good: the set has
-// been scaled so that it has no pod of that number. A set that is deleted or
-// scaled to nothing says nothing about the one that comes after it. It waits
-// for the API. The account needs to get the stateful set.
+// ScaledAway reports whether a pod of a stateful set ends for good, because the set was scaled down
+// and no longer has a pod of that number. It returns false if the set is deleted or scaled to zero,
+// since the pod may come back later. It blocks on a request to the API. The account needs to get
+// the stateful set.
 func ScaledAway(ctx context.Context, client kubernetes.Interface, namespace, pod string) (bool, error) {
 	name, number, err := ordinal(pod)
 	if err != nil {
@@ -26,14 +26,14 @@ func ScaledAway(ctx context.Context, client kubernetes.Interface, namespace, pod
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("ask how many pods the stateful set %s/%s should have: %w", namespace, name, err)
+		return false, fmt.Errorf("read the number of replicas of the stateful set %s/%s: %w", namespace, name, err)
 	}
 	return scaledAway(set, number), nil
 }
 
-// scaledAway is the decision of ScaledAway: pure.
+// scaledAway makes the decision of ScaledAway. It is pure.
 func scaledAway(set *appsv1.StatefulSet, number int) bool {
-	replicas, first := 1, 0 // the API's defaults
+	replicas, first := 1, 0 // the defaults of the API
 	if set.Spec.Replicas != nil {
 		replicas = int(*set.Spec.Replicas)
 	}
@@ -43,12 +43,12 @@ func scaledAway(set *appsv1.StatefulSet, number int) bool {
 	return set.DeletionTimestamp == nil && replicas > 0 && number >= first+replicas
 }
 
-// ordinal splits the name of a stateful set's pod.
+// ordinal splits the pod name of a stateful set into the name of the set and the number.
 func ordinal(pod string) (set string, number int, err error) {
 	if i := strings.LastIndexByte(pod, '-'); i > 0 {
 		if n, err := strconv.ParseUint(pod[i+1:], 10, 31); err == nil {
 			return pod[:i], int(n), nil
 		}
 	}
-	return "", 0, fmt.Errorf("the node's name %q is not that of a stateful set's pod, NAME-NUMBER", pod)
+	return "", 0, fmt.Errorf("the node name %q is not the name of a pod of a stateful set (NAME-NUMBER)", pod)
 }

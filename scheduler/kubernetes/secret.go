@@ -26,12 +26,11 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// workerName is the host in the certificate of every worker.
+// workerName is the host name in the certificate of every worker.
 const workerName = "worker.image-builder"
 
-// secretOf renders the Secret of a pod: one file for the worker, one for the
-// proxy. Each is mounted in that container alone. It stays changeable: see
-// renew.go.
+// secretOf renders the Secret of a pod, with one file for the worker and one for the proxy. Each
+// file is mounted in its container only. The Secret is not immutable, because renew.go changes it.
 func (r *Runtime) secretOf(ctx context.Context, w *workload.Workload, pod *corev1.Pod) (*corev1.Secret, *podapi.Job, error) {
 	job, err := r.jobOf(w)
 	if err != nil {
@@ -43,15 +42,15 @@ func (r *Runtime) secretOf(ctx context.Context, w *workload.Workload, pod *corev
 		return nil, nil, err
 	}
 	for host, err := range failed {
-		// What cannot be told of hosts that nobody names is renewed in a minute.
+		// If the request does not name the host, do not wait: renew tries again in a minute.
 		if named(w, host) {
 			return nil, nil, &credentialsError{err}
 		}
-		r.o.Log.Warn("a build pod begins without a registry credential that cannot be had now", "pod", pod.Name, "host", host, "err", err)
+		r.opts.Log.Warn("a build pod starts without a registry credential that is not available now", "pod", pod.Name, "host", host, "err", err)
 	}
 	jobRaw, err := json.Marshal(job)
 	if err != nil {
-		return nil, nil, fmt.Errorf("encode the job of %s", pod.Name) // an error might quote secrets
+		return nil, nil, fmt.Errorf("encode the job of %s", pod.Name) // the error might quote secrets
 	}
 	confRaw, err := json.Marshal(conf)
 	if err != nil {
@@ -60,7 +59,7 @@ func (r *Runtime) secretOf(ctx context.Context, w *workload.Workload, pod *corev
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: pod.Name, Namespace: pod.Namespace,
-			Labels:          podLabels(&r.o, w),
+			Labels:          podLabels(&r.opts, w),
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
 		},
 		Type: corev1.SecretTypeOpaque,
@@ -68,7 +67,7 @@ func (r *Runtime) secretOf(ctx context.Context, w *workload.Workload, pod *corev
 	}, job, nil
 }
 
-// named reports whether a request names a host, by its rights or as its source.
+// named reports whether the request names the host, in its rights or as its source.
 func named(w *workload.Workload, host string) bool {
 	for _, h := range w.Rights.GetHosts() {
 		if strings.EqualFold(h, host) {
@@ -87,39 +86,38 @@ func (r *Runtime) jobOf(w *workload.Workload) (*podapi.Job, error) {
 	j := &podapi.Job{
 		Listen: fmt.Sprintf(":%d", workerPort), Token: rand.Text(), Certificate: cert, Key: key,
 		ProxyAddr: proxyAddr, ProxyToken: rand.Text(), BuildKit: socketURL,
-		CacheRepository: r.o.CacheRepository, Frontends: r.o.Frontends, Networks: r.o.Networks,
-		ContextBytes: r.o.ContextBytes, ContextFiles: r.o.ContextFiles,
-		AllowHosts: r.o.AllowHosts, AllowLoopback: r.o.AllowLoopback,
-		Dir: spoolDir, SpoolBytes: r.o.SpoolBytes, Linger: r.o.Linger, TerminationPath: terminationPath,
+		CacheRepository: r.opts.CacheRepository, Frontends: r.opts.Frontends, Networks: r.opts.Networks,
+		ContextBytes: r.opts.ContextBytes, ContextFiles: r.opts.ContextFiles,
+		AllowHosts: r.opts.AllowHosts, AllowLoopback: r.opts.AllowLoopback,
+		Dir: spoolDir, SpoolBytes: r.opts.SpoolBytes, Linger: r.opts.Linger, TerminationPath: terminationPath,
 	}
-	if up := w.Source.GetDockerfile().GetUpload(); up != nil && r.o.ContextRef != nil {
-		j.ContextRef = r.o.ContextRef(up.GetDigest())
+	if up := w.Source.GetDockerfile().GetUpload(); up != nil && r.opts.ContextRef != nil {
+		j.ContextRef = r.opts.ContextRef(up.GetDigest())
 	}
 	return j, j.SetWorkload(w)
 }
 
-// credentialsError is one of a credential provider, which may be away for a
-// while.
+// credentialsError is an error of a credential provider, which may be temporary.
 type credentialsError struct{ error }
 
 func (e *credentialsError) Unwrap() error { return e.error }
 
-// proxyOf says what the pod may do with registries. Hosts in failed have no entry
-// in Read, since theirs cannot be told now.
+// proxyOf returns the proxy configuration of the pod: what the pod may do with registries. Hosts in
+// failed have no entry in Read, since their credentials cannot be determined now.
 func (r *Runtime) proxyOf(ctx context.Context, w *workload.Workload, j *podapi.Job) (c *proxy.Config, failed map[string]error, err error) {
 	c = &proxy.Config{
 		Listen: j.ProxyAddr, Token: j.ProxyToken,
-		Insecure: r.o.Insecure, CA: r.o.CA, Hosts: r.o.Hosts, AllowHosts: r.o.AllowHosts, AllowLoopback: r.o.AllowLoopback,
-		HTTPProxy: r.o.HTTPProxy,
+		Insecure: r.opts.Insecure, CA: r.opts.CA, Hosts: r.opts.Hosts, AllowHosts: r.opts.AllowHosts, AllowLoopback: r.opts.AllowLoopback,
+		HTTPProxy: r.opts.HTTPProxy,
 		Own:       map[string]proxy.Auth{},
 	}
 	own := []string{w.Ref}
 	if d := w.Source.GetDockerfile(); d != nil {
 		own = []string{w.BaseRef}
 		c.Pull.Any = true
-		if r.o.CacheRepository != "" {
-			c.Cache = &proxy.Cache{Repository: r.o.CacheRepository, TagPrefix: buildkit.CacheTagPrefix, Write: r.o.CacheWrite}
-			own = append(own, r.o.CacheRepository)
+		if r.opts.CacheRepository != "" {
+			c.Cache = &proxy.Cache{Repository: r.opts.CacheRepository, TagPrefix: buildkit.CacheTagPrefix, Write: r.opts.CacheWrite}
+			own = append(own, r.opts.CacheRepository)
 		}
 		if j.ContextRef != "" {
 			repo, tag := cutTag(j.ContextRef)
@@ -131,7 +129,7 @@ func (r *Runtime) proxyOf(ctx context.Context, w *workload.Workload, j *podapi.J
 	}
 	repo, _ := cutTag(own[0])
 	c.Push = &proxy.Push{Repository: repo}
-	if c.Read, failed = r.o.Credentials.Readable(ctx, w.Rights); ctx.Err() != nil {
+	if c.Read, failed = r.opts.Credentials.Readable(ctx, w.Rights); ctx.Err() != nil {
 		return nil, nil, ctx.Err()
 	}
 	for _, ref := range own {
@@ -140,7 +138,7 @@ func (r *Runtime) proxyOf(ctx context.Context, w *workload.Workload, j *podapi.J
 			return nil, nil, fmt.Errorf("%q is no image reference: %w", ref, err)
 		}
 		host := reference.Domain(named)
-		auth, ok, err := r.o.Credentials.Own(ctx, host)
+		auth, ok, err := r.opts.Credentials.Own(ctx, host)
 		if err != nil {
 			return nil, nil, &credentialsError{fmt.Errorf("find the install's credential for %s: %w", host, err)}
 		}
@@ -151,8 +149,8 @@ func (r *Runtime) proxyOf(ctx context.Context, w *workload.Workload, j *podapi.J
 	return c, failed, c.Validate()
 }
 
-// selfSigned makes a certificate that only the owner trusts, who knows it from
-// the pod's Secret.
+// selfSigned creates a certificate that only owners trust, since they read it from the pod's
+// Secret.
 func selfSigned(until time.Time) (certPEM, keyPEM string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -165,7 +163,7 @@ func selfSigned(until time.Time) (certPEM, keyPEM string, err error) {
 		SerialNumber: big.NewInt(time.Now().UnixNano()),
 		Subject:      pkix.Name{CommonName: workerName},
 		DNSNames:     []string{workerName},
-		NotBefore:    time.Now().Add(-time.Hour), // clocks differ
+		NotBefore:    time.Now().Add(-time.Hour), // tolerates differing clocks
 		NotAfter:     until.Add(24 * time.Hour),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -182,7 +180,7 @@ func selfSigned(until time.Time) (certPEM, keyPEM string, err error) {
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})), nil
 }
 
-// decodeJob reads the job back from a Secret: an adopter needs token and
+// decodeJob reads the job from a Secret: an owner that adopts a pod needs the token and the
 // certificate.
 func decodeJob(s *corev1.Secret) (*podapi.Job, error) {
 	j := &podapi.Job{}

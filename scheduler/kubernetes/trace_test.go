@@ -15,11 +15,11 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing/tracetest"
 )
 
-// Test_Run_Traced: the pod's start is a span of its own, and what BuildKit
-// exports from inside of the pod is below the owner's span.
+// Test_Run_Traced checks that the start of the pod is a span of its own, and that BuildKit's spans
+// from inside of the pod are children of the owner's span.
 func Test_Run_Traced(t *testing.T) {
 	collector := tracetest.Start(t)
-	s := newSite(t) // its daemon, which all tests share, exports nothing
+	s := newSite(t) // the daemon of this site, which all tests share, exports nothing
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+collector.Addr)
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
 	binary, err := filepath.Abs("../../bin/buildkitd")

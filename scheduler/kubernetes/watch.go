@@ -15,24 +15,24 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// podWatch is one informer for all pods of the install. It survives outages of
-// the API, and tells of pods that ended meanwhile as well.
+// podWatch is one informer for all pods of the install. It survives outages of the API, and then
+// also reports the pods that ended meanwhile.
 type podWatch struct {
 	namespace string
 	factory   informers.SharedInformerFactory
 	informer  cache.SharedIndexInformer
 	ours      func() func(*corev1.Pod) bool
 
-	trouble trouble
+	health watchHealth
 
-	mu     sync.Mutex
-	subs   map[string]map[*podSub]struct{}
-	places map[string]struct{} // names of pods to come that have a place: see reserve
+	mu       sync.Mutex
+	subs     map[string]map[*podSub]struct{}
+	reserved map[string]struct{} // pods to be created that have a place under the limit: see reserve
 }
 
-// podSub follows the pods of one name.
+// podSub holds the newest state of the pods of one name.
 type podSub struct {
-	news chan struct{} // capacity 1
+	changed chan struct{} // capacity 1
 
 	mu      sync.Mutex
 	pod     *corev1.Pod
@@ -49,19 +49,19 @@ func startWatch(ctx context.Context, client kubernetes.Interface, namespace, ins
 			}
 			return obj, nil
 		}))
-	w := &podWatch{namespace: namespace, factory: f, ours: ours, informer: f.Core().V1().Pods().Informer(), subs: map[string]map[*podSub]struct{}{}, places: map[string]struct{}{}}
+	w := &podWatch{namespace: namespace, factory: f, ours: ours, informer: f.Core().V1().Pods().Informer(), subs: map[string]map[*podSub]struct{}{}, reserved: map[string]struct{}{}}
 	_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { w.tell(obj, false) },
-		UpdateFunc: func(_, obj any) { w.tell(obj, false) },
-		DeleteFunc: func(obj any) { w.tell(obj, true) },
+		AddFunc:    func(obj any) { w.notify(obj, false) },
+		UpdateFunc: func(_, obj any) { w.notify(obj, false) },
+		DeleteFunc: func(obj any) { w.notify(obj, true) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	// A watch that ends, or is too old, is nothing to tell: it begins anew.
+	// An expired or closed watch is normal, and the informer restarts it: do not report it.
 	err = w.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
 		if ctx.Err() == nil && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) && !errors.Is(err, io.EOF) {
-			w.trouble.note(err)
+			w.health.recordError(err)
 			failed(err)
 		}
 	})
@@ -72,7 +72,7 @@ func startWatch(ctx context.Context, client kubernetes.Interface, namespace, ins
 	return w, nil
 }
 
-// close waits for the informer, whose context has ended.
+// close waits for the informer. Its context must have ended.
 func (w *podWatch) close() { w.factory.Shutdown() }
 
 func (w *podWatch) awaitSync(ctx context.Context) error {
@@ -82,9 +82,9 @@ func (w *podWatch) awaitSync(ctx context.Context) error {
 	return nil
 }
 
-// tell passes a pod on. One that was deleted while the watch was broken comes
-// with its last state that was seen.
-func (w *podWatch) tell(obj any, deleted bool) {
+// notify passes a pod on to its subscribers. A pod that was deleted while the watch was broken
+// comes with its last known state.
+func (w *podWatch) notify(obj any, deleted bool) {
 	if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = t.Obj
 	}
@@ -94,15 +94,15 @@ func (w *podWatch) tell(obj any, deleted bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.places, p.Name)
+	delete(w.reserved, p.Name)
 	for s := range w.subs[p.Name] {
 		s.set(p, deleted)
 	}
 }
 
-// subscribe follows the pods of a name, from the one that is there now.
+// subscribe returns a podSub for the name, which starts with the pod that exists now, if any.
 func (w *podWatch) subscribe(name string) *podSub {
-	s := &podSub{news: make(chan struct{}, 1)}
+	s := &podSub{changed: make(chan struct{}, 1)}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.subs[name] == nil {
@@ -133,7 +133,7 @@ func (w *podWatch) cached(name string) *corev1.Pod {
 	return p
 }
 
-// all answers the pods of this cluster that the watch knows.
+// all returns the pods of this cluster that the watch knows.
 func (w *podWatch) all() []*corev1.Pod {
 	var out []*corev1.Pod
 	ours := w.ours()
@@ -145,30 +145,29 @@ func (w *podWatch) all() []*corev1.Pod {
 	return out
 }
 
-// reserve takes a place for a pod that is to be created, if less than limit are
-// taken. It is free again when the watch has shown the pod, which counts from
-// then on, or by free: at the end of its Run.
+// reserve takes a place for a pod that is to be created, and returns false if limit places are
+// taken. The place is held until the watch shows the pod, which then counts itself, or until free.
 func (w *podWatch) reserve(name string, limit int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n, now := len(w.places), time.Now()
+	n, now := len(w.reserved), time.Now()
 	for _, p := range w.all() {
-		if _, counted := w.places[p.Name]; !counted && !over(p, now) {
+		if _, counted := w.reserved[p.Name]; !counted && !over(p, now) {
 			n++
 		}
 	}
 	if n >= limit {
 		return false
 	}
-	w.places[name] = struct{}{}
+	w.reserved[name] = struct{}{}
 	return true
 }
 
-// free gives the place of a pod back.
+// free releases the place of a pod, if it has one.
 func (w *podWatch) free(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.places, name)
+	delete(w.reserved, name)
 }
 
 func (s *podSub) set(p *corev1.Pod, deleted bool) {
@@ -176,13 +175,12 @@ func (s *podSub) set(p *corev1.Pod, deleted bool) {
 	s.pod, s.deleted = p, deleted
 	s.mu.Unlock()
 	select {
-	case s.news <- struct{}{}:
+	case s.changed <- struct{}{}:
 	default:
 	}
 }
 
-// get answers the newest state of the pod with that UID, nil if the watch has
-// not seen it yet.
+// get returns the newest state of the pod with that UID, or nil if the watch has not shown it yet.
 func (s *podSub) get(uid string) (p *corev1.Pod, deleted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -35,6 +35,8 @@ func Test_Faults_AlreadyExists(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
+// Test_Faults_TheAnswerOfTheStartIsLost checks that a lost response to the start does no harm: the
+// second start is refused, which proves that the first one happened.
 func Test_Faults_TheAnswerOfTheStartIsLost(t *testing.T) {
 	e := newEnv(t)
 	e.m.OnStart(startUnavailable)
@@ -48,10 +50,10 @@ func Test_Faults_TheAnswerOfTheStartIsLost(t *testing.T) {
 	}
 }
 
-// Test_Faults_TheNodesLogQuotesNoRequest: ws-manager's text may hold what the
-// request held.
+// Test_Faults_TheNodesLogQuotesNoRequest checks that the log does not show texts of ws-manager,
+// which may quote the request.
 func Test_Faults_TheNodesLogQuotesNoRequest(t *testing.T) {
-	log := newSink() // it takes writes of several goroutines
+	log := newSink() // several goroutines write to it
 	e := newEnv(t, func(o *wsmanager.Options) {
 		o.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
@@ -62,6 +64,7 @@ func Test_Faults_TheNodesLogQuotesNoRequest(t *testing.T) {
 	}
 }
 
+// Test_Faults_StoppedWithoutConditions checks that missing conditions do not count as a success.
 func Test_Faults_StoppedWithoutConditions(t *testing.T) {
 	e := newEnv(t)
 	r := e.begin(dockerfileWorkload())
@@ -88,7 +91,7 @@ func Test_Faults_NobodyKnowsConditions(t *testing.T) {
 		r := e.begin(dockerfileWorkload())
 		e.m.AwaitCalls(e.ctx, wsStart, 1)
 		e.stopped(func(s *wsman.WorkspaceStatus) { s.Conditions = nil })
-		r.fails(builds.BlameInfrastructure, "nobody saw how its build ended")
+		r.fails(builds.BlameInfrastructure, "the end of its build was not observed")
 	})
 }
 
@@ -123,6 +126,8 @@ func Test_Faults_TheWorkspaceVanishes(t *testing.T) {
 	})
 }
 
+// Test_Faults_MissingForAMoment checks that a workspace may be missing for a short time: the cache
+// of ws-manager may lag behind.
 func Test_Faults_MissingForAMoment(t *testing.T) {
 	e := newEnv(t, often, func(o *wsmanager.Options) { o.MissingAfter = time.Minute })
 	r := e.begin(dockerfileWorkload())
@@ -140,6 +145,8 @@ func Test_Faults_MissingForAMoment(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
+// Test_Faults_AWorkspaceThatRanIsNotStartedAgain uses a log that already holds output of the
+// workspace.
 func Test_Faults_AWorkspaceThatRanIsNotStartedAgain(t *testing.T) {
 	e := newEnv(t, often)
 	e.m.AwaitSubscription(e.ctx)
@@ -165,7 +172,7 @@ func Test_Faults_ACreatedWorkspaceIsNotStartedAgain(t *testing.T) {
 		t.Errorf("Run: %v, want %v", err, builds.ErrFenced)
 	}
 	if n := e.m.Calls("StopWorkspace"); n != 0 {
-		t.Errorf("the next owner's workspace is told to stop, %d times", n)
+		t.Errorf("the workspace of the next owner received %d stop requests", n)
 	}
 	e.m.Forget(buildID)
 	next := dockerfileWorkload()
@@ -176,6 +183,8 @@ func Test_Faults_ACreatedWorkspaceIsNotStartedAgain(t *testing.T) {
 	}
 }
 
+// Test_Faults_TwoNodesFollowOne lets a second owner follow a workspace while the former owner,
+// which does not know of it yet, still follows it.
 func Test_Faults_TwoNodesFollowOne(t *testing.T) {
 	e := newEnv(t)
 	first := e.begin(dockerfileWorkload())
@@ -188,6 +197,8 @@ func Test_Faults_TwoNodesFollowOne(t *testing.T) {
 	second.succeeds(built("base-images"))
 }
 
+// Test_Faults_AnAdoptedOneHasNoFormerImage checks an adopted workspace: it may have pushed before
+// this node recorded the former image.
 func Test_Faults_AnAdoptedOneHasNoFormerImage(t *testing.T) {
 	e := newEnv(t)
 	e.begin(dockerfileWorkload()).stop()
@@ -198,8 +209,8 @@ func Test_Faults_AnAdoptedOneHasNoFormerImage(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
-// Test_Faults_AnAdoptedOneIsStopped: the image there may be that from before a
-// forced build, which nobody knows any more.
+// Test_Faults_AnAdoptedOneIsStopped checks that the image in the registry does not count: it may be
+// the one from before a forced build, which this node never recorded.
 func Test_Faults_AnAdoptedOneIsStopped(t *testing.T) {
 	e := newEnv(t)
 	e.img.push(ref, baseRef)
@@ -212,6 +223,8 @@ func Test_Faults_AnAdoptedOneIsStopped(t *testing.T) {
 	r.fails(builds.BlameInfrastructure, "was stopped on request")
 }
 
+// Test_Faults_AnAdoptedOneEndedBefore checks a workspace that ended before it was adopted: no
+// update reports it any more.
 func Test_Faults_AnAdoptedOneEndedBefore(t *testing.T) {
 	e := newEnv(t)
 	e.begin(dockerfileWorkload()).stop()
@@ -221,6 +234,8 @@ func Test_Faults_AnAdoptedOneEndedBefore(t *testing.T) {
 	e.run(dockerfileWorkload()).succeeds(built("base-images"))
 }
 
+// Test_Faults_AnAdoptedOneVanishes checks that the image in the registry does not count: it may be
+// an old one.
 func Test_Faults_AnAdoptedOneVanishes(t *testing.T) {
 	e := newEnv(t, often)
 	e.begin(dockerfileWorkload()).stop()

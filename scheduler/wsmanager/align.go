@@ -2,28 +2,28 @@ package wsmanager
 
 import "bytes"
 
-// minOverlap is how many bytes of a replay must equal the end of what is known
-// to prove where it goes on.
+// minOverlap is how many bytes of a replay must equal the end of the known output to prove that the
+// replay continues it.
 const minOverlap = 512
 
-// alignment is what a replay tells about where it began.
+// alignment says how a replay relates to the known output.
 type alignment int
 
 const (
-	// aligned: the first skip bytes are known, the next one is new.
+	// aligned: the first skip bytes are known, and the rest is new.
 	aligned alignment = iota
 	// open: more of the replay is needed.
 	open
-	// within: the replay so far lies somewhere inside of what is known.
+	// within: so far, the replay repeats a part inside of the known output.
 	within
-	// unrelated: the replay does not go on where the known output ended.
+	// unrelated: the replay does not continue the known output.
 	unrelated
 )
 
-// align compares a replay with the known output of a terminal. A terminal
-// replays all of its output, or the latest part of it: so the replay goes on
-// after the known output if one of its beginnings is an end of that. complete
-// says that the known output is everything since the terminal began.
+// align compares a replay with the known output of a terminal. A terminal replays all of its
+// output, or the latest part. Therefore the replay continues the known output if a prefix of the
+// replay is a suffix of the known output. complete means that known is the whole output since the
+// terminal started.
 func align(known []byte, complete bool, replay []byte) (skip int, a alignment) {
 	if complete && bytes.HasPrefix(replay, known) {
 		return len(known), aligned
@@ -44,8 +44,8 @@ func align(known []byte, complete bool, replay []byte) (skip int, a alignment) {
 	return 0, unrelated
 }
 
-// overlaps answers the length of the longest beginning of b that is an end of
-// a, and whether all of b stands before the end of a.
+// overlaps returns the length of the longest prefix of b that is a suffix of a. inner reports
+// whether all of b occurs in a before its end.
 func overlaps(b, a []byte) (overlap int, inner bool) {
 	if len(b) == 0 {
 		return 0, true
@@ -66,8 +66,8 @@ func overlaps(b, a []byte) (overlap int, inner bool) {
 	return q, inner
 }
 
-// borders answers for each beginning of b the length of its longest proper
-// border: a beginning that is also its end (Knuth, Morris and Pratt).
+// borders returns, for each prefix of b, the length of its longest proper border: a proper prefix
+// that is also a suffix (Knuth, Morris and Pratt).
 func borders(b []byte) []int {
 	fail := make([]int, len(b))
 	for i, q := 1, 0; i < len(b); i++ {

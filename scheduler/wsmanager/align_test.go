@@ -47,7 +47,7 @@ func Test_Align(t *testing.T) {
 	}
 }
 
-// Fuzz_Align: what is called aligned is so, whatever was sent.
+// Fuzz_Align checks that the alignment is true for every input.
 func Fuzz_Align(f *testing.F) {
 	f.Add([]byte("abcabc"), true, []byte("abcabcabc"))
 	f.Add(bytes.Repeat([]byte("ab"), 600), false, bytes.Repeat([]byte("ab"), 700))
@@ -57,13 +57,13 @@ func Fuzz_Align(f *testing.F) {
 			t.Fatalf("skips %d of %d", skip, len(replay))
 		}
 		if a == aligned && !bytes.HasSuffix(known, replay[:skip]) {
-			t.Fatal("skips what was not known")
+			t.Fatal("skips unknown output")
 		}
 		if a == within && len(replay) > 0 && !bytes.Contains(known, replay) {
 			t.Fatal("claims to be within")
 		}
 		if a == unrelated && len(replay) > 0 && (bytes.Contains(known, replay) || len(known) > 0 && replay[0] == known[len(known)-1]) {
-			t.Fatal("denies what is related")
+			t.Fatal("calls related output unrelated")
 		}
 	})
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// backoff is the growing pause between tries of one thing.
+// backoff is a growing pause between retries.
 type backoff struct {
 	min, max time.Duration
 	next     time.Duration
@@ -16,12 +16,12 @@ func (r *Runtime) backoff() *backoff {
 	return &backoff{min: r.opts.MinBackoff, max: r.opts.MaxBackoff}
 }
 
-// wait pauses, with jitter, and reports whether ctx goes on.
+// wait pauses, with jitter, and returns false if ctx has ended.
 func (b *backoff) wait(ctx context.Context) bool {
 	return b.waitOr(ctx, nil) == nil
 }
 
-// waitOr pauses until c is closed at the latest. It answers ctx's error.
+// waitOr is like wait, but also ends when c is closed. It returns the error of ctx.
 func (b *backoff) waitOr(ctx context.Context, c <-chan struct{}) error {
 	b.next = min(max(2*b.next, b.min), b.max)
 	t := time.NewTimer(b.next/2 + rand.N(b.next/2+1))
@@ -34,5 +34,5 @@ func (b *backoff) waitOr(ctx context.Context, c <-chan struct{}) error {
 	return ctx.Err()
 }
 
-// reset begins with short pauses again.
+// reset makes the next pause the shortest again.
 func (b *backoff) reset() { b.next = 0 }

@@ -20,13 +20,13 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
-// Test_Campaign runs many builds while ws-manager does all that the contract
-// warns of, at random. Whatever happens, each build ends as its workspace did,
-// and its log is what the workspace said.
+// Test_Campaign runs many builds while ws-manager does, at random, everything that the contract
+// warns of. In all cases each build ends as its workspace did, and its log is the output of the
+// workspace.
 func Test_Campaign(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	e := newEnv(t, often, func(o *wsmanager.Options) { o.MissingAfter, o.ImageWait = time.Minute, time.Second })
+	e := newEnv(t, often, func(o *wsmanager.Options) { o.MissingAfter, o.ImageTimeout = time.Minute, time.Second })
 	e.m.AwaitSubscription(e.ctx)
 	faults := make(chan struct{})
 	var disturber, all sync.WaitGroup
@@ -83,7 +83,7 @@ func (e *env) disturb(r *rand.Rand, done <-chan struct{}) {
 	}
 }
 
-// campaignBuild is one build and the life of its workspace.
+// campaignBuild runs one build and plays its workspace.
 func (e *env) campaignBuild(r *rand.Rand, i int) {
 	w := dockerfileWorkload()
 	w.BuildID = fmt.Sprintf("11111111-2222-4333-8444-5555555555%02d", i)

@@ -17,12 +17,11 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// maxMessage limits what ws-manager may answer: a list of all build
-// workspaces passes gRPC's default of 4 MiB.
+// maxMessage limits the responses of ws-manager, in bytes: a list of all build workspaces may
+// exceed the 4 MiB that gRPC allows by default.
 const maxMessage = 64 << 20
 
-// dial prepares the connection; it is made when first used, and again after
-// every loss.
+// dial prepares the connection, which gRPC opens at the first call and again after every loss.
 func dial(o Options, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
 	if o.TLS != nil {
@@ -30,7 +29,7 @@ func dial(o Options, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 		if t.files.ServerName == "" {
 			t.files.ServerName = "ws-manager"
 		}
-		if _, err := t.config(); err != nil { // what is wrong now is wrong in the configuration
+		if _, err := t.config(); err != nil { // fail early on a configuration error
 			return nil, err
 		}
 		creds = t
@@ -47,7 +46,7 @@ func dial(o Options, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	)...)
 }
 
-// reloading is mutual TLS whose files are read for each handshake.
+// reloading is mutual TLS that reads its files for each handshake.
 type reloading struct{ files TLS }
 
 var _ credentials.TransportCredentials = reloading{}
@@ -69,7 +68,7 @@ func (t reloading) config() (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{cert}, ServerName: t.files.ServerName, MinVersion: tls.VersionTLS12}, nil
 }
 
-// ClientHandshake authenticates with what the files hold now.
+// ClientHandshake authenticates with the current content of the files.
 func (t reloading) ClientHandshake(ctx context.Context, authority string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	cfg, err := t.config()
 	if err != nil {
@@ -78,7 +77,7 @@ func (t reloading) ClientHandshake(ctx context.Context, authority string, c net.
 	return credentials.NewTLS(cfg).ClientHandshake(ctx, authority, c)
 }
 
-// ServerHandshake is not for clients.
+// ServerHandshake returns an error: these are credentials of a client.
 func (t reloading) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return nil, nil, errors.New("wsmanager: not a server")
 }
@@ -88,7 +87,7 @@ func (t reloading) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
-// Clone copies the credentials.
+// Clone returns t, which is immutable.
 func (t reloading) Clone() credentials.TransportCredentials { return t }
 
 // OverrideServerName is deprecated in grpc and has no effect here.

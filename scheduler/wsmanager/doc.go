@@ -1,22 +1,20 @@
-// Package wsmanager is the runtime that builds in Gitpod workspaces of type
-// IMAGEBUILD, which a workspace manager (ws-manager) starts.
+// Package wsmanager is the runtime that builds in Gitpod workspaces of type IMAGEBUILD. A workspace
+// manager (ws-manager) starts these workspaces.
 //
-// A workspace outlives the node that started it, pushes and tags by itself,
-// and has a name that follows from build and attempt (WorkspaceID). So any node
-// adopts it: by asking for its start again, which is refused, and following it.
+// A workspace outlives the node that started it, and pushes and tags the image itself. Its id
+// follows from build and attempt (WorkspaceID). Therefore any node can adopt it: the node requests
+// its start again, ws-manager refuses this because it exists, and the node follows it.
 //
-// One subscription per Runtime carries the updates of all workspaces
-// (feed.go). It is a hint only: updates may be lost, old, or lack parts, so
-// each is merged into a view (view.go) that never goes back, and a reconciler
-// asks for the status after every subscription and from time to time
-// (reconcile.go). What the end of a workspace means is decided in one place
-// (verdict.go), and success counts only once the registry has the images
-// (images.go).
+// Each Runtime has one subscription for the updates of all workspaces (feed.go). An update is only
+// a hint: it may be lost, late or incomplete. Each update is merged into a view (view.go) that
+// never goes back to an earlier state. A reconciler reads the status after every subscription and
+// periodically (reconcile.go). verdict.go alone decides what the end of a workspace means. A
+// success counts only once the registry has the images (images.go).
 //
-// The log comes from the supervisor inside the workspace (supervisor.go,
-// pump.go). Its terminal repeats what it kept to each new reader; align.go
-// decides what of it is new.
+// The log comes from the supervisor inside the workspace (supervisor.go, pump.go). The supervisor's
+// terminal replays the output that it kept to each new reader; align.go decides which part of the
+// replay is new.
 //
-// Not here: tagging, retries of attempts, redaction, credentials of the
-// install; these never reach the workspace from us.
+// This package does not tag images, retry attempts, or redact logs. The credentials of the install
+// never reach the workspace through it.
 package wsmanager

@@ -16,7 +16,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
-func often(o *wsmanager.Options) { o.ReconcileEvery = 5 * time.Millisecond }
+func often(o *wsmanager.Options) { o.ReconcileInterval = 5 * time.Millisecond }
 
 func Test_Faults_UnavailableIsRetried(t *testing.T) {
 	for _, code := range []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Aborted, codes.Canceled, codes.ResourceExhausted} {
@@ -71,7 +71,7 @@ func Test_Faults_DownWhileItEnds(t *testing.T) {
 func Test_Faults_TheSubscriptionDrops(t *testing.T) {
 	e := newEnv(t)
 	r := e.begin(dockerfileWorkload())
-	e.m.Mute(true) // what is said until the next subscription is lost
+	e.m.Mute(true) // updates are lost until the next subscription
 	e.img.push(ref, baseRef)
 	e.stopped()
 	e.m.DropSubscriptions()
@@ -87,8 +87,7 @@ func Test_Faults_UpdatesAreLost(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
-// Test_Faults_SubscribeNeverWorks: the reconciler alone is enough.
-
+// Test_Faults_SubscribeNeverWorks checks that the reconciler alone is enough.
 func Test_Faults_SubscribeNeverWorks(t *testing.T) {
 	e := newEnv(t, often)
 	e.m.Fail("Subscribe", status.Error(codes.Unimplemented, ""), -1)
@@ -100,8 +99,7 @@ func Test_Faults_SubscribeNeverWorks(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
-// Test_Faults_TheListLacksIt: workspaces are asked for by id as well.
-
+// Test_Faults_TheListLacksIt checks that workspaces are also queried by id.
 func Test_Faults_TheListLacksIt(t *testing.T) {
 	e := newEnv(t, often)
 	r := e.begin(dockerfileWorkload())
@@ -110,10 +108,6 @@ func Test_Faults_TheListLacksIt(t *testing.T) {
 	e.stopped(func(s *wsman.WorkspaceStatus) { s.Metadata = nil })
 	r.succeeds(built("base-images"))
 }
-
-// Test_Faults_TheAnswerOfTheStartIsLost: the second start is refused, which
-
-// means that the first one happened.
 
 func Test_Faults_OldUpdates(t *testing.T) {
 	e := newEnv(t)
@@ -128,8 +122,7 @@ func Test_Faults_OldUpdates(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
-// Test_Faults_ManyOldUpdates sends every order of the updates of a life.
-
+// Test_Faults_ManyOldUpdates sends the updates of a workspace in every order.
 func Test_Faults_ManyOldUpdates(t *testing.T) {
 	for i, order := range [][]int{{3, 1, 2}, {3, 2, 1}, {2, 3, 1}, {2, 1, 3}, {1, 3, 2}} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
@@ -155,10 +148,8 @@ func Test_Faults_ManyOldUpdates(t *testing.T) {
 	}
 }
 
-// Test_Faults_VersionsBeginAnew: a ws-manager that was replaced may count from
-
-// one again.
-
+// Test_Faults_VersionsBeginAnew checks that the versions of updates may start at one again, after
+// ws-manager was replaced.
 func Test_Faults_VersionsBeginAnew(t *testing.T) {
 	e := newEnv(t)
 	r := e.begin(dockerfileWorkload())
@@ -181,12 +172,6 @@ func Test_Faults_PartsAreMissing(t *testing.T) {
 	e.stopped()
 	r.succeeds(built("base-images"))
 }
-
-// Test_Faults_StoppedWithoutConditions: their absence is no success.
-
-// Test_Faults_MissingForAMoment: ws-manager's own cache may be behind.
-
-// Test_Faults_AWorkspaceThatRanIsNotStartedAgain: its output is in the log.
 
 func Test_Faults_ABusySinkStopsNobodyElse(t *testing.T) {
 	e := newEnv(t)
@@ -238,10 +223,6 @@ func Test_Faults_OneSubscriptionForAll(t *testing.T) {
 	}
 }
 
-// Test_Faults_TwoNodesFollowOne: an adopter follows while the former owner,
-
-// which does not know yet, does so too.
-
 func Test_Faults_UpdatesAreLateAndTurnedRound(t *testing.T) {
 	e := newEnv(t)
 	r := e.begin(dockerfileWorkload())
@@ -254,8 +235,7 @@ func Test_Faults_UpdatesAreLateAndTurnedRound(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
-// Test_Faults_HalfOfEachUpdate: the rest is asked for.
-
+// Test_Faults_HalfOfEachUpdate checks that missing parts of updates are queried.
 func Test_Faults_HalfOfEachUpdate(t *testing.T) {
 	for name, strip := range map[string]func(*wsman.WorkspaceStatus){
 		"auth":       func(s *wsman.WorkspaceStatus) { s.Auth = nil },
@@ -280,10 +260,6 @@ func Test_Faults_HalfOfEachUpdate(t *testing.T) {
 	}
 }
 
-// Test_Faults_AnAdoptedOneHasNoFormerImage: the workspace may have pushed
-
-// before this node looked.
-
 func Test_Faults_LongTextsAreCut(t *testing.T) {
 	e := newEnv(t)
 	r := e.begin(dockerfileWorkload())
@@ -293,7 +269,3 @@ func Test_Faults_LongTextsAreCut(t *testing.T) {
 		t.Errorf("the message has %d bytes", n)
 	}
 }
-
-// Test_Faults_AnAdoptedOneEndedBefore: no update tells it any more.
-
-// Test_Faults_AnAdoptedOneVanishes: the image there may be an old one.

@@ -11,23 +11,22 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
-// feed is the one subscription of this process. It merges what comes into the
-// views of the workspaces that are watched; who watches looks when it has time
-// and delays nobody.
+// feed is the one subscription of this process. It merges updates into the views of the watched
+// workspaces. Slow watchers do not block it, because they read the view when they have time.
 type feed struct {
 	client wsman.WorkspaceManagerClient
 	opts   *Options
 	log    *slog.Logger
-	reach  *reach
+	reach  *reachability
 
 	mu      sync.Mutex
 	watches map[string]*watch
 
-	// nudges ask the reconciler to look now; capacity 1.
+	// nudges wakes the reconciler; capacity 1.
 	nudges chan struct{}
 }
 
-// watch is the view of one workspace, shared by all who watch it.
+// watch is the view of one workspace, shared by all of its watchers.
 type watch struct {
 	feed *feed
 	id   string
@@ -38,11 +37,11 @@ type watch struct {
 	changed chan struct{}
 }
 
-func newFeed(client wsman.WorkspaceManagerClient, o *Options, at *reach) *feed {
+func newFeed(client wsman.WorkspaceManagerClient, o *Options, at *reachability) *feed {
 	return &feed{client: client, opts: o, log: o.Log, reach: at, watches: map[string]*watch{}, nudges: make(chan struct{}, 1)}
 }
 
-// watch begins to watch a workspace. The caller releases it.
+// watch returns the watch of a workspace. The caller releases it.
 func (f *feed) watch(id string) *watch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -63,14 +62,14 @@ func (w *watch) release() {
 	}
 }
 
-// look answers the view, and a channel that is closed at its next change.
-func (w *watch) look() (view, <-chan struct{}) {
+// current returns the view, and a channel that is closed at its next change.
+func (w *watch) current() (view, <-chan struct{}) {
 	w.feed.mu.Lock()
 	defer w.feed.mu.Unlock()
 	return w.view, w.changed
 }
 
-// update changes the view and wakes who watches.
+// update changes the view and wakes its watchers.
 func (w *watch) update(change func(view) view) {
 	w.feed.mu.Lock()
 	defer w.feed.mu.Unlock()
@@ -83,8 +82,8 @@ func (w *watch) update(change func(view) view) {
 	w.changed = make(chan struct{})
 }
 
-// take routes a status to who watches its workspace.
-func (f *feed) take(s *wsman.WorkspaceStatus, authoritative bool) {
+// deliver merges a status into the view of its workspace, if it is watched.
+func (f *feed) deliver(s *wsman.WorkspaceStatus, authoritative bool) {
 	f.mu.Lock()
 	w := f.watches[s.GetId()]
 	f.mu.Unlock()
@@ -93,7 +92,7 @@ func (f *feed) take(s *wsman.WorkspaceStatus, authoritative bool) {
 	}
 }
 
-// watched answers the ids of the workspaces that are watched.
+// watched returns the watches of all watched workspaces, by id.
 func (f *feed) watched() map[string]*watch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -104,7 +103,7 @@ func (f *feed) watched() map[string]*watch {
 	return out
 }
 
-// nudge asks the reconciler to look soon. It does not block.
+// nudge makes the reconciler read the status soon. It does not block.
 func (f *feed) nudge() {
 	select {
 	case f.nudges <- struct{}{}:
@@ -112,18 +111,18 @@ func (f *feed) nudge() {
 	}
 }
 
-// subscribe keeps a subscription until ctx ends.
+// subscribe keeps a subscription open until ctx ends.
 func (f *feed) subscribe(ctx context.Context) {
 	b := &backoff{min: f.opts.MinBackoff, max: f.opts.MaxBackoff}
 	down := false
 	for ctx.Err() == nil {
-		begun := time.Now()
+		startedAt := time.Now()
 		received, err := f.stream(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		f.reach.note(err)
-		if received || time.Since(begun) > f.opts.MaxBackoff {
+		f.reach.record(err)
+		if received || time.Since(startedAt) > f.opts.MaxBackoff {
 			b.reset()
 			down = false
 		}
@@ -137,7 +136,7 @@ func (f *feed) subscribe(ctx context.Context) {
 	}
 }
 
-// stream takes updates until the subscription ends.
+// stream receives updates until the subscription ends. received reports whether there was one.
 func (f *feed) stream(ctx context.Context) (received bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -147,7 +146,7 @@ func (f *feed) stream(ctx context.Context) (received bool, err error) {
 	}
 	// Updates between the former subscription and this one are lost.
 	f.nudge()
-	stands := time.AfterFunc(steady, func() { f.reach.note(nil) })
+	stands := time.AfterFunc(steadyAfter, func() { f.reach.record(nil) })
 	defer stands.Stop()
 	for {
 		res, err := stream.Recv()
@@ -155,9 +154,9 @@ func (f *feed) stream(ctx context.Context) (received bool, err error) {
 			return received, err
 		}
 		received = true
-		f.reach.note(nil)
+		f.reach.record(nil)
 		if s := res.GetStatus(); s != nil {
-			f.take(s, false)
+			f.deliver(s, false)
 		}
 	}
 }

@@ -44,14 +44,15 @@ func Test_Run_OfARef(t *testing.T) {
 	r.succeeds(built("workspace-images"))
 }
 
-// Test_Run_Ends holds the rules of section 3 about the end of a workspace.
+// Test_Run_Ends is the table of the rules about the end of a workspace (Gitpod contract, section
+// 3).
 func Test_Run_Ends(t *testing.T) {
 	type cond = *wsman.WorkspaceConditions
 	for name, c := range map[string]struct {
 		phase   wsman.WorkspacePhase
 		set     func(cond)
 		absent  bool
-		blame   imagebuilderv1.Blame // unspecified: success
+		blame   imagebuilderv1.Blame // zero for success
 		message string
 	}{
 		"stopped":                  {phase: wsman.WorkspacePhase_STOPPED},
@@ -118,7 +119,7 @@ func Test_Run_Ends(t *testing.T) {
 	}
 }
 
-// Test_Run_OtherPhasesGoOn: conditions count only where the workspace ends.
+// Test_Run_OtherPhasesGoOn checks that conditions count only in the phases STOPPING and STOPPED.
 func Test_Run_OtherPhasesGoOn(t *testing.T) {
 	e := newEnv(t)
 	r := e.begin(dockerfileWorkload())
@@ -142,7 +143,8 @@ func Test_Run_StoppingAndStoppedTogether(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
-// Test_Run_AFailureIsNotForgotten: `failed` is not stable (contract).
+// Test_Run_AFailureIsNotForgotten checks that `failed` stays set although later updates lack it
+// (Gitpod contract).
 func Test_Run_AFailureIsNotForgotten(t *testing.T) {
 	e := newEnv(t)
 	r := e.begin(dockerfileWorkload())
@@ -152,8 +154,8 @@ func Test_Run_AFailureIsNotForgotten(t *testing.T) {
 	r.fails(builds.BlameInfrastructure, "first")
 }
 
-// Test_Run_AFailureMayComeAfterStopping: STOPPING without a failure is no
-// success yet.
+// Test_Run_AFailureMayComeAfterStopping checks that STOPPING without a failure is not a success
+// yet.
 func Test_Run_AFailureMayComeAfterStopping(t *testing.T) {
 	e := newEnv(t)
 	r := e.begin(dockerfileWorkload())
@@ -186,7 +188,7 @@ func Test_Run_StoppedBeforeTheStartReturned(t *testing.T) {
 }
 
 func Test_Run_TheImageShowsLater(t *testing.T) {
-	e := newEnv(t, func(o *wsmanager.Options) { o.ImageWait = time.Minute })
+	e := newEnv(t, func(o *wsmanager.Options) { o.ImageTimeout = time.Minute })
 	asked := make(chan string, 100)
 	r := e.begin(dockerfileWorkload())
 	e.img.mu.Lock()
@@ -199,7 +201,8 @@ func Test_Run_TheImageShowsLater(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
-// Test_Run_NeedsBothImages: Gitpod sends the base ref back later.
+// Test_Run_NeedsBothImages checks that the base image must exist as well: Gitpod passes the base
+// ref in later requests.
 func Test_Run_NeedsBothImages(t *testing.T) {
 	for _, there := range []string{ref, baseRef} {
 		e := newEnv(t)

@@ -32,8 +32,7 @@ const (
 	digestB = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 )
 
-// env is a runtime, what it talks to, and a context that ends a test that
-// hangs.
+// env is a runtime, the fakes that it uses, and a context that ends a hanging test.
 type env struct {
 	t   *testing.T
 	ctx context.Context
@@ -53,14 +52,14 @@ func newEnv(t *testing.T, change ...func(*wsmanager.Options)) *env {
 	return e
 }
 
-// runtime answers one more node.
+// runtime returns the runtime of another node.
 func (e *env) runtime(change ...func(*wsmanager.Options)) *wsmanager.Runtime {
 	e.t.Helper()
 	o := wsmanager.Options{
 		Address: e.m.Address(), BuilderImage: "registry.example/builder:1", SupervisorRef: "registry.example/supervisor:1", PullSecret: "pull",
 		Images: e.img.head, Log: slog.New(slog.DiscardHandler),
-		MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, ReconcileEvery: time.Hour, MissingAfter: 10 * time.Millisecond,
-		ImageWait: 20 * time.Millisecond, ReplayQuiet: 20 * time.Millisecond,
+		MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, ReconcileInterval: time.Hour, MissingAfter: 10 * time.Millisecond,
+		ImageTimeout: 20 * time.Millisecond, ReplayQuiet: 20 * time.Millisecond,
 	}
 	for _, c := range change {
 		c(&o)
@@ -77,7 +76,7 @@ func (e *env) runtime(change ...func(*wsmanager.Options)) *wsmanager.Runtime {
 	return rt
 }
 
-// result is a Run that goes on.
+// result is a Run in progress.
 type result struct {
 	t    *testing.T
 	ctx  context.Context
@@ -88,7 +87,7 @@ type result struct {
 	err  error
 }
 
-// run begins a Run of the environment's runtime.
+// run starts a Run of the environment's runtime.
 func (e *env) run(w *workload.Workload) *result { return e.runOn(e.rt, w, newSink()) }
 
 func (e *env) runOn(rt *wsmanager.Runtime, w *workload.Workload, s *sink) *result {
@@ -149,7 +148,7 @@ func (e *env) stopped(change ...func(*wsman.WorkspaceStatus)) {
 	})
 }
 
-// built is the outcome of both kinds of workloads once e.img.push was called.
+// built returns the outcome of both kinds of workloads after e.img.push.
 func built(repo string) workload.Outcome {
 	return workload.Outcome{Repository: "registry.example/" + repo, Digest: digestA, SizeBytes: 42}
 }
@@ -217,7 +216,7 @@ type sink struct {
 	offset  int64
 	running bool
 	changed chan struct{}
-	block   chan struct{} // Write waits until it is closed, if set
+	block   chan struct{} // if set, Write waits until it is closed
 	err     error
 }
 
@@ -275,7 +274,7 @@ func (s *sink) text() string {
 	return s.log.String()
 }
 
-// await waits until the log is that.
+// await waits until the log equals want.
 func (s *sink) await(t *testing.T, ctx context.Context, want string) {
 	t.Helper()
 	s.until(t, ctx, func() bool { return s.log.String() == want })

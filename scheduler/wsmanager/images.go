@@ -12,16 +12,16 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 )
 
-// formerImage is what stood at the workspace ref before the build: an image
-// that is another one afterwards proves that the build pushed.
+// formerImage is the image at the workspace ref before the build. If the image there differs after
+// the build, the build has pushed.
 type formerImage struct {
 	mu     sync.Mutex
 	known  bool
-	digest string // empty: there was none
+	digest string // empty if there was no image
 }
 
-// look notes what is there now.
-func (f *formerImage) look(ctx context.Context, images Images, ref string) {
+// record reads the current image.
+func (f *formerImage) record(ctx context.Context, images Images, ref string) {
 	img, err := images(ctx, ref)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -37,33 +37,33 @@ func (f *formerImage) forget() {
 	f.known = false
 }
 
-// differs reports whether an image is known to be newer.
+// differs reports whether digest is known to differ from the former image.
 func (f *formerImage) differs(digest string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.known && f.digest != digest
 }
 
-// same reports whether an image is known to be the former one.
+// same reports whether digest is known to be the former image.
 func (f *formerImage) same(digest string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.known && f.digest == digest
 }
 
-// outcome is the result of a workspace that ended as the view tells.
+// outcome returns the outcome of a workspace that has ended, from its last view and the registry.
 func (s *session) outcome(ctx context.Context, v view) (workload.Outcome, error) {
 	if f := v.failure(s.id); f != nil {
 		return workload.Outcome{}, f
 	}
-	// Without conditions the claim of success is only a guess; what is in the
-	// registry may be older.
+	// Without conditions, success is only a guess, and the image in the registry may be older than
+	// the build.
 	vanished := v.judge() == lost
 	unproven := vanished || !v.judged
 	var image, workspace builds.Image
 	for _, ref := range []string{s.w.BaseRef, s.w.Ref} {
 		if ref == s.w.BaseRef && s.w.Source.GetDockerfile() == nil {
-			continue // the base image of a ref source is not ours
+			continue // the base image of a ref source is not built here
 		}
 		img, err := s.find(ctx, v, ref, vanished)
 		if err != nil {
@@ -87,11 +87,11 @@ func (s *session) outcome(ctx context.Context, v view) (workload.Outcome, error)
 	return workload.Outcome{Repository: repository(image.Ref), Digest: image.Digest, SizeBytes: image.SizeBytes}, nil
 }
 
-// find answers the image at a ref, which the registry may show a little later.
-// While the registry cannot be asked it goes on asking.
+// find returns the image at a ref. It waits up to ImageTimeout for the image to appear, and retries
+// while the registry is unavailable.
 func (s *session) find(ctx context.Context, v view, ref string, vanished bool) (builds.Image, error) {
 	b := s.r.backoff()
-	deadline := time.Now().Add(s.r.opts.ImageWait)
+	deadline := time.Now().Add(s.r.opts.ImageTimeout)
 	for {
 		img, err := s.r.opts.Images(ctx, ref)
 		kind := builds.ImageErrorKindOf(err)
@@ -103,7 +103,7 @@ func (s *session) find(ctx context.Context, v view, ref string, vanished bool) (
 		case kind == builds.ImageUnauthorized || kind == builds.ImageInvalid:
 			return builds.Image{}, &workload.Failure{
 				Blame:   builds.BlameInfrastructure,
-				Message: fmt.Sprintf("cannot look for the image that the build pushed: %v; check the pull secret of this install", err), Err: err,
+				Message: fmt.Sprintf("cannot read the image that the build pushed: %v; check the pull secret of this install", err), Err: err,
 			}
 		case kind == builds.ImageNotFound && vanished:
 			return builds.Image{}, failureLost(s.id)
@@ -116,7 +116,7 @@ func (s *session) find(ctx context.Context, v view, ref string, vanished bool) (
 	}
 }
 
-// repository answers a ref without its tag or digest.
+// repository returns a ref without its tag or digest.
 func repository(ref string) string {
 	ref, _, _ = strings.Cut(ref, "@")
 	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {

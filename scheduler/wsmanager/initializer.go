@@ -10,16 +10,16 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// unsupported blames the request for something that a build workspace cannot
-// do.
+// unsupported returns a failure that blames the request for an option that a build workspace does
+// not support.
 func unsupported(what string) error {
 	return &workload.Failure{
 		Blame:   builds.BlameUser,
-		Message: fmt.Sprintf("%s cannot be used: builds in Gitpod workspaces do not support it; leave it away or use an install with another builder", what),
+		Message: fmt.Sprintf("%s cannot be used: builds in Gitpod workspaces do not support it; remove it or use an install with another builder", what),
 	}
 }
 
-// initializer fills the context directory of the workspace.
+// initializer returns the initializer that fills the context directory of the workspace.
 func initializer(w *workload.Workload) (*contentservice.WorkspaceInitializer, error) {
 	d := w.Source.GetDockerfile()
 	if d == nil {
@@ -62,8 +62,8 @@ func downloads(d *imagebuilderv1.DownloadContext) *contentservice.WorkspaceIniti
 	return &contentservice.WorkspaceInitializer{Spec: &contentservice.WorkspaceInitializer_Download{Download: out}}
 }
 
-// clone says which commit to check out, with the credential if there is one. A
-// one-time credential was redeemed when the build was admitted.
+// clone returns an initializer that checks out a commit, with the credential if there is one. A
+// one-time credential was redeemed when the build was accepted.
 func clone(g *imagebuilderv1.GitContext, auth *imagebuilderv1.BasicAuth) *contentservice.WorkspaceInitializer {
 	config := &contentservice.GitConfig{CustomConfig: g.GetConfig()}
 	if auth.GetUsername() != "" || auth.GetPassword() != "" {

@@ -10,23 +10,22 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
-// Workspace is a build workspace of any image builder, the former one of an
-// install included.
+// Workspace is a build workspace of any image builder, including a former one of this install.
 type Workspace struct {
 	ID string
-	// Workload is the name of the workload that it would be of, empty if it
-	// cannot be one of ours.
+	// Workload is the name of the workload that the workspace belongs to; empty if it cannot be a
+	// workload of this service.
 	Workload string
 	// Ref is the image that it builds; may be empty.
 	Ref string
-	// Phase is in the words of ws-manager, such as RUNNING.
+	// Phase is the name of the phase in ws-manager, such as RUNNING.
 	Phase string
-	// Started is zero where ws-manager does not tell it.
+	// Started is zero if ws-manager does not report it.
 	Started time.Time
 }
 
-// Workspaces answers the build workspaces of all image builders of this
-// ws-manager that have not stopped, by id.
+// Workspaces returns the build workspaces of all image builders of this ws-manager that have not
+// stopped, sorted by id.
 func (r *Runtime) Workspaces(ctx context.Context) ([]Workspace, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
 	defer cancel()
@@ -55,10 +54,10 @@ func (r *Runtime) Workspaces(ctx context.Context) ([]Workspace, error) {
 	return all, nil
 }
 
-// List answers the workloads of all workspaces that image builders of this
-// ws-manager run, those of other nodes included. A workspace whose metadata
-// ws-manager does not tell is listed only by the node that follows it. Those of
-// another image builder can be among them: their ids have the same form.
+// List returns the workload names of all workspaces that image builders of this ws-manager run,
+// including those of other nodes. If ws-manager does not report the metadata of a workspace, only
+// the node that follows it lists it. The list may include workspaces of another image builder,
+// because their ids have the same form.
 func (r *Runtime) List(ctx context.Context) ([]string, error) {
 	all, err := r.Workspaces(ctx)
 	if err != nil {
@@ -74,8 +73,7 @@ func (r *Runtime) List(ctx context.Context) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// followed answers the workloads that this process follows, by id of their
-// workspaces.
+// followed returns the names of the workloads that this process follows, by workspace id.
 func (r *Runtime) followed() map[string]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

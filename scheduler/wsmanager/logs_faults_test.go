@@ -14,13 +14,13 @@ import (
 )
 
 func Test_Logs_OfNobody(t *testing.T) {
-	e := newEnv(t, func(o *wsmanager.Options) { o.Drain = time.Hour })
+	e := newEnv(t, func(o *wsmanager.Options) { o.DrainTimeout = time.Hour })
 	e.m.Access(nil) // neither address nor token
 	r := e.begin(dockerfileWorkload())
 	e.img.push(ref, baseRef)
 	e.stopped()
 	r.succeeds(built("base-images"))
-	if !strings.Contains(r.sink.text(), "could not be read: ws-manager did not tell the address") {
+	if !strings.Contains(r.sink.text(), "could not be read: ws-manager did not report the address") {
 		t.Errorf("log %q", r.sink.text())
 	}
 }
@@ -40,6 +40,8 @@ func Test_Logs_TheTokenComesLater(t *testing.T) {
 	}
 }
 
+// Test_Logs_OfASupervisorThatLies uses a supervisor that is not trusted, because it runs beside the
+// build of a user. Its responses may damage nothing but the log.
 func Test_Logs_OfASupervisorThatLies(t *testing.T) {
 	for name, body := range map[string][]byte{
 		"no JSON":        []byte("<html>"),
@@ -72,6 +74,7 @@ func Test_Logs_OfASupervisorThatLies(t *testing.T) {
 	}
 }
 
+// Test_Logs_RedirectsAreNotFollowed checks that the owner token is not sent to another host.
 func Test_Logs_RedirectsAreNotFollowed(t *testing.T) {
 	e := newEnv(t)
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
@@ -97,8 +100,10 @@ func Test_Logs_RedirectsAreNotFollowed(t *testing.T) {
 	}
 }
 
+// Test_Logs_OfASupervisorThatHangs checks that the end of the build does not wait for the
+// supervisor.
 func Test_Logs_OfASupervisorThatHangs(t *testing.T) {
-	e := newEnv(t, func(o *wsmanager.Options) { o.Drain = 10 * time.Millisecond })
+	e := newEnv(t, func(o *wsmanager.Options) { o.DrainTimeout = 10 * time.Millisecond })
 	r, ws := e.logging()
 	_, _ = ws.Write([]byte("output\n"))
 	r.sink.await(t, e.ctx, "output\n")
@@ -110,6 +115,7 @@ func Test_Logs_OfASupervisorThatHangs(t *testing.T) {
 	}
 }
 
+// Test_Logs_TheSinkRefuses checks that the build continues: the sink itself informs the owner.
 func Test_Logs_TheSinkRefuses(t *testing.T) {
 	e := newEnv(t)
 	s := newSink()
@@ -126,6 +132,7 @@ func Test_Logs_TheSinkRefuses(t *testing.T) {
 	r.succeeds(built("base-images"))
 }
 
+// Test_Logs_MoreThanOneValueMayHold checks that only the size of each value is limited.
 func Test_Logs_MoreThanOneValueMayHold(t *testing.T) {
 	e := newEnv(t)
 	r, ws := e.logging()
@@ -141,6 +148,7 @@ func Test_Logs_MoreThanOneValueMayHold(t *testing.T) {
 	}
 }
 
+// Test_Logs_ErrorsShowNoURL checks that errors contain no URL, because it may hold a token.
 func Test_Logs_ErrorsShowNoURL(t *testing.T) {
 	e := newEnv(t)
 	for _, url := range []string{"http://127.0.0.1:1/secret", "://secret", "http://secret\x7f"} {

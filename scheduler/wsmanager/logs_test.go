@@ -13,8 +13,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 )
 
-// logging begins a Run whose workspace has an open terminal.
-
+// logging starts a Run whose workspace has an open terminal.
 func (e *env) logging() (*result, *wsmanagertest.Workspace) {
 	e.t.Helper()
 	r := e.begin(dockerfileWorkload())
@@ -23,8 +22,7 @@ func (e *env) logging() (*result, *wsmanagertest.Workspace) {
 	return r, ws
 }
 
-// finish ends task and workspace with success.
-
+// finish ends the task and the workspace with success.
 func (e *env) finish(r *result, ws *wsmanagertest.Workspace) {
 	e.t.Helper()
 	ws.Close()
@@ -33,8 +31,7 @@ func (e *env) finish(r *result, ws *wsmanagertest.Workspace) {
 	r.succeeds(built("base-images"))
 }
 
-// lines are n different lines.
-
+// lines returns n different lines.
 func lines(from, n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -50,7 +47,7 @@ func Test_Logs_NotYet(t *testing.T) {
 	r := e.begin(dockerfileWorkload())
 	ws.AwaitTasks(e.ctx, 0)
 	ws.Gone(false)
-	ws.AwaitTasks(e.ctx, 3) // an empty alias
+	ws.AwaitTasks(e.ctx, 3) // the alias is empty
 	ws.Open()
 	_, _ = ws.Write([]byte("now\n"))
 	r.sink.await(t, e.ctx, "now\n")
@@ -72,8 +69,7 @@ func Test_Logs_AreCompleteBeforeRunReturns(t *testing.T) {
 	}
 }
 
-// Test_Logs_OfAFailure: its log matters most.
-
+// Test_Logs_OfAFailure checks the log of a failed build, which matters most.
 func Test_Logs_OfAFailure(t *testing.T) {
 	e := newEnv(t)
 	r, ws := e.logging()
@@ -86,8 +82,7 @@ func Test_Logs_OfAFailure(t *testing.T) {
 	}
 }
 
-// Test_Logs_GoOnAfterABrokenConnection: the terminal replays all.
-
+// Test_Logs_GoOnAfterABrokenConnection uses a terminal that replays everything.
 func Test_Logs_GoOnAfterABrokenConnection(t *testing.T) {
 	e := newEnv(t)
 	r, ws := e.logging()
@@ -108,8 +103,7 @@ func Test_Logs_GoOnAfterABrokenConnection(t *testing.T) {
 	}
 }
 
-// Test_Logs_GoOnInTheLatestPart: the terminal replays less than was read.
-
+// Test_Logs_GoOnInTheLatestPart uses a terminal that replays less than was read.
 func Test_Logs_GoOnInTheLatestPart(t *testing.T) {
 	e := newEnv(t, func(o *wsmanager.Options) { o.TerminalBuffer = 8 << 10 })
 	r, ws := e.logging()
@@ -128,10 +122,7 @@ func Test_Logs_GoOnInTheLatestPart(t *testing.T) {
 	}
 }
 
-// Test_Logs_AGapIsMarked: more was said than the terminal keeps while nobody
-
-// listened.
-
+// Test_Logs_AGapIsMarked uses a terminal that gets more output than it keeps while nobody listens.
 func Test_Logs_AGapIsMarked(t *testing.T) {
 	e := newEnv(t, func(o *wsmanager.Options) { o.TerminalBuffer = 4 << 10 })
 	r, ws := e.logging()
@@ -145,15 +136,14 @@ func Test_Logs_AGapIsMarked(t *testing.T) {
 	all := lines(0, 1100)
 	r.sink.until(t, e.ctx, func() bool { return strings.HasSuffix(r.sink.log.String(), "line 1099 of the output\n") })
 	got := r.sink.text()
-	head, tail, ok := strings.Cut(got, "<image-builder: read the output of the build anew; here it may repeat or lack something>")
+	head, tail, ok := strings.Cut(got, "<image-builder: the output of the build was read again; here it may repeat or lack some lines>")
 	if !ok || head != lines(0, 100) || !strings.HasSuffix(all, tail) {
 		t.Errorf("log %d bytes, marker %v", len(got), ok)
 	}
 	e.finish(r, ws)
 }
 
-// Test_Logs_AnotherTerminalIsMarked: it forgot what it said.
-
+// Test_Logs_AnotherTerminalIsMarked uses a terminal that has lost its output.
 func Test_Logs_AnotherTerminalIsMarked(t *testing.T) {
 	e := newEnv(t)
 	r, ws := e.logging()
@@ -163,12 +153,11 @@ func Test_Logs_AnotherTerminalIsMarked(t *testing.T) {
 	ws.AwaitListener(e.ctx)
 	ws.Drop()
 	_, _ = ws.Write([]byte("after\n"))
-	r.sink.await(t, e.ctx, "before\n<image-builder: read the output of the build anew; here it may repeat or lack something>after\n")
+	r.sink.await(t, e.ctx, "before\n<image-builder: the output of the build was read again; here it may repeat or lack some lines>after\n")
 	e.finish(r, ws)
 }
 
-// Test_Logs_AnAdopterGoesOn: it knows only how much was stored.
-
+// Test_Logs_AnAdopterGoesOn uses an owner that knows only the length of the stored output.
 func Test_Logs_AnAdopterGoesOn(t *testing.T) {
 	e := newEnv(t)
 	first, ws := e.logging()
@@ -180,7 +169,7 @@ func Test_Logs_AnAdopterGoesOn(t *testing.T) {
 	second := e.runOn(e.runtime(), dockerfileWorkload(), first.sink)
 	second.sink.await(t, e.ctx, "one\ntwo\nthree\n")
 	ws.AwaitListener(e.ctx)
-	ws.Drop() // what was skipped is known by now
+	ws.Drop() // by now the skipped output is known
 	_, _ = ws.Write([]byte("four\n"))
 	second.sink.await(t, e.ctx, "one\ntwo\nthree\nfour\n")
 	e.m.AwaitSubscription(e.ctx)
@@ -194,8 +183,8 @@ func Test_Logs_AnAdopterGoesOn(t *testing.T) {
 	}
 }
 
-// Test_Logs_AnAdopterMarksWhatItCannotProve.
-
+// Test_Logs_AnAdopterMarksWhatItCannotProve checks that the log has a marker where the output may
+// not be continuous.
 func Test_Logs_AnAdopterMarksWhatItCannotProve(t *testing.T) {
 	for name, c := range map[string]struct{ keep, stored int }{
 		"a full terminal":          {keep: 1 << 10, stored: 100},
@@ -215,7 +204,7 @@ func Test_Logs_AnAdopterMarksWhatItCannotProve(t *testing.T) {
 			s.offset = int64(c.stored)
 			second := e.runOn(e.rt, dockerfileWorkload(), s)
 			s.until(t, e.ctx, func() bool {
-				_, tail, ok := strings.Cut(s.log.String(), "lack something>")
+				_, tail, ok := strings.Cut(s.log.String(), "lack some lines>")
 				return ok && tail == all[len(all)-c.keep:]
 			})
 			e.finish(second, ws)
@@ -232,20 +221,7 @@ func Test_Logs_OfATaskWithoutTerminal(t *testing.T) {
 	e.finish(r, ws)
 }
 
-// Test_Logs_OfASupervisorThatLies: it runs beside a user's build. None of this
-
-// may hurt anything but the log.
-
-// Test_Logs_RedirectsAreNotFollowed: they would carry the token elsewhere.
-
-// Test_Logs_OfASupervisorThatHangs: the end of the build does not wait for it.
-
-// Test_Logs_TheSinkRefuses: the owner learns it from the sink; the build goes
-
-// on.
-
 // plainSink has no markers of its own.
-
 type plainSink struct{ workload.Sink }
 
 func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
@@ -262,7 +238,7 @@ func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
 		_, err := e.rt.Run(e.ctx, dockerfileWorkload(), plainSink{s})
 		done <- err
 	}()
-	s.await(t, e.ctx, "image-builder: read the output of the build anew; here it may repeat or lack something\noutput\n")
+	s.await(t, e.ctx, "image-builder: the output of the build was read again; here it may repeat or lack some lines\noutput\n")
 	ws.Close()
 	e.img.push(ref, baseRef)
 	e.stopped()
@@ -270,7 +246,3 @@ func Test_Logs_MarkerInThePlainOutput(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// Test_Logs_MoreThanOneValueMayHold: only each value is bounded.
-
-// Test_Logs_ErrorsShowNoURL: it may hold a token.

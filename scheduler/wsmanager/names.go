@@ -8,14 +8,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// maxAttempts bounds the search for the attempt of a workspace.
+// maxAttempts limits the search for the attempt that a workspace id belongs to.
 const maxAttempts = 256
 
-// WorkspaceID is the id of the workspace of one attempt. Gitpod wants a UUID
-// and, for a build, its id; so the first attempt has the id of the build, and
-// attempt n the UUIDv5 of n in decimal in the name space that is the build's
-// id. (A build id that is no UUID is turned into the UUIDv5 of its text in the
-// name space of object identifiers first.)
+// WorkspaceID returns the id of the workspace of one attempt. Gitpod requires a UUID, and expects
+// the id of the build. Therefore the first attempt has the id of the build. Attempt n has the
+// UUIDv5 of n in decimal, in the name space that is the id of the build. A build id that is not a
+// UUID is first replaced by the UUIDv5 of its text in the name space of object identifiers.
 func WorkspaceID(buildID string, attempt uint32) string {
 	if attempt <= 1 {
 		return buildID
@@ -27,7 +26,7 @@ func WorkspaceID(buildID string, attempt uint32) string {
 	return uuid.NewSHA1(space, []byte(strconv.FormatUint(uint64(attempt), 10))).String()
 }
 
-// idOf answers the id of the workspace of the workload of that name.
+// idOf returns the id of the workspace for a workload name.
 func idOf(name string) (id string, ok bool) {
 	build, attempt, ok := workload.ParseWorkloadName(name)
 	if !ok {
@@ -36,8 +35,8 @@ func idOf(name string) (id string, ok bool) {
 	return WorkspaceID(build, attempt), true
 }
 
-// nameOf answers the name of the workload of a workspace. A workspace tells
-// the build in metadata.meta_id; which attempt has the id is tried out.
+// nameOf returns the workload name for a workspace, which reports its build in metadata.meta_id. It
+// finds the attempt by trying all numbers up to maxAttempts.
 func nameOf(id, metaID string) (name string, ok bool) {
 	if id == "" || metaID == "" {
 		return "", false

@@ -16,102 +16,91 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// TLS names the PEM files of the mutually authenticated connection to
-// ws-manager. They are read again for every new connection, so that renewed
-// certificates need no restart.
+// TLS holds the paths of the PEM files for the mutually authenticated connection to ws-manager. The
+// files are read for every new connection, so that renewed certificates need no restart.
 type TLS struct {
 	CA, Cert, Key string
 	// ServerName is the name in ws-manager's certificate; "ws-manager" if empty.
 	ServerName string
 }
 
-// Images answers the image at exactly this ref in the install's own
-// repositories, under the install's own credentials. Errors are
-// *builds.ImageError; another error counts as a registry that cannot be asked.
+// Images returns the image at exactly this ref in the repositories of the install, read with the
+// credentials of the install. Errors are *builds.ImageError; any other error means that the
+// registry cannot be reached.
 type Images func(ctx context.Context, ref string) (builds.Image, error)
 
-// AdditionalAuth answers the credentials, by registry host, that the build's
-// proxy may use besides the pull secret. They reach the proxy, not the user's
-// build.
+// AdditionalAuth returns the credentials, by registry host, that the proxy of the build may use in
+// addition to the pull secret. Only the proxy gets them; the build of the user does not.
 type AdditionalAuth func(ctx context.Context, w *workload.Workload) (map[string]*imagebuilderv1.BasicAuth, error)
 
-// Options configure a Runtime. Durations and sizes that are zero take their
-// defaults.
+// Options configures a Runtime. Durations and sizes of zero mean the default.
 type Options struct {
-	// Address is host:port of ws-manager (config key wsman.address).
+	// Address is the host:port of ws-manager (config key wsman.address).
 	Address string
 	// TLS is the client's mutual TLS (wsman.tls); nil means plaintext.
 	TLS *TLS
 	// BuilderImage is the image of build workspaces (builderImage).
 	BuilderImage string
-	// SupervisorRef is the supervisor image that workspaces get where
-	// Supervisor answers none.
+	// SupervisorRef is the supervisor image of a workspace if Supervisor is nil or returns "".
 	SupervisorRef string
-	// Supervisor answers the supervisor image that the build's request named,
-	// if set. A Workload does not carry it.
+	// Supervisor, if set, returns the supervisor image that the request of the build named.
 	Supervisor func(w *workload.Workload) string
-	// Owner answers metadata.owner, who triggered the build, if set; otherwise
-	// and where it answers "" it is DefaultOwner.
+	// Owner, if set, returns metadata.owner, the user who requested the build. If it is nil or
+	// returns "", the owner is DefaultOwner.
 	Owner func(w *workload.Workload) string
-	// PullSecret names the secret of the cluster whose .dockerconfigjson the
-	// build's proxy uses (pullSecret); none if empty.
+	// PullSecret is the name of the cluster's secret whose .dockerconfigjson the proxy of the build
+	// uses (pullSecret); none if empty.
 	PullSecret string
 	// Images is required.
 	Images Images
-	// AdditionalAuth answers further credentials; if nil, the request's own
-	// except one for the host of the workspace's repository.
+	// AdditionalAuth returns further credentials. If nil, RequestAuth is used.
 	AdditionalAuth AdditionalAuth
-	// Timeout is the time limit that ws-manager keeps for a build workspace;
-	// 60 minutes.
+	// Timeout is the time limit that ws-manager enforces for a build workspace; 60 minutes.
 	Timeout time.Duration
 	// Debug turns on debug output of the supervisors.
 	Debug bool
-	// HTTP reads logs from supervisors. It must not have a Timeout, since logs
-	// are streams. If nil, a client with the system's certificates is used.
-	// Redirects are never followed: they would carry the owner token elsewhere.
+	// HTTP reads logs from supervisors. It must not have a Timeout, since logs are streams. If nil,
+	// a client with the system's certificates is used. Redirects are never followed, because they
+	// would send the owner token to another host.
 	HTTP *http.Client
-	// ReconcileEvery is how often the status of workspaces is asked for without
-	// any other reason; 30 s.
-	ReconcileEvery time.Duration
-	// MissingAfter is how long ws-manager must deny that it has a workspace
-	// that was started until that counts; 30 s.
+	// ReconcileInterval is the time between two periodic reads of the status of workspaces; 30 s.
+	ReconcileInterval time.Duration
+	// MissingAfter is how long ws-manager must report that a started workspace does not exist,
+	// before the runtime accepts this; 30 s.
 	MissingAfter time.Duration
-	// StopGrace is how long a workspace may be STOPPING until its end is judged
-	// by what is known; 60 s.
+	// StopGrace is how long a workspace may be STOPPING. After that, its end is judged from the
+	// updates so far; 60 s.
 	StopGrace time.Duration
-	// Drain is how long the log may be read on after the end; 5 s.
-	Drain time.Duration
-	// ImageWait is how long the registry may not show the image of a build that
-	// succeeded; 10 s.
-	ImageWait time.Duration
+	// DrainTimeout is how long the log is still read after the end; 5 s.
+	DrainTimeout time.Duration
+	// ImageTimeout is how long the registry may lack the image of a build that succeeded; 10 s.
+	ImageTimeout time.Duration
 	// CallTimeout limits each unary call; 30 s.
 	CallTimeout time.Duration
-	// MinBackoff and MaxBackoff limit the pause between two tries of the same
-	// thing; 200 ms and 10 s.
+	// MinBackoff and MaxBackoff limit the pause between two retries; 200 ms and 10 s.
 	MinBackoff, MaxBackoff time.Duration
-	// Dial adds options to the connection to ws-manager.
+	// Dial holds additional options for the connection to ws-manager.
 	Dial []grpc.DialOption
-	// TerminalBuffer is the most that a terminal keeps for new readers, in
-	// bytes, and what is remembered to compare with; 256 KiB. A value that is
-	// too small only costs markers and repeats.
+	// TerminalBuffer is the maximum output that a terminal keeps for new readers, in bytes. The
+	// runtime keeps the same amount to compare with. 256 KiB. A value that is too small only causes
+	// markers and repeated output.
 	TerminalBuffer int
-	// ReplayWhole is the least that a terminal keeps: a replay that is shorter
-	// is everything since the beginning. Only a node that took a build over
-	// needs it, since it does not know the bytes that were stored; 64 KiB. A
-	// value that is too great can lose output then.
+	// ReplayWhole is the minimum output that a terminal keeps, in bytes: a shorter replay is the
+	// whole output since the start. Only a node that has adopted a build needs it, because it does
+	// not know the stored bytes. 64 KiB. If the value is too large, output may be lost.
 	ReplayWhole int
-	// ReplayQuiet is how long a terminal must say nothing for its replay to be
-	// over; 500 ms.
+	// ReplayQuiet is how long a terminal must send nothing before its replay counts as complete;
+	// 500 ms.
 	ReplayQuiet time.Duration
 	// Log is required.
 	Log *slog.Logger
 }
 
-// DefaultOwner is the owner of workspaces of builds whose requester is not
-// known: ws-manager wants one.
+// DefaultOwner is the owner of workspaces whose requester is not known: ws-manager requires an
+// owner.
 const DefaultOwner = "image-builder"
 
-// Validate completes the options and says what is wrong with them.
+// Validate sets defaults and returns an error that describes the first invalid option.
 func (o *Options) Validate() error {
 	switch {
 	case o.Address == "":
@@ -134,11 +123,11 @@ func (o *Options) Validate() error {
 		def   time.Duration
 	}{
 		{"Timeout", &o.Timeout, time.Hour},
-		{"ReconcileEvery", &o.ReconcileEvery, 30 * time.Second},
+		{"ReconcileInterval", &o.ReconcileInterval, 30 * time.Second},
 		{"MissingAfter", &o.MissingAfter, 30 * time.Second},
 		{"StopGrace", &o.StopGrace, time.Minute},
-		{"Drain", &o.Drain, 5 * time.Second},
-		{"ImageWait", &o.ImageWait, 10 * time.Second},
+		{"DrainTimeout", &o.DrainTimeout, 5 * time.Second},
+		{"ImageTimeout", &o.ImageTimeout, 10 * time.Second},
 		{"CallTimeout", &o.CallTimeout, 30 * time.Second},
 		{"MinBackoff", &o.MinBackoff, 200 * time.Millisecond},
 		{"MaxBackoff", &o.MaxBackoff, 10 * time.Second},

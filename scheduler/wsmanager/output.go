@@ -6,34 +6,34 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// marker is the line in the log where it cannot be proven that the output goes
-// on exactly where it was left.
-const marker = "image-builder: read the output of the build anew; here it may repeat or lack something"
+// marker is the line in the log where it cannot be proven that the output continues without a gap.
+const marker = "image-builder: the output of the build was read again; here it may repeat or lack some lines"
 
-// markers is a sink that takes lines which are not part of the raw output, so
-// that Offset stays a position in the terminal.
+// markers is a sink that accepts lines outside of the raw output, so that Offset stays a position
+// in the terminal.
 type markers interface{ Marker(line string) error }
 
-// output is what was taken from one terminal.
+// output is the output that was read from one terminal.
 type output struct {
 	sink workload.Sink
-	// limit is how much a terminal keeps at most, and is remembered here; whole
-	// is how much it keeps at least.
-	limit, whole int
-	// known is the latest output; complete: all since the terminal began.
+	// limit is the maximum number of bytes that a terminal keeps, and that is kept here. minKept is
+	// the minimum.
+	limit, minKept int
+	// known is the latest output. complete means that it is the whole output since the terminal
+	// started.
 	known    []byte
 	complete bool
-	// stored is how much a former owner stored, whose bytes are not known here.
+	// stored is the number of bytes that a former owner stored. Their content is not known here.
 	stored int64
 }
 
-func newOutput(sink workload.Sink, limit, whole int) *output {
-	o := &output{sink: sink, limit: limit, whole: whole, stored: sink.Offset()}
+func newOutput(sink workload.Sink, limit, minKept int) *output {
+	o := &output{sink: sink, limit: limit, minKept: minKept, stored: sink.Offset()}
 	o.complete = o.stored == 0
 	return o
 }
 
-// write stores new output and remembers it.
+// write stores new output and adds it to known.
 func (o *output) write(p []byte) error {
 	if len(p) == 0 {
 		return nil
@@ -47,14 +47,14 @@ func (o *output) remember(p []byte) {
 	if len(o.known)+len(p) > o.limit {
 		o.complete = false
 	}
-	if len(o.known)+len(p) > 2*o.limit { // seldom, so that moving is cheap
+	if len(o.known)+len(p) > 2*o.limit { // rarely, so that copying is cheap
 		o.known = append([]byte(nil), o.known[max(0, len(o.known)-o.limit):]...)
 		p = p[max(0, len(p)-o.limit):]
 	}
 	o.known = append(o.known, p...)
 }
 
-// mark adds a line of our own.
+// mark writes a line that is not output of the build.
 func (o *output) mark(line string) error {
 	if m, ok := o.sink.(markers); ok {
 		return m.Marker(line)
@@ -66,15 +66,14 @@ func (o *output) mark(line string) error {
 	return err
 }
 
-// replay is the beginning of one connection, until it is known where it goes
-// on.
+// replay is the beginning of a connection, until it is decided which part of it is new.
 type replay struct {
 	out     *output
 	got     []byte
 	decided bool
 }
 
-// take adds what the terminal sent.
+// take adds output from the terminal.
 func (r *replay) take(p []byte) error {
 	if r.decided {
 		return r.out.write(p)
@@ -84,8 +83,8 @@ func (r *replay) take(p []byte) error {
 	}
 	r.got = append(r.got, p...)
 	if r.byLength() {
-		if len(r.got) >= r.out.whole {
-			return r.lost() // what was before may be gone
+		if len(r.got) >= r.out.minKept {
+			return r.restart() // earlier output may be lost
 		}
 		return nil
 	}
@@ -94,22 +93,22 @@ func (r *replay) take(p []byte) error {
 	case a == aligned:
 		return r.accept(r.got[skip:])
 	case a == unrelated || len(r.got) >= 2*r.out.limit:
-		return r.lost()
+		return r.restart()
 	}
 	return nil
 }
 
-// byLength: nothing is known of the stored output but its length.
+// byLength reports whether only the length of the stored output is known.
 func (r *replay) byLength() bool { return len(r.out.known) == 0 && r.out.stored > 0 }
 
-// quiet decides when the terminal has said nothing for a while; final, that it
-// will not wait any longer.
+// quiet decides after the terminal has sent nothing for ReplayQuiet. final means that it must not
+// wait any longer.
 func (r *replay) quiet(final bool) error {
 	switch {
 	case r.decided || len(r.got) == 0:
 		return nil
 	case r.byLength():
-		// Less than a terminal keeps: so it is all since the beginning.
+		// The replay is shorter than the minimum that a terminal keeps, so it is the whole output.
 		if n := r.out.stored; int64(len(r.got)) >= n {
 			r.out.remember(r.got[:n])
 			r.out.complete = true
@@ -118,17 +117,17 @@ func (r *replay) quiet(final bool) error {
 		if !final {
 			return nil
 		}
-		return r.lost()
+		return r.restart()
 	}
 	_, a := align(r.out.known, r.out.complete, r.got)
 	if a == within && !final {
 		return nil // the network may be slow
 	}
-	return r.lost()
+	return r.restart()
 }
 
-// end decides at the end of the stream. clean: the terminal ended it; else the
-// connection broke, and the next one tells more.
+// end decides at the end of the stream. clean means that the terminal ended it; otherwise the
+// connection broke, and the next connection decides.
 func (r *replay) end(clean bool) error {
 	if r.decided || !clean {
 		return nil
@@ -146,12 +145,12 @@ func (r *replay) accept(fresh []byte) error {
 	return r.out.write(fresh)
 }
 
-// lost begins the knowledge anew with this replay.
-func (r *replay) lost() error {
+// restart replaces the known output by this replay.
+func (r *replay) restart() error {
 	got := r.got
 	r.decided, r.got = true, nil
 	err := r.out.mark(marker)
-	r.out.known, r.out.complete, r.out.stored = nil, len(got) < r.out.whole, 0
+	r.out.known, r.out.complete, r.out.stored = nil, len(got) < r.out.minKept, 0
 	if err != nil {
 		return err
 	}

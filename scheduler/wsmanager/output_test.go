@@ -25,15 +25,14 @@ func (m *memory) Flush(context.Context) error  { return nil }
 func (m *memory) Running()                     {}
 func (m *memory) Steps([]*imagebuilderv1.Step) {}
 
-// Test_Replay shows what a second connection adds to a log that holds "one
-// two ".
+// Test_Replay checks the output that a second connection adds to a log with the content "one two ".
 func Test_Replay(t *testing.T) {
 	long := strings.Repeat("0123456789", 200)
 	for name, c := range map[string]struct {
 		adopted bool // only the length is known
 		known   string
 		sent    []string
-		quiet   int // pauses after what was sent, the last one final
+		quiet   int // pauses after the last output; the last one is final
 		end     string
 		want    string
 	}{
@@ -96,7 +95,7 @@ func Test_Replay(t *testing.T) {
 	}
 }
 
-// Test_Output_RemembersABoundedPart.
+// Test_Output_RemembersABoundedPart checks that the kept output does not grow without a limit.
 func Test_Output_RemembersABoundedPart(t *testing.T) {
 	o := newOutput(&memory{}, 1000, 100)
 	all := ""

@@ -11,11 +11,11 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/supervisor"
 )
 
-// patience is how many quiet pauses a replay may take that has not reached
-// what is new.
-const patience = 10
+// maxQuietPauses is the number of quiet pauses after which a replay that has brought nothing new is
+// given up.
+const maxQuietPauses = 10
 
-// pump writes the output of one workspace to the sink.
+// pump copies the output of one workspace to the sink.
 type pump struct {
 	r     *Runtime
 	watch *watch
@@ -23,8 +23,8 @@ type pump struct {
 	out   *output
 	// ending is closed when the workspace has ended.
 	ending chan struct{}
-	// After run: whether the latest connection was read to its end, and what
-	// kept it from reading more.
+	// complete and last are valid after run: complete means that the latest connection was read to
+	// its end; last is the error of the latest failed connection.
 	complete bool
 	last     error
 	sinkErr  error
@@ -34,10 +34,10 @@ func newPump(r *Runtime, w *watch, sink workload.Sink) *pump {
 	return &pump{r: r, watch: w, sink: sink, out: newOutput(sink, r.opts.TerminalBuffer, r.opts.ReplayWhole), ending: make(chan struct{}), last: errLogAccess}
 }
 
-// end tells that the workspace has ended: what cannot be read now never will.
+// end records that the workspace has ended: output that cannot be read now is lost.
 func (p *pump) end() { close(p.ending) }
 
-func (p *pump) over() bool {
+func (p *pump) ended() bool {
 	select {
 	case <-p.ending:
 		return true
@@ -46,12 +46,12 @@ func (p *pump) over() bool {
 	}
 }
 
-// run reads until the output is complete, the workspace has ended and cannot
-// be read any more, the sink refuses, or ctx ends.
+// run reads until the output is complete, the workspace has ended and can no longer be read, the
+// sink fails, or ctx ends.
 func (p *pump) run(ctx context.Context) {
 	b := p.r.backoff()
 	for ctx.Err() == nil {
-		final := p.over()
+		final := p.ended()
 		a, ok := p.access(ctx)
 		if !ok {
 			return
@@ -76,11 +76,12 @@ func (p *pump) run(ctx context.Context) {
 	}
 }
 
-// access waits until the workspace can be reached.
+// access waits until the address and the token of the workspace are known. It returns false if the
+// workspace or ctx has ended.
 func (p *pump) access(ctx context.Context) (access, bool) {
 	for {
-		ended := p.over()
-		v, changed := p.watch.look()
+		ended := p.ended()
+		v, changed := p.watch.current()
 		if v.url != "" && v.token != "" {
 			return access{v.url, v.token}, true
 		}
@@ -96,7 +97,7 @@ func (p *pump) access(ctx context.Context) (access, bool) {
 	}
 }
 
-// follow reads one connection to its end. done: there is nothing more to read.
+// follow reads one connection to its end. done means that there is no more output.
 func (p *pump) follow(ctx context.Context, a access) (done bool, err error) {
 	task, err := p.r.task(ctx, a)
 	if err != nil {
@@ -107,7 +108,7 @@ func (p *pump) follow(ctx context.Context, a access) (done bool, err error) {
 	defer cancel()
 	stream, err := p.r.listen(ctx, a, task)
 	if err != nil {
-		return closed && isNotFound(err), err // it keeps no more
+		return closed && isNotFound(err), err // the supervisor no longer keeps the output
 	}
 	p.complete = false
 	chunks, end := make(chan []byte), make(chan error, 1)
@@ -143,7 +144,7 @@ func receive(ctx context.Context, stream *values, chunks chan<- []byte) error {
 	}
 }
 
-// copy writes what is new to the sink, and answers why the stream ended.
+// copy writes the new output to the sink, and returns the error that ended the stream.
 func (p *pump) copy(ctx context.Context, chunks <-chan []byte, end <-chan error) error {
 	r := &replay{out: p.out}
 	quiet := time.NewTimer(p.r.opts.ReplayQuiet)
@@ -159,7 +160,7 @@ func (p *pump) copy(ctx context.Context, chunks <-chan []byte, end <-chan error)
 				quiet.Reset(p.r.opts.ReplayQuiet)
 			}
 		case <-quiet.C:
-			if p.sinkErr = r.quiet(pauses >= patience); p.sinkErr != nil {
+			if p.sinkErr = r.quiet(pauses >= maxQuietPauses); p.sinkErr != nil {
 				return p.sinkErr
 			}
 			if pauses++; !r.decided {
@@ -176,8 +177,7 @@ func (p *pump) copy(ctx context.Context, chunks <-chan []byte, end <-chan error)
 	}
 }
 
-// explain adds a line to the log if it is not known to be complete. run must
-// have returned.
+// explain adds a line to the log if the log may be incomplete. run must have returned.
 func (p *pump) explain() {
 	switch {
 	case p.sinkErr != nil:

@@ -11,37 +11,37 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
-// describeAtOnce is how many workspaces are asked for at the same time.
+// describeAtOnce is the maximum number of concurrent queries for single workspaces.
 const describeAtOnce = 8
 
-// afterwards is when the reconciler looks once more after it was nudged: the
-// server may not have had the new subscription when it was asked first.
-const afterwards = 2 * time.Second
+// recheckAfter is the time between a nudge and a second query: at the first one, the server may not
+// have registered the new subscription yet.
+const recheckAfter = 2 * time.Second
 
-// reconcile asks for the status of what is watched, when nudged and from time
-// to time, until ctx ends.
+// reconcile reads the status of the watched workspaces, after a nudge and periodically, until ctx
+// ends.
 func (f *feed) reconcile(ctx context.Context) {
-	timer := time.NewTimer(f.opts.ReconcileEvery)
+	timer := time.NewTimer(f.opts.ReconcileInterval)
 	defer timer.Stop()
 	for {
-		next := f.opts.ReconcileEvery
+		next := f.opts.ReconcileInterval
 		select {
 		case <-ctx.Done():
 			return
 		case <-f.nudges:
-			next = min(next, afterwards)
+			next = min(next, recheckAfter)
 		case <-timer.C:
 		}
-		// What is missing is looked at more often, to be sure of it in time.
-		if f.ask(ctx) {
+		// Query missing workspaces more often, so that MissingAfter is observed in time.
+		if f.poll(ctx) {
 			next = min(next, max(f.opts.MissingAfter/4, f.opts.MinBackoff))
 		}
 		timer.Reset(next)
 	}
 }
 
-// ask asks once and reports whether a workspace is missing.
-func (f *feed) ask(ctx context.Context) (missing bool) {
+// poll queries ws-manager once and reports whether a workspace is missing.
+func (f *feed) poll(ctx context.Context) (missing bool) {
 	watches := f.watched()
 	if len(watches) == 0 {
 		return false
@@ -54,12 +54,12 @@ func (f *feed) ask(ctx context.Context) (missing bool) {
 	}
 	for _, s := range res.GetStatus() {
 		if watches[s.GetId()] != nil {
-			f.take(s, true)
+			f.deliver(s, true)
 			delete(watches, s.GetId())
 		}
 	}
-	// The list may lack one whose metadata is missing. Absence counts only for
-	// those that were asked for by id.
+	// The list may lack a workspace whose metadata is missing. Only a query by id proves that a
+	// workspace does not exist.
 	var g errgroup.Group
 	g.SetLimit(describeAtOnce)
 	for _, w := range watches {
@@ -67,13 +67,13 @@ func (f *feed) ask(ctx context.Context) (missing bool) {
 	}
 	_ = g.Wait()
 	for _, w := range watches {
-		v, _ := w.look()
+		v, _ := w.current()
 		missing = missing || !v.missingSince.IsZero()
 	}
 	return missing
 }
 
-// describe asks for one workspace and reports whether ws-manager answered.
+// describe queries one workspace and reports whether ws-manager responded.
 func (w *watch) describe(ctx context.Context) bool {
 	f := w.feed
 	ctx, cancel := context.WithTimeout(ctx, f.opts.CallTimeout)

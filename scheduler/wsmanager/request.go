@@ -26,14 +26,14 @@ func filter() *wsman.MetadataFilter {
 	return &wsman.MetadataFilter{Annotations: map[string]string{managedBy: managedByValue}}
 }
 
-// Where things are inside of a build workspace.
+// Paths and addresses inside of a build workspace.
 const (
 	workspaceDir = "/workspace"
 	proxyTarget  = "localhost:8080/target:latest"
 	proxyBase    = "localhost:8080/base"
 )
 
-// request is the workspace that builds a workload.
+// request returns the request to start the workspace of a workload.
 func (r *Runtime) request(ctx context.Context, w *workload.Workload) (*wsman.StartWorkspaceRequest, error) {
 	init, err := initializer(w)
 	if err != nil {
@@ -41,7 +41,7 @@ func (r *Runtime) request(ctx context.Context, w *workload.Workload) (*wsman.Sta
 	}
 	auth, err := r.opts.AdditionalAuth(ctx, w)
 	if err != nil {
-		return nil, fmt.Errorf("credentials of the build's proxy: %w", err)
+		return nil, fmt.Errorf("find the credentials for the build's proxy: %w", err)
 	}
 	id := WorkspaceID(w.BuildID, w.Attempt)
 	dockerfile, contextDir := paths(w.Source.GetDockerfile())
@@ -80,8 +80,8 @@ func (r *Runtime) supervisorRef(w *workload.Workload) string {
 	return r.opts.SupervisorRef
 }
 
-// paths are those of Dockerfile and context inside of the workspace. The
-// context is the Dockerfile's folder if none is named.
+// paths returns the paths of the Dockerfile and the context inside of the workspace. If the source
+// names no context, it is the folder of the Dockerfile.
 func paths(d *imagebuilderv1.DockerfileSource) (dockerfile, contextDir string) {
 	file := d.GetDockerfilePath()
 	if file == "" {
@@ -97,7 +97,7 @@ func paths(d *imagebuilderv1.DockerfileSource) (dockerfile, contextDir string) {
 	return dockerfile, path.Dir(dockerfile)
 }
 
-// environment is what the builder image reads (contract section 3).
+// environment returns the variables that the builder image reads (Gitpod contract, section 3).
 func (r *Runtime) environment(w *workload.Workload, dockerfile, contextDir string, auth map[string]*imagebuilderv1.BasicAuth) []*wsman.EnvironmentVariable {
 	base := proxyBase + ":latest"
 	if _, digest, ok := strings.Cut(w.BaseRef, "@"); ok {
@@ -126,7 +126,7 @@ func (r *Runtime) environment(w *workload.Workload, dockerfile, contextDir strin
 	)
 }
 
-// authJSON is a map of registry host to credential, as docker writes them.
+// authJSON encodes a map of registry host to credential in the format of Docker.
 func authJSON(auth map[string]*imagebuilderv1.BasicAuth) string {
 	type entry struct {
 		Username string `json:"username"`
@@ -144,9 +144,9 @@ func authJSON(auth map[string]*imagebuilderv1.BasicAuth) string {
 	return string(b)
 }
 
-// RequestAuth answers the request's own credentials. The workspace's
-// repository is the install's: a request must not bring another identity for
-// its host, however it writes it.
+// RequestAuth returns the credentials of the request, except those for the host of the workspace's
+// repository. That host belongs to the install: a request must not bring another identity for it,
+// in whatever spelling.
 func RequestAuth(_ context.Context, w *workload.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
 	own, _, _ := strings.Cut(w.Ref, "/")
 	out := map[string]*imagebuilderv1.BasicAuth{}
@@ -158,8 +158,8 @@ func RequestAuth(_ context.Context, w *workload.Workload) (map[string]*imagebuil
 	return out, nil
 }
 
-// registryHost answers the host that a key of a docker config means: keys may
-// be URLs, Docker Hub has several names.
+// registryHost returns the host that a key of a Docker configuration means: keys may be URLs, and
+// Docker Hub has several names.
 func registryHost(name string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if _, rest, ok := strings.Cut(name, "://"); ok {

@@ -18,7 +18,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
-// Test_Start_OfADockerfile compares with section 3 of the contract.
+// Test_Start_OfADockerfile compares the request with section 3 of the Gitpod contract.
 func Test_Start_OfADockerfile(t *testing.T) {
 	e := newEnv(t, func(o *wsmanager.Options) {
 		o.Owner = func(*workload.Workload) string { return "user-1" }
@@ -126,8 +126,8 @@ func Test_Start_PathsInTheContext(t *testing.T) {
 	}
 }
 
-// Test_Start_RefusesWhatAWorkspaceCannotDo: leaving an option out silently
-// would make another image than the one that was asked for.
+// Test_Start_RefusesWhatAWorkspaceCannotDo checks that unsupported options are refused: if they
+// were ignored, the image would differ from the requested one.
 func Test_Start_RefusesWhatAWorkspaceCannotDo(t *testing.T) {
 	for name, set := range map[string]func(*imagebuilderv1.DockerfileSource){
 		"build_args":   func(d *imagebuilderv1.DockerfileSource) { d.BuildArgs = map[string]string{"a": "b"} },
@@ -185,8 +185,8 @@ func Test_WorkspaceID(t *testing.T) {
 	}
 }
 
-// Test_RequestAuth_NeverForTheInstallsHost: a request may bring no identity for
-// the host of the workspace images, however it writes it.
+// Test_RequestAuth_NeverForTheInstallsHost checks that a request may not bring an identity for the
+// host of the workspace images, in whatever spelling.
 func Test_RequestAuth_NeverForTheInstallsHost(t *testing.T) {
 	for own, names := range map[string][]string{
 		"docker.io":               {"docker.io", "index.docker.io", "https://index.docker.io/v1/", "registry-1.docker.io", "DOCKER.IO", "https://docker.io"},

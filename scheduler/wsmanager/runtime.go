@@ -16,7 +16,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
-// Name is the runtime's name in the state.
+// Name is the name of the runtime in the replicated state.
 const Name = "wsmanager"
 
 // Runtime builds in Gitpod workspaces. Methods may be called concurrently.
@@ -26,7 +26,7 @@ type Runtime struct {
 	client wsman.WorkspaceManagerClient
 	feed   *feed
 	http   *http.Client
-	reach  *reach
+	reach  *reachability
 
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
@@ -39,7 +39,7 @@ type Runtime struct {
 type running struct {
 	stop context.CancelCauseFunc
 	done chan struct{}
-	// unsure: a start was asked for, and nothing shows yet whether it happened.
+	// unsure means that a start was requested, and nothing shows yet whether it happened.
 	unsure atomic.Bool
 }
 
@@ -48,22 +48,21 @@ var _ workload.Runtime = (*Runtime)(nil)
 var (
 	// errStopped is the cause of a context that Stop ended.
 	errStopped = errors.New("the workload was stopped")
-	// errReplaced is the cause of a context that a later Run of the same
-	// workload ended.
+	// errReplaced is the cause of a context that a later Run of the same workload ended.
 	errReplaced  = errors.New("the workload is followed anew")
 	errDeadline  = errors.New("deadline of the build")
 	errNotOurs   = errors.New("not a name of a workload")
 	errNoLogYet  = errors.New("the build workspace has no terminal yet")
-	errLogAccess = errors.New("ws-manager did not tell the address of the build workspace or its token")
+	errLogAccess = errors.New("ws-manager did not report the address of the build workspace or its token")
 )
 
-// New answers a runtime over a ws-manager and subscribes to it. ws-manager may
-// be down; wrong certificate files are an error.
+// New returns a runtime for a ws-manager and subscribes to its updates. It succeeds while
+// ws-manager is down, but fails if the certificate files are wrong. The caller closes the runtime.
 func New(o Options) (*Runtime, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	at := &reach{}
+	at := &reachability{}
 	conn, err := dial(o, append([]grpc.DialOption{grpc.WithUnaryInterceptor(at.unary)}, o.Dial...)...)
 	if err != nil {
 		return nil, err
@@ -77,8 +76,8 @@ func New(o Options) (*Runtime, error) {
 	return r, nil
 }
 
-// Close ends the subscription and closes the connections. Every Run must have
-// returned. Workspaces go on.
+// Close ends the subscription and closes the connections. All calls of Run must have returned.
+// Workspaces continue.
 func (r *Runtime) Close() error {
 	r.cancel()
 	r.tasks.Wait()
@@ -86,17 +85,16 @@ func (r *Runtime) Close() error {
 	return r.conn.Close()
 }
 
-// Name is the runtime's name in the state.
+// Name returns the name of the runtime in the replicated state.
 func (r *Runtime) Name() string { return Name }
 
-// Survives reports that workspaces outlive the node that started them.
+// Survives returns true: workspaces outlive the node that started them.
 func (r *Runtime) Survives() bool { return true }
 
-// Run starts the workspace of the workload, or adopts it, and follows it to
-// its end. It retries for as long as ctx goes on while ws-manager is down. The
-// workspace tags what it pushed by itself; the outcome is what the registry
-// shows. When ctx ends the workspace goes on, except at the deadline of the
-// workload, which stops it. A former Run of the same workload returns first.
+// Run starts or adopts the workspace of the workload, and follows it to its end. It retries while
+// ws-manager is down, until ctx ends. The workspace tags the images that it pushes; the outcome is
+// the image that the registry then has. When ctx ends, the workspace continues; when the deadline
+// of the workload is over, Run stops it. An earlier Run of the same workload returns first.
 func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	outer := ctx
 	if !w.Deadline.IsZero() {
@@ -114,7 +112,7 @@ func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.S
 	switch {
 	case err == nil:
 		return out, nil
-	case errors.Is(err, builds.ErrFenced): // it is the next owner's
+	case errors.Is(err, builds.ErrFenced): // the workspace belongs to the next owner
 		return workload.Outcome{}, err
 	case ctx.Err() == nil:
 		s.abandon(outer)
@@ -128,7 +126,7 @@ func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.S
 	return workload.Outcome{}, ctx.Err()
 }
 
-// enter registers the Run, after the end of one of the same workload.
+// enter registers the Run, after it has ended an earlier Run of the same workload.
 func (r *Runtime) enter(ctx context.Context, name string) (context.Context, *running, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	me := &running{stop: stop, done: make(chan struct{})}

@@ -12,9 +12,9 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
-// asks is how often ws-manager is asked how a workspace ended when no update
-// said it.
-const asks = 3
+// maxDescribes is how often ws-manager is queried for how a workspace ended, if no update reported
+// it.
+const maxDescribes = 3
 
 // session is one Run of one workload.
 type session struct {
@@ -26,7 +26,7 @@ type session struct {
 
 	watch  *watch
 	before formerImage
-	// last is the view on which the session ended.
+	// last is the view at the end of the session.
 	last view
 }
 
@@ -51,9 +51,9 @@ func (s *session) run(ctx context.Context) (workload.Outcome, error) {
 	if err != nil {
 		return workload.Outcome{}, err
 	}
-	// The end of the log is on its way, or will never come.
+	// The workspace has ended: output that cannot be read now is lost.
 	p.end()
-	drain := time.NewTimer(s.r.opts.Drain)
+	drain := time.NewTimer(s.r.opts.DrainTimeout)
 	defer drain.Stop()
 	select {
 	case <-logs:
@@ -67,22 +67,21 @@ func (s *session) run(ctx context.Context) (workload.Outcome, error) {
 	return s.outcome(ctx, v)
 }
 
-// untilEnded starts the workspace and returns once nothing more is to be
-// learned about it.
+// untilEnded starts the workspace, and returns once no more information about it is expected.
 func (s *session) untilEnded(ctx context.Context) (view, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	started := make(chan error, 1)
 	go func() { started <- s.start(ctx) }()
-	answered := false
+	startReturned := false
 	defer func() {
 		cancel()
-		if !answered {
+		if !startReturned {
 			<-started
 		}
 	}()
 	var grace <-chan time.Time
 	for {
-		v, changed := s.watch.look()
+		v, changed := s.watch.current()
 		if v.phase != wsman.WorkspacePhase_UNKNOWN {
 			s.me.unsure.Store(false)
 		}
@@ -92,8 +91,8 @@ func (s *session) untilEnded(ctx context.Context) (view, error) {
 		switch v.judge() {
 		case ended, lost:
 			return v, nil
-		case ask:
-			return s.ask(ctx)
+		case unexplained:
+			return s.describeEnd(ctx)
 		case stopping:
 			if grace == nil {
 				t := time.NewTimer(s.r.opts.StopGrace)
@@ -102,15 +101,15 @@ func (s *session) untilEnded(ctx context.Context) (view, error) {
 			}
 		}
 		start := started
-		if answered {
+		if startReturned {
 			start = nil
 		}
 		select {
 		case <-changed:
 		case err := <-start:
-			answered = true
+			startReturned = true
 			if err != nil {
-				v, _ := s.watch.look()
+				v, _ := s.watch.current()
 				return v, err
 			}
 		case <-grace:
@@ -121,19 +120,19 @@ func (s *session) untilEnded(ctx context.Context) (view, error) {
 	}
 }
 
-// ask asks ws-manager how a workspace ended that an update without conditions
-// called stopped. It waits while ws-manager is down, and gives up once that
-// does not know either.
-func (s *session) ask(ctx context.Context) (view, error) {
+// describeEnd queries ws-manager for how a workspace ended, after an update without conditions
+// reported it as stopped. It waits while ws-manager is down. After maxDescribes responses without
+// an explanation it returns the view as it is.
+func (s *session) describeEnd(ctx context.Context) (view, error) {
 	b := s.r.backoff()
 	for n := 0; ; {
-		answered := s.watch.describe(ctx)
-		v, _ := s.watch.look()
+		responded := s.watch.describe(ctx)
+		v, _ := s.watch.current()
 		if v.judge() == ended {
 			return v, nil
 		}
-		if answered {
-			if n++; n == asks {
+		if responded {
+			if n++; n == maxDescribes {
 				return v, nil
 			}
 		}
@@ -143,8 +142,8 @@ func (s *session) ask(ctx context.Context) (view, error) {
 	}
 }
 
-// abandon stops a workspace that may still run though its Run has failed, as
-// well as that can be done in short time.
+// abandon stops a workspace that may still run although its Run has failed. It tries once, for at
+// most five seconds.
 func (s *session) abandon(ctx context.Context) {
 	if ending(s.last.phase) || s.last.gone || !s.last.seen && !s.me.unsure.Load() {
 		return

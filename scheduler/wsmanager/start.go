@@ -13,16 +13,16 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
-// internalTries is how often a start is asked for that ws-manager answers with
-// a defect of its own.
+// internalTries is the maximum number of start requests to which ws-manager responds with an
+// internal error.
 const internalTries = 5
 
-// start makes sure that the workspace exists. It returns once ws-manager has
-// said so, and retries while that cannot be asked.
+// start makes sure that the workspace exists. It returns once ws-manager has confirmed this, and
+// retries while ws-manager is unavailable.
 func (s *session) start(ctx context.Context) error {
 	if s.w.Started || s.sink.Offset() > 0 {
-		// It has run before this Run, and must not run twice: if it is gone by
-		// now the reconciler will find out.
+		// It existed before this Run and must not be started twice. The reconciler notices if it is
+		// gone by now.
 		s.found()
 		return nil
 	}
@@ -30,7 +30,7 @@ func (s *session) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.before.look(ctx, s.r.opts.Images, s.w.Ref)
+	s.before.record(ctx, s.r.opts.Images, s.w.Ref)
 	b := s.r.backoff()
 	for internal := 0; ; {
 		s.me.unsure.Store(true)
@@ -46,7 +46,7 @@ func (s *session) start(ctx context.Context) error {
 			})
 			return s.created(ctx)
 		case code == codes.AlreadyExists:
-			s.before.forget() // whoever started it may have pushed before we looked
+			s.before.forget() // its starter may have pushed before the image was recorded
 			s.found()
 			return s.created(ctx)
 		case ctx.Err() != nil:
@@ -59,7 +59,7 @@ func (s *session) start(ctx context.Context) error {
 			s.me.unsure.Store(false)
 			return refused(s.id, err)
 		}
-		s.r.opts.Log.Debug("cannot start a workspace, will try again", "build", s.w.BuildID, "workspace", s.id, "code", status.Code(err)) // its text may quote the request
+		s.r.opts.Log.Debug("cannot start a workspace, will try again", "build", s.w.BuildID, "workspace", s.id, "code", status.Code(err)) // the text of err may quote the request
 		if !b.wait(ctx) {
 			return ctx.Err()
 		}
@@ -80,8 +80,7 @@ func (s *session) call(ctx context.Context, req *wsman.StartWorkspaceRequest) (*
 	return s.r.client.StartWorkspace(ctx, req)
 }
 
-// found notes that the workspace is said to exist and has its status asked
-// for.
+// found records that the workspace exists, and makes the reconciler read its status.
 func (s *session) found() {
 	s.watch.update(func(v view) view { v.seen = true; return v })
 	s.r.feed.nudge()
@@ -96,11 +95,11 @@ func transient(c codes.Code) bool {
 	return false
 }
 
-// refused words why ws-manager did not start a workspace. Its text may quote
-// the request, which holds credentials; only the code is shown.
+// refused returns the failure for a start that ws-manager refused. It shows only the code, because
+// the text of err may quote the request, which holds credentials.
 func refused(id string, err error) error {
 	return &workload.Failure{
 		Blame:   builds.BlameInfrastructure,
-		Message: fmt.Sprintf("ws-manager refused to start workspace %s (%s): its log tells why", id, status.Code(err)), Err: err,
+		Message: fmt.Sprintf("ws-manager refused to start workspace %s (%s): read the log of ws-manager", id, status.Code(err)), Err: err,
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
-// Stop ends the workspace of the workload of that name, and a Run of it in
-// this process, and returns once ws-manager calls it stopped or does not have
-// it. It retries while ws-manager is down.
+// Stop ends the workspace of the workload of that name, and a Run of it in this process. It returns
+// once ws-manager reports the workspace as stopped or does not have it. It retries while ws-manager
+// is down.
 func (r *Runtime) Stop(ctx context.Context, name string) error {
 	id, ok := idOf(name)
 	if !ok {
@@ -38,37 +38,36 @@ func (r *Runtime) Stop(ctx context.Context, name string) error {
 	return nil
 }
 
-// stop ends a workspace. unsure: its start may still happen, so that it is not
-// enough if ws-manager does not have it at the first look. One that has stopped
-// is left alone.
+// stop ends a workspace, unless it has stopped already. unsure means that its start may still
+// happen: then it is not enough that ws-manager does not have it at the first query.
 func (r *Runtime) stop(ctx context.Context, id string, unsure bool) error {
 	w := r.feed.watch(id)
 	defer w.release()
 	b := r.backoff()
-	begun := time.Now()
-	asked, told := false, false
+	startedAt := time.Now()
+	requested, accepted := false, false
 	for {
-		_, changed := w.look()
+		_, changed := w.current()
 		switch state, err := r.state(ctx, w); {
 		case err != nil:
 		case state == wsman.WorkspacePhase_STOPPED:
 			return nil
 		case state == absent:
-			if told || asked && (!unsure || time.Since(begun) >= r.opts.MissingAfter) {
+			if accepted || requested && (!unsure || time.Since(startedAt) >= r.opts.MissingAfter) {
 				return nil
 			}
 		}
 		if b.next >= b.max/2 {
-			told = false // it may have forgotten
+			accepted = false // ws-manager may have lost the request
 		}
-		if !told {
-			asked = true
-			err := r.tellStop(ctx, id)
+		if !accepted {
+			requested = true
+			err := r.requestStop(ctx, id)
 			code := status.Code(err)
 			if err != nil && code != codes.NotFound && code != codes.Internal && code != codes.Unknown && !transient(code) {
 				return err
 			}
-			told = err == nil
+			accepted = err == nil
 		}
 		if err := b.waitOr(ctx, changed); err != nil {
 			return err
@@ -79,9 +78,9 @@ func (r *Runtime) stop(ctx context.Context, id string, unsure bool) error {
 // absent is the phase of a workspace that ws-manager does not have.
 const absent = wsman.WorkspacePhase(-1)
 
-// state asks ws-manager for the phase of a workspace.
+// state queries ws-manager for the phase of a workspace.
 func (r *Runtime) state(ctx context.Context, w *watch) (wsman.WorkspacePhase, error) {
-	if v, _ := w.look(); v.phase == wsman.WorkspacePhase_STOPPED {
+	if v, _ := w.current(); v.phase == wsman.WorkspacePhase_STOPPED {
 		return v.phase, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
@@ -93,7 +92,7 @@ func (r *Runtime) state(ctx context.Context, w *watch) (wsman.WorkspacePhase, er
 	return res.GetStatus().GetPhase(), err
 }
 
-func (r *Runtime) tellStop(ctx context.Context, id string) error {
+func (r *Runtime) requestStop(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
 	defer cancel()
 	_, err := r.client.StopWorkspace(ctx, &wsman.StopWorkspaceRequest{Id: id, Policy: wsman.StopWorkspacePolicy_IMMEDIATELY})

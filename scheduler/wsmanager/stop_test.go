@@ -63,7 +63,7 @@ func Test_Stop_LeavesAloneWhatHasStopped(t *testing.T) {
 		t.Errorf("Stop: %v", err)
 	}
 	if n := e.m.Calls("StopWorkspace"); n != 0 {
-		t.Errorf("a workspace that has stopped is told to stop, %d times", n)
+		t.Errorf("a stopped workspace received %d stop requests", n)
 	}
 }
 
@@ -94,8 +94,8 @@ func Test_Stop_IsRefused(t *testing.T) {
 	}
 }
 
-// Test_Stop_OfAStartWhoseAnswerIsLost: the workspace may appear after it was
-// asked for.
+// Test_Stop_OfAStartWhoseAnswerIsLost checks that Stop also ends a workspace that appears only
+// after the first query.
 func Test_Stop_OfAStartWhoseAnswerIsLost(t *testing.T) {
 	e := newEnv(t, func(o *wsmanager.Options) { o.MissingAfter = time.Minute })
 	e.m.AwaitSubscription(e.ctx)

@@ -17,17 +17,17 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/supervisor"
 )
 
-// ownerToken is the header that opens a workspace.
+// ownerToken is the header with the token that gives access to a workspace.
 const ownerToken = "X-Gitpod-Owner-Token"
 
-// maxValue limits one JSON value of a supervisor, which runs beside a user's
-// build and is not trusted.
+// maxValue limits one JSON value from a supervisor, in bytes. A supervisor runs beside the build of
+// a user and is not trusted.
 const maxValue = 8 << 20
 
-// access is where a supervisor is and what opens it.
+// access is the address of a supervisor and the token for it.
 type access struct{ url, token string }
 
-// supervisorClient answers a client that follows no redirects.
+// supervisorClient returns a copy of c, or of a default client, that follows no redirects.
 func supervisorClient(c *http.Client) *http.Client {
 	if c == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
@@ -39,7 +39,7 @@ func supervisorClient(c *http.Client) *http.Client {
 	return &own
 }
 
-// httpError is an answer other than 200.
+// httpError is a response with a status other than 200.
 type httpError struct {
 	path string
 	code int
@@ -54,7 +54,8 @@ func isNotFound(err error) bool {
 	return errors.As(err, &e) && e.code == http.StatusNotFound
 }
 
-// get asks a supervisor.
+// get sends a request to a supervisor and returns the body of its response, which the caller
+// closes.
 func (r *Runtime) get(ctx context.Context, a access, path string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(a.url, "/")+"/_supervisor/v1/"+path, nil)
 	if err != nil {
@@ -67,7 +68,7 @@ func (r *Runtime) get(ctx context.Context, a access, path string) (io.ReadCloser
 		if errors.As(err, &u) {
 			err = u.Err // the URL is long and may hold a token
 		}
-		return nil, fmt.Errorf("ask the supervisor of the build workspace: %w", err)
+		return nil, fmt.Errorf("send a request to the supervisor of the build workspace: %w", err)
 	}
 	if res.StatusCode != http.StatusOK {
 		_ = res.Body.Close()
@@ -76,7 +77,7 @@ func (r *Runtime) get(ctx context.Context, a access, path string) (io.ReadCloser
 	return res.Body, nil
 }
 
-// task answers the build's task. errNoLogYet says that it has no terminal.
+// task returns the task of the build. It returns errNoLogYet if the task has no terminal.
 func (r *Runtime) task(ctx context.Context, a access) (*supervisor.TaskStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
 	defer cancel()
@@ -98,8 +99,8 @@ func (r *Runtime) task(ctx context.Context, a access) (*supervisor.TaskStatus, e
 	return res.Tasks[0], nil
 }
 
-// listen opens the output of a task: of its terminal, or where that is gone,
-// what the supervisor kept of it.
+// listen opens the output of a task: the output of its terminal, or if that is gone, the output
+// that the supervisor kept.
 func (r *Runtime) listen(ctx context.Context, a access, t *supervisor.TaskStatus) (*values, error) {
 	body, err := io.ReadCloser(nil), error(&httpError{"terminal", http.StatusNotFound})
 	if t.GetTerminal() != "" {
@@ -114,7 +115,7 @@ func (r *Runtime) listen(ctx context.Context, a access, t *supervisor.TaskStatus
 	return newValues(body), nil
 }
 
-// values reads JSON values like {"result": message}.
+// values reads JSON values of the form {"result": message}.
 type values struct {
 	body io.ReadCloser
 	lim  *io.LimitedReader
@@ -126,7 +127,7 @@ func newValues(body io.ReadCloser) *values {
 	return &values{body: body, lim: lim, dec: json.NewDecoder(lim)}
 }
 
-// next reads one value. io.EOF says that the supervisor ended the stream.
+// next reads one value. It returns io.EOF if the supervisor ended the stream.
 func (v *values) next(m proto.Message) error {
 	var value struct {
 		Result json.RawMessage `json:"result"`

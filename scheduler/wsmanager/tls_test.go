@@ -13,7 +13,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 )
 
-// secured is an environment whose ws-manager demands certificates.
+// secured returns an environment whose ws-manager requires client certificates.
 func secured(t *testing.T, creds credentials.TransportCredentials, files *wsmanager.TLS) *env {
 	t.Helper()
 	e := newEnv(t)
@@ -57,7 +57,7 @@ func Test_TLS_Refuses(t *testing.T) {
 	}
 }
 
-// Test_TLS_RenewedFiles: certificates are renewed while the process runs.
+// Test_TLS_RenewedFiles checks that certificates may be renewed while the process runs.
 func Test_TLS_RenewedFiles(t *testing.T) {
 	ca, other := wsmanagertest.NewAuthority(t), wsmanagertest.NewAuthority(t)
 	cert, key := other.Issue("image-builder")

@@ -15,17 +15,17 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// Test_StartIsTraced: ws-manager is told the span that its workspace belongs to.
+// Test_StartIsTraced checks that ws-manager receives the span of the workspace.
 func Test_StartIsTraced(t *testing.T) {
 	ended := sdktracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(ended))
 	e := newEnv(t, func(o *wsmanager.Options) {
 		o.Dial = tracing.DialOption(provider, wsman.WorkspaceManager_StartWorkspace_FullMethodName)
 	})
-	var told []string
+	var received []string
 	e.m.OnStart(func(ctx context.Context, _ *wsman.StartWorkspaceRequest) error {
 		md, _ := metadata.FromIncomingContext(ctx)
-		told = md.Get("traceparent")
+		received = md.Get("traceparent")
 		return nil
 	})
 	ctx, span := provider.Tracer("").Start(e.ctx, "run")
@@ -40,8 +40,8 @@ func Test_StartIsTraced(t *testing.T) {
 	if i < 0 || spans[i].Parent().SpanID() != span.SpanContext().SpanID() {
 		t.Fatalf("no span of the start below that of the run: %v", spans)
 	}
-	if want := spans[i].SpanContext(); len(told) != 1 || !strings.Contains(told[0], want.TraceID().String()+"-"+want.SpanID().String()) {
-		t.Errorf("ws-manager was told %v", told)
+	if want := spans[i].SpanContext(); len(received) != 1 || !strings.Contains(received[0], want.TraceID().String()+"-"+want.SpanID().String()) {
+		t.Errorf("ws-manager received %v", received)
 	}
 	if len(spans) != 2 {
 		t.Errorf("%d spans, want those of the run and of the start: subscriptions are not traced", len(spans))

@@ -11,38 +11,38 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// steady is how long a subscription must stand, where nothing else is heard of
-// ws-manager, until that counts as an answer.
-const steady = 5 * time.Second
+// steadyAfter is how long a subscription must stay open to prove, without any other response, that
+// ws-manager is available.
+const steadyAfter = 5 * time.Second
 
-// reach remembers whether ws-manager answered when it was last asked. It does
-// not follow the connection, which changes its state with every attempt.
-type reach struct{ away atomic.Bool }
+// reachability holds whether ws-manager responded to the last call. It does not use the state of
+// the connection, which changes with every attempt to connect.
+type reachability struct{ unavailable atomic.Bool }
 
-func (r *reach) note(err error) {
+func (r *reachability) record(err error) {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded:
-		r.away.Store(true)
+		r.unavailable.Store(true)
 	case codes.Canceled, codes.Unknown:
-		// It was our wish to end the call, or the call never began.
+		// The caller ended the call, or the call never began.
 	default:
-		r.away.Store(false)
+		r.unavailable.Store(false)
 	}
 }
 
-// unary notes how every call ends whose caller has waited for it.
-func (r *reach) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+// unary records the result of every call, unless its caller has ended it.
+func (r *reachability) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := invoke(ctx, method, req, reply, cc, opts...)
 	if context.Cause(ctx) == nil || status.Code(err) == codes.DeadlineExceeded {
-		r.note(err)
+		r.record(err)
 	}
 	return err
 }
 
-// Trouble answers why the workspace manager cannot be used now, or nil. Builds
-// wait for it meanwhile.
+// Trouble returns an error while ws-manager is unavailable, and nil otherwise. Builds wait for it
+// meanwhile.
 func (r *Runtime) Trouble() error {
-	if r.reach.away.Load() {
+	if r.reach.unavailable.Load() {
 		return fmt.Errorf("the workspace manager at %s does not answer: builds that need it wait", r.opts.Address)
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 )
 
-// eventually polls until a fact holds.
+// eventually polls until a condition holds.
 func (e *env) eventually(what string, is func() bool) {
 	e.t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -20,17 +20,17 @@ func (e *env) eventually(what string, is func() bool) {
 		select {
 		case <-tick.C:
 		case <-e.ctx.Done():
-			e.t.Fatalf("waited in vain: %s", what)
+			e.t.Fatalf("timeout: %s", what)
 		}
 	}
 }
 
-// Test_Trouble_DoesNotFlicker: what is told about a ws-manager that is away
-// stays through every attempt to reach it, and ends once it answers.
+// Test_Trouble_DoesNotFlicker checks that the health problem of an unavailable ws-manager stays
+// during all attempts to connect, and ends once ws-manager responds.
 func Test_Trouble_DoesNotFlicker(t *testing.T) {
 	for name, fault := range map[string]struct{ begin, end func(*wsmanagertest.Manager) }{
 		"down": {(*wsmanagertest.Manager).Down, (*wsmanagertest.Manager).Up},
-		"it answers UNAVAILABLE": {
+		"it returns UNAVAILABLE": {
 			func(m *wsmanagertest.Manager) {
 				m.Fail(wsmanagertest.Subscribe, status.Error(codes.Unavailable, "later"), -1)
 				m.DropSubscriptions()
@@ -42,30 +42,30 @@ func Test_Trouble_DoesNotFlicker(t *testing.T) {
 			e := newEnv(t)
 			e.m.AwaitSubscription(e.ctx)
 			if err := e.rt.Trouble(); err != nil {
-				t.Fatalf("trouble with a ws-manager that answers: %v", err)
+				t.Fatalf("health problem with a responding ws-manager: %v", err)
 			}
 			fault.begin(e.m)
-			e.eventually("the trouble is told", func() bool { return e.rt.Trouble() != nil })
-			// The pauses between attempts are 10 ms at most here.
-			looks, tick := 0, time.NewTicker(time.Millisecond)
+			e.eventually("the health problem is reported", func() bool { return e.rt.Trouble() != nil })
+			// Here the pauses between attempts are at most 10 ms.
+			misses, tick := 0, time.NewTicker(time.Millisecond)
 			defer tick.Stop()
 			for range 200 {
 				<-tick.C
 				if e.rt.Trouble() == nil {
-					looks++
+					misses++
 				}
 			}
-			if looks > 0 {
-				t.Errorf("at %d of 200 looks there was no trouble", looks)
+			if misses > 0 {
+				t.Errorf("%d of 200 checks found no health problem", misses)
 			}
 			fault.end(e.m)
-			e.eventually("the trouble is over", func() bool { return e.rt.Trouble() == nil })
+			e.eventually("the health problem is over", func() bool { return e.rt.Trouble() == nil })
 		})
 	}
 }
 
-// Test_Workspaces names the workload of those that can be ours, and lists the
-// others too.
+// Test_Workspaces checks that the workspaces that may be ours have a workload name, and that the
+// others are listed, too.
 func Test_Workspaces(t *testing.T) {
 	e := newEnv(t)
 	const other = "99999999-2222-4333-8444-555555555501"

@@ -11,30 +11,30 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
-// taskFailed is the text by which ws-manager and Gitpod's server tell the
-// failure of a user's task from one of the workspace (contract section 5).
+// taskFailed is the text by which ws-manager and Gitpod's server distinguish a failure of the
+// user's task from a failure of the workspace (Gitpod contract, section 5).
 const taskFailed = "headless task failed:"
 
-// verdict is what a view means.
+// verdict is the conclusion from a view.
 type verdict int
 
 const (
-	goesOn verdict = iota
-	// stopping: the end is near, its conditions may not be final.
+	ongoing verdict = iota
+	// stopping: the end is near, but its conditions may not be final.
 	stopping
-	// ask: it stopped, but nothing told how; ws-manager has to be asked.
-	ask
-	// ended: failure tells whether the workspace claims success.
+	// unexplained: it stopped, but no update said how; ws-manager must be queried.
+	unexplained
+	// ended: failure reports whether the workspace claims success.
 	ended
-	// lost: it was there and is gone, and its end was not seen.
+	// lost: it existed and is gone, and its end was not observed.
 	lost
 )
 
-// judge decides what is known about a workspace.
+// judge returns the verdict on a workspace.
 func (v view) judge() verdict {
 	switch {
 	case v.phase == wsman.WorkspacePhase_STOPPED && !v.judged && !v.gone && v.failure("") == nil:
-		return ask
+		return unexplained
 	case v.phase == wsman.WorkspacePhase_STOPPED:
 		return ended
 	case v.phase == wsman.WorkspacePhase_STOPPING && (v.gone || v.failure("") != nil):
@@ -44,11 +44,11 @@ func (v view) judge() verdict {
 	case v.phase == wsman.WorkspacePhase_STOPPING:
 		return stopping
 	}
-	return goesOn
+	return ongoing
 }
 
-// failure is why an ended workspace did not succeed, nil if it claims success.
-// The message is `failed`, else `headless_task_failed` (contract section 3).
+// failure returns the failure of an ended workspace, or nil if the workspace claims success. The
+// message is `failed`, else `headless_task_failed` (Gitpod contract, section 3).
 func (v view) failure(id string) *workload.Failure {
 	switch {
 	case v.failed != "" && strings.Contains(v.failed, taskFailed), v.failed == "" && v.headlessFailed != "":
@@ -69,7 +69,7 @@ func (v view) failure(id string) *workload.Failure {
 	return nil
 }
 
-// maxText bounds what ws-manager says and the state keeps.
+// maxText limits the texts from ws-manager that are replicated, in bytes.
 const maxText = 4 << 10
 
 func bounded(text string) string {
@@ -79,16 +79,16 @@ func bounded(text string) string {
 	return strings.ToValidUTF8(text[:maxText], "") + " ..."
 }
 
-// failureLost tells that a workspace vanished.
+// failureLost returns the failure for a workspace that disappeared.
 func failureLost(id string) *workload.Failure {
 	return &workload.Failure{
 		Blame:   builds.BlameInfrastructure,
-		Message: fmt.Sprintf("ws-manager no longer has workspace %s, and nobody saw how its build ended; it may have been deleted", id),
+		Message: fmt.Sprintf("ws-manager no longer has workspace %s, and the end of its build was not observed; it may have been deleted", id),
 	}
 }
 
-// failureNoImage tells that a workspace claims success in vain. Gitpod's server
-// knows the words.
+// failureNoImage returns the failure for a workspace that claims success, but whose image does not
+// exist. Gitpod's server matches this text.
 func failureNoImage(v view, id, ref string) *workload.Failure {
 	msg := fmt.Sprintf("image build did not produce a workspace image: the registry does not show %s, though workspace %s ended without an error", ref, id)
 	if v.stoppedByRequest {
@@ -97,7 +97,7 @@ func failureNoImage(v view, id, ref string) *workload.Failure {
 	return &workload.Failure{Blame: builds.BlameInfrastructure, Message: msg}
 }
 
-// failureDeadline tells that the time of the build is over.
+// failureDeadline returns the failure for a build that exceeded its deadline.
 func failureDeadline(w *workload.Workload) *workload.Failure {
 	return &workload.Failure{
 		Blame:   builds.BlameTimeout,

@@ -6,32 +6,32 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
-// view is what is known about one workspace: all updates of it, merged. It
-// never goes back, whatever order the updates come in.
+// view is the merged state of one workspace, from all updates. It never goes back to an earlier
+// state, in whatever order the updates arrive.
 type view struct {
-	// seen: an update came, or its start was confirmed.
+	// seen means that an update arrived, or the start was confirmed.
 	seen    bool
 	version uint64
 	phase   wsman.WorkspacePhase
-	// judged: conditions came with an update that said STOPPED.
+	// judged means that an update with phase STOPPED contained conditions.
 	judged bool
-	// Conditions of the updates that said STOPPING or STOPPED. They are not
-	// stable there: what was said once stays.
+	// Conditions of the updates with phase STOPPING or STOPPED. Later updates may omit them, so a
+	// condition that was set once stays set.
 	failed, headlessFailed, timeout string
 	aborted, stoppedByRequest       bool
 	// message is the latest text about the workspace.
 	message string
 	// url and token give access to the supervisor.
 	url, token string
-	// missingSince is when ws-manager first denied to have the workspace; zero
-	// once it is there again. gone: it has been denied for long enough.
+	// missingSince is when ws-manager first reported that the workspace does not exist; zero once
+	// it exists again. gone means that it has been missing for long enough.
 	missingSince time.Time
 	gone         bool
 }
 
-// merge takes in an update. authoritative is the answer to a question, which
-// may begin a new count of versions; a streamed update that is older than what
-// is known only adds facts that were missing.
+// merge returns the view with an update applied. An authoritative update is a response to a query
+// and may restart the version count. A streamed update that is older than the view only adds
+// missing facts.
 func (v view) merge(s *wsman.WorkspaceStatus, authoritative bool) view {
 	v.seen, v.missingSince, v.gone = true, time.Time{}, false
 	if u := s.GetSpec().GetUrl(); u != "" && (v.url == "" || !v.older(s)) {
@@ -45,7 +45,7 @@ func (v view) merge(s *wsman.WorkspaceStatus, authoritative bool) view {
 		v = v.conditions(s)
 	}
 	switch {
-	case v.phase == wsman.WorkspacePhase_STOPPED: // ids are never used again
+	case v.phase == wsman.WorkspacePhase_STOPPED: // ids are never reused
 	case phase == wsman.WorkspacePhase_STOPPED:
 		v.phase = phase
 	case phase == wsman.WorkspacePhase_UNKNOWN:
@@ -63,8 +63,7 @@ func (v view) merge(s *wsman.WorkspaceStatus, authoritative bool) view {
 	return v
 }
 
-// older reports whether an update came too late. One without a version might
-// be new.
+// older reports whether an update is older than the view. An update without a version may be new.
 func (v view) older(s *wsman.WorkspaceStatus) bool {
 	return s.GetStatusVersion() != 0 && s.GetStatusVersion() < v.version
 }
@@ -91,7 +90,7 @@ func (v view) conditions(s *wsman.WorkspaceStatus) view {
 	return v
 }
 
-// missing takes in that ws-manager denied to have the workspace.
+// missing records that ws-manager reported that the workspace does not exist.
 func (v view) missing(now time.Time, after time.Duration) view {
 	if v.missingSince.IsZero() {
 		v.missingSince = now
@@ -103,7 +102,7 @@ func (v view) missing(now time.Time, after time.Duration) view {
 	return v
 }
 
-// started reports whether the workspace does something.
+// started reports whether the workspace has begun its work.
 func (v view) started() bool {
 	return rank(v.phase) >= rank(wsman.WorkspacePhase_INITIALIZING)
 }
@@ -112,8 +111,8 @@ func ending(p wsman.WorkspacePhase) bool {
 	return p == wsman.WorkspacePhase_STOPPING || p == wsman.WorkspacePhase_STOPPED
 }
 
-// rank orders phases as a life goes through them. A phase that is not known
-// here counts as running, as every phase does that is not an end.
+// rank orders phases by their sequence in the life of a workspace. Unknown phases count as running,
+// because they are not the end.
 func rank(p wsman.WorkspacePhase) int {
 	switch p {
 	case wsman.WorkspacePhase_UNKNOWN:

@@ -20,27 +20,27 @@ func update(p wsman.WorkspacePhase, version uint64, failed string) *wsman.Worksp
 func Test_View_Merge(t *testing.T) {
 	for name, c := range map[string]struct {
 		updates []*wsman.WorkspaceStatus
-		answer  *wsman.WorkspaceStatus // to a question, afterwards
+		answer  *wsman.WorkspaceStatus // a later response to a query
 		phase   wsman.WorkspacePhase
 		failed  string
 		verdict verdict
 	}{
-		"nothing":                            {verdict: goesOn},
-		"an older one comes later":           {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, ""), update(phaseRunning, 4, "")}, phase: phaseStopping, verdict: stopping},
-		"stopping twice":                     {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, ""), update(phaseStopping, 6, "")}, phase: phaseStopping, verdict: stopping},
-		"no versions, back":                  {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 0, ""), update(phaseRunning, 0, "")}, phase: phaseStopping, verdict: stopping},
-		"no versions, on":                    {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 0, ""), update(phaseStopping, 0, "")}, phase: phaseStopping, verdict: stopping},
-		"interrupted and back":               {updates: []*wsman.WorkspaceStatus{update(wsman.WorkspacePhase_INTERRUPTED, 5, ""), update(phaseRunning, 6, "")}, phase: phaseRunning, verdict: goesOn},
-		"stopped is final":                   {updates: []*wsman.WorkspaceStatus{update(phaseStopped, 5, ""), update(phaseRunning, 6, "")}, phase: phaseStopped, verdict: ended},
-		"stopped is final also for answers":  {updates: []*wsman.WorkspaceStatus{update(phaseStopped, 5, "")}, answer: update(phaseRunning, 6, ""), phase: phaseStopped, verdict: ended},
-		"stopped counts with an old version": {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 50, ""), update(phaseStopped, 1, "")}, phase: phaseStopped, verdict: ended},
-		"an answer begins versions anew":     {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 50, "")}, answer: update(phaseRunning, 1, ""), phase: phaseRunning, verdict: goesOn},
-		"failed and then not":                {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, "x"), update(phaseStopped, 6, "")}, phase: phaseStopped, failed: "x", verdict: ended},
-		"failed while stopping":              {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, "x")}, phase: phaseStopping, failed: "x", verdict: ended},
-		"failed in an old update":            {updates: []*wsman.WorkspaceStatus{update(phaseStopped, 6, ""), update(phaseStopping, 5, "x")}, phase: phaseStopped, failed: "x", verdict: ended},
-		"failed while running":               {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 5, "x")}, phase: phaseRunning, verdict: goesOn},
-		"stopped without conditions":         {updates: []*wsman.WorkspaceStatus{{Phase: phaseStopped}}, phase: phaseStopped, verdict: ask},
-		"unknown says nothing":               {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 5, ""), update(wsman.WorkspacePhase_UNKNOWN, 6, "")}, phase: phaseRunning, verdict: goesOn},
+		"nothing":                             {verdict: ongoing},
+		"an older one comes later":            {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, ""), update(phaseRunning, 4, "")}, phase: phaseStopping, verdict: stopping},
+		"stopping twice":                      {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, ""), update(phaseStopping, 6, "")}, phase: phaseStopping, verdict: stopping},
+		"no versions, back":                   {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 0, ""), update(phaseRunning, 0, "")}, phase: phaseStopping, verdict: stopping},
+		"no versions, on":                     {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 0, ""), update(phaseStopping, 0, "")}, phase: phaseStopping, verdict: stopping},
+		"interrupted and back":                {updates: []*wsman.WorkspaceStatus{update(wsman.WorkspacePhase_INTERRUPTED, 5, ""), update(phaseRunning, 6, "")}, phase: phaseRunning, verdict: ongoing},
+		"stopped is final":                    {updates: []*wsman.WorkspaceStatus{update(phaseStopped, 5, ""), update(phaseRunning, 6, "")}, phase: phaseStopped, verdict: ended},
+		"stopped is final for responses, too": {updates: []*wsman.WorkspaceStatus{update(phaseStopped, 5, "")}, answer: update(phaseRunning, 6, ""), phase: phaseStopped, verdict: ended},
+		"stopped counts with an old version":  {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 50, ""), update(phaseStopped, 1, "")}, phase: phaseStopped, verdict: ended},
+		"a response restarts the versions":    {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 50, "")}, answer: update(phaseRunning, 1, ""), phase: phaseRunning, verdict: ongoing},
+		"failed and then not":                 {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, "x"), update(phaseStopped, 6, "")}, phase: phaseStopped, failed: "x", verdict: ended},
+		"failed while stopping":               {updates: []*wsman.WorkspaceStatus{update(phaseStopping, 5, "x")}, phase: phaseStopping, failed: "x", verdict: ended},
+		"failed in an old update":             {updates: []*wsman.WorkspaceStatus{update(phaseStopped, 6, ""), update(phaseStopping, 5, "x")}, phase: phaseStopped, failed: "x", verdict: ended},
+		"failed while running":                {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 5, "x")}, phase: phaseRunning, verdict: ongoing},
+		"stopped without conditions":          {updates: []*wsman.WorkspaceStatus{{Phase: phaseStopped}}, phase: phaseStopped, verdict: unexplained},
+		"unknown says nothing":                {updates: []*wsman.WorkspaceStatus{update(phaseRunning, 5, ""), update(wsman.WorkspacePhase_UNKNOWN, 6, "")}, phase: phaseRunning, verdict: ongoing},
 	} {
 		var v view
 		for _, u := range c.updates {
@@ -55,7 +55,7 @@ func Test_View_Merge(t *testing.T) {
 	}
 }
 
-// Test_View_Access: an old update completes what is known and replaces nothing.
+// Test_View_Access checks that an old update adds missing values and replaces none.
 func Test_View_Access(t *testing.T) {
 	with := func(version uint64, url, token string) *wsman.WorkspaceStatus {
 		return &wsman.WorkspaceStatus{StatusVersion: version, Spec: &wsman.WorkspaceSpec{Url: url}, Auth: &wsman.WorkspaceAuthentication{OwnerToken: token}}
@@ -75,10 +75,10 @@ func Test_View_Access(t *testing.T) {
 func Test_View_Missing(t *testing.T) {
 	at := time.Unix(1000, 0)
 	v := view{seen: true, phase: phaseRunning}.missing(at, time.Minute)
-	if v = v.missing(at.Add(59*time.Second), time.Minute); v.judge() != goesOn {
+	if v = v.missing(at.Add(59*time.Second), time.Minute); v.judge() != ongoing {
 		t.Errorf("after 59 s: %d", v.judge())
 	}
-	if back := v.merge(update(phaseRunning, 1, ""), true).missing(at.Add(time.Minute), time.Minute); back.judge() != goesOn {
+	if back := v.merge(update(phaseRunning, 1, ""), true).missing(at.Add(time.Minute), time.Minute); back.judge() != ongoing {
 		t.Errorf("it was back, but: %d", back.judge())
 	}
 	if v = v.missing(at.Add(time.Minute), time.Minute); v.judge() != lost {

@@ -14,7 +14,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
-// rawCodec passes bytes as they are.
+// rawCodec passes bytes unchanged.
 type rawCodec struct{}
 
 var _ encoding.Codec = rawCodec{}
@@ -40,8 +40,8 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 
 func (rawCodec) Name() string { return "proto" }
 
-// parse answers the fields of a message by number: strings and messages as
-// text, numbers in decimal.
+// parse returns the fields of a message by number: strings and messages as text, numbers in
+// decimal.
 func parse(t *testing.T, b []byte) map[protowire.Number][]string {
 	t.Helper()
 	out := map[protowire.Number][]string{}
@@ -65,8 +65,8 @@ func parse(t *testing.T, b []byte) map[protowire.Number][]string {
 	return out
 }
 
-// Test_Wire_AWholeRun builds against a ws-manager that is made of the
-// contract's numbers alone, without our generated code.
+// Test_Wire_AWholeRun builds against a ws-manager that is made from the field numbers of the
+// contract, without generated code.
 func Test_Wire_AWholeRun(t *testing.T) {
 	e := newEnv(t)
 	started, stopped := make(chan []byte, 1), make(chan struct{})

@@ -22,7 +22,7 @@ type field struct {
 	v any
 }
 
-// msg encodes fields without any generated code.
+// msg encodes fields without generated code.
 func msg(fields ...field) []byte {
 	var b []byte
 	for _, f := range fields {
@@ -40,8 +40,8 @@ func msg(fields ...field) []byte {
 
 func entry(k, v string) []byte { return msg(field{1, k}, field{2, v}) }
 
-// wireStatus is a WorkspaceStatus with every field of the contract, and some
-// that we do not know.
+// wireStatus returns an encoded WorkspaceStatus with every field of the contract, and some unknown
+// ones.
 func wireStatus() []byte {
 	return msg(
 		field{1, "id"},

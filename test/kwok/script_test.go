@@ -121,7 +121,7 @@ func theater(repository, digest string) []script {
 		oom     = ending{kind: "worker", exit: 137, reason: "OOMKilled", blame: infra, says: []string{"container worker"}}
 		hungry  = ending{kind: "buildkit", exit: 1, reason: "Error", message: result(podapi.Result{Blame: infra.String(), Message: "BuildKit does not answer"}), blame: quota, says: []string{"needs more memory"}}
 		evicted = ending{kind: "pod", reason: "Evicted", message: "The node was low on resource: memory.", blame: infra, says: []string{"evicted the pod"}}
-		disk    = ending{kind: "pod", reason: "Evicted", message: "Pod ephemeral local storage usage exceeds the total limit of containers 10Gi.", blame: quota, says: []string{"more disk than it may"}}
+		disk    = ending{kind: "pod", reason: "Evicted", message: "Pod ephemeral local storage usage exceeds the total limit of containers 10Gi.", blame: quota, says: []string{"its disk limit"}}
 		late    = ending{kind: "pod", reason: "DeadlineExceeded", message: "Pod was active on the node longer than the specified deadline", blame: timeout, says: []string{"deadline"}}
 		image   = ending{kind: "image", blame: infra, says: []string{"cannot be pulled"}}
 		deleted = ending{kind: "deleted", blame: infra, says: []string{"was deleted", vanished, gone}}

@@ -1,4 +1,4 @@
-// Package podapi is what the runtime and the containers of its pods agree on:
-// the files that are mounted, the result in the termination message, and the
-// HTTP interface of the worker. It depends on no client of anything.
+// Package podapi defines the interface between the runtime and the containers of its pods: the
+// mounted files, the result in the termination message, and the HTTP interface of the worker. It
+// does not depend on any client library.
 package podapi

@@ -15,65 +15,62 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Job is what the worker of a pod has to do. It is a file of the pod's Secret
-// that is mounted in the worker alone. It holds the secrets that the build
-// mounts, and no credential of a registry: those are the proxy's.
+// Job is the task of the worker of a pod. It is a file of the pod's Secret, which is mounted in the
+// worker only. It holds the secrets of the build but no registry credentials: those are in the
+// configuration of the proxy.
 type Job struct {
 	BuildID  string    `json:"buildId"`
 	Attempt  uint32    `json:"attempt"`
 	Ref      string    `json:"ref"`
 	BaseRef  string    `json:"baseRef,omitempty"`
 	Deadline time.Time `json:"deadline,omitzero"`
-	// Source and Secrets are protobuf messages in JSON. Secrets are those for
-	// the build and for git.
+	// Source and Secrets are protobuf messages in JSON. Secrets holds those for the build and for
+	// git.
 	Source  json.RawMessage `json:"source"`
 	Secrets json.RawMessage `json:"secrets"`
 
-	// Listen is where the worker serves its output, as in ":8443".
+	// Listen is the address of the worker's server, such as ":8443".
 	Listen string `json:"listen"`
-	// Token is what the owner presents to the worker.
+	// Token is the token that the owner presents to the worker.
 	Token string `json:"token"`
-	// Certificate and Key are of the worker's server, in PEM. The owner trusts
-	// this certificate and no other.
+	// Certificate and Key belong to the server of the worker, in PEM. The owner trusts only this
+	// certificate.
 	Certificate string `json:"certificate"`
 	Key         string `json:"key"`
 
-	// ProxyAddr is the registry proxy, host:port on loopback, ProxyToken what
-	// it wants to see.
+	// ProxyAddr is the address of the registry proxy, host:port on loopback. ProxyToken is the
+	// token that the proxy requires.
 	ProxyAddr  string `json:"proxyAddr"`
 	ProxyToken string `json:"proxyToken"`
-	// BuildKit is the daemon's address, unix:///path.
+	// BuildKit is the address of the daemon, unix:///path.
 	BuildKit string `json:"buildkit"`
-	// CacheRepository is where the build cache is, "" for nowhere.
+	// CacheRepository is the repository of the build cache; "" for no cache.
 	CacheRepository string `json:"cacheRepository,omitempty"`
-	// ContextRef is where the uploaded context is, "" if there is none.
+	// ContextRef is the location of the uploaded context; "" if there is none.
 	ContextRef   string   `json:"contextRef,omitempty"`
 	Frontends    []string `json:"frontends,omitempty"`
 	Networks     []string `json:"networks,omitempty"`
 	ContextBytes int64    `json:"contextBytes,omitempty"`
 	ContextFiles int      `json:"contextFiles,omitempty"`
-	// AllowHosts and AllowLoopback say which addresses that come from requests
-	// (git servers, downloads) may be internal.
+	// AllowHosts and AllowLoopback list the internal addresses that requests may name, for git
+	// servers and downloads.
 	AllowHosts    []string `json:"allowHosts,omitempty"`
 	AllowLoopback bool     `json:"allowLoopback,omitempty"`
 
-	// Traceparent is the span that the build's spans in BuildKit are below, ""
-	// for none.
+	// Traceparent is the parent of the build's trace spans in BuildKit; "" for none.
 	Traceparent string `json:"traceparent,omitempty"`
 
 	// Dir is a folder for output and contexts.
 	Dir string `json:"dir"`
-	// SpoolBytes bounds the output that is kept; the build waits beyond it.
+	// SpoolBytes limits the output that the worker keeps. The build blocks at the limit.
 	SpoolBytes int64 `json:"spoolBytes"`
-	// Linger is how long the worker waits after the end for its output to be
-	// fetched.
+	// Linger is how long the worker waits, after the end, for an owner to fetch its output.
 	Linger time.Duration `json:"linger"`
 	// TerminationPath is the file of the container's termination message.
 	TerminationPath string `json:"terminationPath"`
 }
 
-// SetWorkload puts a workload into the job, without the registry credentials
-// of its request.
+// SetWorkload copies a workload into the job, without the registry credentials of its request.
 func (j *Job) SetWorkload(w *workload.Workload) error {
 	source, err := protojson.Marshal(w.Source)
 	if err != nil {
@@ -91,7 +88,7 @@ func (j *Job) SetWorkload(w *workload.Workload) error {
 	return nil
 }
 
-// Workload is the inverse of SetWorkload.
+// Workload returns the workload of the job. It is the inverse of SetWorkload.
 func (j *Job) Workload() (*workload.Workload, error) {
 	w := &workload.Workload{
 		BuildID: j.BuildID, Attempt: j.Attempt, Ref: j.Ref, BaseRef: j.BaseRef, Deadline: j.Deadline,
@@ -106,8 +103,8 @@ func (j *Job) Workload() (*workload.Workload, error) {
 	return w, nil
 }
 
-// ReadJob reads a job file. Unknown fields are errors: worker and owner are of
-// the same version, as the image of the worker is the owner's.
+// ReadJob reads a job file. Unknown fields are errors, because the worker runs the image of its
+// owner's version.
 func ReadJob(path string) (*Job, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {

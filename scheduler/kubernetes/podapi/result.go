@@ -11,25 +11,24 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// MaxTermination is how much of a termination message Kubernetes keeps, in
-// bytes.
+// MaxTermination is the maximum size of a termination message in Kubernetes, in bytes.
 const MaxTermination = 4096
 
-// Result is how a workload ended, as the worker says it: in the termination
-// message and over HTTP.
+// Result is the result of a workload, as the worker reports it in the termination message and over
+// HTTP.
 type Result struct {
 	Repository string `json:"repository,omitempty"`
-	// Digest is set exactly if the workload succeeded.
+	// Digest is set if and only if the workload succeeded.
 	Digest    string `json:"digest,omitempty"`
 	SizeBytes int64  `json:"sizeBytes,omitempty"`
 	// Blame is the name of an imagebuilder.v1.Blame.
 	Blame   string `json:"blame,omitempty"`
 	Message string `json:"message,omitempty"`
-	// Length of the whole output, 0 if it is not known.
+	// Length is the length of the whole output, in bytes; 0 if it is not known.
 	Length int64 `json:"length,omitempty"`
 }
 
-// ResultOf makes a result of what a runtime's Run returns.
+// ResultOf returns the Result for the return values of a runtime's Run.
 func ResultOf(out workload.Outcome, err error) Result {
 	if err == nil {
 		return Result{Repository: out.Repository, Digest: out.Digest, SizeBytes: out.SizeBytes}
@@ -42,7 +41,7 @@ func ResultOf(out workload.Outcome, err error) Result {
 	return Result{Blame: blame.String(), Message: err.Error()}
 }
 
-// Outcome is the inverse of ResultOf.
+// Outcome returns the values for a runtime's Run. It is the inverse of ResultOf.
 func (r Result) Outcome() (workload.Outcome, error) {
 	if r.Digest != "" {
 		return workload.Outcome{Repository: r.Repository, Digest: r.Digest, SizeBytes: r.SizeBytes}, nil
@@ -54,8 +53,8 @@ func (r Result) Outcome() (workload.Outcome, error) {
 	return workload.Outcome{}, &workload.Failure{Blame: imagebuilderv1.Blame(blame), Message: r.Message}
 }
 
-// Encode renders the result within MaxTermination bytes; a message that is too
-// long loses its middle, since steps and last output are at its ends.
+// Encode encodes the result in at most MaxTermination bytes. It cuts the middle of a message that
+// is too long, because the failed step is at its beginning and the last output at its end.
 func (r Result) Encode() []byte {
 	for limit := len(r.Message); ; limit = limit * 3 / 4 {
 		c := r
@@ -78,11 +77,11 @@ func shorten(s string, limit int) string {
 	return strings.ToValidUTF8(s[:half], "") + "\n...\n" + strings.ToValidUTF8(s[len(s)-half:], "")
 }
 
-// DecodeResult reads a termination message.
+// DecodeResult decodes a termination message.
 func DecodeResult(message string) (Result, error) {
 	var r Result
 	if err := json.Unmarshal([]byte(message), &r); err != nil {
-		return r, fmt.Errorf("the termination message is no result: %w", err)
+		return r, fmt.Errorf("the termination message is not a result: %w", err)
 	}
 	if r.Digest == "" && r.Blame == "" {
 		return r, errors.New("the termination message names neither a digest nor a failure")

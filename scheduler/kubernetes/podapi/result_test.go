@@ -20,8 +20,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
-// Test_Result_Termination keeps results within what Kubernetes keeps of a
-// termination message, whatever they say.
+// Test_Result_Termination checks that encoded results fit into a termination message, whatever they
+// contain.
 func Test_Result_Termination(t *testing.T) {
 	for name, message := range map[string]string{
 		"short":     "exit code 1",
@@ -53,7 +53,7 @@ func Test_Result_Termination(t *testing.T) {
 	}
 }
 
-// Test_Result_Decode refuses what is no result.
+// Test_Result_Decode refuses texts that are not results.
 func Test_Result_Decode(t *testing.T) {
 	for _, m := range []string{"", "panic: oh no", "{}", `{"message":"x"}`, "[]"} {
 		if r, err := podapi.DecodeResult(m); err == nil {
@@ -62,8 +62,7 @@ func Test_Result_Decode(t *testing.T) {
 	}
 }
 
-// Test_Job_Workload brings a workload to the worker, without the credentials of
-// registries.
+// Test_Job_Workload passes a workload to the worker, without the registry credentials.
 func Test_Job_Workload(t *testing.T) {
 	w := &workload.Workload{
 		BuildID: "b", Attempt: 3, Ref: "r:1", BaseRef: "b:1", Deadline: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),

@@ -2,31 +2,30 @@ package podapi
 
 import "encoding/json"
 
-// Paths of the worker's HTTPS server. Every request carries the job's token
+// Paths of the HTTPS server of the worker. Every request carries the token of the job
 // (Authorization: Bearer).
 const (
-	// PathOutput streams raw output from the byte `offset` until its end. 410
-	// says that the byte is not kept any more, 416 that there is none yet.
+	// PathOutput streams raw output from the byte `offset` to the end. Status 410 means that the
+	// byte is no longer kept, 416 that it does not exist yet.
 	PathOutput = "/v1/output"
-	// PathState answers a State with a version above `after`; it waits for one
-	// for up to StateWait.
+	// PathState returns a State with a version above `after`. It waits up to StateWait for one.
 	PathState = "/v1/state"
-	// PathAck (POST) tells that the output before `offset` is stored; with
-	// `final=true`, that the result is known too and the worker may end.
+	// PathAck (POST) reports that the output before `offset` is stored. With `final=true` it also
+	// reports that the result is known, and the worker may end.
 	PathAck = "/v1/ack"
 )
 
-// StateWait is how long the worker lets a question for news wait, in seconds.
+// StateWait is the maximum time that the worker holds a request for the next State, in seconds.
 const StateWait = 20
 
-// State is what a worker tells about its workload.
+// State is the report of a worker on its workload.
 type State struct {
 	Version uint64 `json:"version"`
-	// Running: the workload has started.
+	// Running means that the workload has started.
 	Running bool `json:"running"`
 	// Steps are imagebuilder.v1.Step messages in JSON.
 	Steps []json.RawMessage `json:"steps,omitempty"`
-	// Length of the output so far.
+	// Length is the length of the output so far, in bytes.
 	Length int64 `json:"length"`
 	// Result is set once the workload has ended; the length is final then.
 	Result *Result `json:"result,omitempty"`

@@ -17,11 +17,11 @@ import (
 // User is the user name that clients present with the token.
 const User = "build"
 
-// Config is the file that tells the proxy of one pod what to grant.
+// Config is the configuration file of the proxy of one pod. It says what the proxy grants.
 type Config struct {
-	// Listen is host:port; the host must be loopback.
+	// Listen is host:port; the host must be a loopback address.
 	Listen string `json:"listen"`
-	// Token is what clients present as password.
+	// Token is the password that clients present.
 	Token string `json:"token"`
 
 	Pull    Pull     `json:"pull"`
@@ -29,40 +29,41 @@ type Config struct {
 	Cache   *Cache   `json:"cache,omitempty"`
 	Context *Context `json:"context,omitempty"`
 
-	// Read are the credentials for pulls, by host: what the request may use.
+	// Read holds the credentials for pulls, by host: those that the request may use.
 	Read map[string]Auth `json:"read,omitempty"`
-	// Own are those of the install for push, cache and context, by host.
+	// Own holds the credentials of the install for push, cache and context, by host.
 	Own map[string]Auth `json:"own,omitempty"`
 
-	// Insecure are hosts that are spoken to by plain HTTP.
+	// Insecure lists the hosts that are reached over plain HTTP.
 	Insecure []string `json:"insecure,omitempty"`
-	// CA has certificates in PEM that are trusted beside the system's.
+	// CA holds certificates in PEM that are trusted in addition to those of the system.
 	CA string `json:"ca,omitempty"`
-	// Hosts are options of single hosts, by name.
+	// Hosts holds options of single hosts, by name.
 	Hosts map[string]Host `json:"hosts,omitempty"`
-	// AllowHosts and AllowLoopback say which internal addresses may be dialled.
+	// AllowHosts and AllowLoopback list the internal addresses that the proxy may connect to.
 	AllowHosts    []string `json:"allowHosts,omitempty"`
 	AllowLoopback bool     `json:"allowLoopback,omitempty"`
-	// HTTPProxy is the way to registries; nil for the direct one. It resolves
-	// names by itself, so that AllowHosts says nothing of what is behind it.
+	// HTTPProxy is the HTTP proxy for connections to registries; nil for direct connections. It
+	// resolves names itself, so that AllowHosts does not apply behind it.
 	HTTPProxy *HTTPProxy `json:"httpProxy,omitempty"`
 }
 
-// HTTPProxy are the values of HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as
-// httpproxy.Config of golang.org/x/net has them. URLs may hold a password.
+// HTTPProxy holds the values of HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as in httpproxy.Config of
+// golang.org/x/net. The URLs may contain a password.
 type HTTPProxy struct {
 	HTTP  string `json:"http,omitempty"`
 	HTTPS string `json:"https,omitempty"`
 	No    string `json:"no,omitempty"`
 }
 
-// String hides the passwords of URLs from careless formatting.
+// String hides the passwords in the URLs from careless formatting.
 func (*HTTPProxy) String() string { return "HTTP proxy" }
 
-// GoString hides the passwords of URLs from careless formatting.
+// GoString hides the passwords in the URLs from careless formatting.
 func (*HTTPProxy) GoString() string { return "HTTP proxy" }
 
-// choose answers the proxy for a request, or nil, as http.Transport wants it.
+// choose returns the function for http.Transport that selects the proxy for a request; nil if p is
+// nil.
 func (p *HTTPProxy) choose() func(*http.Request) (*url.URL, error) {
 	if p == nil {
 		return nil
@@ -83,39 +84,38 @@ func (a Auth) String() string { return "registry credential of " + a.User }
 // GoString hides the password from careless formatting.
 func (a Auth) GoString() string { return a.String() }
 
-// Host says how one registry host is spoken to, as registry.HostOptions does.
+// Host holds the connection options of one registry host, as registry.HostOptions does.
 type Host struct {
-	// Mirrors (host or host/path) are asked first for base images, each with its
-	// own credential in Read.
+	// Mirrors (host or host/path) are tried first for base images, each with its own credential in
+	// Read.
 	Mirrors []string `json:"mirrors,omitempty"`
-	// CA has certificates in PEM that are trusted for this host, too.
+	// CA holds certificates in PEM that are also trusted for this host.
 	CA         string `json:"ca,omitempty"`
 	SkipVerify bool   `json:"skipVerify,omitempty"`
 }
 
 // Pull says which base images may be read.
 type Pull struct {
-	// Any lets every repository be read that the credentials in Read, or none,
-	// give access to: a Dockerfile names what it wants.
+	// Any allows every repository that can be read with the credentials in Read, or without any. It
+	// is for Dockerfiles, which name their base images themselves.
 	Any bool `json:"any,omitempty"`
-	// Image is the only image that may be read otherwise, HOST/REPOSITORY@DIGEST;
-	// what its index or manifest refers to is read by digest as well.
+	// Image is the only image that may be read without Any, as HOST/REPOSITORY@DIGEST. The blobs
+	// and manifests that it refers to may be read by digest as well.
 	Image string `json:"image,omitempty"`
 }
 
-// Push says where the image goes.
+// Push says where the image is pushed.
 type Push struct {
 	// Repository is HOST/REPOSITORY.
 	Repository string `json:"repository"`
-	// Tag is the tag that every push by tag gets, whatever tag it asks for. If
-	// empty, pushes by tag are refused.
+	// Tag replaces the tag of every push by tag. If empty, pushes by tag are refused.
 	Tag string `json:"tag,omitempty"`
 }
 
 // Cache says where the build cache is.
 type Cache struct {
 	Repository string `json:"repository"`
-	// TagPrefix begins the tags that may be used.
+	// TagPrefix is the prefix of the tags that may be used.
 	TagPrefix string `json:"tagPrefix"`
 	// Write lets the build write its cache.
 	Write bool `json:"write,omitempty"`
@@ -125,11 +125,11 @@ type Cache struct {
 type Context struct {
 	Repository string `json:"repository"`
 	Tag        string `json:"tag"`
-	// Digest is that of the layer.
+	// Digest is the digest of the layer.
 	Digest string `json:"digest"`
 }
 
-// ReadConfig reads a configuration file; unknown fields are errors.
+// ReadConfig reads a configuration file. Unknown fields are errors.
 func ReadConfig(path string) (*Config, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -139,12 +139,12 @@ func ReadConfig(path string) (*Config, error) {
 	dec.DisallowUnknownFields()
 	c := &Config{}
 	if err := dec.Decode(c); err != nil {
-		return nil, fmt.Errorf("decode the proxy's configuration at %s: it is not as this version writes it", path)
+		return nil, fmt.Errorf("decode the proxy's configuration at %s: it does not have the format of this version", path)
 	}
 	return c, c.Validate()
 }
 
-// Validate says what is wrong with a configuration.
+// Validate returns an error that describes the first invalid value.
 func (c *Config) Validate() error {
 	host, _, err := net.SplitHostPort(c.Listen)
 	ip := net.ParseIP(host)

@@ -1,16 +1,16 @@
-// Package proxy is the registry proxy of a build's pod. It listens on loopback
-// and alone holds registry credentials. BuildKit and the worker reach every
-// registry through it, by names that say what for:
+// Package proxy is the registry proxy of a build's pod. It listens on loopback, and it alone holds
+// registry credentials. BuildKit and the worker reach every registry through it, by names whose
+// first part is the purpose:
 //
-//	pull/HOST/REPOSITORY     base images, read with what the request may use
-//	push/HOST/REPOSITORY     where the build pushes, by digest
+//	pull/HOST/REPOSITORY     base images, read with the rights of the request
+//	push/HOST/REPOSITORY     the target of the build, pushed by digest
 //	cache/HOST/REPOSITORY    the build cache
 //	context/HOST/REPOSITORY  the uploaded context
 //
-// What is not granted is refused: other repositories and tags, deletion, lists
-// of tags and repositories, mounts of foreign blobs. Clients present a secret
-// that is made for one pod; commands of the build, which may share the pod's
-// network, do not have it.
+// Everything that is not granted is refused: other repositories and tags, deletion, lists of tags
+// and repositories, mounts of blobs from other repositories. Clients present a secret that is
+// created for one pod. Commands of the build may share the network of the pod, but do not have the
+// secret.
 //
-// decide (grant.go) is pure; upstream.go speaks to the registries.
+// decide (grant.go) is pure; upstream.go connects to the registries.
 package proxy

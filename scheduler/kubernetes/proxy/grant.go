@@ -7,23 +7,23 @@ import (
 	"strings"
 )
 
-// request is a request for the registry API, taken apart.
+// request is a parsed request to the registry API.
 type request struct {
 	method string
 	use    string
 	repo   repository
 	// kind is manifests, blobs or uploads.
 	kind string
-	// name is a tag, a digest, or an upload's id ("" for a new one).
+	// name is a tag, a digest, or the id of an upload ("" for a new one).
 	name string
 }
 
-// grant is what the proxy does with a request that is allowed.
+// grant is a request that is allowed, and how the proxy forwards it.
 type grant struct {
 	request
-	// own: with the install's credential instead of the request's.
+	// own means: use the credential of the install instead of those of the request.
 	own bool
-	// write: needs the right to push.
+	// write means: the session needs the right to push.
 	write bool
 }
 
@@ -34,14 +34,14 @@ var (
 	uploadPattern = regexp.MustCompile(`^[A-Z2-7]{0,64}$`)
 )
 
-// refusal is why a request is not granted.
+// refusal is the reason why a request is refused.
 type refusal struct{ reason string }
 
 func (r *refusal) Error() string { return r.reason }
 
 func refuse(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
 
-// parse takes a request apart. The path is the decoded one.
+// parse parses a request. path is the decoded path.
 func parse(method, path string) (request, error) {
 	rest, ok := strings.CutPrefix(path, "/v2/")
 	if !ok {
@@ -88,7 +88,7 @@ func (r request) reads() bool {
 	return (r.method == http.MethodGet || r.method == http.MethodHead) && r.kind != "uploads"
 }
 
-// uploads reports a request that brings a blob.
+// uploads reports whether the request uploads a blob.
 func (r request) uploads() bool {
 	if r.kind != "uploads" {
 		return false
@@ -97,12 +97,12 @@ func (r request) uploads() bool {
 	case http.MethodPost:
 		return r.name == ""
 	case http.MethodPatch, http.MethodPut, http.MethodGet, http.MethodDelete:
-		return r.name != "" // of this proxy's own uploads; DELETE gives one up
+		return r.name != "" // an upload of this proxy; DELETE cancels it
 	}
 	return false
 }
 
-// decide answers what to do with a request: pure.
+// decide returns the grant of a request, or a *refusal. It is pure.
 func (c *Config) decide(r request) (grant, error) {
 	switch r.use {
 	case usePull:
@@ -114,7 +114,7 @@ func (c *Config) decide(r request) (grant, error) {
 	case useContext:
 		return c.decideContext(r)
 	}
-	return grant{}, refuse("%q is nothing that names begin with here", r.use)
+	return grant{}, refuse("%q is not a known first part of a name", r.use)
 }
 
 func (c *Config) decidePull(r request) (grant, error) {
@@ -144,7 +144,7 @@ func (c *Config) decidePush(r request) (grant, error) {
 	case r.uploads():
 		return g, nil
 	case r.kind == "blobs" && r.method == http.MethodHead:
-		return g, nil // whether it has to be sent; the content belongs to others
+		return g, nil // only checks existence; the content may belong to others
 	case r.kind == "manifests" && r.digest() && (r.reads() || r.method == http.MethodPut):
 		return g, nil
 	case r.kind == "manifests" && !r.digest() && r.method == http.MethodPut && c.Push.Tag != "":
@@ -185,9 +185,9 @@ func (c *Config) decideContext(r request) (grant, error) {
 	return grant{}, refuse("%s of %s is not the context of this build", r.name, r.repo)
 }
 
-func same(granted string, asked repository) bool {
+func same(granted string, requested repository) bool {
 	repo, err := parseRepository(granted)
-	return err == nil && repo == asked
+	return err == nil && repo == requested
 }
 
 func orNothing(s string) string {

@@ -20,7 +20,7 @@ func dockerfileConfig() *Config {
 	}
 }
 
-// Test_Decide is the table of what a build may do.
+// Test_Decide is the table of the requests that a build may send.
 func Test_Decide(t *testing.T) {
 	dockerfile := dockerfileConfig()
 	readOnlyCache := dockerfileConfig()
@@ -37,7 +37,7 @@ func Test_Decide(t *testing.T) {
 		config *Config
 		method string
 		path   string
-		want   string // tag or digest that is asked for; "" for refused
+		want   string // requested tag or digest; "" for refused
 	}{
 		{"any base by tag", dockerfile, "GET", "pull/docker.io/library/busybox/manifests/1", "1"},
 		{"any base by digest", dockerfile, "HEAD", "pull/ghcr.io/a/b/manifests/" + someDigest, someDigest},
@@ -123,7 +123,7 @@ func Test_Decide(t *testing.T) {
 	}
 }
 
-// Test_Names says by which names images are reached.
+// Test_Names is the table of the names of images at the proxy.
 func Test_Names(t *testing.T) {
 	n := Names{Addr: "127.0.0.1:5000"}
 	for in, want := range map[string]string{
@@ -147,7 +147,7 @@ func Test_Names(t *testing.T) {
 		if err != nil || !strings.HasPrefix(in, "reg.") {
 			continue
 		}
-		// What a client makes of the name leads back to the repository.
+		// The repository in the name that a client uses leads back to the original one.
 		repo, _ := cutDigest(strings.TrimPrefix(got, n.Addr))
 		r, err := parse(http.MethodGet, "/v2"+repo+"/manifests/latest")
 		orig, _ := cutDigest(in)
@@ -157,7 +157,7 @@ func Test_Names(t *testing.T) {
 	}
 }
 
-// Test_Names_Plain says how people see the names.
+// Test_Names_Plain checks that texts show the original names.
 func Test_Names_Plain(t *testing.T) {
 	n := Names{Addr: "127.0.0.1:5000"}
 	for in, want := range map[string]string{
@@ -172,7 +172,7 @@ func Test_Names_Plain(t *testing.T) {
 	}
 }
 
-// Test_Validate says which configurations are refused.
+// Test_Validate is the table of the configurations that are refused.
 func Test_Validate(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"public address": func(c *Config) { c.Listen = "0.0.0.0:5000" },

@@ -8,7 +8,7 @@ import (
 	"github.com/distribution/reference"
 )
 
-// What a name is for.
+// Purposes of a name.
 const (
 	usePull    = "pull"
 	usePush    = "push"
@@ -16,12 +16,12 @@ const (
 	useContext = "context"
 )
 
-// repository is one at a registry.
+// repository is a repository of a registry.
 type repository struct{ host, path string }
 
 func (r repository) String() string { return r.host + "/" + r.path }
 
-// parseRepository reads host/path, or what Docker makes of a short name.
+// parseRepository parses host/path. It expands short names as Docker does.
 func parseRepository(s string) (repository, error) {
 	named, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
@@ -30,20 +30,19 @@ func parseRepository(s string) (repository, error) {
 	return repository{reference.Domain(named), reference.Path(named)}, nil
 }
 
-// Names are the names by which images are reached through the proxy at an
-// address (host:port).
+// Names translates image names to names at the proxy with this address (host:port).
 type Names struct{ Addr string }
 
-// Pull is the name of a base image. A name of the proxy stays as it is.
+// Pull translates the name of a base image. A name of the proxy is returned unchanged.
 func (n Names) Pull(ref string) (string, error) { return n.name(usePull, ref) }
 
-// Push is the name of an image or repository where the build pushes.
+// Push translates the name of an image or repository that the build pushes to.
 func (n Names) Push(ref string) (string, error) { return n.name(usePush, ref) }
 
-// Cache is the name of an image of the build cache.
+// Cache translates the name of an image of the build cache.
 func (n Names) Cache(ref string) (string, error) { return n.name(useCache, ref) }
 
-// Context is the name of an uploaded context.
+// Context translates the name of an uploaded context.
 func (n Names) Context(ref string) (string, error) { return n.name(useContext, ref) }
 
 func (n Names) name(use, ref string) (string, error) {
@@ -68,7 +67,7 @@ func (n Names) name(use, ref string) (string, error) {
 	return out, nil
 }
 
-// Plain writes names of the proxy in a text as the names of what they stand for.
+// Plain replaces the names of the proxy in a text by the original names.
 func (n Names) Plain(text string) string {
 	if !strings.Contains(text, n.Addr+"/") {
 		return text
@@ -80,8 +79,8 @@ func (n Names) Plain(text string) string {
 	})
 }
 
-// hostPattern matches encoded hosts: a component of a repository's path. A host
-// name has no underscore, so that two of them can stand for the port's colon.
+// hostPattern matches encoded hosts, which are a component of a repository path. Host names contain
+// no underscore, so that two underscores can stand for the colon of the port.
 var hostPattern = regexp.MustCompile(`^[a-z0-9]+([.-]+[a-z0-9]+)*(__[0-9]+)?$`)
 
 func encodeHost(host string) string { return strings.Replace(host, ":", "__", 1) }
@@ -90,7 +89,7 @@ func decodeHost(s string) (string, bool) {
 	return strings.Replace(s, "__", ":", 1), hostPattern.MatchString(s)
 }
 
-// cutDigest cuts HOST/REPOSITORY@DIGEST, or a reference with a tag between.
+// cutDigest splits HOST/REPOSITORY@DIGEST. It also accepts, and drops, a tag.
 func cutDigest(ref string) (repo, digest string) {
 	named, digest, _ := strings.Cut(ref, "@")
 	if i := strings.LastIndexByte(named, ':'); i > strings.LastIndexByte(named, '/') {

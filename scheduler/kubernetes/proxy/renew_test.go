@@ -20,8 +20,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/freeport"
 )
 
-// Test_Proxy_Renew takes over credentials that change while it runs, as those
-// of clouds do, and nothing else of the file.
+// Test_Proxy_Renew checks that the proxy uses credentials that change while it runs, as those of
+// clouds do, and ignores all other changes of the file.
 func Test_Proxy_Renew(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{Users: map[string]string{"install": "install-password", "request": "request-password"}})
 	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
@@ -81,8 +81,8 @@ func Test_Proxy_Renew(t *testing.T) {
 	}
 }
 
-// Test_Proxy_Mirrors asks a mirror first, with the mirror's own credential, and
-// the host itself for what it does not have.
+// Test_Proxy_Mirrors checks that a mirror is tried first, with its own credential, and then the
+// host itself.
 func Test_Proxy_Mirrors(t *testing.T) {
 	mirror := registrytest.Start(t, registrytest.Options{Users: map[string]string{"m": "mirror-password"}})
 	digest := mirror.Push(t, "hub/team/app:1", registrytest.RandomImage(t, 1, 1<<10))
@@ -99,15 +99,15 @@ func Test_Proxy_Mirrors(t *testing.T) {
 	if img, err := client.Head(t.Context(), must(t)(i.names.Pull(i.Addr+"/team/only:1")), i.rights(token)); err != nil || img.Digest != only {
 		t.Errorf("an image that the mirror does not have: %+v, %v", img, err)
 	}
-	// What the build pushes is never looked for in a mirror.
+	// Images that the build pushes are never read from a mirror.
 	host := strings.Replace(i.Addr, ":", "__", 1)
 	if status, _, _ := i.do(t, http.MethodHead, i.server.URL+"/v2/push/"+host+"/base/manifests/"+digest); status != http.StatusNotFound {
 		t.Errorf("an image of the mirror as one of the base repository: %d", status)
 	}
 }
 
-// Test_Proxy_HTTPProxy reaches registries by the HTTP proxy of the install, which
-// is not asked for what the address rules forbid.
+// Test_Proxy_HTTPProxy reaches registries through the HTTP proxy of the install, which receives no
+// requests for forbidden addresses.
 func Test_Proxy_HTTPProxy(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
@@ -131,6 +131,6 @@ func Test_Proxy_HTTPProxy(t *testing.T) {
 		t.Error("a metadata address was reached")
 	}
 	if n := way.Count(registrytest.All); n != seen {
-		t.Errorf("the HTTP proxy was asked %d times for what is forbidden", n-seen)
+		t.Errorf("the HTTP proxy received %d forbidden requests", n-seen)
 	}
 }

@@ -27,7 +27,7 @@ type Server struct {
 	log      *slog.Logger
 }
 
-// New answers a proxy. It connects to nothing yet.
+// New returns a proxy. It does not connect yet.
 func New(c *Config, log *slog.Logger) (*Server, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -39,8 +39,8 @@ func New(c *Config, log *slog.Logger) (*Server, error) {
 	return &Server{config: c, upstream: u, log: log}, nil
 }
 
-// RunFile serves as a file says until ctx ends. Credentials in it may change:
-// those that live for shorter than a build are renewed there.
+// RunFile runs a proxy with the configuration file at path until ctx ends. The credentials in the
+// file may change during that time, because some expire before the build ends.
 func RunFile(ctx context.Context, path string, log *slog.Logger) error {
 	c, err := ReadConfig(path)
 	if err != nil {
@@ -62,14 +62,14 @@ func RunFile(ctx context.Context, path string, log *slog.Logger) error {
 	return err
 }
 
-// lookEvery is the pause between looks whether credentials have changed. The
-// kubelet takes about a minute to show a Secret that was changed.
-const lookEvery = 5 * time.Second
+// reloadInterval is the time between two checks for changed credentials. The kubelet takes about a
+// minute to update a mounted Secret.
+const reloadInterval = 5 * time.Second
 
-// follow takes over the credentials of a file that changes. Nothing else of it
-// counts: what a build may do stays as it was.
+// follow reloads the credentials when the file changes. It ignores all other changes: the rights of
+// a build stay the same.
 func (s *Server) follow(ctx context.Context, path string, c *Config) {
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(reloadInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -83,7 +83,7 @@ func (s *Server) follow(ctx context.Context, path string, c *Config) {
 			continue
 		}
 		if !maps.Equal(now.Read, c.Read) || !maps.Equal(now.Own, c.Own) {
-			s.upstream.renew(now.Read, now.Own)
+			s.upstream.setCredentials(now.Read, now.Own)
 			s.log.Info("took over renewed registry credentials")
 			c = now
 		}
@@ -99,7 +99,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.Serve(ctx, l)
 }
 
-// Serve serves at a listener, which it closes, until ctx ends.
+// Serve serves on a listener, which it closes, until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer s.upstream.close()
 	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
@@ -115,11 +115,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return err
 }
 
-// ServeHTTP answers one request of the build.
+// ServeHTTP serves one request of the build.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.authorized(r) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="build"`)
-		s.fail(w, http.StatusUnauthorized, "UNAUTHORIZED", "this proxy serves one build, which presents its token")
+		s.fail(w, http.StatusUnauthorized, "UNAUTHORIZED", "this proxy serves one build: present the token of that build")
 		return
 	}
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
@@ -137,7 +137,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.forward(w, r, g); err != nil {
-		s.failed(w, r, g, err)
+		s.failRequest(w, r, g, err)
 	}
 }
 
@@ -146,38 +146,39 @@ func (s *Server) authorized(r *http.Request) bool {
 	return ok && subtle.ConstantTimeCompare([]byte(password), []byte(s.config.Token)) == 1
 }
 
-// forward asks the registry and answers what it says. On an error nothing has
-// been answered yet.
+// forward sends the request to the registry, mirrors first, and passes the response on. If it
+// returns an error, nothing has been written to w.
 func (s *Server) forward(w http.ResponseWriter, r *http.Request, g grant) error {
 	for _, m := range s.upstream.mirrors(g) {
-		out, resp, err := s.ask(r, m)
+		out, resp, err := s.send(r, m)
 		if err == nil && resp.StatusCode < 300 {
-			defer func() { _ = resp.Body.Close() }() // it was read, or the client is gone
-			return s.answer(w, r, g, out.URL, resp)
+			defer func() { _ = resp.Body.Close() }() // read to its end, or the client is gone
+			return s.respond(w, r, g, out.URL, resp)
 		}
 		if err == nil {
 			_ = resp.Body.Close()
-			err = fmt.Errorf("it answers %d", resp.StatusCode)
+			err = fmt.Errorf("it returned status %d", resp.StatusCode)
 		}
 		if r.Context().Err() != nil {
 			return r.Context().Err()
 		}
-		s.log.Info("a mirror does not have it", "mirror", m.repo.host, "repository", g.repo.String(), "name", g.name, "reason", bare(err))
+		s.log.Info("a mirror does not have the image", "mirror", m.repo.host, "repository", g.repo.String(), "name", g.name, "reason", withoutURL(err))
 	}
-	out, resp, err := s.ask(r, g)
+	out, resp, err := s.send(r, g)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read, or the client is gone
+	defer func() { _ = resp.Body.Close() }() // read to its end, or the client is gone
 	if resp.StatusCode == http.StatusUnauthorized {
-		s.upstream.forget(g)
+		s.upstream.dropSession(g)
 		return &transport.Error{StatusCode: http.StatusUnauthorized}
 	}
-	return s.answer(w, r, g, out.URL, resp)
+	return s.respond(w, r, g, out.URL, resp)
 }
 
-// ask sends a granted request to its registry.
-func (s *Server) ask(r *http.Request, g grant) (*http.Request, *http.Response, error) {
+// send sends a granted request to its registry. It returns the sent request and the response, whose
+// body the caller closes.
+func (s *Server) send(r *http.Request, g grant) (*http.Request, *http.Response, error) {
 	sess, err := s.upstream.session(r.Context(), g)
 	if err != nil {
 		return nil, nil, err
@@ -202,14 +203,13 @@ func (s *Server) ask(r *http.Request, g grant) (*http.Request, *http.Response, e
 	}
 	resp, err := sess.client.Do(out)
 	if err != nil {
-		return nil, nil, fmt.Errorf("ask %s: %w", g.repo.host, bare(err))
+		return nil, nil, fmt.Errorf("send a request to %s: %w", g.repo.host, withoutURL(err))
 	}
 	return out, resp, nil
 }
 
-// target is the registry's URL for a granted request. Of the query only what
-// uploads need is passed on: a mount would read a foreign repository with the
-// install's credential.
+// target returns the registry's URL for a granted request. It passes on only the query parameters
+// that uploads need: a mount would read another repository with the credential of the install.
 func (s *Server) target(r *http.Request, g grant, sess *session) (*url.URL, error) {
 	query := url.Values{}
 	if d := r.URL.Query().Get("digest"); d != "" {
@@ -242,8 +242,8 @@ func (s *Server) target(r *http.Request, g grant, sess *session) (*url.URL, erro
 	return &u, nil
 }
 
-// answer passes the registry's answer on.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, g grant, asked *url.URL, resp *http.Response) error {
+// respond passes the response of the registry on.
+func (s *Server) respond(w http.ResponseWriter, r *http.Request, g grant, requested *url.URL, resp *http.Response) error {
 	h := w.Header()
 	for _, k := range []string{"Content-Type", "Content-Length", "Content-Range", "Docker-Content-Digest", "Docker-Upload-UUID", "Range", "Retry-After", "ETag"} {
 		if v := resp.Header.Values(k); len(v) > 0 {
@@ -251,7 +251,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, g grant, asked *
 		}
 	}
 	if g.kind == "uploads" {
-		if err := s.location(h, g, asked, resp); err != nil {
+		if err := s.location(h, g, requested, resp); err != nil {
 			return err
 		}
 	} else if resp.StatusCode == http.StatusCreated {
@@ -259,13 +259,13 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, g grant, asked *
 	}
 	w.WriteHeader(resp.StatusCode)
 	if r.Method != http.MethodHead {
-		_, _ = io.Copy(w, resp.Body) // a client that got too little sees it by the length
+		_, _ = io.Copy(w, resp.Body) // a client detects a short body by the length
 	}
 	return nil
 }
 
-// location replaces the place where an upload goes on by one of this proxy.
-func (s *Server) location(h http.Header, g grant, asked *url.URL, resp *http.Response) error {
+// location replaces the location of an upload by one of this proxy.
+func (s *Server) location(h http.Header, g grant, requested *url.URL, resp *http.Response) error {
 	id := g.name
 	if resp.StatusCode == http.StatusCreated || g.method == http.MethodDelete || resp.StatusCode == http.StatusNotFound {
 		s.uploads.end(id)
@@ -278,16 +278,16 @@ func (s *Server) location(h http.Header, g grant, asked *url.URL, resp *http.Res
 	if raw == "" {
 		return nil
 	}
-	next, err := asked.Parse(raw)
+	next, err := requested.Parse(raw)
 	if err != nil {
-		return fmt.Errorf("%s answered an upload with a location that is no URL", g.repo.host)
+		return fmt.Errorf("%s returned an upload location that is not a URL", g.repo.host)
 	}
 	if id == "" {
 		if id = s.uploads.begin(upload{repo: g.repo, use: g.use, location: next}); id == "" {
 			return errors.New("the build has too many uploads open")
 		}
 	} else {
-		s.uploads.moved(id, next)
+		s.uploads.move(id, next)
 	}
 	h.Set("Location", prefix(g)+"blobs/uploads/"+id)
 	return nil
@@ -297,8 +297,8 @@ func prefix(g grant) string {
 	return "/v2/" + g.use + "/" + encodeHost(g.repo.host) + "/" + g.repo.path + "/"
 }
 
-// failed answers a request that the registry gave no answer to.
-func (s *Server) failed(w http.ResponseWriter, r *http.Request, g grant, err error) {
+// failRequest writes the response for a request that could not be forwarded.
+func (s *Server) failRequest(w http.ResponseWriter, r *http.Request, g grant, err error) {
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // the client is gone
 	}
@@ -308,25 +308,26 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, g grant, err err
 	case errors.As(err, &refused):
 		s.fail(w, http.StatusForbidden, "DENIED", refused.Error())
 	case errors.As(err, &known) && (known.StatusCode == http.StatusUnauthorized || known.StatusCode == http.StatusForbidden):
-		// Not 401: it would ask the client for another token of this proxy's.
+		// Not 401: the client would then request another token from this proxy.
 		s.fail(w, http.StatusForbidden, "DENIED", fmt.Sprintf("the registry %s gives no access to %s with the credential of this build", g.repo.host, g.repo.path))
 	case errors.As(err, &known) && known.StatusCode == http.StatusNotFound:
 		s.fail(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "there is no such upload")
 	case errors.As(err, &known) && known.StatusCode == http.StatusTooManyRequests:
-		s.fail(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", fmt.Sprintf("the registry %s wants less requests", g.repo.host))
+		s.fail(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", fmt.Sprintf("the registry %s limits the rate of requests", g.repo.host))
 	case errors.As(err, new(*registry.AddressError)), registry.KindOf(err) == registry.Refused:
-		s.fail(w, http.StatusForbidden, "DENIED", fmt.Sprintf("cannot ask the registry %s: %v", g.repo.host, bare(err)))
+		s.fail(w, http.StatusForbidden, "DENIED", fmt.Sprintf("cannot use the registry %s: %v", g.repo.host, withoutURL(err)))
 	case !registry.Away(err) && !(errors.As(err, &known) && known.StatusCode > http.StatusInternalServerError):
-		// A wrong certificate or name does not pass: who is told so need not wait.
-		s.log.Warn("cannot ask a registry", "host", g.repo.host, "repository", g.repo.path, "err", err)
-		s.fail(w, http.StatusInternalServerError, "UNKNOWN", fmt.Sprintf("cannot ask the registry %s: %v", g.repo.host, bare(err)))
+		// A wrong certificate or name does not change by waiting: status 500 makes the client give
+		// up at once.
+		s.log.Warn("a request to a registry failed", "host", g.repo.host, "repository", g.repo.path, "err", err)
+		s.fail(w, http.StatusInternalServerError, "UNKNOWN", fmt.Sprintf("cannot use the registry %s: %v", g.repo.host, withoutURL(err)))
 	default:
-		s.log.Warn("cannot ask a registry", "host", g.repo.host, "repository", g.repo.path, "err", err)
-		s.fail(w, http.StatusBadGateway, "UNAVAILABLE", fmt.Sprintf("cannot ask the registry %s: %v", g.repo.host, bare(err)))
+		s.log.Warn("a request to a registry failed", "host", g.repo.host, "repository", g.repo.path, "err", err)
+		s.fail(w, http.StatusBadGateway, "UNAVAILABLE", fmt.Sprintf("cannot use the registry %s: %v", g.repo.host, withoutURL(err)))
 	}
 }
 
-// fail answers an error as the distribution specification has it.
+// fail writes an error in the format of the OCI distribution specification.
 func (s *Server) fail(w http.ResponseWriter, status int, code, message string) {
 	type entry struct {
 		Code    string `json:"code"`
@@ -337,8 +338,8 @@ func (s *Server) fail(w http.ResponseWriter, status int, code, message string) {
 	_ = json.NewEncoder(w).Encode(map[string][]entry{"errors": {{code, message}}}) // the client may be gone
 }
 
-// bare takes URLs out of an error: they may be signed.
-func bare(err error) error {
+// withoutURL removes the URL from an error of an HTTP client, because it may carry a signature.
+func withoutURL(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		return u.Err

@@ -21,7 +21,7 @@ import (
 
 const token = "the-token-of-this-pod"
 
-// install is a registry with users: one is the install's, one a request's.
+// install is a registry with two users: one of the install and one of a request.
 type install struct {
 	*registrytest.Registry
 	server *httptest.Server
@@ -75,8 +75,8 @@ func must(t *testing.T) func(string, error) string {
 	}
 }
 
-// Test_Proxy_Copy copies an image through the proxy, as a build of a ref does,
-// and finds it in the registry.
+// Test_Proxy_Copy copies an image through the proxy, as a build of a ref does, and checks that the
+// registry has it.
 func Test_Proxy_Copy(t *testing.T) {
 	i := start(t, nil)
 	digest := i.Push(t, "team/app:1", registrytest.RandomImage(t, 3, 1<<20))
@@ -90,13 +90,13 @@ func Test_Proxy_Copy(t *testing.T) {
 		t.Errorf("copied %s, want %s", img.Digest, digest)
 	}
 	i.Pull(t, "base@"+digest)
-	// It does not end up anywhere else, and there is no tag.
+	// The image is nowhere else, and has no tag.
 	if d := i.Digest(t, "base:latest"); d != "" {
 		t.Errorf("the copy was tagged")
 	}
 }
 
-// Test_Proxy_ForcedTag pushes by tag where one is forced.
+// Test_Proxy_ForcedTag pushes by tag with a configuration that forces one.
 func Test_Proxy_ForcedTag(t *testing.T) {
 	i := start(t, func(c *proxy.Config) { c.Push.Tag = "forced" })
 	img := registrytest.RandomImage(t, 2, 1<<16)
@@ -115,7 +115,7 @@ func Test_Proxy_ForcedTag(t *testing.T) {
 	}
 }
 
-// Test_Proxy_Token refuses who does not have the token of the pod.
+// Test_Proxy_Token checks that clients without the token of the pod are refused.
 func Test_Proxy_Token(t *testing.T) {
 	i := start(t, nil)
 	i.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
@@ -130,8 +130,8 @@ func Test_Proxy_Token(t *testing.T) {
 	}
 }
 
-// Test_Proxy_Refusals asks a real registry for what a build must not do: none
-// of it has an effect, or an answer.
+// Test_Proxy_Refusals sends requests to a real registry that a build must not send: they have no
+// effect and return nothing.
 func Test_Proxy_Refusals(t *testing.T) {
 	i := start(t, func(c *proxy.Config) {
 		c.Cache = &proxy.Cache{Repository: strings.TrimSuffix(c.Push.Repository, "/base") + "/cache", TagPrefix: "cache-"}
@@ -162,8 +162,8 @@ func Test_Proxy_Refusals(t *testing.T) {
 	}
 }
 
-// Test_Proxy_Mount does not mount blobs of other repositories: the install
-// could read them, and the request may not.
+// Test_Proxy_Mount checks that blobs of other repositories are not mounted: the install could read
+// them, but the request may not.
 func Test_Proxy_Mount(t *testing.T) {
 	i := start(t, nil)
 	img := registrytest.RandomImage(t, 1, 1<<10)
@@ -179,13 +179,13 @@ func Test_Proxy_Mount(t *testing.T) {
 	host := strings.Replace(i.Addr, ":", "__", 1)
 	status, header, _ := i.do(t, "POST", i.server.URL+"/v2/push/"+host+"/base/blobs/uploads/?"+url.Values{"mount": {blob.String()}, "from": {"secret/app"}}.Encode())
 	if status != http.StatusAccepted {
-		t.Errorf("a mount is answered %d, want 202 (an upload)", status)
+		t.Errorf("a mount returned %d, want 202 (an upload)", status)
 	}
 	at := header.Get("Location")
 	if !strings.HasPrefix(at, "/v2/push/"+host+"/base/blobs/uploads/") || strings.Contains(at, "_state") {
 		t.Errorf("the upload goes on at %q", at)
 	}
-	// An upload belongs to its repository, and can be given up.
+	// An upload belongs to its repository, and can be cancelled.
 	if status, _, _ := i.do(t, "DELETE", i.server.URL+at+"X"); status != http.StatusNotFound {
 		t.Errorf("an upload that is none: %d", status)
 	}
@@ -194,8 +194,8 @@ func Test_Proxy_Mount(t *testing.T) {
 	}
 }
 
-// Test_Proxy_Credentials reads with what the request may use and not with what
-// the install has.
+// Test_Proxy_Credentials checks that reads use the credentials of the request and not those of the
+// install.
 func Test_Proxy_Credentials(t *testing.T) {
 	i := start(t, func(c *proxy.Config) { c.Read = nil })
 	i.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
@@ -216,7 +216,7 @@ func Test_Proxy_Internal(t *testing.T) {
 	if status == http.StatusOK || !strings.Contains(body, "may not be reached") {
 		t.Errorf("%d %s", status, body)
 	}
-	if len(i.Requests()) > 1 { // registrytest's own look whether it is ready
+	if len(i.Requests()) > 1 { // the readiness check of registrytest itself
 		t.Errorf("the registry was asked: %v", i.Requests())
 	}
 }

@@ -6,12 +6,11 @@ import (
 	"sync"
 )
 
-// maxUploads bounds the uploads that are open at a time.
+// maxUploads limits the number of open uploads.
 const maxUploads = 4096
 
-// uploads remembers where the registry wants the rest of each upload. Clients
-// see an id of this proxy: what the registry says may hold its own secrets and
-// leads past the proxy.
+// uploads keeps the registry's location of each open upload. Clients receive an id of this proxy
+// instead: the registry's location may contain secrets and would bypass the proxy.
 type uploads struct {
 	mu   sync.Mutex
 	open map[string]upload
@@ -23,7 +22,7 @@ type upload struct {
 	location *url.URL
 }
 
-// begin notes an upload and answers its id, "" if there are too many.
+// begin records an upload and returns its id, or "" if there are too many.
 func (u *uploads) begin(up upload) string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -38,7 +37,7 @@ func (u *uploads) begin(up upload) string {
 	return id
 }
 
-// find answers an upload of the same repository and use.
+// find returns the upload with the id in g, if it has the same repository and purpose.
 func (u *uploads) find(g grant) (upload, bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -46,8 +45,8 @@ func (u *uploads) find(g grant) (upload, bool) {
 	return up, ok && up.repo == g.repo && up.use == g.use
 }
 
-// moved notes that an upload goes on elsewhere.
-func (u *uploads) moved(id string, location *url.URL) {
+// move records the new location of an upload.
+func (u *uploads) move(id string, location *url.URL) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if up, ok := u.open[id]; ok {

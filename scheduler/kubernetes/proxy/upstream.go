@@ -20,18 +20,18 @@ import (
 	"github.com/image-builder-ha/image-builder/registry"
 )
 
-// maxSessions bounds what a Dockerfile with ever other base images makes the
-// proxy remember.
+// maxSessions limits the number of sessions, which grows with each base image that a Dockerfile
+// names.
 const maxSessions = 256
 
-// upstream speaks to registries, with credentials.
+// upstream sends requests to registries, with credentials.
 type upstream struct {
 	config *Config
 	wire   http.RoundTripper
 	pools  pools
 
 	mu        sync.Mutex
-	read, own map[string]Auth // of config, or later ones
+	read, own map[string]Auth // from config, or renewed ones
 	sessions  map[sessionKey]*session
 }
 
@@ -40,7 +40,7 @@ type sessionKey struct {
 	own, write bool
 }
 
-// session is an authenticated way to one repository.
+// session is an authenticated client of one repository.
 type session struct {
 	base   url.URL
 	client *http.Client
@@ -67,8 +67,8 @@ func newUpstream(c *Config) (*upstream, error) {
 	}, nil
 }
 
-// pools are connections, by the host that has certificates of its own; "" for
-// all others.
+// pools are connection pools: one for each host that has its own certificates, and the one named ""
+// for all others.
 type pools map[string]*http.Transport
 
 // RoundTrip implements http.RoundTripper.
@@ -97,7 +97,7 @@ func newPool(c *Config, skipVerify bool, cas ...string) (*http.Transport, error)
 		Proxy:                 registry.GuardedProxy(policy, c.HTTPProxy.choose()),
 		TLSClientConfig:       &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12, InsecureSkipVerify: skipVerify},
 		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: 5 * time.Minute, // of a blob that is committed
+		ResponseHeaderTimeout: 5 * time.Minute, // for the commit of a large blob
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true, // digests are over the bytes as sent
 		MaxIdleConnsPerHost:   16,
@@ -111,15 +111,15 @@ func (u *upstream) close() {
 	}
 }
 
-// renew takes over other credentials. Requests that are under way keep theirs.
-func (u *upstream) renew(read, own map[string]Auth) {
+// setCredentials replaces the credentials. Requests in progress keep the former ones.
+func (u *upstream) setCredentials(read, own map[string]Auth) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.read, u.own = read, own
 	clear(u.sessions)
 }
 
-// mirrors are where a base image is looked for first.
+// mirrors returns the grants for the mirrors of a base image, in the order in which they are tried.
 func (u *upstream) mirrors(g grant) (out []grant) {
 	if g.own || g.use != usePull {
 		return nil
@@ -135,7 +135,7 @@ func (u *upstream) mirrors(g grant) (out []grant) {
 	return out
 }
 
-// session finds or makes the way to the repository of a grant.
+// session returns the session for the repository of a grant. It logs in if there is none yet.
 func (u *upstream) session(ctx context.Context, g grant) (*session, error) {
 	key := sessionKey{g.repo, g.own, g.write}
 	u.mu.Lock()
@@ -157,8 +157,8 @@ func (u *upstream) session(ctx context.Context, g grant) (*session, error) {
 	return s, nil
 }
 
-// forget drops a session whose credentials are no longer accepted.
-func (u *upstream) forget(g grant) {
+// dropSession removes a session whose credentials are no longer accepted.
+func (u *upstream) dropSession(g grant) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.sessions, sessionKey{g.repo, g.own, g.write})
@@ -190,8 +190,8 @@ func (u *upstream) newSession(ctx context.Context, g grant) (*session, error) {
 	}, nil
 }
 
-// checkRedirect bounds redirects. Credentials are only ever sent to the
-// session's host.
+// checkRedirect limits the number of redirects. Credentials are sent only to the host of the
+// session.
 func checkRedirect(_ *http.Request, via []*http.Request) error {
 	if len(via) >= 5 {
 		return errors.New("the registry redirects more than 5 times")
@@ -199,7 +199,7 @@ func checkRedirect(_ *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// authenticator finds the credential for a host, matched exactly.
+// authenticator returns the credential for a host, which must match exactly.
 func authenticator(auths map[string]Auth, host string) authn.Authenticator {
 	for _, h := range hostNames(host) {
 		a, ok := auths[h]
@@ -214,7 +214,7 @@ func authenticator(auths map[string]Auth, host string) authn.Authenticator {
 	return authn.Anonymous
 }
 
-// hostNames are the spellings of a host.
+// hostNames returns the spellings of a host.
 func hostNames(host string) []string {
 	if host == "docker.io" {
 		return []string{"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"}
@@ -222,9 +222,8 @@ func hostNames(host string) []string {
 	return []string{host, strings.TrimSuffix(host, ":443")}
 }
 
-// schemes is the lowest layer of all requests, those to token servers and
-// redirects included: hosts that are configured for plain HTTP, and loopback,
-// are spoken to by that, all others by TLS.
+// schemes sets the scheme of all requests, including those to token servers and redirects. It uses
+// plain HTTP for loopback and the hosts that are configured for it, and TLS for all others.
 type schemes struct {
 	next  http.RoundTripper
 	plain []string

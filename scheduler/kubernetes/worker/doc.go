@@ -1,9 +1,8 @@
-// Package worker is what runs in the worker container of a build's pod: it
-// fetches the context, has BuildKit on a local socket solve it (or copies an
-// image), and tells the owner over HTTPS what happens. Output is kept on disk
-// until the owner has stored it, so that owners may come and go. The result is
-// the container's termination message as well, for an owner that comes late.
+// Package worker is the program in the worker container of a build's pod. It fetches the context,
+// makes BuildKit solve it over a local socket (or copies an image), and reports to the owner over
+// HTTPS. It keeps output on disk until the owner has stored it, so that the owner may change. The
+// result is also in the termination message of the container, for an owner that comes late.
 //
-// It reaches registries through the pod's proxy only, and holds no credential
-// of one.
+// The worker reaches registries only through the proxy of the pod, and holds no registry
+// credentials.
 package worker

@@ -10,14 +10,14 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// plainSink shows people the names of images that they know, not those of the
-// proxy. BuildKit's lines come whole, so that no name is cut.
+// plainSink replaces the proxy's image names in output by the original names. BuildKit's lines
+// arrive whole, so that no name is cut.
 type plainSink struct {
 	workload.Sink
 	names proxy.Names
 }
 
-// Write writes p with other names; it reports p's own length.
+// Write writes p with the original names. It returns the length of p.
 func (s plainSink) Write(p []byte) (int, error) {
 	if _, err := s.Sink.Write([]byte(s.names.Plain(string(p)))); err != nil {
 		return 0, err
@@ -35,7 +35,7 @@ func (s plainSink) Steps(steps []*imagebuilderv1.Step) {
 	s.Sink.Steps(out)
 }
 
-// plainResult does the same for a result.
+// plainResult replaces the proxy's image names in a result by the original names.
 func plainResult(r podapi.Result, names proxy.Names) podapi.Result {
 	r.Message = names.Plain(r.Message)
 	return r

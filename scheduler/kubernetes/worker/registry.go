@@ -15,8 +15,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// registries is the way to all registries: through the pod's proxy, which
-// decides what this build may do.
+// registries accesses all registries through the proxy of the pod, which decides what this build
+// may do.
 type registries struct {
 	client     *registry.Client
 	names      proxy.Names
@@ -43,8 +43,7 @@ func openRegistries(j *podapi.Job, log *slog.Logger) (*registries, error) {
 	}, nil
 }
 
-// Head looks whether the build may read an image. The rights are the proxy's
-// to know.
+// Head checks whether the build may read an image. It ignores the rights: the proxy knows them.
 func (r *registries) Head(ctx context.Context, ref string, _ *buildsv1.Rights) (builds.Image, error) {
 	name, err := r.names.Pull(ref)
 	if err != nil {
@@ -54,7 +53,7 @@ func (r *registries) Head(ctx context.Context, ref string, _ *buildsv1.Rights) (
 	return imageOf(img, ref, err)
 }
 
-// Resolve looks at an image that the build pushed.
+// Resolve reads an image that the build pushed.
 func (r *registries) Resolve(ctx context.Context, ref, platform string, _ *buildsv1.Rights) (builds.Image, error) {
 	name, err := r.names.Push(ref)
 	if err != nil {
@@ -64,7 +63,7 @@ func (r *registries) Resolve(ctx context.Context, ref, platform string, _ *build
 	return imageOf(img, ref, err)
 }
 
-// Copy copies the base image to where the build pushes.
+// Copy copies the base image to the repository that the build pushes to.
 func (r *registries) Copy(ctx context.Context, src string, _ *buildsv1.Rights, dst string, progress io.Writer) (builds.Image, error) {
 	from, err := r.names.Pull(src)
 	if err != nil {
@@ -78,7 +77,7 @@ func (r *registries) Copy(ctx context.Context, src string, _ *buildsv1.Rights, d
 	return imageOf(img, src, err)
 }
 
-// Open streams the uploaded context.
+// Open opens the uploaded context.
 func (r *registries) Open(ctx context.Context, digest string) (io.ReadCloser, error) {
 	if r.contextRef == "" {
 		return nil, fmt.Errorf("the job does not say where the context %s is", digest)

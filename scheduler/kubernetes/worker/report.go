@@ -13,32 +13,32 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
-// report is the Sink of the pod's workload, and what is told to owners.
+// report is the Sink of the pod's workload, and holds the State for the owners.
 type report struct {
 	ctx   context.Context // of the workload
 	spool *spool
 
-	mu    sync.Mutex
-	state podapi.State
-	news  chan struct{} // closed and replaced at each change
+	mu      sync.Mutex
+	state   podapi.State
+	changed chan struct{} // closed and replaced at each change
 }
 
 var _ workload.Sink = (*report)(nil)
 
 func newReport(ctx context.Context, s *spool) *report {
-	return &report{ctx: ctx, spool: s, state: podapi.State{Version: 1}, news: make(chan struct{})}
+	return &report{ctx: ctx, spool: s, state: podapi.State{Version: 1}, changed: make(chan struct{})}
 }
 
-// Write keeps output.
+// Write appends output to the spool. It blocks while the spool is full.
 func (r *report) Write(p []byte) (int, error) { return r.spool.write(r.ctx, p) }
 
-// Offset is the length of the output.
+// Offset returns the length of the output.
 func (r *report) Offset() int64 { return r.spool.size() }
 
 // Flush does nothing: the spool ends with the pod.
 func (r *report) Flush(context.Context) error { return nil }
 
-// Running tells that the workload has started.
+// Running records that the workload has started.
 func (r *report) Running() {
 	r.change(func(s *podapi.State) bool {
 		changed := !s.Running
@@ -53,7 +53,7 @@ func (r *report) Steps(steps []*imagebuilderv1.Step) {
 	for _, st := range steps {
 		raw, err := protojson.Marshal(st)
 		if err != nil {
-			continue // text that is not UTF-8 was clipped before: there is none
+			continue // cannot happen: texts are valid UTF-8 here
 		}
 		out = append(out, raw)
 	}
@@ -63,7 +63,7 @@ func (r *report) Steps(steps []*imagebuilderv1.Step) {
 	})
 }
 
-// end tells how the workload ended. Nothing is written any more.
+// end records the result of the workload. Nothing may be written after it.
 func (r *report) end(res podapi.Result) {
 	r.spool.finish()
 	r.change(func(s *podapi.State) bool {
@@ -79,15 +79,15 @@ func (r *report) change(f func(*podapi.State) bool) {
 		return
 	}
 	r.state.Version++
-	close(r.news)
-	r.news = make(chan struct{})
+	close(r.changed)
+	r.changed = make(chan struct{})
 }
 
-// after answers the state once its version is above v, or ctx has ended.
+// after returns the state once its version is above v, or ctx has ended.
 func (r *report) after(ctx context.Context, v uint64) podapi.State {
 	for {
 		r.mu.Lock()
-		s, news := r.state, r.news
+		s, changed := r.state, r.changed
 		r.mu.Unlock()
 		if s.Result == nil {
 			s.Length = r.spool.size()
@@ -96,7 +96,7 @@ func (r *report) after(ctx context.Context, v uint64) podapi.State {
 			return s
 		}
 		select {
-		case <-news:
+		case <-changed:
 		case <-ctx.Done():
 			return s
 		}

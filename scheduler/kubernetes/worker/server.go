@@ -17,7 +17,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
-// server tells owners about the workload (podapi.Path constants).
+// server serves the state and the output of the workload to owners (podapi.Path constants).
 type server struct {
 	token  string
 	report *report
@@ -29,7 +29,7 @@ func newServer(token string, r *report) *server {
 	return &server{token: token, report: r, final: make(chan struct{})}
 }
 
-// serve serves at addr until ctx ends.
+// serve serves on l until ctx ends, and closes l.
 func (s *server) serve(ctx context.Context, l net.Listener, cert tls.Certificate) error {
 	srv := &http.Server{
 		Handler:           s,
@@ -44,8 +44,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, cert tls.Certificate
 		return fmt.Errorf("serve the owner: %w", err)
 	case <-ctx.Done():
 	}
-	// An answer that is being sent, such as that to the last acknowledgement,
-	// arrives whole.
+	// Let responses in progress finish, such as the response to the last acknowledgement.
 	shut, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	err := srv.Shutdown(shut)
@@ -56,11 +55,11 @@ func (s *server) serve(ctx context.Context, l net.Listener, cert tls.Certificate
 	return err
 }
 
-// ServeHTTP answers one request of an owner.
+// ServeHTTP serves one request of an owner.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if subtle.ConstantTimeCompare([]byte(token), []byte(s.token)) != 1 {
-		http.Error(w, "the token is not that of this pod", http.StatusUnauthorized)
+		http.Error(w, "the token does not belong to this pod", http.StatusUnauthorized)
 		return
 	}
 	switch {
@@ -96,7 +95,7 @@ func (s *server) output(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.report.spool.copy(r.Context(), w, control.Flush, offset); err != nil {
-		panic(http.ErrAbortHandler) // so that it does not look complete
+		panic(http.ErrAbortHandler) // so that the output does not look complete
 	}
 }
 
@@ -109,7 +108,7 @@ func (s *server) state(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), podapi.StateWait*time.Second)
 	defer cancel()
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(s.report.after(ctx, after)) // the owner asks again
+	_ = json.NewEncoder(w).Encode(s.report.after(ctx, after)) // after a broken connection the owner asks again
 }
 
 func (s *server) ack(w http.ResponseWriter, r *http.Request) {

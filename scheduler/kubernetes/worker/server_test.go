@@ -41,7 +41,7 @@ func newTestServer(t *testing.T) (*server, *report, func(method, path, token str
 	}
 }
 
-// Test_Server_Token shows nothing to who has no token.
+// Test_Server_Token checks that clients without the token get nothing.
 func Test_Server_Token(t *testing.T) {
 	_, r, ask := newTestServer(t)
 	_, _ = r.Write([]byte("secret"))
@@ -55,7 +55,7 @@ func Test_Server_Token(t *testing.T) {
 	}
 }
 
-// Test_Server_Life asks as an owner does.
+// Test_Server_Life sends the requests of an owner.
 func Test_Server_Life(t *testing.T) {
 	s, r, ask := newTestServer(t)
 	_, _ = r.Write([]byte("0123456789"))
@@ -90,7 +90,7 @@ func Test_Server_Life(t *testing.T) {
 		t.Errorf("state: %s", body)
 	}
 	if status, _ := ask("POST", podapi.PathAck+"?offset=11", "token"); status != http.StatusRequestedRangeNotSatisfiable {
-		t.Errorf("ack of what is not there: %d", status)
+		t.Errorf("ack of output that does not exist: %d", status)
 	}
 	for range 2 {
 		if status, _ := ask("POST", podapi.PathAck+"?offset=10&final=true", "token"); status != http.StatusNoContent {

@@ -10,17 +10,16 @@ import (
 	"sync"
 )
 
-// segmentBytes is how much output one file holds.
+// segmentBytes is the amount of output in one file.
 const segmentBytes = 4 << 20
 
 var (
-	errGone   = errors.New("this output is not kept any more")
+	errGone   = errors.New("this output is no longer kept")
 	errBeyond = errors.New("there is no such output yet")
 )
 
-// spool keeps output in files of segmentBytes, named by their first byte's
-// offset. What is acknowledged stays as long as there is room: another owner
-// may not have it yet.
+// spool keeps output in files of segmentBytes, whose names are the offset of their first byte.
+// Acknowledged output stays as long as there is room, because another owner may not have it yet.
 type spool struct {
 	dir   string
 	limit int64
@@ -28,7 +27,7 @@ type spool struct {
 	mu       sync.Mutex
 	cond     chan struct{} // closed and replaced at each change
 	file     *os.File      // of the last segment
-	first    int64         // offset of the oldest byte kept
+	first    int64         // offset of the oldest byte that is kept
 	length   int64
 	acked    int64
 	complete bool
@@ -53,8 +52,8 @@ func (s *spool) close() error {
 	return err
 }
 
-// write appends. It waits while the limit is reached and the oldest segment
-// is not acknowledged.
+// write appends output. It blocks while the limit is reached and the oldest segment is not
+// acknowledged.
 func (s *spool) write(ctx context.Context, p []byte) (int, error) {
 	written := 0
 	for len(p) > 0 {
@@ -76,8 +75,8 @@ func (s *spool) write(ctx context.Context, p []byte) (int, error) {
 	return written, nil
 }
 
-// append writes up to the end of a segment. With wait set there is no room
-// until that is closed.
+// append writes up to the end of a segment. If wait is not nil, there is no room until it is
+// closed.
 func (s *spool) append(p []byte) (n int, wait <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,7 +104,7 @@ func (s *spool) append(p []byte) (n int, wait <-chan struct{}, err error) {
 	n, err = s.file.Write(p)
 	s.length += int64(n)
 	if err != nil {
-		s.err = fmt.Errorf("keep the output: %w", err)
+		s.err = fmt.Errorf("store the output: %w", err)
 	}
 	s.changed()
 	return n, nil, s.err
@@ -114,13 +113,13 @@ func (s *spool) append(p []byte) (n int, wait <-chan struct{}, err error) {
 func (s *spool) next() error {
 	if s.file != nil {
 		if err := s.file.Close(); err != nil {
-			return fmt.Errorf("keep the output: %w", err)
+			return fmt.Errorf("store the output: %w", err)
 		}
 		s.file = nil
 	}
 	f, err := os.OpenFile(s.path(s.length), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("keep the output: %w", err)
+		return fmt.Errorf("store the output: %w", err)
 	}
 	s.file = f
 	return nil
@@ -133,7 +132,7 @@ func (s *spool) changed() {
 	s.cond = make(chan struct{})
 }
 
-// ack notes that all before offset is stored by the owner.
+// ack records that the owner has stored all output before offset.
 func (s *spool) ack(offset int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,7 +146,7 @@ func (s *spool) ack(offset int64) error {
 	return nil
 }
 
-// finish tells that nothing more will be written.
+// finish records that the output is complete.
 func (s *spool) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +160,7 @@ func (s *spool) size() int64 {
 	return s.length
 }
 
-// check reports whether reading can begin at an offset.
+// check returns an error if reading cannot begin at offset.
 func (s *spool) check(offset int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,8 +173,8 @@ func (s *spool) check(offset int64) error {
 	return nil
 }
 
-// copy writes everything from offset on to w, and flushes after each piece,
-// until the output is complete, an error, or the end of ctx.
+// copy writes the output from offset on to w, and calls flush after each piece. It returns when the
+// output is complete, on an error, or when ctx ends.
 func (s *spool) copy(ctx context.Context, w io.Writer, flush func() error, offset int64) error {
 	for {
 		s.mu.Lock()
@@ -214,6 +213,6 @@ func (s *spool) copySegment(w io.Writer, offset, length int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // only read
 	return io.Copy(w, io.NewSectionReader(f, offset-start, min(length, start+segmentBytes)-offset))
 }

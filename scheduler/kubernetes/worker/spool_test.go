@@ -26,8 +26,7 @@ func newSpool(t *testing.T, limit int64) *spool {
 
 func noFlush() error { return nil }
 
-// Test_Spool_Readers reads while it is written, from several offsets and
-// across segments.
+// Test_Spool_Readers reads during writes, from several offsets and across segments.
 func Test_Spool_Readers(t *testing.T) {
 	s := newSpool(t, 64<<20)
 	want := make([]byte, 2*segmentBytes+12345)
@@ -67,7 +66,7 @@ func Test_Spool_Readers(t *testing.T) {
 			t.Errorf("from %d: %d bytes, %v", r.offset, r.got.Len(), r.err)
 		}
 	}
-	// All is kept, acknowledged or not, while there is room.
+	// Everything is kept, acknowledged or not, while there is room.
 	if err := s.ack(s.size()); err != nil {
 		t.Fatal(err)
 	}
@@ -82,8 +81,8 @@ func Test_Spool_Readers(t *testing.T) {
 	}
 }
 
-// Test_Spool_Full waits for acknowledgements where there is no more room, and
-// forgets only what is acknowledged.
+// Test_Spool_Full checks that a full spool waits for acknowledgements, and removes only
+// acknowledged output.
 func Test_Spool_Full(t *testing.T) {
 	s := newSpool(t, 2*segmentBytes)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -96,7 +95,7 @@ func Test_Spool_Full(t *testing.T) {
 	if _, err := s.write(short, []byte("x")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("wrote beyond the limit: %v", err)
 	}
-	// A part of the oldest segment makes no room.
+	// An acknowledged part of the oldest segment makes no room.
 	if err := s.ack(segmentBytes - 1); err != nil {
 		t.Fatal(err)
 	}

@@ -28,21 +28,20 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// readyTime is how long proxy and BuildKit may take to listen, counted from
-// the start of the worker.
-const readyTime = 2 * time.Minute
+// readyTimeout is how long the proxy and BuildKit may take to listen, from the start of the worker.
+const readyTimeout = 2 * time.Minute
 
-// minSecret is the least length of a secret that is taken out of messages, in
-// bytes: shorter ones are parts of words. Those that logs are redacted of are
-// taken out in all encodings.
+// minSecret is the minimum length of a secret that is removed from messages in its plain form, in
+// bytes: a shorter one may be part of a word. Secrets that logs redact are removed in all
+// encodings.
 const minSecret = 4
 
-// ErrFailed says that the workload did not succeed. The result says why.
+// ErrFailed means that the workload did not succeed. The result holds the reason.
 var ErrFailed = errors.New("the build failed")
 
-// Run does the job and returns once its result is known to an owner, or it has
-// waited for one long enough, or ctx has ended. It returns ErrFailed if the
-// workload failed, so that the container's exit code shows it.
+// Run does the job. It returns once an owner knows the result, no owner came in time, or ctx has
+// ended. It returns ErrFailed if the workload failed, so that the exit code of the container shows
+// it.
 func Run(ctx context.Context, j *podapi.Job, log *slog.Logger) error {
 	l, err := net.Listen("tcp", j.Listen)
 	if err != nil {
@@ -63,7 +62,7 @@ func Serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger)
 		_ = l.Close()
 		return err
 	}
-	defer func() { _ = s.close() }() // the pod's disk goes with it
+	defer func() { _ = s.close() }() // the disk of the pod goes with the pod
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	r := newReport(work, s)
@@ -72,13 +71,13 @@ func Serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger)
 	served := make(chan error, 1)
 	go func() {
 		served <- srv.serve(serving, l, cert)
-		stop() // without a server nobody would learn of the build
+		stop() // without a server no owner would learn of the build
 	}()
 
 	names := proxy.Names{Addr: j.ProxyAddr}
 	out, err := execute(work, j, plainSink{r, names}, log)
 	if err != nil && ctx.Err() != nil {
-		err = &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the pod was told to end before its build had ended", Err: err}
+		err = &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the pod was stopped before its build had ended", Err: err}
 	}
 	res := plainResult(podapi.ResultOf(out, err), names)
 	res.Length = r.Offset()
@@ -98,7 +97,7 @@ func Serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger)
 	return nil
 }
 
-// linger waits for an owner to know all.
+// linger waits until an owner knows everything, for at most limit.
 func linger(ctx context.Context, limit time.Duration, final <-chan struct{}, log *slog.Logger) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -106,12 +105,12 @@ func linger(ctx context.Context, limit time.Duration, final <-chan struct{}, log
 	case <-final:
 	case <-ctx.Done():
 	case <-timer.C:
-		log.Warn("no owner came for the output of the build", "waited", limit)
+		log.Warn("no owner fetched the output of the build", "waited", limit)
 	}
 }
 
-// redacted takes the build's secrets out of a result that the pod's status will
-// show. What owners get over HTTPS they redact themselves.
+// redacted removes the secrets of the build from a result for the status of the pod. Owners redact
+// the result that they get over HTTPS themselves.
 func redacted(r podapi.Result, j *podapi.Job) podapi.Result {
 	w, err := j.Workload()
 	if err != nil {
@@ -127,8 +126,8 @@ func redacted(r podapi.Result, j *podapi.Job) podapi.Result {
 	return r
 }
 
-// writeResult writes the termination message. Kubernetes reads it when the
-// container has ended, however it ends.
+// writeResult writes the termination message. Kubernetes reads it when the container has ended, for
+// whatever reason.
 func writeResult(path string, r podapi.Result) error {
 	if path == "" {
 		return nil
@@ -152,14 +151,14 @@ func execute(ctx context.Context, j *podapi.Job, sink workload.Sink, log *slog.L
 	if err != nil {
 		return workload.Outcome{}, err
 	}
-	defer func() { _ = regs.client.Close() }() // nothing is under way
+	defer func() { _ = regs.client.Close() }() // no requests are pending
 	if w.Source.GetDockerfile() == nil {
 		return copy.New(regs).Run(ctx, w, sink)
 	}
 	return solve(ctx, j, w, regs, sink, log)
 }
 
-// solve has BuildKit build a Dockerfile.
+// solve builds a Dockerfile with BuildKit.
 func solve(ctx context.Context, j *podapi.Job, w *workload.Workload, regs *registries, sink workload.Sink, log *slog.Logger) (workload.Outcome, error) {
 	rt, err := buildkit.New(buildkit.Options{
 		Daemons:  []buildkit.Address{{URL: j.BuildKit}},
@@ -179,28 +178,28 @@ func solve(ctx context.Context, j *podapi.Job, w *workload.Workload, regs *regis
 		Frontends:       j.Frontends,
 		Networks:        j.Networks,
 		Route:           regs.names,
-		DaemonWait:      readyTime,
-		Tracer:          noop.NewTracerProvider(), // makes no spans and hands the owner's on
+		DaemonWait:      readyTimeout,
+		Tracer:          noop.NewTracerProvider(), // creates no spans, but passes on the owner's trace
 		Log:             log,
 	})
 	if err != nil {
 		return workload.Outcome{}, err
 	}
-	defer func() { _ = rt.Close() }() // nothing is under way
-	if err := rt.AwaitReady(ctx, readyTime); err != nil {
+	defer func() { _ = rt.Close() }() // no requests are pending
+	if err := rt.AwaitReady(ctx, readyTimeout); err != nil {
 		return workload.Outcome{}, err
 	}
 	return rt.Run(tracing.Remote(ctx, j.Traceparent), w, sink)
 }
 
-// requestHTTP is the client for addresses that come from requests.
+// requestHTTP returns the client for addresses that come from requests.
 func requestHTTP(j *podapi.Job) *http.Client {
 	policy := registry.AddressPolicy{AllowHosts: j.AllowHosts, AllowLoopback: j.AllowLoopback}
 	return &http.Client{
 		Timeout: 5 * time.Minute,
 		Transport: &http.Transport{
 			DialContext:           registry.GuardedDial(policy),
-			Proxy:                 registry.GuardedProxy(policy, http.ProxyFromEnvironment), // by kubernetes.podTemplate
+			Proxy:                 registry.GuardedProxy(policy, http.ProxyFromEnvironment), // set in kubernetes.podTemplate
 			TLSHandshakeTimeout:   10 * time.Second,
 			ResponseHeaderTimeout: 30 * time.Second,
 			IdleConnTimeout:       time.Minute,
@@ -208,9 +207,9 @@ func requestHTTP(j *podapi.Job) *http.Client {
 	}
 }
 
-// awaitListener polls until somebody listens.
+// awaitListener polls until the address accepts connections, for at most readyTimeout.
 func awaitListener(ctx context.Context, network, addr string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, fmt.Errorf("nothing listens at %s after %s", addr, readyTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("nothing listens at %s after %s", addr, readyTimeout))
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

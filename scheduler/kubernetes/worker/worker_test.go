@@ -13,8 +13,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
-// Test_Redacted keeps secrets out of what the pod's status shows, also those of
-// several lines, which stand there as last output, and encoded ones.
+// Test_Redacted checks that the status of the pod shows no secrets, including multi-line secrets in
+// the last output, and encoded ones.
 func Test_Redacted(t *testing.T) {
 	const short, password = "hush", "pass/word+of git"
 	key := "-----BEGIN KEY-----\n" + strings.Repeat("line-of-the-key-0123456789\n", 4) + "-----END KEY-----\n"
@@ -29,7 +29,7 @@ func Test_Redacted(t *testing.T) {
 	whole := base64.StdEncoding.EncodeToString([]byte(key))
 	for name, c := range map[string]struct {
 		said  string
-		parts []string // none of which may be left
+		parts []string // must not be left
 	}{
 		"lines":                {key, []string{"line-of-the-key"}},
 		"base64":               {whole, []string{whole[:40], whole[60:100]}},

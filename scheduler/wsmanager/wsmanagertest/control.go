@@ -8,51 +8,50 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
-// Access makes workspaces tell this address and token.
+// Access sets the function that provides the address and token of workspaces.
 func (m *Manager) Access(f func(id string) (url, token string)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.access = f
 }
 
-// OnStart is called after a workspace was made and before StartWorkspace
-// returns; an error is returned instead.
+// OnStart sets a function that is called after a workspace was created and before StartWorkspace
+// returns. If it returns an error, StartWorkspace returns that error.
 func (m *Manager) OnStart(f func(ctx context.Context, req *wsman.StartWorkspaceRequest) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.onStart = f
 }
 
-// OnStop is called when a workspace that exists shall stop.
+// OnStop sets a function that is called for a request to stop an existing workspace.
 func (m *Manager) OnStop(f func(req *wsman.StopWorkspaceRequest)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.onStop = f
 }
 
-// Fail makes the next calls of a method fail; all if times is negative.
+// Fail makes the next calls of a method fail; all calls if times is negative.
 func (m *Manager) Fail(method string, err error, times int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fail[method] = &failure{err, times}
 }
 
-// Mute keeps updates from being sent: they are lost.
+// Mute drops updates instead of sending them.
 func (m *Manager) Mute(on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.muted = on
 }
 
-// Hold keeps updates back until Release.
+// Hold holds updates back until Release.
 func (m *Manager) Hold() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.holding = true
 }
 
-// Release sends what was held back, in the order that the given function makes
-// of it, if any.
+// Release sends the updates that were held back. reorder, if not nil, may change their order first.
 func (m *Manager) Release(reorder func([]*wsman.WorkspaceStatus)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -66,14 +65,14 @@ func (m *Manager) Release(reorder func([]*wsman.WorkspaceStatus)) {
 	}
 }
 
-// Strip takes parts out of the updates that are sent.
+// Strip sets a function that removes parts of the updates before they are sent.
 func (m *Manager) Strip(f func(*wsman.WorkspaceStatus)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.strip = f
 }
 
-// DropSubscriptions ends all Subscribe calls that run.
+// DropSubscriptions ends all open Subscribe calls.
 func (m *Manager) DropSubscriptions() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -83,8 +82,7 @@ func (m *Manager) DropSubscriptions() {
 	}
 }
 
-// Update changes the true status of a workspace and publishes it. The version
-// grows.
+// Update changes the true status of a workspace, increases its version, and publishes it.
 func (m *Manager) Update(id string, change func(s *wsman.WorkspaceStatus)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -103,7 +101,7 @@ func (m *Manager) Phase(id string, p wsman.WorkspacePhase) {
 	m.Update(id, func(s *wsman.WorkspaceStatus) { s.Phase = p })
 }
 
-// Publish sends any status, whatever the true one is.
+// Publish sends any status, independent of the true one.
 func (m *Manager) Publish(s *wsman.WorkspaceStatus) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -123,14 +121,14 @@ func (m *Manager) Send(res *wsman.SubscribeResponse) {
 	}
 }
 
-// Forget removes a workspace without a word.
+// Forget removes a workspace without an update.
 func (m *Manager) Forget(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.workspaces, id)
 }
 
-// Status answers the true status of a workspace, nil if there is none.
+// Status returns the true status of a workspace, or nil if there is none.
 func (m *Manager) Status(id string) *wsman.WorkspaceStatus {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -140,35 +138,35 @@ func (m *Manager) Status(id string) *wsman.WorkspaceStatus {
 	return proto.CloneOf(m.workspaces[id])
 }
 
-// Calls answers how often a method was called.
+// Calls returns how often a method was called.
 func (m *Manager) Calls(method string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.calls[method]
 }
 
-// Starts answers the requests to start workspaces, refused ones included.
+// Starts returns the requests to start workspaces, including refused ones.
 func (m *Manager) Starts() []*wsman.StartWorkspaceRequest {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]*wsman.StartWorkspaceRequest(nil), m.starts...)
 }
 
-// Stops answers the requests to stop workspaces.
+// Stops returns the requests to stop workspaces.
 func (m *Manager) Stops() []*wsman.StopWorkspaceRequest {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]*wsman.StopWorkspaceRequest(nil), m.stops...)
 }
 
-// Subscriptions answers how many Subscribe calls run.
+// Subscriptions returns the number of open Subscribe calls.
 func (m *Manager) Subscriptions() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.subs)
 }
 
-// AwaitCalls waits until a method was called that often.
+// AwaitCalls waits until a method was called at least n times.
 func (m *Manager) AwaitCalls(ctx context.Context, method string, n int) {
 	m.t.Helper()
 	m.await(ctx, method+" to be called", func() bool { return m.calls[method] >= n })
@@ -180,7 +178,7 @@ func (m *Manager) AwaitWorkspace(ctx context.Context, id string) {
 	m.await(ctx, "a start of workspace "+id, func() bool { return m.workspaces[id] != nil })
 }
 
-// AwaitSubscription waits until somebody is subscribed.
+// AwaitSubscription waits until there is a subscription.
 func (m *Manager) AwaitSubscription(ctx context.Context) {
 	m.t.Helper()
 	m.await(ctx, "a subscription", func() bool { return len(m.subs) > 0 })

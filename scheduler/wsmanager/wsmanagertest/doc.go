@@ -1,7 +1,7 @@
-// Package wsmanagertest has a fake of Gitpod's workspace manager and of the
-// supervisors of its workspaces, which do on command what real ones do to
-// their clients: vanish, forget, repeat, reorder, and say half of it.
+// Package wsmanagertest provides fakes of Gitpod's workspace manager and of the supervisors of its
+// workspaces. On command they behave badly as real ones do: they disappear, forget, repeat, reorder
+// and omit.
 //
-// A fake does nothing by itself. A test waits for what it was asked and says
-// what happens next; nothing here sleeps.
+// A fake does nothing by itself. A test waits for the calls that a fake receives, and then decides
+// what happens next. Nothing here sleeps.
 package wsmanagertest

@@ -54,11 +54,10 @@ type Manager struct {
 
 type failure struct {
 	err   error
-	times int // negative: for ever
+	times int // negative: always
 }
 
-// subscriber is one Subscribe call. Its queue has no bound: a test must not
-// block.
+// subscriber is one Subscribe call. Its queue has no limit, so that a test never blocks.
 type subscriber struct {
 	match *wsman.MetadataFilter
 	queue []*wsman.SubscribeResponse
@@ -79,10 +78,10 @@ func NewManager(t testing.TB, creds credentials.TransportCredentials) *Manager {
 	return m
 }
 
-// Address is where it listens, also after Down and Up.
+// Address returns the listen address. It stays the same after Down and Up.
 func (m *Manager) Address() string { return m.addr }
 
-// Up listens. It does nothing if it listens already.
+// Up starts to listen. It does nothing if the fake listens already.
 func (m *Manager) Up() {
 	m.t.Helper()
 	m.mu.Lock()
@@ -108,7 +107,7 @@ func (m *Manager) Up() {
 	}()
 }
 
-// Down closes all connections. Workspaces go on.
+// Down closes the listener and all connections. Workspaces continue.
 func (m *Manager) Down() {
 	m.mu.Lock()
 	server, served := m.server, m.served
@@ -120,14 +119,14 @@ func (m *Manager) Down() {
 	}
 }
 
-// enter counts a call and answers what it shall fail with.
+// enter counts a call and returns the error that it must fail with, or nil.
 func (m *Manager) enter(method string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.count(method)
 }
 
-// count is enter for a caller who holds the lock.
+// count is like enter, but the caller holds the lock.
 func (m *Manager) count(method string) error {
 	m.calls[method]++
 	m.wake()
@@ -139,18 +138,18 @@ func (m *Manager) count(method string) error {
 	return f.err
 }
 
-// wake tells those who await something. The caller holds the lock.
+// wake wakes the await calls. The caller holds the lock.
 func (m *Manager) wake() {
 	close(m.changed)
 	m.changed = make(chan struct{})
 }
 
-// StartWorkspace makes a workspace that is PENDING.
+// StartWorkspace creates a workspace in phase PENDING.
 func (m *Manager) StartWorkspace(ctx context.Context, req *wsman.StartWorkspaceRequest) (*wsman.StartWorkspaceResponse, error) {
 	m.mu.Lock()
 	m.starts = append(m.starts, proto.CloneOf(req))
 	hook := m.onStart
-	// Counted and decided at once: who awaits the call knows its result.
+	// Count and decide under one lock: a test that has awaited the call can rely on its result.
 	if err := m.count(Start); err != nil {
 		m.mu.Unlock()
 		return nil, err
@@ -183,7 +182,7 @@ func (m *Manager) accessOf(id string) (url, token string) {
 	return m.access(id)
 }
 
-// StopWorkspace notes the request; OnStop decides what follows.
+// StopWorkspace records the request; OnStop decides what follows.
 func (m *Manager) StopWorkspace(_ context.Context, req *wsman.StopWorkspaceRequest) (*wsman.StopWorkspaceResponse, error) {
 	m.mu.Lock()
 	m.stops = append(m.stops, proto.CloneOf(req))
@@ -201,7 +200,7 @@ func (m *Manager) StopWorkspace(_ context.Context, req *wsman.StopWorkspaceReque
 	return &wsman.StopWorkspaceResponse{}, nil
 }
 
-// DescribeWorkspace answers the true status.
+// DescribeWorkspace returns the true status.
 func (m *Manager) DescribeWorkspace(_ context.Context, req *wsman.DescribeWorkspaceRequest) (*wsman.DescribeWorkspaceResponse, error) {
 	if err := m.enter(Describe); err != nil {
 		return nil, err
@@ -215,7 +214,7 @@ func (m *Manager) DescribeWorkspace(_ context.Context, req *wsman.DescribeWorksp
 	return &wsman.DescribeWorkspaceResponse{Status: proto.CloneOf(s)}, nil
 }
 
-// GetWorkspaces answers the true statuses of those that match.
+// GetWorkspaces returns the true statuses of the matching workspaces.
 func (m *Manager) GetWorkspaces(_ context.Context, req *wsman.GetWorkspacesRequest) (*wsman.GetWorkspacesResponse, error) {
 	if err := m.enter(Get); err != nil {
 		return nil, err
@@ -231,7 +230,7 @@ func (m *Manager) GetWorkspaces(_ context.Context, req *wsman.GetWorkspacesReque
 	return res, nil
 }
 
-// Subscribe streams what is published.
+// Subscribe streams the published statuses.
 func (m *Manager) Subscribe(req *wsman.SubscribeRequest, stream wsman.WorkspaceManager_SubscribeServer) error {
 	if err := m.enter(Subscribe); err != nil {
 		return err

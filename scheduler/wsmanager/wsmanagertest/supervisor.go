@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Supervisors is a fake of the supervisors of workspaces: each workspace has a
-// path of its own on one HTTP server.
+// Supervisors is a fake of the supervisors of all workspaces. It is one HTTP server, on which each
+// workspace has its own path.
 type Supervisors struct {
 	t      testing.TB
 	server *httptest.Server
@@ -31,11 +31,11 @@ type Workspace struct {
 	token     string
 	state     string // opening, running, closed
 	alias     string
-	buffer    []byte // what a terminal replays
+	buffer    []byte // the output that a terminal replays
 	total     int64
-	keep      int // bytes that the terminal keeps; 0: all
+	keep      int // number of bytes that the terminal keeps; 0 means all
 	gone      bool
-	noTerm    bool // the terminal is gone, the task's output is not
+	noTerm    bool // the terminal is gone, but not the output of the task
 	raw       []byte
 	listeners map[*listener]bool
 	tasks     int
@@ -65,13 +65,12 @@ func NewSupervisors(t testing.TB) *Supervisors {
 	return s
 }
 
-// Access answers address and token of a workspace, as Manager.Access wants it.
+// Access returns the address and token of a workspace. It fits Manager.Access.
 func (s *Supervisors) Access(id string) (url, token string) {
 	return s.server.URL + "/" + id, s.Workspace(id).token
 }
 
-// Workspace answers the supervisor of a workspace, whose task is opening at
-// first.
+// Workspace returns the supervisor of a workspace. Its task is in state opening at first.
 func (s *Supervisors) Workspace(id string) *Workspace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +82,7 @@ func (s *Supervisors) Workspace(id string) *Workspace {
 	return w
 }
 
-// Listening answers how many connections listen to workspaces.
+// Listening returns the number of connections that read output of workspaces.
 func (s *Supervisors) Listening() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,7 +125,7 @@ func (s *Supervisors) serve(rw http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// listen replays and follows. The caller holds the lock.
+// listen replays the kept output and then follows. The caller holds the lock.
 func (w *Workspace) listen(ctx context.Context, rw http.ResponseWriter) {
 	w.listens++
 	if w.raw != nil {

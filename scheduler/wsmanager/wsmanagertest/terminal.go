@@ -7,7 +7,7 @@ func (w *Workspace) Open() {
 	w.change(func() { w.state, w.alias = "running", "term-1" })
 }
 
-// Write puts output onto the terminal.
+// Write writes output to the terminal.
 func (w *Workspace) Write(p []byte) (int, error) {
 	w.change(func() {
 		w.total += int64(len(p))
@@ -23,7 +23,7 @@ func (w *Workspace) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close ends the task; listeners get to the end of its output.
+// Close ends the task. Listeners reach the end of its output.
 func (w *Workspace) Close() {
 	w.change(func() {
 		w.state = "closed"
@@ -33,58 +33,58 @@ func (w *Workspace) Close() {
 	})
 }
 
-// Keep limits what the terminal replays.
+// Keep limits the output that the terminal keeps for a replay, in bytes.
 func (w *Workspace) Keep(n int) { w.change(func() { w.keep = n }) }
 
-// Reset makes the terminal forget what it would replay.
+// Reset removes the output that the terminal keeps.
 func (w *Workspace) Reset() { w.change(func() { w.buffer = nil }) }
 
-// Raw makes listeners get these bytes instead of output, then the end.
+// Raw makes listeners receive these bytes instead of output, followed by the end.
 func (w *Workspace) Raw(body []byte) { w.change(func() { w.raw = body }) }
 
-// Gone makes the supervisor answer nothing but 404.
+// Gone, if on, makes the supervisor return 404 for every request.
 func (w *Workspace) Gone(on bool) { w.change(func() { w.gone = on }) }
 
 // NoTerminal makes only the output of the task available.
 func (w *Workspace) NoTerminal() { w.change(func() { w.noTerm = true }) }
 
-// Drop breaks the connections of those who listen.
+// Drop breaks the connections of all listeners.
 func (w *Workspace) Drop() { w.change(w.drop) }
 
-// Listeners answers how many listen.
+// Listeners returns the number of open connections that read output.
 func (w *Workspace) Listeners() int {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	return len(w.listeners)
 }
 
-// Listens answers how often somebody asked to listen.
+// Listens returns the number of requests to read output.
 func (w *Workspace) Listens() int {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	return w.listens
 }
 
-// Refused answers how many requests had a wrong token.
+// Refused returns the number of requests with a wrong token.
 func (w *Workspace) Refused() int {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	return w.refused
 }
 
-// AwaitTasks waits until the tasks were asked for that often.
+// AwaitTasks waits until the tasks were requested at least n times.
 func (w *Workspace) AwaitTasks(ctx context.Context, n int) {
 	w.s.t.Helper()
 	w.await(ctx, "a question for the tasks", func() bool { return w.tasks >= n })
 }
 
-// AwaitListener waits until somebody listens who has not been dropped.
+// AwaitListener waits until there is a listener that has not been dropped.
 func (w *Workspace) AwaitListener(ctx context.Context) {
 	w.s.t.Helper()
 	w.await(ctx, "a listener", func() bool { return len(w.listeners) > 0 })
 }
 
-// AwaitListens waits until somebody asked to listen that often.
+// AwaitListens waits until there were at least n requests to read output.
 func (w *Workspace) AwaitListens(ctx context.Context, n int) {
 	w.s.t.Helper()
 	w.await(ctx, "somebody to listen", func() bool { return w.listens >= n })

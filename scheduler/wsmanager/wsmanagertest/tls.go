@@ -27,8 +27,7 @@ type Authority struct {
 	dir string
 }
 
-// NewAuthority makes a certificate authority whose files are in a directory of
-// the test.
+// NewAuthority creates a certificate authority with files in a temporary directory of the test.
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	key := newKey(t)
@@ -49,7 +48,7 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Issue makes a certificate for a name and answers the paths of it and its key.
+// Issue creates a certificate for a name and returns the paths of the certificate and its key.
 func (a *Authority) Issue(name string) (cert, key string) {
 	a.t.Helper()
 	k := newKey(a.t)
@@ -72,8 +71,8 @@ func (a *Authority) Issue(name string) (cert, key string) {
 	return a.write(name+".crt", "CERTIFICATE", der), a.write(name+".key", "EC PRIVATE KEY", pk)
 }
 
-// Server answers credentials of a server of that name which demands
-// certificates of this authority from its clients.
+// Server returns the credentials of a server of that name. The server requires client certificates
+// of this authority.
 func (a *Authority) Server(name string) credentials.TransportCredentials {
 	a.t.Helper()
 	cert, err := tls.LoadX509KeyPair(a.Issue(name))
@@ -83,7 +82,7 @@ func (a *Authority) Server(name string) credentials.TransportCredentials {
 	return credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: a.Pool(), ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12})
 }
 
-// Pool answers the authority as one that is trusted.
+// Pool returns a certificate pool with the authority.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
