@@ -201,7 +201,7 @@ func TestCopy_OutlivesFaults(t *testing.T) {
 				t.Fatalf("%v; progress:\n%s", err, progress.String())
 			}
 			dst.Pull(t, "b@"+digest)
-			if !strings.Contains(progress.String(), "trying again in") && !strings.Contains(progress.String(), "going on at") {
+			if !strings.Contains(progress.String(), "trying again in") && !strings.Contains(progress.String(), "continuing at") {
 				t.Errorf("progress tells of no retry:\n%s", progress.String())
 			}
 		})
@@ -258,7 +258,7 @@ func TestCopy_NeverCommitsOtherBytes(t *testing.T) {
 	c := newClient(t, registry.Options{Retries: 1})
 	_, err := c.Copy(t.Context(), from.Addr+"/a@"+digest, all, dst.Addr+"/b", all, io.Discard)
 	wantKind(t, err, registry.Unavailable)
-	if !strings.Contains(err.Error(), "other bytes than the digest promises") {
+	if !strings.Contains(err.Error(), "bytes that do not match the digest") {
 		t.Errorf("the error does not tell why: %v", err)
 	}
 	for _, r := range dst.Requests() {

@@ -63,7 +63,7 @@ func TestMatrix_CopyToOddDestinations(t *testing.T) {
 		}},
 		{name: "no Location", fault: func(p *registrytest.Proxy) {
 			p.Fail(registrytest.Method(http.MethodPost, registrytest.Uploads), -1, 202)
-		}, kind: registry.PushRefused, message: "where to upload"},
+		}, kind: registry.PushRefused, message: "does not return an upload location"},
 		{name: "uploads are denied", fault: func(p *registrytest.Proxy) {
 			p.Fail(registrytest.Method(http.MethodPost, registrytest.Uploads), -1, 403)
 		}, kind: registry.PushRefused, message: "access denied"},
@@ -217,7 +217,7 @@ func TestCopy_GoesOnInTheMiddleOfABlob(t *testing.T) {
 				t.Fatal(err)
 			}
 			dst.Pull(t, "b@"+digest)
-			if !strings.Contains(progress.String(), "going on at 3.1 MB") || strings.Contains(progress.String(), "trying again") {
+			if !strings.Contains(progress.String(), "continuing at 3.1 MB") || strings.Contains(progress.String(), "trying again") {
 				t.Errorf("progress:\n%s", progress.String())
 			}
 		})

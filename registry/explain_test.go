@@ -46,7 +46,7 @@ func TestExplain_TellsCredentialsMirrorsRequestsAndChoice(t *testing.T) {
 			{Method: "GET", Host: "index.docker.io", Path: "/v2/", Status: 200},
 			{Method: "GET", Host: "index.docker.io", Path: "/v2/library/ubuntu/manifests/1", Status: 200},
 		},
-		Cache: "asked, and then cached for 1m0s or until this node pushes to the repository",
+		Cache: "miss: the registry is queried, and the result is cached for 1m0s or until this node pushes to the repository",
 	}
 	ignore := cmp.Options{cmpopts.IgnoreFields(registry.Explanation{}, "Image", "Took"), cmpopts.IgnoreFields(registry.Endpoint{}, "Err"), cmpopts.IgnoreFields(registry.RequestTrace{}, "Took")}
 	if d := cmp.Diff(want, e, ignore); d != "" {
@@ -56,7 +56,7 @@ func TestExplain_TellsCredentialsMirrorsRequestsAndChoice(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := hub.Count(registrytest.Manifests)
-	if e = c.Explain(t.Context(), "ubuntu:1", "", all); !strings.HasPrefix(e.Cache, "answered from the cache for") {
+	if e = c.Explain(t.Context(), "ubuntu:1", "", all); !strings.HasPrefix(e.Cache, "hit, valid for another") {
 		t.Errorf("cache rule: %s", e.Cache)
 	}
 	if hub.Count(registrytest.Manifests) != before+1 {
@@ -223,7 +223,7 @@ image_builder_registry_ratelimit_limit{host="docker.io"} 100
 # HELP image_builder_registry_ratelimit_remaining Pulls that are left in the window (RateLimit-Remaining).
 # TYPE image_builder_registry_ratelimit_remaining gauge
 image_builder_registry_ratelimit_remaining{host="docker.io"} 76
-# HELP image_builder_registry_requests_total Requests to registries by host and status; status 0 is no answer.
+# HELP image_builder_registry_requests_total Requests to registries by host and status; status 0 means no response.
 # TYPE image_builder_registry_requests_total counter
 image_builder_registry_requests_total{code="200",host="docker.io"} 2
 image_builder_registry_requests_total{code="200",host="mirror.example.com"} 1
@@ -260,7 +260,7 @@ func TestHang_OfOneHostDelaysNoOther(t *testing.T) {
 	start = time.Now()
 	_, err := c.Resolve(t.Context(), hanging.Addr+"/b:1", "", all)
 	wantUnavailable(t, err)
-	if took := time.Since(start); took > 500*time.Millisecond || !strings.Contains(err.Error(), "did not answer the last 5 requests") {
+	if took := time.Since(start); took > 500*time.Millisecond || !strings.Contains(err.Error(), "did not respond to the last 5 requests") {
 		t.Errorf("took %s: %v", took, err)
 	}
 	before := hanging.Count(registrytest.All)

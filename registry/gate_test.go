@@ -15,11 +15,11 @@ import (
 var errNoAnswer = errors.New("connection reset")
 
 // ask sends one request through a gate and answers whether it was let in.
-func ask(t *testing.T, g *gate, outcome error) bool {
+func ask(t *testing.T, g *breaker, outcome error) bool {
 	t.Helper()
 	leave, err := g.enter(t.Context(), "me", false)
 	if err != nil {
-		var rest *restError
+		var rest *openError
 		if !errors.As(err, &rest) {
 			t.Fatalf("refused by %v", err)
 		}
@@ -29,31 +29,31 @@ func ask(t *testing.T, g *gate, outcome error) bool {
 	return true
 }
 
-func newGate(atATime int) *gate {
-	return &gate{
-		host: "h", slots: &slots{limit: func() int { return atATime }}, perSecond: func() float64 { return 0 }, rate: rate.NewLimiter(rate.Inf, 0),
+func newTestBreaker(atATime int) *breaker {
+	return &breaker{
+		host: "h", slots: &semaphore{limit: func() int { return atATime }}, perSecond: func() float64 { return 0 }, rate: rate.NewLimiter(rate.Inf, 0),
 		pauses: pauses{base: time.Second}, slow: time.Second, now: time.Now,
 	}
 }
 
-func TestGate_RestsAfterUnansweredRequestsAndDoubles(t *testing.T) {
+func TestBreaker_RestsAfterUnansweredRequestsAndDoubles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
-		for i := range breakerAfter {
+		g := newTestBreaker(1)
+		for i := range breakerThreshold {
 			if !ask(t, g, errNoAnswer) {
 				t.Fatalf("request %d was refused", i+1)
 			}
 		}
 		for _, rest := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 30 * time.Second, 30 * time.Second} {
-			if ask(t, g, nil) || g.resting() != rest {
-				t.Fatalf("rests for %s, want %s", g.resting(), rest)
+			if ask(t, g, nil) || g.openFor() != rest {
+				t.Fatalf("rests for %s, want %s", g.openFor(), rest)
 			}
 			time.Sleep(rest)
 			if !ask(t, g, errNoAnswer) {
 				t.Fatalf("not asked after %s", rest)
 			}
 		}
-		time.Sleep(breakerMost)
+		time.Sleep(maxOpenDuration)
 		leave, err := g.enter(t.Context(), "me", false)
 		if err != nil {
 			t.Fatal(err)
@@ -62,7 +62,7 @@ func TestGate_RestsAfterUnansweredRequestsAndDoubles(t *testing.T) {
 			t.Error("a second request while one finds out")
 		}
 		leave(nil)
-		for range breakerAfter - 1 {
+		for range breakerThreshold - 1 {
 			ask(t, g, errNoAnswer)
 		}
 		if !ask(t, g, nil) {
@@ -71,11 +71,11 @@ func TestGate_RestsAfterUnansweredRequestsAndDoubles(t *testing.T) {
 	})
 }
 
-func TestGate_AnswersAndOurOwnDoingAreNoReasonToRest(t *testing.T) {
+func TestBreaker_AnswersAndOurOwnDoingAreNoReasonToRest(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	g := newGate(1)
-	for range 3 * breakerAfter {
+	g := newTestBreaker(1)
+	for range 3 * breakerThreshold {
 		for _, err := range []error{&statusError{code: 503}, &AddressError{}, &kindError{}, &url.Error{Err: &sourceError{io.ErrUnexpectedEOF}}} {
 			if !ask(t, g, err) {
 				t.Fatalf("rests after %v", err)
@@ -92,9 +92,9 @@ func TestGate_AnswersAndOurOwnDoingAreNoReasonToRest(t *testing.T) {
 	}
 }
 
-func TestGate_LimitsConcurrencyAndRate(t *testing.T) {
+func TestBreaker_LimitsConcurrencyAndRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(2)
+		g := newTestBreaker(2)
 		a, _ := g.enter(t.Context(), "me", false)
 		b, _ := g.enter(t.Context(), "me", false)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

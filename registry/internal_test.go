@@ -209,9 +209,9 @@ func TestSafeText_IsWhole(t *testing.T) {
 
 // TestLogins_AreBounded: hosts come from requests.
 func TestLogins_AreBounded(t *testing.T) {
-	f := newFlights()
+	f := newCallGroup()
 	defer f.close()
-	l, err := newLogins(f)
+	l, err := newLoginCache(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,11 +221,11 @@ func TestLogins_AreBounded(t *testing.T) {
 			t.Fatal(c.username, err)
 		}
 	}
-	if n := l.kept.Len(); n != maxLogins {
+	if n := l.entries.Len(); n != maxLogins {
 		t.Errorf("%d logins are kept, want %d", n, maxLogins)
 	}
 	l.forget(credential{username: "u", password: "p"})
-	if n := l.kept.Len(); n != 0 {
+	if n := l.entries.Len(); n != 0 {
 		t.Errorf("%d logins are kept that were refused", n)
 	}
 }

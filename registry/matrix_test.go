@@ -122,7 +122,7 @@ func TestMatrix_Resolve(t *testing.T) {
 		{name: "missing repository", ref: "b:1", kind: registry.NotFound, status: 404, message: "not found", requests: 1},
 		{name: "401 for what is missing", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 401) }, kind: registry.Unauthorized, status: 401, message: "check the name and the credentials", requests: 1},
 		{name: "403", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 403) }, kind: registry.Unauthorized, status: 403, message: "access denied", requests: 1},
-		{name: "400", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 400) }, kind: registry.Invalid, status: 400, message: "unexpected answer (400)", requests: 1},
+		{name: "400", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 400) }, kind: registry.Invalid, status: 400, message: "unexpected response (400)", requests: 1},
 		{name: "429", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 429) }, kind: registry.RateLimited, status: 429, message: "limits the rate", requests: 2},
 		{name: "429 for longer than there is time", fault: func(p *registrytest.Proxy) {
 			p.FailWith(manifests, -1, 429, http.Header{"Retry-After": {"30"}})
@@ -132,7 +132,7 @@ func TestMatrix_Resolve(t *testing.T) {
 		}, requests: 2, least: time.Second, most: 2 * time.Second},
 		{name: "500", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 500) }, kind: registry.Unavailable, status: 500, message: "the registry fails (500)", requests: 2},
 		{name: "503 once", fault: func(p *registrytest.Proxy) { p.Fail(manifests, 1, 503) }, requests: 2},
-		{name: "hangs", fault: func(p *registrytest.Proxy) { p.Hang(manifests, -1) }, kind: registry.Unavailable, message: "did not answer in time", requests: 2, most: 3 * time.Second},
+		{name: "hangs", fault: func(p *registrytest.Proxy) { p.Hang(manifests, -1) }, kind: registry.Unavailable, message: "did not respond in time", requests: 2, most: 3 * time.Second},
 		{name: "hangs in the body once", fault: func(p *registrytest.Proxy) { p.HangInBody(manifests, 1, 10) }, requests: 2, most: 2 * time.Second},
 		{name: "resets once", fault: func(p *registrytest.Proxy) { p.Reset(manifests, 1, 10) }, requests: 2},
 		{name: "an HTML page", fault: func(p *registrytest.Proxy) { p.On(manifests, -1, answer("text/html", "<html>")) }, kind: registry.Unsupported, message: "not JSON", requests: 1},
@@ -150,9 +150,9 @@ func TestMatrix_Resolve(t *testing.T) {
 		{name: "redirects to a host that is not there", fault: func(p *registrytest.Proxy) { p.Redirect(manifests, -1, "https://gone.example") }, kind: registry.Unavailable, message: "cannot be reached", requests: 1},
 		{name: "the token server fails", mode: "token", fault: func(p *registrytest.Proxy) { p.Fail(isToken, -1, 500) }, kind: registry.Unavailable, status: 500, message: "the registry fails"},
 		{name: "the token server refuses", mode: "token", fault: func(p *registrytest.Proxy) { p.Fail(isToken, -1, 401) }, kind: registry.Unauthorized, status: 401, message: "access denied"},
-		{name: "the token server hangs", mode: "token", fault: func(p *registrytest.Proxy) { p.Hang(isToken, -1) }, kind: registry.Unavailable, message: "did not answer in time", most: 3 * time.Second},
+		{name: "the token server hangs", mode: "token", fault: func(p *registrytest.Proxy) { p.Hang(isToken, -1) }, kind: registry.Unavailable, message: "did not respond in time", most: 3 * time.Second},
 		{name: "the token server talks nonsense", mode: "token", fault: func(p *registrytest.Proxy) { p.On(isToken, -1, answer("application/json", `{"token-1":"x"}`)) }, kind: registry.Unavailable, message: "cannot be reached"},
-		{name: "the API hangs", fault: func(p *registrytest.Proxy) { p.Hang(registrytest.Pings, -1) }, kind: registry.Unavailable, message: "did not answer in time", most: 3 * time.Second},
+		{name: "the API hangs", fault: func(p *registrytest.Proxy) { p.Hang(registrytest.Pings, -1) }, kind: registry.Unavailable, message: "did not respond in time", most: 3 * time.Second},
 		{name: "no API", fault: func(p *registrytest.Proxy) { p.Fail(registrytest.Pings, -1, 404) }, kind: registry.NotFound, status: 404, message: "not found"},
 	} {
 		for _, mode := range []string{"none", "basic", "token"} {

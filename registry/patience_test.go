@@ -43,7 +43,7 @@ func TestPatience_ARegistryThatRestarts(t *testing.T) {
 			eventually(t, "the wait is told", func() bool { return strings.Contains(log.String(), "a build waits for a registry") })
 			select {
 			case err := <-done:
-				t.Fatalf("ended while the registry was away: %v", err)
+				t.Fatalf("ended while the registry was notReady: %v", err)
 			default:
 			}
 			p.Heal()

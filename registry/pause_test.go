@@ -11,16 +11,16 @@ import (
 )
 
 // told lets a gate see an answer to a request that who sends now.
-func told(g *gate, who string, status int, retryAfter string) {
+func told(g *breaker, who string, status int, retryAfter string) {
 	resp := &http.Response{StatusCode: status, Header: http.Header{}}
 	if retryAfter != "" {
 		resp.Header.Set("Retry-After", retryAfter)
 	}
-	g.pauses.answered(who, resp, time.Now(), time.Now())
+	g.pauses.observe(who, resp, time.Now(), time.Now())
 }
 
 // pausing is how long who is not let in yet.
-func pausing(t *testing.T, g *gate, who string) time.Duration {
+func pausing(t *testing.T, g *breaker, who string) time.Duration {
 	t.Helper()
 	leave, err := g.enter(t.Context(), who, false)
 	var pause *pauseError
@@ -44,15 +44,15 @@ func TestPauses_HoldForAllCallersOfTheHost(t *testing.T) {
 	}{
 		"429 with seconds":     {429, "3", 3 * time.Second, 3 * time.Second},
 		"503 with seconds":     {503, "3", 3 * time.Second, 3 * time.Second},
-		"429 with an hour":     {429, "3600", time.Hour, everyonesPause},
-		"429 with a day":       {429, "86400", time.Hour, everyonesPause},
+		"429 with an hour":     {429, "3600", time.Hour, maxSharedPause},
+		"429 with a day":       {429, "86400", time.Hour, maxSharedPause},
 		"503 with nothing":     {503, "", 0, 0},
 		"500 with seconds":     {500, "3", 0, 0},
 		"success with seconds": {200, "3", 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := newGate(8)
+				g := newTestBreaker(8)
 				told(g, "me", c.status, c.after)
 				for who, want := range map[string]time.Duration{"me": c.me, "other": c.others} {
 					if got := pausing(t, g, who); got != want {
@@ -76,7 +76,7 @@ func TestPauses_HoldForAllCallersOfTheHost(t *testing.T) {
 // one back-off, the next is longer, and a success ends the series.
 func TestPauses_WithoutRetryAfterAllBackOffTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(8)
+		g := newTestBreaker(8)
 		for _, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 5 * time.Second, 5 * time.Second} {
 			for range 64 {
 				told(g, "me", 429, "")
@@ -103,7 +103,7 @@ func TestPauses_WithoutRetryAfterAllBackOffTogether(t *testing.T) {
 // is not sent into a pause that began meanwhile.
 func TestPauses_HoldForThoseWhoWaitedForASlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
+		g := newTestBreaker(1)
 		leave, err := g.enter(t.Context(), "me", false)
 		if err != nil {
 			t.Fatal(err)
@@ -128,7 +128,7 @@ func TestPauses_HoldForThoseWhoWaitedForASlot(t *testing.T) {
 
 // TestPauses_AreBounded: credentials come from requests.
 func TestPauses_AreBounded(t *testing.T) {
-	g := newGate(1)
+	g := newTestBreaker(1)
 	for i := range 10 * maxPauses {
 		told(g, fmt.Sprint("caller ", i), 429, "60")
 	}

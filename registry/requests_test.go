@@ -21,13 +21,13 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// waitingForFlights is how many goroutines wait for the answer of a look-up
+// waitingForSharedCalls is how many goroutines wait for the answer of a look-up
 // that is shared.
-func waitingForFlights() int {
+func waitingForSharedCalls() int {
 	stacks := make([]byte, 8<<20)
 	n := 0
 	for _, s := range bytes.Split(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
-		if head, _, _ := bytes.Cut(s, []byte("\n")); bytes.Contains(head, []byte("[select")) && bytes.Contains(s, []byte("registry.merged[")) && bytes.Contains(s, []byte(").lookUp(")) {
+		if head, _, _ := bytes.Cut(s, []byte("\n")); bytes.Contains(head, []byte("[select")) && bytes.Contains(s, []byte("registry.shareCall[")) && bytes.Contains(s, []byte(").lookUp(")) {
 			n++
 		}
 	}
@@ -59,7 +59,7 @@ func TestResolve_HundredEqualLookUpsCostAsMuchAsOne(t *testing.T) {
 						}
 					})
 				}
-				eventually(t, "all wait", func() bool { return waitingForFlights() == 100 })
+				eventually(t, "all wait", func() bool { return waitingForSharedCalls() == 100 })
 				release()
 				wg.Wait()
 				if got := p.Count(registrytest.Manifests); got != want {

@@ -144,7 +144,7 @@ func TestResolve_ErrorsByKind(t *testing.T) {
 		{403, registry.Unauthorized, `resolve image "docker.io/library/nope:1": access denied by the registry (403); check the name and the credentials for its host`},
 		{429, registry.RateLimited, `resolve image "docker.io/library/nope:1": the registry limits the rate of requests (429); try again later`},
 		{503, registry.Unavailable, `resolve image "docker.io/library/nope:1": the registry fails (503); try again later`},
-		{418, registry.Unsupported, `resolve image "docker.io/library/nope:1": the registry gave an unexpected answer (418)`},
+		{418, registry.Unsupported, `resolve image "docker.io/library/nope:1": the registry sent an unexpected response (418)`},
 	} {
 		p.Heal()
 		p.Fail(registrytest.Manifests, -1, x.status)

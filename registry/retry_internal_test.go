@@ -30,7 +30,7 @@ func TestRetrying_NotBeforeRetryAfter(t *testing.T) {
 				}
 				client := &Client{opts: Options{Retries: 3, RetryBase: time.Second}}
 				begin, tries := time.Now(), 0
-				err := client.retrying(ctx, 0, nil, func(context.Context) error {
+				err := client.retry(ctx, 0, nil, func(context.Context) error {
 					if tries++; tries == 1 {
 						return &statusError{code: 429, after: c.after}
 					}
@@ -59,7 +59,7 @@ func TestRetrying_WaitsForTheEndOfAnothersPause(t *testing.T) {
 			}
 			return nil
 		}
-		if err := client.retrying(t.Context(), 0, nil, try); err != nil || asked != 2 {
+		if err := client.retry(t.Context(), 0, nil, try); err != nil || asked != 2 {
 			t.Errorf("%v after %d requests", err, asked)
 		}
 		if took := time.Since(begin); took < time.Minute || took > time.Minute+6*2500*time.Millisecond {
@@ -69,7 +69,7 @@ func TestRetrying_WaitsForTheEndOfAnothersPause(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		var pause *pauseError
-		if err := client.retrying(ctx, 0, nil, try); !errors.As(err, &pause) || examine(err).kind != RateLimited || time.Since(begin) != 0 {
+		if err := client.retry(ctx, 0, nil, try); !errors.As(err, &pause) || examine(err).kind != RateLimited || time.Since(begin) != 0 {
 			t.Errorf("%v after %s", err, time.Since(begin))
 		}
 	})

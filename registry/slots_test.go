@@ -17,7 +17,7 @@ func TestSlots_FollowALimitThatChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var limit, under, most atomic.Int64
 		limit.Store(6)
-		s := &slots{limit: func() int { return int(limit.Load()) }}
+		s := &semaphore{limit: func() int { return int(limit.Load()) }}
 		var wg sync.WaitGroup
 		work := func(patience time.Duration) {
 			wg.Go(func() {
@@ -51,13 +51,13 @@ func TestSlots_FollowALimitThatChanges(t *testing.T) {
 	})
 }
 
-// TestGates_ShareTheLimitsOfAHostAmongTheNodes: each takes its part of what is
+// TestBreaker_ShareTheLimitsOfAHostAmongTheNodes: each takes its part of what is
 // configured for the host, as many nodes as there are now, and all of what is
 // for any host.
-func TestGates_ShareTheLimitsOfAHostAmongTheNodes(t *testing.T) {
+func TestBreaker_ShareTheLimitsOfAHostAmongTheNodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := 0
-		gs, err := newGates(
+		gs, err := newBreakers(
 			Options{Concurrency: 10, Sharers: func() int { return nodes }},
 			hostTable{hosts: map[string]HostOptions{"h": {RequestsPerSecond: 12, Concurrency: 6}}},
 		)

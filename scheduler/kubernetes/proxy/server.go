@@ -316,7 +316,7 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, g grant, err err
 		s.fail(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", fmt.Sprintf("the registry %s wants less requests", g.repo.host))
 	case errors.As(err, new(*registry.AddressError)), registry.KindOf(err) == registry.Refused:
 		s.fail(w, http.StatusForbidden, "DENIED", fmt.Sprintf("cannot ask the registry %s: %v", g.repo.host, bare(err)))
-	case !registry.Away(err) && !(errors.As(err, &known) && known.StatusCode > http.StatusInternalServerError):
+	case !registry.NotReady(err) && !(errors.As(err, &known) && known.StatusCode > http.StatusInternalServerError):
 		// A wrong certificate or name does not pass: who is told so need not wait.
 		s.log.Warn("cannot ask a registry", "host", g.repo.host, "repository", g.repo.path, "err", err)
 		s.fail(w, http.StatusInternalServerError, "UNKNOWN", fmt.Sprintf("cannot ask the registry %s: %v", g.repo.host, bare(err)))
