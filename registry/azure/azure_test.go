@@ -82,7 +82,7 @@ func TestLogin_FailsWithoutShowingTokens(t *testing.T) {
 			}
 		})
 	}
-	p := provider(t, func(http.ResponseWriter, *http.Request) { t.Error("asked") })
+	p := provider(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	if _, err := p.Login(t.Context(), "myregistry.azurecr.io.evil.example"); err == nil {
 		t.Error("a login for another host")
 	}
