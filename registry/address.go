@@ -52,7 +52,7 @@ func GuardedDial(policy AddressPolicy) func(ctx context.Context, network, addr s
 	}
 }
 
-// check applies the policy to resolved, the ip:port that the host in addr resolved to.
+// check applies the policy to resolved (ip:port), to which the host in addr was resolved.
 func (p AddressPolicy) check(addr, resolved string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -17,8 +17,9 @@ import (
 )
 
 // PutFile stores a file as the only layer of an OCI image at ref (repository:tag). digest is the
-// digest of the file, `sha256:` and hex; the registry verifies it. To store the same file again is
-// cheap. An attempt fails when no byte moves for the client's Timeout. Errors have type *Error.
+// digest of the file, `sha256:` and hex; the registry verifies it. Storing the same file again is
+// cheap. A try fails when no byte moves for the client's Timeout; failed tries are repeated up to
+// Options.Retries times. Errors have type *Error.
 func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights) error {
 	const op = "store file"
 	named, err := ParseRef(ref)
@@ -57,10 +58,10 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 	return nil
 }
 
-// OpenFile streams the file that PutFile stored at ref and verifies it against its digest. It
-// requests the rest again when a response breaks off, stalls or does not begin. While the registry
-// is not ready (see NotReady), OpenFile and Read wait until ctx ends. The caller closes the file.
-// Errors have type *Error.
+// OpenFile streams the file that PutFile stored at ref and verifies it against its digest. If a
+// response breaks off, stalls or does not begin, the missing part is requested again. While the
+// registry is not ready (see NotReady), OpenFile and Read wait until ctx ends. The caller closes
+// the file. Errors have type *Error.
 func (c *Client) OpenFile(ctx context.Context, ref string, r Rights) (io.ReadCloser, error) {
 	const op = "read file"
 	m, t, err := c.fileManifest(ctx, ref, pull, r, true)
@@ -155,9 +156,9 @@ func (f *watchedFile) Close() error { return f.file.Close() }
 // repository of a registry host. repository "" stands for any repository. Both results are empty if
 // the request uses no credential. An empty user with a password means an identity token.
 //
-// Credential may run a credential helper or query a provider. It blocks until ctx ends, at most ten
-// seconds. If one of them fails, Credential returns an *Error instead of an anonymous credential,
-// because an anonymous request would fail later with a misleading reason.
+// Credential may run a credential helper or query a provider. It blocks for at most ten seconds, or
+// until ctx ends. If the helper or provider fails, Credential returns an *Error and not an
+// anonymous credential, because an anonymous request would fail later with a misleading reason.
 func (c *Client) Credential(ctx context.Context, host, repository string, r Rights) (user, password string, err error) {
 	cred, err := c.credentialFor(ctx, host, repository, r)
 	if err != nil {

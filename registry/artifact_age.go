@@ -71,9 +71,9 @@ func (c *Client) TouchFile(ctx context.Context, ref string, r Rights) error {
 
 func now() string { return time.Now().UTC().Format(time.RFC3339) }
 
-// fileManifest fetches the manifest of a stored file and returns it with the target used. With wait
-// it retries until ctx ends while the registry is not ready; without, it is bounded by the client's
-// Timeout. It asks no mirror.
+// fileManifest fetches the manifest of a stored file and returns it with the target used. If wait
+// is true, it waits while the registry is not ready, until ctx ends; otherwise it is bounded by the
+// client's Timeout. It uses no mirror.
 func (c *Client) fileManifest(ctx context.Context, ref, actions string, r Rights, wait bool) (m *manifest, t target, err error) {
 	named, err := ParseRef(ref)
 	if err != nil {
@@ -179,9 +179,9 @@ var nextPage = regexp.MustCompile(`<[^>]*\?([^>]*)>; *rel="?next"?`)
 
 const pageSize = "1000"
 
-// tags returns the page of the tag list that begins after last. next is the last of the following
-// page, if more is true. If err is not nil, next is last and more is true, so that the caller can
-// retry.
+// tags returns the page of the tag list that begins after last. If more is true, another page
+// follows, and next is the value of last for it. After an error, next is last and more is true, so
+// that the caller can repeat the call.
 func (s *session) tags(ctx context.Context, last string) (page []string, next string, more bool, err error) {
 	query := url.Values{"n": {pageSize}}
 	if last != "" {

@@ -23,7 +23,8 @@ type lookUpCache struct {
 	floor   uint64            // lower bound of all versions; grows when pushes is cleared
 }
 
-// cachedImage is an entry. It is valid until a moment, and while its repository has its version.
+// cachedImage is an entry. It is valid before until, and only while its repository still has
+// version.
 type cachedImage struct {
 	img        Image
 	repository string

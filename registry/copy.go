@@ -22,9 +22,9 @@ const maxIndexDepth = 3
 // verified digests. Blobs that the destination has already are not sent. So a repeated Copy
 // continues an interrupted one.
 //
-// Each request is bounded by the client's Timeout, a transfer may stall for that long, and each is
-// retried. While a registry is not ready (see NotReady), Copy waits until ctx ends; it has no limit
-// of its own.
+// Each request is bounded by the client's Timeout. The transfer of a blob fails when it stalls for
+// that long. Both are retried. While a registry is not ready (see NotReady), Copy waits until ctx
+// ends; it has no limit of its own.
 //
 // progress receives a line for each blob and manifest; errors of writing to it are ignored. Errors
 // have type *Error: the kinds NotFound and Unauthorized concern src, PushRefused concerns dstRepo.
@@ -85,8 +85,8 @@ type destinationError struct{ error }
 
 func (e destinationError) Unwrap() error { return e.error }
 
-// wrap makes an error safe to show and assigns it to a side: an error of the source concerns the
-// image, an error of the destination concerns the install.
+// wrap makes an error safe to show. An error of the source concerns the image; an error of the
+// destination concerns the install and becomes PushRefused.
 func (cp *copyJob) wrap(op string, from, to reference.Named, err error) error {
 	if d, ok := asDestination(err); ok {
 		f := examine(d, append(cp.dst.secrets(), cp.src.secrets()...)...)
@@ -142,7 +142,7 @@ func (cp *copyJob) tree(ctx context.Context, m *manifest, depth int, done []*man
 		return append(done, m), nil
 	}
 	if depth == maxIndexDepth {
-		return nil, &kindError{kind: Unsupported, text: "its indexes are nested too deep"}
+		return nil, &kindError{kind: Unsupported, text: "its indexes are nested too deeply"}
 	}
 	for _, d := range m.index.Manifests {
 		child, err := cp.read(ctx, d.Digest.String())
@@ -179,6 +179,7 @@ func (cp *copyJob) exists(ctx context.Context, m *manifest) (bool, error) {
 	return false, err
 }
 
+// put pushes a manifest to the destination.
 func (cp *copyJob) put(ctx context.Context, m *manifest) error {
 	defer cp.c.cache.invalidate(cp.c.repository(cp.dst)) // also if the push succeeded but its response was lost
 	return cp.destination(ctx, func(ctx context.Context, s *session) error {

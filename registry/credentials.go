@@ -3,13 +3,13 @@ package registry
 import "context"
 
 // Credentials returns, by host, every credential that a request with these rights may present. It
-// covers the hosts in the install's docker config, the hosts in the request's own credentials, and
-// hosts. It is for callers that need the decisions without this client. Entries for single
-// repositories are left out.
+// covers the hosts in the install's docker config, the hosts of the request's own credentials, and
+// the hosts given as arguments. It is for callers that make requests without this client. Entries
+// for single repositories are left out.
 //
-// Helpers and providers are queried within ctx. If this fails for a host, the host is in failed: it
-// has a credential, which cannot be obtained now. Host names are canonical; docker.io is Docker
-// Hub. An empty user name means that the password is an identity token.
+// Helpers and providers are queried within ctx. failed holds an error for each host whose
+// credential cannot be obtained now; such a host is not anonymous. Host names are canonical;
+// docker.io is Docker Hub. An empty user name means that the password is an identity token.
 func (c *Client) Credentials(ctx context.Context, r Rights, hosts ...string) (found map[string]Basic, failed map[string]error) {
 	names := map[string]bool{}
 	for _, h := range hosts {

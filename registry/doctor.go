@@ -32,7 +32,7 @@ type Check struct {
 	Advice  string // what to do; empty for nothing
 }
 
-// certificateSoon is how long before a certificate expires Doctor warns.
+// certificateSoon is the remaining lifetime of a certificate below which Doctor warns.
 const certificateSoon = 14 * 24 * time.Hour
 
 // Doctor checks whether a registry host and its mirrors can be used with these rights. It checks

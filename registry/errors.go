@@ -103,7 +103,8 @@ type kindError struct {
 
 func (e *kindError) Error() string { return e.text }
 
-// brokenError is a transfer that broke off after it had begun. So the registry was ready.
+// brokenError is a transfer that broke off after it had begun. It does not count as NotReady,
+// because the registry had responded.
 type brokenError struct{ error }
 
 func (e *brokenError) Unwrap() error { return e.error }
@@ -125,8 +126,8 @@ type failure struct {
 	err       error
 	temporary bool          // a retry may help
 	after     time.Duration // no retry before this pause; 0 if unknown
-	// notReady reports that the registry does not respond or asked for a pause. Callers that have
-	// time wait until it is ready.
+	// notReady reports that the registry does not respond or limits the rate of requests. Callers
+	// that have time wait until it is ready.
 	notReady bool
 }
 
@@ -230,7 +231,7 @@ func permanent(err error) bool {
 }
 
 // NotReady reports whether err means that a registry cannot be used now but may be later: it does
-// not respond, its circuit breaker is open, or it asked for a pause.
+// not respond, its circuit breaker is open, or it limits the rate of requests.
 func NotReady(err error) bool { return examine(err).notReady }
 
 // noResponse reports whether a connection error means that the host is not reachable or closed the

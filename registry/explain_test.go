@@ -69,7 +69,7 @@ func TestExplain_ShowsWhyAPlatformWasChosen(t *testing.T) {
 	reg.Push(t, "a:1", registrytest.Index(t, "linux/amd64", "linux/arm64", "linux/arm/v7"))
 	c := newClient(t, registry.Options{})
 	e := c.Explain(t.Context(), reg.Addr+"/a:1", "linux/arm64/v8", all)
-	if e.Err != nil || e.Chosen != "entry 2 of 3 is the first for it" || !slices.Equal(e.Platforms, []string{"linux/amd64", "linux/arm64", "linux/arm/v7"}) || e.Platform != "linux/arm64" {
+	if e.Err != nil || e.Chosen != "entry 2 of 3 is the first for this platform" || !slices.Equal(e.Platforms, []string{"linux/amd64", "linux/arm64", "linux/arm/v7"}) || e.Platform != "linux/arm64" {
 		t.Errorf("%+v", e)
 	}
 	e = c.Explain(t.Context(), reg.Addr+"/a:1", "windows/amd64", all)

@@ -114,9 +114,9 @@ func (b *breaker) wait(ctx context.Context, identity string, upload bool) error 
 	return nil
 }
 
-// unanswered reports whether a request failed because the host does not respond. It is false for
-// requests that the caller cancelled early, and for errors that are a response of the host, come
-// from our own rules, or from the source of an upload.
+// unanswered reports whether a request failed because the host does not respond. It is false if the
+// caller cancelled the request early. It is also false if the error is a response of the host, or
+// comes from our own rules or from the source of an upload.
 func (b *breaker) unanswered(ctx context.Context, err error, took time.Duration) bool {
 	if err == nil {
 		return false

@@ -56,14 +56,14 @@ func runHelper(ctx context.Context, name, server string) (Login, error) {
 	case out.over:
 		return Login{}, &kindError{kind: Unavailable, text: "it printed more than 64 KiB"}
 	}
-	var answer struct{ Username, Secret string }
-	if err := json.Unmarshal([]byte(out.String()), &answer); err != nil {
+	var printed struct{ Username, Secret string }
+	if err := json.Unmarshal([]byte(out.String()), &printed); err != nil {
 		return Login{}, &kindError{kind: Unavailable, text: "it did not print a credential in JSON"}
 	}
-	if answer.Username == tokenUser {
-		return Login{IdentityToken: answer.Secret}, nil
+	if printed.Username == tokenUser {
+		return Login{IdentityToken: printed.Secret}, nil
 	}
-	return Login{Username: answer.Username, Password: answer.Secret}, nil
+	return Login{Username: printed.Username, Password: printed.Secret}, nil
 }
 
 // boundedBuffer keeps the first max bytes written to it. It has no ReadFrom, because io.Copy would

@@ -31,8 +31,8 @@ func canonicalHost(host string, plain bool) string {
 	return name
 }
 
-// hostSet is a set of hosts. An entry with a port matches only that port; an entry without matches
-// any.
+// hostSet is a set of hosts. An entry with a port matches only that port; an entry without a port
+// matches any port.
 type hostSet map[string]struct{}
 
 func newHostSet(hosts ...string) hostSet {

@@ -24,7 +24,7 @@ type metrics struct {
 	open      *prometheus.CounterVec
 	paused    *prometheus.CounterVec
 	copied    prometheus.Counter
-	cache     *prometheus.CounterVec
+	lookUps   *prometheus.CounterVec
 
 	mu    sync.Mutex
 	known map[string]bool
@@ -41,13 +41,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		open:      prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "refused_resting_total", Help: "Requests that were not sent because the circuit breaker of their host was open."}, host),
 		paused:    prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "refused_paused_total", Help: "Requests that were not sent because their host had asked for a pause."}, host),
 		copied:    prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "copied_bytes_total", Help: "Bytes of blobs that copies have sent."}),
-		cache:     prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "lookups_total", Help: "Look-ups by the source of the result: refcache (references that the cluster keeps resolved), cache or registry."}, []string{"from"}),
+		lookUps:   prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "lookups_total", Help: "Look-ups by the source of the result: refcache (references that the cluster keeps resolved), cache or registry."}, []string{"from"}),
 		known:     map[string]bool{},
 	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limit, m.remaining, m.open, m.paused, m.copied, m.cache} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.limit, m.remaining, m.open, m.paused, m.copied, m.lookUps} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -77,7 +77,7 @@ const (
 
 // lookedUp counts a look-up.
 func (m *metrics) lookedUp(from string) {
-	m.cache.WithLabelValues(from).Inc()
+	m.lookUps.WithLabelValues(from).Inc()
 }
 
 // requestRefused counts a request that was not sent because of an open circuit breaker or a pause.

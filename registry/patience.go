@@ -6,9 +6,9 @@ import "context"
 // the time of a look-up, or retryPolicy.run, which waits while the registry is not ready.
 type runFunc func(context.Context, target, func(context.Context, *session) error) error
 
-// retryPolicy is how requests of build attempts are retried. While a registry is not ready, because
-// it restarts or asked for a pause, a request waits and uses up no retry, and the attempt does not
-// fail. Each try is bounded; all tries together end with their context.
+// retryPolicy retries the requests of build attempts. A registry may not be ready for a while,
+// because it restarts or limits the rate of requests. A request then waits: this uses up no retry,
+// and the attempt does not fail. Each try is bounded; all tries together end with their context.
 type retryPolicy struct {
 	c *Client
 	// onLongWait is called once for a long wait, with the error that caused it.

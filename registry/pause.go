@@ -48,7 +48,7 @@ func (p *pauses) left(identity string, now time.Time) time.Duration {
 	return max(p.until[""].Sub(now), p.until[identity].Sub(now), 0)
 }
 
-// observe updates the pauses with a response to a request that was sent at a time.
+// observe updates the pauses after a response. sent is when the request was sent.
 func (p *pauses) observe(identity string, resp *http.Response, sent, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

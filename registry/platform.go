@@ -76,11 +76,11 @@ func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
 // choiceReason explains for people why choose returned an entry.
 func choiceReason(index *v1.IndexManifest, d v1.Descriptor) string {
 	if d.Platform == nil {
-		return "no entry names the platform, and one names none"
+		return "no entry has this platform; an entry without a platform is used"
 	}
 	for i := range index.Manifests {
 		if index.Manifests[i].Digest == d.Digest {
-			return fmt.Sprintf("entry %d of %d is the first for it", i+1, len(index.Manifests))
+			return fmt.Sprintf("entry %d of %d is the first for this platform", i+1, len(index.Manifests))
 		}
 	}
 	return ""

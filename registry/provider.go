@@ -74,7 +74,7 @@ func newLoginCache(f *callGroup) (*loginCache, error) {
 }
 
 // get returns the credential for key, from the cache or by fetch. Simultaneous callers share one
-// call of fetch. If the renewal of a login that has not expired fails, get returns the old login.
+// call of fetch. If a renewal fails, get returns the old login until it expires.
 func (l *loginCache) get(ctx context.Context, key string, fetch func(context.Context) (Login, error)) (credential, error) {
 	k, ok := l.current(key)
 	if ok && l.now().Before(k.renew) {
@@ -92,6 +92,7 @@ func (l *loginCache) get(ctx context.Context, key string, fetch func(context.Con
 	return cred, err
 }
 
+// current returns the entry for key, which may have to be renewed.
 func (l *loginCache) current(key string) (cachedLogin, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -142,9 +143,9 @@ func (l *loginCache) forget(cred credential) {
 	}
 }
 
-// renewBefore returns how long before its end a token or login with the given lifetime is renewed:
-// a tenth of the lifetime, at most 30 minutes, and at least 10 seconds or half of the lifetime,
-// whichever is shorter.
+// renewBefore returns how long before its end a token or login is renewed, for a given lifetime. It
+// is a tenth of the lifetime, but at most 30 minutes and at least 10 seconds. For a lifetime below
+// 20 seconds it is half of the lifetime.
 func renewBefore(life time.Duration) time.Duration {
 	return max(min(life/10, 30*time.Minute), min(10*time.Second, life/2), 0)
 }

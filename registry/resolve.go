@@ -75,7 +75,7 @@ func (c *Client) ofPlatform(ctx context.Context, t target, m *manifest, want v1.
 		traceOf(ctx).recordChoice(choiceReason(m.index, child), platforms(m.index))
 		image, err := c.manifest(ctx, t, child.Digest.String())
 		if err == nil && image.image == nil {
-			err = &kindError{kind: Unsupported, text: "its index names an index where it promised an image"}
+			err = &kindError{kind: Unsupported, text: "its index refers to an index that it describes as an image"}
 		}
 		return image, err
 	}
@@ -97,7 +97,7 @@ func (c *Client) ofPlatform(ctx context.Context, t target, m *manifest, want v1.
 			return nil, err
 		}
 		if inner.index == nil {
-			return nil, &kindError{kind: Unsupported, text: "its index names an image where it promised an index"}
+			return nil, &kindError{kind: Unsupported, text: "its index refers to an image that it describes as an index"}
 		}
 		image, err := c.ofPlatform(ctx, t, inner, want, depth+1)
 		if err == nil || examine(err).kind != NotFound {
@@ -107,9 +107,9 @@ func (c *Client) ofPlatform(ctx context.Context, t target, m *manifest, want v1.
 	return nil, none
 }
 
-// Head returns the digest of exactly what ref names, of an index that of the index itself. If it
-// does not exist, the error has the kind NotFound. Time limit, caching and sharing are those of
-// Resolve.
+// Head checks that ref exists and returns its digest. For an index this is the digest of the index
+// itself. If ref does not exist, the error has the kind NotFound. Time limit, caching and sharing
+// are those of Resolve.
 func (c *Client) Head(ctx context.Context, ref string, r Rights) (Image, error) {
 	named, err := ParseRef(ref)
 	if err != nil {

@@ -12,17 +12,18 @@ const maxPause = 5 * time.Second // upper bound of the exponential back-off
 // retry calls try until it succeeds, fails permanently, or has been retried Options.Retries times.
 // It returns the last error. Each try is bounded by timeout; 0 for no bound.
 //
-// A registry gets no request before its Retry-After has passed (RFC 9110, section 10.2.3), which
-// counts for at most an hour. Waiting for the end of a pause that another caller was asked for does
-// not count as a retry. A pause that would end after the deadline of ctx is not begun; retry then
-// returns at once. onRetry is called before the pause of each retry; it may be nil.
+// After a response with Retry-After (RFC 9110, section 10.2.3), the next try waits for that time,
+// at most an hour. If a try was not sent because of a pause that another caller caused, waiting for
+// its end does not count as a retry. If ctx has a deadline, retry returns at once when the next
+// pause would end after it, or when the circuit breaker of the host is open. onRetry is called
+// before the pause of each retry; it may be nil.
 func (c *Client) retry(ctx context.Context, timeout time.Duration, onRetry func(error, time.Duration), try func(context.Context) error) error {
 	return c.retryWhileNotReady(ctx, timeout, nil, onRetry, try)
 }
 
-// retryWhileNotReady is like retry. In addition, if onLongWait is not nil, it retries without limit
-// while the registry is not ready, until ctx ends. It then calls onLongWait once, when the wait
-// becomes longer than retries would take.
+// retryWhileNotReady is like retry if onLongWait is nil. Otherwise it also waits while the registry
+// is not ready, until ctx ends, without using up retries. It calls onLongWait once: after
+// Options.Retries retries, or before a pause longer than maxPause.
 func (c *Client) retryWhileNotReady(ctx context.Context, timeout time.Duration, onLongWait func(error), onRetry func(error, time.Duration), try func(context.Context) error) error {
 	mayWait := onLongWait != nil
 	retries := 0

@@ -41,7 +41,7 @@ type credential struct {
 	source string
 }
 
-// same reports whether two credentials present the same, whatever their source.
+// same reports whether two credentials are equal apart from their source.
 func (c credential) same(d credential) bool {
 	c.source, d.source = "", ""
 	return c == d

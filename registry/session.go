@@ -91,7 +91,7 @@ type session struct {
 	renew time.Time
 }
 
-// usable reports whether the session need not be replaced yet.
+// usable reports whether the session may still be used. It is false from renew on.
 func (s *session) usable() bool { return s.renew.IsZero() || time.Now().Before(s.renew) }
 
 // session returns a cached or new session for a target. reused reports that it was cached. With a
@@ -145,8 +145,8 @@ func checkRedirect(_ *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// withSession calls op with a session of each mirror until one succeeds, and else with a session of
-// the host. A mirror gets only a part of the client's Timeout.
+// withSession calls op with a session of each mirror in turn until a call succeeds; if none does,
+// with a session of the host itself. A mirror gets only a part of the client's Timeout.
 func (c *Client) withSession(ctx context.Context, t target, op func(context.Context, *session) error) error {
 	for _, m := range t.mirrors {
 		err := withReturnTimeout(ctx, c.opts.Timeout/mirrorTimeoutDivisor, func(ctx context.Context) error { return c.withHostSession(ctx, m, op) })
@@ -231,8 +231,8 @@ func (s *session) request(ctx context.Context, method, path string, query url.Va
 	return req, nil
 }
 
-// do sends a request. It returns the response if its status is in want, and an error otherwise. The
-// caller closes the body.
+// do sends a request. If the status of the response is in want, it returns the response, whose body
+// the caller closes. Any other status is an error.
 func (s *session) do(req *http.Request, want ...int) (*http.Response, error) {
 	resp, err := s.client.Do(req)
 	if err != nil {

@@ -24,7 +24,8 @@ type source struct {
 	from    target
 	b       blob
 	onBreak func(err error, at int64) // called for each break
-	// onLongWait is called for a long wait while the registry is not ready. nil means not to wait.
+	// onLongWait is called for a long wait while the registry is not ready. If it is nil, the
+	// number of retries is limited instead.
 	onLongWait func(error)
 
 	mu     sync.Mutex // the HTTP transport may call Close during Read
@@ -142,8 +143,7 @@ func (s *source) readBody(p []byte) (int, error) {
 	return n, err
 }
 
-// resume opens the blob again after a break. It returns an error if the transfer ends with the
-// break.
+// resume opens the blob again after a break. It returns an error if the transfer cannot continue.
 func (s *source) resume(broken error) error {
 	if s.gained >= resumeGain {
 		s.breaks, s.gained = 0, 0

@@ -57,8 +57,8 @@ func (cp *copyJob) transfer(ctx context.Context, src target, b blob) (how string
 	return copied, cp.stream(ctx, src, b, location)
 }
 
-// hasBlob reports whether the repository has a blob. Some registries forbid the question for a
-// missing blob, and some do not support HEAD; hasBlob then reports false.
+// hasBlob reports whether the repository has a blob. Some registries return 403 for a missing blob,
+// and some do not support HEAD; hasBlob then reports false.
 func (s *session) hasBlob(ctx context.Context, digest string) (bool, error) {
 	req, err := s.request(ctx, http.MethodHead, "blobs/"+digest, nil, nil)
 	if err != nil {
@@ -122,7 +122,7 @@ func (cp *copyJob) stream(ctx context.Context, src target, b blob, location *url
 	}
 	body := &verifyingReader{rc: from, watch: watch, want: b.Digest.Hex, size: b.Size, hash: sha256.New(), throttle: cp.c.throttle}
 	defer func() { _ = body.Close() }()
-	// Not by withSession: it may call twice, but the body can be read only once.
+	// Do not use withSession here: it may call upload twice, but the body can be read only once.
 	s, _, err := cp.c.session(ctx, cp.dst)
 	if err == nil {
 		err = s.upload(ctx, location, body, b.Size)

@@ -30,8 +30,8 @@ func watchProgress(ctx context.Context, timeout time.Duration) (context.Context,
 // moved reports progress.
 func (w *watch) moved() { w.timer.Reset(w.timeout) }
 
-// committing gives the destination time to store the blob. Registries on object stores move the
-// blob now, which the allowance assumes to run at 8 MiB/s or faster.
+// committing gives the destination time to store the blob. A registry on an object store moves the
+// blob at this point. The extra time is enough at 8 MiB/s or more.
 func (w *watch) committing(size int64) {
 	w.timer.Reset(w.timeout + time.Duration(size>>23)*time.Second)
 }

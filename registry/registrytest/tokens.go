@@ -16,10 +16,10 @@ type tokens struct {
 	// allow reports whether a user ("" for anonymous) gets an action on a repository.
 	allow func(user, repository, action string) bool
 
-	mu      sync.Mutex
-	issued  int
-	granted map[string][]string // repository:action by token
-	asked   []string            // requested scopes, in order
+	mu        sync.Mutex
+	issued    int
+	granted   map[string][]string // repository:action by token
+	requested []string            // scopes, in order
 }
 
 // RequireTokens makes the proxy require bearer tokens. It issues them at /token, to users who log
@@ -39,7 +39,7 @@ func (p *Proxy) Scopes() []string {
 	p.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Clone(t.asked)
+	return slices.Clone(t.requested)
 }
 
 // ExpireTokens makes all issued tokens invalid.
@@ -61,7 +61,7 @@ func (t *tokens) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	t.mu.Lock()
 	granted, known := t.granted[token]
 	t.mu.Unlock()
-	repository, action := wanted(r)
+	repository, action := required(r)
 	if !known || repository != "" && !slices.Contains(granted, repository+":"+action) {
 		scheme := "http"
 		if r.TLS != nil {
@@ -84,8 +84,8 @@ func (t *tokens) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	next.ServeHTTP(w, r)
 }
 
-// wanted returns the repository and action that a request needs.
-func wanted(r *http.Request) (repository, action string) {
+// required returns the repository and action that a request needs.
+func required(r *http.Request) (repository, action string) {
 	path := strings.TrimPrefix(r.URL.Path, "/v2/")
 	for _, part := range []string{"/manifests/", "/blobs/"} {
 		if name, _, ok := strings.Cut(path, part); ok {
@@ -111,7 +111,7 @@ func (t *tokens) issue(w http.ResponseWriter, r *http.Request) {
 	token := fmt.Sprintf("token-%d", t.issued)
 	t.granted[token] = []string{}
 	for _, scope := range r.URL.Query()["scope"] {
-		t.asked = append(t.asked, scope)
+		t.requested = append(t.requested, scope)
 		_, rest, _ := strings.Cut(scope, ":")
 		repository, actions, _ := strings.Cut(rest, ":")
 		for action := range strings.SplitSeq(actions, ",") {
