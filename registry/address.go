@@ -9,26 +9,26 @@ import (
 	"time"
 )
 
-// AddressPolicy says which addresses may be dialed on behalf of a request.
-// Private networks are allowed, because registries inside of a cluster live
-// there; loopback, link-local, unspecified, multicast and cloud metadata
-// addresses are not.
+// AddressPolicy decides which addresses may be dialed on behalf of a request. Private networks are
+// allowed, because registries inside a cluster use them. Loopback, link-local, unspecified,
+// multicast and cloud metadata addresses are refused.
 type AddressPolicy struct {
-	// AllowHosts may have any address: names or name:port, matched exactly.
+	// AllowHosts lists hosts that may have any address. An entry is a name or name:port and is
+	// matched exactly.
 	AllowHosts []string
-	// AllowLoopback allows loopback addresses for every name. For development.
+	// AllowLoopback allows loopback addresses for every name. It is meant for development.
 	AllowLoopback bool
 }
 
-// AddressError says that a host was not dialed because of its address.
+// AddressError reports that a host was not dialed because its address is refused.
 type AddressError struct {
 	Host string
 	Addr netip.Addr
 }
 
-// Error names host and address and tells how to allow them.
+// Error names the host and the address, and says how to allow them.
 func (e *AddressError) Error() string {
-	return fmt.Sprintf("the address %s of %q may not be reached from requests; allow the host in the configuration if it is meant", e.Addr, e.Host)
+	return fmt.Sprintf("the address %s of %q may not be reached from requests; if this is intended, allow the host in the configuration", e.Addr, e.Host)
 }
 
 const (
@@ -36,10 +36,9 @@ const (
 	keepAlive   = 30 * time.Second
 )
 
-// GuardedDial answers a dial function that refuses addresses by the policy,
-// with an *AddressError. The check is made on the very address that is then
-// connected to, so a name cannot change between check and use, and redirects
-// are checked as well. A dial takes at most 10 seconds.
+// GuardedDial returns a dial function that refuses addresses by the policy, with an *AddressError.
+// The check sees the resolved address that the connection then uses. So a name cannot change
+// between check and use, and redirects are checked too. A dial takes at most 10 seconds.
 func GuardedDial(policy AddressPolicy) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	allowed := newHostSet(policy.AllowHosts...)
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -53,7 +52,7 @@ func GuardedDial(policy AddressPolicy) func(ctx context.Context, network, addr s
 	}
 }
 
-// check decides about a resolved ip:port of the host that addr names.
+// check applies the policy to resolved (ip:port), to which the host in addr was resolved.
 func (p AddressPolicy) check(addr, resolved string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -73,8 +72,8 @@ func (p AddressPolicy) check(addr, resolved string) error {
 	return nil
 }
 
-// refusedNetworks are the metadata and platform services of clouds outside of
-// the link-local range, and networks that are no hosts.
+// refusedNetworks lists metadata and platform services of clouds outside the link-local range, and
+// networks that hold no hosts.
 var refusedNetworks = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),          // this host, RFC 1122
 	netip.MustParsePrefix("255.255.255.255/32"), // broadcast
@@ -99,8 +98,8 @@ func refused(ip netip.Addr) bool {
 
 var nat64 = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
 
-// embedded answers the IPv4 address inside of an IPv6 one that stands for it,
-// without a zone.
+// embedded returns the IPv4 address that an IPv4-mapped or NAT64 address contains; any other
+// address is returned unchanged, without its zone.
 func embedded(ip netip.Addr) netip.Addr {
 	ip = ip.Unmap().WithZone("")
 	if nat64.Contains(ip) {

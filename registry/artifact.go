@@ -16,10 +16,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// PutFile stores a file as the only layer of an OCI image at ref
-// (repository:tag). digest is that of the file, `sha256:` and hex; the registry
-// checks it. Storing again is cheap. A try ends when nothing moves for the
-// client's Timeout. Errors are *Error.
+// PutFile stores a file as the only layer of an OCI image at ref (repository:tag). digest is the
+// digest of the file, `sha256:` and hex; the registry verifies it. Storing the same file again is
+// cheap. A try fails when no byte moves for the client's Timeout; failed tries are repeated up to
+// Options.Retries times. Errors have type *Error.
 func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights) error {
 	const op = "store file"
 	named, err := ParseRef(ref)
@@ -30,7 +30,7 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 	if err != nil {
 		return wrap(op, ref, err, t.cred)
 	}
-	defer c.answers.pushed(c.repository(t))
+	defer c.cache.invalidate(c.repository(t))
 	layer, err := newFileLayer(path, digest)
 	if err != nil {
 		return wrap(op, ref, err, t.cred)
@@ -38,10 +38,10 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 	created := now()
 	tag, err := name.NewTag(ref)
 	if err != nil {
-		return wrap(op, ref, &kindError{kind: Invalid, text: "the reference is no tag"}, t.cred)
+		return wrap(op, ref, &kindError{kind: Invalid, text: "the reference is not a tag"}, t.cred)
 	}
-	if err := c.retrying(ctx, 0, nil, func(ctx context.Context) error {
-		return c.with(ctx, t, func(ctx context.Context, s *session) error {
+	if err := c.retry(ctx, 0, nil, func(ctx context.Context) error {
+		return c.withSession(ctx, t, func(ctx context.Context, s *session) error {
 			ctx, watch := watchProgress(ctx, c.opts.Timeout)
 			defer watch.stop()
 			layer.watch = watch
@@ -49,8 +49,8 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 			if err != nil {
 				return err
 			}
-			img = mutate.Annotations(img, map[string]string{createdKey: created}).(v1.Image) // it stays one, by its documentation
-			return watch.explain(remote.Write(tag, img, remote.WithContext(ctx), remote.WithTransport(s.client.Transport)))
+			img = mutate.Annotations(img, map[string]string{createdKey: created}).(v1.Image) // the documentation promises the same type
+			return watch.stallError(remote.Write(tag, img, remote.WithContext(ctx), remote.WithTransport(s.client.Transport)))
 		})
 	}); err != nil {
 		return wrap(op, ref, err, t.cred)
@@ -58,10 +58,10 @@ func (c *Client) PutFile(ctx context.Context, ref, path, digest string, r Rights
 	return nil
 }
 
-// OpenFile streams the file that PutFile stored at ref; what is read is
-// verified against its digest. Answers that break off, stand still or do not
-// begin are asked for again; a registry that does not answer or wants to be left
-// alone is waited for, until ctx ends. The caller closes it. Errors are *Error.
+// OpenFile streams the file that PutFile stored at ref and verifies it against its digest. If a
+// response breaks off, stalls or does not begin, the missing part is requested again. While the
+// registry is not ready (see NotReady), OpenFile and Read wait until ctx ends. The caller closes
+// the file. Errors have type *Error.
 func (c *Client) OpenFile(ctx context.Context, ref string, r Rights) (io.ReadCloser, error) {
 	const op = "read file"
 	m, t, err := c.fileManifest(ctx, ref, pull, r, true)
@@ -69,16 +69,15 @@ func (c *Client) OpenFile(ctx context.Context, ref string, r Rights) (io.ReadClo
 		return nil, wrap(op, ref, err, t.cred)
 	}
 	layer := blob{m.image.Layers[0], "layer"}
-	waits := c.patience(ref, t).told
-	src := &source{c: c, ctx: ctx, from: t, b: layer, told: func(error, int64) {}, waits: waits}
-	if err := c.outlasting(ctx, 0, waits, nil, func(context.Context) error { return src.open() }); err != nil {
+	onLongWait := c.retryPolicy(ref, t).onLongWait
+	src := &source{c: c, ctx: ctx, from: t, b: layer, onBreak: func(error, int64) {}, onLongWait: onLongWait}
+	if err := c.retryWhileNotReady(ctx, 0, onLongWait, nil, func(context.Context) error { return src.open() }); err != nil {
 		return nil, wrap(op, ref, err, t.cred)
 	}
 	return &storedFile{source: src, hash: sha256.New(), fail: func(err error) error { return wrap(op, ref, err, t.cred) }}, nil
 }
 
-// storedFile is a file that is read. What it held is known to be right once
-// Read has answered io.EOF.
+// storedFile reads a stored file. The content is verified only once Read has returned io.EOF.
 type storedFile struct {
 	*source
 	hash hash.Hash
@@ -94,17 +93,17 @@ func (f *storedFile) Read(p []byte) (int, error) {
 	case err != io.EOF:
 		err = f.fail(err)
 	case hex.EncodeToString(f.hash.Sum(nil)) != f.b.Digest.Hex:
-		err = f.fail(&kindError{kind: Unavailable, text: "the registry sent other bytes than the digest promises"})
+		err = f.fail(&kindError{kind: Unavailable, text: "the registry sent bytes that do not match the digest"})
 	}
 	return n, err
 }
 
-// fileLayer is a file as a layer that is not compressed.
+// fileLayer is a file as an uncompressed layer.
 type fileLayer struct {
 	path   string
 	digest v1.Hash
 	size   int64
-	watch  *watch // is told of what is read, if not nil
+	watch  *watch // hears of bytes read; may be nil
 }
 
 var _ v1.Layer = fileLayer{}
@@ -134,8 +133,8 @@ func (l fileLayer) Compressed() (io.ReadCloser, error) {
 	return &watchedFile{file: f, layer: l}, nil
 }
 
-// watchedFile tells how its upload goes on. It hides the file's WriteTo, which
-// would not.
+// watchedFile reports the progress of an upload to the watch. It hides the file's WriteTo, which
+// would bypass Read.
 type watchedFile struct {
 	file  *os.File
 	layer fileLayer
@@ -153,12 +152,13 @@ func (f *watchedFile) Read(p []byte) (int, error) {
 // Close closes the file.
 func (f *watchedFile) Close() error { return f.file.Close() }
 
-// Credential answers the user and password that a request with these rights
-// presents to a repository of a registry host ("" for any of them), empty for
-// none. An empty user with a password is an identity token. It may ask a helper
-// or a provider, within ctx and for at most ten seconds; that one fails is an
-// *Error, not anonymity: what needs the credential would fail with a reason
-// that misleads.
+// Credential returns the user and password that a request with these rights presents to a
+// repository of a registry host. repository "" stands for any repository. Both results are empty if
+// the request uses no credential. An empty user with a password means an identity token.
+//
+// Credential may run a credential helper or query a provider. It blocks for at most ten seconds, or
+// until ctx ends. If the helper or provider fails, Credential returns an *Error and not an
+// anonymous credential, because an anonymous request would fail later with a misleading reason.
 func (c *Client) Credential(ctx context.Context, host, repository string, r Rights) (user, password string, err error) {
 	cred, err := c.credentialFor(ctx, host, repository, r)
 	if err != nil {

@@ -12,33 +12,33 @@ import (
 	"time"
 )
 
-// createdKey is the annotation that tells when a file was stored or touched.
+// createdKey is the annotation with the time at which a file was stored or touched.
 const createdKey = "org.opencontainers.image.created"
 
-// remove is what DELETE needs.
+// remove lists the token actions that DELETE needs.
 const remove = "delete,pull"
 
-// Stored is what is known of a file that PutFile stored.
+// Stored describes a file that PutFile stored.
 type Stored struct {
-	// Digest is that of the manifest, not of the file.
+	// Digest is the digest of the manifest, not of the file.
 	Digest string
-	// Created is when it was stored or touched, zero if nobody knows.
+	// Created is the time at which the file was stored or touched; zero if unknown.
 	Created time.Time
 }
 
-// StatFile answers what is known of the file at ref (repository:tag). Errors
-// are *Error, of kind NotFound if there is none.
+// StatFile describes the file at ref (repository:tag). Errors have type *Error, with the kind
+// NotFound if there is no such file.
 func (c *Client) StatFile(ctx context.Context, ref string, r Rights) (Stored, error) {
 	m, t, err := c.fileManifest(ctx, ref, pull, r, false)
 	if err != nil {
 		return Stored{}, wrap("look up file", ref, err, t.cred)
 	}
-	created, _ := time.Parse(time.RFC3339, m.image.Annotations[createdKey]) // zero if there is none
+	created, _ := time.Parse(time.RFC3339, m.image.Annotations[createdKey]) // zero if the annotation is missing
 	return Stored{Digest: m.digest, Created: created}, nil
 }
 
-// TouchFile makes the file at ref (repository:tag) as new as one that is stored
-// now. It is another manifest then, of the same file. Errors are *Error.
+// TouchFile sets the creation time of the file at ref (repository:tag) to now. This stores a new
+// manifest for the same file. Errors have type *Error.
 func (c *Client) TouchFile(ctx context.Context, ref string, r Rights) error {
 	const op = "touch file"
 	m, t, err := c.fileManifest(ctx, ref, push, r, false)
@@ -61,8 +61,8 @@ func (c *Client) TouchFile(ctx context.Context, ref string, r Rights) error {
 	if err != nil {
 		return err
 	}
-	if err := within(ctx, c.opts.Timeout, func(ctx context.Context) error {
-		return c.asking(ctx, t, func(ctx context.Context, s *session) error { return s.putManifest(ctx, identifier(named), touched) })
+	if err := withTimeout(ctx, c.opts.Timeout, func(ctx context.Context) error {
+		return c.run(ctx, t, func(ctx context.Context, s *session) error { return s.putManifest(ctx, identifier(named), touched) })
 	}); err != nil {
 		return wrap(op, ref, err, t.cred)
 	}
@@ -71,7 +71,10 @@ func (c *Client) TouchFile(ctx context.Context, ref string, r Rights) error {
 
 func now() string { return time.Now().UTC().Format(time.RFC3339) }
 
-func (c *Client) fileManifest(ctx context.Context, ref, actions string, r Rights, patient bool) (m *manifest, t target, err error) {
+// fileManifest fetches the manifest of a stored file and returns it with the target used. If wait
+// is true, it waits while the registry is not ready, until ctx ends; otherwise it is bounded by the
+// client's Timeout. It uses no mirror.
+func (c *Client) fileManifest(ctx context.Context, ref, actions string, r Rights, wait bool) (m *manifest, t target, err error) {
 	named, err := ParseRef(ref)
 	if err != nil {
 		return nil, target{}, err
@@ -79,25 +82,25 @@ func (c *Client) fileManifest(ctx context.Context, ref, actions string, r Rights
 	if t, err = c.targetOf(ctx, named, actions, r); err != nil {
 		return nil, t, err
 	}
-	t.mirrors = nil // what this install has stored is where it stored it
-	ask := c.asking
-	if patient {
-		ask = c.patience(ref, t).asking
+	t.mirrors = nil // a file is only where this client stored it
+	run := c.run
+	if wait {
+		run = c.retryPolicy(ref, t).run
 	} else {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.opts.Timeout)
 		defer cancel()
 	}
-	m, err = manifestBy(ctx, ask, t, identifier(named))
+	m, err = manifestBy(ctx, run, t, identifier(named))
 	if err == nil && (m.image == nil || len(m.image.Layers) != 1) {
-		err = &kindError{kind: Unsupported, text: "it is no stored file"}
+		err = &kindError{kind: Unsupported, text: "it is not a stored file"}
 	}
 	return m, t, err
 }
 
-// DeleteManifest deletes the manifest ref (repository@digest) and the tags that
-// name it. Errors are *Error: of kind NotFound if it is not there, of another
-// where the registry forbids deletion, as many do: see Forbids.
+// DeleteManifest deletes the manifest ref (repository@digest) and the tags that point to it. Errors
+// have type *Error, with the kind NotFound if the manifest does not exist. Many registries forbid
+// deletion; Forbids recognizes the error.
 func (c *Client) DeleteManifest(ctx context.Context, ref string, r Rights) error {
 	const op = "delete manifest"
 	named, err := ParseRef(ref)
@@ -109,10 +112,10 @@ func (c *Client) DeleteManifest(ctx context.Context, ref string, r Rights) error
 		return wrap(op, ref, err, t.cred)
 	}
 	if !strings.HasPrefix(identifier(named), "sha256:") {
-		return wrap(op, ref, &kindError{kind: Invalid, text: "manifests are deleted by digest, as in repository@digest"}, t.cred)
+		return wrap(op, ref, &kindError{kind: Invalid, text: "a manifest is deleted by digest, as in repository@digest"}, t.cred)
 	}
-	if err := within(ctx, c.opts.Timeout, func(ctx context.Context) error {
-		return c.asking(ctx, t, func(ctx context.Context, s *session) error {
+	if err := withTimeout(ctx, c.opts.Timeout, func(ctx context.Context) error {
+		return c.run(ctx, t, func(ctx context.Context, s *session) error {
 			req, err := s.request(ctx, http.MethodDelete, "manifests/"+identifier(named), nil, nil)
 			if err != nil {
 				return err
@@ -129,8 +132,8 @@ func (c *Client) DeleteManifest(ctx context.Context, ref string, r Rights) error
 	return nil
 }
 
-// Forbids reports whether an error says that the registry does not do such a
-// thing, for anybody or for us, so that asking again is of no use.
+// Forbids reports whether err means that the registry does not support or does not permit the
+// operation, so that a retry does not help.
 func Forbids(err error) bool {
 	switch KindOf(err) {
 	case Unauthorized, Unsupported, Invalid:
@@ -139,8 +142,8 @@ func Forbids(err error) bool {
 	return false
 }
 
-// Tags lists the tags of a repository that begin with prefix, in no order.
-// Errors are *Error.
+// Tags lists the tags of a repository that begin with prefix, in no particular order. It makes one
+// request per page of 1000 tags, each bounded by the client's Timeout. Errors have type *Error.
 func (c *Client) Tags(ctx context.Context, repository, prefix string, r Rights) ([]string, error) {
 	const op = "list tags"
 	named, err := ParseRef(repository)
@@ -154,8 +157,8 @@ func (c *Client) Tags(ctx context.Context, repository, prefix string, r Rights) 
 	var found []string
 	for last, more := "", true; more; {
 		var page []string
-		if err := within(ctx, c.opts.Timeout, func(ctx context.Context) error {
-			return c.asking(ctx, t, func(ctx context.Context, s *session) (err error) {
+		if err := withTimeout(ctx, c.opts.Timeout, func(ctx context.Context) error {
+			return c.run(ctx, t, func(ctx context.Context, s *session) (err error) {
 				page, last, more, err = s.tags(ctx, last)
 				return err
 			})
@@ -171,12 +174,14 @@ func (c *Client) Tags(ctx context.Context, repository, prefix string, r Rights) 
 	return found, nil
 }
 
-// nextPage is the Link header of a list that goes on.
+// nextPage matches the Link header of a page that another page follows.
 var nextPage = regexp.MustCompile(`<[^>]*\?([^>]*)>; *rel="?next"?`)
 
 const pageSize = "1000"
 
-// tags answers a page of the list of tags, and where the next one begins.
+// tags returns the page of the tag list that begins after last. If more is true, another page
+// follows, and next is the value of last for it. After an error, next is last and more is true, so
+// that the caller can repeat the call.
 func (s *session) tags(ctx context.Context, last string) (page []string, next string, more bool, err error) {
 	query := url.Values{"n": {pageSize}}
 	if last != "" {
@@ -190,7 +195,7 @@ func (s *session) tags(ctx context.Context, last string) (page []string, next st
 	if err != nil {
 		return nil, last, true, err
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read
+	defer func() { _ = resp.Body.Close() }()
 	var list struct {
 		Tags []string `json:"tags"`
 	}

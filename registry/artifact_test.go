@@ -45,8 +45,8 @@ func readFile(t *testing.T, c *registry.Client, ref string) string {
 	return string(raw)
 }
 
-// Test_File_AgeAndDeletion stores a file, touches it, and deletes what it was
-// before: the file stays. Then it deletes the file.
+// Test_File_AgeAndDeletion stores a file and touches it, which makes a second manifest. Deleting
+// the first manifest keeps the file; deleting the second removes it.
 func Test_File_AgeAndDeletion(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	c := newClient(t, registry.Options{AllowLoopback: true})
@@ -58,10 +58,10 @@ func Test_File_AgeAndDeletion(t *testing.T) {
 		t.Fatal(first, err)
 	}
 	if _, err := c.StatFile(t.Context(), reg.Addr+"/files:none", registry.Rights{}); registry.KindOf(err) != registry.NotFound {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("a missing file: %v", err)
 	}
 	var touched registry.Stored
-	for deadline := time.Now().Add(10 * time.Second); touched.Digest == "" || touched.Digest == first.Digest; { // its time has seconds
+	for deadline := time.Now().Add(10 * time.Second); touched.Digest == "" || touched.Digest == first.Digest; { // the annotation has a resolution of a second
 		if err := c.TouchFile(t.Context(), ref, registry.Rights{}); err != nil || time.Now().After(deadline) {
 			t.Fatal(err)
 		}
@@ -89,9 +89,8 @@ func Test_File_AgeAndDeletion(t *testing.T) {
 	}
 }
 
-// Test_File_OutlivesBrokenAnswers stores and reads a file where each request is
-// answered in part at first, fails, or stands still: neither the one nor the
-// other may fail for that.
+// Test_File_OutlivesBrokenAnswers stores and reads a file while each request at first gets a
+// partial response, fails, or stalls. Both operations must succeed.
 func Test_File_OutlivesBrokenAnswers(t *testing.T) {
 	content := strings.Repeat("line of a file\n", 1<<10)
 	for name, spoil := range map[string]func(*registrytest.Proxy, registrytest.Matcher){
@@ -123,8 +122,7 @@ func Test_File_OutlivesBrokenAnswers(t *testing.T) {
 	}
 }
 
-// Test_File_WrongBytesAreNotTheFile fails the read of a file whose bytes the
-// registry has changed.
+// Test_File_WrongBytesAreNotTheFile expects a read to fail if the registry changed the bytes.
 func Test_File_WrongBytesAreNotTheFile(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	proxy := registrytest.NewProxy(t, reg)
@@ -155,7 +153,7 @@ func Test_DeleteManifest_Forbidden(t *testing.T) {
 		if !registry.Forbids(err) {
 			t.Errorf("status %d: %v", status, err)
 		}
-		// The next one is allowed.
+		// The next deletion is permitted.
 		if err := c.DeleteManifest(t.Context(), proxy.Addr+"/files@"+st.Digest, registry.Rights{}); err != nil {
 			t.Errorf("after status %d: %v", status, err)
 		}
@@ -172,7 +170,7 @@ func Test_Tags_Pages(t *testing.T) {
 		putFile(t, c, fmt.Sprintf("%s/files:b-%d", reg.Addr, i), "content")
 		want = append(want, fmt.Sprintf("b-%d", i))
 	}
-	// Pages of three.
+	// Let the registry return pages of three tags.
 	proxy.On(func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/tags/list") }, 100, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		q := r.URL.Query()
 		q.Set("n", "3")
@@ -185,6 +183,6 @@ func Test_Tags_Pages(t *testing.T) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 	if _, err := c.Tags(t.Context(), reg.Addr+"/nothing", "", registry.Rights{}); registry.KindOf(err) != registry.NotFound {
-		t.Errorf("a repository that is not there: %v", err)
+		t.Errorf("a missing repository: %v", err)
 	}
 }

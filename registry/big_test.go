@@ -21,7 +21,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// zeros reads as many zeros as are left.
+// zeros reads the given number of zero bytes.
 type zeros struct{ left int64 }
 
 func (z *zeros) Read(p []byte) (int, error) {
@@ -43,9 +43,8 @@ func digestOf(tb testing.TB, r io.Reader) v1.Hash {
 	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}
 }
 
-// BenchmarkCopy_OfALayer copies an image with one layer of LAYER_BYTES (64 MiB
-// unless told; 5368709120 for 5 GiB) from one HTTP server to another, and fails
-// where memory grows with the layer.
+// BenchmarkCopy_OfALayer copies an image with one layer of LAYER_BYTES (default 64 MiB; 5368709120
+// for 5 GiB) from one HTTP server to another. It fails if memory grows with the size of the layer.
 func BenchmarkCopy_OfALayer(b *testing.B) {
 	size := int64(64 << 20)
 	if s := os.Getenv("LAYER_BYTES"); s != "" {
@@ -98,7 +97,7 @@ func BenchmarkCopy_OfALayer(b *testing.B) {
 	b.Cleanup(func() { _ = c.Close() })
 	ref := src.Addr + "/a@" + digestOf(b, strings.NewReader(string(m))).String()
 	b.SetBytes(size)
-	var peak atomic.Uint64 // of the heap in use, of servers and client
+	var peak atomic.Uint64 // heap in use by the servers and the client
 	stop, sampled := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(sampled)

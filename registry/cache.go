@@ -7,89 +7,92 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// maxCached bounds the answers that are kept; requests may name ever others.
+// maxCached bounds the number of entries. Requests may name any number of references.
 const maxCached = 8192
 
-// answers keeps look-ups for a short time, by what makes them equal: kind,
-// reference, platform and the credentials presented. So nobody gets an answer
-// that a credential of another request paid for.
-type answers struct {
-	life time.Duration
-	now  func() time.Time
+// lookUpCache keeps the results of look-ups for a short time. The key contains everything that
+// makes two look-ups equal: kind, reference, platform and credentials. So no request gets a result
+// that needed the credential of another request.
+type lookUpCache struct {
+	ttl time.Duration
+	now func() time.Time
 
-	mu     sync.Mutex
-	kept   *lru.Cache[string, answer]
-	pushes map[string]uint64 // by repository: how often it was written to
-	all    uint64            // in any, once pushes was emptied
+	mu      sync.Mutex
+	entries *lru.Cache[string, cachedImage]
+	pushes  map[string]uint64 // pushes by repository
+	floor   uint64            // lower bound of all versions; grows when pushes is cleared
 }
 
-type answer struct {
+// cachedImage is an entry. It is valid before until, and only while its repository still has
+// version.
+type cachedImage struct {
 	img        Image
 	repository string
 	version    uint64
 	until      time.Time
 }
 
-func newAnswers(life time.Duration) (*answers, error) {
-	kept, err := lru.New[string, answer](maxCached)
-	return &answers{life: life, now: time.Now, kept: kept, pushes: map[string]uint64{}}, err
+func newLookUpCache(ttl time.Duration) (*lookUpCache, error) {
+	entries, err := lru.New[string, cachedImage](maxCached)
+	return &lookUpCache{ttl: ttl, now: time.Now, entries: entries, pushes: map[string]uint64{}}, err
 }
 
-// get answers what is kept, and how long it is kept yet.
-func (a *answers) get(key string) (Image, time.Duration, bool) {
-	if a.life <= 0 {
+// get returns a valid entry and the rest of its lifetime.
+func (l *lookUpCache) get(key string) (Image, time.Duration, bool) {
+	if l.ttl <= 0 {
 		return Image{}, 0, false
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	k, ok := a.kept.Get(key)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e, ok := l.entries.Get(key)
 	if !ok {
 		return Image{}, 0, false
 	}
-	left := k.until.Sub(a.now())
-	if left <= 0 || k.version != a.version(k.repository) {
-		a.kept.Remove(key)
+	left := e.until.Sub(l.now())
+	if left <= 0 || e.version != l.versionLocked(e.repository) {
+		l.entries.Remove(key)
 		return Image{}, 0, false
 	}
-	return k.img, left, true
+	return e.img, left, true
 }
 
-// begin is called before a look-up whose answer may be kept: what was pushed
-// while it was under way makes it worthless.
-func (a *answers) begin(repository string) (version uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.version(repository)
+// version returns the version of a repository. The caller reads it before a look-up and passes it
+// to put, so that a result that a push has overtaken is not cached.
+func (l *lookUpCache) version(repository string) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.versionLocked(repository)
 }
 
-func (a *answers) put(key, repository string, version uint64, img Image) {
-	if a.life <= 0 {
+// put adds an entry, unless the repository has another version by now.
+func (l *lookUpCache) put(key, repository string, version uint64, img Image) {
+	if l.ttl <= 0 {
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if version == a.version(repository) {
-		a.kept.Add(key, answer{img, repository, version, a.now().Add(a.life)})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if version == l.versionLocked(repository) {
+		l.entries.Add(key, cachedImage{img, repository, version, l.now().Add(l.ttl)})
 	}
 }
 
-// pushed makes what is kept of a repository worthless.
-func (a *answers) pushed(repository string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.pushes) == maxCached {
-		// Forgetting the counts must not make old answers good again: from now
-		// on all start above what any of them has seen.
-		for _, n := range a.pushes {
-			a.all = max(a.all, n)
+// invalidate makes all entries of a repository invalid. It is called for each push.
+func (l *lookUpCache) invalidate(repository string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.pushes) == maxCached {
+		// Clearing the counts must not make old entries valid again: from now on every version is
+		// above all versions that an entry may have.
+		for _, n := range l.pushes {
+			l.floor = max(l.floor, n)
 		}
-		a.all++
-		clear(a.pushes)
+		l.floor++
+		clear(l.pushes)
 	}
-	a.pushes[repository] = a.version(repository) + 1
+	l.pushes[repository] = l.versionLocked(repository) + 1
 }
 
-// version counts the pushes to a repository; the caller holds mu.
-func (a *answers) version(repository string) uint64 {
-	return max(a.pushes[repository], a.all)
+// versionLocked is version for callers that hold mu.
+func (l *lookUpCache) versionLocked(repository string) uint64 {
+	return max(l.pushes[repository], l.floor)
 }

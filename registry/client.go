@@ -15,74 +15,73 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Options configure a Client. The zero Options are usable: no credentials,
-// TLS everywhere but on loopback names, and no loopback address allowed.
+// Options configure a Client. The zero Options are usable: no credentials, TLS for all hosts except
+// loopback names, and no loopback address allowed.
 type Options struct {
-	// DockerConfigFile is a docker config.json with the credentials of the
-	// install; "" is none. It is read again whenever it changes.
+	// DockerConfigFile is a docker config.json with the credentials of the install; "" for none. It
+	// is read again whenever it changes.
 	DockerConfigFile string
-	// Providers make credentials from an identity of this process, for hosts
-	// that the docker config has none for. The first that matches is asked.
+	// Providers make credentials from an identity of this process, for hosts without an entry in
+	// the docker config. The first provider that matches the host is used.
 	Providers []Provider
-	// AllowedByDefault tells of hosts whose credential of the install every
-	// request may use, whatever its Rights: Gitpod allows Amazon's private
-	// registries so, where the identity's own policy says who may read what. It
-	// compares whole canonical names. nil for none.
+	// AllowedByDefault reports whether every request may use the install's credential for a host,
+	// whatever its Rights. nil means no host. It must compare whole canonical names. Gitpod allows
+	// Amazon's private registries this way, because the policy of the AWS identity says who may
+	// read there.
 	AllowedByDefault func(host string) bool
-	// WorkspaceHost is the registry host of the workspace images:
-	// Rights.Additional is never used for it.
+	// WorkspaceHost is the registry host of the workspace images. Rights.Additional is never used
+	// for it.
 	WorkspaceHost string
-	// Insecure are hosts (name, or name:port) that are spoken to by plain HTTP.
-	// localhost, 127.0.0.1 and ::1 always are; no other host ever is.
+	// Insecure lists hosts (name, or name:port) that are contacted by plain HTTP, beside localhost,
+	// 127.0.0.1 and ::1. All other hosts are contacted by TLS.
 	Insecure []string
-	// CAFile has certificates in PEM that are trusted beside the system's.
+	// CAFile holds certificates in PEM that are trusted in addition to the system's.
 	CAFile string
-	// Hosts are options of single registry hosts, by name.
+	// Hosts holds options of single registry hosts, by name.
 	Hosts map[string]HostOptions
-	// Proxy answers the proxy for a request, as http.ProxyFromEnvironment does;
-	// nil for none. A proxy resolves names by itself: behind one the
-	// AddressPolicy sees the proxy's address, and only the addresses that stand
-	// in references and redirects themselves.
+	// Proxy returns the proxy for a request, as http.ProxyFromEnvironment does; nil for no proxy. A
+	// proxy resolves names by itself. So the AddressPolicy then sees only the proxy's address and
+	// IP addresses that are written in references and redirects.
 	Proxy func(*http.Request) (*url.URL, error)
-	// Concurrency bounds how many requests of this process to one host wait for
-	// an answer at a time. Default 64.
+	// Concurrency bounds how many requests of this process to one host wait for a response at the
+	// same time. Default 64.
 	Concurrency int
-	// Sharers answers among how many processes the limits of Hosts are shared,
-	// this one included. It is asked often and must not block; nil and less
-	// than 1 are this one alone.
+	// Sharers returns the number of processes that share the limits in Hosts, including this one.
+	// It is called often and must not block. nil and values below 1 mean that this process is
+	// alone.
 	Sharers func() int
-	// Bandwidth bounds the bytes of blobs that all copies of this process
-	// together transfer in a second, 0 for no bound.
+	// Bandwidth bounds the bytes of blobs per second that all copies of this process transfer
+	// together; 0 for no bound.
 	Bandwidth int64
-	// CacheFor is how long a digest that a tag had, and that an image exists,
-	// is taken for true without asking; 0 for not at all. What this client
-	// pushes or tags is asked for anew at once; what others push is seen after
-	// that time. That an image does not exist is never remembered.
+	// CacheFor is how long the results of successful look-ups are cached: the digest of a tag, and
+	// that an image exists. 0 disables the cache. A push or tag by this client invalidates the
+	// entries of its repository at once; a push by others is seen when the entry expires. That an
+	// image does not exist is never cached.
 	CacheFor time.Duration
-	// Kept answers what a reference (normalised, with its tag) is known to
-	// resolve to for linux/amd64, without asking anybody and without blocking;
-	// nil for nothing. Resolve answers with it by the rule of Kept.
+	// Kept returns the digest to which a reference (normalized, with its tag) resolves for
+	// linux/amd64, if it is known locally. It must not block. Resolve uses it by the rule of type
+	// Kept. nil for none.
 	Kept func(ref string) (Kept, bool)
-	// Registerer gets the metrics of docs/metrics.md; nil for none.
+	// Registerer receives the metrics of docs/metrics.md; nil for none.
 	Registerer prometheus.Registerer
 	// AllowHosts and AllowLoopback are the AddressPolicy of all connections.
 	AllowHosts    []string
 	AllowLoopback bool
-	// Dial connects, nil for GuardedDial by the policy above. A Dial of one's
-	// own is not guarded: it is for tests that answer for foreign names.
+	// Dial connects; nil for GuardedDial with the policy above. A custom Dial is not guarded. It is
+	// meant for tests that serve foreign names.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Timeout bounds one look-up with its retries, each request of a copy, and
-	// the time that a blob's transfer may stand still. Default 30 seconds.
+	// Timeout bounds a look-up with its retries, each request of a copy, and the time for which the
+	// transfer of a blob may stall. Default 30 seconds.
 	Timeout time.Duration
-	// Retries is how often a failed request is asked again where that may
-	// help. Default 4, negative for never.
+	// Retries is how often a failed request is repeated if the error may be temporary. Default 4;
+	// negative for never.
 	Retries int
-	// RetryBase is the pause before the first retry; it doubles each time, up
-	// to 5 seconds, and the half of it is random. Default 200 ms.
+	// RetryBase is the pause before the first retry. It doubles with each retry, up to 5 seconds;
+	// half of it is random. Default 200 ms.
 	RetryBase time.Duration
-	// Parallel is how many blobs one copy transfers at a time. Default 4.
+	// Parallel is how many blobs one copy transfers at the same time. Default 4.
 	Parallel int
-	// Logger is told what operators act on; nil for slog.Default.
+	// Logger receives messages for operators; nil for slog.Default.
 	Logger *slog.Logger
 }
 
@@ -92,8 +91,8 @@ const (
 	defaultRetryBase = 200 * time.Millisecond
 	defaultParallel  = 4
 	defaultPerHost   = 64
-	// maxSessions bounds what requests with ever other repositories and
-	// credentials make us remember.
+	// maxSessions bounds the number of sessions. Requests may name any number of repositories and
+	// credentials.
 	maxSessions = 512
 )
 
@@ -131,19 +130,19 @@ type Client struct {
 	plain         hostSet
 	workspaceHost string
 	config        *dockerConfig
-	salt          []byte // of credential identities
+	salt          []byte // of credential identities, random for each client
 	wire          *wire
 	hosts         hostTable
 	sessions      *lru.Cache[string, *session]
-	flights       *flights
-	logins        *logins
-	answers       *answers
-	copies        *joints[string] // by what is copied where; answers how
-	paced         func(context.Context, []byte) []byte
+	calls         *callGroup
+	logins        *loginCache
+	cache         *lookUpCache
+	copies        *sharedCalls[string] // transfers of blobs, by blob and endpoints; each returns how the blob came
+	throttle      func(context.Context, []byte) []byte
 }
 
-// New answers a client. It reads the credentials and the CA file, and connects
-// to nothing. The caller closes the client.
+// New returns a client. It reads the credentials and the CA files, and opens no connection. The
+// caller closes the client.
 func New(o Options) (*Client, error) {
 	o.setDefaults()
 	config, err := openDockerConfig(o.DockerConfigFile, o.Logger)
@@ -160,17 +159,17 @@ func New(o Options) (*Client, error) {
 		config:   config,
 		salt:     make([]byte, 32),
 		sessions: sessions,
-		flights:  newFlights(),
+		calls:    newCallGroup(),
 	}
 	_, _ = rand.Read(c.salt) // never fails, by its documentation
-	if c.logins, err = newLogins(c.flights); err != nil {
+	if c.logins, err = newLoginCache(c.calls); err != nil {
 		return nil, err
 	}
-	if c.answers, err = newAnswers(o.CacheFor); err != nil {
+	if c.cache, err = newLookUpCache(o.CacheFor); err != nil {
 		return nil, err
 	}
-	c.copies = newJoints[string](c.flights)
-	c.paced = pace(o.Bandwidth)
+	c.copies = newSharedCalls[string](c.calls)
+	c.throttle = newThrottle(o.Bandwidth)
 	c.workspaceHost = c.canonical(o.WorkspaceHost)
 	if c.hosts, err = newHostTable(o.Hosts, c.canonical); err != nil {
 		return nil, err
@@ -181,10 +180,10 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the look-ups and the transfers of blobs that are under way, waits
-// for them, and closes idle connections.
+// Close cancels running look-ups and transfers of blobs, waits for them, and closes idle
+// connections.
 func (c *Client) Close() error {
-	c.flights.close()
+	c.calls.close()
 	c.wire.closeIdle()
 	return nil
 }

@@ -13,22 +13,21 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// maxIndexDepth bounds how deep indexes of indexes are followed.
+// maxIndexDepth bounds how deep nested indexes are followed.
 const maxIndexDepth = 3
 
-// Copy copies the image or index src, named by digest, to the repository
-// dstRepo, byte for byte, and answers it there. It pushes by digest only and
-// sets no tag. Blobs come by mount where both repositories are at one host,
-// else through this process, in constant memory and with verified digests;
-// those that are there already are not sent. So a copy that was cut off goes
-// on where it was when it is asked for again.
+// Copy copies the image or index src, named by digest, byte for byte to the repository dstRepo, and
+// returns the copy. It pushes by digest only and sets no tag. If both repositories are on one host,
+// blobs are mounted. Other blobs are streamed through this process, in constant memory and with
+// verified digests. Blobs that the destination has already are not sent. So a repeated Copy
+// continues an interrupted one.
 //
-// Every request has the client's Timeout, a blob's transfer may stand still for
-// that long, and each is retried; a registry that does not answer or wants to be
-// left alone is waited for. The copy as a whole ends with ctx. progress
-// gets one line for each blob and manifest; its errors are ignored. Errors are
-// *Error: the kinds NotFound and Unauthorized are about src, PushRefused is
-// about dstRepo.
+// Each request is bounded by the client's Timeout. The transfer of a blob fails when it stalls for
+// that long. Both are retried. While a registry is not ready (see NotReady), Copy waits until ctx
+// ends; it has no limit of its own.
+//
+// progress receives a line for each blob and manifest; errors of writing to it are ignored. Errors
+// have type *Error: the kinds NotFound and Unauthorized concern src, PushRefused concerns dstRepo.
 func (c *Client) Copy(ctx context.Context, src string, srcRights Rights, dstRepo string, dstRights Rights, progress io.Writer) (Image, error) {
 	const op = "copy image"
 	from, err := ParseRef(src)
@@ -40,12 +39,12 @@ func (c *Client) Copy(ctx context.Context, src string, srcRights Rights, dstRepo
 		return Image{}, err
 	}
 	if _, ok := from.(reference.Digested); !ok {
-		return Image{}, wrap(op, from.String(), &kindError{kind: Invalid, text: "the source of a copy is named by digest"}, credential{})
+		return Image{}, wrap(op, from.String(), &kindError{kind: Invalid, text: "the source of a copy must be named by digest"}, credential{})
 	}
 	if !reference.IsNameOnly(to) {
-		return Image{}, wrap(op, to.String(), &kindError{kind: Invalid, text: "the destination of a copy is a repository, without tag or digest"}, credential{})
+		return Image{}, wrap(op, to.String(), &kindError{kind: Invalid, text: "the destination of a copy must be a repository, without tag or digest"}, credential{})
 	}
-	cp := &copying{c: c, lines: &progressLines{w: progress}, to: to.String()}
+	cp := &copyJob{c: c, lines: &progressLines{w: progress}, to: to.String()}
 	defer cp.lines.close()
 	if cp.src, err = c.targetOf(ctx, from, pull, srcRights); err != nil {
 		return Image{}, cp.wrap(op, from, to, err)
@@ -62,33 +61,33 @@ func (c *Client) Copy(ctx context.Context, src string, srcRights Rights, dstRepo
 	return img, nil
 }
 
-// copying is one copy.
-type copying struct {
+// copyJob is the state of one Copy.
+type copyJob struct {
 	c        *Client
 	src, dst target
 	lines    *progressLines
-	to       string
+	to       string // the destination, for log messages
 }
 
-// patience is how the copy asks.
-func (cp *copying) patience() patience {
-	p := cp.c.patience(cp.to, cp.src, cp.dst)
-	log := p.told
-	p.told = func(err error) {
+// retryPolicy returns the policy for requests of the copy. A long wait is also shown in progress.
+func (cp *copyJob) retryPolicy() retryPolicy {
+	p := cp.c.retryPolicy(cp.to, cp.src, cp.dst)
+	log := p.onLongWait
+	p.onLongWait = func(err error) {
 		log(err)
-		cp.lines.line("waits for the registry: %v", examine(err, append(cp.src.secrets(), cp.dst.secrets()...)...).err)
+		cp.lines.line("waiting for the registry: %v", examine(err, append(cp.src.secrets(), cp.dst.secrets()...)...).err)
 	}
 	return p
 }
 
-// destinationError marks what failed at the destination.
+// destinationError marks an error of the destination of a copy.
 type destinationError struct{ error }
 
 func (e destinationError) Unwrap() error { return e.error }
 
-// wrap tells whose fault it was: what a source refuses is about the image, but
-// what a destination refuses is about the install.
-func (cp *copying) wrap(op string, from, to reference.Named, err error) error {
+// wrap makes an error safe to show. An error of the source concerns the image; an error of the
+// destination concerns the install and becomes PushRefused.
+func (cp *copyJob) wrap(op string, from, to reference.Named, err error) error {
 	if d, ok := asDestination(err); ok {
 		f := examine(d, append(cp.dst.secrets(), cp.src.secrets()...)...)
 		switch f.kind {
@@ -100,7 +99,7 @@ func (cp *copying) wrap(op string, from, to reference.Named, err error) error {
 	return wrapFor(op, from.String(), err, cp.src)
 }
 
-func (cp *copying) run(ctx context.Context, digest string) (Image, error) {
+func (cp *copyJob) run(ctx context.Context, digest string) (Image, error) {
 	root, err := cp.read(ctx, digest)
 	if err != nil {
 		return Image{}, err
@@ -123,7 +122,7 @@ func (cp *copying) run(ctx context.Context, digest string) (Image, error) {
 	if err := cp.blobs(ctx, blobs); err != nil {
 		return Image{}, err
 	}
-	for _, m := range manifests { // children first: a registry refuses an index without them
+	for _, m := range manifests { // children first: a registry refuses an index whose images are missing
 		if err := cp.put(ctx, m); err != nil {
 			return Image{}, err
 		}
@@ -132,18 +131,18 @@ func (cp *copying) run(ctx context.Context, digest string) (Image, error) {
 	return img, nil
 }
 
-// read fetches a manifest of the source.
-func (cp *copying) read(ctx context.Context, digest string) (*manifest, error) {
-	return manifestBy(ctx, cp.patience().asking, cp.src, digest)
+// read fetches a manifest from the source.
+func (cp *copyJob) read(ctx context.Context, digest string) (*manifest, error) {
+	return manifestBy(ctx, cp.retryPolicy().run, cp.src, digest)
 }
 
-// tree answers a manifest's children, theirs first, and the manifest.
-func (cp *copying) tree(ctx context.Context, m *manifest, depth int, done []*manifest) ([]*manifest, error) {
+// tree appends to done all manifests below m, children before their parents, and m itself.
+func (cp *copyJob) tree(ctx context.Context, m *manifest, depth int, done []*manifest) ([]*manifest, error) {
 	if m.index == nil {
 		return append(done, m), nil
 	}
 	if depth == maxIndexDepth {
-		return nil, &kindError{kind: Unsupported, text: "its indexes are nested too deep"}
+		return nil, &kindError{kind: Unsupported, text: "its indexes are nested too deeply"}
 	}
 	for _, d := range m.index.Manifests {
 		child, err := cp.read(ctx, d.Digest.String())
@@ -157,9 +156,9 @@ func (cp *copying) tree(ctx context.Context, m *manifest, depth int, done []*man
 	return append(done, m), nil
 }
 
-// exists reports whether the destination has the manifest, and thus all that
-// it names.
-func (cp *copying) exists(ctx context.Context, m *manifest) (bool, error) {
+// exists reports whether the destination has the manifest, and therefore everything that it refers
+// to.
+func (cp *copyJob) exists(ctx context.Context, m *manifest) (bool, error) {
 	err := cp.destination(ctx, func(ctx context.Context, s *session) error {
 		_, err := s.headManifest(ctx, m.digest)
 		return err
@@ -168,52 +167,53 @@ func (cp *copying) exists(ctx context.Context, m *manifest) (bool, error) {
 		return true, nil
 	}
 	if errors.Is(err, errNoHead) {
-		_, err = manifestBy(ctx, cp.patience().asking, cp.dst, m.digest)
+		_, err = manifestBy(ctx, cp.retryPolicy().run, cp.dst, m.digest)
 		if err == nil {
 			return true, nil
 		}
 	}
 	switch f := examine(err); {
-	case f.kind == NotFound, f.status == http.StatusForbidden: // some answer so for what is not there yet
+	case f.kind == NotFound, f.status == http.StatusForbidden: // some registries return 403 for a missing manifest
 		return false, nil
 	}
 	return false, err
 }
 
-func (cp *copying) put(ctx context.Context, m *manifest) error {
-	defer cp.c.answers.pushed(cp.c.repository(cp.dst)) // also if the answer was lost
+// put pushes a manifest to the destination.
+func (cp *copyJob) put(ctx context.Context, m *manifest) error {
+	defer cp.c.cache.invalidate(cp.c.repository(cp.dst)) // also if the push succeeded but its response was lost
 	return cp.destination(ctx, func(ctx context.Context, s *session) error {
 		return s.putManifest(ctx, m.digest, m)
 	})
 }
 
-// destination asks the destination, with retries.
-func (cp *copying) destination(ctx context.Context, op func(context.Context, *session) error) error {
-	if err := cp.patience().asking(ctx, cp.dst, op); err != nil {
+// destination runs op on the destination with retries, and marks its error.
+func (cp *copyJob) destination(ctx context.Context, op func(context.Context, *session) error) error {
+	if err := cp.retryPolicy().run(ctx, cp.dst, op); err != nil {
 		return destinationError{err}
 	}
 	return nil
 }
 
-// prepareMounts makes the destination's session one that may pull from the
-// source too, if they are at one host. Where the destination's credential
-// does not reach so far, blobs are copied instead.
-func (cp *copying) prepareMounts(ctx context.Context) {
+// prepareMounts lets the destination's session pull from the source too, if both are on one host,
+// so that blobs can be mounted. If the destination's credential does not permit this, blobs are
+// copied.
+func (cp *copyJob) prepareMounts(ctx context.Context) {
 	if cp.c.canonical(cp.src.host) != cp.c.canonical(cp.dst.host) || cp.src.path == cp.dst.path {
 		return
 	}
 	t := cp.dst
 	t.from = cp.src.path
-	err := within(ctx, cp.c.opts.Timeout, func(ctx context.Context) error {
-		return cp.c.asking(ctx, t, func(context.Context, *session) error { return nil })
+	err := withTimeout(ctx, cp.c.opts.Timeout, func(ctx context.Context) error {
+		return cp.c.run(ctx, t, func(context.Context, *session) error { return nil })
 	})
 	if err == nil {
 		cp.dst = t
 	}
 }
 
-// blobs copies blobs in parallel and ends at the first failure.
-func (cp *copying) blobs(ctx context.Context, blobs []blob) error {
+// blobs copies blobs in parallel and stops at the first failure.
+func (cp *copyJob) blobs(ctx context.Context, blobs []blob) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(cp.c.opts.Parallel)
 	for _, b := range blobs {
@@ -222,21 +222,21 @@ func (cp *copying) blobs(ctx context.Context, blobs []blob) error {
 	return g.Wait()
 }
 
-// blob copies one blob, with retries, each of which looks first whether it is
-// there by now. Copies of the same blob between the same repositories with the
-// same credentials share one transfer.
-func (cp *copying) blob(ctx context.Context, b blob) error {
+// blob copies one blob with retries. Each try first checks whether the blob is there by now.
+// Simultaneous copies of one blob between the same repositories with the same credentials share one
+// transfer.
+func (cp *copyJob) blob(ctx context.Context, b blob) error {
 	digest := b.Digest.String()
-	retrying := func(err error, pause time.Duration) {
+	onRetry := func(err error, pause time.Duration) {
 		secrets := append(cp.src.secrets(), cp.dst.secrets()...)
 		cp.lines.retry(b.role, digest, b.Size, examine(err, secrets...).err, pause)
 	}
-	key := strings.Join([]string{digest, cp.c.key(cp.dst), cp.c.keys(cp.src)}, "\x00\x00\x00")
+	key := strings.Join([]string{digest, cp.c.sessionKey(cp.dst), cp.c.sessionKeys(cp.src)}, "\x00\x00\x00")
 	how, err := cp.c.copies.do(ctx, key, func(ctx context.Context) (how string, err error) {
 		src := cp.src
-		err = cp.c.outlasting(ctx, 0, cp.patience().told, retrying, func(ctx context.Context) (err error) {
+		err = cp.c.retryWhileNotReady(ctx, 0, cp.retryPolicy().onLongWait, onRetry, func(ctx context.Context) (err error) {
 			how, err = cp.transfer(ctx, src, b)
-			src.mirrors = nil // one may have sent other bytes
+			src.mirrors = nil // a mirror may have sent wrong bytes
 			return err
 		})
 		if how == copied && err == nil {
@@ -256,8 +256,8 @@ type blob struct {
 	role string
 }
 
-// uniqueBlobs answers the blobs of images, each once, and their total size.
-// Layers that must not be distributed stay where their URLs say.
+// uniqueBlobs returns the blobs of all images, each once, and their total size in bytes. It leaves
+// out layers that must not be distributed and have URLs of their own.
 func uniqueBlobs(manifests []*manifest) (out []blob, size int64) {
 	seen := map[v1.Hash]bool{}
 	for _, m := range manifests {

@@ -15,11 +15,10 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// BenchmarkCopy_WithoutMount copies an image of 100 MB in ten layers from one
-// registry to new repositories of another, by this package (ours) and by
-// go-containerregistry alone (bare), one at a time and 16 at a time. The two take
-// turns, so that both have the same of what else the machine does; ratio is the
-// time of ours to that of bare.
+// BenchmarkCopy_WithoutMount copies an image of 100 MB in ten layers from one registry to new
+// repositories of another, one copy at a time and 16 at a time. It compares this package (ours)
+// with go-containerregistry alone (bare). The two alternate, so that the load of the machine
+// affects both alike. The metric ratio is the time of ours divided by that of bare.
 func BenchmarkCopy_WithoutMount(b *testing.B) {
 	const layers, bytesPerLayer = 10, 10 << 20
 	src, dst := registrytest.Start(b, registrytest.Options{Quiet: true}), registrytest.Start(b, registrytest.Options{Quiet: true})
@@ -72,7 +71,7 @@ func BenchmarkCopy_WithoutMount(b *testing.B) {
 			var ourTime, bareTime time.Duration
 			b.ResetTimer()
 			for i := range b.N {
-				if i%2 == 0 { // who comes first has a warmer or a colder disk
+				if i%2 == 0 { // alternate the order, because the first may have a colder disk cache
 					ourTime += round(ours)
 					bareTime += round(bare)
 				} else {

@@ -24,8 +24,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// begun are the uploads that were begun in a repository by the registry's
-// access log, as in "mount 201" or "upload 202", once there are n of them.
+// begun returns the uploads begun in a repository, counted by kind and status as in "mount 201" or
+// "upload 202". It waits until the registry's access log shows n of them.
 func begun(t *testing.T, reg *registrytest.Registry, repo string, n int) (out map[string]int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("the access log of %s shows %d uploads", repo, n), func() bool {
@@ -63,15 +63,15 @@ func TestCopy_MountsWithinOneRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	if img.Ref != reg.Addr+"/workspace/images@"+digest || img.Digest != digest || img.SizeBytes < 8<<10 {
-		t.Errorf("answered %+v", img)
+		t.Errorf("copied as %+v", img)
 	}
 	reg.Pull(t, "workspace/images@"+digest)
 	if got := begun(t, reg, "workspace/images", 3); len(got) != 1 || got["mount 201"] != 3 {
-		t.Errorf("uploads begun: %v, want 3 mounts answered 201", got)
+		t.Errorf("uploads begun: %v, want 3 mounts with status 201", got)
 	}
 	for _, r := range reg.Requests() {
 		if r.Method == http.MethodPut && strings.HasPrefix(r.URI, "/v2/workspace/") && !strings.HasSuffix(r.URI, "/manifests/"+digest) {
-			t.Errorf("something else than the manifest by digest was put: %+v", r)
+			t.Errorf("a PUT of something other than the manifest by digest: %+v", r)
 		}
 	}
 	for _, want := range []string{`(?m)^layer sha256:[0-9a-f]{8} 4\.\d kB mounted$`, `(?m)^config sha256:[0-9a-f]{8} \d+ B mounted$`, `(?m)^manifest sha256:[0-9a-f]{8} \d+ B pushed$`} {
@@ -95,7 +95,7 @@ func TestCopy_SendsBlobsToAnotherRegistry(t *testing.T) {
 		t.Errorf("uploads begun: %v, want 3 and no mount", got)
 	}
 	if n := strings.Count(progress.String(), " copied\n"); n != 3 {
-		t.Errorf("progress tells of %d copied blobs, want 3:\n%s", n, progress.String())
+		t.Errorf("progress shows %d copied blobs, want 3:\n%s", n, progress.String())
 	}
 }
 
@@ -156,7 +156,7 @@ func TestCopy_GoesOnWhereItWasCutOff(t *testing.T) {
 	src, digest := pushed(t, registrytest.Options{}, "a:1")
 	dst := registrytest.Start(t, registrytest.Options{})
 	p := registrytest.NewProxy(t, dst)
-	// The manifest cannot be put: all blobs are there by then.
+	// Pushing the manifest fails. All blobs are at the destination by then.
 	p.Fail(registrytest.Method(http.MethodPut, registrytest.Manifests), -1, http.StatusInternalServerError)
 	c := newClient(t, registry.Options{Retries: 1})
 	_, err := c.Copy(t.Context(), src.Addr+"/a@"+digest, all, p.Addr+"/b", all, io.Discard)
@@ -201,8 +201,8 @@ func TestCopy_OutlivesFaults(t *testing.T) {
 				t.Fatalf("%v; progress:\n%s", err, progress.String())
 			}
 			dst.Pull(t, "b@"+digest)
-			if !strings.Contains(progress.String(), "trying again in") && !strings.Contains(progress.String(), "going on at") {
-				t.Errorf("progress tells of no retry:\n%s", progress.String())
+			if !strings.Contains(progress.String(), "trying again in") && !strings.Contains(progress.String(), "continuing at") {
+				t.Errorf("progress shows no retry:\n%s", progress.String())
 			}
 		})
 	}
@@ -214,9 +214,9 @@ func (d discardResponse) Header() http.Header         { return d.header }
 func (d discardResponse) Write(p []byte) (int, error) { return len(p), nil }
 func (d discardResponse) WriteHeader(int)             {}
 
-// TestCopy_ABrokenSourceGivesNoRestToTheDestination: it has answered all that it
-// could.
-func TestCopy_ABrokenSourceGivesNoRestToTheDestination(t *testing.T) {
+// TestCopy_ABrokenSourceDoesNotOpenTheDestinationsBreaker breaks off uploads because of their
+// source, which must not count as missing responses of the destination.
+func TestCopy_ABrokenSourceDoesNotOpenTheDestinationsBreaker(t *testing.T) {
 	src := registrytest.Start(t, registrytest.Options{})
 	from := registrytest.NewProxy(t, src)
 	breakOff := make(chan struct{})
@@ -258,8 +258,8 @@ func TestCopy_NeverCommitsOtherBytes(t *testing.T) {
 	c := newClient(t, registry.Options{Retries: 1})
 	_, err := c.Copy(t.Context(), from.Addr+"/a@"+digest, all, dst.Addr+"/b", all, io.Discard)
 	wantKind(t, err, registry.Unavailable)
-	if !strings.Contains(err.Error(), "other bytes than the digest promises") {
-		t.Errorf("the error does not tell why: %v", err)
+	if !strings.Contains(err.Error(), "bytes that do not match the digest") {
+		t.Errorf("the error does not give the reason: %v", err)
 	}
 	for _, r := range dst.Requests() {
 		if r.Method == http.MethodPut && r.Status == http.StatusCreated {
@@ -289,7 +289,7 @@ func TestCopy_EndsWhenEitherSideHangs(t *testing.T) {
 			hang(from, to)
 			c := newClient(t, registry.Options{Timeout: 400 * time.Millisecond, Retries: 1})
 			start := time.Now()
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // a host that does not answer is waited for
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // Copy waits for a host that does not respond
 			defer cancel()
 			_, err := c.Copy(ctx, from.Addr+"/a@"+digest, all, to.Addr+"/"+name, all, io.Discard)
 			wantKind(t, err, registry.Unavailable)
@@ -303,7 +303,7 @@ func TestCopy_EndsWhenEitherSideHangs(t *testing.T) {
 func TestCopy_IsNotEndedByASlowButMovingTransfer(t *testing.T) {
 	src, digest := pushed(t, registrytest.Options{}, "a:1")
 	from := registrytest.NewProxy(t, src)
-	from.Slow(registrytest.Blobs, -1, 60, 100*time.Millisecond) // 6 s in all
+	from.Slow(registrytest.Blobs, -1, 60, 100*time.Millisecond) // 6 s in total
 	dst := registrytest.Start(t, registrytest.Options{})
 	c := newClient(t, registry.Options{Timeout: 5 * time.Second, Retries: -1})
 	if _, err := c.Copy(t.Context(), from.Addr+"/a@"+digest, all, dst.Addr+"/b", all, io.Discard); err != nil {
@@ -330,7 +330,7 @@ func TestCopy_EndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestCopy_TellsWhoseFaultItWas(t *testing.T) {
+func TestCopy_ErrorsNameTheSideThatFailed(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	closed := registrytest.Start(t, registrytest.Options{Users: map[string]string{"user": "p"}})
 	c := newClient(t, registry.Options{Retries: -1})
@@ -340,7 +340,7 @@ func TestCopy_TellsWhoseFaultItWas(t *testing.T) {
 		want           registry.Kind
 		text           string
 	}{
-		{"source is not there", reg.Addr + "/a" + absent, reg.Addr + "/b", registry.NotFound, "copy image \"" + reg.Addr + "/a" + absent},
+		{"source is missing", reg.Addr + "/a" + absent, reg.Addr + "/b", registry.NotFound, "copy image \"" + reg.Addr + "/a" + absent},
 		{"source is closed", closed.Addr + "/a@" + digest, reg.Addr + "/b", registry.Unauthorized, "copy image \"" + closed.Addr},
 		{"destination is closed", reg.Addr + "/a@" + digest, closed.Addr + "/b", registry.PushRefused, "copy image to \"" + closed.Addr + "/b\""},
 		{"source by tag", reg.Addr + "/a:1", reg.Addr + "/b", registry.Invalid, "by digest"},
@@ -356,7 +356,7 @@ func TestCopy_TellsWhoseFaultItWas(t *testing.T) {
 	}
 }
 
-func TestCopy_AsksForTheScopeOfTheSourceToMount(t *testing.T) {
+func TestCopy_RequestsTheScopeOfTheSourceToMount(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "base:1")
 	for _, x := range []struct {
 		name       string
@@ -459,6 +459,6 @@ func TestTag_Errors(t *testing.T) {
 		wantKind(t, c.Tag(t.Context(), reg.Addr+x[0], reg.Addr+x[1], all), registry.Invalid)
 	}
 	if bytes.Contains([]byte(reg.Log()), []byte("/b/manifests")) {
-		t.Error("another repository was asked")
+		t.Error("another repository got a request")
 	}
 }

@@ -32,7 +32,7 @@ func TestMatrix_CopyToOddDestinations(t *testing.T) {
 		fault   func(dst *registrytest.Proxy)
 		kind    registry.Kind
 		message string
-		uploads int // that were committed
+		uploads int // committed uploads
 	}{
 		{name: "no HEAD", fault: func(p *registrytest.Proxy) { p.Fail(head, -1, 405) }, uploads: 3},
 		{name: "HEAD is not implemented", fault: func(p *registrytest.Proxy) { p.Fail(head, -1, 501) }, uploads: 3},
@@ -63,7 +63,7 @@ func TestMatrix_CopyToOddDestinations(t *testing.T) {
 		}},
 		{name: "no Location", fault: func(p *registrytest.Proxy) {
 			p.Fail(registrytest.Method(http.MethodPost, registrytest.Uploads), -1, 202)
-		}, kind: registry.PushRefused, message: "where to upload"},
+		}, kind: registry.PushRefused, message: "does not return an upload location"},
 		{name: "uploads are denied", fault: func(p *registrytest.Proxy) {
 			p.Fail(registrytest.Method(http.MethodPost, registrytest.Uploads), -1, 403)
 		}, kind: registry.PushRefused, message: "access denied"},
@@ -121,8 +121,8 @@ func TestMatrix_CopyWithoutMounts(t *testing.T) {
 	}
 }
 
-// TestMatrix_BlobsFromAnObjectStore follows redirects of blobs, and shows the
-// store no credential.
+// TestMatrix_BlobsFromAnObjectStore expects redirects of blobs to be followed without sending
+// credentials to the store.
 func TestMatrix_BlobsFromAnObjectStore(t *testing.T) {
 	users := map[string]string{"user": matrixPassword}
 	src := registrytest.Start(t, registrytest.Options{})
@@ -140,11 +140,11 @@ func TestMatrix_BlobsFromAnObjectStore(t *testing.T) {
 		}
 		dst.Pull(t, "b@"+digest)
 		if store.Count(registrytest.Blobs) != 3 {
-			t.Errorf("%s: the store was asked %d times", mode, store.Count(registrytest.Blobs))
+			t.Errorf("%s: the store got %d requests", mode, store.Count(registrytest.Blobs))
 		}
 		for _, r := range store.Requests() {
 			if r.Header.Get("Authorization") != "" || strings.Contains(fmt.Sprint(r.Header), matrixPassword) {
-				t.Errorf("%s: the store was shown %v", mode, r.Header)
+				t.Errorf("%s: the store got the headers %v", mode, r.Header)
 			}
 		}
 	}
@@ -169,7 +169,7 @@ func TestMatrix_KindsOfImages(t *testing.T) {
 		mutate.IndexAddendum{Add: registrytest.Index(t, "linux/arm64")}, mutate.IndexAddendum{Add: registrytest.Index(t, "linux/amd64")})
 	for name, c := range map[string]struct {
 		what     interface{ RawManifest() ([]byte, error) }
-		requests int // to resolve
+		requests int // for Resolve
 	}{"zstd": {zstd, 1}, "attestation": {attested, 2}, "index in an index": {nested, 4}} {
 		t.Run(name, func(t *testing.T) {
 			src, dst := registrytest.Start(t, registrytest.Options{}), registrytest.Start(t, registrytest.Options{})
@@ -209,7 +209,7 @@ func TestCopy_GoesOnInTheMiddleOfABlob(t *testing.T) {
 					next.ServeHTTP(w, r)
 				})
 			}
-			p.Reset(large, 2, 3<<20) // the config is whole with that, and the layer is not
+			p.Reset(large, 2, 3<<20) // after the whole config, but within the layer
 			dst := registrytest.Start(t, registrytest.Options{})
 			cl := newClient(t, registry.Options{})
 			var progress syncBuffer
@@ -217,7 +217,7 @@ func TestCopy_GoesOnInTheMiddleOfABlob(t *testing.T) {
 				t.Fatal(err)
 			}
 			dst.Pull(t, "b@"+digest)
-			if !strings.Contains(progress.String(), "going on at 3.1 MB") || strings.Contains(progress.String(), "trying again") {
+			if !strings.Contains(progress.String(), "continuing at 3.1 MB") || strings.Contains(progress.String(), "trying again") {
 				t.Errorf("progress:\n%s", progress.String())
 			}
 		})
@@ -245,10 +245,10 @@ func TestCopy_OfTheSameBlobsAtTheSameTimeIsOne(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all 8 have looked for the manifest and all blobs are asked for", func() bool {
+	eventually(t, "all 8 have looked up the manifest and all blobs are requested", func() bool {
 		return to.Count(registrytest.Method(http.MethodHead, registrytest.Manifests)) == 8 && from.Count(registrytest.Blobs) == 3
 	})
-	leave() // one that leaves takes nothing from the others
+	leave() // a copy that is cancelled does not affect the others
 	release()
 	wg.Wait()
 	dst.Pull(t, "b@"+digest)

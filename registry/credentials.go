@@ -2,13 +2,14 @@ package registry
 
 import "context"
 
-// Credentials answers, by host, every credential that a request with these
-// rights may present, of the hosts that the install's file and the request name
-// and of those given: for those who have to decide elsewhere, without this
-// client. Entries of single repositories are left out. Helpers and providers
-// are asked, within ctx. Hosts whose credential is not to be had now are in failed:
-// they are not ones without a credential. Names of hosts are canonical; docker.io
-// is Docker Hub. An empty user name means that the password is an identity token.
+// Credentials returns, by host, every credential that a request with these rights may present. It
+// covers the hosts in the install's docker config, the hosts of the request's own credentials, and
+// the hosts given as arguments. It is for callers that make requests without this client. Entries
+// for single repositories are left out.
+//
+// Helpers and providers are queried within ctx. failed holds an error for each host whose
+// credential cannot be obtained now; such a host is not anonymous. Host names are canonical;
+// docker.io is Docker Hub. An empty user name means that the password is an identity token.
 func (c *Client) Credentials(ctx context.Context, r Rights, hosts ...string) (found map[string]Basic, failed map[string]error) {
 	names := map[string]bool{}
 	for _, h := range hosts {

@@ -10,8 +10,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry"
 )
 
-// TestCredentials_All lists what a request may use: what Credential answers,
-// host by host.
+// TestCredentials_All compares the credentials of all hosts for several rights.
 func TestCredentials_All(t *testing.T) {
 	client := newClient(t, registry.Options{
 		WorkspaceHost:    "ws.example.com",
@@ -48,9 +47,9 @@ func TestCredentials_All(t *testing.T) {
 	}
 }
 
-// TestCredentials_AFailureIsNoAnonymity: a provider that cannot tell now is an
-// error, and the other hosts are told all the same.
-func TestCredentials_AFailureIsNoAnonymity(t *testing.T) {
+// TestCredentials_AFailureIsNotAnonymity expects a failing provider to be reported as an error, and
+// the credentials of the other hosts to be returned.
+func TestCredentials_AFailureIsNotAnonymity(t *testing.T) {
 	client := newClient(t, registry.Options{
 		Providers:        []registry.Provider{&provider{host: "cloud.example.com", login: func(int64) (registry.Login, error) { return registry.Login{}, errors.New("secret-text") }}},
 		DockerConfigFile: dockerConfig(t, "", [3]string{"registry.example.com", "install", "p"}),

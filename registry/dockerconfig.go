@@ -8,37 +8,36 @@ import (
 	"sync"
 )
 
-// dockerConfig is the install's docker config file. It is looked at again on
-// every use, which costs one stat, and read again when it is another file or
-// has other content: Kubernetes swaps a symbolic link above it. While the new
-// file cannot be read, the last good one stays.
+// dockerConfig is the install's docker config file. Each use checks for changes, with one stat, and
+// reads the file again if it was replaced or modified. Kubernetes replaces the file by swapping a
+// symbolic link above it. If the new file cannot be read, the last valid content stays in use.
 type dockerConfig struct {
 	path string
 	log  *slog.Logger
 
 	mu   sync.Mutex
-	seen os.FileInfo // of the last file tried
+	seen os.FileInfo // the last file read or tried
 	file credentials
 }
 
-// authEntry is one entry: of auths with a credential, or of credHelpers.
+// authEntry is one entry of auths that has a credential, or of credHelpers.
 type authEntry struct {
 	host string // as in the file, without scheme
-	path string // of a repository or of those below it; "" for the whole host
-	name string // as in the file, for people
-	// server is what a helper is asked for: the key as in the file.
+	path string // the repository, which covers those below it; "" for the whole host
+	name string // as in the file, for messages
+	// server is the argument of a helper: the key as in the file.
 	server string
 	helper string
 	cred   credential
 }
 
-// credentials is what a file says.
+// credentials is the content of a file.
 type credentials struct {
-	entries []authEntry // of a longer path first, helpers before auths
-	store   string      // the helper for every other host
+	entries []authEntry // longer paths first, helpers before auths
+	store   string      // the helper for all other hosts
 }
 
-// openDockerConfig reads the file; path "" is a config without credentials.
+// openDockerConfig reads the file; path "" means a config without credentials.
 func openDockerConfig(path string, log *slog.Logger) (*dockerConfig, error) {
 	d := &dockerConfig{path: path, log: log}
 	if path == "" {
@@ -55,10 +54,9 @@ func openDockerConfig(path string, log *slog.Logger) (*dockerConfig, error) {
 	return d, nil
 }
 
-// lookup finds the entry for a repository of a canonical host: that of the
-// longest path (containers-auth.json(5)), and of equal ones the helper, as
-// docker does. Where there is none it is that of the credential store, if the
-// file names one.
+// lookup returns the entry for a repository of a canonical host. The longest path wins
+// (containers-auth.json(5)). Between equal paths a helper wins, as in docker. Without an entry,
+// lookup returns the credential store, if the file names one.
 func (d *dockerConfig) lookup(host, repository string, canonical func(string) string) (authEntry, bool) {
 	file := d.current()
 	for _, a := range file.entries {
@@ -76,7 +74,7 @@ func (d *dockerConfig) lookup(host, repository string, canonical func(string) st
 	return authEntry{host: host, name: host, server: server, helper: file.store}, true
 }
 
-// below tells whether a repository is path or below it.
+// below reports whether repository is path or below it.
 func below(repository, path string) bool {
 	return path == "" || repository == path || strings.HasPrefix(repository, path+"/")
 }
@@ -90,7 +88,7 @@ func (d *dockerConfig) current() credentials {
 	info, err := os.Stat(d.path)
 	if err != nil {
 		if d.seen != nil {
-			d.log.Warn("cannot find the registry credentials any more; going on with the last ones", "file", d.path, "err", err)
+			d.log.Warn("cannot find the registry credentials any more; using the last ones", "file", d.path, "err", err)
 		}
 		d.seen = nil
 		return d.file
@@ -101,7 +99,7 @@ func (d *dockerConfig) current() credentials {
 	d.seen = info
 	file, err := readDockerConfig(d.path)
 	if err != nil {
-		d.log.Warn("cannot read the changed registry credentials; going on with the last ones", "file", d.path, "err", err)
+		d.log.Warn("cannot read the changed registry credentials; using the last ones", "file", d.path, "err", err)
 		return d.file
 	}
 	d.file = file

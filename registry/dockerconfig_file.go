@@ -10,14 +10,14 @@ import (
 	"strings"
 )
 
-// maxConfigBytes bounds the docker config file; secrets of Kubernetes hold at
-// most 1 MiB.
+// maxConfigBytes bounds the size of the docker config file. A Kubernetes secret holds at most 1
+// MiB.
 const maxConfigBytes = 1 << 20
 
-// hubServer is the key under which docker keeps the login of Docker Hub.
+// hubServer is the key under which docker stores the login of Docker Hub.
 const hubServer = "https://index.docker.io/v1/"
 
-// configFile is the part of docker's config.json that is read.
+// configFile is the part of docker's config.json that is used.
 type configFile struct {
 	Auths map[string]struct {
 		Auth          string `json:"auth"`
@@ -30,7 +30,7 @@ type configFile struct {
 	CredsStore  string            `json:"credsStore"`
 }
 
-// readDockerConfig parses a file. Its errors never show content.
+// readDockerConfig parses a file. Its errors never contain content of the file.
 func readDockerConfig(path string) (credentials, error) {
 	if info, err := os.Stat(path); err == nil && info.Size() > maxConfigBytes {
 		return credentials{}, fmt.Errorf("read registry credentials: %s is larger than 1 MiB", path)
@@ -52,7 +52,7 @@ func readDockerConfig(path string) (credentials, error) {
 			}
 		}
 		if cred.anonymous() {
-			continue // docker leaves empty entries where a store has the credential
+			continue // docker leaves an empty entry if a store has the credential
 		}
 		e := entryOf(key)
 		cred.source = "docker config, entry " + e.name
@@ -66,7 +66,7 @@ func readDockerConfig(path string) (credentials, error) {
 	}
 	for _, h := range append(helpersOf(out.entries), out.store) {
 		if h != "" && !helperName.MatchString(h) {
-			return credentials{}, fmt.Errorf("read registry credentials: %s names a credential helper that is no name of a docker-credential program", path)
+			return credentials{}, fmt.Errorf("read registry credentials: %s names a credential helper with an invalid name", path)
 		}
 	}
 	slices.SortFunc(out.entries, func(a, b authEntry) int {
@@ -88,9 +88,8 @@ func helpersOf(entries []authEntry) (out []string) {
 	return out
 }
 
-// entryOf parses a key. One with a scheme, and one whose path is the version
-// of the API, is docker's own kind of key and means the whole host; any other
-// path is that of a repository, as in registry.example.com/team.
+// entryOf parses a key. A key with a scheme, or with an API version as its path, is in docker's own
+// form and covers the whole host. Any other path is a repository, as in registry.example.com/team.
 func entryOf(key string) authEntry {
 	host := configHost(key)
 	e := authEntry{host: host, name: host, server: key}
@@ -102,7 +101,7 @@ func entryOf(key string) authEntry {
 	return e
 }
 
-// decodeAuth splits base64 of user:password.
+// decodeAuth decodes base64 of user:password.
 func decodeAuth(auth string) (user, password string, err error) {
 	b, err := base64.StdEncoding.DecodeString(auth)
 	if err != nil {

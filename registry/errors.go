@@ -17,40 +17,38 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// Kind says why a call failed, in terms that a caller can act on.
+// Kind classifies why a call failed, in terms that a caller can act on.
 type Kind int
 
-// Kinds of errors. The zero Kind is no kind.
+// Kinds of errors. The zero Kind means that the error has no kind.
 const (
 	Invalid      Kind = iota + 1 // the reference, the platform or the request is malformed
 	NotFound                     // the registry has no such image
-	Unauthorized                 // the registry wants other credentials (401, 403)
-	RateLimited                  // the registry wants fewer requests (429)
-	Unavailable                  // the registry fails, does not answer, or answers nonsense
+	Unauthorized                 // the registry requires other credentials (401, 403)
+	RateLimited                  // the registry limits the rate of requests (429)
+	Unavailable                  // the registry fails, does not respond, or sends invalid responses
 	Refused                      // the address rules forbid the connection
-	TooLarge                     // the manifest is larger than any sane one
-	Unsupported                  // the registry or the image is of a kind that is not handled
-	PushRefused                  // the destination of a copy refused it: the install's fault, not the image's
+	TooLarge                     // the manifest is larger than 8 MiB
+	Unsupported                  // the registry or the image has a form that is not supported
+	PushRefused                  // the destination of a copy refused it: a problem of the install, not of the image
 )
 
-// Error is the failure of one call. Its text and that of its cause are for
-// people and hold no credentials, tokens or query strings.
+// Error is the failure of one call. Its text and the text of its cause are for people and contain
+// no credentials, tokens or query strings.
 type Error struct {
 	Kind Kind
 	// Op is a verb phrase, as in "resolve image".
 	Op string
-	// Ref is the reference that the call was about; empty where quoting it
-	// could show a secret.
+	// Ref is the reference of the call; empty if quoting it could show a secret.
 	Ref string
 	// StatusCode is the registry's HTTP status, 0 if none is known.
 	StatusCode int
-	// Err is the cause. It matches context.Canceled and
-	// context.DeadlineExceeded where those ended the call, and is a
-	// *net.DNSError where the host's name does not exist.
+	// Err is the cause. It matches context.Canceled and context.DeadlineExceeded if those ended the
+	// call, and is a *net.DNSError if the host's name does not exist.
 	Err error
 }
 
-// Error tells what was tried, on what, and what happened.
+// Error names the operation, the reference and the cause.
 func (e *Error) Error() string {
 	if e.Ref == "" {
 		return fmt.Sprintf("%s: %v", e.Op, e.Err)
@@ -61,7 +59,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// KindOf answers the kind of an error of this package, 0 for any other.
+// KindOf returns the kind of an error of this package, and 0 for any other error.
 func KindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {
@@ -70,7 +68,7 @@ func KindOf(err error) Kind {
 	return 0
 }
 
-// statusError is an HTTP answer that is not the one asked for.
+// statusError is an HTTP response with an unexpected status.
 type statusError struct {
 	code  int
 	codes []string      // error codes of the distribution specification
@@ -92,26 +90,27 @@ func (e *statusError) Error() string {
 	case e.code >= 500:
 		return fmt.Sprintf("the registry fails (%s); try again later", detail)
 	}
-	return fmt.Sprintf("the registry gave an unexpected answer (%s)", detail)
+	return fmt.Sprintf("the registry sent an unexpected response (%s)", detail)
 }
 
-// kindError is a failure of a kind that no status tells.
+// kindError is a failure that has no HTTP status.
 type kindError struct {
 	kind Kind
 	text string
-	// temporary tells that asking again may help.
+	// temporary reports that a retry may help.
 	temporary bool
 }
 
 func (e *kindError) Error() string { return e.text }
 
-// brokenError is the end of a transfer that had begun: the registry was there.
+// brokenError is a transfer that broke off after it had begun. It does not count as NotReady,
+// because the registry had responded.
 type brokenError struct{ error }
 
 func (e *brokenError) Unwrap() error { return e.error }
 
-// cause is an upstream error with a text that is safe to show. Only causes
-// that are known to be safe stay reachable.
+// cause is an upstream error with a text that is safe to show. Unwrap reaches only causes that are
+// known to be safe.
 type cause struct {
 	text string
 	err  error
@@ -120,20 +119,20 @@ type cause struct {
 func (c *cause) Error() string { return c.text }
 func (c *cause) Unwrap() error { return c.err }
 
-// failure is what is known of an error from upstream.
+// failure is the analysis of an upstream error.
 type failure struct {
 	kind      Kind
 	status    int
 	err       error
-	temporary bool          // asking again may help
-	after     time.Duration // not before this, 0 if unknown
-	// away tells that the registry does not answer, or wants to be left alone:
-	// who has time waits for it.
-	away bool
+	temporary bool          // a retry may help
+	after     time.Duration // no retry before this pause; 0 if unknown
+	// notReady reports that the registry does not respond or limits the rate of requests. Callers
+	// that have time wait until it is ready.
+	notReady bool
 }
 
-// examine finds out what an error from upstream means, and makes its text
-// safe: whatever holds a URL, an answer's body or one of the secrets loses it.
+// examine analyzes an upstream error and makes its text safe: URLs, response bodies and the given
+// secrets are removed.
 func examine(err error, secrets ...string) failure {
 	var (
 		status *statusError
@@ -141,24 +140,24 @@ func examine(err error, secrets ...string) failure {
 		kind   *kindError
 		addr   *AddressError
 		done   *Error
-		rest   *restError
+		open   *openError
 		pause  *pauseError
 	)
 	var broken *brokenError
 	if errors.As(err, &broken) {
 		f := examine(broken.error, secrets...)
-		f.away = false
+		f.notReady = false
 		return f
 	}
 	switch {
 	case errors.As(err, &done):
 		return failure{kind: done.Kind, status: done.StatusCode, err: done.Err}
 	case errors.As(err, &kind):
-		return failure{kind: kind.kind, err: kind, temporary: kind.temporary, away: kind.kind == RateLimited}
-	case errors.As(err, &rest):
-		return failure{kind: Unavailable, err: rest, temporary: true, after: rest.left, away: true}
+		return failure{kind: kind.kind, err: kind, temporary: kind.temporary, notReady: kind.kind == RateLimited}
+	case errors.As(err, &open):
+		return failure{kind: Unavailable, err: open, temporary: true, after: open.left, notReady: true}
 	case errors.As(err, &pause):
-		return failure{kind: RateLimited, err: pause, temporary: true, after: pause.left, away: true}
+		return failure{kind: RateLimited, err: pause, temporary: true, after: pause.left, notReady: true}
 	case errors.As(err, &addr):
 		return failure{kind: Refused, err: addr}
 	case errors.As(err, &status):
@@ -168,7 +167,7 @@ func examine(err error, secrets ...string) failure {
 	case errors.Is(err, context.Canceled):
 		return failure{kind: Unavailable, err: &cause{"the request was cancelled", context.Canceled}}
 	case errors.Is(err, context.DeadlineExceeded):
-		return failure{kind: Unavailable, err: &cause{"the registry did not answer in time", context.DeadlineExceeded}, temporary: true, away: true}
+		return failure{kind: Unavailable, err: &cause{"the registry did not respond in time", context.DeadlineExceeded}, temporary: true, notReady: true}
 	}
 	unreachable := &cause{text: "the registry cannot be reached: " + safeText(err, secrets)}
 	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.IsNotFound {
@@ -178,12 +177,12 @@ func examine(err error, secrets ...string) failure {
 		kind:      Unavailable,
 		err:       unreachable,
 		temporary: !permanent(err),
-		away:      !permanent(err) && noAnswer(err),
+		notReady:  !permanent(err) && noResponse(err),
 	}
 }
 
-// statusOf keeps the status and the codes of go-containerregistry's error, and
-// nothing of the answer's text.
+// statusOf keeps the status and the error codes of go-containerregistry's error, and no text of the
+// response.
 func statusOf(err error) *statusError {
 	var ggcr *transport.Error
 	if !errors.As(err, &ggcr) {
@@ -204,17 +203,17 @@ func ofStatus(e *statusError) failure {
 	case e.code == http.StatusUnauthorized, e.code == http.StatusForbidden:
 		f.kind = Unauthorized
 	case e.code == http.StatusTooManyRequests:
-		f.kind, f.temporary, f.away = RateLimited, true, true
+		f.kind, f.temporary, f.notReady = RateLimited, true, true
 	case e.code >= 500, e.code == http.StatusRequestTimeout, e.code == http.StatusTooEarly:
 		f.kind, f.temporary = Unavailable, true
-		f.away = e.code == http.StatusBadGateway || e.code == http.StatusServiceUnavailable || e.code == http.StatusGatewayTimeout
+		f.notReady = e.code == http.StatusBadGateway || e.code == http.StatusServiceUnavailable || e.code == http.StatusGatewayTimeout
 	case e.code == http.StatusBadRequest:
 		f.kind = Invalid
 	}
 	return f
 }
 
-// permanent reports errors of the connection that no retry cures.
+// permanent reports whether a connection error persists, so that a retry does not help.
 func permanent(err error) bool {
 	var (
 		unknown  x509.UnknownAuthorityError
@@ -231,13 +230,13 @@ func permanent(err error) bool {
 		errors.As(err, &verify) || errors.As(err, &record)
 }
 
-// Away reports whether an error says that a registry cannot be asked now, and may
-// be later: it does not answer, rests, or wants to be left alone.
-func Away(err error) bool { return examine(err).away }
+// NotReady reports whether err means that a registry cannot be used now but may be later: it does
+// not respond, its circuit breaker is open, or it limits the rate of requests.
+func NotReady(err error) bool { return examine(err).notReady }
 
-// noAnswer reports errors of a connection to a host that is not there, or goes
-// away: not those of an answer that makes no sense.
-func noAnswer(err error) bool {
+// noResponse reports whether a connection error means that the host is not reachable or closed the
+// connection, and not that it sent an invalid response.
+func noResponse(err error) bool {
 	var (
 		dns     *net.DNSError
 		op      *net.OpError
@@ -245,7 +244,7 @@ func noAnswer(err error) bool {
 		timeout interface{ Timeout() bool }
 	)
 	if errors.As(err, &op) && strings.HasSuffix(op.Op, " error") {
-		return false // of TLS: it said what it does not like
+		return false // an alert of TLS, which is a response
 	}
 	return op != nil || errors.As(err, &dns) || errors.As(err, &errno) || errors.As(err, &timeout) && timeout.Timeout() ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
@@ -253,8 +252,8 @@ func noAnswer(err error) bool {
 
 var errorCode = regexp.MustCompile(`^[A-Z][A-Z_]{0,39}$`)
 
-// appendCode adds an error code of the distribution specification. Other text
-// that a registry put in its place is dropped, as are more than three.
+// appendCode adds an error code of the distribution specification. It drops other text that a
+// registry sent in its place, and every code after the third.
 func appendCode(codes []string, code string) []string {
 	if errorCode.MatchString(code) && len(codes) < 3 {
 		return append(codes, code)

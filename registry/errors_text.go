@@ -12,7 +12,7 @@ import (
 	"syscall"
 )
 
-const maxSafeText = 200 // bytes of a foreign error's text
+const maxSafeText = 200 // in bytes, of a foreign error's text
 
 var (
 	queryString = regexp.MustCompile(`\?[^\s"]*`)
@@ -20,13 +20,12 @@ var (
 	hostName    = regexp.MustCompile(`^[A-Za-z0-9._:\[\]-]{1,100}$`)
 )
 
-// ownTexts begin the errors of Go's HTTP client whose text is its own up to
-// the first quote: what follows is the server's.
+// ownTexts lists prefixes of errors of Go's HTTP client. Their text is Go's own up to the first
+// quote; the rest comes from the server.
 var ownTexts = []string{"http: ", "net/http: ", "http2: ", "tls: ", "remote error: tls: "}
 
-// safeText answers the text of a foreign error if it is of a kind that shows
-// nothing of what a server sent: such text may hold whatever we sent to it,
-// and signed URLs. Secrets are masked all the same.
+// safeText returns a text for a foreign error that contains nothing that a server sent. A server's
+// text may contain our own credentials and signed URLs. Known secrets are masked in addition.
 func safeText(err error, secrets []string) string {
 	for {
 		var u *url.Error
@@ -59,7 +58,7 @@ func knownText(err error) string {
 	switch {
 	case errors.As(err, &dns):
 		if !hostName.MatchString(dns.Name) {
-			return "the name of its host cannot be found"
+			return "its host name cannot be resolved"
 		}
 		return "lookup " + dns.Name + ": " + dns.Err
 	case errors.As(err, &verify), errors.As(err, &unknown), errors.As(err, &hostname), errors.As(err, &invalid):
@@ -71,7 +70,7 @@ func knownText(err error) string {
 	case errors.As(err, &errno):
 		return errno.Error()
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return "it closed the connection in the middle of an answer"
+		return "it closed the connection before the end of its response"
 	}
 	text := err.Error()
 	for _, own := range ownTexts {
@@ -81,5 +80,5 @@ func knownText(err error) string {
 			return strings.TrimRight(text, " :")
 		}
 	}
-	return "its answer cannot be understood"
+	return "its response is invalid"
 }

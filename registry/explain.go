@@ -9,54 +9,54 @@ import (
 	"time"
 )
 
-// Explanation tells how an answer came about, for people. It holds no secrets.
+// Explanation describes for people how a reference is resolved. It contains no secrets.
 type Explanation struct {
-	// Ref is the reference as it is understood, Host and Repository its parts.
+	// Ref is the parsed reference; Host and Repository are its parts.
 	Ref, Host, Repository string
-	// Image is the answer, and Err why there is none.
+	// Image is the result. Err is set if there is none.
 	Image Image
 	Err   error
-	// Endpoints are where the image was looked for, mirrors first.
+	// Endpoints are the repositories in which the image is looked up, mirrors first.
 	Endpoints []Endpoint
-	// Requests are those sent, in order.
+	// Requests are the requests sent, in order.
 	Requests []RequestTrace
-	// Platform is the one asked for; Chosen tells why an index's image was
-	// taken, and Platforms which ones the index has.
+	// Platform is the requested platform. Chosen explains which image of an index was chosen, and
+	// Platforms lists the platforms of the index.
 	Platform  string
 	Chosen    string
 	Platforms []string
-	// Cache is the rule by which a plain Resolve would have answered.
+	// Cache explains how the caches affect a plain Resolve of the reference.
 	Cache string
-	// Took is the time of all of it.
+	// Took is the total time.
 	Took time.Duration
 }
 
-// Endpoint is a repository that is asked.
+// Endpoint is a repository in which an image is looked up.
 type Endpoint struct {
 	Host, Repository string
 	Mirror           bool
-	// Credential names where the credential is from, as in "docker config,
-	// entry registry.example.com"; "none" for anonymous.
+	// Credential names the source of the credential, as in "docker config, entry
+	// registry.example.com". "none" means anonymous.
 	Credential string
-	// Resting is how long the host is not asked because it did not answer.
-	Resting time.Duration
-	// Err is why it has no answer, nil if it has or was not asked.
+	// BreakerOpen is how long the circuit breaker of the host stays open, because the host did not
+	// respond; 0 if it is not open.
+	BreakerOpen time.Duration
+	// Err is the error of the endpoint; nil if it returned the image or got no request.
 	Err error
 }
 
-// RequestTrace is one request upstream.
+// RequestTrace is one upstream request.
 type RequestTrace struct {
-	// Path is that of a request for the API, without the query. It is empty
-	// for token servers and where redirects lead: such paths may be signed.
+	// Path is the path of a request to the API, without the query. It is empty for token servers
+	// and for targets of redirects, because their paths may be signed.
 	Method, Host, Path string
-	Status             int    // 0 for no answer
-	Err                string // why there is none
+	Status             int    // 0 for no response
+	Err                string // the error if there is no response
 	Took               time.Duration
 }
 
-// Explain resolves as Resolve does, but asks the registry whatever is cached,
-// with a session of its own, and tells what it did. It blocks for at most the
-// client's Timeout.
+// Explain resolves a reference as Resolve does and records how. It uses no cached result and a
+// session of its own. It blocks for at most the client's Timeout.
 func (c *Client) Explain(ctx context.Context, ref, platform string, r Rights) Explanation {
 	const op = "explain image"
 	start := time.Now()
@@ -97,19 +97,19 @@ func (c *Client) Explain(ctx context.Context, ref, platform string, r Rights) Ex
 		img.Anonymous = t.anonymous()
 		e.Image = img
 	}
-	tr.into(&e)
+	tr.copyTo(&e)
 	for i, p := range append(append([]target{}, t.mirrors...), t) {
 		e.Endpoints = append(e.Endpoints, Endpoint{
-			Host: p.host, Repository: p.path, Mirror: i < len(t.mirrors), Credential: p.cred.name(),
-			Resting: c.wire.gates.of(c.canonical(p.host)).resting(), Err: tr.failed(p, t.secrets()),
+			Host: p.host, Repository: p.path, Mirror: i < len(t.mirrors), Credential: p.cred.sourceName(),
+			BreakerOpen: c.wire.breakers.of(c.canonical(p.host)).openFor(), Err: tr.errorOf(p, t.secrets()),
 		})
 	}
 	e.Took = time.Since(start)
 	return e
 }
 
-// name tells people where a credential is from.
-func (c credential) name() string {
+// sourceName names the source of a credential for people.
+func (c credential) sourceName() string {
 	switch {
 	case c.anonymous():
 		return "none"
@@ -119,17 +119,18 @@ func (c credential) name() string {
 	return c.source
 }
 
+// cacheRule explains how the look-up cache affects a key.
 func (c *Client) cacheRule(key string) string {
 	if c.opts.CacheFor <= 0 {
 		return "nothing is cached"
 	}
-	if _, left, ok := c.answers.get(key); ok {
-		return "answered from the cache for " + left.Round(time.Millisecond).String() + " yet"
+	if _, left, ok := c.cache.get(key); ok {
+		return "hit, valid for another " + left.Round(time.Millisecond).String()
 	}
-	return "asked, and then cached for " + c.opts.CacheFor.String() + " or until this node pushes to the repository"
+	return "miss: the registry is queried, and the result is cached for " + c.opts.CacheFor.String() + " or until this node pushes to the repository"
 }
 
-// trace collects what one call does. It travels in the context.
+// trace records the steps of one Explain. The context carries it.
 type trace struct {
 	repositories []string // at any host
 
@@ -137,18 +138,18 @@ type trace struct {
 	requests  []RequestTrace
 	chosen    string
 	platforms []string
-	errs      map[string]error // by endpoint
+	errs      map[string]error // by host/repository
 }
 
 type traceKey struct{}
 
-// traceOf answers the context's trace or nil. A nil trace records nothing.
+// traceOf returns the trace of the context, or nil. A nil trace records nothing.
 func traceOf(ctx context.Context) *trace {
 	t, _ := ctx.Value(traceKey{}).(*trace)
 	return t
 }
 
-func (t *trace) request(req *http.Request, resp *http.Response, err error, took time.Duration) {
+func (t *trace) recordRequest(req *http.Request, resp *http.Response, err error, took time.Duration) {
 	if t == nil {
 		return
 	}
@@ -169,9 +170,9 @@ func (t *trace) request(req *http.Request, resp *http.Response, err error, took 
 	t.requests = append(t.requests, r)
 }
 
-// known tells whether a request is one that we made, and not a server.
+// known reports whether this client chose the path of a request, and not a server.
 func (t *trace) known(req *http.Request) bool {
-	if req.Response != nil { // it follows a redirect
+	if req.Response != nil { // the request follows a redirect
 		return false
 	}
 	if req.URL.Path == "/v2/" {
@@ -182,7 +183,7 @@ func (t *trace) known(req *http.Request) bool {
 	})
 }
 
-func (t *trace) choice(why string, platforms []string) {
+func (t *trace) recordChoice(why string, platforms []string) {
 	if t == nil {
 		return
 	}
@@ -191,7 +192,7 @@ func (t *trace) choice(why string, platforms []string) {
 	t.chosen, t.platforms = why, platforms
 }
 
-func (t *trace) fail(at target, err error) {
+func (t *trace) recordError(at target, err error) {
 	if t == nil {
 		return
 	}
@@ -203,7 +204,7 @@ func (t *trace) fail(at target, err error) {
 	t.errs[at.host+"/"+at.path] = err
 }
 
-func (t *trace) failed(at target, secrets []string) error {
+func (t *trace) errorOf(at target, secrets []string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.errs[at.host+"/"+at.path]; err != nil {
@@ -212,7 +213,7 @@ func (t *trace) failed(at target, secrets []string) error {
 	return nil
 }
 
-func (t *trace) into(e *Explanation) {
+func (t *trace) copyTo(e *Explanation) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.Requests, e.Chosen, e.Platforms = t.requests, t.chosen, t.platforms

@@ -19,7 +19,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-func TestExplain_TellsCredentialsMirrorsRequestsAndChoice(t *testing.T) {
+func TestExplain_ShowsCredentialsMirrorsRequestsAndChoice(t *testing.T) {
 	c, mirror, hub, _ := mirrored(t, registry.Options{
 		CacheFor:         time.Minute,
 		DockerConfigFile: dockerConfig(t, "", [3]string{hubKey, "hub", "secret"}),
@@ -46,7 +46,7 @@ func TestExplain_TellsCredentialsMirrorsRequestsAndChoice(t *testing.T) {
 			{Method: "GET", Host: "index.docker.io", Path: "/v2/", Status: 200},
 			{Method: "GET", Host: "index.docker.io", Path: "/v2/library/ubuntu/manifests/1", Status: 200},
 		},
-		Cache: "asked, and then cached for 1m0s or until this node pushes to the repository",
+		Cache: "miss: the registry is queried, and the result is cached for 1m0s or until this node pushes to the repository",
 	}
 	ignore := cmp.Options{cmpopts.IgnoreFields(registry.Explanation{}, "Image", "Took"), cmpopts.IgnoreFields(registry.Endpoint{}, "Err"), cmpopts.IgnoreFields(registry.RequestTrace{}, "Took")}
 	if d := cmp.Diff(want, e, ignore); d != "" {
@@ -56,20 +56,20 @@ func TestExplain_TellsCredentialsMirrorsRequestsAndChoice(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := hub.Count(registrytest.Manifests)
-	if e = c.Explain(t.Context(), "ubuntu:1", "", all); !strings.HasPrefix(e.Cache, "answered from the cache for") {
+	if e = c.Explain(t.Context(), "ubuntu:1", "", all); !strings.HasPrefix(e.Cache, "hit, valid for another") {
 		t.Errorf("cache rule: %s", e.Cache)
 	}
 	if hub.Count(registrytest.Manifests) != before+1 {
-		t.Error("explaining did not ask")
+		t.Error("Explain sent no request")
 	}
 }
 
-func TestExplain_TellsWhyAPlatformWasChosen(t *testing.T) {
+func TestExplain_ShowsWhyAPlatformWasChosen(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "a:1", registrytest.Index(t, "linux/amd64", "linux/arm64", "linux/arm/v7"))
 	c := newClient(t, registry.Options{})
 	e := c.Explain(t.Context(), reg.Addr+"/a:1", "linux/arm64/v8", all)
-	if e.Err != nil || e.Chosen != "entry 2 of 3 is the first for it" || !slices.Equal(e.Platforms, []string{"linux/amd64", "linux/arm64", "linux/arm/v7"}) || e.Platform != "linux/arm64" {
+	if e.Err != nil || e.Chosen != "entry 2 of 3 is the first for this platform" || !slices.Equal(e.Platforms, []string{"linux/amd64", "linux/arm64", "linux/arm/v7"}) || e.Platform != "linux/arm64" {
 		t.Errorf("%+v", e)
 	}
 	e = c.Explain(t.Context(), reg.Addr+"/a:1", "windows/amd64", all)
@@ -82,7 +82,7 @@ func TestExplain_TellsWhyAPlatformWasChosen(t *testing.T) {
 	}
 }
 
-// verdicts are the checks as "name verdict".
+// verdicts formats checks as "name verdict".
 func verdicts(checks []registry.Check) (out []string) {
 	for _, c := range checks {
 		out = append(out, fmt.Sprintf("%s %s", c.Name, c.Verdict))
@@ -145,7 +145,7 @@ func TestDoctor_GoesLayerByLayer(t *testing.T) {
 	}
 }
 
-func TestCache_AnswersForAWhileAndSeesOwnPushes(t *testing.T) {
+func TestCache_KeepsResultsForAWhileAndSeesOwnPushes(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	other := reg.Push(t, "a:2", registrytest.RandomImage(t, 1, 1<<10))
 	p := registrytest.NewProxy(t, reg)
@@ -174,7 +174,7 @@ func TestCache_AnswersForAWhileAndSeesOwnPushes(t *testing.T) {
 	look(other, 1, resolve)
 	look(other, 1, head)
 	look(other, 0, head)
-	reg.Push(t, "a:1", registrytest.RandomImage(t, 1, 1<<10)) // by somebody else
+	reg.Push(t, "a:1", registrytest.RandomImage(t, 1, 1<<10)) // by another client
 	look(other, 0, head)
 	c.Forget(p.Addr + "/a")
 	if img, err := head(t.Context()); err != nil || img.Digest == other {
@@ -185,7 +185,7 @@ func TestCache_AnswersForAWhileAndSeesOwnPushes(t *testing.T) {
 		_, err := c.Head(t.Context(), p.Addr+"/missing:1", all)
 		wantKind(t, err, registry.NotFound)
 		if p.Count(registrytest.Manifests) != before+1 {
-			t.Error("that something is missing was remembered")
+			t.Error("a missing image was cached")
 		}
 	}
 }
@@ -223,7 +223,7 @@ image_builder_registry_ratelimit_limit{host="docker.io"} 100
 # HELP image_builder_registry_ratelimit_remaining Pulls that are left in the window (RateLimit-Remaining).
 # TYPE image_builder_registry_ratelimit_remaining gauge
 image_builder_registry_ratelimit_remaining{host="docker.io"} 76
-# HELP image_builder_registry_requests_total Requests to registries by host and status; status 0 is no answer.
+# HELP image_builder_registry_requests_total Requests to registries by host and status; status 0 means no response.
 # TYPE image_builder_registry_requests_total counter
 image_builder_registry_requests_total{code="200",host="docker.io"} 2
 image_builder_registry_requests_total{code="200",host="mirror.example.com"} 1
@@ -234,8 +234,8 @@ image_builder_registry_requests_total{code="404",host="mirror.example.com"} 1
 	}
 }
 
-// TestHang_OfOneHostDelaysNoOther fills all that one hanging registry may take
-// and asks another.
+// TestHang_OfOneHostDelaysNoOther uses up the concurrency limit of a host that hangs, and expects
+// requests to another host not to be delayed.
 func TestHang_OfOneHostDelaysNoOther(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	hanging := registrytest.NewProxy(t, reg)
@@ -260,15 +260,15 @@ func TestHang_OfOneHostDelaysNoOther(t *testing.T) {
 	start = time.Now()
 	_, err := c.Resolve(t.Context(), hanging.Addr+"/b:1", "", all)
 	wantUnavailable(t, err)
-	if took := time.Since(start); took > 500*time.Millisecond || !strings.Contains(err.Error(), "did not answer the last 5 requests") {
+	if took := time.Since(start); took > 500*time.Millisecond || !strings.Contains(err.Error(), "did not respond to the last 5 requests") {
 		t.Errorf("took %s: %v", took, err)
 	}
 	before := hanging.Count(registrytest.All)
 	if before >= 50 {
-		t.Errorf("%d requests of a host that hangs", before)
+		t.Errorf("%d requests to a host that hangs", before)
 	}
 	hanging.Heal()
-	eventually(t, "it is asked again", func() bool {
+	eventually(t, "it gets requests again", func() bool {
 		_, err := c.Resolve(t.Context(), hanging.Addr+"/a:1", "", all)
 		return err == nil
 	})
@@ -322,8 +322,8 @@ func TestTokens_AreRenewedOnceForAllBeforeTheyEnd(t *testing.T) {
 		refused++
 		w.WriteHeader(http.StatusUnauthorized)
 	})
-	round(20) // the token lives on
+	round(20) // the token is still valid
 	if refused != 0 {
-		t.Errorf("%d tokens were asked for without need", refused)
+		t.Errorf("%d tokens were requested without need", refused)
 	}
 }

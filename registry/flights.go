@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// flights merge equal calls: the first starts, the others wait for its answer.
-// A flight runs under a context of its own, so that a caller who leaves takes
-// nothing from those who wait.
-type flights struct {
+// callGroup owns the goroutines of shared calls (see shareCall and sharedCalls) and ends them at
+// close. A shared call runs under a context of its own. So a caller that leaves does not cancel it
+// for the others.
+type callGroup struct {
 	group  singleflight.Group
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -22,52 +22,54 @@ type flights struct {
 	running sync.WaitGroup
 }
 
-func newFlights() *flights {
+func newCallGroup() *callGroup {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &flights{ctx: ctx, cancel: cancel}
+	return &callGroup{ctx: ctx, cancel: cancel}
 }
 
-// close ends all flights and waits for them.
-func (f *flights) close() {
-	f.mu.Lock()
-	f.closed = true
-	f.mu.Unlock()
-	f.cancel()
-	f.running.Wait()
+// close cancels all calls and waits for them. Later calls fail.
+func (g *callGroup) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.cancel()
+	g.running.Wait()
 }
 
-func (f *flights) begin() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
+// begin registers a call in running, and reports false if the group is closed.
+func (g *callGroup) begin() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
 		return false
 	}
-	f.running.Add(1)
+	g.running.Add(1)
 	return true
 }
 
-// guarded makes a panic of fn an error: what parses answers of strange servers
-// must not end the process. Of the panic only its type is told, its text may
-// hold what a server sent.
-func guarded[T any](ctx context.Context, fn func(context.Context) (T, error)) (val T, err error) {
+// recoverPanic calls fn and turns a panic into an error, because code that parses responses of
+// unknown servers must not end the process. The error contains only the type of the panic value:
+// its text may contain data that a server sent.
+func recoverPanic[T any](ctx context.Context, fn func(context.Context) (T, error)) (val T, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &kindError{kind: Unavailable, text: fmt.Sprintf("its answer caused a panic (%T) in the registry client; please report it", p)}
+			err = &kindError{kind: Unavailable, text: fmt.Sprintf("its response caused a panic (%T) in the registry client; please report it", p)}
 		}
 	}()
 	return fn(ctx)
 }
 
-// merged calls fn once for all callers with the same key, for at most limit.
-func merged[T any](ctx context.Context, f *flights, key string, limit time.Duration, fn func(context.Context) (T, error)) (T, error) {
-	ch := f.group.DoChan(key, func() (any, error) {
-		if !f.begin() {
+// shareCall calls fn once for all simultaneous callers with the same key (singleflight) and returns
+// its result to each. fn runs for at most timeout, also after all callers have left.
+func shareCall[T any](ctx context.Context, g *callGroup, key string, timeout time.Duration, fn func(context.Context) (T, error)) (T, error) {
+	ch := g.group.DoChan(key, func() (any, error) {
+		if !g.begin() {
 			return nil, &kindError{kind: Unavailable, text: "the registry client is closed"}
 		}
-		defer f.running.Done()
-		ctx, cancel := context.WithTimeout(f.ctx, limit)
+		defer g.running.Done()
+		ctx, cancel := context.WithTimeout(g.ctx, timeout)
 		defer cancel()
-		return guarded(ctx, fn)
+		return recoverPanic(ctx, fn)
 	})
 	var zero T
 	select {

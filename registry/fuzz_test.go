@@ -17,9 +17,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry"
 )
 
-// FuzzResponses answers with whatever the fuzzer makes, and with the
-// credentials that were presented in place of every $; none of them may be in
-// an error.
+// FuzzResponses sends generated responses to the client, with the client's credentials in place of
+// every $. No error may contain a credential.
 func FuzzResponses(f *testing.F) {
 	type response struct {
 		status                              int

@@ -12,114 +12,117 @@ import (
 )
 
 const (
-	// breakerAfter is how many requests in a row must go unanswered before a
-	// host is given a rest.
-	breakerAfter = 5
-	breakerFirst = time.Second      // of the first rest; each doubles
-	breakerMost  = 30 * time.Second // of the longest
-	maxGates     = 512              // hosts come from requests
+	// breakerThreshold is the number of consecutive requests without a response after which the
+	// circuit breaker of a host opens.
+	breakerThreshold = 5
+	// A breaker is open for minOpenDuration at first. The duration doubles each time up to
+	// maxOpenDuration.
+	minOpenDuration = time.Second
+	maxOpenDuration = 30 * time.Second
+	// maxBreakers bounds the number of hosts. Requests may name any number of hosts.
+	maxBreakers = 512
 )
 
-// gate is what all requests to one host pass: its limits, the pauses that it
-// asked for, and its breaker. So a host that hangs holds up nobody who wants
-// another.
-type gate struct {
+// breaker controls all requests to one host: concurrency and rate limits, the pauses that the host
+// asked for, and a circuit breaker. Each host has a breaker of its own. So a host that hangs does
+// not delay requests to other hosts.
+type breaker struct {
 	host      string
-	slots     *slots
-	perSecond func() float64 // this process's part of the rate, 0 for no bound
+	slots     *semaphore
+	perSecond func() float64 // this process's share of the rate, 0 for no bound
 	rate      *rate.Limiter
 	pauses    pauses
-	slow      time.Duration // a request that was given up earlier tells nothing
+	slow      time.Duration // a request that was cancelled earlier than this does not count as failed
 	now       func() time.Time
 
-	mu      sync.Mutex
-	failed  int           // in a row, unanswered
-	rest    time.Duration // the last one
-	until   time.Time     // of the rest; zero for closed
-	probing bool          // one request is finding out whether it is over
+	mu           sync.Mutex
+	failures     int           // consecutive requests without a response
+	openDuration time.Duration // how long the breaker was opened last
+	openUntil    time.Time     // zero if the breaker is closed
+	probing      bool          // the breaker is half-open: one request tests the host
 }
 
-// restError says that a host is not asked because it did not answer.
-type restError struct {
+// openError reports that a request was not sent because the host's circuit breaker is open.
+type openError struct {
 	host string
 	left time.Duration
 }
 
-func (e *restError) Error() string {
-	return fmt.Sprintf("%s did not answer the last %d requests; it is asked again in %s", e.host, breakerAfter, e.left.Round(100*time.Millisecond))
+func (e *openError) Error() string {
+	return fmt.Sprintf("%s did not respond to the last %d requests; the next request is sent in %s", e.host, breakerThreshold, e.left.Round(100*time.Millisecond))
 }
 
-// enter waits for the host's limits. It does not wait where the host is not to
-// be asked for a while: that is a *restError or a *pauseError. who names the
-// caller's credential. leave must be called once, with the outcome of the
-// request.
-func (g *gate) enter(ctx context.Context, who string, upload bool) (leave func(error), err error) {
-	if err := g.paused(who); err != nil {
+// enter waits until the host's limits permit a request. It does not wait while the circuit breaker
+// is open or a pause lasts: then it returns an *openError or a *pauseError. identity identifies the
+// caller's credential. leave must be called exactly once, with the outcome of the request.
+func (b *breaker) enter(ctx context.Context, identity string, upload bool) (leave func(error), err error) {
+	if err := b.paused(identity); err != nil {
 		return nil, err
 	}
-	probe, err := g.allow()
+	probe, err := b.allow()
 	if err != nil {
 		return nil, err
 	}
-	if err := g.wait(ctx, who, upload); err != nil {
-		g.settle(probe, false, errors.New("not asked"))
+	if err := b.wait(ctx, identity, upload); err != nil {
+		b.record(probe, false, errors.New("not sent"))
 		return nil, err
 	}
-	start := g.now()
+	start := b.now()
 	return func(err error) {
 		if !upload {
-			g.slots.release()
+			b.slots.release()
 		}
 		if upload && ctx.Err() != nil {
-			g.settle(probe, false, err) // it takes as long as it takes
+			b.record(probe, false, err) // an upload may take any time, so its end says nothing about the host
 			return
 		}
-		g.settle(probe, g.unanswered(ctx, err, g.now().Sub(start)), err)
+		b.record(probe, b.unanswered(ctx, err, b.now().Sub(start)), err)
 	}, nil
 }
 
-// paused answers a *pauseError while the host wants to be left alone.
-func (g *gate) paused(who string) error {
-	if left := g.pauses.left(who, g.now()); left > 0 {
-		return &pauseError{g.host, left}
+// paused returns a *pauseError while a pause of the host lasts.
+func (b *breaker) paused(identity string) error {
+	if left := b.pauses.left(identity, b.now()); left > 0 {
+		return &pauseError{b.host, left}
 	}
 	return nil
 }
 
-func (g *gate) wait(ctx context.Context, who string, upload bool) error {
-	if l := rate.Limit(g.perSecond()); l > 0 && l != g.rate.Limit() {
-		g.rate.SetBurst(max(1, int(l)))
-		g.rate.SetLimit(l)
+// wait waits for the rate limit and, except for uploads, for a slot.
+func (b *breaker) wait(ctx context.Context, identity string, upload bool) error {
+	if l := rate.Limit(b.perSecond()); l > 0 && l != b.rate.Limit() {
+		b.rate.SetBurst(max(1, int(l)))
+		b.rate.SetLimit(l)
 	}
-	if err := g.rate.Wait(ctx); err != nil {
+	if err := b.rate.Wait(ctx); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return &kindError{kind: RateLimited, text: fmt.Sprintf("this node's limit of requests to %s leaves no room in time", g.host)}
+		return &kindError{kind: RateLimited, text: fmt.Sprintf("this node's rate limit for %s does not permit another request in time", b.host)}
 	}
 	if upload {
-		return g.paused(who)
+		return b.paused(identity)
 	}
-	if err := g.slots.acquire(ctx); err != nil {
+	if err := b.slots.acquire(ctx); err != nil {
 		return err
 	}
-	// While this one waited another may have been told to pause.
-	if err := g.paused(who); err != nil {
-		g.slots.release()
+	// A pause may have begun during the wait for the slot.
+	if err := b.paused(identity); err != nil {
+		b.slots.release()
 		return err
 	}
 	return nil
 }
 
-// unanswered tells whether a request's error means that the host does not
-// answer: not one that the caller ended, nor one that an answer of any kind,
-// our own rules or the source of an upload caused.
-func (g *gate) unanswered(ctx context.Context, err error, took time.Duration) bool {
+// unanswered reports whether a request failed because the host does not respond. It is false if the
+// caller cancelled the request early. It is also false if the error is a response of the host, or
+// comes from our own rules or from the source of an upload.
+func (b *breaker) unanswered(ctx context.Context, err error, took time.Duration) bool {
 	if err == nil {
 		return false
 	}
 	if ctx.Err() != nil {
-		return took >= g.slow
+		return took >= b.slow
 	}
 	var status *statusError
 	var addr *AddressError
@@ -128,89 +131,92 @@ func (g *gate) unanswered(ctx context.Context, err error, took time.Duration) bo
 	return !errors.As(err, &source) && !errors.As(err, &status) && !errors.As(err, &addr) && !errors.As(err, &kind) && !permanent(err)
 }
 
-// allow answers a *restError while the host rests. probe tells that this
-// request decides whether the rest is over.
-func (g *gate) allow() (probe bool, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.until.IsZero() {
+// allow returns an *openError while the circuit breaker is open. When the open period has passed,
+// the breaker is half-open: one request is let through with probe true and decides whether the
+// breaker closes.
+func (b *breaker) allow() (probe bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.openUntil.IsZero() {
 		return false, nil
 	}
-	left := g.until.Sub(g.now())
-	if left > 0 || g.probing {
-		return false, &restError{g.host, max(left, 100*time.Millisecond)}
+	left := b.openUntil.Sub(b.now())
+	if left > 0 || b.probing {
+		return false, &openError{b.host, max(left, 100*time.Millisecond)}
 	}
-	g.probing = true
+	b.probing = true
 	return true, nil
 }
 
-func (g *gate) settle(probe, unanswered bool, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// record applies the outcome of a request: success closes the circuit breaker, a missing response
+// may open it, any other error changes nothing.
+func (b *breaker) record(probe, unanswered bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if probe {
-		g.probing = false
+		b.probing = false
 	}
 	switch {
 	case err == nil:
-		g.failed, g.rest, g.until = 0, 0, time.Time{}
+		b.failures, b.openDuration, b.openUntil = 0, 0, time.Time{}
 	case unanswered:
-		g.failed++
-		if probe || g.failed >= breakerAfter && g.until.IsZero() {
-			g.rest = min(max(2*g.rest, breakerFirst), breakerMost)
-			g.until = g.now().Add(g.rest)
+		b.failures++
+		if probe || b.failures >= breakerThreshold && b.openUntil.IsZero() {
+			b.openDuration = min(max(2*b.openDuration, minOpenDuration), maxOpenDuration)
+			b.openUntil = b.now().Add(b.openDuration)
 		}
 	}
 }
 
-// resting is how long the host is given a rest yet.
-func (g *gate) resting() time.Duration {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.until.IsZero() {
+// openFor returns how long the circuit breaker stays open; 0 if it is closed or half-open.
+func (b *breaker) openFor() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.openUntil.IsZero() {
 		return 0
 	}
-	return max(g.until.Sub(g.now()), 0)
+	return max(b.openUntil.Sub(b.now()), 0)
 }
 
-// gates are those of all hosts.
-type gates struct {
+// breakers holds the breakers of all hosts.
+type breakers struct {
 	table   hostTable
 	limit   int
 	sharers func() int
 	base    time.Duration
 	slow    time.Duration
 	mu      sync.Mutex
-	byHost  *lru.Cache[string, *gate]
+	byHost  *lru.Cache[string, *breaker]
 }
 
-func newGates(o Options, table hostTable) (*gates, error) {
-	cache, err := lru.New[string, *gate](maxGates)
-	return &gates{
+func newBreakers(o Options, table hostTable) (*breakers, error) {
+	cache, err := lru.New[string, *breaker](maxBreakers)
+	return &breakers{
 		table: table, limit: o.Concurrency, sharers: func() int { return max(1, o.Sharers()) },
-		base: o.RetryBase, slow: o.Timeout / mirrorShare / 2, byHost: cache,
+		base: o.RetryBase, slow: o.Timeout / mirrorTimeoutDivisor / 2, byHost: cache,
 	}, err
 }
 
-// of answers the gate of a canonical host.
-func (gs *gates) of(host string) *gate {
-	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	if g, ok := gs.byHost.Get(host); ok {
-		return g
+// of returns the breaker of a canonical host. It makes one if there is none.
+func (bs *breakers) of(host string) *breaker {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	if b, ok := bs.byHost.Get(host); ok {
+		return b
 	}
-	o := gs.table.hosts[host]
-	atATime := func() int { return gs.limit }
+	o := bs.table.hosts[host]
+	concurrency := func() int { return bs.limit }
 	if o.Concurrency > 0 {
-		atATime = func() int { return max(1, o.Concurrency/gs.sharers()) }
+		concurrency = func() int { return max(1, o.Concurrency/bs.sharers()) }
 	}
 	perSecond := func() float64 { return 0 }
 	if o.RequestsPerSecond > 0 {
-		perSecond = func() float64 { return o.RequestsPerSecond / float64(gs.sharers()) }
+		perSecond = func() float64 { return o.RequestsPerSecond / float64(bs.sharers()) }
 	}
-	g := &gate{
-		host: host, slots: &slots{limit: atATime}, perSecond: perSecond, rate: rate.NewLimiter(rate.Inf, 0),
-		pauses: pauses{base: gs.base}, slow: gs.slow, now: time.Now,
+	b := &breaker{
+		host: host, slots: &semaphore{limit: concurrency}, perSecond: perSecond, rate: rate.NewLimiter(rate.Inf, 0),
+		pauses: pauses{base: bs.base}, slow: bs.slow, now: time.Now,
 	}
-	gs.byHost.Add(host, g)
-	return g
+	bs.byHost.Add(host, b)
+	return b
 }

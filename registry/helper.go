@@ -12,35 +12,33 @@ import (
 	"time"
 )
 
-// A helper is a program docker-credential-NAME that is found by PATH. It reads
-// the registry from its input and prints a credential in JSON
-// (docker-credential-helpers' protocol, command get).
+// A credential helper is a program docker-credential-NAME in PATH. It reads the server from its
+// input and prints a credential in JSON (protocol of docker-credential-helpers, command get).
 
-// helperName is what may follow docker-credential-: the config file names a
+// helperName matches the part of a program name after docker-credential-. A config file names a
 // program in PATH, never a path.
 var helperName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
-const maxHelperBytes = 64 << 10 // of what a helper prints
+const maxHelperBytes = 64 << 10 // bound of each output stream of a helper
 
-// helperNotFound is what helpers print where they have nothing
-// (docker-credential-helpers, credentials.errCredentialsNotFoundMessage).
+// helperNotFound is printed by a helper that has no credential (docker-credential-helpers,
+// credentials.errCredentialsNotFoundMessage).
 const helperNotFound = "credentials not found"
 
-// tokenUser is the user that marks an identity token in a helper's answer, as
-// docker's own client takes it.
+// tokenUser is the user name by which a helper marks an identity token, as in docker's client.
 const tokenUser = "<token>"
 
-// runHelper asks a helper about a server. A helper that has no credential for
-// it is no error: it answers the empty Login.
+// runHelper runs a helper to get the login for a server. If the helper has no login for the server,
+// runHelper returns the empty Login and no error.
 func runHelper(ctx context.Context, name, server string) (Login, error) {
 	if !helperName.MatchString(name) {
-		return Login{}, &kindError{kind: Unavailable, text: "its name is not that of a docker-credential program"}
+		return Login{}, &kindError{kind: Unavailable, text: "its name is not valid for a docker-credential program"}
 	}
 	cmd := exec.CommandContext(ctx, "docker-credential-"+name, "get")
 	cmd.Stdin = strings.NewReader(server)
 	out, errs := &boundedBuffer{max: maxHelperBytes}, &boundedBuffer{max: maxHelperBytes}
 	cmd.Stdout, cmd.Stderr = out, errs
-	cmd.WaitDelay = time.Second // children that keep the pipes open are not waited for
+	cmd.WaitDelay = time.Second // children may keep the pipes open; they are not waited for longer
 	err := cmd.Run()
 	switch {
 	case ctx.Err() != nil:
@@ -58,18 +56,18 @@ func runHelper(ctx context.Context, name, server string) (Login, error) {
 	case out.over:
 		return Login{}, &kindError{kind: Unavailable, text: "it printed more than 64 KiB"}
 	}
-	var answer struct{ Username, Secret string }
-	if err := json.Unmarshal([]byte(out.String()), &answer); err != nil {
+	var printed struct{ Username, Secret string }
+	if err := json.Unmarshal([]byte(out.String()), &printed); err != nil {
 		return Login{}, &kindError{kind: Unavailable, text: "it did not print a credential in JSON"}
 	}
-	if answer.Username == tokenUser {
-		return Login{IdentityToken: answer.Secret}, nil
+	if printed.Username == tokenUser {
+		return Login{IdentityToken: printed.Secret}, nil
 	}
-	return Login{Username: answer.Username, Password: answer.Secret}, nil
+	return Login{Username: printed.Username, Password: printed.Secret}, nil
 }
 
-// boundedBuffer keeps the first bytes written to it. It has no ReadFrom, by
-// which io.Copy would go past the bound.
+// boundedBuffer keeps the first max bytes written to it. It has no ReadFrom, because io.Copy would
+// use it and exceed the bound.
 type boundedBuffer struct {
 	b    bytes.Buffer
 	max  int

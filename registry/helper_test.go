@@ -16,8 +16,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// helper puts docker-credential-NAME into PATH; it runs the shell script and
-// counts its calls.
+// helper puts a program docker-credential-NAME into PATH. The program runs the shell script; calls
+// returns how often it ran.
 func helper(t *testing.T, name, script string) (calls func() int) {
 	t.Helper()
 	dir := t.TempDir()
@@ -28,7 +28,7 @@ func helper(t *testing.T, name, script string) (calls func() int) {
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	return func() int {
-		b, _ := os.ReadFile(count) // none is no call
+		b, _ := os.ReadFile(count) // a missing file means no calls
 		return strings.Count(string(b), "x")
 	}
 }
@@ -42,7 +42,7 @@ func configWith(t *testing.T, json string) string {
 	return path
 }
 
-func TestHelper_IsAskedForItsHostsOnly(t *testing.T) {
+func TestHelper_RunsForItsHostsOnly(t *testing.T) {
 	calls := helper(t, "test", `echo "{\"ServerURL\":\"$server\",\"Username\":\"of ${server#https:}\",\"Secret\":\"s\"}"`)
 	o := registry.Options{DockerConfigFile: configWith(t, `{"credHelpers":{"registry.example.com":"test","https://index.docker.io/v1/":"test"}}`)}
 	for ref, want := range map[string]string{
@@ -135,7 +135,7 @@ func TestHelper_ThatHangsEndsWithTheRequest(t *testing.T) {
 func TestNew_RefusesHelpersThatAreNoNames(t *testing.T) {
 	for _, name := range []string{"../evil", "a/b", "-x", "a b"} {
 		if _, err := registry.New(registry.Options{DockerConfigFile: configWith(t, `{"credHelpers":{"example.com":"`+name+`"}}`)}); err == nil {
-			t.Errorf("%q was taken", name)
+			t.Errorf("%q was accepted", name)
 		}
 	}
 }
@@ -163,7 +163,7 @@ func TestDockerConfig_TheLongestPathWins(t *testing.T) {
 	}
 }
 
-// provider is one for a single host.
+// provider is a Provider for a single host.
 type provider struct {
 	host  string
 	calls atomic.Int64
@@ -176,7 +176,7 @@ func (p *provider) Login(context.Context, string) (registry.Login, error) {
 	return p.login(p.calls.Add(1))
 }
 
-func TestProvider_IsAskedWhereTheConfigHasNothing(t *testing.T) {
+func TestProvider_IsUsedForHostsWithoutAnEntry(t *testing.T) {
 	p := &provider{host: "registry.example.com", login: func(int64) (registry.Login, error) {
 		return registry.Login{Username: "provided", Password: "p"}, nil
 	}}
@@ -188,7 +188,7 @@ func TestProvider_IsAskedWhereTheConfigHasNothing(t *testing.T) {
 	}
 }
 
-func TestProvider_IsAskedAgainBeforeItsLoginEnds(t *testing.T) {
+func TestProvider_RenewsBeforeItsLoginEnds(t *testing.T) {
 	p := &provider{host: "registry.example.com", login: func(n int64) (registry.Login, error) {
 		if n == 2 {
 			return registry.Login{}, errors.New("secret-text")

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 
 var all = registry.Rights{AllowAll: true}
 
-// newClient answers a client that is quick to retry and may use loopback.
+// newClient returns a client that may use loopback and retries quickly.
 func newClient(t *testing.T, o registry.Options) *registry.Client {
 	t.Helper()
 	o.AllowLoopback = true
@@ -48,7 +48,8 @@ func newClient(t *testing.T, o registry.Options) *registry.Client {
 	return c
 }
 
-// dockerConfig writes a docker config file; logins are host, user, password.
+// dockerConfig writes a docker config file. Each login is host, user, password. path "" means a new
+// temporary file.
 func dockerConfig(t *testing.T, path string, logins ...[3]string) string {
 	t.Helper()
 	auths := map[string]any{}
@@ -75,14 +76,14 @@ func wantKind(t *testing.T, err error, want registry.Kind) {
 	}
 }
 
-// pushed is a registry with one image.
+// pushed starts a registry with one image.
 func pushed(t *testing.T, o registrytest.Options, repoTag string) (reg *registrytest.Registry, digest string) {
 	t.Helper()
 	reg = registrytest.Start(t, o)
 	return reg, reg.Push(t, repoTag, registrytest.RandomImage(t, 2, 4<<10))
 }
 
-// eventually polls until ok, for at most ten seconds.
+// eventually polls until ok returns true, for at most ten seconds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(10 * time.Second)
@@ -98,7 +99,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// syncBuffer is a writer for several goroutines.
+// syncBuffer is a buffer that is safe for concurrent use.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

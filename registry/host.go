@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// dockerHub is the name by which all aliases of Docker Hub are known here.
+// dockerHub is the canonical name of Docker Hub.
 const dockerHub = "docker.io"
 
-// canonicalHost makes spellings of one registry host equal: case, a trailing
-// dot, the port that is the default for the scheme, and the aliases of Docker
-// Hub. Nothing else is equal: there are no patterns, no suffixes, no prefixes.
+// canonicalHost returns the same string for all spellings of a registry host: upper and lower case,
+// a trailing dot, the default port of the scheme, and the aliases of Docker Hub. No other hosts are
+// equal: there are no patterns, suffixes or prefixes.
 func canonicalHost(host string, plain bool) string {
 	host = strings.ToLower(host)
 	name, port, err := net.SplitHostPort(host)
@@ -31,7 +31,8 @@ func canonicalHost(host string, plain bool) string {
 	return name
 }
 
-// hostSet holds hosts, each with a port (that port only) or without (any).
+// hostSet is a set of hosts. An entry with a port matches only that port; an entry without a port
+// matches any port.
 type hostSet map[string]struct{}
 
 func newHostSet(hosts ...string) hostSet {
@@ -58,8 +59,7 @@ func (s hostSet) has(host string) bool {
 	return ok
 }
 
-// hostKey is like canonicalHost, but takes no port for a default one: these
-// sets hold addresses too.
+// hostKey is like canonicalHost but removes no default port, because the sets also hold addresses.
 func hostKey(host string) string {
 	name, port, err := net.SplitHostPort(host)
 	if err != nil {
@@ -68,8 +68,8 @@ func hostKey(host string) string {
 	return net.JoinHostPort(canonicalHost(name, false), port)
 }
 
-// configHost answers the host that a key of a docker config file names; keys
-// may be URLs, as in https://index.docker.io/v1/.
+// configHost returns the host in a key of a docker config file. Keys may be URLs, as in
+// https://index.docker.io/v1/.
 func configHost(key string) string {
 	key = strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
 	host, _, _ := strings.Cut(key, "/")

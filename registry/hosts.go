@@ -10,39 +10,35 @@ import (
 	"github.com/distribution/reference"
 )
 
-// HostOptions say how one registry host is spoken to.
+// HostOptions configure the requests to one registry host.
 type HostOptions struct {
-	// Mirrors are asked first for what is pulled from the host, in order; the
-	// host itself is the last. Each is host or host/path: the repository is put
-	// behind the path, as in mirror.example.com/hub for docker.io's
-	// library/ubuntu. A mirror is given its own credential, never the host's,
-	// and whatever it answers but success leads to the next. Mirrors may have
-	// any address.
+	// Mirrors are tried in order before the host for everything that is pulled from it. Each is
+	// host or host/path. The repository is appended to the path: with mirror.example.com/hub,
+	// docker.io's library/ubuntu becomes hub/library/ubuntu. A mirror gets its own credential,
+	// never the host's. Any failure of a mirror leads to the next. Mirrors may have any address.
 	Mirrors []string
-	// CAFile has certificates in PEM that are trusted for this host, beside
-	// the system's and those of Options.CAFile.
+	// CAFile holds certificates in PEM that are trusted for this host, in addition to the system's
+	// and those of Options.CAFile.
 	CAFile string
-	// SkipVerify takes any certificate of this host. Redirects to other hosts
-	// are verified.
+	// SkipVerify accepts any certificate of this host. Other hosts to which it redirects are
+	// verified.
 	SkipVerify bool
-	// RequestsPerSecond bounds what all Options.Sharers together ask of the
-	// host, 0 for no bound. This process takes its equal part. What is above
-	// waits.
+	// RequestsPerSecond bounds the rate of requests to the host by all Options.Sharers together; 0
+	// for no bound. This process takes an equal share. Requests above the rate wait.
 	RequestsPerSecond float64
-	// Concurrency bounds how many requests of all Options.Sharers to the host
-	// wait for an answer at a time; those that upload a blob do not count. This
-	// process takes its equal part, but at least one. 0 is Options.Concurrency
-	// for this process alone.
+	// Concurrency bounds how many requests of all Options.Sharers to the host wait for a response
+	// at the same time. Uploads of blobs do not count. This process takes an equal share, at least
+	// one. 0 means Options.Concurrency for this process alone.
 	Concurrency int
 }
 
-// hostTable is the configuration by canonical host.
+// hostTable holds the configuration by canonical host.
 type hostTable struct {
 	hosts   map[string]HostOptions
 	mirrors map[string][]mirror
 }
 
-// mirror is a host and a path, "" for none.
+// mirror is a host and a path; path "" for none.
 type mirror struct{ host, path string }
 
 func newHostTable(hosts map[string]HostOptions, canonical func(string) string) (hostTable, error) {
@@ -50,7 +46,7 @@ func newHostTable(hosts map[string]HostOptions, canonical func(string) string) (
 	for name, o := range hosts {
 		host := canonical(name)
 		if _, twice := t.hosts[host]; twice {
-			return t, fmt.Errorf("configure registry hosts: %s is there twice", host)
+			return t, fmt.Errorf("configure registry hosts: %s appears twice", host)
 		}
 		if o.RequestsPerSecond < 0 || o.Concurrency < 0 {
 			return t, fmt.Errorf("configure registry hosts: %s: a limit is negative", host)
@@ -77,7 +73,7 @@ func parseMirror(s string) (mirror, error) {
 	return mirror{host, path}, nil
 }
 
-// repository is where the mirror has a repository of the host.
+// repository returns the mirror's repository for a repository of the host.
 func (m mirror) repository(path string) string {
 	if m.path == "" {
 		return path
@@ -85,7 +81,7 @@ func (m mirror) repository(path string) string {
 	return m.path + "/" + path
 }
 
-// mirrorHosts are the hosts of all mirrors.
+// mirrorHosts returns the hosts of all mirrors.
 func mirrorHosts(hosts map[string]HostOptions) (out []string) {
 	for _, o := range hosts {
 		for _, m := range o.Mirrors {
@@ -96,7 +92,7 @@ func mirrorHosts(hosts map[string]HostOptions) (out []string) {
 	return out
 }
 
-// proxied refuses what GuardedProxy does.
+// proxied returns the error of GuardedProxy for a request, if it refuses the request.
 func (o *Options) proxied(req *http.Request) error {
 	if o.Proxy == nil {
 		return nil
@@ -105,11 +101,11 @@ func (o *Options) proxied(req *http.Request) error {
 	return err
 }
 
-// GuardedProxy answers the proxy for a request as choose does (which
-// http.ProxyFromEnvironment is an example of), for a Transport whose Dial is
-// GuardedDial. It refuses what the policy forbids and a proxy would reach for us:
-// addresses, and the names of this host and of the clouds' metadata. Other names
-// are for the proxy to judge, which resolves them. nil for a nil choose.
+// GuardedProxy wraps choose, which returns the proxy for a request as http.ProxyFromEnvironment
+// does. It is for a Transport whose Dial is GuardedDial. The result refuses destinations that the
+// policy forbids and that a proxy would connect to: IP addresses, and the names of this host and of
+// cloud metadata services. All other names are resolved, and may be refused, by the proxy. If
+// choose is nil, the result is nil.
 func GuardedProxy(policy AddressPolicy, choose func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
 	if choose == nil {
 		return nil
@@ -127,7 +123,7 @@ func GuardedProxy(policy AddressPolicy, choose func(*http.Request) (*url.URL, er
 			}
 		}
 		if name == "metadata.google.internal" || (name == "localhost" || strings.HasSuffix(name, ".localhost")) && !policy.AllowLoopback {
-			return nil, &kindError{kind: Refused, text: fmt.Sprintf("%q may not be reached from requests; allow the host in the configuration if it is meant", name)}
+			return nil, &kindError{kind: Refused, text: fmt.Sprintf("%q may not be reached from requests; if this is intended, allow the host in the configuration", name)}
 		}
 		return u, nil
 	}

@@ -62,7 +62,7 @@ func TestChoose_FindsThePlatform(t *testing.T) {
 		got, err := choose(index, p)
 		if want < 0 {
 			if examine(err).kind != NotFound || !strings.Contains(err.Error(), "linux/arm/v6, linux/arm/v7, linux/arm64, linux/amd64") {
-				t.Errorf("choose(%q): %v, want NotFound with the platforms there are", in, err)
+				t.Errorf("choose(%q): %v, want NotFound with the available platforms", in, err)
 			}
 		} else if err != nil || got.Size != want {
 			t.Errorf("choose(%q) = entry %d, %v, want entry %d", in, got.Size, err, want)
@@ -194,9 +194,8 @@ func TestHumanSize(t *testing.T) {
 	}
 }
 
-// TestSafeText_IsWhole: a text that is cut, as that of a certificate with a
-// long name is, ends at a character: no command of the replicated log carries a
-// half one.
+// TestSafeText_IsWhole expects a truncated text to end between two characters, because the
+// replicated log accepts only valid UTF-8. Certificates with long names cause such texts.
 func TestSafeText_IsWhole(t *testing.T) {
 	for n := range 4 {
 		name := strings.Repeat("x", n) + strings.Repeat("€", maxSafeText)
@@ -207,11 +206,11 @@ func TestSafeText_IsWhole(t *testing.T) {
 	}
 }
 
-// TestLogins_AreBounded: hosts come from requests.
+// TestLogins_AreBounded fills the login cache, as requests with many hosts would.
 func TestLogins_AreBounded(t *testing.T) {
-	f := newFlights()
+	f := newCallGroup()
 	defer f.close()
-	l, err := newLogins(f)
+	l, err := newLoginCache(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,11 +220,11 @@ func TestLogins_AreBounded(t *testing.T) {
 			t.Fatal(c.username, err)
 		}
 	}
-	if n := l.kept.Len(); n != maxLogins {
-		t.Errorf("%d logins are kept, want %d", n, maxLogins)
+	if n := l.entries.Len(); n != maxLogins {
+		t.Errorf("%d logins are cached, want %d", n, maxLogins)
 	}
 	l.forget(credential{username: "u", password: "p"})
-	if n := l.kept.Len(); n != 0 {
-		t.Errorf("%d logins are kept that were refused", n)
+	if n := l.entries.Len(); n != 0 {
+		t.Errorf("%d refused logins are still cached", n)
 	}
 }

@@ -5,76 +5,80 @@ import (
 	"sync"
 )
 
-// joints let those who want the same long work at the same time share it. Work
-// ends early only when all who wanted it have left.
-type joints[T any] struct {
-	flights *flights // owns the goroutines
+// sharedCalls shares long calls with the same key among simultaneous callers. In contrast to
+// shareCall, a call has no time limit and is cancelled when its last caller leaves.
+type sharedCalls[T any] struct {
+	group *callGroup // owns the goroutines
 
-	mu   sync.Mutex
-	work map[string]*joint[T]
+	mu    sync.Mutex
+	calls map[string]*sharedCall[T]
 }
 
-type joint[T any] struct {
+// sharedCall is one running call.
+type sharedCall[T any] struct {
 	cancel  context.CancelFunc
-	waiting int
+	callers int
 	done    chan struct{}
-	val     T // once done
+	val     T // valid once done is closed, as is err
 	err     error
 }
 
-func newJoints[T any](f *flights) *joints[T] {
-	return &joints[T]{flights: f, work: map[string]*joint[T]{}}
+func newSharedCalls[T any](g *callGroup) *sharedCalls[T] {
+	return &sharedCalls[T]{group: g, calls: map[string]*sharedCall[T]{}}
 }
 
-// do calls fn, or waits for the call of another with the same key.
-func (j *joints[T]) do(ctx context.Context, key string, fn func(context.Context) (T, error)) (T, error) {
+// do calls fn, or waits for the running call with the same key. It returns when the call ends or
+// ctx is done, whichever comes first. The last caller that leaves also waits for the call to end.
+func (s *sharedCalls[T]) do(ctx context.Context, key string, fn func(context.Context) (T, error)) (T, error) {
 	var zero T
-	j.mu.Lock()
-	w := j.work[key]
-	if w == nil {
-		if !j.flights.begin() {
-			j.mu.Unlock()
+	s.mu.Lock()
+	call := s.calls[key]
+	if call == nil {
+		if !s.group.begin() {
+			s.mu.Unlock()
 			return zero, &kindError{kind: Unavailable, text: "the registry client is closed"}
 		}
-		w = &joint[T]{done: make(chan struct{})}
-		var work context.Context
-		work, w.cancel = context.WithCancel(j.flights.ctx)
-		j.work[key] = w
-		go j.run(work, key, w, fn)
+		call = &sharedCall[T]{done: make(chan struct{})}
+		var callCtx context.Context
+		callCtx, call.cancel = context.WithCancel(s.group.ctx)
+		s.calls[key] = call
+		go s.run(callCtx, key, call, fn)
 	}
-	w.waiting++
-	j.mu.Unlock()
+	call.callers++
+	s.mu.Unlock()
 	select {
-	case <-w.done:
-		return w.val, w.err
+	case <-call.done:
+		return call.val, call.err
 	case <-ctx.Done():
 	}
-	j.mu.Lock()
-	w.waiting--
-	last := w.waiting == 0
+	s.mu.Lock()
+	call.callers--
+	last := call.callers == 0
 	if last {
-		w.cancel()
-		j.remove(key, w)
+		call.cancel()
+		s.remove(key, call)
 	}
-	j.mu.Unlock()
+	s.mu.Unlock()
 	if last {
-		<-w.done // nothing of ours is under way when we return
+		<-call.done // no request of this caller is left when do returns
 	}
 	return zero, ctx.Err()
 }
 
-func (j *joints[T]) run(ctx context.Context, key string, w *joint[T], fn func(context.Context) (T, error)) {
-	defer j.flights.running.Done()
-	defer w.cancel()
-	w.val, w.err = guarded(ctx, fn)
-	j.mu.Lock()
-	j.remove(key, w)
-	j.mu.Unlock()
-	close(w.done)
+// run executes a call in its own goroutine and publishes the result.
+func (s *sharedCalls[T]) run(ctx context.Context, key string, call *sharedCall[T], fn func(context.Context) (T, error)) {
+	defer s.group.running.Done()
+	defer call.cancel()
+	call.val, call.err = recoverPanic(ctx, fn)
+	s.mu.Lock()
+	s.remove(key, call)
+	s.mu.Unlock()
+	close(call.done)
 }
 
-func (j *joints[T]) remove(key string, w *joint[T]) {
-	if j.work[key] == w {
-		delete(j.work, key)
+// remove deletes a call, unless another call has its key by now. The caller holds mu.
+func (s *sharedCalls[T]) remove(key string, call *sharedCall[T]) {
+	if s.calls[key] == call {
+		delete(s.calls, key)
 	}
 }

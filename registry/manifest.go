@@ -14,8 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// maxManifestBytes is twice what registries must accept by the distribution
-// specification.
+// maxManifestBytes is twice the size that registries must accept by the distribution specification.
 const maxManifestBytes = 8 << 20
 
 var acceptManifests = strings.Join([]string{
@@ -23,8 +22,7 @@ var acceptManifests = strings.Join([]string{
 	string(types.OCIImageIndex), string(types.DockerManifestList),
 }, ", ")
 
-// manifest is a manifest as the registry has it. One of image and index is
-// set.
+// manifest is a manifest as the registry stores it. Exactly one of image and index is set.
 type manifest struct {
 	raw       []byte
 	mediaType types.MediaType
@@ -33,7 +31,7 @@ type manifest struct {
 	index     *v1.IndexManifest
 }
 
-// blobs are config and layers of an image.
+// blobs returns the config and the layers of an image; nil for an index.
 func (m *manifest) blobs() []v1.Descriptor {
 	if m.image == nil {
 		return nil
@@ -49,7 +47,8 @@ func (m *manifest) size() int64 {
 	return n
 }
 
-// getManifest fetches a manifest by tag or digest and verifies its digest.
+// getManifest fetches a manifest by tag or digest. If it is fetched by digest, the digest is
+// verified.
 func (s *session) getManifest(ctx context.Context, identifier string) (*manifest, error) {
 	req, err := s.request(ctx, http.MethodGet, "manifests/"+identifier, nil, nil)
 	if err != nil {
@@ -78,10 +77,9 @@ func (s *session) getManifest(ctx context.Context, identifier string) (*manifest
 	return m, nil
 }
 
-// parseManifest decides by the Content-Type what the bytes are, and by the
-// bytes themselves if that says nothing. Where the two disagree about image or
-// index the manifest is refused: it would mean different things to different
-// clients (CVE-2021-41190).
+// parseManifest parses a manifest. Its type comes from the Content-Type, or from the manifest
+// itself if the header names no known type. If the two disagree about image or index, the manifest
+// is refused, because it would mean different things to different clients (CVE-2021-41190).
 func parseManifest(raw []byte, contentType string) (*manifest, error) {
 	digest, _, err := v1.SHA256(bytes.NewReader(raw))
 	if err != nil {
@@ -106,9 +104,9 @@ func parseManifest(raw []byte, contentType string) (*manifest, error) {
 	case m.mediaType.IsImage():
 		m.image, err = v1.ParseManifest(bytes.NewReader(raw))
 	case isSchema1(m.mediaType, raw):
-		return nil, &kindError{kind: Unsupported, text: "it is a Docker image of schema 1, which registries and runtimes have given up; pull it with an old client and push it again"}
+		return nil, &kindError{kind: Unsupported, text: "it is a Docker image of schema 1, which registries and runtimes no longer support; pull it with an old client and push it again"}
 	default:
-		return nil, &kindError{kind: Unsupported, text: "it is neither an OCI image, nor a Docker image of schema 2, nor an index of such"}
+		return nil, &kindError{kind: Unsupported, text: "it is neither an OCI image, nor a Docker image of schema 2, nor an index of such images"}
 	}
 	if err != nil {
 		return nil, &kindError{kind: Unsupported, text: "its manifest is malformed"}
@@ -121,8 +119,8 @@ func parseManifest(raw []byte, contentType string) (*manifest, error) {
 	return m, nil
 }
 
-// isSchema1 knows the manifests of before 2016, which registries may still send
-// whatever was asked for.
+// isSchema1 recognizes the manifest format from before 2016. Registries may send it although the
+// request does not accept it.
 func isSchema1(mediaType types.MediaType, raw []byte) bool {
 	if mediaType == types.DockerManifestSchema1 || mediaType == types.DockerManifestSchema1Signed {
 		return true
@@ -133,17 +131,17 @@ func isSchema1(mediaType types.MediaType, raw []byte) bool {
 	return json.Unmarshal(raw, &m) == nil && m.SchemaVersion == 1
 }
 
-// described is what HEAD tells of a manifest.
+// described is the information about a manifest that HEAD returns.
 type described struct {
 	digest    string
 	mediaType string
 }
 
-// errNoDigest says that a registry answers HEAD without the digest.
-var errNoDigest = &kindError{kind: Unsupported, text: "the registry does not tell the digest"}
+// errNoDigest reports a response to HEAD without a digest.
+var errNoDigest = &kindError{kind: Unsupported, text: "the registry does not return the digest"}
 
-// errNoHead says that a registry knows no HEAD.
-var errNoHead = &kindError{kind: Unsupported, text: "the registry knows no HEAD"}
+// errNoHead reports that a registry does not support HEAD.
+var errNoHead = &kindError{kind: Unsupported, text: "the registry does not support HEAD"}
 
 func (s *session) headManifest(ctx context.Context, identifier string) (described, error) {
 	req, err := s.request(ctx, http.MethodHead, "manifests/"+identifier, nil, nil)
@@ -165,7 +163,7 @@ func (s *session) headManifest(ctx context.Context, identifier string) (describe
 		return described{}, errNoDigest
 	}
 	if strings.HasPrefix(identifier, "sha256:") && digest.String() != identifier {
-		return described{}, &kindError{kind: Unavailable, text: fmt.Sprintf("the registry tells of a manifest with digest %s", digest)}
+		return described{}, &kindError{kind: Unavailable, text: fmt.Sprintf("the registry returned the digest %s for the manifest", digest)}
 	}
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	return described{digest.String(), mediaType}, nil

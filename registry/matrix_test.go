@@ -22,8 +22,8 @@ import (
 
 const matrixPassword = "pass-word-7391"
 
-// secured is the registry "example.com" by TLS, which asks for a login in one
-// of three ways, behind a proxy that fails.
+// secured is the registry "example.com" with TLS and one of three ways to log in, behind a proxy
+// that injects faults.
 type secured struct {
 	mode   string
 	proxy  *registrytest.Proxy
@@ -63,7 +63,7 @@ func matrix(t *testing.T, mode string) *secured {
 	return s
 }
 
-// showsNoSecret fails the test where an error shows what was presented.
+// showsNoSecret fails the test if an error or one of its causes contains a credential.
 func showsNoSecret(t *testing.T, err error) {
 	t.Helper()
 	basic := base64.StdEncoding.EncodeToString([]byte("user:" + matrixPassword))
@@ -81,16 +81,15 @@ func showsNoSecret(t *testing.T, err error) {
 	}
 }
 
-func answer(contentType, body string) func(http.ResponseWriter, *http.Request, http.Handler) {
+func respondWith(contentType, body string) func(http.ResponseWriter, *http.Request, http.Handler) {
 	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write([]byte(body)) // the client may be gone
 	}
 }
 
-// endless sends spaces until the client has had enough. So the size is what
-// ends it, if it ends before the time limit, which is generous: 8 MiB by TLS on
-// a busy machine take their time.
+// endless sends spaces until the client disconnects. The size limit must end the transfer before
+// the time limit, which is generous because 8 MiB over TLS take time on a busy machine.
 func endless(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 	w.Header().Set("Content-Type", "application/json")
 	spaces := bytes.Repeat([]byte(" "), 1<<20)
@@ -108,21 +107,21 @@ func TestMatrix_Resolve(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		fault    func(*registrytest.Proxy)
-		ref      string // "" for a:1
-		mode     string // the only one, "" for all
+		ref      string // "" means a:1
+		mode     string // the only mode to test, "" for all
 		kind     registry.Kind
 		status   int
 		message  string
 		requests int // for manifests
 		least    time.Duration
-		most     time.Duration // 0 for two seconds
-		timeout  time.Duration // of the client, 0 for that of matrix
+		most     time.Duration // 0 means two seconds
+		timeout  time.Duration // of the client; 0 means the default of matrix
 	}{
 		{name: "missing tag", ref: "a:2", kind: registry.NotFound, status: 404, message: "not found in the registry (404 MANIFEST_UNKNOWN)", requests: 1},
 		{name: "missing repository", ref: "b:1", kind: registry.NotFound, status: 404, message: "not found", requests: 1},
 		{name: "401 for what is missing", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 401) }, kind: registry.Unauthorized, status: 401, message: "check the name and the credentials", requests: 1},
 		{name: "403", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 403) }, kind: registry.Unauthorized, status: 403, message: "access denied", requests: 1},
-		{name: "400", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 400) }, kind: registry.Invalid, status: 400, message: "unexpected answer (400)", requests: 1},
+		{name: "400", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 400) }, kind: registry.Invalid, status: 400, message: "unexpected response (400)", requests: 1},
 		{name: "429", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 429) }, kind: registry.RateLimited, status: 429, message: "limits the rate", requests: 2},
 		{name: "429 for longer than there is time", fault: func(p *registrytest.Proxy) {
 			p.FailWith(manifests, -1, 429, http.Header{"Retry-After": {"30"}})
@@ -132,16 +131,16 @@ func TestMatrix_Resolve(t *testing.T) {
 		}, requests: 2, least: time.Second, most: 2 * time.Second},
 		{name: "500", fault: func(p *registrytest.Proxy) { p.Fail(manifests, -1, 500) }, kind: registry.Unavailable, status: 500, message: "the registry fails (500)", requests: 2},
 		{name: "503 once", fault: func(p *registrytest.Proxy) { p.Fail(manifests, 1, 503) }, requests: 2},
-		{name: "hangs", fault: func(p *registrytest.Proxy) { p.Hang(manifests, -1) }, kind: registry.Unavailable, message: "did not answer in time", requests: 2, most: 3 * time.Second},
+		{name: "hangs", fault: func(p *registrytest.Proxy) { p.Hang(manifests, -1) }, kind: registry.Unavailable, message: "did not respond in time", requests: 2, most: 3 * time.Second},
 		{name: "hangs in the body once", fault: func(p *registrytest.Proxy) { p.HangInBody(manifests, 1, 10) }, requests: 2, most: 2 * time.Second},
 		{name: "resets once", fault: func(p *registrytest.Proxy) { p.Reset(manifests, 1, 10) }, requests: 2},
-		{name: "an HTML page", fault: func(p *registrytest.Proxy) { p.On(manifests, -1, answer("text/html", "<html>")) }, kind: registry.Unsupported, message: "not JSON", requests: 1},
-		{name: "another JSON", fault: func(p *registrytest.Proxy) { p.On(manifests, -1, answer("application/json", `{"a":1}`)) }, kind: registry.Unsupported, message: "neither an OCI image", requests: 1},
+		{name: "an HTML page", fault: func(p *registrytest.Proxy) { p.On(manifests, -1, respondWith("text/html", "<html>")) }, kind: registry.Unsupported, message: "not JSON", requests: 1},
+		{name: "another JSON", fault: func(p *registrytest.Proxy) { p.On(manifests, -1, respondWith("application/json", `{"a":1}`)) }, kind: registry.Unsupported, message: "neither an OCI image", requests: 1},
 		{name: "schema 1", fault: func(p *registrytest.Proxy) {
-			p.On(manifests, -1, answer(string(types.DockerManifestSchema1Signed), `{"schemaVersion":1,"name":"a"}`))
+			p.On(manifests, -1, respondWith(string(types.DockerManifestSchema1Signed), `{"schemaVersion":1,"name":"a"}`))
 		}, kind: registry.Unsupported, message: "schema 1", requests: 1},
 		{name: "schema 1 by content alone", fault: func(p *registrytest.Proxy) {
-			p.On(manifests, -1, answer("application/json", `{"schemaVersion":1,"name":"a"}`))
+			p.On(manifests, -1, respondWith("application/json", `{"schemaVersion":1,"name":"a"}`))
 		}, kind: registry.Unsupported, message: "schema 1", requests: 1},
 		{name: "a manifest without end", fault: func(p *registrytest.Proxy) {
 			p.On(manifests, -1, endless)
@@ -150,9 +149,9 @@ func TestMatrix_Resolve(t *testing.T) {
 		{name: "redirects to a host that is not there", fault: func(p *registrytest.Proxy) { p.Redirect(manifests, -1, "https://gone.example") }, kind: registry.Unavailable, message: "cannot be reached", requests: 1},
 		{name: "the token server fails", mode: "token", fault: func(p *registrytest.Proxy) { p.Fail(isToken, -1, 500) }, kind: registry.Unavailable, status: 500, message: "the registry fails"},
 		{name: "the token server refuses", mode: "token", fault: func(p *registrytest.Proxy) { p.Fail(isToken, -1, 401) }, kind: registry.Unauthorized, status: 401, message: "access denied"},
-		{name: "the token server hangs", mode: "token", fault: func(p *registrytest.Proxy) { p.Hang(isToken, -1) }, kind: registry.Unavailable, message: "did not answer in time", most: 3 * time.Second},
-		{name: "the token server talks nonsense", mode: "token", fault: func(p *registrytest.Proxy) { p.On(isToken, -1, answer("application/json", `{"token-1":"x"}`)) }, kind: registry.Unavailable, message: "cannot be reached"},
-		{name: "the API hangs", fault: func(p *registrytest.Proxy) { p.Hang(registrytest.Pings, -1) }, kind: registry.Unavailable, message: "did not answer in time", most: 3 * time.Second},
+		{name: "the token server hangs", mode: "token", fault: func(p *registrytest.Proxy) { p.Hang(isToken, -1) }, kind: registry.Unavailable, message: "did not respond in time", most: 3 * time.Second},
+		{name: "the token server talks nonsense", mode: "token", fault: func(p *registrytest.Proxy) { p.On(isToken, -1, respondWith("application/json", `{"token-1":"x"}`)) }, kind: registry.Unavailable, message: "cannot be reached"},
+		{name: "the API hangs", fault: func(p *registrytest.Proxy) { p.Hang(registrytest.Pings, -1) }, kind: registry.Unavailable, message: "did not respond in time", most: 3 * time.Second},
 		{name: "no API", fault: func(p *registrytest.Proxy) { p.Fail(registrytest.Pings, -1, 404) }, kind: registry.NotFound, status: 404, message: "not found"},
 	} {
 		for _, mode := range []string{"none", "basic", "token"} {

@@ -11,8 +11,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// mirrored is a client for docker.io with a mirror, and both of them. The
-// mirror has the image below hub/.
+// mirrored returns a client for docker.io with a mirror, and proxies in front of both. Both have
+// the image library/ubuntu:1; the mirror has it below hub/.
 func mirrored(t *testing.T, o registry.Options) (c *registry.Client, mirror, hub *registrytest.Proxy, digest string) {
 	t.Helper()
 	img := registrytest.RandomImage(t, 2, 4<<10)
@@ -26,14 +26,14 @@ func mirrored(t *testing.T, o registry.Options) (c *registry.Client, mirror, hub
 	return newClient(t, o), mirror, hub, digest
 }
 
-func TestMirror_AnswersInsteadOfTheHost(t *testing.T) {
+func TestMirror_IsUsedInsteadOfTheHost(t *testing.T) {
 	c, mirror, hub, digest := mirrored(t, registry.Options{})
 	img, err := c.Resolve(t.Context(), "ubuntu:1", "", all)
 	if err != nil || img.Ref != "docker.io/library/ubuntu@"+digest || !img.Anonymous {
 		t.Fatalf("%+v, %v", img, err)
 	}
 	if mirror.Count(registrytest.Manifests) != 1 || hub.Count(registrytest.All) != 0 {
-		t.Errorf("%d requests of the mirror, %d of the host", mirror.Count(registrytest.Manifests), hub.Count(registrytest.All))
+		t.Errorf("%d requests to the mirror, %d to the host", mirror.Count(registrytest.Manifests), hub.Count(registrytest.All))
 	}
 }
 
@@ -60,10 +60,10 @@ func TestMirror_FallsBackToTheHost(t *testing.T) {
 				t.Fatalf("%+v, %v", img, err)
 			}
 			if n := mirror.Count(registrytest.All); n > 2 {
-				t.Errorf("the mirror was asked %d times", n)
+				t.Errorf("the mirror got %d requests", n)
 			}
 			if n := hub.Count(registrytest.Manifests); n != 1 {
-				t.Errorf("the host was asked for %d manifests", n)
+				t.Errorf("the host got %d requests for manifests", n)
 			}
 			if took := time.Since(start); took > 2*time.Second {
 				t.Errorf("took %s", took)
@@ -72,7 +72,7 @@ func TestMirror_FallsBackToTheHost(t *testing.T) {
 	}
 }
 
-func TestMirror_IsNotGivenTheHostsCredential(t *testing.T) {
+func TestMirror_GetsNoCredentialOfTheHost(t *testing.T) {
 	o := registry.Options{DockerConfigFile: dockerConfig(t, "", [3]string{hubKey, "hub", "secret"})}
 	c, mirror, hub, digest := mirrored(t, o)
 	mirror.Fail(registrytest.Manifests, -1, 404)
@@ -81,11 +81,11 @@ func TestMirror_IsNotGivenTheHostsCredential(t *testing.T) {
 	}
 	for _, r := range mirror.Requests() {
 		if r.Header.Get("Authorization") != "" {
-			t.Errorf("%s %s came with a credential", r.Method, r.URL)
+			t.Errorf("%s %s had a credential", r.Method, r.URL)
 		}
 	}
 	if hub.Count(registrytest.Manifests) != 1 {
-		t.Error("the host was not asked")
+		t.Error("the host got no request")
 	}
 }
 
@@ -112,7 +112,7 @@ func TestMirror_OfBlobsFallsBackInCopies(t *testing.T) {
 			}
 			dst.Pull(t, "b@"+digest)
 			if name == "nothing" && hub.Count(registrytest.All) != 0 {
-				t.Errorf("the host was asked %d times", hub.Count(registrytest.All))
+				t.Errorf("the host got %d requests", hub.Count(registrytest.All))
 			}
 		})
 	}
@@ -128,16 +128,16 @@ func TestNew_RefusesBadHosts(t *testing.T) {
 		{"docker.io": {CAFile: "/missing"}},
 	} {
 		if _, err := registry.New(registry.Options{Hosts: h}); err == nil {
-			t.Errorf("%+v was taken", h)
+			t.Errorf("%+v was accepted", h)
 		}
 	}
 }
 
 func TestProxy_IsUsedAndDoesNotReachWhatIsForbidden(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
-	// A forward proxy for plain HTTP: it gets whole URLs and asks the registry.
+	// A forward proxy for plain HTTP gets whole URLs and forwards them to the registry.
 	p := registrytest.NewProxy(t, reg)
-	t.Setenv("HTTP_PROXY", "") // the test's own choice, not the environment's
+	t.Setenv("HTTP_PROXY", "") // the test sets its own proxy
 	through := func(*http.Request) (*url.URL, error) { return &url.URL{Scheme: "http", Host: p.Addr}, nil }
 	c := newClient(t, registry.Options{Proxy: through, Insecure: []string{"registry.example.com", "metadata.google.internal", "169.254.169.254"}})
 	if img, err := c.Resolve(t.Context(), "registry.example.com/a:1", "", all); err != nil || img.Digest != digest {
@@ -152,6 +152,6 @@ func TestProxy_IsUsedAndDoesNotReachWhatIsForbidden(t *testing.T) {
 		}
 	}
 	if n := p.Count(registrytest.All); n != seen {
-		t.Errorf("the proxy was asked %d times for what is forbidden", n-seen)
+		t.Errorf("the proxy got %d requests for forbidden hosts", n-seen)
 	}
 }

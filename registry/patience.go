@@ -2,21 +2,23 @@ package registry
 
 import "context"
 
-// asks is how a target is asked: at most for the time of a look-up, or with
-// patience.
-type asks func(context.Context, target, func(context.Context, *session) error) error
+// runFunc runs an operation on a target with retries. It is either Client.run, which is bounded by
+// the time of a look-up, or retryPolicy.run, which waits while the registry is not ready.
+type runFunc func(context.Context, target, func(context.Context, *session) error) error
 
-// patience is how the work of attempts asks: a registry that does not answer, as
-// while it is started anew, or that wants to be left alone, costs time and no
-// attempt. Each try has a limit, all of them end with their context.
-type patience struct {
-	c    *Client
-	told func(error) // of a long wait
+// retryPolicy retries the requests of build attempts. A registry may not be ready for a while,
+// because it restarts or limits the rate of requests. A request then waits: this uses up no retry,
+// and the attempt does not fail. Each try is bounded; all tries together end with their context.
+type retryPolicy struct {
+	c *Client
+	// onLongWait is called once for a long wait, with the error that caused it.
+	onLongWait func(error)
 }
 
-// patience is for work on ref, with the credentials of targets.
-func (c *Client) patience(ref string, targets ...target) patience {
-	return patience{c, func(err error) {
+// retryPolicy returns a policy that logs long waits with ref. The log does not contain the
+// credentials of targets.
+func (c *Client) retryPolicy(ref string, targets ...target) retryPolicy {
+	return retryPolicy{c, func(err error) {
 		var secrets []string
 		for _, t := range targets {
 			secrets = append(secrets, t.secrets()...)
@@ -25,7 +27,8 @@ func (c *Client) patience(ref string, targets ...target) patience {
 	}}
 }
 
-// asking is Client.asking with patience.
-func (p patience) asking(ctx context.Context, t target, op func(context.Context, *session) error) error {
-	return p.c.outlasting(ctx, p.c.opts.Timeout/2, p.told, nil, func(ctx context.Context) error { return p.c.with(ctx, t, op) })
+// run runs op on a target with retries and waits while the registry is not ready, until ctx ends.
+// Each try is bounded by half of the client's Timeout.
+func (p retryPolicy) run(ctx context.Context, t target, op func(context.Context, *session) error) error {
+	return p.c.retryWhileNotReady(ctx, p.c.opts.Timeout/2, p.onLongWait, nil, func(ctx context.Context) error { return p.c.withSession(ctx, t, op) })
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// TestPatience_ARegistryThatRestarts: what an attempt does waits while the
-// registry is away, says so, and goes on when it is back.
-func TestPatience_ARegistryThatRestarts(t *testing.T) {
+// TestRetryPolicy_WaitsForARegistryThatRestarts expects the work of an attempt to wait while the
+// registry is not ready, to log this once, and to continue when the registry is back.
+func TestRetryPolicy_WaitsForARegistryThatRestarts(t *testing.T) {
 	for name, work := range map[string]func(ctx context.Context, c *registry.Client, repo, digest string) error{
 		"copy": func(ctx context.Context, c *registry.Client, repo, digest string) error {
 			_, err := c.Copy(ctx, repo+"@"+digest, all, repo+"-copy", all, io.Discard)
@@ -40,10 +40,10 @@ func TestPatience_ARegistryThatRestarts(t *testing.T) {
 			c := newClient(t, registry.Options{Timeout: time.Second, Retries: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			done := make(chan error, 1)
 			go func() { done <- work(t.Context(), c, p.Addr+"/a", digest) }()
-			eventually(t, "the wait is told", func() bool { return strings.Contains(log.String(), "a build waits for a registry") })
+			eventually(t, "the wait is logged", func() bool { return strings.Contains(log.String(), "a build waits for a registry") })
 			select {
 			case err := <-done:
-				t.Fatalf("ended while the registry was away: %v", err)
+				t.Fatalf("ended while the registry was not ready: %v", err)
 			default:
 			}
 			p.Heal()
@@ -51,15 +51,15 @@ func TestPatience_ARegistryThatRestarts(t *testing.T) {
 				t.Error(err)
 			}
 			if n := strings.Count(log.String(), "a build waits"); n != 1 {
-				t.Errorf("the wait is told %d times:\n%s", n, log.String())
+				t.Errorf("the wait is logged %d times:\n%s", n, log.String())
 			}
 		})
 	}
 }
 
-// TestPatience_LongerPausesThanATry: a registry that wants to be left alone for
-// longer than the limit of one try is.
-func TestPatience_LongerPausesThanATry(t *testing.T) {
+// TestRetryPolicy_WaitsForPausesLongerThanATry lets the registry ask for a pause that is longer
+// than the limit of one try.
+func TestRetryPolicy_WaitsForPausesLongerThanATry(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	for name, m := range map[string]registrytest.Matcher{
 		"to read":  registrytest.Method(http.MethodGet, registrytest.Manifests),
@@ -78,8 +78,8 @@ func TestPatience_LongerPausesThanATry(t *testing.T) {
 	}
 }
 
-// TestPatience_EndsWithItsContext: also in a pause.
-func TestPatience_EndsWithItsContext(t *testing.T) {
+// TestRetryPolicy_EndsWithItsContext cancels the context during a pause.
+func TestRetryPolicy_EndsWithItsContext(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	p := registrytest.NewProxy(t, reg)
 	p.FailWith(registrytest.Manifests, -1, http.StatusServiceUnavailable, http.Header{"Retry-After": {"3600"}})
@@ -87,13 +87,14 @@ func TestPatience_EndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Tag(ctx, p.Addr+"/a@"+digest, p.Addr+"/a:2", all) }()
-	eventually(t, "it was told to wait", func() bool { return p.Count(registrytest.Manifests) == 1 })
+	eventually(t, "the registry asked for a pause", func() bool { return p.Count(registrytest.Manifests) == 1 })
 	cancel()
 	wantKind(t, <-done, registry.Unavailable)
 }
 
-// TestPatience_DefiniteAnswersEnd: what waiting does not change ends at once.
-func TestPatience_DefiniteAnswersEnd(t *testing.T) {
+// TestRetryPolicy_EndsAtPermanentErrors expects errors that waiting does not change to be returned
+// at once.
+func TestRetryPolicy_EndsAtPermanentErrors(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	for status, kind := range map[int]registry.Kind{400: registry.Invalid, 401: registry.Unauthorized, 403: registry.Unauthorized, 404: registry.NotFound, 500: registry.Unavailable} {
 		p := registrytest.NewProxy(t, reg)
@@ -107,13 +108,13 @@ func TestPatience_DefiniteAnswersEnd(t *testing.T) {
 	_, err := c.AwaitHead(t.Context(), "nowhere.example.com/a:1", all)
 	wantKind(t, err, registry.Unavailable)
 	if dns := (*net.DNSError)(nil); !errors.As(err, &dns) || !dns.IsNotFound {
-		t.Errorf("error %v does not tell that there is no such host", err)
+		t.Errorf("error %v does not say that the host does not exist", err)
 	}
 }
 
-// TestPatience_BrokenTransfersAreNotForEver: a registry that is there, but
-// breaks off each transfer, ends a copy after its retries.
-func TestPatience_BrokenTransfersAreNotForEver(t *testing.T) {
+// TestRetryPolicy_BoundsBrokenTransfers expects a copy to fail after its retries if the registry
+// responds but breaks off each transfer.
+func TestRetryPolicy_BoundsBrokenTransfers(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	for name, fault := range map[string]func(from, to *registrytest.Proxy){
 		"read": func(from, _ *registrytest.Proxy) { from.Reset(registrytest.Blobs, -1, 1) },

@@ -9,65 +9,66 @@ import (
 )
 
 const (
-	// everyonesPause is as long as callers with other credentials wait because
-	// of what one was told. Registries bound the requests of an address in
-	// seconds, and what an account may pull in hours: whoever has used up an
-	// account must not stop all others.
-	everyonesPause = maxPause
-	// pauseSpread is the most by which the callers are spread who waited for the
-	// end of one pause.
-	pauseSpread = 5 * time.Second
-	maxPauses   = 256 // of one host; credentials come from requests
+	// maxSharedPause bounds how long callers with other credentials wait for a pause that the host
+	// requested from one caller. Registries limit the requests of an address per second, but the
+	// pulls of an account per hour: an account that has used up its pulls must not stop others.
+	maxSharedPause = maxPause
+	// maxSpread bounds the random delay after a pause (see spread).
+	maxSpread = 5 * time.Second
+	// maxPauses bounds the pauses of one host. Credentials come from requests.
+	maxPauses = 256
 )
 
-// pauses are what a host has asked for: by Retry-After (RFC 9110, section
-// 10.2.3), or by a 429 without one (RFC 6585, section 4), which is answered by
-// a back-off of all its callers together.
+// pauses are the pauses that a host asked for. A host asks by Retry-After (RFC 9110, section
+// 10.2.3), or by status 429 without one (RFC 6585, section 4). In the second case all callers of
+// the host back off together.
 type pauses struct {
 	base time.Duration // of the back-off
 
 	mu    sync.Mutex
-	until map[string]time.Time // by caller, "" for all
+	until map[string]time.Time // by credential identity, "" for all
 	begun time.Time            // when the last back-off began
 	times int                  // back-offs in a row
 }
 
-// pauseError says that a host is not asked because it wants to be left alone.
+// pauseError reports that a request was not sent because the host asked for a pause.
 type pauseError struct {
 	host string
 	left time.Duration
 }
 
 func (e *pauseError) Error() string {
-	return fmt.Sprintf("%s limits the rate of requests; it asked not to be asked again for another %s", e.host, max(e.left.Round(100*time.Millisecond), 100*time.Millisecond))
+	return fmt.Sprintf("%s limits the rate of requests; it asked for a pause, which lasts another %s", e.host, max(e.left.Round(100*time.Millisecond), 100*time.Millisecond))
 }
 
-// left is how long a caller has to wait yet. who names its credential.
-func (p *pauses) left(who string, now time.Time) time.Duration {
+// left returns how long a caller still has to pause. identity identifies its credential.
+func (p *pauses) left(identity string, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(p.until[""].Sub(now), p.until[who].Sub(now), 0)
+	return max(p.until[""].Sub(now), p.until[identity].Sub(now), 0)
 }
 
-// answered takes note of an answer to a request that was sent at a time.
-func (p *pauses) answered(who string, resp *http.Response, sent, now time.Time) {
+// observe updates the pauses after a response. sent is when the request was sent.
+func (p *pauses) observe(identity string, resp *http.Response, sent, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	told := retryAfter(resp.Header.Get("Retry-After"), now)
+	after := retryAfter(resp.Header.Get("Retry-After"), now)
 	switch {
 	case resp.StatusCode < 400 && sent.After(p.begun):
 		p.times = 0
-	case told > 0 && (resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable):
-		p.pause(who, told, now)
+	case after > 0 && (resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable):
+		p.pause(identity, after, now)
 	case resp.StatusCode == http.StatusTooManyRequests && (p.begun.IsZero() || sent.After(p.begun)):
-		// Many may be told at once: those who asked before this back-off began
-		// make it no longer.
-		p.pause(who, backoff(p.base, p.times, rand.Float64()), now)
+		// Many requests may get 429 at the same time. Requests that were sent before this back-off
+		// began do not extend it.
+		p.pause(identity, backoff(p.base, p.times, rand.Float64()), now)
 		p.begun, p.times = now, p.times+1
 	}
 }
 
-func (p *pauses) pause(who string, d time.Duration, now time.Time) {
+// pause begins or extends a pause of duration d for one credential, and one of at most
+// maxSharedPause for all others. The caller holds mu.
+func (p *pauses) pause(identity string, d time.Duration, now time.Time) {
 	for w, t := range p.until {
 		if !t.After(now) || len(p.until) > maxPauses {
 			delete(p.until, w)
@@ -76,15 +77,15 @@ func (p *pauses) pause(who string, d time.Duration, now time.Time) {
 	if p.until == nil {
 		p.until = map[string]time.Time{}
 	}
-	for w, d := range map[string]time.Duration{"": min(d, everyonesPause), who: d} {
+	for w, d := range map[string]time.Duration{"": min(d, maxSharedPause), identity: d} {
 		if end := now.Add(d); end.After(p.until[w]) {
 			p.until[w] = end
 		}
 	}
 }
 
-// spread is how much later than the end of a pause a caller asks that waited
-// for it: at most a quarter of the pause.
+// spread returns a random delay of at most a quarter of the pause and at most maxSpread. Callers
+// that waited for the end of one pause add it, so that they do not all send at the same moment.
 func spread(pause time.Duration) time.Duration {
-	return time.Duration(rand.Float64() * float64(min(pause/4, pauseSpread)))
+	return time.Duration(rand.Float64() * float64(min(pause/4, maxSpread)))
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// answers is how many answers with a status the metrics have counted.
-func answers(t *testing.T, metrics prometheus.Gatherer, status string) (n float64) {
+// countResponses returns how many responses with a status the metrics have counted.
+func countResponses(t *testing.T, metrics prometheus.Gatherer, status string) (n float64) {
 	t.Helper()
 	families, err := metrics.Gather()
 	if err != nil {
@@ -35,27 +35,27 @@ func answers(t *testing.T, metrics prometheus.Gatherer, status string) (n float6
 	return n
 }
 
-// TestClient_OneIsToldAllPause: while one caller waits for the end of what a
-// registry told it, no other asks that registry; then all are answered.
-func TestClient_OneIsToldAllPause(t *testing.T) {
+// TestClient_APauseOfOneCallerHoldsForAll expects that no caller sends a request to a registry
+// while a pause lasts that it asked one of them for, and that afterwards all succeed.
+func TestClient_APauseOfOneCallerHoldsForAll(t *testing.T) {
 	reg, _ := pushed(t, registrytest.Options{}, "a:0")
 	for i := 1; i < 8; i++ {
 		reg.Push(t, fmt.Sprint("a:", i), registrytest.RandomImage(t, 1, 100))
 	}
 	p := registrytest.NewProxy(t, reg)
 	var mu sync.Mutex
-	var told, early time.Time
+	var asked, early time.Time
 	const pause = 2 * time.Second
 	p.On(registrytest.Manifests, 1, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		mu.Lock()
 		defer mu.Unlock()
-		told = time.Now()
+		asked = time.Now()
 		w.Header().Set("Retry-After", "2")
 		w.WriteHeader(http.StatusTooManyRequests)
 	})
 	p.On(registrytest.All, -1, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		mu.Lock()
-		if !told.IsZero() && time.Since(told) < pause {
+		if !asked.IsZero() && time.Since(asked) < pause {
 			early = time.Now()
 		}
 		mu.Unlock()
@@ -71,17 +71,17 @@ func TestClient_OneIsToldAllPause(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { resolve(0) })
-	eventually(t, "the first was told", func() bool {
+	eventually(t, "the registry asked the first for a pause", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return !told.IsZero()
+		return !asked.IsZero()
 	})
-	eventually(t, "the answer has come", func() bool { return answers(t, metrics, "429") == 1 })
+	eventually(t, "the client has the response", func() bool { return countResponses(t, metrics, "429") == 1 })
 	for i := 1; i < 8; i++ {
 		wg.Go(func() { resolve(i) })
 	}
 	wg.Wait()
 	if !early.IsZero() {
-		t.Errorf("a caller asked %s after another was told to pause for %s", early.Sub(told), pause)
+		t.Errorf("a request was sent %s after the registry asked for a pause of %s", early.Sub(asked), pause)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// defaultPlatform is what Gitpod's workspaces run on (contract section 6).
+// defaultPlatform is the platform of Gitpod's workspaces (contract section 6).
 const defaultPlatform = "linux/amd64"
 
 // parsePlatform parses os/architecture[/variant]; "" is linux/amd64.
@@ -27,7 +27,7 @@ func parsePlatform(s string) (v1.Platform, error) {
 	return normalPlatform(p), nil
 }
 
-// normalPlatform gives the names that go by several spellings one.
+// normalPlatform replaces alternative spellings of a platform by one.
 func normalPlatform(p v1.Platform) v1.Platform {
 	switch p.Architecture {
 	case "x86_64", "x86-64":
@@ -44,9 +44,8 @@ func normalPlatform(p v1.Platform) v1.Platform {
 	return p
 }
 
-// choose finds the image of an index for a platform: the first that matches
-// exactly. An entry without a platform is taken for linux/amd64 if nothing
-// else matches, as go-containerregistry does.
+// choose returns the image of an index for a platform: the first exact match. If nothing matches,
+// an entry without a platform counts as linux/amd64, as in go-containerregistry.
 func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
 	var fallback *v1.Descriptor
 	var have []string
@@ -64,7 +63,7 @@ func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
 		if matches(got, want) {
 			return d, nil
 		}
-		if got.OS != "unknown" && len(have) < 16 { // attestations are of unknown/unknown
+		if got.OS != "unknown" && len(have) < 16 { // unknown/unknown marks attestations
 			have = append(have, fmt.Sprintf("%.40s", platformName(got)))
 		}
 	}
@@ -74,20 +73,20 @@ func choose(index *v1.IndexManifest, want v1.Platform) (v1.Descriptor, error) {
 	return v1.Descriptor{}, &kindError{kind: NotFound, text: fmt.Sprintf("it has no image for %s, only for: %s", platformName(want), strings.Join(have, ", "))}
 }
 
-// why tells people why choose took an entry.
-func why(index *v1.IndexManifest, d v1.Descriptor) string {
+// choiceReason explains for people why choose returned an entry.
+func choiceReason(index *v1.IndexManifest, d v1.Descriptor) string {
 	if d.Platform == nil {
-		return "no entry names the platform, and one names none"
+		return "no entry has this platform; an entry without a platform is used"
 	}
 	for i := range index.Manifests {
 		if index.Manifests[i].Digest == d.Digest {
-			return fmt.Sprintf("entry %d of %d is the first for it", i+1, len(index.Manifests))
+			return fmt.Sprintf("entry %d of %d is the first for this platform", i+1, len(index.Manifests))
 		}
 	}
 	return ""
 }
 
-// platforms are those that an index has images for.
+// platforms lists the platforms of an index, at most 16.
 func platforms(index *v1.IndexManifest) (out []string) {
 	for _, d := range index.Manifests {
 		if d.Platform != nil && d.Platform.OS != "unknown" && len(out) < 16 {
@@ -97,7 +96,7 @@ func platforms(index *v1.IndexManifest) (out []string) {
 	return out
 }
 
-// matches compares os, architecture and variant.
+// matches compares OS, architecture and variant.
 func matches(got, want v1.Platform) bool {
 	return platformName(normalPlatform(got)) == platformName(want)
 }

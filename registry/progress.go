@@ -7,29 +7,29 @@ import (
 	"time"
 )
 
-// progressLines writes lines for people from several goroutines.
+// progressLines writes progress lines for people. It is safe for concurrent use.
 type progressLines struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-// done tells that a blob or manifest is at the destination, and how it came.
+// done reports that a blob or manifest is at the destination, and how it came there.
 func (p *progressLines) done(role, digest string, size int64, how string) {
 	p.line("%s %s %s %s", role, short(digest), humanSize(size), how)
 }
 
-// retry tells that a try failed and when the next begins.
+// retry reports that a try failed and when the next begins.
 func (p *progressLines) retry(role, digest string, size int64, err error, pause time.Duration) {
 	p.line("%s %s %s failed: %v; trying again in %s", role, short(digest), humanSize(size), err, pause.Round(10*time.Millisecond))
 }
 
-// resume tells that a transfer broke off and goes on.
+// resume reports that a transfer broke off and continues at a byte offset.
 func (p *progressLines) resume(role, digest string, size int64, err error, at int64) {
-	p.line("%s %s %s failed: %v; going on at %s", role, short(digest), humanSize(size), err, humanSize(at))
+	p.line("%s %s %s failed: %v; continuing at %s", role, short(digest), humanSize(size), err, humanSize(at))
 }
 
-// close drops further lines: a transfer that others wait for goes on when its
-// first copy has ended.
+// close drops all further lines. A transfer that is shared with other copies may outlive the copy
+// that began it.
 func (p *progressLines) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -39,13 +39,13 @@ func (p *progressLines) close() {
 func (p *progressLines) line(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, _ = fmt.Fprintf(p.w, format+"\n", args...) // progress is no reason to fail
+	_, _ = fmt.Fprintf(p.w, format+"\n", args...) // an error of the writer does not fail the copy
 }
 
-// short keeps the algorithm and 8 digits of a digest.
+// short returns the algorithm and the first 8 digits of a digest.
 func short(digest string) string { return digest[:min(len(digest), len("sha256:")+8)] }
 
-// humanSize renders bytes in decimal units with one digit.
+// humanSize formats a number of bytes in decimal units with one digit.
 func humanSize(n int64) string {
 	size := float64(n)
 	for _, unit := range []string{"B", "kB", "MB"} {

@@ -10,13 +10,13 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// Login is what a Provider presents to a host. Never log it.
+// Login is a credential that a Provider or helper returns. It must not be logged.
 type Login struct {
 	Username, Password string
-	// IdentityToken takes the place of a password where a registry issues
-	// refresh tokens, as Azure's does.
+	// IdentityToken replaces the password at registries that issue refresh tokens, such as Azure's.
 	IdentityToken string
-	// Expires is when it ends; the zero time is a few minutes from now.
+	// Expires is when the login ends. The zero time means that its end is unknown; it is then used
+	// for five minutes.
 	Expires time.Time
 }
 
@@ -26,66 +26,65 @@ func (l Login) String() string { return "registry credential of " + l.Username }
 // GoString hides the secrets from careless formatting.
 func (l Login) GoString() string { return l.String() }
 
-// Provider makes credentials for the registries of one kind, from an identity
-// that this process has. It is asked by several goroutines, and seldom: what
-// it answers is kept until shortly before it ends.
+// Provider makes credentials for one kind of registry from an identity of this process. It is
+// called by several goroutines but rarely: its logins are cached until shortly before they expire.
 type Provider interface {
 	// Name is shown to people, as in "ecr".
 	Name() string
-	// Matches tells whether the provider is meant for a host. It compares
-	// whole names: what it accepts gets a credential.
+	// Matches reports whether the provider is for a host. It must compare whole names, because the
+	// host receives the credential.
 	Matches(host string) bool
-	// Login makes a credential. It blocks no longer than its context allows.
+	// Login makes a credential. It must return when ctx ends.
 	Login(ctx context.Context, host string) (Login, error)
 }
 
 const (
-	// loginTime bounds one call of a provider or helper.
-	loginTime = 10 * time.Second
-	// loginKept is how long a credential without an end is used: helpers of
-	// docker do not tell one, and the tokens that they print live for at least
-	// an hour by Google's and Azure's documentation.
-	loginKept = 5 * time.Minute
-	// loginRetry is how long after a failure nobody is asked again, so that a
-	// broken helper is not started for each request.
-	loginRetry = 2 * time.Second
-	maxLogins  = 512 // hosts come from requests
+	// loginTimeout bounds one call of a provider or helper.
+	loginTimeout = 10 * time.Second
+	// defaultLoginLife is how long a credential without an expiry is used. Docker's helpers return
+	// no expiry. By the documentation of Google and Azure, the tokens that they print live for at
+	// least an hour.
+	defaultLoginLife = 5 * time.Minute
+	// loginRetryInterval is the pause after a failed call, so that a broken helper is not started
+	// for each request.
+	loginRetryInterval = 2 * time.Second
+	maxLogins          = 512 // bounds the cache; hosts come from requests
 )
 
-// logins keeps what providers and helpers answered.
-type logins struct {
-	flights *flights
-	now     func() time.Time
+// loginCache caches the results of providers and helpers.
+type loginCache struct {
+	calls *callGroup
+	now   func() time.Time
 
-	mu   sync.Mutex
-	kept *lru.Cache[string, keptLogin]
+	mu      sync.Mutex
+	entries *lru.Cache[string, cachedLogin]
 }
 
-type keptLogin struct {
+// cachedLogin is a login, or the error of getting one.
+type cachedLogin struct {
 	cred    credential
 	err     error
-	renew   time.Time // from here on it is asked for anew
-	expires time.Time // until here it is good if that fails
+	renew   time.Time // from this time on, the next caller renews it
+	expires time.Time // until this time it is used if the renewal fails
 }
 
-func newLogins(f *flights) (*logins, error) {
-	kept, err := lru.New[string, keptLogin](maxLogins)
-	return &logins{flights: f, now: time.Now, kept: kept}, err
+func newLoginCache(f *callGroup) (*loginCache, error) {
+	entries, err := lru.New[string, cachedLogin](maxLogins)
+	return &loginCache{calls: f, now: time.Now, entries: entries}, err
 }
 
-// get answers the credential that key stands for, from memory or by ask. All
-// that want it while it is asked for get the one answer. One that is about to
-// end is used on if renewing it fails.
-func (l *logins) get(ctx context.Context, key string, ask func(context.Context) (Login, error)) (credential, error) {
+// get returns the credential for key, from the cache or by fetch. Simultaneous callers share one
+// call of fetch. If a renewal fails, get returns the old login until it expires.
+func (l *loginCache) get(ctx context.Context, key string, fetch func(context.Context) (Login, error)) (credential, error) {
 	k, ok := l.current(key)
 	if ok && l.now().Before(k.renew) {
 		return k.cred, k.err
 	}
-	cred, err := merged(ctx, l.flights, "login\x00"+key, loginTime, func(ctx context.Context) (credential, error) {
+	cred, err := shareCall(ctx, l.calls, "login\x00"+key, loginTimeout, func(ctx context.Context) (credential, error) {
 		if k, ok := l.current(key); ok && l.now().Before(k.renew) {
-			return k.cred, k.err // renewed between our look and our flight
+			return k.cred, k.err // another caller has renewed it since the first check
 		}
-		return l.renew(ctx, key, ask)
+		return l.renew(ctx, key, fetch)
 	})
 	if err != nil && ok && k.err == nil && l.now().Before(k.expires) {
 		return k.cred, nil
@@ -93,69 +92,71 @@ func (l *logins) get(ctx context.Context, key string, ask func(context.Context) 
 	return cred, err
 }
 
-func (l *logins) current(key string) (keptLogin, bool) {
+// current returns the entry for key, which may have to be renewed.
+func (l *loginCache) current(key string) (cachedLogin, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.kept.Get(key)
+	return l.entries.Get(key)
 }
 
-func (l *logins) renew(ctx context.Context, key string, ask func(context.Context) (Login, error)) (credential, error) {
-	login, err := ask(ctx)
+// renew calls fetch and caches its result. A failure is cached for loginRetryInterval.
+func (l *loginCache) renew(ctx context.Context, key string, fetch func(context.Context) (Login, error)) (credential, error) {
+	login, err := fetch(ctx)
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
-		old, ok := l.kept.Get(key)
+		old, ok := l.entries.Get(key)
 		if ok && old.err == nil && now.Before(old.expires) {
-			old.renew = now.Add(loginRetry)
-			l.kept.Add(key, old)
+			old.renew = now.Add(loginRetryInterval)
+			l.entries.Add(key, old)
 			return old.cred, nil
 		}
 		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			l.kept.Add(key, keptLogin{err: err, renew: now.Add(loginRetry)})
+			l.entries.Add(key, cachedLogin{err: err, renew: now.Add(loginRetryInterval)})
 		}
 		return credential{}, err
 	}
 	if login.Expires.IsZero() {
-		login.Expires = now.Add(loginKept)
+		login.Expires = now.Add(defaultLoginLife)
 	}
-	k := keptLogin{
+	k := cachedLogin{
 		cred:    credential{username: login.Username, password: login.Password, identityToken: login.IdentityToken},
 		expires: login.Expires,
 	}
-	k.renew = k.expires.Add(-lead(k.expires.Sub(now)))
-	l.kept.Add(key, k)
+	k.renew = k.expires.Add(-renewBefore(k.expires.Sub(now)))
+	l.entries.Add(key, k)
 	return k.cred, nil
 }
 
-// forget lets the next request ask anew: the registry has refused what is
-// kept.
-func (l *logins) forget(cred credential) {
+// forget removes a credential from the cache, because a registry has refused it.
+func (l *loginCache) forget(cred credential) {
 	if cred.anonymous() {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, key := range l.kept.Keys() {
-		if k, ok := l.kept.Peek(key); ok && k.err == nil && k.cred.same(cred) {
-			l.kept.Remove(key)
+	for _, key := range l.entries.Keys() {
+		if k, ok := l.entries.Peek(key); ok && k.err == nil && k.cred.same(cred) {
+			l.entries.Remove(key)
 		}
 	}
 }
 
-// lead is how long before its end something that lives for that long is
-// renewed: a tenth, at most half an hour, at least ten seconds or half.
-func lead(life time.Duration) time.Duration {
+// renewBefore returns how long before its end a token or login is renewed, for a given lifetime. It
+// is a tenth of the lifetime, but at most 30 minutes and at least 10 seconds. For a lifetime below
+// 20 seconds it is half of the lifetime.
+func renewBefore(life time.Duration) time.Duration {
 	return max(min(life/10, 30*time.Minute), min(10*time.Second, life/2), 0)
 }
 
-// loginError says which provider or helper failed, and nothing of what it
-// printed: that may be a secret.
-func loginError(who string, err error) error {
+// loginError names the provider or helper that failed. It contains no output of the helper, because
+// that may be a secret.
+func loginError(origin string, err error) error {
 	reason := "it failed"
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		reason = fmt.Sprintf("it did not answer within %s", loginTime)
+		reason = fmt.Sprintf("it did not respond within %s", loginTimeout)
 	case errors.Is(err, context.Canceled):
 		reason = "it was cancelled"
 	default:
@@ -164,5 +165,5 @@ func loginError(who string, err error) error {
 			reason = k.text
 		}
 	}
-	return &kindError{kind: Unavailable, text: fmt.Sprintf("the credential from %s cannot be had: %s", who, reason)}
+	return &kindError{kind: Unavailable, text: fmt.Sprintf("cannot get the credential from %s: %s", origin, reason)}
 }

@@ -9,20 +9,20 @@ import (
 )
 
 const (
-	maxRefBytes    = 1 << 10 // longer references are refused unread
-	maxQuotedBytes = 64      // of a malformed reference, in errors
+	maxRefBytes    = 1 << 10 // longer references are refused without parsing
+	maxQuotedBytes = 64      // bound of a malformed reference in an error
 )
 
-// trailingDigest is what may follow an @ that is not the end of credentials.
+// trailingDigest matches an @ with a digest at the end. Any other @ may end credentials.
 var trailingDigest = regexp.MustCompile(`@sha[0-9]+:[^/@:]*$`)
 
 // ParseRef parses a reference as Docker does: ubuntu, docker.io/ubuntu and
-// index.docker.io/library/ubuntu are all docker.io/library/ubuntu. A tag
-// beside a digest is dropped, as the digest alone says which image it is; a
-// missing tag is not added. Digests are SHA-256.
+// index.docker.io/library/ubuntu all become docker.io/library/ubuntu. A tag beside a digest is
+// dropped, because the digest alone identifies the image. A missing tag is not added. Digests must
+// be SHA-256.
 //
-// Errors are *Error of kind Invalid. They quote at most 64 bytes, and nothing
-// at all of a reference that looks as if it held credentials.
+// Errors are *Error of kind Invalid. They quote at most 64 bytes of s, and nothing of a reference
+// that may contain credentials.
 func ParseRef(s string) (reference.Named, error) {
 	if reason := malformed(s); reason != "" {
 		return nil, invalidRef(s, reason)
@@ -45,7 +45,7 @@ func ParseRef(s string) (reference.Named, error) {
 	return canonical, nil
 }
 
-// malformed answers why s is refused before it is parsed, or nothing.
+// malformed returns the reason for which s is refused before parsing; "" for none.
 func malformed(s string) string {
 	switch {
 	case s == "":
@@ -53,22 +53,22 @@ func malformed(s string) string {
 	case len(s) > maxRefBytes:
 		return "it is longer than 1024 bytes"
 	case mayHoldCredentials(s):
-		return "it looks like a URL or holds credentials; give the image's name alone, as in registry.example.com/team/image:tag"
+		return "it looks like a URL or contains credentials; give the image's name alone, as in registry.example.com/team/image:tag"
 	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return "it holds a control character"
+		return "it contains a control character"
 	}
 	return ""
 }
 
-// mayHoldCredentials reports whether s has a user info part (user:password@)
-// or a scheme. Such a reference must not be quoted anywhere.
+// mayHoldCredentials reports whether s has a user info part (user:password@) or a scheme. Such a
+// reference must not be quoted anywhere.
 func mayHoldCredentials(s string) bool {
 	name := trailingDigest.ReplaceAllString(s, "")
 	return strings.Contains(name, "@") || strings.Contains(name, "://")
 }
 
-// whyInvalid has texts of its own: those of the reference package repeat the
-// reference at any length.
+// whyInvalid returns the reason for which parsing failed. It does not use the texts of the
+// reference package, because they repeat the reference at full length.
 func whyInvalid(s string, err error) string {
 	if _, lower := reference.ParseNormalizedNamed(strings.ToLower(s)); lower == nil {
 		return "the repository must be lower case"
@@ -90,7 +90,7 @@ func invalidRef(s, reason string) error {
 	return e
 }
 
-// identifier is what a registry's URL names the image by: digest or tag.
+// identifier returns the digest or tag by which a registry's URL names the image.
 func identifier(named reference.Named) string {
 	switch n := named.(type) {
 	case reference.Digested:
@@ -101,7 +101,7 @@ func identifier(named reference.Named) string {
 	return "latest"
 }
 
-// withDigest renders the digest form of named's repository.
+// withDigest returns the digest form of named's repository.
 func withDigest(named reference.Named, digest string) string {
 	return named.Name() + "@" + digest
 }

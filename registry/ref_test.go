@@ -103,7 +103,7 @@ func FuzzParseRef(f *testing.F) {
 			}
 			return
 		}
-		// What was accepted is a fixed point, and is spelled in one way only.
+		// The result of parsing is a fixed point and has one spelling.
 		again, err := registry.ParseRef(named.String())
 		if err != nil || again.String() != named.String() {
 			t.Fatalf("ParseRef(%q) = %q, which parses as %v, %v", s, named, again, err)

@@ -21,22 +21,21 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// waitingForFlights is how many goroutines wait for the answer of a look-up
-// that is shared.
-func waitingForFlights() int {
+// waitingForSharedCalls returns the number of goroutines that wait for the result of a shared
+// look-up.
+func waitingForSharedCalls() int {
 	stacks := make([]byte, 8<<20)
 	n := 0
 	for _, s := range bytes.Split(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
-		if head, _, _ := bytes.Cut(s, []byte("\n")); bytes.Contains(head, []byte("[select")) && bytes.Contains(s, []byte("registry.merged[")) && bytes.Contains(s, []byte(").lookUp(")) {
+		if head, _, _ := bytes.Cut(s, []byte("\n")); bytes.Contains(head, []byte("[select")) && bytes.Contains(s, []byte("registry.shareCall[")) && bytes.Contains(s, []byte(").lookUp(")) {
 			n++
 		}
 	}
 	return n
 }
 
-// TestResolve_HundredEqualLookUpsCostAsMuchAsOne: one request for an image that
-// is not known yet, two for one of an index, however many want it at once, with
-// and without tokens, of which there is one.
+// TestResolve_HundredEqualLookUpsCostAsMuchAsOne expects 100 simultaneous look-ups to cause one
+// request for an image, two for an index, and one for a token.
 func TestResolve_HundredEqualLookUpsCostAsMuchAsOne(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	reg.Push(t, "a:index", registrytest.Index(t, "linux/arm64", "linux/amd64"))
@@ -59,13 +58,13 @@ func TestResolve_HundredEqualLookUpsCostAsMuchAsOne(t *testing.T) {
 						}
 					})
 				}
-				eventually(t, "all wait", func() bool { return waitingForFlights() == 100 })
+				eventually(t, "all wait", func() bool { return waitingForSharedCalls() == 100 })
 				release()
 				wg.Wait()
 				if got := p.Count(registrytest.Manifests); got != want {
 					t.Errorf("%d requests for manifests, want %d", got, want)
 				}
-				if got := p.Count(registrytest.Pings); got > 2 { // go-containerregistry begins a second where the first is slow
+				if got := p.Count(registrytest.Pings); got > 2 { // go-containerregistry begins a second ping if the first is slow
 					t.Errorf("%d pings", got)
 				}
 				if got := p.Count(isToken); got != map[string]int{"tokens": 1}[mode] {
@@ -76,9 +75,9 @@ func TestResolve_HundredEqualLookUpsCostAsMuchAsOne(t *testing.T) {
 	}
 }
 
-// TestHead_OfARegistryThatKnowsNone: the manifest is asked for instead, and to
-// resolve needs no HEAD.
-func TestHead_OfARegistryThatKnowsNone(t *testing.T) {
+// TestHead_OfARegistryWithoutHEAD expects Head to get the manifest instead, and Resolve to need no
+// HEAD.
+func TestHead_OfARegistryWithoutHEAD(t *testing.T) {
 	head := registrytest.Method(http.MethodHead, registrytest.All)
 	for _, status := range []int{http.StatusMethodNotAllowed, http.StatusNotImplemented} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
@@ -94,7 +93,7 @@ func TestHead_OfARegistryThatKnowsNone(t *testing.T) {
 			}
 			_, err := c.Head(t.Context(), p.Addr+"/a:2", all)
 			wantKind(t, err, registry.NotFound)
-			// As source and as destination of a copy.
+			// The registry as source and as destination of a copy.
 			if _, err := c.Copy(t.Context(), p.Addr+"/a@"+digest, all, p.Addr+"/b", all, io.Discard); err != nil || reg.Digest(t, "b@"+digest) != digest {
 				t.Errorf("copy: %v", err)
 			}
@@ -102,8 +101,8 @@ func TestHead_OfARegistryThatKnowsNone(t *testing.T) {
 	}
 }
 
-// TestCopy_LeavesForeignLayersWhereTheyAre: layers that must not be distributed
-// are neither asked for, nor sent, nor counted; the manifest keeps them.
+// TestCopy_LeavesForeignLayersWhereTheyAre expects layers that must not be distributed to be
+// neither requested, nor sent, nor counted. The manifest keeps them.
 func TestCopy_LeavesForeignLayersWhereTheyAre(t *testing.T) {
 	src, dst := registrytest.Start(t, registrytest.Options{ForeignLayers: true}), registrytest.Start(t, registrytest.Options{ForeignLayers: true})
 	own := static.NewLayer([]byte("our own layer"), types.DockerLayer)
@@ -130,16 +129,16 @@ func TestCopy_LeavesForeignLayersWhereTheyAre(t *testing.T) {
 	}
 	for _, r := range append(from.Requests(), to.Requests()...) {
 		if strings.Contains(r.URL.Path, hash.String()) || strings.Contains(r.URL.RawQuery, hash.String()) {
-			t.Errorf("asked for the foreign layer: %s %s", r.Method, r.URL)
+			t.Errorf("a request for the foreign layer: %s %s", r.Method, r.URL)
 		}
 	}
 	if strings.Contains(progress.String(), hash.Hex[:12]) {
-		t.Errorf("the progress tells of the foreign layer:\n%s", progress.String())
+		t.Errorf("progress shows the foreign layer:\n%s", progress.String())
 	}
 }
 
-// TestPanic_IsAnErrorThatShowsNothing: whatever panics in the client while a
-// request is made is told by its type only, by every call.
+// TestPanic_IsAnErrorThatShowsNothing lets the client panic during a request of every call. The
+// error must contain only the type of the panic value.
 func TestPanic_IsAnErrorThatShowsNothing(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	c := newClient(t, registry.Options{

@@ -16,23 +16,22 @@ type Image struct {
 	Ref string
 	// Digest is the digest in Ref.
 	Digest string
-	// SizeBytes is the sum of the compressed layers and the config; 0 if not
-	// known, as after Head.
+	// SizeBytes is the total size of the compressed layers and the config; 0 if unknown, as after
+	// Head.
 	SizeBytes int64
-	// MediaType is that of the manifest.
+	// MediaType is the media type of the manifest.
 	MediaType string
-	// Anonymous tells that no credential was used: everybody may see it.
+	// Anonymous reports that no credential was used, so that everybody may see the image.
 	Anonymous bool
 }
 
-// Resolve answers the image that ref names for a platform (os/arch[/variant],
-// "" for linux/amd64): the manifest itself if it is one image, the platform's
-// manifest if it is an index. That is one request upstream, or two for an
-// index. Equal look-ups with the same credential are merged.
+// Resolve returns the image that ref names for a platform (os/arch[/variant]; "" for linux/amd64).
+// If ref names an image, the platform is ignored. If ref names an index, Resolve returns the image
+// for the platform. This takes one request upstream, or two for an index. Simultaneous look-ups
+// that are equal and use the same credentials share one request.
 //
-// What Options.Kept knows is answered without asking.
-//
-// It blocks for at most the client's Timeout. Errors are *Error.
+// Resolve returns a result of Options.Kept, if there is one that the request may use, or a cached
+// result without a request. It blocks for at most the client's Timeout. Errors have type *Error.
 func (c *Client) Resolve(ctx context.Context, ref, platform string, r Rights) (Image, error) {
 	const op = "resolve image"
 	named, err := ParseRef(ref)
@@ -65,40 +64,40 @@ func (c *Client) resolve(ctx context.Context, t target, named reference.Named, w
 	return Image{Ref: withDigest(named, m.digest), Digest: m.digest, SizeBytes: m.size(), MediaType: string(m.mediaType)}, nil
 }
 
-// maxInnerIndexes bounds how many indexes of one index are asked for.
+// maxInnerIndexes bounds how many nested indexes of one index are fetched.
 const maxInnerIndexes = 8
 
-// ofPlatform finds the image for a platform in an index, and if it is not
-// there itself in the indexes that the index names, in their order.
+// ofPlatform returns the image of an index for a platform. If the index has none, it searches the
+// nested indexes in their order.
 func (c *Client) ofPlatform(ctx context.Context, t target, m *manifest, want v1.Platform, depth int) (*manifest, error) {
 	child, none := choose(m.index, want)
 	if none == nil {
-		traceOf(ctx).choice(why(m.index, child), platforms(m.index))
+		traceOf(ctx).recordChoice(choiceReason(m.index, child), platforms(m.index))
 		image, err := c.manifest(ctx, t, child.Digest.String())
 		if err == nil && image.image == nil {
-			err = &kindError{kind: Unsupported, text: "its index names an index where it promised an image"}
+			err = &kindError{kind: Unsupported, text: "its index refers to an index that it describes as an image"}
 		}
 		return image, err
 	}
-	traceOf(ctx).choice("", platforms(m.index))
+	traceOf(ctx).recordChoice("", platforms(m.index))
 	if depth == maxIndexDepth {
 		return nil, none
 	}
-	asked := 0
+	fetched := 0
 	for _, d := range m.index.Manifests {
-		if asked == maxInnerIndexes {
+		if fetched == maxInnerIndexes {
 			break
 		}
 		if !d.MediaType.IsIndex() || d.Platform != nil && !matches(*d.Platform, want) {
 			continue
 		}
-		asked++
+		fetched++
 		inner, err := c.manifest(ctx, t, d.Digest.String())
 		if err != nil {
 			return nil, err
 		}
 		if inner.index == nil {
-			return nil, &kindError{kind: Unsupported, text: "its index names an image where it promised an index"}
+			return nil, &kindError{kind: Unsupported, text: "its index refers to an image that it describes as an index"}
 		}
 		image, err := c.ofPlatform(ctx, t, inner, want, depth+1)
 		if err == nil || examine(err).kind != NotFound {
@@ -108,21 +107,21 @@ func (c *Client) ofPlatform(ctx context.Context, t target, m *manifest, want v1.
 	return nil, none
 }
 
-// Head tells whether exactly this ref exists, and its digest; of an index,
-// that of the index. The error's kind is NotFound if it does not. Limits and
-// merging are those of Resolve.
+// Head checks that ref exists and returns its digest. For an index this is the digest of the index
+// itself. If ref does not exist, the error has the kind NotFound. Time limit, caching and sharing
+// are those of Resolve.
 func (c *Client) Head(ctx context.Context, ref string, r Rights) (Image, error) {
 	named, err := ParseRef(ref)
 	if err != nil {
 		return Image{}, err
 	}
 	return c.lookUp(ctx, "look up image", "head", named, r, func(ctx context.Context, t target) (Image, error) {
-		return headBy(ctx, c.asking, t, named)
+		return headBy(ctx, c.run, t, named)
 	})
 }
 
-// AwaitHead is Head for the work of attempts: it always asks the registry, and
-// while that does not answer or wants to be left alone it waits, until ctx ends.
+// AwaitHead is Head for build attempts. It always queries the registry and uses no cache. While the
+// registry is not ready (see NotReady), it waits until ctx ends.
 func (c *Client) AwaitHead(ctx context.Context, ref string, r Rights) (Image, error) {
 	const op = "look up image"
 	named, err := ParseRef(ref)
@@ -133,7 +132,7 @@ func (c *Client) AwaitHead(ctx context.Context, ref string, r Rights) (Image, er
 	if err != nil {
 		return Image{}, wrapFor(op, named.String(), err, t)
 	}
-	img, err := headBy(ctx, c.patience(named.String(), t).asking, t, named)
+	img, err := headBy(ctx, c.retryPolicy(named.String(), t).run, t, named)
 	if err != nil {
 		return Image{}, wrapFor(op, named.String(), err, t)
 	}
@@ -142,14 +141,16 @@ func (c *Client) AwaitHead(ctx context.Context, ref string, r Rights) (Image, er
 	return img, nil
 }
 
-func headBy(ctx context.Context, ask asks, t target, named reference.Named) (Image, error) {
+// headBy looks a manifest up by HEAD, and by GET if the registry does not support HEAD or returns
+// no digest.
+func headBy(ctx context.Context, run runFunc, t target, named reference.Named) (Image, error) {
 	var d described
-	err := ask(ctx, t, func(ctx context.Context, s *session) (err error) {
+	err := run(ctx, t, func(ctx context.Context, s *session) (err error) {
 		d, err = s.headManifest(ctx, identifier(named))
 		return err
 	})
 	if errors.Is(err, errNoDigest) || errors.Is(err, errNoHead) {
-		m, err := manifestBy(ctx, ask, t, identifier(named))
+		m, err := manifestBy(ctx, run, t, identifier(named))
 		if err != nil {
 			return Image{}, err
 		}
@@ -160,8 +161,8 @@ func headBy(ctx context.Context, ask asks, t target, named reference.Named) (Ima
 	return Image{Ref: withDigest(named, d.digest), Digest: d.digest, MediaType: d.mediaType}, nil
 }
 
-// lookUp answers from the cache, or merges look-ups of the same kind,
-// reference and credentials.
+// lookUp returns a cached result, or calls fn. Simultaneous look-ups of the same kind, reference
+// and credentials share one call.
 func (c *Client) lookUp(ctx context.Context, op, kind string, named reference.Named, r Rights, fn func(context.Context, target) (Image, error)) (Image, error) {
 	t, err := c.targetOf(ctx, named, pull, r)
 	if err != nil {
@@ -169,20 +170,20 @@ func (c *Client) lookUp(ctx context.Context, op, kind string, named reference.Na
 	}
 	key := c.lookUpKey(kind, named, t)
 	repository := c.repository(t)
-	img, _, kept := c.answers.get(key)
-	if kept {
+	img, _, cached := c.cache.get(key)
+	if cached {
 		c.wire.metrics.lookedUp(fromCache)
 	} else {
 		c.wire.metrics.lookedUp(fromRegistry)
-		version := c.answers.begin(repository)
-		// The version is part of the key of the flight: one that began before a
-		// push is not for those who come after it.
-		flight := key + "\x00" + strconv.FormatUint(version, 36)
-		img, err = merged(ctx, c.flights, flight, c.opts.Timeout, func(ctx context.Context) (Image, error) { return fn(ctx, t) })
+		version := c.cache.version(repository)
+		// The version is part of the key, so that a look-up after a push does not share a call that
+		// began before it.
+		callKey := key + "\x00" + strconv.FormatUint(version, 36)
+		img, err = shareCall(ctx, c.calls, callKey, c.opts.Timeout, func(ctx context.Context) (Image, error) { return fn(ctx, t) })
 		if err != nil {
 			return Image{}, wrapFor(op, named.String(), err, t)
 		}
-		c.answers.put(key, repository, version, img)
+		c.cache.put(key, repository, version, img)
 	}
 	img.Ref = withDigest(named, img.Digest)
 	img.Anonymous = t.anonymous()
@@ -190,27 +191,28 @@ func (c *Client) lookUp(ctx context.Context, op, kind string, named reference.Na
 }
 
 func (c *Client) lookUpKey(kind string, named reference.Named, t target) string {
-	return strings.Join([]string{kind, identifier(named), c.keys(t)}, "\x00")
+	return strings.Join([]string{kind, identifier(named), c.sessionKeys(t)}, "\x00")
 }
 
-// repository names a target's repository whatever its host is spelled like.
+// repository returns the canonical host and path of a target's repository.
 func (c *Client) repository(t target) string { return c.canonical(t.host) + "/" + t.path }
 
-// Forget lets the next look-ups of a repository ask its registry: somebody
-// else has pushed to it on our behalf. ref is any reference of it.
+// Forget removes a repository from the look-up cache, because another process has pushed to it. ref
+// is any reference in the repository.
 func (c *Client) Forget(ref string) {
 	if named, err := ParseRef(ref); err == nil {
-		c.answers.pushed(c.canonical(reference.Domain(named)) + "/" + reference.Path(named))
+		c.cache.invalidate(c.canonical(reference.Domain(named)) + "/" + reference.Path(named))
 	}
 }
 
 // manifest fetches a manifest with retries.
 func (c *Client) manifest(ctx context.Context, t target, identifier string) (*manifest, error) {
-	return manifestBy(ctx, c.asking, t, identifier)
+	return manifestBy(ctx, c.run, t, identifier)
 }
 
-func manifestBy(ctx context.Context, ask asks, t target, identifier string) (m *manifest, err error) {
-	err = ask(ctx, t, func(ctx context.Context, s *session) (err error) {
+// manifestBy fetches a manifest by run.
+func manifestBy(ctx context.Context, run runFunc, t target, identifier string) (m *manifest, err error) {
+	err = run(ctx, t, func(ctx context.Context, s *session) (err error) {
 		m, err = s.getManifest(ctx, identifier)
 		return err
 	})
@@ -223,7 +225,7 @@ func wrapFor(op, ref string, err error, t target) error {
 	return &Error{Kind: f.kind, Op: op, Ref: ref, StatusCode: f.status, Err: f.err}
 }
 
-// wrap makes an error from upstream one that may be shown.
+// wrap turns an upstream error into an *Error, which is safe to show.
 func wrap(op, ref string, err error, cred credential) error {
 	f := examine(err, cred.secrets()...)
 	return &Error{Kind: f.kind, Op: op, Ref: ref, StatusCode: f.status, Err: f.err}

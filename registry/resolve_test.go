@@ -40,7 +40,7 @@ func TestResolve_OneRequestForAnImageTwoForAnIndex(t *testing.T) {
 	reg.Push(t, "a:index", registrytest.Index(t, "linux/arm64", "linux/amd64"))
 	p := registrytest.NewProxy(t, reg)
 	c := newClient(t, registry.Options{})
-	if _, err := c.Head(t.Context(), p.Addr+"/a:1", all); err != nil { // the repository's ping
+	if _, err := c.Head(t.Context(), p.Addr+"/a:1", all); err != nil { // so that the ping does not count
 		t.Fatal(err)
 	}
 	for tag, want := range map[string]int{"1": 1, "index": 2} {
@@ -76,11 +76,11 @@ func TestResolve_IndexToThePlatformsManifest(t *testing.T) {
 	_, err = c.Resolve(t.Context(), reg.Addr+"/multi:1", "linux/s390x", all)
 	wantKind(t, err, registry.NotFound)
 	if !strings.Contains(err.Error(), "it has no image for linux/s390x, only for: linux/arm64, linux/amd64") {
-		t.Errorf("the error does not tell which platforms there are: %v", err)
+		t.Errorf("the error does not list the available platforms: %v", err)
 	}
 }
 
-func TestResolve_AnswersForDockerHub(t *testing.T) {
+func TestResolve_AliasesOfDockerHub(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "library/ubuntu:latest")
 	reg.Push(t, "library/ubuntu:22.04", registrytest.RandomImage(t, 1, 10))
 	c := newClient(t, registry.Options{Dial: registrytest.DialTo(map[string]string{"docker.io": reg.Addr}), Insecure: []string{"docker.io"}})
@@ -117,7 +117,7 @@ func TestHead_SeesThatAnImageWasDeleted(t *testing.T) {
 	wantKind(t, err, registry.NotFound)
 }
 
-func TestHead_AsksForTheManifestWhereHeadTellsNoDigest(t *testing.T) {
+func TestHead_GetsTheManifestIfHeadReturnsNoDigest(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	p := registrytest.NewProxy(t, reg)
 	p.FailWith(registrytest.Method(http.MethodHead, registrytest.Manifests), -1, http.StatusOK, http.Header{"Content-Type": {"text/plain"}})
@@ -144,7 +144,7 @@ func TestResolve_ErrorsByKind(t *testing.T) {
 		{403, registry.Unauthorized, `resolve image "docker.io/library/nope:1": access denied by the registry (403); check the name and the credentials for its host`},
 		{429, registry.RateLimited, `resolve image "docker.io/library/nope:1": the registry limits the rate of requests (429); try again later`},
 		{503, registry.Unavailable, `resolve image "docker.io/library/nope:1": the registry fails (503); try again later`},
-		{418, registry.Unsupported, `resolve image "docker.io/library/nope:1": the registry gave an unexpected answer (418)`},
+		{418, registry.Unsupported, `resolve image "docker.io/library/nope:1": the registry sent an unexpected response (418)`},
 	} {
 		p.Heal()
 		p.Fail(registrytest.Manifests, -1, x.status)
@@ -194,10 +194,10 @@ func TestResolve_RefusesRedirectsToLoopback(t *testing.T) {
 	}
 }
 
-func TestResolve_MergesEqualLookUpsOnly(t *testing.T) {
+func TestResolve_SharesEqualLookUpsOnly(t *testing.T) {
 	reg, _ := pushed(t, registrytest.Options{}, "a:1")
 	p := registrytest.NewProxy(t, reg)
-	c := newClient(t, registry.Options{Timeout: time.Minute}) // no retries while upstream is held
+	c := newClient(t, registry.Options{Timeout: time.Minute}) // no retries while responses are held
 	release := p.Hold(registrytest.Manifests)
 	other := registry.Rights{Additional: map[string]registry.Basic{p.Addr: {Username: "u", Password: "p"}}}
 	another := registry.Rights{Additional: map[string]registry.Basic{p.Addr: {Username: "u", Password: "q"}}}
@@ -220,13 +220,13 @@ func TestResolve_MergesEqualLookUpsOnly(t *testing.T) {
 	eventually(t, "the look-ups are upstream", func() bool { return p.Count(registrytest.Manifests) >= want })
 	release()
 	wg.Wait()
-	// A late caller may have come after its flight had ended.
+	// A late caller may have begun after the shared call had ended.
 	if got := p.Count(registrytest.Manifests); got > 4*want {
 		t.Errorf("%d requests for %d different look-ups", got, want)
 	}
 }
 
-func TestResolve_ACallerWhoLeavesTakesNothingFromOthers(t *testing.T) {
+func TestResolve_ACallerThatLeavesDoesNotAffectOthers(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
 	p := registrytest.NewProxy(t, reg)
 	c := newClient(t, registry.Options{})
@@ -247,11 +247,11 @@ func TestResolve_ACallerWhoLeavesTakesNothingFromOthers(t *testing.T) {
 	}()
 	cancel()
 	if err := <-left; !errors.Is(err, context.Canceled) {
-		t.Errorf("the caller who left got %v", err)
+		t.Errorf("the caller that left got %v", err)
 	}
 	release()
 	if img := <-stayed; img.Digest != digest {
-		t.Errorf("the caller who stayed got %+v", img)
+		t.Errorf("the caller that stayed got %+v", img)
 	}
 }
 
@@ -307,7 +307,7 @@ func TestResolve_DoesNotRetryWhatWillNotPass(t *testing.T) {
 		p.Fail(registrytest.Manifests, -1, status)
 		c := newClient(t, registry.Options{})
 		if _, err := c.Resolve(t.Context(), p.Addr+"/a:1", "", all); err == nil {
-			t.Errorf("status %d is no error", status)
+			t.Errorf("status %d is not an error", status)
 		}
 		if n := p.Count(registrytest.Manifests); n != 1 {
 			t.Errorf("status %d: %d requests, want 1", status, n)
@@ -325,7 +325,7 @@ func TestResolve_HonoursRetryAfter(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := time.Since(start); d < time.Second {
-		t.Errorf("asked again after %v, want 1s or more", d)
+		t.Errorf("retried after %v, want 1s or more", d)
 	}
 }
 

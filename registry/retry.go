@@ -7,43 +7,45 @@ import (
 	"time"
 )
 
-const maxPause = 5 * time.Second // of the exponential back-off
+const maxPause = 5 * time.Second // upper bound of the exponential back-off
 
-// retrying calls try until it succeeds, fails for good, or Retries are used
-// up. A try gets at most limit, 0 for no limit. The error is the last one. A
-// registry is not asked again before its Retry-After (RFC 9110, section 10.2.3;
-// taken for an hour at most). To wait for the end of a pause that another caller
-// was told uses up no retry. A pause that would outlast the context's deadline
-// is not begun. before, if not nil, is told of each retry.
-func (c *Client) retrying(ctx context.Context, limit time.Duration, before func(error, time.Duration), try func(context.Context) error) error {
-	return c.outlasting(ctx, limit, nil, before, try)
+// retry calls try until it succeeds, fails permanently, or has been retried Options.Retries times.
+// It returns the last error. Each try is bounded by timeout; 0 for no bound.
+//
+// After a response with Retry-After (RFC 9110, section 10.2.3), the next try waits for that time,
+// at most an hour. If a try was not sent because of a pause that another caller caused, waiting for
+// its end does not count as a retry. If ctx has a deadline, retry returns at once when the next
+// pause would end after it, or when the circuit breaker of the host is open. onRetry is called
+// before the pause of each retry; it may be nil.
+func (c *Client) retry(ctx context.Context, timeout time.Duration, onRetry func(error, time.Duration), try func(context.Context) error) error {
+	return c.retryWhileNotReady(ctx, timeout, nil, onRetry, try)
 }
 
-// outlasting is retrying, but what is away uses up no retry: it is waited for
-// until ctx ends. told, which is not nil then, hears of a wait that is longer
-// than retries make it, once.
-func (c *Client) outlasting(ctx context.Context, limit time.Duration, told func(error), before func(error, time.Duration), try func(context.Context) error) error {
-	patient := told != nil
+// retryWhileNotReady is like retry if onLongWait is nil. Otherwise it also waits while the registry
+// is not ready, until ctx ends, without using up retries. It calls onLongWait once: after
+// Options.Retries retries, or before a pause longer than maxPause.
+func (c *Client) retryWhileNotReady(ctx context.Context, timeout time.Duration, onLongWait func(error), onRetry func(error, time.Duration), try func(context.Context) error) error {
+	mayWait := onLongWait != nil
 	retries := 0
 	for n := 0; ; {
-		err := within(ctx, limit, try)
+		err := withTimeout(ctx, timeout, try)
 		if err == nil {
 			return nil
 		}
 		f := examine(err)
-		var others *pauseError
-		notAsked := errors.As(err, &others)
-		waits := patient && f.away
-		if ctx.Err() != nil || !waits && (!f.temporary || retries >= c.opts.Retries && !notAsked) {
+		var pauseErr *pauseError
+		notSent := errors.As(err, &pauseErr)
+		waits := mayWait && f.notReady
+		if ctx.Err() != nil || !waits && (!f.temporary || retries >= c.opts.Retries && !notSent) {
 			return err
 		}
 		deadline, bounded := ctx.Deadline()
-		var rest *restError
-		if bounded && !patient && errors.As(err, &rest) {
-			return err // a look-up is answered at once; a copy has time
+		var open *openError
+		if bounded && !mayWait && errors.As(err, &open) {
+			return err // a look-up fails fast while the breaker is open
 		}
 		var pause time.Duration
-		if notAsked {
+		if notSent {
 			pause = f.after
 		} else {
 			pause = max(backoff(c.opts.RetryBase, n, rand.Float64()), f.after)
@@ -55,15 +57,15 @@ func (c *Client) outlasting(ctx context.Context, limit time.Duration, told func(
 		if bounded && time.Until(deadline) <= pause {
 			return err
 		}
-		if waits && told != nil && (n > c.opts.Retries || pause > maxPause) {
-			told(err)
-			told = nil
+		if waits && onLongWait != nil && (n > c.opts.Retries || pause > maxPause) {
+			onLongWait(err)
+			onLongWait = nil
 		}
-		if notAsked {
+		if notSent {
 			pause += spread(pause)
 		}
-		if before != nil {
-			before(err, pause)
+		if onRetry != nil {
+			onRetry(err, pause)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -75,19 +77,19 @@ func (c *Client) outlasting(ctx context.Context, limit time.Duration, told func(
 	}
 }
 
-// within calls try with a time limit.
-func within(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
-	if limit > 0 {
+// withTimeout calls try with a time limit; timeout 0 means none. It turns a panic into an error.
+func withTimeout(ctx context.Context, timeout time.Duration, try func(context.Context) error) error {
+	if timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
+		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	_, err := guarded(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, try(ctx) })
+	_, err := recoverPanic(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, try(ctx) })
 	return err
 }
 
-// backoff is base doubled n times, at most maxPause, of which the second half
-// is scaled by random in [0, 1).
+// backoff returns base doubled n times, at most maxPause. The second half of it is scaled by random
+// in [0, 1).
 func backoff(base time.Duration, n int, random float64) time.Duration {
 	d := maxPause
 	if n < 16 {

@@ -11,22 +11,20 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// Rights say which credentials one request may use. The zero Rights may use
-// none: everything is asked anonymously, but for hosts that
-// Options.AllowedByDefault lets everybody use.
+// Rights decide which credentials one request may use. The zero Rights permit none: all requests
+// are anonymous, except to hosts that Options.AllowedByDefault permits to everybody.
 type Rights struct {
-	// AllowAll lets the request use every credential of the install.
+	// AllowAll permits every credential of the install.
 	AllowAll bool
-	// Hosts are the hosts, matched exactly, whose credential of the install
-	// the request may use.
+	// Hosts lists the hosts, matched exactly, for which the request may use the install's
+	// credential.
 	Hosts []string
-	// Additional are the request's own credentials by registry host. They are
-	// used where no credential of the install may be, and never for the host
-	// of the workspace images.
+	// Additional holds the request's own credentials by registry host. They are used if the request
+	// may not use a credential of the install, and never for the host of the workspace images.
 	Additional map[string]Basic
 }
 
-// Basic is a user and a password. Never log it.
+// Basic is a user and a password. It must not be logged.
 type Basic struct{ Username, Password string }
 
 // String hides the password from careless formatting.
@@ -35,17 +33,15 @@ func (b Basic) String() string { return "registry credential of " + b.Username }
 // GoString hides the password from careless formatting.
 func (b Basic) GoString() string { return b.String() }
 
-// credential is what one request presents to one host. The zero credential is
-// the anonymous one.
+// credential is what a request presents to a host. The zero credential is anonymous.
 type credential struct {
 	username, password           string
 	identityToken, registryToken string
-	// source says for people where it is from. Two credentials are the same
-	// whatever it is.
+	// source names for people where the credential comes from. It does not count in comparisons.
 	source string
 }
 
-// same compares what is presented.
+// same reports whether two credentials are equal apart from their source.
 func (c credential) same(d credential) bool {
 	c.source, d.source = "", ""
 	return c == d
@@ -63,7 +59,7 @@ func (c credential) authenticator() authn.Authenticator {
 	})
 }
 
-// secrets are the strings that must not be seen in any text.
+// secrets returns the strings that must not appear in any text.
 func (c credential) secrets() []string {
 	if c.anonymous() {
 		return nil
@@ -72,8 +68,8 @@ func (c credential) secrets() []string {
 	return []string{basic, c.password, c.identityToken, c.registryToken}
 }
 
-// identity tells credentials apart without showing them. It is salted, so
-// that it says nothing outside of this process.
+// identity returns a string that differs between credentials and does not reveal them. The salt
+// makes it meaningless outside this process.
 func (c credential) identity(salt []byte) string {
 	if c.anonymous() {
 		return "anonymous"
@@ -86,16 +82,15 @@ func (c credential) identity(salt []byte) string {
 	return string(h.Sum(nil))
 }
 
-// credentialFor finds the credential for a repository of a host (contract
-// section 9): the install's if the rights allow it and there is one, else the
-// request's own unless the host is that of the workspace images, else none.
-// The install's is an entry of the docker config, or that of the first
-// Provider for the host. It asks helpers and providers, within the context;
-// their failures are *kindError.
+// credentialFor returns the credential for a repository of a host (contract section 9), in this
+// order: the install's credential, if the rights permit it and there is one; the request's own,
+// unless the host is that of the workspace images; none. The install's credential comes from the
+// docker config, or from the first Provider for the host. Helpers and providers are called within
+// ctx; their failures are *kindError.
 func (c *Client) credentialFor(ctx context.Context, host, repository string, r Rights) (credential, error) {
 	host = c.canonical(host)
-	if c.mayUseInstalls(host, r) {
-		if cred, err := c.installs(ctx, host, repository); err != nil || !cred.anonymous() {
+	if c.mayUseInstallCredential(host, r) {
+		if cred, err := c.installCredential(ctx, host, repository); err != nil || !cred.anonymous() {
 			return cred, err
 		}
 	}
@@ -118,23 +113,23 @@ func (c *Client) credentialFor(ctx context.Context, host, repository string, r R
 	return credential{}, nil
 }
 
-// mayUseInstalls tells whether a request may use the install's credential for a
-// canonical host, whether there is one or not.
-func (c *Client) mayUseInstalls(host string, r Rights) bool {
-	return r.AllowAll || c.contains(r.Hosts, host) || c.opts.AllowedByDefault != nil && c.opts.AllowedByDefault(host)
+// mayUseInstallCredential reports whether a request may use the install's credential for a
+// canonical host, if there is one.
+func (c *Client) mayUseInstallCredential(host string, r Rights) bool {
+	return r.AllowAll || c.containsHost(r.Hosts, host) || c.opts.AllowedByDefault != nil && c.opts.AllowedByDefault(host)
 }
 
-// installs answers the install's credential, the anonymous one for none.
-func (c *Client) installs(ctx context.Context, host, repository string) (credential, error) {
+// installCredential returns the install's credential, or the anonymous one if there is none.
+func (c *Client) installCredential(ctx context.Context, host, repository string) (credential, error) {
 	if e, ok := c.config.lookup(host, repository, c.canonical); ok && e.helper == "" {
 		return e.cred, nil
 	} else if ok {
-		who := fmt.Sprintf("the credential helper %s for %s", e.helper, e.name)
+		origin := fmt.Sprintf("the credential helper %s for %s", e.helper, e.name)
 		cred, err := c.logins.get(ctx, "helper\x00"+e.helper+"\x00"+e.server, func(ctx context.Context) (Login, error) {
-			return c.loggedIn(ctx, who, func(ctx context.Context) (Login, error) { return runHelper(ctx, e.helper, e.server) })
+			return c.login(ctx, origin, func(ctx context.Context) (Login, error) { return runHelper(ctx, e.helper, e.server) })
 		})
 		if err != nil || !cred.anonymous() {
-			cred.source = who
+			cred.source = origin
 			return cred, err
 		}
 	}
@@ -142,27 +137,27 @@ func (c *Client) installs(ctx context.Context, host, repository string) (credent
 		if !p.Matches(host) {
 			continue
 		}
-		who := "the provider " + p.Name()
+		origin := "the provider " + p.Name()
 		cred, err := c.logins.get(ctx, "provider\x00"+p.Name()+"\x00"+host, func(ctx context.Context) (Login, error) {
-			return c.loggedIn(ctx, who, func(ctx context.Context) (Login, error) { return p.Login(ctx, host) })
+			return c.login(ctx, origin, func(ctx context.Context) (Login, error) { return p.Login(ctx, host) })
 		})
-		cred.source = who
+		cred.source = origin
 		return cred, err
 	}
 	return credential{}, nil
 }
 
-// loggedIn makes failures fit to be shown, and tells operators.
-func (c *Client) loggedIn(ctx context.Context, who string, ask func(context.Context) (Login, error)) (Login, error) {
-	l, err := ask(ctx)
+// login calls fetch. It logs a failure and makes its text safe to show.
+func (c *Client) login(ctx context.Context, origin string, fetch func(context.Context) (Login, error)) (Login, error) {
+	l, err := fetch(ctx)
 	if err != nil {
-		err = loginError(who, err)
-		c.opts.Logger.Warn("cannot get a registry credential", "from", who, "err", err)
+		err = loginError(origin, err)
+		c.opts.Logger.Warn("cannot get a registry credential", "from", origin, "err", err)
 	}
 	return l, err
 }
 
-// aliases are the spellings to look for first, so that the choice does not
+// aliases returns the spellings of a host that are looked up first, so that the choice does not
 // depend on the order of a map.
 func aliases(host string) []string {
 	if host == dockerHub {
@@ -171,7 +166,7 @@ func aliases(host string) []string {
 	return []string{host}
 }
 
-func (c *Client) contains(hosts []string, host string) bool {
+func (c *Client) containsHost(hosts []string, host string) bool {
 	for _, h := range hosts {
 		if c.canonical(h) == host {
 			return true
@@ -180,7 +175,7 @@ func (c *Client) contains(hosts []string, host string) bool {
 	return false
 }
 
-// canonical is canonicalHost with this client's knowledge of plain HTTP hosts.
+// canonical is canonicalHost for the plain HTTP hosts of this client.
 func (c *Client) canonical(host string) string {
 	return canonicalHost(host, c.plain.has(host))
 }

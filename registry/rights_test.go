@@ -16,8 +16,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// sent answers the user that a request for ref presents, "" for none, and to
-// which host.
+// sent returns the user that a request for ref presents, "" for none.
 func sent(t *testing.T, o registry.Options, ref string, r registry.Rights) string {
 	t.Helper()
 	user := ""
@@ -90,8 +89,8 @@ func TestRights_WhichCredentialIsUsed(t *testing.T) {
 	}
 }
 
-// TestRights_AmazonsHostsAreAllowedByDefault is contract section 9: what the
-// identity may read is for Amazon's policies to say. No other host is.
+// TestRights_AmazonsHostsAreAllowedByDefault is contract section 9: Amazon's policies decide what
+// the identity may read, so every request may use it there, but on no other host.
 func TestRights_AmazonsHostsAreAllowedByDefault(t *testing.T) {
 	const ecrHost, evil = "123456789012.dkr.ecr.eu-west-1.amazonaws.com", "123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example"
 	config := dockerConfig(
@@ -126,9 +125,9 @@ func TestRights_AmazonsHostsAreAllowedByDefault(t *testing.T) {
 	}
 }
 
-// TestCredential_TellsFailuresAndKnowsRepositories: a failed helper is no
-// anonymity, and entries of repositories count.
-func TestCredential_TellsFailuresAndKnowsRepositories(t *testing.T) {
+// TestCredential_ReturnsFailuresAndKnowsRepositories expects a failed provider to be an error, and
+// entries for repositories to be used.
+func TestCredential_ReturnsFailuresAndKnowsRepositories(t *testing.T) {
 	failing := &provider{host: "failing.example.com", login: func(int64) (registry.Login, error) {
 		return registry.Login{}, errors.New("hunter2")
 	}}
@@ -158,7 +157,7 @@ func TestRights_OwnCredentialsNeverReachTheWorkspaceHost(t *testing.T) {
 	}
 }
 
-func TestRights_AFailedOneDoesNotShareASessionWithAGoodOne(t *testing.T) {
+func TestRights_AWrongPasswordDoesNotShareASessionWithARightOne(t *testing.T) {
 	reg, digest := pushed(t, registrytest.Options{Users: map[string]string{"user": "right"}}, "a:1")
 	c := newClient(t, registry.Options{})
 	rights := func(password string) registry.Rights {
@@ -181,8 +180,8 @@ func TestRights_AFailedOneDoesNotShareASessionWithAGoodOne(t *testing.T) {
 
 func TestDockerConfig_ReloadedOnSymlinkSwapAndChange(t *testing.T) {
 	reg, _ := pushed(t, registrytest.Options{Users: map[string]string{"user": "new"}}, "a:1")
-	// As Kubernetes mounts a secret: config.json -> ..data/config.json, and
-	// ..data -> a folder with a time stamp.
+	// Kubernetes mounts a secret in this way: config.json -> ..data/config.json, and ..data -> a
+	// folder with a time stamp.
 	dir := t.TempDir()
 	mount := func(version, password string) {
 		if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
@@ -254,7 +253,7 @@ func TestNew_RefusesBrokenFilesWithoutShowingThem(t *testing.T) {
 	}
 }
 
-func TestTokens_AskedForOnceAndRenewed(t *testing.T) {
+func TestTokens_RequestedOnceAndRenewed(t *testing.T) {
 	reg, _ := pushed(t, registrytest.Options{}, "a:1")
 	p := registrytest.NewProxy(t, reg)
 	p.RequireTokens(map[string]string{"user": "p"}, func(user, _, _ string) bool { return user == "user" })
@@ -269,7 +268,7 @@ func TestTokens_AskedForOnceAndRenewed(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff([]string{"repository:a:pull"}, p.Scopes()); diff != "" {
-		t.Errorf("scopes asked for (-want +got):\n%s", diff)
+		t.Errorf("requested scopes (-want +got):\n%s", diff)
 	}
 	p.ExpireTokens()
 	if err := resolve(all); err != nil {

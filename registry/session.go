@@ -21,18 +21,18 @@ const (
 	push = "push,pull"
 )
 
-// target is a repository and how it is to be reached.
+// target is a repository, with the permissions, credential and mirrors to access it.
 type target struct {
 	host    string // the domain of the reference
 	path    string // the repository at that host
 	actions string // pull or push
-	from    string // another repository at the host to pull from, for mounts
+	from    string // another repository on the host to mount blobs from; may be empty
 	cred    credential
-	mirrors []target // asked first
+	mirrors []target // tried in order before the host
 }
 
-// targetOf finds the credential for a repository, and the mirrors of one that
-// is pulled from. Errors are *kindError.
+// targetOf finds the credential for a repository and, if it is pulled from, its mirrors. Errors are
+// *kindError.
 func (c *Client) targetOf(ctx context.Context, named reference.Named, actions string, r Rights) (target, error) {
 	t := target{host: reference.Domain(named), path: reference.Path(named), actions: actions}
 	var err error
@@ -42,19 +42,19 @@ func (c *Client) targetOf(ctx context.Context, named reference.Named, actions st
 	for _, m := range c.hosts.mirrors[c.canonical(t.host)] {
 		mt := target{host: m.host, path: m.repository(t.path), actions: pull}
 		if mt.cred, err = c.credentialFor(ctx, mt.host, mt.path, r); err != nil {
-			continue // it has been logged; there are others
+			continue // already logged; the other mirrors and the host remain
 		}
 		t.mirrors = append(t.mirrors, mt)
 	}
 	return t, nil
 }
 
-// anonymous tells that no credential is used wherever the answer is from.
+// anonymous reports that no credential is used, neither for the host nor for a mirror.
 func (t target) anonymous() bool {
 	return t.cred.anonymous() && !slices.ContainsFunc(t.mirrors, func(m target) bool { return !m.anonymous() })
 }
 
-// secrets are those of all credentials that may be used.
+// secrets returns the secrets of all credentials that may be used.
 func (t target) secrets() []string {
 	out := t.cred.secrets()
 	for _, m := range t.mirrors {
@@ -63,47 +63,49 @@ func (t target) secrets() []string {
 	return out
 }
 
-// key tells sessions apart: repository, scopes and credential.
-func (c *Client) key(t target) string {
+// sessionKey returns the key of the session for a target: repository, scopes and credential.
+func (c *Client) sessionKey(t target) string {
 	return strings.Join([]string{"session", c.canonical(t.host), t.path, t.actions, t.from, t.cred.identity(c.salt)}, "\x00")
 }
 
-// keys is key with those of the mirrors: two targets with equal ones get equal
-// answers.
-func (c *Client) keys(t target) string {
-	out := c.key(t)
+// sessionKeys returns the keys of a target and its mirrors in one string. Two targets with equal
+// strings get equal results.
+func (c *Client) sessionKeys(t target) string {
+	out := c.sessionKey(t)
 	for _, m := range t.mirrors {
-		out += "\x00\x00" + c.key(m)
+		out += "\x00\x00" + c.sessionKey(m)
 	}
 	return out
 }
 
-// session is an authenticated way to one repository. Sessions are kept and
-// shared among calls with the same credential, because to make one costs a
-// ping and a token. go-containerregistry's own Puller and Pusher are not kept:
-// a Pusher remembers what it pushed, and would not notice that it was deleted.
+// session is an authenticated client of one repository. To make one costs a ping and a token. So
+// sessions are cached and shared among calls with the same credential. go-containerregistry's
+// Puller and Pusher are not reused: a Pusher remembers what it pushed, and would not notice a
+// deletion.
 type session struct {
 	target
 	base   url.URL
 	client *http.Client
-	// renew is when its token is about to end, zero for never.
+	// renew is when the session must be replaced because its token is about to expire; zero for
+	// never.
 	renew time.Time
 }
 
-// usable tells whether the session's token lives for a while yet.
+// usable reports whether the session may still be used. It is false from renew on.
 func (s *session) usable() bool { return s.renew.IsZero() || time.Now().Before(s.renew) }
 
-// session finds or makes the session for a target; reused tells which.
+// session returns a cached or new session for a target. reused reports that it was cached. With a
+// trace in ctx, the session is always new and not cached.
 func (c *Client) session(ctx context.Context, t target) (s *session, reused bool, err error) {
 	if traceOf(ctx) != nil {
 		s, err = c.newSession(ctx, t)
 		return s, false, err
 	}
-	key := c.key(t)
+	key := c.sessionKey(t)
 	if s, ok := c.sessions.Get(key); ok && s.usable() {
 		return s, true, nil
 	}
-	s, err = merged(ctx, c.flights, key, c.opts.Timeout/2, func(ctx context.Context) (*session, error) {
+	s, err = shareCall(ctx, c.calls, key, c.opts.Timeout/2, func(ctx context.Context) (*session, error) {
 		s, err := c.newSession(ctx, t)
 		if err == nil {
 			c.sessions.Add(key, s)
@@ -134,8 +136,8 @@ func (c *Client) newSession(ctx context.Context, t target) (*session, error) {
 	}, nil
 }
 
-// checkRedirect bounds redirects. Where they may lead is decided by the wire
-// and the dialer; credentials are only ever sent to the session's host.
+// checkRedirect bounds the number of redirects. The wire and the dialer decide where a redirect may
+// lead. Credentials are sent only to the session's host.
 func checkRedirect(_ *http.Request, via []*http.Request) error {
 	if len(via) >= 5 {
 		return &kindError{kind: Unsupported, text: "the registry redirects more than 5 times"}
@@ -143,33 +145,34 @@ func checkRedirect(_ *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// with calls op with a session of the first mirror that has an answer, or of
-// the host itself. A mirror gets a part of the time.
-func (c *Client) with(ctx context.Context, t target, op func(context.Context, *session) error) error {
+// withSession calls op with a session of each mirror in turn until a call succeeds; if none does,
+// with a session of the host itself. A mirror gets only a part of the client's Timeout.
+func (c *Client) withSession(ctx context.Context, t target, op func(context.Context, *session) error) error {
 	for _, m := range t.mirrors {
-		err := briefly(ctx, c.opts.Timeout/mirrorShare, func(ctx context.Context) error { return c.withOne(ctx, m, op) })
+		err := withReturnTimeout(ctx, c.opts.Timeout/mirrorTimeoutDivisor, func(ctx context.Context) error { return c.withHostSession(ctx, m, op) })
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		traceOf(ctx).fail(m, err)
-		c.opts.Logger.Debug("a mirror has no answer", "mirror", m.host, "host", t.host, "err", examine(err, m.secrets()...).err)
+		traceOf(ctx).recordError(m, err)
+		c.opts.Logger.Debug("a mirror failed", "mirror", m.host, "host", t.host, "err", examine(err, m.secrets()...).err)
 	}
-	err := c.withOne(ctx, t, op)
+	err := c.withHostSession(ctx, t, op)
 	if err != nil {
-		traceOf(ctx).fail(t, err)
+		traceOf(ctx).recordError(t, err)
 	}
 	return err
 }
 
-// mirrorShare is the part of the client's Timeout that a mirror gets to begin
-// its answer.
-const mirrorShare = 6
+// mirrorTimeoutDivisor divides the client's Timeout; the quotient bounds how long a mirror may take
+// until its response begins.
+const mirrorTimeoutDivisor = 6
 
-// briefly calls try with a time limit for it to return. Where it succeeds the
-// context lives on, for a body that is read later, until its parent ends.
-func briefly(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
+// withReturnTimeout calls try and cancels its context if try has not returned after timeout. If try
+// succeeds in time, its context stays valid until ctx ends, because a response body may be read
+// later.
+func withReturnTimeout(ctx context.Context, timeout time.Duration, try func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(limit, func() { cancel(context.DeadlineExceeded) })
+	timer := time.AfterFunc(timeout, func() { cancel(context.DeadlineExceeded) })
 	err := try(ctx)
 	late := !timer.Stop()
 	if err != nil || late {
@@ -181,10 +184,10 @@ func briefly(ctx context.Context, limit time.Duration, try func(context.Context)
 	return err
 }
 
-// withOne calls op with a session. A session from the cache whose credentials
-// are no longer accepted (the token was revoked, or the registry changed how
-// it authenticates) is replaced once, for all that use it.
-func (c *Client) withOne(ctx context.Context, t target, op func(context.Context, *session) error) error {
+// withHostSession calls op with a session of the target's host. If the host refuses a cached
+// session, because its token was revoked or the registry changed its authentication, the session is
+// replaced once and op is called again.
+func (c *Client) withHostSession(ctx context.Context, t target, op func(context.Context, *session) error) error {
 	s, reused, err := c.session(ctx, t)
 	if err != nil {
 		return err
@@ -200,23 +203,23 @@ func (c *Client) withOne(ctx context.Context, t target, op func(context.Context,
 	return op(ctx, s)
 }
 
-// drop forgets a session that is not accepted any more, unless another has
-// taken its place, and lets its credential be asked for anew.
+// drop removes a refused session from the cache, unless it has been replaced already, and lets its
+// credential be fetched again.
 func (c *Client) drop(s *session) {
-	key := c.key(s.target)
+	key := c.sessionKey(s.target)
 	if now, ok := c.sessions.Peek(key); ok && now == s {
 		c.sessions.Remove(key)
 		c.logins.forget(s.cred)
 	}
 }
 
-// asking is with, repeated as retrying does, each try within half of the
-// client's time limit: one lost connection does not use up all of it.
-func (c *Client) asking(ctx context.Context, t target, op func(context.Context, *session) error) error {
-	return c.retrying(ctx, c.opts.Timeout/2, nil, func(ctx context.Context) error { return c.with(ctx, t, op) })
+// run runs op on a target with retries (see retry and withSession). Each try is bounded by half of
+// the client's Timeout, so that one lost connection does not use up all of it.
+func (c *Client) run(ctx context.Context, t target, op func(context.Context, *session) error) error {
+	return c.retry(ctx, c.opts.Timeout/2, nil, func(ctx context.Context) error { return c.withSession(ctx, t, op) })
 }
 
-// request makes a request below the repository, as in manifests/latest.
+// request makes a request with a path below the repository, as in manifests/latest.
 func (s *session) request(ctx context.Context, method, path string, query url.Values, body io.Reader) (*http.Request, error) {
 	u := s.base
 	u.Path += path
@@ -228,8 +231,8 @@ func (s *session) request(ctx context.Context, method, path string, query url.Va
 	return req, nil
 }
 
-// do sends a request and answers the response if its status is one of those
-// wanted, else an error. The caller closes the body.
+// do sends a request. If the status of the response is in want, it returns the response, whose body
+// the caller closes. Any other status is an error.
 func (s *session) do(req *http.Request, want ...int) (*http.Response, error) {
 	resp, err := s.client.Do(req)
 	if err != nil {

@@ -6,20 +6,19 @@ import (
 	"sync"
 )
 
-// slots bound how many requests are under way, first come, first served. The
-// bound may change: where it shrinks nothing is cut off, but nothing begins
-// until there is room; where it grows the next that comes or goes lets in those
-// who wait.
-type slots struct {
-	limit func() int // must not block, nor use the slots
+// semaphore bounds the number of requests in flight, first come, first served. Its limit may
+// change. After a decrease, running requests continue, but none begins until there is room. After
+// an increase, waiting requests begin at the next acquire or release.
+type semaphore struct {
+	limit func() int // must not block, and must not use the semaphore
 
 	mu    sync.Mutex
 	used  int
-	queue list.List // of chan struct{}, closed when let in
+	queue list.List // of chan struct{}; a channel is closed when its waiter gets a slot
 }
 
-// acquire waits for room. release must be called once if it answers nil.
-func (s *slots) acquire(ctx context.Context) error {
+// acquire waits for a slot. If it returns nil, release must be called exactly once.
+func (s *semaphore) acquire(ctx context.Context) error {
 	in := make(chan struct{})
 	s.mu.Lock()
 	at := s.queue.PushBack(in)
@@ -33,7 +32,7 @@ func (s *slots) acquire(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
-	case <-in: // let in when it had left: the room is for the next
+	case <-in: // got a slot at the same moment; it goes to the next waiter
 		s.used--
 	default:
 		s.queue.Remove(at)
@@ -42,14 +41,14 @@ func (s *slots) acquire(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (s *slots) release() {
+func (s *semaphore) release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.used--
 	s.admit()
 }
 
-func (s *slots) admit() {
+func (s *semaphore) admit() {
 	for limit := s.limit(); s.queue.Len() > 0 && s.used < limit; s.used++ {
 		close(s.queue.Remove(s.queue.Front()).(chan struct{}))
 	}

@@ -10,18 +10,17 @@ import (
 	"time"
 )
 
-// TestSlots_FollowALimitThatChanges: never more than the limit of the moment
-// begin, nobody is forgotten, those who leave lose no room, and the order is
-// that of asking.
-func TestSlots_FollowALimitThatChanges(t *testing.T) {
+// TestSemaphore_FollowsALimitThatChanges expects that never more than the current limit run, that
+// no caller is forgotten, and that callers that give up lose no slot.
+func TestSemaphore_FollowsALimitThatChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var limit, under, most atomic.Int64
 		limit.Store(6)
-		s := &slots{limit: func() int { return int(limit.Load()) }}
+		s := &semaphore{limit: func() int { return int(limit.Load()) }}
 		var wg sync.WaitGroup
-		work := func(patience time.Duration) {
+		work := func(timeout time.Duration) {
 			wg.Go(func() {
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				ctx, cancel := context.WithTimeout(t.Context(), timeout)
 				defer cancel()
 				if s.acquire(ctx) != nil {
 					return
@@ -51,13 +50,13 @@ func TestSlots_FollowALimitThatChanges(t *testing.T) {
 	})
 }
 
-// TestGates_ShareTheLimitsOfAHostAmongTheNodes: each takes its part of what is
-// configured for the host, as many nodes as there are now, and all of what is
-// for any host.
-func TestGates_ShareTheLimitsOfAHostAmongTheNodes(t *testing.T) {
+// TestBreakers_ShareTheLimitsOfAHostAmongTheNodes expects each node to take its share of the limits
+// that are configured for a host, for the current number of nodes, and the whole limit for other
+// hosts.
+func TestBreakers_ShareTheLimitsOfAHostAmongTheNodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := 0
-		gs, err := newGates(
+		bs, err := newBreakers(
 			Options{Concurrency: 10, Sharers: func() int { return nodes }},
 			hostTable{hosts: map[string]HostOptions{"h": {RequestsPerSecond: 12, Concurrency: 6}}},
 		)
@@ -69,16 +68,16 @@ func TestGates_ShareTheLimitsOfAHostAmongTheNodes(t *testing.T) {
 		} {
 			nodes = c.nodes
 			for host, want := range map[string]int{"h": c.limited, "other": c.other} {
-				if got := gs.of(host).slots.limit(); got != want {
+				if got := bs.of(host).slots.limit(); got != want {
 					t.Errorf("%d nodes: %d at a time of %s, want %d", nodes, got, host, want)
 				}
 			}
-			g := gs.of("h")
-			ask(t, g, nil)              // takes over the new rate
-			time.Sleep(2 * time.Second) // all that may be saved up is there
+			br := bs.of("h")
+			send(t, br, nil)            // applies the new rate
+			time.Sleep(2 * time.Second) // fills the burst
 			start, n := time.Now(), 0
 			for time.Since(start) < 10*time.Second {
-				ask(t, g, nil)
+				send(t, br, nil)
 				n++
 			}
 			if want := 11 * c.perSecond; n < want || n > want+1 {

@@ -11,46 +11,46 @@ import (
 	"time"
 )
 
-// resumeGain is how much must have come for the number of resumptions to begin
-// anew: a long blob over a bad line breaks often.
+// resumeGain is the number of bytes after which the count of resumptions restarts, because the
+// transfer of a long blob over a bad line breaks often.
 const resumeGain = 8 << 20
 
-// source reads a blob from a registry. Where the answer breaks off or stands
-// still, it asks for the rest of it (RFC 9110, section 14) and goes on; after
-// a break it does not ask mirrors any more. It does not verify.
+// source reads a blob from a registry. If a response breaks off or stalls, source requests the rest
+// of the blob (RFC 9110, section 14) and continues; from then on it does not use mirrors. It does
+// not verify the content.
 type source struct {
-	c    *Client
-	ctx  context.Context // of the transfer
-	from target
-	b    blob
-	told func(err error, at int64) // of each break
-	// waits is told of a long wait for a registry that is away; nil where
-	// somebody else waits.
-	waits func(error)
+	c       *Client
+	ctx     context.Context // of the transfer
+	from    target
+	b       blob
+	onBreak func(err error, at int64) // called for each break
+	// onLongWait is called for a long wait while the registry is not ready. If it is nil, the
+	// number of retries is limited instead.
+	onLongWait func(error)
 
-	mu     sync.Mutex // the transport may close while it reads
+	mu     sync.Mutex // the HTTP transport may call Close during Read
 	body   io.ReadCloser
 	cancel context.CancelFunc // of the body
-	stall  *time.Timer        // calls cancel; runs while the body is read
+	stall  *time.Timer        // calls cancel; runs while a read waits for bytes
 	closed bool
 
 	read   int64
 	breaks int
-	gained int64 // since the first of these breaks
+	gained int64 // bytes read since the first of these breaks
 }
 
-func (c *Client) openSource(ctx context.Context, from target, b blob, told func(error, int64)) (*source, error) {
-	s := &source{c: c, ctx: ctx, from: from, b: b, told: told}
+func (c *Client) openSource(ctx context.Context, from target, b blob, onBreak func(error, int64)) (*source, error) {
+	s := &source{c: c, ctx: ctx, from: from, b: b, onBreak: onBreak}
 	return s, s.open()
 }
 
-// open asks for the blob from where it has been read to. The answer gets half of
-// the client's Timeout to begin.
+// open requests the blob from the position that has been read. Half of the client's Timeout bounds
+// the time until the response begins.
 func (s *source) open() error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	stall := time.AfterFunc(s.c.opts.Timeout/2, cancel)
 	var body io.ReadCloser
-	err := s.c.with(ctx, s.from, func(ctx context.Context, ses *session) error {
+	err := s.c.withSession(ctx, s.from, func(ctx context.Context, ses *session) error {
 		req, err := ses.request(ctx, http.MethodGet, "blobs/"+s.b.Digest.String(), nil, nil)
 		if err != nil {
 			return err
@@ -90,8 +90,8 @@ func (s *source) open() error {
 	return nil
 }
 
-// skip brings an answer to where the blob has been read to: a registry may
-// ignore Range.
+// skip moves a response to the position that has been read. A registry may ignore Range and send
+// the whole blob.
 func (s *source) skip(resp *http.Response, stall *time.Timer) error {
 	if resp.StatusCode == http.StatusOK {
 		for left := s.read; left > 0; {
@@ -105,7 +105,7 @@ func (s *source) skip(resp *http.Response, stall *time.Timer) error {
 	}
 	var first int64
 	if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &first); err != nil || first != s.read {
-		return &kindError{kind: Unavailable, text: "the registry sent another part of the blob than was asked for", temporary: true}
+		return &kindError{kind: Unavailable, text: "the registry sent a part of the blob that was not requested", temporary: true}
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func (s *source) Read(p []byte) (int, error) {
 		s.gained += int64(n)
 		if n > 0 || err == nil || err == io.EOF && s.read >= s.b.Size {
 			if err != io.EOF || s.read < s.b.Size {
-				err = nil // if it broke, the next Read tells
+				err = nil // the next Read returns the error
 			}
 			return n, err
 		}
@@ -128,7 +128,8 @@ func (s *source) Read(p []byte) (int, error) {
 	}
 }
 
-// readBody reads with half of the client's Timeout for something to come.
+// readBody reads from the response. The read fails if no byte arrives for half of the client's
+// Timeout.
 func (s *source) readBody(p []byte) (int, error) {
 	s.mu.Lock()
 	body, stall, closed := s.body, s.stall, s.closed
@@ -136,13 +137,13 @@ func (s *source) readBody(p []byte) (int, error) {
 	if closed {
 		return 0, os.ErrClosed
 	}
-	stall.Reset(s.c.opts.Timeout / 2) // one timer for all reads: a layer of 5 GB has many
+	stall.Reset(s.c.opts.Timeout / 2) // one timer for all reads, because a layer of 5 GB needs many
 	n, err := body.Read(p)
 	stall.Stop()
 	return n, err
 }
 
-// resume goes on after a break, or answers why not.
+// resume opens the blob again after a break. It returns an error if the transfer cannot continue.
 func (s *source) resume(broken error) error {
 	if s.gained >= resumeGain {
 		s.breaks, s.gained = 0, 0
@@ -151,18 +152,19 @@ func (s *source) resume(broken error) error {
 		return broken
 	}
 	if errors.Is(broken, context.Canceled) {
-		broken = &kindError{kind: Unavailable, text: fmt.Sprintf("the transfer stood still for %s", s.c.opts.Timeout/2), temporary: true}
+		broken = &kindError{kind: Unavailable, text: fmt.Sprintf("the transfer stalled for %s", s.c.opts.Timeout/2), temporary: true}
 	}
 	if s.breaks >= s.c.opts.Retries {
 		return &brokenError{broken}
 	}
 	s.breaks++
-	s.told(broken, s.read)
+	s.onBreak(broken, s.read)
 	s.from.mirrors = nil
-	return s.c.outlasting(s.ctx, 0, s.waits, nil, func(context.Context) error { return s.open() })
+	return s.c.retryWhileNotReady(s.ctx, 0, s.onLongWait, nil, func(context.Context) error { return s.open() })
 }
 
-// endBody closes the answer before the next one; false if all is closed.
+// endBody closes the current response before the next one is requested. It reports false if the
+// source is closed.
 func (s *source) endBody() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,8 +176,8 @@ func (s *source) endBody() bool {
 	return true
 }
 
-// Close ends the answer, and makes Read fail. It may be called while another
-// goroutine reads.
+// Close closes the current response and makes Read fail. It is safe during a Read in another
+// goroutine.
 func (s *source) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

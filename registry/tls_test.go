@@ -14,8 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// tlsRegistry is an HTTPS server for registry "example.com" (the name in its
-// certificate) with the image a:1, and a file with its CA.
+// tlsRegistry starts an HTTPS server for the registry "example.com" (the name in its certificate)
+// with the image a:1, and returns a file with its CA.
 func tlsRegistry(t *testing.T) (addr, caFile, digest string) {
 	t.Helper()
 	reg, digest := pushed(t, registrytest.Options{}, "a:1")
@@ -41,14 +41,13 @@ func TestTLS_TrustsTheConfiguredCA(t *testing.T) {
 	_, err := c.Resolve(t.Context(), "example.com/a:1", "", all)
 	wantKind(t, err, registry.Unavailable)
 	if !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("the error does not speak of the certificate: %v", err)
+		t.Errorf("the error does not mention the certificate: %v", err)
 	}
 }
 
 func TestTLS_NoPlainHTTPToOtherHosts(t *testing.T) {
 	reg, _ := pushed(t, registrytest.Options{}, "a:1")
-	// Addresses like 10.0.0.1 get no plain HTTP either, as go-containerregistry
-	// would give them by itself.
+	// go-containerregistry alone would use plain HTTP for private addresses such as 10.0.0.1.
 	for _, host := range []string{"registry.example.com", "10.0.0.1:5000", "sub.localhost:5000"} {
 		name, _, err := net.SplitHostPort(host)
 		if err != nil {
@@ -59,7 +58,7 @@ func TestTLS_NoPlainHTTPToOtherHosts(t *testing.T) {
 		_, err = c.Resolve(t.Context(), host+"/a:1", "", all)
 		wantKind(t, err, registry.Unavailable)
 		if n := p.Count(registrytest.All); n != 0 {
-			t.Errorf("%s was asked by plain HTTP, %d times", host, n)
+			t.Errorf("%s got %d requests by plain HTTP", host, n)
 		}
 	}
 }

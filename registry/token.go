@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	// tokenLife is that of a token that does not tell it (distribution
-	// specification of token authentication).
-	tokenLife = time.Minute
-	// maxTokenLife is as long as a token is used, whatever it says.
+	// defaultTokenLife is the lifetime of a token without an expiry (distribution specification of
+	// token authentication).
+	defaultTokenLife = time.Minute
+	// maxTokenLife bounds how long a token is used, whatever its expiry.
 	maxTokenLife = time.Hour
 )
 
-// authenticated asks the registry how it authenticates and answers a transport
-// that does so, and when its token is to be renewed (zero for never). The
-// transport never renews by itself: a 401 of the registry is an error, upon
-// which one session is made for all that wait for it.
+// authenticated finds out how the registry authenticates. It returns a transport that does so, and
+// the time at which its token must be renewed (zero for never). The transport never renews its
+// token. A 401 of the registry is an error instead, after which one new session is made for all
+// callers.
 func (c *Client) authenticated(ctx context.Context, reg name.Registry, cred credential, scopes []string) (tr http.RoundTripper, renew time.Time, err error) {
 	base := transport.NewUserAgent(caller{c.wire, cred.identity(c.salt)}, "image-builder")
 	challenge, err := transport.Ping(ctx, reg, base)
@@ -43,26 +43,26 @@ func (c *Client) authenticated(ctx context.Context, reg name.Registry, cred cred
 		}
 		life := min(time.Duration(min(token.ExpiresIn, 1<<20))*time.Second, maxTokenLife)
 		if life <= 0 {
-			life = tokenLife
+			life = defaultTokenLife
 		}
-		renew = time.Now().Add(life - lead(life))
+		renew = time.Now().Add(life - renewBefore(life))
 	}
-	own := &firm{next: base, host: c.wire.canonical(reg.RegistryStr()), wire: c.wire}
+	own := &failOn401{next: base, host: c.wire.canonical(reg.RegistryStr()), wire: c.wire}
 	tr, err = transport.FromToken(reg, auth, own, challenge, token)
 	return tr, renew, err
 }
 
-// firm makes a 401 of the registry itself an error. One of another host, which
-// a redirect leads to, is left to go-containerregistry: it asks that host for
-// an anonymous token, as registry.k8s.io's targets need.
-type firm struct {
+// failOn401 turns a 401 of the registry itself into an error. A 401 of another host, after a
+// redirect, is left to go-containerregistry: it gets an anonymous token from that host, as the
+// targets of registry.k8s.io's redirects require.
+type failOn401 struct {
 	next http.RoundTripper
 	host string
 	wire *wire
 }
 
 // RoundTrip implements http.RoundTripper.
-func (f *firm) RoundTrip(req *http.Request) (*http.Response, error) {
+func (f *failOn401) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := f.next.RoundTrip(req)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized || f.wire.canonical(req.URL.Host) != f.host {
 		return resp, err

@@ -16,8 +16,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry"
 )
 
-// pipes is a listener whose connections are pipes in memory, so that a server
-// and its clients live in the time of synctest.
+// pipes is a listener whose connections are pipes in memory, so that a server and its clients can
+// run in a synctest bubble.
 type pipes struct {
 	conns chan net.Conn
 	ended chan struct{}
@@ -46,15 +46,15 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 }
 
-// tokenRegistry is a registry of one image that wants tokens; the server makes
-// one in a second. Fields are used under mu.
+// tokenRegistry is a registry of one image that requires tokens and takes a second to issue one. mu
+// guards the fields below it.
 type tokenRegistry struct {
 	life time.Duration
 
 	mu     sync.Mutex
 	issued int
 	until  time.Time // of the last token
-	stale  int       // requests with a token that had ended, or another than the last
+	stale  int       // requests with an expired token, or not with the last one
 }
 
 func (r *tokenRegistry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -81,8 +81,8 @@ func (r *tokenRegistry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// TestTokens_AreRenewedShortlyBeforeTheyEnd: by whoever comes then, once for all
-// that wait, never later and never without need, whatever their life.
+// TestTokens_AreRenewedShortlyBeforeTheyEnd expects the next caller to renew a token, once for all
+// callers, and neither after its end nor earlier than needed.
 func TestTokens_AreRenewedShortlyBeforeTheyEnd(t *testing.T) {
 	for _, c := range []struct{ life, lead time.Duration }{
 		{time.Minute, 10 * time.Second}, {5 * time.Minute, 30 * time.Second}, {50 * time.Minute, 5 * time.Minute}, {10 * time.Second, 5 * time.Second},
@@ -112,15 +112,15 @@ func TestTokens_AreRenewedShortlyBeforeTheyEnd(t *testing.T) {
 				reg.mu.Lock()
 				defer reg.mu.Unlock()
 				if reg.stale != 0 {
-					t.Errorf("%d requests with a token that had ended", reg.stale)
+					t.Errorf("%d requests with an expired token", reg.stale)
 				}
 			})
 		})
 	}
 }
 
-// overPipes is a client of a registry in memory. stop must be called before
-// the bubble ends.
+// overPipes returns a client of a registry in memory. stop must be called before the synctest
+// bubble ends.
 func overPipes(t *testing.T, h http.Handler) (c *registry.Client, stop func()) {
 	t.Helper()
 	p := &pipes{conns: make(chan net.Conn), ended: make(chan struct{})}
@@ -143,7 +143,7 @@ func overPipes(t *testing.T, h http.Handler) (c *registry.Client, stop func()) {
 	}
 }
 
-// resolveAtOnce lets so many callers look up different tags.
+// resolveAtOnce lets the given number of callers look up different tags at the same time.
 func resolveAtOnce(t *testing.T, c *registry.Client, callers int) {
 	t.Helper()
 	var wg sync.WaitGroup

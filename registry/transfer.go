@@ -13,13 +13,14 @@ import (
 	"sync"
 )
 
-// How a blob came to the destination, in progress lines.
+// How a blob came to the destination, as in progress lines.
 const (
 	existed = "exists"
 	mounted = "mounted"
 	copied  = "copied"
 )
 
+// asDestination returns the error in a destinationError, and whether err contains one.
 func asDestination(err error) (error, bool) {
 	var d destinationError
 	if errors.As(err, &d) {
@@ -28,12 +29,13 @@ func asDestination(err error) (error, bool) {
 	return nil, false
 }
 
-// transfer makes one try to bring a blob to the destination, from src.
-func (cp *copying) transfer(ctx context.Context, src target, b blob) (how string, err error) {
+// transfer makes one try to copy a blob from src to the destination, and returns how the blob came
+// there.
+func (cp *copyJob) transfer(ctx context.Context, src target, b blob) (how string, err error) {
 	digest := b.Digest.String()
 	var location *url.URL
-	err = within(ctx, cp.c.opts.Timeout, func(ctx context.Context) error {
-		return cp.c.with(ctx, cp.dst, func(ctx context.Context, s *session) error {
+	err = withTimeout(ctx, cp.c.opts.Timeout, func(ctx context.Context) error {
+		return cp.c.withSession(ctx, cp.dst, func(ctx context.Context, s *session) error {
 			there, err := s.hasBlob(ctx, digest)
 			if err != nil || there {
 				how = existed
@@ -55,8 +57,8 @@ func (cp *copying) transfer(ctx context.Context, src target, b blob) (how string
 	return copied, cp.stream(ctx, src, b, location)
 }
 
-// hasBlob reports whether the repository has a blob. Some registries forbid to
-// ask for what is not there, and some know no HEAD.
+// hasBlob reports whether the repository has a blob. Some registries return 403 for a missing blob,
+// and some do not support HEAD; hasBlob then reports false.
 func (s *session) hasBlob(ctx context.Context, digest string) (bool, error) {
 	req, err := s.request(ctx, http.MethodHead, "blobs/"+digest, nil, nil)
 	if err != nil {
@@ -69,14 +71,14 @@ func (s *session) hasBlob(ctx context.Context, digest string) (bool, error) {
 	}
 	switch examine(err).status {
 	case http.StatusNotFound, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		return false, nil // what it truly is, the upload will tell
+		return false, nil // the upload shows the actual state
 	}
 	return false, err
 }
 
-// startUpload begins the upload of a blob and answers where to send it, or nil
-// if the registry mounted it from another repository. A registry that refuses
-// to mount is asked again for an upload alone.
+// startUpload begins the upload of a blob and returns the location to send it to. The location is
+// nil if the registry mounted the blob from another repository. If a registry refuses the mount,
+// startUpload begins a plain upload.
 func (s *session) startUpload(ctx context.Context, digest, from string) (*url.URL, error) {
 	var query url.Values
 	if from != "" {
@@ -99,7 +101,7 @@ func (s *session) startUpload(ctx context.Context, digest, from string) (*url.UR
 	}
 	u, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
 	if err != nil || resp.Header.Get("Location") == "" {
-		return nil, &kindError{kind: Unsupported, text: "the registry does not tell where to upload to"}
+		return nil, &kindError{kind: Unsupported, text: "the registry does not return an upload location"}
 	}
 	q := u.Query()
 	q.Set("digest", digest)
@@ -107,21 +109,20 @@ func (s *session) startUpload(ctx context.Context, digest, from string) (*url.UR
 	return u, nil
 }
 
-// stream sends a blob from the source to an upload location of the
-// destination. It ends when nothing moves for the client's Timeout, whichever
-// side hangs.
-func (cp *copying) stream(ctx context.Context, src target, b blob, location *url.URL) error {
+// stream sends a blob from the source to an upload location of the destination. It fails when no
+// byte moves for the client's Timeout, whichever side hangs.
+func (cp *copyJob) stream(ctx context.Context, src target, b blob, location *url.URL) error {
 	ctx, watch := watchProgress(ctx, cp.c.opts.Timeout)
 	defer watch.stop()
 	from, err := cp.c.openSource(ctx, src, b, func(err error, at int64) {
 		cp.lines.resume(b.role, b.Digest.String(), b.Size, examine(err, src.secrets()...).err, at)
 	})
 	if err != nil {
-		return watch.explain(err)
+		return watch.stallError(err)
 	}
-	body := &verifying{rc: from, watch: watch, want: b.Digest.Hex, size: b.Size, hash: sha256.New(), paced: cp.c.paced}
+	body := &verifyingReader{rc: from, watch: watch, want: b.Digest.Hex, size: b.Size, hash: sha256.New(), throttle: cp.c.throttle}
 	defer func() { _ = body.Close() }()
-	// Not by with: it could ask a second time, and the body is read only once.
+	// Do not use withSession here: it may call upload twice, but the body can be read only once.
 	s, _, err := cp.c.session(ctx, cp.dst)
 	if err == nil {
 		err = s.upload(ctx, location, body, b.Size)
@@ -129,19 +130,19 @@ func (cp *copying) stream(ctx context.Context, src target, b blob, location *url
 	if err == nil {
 		return nil
 	}
-	// A destination that has answered is the cause, and the failed read of a
-	// body that was closed for it is not.
+	// If the destination has responded, its response is the cause. A failed read of the body is then
+	// only a consequence, because the transport closes the body.
 	if failed := body.failed(); failed != nil && examine(err).status == 0 {
-		return watch.explain(failed)
+		return watch.stallError(failed)
 	}
-	return destinationError{watch.explain(err)}
+	return destinationError{watch.stallError(err)}
 }
 
-// upload sends the whole blob in one request and thereby commits it.
+// upload sends the whole blob in one request, which also commits it.
 func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadCloser, size int64) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, location.String(), body)
 	if err != nil {
-		return &kindError{kind: Unsupported, text: "the registry does not tell where to upload to"}
+		return &kindError{kind: Unsupported, text: "the registry does not return an upload location"}
 	}
 	if size == 0 {
 		req.Body = http.NoBody
@@ -153,14 +154,14 @@ func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadClo
 		f := examine(err)
 		switch code := f.status; code {
 		case 0:
-			if f.away && f.after == 0 { // it was sent
+			if f.notReady && f.after == 0 { // the request was sent
 				return &brokenError{err}
 			}
 		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-			if f.after == 0 { // it was sent, and a gateway has not waited for the answer
+			if f.after == 0 { // the request was sent, but a gateway did not wait for the response
 				return &brokenError{err}
 			}
-		case http.StatusUnauthorized: // the body is used up; the next try has a new token
+		case http.StatusUnauthorized: // the body is used up; the next try gets a new token
 			return &kindError{kind: Unavailable, text: "the registry has ended the login during the upload", temporary: true}
 		case http.StatusNotFound, http.StatusRequestedRangeNotSatisfiable:
 			return &kindError{kind: Unavailable, text: fmt.Sprintf("the registry has lost the upload (%d)", code), temporary: true}
@@ -171,30 +172,30 @@ func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadClo
 	return nil
 }
 
-// sourceError is an upload's end by what was to be sent: the destination has no
-// part in it.
+// sourceError marks an upload that failed because its source failed. It says nothing about the
+// destination.
 type sourceError struct{ error }
 
 func (e *sourceError) Unwrap() error { return e.error }
 
-// verifying reads a blob, tells the watch of each step, and fails where the
-// bytes are not those of the digest, so that they are never committed.
-type verifying struct {
-	rc    io.ReadCloser
-	watch *watch
-	want  string // hex of the SHA-256
-	size  int64
-	hash  hash.Hash
-	read  int64
-	paced func(context.Context, []byte) []byte // waits for the bandwidth
+// verifyingReader reads a blob, reports progress to the watch, and fails if the bytes do not match
+// the digest, so that the destination never commits them.
+type verifyingReader struct {
+	rc       io.ReadCloser
+	watch    *watch
+	want     string // hex of the SHA-256
+	size     int64
+	hash     hash.Hash
+	read     int64
+	throttle func(context.Context, []byte) []byte // waits for bandwidth
 
-	mu  sync.Mutex // the transport may still read when it has answered
+	mu  sync.Mutex // the transport may still read after the response
 	err error
 }
 
 // Read implements io.Reader.
-func (v *verifying) Read(p []byte) (int, error) {
-	n, err := v.rc.Read(v.paced(v.watch.ctx, p))
+func (v *verifyingReader) Read(p []byte) (int, error) {
+	n, err := v.rc.Read(v.throttle(v.watch.ctx, p))
 	v.hash.Write(p[:n])
 	v.read += int64(n)
 	v.watch.moved()
@@ -202,10 +203,9 @@ func (v *verifying) Read(p []byte) (int, error) {
 	case v.read > v.size, err == io.EOF && v.read < v.size:
 		err = &kindError{kind: Unavailable, text: fmt.Sprintf("the registry sent %d of %d bytes", v.read, v.size), temporary: true}
 	case v.read == v.size && (err == nil || err == io.EOF):
-		// Checked before the last byte is handed on: with all bytes sent the
-		// other side would commit.
+		// Check before the last byte is passed on: once the destination has all bytes, it commits.
 		if err = io.EOF; hex.EncodeToString(v.hash.Sum(nil)) != v.want {
-			err = &kindError{kind: Unavailable, text: "the registry sent other bytes than the digest promises", temporary: true}
+			err = &kindError{kind: Unavailable, text: "the registry sent bytes that do not match the digest", temporary: true}
 		} else {
 			v.watch.committing(v.size)
 		}
@@ -220,10 +220,10 @@ func (v *verifying) Read(p []byte) (int, error) {
 }
 
 // Close closes the source.
-func (v *verifying) Close() error { return v.rc.Close() }
+func (v *verifyingReader) Close() error { return v.rc.Close() }
 
-// failed is why the source could not be read to its end, nil if it could.
-func (v *verifying) failed() error {
+// failed returns the error with which reading the source failed; nil if it did not.
+func (v *verifyingReader) failed() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.err

@@ -9,28 +9,31 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// watch ends a context when nothing has moved for a while.
+// watch cancels a context when a transfer stalls.
 type watch struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	limit  time.Duration
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer
+	timeout time.Duration
 }
 
-func watchProgress(ctx context.Context, limit time.Duration) (context.Context, *watch) {
+// watchProgress returns a context that is cancelled when the watch sees no progress for timeout.
+// The caller calls stop.
+func watchProgress(ctx context.Context, timeout time.Duration) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stalled := &kindError{kind: Unavailable, text: fmt.Sprintf("the transfer stood still for %s", limit), temporary: true}
-	w := &watch{ctx: ctx, cancel: cancel, limit: limit}
-	w.timer = time.AfterFunc(limit, func() { cancel(stalled) })
+	stalled := &kindError{kind: Unavailable, text: fmt.Sprintf("the transfer stalled for %s", timeout), temporary: true}
+	w := &watch{ctx: ctx, cancel: cancel, timeout: timeout}
+	w.timer = time.AfterFunc(timeout, func() { cancel(stalled) })
 	return ctx, w
 }
 
-func (w *watch) moved() { w.timer.Reset(w.limit) }
+// moved reports progress.
+func (w *watch) moved() { w.timer.Reset(w.timeout) }
 
-// committing gives the destination time to store what it got: registries that
-// keep blobs in object stores move them then, at 8 MiB/s or better.
+// committing gives the destination time to store the blob. A registry on an object store moves the
+// blob at this point. The extra time is enough at 8 MiB/s or more.
 func (w *watch) committing(size int64) {
-	w.timer.Reset(w.limit + time.Duration(size>>23)*time.Second)
+	w.timer.Reset(w.timeout + time.Duration(size>>23)*time.Second)
 }
 
 func (w *watch) stop() {
@@ -38,8 +41,9 @@ func (w *watch) stop() {
 	w.cancel(nil)
 }
 
-// explain answers the stall instead of the cancellation that it caused.
-func (w *watch) explain(err error) error {
+// stallError returns the stall error if err is the cancellation that the stall caused, and err
+// otherwise.
+func (w *watch) stallError(err error) error {
 	var stalled *kindError
 	if errors.Is(err, context.Canceled) && errors.As(context.Cause(w.ctx), &stalled) {
 		return stalled
@@ -47,21 +51,21 @@ func (w *watch) explain(err error) error {
 	return err
 }
 
-// paceStep is the part of a second's bytes that is transferred at a time where
-// there is a bandwidth limit, so that many transfers share it evenly.
-const paceStep = 20
+// throttleSteps is the number of steps into which a second's bytes are divided if there is a
+// bandwidth limit. Small steps let many transfers share the bandwidth evenly.
+const throttleSteps = 20
 
-// pace makes the function that waits until the node's bandwidth has room, and
-// answers the part of p that there is room for.
-func pace(bytesPerSecond int64) func(context.Context, []byte) []byte {
+// newThrottle returns a function that waits until the bandwidth limit permits a read into p, and
+// returns the part of p to read into. bytesPerSecond 0 means no limit.
+func newThrottle(bytesPerSecond int64) func(context.Context, []byte) []byte {
 	if bytesPerSecond <= 0 {
 		return func(_ context.Context, p []byte) []byte { return p }
 	}
-	step := int(max(bytesPerSecond/paceStep, 1))
+	step := int(max(bytesPerSecond/throttleSteps, 1))
 	l := rate.NewLimiter(rate.Limit(bytesPerSecond), step)
 	return func(ctx context.Context, p []byte) []byte {
 		p = p[:min(len(p), step)]
-		_ = l.WaitN(ctx, len(p)) // an ended context ends the read
+		_ = l.WaitN(ctx, len(p)) // if ctx ends, the read fails
 		return p
 	}
 }

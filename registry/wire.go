@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// newTransport makes a connection pool that trusts the CA files given.
+// newTransport returns a connection pool that trusts the system's certificates and those in the CA
+// files.
 func newTransport(o Options, skipVerify bool, caFiles ...string) (*http.Transport, error) {
 	pool, err := rootCAs(caFiles...)
 	if err != nil {
@@ -25,7 +26,7 @@ func newTransport(o Options, skipVerify bool, caFiles ...string) (*http.Transpor
 		TLSHandshakeTimeout:    dialTimeout,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
-		DisableCompression:     true, // digests are over the bytes as sent
+		DisableCompression:     true, // digests are computed over the bytes as sent
 		MaxIdleConns:           100,
 		MaxIdleConnsPerHost:    16,
 		IdleConnTimeout:        60 * time.Second,
@@ -56,24 +57,23 @@ func rootCAs(files ...string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// wire is the lowest layer of every request, below authentication, so that
-// its rules hold for token servers and redirects too: the hosts configured for
-// plain HTTP are spoken to by that and all others by TLS, whatever a URL says;
-// each host has its limits, its pauses, its CA and its breaker; and an answer that says
-// 'not now' becomes a statusError with its Retry-After.
+// wire is the lowest layer of every request, below authentication. So its rules also hold for token
+// servers and redirects: hosts that are configured for plain HTTP are contacted by plain HTTP and
+// all others by TLS, whatever the URL says; each host has its limits, pauses, CA and circuit
+// breaker; a response with status 429 or 5xx becomes a statusError with its Retry-After.
 type wire struct {
-	opts    *Options
-	plain   hostSet
-	gates   *gates
-	metrics *metrics
-	shared  *http.Transport
-	own     map[string]*http.Transport // by canonical host
+	opts     *Options
+	plain    hostSet
+	breakers *breakers
+	metrics  *metrics
+	shared   *http.Transport
+	own      map[string]*http.Transport // of hosts with TLS options of their own, by canonical host
 }
 
 func newWire(o *Options, plain hostSet, table hostTable) (*wire, error) {
 	w := &wire{opts: o, plain: plain, own: map[string]*http.Transport{}}
 	var err error
-	if w.gates, err = newGates(*o, table); err != nil {
+	if w.breakers, err = newBreakers(*o, table); err != nil {
 		return nil, err
 	}
 	if w.metrics, err = newMetrics(o.Registerer); err != nil {
@@ -100,7 +100,7 @@ func (w *wire) closeIdle() {
 	}
 }
 
-// of answers the connections to a canonical host.
+// of returns the connection pool for a canonical host.
 func (w *wire) of(host string) *http.Transport {
 	if t := w.own[host]; t != nil {
 		return t
@@ -110,21 +110,21 @@ func (w *wire) of(host string) *http.Transport {
 
 func (w *wire) canonical(host string) string { return canonicalHost(host, w.plain.has(host)) }
 
-// RoundTrip implements http.RoundTripper, for a caller without a credential.
+// RoundTrip implements http.RoundTripper for callers without a credential.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	return caller{w, credential{}.identity(nil)}.RoundTrip(req)
 }
 
-// caller is the wire for those with one credential, whose identity who is.
+// caller is the wire for requests with one credential.
 type caller struct {
 	*wire
-	who string
+	identity string // of the credential
 }
 
-// RoundTrip implements http.RoundTripper. A panic is an error, here too:
-// go-containerregistry pings in goroutines of its own.
+// RoundTrip implements http.RoundTripper. It turns panics into errors, because go-containerregistry
+// pings in goroutines of its own.
 func (w caller) RoundTrip(req *http.Request) (*http.Response, error) {
-	return guarded(req.Context(), func(context.Context) (*http.Response, error) { return w.roundTrip(req) })
+	return recoverPanic(req.Context(), func(context.Context) (*http.Response, error) { return w.roundTrip(req) })
 }
 
 func (w caller) roundTrip(req *http.Request) (*http.Response, error) {
@@ -133,28 +133,28 @@ func (w caller) roundTrip(req *http.Request) (*http.Response, error) {
 	if err := w.opts.proxied(req); err != nil {
 		return nil, err
 	}
-	g := w.gates.of(host)
-	leave, err := g.enter(req.Context(), w.who, req.ContentLength > maxManifestBytes)
+	b := w.breakers.of(host)
+	leave, err := b.enter(req.Context(), w.identity, req.ContentLength > maxManifestBytes)
 	if err != nil {
-		w.metrics.refused(host, err)
+		w.metrics.requestRefused(host, err)
 		return nil, err
 	}
 	left := false
 	defer func() {
-		if !left { // by a panic
+		if !left { // only after a panic
 			leave(&kindError{kind: Unavailable})
 		}
 	}()
 	start := time.Now()
 	resp, err := w.of(host).RoundTrip(req)
 	took := time.Since(start)
-	traceOf(req.Context()).request(req, resp, err, took)
+	traceOf(req.Context()).recordRequest(req, resp, err, took)
 	if err == nil {
-		g.pauses.answered(w.who, resp, start, time.Now())
+		b.pauses.observe(w.identity, resp, start, time.Now())
 	}
 	left = true
 	leave(err)
-	w.metrics.answered(host, resp, took)
+	w.metrics.requestDone(host, resp, took)
 	if err != nil || resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
 		return resp, err
 	}
@@ -176,14 +176,15 @@ func (w *wire) withScheme(req *http.Request) *http.Request {
 	return &r
 }
 
-// discard reads a little of the body, so that the connection can be used
-// again, and closes it.
+// discard reads at most 64 KiB of the body and closes it. A connection is reused only if its body
+// was read to the end.
 func discard(resp *http.Response) {
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
 	_ = resp.Body.Close()
 }
 
-// retryAfter parses the header of RFC 9110, section 10.2.3: seconds or a date.
+// retryAfter parses a Retry-After header (RFC 9110, section 10.2.3), which is in seconds or a date.
+// The result is at most an hour; 0 for none.
 func retryAfter(header string, now time.Time) time.Duration {
 	if seconds, err := strconv.Atoi(header); err == nil && seconds > 0 {
 		return min(time.Duration(seconds), 3600) * time.Second

@@ -137,8 +137,8 @@ func printExplanation(w io.Writer, e registry.Explanation) error {
 			kind = "mirror"
 		}
 		fmt.Fprintf(t, "%s\t%s/%s\n  credential\t%s\n", kind, p.Host, p.Repository, p.Credential)
-		if p.Resting > 0 {
-			fmt.Fprintf(t, "  not asked for\t%s, because it did not answer\n", p.Resting.Round(time.Millisecond))
+		if p.BreakerOpen > 0 {
+			fmt.Fprintf(t, "  not asked for\t%s, because it did not answer\n", p.BreakerOpen.Round(time.Millisecond))
 		}
 		if p.Err != nil {
 			fmt.Fprintf(t, "  no answer\t%v\n", p.Err)

@@ -1,7 +1,6 @@
-// Package azure makes credentials for Azure Container Registry from the
-// identity of this process: a service principal in the environment, workload
-// identity, or managed identity. It is apart from package registry because the
-// library is large.
+// Package azure makes credentials for Azure Container Registry from the identity of this process: a
+// service principal in the environment, workload identity, or managed identity. It is separate from
+// package registry because its dependencies are large.
 package azure
 
 import (
@@ -24,33 +23,32 @@ import (
 	"github.com/image-builder-ha/image-builder/registry"
 )
 
-// hosts are registries of the public cloud, China and the US government. A
-// name has 5 to 50 letters and digits, and maybe a suffix of a domain name
-// label scope. The whole name must match.
+// hosts matches registries of the public cloud, of China and of the US government. A name has 5 to
+// 50 letters and digits, and optionally the suffix of a domain name label scope. The whole name
+// must match.
 var hosts = regexp.MustCompile(`^[a-z0-9]{5,50}(?:-[a-z0-9]{1,20})?\.azurecr\.(?:io|cn|us)$`)
 
 const (
-	// tokenUser goes with a refresh token (Microsoft's documentation of ACR's
+	// tokenUser is the user name for a refresh token (Microsoft's documentation of ACR
 	// authentication with an exposed token).
 	tokenUser = "00000000-0000-0000-0000-000000000000"
-	// scope is that of registries in all clouds.
+	// scope is the scope of registries in all clouds.
 	scope = "https://containerregistry.azure.net/.default"
-	// life is how long a refresh token is used; registries issue them for
-	// three hours.
+	// life is how long a refresh token is used. Registries issue them for three hours.
 	life = time.Hour
-	// maxAnswer bounds what an exchange may answer.
-	maxAnswer = 64 << 10
+	// maxResponse bounds the response to a token exchange, in bytes.
+	maxResponse = 64 << 10
 )
 
 // Provider makes credentials for Azure Container Registry.
 type Provider struct {
-	identity func() (azcore.TokenCredential, error) // once, at the first use
+	identity func() (azcore.TokenCredential, error) // called once, at the first use
 	client   *http.Client
 }
 
 var _ registry.Provider = (*Provider)(nil)
 
-// New answers a provider with the identity of this process.
+// New returns a provider that uses the identity of this process.
 func New() *Provider { return newProvider(chain, http.DefaultTransport) }
 
 func newProvider(identity func() (azcore.TokenCredential, error), tr http.RoundTripper) *Provider {
@@ -59,8 +57,8 @@ func newProvider(identity func() (azcore.TokenCredential, error), tr http.RoundT
 	return &Provider{identity: sync.OnceValues(identity), client: &http.Client{Transport: tr, CheckRedirect: never}}
 }
 
-// chain is the part of azidentity's default chain that makes sense in a pod:
-// what is not configured is left out.
+// chain is azidentity's default chain without the parts that make no sense in a pod. Credentials
+// that are not configured are left out.
 func chain() (azcore.TokenCredential, error) {
 	var all []azcore.TokenCredential
 	if c, err := azidentity.NewEnvironmentCredential(nil); err == nil {
@@ -81,8 +79,8 @@ func (*Provider) Name() string { return "azure" }
 // Matches implements registry.Provider.
 func (*Provider) Matches(host string) bool { return hosts.MatchString(host) }
 
-// Login implements registry.Provider: it exchanges a token of Entra ID for one
-// of the registry.
+// Login implements registry.Provider. It exchanges a token of Entra ID for a refresh token of the
+// registry, which it returns as a password. It makes up to two requests and blocks until ctx ends.
 func (p *Provider) Login(ctx context.Context, host string) (registry.Login, error) {
 	if !p.Matches(host) {
 		return registry.Login{}, fmt.Errorf("%q is not a registry of Azure", host)
@@ -93,7 +91,7 @@ func (p *Provider) Login(ctx context.Context, host string) (registry.Login, erro
 	}
 	token, err := identity.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{scope}})
 	if err != nil {
-		return registry.Login{}, fmt.Errorf("ask Entra ID for a token: %w", err)
+		return registry.Login{}, fmt.Errorf("get a token from Entra ID: %w", err)
 	}
 	refresh, err := p.exchange(ctx, host, token.Token)
 	if err != nil {
@@ -115,13 +113,13 @@ func (p *Provider) exchange(ctx context.Context, host, token string) (string, er
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("exchange the token: the registry answered %d", resp.StatusCode)
+		return "", fmt.Errorf("exchange the token: the registry returned status %d", resp.StatusCode)
 	}
-	var answer struct {
+	var body struct {
 		RefreshToken string `json:"refresh_token"`
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&answer); err != nil || answer.RefreshToken == "" {
-		return "", errors.New("exchange the token: the registry answered without one")
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxResponse)).Decode(&body); err != nil || body.RefreshToken == "" {
+		return "", errors.New("exchange the token: the registry returned no token")
 	}
-	return answer.RefreshToken, nil
+	return body.RefreshToken, nil
 }

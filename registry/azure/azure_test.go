@@ -31,7 +31,7 @@ func (i identity) GetToken(_ context.Context, o policy.TokenRequestOptions) (azc
 	return azcore.AccessToken{Token: string(i) + " for " + strings.Join(o.Scopes, " "), ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
 
-// to leads every request to a server.
+// to sends every request to a server.
 type to struct{ url string }
 
 func (t to) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -73,7 +73,7 @@ func TestLogin_FailsWithoutShowingTokens(t *testing.T) {
 		"no JSON":  func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.FormValue("access_token")) },
 		"no token": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) },
 		"too long": func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprintf(w, `{"x":%q,"refresh_token":"r"}`, strings.Repeat("x", maxAnswer))
+			fmt.Fprintf(w, `{"x":%q,"refresh_token":"r"}`, strings.Repeat("x", maxResponse))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestLogin_FailsWithoutShowingTokens(t *testing.T) {
 			}
 		})
 	}
-	p := provider(t, func(http.ResponseWriter, *http.Request) { t.Error("asked") })
+	p := provider(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	if _, err := p.Login(t.Context(), "myregistry.azurecr.io.evil.example"); err == nil {
 		t.Error("a login for another host")
 	}

@@ -1,7 +1,6 @@
-// Package ecr makes credentials for Amazon's registries from the identity of
-// this process: environment, web identity (IRSA), pod identity, or the
-// instance's role, as the AWS SDK finds them. It is apart from package
-// registry because the SDK is large.
+// Package ecr makes credentials for Amazon's registries from the identity of this process:
+// environment, web identity (IRSA), pod identity, or the role of the instance, as the AWS SDK finds
+// them. It is separate from package registry because the SDK is large.
 package ecr
 
 import (
@@ -21,24 +20,23 @@ import (
 	"github.com/image-builder-ha/image-builder/registry"
 )
 
-// private are the hosts of private registries, as Amazon's credential helper
-// knows them (ecr-login/api/client.go): account, FIPS, region, and the domain
-// of the partition. The whole name must match.
+// private matches the hosts of private registries, as Amazon's credential helper does
+// (ecr-login/api/client.go). The groups are account, FIPS, region, and the domain of the partition.
+// The whole name must match.
 var private = regexp.MustCompile(`^(\d{12})\.dkr[.-]ecr(-fips)?\.([a-z]{2,4}(?:-[a-z]+){1,3}-\d{1,2})\.(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
 
 const (
 	publicHost      = "public.ecr.aws"
 	publicDualStack = "ecr-public.aws.com"
-	// publicRegion is the only one with an API for tokens of the public
-	// registry (ECR public's API reference).
+	// publicRegion is the only region whose API issues tokens for the public registry (API
+	// reference of ECR public).
 	publicRegion = "us-east-1"
-	// publicPause is how long the public registry is used anonymously after no
-	// token could be had for it.
+	// publicPause is how long the public registry is used anonymously after a failure to get a
+	// token for it.
 	publicPause = 10 * time.Minute
 )
 
-// Private tells whether a host is a private registry of Amazon's. The whole
-// name must match.
+// Private reports whether a host is a private registry of Amazon. The whole name must match.
 func Private(host string) bool {
 	p, ok := parse(host)
 	return ok && !p.public
@@ -49,13 +47,13 @@ type Provider struct{}
 
 var _ registry.Provider = Provider{}
 
-// New answers a provider.
+// New returns a provider.
 func New() Provider { return Provider{} }
 
 // Name implements registry.Provider.
 func (Provider) Name() string { return "ecr" }
 
-// place is where a registry is.
+// place is the location of a registry.
 type place struct {
 	region       string
 	fips, public bool
@@ -71,7 +69,7 @@ func parse(host string) (place, bool) {
 	}
 	china := strings.HasSuffix(m[4], ".cn")
 	if strings.HasPrefix(m[3], "cn-") != china {
-		return place{}, false // no such registry: each partition has its domain
+		return place{}, false // no such registry: each partition has a domain of its own
 	}
 	return place{region: m[3], fips: m[2] != ""}, true
 }
@@ -82,9 +80,9 @@ func (Provider) Matches(host string) bool {
 	return ok
 }
 
-// Login implements registry.Provider: it asks ECR in the registry's region for
-// an authorization token, which lives for 12 hours. The public registry, which
-// needs no login, is used anonymously where no token can be had.
+// Login implements registry.Provider. It requests an authorization token, which lives for 12 hours,
+// from ECR in the registry's region. The public registry needs no login: if it issues no token, it
+// is used anonymously.
 func (Provider) Login(ctx context.Context, host string) (registry.Login, error) {
 	p, ok := parse(host)
 	if !ok {
@@ -101,16 +99,16 @@ func (Provider) Login(ctx context.Context, host string) (registry.Login, error) 
 	if p.public {
 		out, err := ecrpublic.NewFromConfig(cfg).GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
 		if err != nil || out.AuthorizationData == nil {
-			return registry.Login{Expires: time.Now().Add(publicPause)}, nil //nolint:nilerr // it needs no login
+			return registry.Login{Expires: time.Now().Add(publicPause)}, nil //nolint:nilerr // the public registry needs no login
 		}
 		return login(out.AuthorizationData.AuthorizationToken, out.AuthorizationData.ExpiresAt)
 	}
 	out, err := ecr.NewFromConfig(cfg).GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
 	if err != nil {
-		return registry.Login{}, fmt.Errorf("ask ECR for a token: %w", err)
+		return registry.Login{}, fmt.Errorf("get a token from ECR: %w", err)
 	}
 	if len(out.AuthorizationData) == 0 {
-		return registry.Login{}, errors.New("ECR answered without a token")
+		return registry.Login{}, errors.New("ECR returned no token")
 	}
 	return login(out.AuthorizationData[0].AuthorizationToken, out.AuthorizationData[0].ExpiresAt)
 }
@@ -119,7 +117,7 @@ func login(token *string, expires *time.Time) (registry.Login, error) {
 	raw, err := base64.StdEncoding.DecodeString(aws.ToString(token))
 	user, password, ok := strings.Cut(string(raw), ":")
 	if err != nil || !ok || password == "" {
-		return registry.Login{}, errors.New("ECR answered with a token of another form")
+		return registry.Login{}, errors.New("ECR returned a token in an unknown form")
 	}
 	return registry.Login{Username: user, Password: password, Expires: aws.ToTime(expires)}, nil
 }

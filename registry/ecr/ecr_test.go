@@ -50,7 +50,8 @@ func TestMatches_WholeNamesOnly(t *testing.T) {
 	}
 }
 
-// cloud is a fake of STS and ECR; it shows what the SDK sends.
+// cloud starts a fake of STS and ECR and points the AWS SDK to it. It issues token, or fails if
+// token is empty, and counts the calls of ECR.
 func cloud(t *testing.T, token string) (ecrCalls *int) {
 	t.Helper()
 	ecrCalls = new(int)

@@ -56,7 +56,7 @@ func TestLogin_ByApplicationDefaultCredentials(t *testing.T) {
 	}
 }
 
-// serviceAccount is a key file whose token server is at a URL.
+// serviceAccount returns a key file that names the token server at tokenURL.
 func serviceAccount(t *testing.T, tokenURL string) []byte {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// Fail answers with a status and an empty body.
+// Fail responds with a status and an empty body.
 func (p *Proxy) Fail(m Matcher, times, status int) {
 	p.FailWith(m, times, status, nil)
 }
 
-// FailWith answers with a status and headers, as in Retry-After.
+// FailWith responds with a status and headers, for example Retry-After.
 func (p *Proxy) FailWith(m Matcher, times, status int, header http.Header) {
 	p.On(m, times, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		for k, v := range header {
@@ -23,17 +23,16 @@ func (p *Proxy) FailWith(m Matcher, times, status int, header http.Header) {
 	})
 }
 
-// Hang reads the request and never answers, until the client or the test goes
-// away.
+// Hang reads the request and never responds, until the client disconnects or the test ends.
 func (p *Proxy) Hang(m Matcher, times int) {
 	p.On(m, times, func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
 		p.wait(r)
-		panic(http.ErrAbortHandler) // to return would be an empty answer with status 200
+		panic(http.ErrAbortHandler) // returning would send an empty response with status 200
 	})
 }
 
-// Hold keeps all requests that match waiting until release is called (once) or
-// the test ends; then they are answered truly.
+// Hold delays all requests that match until release is called (once) or the test ends. Then they
+// get the registry's response.
 func (p *Proxy) Hold(m Matcher) (release func()) {
 	released := make(chan struct{})
 	p.On(m, -1, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -46,7 +45,7 @@ func (p *Proxy) Hold(m Matcher) (release func()) {
 	return func() { close(released) }
 }
 
-// HangInBody answers, sends the first bytes of the body and no more.
+// HangInBody sends the header and the first bytes of the body, and then hangs.
 func (p *Proxy) HangInBody(m Matcher, times, after int) {
 	p.On(m, times, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		p.partly(w, r, next, after)
@@ -54,7 +53,7 @@ func (p *Proxy) HangInBody(m Matcher, times, after int) {
 	})
 }
 
-// Reset answers, sends the first bytes of the body, and closes the connection.
+// Reset sends the header and the first bytes of the body, and closes the connection.
 func (p *Proxy) Reset(m Matcher, times, after int) {
 	p.On(m, times, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		p.partly(w, r, next, after)
@@ -74,7 +73,7 @@ func (p *Proxy) Corrupt(m Matcher, times int) {
 	})
 }
 
-// Slow answers in pieces with pauses in between, all of the body in the end.
+// Slow sends the whole body in pieces with pauses in between.
 func (p *Proxy) Slow(m Matcher, times, pieces int, pause time.Duration) {
 	p.On(m, times, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		rec := record(w, r, next)
@@ -94,7 +93,7 @@ func (p *Proxy) Slow(m Matcher, times, pieces int, pause time.Duration) {
 	})
 }
 
-// Redirect sends clients to another base URL, path kept.
+// Redirect redirects clients to another base URL with the same path.
 func (p *Proxy) Redirect(m Matcher, times int, base string) {
 	p.On(m, times, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		http.Redirect(w, r, base+r.URL.Path, http.StatusTemporaryRedirect)
@@ -108,7 +107,7 @@ func (p *Proxy) wait(r *http.Request) {
 	}
 }
 
-// partly sends the header and the first bytes of the true answer.
+// partly sends the header and the first bytes of the registry's response.
 func (p *Proxy) partly(w http.ResponseWriter, r *http.Request, next http.Handler, n int) {
 	rec := record(w, r, next)
 	w.Header().Set("Content-Length", strconv.Itoa(rec.Body.Len()))
@@ -119,7 +118,7 @@ func (p *Proxy) partly(w http.ResponseWriter, r *http.Request, next http.Handler
 	}
 }
 
-// record gets the true answer and copies its header.
+// record gets the registry's response and copies its header to w.
 func record(w http.ResponseWriter, r *http.Request, next http.Handler) *httptest.ResponseRecorder {
 	rec := httptest.NewRecorder()
 	next.ServeHTTP(rec, r)

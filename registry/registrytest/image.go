@@ -21,7 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// RandomImage makes a linux/amd64 image of layers with random content.
+// RandomImage returns a linux/amd64 image whose layers have random content.
 func RandomImage(t testing.TB, layers int, bytesPerLayer int64) v1.Image {
 	t.Helper()
 	img, err := random.Image(bytesPerLayer, int64(layers))
@@ -45,8 +45,8 @@ func platform(t testing.TB, img v1.Image, p v1.Platform) v1.Image {
 	return img
 }
 
-// Index makes an OCI index with one random image for each platform (os/arch or
-// os/arch/variant), in that order.
+// Index returns an OCI index with one random image for each platform (os/arch or os/arch/variant),
+// in that order.
 func Index(t testing.TB, platforms ...string) v1.ImageIndex {
 	t.Helper()
 	idx := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
@@ -61,9 +61,8 @@ func Index(t testing.TB, platforms ...string) v1.ImageIndex {
 	return idx
 }
 
-// BusyboxImage makes a linux/amd64 image that can run commands: /bin/busybox of
-// this machine (apt-get install busybox-static) with links for the commands
-// that are named, sh always among them.
+// BusyboxImage returns a linux/amd64 image that can run commands. It contains this machine's
+// /bin/busybox (apt-get install busybox-static) with links for sh and the given commands.
 func BusyboxImage(t testing.TB, commands ...string) v1.Image {
 	t.Helper()
 	binary, err := os.ReadFile("/bin/busybox")
@@ -83,8 +82,7 @@ func BusyboxImage(t testing.TB, commands ...string) v1.Image {
 	return platform(t, img, v1.Platform{OS: "linux", Architecture: "amd64"})
 }
 
-// Layer makes a layer of executable files, and of links in bin to
-// bin/busybox.
+// Layer returns a layer of executable files, and of links in bin to bin/busybox.
 func Layer(t testing.TB, files map[string][]byte, links ...string) v1.Layer {
 	t.Helper()
 	var b bytes.Buffer
@@ -113,8 +111,8 @@ func Layer(t testing.TB, files map[string][]byte, links ...string) v1.Layer {
 	return layer
 }
 
-// Push pushes an image or an index to repository:tag (or repository@digest) of
-// the registry and answers its digest.
+// Push pushes an image or an index to repository:tag (or repository@digest) of the registry and
+// returns its digest.
 func (r *Registry) Push(t testing.TB, repoTag string, img remote.Taggable) string {
 	t.Helper()
 	if err := remote.Push(r.ref(t, repoTag), img, r.auth()); err != nil {
@@ -123,7 +121,7 @@ func (r *Registry) Push(t testing.TB, repoTag string, img remote.Taggable) strin
 	return Digest(t, img)
 }
 
-// Digest is the digest of an image or an index.
+// Digest returns the digest of an image or an index.
 func Digest(t testing.TB, img remote.Taggable) string {
 	t.Helper()
 	raw, err := img.RawManifest()
@@ -137,7 +135,7 @@ func Digest(t testing.TB, img remote.Taggable) string {
 	return h.String()
 }
 
-// Digest is what the registry has at repository:tag, "" for nothing.
+// Digest returns the digest of the manifest at repository:tag in the registry, "" if there is none.
 func (r *Registry) Digest(t testing.TB, repoTag string) string {
 	t.Helper()
 	d, err := remote.Head(r.ref(t, repoTag), r.auth())
@@ -147,8 +145,7 @@ func (r *Registry) Digest(t testing.TB, repoTag string) string {
 	return d.Digest.String()
 }
 
-// Pull reads a whole image back, with all layers, and fails the test unless
-// every byte is as its digest says.
+// Pull reads a whole image with all layers. It fails the test unless every byte matches its digest.
 func (r *Registry) Pull(t testing.TB, repoTag string) v1.Image {
 	t.Helper()
 	img, err := remote.Image(r.ref(t, repoTag), r.auth())
@@ -196,7 +193,7 @@ func (r *Registry) ref(t testing.TB, s string) name.Reference {
 	return ref
 }
 
-// auth logs in as the first user, if there are any.
+// auth logs in as the first user, or as nobody if there are no users.
 func (r *Registry) auth() remote.Option {
 	for _, user := range slices.Sorted(maps.Keys(r.Users)) {
 		return remote.WithAuth(&authn.Basic{Username: user, Password: r.Users[user]})

@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// dieWithParent ends the registry with a test binary that was killed.
+// dieWithParent lets the kernel kill the registry when the test binary dies.
 func dieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

@@ -4,5 +4,5 @@ package registrytest
 
 import "os/exec"
 
-// dieWithParent has no means on this system.
+// dieWithParent does nothing: this system has no such mechanism.
 func dieWithParent(*exec.Cmd) {}

@@ -13,33 +13,32 @@ import (
 	"testing"
 )
 
-// Matcher says which requests a fault or a count is about.
+// Matcher selects the requests that a fault or a count applies to.
 type Matcher func(*http.Request) bool
 
 // All matches every request.
 func All(*http.Request) bool { return true }
 
-// Pings matches requests for the API's root.
+// Pings matches requests for the root of the API.
 func Pings(r *http.Request) bool { return r.URL.Path == "/v2/" }
 
-// Manifests matches requests about manifests.
+// Manifests matches requests for manifests.
 func Manifests(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/") }
 
-// Blobs matches requests about blobs that are there, but not uploads.
+// Blobs matches requests for stored blobs, but not uploads.
 func Blobs(r *http.Request) bool {
 	return strings.Contains(r.URL.Path, "/blobs/sha256:")
 }
 
-// Uploads matches requests of uploads.
+// Uploads matches requests that belong to uploads.
 func Uploads(r *http.Request) bool { return strings.Contains(r.URL.Path, "/blobs/uploads/") }
 
-// Method narrows a matcher to one HTTP method.
+// Method limits a matcher to one HTTP method.
 func Method(method string, m Matcher) Matcher {
 	return func(r *http.Request) bool { return r.Method == method && m(r) }
 }
 
-// Proxy stands in front of a registry, sees every request, and misbehaves as
-// it is told.
+// Proxy is a proxy in front of a registry. It records every request and injects faults.
 type Proxy struct {
 	// Addr is host:port, to be used as the registry's host.
 	Addr string
@@ -54,31 +53,30 @@ type Proxy struct {
 	tokens   *tokens
 }
 
-// fault is a rule: what to do with the next requests that match.
+// fault is a rule for the next requests that match.
 type fault struct {
 	match Matcher
-	times int // left; negative for always
+	times int // remaining uses; negative for no limit
 	do    func(w http.ResponseWriter, r *http.Request, next http.Handler)
 }
 
-// NewProxy starts a proxy in front of a registry; it ends with the test, and
-// hanging requests with it.
+// NewProxy starts a proxy in front of a registry. At the end of the test it stops and ends hanging
+// requests.
 func NewProxy(t testing.TB, r *Registry) *Proxy {
 	t.Helper()
 	rp := &httputil.ReverseProxy{
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			pr.SetURL(&url.URL{Scheme: "http", Host: r.Addr})
-			pr.Out.Host = pr.In.Host // so that the registry's Locations lead back here
+			pr.Out.Host = pr.In.Host // so that Location headers of the registry lead back to the proxy
 		},
-		// Streams are passed on as they come; a client that goes away is no
-		// news.
+		// Flush at once, so that streams are not delayed. A client that disconnects is normal.
 		FlushInterval: -1,
 		ErrorHandler:  func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
 	return newProxy(t, rp)
 }
 
-// NewHandlerProxy is a Proxy in front of a handler instead of a registry.
+// NewHandlerProxy starts a Proxy in front of a handler instead of a registry.
 func NewHandlerProxy(t testing.TB, next http.Handler) *Proxy {
 	t.Helper()
 	return newProxy(t, next)
@@ -121,29 +119,29 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// On lets do answer the next requests that match, negative times for all of
-// them. Of several rules the oldest that still applies is used.
+// On lets do handle the next requests that match; negative times means all. If several rules match,
+// the oldest rule with remaining uses applies.
 func (p *Proxy) On(m Matcher, times int, do func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults = append(p.faults, &fault{m, times, do})
 }
 
-// Heal forgets all faults.
+// Heal removes all faults.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults = nil
 }
 
-// Requests are all requests seen so far, without bodies.
+// Requests returns all requests so far, without bodies.
 func (p *Proxy) Requests() []*http.Request {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.requests)
 }
 
-// Count is how many requests seen so far match.
+// Count returns the number of requests so far that match.
 func (p *Proxy) Count(m Matcher) int {
 	n := 0
 	for _, r := range p.Requests() {
@@ -154,10 +152,9 @@ func (p *Proxy) Count(m Matcher) int {
 	return n
 }
 
-// DialTo answers a dial function that leads hosts, by name, to addresses; the
-// port that was asked for is ignored. docker.io stands for all names that
-// Docker Hub is reached by. Every other host is a network error: tests stay on
-// loopback.
+// DialTo returns a dial function that connects to the addresses of hosts, by name. The requested
+// port is ignored. docker.io stands for all names of Docker Hub. For every other host the dial
+// fails, so that tests stay on loopback.
 func DialTo(hosts map[string]string) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		host, _, err := net.SplitHostPort(addr)

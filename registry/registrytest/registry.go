@@ -22,28 +22,28 @@ import (
 
 // Options configure a registry.
 type Options struct {
-	// Users may log in by basic authentication, user to password. Without any
-	// everybody may do everything.
+	// Users may log in by basic authentication: password by user. Without users everybody may do
+	// everything.
 	Users map[string]string
-	// Storage is the folder of the images, "" for a new temporary one. Two
-	// registries in turn over one folder are one registry that restarted.
+	// Storage is the folder of the images, "" for a new temporary one. Two registries that run one
+	// after the other on the same folder act as one registry that restarted.
 	Storage string
-	// Addr is the address to listen at, "" for a free loopback port.
+	// Addr is the address to listen on, "" for a free loopback port.
 	Addr string
-	// Quiet keeps no log: Log and Requests answer nothing.
+	// Quiet disables the log. Log and Requests then return nothing.
 	Quiet bool
-	// Notify is a URL that is told of pushes, "" for none, with NotifyToken as
-	// bearer token.
+	// Notify is a URL that receives notifications of pushes, with NotifyToken as bearer token; ""
+	// for none.
 	Notify, NotifyToken string
-	// ForeignLayers takes manifests of layers that are elsewhere.
+	// ForeignLayers lets the registry accept manifests of layers that are stored elsewhere.
 	ForeignLayers bool
 }
 
 // Registry is a running docker-registry.
 type Registry struct {
-	// Addr is host:port, and so the host part of references.
+	// Addr is host:port, the host part of references.
 	Addr string
-	// Users are those of the options.
+	// Users are the users of the options.
 	Users map[string]string
 
 	cmd  *exec.Cmd
@@ -51,8 +51,8 @@ type Registry struct {
 	log  *logBuffer
 }
 
-// Start starts a registry and returns when it answers. It allows deletion. It
-// is stopped at the end of the test.
+// Start starts a registry and returns when it responds. The registry permits deletion. It is
+// stopped at the end of the test.
 func Start(t testing.TB, o Options) *Registry {
 	t.Helper()
 	binary, err := exec.LookPath("docker-registry")
@@ -62,7 +62,7 @@ func Start(t testing.TB, o Options) *Registry {
 	if o.Storage == "" {
 		o.Storage = t.TempDir()
 	}
-	// Between choosing a free port and listening somebody may take it.
+	// Another process may take the free port before the registry listens on it.
 	for try := 1; ; try++ {
 		r, err := start(t, binary, o)
 		if err == nil {
@@ -96,7 +96,7 @@ func start(t testing.TB, binary string, o Options) (*Registry, error) {
 	}
 	go func() {
 		defer close(r.done)
-		_ = r.cmd.Wait() // it ends by a signal
+		_ = r.cmd.Wait() // ended by a signal
 	}()
 	if err := r.ready(); err != nil {
 		r.Stop()
@@ -136,7 +136,7 @@ func configFile(t testing.TB, o Options, addr string) string {
 	return b.String()
 }
 
-// ready polls until the registry answers.
+// ready polls until the registry responds.
 func (r *Registry) ready() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
@@ -155,22 +155,22 @@ func (r *Registry) ready() error {
 		case <-r.done:
 			return fmt.Errorf("docker-registry has ended")
 		case <-ctx.Done():
-			return fmt.Errorf("docker-registry does not answer: %w", ctx.Err())
+			return fmt.Errorf("docker-registry does not respond: %w", ctx.Err())
 		case <-tick.C:
 		}
 	}
 }
 
-// Stop kills the registry and waits for its end. It may be called twice.
+// Stop kills the registry and waits for its end. It is idempotent.
 func (r *Registry) Stop() {
-	_ = r.cmd.Process.Kill() // an error says that it has ended
+	_ = r.cmd.Process.Kill() // an error means that it has ended
 	<-r.done
 }
 
 // Signal sends a signal to the registry's process.
 func (r *Registry) Signal(sig os.Signal) { _ = r.cmd.Process.Signal(sig) }
 
-// Log is what the registry has written so far, access log included.
+// Log returns the output of the registry so far, including the access log.
 func (r *Registry) Log() string { return r.log.String() }
 
 // Request is a line of the access log.
@@ -182,13 +182,12 @@ type Request struct {
 
 var accessLine = regexp.MustCompile(`"([A-Z]+) (\S+) HTTP/[0-9.]+" (\d{3}) `)
 
-// Requests are the requests in the access log. A line may come a little after
-// its answer: wait for what you expect, and count with a Proxy what must not
-// be.
+// Requests returns the requests in the access log. The registry may write a line shortly after its
+// response: poll for expected requests, and use a Proxy to show that a request did not happen.
 func (r *Registry) Requests() []Request {
 	var out []Request
 	for _, m := range accessLine.FindAllStringSubmatch(r.Log(), -1) {
-		status, _ := strconv.Atoi(m[3]) // three digits
+		status, _ := strconv.Atoi(m[3]) // the pattern ensures three digits
 		out = append(out, Request{Method: m[1], URI: m[2], Status: status})
 	}
 	return out

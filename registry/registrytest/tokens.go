@@ -9,41 +9,40 @@ import (
 	"sync"
 )
 
-// tokens makes a proxy ask for bearer tokens, as Docker Hub and most others
-// do, and check their scopes.
+// tokens makes a proxy require bearer tokens, as Docker Hub and most others do, and checks their
+// scopes.
 type tokens struct {
 	users map[string]string
-	// allow says whether a user ("" for nobody) gets an action on a repository.
+	// allow reports whether a user ("" for anonymous) gets an action on a repository.
 	allow func(user, repository, action string) bool
 
-	mu      sync.Mutex
-	issued  int
-	granted map[string][]string // token to repository:action
-	asked   []string            // scopes, in order
+	mu        sync.Mutex
+	issued    int
+	granted   map[string][]string // repository:action by token
+	requested []string            // scopes, in order
 }
 
-// RequireTokens makes the proxy demand bearer tokens, which it hands out at
-// /token, to users who log in and to nobody. Each token is good for the scopes
-// that allow granted; a request needs pull, or push if it writes, and for a
-// mount pull on the source too, without which the mount becomes an upload.
-// Call it before the first request.
+// RequireTokens makes the proxy require bearer tokens. It issues them at /token, to users who log
+// in and to anonymous callers. A token is valid for the scopes that allow granted. A request needs
+// pull, or push if it writes. A mount also needs pull on its source; without it the mount becomes
+// an upload. Call RequireTokens before the first request.
 func (p *Proxy) RequireTokens(users map[string]string, allow func(user, repository, action string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tokens = &tokens{users: users, allow: allow, granted: map[string][]string{}}
 }
 
-// Scopes are the scopes that tokens were asked for so far, in order.
+// Scopes returns the scopes for which tokens were requested so far, in order.
 func (p *Proxy) Scopes() []string {
 	p.mu.Lock()
 	t := p.tokens
 	p.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Clone(t.asked)
+	return slices.Clone(t.requested)
 }
 
-// ExpireTokens makes all tokens invalid that were handed out.
+// ExpireTokens makes all issued tokens invalid.
 func (p *Proxy) ExpireTokens() {
 	p.mu.Lock()
 	t := p.tokens
@@ -62,7 +61,7 @@ func (t *tokens) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	t.mu.Lock()
 	granted, known := t.granted[token]
 	t.mu.Unlock()
-	repository, action := wanted(r)
+	repository, action := required(r)
 	if !known || repository != "" && !slices.Contains(granted, repository+":"+action) {
 		scheme := "http"
 		if r.TLS != nil {
@@ -85,8 +84,8 @@ func (t *tokens) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	next.ServeHTTP(w, r)
 }
 
-// wanted is what a request needs to be allowed.
-func wanted(r *http.Request) (repository, action string) {
+// required returns the repository and action that a request needs.
+func required(r *http.Request) (repository, action string) {
 	path := strings.TrimPrefix(r.URL.Path, "/v2/")
 	for _, part := range []string{"/manifests/", "/blobs/"} {
 		if name, _, ok := strings.Cut(path, part); ok {
@@ -99,7 +98,7 @@ func wanted(r *http.Request) (repository, action string) {
 	return repository, "push"
 }
 
-// issue hands out a token for those of the scopes that are allowed.
+// issue issues a token for the requested scopes that are allowed.
 func (t *tokens) issue(w http.ResponseWriter, r *http.Request) {
 	user, password, ok := r.BasicAuth()
 	if ok && t.users[user] != password {
@@ -112,7 +111,7 @@ func (t *tokens) issue(w http.ResponseWriter, r *http.Request) {
 	token := fmt.Sprintf("token-%d", t.issued)
 	t.granted[token] = []string{}
 	for _, scope := range r.URL.Query()["scope"] {
-		t.asked = append(t.asked, scope)
+		t.requested = append(t.requested, scope)
 		_, rest, _ := strings.Cut(scope, ":")
 		repository, actions, _ := strings.Cut(rest, ":")
 		for action := range strings.SplitSeq(actions, ",") {

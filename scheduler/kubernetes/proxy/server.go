@@ -316,7 +316,7 @@ func (s *Server) failRequest(w http.ResponseWriter, r *http.Request, g grant, er
 		s.fail(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", fmt.Sprintf("the registry %s limits the rate of requests", g.repo.host))
 	case errors.As(err, new(*registry.AddressError)), registry.KindOf(err) == registry.Refused:
 		s.fail(w, http.StatusForbidden, "DENIED", fmt.Sprintf("cannot use the registry %s: %v", g.repo.host, withoutURL(err)))
-	case !registry.Away(err) && !(errors.As(err, &known) && known.StatusCode > http.StatusInternalServerError):
+	case !registry.NotReady(err) && !(errors.As(err, &known) && known.StatusCode > http.StatusInternalServerError):
 		// A wrong certificate or name does not change by waiting: status 500 makes the client give
 		// up at once.
 		s.log.Warn("a request to a registry failed", "host", g.repo.host, "repository", g.repo.path, "err", err)
