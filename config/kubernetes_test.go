@@ -97,7 +97,7 @@ func Test_Config_KubernetesErrors(t *testing.T) {
 		"podTemplate: {spec: {dnsPolcy: x}}":    "podTemplate",
 		"timeouts: {linger: 0s}":                "kubernetes.timeouts.linger:",
 		"qps: 0":                                "kubernetes.qps:",
-		"maxPods: -1":                           "-1 pods",
+		"maxPods: -1":                           "but is -1",
 		"nodeSelector: {a: 1}":                  "kubernetes.nodeSelector.a: must be a string",
 	} {
 		if strings.Count(change, "{") > strings.Count(change, "}") {
