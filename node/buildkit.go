@@ -22,7 +22,7 @@ import (
 
 // openBuildKit opens the runtime for Dockerfile builds, or answers nil if no
 // daemon is configured.
-func (s *server) openBuildKit() (*buildkit.Runtime, error) {
+func (s *Node) openBuildKit() (*buildkit.Runtime, error) {
 	c := s.cfg.BuildKit
 	if len(c.Addresses) == 0 {
 		return nil, nil
@@ -54,7 +54,7 @@ func (s *server) openBuildKit() (*buildkit.Runtime, error) {
 // what the install has, for pulls what the request may use. A daemon names only
 // the host: entries of the docker config for a repository count where that is
 // one of the install's own.
-func (s *server) credential(ctx context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error) {
+func (s *Node) credential(ctx context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error) {
 	if !push {
 		return s.registry.Credential(ctx, host, "", rightsOf(rights))
 	}
@@ -68,7 +68,7 @@ func (s *server) credential(ctx context.Context, host string, rights *buildsv1.R
 }
 
 // requestHTTP is the client for addresses that come from requests.
-func (s *server) requestHTTP() *http.Client {
+func (s *Node) requestHTTP() *http.Client {
 	o := RegistryOptions(s.cfg, s.log, nil)
 	policy := registry.AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback}
 	return &http.Client{
@@ -84,7 +84,7 @@ func (s *server) requestHTTP() *http.Client {
 }
 
 // commit answers the commit that a git context names now.
-func (s *server) commit(ctx context.Context, g *imagebuilderv1.GitContext, secrets *buildsv1.Secrets) (string, error) {
+func (s *Node) commit(ctx context.Context, g *imagebuilderv1.GitContext, secrets *buildsv1.Secrets) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	client := s.requestHTTP()
@@ -101,7 +101,7 @@ func (s *server) commit(ctx context.Context, g *imagebuilderv1.GitContext, secre
 }
 
 // redeem fetches the `user:password` that a one-time URL answers.
-func (s *server) redeem(ctx context.Context, url string) (user, password string, err error) {
+func (s *Node) redeem(ctx context.Context, url string) (user, password string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

@@ -33,7 +33,7 @@ var (
 	_ buildkit.Contexts = contextStore{}
 )
 
-func (s *server) contexts() contextStore {
+func (s *Node) contexts() contextStore {
 	return contextStore{s.registry, s.cfg.Orchestrator.BaseImageRepository, time.Duration(s.cfg.BuildKit.ContextAge)}
 }
 
@@ -114,7 +114,7 @@ func (c contextStore) collect(ctx context.Context, used func() map[string]bool) 
 
 // collectContexts deletes uploaded contexts that nobody needs any more, for one
 // term.
-func (s *server) collectContexts(ctx context.Context, _ *cluster.Term) error {
+func (s *Node) collectContexts(ctx context.Context, _ *cluster.Term) error {
 	store := s.contexts()
 	if store.keep <= 0 || len(s.cfg.BuildKit.Addresses) == 0 && !s.cfg.Uses(kubernetes.Name) {
 		return nil
@@ -141,7 +141,7 @@ func (s *server) collectContexts(ctx context.Context, _ *cluster.Term) error {
 }
 
 // contextsInUse answers the contexts of all builds that have not ended.
-func (s *server) contextsInUse() map[string]bool {
+func (s *Node) contextsInUse() map[string]bool {
 	used := map[string]bool{}
 	note := func(r *buildsv1.Record) bool {
 		if up := r.GetBuild().GetSource().GetDockerfile().GetUpload(); up != nil {

@@ -64,7 +64,7 @@ func (f *foreign) note() string {
 }
 
 // watchForeign looks for foreign workspaces until ctx ends.
-func (s *server) watchForeign(ctx context.Context) error {
+func (s *Node) watchForeign(ctx context.Context) error {
 	ws, ok := s.runtimes[wsmanager.Name].(*wsmanager.Runtime)
 	if !ok {
 		return nil
@@ -88,7 +88,7 @@ func (s *server) watchForeign(ctx context.Context) error {
 // foreignWorkspaces answers those whose build the state does not know. They
 // are listed before the state is read: a build is committed before its
 // workspace is started.
-func (s *server) foreignWorkspaces(ctx context.Context, ws *wsmanager.Runtime) (out []wsmanager.Workspace, err error) {
+func (s *Node) foreignWorkspaces(ctx context.Context, ws *wsmanager.Runtime) (out []wsmanager.Workspace, err error) {
 	all, err := ws.Workspaces(ctx)
 	if err != nil || len(all) == 0 {
 		return nil, err

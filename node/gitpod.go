@@ -22,7 +22,7 @@ import (
 
 // openWSManager opens the runtime that builds in Gitpod workspaces, or answers
 // nil if it runs nothing.
-func (s *server) openWSManager() (*wsmanager.Runtime, error) {
+func (s *Node) openWSManager() (*wsmanager.Runtime, error) {
 	if !s.cfg.Uses(wsmanager.Name) {
 		return nil, nil
 	}
@@ -44,7 +44,7 @@ func (s *server) openWSManager() (*wsmanager.Runtime, error) {
 // pushedImage answers what stands at one of the install's own refs now. It
 // always asks the registry: the workspace has pushed, not this client, so that
 // what is cached may be older.
-func (s *server) pushedImage(ctx context.Context, ref string) (builds.Image, error) {
+func (s *Node) pushedImage(ctx context.Context, ref string) (builds.Image, error) {
 	s.registry.Forget(ref)
 	img, err := s.registry.Head(ctx, ref, install)
 	return imageOf(img, ref, err)
@@ -52,10 +52,10 @@ func (s *server) pushedImage(ctx context.Context, ref string) (builds.Image, err
 
 // published makes every node ask anew for the refs of a build that succeeded
 // on any of them. It is called while a command is applied and does not block.
-func (s *server) published(b *imagebuilderv1.Build) {
+func (s *Node) published(b *imagebuilderv1.Build) {
 	for _, ref := range []string{b.GetRef(), b.GetBaseRef()} {
 		if ref != "" {
-			s.registry.Forget(ref)
+			s.images.Forget(ref)
 		}
 	}
 }
@@ -64,7 +64,7 @@ func (s *server) published(b *imagebuilderv1.Build) {
 // the pull secret: the request's own credentials and, with
 // enableAdditionalECRAuth, tokens for Amazon's registries, which no pull secret
 // holds since they end within hours (contract section 9).
-func (s *server) additionalAuth(ctx context.Context, w *workload.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
+func (s *Node) additionalAuth(ctx context.Context, w *workload.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
 	out, err := wsmanager.RequestAuth(ctx, w)
 	if err != nil || !s.cfg.Orchestrator.EnableAdditionalECRAuth {
 		return out, err
@@ -88,7 +88,7 @@ func (s *server) additionalAuth(ctx context.Context, w *workload.Workload) (map[
 }
 
 // logInfo tells clients of Gitpod's API where a build's log is, nil if nowhere.
-func (s *server) logInfo() func(build string, withToken bool) *builder.LogInfo {
+func (s *Node) logInfo() func(build string, withToken bool) *builder.LogInfo {
 	if s.cfg.HTTP.Listens() == "" {
 		return nil
 	}
@@ -104,7 +104,7 @@ func (s *server) logInfo() func(build string, withToken bool) *builder.LogInfo {
 	}
 }
 
-func (s *server) logInfoHandler() http.Handler {
+func (s *Node) logInfoHandler() http.Handler {
 	l := &loginfo.Server{Builds: s.service, Tokens: s.keyring, Streams: s.streams}
 	mux := http.NewServeMux()
 	mux.Handle("/", l.Handler())
@@ -115,7 +115,7 @@ func (s *server) logInfoHandler() http.Handler {
 }
 
 // httpTLS encrypts the port for log clients, if it has certificates.
-func (s *server) httpTLS(l net.Listener) (net.Listener, error) {
+func (s *Node) httpTLS(l net.Listener) (net.Listener, error) {
 	conf, err := serverTLS("http.tls", s.cfg.HTTP.TLS, s.log, "http/1.1")
 	if l == nil || conf == nil || err != nil {
 		return l, err

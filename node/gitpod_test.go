@@ -26,7 +26,7 @@ func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	s := &server{registry: client}
+	s := &Node{registry: client}
 	ref := reg.Addr + "/workspace-images:1"
 	for range 2 {
 		want := reg.Push(t, "workspace-images:1", registrytest.RandomImage(t, 1, 100))
@@ -66,7 +66,7 @@ func Test_AdditionalAuth(t *testing.T) {
 			"r.example.com": {Username: "u", Password: "p"}, images: {Username: "evil", Password: "p"}, "https://" + images + "/": {Username: "evil", Password: "p"},
 		}},
 	}
-	s := &server{registry: client}
+	s := &Node{registry: client}
 	got, err := s.additionalAuth(t.Context(), w)
 	if err != nil || len(got) != 1 || got["r.example.com"].GetUsername() != "u" {
 		t.Errorf("without ECR: %v, %v", got, err)

@@ -34,7 +34,7 @@ const maxMessage = 16 << 20
 
 // serving is what listens.
 type serving struct {
-	s        *server
+	s        *Node
 	grpc     *grpc.Server
 	operator *grpc.Server
 	socket   *splitListener // of operators; nil without one
@@ -45,7 +45,7 @@ type serving struct {
 }
 
 // serve starts all servers. One that ends by itself is reported on failed.
-func (s *server) serve(l listeners, failed chan<- error) (*serving, error) {
+func (s *Node) serve(l listeners, failed chan<- error) (*serving, error) {
 	v := &serving{s: s, health: health.NewServer(), end: s.endStreams}
 	opts, err := s.grpcOptions(s.streams)
 	if err != nil {
@@ -63,7 +63,9 @@ func (s *server) serve(l listeners, failed chan<- error) (*serving, error) {
 	}
 	v.grpc = v.newServer(slices.Concat(opts, s.operatorCalls(s.hasOperatorCert), creds))
 	v.operator = v.newServer(slices.Concat(opts, s.operatorCalls(func(context.Context) bool { return true })))
-	v.start(v.grpc, l.grpc, failed)
+	if l.grpc != nil {
+		v.start(v.grpc, l.grpc, failed)
+	}
 	if l.operator != nil {
 		v.socket = splitConns(l.operator)
 		v.wg.Go(v.socket.run)
@@ -107,7 +109,7 @@ func (v *serving) stop(grace time.Duration) {
 	v.wg.Wait()
 }
 
-func (s *server) grpcOptions(streams context.Context) ([]grpc.ServerOption, error) {
+func (s *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error) {
 	m := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
 		grpcprom.WithHistogramBuckets([]float64{.005, .025, .05, .1, .5, 1, 2.5, 5, 30, 60, 120, 240, 600})))
 	if err := s.metrics.Register(m); err != nil {
@@ -124,7 +126,7 @@ func (s *server) grpcOptions(streams context.Context) ([]grpc.ServerOption, erro
 }
 
 // operatorCalls marks calls of operators and refuses what is for them alone.
-func (s *server) operatorCalls(operator func(context.Context) bool) []grpc.ServerOption {
+func (s *Node) operatorCalls(operator func(context.Context) bool) []grpc.ServerOption {
 	judge := func(ctx context.Context, method string) (context.Context, error) {
 		switch {
 		case operator(ctx):
@@ -154,7 +156,7 @@ func (s *server) operatorCalls(operator func(context.Context) bool) []grpc.Serve
 
 // hasOperatorCert reports whether the caller showed a certificate, verified by
 // the CA of the API, that names the operator role of this cluster.
-func (s *server) hasOperatorCert(ctx context.Context) bool {
+func (s *Node) hasOperatorCert(ctx context.Context) bool {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return false
@@ -206,7 +208,7 @@ func movableWait(serving context.Context) grpc.UnaryServerInterceptor {
 var errMoving = status.Error(codes.Unavailable, "the node shuts down; ask again, the build goes on")
 
 // recoverUnary and recoverStream keep one call's panic from ending all others.
-func (s *server) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (res any, err error) {
+func (s *Node) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (res any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = s.panicked(info.FullMethod, p)
@@ -215,7 +217,7 @@ func (s *server) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServ
 	return h(ctx, req)
 }
 
-func (s *server) recoverStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+func (s *Node) recoverStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = s.panicked(info.FullMethod, p)

@@ -17,14 +17,14 @@ import (
 
 // panicked reports a panic in a call. The message of the panic may hold
 // anything, so that the client does not get it.
-func (s *server) panicked(method string, p any) error {
+func (s *Node) panicked(method string, p any) error {
 	s.log.Error("panic in a call", "method", method, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 	return status.Errorf(codes.Internal, "%s failed by a defect of the service; its log has the details", method)
 }
 
 type httpServers struct{ all []*http.Server }
 
-func (s *server) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup, failed chan<- error) *httpServers {
+func (s *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup, failed chan<- error) *httpServers {
 	metrics := http.NewServeMux()
 	metrics.Handle("/metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{Registry: s.metrics}))
 	health := http.NewServeMux()

@@ -20,7 +20,7 @@ import (
 
 // openKubernetes opens the runtime that builds in pods, or answers nil if it
 // runs nothing. It does not wait for the API.
-func (s *server) openKubernetes() (*kubernetes.Runtime, error) {
+func (s *Node) openKubernetes() (*kubernetes.Runtime, error) {
 	if !s.cfg.Uses(kubernetes.Name) {
 		return nil, nil
 	}
@@ -54,7 +54,7 @@ func (s *server) openKubernetes() (*kubernetes.Runtime, error) {
 	}
 	o.ContextRef = s.contexts().ref
 	o.Credentials = podCredentials{s}
-	o.Cluster = func() string { return s.node.Status().ClusterID }
+	o.Cluster = func() string { return s.cluster.Status().ClusterID }
 	o.Log, o.Registerer = s.log, s.metrics
 	return kubernetes.New(o)
 }
@@ -71,7 +71,7 @@ func readPEM(key, file string) (string, error) {
 }
 
 // podPeers answers the nodes that are pods behind a service.
-func (s *server) podPeers(ctx context.Context) ([]string, error) {
+func (s *Node) podPeers(ctx context.Context) ([]string, error) {
 	k := s.cfg.Cluster.Kubernetes
 	if k.Service == "" {
 		return nil, nil
@@ -88,7 +88,7 @@ func (s *server) podPeers(ctx context.Context) ([]string, error) {
 }
 
 // labelLeader gives this node's pod the label of the leader, in each term.
-func (s *server) labelLeader(ctx context.Context, _ *cluster.Term) error {
+func (s *Node) labelLeader(ctx context.Context, _ *cluster.Term) error {
 	k := s.cfg.Cluster.Kubernetes
 	if !k.Label {
 		return nil
@@ -111,7 +111,7 @@ func (s *server) labelLeader(ctx context.Context, _ *cluster.Term) error {
 }
 
 // podCredentials are the registry credentials that go into pods.
-type podCredentials struct{ s *server }
+type podCredentials struct{ s *Node }
 
 var _ kubernetes.Credentials = podCredentials{}
 

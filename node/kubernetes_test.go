@@ -21,7 +21,7 @@ func Test_Readable_TellsWhereAProviderFails(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	const good, bad = "123456789012.dkr.ecr.eu-central-1.amazonaws.com", "323456789012.dkr.ecr.eu-central-1.amazonaws.com"
-	c := podCredentials{&server{registry: client}}
+	c := podCredentials{&Node{registry: client}}
 	got, failed := c.Readable(t.Context(), &buildsv1.Rights{Hosts: []string{good, "anonymous.example.com"}})
 	if len(failed) > 0 || len(got) != 1 || got[good] != (proxy.Auth{User: "AWS", Password: "token-of-" + good}) {
 		t.Errorf("%d credentials, %v", len(got), failed)
@@ -33,7 +33,7 @@ func Test_Readable_TellsWhereAProviderFails(t *testing.T) {
 
 // cannot be asked.
 func Test_PodPeers_AwayAPI(t *testing.T) {
-	s := &server{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"a:1"}, Kubernetes: config.PeersConfig{Namespace: "n", Service: "s"}}}}
+	s := &Node{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"a:1"}, Kubernetes: config.PeersConfig{Namespace: "n", Service: "s"}}}}
 	s.peersAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
 	got, err := s.discover(t.Context())
 	if len(got) != 1 || got[0] != "a:1" || err == nil || !strings.Contains(err.Error(), "/nowhere") {

@@ -22,7 +22,7 @@ const leaveTime = 45 * time.Second
 
 // scaledAway reports whether this node's pod does not come back. If so it is
 // drained: attempts and copies of logs move to other nodes.
-func (s *server) scaledAway() bool {
+func (s *Node) scaledAway() bool {
 	k := s.cfg.Cluster.Kubernetes
 	if !k.ScaleDown || !s.started.Load() || s.level() < 2 {
 		return false
@@ -43,30 +43,30 @@ func (s *server) scaledAway() bool {
 }
 
 // drainToLeave drains this node, and remembers whether somebody else has.
-func (s *server) drainToLeave(ctx context.Context) error {
+func (s *Node) drainToLeave(ctx context.Context) error {
 	s.store.Read(func(st *builds.State) { s.drained = st.Node(s.cfg.Name).GetDrained() })
 	return s.drainSelf(ctx, true)
 }
 
-func (s *server) drainSelf(ctx context.Context, drained bool) error {
+func (s *Node) drainSelf(ctx context.Context, drained bool) error {
 	_, _, err := builds.Propose(ctx, s.raft, &buildsv1.DrainNode{Name: s.cfg.Name, Drained: drained})
 	return err
 }
 
 // leave gives up the membership of a node that was scaled away, once no log
 // needs its disk: else it would be counted for majorities until it is pruned.
-func (s *server) leave(work context.Context) {
+func (s *Node) leave(work context.Context) {
 	ctx, cancel := context.WithTimeout(work, leaveTime)
 	defer cancel()
 	err := s.giveLogs(ctx)
 	if err == nil {
-		s.node.Leave(true) // this process lives for a while yet
-		_, err = clusterAPI{s: s}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: s.node.ServerID()})
+		s.cluster.Leave(true) // this process lives for a while yet
+		_, err = clusterAPI{s: s}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: s.cluster.ServerID()})
 	}
 	if err == nil {
 		return
 	}
-	s.node.Leave(false)
+	s.cluster.Leave(false)
 	s.stays(err)
 	if s.drained {
 		return
@@ -78,15 +78,15 @@ func (s *server) leave(work context.Context) {
 	}
 }
 
-func (s *server) stays(err error) {
+func (s *Node) stays(err error) {
 	s.log.Warn("this node stays a member; if it does not come back, drain and remove it by `image-builder cluster`", "err", err)
 }
 
 // giveLogs waits until each log that this node holds is held by a node that
 // stays.
-func (s *server) giveLogs(ctx context.Context) error {
+func (s *Node) giveLogs(ctx context.Context) error {
 	for last := -1; ; {
-		n := needed(s.store.View(), s.cfg.Name, s.node.StoreID())
+		n := needed(s.store.View(), s.cfg.Name, s.cluster.StoreID())
 		if n == 0 {
 			return nil
 		}

@@ -14,7 +14,7 @@ type listeners struct {
 	grpc, operator, metrics, health, pprof, peer, http net.Listener
 }
 
-func (s *server) listen() (l listeners, err error) {
+func (s *Node) listen() (l listeners, err error) {
 	defer func() {
 		if err != nil {
 			l.close()
@@ -35,7 +35,7 @@ func (s *server) listen() (l listeners, err error) {
 		if x.address == "" {
 			continue
 		}
-		if *x.to, err = net.Listen("tcp", x.address); err != nil {
+		if *x.to, err = s.parts.Listen("tcp", x.address); err != nil {
 			return l, ListenError(x.key, x.address, err)
 		}
 	}

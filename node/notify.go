@@ -44,7 +44,7 @@ type envelope struct {
 // References are matched by repository and tag alone, whatever their host: a
 // registry knows its own name from the requests of others only. To refresh one
 // too many does no harm.
-func (s *server) notified(w http.ResponseWriter, r *http.Request) {
+func (s *Node) notified(w http.ResponseWriter, r *http.Request) {
 	if !s.mayNotify(r.Header.Get("Authorization")) {
 		http.Error(w, "the token is not that of refCache.notifyTokenFile", http.StatusUnauthorized)
 		return
@@ -75,7 +75,7 @@ func (s *server) notified(w http.ResponseWriter, r *http.Request) {
 }
 
 // mayNotify compares in constant time, whatever the lengths.
-func (s *server) mayNotify(header string) bool {
+func (s *Node) mayNotify(header string) bool {
 	want, err := config.ReadNotifyToken(s.cfg.RefCache.NotifyTokenFile)
 	if err != nil {
 		s.log.Warn("refCache.notifyTokenFile cannot be read: notifications are refused", "err", err)

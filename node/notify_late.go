@@ -55,7 +55,7 @@ func (l *lateRefreshes) take(now time.Time) (refs []string) {
 
 // refreshLate makes due once more what registries told of. It blocks until ctx
 // ends. What cannot be committed then is left to the next interval.
-func (s *server) refreshLate(ctx context.Context) error {
+func (s *Node) refreshLate(ctx context.Context) error {
 	t := time.NewTicker(time.Second / 2)
 	defer t.Stop()
 	for {

@@ -24,13 +24,13 @@ import (
 // there, over the peer port, in one hop.
 type clusterAPI struct {
 	imagebuilderv1.UnimplementedClusterServer
-	s *server
+	s *Node
 	// peer: the call came from another node, and goes no further.
 	peer bool
 }
 
 // servePeers adds what nodes ask of each other beside Raft.
-func (s *server) servePeers(r grpc.ServiceRegistrar) {
+func (s *Node) servePeers(r grpc.ServiceRegistrar) {
 	s.logs.Register(r)
 	imagebuilderv1.RegisterClusterServer(r, clusterAPI{s: s, peer: true})
 }
@@ -38,10 +38,10 @@ func (s *server) servePeers(r grpc.ServiceRegistrar) {
 // leader answers the API of the leader: nil if it is this node.
 func (c clusterAPI) leader(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
 	for {
-		if c.s.node.Leads() {
+		if c.s.cluster.Leads() {
 			return nil, nil
 		}
-		if conn, err := c.s.node.LeaderConn(); err == nil && !c.peer {
+		if conn, err := c.s.cluster.LeaderConn(); err == nil && !c.peer {
 			return imagebuilderv1.NewClusterClient(conn), nil
 		}
 		if !ctxutil.Sleep(ctx, 20*time.Millisecond) {
@@ -52,14 +52,14 @@ func (c clusterAPI) leader(ctx context.Context) (imagebuilderv1.ClusterClient, e
 
 // leaderSoon is leader for calls that may take long once it is found.
 func (c clusterAPI) leaderSoon(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
-	ctx, cancel := hold(ctx)
+	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
 	return c.leader(ctx)
 }
 
 func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequest) (*imagebuilderv1.MembersResponse, error) {
 	if !req.GetStale() {
-		ctx, cancel := hold(ctx)
+		ctx, cancel := withinDeadline(ctx)
 		defer cancel()
 		client, err := c.leader(ctx)
 		if err != nil {
@@ -69,14 +69,14 @@ func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequ
 			return client.Members(ctx, req)
 		}
 	}
-	st := c.s.node.Status()
+	st := c.s.cluster.Status()
 	res := &imagebuilderv1.MembersResponse{
-		Cluster: c.s.cfg.Cluster.Name, ClusterId: st.ClusterID, AnsweredBy: c.s.cfg.Name, FromLeader: c.s.node.Leads(),
+		Cluster: c.s.cfg.Cluster.Name, ClusterId: st.ClusterID, AnsweredBy: c.s.cfg.Name, FromLeader: c.s.cluster.Leads(),
 		Leader: st.LeaderName, Term: st.Term, FeatureLevel: c.s.level(),
 		Available: st.LeaderName != "" && st.LastContact >= 0 && st.LastContact < 5*time.Second,
 	}
 	last, voters, healthy := st.Applied, 0, 0
-	for _, m := range c.s.node.Members() {
+	for _, m := range c.s.cluster.Members() {
 		w := wireMember(m, last, res.FromLeader)
 		c.s.store.Read(func(st *builds.State) {
 			w.Drained, w.Capacity = st.Node(m.Name).GetDrained(), st.Node(m.Name).GetCapacity()
@@ -122,7 +122,7 @@ func wireMember(m cluster.Member, last uint64, fromLeader bool) *imagebuilderv1.
 }
 
 func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.TransferLeadershipRequest) (*imagebuilderv1.TransferLeadershipResponse, error) {
-	ctx, cancel := hold(ctx)
+	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
 	client, err := c.leader(ctx)
 	if err != nil {
@@ -131,15 +131,15 @@ func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.
 	if client != nil {
 		return client.TransferLeadership(ctx, req)
 	}
-	if err := c.s.node.TransferLeadership(ctx, req.GetTo()); err != nil {
+	if err := c.s.cluster.TransferLeadership(ctx, req.GetTo()); err != nil {
 		return nil, refusal(fmt.Errorf("leadership stays where it is: %w", err))
 	}
-	for c.s.node.Leads() || c.s.node.Status().LeaderName == "" || c.s.node.Status().LeaderName == c.s.cfg.Name {
+	for c.s.cluster.Leads() || c.s.cluster.Status().LeaderName == "" || c.s.cluster.Status().LeaderName == c.s.cfg.Name {
 		if !ctxutil.Sleep(ctx, 5*time.Millisecond) {
 			return nil, status.Error(codes.Unavailable, "leadership was given up, and no other leader is known yet")
 		}
 	}
-	return &imagebuilderv1.TransferLeadershipResponse{Leader: c.s.node.Status().LeaderName}, nil
+	return &imagebuilderv1.TransferLeadershipResponse{Leader: c.s.cluster.Status().LeaderName}, nil
 }
 
 // refusal is the answer of a leader that did not do what it was asked for. That
@@ -155,7 +155,7 @@ func refusal(err error) error {
 }
 
 func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNodeRequest) (*imagebuilderv1.RemoveNodeResponse, error) {
-	ctx, cancel := hold(ctx)
+	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
 	client, err := c.leader(ctx)
 	if err != nil {
@@ -164,8 +164,8 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 	if client != nil {
 		return client.RemoveNode(ctx, req)
 	}
-	if err := c.s.node.Remove(ctx, req.GetNode()); err != nil {
-		if !c.s.node.Leads() { // it may have lost that in between
+	if err := c.s.cluster.Remove(ctx, req.GetNode()); err != nil {
+		if !c.s.cluster.Leads() { // it may have lost that in between
 			err = fmt.Errorf("%w (%w)", cluster.ErrNoLeader, err)
 		}
 		return nil, refusal(fmt.Errorf("%q was not removed: %w", req.GetNode(), err))
@@ -177,7 +177,7 @@ func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNode
 	if c.s.level() < 2 {
 		return nil, status.Error(codes.FailedPrecondition, "not all nodes run a version that knows drained nodes")
 	}
-	ctx, cancel := hold(ctx)
+	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
 	_, _, err := builds.Propose(ctx, c.s.raft, &buildsv1.DrainNode{Name: req.GetNode(), Drained: !req.GetUndrain()})
 	if errors.Is(err, builds.ErrNotFound) {
@@ -209,7 +209,7 @@ func (c clusterAPI) SaveSnapshot(req *imagebuilderv1.SaveSnapshotRequest, stream
 	if err := c.s.raft.WaitApplied(ctx, index); err != nil {
 		return err
 	}
-	if err := c.s.node.SaveSnapshot(chunkWriter(func(b []byte) error {
+	if err := c.s.cluster.SaveSnapshot(chunkWriter(func(b []byte) error {
 		return stream.Send(&imagebuilderv1.SaveSnapshotResponse{Chunk: b})
 	})); err != nil {
 		return status.Error(codes.Internal, err.Error())
@@ -265,13 +265,13 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 // it goes on to its end, also when the caller has gone: Raft does, and what ran
 // when the snapshot was taken would never end. A leader that dies meanwhile
 // leaves it so: the snapshot has to be restored again (docs/runbooks.md).
-func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
+func (s *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
 	ctx, cancel := ctxutil.Join(context.WithoutCancel(ctx), s.work)
 	defer cancel()
 	level := s.level()
 	s.restoring.Store(true)
 	defer s.restoring.Store(false)
-	if err := s.node.RestoreSnapshot(ctx, raw); err != nil {
+	if err := s.cluster.RestoreSnapshot(ctx, raw); err != nil {
 		return nil, refusal(fmt.Errorf("restore the snapshot: %w", err))
 	}
 	s.log.Warn("the replicated state was replaced by a snapshot")
@@ -296,7 +296,7 @@ func (s *server) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Resto
 // may have ended them since, and run on, and so may workloads that outlive them.
 // Nodes that live make themselves known again. Nothing is assigned meanwhile,
 // least of all to those that are next.
-func (s *server) loseNodes(ctx context.Context) error {
+func (s *Node) loseNodes(ctx context.Context) error {
 	var all []*buildsv1.Node
 	s.store.Read(func(st *builds.State) {
 		st.Nodes(func(n *buildsv1.Node) bool { all = append(all, n); return true })
@@ -313,12 +313,12 @@ func (s *server) loseNodes(ctx context.Context) error {
 
 // checkSnapshot reports why a snapshot cannot become the state of this cluster:
 // each node has to be able to read it.
-func (s *server) checkSnapshot(r io.Reader) error {
+func (s *Node) checkSnapshot(r io.Reader) error {
 	level, err := builds.CheckSnapshot(r)
 	if err != nil || level <= s.level() {
 		return err
 	}
-	for _, m := range s.node.Members() {
+	for _, m := range s.cluster.Members() {
 		if known := m.Answer.GetNode().GetFeatureLevel(); known < level {
 			return fmt.Errorf("it needs feature level %d, and node %s knows %d, as far as it said: start a newer version there", level, m.Name, known)
 		}

@@ -15,7 +15,7 @@ import (
 
 // prewarm has the BuildKit daemons pull the images of cached references, if the
 // configuration wants that.
-func (s *server) prewarm(ctx context.Context) {
+func (s *Node) prewarm(ctx context.Context) {
 	pulls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "image_builder_refcache_prewarms_total", Help: "Images of cached references that this node had BuildKit daemons pull, by result.",
 	}, []string{"result"})
@@ -49,6 +49,6 @@ func (s *server) prewarm(ctx context.Context) {
 }
 
 // installCredential answers what the cached references are refreshed with.
-func (s *server) installCredential(ctx context.Context, host, repository string) (user, password string, err error) {
+func (s *Node) installCredential(ctx context.Context, host, repository string) (user, password string, err error) {
 	return s.registry.Credential(ctx, host, repository, install)
 }

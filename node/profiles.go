@@ -10,7 +10,7 @@ import (
 )
 
 // profiles answers what profiles show: memory, and so whatever is in it.
-func (s *server) profiles() http.Handler {
+func (s *Node) profiles() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -26,7 +26,7 @@ func (s *server) profiles() http.Handler {
 // pprofTLS makes the port of profiles one for operators, with the certificates
 // of the API's port. Where that port knows no operators, it stays what
 // Validate has allowed: plain, on loopback.
-func (s *server) pprofTLS(l net.Listener) (net.Listener, error) {
+func (s *Node) pprofTLS(l net.Listener) (net.Listener, error) {
 	if l == nil || !s.cfg.KnowsOperators() {
 		return l, nil
 	}
@@ -38,7 +38,7 @@ func (s *server) pprofTLS(l net.Listener) (net.Listener, error) {
 }
 
 // forOperators refuses everybody else on a port that can tell them.
-func (s *server) forOperators(h http.Handler) http.Handler {
+func (s *Node) forOperators(h http.Handler) http.Handler {
 	if !s.cfg.KnowsOperators() {
 		return h
 	}

@@ -3,12 +3,8 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"strings"
+	mathrand "math/rand/v2"
 	"time"
-
-	"github.com/image-builder-ha/image-builder/scheduler/owner"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -17,10 +13,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
-	"github.com/image-builder-ha/image-builder/registry"
-	"github.com/image-builder-ha/image-builder/tracing"
 )
 
 // raftAdapter lets the domain use the cluster, which knows no builds.
@@ -31,7 +24,7 @@ var _ builds.Raft = raftAdapter{}
 // Propose asks again while the outcome is unknown: every command of builds can
 // be repeated.
 func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
-	ctx, cancel := hold(ctx)
+	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
 	for {
 		res, err := a.node.Propose(ctx, proto.CloneOf(cmd))
@@ -45,14 +38,14 @@ func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint6
 }
 
 func (a raftAdapter) ReadIndex(ctx context.Context) (uint64, error) {
-	ctx, cancel := hold(ctx)
+	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
 	index, err := a.node.ReadIndex(ctx)
 	return index, clusterError(err)
 }
 
 func (a raftAdapter) WaitApplied(ctx context.Context, index uint64) error {
-	ctx, cancel := hold(ctx)
+	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
 	return clusterError(a.node.WaitApplied(ctx, index))
 }
@@ -82,118 +75,37 @@ func clusterError(err error) error {
 	return codedError{err, codes.Unavailable}
 }
 
-// registryAdapter lets the domain, the copy runtime and the owner loop use the
-// registry client, which knows no builds.
-type registryAdapter struct {
-	client *registry.Client
+// termAdapter commits as the leader of one term.
+type termAdapter struct {
+	raftAdapter
+	term *cluster.Term
 }
 
-var (
-	_ builds.Registry = registryAdapter{}
-	_ owner.Publisher = registryAdapter{}
-)
+var _ builds.Raft = termAdapter{}
 
-// install are the rights of the service itself.
-var install = registry.Rights{AllowAll: true}
-
-func rightsOf(r *buildsv1.Rights) registry.Rights {
-	out := registry.Rights{AllowAll: r.GetAllowAll(), Hosts: r.GetHosts()}
-	if len(r.GetAdditional()) > 0 {
-		out.Additional = map[string]registry.Basic{}
-		for host, b := range r.GetAdditional() {
-			out.Additional[host] = registry.Basic{Username: b.GetUsername(), Password: b.GetPassword()}
-		}
-	}
-	return out
-}
-
-func imageOf(img registry.Image, ref string, err error) (builds.Image, error) {
+func (a termAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
+	res, err := a.term.Propose(ctx, cmd)
 	if err != nil {
-		return builds.Image{}, imageError(ref, err)
+		return 0, nil, clusterError(err)
 	}
-	return builds.Image{Ref: img.Ref, Digest: img.Digest, SizeBytes: img.SizeBytes}, nil
+	return res.Index, res.Result, nil
 }
 
-func imageError(ref string, err error) error {
-	kind := builds.ImageUnavailable
-	switch registry.KindOf(err) {
-	case registry.Invalid, registry.Refused, registry.Unsupported:
-		kind = builds.ImageInvalid
-	case registry.NotFound:
-		kind = builds.ImageNotFound
-	case registry.Unauthorized:
-		kind = builds.ImageUnauthorized
+// leaderTimeout is how long a call without a deadline waits for a leader.
+const leaderTimeout = 5 * time.Second
+
+// withinDeadline returns a context for the wait for a leader. It ends early enough for the response
+// to reach the caller before the deadline of ctx.
+func withinDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	d := leaderTimeout
+	if t, ok := ctx.Deadline(); ok {
+		left := time.Until(t)
+		d = min(d, left-min(left/10, 300*time.Millisecond))
 	}
-	return &builds.ImageError{Kind: kind, Ref: ref, Err: err}
+	return context.WithTimeout(ctx, d)
 }
 
-func (a registryAdapter) Resolve(ctx context.Context, ref, platform string, rights *buildsv1.Rights) (builds.Image, error) {
-	ctx, span := tracing.Start(ctx, "registry resolve", tracing.Ref.String(ref))
-	defer span.End()
-	img, err := a.client.Resolve(ctx, ref, platform, rightsOf(rights))
-	return imageOf(img, ref, err)
-}
-
-func (a registryAdapter) Head(ctx context.Context, ref string, rights *buildsv1.Rights) (builds.Image, error) {
-	ctx, span := tracing.Start(ctx, "registry head", tracing.Ref.String(ref))
-	defer span.End() // that nothing is there is an answer
-	img, err := a.client.Head(ctx, ref, rightsOf(rights))
-	return imageOf(img, ref, err)
-}
-
-// Copy pushes by digest to one of the install's own repositories.
-func (a registryAdapter) Copy(ctx context.Context, src string, rights *buildsv1.Rights, dst string, progress io.Writer) (builds.Image, error) {
-	ctx, span := tracing.Start(ctx, "registry copy", tracing.Ref.String(src))
-	img, err := a.client.Copy(ctx, src, rightsOf(rights), dst, install, progress)
-	tracing.End(span, err)
-	return imageOf(img, src, err)
-}
-
-// Publish copies image to the repository of ref where it is another, tags it,
-// and returns once the registry answers ref with its digest.
-func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
-	from, digest, _ := strings.Cut(image, "@")
-	to := repositoryOf(ref)
-	if from != to {
-		move, span := tracing.Start(ctx, "registry copy", tracing.Ref.String(image))
-		_, err := a.client.Copy(move, image, install, to, install, io.Discard)
-		if tracing.End(span, err); err != nil {
-			return err
-		}
-	}
-	tag, span := tracing.Start(ctx, "registry tag", tracing.Digest.String(digest))
-	err := a.client.Tag(tag, to+"@"+digest, ref, install)
-	if tracing.End(span, err); err != nil {
-		return err
-	}
-	a.client.Forget(ref) // a success always asks the registry
-	look, span := tracing.Start(ctx, "registry head", tracing.Ref.String(ref))
-	seen, err := a.client.AwaitHead(look, ref, install)
-	tracing.End(span, err)
-	if err != nil {
-		return err
-	}
-	if seen.Digest != digest {
-		return fmt.Errorf("the registry shows %s at %s, not %s that was tagged", seen.Digest, ref, digest)
-	}
-	return nil
-}
-
-// Exists reports whether the registry has an image of the install's own. It
-// always asks: the answer decides whether a build is done.
-func (a registryAdapter) Exists(ctx context.Context, image string) (bool, error) {
-	a.client.Forget(image)
-	_, err := a.client.AwaitHead(ctx, image, install)
-	if registry.KindOf(err) == registry.NotFound {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-func repositoryOf(ref string) string {
-	named, err := registry.ParseRef(ref)
-	if err != nil {
-		return ref
-	}
-	return named.Name()
-}
+// unknownPause is the pause before a command whose outcome is unknown is
+// proposed again. All commands can be repeated: builds carry request ids,
+// attempts epochs, decisions versions.
+func unknownPause() time.Duration { return 2*time.Millisecond + mathrand.N(5*time.Millisecond) }

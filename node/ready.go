@@ -68,9 +68,9 @@ func (r *readiness) reasons(now time.Time, st cluster.Status) (out []string) {
 }
 
 // watchReadiness looks at the leader also while nobody asks.
-func (s *server) watchReadiness(ctx context.Context) error {
+func (s *Node) watchReadiness(ctx context.Context) error {
 	for {
-		s.readiness.see(time.Now(), s.node.Status())
+		s.readiness.see(time.Now(), s.cluster.Status())
 		if !ctxutil.Sleep(ctx, max(s.readiness.after/10, 20*time.Millisecond)) {
 			return nil
 		}
@@ -78,15 +78,15 @@ func (s *server) watchReadiness(ctx context.Context) error {
 }
 
 // live says that the process works, whatever the rest of the cluster does.
-func (s *server) live(w http.ResponseWriter, _ *http.Request) {
+func (s *Node) live(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "live")
 }
 
 // ready says whether clients should come here, with a line for each reason
 // against it.
-func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
-	reasons := s.readiness.reasons(time.Now(), s.node.Status())
-	if err := s.node.Trouble(); err != nil {
+func (s *Node) ready(w http.ResponseWriter, _ *http.Request) {
+	reasons := s.readiness.reasons(time.Now(), s.cluster.Status())
+	if err := s.cluster.Trouble(); err != nil {
 		reasons = append(reasons, err.Error())
 	}
 	if !s.started.Load() {
@@ -106,7 +106,7 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 
 // troubles are what keeps runtimes from running builds, and what an operator
 // should know about them.
-func (s *server) troubles() (out []string) {
+func (s *Node) troubles() (out []string) {
 	for _, r := range s.runtimes {
 		if t, ok := r.(interface{ Trouble() error }); ok {
 			if err := t.Trouble(); err != nil {

@@ -18,7 +18,7 @@ import (
 
 // kept answers what the cluster knows of a reference, from this node's memory.
 // What could not be refreshed for longer than it is to be kept is unknown.
-func (s *server) kept(ref string) (registry.Kept, bool) {
+func (s *Node) kept(ref string) (registry.Kept, bool) {
 	var r *imagebuilderv1.CachedRef
 	var interval time.Duration
 	s.store.Read(func(st *builds.State) {
@@ -31,7 +31,7 @@ func (s *server) kept(ref string) (registry.Kept, bool) {
 
 // sharers is among how many nodes the limits of registry hosts are shared: all
 // that are not known to be lost.
-func (s *server) sharers() (n int) {
+func (s *Node) sharers() (n int) {
 	s.store.Read(func(st *builds.State) {
 		st.Nodes(func(node *buildsv1.Node) bool {
 			if !node.Lost {
@@ -52,7 +52,7 @@ func KeptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, boo
 }
 
 // leadRefreshes decides, for one term, which node refreshes what.
-func (s *server) leadRefreshes(ctx context.Context, term *cluster.Term) error {
+func (s *Node) leadRefreshes(ctx context.Context, term *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, s.work)
 	defer cancel()
 	return (&refcache.RefreshLeader{
@@ -62,7 +62,7 @@ func (s *server) leadRefreshes(ctx context.Context, term *cluster.Term) error {
 }
 
 // refresh resolves the references that the leader gives to this node.
-func (s *server) refresh(ctx context.Context) {
+func (s *Node) refresh(ctx context.Context) {
 	refreshes := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "image_builder_refcache_refreshes_total", Help: "Cached references that this node asked their registries for, by result.",
 	}, []string{"result"})
@@ -72,10 +72,7 @@ func (s *server) refresh(ctx context.Context) {
 	}
 	(&refcache.Refresher{
 		Node: s.cfg.Name, Store: s.store, Raft: s.raft, Log: s.log,
-		Resolve: func(ctx context.Context, ref string) (refcache.Refreshed, error) {
-			img, err := s.registry.Refresh(ctx, ref)
-			return refcache.Refreshed{Digest: img.Digest, SizeBytes: img.SizeBytes, Anonymous: img.Anonymous}, err
-		},
+		Resolve: s.images.Refresh,
 		Told: func(err error) {
 			if err != nil {
 				refreshes.WithLabelValues("failed").Inc()
@@ -87,7 +84,7 @@ func (s *server) refresh(ctx context.Context) {
 }
 
 // watchCache exports what the reference cache holds.
-func (s *server) watchCache() {
+func (s *Node) watchCache() {
 	gauge := func(name, help string, f func(*builds.State) float64) {
 		s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "image_builder_refcache_" + name, Help: help}, func() (n float64) {
 			s.store.Read(func(st *builds.State) { n = f(st) })

@@ -22,9 +22,9 @@ import (
 )
 
 // lone is a node of the replicated state alone, which leads.
-func lone(t *testing.T, dir string) *server {
+func lone(t *testing.T, dir string) *Node {
 	t.Helper()
-	s := &server{log: slog.New(slog.DiscardHandler), store: builds.NewStore(), boot: "boot"}
+	s := &Node{log: slog.New(slog.DiscardHandler), store: builds.NewStore(), boot: "boot"}
 	s.cfg.Name, s.cfg.DataDir, s.work = "n0", dir, t.Context()
 	s.cfg.Owner.Lease = config.Duration(time.Second)
 	keys := filepath.Join(t.TempDir(), "keys.json")
@@ -35,27 +35,27 @@ func lone(t *testing.T, dir string) *server {
 	if s.keyring, err = builds.LoadKeyring(keys); err != nil {
 		t.Fatal(err)
 	}
-	if s.node, err = cluster.New(cluster.Config{
+	if s.cluster, err = cluster.New(cluster.Config{
 		Name: "n0", DataDir: dir, StateMachine: s.store, CheckSnapshot: s.checkSnapshot, FeatureLevel: builds.FeatureLevel, CommittedLevel: s.level,
 		Prepare: builds.Preparer{Keyring: s.keyring}.Prepare, SegmentBytes: 1 << 20,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.node.Close() })
-	s.raft, s.owner = raftAdapter{s.node}, owner.NewOwner(owner.OwnerOptions{})
+	t.Cleanup(func() { _ = s.cluster.Close() })
+	s.raft, s.owner = raftAdapter{s.cluster}, owner.NewOwner(owner.OwnerOptions{})
 	return s
 }
 
-func (s *server) openLone(t *testing.T) {
+func (s *Node) openLone(t *testing.T) {
 	t.Helper()
-	if err := s.node.Open(t.Context()); err != nil {
+	if err := s.cluster.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.commitAs(t, &buildsv1.NodeStarted{Name: "n0", StoreId: s.node.StoreID(), BootId: s.boot, Capacity: 4, Runtimes: []string{"copy"}})
+	s.commitAs(t, &buildsv1.NodeStarted{Name: "n0", StoreId: s.cluster.StoreID(), BootId: s.boot, Capacity: 4, Runtimes: []string{"copy"}})
 	s.started.Store(true)
 }
 
-func (s *server) commitAs(t *testing.T, payload proto.Message) builds.Result {
+func (s *Node) commitAs(t *testing.T, payload proto.Message) builds.Result {
 	t.Helper()
 	res, _, err := builds.Propose(t.Context(), s.raft, payload)
 	if err != nil {
@@ -64,17 +64,17 @@ func (s *server) commitAs(t *testing.T, payload proto.Message) builds.Result {
 	return res
 }
 
-func (s *server) saved(t *testing.T) []byte {
+func (s *Node) saved(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := s.node.SaveSnapshot(&b); err != nil {
+	if err := s.cluster.SaveSnapshot(&b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
 }
 
 // until waits for changes of the state.
-func (s *server) until(t *testing.T, what string, holds func(*builds.State) bool) {
+func (s *Node) until(t *testing.T, what string, holds func(*builds.State) bool) {
 	t.Helper()
 	limit := time.After(10 * time.Second)
 	for {
@@ -105,7 +105,7 @@ func Test_Restore_WhatCannotBeRead(t *testing.T) {
 		t.Errorf("a snapshot of a newer version: %v", err)
 	}
 	s.commitAs(t, &buildsv1.SetFeatureLevel{Level: 2})
-	if err := s.node.Close(); err != nil {
+	if err := s.cluster.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s = lone(t, dir)
@@ -131,9 +131,9 @@ func Test_Restore_RunningBuilds(t *testing.T) {
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "base"}}},
 	}).Build
 	s.commitAs(t, &buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
-		BuildId: b.Id, Attempt: 1, Owner: "n0", OwnerStoreId: s.node.StoreID(), Epoch: 1, BuildVersion: b.Version, Runtime: "copy",
+		BuildId: b.Id, Attempt: 1, Owner: "n0", OwnerStoreId: s.cluster.StoreID(), Epoch: 1, BuildVersion: b.Version, Runtime: "copy",
 	}, {
-		BuildId: pod.Id, Attempt: 1, Owner: "n0", OwnerStoreId: s.node.StoreID(), Epoch: 1, BuildVersion: pod.Version, Runtime: "pod", Adoptable: true,
+		BuildId: pod.Id, Attempt: 1, Owner: "n0", OwnerStoreId: s.cluster.StoreID(), Epoch: 1, BuildVersion: pod.Version, Runtime: "pod", Adoptable: true,
 	}}})
 	for _, id := range []string{b.Id, pod.Id} {
 		s.commitAs(t, &buildsv1.ReportPhase{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Running})
@@ -168,7 +168,7 @@ func Test_Restore_RaisesTheLevelAgain(t *testing.T) {
 	raw := older.saved(t)
 
 	s := lone(t, t.TempDir())
-	s.node.Lead(s.raiseLevel)
+	s.cluster.Lead(s.raiseLevel)
 	s.openLone(t)
 	highest := func(st *builds.State) bool { return st.Level() == builds.FeatureLevel }
 	s.until(t, "the level is raised", highest)

@@ -2,17 +2,23 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/config"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
 // heldByAll reports whether every member said that it holds a sealing key. A
 // member that is silent counts as it spoke last.
-func (s *server) heldByAll(key string) bool {
-	for _, m := range s.node.Members() {
+func (s *Node) heldByAll(key string) bool {
+	for _, m := range s.cluster.Members() {
 		if m.Name != s.cfg.Name && m.Answer != nil && !slices.Contains(m.Answer.GetSealingKeys(), key) {
 			return false
 		}
@@ -21,7 +27,7 @@ func (s *server) heldByAll(key string) bool {
 }
 
 // sealedBuilds calls f with every active build that has secrets.
-func (s *server) sealedBuilds(f func(*buildsv1.Record) error) error {
+func (s *Node) sealedBuilds(f func(*buildsv1.Record) error) error {
 	var all []*buildsv1.Record
 	see := func(r *buildsv1.Record) bool {
 		if r.Secrets != nil {
@@ -42,7 +48,7 @@ func (s *server) sealedBuilds(f func(*buildsv1.Record) error) error {
 
 // failUnsealable ends the active builds whose secrets no key here opens: a
 // restored snapshot may come from a cluster with other keys.
-func (s *server) failUnsealable(ctx context.Context) (n int, err error) {
+func (s *Node) failUnsealable(ctx context.Context) (n int, err error) {
 	held := s.keyring.IDs()
 	return n, s.sealedBuilds(func(r *buildsv1.Record) error {
 		if slices.Contains(held, r.Secrets.KeyId) {
@@ -60,7 +66,7 @@ func (s *server) failUnsealable(ctx context.Context) (n int, err error) {
 }
 
 // reseal seals the secrets of all active builds with the key that seals now.
-func (s *server) reseal(ctx context.Context) (n int, key string, err error) {
+func (s *Node) reseal(ctx context.Context) (n int, key string, err error) {
 	err = s.sealedBuilds(func(r *buildsv1.Record) error {
 		plain, err := s.keyring.Open(r.Build.Id, r.Secrets)
 		if err != nil {
@@ -83,4 +89,20 @@ func (s *server) reseal(ctx context.Context) (n int, key string, err error) {
 		key = s.keyring.IDs()[0]
 	}
 	return n, key, err
+}
+
+// openKeyring reads the sealing keys. A single node without any makes one,
+// beside its data directory and not in it.
+func openKeyring(cfg config.Config, log *slog.Logger) (*builds.Keyring, error) {
+	path := cfg.Sealing.KeyFile
+	if path == "" {
+		path = strings.TrimRight(filepath.Clean(cfg.DataDir), "/") + ".sealing-key.json"
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			if err := builds.NewKeyFile(path); err != nil {
+				return nil, err
+			}
+			log.Info("made a sealing key; keep it, the data directory is of no use without", "file", path)
+		}
+	}
+	return builds.LoadKeyring(path)
 }

@@ -113,7 +113,7 @@ func (f *tlsFiles) load() error {
 
 // isOperator reports whether a connection's client showed a certificate,
 // verified by the CA of the port, that names the operator role of this cluster.
-func (s *server) isOperator(t *tls.ConnectionState) bool {
+func (s *Node) isOperator(t *tls.ConnectionState) bool {
 	if t == nil || len(t.VerifiedChains) == 0 {
 		return false
 	}

@@ -28,7 +28,7 @@ var tracedCalls = []string{
 }
 
 // openTracing answers what makes and exports spans, or nil if nothing does.
-func (s *server) openTracing() (*otlp.Provider, error) {
+func (s *Node) openTracing() (*otlp.Provider, error) {
 	c := s.cfg.Tracing
 	if c.Endpoint == "" {
 		return nil, nil
@@ -48,7 +48,7 @@ func (s *server) openTracing() (*otlp.Provider, error) {
 
 // closeTracing exports what is left, for a moment: no collector holds up the
 // end of a node.
-func (s *server) closeTracing() {
+func (s *Node) closeTracing() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	s.tracing.Close(ctx)
@@ -56,7 +56,7 @@ func (s *server) closeTracing() {
 
 // ended is told of builds that a command of this process has ended. It is
 // called while the command is applied and does not block.
-func (s *server) ended(r *buildsv1.Record) {
+func (s *Node) ended(r *buildsv1.Record) {
 	s.count.ended(r)
 	scheduler.TraceBuild(s.tracing.Tracer(tracing.Scope), r)
 }

@@ -13,7 +13,7 @@ import (
 
 // publicHandler answers the HTTP port: the web page, if it is on, and the logs
 // for clients of Gitpod.
-func (s *server) publicHandler() http.Handler {
+func (s *Node) publicHandler() http.Handler {
 	logs := s.logInfoHandler()
 	if s.cfg.HTTP.UI != "on" {
 		return logs
@@ -33,7 +33,7 @@ func (s *server) publicHandler() http.Handler {
 const nodesPatience = time.Second
 
 // listNodes tells of the members what everybody may know.
-func (s *server) listNodes(ctx context.Context) (*imagebuilderv1.ListNodesResponse, error) {
+func (s *Node) listNodes(ctx context.Context) (*imagebuilderv1.ListNodesResponse, error) {
 	api := clusterAPI{s: s}
 	wait, cancel := context.WithTimeout(ctx, nodesPatience)
 	defer cancel()

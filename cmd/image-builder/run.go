@@ -53,7 +53,7 @@ Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 				<-ctx.Done()
 				stop()
 			}()
-			if err := node.Serve(ctx, cfg, log); err != nil {
+			if err := node.New(cfg, node.Parts{Log: log}).Run(ctx); err != nil {
 				return cli.ExitWith(cli.ExitUnavailable, err)
 			}
 			return nil

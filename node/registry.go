@@ -1,0 +1,184 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/image-builder-ha/image-builder/api"
+	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/config"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/registry/ecr"
+	"github.com/image-builder-ha/image-builder/scheduler/owner"
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
+	"github.com/image-builder-ha/image-builder/tracing"
+)
+
+func RegistryOptions(cfg config.Config, log *slog.Logger, metrics prometheus.Registerer) registry.Options {
+	return registry.Options{
+		DockerConfigFile: cfg.Orchestrator.PullSecretFile,
+		WorkspaceHost:    repositories(cfg).WorkspaceHost,
+		Insecure:         cfg.Registry.InsecureHosts,
+		CAFile:           cfg.Registry.CAFile,
+		Timeout:          time.Duration(cfg.Registry.Timeout),
+		AllowHosts:       append([]string{repositories(cfg).BaseHost, repositories(cfg).WorkspaceHost}, cfg.Registry.AllowHosts...),
+		AllowLoopback:    cfg.Registry.AllowLoopback,
+		Providers:        cfg.Providers(),
+		AllowedByDefault: ecr.Private,
+		Hosts:            cfg.Registry.HostOptions(),
+		Proxy:            http.ProxyFromEnvironment,
+		Concurrency:      cfg.Registry.Concurrency,
+		Bandwidth:        cfg.Registry.Bandwidth,
+		CacheFor:         time.Duration(cfg.Registry.CacheFor),
+		Registerer:       metrics,
+		Logger:           log,
+	}
+}
+
+func repositories(cfg config.Config) api.Repositories {
+	r := api.Repositories{Base: cfg.Orchestrator.BaseImageRepository, Workspace: cfg.Orchestrator.WorkspaceImageRepository}
+	r.BaseHost, r.WorkspaceHost = hostOf(r.Base), hostOf(r.Workspace)
+	return r
+}
+
+func hostOf(repository string) string {
+	named, err := registry.ParseRef(repository)
+	if err != nil {
+		return ""
+	}
+	host, _, _ := strings.Cut(named.Name(), "/")
+	return host
+}
+
+// registryAdapter lets the domain, the copy runtime and the owner loop use the
+// registry client, which knows no builds.
+type registryAdapter struct {
+	client *registry.Client
+}
+
+var (
+	_ builds.Registry = registryAdapter{}
+	_ owner.Publisher = registryAdapter{}
+)
+
+// install are the rights of the service itself.
+var install = registry.Rights{AllowAll: true}
+
+func rightsOf(r *buildsv1.Rights) registry.Rights {
+	out := registry.Rights{AllowAll: r.GetAllowAll(), Hosts: r.GetHosts()}
+	if len(r.GetAdditional()) > 0 {
+		out.Additional = map[string]registry.Basic{}
+		for host, b := range r.GetAdditional() {
+			out.Additional[host] = registry.Basic{Username: b.GetUsername(), Password: b.GetPassword()}
+		}
+	}
+	return out
+}
+
+func imageOf(img registry.Image, ref string, err error) (builds.Image, error) {
+	if err != nil {
+		return builds.Image{}, imageError(ref, err)
+	}
+	return builds.Image{Ref: img.Ref, Digest: img.Digest, SizeBytes: img.SizeBytes}, nil
+}
+
+func imageError(ref string, err error) error {
+	kind := builds.ImageUnavailable
+	switch registry.KindOf(err) {
+	case registry.Invalid, registry.Refused, registry.Unsupported:
+		kind = builds.ImageInvalid
+	case registry.NotFound:
+		kind = builds.ImageNotFound
+	case registry.Unauthorized:
+		kind = builds.ImageUnauthorized
+	}
+	return &builds.ImageError{Kind: kind, Ref: ref, Err: err}
+}
+
+func (a registryAdapter) Resolve(ctx context.Context, ref, platform string, rights *buildsv1.Rights) (builds.Image, error) {
+	ctx, span := tracing.Start(ctx, "registry resolve", tracing.Ref.String(ref))
+	defer span.End()
+	img, err := a.client.Resolve(ctx, ref, platform, rightsOf(rights))
+	return imageOf(img, ref, err)
+}
+
+func (a registryAdapter) Head(ctx context.Context, ref string, rights *buildsv1.Rights) (builds.Image, error) {
+	ctx, span := tracing.Start(ctx, "registry head", tracing.Ref.String(ref))
+	defer span.End() // that nothing is there is an answer
+	img, err := a.client.Head(ctx, ref, rightsOf(rights))
+	return imageOf(img, ref, err)
+}
+
+// Copy pushes by digest to one of the install's own repositories.
+func (a registryAdapter) Copy(ctx context.Context, src string, rights *buildsv1.Rights, dst string, progress io.Writer) (builds.Image, error) {
+	ctx, span := tracing.Start(ctx, "registry copy", tracing.Ref.String(src))
+	img, err := a.client.Copy(ctx, src, rightsOf(rights), dst, install, progress)
+	tracing.End(span, err)
+	return imageOf(img, src, err)
+}
+
+// Publish copies image to the repository of ref where it is another, tags it,
+// and returns once the registry answers ref with its digest.
+func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
+	from, digest, _ := strings.Cut(image, "@")
+	to := repositoryOf(ref)
+	if from != to {
+		move, span := tracing.Start(ctx, "registry copy", tracing.Ref.String(image))
+		_, err := a.client.Copy(move, image, install, to, install, io.Discard)
+		if tracing.End(span, err); err != nil {
+			return err
+		}
+	}
+	tag, span := tracing.Start(ctx, "registry tag", tracing.Digest.String(digest))
+	err := a.client.Tag(tag, to+"@"+digest, ref, install)
+	if tracing.End(span, err); err != nil {
+		return err
+	}
+	a.client.Forget(ref) // a success always asks the registry
+	look, span := tracing.Start(ctx, "registry head", tracing.Ref.String(ref))
+	seen, err := a.client.AwaitHead(look, ref, install)
+	tracing.End(span, err)
+	if err != nil {
+		return err
+	}
+	if seen.Digest != digest {
+		return fmt.Errorf("the registry shows %s at %s, not %s that was tagged", seen.Digest, ref, digest)
+	}
+	return nil
+}
+
+// Exists reports whether the registry has an image of the install's own. It
+// always asks: the answer decides whether a build is done.
+func (a registryAdapter) Exists(ctx context.Context, image string) (bool, error) {
+	a.client.Forget(image)
+	_, err := a.client.AwaitHead(ctx, image, install)
+	if registry.KindOf(err) == registry.NotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func repositoryOf(ref string) string {
+	named, err := registry.ParseRef(ref)
+	if err != nil {
+		return ref
+	}
+	return named.Name()
+}
+
+// Refresh resolves a cached reference with the rights of the install.
+func (a registryAdapter) Refresh(ctx context.Context, ref string) (refcache.Refreshed, error) {
+	img, err := a.client.Refresh(ctx, ref)
+	return refcache.Refreshed{Digest: img.Digest, SizeBytes: img.SizeBytes, Anonymous: img.Anonymous}, err
+}
+
+// Forget drops what is cached of a reference.
+func (a registryAdapter) Forget(ref string) { a.client.Forget(ref) }
