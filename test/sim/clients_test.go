@@ -70,7 +70,7 @@ func (w *world) create(ctx context.Context, r *running, who string, op history.O
 	var err error
 	for {
 		var res *imagebuilderv1.BuildImageResponse
-		res, err = r.api.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{
+		res, err = r.api().BuildImage(ctx, &imagebuilderv1.BuildImageRequest{
 			Source: source("docker.io/library/" + op.Ref + ":1"), Requester: op.Requester, RequestId: op.RequestID, Force: true,
 		})
 		if err == nil {
@@ -95,7 +95,7 @@ func (w *world) create(ctx context.Context, r *running, who string, op history.O
 
 func (w *world) read(ctx context.Context, r *running, who string, op history.Operation) uint64 {
 	c := w.rec.Begin(who, op)
-	res, err := r.api.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
+	res, err := r.api().BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
 		Build: &imagebuilderv1.BuildStatusRequest_Id{Id: op.ID}, Linearizable: op.Linearizable, MinIndex: op.MinIndex,
 	})
 	switch {
@@ -112,7 +112,7 @@ func (w *world) read(ctx context.Context, r *running, who string, op history.Ope
 
 func (w *world) cancel(ctx context.Context, r *running, who string, op history.Operation) {
 	c := w.rec.Begin(who, op)
-	res, err := r.api.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: op.ID, Requester: op.Requester})
+	res, err := r.api().CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: op.ID, Requester: op.Requester})
 	switch status.Code(err) {
 	case codes.OK:
 		c.End(history.Outcome{Build: history.BuildStateOf(res.Build), Detached: res.DetachedOnly, Index: res.Read.GetIndex()})
@@ -132,7 +132,7 @@ func (w *world) settle(ctx context.Context) {
 	for id := range w.acked {
 		for {
 			r := w.nodes[w.n(len(w.nodes))].alive()
-			res, err := r.api.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
+			res, err := r.api().BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
 				Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}, WaitFor: imagebuilderv1.Phase_PHASE_SUCCEEDED, Linearizable: true,
 			})
 			if err == nil && res.Build.EndedAt != nil {
@@ -144,9 +144,9 @@ func (w *world) settle(ctx context.Context) {
 				w.t.Errorf("seed %d: acknowledged build %s did not end: %v", w.seed, id, err)
 				for _, n := range w.nodes {
 					r := n.alive()
-					r.store.Read(func(s *builds.State) {
+					r.store().Read(func(s *builds.State) {
 						rec := s.Build(id)
-						w.t.Logf("%s: status %+v; build %v; successor %v; stop %v", n.name, r.node.Status(), rec.GetBuild(), rec.GetSuccessor(), rec.GetStopReason())
+						w.t.Logf("%s: status %+v; build %v; successor %v; stop %v", n.name, r.cluster().Status(), rec.GetBuild(), rec.GetSuccessor(), rec.GetStopReason())
 						s.Nodes(func(x *buildsv1.Node) bool { w.t.Logf("  node %v", x); return true })
 					})
 				}

@@ -79,15 +79,22 @@ func (w *world) seen(what string) {
 	w.reached[what]++
 }
 
+// tookSnapshot is what Raft logs, for debugging, when a follower has replaced its state by the
+// snapshot of its leader.
+const tookSnapshot = "Installed remote snapshot"
+
 // heard counts the lines of a node's log.
 type heard struct {
 	slog.Handler
 	w *world
 }
 
-func (h heard) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (h heard) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelDebug }
 
 func (h heard) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level < slog.LevelInfo && r.Message != tookSnapshot {
+		return nil
+	}
 	h.w.seen(r.Message)
 	if h.Handler.Enabled(ctx, r.Level) {
 		return h.Handler.Handle(ctx, r)

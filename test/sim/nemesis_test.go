@@ -13,7 +13,7 @@ import (
 // nemesis hurts the cluster until ctx ends, never more than a minority at a
 // time, and heals it.
 func (w *world) nemesis(ctx context.Context) {
-	names := func(ns []*node) (out []string) {
+	names := func(ns []*machine) (out []string) {
 		for _, n := range ns {
 			out = append(out, n.name)
 		}
@@ -25,9 +25,9 @@ func (w *world) nemesis(ctx context.Context) {
 		w.rand.Shuffle(len(ns), func(i, j int) { ns[i], ns[j] = ns[j], ns[i] })
 		w.mu.Unlock()
 		if w.n(2) == 0 { // the leader first
-			slices.SortStableFunc(ns, func(a, b *node) int {
-				lead := func(n *node) int {
-					if r := n.alive(); r != nil && r.node.Leads() {
+			slices.SortStableFunc(ns, func(a, b *machine) int {
+				lead := func(n *machine) int {
+					if r := n.alive(); r != nil && r.cluster().Leads() {
 						return 0
 					}
 					return 1
@@ -55,7 +55,7 @@ func (w *world) nemesis(ctx context.Context) {
 			}
 		case 8, 9:
 			w.log("restart %s in order", ns[0].name)
-			ns[0].stopInOrder(ctx)
+			ns[0].stopInOrder()
 			wait(ctx, last/4)
 			ns[0].start()
 		case 2:
@@ -84,7 +84,7 @@ func (w *world) nemesis(ctx context.Context) {
 			if r := ns[0].alive(); r != nil {
 				w.log("transfer leadership")
 				tctx, cancel := context.WithTimeout(ctx, time.Second)
-				_ = r.node.TransferLeadership(tctx, "")
+				_ = r.cluster().TransferLeadership(tctx, "")
 				cancel()
 			}
 		case 10:
@@ -110,7 +110,7 @@ func (w *world) damageLogs() {
 		return
 	}
 	hurt := 0
-	r.store.View().All(func(rec *buildsv1.Record) bool {
+	r.store().View().All(func(rec *buildsv1.Record) bool {
 		for _, a := range rec.Build.Attempts {
 			if a.Log.GetState() != builds.LogSealed || len(a.Log.Copies) < 2 || w.n(3) > 0 {
 				continue
@@ -125,19 +125,4 @@ func (w *world) damageLogs() {
 	if hurt > 0 {
 		w.seen("copies of complete logs were damaged")
 	}
-}
-
-// stopInOrder ends a process as SIGTERM does.
-func (n *node) stopInOrder(ctx context.Context) {
-	r := n.alive()
-	if r == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	_, _, _ = builds.Propose(ctx, raftOf{r.node}, &buildsv1.NodeStopping{Name: n.name, StoreId: r.node.StoreID(), BootId: r.boot})
-	if r.node.Leads() {
-		_ = r.node.TransferLeadership(ctx, "")
-	}
-	n.crash()
 }

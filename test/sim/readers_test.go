@@ -68,8 +68,8 @@ type place struct {
 }
 
 // readLogs reads on one node, from a place on, and moves it.
-func (w *world) readLogs(ctx context.Context, n *node, r *running, id string, at *place, follow bool) error {
-	return r.api.BuildLogs(&imagebuilderv1.BuildLogsRequest{Build: &imagebuilderv1.BuildLogsRequest_Id{Id: id}, Attempt: at.attempt, Offset: at.offset, Follow: follow},
+func (w *world) readLogs(ctx context.Context, n *machine, r *running, id string, at *place, follow bool) error {
+	return r.api().BuildLogs(&imagebuilderv1.BuildLogsRequest{Build: &imagebuilderv1.BuildLogsRequest_Id{Id: id}, Attempt: at.attempt, Offset: at.offset, Follow: follow},
 		&stream{ctx: ctx, take: func(res *imagebuilderv1.BuildLogsResponse) error {
 			if res.Marker {
 				w.seen("a reader was sent a line of the service's own")
@@ -128,12 +128,12 @@ func (w *world) judgeLogs(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	for _, id := range w.acknowledged() {
-		b := w.nodes[0].alive().store.Build(id).GetBuild()
+		b := w.nodes[0].alive().store().Build(id).GetBuild()
 		for i, a := range b.GetAttempts() {
 			key := logs.Key{Build: id, Attempt: a.Number}
 			// What ended a moment ago may be sealed still.
 			for a.Log.GetState() == builds.LogSealing && wait(ctx, time.Second) {
-				a = w.nodes[0].alive().store.Build(id).GetBuild().Attempts[i]
+				a = w.nodes[0].alive().store().Build(id).GetBuild().Attempts[i]
 			}
 			if a.Log.GetState() != builds.LogSealed {
 				return fmt.Errorf("the log of attempt %d of %s, which ended as %s, is %s", a.Number, id, a.Phase, a.Log.GetState())

@@ -56,7 +56,6 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 		for _, n := range w.nodes {
 			n.start()
 		}
-		w.propose(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
 		seed := &buildsv1.SeedCache{IntervalNanos: int64(interval)}
 		for i := range refs {
 			seed.Refs = append(seed.Refs, fmt.Sprintf("r%d.example.com/a:%d", i%3, i))
@@ -67,7 +66,7 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 
 		until(90 * time.Second)
 		known := 0
-		w.nodes[0].alive().store.Read(func(st *builds.State) {
+		w.nodes[0].alive().store().Read(func(st *builds.State) {
 			for _, r := range st.CachedRefs() {
 				if r.Digest == "sha256:"+r.Ref {
 					known++
@@ -83,7 +82,7 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 			at   time.Time
 		}
 		var deaths []death
-		die := func(n *node) {
+		die := func(n *machine) {
 			deaths = append(deaths, death{n.name, time.Now()})
 			n.crash()
 		}
@@ -154,7 +153,7 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 }
 
 // leads waits for a leader.
-func (w *world) leads() (lead *node, others []*node) {
+func (w *world) leads() (lead *machine, others []*machine) {
 	for lead == nil {
 		wait(context.Background(), 100*time.Millisecond)
 		lead, others = w.leader()
@@ -166,7 +165,7 @@ func (w *world) leads() (lead *node, others []*node) {
 func (w *world) propose(cmd proto.Message) {
 	for {
 		lead, _ := w.leads()
-		if _, _, err := builds.Propose(context.Background(), raftOf{lead.alive().node}, cmd); err == nil {
+		if _, _, err := builds.Propose(context.Background(), lead.alive().node.Raft(), cmd); err == nil {
 			return
 		}
 	}

@@ -18,8 +18,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/builds"
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
@@ -42,7 +40,6 @@ func simulate(t testing.TB, seed uint64, nodes int, minutes int) (h history.Hist
 	ctx, stop := context.WithTimeout(context.Background(), time.Duration(minutes)*time.Minute)
 	defer stop()
 	wait(ctx, 5*time.Second)
-	w.propose(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
 	var all sync.WaitGroup
 	all.Go(func() { w.nemesis(ctx) })
 	for i := range 6 {
@@ -73,7 +70,7 @@ func simulate(t testing.TB, seed uint64, nodes int, minutes int) (h history.Hist
 // what they are for.
 var always = []string{
 	"a node is lost: its attempts are ended",
-	"a node took the leader's snapshot",
+	tookSnapshot,
 	"a reader went on at another node",
 	"a workload was adopted",
 	"a complete log was copied anew",
