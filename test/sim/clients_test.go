@@ -3,10 +3,14 @@ package sim
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -42,6 +46,8 @@ func (w *world) client(ctx context.Context, name string) {
 				op.MinIndex = index
 			}
 			index = max(index, w.read(call, r, name, op))
+		case k == 8:
+			w.list(call, r)
 		default:
 			w.cancel(call, r, name, history.Operation{Kind: history.Cancel, ID: mine[w.n(len(mine))], Requester: name})
 		}
@@ -63,6 +69,57 @@ func source(ref string) *imagebuilderv1.Source {
 	return &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: ref}}}
 }
 
+// privateHost is the registry that the credentials of simulated builds are for.
+const privateHost = "private.example.com"
+
+// passwordOf returns the password that each request for an image carries, or "" for half of the
+// images, whose requests carry no secret.
+func passwordOf(ref string) string {
+	if xxhash.Sum64String("secret of "+ref)%2 == 0 {
+		return ""
+	}
+	return "password of " + ref
+}
+
+// authOf returns the credentials of a request for an image, or nil.
+func authOf(ref string) *imagebuilderv1.RegistryAuth {
+	password := passwordOf(ref)
+	if password == "" {
+		return nil
+	}
+	return &imagebuilderv1.RegistryAuth{Additional: map[string]*imagebuilderv1.BasicAuth{privateHost: {Username: "user", Password: password}}}
+}
+
+// list reads the list of all builds linearizably. Every build that was acknowledged before the call
+// is in it, and every build that was known to have ended is listed as ended.
+func (w *world) list(ctx context.Context, r *running) {
+	w.mu.Lock()
+	acked, ended := slices.Clone(w.ids), maps.Clone(w.ended)
+	w.mu.Unlock()
+	listed := map[string]*imagebuilderv1.Build{}
+	for token := ""; ; {
+		res, err := r.api().ListBuilds(ctx, &imagebuilderv1.ListBuildsRequest{Linearizable: true, PageSize: 1000, PageToken: token})
+		if err != nil {
+			return // a list that fails shows nothing
+		}
+		for _, b := range res.Builds {
+			listed[b.Id] = b
+		}
+		if token = res.NextPageToken; token == "" {
+			break
+		}
+	}
+	w.seen("a linearizable list was read")
+	for _, id := range acked {
+		switch b := listed[id]; {
+		case b == nil:
+			w.t.Errorf("seed %d: after %s a linearizable list of %d builds lacks the acknowledged build %s", w.seed, time.Since(w.begin), len(listed), id)
+		case ended[id] && b.EndedAt == nil:
+			w.t.Errorf("seed %d: after %s a linearizable list shows build %s as %s, which had ended before", w.seed, time.Since(w.begin), id, b.Phase)
+		}
+	}
+}
+
 // create asks until it is answered or the time is over: retries of one request
 // are one operation.
 func (w *world) create(ctx context.Context, r *running, who string, op history.Operation) (id string, index uint64, ok bool) {
@@ -71,7 +128,8 @@ func (w *world) create(ctx context.Context, r *running, who string, op history.O
 	for {
 		var res *imagebuilderv1.BuildImageResponse
 		res, err = r.api().BuildImage(ctx, &imagebuilderv1.BuildImageRequest{
-			Source: source("docker.io/library/" + op.Ref + ":1"), Requester: op.Requester, RequestId: op.RequestID, Force: true,
+			Source: source("docker.io/library/" + op.Ref + ":1"), Auth: authOf("docker.io/library/" + op.Ref + ":1"),
+			Requester: op.Requester, RequestId: op.RequestID, Force: true,
 		})
 		if err == nil {
 			c.End(history.Created(res))
@@ -101,6 +159,11 @@ func (w *world) read(ctx context.Context, r *running, who string, op history.Ope
 	switch {
 	case err == nil:
 		c.End(history.Outcome{Build: history.BuildStateOf(res.Build), Index: res.Read.GetIndex()})
+		if res.Build.EndedAt != nil {
+			w.mu.Lock()
+			w.ended[op.ID] = true
+			w.mu.Unlock()
+		}
 		return res.Read.GetIndex()
 	case status.Code(err) == codes.NotFound:
 		c.End(history.Outcome{NotFound: true})

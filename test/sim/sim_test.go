@@ -69,6 +69,8 @@ func simulate(t testing.TB, seed uint64, nodes int, minutes int) (h history.Hist
 // always are states that a few simulations reach, or chance has turned away from
 // what they are for.
 var always = []string{
+	"a linearizable list was read",
+	"an attempt got the secrets of its build",
 	"a node is lost: its attempts are ended",
 	tookSnapshot,
 	"a reader went on at another node",

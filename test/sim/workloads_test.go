@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
@@ -106,6 +108,24 @@ func (wl *process) follow(ctx context.Context, sink workload.Sink) (workload.Out
 	return workload.Outcome{Repository: "r", Digest: "sha256:" + wl.name}, nil
 }
 
+// checkSecrets reports an attempt that did not get the credentials of its request.
+func (o *outside) checkSecrets(w *workload.Workload) {
+	want := passwordOf(requestedRef(w.Source))
+	if want == "" {
+		return
+	}
+	o.w.seen("an attempt got the secrets of its build")
+	if got := w.Secrets.GetRegistry()[privateHost].GetPassword(); got != want {
+		o.w.t.Errorf("seed %d: after %s attempt %d of build %s has the password %q, want %q", o.w.seed, time.Since(o.w.begin), w.Attempt, w.BuildID, got, want)
+	}
+}
+
+// requestedRef returns the reference that a client asked for: the base image of a build is resolved.
+func requestedRef(s *imagebuilderv1.Source) string {
+	ref, _, _ := strings.Cut(s.GetRef().GetRef(), "@")
+	return ref
+}
+
 // runtime is one node's way to the workloads of one kind.
 type runtime struct {
 	o    *outside
@@ -116,6 +136,7 @@ func (r runtime) Name() string   { return r.name }
 func (r runtime) Survives() bool { return r.name == inPod }
 
 func (r runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
+	r.o.checkSecrets(w)
 	if !r.Survives() {
 		return r.o.start(w.Name()).follow(ctx, sink)
 	}

@@ -51,7 +51,8 @@ type world struct {
 
 	mu      sync.Mutex
 	acked   map[string]bool
-	ids     []string // acked, in order
+	ids     []string        // acked, in order
+	ended   map[string]bool // builds that a client saw ended
 	reached map[string]int
 }
 
@@ -133,7 +134,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 func newWorld(t testing.TB, seed uint64, nodes int) *world {
 	w := &world{
 		t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), hub: clustertest.NewHub(seed), rec: history.NewRecorder(nil),
-		begin: time.Now(), acked: map[string]bool{}, reached: map[string]int{}, shown: shown{logs: map[logs.Key][]byte{}},
+		begin: time.Now(), acked: map[string]bool{}, ended: map[string]bool{}, reached: map[string]int{}, shown: shown{logs: map[logs.Key][]byte{}},
 	}
 	w.outside = &outside{w: w, pods: map[string]*process{}, lines: map[string]int{}}
 	w.keys = filepath.Join(t.TempDir(), "keys.json")
