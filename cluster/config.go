@@ -167,8 +167,9 @@ func (c *Config) setDefaults() {
 // DefaultCluster is the name of a cluster whose configuration has no name.
 const DefaultCluster = "image-builder"
 
-// Storage holds a node's log and snapshots.
+// Storage holds a node's log and snapshots. Log and Stable are not used if Disk is set.
 type Storage struct {
+	Disk      Disk
 	Log       raft.LogStore
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore

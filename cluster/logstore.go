@@ -27,7 +27,7 @@ import (
 // entry that was written.
 type logStore struct {
 	*wal.WAL
-	mark *os.File
+	mark MarkFile
 	// writeStart is the start of the write in progress, in nanoseconds since the Unix epoch; 0 if
 	// there is none.
 	writeStart atomic.Int64
@@ -72,7 +72,20 @@ const (
 	markSize = 12 // index and checksum
 )
 
-func openLogStore(dir string, segmentBytes int, fresh bool) (*logStore, error) {
+// openLogStore opens the log on disk, or in the data directory dir if disk is nil.
+func openLogStore(dir string, disk Disk, segmentBytes int, fresh bool) (*logStore, error) {
+	if disk != nil {
+		mark, err := disk.OpenMark(fresh)
+		if err != nil {
+			return nil, damaged(dir, fmt.Sprintf("the file %q, which holds the end of the log, cannot be opened: %v", markName, err))
+		}
+		w, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithSegmentFiler(segment.NewFiler(dir, disk)), wal.WithMetaStore(disk.Meta()))
+		if err != nil {
+			_ = mark.Close()
+			return nil, fmt.Errorf("open the log: %w", err)
+		}
+		return &logStore{WAL: w, mark: mark}, nil
+	}
 	walDir := filepath.Join(dir, "wal")
 	if err := os.MkdirAll(walDir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the log's directory: %w", err)
@@ -179,7 +192,7 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 		return err
 	}
 	if last >= end && first > 0 { // set the mark first: it must never be ahead of the log
-		if err := s.setMark(first - 1); err != nil {
+		if err := s.syncMark(first - 1); err != nil {
 			return err
 		}
 	}
@@ -192,6 +205,18 @@ func checksum(l *raft.Log) uint32 {
 	binary.BigEndian.PutUint64(head[8:], l.Term)
 	head[16] = byte(l.Type)
 	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, l.Data)
+}
+
+// syncMark is setMark, and returns once the mark is durable. An earlier mark, which may be higher,
+// does not come back after a power loss.
+func (s *logStore) syncMark(index uint64) error {
+	if err := s.setMark(index); err != nil {
+		return err
+	}
+	if err := s.mark.Sync(); err != nil {
+		return fmt.Errorf("record the end of the log: %w", err)
+	}
+	return nil
 }
 
 // setMark writes the index of the last entry to the mark. The mark is not fsynced: after a power
@@ -229,7 +254,7 @@ func (s *logStore) verify(dir string, snapshot uint64, initialized bool) (last i
 		if initialized {
 			return 0, damaged(dir, fmt.Sprintf("the file %q is empty", markName))
 		}
-		if err := s.setMark(0); err != nil {
+		if err := errors.Join(s.syncMark(0), syncDir(dir)); err != nil {
 			return 0, err
 		}
 	}

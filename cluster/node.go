@@ -164,16 +164,22 @@ func (n *Node) alone() bool {
 // openStorage opens the log and the snapshots, verifies both and returns the greatest time in the
 // log.
 func (n *Node) openStorage() (s Storage, last int64, err error) {
-	if n.cfg.Storage != nil {
-		return *n.cfg.Storage, 0, nil
+	var disk Disk
+	var snaps raft.SnapshotStore
+	if given := n.cfg.Storage; given != nil {
+		if given.Disk == nil {
+			return *given, 0, nil
+		}
+		disk, snaps = given.Disk, given.Snapshots
 	}
 	id := n.dir.current()
-	if n.logs, err = openLogStore(n.dir.path, n.cfg.SegmentBytes, !id.Initialized); err != nil {
+	if n.logs, err = openLogStore(n.dir.path, disk, n.cfg.SegmentBytes, !id.Initialized); err != nil {
 		return s, 0, err
 	}
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, 2, n.logger())
-	if err != nil {
-		return s, 0, fmt.Errorf("open snapshots: %w", err)
+	if snaps == nil {
+		if snaps, err = raft.NewFileSnapshotStoreWithLogger(n.dir.path, 2, n.logger()); err != nil {
+			return s, 0, fmt.Errorf("open snapshots: %w", err)
+		}
 	}
 	newest, err := n.verifySnapshots(snaps)
 	if err != nil {
@@ -220,7 +226,7 @@ func (n *Node) raftConfig() *raft.Config {
 
 // verifySnapshots reads the newest snapshot to its end and returns its index. Without this check,
 // Raft would silently use an older snapshot, although the log may not continue from there.
-func (n *Node) verifySnapshots(snaps *raft.FileSnapshotStore) (uint64, error) {
+func (n *Node) verifySnapshots(snaps raft.SnapshotStore) (uint64, error) {
 	list, err := snaps.List()
 	if err != nil {
 		return 0, fmt.Errorf("list snapshots: %w", err)

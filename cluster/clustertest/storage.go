@@ -17,6 +17,9 @@ func NewStorage() cluster.Storage {
 	return cluster.Storage{Log: log, Stable: log, Snapshots: &snapshots{}}
 }
 
+// NewSnapshots returns an empty store of snapshots in memory. It can outlive the process of its node.
+func NewSnapshots() raft.SnapshotStore { return &snapshots{} }
+
 // snapshots keeps the newest complete snapshot. Unlike raft.InmemSnapshotStore it does not return a
 // snapshot that a crash has cut off.
 type snapshots struct {

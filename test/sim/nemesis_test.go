@@ -47,6 +47,7 @@ func (w *world) nemesis(ctx context.Context) {
 				w.log("the power of %v fails", names(minority))
 				for _, n := range minority {
 					n.disk.powerLoss()
+					n.raftDisk.PowerLoss(w.n)
 				}
 			}
 			wait(ctx, last)

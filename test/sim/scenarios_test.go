@@ -85,7 +85,7 @@ func (w *world) depose() (former, next *machine, err error) {
 }
 
 func ask(ref, id string) *imagebuilderv1.BuildImageRequest {
-	return &imagebuilderv1.BuildImageRequest{Source: source("docker.io/library/" + ref + ":1"), Requester: "c", RequestId: id, Force: true}
+	return &imagebuilderv1.BuildImageRequest{Source: source("docker.io/library/" + ref + ":1"), Auth: authOf("docker.io/library/" + ref + ":1"), Requester: "c", RequestId: id, Force: true}
 }
 
 // staleLeaderReads reads on a leader that does not know that it was deposed.

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/image-builder-ha/image-builder/scheduler/refcache"
 
 	"github.com/image-builder-ha/image-builder/api"
@@ -58,13 +60,14 @@ type world struct {
 
 // machine is one machine of the cluster: what survives a crash, and the process that runs.
 type machine struct {
-	w       *world
-	name    string
-	address string
-	dir     string
-	offset  atomic.Int64 // of its clock, nanoseconds
-	storage cluster.Storage
-	disk    *disk // of logs
+	w         *world
+	name      string
+	address   string
+	dir       string
+	offset    atomic.Int64      // of its clock, nanoseconds
+	raftDisk  *clustertest.Disk // of the replicated log
+	snapshots raft.SnapshotStore
+	disk      *disk // of logs
 
 	mu  sync.Mutex
 	run *running
@@ -75,6 +78,7 @@ type running struct {
 	net   *clustertest.Network
 	node  *node.Node
 	mount *mount
+	raft  *clustertest.Mount
 	ctx   context.Context              // ends with the process
 	term  atomic.Pointer[cluster.Term] // of its last leadership
 	stop  context.CancelCauseFunc
@@ -167,7 +171,7 @@ func (w *world) acknowledged() []string {
 // fresh gives the node an empty disk.
 func (n *machine) fresh() {
 	n.dir = n.w.t.TempDir()
-	n.storage = clustertest.NewStorage()
+	n.raftDisk, n.snapshots = clustertest.NewDisk(), clustertest.NewSnapshots()
 	n.disk = newDisk()
 }
 
@@ -193,6 +197,7 @@ func (n *machine) config() config.Config {
 	c.Clock.AcceptJump = true
 	c.Raft.Heartbeat, c.Raft.Election = config.Duration(time.Second), config.Duration(time.Second)
 	c.Raft.SnapshotThreshold, c.Raft.TrailingLogs, c.Raft.SnapshotInterval = 200, 50, config.Duration(10*time.Second)
+	c.Raft.SegmentBytes = 8 << 10
 	c.Owner.Lease, c.Owner.Grace = config.Duration(lease), config.Duration(grace)
 	c.Builds.RunningPerNode, c.Builds.Timeout, c.Builds.MaxTimeout = 8, config.Duration(time.Hour), config.Duration(time.Hour)
 	c.Logs.SegmentBytes, c.Logs.FenceTimeout = 512, config.Duration(time.Minute)
@@ -205,7 +210,7 @@ func (n *machine) config() config.Config {
 // start runs a process of the machine, and returns once its node is open.
 func (n *machine) start() {
 	w := n.w
-	r := &running{net: w.hub.NewNetwork(n.name, n.address), mount: n.disk.mount(), done: make(chan struct{})}
+	r := &running{net: w.hub.NewNetwork(n.name, n.address), mount: n.disk.mount(), raft: n.raftDisk.Mount(), done: make(chan struct{})}
 	var ctx context.Context
 	ctx, r.stop = context.WithCancelCause(context.Background())
 	life, end := context.WithCancel(context.Background())
@@ -216,7 +221,7 @@ func (n *machine) start() {
 	}
 	r.node = node.New(n.config(), node.Parts{
 		Log:     slog.New(heard{out, w}),
-		Network: r.net, Storage: &n.storage, LogFS: r.mount,
+		Network: r.net, Storage: &cluster.Storage{Disk: r.raft, Snapshots: n.snapshots}, LogFS: r.mount,
 		Now:          func() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) },
 		PingInterval: time.Second, CommitTimeout: 100 * time.Millisecond,
 		Images:    registry{w, n.name},
@@ -250,6 +255,7 @@ func (n *machine) crash() {
 	}
 	r.net.Crash()
 	r.mount.kill()
+	r.raft.Kill()
 	r.stop(node.ErrKilled)
 	<-r.done
 }
