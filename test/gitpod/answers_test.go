@@ -20,6 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // once is the config of builds that are not tried again.
@@ -281,7 +282,7 @@ func Test_Contract_ClientGoesAway(t *testing.T) {
 	n := in.node(nil)
 	ctx := timeout(t, time.Minute)
 	begun := first(t, n.Gitpod, dockerfile(1))
-	harness.Eventually(t, 30*time.Second, "the workspace runs", func() bool { k, _ := in.total(); return k == 1 })
+	testkit.Eventually(t, 30*time.Second, "the workspace runs", func() bool { k, _ := in.total(); return k == 1 })
 	if again := first(t, n.Gitpod, dockerfile(1)); again.GetInfo().GetBuildId() != begun.GetInfo().GetBuildId() {
 		t.Errorf("asked again, it is build %s, was %s", again.GetInfo().GetBuildId(), begun.GetInfo().GetBuildId())
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 var installClients = sync.OnceValue(func() error {
@@ -190,7 +191,7 @@ func Test_LogInfo_NodeClients(t *testing.T) {
 		readers = append(readers, follow(t, ctx, transport, base, info.Headers))
 	}
 	for _, f := range readers {
-		harness.Eventually(t, time.Minute, "the running log is read", func() bool { return strings.Contains(f.text(), "first\n") })
+		testkit.Eventually(t, time.Minute, "the running log is read", func() bool { return strings.Contains(f.text(), "first\n") })
 	}
 	listed := next(t, grpcJS(t, ctx, c.Nodes[2], "ListBuilds", "{}"))
 	if len(listed.Builds) != 1 || listed.Builds[0].BuildID != id || listed.Builds[0].LogInfo == nil || len(listed.Builds[0].LogInfo.Headers) > 0 {

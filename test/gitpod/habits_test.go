@@ -28,6 +28,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // readLogs reads a log through Gitpod's API to its end.
@@ -84,7 +85,7 @@ func Test_Contract_Logs(t *testing.T) {
 			}
 		}
 	}
-	harness.Eventually(t, 30*time.Second, "the workspace runs", func() bool { k, _ := in.total(); return k == 1 })
+	testkit.Eventually(t, 30*time.Second, "the workspace runs", func() bool { k, _ := in.total(); return k == 1 })
 	read()
 	close(release)
 	if b := c.Nodes[0].Wait(t, ctx, info.BuildId); b.GetPhase().String() != "PHASE_SUCCEEDED" {

@@ -11,7 +11,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
-	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Reaper_StopsWhatOutlivedItsAttempt leaves a workspace of an attempt that
@@ -49,7 +49,7 @@ func Test_Reaper_StopsWhatOutlivedItsAttempt(t *testing.T) {
 	orphan := left(wsmanager.WorkspaceID(id, 2), id)
 
 	lead.Kill()
-	harness.Eventually(t, time.Minute, "the orphan is stopped", func() bool {
+	testkit.Eventually(t, time.Minute, "the orphan is stopped", func() bool {
 		for _, s := range in.m.Stops() {
 			if s.Id == orphan {
 				return true

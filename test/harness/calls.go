@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -114,4 +115,17 @@ func (n *Node) ReadLog(ctx context.Context, id string, attempt uint32) (string, 
 		at = chunk.Offset + int64(len(chunk.Content))
 		out = append(out, chunk.Content...)
 	}
+}
+
+// CreateBuild requests a forced build of an image by reference, and returns its
+// id.
+func CreateBuild(t testing.TB, n *Node, ref string) string {
+	t.Helper()
+	res, err := n.Native.BuildImage(context.Background(), &imagebuilderv1.BuildImageRequest{
+		RequestId: uuid.NewString(), Source: RefSource(ref), Force: true, Requester: "r",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.Build.Id
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/test/freeport"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Cluster is several nodes as real processes.
@@ -84,7 +84,7 @@ func newCluster(t testing.TB, n int, registryAddr string, over Config, hosts []H
 		if hosts != nil {
 			c.peers = append(c.peers, hosts[i].IP+":7800")
 		} else {
-			c.peers = append(c.peers, freeport.Addr(t))
+			c.peers = append(c.peers, testkit.FreeAddr(t))
 		}
 	}
 	if c.over == nil {
@@ -101,7 +101,7 @@ func (c *Cluster) keyFile() string { return filepath.Join(c.Dir, "sealing.json")
 // Add prepares one more node, which joins when it is started.
 func (c *Cluster) Add() *Node {
 	c.t.Helper()
-	node := c.prepare(len(c.Nodes), freeport.Addr(c.t))
+	node := c.prepare(len(c.Nodes), testkit.FreeAddr(c.t))
 	c.Nodes = append(c.Nodes, node)
 	return node
 }
@@ -180,7 +180,7 @@ func clone(m map[string]any) map[string]any {
 func (c *Cluster) Leader() *Node {
 	c.t.Helper()
 	var lead *Node
-	Eventually(c.t, 30*time.Second, "one node leads", func() bool {
+	testkit.Eventually(c.t, 30*time.Second, "one node leads", func() bool {
 		lead = c.leads()
 		return lead != nil
 	})
@@ -215,7 +215,7 @@ func (c *Cluster) Others(not *Node) []*Node {
 // AwaitReady waits until a launched node is ready.
 func (n *Node) AwaitReady() {
 	n.t.Helper()
-	Eventually(n.t, 60*time.Second, "node "+n.Name+" is ready", func() bool {
+	testkit.Eventually(n.t, 60*time.Second, "node "+n.Name+" is ready", func() bool {
 		if !n.Alive() {
 			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
 		}
@@ -237,10 +237,14 @@ func (n *Node) Alive() bool {
 	}
 }
 
-// Operator answers a client of the node's unix socket.
+// Socket returns the address of the node's unix socket, as the command line takes
+// it.
+func (n *Node) Socket() string { return "unix://" + filepath.Join(n.Dir, "op.sock") }
+
+// Operator returns a client of the node's unix socket.
 func (n *Node) Operator() imagebuilderv1.ClusterClient {
 	n.t.Helper()
-	conn, err := grpc.NewClient("unix://"+filepath.Join(n.Dir, "op.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(n.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -296,7 +300,7 @@ func (n *Node) Signal(sig os.Signal) {
 // started Raft.
 func (n *Node) AwaitAnswer() {
 	n.t.Helper()
-	Eventually(n.t, 60*time.Second, "node "+n.Name+" answers", func() bool {
+	testkit.Eventually(n.t, 60*time.Second, "node "+n.Name+" answers", func() bool {
 		if !n.Alive() {
 			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
 		}

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,49 +20,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/image-builder-ha/image-builder/cluster/faults"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/test/freeport"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
-
-var (
-	binaryOnce sync.Once
-	binaryPath string
-	binaryErr  error
-)
-
-// Binary compiles the service once per test process and answers its path. With
-// the environment's IMAGE_BUILDER_BINARY it is that one instead.
-func Binary(t testing.TB) string {
-	t.Helper()
-	binaryOnce.Do(func() {
-		if binaryPath = os.Getenv("IMAGE_BUILDER_BINARY"); binaryPath != "" {
-			return
-		}
-		dir, err := os.MkdirTemp("", "image-builder-test-")
-		if err != nil {
-			binaryErr = err
-			return
-		}
-		binaryPath = filepath.Join(dir, "image-builder")
-		args := []string{"build", "-o", binaryPath}
-		if raceEnabled {
-			args = append(args, "-race")
-		}
-		if faults.Enabled {
-			args = append(args, "-tags", "faults")
-		}
-		out, err := exec.Command("go", append(args, "github.com/image-builder-ha/image-builder/cmd/image-builder")...).CombinedOutput()
-		if err != nil {
-			binaryErr = fmt.Errorf("compile the service: %w\n%s", err, out)
-		}
-	})
-	if binaryErr != nil {
-		t.Fatal(binaryErr)
-	}
-	return binaryPath
-}
 
 // Node is one process of the service and its data.
 type Node struct {
@@ -107,7 +66,7 @@ func Start(t testing.TB, registryAddr string, over Config) *Node {
 // New prepares a node over a data directory without starting it.
 func New(t testing.TB, dir, registryAddr string, over Config) *Node {
 	t.Helper()
-	return newNode(t, &Node{t: t, Dir: dir, GRPC: freeport.Addr(t), Metrics: freeport.Addr(t), Health: freeport.Addr(t), Pprof: freeport.Addr(t)}, registryAddr, over)
+	return newNode(t, &Node{t: t, Dir: dir, GRPC: testkit.FreeAddr(t), Metrics: testkit.FreeAddr(t), Health: testkit.FreeAddr(t), Pprof: testkit.FreeAddr(t)}, registryAddr, over)
 }
 
 func newNode(t testing.TB, n *Node, registryAddr string, over Config) *Node {
@@ -279,26 +238,4 @@ func (n *Node) Get(url string) (string, int) {
 	var b bytes.Buffer
 	_, _ = io.Copy(&b, res.Body)
 	return b.String(), res.StatusCode
-}
-
-// Eventually polls until a condition holds; the test ends if it does not in
-// time.
-func Eventually(t testing.TB, limit time.Duration, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s it is not true that %s", limit, what)
-		}
-		<-tick.C
-	}
-}
-
-// RemoveBinary removes what Binary has compiled.
-func RemoveBinary() {
-	if binaryPath != "" && binaryPath != os.Getenv("IMAGE_BUILDER_BINARY") {
-		_ = os.RemoveAll(filepath.Dir(binaryPath))
-	}
 }

@@ -14,8 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/kubelet"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Kubelet_FirstLine measures the time from the call of BuildImage until a
@@ -81,7 +81,7 @@ func (s *install) straightPod(i int) time.Duration {
 	}, metav1.CreateOptions{}); err != nil {
 		s.t.Fatal(err)
 	}
-	harness.Eventually(s.t, time.Minute, "the pod has written", func() bool {
+	testkit.Eventually(s.t, time.Minute, "the pod has written", func() bool {
 		log, err := pods.GetLogs(name, &corev1.PodLogOptions{Follow: true}).Stream(s.t.Context())
 		if err != nil {
 			return false // it has not begun

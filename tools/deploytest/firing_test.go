@@ -16,6 +16,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // world is a cluster of real nodes with its registry, and a Prometheus that
@@ -153,7 +154,7 @@ func compile(t *testing.T) {
 
 func (w *world) suffer(f fault) {
 	w.t.Helper()
-	harness.Eventually(w.t, quietLimit, "all nodes are scraped and no alert is about to fire: "+f.what, func() bool {
+	testkit.Eventually(w.t, quietLimit, "all nodes are scraped and no alert is about to fire: "+f.what, func() bool {
 		for _, a := range f.alerts {
 			if len(w.prom.rule(a).ActiveAlerts()) > 0 {
 				return false
@@ -187,7 +188,7 @@ func (w *world) suffer(f fault) {
 	}
 	d.undo()
 	ended := time.Now()
-	harness.Eventually(w.t, quietLimit, "the alerts are silent again once this is over: "+f.what, func() bool {
+	testkit.Eventually(w.t, quietLimit, "the alerts are silent again once this is over: "+f.what, func() bool {
 		for _, a := range f.alerts {
 			if len(w.prom.firing(a)) > 0 {
 				return false

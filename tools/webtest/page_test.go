@@ -24,8 +24,8 @@ import (
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/test/freeport"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 const (
@@ -120,7 +120,7 @@ func (b *browser) text(selector string) string {
 
 func (b *browser) await(what, selector string, ok func(string) bool) {
 	b.t.Helper()
-	harness.Eventually(b.t, time.Minute, what, func() bool { return ok(b.text(selector)) })
+	testkit.Eventually(b.t, time.Minute, what, func() bool { return ok(b.text(selector)) })
 }
 
 // shot keeps a picture for people, if they have named a directory for it.
@@ -155,7 +155,7 @@ func Test_Page(t *testing.T) {
 	pages := map[string]string{}
 	var all []string
 	for _, n := range c.Nodes {
-		addr := freeport.Addr(t)
+		addr := testkit.FreeAddr(t)
 		pages[n.Name] = "http://" + addr
 		all = append(all, "http://"+addr)
 		n.Override(harness.Config{"http": map[string]any{"address": addr}})
@@ -177,7 +177,7 @@ func Test_Page(t *testing.T) {
 	}
 	id := res.Build.Id
 	var owner *harness.Node
-	harness.Eventually(t, time.Minute, "the build runs", func() bool {
+	testkit.Eventually(t, time.Minute, "the build runs", func() bool {
 		res, err := c.Nodes[0].Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
 		if err != nil || len(res.Build.Attempts) == 0 {
 			return false
