@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Certs_RotateWithoutRestart replaces the CA and all certificates under
@@ -70,7 +71,7 @@ func Test_Certs_RotateWithoutRestart(t *testing.T) {
 		}
 	}
 	m := g.start("n3")
-	eventually(t, "a node that knows the new CA only joins and follows", func() bool { return len(m.sm.values()) == 1 })
+	testkit.Eventually(t, time.Minute, "a node that knows the new CA only joins and follows", func() bool { return len(m.sm.values()) == 1 })
 	put(t, m.Node, 2)
 }
 

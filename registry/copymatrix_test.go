@@ -19,6 +19,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 func isMount(r *http.Request) bool {
@@ -245,7 +246,7 @@ func TestCopy_OfTheSameBlobsAtTheSameTimeIsOne(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all 8 have looked for the manifest and all blobs are asked for", func() bool {
+	testkit.Eventually(t, 10*time.Second, "all 8 have looked for the manifest and all blobs are asked for", func() bool {
 		return to.Count(registrytest.Method(http.MethodHead, registrytest.Manifests)) == 8 && from.Count(registrytest.Blobs) == 3
 	})
 	leave() // one that leaves takes nothing from the others

@@ -13,6 +13,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // TestPatience_ARegistryThatRestarts: what an attempt does waits while the
@@ -40,7 +41,7 @@ func TestPatience_ARegistryThatRestarts(t *testing.T) {
 			c := newClient(t, registry.Options{Timeout: time.Second, Retries: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			done := make(chan error, 1)
 			go func() { done <- work(t.Context(), c, p.Addr+"/a", digest) }()
-			eventually(t, "the wait is told", func() bool { return strings.Contains(log.String(), "a build waits for a registry") })
+			testkit.Eventually(t, 10*time.Second, "the wait is told", func() bool { return strings.Contains(log.String(), "a build waits for a registry") })
 			select {
 			case err := <-done:
 				t.Fatalf("ended while the registry was away: %v", err)
@@ -87,7 +88,7 @@ func TestPatience_EndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Tag(ctx, p.Addr+"/a@"+digest, p.Addr+"/a:2", all) }()
-	eventually(t, "it was told to wait", func() bool { return p.Count(registrytest.Manifests) == 1 })
+	testkit.Eventually(t, 10*time.Second, "it was told to wait", func() bool { return p.Count(registrytest.Manifests) == 1 })
 	cancel()
 	wantKind(t, <-done, registry.Unavailable)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // answers is how many answers with a status the metrics have counted.
@@ -71,12 +72,12 @@ func TestClient_OneIsToldAllPause(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { resolve(0) })
-	eventually(t, "the first was told", func() bool {
+	testkit.Eventually(t, 10*time.Second, "the first was told", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return !told.IsZero()
 	})
-	eventually(t, "the answer has come", func() bool { return answers(t, metrics, "429") == 1 })
+	testkit.Eventually(t, 10*time.Second, "the answer has come", func() bool { return answers(t, metrics, "429") == 1 })
 	for i := 1; i < 8; i++ {
 		wg.Go(func() { resolve(i) })
 	}

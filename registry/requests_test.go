@@ -19,6 +19,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // waitingForFlights is how many goroutines wait for the answer of a look-up
@@ -59,7 +60,7 @@ func TestResolve_HundredEqualLookUpsCostAsMuchAsOne(t *testing.T) {
 						}
 					})
 				}
-				eventually(t, "all wait", func() bool { return waitingForFlights() == 100 })
+				testkit.Eventually(t, 10*time.Second, "all wait", func() bool { return waitingForFlights() == 100 })
 				release()
 				wg.Wait()
 				if got := p.Count(registrytest.Manifests); got != want {

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // refusingPeer is a node that takes copies, refuses them or does not answer.
@@ -62,7 +63,7 @@ func Test_Lag_IsTold(t *testing.T) {
 	readTo(t, s, key, 0, 4)
 	peer.be(errRefuses)
 	mustWrite(t, w, []byte(strings.Repeat("x", 9<<20)))
-	becomes(t, "the lag is told", func() bool {
+	testkit.Eventually(t, 20*time.Second, "the lag is told", func() bool {
 		lags := rep.Lags()
 		return len(lags) == 1 && lags[0].Node == "b" && lags[0].Bytes == 9<<20 && gathered(t, reg, "image_builder_log_copy_lag_bytes") == 9<<20
 	})
@@ -79,7 +80,7 @@ func Test_Lag_IsTold(t *testing.T) {
 	if peer.asks.Load() == asked {
 		t.Error("the other node was not asked again")
 	}
-	becomes(t, "the trouble is over", func() bool { return rep.Trouble() == nil }) // an answer holds for a while
+	testkit.Eventually(t, 20*time.Second, "the trouble is over", func() bool { return rep.Trouble() == nil }) // an answer holds for a while
 	if n := gathered(t, reg, "image_builder_log_copied_bytes_total"); n < 9<<20 {
 		t.Errorf("%v bytes copied", n)
 	}
@@ -102,15 +103,6 @@ func gathered(t *testing.T, reg *prometheus.Registry, name string) (sum float64)
 	return sum
 }
 
-func becomes(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); <-time.After(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
-		}
-	}
-}
-
 // Test_DiskFull_TroubleUntilThereIsRoom: a few bytes that found room do not end
 // the trouble, a probe does.
 func Test_DiskFull_TroubleUntilThereIsRoom(t *testing.T) {
@@ -119,7 +111,7 @@ func Test_DiskFull_TroubleUntilThereIsRoom(t *testing.T) {
 	w := mustCreate(t, s, key, 1)
 	disk.full.Store(true)
 	mustWrite(t, w, []byte("during\n"))
-	becomes(t, "the trouble is told", func() bool { return errors.Is(s.Trouble(), logs.ErrNoSpace) })
+	testkit.Eventually(t, 20*time.Second, "the trouble is told", func() bool { return errors.Is(s.Trouble(), logs.ErrNoSpace) })
 	s.Probe()
 	if !errors.Is(s.Trouble(), logs.ErrNoSpace) {
 		t.Errorf("after a probe that found no room: %v", s.Trouble())

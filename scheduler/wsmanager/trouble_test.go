@@ -9,21 +9,8 @@ import (
 
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
-
-// eventually polls until a fact holds.
-func (e *env) eventually(what string, is func() bool) {
-	e.t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-e.ctx.Done():
-			e.t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
 
 // Test_Trouble_DoesNotFlicker: what is told about a ws-manager that is away
 // stays through every attempt to reach it, and ends once it answers.
@@ -45,7 +32,7 @@ func Test_Trouble_DoesNotFlicker(t *testing.T) {
 				t.Fatalf("trouble with a ws-manager that answers: %v", err)
 			}
 			fault.begin(e.m)
-			e.eventually("the trouble is told", func() bool { return e.rt.Trouble() != nil })
+			testkit.Eventually(e.t, time.Minute, "the trouble is told", func() bool { return e.rt.Trouble() != nil })
 			// The pauses between attempts are 10 ms at most here.
 			looks, tick := 0, time.NewTicker(time.Millisecond)
 			defer tick.Stop()
@@ -59,7 +46,7 @@ func Test_Trouble_DoesNotFlicker(t *testing.T) {
 				t.Errorf("at %d of 200 looks there was no trouble", looks)
 			}
 			fault.end(e.m)
-			e.eventually("the trouble is over", func() bool { return e.rt.Trouble() == nil })
+			testkit.Eventually(e.t, time.Minute, "the trouble is over", func() bool { return e.rt.Trouble() == nil })
 		})
 	}
 }
