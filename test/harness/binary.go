@@ -16,11 +16,12 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// binaryVar names a binary of the service that tests use instead of compiling
-// one.
-const binaryVar = "IMAGE_BUILDER_BINARY"
+// BinaryVar is the environment variable with the path of a binary of the service
+// that tests use instead of compiling one.
+const BinaryVar = "IMAGE_BUILDER_BINARY"
 
-// Variant says how the service is compiled.
+// Variant says how the service is compiled. Without the race detector the binary
+// is static.
 type Variant struct {
 	Race   bool // with the race detector
 	Faults bool // with the tag faults
@@ -41,15 +42,14 @@ func (v Variant) dir() string {
 	return filepath.Join(testkit.Root(), "bin", "test", name)
 }
 
-// WithBinary compiles the service and calls use with the path of the binary. The
+// withBinary compiles the service and calls use with the path of the binary. The
 // file may be replaced once use has returned: use copies or links it.
 //
 // Linking takes long, so all test processes share one file of each variant: the
 // first process links it, the others wait, and the go command finds that the file
-// is current. It is linked again when the source has changed. Variants without
-// the race detector are static binaries.
-func WithBinary(v Variant, use func(path string) error) error {
-	if made := os.Getenv(binaryVar); made != "" {
+// is current. It links the file again when the source has changed.
+func withBinary(v Variant, use func(path string) error) error {
+	if made := os.Getenv(BinaryVar); made != "" {
 		return use(made)
 	}
 	if err := os.MkdirAll(v.dir(), 0o755); err != nil {
@@ -81,6 +81,21 @@ func WithBinary(v Variant, use func(path string) error) error {
 	return use(path)
 }
 
+// CopyBinary compiles the service and puts the binary into the file to, which must
+// not exist. The environment's IMAGE_BUILDER_BINARY names another binary to use.
+func CopyBinary(v Variant, to string) error {
+	return withBinary(v, func(path string) error {
+		if os.Link(path, to) == nil {
+			return nil
+		}
+		raw, err := os.ReadFile(path) // to is on another disk
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, raw, 0o755)
+	})
+}
+
 var (
 	binaryOnce sync.Once
 	binaryPath string
@@ -95,9 +110,9 @@ var (
 func Binary(t testing.TB) string {
 	t.Helper()
 	binaryOnce.Do(func() {
-		binaryErr = WithBinary(Variant{Race: raceEnabled, Faults: faults.Enabled}, func(path string) error {
+		binaryErr = withBinary(Variant{Race: raceEnabled, Faults: faults.Enabled}, func(path string) error {
 			binaryPath = path
-			if os.Getenv(binaryVar) != "" {
+			if os.Getenv(BinaryVar) != "" {
 				return nil
 			}
 			if err := removeStale(path); err != nil {
@@ -116,7 +131,7 @@ func Binary(t testing.TB) string {
 // RemoveBinary removes the test process's own link to the binary that Binary has
 // returned.
 func RemoveBinary() {
-	if binaryPath != "" && binaryPath != os.Getenv(binaryVar) {
+	if binaryPath != "" && binaryPath != os.Getenv(BinaryVar) {
 		_ = os.Remove(binaryPath)
 	}
 }

@@ -26,7 +26,7 @@ func Test_Kubelet_FirstLine(t *testing.T) {
 	const rounds = 5
 	s := newInstall(t, installOptions{})
 	repo := newGitRepo(t, "")
-	repo.commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nARG N\nRUN echo first-line-$N.\n"})
+	repo.Commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nARG N\nRUN echo first-line-$N.\n"})
 	var ours, straight []time.Duration
 	for i := range rounds {
 		ours = append(ours, s.firstLine(repo, i))
@@ -42,13 +42,13 @@ func Test_Kubelet_FirstLine(t *testing.T) {
 	s.tidy()
 }
 
-func (s *install) firstLine(repo *gitRepo, i int) time.Duration {
+func (s *install) firstLine(repo *testkit.GitRepo, i int) time.Duration {
 	s.t.Helper()
 	began := time.Now()
 	n := s.Nodes[i%3]
 	id := s.ask(n, &imagebuilderv1.BuildImageRequest{
 		RequestId: fmt.Sprint("first-line-", i), Requester: "test",
-		Source: gitSource(repo.url, func(d *imagebuilderv1.DockerfileSource) { d.BuildArgs = map[string]string{"N": fmt.Sprint(i)} }),
+		Source: gitSource(repo.URL, func(d *imagebuilderv1.DockerfileSource) { d.BuildArgs = map[string]string{"N": fmt.Sprint(i)} }),
 	})
 	stream, err := n.Native.BuildLogs(s.t.Context(), &imagebuilderv1.BuildLogsRequest{Build: &imagebuilderv1.BuildLogsRequest_Id{Id: id}, Follow: true})
 	if err != nil {

@@ -169,8 +169,8 @@ func (s *install) ask(n *harness.Node, req *imagebuilderv1.BuildImageRequest) st
 func (s *install) build(n *harness.Node, name, dockerfile string) string {
 	s.t.Helper()
 	repo := newGitRepo(s.t, "")
-	repo.commit(map[string]string{"Dockerfile": strings.ReplaceAll(dockerfile, "FROM base", "FROM "+s.base)})
-	return s.ask(n, &imagebuilderv1.BuildImageRequest{RequestId: name, Requester: "test", Source: gitSource(repo.url, nil)})
+	repo.Commit(map[string]string{"Dockerfile": strings.ReplaceAll(dockerfile, "FROM base", "FROM "+s.base)})
+	return s.ask(n, &imagebuilderv1.BuildImageRequest{RequestId: name, Requester: "test", Source: gitSource(repo.URL, nil)})
 }
 
 // await waits for the end of a build.

@@ -80,12 +80,12 @@ func Test_Kubelet_LeaderAndOwnerKilled(t *testing.T) {
 	s := newInstall(t, installOptions{})
 	pods := s.census()
 	repo := newGitRepo(t, "")
-	repo.commit(map[string]string{"Dockerfile": fmt.Sprintf("FROM %s\nARG WHO\nRUN for i in $(seq %d); do echo $WHO-line-$i.; sleep 0.5; done\n", s.base, lines)})
+	repo.Commit(map[string]string{"Dockerfile": fmt.Sprintf("FROM %s\nARG WHO\nRUN for i in $(seq %d); do echo $WHO-line-$i.; sleep 0.5; done\n", s.base, lines)})
 	var ids []string
 	for i := range builds {
 		ids = append(ids, s.ask(s.Nodes[i%3], &imagebuilderv1.BuildImageRequest{
 			RequestId: fmt.Sprint(i), Requester: "test",
-			Source: gitSource(repo.url, func(d *imagebuilderv1.DockerfileSource) {
+			Source: gitSource(repo.URL, func(d *imagebuilderv1.DockerfileSource) {
 				d.BuildArgs = map[string]string{"WHO": fmt.Sprintf("build-%02d", i)}
 			}),
 		}))

@@ -46,9 +46,9 @@ func Test_Kubelet_CredentialsRenewed(t *testing.T) {
 		over: harness.Config{"orchestrator": map[string]any{"pullSecretFile": auth}},
 	})
 	repo, gate := newGitRepo(t, ""), newGate(t)
-	repo.commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nRUN wget -q -O- " + gate.url + "\n"})
+	repo.Commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nRUN wget -q -O- " + gate.url + "\n"})
 	id := s.ask(s.Nodes[0], &imagebuilderv1.BuildImageRequest{
-		RequestId: "renewed", Requester: "test", Auth: &imagebuilderv1.RegistryAuth{AllowAll: true}, Source: gitSource(repo.url, nil),
+		RequestId: "renewed", Requester: "test", Auth: &imagebuilderv1.RegistryAuth{AllowAll: true}, Source: gitSource(repo.URL, nil),
 	})
 	gate.await()
 	pod := s.podOf(id, 1)

@@ -4,8 +4,6 @@ package deploytest
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -121,7 +119,6 @@ func Test_Alerts_Fire(t *testing.T) {
 		}
 	}
 	documented(t, told)
-	compile(t)
 	for _, s := range scenes {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
@@ -131,25 +128,6 @@ func Test_Alerts_Fire(t *testing.T) {
 			}
 		})
 	}
-}
-
-// compile makes the binary that can be hurt, with its own module's versions,
-// and names it to the harness.
-func compile(t *testing.T) {
-	t.Helper()
-	if os.Getenv("IMAGE_BUILDER_BINARY") != "" {
-		return
-	}
-	program := filepath.Join(t.TempDir(), "image-builder")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags", "faults", "-o", program, "./cmd/image-builder")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("compile the service: %v\n%s", err, out)
-	}
-	if err := os.Setenv("IMAGE_BUILDER_BINARY", program); err != nil { // not t.Setenv: scenes are parallel
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.Unsetenv("IMAGE_BUILDER_BINARY") })
 }
 
 func (w *world) suffer(f fault) {

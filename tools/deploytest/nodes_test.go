@@ -19,24 +19,19 @@ import (
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
 
+	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// binaryDir is where binary has put it, if a test wanted it.
+// binaryDir is the folder of the binary, "" if no test needed one.
 var binaryDir string
 
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "deploytest")
-	if err != nil {
+var binary = sync.OnceValues(func() (path string, err error) {
+	if binaryDir, err = os.MkdirTemp("", "deploytest"); err != nil {
 		return "", err
 	}
-	binaryDir = dir
-	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "image-builder"), "./cmd/image-builder")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build image-builder: %w\n%s", err, out)
-	}
-	return filepath.Join(dir, "image-builder"), nil
+	path = filepath.Join(binaryDir, "image-builder")
+	return path, harness.CopyBinary(harness.Variant{}, path)
 })
 
 func TestMain(m *testing.M) {
@@ -44,6 +39,7 @@ func TestMain(m *testing.M) {
 	if binaryDir != "" {
 		_ = os.RemoveAll(binaryDir)
 	}
+	harness.RemoveBinary()
 	os.Exit(code)
 }
 

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -34,25 +33,10 @@ const (
 i=0; while [ $i -lt 500 ]; do i=$((i+1)); printf '\033[32mline %d\033[0m \342\202\254\n' $i; sleep 0.05; done`
 )
 
-// TestMain compiles the service with its own module's versions.
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "webtest")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	program := filepath.Join(dir, "image-builder")
-	build := exec.Command("go", "build", "-tags", "faults", "-o", program, "./cmd/image-builder")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		panic(fmt.Sprintf("compile the service: %v\n%s", err, out))
-	}
-	if err := os.Setenv("IMAGE_BUILDER_BINARY", program); err != nil {
-		panic(err)
-	}
-	return m.Run()
+func TestMain(m *testing.M) {
+	code := m.Run()
+	harness.RemoveBinary()
+	os.Exit(code)
 }
 
 // browser is a tab of a headless Chromium.
