@@ -185,7 +185,11 @@ func Benchmark_LogFanOut(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			if _, _, err := w.Seal(context.Background()); err != nil {
+			length, _, err := w.Seal(context.Background())
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := s.Complete(key, length); err != nil { // ends the readers
 				b.Fatal(err)
 			}
 			wg.Wait()
