@@ -25,15 +25,16 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// atClients runs f b.N times from so many clients and reports operations per
-// second and the 99th percentile.
+// atClients runs f b.N times with 1, 32 and 128 clients.
 func atClients(b *testing.B, f func(b *testing.B, i int)) {
 	for _, clients := range []int{1, 32, 128} {
-		b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) { spread(b, clients, f) })
+		b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) { runClients(b, clients, f) })
 	}
 }
 
-func spread(b *testing.B, clients int, f func(b *testing.B, i int)) {
+// runClients runs f b.N times with so many clients. It reports operations per second, the median
+// and the 99th percentile.
+func runClients(b *testing.B, clients int, f func(b *testing.B, i int)) {
 	times := make([]time.Duration, b.N)
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -65,8 +66,8 @@ func Benchmark_Resolve(b *testing.B) {
 	})
 }
 
-// Benchmark_ResolveCached answers a reference that is kept resolved, while
-// another registry, which eight more clients ask for, hangs.
+// Benchmark_ResolveCached resolves a cached reference while another registry, to which eight more
+// clients send requests, hangs.
 func Benchmark_ResolveCached(b *testing.B) {
 	reg := registrytest.Start(b, registrytest.Options{})
 	reg.Push(b, "team/app:1", registrytest.RandomImage(b, 1, 1<<10))
@@ -85,7 +86,7 @@ func Benchmark_ResolveCached(b *testing.B) {
 	for i := range 8 {
 		others.Go(func() {
 			for ctx.Err() == nil {
-				_, _ = n.Gitpod.ResolveBaseImage(ctx, &builder.ResolveBaseImageRequest{Ref: fmt.Sprint(hung.Addr, "/team/app:", i)}) // it hangs
+				_, _ = n.Gitpod.ResolveBaseImage(ctx, &builder.ResolveBaseImageRequest{Ref: fmt.Sprint(hung.Addr, "/team/app:", i)}) // the registry hangs
 			}
 		})
 	}
@@ -111,8 +112,8 @@ func Benchmark_ExistingImage(b *testing.B) {
 	})
 }
 
-// Benchmark_InstantBuild builds images that are copied by mounts, from the
-// request to the terminal message. Images are made beforehand.
+// Benchmark_InstantBuild builds images that are copied by mounts, and measures from the request to
+// the terminal message. The images are pushed before the measurement.
 func Benchmark_InstantBuild(b *testing.B) {
 	reg := registrytest.Start(b, registrytest.Options{})
 	base := registrytest.RandomImage(b, 1, 1<<10)
@@ -137,7 +138,7 @@ func Benchmark_InstantBuild(b *testing.B) {
 				made++
 			}
 			b.StartTimer()
-			spread(b, clients, func(b *testing.B, i int) {
+			runClients(b, clients, func(b *testing.B, i int) {
 				ref := fmt.Sprintf("%s/many/app:%d", reg.Addr, first+i)
 				all, err := n.BuildGitpod(context.Background(), &builder.BuildRequest{Source: harness.GitpodRef(ref)})
 				if err != nil || all[len(all)-1].Status != builder.BuildStatus_done_success {
@@ -148,8 +149,7 @@ func Benchmark_InstantBuild(b *testing.B) {
 	}
 }
 
-// Benchmark_LogFanOut has readers follow one log that is written as fast as
-// the disk takes it, in the store.
+// Benchmark_LogFanOut lets readers follow one log in the store, written as fast as the disk allows.
 func Benchmark_LogFanOut(b *testing.B) {
 	for _, readers := range []int{1, 10, 100} {
 		b.Run(fmt.Sprint("readers=", readers), func(b *testing.B) {

@@ -17,9 +17,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Benchmark_AgainstBuildctl runs the same builds by this service and by
-// buildctl alone, on the same daemon and registry: one whose steps are all
-// cached, and one that writes 100 MB of output.
+// Benchmark_AgainstBuildctl runs the same builds with this service and with buildctl alone, on the
+// same daemon and registry: one whose steps are all cached, and one that writes 100 MB of output.
 func Benchmark_AgainstBuildctl(b *testing.B) {
 	reg := registrytest.Start(b, registrytest.Options{})
 	reg.Push(b, "library/busybox:1", registrytest.BusyboxImage(b, "yes", "head", "echo"))

@@ -1,4 +1,4 @@
-// Package bench measures nodes and clusters without a fault.
+// Package bench measures nodes and clusters without faults.
 package bench
 
 import (

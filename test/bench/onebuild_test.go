@@ -9,9 +9,9 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// Benchmark_OneBuild asks for one build after the other, copies by mount, through
-// each of three nodes in turn while nothing else is done: no other command tells the followers
-// what is committed.
+// Benchmark_OneBuild requests one build after the other, copies by mount, through each of three
+// nodes in turn. The cluster is idle otherwise: no other command makes the leader send the commit
+// index to the followers.
 func Benchmark_OneBuild(b *testing.B) {
 	c, refs := harness.StartClusterWithImages(b, 3, 200, harness.Config{"log": map[string]any{"level": "warn"}})
 	c.Leader()

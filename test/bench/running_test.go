@@ -22,13 +22,13 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// endless is a registry with an image for every number.
-func endless(b *testing.B) *registrytest.Proxy {
+// newEndlessRegistry starts a registry that has an image for every number as a tag.
+func newEndlessRegistry(b *testing.B) *registrytest.Proxy {
 	b.Helper()
 	var byDigest sync.Map
 	return registrytest.NewHandlerProxy(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !registrytest.Manifests(r) {
-			return // the API is there
+			return // status 200: the registry API is present
 		}
 		name := path.Base(r.URL.Path)
 		raw, ok := byDigest.Load(name)
@@ -49,8 +49,8 @@ func endless(b *testing.B) *registrytest.Proxy {
 	}))
 }
 
-// taciturn is a registry that is empty, and never answers to who would upload.
-func taciturn(b *testing.B) *registrytest.Proxy {
+// newHangingRegistry starts an empty registry that never responds to uploads.
+func newHangingRegistry(b *testing.B) *registrytest.Proxy {
 	b.Helper()
 	p := registrytest.NewHandlerProxy(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/v2/" {
@@ -61,9 +61,9 @@ func taciturn(b *testing.B) *registrytest.Proxy {
 	return p
 }
 
-// Benchmark_RunningBuilds reports what 10,000 running builds, copies that wait
-// for their registry, cost each of three nodes: RUNNING=n for another number,
-// PROFILES=dir to keep profiles of the nodes.
+// Benchmark_RunningBuilds reports the cost of 10,000 running builds for each of three nodes. The
+// builds are copies that wait for their registry. RUNNING=n sets another number, and PROFILES=dir
+// keeps profiles of the nodes.
 func Benchmark_RunningBuilds(b *testing.B) {
 	running := 10_000
 	if s := os.Getenv("RUNNING"); s != "" {
@@ -72,12 +72,12 @@ func Benchmark_RunningBuilds(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	from, to := endless(b), taciturn(b)
+	from, to := newEndlessRegistry(b), newHangingRegistry(b)
 	c := harness.StartCluster(b, 3, to.Addr, harness.Config{
 		"builds":   map[string]any{"runningPerNode": running},
-		"registry": map[string]any{"timeout": "30m", "concurrency": running}, // each build waits for an answer all the time
+		"registry": map[string]any{"timeout": "30m", "concurrency": running}, // each build always waits for a response
 		"log":      map[string]any{"level": "warn"},
-		"raft":     map[string]any{"heartbeat": "3s", "election": "3s"}, // all share few cores, and no failover is measured
+		"raft":     map[string]any{"heartbeat": "3s", "election": "3s"}, // all nodes share few cores, and the benchmark measures no failover
 	})
 	var before [3]int64
 	for i, n := range c.Nodes {
@@ -143,7 +143,7 @@ func Benchmark_RunningBuilds(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// gauge is the value of a metric without labels; 0 if there is none.
+// gauge returns the value of a metric without labels, 0 if there is none.
 func gauge(n *harness.Node, name string) (v float64) {
 	body, _ := n.Get("http://" + n.Metrics + "/metrics")
 	for _, line := range strings.Split(body, "\n") {
@@ -154,15 +154,15 @@ func gauge(n *harness.Node, name string) (v float64) {
 	return v
 }
 
-// profiles writes heap profiles of the nodes to the folder PROFILES names, and
-// those of the processor's time until keep is called.
+// profiles starts CPU profiles of the nodes in the folder that PROFILES names. The returned
+// function waits for them and adds heap profiles.
 func profiles(b *testing.B, nodes []*harness.Node) (keep func()) {
 	dir := os.Getenv("PROFILES")
 	if dir == "" {
 		return func() {}
 	}
 	save := func(n *harness.Node, kind, query string) {
-		// A profile of the processor takes as long as it was asked to.
+		// A CPU profile takes as long as the request says.
 		res, err := http.Get("http://" + n.Pprof + "/debug/pprof/" + kind + query)
 		if err != nil {
 			b.Error(err)

@@ -12,9 +12,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// Benchmark_Sharding is what a cluster of so many nodes does on one machine:
-// reads by id through all nodes, and acknowledged builds through the leader and
-// through the others.
+// Benchmark_Sharding measures clusters of several sizes on one machine: reads by id through all
+// nodes, and acknowledged builds through the leader and through the followers.
 func Benchmark_Sharding(b *testing.B) {
 	for _, nodes := range []int{1, 3, 5, 7} {
 		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {

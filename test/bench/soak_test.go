@@ -22,7 +22,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// soak is a cluster under a steady load of builds that take no time.
+// soak is a cluster under a steady load of builds that end at once.
 type soak struct {
 	*harness.Cluster
 	t    testing.TB
@@ -34,9 +34,9 @@ type soak struct {
 	fail map[string]int
 }
 
-// Benchmark_Soak asks for 50 builds a second, and prints each minute what the
-// nodes hold: SOAK=1h for the figures in the documentation. Bounds of the
-// history and of request ids are reached after ten minutes.
+// Benchmark_Soak requests 50 builds a second, and prints the resource usage of the nodes each
+// minute. The figures in the documentation are measured with SOAK=1h. The history and the request
+// ids reach their limits after ten minutes.
 func Benchmark_Soak(b *testing.B) {
 	length := 30 * time.Second
 	if s := os.Getenv("SOAK"); s != "" {
@@ -79,7 +79,7 @@ func Benchmark_Soak(b *testing.B) {
 	}
 }
 
-// one asks for a build and waits for its end.
+// one requests a build and waits for its end.
 func (s *soak) one(ctx context.Context, n *harness.Node) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -106,7 +106,7 @@ func (s *soak) one(ctx context.Context, n *harness.Node) {
 
 var soakMetrics = regexp.MustCompile(`(?m)^(go_goroutines|process_open_fds|image_builder_builds\{phase="ended"\}|image_builder_applied_index) ([0-9.e+]+)$`)
 
-// sample is one line of the report.
+// sample returns one line of the report.
 func (s *soak) sample(minute int) string {
 	s.mu.Lock()
 	took, done := s.took, s.done
@@ -134,7 +134,7 @@ func (s *soak) sample(minute int) string {
 	return line.String()
 }
 
-// treeMiB is what the files of a folder take.
+// treeMiB returns the size of the files below a folder.
 func treeMiB(dir string) (mib int64) {
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error { // files come and go
 		if err == nil && !d.IsDir() {

@@ -102,8 +102,8 @@ func Test_CLI_Statuses(t *testing.T) {
 	}
 }
 
-// Test_CLI_FailedBuildAndCtrlC has a registry that hangs in the middle of the
-// copy, and a build that its deadline ends.
+// Test_CLI_FailedBuildAndCtrlC interrupts the command while the registry hangs in the middle of a
+// copy. The deadline of the build ends it later.
 func Test_CLI_FailedBuildAndCtrlC(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<20))

@@ -19,8 +19,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// archive makes a tar archive as tar(1) does: with owners, times, and names
-// that begin with ./.
+// archive returns a tar archive as tar(1) writes it: with owners, times, and names that begin with
+// ./.
 func archive(t *testing.T, files map[string]string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -89,11 +89,10 @@ func Test_CLI_StandardInput(t *testing.T) {
 	}
 }
 
-// Test_CLI_BuildFlags looks at --platform, --secret from the environment, and
-// --progress json.
+// Test_CLI_BuildFlags checks --platform, --secret from the environment, and --progress json.
 func Test_CLI_BuildFlags(t *testing.T) {
 	w := buildkittest.Start(t, nil)
-	// COPY runs nothing: any platform can be built on any machine.
+	// COPY runs no program, so any machine can build for any platform.
 	dir := w.Context(t, "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /arch\n", map[string]string{"amd64": "of amd64", "arm64": "of arm64"})
 	image := harness.LastLine(harness.MustCLI(t, w.GRPC, "build", dir, "--platform", "linux/arm64"))
 	if img := pullImage(t, image); archOf(t, img) != "arm64" || harness.FileOf(t, img, "arch") != "of arm64" {

@@ -13,7 +13,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// dev runs `dev --exit` with one node on ports of its own.
+// dev runs `dev --exit` with one node on free ports.
 func dev(t *testing.T, dir, buildkitHost, buildkitd string) (stdout, stderr string, status int) {
 	t.Helper()
 	args := []string{"dev", "--exit", "--nodes", "1", "--data-dir", dir, "--example", testkit.File("examples/hello"), "--buildkitd", buildkitd}
@@ -23,8 +23,8 @@ func dev(t *testing.T, dir, buildkitHost, buildkitd string) (stdout, stderr stri
 	return harness.CLIWith(t, "", nil, []string{"BUILDKIT_HOST=" + buildkitHost}, args...)
 }
 
-// leavesNothing looks for processes and mounts of what ran in a folder.
-func leavesNothing(t *testing.T, dir string) {
+// checkNothingLeft reports processes and mounts that still use a folder.
+func checkNothingLeft(t *testing.T, dir string) {
 	t.Helper()
 	if left := testkit.Processes(t, dir); len(left) > 0 {
 		t.Errorf("processes %v are left", left)
@@ -35,8 +35,8 @@ func leavesNothing(t *testing.T, dir string) {
 	}
 }
 
-// Test_Dev_Exit builds the example twice with a BuildKit of dev's own: the
-// second time all comes from the cache. Nothing is left but the data.
+// Test_Dev_Exit builds the example twice with a BuildKit daemon that dev starts. All steps of the
+// second build come from the cache. Only the data is left.
 func Test_Dev_Exit(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	out, errOut, status := dev(t, dir, "", testkit.File("bin/buildkitd"))
@@ -53,11 +53,11 @@ func Test_Dev_Exit(t *testing.T) {
 	if strings.Count(out, "the registry has it at") != 2 {
 		t.Errorf("the images were not looked at: %s", out)
 	}
-	leavesNothing(t, dir)
+	checkNothingLeft(t, dir)
 }
 
-// Test_Dev_BuildKitHost builds with the daemon that the environment names and
-// leaves it running, and says why there is none.
+// Test_Dev_BuildKitHost builds with the daemon that the environment names, and leaves it running.
+// Without such a daemon dev says why.
 func Test_Dev_BuildKitHost(t *testing.T) {
 	d := buildkittest.StartDaemon(t, t.TempDir())
 	dir := filepath.Join(t.TempDir(), "run")
@@ -65,7 +65,7 @@ func Test_Dev_BuildKitHost(t *testing.T) {
 	if status != 0 || !strings.Contains(out, d.Addr()+"  (of BUILDKIT_HOST") || !strings.Contains(out, "CACHED") {
 		t.Errorf("status %d: %s %s", status, out, errOut)
 	}
-	leavesNothing(t, dir)
+	checkNothingLeft(t, dir)
 	if err := buildkit.Ping(testkit.Context(t, 20*time.Second), d.Addr()); err != nil {
 		t.Errorf("the daemon has ended: %v", err)
 	}
@@ -79,5 +79,5 @@ func Test_Dev_BuildKitHost(t *testing.T) {
 	if out, errOut, status = dev(t, dir, "", "/nothing"); status != 0 || !strings.Contains(out, "none: there is no program /nothing") || !strings.Contains(out, "the registry has it at") {
 		t.Errorf("without any daemon: %d %s %s", status, out, errOut)
 	}
-	leavesNothing(t, dir)
+	checkNothingLeft(t, dir)
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// runElsewhere are commands that another test runs, by how they begin, and that
-// test: where it is, and its name.
-var runElsewhere = []struct{ file, begins, dir, test string }{
+// otherTests lists commands that another test runs: the file, how the command begins, and the
+// folder and name of the test.
+var otherTests = []struct{ file, begins, dir, test string }{
 	{"docs/runbooks.md", "image-builder", "test/operator", "Test_Runbooks"},
 	{"docs/runbooks.md", "curl --unix-socket", "test/operator", "Test_Identity_OperatorSocket"},
 	{"docs/runbooks.md", "go tool pprof", "test/operator", "Test_Identity_OperatorSocket"},
@@ -29,7 +29,7 @@ var runElsewhere = []struct{ file, begins, dir, test string }{
 	{"deploy/chaos/README.md", "image-builder verify", "test/operator", "Test_Verify_Command"},
 	{"deploy/chaos/README.md", "curl -X POST", "test/operator", "Test_Verify_Command"},
 	{"README.md", "image-builder run --config", "test/cli", "Test_CLI_BuildListStatusLogsCancel"},
-	{"README.md", "image-builder build . --provenance", "test/dockerfile", "Test_Attestations"}, // it needs a scanner's image
+	{"README.md", "image-builder build . --provenance", "test/dockerfile", "Test_Attestations"}, // it needs the image of a scanner
 	{"README.md", "make run", "test/cli", "Test_Dev_Exit"},
 	{"", "make chaos", "test/chaos", "Test_Chaos"},
 	{"docs/install.md", "kubectl", "test/chart", "Test_Chart"},
@@ -40,15 +40,15 @@ var runElsewhere = []struct{ file, begins, dir, test string }{
 	{"deploy/chaos/README.md", "kubectl apply", "tools/deploytest", "Test_Docs_AcceptedByAPIServer"},
 }
 
-// exceptions are commands that no test runs, with the reason.
+// exceptions maps commands that no test runs to the reason.
 var exceptions = map[string]string{
-	"make test": "it is what runs this test",
+	"make test": "it runs this test",
 	"docker build -f deploy/image/Dockerfile -t registry.example.com/image-builder:0.3.0 .": "Docker's; the service builds its image in Test_Chart",
 	"docker push registry.example.com/image-builder:0.3.0":                                  "Docker's",
 }
 
-// Test_Docs_EveryCommandIsRun demands that each command of the texts is run
-// here, is run by a test that is there, or is a known exception.
+// Test_Docs_EveryCommandIsRun checks that Test_Docs_Commands or another existing test runs each
+// command of the docs, or that the command is a known exception.
 func Test_Docs_EveryCommandIsRun(t *testing.T) {
 	all := commands(t)
 	unused := map[string]bool{}
@@ -57,7 +57,7 @@ func Test_Docs_EveryCommandIsRun(t *testing.T) {
 	}
 	for _, c := range all {
 		delete(unused, c.String())
-		if exceptions[c.String()] == "" && !elsewhere(t, c) && !runHere(c) {
+		if exceptions[c.String()] == "" && !runByOtherTest(t, c) && !runByThisTest(c) {
 			t.Errorf("%s: no test runs it", c.At())
 		}
 	}
@@ -78,10 +78,10 @@ func commands(t *testing.T) []docs.Command {
 	return all
 }
 
-// elsewhere reports whether another test runs the command.
-func elsewhere(t *testing.T, c docs.Command) bool {
+// runByOtherTest reports whether another test runs the command.
+func runByOtherTest(t *testing.T, c docs.Command) bool {
 	t.Helper()
-	for _, e := range runElsewhere {
+	for _, e := range otherTests {
 		if e.file != "" && e.file != c.File || !strings.HasPrefix(c.String(), e.begins) {
 			continue
 		}
@@ -100,14 +100,14 @@ func elsewhere(t *testing.T, c docs.Command) bool {
 	return false
 }
 
-// runHere are the commands of Test_Docs_Commands. What git prints is the input
-// of the next one.
-func runHere(c docs.Command) bool {
+// runByThisTest reports whether Test_Docs_Commands runs the command. The output of git archive is
+// the input of the next command.
+func runByThisTest(c docs.Command) bool {
 	return c.Words[0] == "image-builder" || c.Words[0] == "git" && c.Words[1] == "archive"
 }
 
-// Test_Docs_CommandLines holds commands and options of image-builder to its
-// own help, and targets and variables of make to the Makefile.
+// Test_Docs_CommandLines compares commands and options of image-builder with its own help, and
+// targets and variables of make with the Makefile.
 func Test_Docs_CommandLines(t *testing.T) {
 	makefile, err := os.ReadFile(testkit.File("Makefile"))
 	if err != nil {
@@ -153,9 +153,9 @@ func Test_Docs_CommandLines(t *testing.T) {
 	}
 }
 
-// Test_Docs_Commands runs the commands of image-builder: those of clients and
-// of the cache on a node with BuildKit, those about nodes on a cluster of three,
-// and those that make files in an empty folder.
+// Test_Docs_Commands runs the commands of image-builder. Client commands and cache commands run
+// against a node with BuildKit, commands about nodes against a cluster of three, and commands that
+// write files run in an empty folder.
 func Test_Docs_Commands(t *testing.T) {
 	w := buildkittest.Start(t, nil)
 	c := harness.StartCluster(t, 3, w.Registry.Addr, nil)
@@ -169,11 +169,11 @@ func Test_Docs_Commands(t *testing.T) {
 	image := w.Registry.Addr + "/team/ubuntu:22.04"
 	last := strings.TrimSpace(harness.MustCLI(t, w.GRPC, "build", "--ref", w.Base, "--detach"))
 	w.Wait(t, t.Context(), last)
-	folders := map[string]string{} // of files that commands make, by text
+	folders := map[string]string{} // for the files that commands write, by document
 	ran := 0
 	var input []byte
 	for _, command := range commands(t) {
-		if elsewhere(t, command) || !runHere(command) {
+		if runByOtherTest(t, command) || !runByThisTest(command) {
 			continue
 		}
 		if command.Words[0] == "git" {

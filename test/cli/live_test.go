@@ -14,8 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness/buildkittest"
 )
 
-// onTerminal runs the command line on a terminal of 100 columns and answers
-// all that was drawn there, and the status.
+// onTerminal runs the command line on a terminal of 100 columns. It returns everything written to
+// the terminal, and the exit status.
 func onTerminal(t *testing.T, server string, args ...string) (screen string, status int) {
 	t.Helper()
 	master, path, err := console.NewPty()
@@ -46,8 +46,8 @@ func onTerminal(t *testing.T, server string, args ...string) (screen string, sta
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-z]")
 
-// Test_CLI_LiveSteps follows a build on a terminal: the steps are drawn while
-// they run, with their times, and what is cached is marked.
+// Test_CLI_LiveSteps follows a build on a terminal. Steps are drawn with their times while they
+// run, and cached steps are marked.
 func Test_CLI_LiveSteps(t *testing.T) {
 	w := buildkittest.Start(t, nil)
 	first := w.Context(t, "FROM base\nRUN echo made earlier > /early\n", nil)
@@ -79,14 +79,14 @@ func Test_CLI_LiveSteps(t *testing.T) {
 	if strings.Contains(drawn, "#3 ") {
 		t.Error("the terminal shows numbered lines of the log too")
 	}
-	// On a terminal too, plain lines where they are asked for.
+	// --progress plain writes plain lines on a terminal, too.
 	plain, status := onTerminal(t, w.GRPC, "build", dir, "--force", "--progress", "plain")
 	if status != 0 || strings.Contains(plain, "\x1b[") || !strings.Contains(plain, "CACHED") || !strings.Contains(harness.LastLine(plain), "@sha256:") {
 		t.Errorf("plain: status %d, %q", status, plain)
 	}
 }
 
-// Test_CLI_LiveStepsOfAFailure shows what a failing step wrote.
+// Test_CLI_LiveStepsOfAFailure checks that the output of a failing step is shown.
 func Test_CLI_LiveStepsOfAFailure(t *testing.T) {
 	w := buildkittest.Start(t, nil)
 	screen, status := onTerminal(t, w.GRPC, "build", w.Context(t, "FROM base\nRUN echo why it fails && exit 7\n", nil))

@@ -1,4 +1,4 @@
-// Package cli tests the command line as people use it, and the commands that the docs tell them to type.
+// Package cli tests the command line, and runs the commands that the docs show.
 package cli
 
 import (

@@ -10,8 +10,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// Test_CLI_ExaminesRegistries explains an image and examines its registry by
-// the configuration of a node, which holds a password.
+// Test_CLI_ExaminesRegistries explains an image and examines its registry with the configuration of
+// a node, which contains a password.
 func Test_CLI_ExaminesRegistries(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{Users: map[string]string{"user": "pass-word-1"}})
 	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))

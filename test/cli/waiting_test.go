@@ -10,8 +10,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Waiting_IsShown has a node with room for one build, which a registry
-// holds up: the next one tells why it waits.
+// Test_Waiting_IsShown fills a node that runs one build at a time with a build that the registry
+// delays. The next build shows why it waits.
 func Test_Waiting_IsShown(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "team/one:1", registrytest.RandomImage(t, 1, 1<<10))

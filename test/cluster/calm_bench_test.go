@@ -15,8 +15,9 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// calmTime is how long; CALM=10m for the figures in the documentation.
-func calmTime(b *testing.B) time.Duration {
+// calmDuration returns the duration of the benchmark. The figures in the documentation are measured
+// with CALM=10m.
+func calmDuration(b *testing.B) time.Duration {
 	b.Helper()
 	s := os.Getenv("CALM")
 	if s == "" {
@@ -29,17 +30,16 @@ func calmTime(b *testing.B) time.Duration {
 	return d
 }
 
-// Benchmark_Calm counts elections without a fault, while all processors are
-// busy and while the disk of all nodes takes bulk writes, with 20 builds a
-// second beside.
+// Benchmark_Calm counts elections in a cluster without faults at 20 builds a second: while all
+// processors are busy, and while bulk writes go to the disk of all nodes.
 func Benchmark_Calm(b *testing.B) {
-	for name, disturb := range map[string]func(ctx context.Context, b *testing.B, dir string, done *sync.WaitGroup){"cpu": burn, "disk": bulk} {
+	for name, disturb := range map[string]func(ctx context.Context, b *testing.B, dir string, done *sync.WaitGroup){"cpu": useCPUs, "disk": writeBulk} {
 		b.Run(name, func(b *testing.B) {
 			c, refs := harness.StartClusterWithImages(b, 3, 100, harness.Config{"history": map[string]any{"total": 100_000, "perRequester": 100_000}})
 			c.Leader()
 			before := term(b, c.Nodes[0])
 			l := startLoad(b, c, refs, 32, 20)
-			ctx, cancel := context.WithTimeout(b.Context(), calmTime(b))
+			ctx, cancel := context.WithTimeout(b.Context(), calmDuration(b))
 			defer cancel()
 			var done sync.WaitGroup
 			b.ResetTimer()
@@ -54,8 +54,8 @@ func Benchmark_Calm(b *testing.B) {
 	}
 }
 
-// burn keeps twice as many goroutines busy as there are processors.
-func burn(ctx context.Context, _ *testing.B, _ string, done *sync.WaitGroup) {
+// useCPUs keeps twice as many goroutines busy as there are processors.
+func useCPUs(ctx context.Context, _ *testing.B, _ string, done *sync.WaitGroup) {
 	for range 2 * runtime.NumCPU() {
 		done.Go(func() {
 			for x := 0; ctx.Err() == nil; {
@@ -67,8 +67,8 @@ func burn(ctx context.Context, _ *testing.B, _ string, done *sync.WaitGroup) {
 	}
 }
 
-// bulk writes up to 400 MiB a second to a file beside the nodes' data.
-func bulk(ctx context.Context, b *testing.B, dir string, done *sync.WaitGroup) {
+// writeBulk writes up to 400 MiB a second to a file beside the nodes' data.
+func writeBulk(ctx context.Context, b *testing.B, dir string, done *sync.WaitGroup) {
 	f, err := os.Create(filepath.Join(dir, "bulk"))
 	if err != nil {
 		b.Fatal(err)
@@ -93,7 +93,7 @@ func bulk(ctx context.Context, b *testing.B, dir string, done *sync.WaitGroup) {
 	})
 }
 
-// term is the term of Raft as a node knows it.
+// term returns the Raft term that a node knows.
 func term(t testing.TB, n *harness.Node) uint64 {
 	t.Helper()
 	res, err := n.Members(t.Context(), true)

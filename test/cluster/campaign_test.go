@@ -20,10 +20,9 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// Test_Campaign_RandomKills asks for images while a node is killed every few
-// seconds and comes back, for each from two clients at once: all builds end
-// well, each image can be pulled, each was built by one build only.
-// CAMPAIGN=5m makes it long.
+// Test_Campaign_RandomKills requests images, each from two clients at once, while every few seconds
+// a node is killed and started again. All builds succeed, each image can be pulled, and only one
+// build made each image. CAMPAIGN=5m runs it for five minutes.
 func Test_Campaign_RandomKills(t *testing.T) {
 	length, every, images := 30*time.Second, 5*time.Second, 60
 	if s := os.Getenv("CAMPAIGN"); s != "" {
@@ -37,7 +36,7 @@ func Test_Campaign_RandomKills(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), length+3*time.Minute)
 	defer cancel()
 	var wg sync.WaitGroup
-	answers := make([][2]string, images) // digests, by image and client
+	results := make([][2]string, images) // digests, by image and client
 	for who := range 2 {
 		var o client.Options
 		for i := range c.Nodes {
@@ -55,7 +54,7 @@ func Test_Campaign_RandomKills(t *testing.T) {
 				if err != nil {
 					t.Errorf("image %d: %v", i, err)
 				}
-				answers[i][who] = digest
+				results[i][who] = digest
 			})
 		}
 	}
@@ -88,16 +87,16 @@ func Test_Campaign_RandomKills(t *testing.T) {
 	for _, b := range all {
 		digests[b.Digest] = true
 	}
-	for i, a := range answers {
+	for i, a := range results {
 		if a[0] != a[1] || !digests[a[0]] {
-			t.Errorf("image %d: two clients were answered %v", i, a)
+			t.Errorf("image %d: two clients got %v", i, a)
 		}
 	}
 	t.Logf("%d kills, %d builds of %d images with %d attempts; each image can be pulled", kills, len(all), images, attempts)
 	harness.AwaitSameBuilds(t, c)
 }
 
-// imageOf asks for an image and waits until it is there.
+// imageOf requests an image, waits until it exists and returns its digest.
 func imageOf(ctx context.Context, cl *client.Client, ref, who string) (digest string, err error) {
 	res, err := cl.Build(ctx, &imagebuilderv1.BuildImageRequest{Source: harness.RefSource(ref), Requester: who})
 	if err != nil || res.Exists {
@@ -110,7 +109,7 @@ func imageOf(ctx context.Context, cl *client.Client, ref, who string) (digest st
 	return b.GetDigest(), err
 }
 
-// allBuilds are the builds that a node knows.
+// allBuilds returns the builds that a node knows.
 func allBuilds(t *testing.T, n *harness.Node) (out []*imagebuilderv1.Build) {
 	t.Helper()
 	req := &imagebuilderv1.ListBuildsRequest{PageSize: 1000, Linearizable: true}
@@ -128,7 +127,7 @@ func allBuilds(t *testing.T, n *harness.Node) (out []*imagebuilderv1.Build) {
 	}
 }
 
-// pull reads all of an image, by a tag that has to have that digest.
+// pull reads all of an image by its tag, and checks that the tag has the digest.
 func pull(t *testing.T, ref, digest string) {
 	t.Helper()
 	tag, err := name.ParseReference(ref)

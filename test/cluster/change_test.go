@@ -14,8 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Rolling_Restart stops and starts all nodes, one after the other, while
-// clients build: none of their calls may fail.
+// Test_Rolling_Restart stops and starts all nodes, one after the other, while clients build. No
+// call fails.
 func Test_Rolling_Restart(t *testing.T) {
 	c, refs := harness.StartClusterWithImages(t, 3, 50, nil)
 	l := harness.StartCallers(t, c, refs, 16, 20)
@@ -29,8 +29,8 @@ func Test_Rolling_Restart(t *testing.T) {
 	l.End()
 }
 
-// Test_Grow_And_Shrink goes from three nodes to five voters, to seven members,
-// and back to three, under load.
+// Test_Grow_And_Shrink grows a cluster of three nodes to five voters and to seven members, and
+// shrinks it to three again, under load.
 func Test_Grow_And_Shrink(t *testing.T) {
 	c, refs := harness.StartClusterWithImages(t, 3, 50, nil)
 	c.Override(harness.Config{"cluster": map[string]any{"voters": 5}})
@@ -59,8 +59,8 @@ func Test_Grow_And_Shrink(t *testing.T) {
 	l.End()
 }
 
-// Test_Follower_CatchesUpBySnapshot keeps a node away for longer than the log
-// remembers.
+// Test_Follower_CatchesUpBySnapshot stops a node until the Raft log no longer holds the entries
+// that the node misses.
 func Test_Follower_CatchesUpBySnapshot(t *testing.T) {
 	c, refs := harness.StartClusterWithImages(t, 3, 50, harness.Config{"raft": map[string]any{"snapshotThreshold": 50, "snapshotInterval": "200ms", "trailingLogs": 10, "segmentBytes": 64 << 10}, "log": map[string]any{"level": "debug"}})
 	away := c.Others(c.Leader())[0]
@@ -73,8 +73,7 @@ func Test_Follower_CatchesUpBySnapshot(t *testing.T) {
 	harness.AwaitSameBuilds(t, c)
 }
 
-// Test_Wipe_DuringElection kills the leader and wipes another voter's disk at
-// the same time.
+// Test_Wipe_DuringElection kills the leader and wipes the disk of another voter at the same time.
 func Test_Wipe_DuringElection(t *testing.T) {
 	c, refs := harness.StartClusterWithImages(t, 5, 50, harness.Config{"cluster": map[string]any{"voters": 5}})
 	harness.AwaitMembers(t, c, "five nodes vote", func(r *imagebuilderv1.MembersResponse) bool { return harness.Voters(r) == 5 })
@@ -97,8 +96,8 @@ func Test_Wipe_DuringElection(t *testing.T) {
 	harness.AwaitSameBuilds(t, c)
 }
 
-// Test_Leader_DiskFull and slow: the leader gives up leadership, and builds go
-// on.
+// Test_Leader_DiskFails fills and slows the disk of the leader. The leader gives up leadership, and
+// builds continue.
 func Test_Leader_DiskFails(t *testing.T) {
 	for name, fault := range map[string]map[string]any{
 		"full": {"disk_full": true},

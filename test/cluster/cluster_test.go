@@ -14,6 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
+// Test_Cluster_AnyNodeAnswers requests builds at all nodes. Every node returns status, end and log
+// of each build.
 func Test_Cluster_AnyNodeAnswers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -31,7 +33,6 @@ func Test_Cluster_AnyNodeAnswers(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			// Another node answers for the build, its end and its log.
 			other := c.Nodes[(i+1)%3]
 			b := other.Wait(t, ctx, res.Build.Id)
 			if b == nil || b.Phase != imagebuilderv1.Phase_PHASE_SUCCEEDED {

@@ -17,8 +17,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// load asks for builds through all nodes of a cluster and remembers what was
-// acknowledged.
+// load requests builds through all nodes of a cluster and records the acknowledged ones.
 type load struct {
 	t    testing.TB
 	c    *harness.Cluster
@@ -31,7 +30,7 @@ type load struct {
 	done sync.WaitGroup
 }
 
-// startLoad runs clients that together ask for perSecond builds a second.
+// startLoad runs clients that together request perSecond builds a second.
 func startLoad(t testing.TB, c *harness.Cluster, refs []string, clients int, perSecond float64) *load {
 	l := &load{t: t, c: c, refs: refs, acked: map[string]bool{}}
 	var ctx context.Context
@@ -40,10 +39,10 @@ func startLoad(t testing.TB, c *harness.Cluster, refs []string, clients int, per
 	for i := range clients {
 		l.done.Go(func() {
 			for limit.Wait(ctx) == nil {
-				// Asked for without the load's context: what was sent is awaited.
+				// Not with the load's context: a request that was sent is awaited.
 				n := c.Nodes[i%len(c.Nodes)]
-				if b := l.ask(t.Context(), n); b != nil {
-					l.note(b)
+				if b := l.request(t.Context(), n); b != nil {
+					l.record(b)
 				}
 			}
 		})
@@ -51,14 +50,14 @@ func startLoad(t testing.TB, c *harness.Cluster, refs []string, clients int, per
 	return l
 }
 
-func (l *load) note(b *imagebuilderv1.Build) {
+func (l *load) record(b *imagebuilderv1.Build) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.acked[b.Id] = true
 }
 
-// ask asks for one build, through other nodes where n does not answer.
-func (l *load) ask(ctx context.Context, n *harness.Node) *imagebuilderv1.Build {
+// request requests one build, at other nodes if n fails.
+func (l *load) request(ctx context.Context, n *harness.Node) *imagebuilderv1.Build {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	req := &imagebuilderv1.BuildImageRequest{
@@ -77,7 +76,7 @@ func (l *load) ask(ctx context.Context, n *harness.Node) *imagebuilderv1.Build {
 	return nil
 }
 
-// end stops the load and makes sure that every acknowledged build succeeds.
+// end stops the load and checks that every acknowledged build succeeds.
 func (l *load) end() {
 	l.t.Helper()
 	l.stop()
@@ -104,8 +103,8 @@ func (l *load) end() {
 	l.t.Logf("%d builds were acknowledged and succeeded", len(l.acked))
 }
 
-// killLeaders kills the leader again and again under load, and answers how
-// long it took each time until a build was acknowledged through a survivor.
+// killLeaders kills the leader again and again under load. For each kill it returns the time until
+// a build was acknowledged through a surviving node.
 func killLeaders(t testing.TB, c *harness.Cluster, l *load, kills int) (took []time.Duration) {
 	for range kills {
 		lead := c.Leader()
@@ -116,9 +115,9 @@ func killLeaders(t testing.TB, c *harness.Cluster, l *load, kills int) (took []t
 		lead.Kill9()
 		for _, n := range survivors {
 			wg.Go(func() {
-				if b := l.ask(t.Context(), n); b != nil {
+				if b := l.request(t.Context(), n); b != nil {
 					first <- time.Since(begin)
-					l.note(b)
+					l.record(b)
 				}
 			})
 		}
@@ -143,8 +142,8 @@ func killLeaders(t testing.TB, c *harness.Cluster, l *load, kills int) (took []t
 	return took
 }
 
-// Benchmark_Failover_Kill is the time from kill -9 of the leader to the first
-// build that is acknowledged through a survivor, under load.
+// Benchmark_Failover_Kill measures the time from kill -9 of the leader to the first build that is
+// acknowledged through a surviving node, under load.
 func Benchmark_Failover_Kill(b *testing.B) {
 	c, refs := harness.StartClusterWithImages(b, 3, 100, nil)
 	l := startLoad(b, c, refs, 32, 20)
@@ -155,6 +154,7 @@ func Benchmark_Failover_Kill(b *testing.B) {
 	report(b, took)
 }
 
+// report reports the median, the 90th percentile and the maximum of durations.
 func report(b *testing.B, took []time.Duration) {
 	slices.Sort(took)
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -1,4 +1,4 @@
-// Package cluster tests several nodes: elections, failovers, partitions, members that come and go.
+// Package cluster tests clusters: elections, failovers, partitions, changes of membership.
 package cluster
 
 import (

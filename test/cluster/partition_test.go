@@ -19,6 +19,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
+// awaitOtherLeader waits until nodes have a leader other than not.
 func awaitOtherLeader(t testing.TB, nodes []*harness.Node, not *harness.Node) {
 	t.Helper()
 	testkit.Eventually(t, 30*time.Second, "the others have a leader", func() bool {
@@ -27,8 +28,8 @@ func awaitOtherLeader(t testing.TB, nodes []*harness.Node, not *harness.Node) {
 	})
 }
 
-// Test_Partition_LeaderInMinority cuts the leader off from the others. Clients
-// reach all nodes.
+// Test_Partition_LeaderInMinority cuts the leader off from the other nodes. Clients still reach all
+// nodes.
 func Test_Partition_LeaderInMinority(t *testing.T) {
 	a := netns.StartCluster(t, 3)
 	l := harness.StartCallers(t, a.Cluster, a.Refs, 8, 10)
@@ -42,12 +43,12 @@ func Test_Partition_LeaderInMinority(t *testing.T) {
 	a.Net.Part([]*netns.Host{a.Host(lead)}, a.Net.Others(a.Host(lead)))
 	awaitOtherLeader(t, others, lead)
 
-	// It answers reads, and says how old they are.
+	// The former leader serves reads and marks them stale.
 	testkit.Eventually(t, 10*time.Second, "reads of the minority are marked stale", func() bool {
 		res, err := lead.Native.BuildStatus(t.Context(), &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: known.Builds[0].Id}})
 		return err == nil && !res.Read.LeaderKnown
 	})
-	// It refuses writes with the reason, in the caller's time.
+	// It refuses writes with the reason before the caller's deadline.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err = lead.Native.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{
@@ -56,7 +57,7 @@ func Test_Partition_LeaderInMinority(t *testing.T) {
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no leader") || ctx.Err() != nil {
 		t.Errorf("a write to the minority: %v", err)
 	}
-	// Its scheduler stops.
+	// Its scheduler stops, and it does not report itself as leader.
 	if body, _ := lead.Get("http://" + lead.Metrics + "/metrics"); strings.Contains(body, "\nimage_builder_leader 1\n") {
 		t.Error("the minority's node says that it leads")
 	}
@@ -68,8 +69,8 @@ func Test_Partition_LeaderInMinority(t *testing.T) {
 	harness.AwaitSameBuilds(t, a.Cluster)
 }
 
-// Test_Partition_OneWay makes the leader deaf for one follower, and then a
-// bridge: two nodes that see only the third.
+// Test_Partition_OneWay drops the packets from one follower to the leader. Then it cuts the
+// connection between the leader and one follower, so that both reach only the third node.
 func Test_Partition_OneWay(t *testing.T) {
 	a := netns.StartCluster(t, 3)
 	l := harness.StartCallers(t, a.Cluster, a.Refs, 8, 10)
@@ -93,7 +94,7 @@ func Test_Partition_OneWay(t *testing.T) {
 	harness.AwaitSameBuilds(t, a.Cluster)
 }
 
-// Test_Pause stops the leader's process for 30 s, and a follower's for 60.
+// Test_Pause stops the process of the leader for 30 s, and the process of a follower for 60 s.
 func Test_Pause(t *testing.T) {
 	c, refs := harness.StartClusterWithImages(t, 3, 30, nil)
 	l := harness.StartCallers(t, c, refs, 8, 10)
@@ -120,8 +121,8 @@ func Test_Pause(t *testing.T) {
 	harness.AwaitSameBuilds(t, c)
 }
 
-// Benchmark_Failover_HostLost is the time from the loss of all packets of the
-// leader's host to the first build that is acknowledged through another.
+// Benchmark_Failover_HostLost measures the time from the loss of all packets of the leader's host
+// to the first build that is acknowledged through another node.
 func Benchmark_Failover_HostLost(b *testing.B) {
 	a := netns.StartCluster(b, 3)
 	l := startLoad(b, a.Cluster, a.Refs, 8, 5)
@@ -131,8 +132,8 @@ func Benchmark_Failover_HostLost(b *testing.B) {
 		survivor := a.Others(lead)[0]
 		a.Host(lead).Vanish()
 		begin := time.Now()
-		if x := l.ask(b.Context(), survivor); x != nil {
-			l.note(x)
+		if x := l.request(b.Context(), survivor); x != nil {
+			l.record(x)
 		}
 		took = append(took, time.Since(begin))
 		a.Net.Heal()
@@ -145,8 +146,8 @@ func Benchmark_Failover_HostLost(b *testing.B) {
 	report(b, took)
 }
 
-// Benchmark_Failover_Graceful is the time for which no build is acknowledged
-// while the leader is stopped by SIGTERM.
+// Benchmark_Failover_Graceful measures how long no build is acknowledged when SIGTERM stops the
+// leader.
 func Benchmark_Failover_Graceful(b *testing.B) {
 	c, refs := harness.StartClusterWithImages(b, 3, 50, nil)
 	l := startLoad(b, c, refs, 8, 5)
@@ -160,12 +161,12 @@ func Benchmark_Failover_Graceful(b *testing.B) {
 		testkit.Eventually(b, time.Minute, "the leadership is away", func() bool {
 			res, err := survivor.Members(b.Context(), true)
 			if err == nil && res.Leader == lead.Name {
-				begin = time.Now() // it still leads: the pause has not begun
+				begin = time.Now() // it still leads
 			}
 			return err == nil && res.Leader != "" && res.Leader != lead.Name
 		})
-		if x := l.ask(b.Context(), survivor); x != nil {
-			l.note(x)
+		if x := l.request(b.Context(), survivor); x != nil {
+			l.record(x)
 		}
 		took = append(took, time.Since(begin))
 		<-stopped

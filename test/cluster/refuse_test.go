@@ -3,6 +3,7 @@ package cluster
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,40 +14,30 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Refuse_StrangersDoNotJoin starts nodes that do not belong to the
-// cluster: they do not join it, and both sides say why.
+// Test_Refuse_StrangersDoNotJoin starts nodes that do not belong to the cluster. They do not join
+// it, and both sides log the reason.
 func Test_Refuse_StrangersDoNotJoin(t *testing.T) {
 	c, _ := harness.StartClusterWithImages(t, 3, 1, harness.Config{"log": map[string]any{"level": "info"}})
-	said := func(n *harness.Node, parts ...string) {
-		t.Helper()
-		testkit.Eventually(t, 30*time.Second, n.Name+" says "+strings.Join(parts, " … "), func() bool {
-			for _, line := range strings.Split(n.Log(), "\n") {
-				all := true
-				for _, p := range parts {
-					all = all && strings.Contains(line, p)
-				}
-				if all {
-					return true
-				}
+	hasLine := func(n *harness.Node, parts []string) bool {
+		for _, line := range strings.Split(n.Log(), "\n") {
+			all := true
+			for _, p := range parts {
+				all = all && strings.Contains(line, p)
 			}
-			return false
-		})
+			if all {
+				return true
+			}
+		}
+		return false
 	}
-	anyOfThree := func(parts ...string) {
+	awaitLine := func(n *harness.Node, parts ...string) {
 		t.Helper()
-		testkit.Eventually(t, 30*time.Second, "a member says "+strings.Join(parts, " … "), func() bool {
-			for _, n := range c.Nodes[:3] {
-				for _, line := range strings.Split(n.Log(), "\n") {
-					all := true
-					for _, p := range parts {
-						all = all && strings.Contains(line, p)
-					}
-					if all {
-						return true
-					}
-				}
-			}
-			return false
+		testkit.Eventually(t, 30*time.Second, n.Name+" logs "+strings.Join(parts, " … "), func() bool { return hasLine(n, parts) })
+	}
+	awaitLineOfMember := func(parts ...string) {
+		t.Helper()
+		testkit.Eventually(t, 30*time.Second, "a member logs "+strings.Join(parts, " … "), func() bool {
+			return slices.ContainsFunc(c.Nodes[:3], func(n *harness.Node) bool { return hasLine(n, parts) })
 		})
 	}
 	stranger := func(over map[string]any) *harness.Node {
@@ -63,28 +54,28 @@ func Test_Refuse_StrangersDoNotJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := stranger(map[string]any{"cluster": map[string]any{"tls": map[string]any{"ca": other.CA, "crt": other.Cert, "key": other.Key}}})
-	said(n, "waits for its cluster", "certificate")
-	anyOfThree("refused a connection to the peer port")
+	awaitLine(n, "waits for its cluster", "certificate")
+	awaitLineOfMember("refused a connection to the peer port")
 	n.Kill()
 
 	// Another cluster of the same CA.
 	files := c.Certs(cluster.CertIdentity{Cluster: "elsewhere", Role: cluster.RoleNode, Name: "n4"})
 	n = stranger(map[string]any{"cluster": map[string]any{"name": "elsewhere", "tls": map[string]any{"ca": files.CA, "crt": files.Cert, "key": files.Key}}})
-	said(n, "waits for its cluster", "elsewhere")
-	anyOfThree("refused a connection to the peer port", "certificate")
+	awaitLine(n, "waits for its cluster", "elsewhere")
+	awaitLineOfMember("refused a connection to the peer port", "certificate")
 	n.Kill()
 
-	// Other sealing keys: it could open no secret, and nobody its own.
+	// Other sealing keys: it could not open the secrets of the other nodes, nor they its own.
 	keys := filepath.Join(t.TempDir(), "sealing.json")
 	if err := builds.NewKeyFile(keys); err != nil {
 		t.Fatal(err)
 	}
 	n = stranger(map[string]any{"sealing": map[string]any{"keyFile": keys}})
-	said(n, "waits for its cluster", "sealing keys", "give it the same key file")
-	anyOfThree("refused a node that wants to join", n.Name, "sealing keys")
+	awaitLine(n, "waits for its cluster", "sealing keys", "give it the same key file")
+	awaitLineOfMember("refused a node that wants to join", n.Name, "sealing keys")
 	n.Kill()
 
-	// The data directory of a member of another cluster.
+	// The data directory of a node of another cluster.
 	foreign, _ := harness.StartClusterWithImages(t, 1, 1, harness.Config{})
 	foreign.Nodes[0].Stop()
 	n = c.Add()
@@ -94,7 +85,7 @@ func Test_Refuse_StrangersDoNotJoin(t *testing.T) {
 	n.Launch()
 	select {
 	case <-n.Exited():
-		said(n, "n0") // the directory is of another node
+		awaitLine(n, "n0") // the name of the node to which the directory belongs
 	case <-time.After(30 * time.Second):
 		t.Error("a node starts over the data of another one")
 	}

@@ -16,9 +16,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Streams_GitpodBuildSurvivesTheLeader has Build streams on followers
-// while the leader is killed: none breaks, and a repeated Build on the other
-// survivor attaches.
+// Test_Streams_GitpodBuildSurvivesTheLeader kills the leader while followers serve Build streams.
+// No stream breaks, and a repeated Build on the other survivor attaches.
 func Test_Streams_GitpodBuildSurvivesTheLeader(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "library/slow:1", registrytest.RandomImage(t, 3, 1<<20))
@@ -28,7 +27,7 @@ func Test_Streams_GitpodBuildSurvivesTheLeader(t *testing.T) {
 	lead := c.Leader()
 	others := c.Others(lead)
 	ctx := testkit.Context(t, time.Minute)
-	// The registry's other name holds the blobs back until the leader is dead.
+	// The proxy holds the blobs back until the leader is dead.
 	release := proxy.Hold(registrytest.Blobs)
 	req := func() *builder.BuildRequest {
 		return &builder.BuildRequest{Source: harness.GitpodRef(proxy.Addr + "/library/slow:1"), ForceRebuild: true, TriggeredBy: "u"}
@@ -72,7 +71,7 @@ func Test_Streams_GitpodBuildSurvivesTheLeader(t *testing.T) {
 	}
 }
 
-// active is how many builds a node knows that have not ended.
+// active returns how many builds have not ended, as a node knows them.
 func active(t testing.TB, n *harness.Node) int {
 	t.Helper()
 	res, err := n.Native.ListBuilds(t.Context(), &imagebuilderv1.ListBuildsRequest{Filter: &imagebuilderv1.BuildFilter{Phases: []imagebuilderv1.Phase{
@@ -84,8 +83,8 @@ func active(t testing.TB, n *harness.Node) int {
 	return len(res.Builds)
 }
 
-// Test_Streams_WatchResumesOnAnotherNode kills whatever node a watch is
-// connected to, again and again: it misses no build's end.
+// Test_Streams_WatchResumesOnAnotherNode kills one node after the other while a watch is open. The
+// watch misses the end of no build.
 func Test_Streams_WatchResumesOnAnotherNode(t *testing.T) {
 	c, refs := harness.StartClusterWithImages(t, 3, 60, nil)
 	var o client.Options

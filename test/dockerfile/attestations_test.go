@@ -14,10 +14,10 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness/buildkittest"
 )
 
-// scannerScript is the least that BuildKit's protocol for scanners asks for.
+// scannerScript is the smallest program that meets BuildKit's protocol for scanners.
 const scannerScript = `echo '{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"https://spdx.dev/Document","predicate":{"spdxVersion":"SPDX-2.3"}}' > $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json`
 
-// attestationsOf answers the predicate types that are attested of an image.
+// attestationsOf returns the predicate types of the attestations of an image.
 func attestationsOf(t *testing.T, ref string) (types []string) {
 	t.Helper()
 	named, err := name.ParseReference(ref)
@@ -52,8 +52,8 @@ func attestationsOf(t *testing.T, ref string) (types []string) {
 	return types
 }
 
-// Test_Attestations has an image attested by BuildKit and by a scanner: both
-// refs show it, and it is another image than the one without.
+// Test_Attestations builds an image with attestations by BuildKit and by a scanner. Its reference
+// has them, and it is another image than the one without attestations.
 func Test_Attestations(t *testing.T) {
 	w := buildkittest.Start(t, nil)
 	scanner, err := mutate.Config(registrytest.BusyboxImage(t, "echo"), v1.Config{Env: []string{"PATH=/bin"}, Cmd: []string{"/bin/sh", "-c", scannerScript}})

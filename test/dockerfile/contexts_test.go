@@ -31,8 +31,8 @@ func contextTags(t *testing.T, addr string) (tags []string) {
 	return tags
 }
 
-// Test_Contexts_AreCollected uploads contexts that are kept for two seconds:
-// one goes once its build has ended, not while it runs or waits.
+// Test_Contexts_AreCollected uploads contexts that are kept for two seconds. A context is deleted
+// after the end of its build, not while the build runs or waits.
 func Test_Contexts_AreCollected(t *testing.T) {
 	w := buildkittest.Start(t, harness.Config{"builds": map[string]any{"runningPerNode": 1}})
 	restart := func(age string) {
@@ -56,11 +56,12 @@ func Test_Contexts_AreCollected(t *testing.T) {
 		}
 	}
 	testkit.Eventually(t, 30*time.Second, "all contexts are deleted", func() bool { return len(contextTags(t, w.Registry.Addr)) == 0 })
-	// What is gone is uploaded again.
+	// A deleted context is uploaded again.
 	harness.MustCLI(t, w.GRPC, "build", done)
 }
 
-// Test_Contexts_RegistryForbidsDeletion says so once, and goes on.
+// Test_Contexts_RegistryForbidsDeletion checks that a node logs once that it cannot delete
+// contexts, and continues.
 func Test_Contexts_RegistryForbidsDeletion(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, "echo"))

@@ -69,12 +69,12 @@ func Test_Dockerfile_SecretIsUsedAndNowhereElse(t *testing.T) {
 	if got := harness.FileAt(t, harness.LastLine(out), "size"); !strings.HasPrefix(got, fmt.Sprint(len(secret))) {
 		t.Errorf("the step saw a secret of %q bytes", got)
 	}
-	testkit.NoSecretBelow(t, w.Root, secret) // the daemon's cache, history and layers
+	testkit.NoSecretBelow(t, w.Root, secret) // the cache, history and layers of the daemon
 	// A step that prints its secret.
 	if out = build("FROM base\nRUN --mount=type=secret,id=token cat /run/secrets/token\n"); !strings.Contains(out, "[redacted]") {
 		t.Errorf("the log: %s", out)
 	}
-	// One that prints it in base64, broken within the secret as base64(1) does.
+	// A step that prints it in base64, with a line break within the secret as base64(1) writes it.
 	out = build("FROM base\nRUN --mount=type=secret,id=token (seq -s - 1 17; cat /run/secrets/token) | busybox base64\n")
 	if joined := regexp.MustCompile(`\n#\d+ \d+\.\d+ `).ReplaceAllString(out, ""); !strings.Contains(joined, "[redacted]") {
 		t.Errorf("the log: %s", out)
@@ -124,15 +124,15 @@ func Test_Dockerfile_Failures(t *testing.T) {
 	}
 }
 
-// cancelTime is how long after the answer to a cancel a build may take to end.
-const cancelTime = 2 * time.Second
+// cancelTimeout is how long a build may take to end after the cancel was acknowledged.
+const cancelTimeout = 2 * time.Second
 
-// Test_Dockerfile_Cancel stops builds in the queue, in RUN and in the pull:
-// terminal within two seconds, nothing tagged.
+// Test_Dockerfile_Cancel cancels builds in the queue, in RUN and in the pull. They end within two
+// seconds, and nothing is tagged.
 func Test_Dockerfile_Cancel(t *testing.T) {
 	w := buildkittest.Start(t, harness.Config{"builds": map[string]any{"runningPerNode": 1}})
 	w2 := registrytest.NewProxy(t, w.Registry)
-	// Layers that the daemon has not seen.
+	// The layers of this image are new to the daemon.
 	w.Registry.Push(t, "library/other:1", registrytest.RandomImage(t, 2, 1<<20))
 	run := w.Context(t, "FROM base\nRUN sleep 100\n", nil)
 	queued := w.Context(t, "FROM base\nRUN sleep 101\n", nil)
@@ -148,14 +148,14 @@ func Test_Dockerfile_Cancel(t *testing.T) {
 		if out, errOut, status := harness.CLI(t, w.GRPC, "cancel", id); status != 0 {
 			t.Fatalf("%s: %s %s", what, out, errOut)
 		}
-		began := time.Now() // the cancel is answered
+		began := time.Now() // the cancel is acknowledged
 		b := w.Wait(t, testkit.Context(t, time.Minute), id)
 		took := time.Since(began)
 		if b.Phase != imagebuilderv1.Phase_PHASE_CANCELLED || harness.DigestAt(t, b.Ref) != "" || harness.DigestAt(t, b.BaseRef) != "" {
 			t.Errorf("%s: %s, tagged %q %q", what, b.Phase, harness.DigestAt(t, b.Ref), harness.DigestAt(t, b.BaseRef))
 		}
 		t.Logf("cancelled in %s after %s", what, took.Round(time.Millisecond))
-		if took > cancelTime {
+		if took > cancelTimeout {
 			t.Errorf("%s: cancelling took %s", what, took)
 		}
 	}
@@ -178,13 +178,13 @@ func Test_Dockerfile_Cancel(t *testing.T) {
 	release()
 }
 
-// logNow reads what there is of a log.
+// logNow returns the log of a build so far.
 func logNow(t *testing.T, w *buildkittest.Node, id string) string {
 	out, errOut, _ := harness.CLI(t, w.GRPC, "logs", id)
 	return out + errOut
 }
 
-// statusOf returns a build as it is.
+// statusOf returns a build without waiting for it.
 func statusOf(t *testing.T, w *buildkittest.Node, id string) *imagebuilderv1.Build {
 	res, err := w.Native.BuildStatus(t.Context(), &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
 	if err != nil {
@@ -193,8 +193,8 @@ func statusOf(t *testing.T, w *buildkittest.Node, id string) *imagebuilderv1.Bui
 	return res.Build
 }
 
-// Test_Dockerfile_CancelInPush holds the registry's uploads: the build is
-// cancelled while BuildKit pushes, and nothing is tagged.
+// Test_Dockerfile_CancelInPush delays the uploads to the registry and cancels the build while
+// BuildKit pushes. Nothing is tagged.
 func Test_Dockerfile_CancelInPush(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, "echo", "sleep"))
@@ -210,7 +210,7 @@ func Test_Dockerfile_CancelInPush(t *testing.T) {
 	if status != 0 {
 		t.Fatalf("%s %s", out, errOut)
 	}
-	// The context is uploaded; the step still sleeps.
+	// The context is uploaded, and the step still sleeps.
 	defer proxy.Hold(registrytest.Method("PATCH", registrytest.Uploads))()
 	defer proxy.Hold(registrytest.Method("PUT", registrytest.Uploads))()
 	id := strings.TrimSpace(out)
@@ -219,11 +219,11 @@ func Test_Dockerfile_CancelInPush(t *testing.T) {
 	if out, errOut, status := harness.CLI(t, w.GRPC, "cancel", id); status != 0 {
 		t.Fatalf("%s %s", out, errOut)
 	}
-	began := time.Now() // the cancel is answered
+	began := time.Now() // the cancel is acknowledged
 	b := w.Wait(t, testkit.Context(t, time.Minute), id)
 	took := time.Since(began)
 	t.Logf("cancelled in the push after %s", took.Round(time.Millisecond))
-	if b.Phase != imagebuilderv1.Phase_PHASE_CANCELLED || harness.DigestAt(t, b.Ref) != "" || harness.DigestAt(t, b.BaseRef) != "" || took > cancelTime {
+	if b.Phase != imagebuilderv1.Phase_PHASE_CANCELLED || harness.DigestAt(t, b.Ref) != "" || harness.DigestAt(t, b.BaseRef) != "" || took > cancelTimeout {
 		t.Errorf("%s after %s, tagged %q %q", b.Phase, took, harness.DigestAt(t, b.Ref), harness.DigestAt(t, b.BaseRef))
 	}
 }

@@ -19,21 +19,21 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// failureClass is a way in which a Dockerfile fails.
+// failureClass describes how a Dockerfile fails.
 type failureClass struct {
 	dockerfile string
 	blame      imagebuilderv1.Blame
-	says       []string // by the message, in both APIs
+	says       []string // texts of the message in both APIs
 }
 
-// gitpodBlamesUser is section 5 of the contract: texts that Gitpod's server
-// shows as the user's fault.
+// gitpodBlamesUser reports whether Gitpod's server blames the user for a message (section 5 of the
+// contract).
 func gitpodBlamesUser(message string) bool {
 	return strings.HasPrefix(message, "build failed:") || strings.Contains(message, "headless task failed:") || strings.Contains(message, "cannot resolve image")
 }
 
-// checkFailure builds by the native API and by Gitpod's, and looks at message, blame
-// and status of both.
+// checkFailure builds by the native API and by Gitpod's API, and checks message, blame and status
+// of both.
 func checkFailure(t *testing.T, w *buildkittest.Node, repo *testkit.GitRepo, c failureClass) {
 	t.Helper()
 	ctx := testkit.Context(t, 5*time.Minute)
@@ -70,7 +70,7 @@ func checkFailure(t *testing.T, w *buildkittest.Node, repo *testkit.GitRepo, c f
 	}
 }
 
-// Test_Failures_ByBothAPIs produces each way to fail on a real BuildKit.
+// Test_Failures_ByBothAPIs causes each kind of failure with a real BuildKit.
 func Test_Failures_ByBothAPIs(t *testing.T) {
 	const (
 		user    = imagebuilderv1.Blame_BLAME_USER
@@ -82,7 +82,7 @@ func Test_Failures_ByBothAPIs(t *testing.T) {
 	private := registrytest.Start(t, registrytest.Options{Users: map[string]string{"alice": "wonder-land"}})
 	private.Push(t, "team/base:1", registrytest.BusyboxImage(t))
 	from := "FROM " + w.Base + "\n"
-	group, procs := smallMemory(t)
+	group, procs := newMemoryCgroup(t)
 	for title, c := range map[string]failureClass{
 		"failing RUN":  {from + "RUN echo one\nRUN echo why it fails && exit 7\n", user, []string{"failing-RUN:3", ">>> RUN echo why it fails", "exit code 7", "last output:\n  why it fails"}},
 		"syntax":       {from + "RUNN x\n", user, []string{"syntax:2", "unknown instruction: RUNN", "did you mean RUN?"}},
@@ -97,12 +97,12 @@ func Test_Failures_ByBothAPIs(t *testing.T) {
 	} {
 		t.Run(title, func(t *testing.T) {
 			if title == "out of memory" {
-				moveTo(t, procs, "until grep -q "+group)
+				moveProcesses(t, procs, "until grep -q "+group)
 			}
 			checkFailure(t, w, repo, c)
 		})
 	}
-	// Gitpod's API has no limit of its own: the node's holds.
+	// Gitpod's API has no timeout: the node's timeout applies.
 	w.Stop()
 	w.Override(harness.Config{"builds": map[string]any{"timeout": "4s"}})
 	w.Run()
@@ -111,8 +111,8 @@ func Test_Failures_ByBothAPIs(t *testing.T) {
 	})
 }
 
-// Test_Failures_DiskFull has a daemon whose disk is too small: for a base
-// image, which is its operator's fault, and for what a step writes.
+// Test_Failures_DiskFull builds with a daemon whose disk is too small: for a base image, for which
+// the operator is to blame, and for the output of a step.
 func Test_Failures_DiskFull(t *testing.T) {
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=32m"); err != nil {
@@ -140,9 +140,9 @@ func Test_Failures_DiskFull(t *testing.T) {
 	})
 }
 
-// smallMemory makes a control group with 64 MiB of memory, by version 1 or 2
-// of cgroups, and answers its name and the file that takes processes.
-func smallMemory(t *testing.T) (group, procs string) {
+// newMemoryCgroup makes a control group with 64 MiB of memory, by version 1 or 2 of cgroups. It
+// returns the name of the group and the file that takes process ids.
+func newMemoryCgroup(t *testing.T) (group, procs string) {
 	t.Helper()
 	group = "image-builder-test-" + strconv.FormatInt(time.Now().UnixNano(), 10)
 	dir, limit := filepath.Join("/sys/fs/cgroup/memory", group), "memory.limit_in_bytes"
@@ -161,9 +161,9 @@ func smallMemory(t *testing.T) (group, procs string) {
 	return group, filepath.Join(dir, "cgroup.procs")
 }
 
-// moveTo moves the processes whose command line holds a text to a control
-// group, until the test ends.
-func moveTo(t *testing.T, procs, text string) {
+// moveProcesses moves processes whose command line contains text to a control group, until the test
+// ends.
+func moveProcesses(t *testing.T, procs, text string) {
 	t.Helper()
 	end := make(chan struct{})
 	var mover sync.WaitGroup

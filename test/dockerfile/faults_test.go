@@ -25,8 +25,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// start20 starts 20 builds with a step each, and answers their ids.
-func start20(t *testing.T, w *buildkittest.Node, step func(i int) string) []string {
+// startBuilds starts 20 builds with one step each, and returns their ids.
+func startBuilds(t *testing.T, w *buildkittest.Node, step func(i int) string) []string {
 	t.Helper()
 	var ids []string
 	for i := range 20 {
@@ -40,31 +40,31 @@ func start20(t *testing.T, w *buildkittest.Node, step func(i int) string) []stri
 	return ids
 }
 
-// lines8 prints eight lines in four seconds and a bit; the mark, a digit or
-// none, tells its processes from those of other tests.
-func lines8(mark string) func(i int) string {
+// eightLines returns a step that prints eight lines in a little more than four seconds. The mark, a
+// digit or nothing, distinguishes its processes from those of other tests.
+func eightLines(mark string) func(i int) string {
 	return func(i int) string {
 		return fmt.Sprintf("for i in $(seq 1 8); do echo line $i of %d; sleep 0.5%s; done", i, mark)
 	}
 }
 
-// gate holds what steps ask of it until it is opened.
-type gate struct {
-	url    string
-	opened chan struct{}
-	mu     sync.Mutex
-	held   map[string]bool
+// barrier blocks the steps that request its URL until it is released.
+type barrier struct {
+	url      string
+	released chan struct{}
+	mu       sync.Mutex
+	arrived  map[string]bool
 }
 
-func newGate(t *testing.T) *gate {
+func newBarrier(t *testing.T) *barrier {
 	t.Helper()
-	g := &gate{opened: make(chan struct{}), held: map[string]bool{}}
+	g := &barrier{released: make(chan struct{}), arrived: map[string]bool{}}
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()
-		g.held[r.URL.Path] = true
+		g.arrived[r.URL.Path] = true
 		g.mu.Unlock()
 		select {
-		case <-g.opened:
+		case <-g.released:
 		case <-r.Context().Done():
 		}
 	}))
@@ -73,29 +73,29 @@ func newGate(t *testing.T) *gate {
 	return g
 }
 
-// step waits at the gate.
-func (g *gate) step(i int) string {
+// step returns a step that waits at the barrier.
+func (g *barrier) step(i int) string {
 	return fmt.Sprintf("echo step %d && busybox wget -q -O /answer %s/%d", i, g.url, i)
 }
 
-// waiting is how many steps came to the gate.
-func (g *gate) waiting() int {
+// waiting returns how many steps have reached the barrier.
+func (g *barrier) waiting() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.held)
+	return len(g.arrived)
 }
 
-// Test_Dockerfile_NodeKilled kills the node in the middle of 20 Dockerfile
-// builds: all succeed, the first attempts are sealed as infrastructure
-// failures, and the logs of both attempts can be read in order.
+// Test_Dockerfile_NodeKilled kills the node in the middle of 20 Dockerfile builds. All builds
+// succeed, the first attempts are sealed as infrastructure failures, and the logs of both attempts
+// can be read in order.
 func Test_Dockerfile_NodeKilled(t *testing.T) {
 	w := buildkittest.Start(t, nil)
-	g := newGate(t)
-	ids := start20(t, w, g.step)
+	g := newBarrier(t)
+	ids := startBuilds(t, w, g.step)
 	testkit.Eventually(t, 3*time.Minute, "the steps of all builds run", func() bool { return g.waiting() == len(ids) })
 	w.Kill()
 	w.Run()
-	close(g.opened)
+	close(g.released)
 	ctx := testkit.Context(t, 5*time.Minute)
 	retried := 0
 	for _, id := range ids {
@@ -123,14 +123,13 @@ func Test_Dockerfile_NodeKilled(t *testing.T) {
 	testkit.Eventually(t, 20*time.Second, "no process of a RUN is left", func() bool { return len(testkit.Processes(t, g.url)) == 0 })
 }
 
-// Test_Dockerfile_BuildKitKilled kills BuildKit with -9 in the middle of 20
-// builds, and starts it again only when all of them wait for it: all succeed,
-// the attempts that it interrupted ended as infrastructure failures, and
-// nothing of the killed daemon is left.
+// Test_Dockerfile_BuildKitKilled kills BuildKit with -9 in the middle of 20 builds, and starts it
+// again only when all builds wait for it. All builds succeed, the interrupted attempts end as
+// infrastructure failures, and nothing of the killed daemon is left.
 func Test_Dockerfile_BuildKitKilled(t *testing.T) {
 	w := buildkittest.Start(t, nil)
-	g := newGate(t)
-	ids := start20(t, w, g.step)
+	g := newBarrier(t)
+	ids := startBuilds(t, w, g.step)
 	testkit.Eventually(t, 3*time.Minute, "the steps of all builds run", func() bool { return g.waiting() == len(ids) })
 	address := w.Daemon.Addr()
 	killed := 0
@@ -148,8 +147,8 @@ func Test_Dockerfile_BuildKitKilled(t *testing.T) {
 	testkit.Eventually(t, 20*time.Second, "no process of a RUN is left", func() bool { return len(testkit.Processes(t, g.url)) == 0 })
 	testkit.Eventually(t, 20*time.Second, "no process of the daemon is left", func() bool { return len(testkit.Processes(t, w.Root)) == 0 })
 	ctx := testkit.Context(t, 5*time.Minute)
-	// Longer than all attempts and their pauses would take: no build fails
-	// because no daemon is there.
+	// This takes longer than all attempts with their pauses: no build fails because there is no
+	// daemon.
 	testkit.Eventually(t, 2*time.Minute, "all builds wait for a daemon", func() bool {
 		for _, id := range ids {
 			b := statusOf(t, w, id)
@@ -160,7 +159,7 @@ func Test_Dockerfile_BuildKitKilled(t *testing.T) {
 		return true
 	})
 	stopDaemon(t, w, w.Daemon)
-	close(g.opened)
+	close(g.released)
 	again := buildkittest.StartDaemon(t, w.Root)
 	if again.Addr() != address {
 		t.Fatalf("the daemon listens at %s now, not at %s", again.Addr(), address)
@@ -191,8 +190,7 @@ func Test_Dockerfile_BuildKitKilled(t *testing.T) {
 	}
 }
 
-// stopDaemon stops a daemon, and looks that no process and no mount of it is
-// left.
+// stopDaemon stops a daemon, and checks that no process and no mount of it is left.
 func stopDaemon(t *testing.T, w *buildkittest.Node, d *buildkit.Daemon) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -209,8 +207,8 @@ func stopDaemon(t *testing.T, w *buildkittest.Node, d *buildkit.Daemon) {
 	}
 }
 
-// Test_Dockerfile_LongOutput has a step write 100 MB: the log has all of it,
-// and the node's memory stays bounded.
+// Test_Dockerfile_LongOutput runs a step that writes 100 MB. The log has all of it, and the memory
+// of the node stays bounded.
 func Test_Dockerfile_LongOutput(t *testing.T) {
 	w := buildkittest.Start(t, nil)
 	const lines = 1_600_000
@@ -248,8 +246,7 @@ func Test_Dockerfile_LongOutput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A line may be cut where BuildKit reports something in between: the
-	// output itself has to be there to the last byte.
+	// BuildKit may cut a line to report something else. All bytes of the output must be there.
 	got := 0
 	for _, m := range regexp.MustCompile(`(?m)^#\d+ \d+\.\d+ (\d*)$`).FindAllStringSubmatch(log, -1) {
 		got += len(m[1])
@@ -263,8 +260,8 @@ func Test_Dockerfile_LongOutput(t *testing.T) {
 	}
 }
 
-// Test_Dockerfile_LargeContexts uploads 10,000 files, and one of 300 MB; the
-// node's memory stays bounded.
+// Test_Dockerfile_LargeContexts uploads a context of 10,000 files and one with a file of 300 MB.
+// The memory of the node stays bounded.
 func Test_Dockerfile_LargeContexts(t *testing.T) {
 	w := buildkittest.Start(t, nil)
 	many := w.Context(t, "FROM base\nCOPY . /ctx\nRUN ls /ctx/d | wc -l > /count\n", nil)

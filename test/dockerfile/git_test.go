@@ -14,8 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Git_ACommitIsAnImage builds a branch with options: the same commit
-// joins the build or finds its image, another commit is another image.
+// Test_Git_ACommitIsAnImage builds a branch with options. A request of the same commit joins the
+// build or finds its image, and another commit is another image.
 func Test_Git_ACommitIsAnImage(t *testing.T) {
 	const password = "git-token-of-the-request"
 	w := buildkittest.Start(t, nil)
@@ -66,15 +66,14 @@ func Test_Git_ACommitIsAnImage(t *testing.T) {
 	if end := w.Wait(t, ctx, two.Build.Id); harness.FileAt(t, end.Ref, "v") != "second" {
 		t.Errorf("the second image holds %q", harness.FileAt(t, end.Ref, "v"))
 	}
-	// Asked again, the first request is answered with its build, not with what
-	// the branch names now.
+	// A repeated request returns its build, not the commit that the branch names now.
 	if res := mustAsk("alice"); res.Build.GetId() != one.Build.Id {
 		t.Errorf("the first request again: %v", res)
 	}
 }
 
-// Test_CLI_BuildsAGitBranch builds a branch that is not the default one, and
-// its next commit.
+// Test_CLI_BuildsAGitBranch builds a branch that is not the default branch, and the next commit of
+// the branch.
 func Test_CLI_BuildsAGitBranch(t *testing.T) {
 	w := buildkittest.Start(t, nil)
 	repo := testkit.NewGitRepo(t, testkit.GitServer{})
@@ -96,7 +95,7 @@ func Test_CLI_BuildsAGitBranch(t *testing.T) {
 	if got := build("other"); got != "new on main" {
 		t.Errorf("its next commit: %q", got)
 	}
-	// A branch and a folder in the URL, as docker build has them.
+	// A branch and a folder in the URL, as docker build takes them.
 	repo.Commit(map[string]string{"sub/v": "of the folder", "sub/Second": "FROM " + w.Base + "\nCOPY v /v\n"})
 	repo.Git("branch", "-f", "third", "main")
 	out := harness.MustCLI(t, w.GRPC, "build", repo.URL+"#third:sub", "-f", "Second")

@@ -22,9 +22,9 @@ func gitpodFile(git *contentservice.GitInitializer, dockerfile, dir string) *bui
 	}}}
 }
 
-// Test_Gitpod_Dockerfile builds Dockerfiles from git through Gitpod's API:
-// public, with a credential, with a one-time credential; failures are worded
-// as Gitpod's server expects them.
+// Test_Gitpod_Dockerfile builds Dockerfiles from git through Gitpod's API: without a credential,
+// with one, and with a one-time credential. The messages of failures are those that Gitpod's server
+// expects.
 func Test_Gitpod_Dockerfile(t *testing.T) {
 	const password = "a-git-token-to-keep"
 	w := buildkittest.Start(t, nil)

@@ -14,8 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Dockerfile_TwoPlatforms builds for two platforms at once: both refs are
-// an index, with an image for each.
+// Test_Dockerfile_TwoPlatforms builds for two platforms at once. Both references name an index with
+// an image for each platform.
 func Test_Dockerfile_TwoPlatforms(t *testing.T) {
 	w := buildkittest.Start(t, nil)
 	dir := w.Context(t, "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /arch\n", map[string]string{"amd64": "of amd64", "arm64": "of arm64"})

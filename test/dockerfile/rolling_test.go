@@ -14,8 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness/buildkittest"
 )
 
-// Test_Rolling_RestartDuringDockerfiles restarts all nodes while Dockerfiles
-// build that take long: all succeed, none was counted as tried.
+// Test_Rolling_RestartDuringDockerfiles restarts all nodes while long Dockerfile builds run. All
+// builds succeed, and no attempt is counted.
 func Test_Rolling_RestartDuringDockerfiles(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, "cat", "sleep", "echo", "seq"))
@@ -37,7 +37,7 @@ func Test_Rolling_RestartDuringDockerfiles(t *testing.T) {
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	ids := start20(t, w, lines8(""))
+	ids := startBuilds(t, w, eightLines(""))
 	for _, n := range c.Nodes {
 		n.Stop()
 		n.Run()

@@ -23,7 +23,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Cluster is several nodes as real processes.
+// Cluster is a cluster whose nodes are real processes.
 type Cluster struct {
 	t        testing.TB
 	Dir      string
@@ -36,22 +36,21 @@ type Cluster struct {
 	Nodes  []*Node
 }
 
-// Host is where a node runs, if not on the test's own host.
+// Host is where a node runs, if it is not the host of the test.
 type Host struct {
 	IP      string
-	Command []string // put before the command of the node
-	// Dial connects from there, to its loopback.
+	Command []string // goes before the command of the node
+	// Dial connects from the host, so that it reaches the host's loopback.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// StartClusterOn runs a node on each host.
+// StartClusterOn runs a cluster with one node on each host, and returns when all nodes are ready.
 func StartClusterOn(t testing.TB, hosts []Host, registryAddr string, over Config) *Cluster {
 	t.Helper()
 	return startCluster(newCluster(t, len(hosts), registryAddr, over, hosts))
 }
 
-// StartCluster runs n nodes that form one cluster, and returns when all of
-// them are ready.
+// StartCluster runs n nodes that form one cluster, and returns when all of them are ready.
 func StartCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster {
 	t.Helper()
 	return startCluster(NewCluster(t, n, registryAddr, over))
@@ -68,7 +67,7 @@ func startCluster(c *Cluster) *Cluster {
 	return c
 }
 
-// NewCluster prepares n nodes without starting them.
+// NewCluster prepares n nodes that form one cluster, without starting them.
 func NewCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster {
 	t.Helper()
 	return newCluster(t, n, registryAddr, over, nil)
@@ -98,7 +97,7 @@ func newCluster(t testing.TB, n int, registryAddr string, over Config, hosts []H
 
 func (c *Cluster) keyFile() string { return filepath.Join(c.Dir, "sealing.json") }
 
-// Add prepares one more node, which joins when it is started.
+// Add prepares one more node, which joins the cluster when it is started.
 func (c *Cluster) Add() *Node {
 	c.t.Helper()
 	node := c.prepare(len(c.Nodes), testkit.FreeAddr(c.t))
@@ -106,8 +105,8 @@ func (c *Cluster) Add() *Node {
 	return node
 }
 
-// Override changes the configuration of all nodes, those that come later
-// included, from their next start on.
+// Override changes the configuration of all nodes from their next start on. It applies to nodes
+// that Add prepares later, too.
 func (c *Cluster) Override(over Config) {
 	merge(c.over, clone(over))
 	for _, n := range c.Nodes {
@@ -118,7 +117,7 @@ func (c *Cluster) Override(over Config) {
 // Override changes the configuration of one node, from its next start on.
 func (n *Node) Override(over Config) { merge(n.config, clone(over)) }
 
-// Certs issues a certificate of the cluster.
+// Certs issues a certificate of the CA of the cluster.
 func (c *Cluster) Certs(id cluster.CertIdentity) cluster.CertFiles {
 	c.t.Helper()
 	files, err := cluster.IssueCert(filepath.Join(c.Dir, "certs"), id, false)
@@ -131,7 +130,7 @@ func (c *Cluster) Certs(id cluster.CertIdentity) cluster.CertFiles {
 // ClusterName is the name of all test clusters.
 const ClusterName = "test"
 
-// Config is the `cluster` section of a node of that name.
+// Config returns the section `cluster` of the configuration of a node.
 func (c *Cluster) Config(name, peerAddr string) map[string]any {
 	files := c.Certs(cluster.CertIdentity{Cluster: ClusterName, Role: cluster.RoleNode, Name: name})
 	return map[string]any{
@@ -176,7 +175,7 @@ func clone(m map[string]any) map[string]any {
 	return out
 }
 
-// Leader answers the node that leads, once one does.
+// Leader waits until a node leads, and returns it.
 func (c *Cluster) Leader() *Node {
 	c.t.Helper()
 	var lead *Node
@@ -197,7 +196,7 @@ func (c *Cluster) leads() *Node {
 	return nil
 }
 
-// Running are the nodes whose processes run.
+// Running returns the nodes whose processes run.
 func (c *Cluster) Running() (out []*Node) {
 	for _, n := range c.Nodes {
 		if n.Alive() {
@@ -207,7 +206,7 @@ func (c *Cluster) Running() (out []*Node) {
 	return out
 }
 
-// Others are the running nodes without one.
+// Others returns the running nodes other than not.
 func (c *Cluster) Others(not *Node) []*Node {
 	return slices.DeleteFunc(c.Running(), func(n *Node) bool { return n == not })
 }
@@ -224,7 +223,7 @@ func (n *Node) AwaitReady() {
 	})
 }
 
-// Alive reports whether the process runs.
+// Alive reports whether the process of the node runs.
 func (n *Node) Alive() bool {
 	if n.cmd == nil || n.done == nil {
 		return false
@@ -237,8 +236,7 @@ func (n *Node) Alive() bool {
 	}
 }
 
-// Socket returns the address of the node's unix socket, as the command line takes
-// it.
+// Socket returns the address of the node's unix socket in the form that the command line takes.
 func (n *Node) Socket() string { return "unix://" + filepath.Join(n.Dir, "op.sock") }
 
 // Operator returns a client of the node's unix socket.
@@ -252,14 +250,15 @@ func (n *Node) Operator() imagebuilderv1.ClusterClient {
 	return imagebuilderv1.NewClusterClient(conn)
 }
 
-// Members asks the node for the members of its cluster.
+// Members returns the members of the cluster as the node knows them. With stale the node need not
+// have a leader.
 func (n *Node) Members(ctx context.Context, stale bool) (*imagebuilderv1.MembersResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return n.Operator().Members(ctx, &imagebuilderv1.MembersRequest{Stale: stale})
 }
 
-// Hurt puts faults into force on a node that was built with the tag faults.
+// Hurt replaces the faults that are in force on a node, which must be built with the tag faults.
 func (n *Node) Hurt(state map[string]any) {
 	n.t.Helper()
 	raw, err := json.Marshal(state)
@@ -276,7 +275,7 @@ func (n *Node) Hurt(state map[string]any) {
 	}
 }
 
-// post sends from the node's own host.
+// post sends a POST request from the host of the node.
 func (n *Node) post(url, body string) (*http.Response, error) {
 	tr := &http.Transport{DialContext: n.dial, DisableKeepAlives: true}
 	return (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Post(url, "application/json", strings.NewReader(body))
@@ -288,7 +287,7 @@ func (n *Node) Kill9() { _ = n.cmd.Process.Kill() }
 // AwaitExit waits until the process has ended.
 func (n *Node) AwaitExit() { <-n.done }
 
-// Signal sends a signal to the process.
+// Signal sends a signal to the process of the node.
 func (n *Node) Signal(sig os.Signal) {
 	n.t.Helper()
 	if err := n.cmd.Process.Signal(sig); err != nil {
@@ -296,11 +295,11 @@ func (n *Node) Signal(sig os.Signal) {
 	}
 }
 
-// AwaitAnswer waits until the node's process answers anything at all, and has
-// started Raft.
+// AwaitAnswer waits until the process of the node responds to its liveness probe, which it does
+// after the start of Raft.
 func (n *Node) AwaitAnswer() {
 	n.t.Helper()
-	testkit.Eventually(n.t, 60*time.Second, "node "+n.Name+" answers", func() bool {
+	testkit.Eventually(n.t, 60*time.Second, "node "+n.Name+" is live", func() bool {
 		if !n.Alive() {
 			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
 		}

@@ -1,5 +1,5 @@
-// Package harness runs nodes as real processes for tests: the binary of this
-// module, its own data directory, ports on loopback, and kill -9.
+// Package harness runs nodes as real processes for tests: it compiles the service, gives each node a
+// data directory and ports on loopback, kills nodes, and calls them.
 package harness
 
 import (
@@ -25,18 +25,18 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Node is one process of the service and its data.
+// Node is one process of the service, with its data.
 type Node struct {
 	t   testing.TB
 	Dir string
 	// Addresses.
 	GRPC, Metrics, Health, Pprof, Peer string
 	Name                               string
-	// Program is the binary of the service, "" for this version's.
+	// Program is the binary of the service, "" for the binary of this version.
 	Program string
 	// Env is added to the environment of the process, as NAME=value.
 	Env []string
-	// Existing is a configuration file that the node's own is laid over, "" for
+	// Existing is a configuration file over which the node's own configuration is merged, "" for
 	// none.
 	Existing string
 	// Native and Gitpod are clients that survive restarts.
@@ -45,17 +45,17 @@ type Node struct {
 	Conn   *grpc.ClientConn
 
 	config map[string]any
-	before []string // of the command: how to run on another host
+	before []string // goes before the command, to run it on another host
 	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	cmd    *exec.Cmd
 	done   chan struct{}
 	log    *os.File
 }
 
-// Config is merged over the config of a node, key by key; nil removes a key.
+// Config is merged over the configuration of a node, key by key. The value nil removes a key.
 type Config map[string]any
 
-// Start runs a node over a registry and returns when it is ready.
+// Start runs a node over a registry, and returns when it is ready.
 func Start(t testing.TB, registryAddr string, over Config) *Node {
 	t.Helper()
 	n := New(t, t.TempDir(), registryAddr, over)
@@ -135,7 +135,7 @@ func tail(s string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// Launch starts the process and does not wait.
+// Launch starts the process and does not wait until it is ready.
 func (n *Node) Launch() {
 	n.t.Helper()
 	raw, err := json.Marshal(n.config)
@@ -179,7 +179,7 @@ func (n *Node) Run() {
 // Kill ends the process by SIGKILL and waits for it.
 func (n *Node) Kill() { n.end(syscall.SIGKILL) }
 
-// Stop ends the process gracefully, waits for it and answers its state.
+// Stop ends the process by SIGTERM, waits for its end and returns its state.
 func (n *Node) Stop() *os.ProcessState {
 	n.end(syscall.SIGTERM)
 	return n.cmd.ProcessState
@@ -204,16 +204,16 @@ func (n *Node) end(sig syscall.Signal) {
 	}
 }
 
-// Exited answers a channel that is closed when the process has ended.
+// Exited returns a channel that is closed when the process has ended.
 func (n *Node) Exited() <-chan struct{} { return n.done }
 
-// ExitCode is the status that the process ended with.
+// ExitCode returns the exit status of the ended process.
 func (n *Node) ExitCode() int { return n.cmd.ProcessState.ExitCode() }
 
-// Pid is the process id.
+// Pid returns the process id.
 func (n *Node) Pid() int { return n.cmd.Process.Pid }
 
-// Log is what the node has logged, by all its processes.
+// Log returns the log of the node, from all its processes.
 func (n *Node) Log() string {
 	raw, err := os.ReadFile(n.log.Name())
 	if err != nil {
@@ -222,7 +222,7 @@ func (n *Node) Log() string {
 	return string(raw)
 }
 
-// Get fetches a URL and answers body and status, 0 if there was no answer.
+// Get fetches a URL. It returns body and status code, 0 if there was no response.
 func (n *Node) Get(url string) (string, int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -27,13 +27,12 @@ import (
 	"github.com/image-builder-ha/image-builder/test/netns"
 )
 
-// benchLog is the length of a log: 64 MB of lines.
+// benchLog is the length of a log in bytes, 64 MiB of lines.
 const benchLog = 64 << 20
 
-// Benchmark_Logs_Readers is one log with a copy on a second node, written by a
-// workload on the owner and followed through three nodes, each on a host of its
-// own. Beside it the same bytes as a bare gRPC stream from one process to as
-// many readers.
+// Benchmark_Logs_Readers measures a log with a copy on a second node. A workload on the owner
+// writes the log, and readers follow it through three nodes, each on a host of its own. For
+// comparison it streams the same bytes by plain gRPC from one process to as many readers.
 func Benchmark_Logs_Readers(b *testing.B) {
 	file := filepath.Join(b.TempDir(), "log")
 	line := []byte(strings.Repeat("0123456789abcdef", 6) + "end\n")
@@ -48,7 +47,7 @@ func Benchmark_Logs_Readers(b *testing.B) {
 }
 
 func nodeStreams(b *testing.B, readers int, file string, size int64) {
-	w := &logWorld{t: b, dir: b.TempDir()}
+	w := &logCluster{t: b, dir: b.TempDir()}
 	b.Setenv("IMAGE_BUILDER_TEST_RUNTIME", w.dir)
 	b.Setenv("IMAGE_BUILDER_TEST_SCRIPT", "until [ -e "+file+".go ]; do sleep 0.01; done; cat "+file)
 	b.Setenv("IMAGE_BUILDER_TEST_SURVIVES", "")
@@ -96,7 +95,7 @@ func nodeStreams(b *testing.B, readers int, file string, size int64) {
 	b.ReportMetric(net/float64(b.N)/float64(size)/float64(readers), "owner-sent/log/reader")
 }
 
-// bareServer streams size bytes in messages as the nodes send them.
+// bareServer streams size bytes in messages like those of the nodes.
 type bareServer struct {
 	imagebuilderv1.UnimplementedImageBuilderServer
 	size int64

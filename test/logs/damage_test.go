@@ -20,7 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// oneLog is a build whose log lies on two of three nodes.
+// oneLog is a cluster of three nodes with one build, whose log has copies on two of them.
 type oneLog struct {
 	*harness.Cluster
 	t     *testing.T
@@ -45,11 +45,11 @@ func startOneLog(t *testing.T) *oneLog {
 	if c.whole, err = c.Nodes[0].ReadLog(c.ctx, c.id, 1); err != nil || c.whole == "" {
 		t.Fatalf("the log is %q, %v", c.whole, err)
 	}
-	c.sound("at the start")
+	c.awaitTwoCopies("at the start")
 	return c
 }
 
-// copies are the files of the log, by node.
+// copies returns the files of the log, by node.
 func (c *oneLog) copies() map[*harness.Node]string {
 	c.t.Helper()
 	out := map[*harness.Node]string{}
@@ -65,7 +65,7 @@ func (c *oneLog) copies() map[*harness.Node]string {
 	return out
 }
 
-// damage changes bytes of a file, as many as at, from that byte on.
+// damage overwrites some bytes of a file, from the byte at on.
 func (c *oneLog) damage(file string, at int) {
 	c.t.Helper()
 	raw, err := os.ReadFile(file)
@@ -78,7 +78,7 @@ func (c *oneLog) damage(file string, at int) {
 	}
 }
 
-// read reads the log by all nodes.
+// read reads the log through each node.
 func (c *oneLog) read(check func(by, got string, err error)) {
 	for _, n := range c.Nodes {
 		got, err := harness.Persist(c.ctx, func(context.Context) (string, error) { return n.ReadLog(c.ctx, c.id, 1) })
@@ -86,8 +86,8 @@ func (c *oneLog) read(check func(by, got string, err error)) {
 	}
 }
 
-// sound waits until the log has two sound copies.
-func (c *oneLog) sound(when string) {
+// awaitTwoCopies waits until the log has two undamaged copies.
+func (c *oneLog) awaitTwoCopies(when string) {
 	c.t.Helper()
 	testkit.Eventually(c.t, time.Minute, "the log has two sound copies "+when, func() bool {
 		b := c.Nodes[0].Wait(c.t, c.ctx, c.id)
@@ -108,8 +108,8 @@ func (c *oneLog) sound(when string) {
 	})
 }
 
-// Test_Logs_DamagedOnAllNodes damages both copies of a log: all nodes say so by
-// DataLoss, which the alert ImageBuilderErrors counts, and ask nobody to try again.
+// Test_Logs_DamagedOnAllNodes damages both copies of a log. All nodes return DataLoss, which the
+// alert ImageBuilderErrors counts and which no client retries.
 func Test_Logs_DamagedOnAllNodes(t *testing.T) {
 	c := startOneLog(t)
 	files := c.copies()
@@ -130,9 +130,9 @@ func Test_Logs_DamagedOnAllNodes(t *testing.T) {
 	}
 }
 
-// Test_Logs_DamageIsRepaired damages one copy of a log after the other, also
-// while its node runs and has read it: all nodes show the whole log all the
-// time, and it has two sound copies again soon.
+// Test_Logs_DamageIsRepaired damages the copies of a log one after the other, also while the node
+// runs and has read its copy. All nodes always return the whole log, and soon it has two undamaged
+// copies again.
 func Test_Logs_DamageIsRepaired(t *testing.T) {
 	c := startOneLog(t)
 	for round, harm := range []struct {
@@ -163,6 +163,6 @@ func Test_Logs_DamageIsRepaired(t *testing.T) {
 				t.Errorf("%s of node %s: by node %s %q, %v", harm.what, n.Name, by, got, err)
 			}
 		})
-		c.sound(fmt.Sprintf("after round %d (%s)", round, harm.what))
+		c.awaitTwoCopies(fmt.Sprintf("after round %d (%s)", round, harm.what))
 	}
 }

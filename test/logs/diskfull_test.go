@@ -19,7 +19,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// smallDisk mounts a file system of its own for the logs of a node.
+// smallDisk mounts a small file system for the logs of a node.
 func smallDisk(t *testing.T, n *harness.Node, size string) (path string) {
 	t.Helper()
 	path = filepath.Join(n.Dir, "data", "logs")
@@ -37,17 +37,17 @@ func smallDisk(t *testing.T, n *harness.Node, size string) (path string) {
 	return path
 }
 
-// Test_Logs_DiskFullOnOneNode lets the disk of one node's logs run full while
-// builds run there: they go on elsewhere and none of it counts, members and
-// metrics name the node, and it takes builds again once there is room.
+// Test_Logs_DiskFullOnOneNode fills the disk for the logs of one node while builds run there. The
+// builds continue on other nodes, and the failed attempts do not count. Members and metrics report
+// the node. It gets builds again once there is room.
 func Test_Logs_DiskFullOnOneNode(t *testing.T) {
-	w := prepareLogWorld(t, 3, script(4, "0.3"), false, nil)
+	w := prepareLogCluster(t, 3, script(4, "0.3"), false, nil)
 	small := w.Nodes[1]
 	disk := smallDisk(t, small, "8m")
 	w.start()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	ids := w.ask(ctx, 9)
+	ids := w.request(ctx, 9)
 	var moved int
 	for _, id := range ids {
 		b := w.await(ctx, id, func(b *imagebuilderv1.Build) bool { return b.EndedAt != nil })
@@ -83,7 +83,7 @@ func Test_Logs_DiskFullOnOneNode(t *testing.T) {
 		text, shown := trouble()
 		return shown && strings.Contains(text, "disk under the logs is full")
 	})
-	for _, id := range w.ask(ctx, 3) {
+	for _, id := range w.request(ctx, 3) {
 		b := w.await(ctx, id, func(b *imagebuilderv1.Build) bool { return b.EndedAt != nil })
 		if len(b.Attempts) != 1 || b.Attempts[0].Owner == small.Name {
 			t.Errorf("a build that was asked for later ran %d times, first on node %s", len(b.Attempts), b.Attempts[0].Owner)
@@ -97,7 +97,7 @@ func Test_Logs_DiskFullOnOneNode(t *testing.T) {
 		return !shown && text == ""
 	})
 	back := false
-	for _, id := range w.ask(ctx, 6) {
+	for _, id := range w.request(ctx, 6) {
 		b := w.await(ctx, id, func(b *imagebuilderv1.Build) bool { return b.EndedAt != nil })
 		back = back || b.Attempts[0].Owner == small.Name
 	}
@@ -107,8 +107,8 @@ func Test_Logs_DiskFullOnOneNode(t *testing.T) {
 	t.Logf("%d attempts moved", moved)
 }
 
-// ask asks for so many builds of different images at once.
-func (w *logWorld) ask(ctx context.Context, n int) (ids []string) {
+// request requests n builds of different images at once.
+func (w *logCluster) request(ctx context.Context, n int) (ids []string) {
 	w.t.Helper()
 	for range n {
 		name := "team/" + uuid.NewString() + ":1"

@@ -17,15 +17,15 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Logs_Drained drains a node that owns live logs and holds copies of
-// others: all of them move off it while they are written and read. Then the
-// owner of one, which had its copy there, is killed.
+// Test_Logs_Drained drains a node that owns live logs and holds copies of others. All of them move
+// to other nodes while they are written and read. Then the test kills the owner of a log whose copy
+// was on the drained node.
 func Test_Logs_Drained(t *testing.T) {
-	more := filepath.Join(t.TempDir(), "more") // the end of the test removes it, too
+	more := filepath.Join(t.TempDir(), "more") // removed with the folder, if the test fails
 	if err := os.WriteFile(more, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w := newLogWorld(t, 4, fmt.Sprintf(`i=0; while [ -e %s ]; do i=$((i+1)); seq -f "part $i line %%050.0f" 1 300; sleep 0.2; done`, more), true, nil)
+	w := newLogCluster(t, 4, fmt.Sprintf(`i=0; while [ -e %s ]; do i=$((i+1)); seq -f "part $i line %%050.0f" 1 300; sleep 0.2; done`, more), true, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	refs := harness.PushImages(t, w.reg, 8)
@@ -40,7 +40,7 @@ func Test_Logs_Drained(t *testing.T) {
 	for _, readers := range all {
 		w.awaitBytes(readers, 64<<10)
 	}
-	drained, watched := w.drainable(ctx, all)
+	drained, watched := w.nodeToDrain(ctx, all)
 	if out, text, code := harness.CLI(t, w.node(drained).Socket(), "cluster", "drain", drained); code != 0 {
 		t.Fatal(out, text)
 	}
@@ -50,7 +50,7 @@ func Test_Logs_Drained(t *testing.T) {
 			return b.Attempts[0].Owner != drained && len(log.Copies) == 2 && !holdsLog(log, drained)
 		})
 	}
-	for id, readers := range all { // and they go on
+	for id, readers := range all { // readers still receive output
 		w.awaitBytes(readers, readers[0].total.Load()+64<<10)
 		w.await(ctx, id, func(b *imagebuilderv1.Build) bool { return !holdsLog(b.Attempts[0].Log, drained) })
 	}
@@ -77,9 +77,9 @@ func Test_Logs_Drained(t *testing.T) {
 	}
 }
 
-// drainable answers a node that owns some of the live logs and holds the copy
-// of another, and that one's build.
-func (w *logWorld) drainable(ctx context.Context, builds map[string][]*reader) (node, build string) {
+// nodeToDrain returns a node that owns a live log and holds the copy of another one, and the build
+// of the copy.
+func (w *logCluster) nodeToDrain(ctx context.Context, builds map[string][]*reader) (node, build string) {
 	w.t.Helper()
 	owns, holds := map[string]bool{}, map[string]string{}
 	for id := range builds {
@@ -109,9 +109,8 @@ func holdsLog(log *imagebuilderv1.AttemptLog, node string) bool {
 	return false
 }
 
-// Test_Logs_DrainedTogether drains two of four nodes at once after all builds
-// have ended: the logs that these two alone hold move to the others, too, and
-// are read there when the two are gone.
+// Test_Logs_DrainedTogether drains two of four nodes at once after all builds have ended. Logs that
+// only these two nodes hold move to the others, and are read there after the two nodes are gone.
 func Test_Logs_DrainedTogether(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	c := harness.StartCluster(t, 4, reg.Addr, nil)
@@ -166,13 +165,13 @@ func Test_Logs_DrainedTogether(t *testing.T) {
 		}
 		return true
 	})
-	for _, n := range leave { // one after the other: the majority is three of four
+	for _, n := range leave { // one after the other, since the majority is three of four
 		testkit.Eventually(t, time.Minute, n.Name+" is removed", func() bool {
 			_, err := stay[0].Operator().RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: n.Name})
 			if err == nil {
 				return true
 			}
-			for _, to := range stay { // it may lead; one of these two votes
+			for _, to := range stay { // the node may lead; one of these two votes
 				_, _ = stay[0].Operator().TransferLeadership(ctx, &imagebuilderv1.TransferLeadershipRequest{To: to.Name})
 			}
 			return false

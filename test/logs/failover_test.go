@@ -28,8 +28,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// logWorld is a cluster whose builds run a script and then copy an image.
-type logWorld struct {
+// logCluster is a cluster whose builds run a script and then copy an image.
+type logCluster struct {
 	*harness.Cluster
 	t    testing.TB
 	base string
@@ -37,17 +37,17 @@ type logWorld struct {
 	reg  *registrytest.Registry
 }
 
-func newLogWorld(t testing.TB, nodes int, script string, survives bool, over harness.Config) *logWorld {
+func newLogCluster(t testing.TB, nodes int, script string, survives bool, over harness.Config) *logCluster {
 	t.Helper()
-	w := prepareLogWorld(t, nodes, script, survives, over)
+	w := prepareLogCluster(t, nodes, script, survives, over)
 	w.start()
 	return w
 }
 
-// prepareLogWorld is newLogWorld without starting the nodes.
-func prepareLogWorld(t testing.TB, nodes int, script string, survives bool, over harness.Config) *logWorld {
+// prepareLogCluster is newLogCluster without the start of the nodes.
+func prepareLogCluster(t testing.TB, nodes int, script string, survives bool, over harness.Config) *logCluster {
 	t.Helper()
-	w := &logWorld{t: t, dir: t.TempDir()}
+	w := &logCluster{t: t, dir: t.TempDir()}
 	t.Setenv("IMAGE_BUILDER_TEST_RUNTIME", w.dir)
 	t.Setenv("IMAGE_BUILDER_TEST_SCRIPT", script)
 	t.Setenv("IMAGE_BUILDER_TEST_SURVIVES", map[bool]string{true: "1"}[survives])
@@ -59,7 +59,7 @@ func prepareLogWorld(t testing.TB, nodes int, script string, survives bool, over
 	return w
 }
 
-func (w *logWorld) start() {
+func (w *logCluster) start() {
 	w.t.Helper()
 	for _, n := range w.Nodes {
 		n.Launch()
@@ -70,7 +70,7 @@ func (w *logWorld) start() {
 	w.levelRaised()
 }
 
-func (w *logWorld) levelRaised() {
+func (w *logCluster) levelRaised() {
 	w.t.Helper()
 	testkit.Eventually(w.t, 10*time.Second, "the feature level is raised", func() bool {
 		res, err := w.Nodes[0].Members(w.t.Context(), false)
@@ -78,8 +78,8 @@ func (w *logWorld) levelRaised() {
 	})
 }
 
-// build asks for a build and waits until its first attempt runs.
-func (w *logWorld) build(ctx context.Context) *imagebuilderv1.Build {
+// build requests a build and waits until its first attempt exists.
+func (w *logCluster) build(ctx context.Context) *imagebuilderv1.Build {
 	w.t.Helper()
 	res, err := w.Nodes[0].Native.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{
 		RequestId: uuid.NewString(), Requester: "r", Source: harness.RefSource(w.base), Force: true,
@@ -90,8 +90,8 @@ func (w *logWorld) build(ctx context.Context) *imagebuilderv1.Build {
 	return w.await(ctx, res.Build.Id, func(b *imagebuilderv1.Build) bool { return len(b.Attempts) > 0 })
 }
 
-// await polls until a build is as it should be.
-func (w *logWorld) await(ctx context.Context, id string, ok func(*imagebuilderv1.Build) bool) (b *imagebuilderv1.Build) {
+// await waits until a build is as expected, and returns it.
+func (w *logCluster) await(ctx context.Context, id string, ok func(*imagebuilderv1.Build) bool) (b *imagebuilderv1.Build) {
 	w.t.Helper()
 	testkit.Eventually(w.t, time.Minute, "the build is as expected", func() bool {
 		res, err := w.Running()[0].Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
@@ -101,7 +101,7 @@ func (w *logWorld) await(ctx context.Context, id string, ok func(*imagebuilderv1
 	return b
 }
 
-func (w *logWorld) node(name string) *harness.Node {
+func (w *logCluster) node(name string) *harness.Node {
 	for _, n := range w.Nodes {
 		if n.Name == name {
 			return n
@@ -111,19 +111,19 @@ func (w *logWorld) node(name string) *harness.Node {
 	return nil
 }
 
-// reader follows all attempts of a build from the beginning, on another node
-// when one does not answer, and remembers every byte at its place.
+// reader follows all attempts of a build from the beginning. It continues on another node when a
+// node is unavailable, and computes a checksum of each attempt.
 type reader struct {
-	w     *logWorld
+	w     *logCluster
 	id    string
-	at    int // of the node
+	at    int // index of the node
 	stays bool
 	total atomic.Int64
 	sums  map[uint32]string
 	sizes map[uint32]int64
 }
 
-// follow reads to the end of the build.
+// follow reads until the end of the build.
 func (r *reader) follow(ctx context.Context) error {
 	r.sums, r.sizes = map[uint32]string{}, map[uint32]int64{}
 	for n := uint32(1); ; n++ {
@@ -139,7 +139,7 @@ func (r *reader) follow(ctx context.Context) error {
 	}
 }
 
-// attempt reads one attempt's log to its end.
+// attempt reads the log of one attempt to its end.
 func (r *reader) attempt(ctx context.Context, n uint32, to io.Writer) (size int64, found bool, err error) {
 	for {
 		size, found, err = r.stream(ctx, n, size, to)
@@ -190,7 +190,7 @@ func (r *reader) stream(ctx context.Context, n uint32, offset int64, to io.Write
 		if found || offset > 0 {
 			return offset, true, nil
 		}
-		// Nothing came: there is no such attempt, or it said nothing.
+		// The stream was empty: there is no such attempt, or its log is empty.
 		res, err := node.Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: r.id}})
 		if err != nil {
 			return offset, false, err
@@ -200,8 +200,8 @@ func (r *reader) stream(ctx context.Context, n uint32, offset int64, to io.Write
 	return offset, found, err
 }
 
-// startReaders follows a build by so many readers, spread over the nodes.
-func (w *logWorld) startReaders(ctx context.Context, id string, count int) (all []*reader, wait func()) {
+// startReaders starts count readers of a build, spread over the nodes.
+func (w *logCluster) startReaders(ctx context.Context, id string, count int) (all []*reader, wait func()) {
 	var wg sync.WaitGroup
 	for i := range count {
 		r := &reader{w: w, id: id, at: i}
@@ -215,9 +215,9 @@ func (w *logWorld) startReaders(ctx context.Context, id string, count int) (all 
 	return all, wg.Wait
 }
 
-// checkSame compares what the readers saw with what a reader sees who comes
-// after the end, through each node.
-func (w *logWorld) checkSame(ctx context.Context, id string, readers []*reader) {
+// checkSame compares the bytes that the readers saw with the bytes that a late reader sees, through
+// each node.
+func (w *logCluster) checkSame(ctx context.Context, id string, readers []*reader) {
 	w.t.Helper()
 	b := w.await(ctx, id, func(b *imagebuilderv1.Build) bool { return b.EndedAt != nil })
 	for _, n := range w.Running() {
@@ -248,8 +248,8 @@ func (w *logWorld) checkSame(ctx context.Context, id string, readers []*reader) 
 	}
 }
 
-// awaitBytes waits until all readers saw so many bytes.
-func (w *logWorld) awaitBytes(readers []*reader, n int64) {
+// awaitBytes waits until each reader saw n bytes.
+func (w *logCluster) awaitBytes(readers []*reader, n int64) {
 	w.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
 		var seen []int64
@@ -267,7 +267,7 @@ func (w *logWorld) awaitBytes(readers []*reader, n int64) {
 	}
 }
 
-func (w *logWorld) starts() int {
+func (w *logCluster) starts() int {
 	raw, err := os.ReadFile(filepath.Join(w.dir, "starts"))
 	if err != nil {
 		w.t.Fatal(err)
@@ -275,17 +275,17 @@ func (w *logWorld) starts() int {
 	return strings.Count(string(raw), "\n")
 }
 
-// script prints so many MB of numbered lines, with pauses.
+// script returns a script that prints mb megabytes of numbered lines, with pauses.
 func script(mb int, pause string) string {
 	return fmt.Sprintf(`for i in $(seq 1 %d); do seq -f "part $i line %%050.0f" 1 15500; sleep %s; done`, mb, pause)
 }
 
-// Test_Logs_OwnerKilled kills the owner in the middle of a log of 100 MB that
-// 30 readers follow through three nodes.
+// Test_Logs_OwnerKilled kills the owner in the middle of a log of 100 MB that 30 readers follow
+// through three nodes.
 func Test_Logs_OwnerKilled(t *testing.T) {
 	for _, survives := range []bool{false, true} {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
-			w := newLogWorld(t, 3, script(100, "0.3"), survives, nil)
+			w := newLogCluster(t, 3, script(100, "0.3"), survives, nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 			defer cancel()
 			b := w.build(ctx)
@@ -311,12 +311,11 @@ func Test_Logs_OwnerKilled(t *testing.T) {
 	}
 }
 
-// Test_Logs_OwnerPaused stops the owner's process for longer than its lease
-// and lets it wake up.
+// Test_Logs_OwnerPaused stops the owner's process for longer than its lease, and continues it.
 func Test_Logs_OwnerPaused(t *testing.T) {
 	for _, survives := range []bool{false, true} {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
-			w := newLogWorld(t, 3, script(80, "0.5"), survives, nil)
+			w := newLogCluster(t, 3, script(80, "0.5"), survives, nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 			defer cancel()
 			b := w.build(ctx)
@@ -336,8 +335,8 @@ func Test_Logs_OwnerPaused(t *testing.T) {
 	}
 }
 
-// awaitOn waits until another node owns the build, as the others see it.
-func (w *logWorld) awaitOn(ctx context.Context, former *harness.Node, id string) {
+// awaitOn waits until another node owns the build, as nodes other than former report it.
+func (w *logCluster) awaitOn(ctx context.Context, former *harness.Node, id string) {
 	w.t.Helper()
 	n := w.Others(former)[0]
 	begin := time.Now()
@@ -352,13 +351,13 @@ func (w *logWorld) awaitOn(ctx context.Context, former *harness.Node, id string)
 	w.t.Logf("another owner after %s", time.Since(begin).Round(time.Millisecond))
 }
 
-// Test_Logs_PowerLoss kills replica and owner one after the other; all that
-// was not fsynced is lost with them.
+// Test_Logs_PowerLoss kills the replica and then the owner. Each of them loses everything that it
+// did not fsync.
 func Test_Logs_PowerLoss(t *testing.T) {
 	for _, survives := range []bool{false, true} {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
 			t.Setenv("IMAGE_BUILDER_TEST_POWER_LOSS", "1")
-			w := newLogWorld(t, 3, script(40, "0.4"), survives, nil)
+			w := newLogCluster(t, 3, script(40, "0.4"), survives, nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 			defer cancel()
 			b := w.build(ctx)
@@ -383,12 +382,11 @@ func Test_Logs_PowerLoss(t *testing.T) {
 	}
 }
 
-// Test_Logs_ReplicaWiped loses the disk of a node that holds copies of a
-// complete and of a live log. It comes back under its name, votes, and its
-// copies are made anew: no other node could take its place. Then the owner of the
-// live log is killed.
+// Test_Logs_ReplicaWiped deletes the data of a node that holds copies of a complete and of a live
+// log. The node returns under its name and votes. Its copies are made again on it, since no other
+// node could hold them. Then the test kills the owner of the live log.
 func Test_Logs_ReplicaWiped(t *testing.T) {
-	w := newLogWorld(t, 3, script(50, "0.5"), true, harness.Config{"logs": map[string]any{"copies": 3}})
+	w := newLogCluster(t, 3, script(50, "0.5"), true, harness.Config{"logs": map[string]any{"copies": 3}})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	done := w.build(ctx)
@@ -436,10 +434,10 @@ func Test_Logs_ReplicaWiped(t *testing.T) {
 	w.checkSame(ctx, done.Id, first)
 }
 
-// Test_Logs_AllCopiesLost loses owner and replica of an attempt for good: its
-// log is closed with a marker, and the build succeeds.
+// Test_Logs_AllCopiesLost kills owner and replica of an attempt for good. The log is closed with a
+// marker, and the build succeeds.
 func Test_Logs_AllCopiesLost(t *testing.T) {
-	w := newLogWorld(t, 5, script(10, "0.5"), false, harness.Config{
+	w := newLogCluster(t, 5, script(10, "0.5"), false, harness.Config{
 		"cluster": map[string]any{"voters": 5}, "logs": map[string]any{"fenceTimeout": "3s"},
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)

@@ -1,4 +1,4 @@
-// Package logs tests logs of builds on several nodes: copies, failovers, damage, retention.
+// Package logs tests the logs of builds in a cluster: copies, failovers, damage, retention.
 package logs
 
 import (

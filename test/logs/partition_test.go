@@ -12,13 +12,13 @@ import (
 	"github.com/image-builder-ha/image-builder/test/netns"
 )
 
-// Test_Logs_OwnerCutOff cuts the owner off from the others, with one reader on
-// its side, who stays there: what that one was shown before the cut stays true,
-// and after healing it sees the rest.
+// Test_Logs_OwnerCutOff cuts the owner off from the other nodes while one reader stays connected to
+// the owner. The bytes that this reader saw before the cut stay true, and after the partition it
+// sees the rest.
 func Test_Logs_OwnerCutOff(t *testing.T) {
 	for _, survives := range []bool{false, true} {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
-			w := &logWorld{t: t, dir: t.TempDir()}
+			w := &logCluster{t: t, dir: t.TempDir()}
 			t.Setenv("IMAGE_BUILDER_TEST_RUNTIME", w.dir)
 			t.Setenv("IMAGE_BUILDER_TEST_SCRIPT", script(24, "0.4"))
 			t.Setenv("IMAGE_BUILDER_TEST_SURVIVES", map[bool]string{true: "1"}[survives])
@@ -42,7 +42,7 @@ func Test_Logs_OwnerCutOff(t *testing.T) {
 			follow, stop := context.WithCancel(ctx)
 			seen := make(chan error, 1)
 			go func() { seen <- beyond.follow(follow) }()
-			w.awaitBytes([]*reader{beyond}, cut+4<<20) // what the one inside cannot know
+			w.awaitBytes([]*reader{beyond}, cut+4<<20) // bytes that the inner reader cannot see
 			stop()
 			<-seen
 			if n := inside.total.Load(); n != cut {

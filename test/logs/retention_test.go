@@ -14,10 +14,10 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Logs_Retention lets a real node remove the log of a build that ended:
-// readers see the marker, the build stays, the file goes.
+// Test_Logs_Retention lets a node remove the log of a build that has ended. Readers see the marker,
+// the build stays, and the file is deleted.
 func Test_Logs_Retention(t *testing.T) {
-	w := newLogWorld(t, 1, "echo a line of output", false, harness.Config{
+	w := newLogCluster(t, 1, "echo a line of output", false, harness.Config{
 		"logs": map[string]any{"retention": "3s"}, "history": map[string]any{"minAge": "1s"},
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)

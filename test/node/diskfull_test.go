@@ -21,9 +21,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_DiskFull fills the disk under log store and Raft: requests fail with
-// the reason, nothing that was acknowledged is lost, and once there is room
-// again everything goes on without a restart.
+// Test_DiskFull fills the disk under the log store and Raft. Requests fail with the reason and no
+// acknowledged build is lost. Once there is room again, the node continues without a restart.
 func Test_DiskFull(t *testing.T) {
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=192m"); err != nil {
@@ -54,8 +53,8 @@ func Test_DiskFull(t *testing.T) {
 	fill(t, filler)
 	var acked []string
 	failed := 0
-	// The log's current file was allocated in advance: it takes a while until
-	// Raft itself hits the wall. Log files hit it at once.
+	// The current file of the Raft log was allocated in advance, so Raft fails only after a while.
+	// Logs of builds fail at once.
 	for i := 1; i < 30; i++ {
 		res, err := ask(i)
 		if err != nil {

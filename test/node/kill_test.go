@@ -28,27 +28,27 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-var stock struct {
+var images struct {
 	sync.Once
 	dir string
 }
 
-// stocked starts a registry with n different images. They are pushed once for
-// all tests of a run: each has to publish to a repository of its own.
-func stocked(t testing.TB, n int) (*registrytest.Registry, []string) {
+// registryWithImages starts a registry with n different images. The images are pushed once for all
+// tests of a run, so each test has to publish to a repository of its own.
+func registryWithImages(t testing.TB, n int) (*registrytest.Registry, []string) {
 	t.Helper()
-	stock.Do(func() {
-		dir, err := os.MkdirTemp("", "image-builder-stock-")
+	images.Do(func() {
+		dir, err := os.MkdirTemp("", "image-builder-images-")
 		if err != nil {
 			t.Fatal(err)
 		}
-		stock.dir = dir
+		images.dir = dir
 		cleanups = append(cleanups, func() { _ = os.RemoveAll(dir) })
 		reg := registrytest.Start(t, registrytest.Options{Storage: dir})
 		harness.PushImages(t, reg, n)
 		reg.Stop()
 	})
-	reg := registrytest.Start(t, registrytest.Options{Storage: stock.dir})
+	reg := registrytest.Start(t, registrytest.Options{Storage: images.dir})
 	refs := make([]string, n)
 	for i := range refs {
 		refs[i] = fmt.Sprintf("%s/many/app:%d", reg.Addr, i)
@@ -68,7 +68,7 @@ func (s *seenLogs) see(t *testing.T, build string, attempt uint32, offset int64,
 	key := fmt.Sprintf("%s/%d", build, attempt)
 	old := s.logs[key]
 	if int(offset) > len(old) {
-		return // a reader that resumed ahead of the others
+		return // another reader has not read so far yet
 	}
 	for i, b := range content {
 		at := int(offset) + i
@@ -84,16 +84,16 @@ func (s *seenLogs) see(t *testing.T, build string, attempt uint32, offset int64,
 	s.logs[key] = old
 }
 
-// Test_Kill9_Under_Load builds 2,000 images from 32 clients while the node is
-// killed twenty times at random moments.
+// Test_Kill9_Under_Load builds 2,000 images from 32 clients while the node is killed twenty times
+// at random moments.
 func Test_Kill9_Under_Load(t *testing.T) {
 	const images, clients, kills = 2000, 32, 20
-	reg, refs := stocked(t, images)
+	reg, refs := registryWithImages(t, images)
 	n := harness.Start(t, reg.Addr, harness.Config{"orchestrator": map[string]any{"workspaceImageRepository": reg.Addr + "/kill9"}})
 	ctx := testkit.Context(t, 15*time.Minute)
 	var acked, ended atomic.Int64
-	type answer struct{ request, id string }
-	answers := make([]answer, images)
+	type acknowledgement struct{ request, id string }
+	acknowledged := make([]acknowledgement, images)
 	seen := &seenLogs{logs: map[string][]byte{}}
 	work := make(chan int)
 	var g errgroup.Group
@@ -110,11 +110,11 @@ func Test_Kill9_Under_Load(t *testing.T) {
 					return fmt.Errorf("build %s: %w", refs[i], err)
 				}
 				acked.Add(1)
-				if res.Exists { // an earlier try of this request built it unseen
+				if res.Exists { // an earlier try of this request built it, and its response was lost
 					ended.Add(1)
 					continue
 				}
-				answers[i] = answer{req.RequestId, res.Build.Id}
+				acknowledged[i] = acknowledgement{req.RequestId, res.Build.Id}
 				b := n.Wait(t, ctx, res.Build.Id)
 				if b.GetPhase() != imagebuilderv1.Phase_PHASE_SUCCEEDED {
 					return fmt.Errorf("acknowledged build %s of %s is %s: %s", res.Build.Id, refs[i], b.GetPhase(), b.GetMessage())
@@ -154,7 +154,7 @@ func Test_Kill9_Under_Load(t *testing.T) {
 		t.Errorf("%d acknowledged, %d succeeded, want %d", acked.Load(), ended.Load(), images)
 	}
 	checkAfterwards(ctx, t, n, refs, seen)
-	for i, a := range answers {
+	for i, a := range acknowledged {
 		if a.id == "" {
 			continue
 		}
@@ -173,7 +173,7 @@ func requesterOf(ctx context.Context, t *testing.T, n *harness.Node, id string) 
 	return b.GetRequester()
 }
 
-// readAll reads the whole log of a build, through restarts.
+// readAll reads the whole log of a build, also if the node restarts meanwhile.
 func readAll(ctx context.Context, t *testing.T, n *harness.Node, id string, seen *seenLogs) {
 	for ctx.Err() == nil {
 		stream, err := n.Native.BuildLogs(ctx, &imagebuilderv1.BuildLogsRequest{
@@ -191,7 +191,7 @@ func readAll(ctx context.Context, t *testing.T, n *harness.Node, id string, seen
 	}
 }
 
-// checkAfterwards looks at every build and image once the dust has settled.
+// checkAfterwards checks every build and every image after the last kill.
 func checkAfterwards(ctx context.Context, t *testing.T, n *harness.Node, refs []string, seen *seenLogs) {
 	t.Helper()
 	token, total, retried := "", 0, 0
@@ -242,18 +242,17 @@ func checkAfterwards(ctx context.Context, t *testing.T, n *harness.Node, refs []
 	}
 }
 
-// Test_InstantBuilds follows 2,000 builds that end at once, with 128 clients
-// of Gitpod's API: no stream hangs, each gets running, one terminal message,
-// and OK.
+// Test_InstantBuilds follows 2,000 builds that end at once, with 128 clients of Gitpod's API. Each
+// stream gets the status running, one terminal message and the code OK, and none hangs.
 func Test_InstantBuilds(t *testing.T) {
 	const images, clients = 2000, 128
-	reg, refs := stocked(t, images)
+	reg, refs := registryWithImages(t, images)
 	n := harness.Start(t, reg.Addr, harness.Config{
 		"builds":       map[string]any{"runningPerNode": 128},
 		"orchestrator": map[string]any{"workspaceImageRepository": reg.Addr + "/instant"},
 	})
 	ctx := testkit.Context(t, 10*time.Minute)
-	before := vitals(t, n)
+	before := usageOf(t, n)
 	work := make(chan string)
 	go func() {
 		defer close(work)
@@ -289,19 +288,19 @@ func Test_InstantBuilds(t *testing.T) {
 	if err != nil || len(list.Builds) != 0 {
 		t.Errorf("%d builds are left running, %v", len(list.GetBuilds()), err)
 	}
-	// After the load, goroutines and descriptors are back where they were.
+	// The load leaves no goroutines and no descriptors behind.
 	testkit.Eventually(t, 60*time.Second, "goroutines and descriptors return to their level", func() bool {
-		now := vitals(t, n)
+		now := usageOf(t, n)
 		return now.goroutines <= before.goroutines+20 && now.fds <= before.fds+15
 	})
-	t.Logf("before %+v, after %+v", before, vitals(t, n))
+	t.Logf("before %+v, after %+v", before, usageOf(t, n))
 }
 
-type vital struct{ goroutines, fds, heap int }
+type usage struct{ goroutines, fds, heap int }
 
 var metric = regexp.MustCompile(`(?m)^(go_goroutines|process_open_fds|go_memstats_heap_inuse_bytes) (\S+)$`)
 
-func vitals(t testing.TB, n *harness.Node) (v vital) {
+func usageOf(t testing.TB, n *harness.Node) (v usage) {
 	t.Helper()
 	body, _ := n.Get("http://" + n.Metrics + "/metrics")
 	for _, m := range metric.FindAllStringSubmatch(body, -1) {

@@ -1,4 +1,5 @@
-// Package node tests one node: builds by reference, secrets, starts and stops, kills and a full disk.
+// Package node tests a single node: builds by reference, secrets, starts and stops, kills and a full
+// disk.
 package node
 
 import (

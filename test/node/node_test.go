@@ -59,7 +59,7 @@ func Test_RefBuild_SameHostIsAMount(t *testing.T) {
 	if a := b.Attempts[0]; a.Log.Length != int64(len(log)) || a.Owner != "n1" || a.Runtime != "copy" {
 		t.Errorf("attempt %v, log of %d bytes", a, len(log))
 	}
-	// Existing image: done at once, no build.
+	// The image exists: the request is done at once, without a build.
 	res, err := n.Native.BuildImage(t.Context(), &imagebuilderv1.BuildImageRequest{Source: harness.RefSource(reg.Addr + "/team/app:1")})
 	if err != nil || !res.Exists || res.Build.Digest != digest || res.Build.Id != "" {
 		t.Errorf("existing image: %v, %v", res, err)
@@ -90,8 +90,8 @@ func Test_RefBuild_OtherHostIsCopied(t *testing.T) {
 	}
 }
 
-// Test_RefBuild_BasicAuth has a private source with the request's credential,
-// and a private target with the install's.
+// Test_RefBuild_BasicAuth builds from a private source with the credential of the request, into a
+// private target with the credential of the install.
 func Test_RefBuild_BasicAuth(t *testing.T) {
 	from := registrytest.Start(t, registrytest.Options{Users: map[string]string{"alice": "alices-password"}})
 	to := registrytest.Start(t, registrytest.Options{Users: map[string]string{"install": "installs-password"}})
@@ -115,8 +115,8 @@ func Test_RefBuild_BasicAuth(t *testing.T) {
 	}
 }
 
-// Test_50Identical asks for one image 50 times at once, through both APIs: one
-// build, one attempt, one push, and the same answer for all.
+// Test_50Identical requests one image 50 times at once, through both APIs. There is one build with
+// one attempt and one push, and all requests get the same result.
 func Test_50Identical(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 2, 1<<20))
@@ -159,9 +159,9 @@ func Test_50Identical(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	delete(builds, "") // the image existed already when they asked
+	delete(builds, "") // requests that came after the image existed
 	if len(builds) != 1 || len(digests) != 1 || digests["PHASE_SUCCEEDED "+digest] != 25 {
-		t.Errorf("builds %v, answers %v", builds, digests)
+		t.Errorf("builds %v, results %v", builds, digests)
 	}
 	list, err := n.Native.ListBuilds(ctx, &imagebuilderv1.ListBuildsRequest{})
 	if err != nil || len(list.Builds) != 1 || len(list.Builds[0].Attempts) != 1 {
@@ -192,7 +192,7 @@ func Test_BaseImageMissing(t *testing.T) {
 	}
 }
 
-// Test_ServerHabits looks at what operators and probes look at.
+// Test_ServerHabits checks metrics, probes, profiles and the exit status after SIGTERM.
 func Test_ServerHabits(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
@@ -222,7 +222,8 @@ func Test_ServerHabits(t *testing.T) {
 	}
 }
 
-// Test_SecondProcess, and other starts that must fail with a clear message.
+// Test_StartsThatFail starts nodes that must fail with a clear message: a second process, a port in
+// use, an unknown configuration key.
 func Test_StartsThatFail(t *testing.T) {
 	n := harness.Start(t, "127.0.0.1:1", nil)
 	second := harness.New(t, t.TempDir(), "127.0.0.1:1", harness.Config{"dataDir": filepath.Join(n.Dir, "data")})
@@ -246,8 +247,8 @@ func wantExit(t *testing.T, n *harness.Node, code int, text string) {
 	}
 }
 
-// Test_Secrets gives secrets in every way that there is and looks for them, in
-// every encoding, in everything that the service stores or shows.
+// Test_Secrets passes secrets in every possible way. It then searches everything that the service
+// stores or shows for them, in every encoding.
 func Test_Secrets(t *testing.T) {
 	const password = "correct-horse-battery-staple"
 	from := registrytest.Start(t, registrytest.Options{Users: map[string]string{"alice": password}})
@@ -321,8 +322,8 @@ func workspaceRef(t *testing.T, n *harness.Node, ref string, auth *imagebuilderv
 	return res.Ref
 }
 
-// Test_GracefulStop has clients wait while the node gets SIGTERM: it stops at
-// once, tells them to come again, and goes on with the build after its start.
+// Test_GracefulStop stops a node by SIGTERM while clients wait. The node stops at once, tells the
+// clients to retry, and continues the build after its start.
 func Test_GracefulStop(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<20))

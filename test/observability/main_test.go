@@ -1,4 +1,4 @@
-// Package observability tests what a node shows of itself: traces, metrics, the web page.
+// Package observability tests traces, metrics and the web page of nodes.
 package observability
 
 import (

@@ -10,7 +10,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_MetricsReference holds docs/metrics.md to what a node exports.
+// Test_MetricsReference compares docs/metrics.md with the metrics that a node exports.
 func Test_MetricsReference(t *testing.T) {
 	raw, err := os.ReadFile(testkit.File("docs/metrics.md"))
 	if err != nil {
@@ -25,7 +25,7 @@ func Test_MetricsReference(t *testing.T) {
 		for _, m := range strings.Split(r[1], ", ") {
 			name := strings.Trim(m, "`")
 			documented[name] = true
-			// One with labels shows once it has counted.
+			// A metric with labels is exported after its first value only.
 			if r[2] == "" && !strings.Contains(body, "# TYPE "+name+" ") {
 				t.Errorf("%s is documented and not exported", name)
 			}

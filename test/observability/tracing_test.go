@@ -20,7 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing/tracetest"
 )
 
-// caller is a client that traces: its calls come with a trace of its own.
+// caller is a client with traces: its calls belong to a trace of its own.
 type caller struct{ trace, span string }
 
 func newCaller(n int) caller {
@@ -31,28 +31,28 @@ func (c caller) context(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "traceparent", "00-"+c.trace+"-"+c.span+"-01", "tracestate", "vendor="+traceSecret)
 }
 
-// traceSecret stands in everything of a request that must not be exported.
+// traceSecret is in all parts of a request that must not be exported.
 const traceSecret = "hunter2-trace"
 
 func tracingConfig(c *tracetest.Collector) harness.Config {
 	return harness.Config{"tracing": map[string]any{"endpoint": c.Addr}}
 }
 
-// keepsTraces waits until all nodes are known to store traces: builds that a new
-// cluster takes before have none beyond their call.
-func keepsTraces(t testing.TB, c *harness.Cluster) {
+// awaitTraceLevel waits until the feature level of the cluster includes traces. Before that, the
+// trace of a build ends with its call.
+func awaitTraceLevel(t testing.TB, c *harness.Cluster) {
 	t.Helper()
 	harness.AwaitMembers(t, c, "the feature level is that of traces", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 3 })
 }
 
-// tree is a trace as it was exported.
+// tree is an exported trace.
 type tree struct {
 	t     testing.TB
 	from  caller
 	spans []tracetest.Span
 }
 
-// awaitTree waits for a trace until it holds what is wanted.
+// awaitTree waits until whole returns true for a trace, and returns the trace.
 func awaitTree(t testing.TB, c *tracetest.Collector, from caller, what string, whole func(tree) bool) (tr tree) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -76,7 +76,7 @@ func (tr tree) named(name string) (out []tracetest.Span) {
 	return out
 }
 
-// one answers the only span of that name below another one.
+// one returns the only span of that name below the span parent.
 func (tr tree) one(name, parent string) tracetest.Span {
 	tr.t.Helper()
 	var found []tracetest.Span
@@ -91,8 +91,8 @@ func (tr tree) one(name, parent string) tracetest.Span {
 	return found[0]
 }
 
-// orphan names a span that is below none of the trace nor below the caller's,
-// or "" if all are.
+// orphan returns the name of a span whose parent is neither in the trace nor the caller's span, ""
+// if there is none.
 func (tr tree) orphan() string {
 	known := map[string]bool{tr.from.span: true}
 	for _, s := range tr.spans {
@@ -116,15 +116,15 @@ func (tr tree) String() string {
 
 const callSpan = "imagebuilder.v1.ImageBuilder/BuildImage"
 
-// Test_Tracing_ThroughFollower: one build, asked for at a follower, is one
-// trace over all nodes that have to do with it, from the caller's span on.
+// Test_Tracing_ThroughFollower requests a build at a follower. All spans of all involved nodes
+// belong to one trace, below the caller's span.
 func Test_Tracing_ThroughFollower(t *testing.T) {
 	t.Parallel()
 	collector := tracetest.Start(t)
 	reg := registrytest.Start(t, registrytest.Options{})
 	reg.Push(t, "library/a:1", registrytest.RandomImage(t, 2, 1000))
 	c := harness.StartCluster(t, 3, reg.Addr, tracingConfig(collector))
-	keepsTraces(t, c)
+	awaitTraceLevel(t, c)
 	leader := c.Leader()
 	follower := c.Others(leader)[0]
 	from := newCaller(1)
@@ -147,7 +147,7 @@ func Test_Tracing_ThroughFollower(t *testing.T) {
 				return false
 			}
 		}
-		return tr.orphan() == "" && len(tr.named("cluster.v1.Peer/Propose"))%2 == 0 && len(tr.named("raft apply")) == 4 // one of each commit
+		return tr.orphan() == "" && len(tr.named("cluster.v1.Peer/Propose"))%2 == 0 && len(tr.named("raft apply")) == 4 // one for each commit
 	})
 
 	call := tr.one(callSpan, from.span)
@@ -203,27 +203,27 @@ func Test_Tracing_ThroughFollower(t *testing.T) {
 	}
 }
 
-// owner is the node of a build's last attempt.
+// owner returns the node of the last attempt of a build.
 func owner(c *harness.Cluster, b *imagebuilderv1.Build) *harness.Node {
 	name := builds.LastAttempt(b).Owner
 	return c.Nodes[slices.IndexFunc(c.Nodes, func(n *harness.Node) bool { return n.Name == name })]
 }
 
-// Test_Tracing_LeaderKilled: the trace is in the replicated record. When the
-// leader is killed, which owns a build, the next leader's decision and the next
-// attempt, on another node, belong to the same trace.
+// Test_Tracing_LeaderKilled kills the leader while it owns a build. The trace is in the replicated
+// record: the decision of the next leader and the next attempt, on another node, belong to the same
+// trace.
 func Test_Tracing_LeaderKilled(t *testing.T) {
 	t.Parallel()
 	collector := tracetest.Start(t)
 	reg := registrytest.Start(t, registrytest.Options{})
 	proxy := registrytest.NewProxy(t, reg)
-	const n = 6 // spread over three nodes
+	const n = 6 // builds, so that each of the three nodes gets some
 	for i := range n {
 		reg.Push(t, fmt.Sprintf("library/a:%d", i), registrytest.RandomImage(t, 1, 1000))
 	}
 	release := proxy.Hold(registrytest.Blobs)
 	c := harness.StartCluster(t, 3, proxy.Addr, tracingConfig(collector))
-	keepsTraces(t, c)
+	awaitTraceLevel(t, c)
 	leader := c.Leader()
 	follower := c.Others(leader)[0]
 	callers := map[string]caller{} // by build
@@ -272,8 +272,8 @@ func Test_Tracing_LeaderKilled(t *testing.T) {
 	}
 }
 
-// Test_Tracing_GitpodAndAttached: Gitpod's Build is traced as ours is. A call that
-// joins the build has a trace of its own, which is linked to the build's.
+// Test_Tracing_GitpodAndAttached checks that Gitpod's Build is traced like the native call. A call
+// that joins the build has its own trace, with a link to the trace of the build.
 func Test_Tracing_GitpodAndAttached(t *testing.T) {
 	t.Parallel()
 	collector := tracetest.Start(t)
@@ -318,8 +318,8 @@ func Test_Tracing_GitpodAndAttached(t *testing.T) {
 	}
 }
 
-// Test_Tracing_CollectorHangs: a collector that takes connections and never
-// answers costs spans, and no build.
+// Test_Tracing_CollectorHangs exports to a collector that accepts connections and never responds.
+// Spans are lost, but no build fails.
 func Test_Tracing_CollectorHangs(t *testing.T) {
 	t.Parallel()
 	collector := tracetest.Start(t)
@@ -349,13 +349,12 @@ func Test_Tracing_CollectorHangs(t *testing.T) {
 	}
 }
 
-// Test_Tracing_Dockerfile: a build on BuildKit belongs to the trace of the job
-// that runs the command (TRACEPARENT), and so does what a daemon exports that
-// traces itself. What is exported of a step that fails, whose command line is
-// in the error, has none of its arguments.
+// Test_Tracing_Dockerfile builds on BuildKit. The spans of the node, and those that a daemon with
+// tracing exports, belong to the trace of the job that runs the command (TRACEPARENT). The exported
+// spans of a failing step have none of its arguments, although its error contains its command line.
 func Test_Tracing_Dockerfile(t *testing.T) {
 	ours, theirs := tracetest.Start(t), tracetest.Start(t)
-	// For the daemon: nodes do not read it.
+	// The daemon reads these variables, nodes do not.
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+theirs.Addr)
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
 	w := buildkittest.Start(t, tracingConfig(ours))
@@ -380,7 +379,7 @@ func Test_Tracing_Dockerfile(t *testing.T) {
 	tr := awaitTree(t, ours, from, "both builds are traced", func(tr tree) bool {
 		return len(tr.named("build")) == 2 && len(tr.named("attempt")) == 2 && len(tr.named(callSpan)) == 2
 	})
-	// The daemon calls this node back, below spans of its own.
+	// The daemon calls this node back, below its own spans.
 	testkit.Eventually(t, 60*time.Second, "the spans of both are one tree", func() bool {
 		both := tree{t, from, append(ours.Spans(from.trace), theirs.Spans(from.trace)...)}
 		return both.orphan() == ""

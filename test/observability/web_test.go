@@ -16,8 +16,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Web asks for what the web page asks for: tools/webtest looks at the page
-// itself.
+// Test_Web sends the requests of the web page. The page itself is tested by tools/webtest.
 func Test_Web(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	refs := harness.PushImages(t, reg, 1)
@@ -119,7 +118,7 @@ func Test_Web(t *testing.T) {
 		}
 	}
 
-	// Pages of other sites get nothing, those of other nodes all.
+	// Pages of other sites have no access, pages of other nodes have full access.
 	if res, _ := ask(http.MethodGet, build, http.Header{"Origin": {"https://evil.example.com"}}); res.StatusCode != http.StatusForbidden || res.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("another site: %s, %v", res.Status, res.Header)
 	}

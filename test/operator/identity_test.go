@@ -30,8 +30,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// serverPair is a certificate for loopback, signed by itself.
-func serverPair(t *testing.T) (cert, key string) {
+// newServerCert makes a self-signed certificate for 127.0.0.1.
+func newServerCert(t *testing.T) (cert, key string) {
 	t.Helper()
 	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -59,10 +59,11 @@ func serverPair(t *testing.T) (cert, key string) {
 	return cert, key
 }
 
-// presenting is how a client connects that shows a certificate, or none.
-func presenting(t *testing.T, files *cluster.CertFiles) *tls.Config {
+// clientTLS returns the configuration of a client that presents a certificate, or none if files is
+// nil.
+func clientTLS(t *testing.T, files *cluster.CertFiles) *tls.Config {
 	t.Helper()
-	conf := &tls.Config{InsecureSkipVerify: true} // the server's side is what is tested
+	conf := &tls.Config{InsecureSkipVerify: true} // the test is about the certificate of the client
 	if files != nil {
 		pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
 		if err != nil {
@@ -73,11 +74,11 @@ func presenting(t *testing.T, files *cluster.CertFiles) *tls.Config {
 	return conf
 }
 
-// Test_Identity_Roles shows certificates of all roles at the ports of nodes:
-// the operator's opens the cluster API and pprof at the public ports and
-// nothing at the peer port, a node's opens the peer port only.
+// Test_Identity_Roles presents certificates of all roles at the ports of nodes. An operator's
+// certificate gives access to the cluster API and to pprof at the public ports, but not at the peer
+// port. A node's certificate gives access to the peer port only.
 func Test_Identity_Roles(t *testing.T) {
-	cert, key := serverPair(t)
+	cert, key := newServerCert(t)
 	dir := t.TempDir()
 	ca, err := cluster.IssueCert(dir, cluster.CertIdentity{Cluster: harness.ClusterName, Role: cluster.RoleOperator, Name: "me"}, false)
 	if err != nil {
@@ -85,7 +86,7 @@ func Test_Identity_Roles(t *testing.T) {
 	}
 	c := harness.NewCluster(t, 1, "127.0.0.1:1", harness.Config{"log": map[string]any{"level": "info"}})
 	n := c.Nodes[0]
-	// The API and the peer port trust the same CA: only the role tells.
+	// The API and the peer port trust the same CA, so only the role decides.
 	node := c.Certs(cluster.CertIdentity{Cluster: harness.ClusterName, Role: cluster.RoleNode, Name: "n0"})
 	operator := c.Certs(cluster.CertIdentity{Cluster: harness.ClusterName, Role: cluster.RoleOperator, Name: "me"})
 	elsewhere := c.Certs(cluster.CertIdentity{Cluster: "elsewhere", Role: cluster.RoleOperator, Name: "you"})
@@ -120,7 +121,7 @@ func Test_Identity_Roles(t *testing.T) {
 	for _, x := range []struct {
 		who    string
 		files  *cluster.CertFiles
-		method codes.Code // of an operators' method
+		method codes.Code // of a method for operators
 		pprof  int        // status of a profile; 0: the handshake fails
 	}{
 		{"an operator", &operator, codes.OK, http.StatusOK},
@@ -129,16 +130,16 @@ func Test_Identity_Roles(t *testing.T) {
 		{"an operator of another cluster", &elsewhere, codes.PermissionDenied, http.StatusForbidden},
 		{"an operator of another CA", &ca, codes.Unavailable, 0},
 	} {
-		if err := members(presenting(t, x.files)); status.Code(err) != x.method {
+		if err := members(clientTLS(t, x.files)); status.Code(err) != x.method {
 			t.Errorf("the cluster API, asked by %s: %v, want %s", x.who, err, x.method)
 		} else if x.method == codes.PermissionDenied && !strings.Contains(err.Error(), "certificate of the operator role") {
 			t.Errorf("the refusal of %s does not tell what is missing: %v", x.who, err)
 		}
-		if code, err := profile(presenting(t, x.files)); code != x.pprof {
+		if code, err := profile(clientTLS(t, x.files)); code != x.pprof {
 			t.Errorf("a profile, asked by %s: %d %v, want %d", x.who, code, err, x.pprof)
 		}
 	}
-	// As the runbook has it.
+	// By the command of the runbook.
 	if p := docs.Run(t, "", "docs/runbooks.md", "curl --cacert", "operator-me.pem", operator.Cert, "operator-me-key.pem", operator.Key, "ca.pem", cert,
 		"ib-0.example.com:6060", n.Pprof, "debug/pprof/profile", "debug/pprof/profile?seconds=1"); !isProfile(p) {
 		t.Errorf("no profile, but %.200q", p)
@@ -154,15 +155,15 @@ func Test_Identity_Roles(t *testing.T) {
 
 	// The peer port.
 	peer := func(files *cluster.CertFiles) error {
-		conf := presenting(t, files)
+		conf := clientTLS(t, files)
 		conf.NextProtos = []string{"h2"}
 		conn, err := tls.Dial("tcp", n.Peer, conf)
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		// In TLS 1.3 the client hears of a refusal when it reads. gRPC speaks
-		// first: its settings come.
+		// In TLS 1.3 the client sees a refusal when it reads. A gRPC server writes first: it sends
+		// its settings.
 		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		_, err = conn.Read(make([]byte, 1))
 		return err
@@ -180,11 +181,11 @@ func Test_Identity_Roles(t *testing.T) {
 	})
 }
 
-// isProfile reports whether an answer is one, which gzip has compressed.
+// isProfile reports whether a response is a profile, which is compressed by gzip.
 func isProfile(raw []byte) bool { return strings.HasPrefix(string(raw), "\x1f\x8b") }
 
-// Test_Identity_OperatorSocket asks for profiles and for the API on the same
-// unix socket, while clients that say nothing hang on it.
+// Test_Identity_OperatorSocket requests profiles and calls the API on the same unix socket, while
+// idle clients are connected to it.
 func Test_Identity_OperatorSocket(t *testing.T) {
 	n := harness.Start(t, "127.0.0.1:1", harness.Config{"pprofAddress": nil})
 	path := filepath.Join(n.Dir, "op.sock")
@@ -206,7 +207,7 @@ func Test_Identity_OperatorSocket(t *testing.T) {
 		t.Fatalf("a profile on the socket: %v %v", res, err)
 	}
 	res.Body.Close()
-	// As the runbook has it.
+	// By the command of the runbook.
 	dir := t.TempDir()
 	heap := docs.Run(t, "", "docs/runbooks.md", "curl --unix-socket", "/var/lib/image-builder/operator.sock", path)
 	if !isProfile(heap) {
@@ -224,7 +225,7 @@ func Test_Identity_OperatorSocket(t *testing.T) {
 	if s, err := os.Stat(path); err != nil || s.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v %v", s.Mode(), err)
 	}
-	// Nothing listens where profiles were plain.
+	// The plain port for profiles is closed.
 	if _, code := n.Get("http://" + n.Pprof + "/debug/pprof/"); code != 0 {
 		t.Errorf("pprof answers %d on loopback although it is off", code)
 	}

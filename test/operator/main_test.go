@@ -1,4 +1,5 @@
-// Package operator tests what operators do: the cluster's commands, the runbooks, identities, verify.
+// Package operator tests the work of operators: cluster commands, runbooks, certificates, the
+// command verify.
 package operator
 
 import (

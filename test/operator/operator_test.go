@@ -22,8 +22,8 @@ import (
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
-// Test_Operator_MethodsAreRefusedOnThePublicPort calls every method of the
-// cluster API, whichever there are, without an operator's identity.
+// Test_Operator_MethodsAreRefusedOnThePublicPort calls every method of the cluster API without the
+// certificate of an operator.
 func Test_Operator_MethodsAreRefusedOnThePublicPort(t *testing.T) {
 	c, _ := harness.StartClusterWithImages(t, 3, 1, nil)
 	d := imagebuilderv1.Cluster_ServiceDesc
@@ -94,7 +94,7 @@ func Test_Operator_Commands(t *testing.T) {
 	if s, err := os.Stat(file); err != nil || s.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", s.Mode(), err)
 	}
-	run(2, "snapshot", "save", file) // it exists
+	run(2, "snapshot", "save", file) // the file exists
 	has(run(0, "snapshot", "inspect", file), "builds", "1 (0 queued")
 	harness.CreateBuild(t, n, refs[1])
 	has(run(0, "snapshot", "restore", file), "restored 1 builds")
@@ -104,7 +104,7 @@ func Test_Operator_Commands(t *testing.T) {
 			return err == nil && len(res.Builds) == 1
 		})
 	}
-	// Without a majority: what the node itself knows can still be asked.
+	// Without a majority, the node still reports its own state.
 	c.Nodes[1].Kill()
 	c.Nodes[2].Kill()
 	testkit.Eventually(t, 20*time.Second, "the node knows that it has no leader", func() bool {
@@ -113,7 +113,7 @@ func Test_Operator_Commands(t *testing.T) {
 	})
 	has(run(0, "cluster", "members", "--stale"), "n0", "n1", "n2")
 	has(run(3, "cluster", "status"), "no leader")
-	// Lost quorum: the node is made the only voter; fresh ones join it.
+	// After the loss of the majority, the node becomes the only voter, and new nodes join it.
 	n.Kill()
 	conf := filepath.Join(n.Dir, "config.json")
 	run(2, "cluster", "recover", "--config", conf)
@@ -132,8 +132,8 @@ func Test_Operator_Commands(t *testing.T) {
 	}
 }
 
-// Test_Operator_RestoreIntoANewCluster restores a snapshot with a build whose
-// secrets the new cluster cannot open, and with one that has none.
+// Test_Operator_RestoreIntoANewCluster restores a snapshot that has a build with secrets, which the
+// new cluster cannot open, and a build without secrets.
 func Test_Operator_RestoreIntoANewCluster(t *testing.T) {
 	from, refs := harness.StartClusterWithImages(t, 3, 2, harness.Config{"builds": map[string]any{"runningTotal": 1}})
 	file := filepath.Join(t.TempDir(), "backup.ib")
@@ -174,8 +174,8 @@ func Test_Operator_RestoreIntoANewCluster(t *testing.T) {
 	})
 }
 
-// Test_Operator_RestoreOfWhatRan saves a snapshot while a build runs, and restores
-// it into the same processes once that has ended: it ends again, with its logs.
+// Test_Operator_RestoreOfWhatRan saves a snapshot while a build runs, and restores it into the same
+// processes after the build has ended. The build ends again, with its logs.
 func Test_Operator_RestoreOfWhatRan(t *testing.T) {
 	from, to := registrytest.Start(t, registrytest.Options{}), registrytest.Start(t, registrytest.Options{})
 	from.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<20))
@@ -213,8 +213,8 @@ func Test_Operator_RestoreOfWhatRan(t *testing.T) {
 	})
 }
 
-// Test_Operator_GossipKeysRotate changes the gossip keys of running nodes, and
-// refuses a file that others can read.
+// Test_Operator_GossipKeysRotate changes the gossip keys of running nodes. A key file that others
+// can read is refused.
 func Test_Operator_GossipKeysRotate(t *testing.T) {
 	dir := t.TempDir()
 	old, next := filepath.Join(dir, "old"), filepath.Join(dir, "next")
@@ -272,9 +272,9 @@ func Test_Operator_GossipKeysRotate(t *testing.T) {
 	}
 }
 
-// Test_Operator_SealingKeysRotateUnderLoad goes through the runbook: the new
-// key is added everywhere, put first, everything is resealed, the old key is
-// removed; builds with secrets go on all the time.
+// Test_Operator_SealingKeysRotateUnderLoad follows the runbook: the new key is added to all nodes,
+// moved to the first place, all secrets are resealed, and the old key is removed. Builds with
+// secrets continue all the time.
 func Test_Operator_SealingKeysRotateUnderLoad(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	c := harness.StartCluster(t, 3, reg.Addr, harness.Config{"log": map[string]any{"level": "info"}})
@@ -340,7 +340,7 @@ func Test_Operator_SealingKeysRotateUnderLoad(t *testing.T) {
 	write(fresh)
 	testkit.Eventually(t, 30*time.Second, "all nodes hold the new key only", all(fresh["id"]))
 	e := <-done
-	if r := judged(t, e); !r.OK || r.Counts.Acknowledged < 200 || r.Writes.Failed > 0 {
-		t.Errorf("while the keys changed:\n%s", text(t, r))
+	if r := reportOf(t, e); !r.OK || r.Counts.Acknowledged < 200 || r.Writes.Failed > 0 {
+		t.Errorf("while the keys changed:\n%s", textOf(t, r))
 	}
 }

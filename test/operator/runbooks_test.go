@@ -14,8 +14,7 @@ import (
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
-// runbook answers the commands in the code blocks of each section of
-// docs/runbooks.md, by the section's title.
+// runbook returns the commands in the code blocks of docs/runbooks.md, by the title of the section.
 func runbook(t *testing.T) map[string][]string {
 	t.Helper()
 	raw, err := os.ReadFile(testkit.File("docs/runbooks.md"))
@@ -38,8 +37,8 @@ func runbook(t *testing.T) map[string][]string {
 	return out
 }
 
-// Test_Runbooks does what docs/runbooks.md says, command by command, on a
-// cluster that verify has used before and uses again afterwards.
+// Test_Runbooks runs the commands of docs/runbooks.md on a cluster. The command verify has used the
+// cluster before, and uses it again afterwards.
 func Test_Runbooks(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	c := harness.StartCluster(t, 3, reg.Addr, harness.Config{"log": map[string]any{"level": "info"}})
@@ -52,14 +51,14 @@ func Test_Runbooks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r := judged(t, e); !r.OK {
-			t.Errorf("verify:\n%s", text(t, r))
+		if r := reportOf(t, e); !r.OK {
+			t.Errorf("verify:\n%s", textOf(t, r))
 		}
 	}
 	use(3 * time.Second)
 	book, ran := runbook(t), 0
 	file := filepath.Join(t.TempDir(), "backup.ib")
-	// do runs the next commands of a section; before stops in front of each.
+	// do runs the commands of a section. It calls before with the index of each command first.
 	do := func(title string, n *harness.Node, with map[string]string, before func(i int)) {
 		t.Helper()
 		if len(book[title]) == 0 {
@@ -89,7 +88,7 @@ func Test_Runbooks(t *testing.T) {
 	busy := c.Leader()
 	do("A node is worked on", busy, map[string]string{"NODE": busy.Name}, nothing)
 
-	// A node's disk is replaced: there is nothing to type.
+	// The disk of a node is replaced, which takes no command.
 	lost := c.Others(c.Leader())[0]
 	lost.Kill()
 	if err := os.RemoveAll(filepath.Join(lost.Dir, "data")); err != nil {
@@ -110,7 +109,7 @@ func Test_Runbooks(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(leaves.Dir, "data")); err != nil {
 		t.Fatal(err)
 	}
-	leaves.Run() // as a new one
+	leaves.Run() // as a new node
 	harness.AwaitMembers(t, c, "three nodes vote", func(r *imagebuilderv1.MembersResponse) bool { return harness.Voters(r) == 3 && r.FailureTolerance == 1 })
 	use(3 * time.Second)
 

@@ -18,16 +18,15 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// broken runs the checker on three nodes, does harm in the middle, and judges
-// the report, which has to name the promise that was broken, with a
-// counterexample that shows it.
-func broken(t *testing.T, want verify.Promise, shows string, harm func(c *harness.Cluster)) {
+// expectViolation runs the checker on three nodes and calls harm meanwhile. The report must name
+// the promise that was broken, with a message that contains shows.
+func expectViolation(t *testing.T, want verify.Promise, shows string, harm func(c *harness.Cluster)) {
 	t.Helper()
 	reg := registrytest.Start(t, registrytest.Options{})
 	c := harness.StartCluster(t, 3, reg.Addr, nil)
 	harness.AwaitMembers(t, c, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 2 })
 	o := verifyOptions(t, c, reg, 15*time.Second)
-	o.Patience = 20 * time.Second // what is gone does not come back
+	o.Patience = 20 * time.Second // lost builds do not return
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -40,11 +39,11 @@ func broken(t *testing.T, want verify.Promise, shows string, harm func(c *harnes
 	}
 	r := verify.NewReport(e)
 	if r.OK {
-		t.Fatalf("the checker says ok:\n%s", text(t, r))
+		t.Fatalf("the checker says ok:\n%s", textOf(t, r))
 	}
-	t.Log("\n" + text(t, r))
+	t.Log("\n" + textOf(t, r))
 	if !slices.ContainsFunc(r.Findings, func(f verify.Finding) bool { return f.Promise == want && strings.Contains(f.Message, shows) }) {
-		t.Errorf("it does not find that %q is broken, by something that shows %q", want, shows)
+		t.Errorf("no finding says that %q is broken with a message that contains %q", want, shows)
 	}
 }
 
@@ -55,13 +54,13 @@ func copyTree(t *testing.T, from, to string) {
 	}
 }
 
-// Test_Verify_AnOldDiskCopyIsFound starts all nodes from copies of their disks
-// that are some seconds old: what was acknowledged in between is gone.
+// Test_Verify_AnOldDiskCopyIsFound starts all nodes from copies of their disks that are some
+// seconds old. Builds that were acknowledged since are lost.
 func Test_Verify_AnOldDiskCopyIsFound(t *testing.T) {
-	broken(t, verify.Promise(history.Ends), "was acknowledged and never seen to end", func(c *harness.Cluster) {
+	expectViolation(t, verify.Promise(history.Ends), "was acknowledged and never seen to end", func(c *harness.Cluster) {
 		old := t.TempDir()
 		<-time.After(3 * time.Second)
-		for _, n := range c.Nodes { // as a machine is copied that has no power
+		for _, n := range c.Nodes { // as if the machine were off while it is copied
 			n.Kill()
 		}
 		for _, n := range c.Nodes {
@@ -89,16 +88,15 @@ func Test_Verify_AnOldDiskCopyIsFound(t *testing.T) {
 	})
 }
 
-// Test_Verify_ANodeOnAnOldDiskIsFound starts one node from a copy of its disk
-// that is some seconds old. What it and another node have acknowledged since is
-// gone once the other one is away: it forms a majority with the third, which
-// never had it.
+// Test_Verify_ANodeOnAnOldDiskIsFound starts one node from a copy of its disk that is some seconds
+// old. Builds that only this node and a second one have acknowledged since are lost while the
+// second one is down: the first node and the third one, which never had them, are a majority.
 func Test_Verify_ANodeOnAnOldDiskIsFound(t *testing.T) {
-	broken(t, verify.Promise(history.Ends), "was acknowledged and never seen to end", func(c *harness.Cluster) {
+	expectViolation(t, verify.Promise(history.Ends), "was acknowledged and never seen to end", func(c *harness.Cluster) {
 		keeps, old, missed := c.Nodes[0], c.Nodes[1], c.Nodes[2]
 		copied := filepath.Join(t.TempDir(), "data")
 		<-time.After(2 * time.Second)
-		old.Kill() // as a machine is copied that has no power
+		old.Kill() // as if the machine were off while it is copied
 		copyTree(t, filepath.Join(old.Dir, "data"), copied)
 		old.Run()
 		missed.Kill()
@@ -120,7 +118,7 @@ func Test_Verify_ANodeOnAnOldDiskIsFound(t *testing.T) {
 
 // Test_Verify_ACutLogIsFound cuts all segments of logs on all nodes.
 func Test_Verify_ACutLogIsFound(t *testing.T) {
-	broken(t, verify.LogsOnlyGrow, "the log of attempt", func(c *harness.Cluster) {
+	expectViolation(t, verify.LogsOnlyGrow, "the log of attempt", func(c *harness.Cluster) {
 		<-time.After(5 * time.Second)
 		for _, n := range c.Nodes {
 			n.Kill()
@@ -132,7 +130,7 @@ func Test_Verify_ACutLogIsFound(t *testing.T) {
 				t.Error(err)
 			}
 			for _, f := range files {
-				if err := os.Truncate(f, 60); err != nil { // the header, and a part of the first record
+				if err := os.Truncate(f, 60); err != nil { // keeps the header and a part of the first record
 					t.Error(err)
 				}
 				cut++

@@ -21,7 +21,7 @@ import (
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
-// verifyJSON is what a test reads of `verify -o json`.
+// verifyJSON is the part of the output of `verify -o json` that the tests use.
 type verifyJSON struct {
 	OK       bool
 	Promises []struct{ Promise string }
@@ -41,7 +41,7 @@ func verifyReport(t *testing.T, out string) (r verifyJSON) {
 	return r
 }
 
-// junit is what CI systems read.
+// junit is a report that CI systems read.
 type junit struct {
 	Tests    int `xml:"tests,attr"`
 	Failures int `xml:"failures,attr"`
@@ -53,9 +53,8 @@ type junit struct {
 	} `xml:"testcase"`
 }
 
-// Test_Verify_Command verifies a cluster from the command line, with faults
-// announced both ways, and judges what it has recorded again: as it is, and
-// with the end of one build changed.
+// Test_Verify_Command verifies a cluster from the command line, with faults announced by file and
+// by HTTP. It checks the recorded evidence again: unchanged, and with the end of one build changed.
 func Test_Verify_Command(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	c := harness.StartCluster(t, 3, reg.Addr, nil)
@@ -68,7 +67,7 @@ func Test_Verify_Command(t *testing.T) {
 	cmd := exec.Command(harness.Binary(t), "verify", "--server", servers, "--repository", reg.Addr+"/library/verify", "--images", "5", "--duration", "5s", "--rate", "10",
 		"--record", record, "--html", page, "--fault-file", faults, "--fault-listen", "127.0.0.1:0", "-o", "json")
 	var out bytes.Buffer
-	log := &announcer{}
+	log := &verifyOutput{}
 	cmd.Stdout, cmd.Stderr = &out, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -95,7 +94,7 @@ func Test_Verify_Command(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A build that succeeded becomes one that failed, for the last who looked.
+	// In the last observation of a build, the phase succeeded becomes failed.
 	end := regexp.MustCompile(`(?m)^(\{"end":.*"phase":)"succeeded"(,"expect":"succeeded".*)$`)
 	at := end.FindSubmatchIndex(raw)
 	if at == nil {
@@ -125,19 +124,19 @@ func Test_Verify_Command(t *testing.T) {
 	}
 }
 
-// announcer keeps what verify says, and finds where it takes faults.
-type announcer struct {
+// verifyOutput collects the output of verify, and finds the address at which verify takes faults.
+type verifyOutput struct {
 	mu  sync.Mutex
 	all bytes.Buffer
 }
 
-func (a *announcer) Write(p []byte) (int, error) {
+func (a *verifyOutput) Write(p []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.all.Write(p)
 }
 
-func (a *announcer) text() string {
+func (a *verifyOutput) text() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.all.String()
@@ -145,14 +144,14 @@ func (a *announcer) text() string {
 
 var faultsURL = regexp.MustCompile(`url="?(http://[^/]+)/faults`)
 
-func (a *announcer) url() string {
+func (a *verifyOutput) url() string {
 	if m := faultsURL.FindStringSubmatch(a.text()); m != nil {
 		return m[1]
 	}
 	return ""
 }
 
-// Test_Verify_Command_WrongUsage ends with status 2, and says what is wrong.
+// Test_Verify_Command_WrongUsage checks status 2 and the messages of wrong usage.
 func Test_Verify_Command_WrongUsage(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "broken")
 	if err := os.WriteFile(broken, []byte("no evidence\n"), 0o600); err != nil {
@@ -173,7 +172,7 @@ func Test_Verify_Command_WrongUsage(t *testing.T) {
 	}
 }
 
-// Test_Verify_Profiles builds for some seconds what each profile asks for.
+// Test_Verify_Profiles runs each profile for some seconds.
 func Test_Verify_Profiles(t *testing.T) {
 	w := buildkittest.Start(t, nil)
 	for _, profile := range []string{"instant", "ref", "dockerfile", "mixed"} {

@@ -14,7 +14,7 @@ import (
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
-// verifyOptions are those for a cluster whose images come from reg.
+// verifyOptions returns options for a cluster whose images come from reg.
 func verifyOptions(t testing.TB, c *harness.Cluster, reg *registrytest.Registry, d time.Duration) verify.Options {
 	t.Helper()
 	looker := verify.DockerLooker{}
@@ -32,9 +32,9 @@ func verifyOptions(t testing.TB, c *harness.Cluster, reg *registrytest.Registry,
 	return o
 }
 
-// judged answers the report of a run, with its history in a file if a promise
-// was broken.
-func judged(t testing.TB, e *verify.Evidence) *verify.Report {
+// reportOf returns the report of a run. If a promise was broken, it saves the history of the run in
+// a file.
+func reportOf(t testing.TB, e *verify.Evidence) *verify.Report {
 	t.Helper()
 	r := verify.NewReport(e)
 	if !r.OK {
@@ -48,7 +48,7 @@ func judged(t testing.TB, e *verify.Evidence) *verify.Report {
 	return r
 }
 
-func text(t testing.TB, r *verify.Report) string {
+func textOf(t testing.TB, r *verify.Report) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := r.Text(&b); err != nil {
@@ -57,8 +57,8 @@ func text(t testing.TB, r *verify.Report) string {
 	return b.String()
 }
 
-// Test_Verify_AHealthyClusterIsOK runs the checker where nothing is wrong, and
-// judges what it saved again.
+// Test_Verify_AHealthyClusterIsOK runs the checker on a healthy cluster, and checks the saved
+// evidence again.
 func Test_Verify_AHealthyClusterIsOK(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	c := harness.StartCluster(t, 3, reg.Addr, nil)
@@ -66,8 +66,8 @@ func Test_Verify_AHealthyClusterIsOK(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := judged(t, e)
-	t.Log("\n" + text(t, r))
+	r := reportOf(t, e)
+	t.Log("\n" + textOf(t, r))
 	if !r.OK || r.Counts.Acknowledged < 50 {
 		t.Fatal("a healthy cluster does not pass")
 	}
@@ -80,7 +80,7 @@ func Test_Verify_AHealthyClusterIsOK(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r2 := verify.NewReport(again); !r2.OK || r2.Counts.LogBytes != r.Counts.LogBytes {
-		t.Errorf("judged again it says %v, with %d instead of %d bytes of logs", r2.OK, r2.Counts.LogBytes, r.Counts.LogBytes)
+		t.Errorf("reportOf again it says %v, with %d instead of %d bytes of logs", r2.OK, r2.Counts.LogBytes, r.Counts.LogBytes)
 	}
 	var html bytes.Buffer
 	if err := r.HTML(&html); err != nil || !strings.Contains(html.String(), "<svg") || strings.Contains(html.String(), "ZgotmplZ") {

@@ -10,9 +10,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// Test_CachedDigests_ASuccessIsSeenByAllNodes: with registry.cacheFor every
-// node remembers what stands at a workspace ref. A build that any of them has
-// finished makes all of them ask again.
+// Test_CachedDigests_ASuccessIsSeenByAllNodes checks that all nodes look up a workspace reference
+// again after a build of it on any node, although registry.cacheFor lets them cache its digest.
 func Test_CachedDigests_ASuccessIsSeenByAllNodes(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	base := reg.Push(t, "base:1", registrytest.RandomImage(t, 1, 100))

@@ -14,9 +14,9 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_RegistryLimits_AreOfTheCluster: three nodes that are asked for as much as
-// they can do ask a registry no more in all than its limit, and when one has
-// died the two others take over its part.
+// Test_RegistryLimits_AreOfTheCluster sends three nodes as many calls as they can process. Together
+// they send a registry no more requests than its limit, and after the death of one node the two
+// others use its part of the limit.
 func Test_RegistryLimits_AreOfTheCluster(t *testing.T) {
 	const perSecond = 12
 	reg := registrytest.Start(t, registrytest.Options{})
@@ -43,13 +43,13 @@ func Test_RegistryLimits_AreOfTheCluster(t *testing.T) {
 		for range 4 {
 			clients.Go(func() {
 				for ctx.Err() == nil {
-					_, _ = n.Gitpod.ResolveBaseImage(ctx, &builder.ResolveBaseImageRequest{Ref: fmt.Sprint(p.Addr, "/team/app:", i)}) // one node dies
+					_, _ = n.Gitpod.ResolveBaseImage(ctx, &builder.ResolveBaseImageRequest{Ref: fmt.Sprint(p.Addr, "/team/app:", i)}) // fails on the node that dies
 				}
 			})
 		}
 	}
-	// between counts the requests of a while. A limiter lets through what it saved
-	// up at most: the part of one second.
+	// between counts the requests in a period. A limiter may exceed its limit by the tokens of one
+	// second.
 	between := func(from time.Time, d time.Duration) (n int) {
 		testkit.Eventually(t, d+time.Minute, "the time is over", func() bool { return time.Since(from) > d })
 		mu.Lock()

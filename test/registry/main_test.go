@@ -1,4 +1,4 @@
-// Package registry tests what nodes do with registries: cached references, limits, credentials.
+// Package registry tests how nodes use registries: cached references, limits, credentials.
 package registry
 
 import (

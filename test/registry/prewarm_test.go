@@ -18,11 +18,10 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_RefCache_Prewarm: with refCache.prewarm a BuildKit daemon has what cached
-// references resolve to before a build asks for it, also after a refresh that
-// found another digest and after the loss of its disk, so that builds go on while
-// the registry serves no blobs. Private images come by the install's credential,
-// which shows nowhere.
+// Test_RefCache_Prewarm checks that with refCache.prewarm a BuildKit daemon has the images of
+// cached references before a build needs them: also after a refresh that found another digest, and
+// after the loss of the daemon's disk. Builds then succeed while the registry serves no blobs.
+// Private images are pulled with the credential of the install, which shows nowhere.
 func Test_RefCache_Prewarm(t *testing.T) {
 	const password = "the-installs-own-7"
 	reg := registrytest.Start(t, registrytest.Options{})
@@ -61,8 +60,8 @@ func Test_RefCache_Prewarm(t *testing.T) {
 		"orchestrator": map[string]any{"pullSecretFile": secrets},
 	})
 	harness.AwaitMembers(t, c, "the feature level is that of the cache", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 3 })
-	// A daemon at a unix socket is each node's own, as far as they know: all
-	// three ask for it, and it pulls once.
+	// Each node takes a daemon at a unix socket for its own. All three request the image, and the
+	// daemon pulls it once.
 	has := func(what, digest string) {
 		t.Helper()
 		for _, n := range c.Nodes {
@@ -88,7 +87,7 @@ func Test_RefCache_Prewarm(t *testing.T) {
 		t.Fatalf("%s %s", out, errOut)
 	}
 	has("the second digest", second)
-	if n := fetched() - before; n > 4 { // the layer of busybox is that of the first
+	if n := fetched() - before; n > 4 { // the daemon has the layer of busybox already
 		t.Errorf("%d blobs were fetched, of a config and 3 new layers", n)
 	}
 	builds := func(what string) {

@@ -14,9 +14,9 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_RefCache_IsServedByEveryNode: what operators add is answered by every node
-// from memory, also once the registry is gone, the leader has died, all nodes were
-// started again, and from a snapshot in another cluster; what they remove is not.
+// Test_RefCache_IsServedByEveryNode adds a reference to the cache. Every node resolves it from
+// memory: also without the registry, after the death of the leader, after a start of all nodes, and
+// in another cluster from a snapshot. No node does so after the reference was removed.
 func Test_RefCache_IsServedByEveryNode(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	first := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
@@ -25,12 +25,12 @@ func Test_RefCache_IsServedByEveryNode(t *testing.T) {
 	c := harness.StartCluster(t, 3, reg.Addr, over)
 	harness.AwaitMembers(t, c, "the feature level is that of the cache", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 3 })
 
-	// answers waits until all nodes answer with a digest, from memory or not.
-	answers := func(c *harness.Cluster, what, digest string) {
+	// awaitDigest waits until all nodes resolve the reference to a digest.
+	awaitDigest := func(c *harness.Cluster, what, digest string) {
 		t.Helper()
 		begin := time.Now()
 		for _, n := range c.Nodes {
-			testkit.Eventually(t, 30*time.Second, n.Name+" answers "+what, func() bool {
+			testkit.Eventually(t, 30*time.Second, n.Name+" resolves to "+what, func() bool {
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
 				res, err := n.Gitpod.ResolveBaseImage(ctx, &builder.ResolveBaseImageRequest{Ref: ref})
@@ -57,19 +57,19 @@ func Test_RefCache_IsServedByEveryNode(t *testing.T) {
 	operate(c.Nodes[0], "cache", "add", ref, "--interval", "1h")
 	refreshed(c, first)
 	second := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 2, 1<<10))
-	answers(c, "what the cache holds, not what the registry has since", first)
+	awaitDigest(c, "the digest in the cache, not the new one in the registry", first)
 	operate(c.Nodes[2], "cache", "refresh", ref)
-	answers(c, "what was refreshed", second)
+	awaitDigest(c, "the refreshed digest", second)
 
 	file := filepath.Join(t.TempDir(), "backup.ib")
 	operate(c.Nodes[0], "snapshot", "save", file)
 	reg.Stop()
-	answers(c, "without the registry", second)
+	awaitDigest(c, "it without the registry", second)
 	lead := c.Leader()
 	lead.Kill()
 	lead.Run()
 	c.Leader()
-	answers(c, "after the death of the leader", second)
+	awaitDigest(c, "it after the death of the leader", second)
 	for _, n := range c.Nodes {
 		n.Kill()
 	}
@@ -79,12 +79,12 @@ func Test_RefCache_IsServedByEveryNode(t *testing.T) {
 	for _, n := range c.Nodes {
 		n.AwaitReady()
 	}
-	answers(c, "after a start of all nodes", second)
+	awaitDigest(c, "it after a start of all nodes", second)
 
 	other := harness.StartCluster(t, 3, reg.Addr, over)
 	harness.AwaitMembers(t, other, "the feature level is that of the cache", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 3 })
 	operate(other.Leader(), "snapshot", "restore", file)
-	answers(other, "from a snapshot in another cluster", second)
+	awaitDigest(other, "it from a snapshot in another cluster", second)
 
 	operate(c.Nodes[1], "cache", "remove", ref)
 	for _, n := range c.Nodes {

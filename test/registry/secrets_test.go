@@ -22,22 +22,22 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// What is presented to registries, and what they issue for it.
+// Passwords of requests to registries, and the token that registries issue for them.
 const (
 	installPassword = "install-horse-battery-staple"
 	requestPassword = "request-kettle-pencil-marble"
 	issuedToken     = "issued-lantern-copper-violet"
 )
 
-// spilling is a registry that shows all that it is presented, and the passwords
-// themselves, wherever an answer has room for it: the first part of the
-// repository says where. It counts who presented which password.
-type spilling struct {
+// leakyRegistry is a registry whose responses contain the credentials of the request and the
+// passwords themselves, wherever a response has room for them. The first part of the repository
+// selects the place. The registry counts the credentials by kind.
+type leakyRegistry struct {
 	mu   sync.Mutex
 	seen map[string]int // by kind of credential
 }
 
-func (s *spilling) presented(r *http.Request) string {
+func (s *leakyRegistry) presented(r *http.Request) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, password, _ := r.BasicAuth()
@@ -52,7 +52,7 @@ func (s *spilling) presented(r *http.Request) string {
 	return strings.Join([]string{r.Header.Get("Authorization"), installPassword, requestPassword, issuedToken}, " ")
 }
 
-func (s *spilling) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *leakyRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	spill := s.presented(r)
 	escaped := strings.ReplaceAll(spill, " ", "%20")
 	how, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/")
@@ -92,18 +92,18 @@ func (s *spilling) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body(http.StatusOK, spill, spill)
 	case how == "strange":
 		body(http.StatusOK, "application/vnd.oci.image.index.v1+json", fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":%q,"digest":%q,"platform":{"os":%q,"architecture":%q}}]}`, spill, spill, spill, spill))
-	default: // breaks off
+	default: // the response ends early
 		w.Header().Set("Content-Length", "1000000")
 		_, _ = io.WriteString(w, spill)
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// Test_RegistryCredentials_ShowNowhere uses credentials of the install and of
-// requests, for which registries issue tokens, with answers that hold them in
-// every place, and looks for them in all that a node stores, shows and answers.
+// Test_RegistryCredentials_ShowNowhere uses credentials of the install and of requests, for which
+// registries issue tokens. Responses of the registries contain the credentials in every place. The
+// test searches all that a node stores, logs and returns for them.
 func Test_RegistryCredentials_ShowNowhere(t *testing.T) {
-	handler := &spilling{seen: map[string]int{}}
+	handler := &leakyRegistry{seen: map[string]int{}}
 	evil := registrytest.NewHandlerProxy(t, handler)
 	other := registrytest.NewHandlerProxy(t, handler)
 	mine := registrytest.Start(t, registrytest.Options{Users: map[string]string{"install": installPassword}})
@@ -212,8 +212,8 @@ func Test_RegistryCredentials_ShowNowhere(t *testing.T) {
 	}
 }
 
-// Test_RegistryNotifications: what a real registry says was pushed is refreshed
-// at once, and nobody else can say so.
+// Test_RegistryNotifications checks that a reference is refreshed at once when a real registry
+// reports a push, and that only the registry can report one.
 func Test_RegistryNotifications(t *testing.T) {
 	const token = "token-of-the-registry-4711"
 	file := filepath.Join(t.TempDir(), "token")
@@ -227,7 +227,7 @@ func Test_RegistryNotifications(t *testing.T) {
 		"http":     map[string]any{"address": address},
 		"refCache": map[string]any{"interval": "24h", "refs": []string{regAddr + "/team/app:1", regAddr + "/team/app:2"}, "notifyTokenFile": file},
 	})
-	// The registry comes later: events that it could not tell would hold up others.
+	// The registry starts after the node: an event that it cannot deliver would delay the others.
 	reg := registrytest.Start(t, registrytest.Options{Addr: regAddr, Notify: url, NotifyToken: token})
 	defer func() {
 		if t.Failed() {
