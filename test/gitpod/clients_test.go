@@ -167,7 +167,7 @@ func Test_LogInfo_NodeClients(t *testing.T) {
 		}
 	}
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 5*time.Minute)
+	ctx := testkit.Context(t, 5*time.Minute)
 	answers := grpcJS(t, ctx, c.Nodes[0], "Build", fmt.Sprintf(dockerfileJSON, 1))
 	first := next(t, answers)
 	info := first.Info.LogInfo

@@ -24,7 +24,7 @@ func Test_ForeignWorkspaces(t *testing.T) {
 		}}
 	})
 	n := in.node(nil)
-	ctx := timeout(t, 2*time.Minute)
+	ctx := testkit.Context(t, 2*time.Minute)
 	done := make(chan error, 1)
 	go func() { done <- success(n.BuildGitpod(ctx, dockerfile(1))) }()
 	testkit.Eventually(t, 30*time.Second, "our workspace runs", func() bool { k, _ := in.total(); return k == 1 })

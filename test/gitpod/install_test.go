@@ -210,12 +210,6 @@ func (in *install) total() (n, most int) {
 	return n, most
 }
 
-func timeout(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // success looks at the messages of a Build stream.
 func success(all []*builder.BuildResponse, err error) error {
 	switch {

@@ -82,7 +82,7 @@ func Test_Migration(t *testing.T) {
 	if err != nil || !pool.AppendCertsFromPEM(pem) {
 		t.Fatal(err)
 	}
-	ctx := timeout(t, 4*time.Minute)
+	ctx := testkit.Context(t, 4*time.Minute)
 	build := func(n *harness.Node, which int) {
 		t.Helper()
 		conn, err := grpc.NewClient(n.GRPC, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, ServerName: "image-builder-mk3", MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12})))

@@ -22,7 +22,7 @@ func Test_Reaper_StopsWhatOutlivedItsAttempt(t *testing.T) {
 	release := make(chan struct{})
 	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 3*time.Minute)
+	ctx := testkit.Context(t, 3*time.Minute)
 	done := make(chan error, 1)
 	lead := c.Leader()
 	go func() { done <- success(c.Others(lead)[0].BuildGitpod(ctx, dockerfile(1))) }()

@@ -24,7 +24,7 @@ func Test_Identical_OneStart(t *testing.T) {
 	release := make(chan struct{})
 	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 2*time.Minute)
+	ctx := testkit.Context(t, 2*time.Minute)
 	errs := make(chan error, 50)
 	for i := range 50 {
 		go func() { errs <- success(c.Nodes[i%3].BuildGitpod(ctx, dockerfile(1))) }()
@@ -77,7 +77,7 @@ func Test_LeaderAndOwnerDie(t *testing.T) {
 		}
 	}
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 3*time.Minute)
+	ctx := testkit.Context(t, 3*time.Minute)
 	lead := c.Leader()
 	survivor := c.Others(lead)[0]
 	begun := first(t, lead.Gitpod, dockerfile(1))
@@ -173,7 +173,7 @@ func Test_InstantWorkspaces(t *testing.T) {
 	in := newInstall(t)
 	in.atOnce = true
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 5*time.Minute)
+	ctx := testkit.Context(t, 5*time.Minute)
 	const builds, clients = 1000, 64
 	next := make(chan int)
 	var wg sync.WaitGroup
@@ -215,7 +215,7 @@ func Test_StopTogether(t *testing.T) {
 		}
 	}
 	c := in.cluster(3, harness.Config{"builds": map[string]any{"runningPerNode": 400}})
-	ctx := timeout(t, 8*time.Minute)
+	ctx := testkit.Context(t, 8*time.Minute)
 	build := func(i int) {
 		if err := success(c.Nodes[i%3].BuildGitpod(ctx, dockerfile(i))); err != nil {
 			t.Errorf("build %d: %v", i, err)
@@ -264,7 +264,7 @@ func Test_ManagerDies(t *testing.T) {
 	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }
 	fails := func(i int) bool { return i%10 == 7 }
 	c := in.cluster(3, harness.Config{"builds": map[string]any{"runningPerNode": 40}})
-	ctx := timeout(t, 6*time.Minute)
+	ctx := testkit.Context(t, 6*time.Minute)
 	const builds = 100
 	wrong := map[string]bool{} // base refs of builds that fail
 	for i := range builds {
@@ -332,7 +332,7 @@ func Test_ManagerDownAtStart(t *testing.T) {
 	in := newInstall(t)
 	in.m.Down()
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 2*time.Minute)
+	ctx := testkit.Context(t, 2*time.Minute)
 	done := make(chan error, 1)
 	go func() { done <- success(c.Nodes[0].BuildGitpod(ctx, dockerfile(1))) }()
 	testkit.Eventually(t, 20*time.Second, "the build is listed", func() bool {
