@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/test/testkit"
+
 	"github.com/image-builder-ha/image-builder/cluster/pki"
 )
 
@@ -70,7 +72,7 @@ func Test_Certs_RotateWithoutRestart(t *testing.T) {
 		}
 	}
 	m := g.start("n3")
-	eventually(t, "a node that has only the new CA joins and follows", func() bool { return len(m.sm.values()) == 1 })
+	testkit.Eventually(t, time.Minute, "a node that has only the new CA joins and follows", func() bool { return len(m.sm.values()) == 1 })
 	put(t, m.Node, 2)
 }
 

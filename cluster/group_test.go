@@ -15,6 +15,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/pki"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // group is a cluster of real nodes on loopback in this process.
@@ -136,7 +137,7 @@ func (g *group) get(name string) *member {
 func (g *group) leader() *member {
 	g.t.Helper()
 	var lead *member
-	eventually(g.t, "all nodes know one leader", func() bool {
+	testkit.Eventually(g.t, time.Minute, "all nodes know one leader", func() bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		name := ""
@@ -151,16 +152,6 @@ func (g *group) leader() *member {
 		return lead != nil && lead.Status().Role == "Leader"
 	})
 	return lead
-}
-
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for tick := time.NewTicker(5 * time.Millisecond); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("timeout while waiting until %s", what)
-		}
-	}
 }
 
 func three(t testing.TB) *group {
@@ -222,8 +213,8 @@ func Test_Group_LeaderDies_WritesGoOn(t *testing.T) {
 	t.Logf("the first write after the failover succeeded after %s", time.Since(begin))
 	// The former leader returns with its data and another address.
 	m := g.start(old.cfg.Name)
-	eventually(t, "the restarted node follows", func() bool { return len(m.sm.values()) >= 3 })
-	eventually(t, "the cluster knows its address", func() bool {
+	testkit.Eventually(t, time.Minute, "the restarted node follows", func() bool { return len(m.sm.values()) >= 3 })
+	testkit.Eventually(t, time.Minute, "the cluster knows its address", func() bool {
 		for _, x := range g.leader().Members() {
 			if x.Name == old.cfg.Name {
 				return x.Address == m.address && x.Voter
@@ -237,7 +228,7 @@ func Test_Group_FourthNodeFollows_WipedDiskIsANewServer(t *testing.T) {
 	g := three(t)
 	put(t, g.leader().Node, 1)
 	m := g.start("n3")
-	eventually(t, "the fourth node has the state", func() bool { return len(m.sm.values()) == 1 })
+	testkit.Eventually(t, time.Minute, "the fourth node has the state", func() bool { return len(m.sm.values()) == 1 })
 	if s := m.Status(); s.Voter {
 		t.Errorf("a fourth node votes: %+v", s)
 	}
@@ -251,8 +242,8 @@ func Test_Group_FourthNodeFollows_WipedDiskIsANewServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	m = g.start(victim)
-	eventually(t, "the wiped node has the state", func() bool { return len(m.sm.values()) == 1 })
-	eventually(t, "its former server is removed, three vote", func() bool {
+	testkit.Eventually(t, time.Minute, "the wiped node has the state", func() bool { return len(m.sm.values()) == 1 })
+	testkit.Eventually(t, time.Minute, "its former server is removed, three vote", func() bool {
 		voters, former := 0, false
 		for _, x := range g.leader().Members() {
 			former = former || x.ServerID == victim+"/"+old
@@ -283,7 +274,7 @@ func Test_Group_ReadsAreNotBehindWhatAFollowerShowed(t *testing.T) {
 			t.Errorf("propose: %v", err)
 		}
 	})
-	eventually(t, "the follower has applied it", func() bool { return slices.Contains(follower.sm.values(), 2) })
+	testkit.Eventually(t, time.Minute, "the follower has applied it", func() bool { return slices.Contains(follower.sm.values(), 2) })
 	shown := follower.Applied()
 	for _, m := range []*member{lead, follower} {
 		index, err := m.ReadIndex(t.Context())

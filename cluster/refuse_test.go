@@ -8,8 +8,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // notes is a log that can be read while it is written.
@@ -88,10 +90,10 @@ func Test_Refuse_NewNodes(t *testing.T) {
 			var own notes
 			who := strings.ReplaceAll(name, " ", "-")
 			m := g.start(who, sound, x.change, func(c *cluster.Config) { c.Logger = own.logger() })
-			eventually(t, "a member logs which node it refuses, and why", func() bool {
+			testkit.Eventually(t, time.Minute, "a member logs which node it refuses, and why", func() bool {
 				return members.has(append([]string{"refused a node that wants to", who}, x.says...)...)
 			})
-			eventually(t, "the node logs why it waits", func() bool { return own.has(append([]string{"waits for its cluster"}, x.says...)...) })
+			testkit.Eventually(t, time.Minute, "the node logs why it waits", func() bool { return own.has(append([]string{"waits for its cluster"}, x.says...)...) })
 			if s := m.Status(); s.ClusterID != "" {
 				t.Errorf("the node is of cluster %q", s.ClusterID)
 			}
@@ -106,7 +108,7 @@ func Test_Refuse_NewNodes(t *testing.T) {
 	// During a rotation one key in common is enough. A node of an older version names no keys.
 	for name, keys := range map[string]func() []string{"rotating": sealing("k2", "k3"), "older": nil} {
 		g.start(name, sound, func(c *cluster.Config) { c.Keys = keys })
-		eventually(t, "it joins: "+name, func() bool { return g.get(name).Status().LeaderName != "" })
+		testkit.Eventually(t, time.Minute, "it joins: "+name, func() bool { return g.get(name).Status().LeaderName != "" })
 	}
 }
 
@@ -130,10 +132,10 @@ func Test_Refuse_AnotherCluster(t *testing.T) {
 	g.start("n2", func(c *cluster.Config) { c.Logger = members.logger() })
 	g.leader()
 	g.start("x2", func(c *cluster.Config) { c.DataDir, c.Logger = filepath.Join(other.dir, "x2"), own.logger() })
-	eventually(t, "the member logs which node it refuses", func() bool {
+	testkit.Eventually(t, time.Minute, "the member logs which node it refuses", func() bool {
 		return members.has("refused a node", "x2/", "belongs to another cluster", id)
 	})
-	eventually(t, "the node logs why it waits", func() bool { return own.has("waits for its cluster", "another cluster", id) })
+	testkit.Eventually(t, time.Minute, "the node logs why it waits", func() bool { return own.has("waits for its cluster", "another cluster", id) })
 	for _, m := range g.get("n2").Members() {
 		if m.Name == "x2" {
 			t.Error("x2 is a member")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_ClockSkew_LeaderStepsAside shifts the leader's clock forward and back by more than
@@ -28,11 +29,11 @@ func Test_ClockSkew_LeaderStepsAside(t *testing.T) {
 		lead := g.leader()
 		name := lead.cfg.Name
 		clocks[name].Store(int64(off))
-		eventually(t, "a node whose clock is right leads", func() bool {
+		testkit.Eventually(t, time.Minute, "a node whose clock is right leads", func() bool {
 			return said.has("gives up leadership", "node="+name, "its clock is "+sign+"1m0s off") && g.leader().cfg.Name != name
 		})
 		// Operators see the skew and the metadata of each node.
-		eventually(t, "the leader knows clock and zone of all members", func() bool {
+		testkit.Eventually(t, time.Minute, "the leader knows clock and zone of all members", func() bool {
 			skewed, zones := false, 0
 			for _, m := range g.leader().Members() {
 				skewed = skewed || m.Name == name && (m.Skew-off).Abs() < 5*time.Second

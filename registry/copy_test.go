@@ -22,13 +22,14 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // begun returns the uploads begun in a repository, counted by kind and status as in "mount 201" or
 // "upload 202". It waits until the registry's access log shows n of them.
 func begun(t *testing.T, reg *registrytest.Registry, repo string, n int) (out map[string]int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("the access log of %s shows %d uploads", repo, n), func() bool {
+	testkit.Eventually(t, 10*time.Second, fmt.Sprintf("the access log of %s shows %d uploads", repo, n), func() bool {
 		out = posts(reg, repo)
 		sum := 0
 		for _, k := range out {
@@ -242,7 +243,7 @@ func TestCopy_ABrokenSourceDoesNotOpenTheDestinationsBreaker(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all are in the middle of a blob", func() bool { return from.Count(registrytest.Blobs) == copies })
+	testkit.Eventually(t, 10*time.Second, "all are in the middle of a blob", func() bool { return from.Count(registrytest.Blobs) == copies })
 	close(breakOff)
 	wg.Wait()
 	if img, err := c.Head(t.Context(), dst.Addr+"/b:1", all); err != nil || img.Digest != there {
@@ -323,7 +324,7 @@ func TestCopy_EndsWithItsContext(t *testing.T) {
 		_, err := c.Copy(ctx, from.Addr+"/a@"+digest, all, dst.Addr+"/b", all, io.Discard)
 		done <- err
 	}()
-	eventually(t, "it hangs", func() bool { return from.Count(registrytest.Blobs) > 0 })
+	testkit.Eventually(t, 10*time.Second, "it hangs", func() bool { return from.Count(registrytest.Blobs) > 0 })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want it to match context.Canceled", err)

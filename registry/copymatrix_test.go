@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/test/testkit"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -245,7 +247,7 @@ func TestCopy_OfTheSameBlobsAtTheSameTimeIsOne(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all 8 have looked up the manifest and all blobs are requested", func() bool {
+	testkit.Eventually(t, 10*time.Second, "all 8 have looked up the manifest and all blobs are requested", func() bool {
 		return to.Count(registrytest.Method(http.MethodHead, registrytest.Manifests)) == 8 && from.Count(registrytest.Blobs) == 3
 	})
 	leave() // a copy that is cancelled does not affect the others

@@ -17,6 +17,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 func TestExplain_ShowsCredentialsMirrorsRequestsAndChoice(t *testing.T) {
@@ -248,7 +249,7 @@ func TestHang_OfOneHostDelaysNoOther(t *testing.T) {
 			wantUnavailable(t, err)
 		})
 	}
-	eventually(t, "4 requests hang", func() bool { return hanging.Count(registrytest.All) == 4 })
+	testkit.Eventually(t, 10*time.Second, "4 requests hang", func() bool { return hanging.Count(registrytest.All) == 4 })
 	start := time.Now()
 	if img, err := c.Resolve(t.Context(), reg.Addr+"/a:1", "", all); err != nil || img.Digest != digest {
 		t.Errorf("%+v, %v", img, err)
@@ -268,7 +269,7 @@ func TestHang_OfOneHostDelaysNoOther(t *testing.T) {
 		t.Errorf("%d requests to a host that hangs", before)
 	}
 	hanging.Heal()
-	eventually(t, "it gets requests again", func() bool {
+	testkit.Eventually(t, 10*time.Second, "it gets requests again", func() bool {
 		_, err := c.Resolve(t.Context(), hanging.Addr+"/a:1", "", all)
 		return err == nil
 	})

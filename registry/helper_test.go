@@ -14,6 +14,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // helper puts a program docker-credential-NAME into PATH. The program runs the shell script; calls
@@ -196,7 +197,7 @@ func TestProvider_RenewsBeforeItsLoginEnds(t *testing.T) {
 		return registry.Login{Username: fmt.Sprint("u", n), Password: "p", Expires: time.Now().Add(20 * time.Millisecond)}, nil
 	}}
 	c := newClient(t, registry.Options{Providers: []registry.Provider{p}})
-	eventually(t, "a third login is presented", func() bool {
+	testkit.Eventually(t, 10*time.Second, "a third login is presented", func() bool {
 		user, _, _ := c.Credential(t.Context(), "registry.example.com", "", all)
 		return user == "u3"
 	})

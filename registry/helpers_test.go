@@ -83,22 +83,6 @@ func pushed(t *testing.T, o registrytest.Options, repoTag string) (reg *registry
 	return reg, reg.Push(t, repoTag, registrytest.RandomImage(t, 2, 4<<10))
 }
 
-// eventually polls until ok returns true, for at most ten seconds.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("gave up waiting until %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
 // syncBuffer is a buffer that is safe for concurrent use.
 type syncBuffer struct {
 	mu sync.Mutex

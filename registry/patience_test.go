@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/test/testkit"
+
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
@@ -40,7 +42,7 @@ func TestRetryPolicy_WaitsForARegistryThatRestarts(t *testing.T) {
 			c := newClient(t, registry.Options{Timeout: time.Second, Retries: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			done := make(chan error, 1)
 			go func() { done <- work(t.Context(), c, p.Addr+"/a", digest) }()
-			eventually(t, "the wait is logged", func() bool { return strings.Contains(log.String(), "a build waits for a registry") })
+			testkit.Eventually(t, 10*time.Second, "the wait is logged", func() bool { return strings.Contains(log.String(), "a build waits for a registry") })
 			select {
 			case err := <-done:
 				t.Fatalf("ended while the registry was not ready: %v", err)
@@ -87,7 +89,7 @@ func TestRetryPolicy_EndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Tag(ctx, p.Addr+"/a@"+digest, p.Addr+"/a:2", all) }()
-	eventually(t, "the registry asked for a pause", func() bool { return p.Count(registrytest.Manifests) == 1 })
+	testkit.Eventually(t, 10*time.Second, "the registry asked for a pause", func() bool { return p.Count(registrytest.Manifests) == 1 })
 	cancel()
 	wantKind(t, <-done, registry.Unavailable)
 }

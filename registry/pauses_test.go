@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/test/testkit"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/image-builder-ha/image-builder/registry"
@@ -71,12 +73,12 @@ func TestClient_APauseOfOneCallerHoldsForAll(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { resolve(0) })
-	eventually(t, "the registry asked the first for a pause", func() bool {
+	testkit.Eventually(t, 10*time.Second, "the registry asked the first for a pause", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return !asked.IsZero()
 	})
-	eventually(t, "the client has the response", func() bool { return countResponses(t, metrics, "429") == 1 })
+	testkit.Eventually(t, 10*time.Second, "the client has the response", func() bool { return countResponses(t, metrics, "429") == 1 })
 	for i := 1; i < 8; i++ {
 		wg.Go(func() { resolve(i) })
 	}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/test/testkit"
+
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
@@ -58,7 +60,7 @@ func TestResolve_HundredEqualLookUpsCostAsMuchAsOne(t *testing.T) {
 						}
 					})
 				}
-				eventually(t, "all wait", func() bool { return waitingForSharedCalls() == 100 })
+				testkit.Eventually(t, 10*time.Second, "all wait", func() bool { return waitingForSharedCalls() == 100 })
 				release()
 				wg.Wait()
 				if got := p.Count(registrytest.Manifests); got != want {

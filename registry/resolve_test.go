@@ -13,6 +13,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 func TestResolve_ByTagAndDigest(t *testing.T) {
@@ -217,7 +218,7 @@ func TestResolve_SharesEqualLookUpsOnly(t *testing.T) {
 		}
 	})
 	const want = 4 // three credentials, and one more platform
-	eventually(t, "the look-ups are upstream", func() bool { return p.Count(registrytest.Manifests) >= want })
+	testkit.Eventually(t, 10*time.Second, "the look-ups are upstream", func() bool { return p.Count(registrytest.Manifests) >= want })
 	release()
 	wg.Wait()
 	// A late caller may have begun after the shared call had ended.
@@ -237,7 +238,7 @@ func TestResolve_ACallerThatLeavesDoesNotAffectOthers(t *testing.T) {
 		_, err := c.Resolve(ctx, p.Addr+"/a:1", "", all)
 		left <- err
 	}()
-	eventually(t, "the first is upstream", func() bool { return p.Count(registrytest.Manifests) == 1 })
+	testkit.Eventually(t, 10*time.Second, "the first is upstream", func() bool { return p.Count(registrytest.Manifests) == 1 })
 	go func() {
 		img, err := c.Resolve(t.Context(), p.Addr+"/a:1", "", all)
 		if err != nil {
@@ -352,7 +353,7 @@ func TestClose_EndsLookUps(t *testing.T) {
 		_, err := c.Resolve(t.Context(), p.Addr+"/a:1", "", all)
 		done <- err
 	}()
-	eventually(t, "it hangs", func() bool { return p.Count(registrytest.Manifests) == 1 })
+	testkit.Eventually(t, 10*time.Second, "it hangs", func() bool { return p.Count(registrytest.Manifests) == 1 })
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}

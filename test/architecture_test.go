@@ -1,5 +1,5 @@
-// Package test holds tests of the whole: of its structure, and of real
-// processes on real sockets.
+// Package test checks the structure of the whole module. The packages below it test real processes
+// on real sockets.
 package test
 
 import (

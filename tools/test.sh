@@ -25,4 +25,4 @@ for arg; do
 done
 [ -z "${ALONE:-}" ] || flock --exclusive 9
 echo "failed, once more alone: $(echo $tests) of $(echo $packages)"
-go test -p 1 -count 1 "${flags[@]}" ${tests:+-run "^($(echo $tests | tr ' ' '|'))\$"} $packages 9>&-
+go test "${flags[@]}" -p 1 -count 1 ${tests:+-run "^($(echo $tests | tr ' ' '|'))\$"} $packages 9>&-

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // wire is a transport to stores in this process. It can lose batches and acks.
@@ -91,16 +92,6 @@ func (g *group) own(t testing.TB, c logs.Copy, epoch uint64, copies ...logs.Copy
 	return w, g.reps[c].Start(key, epoch, copies, base)
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("timeout while waiting until %s", what)
-		}
-		<-time.After(time.Millisecond)
-	}
-}
-
 func (g *group) visible(c logs.Copy) int64 {
 	n, _, _ := g.stores[c].Length(key)
 	return n
@@ -112,15 +103,15 @@ func Test_Copies_ReadersSeeWhatAllHold(t *testing.T) {
 	w, _ := g.own(t, nodeA, 1, nodeA, nodeB)
 	want := noise(3, 1<<20)
 	mustWrite(t, w, want)
-	eventually(t, "the owner has all of it", func() bool { n, _ := g.stores[nodeA].Durable(key); return n == int64(len(want)) })
+	testkit.Eventually(t, 10*time.Second, "the owner has all of it", func() bool { n, _ := g.stores[nodeA].Durable(key); return n == int64(len(want)) })
 	tried := g.wire.tries()
-	eventually(t, "the owner has tried to copy it", func() bool { return g.wire.tries() >= tried+3 })
+	testkit.Eventually(t, 10*time.Second, "the owner has tried to copy it", func() bool { return g.wire.tries() >= tried+3 })
 	if n := g.visible(nodeA); n != 0 {
 		t.Fatalf("%d bytes are shown that no other node holds", n)
 	}
 	g.wire.set(nodeB, false)
-	eventually(t, "all is shown on the owner", func() bool { return g.visible(nodeA) == int64(len(want)) })
-	eventually(t, "all is shown on the copy", func() bool { return g.visible(nodeB) == int64(len(want)) })
+	testkit.Eventually(t, 10*time.Second, "all is shown on the owner", func() bool { return g.visible(nodeA) == int64(len(want)) })
+	testkit.Eventually(t, 10*time.Second, "all is shown on the copy", func() bool { return g.visible(nodeB) == int64(len(want)) })
 	if got := readTo(t, g.stores[nodeB], key, 0, int64(len(want))); !bytes.Equal(got, want) {
 		t.Error("the copy differs")
 	}
@@ -158,10 +149,10 @@ func Test_Copies_NewOwnerCutsWhatNobodySaw(t *testing.T) {
 	g := newGroup(t)
 	old, _ := g.own(t, nodeA, 1, nodeA, nodeB)
 	mustWrite(t, old, []byte("shown\n"))
-	eventually(t, "the first line is shown", func() bool { return g.visible(nodeA) == 6 })
+	testkit.Eventually(t, 10*time.Second, "the first line is shown", func() bool { return g.visible(nodeA) == 6 })
 	g.wire.set(nodeB, true)
 	mustWrite(t, old, []byte("never shown\n"))
-	eventually(t, "the owner has the second line", func() bool { n, _ := g.stores[nodeA].Durable(key); return n == 18 })
+	testkit.Eventually(t, 10*time.Second, "the owner has the second line", func() bool { n, _ := g.stores[nodeA].Durable(key); return n == 18 })
 	g.wire.set(nodeB, false)
 	g.wire.set(nodeA, true)
 	// Node B, a copy, takes over. Node A does not respond yet.
@@ -172,11 +163,11 @@ func Test_Copies_NewOwnerCutsWhatNobodySaw(t *testing.T) {
 	next, _ := g.own(t, nodeB, 2, nodeA, nodeB)
 	mustWrite(t, next, []byte("goes on\n"))
 	g.wire.set(nodeA, false)
-	eventually(t, "the new owner's line is shown", func() bool { return g.visible(nodeB) == held+8 })
+	testkit.Eventually(t, 10*time.Second, "the new owner's line is shown", func() bool { return g.visible(nodeB) == held+8 })
 	if _, err := old.Write([]byte("late\n")); !errors.Is(err, logs.ErrFenced) {
-		eventually(t, "the old owner is refused", func() bool { _, err := old.Write([]byte("late\n")); return errors.Is(err, logs.ErrFenced) })
+		testkit.Eventually(t, 10*time.Second, "the old owner is refused", func() bool { _, err := old.Write([]byte("late\n")); return errors.Is(err, logs.ErrFenced) })
 	}
-	eventually(t, "the old owner's copy follows", func() bool { return g.visible(nodeA) == held+8 })
+	testkit.Eventually(t, 10*time.Second, "the old owner's copy follows", func() bool { return g.visible(nodeA) == held+8 })
 	a, b := readTo(t, g.stores[nodeA], key, 0, held+8), readTo(t, g.stores[nodeB], key, 0, held+8)
 	if !bytes.Equal(a, b) || !bytes.HasPrefix(a, []byte("shown\n")) {
 		t.Errorf("node a has %q, node b %q", a, b)
@@ -189,13 +180,13 @@ func Test_Copies_FencedCopyRefusesTheFormerOwner(t *testing.T) {
 	g := newGroup(t)
 	old, feed := g.own(t, nodeA, 1, nodeA, nodeB)
 	mustWrite(t, old, []byte("shown\n"))
-	eventually(t, "the first line is shown", func() bool { return g.visible(nodeA) == 6 })
+	testkit.Eventually(t, 10*time.Second, "the first line is shown", func() bool { return g.visible(nodeA) == 6 })
 	n, _, err := g.stores[nodeB].Fence(key, 2)
 	if err != nil || n != 6 {
 		t.Fatal(n, err)
 	}
 	mustWrite(t, old, []byte("late\n"))
-	eventually(t, "the owner learns that it is fenced", func() bool {
+	testkit.Eventually(t, 10*time.Second, "the owner learns that it is fenced", func() bool {
 		st, _ := feed.Status()
 		return len(st) == 1 && errors.Is(st[0].Refusal, logs.ErrFenced)
 	})
@@ -235,13 +226,13 @@ func Test_Copies_ALostOneIsReplaced(t *testing.T) {
 	g := newGroup(t)
 	w, feed := g.own(t, nodeA, 1, nodeA, nodeB)
 	mustWrite(t, w, []byte("one\n"))
-	eventually(t, "one line is shown", func() bool { return g.visible(nodeA) == 4 })
+	testkit.Eventually(t, 10*time.Second, "one line is shown", func() bool { return g.visible(nodeA) == 4 })
 	g.wire.set(nodeB, true)
 	mustWrite(t, w, []byte("two\n"))
 	// Node C has bytes of an earlier copy.
 	g.stores[nodeC].Append(t.Context(), []logs.Append{{Key: key, Epoch: 1}})
 	feed.Join(nodeC)
-	eventually(t, "node C has what was shown", func() bool {
+	testkit.Eventually(t, 10*time.Second, "node C has what was shown", func() bool {
 		st, _ := feed.Status()
 		for _, s := range st {
 			if s.Copy == nodeC {
@@ -255,7 +246,7 @@ func Test_Copies_ALostOneIsReplaced(t *testing.T) {
 	}
 	feed.Count(nodeC)
 	feed.Set([]logs.Copy{nodeA, nodeC})
-	eventually(t, "the rest is shown", func() bool { return g.visible(nodeA) == 8 && g.visible(nodeC) == 8 })
+	testkit.Eventually(t, 10*time.Second, "the rest is shown", func() bool { return g.visible(nodeA) == 8 && g.visible(nodeC) == 8 })
 }
 
 func Benchmark_Copies(b *testing.B) {

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
-	"github.com/image-builder-ha/image-builder/test/freeport"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Options configure a registry.
@@ -79,7 +79,7 @@ func start(t testing.TB, binary string, o Options) (*Registry, error) {
 	t.Helper()
 	addr := o.Addr
 	if addr == "" {
-		addr = freeport.Addr(t)
+		addr = testkit.FreeAddr(t)
 	}
 	config := filepath.Join(t.TempDir(), "registry.yml")
 	if err := os.WriteFile(config, []byte(configFile(t, o, addr)), 0o600); err != nil {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // relay is a relay between a client and a daemon, which can be frozen.
@@ -194,7 +195,7 @@ func Test_Run_WaitsWhileNoDaemonAnswers(t *testing.T) {
 		_, err := r.Run(ctx, w, s)
 		done <- err
 	}()
-	eventually(t, 20*time.Second, "the build shows that it waits", func() bool {
+	testkit.Eventually(t, 20*time.Second, "the build shows that it waits", func() bool {
 		return s.step("wait for a BuildKit daemon") != nil && strings.Contains(s.text(), "no BuildKit daemon answers")
 	})
 	cancel()
@@ -231,7 +232,7 @@ func Test_Run_SilentDaemonIsInfrastructure(t *testing.T) {
 		_ = c.Close()
 	}
 	between.mu.Unlock()
-	eventually(t, 5*time.Second, "the daemon has ended the step", func() bool { return len(processes(t, mark)) == 0 })
+	testkit.Eventually(t, 5*time.Second, "the daemon has ended the step", func() bool { return len(processes(t, mark)) == 0 })
 }
 
 // Test_Run_CancelDuringPullAndPush cancels while the daemon waits for the registry.
@@ -257,7 +258,7 @@ func Test_Run_CancelDuringPullAndPush(t *testing.T) {
 				_, err := r.Run(ctx, w, s)
 				done <- err
 			}()
-			eventually(t, 20*time.Second, "the registry is asked", func() bool { return proxy.Count(hold) > 0 })
+			testkit.Eventually(t, 20*time.Second, "the registry is asked", func() bool { return proxy.Count(hold) > 0 })
 			begin := time.Now()
 			cancel()
 			err := <-done

@@ -18,15 +18,15 @@ import (
 
 func Test_ResolveCommit(t *testing.T) {
 	g := newRepo(t, "u", "token")
-	first := g.commit(t, map[string]string{"v": "first"})
-	g.git(t, g.dir, "tag", "light")
-	g.git(t, g.dir, "tag", "-a", "-m", "m", "annotated")
-	g.git(t, g.dir, "checkout", "-q", "-b", "feature/x")
-	feature := g.commit(t, map[string]string{"v": "feature"})
-	g.git(t, g.dir, "tag", "feature/x", first) // git prefers the branch
-	g.git(t, g.dir, "update-ref", "refs/pull/1/head", first)
-	g.git(t, g.dir, "checkout", "-q", "main")
-	second := g.commit(t, map[string]string{"v": "second"})
+	first := g.Commit(map[string]string{"v": "first"})
+	g.Git("tag", "light")
+	g.Git("tag", "-a", "-m", "m", "annotated")
+	g.Git("checkout", "-q", "-b", "feature/x")
+	feature := g.Commit(map[string]string{"v": "feature"})
+	g.Git("tag", "feature/x", first) // git prefers the branch
+	g.Git("update-ref", "refs/pull/1/head", first)
+	g.Git("checkout", "-q", "main")
+	second := g.Commit(map[string]string{"v": "second"})
 	credential := &buildsv1.Secrets{Git: &imagebuilderv1.BasicAuth{Username: "u", Password: "token"}}
 	elsewhere := strings.Repeat("ab", 20)
 	for name, c := range map[string]struct {

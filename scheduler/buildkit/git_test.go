@@ -3,17 +3,14 @@ package buildkit_test
 import (
 	"encoding/base64"
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
-	"github.com/google/uuid"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -28,33 +25,15 @@ const (
 
 // repo is a git repository behind a web server.
 type repo struct {
+	*testkit.GitRepo
 	url string
-	dir string
 }
 
-// newRepo serves a repository, to everybody or to one user.
+// newRepo serves a repository, to anybody or to one user.
 func newRepo(t *testing.T, user, password string) *repo {
 	t.Helper()
-	root := t.TempDir()
-	// Use a unique name: daemons cache repositories by URL, and ports are reused.
-	r := &repo{dir: filepath.Join(root, uuid.NewString()+".git")}
-	r.git(t, root, "init", "-q", "-b", "main", r.dir)
-	path, err := exec.LookPath("git")
-	if err != nil {
-		t.Fatalf("these tests need git: %v", err)
-	}
-	backend := &cgi.Handler{Path: path, Args: []string{"http-backend"}, Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"}}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if u, p, _ := req.BasicAuth(); u != user || p != password {
-			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		backend.ServeHTTP(w, req)
-	}))
-	t.Cleanup(server.Close)
-	r.url = server.URL + "/" + filepath.Base(r.dir)
-	return r
+	g := testkit.NewGitRepo(t, testkit.GitServer{User: user, Password: password})
+	return &repo{g, g.URL}
 }
 
 func (r *repo) git(t *testing.T, dir string, args ...string) string {
@@ -67,23 +46,6 @@ func (r *repo) git(t *testing.T, dir string, args ...string) string {
 		t.Fatalf("git %v: %v\n%s", args, err, out)
 	}
 	return strings.TrimSpace(string(out))
-}
-
-// commit adds files and returns the id of the commit.
-func (r *repo) commit(t *testing.T, files map[string]string) string {
-	t.Helper()
-	for name, content := range files {
-		path := filepath.Join(r.dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r.git(t, r.dir, "add", "-A")
-	r.git(t, r.dir, "commit", "-q", "-m", "c")
-	return r.git(t, r.dir, "rev-parse", "HEAD")
 }
 
 // source returns a Dockerfile source in the repository.
@@ -101,13 +63,13 @@ func Test_Run_GitContext(t *testing.T) {
 	r := newRig(t)
 	g := newRepo(t, "", "")
 	dockerfile := "FROM " + r.base + "\nCOPY . /c/\n"
-	first := g.commit(t, map[string]string{"Dockerfile": dockerfile, "v": "first", "app/Dockerfile": dockerfile, "app/v": "app", "docker/x.Dockerfile": dockerfile})
-	g.git(t, g.dir, "tag", "light")
-	g.git(t, g.dir, "tag", "-a", "-m", "m", "annotated")
-	g.git(t, g.dir, "checkout", "-q", "-b", "feature/x")
-	g.commit(t, map[string]string{"v": "feature"})
-	g.git(t, g.dir, "checkout", "-q", "main")
-	g.commit(t, map[string]string{"v": "second"})
+	first := g.Commit(map[string]string{"Dockerfile": dockerfile, "v": "first", "app/Dockerfile": dockerfile, "app/v": "app", "docker/x.Dockerfile": dockerfile})
+	g.Git("tag", "light")
+	g.Git("tag", "-a", "-m", "m", "annotated")
+	g.Git("checkout", "-q", "-b", "feature/x")
+	g.Commit(map[string]string{"v": "feature"})
+	g.Git("checkout", "-q", "main")
+	g.Commit(map[string]string{"v": "second"})
 
 	for name, test := range map[string]struct {
 		source *imagebuilderv1.DockerfileSource
@@ -145,7 +107,7 @@ func Test_Run_GitContext(t *testing.T) {
 func Test_Run_PrivateGitContext(t *testing.T) {
 	r := newRig(t)
 	g := newRepo(t, "oauth2", "git-t0ken")
-	id := g.commit(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nCOPY Dockerfile /c\nRUN env\n"})
+	id := g.Commit(map[string]string{"Dockerfile": "FROM " + r.base + "\nCOPY Dockerfile /c\nRUN env\n"})
 	build := func(mode imagebuilderv1.GitTargetMode, target, password string) *workload.Workload {
 		w := r.workload(g.source(mode, target, "Dockerfile", "."))
 		if password != "" {
@@ -171,7 +133,7 @@ func Test_Run_PrivateGitContext(t *testing.T) {
 	r.mustRun(t, added)
 
 	// No Dockerfile can mount the token, under any name.
-	g.commit(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nRUN --mount=type=secret,id=GIT_AUTH_TOKEN,required=true true\n"})
+	g.Commit(map[string]string{"Dockerfile": "FROM " + r.base + "\nRUN --mount=type=secret,id=GIT_AUTH_TOKEN,required=true true\n"})
 	r.mustFail(t, build(head, "", "git-t0ken"), user, "secret GIT_AUTH_TOKEN: not found")
 }
 

@@ -294,17 +294,3 @@ func (r *rig) mustFail(t *testing.T, w *workload.Workload, blame imagebuilderv1.
 	}
 	return f.Message
 }
-
-// eventually polls until a condition holds.
-func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(within)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", within, what)
-		}
-		<-tick.C
-	}
-}

@@ -21,6 +21,7 @@ import (
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Run_LeavesNoHistory runs steps that print confidential text, which the daemon would
@@ -61,7 +62,7 @@ func Test_Run_LeavesNoHistory(t *testing.T) {
 		_, err := r.Run(ctx, stopped, s)
 		ended <- err
 	}()
-	eventually(t, 20*time.Second, "the step prints", func() bool { return strings.Contains(s.text(), printed) })
+	testkit.Eventually(t, 20*time.Second, "the step prints", func() bool { return strings.Contains(s.text(), printed) })
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
@@ -106,7 +107,7 @@ func Test_Forget_AtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, 20*time.Second, "the daemon remembers the solves", func() bool { return len(history(t, r.opts.Daemons[0].URL)) == 10 })
+	testkit.Eventually(t, 20*time.Second, "the daemon remembers the solves", func() bool { return len(history(t, r.opts.Daemons[0].URL)) == 10 })
 	var nodes errgroup.Group
 	for range 8 {
 		nodes.Go(func() error { return buildkit.Forget(t.Context(), r.Runtime) })

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // limited creates a control group with 64 MiB of memory, in cgroups version 1 or 2, and returns its
@@ -22,7 +24,7 @@ func limited(t *testing.T, name string) string {
 		t.Fatalf("this test needs control groups: %v", err)
 	}
 	t.Cleanup(func() {
-		eventually(t, 5*time.Second, "the control group is removed", func() bool { return os.Remove(dir) == nil })
+		testkit.Eventually(t, 5*time.Second, "the control group is removed", func() bool { return os.Remove(dir) == nil })
 	})
 	if err := os.WriteFile(filepath.Join(dir, limit), []byte(strconv.Itoa(64<<20)), 0o600); err != nil {
 		t.Fatal(err)

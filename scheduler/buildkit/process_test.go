@@ -25,6 +25,7 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // sleeper returns a Dockerfile whose step can be found among the processes of this machine, and the
@@ -43,7 +44,7 @@ func running(t *testing.T, ctx context.Context, r *rig, w *workload.Workload, ma
 		_, err := r.Run(ctx, w, s)
 		done <- err
 	}()
-	eventually(t, 20*time.Second, "the step runs", func() bool {
+	testkit.Eventually(t, 20*time.Second, "the step runs", func() bool {
 		select {
 		case err := <-done:
 			t.Fatalf("the workload ended: %v\n%s", err, s.text())
@@ -159,7 +160,7 @@ func Test_Run_DaemonKilledIsInfrastructure(t *testing.T) {
 	if !errors.As(err, &f) || f.Blame != infrastructure || time.Since(begin) > 5*time.Second {
 		t.Errorf("run: %v after %v", err, time.Since(begin))
 	}
-	eventually(t, 5*time.Second, "no process is left", func() bool { return len(processes(t, mark)) == 0 && len(processes(t, root)) == 0 })
+	testkit.Eventually(t, 5*time.Second, "no process is left", func() bool { return len(processes(t, mark)) == 0 && len(processes(t, root)) == 0 })
 	waiting := &sink{}
 	waited := make(chan error, 1)
 	other := r.upload(t, map[string]string{"Dockerfile": "FROM " + r.base + "\nRUN echo after the wait\n"})
@@ -167,7 +168,7 @@ func Test_Run_DaemonKilledIsInfrastructure(t *testing.T) {
 		_, err := r.Run(t.Context(), other, waiting)
 		waited <- err
 	}()
-	eventually(t, 20*time.Second, "a build waits for the daemon", func() bool { return strings.Contains(waiting.text(), "no BuildKit daemon answers: "+d.Addr()) })
+	testkit.Eventually(t, 20*time.Second, "a build waits for the daemon", func() bool { return strings.Contains(waiting.text(), "no BuildKit daemon answers: "+d.Addr()) })
 	if err := d.Stop(t.Context()); err != nil {
 		t.Errorf("stop a daemon that was killed: %v", err)
 	}
@@ -293,7 +294,7 @@ func Test_Stop_SeesTheEndOfADeadOwnersSolve(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start the client: %v", err)
 	}
-	eventually(t, 20*time.Second, "the step runs", func() bool { return len(processes(t, mark)) > 0 })
+	testkit.Eventually(t, 20*time.Second, "the step runs", func() bool { return len(processes(t, mark)) > 0 })
 	names, err := r.List(t.Context())
 	if err != nil || !slices.Contains(names, w.Name()) {
 		t.Errorf("list: %v, %v, want %s of the other process in it", names, err, w.Name())

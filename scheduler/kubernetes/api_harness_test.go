@@ -29,7 +29,7 @@ import (
 	client "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/image-builder-ha/image-builder/test/freeport"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // api is a real kube-apiserver with a real etcd.
@@ -46,9 +46,9 @@ type api struct {
 
 func startAPI(t *testing.T) *api {
 	t.Helper()
-	a := &api{t: t, dir: t.TempDir(), port: freeport.Port(t), log: &lockedBuffer{}}
+	a := &api{t: t, dir: t.TempDir(), port: testkit.FreePort(t), log: &lockedBuffer{}}
 	a.pki()
-	etcd, peer := freeport.Port(t), freeport.Port(t)
+	etcd, peer := testkit.FreePort(t), testkit.FreePort(t)
 	a.etcd = fmt.Sprintf("http://127.0.0.1:%d", etcd)
 	peers := fmt.Sprintf("http://127.0.0.1:%d", peer)
 	cmd := a.command("etcd", "--data-dir", filepath.Join(a.dir, "etcd"), "--unsafe-no-fsync", "--listen-client-urls", a.etcd, "--advertise-client-urls", a.etcd,

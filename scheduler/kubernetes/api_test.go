@@ -16,6 +16,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_API_Admits checks that a real apiserver accepts the pods of all profiles.
@@ -50,7 +51,7 @@ func Test_API_Admits(t *testing.T) {
 			case <-x.done:
 				t.Fatalf("not admitted: %v", x.err)
 			}
-			eventually(t, "the pod may be scheduled", func() bool { return len(c.pod(w.Name()).Spec.SchedulingGates) == 0 })
+			testkit.Eventually(t, 20*time.Second, "the pod may be scheduled", func() bool { return len(c.pod(w.Name()).Spec.SchedulingGates) == 0 })
 			cancel()
 			_, _ = x.wait(t)
 			if err := r.Stop(testContext(t), w.Name()); err != nil || c.pod(w.Name()) != nil {
@@ -125,7 +126,7 @@ func Test_API_DeletedMeanwhile(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(testContext(t))
 	y := start(ctx, r, w, newSink())
-	eventually(t, "there is a new Secret", func() bool {
+	testkit.Eventually(t, 20*time.Second, "there is a new Secret", func() bool {
 		s, err := a.client.CoreV1().Secrets(namespace).Get(ctx, w.Name(), metav1.GetOptions{})
 		return err == nil && s.UID != old.UID
 	})

@@ -20,6 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // changing holds credentials that change during a build.
@@ -59,7 +60,7 @@ func Test_Run_Renew(t *testing.T) {
 	x := start(ctx, newRuntime(t, c, "node-a", "", options), w, newSink())
 	first, job := has()
 	set("second")
-	eventually(t, "the Secret has the second one", func() bool { conf, _ := has(); return conf.Own["reg.example"].Password == "second" })
+	testkit.Eventually(t, 20*time.Second, "the Secret has the second one", func() bool { conf, _ := has(); return conf.Own["reg.example"].Password == "second" })
 	creds.now.Store(nil)
 	cancel()
 	_, _ = x.wait(t)
@@ -68,7 +69,7 @@ func Test_Run_Renew(t *testing.T) {
 	w.Epoch++
 	ctx, cancel = context.WithCancel(testContext(t))
 	x = start(ctx, newRuntime(t, c, "node-b", "", options), w, newSink())
-	eventually(t, "the Secret has the third one", func() bool { conf, _ := has(); return conf.Own["reg.example"].Password == "third" })
+	testkit.Eventually(t, 20*time.Second, "the Secret has the third one", func() bool { conf, _ := has(); return conf.Own["reg.example"].Password == "third" })
 	conf, job2 := has()
 	conf.Own, first.Own = nil, nil
 	if d := cmp.Diff(first, conf); d != "" || job != job2 {
@@ -126,7 +127,7 @@ func Test_Run_RenewInPart(t *testing.T) {
 	}
 	creds.fails.Store(true)
 	set("second")
-	eventually(t, "the other host's is renewed", func() bool { return read(old)["other.example"].Password == "second" })
+	testkit.Eventually(t, 20*time.Second, "the other host's is renewed", func() bool { return read(old)["other.example"].Password == "second" })
 	if read(old)["cloud.example"].Password != "cloud" {
 		t.Error("the unavailable credential was removed")
 	}
@@ -138,7 +139,7 @@ func Test_Run_RenewInPart(t *testing.T) {
 	_, err := r.Run(testContext(t), run("b3", "cloud.example"), newSink())
 	mustFail(t, err, builds.BlameInfrastructure, "ib-b3-1", "the cloud does not respond")
 	creds.fails.Store(false)
-	eventually(t, "the pod has it later", func() bool { return len(read(unnamed)) == 2 })
+	testkit.Eventually(t, 20*time.Second, "the pod has it later", func() bool { return len(read(unnamed)) == 2 })
 	cancel()
 	_, _ = x.wait(t)
 	_, _ = y.wait(t)
@@ -177,7 +178,7 @@ func Test_Run_NoCredentials(t *testing.T) {
 	t.Run("new, in time", func(t *testing.T) {
 		w := copyOf(reg, "b3", digest)
 		x := start(testContext(t), newRuntime(t, c, "node-b", reg.Addr, without), w, newSink())
-		eventually(t, "the pod is there", func() bool { return c.pod(w.Name()) != nil })
+		testkit.Eventually(t, 20*time.Second, "the pod is there", func() bool { return c.pod(w.Name()) != nil })
 		password := "install-password"
 		creds.now.Store(&password)
 		c.start(c.pod(w.Name()))

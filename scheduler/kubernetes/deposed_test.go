@@ -14,6 +14,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // fencedSink is a log that the next owner has fenced.
@@ -47,7 +48,7 @@ func Test_Run_Deposed(t *testing.T) {
 		})
 		x := start(testContext(t), r, w, newSink())
 		c.await(t.Context(), w.Name())
-		eventually(t, "the worker is given up", func() bool {
+		testkit.Eventually(t, 20*time.Second, "the worker is given up", func() bool {
 			c.status(w.Name(), func(st *corev1.PodStatus) {
 				st.PodIP, st.Message = "10.0.0.1", st.Message+"."
 				st.ContainerStatuses = []corev1.ContainerStatus{{Name: "worker", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}

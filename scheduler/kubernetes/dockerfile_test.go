@@ -25,6 +25,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // shared is the BuildKit daemon of all tests.
@@ -184,7 +185,7 @@ func Test_Run_Dockerfile_Fails(t *testing.T) {
 		w.Secrets.Build["password"] = []byte("the-build-secret\nits-second-line\n")
 		_, err := r.Run(testContext(t), w, newSink())
 		mustFail(t, err, builds.BlameUser, "exit code")
-		eventually(t, "the pod has ended", func() bool { return s.pod(w.Name()).Status.ContainerStatuses[0].State.Terminated != nil })
+		testkit.Eventually(t, 20*time.Second, "the pod has ended", func() bool { return s.pod(w.Name()).Status.ContainerStatuses[0].State.Terminated != nil })
 		if m := s.pod(w.Name()).Status.ContainerStatuses[0].State.Terminated.Message; !strings.Contains(m, "exit code") || strings.Contains(m, "the-build-secret") || strings.Contains(m, "its-second-line") {
 			t.Errorf("termination message: %s", m)
 		}
@@ -214,7 +215,7 @@ func Test_Run_Adopted(t *testing.T) {
 	log := newSink()
 	ctx, cancel := context.WithCancel(testContext(t))
 	x := start(ctx, s.runtime(t, "node-a"), w, log)
-	eventually(t, "the build writes", func() bool { return strings.Contains(log.text(), " line-05\n") })
+	testkit.Eventually(t, 20*time.Second, "the build writes", func() bool { return strings.Contains(log.text(), " line-05\n") })
 	cancel()
 	if _, err := x.wait(t); err != context.Canceled {
 		t.Fatalf("the former owner: %v", err)

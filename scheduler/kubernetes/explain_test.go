@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,6 +14,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Run_Explained checks that, after a worker has reported an infrastructure failure, the owner
@@ -54,13 +56,13 @@ func Test_Run_Explained(t *testing.T) {
 					_, _ = x.wait(t)
 					c.linger = 1
 					c.start(c.pod(w.Name()))
-					eventually(t, "the worker has ended", ended)
+					testkit.Eventually(t, 20*time.Second, "the worker has ended", ended)
 					w.Epoch = 2
 					x = start(testContext(t), newRuntime(t, c, "node-b", "reg.example", kubernetes.FastRetries), w, newSink())
 				} else {
 					c.start(c.pod(w.Name()))
 				}
-				eventually(t, "the owner reads the pod to explain its end", func() bool {
+				testkit.Eventually(t, 20*time.Second, "the owner reads the pod to explain its end", func() bool {
 					select {
 					case <-x.done:
 						return true

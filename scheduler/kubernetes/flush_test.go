@@ -5,10 +5,12 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // flushSink is a log whose Flush is a function.
@@ -47,7 +49,7 @@ func Test_Run_Flush(t *testing.T) {
 		if out, err := x.wait(t); err != nil || out.Digest != digest {
 			t.Errorf("Run: %+v, %v", out, err)
 		}
-		eventually(t, "the pod has ended", func() bool { return ended(w.Name()) })
+		testkit.Eventually(t, 20*time.Second, "the pod has ended", func() bool { return ended(w.Name()) })
 	})
 	t.Run("not at all", func(t *testing.T) {
 		w := copyOf(reg, "b2", digest)

@@ -169,17 +169,3 @@ func mustFail(t *testing.T, err error, blame imagebuilderv1.Blame, parts ...stri
 		}
 	}
 }
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-deadline:
-			t.Fatalf("still not: %s", what)
-		case <-tick.C:
-		}
-	}
-}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +19,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // way is a network that can be cut.
@@ -75,14 +77,14 @@ func Test_API_Outage(t *testing.T) {
 	ended, deleted, late := copyOf(reg, "ended", digest), copyOf(reg, "deleted", digest), copyOf(reg, "late", digest)
 	x, y := start(ctx, r, ended, newSink()), start(ctx, r, deleted, newSink())
 	for _, name := range []string{ended.Name(), deleted.Name()} {
-		eventually(t, name+" may be scheduled", func() bool { p := admin.pod(name); return p != nil && len(p.Spec.SchedulingGates) == 0 })
+		testkit.Eventually(t, 20*time.Second, name+" may be scheduled", func() bool { p := admin.pod(name); return p != nil && len(p.Spec.SchedulingGates) == 0 })
 	}
 	if err := r.Trouble(); err != nil {
 		t.Errorf("health problem while the API is available: %v", err)
 	}
 
 	w.set(true)
-	eventually(t, "the node reports that the API is unavailable", func() bool { return r.Trouble() != nil })
+	testkit.Eventually(t, 20*time.Second, "the node reports that the API is unavailable", func() bool { return r.Trouble() != nil })
 	late1, stop := context.WithCancel(ctx)
 	defer stop()
 	z := start(late1, r, late, newSink())
@@ -115,7 +117,7 @@ func Test_API_Outage(t *testing.T) {
 	}
 	_, err = y.wait(t)
 	mustFail(t, err, builds.BlameInfrastructure, deleted.Name())
-	eventually(t, "the build that began while the API was away has its pod", func() bool { return admin.pod(late.Name()) != nil })
+	testkit.Eventually(t, 20*time.Second, "the build that began while the API was away has its pod", func() bool { return admin.pod(late.Name()) != nil })
 	stop()
 	_, _ = z.wait(t)
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // shipped returns the rules of the Role in deploy/kubernetes.
@@ -83,7 +84,7 @@ func (a *api) account(t *testing.T, name string, rules []rbacv1.PolicyRule) clie
 	if _, err := a.client.RbacV1().RoleBindings(namespace).Create(ctx, binding, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the rights are in force", func() bool {
+	testkit.Eventually(t, 20*time.Second, "the rights are in force", func() bool {
 		for _, r := range rules {
 			for _, verb := range r.Verbs {
 				review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{

@@ -25,6 +25,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Run_Copy runs a build of a ref in a pod, with a real registry.
@@ -51,7 +52,7 @@ func Test_Run_Copy(t *testing.T) {
 		t.Errorf("List: %v, %v", names, err)
 	}
 	// The worker stops waiting.
-	eventually(t, "the pod has ended", func() bool { return c.pod("ib-b1-1").Status.Phase == corev1.PodSucceeded })
+	testkit.Eventually(t, 20*time.Second, "the pod has ended", func() bool { return c.pod("ib-b1-1").Status.Phase == corev1.PodSucceeded })
 }
 
 // Test_Pod_Secrets checks where secrets are: only in the Secret, which the pod owns, and registry
@@ -104,7 +105,7 @@ func Test_Run_EndedUnwatched(t *testing.T) {
 	cancel()
 	_, _ = x.wait(t)
 	c.start(c.pod(w.Name()))
-	eventually(t, "the pod has ended", func() bool { return c.pod(w.Name()).Status.Phase == corev1.PodSucceeded })
+	testkit.Eventually(t, 20*time.Second, "the pod has ended", func() bool { return c.pod(w.Name()).Status.Phase == corev1.PodSucceeded })
 
 	w.Epoch = 2
 	s := newSink()
@@ -187,7 +188,7 @@ func Test_Run_StartedAndGone(t *testing.T) {
 		st.PodIP = "10.0.0.1"
 		st.ContainerStatuses = []corev1.ContainerStatus{{Name: "worker", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 	})
-	eventually(t, "the owner reports that the workload runs", func() bool {
+	testkit.Eventually(t, 20*time.Second, "the owner reports that the workload runs", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.running
@@ -418,7 +419,7 @@ func Test_AnotherCluster(t *testing.T) {
 	w.Epoch++
 	ctx, cancel := context.WithCancel(testContext(t))
 	x := start(ctx, node("three"), w, newSink())
-	eventually(t, "the pod is adopted", func() bool { return c.pod(w.Name()).Labels["image-builder/epoch"] == "2" })
+	testkit.Eventually(t, 20*time.Second, "the pod is adopted", func() bool { return c.pod(w.Name()).Labels["image-builder/epoch"] == "2" })
 	cancel()
 	_, _ = x.wait(t)
 	lists(map[string][]string{"two": nil, "three": {"ib-b2-1"}})
@@ -517,18 +518,18 @@ func Test_Run_Gate(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(testContext(t))
 	x := start(ctx, newRuntime(t, c, "node-a", reg.Addr, kubernetes.FastRetries), w, newSink())
-	eventually(t, "the pod is there, gated", func() bool { return gates() == 1 })
+	testkit.Eventually(t, 20*time.Second, "the pod is there, gated", func() bool { return gates() == 1 })
 	cancel()
 	_, _ = x.wait(t)
 	w.Epoch++
 	ctx, cancel = context.WithCancel(testContext(t))
 	x = start(ctx, newRuntime(t, c, "node-b", reg.Addr, kubernetes.FastRetries), w, newSink())
-	eventually(t, "the pod is adopted", func() bool { return c.pod(w.Name()).Labels["image-builder/owner"] == "node-b" })
+	testkit.Eventually(t, 20*time.Second, "the pod is adopted", func() bool { return c.pod(w.Name()).Labels["image-builder/owner"] == "node-b" })
 	if gates() != 1 {
 		t.Error("the pod lost its gate before its Secret was there")
 	}
 	close(held)
-	eventually(t, "the pod has no gate", func() bool { return gates() == 0 })
+	testkit.Eventually(t, 20*time.Second, "the pod has no gate", func() bool { return gates() == 0 })
 	if _, err := c.client.CoreV1().Secrets(namespace).Get(ctx, w.Name(), metav1.GetOptions{}); err != nil {
 		t.Errorf("the gate went before the Secret came: %v", err)
 	}
@@ -557,7 +558,7 @@ func Test_Run_GateUntilCommitted(t *testing.T) {
 	w.Epoch, w.Created = 2, func(context.Context) error { return nil }
 	ctx, cancel := context.WithCancel(testContext(t))
 	x := start(ctx, newRuntime(t, c, "node-b", "reg.example"), w, newSink())
-	eventually(t, "the pod has no gate", func() bool { return gates() == 0 })
+	testkit.Eventually(t, 20*time.Second, "the pod has no gate", func() bool { return gates() == 0 })
 	cancel()
 	_, _ = x.wait(t)
 }

@@ -4,26 +4,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/test/testkit"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 )
-
-// eventually polls until a condition holds.
-func (e *env) eventually(what string, is func() bool) {
-	e.t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-e.ctx.Done():
-			e.t.Fatalf("timeout: %s", what)
-		}
-	}
-}
 
 // Test_Trouble_DoesNotFlicker checks that the health problem of an unavailable ws-manager stays
 // during all attempts to connect, and ends once ws-manager responds.
@@ -45,7 +33,7 @@ func Test_Trouble_DoesNotFlicker(t *testing.T) {
 				t.Fatalf("health problem with a responding ws-manager: %v", err)
 			}
 			fault.begin(e.m)
-			e.eventually("the health problem is reported", func() bool { return e.rt.Trouble() != nil })
+			testkit.Eventually(e.t, 10*time.Second, "the health problem is reported", func() bool { return e.rt.Trouble() != nil })
 			// Here the pauses between attempts are at most 10 ms.
 			misses, tick := 0, time.NewTicker(time.Millisecond)
 			defer tick.Stop()
@@ -59,7 +47,7 @@ func Test_Trouble_DoesNotFlicker(t *testing.T) {
 				t.Errorf("%d of 200 checks found no health problem", misses)
 			}
 			fault.end(e.m)
-			e.eventually("the health problem is over", func() bool { return e.rt.Trouble() == nil })
+			testkit.Eventually(e.t, 10*time.Second, "the health problem is over", func() bool { return e.rt.Trouble() == nil })
 		})
 	}
 }

@@ -16,7 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Chart installs the chart and does to it what operators do, by the
@@ -71,7 +71,7 @@ func (s *install) leaderDeleted() {
 	was := s.leader()
 	s.kubectl("delete", "pod", was, "--wait=false")
 	began := time.Now()
-	harness.Eventually(s.t, time.Minute, "another pod leads", func() bool { return s.leader() != was })
+	testkit.Eventually(s.t, time.Minute, "another pod leads", func() bool { return s.leader() != was })
 	s.t.Logf("the pod of the leader %s was deleted; another one had the label after %s", was, time.Since(began).Round(time.Millisecond))
 	s.complete(ids, "deleted", lines)
 	s.members(3, 3)
@@ -111,7 +111,7 @@ func (s *install) scale() {
 		s.typed(c, "--timeout", "5m")
 		s.kubectl("rollout", "status", "statefulset/"+release, "--timeout=5m")
 		s.members(nodes, 3)
-		harness.Eventually(s.t, 2*time.Minute, "no other pods are there", func() bool { return len(s.pods()) == nodes })
+		testkit.Eventually(s.t, 2*time.Minute, "no other pods are there", func() bool { return len(s.pods()) == nodes })
 		s.t.Logf("%d nodes after %s", nodes, time.Since(began).Round(time.Second))
 		for name, id := range s.pods() {
 			if was, ok := before[name]; ok && was != id {
@@ -144,12 +144,12 @@ func (s *install) evict() {
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", release, i), Namespace: namespace},
 		})
 	}
-	harness.Eventually(s.t, time.Minute, "the first pod may be evicted", func() bool { return evict(0) == nil })
+	testkit.Eventually(s.t, time.Minute, "the first pod may be evicted", func() bool { return evict(0) == nil })
 	if err := evict(1); !apierrors.IsTooManyRequests(err) {
 		s.t.Errorf("the eviction of a second pod while the first is away: %v", err)
 	}
 	s.kubectl("rollout", "status", "statefulset/"+release, "--timeout=3m")
-	harness.Eventually(s.t, 2*time.Minute, "the second pod may be evicted once the first is ready", func() bool { return evict(1) == nil })
+	testkit.Eventually(s.t, 2*time.Minute, "the second pod may be evicted once the first is ready", func() bool { return evict(1) == nil })
 	s.kubectl("rollout", "status", "statefulset/"+release, "--timeout=3m")
 	s.members(3, 3)
 }

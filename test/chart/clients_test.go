@@ -18,7 +18,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/client"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
@@ -168,7 +168,7 @@ func (s *install) long(name string, n, lines int) (ids []string) {
 // write waits until some of the builds write.
 func (s *install) write(ids []string, name string, n int) {
 	s.t.Helper()
-	harness.Eventually(s.t, 4*time.Minute, fmt.Sprintf("%d builds write", n), func() bool {
+	testkit.Eventually(s.t, 4*time.Minute, fmt.Sprintf("%d builds write", n), func() bool {
 		writing := 0
 		for i, id := range ids {
 			if strings.Contains(s.log(id, false), fmt.Sprintf(" %s-%d-line-", name, i)) {

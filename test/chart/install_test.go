@@ -22,6 +22,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/kubelet"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 const (
@@ -159,7 +160,7 @@ func (s *install) create(name string) {
 	if _, err := kube.Client.CoreV1().Namespaces().Create(s.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
 		s.t.Fatal(err)
 	}
-	harness.Eventually(s.t, time.Minute, "pods of the namespace have an account", func() bool {
+	testkit.Eventually(s.t, time.Minute, "pods of the namespace have an account", func() bool {
 		_, err := kube.Client.CoreV1().ServiceAccounts(name).Get(s.t.Context(), "default", metav1.GetOptions{})
 		return err == nil
 	})
@@ -230,7 +231,7 @@ func (s *install) operator(pod string, args ...string) string {
 // leader is the pod with the leader's label.
 func (s *install) leader() (name string) {
 	s.t.Helper()
-	harness.Eventually(s.t, 2*time.Minute, "one pod has the leader's label", func() bool {
+	testkit.Eventually(s.t, 2*time.Minute, "one pod has the leader's label", func() bool {
 		list, err := kube.Client.CoreV1().Pods(namespace).List(s.t.Context(), metav1.ListOptions{LabelSelector: "image-builder/leader=true"})
 		if err != nil || len(list.Items) != 1 {
 			return false
@@ -251,7 +252,7 @@ func (s *install) members(nodes, voters int) {
 			s.t.Log(last)
 		}
 	}()
-	harness.Eventually(s.t, 3*time.Minute, fmt.Sprintf("the cluster has %d members, and %d vote", nodes, voters), func() bool {
+	testkit.Eventually(s.t, 3*time.Minute, fmt.Sprintf("the cluster has %d members, and %d vote", nodes, voters), func() bool {
 		out, err := s.try(root, kubelet.Program("kubectl"), "--namespace", namespace, "exec", release+"-0", "-c", "image-builder", "--", "image-builder", "cluster", "members", "-o", "json")
 		if last = out; err != nil {
 			return false

@@ -12,8 +12,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/kubelet"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // plain installs three nodes without helm, by the commands of
@@ -22,7 +22,7 @@ import (
 func (s *install) plain() {
 	s.typed(s.text(installing, "helm uninstall"))
 	// A namespace with pods that end slowly would take a minute to go.
-	harness.Eventually(s.t, 2*time.Minute, "all pods of the release have ended", func() bool {
+	testkit.Eventually(s.t, 2*time.Minute, "all pods of the release have ended", func() bool {
 		list, err := kube.Client.CoreV1().Pods(namespace).List(s.t.Context(), metav1.ListOptions{})
 		return err == nil && len(list.Items) == 0
 	})

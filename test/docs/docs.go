@@ -1,5 +1,5 @@
-// Package docs reads the commands that the project's texts tell people to
-// type, so that tests can hold them to what is there.
+// Package docs reads the commands in the code blocks of the documentation, so that tests can run
+// them and compare them with the command line.
 package docs
 
 import (
@@ -11,25 +11,25 @@ import (
 	"strings"
 )
 
-// Command is one simple command of a block of shell.
+// Command is one simple command of a shell block.
 type Command struct {
 	File string // from the root of the module
 	Line int
-	// Words are the command's name and arguments, without quotes. A command
-	// substitution is one word, as it is written.
+	// Words are the command's name and arguments, without quotes. A command substitution is one
+	// word, as written.
 	Words []string
-	// Piped: its input is the output of the command before it.
+	// Piped says that the input of the command is the output of the command before it.
 	Piped bool
 }
 
-// String is the command as it can be typed, but for quotes.
+// String returns the command without quotes.
 func (c Command) String() string { return strings.Join(c.Words, " ") }
 
-// At names the place, for messages.
+// At returns the place and the command, for messages.
 func (c Command) At() string { return fmt.Sprintf("%s:%d: %s", c.File, c.Line, c) }
 
-// Files answers the texts: README.md, CONTRIBUTING.md, ARCHITECTURE.md, those
-// of docs and each README.md below deploy.
+// Files returns the paths of README.md, CONTRIBUTING.md, ARCHITECTURE.md, all files of docs, and
+// each README.md below deploy.
 func Files(root string) ([]string, error) {
 	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
@@ -47,8 +47,8 @@ func Files(root string) ([]string, error) {
 	return files, err
 }
 
-// Commands answers all commands of the shell blocks of Files, in order. A block
-// is shell if its fence says sh, bash or nothing.
+// Commands returns all commands of the shell blocks of Files, in order. The fence of a shell block
+// names sh, bash or no language.
 func Commands(root string) (all []Command, err error) {
 	files, err := Files(root)
 	if err != nil {
@@ -70,7 +70,7 @@ func Commands(root string) (all []Command, err error) {
 
 var fence = regexp.MustCompile("^\\s*```(\\w*)\\s*$")
 
-// InText answers the commands of one text.
+// InText returns the commands of one text.
 func InText(file, text string) (all []Command) {
 	inside, shell, kept, began := false, false, "", 0
 	for i, line := range strings.Split(text, "\n") {
@@ -97,8 +97,8 @@ func InText(file, text string) (all []Command) {
 	return all
 }
 
-// Split parses a line of shell: simple commands, pipes, quotes, redirections
-// (which are left out) and comments.
+// Split parses a line of shell with simple commands, pipes, quotes and comments. It leaves out
+// redirections.
 func Split(line string) (commands [][]string) {
 	var words []string
 	var word strings.Builder

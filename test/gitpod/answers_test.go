@@ -20,6 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // once is the config of builds that are not tried again.
@@ -67,7 +68,7 @@ func Test_Contract_Ends(t *testing.T) {
 		cases[which[req.GetMetadata().GetAnnotations()["baseref"]]].finish(in, req)
 	}
 	n := in.node(once)
-	ctx := timeout(t, 3*time.Minute)
+	ctx := testkit.Context(t, 3*time.Minute)
 	for i, c := range cases {
 		res, err := n.Gitpod.ResolveWorkspaceImage(ctx, &builder.ResolveWorkspaceImageRequest{Source: dockerfile(i).Source})
 		if err != nil || res.Status != builder.BuildStatus_unknown || res.BaseRef == "" {
@@ -114,7 +115,7 @@ func Test_Contract_RegistryErrors(t *testing.T) {
 	in := newInstall(t)
 	proxy := registrytest.NewProxy(t, in.reg)
 	n := in.node(harness.Config{"registry": map[string]any{"allowLoopback": true, "timeout": "5s"}})
-	ctx := timeout(t, 3*time.Minute)
+	ctx := testkit.Context(t, 3*time.Minute)
 	const password = "hunter2-in-a-request"
 	auth := &builder.BuildRegistryAuth{Additional: map[string]string{proxy.Addr: base64.StdEncoding.EncodeToString([]byte("user:" + password))}}
 	var calls sync.WaitGroup
@@ -169,7 +170,7 @@ func Test_Contract_RegistryErrors(t *testing.T) {
 func Test_Contract_BadRequests(t *testing.T) {
 	in := newInstall(t)
 	n := in.node(nil)
-	ctx := timeout(t, time.Minute)
+	ctx := testkit.Context(t, time.Minute)
 	path := func(file, dir string) *builder.BuildSource {
 		s := dockerfile(1).Source
 		s.GetFile().DockerfilePath, s.GetFile().ContextPath = file, dir
@@ -236,7 +237,7 @@ func Test_Contract_BaseImageNameResolved(t *testing.T) {
 	cfg := in.config(nil)
 	cfg["orchestrator"].(map[string]any)["pullSecretFile"] = secret
 	n := in.node(cfg)
-	ctx := timeout(t, 2*time.Minute)
+	ctx := testkit.Context(t, 2*time.Minute)
 	with := func(base string, which int) *builder.BuildRequest {
 		req := dockerfile(which)
 		req.BaseImageNameResolved = base
@@ -279,9 +280,9 @@ func Test_Contract_ClientGoesAway(t *testing.T) {
 	release := make(chan struct{})
 	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }
 	n := in.node(nil)
-	ctx := timeout(t, time.Minute)
+	ctx := testkit.Context(t, time.Minute)
 	begun := first(t, n.Gitpod, dockerfile(1))
-	harness.Eventually(t, 30*time.Second, "the workspace runs", func() bool { k, _ := in.total(); return k == 1 })
+	testkit.Eventually(t, 30*time.Second, "the workspace runs", func() bool { k, _ := in.total(); return k == 1 })
 	if again := first(t, n.Gitpod, dockerfile(1)); again.GetInfo().GetBuildId() != begun.GetInfo().GetBuildId() {
 		t.Errorf("asked again, it is build %s, was %s", again.GetInfo().GetBuildId(), begun.GetInfo().GetBuildId())
 	}

@@ -18,8 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/proto/builder"
-	"github.com/image-builder-ha/image-builder/test/freeport"
-	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // What a process of this test binary is told in its environment, to be a bare
@@ -41,7 +40,7 @@ func bare(b *testing.B, answers ...proto.Message) builder.ImageBuilderClient {
 		}
 		file = append(binary.BigEndian.AppendUint32(file, uint32(len(raw))), raw...)
 	}
-	path, addr := filepath.Join(b.TempDir(), "answers"), freeport.Addr(b)
+	path, addr := filepath.Join(b.TempDir(), "answers"), testkit.FreeAddr(b)
 	if err := os.WriteFile(path, file, 0o600); err != nil {
 		b.Fatal(err)
 	}
@@ -59,7 +58,7 @@ func bare(b *testing.B, answers ...proto.Message) builder.ImageBuilderClient {
 		_ = cmd.Wait()
 	})
 	c := builder.NewImageBuilderClient(conn)
-	harness.Eventually(b, 20*time.Second, "the bare server answers", func() bool {
+	testkit.Eventually(b, 20*time.Second, "the bare server answers", func() bool {
 		ctx, cancel := context.WithTimeout(b.Context(), time.Second)
 		defer cancel()
 		stream, err := c.Logs(ctx, &builder.LogsRequest{})

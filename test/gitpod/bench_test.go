@@ -17,6 +17,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // atReplicas runs f with one node and with three, whose workspaces build until
@@ -170,7 +171,7 @@ func Benchmark_Gitpod_Running(b *testing.B) {
 			from := made
 			rate(32, running-made, func(i int) { first(b, c.Nodes[i%len(c.Nodes)].Gitpod, dockerfile(from+i)) })
 			made = running
-			harness.Eventually(b, 5*time.Minute, "all builds run", func() bool {
+			testkit.Eventually(b, 5*time.Minute, "all builds run", func() bool {
 				run := min(running, perNode*len(c.Nodes))
 				return sum(b, c, "image_builder_attempts_running") == float64(run) && in.sup.Listening() == run
 			})

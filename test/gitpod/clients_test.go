@@ -14,6 +14,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 var installClients = sync.OnceValue(func() error {
@@ -166,7 +167,7 @@ func Test_LogInfo_NodeClients(t *testing.T) {
 		}
 	}
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 5*time.Minute)
+	ctx := testkit.Context(t, 5*time.Minute)
 	answers := grpcJS(t, ctx, c.Nodes[0], "Build", fmt.Sprintf(dockerfileJSON, 1))
 	first := next(t, answers)
 	info := first.Info.LogInfo
@@ -190,7 +191,7 @@ func Test_LogInfo_NodeClients(t *testing.T) {
 		readers = append(readers, follow(t, ctx, transport, base, info.Headers))
 	}
 	for _, f := range readers {
-		harness.Eventually(t, time.Minute, "the running log is read", func() bool { return strings.Contains(f.text(), "first\n") })
+		testkit.Eventually(t, time.Minute, "the running log is read", func() bool { return strings.Contains(f.text(), "first\n") })
 	}
 	listed := next(t, grpcJS(t, ctx, c.Nodes[2], "ListBuilds", "{}"))
 	if len(listed.Builds) != 1 || listed.Builds[0].BuildID != id || listed.Builds[0].LogInfo == nil || len(listed.Builds[0].LogInfo.Headers) > 0 {

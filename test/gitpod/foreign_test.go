@@ -7,7 +7,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
-	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_ForeignWorkspaces: builds of the former service that still run at the
@@ -24,11 +24,11 @@ func Test_ForeignWorkspaces(t *testing.T) {
 		}}
 	})
 	n := in.node(nil)
-	ctx := timeout(t, 2*time.Minute)
+	ctx := testkit.Context(t, 2*time.Minute)
 	done := make(chan error, 1)
 	go func() { done <- success(n.BuildGitpod(ctx, dockerfile(1))) }()
-	harness.Eventually(t, 30*time.Second, "our workspace runs", func() bool { k, _ := in.total(); return k == 1 })
-	harness.Eventually(t, 60*time.Second, "/ready tells of the foreign one", func() bool {
+	testkit.Eventually(t, 30*time.Second, "our workspace runs", func() bool { k, _ := in.total(); return k == 1 })
+	testkit.Eventually(t, 60*time.Second, "/ready tells of the foreign one", func() bool {
 		body, code := n.Get("http://" + n.Health + "/ready")
 		return code == 200 && strings.Contains(body, "1 build workspaces of another image builder")
 	})
@@ -46,7 +46,7 @@ func Test_ForeignWorkspaces(t *testing.T) {
 		t.Errorf("workspace %s was stopped", s.GetId())
 	}
 	in.m.Forget(former)
-	harness.Eventually(t, 60*time.Second, "/ready is calm again once it has ended", func() bool {
+	testkit.Eventually(t, 60*time.Second, "/ready is calm again once it has ended", func() bool {
 		body, _ := n.Get("http://" + n.Health + "/ready")
 		return body == "ready\n"
 	})

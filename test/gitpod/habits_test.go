@@ -28,6 +28,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // readLogs reads a log through Gitpod's API to its end.
@@ -64,7 +65,7 @@ func Test_Contract_Logs(t *testing.T) {
 		_, _ = fmt.Fprintf(ws, "last of %s\n", notes["ref"])
 	}
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 2*time.Minute)
+	ctx := testkit.Context(t, 2*time.Minute)
 	begun := first(t, c.Nodes[0].Gitpod, dockerfile(1))
 	info := begun.GetInfo()
 	type end struct {
@@ -84,7 +85,7 @@ func Test_Contract_Logs(t *testing.T) {
 			}
 		}
 	}
-	harness.Eventually(t, 30*time.Second, "the workspace runs", func() bool { k, _ := in.total(); return k == 1 })
+	testkit.Eventually(t, 30*time.Second, "the workspace runs", func() bool { k, _ := in.total(); return k == 1 })
 	read()
 	close(release)
 	if b := c.Nodes[0].Wait(t, ctx, info.BuildId); b.GetPhase().String() != "PHASE_SUCCEEDED" {
@@ -170,7 +171,7 @@ func getJSON(t *testing.T, ctx context.Context, url string, headers map[string]s
 // what is counted.
 func Test_Contract_Port(t *testing.T) {
 	n := newInstall(t).node(nil)
-	ctx := timeout(t, 2*time.Minute)
+	ctx := testkit.Context(t, 2*time.Minute)
 
 	// Idle from here on; looked at below.
 	idle, err := grpc.NewClient(n.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true}))
@@ -282,7 +283,7 @@ func Test_Contract_ClientCertificates(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, err = builder.NewImageBuilderClient(conn).ListBuilds(timeout(t, 20*time.Second), &builder.ListBuildsRequest{})
+				_, err = builder.NewImageBuilderClient(conn).ListBuilds(testkit.Context(t, 20*time.Second), &builder.ListBuildsRequest{})
 				_ = conn.Close()
 				if (err == nil) != want[i] {
 					t.Errorf("clientAuth %q, client %d, TLS %x: %v, want success: %v", mode, i, version, err, want[i])

@@ -22,8 +22,8 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
-	"github.com/image-builder-ha/image-builder/test/freeport"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -164,7 +164,7 @@ func (in *install) node(over harness.Config) *harness.Node {
 
 // logPort gives a node its port for log clients.
 func (in *install) logPort(n *harness.Node) {
-	addr := freeport.Addr(in.t)
+	addr := testkit.FreeAddr(in.t)
 	in.logs[n] = "http://" + addr
 	n.Override(harness.Config{"http": map[string]any{"address": addr, "publicURL": "http://" + addr}})
 }
@@ -179,7 +179,7 @@ func (in *install) cluster(nodes int, over harness.Config) *harness.Cluster {
 	for _, n := range c.Nodes {
 		n.AwaitReady()
 	}
-	harness.Eventually(in.t, 30*time.Second, "all nodes vote and the feature level is raised", func() bool {
+	testkit.Eventually(in.t, 30*time.Second, "all nodes vote and the feature level is raised", func() bool {
 		res, err := c.Nodes[0].Members(in.t.Context(), false)
 		return err == nil && res.FeatureLevel >= 2 && int(res.FailureTolerance) == (nodes-1)/2
 	})
@@ -208,12 +208,6 @@ func (in *install) total() (n, most int) {
 		most = max(most, k)
 	}
 	return n, most
-}
-
-func timeout(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // success looks at the messages of a Build stream.

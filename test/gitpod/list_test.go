@@ -12,6 +12,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_ListBuilds_DefaultLimit lists 10,000 active builds to a client that
@@ -35,7 +36,7 @@ func Test_ListBuilds_DefaultLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		res, err := builder.NewImageBuilderClient(conn).ListBuilds(timeout(t, time.Minute), &builder.ListBuildsRequest{})
+		res, err := builder.NewImageBuilderClient(conn).ListBuilds(testkit.Context(t, time.Minute), &builder.ListBuildsRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}

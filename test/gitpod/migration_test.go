@@ -18,6 +18,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // existingConfig is the file that an install has: all keys of section 7 of the
@@ -81,7 +82,7 @@ func Test_Migration(t *testing.T) {
 	if err != nil || !pool.AppendCertsFromPEM(pem) {
 		t.Fatal(err)
 	}
-	ctx := timeout(t, 4*time.Minute)
+	ctx := testkit.Context(t, 4*time.Minute)
 	build := func(n *harness.Node, which int) {
 		t.Helper()
 		conn, err := grpc.NewClient(n.GRPC, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, ServerName: "image-builder-mk3", MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12})))
@@ -103,7 +104,7 @@ func Test_Migration(t *testing.T) {
 	}
 	start(c.Add())
 	start(c.Add())
-	harness.Eventually(t, 60*time.Second, "three nodes vote", func() bool {
+	testkit.Eventually(t, 60*time.Second, "three nodes vote", func() bool {
 		res, err := c.Nodes[0].Members(ctx, false)
 		return err == nil && res.FailureTolerance == 1
 	})
@@ -111,7 +112,7 @@ func Test_Migration(t *testing.T) {
 	for i, n := range c.Running() {
 		build(n, 2+i)
 	}
-	harness.Eventually(t, 60*time.Second, "the former service's workspace is reported", func() bool {
+	testkit.Eventually(t, 60*time.Second, "the former service's workspace is reported", func() bool {
 		body, _ := c.Running()[0].Get("http://" + c.Running()[0].Health + "/ready")
 		return strings.Contains(body, "another image builder")
 	})

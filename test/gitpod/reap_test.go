@@ -11,7 +11,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
-	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Reaper_StopsWhatOutlivedItsAttempt leaves a workspace of an attempt that
@@ -22,7 +22,7 @@ func Test_Reaper_StopsWhatOutlivedItsAttempt(t *testing.T) {
 	release := make(chan struct{})
 	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 3*time.Minute)
+	ctx := testkit.Context(t, 3*time.Minute)
 	done := make(chan error, 1)
 	lead := c.Leader()
 	go func() { done <- success(c.Others(lead)[0].BuildGitpod(ctx, dockerfile(1))) }()
@@ -49,7 +49,7 @@ func Test_Reaper_StopsWhatOutlivedItsAttempt(t *testing.T) {
 	orphan := left(wsmanager.WorkspaceID(id, 2), id)
 
 	lead.Kill()
-	harness.Eventually(t, time.Minute, "the orphan is stopped", func() bool {
+	testkit.Eventually(t, time.Minute, "the orphan is stopped", func() bool {
 		for _, s := range in.m.Stops() {
 			if s.Id == orphan {
 				return true

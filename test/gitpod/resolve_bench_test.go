@@ -13,6 +13,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Benchmark_Gitpod_ResolveCached has 32 callers ask for a reference that is kept
@@ -27,7 +28,7 @@ func Benchmark_Gitpod_ResolveCached(b *testing.B) {
 	hung.Hang(func(*http.Request) bool { return true }, -1)
 	req := &builder.ResolveBaseImageRequest{Ref: reg.Addr + "/team/app:1"}
 	n := harness.Start(b, reg.Addr, harness.Config{"refCache": map[string]any{"refs": []string{req.Ref}}})
-	harness.Eventually(b, time.Minute, "the reference is resolved", func() bool {
+	testkit.Eventually(b, time.Minute, "the reference is resolved", func() bool {
 		res, err := n.Native.ListCachedRefs(b.Context(), &imagebuilderv1.ListCachedRefsRequest{})
 		return err == nil && len(res.Refs) == 1 && res.Refs[0].Digest != ""
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Identical_OneStart asks for one image 50 times over three replicas, all
@@ -23,12 +24,12 @@ func Test_Identical_OneStart(t *testing.T) {
 	release := make(chan struct{})
 	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 2*time.Minute)
+	ctx := testkit.Context(t, 2*time.Minute)
 	errs := make(chan error, 50)
 	for i := range 50 {
 		go func() { errs <- success(c.Nodes[i%3].BuildGitpod(ctx, dockerfile(1))) }()
 	}
-	harness.Eventually(t, 30*time.Second, "the workspace runs", func() bool { n, _ := in.total(); return n == 1 })
+	testkit.Eventually(t, 30*time.Second, "the workspace runs", func() bool { n, _ := in.total(); return n == 1 })
 	close(release)
 	for range 50 {
 		if err := <-errs; err != nil {
@@ -42,7 +43,7 @@ func Test_Identical_OneStart(t *testing.T) {
 	if req.Metadata.Owner != "user-1" || req.Spec.IdeImage.SupervisorRef != "registry.example.com/supervisor:7" {
 		t.Errorf("owner %q, supervisor %q", req.Metadata.Owner, req.Spec.IdeImage.SupervisorRef)
 	}
-	harness.Eventually(t, 20*time.Second, "one build is counted over all nodes", func() bool {
+	testkit.Eventually(t, 20*time.Second, "one build is counted over all nodes", func() bool {
 		return sum(t, c, "gitpod_image_builder_builds_started_total") == 1 && sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`) == 1
 	})
 	if in.m.Subscriptions() != 3 {
@@ -76,11 +77,11 @@ func Test_LeaderAndOwnerDie(t *testing.T) {
 		}
 	}
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 3*time.Minute)
+	ctx := testkit.Context(t, 3*time.Minute)
 	lead := c.Leader()
 	survivor := c.Others(lead)[0]
 	begun := first(t, lead.Gitpod, dockerfile(1))
-	harness.Eventually(t, 30*time.Second, "the workspace runs", func() bool { n, _ := in.total(); return n == 1 })
+	testkit.Eventually(t, 30*time.Second, "the workspace runs", func() bool { n, _ := in.total(); return n == 1 })
 	id := running(t, survivor)
 	type end struct {
 		all  []*builder.BuildResponse
@@ -138,7 +139,7 @@ func Test_LeaderAndOwnerDie(t *testing.T) {
 
 func running(t testing.TB, n *harness.Node) (id string) {
 	t.Helper()
-	harness.Eventually(t, 30*time.Second, "one build runs", func() bool {
+	testkit.Eventually(t, 30*time.Second, "one build runs", func() bool {
 		res, err := n.Gitpod.ListBuilds(t.Context(), &builder.ListBuildsRequest{})
 		if err != nil || len(res.Builds) != 1 {
 			return false
@@ -172,7 +173,7 @@ func Test_InstantWorkspaces(t *testing.T) {
 	in := newInstall(t)
 	in.atOnce = true
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 5*time.Minute)
+	ctx := testkit.Context(t, 5*time.Minute)
 	const builds, clients = 1000, 64
 	next := make(chan int)
 	var wg sync.WaitGroup
@@ -196,7 +197,7 @@ func Test_InstantWorkspaces(t *testing.T) {
 	if n != builds || most != 1 {
 		t.Errorf("%d workspaces, at most %d for one image; want %d and 1", n, most, builds)
 	}
-	harness.Eventually(t, 20*time.Second, "all builds are counted once", func() bool {
+	testkit.Eventually(t, 20*time.Second, "all builds are counted once", func() bool {
 		return sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`) == builds
 	})
 }
@@ -214,7 +215,7 @@ func Test_StopTogether(t *testing.T) {
 		}
 	}
 	c := in.cluster(3, harness.Config{"builds": map[string]any{"runningPerNode": 400}})
-	ctx := timeout(t, 8*time.Minute)
+	ctx := testkit.Context(t, 8*time.Minute)
 	build := func(i int) {
 		if err := success(c.Nodes[i%3].BuildGitpod(ctx, dockerfile(i))); err != nil {
 			t.Errorf("build %d: %v", i, err)
@@ -227,7 +228,7 @@ func Test_StopTogether(t *testing.T) {
 	for i := range builds {
 		streams.Go(func() { build(some + i) })
 	}
-	harness.Eventually(t, 3*time.Minute, "all workspaces run, and are followed", func() bool { return in.sup.Listening() == builds })
+	testkit.Eventually(t, 3*time.Minute, "all workspaces run, and are followed", func() bool { return in.sup.Listening() == builds })
 	began := time.Now()
 	hold.Store(false)
 	close(release)
@@ -241,7 +242,7 @@ func Test_StopTogether(t *testing.T) {
 	if n, most := in.total(); n != builds+2*some || most != 1 {
 		t.Errorf("%d workspaces, at most %d for one image", n, most)
 	}
-	harness.Eventually(t, 30*time.Second, "nothing runs, and all is counted once", func() bool {
+	testkit.Eventually(t, 30*time.Second, "nothing runs, and all is counted once", func() bool {
 		return sum(t, c, "image_builder_attempts_running") == 0 && sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`) == builds+2*some
 	})
 	for _, n := range c.Nodes {
@@ -263,7 +264,7 @@ func Test_ManagerDies(t *testing.T) {
 	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }
 	fails := func(i int) bool { return i%10 == 7 }
 	c := in.cluster(3, harness.Config{"builds": map[string]any{"runningPerNode": 40}})
-	ctx := timeout(t, 6*time.Minute)
+	ctx := testkit.Context(t, 6*time.Minute)
 	const builds = 100
 	wrong := map[string]bool{} // base refs of builds that fail
 	for i := range builds {
@@ -300,7 +301,7 @@ func Test_ManagerDies(t *testing.T) {
 			errs <- err
 		}()
 	}
-	harness.Eventually(t, 2*time.Minute, "all workspaces run", func() bool { n, _ := in.total(); return n == builds })
+	testkit.Eventually(t, 2*time.Minute, "all workspaces run", func() bool { n, _ := in.total(); return n == builds })
 	in.m.Mute(true)
 	in.m.Down()
 	close(release)
@@ -331,14 +332,14 @@ func Test_ManagerDownAtStart(t *testing.T) {
 	in := newInstall(t)
 	in.m.Down()
 	c := in.cluster(3, nil)
-	ctx := timeout(t, 2*time.Minute)
+	ctx := testkit.Context(t, 2*time.Minute)
 	done := make(chan error, 1)
 	go func() { done <- success(c.Nodes[0].BuildGitpod(ctx, dockerfile(1))) }()
-	harness.Eventually(t, 20*time.Second, "the build is listed", func() bool {
+	testkit.Eventually(t, 20*time.Second, "the build is listed", func() bool {
 		res, err := c.Nodes[1].Gitpod.ListBuilds(ctx, &builder.ListBuildsRequest{})
 		return err == nil && len(res.Builds) == 1
 	})
-	harness.Eventually(t, 20*time.Second, "/ready says that the node is ready, and that ws-manager does not answer", func() bool {
+	testkit.Eventually(t, 20*time.Second, "/ready says that the node is ready, and that ws-manager does not answer", func() bool {
 		body, code := c.Nodes[2].Get("http://" + c.Nodes[2].Health + "/ready")
 		return code == 200 && strings.Contains(body, "workspace manager")
 	})

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -17,23 +18,23 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// fastReconnect makes clients find a restarted node at once.
+// fastReconnect makes clients reconnect to a restarted node at once.
 var fastReconnect = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.2, MaxDelay: 200 * time.Millisecond},
 	MinConnectTimeout: time.Second,
 }
 
-// RefSource is a source by image reference.
+// RefSource returns a source by image reference for the native API.
 func RefSource(ref string) *imagebuilderv1.Source {
 	return &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: ref}}}
 }
 
-// GitpodRef is the same in Gitpod's words.
+// GitpodRef returns a source by image reference for Gitpod's API.
 func GitpodRef(ref string) *builder.BuildSource {
 	return &builder.BuildSource{From: &builder.BuildSource_Ref{Ref: &builder.BuildSourceReference{Ref: ref}}}
 }
 
-// Persist calls f until the service is available; f must be safe to repeat.
+// Persist calls f until the service is available or ctx ends. f must be safe to repeat.
 func Persist[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
 	for {
 		v, err := f(ctx)
@@ -52,7 +53,8 @@ func Persist[T any](ctx context.Context, f func(context.Context) (T, error)) (T,
 	}
 }
 
-// Wait waits for the end of a build, through restarts of the node.
+// Wait waits for the end of a build, also if the node restarts meanwhile. If that fails it reports
+// an error and returns nil.
 func (n *Node) Wait(t testing.TB, ctx context.Context, id string) *imagebuilderv1.Build {
 	t.Helper()
 	res, err := Persist(ctx, func(ctx context.Context) (*imagebuilderv1.BuildStatusResponse, error) {
@@ -67,8 +69,8 @@ func (n *Node) Wait(t testing.TB, ctx context.Context, id string) *imagebuilderv
 	return res.Build
 }
 
-// BuildGitpod follows a build through Gitpod's API and answers all messages.
-// An error is what a client of Gitpod would call a broken stream.
+// BuildGitpod follows a build through Gitpod's API and returns all messages. It returns an error if
+// a client of Gitpod would regard the stream as broken.
 func (n *Node) BuildGitpod(ctx context.Context, req *builder.BuildRequest) ([]*builder.BuildResponse, error) {
 	stream, err := n.Gitpod.Build(ctx, req)
 	if err != nil {
@@ -90,7 +92,7 @@ func (n *Node) BuildGitpod(ctx context.Context, req *builder.BuildRequest) ([]*b
 	}
 }
 
-// ReadLog reads the log of one attempt (0 for all) to its end.
+// ReadLog reads the log of one attempt, or of all attempts if attempt is 0, to its end.
 func (n *Node) ReadLog(ctx context.Context, id string, attempt uint32) (string, error) {
 	stream, err := n.Native.BuildLogs(ctx, &imagebuilderv1.BuildLogsRequest{
 		Build: &imagebuilderv1.BuildLogsRequest_Id{Id: id}, Attempt: attempt, Follow: true,
@@ -114,4 +116,17 @@ func (n *Node) ReadLog(ctx context.Context, id string, attempt uint32) (string, 
 		at = chunk.Offset + int64(len(chunk.Content))
 		out = append(out, chunk.Content...)
 	}
+}
+
+// CreateBuild requests a forced build of an image by reference, and returns its
+// id.
+func CreateBuild(t testing.TB, n *Node, ref string) string {
+	t.Helper()
+	res, err := n.Native.BuildImage(context.Background(), &imagebuilderv1.BuildImageRequest{
+		RequestId: uuid.NewString(), Source: RefSource(ref), Force: true, Requester: "r",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.Build.Id
 }

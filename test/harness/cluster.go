@@ -21,10 +21,10 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/test/freeport"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Cluster is several nodes as real processes.
+// Cluster is a cluster whose nodes are real processes.
 type Cluster struct {
 	t        testing.TB
 	Dir      string
@@ -37,22 +37,21 @@ type Cluster struct {
 	Nodes  []*Node
 }
 
-// Host is where a node runs, if not on the test's own host.
+// Host is where a node runs, if it is not the host of the test.
 type Host struct {
 	IP      string
-	Command []string // put before the command of the node
-	// Dial connects from there, to its loopback.
+	Command []string // goes before the command of the node
+	// Dial connects from the host, so that it reaches the host's loopback.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// StartClusterOn runs a node on each host.
+// StartClusterOn runs a cluster with one node on each host, and returns when all nodes are ready.
 func StartClusterOn(t testing.TB, hosts []Host, registryAddr string, over Config) *Cluster {
 	t.Helper()
 	return startCluster(newCluster(t, len(hosts), registryAddr, over, hosts))
 }
 
-// StartCluster runs n nodes that form one cluster, and returns when all of
-// them are ready.
+// StartCluster runs n nodes that form one cluster, and returns when all of them are ready.
 func StartCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster {
 	t.Helper()
 	return startCluster(NewCluster(t, n, registryAddr, over))
@@ -69,7 +68,7 @@ func startCluster(c *Cluster) *Cluster {
 	return c
 }
 
-// NewCluster prepares n nodes without starting them.
+// NewCluster prepares n nodes that form one cluster, without starting them.
 func NewCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster {
 	t.Helper()
 	return newCluster(t, n, registryAddr, over, nil)
@@ -85,7 +84,7 @@ func newCluster(t testing.TB, n int, registryAddr string, over Config, hosts []H
 		if hosts != nil {
 			c.peers = append(c.peers, hosts[i].IP+":7800")
 		} else {
-			c.peers = append(c.peers, freeport.Addr(t))
+			c.peers = append(c.peers, testkit.FreeAddr(t))
 		}
 	}
 	if c.over == nil {
@@ -99,16 +98,16 @@ func newCluster(t testing.TB, n int, registryAddr string, over Config, hosts []H
 
 func (c *Cluster) keyFile() string { return filepath.Join(c.Dir, "sealing.json") }
 
-// Add prepares one more node, which joins when it is started.
+// Add prepares one more node, which joins the cluster when it is started.
 func (c *Cluster) Add() *Node {
 	c.t.Helper()
-	node := c.prepare(len(c.Nodes), freeport.Addr(c.t))
+	node := c.prepare(len(c.Nodes), testkit.FreeAddr(c.t))
 	c.Nodes = append(c.Nodes, node)
 	return node
 }
 
-// Override changes the configuration of all nodes, those that come later
-// included, from their next start on.
+// Override changes the configuration of all nodes from their next start on. It applies to nodes
+// that Add prepares later, too.
 func (c *Cluster) Override(over Config) {
 	merge(c.over, clone(over))
 	for _, n := range c.Nodes {
@@ -119,7 +118,7 @@ func (c *Cluster) Override(over Config) {
 // Override changes the configuration of one node, from its next start on.
 func (n *Node) Override(over Config) { merge(n.config, clone(over)) }
 
-// Certs issues a certificate of the cluster.
+// Certs issues a certificate of the CA of the cluster.
 func (c *Cluster) Certs(id pki.CertIdentity) pki.CertFiles {
 	c.t.Helper()
 	files, err := pki.IssueCert(filepath.Join(c.Dir, "certs"), id, false)
@@ -132,7 +131,7 @@ func (c *Cluster) Certs(id pki.CertIdentity) pki.CertFiles {
 // ClusterName is the name of all test clusters.
 const ClusterName = "test"
 
-// Config is the `cluster` section of a node of that name.
+// Config returns the section `cluster` of the configuration of a node.
 func (c *Cluster) Config(name, peerAddr string) map[string]any {
 	files := c.Certs(pki.CertIdentity{Cluster: ClusterName, Role: pki.RoleNode, Name: name})
 	return map[string]any{
@@ -177,11 +176,11 @@ func clone(m map[string]any) map[string]any {
 	return out
 }
 
-// Leader answers the node that leads, once one does.
+// Leader waits until a node leads, and returns it.
 func (c *Cluster) Leader() *Node {
 	c.t.Helper()
 	var lead *Node
-	Eventually(c.t, 30*time.Second, "one node leads", func() bool {
+	testkit.Eventually(c.t, 30*time.Second, "one node leads", func() bool {
 		lead = c.leads()
 		return lead != nil
 	})
@@ -198,7 +197,7 @@ func (c *Cluster) leads() *Node {
 	return nil
 }
 
-// Running are the nodes whose processes run.
+// Running returns the nodes whose processes run.
 func (c *Cluster) Running() (out []*Node) {
 	for _, n := range c.Nodes {
 		if n.Alive() {
@@ -208,7 +207,7 @@ func (c *Cluster) Running() (out []*Node) {
 	return out
 }
 
-// Others are the running nodes without one.
+// Others returns the running nodes other than not.
 func (c *Cluster) Others(not *Node) []*Node {
 	return slices.DeleteFunc(c.Running(), func(n *Node) bool { return n == not })
 }
@@ -216,7 +215,7 @@ func (c *Cluster) Others(not *Node) []*Node {
 // AwaitReady waits until a launched node is ready.
 func (n *Node) AwaitReady() {
 	n.t.Helper()
-	Eventually(n.t, 60*time.Second, "node "+n.Name+" is ready", func() bool {
+	testkit.Eventually(n.t, 60*time.Second, "node "+n.Name+" is ready", func() bool {
 		if !n.Alive() {
 			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
 		}
@@ -225,7 +224,7 @@ func (n *Node) AwaitReady() {
 	})
 }
 
-// Alive reports whether the process runs.
+// Alive reports whether the process of the node runs.
 func (n *Node) Alive() bool {
 	if n.cmd == nil || n.done == nil {
 		return false
@@ -238,10 +237,13 @@ func (n *Node) Alive() bool {
 	}
 }
 
-// Operator answers a client of the node's unix socket.
+// Socket returns the address of the node's unix socket in the form that the command line takes.
+func (n *Node) Socket() string { return "unix://" + filepath.Join(n.Dir, "op.sock") }
+
+// Operator returns a client of the node's unix socket.
 func (n *Node) Operator() imagebuilderv1.ClusterClient {
 	n.t.Helper()
-	conn, err := grpc.NewClient("unix://"+filepath.Join(n.Dir, "op.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(n.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -249,14 +251,15 @@ func (n *Node) Operator() imagebuilderv1.ClusterClient {
 	return imagebuilderv1.NewClusterClient(conn)
 }
 
-// Members asks the node for the members of its cluster.
+// Members returns the members of the cluster as the node knows them. With stale the node need not
+// have a leader.
 func (n *Node) Members(ctx context.Context, stale bool) (*imagebuilderv1.MembersResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return n.Operator().Members(ctx, &imagebuilderv1.MembersRequest{Stale: stale})
 }
 
-// Hurt puts faults into force on a node that was built with the tag faults.
+// Hurt replaces the faults that are in force on a node, which must be built with the tag faults.
 func (n *Node) Hurt(state map[string]any) {
 	n.t.Helper()
 	raw, err := json.Marshal(state)
@@ -273,7 +276,7 @@ func (n *Node) Hurt(state map[string]any) {
 	}
 }
 
-// post sends from the node's own host.
+// post sends a POST request from the host of the node.
 func (n *Node) post(url, body string) (*http.Response, error) {
 	tr := &http.Transport{DialContext: n.dial, DisableKeepAlives: true}
 	return (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Post(url, "application/json", strings.NewReader(body))
@@ -285,7 +288,7 @@ func (n *Node) Kill9() { _ = n.cmd.Process.Kill() }
 // AwaitExit waits until the process has ended.
 func (n *Node) AwaitExit() { <-n.done }
 
-// Signal sends a signal to the process.
+// Signal sends a signal to the process of the node.
 func (n *Node) Signal(sig os.Signal) {
 	n.t.Helper()
 	if err := n.cmd.Process.Signal(sig); err != nil {
@@ -293,11 +296,11 @@ func (n *Node) Signal(sig os.Signal) {
 	}
 }
 
-// AwaitAnswer waits until the node's process answers anything at all, and has
-// started Raft.
+// AwaitAnswer waits until the process of the node responds to its liveness probe, which it does
+// after the start of Raft.
 func (n *Node) AwaitAnswer() {
 	n.t.Helper()
-	Eventually(n.t, 60*time.Second, "node "+n.Name+" answers", func() bool {
+	testkit.Eventually(n.t, 60*time.Second, "node "+n.Name+" is live", func() bool {
 		if !n.Alive() {
 			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
 		}

@@ -1,12 +1,11 @@
-// Package harness runs nodes as real processes for tests: the binary of this
-// module, its own data directory, ports on loopback, and kill -9.
+// Package harness runs nodes as real processes for tests: it compiles the service, gives each node a
+// data directory and ports on loopback, kills nodes, and calls them.
 package harness
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,62 +20,23 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/image-builder-ha/image-builder/faults"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/test/freeport"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-var (
-	binaryOnce sync.Once
-	binaryPath string
-	binaryErr  error
-)
-
-// Binary compiles the service once per test process and answers its path. With
-// the environment's IMAGE_BUILDER_BINARY it is that one instead.
-func Binary(t testing.TB) string {
-	t.Helper()
-	binaryOnce.Do(func() {
-		if binaryPath = os.Getenv("IMAGE_BUILDER_BINARY"); binaryPath != "" {
-			return
-		}
-		dir, err := os.MkdirTemp("", "image-builder-test-")
-		if err != nil {
-			binaryErr = err
-			return
-		}
-		binaryPath = filepath.Join(dir, "image-builder")
-		args := []string{"build", "-o", binaryPath}
-		if raceEnabled {
-			args = append(args, "-race")
-		}
-		if faults.Enabled {
-			args = append(args, "-tags", "faults")
-		}
-		out, err := exec.Command("go", append(args, "github.com/image-builder-ha/image-builder/cmd/image-builder")...).CombinedOutput()
-		if err != nil {
-			binaryErr = fmt.Errorf("compile the service: %w\n%s", err, out)
-		}
-	})
-	if binaryErr != nil {
-		t.Fatal(binaryErr)
-	}
-	return binaryPath
-}
-
-// Node is one process of the service and its data.
+// Node is one process of the service, with its data.
 type Node struct {
 	t   testing.TB
 	Dir string
 	// Addresses.
 	GRPC, Metrics, Health, Pprof, Peer string
 	Name                               string
-	// Program is the binary of the service, "" for this version's.
+	// Program is the binary of the service, "" for the binary of this version.
 	Program string
 	// Env is added to the environment of the process, as NAME=value.
 	Env []string
-	// Existing is a configuration file that the node's own is laid over, "" for
+	// Existing is a configuration file over which the node's own configuration is merged, "" for
 	// none.
 	Existing string
 	// Native and Gitpod are clients that survive restarts.
@@ -86,17 +45,17 @@ type Node struct {
 	Conn   *grpc.ClientConn
 
 	config map[string]any
-	before []string // of the command: how to run on another host
+	before []string // goes before the command, to run it on another host
 	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	cmd    *exec.Cmd
 	done   chan struct{}
 	log    *os.File
 }
 
-// Config is merged over the config of a node, key by key; nil removes a key.
+// Config is merged over the configuration of a node, key by key. The value nil removes a key.
 type Config map[string]any
 
-// Start runs a node over a registry and returns when it is ready.
+// Start runs a node over a registry, and returns when it is ready.
 func Start(t testing.TB, registryAddr string, over Config) *Node {
 	t.Helper()
 	n := New(t, t.TempDir(), registryAddr, over)
@@ -107,7 +66,7 @@ func Start(t testing.TB, registryAddr string, over Config) *Node {
 // New prepares a node over a data directory without starting it.
 func New(t testing.TB, dir, registryAddr string, over Config) *Node {
 	t.Helper()
-	return newNode(t, &Node{t: t, Dir: dir, GRPC: freeport.Addr(t), Metrics: freeport.Addr(t), Health: freeport.Addr(t), Pprof: freeport.Addr(t)}, registryAddr, over)
+	return newNode(t, &Node{t: t, Dir: dir, GRPC: testkit.FreeAddr(t), Metrics: testkit.FreeAddr(t), Health: testkit.FreeAddr(t), Pprof: testkit.FreeAddr(t)}, registryAddr, over)
 }
 
 func newNode(t testing.TB, n *Node, registryAddr string, over Config) *Node {
@@ -176,7 +135,7 @@ func tail(s string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// Launch starts the process and does not wait.
+// Launch starts the process and does not wait until it is ready.
 func (n *Node) Launch() {
 	n.t.Helper()
 	raw, err := json.Marshal(n.config)
@@ -220,7 +179,7 @@ func (n *Node) Run() {
 // Kill ends the process by SIGKILL and waits for it.
 func (n *Node) Kill() { n.end(syscall.SIGKILL) }
 
-// Stop ends the process gracefully, waits for it and answers its state.
+// Stop ends the process by SIGTERM, waits for its end and returns its state.
 func (n *Node) Stop() *os.ProcessState {
 	n.end(syscall.SIGTERM)
 	return n.cmd.ProcessState
@@ -245,16 +204,16 @@ func (n *Node) end(sig syscall.Signal) {
 	}
 }
 
-// Exited answers a channel that is closed when the process has ended.
+// Exited returns a channel that is closed when the process has ended.
 func (n *Node) Exited() <-chan struct{} { return n.done }
 
-// ExitCode is the status that the process ended with.
+// ExitCode returns the exit status of the ended process.
 func (n *Node) ExitCode() int { return n.cmd.ProcessState.ExitCode() }
 
-// Pid is the process id.
+// Pid returns the process id.
 func (n *Node) Pid() int { return n.cmd.Process.Pid }
 
-// Log is what the node has logged, by all its processes.
+// Log returns the log of the node, from all its processes.
 func (n *Node) Log() string {
 	raw, err := os.ReadFile(n.log.Name())
 	if err != nil {
@@ -263,7 +222,7 @@ func (n *Node) Log() string {
 	return string(raw)
 }
 
-// Get fetches a URL and answers body and status, 0 if there was no answer.
+// Get fetches a URL. It returns body and status code, 0 if there was no response.
 func (n *Node) Get(url string) (string, int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -279,26 +238,4 @@ func (n *Node) Get(url string) (string, int) {
 	var b bytes.Buffer
 	_, _ = io.Copy(&b, res.Body)
 	return b.String(), res.StatusCode
-}
-
-// Eventually polls until a condition holds; the test ends if it does not in
-// time.
-func Eventually(t testing.TB, limit time.Duration, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s it is not true that %s", limit, what)
-		}
-		<-tick.C
-	}
-}
-
-// RemoveBinary removes what Binary has compiled.
-func RemoveBinary() {
-	if binaryPath != "" && binaryPath != os.Getenv("IMAGE_BUILDER_BINARY") {
-		_ = os.RemoveAll(filepath.Dir(binaryPath))
-	}
 }

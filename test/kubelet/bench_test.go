@@ -14,8 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/kubelet"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Kubelet_FirstLine measures the time from the call of BuildImage until a
@@ -26,7 +26,7 @@ func Test_Kubelet_FirstLine(t *testing.T) {
 	const rounds = 5
 	s := newInstall(t, installOptions{})
 	repo := newGitRepo(t, "")
-	repo.commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nARG N\nRUN echo first-line-$N.\n"})
+	repo.Commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nARG N\nRUN echo first-line-$N.\n"})
 	var ours, straight []time.Duration
 	for i := range rounds {
 		ours = append(ours, s.firstLine(repo, i))
@@ -42,13 +42,13 @@ func Test_Kubelet_FirstLine(t *testing.T) {
 	s.tidy()
 }
 
-func (s *install) firstLine(repo *gitRepo, i int) time.Duration {
+func (s *install) firstLine(repo *testkit.GitRepo, i int) time.Duration {
 	s.t.Helper()
 	began := time.Now()
 	n := s.Nodes[i%3]
 	id := s.ask(n, &imagebuilderv1.BuildImageRequest{
 		RequestId: fmt.Sprint("first-line-", i), Requester: "test",
-		Source: gitSource(repo.url, func(d *imagebuilderv1.DockerfileSource) { d.BuildArgs = map[string]string{"N": fmt.Sprint(i)} }),
+		Source: gitSource(repo.URL, func(d *imagebuilderv1.DockerfileSource) { d.BuildArgs = map[string]string{"N": fmt.Sprint(i)} }),
 	})
 	stream, err := n.Native.BuildLogs(s.t.Context(), &imagebuilderv1.BuildLogsRequest{Build: &imagebuilderv1.BuildLogsRequest_Id{Id: id}, Follow: true})
 	if err != nil {
@@ -81,7 +81,7 @@ func (s *install) straightPod(i int) time.Duration {
 	}, metav1.CreateOptions{}); err != nil {
 		s.t.Fatal(err)
 	}
-	harness.Eventually(s.t, time.Minute, "the pod has written", func() bool {
+	testkit.Eventually(s.t, time.Minute, "the pod has written", func() bool {
 		log, err := pods.GetLogs(name, &corev1.PodLogOptions{Follow: true}).Stream(s.t.Context())
 		if err != nil {
 			return false // it has not begun

@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
 // bootTime bounds the start of a cluster: it takes some seconds on an idle
@@ -44,7 +46,7 @@ func inner(kwokStages []byte, run func(*Cluster) int) (int, error) {
 	dir := os.Getenv(dirVar)
 	c := &Cluster{Dir: dir, Binary: filepath.Join(dir, "image-builder")}
 	// Nodes that tests start are of the binary that pods have.
-	if err := os.Setenv(binaryVar, c.Binary); err != nil {
+	if err := os.Setenv(harness.BinaryVar, c.Binary); err != nil {
 		return 0, err
 	}
 	boot := func() error { return c.boot(ctx, os.Getenv(cgroupVar)) }

@@ -10,8 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/kubelet"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Kubelet_RunsAPod is about the harness: a pod is a real container.
@@ -27,7 +27,7 @@ func Test_Kubelet_RunsAPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	var p *corev1.Pod
-	harness.Eventually(t, time.Minute, "the pod has ended", func() bool {
+	testkit.Eventually(t, time.Minute, "the pod has ended", func() bool {
 		p, err = pods.Get(t.Context(), "hello", metav1.GetOptions{})
 		return err == nil && p.Status.Phase == corev1.PodFailed
 	})

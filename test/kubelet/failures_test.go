@@ -17,6 +17,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/kubelet"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Kubelet_PodTakenAway deletes and evicts pods of builds that run: the
@@ -131,7 +132,7 @@ func Test_Kubelet_NodeGone(t *testing.T) {
 	if err := kube.OutOfService(t.Context(), true); err != nil {
 		t.Error(err)
 	}
-	harness.Eventually(t, 3*time.Minute, "there is a second pod", func() bool { return s.podOf(id, 2) != nil })
+	testkit.Eventually(t, 3*time.Minute, "there is a second pod", func() bool { return s.podOf(id, 2) != nil })
 	if err := kube.OutOfService(t.Context(), false); err != nil {
 		t.Error(err)
 	}

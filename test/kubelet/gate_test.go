@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // gate is a URL that lets the steps of builds wait: the first request until it
@@ -48,7 +48,7 @@ func newGate(t *testing.T) *gate {
 // await waits until a step waits.
 func (g *gate) await() {
 	g.t.Helper()
-	harness.Eventually(g.t, 2*time.Minute, "a step of the build has come to the gate", func() bool {
+	testkit.Eventually(g.t, 2*time.Minute, "a step of the build has come to the gate", func() bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		return g.asked > 0

@@ -19,6 +19,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/kubelet"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // install is three nodes of the service that build in pods of a namespace of
@@ -168,8 +169,8 @@ func (s *install) ask(n *harness.Node, req *imagebuilderv1.BuildImageRequest) st
 func (s *install) build(n *harness.Node, name, dockerfile string) string {
 	s.t.Helper()
 	repo := newGitRepo(s.t, "")
-	repo.commit(map[string]string{"Dockerfile": strings.ReplaceAll(dockerfile, "FROM base", "FROM "+s.base)})
-	return s.ask(n, &imagebuilderv1.BuildImageRequest{RequestId: name, Requester: "test", Source: gitSource(repo.url, nil)})
+	repo.Commit(map[string]string{"Dockerfile": strings.ReplaceAll(dockerfile, "FROM base", "FROM "+s.base)})
+	return s.ask(n, &imagebuilderv1.BuildImageRequest{RequestId: name, Requester: "test", Source: gitSource(repo.URL, nil)})
 }
 
 // await waits for the end of a build.
@@ -209,7 +210,7 @@ func (s *install) log(n *harness.Node, id string) string {
 // runs waits until the step of a build has written a text.
 func (s *install) runs(n *harness.Node, id, text string) {
 	s.t.Helper()
-	harness.Eventually(s.t, 2*time.Minute, "the build has written "+text, func() bool {
+	testkit.Eventually(s.t, 2*time.Minute, "the build has written "+text, func() bool {
 		return strings.Contains(s.logNow(n, id), text)
 	})
 }
@@ -237,7 +238,7 @@ func (s *install) logNow(n *harness.Node, id string) string {
 func (s *install) tidy() []string {
 	s.t.Helper()
 	var names []string
-	harness.Eventually(s.t, 2*time.Minute, "all pods have ended, and no Secret is without its pod", func() bool {
+	testkit.Eventually(s.t, 2*time.Minute, "all pods have ended, and no Secret is without its pod", func() bool {
 		pods := map[string]bool{}
 		for _, p := range s.pods() {
 			if p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {

@@ -95,12 +95,12 @@ func Test_Kubelet_Isolation(t *testing.T) {
 	}))
 	host, port, _ := strings.Cut(s.reg.Addr, ":")
 	repo := newGitRepo(t, "")
-	repo.commit(map[string]string{
+	repo.Commit(map[string]string{
 		"Dockerfile": "FROM " + s.base + "\nCOPY probes.sh /probes.sh\nRUN sh /probes.sh\n",
 		"probes.sh": strings.NewReplacer("HELP", help, "HOST", host, "PORT", port, "DIGEST", s.reg.Digest(t, "library/busybox:1"),
 			"PEER", kubelet.HostAddresses[0], "API", kubelet.APIAddress, "METADATA", metadata).Replace(probes),
 	})
-	id = s.ask(s.Nodes[0], &imagebuilderv1.BuildImageRequest{RequestId: "isolation", Requester: "test", Source: gitSource(repo.url, nil)})
+	id = s.ask(s.Nodes[0], &imagebuilderv1.BuildImageRequest{RequestId: "isolation", Requester: "test", Source: gitSource(repo.URL, nil)})
 	close(known)
 	s.succeeded(s.Nodes[0], id)
 	log := s.log(s.Nodes[1], id)

@@ -17,6 +17,7 @@ import (
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // census counts the pods of a namespace that ever were.
@@ -79,12 +80,12 @@ func Test_Kubelet_LeaderAndOwnerKilled(t *testing.T) {
 	s := newInstall(t, installOptions{})
 	pods := s.census()
 	repo := newGitRepo(t, "")
-	repo.commit(map[string]string{"Dockerfile": fmt.Sprintf("FROM %s\nARG WHO\nRUN for i in $(seq %d); do echo $WHO-line-$i.; sleep 0.5; done\n", s.base, lines)})
+	repo.Commit(map[string]string{"Dockerfile": fmt.Sprintf("FROM %s\nARG WHO\nRUN for i in $(seq %d); do echo $WHO-line-$i.; sleep 0.5; done\n", s.base, lines)})
 	var ids []string
 	for i := range builds {
 		ids = append(ids, s.ask(s.Nodes[i%3], &imagebuilderv1.BuildImageRequest{
 			RequestId: fmt.Sprint(i), Requester: "test",
-			Source: gitSource(repo.url, func(d *imagebuilderv1.DockerfileSource) {
+			Source: gitSource(repo.URL, func(d *imagebuilderv1.DockerfileSource) {
 				d.BuildArgs = map[string]string{"WHO": fmt.Sprintf("build-%02d", i)}
 			}),
 		}))
@@ -97,13 +98,13 @@ func Test_Kubelet_LeaderAndOwnerKilled(t *testing.T) {
 		}
 		return writing
 	}
-	harness.Eventually(t, 3*time.Minute, "some builds write", func() bool { return len(writes(s.Nodes[0])) >= 3 })
+	testkit.Eventually(t, 3*time.Minute, "some builds write", func() bool { return len(writes(s.Nodes[0])) >= 3 })
 	leader := s.Leader()
 	leader.Kill()
 	next := s.Leader()
 	leader.Run()
 	var victim *harness.Node
-	harness.Eventually(t, 2*time.Minute, "a node that does not lead owns a running build", func() bool {
+	testkit.Eventually(t, 2*time.Minute, "a node that does not lead owns a running build", func() bool {
 		for _, id := range ids {
 			if victim = s.owner(next, id, next); victim != nil {
 				return true

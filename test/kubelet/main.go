@@ -14,6 +14,9 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Environment of the processes of a test binary.
@@ -21,7 +24,6 @@ const (
 	stageVar  = "IMAGE_BUILDER_KUBELET_STAGE" // "" for the first process
 	dirVar    = "IMAGE_BUILDER_KUBELET_DIR"
 	cgroupVar = "IMAGE_BUILDER_KUBELET_CGROUP"
-	binaryVar = "IMAGE_BUILDER_BINARY"
 	keepVar   = "IMAGE_BUILDER_KUBELET_KEEP" // keeps logs and data, for who looks for a fault
 	stageInit = "init"
 	stageTest = "test"
@@ -72,7 +74,9 @@ func outer(simulated bool) (code int, err error) {
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	if err := compile(filepath.Join(dir, "image-builder")); err != nil {
+	// Compiled here: there is no network in the namespaces, and the module cache
+	// may be cold.
+	if err := harness.CopyBinary(harness.Variant{}, filepath.Join(dir, "image-builder")); err != nil {
 		return 0, err
 	}
 	cgroup := cgroupPrefix + fmt.Sprint(os.Getpid())
@@ -212,38 +216,12 @@ func missing(simulated bool) error {
 	return fmt.Errorf("missing are %s: run `make test-kubernetes`, which installs and compiles them", strings.Join(none, ", "))
 }
 
-// repository is the folder of this module.
-func repository() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
-}
-
-func buildkitd() string { return filepath.Join(repository(), "bin", "buildkitd") }
+func buildkitd() string { return testkit.File("bin/buildkitd") }
 
 // Program is a program of test/kubernetes/bin.
 func Program(name string) string { return programFile(name) }
 
 // programFile is a program of test/kubernetes/bin.
 func programFile(name string) string {
-	return filepath.Join(repository(), "test", "kubernetes", "bin", name)
-}
-
-// compile makes a static binary of the service, for nodes and for pods. There
-// is no network in the namespaces, and the module cache may be cold. With the
-// environment's IMAGE_BUILDER_BINARY it is that one instead.
-func compile(file string) error {
-	if made := os.Getenv(binaryVar); made != "" {
-		raw, err := os.ReadFile(made)
-		if err != nil {
-			return fmt.Errorf("take the service from %s: %w", binaryVar, err)
-		}
-		return os.WriteFile(file, raw, 0o755)
-	}
-	cmd := exec.Command("go", "build", "-o", file, "./cmd/image-builder")
-	cmd.Dir = repository()
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("compile the service: %w\n%s", err, out)
-	}
-	return nil
+	return testkit.File("test/kubernetes/bin/" + name)
 }

@@ -16,6 +16,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Kubelet_CredentialsRenewed changes the install's registry credential
@@ -45,9 +46,9 @@ func Test_Kubelet_CredentialsRenewed(t *testing.T) {
 		over: harness.Config{"orchestrator": map[string]any{"pullSecretFile": auth}},
 	})
 	repo, gate := newGitRepo(t, ""), newGate(t)
-	repo.commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nRUN wget -q -O- " + gate.url + "\n"})
+	repo.Commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nRUN wget -q -O- " + gate.url + "\n"})
 	id := s.ask(s.Nodes[0], &imagebuilderv1.BuildImageRequest{
-		RequestId: "renewed", Requester: "test", Auth: &imagebuilderv1.RegistryAuth{AllowAll: true}, Source: gitSource(repo.url, nil),
+		RequestId: "renewed", Requester: "test", Auth: &imagebuilderv1.RegistryAuth{AllowAll: true}, Source: gitSource(repo.URL, nil),
 	})
 	gate.await()
 	pod := s.podOf(id, 1)
@@ -63,8 +64,8 @@ func Test_Kubelet_CredentialsRenewed(t *testing.T) {
 		t.Fatal("the control: the proxy's file has not the former credential, or the next one already")
 	}
 	credential(next)
-	harness.Eventually(t, 4*time.Minute, "the kubelet shows the proxy the next credential", func() bool { return shown(next) })
-	harness.Eventually(t, time.Minute, "the proxy has taken it over", func() bool {
+	testkit.Eventually(t, 4*time.Minute, "the kubelet shows the proxy the next credential", func() bool { return shown(next) })
+	testkit.Eventually(t, time.Minute, "the proxy has taken it over", func() bool {
 		raw, err := kube.Client.CoreV1().Pods(s.namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "registry-proxy"}).DoRaw(t.Context())
 		return err == nil && strings.Contains(string(raw), "took over renewed registry credentials")
 	})

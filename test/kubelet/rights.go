@@ -7,12 +7,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // shippedRole is the Role of the runtime in deploy/kubernetes, which is the
@@ -22,7 +23,7 @@ const shippedRole = "image-builder-builds"
 // shippedRights are the rules of that Role: nodes of tests have these rights
 // and no others.
 func shippedRights() ([]rbacv1.PolicyRule, error) {
-	file := filepath.Join(repository(), "deploy", "kubernetes", "image-builder-pods.yaml")
+	file := testkit.File("deploy/kubernetes/image-builder-pods.yaml")
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the rights that are shipped: %w", err)

@@ -42,11 +42,11 @@ func Test_Kubelet_Secrets(t *testing.T) {
 		over: harness.Config{"orchestrator": map[string]any{"pullSecretFile": auth}},
 	})
 	repo, gate := newGitRepo(t, gitToken), newGate(t)
-	repo.commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nRUN --mount=type=secret,id=token wc -c /run/secrets/token; cat /run/secrets/token; echo; wget -q -O- " + gate.url + "\n"})
+	repo.Commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nRUN --mount=type=secret,id=token wc -c /run/secrets/token; cat /run/secrets/token; echo; wget -q -O- " + gate.url + "\n"})
 	id := s.ask(s.Nodes[0], &imagebuilderv1.BuildImageRequest{
 		RequestId: "secrets", Requester: "test", Auth: &imagebuilderv1.RegistryAuth{AllowAll: true},
 		GitAuth: &imagebuilderv1.BasicAuth{Username: "u", Password: gitToken}, Secrets: map[string][]byte{"token": []byte(buildSecret)},
-		Source: gitSource(repo.url, func(d *imagebuilderv1.DockerfileSource) {
+		Source: gitSource(repo.URL, func(d *imagebuilderv1.DockerfileSource) {
 			d.SecretIds = []string{"token"}
 			d.Provenance = "max"
 		}),

@@ -23,6 +23,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/kubelet"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // clients ask for builds at a time and wait for their ends.
@@ -93,7 +94,7 @@ func Test_Kwok_ScriptedEndings(t *testing.T) {
 	idle, most := memory()
 
 	attempts := s.check()
-	harness.Eventually(t, 10*time.Minute, "no pod and no Secret is left", func() bool {
+	testkit.Eventually(t, 10*time.Minute, "no pod and no Secret is left", func() bool {
 		return len(book.left("pods")) == 0 && len(book.left("secrets")) == 0
 	})
 	swept := time.Since(began) - took

@@ -1,6 +1,5 @@
-// Package netns gives processes of a test hosts of their own: network
-// namespaces on one bridge, between which packets can be lost. It needs root,
-// iproute2 and iptables.
+// Package netns gives the processes of a test a host each: a network namespace on a bridge. The test
+// can drop packets between the hosts. It needs root, iproute2 and iptables.
 package netns
 
 import (
@@ -38,8 +37,8 @@ var (
 	made int
 )
 
-// New makes a network of so many hosts. All of it is removed at the end of the
-// test; what a killed test left behind goes first.
+// New makes a network with so many hosts, until the test ends. It first removes what killed tests
+// have left.
 func New(t testing.TB, hosts int) *Net {
 	t.Helper()
 	mu.Lock()
@@ -89,7 +88,7 @@ func (n *Net) remove() {
 	_ = run("ip", "link", "del", n.bridge)
 }
 
-// sweep removes what tests left behind whose process is gone.
+// sweep removes what tests have left whose process has ended.
 func sweep() {
 	gone := func(name, prefix string) bool {
 		pid := 0
@@ -110,8 +109,8 @@ func sweep() {
 	}
 }
 
-// Command is what to put before a command that shall run on the host. It runs
-// with the same process id.
+// Command returns the words to put before a command that runs on the host. The command keeps the
+// process id.
 func (h *Host) Command() []string { return []string{"ip", "netns", "exec", h.Name} }
 
 func (h *Host) iptables(args ...string) {
@@ -121,15 +120,15 @@ func (h *Host) iptables(args ...string) {
 	}
 }
 
-// Deaf makes the host lose all packets from the others: one way.
-func (h *Host) Deaf(to ...*Host) {
+// Deaf drops all packets that the hosts from send to h. Packets from h still arrive.
+func (h *Host) Deaf(from ...*Host) {
 	h.net.t.Helper()
-	for _, o := range to {
+	for _, o := range from {
 		h.iptables("-A", "INPUT", "-s", o.IP, "-j", "DROP")
 	}
 }
 
-// Part loses all packets between the hosts of a and those of b, both ways.
+// Part drops all packets between the hosts a and the hosts b, in both directions.
 func (n *Net) Part(a, b []*Host) {
 	n.t.Helper()
 	for _, h := range a {
@@ -140,27 +139,26 @@ func (n *Net) Part(a, b []*Host) {
 	}
 }
 
-// Vanish loses all packets from and to the host, as when its power fails: no
-// connection is closed.
+// Vanish drops all packets from and to the host, as if it lost power: no connection is closed.
 func (h *Host) Vanish() {
 	h.net.t.Helper()
 	h.iptables("-A", "INPUT", "!", "-i", "lo", "-j", "DROP")
 	h.iptables("-A", "OUTPUT", "!", "-o", "lo", "-j", "DROP")
 }
 
-// Lossy loses so many packets that come in, by chance: 0.1 is one of ten.
+// Lossy drops this part of the incoming packets at random: 0.1 is one of ten.
 func (h *Host) Lossy(probability float64) {
 	h.net.t.Helper()
 	h.iptables("-A", "INPUT", "!", "-i", "lo", "-m", "statistic", "--mode", "random", "--probability", fmt.Sprint(probability), "-j", "DROP")
 }
 
-// Slow lets the host send no more than so many kilobits a second.
+// Slow limits what the host sends to so many kilobits a second.
 func (h *Host) Slow(kbit int) {
 	h.net.t.Helper()
 	h.net.ip("netns", "exec", h.Name, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", fmt.Sprintf("%dkbit", kbit), "burst", "16kb", "latency", "200ms")
 }
 
-// Heal loses nothing any more, and nothing is slow.
+// Heal ends all faults of the network.
 func (n *Net) Heal() {
 	n.t.Helper()
 	for _, h := range n.Hosts {
@@ -169,7 +167,7 @@ func (n *Net) Heal() {
 	}
 }
 
-// Dial connects from within the host, for what listens on its loopback only.
+// Dial connects from the host, so that it reaches listeners on the loopback of the host.
 func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	runtime.LockOSThread()
 	own, err := os.Open("/proc/thread-self/ns/net")
@@ -196,7 +194,7 @@ func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error)
 	return conn, dialErr
 }
 
-// Others are all hosts but one.
+// Others returns all hosts but one.
 func (n *Net) Others(not *Host) (out []*Host) {
 	for _, h := range n.Hosts {
 		if h != not {

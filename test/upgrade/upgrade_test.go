@@ -17,8 +17,8 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/test/freeport"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // write makes the data of this version instead of testing:
@@ -89,7 +89,7 @@ func Test_Write(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cancelled
-	harness.Eventually(t, 30*time.Second, "there is a snapshot and two builds run", func() bool {
+	testkit.Eventually(t, 30*time.Second, "there is a snapshot and two builds run", func() bool {
 		snaps, _ := filepath.Glob(filepath.Join(dir, "data/raft/snapshots/*/state.bin"))
 		list, err := n.Native.ListBuilds(ctx, &imagebuilderv1.ListBuildsRequest{Filter: &imagebuilderv1.BuildFilter{Phases: []imagebuilderv1.Phase{imagebuilderv1.Phase_PHASE_RUNNING}}})
 		return len(snaps) > 0 && err == nil && len(list.Builds) == 2
@@ -199,7 +199,7 @@ func grow(t *testing.T, ctx context.Context, dir string, want expectation) {
 	t.Helper()
 	var peers []string
 	for range 3 {
-		peers = append(peers, freeport.Addr(t))
+		peers = append(peers, testkit.FreeAddr(t))
 	}
 	certs := t.TempDir()
 	var nodes []*harness.Node
@@ -222,7 +222,7 @@ func grow(t *testing.T, ctx context.Context, dir string, want expectation) {
 		n.Run()
 		nodes = append(nodes, n)
 	}
-	harness.Eventually(t, time.Minute, "three nodes vote, and the feature level is raised", func() bool {
+	testkit.Eventually(t, time.Minute, "three nodes vote, and the feature level is raised", func() bool {
 		res, err := nodes[0].Members(ctx, false)
 		return err == nil && res.FailureTolerance == 1 && res.FeatureLevel >= 2
 	})

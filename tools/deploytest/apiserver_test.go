@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,6 +29,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
+
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // output is what a process has printed.
@@ -89,7 +90,7 @@ func startAPI(t *testing.T) *rest.Config {
 			_ = cmd.Wait()
 		})
 	}
-	etcd, peers, port := "http://"+freeAddr(t), "http://"+freeAddr(t), freeAddr(t)
+	etcd, peers, port := "http://"+testkit.FreeAddr(t), "http://"+testkit.FreeAddr(t), testkit.FreeAddr(t)
 	start("etcd", "--data-dir", filepath.Join(dir, "etcd"), "--unsafe-no-fsync", "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)
 	_, number, _ := net.SplitHostPort(port)
@@ -115,16 +116,6 @@ func startAPI(t *testing.T) *rest.Config {
 		}
 		<-tick.C
 	}
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return "127.0.0.1:" + strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 // Test_Chart_AcceptedByAPIServer: a true API server takes every object of

@@ -23,6 +23,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 var scenes = []scene{
@@ -152,7 +153,7 @@ func restarts(w *world) damage {
 	for i := range 4 {
 		n.Kill()
 		n.Run()
-		harness.Eventually(w.t, time.Minute, "the new process is scraped", func() bool {
+		testkit.Eventually(w.t, time.Minute, "the new process is scraped", func() bool {
 			return int(w.prom.value("changes(process_start_time_seconds[5m])")) == i+1
 		})
 	}
@@ -184,7 +185,7 @@ func descriptors(w *world) damage {
 		}
 		return len(fds)
 	}
-	harness.Eventually(w.t, time.Minute, "the node has nearly no file descriptors left", func() bool {
+	testkit.Eventually(w.t, time.Minute, "the node has nearly no file descriptors left", func() bool {
 		if used() > 270 {
 			return true
 		}
@@ -430,7 +431,7 @@ func slowWorld(t *testing.T) *world {
 // owner answers the node that runs the build, once one does.
 func (w *world) owner(id string) (owner *harness.Node) {
 	w.t.Helper()
-	harness.Eventually(w.t, time.Minute, "a node runs the build", func() bool {
+	testkit.Eventually(w.t, time.Minute, "a node runs the build", func() bool {
 		res, err := w.Nodes[0].Native.BuildStatus(w.t.Context(), &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
 		if a := res.GetBuild().GetAttempts(); err == nil && len(a) > 0 && res.Build.Phase == imagebuilderv1.Phase_PHASE_RUNNING {
 			for _, n := range w.Nodes {

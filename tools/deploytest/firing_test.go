@@ -4,8 +4,6 @@ package deploytest
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // world is a cluster of real nodes with its registry, and a Prometheus that
@@ -120,7 +119,6 @@ func Test_Alerts_Fire(t *testing.T) {
 		}
 	}
 	documented(t, told)
-	compile(t)
 	for _, s := range scenes {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
@@ -132,28 +130,9 @@ func Test_Alerts_Fire(t *testing.T) {
 	}
 }
 
-// compile makes the binary that can be hurt, with its own module's versions,
-// and names it to the harness.
-func compile(t *testing.T) {
-	t.Helper()
-	if os.Getenv("IMAGE_BUILDER_BINARY") != "" {
-		return
-	}
-	program := filepath.Join(t.TempDir(), "image-builder")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags", "faults", "-o", program, "./cmd/image-builder")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("compile the service: %v\n%s", err, out)
-	}
-	if err := os.Setenv("IMAGE_BUILDER_BINARY", program); err != nil { // not t.Setenv: scenes are parallel
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.Unsetenv("IMAGE_BUILDER_BINARY") })
-}
-
 func (w *world) suffer(f fault) {
 	w.t.Helper()
-	harness.Eventually(w.t, quietLimit, "all nodes are scraped and no alert is about to fire: "+f.what, func() bool {
+	testkit.Eventually(w.t, quietLimit, "all nodes are scraped and no alert is about to fire: "+f.what, func() bool {
 		for _, a := range f.alerts {
 			if len(w.prom.rule(a).ActiveAlerts()) > 0 {
 				return false
@@ -187,7 +166,7 @@ func (w *world) suffer(f fault) {
 	}
 	d.undo()
 	ended := time.Now()
-	harness.Eventually(w.t, quietLimit, "the alerts are silent again once this is over: "+f.what, func() bool {
+	testkit.Eventually(w.t, quietLimit, "the alerts are silent again once this is over: "+f.what, func() bool {
 		for _, a := range f.alerts {
 			if len(w.prom.firing(a)) > 0 {
 				return false

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,23 +18,20 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// binaryDir is where binary has put it, if a test wanted it.
+// binaryDir is the folder of the binary, "" if no test needed one.
 var binaryDir string
 
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "deploytest")
-	if err != nil {
+var binary = sync.OnceValues(func() (path string, err error) {
+	if binaryDir, err = os.MkdirTemp("", "deploytest"); err != nil {
 		return "", err
 	}
-	binaryDir = dir
-	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "image-builder"), "./cmd/image-builder")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build image-builder: %w\n%s", err, out)
-	}
-	return filepath.Join(dir, "image-builder"), nil
+	path = filepath.Join(binaryDir, "image-builder")
+	return path, harness.CopyBinary(harness.Variant{}, path)
 })
 
 func TestMain(m *testing.M) {
@@ -43,6 +39,7 @@ func TestMain(m *testing.M) {
 	if binaryDir != "" {
 		_ = os.RemoveAll(binaryDir)
 	}
+	harness.RemoveBinary()
 	os.Exit(code)
 }
 
@@ -143,16 +140,6 @@ func Test_CertificatesJob_KeepsAndRenews(t *testing.T) {
 	}
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // Test_Chart_RealNodes starts the three nodes that the chart describes, with
 // its configuration, scripts and secrets, on loopback.
 func Test_Chart_RealNodes(t *testing.T) {
@@ -170,7 +157,7 @@ func Test_Chart_RealNodes(t *testing.T) {
 
 	var peers, health []string
 	for range 3 {
-		peers, health = append(peers, freeAddress(t)), append(health, freeAddress(t))
+		peers, health = append(peers, testkit.FreeAddr(t)), append(health, testkit.FreeAddr(t))
 	}
 	for i := range 3 {
 		run := fmt.Sprintf("%s/run-%d", dir, i)
@@ -192,7 +179,7 @@ func Test_Chart_RealNodes(t *testing.T) {
 			"dataDir": fmt.Sprintf("%s/data-%d", dir, i), "operatorSocket": fmt.Sprintf("%s/%d.sock", dir, i), "peerAddress": peers[i],
 			"metricsAddress": "", "healthAddress": health[i], "pprofAddress": "",
 			"server":  map[string]any{"services": map[string]any{"grpc": map[string]any{"address": "127.0.0.1:0"}}},
-			"cluster": map[string]any{"address": peers[i], "dns": "", "peers": peers, "gossip": map[string]any{"address": freeAddress(t)}},
+			"cluster": map[string]any{"address": peers[i], "dns": "", "peers": peers, "gossip": map[string]any{"address": testkit.FreeAddr(t)}},
 		})
 		writeFile(t, run+"/over.json", string(over))
 		node := exec.Command(mustBinary(t), "run", "--config", run+"/config.json", "--config", run+"/node.json", "--config", run+"/over.json")
@@ -214,7 +201,7 @@ func Test_Chart_RealNodes(t *testing.T) {
 		})
 	}
 	for _, h := range health {
-		until(t, 60*time.Second, "ready on "+h, func() bool {
+		testkit.Eventually(t, 60*time.Second, h+" is ready", func() bool {
 			res, err := http.Get("http://" + h + "/ready")
 			if err != nil {
 				return false
@@ -248,21 +235,12 @@ func Test_Files_FollowChanges(t *testing.T) {
 	has := func(name, text string) func() bool {
 		return func() bool { raw, _ := os.ReadFile(dir + "/run/" + name); return string(raw) == text }
 	}
-	until(t, 10*time.Second, "the first copy", has("node.pem", "1"))
+	testkit.Eventually(t, 10*time.Second, "the first copy is there", has("node.pem", "1"))
 	writeFile(t, dir+"/peer/tls.crt", "2")
-	until(t, 10*time.Second, "the changed copy", has("node.pem", "2"))
+	testkit.Eventually(t, 10*time.Second, "the changed copy is there", has("node.pem", "2"))
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("ended with %v", err)
-	}
-}
-
-func until(t *testing.T, d time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(d); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("no %s after %s", what, d)
-		}
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -24,8 +23,8 @@ import (
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
-	"github.com/image-builder-ha/image-builder/test/freeport"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 const (
@@ -34,25 +33,10 @@ const (
 i=0; while [ $i -lt 500 ]; do i=$((i+1)); printf '\033[32mline %d\033[0m \342\202\254\n' $i; sleep 0.05; done`
 )
 
-// TestMain compiles the service with its own module's versions.
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "webtest")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	program := filepath.Join(dir, "image-builder")
-	build := exec.Command("go", "build", "-tags", "faults", "-o", program, "./cmd/image-builder")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		panic(fmt.Sprintf("compile the service: %v\n%s", err, out))
-	}
-	if err := os.Setenv("IMAGE_BUILDER_BINARY", program); err != nil {
-		panic(err)
-	}
-	return m.Run()
+func TestMain(m *testing.M) {
+	code := m.Run()
+	harness.RemoveBinary()
+	os.Exit(code)
 }
 
 // browser is a tab of a headless Chromium.
@@ -120,7 +104,7 @@ func (b *browser) text(selector string) string {
 
 func (b *browser) await(what, selector string, ok func(string) bool) {
 	b.t.Helper()
-	harness.Eventually(b.t, time.Minute, what, func() bool { return ok(b.text(selector)) })
+	testkit.Eventually(b.t, time.Minute, what, func() bool { return ok(b.text(selector)) })
 }
 
 // shot keeps a picture for people, if they have named a directory for it.
@@ -155,7 +139,7 @@ func Test_Page(t *testing.T) {
 	pages := map[string]string{}
 	var all []string
 	for _, n := range c.Nodes {
-		addr := freeport.Addr(t)
+		addr := testkit.FreeAddr(t)
 		pages[n.Name] = "http://" + addr
 		all = append(all, "http://"+addr)
 		n.Override(harness.Config{"http": map[string]any{"address": addr}})
@@ -177,7 +161,7 @@ func Test_Page(t *testing.T) {
 	}
 	id := res.Build.Id
 	var owner *harness.Node
-	harness.Eventually(t, time.Minute, "the build runs", func() bool {
+	testkit.Eventually(t, time.Minute, "the build runs", func() bool {
 		res, err := c.Nodes[0].Native.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
 		if err != nil || len(res.Build.Attempts) == 0 {
 			return false

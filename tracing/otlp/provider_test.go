@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 	"github.com/image-builder-ha/image-builder/tracing"
 	"github.com/image-builder-ha/image-builder/tracing/otlp"
 	"github.com/image-builder-ha/image-builder/tracing/tracetest"
@@ -206,10 +207,10 @@ func Test_CollectorRefuses(t *testing.T) {
 		span.End()
 	}
 	end()
-	eventually(t, "it is counted", func() bool { return e.count(t, droppedTotal, "collector") == 1 })
+	testkit.Eventually(t, time.Minute, "it is counted", func() bool { return e.count(t, droppedTotal, "collector") == 1 })
 	c.Refuse(nil)
 	end()
-	eventually(t, "it is exported", func() bool { return e.count(t, exportedTotal, "") == 1 })
+	testkit.Eventually(t, time.Minute, "it is exported", func() bool { return e.count(t, exportedTotal, "") == 1 })
 	if problems, err := testutil.GatherAndLint(e.metrics); err != nil || len(problems) > 0 {
 		t.Error(problems, err)
 	}
@@ -250,24 +251,12 @@ func Test_TLS(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the renewed certificate is used", func() bool {
+	testkit.Eventually(t, 10*time.Second, "the renewed certificate is used", func() bool {
 		_, span := e.API().Tracer("").Start(t.Context(), "s")
 		span.End()
 		return e.count(t, exportedTotal, "") > 0
 	})
 	if _, err := otlp.New(otlp.Options{Endpoint: c.Addr, TLS: &otlp.TLS{CA: "none.pem"}}); err == nil {
 		t.Error("New accepts a CA file that does not exist")
-	}
-}
-
-// eventually waits up to a minute until a condition holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
-		}
 	}
 }

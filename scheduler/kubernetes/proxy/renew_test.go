@@ -17,7 +17,7 @@ import (
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
-	"github.com/image-builder-ha/image-builder/test/freeport"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Test_Proxy_Renew checks that the proxy uses credentials that change while it runs, as those of
@@ -25,7 +25,7 @@ import (
 func Test_Proxy_Renew(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{Users: map[string]string{"install": "install-password", "request": "request-password"}})
 	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
-	names := proxy.Names{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(freeport.Port(t)))}
+	names := proxy.Names{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(testkit.FreePort(t)))}
 	c := proxy.Config{
 		Listen: names.Addr, Token: token, Pull: proxy.Pull{Image: reg.Addr + "/team/app@" + digest},
 		Read: map[string]proxy.Auth{reg.Addr: {User: "request", Password: "it has ended"}}, AllowLoopback: true,

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/proto/wsman"
-	"github.com/image-builder-ha/image-builder/test/freeport"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Methods whose calls can be counted and made to fail.
@@ -69,7 +69,7 @@ type subscriber struct {
 func NewManager(t testing.TB, creds credentials.TransportCredentials) *Manager {
 	t.Helper()
 	m := &Manager{
-		t: t, creds: creds, addr: freeport.Addr(t), // still free after Down
+		t: t, creds: creds, addr: testkit.FreeAddr(t), // still free after Down
 		workspaces: map[string]*wsman.WorkspaceStatus{}, subs: map[*subscriber]bool{}, calls: map[string]int{},
 		fail: map[string]*failure{}, changed: make(chan struct{}),
 	}
