@@ -3,7 +3,8 @@
 # tests of real processes measure time, and two cores are soon busy. Both
 # failures are in the output; a test that fails twice fails. Where several runs
 # go on at a time, ALONE names a file by which each waits for the others before it
-# runs something once more.
+# runs something once more. RETRIES names a file that gets a line for each test that
+# had to run once more: .ci/run prints them at its end, and zero is the aim.
 set -uo pipefail
 exec 9>"${ALONE:-/dev/null}"
 [ -z "${ALONE:-}" ] || flock --shared 9
@@ -25,4 +26,5 @@ for arg; do
 done
 [ -z "${ALONE:-}" ] || flock --exclusive 9
 echo "failed, once more alone: $(echo $tests) of $(echo $packages)"
+[ -z "${RETRIES:-}" ] || for t in ${tests:-$packages}; do echo "$t" >>"$RETRIES"; done
 go test "${flags[@]}" -p 1 -count 1 ${tests:+-run "^($(echo $tests | tr ' ' '|'))\$"} $packages 9>&-
