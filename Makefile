@@ -94,6 +94,10 @@ test-web: deps ## The web page in a headless Chromium, while nodes are killed
 	@tools/install-deps.sh web
 	cd tools/webtest && $(GO) vet -tags faults ./... && ../test.sh -count 1 -tags faults -timeout 10m ./...
 
+.PHONY: soak
+soak: deps buildkitd ## Long versions of tests whose short ones are part of CI, about an hour and a half (docs/soak.md)
+	@tools/soak.sh
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each
 	@tools/fuzz.sh $(or $(FUZZTIME),10s)

@@ -24,7 +24,7 @@ import (
 var (
 	seedFlag    = flag.Uint64("sim.seed", 0, "run this seed only")
 	minutesFlag = flag.Int("sim.minutes", 6, "simulated minutes of each run")
-	runsFlag    = flag.Int("sim.runs", 4, "how many seeds to run")
+	runsFlag    = flag.Int("sim.runs", 8, "how many seeds to run")
 	verboseFlag = flag.Bool("sim.v", false, "print what happens")
 )
 
@@ -96,7 +96,7 @@ func Test_Simulation(t *testing.T) {
 		real := time.Since(begin)
 		t.Logf("%d simulated minutes in %s: %.0f a minute; %d calls", simulated.Load(), real.Round(time.Millisecond), float64(simulated.Load())/real.Minutes(), calls.Load())
 		t.Logf("states reached, and how often:\n%s", reached.String())
-		if missing := reached.missing(always); simulated.Load() >= 24 && len(missing) > 0 {
+		if missing := reached.missing(always); simulated.Load() >= 48 && len(missing) > 0 {
 			t.Errorf("no simulation reached: %s", strings.Join(missing, "; "))
 		}
 	})

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs the long versions of tests whose short ones are part of CI, one after the
+# other, about an hour and a half in all. What fails is named at the end. See docs/soak.md.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+failed=
+run() {
+	local name=$1 begin=$SECONDS
+	shift
+	echo "== $name: $*"
+	"$@" || failed+=" $name"
+	echo "== $name took $((SECONDS - begin)) s"
+}
+run simulation env SIM_RANDOM=1 go test ./test/sim -run Test_Simulation -count 1 -timeout 60m -v -sim.runs 200
+run chaos make chaos DURATION=15m
+run campaign env CAMPAIGN=5m go test -tags faults ./test/cluster -run Test_Campaign_RandomKills -count 1 -v
+run dates make test-dates
+run fuzz make fuzz FUZZTIME=1m
+[ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
