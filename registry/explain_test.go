@@ -261,7 +261,7 @@ func TestHang_OfOneHostDelaysNoOther(t *testing.T) {
 	start = time.Now()
 	_, err := c.Resolve(t.Context(), hanging.Addr+"/b:1", "", all)
 	wantUnavailable(t, err)
-	if took := time.Since(start); took > 500*time.Millisecond || !strings.Contains(err.Error(), "did not respond to the last 5 requests") {
+	if took := time.Since(start); took > 500*time.Millisecond || !strings.Contains(err.Error(), "did not answer the last 5 requests") {
 		t.Errorf("took %s: %v", took, err)
 	}
 	before := hanging.Count(registrytest.All)

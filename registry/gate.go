@@ -49,7 +49,7 @@ type openError struct {
 }
 
 func (e *openError) Error() string {
-	return fmt.Sprintf("%s did not respond to the last %d requests; the next request is sent in %s", e.host, breakerThreshold, e.left.Round(100*time.Millisecond))
+	return fmt.Sprintf("%s did not answer the last %d requests; it is asked again in %s", e.host, breakerThreshold, e.left.Round(100*time.Millisecond))
 }
 
 // enter waits until the host's limits permit a request. It does not wait while the circuit breaker

@@ -38,7 +38,7 @@ type pauseError struct {
 }
 
 func (e *pauseError) Error() string {
-	return fmt.Sprintf("%s limits the rate of requests; it asked for a pause, which lasts another %s", e.host, max(e.left.Round(100*time.Millisecond), 100*time.Millisecond))
+	return fmt.Sprintf("%s limits the rate of requests; it asked not to be asked again for another %s", e.host, max(e.left.Round(100*time.Millisecond), 100*time.Millisecond))
 }
 
 // left returns how long a caller still has to pause. identity identifies its credential.

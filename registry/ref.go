@@ -53,7 +53,7 @@ func malformed(s string) string {
 	case len(s) > maxRefBytes:
 		return "it is longer than 1024 bytes"
 	case mayHoldCredentials(s):
-		return "it looks like a URL or contains credentials; give the image's name alone, as in registry.example.com/team/image:tag"
+		return "it looks like a URL or holds credentials; give the image's name alone, as in registry.example.com/team/image:tag"
 	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return "it contains a control character"
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/test/testkit"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -608,7 +610,7 @@ func (w *world) nativeCache() {
 // settleCache waits until no cached reference is due.
 func (w *world) settleCache() {
 	w.t.Helper()
-	harness.Eventually(w.t, 20*time.Second, "all cached references are refreshed", func() bool {
+	testkit.Eventually(w.t, 20*time.Second, "all cached references are refreshed", func() bool {
 		res, err := w.n.Native.ListCachedRefs(w.ctx, &imagebuilderv1.ListCachedRefsRequest{})
 		if err != nil {
 			return false

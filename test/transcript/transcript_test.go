@@ -24,8 +24,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager/wsmanagertest"
-	"github.com/image-builder-ha/image-builder/test/freeport"
 	"github.com/image-builder-ha/image-builder/test/harness"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 var (
@@ -101,7 +101,7 @@ func newWorld(t *testing.T, attempts int) *world {
 	t.Cleanup(cancel)
 	w := &world{
 		t: t, ctx: ctx, reg: registrytest.Start(t, registrytest.Options{Quiet: true}),
-		m: wsmanagertest.NewManager(t, nil), sup: wsmanagertest.NewSupervisors(t), http: freeport.Addr(t), notes: "token-of-notifications",
+		m: wsmanagertest.NewManager(t, nil), sup: wsmanagertest.NewSupervisors(t), http: testkit.FreeAddr(t), notes: "token-of-notifications",
 	}
 	w.proxy = registrytest.NewProxy(t, w.reg)
 	w.m.Access(w.sup.Access)
@@ -133,7 +133,7 @@ func newWorld(t *testing.T, attempts int) *world {
 		w.m.Address(): "WSMANAGER", w.proxy.Addr: "PROXY", w.reg.Addr: "REGISTRY",
 	})
 	w.n.Run()
-	harness.Eventually(t, 20*time.Second, "the feature level is raised", func() bool {
+	testkit.Eventually(t, time.Minute, "the feature level is raised", func() bool {
 		res, err := w.n.Members(ctx, false)
 		return err == nil && res.FeatureLevel >= 3
 	})
@@ -212,7 +212,7 @@ func (w *world) awaitSealed(id string) *imagebuilderv1.Build {
 	w.t.Helper()
 	w.awaitPhase(id, imagebuilderv1.Phase_PHASE_SUCCEEDED)
 	var b *imagebuilderv1.Build
-	harness.Eventually(w.t, 20*time.Second, "the logs of build "+id+" are sealed", func() bool {
+	testkit.Eventually(w.t, 20*time.Second, "the logs of build "+id+" are sealed", func() bool {
 		b = w.build(id)
 		for _, a := range b.Attempts {
 			if a.Log.GetState() != imagebuilderv1.LogState_LOG_STATE_SEALED {
