@@ -83,9 +83,9 @@ const (
 		`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%[1]s","size":%[2]d,"platform":{"os":"unknown","architecture":"unknown"}}]}`
 )
 
-// Test_Fault_TagOnAnImmutableRegistry loses the response to the PUT of an immutable tag. The retry
+// Test_KnownFault_TagOnAnImmutableRegistry loses the response to the PUT of an immutable tag. The retry
 // must find that the tag is right.
-func Test_Fault_TagOnAnImmutableRegistry(t *testing.T) {
+func Test_KnownFault_TagOnAnImmutableRegistry(t *testing.T) {
 	knownfault.Run(t, "part 7: the response to the PUT of an immutable tag is lost", func(t knownfault.TB) {
 		s, host := startImmutableTags(t)
 		digest := s.put(imageType, imageBody)
@@ -102,10 +102,10 @@ func Test_Fault_TagOnAnImmutableRegistry(t *testing.T) {
 	})
 }
 
-// Test_Fault_IndexOfAnArmDaemon resolves the digest of an index that a BuildKit daemon on arm64
+// Test_KnownFault_IndexOfAnArmDaemon resolves the digest of an index that a BuildKit daemon on arm64
 // pushed: it has one image, for arm64, and its attestation. No platform is requested, as after a
 // build for the daemon's own platform.
-func Test_Fault_IndexOfAnArmDaemon(t *testing.T) {
+func Test_KnownFault_IndexOfAnArmDaemon(t *testing.T) {
 	knownfault.Run(t, "part 7: an image that a daemon on arm64 pushed cannot be resolved", func(t knownfault.TB) {
 		s, host := startImmutableTags(t)
 		digest := s.put(indexType, fmt.Sprintf(indexBody, s.put(imageType, imageBody), len(imageBody)))

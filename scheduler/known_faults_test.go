@@ -15,9 +15,9 @@ import (
 // flood is a number of queued builds that is greater than the number that one decision looks at.
 const flood = 5000
 
-// Test_Fault_AFloodStarvesOtherRequesters queues the builds of one requester, then one build of
+// Test_KnownFault_AFloodStarvesOtherRequesters queues the builds of one requester, then one build of
 // another requester. Most slots are free, and the first requester may use only a few of them.
-func Test_Fault_AFloodStarvesOtherRequesters(t *testing.T) {
+func Test_KnownFault_AFloodStarvesOtherRequesters(t *testing.T) {
 	knownfault.Run(t, "part 4: the queue of one requester starves the others", func(t knownfault.TB) {
 		w := schedulertest.NewWorld(t, 100)
 		set := builds.DefaultSettings()
@@ -33,9 +33,9 @@ func Test_Fault_AFloodStarvesOtherRequesters(t *testing.T) {
 	})
 }
 
-// Test_Fault_BuildsWithoutARuntimeStarveOthers queues builds whose runtime no node has, then one
+// Test_KnownFault_BuildsWithoutARuntimeStarveOthers queues builds whose runtime no node has, then one
 // build that a node can run.
-func Test_Fault_BuildsWithoutARuntimeStarveOthers(t *testing.T) {
+func Test_KnownFault_BuildsWithoutARuntimeStarveOthers(t *testing.T) {
 	knownfault.Run(t, "part 4: builds that no node can run starve the others", func(t knownfault.TB) {
 		w := schedulertest.NewWorld(t, 100)
 		set := builds.DefaultSettings()

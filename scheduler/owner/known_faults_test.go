@@ -17,11 +17,11 @@ import (
 	"github.com/image-builder-ha/image-builder/test/knownfault"
 )
 
-// Test_Fault_LateTagAfterAFailedBuild delays the request by which an owner tags its image, until
+// Test_KnownFault_LateTagAfterAFailedBuild delays the request by which an owner tags its image, until
 // the owner is deposed, the next attempt has tagged the same image, a second build of the ref has
 // tagged another one, and a third build of the ref has failed. The late request then succeeds. In
 // the end the tag must name the image of the newest build that has succeeded.
-func Test_Fault_LateTagAfterAFailedBuild(t *testing.T) {
+func Test_KnownFault_LateTagAfterAFailedBuild(t *testing.T) {
 	knownfault.RunSimulated(t, "part 3: the late tag of a deposed owner stays after a failed build", func(t knownfault.TB) {
 		w := schedulertest.NewWorld(t, 1, 1)
 		raft := &schedulertest.OneNode{W: w}
