@@ -81,7 +81,10 @@ func Run(t testing.TB, name string, body func(t TB)) {
 func RunSimulated(t *testing.T, name string, body func(t TB)) {
 	t.Helper()
 	f := find(t, name)
-	synctest.Test(t, func(t *testing.T) { run(t, f, simulatedLimit, body) })
+	synctest.Test(t, func(t *testing.T) {
+		t.Helper()
+		run(t, f, simulatedLimit, body)
+	})
 }
 
 // find returns the fault with that name.
