@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -27,7 +28,7 @@ import (
 // entry that was written.
 type logStore struct {
 	*wal.WAL
-	mark *os.File
+	mark markFile
 	// writeStart is the start of the write in progress, in nanoseconds since the Unix epoch; 0 if
 	// there is none.
 	writeStart atomic.Int64
@@ -35,6 +36,14 @@ type logStore struct {
 	latency atomic.Int64
 	// lastErr is the error of the last write.
 	lastErr atomic.Pointer[error]
+}
+
+// markFile is the open file "written". Tests replace it to inject faults.
+type markFile interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Sync() error
 }
 
 // writing records that a write is in progress until the returned function is called.
