@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
-	"github.com/image-builder-ha/image-builder/cluster/clustertest"
 )
 
 // Test_OneLinkIsRefused breaks the link between the leader and a follower, as a firewall does that
@@ -22,12 +21,12 @@ func Test_OneLinkIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := threeSimulated(t)
+				g := threeSimulated(t, inMemory)
 				g.put(1)
 				time.Sleep(10 * time.Second) // simulated
 				lead := g.leader()
 				refuse(g, lead.cfg.Name, g.others(lead.cfg.Name)[0])
-				time.Sleep(20 * time.Second) // simulated
+				time.Sleep(10 * time.Second) // simulated
 				leading := func() (names []string) {
 					for _, n := range g.names {
 						if g.nodes[n].Leads() {
@@ -42,7 +41,7 @@ func Test_OneLinkIsRefused(t *testing.T) {
 				}
 				lead = g.nodes[now[0]]
 				term := lead.Status().Term
-				for range 400 {
+				for range 200 {
 					time.Sleep(100 * time.Millisecond) // simulated
 					if next := leading(); !slices.Equal(now, next) || lead.Status().Term != term {
 						t.Fatalf("the leader changes from %q in term %d to %q in term %d", now, term, next, lead.Status().Term)
@@ -101,13 +100,13 @@ func Test_KilledWhileASnapshotIsInstalled(t *testing.T) {
 func Test_ManyTransfers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := threeSimulated(t, func(c *cluster.Config) {
-			storage := clustertest.NewStorage()
-			c.Storage, c.StableFor, c.PingInterval = &storage, time.Hour, 20*time.Millisecond
+			inMemory(c)
+			c.StableFor, c.PingInterval = time.Hour, 20*time.Millisecond
 		})
 		random := rand.New(rand.NewPCG(1, 1))
 		wrong := map[string]time.Time{}
 		transfers := 0
-		for range 15_000 {
+		for range 6000 {
 			time.Sleep(time.Duration(random.IntN(6000)) * time.Microsecond) // simulated
 			for _, name := range g.names {
 				m := g.nodes[name]
@@ -125,7 +124,7 @@ func Test_ManyTransfers(t *testing.T) {
 				}
 			}
 		}
-		if transfers < 500 {
+		if transfers < 300 {
 			t.Errorf("only %d transfers have succeeded", transfers)
 		}
 		g.put(1)

@@ -44,6 +44,12 @@ func newSimGroup(t testing.TB, nodes int) *simGroup {
 	return g
 }
 
+// inMemory makes a node keep its log in memory, which is faster.
+func inMemory(c *cluster.Config) {
+	storage := clustertest.NewStorage()
+	c.Storage = &storage
+}
+
 // threeSimulated returns a cluster of three nodes that have a leader.
 func threeSimulated(t testing.TB, change ...func(*cluster.Config)) *simGroup {
 	t.Helper()
