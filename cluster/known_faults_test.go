@@ -125,9 +125,9 @@ func stopWhileRestoring(t *testing.T, dir string) {
 	restoring.Wait()
 }
 
-// Test_KnownFault_ACopyOfTheDirectory damages the data directory of a voter. The operator does what
-// the error of the start says: he restores a copy of the directory if it says so, and empties the
-// directory otherwise. Meanwhile the leader is restarted. No acknowledged value may be lost.
+// Test_KnownFault_ACopyOfTheDirectory damages the data directory of a voter. If the error of the
+// start advises to restore a copy of the directory, the test does that; otherwise it empties the
+// directory. Then the leader is down for a while. No acknowledged value may be lost.
 func Test_KnownFault_ACopyOfTheDirectory(t *testing.T) {
 	knownfault.RunSimulated(t, "part 2: a restored copy of a data directory loses acknowledged values", func(t knownfault.TB) {
 		g := threeSimulated(t)
