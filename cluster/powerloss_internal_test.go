@@ -1,81 +1,79 @@
 package cluster
 
 import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
 	"testing"
-
-	"github.com/hashicorp/raft"
-	"github.com/hashicorp/raft-wal/fs"
-	"github.com/hashicorp/raft-wal/types"
 )
 
-// unsynced is a disk whose file with the end of the log loses all writes that were not synced. Its
-// other files are on the real file system.
-type unsynced struct {
-	types.VFS
-	meta types.MetaStore
-	mark *unsyncedMark
+// volatileMark is a mark that keeps what was synced. A power loss removes the rest.
+type volatileMark struct {
+	MarkFile
+	path string
+	disk []byte
 }
 
-func (d unsynced) Meta() types.MetaStore           { return d.meta }
-func (d unsynced) OpenMark(bool) (MarkFile, error) { return d.mark, nil }
-
-type unsyncedMark struct{ data, synced []byte }
-
-func (m *unsyncedMark) ReadAt(p []byte, _ int64) (int, error) { return copy(p, m.data), nil }
-func (m *unsyncedMark) WriteAt(p []byte, _ int64) (int, error) {
-	m.data = append([]byte(nil), p...)
-	return len(p), nil
-}
-func (m *unsyncedMark) Sync() error  { m.synced = m.data; return nil }
-func (m *unsyncedMark) Close() error { return nil }
-func (m *unsyncedMark) powerLoss()   { m.data = m.synced }
-
-// Test_LogStore_PowerLoss loses the writes of the file with the end of the log that were not synced:
-// the log is accepted after its first start, and after its end was removed.
-func Test_LogStore_PowerLoss(t *testing.T) {
-	dir := t.TempDir()
-	disk := unsynced{fs.New(), newMemoryMeta(), &unsyncedMark{}}
-	open := func(initialized bool) *logStore {
-		t.Helper()
-		s, err := openLogStore(dir, disk, 1<<16, !initialized)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.verify(dir, 0, initialized); err != nil {
-			t.Fatalf("a sound log is refused: %v", err)
-		}
-		return s
-	}
-	s := open(false)
-	_ = s.close()
-	disk.mark.powerLoss()
-
-	s = open(true)
-	for i := range uint64(10) {
-		if err := s.StoreLog(&raft.Log{Index: i + 1, Term: 1, Data: []byte("a")}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_ = disk.mark.Sync() // the system may write it at any time
-	if err := s.DeleteRange(6, 10); err != nil {
+// newVolatileMark replaces the mark of a log. What it holds now counts as synced.
+func newVolatileMark(t testing.TB, s *logStore, dir string) *volatileMark {
+	t.Helper()
+	m := &volatileMark{MarkFile: s.mark, path: filepath.Join(dir, markName)}
+	if err := m.writeBack(); err != nil {
 		t.Fatal(err)
 	}
-	_ = s.close()
-	disk.mark.powerLoss()
-	_ = open(true).close()
+	s.mark = m
+	return m
 }
 
-// memoryMeta is a durable store of metadata in memory.
-type memoryMeta struct {
-	state  types.PersistentState
-	stable map[string][]byte
+// writeBack stores what was written, as the kernel does at any time.
+func (m *volatileMark) writeBack() (err error) {
+	m.disk, err = io.ReadAll(io.NewSectionReader(m.MarkFile, 0, 1<<10))
+	return err
 }
 
-func newMemoryMeta() *memoryMeta { return &memoryMeta{stable: map[string][]byte{}} }
+func (m *volatileMark) Sync() error { return errors.Join(m.MarkFile.Sync(), m.writeBack()) }
 
-func (m *memoryMeta) Load(string) (types.PersistentState, error) { return m.state, nil }
-func (m *memoryMeta) CommitState(s types.PersistentState) error  { m.state = s; return nil }
-func (m *memoryMeta) GetStable(key []byte) ([]byte, error) { return m.stable[string(key)], nil }
+// powerLoss ends the use of a log. What remains is what was synced: everything in the segments, and
+// the synced content of the mark.
+func (m *volatileMark) powerLoss(t testing.TB, s *logStore) {
+	t.Helper()
+	if err := errors.Join(s.close(), os.WriteFile(m.path, m.disk, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
 
-func (m *memoryMeta) SetStable(key, value []byte) error { m.stable[string(key)] = value; return nil }
-func (m *memoryMeta) Close() error                      { return nil }
+// Test_PowerLossAfterTheFirstStart loses the power after the first entries of a new log.
+func Test_PowerLossAfterTheFirstStart(t *testing.T) {
+	dir := t.TempDir()
+	s, err := openLogStore(dir, nil, testSegmentBytes, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := newVolatileMark(t, s, dir)
+	if _, err := s.verify(dir, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	mustStore(t, s, entries(1, 40, 1))
+	mark.powerLoss(t, s)
+	checkReopened(t, dir, 40)
+}
+
+// Test_MarkAheadAfterPowerLoss loses the power after the end of a log was removed, as a
+// follower does if its leader has other entries. The disk has the mark of before: the kernel had
+// written it back, and what was written to it later was not synced.
+func Test_MarkAheadAfterPowerLoss(t *testing.T) {
+	dir := t.TempDir()
+	s := newLogStore(t, dir, nil)
+	mark := newVolatileMark(t, s, dir)
+	mustStore(t, s, entries(1, 10, 1))
+	if err := mark.writeBack(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteRange(8, 10); err != nil {
+		t.Fatal(err)
+	}
+	mustStore(t, s, entries(8, 8, 1))
+	mark.powerLoss(t, s)
+	checkReopened(t, dir, 8)
+}

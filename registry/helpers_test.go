@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 var all = registry.Rights{AllowAll: true}
 
 // newClient returns a client that may use loopback and retries quickly.
-func newClient(t *testing.T, o registry.Options) *registry.Client {
+func newClient(t testing.TB, o registry.Options) *registry.Client {
 	t.Helper()
 	o.AllowLoopback = true
 	if o.RetryBase == 0 {

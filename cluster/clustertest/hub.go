@@ -26,6 +26,7 @@ type Hub struct {
 	byID    map[raft.ServerID]*Network
 	byAddr  map[string]*Network
 	cut     map[[2]string]bool // key: names of sender and receiver
+	refuse  map[[2]string]bool // key: names of caller and callee
 	paused  map[string]chan struct{}
 	lose    float64
 	changed chan struct{}
@@ -35,7 +36,7 @@ type Hub struct {
 func NewHub(seed uint64) *Hub {
 	return &Hub{
 		Timeout: 500 * time.Millisecond, Delay: 2 * time.Millisecond, rand: rand.New(rand.NewPCG(seed, 1)),
-		byID: map[raft.ServerID]*Network{}, byAddr: map[string]*Network{}, cut: map[[2]string]bool{},
+		byID: map[raft.ServerID]*Network{}, byAddr: map[string]*Network{}, cut: map[[2]string]bool{}, refuse: map[[2]string]bool{},
 		paused: map[string]chan struct{}{}, changed: make(chan struct{}),
 	}
 }
@@ -45,6 +46,22 @@ func (h *Hub) Cut(from, to string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.cut[[2]string{from, to}] = true
+}
+
+// Refuse refuses all connections that one node opens to another, and closes the present ones, like
+// a firewall that rejects. Both nodes notice the end of the connections.
+func (h *Hub) Refuse(from, to string) {
+	h.mu.Lock()
+	h.refuse[[2]string{from, to}] = true
+	ends := map[string]*Network{}
+	for _, n := range h.byAddr {
+		ends[n.name] = n
+	}
+	h.mu.Unlock()
+	if a, b := ends[from], ends[to]; a != nil && b != nil {
+		a.local.Lost(raft.ServerID(b.local.Identity().GetServerId()))
+		b.local.Lost(raft.ServerID(a.local.Identity().GetServerId()))
+	}
 }
 
 // Part loses all messages between the nodes of a and those of b.
@@ -88,7 +105,7 @@ func (h *Hub) Resume(node string) {
 func (h *Hub) Heal() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.cut = map[[2]string]bool{}
+	h.cut, h.refuse = map[[2]string]bool{}, map[[2]string]bool{}
 	h.lose = 0
 	for n, c := range h.paused {
 		close(c)

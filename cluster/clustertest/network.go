@@ -116,14 +116,19 @@ func (n *Network) Raft() raft.Transport { return (*transport)(n) }
 // Address returns the address at which others reach this node.
 func (n *Network) Address() string { return n.address }
 
-// find returns the node at address; nil if there is none or if this node has crashed.
+// find returns the node at address; nil if there is none, if it refuses this node, or if this node
+// has crashed.
 func (n *Network) find(id raft.ServerID, address string) *Network {
 	n.hub.mu.Lock()
 	defer n.hub.mu.Unlock()
 	if n.ctx.Err() != nil {
 		return nil
 	}
-	return n.hub.byAddr[address]
+	to := n.hub.byAddr[address]
+	if to != nil && n.hub.refuse[[2]string{n.name, to.name}] {
+		return nil
+	}
+	return to
 }
 
 // Probe returns an error unless the address accepts connections.

@@ -1,0 +1,266 @@
+package logs_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/test/testkit"
+
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/test/knownfault"
+)
+
+// Test_KnownFault_SealOnAFullDisk seals a log while the disk of the owner is full and the other
+// copy is one acknowledgement behind, which arrives after the seal. Readers must not be shown more
+// than the length that Seal has returned, and each copy must end at that length.
+func Test_KnownFault_SealOnAFullDisk(t *testing.T) {
+	knownfault.RunSimulated(t, "part 3: readers are shown more than the sealed length", func(t knownfault.TB) {
+		g := newGroup(t)
+		disk := &fullFS{FS: logs.Disk()}
+		g.reps[nodeA].Close()
+		_ = g.stores[nodeA].Close()
+		g.stores[nodeA] = mustOpen(t, logs.Options{FS: disk, Grown: func(k logs.Key) { g.reps[nodeA].Grown(k) }})
+		g.reps[nodeA] = logs.NewReplicator(g.stores[nodeA], nodeA, g.wire, slog.New(slog.DiscardHandler))
+		t.Cleanup(g.reps[nodeA].Close)
+
+		w, feed := g.own(t, nodeA, 1, nodeA, nodeB)
+		mustWrite(t, w, []byte("first line\n"))
+		testkit.Eventually(t, time.Minute, "the first line is shown", func() bool { return g.visible(nodeA) == 11 })
+		g.wire.set(nodeB, true)
+		mustWrite(t, w, []byte("second line\n"))
+		testkit.Eventually(t, time.Minute, "the second line is durable", func() bool { n, _ := g.stores[nodeA].Durable(key); return n == 23 })
+		disk.full.Store(true)
+		mustWrite(t, w, []byte("third line\n"))
+		length, _, err := w.Seal(t.Context())
+		if err == nil {
+			t.Fatalf("Seal succeeds on a full disk with length %d", length)
+		}
+		g.wire.set(nodeB, false)
+		time.Sleep(10 * time.Second) // simulated: the acknowledgement of node b arrives
+		for _, c := range []logs.Copy{nodeA, nodeB} {
+			if n := g.visible(c); n > length {
+				t.Errorf("node %s shows %d bytes of a log that was sealed at %d", c.Node, n, length)
+			}
+		}
+		feed.Close()
+		disk.full.Store(false)
+		for _, c := range []logs.Copy{nodeA, nodeB} {
+			if err := g.stores[c].Complete(key, length); err != nil {
+				t.Errorf("the copy of node %s cannot be completed: %v", c.Node, err)
+			}
+		}
+	})
+}
+
+// Test_KnownFault_RecordOfMoreThanAMiB writes output that the redactor holds back until it is
+// larger than the largest record that can be read.
+func Test_KnownFault_RecordOfMoreThanAMiB(t *testing.T) {
+	knownfault.Run(t, "part 3: a record of more than 1 MiB cannot be read back", func(t knownfault.TB) {
+		dir := t.TempDir()
+		s := mustOpen(t, logs.Options{Dir: dir})
+		long := noise(7, 1<<20+128<<10)
+		w, err := s.Create(key, 1, logs.NewRedactor(nil, []string{string(long)}), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustWrite(t, w, []byte("before\n"))
+		mustWrite(t, w, long[:1<<20+64<<10])
+		mustWrite(t, w, []byte("\nafter\n"))
+		length, _, err := w.Seal(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Reader(key, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = r.Close() })
+		for read := int64(0); read < length; {
+			chunk, _, err := r.Next(t.Context())
+			if err != nil {
+				t.Errorf("a reader gets %d of %d bytes: %v", read, length, err)
+				break
+			}
+			read += int64(len(chunk))
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		n, err := mustOpen(t, logs.Options{Dir: dir}).Durable(key)
+		if n != length || err != nil {
+			t.Errorf("after a restart the log has %d of %d bytes (%v)", n, length, err)
+		}
+	})
+}
+
+// lateWire delays the first batch to a node that resets its copy: the sender gets a timeout, and
+// the test delivers the batch later.
+type lateWire struct {
+	*wire
+	to logs.Copy
+
+	mu   sync.Mutex
+	late []logs.Append
+}
+
+func (w *lateWire) Append(ctx context.Context, to logs.Copy, batch []logs.Append) ([]logs.Ack, error) {
+	w.mu.Lock()
+	delay := to == w.to && w.late == nil && len(batch) > 0 && batch[0].Reset
+	if delay {
+		for _, a := range batch {
+			a.Records = bytes.Clone(a.Records)
+			w.late = append(w.late, a)
+		}
+	}
+	w.mu.Unlock()
+	if delay {
+		return nil, context.DeadlineExceeded
+	}
+	return w.wire.Append(ctx, to, batch)
+}
+
+// Test_KnownFault_ALateReset replaces a lost copy by node c, and then delivers the first message of
+// the replacement, which had timed out. Node c must keep the bytes that readers were shown.
+func Test_KnownFault_ALateReset(t *testing.T) {
+	knownfault.RunSimulated(t, "part 3: a late reset empties a copy that counts", func(t knownfault.TB) {
+		g := newGroup(t)
+		late := &lateWire{wire: g.wire, to: nodeC}
+		g.reps[nodeA].Close()
+		g.reps[nodeA] = logs.NewReplicator(g.stores[nodeA], nodeA, late, slog.New(slog.DiscardHandler))
+		t.Cleanup(g.reps[nodeA].Close)
+		w, feed := g.own(t, nodeA, 1, nodeA, nodeB)
+		mustWrite(t, w, []byte("one\n"))
+		testkit.Eventually(t, time.Minute, "the first line is shown", func() bool { return g.visible(nodeA) == 4 })
+		g.wire.set(nodeB, true)
+		feed.Join(nodeC)
+		testkit.Eventually(t, time.Minute, "node c has what was shown", func() bool {
+			copies, _ := feed.Status()
+			for _, c := range copies {
+				if c.Copy == nodeC {
+					return c.Current
+				}
+			}
+			return false
+		})
+		feed.Count(nodeC)
+		feed.Set([]logs.Copy{nodeA, nodeC})
+		mustWrite(t, w, []byte("two, which readers are shown\n"))
+		const shown = 33
+		testkit.Eventually(t, time.Minute, "the second line is shown", func() bool { return g.visible(nodeA) == shown })
+
+		late.mu.Lock()
+		batch := late.late
+		late.mu.Unlock()
+		if batch == nil {
+			t.Fatal("node c was not reset")
+		}
+		g.stores[nodeC].Append(t.Context(), batch)
+		// The owner is lost, and node c ends the log.
+		length, _, err := g.stores[nodeC].Fence(key, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if length < shown {
+			t.Errorf("node c ends the log at %d, but readers were shown %d bytes", length, shown)
+		}
+	})
+}
+
+// Test_KnownFault_TakeoversAfterTheLimit changes the owner of a log that has reached its limit. The
+// next owners must continue at the end of the source, and the log must have one line about the
+// limit.
+func Test_KnownFault_TakeoversAfterTheLimit(t *testing.T) {
+	knownfault.Run(t, "part 3: the source position stops at the limit of a log", func(t knownfault.TB) {
+		s := mustOpen(t, logs.Options{MaxBytes: 1000})
+		source := bytes.Repeat([]byte("0123456789abcde\n"), 200)
+		for epoch := range uint64(3) {
+			w := mustCreate(t, s, key, epoch+1)
+			if at := w.RawOffset(); epoch > 0 && at != int64(len(source)) {
+				t.Errorf("owner %d continues at byte %d of the source, but the former one has taken %d", epoch+1, at, len(source))
+			}
+			for rest := source[min(int(w.RawOffset()), len(source)):]; len(rest) > 0; {
+				n := min(320, len(rest))
+				mustWrite(t, w, rest[:n])
+				rest = rest[n:]
+			}
+			if err := w.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		length, _, err := s.Length(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(readTo(t, s, key, 0, length)), "log truncated"); n != 1 {
+			t.Errorf("the log says %d times that it was truncated", n)
+		}
+	})
+}
+
+// Test_KnownFault_PeriodicSecret redacts a secret that consists of one character from output of the
+// same character. The redactor must not hold back much more than the secret is long: it scans all
+// that it holds back at each write.
+func Test_KnownFault_PeriodicSecret(t *testing.T) {
+	knownfault.Run(t, "part 4: the redactor holds back all output that repeats a secret", func(t knownfault.TB) {
+		r := logs.NewRedactor([][]byte{[]byte("aaaaaa")}, nil)
+		written, final := 0, 0
+		for range 4 {
+			_, n := r.Write(bytes.Repeat([]byte("a"), 16<<10))
+			written, final = written+16<<10, final+n
+		}
+		if held := written - final; held > 1<<10 {
+			t.Errorf("%d of %d bytes are held back", held, written)
+		}
+	})
+}
+
+// Test_KnownFault_PeriodicSecretStallsOtherLogs writes output that is ever more expensive to redact
+// to one log, and measures when lines of another log are shown.
+func Test_KnownFault_PeriodicSecretStallsOtherLogs(t *testing.T) {
+	knownfault.Run(t, "part 4: the redaction of one log delays all logs", func(t knownfault.TB) {
+		const limit = 250 * time.Millisecond
+		s := mustOpen(t, logs.Options{})
+		period := strings.Repeat("a", 32<<10) // long, so that little output is expensive
+		slow, err := s.Create(key, 1, logs.NewRedactor(nil, []string{period}), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := logs.Key{Build: key.Build, Attempt: 2}
+		w := mustCreate(t, s, other, 1)
+		var worst atomic.Int64
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for range 20 {
+				if _, err := slow.Write([]byte(period + period)); err != nil {
+					t.Errorf("write: %v", err)
+				}
+				if worst.Load() > int64(limit) {
+					return
+				}
+			}
+		}()
+		line := []byte("a line of another log\n")
+		for length, writing := int64(0), true; writing; {
+			begin := time.Now()
+			length += int64(len(line))
+			mustWrite(t, w, line)
+			readTo(t, s, other, length-1, length)
+			worst.Store(max(worst.Load(), int64(time.Since(begin))))
+			select {
+			case <-done:
+				writing = false
+			default:
+			}
+		}
+		if d := time.Duration(worst.Load()); d > limit {
+			t.Errorf("a line of another log was shown after %s", d)
+		}
+	})
+}

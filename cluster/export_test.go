@@ -1,0 +1,13 @@
+package cluster
+
+import "time"
+
+// SetWriteStart makes the log look as if a write had been in progress since t, or as if there were
+// none if t is zero.
+func (n *Node) SetWriteStart(t time.Time) {
+	if t.IsZero() {
+		n.logs.writeStart.Store(0)
+	} else {
+		n.logs.writeStart.Store(t.UnixNano())
+	}
+}
