@@ -83,7 +83,7 @@ func (o *Owner) fenceCopy(ctx context.Context, k attemptKey) (length int64, chec
 			return 0, "", false
 		}
 		o.o.Log.Error("cannot seal the log of an attempt; trying again", "build", k.build, "attempt", k.attempt, "err", err)
-		ctxutil.Sleep(ctx, retryInterval)
+		ctxutil.Sleep(ctx, pause)
 	}
 }
 
