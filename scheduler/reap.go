@@ -104,7 +104,7 @@ func orphans(names []string, view *builds.State, known bool) []string {
 	view.Live(func(rec *buildsv1.Record) bool {
 		for _, a := range rec.Build.Attempts {
 			if builds.Live(a.Phase) {
-				live[workload.WorkloadName(rec.Build.Id, a.Number)] = true
+				live[workload.Name(rec.Build.Id, a.Number)] = true
 			}
 		}
 		return true

@@ -30,8 +30,8 @@ func Test_Orphans(t *testing.T) {
 	w.Ask("queued")
 	c := d.assign[0]
 	w.Apply(&buildsv1.AssignAttempt{Assignments: d.assign})
-	live := workload.WorkloadName(c.BuildId, 1)
-	names := []string{live, workload.WorkloadName(c.BuildId, 2), "ib-unknown-1"}
+	live := workload.Name(c.BuildId, 1)
+	names := []string{live, workload.Name(c.BuildId, 2), "ib-unknown-1"}
 	if d := cmp.Diff(names[1:], orphans(names, w.Store.View(), false)); d != "" {
 		t.Errorf("orphans of a running build: %s", d)
 	}

@@ -114,7 +114,7 @@ func (at *attempt) removeRemains(ctx context.Context, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()
 	rt := at.owner.o.Runtimes[builds.LastAttempt(at.record.Build).Runtime]
-	if err := rt.Stop(ctx, workload.WorkloadName(at.key.build, at.key.attempt)); err != nil {
+	if err := rt.Stop(ctx, workload.Name(at.key.build, at.key.attempt)); err != nil {
 		log.Warn("cannot remove what is left of an attempt", "err", err)
 	}
 }
@@ -133,7 +133,7 @@ func (at *attempt) stopWorkload(ctx context.Context, log *slog.Logger) {
 		log.Info("leaves the workload of an attempt that may have another owner", "err", err)
 		return
 	}
-	if err := rt.Stop(ctx, workload.WorkloadName(at.key.build, at.key.attempt)); err != nil {
+	if err := rt.Stop(ctx, workload.Name(at.key.build, at.key.attempt)); err != nil {
 		log.Warn("cannot stop the workload of an attempt that ends", "err", err)
 	}
 }
