@@ -126,7 +126,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	if err := s.openParts(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.logs.Close(), s.registry.Close()) }()
+	defer func() { err = errors.Join(err, s.closeLogs(), s.registry.Close()) }()
 	if err := s.openNode(ctx, listeners.peer); err != nil {
 		return err
 	}
@@ -195,8 +195,13 @@ func (s *server) openParts() (err error) {
 	if s.registry, err = registry.New(o); err != nil {
 		return fmt.Errorf("open registry client: %w", err)
 	}
+	return nil
+}
+
+// openLogs opens the logs of this node, whose cluster node exists already.
+func (s *server) openLogs() (err error) {
 	if s.logs, err = peer.Open(peer.Options{
-		Node: s.cfg.Name, State: s.store, Stopping: s.streams, Log: s.log,
+		Node: s.cfg.Name, StoreID: s.node.StoreID(), Conn: s.node.Conn, State: s.store, Stopping: s.streams, Log: s.log,
 		Store: logs.Options{
 			Dir:          filepath.Join(s.cfg.DataDir, "logs"),
 			MaxBytes:     s.cfg.Logs.MaxBytes,
@@ -206,9 +211,18 @@ func (s *server) openParts() (err error) {
 			Registerer:   s.metrics,
 		},
 	}); err != nil {
-		return errors.Join(fmt.Errorf("open log store: %w", err), s.registry.Close())
+		return fmt.Errorf("open log store: %w", err)
 	}
+	s.metrics.MustRegister(s.logs.Copies())
 	return nil
+}
+
+// closeLogs closes the logs if they are open.
+func (s *server) closeLogs() error {
+	if s.logs == nil {
+		return nil
+	}
+	return s.logs.Close()
 }
 
 // tempDir is where uploads and contexts lie while they are used.
@@ -230,8 +244,9 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	if err := os.MkdirAll(s.tempDir(), 0o700); err != nil {
 		return errors.Join(fmt.Errorf("make room for uploads: %w", err), s.node.Close())
 	}
-	s.logs.Join(s.node)
-	s.metrics.MustRegister(s.logs.Copies())
+	if err := s.openLogs(); err != nil {
+		return errors.Join(err, s.node.Close())
+	}
 	s.raft = raftAdapter{s.node}
 	adapter := registryAdapter{s.registry}
 	s.runtimes = map[string]workload.Runtime{copy.Name: copy.New(adapter)}
@@ -258,9 +273,9 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 		s.runtimes[kubernetes.Name] = pods
 	}
 	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.registry.Forget})
-	s.owner = owner.NewOwner(owner.OwnerOptions{
+	s.owner = owner.New(owner.Options{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
-		Logs: s.logs, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
+		Logs: s.logs, DamagedLogs: s.logs, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
 		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 		Publisher:    adapter, Runtimes: s.runtimes, Log: s.log, Tracer: s.tracing.Tracer(tracing.Scope),
 	})

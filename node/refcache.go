@@ -55,7 +55,7 @@ func KeptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, boo
 func (s *server) leadRefreshes(ctx context.Context, term *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, s.work)
 	defer cancel()
-	return (&refcache.RefreshLeader{
+	return (&refcache.Leader{
 		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log,
 		Seed: s.cfg.RefCache.Refs, Interval: time.Duration(s.cfg.RefCache.Interval),
 	}).Run(ctx)
@@ -76,7 +76,7 @@ func (s *server) refresh(ctx context.Context) {
 			img, err := s.registry.Refresh(ctx, ref)
 			return refcache.Refreshed{Digest: img.Digest, SizeBytes: img.SizeBytes, Anonymous: img.Anonymous}, err
 		},
-		Told: func(err error) {
+		Observe: func(err error) {
 			if err != nil {
 				refreshes.WithLabelValues("failed").Inc()
 			} else {

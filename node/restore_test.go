@@ -42,7 +42,7 @@ func lone(t *testing.T, dir string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.node.Close() })
-	s.raft, s.owner = raftAdapter{s.node}, owner.NewOwner(owner.OwnerOptions{})
+	s.raft, s.owner = raftAdapter{s.node}, owner.New(owner.Options{})
 	return s
 }
 

@@ -257,13 +257,6 @@ func (n *node) start() {
 		peers = append(peers, o.address)
 	}
 	var err error
-	r.logs, err = peer.Open(peer.Options{
-		Node: n.name, State: r.store, Stopping: ctx, Log: log,
-		Store: logs.Options{Dir: filepath.Join(n.dir, "logs"), SegmentBytes: 512, FS: r.mount, Logger: log},
-	})
-	if err != nil {
-		w.t.Fatalf("logs of node %s: %v", n.name, err)
-	}
 	r.node, err = cluster.New(cluster.Config{
 		Name: n.name, DataDir: n.dir, StateMachine: restored{r.store, n}, Network: r.net, Storage: &n.storage,
 		Discover: func(context.Context) ([]string, error) { return peers, nil }, Expect: len(w.nodes), Voters: 5,
@@ -271,7 +264,7 @@ func (n *node) start() {
 		CommittedLevel: func() (l uint32) { r.store.Read(func(s *builds.State) { l = s.Level() }); return l },
 		Prepare:        builds.Preparer{Keyring: w.ring}.Prepare,
 		Logger:         log,
-		Serve:          []func(grpc.ServiceRegistrar){r.logs.Register},
+		Serve:          []func(grpc.ServiceRegistrar){func(g grpc.ServiceRegistrar) { peer.Register(g, r.logs) }},
 		Now:            func() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) },
 		Heartbeat:      time.Second, Election: time.Second, PingInterval: time.Second, CommitTimeout: 100 * time.Millisecond,
 		SnapshotThreshold: 200, TrailingLogs: 50, SnapshotInterval: 10 * time.Second, AcceptClockJump: true,
@@ -279,11 +272,17 @@ func (n *node) start() {
 	if err != nil {
 		w.t.Fatalf("node %s: %v", n.name, err)
 	}
-	r.logs.Join(r.node)
+	r.logs, err = peer.Open(peer.Options{
+		Node: n.name, StoreID: r.node.StoreID(), Conn: r.node.Conn, State: r.store, Stopping: ctx, Log: log,
+		Store: logs.Options{Dir: filepath.Join(n.dir, "logs"), SegmentBytes: 512, FS: r.mount, Logger: log},
+	})
+	if err != nil {
+		w.t.Fatalf("logs of node %s: %v", n.name, err)
+	}
 	adapter := raftOf{r.node}
 	rt := map[string]workload.Runtime{inNode: runtime{w.outside, inNode}, inPod: runtime{w.outside, inPod}}
-	owner := owner.NewOwner(owner.OwnerOptions{
-		Node: n.name, StoreID: r.node.StoreID(), Store: r.store, Raft: adapter, Keyring: w.ring, Logs: r.logs, Publisher: registry{},
+	owner := owner.New(owner.Options{
+		Node: n.name, StoreID: r.node.StoreID(), Store: r.store, Raft: adapter, Keyring: w.ring, Logs: r.logs, DamagedLogs: r.logs, Publisher: registry{},
 		Runtimes: rt, Log: log, ReplaceAfter: time.Second, RepairAfter: 20 * time.Second, FenceTimeout: time.Minute,
 	})
 	r.node.Lead(func(term context.Context, t *cluster.Term) error {
@@ -308,7 +307,7 @@ func (n *node) start() {
 			term, cancel := context.WithCancel(term)
 			defer cancel()
 			defer context.AfterFunc(ctx, cancel)()
-			return (&refcache.RefreshLeader{Store: r.store, Raft: termRaft{adapter, t}, Log: log}).Run(term)
+			return (&refcache.Leader{Store: r.store, Raft: termRaft{adapter, t}, Log: log}).Run(term)
 		})
 	}
 	r.api = api.Native{Service: api.NewService(api.ServiceOptions{
