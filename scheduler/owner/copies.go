@@ -52,13 +52,13 @@ func (at *attempt) keepCopies(ctx context.Context, feed *logs.Feed) (stop func()
 func (k *copyKeeper) run(ctx context.Context) {
 	for {
 		status, changed := k.feed.Status()
+		nodes := k.at.owner.nodesChanged() // before check reads the state, so that no change is missed
 		if k.check(ctx, status) {
 			if ctxutil.Sleep(ctx, checkInterval); ctx.Err() != nil {
 				return
 			}
 			continue
 		}
-		nodes := k.at.owner.nodesChanged()
 		select {
 		case <-ctx.Done():
 			return
