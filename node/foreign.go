@@ -104,7 +104,7 @@ func (s *Node) foreignWorkspaces(ctx context.Context, ws *wsmanager.Runtime) (ou
 	}
 	s.store.Read(func(st *builds.State) {
 		for _, w := range all {
-			if id, _, ok := workload.ParseWorkloadName(w.Workload); !ok || st.Build(id) == nil {
+			if id, _, ok := workload.ParseName(w.Workload); !ok || st.Build(id) == nil {
 				out = append(out, w)
 			}
 		}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/owner"
+	"github.com/image-builder-ha/image-builder/scheduler/placement"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
@@ -115,7 +115,7 @@ func needed(view *builds.State, name, storeID string) (n int) {
 			}
 			// -1: a node that is lost counts for nothing, also if that is the last
 			// thing that the state knows.
-			if keep, _, _ := owner.Sound(view, now, -1, a); mine && len(keep) == 0 {
+			if keep, _, _ := placement.SoundCopies(view, now, -1, a); mine && len(keep) == 0 {
 				n++
 			}
 		}

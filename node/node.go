@@ -146,7 +146,7 @@ func (s *Node) Run(ctx context.Context) (err error) {
 	if err := s.openParts(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.logs.Close(), s.closeRegistry()) }()
+	defer func() { err = errors.Join(err, s.closeLogs(), s.closeRegistry()) }()
 	if err := s.openCluster(ctx, listeners.peer); err != nil {
 		return err
 	}

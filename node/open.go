@@ -40,8 +40,13 @@ func (s *Node) openParts() (err error) {
 		}
 		s.images = registryAdapter{s.registry}
 	}
+	return nil
+}
+
+// openLogs opens the logs of this node, whose cluster node exists already.
+func (s *Node) openLogs() (err error) {
 	if s.logs, err = peer.Open(peer.Options{
-		Node: s.cfg.Name, State: s.store, Stopping: s.streams, Log: s.log,
+		Node: s.cfg.Name, StoreID: s.cluster.StoreID(), Conn: s.cluster.Conn, State: s.store, Stopping: s.streams, Log: s.log,
 		Store: logs.Options{
 			Dir:          filepath.Join(s.cfg.DataDir, "logs"),
 			MaxBytes:     s.cfg.Logs.MaxBytes,
@@ -51,9 +56,18 @@ func (s *Node) openParts() (err error) {
 			Registerer:   s.metrics,
 		},
 	}); err != nil {
-		return errors.Join(fmt.Errorf("open log store: %w", err), s.closeRegistry())
+		return fmt.Errorf("open log store: %w", err)
 	}
+	s.metrics.MustRegister(s.logs.Copies())
 	return nil
+}
+
+// closeLogs closes the logs if they are open.
+func (s *Node) closeLogs() error {
+	if s.logs == nil {
+		return nil
+	}
+	return s.logs.Close()
 }
 
 // tempDir is where uploads and contexts lie while they are used.
@@ -75,16 +89,17 @@ func (s *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	if err := os.MkdirAll(s.tempDir(), 0o700); err != nil {
 		return errors.Join(fmt.Errorf("make room for uploads: %w", err), s.cluster.Close())
 	}
-	s.logs.Join(s.cluster)
-	s.metrics.MustRegister(s.logs.Copies())
+	if err := s.openLogs(); err != nil {
+		return errors.Join(err, s.cluster.Close())
+	}
 	s.raft = raftAdapter{s.cluster}
 	if err := s.openRuntimes(); err != nil {
 		return errors.Join(err, s.closeRuntimes(), s.cluster.Close())
 	}
 	s.store.Count(builds.Tally{Mine: s.cluster.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.images.Forget})
-	s.owner = owner.NewOwner(owner.OwnerOptions{
+	s.owner = owner.New(owner.Options{
 		Node: s.cfg.Name, StoreID: s.cluster.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
-		Logs: s.logs, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
+		Logs: s.logs, DamagedLogs: s.logs, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
 		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 		Publisher:    s.images, Runtimes: s.runtimes, Log: s.log, Tracer: s.tracing.Tracer(tracing.Scope),
 	})

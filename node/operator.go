@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs/peer"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -31,7 +32,7 @@ type clusterAPI struct {
 
 // servePeers adds what nodes ask of each other beside Raft.
 func (s *Node) servePeers(r grpc.ServiceRegistrar) {
-	s.logs.Register(r)
+	peer.Register(r, s.logs)
 	imagebuilderv1.RegisterClusterServer(r, clusterAPI{s: s, peer: true})
 }
 

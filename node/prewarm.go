@@ -33,7 +33,7 @@ func (s *Node) prewarm(ctx context.Context) {
 	}
 	p := &refcache.Prewarmer{
 		Node: s.cfg.Name, Runtime: buildkit.Name, Store: s.store, Log: s.log,
-		Told: func(took time.Duration, err error) {
+		Observe: func(took time.Duration, err error) {
 			if err != nil {
 				pulls.WithLabelValues("failed").Inc()
 				return

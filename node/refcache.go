@@ -55,7 +55,7 @@ func KeptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, boo
 func (s *Node) leadRefreshes(ctx context.Context, term *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, s.work)
 	defer cancel()
-	return (&refcache.RefreshLeader{
+	return (&refcache.Leader{
 		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log,
 		Seed: s.cfg.RefCache.Refs, Interval: time.Duration(s.cfg.RefCache.Interval),
 	}).Run(ctx)
@@ -73,7 +73,7 @@ func (s *Node) refresh(ctx context.Context) {
 	(&refcache.Refresher{
 		Node: s.cfg.Name, Store: s.store, Raft: s.raft, Log: s.log,
 		Resolve: s.images.Refresh,
-		Told: func(err error) {
+		Observe: func(err error) {
 			if err != nil {
 				refreshes.WithLabelValues("failed").Inc()
 			} else {

@@ -42,7 +42,7 @@ func lone(t *testing.T, dir string) *Node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.cluster.Close() })
-	s.raft, s.owner = raftAdapter{s.cluster}, owner.NewOwner(owner.OwnerOptions{})
+	s.raft, s.owner = raftAdapter{s.cluster}, owner.New(owner.Options{})
 	return s
 }
 

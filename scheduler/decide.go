@@ -8,49 +8,70 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/placement"
 )
 
-// recheck is the pause between decisions while builds wait and some node that
-// is not lost takes none.
-const recheck = 500 * time.Millisecond
+const (
+	// recheckInterval is the time between decisions while builds wait and a node that is not lost
+	// accepts none. The node reports only in response to a ping that it accepts builds again.
+	recheckInterval = 500 * time.Millisecond
+	// queueWindow limits how many queued builds one decision considers, oldest first.
+	queueWindow = 4096
+)
 
-// window bounds how many queued builds one decision looks at, oldest first.
-const window = 4096
-
-// decision is what the leader commits next.
+// decision is a set of changes that the leader commits next.
 type decision struct {
 	assign []*buildsv1.AssignAttempt_Assignment
-	// reassign gives live attempts, whose owner is gone, to others.
+	// reassign gives attempts whose owner is lost or about to stop to other nodes.
 	reassign []*buildsv1.AssignAttempt_Assignment
-	// overdue are builds past their deadline.
+	// overdue are the ids of builds past their deadline.
 	overdue []string
-	// reap tells that the history holds more than it should.
+	// reap means that the history exceeds its limits.
 	reap bool
-	// wake is when the next decision may differ although nothing changed.
+	// wake is the time of the next decision if nothing changes. Zero means that time alone changes
+	// no decision.
 	wake time.Time
 }
 
-// rules are what a decision depends on besides the state.
+// later moves wake forward to t if that is earlier.
+func (d *decision) later(t time.Time) {
+	if !t.IsZero() && (d.wake.IsZero() || t.Before(d.wake)) {
+		d.wake = t
+	}
+}
+
+// rules are the inputs of a decision beside the state.
 type rules struct {
-	// alive reports whether a node can be given attempts now.
+	// alive reports whether a node can get attempts now.
 	alive func(*buildsv1.Node) bool
-	// runtime names the runtime for a source, or "" if there is none.
+	// runtime returns the name of the runtime for a source, or "" if there is none.
 	runtime func(*imagebuilderv1.Source) string
-	// adoptable reports whether a runtime's workloads outlive their node.
+	// adoptable reports whether the workloads of a runtime outlive their node.
 	adoptable func(runtime string) bool
-	// replicas is how many nodes hold each log; 0 in a state of feature level 1.
+	// replicas is the number of nodes that hold each log. It is 0 in a state of feature level 1.
 	replicas int
 }
 
-// slot is one node's room for attempts.
-type slot struct {
-	node *buildsv1.Node
-	free int
-	used int
+// copies returns the nodes that hold the log of a new attempt, the owner first. It returns nil if
+// too few nodes can hold a copy now.
+func (r rules) copies(owner *buildsv1.Node, alive []*buildsv1.Node, known int, key string) []*imagebuilderv1.LogCopy {
+	out := []*imagebuilderv1.LogCopy{placement.CopyOf(owner)}
+	for len(out) < r.replicas {
+		n := placement.ChooseCopy(alive, out, key)
+		if n == nil {
+			break
+		}
+		out = append(out, placement.CopyOf(n))
+	}
+	if len(out) < min(2, r.replicas, known) {
+		return nil // readers could see no byte of the log
+	}
+	return out
 }
 
-// decide chooses which queued builds start where: fair among requesters,
-// oldest first for each, on the least loaded node that has the runtime.
+// decide returns the changes that are due now. It chooses queued builds fairly among requesters,
+// the oldest build of each first, and for each build the least loaded node that has the runtime. It
+// is pure.
 func decide(s *builds.State, now time.Time, r rules) decision {
 	var d decision
 	d.later(historyDue(s, now, &d))
@@ -60,9 +81,9 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 	}
 	alive, known := nodes(s, slots)
 	if len(alive) < known && s.Counts().Queued > 0 {
-		d.later(now.Add(recheck)) // a node that takes builds again says so to who asks
+		d.later(now.Add(recheckInterval))
 	}
-	d.adopt(s, r, slots)
+	d.adopt(s, slots)
 	set := s.Settings()
 	room := 0
 	for _, sl := range slots {
@@ -96,7 +117,7 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 		if r.replicas > 0 {
 			a.Replicas, a.Adoptable = uint32(r.replicas), r.adoptable(name)
 			if a.Copies = r.copies(sl.node, alive, known, b.Id); a.Copies == nil {
-				break // no second node can hold the log now
+				break // no second node can hold a log now
 			}
 		}
 		sl.free--
@@ -108,30 +129,10 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 	return d
 }
 
-// later notes when to decide again.
-func (d *decision) later(t time.Time) {
-	if !t.IsZero() && (d.wake.IsZero() || t.Before(d.wake)) {
-		d.wake = t
-	}
-}
-
-// nodes answers the nodes that can hold logs now, and how many are not lost.
-func nodes(s *builds.State, slots []*slot) (alive []*buildsv1.Node, known int) {
-	for _, sl := range slots {
-		alive = append(alive, sl.node)
-	}
-	s.Nodes(func(n *buildsv1.Node) bool {
-		if !n.Lost {
-			known++
-		}
-		return true
-	})
-	return alive, known
-}
-
-// adopt gives live attempts whose owner is gone, but not their workload, to
-// nodes that have the runtime: best to one that holds the log.
-func (d *decision) adopt(s *builds.State, r rules, slots []*slot) {
+// adopt assigns attempts to other nodes if their owner is lost, removed, drained or about to stop
+// and their workload outlives it. The new owner must have the runtime and a copy of the log. adopt
+// chooses the least loaded one.
+func (d *decision) adopt(s *builds.State, slots []*slot) {
 	if s.Level() < 2 {
 		return
 	}
@@ -159,8 +160,22 @@ func (d *decision) adopt(s *builds.State, r rules, slots []*slot) {
 	})
 }
 
-// load answers the room on each node and what each requester runs. It notes
-// live builds past their deadline.
+// nodes returns the nodes that can hold logs now, and the number of nodes that are not lost.
+func nodes(s *builds.State, slots []*slot) (alive []*buildsv1.Node, known int) {
+	for _, sl := range slots {
+		alive = append(alive, sl.node)
+	}
+	s.Nodes(func(n *buildsv1.Node) bool {
+		if !n.Lost {
+			known++
+		}
+		return true
+	})
+	return alive, known
+}
+
+// load returns the capacity of each node that can get attempts, the number of running attempts by
+// requester, and their total. It adds live builds past their deadline to d.
 func load(s *builds.State, r rules, now time.Time, d *decision) (slots []*slot, usedBy map[string]int, total int) {
 	byName := map[string]*slot{}
 	s.Nodes(func(n *buildsv1.Node) bool {
@@ -185,6 +200,8 @@ func load(s *builds.State, r rules, now time.Time, d *decision) (slots []*slot, 
 	return slots, usedBy, total
 }
 
+// deadline adds a build past its deadline to overdue, and otherwise its deadline to wake. It
+// ignores a build that is being stopped.
 func (d *decision) deadline(q *buildsv1.Record, now time.Time) {
 	if q.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
 		return
@@ -196,17 +213,17 @@ func (d *decision) deadline(q *buildsv1.Record, now time.Time) {
 	}
 }
 
-// candidates answers the queued builds that may start now, so ordered that
-// requesters take turns, those with the least running first.
+// candidates returns the queued builds that may start now. Requesters take turns, and the requester
+// with the fewest running attempts is first. candidates adds queued builds past their deadline to
+// d, wherever they are in the queue.
 func candidates(s *builds.State, now time.Time, usedBy map[string]int, d *decision) []*buildsv1.Record {
 	type entry struct {
 		r    *buildsv1.Record
 		turn int
 	}
-	// Those that have to end do wherever they stand in the queue.
 	s.QueuedByDeadline(func(q *buildsv1.Record) bool {
 		d.deadline(q, now)
-		return !now.Before(q.Build.Deadline.AsTime()) && len(d.overdue) < window
+		return !now.Before(q.Build.Deadline.AsTime()) && len(d.overdue) < queueWindow
 	})
 	var list []entry
 	turns := map[string]int{}
@@ -215,14 +232,14 @@ func candidates(s *builds.State, now time.Time, usedBy map[string]int, d *decisi
 		seen++
 		if t := q.Build.NotBefore; t != nil && now.Before(t.AsTime()) {
 			d.later(t.AsTime())
-			return seen < window
+			return seen < queueWindow
 		}
 		if !q.Successor && now.Before(q.Build.Deadline.AsTime()) {
-			who := q.Build.Requester
-			list = append(list, entry{q, usedBy[who] + turns[who]})
-			turns[who]++
+			requester := q.Build.Requester
+			list = append(list, entry{q, usedBy[requester] + turns[requester]})
+			turns[requester]++
 		}
-		return seen < window
+		return seen < queueWindow
 	})
 	slices.SortStableFunc(list, func(a, b entry) int { return cmp.Compare(a.turn, b.turn) })
 	out := make([]*buildsv1.Record, len(list))
@@ -232,8 +249,8 @@ func candidates(s *builds.State, now time.Time, usedBy map[string]int, d *decisi
 	return out
 }
 
-// historyDue answers when the oldest ended build has to go, and notes whether
-// that is now.
+// historyDue returns the time at which the history exceeds a limit. If it does so now, it sets
+// d.reap and returns the zero time.
 func historyDue(s *builds.State, now time.Time, d *decision) time.Time {
 	at, ok := s.HistoryDue()
 	if !ok {

@@ -5,13 +5,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
-
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 )
 
 func decideIn(w *schedulertest.World) decision {
@@ -21,21 +20,21 @@ func decideIn(w *schedulertest.World) decision {
 	})
 }
 
-// starts answers whose builds a decision starts, in order.
-func starts(w *schedulertest.World, d decision) (who []string) {
+// starts returns the requesters of the builds that a decision starts, in order.
+func starts(w *schedulertest.World, d decision) (requesters []string) {
 	for _, a := range d.assign {
-		who = append(who, w.Store.Build(a.BuildId).Build.Requester)
+		requesters = append(requesters, w.Store.Build(a.BuildId).Build.Requester)
 	}
-	return who
+	return requesters
 }
 
 func Test_Decide_FairAmongRequesters(t *testing.T) {
 	w := schedulertest.NewWorld(t, 4)
 	for range 5 {
-		w.Ask("greedy")
+		w.Create("greedy")
 	}
-	w.Ask("modest")
-	w.Ask("late")
+	w.Create("modest")
+	w.Create("late")
 	if diff := cmp.Diff([]string{"greedy", "modest", "late", "greedy"}, starts(w, decideIn(w))); diff != "" {
 		t.Error(diff)
 	}
@@ -44,7 +43,7 @@ func Test_Decide_FairAmongRequesters(t *testing.T) {
 func Test_Decide_SpreadsOverNodesWithinCapacity(t *testing.T) {
 	w := schedulertest.NewWorld(t, 2, 3)
 	for range 9 {
-		w.Ask("a")
+		w.Create("a")
 	}
 	d := decideIn(w)
 	got := map[string]int{}
@@ -66,8 +65,8 @@ func Test_Decide_Limits(t *testing.T) {
 	set.RunningTotal, set.RunningPerRequester = 5, 3
 	w.Apply(&buildsv1.PutSettings{Settings: set})
 	for range 6 {
-		w.Ask("a")
-		w.Ask("b")
+		w.Create("a")
+		w.Create("b")
 	}
 	d := decideIn(w)
 	if len(d.assign) != 5 {
@@ -86,7 +85,7 @@ func Test_Decide_LeavesOutDeadNodesAndMissingRuntimes(t *testing.T) {
 	w := schedulertest.NewWorld(t)
 	w.Apply(&buildsv1.NodeStarted{Name: "dead", StoreId: "s", BootId: "b", Capacity: 9, Runtimes: []string{"copy"}})
 	w.Apply(&buildsv1.NodeStarted{Name: "other", StoreId: "s", BootId: "b", Capacity: 9, Runtimes: []string{"buildkit"}})
-	w.Ask("a")
+	w.Create("a")
 	if d := decideIn(w); len(d.assign) != 0 {
 		t.Errorf("started on %s", d.assign[0].Owner)
 	}
@@ -94,7 +93,7 @@ func Test_Decide_LeavesOutDeadNodesAndMissingRuntimes(t *testing.T) {
 
 func Test_Decide_WaitsForBackOffAndDeadline(t *testing.T) {
 	w := schedulertest.NewWorld(t, 1)
-	w.Ask("a")
+	w.Create("a")
 	d := decideIn(w)
 	w.Apply(&buildsv1.AssignAttempt{Assignments: d.assign})
 	a := d.assign[0]
@@ -112,15 +111,14 @@ func Test_Decide_WaitsForBackOffAndDeadline(t *testing.T) {
 	}
 }
 
-// Test_Decide_DeadlinesBehindTheWindow has a long queue, at whose end is what
-// has to end first.
+// Test_Decide_DeadlinesBehindTheWindow: deadlines count wherever a build is in the queue.
 func Test_Decide_DeadlinesBehindTheWindow(t *testing.T) {
 	w := schedulertest.NewWorld(t)
-	for range window {
-		w.Ask("patient")
+	for range queueWindow {
+		w.Create("patient")
 	}
-	w.AskFor("soon", time.Minute)
-	w.AskFor("sooner", time.Second)
+	w.CreateFor("soon", time.Minute)
+	w.CreateFor("sooner", time.Second)
 	if d := decideIn(w); len(d.overdue) != 0 || !d.wake.Equal(w.Now.Add(time.Second)) {
 		t.Fatalf("overdue %v, wakes in %s, want 1s", d.overdue, d.wake.Sub(w.Now))
 	}
@@ -138,15 +136,14 @@ func Test_Decide_DeadlinesBehindTheWindow(t *testing.T) {
 		t.Errorf("afterwards: overdue %v, wakes in %s", d.overdue, d.wake.Sub(w.Now))
 	}
 	w.Now = w.Now.Add(2 * time.Hour)
-	if d := decideIn(w); len(d.overdue) != window {
-		t.Errorf("%d are overdue, want %d", len(d.overdue), window)
+	if d := decideIn(w); len(d.overdue) != queueWindow {
+		t.Errorf("%d are overdue, want %d", len(d.overdue), queueWindow)
 	}
 }
 
 func Test_Decide_Reaps(t *testing.T) {
 	w := schedulertest.NewWorld(t, 1)
-	id := w.Ask("a")
-	_ = id
+	w.Create("a")
 	d := decideIn(w)
 	w.Apply(&buildsv1.AssignAttempt{Assignments: d.assign})
 	w.Apply(&buildsv1.FinishAttempt{BuildId: d.assign[0].BuildId, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
@@ -159,11 +156,51 @@ func Test_Decide_Reaps(t *testing.T) {
 	}
 }
 
+// Test_Decide_AvoidsWhereItFailed: the next attempt gets the node of the failed one only if there
+// is no other.
+func Test_Decide_AvoidsWhereItFailed(t *testing.T) {
+	for _, others := range []uint32{2, 0} {
+		w := schedulertest.NewWorld(t, 2, others)
+		w.Create("a")
+		a := decideIn(w).assign[0]
+		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+		w.Apply(&buildsv1.FinishAttempt{BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true})
+		next := decideIn(w).assign
+		if len(next) != 1 || (next[0].Owner == a.Owner) != (others == 0) {
+			t.Errorf("with room for %d elsewhere: attempt 1 on %s, then %v", others, a.Owner, next)
+		}
+	}
+}
+
+// Test_Decide_SkipsDrainedNodes: a drained node gets neither attempts nor copies of logs.
+func Test_Decide_SkipsDrainedNodes(t *testing.T) {
+	w := schedulertest.NewWorld(t, 10, 10, 10)
+	w.Apply(&buildsv1.SetFeatureLevel{Level: 2})
+	w.Apply(&buildsv1.DrainNode{Name: "n1", Drained: true})
+	for range 12 {
+		w.Create("a")
+	}
+	d := decide(w.Store.View(), w.Now, rules{
+		alive: func(*buildsv1.Node) bool { return true }, runtime: func(*imagebuilderv1.Source) string { return "copy" },
+		adoptable: func(string) bool { return false }, replicas: 2,
+	})
+	if len(d.assign) != 12 {
+		t.Errorf("%d of 12 builds start", len(d.assign))
+	}
+	for _, a := range d.assign {
+		for _, c := range a.Copies {
+			if a.Owner == "n1" || c.Node == "n1" {
+				t.Errorf("owner %s, copies %v", a.Owner, a.Copies)
+			}
+		}
+	}
+}
+
 func Benchmark_Decide(b *testing.B) {
 	w := &schedulertest.World{T: &testing.T{}, Store: builds.NewStore(), Now: time.Unix(1_700_000_000, 0)}
 	w.Apply(&buildsv1.NodeStarted{Name: "n", StoreId: "s", BootId: "b", Capacity: 32, Runtimes: []string{"copy"}})
 	for i := range 10000 {
-		w.Ask(fmt.Sprint("user", i%100))
+		w.Create(fmt.Sprint("user", i%100))
 	}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -1,9 +1,22 @@
-// Package scheduler brings builds to their end. On the leader, a loop decides
-// from the replicated state what starts where (decide.go is pure, leader.go
-// commits). On every node, another loop runs the attempts that the state gives
-// to the node (owner.go, attempt.go): intent is committed before any effect,
-// and every command of an owner carries the epoch that fences it.
+// Package scheduler is the work of the leader: it decides from the replicated state which build
+// starts next and on which node, which attempts end with their node, and what the history no longer
+// keeps. The decisions are pure functions of the state and of the health of the nodes. The loop of
+// the leader commits them as commands, which Apply checks again.
 //
-// How an attempt is executed is a Runtime's business, one package each below
-// this one. What never lives here: a registry client, BuildKit, Kubernetes.
+// The package runs no attempt: package owner does, on every node. It executes no build and knows no
+// registry, BuildKit or Kubernetes: the runtimes below this directory do, behind the contract of
+// package workload. The leader reaches runtimes only through the Reaper, which stops workloads
+// without an attempt. Cached references have a leader of their own, in package refcache.
+//
+// Files, from the top down:
+//
+//	leader.go     the loop of the leader: decides and commits
+//	waiting.go    the reason why a queued build waits
+//	trace.go      spans of decisions and of builds
+//	decide.go     the decision: which attempts start where
+//	place.go      the node of an attempt
+//	nodes.go      nodes and logs that are lost
+//	reap.go       workloads without an attempt
+//	options.go    the parts of the leader
+//	retention.go  the logs that are kept no longer
 package scheduler

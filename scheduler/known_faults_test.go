@@ -24,9 +24,9 @@ func Test_KnownFault_AFloodStarvesOtherRequesters(t *testing.T) {
 		set.RunningPerRequester, set.QueueTotal = 10, 2*flood
 		w.Apply(&buildsv1.PutSettings{Settings: set})
 		for range flood {
-			w.Ask("flood")
+			w.Create("flood")
 		}
-		w.Ask("modest")
+		w.Create("modest")
 		if got := starts(w, decideIn(w)); !slices.Contains(got, "modest") {
 			t.Errorf("%d builds start on 100 free slots, none of the second requester", len(got))
 		}
@@ -42,7 +42,7 @@ func Test_KnownFault_BuildsWithoutARuntimeStarveOthers(t *testing.T) {
 		set.QueueTotal = 2 * flood
 		w.Apply(&buildsv1.PutSettings{Settings: set})
 		for range flood {
-			w.Ask("dockerfiles")
+			w.Create("dockerfiles")
 		}
 		w.Apply(&buildsv1.CreateBuild{
 			Id: "9999-modest", Ref: "r:modest", Requester: "modest", TimeoutNanos: int64(time.Hour),

@@ -11,52 +11,29 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// Liveness tells the leader how the processes of the nodes are.
-type Liveness interface {
-	// Peer answers the process of a node that answered last ("" if none did in
-	// this term), how long it is silent, and whether it has certainly ended.
-	Peer(name, storeID string) (bootID string, silent time.Duration, dead bool)
-	// Takes reports whether the node says that it can take builds.
-	Takes(name, storeID string) bool
-	// Member reports whether the node is a member of the cluster.
-	Member(name, storeID string) bool
-	// PeersChanged is closed when a process is heard again or found dead.
-	PeersChanged() <-chan struct{}
-}
-
-// nodeInterval is how often the leader looks for nodes that are lost.
+// nodeInterval is the time between checks of the nodes. A change of a node starts a check at once.
 const nodeInterval = 250 * time.Millisecond
 
-// alive reports whether a node can be given attempts now.
-func (l *Leader) alive(n *buildsv1.Node) bool {
-	if n.Lost || n.Stopping {
-		return false
-	}
-	_, silent, dead := l.o.Nodes.Peer(n.Name, n.StoreId)
-	return !dead && silent < l.o.LostAfter/2 && l.o.Nodes.Takes(n.Name, n.StoreId)
+// nodeWatcher finds nodes that are lost or are no members any more, and logs without a node that
+// could seal them. It belongs to one term.
+type nodeWatcher struct {
+	LeaderOptions
+	// since has the time at which a condition was first seen, by the key of its subject.
+	since map[string]time.Time
+	// ended has the boot id of the ended process of a node that has not responded in this term. The
+	// next process of the node must not be taken for the ended one.
+	ended map[string]string
 }
 
-// watchNodes ends the attempts of nodes that are lost, forgets nodes that are
-// no members any more, and gives up logs that nobody can seal.
-func (l *Leader) watchNodes(ctx context.Context) {
+// watchNodes ends the attempts of lost nodes, removes nodes from the state that are no members any
+// more, and closes logs as lost that no node can seal. It returns when ctx ends.
+func watchNodes(ctx context.Context, o LeaderOptions) {
+	w := &nodeWatcher{LeaderOptions: o, since: map[string]time.Time{}, ended: map[string]string{}}
 	t := time.NewTicker(nodeInterval)
 	defer t.Stop()
-	stale, ended := map[string]time.Time{}, map[string]string{}
 	for {
-		changed := l.o.Nodes.PeersChanged()
-		for _, c := range l.lostNodes(ended) {
-			l.o.Log.Warn("a node is lost: its attempts are ended", "node", c.Name, "reason", c.Reason)
-			l.propose(ctx, c)
-		}
-		now := time.Now()
-		for _, c := range l.strangers(now, stale) {
-			l.o.Log.Info("forgets a node that is no member any more", "node", c.Name, "store", c.StoreId)
-			l.propose(ctx, c)
-		}
-		for _, c := range l.lostLogs(now, stale) {
-			l.o.Log.Error("no node that held the log of an attempt is there: it is closed as lost", "build", c.BuildId, "attempt", c.Attempt)
-			l.propose(ctx, c)
-		}
+		changed := w.Nodes.PeersChanged()
+		w.check(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -66,35 +43,52 @@ func (l *Leader) watchNodes(ctx context.Context) {
 	}
 }
 
-func (l *Leader) propose(ctx context.Context, payload proto.Message) {
-	if _, _, err := builds.Propose(ctx, l.o.Raft, payload); err != nil && ctx.Err() == nil {
-		l.o.Log.Warn("cannot commit what the leader found out about nodes, will try again", "command", payload.ProtoReflect().Descriptor().Name(), "err", err)
+// check proposes the commands for all that is lost now.
+func (w *nodeWatcher) check(ctx context.Context) {
+	for _, c := range w.lostNodes() {
+		w.Log.Warn("a node is lost: its attempts are ended", "node", c.Name, "reason", c.Reason)
+		w.propose(ctx, c)
+	}
+	now := time.Now()
+	for _, c := range w.formerMembers(now) {
+		w.Log.Info("a node is no member of the cluster any more: it is removed from the state", "node", c.Name, "store", c.StoreId)
+		w.propose(ctx, c)
+	}
+	for _, c := range w.lostLogs(now) {
+		w.Log.Error("no node that holds the log of a dead attempt is up: the log is closed as lost", "build", c.BuildId, "attempt", c.Attempt)
+		w.propose(ctx, c)
 	}
 }
 
-// due reports whether something has been so for long enough. What is not asked
-// about again for a while is forgotten by the caller.
-func due(stale map[string]time.Time, key string, now time.Time, after time.Duration) bool {
-	since, ok := stale[key]
+func (w *nodeWatcher) propose(ctx context.Context, payload proto.Message) {
+	if _, _, err := builds.Propose(ctx, w.Raft, payload); err != nil && ctx.Err() == nil {
+		w.Log.Warn("cannot commit a change of a node or of a log, will try again", "command", payload.ProtoReflect().Descriptor().Name(), "err", err)
+	}
+}
+
+// lastsFor reports whether a condition has been seen for at least d. The caller deletes the key
+// from since when the condition ends.
+func (w *nodeWatcher) lastsFor(d time.Duration, key string, now time.Time) bool {
+	since, ok := w.since[key]
 	if !ok {
-		stale[key] = now
+		w.since[key] = now
 		return false
 	}
-	return now.Sub(since) >= after
+	return now.Sub(since) >= d
 }
 
-// strangers are nodes of the state that are no members for a while: one that
-// joins is known to the state a little earlier or later.
-func (l *Leader) strangers(now time.Time, stale map[string]time.Time) (out []*buildsv1.ForgetNode) {
-	view := l.o.Store.View()
+// formerMembers returns commands for nodes of the state that have been no members for a while. The
+// delay is for a node that joins: the state may know it a little earlier than the cluster does.
+func (w *nodeWatcher) formerMembers(now time.Time) (out []*buildsv1.ForgetNode) {
+	view := w.Store.View()
 	if view.Level() < 2 {
 		return nil
 	}
 	view.Nodes(func(n *buildsv1.Node) bool {
 		key := "node " + n.Name + "/" + n.StoreId
-		if l.o.Nodes.Member(n.Name, n.StoreId) {
-			delete(stale, key)
-		} else if due(stale, key, now, 2*l.o.LostAfter) {
+		if w.Nodes.Member(n.Name, n.StoreId) {
+			delete(w.since, key)
+		} else if w.lastsFor(2*w.LostAfter, key, now) {
 			out = append(out, &buildsv1.ForgetNode{Name: n.Name, StoreId: n.StoreId})
 		}
 		return true
@@ -102,10 +96,10 @@ func (l *Leader) strangers(now time.Time, stale map[string]time.Time) (out []*bu
 	return out
 }
 
-// lostLogs are logs that wait for a seal, and no node that holds a copy is
-// there.
-func (l *Leader) lostLogs(now time.Time, stale map[string]time.Time) (out []*buildsv1.SealAttempt) {
-	view := l.o.Store.View()
+// lostLogs returns commands for logs that must be sealed and have had no sealer for FenceTimeout,
+// because no node that holds a copy runs.
+func (w *nodeWatcher) lostLogs(now time.Time) (out []*buildsv1.SealAttempt) {
+	view := w.Store.View()
 	if view.Level() < 2 {
 		return nil
 	}
@@ -116,8 +110,8 @@ func (l *Leader) lostLogs(now time.Time, stale map[string]time.Time) (out []*bui
 			}
 			key := fmt.Sprintf("log %s %d", r.Build.Id, a.Number)
 			if a.Log.Sealer != nil {
-				delete(stale, key)
-			} else if due(stale, key, now, l.o.FenceTimeout) {
+				delete(w.since, key)
+			} else if w.lastsFor(w.FenceTimeout, key, now) {
 				out = append(out, &buildsv1.SealAttempt{BuildId: r.Build.Id, Attempt: a.Number, Epoch: a.Epoch, Lost: true})
 			}
 		}
@@ -126,11 +120,9 @@ func (l *Leader) lostLogs(now time.Time, stale map[string]time.Time) (out []*bui
 	return out
 }
 
-// lostNodes are nodes whose process has ended, or is silent. ended remembers,
-// of nodes that have not answered in this term, which process that was: the
-// next one must not be taken for it.
-func (l *Leader) lostNodes(ended map[string]string) (lost []*buildsv1.NodeLost) {
-	view := l.o.Store.View()
+// lostNodes returns commands for nodes whose process has ended or has not responded for LostAfter.
+func (w *nodeWatcher) lostNodes() (lost []*buildsv1.NodeLost) {
+	view := w.Store.View()
 	if view.Level() < 2 {
 		return nil
 	}
@@ -138,22 +130,22 @@ func (l *Leader) lostNodes(ended map[string]string) (lost []*buildsv1.NodeLost) 
 		if n.Lost {
 			return true
 		}
-		boot, silent, dead := l.o.Nodes.Peer(n.Name, n.StoreId)
+		boot, silent, dead := w.Nodes.Peer(n.Name, n.StoreId)
 		key := n.Name + "/" + n.StoreId
 		if !dead {
-			delete(ended, key)
+			delete(w.ended, key)
 		} else if boot == "" {
-			if _, ok := ended[key]; !ok {
-				ended[key] = n.BootId
+			if _, ok := w.ended[key]; !ok {
+				w.ended[key] = n.BootId
 			}
-			boot = ended[key]
+			boot = w.ended[key]
 		}
 		reason := ""
 		switch {
 		case dead && boot == n.BootId:
 			reason = "its process ended"
-		case silent > l.o.LostAfter:
-			reason = fmt.Sprintf("it did not answer for %s", l.o.LostAfter)
+		case silent > w.LostAfter:
+			reason = fmt.Sprintf("it has not responded for %s", w.LostAfter)
 		default:
 			return true
 		}

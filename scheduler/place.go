@@ -3,20 +3,31 @@ package scheduler
 import (
 	"slices"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/placement"
 )
 
-// slack is by how many attempts a node may be ahead of the least loaded one
-// and still be preferred for what it has in its caches.
-const slack = 1
+// localitySlack is the number of attempts by which a node may exceed the least loaded one and still
+// be preferred for its caches.
+const localitySlack = 1
 
-// place answers the node for an attempt: one with room that has the runtime,
-// among the least loaded ones always the same one for the same source, whose
-// layers it may still have. The node to avoid is taken if there is no other.
+// slot is the capacity of one node for attempts.
+type slot struct {
+	node *buildsv1.Node
+	free int
+	used int
+}
+
+// accepts reports whether the node has the runtime and a free place.
+func (sl *slot) accepts(runtime string) bool {
+	return sl.free > 0 && slices.Contains(sl.node.Runtimes, runtime)
+}
+
+// place returns the node for an attempt, or nil if no node accepts it. Among the least loaded nodes
+// it chooses the same one for the same locality, because this node may still have the layers. It
+// chooses the node avoid only if there is no other.
 func place(slots []*slot, runtime, locality, avoid string) *slot {
 	if avoid != "" {
 		others := slices.DeleteFunc(slices.Clone(slots), func(sl *slot) bool { return sl.node.Name == avoid })
@@ -26,25 +37,25 @@ func place(slots []*slot, runtime, locality, avoid string) *slot {
 	}
 	least := -1
 	for _, sl := range slots {
-		if sl.takes(runtime) && (least < 0 || sl.used < least) {
+		if sl.accepts(runtime) && (least < 0 || sl.used < least) {
 			least = sl.used
 		}
 	}
 	var best *slot
 	var weight uint64
 	for _, sl := range slots {
-		if !sl.takes(runtime) || sl.used > least+slack {
+		if !sl.accepts(runtime) || sl.used > least+localitySlack {
 			continue
 		}
-		if w := rendezvous(sl.node, locality); best == nil || w > weight {
+		if w := placement.Weight(sl.node, locality); best == nil || w > weight {
 			best, weight = sl, w
 		}
 	}
 	return best
 }
 
-// failedOn answers the node on which the last attempt of a build failed for
-// want of something other than the build itself; "" if there is none.
+// failedOn returns the node on which the last attempt of a build failed because of the
+// infrastructure, or "".
 func failedOn(b *imagebuilderv1.Build) string {
 	if a := builds.LastAttempt(b); a.GetPhase() == builds.Failed && a.GetBlame() == builds.BlameInfrastructure {
 		return a.Owner
@@ -52,17 +63,7 @@ func failedOn(b *imagebuilderv1.Build) string {
 	return ""
 }
 
-func (sl *slot) takes(runtime string) bool {
-	return sl.free > 0 && slices.Contains(sl.node.Runtimes, runtime)
-}
-
-// rendezvous is a node's weight for a key: the highest one wins, and when a
-// node goes, only its keys move (Thaler and Ravishankar, 1998).
-func rendezvous(n *buildsv1.Node, key string) uint64 {
-	return xxhash.Sum64String(n.Name + "\x00" + key)
-}
-
-// locality is what builds with common layers have in common.
+// locality returns a key that is the same for sources that are likely to have common layers.
 func locality(src *imagebuilderv1.Source) string {
 	if ref := src.GetRef(); ref != nil {
 		return ref.GetRef()
@@ -75,54 +76,4 @@ func locality(src *imagebuilderv1.Source) string {
 		return df.GetDownload().String()
 	}
 	return df.GetDockerfilePath() + "\x00" + df.GetTarget()
-}
-
-// ChooseCopy answers the node that should hold a further copy of a log: in
-// another zone than the ones that do if there is any, nil if there is none
-// left.
-func ChooseCopy(nodes []*buildsv1.Node, have []*imagebuilderv1.LogCopy, key string) *buildsv1.Node {
-	zones := map[string]bool{}
-	holds := map[string]bool{}
-	for _, c := range have {
-		holds[c.Node] = true
-	}
-	for _, n := range nodes {
-		if holds[n.Name] && n.Zone != "" {
-			zones[n.Zone] = true
-		}
-	}
-	var best *buildsv1.Node
-	var bestNew bool
-	var weight uint64
-	for _, n := range nodes {
-		if holds[n.Name] {
-			continue
-		}
-		w, fresh := rendezvous(n, key), n.Zone != "" && !zones[n.Zone]
-		if best == nil || fresh && !bestNew || fresh == bestNew && w > weight {
-			best, bestNew, weight = n, fresh, w
-		}
-	}
-	return best
-}
-
-func CopyOf(n *buildsv1.Node) *imagebuilderv1.LogCopy {
-	return &imagebuilderv1.LogCopy{Node: n.Name, StoreId: n.StoreId}
-}
-
-// copies answers the nodes for the log of a new attempt, its owner first; nil
-// if there are too few nodes that could hold one now.
-func (r rules) copies(owner *buildsv1.Node, alive []*buildsv1.Node, known int, key string) []*imagebuilderv1.LogCopy {
-	out := []*imagebuilderv1.LogCopy{CopyOf(owner)}
-	for len(out) < r.replicas {
-		n := ChooseCopy(alive, out, key)
-		if n == nil {
-			break
-		}
-		out = append(out, CopyOf(n))
-	}
-	if len(out) < min(2, r.replicas, known) {
-		return nil // nothing of the log could be shown
-	}
-	return out
 }

@@ -1,64 +1,52 @@
-package scheduler_test
+package scheduler
 
 import (
 	"fmt"
 	"testing"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
-// Test_ChooseCopy_OtherZone puts the next copy of a log into a zone that holds
-// none, as long as there is one, and spreads copies of different logs.
-func Test_ChooseCopy_OtherZone(t *testing.T) {
-	node := func(name, zone string) *buildsv1.Node {
-		return &buildsv1.Node{Name: name, StoreId: "s", Zone: zone}
+// Test_Place_LocalityAndLoad: builds of one source get the same node while it has at most one
+// attempt more than others. Builds of different sources are spread. If a node is lost, only its
+// sources move.
+func Test_Place_LocalityAndLoad(t *testing.T) {
+	slots := func(names ...string) (out []*slot) {
+		for _, n := range names {
+			out = append(out, &slot{node: &buildsv1.Node{Name: n, Runtimes: []string{"copy"}}, free: 10})
+		}
+		return out
 	}
-	two := []*buildsv1.Node{node("a1", "a"), node("a2", "a"), node("a3", "a"), node("b1", "b"), node("b2", "b")}
-	for name, x := range map[string]struct {
-		nodes []*buildsv1.Node
-		have  []string
-		zones map[string]bool // in which the choice may lie
-	}{
-		"the other zone":              {two, []string{"a1"}, map[string]bool{"b": true}},
-		"the other zone, from there":  {two, []string{"b2"}, map[string]bool{"a": true}},
-		"both zones hold one":         {two, []string{"a1", "b1"}, map[string]bool{"a": true, "b": true}},
-		"one zone only":               {two[:3], []string{"a1"}, map[string]bool{"a": true}},
-		"no node has a zone":          {[]*buildsv1.Node{node("x", ""), node("y", "")}, []string{"x"}, map[string]bool{"": true}},
-		"a zone is better than none":  {[]*buildsv1.Node{node("x", ""), node("y", ""), node("z", "z")}, []string{"x"}, map[string]bool{"z": true}},
-		"no node is left for another": {two[:1], []string{"a1"}, nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var have []*imagebuilderv1.LogCopy
-			holds := map[string]bool{}
-			for _, h := range x.have {
-				have = append(have, &imagebuilderv1.LogCopy{Node: h, StoreId: "s"})
-				holds[h] = true
-			}
-			chosen := map[string]bool{}
-			for key := range 64 {
-				n := scheduler.ChooseCopy(x.nodes, have, fmt.Sprint(key))
-				if x.zones == nil {
-					if n != nil {
-						t.Fatalf("chose %v", n)
-					}
-					continue
-				}
-				if n == nil || holds[n.Name] || !x.zones[n.Zone] {
-					t.Fatalf("log %d goes to %v", key, n)
-				}
-				chosen[n.Name] = true
-			}
-			want := 0
-			for _, n := range x.nodes {
-				if !holds[n.Name] && x.zones[n.Zone] {
-					want++
-				}
-			}
-			if len(chosen) != want {
-				t.Errorf("64 logs go to %d nodes of %d: %v", len(chosen), want, chosen)
-			}
-		})
+	where := map[string]string{}
+	on := map[string]int{}
+	for i := range 90 {
+		src := fmt.Sprint("source ", i)
+		n := place(slots("a", "b", "c"), "copy", src, "").node.Name
+		where[src] = n
+		on[n]++
+		if again := place(slots("c", "a", "b"), "copy", src, "").node.Name; again != n {
+			t.Fatalf("%s goes to %s and to %s", src, n, again)
+		}
+	}
+	for n, count := range on {
+		if count < 15 {
+			t.Errorf("%d of 90 sources go to node %s", count, n)
+		}
+	}
+	for src, n := range where {
+		if now := place(slots("a", "b"), "copy", src, "").node.Name; n != "c" && now != n {
+			t.Errorf("%s moves from %s to %s, although only node c has gone", src, n, now)
+		}
+	}
+	load := slots("a", "b", "c")
+	for range 30 {
+		sl := place(load, "copy", "source 0", "")
+		sl.used++
+		sl.free--
+	}
+	for _, sl := range load {
+		if sl.used != 10 {
+			t.Errorf("node %s runs %d of 30 attempts", sl.node.Name, sl.used)
+		}
 	}
 }

@@ -8,39 +8,37 @@ import (
 	"strings"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"golang.org/x/sync/errgroup"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 const (
-	// reapTime is how long one workload may take to stop until the next one's
-	// turn.
-	reapTime = time.Minute
-	// reapAtOnce is how many are stopped at a time: each takes some requests,
-	// and some may be on machines that do not answer.
-	reapAtOnce = 16
+	// stopTimeout limits the stop of one workload.
+	stopTimeout = time.Minute
+	// maxStops is the number of workloads that are stopped at the same time. Some may be on
+	// machines that do not respond.
+	maxStops = 16
 )
 
-// Reaper stops workloads that outlived their attempts: those of an owner that
-// ended before it could. Only the leader runs it.
+// Reaper stops workloads without a live attempt. They are left by an owner that ended before it
+// could stop them. Only the leader runs it.
 type Reaper struct {
 	Store *builds.Store
 	Raft  builds.Raft
-	// Runtimes by name; only those whose workloads survive are looked at.
+	// Runtimes are the runtimes by name. The Reaper uses those whose workloads survive their node.
 	Runtimes map[string]workload.Runtime
-	// Shared are the runtimes that list workloads of other installs, too: of
-	// theirs only those are stopped whose build the state knows.
+	// Shared names the runtimes that also list workloads of other installs. Of these, the Reaper
+	// stops only workloads of builds that the state knows.
 	Shared []string
-	// Every is the pause between looks; a minute if zero.
+	// Every is the time between checks; a minute if zero.
 	Every time.Duration
 	Log   *slog.Logger
 }
 
-// Run looks until ctx ends.
+// Run checks all runtimes repeatedly until ctx ends. It returns nil then.
 func (r *Reaper) Run(ctx context.Context) error {
 	every := r.Every
 	if every == 0 {
@@ -54,7 +52,7 @@ func (r *Reaper) Run(ctx context.Context) error {
 				continue
 			}
 			if err := r.reap(ctx, rt, slices.Contains(r.Shared, name)); err != nil && ctx.Err() == nil {
-				r.Log.Warn("cannot look for workloads without an attempt", "runtime", name, "err", err)
+				r.Log.Warn("cannot check for workloads without an attempt", "runtime", name, "err", err)
 			}
 		}
 		select {
@@ -65,8 +63,8 @@ func (r *Reaper) Run(ctx context.Context) error {
 	}
 }
 
-// reap stops what runs without an attempt. The workloads are listed before the
-// state is read: an attempt is committed before its workload is created.
+// reap stops the workloads of a runtime that have no live attempt. It lists the workloads before it
+// reads the state, because an attempt is committed before its workload is created.
 func (r *Reaper) reap(ctx context.Context, rt workload.Runtime, shared bool) error {
 	names, err := rt.List(ctx)
 	if err != nil || len(names) == 0 {
@@ -80,31 +78,31 @@ func (r *Reaper) reap(ctx context.Context, rt workload.Runtime, shared bool) err
 		return fmt.Errorf("read the state: %w", err)
 	}
 	var stops errgroup.Group
-	stops.SetLimit(reapAtOnce)
+	stops.SetLimit(maxStops)
 	for _, name := range orphans(names, r.Store.View(), shared) {
 		stops.Go(func() error {
-			stop, cancel := context.WithTimeout(ctx, reapTime)
+			stop, cancel := context.WithTimeout(ctx, stopTimeout)
 			defer cancel()
 			if err := rt.Stop(stop, name); err != nil {
 				r.Log.Warn("cannot stop a workload without an attempt", "workload", name, "err", err)
-				return nil // its next turn comes
+				return nil // the next check tries again
 			}
 			r.Log.Info("stopped a workload without an attempt", "workload", name)
 			return nil
 		})
 	}
-	_ = stops.Wait() // none fails
+	_ = stops.Wait() // the functions return nil
 	return ctx.Err()
 }
 
-// orphans answers the workloads that are of no live attempt; where known is
-// set, only those of builds that the state has.
+// orphans returns the workloads without a live attempt. If known is set, it returns only those of
+// builds that the state has.
 func orphans(names []string, view *builds.State, known bool) []string {
 	live := map[string]bool{}
 	view.Live(func(rec *buildsv1.Record) bool {
 		for _, a := range rec.Build.Attempts {
 			if builds.Live(a.Phase) {
-				live[workload.WorkloadName(rec.Build.Id, a.Number)] = true
+				live[workload.Name(rec.Build.Id, a.Number)] = true
 			}
 		}
 		return true
@@ -118,7 +116,7 @@ func orphans(names []string, view *builds.State, known bool) []string {
 	return out
 }
 
-// buildOf is the build of a workload's name.
+// buildOf returns the id of the build in the name of a workload.
 func buildOf(workload string) string {
 	id, _ := strings.CutPrefix(workload, "ib-")
 	return id[:max(0, strings.LastIndexByte(id, '-'))]

@@ -9,34 +9,28 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
-
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// Test_Orphans keeps what a live attempt runs, and nothing else.
+// Test_Orphans: all workloads are orphans but that of a live attempt.
 func Test_Orphans(t *testing.T) {
 	w := schedulertest.NewWorld(t, 4)
-	w.Ask("a")
-	d := decideIn(w)
-	if len(d.assign) != 1 {
-		t.Fatalf("assigned %d attempts", len(d.assign))
-	}
-	w.Ask("queued")
-	c := d.assign[0]
-	w.Apply(&buildsv1.AssignAttempt{Assignments: d.assign})
-	live := workload.WorkloadName(c.BuildId, 1)
-	names := []string{live, workload.WorkloadName(c.BuildId, 2), "ib-unknown-1"}
+	w.Create("a")
+	c := w.Assignment()
+	w.Assign(c)
+	w.Create("queued")
+	live := workload.Name(c.BuildId, 1)
+	names := []string{live, workload.Name(c.BuildId, 2), "ib-unknown-1"}
 	if d := cmp.Diff(names[1:], orphans(names, w.Store.View(), false)); d != "" {
 		t.Errorf("orphans of a running build: %s", d)
 	}
 	if d := cmp.Diff(names[1:2], orphans(names, w.Store.View(), true)); d != "" {
-		t.Errorf("orphans of a running build, of those that are known: %s", d)
+		t.Errorf("orphans of known builds: %s", d)
 	}
 	w.Apply(&buildsv1.FinishAttempt{BuildId: c.BuildId, Attempt: 1, Epoch: c.Epoch, Phase: builds.Failed, Blame: builds.BlameUser})
 	if d := cmp.Diff(names, orphans(names, w.Store.View(), false)); d != "" {
@@ -44,11 +38,11 @@ func Test_Orphans(t *testing.T) {
 	}
 }
 
-// lostMachines is a runtime with workloads of which some do not stop.
+// lostMachines is a runtime with workloads of which the first ones never stop.
 type lostMachines struct {
 	workload.Runtime
 	names []string
-	stuck int // the first ones never stop
+	stuck int
 
 	mu      sync.Mutex
 	stopped int
@@ -70,8 +64,8 @@ func (r *lostMachines) Stop(ctx context.Context, name string) error {
 	return nil
 }
 
-// Test_Reaper_StuckWorkloads stops a thousand workloads although ten do not
-// stop for as long as is waited: on a lost machine they hold up nobody.
+// Test_Reaper_StuckWorkloads: ten workloads on lost machines, which never stop, do not hold up the
+// stop of a thousand others.
 func Test_Reaper_StuckWorkloads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := &lostMachines{stuck: 10}
@@ -79,12 +73,12 @@ func Test_Reaper_StuckWorkloads(t *testing.T) {
 			rt.names = append(rt.names, fmt.Sprintf("ib-unknown-%d", i+1))
 		}
 		w := schedulertest.NewWorld(t, 4)
-		r := &Reaper{Store: w.Store, Raft: &schedulertest.OneNode{W: w}, Log: slog.New(slog.DiscardHandler)}
+		r := &Reaper{Store: w.Store, Raft: &schedulertest.Raft{W: w}, Log: slog.New(slog.DiscardHandler)}
 		began := time.Now()
 		if err := r.reap(t.Context(), rt, false); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(began); rt.stopped != 990 || took > reapTime {
+		if took := time.Since(began); rt.stopped != 990 || took > stopTimeout {
 			t.Errorf("stopped %d of 990 in %s", rt.stopped, took)
 		}
 	})

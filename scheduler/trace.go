@@ -13,10 +13,10 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// trace makes the spans of a decision about traced builds: how long each was
-// queued until now, and what is about to be committed. Call told after that.
-func (l *Leader) trace(ctx context.Context, view *builds.State, now time.Time, d decision) (told func(error)) {
-	if l.o.Tracer == nil || len(d.assign)+len(d.reassign) == 0 {
+// traceDecision starts the spans of a decision about traced builds: the time in the queue, and the
+// commit of the assignment. The caller calls end with the result of the commit.
+func traceDecision(ctx context.Context, tracer trace.Tracer, view *builds.State, now time.Time, d decision) (end func(error)) {
+	if tracer == nil || len(d.assign)+len(d.reassign) == 0 {
 		return func(error) {}
 	}
 	var spans []trace.Span
@@ -26,11 +26,11 @@ func (l *Leader) trace(ctx context.Context, view *builds.State, now time.Time, d
 			return
 		}
 		if name == "assign" {
-			_, queued := tracing.Resume(ctx, l.o.Tracer, r.Traceparent, "queued", queuedSince(r.Build),
+			_, queued := tracing.Resume(ctx, tracer, r.Traceparent, "queued", queuedSince(r.Build),
 				tracing.Build.String(a.BuildId), tracing.Attempt.Int64(int64(a.Attempt)))
 			queued.End(trace.WithTimestamp(now))
 		}
-		_, span := tracing.Resume(ctx, l.o.Tracer, r.Traceparent, name, now,
+		_, span := tracing.Resume(ctx, tracer, r.Traceparent, name, now,
 			tracing.Build.String(a.BuildId), tracing.Attempt.Int64(int64(a.Attempt)), tracing.Epoch.Int64(int64(a.Epoch)),
 			tracing.Owner.String(a.Owner), tracing.Runtime.String(a.Runtime), tracing.Batch.Int(batch))
 		spans = append(spans, span)
@@ -48,8 +48,8 @@ func (l *Leader) trace(ctx context.Context, view *builds.State, now time.Time, d
 	}
 }
 
-// queuedSince is when a queued build began to wait: when it was created, or
-// when its last attempt ended.
+// queuedSince returns the time at which a queued build began to wait: the end of its last attempt,
+// or its creation.
 func queuedSince(b *imagebuilderv1.Build) time.Time {
 	if a := builds.LastAttempt(b); a.GetEndedAt() != nil {
 		return a.EndedAt.AsTime()
@@ -57,8 +57,8 @@ func queuedSince(b *imagebuilderv1.Build) time.Time {
 	return b.CreatedAt.AsTime()
 }
 
-// TraceBuild makes the span of a build that has ended, from its creation on,
-// with times of the leaders'. It does not block.
+// TraceBuild makes the span of a build that has ended, from its creation to its end. The times are
+// those of the leaders. TraceBuild does not block.
 func TraceBuild(tracer trace.Tracer, r *buildsv1.Record) {
 	if tracer == nil || r.GetTraceparent() == "" {
 		return

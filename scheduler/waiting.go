@@ -10,9 +10,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Waiting tells why queued builds wait, by the rules of decide and what one
-// state knows. Any node can tell; only the leader knows also which nodes have
-// gone silent, for the moments until the state says so.
+// Waiting explains why queued builds wait, by the rules of decide and one state. It works on any
+// node. The leader also knows which nodes do not respond, some moments before the state shows it.
 type Waiting struct {
 	state  *builds.State
 	now    time.Time
@@ -24,8 +23,8 @@ type Waiting struct {
 	total  int
 }
 
-// NewWaiting looks at a state. runtime names the runtime for a source, replicas
-// is how many nodes hold each log.
+// NewWaiting returns the reasons in a state. runtime returns the name of the runtime for a source,
+// and replicas is the number of nodes that hold each log.
 func NewWaiting(s *builds.State, now time.Time, runtime func(*imagebuilderv1.Source) string, replicas int) *Waiting {
 	if s.Level() < 2 {
 		replicas = 0
@@ -39,8 +38,8 @@ func NewWaiting(s *builds.State, now time.Time, runtime func(*imagebuilderv1.Sou
 	return w
 }
 
-// Reason tells a person why a build waits; "" if it does not, or is about to
-// start.
+// Reason returns the reason why a build waits, for a person. It returns "" if the build does not
+// wait or is about to start.
 func (w *Waiting) Reason(r *buildsv1.Record) string {
 	b, set := r.Build, w.state.Settings()
 	runtime := w.rules.runtime(b.Source)
@@ -54,10 +53,10 @@ func (w *Waiting) Reason(r *buildsv1.Record) string {
 		return fmt.Sprintf("attempt %d failed; the next one begins at %s", len(b.Attempts), t.AsTime().UTC().Format(time.RFC3339))
 	}
 	if set.RunningTotal > 0 && w.total >= int(set.RunningTotal) {
-		return fmt.Sprintf("as many builds run as may run at once (builds.runningTotal, %d)", set.RunningTotal)
+		return fmt.Sprintf("the limit of running builds is reached (builds.runningTotal, %d)", set.RunningTotal)
 	}
 	if limit := set.RunningPerRequester; limit > 0 && w.usedBy[b.Requester] >= int(limit) {
-		return fmt.Sprintf("as many builds of this requester run as may run at once (builds.runningPerRequester, %d)", limit)
+		return fmt.Sprintf("the limit of running builds of this requester is reached (builds.runningPerRequester, %d)", limit)
 	}
 	if !slices.ContainsFunc(w.slots, func(sl *slot) bool { return slices.Contains(sl.node.Runtimes, runtime) }) {
 		return fmt.Sprintf("no node that is up and not drained has the runtime %s", runtime)
@@ -67,7 +66,7 @@ func (w *Waiting) Reason(r *buildsv1.Record) string {
 		return "all nodes that can run it are full (builds.runningPerNode)"
 	}
 	if w.rules.replicas > 0 && w.rules.copies(to.node, w.alive, w.known, b.Id) == nil {
-		return "no second node is up that could hold its log (logs.copies)"
+		return "no second node is up that can hold its log (logs.copies)"
 	}
 	return ""
 }

@@ -5,11 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
-
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 )
 
 func Test_Waiting_Reasons(t *testing.T) {
@@ -32,15 +31,15 @@ func Test_Waiting_Reasons(t *testing.T) {
 		"about to start":    {nodes: []uint32{1}, want: ""},
 		"no node":           {want: "no node that is up and not drained has the runtime copy"},
 		"a node is drained": {nodes: []uint32{1}, prepare: func(w *schedulertest.World) { w.Apply(&buildsv1.DrainNode{Name: "n0", Drained: true}) }, want: "no node that is up"},
-		"full":              {nodes: []uint32{1}, prepare: func(w *schedulertest.World) { w.Ask("b"); assign(w) }, want: "all nodes that can run it are full"},
+		"full":              {nodes: []uint32{1}, prepare: func(w *schedulertest.World) { w.Create("b"); assign(w) }, want: "all nodes that can run it are full"},
 		"all builds": {nodes: []uint32{9}, prepare: func(w *schedulertest.World) {
 			w.Apply(&buildsv1.PutSettings{Settings: settings(1, 0)})
-			w.Ask("b")
+			w.Create("b")
 			assign(w)
 		}, want: "builds.runningTotal, 1"},
 		"one requester": {nodes: []uint32{9}, prepare: func(w *schedulertest.World) {
 			w.Apply(&buildsv1.PutSettings{Settings: settings(0, 1)})
-			w.Ask("a")
+			w.Create("a")
 			assign(w)
 		}, want: "builds.runningPerRequester, 1"},
 		"no second node": {nodes: []uint32{1, 1}, replicas: 2, prepare: func(w *schedulertest.World) {
@@ -53,7 +52,7 @@ func Test_Waiting_Reasons(t *testing.T) {
 			if c.prepare != nil {
 				c.prepare(w)
 			}
-			w.Ask("a")
+			w.Create("a")
 			var last *buildsv1.Record
 			w.Store.View().Queued(func(r *buildsv1.Record) bool { last = r; return true })
 			got := waitingIn(w, c.replicas).Reason(last)
@@ -68,7 +67,7 @@ func waitingIn(w *schedulertest.World, replicas int) *Waiting {
 	return NewWaiting(w.Store.View(), w.Now, func(*imagebuilderv1.Source) string { return "copy" }, replicas)
 }
 
-// Test_Waiting_RetryAndSuccessor are the reasons that lie in the build.
+// Test_Waiting_RetryAndSuccessor: the reasons that depend on the build itself.
 func Test_Waiting_RetryAndSuccessor(t *testing.T) {
 	w := schedulertest.NewWorld(t, 1)
 	create := func(id string) {

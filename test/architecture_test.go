@@ -19,7 +19,7 @@ var layers = [][]string{
 	{"tracing", "builds/logs", "cluster/pki", "registry", "client", "verify/history", "web"},
 	{"tracing/otlp", "tracing/tracetest", "builds", "cluster", "registry/azure", "registry/ecr", "registry/google", "registry/registrytest", "verify"},
 	{"builds/buildstest", "builds/logs/peer", "cluster/clustertest", "api", "scheduler/workload", "scheduler/refcache"},
-	{"api/loginfo", "scheduler", "scheduler/schedulertest", "scheduler/buildkit", "scheduler/copy", "scheduler/wsmanager/...", "scheduler/kubernetes/podapi", "scheduler/kubernetes/proxy"},
+	{"api/loginfo", "scheduler/placement", "scheduler", "scheduler/schedulertest", "scheduler/buildkit", "scheduler/copy", "scheduler/wsmanager/...", "scheduler/kubernetes/podapi", "scheduler/kubernetes/proxy"},
 	{"scheduler/owner", "scheduler/kubernetes", "scheduler/kubernetes/worker"},
 	{"config"},
 	{"node"},

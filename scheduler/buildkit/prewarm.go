@@ -36,7 +36,7 @@ type Warmer struct {
 	credential InstallCredential
 }
 
-var _ refcache.PrewarmDaemon = (*Warmer)(nil)
+var _ refcache.Daemon = (*Warmer)(nil)
 
 // Warmers returns one Warmer for each daemon. They pull images under their original names:
 // Options.Route has no effect.

@@ -2,6 +2,7 @@ package owner
 
 import (
 	"context"
+	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -9,31 +10,36 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// dropDamaged gives up this node's copies of complete logs that were found to be
-// damaged, where another node holds a sound one, which is then copied anew.
+// verifyTimeout limits reading a copy on another node.
+const verifyTimeout = 2 * time.Minute
+
+// dropDamaged removes this node's copies of the given complete logs, which are damaged. It keeps a
+// copy as long as no other node has a sound one. repairLogs then makes a new copy.
 func (o *Owner) dropDamaged(ctx context.Context, keys []logs.Key) {
 	for _, key := range keys {
 		if ctx.Err() != nil {
 			return
 		}
-		o.dropIfDamaged(ctx, key)
+		o.dropIfReplaceable(ctx, key)
 	}
 }
 
-func (o *Owner) dropIfDamaged(ctx context.Context, key logs.Key) {
-	b := o.o.Store.View().Build(key.Build).GetBuild()
+// dropIfReplaceable removes this node's copy of a log once it has read a sound copy on another
+// node.
+func (o *Owner) dropIfReplaceable(ctx context.Context, key logs.Key) {
+	b := o.opts.Store.View().Build(key.Build).GetBuild()
 	if key.Attempt == 0 || int(key.Attempt) > len(b.GetAttempts()) {
-		return // removed soon
+		return // the state has removed the build, and Reap removes the log
 	}
 	a := b.Attempts[key.Attempt-1]
 	copies := builds.CopiesOf(a)
-	if a.Log.GetState() != builds.LogSealed || !builds.HasCopy(copies, o.o.Node, o.o.StoreID) {
+	if a.Log.GetState() != builds.LogSealed || !builds.HasCopy(copies, o.opts.Node, o.opts.StoreID) {
 		return
 	}
-	log := o.o.Log.With("build", key.Build, "attempt", key.Attempt)
+	log := o.opts.Log.With("build", key.Build, "attempt", key.Attempt)
 	var sound *imagebuilderv1.LogCopy
 	for _, c := range o.otherCopies(a) {
-		err := o.whole(ctx, key, a.Log, c)
+		err := o.verify(ctx, key, a.Log, c)
 		if err == nil {
 			sound = c
 			break
@@ -41,26 +47,26 @@ func (o *Owner) dropIfDamaged(ctx context.Context, key logs.Key) {
 		log.Warn("this node's copy of a log is damaged, and another one cannot be read", "node", c.Node, "err", err)
 	}
 	if sound == nil {
-		return // there may be one later
+		return
 	}
 	_, err := o.commit(ctx, &buildsv1.SetLogCopies{
 		BuildId: key.Build, Attempt: a.Number, Epoch: a.Epoch, Former: copies,
-		Copies: without(copies, []logs.Copy{{Node: o.o.Node, StoreID: o.o.StoreID}}),
+		Copies: without(copies, []logs.Copy{{Node: o.opts.Node, StoreID: o.opts.StoreID}}),
 	})
 	if err != nil {
 		log.Warn("cannot give up a damaged copy of a log, will try again", "err", err)
 		return
 	}
-	if err := o.o.Logs.RemoveDamaged(key); err != nil {
+	if err := o.opts.DamagedLogs.RemoveDamaged(key); err != nil {
 		log.Warn("cannot remove a damaged copy of a log", "err", err)
 		return
 	}
 	log.Info("gave up a damaged copy of a log", "sound", sound.Node)
 }
 
-// whole reads another node's copy of a log.
-func (o *Owner) whole(ctx context.Context, key logs.Key, l *imagebuilderv1.AttemptLog, at *imagebuilderv1.LogCopy) error {
-	ctx, cancel := context.WithTimeout(ctx, repairTime)
+// verify reads a copy of a complete log on another node, within verifyTimeout.
+func (o *Owner) verify(ctx context.Context, key logs.Key, sealed *imagebuilderv1.AttemptLog, at *imagebuilderv1.LogCopy) error {
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
-	return o.o.Logs.Whole(ctx, key, l, at)
+	return o.opts.DamagedLogs.VerifyCopy(ctx, key, sealed, at)
 }

@@ -24,8 +24,8 @@ import (
 func Test_KnownFault_LateTagAfterAFailedBuild(t *testing.T) {
 	knownfault.RunSimulated(t, "part 3: the late tag of a deposed owner stays after a failed build", func(t knownfault.TB) {
 		w := schedulertest.NewWorld(t, 1, 1)
-		raft := &schedulertest.OneNode{W: w}
-		tags := &slowTags{tags: map[string]string{}, held: make(chan struct{}), here: make(chan struct{})}
+		raft := &schedulertest.Raft{W: w}
+		tags := &tagRegistry{tags: map[string]string{}, arrived: make(chan struct{}), release: make(chan struct{})}
 		create := func(id string) {
 			w.Apply(&buildsv1.CreateBuild{
 				Id: id, Ref: "r:image", Requester: "a", TimeoutNanos: int64(time.Hour), Force: true,
@@ -35,9 +35,9 @@ func Test_KnownFault_LateTagAfterAFailedBuild(t *testing.T) {
 		create("0001")
 		a := w.Assignment()
 		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-		owner := NewOwner(OwnerOptions{
-			Node: a.Owner, StoreID: "s", Store: w.Store, Raft: raft, Keyring: schedulertest.NewKeyring(t), Logs: silent{}, Publisher: tags,
-			Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
+		owner := New(Options{
+			Node: a.Owner, StoreID: "s", Store: w.Store, Raft: raft, Keyring: schedulertest.NewKeyring(t), Logs: nullLogs{}, DamagedLogs: nullLogs{}, Publisher: tags,
+			Runtimes: map[string]workload.Runtime{"copy": schedulertest.Runtime{}}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
 		})
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
@@ -48,7 +48,7 @@ func Test_KnownFault_LateTagAfterAFailedBuild(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		<-tags.here // the owner is about to tag sha256:first
+		<-tags.arrived // the owner is about to tag sha256:first
 
 		commit := func(payload proto.Message) {
 			t.Helper()
@@ -83,7 +83,7 @@ func Test_KnownFault_LateTagAfterAFailedBuild(t *testing.T) {
 		attempt("sha256:second")
 		create("0003")
 		attempt("")
-		close(tags.held)
+		close(tags.release)
 		synctest.Wait()
 		tags.mu.Lock()
 		defer tags.mu.Unlock()

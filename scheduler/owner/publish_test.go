@@ -2,144 +2,84 @@ package owner
 
 import (
 	"context"
-	"errors"
-	"log/slog"
-	"sync"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
-
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 )
 
-// silent keeps no logs.
-type silent struct{}
-
-func (silent) Create(*imagebuilderv1.Attempt, *imagebuilderv1.Build, *buildsv1.Secrets) (logs.AttemptWriter, error) {
-	return silent{}, nil
-}
-func (silent) Fence(logs.Key, uint64) (int64, string, error) { return 0, "", nil }
-func (silent) Copy(logs.Key, uint64, []*imagebuilderv1.LogCopy) (*logs.Feed, error) {
-	return nil, errors.New("no copies")
-}
-func (silent) Complete(logs.Key, int64) error         { return nil }
-func (silent) Completed(logs.Key) bool                { return true }
-func (silent) Damaged() ([]logs.Key, <-chan struct{}) { return nil, nil }
-func (silent) RemoveDamaged(logs.Key) error           { return nil }
-func (silent) Whole(context.Context, logs.Key, *imagebuilderv1.AttemptLog, *imagebuilderv1.LogCopy) error {
-	return nil
-}
-func (silent) Write(p []byte) (int, error)                 { return len(p), nil }
-func (silent) RawOffset() int64                            { return 0 }
-func (silent) Marker(string) error                         { return nil }
-func (silent) Redact(s string) string                      { return s }
-func (silent) Flush(context.Context) error                 { return nil }
-func (silent) Seal(context.Context) (int64, string, error) { return 0, "", nil }
-func (silent) Feed() *logs.Feed                            { return nil }
-func (silent) Close()                                      {}
-
-// slowTags is a registry one of whose requests is held up.
-type slowTags struct {
-	mu   sync.Mutex
-	tags map[string]string
-	held chan struct{} // the first request waits for it, whatever its context says
-	here chan struct{}
-	once sync.Once
-}
-
-func (r *slowTags) Publish(_ context.Context, image, ref string) error {
-	r.once.Do(func() {
-		close(r.here)
-		<-r.held
-	})
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.tags[ref] = image
-	return nil
-}
-func (r *slowTags) Exists(context.Context, string) (bool, error) { return false, nil }
-
-// startOwner assigns a build to the only node of a world and runs its owner until
-// the answered function is called, which waits.
-func startOwner(t *testing.T, w *schedulertest.World, l Logs, p Publisher) (build string, stop func()) {
-	t.Helper()
-	raft := &schedulertest.OneNode{W: w}
-	w.Ask("a")
-	a := w.Assignment()
-	w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-	owner := NewOwner(OwnerOptions{
-		Node: a.Owner, StoreID: "s", Store: w.Store, Raft: raft, Keyring: schedulertest.NewKeyring(t), Logs: l, Publisher: p,
-		Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- owner.Run(ctx) }()
-	return a.BuildId, func() {
-		t.Helper()
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// Test_Publish_ALateTagIsRepaired holds up an owner's request to tag until the
-// next owner, who found the image missing, has published another one.
+// Test_Publish_ALateTagIsRepaired holds up the first tag of an owner until the next owner, which
+// did not find the image, has published another one.
 func Test_Publish_ALateTagIsRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := schedulertest.NewWorld(t, 1, 1)
-		raft := &schedulertest.OneNode{W: w}
-		ring := schedulertest.NewKeyring(t)
-		tags := &slowTags{tags: map[string]string{}, held: make(chan struct{}), here: make(chan struct{})}
-		w.Ask("a")
-		a := w.Assignment()
-		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
-		first := w.Store.Build(a.BuildId).Build.Attempts[0]
-		owner := NewOwner(OwnerOptions{
-			Node: first.Owner, StoreID: "s", Store: w.Store, Raft: raft, Keyring: ring, Logs: silent{}, Publisher: tags,
-			Runtimes: map[string]workload.Runtime{"copy": raft}, Log: slog.New(slog.DiscardHandler), ReplaceAfter: time.Hour, RepairAfter: time.Hour,
-		})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- owner.Run(ctx) }()
-		<-tags.here
+		raft := &schedulertest.Raft{W: w}
+		tags := &tagRegistry{arrived: make(chan struct{}), release: make(chan struct{})}
+		a := assign(w)
+		stop := run(t, w, Options{Node: a.Owner, Raft: raft, Publisher: tags})
+		<-tags.arrived
 
 		commit := func(payload proto.Message) {
 			t.Helper()
 			raft.Mu.Lock()
 			w.Apply(payload)
 			raft.Mu.Unlock()
-			synctest.Wait() // the owner has seen it
+			synctest.Wait() // the owner sees the change
 		}
-		commit(&buildsv1.NodeLost{Name: first.Owner, StoreId: "s", BootId: "b", Reason: "test"})
+		commit(&buildsv1.NodeLost{Name: a.Owner, StoreId: "s", BootId: "b", Reason: "test"})
 		w.Now = w.Now.Add(time.Minute)
-		second := []*buildsv1.AssignAttempt_Assignment{w.Assignment(first.Owner)}
-		commit(&buildsv1.AssignAttempt{Assignments: second})
+		commit(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{w.Assignment(a.Owner)}})
 		n := w.Store.Build(a.BuildId).Build.Attempts[1]
 		for _, p := range []*buildsv1.ReportPhase{{Phase: builds.Starting}, {Phase: builds.Running}, {Phase: builds.Pushing, Digest: "sha256:second", FormerDigestMissing: true}} {
 			p.BuildId, p.Attempt, p.Epoch = a.BuildId, n.Number, n.Epoch
 			commit(p)
 		}
 		commit(&buildsv1.FinishAttempt{BuildId: a.BuildId, Attempt: n.Number, Epoch: n.Epoch, Phase: builds.Succeeded, Digest: "sha256:second"})
-		close(tags.held)
+		close(tags.release)
 		synctest.Wait()
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
+		stop()
+		if len(tags.tags) == 0 {
+			t.Error("nothing is tagged")
 		}
 		for ref, image := range tags.tags {
 			if image != "r@sha256:second" {
 				t.Errorf("%s is %s, want the second digest", ref, image)
 			}
 		}
+	})
+}
+
+// unreachable is a registry that does not respond to Publish.
+type unreachable struct{}
+
+func (unreachable) Publish(ctx context.Context, _, _ string) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+func (unreachable) Exists(context.Context, string) (bool, error) { return false, nil }
+
+// Test_Publish_ARegistryThatStaysAway: an attempt that only waits for the registry ends after
+// registryTimeout, so that another node can continue. It is not counted.
+func Test_Publish_ARegistryThatStaysAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := schedulertest.NewWorld(t, 1)
+		a := assign(w)
+		stop := run(t, w, Options{Node: a.Owner, Publisher: unreachable{}})
+		time.Sleep(registryTimeout - time.Second)
+		if p := w.Store.Build(a.BuildId).Build.Phase; p != builds.Pushing {
+			t.Errorf("the build is %s", p)
+		}
+		time.Sleep(2 * time.Second)
+		b := w.Store.Build(a.BuildId).Build
+		if first := b.Attempts[0]; b.Phase != builds.Queued || first.Counted || !strings.Contains(first.Message, "could not be reached") {
+			t.Errorf("the build is %s, its attempt %v", b.Phase, first)
+		}
+		stop()
 	})
 }

@@ -5,20 +5,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
-
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 )
 
-// Test_NextCopy: who copies a complete log to whom when nodes go.
+// Test_NextCopy: the node that copies a complete log, and its target, when nodes are drained or
+// lost.
 func Test_NextCopy(t *testing.T) {
 	for _, c := range []struct {
 		what, copies, drained, lost string
-		from, to, stay              string // to: any of these
+		from, to, stay              string // to: any of these nodes
 	}{
-		{what: "all is well", copies: "n0 n1"},
+		{what: "nothing is lost", copies: "n0 n1"},
 		{what: "one is drained", copies: "n0 n1", drained: "n0", from: "n1", to: "n2 n3", stay: "n1"},
 		{what: "one is lost for long", copies: "n0 n1", lost: "n1", from: "n0", to: "n2 n3", stay: "n0"},
 		{what: "both are drained together", copies: "n2 n3", drained: "n2 n3", from: "n2", to: "n0 n1", stay: "n2 n3"},
@@ -44,7 +44,7 @@ func Test_NextCopy(t *testing.T) {
 		later := time.Unix(0, view.Time()).Add(time.Hour)
 		from := ""
 		for _, n := range []string{"n0", "n1", "n2", "n3"} {
-			o := &Owner{o: OwnerOptions{Node: n, StoreID: "s", RepairAfter: time.Minute}}
+			o := &Owner{opts: Options{Node: n, StoreID: "s", RepairAfter: time.Minute}}
 			stay, to := o.nextCopy(view, later, o.holders(view), "build", a)
 			if to == nil {
 				continue

@@ -5,19 +5,18 @@ import (
 	"sync"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// coalesce is how long reports of one attempt are gathered before they are
-// committed: an attempt that is over by then costs no commit for them.
-const coalesce = 200 * time.Millisecond
+// reportInterval is how long reports of an attempt are collected before they are committed as one.
+// An attempt that ends within this time costs no commit for its progress.
+const reportInterval = 200 * time.Millisecond
 
-// sink is the Sink of one attempt: output goes to the log, reports of
-// progress are coalesced and committed by one goroutine.
+// sink is the workload.Sink of one attempt. It writes output to the log. One goroutine commits the
+// reported progress.
 type sink struct {
 	log    logs.AttemptWriter
 	report func(context.Context, []*imagebuilderv1.Step)
@@ -27,104 +26,112 @@ type sink struct {
 	latest   []*imagebuilderv1.Step
 	started  bool
 
-	news   chan struct{} // capacity 1
-	cancel context.CancelFunc
-	done   chan struct{}
+	reported chan struct{} // capacity 1: there is progress to commit
+	cancel   context.CancelFunc
+	done     chan struct{}
 }
 
 var _ workload.Sink = (*sink)(nil)
 
+// newSink returns a sink that commits progress by report. The caller calls stop.
 func newSink(log logs.AttemptWriter, report func(context.Context, []*imagebuilderv1.Step)) *sink {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &sink{log: log, report: report, news: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	s := &sink{log: log, report: report, reported: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	go s.loop(ctx)
 	return s
 }
 
-// loop commits reports until quiet is called.
+// loop commits progress until stop is called.
 func (s *sink) loop(ctx context.Context) {
 	defer close(s.done)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.news:
+		case <-s.reported:
 		}
-		if ctxutil.Sleep(ctx, coalesce); ctx.Err() != nil {
+		if ctxutil.Sleep(ctx, reportInterval); ctx.Err() != nil {
 			return
 		}
 		s.report(ctx, s.steps())
 	}
 }
 
-// quiet ends the reports and waits for the last one.
-func (s *sink) quiet() {
+// stop ends the commits of progress and waits for the last one. Output can still be written. stop
+// may be called repeatedly.
+func (s *sink) stop() {
 	s.cancel()
 	<-s.done
 }
 
-// Write appends raw output to the log.
+// Write implements workload.Sink.
 func (s *sink) Write(p []byte) (int, error) {
 	n, err := s.log.Write(p)
 	if err != nil {
-		s.mu.Lock()
-		s.writeErr = err
-		s.mu.Unlock()
+		s.fail(err)
 	}
 	return n, err
 }
 
-// Flush waits until a next owner would find all that was written.
+// Flush implements workload.Sink. It returns the error of a former Write.
 func (s *sink) Flush(ctx context.Context) error {
 	if err := s.err(); err != nil {
 		return err
 	}
 	err := s.log.Flush(ctx)
-	if err != nil && ctx.Err() == nil { // else who calls again may have the time
-		s.mu.Lock()
-		s.writeErr = err
-		s.mu.Unlock()
+	if err != nil && ctx.Err() == nil { // after the end of ctx, another call may still succeed
+		s.fail(err)
 	}
 	return err
 }
 
+// fail records the error of the log.
+func (s *sink) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writeErr = err
+}
+
+// err returns the last error of the log, or nil.
 func (s *sink) err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.writeErr
 }
 
-// Offset is the number of raw bytes stored so far.
+// Offset implements workload.Sink.
 func (s *sink) Offset() int64 { return s.log.RawOffset() }
 
-// Running tells that the workload has started.
+// Running implements workload.Sink.
 func (s *sink) Running() {
 	s.mu.Lock()
 	first := !s.started
 	s.started = true
 	s.mu.Unlock()
 	if first {
-		s.tell()
+		s.wake()
 	}
 }
 
-// Steps replaces the structured steps.
+// Steps implements workload.Sink.
 func (s *sink) Steps(steps []*imagebuilderv1.Step) {
 	s.mu.Lock()
 	s.latest, s.started = steps, true
 	s.mu.Unlock()
-	s.tell()
+	s.wake()
 }
 
+// steps returns the last reported steps.
 func (s *sink) steps() []*imagebuilderv1.Step {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.latest
 }
 
-func (s *sink) tell() {
+// wake makes loop commit the progress.
+func (s *sink) wake() {
 	select {
-	case s.news <- struct{}{}:
+	case s.reported <- struct{}{}:
 	default:
 	}
 }

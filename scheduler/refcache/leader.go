@@ -11,22 +11,20 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// RefreshLeader decides which node resolves which cached reference when. Only
-// the leader runs it, for one term: what it has decided is in the state, so
-// that its successor goes on from there.
-type RefreshLeader struct {
+// Leader gives cached references that are due to nodes. Only the leader of the cluster runs it, for
+// one term. Its decisions are part of the state, so that the next leader continues from there.
+type Leader struct {
 	Store *builds.Store
 	Raft  builds.Raft
 	Log   *slog.Logger
-	// Seed are the references of the configuration, as written there, Interval
-	// the default that goes with them.
+	// Seed are the references of the configuration, as written there. Interval is the default
+	// refresh interval of the configuration.
 	Seed     []string
 	Interval time.Duration
 }
 
-// Run decides and commits until ctx, which ends with the leader's term, is
-// done. It returns nil then.
-func (l *RefreshLeader) Run(ctx context.Context) error {
+// Run decides and commits until ctx ends, which it does with the term. It returns nil then.
+func (l *Leader) Run(ctx context.Context) error {
 	prepared := false
 	for ctx.Err() == nil {
 		changed := l.Store.CachedChanged()
@@ -45,9 +43,9 @@ func (l *RefreshLeader) Run(ctx context.Context) error {
 		if !prepared {
 			err := l.seed(ctx)
 			if err == nil {
-				err = l.rename(ctx, refs)
+				err = l.normalise(ctx, refs)
 			}
-			prepared = l.did(ctx, err)
+			prepared = l.succeeded(ctx, err)
 			continue
 		}
 		assign, wake := decideRefreshes(refs, nodes, time.Now())
@@ -56,30 +54,30 @@ func (l *RefreshLeader) Run(ctx context.Context) error {
 			continue
 		}
 		res, _, err := builds.Propose(ctx, l.Raft, &buildsv1.AssignRefreshes{Assignments: assign})
-		if l.did(ctx, err) && res.Refs == 0 {
+		if l.succeeded(ctx, err) && res.Refs == 0 {
 			l.await(ctx, changed, wake)
 		}
 	}
 	return nil
 }
 
-// did rests after a proposal that failed.
-func (l *RefreshLeader) did(ctx context.Context, err error) bool {
+// succeeded reports whether a proposal succeeded. After an error it logs it and blocks for
+// retryInterval.
+func (l *Leader) succeeded(ctx context.Context, err error) bool {
 	if err != nil && ctx.Err() == nil {
-		l.Log.Warn("the refresher of references cannot commit, will try again", "err", err)
+		l.Log.Warn("the refresh of cached references cannot commit, will try again", "err", err)
 		ctxutil.Sleep(ctx, retryInterval)
 	}
 	return err == nil
 }
 
-// seed puts the configured references into the cache, once in the cluster's
-// life.
-func (l *RefreshLeader) seed(ctx context.Context) error {
+// seed adds the configured references to the cache, once in the lifetime of the cluster.
+func (l *Leader) seed(ctx context.Context) error {
 	cmd := &buildsv1.SeedCache{IntervalNanos: int64(l.Interval)}
 	for _, ref := range l.Seed {
 		key, err := builds.CacheKey(ref)
 		if err != nil {
-			l.Log.Error("refCache.refs names what cannot be cached; it is left out", "ref", ref, "err", err)
+			l.Log.Error("a reference in refCache.refs cannot be cached; it is ignored", "ref", ref, "err", err)
 			continue
 		}
 		cmd.Refs = append(cmd.Refs, key)
@@ -94,14 +92,14 @@ func (l *RefreshLeader) seed(ctx context.Context) error {
 	}
 	res, _, err := builds.Propose(ctx, l.Raft, cmd)
 	if err == nil && res.Refs > 0 {
-		l.Log.Info("the reference cache was filled from the configuration, once", "refs", res.Refs)
+		l.Log.Info("the references of the configuration were added to the reference cache, once", "refs", res.Refs)
 	}
 	return err
 }
 
-// rename normalises the names that nodes of version 0.2.0 have stored as they
-// were given.
-func (l *RefreshLeader) rename(ctx context.Context, refs []*imagebuilderv1.CachedRef) error {
+// normalise replaces names that are not normalised. Nodes of version 0.2.0 have stored references
+// as they received them.
+func (l *Leader) normalise(ctx context.Context, refs []*imagebuilderv1.CachedRef) error {
 	for _, r := range refs {
 		key, err := builds.CacheKey(r.Ref)
 		if err == nil && key == r.Ref {
@@ -119,8 +117,8 @@ func (l *RefreshLeader) rename(ctx context.Context, refs []*imagebuilderv1.Cache
 	return nil
 }
 
-// await returns at the next change, or when the decision named a time.
-func (l *RefreshLeader) await(ctx context.Context, changed <-chan struct{}, wake time.Time) {
+// await blocks until the next change, or until wake if it is not zero, for at most a minute.
+func (l *Leader) await(ctx context.Context, changed <-chan struct{}, wake time.Time) {
 	d := time.Minute
 	if !wake.IsZero() {
 		d = min(d, max(time.Until(wake), time.Millisecond))

@@ -14,20 +14,21 @@ import (
 )
 
 const (
-	// retryInterval is the pause after a proposal that was refused or failed.
+	// retryInterval is the time between retries of a proposal.
 	retryInterval = 100 * time.Millisecond
-	// refreshGather is how long results are gathered before they are committed
-	// together.
-	refreshGather = 50 * time.Millisecond
-	// maxRefreshError bounds the text of a failure in the state, in bytes.
-	maxRefreshError = 512
+	// resultDelay is how long results are collected before they are committed together.
+	resultDelay = 50 * time.Millisecond
+	// lastCommitTimeout limits the commits of a process that ends.
+	lastCommitTimeout = time.Second
+	// maxErrorBytes limits the text of a failure in the state.
+	maxErrorBytes = 512
 )
 
-// Refreshed is what a reference resolved to.
+// Refreshed is the result of resolving a reference.
 type Refreshed struct {
 	Digest    string
 	SizeBytes int64
-	// Anonymous tells that no credential was used.
+	// Anonymous means that no credential was used.
 	Anonymous bool
 }
 
@@ -37,29 +38,29 @@ type Refresher struct {
 	Store *builds.Store
 	Raft  builds.Raft
 	Log   *slog.Logger
-	// Resolve asks the registry, with the install's credentials, within a time
-	// limit of its own. Its errors may be shown.
+	// Resolve queries the registry with the credentials of the install. It has a time limit of its
+	// own. Its errors contain no secrets.
 	Resolve func(ctx context.Context, ref string) (Refreshed, error)
-	// Told is called for each result that this node has, nil for nobody.
-	Told func(err error)
+	// Observe is called after each query. May be nil.
+	Observe func(err error)
 
 	mu      sync.Mutex
-	running map[string]uint64 // reference to its turn here
+	running map[string]uint64 // turn of this node by reference
 	results []*buildsv1.RecordRefreshes_Result
-	news    chan struct{} // capacity 1
+	added   chan struct{} // capacity 1: results has grown
 }
 
-// Run resolves until ctx is done, tells the state what it has found out, for a
-// second at most, and waits for the look-ups that it began. References whose
-// results are lost are given to others once this process is known to be gone.
+// Run resolves references until ctx ends. Then it commits the last results, for at most a second,
+// and waits for the queries that run. If results are lost, the leader gives their references to
+// other nodes once the state shows that this process has ended.
 func (r *Refresher) Run(ctx context.Context) {
-	r.running, r.news = map[string]uint64{}, make(chan struct{}, 1)
+	r.running, r.added = map[string]uint64{}, make(chan struct{}, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { r.commit(ctx) })
 	for ctx.Err() == nil {
 		changed := r.Store.CachedChanged()
-		for _, c := range r.mine() {
+		for _, c := range r.newTurns() {
 			wg.Go(func() { r.resolve(ctx, c) })
 		}
 		select {
@@ -69,10 +70,11 @@ func (r *Refresher) Run(ctx context.Context) {
 	}
 }
 
-// mine answers the turns of this node that it has not begun.
-func (r *Refresher) mine() (begin []*imagebuilderv1.CachedRef) {
-	// The lock comes first: a turn that the state still shows has not been
-	// forgotten then by committed, which is called once the state shows its end.
+// newTurns returns the references whose turns of this node have not begun, and marks them as
+// running.
+func (r *Refresher) newTurns() (begin []*imagebuilderv1.CachedRef) {
+	// Lock before reading the state: committed deletes a turn from running after the state shows
+	// its end, so that a turn that the state still shows is still in running.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []*imagebuilderv1.CachedRef
@@ -86,10 +88,11 @@ func (r *Refresher) mine() (begin []*imagebuilderv1.CachedRef) {
 	return begin
 }
 
+// resolve queries the registry for one reference and queues the result.
 func (r *Refresher) resolve(ctx context.Context, c *imagebuilderv1.CachedRef) {
 	got, err := r.Resolve(ctx, c.Ref)
 	if ctx.Err() != nil {
-		return // the process ends; that is no failure of the reference
+		return // the process ends, which is no failure of the reference
 	}
 	res := &buildsv1.RecordRefreshes_Result{Ref: c.Ref, Turn: c.Turn}
 	if err != nil {
@@ -101,29 +104,28 @@ func (r *Refresher) resolve(ctx context.Context, c *imagebuilderv1.CachedRef) {
 			r.Log.Info("a cached reference has another digest", "ref", c.Ref, "digest", got.Digest, "before", c.Digest)
 		}
 	}
-	if r.Told != nil {
-		r.Told(err)
+	if r.Observe != nil {
+		r.Observe(err)
 	}
 	r.mu.Lock()
 	r.results = append(r.results, res)
 	r.mu.Unlock()
 	select {
-	case r.news <- struct{}{}:
+	case r.added <- struct{}{}:
 	default:
 	}
 }
 
-// commit tells the state what was found out, many results at a time. While
-// there is no leader they are kept.
+// commit commits results in batches until ctx ends. It keeps them while there is no leader.
 func (r *Refresher) commit(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			r.last(context.WithoutCancel(ctx))
+			r.commitLast(context.WithoutCancel(ctx))
 			return
-		case <-r.news:
+		case <-r.added:
 		}
-		ctxutil.Sleep(ctx, refreshGather)
+		ctxutil.Sleep(ctx, resultDelay)
 		for ctx.Err() == nil {
 			batch := r.batch()
 			if len(batch) == 0 {
@@ -131,7 +133,7 @@ func (r *Refresher) commit(ctx context.Context) {
 			}
 			if _, _, err := builds.Propose(ctx, r.Raft, &buildsv1.RecordRefreshes{Results: batch}); err != nil {
 				if ctx.Err() == nil {
-					r.Log.Warn("cannot tell the cluster what references resolved to, will try again", "results", len(batch), "err", err)
+					r.Log.Warn("cannot commit the digests of cached references, will try again", "results", len(batch), "err", err)
 				}
 				ctxutil.Sleep(ctx, retryInterval)
 				continue
@@ -141,9 +143,9 @@ func (r *Refresher) commit(ctx context.Context) {
 	}
 }
 
-// last commits what is there when the process ends.
-func (r *Refresher) last(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+// commitLast commits the results that are left when the process ends. It does not retry.
+func (r *Refresher) commitLast(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lastCommitTimeout)
 	defer cancel()
 	for batch := r.batch(); len(batch) > 0; batch = r.batch() {
 		if _, _, err := builds.Propose(ctx, r.Raft, &buildsv1.RecordRefreshes{Results: batch}); err != nil {
@@ -153,13 +155,14 @@ func (r *Refresher) last(ctx context.Context) {
 	}
 }
 
+// batch returns the oldest results, at most batchSize.
 func (r *Refresher) batch() []*buildsv1.RecordRefreshes_Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]*buildsv1.RecordRefreshes_Result(nil), r.results[:min(len(r.results), refreshBatch)]...)
+	return append([]*buildsv1.RecordRefreshes_Result(nil), r.results[:min(len(r.results), batchSize)]...)
 }
 
-// committed forgets what the state knows now, refused or not.
+// committed removes results that the state has accepted or refused.
 func (r *Refresher) committed(batch []*buildsv1.RecordRefreshes_Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -171,8 +174,8 @@ func (r *Refresher) committed(batch []*buildsv1.RecordRefreshes_Result) {
 	}
 }
 
-// shorten makes a text fit for the state: valid UTF-8, one line, bounded.
+// shorten makes a text fit for the state: valid UTF-8, one line, at most maxErrorBytes.
 func shorten(s string) string {
 	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
-	return strings.ToValidUTF8(s[:min(len(s), maxRefreshError)], "") // it may have been cut within a character
+	return strings.ToValidUTF8(s[:min(len(s), maxErrorBytes)], "") // the cut may divide a character
 }

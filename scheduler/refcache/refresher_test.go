@@ -4,29 +4,29 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 )
 
-// Test_Refresher_EachTurnOnce gives a node turns while the cache changes all the
-// time, so that it looks for turns of its own while others of them end: it asks
-// once for each.
+// Test_Refresher_EachTurnOnce gives a node turns while the cache changes all the time. The node
+// then looks for new turns while others end. It must query the registry once for each turn.
 func Test_Refresher_EachTurnOnce(t *testing.T) {
 	const refs, rounds = 200, 120
 	synctest.Test(t, func(t *testing.T) {
 		w := schedulertest.NewWorld(t, 8)
-		log := &schedulertest.OneNode{W: w}
+		log := &schedulertest.Raft{W: w}
 		propose := func(payload proto.Message) builds.Result {
 			res, _, err := builds.Propose(t.Context(), log, payload)
 			if err != nil {
@@ -45,9 +45,9 @@ func Test_Refresher_EachTurnOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		defer cancel()
-		var asked atomic.Int64
+		var queries atomic.Int64
 		r := &Refresher{Node: "n0", Store: w.Store, Raft: log, Log: slog.New(slog.DiscardHandler), Resolve: func(context.Context, string) (Refreshed, error) {
-			asked.Add(1)
+			queries.Add(1)
 			return Refreshed{Digest: "sha256:1"}, nil
 		}}
 		wg.Go(func() { r.Run(ctx) })
@@ -57,7 +57,7 @@ func Test_Refresher_EachTurnOnce(t *testing.T) {
 			var busy atomic.Bool
 			busy.Store(true)
 			var noise sync.WaitGroup
-			noise.Go(func() { // what has nothing to do with turns
+			noise.Go(func() { // changes that do not concern turns
 				for busy.Load() {
 					for range 50 {
 						propose(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: "r.example.com/a:0"}})
@@ -87,8 +87,18 @@ func Test_Refresher_EachTurnOnce(t *testing.T) {
 			busy.Store(false)
 			noise.Wait()
 		}
-		if given < refs*rounds*9/10 || asked.Load() != given {
-			t.Errorf("%d turns were given, and %d references asked for", given, asked.Load())
+		if given < refs*rounds*9/10 || queries.Load() != given {
+			t.Errorf("%d turns were given, and %d queries made", given, queries.Load())
 		}
 	})
+}
+
+// Test_Shorten_CanBeCommitted: one text that is not valid UTF-8 would prevent the commit of all
+// results of a node.
+func Test_Shorten_CanBeCommitted(t *testing.T) {
+	for _, s := range []string{strings.Repeat("€", maxErrorBytes), "a" + strings.Repeat("€", maxErrorBytes), "\xff", "ok"} {
+		if got := shorten(s); !utf8.ValidString(got) || len(got) > maxErrorBytes || got == "" {
+			t.Errorf("%d bytes of %.4q become %d that end with %q", len(s), s, len(got), got[max(0, len(got)-4):])
+		}
+	}
 }

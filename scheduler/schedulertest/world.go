@@ -1,11 +1,9 @@
 package schedulertest
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,19 +11,21 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// world is a state to decide on.
+// World is a replicated state that a test changes by commands.
 type World struct {
 	T     testing.TB
 	Store *builds.Store
+	// Index is the index of the last command.
 	Index uint64
-	Now   time.Time
+	// Now is the time of the next command.
+	Now time.Time
 }
 
+// NewWorld returns a state with one node for each capacity. The nodes are n0, n1 and so on, with
+// the store id "s", the boot id "b" and the runtime "copy".
 func NewWorld(t testing.TB, capacities ...uint32) *World {
 	w := &World{T: t, Store: builds.NewStore(), Now: time.Unix(1_700_000_000, 0)}
 	for i, c := range capacities {
@@ -34,7 +34,7 @@ func NewWorld(t testing.TB, capacities ...uint32) *World {
 	return w
 }
 
-// newKeyring answers keys of a test's own.
+// NewKeyring returns a keyring with a new key.
 func NewKeyring(t testing.TB) *builds.Keyring {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "keys.json")
@@ -48,6 +48,7 @@ func NewKeyring(t testing.TB) *builds.Keyring {
 	return ring
 }
 
+// Apply applies a command. It fails the test if the state refuses the command.
 func (w *World) Apply(payload proto.Message) builds.Result {
 	w.T.Helper()
 	cmd, err := builds.NewCommand(payload)
@@ -63,25 +64,24 @@ func (w *World) Apply(payload proto.Message) builds.Result {
 	return res
 }
 
-// ask creates a build of a requester and answers its id.
-func (w *World) Ask(who string) string {
+// Create creates a build with a timeout of an hour.
+func (w *World) Create(requester string) {
 	w.T.Helper()
-	return w.AskFor(who, time.Hour)
+	w.CreateFor(requester, time.Hour)
 }
 
-// askFor is ask with a time limit.
-func (w *World) AskFor(who string, limit time.Duration) string {
+// CreateFor creates a build with a timeout.
+func (w *World) CreateFor(requester string, timeout time.Duration) {
 	w.T.Helper()
-	id := fmt.Sprintf("%s-%04d", who, w.Index)
+	id := fmt.Sprintf("%04d-%s", w.Index, requester)
 	w.Apply(&buildsv1.CreateBuild{
-		Id: fmt.Sprintf("%04d-%s", w.Index, who), Ref: "r:" + id, Requester: who, TimeoutNanos: int64(limit),
+		Id: id, Ref: "r:" + id, Requester: requester, TimeoutNanos: int64(timeout),
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "b"}}},
 	})
-	return id
 }
 
-// assignment returns what gives the oldest queued build to the node with the least name, copies of
-// its log left out, except to the named nodes.
+// Assignment returns the assignment of the oldest queued build to the first node by name that is
+// not lost and not in except. The assignment names no copies of the log.
 func (w *World) Assignment(except ...string) *buildsv1.AssignAttempt_Assignment {
 	w.T.Helper()
 	var a *buildsv1.AssignAttempt_Assignment
@@ -107,49 +107,31 @@ func (w *World) Assignment(except ...string) *buildsv1.AssignAttempt_Assignment 
 	return a
 }
 
-// ended makes a build that has ended now and whose log has so many bytes.
-func (w *World) Ended(bytes int64) (id string) {
+// Assign applies assignments.
+func (w *World) Assign(a ...*buildsv1.AssignAttempt_Assignment) {
 	w.T.Helper()
-	w.Ask("a")
+	w.Apply(&buildsv1.AssignAttempt{Assignments: a})
+}
+
+// CreateEnded creates a build that has ended, with a sealed log of the given length. It returns its
+// id.
+func (w *World) CreateEnded(logBytes int64) (id string) {
+	w.T.Helper()
+	w.Create("a")
 	a := w.Assignment()
-	w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
+	w.Assign(a)
 	w.Apply(&buildsv1.FinishAttempt{
-		BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameUser, LogLength: bytes, LogChecksum: "sum",
+		BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameUser, LogLength: logBytes, LogChecksum: "sum",
 	})
 	return a.BuildId
 }
 
-// kept answers which of the builds have a log still.
-func (w *World) Kept(ids []string) (kept []int) {
+// WithLog returns the indexes of the builds that still have a log.
+func (w *World) WithLog(ids []string) (kept []int) {
 	for i, id := range ids {
 		if w.Store.Build(id).Build.Attempts[0].Log.State == builds.LogSealed {
 			kept = append(kept, i)
 		}
 	}
 	return kept
-}
-
-// oneNode is the replicated log of a world: what is proposed is applied.
-type OneNode struct {
-	Mu sync.Mutex
-	W  *World
-}
-
-func (r *OneNode) Propose(_ context.Context, cmd *clusterv1.Command) (uint64, any, error) {
-	r.Mu.Lock()
-	defer r.Mu.Unlock()
-	cmd.TimeUnixNano = r.W.Now.UnixNano()
-	r.W.Index++
-	return r.W.Index, r.W.Store.Apply(r.W.Index, cmd), nil
-}
-
-func (r *OneNode) ReadIndex(context.Context) (uint64, error) { return 0, nil }
-func (r *OneNode) WaitApplied(context.Context, uint64) error { return nil }
-func (r *OneNode) Freshness() (uint64, bool, time.Duration)  { return 0, true, 0 }
-func (r *OneNode) Name() string                              { return "copy" }
-func (r *OneNode) Survives() bool                            { return false }
-func (r *OneNode) Stop(context.Context, string) error        { return nil }
-func (r *OneNode) List(context.Context) ([]string, error)    { return nil, nil }
-func (r *OneNode) Run(context.Context, *workload.Workload, workload.Sink) (workload.Outcome, error) {
-	return workload.Outcome{Repository: "r", Digest: "sha256:first"}, nil
 }

@@ -12,111 +12,111 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// A Runtime executes attempts of one kind outside of the replicated state.
-// Methods may be called concurrently; all are idempotent by workload name.
+// Runtime executes attempts in one way. Its methods may be called concurrently. All methods are
+// idempotent by the name of the workload.
 type Runtime interface {
-	// Name is the runtime's name in configuration, metrics and status.
+	// Name returns the name of the runtime in configuration, metrics and status.
 	Name() string
 
-	// Run starts the workload, or adopts the one of the same name that runs
-	// already, and follows it until it ended. It writes the workload's raw
-	// output to sink, beginning at byte sink.Offset() of it.
+	// Run starts the workload, or adopts a running one of the same name, and follows it until it
+	// ends. It writes the raw output of the workload to sink, starting at byte sink.Offset() of the
+	// output.
 	//
-	// Run returns the outcome of a workload that succeeded, and a *Failure for
-	// one that did not; any other error counts as a failure of the
-	// infrastructure. When ctx ends, Run returns its error soon: a runtime
-	// whose workloads do not survive their node has stopped the workload by
-	// then, one whose workloads survive leaves it running.
+	// Run returns the outcome of a workload that succeeded, and a *Failure for one that did not.
+	// Any other error counts as a failure of the infrastructure. When ctx ends, Run returns the
+	// error of ctx soon. A runtime whose workloads do not survive their node has stopped the
+	// workload by then. A runtime whose workloads survive leaves the workload running.
 	Run(ctx context.Context, w *Workload, sink Sink) (Outcome, error)
 
-	// Stop ends the workload of that name and returns once nothing of it runs.
-	// It is no error if there is none.
+	// Stop stops the workload of that name and returns once no part of it runs. It returns nil if
+	// there is no such workload.
 	Stop(ctx context.Context, name string) error
 
-	// List answers the names of all workloads that this runtime runs for this
-	// install, those of other owners included where it can see them.
+	// List returns the names of all workloads that this runtime runs for this install. The list
+	// includes workloads of other owners if the runtime can see them.
 	List(ctx context.Context) ([]string, error)
 
 	// Survives reports whether workloads outlive the node that started them.
 	Survives() bool
 }
 
-// Sink takes what a workload says while it runs.
+// Sink receives the output and the progress of a running workload.
 type Sink interface {
-	// Write appends raw output. It blocks while the log store cannot follow,
-	// and fails when the attempt is over for its owner.
+	// Write appends raw output. It blocks while the log store is slower than the workload. It fails
+	// once the attempt has ended or has another owner.
 	io.Writer
-	// Offset is the number of raw bytes stored so far.
+	// Offset returns the number of raw bytes that are stored.
 	Offset() int64
-	// Flush returns once a next owner would find all that was written. It is for
-	// the end of the output: what is held back since it may be the beginning of a
-	// secret is written.
+	// Flush returns once the next owner would find all output that was written. Call it at the end
+	// of the output: it also stores the bytes that are held back because they may be the beginning
+	// of a secret.
 	Flush(ctx context.Context) error
-	// Running tells that the workload has started. Repeated calls are cheap.
+	// Running reports that the workload has started. Repeated calls are cheap.
 	Running()
-	// Steps replaces the structured steps of the attempt. Reports are
-	// coalesced; the slice and its messages must not change afterwards.
+	// Steps replaces the structured steps of the attempt. Several reports may be committed as one.
+	// The caller must not change the slice or its messages afterwards.
 	Steps(steps []*imagebuilderv1.Step)
 }
 
-// Workload is one attempt as its runtime sees it. It must not be changed.
+// Workload describes one attempt to its runtime. The runtime must not change it.
 type Workload struct {
 	BuildID string
 	Attempt uint32
 	Epoch   uint64
-	// Started says that the workload was committed to exist, or that a former
-	// owner has seen it run: one that survives its node and is not there any more
-	// is lost, and must not be started a second time.
+	// Started means that the state says that the workload exists, or that a former owner has seen
+	// it run. If such a workload survives its node and is not there any more, it is lost, and the
+	// runtime must not start it a second time.
 	Started bool
-	// Created commits that the workload exists. A runtime whose workloads survive
-	// their node calls it once it has made one, and where it can before that may
-	// run. It returns when the next owner would find Started set; an error says
-	// that the attempt is over for this owner. May be nil.
+	// Created commits that the workload exists. A runtime whose workloads survive their node calls
+	// it after it has created the workload and, where possible, before the workload can run.
+	// Created returns once the next owner would see Started. An error means that this node is not
+	// the owner of the attempt any more. May be nil.
 	Created func(context.Context) error
 	Source  *imagebuilderv1.Source
-	// Ref is the image that the build publishes; BaseRef, for a Dockerfile
-	// source, the second one, for a ref source the image to copy, by digest.
-	// A runtime pushes by digest only: the owner tags.
+	// Ref is the image that the build publishes. BaseRef is the second published image for a
+	// Dockerfile source, and the image to copy, by digest, for a ref source. A runtime pushes by
+	// digest only. The owner sets the tags.
 	Ref, BaseRef string
-	// Rights and Secrets are in clear: never log them.
+	// Rights and Secrets are not encrypted. Never log them.
 	Rights  *buildsv1.Rights
 	Secrets *buildsv1.Secrets
-	// Deadline is when the build has to end, by the clock of this node, which may
-	// be wrong; LeadersDeadline is the same by the leaders' clock, for other
-	// machines to be told.
+	// Deadline is the time at which the build must end, by the clock of this node, which may be
+	// wrong. LeadersDeadline is the same moment by the clock of the leaders. Pass the latter to
+	// other machines.
 	Deadline, LeadersDeadline time.Time
-	// Requester is who asked for the build first; may be empty.
+	// Requester is the requester of the call that created the build. May be empty.
 	Requester string
-	// SupervisorRef is the supervisor image that the request named, for Gitpod
-	// workspaces; may be empty.
+	// SupervisorRef is the supervisor image that the request named, for Gitpod workspaces. May be
+	// empty.
 	SupervisorRef string
 }
 
-// Name is the deterministic name of the workload.
+// Name returns the name of the workload. Every owner of the attempt computes the same name.
 func (w *Workload) Name() string {
-	return WorkloadName(w.BuildID, w.Attempt)
+	return Name(w.BuildID, w.Attempt)
 }
 
-// WorkloadName is the name of the workload of one attempt.
-func WorkloadName(buildID string, attempt uint32) string {
+// Name returns the name of the workload of one attempt.
+func Name(buildID string, attempt uint32) string {
 	return fmt.Sprintf("ib-%s-%d", buildID, attempt)
 }
 
-// ParseWorkloadName takes a name apart that WorkloadName has made.
-func ParseWorkloadName(name string) (buildID string, attempt uint32, ok bool) {
+// ParseName returns the build and the attempt of a name that Name has returned. ok is false for any
+// other name.
+func ParseName(name string) (buildID string, attempt uint32, ok bool) {
 	rest, ok := strings.CutPrefix(name, "ib-")
 	i := strings.LastIndexByte(rest, '-')
 	if !ok || i < 1 {
 		return "", 0, false
 	}
 	n, err := strconv.ParseUint(rest[i+1:], 10, 32)
-	if err != nil || n == 0 || WorkloadName(rest[:i], uint32(n)) != name {
+	if err != nil || n == 0 || Name(rest[:i], uint32(n)) != name {
 		return "", 0, false
 	}
 	return rest[:i], uint32(n), true
 }
 
-// Outcome is what a successful workload left in the registry.
+// Outcome is the result of a successful workload: an image in the registry.
 type Outcome struct {
 	// Repository and Digest name the image that was pushed by digest.
 	Repository string
@@ -128,13 +128,12 @@ type Outcome struct {
 // Failure is the end of a workload that did not succeed.
 type Failure struct {
 	Blame imagebuilderv1.Blame
-	// Message tells a person what happened, to what, and what to do. It holds
-	// no secrets.
+	// Message tells a user what happened, to what, and what to do. It contains no secrets.
 	Message string
-	// Remains says that what is left of a workload that survives its node runs
-	// no more, or never ran, and that another owner would find the same end
-	// there. It is stopped once the end is committed, not before: an owner that
-	// is killed in between leaves something to judge.
+	// Remains means that the workload does not run any more, or never ran, but that something of
+	// it still exists from which another owner would read the same end. The owner calls Stop once
+	// the end is committed, and not before: if the owner is killed in between, the next owner can
+	// still read the end.
 	Remains bool
 	Err     error
 }

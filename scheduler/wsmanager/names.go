@@ -28,7 +28,7 @@ func WorkspaceID(buildID string, attempt uint32) string {
 
 // idOf returns the id of the workspace for a workload name.
 func idOf(name string) (id string, ok bool) {
-	build, attempt, ok := workload.ParseWorkloadName(name)
+	build, attempt, ok := workload.ParseName(name)
 	if !ok {
 		return "", false
 	}
@@ -43,7 +43,7 @@ func nameOf(id, metaID string) (name string, ok bool) {
 	}
 	for n := uint32(1); n <= maxAttempts; n++ {
 		if WorkspaceID(metaID, n) == id {
-			return workload.WorkloadName(metaID, n), true
+			return workload.Name(metaID, n), true
 		}
 	}
 	return "", false

@@ -167,7 +167,7 @@ func Test_Start_NamesOfLaterAttempts(t *testing.T) {
 		t.Errorf("started %v", got)
 	}
 	names, err := e.rt.List(context.Background())
-	if d := cmp.Diff([]string{workload.WorkloadName(buildID, 2)}, names); err != nil || d != "" {
+	if d := cmp.Diff([]string{workload.Name(buildID, 2)}, names); err != nil || d != "" {
 		t.Error(err, d)
 	}
 }

@@ -43,7 +43,7 @@ func Test_Stop_WaitsForTheEnd(t *testing.T) {
 
 func Test_Stop_OfNothing(t *testing.T) {
 	e := newEnv(t)
-	if err := e.rt.Stop(e.ctx, workload.WorkloadName(buildID, 2)); err != nil {
+	if err := e.rt.Stop(e.ctx, workload.Name(buildID, 2)); err != nil {
 		t.Errorf("Stop: %v", err)
 	}
 	if s := e.m.Stops(); len(s) == 0 || s[0].GetId() != wsmanager.WorkspaceID(buildID, 2) {

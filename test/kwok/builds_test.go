@@ -237,7 +237,7 @@ func (s *stage) check() (attempts map[string]ending) {
 	shown := 0
 	for _, p := range s.builds {
 		for _, a := range p.build.Attempts {
-			attempts[workload.WorkloadName(p.build.Id, a.Number)] = p.script.attempts[min(int(a.Number), len(p.script.attempts))-1]
+			attempts[workload.Name(p.build.Id, a.Number)] = p.script.attempts[min(int(a.Number), len(p.script.attempts))-1]
 		}
 		wrong := p.script.check(p.build, p.digest)
 		if wrong == "" {

@@ -80,7 +80,7 @@ func (d *director) direct(build string, s script) {
 	d.mu.Lock()
 	d.scripts[build] = s
 	d.mu.Unlock()
-	d.queue.Add(workload.WorkloadName(build, 1)) // it may be there
+	d.queue.Add(workload.Name(build, 1)) // it may be there
 }
 
 func (d *director) work(ctx context.Context, t *testing.T) {
@@ -113,7 +113,7 @@ func (d *director) play(ctx context.Context, name string) (again time.Duration, 
 	if err != nil {
 		return 0, nil // it is gone, or was not seen yet
 	}
-	build, attempt, ok := workload.ParseWorkloadName(name)
+	build, attempt, ok := workload.ParseName(name)
 	if !ok {
 		return 0, fmt.Errorf("%s is no pod of this service", name)
 	}

@@ -86,9 +86,9 @@ var mutants = []mutant{
 		"./builds", "Test_BuildLogs_AnAbsentLogIsNoEmptyOne", "",
 	},
 	{
-		"a former owner leaves its late tag", "scheduler/publish.go",
+		"a former owner leaves its late tag", "scheduler/owner/publish.go",
 		"if len(at.tagging) == 0 {", "if true {",
-		"./scheduler", "Test_Publish_ALateTagIsRepaired", "",
+		"./scheduler/owner", "Test_Publish_ALateTagIsRepaired", "",
 	},
 	{
 		"dead nodes are given builds", "scheduler/decide.go",

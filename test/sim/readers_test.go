@@ -153,7 +153,7 @@ func (w *world) judgeLogs(ctx context.Context) error {
 					return fmt.Errorf("the log of attempt %d of %s has %d bytes, %s shows %d", a.Number, id, a.Log.Length, n.name, at.offset)
 				}
 			}
-			if err := w.judgeContent(a, workload.WorkloadName(id, a.Number), string(w.shown.logs[key])); err != nil {
+			if err := w.judgeContent(a, workload.Name(id, a.Number), string(w.shown.logs[key])); err != nil {
 				return err
 			}
 		}

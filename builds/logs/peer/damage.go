@@ -12,18 +12,18 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Damaged answers the logs of which this node's copy was found to be damaged, or
-// not all of a complete one, and a channel that is closed when there are more.
+// Damaged returns the logs whose copy on this node was found to be damaged, or too short for a
+// complete log, and was not removed since. more is closed when another log is found.
 func (l *Logs) Damaged() (keys []logs.Key, more <-chan struct{}) { return l.store.Damaged() }
 
-// RemoveDamaged deletes this node's copy of a log if it is one of Damaged still:
-// it may have been copied anew meanwhile.
+// RemoveDamaged deletes this node's copy of a log if Damaged still returns it. It keeps a copy that
+// was made anew in the meantime.
 func (l *Logs) RemoveDamaged(key logs.Key) error { return l.store.RemoveDamaged(key) }
 
-// Whole reads the copy of a complete log that another node holds. It answers nil
-// if that is what was sealed.
-func (l *Logs) Whole(ctx context.Context, key logs.Key, sealed *imagebuilderv1.AttemptLog, at *imagebuilderv1.LogCopy) error {
-	stream, err := l.open(ctx, key, at, 0)
+// VerifyCopy reads the copy of a complete log on another node. It returns nil if the copy has the
+// length and the checksum of sealed.
+func (l *Logs) VerifyCopy(ctx context.Context, key logs.Key, sealed *imagebuilderv1.AttemptLog, at *imagebuilderv1.LogCopy) error {
+	stream, err := l.openRemote(ctx, key, at, 0)
 	if err != nil {
 		return err
 	}

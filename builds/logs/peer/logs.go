@@ -1,17 +1,9 @@
-// Package peerlogs keeps the logs of attempts on several nodes: for the owner of
-// an attempt it writes the log and copies it to other nodes (owner.go), for
-// readers it opens logs where they are (read.go), to other nodes it serves those
-// that are here (serve.go). Bytes on a disk are the business of builds/logs.
 package peer
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"time"
-
-	"github.com/image-builder-ha/image-builder/scheduler/owner"
 
 	"google.golang.org/grpc"
 
@@ -20,146 +12,86 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Node is this node in its cluster.
-type Node interface {
-	// StoreID names the node's data directory.
-	StoreID() string
-	// Conn answers a connection to the peer port of another node. An error says
-	// that the node cannot be asked.
-	Conn(name, storeID string) (grpc.ClientConnInterface, error)
-}
-
-// Options are the parts of a node's logs.
+// Options are the parts of the logs of a node. All fields are required.
 type Options struct {
-	// Node is the name of this node.
-	Node string
-	// State says which logs there are, who writes them and who holds copies.
+	// Node and StoreID name this node as the state does.
+	Node, StoreID string
+	// Conn returns a connection to the peer port of another node. It returns an error if the node
+	// cannot be called now.
+	Conn func(node, storeID string) (grpc.ClientConnInterface, error)
+	// State names the logs, their owners and the nodes that hold copies.
 	State *builds.Store
-	// Store configures what is on this node's disk. Grown is set by Open.
+	// Store configures the logs on this node's disk. Open sets Grown.
 	Store logs.Options
 	// Stopping ends the streams to readers on other nodes.
 	Stopping context.Context
 	Log      *slog.Logger
 }
 
-// Logs are the logs of one node. Safe for concurrent use.
+// Logs are the logs of one node. Its methods may be called concurrently.
 type Logs struct {
-	o      Options
+	opts   Options
 	store  *logs.Store
 	copies *logs.Replicator
 	relays logs.Relays
-	node   Node
 }
 
-var (
-	_ owner.Logs       = (*Logs)(nil)
-	_ builds.LogReader = (*Logs)(nil)
-)
+var _ builds.LogReader = (*Logs)(nil)
 
-// Open opens the logs on this node's disk. Join comes before any other call but
-// Register, Trouble and Close.
+// Open opens the logs on this node's disk. The caller calls StopCopying while the connections to
+// other nodes still work, and Close at last.
 func Open(o Options) (l *Logs, err error) {
-	l = &Logs{o: o}
-	o.Store.Grown = func(k logs.Key) { l.copies.Grown(k) } // nothing is written before Join
+	if o.Node == "" || o.StoreID == "" || o.Conn == nil {
+		return nil, errors.New("open the logs of a node: its name, its store id or its connections to other nodes are missing: create the cluster node first")
+	}
+	l = &Logs{opts: o}
+	o.Store.Grown = func(k logs.Key) { l.copies.Grown(k) } // not called before the first write
 	if l.store, err = logs.Open(o.Store); err != nil {
 		return nil, err
 	}
+	self := logs.Copy{Node: o.Node, StoreID: o.StoreID}
+	l.copies = logs.NewReplicator(l.store, self, transport{o.Conn}, o.Log)
 	return l, nil
-}
-
-// Join tells who this node is.
-func (l *Logs) Join(n Node) {
-	l.node = n
-	l.copies = logs.NewReplicator(l.store, logs.Copy{Node: l.o.Node, StoreID: n.StoreID()}, transport{n}, l.o.Log)
 }
 
 // StopCopying ends all sending to other nodes and waits for it.
 func (l *Logs) StopCopying() { l.copies.Close() }
 
-// Close waits for readers that share logs of other nodes, whose contexts must be over, fsyncs what
-// is pending and closes the disk.
+// Close waits for the readers that share a stream of another node, whose contexts must have ended.
+// Then it fsyncs pending output and closes the store.
 func (l *Logs) Close() error {
 	l.relays.Close()
 	return l.store.Close()
 }
 
-// Copies is the copying to other nodes, for metrics.
+// Copies returns the replicator, for metrics.
 func (l *Logs) Copies() *logs.Replicator { return l.copies }
 
-// Trouble answers why the last write of a log failed, until one succeeds.
+// Trouble returns the error of the last write of a log, until a write succeeds.
 func (l *Logs) Trouble() error { return l.store.Trouble() }
 
-// idle is for how long a copy that the state does not name is kept: it may
-// be on its way to become one, or this node's state may be behind its owner's.
-const idle = time.Minute
-
-// Reap removes the logs of builds that the state has forgotten, and copies that
-// the state does not name. This node's state must have caught up with the
-// leader's just before: what it does not know yet is not what it has forgotten.
-func (l *Logs) Reap() {
-	for _, key := range l.store.Keys() {
-		if l.keeps(key) {
-			continue
-		}
-		if err := l.store.Remove(key); err != nil {
-			l.o.Log.Warn("cannot remove a log that nobody needs any more", "build", key.Build, "attempt", key.Attempt, "err", err)
-		}
-	}
-}
-
-func (l *Logs) keeps(key logs.Key) bool {
-	a := l.attempt(key)
-	if a == nil {
-		return l.store.Idle(key) < idle
-	}
-	switch a.GetLog().GetState() {
-	case builds.LogLost, builds.LogExpired:
-		return false
-	}
-	return builds.HasCopy(builds.CopiesOf(a), l.o.Node, l.node.StoreID()) || l.store.Idle(key) < idle
-}
-
-// Probe finds out whether logs can be written again after they could not.
+// Probe tests whether logs can be written again, if the last write failed.
 func (l *Logs) Probe() {
 	if l.store.Trouble() != nil {
 		l.store.Probe()
 	}
 }
 
-// attempt answers the attempt of a log as the local state knows it, or nil.
+// attempt returns the attempt of a log in the local state, or nil.
 func (l *Logs) attempt(key logs.Key) *imagebuilderv1.Attempt {
-	b := l.o.State.Build(key.Build).GetBuild()
+	b := l.opts.State.Build(key.Build).GetBuild()
 	if key.Attempt == 0 || int(key.Attempt) > len(b.GetAttempts()) {
 		return nil
 	}
 	return b.Attempts[key.Attempt-1]
 }
 
+// isHere reports whether a copy is on the disk of this node.
 func (l *Logs) isHere(c *imagebuilderv1.LogCopy) bool {
-	return c.Node == l.o.Node && c.StoreId == l.node.StoreID()
+	return c.Node == l.opts.Node && c.StoreId == l.opts.StoreID
 }
 
-// openLocal opens this node's copy, completed if the state says so.
-func (l *Logs) openLocal(key logs.Key, offset int64) (builds.LogStream, error) {
-	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
-		if err := errors.Join(l.store.Damage(key), l.store.Complete(key, a.Log.Length)); errors.Is(err, logs.ErrDamaged) {
-			return nil, l.damagedHere(key, err)
-		} else if err != nil {
-			return nil, fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, l.o.Node, err)
-		}
-	}
-	length, complete, err := l.store.Length(key)
-	if err == nil {
-		var r *logs.Reader
-		if r, err = l.store.LiveReader(key, offset); err == nil {
-			return localLog{r, length, complete}, nil
-		}
-	}
-	switch {
-	case errors.Is(err, logs.ErrNotFound):
-		return nil, builds.ErrNotFound
-	case errors.Is(err, logs.ErrDamaged):
-		return nil, l.damagedHere(key, err)
-	}
-	return nil, err
+// hasCopy reports whether this node is one of those that hold the log of an attempt.
+func (l *Logs) hasCopy(a *imagebuilderv1.Attempt) bool {
+	return builds.HasCopy(builds.CopiesOf(a), l.opts.Node, l.opts.StoreID)
 }

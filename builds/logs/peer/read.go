@@ -7,19 +7,13 @@ import (
 	"io"
 	"slices"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// OpenLog opens a log where it is: here, on the owner of a live attempt, on any
-// node that holds a copy of a complete one. Its contract is that of
-// builds.LogReader.
+// OpenLog implements builds.LogReader. It opens the log of a live attempt on its owner, and a
+// complete log on any node that holds a copy.
 func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset int64, follow bool) (builds.LogStream, error) {
 	key := logs.Key{Build: build, Attempt: attempt}
 	a := l.attempt(key)
@@ -31,16 +25,16 @@ func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset
 	case builds.LogSealed:
 		return l.openCopy(ctx, key, a, offset)
 	case builds.LogSealing:
-		return nil, fmt.Errorf("%w: the node that ran attempt %d is gone, and its log is being fixed", builds.ErrLogAway, attempt)
+		return nil, fmt.Errorf("%w: the owner of attempt %d has ended, and its log is being sealed", builds.ErrLogAway, attempt)
 	}
 	if l.isHere(owner) {
 		return l.openLocal(key, offset)
 	}
-	if !follow { // as long as the owner says that the log is now
-		return l.open(ctx, key, owner, offset)
+	if !follow { // reads up to the length that the owner reports now
+		return l.openRemote(ctx, key, owner, offset)
 	}
 	dial := func(ctx context.Context, offset int64) (logs.Upstream, error) {
-		stream, err := l.open(ctx, key, owner, offset)
+		stream, err := l.openRemote(ctx, key, owner, offset)
 		if err != nil {
 			return nil, err
 		}
@@ -53,26 +47,24 @@ func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset
 	return relayed{rr}, nil
 }
 
-// openCopy opens a complete log: here if a copy is here, else on the first node
-// that answers.
+// openCopy opens a complete log. It tries this node first if it holds a copy, then the other nodes.
 func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Attempt, offset int64) (builds.LogStream, error) {
-	var errs []error
-	copies := builds.CopiesOf(a)
 	if a.Log.Length == 0 {
 		return emptyLog{}, nil
 	}
-	if builds.HasCopy(copies, l.o.Node, l.node.StoreID()) {
+	var errs []error
+	if l.hasCopy(a) {
 		stream, err := l.openLocal(key, offset)
 		if err == nil {
 			return stream, nil
 		}
 		errs = append(errs, err)
 	}
-	for _, c := range copies {
+	for _, c := range builds.CopiesOf(a) {
 		if l.isHere(c) {
 			continue
 		}
-		stream, err := l.open(ctx, key, c, offset)
+		stream, err := l.openRemote(ctx, key, c, offset)
 		if err == nil {
 			return stream, nil
 		}
@@ -81,47 +73,63 @@ func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Att
 	if !slices.ContainsFunc(errs, func(err error) bool { return !errors.Is(err, builds.ErrLogDamaged) }) {
 		return nil, errors.Join(errs...)
 	}
-	// Not wrapped: that one node has no copy does not mean that there is no log.
+	// The errors are not wrapped: ErrNotFound of one node does not mean that there is no log.
 	return nil, fmt.Errorf("%w: %s", builds.ErrLogAway, errors.Join(errs...))
 }
 
-// open opens a log on another node.
-func (l *Logs) open(ctx context.Context, key logs.Key, at *imagebuilderv1.LogCopy, offset int64) (*remoteLog, error) {
-	conn, err := l.node.Conn(at.Node, at.StoreId)
+// openRemote opens a log on another node.
+func (l *Logs) openRemote(ctx context.Context, key logs.Key, at *imagebuilderv1.LogCopy, offset int64) (*remoteLog, error) {
+	conn, err := l.opts.Conn(at.Node, at.StoreId)
 	if err != nil {
 		return nil, fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, at.Node, err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	stream, err := buildsv1.NewNodeLogsClient(conn).ReadLog(ctx, &buildsv1.ReadLogRequest{BuildId: key.Build, Attempt: key.Attempt, Offset: offset})
-	if err != nil {
-		cancel()
-		return nil, logAway(at.Node, err)
-	}
-	first, err := stream.Recv()
-	if err != nil {
-		cancel()
-		return nil, logAway(at.Node, err)
-	}
-	return &remoteLog{stream: stream, node: at.Node, length: first.GetLength(), cancel: cancel}, nil
+	return dialRemote(ctx, conn, at.Node, key, offset)
 }
 
-// damagedHere tells the operator, and the reader.
-func (l *Logs) damagedHere(key logs.Key, err error) error {
-	l.o.Log.Error("this node's copy of a log is damaged", "build", key.Build, "attempt", key.Attempt, "err", err)
-	return fmt.Errorf("%w (node %s): %w", builds.ErrLogDamaged, l.o.Node, err)
+// openLocal opens this node's copy of a log. It first completes the copy if the log is sealed.
+func (l *Logs) openLocal(key logs.Key, offset int64) (builds.LogStream, error) {
+	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
+		if err := errors.Join(l.store.Damage(key), l.store.Complete(key, a.Log.Length)); errors.Is(err, logs.ErrDamaged) {
+			return nil, l.localDamage(key, err)
+		} else if err != nil {
+			return nil, fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, l.opts.Node, err)
+		}
+	}
+	length, complete, err := l.store.Length(key)
+	if err == nil {
+		var r *logs.Reader
+		if r, err = l.store.LiveReader(key, offset); err == nil {
+			return localLog{r, length, complete}, nil
+		}
+	}
+	switch {
+	case errors.Is(err, logs.ErrNotFound):
+		return nil, builds.ErrNotFound
+	case errors.Is(err, logs.ErrDamaged):
+		return nil, l.localDamage(key, err)
+	}
+	return nil, err
 }
 
+// localDamage logs that this node's copy of a log is damaged, and returns the error for the reader.
+func (l *Logs) localDamage(key logs.Key, err error) error {
+	l.opts.Log.Error("this node's copy of a log is damaged", "build", key.Build, "attempt", key.Attempt, "err", err)
+	return fmt.Errorf("%w (node %s): %w", builds.ErrLogDamaged, l.opts.Node, err)
+}
+
+// localLog is a stream of a log on this node.
 type localLog struct {
 	*logs.Reader
 	length   int64
 	complete bool
 }
 
+// Length implements builds.LogStream.
 func (l localLog) Length() int64 { return l.length }
 
-// Next answers that the log is elsewhere once it was removed here, or is not
-// written here any more, or turns out to be damaged when it was opened already:
-// another copy of a complete log may be sound.
+// Next implements builds.LogStream. It returns ErrLogAway once the log was removed from this node
+// or is not written here any more. It also returns ErrLogAway if a complete log turns out to be
+// damaged after it was opened, because another copy may be sound.
 func (l localLog) Next(ctx context.Context) ([]byte, int64, error) {
 	chunk, at, err := l.Reader.Next(ctx)
 	if errors.Is(err, logs.ErrNotFound) || errors.Is(err, logs.ErrMoved) {
@@ -137,52 +145,16 @@ func (l localLog) Next(ctx context.Context) ([]byte, int64, error) {
 	return chunk, at, err
 }
 
-// emptyLog is a complete log of no bytes, for which no node has a file.
+// emptyLog is a complete log of zero bytes. No node has a file for it.
 type emptyLog struct{}
 
 func (emptyLog) Length() int64                               { return 0 }
 func (emptyLog) Next(context.Context) ([]byte, int64, error) { return nil, 0, io.EOF }
 func (emptyLog) Close() error                                { return nil }
 
-// relayed is a log that readers on this node share. It is read to its end.
+// relayed is a reader of a stream that several readers on this node share. The caller follows it to
+// the end of the log, so it needs no length.
 type relayed struct{ *logs.RelayReader }
 
+// Length implements builds.LogStream.
 func (relayed) Length() int64 { return 0 }
-
-// logAway tells an absent log from a node that cannot be asked.
-func logAway(node string, err error) error {
-	switch status.Code(err) {
-	case codes.NotFound:
-		return builds.ErrNotFound
-	case codes.DataLoss:
-		return fmt.Errorf("%w (node %s): %s", builds.ErrLogDamaged, node, status.Convert(err).Message())
-	case codes.Canceled:
-		return context.Canceled
-	case codes.DeadlineExceeded:
-		return context.DeadlineExceeded
-	}
-	return fmt.Errorf("%w (node %s): %s", builds.ErrLogAway, node, status.Convert(err).Message())
-}
-
-// remoteLog is a log on another node.
-type remoteLog struct {
-	stream grpc.ServerStreamingClient[buildsv1.ReadLogResponse]
-	node   string
-	length int64
-	cancel context.CancelFunc
-}
-
-func (l *remoteLog) Length() int64 { return l.length }
-
-func (l *remoteLog) Next(context.Context) ([]byte, int64, error) {
-	m, err := l.stream.Recv() // ends with the context that opened the stream
-	if errors.Is(err, io.EOF) {
-		return nil, 0, io.EOF
-	}
-	if err != nil {
-		return nil, 0, logAway(l.node, err)
-	}
-	return m.GetContent(), m.GetOffset(), nil
-}
-
-func (l *remoteLog) Close() error { l.cancel(); return nil }

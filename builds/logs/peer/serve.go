@@ -15,41 +15,39 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// Register serves the logs of this node to others.
-func (l *Logs) Register(r grpc.ServiceRegistrar) {
+// Register registers the gRPC service that gives other nodes access to l. It is a function, so that
+// a method value cannot bind logs that are not open yet.
+func Register(r grpc.ServiceRegistrar, l *Logs) {
+	if l == nil {
+		panic("peer.Register: the logs are not open yet")
+	}
 	buildsv1.RegisterNodeLogsServer(r, service{l: l})
 }
 
+// service implements the calls between nodes.
 type service struct {
 	buildsv1.UnimplementedNodeLogsServer
 	l *Logs
 }
 
-// AppendLogs appends to copies that are here.
+// AppendLogs appends to copies on this node. It refuses the appends of a former owner.
 func (s service) AppendLogs(ctx context.Context, req *buildsv1.AppendLogsRequest) (*buildsv1.AppendLogsResponse, error) {
 	res := &buildsv1.AppendLogsResponse{}
 	var batch []logs.Append
-	var at []int
+	var index []int // of each append of batch in the request
 	for i, a := range req.GetAppends() {
 		res.Acks = append(res.Acks, &buildsv1.LogAck{})
-		if s.outdated(a) {
+		if s.isOutdated(a) {
 			res.Acks[i].Refusal = buildsv1.LogRefusal_LOG_REFUSAL_FENCED
 			continue
 		}
-		batch, at = append(batch, logs.Append{
-			Key: logs.Key{Build: a.BuildId, Attempt: a.Attempt}, Epoch: a.Epoch, Offset: a.Offset, Records: a.Records,
-			Cut: a.Cut, Reset: a.Reset_, Visible: a.Visible,
-		}), append(at, i)
+		batch, index = append(batch, appendFromProto(a)), append(index, i)
 	}
 	for i, ack := range s.l.store.Append(ctx, batch) {
-		out := res.Acks[at[i]]
-		out.Length = ack.Length
-		switch {
-		case errors.Is(ack.Refusal, logs.ErrFenced):
-			out.Refusal = buildsv1.LogRefusal_LOG_REFUSAL_FENCED
-		case ack.Refusal != nil:
-			out.Refusal, out.Message = buildsv1.LogRefusal_LOG_REFUSAL_FAILED, ack.Refusal.Error()
-			s.l.o.Log.Warn("cannot take a copy of a log", "build", batch[i].Key.Build, "attempt", batch[i].Key.Attempt, "err", ack.Refusal)
+		m := ackToProto(ack)
+		res.Acks[index[i]] = m
+		if m.Refusal == buildsv1.LogRefusal_LOG_REFUSAL_FAILED {
+			s.l.opts.Log.Warn("cannot store a copy of a log", "build", batch[i].Key.Build, "attempt", batch[i].Key.Attempt, "err", ack.Refusal)
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -58,24 +56,24 @@ func (s service) AppendLogs(ctx context.Context, req *buildsv1.AppendLogsRequest
 	return res, nil
 }
 
-// outdated reports whether the state knows a newer owner than the caller.
-func (s service) outdated(a *buildsv1.LogAppend) bool {
+// isOutdated reports whether the local state knows a newer owner than the sender of an append.
+func (s service) isOutdated(a *buildsv1.LogAppend) bool {
 	at := s.l.attempt(logs.Key{Build: a.GetBuildId(), Attempt: a.GetAttempt()})
 	return at != nil && at.Epoch > a.GetEpoch()
 }
 
-// ReadLog streams a log that is here.
+// ReadLog streams a log on this node.
 func (s service) ReadLog(req *buildsv1.ReadLogRequest, stream grpc.ServerStreamingServer[buildsv1.ReadLogResponse]) error {
-	ctx, cancel := ctxutil.Join(stream.Context(), s.l.o.Stopping)
+	stopping := s.l.opts.Stopping
+	ctx, cancel := ctxutil.Join(stream.Context(), stopping)
 	defer cancel()
 	log, err := s.l.openLocal(logs.Key{Build: req.GetBuildId(), Attempt: req.GetAttempt()}, req.GetOffset())
-	if errors.Is(err, builds.ErrNotFound) {
+	switch {
+	case errors.Is(err, builds.ErrNotFound):
 		return errNotHere
-	}
-	if errors.Is(err, builds.ErrLogDamaged) {
+	case errors.Is(err, builds.ErrLogDamaged):
 		return status.Error(codes.DataLoss, err.Error())
-	}
-	if err != nil {
+	case err != nil:
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	defer log.Close()
@@ -87,10 +85,10 @@ func (s service) ReadLog(req *buildsv1.ReadLogRequest, stream grpc.ServerStreami
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
-		case err != nil && s.l.o.Stopping.Err() != nil:
-			return errMoving
+		case err != nil && stopping.Err() != nil:
+			return errStopping
 		case errors.Is(err, builds.ErrLogAway):
-			return status.Error(codes.Unavailable, "the log is not kept here any more")
+			return status.Error(codes.Unavailable, "the log is not on this node any more")
 		case errors.Is(err, builds.ErrLogDamaged):
 			return status.Error(codes.DataLoss, err.Error())
 		case err != nil:
@@ -102,8 +100,8 @@ func (s service) ReadLog(req *buildsv1.ReadLogRequest, stream grpc.ServerStreami
 	}
 }
 
-// What readers on other nodes are told.
+// Errors that readers on other nodes receive.
 var (
-	errNotHere = status.Error(codes.NotFound, "this node does not have the log")
-	errMoving  = status.Error(codes.Unavailable, "the node shuts down; ask again, the log goes on elsewhere")
+	errNotHere  = status.Error(codes.NotFound, "this node does not have the log")
+	errStopping = status.Error(codes.Unavailable, "the node shuts down: open the log again, it continues on another node")
 )

@@ -11,62 +11,30 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
-
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 )
 
-func Test_decidePrewarm(t *testing.T) {
-	now := time.Unix(1000, 0)
-	for name, test := range map[string]struct {
-		want   map[string]string
-		before map[string]pulled
-		next   string
-		wake   time.Time
-	}{
-		"nothing":              {},
-		"never tried":          {want: map[string]string{"b": "1", "a": "1"}, next: "a"},
-		"there":                {want: map[string]string{"a": "1"}, before: map[string]pulled{"a": {digest: "1"}}},
-		"another digest":       {want: map[string]string{"a": "2"}, before: map[string]pulled{"a": {digest: "1"}}, next: "a"},
-		"failed, too early":    {want: map[string]string{"a": "1"}, before: map[string]pulled{"a": {"1", 1, now.Add(2)}}, wake: now.Add(2)},
-		"failed, due":          {want: map[string]string{"a": "1"}, before: map[string]pulled{"a": {"1", 1, now}}, next: "a"},
-		"failed, then another": {want: map[string]string{"a": "2"}, before: map[string]pulled{"a": {"1", 9, now.Add(2)}}, next: "a"},
-		"new before failed": {
-			want: map[string]string{"a": "1", "b": "1"}, before: map[string]pulled{"a": {"1", 1, now.Add(-1)}}, next: "b",
-		},
-		"failed longest ago": {
-			want: map[string]string{"a": "1", "b": "1"}, before: map[string]pulled{"a": {"1", 1, now.Add(-1)}, "b": {"1", 1, now.Add(-2)}}, next: "b",
-		},
-		"earliest wakes": {
-			want: map[string]string{"a": "1", "b": "1"}, before: map[string]pulled{"a": {"1", 1, now.Add(3)}, "b": {"1", 1, now.Add(2)}}, wake: now.Add(2),
-		},
-	} {
-		if next, wake := decidePrewarm(test.want, test.before, now); next != test.next || !wake.Equal(test.wake) {
-			t.Errorf("%s: got %q, %v, want %q, %v", name, next, wake, test.next, test.wake)
-		}
-	}
-}
-
-// fakeDaemon pulls at once, fails, hangs or is away as it is told.
+// fakeDaemon is a daemon whose pulls succeed at once, unless a test sets other behaviour.
 type fakeDaemon struct {
 	url    string
 	shared bool
 
-	mu    sync.Mutex
-	cache string // "" while it is away
-	fails bool
-	takes time.Duration
-	calls []string // ref@digest and when
-	busy  int
-	most  int // pulls at a time
-	asked int
+	mu     sync.Mutex
+	cache  string // "" while the daemon does not respond
+	fails  bool
+	takes  time.Duration
+	calls  []string // ref@digest
+	busy   int
+	most   int // pulls at a time
+	checks int // calls of Cache
 }
 
-var _ PrewarmDaemon = (*fakeDaemon)(nil)
+var _ Daemon = (*fakeDaemon)(nil)
 
 func (d *fakeDaemon) URL() string  { return d.url }
 func (d *fakeDaemon) Shared() bool { return d.shared }
@@ -74,9 +42,9 @@ func (d *fakeDaemon) Shared() bool { return d.shared }
 func (d *fakeDaemon) Cache(context.Context) (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.asked++
+	d.checks++
 	if d.cache == "" {
-		return "", errors.New("it is away")
+		return "", errors.New("no response")
 	}
 	return d.cache, nil
 }
@@ -112,23 +80,23 @@ func (d *fakeDaemon) set(f func(*fakeDaemon)) {
 	f(d)
 }
 
-// taken answers the pulls since the last call.
+// taken returns the pulls since its last call.
 func (d *fakeDaemon) taken() (calls []string) {
 	d.set(func(d *fakeDaemon) { calls, d.calls = d.calls, nil })
 	return calls
 }
 
-// prewarmRig is a state with nodes a and b, which have the runtime of the
-// daemons, and c, which has not.
+// prewarmRig is a state with the nodes a and b, which have the runtime that uses the daemons, and
+// c, which does not.
 type prewarmRig struct {
 	t   *testing.T
 	w   *schedulertest.World
-	log *schedulertest.OneNode
+	log *schedulertest.Raft
 }
 
 func newPrewarmRig(t *testing.T) *prewarmRig {
 	w := schedulertest.NewWorld(t)
-	r := &prewarmRig{t: t, w: w, log: &schedulertest.OneNode{W: w}}
+	r := &prewarmRig{t: t, w: w, log: &schedulertest.Raft{W: w}}
 	for node, runtimes := range map[string][]string{"a": {"copy", "bk"}, "b": {"bk"}, "c": {"copy"}} {
 		r.propose(&buildsv1.NodeStarted{Name: node, StoreId: "s", BootId: "b", Runtimes: runtimes})
 	}
@@ -143,7 +111,7 @@ func (r *prewarmRig) propose(payload proto.Message) {
 	}
 }
 
-// refreshed lets a reference resolve to a digest.
+// refreshed makes a reference resolve to a digest.
 func (r *prewarmRig) refreshed(ref, digest string) {
 	r.t.Helper()
 	r.propose(&buildsv1.SeedCache{IntervalNanos: int64(time.Hour)})
@@ -163,9 +131,8 @@ func (r *prewarmRig) refreshed(ref, digest string) {
 	r.propose(&buildsv1.RecordRefreshes{Results: []*buildsv1.RecordRefreshes_Result{{Ref: ref, Turn: turn, Digest: digest}}})
 }
 
-// start runs a node's prewarmer until the returned function is called or the
-// test ends.
-func (r *prewarmRig) start(node string, daemons ...PrewarmDaemon) (stop func()) {
+// start runs the Prewarmer of a node until stop is called or the test ends.
+func (r *prewarmRig) start(node string, daemons ...Daemon) (stop func()) {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -176,7 +143,7 @@ func (r *prewarmRig) start(node string, daemons ...PrewarmDaemon) (stop func()) 
 	return stop
 }
 
-// after lets simulated time pass.
+// after blocks for d of simulated time, and until all goroutines wait.
 func after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -202,13 +169,13 @@ func Test_Prewarmer_EachDigestOnce(t *testing.T) {
 		after(time.Hour)
 		r.pulls(one, "after a refresh that found the same")
 		r.refreshed("x/a:1", "d2")
-		after(2 * prewarmGather)
+		after(2 * changeDelay)
 		r.pulls(one, "after another digest", "x/a:1@d2")
 		r.propose(&buildsv1.DeleteCachedRef{Ref: "x/a:1"})
 		after(time.Hour)
 		r.pulls(one, "after its removal")
 		r.refreshed("x/a:1", "d2")
-		after(2 * prewarmGather)
+		after(2 * changeDelay)
 		r.pulls(one, "added again", "x/a:1@d2")
 		stop()
 		r.start("a", one)
@@ -217,8 +184,8 @@ func Test_Prewarmer_EachDigestOnce(t *testing.T) {
 	})
 }
 
-// Test_Prewarmer_NewestWins: what a reference was in between is not pulled, and
-// one daemon that is slow holds up no other.
+// Test_Prewarmer_NewestWins: a digest that was replaced before its turn is not pulled. A slow
+// daemon does not hold up another one.
 func Test_Prewarmer_NewestWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newPrewarmRig(t)
@@ -261,24 +228,23 @@ func Test_Prewarmer_BacksOffAfterFailures(t *testing.T) {
 		d.taken()
 		after(time.Hour)
 		if n := len(d.taken()); n != 6 {
-			t.Errorf("tried %d times in an hour, want one each %s", n, prewarmMax)
+			t.Errorf("tried %d times in an hour, want one each %s", n, maxPullPause)
 		}
 		d.set(func(d *fakeDaemon) { d.fails = false })
 		r.refreshed("x/a:1", "d2")
-		after(2 * prewarmGather)
+		after(2 * changeDelay)
 		r.pulls(d, "another digest does not wait", "x/a:1@d2")
 	})
 }
 
-// Test_Prewarmer_TimesOut: an image that does not come is given up, and tried
-// again after the others.
+// Test_Prewarmer_TimesOut: a pull that hangs is cancelled, and tried again after the others.
 func Test_Prewarmer_TimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newPrewarmRig(t)
 		r.refreshed("x/a:1", "d1")
 		d := &fakeDaemon{url: "one", cache: "1", takes: 24 * time.Hour}
 		r.start("a", d)
-		after(prewarmTime - time.Second)
+		after(pullTimeout - time.Second)
 		r.pulls(d, "at the start", "x/a:1@d1")
 		r.refreshed("x/b:1", "e1")
 		d.set(func(d *fakeDaemon) { d.takes = 0 })
@@ -287,8 +253,8 @@ func Test_Prewarmer_TimesOut(t *testing.T) {
 	})
 }
 
-// Test_Prewarmer_DaemonAway: one that does not answer is asked to pull nothing,
-// and gets everything once it is back with a new cache.
+// Test_Prewarmer_DaemonAway: a daemon that does not respond pulls nothing. It pulls everything once
+// it responds with a new cache.
 func Test_Prewarmer_DaemonAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newPrewarmRig(t)
@@ -297,26 +263,26 @@ func Test_Prewarmer_DaemonAway(t *testing.T) {
 		r.start("a", d)
 		after(time.Hour)
 		r.pulls(d, "while it is away")
-		if d.asked < 60 || d.asked > 70 {
-			t.Errorf("it was asked %d times in an hour, want once a minute", d.asked)
+		if d.checks < 60 || d.checks > 70 {
+			t.Errorf("its cache was checked %d times in an hour, want once a minute", d.checks)
 		}
 		d.set(func(d *fakeDaemon) { d.cache = "1" })
-		after(prewarmAway)
+		after(maxAwayPause)
 		r.pulls(d, "when it is there", "x/a:1@d1")
 
 		d.set(func(d *fakeDaemon) { d.cache = "" })
 		after(time.Hour)
 		d.set(func(d *fakeDaemon) { d.cache = "1" })
-		after(prewarmAway)
+		after(maxAwayPause)
 		r.pulls(d, "when it is back with its cache")
 		d.set(func(d *fakeDaemon) { d.cache = "2" })
-		after(prewarmLook)
+		after(cacheInterval)
 		r.pulls(d, "with another cache", "x/a:1@d1")
 	})
 }
 
-// Test_Prewarmer_OneNodePerReference: of the nodes with a shared daemon one
-// pulls each reference, and the others those of one that is lost.
+// Test_Prewarmer_OneNodePerReference: of the nodes that share a daemon, one pulls each image. The
+// others pull the images of a node that is lost.
 func Test_Prewarmer_OneNodePerReference(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const refs = 50
@@ -345,25 +311,25 @@ func Test_Prewarmer_OneNodePerReference(t *testing.T) {
 	})
 }
 
-// Test_Prewarmer_EndsWithItsContext: a pull that hangs does not hold up the end.
+// Test_Prewarmer_EndsWithItsContext: a pull that hangs does not delay the end of Run.
 func Test_Prewarmer_EndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newPrewarmRig(t)
 		r.refreshed("x/a:1", "d1")
-		told := 0
+		observed := 0
 		ctx, cancel := context.WithCancel(t.Context())
 		d := &fakeDaemon{url: "one", cache: "1", takes: time.Hour}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			(&Prewarmer{Node: "a", Runtime: "bk", Store: r.w.Store, Daemons: []PrewarmDaemon{d}, Log: slog.New(slog.DiscardHandler), Told: func(time.Duration, error) { told++ }}).Run(ctx)
+			(&Prewarmer{Node: "a", Runtime: "bk", Store: r.w.Store, Daemons: []Daemon{d}, Log: slog.New(slog.DiscardHandler), Observe: func(time.Duration, error) { observed++ }}).Run(ctx)
 		}()
 		after(time.Minute)
 		begin := time.Now()
 		cancel()
 		<-done
-		if took := time.Since(begin); took > 0 || told != 0 {
-			t.Errorf("it ended after %s, and told of %d pulls", took, told)
+		if took := time.Since(begin); took > 0 || observed != 0 {
+			t.Errorf("it ended after %s, and observed %d pulls", took, observed)
 		}
 	})
 }

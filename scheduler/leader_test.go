@@ -8,36 +8,35 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
-
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 )
 
-// stamped commits at the time of the cluster.
-type stamped struct {
-	*schedulertest.OneNode
+// clusterTime is a Raft that gives each command the time of the cluster.
+type clusterTime struct {
+	*schedulertest.Raft
 	mu  sync.Mutex
 	now func() time.Time
 }
 
-func (r *stamped) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
+func (r *clusterTime) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.W.Now = r.now()
-	return r.OneNode.Propose(ctx, cmd)
+	return r.Raft.Propose(ctx, cmd)
 }
 
-// Test_Leader_ByTheTimeOfTheCluster: a leader whose clock is two hours ahead ends no
-// build and removes no log before its time has come, and does then, although
-// nothing else happens.
+// Test_Leader_ByTheTimeOfTheCluster: a leader whose clock is two hours ahead stops a build at its
+// deadline and removes a log at the end of its retention, by the time of the cluster. It does so
+// although nothing else changes.
 func Test_Leader_ByTheTimeOfTheCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := schedulertest.NewWorld(t, 1)
 		time.Sleep(time.Until(w.Now.Add(2 * time.Hour)))
 		w.Apply(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 3}})
-		ended := w.Ended(100)
-		w.AskFor("b", time.Hour)
+		ended := w.CreateEnded(100)
+		w.CreateFor("b", time.Hour)
 		a := decideIn(w).assign[0]
 		w.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 		from, begin := w.Now, time.Now()
@@ -45,8 +44,8 @@ func Test_Leader_ByTheTimeOfTheCluster(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		l := NewLeader(LeaderOptions{
-			Store: w.Store, Raft: &stamped{OneNode: &schedulertest.OneNode{W: w}, now: now}, Log: slog.New(slog.DiscardHandler), Now: now,
-			Nodes: someNodes{}, LostAfter: time.Hour, Retention: Retention{Age: 90 * time.Minute},
+			Store: w.Store, Raft: &clusterTime{Raft: &schedulertest.Raft{W: w}, now: now}, Log: slog.New(slog.DiscardHandler), Now: now,
+			Nodes: healthyNodes{}, LostAfter: time.Hour, Retention: Retention{Age: 90 * time.Minute},
 		})
 		go func() { done <- l.Run(ctx) }()
 		for _, c := range []struct {
@@ -56,7 +55,7 @@ func Test_Leader_ByTheTimeOfTheCluster(t *testing.T) {
 			time.Sleep(time.Until(begin.Add(c.at)))
 			synctest.Wait()
 			stopped := w.Store.Build(a.BuildId).StopReason == buildsv1.StopReason_STOP_REASON_DEADLINE
-			if gone := len(w.Kept([]string{ended})) == 0; stopped != c.stopped || gone != c.gone {
+			if gone := len(w.WithLog([]string{ended})) == 0; stopped != c.stopped || gone != c.gone {
 				t.Errorf("after %s the build was stopped: %v, the log is gone: %v", c.at, stopped, gone)
 			}
 		}
