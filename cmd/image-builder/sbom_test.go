@@ -40,13 +40,12 @@ func Test_SBOM(t *testing.T) {
 	}
 	for _, r := range d.Relationships {
 		if !ids[r.From] || !ids[r.To] {
-			t.Errorf("nobody has an id of %v", r)
+			t.Errorf("%v has an unknown id", r)
 		}
 	}
 }
 
-// Test_SBOM_OfThisBinary runs the command: a module that is in every binary of
-// the service is there.
+// Test_SBOM_OfThisBinary checks that the output of the command has a module of this binary.
 func Test_SBOM_OfThisBinary(t *testing.T) {
 	var out bytes.Buffer
 	root := newRootCommand()
@@ -64,5 +63,5 @@ func Test_SBOM_OfThisBinary(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("raft is not there: %s", out.String())
+	t.Errorf("raft is missing: %s", out.String())
 }

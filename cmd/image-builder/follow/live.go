@@ -14,21 +14,20 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// liveView draws the steps of a build on a terminal while they run, with their
-// times, what came from the cache and the last lines of output. It reads them
-// from the log, where every line tells its step (`#3 CACHED`), so that
-// whoever joins late sees all of them too.
+// liveView draws the steps of a build on a terminal while they run: their times, whether they came
+// from the cache, and the last lines of their output. It reads the steps from the log, in which each
+// line names its step (`#3 CACHED`). So a client that joins a build late sees all steps.
 type liveView struct {
-	reports  chan func(*liveSteps) // read by the goroutine that owns the steps
-	over     chan struct{}         // closed once that has ended
+	updates  chan func(*liveSteps) // executed by the goroutine that owns the steps
+	done     chan struct{}         // closed when that goroutine has ended
 	statuses chan *bkclient.SolveStatus
 	cancel   context.CancelFunc
-	wg       sync.WaitGroup // done once nothing is drawn any more
+	wg       sync.WaitGroup // zero when nothing is drawn any more
 }
 
 var _ view = (*liveView)(nil)
 
-// newLiveView begins to draw on a terminal.
+// newLiveView starts to draw on a terminal. The caller closes the view.
 func newLiveView(terminal io.Writer, b *imagebuilderv1.Build) (*liveView, error) {
 	display, err := progressui.NewDisplay(terminal, progressui.TtyMode)
 	if err != nil {
@@ -36,17 +35,17 @@ func newLiveView(terminal io.Writer, b *imagebuilderv1.Build) (*liveView, error)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	v := &liveView{
-		reports: make(chan func(*liveSteps)), over: make(chan struct{}),
+		updates: make(chan func(*liveSteps)), done: make(chan struct{}),
 		statuses: make(chan *bkclient.SolveStatus), cancel: cancel,
 	}
-	v.wg.Go(func() { _, _ = display.UpdateFrom(ctx, v.statuses) }) // fails only with its context
+	v.wg.Go(func() { _, _ = display.UpdateFrom(ctx, v.statuses) }) // it only fails when ctx ends
 	v.wg.Go(func() { v.run(ctx, newLiveSteps(b, time.Now())) })
 	return v, nil
 }
 
-// run owns the steps, and hands what is new of them to the display.
+// run owns the steps. It sends their changes to the display until the build ends or ctx does.
 func (v *liveView) run(ctx context.Context, s *liveSteps) {
-	defer close(v.over)
+	defer close(v.done)
 	defer close(v.statuses)
 	for {
 		if st := s.take(); st != nil {
@@ -56,11 +55,11 @@ func (v *liveView) run(ctx context.Context, s *liveSteps) {
 				return
 			}
 		}
-		if s.over {
+		if s.ended {
 			return
 		}
 		select {
-		case f := <-v.reports:
+		case f := <-v.updates:
 			f(s)
 		case <-ctx.Done():
 			return
@@ -68,25 +67,26 @@ func (v *liveView) run(ctx context.Context, s *liveSteps) {
 	}
 }
 
-func (v *liveView) tell(f func(*liveSteps)) {
+// update executes f in the goroutine that owns the steps.
+func (v *liveView) update(f func(*liveSteps)) {
 	select {
-	case v.reports <- f:
-	case <-v.over:
+	case v.updates <- f:
+	case <-v.done:
 	}
 }
 
 func (v *liveView) phase(b *imagebuilderv1.Build) error {
-	v.tell(func(s *liveSteps) { s.phase(b, time.Now()) })
+	v.update(func(s *liveSteps) { s.phase(b, time.Now()) })
 	return nil
 }
 
 func (v *liveView) log(c client.Chunk) error {
-	v.tell(func(s *liveSteps) { s.log(c, time.Now()) })
+	v.update(func(s *liveSteps) { s.log(c, time.Now()) })
 	return nil
 }
 
 func (v *liveView) end(b *imagebuilderv1.Build) {
-	v.tell(func(s *liveSteps) { s.end(b, time.Now()) })
+	v.update(func(s *liveSteps) { s.end(b, time.Now()) })
 	v.wg.Wait()
 }
 

@@ -18,30 +18,31 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// liveSteps makes steps of a log as it arrives. Not safe for concurrent use.
+// liveSteps derives the steps of a build from its log. It is not safe for concurrent use.
 type liveSteps struct {
-	news    bkclient.SolveStatus     // what take answers
-	steps   map[int]*bkclient.Vertex // of the attempt, by number; 0 is what no step said
-	begun   map[string]time.Time     // when steps began that ran before the log was read, by name
+	changes bkclient.SolveStatus     // not yet returned by take
+	steps   map[int]*bkclient.Vertex // steps of the attempt by number; 0 has lines without a step
+	started map[string]time.Time     // start of steps that ran before the log was read, by name
 	attempt uint32
-	line    []byte // the last one, which may not have ended
+	line    []byte // last line, which may be incomplete
 	shown   int    // bytes of its text that the display has
 	other   string // name of step 0
-	note    string // what the service said last; the end of the build is told otherwise
+	note    string // last message of the service in the log
 	queue   *bkclient.Vertex
 	publish *bkclient.Vertex
-	failed  bool // a step of the attempt has told its error
-	over    bool
+	failed  bool // a step of the attempt has reported an error
+	ended   bool // the build has ended
 }
 
+// newLiveSteps returns the steps of a build that is in the state b.
 func newLiveSteps(b *imagebuilderv1.Build, now time.Time) *liveSteps {
-	s := &liveSteps{steps: map[int]*bkclient.Vertex{}, begun: map[string]time.Time{}, attempt: 1, other: "build"}
+	s := &liveSteps{steps: map[int]*bkclient.Vertex{}, started: map[string]time.Time{}, attempt: 1, other: "build"}
 	if ref := b.GetSource().GetRef().GetRef(); ref != "" {
 		s.other = "copy " + ref
 	}
 	if n := len(b.GetAttempts()); n > 0 {
 		for _, st := range b.Attempts[n-1].GetSteps() {
-			s.begun[st.GetName()] = st.GetStartedAt().AsTime()
+			s.started[st.GetName()] = st.GetStartedAt().AsTime()
 		}
 	}
 	if b.GetPhase() == imagebuilderv1.Phase_PHASE_QUEUED {
@@ -50,16 +51,17 @@ func newLiveSteps(b *imagebuilderv1.Build, now time.Time) *liveSteps {
 	return s
 }
 
-// take answers what is new, nil if nothing is.
+// take returns the changes since the last call, or nil if there are none.
 func (s *liveSteps) take() *bkclient.SolveStatus {
-	if len(s.news.Vertexes)+len(s.news.Logs) == 0 {
+	if len(s.changes.Vertexes)+len(s.changes.Logs) == 0 {
 		return nil
 	}
-	news := s.news
-	s.news = bkclient.SolveStatus{}
-	return &news
+	changes := s.changes
+	s.changes = bkclient.SolveStatus{}
+	return &changes
 }
 
+// start adds a step with a printable name.
 func (s *liveSteps) start(name string, at time.Time) *bkclient.Vertex {
 	name = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -68,25 +70,26 @@ func (s *liveSteps) start(name string, at time.Time) *bkclient.Vertex {
 		return r
 	}, name)
 	v := &bkclient.Vertex{Digest: digest.FromString(fmt.Sprintf("%d %d %s", s.attempt, len(s.steps), name)), Name: name, Started: &at}
-	s.tell(v)
+	s.report(v)
 	return v
 }
 
-// stop ends a step that runs, where err is not empty with that error.
+// stop ends a running step, with an error unless err is empty. v may be nil.
 func (s *liveSteps) stop(v *bkclient.Vertex, at time.Time, err string) {
 	if v == nil || v.Completed != nil {
 		return
 	}
 	v.Completed, v.Error = &at, err
-	s.tell(v)
+	s.report(v)
 }
 
-// tell gives the display a copy: it keeps what it gets.
-func (s *liveSteps) tell(v *bkclient.Vertex) {
+// report adds a step to the changes. The display gets a copy, because it keeps it.
+func (s *liveSteps) report(v *bkclient.Vertex) {
 	c := *v
-	s.news.Vertexes = append(s.news.Vertexes, &c)
+	s.changes.Vertexes = append(s.changes.Vertexes, &c)
 }
 
+// phase shows the phases that have no lines in the log.
 func (s *liveSteps) phase(b *imagebuilderv1.Build, now time.Time) {
 	if b.Phase > imagebuilderv1.Phase_PHASE_QUEUED {
 		s.stop(s.queue, now, "")
@@ -96,10 +99,10 @@ func (s *liveSteps) phase(b *imagebuilderv1.Build, now time.Time) {
 	}
 }
 
-// end ends all that still runs.
+// end takes the end of the build. The error of a failed build without a failed step goes to step 0.
 func (s *liveSteps) end(b *imagebuilderv1.Build, now time.Time) {
 	s.endLine(now)
-	s.over = true
+	s.ended = true
 	if b.Phase == imagebuilderv1.Phase_PHASE_SUCCEEDED {
 		s.stopAll(now, "")
 		return
@@ -107,9 +110,10 @@ func (s *liveSteps) end(b *imagebuilderv1.Build, now time.Time) {
 	if !s.failed && b.Phase == imagebuilderv1.Phase_PHASE_FAILED {
 		s.stop(s.steps[0], now, b.Message)
 	}
-	s.stopAll(now, context.Canceled.Error()) // which the display knows
+	s.stopAll(now, context.Canceled.Error()) // the display shows it as CANCELED
 }
 
+// stopAll stops all running steps.
 func (s *liveSteps) stopAll(now time.Time, err string) {
 	s.stop(s.queue, now, err)
 	s.stop(s.publish, now, err)
@@ -118,7 +122,7 @@ func (s *liveSteps) stopAll(now time.Time, err string) {
 	}
 }
 
-// log takes the next part of the log.
+// log takes the next part of the log. A part of another attempt ends the steps of the previous one.
 func (s *liveSteps) log(c client.Chunk, now time.Time) {
 	if c.Marker {
 		s.note = string(c.Content)
@@ -128,30 +132,31 @@ func (s *liveSteps) log(c client.Chunk, now time.Time) {
 		s.endLine(now)
 		s.stopAll(now, context.Canceled.Error())
 		s.attempt, s.publish, s.failed = c.Attempt, nil, false
-		s.steps, s.begun = map[int]*bkclient.Vertex{}, map[string]time.Time{}
-		why, _, _ := strings.Cut(strings.TrimSpace(s.note), "\n")
-		s.stop(s.start(fmt.Sprintf("attempt %d begins, %s", c.Attempt, cmp.Or(why, "the one before has ended")), now), now, "")
+		s.steps, s.started = map[int]*bkclient.Vertex{}, map[string]time.Time{}
+		reason, _, _ := strings.Cut(strings.TrimSpace(s.note), "\n")
+		s.stop(s.start(fmt.Sprintf("attempt %d begins, %s", c.Attempt, cmp.Or(reason, "the previous one has ended")), now), now, "")
 	}
 	for rest := c.Content; len(rest) > 0; {
-		part, more, ended := bytes.Cut(rest, []byte("\n"))
+		part, more, complete := bytes.Cut(rest, []byte("\n"))
 		s.line, rest = append(s.line, part...), more
-		if ended || len(s.line) > maxLine {
+		if complete || len(s.line) > maxLine {
 			s.endLine(now)
 		}
 	}
 	s.output(now, "")
 }
 
-// maxLine bounds what is kept of a line that does not end.
+// maxLine is the length at which a line is processed before its end, in bytes.
 const maxLine = 64 << 10
 
+// Lines of BuildKit's plain output.
 var (
-	numbered = regexp.MustCompile(`^#([1-9]\d{0,8}) (.*)$`)
-	spoken   = regexp.MustCompile(`^\d+\.\d+ `)
-	done     = regexp.MustCompile(`^DONE (\d+\.\d+)s$`)
+	numbered   = regexp.MustCompile(`^#([1-9]\d{0,8}) (.*)$`)
+	outputTime = regexp.MustCompile(`^\d+\.\d+ `)
+	done       = regexp.MustCompile(`^DONE (\d+\.\d+)s$`)
 )
 
-// endLine takes the line as a whole.
+// endLine processes the complete line, and empties it.
 func (s *liveSteps) endLine(now time.Time) {
 	if len(s.line) == 0 {
 		return
@@ -162,11 +167,11 @@ func (s *liveSteps) endLine(now time.Time) {
 		s.output(now, "\n")
 		return
 	}
-	n, _ := strconv.Atoi(m[1]) // the pattern sees to it
+	n, _ := strconv.Atoi(m[1]) // the pattern matches only numbers
 	v, text := s.steps[n], strings.TrimRight(m[2], "\r")
 	switch {
 	case v == nil:
-		at, known := s.begun[text]
+		at, known := s.started[text]
 		if !known {
 			at = now
 		}
@@ -185,15 +190,16 @@ func (s *liveSteps) endLine(now time.Time) {
 	}
 }
 
-// output shows what is new of the line, if a step wrote it or nobody did.
+// output shows the part of the line that is not shown yet, if it is the output of a step, or a line
+// without a step. end is the line end of a complete line, else empty.
 func (s *liveSteps) output(now time.Time, end string) {
 	n, text := 0, string(s.line)
 	if m := numbered.FindStringSubmatch(text); m != nil {
 		n, _ = strconv.Atoi(m[1])
 		text = m[2]
-		head := spoken.FindString(text)
+		head := outputTime.FindString(text)
 		if s.steps[n] == nil || head == "" && end == "" {
-			return // it may yet turn out to be news of the step
+			return // the rest of the line may report the state of the step
 		}
 		text = text[len(head):]
 	} else if strings.HasPrefix(text, "#") && end == "" || len(text) == 0 {
@@ -204,7 +210,7 @@ func (s *liveSteps) output(now time.Time, end string) {
 	}
 	v := s.steps[n]
 	if data := text[min(s.shown, len(text)):] + end; data != "" {
-		s.news.Logs = append(s.news.Logs, &bkclient.VertexLog{Vertex: v.Digest, Data: []byte(data), Timestamp: now})
+		s.changes.Logs = append(s.changes.Logs, &bkclient.VertexLog{Vertex: v.Digest, Data: []byte(data), Timestamp: now})
 	}
 	s.shown = len(text)
 }

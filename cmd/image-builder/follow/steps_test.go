@@ -14,7 +14,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// shownSteps renders what a display was given.
+// shownSteps renders the changes that a display gets.
 func shownSteps(s *liveSteps) (out []string) {
 	names := map[string]string{}
 	for st := s.take(); st != nil; st = s.take() {
@@ -106,8 +106,7 @@ func Test_LiveSteps(t *testing.T) {
 	}
 }
 
-// Test_LiveSteps_JoinedLate takes the begin of a step that runs already from
-// the build's record.
+// Test_LiveSteps_JoinedLate checks that the start of a running step comes from the state of the build.
 func Test_LiveSteps_JoinedLate(t *testing.T) {
 	now := time.Unix(1000, 0)
 	b := &imagebuilderv1.Build{Phase: imagebuilderv1.Phase_PHASE_RUNNING, Attempts: []*imagebuilderv1.Attempt{{

@@ -17,7 +17,7 @@ import (
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
-// linesOf hands the lines of a JSON log on.
+// linesOf sends the lines of a JSON log.
 type linesOf chan map[string]string
 
 func (l linesOf) Write(p []byte) (int, error) {
@@ -29,7 +29,7 @@ func (l linesOf) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// next waits for the line with that message.
+// next waits for a line with that message and returns it.
 func (l linesOf) next(t *testing.T, msg string) map[string]string {
 	t.Helper()
 	limit := time.NewTimer(20 * time.Second)
@@ -46,12 +46,12 @@ func (l linesOf) next(t *testing.T, msg string) map[string]string {
 	}
 }
 
-// listening takes announcements until the test ends.
+// listening receives announcements until the test ends.
 func listening(t *testing.T, v verifyFlags) (*verify.Faults, linesOf) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	lines, faults := make(linesOf, 100), &verify.Faults{}
-	stop, err := v.takeFaults(ctx, faults, slog.New(slog.NewJSONHandler(lines, nil)))
+	stop, err := v.receiveFaults(ctx, faults, slog.New(slog.NewJSONHandler(lines, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +67,10 @@ func wantFault(t *testing.T, faults *verify.Faults, name string, ended bool) {
 	}
 }
 
-// Test_Verify_FaultListen announces faults by HTTP, some of them wrongly.
+// Test_Verify_FaultListen announces faults over HTTP, some of them wrongly.
 func Test_Verify_FaultListen(t *testing.T) {
 	faults, lines := listening(t, verifyFlags{faultListen: "127.0.0.1:0"})
-	base := strings.TrimSuffix(lines.next(t, "takes announcements of faults")["url"], "/faults/begin?name=...")
+	base := strings.TrimSuffix(lines.next(t, "listening for announcements of faults")["url"], "/faults/begin?name=...")
 	post := func(method, path string) (int, string) {
 		req, err := http.NewRequestWithContext(t.Context(), method, base+path, nil)
 		if err != nil {
@@ -109,9 +109,8 @@ func Test_Verify_FaultListen(t *testing.T) {
 	wantFault(t, faults, "kill", true)
 }
 
-// Test_Verify_FaultFile announces faults in a file, which is there already or
-// is made, by lines that come in parts, and passes over what it cannot
-// understand.
+// Test_Verify_FaultFile announces faults in a file, in lines that are written in parts. Wrong lines
+// are logged and skipped.
 func Test_Verify_FaultFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "faults")
 	faults, lines := listening(t, verifyFlags{faultFile: path})
@@ -127,7 +126,7 @@ func Test_Verify_FaultFile(t *testing.T) {
 		}
 	}
 	write("no JSON\n")
-	if line := lines.next(t, "announcement of a fault is not understood"); line["line"] != "no JSON" {
+	if line := lines.next(t, "wrong announcement of a fault"); line["line"] != "no JSON" {
 		t.Errorf("%v", line)
 	}
 	write(`{"name":"pause",`)
@@ -137,7 +136,7 @@ func Test_Verify_FaultFile(t *testing.T) {
 	}
 	wantFault(t, faults, "pause", false)
 	write(`{"name":"another","state":"end"}` + "\n")
-	if line := lines.next(t, "announcement of a fault is not understood"); line["error"] != `fault "another" has not begun` {
+	if line := lines.next(t, "wrong announcement of a fault"); line["error"] != `fault "another" has not begun` {
 		t.Errorf("%v", line)
 	}
 	write(`{"name":"pause","state":"end"}` + "\n")
@@ -145,11 +144,11 @@ func Test_Verify_FaultFile(t *testing.T) {
 	wantFault(t, faults, "pause", true)
 }
 
-// Test_Verify_FaultsThatCannotBeTaken are wrong usage.
+// Test_Verify_FaultsThatCannotBeTaken checks addresses and files that cannot be used.
 func Test_Verify_FaultsThatCannotBeTaken(t *testing.T) {
 	for _, v := range []verifyFlags{{faultListen: "nowhere"}, {faultFile: t.TempDir()}, {faultListen: "127.0.0.1:0", faultFile: filepath.Join(t.TempDir(), "no", "file")}} {
-		if _, err := v.takeFaults(t.Context(), &verify.Faults{}, slog.New(slog.DiscardHandler)); err == nil {
-			t.Errorf("%q and %q are taken", v.faultListen, v.faultFile)
+		if _, err := v.receiveFaults(t.Context(), &verify.Faults{}, slog.New(slog.DiscardHandler)); err == nil {
+			t.Errorf("%q and %q: no error", v.faultListen, v.faultFile)
 		}
 	}
 }
