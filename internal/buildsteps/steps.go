@@ -1,4 +1,6 @@
-package follow
+// Package buildsteps derives the steps of a build from its log while it runs: their times, their
+// output, and whether they came from the cache. It does not display them; BuildKit's progressui can.
+package buildsteps
 
 import (
 	"bytes"
@@ -18,9 +20,9 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// liveSteps derives the steps of a build from its log. It is not safe for concurrent use.
-type liveSteps struct {
-	changes bkclient.SolveStatus     // not yet returned by take
+// Steps are the steps of one build. Steps is not safe for concurrent use.
+type Steps struct {
+	changes bkclient.SolveStatus     // not yet returned by Take
 	steps   map[int]*bkclient.Vertex // steps of the attempt by number; 0 has lines without a step
 	started map[string]time.Time     // start of steps that ran before the log was read, by name
 	attempt uint32
@@ -31,12 +33,11 @@ type liveSteps struct {
 	queue   *bkclient.Vertex
 	publish *bkclient.Vertex
 	failed  bool // a step of the attempt has reported an error
-	ended   bool // the build has ended
 }
 
-// newLiveSteps returns the steps of a build that is in the state b.
-func newLiveSteps(b *imagebuilderv1.Build, now time.Time) *liveSteps {
-	s := &liveSteps{steps: map[int]*bkclient.Vertex{}, started: map[string]time.Time{}, attempt: 1, other: "build"}
+// New returns the steps of a build that is in the state b.
+func New(b *imagebuilderv1.Build, now time.Time) *Steps {
+	s := &Steps{steps: map[int]*bkclient.Vertex{}, started: map[string]time.Time{}, attempt: 1, other: "build"}
 	if ref := b.GetSource().GetRef().GetRef(); ref != "" {
 		s.other = "copy " + ref
 	}
@@ -51,8 +52,8 @@ func newLiveSteps(b *imagebuilderv1.Build, now time.Time) *liveSteps {
 	return s
 }
 
-// take returns the changes since the last call, or nil if there are none.
-func (s *liveSteps) take() *bkclient.SolveStatus {
+// Take returns the changes since the last call, or nil if there are none.
+func (s *Steps) Take() *bkclient.SolveStatus {
 	if len(s.changes.Vertexes)+len(s.changes.Logs) == 0 {
 		return nil
 	}
@@ -62,7 +63,7 @@ func (s *liveSteps) take() *bkclient.SolveStatus {
 }
 
 // start adds a step with a printable name.
-func (s *liveSteps) start(name string, at time.Time) *bkclient.Vertex {
+func (s *Steps) start(name string, at time.Time) *bkclient.Vertex {
 	name = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return '?'
@@ -75,7 +76,7 @@ func (s *liveSteps) start(name string, at time.Time) *bkclient.Vertex {
 }
 
 // stop ends a running step, with an error unless err is empty. v may be nil.
-func (s *liveSteps) stop(v *bkclient.Vertex, at time.Time, err string) {
+func (s *Steps) stop(v *bkclient.Vertex, at time.Time, err string) {
 	if v == nil || v.Completed != nil {
 		return
 	}
@@ -84,13 +85,13 @@ func (s *liveSteps) stop(v *bkclient.Vertex, at time.Time, err string) {
 }
 
 // report adds a step to the changes. The display gets a copy, because it keeps it.
-func (s *liveSteps) report(v *bkclient.Vertex) {
+func (s *Steps) report(v *bkclient.Vertex) {
 	c := *v
 	s.changes.Vertexes = append(s.changes.Vertexes, &c)
 }
 
-// phase shows the phases that have no lines in the log.
-func (s *liveSteps) phase(b *imagebuilderv1.Build, now time.Time) {
+// Phase takes another phase of the build. Waiting and publishing are steps without lines in the log.
+func (s *Steps) Phase(b *imagebuilderv1.Build, now time.Time) {
 	if b.Phase > imagebuilderv1.Phase_PHASE_QUEUED {
 		s.stop(s.queue, now, "")
 	}
@@ -99,10 +100,10 @@ func (s *liveSteps) phase(b *imagebuilderv1.Build, now time.Time) {
 	}
 }
 
-// end takes the end of the build. The error of a failed build without a failed step goes to step 0.
-func (s *liveSteps) end(b *imagebuilderv1.Build, now time.Time) {
+// End takes the end of the build. The lines without a step become the failed step if no step of a
+// failed build has failed.
+func (s *Steps) End(b *imagebuilderv1.Build, now time.Time) {
 	s.endLine(now)
-	s.ended = true
 	if b.Phase == imagebuilderv1.Phase_PHASE_SUCCEEDED {
 		s.stopAll(now, "")
 		return
@@ -114,7 +115,7 @@ func (s *liveSteps) end(b *imagebuilderv1.Build, now time.Time) {
 }
 
 // stopAll stops all running steps.
-func (s *liveSteps) stopAll(now time.Time, err string) {
+func (s *Steps) stopAll(now time.Time, err string) {
 	s.stop(s.queue, now, err)
 	s.stop(s.publish, now, err)
 	for _, v := range s.steps {
@@ -122,8 +123,8 @@ func (s *liveSteps) stopAll(now time.Time, err string) {
 	}
 }
 
-// log takes the next part of the log. A part of another attempt ends the steps of the previous one.
-func (s *liveSteps) log(c client.Chunk, now time.Time) {
+// Log takes the next part of the log. A part of another attempt ends the steps of the previous one.
+func (s *Steps) Log(c client.Chunk, now time.Time) {
 	if c.Marker {
 		s.note = string(c.Content)
 		return
@@ -157,7 +158,7 @@ var (
 )
 
 // endLine processes the complete line, and empties it.
-func (s *liveSteps) endLine(now time.Time) {
+func (s *Steps) endLine(now time.Time) {
 	if len(s.line) == 0 {
 		return
 	}
@@ -192,7 +193,7 @@ func (s *liveSteps) endLine(now time.Time) {
 
 // output shows the part of the line that is not shown yet, if it is the output of a step, or a line
 // without a step. end is the line end of a complete line, else empty.
-func (s *liveSteps) output(now time.Time, end string) {
+func (s *Steps) output(now time.Time, end string) {
 	n, text := 0, string(s.line)
 	if m := numbered.FindStringSubmatch(text); m != nil {
 		n, _ = strconv.Atoi(m[1])
