@@ -80,7 +80,7 @@ func Test_Operator_Commands(t *testing.T) {
 	}
 	has(run(0, "cluster", "members"), "n0", "n1", "n2", "leader", "voter", "alive")
 	has(run(0, "cluster", "members", "--stale"), "n0", "n1", "n2")
-	has(run(0, "cluster", "status"), "tolerates", "1 more")
+	has(run(0, "cluster", "status"), "can lose", "1 more voter")
 	lead := c.Leader()
 	to := c.Others(lead)[0]
 	has(run(0, "cluster", "transfer-leadership", to.Name), to.Name+" leads")
@@ -162,7 +162,7 @@ func Test_Operator_RestoreIntoANewCluster(t *testing.T) {
 		t.Errorf("the snapshot shows a secret (%v)", err)
 	}
 	to, _ := startClusterWith(t, 3, 1, harness.Config{})
-	if out, errOut, code := cli(t, socketOf(to.Nodes[0]), "snapshot", "restore", file); code != 0 || !strings.Contains(out, "1 active ones were failed") {
+	if out, errOut, code := cli(t, socketOf(to.Nodes[0]), "snapshot", "restore", file); code != 0 || !strings.Contains(out, "1 active builds failed") {
 		t.Fatal(out, errOut)
 	}
 	ctx := timeout(t, time.Minute)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -137,15 +136,21 @@ func (v *verifyFlags) evidence(cmd *cobra.Command) (*verify.Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(cmd.Context())
-	defer cancel()
-	stop, err := v.receiveFaults(ctx, o.Faults, o.Progress)
-	if err != nil {
-		return nil, cli.ExitWith(cli.ExitUsage, err)
+	if v.faultListen != "" {
+		stop, err := o.Faults.Listen(v.faultListen, o.Progress)
+		if err != nil {
+			return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("--fault-listen: %w", err))
+		}
+		defer stop()
 	}
-	e, err := verify.Run(ctx, o)
-	cancel()
-	stop()
+	if v.faultFile != "" {
+		stop, err := o.Faults.Tail(v.faultFile, o.Progress)
+		if err != nil {
+			return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("--fault-file: %w", err))
+		}
+		defer stop()
+	}
+	e, err := verify.Run(cmd.Context(), o)
 	if e == nil {
 		return nil, v.Explain(err)
 	}

@@ -1,7 +1,6 @@
-package main
+package verify
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,11 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/image-builder-ha/image-builder/verify"
 )
 
 // linesOf sends the lines of a JSON log.
@@ -46,20 +42,19 @@ func (l linesOf) next(t *testing.T, msg string) map[string]string {
 	}
 }
 
-// listening receives announcements until the test ends.
-func listening(t *testing.T, v verifyFlags) (*verify.Faults, linesOf) {
+// receive starts one of the receivers until the test ends.
+func receive(t *testing.T, start func(f *Faults, log *slog.Logger) (func(), error)) (*Faults, linesOf) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	lines, faults := make(linesOf, 100), &verify.Faults{}
-	stop, err := v.receiveFaults(ctx, faults, slog.New(slog.NewJSONHandler(lines, nil)))
+	lines, faults := make(linesOf, 100), &Faults{}
+	stop, err := start(faults, slog.New(slog.NewJSONHandler(lines, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(sync.OnceFunc(func() { cancel(); stop() }))
+	t.Cleanup(stop)
 	return faults, lines
 }
 
-func wantFault(t *testing.T, faults *verify.Faults, name string, ended bool) {
+func wantFault(t *testing.T, faults *Faults, name string, ended bool) {
 	t.Helper()
 	all := faults.All()
 	if len(all) != 1 || all[0].Name != name || all[0].Ended.IsZero() == ended {
@@ -67,9 +62,9 @@ func wantFault(t *testing.T, faults *verify.Faults, name string, ended bool) {
 	}
 }
 
-// Test_Verify_FaultListen announces faults over HTTP, some of them wrongly.
-func Test_Verify_FaultListen(t *testing.T) {
-	faults, lines := listening(t, verifyFlags{faultListen: "127.0.0.1:0"})
+// Test_Faults_Listen announces faults over HTTP, some of them wrongly.
+func Test_Faults_Listen(t *testing.T) {
+	faults, lines := receive(t, func(f *Faults, log *slog.Logger) (func(), error) { return f.Listen("127.0.0.1:0", log) })
 	base := strings.TrimSuffix(lines.next(t, "listening for announcements of faults")["url"], "/faults/begin?name=...")
 	post := func(method, path string) (int, string) {
 		req, err := http.NewRequestWithContext(t.Context(), method, base+path, nil)
@@ -109,11 +104,11 @@ func Test_Verify_FaultListen(t *testing.T) {
 	wantFault(t, faults, "kill", true)
 }
 
-// Test_Verify_FaultFile announces faults in a file, in lines that are written in parts. Wrong lines
+// Test_Faults_Tail announces faults in a file, in lines that are written in parts. Wrong lines
 // are logged and skipped.
-func Test_Verify_FaultFile(t *testing.T) {
+func Test_Faults_Tail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "faults")
-	faults, lines := listening(t, verifyFlags{faultFile: path})
+	faults, lines := receive(t, func(f *Faults, log *slog.Logger) (func(), error) { return f.Tail(path, log) })
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -144,11 +139,15 @@ func Test_Verify_FaultFile(t *testing.T) {
 	wantFault(t, faults, "pause", true)
 }
 
-// Test_Verify_FaultsThatCannotBeTaken checks addresses and files that cannot be used.
-func Test_Verify_FaultsThatCannotBeTaken(t *testing.T) {
-	for _, v := range []verifyFlags{{faultListen: "nowhere"}, {faultFile: t.TempDir()}, {faultListen: "127.0.0.1:0", faultFile: filepath.Join(t.TempDir(), "no", "file")}} {
-		if _, err := v.receiveFaults(t.Context(), &verify.Faults{}, slog.New(slog.DiscardHandler)); err == nil {
-			t.Errorf("%q and %q: no error", v.faultListen, v.faultFile)
+// Test_Faults_CannotReceive checks an address and files that cannot be used.
+func Test_Faults_CannotReceive(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	if _, err := new(Faults).Listen("nowhere", log); err == nil {
+		t.Error("listening at a wrong address: no error")
+	}
+	for _, path := range []string{t.TempDir(), filepath.Join(t.TempDir(), "no", "file")} {
+		if _, err := new(Faults).Tail(path, log); err == nil {
+			t.Errorf("%s: no error", path)
 		}
 	}
 }
