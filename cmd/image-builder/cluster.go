@@ -19,14 +19,9 @@ func newClusterCommand() *cobra.Command {
 	return cmd
 }
 
-// clusterCommand is a command for operators.
-func clusterCommand(use, short, long string, args cobra.PositionalArgs, run func(context.Context, *call) error) *cobra.Command {
-	return callCommand(&cobra.Command{Use: use, Short: short, Long: long + operatorHelp, Args: args}, run)
-}
-
 func newMembersCommand() *cobra.Command {
 	var stale bool
-	cmd := clusterCommand("members", "List the nodes", `Lists the nodes as the leader sees them. With --stale it lists them as the connected node
+	cmd := operatorCommand("members", "List the nodes", `Lists the nodes as the leader sees them. With --stale it lists them as the connected node
 sees them, which also works without a leader.`, cobra.NoArgs,
 		func(ctx context.Context, c *call) error {
 			res, err := c.cluster.Members(ctx, &imagebuilderv1.MembersRequest{Stale: stale})
@@ -66,7 +61,7 @@ func membersTable(w io.Writer, res *imagebuilderv1.MembersResponse) {
 }
 
 func newTransferCommand() *cobra.Command {
-	return clusterCommand("transfer-leadership [NODE]", "Make another voter the leader", `Makes another voter the leader: NODE, or the voter with the most recent state.`, cobra.MaximumNArgs(1),
+	return operatorCommand("transfer-leadership [NODE]", "Make another voter the leader", `Makes another voter the leader: NODE, or the voter with the most recent state.`, cobra.MaximumNArgs(1),
 		func(ctx context.Context, c *call) error {
 			res, err := c.cluster.TransferLeadership(ctx, &imagebuilderv1.TransferLeadershipRequest{To: strings.Join(c.args, "")})
 			if err != nil {
@@ -77,7 +72,7 @@ func newTransferCommand() *cobra.Command {
 }
 
 func newRemoveNodeCommand() *cobra.Command {
-	return clusterCommand("remove NODE", "Remove a node from the cluster", `Removes a node from the cluster, by name or server id. Stop the node first: a running node
+	return operatorCommand("remove NODE", "Remove a node from the cluster", `Removes a node from the cluster, by name or server id. Stop the node first: a running node
 joins again.`, cobra.ExactArgs(1),
 		func(ctx context.Context, c *call) error {
 			res, err := c.cluster.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: c.args[0]})
@@ -100,7 +95,7 @@ func newUndrainCommand() *cobra.Command {
 
 // drainCommand is `drain` or its opposite. done is the new state of the node.
 func drainCommand(use, short, long, done string, undrain bool) *cobra.Command {
-	return clusterCommand(use, short, long, cobra.ExactArgs(1), func(ctx context.Context, c *call) error {
+	return operatorCommand(use, short, long, cobra.ExactArgs(1), func(ctx context.Context, c *call) error {
 		res, err := c.cluster.DrainNode(ctx, &imagebuilderv1.DrainNodeRequest{Node: c.args[0], Undrain: undrain})
 		if err != nil {
 			return err

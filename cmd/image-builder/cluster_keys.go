@@ -17,7 +17,7 @@ import (
 )
 
 func newResealCommand() *cobra.Command {
-	return clusterCommand("reseal", "Seal all secrets with the first sealing key", `Seals the secrets of all active builds again, with the first sealing key that all nodes
+	return operatorCommand("reseal", "Seal all secrets with the first sealing key", `Seals the secrets of all active builds again, with the first sealing key that all nodes
 have. To rotate the key: add the new key to the file of every node, then put it first
 everywhere, then run reseal, then remove the old key everywhere.`, cobra.NoArgs,
 		func(ctx context.Context, c *call) error {

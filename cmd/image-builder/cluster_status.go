@@ -18,7 +18,7 @@ import (
 const leaderTimeout = 3 * time.Second
 
 func newClusterStatusCommand() *cobra.Command {
-	return clusterCommand("status", "Show the health of the cluster", `Shows the leader, how many voters the cluster can lose, and all problems.`, cobra.NoArgs,
+	return operatorCommand("status", "Show the health of the cluster", `Shows the leader, how many voters the cluster can lose, and all problems.`, cobra.NoArgs,
 		func(ctx context.Context, c *call) error {
 			// Without a leader, the node reports its own view.
 			short, cancel := context.WithTimeout(ctx, leaderTimeout)

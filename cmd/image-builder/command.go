@@ -71,3 +71,8 @@ func nodeCommand(cmd *cobra.Command, timeout time.Duration, run func(context.Con
 func callCommand(cmd *cobra.Command, run func(context.Context, *call) error) *cobra.Command {
 	return nodeCommand(cmd, callTimeout, func(ctx context.Context, c *call) error { return c.Explain(run(ctx, c)) })
 }
+
+// operatorCommand is callCommand for operators.
+func operatorCommand(use, short, long string, args cobra.PositionalArgs, run func(context.Context, *call) error) *cobra.Command {
+	return callCommand(&cobra.Command{Use: use, Short: short, Long: long + operatorHelp, Args: args}, run)
+}

@@ -12,8 +12,8 @@ import (
 
 // registryHelp is the help text of commands that connect to registries themselves.
 const registryHelp = `
-It connects to the registry itself, with the configuration and the credentials of the
-install: run it where a node runs.`
+For this the command connects to the registry itself, with the configuration and the
+credentials of the install: run it where a node runs.`
 
 // withRegistry calls use with the registry client that a node with these configuration files has.
 // kept, if it is not nil, returns the look-up of cached references for a configuration.

@@ -21,8 +21,8 @@ const buildkitHost = "BUILDKIT_HOST"
 // pingTimeout bounds the check of a named daemon.
 const pingTimeout = 10 * time.Second
 
-// daemon is the BuildKit daemon of the nodes.
-type daemon struct {
+// buildkitDaemon is the BuildKit daemon of the nodes.
+type buildkitDaemon struct {
 	address string           // empty if there is no daemon
 	own     *buildkit.Daemon // the daemon that dev started, else nil
 	example bool             // the directory to build exists
@@ -30,7 +30,7 @@ type daemon struct {
 
 // openBuildKit returns the daemon that the environment names, or starts one if it can, and prints
 // which, or why there is none. A named daemon that is unreachable is an error.
-func openBuildKit(ctx context.Context, dir string, o options, out io.Writer) (b daemon, err error) {
+func openBuildKit(ctx context.Context, dir string, o options, out io.Writer) (b buildkitDaemon, err error) {
 	_, err = os.Stat(o.example)
 	b.example = err == nil
 	if b.address = os.Getenv(buildkitHost); b.address != "" {
@@ -73,14 +73,14 @@ func openBuildKit(ctx context.Context, dir string, o options, out io.Writer) (b 
 }
 
 // noteExample prints a note if the directory to build does not exist.
-func (b daemon) noteExample(o options, out io.Writer) {
+func (b buildkitDaemon) noteExample(o options, out io.Writer) {
 	if !b.example {
 		fmt.Fprintf(out, "          there is no directory %s: a copy of the base image is built instead\n", o.example)
 	}
 }
 
 // close stops the daemon if dev started it.
-func (b daemon) close() error {
+func (b buildkitDaemon) close() error {
 	if b.own == nil {
 		return nil
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,26 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
-	"github.com/image-builder-ha/image-builder/node"
 )
-
-// options are the flags of `dev`.
-type options struct {
-	dataDir         string
-	grpcAddress     string
-	httpAddress     string
-	registryAddress string
-	metricsAddress  string
-	healthAddress   string
-	pprofAddress    string
-	peerAddress     string
-	gossipAddress   string
-	nodes           int
-	buildkitd       string
-	example         string
-	exit            bool
-	verbose         bool
-}
 
 // Command returns the command `dev`.
 func Command() *cobra.Command {
@@ -58,33 +38,19 @@ Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 a part could not be
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			err := run(ctx, o, cmd.OutOrStdout())
+			err := serve(ctx, o, cmd.OutOrStdout())
 			if err != nil && ctx.Err() != nil { // err is a consequence of the interruption
 				return cli.ExitWith(cli.ExitInterrupted, errors.New("interrupted; all started processes are stopped, the data is kept"))
 			}
 			return err
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.dataDir, "data-dir", ".run", "directory of state, logs and images")
-	f.IntVar(&o.nodes, "nodes", 3, "number of nodes: 1, or 3 and more")
-	f.StringVar(&o.peerAddress, "peer-address", "127.0.0.1:7800", "address of the peer port")
-	f.StringVar(&o.gossipAddress, "gossip-address", "127.0.0.1:7900", "address of gossip")
-	f.StringVar(&o.grpcAddress, "grpc-address", "127.0.0.1:8080", "address of the API")
-	f.StringVar(&o.httpAddress, "http-address", "127.0.0.1:8090", "address of the web page")
-	f.StringVar(&o.registryAddress, "registry-address", "127.0.0.1:15000", "address of the registry")
-	f.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9500", "address of the metrics")
-	f.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9501", "address of /ready and /live")
-	f.StringVar(&o.pprofAddress, "pprof-address", "127.0.0.1:6060", "address of pprof")
-	f.StringVar(&o.buildkitd, "buildkitd", "bin/buildkitd", "BuildKit daemon to start unless BUILDKIT_HOST names one; without a daemon Dockerfiles cannot be built")
-	f.StringVar(&o.example, "example", "examples/hello", "directory to build")
-	f.BoolVar(&o.exit, "exit", false, "end after the builds; the exit status is 0 only if the images are in the registry")
-	f.BoolVar(&o.verbose, "verbose", false, "show the logs of the registry and the nodes")
+	o.register(cmd)
 	return cmd
 }
 
-// run starts all parts, builds, and serves until ctx ends. It stops all parts before it returns.
-func run(ctx context.Context, o options, out io.Writer) (err error) {
+// serve starts all parts, builds, and serves until ctx ends. It stops all parts before it returns.
+func serve(ctx context.Context, o options, out io.Writer) (err error) {
 	dir, err := filepath.Abs(o.dataDir)
 	if err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
@@ -186,13 +152,4 @@ func lock(dir string) (unlock func(), err error) {
 		return nil, cli.ExitWith(cli.ExitUnavailable, fmt.Errorf("%s is used by another 'make run' or 'image-builder dev': stop it, or choose another --data-dir and other addresses", dir))
 	}
 	return func() { _ = f.Close() }, nil
-}
-
-// checkFree returns an error if another process listens on an address.
-func checkFree(flag, address string) error {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return cli.ExitWith(cli.ExitUnavailable, node.ListenError(flag, address, err))
-	}
-	return l.Close()
 }

@@ -3,6 +3,7 @@ package dev
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
+	"github.com/image-builder-ha/image-builder/node"
 )
 
 const (
@@ -96,4 +98,13 @@ func (p *process) awaitHTTP(ctx context.Context, name, url string) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// checkFree returns an error if another process listens on an address.
+func checkFree(flag, address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return cli.ExitWith(cli.ExitUnavailable, node.ListenError(flag, address, err))
+	}
+	return l.Close()
 }

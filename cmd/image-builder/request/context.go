@@ -34,7 +34,7 @@ func openContext(dir, file string, stdin io.Reader) (*buildContext, error) {
 	c := &buildContext{dir: dir, dockerfile: "Dockerfile"}
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		if err != nil && (strings.HasPrefix(dir, "ssh://") || strings.Contains(dir, "@") && strings.Contains(dir, ":")) {
-			return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("the context %q is not a directory, and git repositories are fetched over https and http only: write https://..., with --secret id=GIT_AUTH_TOKEN,env=NAME if the repository needs a credential", dir))
+			return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("the context %q is not a directory, and git repositories are fetched over https and http only: use the https URL, and --secret id=GIT_AUTH_TOKEN,env=NAME if the repository needs a credential", dir))
 		}
 		return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("the context %q is not a directory", dir))
 	}

@@ -20,7 +20,7 @@ func splitGitURL(url, target string) (uri, ref, dir string, err error) {
 		return "", "", "", fmt.Errorf("the URL names %q and --git-target names %q: give one of them", ref, target)
 	}
 	if dir = strings.Trim(dir, "/"); dir != "" && !filepath.IsLocal(dir) {
-		return "", "", "", fmt.Errorf("the folder %q of the URL leaves the repository", dir)
+		return "", "", "", fmt.Errorf("the folder %q of the URL is outside of the repository", dir)
 	}
 	return uri, cmp.Or(ref, target), dir, nil
 }
