@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -168,6 +169,29 @@ func Test_Config_PrintedDefaultsAreTheDefaults(t *testing.T) {
 	if string(a) != string(b) {
 		t.Errorf("printed:\n%s\ndefault:\n%s", a, b)
 	}
+}
+
+// Test_Config_EveryKeyIsDocumented checks that each key has a doc tag of whole sentences, which is
+// printed in one line.
+func Test_Config_EveryKeyIsDocumented(t *testing.T) {
+	var walk func(path string, s reflect.Type)
+	walk = func(path string, s reflect.Type) {
+		for i := range s.NumField() {
+			f := s.Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			key, doc := path+name, f.Tag.Get("doc")
+			if name == "" || !strings.HasSuffix(doc, ".") || strings.Contains(doc, "\n") {
+				t.Errorf("%s has the doc tag %q", key, doc)
+			}
+			switch {
+			case f.Type.Kind() == reflect.Struct:
+				walk(key+".", f.Type)
+			case f.Type.Kind() == reflect.Map && f.Type.Elem().Kind() == reflect.Struct:
+				walk(key+".NAME.", f.Type.Elem())
+			}
+		}
+	}
+	walk("", reflect.TypeFor[Config]())
 }
 
 func Test_Config_SchemaIsJSON(t *testing.T) {
