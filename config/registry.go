@@ -19,7 +19,7 @@ type Registry struct {
 	AllowLoopback bool                    `json:"allowLoopback" doc:"Allow requests to name registries on loopback. For trials only."`
 	Identities    []string                `json:"identities" doc:"Clouds at whose registries the identity of this process is a credential of the install: ecr, google, azure."`
 	CacheFor      Duration                `json:"cacheFor" doc:"How long the digest of a tag is used without another request to the registry. A tag that another node pushes is seen with this delay. 0: no cache."`
-	Concurrency   int                     `json:"concurrency" doc:"Number of concurrent requests of this node to one host."`
+	Concurrency   int                     `json:"concurrency" doc:"Number of requests of this node to one host that wait for a response at a time."`
 	Bandwidth     int64                   `json:"bandwidth" doc:"Bytes per second of all copies of this node together. 0: no limit."`
 	Hosts         map[string]RegistryHost `json:"hosts" doc:"Mirrors, certificates and limits of single hosts, by name: {docker.io: {mirrors: [mirror.example.com/hub], caFile: f, skipVerify: false, requestsPerSecond: 0, concurrency: 0}}."`
 }
@@ -30,7 +30,7 @@ type RegistryHost struct {
 	CAFile            string   `json:"caFile,omitempty" doc:"Additional CA certificates, PEM file."`
 	SkipVerify        bool     `json:"skipVerify,omitempty" doc:"Accept any certificate."`
 	RequestsPerSecond float64  `json:"requestsPerSecond,omitempty" doc:"Limit of the requests per second of all nodes together. Each live node has an equal share. Further requests wait."`
-	Concurrency       int      `json:"concurrency,omitempty" doc:"Limit of the concurrent requests of all nodes together. Each live node has an equal share, at least one. 0: registry.concurrency for each node."`
+	Concurrency       int      `json:"concurrency,omitempty" doc:"Limit of the requests of all nodes together that wait for a response at a time. Each live node has an equal share, at least one. 0: registry.concurrency for each node."`
 }
 
 func defaultRegistry() Registry {
