@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// load loads files with these texts.
 func load(t *testing.T, texts ...string) (Config, []string, error) {
 	t.Helper()
 	var paths []string
@@ -22,9 +24,10 @@ func load(t *testing.T, texts ...string) (Config, []string, error) {
 		}
 		paths = append(paths, p)
 	}
-	return LoadConfig(paths)
+	return Load(paths)
 }
 
+// gitpodConfig has every key of Gitpod's configuration file.
 const gitpodConfig = `{
  "$schema": "x",
  "orchestrator": {
@@ -64,7 +67,7 @@ func Test_Config_GitpodsFileIsAccepted(t *testing.T) {
 	}
 }
 
-// Test_Config_OneDocument reads no file by half.
+// Test_Config_OneDocument refuses files with a second document, and does not quote it.
 func Test_Config_OneDocument(t *testing.T) {
 	for text, ok := range map[string]bool{
 		"name: a\n":                      true,
@@ -98,7 +101,7 @@ func Test_Config_Errors(t *testing.T) {
 		"builds: {attempts: many}":                 "builds.attempts: must be a whole number",
 		"builds: {attempts: 1.5}":                  "builds.attempts: must be a whole number",
 		"builds: {timeout: 5}":                     "builds.timeout: must be a string",
-		"builds: {timeout: hunter2-secret}":        "builds.timeout: is no duration",
+		"builds: {timeout: hunter2-secret}":        "builds.timeout: is not a duration",
 		"refCache: {refs: x}":                      "refCache.refs: must be a list of strings",
 		"refCache: {refs: [1]}":                    "refCache.refs: must be a list of strings",
 		"registry: {allowLoopback: 'yes'}":         "registry.allowLoopback: must be true or false",
@@ -112,13 +115,13 @@ func Test_Config_Errors(t *testing.T) {
 			t.Errorf("%q: got %v, want %q", text, err, want)
 		}
 	}
-	if _, _, err := LoadConfig([]string{"/nowhere"}); err == nil {
+	if _, _, err := Load([]string{"/nowhere"}); err == nil {
 		t.Error("a missing file was accepted")
 	}
 }
 
 func Test_Config_ValidateNamesEveryKey(t *testing.T) {
-	cfg := DefaultConfig()
+	cfg := Default()
 	cfg.Complete()
 	cfg.Orchestrator.BaseImageRepository = "registry.example.com/x:tag"
 	cfg.PprofAddress, cfg.MetricsAddress = "0.0.0.0:6060", "nonsense"
@@ -139,8 +142,8 @@ func Test_Config_Prewarm(t *testing.T) {
 		`{"refCache": {"prewarm": "never"}}`: "",
 		`{"refCache": {"prewarm": "changed"}` + daemon: "",
 		`{"refCache": {"prewarm": "changed"}}`:         "refCache.prewarm: needs buildkit.addresses",
-		`{"refCache": {"prewarm": "always"}` + daemon:  `refCache.prewarm: "always" is no policy; write never or changed`,
-		`{"refCache": {"prewarm": ""}}`:                `refCache.prewarm: "" is no policy`,
+		`{"refCache": {"prewarm": "always"}` + daemon:  `refCache.prewarm: "always" is unknown; write never or changed`,
+		`{"refCache": {"prewarm": ""}}`:                `refCache.prewarm: "" is unknown`,
 	} {
 		cfg, _, err := load(t, gitpodConfig, over)
 		if err != nil {
@@ -153,7 +156,7 @@ func Test_Config_Prewarm(t *testing.T) {
 	}
 }
 
-// Test_Config_PrintedDefaultsAreTheDefaults loads what `config` prints.
+// Test_Config_PrintedDefaultsAreTheDefaults loads the output of `config`.
 func Test_Config_PrintedDefaultsAreTheDefaults(t *testing.T) {
 	var out strings.Builder
 	WriteDefaults(&out)
@@ -162,10 +165,33 @@ func Test_Config_PrintedDefaultsAreTheDefaults(t *testing.T) {
 		t.Fatal(warnings, err)
 	}
 	a, _ := json.Marshal(cfg)
-	b, _ := json.Marshal(DefaultConfig())
+	b, _ := json.Marshal(Default())
 	if string(a) != string(b) {
 		t.Errorf("printed:\n%s\ndefault:\n%s", a, b)
 	}
+}
+
+// Test_Config_EveryKeyIsDocumented checks that each key has a doc tag of whole sentences, which is
+// printed in one line.
+func Test_Config_EveryKeyIsDocumented(t *testing.T) {
+	var walk func(path string, s reflect.Type)
+	walk = func(path string, s reflect.Type) {
+		for i := range s.NumField() {
+			f := s.Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			key, doc := path+name, f.Tag.Get("doc")
+			if name == "" || !strings.HasSuffix(doc, ".") || strings.Contains(doc, "\n") {
+				t.Errorf("%s has the doc tag %q", key, doc)
+			}
+			switch {
+			case f.Type.Kind() == reflect.Struct:
+				walk(key+".", f.Type)
+			case f.Type.Kind() == reflect.Map && f.Type.Elem().Kind() == reflect.Struct:
+				walk(key+".NAME.", f.Type.Elem())
+			}
+		}
+	}
+	walk("", reflect.TypeFor[Config]())
 }
 
 func Test_Config_SchemaIsJSON(t *testing.T) {
@@ -182,15 +208,15 @@ func Test_Config_SchemaIsJSON(t *testing.T) {
 	}
 	age := schema.Properties["buildkit"].(map[string]any)["properties"].(map[string]any)["contextAge"].(map[string]any)
 	if age["default"] != "24h0m0s" {
-		t.Errorf("the schema does not tell the default: %v", age)
+		t.Errorf("the schema lacks the default: %v", age)
 	}
 	if _, err := yaml.YAMLToJSON([]byte(out.String())); err != nil {
 		t.Error(err)
 	}
 }
 
-// Test_Config_LogPort: an install with ws-manager has a port for log clients by
-// itself, which can be turned off; others have none.
+// Test_Config_LogPort checks the default of http.address: a node with a ws-manager has a port for
+// log clients, which can be turned off, and other nodes have none.
 func Test_Config_LogPort(t *testing.T) {
 	for over, want := range map[string]string{`{}`: ":8081", `{"http": {"address": "none"}}`: "", `{"http": {"address": ":1"}}`: ":1"} {
 		cfg, _, err := load(t, gitpodConfig, over)
@@ -202,7 +228,7 @@ func Test_Config_LogPort(t *testing.T) {
 			t.Errorf("%s: listens at %q, public %q, %v", over, cfg.HTTP.Listens(), cfg.HTTP.PublicURL, err)
 		}
 	}
-	cfg := DefaultConfig()
+	cfg := Default()
 	if cfg.Complete(); cfg.HTTP.Listens() != "" {
 		t.Errorf("a node without ws-manager listens at %q", cfg.HTTP.Listens())
 	}

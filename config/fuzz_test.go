@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Fuzz_Config decodes and validates files of any content: they are taken, or
-// refused with a reason that does not quote what may be a secret.
+// Fuzz_Config decodes and validates files of any content. They are accepted, or refused with an
+// error that does not quote a value, which may be a secret.
 func Fuzz_Config(f *testing.F) {
 	for _, text := range []string{
 		`{"orchestrator": {"baseImageRepository": "r/b", "pullSecret": "x"}, "server": {"services": {"grpc": {"address": ":8080"}}}}`,
@@ -17,10 +17,10 @@ func Fuzz_Config(f *testing.F) {
 	const secret = "correct-horse-battery"
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, raw := range []string{text, strings.ReplaceAll(text, ": ", ": "+secret)} {
-			cfg := DefaultConfig()
-			_, err := decodeConfig([]byte(raw), &cfg)
+			cfg := Default()
+			_, err := decode([]byte(raw), &cfg)
 			if err == nil {
-				_ = cfg.Validate() // must not panic; it names values, which were taken where they belong
+				_ = cfg.Validate() // must not panic; it may quote values, because they are in the right place
 				continue
 			}
 			if err.Error() == "" || raw != text && !strings.Contains(text, secret) && strings.Contains(err.Error(), secret) {

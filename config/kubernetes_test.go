@@ -37,7 +37,7 @@ registry:
   hosts: {docker.io: {mirrors: [mirror.example.com/hub], requestsPerSecond: 2.5}}
 `
 
-// Test_Config_Kubernetes brings every kind of key to the runtime.
+// Test_Config_Kubernetes checks that every kind of key reaches the options of the runtime.
 func Test_Config_Kubernetes(t *testing.T) {
 	cfg, _, err := load(t, podConfig)
 	if err != nil {
@@ -82,7 +82,7 @@ func Test_Config_Kubernetes(t *testing.T) {
 	}
 }
 
-// Test_Config_KubernetesErrors names the key of each mistake.
+// Test_Config_KubernetesErrors checks that an error names its key.
 func Test_Config_KubernetesErrors(t *testing.T) {
 	for change, want := range map[string]string{
 		"images: {worker: a, buildkit: ''}":     "kubernetes: the images",
@@ -121,13 +121,13 @@ func Test_Config_KubernetesErrors(t *testing.T) {
 	}
 }
 
-// Test_Config_PodPeers wants what is needed to find peers by Kubernetes.
+// Test_Config_PodPeers checks the keys that peers from the API of Kubernetes need.
 func Test_Config_PodPeers(t *testing.T) {
 	if kubernetes.OwnNamespace() != "" {
 		t.Fatal("these tests run in a pod with an account of its own")
 	}
 	for text, want := range map[string]string{
-		"cluster: {kubernetes: {service: nodes, namespace: a}}": "cluster.address: must be set where peers are",
+		"cluster: {kubernetes: {service: nodes, namespace: a}}": "cluster.address: must be set if there are peers",
 		"cluster: {address: ':7800', kubernetes: {service: s}}": "cluster.kubernetes.namespace: must be set",
 	} {
 		cfg, _, err := load(t, podConfig, text)
@@ -140,5 +140,3 @@ func Test_Config_PodPeers(t *testing.T) {
 		}
 	}
 }
-
-// Test_PodPeers_AwayAPI keeps peers that are known otherwise while Kubernetes

@@ -5,19 +5,19 @@ import (
 	"strconv"
 )
 
-// TracingConfig says where spans of builds go (docs/tracing.md).
-type TracingConfig struct {
-	Endpoint    string       `json:"endpoint" doc:"host:port of a collector's OTLP port for gRPC, such as otel-collector:4317. Empty: nothing is traced."`
-	TLS         WSManagerTLS `json:"tls" doc:"CA of the collector, and the certificate and key that this node shows it, if any; read again for each connection. Without a CA the connection is plain text."`
-	SampleRatio float64      `json:"sampleRatio" doc:"Which part of the calls begins a trace, 0 to 1. A call that comes with a trace context follows its caller."`
+// Tracing describes where the spans of builds are sent (docs/tracing.md).
+type Tracing struct {
+	Endpoint    string   `json:"endpoint" doc:"host:port of the gRPC port of an OTLP collector, such as otel-collector:4317. Empty: no traces."`
+	TLS         TLSFiles `json:"tls" doc:"CA of the collector, and an optional client certificate with its key. The files are read again for each connection. Without a CA the connection is plain text."`
+	SampleRatio float64  `json:"sampleRatio" doc:"Fraction of the calls that begin a trace, 0 to 1. A call with a trace context follows the decision of its caller."`
 }
 
-func (t TracingConfig) validate(bad func(key, format string, args ...any)) {
+func (t Tracing) validate(bad report) {
 	host, port, _ := net.SplitHostPort(t.Endpoint)
 	if _, err := strconv.ParseUint(port, 10, 16); t.Endpoint != "" && (host == "" || err != nil) {
-		bad("tracing.endpoint", "%q is no address; write host:port", t.Endpoint)
+		bad("tracing.endpoint", "%q is not an address; write host:port", t.Endpoint)
 	}
-	if !(t.SampleRatio >= 0 && t.SampleRatio <= 1) { // NaN too
+	if !(t.SampleRatio >= 0 && t.SampleRatio <= 1) { // also refuses NaN
 		bad("tracing.sampleRatio", "must be between 0 and 1")
 	}
 	if (t.TLS.Cert == "") != (t.TLS.Key == "") || t.TLS.Cert != "" && t.TLS.CA == "" {

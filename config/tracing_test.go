@@ -5,10 +5,9 @@ import (
 	"testing"
 )
 
-// Test_Tracing_Config: what is wrong is named by its key, and it is off by
-// itself.
+// Test_Tracing_Config checks that tracing is off by default and that errors name their keys.
 func Test_Tracing_Config(t *testing.T) {
-	if c := DefaultConfig().Tracing; c.Endpoint != "" || c.SampleRatio != 1 {
+	if c := Default().Tracing; c.Endpoint != "" || c.SampleRatio != 1 {
 		t.Errorf("the default is %+v", c)
 	}
 	for conf, want := range map[string][]string{
@@ -24,8 +23,8 @@ func Test_Tracing_Config(t *testing.T) {
 		"tracing: {tls: {ca: /ca.pem, crt: /c.pem}}":                                          {"tracing.tls"},
 		"tracing: {tls: {crt: /c.pem, key: /k.pem}}":                                          {"tracing.tls"},
 	} {
-		cfg := DefaultConfig()
-		if _, err := decodeConfig([]byte(conf), &cfg); err != nil {
+		cfg := Default()
+		if _, err := decode([]byte(conf), &cfg); err != nil {
 			t.Fatal(err)
 		}
 		var wrong []string

@@ -15,14 +15,34 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
-// Validate reports everything that is wrong, each with its key.
+// Validate returns all errors of a completed configuration, one per line, sorted, each with its
+// key.
 func (c *Config) Validate() error {
 	var errs []error
 	bad := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
+	if err := c.Registry.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	c.validateNode(bad)
+	c.validateAddresses(bad)
+	c.validateLimits(bad)
+	c.validateCluster(bad)
+	c.validateRuntimes(bad)
+	c.validateKubernetes(bad)
+	c.validateWebPage(bad)
+	c.RefCache.validate(bad, c.HTTP.Address, c.BuildKit.Addresses)
+	c.Log.validate(bad)
+	c.Tracing.validate(bad)
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(errs...)
+}
+
+// validateNode checks what identifies the node and its repositories.
+func (c *Config) validateNode(bad report) {
 	if c.Name == "" || strings.ContainsAny(c.Name, "/\x00\n\r") {
-		bad("name", "must not be empty and must not hold '/' or line breaks")
+		bad("name", "must not be empty and must not contain '/' or line breaks")
 	}
 	if c.DataDir == "" {
 		bad("dataDir", "must not be empty")
@@ -40,6 +60,11 @@ func (c *Config) Validate() error {
 			bad(key, "must be a full repository name without tag, such as registry.example.com/images")
 		}
 	}
+}
+
+// validateAddresses checks the ports for clients and operators. The peer port is checked by
+// validateCluster.
+func (c *Config) validateAddresses(bad report) {
 	for key, address := range map[string]string{
 		"server.services.grpc.address": c.Server.Services.GRPC.Address, "metricsAddress": c.MetricsAddress,
 		"healthAddress": c.HealthAddress, "pprofAddress": c.PprofAddress, "http.address": c.HTTP.Listens(),
@@ -47,12 +72,27 @@ func (c *Config) Validate() error {
 		if key == "server.services.grpc.address" && address == "" {
 			bad(key, "must not be empty")
 		} else if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
-			bad(key, "%q is no address; write host:port or :port", address)
+			bad(key, "%q is not an address; write host:port or :port", address)
 		}
 	}
 	if host, _, err := net.SplitHostPort(c.PprofAddress); err == nil && host != "localhost" && !net.ParseIP(host).IsLoopback() && !c.KnowsOperators() {
-		bad("pprofAddress", "must be on loopback, or server.services.grpc.tls must name a CA (caPath) by which operators are known: profiles show memory")
+		bad("pprofAddress", "must be on loopback, or server.services.grpc.tls must have a CA (caPath) for the certificates of operators: profiles show the memory of the process")
 	}
+	if u, err := url.Parse(c.HTTP.PublicURL); c.HTTP.PublicURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		bad("http.publicURL", "must be a URL such as https://image-builder.example.com")
+	}
+	if t := c.HTTP.TLS; (t.CertPath == "") != (t.KeyPath == "") {
+		bad("http.tls", "needs both certPath and keyPath, or none")
+	}
+	if t := c.Server.Services.GRPC.TLS; (t.CertPath == "") != (t.KeyPath == "") {
+		bad("server.services.grpc.tls", "needs both certPath and keyPath, or none")
+	} else if t.ClientAuth != "" && t.ClientAuth != "require" {
+		bad("server.services.grpc.tls.clientAuth", "must be 'require' or empty")
+	}
+}
+
+// validateLimits checks the signs of numbers and durations.
+func (c *Config) validateLimits(bad report) {
 	for key, v := range map[string]int64{
 		"builds.attempts": int64(c.Builds.Attempts), "builds.uncountedAttempts": int64(c.Builds.UncountedAttempts),
 		"builds.runningPerNode": int64(c.Builds.RunningPerNode), "builds.queueTotal": int64(c.Builds.QueueTotal),
@@ -73,10 +113,6 @@ func (c *Config) Validate() error {
 			bad(key, "must be greater than zero")
 		}
 	}
-	if err := c.Registry.Validate(); err != nil {
-		errs = append(errs, err)
-	}
-	c.RefCache.validate(bad, c.HTTP.Address, c.BuildKit.Addresses)
 	if c.BuildKit.ContextAge < 0 {
 		bad("buildkit.contextAge", "must not be negative")
 	}
@@ -90,40 +126,15 @@ func (c *Config) Validate() error {
 		bad("ready", "after and patience must not be negative")
 	}
 	if c.Builds.RunningTotal < 0 || c.Builds.RunningPerRequester < 0 {
-		bad("builds.runningTotal", "limits must not be negative")
+		bad("builds.runningTotal", "runningTotal and runningPerRequester must not be negative")
 	}
 	if c.Builds.Timeout > c.Builds.MaxTimeout {
 		bad("builds.timeout", "must not be greater than builds.maxTimeout")
 	}
-	if f := c.Log.Format; f != "json" && f != "text" {
-		bad("log.format", "must be json or text")
-	}
-	switch c.Log.Level {
-	case "debug", "info", "warn", "error":
-	default:
-		bad("log.level", "must be debug, info, warn or error")
-	}
-	c.validateCluster(bad)
-	c.validateRuntimes(bad)
-	c.validateWebPage(bad)
-	c.Tracing.validate(bad)
-	if u, err := url.Parse(c.HTTP.PublicURL); c.HTTP.PublicURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
-		bad("http.publicURL", "must be a URL such as https://image-builder.example.com")
-	}
-	if t := c.HTTP.TLS; (t.CertPath == "") != (t.KeyPath == "") {
-		bad("http.tls", "needs both certPath and keyPath, or none")
-	}
-	if t := c.Server.Services.GRPC.TLS; (t.CertPath == "") != (t.KeyPath == "") {
-		bad("server.services.grpc.tls", "needs both certPath and keyPath, or none")
-	} else if t.ClientAuth != "" && t.ClientAuth != "require" {
-		bad("server.services.grpc.tls.clientAuth", "must be 'require' or empty")
-	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(errs...)
 }
 
-// validateRuntimes checks that what shall run builds is configured.
-func (c *Config) validateRuntimes(bad func(key, format string, args ...any)) {
+// validateRuntimes checks that the selected runtimes are configured.
+func (c *Config) validateRuntimes(bad report) {
 	if r := c.Runtimes.Ref; r != copy.Name && r != wsmanager.Name && r != kubernetes.Name {
 		bad("runtimes.ref", "must be copy, wsmanager or kubernetes")
 	}
@@ -133,7 +144,6 @@ func (c *Config) validateRuntimes(bad func(key, format string, args ...any)) {
 	if c.Runtimes.Dockerfile == buildkit.Name && len(c.BuildKit.Addresses) == 0 {
 		bad("buildkit.addresses", "must name a daemon: runtimes.dockerfile is buildkit")
 	}
-	c.validateKubernetes(bad)
 	if !c.Uses(wsmanager.Name) {
 		return
 	}
@@ -149,13 +159,8 @@ func (c *Config) validateRuntimes(bad func(key, format string, args ...any)) {
 	}
 }
 
-// uses reports whether a runtime runs any builds.
-func (c *Config) Uses(runtime string) bool {
-	return c.Runtimes.Ref == runtime || c.Runtimes.Dockerfile == runtime
-}
-
-// validateCluster checks what a node needs to be one of several.
-func (c *Config) validateCluster(bad func(key, format string, args ...any)) {
+// validateCluster checks the peer port and what the nodes of a cluster have in common.
+func (c *Config) validateCluster(bad report) {
 	k := c.Cluster
 	if k.Voters != 1 && k.Voters != 3 && k.Voters != 5 {
 		bad("cluster.voters", "must be 1, 3 or 5")
@@ -170,47 +175,40 @@ func (c *Config) validateCluster(bad func(key, format string, args ...any)) {
 		bad("owner", "lease and grace must be greater than zero")
 	}
 	if c.Raft.Heartbeat < 0 || c.Raft.Election < 0 || c.Raft.Lease < 0 || c.Raft.Lease > c.Raft.Heartbeat {
-		bad("raft", "heartbeat, election and lease must not be negative, the lease not longer than the heartbeat")
+		bad("raft", "heartbeat, election and lease must not be negative, and lease must not be longer than heartbeat")
 	}
 	if k.Address == "" {
 		if len(k.Peers) > 0 || k.DNS != "" || k.Kubernetes.Service != "" {
-			bad("cluster.address", "must be set where peers are: the node has no peer port")
+			bad("cluster.address", "must be set if there are peers: without it the node has no peer port")
 		}
 		return
 	}
 	if k.Name == "" || strings.ContainsAny(k.Name, "/ ") {
-		bad("cluster.name", "must not be empty and must not hold '/' or spaces")
+		bad("cluster.name", "must not be empty and must not contain '/' or spaces")
 	}
 	if k.TLS.CA == "" || k.TLS.Cert == "" || k.TLS.Key == "" {
-		bad("cluster.tls", "needs ca, crt and key: the peer port is always encrypted; 'image-builder cluster certs' makes them")
+		bad("cluster.tls", "needs ca, crt and key: the peer port is always encrypted; 'image-builder cluster certs' creates them")
 	}
 	if c.Sealing.KeyFile == "" {
-		bad("sealing.keyFile", "must be set: all nodes of a cluster need the same keys; 'image-builder cluster keys' makes a file")
+		bad("sealing.keyFile", "must be set: all nodes of a cluster need the same keys; 'image-builder cluster keys' creates a file")
 	}
 	for key, address := range map[string]string{"cluster.address": k.Address, "peerAddress": c.PeerAddress, "cluster.dns": k.DNS, "cluster.gossip.address": k.Gossip.Address} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
-			bad(key, "%q is no address; write host:port", address)
+			bad(key, "%q is not an address; write host:port", address)
 		}
 	}
 	if host, _, err := net.SplitHostPort(c.PeerAddress); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
-		bad("peerAddress", "%q is where the node listens, not where others reach it", c.PeerAddress)
+		bad("peerAddress", "%q is an address to listen on; write the host and port at which other nodes reach this one", c.PeerAddress)
 	}
 	if (k.Kubernetes.Service != "" || k.Kubernetes.Label || k.Kubernetes.ScaleDown) && k.Kubernetes.Namespace == "" {
-		bad("cluster.kubernetes.namespace", "must be set: this node runs in no pod that would tell")
+		bad("cluster.kubernetes.namespace", "must be set: this node does not run in a pod that has one")
 	}
 	for _, p := range k.Peers {
 		if _, _, err := net.SplitHostPort(p); err != nil {
-			bad("cluster.peers", "%q is no address; write host:port", p)
+			bad("cluster.peers", "%q is not an address; write host:port", p)
 		}
 	}
 	if k.Gossip.Address != "" && k.Gossip.KeyFile == "" {
 		bad("cluster.gossip.keyFile", "must be set: gossip is always encrypted")
 	}
-}
-
-// knowsOperators reports whether the API's port can tell operators by their
-// certificates.
-func (c *Config) KnowsOperators() bool {
-	t := c.Server.Services.GRPC.TLS
-	return t.CertPath != "" && t.CAPath != ""
 }

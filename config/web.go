@@ -2,9 +2,9 @@ package config
 
 import "net/url"
 
-// webPage answers whether the web page is served, "on" or "off", where the
-// configuration leaves it open, before publicURL is filled in. What stands
-// there in other words is for validateWebPage to refuse.
+// webPage returns the value of http.ui for a node: "on" or "off" instead of "auto". Complete has to
+// call it before it sets http.publicURL. Wrong values are returned as they are, and validateWebPage
+// reports them.
 func (c *Config) webPage() string {
 	switch {
 	case c.HTTP.UI != "auto":
@@ -15,20 +15,20 @@ func (c *Config) webPage() string {
 	return "on"
 }
 
-// webPageOpensMore reports whether the HTTP port would show builds to callers
-// that the gRPC port refuses.
+// webPageOpensMore reports whether the HTTP port would show builds to callers that the gRPC port
+// refuses.
 func (c *Config) webPageOpensMore() bool {
 	return c.Server.Services.GRPC.TLS.ClientAuth == "require" && (c.HTTP.TLS.ClientAuth != "require" || c.HTTP.TLS.CAPath == "")
 }
 
-func (c *Config) validateWebPage(bad func(key, format string, args ...any)) {
+func (c *Config) validateWebPage(bad report) {
 	switch c.HTTP.UI {
 	case "on":
 		if c.HTTP.Listens() == "" {
 			bad("http.ui", "needs http.address")
 		}
 		if c.webPageOpensMore() {
-			bad("http.ui", "would show builds to callers that gRPC refuses: set http.tls.clientAuth to require, with a caPath, or turn the page off")
+			bad("http.ui", "would show builds to callers that gRPC refuses: set http.tls.clientAuth to require and http.tls.caPath, or set http.ui to off")
 		}
 	case "off", "auto":
 	default:
@@ -36,7 +36,7 @@ func (c *Config) validateWebPage(bad func(key, format string, args ...any)) {
 	}
 	for _, n := range c.HTTP.Nodes {
 		if u, err := url.Parse(n); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || n != u.Scheme+"://"+u.Host {
-			bad("http.nodes", "%q is no URL of a port; write http://host:port", n)
+			bad("http.nodes", "%q is not the URL of a port; write http://host:port", n)
 		}
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Test_WebPage_On: the page is on where nobody is surprised by it.
+// Test_WebPage_On checks the default of http.ui and the errors of the page's keys.
 func Test_WebPage_On(t *testing.T) {
 	for _, c := range []struct{ conf, want string }{
 		{"{}", "off"},
@@ -18,8 +18,8 @@ func Test_WebPage_On(t *testing.T) {
 		{"{http: {address: ':8081'}, server: {services: {grpc: {tls: {clientAuth: require, caPath: /ca.pem}}}}}", "off"},
 		{"{http: {address: ':8081', tls: {clientAuth: require, caPath: /ca.pem}}, server: {services: {grpc: {tls: {clientAuth: require, caPath: /ca.pem}}}}}", "on"},
 	} {
-		cfg := DefaultConfig()
-		if _, err := decodeConfig([]byte(c.conf), &cfg); err != nil {
+		cfg := Default()
+		if _, err := decode([]byte(c.conf), &cfg); err != nil {
 			t.Fatal(err)
 		}
 		if cfg.Complete(); cfg.HTTP.UI != c.want {
@@ -32,8 +32,8 @@ func Test_WebPage_On(t *testing.T) {
 		"http: {address: ':8081', nodes: ['node:8081']}",
 		"{http: {address: ':8081', ui: 'on'}, server: {services: {grpc: {tls: {clientAuth: require, caPath: /ca.pem}}}}}",
 	} {
-		cfg := DefaultConfig()
-		if _, err := decodeConfig([]byte(conf), &cfg); err != nil {
+		cfg := Default()
+		if _, err := decode([]byte(conf), &cfg); err != nil {
 			t.Fatal(err)
 		}
 		cfg.Complete()
@@ -45,10 +45,10 @@ func Test_WebPage_On(t *testing.T) {
 	}
 }
 
-// Test_Config_PprofOnlyForOperators allows pprof off loopback only where
-// operators can be told.
+// Test_Config_PprofOnlyForOperators checks that pprof may listen outside of loopback only if the
+// port can identify operators.
 func Test_Config_PprofOnlyForOperators(t *testing.T) {
-	cfg := DefaultConfig()
+	cfg := Default()
 	if cfg.PprofAddress != "" {
 		t.Errorf("pprof is on by default at %s", cfg.PprofAddress)
 	}
@@ -56,7 +56,7 @@ func Test_Config_PprofOnlyForOperators(t *testing.T) {
 	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "pprofAddress") {
 		t.Errorf("without certificates: %v", err)
 	}
-	cfg.Server.Services.GRPC.TLS = TLSConfig{CAPath: "ca", CertPath: "crt", KeyPath: "key"}
+	cfg.Server.Services.GRPC.TLS = ServerTLS{CAPath: "ca", CertPath: "crt", KeyPath: "key"}
 	if err := cfg.Validate(); err != nil && strings.Contains(err.Error(), "pprofAddress") {
 		t.Errorf("with certificates: %v", err)
 	}

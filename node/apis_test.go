@@ -57,7 +57,7 @@ func apis(t *testing.T) (api.Native, api.Gitpod, *registrytest.Registry) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = node.Close() })
-	cfg := config.DefaultConfig()
+	cfg := config.Default()
 	cfg.Orchestrator.BaseImageRepository = "registry.example.com/base-images"
 	cfg.Orchestrator.WorkspaceImageRepository = "registry.example.com/workspace-images"
 	svc := api.NewService(api.ServiceOptions{

@@ -52,7 +52,7 @@ func Test_Discover_DNS(t *testing.T) {
 		serving.Wait()
 	})
 
-	s := &Node{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"10.0.0.9:1"}, DNS: "image-builder.test:27951"}}}
+	s := &Node{cfg: config.Config{Cluster: config.Cluster{Peers: []string{"10.0.0.9:1"}, DNS: "image-builder.test:27951"}}}
 	check := func(want ...string) {
 		t.Helper()
 		got, err := s.discover(t.Context())

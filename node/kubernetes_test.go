@@ -31,9 +31,9 @@ func Test_Readable_TellsWhereAProviderFails(t *testing.T) {
 	}
 }
 
-// cannot be asked.
+// Test_PodPeers_AwayAPI keeps known peers while the API of Kubernetes is unreachable.
 func Test_PodPeers_AwayAPI(t *testing.T) {
-	s := &Node{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"a:1"}, Kubernetes: config.PeersConfig{Namespace: "n", Service: "s"}}}}
+	s := &Node{cfg: config.Config{Cluster: config.Cluster{Peers: []string{"a:1"}, Kubernetes: config.KubernetesPeers{Namespace: "n", Service: "s"}}}}
 	s.peersAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
 	got, err := s.discover(t.Context())
 	if len(got) != 1 || got[0] != "a:1" || err == nil || !strings.Contains(err.Error(), "/nowhere") {

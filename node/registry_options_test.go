@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/registry/google"
 )
 
 // Test_RegistryConfig_EveryKeyReachesTheClient: what a file says below registry,
@@ -33,7 +34,7 @@ func Test_RegistryConfig_EveryKeyReachesTheClient(t *testing.T) {
 		"timeout":       {`7s`, func(o *registry.Options) { o.Timeout = 7 * time.Second }},
 		"allowHosts":    {`[b.example]`, func(o *registry.Options) { o.AllowHosts = append(o.AllowHosts, "b.example") }},
 		"allowLoopback": {`true`, func(o *registry.Options) { o.AllowLoopback = true }},
-		"identities":    {`[google]`, func(o *registry.Options) { o.Providers = []registry.Provider{config.Identities["google"]()} }},
+		"identities":    {`[google]`, func(o *registry.Options) { o.Providers = []registry.Provider{google.New()} }},
 		"cacheFor":      {`8s`, func(o *registry.Options) { o.CacheFor = 8 * time.Second }},
 		"concurrency":   {`9`, func(o *registry.Options) { o.Concurrency = 9 }},
 		"bandwidth":     {`10`, func(o *registry.Options) { o.Bandwidth = 10 }},
@@ -54,7 +55,7 @@ func Test_RegistryConfig_EveryKeyReachesTheClient(t *testing.T) {
 			t.Errorf("registry.%s makes other options (-want +got):\n%s", key, d)
 		}
 	}
-	keys := reflect.TypeFor[config.RegistryConfig]()
+	keys := reflect.TypeFor[config.Registry]()
 	for i := range keys.NumField() {
 		if key := keys.Field(i).Tag.Get("json"); !reached[key] {
 			t.Errorf("registry.%s is not tested", key)
@@ -93,5 +94,5 @@ func loadConfig(t *testing.T, text string) (config.Config, []string, error) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return config.LoadConfig([]string{path})
+	return config.Load([]string{path})
 }

@@ -27,7 +27,7 @@ func serverCredentials(cfg config.Config, log *slog.Logger) ([]grpc.ServerOption
 // serverTLS answers how a port is encrypted, nil for not at all. Certificate,
 // key and the CA of clients are looked at in each handshake, and read again
 // when they changed: they are rotated while we run.
-func serverTLS(key string, t config.TLSConfig, log *slog.Logger, protocols ...string) (*tls.Config, error) {
+func serverTLS(key string, t config.ServerTLS, log *slog.Logger, protocols ...string) (*tls.Config, error) {
 	if t.CertPath == "" && t.KeyPath == "" {
 		return nil, nil
 	}
@@ -48,7 +48,7 @@ func serverTLS(key string, t config.TLSConfig, log *slog.Logger, protocols ...st
 // leave the former ones in use.
 type tlsFiles struct {
 	key       string // of the configuration, for errors
-	t         config.TLSConfig
+	t         config.ServerTLS
 	log       *slog.Logger
 	protocols []string
 

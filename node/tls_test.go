@@ -51,7 +51,7 @@ func Test_ServerTLS_TakesChangedFilesUp(t *testing.T) {
 	}
 	take(issue(old))
 	var said bytes.Buffer
-	conf, err := serverTLS("the.port", config.TLSConfig{
+	conf, err := serverTLS("the.port", config.ServerTLS{
 		CAPath: filepath.Join(served, "ca"), CertPath: filepath.Join(served, "crt"), KeyPath: filepath.Join(served, "key"), ClientAuth: "require",
 	}, slog.New(slog.NewTextHandler(&said, nil)), "h2")
 	if err != nil {

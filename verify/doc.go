@@ -6,6 +6,6 @@
 // Judge reports the promises that the evidence breaks. It needs nothing but the evidence, which can
 // be saved and judged again.
 //
-// The package does not inject faults itself. Package history checks the calls, with porcupine among
-// others.
+// The package does not inject faults itself; Faults receives announcements of them. Package history
+// checks the calls, with porcupine among others.
 package verify

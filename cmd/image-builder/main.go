@@ -1,5 +1,7 @@
-// Command image-builder is the whole service in one binary: nodes, the command
-// line that talks to them, and a way to try it on one machine.
+// Command image-builder is the whole service in one binary: a node, the command line for users and
+// operators, the programs in the pods of builds, and a trial installation on one machine.
+//
+// Each command has its own file. It parses flags, calls other packages, and prints the result.
 package main
 
 import (
@@ -7,28 +9,29 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/spf13/cobra"
+
 	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 	"github.com/image-builder-ha/image-builder/cmd/image-builder/dev"
 	"github.com/image-builder-ha/image-builder/node"
-
-	"github.com/spf13/cobra"
 )
 
 func main() {
 	os.Exit(execute(context.Background(), os.Args[1:]))
 }
 
+// execute runs a command line and returns the exit status. It prints errors to standard error.
 func execute(ctx context.Context, args []string) int {
 	root := newRootCommand()
 	root.SetArgs(args)
-	began := false
-	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
+	started := false
+	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	cmd, err := root.ExecuteContextC(ctx)
 	switch code, text, known := cli.ExitStatus(err); {
 	case err == nil:
 		return 0
-	case !began: // the arguments are wrong, and cobra does not say what would be right
-		fmt.Fprintf(os.Stderr, "image-builder: %v; %s\n", err, remedy(cmd))
+	case !started: // the arguments are wrong; cobra does not name the right ones
+		fmt.Fprintf(os.Stderr, "image-builder: %v; %s\n", err, usageHint(cmd))
 		return cli.ExitUsage
 	case known && text == nil:
 		return code
@@ -38,14 +41,15 @@ func execute(ctx context.Context, args []string) int {
 	}
 }
 
-// remedy tells how a command is used.
-func remedy(cmd *cobra.Command) string {
+// usageHint returns how to use a command, for the end of an error.
+func usageHint(cmd *cobra.Command) string {
 	if cmd.HasSubCommands() {
-		return fmt.Sprintf("'%s --help' names the commands", cmd.CommandPath())
+		return fmt.Sprintf("'%s --help' lists the commands", cmd.CommandPath())
 	}
-	return fmt.Sprintf("usage: %s ('--help' tells more)", cmd.UseLine())
+	return fmt.Sprintf("usage: %s (see '--help')", cmd.UseLine())
 }
 
+// newRootCommand returns the command line with all commands.
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "image-builder",
@@ -58,12 +62,11 @@ Exit status of all commands: 0 success, 1 the build failed, 2 wrong usage,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRunCommand(), dev.NewDevCommand(), newConfigCommand(),
-		newBuildCommand(), newListCommand(), newStatusCommand(), newLogsCommand(), newCancelCommand(),
-		newResolveCommand(), newCacheCommand(), newDoctorCommand(), newClusterCommand(), newSnapshotCommand(), newVerifyCommand(), newSBOMCommand(),
-		newWorkerCommand(), newRegistryProxyCommand())
+	root.AddCommand(newBuildCommand(), newListCommand(), newStatusCommand(), newLogsCommand(), newCancelCommand(), newResolveCommand(),
+		newRunCommand(), newConfigCommand(), newCacheCommand(), newClusterCommand(), newSnapshotCommand(), newDoctorCommand(),
+		newVerifyCommand(), newSBOMCommand(), newWorkerCommand(), newRegistryProxyCommand(), dev.Command())
 	for _, c := range root.Commands() {
-		if c.HasSubCommands() && !c.Runnable() { // else a misspelt command would be no error
+		if c.HasSubCommands() && !c.Runnable() { // otherwise a misspelt subcommand would be no error
 			c.Args, c.RunE = cobra.NoArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		}
 	}

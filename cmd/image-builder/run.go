@@ -6,11 +6,11 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 	"github.com/image-builder-ha/image-builder/config"
 	"github.com/image-builder-ha/image-builder/node"
-
-	"github.com/spf13/cobra"
 )
 
 func newRunCommand() *cobra.Command {
@@ -20,13 +20,13 @@ func newRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Run a node",
-		Long: `Runs a node until SIGTERM or Ctrl-C, then stops it gracefully; a second signal ends it at once.
-Several --config files are laid over each other, flags over them.
+		Long: `Runs a node until SIGTERM or Ctrl-C, then stops it gracefully. A second signal ends it at once.
+Keys of later --config files replace those of earlier ones, and flags replace both.
 
 Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, warnings, err := config.LoadConfig(files)
+			cfg, warnings, err := config.Load(files)
 			if err != nil {
 				return cli.ExitWith(cli.ExitUsage, err)
 			}
@@ -49,7 +49,7 @@ Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			go func() { // the second signal ends the process
+			go func() { // a second signal ends the process
 				<-ctx.Done()
 				stop()
 			}()
@@ -61,10 +61,10 @@ Exit status: 0 stopped on request, 2 wrong configuration, 3 a part failed.`,
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&files, "config", nil, "configuration file, JSON or YAML; may be repeated")
-	f.StringVar(&dataDir, "data-dir", "", "directory of state and logs (dataDir)")
+	f.StringVar(&dataDir, "data-dir", "", "directory of the state and the logs (dataDir)")
 	f.StringVar(&name, "name", "", "name of the node (name)")
 	f.StringVar(&grpcAddress, "grpc-address", "", "address of the API (server.services.grpc.address)")
-	f.StringVar(&keyFile, "sealing-key", "", "file of sealing keys (sealing.keyFile)")
+	f.StringVar(&keyFile, "sealing-key", "", "file with the sealing keys (sealing.keyFile)")
 	f.BoolVar(&acceptJump, "accept-clock-jump", false, "start although the clock has jumped (clock.acceptJump)")
 	return cmd
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 )
 
-// said runs a command line, and answers its status and what it told on stderr.
-func said(t *testing.T, args ...string) (status int, text string) {
+// run executes a command line, and returns its exit status and the text on standard error.
+func run(t *testing.T, args ...string) (status int, text string) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -30,8 +30,8 @@ func said(t *testing.T, args ...string) (status int, text string) {
 	return status, string(raw)
 }
 
-// Test_Usage_TellsWhatToDo: whoever writes a command wrongly is told how it is
-// written, and a script learns it by the status.
+// Test_Usage_TellsWhatToDo checks that errors about wrong usage say what to do, and have the exit
+// status of wrong usage.
 func Test_Usage_TellsWhatToDo(t *testing.T) {
 	for args, want := range map[string]string{
 		"cancel":                  "usage: image-builder cancel ID",
@@ -42,7 +42,7 @@ func Test_Usage_TellsWhatToDo(t *testing.T) {
 		"list --server a:1,":      "lacks an address",
 		"verify":                  "--repository",
 		"build git@host:a/b.git":  "https and http only",
-		"build /nothing":          "is no directory",
+		"build /nothing":          "is not a directory",
 		"run --config /no/such":   "no such file",
 		"dev --nodes 2":           "use 1, or 3 and more",
 		"verify --profile mixed":  "--image",
@@ -51,8 +51,8 @@ func Test_Usage_TellsWhatToDo(t *testing.T) {
 		"logs x -o xml":           "use table, json or yaml",
 		"snapshot inspect /no/it": "no such file",
 	} {
-		t.Chdir(t.TempDir()) // dev makes its directory
-		if status, text := said(t, strings.Fields(args)...); status != cli.ExitUsage || !strings.Contains(text, want) || !strings.HasPrefix(text, "image-builder: ") {
+		t.Chdir(t.TempDir()) // dev creates its directory
+		if status, text := run(t, strings.Fields(args)...); status != cli.ExitUsage || !strings.Contains(text, want) || !strings.HasPrefix(text, "image-builder: ") {
 			t.Errorf("%s: status %d, %q; want %q", args, status, text, want)
 		}
 	}

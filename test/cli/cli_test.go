@@ -126,7 +126,7 @@ func Test_CLI_FailedBuildAndCtrlC(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	if cmd.ProcessState.ExitCode() != 130 || !strings.Contains(errOut.String(), "the build goes on") || !strings.Contains(errOut.String(), "image-builder cancel") {
+	if cmd.ProcessState.ExitCode() != 130 || !strings.Contains(errOut.String(), "the build continues") || !strings.Contains(errOut.String(), "image-builder cancel") {
 		t.Errorf("Ctrl-C: status %d, %q", cmd.ProcessState.ExitCode(), errOut.String())
 	}
 	_, out, status := harness.CLI(t, n.GRPC, "build", "--ref", ref)

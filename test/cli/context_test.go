@@ -77,8 +77,8 @@ func Test_CLI_StandardInput(t *testing.T) {
 		args  []string
 		want  string
 	}{
-		"no archive":           {"FROM " + w.Base + "\n", []string{"-"}, "no tar archive with files"},
-		"nothing":              {"", []string{"-"}, "no tar archive with files"},
+		"no archive":           {"FROM " + w.Base + "\n", []string{"-"}, "not a tar archive with files"},
+		"nothing":              {"", []string{"-"}, "not a tar archive with files"},
 		"a broken gzip":        {"\x1f\x8b is not enough", []string{"-"}, "read the context from standard input"},
 		"both":                 {"", []string{"-", "-f", "-"}, "both the context and the Dockerfile"},
 		"-f - of a repository": {"", []string{"https://example.com/a.git", "-f", "-"}, "name one in it"},

@@ -79,7 +79,7 @@ func Test_Operator_Commands(t *testing.T) {
 	}
 	has(run(0, "cluster", "members"), "n0", "n1", "n2", "leader", "voter", "alive")
 	has(run(0, "cluster", "members", "--stale"), "n0", "n1", "n2")
-	has(run(0, "cluster", "status"), "tolerates", "1 more")
+	has(run(0, "cluster", "status"), "can lose", "1 more voter")
 	lead := c.Leader()
 	to := c.Others(lead)[0]
 	has(run(0, "cluster", "transfer-leadership", to.Name), to.Name+" leads")
@@ -161,7 +161,7 @@ func Test_Operator_RestoreIntoANewCluster(t *testing.T) {
 		t.Errorf("the snapshot shows a secret (%v)", err)
 	}
 	to, _ := harness.StartClusterWithImages(t, 3, 1, harness.Config{})
-	if out, errOut, code := harness.CLI(t, to.Nodes[0].Socket(), "snapshot", "restore", file); code != 0 || !strings.Contains(out, "1 active ones were failed") {
+	if out, errOut, code := harness.CLI(t, to.Nodes[0].Socket(), "snapshot", "restore", file); code != 0 || !strings.Contains(out, "1 active builds failed") {
 		t.Fatal(out, errOut)
 	}
 	ctx := testkit.Context(t, time.Minute)

@@ -185,7 +185,7 @@ const lease, grace = 4 * time.Second, 2 * time.Second
 
 // config returns the configuration of the machine's node. What it does not set is as in production.
 func (n *machine) config() config.Config {
-	c := config.DefaultConfig()
+	c := config.Default()
 	c.Name, c.DataDir = n.name, n.dir
 	c.Server.Services.GRPC.Address, c.MetricsAddress, c.HealthAddress = "", "", "" // calls stay within the process
 	c.Orchestrator.BaseImageRepository, c.Orchestrator.WorkspaceImageRepository = "r.example.com/base", "r.example.com/ws"

@@ -5,19 +5,19 @@ import (
 	"testing"
 )
 
-// Test_LockDev: a second dev is kept from the data of the first.
-func Test_LockDev(t *testing.T) {
+// Test_Lock checks that a second dev cannot use the data directory of the first one.
+func Test_Lock(t *testing.T) {
 	dir := t.TempDir()
-	unlock, err := lockDev(dir)
+	unlock, err := lock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockDev(dir); err == nil || !strings.Contains(err.Error(), dir+" is used by another") {
+	if _, err := lock(dir); err == nil || !strings.Contains(err.Error(), dir+" is used by another") {
 		t.Errorf("a second one: %v", err)
 	}
 	unlock()
-	if unlock, err = lockDev(dir); err != nil {
-		t.Fatalf("after the first one's end: %v", err)
+	if unlock, err = lock(dir); err != nil {
+		t.Fatalf("after the end of the first one: %v", err)
 	}
 	unlock()
 }

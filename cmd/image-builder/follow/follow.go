@@ -1,3 +1,5 @@
+// Package follow requests a build and shows it until it ends: as steps on a terminal, as a plain
+// log, or as JSON. It does not make the request.
 package follow
 
 import (
@@ -9,28 +11,39 @@ import (
 	"sync"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
-
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/client"
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// follower brings one build to its end before a person's eyes.
-type Follower struct {
-	Client      *client.Client
-	C           *cli.ClientFlags
+// Options describes how a build is shown.
+type Options struct {
+	// Out is for the log and the result, ErrOut for people who watch.
 	Out, ErrOut io.Writer
-	Detach      bool
-	Progress    string // auto, plain or json
+	// Detach prints the id of the build instead of showing it.
+	Detach bool
+	// Progress is auto, plain or json; see the help of `build`.
+	Progress string
 }
 
-func (f *Follower) Build(ctx context.Context, req *imagebuilderv1.BuildImageRequest) error {
-	res, err := f.Client.BuildImage(ctx, req)
+// follower shows one build.
+type follower struct {
+	Options
+	client *client.Client
+	flags  *cli.Flags
+}
+
+// Build sends the request, shows the build until it ends, and prints the image with its digest. The
+// error has the exit status of the command. If ctx ends, the build continues, and the error has the
+// status cli.ExitInterrupted.
+func Build(ctx context.Context, api *client.Client, flags *cli.Flags, req *imagebuilderv1.BuildImageRequest, o Options) error {
+	f := &follower{Options: o, client: api, flags: flags}
+	res, err := api.BuildImage(ctx, req)
 	if err != nil {
-		return f.C.Explain(err)
+		return flags.Explain(err)
 	}
 	b := res.Build
 	switch {
@@ -38,8 +51,8 @@ func (f *Follower) Build(ctx context.Context, req *imagebuilderv1.BuildImageRequ
 		fmt.Fprintln(f.ErrOut, "the image exists:", b.Ref)
 		return f.digest(b)
 	case f.Detach:
-		if f.C.Output != "table" {
-			return f.C.Print(f.Out, res, nil)
+		if flags.Output != "table" {
+			return flags.Print(f.Out, res, nil)
 		}
 		fmt.Fprintln(f.Out, b.Id)
 		return nil
@@ -50,63 +63,50 @@ func (f *Follower) Build(ctx context.Context, req *imagebuilderv1.BuildImageRequ
 	}
 	end, err := f.follow(ctx, b)
 	if ctx.Err() != nil {
-		fmt.Fprintf(f.ErrOut, "\nthe build goes on. Follow it:  image-builder logs -f %s\n             Cancel it:  image-builder cancel %s --requester %q\n", b.Id, b.Id, req.Requester)
+		fmt.Fprintf(f.ErrOut, "\nthe build continues. Follow it:  image-builder logs -f %s\n              Cancel it:  image-builder cancel %s --requester %q\n", b.Id, b.Id, req.Requester)
 		return cli.ExitWith(cli.ExitInterrupted, nil)
 	}
 	if err != nil {
-		return f.C.Explain(err)
+		return flags.Explain(err)
 	}
 	if end.Phase != imagebuilderv1.Phase_PHASE_SUCCEEDED {
-		return failed(end)
+		return failure(end)
 	}
 	return f.digest(end)
 }
 
-// failed words the end of a build that did not succeed.
-func failed(b *imagebuilderv1.Build) error {
-	what := "build " + cli.PhaseName(b.Phase) + ": "
-	return cli.ExitWith(cli.ExitFailed, fmt.Errorf("%s%s (%s)", what, strings.TrimPrefix(b.Message, what), cli.BlameName(b.Blame)))
+// failure returns the error of a build that did not succeed. The message of the build may already
+// begin with its phase.
+func failure(b *imagebuilderv1.Build) error {
+	prefix := "build " + cli.PhaseName(b.Phase) + ": "
+	return cli.ExitWith(cli.ExitFailed, fmt.Errorf("%s%s (%s)", prefix, strings.TrimPrefix(b.Message, prefix), cli.BlameName(b.Blame)))
 }
 
-// view shows the course of one build. log is called by one goroutine, the
-// other methods by another.
-type view interface {
-	// phase tells that the build is in another phase.
-	phase(b *imagebuilderv1.Build) error
-	// log shows the next part of the log.
-	log(c client.Chunk) error
-	// end tells that the build has ended and its log was shown, and returns
-	// once all of it stands on the screen.
-	end(b *imagebuilderv1.Build)
-	// close ends the view in any case.
-	close()
-}
-
-// view chooses how the build is shown: live where a person looks on.
-func (f *Follower) view(b *imagebuilderv1.Build) view {
+// newView returns the view of a build: live steps for a person at a terminal, otherwise the log.
+// output is the format of --output: unless it is "table", standard output is for programs.
+func newView(o Options, output string, b *imagebuilderv1.Build) view {
 	switch {
-	case f.Progress == "json":
-		return &jsonView{out: f.Out, errOut: f.ErrOut}
-	case f.Progress == "auto" && os.Getenv("TERM") != "dumb" && isTerminal(f.ErrOut) && (isTerminal(f.Out) || f.C.Output != "table"):
-		if v, err := newLiveView(f.ErrOut, b); err == nil {
+	case o.Progress == "json":
+		return &jsonView{out: o.Out, errOut: o.ErrOut}
+	case o.Progress == "auto" && os.Getenv("TERM") != "dumb" && isTerminal(o.ErrOut) && (isTerminal(o.Out) || output != "table"):
+		if v, err := newLiveView(o.ErrOut, b); err == nil {
 			return v
 		}
 	}
-	v := &plainView{out: f.Out, errOut: f.ErrOut}
-	if f.C.Output != "table" {
-		v.out = f.ErrOut // standard output is for programs
+	if output != "table" {
+		return &plainView{out: o.ErrOut, errOut: o.ErrOut}
 	}
-	return v
+	return &plainView{out: o.Out, errOut: o.ErrOut}
 }
 
-// follow shows the course of the build until it ends.
-func (f *Follower) follow(ctx context.Context, b *imagebuilderv1.Build) (*imagebuilderv1.Build, error) {
+// follow shows the build until it ends, and returns its last state.
+func (f *follower) follow(ctx context.Context, b *imagebuilderv1.Build) (*imagebuilderv1.Build, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	v := f.view(b)
+	v := newView(f.Options, f.flags.Output, b)
 	logsDone := make(chan error, 1)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		logsDone <- f.Client.Logs(ctx, client.LogsRequest{Build: b.Id, Follow: true}, v.log)
+		logsDone <- f.client.Logs(ctx, client.LogsRequest{Build: b.Id, Follow: true}, v.log)
 	})
 	defer v.close()
 	defer wg.Wait()
@@ -115,13 +115,13 @@ func (f *Follower) follow(ctx context.Context, b *imagebuilderv1.Build) (*imageb
 	for {
 		req := cli.StatusRequest(b.Id)
 		req.WaitFor = shown + 1
-		res, err := f.Client.BuildStatus(ctx, req)
+		res, err := f.client.BuildStatus(ctx, req)
 		if err != nil {
 			return nil, err
 		}
 		if b = res.Build; b.EndedAt != nil {
 			if err := <-logsDone; err != nil && status.Code(err) != codes.Canceled {
-				defer fmt.Fprintln(f.ErrOut, "the log could not be read to its end:", status.Convert(err).Message())
+				defer fmt.Fprintln(f.ErrOut, "the log is incomplete:", status.Convert(err).Message())
 			}
 			v.end(b)
 			fmt.Fprintf(f.ErrOut, "%s after %s\n", cli.PhaseName(b.Phase), b.EndedAt.AsTime().Sub(b.CreatedAt.AsTime()).Round(time.Millisecond))
@@ -136,10 +136,10 @@ func (f *Follower) follow(ctx context.Context, b *imagebuilderv1.Build) (*imageb
 	}
 }
 
-// digest prints the image by digest, the last line of standard output.
-func (f *Follower) digest(b *imagebuilderv1.Build) error {
-	if f.C.Output != "table" {
-		return f.C.Print(f.Out, b, nil)
+// digest prints the image with its digest, as the last line of standard output.
+func (f *follower) digest(b *imagebuilderv1.Build) error {
+	if f.flags.Output != "table" {
+		return f.flags.Print(f.Out, b, nil)
 	}
 	repo := b.Ref
 	if i := strings.LastIndexByte(repo, ':'); i > strings.LastIndexByte(repo, '/') {

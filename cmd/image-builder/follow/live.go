@@ -11,86 +11,68 @@ import (
 	"github.com/moby/buildkit/util/progress/progressui"
 
 	"github.com/image-builder-ha/image-builder/client"
+	"github.com/image-builder-ha/image-builder/internal/buildsteps"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// liveView draws the steps of a build on a terminal while they run, with their
-// times, what came from the cache and the last lines of output. It reads them
-// from the log, where every line tells its step (`#3 CACHED`), so that
-// whoever joins late sees all of them too.
+// liveView draws the steps of a build on a terminal while they run: their times, whether they came
+// from the cache, and the last lines of their output. It reads the steps from the log, in which each
+// line names its step (`#3 CACHED`). So a client that joins a build late sees all steps.
 type liveView struct {
-	reports  chan func(*liveSteps) // read by the goroutine that owns the steps
-	over     chan struct{}         // closed once that has ended
-	statuses chan *bkclient.SolveStatus
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup // done once nothing is drawn any more
+	cancel  context.CancelFunc // ends the display
+	ended   <-chan struct{}    // closed by cancel
+	drawing sync.WaitGroup
+
+	mu      sync.Mutex
+	steps   *buildsteps.Steps
+	changes chan *bkclient.SolveStatus // closed at the end of the build
 }
 
 var _ view = (*liveView)(nil)
 
-// newLiveView begins to draw on a terminal.
+// newLiveView starts to draw on a terminal. The caller closes the view.
 func newLiveView(terminal io.Writer, b *imagebuilderv1.Build) (*liveView, error) {
 	display, err := progressui.NewDisplay(terminal, progressui.TtyMode)
 	if err != nil {
 		return nil, fmt.Errorf("draw on the terminal: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	v := &liveView{
-		reports: make(chan func(*liveSteps)), over: make(chan struct{}),
-		statuses: make(chan *bkclient.SolveStatus), cancel: cancel,
-	}
-	v.wg.Go(func() { _, _ = display.UpdateFrom(ctx, v.statuses) }) // fails only with its context
-	v.wg.Go(func() { v.run(ctx, newLiveSteps(b, time.Now())) })
+	v := &liveView{cancel: cancel, ended: ctx.Done(), steps: buildsteps.New(b, time.Now()), changes: make(chan *bkclient.SolveStatus)}
+	v.drawing.Go(func() { _, _ = display.UpdateFrom(ctx, v.changes) }) // it only fails when ctx ends
+	v.update(func() {})
 	return v, nil
 }
 
-// run owns the steps, and hands what is new of them to the display.
-func (v *liveView) run(ctx context.Context, s *liveSteps) {
-	defer close(v.over)
-	defer close(v.statuses)
-	for {
-		if st := s.take(); st != nil {
-			select {
-			case v.statuses <- st:
-			case <-ctx.Done():
-				return
-			}
-		}
-		if s.over {
-			return
-		}
+// update calls f, which changes the steps, and sends the changes to the display.
+func (v *liveView) update(f func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	f()
+	if c := v.steps.Take(); c != nil {
 		select {
-		case f := <-v.reports:
-			f(s)
-		case <-ctx.Done():
-			return
+		case v.changes <- c:
+		case <-v.ended:
 		}
-	}
-}
-
-func (v *liveView) tell(f func(*liveSteps)) {
-	select {
-	case v.reports <- f:
-	case <-v.over:
 	}
 }
 
 func (v *liveView) phase(b *imagebuilderv1.Build) error {
-	v.tell(func(s *liveSteps) { s.phase(b, time.Now()) })
+	v.update(func() { v.steps.Phase(b, time.Now()) })
 	return nil
 }
 
 func (v *liveView) log(c client.Chunk) error {
-	v.tell(func(s *liveSteps) { s.log(c, time.Now()) })
+	v.update(func() { v.steps.Log(c, time.Now()) })
 	return nil
 }
 
 func (v *liveView) end(b *imagebuilderv1.Build) {
-	v.tell(func(s *liveSteps) { s.end(b, time.Now()) })
-	v.wg.Wait()
+	v.update(func() { v.steps.End(b, time.Now()) })
+	close(v.changes)
+	v.drawing.Wait()
 }
 
 func (v *liveView) close() {
 	v.cancel()
-	v.wg.Wait()
+	v.drawing.Wait()
 }

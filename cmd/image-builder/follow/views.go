@@ -5,22 +5,34 @@ import (
 	"io"
 	"os"
 
-	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
-
 	"github.com/mattn/go-isatty"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/image-builder-ha/image-builder/client"
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// isTerminal reports whether a person may look on.
+// view shows one build. One goroutine calls log, another one calls the other methods.
+type view interface {
+	// phase shows that the build has entered another phase.
+	phase(b *imagebuilderv1.Build) error
+	// log shows the next part of the log.
+	log(c client.Chunk) error
+	// end is called after the end of the build and of its log. It returns when everything is
+	// displayed.
+	end(b *imagebuilderv1.Build)
+	// close releases the view, whether end was called or not.
+	close()
+}
+
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && isatty.IsTerminal(f.Fd())
 }
 
-// plainView writes the log as it is, and phases beside it.
+// plainView writes the log to out and the phases to errOut.
 type plainView struct{ out, errOut io.Writer }
 
 var _ view = (*plainView)(nil)
@@ -40,7 +52,7 @@ func (v *plainView) log(c client.Chunk) error {
 func (v *plainView) end(*imagebuilderv1.Build) {}
 func (v *plainView) close()                    {}
 
-// jsonView writes the build at every change of its phase, a line each.
+// jsonView writes the build as one line of JSON at each change of its phase.
 type jsonView struct{ out, errOut io.Writer }
 
 var _ view = (*jsonView)(nil)

@@ -11,33 +11,32 @@ import (
 	"strings"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
-
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
+
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 )
 
-// stdinDockerfile is the name under which a Dockerfile from standard input
-// goes into the context.
+// stdinDockerfile is the name in the context of a Dockerfile that is not in the directory.
 const stdinDockerfile = ".dockerfile.stdin"
 
-// buildContext is a directory to send, as .dockerignore leaves it.
+// buildContext is a directory without the files that .dockerignore excludes.
 type buildContext struct {
 	dir        string
-	dockerfile string // path within the context
-	content    []byte // of a Dockerfile that is not in the directory
+	dockerfile string // path in the context
+	content    []byte // of the Dockerfile, which may be outside of the directory
 	ignore     *patternmatcher.PatternMatcher
 }
 
-// openContext reads what is ignored. file is the Dockerfile as given on the
-// command line: "-" for standard input, else a path.
+// openContext reads the Dockerfile and .dockerignore of a directory. file is the value of --file: a
+// path, "-" for standard input, or "" for the Dockerfile of the directory.
 func openContext(dir, file string, stdin io.Reader) (*buildContext, error) {
 	c := &buildContext{dir: dir, dockerfile: "Dockerfile"}
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		if err != nil && (strings.HasPrefix(dir, "ssh://") || strings.Contains(dir, "@") && strings.Contains(dir, ":")) {
-			return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("the context %q is no directory, and git repositories are fetched over https and http only: name it so, with --secret id=GIT_AUTH_TOKEN,env=NAME if it wants a credential", dir))
+			return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("the context %q is not a directory, and git repositories are fetched over https and http only: use the https URL, and --secret id=GIT_AUTH_TOKEN,env=NAME if the repository needs a credential", dir))
 		}
-		return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("the context %q is no directory", dir))
+		return nil, cli.ExitWith(cli.ExitUsage, fmt.Errorf("the context %q is not a directory", dir))
 	}
 	if err := c.findDockerfile(file, stdin); err != nil {
 		return nil, err
@@ -62,6 +61,7 @@ func openContext(dir, file string, stdin io.Reader) (*buildContext, error) {
 	return c, nil
 }
 
+// findDockerfile reads the Dockerfile and sets its path in the context.
 func (c *buildContext) findDockerfile(file string, stdin io.Reader) (err error) {
 	path := filepath.Join(c.dir, "Dockerfile")
 	switch {
@@ -81,19 +81,18 @@ func (c *buildContext) findDockerfile(file string, stdin io.Reader) (err error) 
 		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("find the Dockerfile: %w", err))
 	}
 	if c.content, err = os.ReadFile(path); err != nil {
-		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("the Dockerfile cannot be read: %w; name another with -f", err))
+		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("read the Dockerfile: %w; name another one with -f", err))
 	}
 	if filepath.IsLocal(rel) {
-		// It goes with the directory, unless it is ignored there.
-		c.dockerfile = filepath.ToSlash(rel)
+		c.dockerfile = filepath.ToSlash(rel) // in the directory, even if it is ignored there
 	} else {
 		c.dockerfile = stdinDockerfile
 	}
 	return nil
 }
 
-// write writes the context as a tar archive that depends on its content only:
-// no times, no owners.
+// write writes the context as a tar archive without times and owners, so that its digest depends on
+// the contents only.
 func (c *buildContext) write(w io.Writer) error {
 	t := tar.NewWriter(w)
 	sent := map[string]bool{}
@@ -128,6 +127,7 @@ func (c *buildContext) write(w io.Writer) error {
 	return errors.Join(err, t.Close())
 }
 
+// add writes one file, directory or link to the archive. It leaves out sockets and devices.
 func (c *buildContext) add(t *tar.Writer, path, name string, d fs.DirEntry) error {
 	info, err := d.Info()
 	if err != nil {
@@ -145,7 +145,7 @@ func (c *buildContext) add(t *tar.Writer, path, name string, d fs.DirEntry) erro
 		}
 		return t.WriteHeader(h)
 	case !info.Mode().IsRegular():
-		return nil // sockets and devices have no place in a context
+		return nil
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -157,7 +157,7 @@ func (c *buildContext) add(t *tar.Writer, path, name string, d fs.DirEntry) erro
 		return err
 	}
 	if _, err := io.CopyN(t, f, h.Size); err != nil {
-		return fmt.Errorf("%s changed while it was read: %w", name, err)
+		return fmt.Errorf("%s changed while it was being read: %w", name, err)
 	}
 	return nil
 }

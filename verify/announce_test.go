@@ -1,7 +1,6 @@
-package main
+package verify
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,14 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/image-builder-ha/image-builder/verify"
 )
 
-// linesOf hands the lines of a JSON log on.
+// linesOf sends the lines of a JSON log.
 type linesOf chan map[string]string
 
 func (l linesOf) Write(p []byte) (int, error) {
@@ -29,7 +25,7 @@ func (l linesOf) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// next waits for the line with that message.
+// next waits for a line with that message and returns it.
 func (l linesOf) next(t *testing.T, msg string) map[string]string {
 	t.Helper()
 	limit := time.NewTimer(20 * time.Second)
@@ -46,20 +42,19 @@ func (l linesOf) next(t *testing.T, msg string) map[string]string {
 	}
 }
 
-// listening takes announcements until the test ends.
-func listening(t *testing.T, v verifyFlags) (*verify.Faults, linesOf) {
+// receive starts one of the receivers until the test ends.
+func receive(t *testing.T, start func(f *Faults, log *slog.Logger) (func(), error)) (*Faults, linesOf) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	lines, faults := make(linesOf, 100), &verify.Faults{}
-	stop, err := v.takeFaults(ctx, faults, slog.New(slog.NewJSONHandler(lines, nil)))
+	lines, faults := make(linesOf, 100), &Faults{}
+	stop, err := start(faults, slog.New(slog.NewJSONHandler(lines, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(sync.OnceFunc(func() { cancel(); stop() }))
+	t.Cleanup(stop)
 	return faults, lines
 }
 
-func wantFault(t *testing.T, faults *verify.Faults, name string, ended bool) {
+func wantFault(t *testing.T, faults *Faults, name string, ended bool) {
 	t.Helper()
 	all := faults.All()
 	if len(all) != 1 || all[0].Name != name || all[0].Ended.IsZero() == ended {
@@ -67,10 +62,10 @@ func wantFault(t *testing.T, faults *verify.Faults, name string, ended bool) {
 	}
 }
 
-// Test_Verify_FaultListen announces faults by HTTP, some of them wrongly.
-func Test_Verify_FaultListen(t *testing.T) {
-	faults, lines := listening(t, verifyFlags{faultListen: "127.0.0.1:0"})
-	base := strings.TrimSuffix(lines.next(t, "takes announcements of faults")["url"], "/faults/begin?name=...")
+// Test_Faults_Listen announces faults over HTTP, some of them wrongly.
+func Test_Faults_Listen(t *testing.T) {
+	faults, lines := receive(t, func(f *Faults, log *slog.Logger) (func(), error) { return f.Listen("127.0.0.1:0", log) })
+	base := strings.TrimSuffix(lines.next(t, "listening for announcements of faults")["url"], "/faults/begin?name=...")
 	post := func(method, path string) (int, string) {
 		req, err := http.NewRequestWithContext(t.Context(), method, base+path, nil)
 		if err != nil {
@@ -109,12 +104,11 @@ func Test_Verify_FaultListen(t *testing.T) {
 	wantFault(t, faults, "kill", true)
 }
 
-// Test_Verify_FaultFile announces faults in a file, which is there already or
-// is made, by lines that come in parts, and passes over what it cannot
-// understand.
-func Test_Verify_FaultFile(t *testing.T) {
+// Test_Faults_Tail announces faults in a file, in lines that are written in parts. Wrong lines
+// are logged and skipped.
+func Test_Faults_Tail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "faults")
-	faults, lines := listening(t, verifyFlags{faultFile: path})
+	faults, lines := receive(t, func(f *Faults, log *slog.Logger) (func(), error) { return f.Tail(path, log) })
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +121,7 @@ func Test_Verify_FaultFile(t *testing.T) {
 		}
 	}
 	write("no JSON\n")
-	if line := lines.next(t, "announcement of a fault is not understood"); line["line"] != "no JSON" {
+	if line := lines.next(t, "wrong announcement of a fault"); line["line"] != "no JSON" {
 		t.Errorf("%v", line)
 	}
 	write(`{"name":"pause",`)
@@ -137,7 +131,7 @@ func Test_Verify_FaultFile(t *testing.T) {
 	}
 	wantFault(t, faults, "pause", false)
 	write(`{"name":"another","state":"end"}` + "\n")
-	if line := lines.next(t, "announcement of a fault is not understood"); line["error"] != `fault "another" has not begun` {
+	if line := lines.next(t, "wrong announcement of a fault"); line["error"] != `fault "another" has not begun` {
 		t.Errorf("%v", line)
 	}
 	write(`{"name":"pause","state":"end"}` + "\n")
@@ -145,11 +139,15 @@ func Test_Verify_FaultFile(t *testing.T) {
 	wantFault(t, faults, "pause", true)
 }
 
-// Test_Verify_FaultsThatCannotBeTaken are wrong usage.
-func Test_Verify_FaultsThatCannotBeTaken(t *testing.T) {
-	for _, v := range []verifyFlags{{faultListen: "nowhere"}, {faultFile: t.TempDir()}, {faultListen: "127.0.0.1:0", faultFile: filepath.Join(t.TempDir(), "no", "file")}} {
-		if _, err := v.takeFaults(t.Context(), &verify.Faults{}, slog.New(slog.DiscardHandler)); err == nil {
-			t.Errorf("%q and %q are taken", v.faultListen, v.faultFile)
+// Test_Faults_CannotReceive checks an address and files that cannot be used.
+func Test_Faults_CannotReceive(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	if _, err := new(Faults).Listen("nowhere", log); err == nil {
+		t.Error("listening at a wrong address: no error")
+	}
+	for _, path := range []string{t.TempDir(), filepath.Join(t.TempDir(), "no", "file")} {
+		if _, err := new(Faults).Tail(path, log); err == nil {
+			t.Errorf("%s: no error", path)
 		}
 	}
 }

@@ -11,17 +11,18 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
-
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 )
 
-const devRegistryConfig = `version: 0.1
+// registryConfig is the configuration of the registry, with verbs for its directory and its address.
+const registryConfig = `version: 0.1
 log: {level: warn}
 storage:
   filesystem: {rootdirectory: %s}
@@ -30,18 +31,18 @@ http:
   addr: %s
 `
 
-// startDevRegistry runs Debian's docker-registry, which keeps its images.
-func startDevRegistry(ctx context.Context, dir string, o devOptions) (*child, error) {
+// startRegistry starts Debian's docker-registry, and waits until it is ready. It keeps its images.
+func startRegistry(ctx context.Context, dir string, o options) (*process, error) {
 	program, err := exec.LookPath("docker-registry")
 	if err != nil {
 		return nil, cli.ExitWith(cli.ExitUnavailable, errors.New("docker-registry is not installed: run 'make deps' as root, or install the Debian package docker-registry"))
 	}
 	conf := filepath.Join(dir, "registry.yml")
-	text := fmt.Sprintf(devRegistryConfig, filepath.Join(dir, "registry"), o.registryAddress)
+	text := fmt.Sprintf(registryConfig, filepath.Join(dir, "registry"), o.registryAddress)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("write the registry's config: %w", err)
 	}
-	c, err := startChild(dir, "registry", o.verbose, program, "serve", conf)
+	c, err := startProcess(dir, "registry", o.verbose, program, "serve", conf)
 	if err != nil {
 		return nil, err
 	}
@@ -51,8 +52,8 @@ func startDevRegistry(ctx context.Context, dir string, o devOptions) (*child, er
 	return c, nil
 }
 
-// seedBase pushes an image of this machine's static busybox and answers its ref.
-func seedBase(ctx context.Context, registryAddress string) (string, error) {
+// pushBase pushes an image with this machine's static busybox, and returns its ref.
+func pushBase(ctx context.Context, registryAddress string) (string, error) {
 	ref, err := name.NewTag(registryAddress+"/examples/busybox:1", name.Insecure)
 	if err != nil {
 		return "", fmt.Errorf("name the base image: %w", err)
@@ -62,7 +63,7 @@ func seedBase(ctx context.Context, registryAddress string) (string, error) {
 	}
 	img, err := busyboxImage()
 	if err != nil {
-		return "", fmt.Errorf("make the base image: %w", err)
+		return "", fmt.Errorf("create the base image: %w", err)
 	}
 	if err := remote.Write(ref, img, remote.WithContext(ctx)); err != nil {
 		return "", fmt.Errorf("push the base image: %w", err)
@@ -70,7 +71,7 @@ func seedBase(ctx context.Context, registryAddress string) (string, error) {
 	return ref.String(), nil
 }
 
-// busyboxImage is one layer with a static busybox and links to its commands.
+// busyboxImage returns an image of one layer with a static busybox and links to its commands.
 func busyboxImage() (v1.Image, error) {
 	path, err := exec.LookPath("busybox")
 	if err != nil {

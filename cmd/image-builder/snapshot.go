@@ -6,54 +6,42 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
-
-	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 
 	"github.com/spf13/cobra"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 func newSnapshotCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "snapshot", Short: "Save, inspect and restore the replicated state",
-		Long: `Saves, inspects and restores the replicated state: builds, cached references, limits.
-Logs are not in it; secrets are, sealed.` + operatorNote,
+		Long: `Saves, inspects and restores the replicated state: builds, cached references, limits. It
+contains sealed secrets, but no logs.` + operatorHelp,
 	}
 	cmd.AddCommand(
-		snapshotCommand("save FILE", "Save the state to a file", "Saves the state to a new file, mode 0600.", saveSnapshot),
-		snapshotCommand("restore FILE", "Replace the state by a file", `Replaces the state of the whole cluster by a file. Everything after it is gone. Active
-builds whose secrets no sealing key of this cluster opens are failed with that reason.`, restoreSnapshot),
+		snapshotCommand("save FILE", "Save the state to a file", "Saves the state to a new file with mode 0600.", saveSnapshot),
+		snapshotCommand("restore FILE", "Replace the state with the contents of a file", `Replaces the state of the whole cluster with the contents of a file. All later changes are
+lost. Active builds fail if no sealing key of this cluster opens their secrets.`, restoreSnapshot),
 		&cobra.Command{
-			Use: "inspect FILE", Short: "Check a file and show what is in it", Args: cobra.ExactArgs(1),
-			Long: "Checks a snapshot to its last byte and shows what is in it. No node is asked.\n\nExit status: 0 success, 2 the file cannot be read or is damaged.",
+			Use: "inspect FILE", Short: "Check a file and show its contents", Args: cobra.ExactArgs(1),
+			Long: "Checks a snapshot completely and shows its contents. It calls no node.\n\nExit status: 0 success, 2 the file cannot be read or is damaged.",
 			RunE: func(cmd *cobra.Command, args []string) error { return inspectSnapshot(cmd.OutOrStdout(), args[0]) },
 		})
 	return cmd
 }
 
-func snapshotCommand(use, short, long string, run func(context.Context, imagebuilderv1.ClusterClient, io.Writer, string) error) *cobra.Command {
-	var c cli.ClientFlags
-	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long + operatorNote, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, done, err := dialCluster(&c)
-			if err != nil {
-				return err
-			}
-			defer done()
-			return c.Explain(run(cmd.Context(), api, cmd.OutOrStdout(), args[0]))
-		},
-	}
-	c.Register(cmd)
-	return cmd
+// snapshotCommand is a command that streams a snapshot. It has no time limit.
+func snapshotCommand(use, short, long string, run func(context.Context, *call) error) *cobra.Command {
+	return nodeCommand(&cobra.Command{Use: use, Short: short, Long: long + operatorHelp, Args: cobra.ExactArgs(1)}, 0,
+		func(ctx context.Context, c *call) error { return c.Explain(run(ctx, c)) })
 }
 
-func saveSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Writer, path string) (err error) {
-	stream, err := api.SaveSnapshot(ctx, &imagebuilderv1.SaveSnapshotRequest{})
+func saveSnapshot(ctx context.Context, c *call) (err error) {
+	path := c.args[0]
+	stream, err := c.cluster.SaveSnapshot(ctx, &imagebuilderv1.SaveSnapshotRequest{})
 	if err != nil {
 		return err
 	}
@@ -63,7 +51,7 @@ func saveSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Wr
 	}
 	defer func() {
 		if err = errors.Join(err, f.Close()); err != nil {
-			_ = os.Remove(path) // no half of a snapshot
+			_ = os.Remove(path) // it is incomplete
 		}
 	}()
 	size := 0
@@ -83,17 +71,20 @@ func saveSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Wr
 	if err := f.Sync(); err != nil {
 		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("save the snapshot: %w", err))
 	}
-	fmt.Fprintf(w, "saved %d bytes to %s\n", size, path)
+	fmt.Fprintf(c.out, "saved %d bytes to %s\n", size, path)
 	return nil
 }
 
-func restoreSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io.Writer, path string) error {
-	f, err := os.Open(path)
+// chunkBytes is the size of one message of a restored snapshot, in bytes.
+const chunkBytes = 256 << 10
+
+func restoreSnapshot(ctx context.Context, c *call) error {
+	f, err := os.Open(c.args[0])
 	if err != nil {
 		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("restore the snapshot: %w", err))
 	}
 	defer f.Close()
-	stream, err := api.RestoreSnapshot(ctx)
+	stream, err := c.cluster.RestoreSnapshot(ctx)
 	if err != nil {
 		return err
 	}
@@ -101,7 +92,7 @@ func restoreSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io
 	for {
 		n, err := f.Read(buf)
 		if n > 0 && stream.Send(&imagebuilderv1.RestoreSnapshotRequest{Chunk: buf[:n]}) != nil {
-			break // CloseAndRecv tells why
+			break // CloseAndRecv returns the reason
 		}
 		if errors.Is(err, io.EOF) {
 			break
@@ -114,7 +105,7 @@ func restoreSnapshot(ctx context.Context, api imagebuilderv1.ClusterClient, w io
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "restored %d builds; %d active ones were failed, since no sealing key of this cluster opens their secrets\n", res.Builds, res.Failed)
+	fmt.Fprintf(c.out, "restored %d builds; %d active builds failed, because no sealing key of this cluster opens their secrets\n", res.Builds, res.Failed)
 	return nil
 }
 
@@ -129,7 +120,7 @@ func inspectSnapshot(w io.Writer, path string) error {
 	if err != nil {
 		return cli.ExitWith(cli.ExitUsage, fmt.Errorf("%s: %w", path, err))
 	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	t := cli.NewTable(w)
 	store.Read(func(s *builds.State) {
 		c := s.Counts()
 		fmt.Fprintf(t, "index\t%d\nfeature level\t%d\nbuilds\t%d (%d queued, %d live, %d ended)\nrequest ids\t%d\ncached references\t%d\n",
@@ -138,6 +129,3 @@ func inspectSnapshot(w io.Writer, path string) error {
 	})
 	return t.Flush()
 }
-
-// chunkBytes is the size of one message of a snapshot that is sent, in bytes.
-const chunkBytes = 256 << 10

@@ -16,7 +16,7 @@ func Test_SplitGitURL(t *testing.T) {
 		{url: "https://a/b.git#", uri: "https://a/b.git"},
 		{url: "https://a/b.git#main", target: "main", uri: "https://a/b.git", ref: "main"},
 		{url: "https://a/b.git#v1", target: "main", refused: "give one of them"},
-		{url: "https://a/b.git#v1:../x", refused: "leaves the repository"},
+		{url: "https://a/b.git#v1:../x", refused: "outside of the repository"},
 	} {
 		uri, ref, dir, err := splitGitURL(c.url, c.target)
 		if c.refused != "" {

@@ -1,4 +1,4 @@
-package follow
+package buildsteps
 
 import (
 	"context"
@@ -14,10 +14,10 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// shownSteps renders what a display was given.
-func shownSteps(s *liveSteps) (out []string) {
+// shownSteps renders the changes that a display gets.
+func shownSteps(s *Steps) (out []string) {
 	names := map[string]string{}
-	for st := s.take(); st != nil; st = s.take() {
+	for st := s.Take(); st != nil; st = s.Take() {
 		for _, v := range st.Vertexes {
 			names[v.Digest.String()] = v.Name
 			switch {
@@ -40,16 +40,16 @@ func shownSteps(s *liveSteps) (out []string) {
 	return out
 }
 
-func Test_LiveSteps(t *testing.T) {
+func Test_Steps(t *testing.T) {
 	now := time.Unix(1000, 0)
 	running := &imagebuilderv1.Build{Phase: imagebuilderv1.Phase_PHASE_RUNNING}
 	text := func(s string) client.Chunk { return client.Chunk{Attempt: 1, Content: []byte(s)} }
-	end := func(p imagebuilderv1.Phase) func(*liveSteps) {
-		return func(s *liveSteps) { s.end(&imagebuilderv1.Build{Phase: p, Message: "why"}, now) }
+	end := func(p imagebuilderv1.Phase) func(*Steps) {
+		return func(s *Steps) { s.End(&imagebuilderv1.Build{Phase: p, Message: "why"}, now) }
 	}
 	for title, c := range map[string]struct {
 		chunks []client.Chunk
-		then   func(*liveSteps)
+		then   func(*Steps)
 		want   []string
 	}{
 		"a step that is done": {
@@ -89,10 +89,10 @@ func Test_LiveSteps(t *testing.T) {
 		},
 	} {
 		t.Run(title, func(t *testing.T) {
-			s := newLiveSteps(running, now)
+			s := New(running, now)
 			var got []string
 			for _, ch := range c.chunks {
-				s.log(ch, now)
+				s.Log(ch, now)
 				got = append(got, shownSteps(s)...)
 			}
 			if c.then != nil {
@@ -106,17 +106,16 @@ func Test_LiveSteps(t *testing.T) {
 	}
 }
 
-// Test_LiveSteps_JoinedLate takes the begin of a step that runs already from
-// the build's record.
-func Test_LiveSteps_JoinedLate(t *testing.T) {
+// Test_Steps_JoinedLate checks that the start of a running step comes from the state of the build.
+func Test_Steps_JoinedLate(t *testing.T) {
 	now := time.Unix(1000, 0)
 	b := &imagebuilderv1.Build{Phase: imagebuilderv1.Phase_PHASE_RUNNING, Attempts: []*imagebuilderv1.Attempt{{
 		Steps: []*imagebuilderv1.Step{{Name: "RUN x", StartedAt: timestamppb.New(now.Add(-time.Minute))}},
 	}}}
-	s := newLiveSteps(b, now)
-	s.log(client.Chunk{Attempt: 1, Content: []byte("#1 RUN x\n")}, now)
+	s := New(b, now)
+	s.Log(client.Chunk{Attempt: 1, Content: []byte("#1 RUN x\n")}, now)
 	var v *bkclient.Vertex
-	if st := s.take(); st != nil {
+	if st := s.Take(); st != nil {
 		v = st.Vertexes[0]
 	}
 	if v == nil || !v.Started.Equal(now.Add(-time.Minute)) {
