@@ -5,9 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )

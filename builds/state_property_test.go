@@ -6,11 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"pgregory.net/rapid"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )

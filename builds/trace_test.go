@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 

@@ -8,9 +8,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 

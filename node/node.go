@@ -257,7 +257,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 	if pods != nil {
 		s.runtimes[kubernetes.Name] = pods
 	}
-	s.store.Count(builds.Tally{Mine: s.node.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.registry.Forget})
+	s.store.SetHooks(builds.Hooks{Mine: s.node.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.registry.Forget})
 	s.owner = owner.NewOwner(owner.OwnerOptions{
 		Node: s.cfg.Name, StoreID: s.node.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
 		Logs: s.logs, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),

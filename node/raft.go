@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
@@ -89,7 +90,7 @@ type registryAdapter struct {
 }
 
 var (
-	_ builds.Registry = registryAdapter{}
+	_ api.Registry    = registryAdapter{}
 	_ owner.Publisher = registryAdapter{}
 )
 

@@ -51,10 +51,7 @@ type Logs struct {
 	node   Node
 }
 
-var (
-	_ owner.Logs       = (*Logs)(nil)
-	_ builds.LogReader = (*Logs)(nil)
-)
+var _ owner.Logs = (*Logs)(nil)
 
 // Open opens the logs on this node's disk. Join comes before any other call but
 // Register, Trouble and Close.
@@ -140,7 +137,7 @@ func (l *Logs) isHere(c *imagebuilderv1.LogCopy) bool {
 }
 
 // openLocal opens this node's copy, completed if the state says so.
-func (l *Logs) openLocal(key logs.Key, offset int64) (builds.LogStream, error) {
+func (l *Logs) openLocal(key logs.Key, offset int64) (logs.Stream, error) {
 	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
 		if err := errors.Join(l.store.Damage(key), l.store.Complete(key, a.Log.Length)); errors.Is(err, logs.ErrDamaged) {
 			return nil, l.damagedHere(key, err)

@@ -19,8 +19,8 @@ import (
 
 // OpenLog opens a log where it is: here, on the owner of a live attempt, on any
 // node that holds a copy of a complete one. Its contract is that of
-// builds.LogReader.
-func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset int64, follow bool) (builds.LogStream, error) {
+// api.LogReader.
+func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset int64, follow bool) (logs.Stream, error) {
 	key := logs.Key{Build: build, Attempt: attempt}
 	a := l.attempt(key)
 	if a == nil {
@@ -55,7 +55,7 @@ func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset
 
 // openCopy opens a complete log: here if a copy is here, else on the first node
 // that answers.
-func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Attempt, offset int64) (builds.LogStream, error) {
+func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Attempt, offset int64) (logs.Stream, error) {
 	var errs []error
 	copies := builds.CopiesOf(a)
 	if a.Log.Length == 0 {

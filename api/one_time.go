@@ -3,25 +3,24 @@ package api
 import (
 	"context"
 
-	"github.com/image-builder-ha/image-builder/builds"
-
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// A one-time git credential is an URL that answers it once. It is spent only
-// by a wish that makes a build: not for an image that exists, and not to join
-// a build, which has the credential of whoever asked first.
+// A one-time git credential is a URL that returns the credential once. Only a request that creates a
+// build uses it. A request whose image exists does not need it, and a request that joins a build
+// uses the credential of the first requester.
 
-// spend takes the one-time credential of a wish into its secrets and into the
-// source of its plan. It answers the build that runs already for the same
-// image instead, if there is one.
-func (s *Service) spend(ctx context.Context, w *wish, p *plan) (*imagebuilderv1.Build, error) {
-	if w.ots == "" || p.source.GetDockerfile().GetGit() == nil {
+// useOneTime fetches the one-time credential of a request and adds it to the secrets of the request
+// and to the source of the plan. If an active build of the same image can be joined, it returns that
+// build and fetches nothing.
+func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*imagebuilderv1.Build, error) {
+	if r.oneTimeURL == "" || p.source.GetDockerfile().GetGit() == nil {
 		return nil, nil
 	}
 	if err := s.catchUp(ctx, 0, true); err != nil {
@@ -32,19 +31,19 @@ func (s *Service) spend(ctx context.Context, w *wish, p *plan) (*imagebuilderv1.
 	if active != nil && active.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
 		return active.Build, nil
 	}
-	auth, err := s.redeem(ctx, w.ots)
+	auth, err := s.fetchOneTime(ctx, r.oneTimeURL)
 	if err != nil {
 		return nil, err
 	}
-	w.secrets.Git = auth
+	r.secrets.Git = auth
 	p.source = proto.CloneOf(p.source)
 	p.source.GetDockerfile().GetGit().Authenticated = true
 	return nil, nil
 }
 
-// redeem fetches the git credential that a one-time URL answers. The URL is a
-// secret itself: no error shows it.
-func (s *Service) redeem(ctx context.Context, url string) (*imagebuilderv1.BasicAuth, error) {
+// fetchOneTime fetches a git credential from a one-time URL. The URL is a secret itself, so no error
+// contains it.
+func (s *Service) fetchOneTime(ctx context.Context, url string) (*imagebuilderv1.BasicAuth, error) {
 	if s.oneTime == nil {
 		return nil, status.Error(codes.FailedPrecondition, "one-time git credentials are not supported by this configuration")
 	}

@@ -6,27 +6,25 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/image-builder-ha/image-builder/api"
-
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
 )
 
-// oneTimeURL answers once.
-type oneTimeURL struct{ asked atomic.Int32 }
+// oneTimeURL returns its credential once.
+type oneTimeURL struct{ calls atomic.Int32 }
 
 func (o *oneTimeURL) redeem(context.Context, string) (user, password string, err error) {
-	if o.asked.Add(1) > 1 {
+	if o.calls.Add(1) > 1 {
 		return "", "", errors.New("it was used")
 	}
 	return "oauth", "token-of-the-user", nil
 }
 
-// privateRepo is a Dockerfile in a repository whose credential an URL answers
-// once.
+// privateRepo returns a request for a Dockerfile in a repository with a one-time credential.
 func privateRepo() *builder.BuildRequest {
 	return &builder.BuildRequest{TriggeredBy: "user", Source: &builder.BuildSource{From: &builder.BuildSource_File{File: &builder.BuildSourceDockerfile{
 		DockerfilePath: "Dockerfile", DockerfileVersion: "v1",
@@ -40,8 +38,8 @@ func privateRepo() *builder.BuildRequest {
 	}}}}
 }
 
-// Test_OneTimeCredential is spent by the request that makes a build, and by no
-// other.
+// Test_OneTimeCredential checks that only a request that creates a build uses its one-time
+// credential.
 func Test_OneTimeCredential(t *testing.T) {
 	url := &oneTimeURL{}
 	a := newAPIWith(t, func(o *api.ServiceOptions) { o.Dockerfiles, o.OneTime = true, url.redeem })
@@ -54,8 +52,8 @@ func Test_OneTimeCredential(t *testing.T) {
 		return stream.Recv()
 	}
 	first, err := ask(privateRepo())
-	if err != nil || first.Status != builder.BuildStatus_running || url.asked.Load() != 1 {
-		t.Fatalf("%v, %v, asked %d times", first, err, url.asked.Load())
+	if err != nil || first.Status != builder.BuildStatus_running || url.calls.Load() != 1 {
+		t.Fatalf("%v, %v, fetched %d times", first, err, url.calls.Load())
 	}
 	rec := a.Store.Build(first.Info.BuildId)
 	git := rec.Build.Source.GetDockerfile().GetGit()
@@ -63,39 +61,19 @@ func Test_OneTimeCredential(t *testing.T) {
 		t.Errorf("the build has git context %v and sealed secrets %v", git, rec.Secrets != nil)
 	}
 	joined, err := ask(privateRepo())
-	if err != nil || joined.Info.GetBuildId() != first.Info.BuildId || url.asked.Load() != 1 {
-		t.Errorf("joining: %v, %v, asked %d times", joined, err, url.asked.Load())
+	if err != nil || joined.Info.GetBuildId() != first.Info.BuildId || url.calls.Load() != 1 {
+		t.Errorf("joining: %v, %v, fetched %d times", joined, err, url.calls.Load())
 	}
-	a.shelf.mu.Lock()
-	a.shelf.images[first.Ref] = "sha256:w"
-	a.shelf.mu.Unlock()
+	a.registry.mu.Lock()
+	a.registry.images[first.Ref] = "sha256:w"
+	a.registry.mu.Unlock()
 	there, err := ask(privateRepo())
-	if err != nil || there.Status != builder.BuildStatus_done_success || url.asked.Load() != 1 {
-		t.Errorf("an image that exists: %v, %v, asked %d times", there, err, url.asked.Load())
+	if err != nil || there.Status != builder.BuildStatus_done_success || url.calls.Load() != 1 {
+		t.Errorf("an image that exists: %v, %v, fetched %d times", there, err, url.calls.Load())
 	}
 	other := privateRepo()
 	other.Source.GetFile().DockerfileVersion = "v2"
-	if _, err := ask(other); status.Code(err) != codes.Unauthenticated || url.asked.Load() != 2 {
-		t.Errorf("a used URL: %v, asked %d times", err, url.asked.Load())
-	}
-}
-
-func Test_GitConfig_IsBounded(t *testing.T) {
-	a := newAPIWith(t, func(o *api.ServiceOptions) { o.Dockerfiles = true })
-	for name, config := range map[string]map[string]string{
-		"a name with a line break":  {"a.b\nc": "1"},
-		"a value with a line break": {"a.b": "1\n[core]"},
-		"no name":                   {"": "1"},
-		"a name with =":             {"a=b": "1"},
-	} {
-		req := privateRepo()
-		req.Source.GetFile().Source.GetGit().Config = &contentservice.GitConfig{CustomConfig: config}
-		stream, err := a.gitpod.Build(t.Context(), req)
-		if err == nil {
-			_, err = stream.Recv()
-		}
-		if status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %v", name, err)
-		}
+	if _, err := ask(other); status.Code(err) != codes.Unauthenticated || url.calls.Load() != 2 {
+		t.Errorf("a used URL: %v, fetched %d times", err, url.calls.Load())
 	}
 }

@@ -4,23 +4,21 @@ import (
 	"encoding/base64"
 	"strings"
 
-	"github.com/image-builder-ha/image-builder/builds"
-
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// gitpodWish validates what all of Gitpod's requests share.
-func (s *Service) gitpodWish(src *builder.BuildSource, auth *builder.BuildRegistryAuth) (*wish, error) {
+// gitpodRequest validates the fields that several requests of Gitpod's API have.
+func (s *Service) gitpodRequest(src *builder.BuildSource, auth *builder.BuildRegistryAuth) (*buildRequest, error) {
 	source, git, err := gitpodSource(src)
 	if err != nil {
 		return nil, err
 	}
 	ots := ""
 	if c := src.GetFile().GetSource().GetGit().GetConfig(); c.GetAuthentication() == contentservice.GitAuthMethod_BASIC_AUTH_OTS {
-		if ots = c.GetAuthOts(); ots == "" || builds.CheckText("auth_ots", ots, maxText) != nil {
+		if ots = c.GetAuthOts(); ots == "" || checkText("auth_ots", ots, maxText) != nil {
 			return nil, invalidf("auth_ots is empty or not a URL")
 		}
 	}
@@ -28,17 +26,17 @@ func (s *Service) gitpodWish(src *builder.BuildSource, auth *builder.BuildRegist
 	if err != nil {
 		return nil, err
 	}
-	return &wish{
-		source: source, rights: rights, timeout: s.timeout, ots: ots,
+	return &buildRequest{
+		source: source, rights: rights, timeout: s.timeout, oneTimeURL: ots,
 		secrets: &buildsv1.Secrets{Registry: creds, Git: git},
 	}, nil
 }
 
-// gitpodSource translates a source and takes its git credential out of it.
+// gitpodSource translates a source. It returns the git credential of the source separately.
 func gitpodSource(src *builder.BuildSource) (*imagebuilderv1.Source, *imagebuilderv1.BasicAuth, error) {
 	switch from := src.GetFrom().(type) {
 	case *builder.BuildSource_Ref:
-		if err := builds.CheckRef("source.ref", from.Ref.GetRef()); err != nil {
+		if err := checkRef("source.ref", from.Ref.GetRef()); err != nil {
 			return nil, nil, err
 		}
 		return refSource(from.Ref.GetRef()), nil, nil
@@ -48,6 +46,7 @@ func gitpodSource(src *builder.BuildSource) (*imagebuilderv1.Source, *imagebuild
 	return nil, nil, invalidf("source is missing: give a ref or a Dockerfile")
 }
 
+// gitpodDockerfile translates a Dockerfile source. It returns the git credential separately.
 func gitpodDockerfile(f *builder.BuildSourceDockerfile) (*imagebuilderv1.Source, *imagebuilderv1.BasicAuth, error) {
 	g := f.GetSource().GetGit()
 	if g == nil {
@@ -78,6 +77,7 @@ func gitpodDockerfile(f *builder.BuildSourceDockerfile) (*imagebuilderv1.Source,
 	return &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: d}}, auth, nil
 }
 
+// initializerName returns the kind of an initializer, for errors.
 func initializerName(w *contentservice.WorkspaceInitializer) string {
 	switch w.GetSpec().(type) {
 	case *contentservice.WorkspaceInitializer_Empty:
@@ -98,7 +98,8 @@ func initializerName(w *contentservice.WorkspaceInitializer) string {
 	return "missing"
 }
 
-// gitpodRights translates what a request may use (contract section 9).
+// gitpodRights returns the rights of a request and its registry credentials by host (contract
+// section 9).
 func (s *Service) gitpodRights(a *builder.BuildRegistryAuth) (*buildsv1.Rights, map[string]*imagebuilderv1.BasicAuth, error) {
 	var hosts []string
 	if sel := a.GetSelective(); sel != nil {
@@ -110,7 +111,7 @@ func (s *Service) gitpodRights(a *builder.BuildRegistryAuth) (*buildsv1.Rights, 
 			hosts = append(hosts, s.repos.WorkspaceHost)
 		}
 	}
-	clean, err := hostsOf(hosts...)
+	clean, err := cleanHosts(hosts...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -119,7 +120,7 @@ func (s *Service) gitpodRights(a *builder.BuildRegistryAuth) (*buildsv1.Rights, 
 	}
 	creds := map[string]*imagebuilderv1.BasicAuth{}
 	for host, enc := range a.GetAdditional() {
-		if err := builds.CheckText("auth.additional: a host", host, maxLabelVal); err != nil {
+		if err := checkText("auth.additional: a host", host, maxLabelVal); err != nil {
 			return nil, nil, err
 		}
 		if len(enc) > 64<<10 {
@@ -133,51 +134,4 @@ func (s *Service) gitpodRights(a *builder.BuildRegistryAuth) (*buildsv1.Rights, 
 		creds[host] = &imagebuilderv1.BasicAuth{Username: user, Password: pass}
 	}
 	return &buildsv1.Rights{AllowAll: a.GetTotal().GetAllowAll(), Hosts: clean}, creds, nil
-}
-
-// info describes a build in Gitpod's words. The token for its log is for those
-// who asked for it.
-func (s *Service) info(b *imagebuilderv1.Build, withToken bool) *builder.BuildInfo {
-	i := &builder.BuildInfo{
-		BuildId: b.Id, Ref: b.Ref, BaseRef: b.BaseRef, Status: gitpodStatus(b),
-		StartedAt: b.GetCreatedAt().GetSeconds(),
-	}
-	if s.logInfo != nil {
-		i.LogInfo = s.logInfo(b.Id, withToken)
-	}
-	return i
-}
-
-// gitpodStatus projects a build's phase onto Gitpod's enum.
-func gitpodStatus(b *imagebuilderv1.Build) builder.BuildStatus {
-	switch {
-	case b.Phase == builds.Succeeded:
-		return builder.BuildStatus_done_success
-	case builds.Terminal(b.Phase):
-		return builder.BuildStatus_done_failure
-	}
-	return builder.BuildStatus_running
-}
-
-// blamePhrases make Gitpod's server blame the user, wherever they stand.
-var blamePhrases = strings.NewReplacer(
-	"headless task failed:", "headless task failed -",
-	"cannot resolve image", "image cannot be resolved",
-)
-
-// gitpodMessage words a build's end so that Gitpod's server blames whom the
-// build blames (contract section 5).
-func gitpodMessage(b *imagebuilderv1.Build) string {
-	const user = "build failed:"
-	switch {
-	case b.Phase == builds.Succeeded:
-		return ""
-	case strings.Contains(b.Message, "base image does not exist"):
-		return b.Message
-	case b.Blame == builds.BlameUser && !strings.HasPrefix(b.Message, user):
-		return user + " " + b.Message
-	case b.Blame == builds.BlameUser:
-		return b.Message
-	}
-	return "the build did not succeed: " + blamePhrases.Replace(b.Message)
 }

@@ -17,8 +17,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Test_Listed looks at what is kept between answers: builds come and end, one
-// is another under the same id after a restore, and what has ended is forgotten.
+// Test_Listed checks the cached entries between responses: builds are created and end, a restore
+// changes a build under the same id, and the entries of ended builds are dropped.
 func Test_Listed(t *testing.T) {
 	made := 0
 	info := func(r *buildsv1.Record) *builder.BuildInfo {
@@ -28,7 +28,7 @@ func Test_Listed(t *testing.T) {
 	record := func(id int, ref string) *buildsv1.Record {
 		return &buildsv1.Record{Build: &imagebuilderv1.Build{Id: fmt.Sprint("build-", id), Ref: ref, CreatedAt: &timestamppb.Timestamp{Seconds: int64(id)}}}
 	}
-	var l listed
+	var l activeList
 	list := func(records ...*buildsv1.Record) *builder.ListBuildsResponse {
 		t.Helper()
 		raw, left, err := l.encode(records, info)
@@ -67,28 +67,28 @@ func Test_Listed(t *testing.T) {
 	list(many[5:15]...)
 }
 
-// Test_Listed_Bound fills an answer to the limit: not a byte more.
+// Test_Listed_Bound fills a response up to its limit and not beyond.
 func Test_Listed_Bound(t *testing.T) {
 	var records []*buildsv1.Record
 	for i := range 50000 {
 		records = append(records, &buildsv1.Record{Build: &imagebuilderv1.Build{Id: fmt.Sprintf("%036d", i), Ref: "registry.example/workspace-images:0123456789"}})
 	}
-	var l listed
+	var l activeList
 	for range 2 {
 		raw, left, err := l.encode(records, func(r *buildsv1.Record) *builder.BuildInfo {
 			return &builder.BuildInfo{BuildId: r.Build.Id, Ref: r.Build.Ref}
 		})
 		if err != nil || len(raw) > maxListBytes || len(raw) < maxListBytes-200 || left == 0 {
-			t.Fatalf("%d bytes of at most %d, %d left off, %v", len(raw), maxListBytes, left, err)
+			t.Fatalf("%d bytes of at most %d, %d left out, %v", len(raw), maxListBytes, left, err)
 		}
 		var res builder.ListBuildsResponse
 		if err := proto.Unmarshal(raw, &res); err != nil || len(res.Builds) != len(records)-left || res.Builds[0].BuildId != records[0].Build.Id {
-			t.Fatalf("%d builds, %d left off of %d, %v", len(res.Builds), left, len(records), err)
+			t.Fatalf("%d builds, %d left out of %d, %v", len(res.Builds), left, len(records), err)
 		}
 	}
 }
 
-// Benchmark_Listed is the work of a node for one answer.
+// Benchmark_Listed measures one call of ListBuilds.
 func Benchmark_Listed(b *testing.B) {
 	for _, n := range []int{10, 1000, 10000} {
 		b.Run(fmt.Sprint("builds=", n), func(b *testing.B) {
@@ -112,9 +112,9 @@ func Benchmark_Listed(b *testing.B) {
 	}
 }
 
-// Test_Listed_Answer compares the cached answer with one that is made from the state, while builds
-// come, go on, end, and are forgotten, and while former states are restored: the answer is made
-// anew exactly when it differs.
+// Test_Listed_Answer compares the cached response with one that is encoded from the state, while
+// builds are created, progress, end and are removed, and while former states are restored. The
+// cached response is replaced exactly when it differs.
 func Test_Listed_Answer(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	info := func(r *buildsv1.Record) *builder.BuildInfo {
@@ -122,12 +122,12 @@ func Test_Listed_Answer(t *testing.T) {
 	}
 	m := buildstest.NewMachine(t)
 	m.Must(&buildsv1.PutSettings{Settings: &buildsv1.Settings{HistoryTotal: 5, Attempts: 2}})
-	var l, fresh listed
+	var l, fresh activeList
 	var last, saved []byte
 	made, again := 0, 0
 	for range 5000 {
 		m.Now = m.Now.Add(time.Second)
-		live := active(m.Store.View())
+		live := activeBuilds(m.Store.View())
 		switch n := rng.IntN(100); {
 		case n == 0:
 			saved = buildstest.Dump(t, m.Store)
@@ -151,16 +151,16 @@ func Test_Listed_Answer(t *testing.T) {
 				m.Finish(b.Id, a.Epoch, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:d"})
 			}
 		}
-		before := l.of
-		got, _, err := l.answer(m.Store.View(), info)
+		before := l.set
+		got, _, err := l.encoded(m.Store.View(), info)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, _, err := fresh.encode(active(m.Store.View()), info)
+		want, _, err := fresh.encode(activeBuilds(m.Store.View()), info)
 		if err != nil || !bytes.Equal(got, want) {
-			t.Fatalf("%v; the answer is %q, want %q", err, got, want)
+			t.Fatalf("%v; the response is %q, want %q", err, got, want)
 		}
-		if l.of == before {
+		if l.set == before {
 			again++
 		} else {
 			made++
@@ -168,6 +168,6 @@ func Test_Listed_Answer(t *testing.T) {
 		last = got
 	}
 	if len(last) == 0 || again < 1000 || made < 1000 {
-		t.Errorf("%d bytes, %d times the same answer, %d times another", len(last), again, made)
+		t.Errorf("%d bytes, %d times the same response, %d times another one", len(last), again, made)
 	}
 }

@@ -4,14 +4,12 @@ import (
 	"context"
 
 	"github.com/image-builder-ha/image-builder/builds"
-
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// FollowLog sends the log of a build from its beginning, all attempts one after
-// the other, and returns once the build has ended and everything was sent.
-// Errors are gRPC statuses, NOT_FOUND for a build that is not known. The content
-// must not be kept.
+// FollowLog sends the log of a build from its beginning, all attempts one after the other. It
+// returns once the build has ended and all bytes are sent. Its errors are gRPC statuses, NOT_FOUND
+// for an unknown build. send must not keep content.
 func (s *Service) FollowLog(ctx context.Context, build string, send func(content []byte) error) error {
 	r, err := s.find(ctx, build, "")
 	if err != nil {
@@ -22,9 +20,9 @@ func (s *Service) FollowLog(ctx context.Context, build string, send func(content
 	}))
 }
 
-// FollowPhase calls f with a build as it is now and after changes, the latest
-// only, until it has ended or f answers an error. Errors are gRPC statuses,
-// NOT_FOUND for a build that is not known.
+// FollowPhase calls f with a build as it is now and after each change, until the build has ended or
+// f returns an error. It skips versions if f is slow, but never the latest one. Its errors are gRPC
+// statuses, NOT_FOUND for an unknown build.
 func (s *Service) FollowPhase(ctx context.Context, build string, f func(*imagebuilderv1.Build) error) error {
 	if _, err := s.find(ctx, build, ""); err != nil {
 		return apiError(err)
