@@ -74,8 +74,8 @@ func (k *Keyring) Trouble() error {
 	return k.err
 }
 
-// sealing answers the key that seals now: the first that all nodes hold.
-func (k *Keyring) sealing() (string, cipher.AEAD, error) {
+// SealingKey returns the key that seals new values, and its id: the first key that all nodes hold.
+func (k *Keyring) SealingKey() (id string, key cipher.AEAD, err error) {
 	k.mu.Lock()
 	k.refresh()
 	order, keys, held := k.order, k.keys, k.held
@@ -88,12 +88,13 @@ func (k *Keyring) sealing() (string, cipher.AEAD, error) {
 	return "", nil, fmt.Errorf("no sealing key of %s is held by all nodes: give all nodes the same key file", k.path)
 }
 
-func (k *Keyring) key(id string) (cipher.AEAD, bool) {
+// Key returns a key by its id.
+func (k *Keyring) Key(id string) (key cipher.AEAD, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.refresh()
-	aead, ok := k.keys[id]
-	return aead, ok
+	key, ok = k.keys[id]
+	return key, ok
 }
 
 // refresh reads the file again if it changed. The caller holds the lock.
@@ -204,7 +205,7 @@ func (k *Keyring) Seal(buildID string, s *buildsv1.Secrets) (*buildsv1.Sealed, e
 	if err != nil {
 		return nil, fmt.Errorf("seal secrets: %w", err)
 	}
-	id, aead, err := k.sealing()
+	id, aead, err := k.SealingKey()
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +227,7 @@ func (k *Keyring) Open(buildID string, s *buildsv1.Sealed) (*buildsv1.Secrets, e
 	if s == nil {
 		return out, nil
 	}
-	aead, ok := k.key(s.KeyId)
+	aead, ok := k.Key(s.KeyId)
 	if !ok {
 		return nil, fmt.Errorf("open the secrets of build %s, sealed by key %q: %w", buildID, s.KeyId, ErrKeyMissing)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/image-builder-ha/image-builder/api/loginfo"
 )
 
-// port is one to which one client has connected.
+// port is a listener with connections that the test makes.
 type port struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -36,14 +36,8 @@ func (p port) Close() error { close(p.done); return nil }
 
 func (port) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
-// anybody may read the log of the build.
-type anybody struct{}
-
-func (anybody) CheckLogToken(string, string) bool     { return true }
-func (anybody) BuildOfLogToken(string) (string, bool) { return build, true }
-
-// pauses are a build whose log has pauses. ended gets how its reader's stream
-// ended.
+// pauses is a build whose log has a pause after each line. ended receives the error with which the
+// stream of its reader ended.
 type pauses struct {
 	fakeBuilds
 	pause time.Duration
@@ -65,18 +59,20 @@ func (p *pauses) FollowLog(ctx context.Context, _ string, send func([]byte) erro
 	return nil
 }
 
-// Test_JSON_SlowReaders: one that takes nothing any more is left after 30 s; one
-// that waits for longer until there is something to read gets all of it.
+// Test_JSON_SlowReaders checks that the stream of a client that stops reading ends after 30 s, and
+// that a client that waits for longer between two lines of the log gets all of it.
 func Test_JSON_SlowReaders(t *testing.T) {
+	tokens := newTokens(t)
+	token := newToken(t, tokens, build)
 	for name, reads := range map[string]bool{"takes nothing": false, "waits": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := &pauses{pause: time.Minute, ended: make(chan error, 1)}
 				p := port{make(chan net.Conn, 1), make(chan struct{})}
-				client, server := net.Pipe() // it holds nothing
+				client, server := net.Pipe() // without a buffer
 				p.conns <- server
 				srv := &http.Server{
-					Handler:  (&loginfo.Server{Builds: b, Tokens: anybody{}, Streams: t.Context()}).Handler(),
+					Handler:  (&loginfo.Server{Builds: b, Tokens: tokens, Streams: t.Context()}).Handler(),
 					ErrorLog: log.New(io.Discard, "", 0),
 				}
 				served := make(chan error, 1)
@@ -86,7 +82,7 @@ func Test_JSON_SlowReaders(t *testing.T) {
 					_ = client.Close()
 					<-served
 				}()
-				if _, err := io.WriteString(client, "GET /_supervisor/v1/terminal/listen/build HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+				if _, err := io.WriteString(client, "GET /_supervisor/v1/terminal/listen/build HTTP/1.1\r\nHost: h\r\n"+loginfo.TokenHeader+": "+token+"\r\n\r\n"); err != nil {
 					t.Fatal(err)
 				}
 				if !reads {
@@ -94,7 +90,7 @@ func Test_JSON_SlowReaders(t *testing.T) {
 					select {
 					case err := <-b.ended:
 						if took := time.Since(begin); !errors.Is(err, os.ErrDeadlineExceeded) || took != 30*time.Second {
-							t.Errorf("left after %s: %v", took, err)
+							t.Errorf("the stream ended after %s: %v", took, err)
 						}
 					case <-time.After(time.Hour):
 						t.Error("the stream goes on after an hour")

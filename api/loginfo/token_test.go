@@ -1,32 +1,32 @@
-package builds_test
+package loginfo_test
 
 import (
 	"path/filepath"
 	"testing"
 
+	"github.com/image-builder-ha/image-builder/api/loginfo"
 	"github.com/image-builder-ha/image-builder/builds/buildstest"
 )
 
-// Test_LogToken: a token opens the log of its build, names it, and nothing
-// else; of another install's keys it is worth nothing.
+// Test_LogToken checks that a token opens the log of its build and of no other, that it names its
+// build, and that it is not valid under the keys of another install.
 func Test_LogToken(t *testing.T) {
-	k := buildstest.MustKeyring(t, filepath.Join(t.TempDir(), "key"))
-	other := buildstest.MustKeyring(t, filepath.Join(t.TempDir(), "key"))
-	const build = "0192d3c4-5e6f-7a8b-9c0d-1e2f3a4b5c6d"
-	token, err := k.LogToken(build)
+	k := loginfo.Tokens{Keys: buildstest.MustKeyring(t, filepath.Join(t.TempDir(), "key"))}
+	other := loginfo.Tokens{Keys: buildstest.MustKeyring(t, filepath.Join(t.TempDir(), "key"))}
+	token, err := k.New(build)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !k.CheckLogToken(build, token) {
+	if !k.Valid(build, token) {
 		t.Error("the token does not open its build")
 	}
-	if got, ok := k.BuildOfLogToken(token); !ok || got != build {
+	if got, ok := k.BuildOf(token); !ok || got != build {
 		t.Errorf("the token is of build %q, %v", got, ok)
 	}
-	if k.CheckLogToken("0192d3c4-5e6f-7a8b-9c0d-1e2f3a4b5c6e", token) || other.CheckLogToken(build, token) {
+	if k.Valid("0192d3c4-5e6f-7a8b-9c0d-1e2f3a4b5c6e", token) || other.Valid(build, token) {
 		t.Error("the token opens another build, or under another key")
 	}
-	if again, err := k.LogToken(build); err != nil || again == token {
+	if again, err := k.New(build); err != nil || again == token {
 		t.Errorf("two tokens are the same: %v", err)
 	}
 	for i := range len(token) { // any changed character
@@ -35,7 +35,7 @@ func Test_LogToken(t *testing.T) {
 			c = 'B'
 		}
 		bad := token[:i] + string(c) + token[i+1:]
-		if _, ok := k.BuildOfLogToken(bad); ok || k.CheckLogToken(build, bad) {
+		if _, ok := k.BuildOf(bad); ok || k.Valid(build, bad) {
 			if i == len(token)-1 {
 				continue // its last bits are padding of base64
 			}
@@ -43,7 +43,7 @@ func Test_LogToken(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", ".", token[:10], token + "AAAA", "unknown" + token, token[:len(token)-20]} {
-		if _, ok := k.BuildOfLogToken(bad); ok || k.CheckLogToken(build, bad) {
+		if _, ok := k.BuildOf(bad); ok || k.Valid(build, bad) {
 			t.Errorf("%q is accepted", bad)
 		}
 	}
