@@ -68,7 +68,7 @@ func Test_Gitpod_Blame(t *testing.T) {
 		}
 		a.raft.mu.Lock()
 		id := first.Info.BuildId
-		a.Finish(id, a.Assign(id), buildstest.FinishFailed(c.blame, c.message))
+		a.Finish(id, a.Assign(id), buildstest.Failed(c.blame, c.message))
 		a.raft.mu.Unlock()
 		last, err := stream.Recv()
 		if err != nil || last.Status != builder.BuildStatus_done_failure || !strings.HasPrefix(last.Message, c.want) {

@@ -75,8 +75,8 @@ func Test_KeyFile_Refusals(t *testing.T) {
 	}
 }
 
-// Test_KeyFile_RefusedForItsMode: a changed key file that others can read is
-// taken up once its mode is right, which does not change its time.
+// Test_KeyFile_RefusedForItsMode checks that a changed key file that others can read is used once its
+// mode is right. A change of the mode does not change the modification time.
 func Test_KeyFile_RefusedForItsMode(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
 	ring := buildstest.MustKeyring(t, path)
@@ -96,26 +96,5 @@ func Test_KeyFile_RefusedForItsMode(t *testing.T) {
 	}
 	if err := ring.Trouble(); err != nil || len(ring.IDs()) != 2 {
 		t.Errorf("its mode is right: %v, keys %v", err, ring.IDs())
-	}
-}
-
-// Test_Prepare_SealsWhatIsReplicated looks for a secret in the command that
-// goes to all nodes and to their disks.
-func Test_Prepare_SealsWhatIsReplicated(t *testing.T) {
-	const secret = "a-secret-of-a-request"
-	cmd, err := builds.NewCommand(&buildsv1.CreateBuild{Ref: "r:1", Secrets: &buildsv1.Secrets{
-		Registry: map[string]*imagebuilderv1.BasicAuth{"registry.example.com": {Username: "u", Password: secret}},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Contains(cmd.Payload, []byte(secret)) {
-		t.Fatal("the secret is not where it is looked for")
-	}
-	if err := (builds.Preparer{Keyring: buildstest.MustKeyring(t, filepath.Join(t.TempDir(), "keys"))}).Prepare(t.Context(), cmd); err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Contains(cmd.Payload, []byte(secret)) {
-		t.Error("the command holds the secret")
 	}
 }
