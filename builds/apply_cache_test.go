@@ -59,7 +59,7 @@ func Test_Cache_AResultAndWhatKeepsIt(t *testing.T) {
 // turn ends with the process of its node.
 func Test_Cache_ATurnCountsOnce(t *testing.T) {
 	for name, end := range map[string]func(*buildstest.Machine, uint64){
-		"its result came":     func(m *buildstest.Machine, turn uint64) { m.RecordRefresh(cachedUbuntu, turn, "sha256:a", "") },
+		"its result came":         func(m *buildstest.Machine, turn uint64) { m.RecordRefresh(cachedUbuntu, turn, "sha256:a", "") },
 		"a refresh was requested": func(m *buildstest.Machine, _ uint64) { m.Must(&buildsv1.RequestRefreshes{}) },
 		"the node was lost": func(m *buildstest.Machine, _ uint64) {
 			m.Must(&buildsv1.NodeLost{Name: "n1", StoreId: "s1", BootId: "boot-1"})

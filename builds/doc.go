@@ -16,7 +16,7 @@
 //   - snapshot.go: the state as bytes
 //   - store.go: the state behind a lock; events.go, build_watch.go, signal.go, hooks.go: its
 //     watchers
-//   - commands.go, propose.go, prepare.go: the way of a command into the replicated log
+//   - commands.go, propose.go, prepare.go: commands on their way into the replicated log
 //
 // DESIGN.md has the invariants and the reasons.
 package builds

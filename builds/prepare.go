@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/faults"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
@@ -15,7 +16,7 @@ import (
 // Preparer completes commands on the leader before they are replicated: it sets the ids of builds
 // and seals their secrets.
 type Preparer struct {
-	Keyring *Keyring
+	Keyring *secrets.Keyring
 }
 
 // Prepare completes a command in place. It changes only CreateBuild.

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -94,18 +95,18 @@ func (s *server) watchState() {
 
 // openKeyring reads the sealing keys. A single node without any makes one,
 // beside its data directory and not in it.
-func openKeyring(cfg config.Config, log *slog.Logger) (*builds.Keyring, error) {
+func openKeyring(cfg config.Config, log *slog.Logger) (*secrets.Keyring, error) {
 	path := cfg.Sealing.KeyFile
 	if path == "" {
 		path = strings.TrimRight(filepath.Clean(cfg.DataDir), "/") + ".sealing-key.json"
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			if err := builds.NewKeyFile(path); err != nil {
+			if err := secrets.NewKeyFile(path); err != nil {
 				return nil, err
 			}
 			log.Info("made a sealing key; keep it, the data directory is of no use without", "file", path)
 		}
 	}
-	return builds.LoadKeyring(path)
+	return secrets.LoadKeyring(path)
 }
 
 func RegistryOptions(cfg config.Config, log *slog.Logger, metrics prometheus.Registerer) registry.Options {

@@ -28,6 +28,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -48,7 +49,7 @@ type server struct {
 	metrics *prometheus.Registry
 	boot    string
 
-	keyring   *builds.Keyring
+	keyring   *secrets.Keyring
 	registry  *registry.Client
 	logs      *peer.Logs
 	late      lateRefreshes
@@ -264,7 +265,7 @@ func (s *server) openNode(ctx context.Context, peer net.Listener) (err error) {
 		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 		Publisher:    adapter, Runtimes: s.runtimes, Log: s.log, Tracer: s.tracing.Tracer(tracing.Scope),
 	})
-	s.keyring.Held(s.heldByAll)
+	s.keyring.SetHeldByAll(s.heldByAll)
 	s.node.Lead(s.lead)
 	s.node.Lead(s.raiseLevel)
 	s.node.Lead(s.labelLeader)

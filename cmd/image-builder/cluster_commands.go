@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -283,7 +284,7 @@ func newKeysCommand() *cobra.Command {
 		Use: "keys FILE", Short: "Make a file of sealing keys", Args: cobra.ExactArgs(1),
 		Long: "Makes a file with one random sealing key (sealing.keyFile). All nodes of a cluster need the same file.\n\nExit status: 0 success, 2 the file exists or cannot be written.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := builds.NewKeyFile(args[0]); err != nil {
+			if err := secrets.NewKeyFile(args[0]); err != nil {
 				return cli.ExitWith(cli.ExitUsage, err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "made", args[0])

@@ -15,6 +15,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -62,7 +63,7 @@ type OwnerOptions struct {
 	Node, StoreID string
 	Store         *builds.Store
 	Raft          builds.Raft
-	Keyring       *builds.Keyring
+	Keyring       *secrets.Keyring
 	Logs          Logs
 	Publisher     Publisher
 	// Runtimes by name.

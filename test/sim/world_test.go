@@ -29,6 +29,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -47,7 +48,7 @@ type world struct {
 	nodes []*node
 	rec   *history.Recorder
 	begin time.Time
-	ring  *builds.Keyring
+	ring  *secrets.Keyring
 
 	// refresh resolves cached references, on a node; nil for no such work.
 	refresh func(ctx context.Context, node, ref string) (refcache.Refreshed, error)
@@ -128,11 +129,11 @@ func newWorld(t testing.TB, seed uint64, nodes int) *world {
 	}
 	w.outside = &outside{w: w, pods: map[string]*process{}, lines: map[string]int{}}
 	key := filepath.Join(t.TempDir(), "keys.json")
-	if err := builds.NewKeyFile(key); err != nil {
+	if err := secrets.NewKeyFile(key); err != nil {
 		t.Fatal(err)
 	}
 	var err error
-	if w.ring, err = builds.LoadKeyring(key); err != nil {
+	if w.ring, err = secrets.LoadKeyring(key); err != nil {
 		t.Fatal(err)
 	}
 	for i := range nodes {

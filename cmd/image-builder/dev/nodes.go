@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 )
@@ -89,7 +89,7 @@ func writeDevConfigs(dir string, nodes []*devNode, buildkitAddress string, o dev
 	// It is where a single node makes its own, so that one node can grow.
 	sealing, gossip := filepath.Join(dir, "node.sealing-key.json"), filepath.Join(dir, "gossip-key")
 	if len(nodes) > 1 {
-		if err := errors.Join(unlessExists(builds.NewKeyFile(sealing)), unlessExists(cluster.NewGossipKeyFile(gossip))); err != nil {
+		if err := errors.Join(unlessExists(secrets.NewKeyFile(sealing)), unlessExists(cluster.NewGossipKeyFile(gossip))); err != nil {
 			return fmt.Errorf("make the keys: %w", err)
 		}
 	}

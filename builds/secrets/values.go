@@ -1,16 +1,16 @@
-package builds
+package secrets
 
 import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// SecretsOf lists every confidential value of a request.
-func SecretsOf(s *buildsv1.Secrets) [][]byte {
-	var secrets [][]byte
+// Values returns every confidential value of a request. Logs and messages must not contain them.
+func Values(s *buildsv1.Secrets) [][]byte {
+	var values [][]byte
 	add := func(b *imagebuilderv1.BasicAuth) {
 		if b != nil {
-			secrets = append(secrets, []byte(b.Password), []byte(b.Username+":"+b.Password))
+			values = append(values, []byte(b.Password), []byte(b.Username+":"+b.Password))
 		}
 	}
 	for _, c := range s.GetRegistry() {
@@ -18,7 +18,7 @@ func SecretsOf(s *buildsv1.Secrets) [][]byte {
 	}
 	add(s.GetGit())
 	for _, v := range s.GetBuild() {
-		secrets = append(secrets, v)
+		values = append(values, v)
 	}
-	return secrets
+	return values
 }
