@@ -3,9 +3,9 @@
 //
 // It validates requests, computes the references under which images are published, looks up in the
 // registry what has to be built, proposes commands to the replicated log, and streams logs and
-// changes to clients. It does not run builds and makes no decision of the leader (package scheduler),
-// and it does not change the state itself (package builds). Listeners, TLS and the identity of
-// callers belong to package node.
+// changes to clients. It does not run builds and makes no decision of the leader (package
+// scheduler), and it does not change the state itself (package builds). Listeners, TLS and the
+// identity of callers belong to package node.
 //
 // The files, from the base up:
 //

@@ -119,8 +119,8 @@ func (g Gitpod) Logs(req *builder.LogsRequest, stream builder.ImageBuilder_LogsS
 		}))
 }
 
-// ListBuilds returns the active builds, newest first, as many as fit into 4 MiB. The response is made
-// for the wire: it holds the encoded entries as unknown fields, and its field Builds is empty.
+// ListBuilds returns the active builds, newest first, as many as fit into 4 MiB. The response is
+// made for the wire: it holds the encoded entries as unknown fields, and its field Builds is empty.
 func (g Gitpod) ListBuilds(context.Context, *builder.ListBuildsRequest) (*builder.ListBuildsResponse, error) {
 	raw, left, err := g.active.encoded(g.store.View(), func(r *buildsv1.Record) *builder.BuildInfo { return g.info(r.Build, false) })
 	if err != nil {
@@ -130,8 +130,8 @@ func (g Gitpod) ListBuilds(context.Context, *builder.ListBuildsRequest) (*builde
 		g.leftOff(left)
 	}
 	res := &builder.ListBuildsResponse{}
-	// Unknown fields are sent as they are, and the client decodes them as its field builds. So a call
-	// only copies bytes. Otherwise each call would create and encode up to 10,000 messages.
+	// Unknown fields are sent as they are, and the client decodes them as its field builds. So a
+	// call only copies bytes. Otherwise each call would create and encode up to 10,000 messages.
 	res.ProtoReflect().SetUnknown(raw)
 	return res, nil
 }

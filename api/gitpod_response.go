@@ -8,8 +8,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// info returns the BuildInfo of a build. withToken adds the token for its log, which only requesters
-// of the build get.
+// info returns the BuildInfo of a build. withToken adds the token for its log, which only
+// requesters of the build get.
 func (s *Service) info(b *imagebuilderv1.Build, withToken bool) *builder.BuildInfo {
 	i := &builder.BuildInfo{
 		BuildId: b.Id, Ref: b.Ref, BaseRef: b.BaseRef, Status: gitpodStatus(b),

@@ -11,15 +11,15 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// WorkspaceRef returns the reference of the workspace image that is made from a base image. It is the
-// reference that Gitpod computes. A different result for the same base image would make an install
-// rebuild all its images.
+// WorkspaceRef returns the reference of the workspace image that is made from a base image. It is
+// the reference that Gitpod computes. A different result for the same base image would make an
+// install rebuild all its images.
 func WorkspaceRef(workspaceRepository, baseRef string) string {
 	return workspaceRepository + ":" + hexSHA256(baseRef+"\n2\n")
 }
 
-// DockerfileKey holds the fields of a Dockerfile in a git repository that determine the reference of
-// its base image. They are hashed as the request has them, without normalisation.
+// DockerfileKey holds the fields of a Dockerfile in a git repository that determine the reference
+// of its base image. They are hashed as the request has them, without normalisation.
 type DockerfileKey struct {
 	RemoteURI, CloneTarget, DockerfilePath, DockerfileVersion, ContextPath string
 }
@@ -56,9 +56,9 @@ func gitpodShaped(d *imagebuilderv1.DockerfileSource) bool {
 		d.GetProvenance() == "" && d.GetSbomGenerator() == ""
 }
 
-// dockerfileBaseRef returns the reference of the base image of a Dockerfile source: Gitpod's reference
-// if Gitpod's API can express the source, else one with a hash over all fields that can change the
-// image.
+// dockerfileBaseRef returns the reference of the base image of a Dockerfile source: Gitpod's
+// reference if Gitpod's API can express the source, else one with a hash over all fields that can
+// change the image.
 func dockerfileBaseRef(baseRepository string, d *imagebuilderv1.DockerfileSource) string {
 	if gitpodShaped(d) {
 		return DockerfileKey{

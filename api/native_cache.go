@@ -13,7 +13,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// changingTheCache is the action of the calls below in errors for callers without the operator role.
+// changingTheCache is the action of the calls below in errors for callers without the operator
+// role.
 const changingTheCache = "changing the reference cache"
 
 // ListCachedRefs returns all cached references.

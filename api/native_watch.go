@@ -36,8 +36,8 @@ func (n Native) WatchBuilds(req *imagebuilderv1.WatchBuildsRequest, stream image
 			if !f.sends(r.Build) {
 				continue
 			}
-			// Only the last message of an event has its index. A stream that breaks before it repeats
-			// the event when the client resumes.
+			// Only the last message of an event has its index. A stream that breaks before it
+			// repeats the event when the client resumes.
 			index := ev.Index - 1
 			if i == len(ev.Changed)-1 && len(ev.Removed) == 0 {
 				index = ev.Index
@@ -63,8 +63,8 @@ func (n Native) WatchBuilds(req *imagebuilderv1.WatchBuildsRequest, stream image
 	}
 }
 
-// watchFilter selects the builds that one watch sends. When a build leaves the phases of the filter,
-// the watch sends it once more, so that the client does not keep a former phase.
+// watchFilter selects the builds that one watch sends. When a build leaves the phases of the
+// filter, the watch sends it once more, so that the client does not keep a former phase.
 type watchFilter struct {
 	filter  *imagebuilderv1.BuildFilter
 	resumed bool            // an earlier stream may have sent builds that this one does not know

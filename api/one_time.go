@@ -12,13 +12,13 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// A one-time git credential is a URL that returns the credential once. Only a request that creates a
-// build uses it. A request whose image exists does not need it, and a request that joins a build
+// A one-time git credential is a URL that returns the credential once. Only a request that creates
+// a build uses it. A request whose image exists does not need it, and a request that joins a build
 // uses the credential of the first requester.
 
 // useOneTime fetches the one-time credential of a request and adds it to the secrets of the request
-// and to the source of the plan. If an active build of the same image can be joined, it returns that
-// build and fetches nothing.
+// and to the source of the plan. If an active build of the same image can be joined, it returns
+// that build and fetches nothing.
 func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*imagebuilderv1.Build, error) {
 	if r.oneTimeURL == "" || p.source.GetDockerfile().GetGit() == nil {
 		return nil, nil
@@ -41,8 +41,8 @@ func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*im
 	return nil, nil
 }
 
-// fetchOneTime fetches a git credential from a one-time URL. The URL is a secret itself, so no error
-// contains it.
+// fetchOneTime fetches a git credential from a one-time URL. The URL is a secret itself, so no
+// error contains it.
 func (s *Service) fetchOneTime(ctx context.Context, url string) (*imagebuilderv1.BasicAuth, error) {
 	if s.oneTime == nil {
 		return nil, status.Error(codes.FailedPrecondition, "one-time git credentials are not supported by this configuration")

@@ -19,8 +19,8 @@ type Raft interface {
 
 // Registry looks up images. Its errors are *builds.ImageError.
 type Registry interface {
-	// Resolve returns the image of a reference. Of an index it returns the manifest of the platform,
-	// which is linux/amd64 if it is empty.
+	// Resolve returns the image of a reference. Of an index it returns the manifest of the
+	// platform, which is linux/amd64 if it is empty.
 	Resolve(ctx context.Context, ref, platform string, rights *buildsv1.Rights) (builds.Image, error)
 	// Head returns the image of a reference. Of an index it returns the index itself.
 	Head(ctx context.Context, ref string, rights *buildsv1.Rights) (builds.Image, error)
@@ -32,8 +32,8 @@ type LogReader interface {
 	// the caller reads to the end of the log, else only up to its Length. ctx limits the whole
 	// stream. The caller closes the stream.
 	//
-	// The error is builds.ErrNotFound if the attempt has no log or none yet, builds.ErrLogAway if no
-	// node that stores it can be reached, and builds.ErrLogDamaged if all copies are damaged.
+	// The error is builds.ErrNotFound if the attempt has no log or none yet, builds.ErrLogAway if
+	// no node that stores it can be reached, and builds.ErrLogDamaged if all copies are damaged.
 	OpenLog(ctx context.Context, build string, attempt uint32, offset int64, follow bool) (logs.Stream, error)
 }
 

@@ -24,8 +24,8 @@ type ServiceOptions struct {
 	Dockerfiles bool
 	// Contexts stores uploaded contexts. If it is nil, uploads are refused.
 	Contexts Contexts
-	// TempDir is the directory for uploads in progress. MaxContext is the maximum size of an upload,
-	// in bytes.
+	// TempDir is the directory for uploads in progress. MaxContext is the maximum size of an
+	// upload, in bytes.
 	TempDir    string
 	MaxContext int64
 	// OneTime fetches the credential `user:password` from a URL that returns it once. If it is nil,

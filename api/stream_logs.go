@@ -64,8 +64,8 @@ func (s *Service) streamLogs(ctx context.Context, req logRequest, send sendLog) 
 	return nil
 }
 
-// awaitAttempt returns attempt n of a build. With follow it waits for the attempt. It returns nil if
-// the build has ended without the attempt or, without follow, does not have it yet.
+// awaitAttempt returns attempt n of a build. With follow it waits for the attempt. It returns nil
+// if the build has ended without the attempt or, without follow, does not have it yet.
 func (s *Service) awaitAttempt(ctx context.Context, watch *builds.BuildWatch, req logRequest, n uint32) (*imagebuilderv1.Attempt, error) {
 	for {
 		b := watch.Latest().GetBuild()

@@ -121,8 +121,8 @@ func Test_UploadContext_IsStoredOnceUnderItsDigest(t *testing.T) {
 	}
 }
 
-// Test_UploadContext_Refused checks which uploads are refused, and that neither a context nor a file
-// is left of them.
+// Test_UploadContext_Refused checks which uploads are refused, and that neither a context nor a
+// file is left of them.
 func Test_UploadContext_Refused(t *testing.T) {
 	half := bytes.Repeat([]byte("h"), maxUpload/2)
 	for name, c := range map[string]struct {

@@ -28,8 +28,8 @@ const (
 
 var validDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
-// checkText checks a value of one line: its length in bytes, UTF-8, no control characters. The error
-// never contains the value, because it may hold a secret.
+// checkText checks a value of one line: its length in bytes, UTF-8, no control characters. The
+// error never contains the value, because it may hold a secret.
 func checkText(field, s string, limit int) error {
 	switch {
 	case len(s) > limit:
@@ -67,8 +67,8 @@ func checkPath(field, p string) error {
 	return nil
 }
 
-// checkGitURI checks that git can clone a URI. It refuses a URI with a credential, because the URI is
-// stored, shown and hashed.
+// checkGitURI checks that git can clone a URI. It refuses a URI with a credential, because the URI
+// is stored, shown and hashed.
 func checkGitURI(field, uri string) error {
 	if uri == "" {
 		return invalidf("%s is empty: name a git repository", field)

@@ -73,9 +73,9 @@ func Test_Phases_OnlyGrow(t *testing.T) {
 	}
 }
 
-// Test_WorkloadCreated_Stays checks that an attempt keeps its WorkloadCreated through later reports,
-// and that the next attempt does not have it. Below level 4 it is not stored, because older versions
-// do not know the field.
+// Test_WorkloadCreated_Stays checks that an attempt keeps its WorkloadCreated through later
+// reports, and that the next attempt does not have it. Below level 4 it is not stored, because
+// older versions do not know the field.
 func Test_WorkloadCreated_Stays(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	created := func(id string, e uint64, first imagebuilderv1.Phase) bool {

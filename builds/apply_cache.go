@@ -12,8 +12,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// putCachedRef adds a reference, or changes the interval of one that is cached and keeps the rest of
-// its entry. Below cacheLevel it replaces the entry, as version 0.2.0 does.
+// putCachedRef adds a reference, or changes the interval of one that is cached and keeps the rest
+// of its entry. Below cacheLevel it replaces the entry, as version 0.2.0 does.
 func (tx *change) putCachedRef(c *buildsv1.PutCachedRef) Result {
 	key := c.GetRef().GetRef()
 	tx.event.Cached = true

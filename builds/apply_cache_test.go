@@ -121,8 +121,8 @@ func Test_Cache_SeededOnce(t *testing.T) {
 	}
 }
 
-// Test_Cache_OldVersionsAgree checks that below level 3 a reference is stored as version 0.2.0 stores
-// it, so that nodes of both versions have the same state.
+// Test_Cache_OldVersionsAgree checks that below level 3 a reference is stored as version 0.2.0
+// stores it, so that nodes of both versions have the same state.
 func Test_Cache_OldVersionsAgree(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	m.Must(&buildsv1.SetFeatureLevel{Level: 2})

@@ -14,9 +14,9 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// createBuild returns the first of these builds that exists: the build of the request id; the active
-// build of the ref; the newest build of the ref, if it succeeded after the requester looked for the
-// image; a new build.
+// createBuild returns the first of these builds that exists: the build of the request id; the
+// active build of the ref; the newest build of the ref, if it succeeded after the requester looked
+// for the image; a new build.
 func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 	if c.Id == "" || c.Ref == "" { // a snapshot with such a build could not be restored
 		return Result{Err: errors.New("the command has no build id or no image reference")}

@@ -50,7 +50,8 @@ func Test_Create_RequestIDAnswersTheSameBuild(t *testing.T) {
 }
 
 // Test_Create_MadeRequestIDsAreSoonForgotten checks the retention of request ids that the service
-// generated. No client knows them once their call has ended. A snapshot records which ids these are.
+// generated. No client knows them once their call has ended. A snapshot records which ids these
+// are.
 func Test_Create_MadeRequestIDsAreSoonForgotten(t *testing.T) {
 	made := func(c *buildsv1.CreateBuild) { c.RequestMade = true }
 	for level, forgets := range map[uint32]bool{3: false, 4: true} {

@@ -26,8 +26,8 @@ func (tx *change) sealingElsewhere(a *imagebuilderv1.Attempt) *imagebuilderv1.At
 	return out
 }
 
-// sealer returns the copy that has to seal a log: the former sealer if its node is present, else the
-// first copy whose node is present, else nil.
+// sealer returns the copy that has to seal a log: the former sealer if its node is present, else
+// the first copy whose node is present, else nil.
 func (tx *change) sealer(a *imagebuilderv1.Attempt) *imagebuilderv1.LogCopy {
 	if s := a.Log.GetSealer(); s != nil && tx.present(s) {
 		return s
@@ -46,8 +46,8 @@ func (tx *change) present(c *imagebuilderv1.LogCopy) bool {
 	return n != nil && (n.StoreId == c.StoreId || faults.Mutant("copies-without-store-id")) && !n.Lost
 }
 
-// assignSealers gives a new sealer, under a greater epoch, to each log whose sealer was lost or that
-// had none. It is called after each change of the nodes.
+// assignSealers gives a new sealer, under a greater epoch, to each log whose sealer was lost or
+// that had none. It is called after each change of the nodes.
 func (tx *change) assignSealers() {
 	var waiting []*buildsv1.Record
 	tx.Sealing(func(r *buildsv1.Record) bool { waiting = append(waiting, r); return true })
@@ -91,8 +91,8 @@ func (tx *change) sealAttempt(c *buildsv1.SealAttempt) Result {
 	return Result{Build: r.Build}
 }
 
-// setLogCopies replaces the set of copies of an open or sealed log, if the proposer knew the current
-// set.
+// setLogCopies replaces the set of copies of an open or sealed log, if the proposer knew the
+// current set.
 func (tx *change) setLogCopies(c *buildsv1.SetLogCopies) Result {
 	r, a, err := tx.attemptLog(c.BuildId, c.Attempt, c.Epoch)
 	if err != nil {
@@ -112,8 +112,8 @@ func (tx *change) setLogCopies(c *buildsv1.SetLogCopies) Result {
 	return Result{Build: r.Build}
 }
 
-// attemptLog returns a copy of the record of a build, and in it one attempt. It returns ErrFenced if
-// the attempt has another epoch.
+// attemptLog returns a copy of the record of a build, and in it one attempt. It returns ErrFenced
+// if the attempt has another epoch.
 func (tx *change) attemptLog(build string, attempt uint32, epoch uint64) (*buildsv1.Record, *imagebuilderv1.Attempt, error) {
 	r := tx.Build(build)
 	if r == nil || attempt == 0 || int(attempt) > len(r.Build.Attempts) {

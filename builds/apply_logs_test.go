@@ -95,9 +95,9 @@ func Test_LogCopies_ChangeOnlyFromWhatIsInForce(t *testing.T) {
 	}
 }
 
-// Test_LogCopies_AWipedNodeHoldsNothing brings the node of the second copy back with its name and an
-// empty disk. Until a new copy on it is committed, it holds no copy. If the owner is lost as well,
-// that node must not seal the log at the length of its empty disk.
+// Test_LogCopies_AWipedNodeHoldsNothing brings the node of the second copy back with its name and
+// an empty disk. Until a new copy on it is committed, it holds no copy. If the owner is lost as
+// well, that node must not seal the log at the length of its empty disk.
 func Test_LogCopies_AWipedNodeHoldsNothing(t *testing.T) {
 	wiped := func(t *testing.T) (*buildstest.Machine, string) {
 		m, id := withCopies(t)

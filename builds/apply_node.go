@@ -9,8 +9,8 @@ import (
 )
 
 // nodeStarted records a new process of a node and ends the attempts of the former one. Their logs
-// are to be sealed under a new epoch. A repeated command of the same process changes nothing, unless
-// the node was lost.
+// are to be sealed under a new epoch. A repeated command of the same process changes nothing,
+// unless the node was lost.
 func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 	n := tx.Node(c.Name)
 	same := n != nil && n.BootId == c.BootId && n.StoreId == c.StoreId
@@ -93,12 +93,12 @@ func (tx *change) forgetNode(c *buildsv1.ForgetNode) Result {
 	return Result{Existed: true}
 }
 
-// endAttemptsOf ends the live attempts of a node, except adoptable ones: their workloads outlive the
-// node, and the leader gives them to other nodes.
+// endAttemptsOf ends the live attempts of a node, except adoptable ones: their workloads outlive
+// the node, and the leader gives them to other nodes.
 func (tx *change) endAttemptsOf(node, message string) { tx.endAttempts(node, message, false) }
 
-// endAttempts ends the live attempts of a node, adoptable ones only if all is set. Their logs are to
-// be sealed under a new epoch, so that the former owner can no longer write them.
+// endAttempts ends the live attempts of a node, adoptable ones only if all is set. Their logs are
+// to be sealed under a new epoch, so that the former owner can no longer write them.
 func (tx *change) endAttempts(node, message string, all bool) {
 	for _, r := range tx.liveOn(node) {
 		r = edit(r)
@@ -123,8 +123,8 @@ func (tx *change) liveOn(node string) (out []*buildsv1.Record) {
 	return out
 }
 
-// adoptOwn gives the adoptable attempts of a node to its new process, under a new epoch, if the node
-// still has its data directory.
+// adoptOwn gives the adoptable attempts of a node to its new process, under a new epoch, if the
+// node still has its data directory.
 func (tx *change) adoptOwn(node, storeID string) {
 	for _, r := range tx.liveOn(node) {
 		r = edit(r)

@@ -14,8 +14,8 @@ const (
 	// DefaultCacheInterval is the time between two refreshes of a cached reference if neither the
 	// configuration nor an operator sets one.
 	DefaultCacheInterval = 6 * time.Hour
-	// MinCacheInterval is the shortest time between two refreshes of a reference. It limits the load
-	// that operators can put on a registry.
+	// MinCacheInterval is the shortest time between two refreshes of a reference. It limits the
+	// load that operators can put on a registry.
 	MinCacheInterval = time.Second
 	// maxCachedRefs is the maximum number of cached references.
 	maxCachedRefs = 20000
@@ -44,7 +44,8 @@ func (s *State) CachedRef(key string) *imagebuilderv1.CachedRef {
 	return r
 }
 
-// CacheConfig returns the settings of all cached references. The caller must not change the message.
+// CacheConfig returns the settings of all cached references. The caller must not change the
+// message.
 func (s *State) CacheConfig() *buildsv1.CacheConfig { return s.cacheConfig }
 
 // CacheInterval returns the time between two refreshes of a cached reference.

@@ -14,8 +14,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Fuzz_Command applies commands of any type with any payload to two states. They never panic, return
-// the same results and stay equal, and a restored snapshot is equal too.
+// Fuzz_Command applies commands of any type with any payload to two states. They never panic,
+// return the same results and stay equal, and a restored snapshot is equal too.
 func Fuzz_Command(f *testing.F) {
 	for _, payload := range []proto.Message{
 		&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel},

@@ -5,8 +5,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// CopiesOf returns the copies of the log of an attempt. If the state names none, the owner holds the
-// only one.
+// CopiesOf returns the copies of the log of an attempt. If the state names none, the owner holds
+// the only one.
 func CopiesOf(a *imagebuilderv1.Attempt) []*imagebuilderv1.LogCopy {
 	if c := a.GetLog().GetCopies(); len(c) > 0 {
 		return c

@@ -11,8 +11,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Test_Prepare_SealsWhatIsReplicated checks that the command that is replicated and written to disks
-// does not contain a secret.
+// Test_Prepare_SealsWhatIsReplicated checks that the command that is replicated and written to
+// disks does not contain a secret.
 func Test_Prepare_SealsWhatIsReplicated(t *testing.T) {
 	const secret = "a-secret-of-a-request"
 	cmd, err := builds.NewCommand(&buildsv1.CreateBuild{Ref: "r:1", Secrets: &buildsv1.Secrets{

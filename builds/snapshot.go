@@ -15,8 +15,8 @@ import (
 // snapshotFormat is the version of the layout of snapshots.
 const snapshotFormat = 1
 
-// maxSnapshotRecord is the maximum size of one record, in bytes. It limits how much memory a damaged
-// length can make the reader allocate.
+// maxSnapshotRecord is the maximum size of one record, in bytes. It limits how much memory a
+// damaged length can make the reader allocate.
 const maxSnapshotRecord = 64 << 20
 
 // snapshot writes a frozen state: a header and then the records, each preceded by its length.

@@ -26,8 +26,8 @@ func traceparent(m *buildstest.Machine, ref string, opts ...func(*buildsv1.Creat
 	return m.Store.Build(res.Build.Id).Traceparent
 }
 
-// Test_Trace_OldVersionsAgree checks that below level 3 a build keeps no trace, as in version 0.2.0,
-// which does not know the field.
+// Test_Trace_OldVersionsAgree checks that below level 3 a build keeps no trace, as in version
+// 0.2.0, which does not know the field.
 func Test_Trace_OldVersionsAgree(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	m.Must(&buildsv1.SetFeatureLevel{Level: 2})

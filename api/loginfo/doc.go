@@ -20,6 +20,6 @@
 // logs itself nor listens: package api is its source, and package node its server.
 //
 // The files: info.go (the address), token.go (tokens), server.go (the server), json.go (the JSON
-// calls), grpcweb.go (the grpc-web calls) over post.go and websocket.go (the transports), handler.go
-// (the routes).
+// calls), grpcweb.go (the grpc-web calls) over post.go and websocket.go (the transports),
+// handler.go (the routes).
 package loginfo

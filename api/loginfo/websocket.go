@@ -15,8 +15,8 @@ import (
 
 // subprotocol is the transport of @improbable-eng/grpc-web over WebSocket. The client sends its
 // headers as one message of `name: value` lines. Then it sends its request as a message of a byte 0
-// and a gRPC frame, and the end of its requests as a message of a byte 1. The server sends frames of
-// grpc-web.
+// and a gRPC frame, and the end of its requests as a message of a byte 1. The server sends frames
+// of grpc-web.
 const subprotocol = "grpc-websockets"
 
 // socket is a call over a WebSocket.
@@ -89,9 +89,9 @@ func (c *socket) receive(ctx context.Context, header http.Header, buildFor func(
 	return c.frame(ctx, frameHeader, []byte("content-type: "+contentType+"\r\n"))
 }
 
-// watchConn returns a context that ends when the connection ends, and a channel that is closed then.
-// It reads and ignores further messages of the client: the end of its requests means nothing for a
-// call with one request.
+// watchConn returns a context that ends when the connection ends, and a channel that is closed
+// then. It reads and ignores further messages of the client: the end of its requests means nothing
+// for a call with one request.
 func (c *socket) watchConn(ctx context.Context) (context.Context, <-chan struct{}) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

@@ -148,8 +148,8 @@ func Test_WebSocket_Refusals(t *testing.T) {
 	c.expect(0x80, "grpc-status: 3\r\n")
 }
 
-// Test_WebSocket_Ends checks that the stream of a client that disconnects ends, and that a node that
-// stops ends its streams with UNAVAILABLE.
+// Test_WebSocket_Ends checks that the stream of a client that disconnects ends, and that a node
+// that stops ends its streams with UNAVAILABLE.
 func Test_WebSocket_Ends(t *testing.T) {
 	w := newWorld(t)
 	c := w.dial("", listenMethod).request(w.token, []byte(message(1, "build")))

@@ -39,8 +39,8 @@ func Test_KeyFile_Refusals(t *testing.T) {
 	}
 }
 
-// Test_KeyFile_RefusedForItsMode checks that a changed key file that others can read is used once its
-// mode is right. A change of the mode does not change the modification time.
+// Test_KeyFile_RefusedForItsMode checks that a changed key file that others can read is used once
+// its mode is right. A change of the mode does not change the modification time.
 func Test_KeyFile_RefusedForItsMode(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
 	ring := buildstest.MustKeyring(t, path)

@@ -13,9 +13,9 @@ import (
 // ErrKeyMissing means that this node does not have the key of a sealed value.
 var ErrKeyMissing = errors.New("no sealing key of this node opens the value")
 
-// Keyring holds the keys of a key file. New values are sealed with the first key that all nodes hold.
-// Every key opens the values that it sealed. A Keyring reads the file again when it changes. If that
-// fails, it continues with the former keys. It is safe for concurrent use.
+// Keyring holds the keys of a key file. New values are sealed with the first key that all nodes
+// hold. Every key opens the values that it sealed. A Keyring reads the file again when it changes.
+// If that fails, it continues with the former keys. It is safe for concurrent use.
 type Keyring struct {
 	path string
 
@@ -37,8 +37,8 @@ func LoadKeyring(path string) (*Keyring, error) {
 	return ring, nil
 }
 
-// SetHeldByAll sets the function that reports whether all nodes hold a key. Without it, all nodes are
-// taken to hold every key.
+// SetHeldByAll sets the function that reports whether all nodes hold a key. Without it, all nodes
+// are taken to hold every key.
 func (k *Keyring) SetHeldByAll(f func(id string) bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -97,8 +97,8 @@ func (k *Keyring) refresh() {
 	k.err = k.load()
 }
 
-// load reads the file. If that fails, mtime stays, so that the file is read again even if the repair
-// does not change its time: chmod does not.
+// load reads the file. If that fails, mtime stays, so that the file is read again even if the
+// repair does not change its time: chmod does not.
 func (k *Keyring) load() error {
 	order, keys, mtime, err := readKeys(k.path)
 	if err == nil {
