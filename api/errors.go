@@ -3,15 +3,15 @@ package api
 import (
 	"context"
 	"errors"
-
-	"github.com/image-builder-ha/image-builder/builds"
+	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/builds"
 )
 
-// apiError maps an error of the domain to a gRPC status. It is the only place
-// where codes are chosen, but for errors that come with one.
+// apiError maps an error to a gRPC status. An error that already is a status keeps its code.
 func apiError(err error) error {
 	if err == nil {
 		return nil
@@ -30,7 +30,7 @@ func apiError(err error) error {
 		return status.Error(codes.InvalidArgument, err.Error())
 	case errors.Is(err, builds.ErrLogDamaged):
 		return status.Error(codes.DataLoss, err.Error())
-	case errors.Is(err, builds.ErrLogAway): // also where one of its nodes has no copy
+	case errors.Is(err, builds.ErrLogAway): // before ErrNotFound, which one of its nodes may have returned
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, builds.ErrNotFound), errors.Is(err, builds.ErrNotCached):
 		return status.Error(codes.NotFound, err.Error())
@@ -50,8 +50,9 @@ func apiError(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-// imageStatus follows the wire contract: `cannot resolve image` makes a
-// failure the caller's fault, so it stands only where it is.
+// imageStatus maps an error of a registry to a gRPC status. Gitpod's server blames the user for
+// messages with `cannot resolve image`, so that only failures of the user have it (contract
+// section 5).
 func imageStatus(image *builds.ImageError, err error) error {
 	switch image.Kind {
 	case builds.ImageInvalid:
@@ -62,4 +63,9 @@ func imageStatus(image *builds.ImageError, err error) error {
 		return status.Error(codes.Unauthenticated, "cannot resolve image: "+err.Error())
 	}
 	return status.Error(codes.Unavailable, "the registry cannot be asked now, try again: "+err.Error())
+}
+
+// invalidf returns the error of an invalid request. Clients receive INVALID_ARGUMENT.
+func invalidf(format string, args ...any) error {
+	return &builds.InvalidError{Reason: fmt.Sprintf(format, args...)}
 }

@@ -13,8 +13,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Fuzz_Requests sends messages of any content to both APIs: whatever they say,
-// the answer is one that a client can act on.
+// Fuzz_Requests sends requests with any content to both APIs. No response has a code on which a
+// client cannot act.
 func Fuzz_Requests(f *testing.F) {
 	native, gitpod := gitSource("https://example.com/a.git", "main", "Dockerfile", "1", ".")
 	for _, m := range []proto.Message{
@@ -32,25 +32,25 @@ func Fuzz_Requests(f *testing.F) {
 		a := newAPI(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		answered := func(what string, err error) {
+		check := func(call string, err error) {
 			switch status.Code(err) {
 			case codes.Internal, codes.Unknown, codes.DeadlineExceeded, codes.DataLoss:
-				t.Errorf("%s: %v", what, err)
+				t.Errorf("%s: %v", call, err)
 			}
 		}
 		n, g := new(imagebuilderv1.BuildImageRequest), new(builder.BuildRequest)
 		if proto.Unmarshal(raw, n) == nil {
 			_, err := a.native.BuildImage(ctx, n)
-			answered("BuildImage", err)
+			check("BuildImage", err)
 			_, err = a.native.ResolveWorkspaceImage(ctx, &imagebuilderv1.ResolveWorkspaceImageRequest{Source: n.Source})
-			answered("ResolveWorkspaceImage", err)
+			check("ResolveWorkspaceImage", err)
 		}
 		if proto.Unmarshal(raw, g) == nil {
 			stream, err := a.gitpod.Build(ctx, g)
 			if err == nil {
 				_, err = stream.Recv()
 			}
-			answered("Build of Gitpod's API", err)
+			check("Build of Gitpod's API", err)
 		}
 	})
 }

@@ -3,15 +3,14 @@ package api
 import (
 	"context"
 
-	"github.com/image-builder-ha/image-builder/builds"
-
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// Gitpod answers builder.ImageBuilder, the API that Gitpod's server calls.
+// Gitpod serves builder.ImageBuilder, the API that Gitpod's server calls.
 type Gitpod struct {
 	builder.UnimplementedImageBuilderServer
 	*Service
@@ -19,9 +18,9 @@ type Gitpod struct {
 
 var _ builder.ImageBuilderServer = Gitpod{}
 
-// ResolveBaseImage answers the digest form of a reference.
+// ResolveBaseImage returns the reference by digest of an image.
 func (g Gitpod) ResolveBaseImage(ctx context.Context, req *builder.ResolveBaseImageRequest) (*builder.ResolveBaseImageResponse, error) {
-	if err := builds.CheckRef("ref", req.GetRef()); err != nil {
+	if err := checkRef("ref", req.GetRef()); err != nil {
 		return nil, apiError(err)
 	}
 	rights, creds, err := g.gitpodRights(req.GetAuth())
@@ -36,14 +35,14 @@ func (g Gitpod) ResolveBaseImage(ctx context.Context, req *builder.ResolveBaseIm
 	return &builder.ResolveBaseImageResponse{Ref: img.Ref}, nil
 }
 
-// ResolveWorkspaceImage answers where a source would be published and whether
-// it is there: done_success, else unknown.
+// ResolveWorkspaceImage returns the references under which a source is published. The status is
+// done_success if the image exists, else unknown.
 func (g Gitpod) ResolveWorkspaceImage(ctx context.Context, req *builder.ResolveWorkspaceImageRequest) (*builder.ResolveWorkspaceImageResponse, error) {
-	w, err := g.gitpodWish(req.GetSource(), req.GetAuth())
+	r, err := g.gitpodRequest(req.GetSource(), req.GetAuth())
 	if err != nil {
 		return nil, apiError(err)
 	}
-	p, err := g.resolveWorkspace(ctx, w)
+	p, err := g.planWorkspace(ctx, r)
 	if err != nil {
 		return nil, apiError(err)
 	}
@@ -54,58 +53,54 @@ func (g Gitpod) ResolveWorkspaceImage(ctx context.Context, req *builder.ResolveW
 	return res, nil
 }
 
-// Build starts or joins a build and follows it to its end. A client that goes
-// away does not cancel it.
+// Build starts or joins a build and follows it to its end. The end of the call does not cancel the
+// build.
 func (g Gitpod) Build(req *builder.BuildRequest, stream builder.ImageBuilder_BuildServer) error {
 	ctx := stream.Context()
-	w, err := g.gitpodWish(req.GetSource(), req.GetAuth())
+	r, err := g.gitpodRequest(req.GetSource(), req.GetAuth())
 	if err != nil {
 		return apiError(err)
 	}
-	if err := builds.CheckText("triggered_by", req.GetTriggeredBy(), maxRequester); err != nil {
+	if err := checkText("triggered_by", req.GetTriggeredBy(), maxRequester); err != nil {
 		return apiError(err)
 	}
 	if b := req.GetBaseImageNameResolved(); b != "" {
-		if err := builds.CheckRef("base_image_name_resolved", b); err != nil {
+		if err := checkRef("base_image_name_resolved", b); err != nil {
 			return apiError(err)
 		}
 	}
-	w.requester = req.GetTriggeredBy()
-	w.force = req.GetForceRebuild()
-	w.baseResolved = req.GetBaseImageNameResolved()
-	if r := req.GetSupervisorRef(); r != "" {
-		if err := builds.CheckText("supervisor_ref", r, maxText); err != nil {
+	r.requester = req.GetTriggeredBy()
+	r.force = req.GetForceRebuild()
+	r.baseResolved = req.GetBaseImageNameResolved()
+	if ref := req.GetSupervisorRef(); ref != "" {
+		if err := checkText("supervisor_ref", ref, maxText); err != nil {
 			return apiError(err)
 		}
-		w.supervisorRef = r
+		r.supervisorRef = ref
 	}
-	adm, err := g.admit(ctx, w)
+	res, err := g.submit(ctx, r)
 	if err != nil {
 		return apiError(err)
 	}
-	if p := adm.exists; p != nil {
+	if p := res.existing; p != nil {
 		return stream.Send(&builder.BuildResponse{Status: builder.BuildStatus_done_success, Ref: p.ref, BaseRef: p.baseRef})
 	}
-	// The running message comes first, also if the build is over by now.
-	b := proto.CloneOf(adm.build)
+	// The first message says running, even if the build has ended by now.
+	b := proto.CloneOf(res.build)
 	b.Phase = builds.Queued
 	if err := stream.Send(&builder.BuildResponse{
 		Status: builder.BuildStatus_running, Ref: b.Ref, BaseRef: b.BaseRef, Info: g.info(b, true),
 	}); err != nil {
 		return err
 	}
-	r, err := g.awaitEnd(ctx, adm.build.Id)
+	last, err := g.store.Wait(ctx, res.build.Id, func(r *buildsv1.Record) bool { return builds.Terminal(r.Build.Phase) })
 	if err != nil {
 		return apiError(err)
 	}
-	end := r.Build
+	end := last.Build
 	return stream.Send(&builder.BuildResponse{
 		Status: gitpodStatus(end), Ref: end.Ref, BaseRef: end.BaseRef, Message: gitpodMessage(end), Info: g.info(end, true),
 	})
-}
-
-func (s *Service) awaitEnd(ctx context.Context, id string) (*buildsv1.Record, error) {
-	return s.store.Wait(ctx, id, func(r *buildsv1.Record) bool { return builds.Terminal(r.Build.Phase) })
 }
 
 // Logs streams the log of a build from its beginning to its end, all attempts
@@ -122,4 +117,21 @@ func (g Gitpod) Logs(req *builder.LogsRequest, stream builder.ImageBuilder_LogsS
 		func(_ uint32, _ int64, content []byte, _ bool) error {
 			return stream.Send(&builder.LogsResponse{Content: content})
 		}))
+}
+
+// ListBuilds returns the active builds, newest first, as many as fit into 4 MiB. The response is
+// made for the wire: it holds the encoded entries as unknown fields, and its field Builds is empty.
+func (g Gitpod) ListBuilds(context.Context, *builder.ListBuildsRequest) (*builder.ListBuildsResponse, error) {
+	raw, left, err := g.active.encoded(g.store.View(), func(r *buildsv1.Record) *builder.BuildInfo { return g.info(r.Build, false) })
+	if err != nil {
+		return nil, apiError(err)
+	}
+	if left > 0 && g.leftOff != nil {
+		g.leftOff(left)
+	}
+	res := &builder.ListBuildsResponse{}
+	// Unknown fields are sent as they are, and the client decodes them as its field builds. So a
+	// call only copies bytes. Otherwise each call would create and encode up to 10,000 messages.
+	res.ProtoReflect().SetUnknown(raw)
+	return res, nil
 }

@@ -11,17 +11,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/api"
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	"github.com/image-builder-ha/image-builder/proto/contentservice"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -30,7 +33,7 @@ const (
 	workspaceRepo = "registry.example.com/workspace-images"
 )
 
-// localRaft is a log of one node that commits at once.
+// localRaft is the replicated log of a single node. It commits at once.
 type localRaft struct {
 	mu    sync.Mutex
 	m     *buildstest.Machine
@@ -59,16 +62,15 @@ func (l *localRaft) Freshness() (uint64, bool, time.Duration) {
 	return l.m.Index, true, 0
 }
 
-// shelf is a registry of names and digests.
-type shelf struct {
+// fakeRegistry is a registry in memory.
+type fakeRegistry struct {
 	mu     sync.Mutex
-	images map[string]string // ref to digest
-	fail   map[string]error
-	asked  []string
-	rights []*buildsv1.Rights
+	images map[string]string  // ref to digest
+	fail   map[string]error   // ref to the error of its look-ups
+	rights []*buildsv1.Rights // of all look-ups
 }
 
-func (s *shelf) Resolve(_ context.Context, ref, _ string, r *buildsv1.Rights) (builds.Image, error) {
+func (s *fakeRegistry) Resolve(_ context.Context, ref, _ string, r *buildsv1.Rights) (builds.Image, error) {
 	img, err := s.Head(context.Background(), ref, r)
 	if err == nil {
 		name, _, _ := strings.Cut(ref, "@")
@@ -80,10 +82,9 @@ func (s *shelf) Resolve(_ context.Context, ref, _ string, r *buildsv1.Rights) (b
 	return img, err
 }
 
-func (s *shelf) Head(_ context.Context, ref string, r *buildsv1.Rights) (builds.Image, error) {
+func (s *fakeRegistry) Head(_ context.Context, ref string, r *buildsv1.Rights) (builds.Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.asked = append(s.asked, ref)
 	s.rights = append(s.rights, r)
 	if err := s.fail[ref]; err != nil {
 		return builds.Image{}, err
@@ -95,38 +96,39 @@ func (s *shelf) Head(_ context.Context, ref string, r *buildsv1.Rights) (builds.
 	return builds.Image{Ref: ref, Digest: d}, nil
 }
 
-// noLogs has no log of anything.
+// noLogs is a LogReader without logs.
 type noLogs struct{}
 
-func (noLogs) OpenLog(context.Context, string, uint32, int64, bool) (builds.LogStream, error) {
+func (noLogs) OpenLog(context.Context, string, uint32, int64, bool) (logs.Stream, error) {
 	return nil, builds.ErrNotFound
 }
 
-// bothAPIs are both APIs over a state and a registry.
+// bothAPIs is a server of both APIs with its state and its registry, and a client of each API.
 type bothAPIs struct {
 	*buildstest.Machine
-	raft   *localRaft
-	shelf  *shelf
-	native imagebuilderv1.ImageBuilderClient
-	gitpod builder.ImageBuilderClient
+	raft     *localRaft
+	registry *fakeRegistry
+	native   imagebuilderv1.ImageBuilderClient
+	gitpod   builder.ImageBuilderClient
 }
 
+// newAPI starts a server of both APIs.
 func newAPI(t testing.TB, opts ...grpc.ServerOption) *bothAPIs {
 	t.Helper()
 	return newAPIWith(t, func(*api.ServiceOptions) {}, opts...)
 }
 
-// newAPIWith is newAPI with other options of the service.
+// newAPIWith is like newAPI, with options of the service that change sets.
 func newAPIWith(t testing.TB, change func(*api.ServiceOptions), opts ...grpc.ServerOption) *bothAPIs {
 	t.Helper()
 	m := buildstest.NewMachine(t)
 	a := &bothAPIs{
-		Machine: m,
-		raft:    &localRaft{m: m, prep: builds.Preparer{Keyring: buildstest.MustKeyring(t, filepath.Join(t.TempDir(), "key"))}},
-		shelf:   &shelf{images: map[string]string{"docker.io/library/ubuntu:22.04": "sha256:u"}, fail: map[string]error{}},
+		Machine:  m,
+		raft:     &localRaft{m: m, prep: builds.Preparer{Keyring: buildstest.MustKeyring(t, filepath.Join(t.TempDir(), "key"))}},
+		registry: &fakeRegistry{images: map[string]string{"docker.io/library/ubuntu:22.04": "sha256:u"}, fail: map[string]error{}},
 	}
 	o := api.ServiceOptions{
-		Store: m.Store, Raft: a.raft, Registry: a.shelf, Logs: noLogs{},
+		Store: m.Store, Raft: a.raft, Registry: a.registry, Logs: noLogs{},
 		Repositories: api.Repositories{Base: baseRepo, Workspace: workspaceRepo, BaseHost: "registry.example.com", WorkspaceHost: "registry.example.com"},
 		Timeout:      time.Hour, MaxTimeout: 6 * time.Hour,
 	}
@@ -158,4 +160,29 @@ func refSource(ref string) *imagebuilderv1.Source {
 
 func gitpodRef(ref string) *builder.BuildSource {
 	return &builder.BuildSource{From: &builder.BuildSource_Ref{Ref: &builder.BuildSourceReference{Ref: ref}}}
+}
+
+const ubuntu = "docker.io/library/ubuntu:22.04"
+
+// wantCode checks the code and a part of the message of an error.
+func wantCode(t *testing.T, err error, code codes.Code, text string) {
+	t.Helper()
+	if status.Code(err) != code || !strings.Contains(status.Convert(err).Message(), text) {
+		t.Errorf("got %v, want %s with %q", err, code, text)
+	}
+}
+
+// gitSource returns a Dockerfile source in the messages of both APIs.
+func gitSource(uri, target, dockerfile, version, dir string) (*imagebuilderv1.Source, *builder.BuildSource) {
+	n := &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: &imagebuilderv1.DockerfileSource{
+		Context:        &imagebuilderv1.DockerfileSource_Git{Git: &imagebuilderv1.GitContext{RemoteUri: uri, CloneTarget: target}},
+		DockerfilePath: dockerfile, DockerfileVersion: version, ContextPath: dir,
+	}}}
+	g := &builder.BuildSource{From: &builder.BuildSource_File{File: &builder.BuildSourceDockerfile{
+		Source: &contentservice.WorkspaceInitializer{Spec: &contentservice.WorkspaceInitializer_Git{
+			Git: &contentservice.GitInitializer{RemoteUri: uri, CloneTaget: target},
+		}},
+		DockerfilePath: dockerfile, DockerfileVersion: version, ContextPath: dir,
+	}}}
+	return n, g
 }

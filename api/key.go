@@ -11,21 +11,21 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// WorkspaceRef is the ref of the workspace image made from a base image, bit
-// for bit as Gitpod computes it: a changed byte would rebuild every image of
-// an install.
+// WorkspaceRef returns the reference of the workspace image that is made from a base image. It is
+// the reference that Gitpod computes. A different result for the same base image would make an
+// install rebuild all its images.
 func WorkspaceRef(workspaceRepository, baseRef string) string {
 	return workspaceRepository + ":" + hexSHA256(baseRef+"\n2\n")
 }
 
-// DockerfileKey holds the fields of a git Dockerfile source that make its base
-// ref. They are hashed byte for byte as the request gave them.
+// DockerfileKey holds the fields of a Dockerfile in a git repository that determine the reference
+// of its base image. They are hashed as the request has them, without normalisation.
 type DockerfileKey struct {
 	RemoteURI, CloneTarget, DockerfilePath, DockerfileVersion, ContextPath string
 }
 
-// BaseRef is the ref at which a Dockerfile source publishes its base image, as
-// Gitpod computes it.
+// BaseRef returns the reference of the base image of a Dockerfile. It is the reference that Gitpod
+// computes.
 func (k DockerfileKey) BaseRef(baseRepository string) string {
 	var b strings.Builder
 	for _, f := range [...][2]string{ // in byte order of the names
@@ -42,22 +42,23 @@ func (k DockerfileKey) BaseRef(baseRepository string) string {
 	return baseRepository + ":" + hexSHA256(b.String())
 }
 
+// hexSHA256 returns the SHA-256 of a string in hexadecimal.
 func hexSHA256(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:])
 }
 
-// gitpodShaped reports whether a Dockerfile source says no more than Gitpod's
-// API can: then both APIs share its key.
+// gitpodShaped reports whether Gitpod's API can express a Dockerfile source. Such a source has the
+// same key in both APIs.
 func gitpodShaped(d *imagebuilderv1.DockerfileSource) bool {
 	return d.GetGit() != nil && len(d.GetBuildArgs()) == 0 && d.GetTarget() == "" && len(d.GetPlatforms()) == 0 &&
 		len(d.GetImageLabels()) == 0 && len(d.GetSecretIds()) == 0 && d.GetNetworkMode() == "" &&
 		d.GetProvenance() == "" && d.GetSbomGenerator() == ""
 }
 
-// dockerfileBaseRef is where a Dockerfile source publishes its base image: by
-// Gitpod's rule where the source is Gitpod-shaped, else by a hash over
-// everything that can change the image.
+// dockerfileBaseRef returns the reference of the base image of a Dockerfile source: Gitpod's
+// reference if Gitpod's API can express the source, else one with a hash over all fields that can
+// change the image.
 func dockerfileBaseRef(baseRepository string, d *imagebuilderv1.DockerfileSource) string {
 	if gitpodShaped(d) {
 		return DockerfileKey{
@@ -88,7 +89,7 @@ func dockerfileBaseRef(baseRepository string, d *imagebuilderv1.DockerfileSource
 	field("secrets", slices.Sorted(slices.Values(d.GetSecretIds()))...)
 	pairs("arg", d.GetBuildArgs())
 	pairs("label", d.GetImageLabels())
-	if d.GetProvenance() != "" || d.GetSbomGenerator() != "" { // images without keep their names
+	if d.GetProvenance() != "" || d.GetSbomGenerator() != "" { // so that images without attestations keep their names
 		field("attestations", d.GetProvenance(), d.GetSbomGenerator())
 	}
 	return baseRepository + ":" + hexSHA256(b.String())

@@ -4,32 +4,20 @@ import (
 	"context"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/builds"
-
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
+// changingTheCache is the action of the calls below in errors for callers without the operator
+// role.
 const changingTheCache = "changing the reference cache"
 
-// ListNodes lists the members of the cluster.
-func (n Native) ListNodes(ctx context.Context, _ *imagebuilderv1.ListNodesRequest) (*imagebuilderv1.ListNodesResponse, error) {
-	if n.nodes == nil {
-		return nil, status.Error(codes.Unimplemented, "this service is no member of a cluster")
-	}
-	res, err := n.nodes(ctx)
-	if err != nil {
-		return nil, apiError(err)
-	}
-	res.Read = n.readInfo()
-	return res, nil
-}
-
-// ListCachedRefs lists the references that are kept resolved.
+// ListCachedRefs returns all cached references.
 func (n Native) ListCachedRefs(context.Context, *imagebuilderv1.ListCachedRefsRequest) (*imagebuilderv1.ListCachedRefsResponse, error) {
 	res := &imagebuilderv1.ListCachedRefsResponse{Read: n.readInfo()}
 	n.store.Read(func(st *builds.State) {
@@ -38,12 +26,12 @@ func (n Native) ListCachedRefs(context.Context, *imagebuilderv1.ListCachedRefsRe
 	return res, nil
 }
 
-// PutCachedRef adds or changes a cached reference.
+// PutCachedRef adds a cached reference or changes its interval.
 func (n Native) PutCachedRef(ctx context.Context, req *imagebuilderv1.PutCachedRefRequest) (*imagebuilderv1.PutCachedRefResponse, error) {
 	if err := requireOperator(ctx, changingTheCache); err != nil {
 		return nil, err
 	}
-	key, err := builds.CacheKey(req.GetRef())
+	key, err := cacheKey(req.GetRef())
 	if err != nil {
 		return nil, apiError(err)
 	}
@@ -62,12 +50,13 @@ func (n Native) PutCachedRef(ctx context.Context, req *imagebuilderv1.PutCachedR
 	return &imagebuilderv1.PutCachedRefResponse{Ref: ref}, nil
 }
 
-// DeleteCachedRef removes a cached reference, whatever its spelling.
+// DeleteCachedRef removes a cached reference. Its name may have any spelling that normalises to the
+// same reference.
 func (n Native) DeleteCachedRef(ctx context.Context, req *imagebuilderv1.DeleteCachedRefRequest) (*imagebuilderv1.DeleteCachedRefResponse, error) {
 	if err := requireOperator(ctx, changingTheCache); err != nil {
 		return nil, err
 	}
-	key, err := builds.CacheKey(req.GetRef())
+	key, err := cacheKey(req.GetRef())
 	if err != nil {
 		return nil, apiError(err)
 	}
@@ -98,9 +87,17 @@ func (n Native) RefreshCachedRefs(ctx context.Context, req *imagebuilderv1.Refre
 	return &imagebuilderv1.RefreshCachedRefsResponse{Refs: uint32(due)}, nil
 }
 
-// cachedKey answers the key of a reference that has to be cached.
+// cacheKey validates a reference and returns its name in the cache.
+func cacheKey(ref string) (string, error) {
+	if err := checkRef("ref", ref); err != nil {
+		return "", err
+	}
+	return builds.CacheKey(ref)
+}
+
+// cachedKey returns the name of a reference in the cache, or builds.ErrNotCached.
 func (s *Service) cachedKey(ref string) (string, error) {
-	key, err := builds.CacheKey(ref)
+	key, err := cacheKey(ref)
 	if err != nil {
 		return "", err
 	}
@@ -112,31 +109,31 @@ func (s *Service) cachedKey(ref string) (string, error) {
 	return key, nil
 }
 
-// RequestRefreshes commits that references are due now and answers how many
-// there are. It is for those who know that a registry's content has changed.
+// RequestRefreshes makes references due now and returns their number. Package node calls it when a
+// registry reports a push.
 func (s *Service) RequestRefreshes(ctx context.Context, cmd *buildsv1.RequestRefreshes) (int, error) {
-	if err := s.needCacheLevel(); err != nil {
+	if err := s.requireCacheLevel(); err != nil {
 		return 0, err
 	}
 	res, _, err := builds.Propose(ctx, s.raft, cmd)
 	return res.Refs, err
 }
 
-// SetCacheInterval changes how often references are resolved again.
+// SetCacheInterval changes the interval of one cached reference, or the default interval.
 func (n Native) SetCacheInterval(ctx context.Context, req *imagebuilderv1.SetCacheIntervalRequest) (*imagebuilderv1.SetCacheIntervalResponse, error) {
 	if err := requireOperator(ctx, changingTheCache); err != nil {
 		return nil, err
 	}
 	interval, err := checkInterval(req.GetInterval())
 	if err == nil && interval == 0 && req.GetRef() == "" {
-		err = invalidf("interval is missing: name the default interval")
+		err = invalidf("interval is missing: set the new default interval")
 	}
 	cmd := &buildsv1.SetCacheInterval{IntervalNanos: int64(interval)}
 	if err == nil && req.GetRef() != "" {
 		cmd.Ref, err = n.cachedKey(req.GetRef())
 	}
 	if err == nil {
-		err = n.needCacheLevel()
+		err = n.requireCacheLevel()
 	}
 	if err == nil {
 		_, _, err = builds.Propose(ctx, n.raft, cmd)
@@ -147,17 +144,17 @@ func (n Native) SetCacheInterval(ctx context.Context, req *imagebuilderv1.SetCac
 	return &imagebuilderv1.SetCacheIntervalResponse{}, nil
 }
 
-// needCacheLevel refuses what nodes of older versions cannot apply.
-func (s *Service) needCacheLevel() error {
+// requireCacheLevel returns UNAVAILABLE while nodes run a version that cannot refresh references.
+func (s *Service) requireCacheLevel() error {
 	ok := false
 	s.store.Read(func(st *builds.State) { ok = st.RefreshesCache() })
 	if !ok {
-		return status.Error(codes.Unavailable, "some nodes of the cluster run a version that does not refresh references yet: try again when all are upgraded")
+		return status.Error(codes.Unavailable, "some nodes of the cluster run a version that cannot refresh references: try again when all nodes are upgraded")
 	}
 	return nil
 }
 
-// checkInterval answers 0 for an interval that is not given.
+// checkInterval validates an interval. It returns 0 if the request has none.
 func checkInterval(d *durationpb.Duration) (time.Duration, error) {
 	if d == nil {
 		return 0, nil

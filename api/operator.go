@@ -9,16 +9,17 @@ import (
 
 type operatorKey struct{}
 
-// WithOperator marks a call as an operator's. The server does so for calls on
-// the node's unix socket, and for those with a client certificate that names the
-// operator role.
+// WithOperator marks a call as a call of an operator. The server marks calls on the unix socket of
+// the node, and calls with a client certificate of the operator role.
 func WithOperator(ctx context.Context) context.Context {
 	return context.WithValue(ctx, operatorKey{}, true)
 }
 
-func requireOperator(ctx context.Context, what string) error {
+// requireOperator returns PERMISSION_DENIED if the call is not marked as a call of an operator.
+// action begins the error message.
+func requireOperator(ctx context.Context, action string) error {
 	if op, _ := ctx.Value(operatorKey{}).(bool); op {
 		return nil
 	}
-	return status.Errorf(codes.PermissionDenied, "%s is for operators: call it on the node's unix socket, or with a client certificate of the operator role", what)
+	return status.Errorf(codes.PermissionDenied, "%s is for operators: call it on the node's unix socket, or with a client certificate of the operator role", action)
 }

@@ -3,21 +3,20 @@ package api_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/api"
-
-	"github.com/image-builder-ha/image-builder/builds"
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// busyRaft commits a change whenever it is asked how fresh the state is.
+// busyRaft commits a change at each call of Freshness.
 type busyRaft struct {
 	*localRaft
 	change func()
-	lags   uint64 // its counter moves later than the state
+	lags   uint64 // how far the reported index is behind that of the state
 }
 
 func (b *busyRaft) Freshness() (uint64, bool, time.Duration) {
@@ -28,9 +27,8 @@ func (b *busyRaft) Freshness() (uint64, bool, time.Duration) {
 	return index - b.lags, known, stale
 }
 
-// Test_Reads_TellTheirIndex: what an answer shows is of the index that it
-// tells, or of an older one: who asks another node for that index sees nothing
-// older than before.
+// Test_Reads_TellTheirIndex checks that no build in a response is newer than the index of the
+// response. So a client that reads at that index from another node sees nothing older.
 func Test_Reads_TellTheirIndex(t *testing.T) {
 	busy := &busyRaft{}
 	a := newAPIWith(t, func(o *api.ServiceOptions) {
@@ -55,37 +53,60 @@ func Test_Reads_TellTheirIndex(t *testing.T) {
 	}
 }
 
-// Test_WatchBuilds_BreaksWithinAnEvent: one command may change and remove many
-// builds. A watch that breaks among them misses none when it is resumed.
-func Test_WatchBuilds_BreaksWithinAnEvent(t *testing.T) {
-	a := newAPI(t)
-	want := map[string]bool{}
-	for i := range 3 {
-		id := a.Create(fmt.Sprintf("r:%d", i)).Build.Id
-		a.Succeed(id)
-		want[id] = true
+// staleRaft is the log of a node whose last contact with its leader was some time ago.
+type staleRaft struct {
+	*localRaft
+	known   bool
+	age     time.Duration
+	queries atomic.Int64
+}
+
+func (s *staleRaft) Freshness() (uint64, bool, time.Duration) { return 7, s.known, s.age }
+
+func (s *staleRaft) ReadIndex(ctx context.Context) (uint64, error) {
+	s.queries.Add(1)
+	if !s.known { // no leader responds
+		<-ctx.Done()
+		return 0, ctx.Err()
 	}
-	before := a.Index
-	set := builds.DefaultSettings()
-	set.HistoryMinAgeNanos, set.HistoryMaxAgeNanos = 0, 1
-	a.Now = a.Now.Add(1000)
-	a.Must(&buildsv1.PutSettings{Settings: set})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	for after := before; len(want) > 0; {
-		stream, err := a.native.WatchBuilds(ctx, &imagebuilderv1.WatchBuildsRequest{AfterIndex: after})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			m, err := stream.Recv()
-			if err != nil {
-				t.Fatalf("resumed after %d, of %d: never told that %v are gone: %v", after, before, want, err)
+	return 7, nil
+}
+
+// Test_Lists_BoundedStale checks that a list queries the leader only if the local state is older
+// than two seconds, that it returns a result without a leader too, and that the result has its age.
+// A linearizable list waits for the leader until its deadline.
+func Test_Lists_BoundedStale(t *testing.T) {
+	for name, x := range map[string]struct {
+		known, linear bool
+		age           time.Duration
+		queries       int64
+		fails         bool
+	}{
+		"fresh":                   {known: true, age: time.Second},
+		"fresh, linearizable":     {known: true, age: time.Second, linear: true, queries: 1},
+		"old":                     {known: true, age: 3 * time.Second, queries: 1},
+		"without a leader":        {age: time.Second, queries: 1},
+		"no leader, linearizable": {age: time.Second, linear: true, queries: 1, fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			raft := &staleRaft{localRaft: &localRaft{m: buildstest.NewMachine(t)}, known: x.known, age: x.age}
+			n := api.Native{Service: api.NewService(api.ServiceOptions{Store: raft.m.Store, Raft: raft, Logs: noLogs{}})}
+			limit := time.Minute
+			if x.fails {
+				limit = 50 * time.Millisecond
 			}
-			if delete(want, m.GetRemoved()); m.Index > after || len(want) == 0 {
-				after = m.Index // and it breaks
-				break
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			res, err := n.ListBuilds(ctx, &imagebuilderv1.ListBuildsRequest{Linearizable: x.linear})
+			if (err != nil) != x.fails {
+				t.Fatal(err)
 			}
-		}
+			if got := raft.queries.Load(); got != x.queries {
+				t.Errorf("the leader was queried %d times, want %d", got, x.queries)
+			}
+			if r := res.GetRead(); err == nil && (r.GetStaleness().AsDuration() != x.age || r.GetLeaderKnown() != x.known || r.GetIndex() != 7) {
+				t.Errorf("the response has %v", r)
+			}
+		})
 	}
 }

@@ -8,25 +8,31 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
-
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// logRequest says which part of a build's log a reader wants.
+const (
+	// logAwayTimeout limits how long a reader waits for a log whose nodes cannot be reached.
+	logAwayTimeout = 15 * time.Second
+	// logRetryInterval is the time between two tries to open such a log.
+	logRetryInterval = 100 * time.Millisecond
+)
+
+// logRequest is a part of the log of a build.
 type logRequest struct {
 	build   string
-	attempt uint32 // 0 for all, one after the other
-	offset  int64  // within the first attempt that is streamed
-	follow  bool
-	resumes bool // the reader comes back, here or elsewhere, where the stream breaks
+	attempt uint32 // 0 for all attempts, one after the other
+	offset  int64  // within the first attempt that is streamed, in bytes
+	follow  bool   // up to the end of the log, else up to its present length
+	resumes bool   // the client can resume a broken stream at an offset, on any node
 }
 
-// sendLog takes bytes of an attempt, or a marker line of the service's own,
-// which has no offset.
+// sendLog sends bytes of the log of an attempt to the client. A marker is a line of the service
+// itself and has no offset.
 type sendLog func(attempt uint32, offset int64, content []byte, marker bool) error
 
-// streamLogs sends the log of one or all attempts. With follow it returns once
-// the build ended and all bytes were sent.
+// streamLogs sends the log of one or all attempts. With follow it returns once the attempt or the
+// build has ended and all bytes are sent.
 func (s *Service) streamLogs(ctx context.Context, req logRequest, send sendLog) error {
 	watch := s.store.Watch(req.build)
 	if watch == nil {
@@ -58,8 +64,8 @@ func (s *Service) streamLogs(ctx context.Context, req logRequest, send sendLog) 
 	return nil
 }
 
-// awaitAttempt answers attempt n of the watched build, and nil if there is
-// none and there will be none.
+// awaitAttempt returns attempt n of a build. With follow it waits for the attempt. It returns nil
+// if the build has ended without the attempt or, without follow, does not have it yet.
 func (s *Service) awaitAttempt(ctx context.Context, watch *builds.BuildWatch, req logRequest, n uint32) (*imagebuilderv1.Attempt, error) {
 	for {
 		b := watch.Latest().GetBuild()
@@ -77,18 +83,13 @@ func (s *Service) awaitAttempt(ctx context.Context, watch *builds.BuildWatch, re
 	}
 }
 
-// How long a reader waits for the node that keeps a log, and how often it asks.
-const (
-	logPatience = 15 * time.Second
-	logRetry    = 100 * time.Millisecond
-)
-
-// streamAttempt sends the log of one attempt, through all changes of the node
-// that keeps it.
+// streamAttempt sends the log of one attempt. If the node that stores the log changes, it continues
+// on the new node where it was. If no node can be reached for logAwayTimeout, a client that can
+// resume gets the error; a client that cannot gets a marker once the attempt has ended.
 func (s *Service) streamAttempt(ctx context.Context, watch *builds.BuildWatch, req logRequest, n uint32, send sendLog) error {
 	at := req.offset
-	var away time.Time // since when the log cannot be reached
-	sure := false      // that the copies that this node knows of are all there are
+	var away time.Time // since then the log cannot be reached
+	caughtUp := false  // the local state has caught up since the first damaged copy
 	for {
 		a, err := s.awaitAttempt(ctx, watch, req, n)
 		if err != nil {
@@ -114,9 +115,9 @@ func (s *Service) streamAttempt(ctx context.Context, watch *builds.BuildWatch, r
 				return err
 			}
 			continue
-		case errors.Is(err, builds.ErrLogDamaged) && !sure:
-			// It may have been copied anew, and this node's state be behind.
-			sure = s.catchUp(ctx, 0, true) == nil
+		case errors.Is(err, builds.ErrLogDamaged) && !caughtUp:
+			// There may be a new copy of which the local state does not know yet.
+			caughtUp = s.catchUp(ctx, 0, true) == nil
 			err = fmt.Errorf("%w: %w", builds.ErrLogAway, err)
 		case !errors.Is(err, builds.ErrLogAway):
 			return err
@@ -124,7 +125,7 @@ func (s *Service) streamAttempt(ctx context.Context, watch *builds.BuildWatch, r
 		if away.IsZero() || at > before {
 			away = time.Now()
 		}
-		if time.Since(away) > logPatience {
+		if time.Since(away) > logAwayTimeout {
 			if !req.follow || req.resumes {
 				return err
 			}
@@ -132,14 +133,14 @@ func (s *Service) streamAttempt(ctx context.Context, watch *builds.BuildWatch, r
 				return send(n, 0, fmt.Appendf(nil, "--- the rest of the log of attempt %d is on node %s, which does not answer now ---\n", n, a.Owner), true)
 			}
 		}
-		if err := s.awaitChange(ctx, watch, logRetry); err != nil {
+		if err := awaitChange(ctx, watch, logRetryInterval); err != nil {
 			return err
 		}
 	}
 }
 
-// awaitChange waits for the next version of the build, or for a while.
-func (s *Service) awaitChange(ctx context.Context, watch *builds.BuildWatch, d time.Duration) error {
+// awaitChange waits for the next version of a build, at most for d.
+func awaitChange(ctx context.Context, watch *builds.BuildWatch, d time.Duration) error {
 	wait, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	if _, err := watch.Next(wait); err != nil && wait.Err() == nil {
@@ -148,8 +149,8 @@ func (s *Service) awaitChange(ctx context.Context, watch *builds.BuildWatch, d t
 	return ctx.Err()
 }
 
-// copyLog sends what there is of one log; with follow, to its end. It reports
-// whether the attempt is done.
+// copyLog sends the present content of one log or, with follow, the log up to its end. It moves at
+// to the end of the bytes that are sent. done is false if the log is not open yet.
 func (s *Service) copyLog(ctx context.Context, req logRequest, n uint32, at *int64, l *imagebuilderv1.AttemptLog, send sendLog) (done bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -179,22 +180,4 @@ func (s *Service) copyLog(ctx context.Context, req logRequest, n uint32, at *int
 		*at = offset + int64(len(chunk))
 	}
 	return true, nil
-}
-
-// BuildLogs streams the log of one attempt or of all.
-func (n Native) BuildLogs(req *imagebuilderv1.BuildLogsRequest, stream imagebuilderv1.ImageBuilder_BuildLogsServer) error {
-	if req.GetOffset() < 0 {
-		return apiError(invalidf("offset must not be negative"))
-	}
-	r, err := n.find(stream.Context(), req.GetId(), req.GetRef())
-	if err != nil {
-		return apiError(err)
-	}
-	return apiError(n.streamLogs(stream.Context(), logRequest{
-		build: r.Build.Id, attempt: req.GetAttempt(), offset: req.GetOffset(), follow: req.GetFollow(), resumes: true,
-	}, func(attempt uint32, offset int64, content []byte, marker bool) error {
-		return stream.Send(&imagebuilderv1.BuildLogsResponse{
-			Attempt: attempt, Offset: offset, Content: content, Marker: marker,
-		})
-	}))
 }

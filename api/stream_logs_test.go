@@ -9,36 +9,37 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/api"
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// keptElsewhere is the log of nodes that do not answer before a time.
-type keptElsewhere struct {
+// awayLogs is a LogReader whose logs cannot be opened before a time.
+type awayLogs struct {
 	err   error
 	until time.Time
 }
 
-func (k keptElsewhere) OpenLog(context.Context, string, uint32, int64, bool) (builds.LogStream, error) {
+func (k awayLogs) OpenLog(context.Context, string, uint32, int64, bool) (logs.Stream, error) {
 	if time.Now().Before(k.until) {
 		return nil, k.err
 	}
-	return &oneLine{}, nil
+	return &lineStream{}, nil
 }
 
-type oneLine struct{ read bool }
+// lineStream is a complete log of one line.
+type lineStream struct{ read bool }
 
-func (*oneLine) Length() int64 { return 5 }
-func (*oneLine) Close() error  { return nil }
-func (l *oneLine) Next(context.Context) ([]byte, int64, error) {
+func (*lineStream) Length() int64 { return 5 }
+func (*lineStream) Close() error  { return nil }
+func (l *lineStream) Next(context.Context) ([]byte, int64, error) {
 	if l.read {
 		return nil, 0, io.EOF
 	}
@@ -46,7 +47,7 @@ func (l *oneLine) Next(context.Context) ([]byte, int64, error) {
 	return []byte("line\n"), 0, nil
 }
 
-// logSink is the server's side of a stream of logs.
+// logSink is the server side of a stream of logs. It collects the content.
 type logSink struct {
 	grpc.ServerStream
 	ctx     context.Context
@@ -64,14 +65,13 @@ func (s *logSink) Send(m *imagebuilderv1.BuildLogsResponse) error {
 	return nil
 }
 
-// Test_BuildLogs_AnAbsentLogIsNoEmptyOne asks for a complete log whose nodes do
-// not answer, or say that they have none: a reader waits, and is then told to
-// ask again; never is the log taken for read.
+// Test_BuildLogs_AnAbsentLogIsNoEmptyOne reads a complete log whose nodes do not respond or do not
+// have it. The reader waits and then gets UNAVAILABLE. It never gets the end of an empty log.
 func Test_BuildLogs_AnAbsentLogIsNoEmptyOne(t *testing.T) {
 	for name, err := range map[string]error{
-		"nobody answers":                     builds.ErrLogAway,
-		"one does not have it":               fmt.Errorf("%w: %w", builds.ErrLogAway, errors.Join(builds.ErrNotFound)),
-		"all answer and none of them has it": builds.ErrNotFound,
+		"no node responds":                  builds.ErrLogAway,
+		"one node does not have it":         fmt.Errorf("%w: %w", builds.ErrLogAway, errors.Join(builds.ErrNotFound)),
+		"all nodes respond and none has it": builds.ErrNotFound,
 	} {
 		for _, away := range []time.Duration{10 * time.Second, time.Hour} {
 			t.Run(fmt.Sprint(name, " for ", away), func(t *testing.T) {
@@ -81,7 +81,7 @@ func Test_BuildLogs_AnAbsentLogIsNoEmptyOne(t *testing.T) {
 					epoch := m.Assign(id)
 					m.Report(id, epoch, builds.Pushing, "sha256:d")
 					m.Finish(id, epoch, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:d", LogLength: 5})
-					svc := api.NewService(api.ServiceOptions{Store: m.Store, Raft: &localRaft{m: m}, Logs: keptElsewhere{err, time.Now().Add(away)}})
+					svc := api.NewService(api.ServiceOptions{Store: m.Store, Raft: &localRaft{m: m}, Logs: awayLogs{err, time.Now().Add(away)}})
 					s := &logSink{ctx: t.Context()}
 					got := api.Native{Service: svc}.BuildLogs(&imagebuilderv1.BuildLogsRequest{
 						Build: &imagebuilderv1.BuildLogsRequest_Id{Id: id}, Attempt: 1, Follow: true,

@@ -1,14 +1,11 @@
 package api
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"regexp"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,17 +13,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Contexts stores build contexts where every node can fetch them.
-type Contexts interface {
-	// Exists reports whether a context is stored.
-	Exists(ctx context.Context, digest string) (bool, error)
-	// Put stores the file at path under its digest, which the caller checked.
-	Put(ctx context.Context, digest, path string) error
-}
-
-var validDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-
-// UploadContext stores a build context.
+// UploadContext stores a build context under its digest, which the first message names.
 func (n Native) UploadContext(stream imagebuilderv1.ImageBuilder_UploadContextServer) error {
 	if n.contexts == nil {
 		return status.Error(codes.FailedPrecondition, "no runtime for Dockerfile builds is configured")
@@ -47,7 +34,7 @@ func (n Native) UploadContext(stream imagebuilderv1.ImageBuilder_UploadContextSe
 	}
 	f, err := os.CreateTemp(n.tempDir, "context-*.tar")
 	if err != nil {
-		return status.Errorf(codes.Unavailable, "make room for the upload: %v", err)
+		return status.Errorf(codes.Unavailable, "create a file for the upload: %v", err)
 	}
 	defer func() {
 		_ = f.Close()
@@ -63,7 +50,8 @@ func (n Native) UploadContext(stream imagebuilderv1.ImageBuilder_UploadContextSe
 	return stream.SendAndClose(&imagebuilderv1.UploadContextResponse{Digest: want, SizeBytes: size})
 }
 
-// receive writes an upload to a file and checks size and digest.
+// receive writes an upload to a file and checks its size and digest. chunk is the content of the
+// first message. limit is in bytes.
 func receive(stream imagebuilderv1.ImageBuilder_UploadContextServer, chunk []byte, f *os.File, want string, limit int64) (size int64, err error) {
 	sum := sha256.New()
 	for {
@@ -86,23 +74,4 @@ func receive(stream imagebuilderv1.ImageBuilder_UploadContextServer, chunk []byt
 		return 0, invalidf("the upload has digest %s, not %s as announced", got, want)
 	}
 	return size, nil
-}
-
-// needContext makes sure that a context that a source names was uploaded.
-func (s *Service) needContext(ctx context.Context, src *imagebuilderv1.Source) error {
-	up := src.GetDockerfile().GetUpload()
-	if up == nil {
-		return nil
-	}
-	if s.contexts == nil {
-		return status.Error(codes.FailedPrecondition, "no runtime for Dockerfile builds is configured")
-	}
-	found, err := s.contexts.Exists(ctx, up.GetDigest())
-	if err != nil {
-		return fmt.Errorf("look for the uploaded context: %w", err)
-	}
-	if !found {
-		return status.Errorf(codes.FailedPrecondition, "context %s was not uploaded, or is no longer kept: upload it again", up.GetDigest())
-	}
-	return nil
 }

@@ -12,32 +12,31 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/image-builder-ha/image-builder/api"
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/image-builder-ha/image-builder/api"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// depot keeps contexts in memory.
-type depot struct {
+// memoryContexts stores contexts in memory.
+type memoryContexts struct {
 	mu    sync.Mutex
 	files map[string][]byte
 	fail  error // of Put
 }
 
-func (d *depot) Exists(_ context.Context, digest string) (bool, error) {
+func (d *memoryContexts) Exists(_ context.Context, digest string) (bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.files[digest] != nil, nil
 }
 
-func (d *depot) Put(_ context.Context, digest, path string) error {
+func (d *memoryContexts) Put(_ context.Context, digest, path string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fail != nil {
@@ -51,17 +50,17 @@ func (d *depot) Put(_ context.Context, digest, path string) error {
 // maxUpload is the limit of contexts in these tests, in bytes.
 const maxUpload = 1000
 
-// uploads is a service that takes contexts.
+// uploads is a server that accepts uploads.
 type uploads struct {
-	depot  *depot
+	store  *memoryContexts
 	temp   string
 	client imagebuilderv1.ImageBuilderClient
 }
 
 func newUploads(t *testing.T) *uploads {
 	t.Helper()
-	u := &uploads{depot: &depot{files: map[string][]byte{}}, temp: t.TempDir()}
-	svc := api.NewService(api.ServiceOptions{Store: buildstest.NewMachine(t).Store, Contexts: u.depot, MaxContext: maxUpload, TempDir: u.temp})
+	u := &uploads{store: &memoryContexts{files: map[string][]byte{}}, temp: t.TempDir()}
+	svc := api.NewService(api.ServiceOptions{Store: buildstest.NewMachine(t).Store, Contexts: u.store, MaxContext: maxUpload, TempDir: u.temp})
 	l := bufconn.Listen(1 << 20)
 	g := grpc.NewServer()
 	imagebuilderv1.RegisterImageBuilderServer(g, api.Native{Service: svc})
@@ -81,8 +80,8 @@ func newUploads(t *testing.T) *uploads {
 	return u
 }
 
-// send uploads chunks under a digest, which the first message names; with no
-// chunk at all, it sends no message.
+// send uploads chunks under a digest, which the first message names. Without chunks it sends no
+// message.
 func (u *uploads) send(t *testing.T, digest string, chunks ...[]byte) (*imagebuilderv1.UploadContextResponse, error) {
 	t.Helper()
 	stream, err := u.client.UploadContext(t.Context())
@@ -90,7 +89,7 @@ func (u *uploads) send(t *testing.T, digest string, chunks ...[]byte) (*imagebui
 		t.Fatal(err)
 	}
 	for _, c := range chunks {
-		// A refused stream ends while we send: CloseAndRecv says why.
+		// The server may end the stream while the client sends. CloseAndRecv returns the reason.
 		if stream.Send(&imagebuilderv1.UploadContextRequest{Digest: digest, Chunk: c}) != nil {
 			break
 		}
@@ -111,7 +110,7 @@ func Test_UploadContext_IsStoredOnceUnderItsDigest(t *testing.T) {
 	if err != nil || res.Digest != digestOf(one, two) || res.SizeBytes != maxUpload || res.Existed {
 		t.Fatalf("upload: %v, %v", res, err)
 	}
-	if got := u.depot.files[res.Digest]; !bytes.Equal(got, append(one, two...)) {
+	if got := u.store.files[res.Digest]; !bytes.Equal(got, append(one, two...)) {
 		t.Errorf("%d bytes are stored", len(got))
 	}
 	if res, err = u.send(t, digestOf(one, two), nil); err != nil || !res.Existed {
@@ -122,8 +121,8 @@ func Test_UploadContext_IsStoredOnceUnderItsDigest(t *testing.T) {
 	}
 }
 
-// Test_UploadContext_Refused shows what is refused, that nothing of it is
-// stored, and that no file is left.
+// Test_UploadContext_Refused checks which uploads are refused, and that neither a context nor a
+// file is left of them.
 func Test_UploadContext_Refused(t *testing.T) {
 	half := bytes.Repeat([]byte("h"), maxUpload/2)
 	for name, c := range map[string]struct {
@@ -146,14 +145,14 @@ func Test_UploadContext_Refused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := newUploads(t)
-			u.depot.fail = c.fail
+			u.store.fail = c.fail
 			res, err := u.send(t, c.digest, c.chunks...)
 			if status.Code(err) != c.code || !strings.Contains(status.Convert(err).Message(), c.text) {
 				t.Errorf("got %v, %v, want %s with %q", res, err, c.code, c.text)
 			}
 			left, err := os.ReadDir(u.temp)
-			if err != nil || len(left) > 0 || len(u.depot.files) > 0 {
-				t.Errorf("%d files are left (%v), %d contexts are stored", len(left), err, len(u.depot.files))
+			if err != nil || len(left) > 0 || len(u.store.files) > 0 {
+				t.Errorf("%d files are left (%v), %d contexts are stored", len(left), err, len(u.store.files))
 			}
 		})
 	}

@@ -1,29 +1,59 @@
 package api
 
 import (
+	"maps"
 	"net/url"
 	"path"
+	"regexp"
+	"slices"
 	"strings"
-
-	"github.com/image-builder-ha/image-builder/builds"
+	"unicode"
+	"unicode/utf8"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Limits of what one request may carry, in bytes unless said otherwise.
+// Limits of the fields of one request, in bytes unless the comment names another unit.
 const (
+	maxRef       = 1024
 	maxText      = 4096 // URLs, paths, versions
 	maxRequestID = 128
 	maxRequester = 256
 	maxLabels    = 32 // labels
 	maxLabelKey  = 63
 	maxLabelVal  = 256
-	maxHosts     = 64 // hosts and credentials
-	maxOptions   = 128
+	maxHosts     = 64  // hosts, and credentials
+	maxOptions   = 128 // entries of each list or map of options
 )
 
+var validDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// checkText checks a value of one line: its length in bytes, UTF-8, no control characters. The
+// error never contains the value, because it may hold a secret.
+func checkText(field, s string, limit int) error {
+	switch {
+	case len(s) > limit:
+		return invalidf("%s is %d bytes long, at most %d are allowed", field, len(s), limit)
+	case !utf8.ValidString(s):
+		return invalidf("%s is not valid UTF-8", field)
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return invalidf("%s contains a control character (a newline or NUL, for instance)", field)
+	}
+	return nil
+}
+
+// checkRef checks that an image reference is a non-empty value of one line. The registry client
+// parses it.
+func checkRef(field, s string) error {
+	if s == "" {
+		return invalidf("%s is empty: name an image", field)
+	}
+	return checkText(field, s, maxRef)
+}
+
+// checkPath checks that a path is relative and does not leave the context.
 func checkPath(field, p string) error {
-	if err := builds.CheckText(field, p, maxText); err != nil {
+	if err := checkText(field, p, maxText); err != nil {
 		return err
 	}
 	if path.IsAbs(p) || strings.HasPrefix(p, `\`) {
@@ -37,13 +67,13 @@ func checkPath(field, p string) error {
 	return nil
 }
 
-// checkGitURI accepts what git can clone and refuses credentials in it: they
-// would be stored, shown and hashed.
+// checkGitURI checks that git can clone a URI. It refuses a URI with a credential, because the URI
+// is stored, shown and hashed.
 func checkGitURI(field, uri string) error {
 	if uri == "" {
 		return invalidf("%s is empty: name a git repository", field)
 	}
-	if err := builds.CheckText(field, uri, maxText); err != nil {
+	if err := checkText(field, uri, maxText); err != nil {
 		return err
 	}
 	if strings.HasPrefix(uri, "-") {
@@ -71,6 +101,7 @@ func checkGitURI(field, uri string) error {
 	return nil
 }
 
+// checkLabels checks the labels of a build.
 func checkLabels(labels map[string]string) error {
 	if len(labels) > maxLabels {
 		return invalidf("labels: %d are given, at most %d are allowed", len(labels), maxLabels)
@@ -79,16 +110,17 @@ func checkLabels(labels map[string]string) error {
 		if k == "" {
 			return invalidf("labels: a key is empty")
 		}
-		if err := builds.CheckText("labels: a key", k, maxLabelKey); err != nil {
+		if err := checkText("labels: a key", k, maxLabelKey); err != nil {
 			return err
 		}
-		if err := builds.CheckText("labels: the value of "+k, v, maxLabelVal); err != nil {
+		if err := checkText("labels: the value of "+k, v, maxLabelVal); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// checkDockerfileSource checks a Dockerfile source and its context.
 func checkDockerfileSource(d *imagebuilderv1.DockerfileSource) error {
 	if err := checkPath("dockerfile_path", d.GetDockerfilePath()); err != nil {
 		return err
@@ -96,7 +128,7 @@ func checkDockerfileSource(d *imagebuilderv1.DockerfileSource) error {
 	if err := checkPath("context_path", d.GetContextPath()); err != nil {
 		return err
 	}
-	if err := builds.CheckText("dockerfile_version", d.GetDockerfileVersion(), maxText); err != nil {
+	if err := checkText("dockerfile_version", d.GetDockerfileVersion(), maxText); err != nil {
 		return err
 	}
 	if err := checkOptions(d); err != nil {
@@ -116,7 +148,7 @@ func checkDockerfileSource(d *imagebuilderv1.DockerfileSource) error {
 	return invalidf("source.dockerfile needs a context: git, upload or download")
 }
 
-// checkOptions bounds what goes to the builder.
+// checkOptions checks the options that the runtime gets.
 func checkOptions(d *imagebuilderv1.DockerfileSource) error {
 	for name, m := range map[string]map[string]string{"build_args": d.GetBuildArgs(), "image_labels": d.GetImageLabels()} {
 		if len(m) > maxOptions {
@@ -136,7 +168,7 @@ func checkOptions(d *imagebuilderv1.DockerfileSource) error {
 			return invalidf("%s: %d are given, at most %d are allowed", name, len(list), maxOptions)
 		}
 		for _, v := range list {
-			if err := builds.CheckText(name, v, builds.MaxRef); err != nil {
+			if err := checkText(name, v, maxRef); err != nil {
 				return err
 			}
 		}
@@ -150,11 +182,12 @@ func checkOptions(d *imagebuilderv1.DockerfileSource) error {
 		if strings.ContainsAny(g, "=,\"") {
 			return invalidf("sbom_generator is not the name of an image")
 		}
-		return builds.CheckRef("sbom_generator", g)
+		return checkRef("sbom_generator", g)
 	}
 	return nil
 }
 
+// checkDownload checks a context of downloaded files.
 func checkDownload(d *imagebuilderv1.DownloadContext) error {
 	if n := len(d.GetFiles()); n == 0 || n > maxOptions {
 		return invalidf("download.files: %d are given, between 1 and %d are allowed", n, maxOptions)
@@ -177,6 +210,7 @@ func checkDownload(d *imagebuilderv1.DownloadContext) error {
 	return checkPath("download.target_location", d.GetTargetLocation())
 }
 
+// checkGit checks a git context.
 func checkGit(g *imagebuilderv1.GitContext) error {
 	if err := checkGitURI("remote_uri", g.GetRemoteUri()); err != nil {
 		return err
@@ -197,8 +231,26 @@ func checkGit(g *imagebuilderv1.GitContext) error {
 			return invalidf("git config: a name is empty, or a setting holds a line break or is longer than %d bytes", maxText)
 		}
 	}
-	if err := builds.CheckText("clone_target", g.GetCloneTarget(), maxText); err != nil {
+	if err := checkText("clone_target", g.GetCloneTarget(), maxText); err != nil {
 		return err
 	}
 	return checkPath("checkout_location", g.GetCheckoutLocation())
+}
+
+// cleanHosts returns a list of hosts in lower case, sorted and without duplicates.
+func cleanHosts(hosts ...string) ([]string, error) {
+	set := map[string]bool{}
+	for _, h := range hosts {
+		if h = strings.ToLower(strings.TrimSpace(h)); h == "" {
+			continue
+		}
+		if err := checkText("a registry host", h, maxLabelVal); err != nil {
+			return nil, err
+		}
+		set[h] = true
+	}
+	if len(set) > maxHosts {
+		return nil, invalidf("%d registry hosts are given, at most %d are allowed", len(set), maxHosts)
+	}
+	return slices.Sorted(maps.Keys(set)), nil
 }

@@ -1,60 +1,20 @@
 package builds
 
 import (
-	"errors"
-	"fmt"
-	"time"
-
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Result is what applying a command answers to its proposer.
-type Result struct {
-	// Build is the build after the command, where there is one.
-	Build *imagebuilderv1.Build
-	// Attached: the request joined a build that was there already.
-	Attached bool
-	// Repeated: the answer comes from the table of request ids.
-	Repeated bool
-	// Detached: the build goes on for other requesters.
-	Detached bool
-	// Existed: what a deletion names was there.
-	Existed bool
-	// Refused counts assignments, or results, that come from an older state.
-	Refused int
-	// Refs counts the cached references that a command was about.
-	Refs int
-	// Err is the refusal of the command; the state did not change.
-	Err error
-}
-
-// Event is what one command changed.
-type Event struct {
-	Index   uint64
-	Changed []*buildsv1.Record
-	Removed []string
-	// Cluster tells that nodes or settings changed, which may let queued
-	// builds start.
-	Cluster bool
-	// Cached tells that cached references changed, or how they are kept.
-	Cached bool
-	// Requested are cached references that were asked to be resolved anew.
-	Requested []string
-}
-
-// Apply applies one command. It is deterministic: times, ids and random
-// choices come with the command. An error is fatal for the node: its binary
-// does not know what the cluster has agreed on.
+// Apply applies one command. It is deterministic: times, ids and random values come with the
+// command. An error is fatal for the node, because its version cannot follow what the cluster has
+// committed. Refusals of the state are in Result.Err.
 func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, error) {
 	if cmd.GetFeatureLevel() > FeatureLevel {
 		return Result{}, Event{}, fatalf("command %d at index %d needs feature level %d, this version knows %d: start the version that the cluster runs", cmd.GetType(), index, cmd.GetFeatureLevel(), FeatureLevel)
 	}
-	payload, run := s.command(buildsv1.CommandType(cmd.GetType()))
+	payload, apply := payloadOf(buildsv1.CommandType(cmd.GetType()))
 	if payload == nil {
 		if cmd.GetIgnorable() || cmd.GetType() == 0 {
 			s.advance(index, cmd)
@@ -67,18 +27,20 @@ func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, erro
 	}
 	s.advance(index, cmd)
 	tx := &change{State: s, event: Event{Index: index}}
-	res := run(tx)
+	res := apply(tx)
 	tx.forgetRequests(requestsPerApply)
 	return res, tx.event, nil
 }
 
+// advance moves the index and the time of the state. The time never goes back.
 func (s *State) advance(index uint64, cmd *clusterv1.Command) {
 	s.index = index
 	s.time = max(s.time, cmd.GetTimeUnixNano())
 }
 
-// command answers an empty payload for a type and what applies it.
-func (s *State) command(t buildsv1.CommandType) (proto.Message, func(*change) Result) {
+// payloadOf returns an empty payload of a command type, and the function that applies the payload
+// once it is decoded. For an unknown type it returns nil.
+func payloadOf(t buildsv1.CommandType) (payload proto.Message, apply func(*change) Result) {
 	switch t {
 	case buildsv1.CommandType_COMMAND_TYPE_CREATE_BUILD:
 		c := new(buildsv1.CreateBuild)
@@ -156,58 +118,4 @@ func (s *State) command(t buildsv1.CommandType) (proto.Message, func(*change) Re
 		return c, func(tx *change) Result { return tx.reassign(c) }
 	}
 	return nil, nil
-}
-
-// change is one command at work: the state and what was changed in it.
-type change struct {
-	*State
-	event Event
-}
-
-func (tx *change) now() *timestamppb.Timestamp {
-	return timestamppb.New(time.Unix(0, tx.time))
-}
-
-// put stores an edited record as the newest version of its build.
-func (tx *change) put(r *buildsv1.Record) {
-	r.Build.Version = tx.index
-	tx.State.put(r)
-	for i, c := range tx.event.Changed {
-		if c.Build.Id == r.Build.Id {
-			tx.event.Changed[i] = r
-			return
-		}
-	}
-	tx.event.Changed = append(tx.event.Changed, r)
-}
-
-func (tx *change) putSettings(c *buildsv1.PutSettings) Result {
-	if c.Settings == nil { // a snapshot could not tell it from the defaults
-		return Result{Err: errors.New("the command holds no settings")}
-	}
-	tx.settings = c.Settings
-	tx.event.Cluster = true
-	tx.reap(reapsPerApply)
-	return Result{}
-}
-
-func (tx *change) setFeatureLevel(c *buildsv1.SetFeatureLevel) Result {
-	if c.GetLevel() < tx.level {
-		return Result{Err: fmt.Errorf("the feature level is %d and cannot go back to %d", tx.level, c.GetLevel())}
-	}
-	tx.level = c.GetLevel()
-	tx.event.Cluster = true
-	return Result{}
-}
-
-// reseal replaces the secrets of a build, unless they changed meanwhile.
-func (tx *change) reseal(c *buildsv1.Reseal) Result {
-	r := tx.Build(c.BuildId)
-	if r == nil || r.Secrets == nil || !proto.Equal(r.Secrets, c.Former) {
-		return Result{}
-	}
-	r = edit(r)
-	r.Secrets = c.Sealed
-	tx.put(r)
-	return Result{Build: r.Build}
 }

@@ -2,18 +2,14 @@ package builds
 
 import (
 	"fmt"
-	"time"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
-
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 
 	"github.com/image-builder-ha/image-builder/faults"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// assignAttempt starts attempts. Assignments that were decided on an older
-// version of their build, or on another process of the node, are left out.
+// assignAttempt starts attempts. It refuses assignments that the leader decided on an older version
+// of the build or of the node.
 func (tx *change) assignAttempt(c *buildsv1.AssignAttempt) Result {
 	var res Result
 	for _, a := range c.Assignments {
@@ -49,8 +45,8 @@ func (tx *change) assignAttempt(c *buildsv1.AssignAttempt) Result {
 	return res
 }
 
-// liveAttempt answers copies of a build's record and its live attempt, if the
-// caller is its owner still.
+// liveAttempt returns a copy of the record of a build, and in it the live attempt. It returns
+// ErrFenced if attempt and epoch are not those of the live attempt: the caller no longer owns it.
 func (tx *change) liveAttempt(id string, attempt uint32, epoch uint64) (*buildsv1.Record, *imagebuilderv1.Attempt, error) {
 	r := tx.Build(id)
 	if r == nil {
@@ -64,6 +60,7 @@ func (tx *change) liveAttempt(id string, attempt uint32, epoch uint64) (*buildsv
 	return r, LastAttempt(r.Build), nil
 }
 
+// reportPhase moves a live attempt to a later phase. The phase Pushing commits the digest.
 func (tx *change) reportPhase(c *buildsv1.ReportPhase) Result {
 	r, a, err := tx.liveAttempt(c.BuildId, c.Attempt, c.Epoch)
 	if err != nil {
@@ -71,7 +68,7 @@ func (tx *change) reportPhase(c *buildsv1.ReportPhase) Result {
 	}
 	phase := c.Phase
 	if c.WorkloadCreated && tx.level >= workloadLevel {
-		// It may have been seen to run before that was committed.
+		// The owner may have reported a later phase before the creation was committed.
 		a.WorkloadCreated, phase = true, max(c.Phase, a.Phase)
 	}
 	if !Live(phase) || phase < a.Phase {
@@ -97,19 +94,8 @@ func (tx *change) reportPhase(c *buildsv1.ReportPhase) Result {
 	return Result{Build: r.Build}
 }
 
-// workloadLevel is the feature level from which on an attempt keeps that its
-// workload was created, and its log is left to others if its owner cannot open
-// it: older versions do not know the fields.
-const workloadLevel = 4
-
-// KeepsWorkloads reports whether attempts keep that their workload was created.
-func (s *State) KeepsWorkloads() bool { return s.level >= workloadLevel }
-
-func (tx *change) enter(a *imagebuilderv1.Attempt, p imagebuilderv1.Phase) {
-	a.Phase = p
-	a.History = append(a.History, &imagebuilderv1.PhaseChange{Phase: p, At: tx.now()})
-}
-
+// finishAttempt ends a live attempt and fixes its log. If the owner cannot open the log, another
+// copy seals it.
 func (tx *change) finishAttempt(c *buildsv1.FinishAttempt) Result {
 	r, a, err := tx.liveAttempt(c.BuildId, c.Attempt, c.Epoch)
 	if err != nil {
@@ -138,96 +124,23 @@ func (tx *change) finishAttempt(c *buildsv1.FinishAttempt) Result {
 	return Result{Build: r.Build}
 }
 
-// ending is how an attempt ended.
-type ending struct {
-	phase     imagebuilderv1.Phase
-	blame     imagebuilderv1.Blame
-	message   string
-	uncounted bool
-	size      int64
-}
-
-// endAttempt ends the attempt a of the copied record r and decides what
-// becomes of the build: it ends, or it is queued for the next attempt.
-func (tx *change) endAttempt(r *buildsv1.Record, a *imagebuilderv1.Attempt, e ending) {
-	tx.enter(a, e.phase)
-	a.EndedAt = tx.now()
-	a.Message = e.message
-	if e.phase != Succeeded {
-		a.Blame = e.blame
-	}
-	switch {
-	case e.phase == Succeeded:
-		r.Build.SizeBytes = e.size
-		tx.end(r, Succeeded, 0, "")
-		return
-	case r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED:
-		tx.endStopped(r)
-		return
-	case e.phase == Failed && e.blame != BlameInfrastructure:
-		a.Counted = true
-		tx.end(r, Failed, e.blame, e.message)
-		return
-	}
-	if e.uncounted || e.phase == Cancelled {
-		r.UncountedAttempts++
-	} else {
-		a.Counted = true
-		r.CountedAttempts++
-	}
-	if reason := tx.exhausted(r); reason != "" {
-		tx.end(r, Failed, BlameInfrastructure, reason+e.message)
-		return
-	}
-	r.Build.Phase = Queued
-	if a.Counted {
-		r.Build.NotBefore = timestamppb.New(time.Unix(0, tx.time+tx.backoff(r.CountedAttempts)))
-	}
-	tx.put(r)
-}
-
-// exhausted tells why there is no further attempt, or "".
-func (tx *change) exhausted(r *buildsv1.Record) string {
-	if n := r.CountedAttempts; n >= max(tx.settings.Attempts, 1) {
-		return fmt.Sprintf("gave up after %d attempts; the last one: ", n)
-	}
-	if n := r.UncountedAttempts; n >= max(tx.settings.UncountedAttempts, 1) {
-		return fmt.Sprintf("gave up after %d attempts that ended with their node; the last one: ", n)
-	}
-	return ""
-}
-
-// backoff is the pause before the attempt that follows the nth counted one.
-func (tx *change) backoff(n uint32) int64 {
-	d := tx.settings.RetryBaseNanos
-	for range min(n, 40) - 1 {
-		d *= 2
-		if d >= tx.settings.RetryMaxNanos {
-			return tx.settings.RetryMaxNanos
+// reassign gives live attempts to new owners. It refuses assignments that the leader decided on an
+// older version of the build or of the node.
+func (tx *change) reassign(c *buildsv1.Reassign) Result {
+	var res Result
+	for _, as := range c.Assignments {
+		r := tx.Build(as.BuildId)
+		a := LastAttempt(r.GetBuild())
+		n := tx.Node(as.Owner)
+		if a == nil || !Live(a.Phase) || !a.Adoptable || a.Number != as.Attempt || r.Build.Version != as.BuildVersion ||
+			as.Epoch <= MaxEpoch(r.Build) || n == nil || n.StoreId != as.OwnerStoreId || n.Lost || n.Stopping {
+			res.Refused++
+			continue
 		}
+		r = edit(r)
+		a = LastAttempt(r.Build)
+		a.Owner, a.OwnerStoreId, a.Epoch = as.Owner, as.OwnerStoreId, as.Epoch
+		tx.put(r)
 	}
-	return d
-}
-
-// end makes the build terminal: its secrets go, its key is free, a successor
-// moves up.
-func (tx *change) end(r *buildsv1.Record, phase imagebuilderv1.Phase, blame imagebuilderv1.Blame, message string) {
-	b := r.Build
-	b.Phase = phase
-	b.Blame = blame
-	b.Message = message
-	b.EndedAt = tx.now()
-	b.NotBefore = nil
-	if phase != Succeeded {
-		b.Digest = ""
-	}
-	r.Secrets = nil
-	r.EndedIndex = tx.index
-	tx.put(r)
-	if id, ok := tx.successors.Get(b.Ref); ok && !r.Successor {
-		next := edit(tx.Build(id))
-		next.Successor = false
-		tx.put(next)
-	}
-	tx.reap(reapsPerApply)
+	return res
 }

@@ -12,9 +12,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// putCachedRef adds a reference or changes its interval. What is known of one
-// that is there already stays. Below the feature level of the cache it does
-// what version 0.2.0 does, so that the nodes of both agree.
+// putCachedRef adds a reference, or changes the interval of one that is cached and keeps the rest
+// of its entry. Below cacheLevel it replaces the entry, as version 0.2.0 does.
 func (tx *change) putCachedRef(c *buildsv1.PutCachedRef) Result {
 	key := c.GetRef().GetRef()
 	tx.event.Cached = true
@@ -23,14 +22,13 @@ func (tx *change) putCachedRef(c *buildsv1.PutCachedRef) Result {
 		return Result{Refs: 1}
 	}
 	if tx.CachedRef(key) == nil && tx.cached.Len() >= maxCachedRefs {
-		return Result{Err: invalidf("%d references are cached, no more are allowed: remove some", maxCachedRefs)}
+		return Result{Err: invalidf("the cache already holds %d references, which is the maximum; remove some first", maxCachedRefs)}
 	}
 	tx.keepRef(key, c.GetRef().GetInterval())
 	return Result{Refs: 1}
 }
 
-// keepRef adds a reference, due now, or gives the one that is there another
-// interval.
+// keepRef adds a reference that is due now, or changes the interval of one that is cached.
 func (tx *change) keepRef(key string, interval *durationpb.Duration) {
 	old := tx.CachedRef(key)
 	if old == nil {
@@ -40,32 +38,33 @@ func (tx *change) keepRef(key string, interval *durationpb.Duration) {
 	tx.setInterval(old, interval)
 }
 
-// setInterval never makes a reference due later than it was.
+// setInterval changes the interval of a reference. It never makes the reference due later.
 func (tx *change) setInterval(old *imagebuilderv1.CachedRef, interval *durationpb.Duration) {
 	r := proto.CloneOf(old)
 	r.Interval = interval
-	tx.rescheduled(r)
+	tx.reschedule(r)
 	tx.cached.Set(r.Ref, r)
 }
 
-// rescheduled moves the due time of a reference whose interval has changed.
-func (tx *change) rescheduled(r *imagebuilderv1.CachedRef) {
+// reschedule makes a reference due at the next slot of its interval, unless it is due before that.
+func (tx *change) reschedule(r *imagebuilderv1.CachedRef) {
 	next := nextSlot(r.Ref, tx.CacheInterval(r), tx.time)
 	if r.DueAt == nil || r.DueAt.AsTime().UnixNano() > next {
 		r.DueAt = timestamppb.New(time.Unix(0, next))
 	}
 }
 
+// deleteCachedRef removes a reference.
 func (tx *change) deleteCachedRef(c *buildsv1.DeleteCachedRef) Result {
 	_, ok := tx.cached.Delete(c.GetRef())
 	tx.event.Cached = ok
 	return Result{Existed: ok}
 }
 
-// seedCache fills the cache from a configuration, unless one has done so
-// already: what operators removed since must not come back.
+// seedCache adds the references of the configuration, once in the life of the cluster. A reference
+// that an operator has removed does not come back.
 func (tx *change) seedCache(c *buildsv1.SeedCache) Result {
-	conf := proto.CloneOf(tx.cacheFor)
+	conf := proto.CloneOf(tx.cacheConfig)
 	if conf.IntervalNanos == 0 {
 		conf.IntervalNanos = c.IntervalNanos
 	}
@@ -79,13 +78,13 @@ func (tx *change) seedCache(c *buildsv1.SeedCache) Result {
 			}
 		}
 	}
-	tx.cacheFor = conf
+	tx.cacheConfig = conf
 	tx.event.Cached = true
 	return res
 }
 
-// assignRefreshes gives due references to nodes. Those that moved on since the
-// decision are left out.
+// assignRefreshes assigns due references to nodes. Each assignment is a turn, whose number is the
+// index of the command. It refuses assignments that the leader decided on an older state.
 func (tx *change) assignRefreshes(c *buildsv1.AssignRefreshes) Result {
 	var res Result
 	for _, a := range c.Assignments {
@@ -103,17 +102,8 @@ func (tx *change) assignRefreshes(c *buildsv1.AssignRefreshes) Result {
 	return res
 }
 
-// DueAt is the due time of a reference in nanoseconds since the Unix epoch, 0
-// for at once.
-func DueAt(r *imagebuilderv1.CachedRef) int64 {
-	if r.GetDueAt() == nil {
-		return 0
-	}
-	return r.DueAt.AsTime().UnixNano()
-}
-
-// recordRefreshes takes over what the owners of turns have found out. A failure
-// keeps the digest: how long it is served yet is for the nodes to say.
+// recordRefreshes stores the results of turns. It refuses results of turns that have ended. After a
+// failure the reference keeps its digest, and the nodes decide how long they use it.
 func (tx *change) recordRefreshes(c *buildsv1.RecordRefreshes) Result {
 	var res Result
 	for _, x := range c.Results {
@@ -142,7 +132,8 @@ func (tx *change) recordRefreshes(c *buildsv1.RecordRefreshes) Result {
 	return res
 }
 
-// requestRefreshes makes references due now and ends the turns under way.
+// requestRefreshes makes references due now and ends their turns. Without names it does so for all
+// references.
 func (tx *change) requestRefreshes(c *buildsv1.RequestRefreshes) Result {
 	refs := c.Refs
 	if len(refs) == 0 {
@@ -165,12 +156,13 @@ func (tx *change) requestRefreshes(c *buildsv1.RequestRefreshes) Result {
 	return res
 }
 
+// endTurn ends the turn of a reference. r is a copy that the caller may change.
 func endTurn(r *imagebuilderv1.CachedRef) {
 	r.RefreshingBy, r.RefreshingSince = "", nil
 }
 
-// endRefreshesOf ends the turns of a process that is no more, so that others
-// get them.
+// endRefreshesOf ends the turns of a node whose process has ended, so that the leader assigns them
+// again.
 func (tx *change) endRefreshesOf(node string) {
 	for _, r := range tx.CachedRefs() {
 		if r.RefreshingBy == node {
@@ -182,11 +174,13 @@ func (tx *change) endRefreshesOf(node string) {
 	}
 }
 
+// setCacheInterval changes the interval of one reference, or the default interval if the command
+// names none.
 func (tx *change) setCacheInterval(c *buildsv1.SetCacheInterval) Result {
 	if c.Ref == "" {
-		conf := proto.CloneOf(tx.cacheFor)
+		conf := proto.CloneOf(tx.cacheConfig)
 		conf.IntervalNanos = c.IntervalNanos
-		tx.cacheFor = conf
+		tx.cacheConfig = conf
 		for _, r := range tx.CachedRefs() {
 			if r.Interval.AsDuration() == 0 {
 				tx.setInterval(r, r.Interval)

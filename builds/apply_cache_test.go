@@ -2,23 +2,20 @@ package builds_test
 
 import (
 	"bytes"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 const cachedUbuntu = "docker.io/library/ubuntu:22.04"
 
-// cacheMachine is a cluster all of whose nodes know how references are
-// refreshed, with one reference.
+// cacheMachine returns a machine at the feature level of refreshes, with one cached reference.
 func cacheMachine(t *testing.T) *buildstest.Machine {
 	t.Helper()
 	m := buildstest.NewMachine(t)
@@ -27,63 +24,43 @@ func cacheMachine(t *testing.T) *buildstest.Machine {
 	return m
 }
 
-func Test_CacheKey_IsTheNormalisedReference(t *testing.T) {
-	for ref, want := range map[string]string{
-		"ubuntu:22.04":                             cachedUbuntu,
-		"docker.io/library/ubuntu:22.04":           cachedUbuntu,
-		"index.docker.io/ubuntu:22.04":             cachedUbuntu,
-		"ubuntu":                                   "docker.io/library/ubuntu:latest",
-		"host:5000/a/b":                            "host:5000/a/b:latest",
-		"ubuntu@sha256:" + strings.Repeat("a", 64): "",
-		"a:1@sha256:" + strings.Repeat("a", 64):    "",
-		"docker.io/UPPER/case":                     "",
-		"":                                         "",
-		"https://example.com/a":                    "",
-	} {
-		got, err := builds.CacheKey(ref)
-		if got != want || (err == nil) != (want != "") {
-			t.Errorf("%q: got %q, %v, want %q", ref, got, err, want)
-		}
-	}
-}
-
 func Test_Cache_AResultAndWhatKeepsIt(t *testing.T) {
 	m := cacheMachine(t)
 	if r := m.Cached(cachedUbuntu); builds.DueAt(r) != m.Now.UnixNano() {
 		t.Fatalf("a new reference is due at %v, want now", r.DueAt.AsTime())
 	}
-	m.Record(cachedUbuntu, m.Turn(cachedUbuntu, "n1"), "sha256:a", "")
+	m.RecordRefresh(cachedUbuntu, m.AssignRefresh(cachedUbuntu, "n1"), "sha256:a", "")
 	r := m.Cached(cachedUbuntu)
 	next := time.Unix(0, builds.DueAt(r))
 	if r.Digest != "sha256:a" || r.RefreshingBy != "" || !r.Anonymous || r.SizeBytes != 7 || !next.After(m.Now) || next.Sub(m.Now) > time.Hour {
 		t.Fatalf("after a result: %v", r)
 	}
-	// Added again, under another interval: what is known stays.
+	// Added again, with another interval: the rest of the entry stays.
 	m.Must(&buildsv1.PutCachedRef{Ref: &imagebuilderv1.CachedRef{Ref: cachedUbuntu, Interval: durationpb.New(time.Minute)}})
 	if r = m.Cached(cachedUbuntu); r.Digest != "sha256:a" || time.Unix(0, builds.DueAt(r)).Sub(m.Now) > time.Minute {
 		t.Fatalf("added again: %v", r)
 	}
-	// A failure keeps the digest and its age, says why, and is tried again soon.
+	// A failure keeps the digest and its age, records the error, and makes the reference due soon.
 	refreshed := r.RefreshedAt.AsTime()
 	m.Now = m.Now.Add(time.Minute)
-	m.Record(cachedUbuntu, m.Turn(cachedUbuntu, "n1"), "", "no answer")
-	m.Record(cachedUbuntu, m.Turn(cachedUbuntu, "n1"), "", "no answer at all")
+	m.RecordRefresh(cachedUbuntu, m.AssignRefresh(cachedUbuntu, "n1"), "", "no answer")
+	m.RecordRefresh(cachedUbuntu, m.AssignRefresh(cachedUbuntu, "n1"), "", "no answer at all")
 	r = m.Cached(cachedUbuntu)
 	if r.Digest != "sha256:a" || !r.RefreshedAt.AsTime().Equal(refreshed) || r.LastError != "no answer at all" || r.Failures != 2 || time.Unix(0, builds.DueAt(r)).Sub(m.Now) > 8*time.Second {
 		t.Fatalf("after failures: %v", r)
 	}
-	m.Record(cachedUbuntu, m.Turn(cachedUbuntu, "n1"), "sha256:b", "")
+	m.RecordRefresh(cachedUbuntu, m.AssignRefresh(cachedUbuntu, "n1"), "sha256:b", "")
 	if r = m.Cached(cachedUbuntu); r.Digest != "sha256:b" || r.LastError != "" || r.Failures != 0 {
 		t.Fatalf("after the recovery: %v", r)
 	}
 }
 
-// Test_Cache_ATurnCountsOnce: results of turns that ended count for nothing,
-// whoever sends them, and a turn ends with its node's process.
+// Test_Cache_ATurnCountsOnce checks that the result of a turn that has ended is refused, and that a
+// turn ends with the process of its node.
 func Test_Cache_ATurnCountsOnce(t *testing.T) {
 	for name, end := range map[string]func(*buildstest.Machine, uint64){
-		"its result came":     func(m *buildstest.Machine, turn uint64) { m.Record(cachedUbuntu, turn, "sha256:a", "") },
-		"a refresh was asked": func(m *buildstest.Machine, _ uint64) { m.Must(&buildsv1.RequestRefreshes{}) },
+		"its result came":         func(m *buildstest.Machine, turn uint64) { m.RecordRefresh(cachedUbuntu, turn, "sha256:a", "") },
+		"a refresh was requested": func(m *buildstest.Machine, _ uint64) { m.Must(&buildsv1.RequestRefreshes{}) },
 		"the node was lost": func(m *buildstest.Machine, _ uint64) {
 			m.Must(&buildsv1.NodeLost{Name: "n1", StoreId: "s1", BootId: "boot-1"})
 		},
@@ -93,7 +70,7 @@ func Test_Cache_ATurnCountsOnce(t *testing.T) {
 		"the node was forgotten": func(m *buildstest.Machine, _ uint64) { m.Must(&buildsv1.ForgetNode{Name: "n1", StoreId: "s1"}) },
 		"it was given to another": func(m *buildstest.Machine, _ uint64) {
 			m.Must(&buildsv1.NodeStarted{Name: "n2", StoreId: "s2", BootId: "b"})
-			m.Turn(cachedUbuntu, "n2")
+			m.AssignRefresh(cachedUbuntu, "n2")
 		},
 		"the reference was removed and added": func(m *buildstest.Machine, _ uint64) {
 			m.Must(&buildsv1.DeleteCachedRef{Ref: cachedUbuntu})
@@ -103,13 +80,13 @@ func Test_Cache_ATurnCountsOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := cacheMachine(t)
 			former := m.Cached(cachedUbuntu)
-			turn := m.Turn(cachedUbuntu, "n1")
+			turn := m.AssignRefresh(cachedUbuntu, "n1")
 			end(m, turn)
 			before := m.Cached(cachedUbuntu)
-			if res := m.Record(cachedUbuntu, turn, "sha256:late", ""); res.Refused != 1 || m.Cached(cachedUbuntu) != before {
+			if res := m.RecordRefresh(cachedUbuntu, turn, "sha256:late", ""); res.Refused != 1 || m.Cached(cachedUbuntu) != before {
 				t.Errorf("a late result was taken: %+v, %v", res, m.Cached(cachedUbuntu))
 			}
-			// So is an assignment that was decided before.
+			// An assignment that was decided before is refused too.
 			res := m.Must(&buildsv1.AssignRefreshes{Assignments: []*buildsv1.AssignRefreshes_Assignment{{Ref: cachedUbuntu, Owner: "n1", Turn: former.Turn, DueUnixNano: builds.DueAt(former)}}})
 			if res.Refused != 1 && name != "the reference was removed and added" {
 				t.Errorf("a stale assignment was taken: %+v", res)
@@ -126,10 +103,10 @@ func Test_Cache_SeededOnce(t *testing.T) {
 	m.Must(&buildsv1.DeleteCachedRef{Ref: cachedUbuntu})
 	m.Must(&buildsv1.SeedCache{Refs: []string{cachedUbuntu}, IntervalNanos: int64(time.Hour)})
 	if m.Cached(cachedUbuntu) != nil || m.Cached("docker.io/library/a:1") == nil {
-		t.Error("what was removed came back, or what was seeded did not stay")
+		t.Error("the removed reference came back, or the seeded one is gone")
 	}
 	interval := func() (d time.Duration) {
-		m.Store.Read(func(st *builds.State) { d = st.CacheInterval(m.CachedIn(st, "docker.io/library/a:1")) })
+		m.Store.Read(func(st *builds.State) { d = st.CacheInterval(st.CachedRef("docker.io/library/a:1")) })
 		return d
 	}
 	if got := interval(); got != time.Hour {
@@ -144,8 +121,8 @@ func Test_Cache_SeededOnce(t *testing.T) {
 	}
 }
 
-// Test_Cache_OldVersionsAgree: below level 3 a reference is stored as version
-// 0.2.0 stores it, so that nodes of both have one state.
+// Test_Cache_OldVersionsAgree checks that below level 3 a reference is stored as version 0.2.0
+// stores it, so that nodes of both versions have the same state.
 func Test_Cache_OldVersionsAgree(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	m.Must(&buildsv1.SetFeatureLevel{Level: 2})
@@ -158,8 +135,8 @@ func Test_Cache_OldVersionsAgree(t *testing.T) {
 func Test_Cache_SurvivesASnapshot(t *testing.T) {
 	m := cacheMachine(t)
 	m.Must(&buildsv1.SeedCache{Refs: []string{"docker.io/library/a:1"}, IntervalNanos: int64(time.Hour)})
-	m.Record(cachedUbuntu, m.Turn(cachedUbuntu, "n1"), "sha256:a", "")
-	m.Turn("docker.io/library/a:1", "n1")
+	m.RecordRefresh(cachedUbuntu, m.AssignRefresh(cachedUbuntu, "n1"), "sha256:a", "")
+	m.AssignRefresh("docker.io/library/a:1", "n1")
 	var buf bytes.Buffer
 	snap, err := m.Store.Snapshot()
 	if err != nil {
@@ -175,7 +152,7 @@ func Test_Cache_SurvivesASnapshot(t *testing.T) {
 	select {
 	case <-changed:
 	default:
-		t.Error("nobody was told that the cache was replaced")
+		t.Error("the restore of the cache was not signalled")
 	}
 	var seeded bool
 	m.Store.Read(func(st *builds.State) { seeded = st.CacheConfig().GetSeeded() })

@@ -8,19 +8,18 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/image-builder-ha/image-builder/faults"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/tracing"
-
-	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// createBuild answers, in this order: what the request id answered before; the
-// active build of the ref; a build of it that succeeded after the requester
-// looked for the image; a new build.
+// createBuild returns the first of these builds that exists: the build of the request id; the
+// active build of the ref; the newest build of the ref, if it succeeded after the requester looked
+// for the image; a new build.
 func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
-	if c.Id == "" || c.Ref == "" { // no snapshot could be restored that holds such a build
-		return Result{Err: errors.New("the command names no build or no image")}
+	if c.Id == "" || c.Ref == "" { // a snapshot with such a build could not be restored
+		return Result{Err: errors.New("the command has no build id or no image reference")}
 	}
 	if res, known := tx.repeated(c); known {
 		return res
@@ -29,7 +28,7 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 		if r.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
 			return tx.attach(r, c)
 		}
-		// The current one is about to end: wait for it with a successor.
+		// The active build is about to end. A successor waits for its end.
 		if id, ok := tx.successors.Get(c.Ref); ok {
 			return tx.attach(tx.Build(id), c)
 		}
@@ -42,6 +41,7 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 	return tx.create(c, false)
 }
 
+// repeated returns the result of a request id, if it is known.
 func (tx *change) repeated(c *buildsv1.CreateBuild) (Result, bool) {
 	if c.RequestId == "" {
 		return Result{}, false
@@ -60,6 +60,7 @@ func (tx *change) repeated(c *buildsv1.CreateBuild) (Result, bool) {
 	return Result{Build: r.Build, Attached: req.Attached, Repeated: true}, true
 }
 
+// attach adds the requester to a build.
 func (tx *change) attach(r *buildsv1.Record, c *buildsv1.CreateBuild) Result {
 	tx.remember(c, r.Build.Id, true)
 	if !slices.Contains(r.Build.Requesters, c.Requester) {
@@ -71,11 +72,12 @@ func (tx *change) attach(r *buildsv1.Record, c *buildsv1.CreateBuild) Result {
 	return Result{Build: r.Build, Attached: true}
 }
 
+// create adds a new build. A successor waits until the active build of its ref ends.
 func (tx *change) create(c *buildsv1.CreateBuild, successor bool) Result {
 	if limit := tx.settings.QueueTotal; limit > 0 && tx.queued.Len() >= int(limit) {
 		return Result{Err: ErrQueueFull}
 	}
-	if tx.Build(c.Id) != nil { // a repeated proposal of the same command
+	if tx.Build(c.Id) != nil { // the same command was proposed twice
 		return Result{Build: tx.Build(c.Id).Build, Repeated: true}
 	}
 	r := &buildsv1.Record{
@@ -106,7 +108,3 @@ func (tx *change) create(c *buildsv1.CreateBuild, successor bool) Result {
 	tx.put(r)
 	return Result{Build: r.Build}
 }
-
-// traceLevel is the feature level from which on a build keeps its trace: older
-// versions forget it.
-const traceLevel = 3

@@ -7,11 +7,11 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// reapsPerApply bounds how many ended builds one command removes.
+// reapsPerApply limits how many ended builds one command removes.
 const reapsPerApply = 256
 
-// reap removes up to n ended builds that the bounds of the history no longer
-// keep, oldest first, none before its minimum age.
+// reap removes up to n ended builds that are beyond the limits of the history, oldest first. It
+// removes no build before its minimum age.
 func (tx *change) reap(n int) {
 	set := tx.settings
 	for ; n > 0; n-- {
@@ -43,7 +43,7 @@ func (tx *change) reap(n int) {
 	}
 }
 
-// endedRequesters answers the requesters of the builds that this command ended.
+// endedRequesters returns the requesters of the builds that this command ended.
 func (tx *change) endedRequesters() []string {
 	var out []string
 	for _, r := range tx.event.Changed {
@@ -54,24 +54,26 @@ func (tx *change) endedRequesters() []string {
 	return out
 }
 
+// overRequester reports whether a requester has more ended builds than allowed.
 func (tx *change) overRequester(requester string) bool {
 	limit := tx.settings.HistoryPerRequester
 	n, _ := tx.historyCount.Get(requester)
 	return limit > 0 && int64(n) > limit
 }
 
+// removeBuild removes a build.
 func (tx *change) removeBuild(r *buildsv1.Record) {
 	tx.remove(r)
 	tx.event.Removed = append(tx.event.Removed, r.Build.Id)
 }
 
-// expireLogs notes that the logs of ended builds are gone by retention. None
-// goes before the history's minimum age.
+// expireLogs marks the logs of ended builds as removed by retention. It skips builds before the
+// minimum age of the history.
 func (tx *change) expireLogs(c *buildsv1.ExpireLogs) Result {
 	for _, id := range c.BuildIds {
 		r := tx.Build(id)
 		if r == nil || !Terminal(r.Build.Phase) ||
-			tx.level >= timedLevel && tx.time-r.Build.EndedAt.AsTime().UnixNano() < tx.settings.HistoryMinAgeNanos {
+			tx.level >= commandTimeLevel && tx.time-r.Build.EndedAt.AsTime().UnixNano() < tx.settings.HistoryMinAgeNanos {
 			continue
 		}
 		r = edit(r)
@@ -85,9 +87,9 @@ func (tx *change) expireLogs(c *buildsv1.ExpireLogs) Result {
 	return Result{}
 }
 
-// HistoryDue answers when the oldest ended build may be removed, if there is
-// one that the bounds of the history will not keep for ever.
-func (s *State) HistoryDue() (time.Time, bool) {
+// HistoryDue returns the time at which the oldest ended build may be removed. ok is false if time
+// alone removes no build.
+func (s *State) HistoryDue() (due time.Time, ok bool) {
 	_, id, ok := s.history.Min()
 	if !ok {
 		return time.Time{}, false

@@ -3,37 +3,18 @@ package builds
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/faults"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-
-	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// CopiesOf answers the nodes that hold the log of an attempt, the owner first.
-func CopiesOf(a *imagebuilderv1.Attempt) []*imagebuilderv1.LogCopy {
-	if c := a.GetLog().GetCopies(); len(c) > 0 {
-		return c
-	}
-	return []*imagebuilderv1.LogCopy{{Node: a.GetOwner(), StoreId: a.GetOwnerStoreId()}}
-}
-
-// HasCopy reports whether a node's data directory is one of the copies.
-func HasCopy(copies []*imagebuilderv1.LogCopy, node, storeID string) bool {
-	for _, c := range copies {
-		if c.Node == node && (c.StoreId == storeID || faults.Mutant("copies-without-store-id")) {
-			return true
-		}
-	}
-	return false
-}
-
-// sealing is the state of the log of an attempt that ended with its owner: a
-// node that holds a copy fixes its length.
+// sealing returns the state of a log whose owner is gone: the sealer, a node that holds a copy, has
+// to fix its length.
 func (tx *change) sealing(a *imagebuilderv1.Attempt) *imagebuilderv1.AttemptLog {
 	return &imagebuilderv1.AttemptLog{State: LogSealing, Copies: CopiesOf(a), Replicas: a.GetLog().GetReplicas(), Sealer: tx.sealer(a)}
 }
 
-// sealingElsewhere is sealing by another node than the owner, if one is left.
+// sealingElsewhere is like sealing, but prefers a sealer that is not the owner.
 func (tx *change) sealingElsewhere(a *imagebuilderv1.Attempt) *imagebuilderv1.AttemptLog {
 	out := tx.sealing(a)
 	for _, c := range CopiesOf(a) {
@@ -45,8 +26,8 @@ func (tx *change) sealingElsewhere(a *imagebuilderv1.Attempt) *imagebuilderv1.At
 	return out
 }
 
-// sealer is the former sealer, or else the first copy, whose node is not known
-// to be lost.
+// sealer returns the copy that has to seal a log: the former sealer if its node is present, else
+// the first copy whose node is present, else nil.
 func (tx *change) sealer(a *imagebuilderv1.Attempt) *imagebuilderv1.LogCopy {
 	if s := a.Log.GetSealer(); s != nil && tx.present(s) {
 		return s
@@ -59,14 +40,15 @@ func (tx *change) sealer(a *imagebuilderv1.Attempt) *imagebuilderv1.LogCopy {
 	return nil
 }
 
+// present reports whether the node of a copy is there, with the same data directory and not lost.
 func (tx *change) present(c *imagebuilderv1.LogCopy) bool {
 	n := tx.Node(c.Node)
 	return n != nil && (n.StoreId == c.StoreId || faults.Mutant("copies-without-store-id")) && !n.Lost
 }
 
-// giveSealers gives logs that wait for a lost node to another one that holds a
-// copy, under a greater epoch, and those that wait for any to one that came.
-func (tx *change) giveSealers() {
+// assignSealers gives a new sealer, under a greater epoch, to each log whose sealer was lost or
+// that had none. It is called after each change of the nodes.
+func (tx *change) assignSealers() {
 	var waiting []*buildsv1.Record
 	tx.Sealing(func(r *buildsv1.Record) bool { waiting = append(waiting, r); return true })
 	for _, r := range waiting {
@@ -88,7 +70,7 @@ func (tx *change) giveSealers() {
 	}
 }
 
-// sealAttempt fixes the log of an attempt whose owner is gone.
+// sealAttempt fixes the log of an attempt whose owner is gone, or marks it as lost.
 func (tx *change) sealAttempt(c *buildsv1.SealAttempt) Result {
 	r, a, err := tx.attemptLog(c.BuildId, c.Attempt, c.Epoch)
 	if err != nil {
@@ -109,7 +91,8 @@ func (tx *change) sealAttempt(c *buildsv1.SealAttempt) Result {
 	return Result{Build: r.Build}
 }
 
-// setLogCopies replaces the set of copies of an open or complete log.
+// setLogCopies replaces the set of copies of an open or sealed log, if the proposer knew the
+// current set.
 func (tx *change) setLogCopies(c *buildsv1.SetLogCopies) Result {
 	r, a, err := tx.attemptLog(c.BuildId, c.Attempt, c.Epoch)
 	if err != nil {
@@ -129,8 +112,8 @@ func (tx *change) setLogCopies(c *buildsv1.SetLogCopies) Result {
 	return Result{Build: r.Build}
 }
 
-// attemptLog answers copies of a record and of one of its attempts, whose
-// epoch is still the given one.
+// attemptLog returns a copy of the record of a build, and in it one attempt. It returns ErrFenced
+// if the attempt has another epoch.
 func (tx *change) attemptLog(build string, attempt uint32, epoch uint64) (*buildsv1.Record, *imagebuilderv1.Attempt, error) {
 	r := tx.Build(build)
 	if r == nil || attempt == 0 || int(attempt) > len(r.Build.Attempts) {
@@ -142,16 +125,4 @@ func (tx *change) attemptLog(build string, attempt uint32, epoch uint64) (*build
 		return nil, nil, ErrFenced
 	}
 	return r, a, nil
-}
-
-func sameCopies(a, b []*imagebuilderv1.LogCopy) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for _, c := range a {
-		if !HasCopy(b, c.Node, c.StoreId) {
-			return false
-		}
-	}
-	return true
 }

@@ -2,16 +2,15 @@ package builds_test
 
 import (
 	"testing"
-	"time"
-
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// copies is a state of three nodes and a build whose log two of them hold.
+// withCopies returns a machine with three more nodes and a build whose log is on two of them, a and
+// b. The owner is a.
 func withCopies(t *testing.T) (*buildstest.Machine, string) {
 	m := buildstest.NewMachine(t)
 	for _, n := range []string{"a", "b", "c"} {
@@ -37,9 +36,9 @@ func Test_LogCopies_AnotherCopySealsWhenTheOwnerIsLost(t *testing.T) {
 		t.Fatalf("log %v epoch %d", a.Log, a.Epoch)
 	}
 	if res := m.Apply(&buildsv1.SealAttempt{BuildId: id, Attempt: 1, Epoch: 1, Length: 5}); res.Err == nil {
-		t.Error("a seal of the former owner was taken")
+		t.Error("a seal of the former owner was accepted")
 	}
-	// The sealer is lost, too; nobody is left until one of them comes back.
+	// The sealer is lost too. There is no sealer until one of the two nodes comes back.
 	m.Must(&buildsv1.NodeLost{Name: "b", StoreId: "sb", BootId: "1"})
 	if a = m.Build(id).Attempts[0]; a.Log.Sealer != nil {
 		t.Fatalf("sealer %v", a.Log.Sealer)
@@ -59,8 +58,8 @@ func Test_LogCopies_AnotherCopySealsWhenTheOwnerIsLost(t *testing.T) {
 	}
 }
 
-// Test_LogCopies_AnotherCopySealsWhatTheOwnerCannotOpen: an adopter's own copy may
-// be damaged, and readers have seen more of the log than nothing.
+// Test_LogCopies_AnotherCopySealsWhatTheOwnerCannotOpen ends an attempt whose owner cannot open the
+// log, because its copy is damaged. Readers have seen bytes of the log, so another copy seals it.
 func Test_LogCopies_AnotherCopySealsWhatTheOwnerCannotOpen(t *testing.T) {
 	for level, want := range map[uint32]imagebuilderv1.LogState{3: builds.LogSealed, 4: builds.LogSealing} {
 		m, id := withCopies(t)
@@ -76,25 +75,6 @@ func Test_LogCopies_AnotherCopySealsWhatTheOwnerCannotOpen(t *testing.T) {
 	}
 }
 
-// Test_ExpireLogs_ByTheTimeOfTheCommand: logs stay for the history's minimum age,
-// whatever the clock of the leader said.
-func Test_ExpireLogs_ByTheTimeOfTheCommand(t *testing.T) {
-	for level, early := range map[uint32]imagebuilderv1.LogState{3: builds.LogExpired, 4: builds.LogSealed} {
-		m := buildstest.NewMachine(t)
-		m.Must(&buildsv1.SetFeatureLevel{Level: level})
-		m.Must(&buildsv1.PutSettings{Settings: &buildsv1.Settings{Attempts: 1, HistoryMinAgeNanos: int64(time.Hour)}})
-		id := m.Create("r:1").Build.Id
-		m.Succeed(id)
-		for at, want := range []imagebuilderv1.LogState{early, builds.LogExpired} {
-			m.Now = m.Now.Add(time.Hour - 1 + time.Duration(at))
-			m.Must(&buildsv1.ExpireLogs{BuildIds: []string{id}})
-			if got := m.Build(id).Attempts[0].Log.State; got != want {
-				t.Errorf("level %d, look %d: the log is %s, want %s", level, at, got, want)
-			}
-		}
-	}
-}
-
 func Test_LogCopies_ChangeOnlyFromWhatIsInForce(t *testing.T) {
 	m, id := withCopies(t)
 	a := &imagebuilderv1.LogCopy{Node: "a", StoreId: "sa"}
@@ -105,20 +85,19 @@ func Test_LogCopies_ChangeOnlyFromWhatIsInForce(t *testing.T) {
 	}
 	ab, ac := []*imagebuilderv1.LogCopy{a, b}, []*imagebuilderv1.LogCopy{a, c}
 	if set(1, ac, ab).Err != nil {
-		t.Error("the set that is in force already was refused")
+		t.Error("the current set was refused")
 	}
 	if set(2, ab, ac).Err == nil || set(1, ac, []*imagebuilderv1.LogCopy{c}).Err == nil || set(1, ab, nil).Err == nil {
-		t.Error("a change of another epoch, of another set, or to none was taken")
+		t.Error("a change of another epoch, of another set, or to none was accepted")
 	}
 	if set(1, ab, ac).Err != nil || !builds.HasCopy(m.Build(id).Attempts[0].Log.Copies, "c", "sc") {
-		t.Error("the change was not taken")
+		t.Error("the change was not accepted")
 	}
 }
 
-// Test_LogCopies_AWipedNodeHoldsNothing brings the node of a log's second copy
-// back under its name with an empty disk. Until it has caught up and that is
-// committed it is none of those that hold the log: when the owner is lost as
-// well, it must not fix the log at the length of its empty copy.
+// Test_LogCopies_AWipedNodeHoldsNothing brings the node of the second copy back with its name and
+// an empty disk. Until a new copy on it is committed, it holds no copy. If the owner is lost as
+// well, that node must not seal the log at the length of its empty disk.
 func Test_LogCopies_AWipedNodeHoldsNothing(t *testing.T) {
 	wiped := func(t *testing.T) (*buildstest.Machine, string) {
 		m, id := withCopies(t)
@@ -130,7 +109,7 @@ func Test_LogCopies_AWipedNodeHoldsNothing(t *testing.T) {
 		m, id := wiped(t)
 		m.Must(&buildsv1.NodeLost{Name: "a", StoreId: "sa", BootId: "1"})
 		if l := m.Build(id).Attempts[0].Log; l.State != builds.LogSealing || l.Sealer != nil {
-			t.Errorf("the log is %v: nobody who is there holds it", l)
+			t.Errorf("the log is %v, but no node that is there holds it", l)
 		}
 	})
 	t.Run("after that", func(t *testing.T) {

@@ -8,8 +8,9 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// nodeStarted ends the attempts of a node's former processes. Their logs wait
-// for the node, under a new epoch, to fix their length.
+// nodeStarted records a new process of a node and ends the attempts of the former one. Their logs
+// are to be sealed under a new epoch. A repeated command of the same process changes nothing,
+// unless the node was lost.
 func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 	n := tx.Node(c.Name)
 	same := n != nil && n.BootId == c.BootId && n.StoreId == c.StoreId
@@ -25,15 +26,15 @@ func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 		tx.endRefreshesOf(c.Name)
 		tx.adoptOwn(c.Name, c.StoreId)
 	}
-	tx.giveSealers()
+	tx.assignSealers()
 	return Result{}
 }
 
-// nodeLost ends the attempts of a process that is dead or was silent for
-// longer than its lease. It counts for the process that was meant only.
+// nodeLost marks a node as lost and ends its attempts, because its process has ended or has not
+// renewed its lease. It has no effect on another process of the node.
 func (tx *change) nodeLost(c *buildsv1.NodeLost) Result {
 	n := tx.Node(c.Name)
-	all := c.AllAttempts && tx.level >= lostLevel
+	all := c.AllAttempts && tx.level >= allAttemptsLevel
 	if n == nil || n.Lost && !all || n.StoreId != c.StoreId || n.BootId != c.BootId {
 		return Result{}
 	}
@@ -42,15 +43,11 @@ func (tx *change) nodeLost(c *buildsv1.NodeLost) Result {
 	tx.putNode(n)
 	tx.endAttempts(c.Name, fmt.Sprintf("node %s was lost while the attempt ran: %s", c.Name, c.Reason), all)
 	tx.endRefreshesOf(c.Name)
-	tx.giveSealers()
+	tx.assignSealers()
 	return Result{}
 }
 
-// lostLevel is the feature level from which on all attempts of a lost node can
-// end: older versions do not know the field.
-const lostLevel = 4
-
-// nodeStopping keeps new attempts away from a process that is about to end.
+// nodeStopping marks a process that is about to end. It gets no new attempts.
 func (tx *change) nodeStopping(c *buildsv1.NodeStopping) Result {
 	n := tx.Node(c.Name)
 	if n == nil || n.Stopping || n.StoreId != c.StoreId || n.BootId != c.BootId {
@@ -62,12 +59,13 @@ func (tx *change) nodeStopping(c *buildsv1.NodeStopping) Result {
 	return Result{}
 }
 
+// putNode stores the record of a node.
 func (tx *change) putNode(n *buildsv1.Node) {
 	tx.nodes.Set(n.Name, n)
 	tx.event.Cluster = true
 }
 
-// drainNode keeps new attempts and copies away from a node, or ends that.
+// drainNode sets whether a node is drained. A drained node gets no new attempts and no new copies.
 func (tx *change) drainNode(c *buildsv1.DrainNode) Result {
 	n := tx.Node(c.Name)
 	if n == nil {
@@ -81,8 +79,7 @@ func (tx *change) drainNode(c *buildsv1.DrainNode) Result {
 	return Result{Existed: true}
 }
 
-// forgetNode removes a node that is no member any more. Its attempts have
-// ended with it.
+// forgetNode removes a node that is no longer a member, and ends its attempts.
 func (tx *change) forgetNode(c *buildsv1.ForgetNode) Result {
 	n := tx.Node(c.Name)
 	if n == nil || n.StoreId != c.StoreId {
@@ -92,16 +89,16 @@ func (tx *change) forgetNode(c *buildsv1.ForgetNode) Result {
 	tx.event.Cluster = true
 	tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s was removed while the attempt ran", c.Name))
 	tx.endRefreshesOf(c.Name)
-	tx.giveSealers()
+	tx.assignSealers()
 	return Result{Existed: true}
 }
 
-// endAttemptsOf ends all live attempts of a node, those left out whose
-// workloads outlive it: the leader gives them to others. Logs wait for a seal,
-// under an epoch that keeps the former owner from writing on.
+// endAttemptsOf ends the live attempts of a node, except adoptable ones: their workloads outlive
+// the node, and the leader gives them to other nodes.
 func (tx *change) endAttemptsOf(node, message string) { tx.endAttempts(node, message, false) }
 
-// endAttempts is endAttemptsOf or, with all, leaves none out.
+// endAttempts ends the live attempts of a node, adoptable ones only if all is set. Their logs are
+// to be sealed under a new epoch, so that the former owner can no longer write them.
 func (tx *change) endAttempts(node, message string, all bool) {
 	for _, r := range tx.liveOn(node) {
 		r = edit(r)
@@ -115,7 +112,7 @@ func (tx *change) endAttempts(node, message string, all bool) {
 	}
 }
 
-// liveOn answers the builds whose live attempt a node owns.
+// liveOn returns the builds whose live attempt a node owns.
 func (tx *change) liveOn(node string) (out []*buildsv1.Record) {
 	tx.Live(func(r *buildsv1.Record) bool {
 		if LastAttempt(r.Build).GetOwner() == node {
@@ -126,8 +123,8 @@ func (tx *change) liveOn(node string) (out []*buildsv1.Record) {
 	return out
 }
 
-// adoptOwn lets a node that came back with its data go on with the attempts
-// whose workloads have outlived its former process.
+// adoptOwn gives the adoptable attempts of a node to its new process, under a new epoch, if the
+// node still has its data directory.
 func (tx *change) adoptOwn(node, storeID string) {
 	for _, r := range tx.liveOn(node) {
 		r = edit(r)
@@ -136,25 +133,4 @@ func (tx *change) adoptOwn(node, storeID string) {
 			tx.put(r)
 		}
 	}
-}
-
-// reassign gives live attempts to new owners. Those that moved on meanwhile
-// are left out.
-func (tx *change) reassign(c *buildsv1.Reassign) Result {
-	var res Result
-	for _, as := range c.Assignments {
-		r := tx.Build(as.BuildId)
-		a := LastAttempt(r.GetBuild())
-		n := tx.Node(as.Owner)
-		if a == nil || !Live(a.Phase) || !a.Adoptable || a.Number != as.Attempt || r.Build.Version != as.BuildVersion ||
-			as.Epoch <= MaxEpoch(r.Build) || n == nil || n.StoreId != as.OwnerStoreId || n.Lost || n.Stopping {
-			res.Refused++
-			continue
-		}
-		r = edit(r)
-		a = LastAttempt(r.Build)
-		a.Owner, a.OwnerStoreId, a.Epoch = as.Owner, as.OwnerStoreId, as.Epoch
-		tx.put(r)
-	}
-	return res
 }

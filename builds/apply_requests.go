@@ -1,14 +1,20 @@
 package builds
 
 import (
+	"time"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// requestsPerApply bounds how many old request ids one command forgets. It is
-// greater than the one that a command adds, so that the table shrinks.
+// requestsPerApply limits how many expired request ids one command removes. It is greater than the
+// one id that a command adds, so that the table shrinks.
 const requestsPerApply = 8
 
-// remember notes the answer to a request id.
+// generatedIDAge is the retention of request ids that the service generated, in nanoseconds. The
+// call that generated one proposes it again for some seconds only.
+const generatedIDAge = int64(10 * time.Minute)
+
+// remember records the build that a request id got.
 func (tx *change) remember(c *buildsv1.CreateBuild, buildID string, attached bool) {
 	if c.RequestId == "" {
 		return
@@ -20,27 +26,13 @@ func (tx *change) remember(c *buildsv1.CreateBuild, buildID string, attached boo
 		BuildId:      buildID,
 		Attached:     attached,
 		TimeUnixNano: tx.time,
-		Made:         c.RequestMade && tx.level >= madeLevel,
+		Made:         c.RequestMade && tx.level >= generatedIDLevel,
 	})
 }
 
-// madeLevel is the feature level from which on request ids that the service made
-// are soon forgotten: older versions do not know which these are.
-const madeLevel = 4
-
-func (s *State) putRequest(r *buildsv1.Request) {
-	key := pairKey(r.Requester, r.RequestId)
-	s.requests.Set(key, r)
-	byTime := s.requestsByTime
-	if r.Made {
-		byTime = s.madeByTime
-	}
-	byTime.Set(orderKey(uint64(r.TimeUnixNano))+key, key)
-}
-
-// forgetRequests removes up to n request ids that are older than their age.
+// forgetRequests removes up to n expired request ids.
 func (tx *change) forgetRequests(n int) {
-	for range n - tx.forgetMade(n) {
+	for range n - tx.forgetGenerated(n) {
 		byTime, key, ok := tx.requestsByTime.Min()
 		if !ok {
 			return
@@ -54,18 +46,18 @@ func (tx *change) forgetRequests(n int) {
 	}
 }
 
-// forgetMade removes up to n old request ids that the service made, and answers
-// how many.
-func (tx *change) forgetMade(n int) int {
+// forgetGenerated removes up to n expired request ids that the service generated, and returns their
+// number.
+func (tx *change) forgetGenerated(n int) int {
 	for i := range n {
-		byTime, key, ok := tx.madeByTime.Min()
+		byTime, key, ok := tx.generatedByTime.Min()
 		if !ok {
 			return i
 		}
-		if r, _ := tx.requests.Get(key); r != nil && r.TimeUnixNano+min(madeAge, tx.settings.RequestIdAgeNanos) > tx.time {
+		if r, _ := tx.requests.Get(key); r != nil && r.TimeUnixNano+min(generatedIDAge, tx.settings.RequestIdAgeNanos) > tx.time {
 			return i
 		}
-		tx.madeByTime.Delete(byTime)
+		tx.generatedByTime.Delete(byTime)
 		tx.requests.Delete(key)
 	}
 	return n

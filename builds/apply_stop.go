@@ -1,19 +1,15 @@
 package builds
 
 import (
-	"fmt"
 	"slices"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// timedLevel is the feature level from which on a deadline, and the age of logs,
-// is judged by the time of the command, whatever the clock of the leader said.
-const timedLevel = 4
-
-// stopBuild ends a queued build and asks the owner of a live one to stop. A
-// build that is over stays as it is: asking again is safe.
+// stopBuild ends a queued build, or records for the owner of a live one that it has to stop. It
+// detaches a requester if others remain. It does not change a build that has ended, so a repeated
+// command is safe.
 func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 	r := tx.Build(c.BuildId)
 	if r == nil {
@@ -26,7 +22,7 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 	if c.Reason == buildsv1.StopReason_STOP_REASON_REQUESTER {
 		i := slices.Index(b.Requesters, c.Requester)
 		if i < 0 {
-			if slices.Contains(r.Detached, c.Requester) { // asked again
+			if slices.Contains(r.Detached, c.Requester) { // a repeated command
 				return Result{Build: b, Detached: true}
 			}
 			if r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
@@ -42,7 +38,7 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 			return Result{Build: r.Build, Detached: true}
 		}
 	}
-	if c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE && tx.level >= timedLevel && tx.time < b.Deadline.AsTime().UnixNano() {
+	if c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE && tx.level >= commandTimeLevel && tx.time < b.Deadline.AsTime().UnixNano() {
 		return Result{Build: b, Err: ErrNotDue}
 	}
 	forced := c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE || c.Reason == buildsv1.StopReason_STOP_REASON_UNSEALABLE
@@ -63,7 +59,7 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 		return Result{Build: r.Build}
 	}
 	if c.Reason == buildsv1.StopReason_STOP_REASON_UNSEALABLE {
-		// Nobody can go on with it, nor stop it: its owner is of another cluster.
+		// The owner belongs to another cluster, so no node can continue or stop the attempt.
 		a := LastAttempt(r.Build)
 		a.Epoch = MaxEpoch(r.Build) + 1
 		a.Log = &imagebuilderv1.AttemptLog{State: LogLost}
@@ -73,25 +69,4 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 	r.Build.CancelRequested = c.Reason != buildsv1.StopReason_STOP_REASON_DEADLINE
 	tx.put(r)
 	return Result{Build: r.Build}
-}
-
-// endStopped ends a build that was asked to stop.
-func (tx *change) endStopped(r *buildsv1.Record) {
-	switch r.StopReason {
-	case buildsv1.StopReason_STOP_REASON_DEADLINE:
-		tx.end(r, Failed, BlameTimeout, fmt.Sprintf("the build did not end before its deadline (%s)", r.Build.Deadline.AsTime().UTC().Format("2006-01-02 15:04:05Z")))
-	case buildsv1.StopReason_STOP_REASON_UNSEALABLE:
-		tx.end(r, Failed, BlameInfrastructure, r.StopMessage)
-	case buildsv1.StopReason_STOP_REASON_OPERATOR:
-		tx.end(r, Cancelled, BlameCancelled, withReason("cancelled by an operator", r.StopMessage))
-	default:
-		tx.end(r, Cancelled, BlameCancelled, withReason("cancelled by its requester", r.StopMessage))
-	}
-}
-
-func withReason(what, why string) string {
-	if why == "" {
-		return what
-	}
-	return what + ": " + why
 }

@@ -5,9 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -96,8 +95,8 @@ func Test_Stop_Deadline(t *testing.T) {
 	}
 }
 
-// Test_Stop_DeadlineByTheTimeOfTheCommand: a leader whose own clock is ahead ends
-// no build. Older versions, which a cluster may have at level 3, let it.
+// Test_Stop_DeadlineByTheTimeOfTheCommand checks that a leader whose clock is ahead ends no build
+// early. At level 3 it does, as in older versions.
 func Test_Stop_DeadlineByTheTimeOfTheCommand(t *testing.T) {
 	for level, early := range map[uint32]error{3: nil, 4: builds.ErrNotDue} {
 		m := buildstest.NewMachine(t)
@@ -115,71 +114,8 @@ func Test_Stop_DeadlineByTheTimeOfTheCommand(t *testing.T) {
 	}
 }
 
-func Test_Successor_WaitsForTheStoppingBuild(t *testing.T) {
-	m := buildstest.NewMachine(t)
-	first := m.Create("r:1").Build.Id
-	e := m.Assign(first)
-	m.Stop(first, byRequester, "alice")
-	next := m.Create("r:1", buildstest.By("bob"))
-	if next.Attached || next.Build.Id == first {
-		t.Fatal("the request joined a build that is about to end")
-	}
-	if third := m.Create("r:1", buildstest.By("carol")); third.Build.Id != next.Build.Id || !third.Attached {
-		t.Error("the third request did not join the successor")
-	}
-	b := m.Build(next.Build.Id)
-	res := m.Must(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
-		BuildId: b.Id, Attempt: 1, Owner: "n1", OwnerStoreId: "s1", Epoch: 1, BuildVersion: b.Version,
-	}}})
-	if res.Refused != 1 {
-		t.Fatal("the successor runs beside the current build")
-	}
-	m.Finish(first, e, &buildsv1.FinishAttempt{Phase: builds.Cancelled})
-	m.WantPhase(first, builds.Cancelled)
-	m.Succeed(b.Id)
-}
-
-func Test_History_Bounds(t *testing.T) {
-	m := buildstest.NewMachine(t)
-	set := builds.DefaultSettings()
-	set.HistoryTotal, set.HistoryPerRequester = 5, 3
-	set.HistoryMinAgeNanos, set.HistoryMaxAgeNanos = int64(time.Minute), int64(time.Hour)
-	m.Must(&buildsv1.PutSettings{Settings: set})
-	end := func(ref, who string) string {
-		id := m.Create(ref, buildstest.By(who)).Build.Id
-		m.Succeed(id)
-		return id
-	}
-	first := end("r:a0", "a")
-	for _, ref := range []string{"r:a1", "r:a2", "r:a3"} {
-		end(ref, "a")
-	}
-	if n := m.Counts().History; n != 4 {
-		t.Fatalf("history holds %d before its minimum age, want all 4", n)
-	}
-	m.Now = m.Now.Add(2 * time.Minute)
-	end("r:a4", "a")
-	if n := m.Counts().History; n != 3 {
-		t.Errorf("history of one requester holds %d, want 3", n)
-	}
-	if m.Store.Build(first) != nil {
-		t.Error("the oldest was not the one to go")
-	}
-	for _, ref := range []string{"r:b1", "r:b2", "r:b3"} {
-		end(ref, "b")
-	}
-	if n := m.Counts().History; n != 5 {
-		t.Errorf("history holds %d, want 5", n)
-	}
-	m.Now = m.Now.Add(2 * time.Hour)
-	m.Must(&buildsv1.Reap{})
-	if n := m.Counts().History; n != 0 {
-		t.Errorf("history holds %d after its maximum age, want 0", n)
-	}
-}
-
-// Test_Cancel_TwiceIsOnce: a requester that asks again, since it did not hear
-// the answer, is told the same, and not that it has no part in the build.
+// Test_Cancel_TwiceIsOnce checks that a requester that repeats a cancellation gets the same result
+// again, and no error that it is not a requester.
 func Test_Cancel_TwiceIsOnce(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	as := func(who string) func(*buildsv1.CreateBuild) {

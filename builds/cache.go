@@ -2,7 +2,6 @@ package builds
 
 import (
 	"hash/fnv"
-	"sync"
 	"time"
 
 	"github.com/distribution/reference"
@@ -12,48 +11,44 @@ import (
 )
 
 const (
-	// cacheLevel is the feature level from which on references are refreshed.
-	cacheLevel = 3
-	// DefaultCacheInterval is how often a reference is resolved again where
-	// nobody said how often.
+	// DefaultCacheInterval is the time between two refreshes of a cached reference if neither the
+	// configuration nor an operator sets one.
 	DefaultCacheInterval = 6 * time.Hour
-	// minCacheInterval bounds what operators may ask of a registry.
+	// MinCacheInterval is the shortest time between two refreshes of a reference. It limits the
+	// load that operators can put on a registry.
 	MinCacheInterval = time.Second
-	// maxCachedRefs bounds the table.
+	// maxCachedRefs is the maximum number of cached references.
 	maxCachedRefs = 20000
 )
 
-// CacheKey answers the name under which a reference is cached: as Docker
-// normalises it, with its tag (docker.io/library/ubuntu:latest for ubuntu).
-// References by digest are refused, they never change.
+// CacheKey returns the name under which a reference is cached: the form to which Docker normalises
+// it, with its tag. For ubuntu it is docker.io/library/ubuntu:latest. A reference by digest is an
+// error, because its content never changes.
 func CacheKey(ref string) (string, error) {
-	if err := CheckRef("ref", ref); err != nil {
-		return "", err
-	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return "", invalidf("ref is no image reference; write it as in registry.example.com/team/image:tag")
+		return "", invalidf("ref is not an image reference; write it as registry.example.com/team/image:tag")
 	}
 	if _, digested := named.(reference.Digested); digested {
-		return "", invalidf("ref names a digest, which never changes: cache a tag")
+		return "", invalidf("ref names a digest, which never changes; cache a tag instead")
 	}
 	return reference.TagNameOnly(named).String(), nil
 }
 
-// CachedRefs answers all cached references by name.
+// CachedRefs returns all cached references, ordered by name.
 func (s *State) CachedRefs() []*imagebuilderv1.CachedRef { return s.cached.Values() }
 
-// CachedRef answers a cached reference by its CacheKey, or nil.
+// CachedRef returns a cached reference by its CacheKey, or nil.
 func (s *State) CachedRef(key string) *imagebuilderv1.CachedRef {
 	r, _ := s.cached.Get(key)
 	return r
 }
 
-// CacheConfig answers what cached references have in common. The message must
-// not be changed.
-func (s *State) CacheConfig() *buildsv1.CacheConfig { return s.cacheFor }
+// CacheConfig returns the settings of all cached references. The caller must not change the
+// message.
+func (s *State) CacheConfig() *buildsv1.CacheConfig { return s.cacheConfig }
 
-// CacheInterval answers how often a cached reference is resolved again.
+// CacheInterval returns the time between two refreshes of a cached reference.
 func (s *State) CacheInterval(r *imagebuilderv1.CachedRef) time.Duration {
 	if d := r.GetInterval().AsDuration(); d > 0 {
 		return d
@@ -61,64 +56,46 @@ func (s *State) CacheInterval(r *imagebuilderv1.CachedRef) time.Duration {
 	return s.DefaultCacheInterval()
 }
 
+// DefaultCacheInterval returns the time between two refreshes of references without an interval of
+// their own.
 func (s *State) DefaultCacheInterval() time.Duration {
-	if n := s.cacheFor.GetIntervalNanos(); n > 0 {
+	if n := s.cacheConfig.GetIntervalNanos(); n > 0 {
 		return time.Duration(n)
 	}
 	return DefaultCacheInterval
 }
 
-// RefreshesCache reports whether all nodes of the cluster know how references
-// are refreshed.
+// RefreshesCache reports whether all nodes of the cluster know how references are refreshed.
 func (s *State) RefreshesCache() bool { return s.level >= cacheLevel }
 
-// nextSlot answers when a reference is due after a time. Each has a place of
-// its own within the interval, which its name decides, and is due once in every
-// interval from one place to the next: so references that were added together
-// are not resolved together for ever, and who refreshes them does not matter.
+// DueAt returns the time at which a reference is due, in nanoseconds since the Unix epoch. 0 means
+// at once.
+func DueAt(r *imagebuilderv1.CachedRef) int64 {
+	if r.GetDueAt() == nil {
+		return 0
+	}
+	return r.DueAt.AsTime().UnixNano()
+}
+
+// nextSlot returns the first due time of a reference after a time, both in nanoseconds since the
+// Unix epoch. A hash of the name gives each reference a fixed offset within its interval. So
+// references that were added together are not refreshed together, whichever node refreshes them.
 func nextSlot(ref string, interval time.Duration, after int64) int64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(ref))
 	every := int64(max(interval, MinCacheInterval))
-	place := int64(h.Sum64() % uint64(every))
-	slots := (after - place) / every
-	if after < place {
+	offset := int64(h.Sum64() % uint64(every))
+	slots := (after - offset) / every
+	if after < offset {
 		slots = -1
 	}
-	return place + (slots+1)*every
+	return offset + (slots+1)*every
 }
 
-// refreshPause is how long after the nth failure in a row a reference is
-// resolved again: a sixteenth of the interval, between one second and one
-// minute, doubled each time.
+// refreshPause returns the pause before the next refresh after n failures in a row. The first pause
+// is a sixteenth of the interval, at least a second and at most a minute. Each further failure
+// doubles it.
 func refreshPause(interval time.Duration, n uint32) time.Duration {
 	first := min(max(interval/16, time.Second), time.Minute)
 	return first << min(n-1, 16)
 }
-
-// signal tells any number of waiters that something has changed.
-type signal struct{ state *signalState }
-
-type signalState struct {
-	mu sync.Mutex
-	ch chan struct{}
-}
-
-func newSignal() signal { return signal{&signalState{ch: make(chan struct{})}} }
-
-func (s signal) fire() {
-	s.state.mu.Lock()
-	defer s.state.mu.Unlock()
-	close(s.state.ch)
-	s.state.ch = make(chan struct{})
-}
-
-func (s signal) next() <-chan struct{} {
-	s.state.mu.Lock()
-	defer s.state.mu.Unlock()
-	return s.state.ch
-}
-
-// CachedChanged answers a channel that is closed at the next change of the
-// cached references, the nodes or the feature level.
-func (s *Store) CachedChanged() <-chan struct{} { return s.cached.next() }

@@ -1,8 +1,22 @@
-// Package builds is the domain of the image builder: builds, their keys,
-// phases and attempts, the commands that change them and their pure
-// application to the replicated state, and the two APIs over it.
+// Package builds is the replicated state machine of the image builder. Its state holds the builds
+// with their phases and attempts, the request ids, the cached references, the nodes and the
+// settings. Every node applies the same commands in the same order and so holds the same state.
 //
-// What never lives here: Raft, Kubernetes, BuildKit or a registry client. The
-// package meets them at the small interfaces that it defines (Raft, Registry,
-// LogReader).
+// The package performs no effects. It has no Raft, no RPC, no registry client and no runtime: it
+// needs only the interface Raft to propose commands. The two APIs are in package api, the decisions
+// of the leader in package scheduler, and the bytes of logs in package builds/logs.
+//
+// The files, from the base up:
+//
+//   - phase.go, errors.go, image.go, feature_level.go, settings.go: the vocabulary
+//   - log_copies.go, cache.go: rules of log copies and of cached references
+//   - state.go, tables.go: the state, its tables and their indexes
+//   - change.go: one command at work, its Result and its Event
+//   - apply_*.go: the commands, by subject; apply.go: the dispatch to them
+//   - snapshot.go: the state as bytes
+//   - store.go: the state behind a lock; events.go, build_watch.go, signal.go, hooks.go: its
+//     watchers
+//   - commands.go, propose.go, prepare.go: commands on their way into the replicated log
+//
+// DESIGN.md has the invariants and the reasons.
 package builds

@@ -5,18 +5,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Fuzz_Command applies commands of any type with any payload: the state never
-// panics, two states answer the same, and what a snapshot holds is all of it.
+// Fuzz_Command applies commands of any type with any payload to two states. They never panic,
+// return the same results and stay equal, and a restored snapshot is equal too.
 func Fuzz_Command(f *testing.F) {
 	for _, payload := range []proto.Message{
 		&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel},
@@ -48,7 +47,7 @@ func Fuzz_Command(f *testing.F) {
 			index := one.Index + uint64(i) + 1
 			_, refused := one.Store.Apply(index, c).(error)
 			if _, again := two.Store.Apply(index, c).(error); again != refused {
-				t.Fatal("two states answer differently")
+				t.Fatal("the results of the two states differ")
 			}
 			if refused {
 				break // the node stops

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Test_Mutants switches one defect on after the other; the named test has to
-// fail with it, and passes without.
+// Test_Mutants switches on one defect after the other. The test that guards against the defect must
+// fail with it and pass without it.
 func Test_Mutants(t *testing.T) {
 	if os.Getenv("IMAGE_BUILDER_MUTANT") != "" {
 		t.Skip("runs for a mutant")

@@ -4,7 +4,7 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Shorter names for the phases and blames, which this package uses a lot.
+// Short names of the phases, blames and log states of package imagebuilderv1.
 const (
 	Queued    = imagebuilderv1.Phase_PHASE_QUEUED
 	Assigned  = imagebuilderv1.Phase_PHASE_ASSIGNED
@@ -28,17 +28,17 @@ const (
 	LogExpired = imagebuilderv1.LogState_LOG_STATE_EXPIRED
 )
 
-// Terminal reports whether a build or attempt in this phase is over.
+// Terminal reports whether a build or attempt in this phase has ended.
 func Terminal(p imagebuilderv1.Phase) bool {
 	return p == Succeeded || p == Failed || p == Cancelled
 }
 
-// Live reports whether an attempt in this phase has an owner that works on it.
+// Live reports whether an attempt in this phase has an owner that runs it.
 func Live(p imagebuilderv1.Phase) bool {
 	return p >= Assigned && p <= Pushing
 }
 
-// LastAttempt answers the newest attempt of a build, or nil.
+// LastAttempt returns the newest attempt of a build, or nil.
 func LastAttempt(b *imagebuilderv1.Build) *imagebuilderv1.Attempt {
 	if n := len(b.GetAttempts()); n > 0 {
 		return b.Attempts[n-1]
@@ -46,8 +46,8 @@ func LastAttempt(b *imagebuilderv1.Build) *imagebuilderv1.Attempt {
 	return nil
 }
 
-// MaxEpoch is the greatest epoch that any attempt of the build ever had. The
-// next owner of anything in the build gets a greater one.
+// MaxEpoch returns the greatest epoch of all attempts of a build. The next owner of an attempt or a
+// log of the build gets a greater one.
 func MaxEpoch(b *imagebuilderv1.Build) uint64 {
 	var e uint64
 	for _, a := range b.GetAttempts() {

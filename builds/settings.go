@@ -6,11 +6,7 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// FeatureLevel is the greatest level of commands and snapshots that this
-// binary can apply.
-const FeatureLevel = 4
-
-// DefaultSettings are the limits of a new cluster.
+// DefaultSettings returns the limits of a new cluster.
 func DefaultSettings() *buildsv1.Settings {
 	return &buildsv1.Settings{
 		HistoryTotal:        10000,
@@ -25,7 +21,3 @@ func DefaultSettings() *buildsv1.Settings {
 		QueueTotal:          100000,
 	}
 }
-
-// madeAge is how long request ids are kept that the service made. The call that
-// made one asks for some seconds.
-const madeAge = int64(10 * time.Minute)

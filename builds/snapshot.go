@@ -12,18 +12,17 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// snapshotFormat is the version of the snapshot's layout.
+// snapshotFormat is the version of the layout of snapshots.
 const snapshotFormat = 1
 
-// maxSnapshotRecord bounds one record, so that a damaged length cannot make
-// the reader allocate without limit.
+// maxSnapshotRecord is the maximum size of one record, in bytes. It limits how much memory a
+// damaged length can make the reader allocate.
 const maxSnapshotRecord = 64 << 20
 
-// snapshot writes a frozen state: a header, then one record after the other,
-// each with its length before it.
+// snapshot writes a frozen state: a header and then the records, each preceded by its length.
 type snapshot struct{ state *State }
 
-// WriteTo writes the snapshot. The Raft adapter adds the checksum.
+// WriteTo writes the snapshot. It has no checksum, which package cluster adds.
 func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 	cw := &countingWriter{w: bufio.NewWriterSize(w, 1<<20)}
 	st := s.state
@@ -34,7 +33,7 @@ func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 		FeatureLevel: st.level,
 		Records:      uint64(st.builds.Len() + st.requests.Len() + st.cached.Len() + st.nodes.Len()),
 		Settings:     st.settings,
-		Cache:        st.cacheFor,
+		Cache:        st.cacheConfig,
 	}
 	if _, err := protodelim.MarshalTo(cw, header); err != nil {
 		return cw.n, fmt.Errorf("write snapshot header: %w", err)
@@ -67,6 +66,7 @@ func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 	return cw.n, nil
 }
 
+// countingWriter counts the bytes that it writes.
 type countingWriter struct {
 	w *bufio.Writer
 	n int64
@@ -78,7 +78,7 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// readSnapshot reads what WriteTo wrote, to the last byte.
+// readSnapshot reads a snapshot. It refuses a truncated one, and bytes after the last record.
 func readSnapshot(r io.Reader) (*State, error) {
 	br := bufio.NewReaderSize(r, 1<<20)
 	opts := protodelim.UnmarshalOptions{MaxSize: maxSnapshotRecord}
@@ -98,7 +98,7 @@ func readSnapshot(r io.Reader) (*State, error) {
 		s.settings = h.Settings
 	}
 	if h.Cache != nil {
-		s.cacheFor = h.Cache
+		s.cacheConfig = h.Cache
 	}
 	for n := range h.Records {
 		rec := new(buildsv1.SnapshotRecord)
@@ -127,7 +127,7 @@ func readSnapshot(r io.Reader) (*State, error) {
 	return s, nil
 }
 
-// CheckSnapshot reads a snapshot to its end, and answers its feature level.
+// CheckSnapshot reads a whole snapshot and returns its feature level.
 func CheckSnapshot(r io.Reader) (level uint32, err error) {
 	s, err := readSnapshot(r)
 	if err != nil {
@@ -136,6 +136,7 @@ func CheckSnapshot(r io.Reader) (level uint32, err error) {
 	return s.level, nil
 }
 
+// noEOF turns io.EOF into io.ErrUnexpectedEOF.
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

@@ -6,18 +6,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"pgregory.net/rapid"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Test_State_Invariants applies random commands, sensible and absurd ones, and
-// checks after each what has to hold in every state; at the end, that a
-// snapshot restores to the same state.
+// Test_State_Invariants applies random valid and invalid commands and checks the invariants of the
+// state after each. At the end it checks that a snapshot restores to the same state.
 func Test_State_Invariants(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := buildstest.NewMachine(t)
@@ -90,6 +88,7 @@ func Test_State_Invariants(t *testing.T) {
 	})
 }
 
+// checkInvariants checks a state. ended holds the terminal phases of all builds seen so far.
 func checkInvariants(t *rapid.T, s *builds.State, ended map[string]imagebuilderv1.Phase) {
 	active := map[string]int{}
 	var queued, live, total int

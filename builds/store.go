@@ -1,87 +1,47 @@
 package builds
 
 import (
+	"context"
 	"io"
 	"sync"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// eventsKept is how many commands a watcher may trail behind before it has to
-// start again with a snapshot.
-const eventsKept = 8192
-
-// Store is the State behind a lock, with watchers. It is the state machine
-// that the Raft adapter drives. Safe for concurrent use; no reader can block
-// Apply for longer than a table look-up.
+// Store is the State behind a lock, with watchers. It is the state machine of the replicated log.
+// It is safe for concurrent use, and no reader blocks Apply for longer than a table lookup.
 type Store struct {
 	mu      sync.RWMutex
 	state   *State
 	events  *eventRing
-	watches map[string]map[*BuildWatch]struct{}
-	tally   Tally
-	cached  signal
-	// restored: no command was applied since the state was replaced.
+	watches map[string]map[*BuildWatch]struct{} // by build id
+	hooks   Hooks
+	cached  signal // cached references, nodes or the feature level changed
+	// restored reports that no command was applied since the state was replaced.
 	restored bool
 }
 
-// Tally counts what this process has brought about, once in the cluster each.
-type Tally struct {
-	// Mine reports whether this process has proposed the command.
-	Mine func(index uint64, cmd *clusterv1.Command) bool
-	// Created and Ended are called for builds that such a command has created
-	// or ended. They must not block.
-	Created func(*imagebuilderv1.Build)
-	Ended   func(*buildsv1.Record)
-	// Published is called for every build that has succeeded, whoever has
-	// proposed the command; nil for nobody. It must not block.
-	Published func(*imagebuilderv1.Build)
-	// Requested is called for every cached reference that was asked to be
-	// resolved anew, by whoever; nil for nobody. It must not block.
-	Requested func(ref string)
-}
-
-// Count sets what counts. It is called before the first command is applied.
-func (s *Store) Count(t Tally) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tally = t
-}
-
-// count looks for builds that the command has created or ended.
-func (t Tally) count(index uint64, cmd *clusterv1.Command, changed []*buildsv1.Record) {
-	for _, r := range changed {
-		if t.Published != nil && r.EndedIndex == index && r.Build.Phase == Succeeded {
-			t.Published(r.Build)
-		}
-	}
-	if t.Mine == nil || len(changed) == 0 || !t.Mine(index, cmd) {
-		return
-	}
-	for _, r := range changed {
-		if r.CreatedIndex == index {
-			t.Created(r.Build)
-		}
-		if r.EndedIndex == index {
-			t.Ended(r)
-		}
-	}
-}
-
-// NewStore answers a store with an empty state.
+// NewStore returns a store with an empty state.
 func NewStore() *Store {
 	return &Store{
 		state:   NewState(),
-		events:  newEventRing(eventsKept),
+		events:  newEventRing(maxEvents),
 		watches: map[string]map[*BuildWatch]struct{}{},
 		cached:  newSignal(),
 	}
 }
 
-// Apply applies one command of the replicated log and tells the watchers. The
-// answer is a Result, or an error with Fatal() true if the node must stop.
+// SetHooks sets the functions that are called while commands are applied. The caller sets them
+// before the first command.
+func (s *Store) SetHooks(h Hooks) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hooks = h
+}
+
+// Apply applies one command of the replicated log and wakes the watchers. It returns a Result, or
+// an error whose method Fatal returns true if the node must stop.
 func (s *Store) Apply(index uint64, cmd *clusterv1.Command) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,22 +51,17 @@ func (s *Store) Apply(index uint64, cmd *clusterv1.Command) any {
 		return err
 	}
 	if s.restored && index > before+1 {
-		// What was in between may have been another history, of which watchers
-		// that come back know.
+		// The indexes between the snapshot and this command may belong to another history, which
+		// watchers that resume may have seen.
 		s.events.cutAt(index)
 	}
 	s.restored = false
 	for _, r := range ev.Changed {
 		for w := range s.watches[r.Build.Id] {
-			w.offer(r)
+			w.set(r)
 		}
 	}
-	s.tally.count(index, cmd, ev.Changed)
-	if s.tally.Requested != nil {
-		for _, ref := range ev.Requested {
-			s.tally.Requested(ref)
-		}
-	}
+	s.hooks.call(index, cmd, ev)
 	if ev.Cached || ev.Cluster {
 		s.cached.fire()
 	}
@@ -116,43 +71,43 @@ func (s *Store) Apply(index uint64, cmd *clusterv1.Command) any {
 	return res
 }
 
-// LastTime is the greatest applied time, nanoseconds since the Unix epoch.
+// LastTime returns the greatest applied time, in nanoseconds since the Unix epoch.
 func (s *Store) LastTime() int64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.state.time
 }
 
-// Read calls f with the state while no command is applied. f must be short and
-// must not keep the state; records that it got may be kept.
+// Read calls f with the state. No command is applied meanwhile, so f must be short. f must not keep
+// the state, but may keep records.
 func (s *Store) Read(f func(*State)) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	f(s.state)
 }
 
-// View answers the state as it is now. Later commands do not change it, so it
-// may be read for as long as one likes.
+// View returns the state as it is now. Later commands do not change it, so the caller may read it
+// for any time.
 func (s *Store) View() *State {
-	s.mu.Lock() // copying marks the trees as shared
+	s.mu.Lock() // freeze marks the trees as shared
 	defer s.mu.Unlock()
 	return s.state.freeze()
 }
 
-// Build answers the record of a build, or nil.
+// Build returns the record of a build, or nil.
 func (s *Store) Build(id string) *buildsv1.Record {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.state.Build(id)
 }
 
-// Snapshot answers the state as it is now, to be written while commands go on.
+// Snapshot returns the state as it is now. The caller may write it while commands are applied.
 func (s *Store) Snapshot() (io.WriterTo, error) {
 	return snapshot{s.View()}, nil
 }
 
-// Restore replaces the state by a snapshot. Nothing changes if the snapshot
-// cannot be read. All subscriptions end with ErrResubscribe.
+// Restore replaces the state by a snapshot. It changes nothing if the snapshot cannot be read. All
+// subscriptions end with ErrResubscribe.
 func (s *Store) Restore(r io.Reader) error {
 	state, err := readSnapshot(r)
 	if err != nil {
@@ -166,8 +121,95 @@ func (s *Store) Restore(r io.Reader) error {
 	s.restored = true
 	for id, set := range s.watches {
 		for w := range set {
-			w.offer(state.Build(id))
+			w.set(state.Build(id))
 		}
 	}
 	return nil
 }
+
+// Watch follows a build. It returns nil if the build does not exist. The caller closes the watch.
+func (s *Store) Watch(id string) *BuildWatch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.state.Build(id)
+	if r == nil {
+		return nil
+	}
+	w := newBuildWatch(func(w *BuildWatch) { s.unwatch(id, w) })
+	w.set(r)
+	if s.watches[id] == nil {
+		s.watches[id] = map[*BuildWatch]struct{}{}
+	}
+	s.watches[id][w] = struct{}{}
+	return w
+}
+
+// unwatch removes a watch.
+func (s *Store) unwatch(id string, w *BuildWatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set := s.watches[id]
+	delete(set, w)
+	if len(set) == 0 {
+		delete(s.watches, id)
+	}
+}
+
+// Wait blocks until done returns true for the build, and returns that version. It returns
+// ErrNotFound if the build does not exist.
+func (s *Store) Wait(ctx context.Context, id string, done func(*buildsv1.Record) bool) (*buildsv1.Record, error) {
+	w := s.Watch(id)
+	if w == nil {
+		return nil, ErrNotFound
+	}
+	defer w.Close()
+	for {
+		r, err := w.Next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if done(r) {
+			return r, nil
+		}
+	}
+}
+
+// Subscribe returns the state as it is now, and a subscription to all later events.
+func (s *Store) Subscribe() (*State, *Subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.events
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return s.state.freeze(), &Subscription{ring: r, epoch: r.epoch, next: r.next}
+}
+
+// SubscribeAfter returns a subscription to all events after an index. It returns ErrResubscribe if
+// these events are no longer kept, or if this node has not applied the index yet.
+func (s *Store) SubscribeAfter(index uint64) (*Subscription, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r := s.events
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if index < r.cut || index > s.state.index {
+		return nil, ErrResubscribe
+	}
+	n := r.first
+	for n < r.next && r.events[n%uint64(len(r.events))].Index <= index {
+		n++
+	}
+	return &Subscription{ring: r, epoch: r.epoch, next: n}, nil
+}
+
+// Changed returns a channel that is closed at the next change of any build, node or setting. The
+// caller takes it before it reads the state.
+func (s *Store) Changed() <-chan struct{} {
+	s.events.mu.Lock()
+	defer s.events.mu.Unlock()
+	return s.events.arrived
+}
+
+// CachedChanged returns a channel that is closed at the next change of the cached references, the
+// nodes, the settings or the feature level. The caller takes it before it reads the state.
+func (s *Store) CachedChanged() <-chan struct{} { return s.cached.next() }

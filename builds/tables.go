@@ -7,16 +7,15 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// put stores a record and keeps every index true. The record must not change
-// afterwards.
+// put stores a record and updates every index. The record must not change afterwards.
 func (s *State) put(r *buildsv1.Record) {
 	b := r.Build
 	old := s.Build(b.Id)
 	if old != nil {
 		s.unindex(old)
 	}
-	if !listedAlike(old.GetBuild(), b) {
-		s.active = new(ActiveSet)
+	if !sameListing(old.GetBuild(), b) {
+		s.activeSet = new(ActiveSet)
 	}
 	s.builds.Set(b.Id, r)
 	switch {
@@ -25,22 +24,21 @@ func (s *State) put(r *buildsv1.Record) {
 		s.deadlines.Set(deadlineKey(r), r)
 	case Live(b.Phase):
 		s.live.Set(b.Id, r)
-		addCount(s.liveBy.Get, s.liveBy.Set, s.liveBy.Delete, b.Requester, 1)
 	case Terminal(b.Phase):
 		end := orderKey(r.EndedIndex) + b.Id
 		s.history.Set(end, b.Id)
 		s.historyByRequester.Set(pairKey(b.Requester, end), b.Id)
-		addCount(s.historyCount.Get, s.historyCount.Set, s.historyCount.Delete, b.Requester, 1)
+		s.countEnded(b.Requester, 1)
 	}
 	if !Terminal(b.Phase) {
 		if r.Successor {
 			s.successors.Set(b.Ref, b.Id)
 		} else {
-			s.current.Set(b.Ref, b.Id)
+			s.activeByRef.Set(b.Ref, b.Id)
 		}
 	}
-	if id, ok := s.newest.Get(b.Ref); !ok || id <= b.Id {
-		s.newest.Set(b.Ref, b.Id)
+	if id, ok := s.newestByRef.Get(b.Ref); !ok || id <= b.Id {
+		s.newestByRef.Set(b.Ref, b.Id)
 	}
 	if old == nil {
 		s.byRef.Set(pairKey(b.Ref, b.Id), b.Id)
@@ -53,65 +51,76 @@ func (s *State) put(r *buildsv1.Record) {
 	}
 }
 
-// listedAlike reports whether a list of active builds is the same with either.
-func listedAlike(old, b *imagebuilderv1.Build) bool {
+// sameListing reports whether a list of active builds is the same with old and with b. old is nil
+// for a new build.
+func sameListing(old, b *imagebuilderv1.Build) bool {
 	if old == nil || Terminal(old.Phase) || Terminal(b.Phase) {
 		return old != nil && Terminal(old.Phase) && Terminal(b.Phase)
 	}
 	return old.Ref == b.Ref && old.BaseRef == b.BaseRef && old.GetCreatedAt().GetSeconds() == b.GetCreatedAt().GetSeconds()
 }
 
-// unindex takes a record out of all indexes but builds, newest and byRef.
+// unindex removes a record from all indexes except builds, newestByRef and byRef.
 func (s *State) unindex(r *buildsv1.Record) {
 	b := r.Build
 	if _, ok := s.queued.Delete(b.Id); ok {
 		s.deadlines.Delete(deadlineKey(r))
 	}
-	if _, ok := s.live.Delete(b.Id); ok {
-		addCount(s.liveBy.Get, s.liveBy.Set, s.liveBy.Delete, b.Requester, -1)
-	}
+	s.live.Delete(b.Id)
 	s.sealing.Delete(b.Id)
 	end := orderKey(r.EndedIndex) + b.Id
 	if _, ok := s.history.Delete(end); ok {
 		s.historyByRequester.Delete(pairKey(b.Requester, end))
-		addCount(s.historyCount.Get, s.historyCount.Set, s.historyCount.Delete, b.Requester, -1)
+		s.countEnded(b.Requester, -1)
 	}
-	if id, ok := s.current.Get(b.Ref); ok && id == b.Id {
-		s.current.Delete(b.Ref)
+	if id, ok := s.activeByRef.Get(b.Ref); ok && id == b.Id {
+		s.activeByRef.Delete(b.Ref)
 	}
 	if id, ok := s.successors.Get(b.Ref); ok && id == b.Id {
 		s.successors.Delete(b.Ref)
 	}
 }
 
-// deadlineKey orders records by deadline.
+// deadlineKey returns the key of a record in the order of deadlines.
 func deadlineKey(r *buildsv1.Record) string {
 	return orderKey(uint64(max(r.Build.GetDeadline().AsTime().UnixNano(), 0))) + r.Build.Id
 }
 
-// remove forgets a build.
+// remove removes a build and all its index entries.
 func (s *State) remove(r *buildsv1.Record) {
 	s.unindex(r)
 	s.builds.Delete(r.Build.Id)
 	if !Terminal(r.Build.Phase) {
-		s.active = new(ActiveSet)
+		s.activeSet = new(ActiveSet)
 	}
 	s.byRef.Delete(pairKey(r.Build.Ref, r.Build.Id))
-	if id, ok := s.newest.Get(r.Build.Ref); ok && id == r.Build.Id {
-		s.newest.Delete(r.Build.Ref)
+	if id, ok := s.newestByRef.Get(r.Build.Ref); ok && id == r.Build.Id {
+		s.newestByRef.Delete(r.Build.Ref)
 	}
 }
 
-// edit answers a copy of a record that may be changed and put back.
+// edit returns a copy of a record. The caller changes it and puts it back.
 func edit(r *buildsv1.Record) *buildsv1.Record {
 	return proto.Clone(r).(*buildsv1.Record)
 }
 
-func addCount(get func(string) (int, bool), set func(string, int) (int, bool), del func(string) (int, bool), key string, by int) {
-	n, _ := get(key)
+// countEnded adds by to the number of ended builds of a requester.
+func (s *State) countEnded(requester string, by int) {
+	n, _ := s.historyCount.Get(requester)
 	if n += by; n > 0 {
-		set(key, n)
+		s.historyCount.Set(requester, n)
 	} else {
-		del(key)
+		s.historyCount.Delete(requester)
 	}
+}
+
+// putRequest stores the record of a request id.
+func (s *State) putRequest(r *buildsv1.Request) {
+	key := pairKey(r.Requester, r.RequestId)
+	s.requests.Set(key, r)
+	byTime := s.requestsByTime
+	if r.Made {
+		byTime = s.generatedByTime
+	}
+	byTime.Set(orderKey(uint64(r.TimeUnixNano))+key, key)
 }

@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/image-builder-ha/image-builder/builds/buildstest"
-
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
@@ -17,6 +16,7 @@ func withTrace(s string) func(*buildsv1.CreateBuild) {
 	return func(c *buildsv1.CreateBuild) { c.Traceparent = s }
 }
 
+// traceparent creates a build and returns the trace that its record keeps.
 func traceparent(m *buildstest.Machine, ref string, opts ...func(*buildsv1.CreateBuild)) string {
 	m.T.Helper()
 	res := m.Create(ref, opts...)
@@ -26,8 +26,8 @@ func traceparent(m *buildstest.Machine, ref string, opts ...func(*buildsv1.Creat
 	return m.Store.Build(res.Build.Id).Traceparent
 }
 
-// Test_Trace_OldVersionsAgree: below level 3 a build keeps no trace, as in
-// version 0.2.0, which does not know the field.
+// Test_Trace_OldVersionsAgree checks that below level 3 a build keeps no trace, as in version
+// 0.2.0, which does not know the field.
 func Test_Trace_OldVersionsAgree(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	m.Must(&buildsv1.SetFeatureLevel{Level: 2})
@@ -40,8 +40,7 @@ func Test_Trace_OldVersionsAgree(t *testing.T) {
 	}
 }
 
-// Test_Trace_OnlyValid: what is no traceparent of a sampled span is not kept,
-// and takes no room.
+// Test_Trace_OnlyValid checks that only the traceparent of a sampled span is kept.
 func Test_Trace_OnlyValid(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	m.Must(&buildsv1.SetFeatureLevel{Level: 3})
@@ -52,7 +51,7 @@ func Test_Trace_OnlyValid(t *testing.T) {
 	}
 }
 
-// Test_Trace_OfTheFirst: who joins a build does not take its trace over.
+// Test_Trace_OfTheFirst checks that a request that joins a build does not change its trace.
 func Test_Trace_OfTheFirst(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	m.Must(&buildsv1.SetFeatureLevel{Level: 3})

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
@@ -39,10 +40,10 @@ func apis(t *testing.T) (api.Native, api.Gitpod, *registrytest.Registry) {
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	keys := filepath.Join(t.TempDir(), "keys")
-	if err := builds.NewKeyFile(keys); err != nil {
+	if err := secrets.NewKeyFile(keys); err != nil {
 		t.Fatal(err)
 	}
-	ring, err := builds.LoadKeyring(keys)
+	ring, err := secrets.LoadKeyring(keys)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func (s *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 			r.Owned = uint32(s.owner.Running())
 			r.SealingKeys = s.keyring.IDs()
 			disk := errors.Join(s.cluster.Trouble(), s.logs.Trouble())
-			if err := errors.Join(disk, s.keyring.Trouble(), s.logs.Copies().Trouble()); err != nil {
+			if err := errors.Join(disk, s.keyring.Problem(), s.logs.Copies().Trouble()); err != nil {
 				r.Trouble, r.RefusesBuilds = err.Error(), disk != nil
 			}
 		},

@@ -96,7 +96,7 @@ func (s *Node) logInfo() func(build string, withToken bool) *builder.LogInfo {
 		token := ""
 		if withToken {
 			var err error
-			if token, err = s.keyring.LogToken(build); err != nil {
+			if token, err = (loginfo.Tokens{Keys: s.keyring}).New(build); err != nil {
 				s.log.Error("cannot make a token for the log of a build", "build", build, "err", err)
 			}
 		}
@@ -105,7 +105,7 @@ func (s *Node) logInfo() func(build string, withToken bool) *builder.LogInfo {
 }
 
 func (s *Node) logInfoHandler() http.Handler {
-	l := &loginfo.Server{Builds: s.service, Tokens: s.keyring, Streams: s.streams}
+	l := &loginfo.Server{Builds: s.service, Tokens: loginfo.Tokens{Keys: s.keyring}, Streams: s.streams}
 	mux := http.NewServeMux()
 	mux.Handle("/", l.Handler())
 	if s.cfg.RefCache.NotifyTokenFile != "" {

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds/secrets"
+
 	"github.com/image-builder-ha/image-builder/scheduler/owner"
 
 	"github.com/image-builder-ha/image-builder/api"
@@ -37,7 +39,7 @@ type Node struct {
 	metrics *prometheus.Registry
 	boot    string // the random id of this process
 
-	keyring   *builds.Keyring
+	keyring   *secrets.Keyring
 	images    Images
 	registry  *registry.Client // nil if Parts.Images is set
 	logs      *peer.Logs

@@ -96,14 +96,14 @@ func (s *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	if err := s.openRuntimes(); err != nil {
 		return errors.Join(err, s.closeRuntimes(), s.cluster.Close())
 	}
-	s.store.Count(builds.Tally{Mine: s.cluster.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.images.Forget})
+	s.store.SetHooks(builds.Hooks{Mine: s.cluster.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.images.Forget})
 	s.owner = owner.New(owner.Options{
 		Node: s.cfg.Name, StoreID: s.cluster.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
 		Logs: s.logs, DamagedLogs: s.logs, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
 		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
 		Publisher:    s.images, Runtimes: s.runtimes, Log: s.log, Tracer: s.tracing.Tracer(tracing.Scope),
 	})
-	s.keyring.Held(s.heldByAll)
+	s.keyring.SetHeldByAll(s.heldByAll)
 	s.cluster.Lead(s.lead)
 	s.cluster.Lead(s.raiseLevel)
 	s.cluster.Lead(s.labelLeader)

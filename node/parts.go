@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/api"
-	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/faults"
@@ -49,7 +48,7 @@ type Parts struct {
 
 // Images is what a node needs of image registries, apart from credentials.
 type Images interface {
-	builds.Registry
+	api.Registry
 	owner.Publisher
 	// Refresh resolves a cached reference with the rights of the install, past all caches.
 	Refresh(ctx context.Context, ref string) (refcache.Refreshed, error)

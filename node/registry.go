@@ -65,7 +65,7 @@ type registryAdapter struct {
 }
 
 var (
-	_ builds.Registry = registryAdapter{}
+	_ api.Registry    = registryAdapter{}
 	_ owner.Publisher = registryAdapter{}
 )
 

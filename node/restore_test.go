@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/cluster"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -28,11 +29,11 @@ func lone(t *testing.T, dir string) *Node {
 	s.cfg.Name, s.cfg.DataDir, s.work = "n0", dir, t.Context()
 	s.cfg.Owner.Lease = config.Duration(time.Second)
 	keys := filepath.Join(t.TempDir(), "keys.json")
-	if err := builds.NewKeyFile(keys); err != nil {
+	if err := secrets.NewKeyFile(keys); err != nil {
 		t.Fatal(err)
 	}
 	var err error
-	if s.keyring, err = builds.LoadKeyring(keys); err != nil {
+	if s.keyring, err = secrets.LoadKeyring(keys); err != nil {
 		t.Fatal(err)
 	}
 	if s.cluster, err = cluster.New(cluster.Config{

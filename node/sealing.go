@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/image-builder-ha/image-builder/builds/secrets"
+
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/config"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -93,16 +95,16 @@ func (s *Node) reseal(ctx context.Context) (n int, key string, err error) {
 
 // openKeyring reads the sealing keys. A single node without any makes one,
 // beside its data directory and not in it.
-func openKeyring(cfg config.Config, log *slog.Logger) (*builds.Keyring, error) {
+func openKeyring(cfg config.Config, log *slog.Logger) (*secrets.Keyring, error) {
 	path := cfg.Sealing.KeyFile
 	if path == "" {
 		path = strings.TrimRight(filepath.Clean(cfg.DataDir), "/") + ".sealing-key.json"
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			if err := builds.NewKeyFile(path); err != nil {
+			if err := secrets.NewKeyFile(path); err != nil {
 				return nil, err
 			}
 			log.Info("made a sealing key; keep it, the data directory is of no use without", "file", path)
 		}
 	}
-	return builds.LoadKeyring(path)
+	return secrets.LoadKeyring(path)
 }

@@ -16,7 +16,7 @@ const module = "github.com/image-builder-ha/image-builder/"
 // lower layers (ARCHITECTURE.md, Packages). A name that ends in /... places all packages below it.
 var layers = [][]string{
 	{"faults", "internal/ctxutil", "internal/sbom", "proto/...", "test/testkit"},
-	{"tracing", "builds/logs", "cluster/pki", "registry", "client", "verify/history", "web"},
+	{"tracing", "builds/logs", "builds/secrets", "cluster/pki", "registry", "client", "verify/history", "web"},
 	{"tracing/otlp", "tracing/tracetest", "internal/buildsteps", "builds", "cluster", "registry/azure", "registry/ecr", "registry/google", "registry/registrytest", "verify"},
 	{"builds/buildstest", "builds/logs/peer", "cluster/clustertest", "api", "scheduler/workload", "scheduler/refcache"},
 	{"api/loginfo", "scheduler/placement", "scheduler", "scheduler/schedulertest", "scheduler/buildkit", "scheduler/copy", "scheduler/wsmanager/...", "scheduler/kubernetes/podapi", "scheduler/kubernetes/proxy"},

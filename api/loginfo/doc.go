@@ -1,20 +1,25 @@
-// Package loginfo serves the logs of builds over HTTP in the words of the
-// supervisor of a Gitpod workspace. Gitpod's server and dashboard read the log
-// of an image build from the address in BuildInfo.log_info; here they find it
-// whatever runs the build, on every node, during the build and after it.
+// Package loginfo serves the logs of builds over HTTP with the API of the supervisor of a Gitpod
+// workspace. Gitpod's server and dashboard read the log of an image build from the address in
+// BuildInfo.log_info. This package serves that address on every node, whichever runtime runs the
+// build, while the build runs and after its end.
 //
-// Below the path of a build, which is Path(build), it answers
+// Below the path of a build, which is Path(build), it serves
 //
 //	GET  _supervisor/v1/status/tasks             one JSON object
-//	GET  _supervisor/v1/terminal/listen/ALIAS    JSON objects, a stream
-//	GET  _supervisor/v1/task/listen/ID/output    the same
+//	GET  _supervisor/v1/terminal/listen/ALIAS    a stream of JSON objects
+//	GET  _supervisor/v1/task/listen/ID/output    the same stream
 //	     _supervisor/v1/supervisor.StatusService/TasksStatus
 //	     _supervisor/v1/supervisor.TaskService/ListenToOutput
 //	                                             grpc-web, over WebSocket or
 //	                                             as one HTTP request
 //
-// and the same at the root, since stored versions of Gitpod's server put
-// /_supervisor/v1 in the place of the whole path; the token names the build.
+// It serves the same at the root, because stored versions of Gitpod's server replace the whole path
+// of the address by /_supervisor/v1. There the token names the build.
 //
-// Requests carry the token of the build in the header of that name.
+// Each request carries a token of the build in the header TokenHeader. The package neither reads
+// logs itself nor listens: package api is its source, and package node its server.
+//
+// The files: info.go (the address), token.go (tokens), server.go (the server), json.go (the JSON
+// calls), grpcweb.go (the grpc-web calls) over post.go and websocket.go (the transports),
+// handler.go (the routes).
 package loginfo

@@ -5,11 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
-	"strings"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -19,84 +15,24 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/supervisor"
 )
 
-// Frames of grpc-web (PROTOCOL-WEB.md of gRPC): headers and trailers behind
-// 0x80, messages behind 0x00, each with a length of four bytes.
+// Frames of grpc-web (PROTOCOL-WEB.md of gRPC). A frame is a byte for its kind, four bytes for the
+// length of its content, and the content.
 const (
-	maxRequest   = 64 << 10
-	requestTime  = 30 * time.Second
-	writeTime    = 30 * time.Second
+	maxRequest   = 64 << 10 // bytes
 	frameMessage = 0x00
-	frameHeader  = 0x80
+	frameHeader  = 0x80 // headers or trailers
 	contentType  = "application/grpc-web+proto"
 )
 
-// call is one grpc-web call with one request and a stream of answers.
+// call is one grpc-web call with one request and a stream of responses. send sends one frame over
+// the transport.
 type call struct {
 	build string
 	req   []byte
 	send  func(ctx context.Context, frame []byte) error
 }
 
-// method serves a call over whichever transport it comes.
-func (s *Server) method(serve func(context.Context, *call) error) http.HandlerFunc {
-	socket, plain := s.webSocket(serve), s.post(serve)
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost {
-			plain(w, r)
-		} else {
-			socket(w, r)
-		}
-	}
-}
-
-// post serves a method as one HTTP request, whose headers are those of the
-// call and whose body is the request.
-func (s *Server) post(serve func(context.Context, *call) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if t, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); t != contentType && t != "application/grpc-web" {
-			http.Error(w, "the content type must be "+contentType, http.StatusUnsupportedMediaType)
-			return
-		}
-		ctx, cancel := s.begin(r.Context())
-		defer cancel()
-		out := http.NewResponseController(w)
-		w.Header().Set("Content-Type", contentType)
-		w.Header().Set("X-Accel-Buffering", "no") // proxies pass it on at once
-		c := &call{build: r.PathValue("build"), send: func(_ context.Context, frame []byte) error {
-			_ = out.SetWriteDeadline(time.Now().Add(writeTime))
-			if _, err := w.Write(frame); err != nil {
-				return fmt.Errorf("write to the client: %w", err)
-			}
-			return out.Flush()
-		}}
-		err := s.accept(c, r, out)
-		if err == nil {
-			err = serve(ctx, c)
-		}
-		if s.Streams.Err() != nil {
-			err = status.Error(codes.Unavailable, "this node stops, ask another one")
-		}
-		_ = c.trailers(ctx, err)
-	}
-}
-
-// accept checks the token and reads the request.
-func (s *Server) accept(c *call, r *http.Request, out *http.ResponseController) error {
-	var ok bool
-	if c.build, ok = s.buildFor(c.build, r.Header.Get(TokenHeader)); !ok {
-		return status.Error(codes.Unauthenticated, refusal)
-	}
-	_ = out.SetReadDeadline(time.Now().Add(requestTime))
-	raw, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
-	if err != nil {
-		return status.Error(codes.Canceled, "no request came")
-	}
-	_ = out.SetReadDeadline(time.Time{}) // the end of the connection is noticed by reading on
-	c.req, err = request(raw)
-	return err
-}
-
-// request takes the message out of the one frame of a request.
+// request returns the message of a request, which is a single frame.
 func request(raw []byte) ([]byte, error) {
 	if len(raw) < 5 || raw[0] != 0 || int(binary.BigEndian.Uint32(raw[1:5])) != len(raw)-5 {
 		return nil, status.Error(codes.InvalidArgument, "the request is not one message of grpc-web without compression")
@@ -112,6 +48,7 @@ func (c *call) frame(ctx context.Context, kind byte, payload []byte) error {
 	return c.send(ctx, append(frame, payload...))
 }
 
+// message sends one message.
 func (c *call) message(ctx context.Context, m proto.Message) error {
 	raw, err := proto.Marshal(m)
 	if err != nil {
@@ -120,14 +57,15 @@ func (c *call) message(ctx context.Context, m proto.Message) error {
 	return c.frame(ctx, frameMessage, raw)
 }
 
-// trailers tell how the call ended.
+// trailers sends the trailers, which carry the status of the call.
 func (c *call) trailers(ctx context.Context, err error) error {
 	st := status.Convert(err)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
 	return c.frame(ctx, frameHeader, fmt.Appendf(nil, "grpc-status: %d\r\ngrpc-message: %s\r\n", st.Code(), url.PathEscape(st.Message())))
 }
 
+// watchTasks serves StatusService.TasksStatus.
 func (s *Server) watchTasks(ctx context.Context, c *call) error {
 	var req supervisor.TasksStatusRequest
 	if err := proto.Unmarshal(c.req, &req); err != nil {
@@ -152,6 +90,7 @@ func (s *Server) watchTasks(ctx context.Context, c *call) error {
 	return err
 }
 
+// listenToOutput serves TaskService.ListenToOutput.
 func (s *Server) listenToOutput(ctx context.Context, c *call) error {
 	var req supervisor.ListenToOutputRequest
 	if err := proto.Unmarshal(c.req, &req); err != nil {

@@ -13,10 +13,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// The transport of @improbable-eng/grpc-web over WebSocket: the client sends
-// its headers as one message of `name: value` lines, then its request behind a
-// byte 0, as gRPC frames it, and a byte 1 when it has said all. The server
-// answers frames of grpc-web.
+// subprotocol is the transport of @improbable-eng/grpc-web over WebSocket. The client sends its
+// headers as one message of `name: value` lines. Then it sends its request as a message of a byte 0
+// and a gRPC frame, and the end of its requests as a message of a byte 1. The server sends frames
+// of grpc-web.
 const subprotocol = "grpc-websockets"
 
 // socket is a call over a WebSocket.
@@ -25,14 +25,14 @@ type socket struct {
 	call
 }
 
-// webSocket serves a method. The token may be a header of the HTTP request or,
-// as browsers cannot set those, of the call.
+// webSocket returns the handler of a method over WebSocket. The token is a header of the call or of
+// the HTTP request. Browsers cannot set the latter.
 func (s *Server) webSocket(serve func(context.Context, *call) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		// Tokens, not cookies, say who calls: any origin may.
+		// Any origin is allowed, because tokens identify callers, not cookies.
 		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{subprotocol}, InsecureSkipVerify: true})
 		if err != nil {
-			return // Accept has answered
+			return // Accept has sent the response
 		}
 		defer func() { _ = conn.CloseNow() }()
 		conn.SetReadLimit(maxRequest)
@@ -42,8 +42,8 @@ func (s *Server) webSocket(serve func(context.Context, *call) error) http.Handle
 		c.send = c.write
 		err = c.receive(ctx, r.Header, s.buildFor)
 		if err == nil {
-			live, heard := c.hear(ctx)
-			defer func() { _ = conn.CloseNow(); <-heard }()
+			live, ended := c.watchConn(ctx)
+			defer func() { _ = conn.CloseNow(); <-ended }()
 			err = serve(live, &c.call)
 		}
 		if s.Streams.Err() != nil {
@@ -55,9 +55,10 @@ func (s *Server) webSocket(serve func(context.Context, *call) error) http.Handle
 	}
 }
 
-// receive reads headers and request, and answers the call's headers.
+// receive reads the headers and the request of a call, checks the token, and sends the headers of
+// the response.
 func (c *socket) receive(ctx context.Context, header http.Header, buildFor func(named, token string) (string, bool)) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	_, raw, err := c.conn.Read(ctx)
 	if err != nil {
@@ -88,11 +89,10 @@ func (c *socket) receive(ctx context.Context, header http.Header, buildFor func(
 	return c.frame(ctx, frameHeader, []byte("content-type: "+contentType+"\r\n"))
 }
 
-// hear reads on, so that the end of the connection ends the context that it
-// answers. What the client says now is that it has said all; it has no meaning
-// for a call with one request. The channel is closed once the connection has
-// ended.
-func (c *socket) hear(ctx context.Context) (context.Context, <-chan struct{}) {
+// watchConn returns a context that ends when the connection ends, and a channel that is closed
+// then. It reads and ignores further messages of the client: the end of its requests means nothing
+// for a call with one request.
+func (c *socket) watchConn(ctx context.Context) (context.Context, <-chan struct{}) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -107,10 +107,10 @@ func (c *socket) hear(ctx context.Context) (context.Context, <-chan struct{}) {
 	return ctx, done
 }
 
-// write sends one frame. The end of ctx does not break it off: that would close
-// the connection before the trailers, which tell why the call ends.
+// write sends one frame. It ignores the end of ctx, which would close the connection before the
+// trailers with the status of the call are sent.
 func (c *socket) write(ctx context.Context, frame []byte) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
 	if err := c.conn.Write(ctx, websocket.MessageBinary, frame); err != nil {
 		return fmt.Errorf("write to the client: %w", err)

@@ -7,9 +7,10 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/image-builder-ha/image-builder/builds/secrets"
+
 	"github.com/spf13/cobra"
 
-	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/pki"
 	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
@@ -76,7 +77,7 @@ Exit status: 0 success, 2 wrong usage.`,
 
 func newKeysCommand() *cobra.Command {
 	return keyFileCommand("keys FILE", "Create a file with a sealing key", `Creates a file with one random sealing key (sealing.keyFile). All nodes of a cluster need
-the same file.`, builds.NewKeyFile)
+the same file.`, secrets.NewKeyFile)
 }
 
 func newGossipKeyCommand() *cobra.Command {

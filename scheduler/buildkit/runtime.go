@@ -12,6 +12,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 )
 
 // Name is the name of the runtime in the replicated state.
@@ -77,7 +78,7 @@ func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.S
 		return workload.Outcome{}, err
 	}
 	defer leave()
-	redact := logs.NewRedactor(builds.SecretsOf(w.Secrets), nil).String
+	redact := logs.NewRedactor(secrets.Values(w.Secrets), nil).String
 	out, err := r.solve(ctx, w, sink, redact)
 	if err == nil {
 		return out, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -61,7 +62,7 @@ type Options struct {
 	Node, StoreID string
 	Store         *builds.Store
 	Raft          builds.Raft
-	Keyring       *builds.Keyring
+	Keyring       *secrets.Keyring
 	Logs          Logs
 	DamagedLogs   DamagedLogs
 	Publisher     Publisher

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -35,13 +36,13 @@ func NewWorld(t testing.TB, capacities ...uint32) *World {
 }
 
 // NewKeyring returns a keyring with a new key.
-func NewKeyring(t testing.TB) *builds.Keyring {
+func NewKeyring(t testing.TB) *secrets.Keyring {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "keys.json")
-	if err := builds.NewKeyFile(file); err != nil {
+	if err := secrets.NewKeyFile(file); err != nil {
 		t.Fatal(err)
 	}
-	ring, err := builds.LoadKeyring(file)
+	ring, err := secrets.LoadKeyring(file)
 	if err != nil {
 		t.Fatal(err)
 	}

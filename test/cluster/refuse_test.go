@@ -10,7 +10,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/cluster/pki"
 
-	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
@@ -68,7 +68,7 @@ func Test_Refuse_StrangersDoNotJoin(t *testing.T) {
 
 	// Other sealing keys: it could not open the secrets of the other nodes, nor they its own.
 	keys := filepath.Join(t.TempDir(), "sealing.json")
-	if err := builds.NewKeyFile(keys); err != nil {
+	if err := secrets.NewKeyFile(keys); err != nil {
 		t.Fatal(err)
 	}
 	n = stranger(map[string]any{"sealing": map[string]any{"keyFile": keys}})

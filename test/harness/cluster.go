@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
@@ -77,7 +77,7 @@ func NewCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster 
 func newCluster(t testing.TB, n int, registryAddr string, over Config, hosts []Host) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, Dir: t.TempDir(), registry: registryAddr, over: over, Expect: n, hosts: hosts}
-	if err := builds.NewKeyFile(c.keyFile()); err != nil {
+	if err := secrets.NewKeyFile(c.keyFile()); err != nil {
 		t.Fatal(err)
 	}
 	for i := range n {

@@ -36,14 +36,14 @@ var mutants = []mutant{
 		"./cluster", "Test_Damage_InAnOldSegment", "",
 	},
 	{
-		"secrets are replicated as they are", "builds/commands.go",
+		"secrets are replicated as they are", "builds/prepare.go",
 		"c.Secrets = nil\n", "",
 		"./builds", "Test_Prepare_SealsWhatIsReplicated", "",
 	},
 	{
 		"request ids expire by the local clock", "builds/apply_requests.go",
 		"tx.settings.RequestIdAgeNanos > tx.time {", "tx.settings.RequestIdAgeNanos > time.Now().UnixNano() {",
-		"./builds", "Test_Create_RequestID.*|Test_State_Invariants|Test_History_Bounds", "time",
+		"./builds", "Test_Create_RequestID.*|Test_State_Invariants|Test_History_Bounds", "",
 	},
 	{
 		"look-ups are merged across credentials", "registry/session.go",
@@ -66,7 +66,7 @@ var mutants = []mutant{
 		"./builds", "Test_Publish_SecondDigestNeedsTheFirstMissing", "",
 	},
 	{
-		"attempts that end with their node count", "builds/apply_attempt.go",
+		"attempts that end with their node count", "builds/apply_end.go",
 		"if e.uncounted || e.phase == Cancelled {", "if e.phase == Cancelled {",
 		"./builds", "Test_Retry_NodeEndsDoNotCount", "",
 	},
@@ -81,9 +81,9 @@ var mutants = []mutant{
 		"./builds", "Test_Time_NeverGoesBack", "",
 	},
 	{
-		"a log that no node has is read as empty", "builds/stream_logs.go",
-		"if l.GetState() == LogSealed && l.GetLength() > 0 {", "if false {",
-		"./builds", "Test_BuildLogs_AnAbsentLogIsNoEmptyOne", "",
+		"a log that no node has is read as empty", "api/stream_logs.go",
+		"if l.GetState() == builds.LogSealed && l.GetLength() > 0 {", "if false {",
+		"./api", "Test_BuildLogs_AnAbsentLogIsNoEmptyOne", "",
 	},
 	{
 		"a former owner leaves its late tag", "scheduler/owner/publish.go",

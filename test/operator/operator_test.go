@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/cluster"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
@@ -281,7 +282,7 @@ func Test_Operator_SealingKeysRotateUnderLoad(t *testing.T) {
 	harness.AwaitMembers(t, c, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel >= 2 })
 	shared := filepath.Join(c.Dir, "sealing.json")
 	next := filepath.Join(t.TempDir(), "next.json")
-	if err := builds.NewKeyFile(next); err != nil {
+	if err := secrets.NewKeyFile(next); err != nil {
 		t.Fatal(err)
 	}
 	read := func(path string) (keys []map[string]string) {

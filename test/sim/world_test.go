@@ -25,6 +25,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
 	"github.com/image-builder-ha/image-builder/config"
@@ -142,7 +143,7 @@ func newWorld(t testing.TB, seed uint64, nodes int) *world {
 	}
 	w.outside = &outside{w: w, pods: map[string]*process{}, lines: map[string]int{}}
 	w.keys = filepath.Join(t.TempDir(), "keys.json")
-	if err := builds.NewKeyFile(w.keys); err != nil {
+	if err := secrets.NewKeyFile(w.keys); err != nil {
 		t.Fatal(err)
 	}
 	for i := range nodes {

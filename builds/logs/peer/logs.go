@@ -36,8 +36,6 @@ type Logs struct {
 	relays logs.Relays
 }
 
-var _ builds.LogReader = (*Logs)(nil)
-
 // Open opens the logs on this node's disk. The caller calls StopCopying while the connections to
 // other nodes still work, and Close at last.
 func Open(o Options) (l *Logs, err error) {

@@ -14,7 +14,7 @@ import (
 
 // OpenLog implements builds.LogReader. It opens the log of a live attempt on its owner, and a
 // complete log on any node that holds a copy.
-func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset int64, follow bool) (builds.LogStream, error) {
+func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset int64, follow bool) (logs.Stream, error) {
 	key := logs.Key{Build: build, Attempt: attempt}
 	a := l.attempt(key)
 	if a == nil {
@@ -48,7 +48,7 @@ func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset
 }
 
 // openCopy opens a complete log. It tries this node first if it holds a copy, then the other nodes.
-func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Attempt, offset int64) (builds.LogStream, error) {
+func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Attempt, offset int64) (logs.Stream, error) {
 	if a.Log.Length == 0 {
 		return emptyLog{}, nil
 	}
@@ -87,7 +87,7 @@ func (l *Logs) openRemote(ctx context.Context, key logs.Key, at *imagebuilderv1.
 }
 
 // openLocal opens this node's copy of a log. It first completes the copy if the log is sealed.
-func (l *Logs) openLocal(key logs.Key, offset int64) (builds.LogStream, error) {
+func (l *Logs) openLocal(key logs.Key, offset int64) (logs.Stream, error) {
 	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
 		if err := errors.Join(l.store.Damage(key), l.store.Complete(key, a.Log.Length)); errors.Is(err, logs.ErrDamaged) {
 			return nil, l.localDamage(key, err)
@@ -124,10 +124,10 @@ type localLog struct {
 	complete bool
 }
 
-// Length implements builds.LogStream.
+// Length implements logs.Stream.
 func (l localLog) Length() int64 { return l.length }
 
-// Next implements builds.LogStream. It returns ErrLogAway once the log was removed from this node
+// Next implements logs.Stream. It returns ErrLogAway once the log was removed from this node
 // or is not written here any more. It also returns ErrLogAway if a complete log turns out to be
 // damaged after it was opened, because another copy may be sound.
 func (l localLog) Next(ctx context.Context) ([]byte, int64, error) {
@@ -156,5 +156,5 @@ func (emptyLog) Close() error                                { return nil }
 // the end of the log, so it needs no length.
 type relayed struct{ *logs.RelayReader }
 
-// Length implements builds.LogStream.
+// Length implements logs.Stream.
 func (relayed) Length() int64 { return 0 }

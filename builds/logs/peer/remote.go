@@ -39,10 +39,10 @@ func dialRemote(ctx context.Context, conn grpc.ClientConnInterface, node string,
 	return &remoteLog{stream: stream, node: node, length: first.GetLength(), cancel: cancel}, nil
 }
 
-// Length implements builds.LogStream.
+// Length implements logs.Stream.
 func (l *remoteLog) Length() int64 { return l.length }
 
-// Next implements builds.LogStream. It ignores its context: the stream ends with the context that
+// Next implements logs.Stream. It ignores its context: the stream ends with the context that
 // opened it.
 func (l *remoteLog) Next(context.Context) ([]byte, int64, error) {
 	m, err := l.stream.Recv()
@@ -55,7 +55,7 @@ func (l *remoteLog) Next(context.Context) ([]byte, int64, error) {
 	return m.GetContent(), m.GetOffset(), nil
 }
 
-// Close implements builds.LogStream.
+// Close implements logs.Stream.
 func (l *remoteLog) Close() error { l.cancel(); return nil }
 
 // remoteError converts a status of another node. It returns ErrNotFound if the node does not have

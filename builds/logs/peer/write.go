@@ -5,6 +5,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -12,14 +13,14 @@ import (
 // Create opens the log of an attempt whose owner is this node, and starts to copy it to the other
 // nodes that hold it. The secrets s and the refs of b are redacted.
 func (l *Logs) Create(a *imagebuilderv1.Attempt, b *imagebuilderv1.Build, s *buildsv1.Secrets) (logs.AttemptWriter, error) {
-	secrets := builds.SecretsOf(s)
+	values := secrets.Values(s)
 	key := logs.Key{Build: b.Id, Attempt: a.Number}
 	copies := copiesOf(builds.CopiesOf(a))
-	w, err := l.store.Create(key, a.Epoch, logs.NewRedactor(secrets, logs.RefsToCensor(b.GetRef(), b.GetBaseRef())), len(copies) > 1)
+	w, err := l.store.Create(key, a.Epoch, logs.NewRedactor(values, logs.RefsToCensor(b.GetRef(), b.GetBaseRef())), len(copies) > 1)
 	if err != nil {
 		return nil, err
 	}
-	out := writer{Writer: w, secrets: logs.NewRedactor(secrets, nil), sealed: func() bool {
+	out := writer{Writer: w, secrets: logs.NewRedactor(values, nil), sealed: func() bool {
 		return l.attempt(key).GetLog().GetState() == builds.LogSealed
 	}}
 	if len(copies) > 1 {

@@ -7,7 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
+
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/pki"
 )
@@ -30,7 +31,7 @@ func writeConfigs(dir string, nodes []*devNode, buildkitAddress string, o option
 	// more nodes.
 	sealing, gossip := filepath.Join(dir, "node.sealing-key.json"), filepath.Join(dir, "gossip-key")
 	if len(nodes) > 1 {
-		if err := errors.Join(unlessExists(builds.NewKeyFile(sealing)), unlessExists(cluster.NewGossipKeyFile(gossip))); err != nil {
+		if err := errors.Join(unlessExists(secrets.NewKeyFile(sealing)), unlessExists(cluster.NewGossipKeyFile(gossip))); err != nil {
 			return fmt.Errorf("create the keys: %w", err)
 		}
 	}

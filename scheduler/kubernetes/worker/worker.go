@@ -19,6 +19,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
@@ -116,9 +117,9 @@ func redacted(r podapi.Result, j *podapi.Job) podapi.Result {
 	if err != nil {
 		return r
 	}
-	secrets := builds.SecretsOf(w.Secrets)
-	r.Message = logs.NewRedactor(secrets, nil).String(r.Message)
-	for _, s := range secrets {
+	values := secrets.Values(w.Secrets)
+	r.Message = logs.NewRedactor(values, nil).String(r.Message)
+	for _, s := range values {
 		if v := strings.TrimSpace(string(s)); len(v) >= minSecret {
 			r.Message = strings.ReplaceAll(r.Message, v, "[redacted]")
 		}

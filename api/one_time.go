@@ -1,0 +1,55 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// A one-time git credential is a URL that returns the credential once. Only a request that creates
+// a build uses it. A request whose image exists does not need it, and a request that joins a build
+// uses the credential of the first requester.
+
+// useOneTime fetches the one-time credential of a request and adds it to the secrets of the request
+// and to the source of the plan. If an active build of the same image can be joined, it returns
+// that build and fetches nothing.
+func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*imagebuilderv1.Build, error) {
+	if r.oneTimeURL == "" || p.source.GetDockerfile().GetGit() == nil {
+		return nil, nil
+	}
+	if err := s.catchUp(ctx, 0, true); err != nil {
+		return nil, err
+	}
+	var active *buildsv1.Record
+	s.store.Read(func(st *builds.State) { active = st.Active(p.ref) })
+	if active != nil && active.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
+		return active.Build, nil
+	}
+	auth, err := s.fetchOneTime(ctx, r.oneTimeURL)
+	if err != nil {
+		return nil, err
+	}
+	r.secrets.Git = auth
+	p.source = proto.CloneOf(p.source)
+	p.source.GetDockerfile().GetGit().Authenticated = true
+	return nil, nil
+}
+
+// fetchOneTime fetches a git credential from a one-time URL. The URL is a secret itself, so no
+// error contains it.
+func (s *Service) fetchOneTime(ctx context.Context, url string) (*imagebuilderv1.BasicAuth, error) {
+	if s.oneTime == nil {
+		return nil, status.Error(codes.FailedPrecondition, "one-time git credentials are not supported by this configuration")
+	}
+	user, password, err := s.oneTime(ctx, url)
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, "the one-time git credential could not be fetched; it may have been used or expired")
+	}
+	return &imagebuilderv1.BasicAuth{Username: user, Password: password}, nil
+}

@@ -1,0 +1,79 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/api"
+	"github.com/image-builder-ha/image-builder/proto/builder"
+	"github.com/image-builder-ha/image-builder/proto/contentservice"
+)
+
+// oneTimeURL returns its credential once.
+type oneTimeURL struct{ calls atomic.Int32 }
+
+func (o *oneTimeURL) redeem(context.Context, string) (user, password string, err error) {
+	if o.calls.Add(1) > 1 {
+		return "", "", errors.New("it was used")
+	}
+	return "oauth", "token-of-the-user", nil
+}
+
+// privateRepo returns a request for a Dockerfile in a repository with a one-time credential.
+func privateRepo() *builder.BuildRequest {
+	return &builder.BuildRequest{TriggeredBy: "user", Source: &builder.BuildSource{From: &builder.BuildSource_File{File: &builder.BuildSourceDockerfile{
+		DockerfilePath: "Dockerfile", DockerfileVersion: "v1",
+		Source: &contentservice.WorkspaceInitializer{Spec: &contentservice.WorkspaceInitializer_Git{Git: &contentservice.GitInitializer{
+			RemoteUri: "https://git.example.com/private.git", CloneTaget: "0123456789012345678901234567890123456789", TargetMode: contentservice.CloneTargetMode_REMOTE_COMMIT,
+			Config: &contentservice.GitConfig{
+				CustomConfig:   map[string]string{"http.version": "HTTP/1.1"},
+				Authentication: contentservice.GitAuthMethod_BASIC_AUTH_OTS, AuthOts: "https://gitpod.example.com/ots/secret",
+			},
+		}}},
+	}}}}
+}
+
+// Test_OneTimeCredential checks that only a request that creates a build uses its one-time
+// credential.
+func Test_OneTimeCredential(t *testing.T) {
+	url := &oneTimeURL{}
+	a := newAPIWith(t, func(o *api.ServiceOptions) { o.Dockerfiles, o.OneTime = true, url.redeem })
+	ask := func(req *builder.BuildRequest) (*builder.BuildResponse, error) {
+		t.Helper()
+		stream, err := a.gitpod.Build(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream.Recv()
+	}
+	first, err := ask(privateRepo())
+	if err != nil || first.Status != builder.BuildStatus_running || url.calls.Load() != 1 {
+		t.Fatalf("%v, %v, fetched %d times", first, err, url.calls.Load())
+	}
+	rec := a.Store.Build(first.Info.BuildId)
+	git := rec.Build.Source.GetDockerfile().GetGit()
+	if !git.Authenticated || git.Config["http.version"] != "HTTP/1.1" || rec.Secrets == nil {
+		t.Errorf("the build has git context %v and sealed secrets %v", git, rec.Secrets != nil)
+	}
+	joined, err := ask(privateRepo())
+	if err != nil || joined.Info.GetBuildId() != first.Info.BuildId || url.calls.Load() != 1 {
+		t.Errorf("joining: %v, %v, fetched %d times", joined, err, url.calls.Load())
+	}
+	a.registry.mu.Lock()
+	a.registry.images[first.Ref] = "sha256:w"
+	a.registry.mu.Unlock()
+	there, err := ask(privateRepo())
+	if err != nil || there.Status != builder.BuildStatus_done_success || url.calls.Load() != 1 {
+		t.Errorf("an image that exists: %v, %v, fetched %d times", there, err, url.calls.Load())
+	}
+	other := privateRepo()
+	other.Source.GetFile().DockerfileVersion = "v2"
+	if _, err := ask(other); status.Code(err) != codes.Unauthenticated || url.calls.Load() != 2 {
+		t.Errorf("a used URL: %v, fetched %d times", err, url.calls.Load())
+	}
+}

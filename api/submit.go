@@ -1,0 +1,97 @@
+package api
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/tracing"
+)
+
+// submit turns a request into a build, joins an existing build, or finds that the image exists. It
+// may change r.
+func (s *Service) submit(ctx context.Context, r *buildRequest) (buildResult, error) {
+	hash := r.identity()
+	if r.requestID != "" {
+		if res, known, err := s.knownResult(r, hash); known {
+			return res, err
+		}
+	} else {
+		// The command may be proposed again while the leader changes. The id makes sure that this
+		// creates no second build.
+		r.requestID, r.generatedID = uuid.NewString(), true
+	}
+	p, err := s.plan(ctx, r)
+	if err != nil {
+		return buildResult{}, err
+	}
+	if p.digest != "" {
+		tracing.Set(ctx, tracing.Ref.String(p.ref), tracing.Exists.Bool(true))
+		return buildResult{existing: &p}, nil
+	}
+	if p.source.GetDockerfile() != nil && !s.dockerfiles {
+		return buildResult{}, status.Error(codes.FailedPrecondition, "no runtime for Dockerfile builds is configured")
+	}
+	if err := s.requireContext(ctx, p.source); err != nil {
+		return buildResult{}, err
+	}
+	if b, err := s.useOneTime(ctx, r, &p); b != nil || err != nil {
+		return buildResult{build: b, attached: true}, err
+	}
+	cmd := &buildsv1.CreateBuild{
+		Ref: p.ref, BaseRef: p.baseRef, Source: p.source,
+		Rights: s.repos.rightsToRead(p.source.GetRef().GetRef(), r.rights), Secrets: r.secrets,
+		Requester: r.requester, RequestId: r.requestID, RequestMade: r.generatedID, RequestHash: hash,
+		Labels: r.labels, TimeoutNanos: int64(r.timeout), Force: r.force,
+		CheckedIndex: p.checkedIndex, SupervisorRef: r.supervisorRef,
+		Traceparent: tracing.Traceparent(ctx),
+	}
+	if res, ok := s.mutated(cmd); ok {
+		return res, nil
+	}
+	res, _, err := builds.Propose(ctx, s.raft, cmd)
+	if err != nil {
+		return buildResult{}, err
+	}
+	s.traceResult(ctx, res)
+	return buildResult{build: res.Build, attached: res.Attached}, nil
+}
+
+// knownResult returns the result of a request id that the local state knows, so that a repeated
+// request needs no registry. On a node that is behind, a known id may look unknown; then the
+// replicated log decides.
+func (s *Service) knownResult(r *buildRequest, hash []byte) (res buildResult, known bool, err error) {
+	var req *buildsv1.Request
+	var b *buildsv1.Record
+	s.store.Read(func(st *builds.State) {
+		if req = st.Request(r.requester, r.requestID); req != nil {
+			b = st.Build(req.BuildId)
+		}
+	})
+	switch {
+	case req == nil:
+		return buildResult{}, false, nil
+	case string(req.Hash) != string(hash):
+		return buildResult{}, true, builds.ErrRequestReused
+	case b == nil:
+		return buildResult{}, true, builds.ErrRequestForgotten
+	}
+	return buildResult{build: b.Build, attached: req.Attached}, true, nil
+}
+
+// traceResult adds the result of a call to its span. A call that joined a build is linked to the
+// trace of that build.
+func (s *Service) traceResult(ctx context.Context, res builds.Result) {
+	if !trace.SpanFromContext(ctx).IsRecording() {
+		return
+	}
+	tracing.Set(ctx, tracing.Build.String(res.Build.GetId()), tracing.Ref.String(res.Build.GetRef()), tracing.Attached.Bool(res.Attached))
+	if res.Attached {
+		tracing.Link(ctx, s.store.Build(res.Build.GetId()).GetTraceparent())
+	}
+}

@@ -1,0 +1,29 @@
+package builds
+
+import (
+	"errors"
+	"fmt"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+)
+
+// putSettings replaces the settings of the cluster.
+func (tx *change) putSettings(c *buildsv1.PutSettings) Result {
+	if c.Settings == nil { // a snapshot without settings restores the defaults
+		return Result{Err: errors.New("the command has no settings")}
+	}
+	tx.settings = c.Settings
+	tx.event.Cluster = true
+	tx.reap(reapsPerApply)
+	return Result{}
+}
+
+// setFeatureLevel raises the feature level.
+func (tx *change) setFeatureLevel(c *buildsv1.SetFeatureLevel) Result {
+	if c.GetLevel() < tx.level {
+		return Result{Err: fmt.Errorf("the feature level is %d and cannot go back to %d", tx.level, c.GetLevel())}
+	}
+	tx.level = c.GetLevel()
+	tx.event.Cluster = true
+	return Result{}
+}

@@ -1,0 +1,70 @@
+package builds
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Result is the outcome of a command for its proposer.
+type Result struct {
+	// Build is the build after the command, nil if the command concerns none.
+	Build *imagebuilderv1.Build
+	// Attached reports that the request joined an existing build.
+	Attached bool
+	// Repeated reports that the request id was known, so that the command had no further effect.
+	Repeated bool
+	// Detached reports that the requester left the build, which continues for other requesters.
+	Detached bool
+	// Existed reports that the entry to delete or change existed.
+	Existed bool
+	// Refused counts the assignments or results that were based on an older state.
+	Refused int
+	// Refs counts the cached references that the command changed.
+	Refs int
+	// Err is the reason why the command was refused. A refused command changed nothing.
+	Err error
+}
+
+// Event describes the changes of one command.
+type Event struct {
+	// Index is the log index of the command.
+	Index uint64
+	// Changed holds the new versions of the builds that changed.
+	Changed []*buildsv1.Record
+	// Removed holds the ids of the builds that were removed.
+	Removed []string
+	// Cluster reports that nodes or settings changed, which may let queued builds start.
+	Cluster bool
+	// Cached reports that cached references or their settings changed.
+	Cached bool
+	// Requested holds the cached references for which a refresh was requested.
+	Requested []string
+}
+
+// change is one command at work: the state, and the changes so far.
+type change struct {
+	*State
+	event Event
+}
+
+// now returns the time of the state.
+func (tx *change) now() *timestamppb.Timestamp {
+	return timestamppb.New(time.Unix(0, tx.time))
+}
+
+// put stores an edited record as the newest version of its build.
+func (tx *change) put(r *buildsv1.Record) {
+	r.Build.Version = tx.index
+	tx.State.put(r)
+	for i, c := range tx.event.Changed {
+		if c.Build.Id == r.Build.Id {
+			tx.event.Changed[i] = r
+			return
+		}
+	}
+	tx.event.Changed = append(tx.event.Changed, r)
+}

@@ -1,0 +1,31 @@
+package builds
+
+// FeatureLevel is the greatest feature level of commands and snapshots that this binary can apply.
+// The leader raises the level of the cluster once all members know it. Below a level the state
+// changes as older versions change it, so that nodes of both versions hold the same state.
+const FeatureLevel = 4
+
+// Feature levels that introduced a command, a field or a rule.
+const (
+	// nodeLostLevel introduces NodeLost and the commands that were added with it.
+	nodeLostLevel = 2
+	// cacheLevel introduces the refreshes of cached references.
+	cacheLevel = 3
+	// traceLevel introduces the trace of a build. Older versions drop the field.
+	traceLevel = 3
+	// generatedIDLevel introduces the short retention of request ids that the service generated.
+	// Older versions do not know which ids these are.
+	generatedIDLevel = 4
+	// workloadLevel introduces two fields of attempts: that the workload was created, and that the
+	// owner cannot open the log. Older versions do not know them.
+	workloadLevel = 4
+	// allAttemptsLevel introduces the end of all attempts of a lost node, adoptable ones included.
+	// Older versions do not know the field.
+	allAttemptsLevel = 4
+	// commandTimeLevel introduces the check of deadlines and of the age of logs against the time of
+	// the command. Older versions trust the clock of the leader.
+	commandTimeLevel = 4
+	// newestLevel introduces the search for the newest build of a ref among all builds. Older
+	// versions forget the ref together with its newest build, until they read a snapshot.
+	newestLevel = 4
+)
