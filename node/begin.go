@@ -14,27 +14,27 @@ import (
 
 // begin tells the state that this process runs, which ends the attempts of the
 // former one, and then runs the attempts that the leader gives to the node.
-func (s *Node) begin(ctx context.Context) error {
-	if !s.register(ctx) {
+func (n *Node) begin(ctx context.Context) error {
+	if !n.register(ctx) {
 		return nil
 	}
-	s.started.Store(true)
-	s.log.Info("node serves", "node", s.cfg.Name, "store", s.cluster.StoreID())
+	n.started.Store(true)
+	n.log.Info("node serves", "node", n.cfg.Name, "store", n.cluster.StoreID())
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	// Not before: turns of the former process are not this one's.
-	wg.Go(func() { s.refresh(ctx) })
-	wg.Go(func() { s.prewarm(ctx) })
-	return s.owner.Run(ctx)
+	wg.Go(func() { n.refresh(ctx) })
+	wg.Go(func() { n.prewarm(ctx) })
+	return n.owner.Run(ctx)
 }
 
 // register tells the state about this process, and reports whether it could
 // before ctx ended.
-func (s *Node) register(ctx context.Context) bool {
+func (n *Node) register(ctx context.Context) bool {
 	for {
-		_, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeStarted{
-			Name: s.cfg.Name, StoreId: s.cluster.StoreID(), BootId: s.boot, Zone: s.cfg.Cluster.Zone,
-			Capacity: uint32(s.cfg.Builds.RunningPerNode), Runtimes: slices.Sorted(maps.Keys(s.runtimes)),
+		_, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeStarted{
+			Name: n.cfg.Name, StoreId: n.cluster.StoreID(), BootId: n.boot, Zone: n.cfg.Cluster.Zone,
+			Capacity: uint32(n.cfg.Builds.RunningPerNode), Runtimes: slices.Sorted(maps.Keys(n.runtimes)),
 		})
 		if err == nil {
 			return true

@@ -22,23 +22,23 @@ import (
 
 // openBuildKit opens the runtime for Dockerfile builds, or answers nil if no
 // daemon is configured.
-func (s *Node) openBuildKit() (*buildkit.Runtime, error) {
-	c := s.cfg.BuildKit
+func (n *Node) openBuildKit() (*buildkit.Runtime, error) {
+	c := n.cfg.BuildKit
 	if len(c.Addresses) == 0 {
 		return nil, nil
 	}
 	o := buildkit.Options{
-		Registry:        registryAdapter{s.registry},
-		Credentials:     s.credential,
-		Contexts:        s.contexts(),
-		HTTP:            s.requestHTTP(),
-		TempDir:         s.tempDir(),
+		Registry:        registryAdapter{n.registry},
+		Credentials:     n.credential,
+		Contexts:        n.contexts(),
+		HTTP:            n.requestHTTP(),
+		TempDir:         n.tempDir(),
 		ContextBytes:    c.MaxContextBytes,
 		CacheRepository: c.CacheRepository,
 		Frontends:       c.Frontends,
 		Networks:        c.Networks,
-		Tracer:          s.tracing.Work(),
-		Log:             s.log,
+		Tracer:          n.tracing.Work(),
+		Log:             n.log,
 	}
 	for _, a := range c.Addresses {
 		d := buildkit.Address{URL: a}
@@ -54,22 +54,22 @@ func (s *Node) openBuildKit() (*buildkit.Runtime, error) {
 // what the install has, for pulls what the request may use. A daemon names only
 // the host: entries of the docker config for a repository count where that is
 // one of the install's own.
-func (s *Node) credential(ctx context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error) {
+func (n *Node) credential(ctx context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error) {
 	if !push {
-		return s.registry.Credential(ctx, host, "", rightsOf(rights))
+		return n.registry.Credential(ctx, host, "", rightsOf(rights))
 	}
-	own := repositories(s.cfg)
+	own := repositories(n.cfg)
 	for _, repository := range []string{own.Base, own.Workspace} {
 		if path, ok := strings.CutPrefix(repository, host+"/"); ok {
-			return s.registry.Credential(ctx, host, path, install)
+			return n.registry.Credential(ctx, host, path, install)
 		}
 	}
-	return s.registry.Credential(ctx, host, "", install)
+	return n.registry.Credential(ctx, host, "", install)
 }
 
 // requestHTTP is the client for addresses that come from requests.
-func (s *Node) requestHTTP() *http.Client {
-	o := RegistryOptions(s.cfg, s.log, nil)
+func (n *Node) requestHTTP() *http.Client {
+	o := RegistryOptions(n.cfg, n.log, nil)
 	policy := registry.AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback}
 	return &http.Client{
 		Timeout: 5 * time.Minute,
@@ -84,10 +84,10 @@ func (s *Node) requestHTTP() *http.Client {
 }
 
 // commit answers the commit that a git context names now.
-func (s *Node) commit(ctx context.Context, g *imagebuilderv1.GitContext, secrets *buildsv1.Secrets) (string, error) {
+func (n *Node) commit(ctx context.Context, g *imagebuilderv1.GitContext, secrets *buildsv1.Secrets) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	client := s.requestHTTP()
+	client := n.requestHTTP()
 	defer client.CloseIdleConnections()
 	id, err := buildkit.ResolveCommit(ctx, client, g, secrets)
 	var refused *workload.Failure
@@ -101,14 +101,14 @@ func (s *Node) commit(ctx context.Context, g *imagebuilderv1.GitContext, secrets
 }
 
 // redeem fetches the `user:password` that a one-time URL answers.
-func (s *Node) redeem(ctx context.Context, url string) (user, password string, err error) {
+func (n *Node) redeem(ctx context.Context, url string) (user, password string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", "", fmt.Errorf("the one-time URL is not valid")
 	}
-	client := s.requestHTTP()
+	client := n.requestHTTP()
 	defer client.CloseIdleConnections()
 	res, err := client.Do(req)
 	if err != nil {

@@ -52,10 +52,10 @@ func Test_Discover_DNS(t *testing.T) {
 		serving.Wait()
 	})
 
-	s := &Node{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"10.0.0.9:1"}, DNS: "image-builder.test:27951"}}}
+	n := &Node{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"10.0.0.9:1"}, DNS: "image-builder.test:27951"}}}
 	check := func(want ...string) {
 		t.Helper()
-		got, err := s.discover(t.Context())
+		got, err := n.discover(t.Context())
 		slices.Sort(got)
 		if !slices.Equal(got, want) || (err != nil) != (len(want) == 1) {
 			t.Errorf("peers %v, %v; want %v", got, err, want)

@@ -33,8 +33,8 @@ var (
 	_ buildkit.Contexts = contextStore{}
 )
 
-func (s *Node) contexts() contextStore {
-	return contextStore{s.registry, s.cfg.Orchestrator.BaseImageRepository, time.Duration(s.cfg.BuildKit.ContextAge)}
+func (n *Node) contexts() contextStore {
+	return contextStore{n.registry, n.cfg.Orchestrator.BaseImageRepository, time.Duration(n.cfg.BuildKit.ContextAge)}
 }
 
 func (c contextStore) ref(digest string) string {
@@ -114,34 +114,34 @@ func (c contextStore) collect(ctx context.Context, used func() map[string]bool) 
 
 // collectContexts deletes uploaded contexts that nobody needs any more, for one
 // term.
-func (s *Node) collectContexts(ctx context.Context, _ *cluster.Term) error {
-	store := s.contexts()
-	if store.keep <= 0 || len(s.cfg.BuildKit.Addresses) == 0 && !s.cfg.Uses(kubernetes.Name) {
+func (n *Node) collectContexts(ctx context.Context, _ *cluster.Term) error {
+	store := n.contexts()
+	if store.keep <= 0 || len(n.cfg.BuildKit.Addresses) == 0 && !n.cfg.Uses(kubernetes.Name) {
 		return nil
 	}
-	ctx, cancel := ctxutil.Join(ctx, s.work)
+	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
 	for ctxutil.Sleep(ctx, min(store.keep/4, time.Hour)) {
-		n, err := store.collect(ctx, s.contextsInUse)
-		if n > 0 {
-			s.log.Info("deleted uploaded contexts that no build needs any more", "contexts", n)
+		deleted, err := store.collect(ctx, n.contextsInUse)
+		if deleted > 0 {
+			n.log.Info("deleted uploaded contexts that no build needs any more", "contexts", deleted)
 		}
 		switch {
 		case ctx.Err() != nil:
 		case err != nil && registry.Forbids(err):
-			if s.contextsStay.CompareAndSwap(false, true) {
-				s.log.Warn("uploaded contexts stay in the registry, which forbids to delete them", "repository", store.repository, "err", err)
+			if n.contextsStay.CompareAndSwap(false, true) {
+				n.log.Warn("uploaded contexts stay in the registry, which forbids to delete them", "repository", store.repository, "err", err)
 			}
 			return nil
 		case err != nil:
-			s.log.Warn("cannot delete uploaded contexts, will try again", "err", err)
+			n.log.Warn("cannot delete uploaded contexts, will try again", "err", err)
 		}
 	}
 	return nil
 }
 
 // contextsInUse answers the contexts of all builds that have not ended.
-func (s *Node) contextsInUse() map[string]bool {
+func (n *Node) contextsInUse() map[string]bool {
 	used := map[string]bool{}
 	note := func(r *buildsv1.Record) bool {
 		if up := r.GetBuild().GetSource().GetDockerfile().GetUpload(); up != nil {
@@ -149,7 +149,7 @@ func (s *Node) contextsInUse() map[string]bool {
 		}
 		return true
 	}
-	view := s.store.View()
+	view := n.store.View()
 	view.Queued(note)
 	view.Live(note)
 	return used

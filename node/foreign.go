@@ -64,21 +64,21 @@ func (f *foreign) note() string {
 }
 
 // watchForeign looks for foreign workspaces until ctx ends.
-func (s *Node) watchForeign(ctx context.Context) error {
-	ws, ok := s.runtimes[wsmanager.Name].(*wsmanager.Runtime)
+func (n *Node) watchForeign(ctx context.Context) error {
+	ws, ok := n.runtimes[wsmanager.Name].(*wsmanager.Runtime)
 	if !ok {
 		return nil
 	}
 	for first := true; first || ctxutil.Sleep(ctx, foreignEvery); first = false {
-		all, err := s.foreignWorkspaces(ctx, ws)
+		all, err := n.foreignWorkspaces(ctx, ws)
 		for err != nil && ctxutil.Sleep(ctx, time.Second) { // ws-manager or the leader is away
-			all, err = s.foreignWorkspaces(ctx, ws)
+			all, err = n.foreignWorkspaces(ctx, ws)
 		}
 		if err != nil {
 			return nil // ctx has ended
 		}
-		for _, w := range s.foreign.see(all) {
-			s.log.Warn("a build workspace of another image builder runs: it is left alone",
+		for _, w := range n.foreign.see(all) {
+			n.log.Warn("a build workspace of another image builder runs: it is left alone",
 				"workspace", w.ID, "phase", w.Phase, "image", w.Ref, "started", w.Started)
 		}
 	}
@@ -88,21 +88,21 @@ func (s *Node) watchForeign(ctx context.Context) error {
 // foreignWorkspaces answers those whose build the state does not know. They
 // are listed before the state is read: a build is committed before its
 // workspace is started.
-func (s *Node) foreignWorkspaces(ctx context.Context, ws *wsmanager.Runtime) (out []wsmanager.Workspace, err error) {
+func (n *Node) foreignWorkspaces(ctx context.Context, ws *wsmanager.Runtime) (out []wsmanager.Workspace, err error) {
 	all, err := ws.Workspaces(ctx)
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	index, err := s.raft.ReadIndex(ctx)
+	index, err := n.raft.ReadIndex(ctx)
 	if err == nil {
-		err = s.raft.WaitApplied(ctx, index)
+		err = n.raft.WaitApplied(ctx, index)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.store.Read(func(st *builds.State) {
+	n.store.Read(func(st *builds.State) {
 		for _, w := range all {
 			if id, _, ok := workload.ParseWorkloadName(w.Workload); !ok || st.Build(id) == nil {
 				out = append(out, w)

@@ -22,18 +22,18 @@ import (
 
 // openWSManager opens the runtime that builds in Gitpod workspaces, or answers
 // nil if it runs nothing.
-func (s *Node) openWSManager() (*wsmanager.Runtime, error) {
-	if !s.cfg.Uses(wsmanager.Name) {
+func (n *Node) openWSManager() (*wsmanager.Runtime, error) {
+	if !n.cfg.Uses(wsmanager.Name) {
 		return nil, nil
 	}
-	c := s.cfg.Orchestrator
+	c := n.cfg.Orchestrator
 	o := wsmanager.Options{
-		Address: c.WSManager.Address, BuilderImage: c.BuilderImage, PullSecret: c.PullSecret, Log: s.log,
+		Address: c.WSManager.Address, BuilderImage: c.BuilderImage, PullSecret: c.PullSecret, Log: n.log,
 		Supervisor: func(w *workload.Workload) string { return w.SupervisorRef },
 		Owner:      func(w *workload.Workload) string { return w.Requester },
-		Images:     s.pushedImage, AdditionalAuth: s.additionalAuth,
-		Debug: s.cfg.Log.Level == "debug",
-		Dial:  tracing.DialOption(s.tracing.Work(), wsman.WorkspaceManager_StartWorkspace_FullMethodName, wsman.WorkspaceManager_StopWorkspace_FullMethodName),
+		Images:     n.pushedImage, AdditionalAuth: n.additionalAuth,
+		Debug: n.cfg.Log.Level == "debug",
+		Dial:  tracing.DialOption(n.tracing.Work(), wsman.WorkspaceManager_StartWorkspace_FullMethodName, wsman.WorkspaceManager_StopWorkspace_FullMethodName),
 	}
 	if t := c.WSManager.TLS; t.CA != "" {
 		o.TLS = &wsmanager.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key}
@@ -44,18 +44,18 @@ func (s *Node) openWSManager() (*wsmanager.Runtime, error) {
 // pushedImage answers what stands at one of the install's own refs now. It
 // always asks the registry: the workspace has pushed, not this client, so that
 // what is cached may be older.
-func (s *Node) pushedImage(ctx context.Context, ref string) (builds.Image, error) {
-	s.registry.Forget(ref)
-	img, err := s.registry.Head(ctx, ref, install)
+func (n *Node) pushedImage(ctx context.Context, ref string) (builds.Image, error) {
+	n.registry.Forget(ref)
+	img, err := n.registry.Head(ctx, ref, install)
 	return imageOf(img, ref, err)
 }
 
 // published makes every node ask anew for the refs of a build that succeeded
 // on any of them. It is called while a command is applied and does not block.
-func (s *Node) published(b *imagebuilderv1.Build) {
+func (n *Node) published(b *imagebuilderv1.Build) {
 	for _, ref := range []string{b.GetRef(), b.GetBaseRef()} {
 		if ref != "" {
-			s.images.Forget(ref)
+			n.images.Forget(ref)
 		}
 	}
 }
@@ -64,9 +64,9 @@ func (s *Node) published(b *imagebuilderv1.Build) {
 // the pull secret: the request's own credentials and, with
 // enableAdditionalECRAuth, tokens for Amazon's registries, which no pull secret
 // holds since they end within hours (contract section 9).
-func (s *Node) additionalAuth(ctx context.Context, w *workload.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
+func (n *Node) additionalAuth(ctx context.Context, w *workload.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
 	out, err := wsmanager.RequestAuth(ctx, w)
-	if err != nil || !s.cfg.Orchestrator.EnableAdditionalECRAuth {
+	if err != nil || !n.cfg.Orchestrator.EnableAdditionalECRAuth {
 		return out, err
 	}
 	for _, ref := range []string{w.Ref, w.BaseRef, w.Source.GetRef().GetRef()} {
@@ -74,7 +74,7 @@ func (s *Node) additionalAuth(ctx context.Context, w *workload.Workload) (map[st
 		if !ecr.Private(host) {
 			continue
 		}
-		found, _ := s.registry.Credentials(ctx, registry.Rights{Hosts: []string{host}}, host) // of a failure its log tells more
+		found, _ := n.registry.Credentials(ctx, registry.Rights{Hosts: []string{host}}, host) // of a failure its log tells more
 		if c, ok := found[host]; ok {
 			out[host] = &imagebuilderv1.BasicAuth{Username: c.Username, Password: c.Password}
 			continue
@@ -88,35 +88,35 @@ func (s *Node) additionalAuth(ctx context.Context, w *workload.Workload) (map[st
 }
 
 // logInfo tells clients of Gitpod's API where a build's log is, nil if nowhere.
-func (s *Node) logInfo() func(build string, withToken bool) *builder.LogInfo {
-	if s.cfg.HTTP.Listens() == "" {
+func (n *Node) logInfo() func(build string, withToken bool) *builder.LogInfo {
+	if n.cfg.HTTP.Listens() == "" {
 		return nil
 	}
 	return func(build string, withToken bool) *builder.LogInfo {
 		token := ""
 		if withToken {
 			var err error
-			if token, err = s.keyring.LogToken(build); err != nil {
-				s.log.Error("cannot make a token for the log of a build", "build", build, "err", err)
+			if token, err = n.keyring.LogToken(build); err != nil {
+				n.log.Error("cannot make a token for the log of a build", "build", build, "err", err)
 			}
 		}
-		return loginfo.Info(s.cfg.HTTP.PublicURL, build, token)
+		return loginfo.Info(n.cfg.HTTP.PublicURL, build, token)
 	}
 }
 
-func (s *Node) logInfoHandler() http.Handler {
-	l := &loginfo.Server{Builds: s.service, Tokens: s.keyring, Streams: s.streams}
+func (n *Node) logInfoHandler() http.Handler {
+	l := &loginfo.Server{Builds: n.service, Tokens: n.keyring, Streams: n.streams}
 	mux := http.NewServeMux()
 	mux.Handle("/", l.Handler())
-	if s.cfg.RefCache.NotifyTokenFile != "" {
-		mux.HandleFunc("POST "+notifyPath, s.notified)
+	if n.cfg.RefCache.NotifyTokenFile != "" {
+		mux.HandleFunc("POST "+notifyPath, n.notified)
 	}
 	return mux
 }
 
 // httpTLS encrypts the port for log clients, if it has certificates.
-func (s *Node) httpTLS(l net.Listener) (net.Listener, error) {
-	conf, err := serverTLS("http.tls", s.cfg.HTTP.TLS, s.log, "http/1.1")
+func (n *Node) httpTLS(l net.Listener) (net.Listener, error) {
+	conf, err := serverTLS("http.tls", n.cfg.HTTP.TLS, n.log, "http/1.1")
 	if l == nil || conf == nil || err != nil {
 		return l, err
 	}

@@ -26,11 +26,11 @@ func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	s := &Node{registry: client}
+	n := &Node{registry: client}
 	ref := reg.Addr + "/workspace-images:1"
 	for range 2 {
 		want := reg.Push(t, "workspace-images:1", registrytest.RandomImage(t, 1, 100))
-		if img, err := s.pushedImage(t.Context(), ref); err != nil || img.Digest != want {
+		if img, err := n.pushedImage(t.Context(), ref); err != nil || img.Digest != want {
 			t.Fatalf("the workspace pushed %s, the node sees %s, %v", want, img.Digest, err)
 		}
 	}
@@ -66,18 +66,18 @@ func Test_AdditionalAuth(t *testing.T) {
 			"r.example.com": {Username: "u", Password: "p"}, images: {Username: "evil", Password: "p"}, "https://" + images + "/": {Username: "evil", Password: "p"},
 		}},
 	}
-	s := &Node{registry: client}
-	got, err := s.additionalAuth(t.Context(), w)
+	n := &Node{registry: client}
+	got, err := n.additionalAuth(t.Context(), w)
 	if err != nil || len(got) != 1 || got["r.example.com"].GetUsername() != "u" {
 		t.Errorf("without ECR: %v, %v", got, err)
 	}
-	s.cfg.Orchestrator.EnableAdditionalECRAuth = true
-	got, err = s.additionalAuth(t.Context(), w)
+	n.cfg.Orchestrator.EnableAdditionalECRAuth = true
+	got, err = n.additionalAuth(t.Context(), w)
 	if err != nil || len(got) != 3 || got[images].GetPassword() != "token-of-"+images || got[bases].GetPassword() != "token-of-"+bases {
 		t.Errorf("with ECR: %v, %v", got, err)
 	}
 	w.Ref = "333333333333.dkr.ecr.eu-west-1.amazonaws.com/workspace-images:1"
-	if _, err := s.additionalAuth(t.Context(), w); err == nil || !strings.Contains(err.Error(), "333333333333") {
+	if _, err := n.additionalAuth(t.Context(), w); err == nil || !strings.Contains(err.Error(), "333333333333") {
 		t.Errorf("an account without a token: %v", err)
 	}
 }

@@ -34,7 +34,7 @@ const maxMessage = 16 << 20
 
 // serving is what listens.
 type serving struct {
-	s        *Node
+	node        *Node
 	grpc     *grpc.Server
 	operator *grpc.Server
 	socket   *splitListener // of operators; nil without one
@@ -45,24 +45,24 @@ type serving struct {
 }
 
 // serve starts all servers. One that ends by itself is reported on failed.
-func (s *Node) serve(l listeners, failed chan<- error) (*serving, error) {
-	v := &serving{s: s, health: health.NewServer(), end: s.endStreams}
-	opts, err := s.grpcOptions(s.streams)
+func (n *Node) serve(l listeners, failed chan<- error) (*serving, error) {
+	v := &serving{node: n, health: health.NewServer(), end: n.endStreams}
+	opts, err := n.grpcOptions(n.streams)
 	if err != nil {
 		return nil, err
 	}
-	creds, err := serverCredentials(s.cfg, s.log)
+	creds, err := serverCredentials(n.cfg, n.log)
 	if err != nil {
 		return nil, err
 	}
-	if l.http, err = s.httpTLS(l.http); err != nil {
+	if l.http, err = n.httpTLS(l.http); err != nil {
 		return nil, err
 	}
-	if l.pprof, err = s.pprofTLS(l.pprof); err != nil {
+	if l.pprof, err = n.pprofTLS(l.pprof); err != nil {
 		return nil, err
 	}
-	v.grpc = v.newServer(slices.Concat(opts, s.operatorCalls(s.hasOperatorCert), creds))
-	v.operator = v.newServer(slices.Concat(opts, s.operatorCalls(func(context.Context) bool { return true })))
+	v.grpc = v.newServer(slices.Concat(opts, n.operatorCalls(n.hasOperatorCert), creds))
+	v.operator = v.newServer(slices.Concat(opts, n.operatorCalls(func(context.Context) bool { return true })))
 	if l.grpc != nil {
 		v.start(v.grpc, l.grpc, failed)
 	}
@@ -71,15 +71,15 @@ func (s *Node) serve(l listeners, failed chan<- error) (*serving, error) {
 		v.wg.Go(v.socket.run)
 		v.start(v.operator, v.socket.grpc, failed)
 	}
-	v.http = s.serveHTTP(l, v.socket, &v.wg, failed)
+	v.http = n.serveHTTP(l, v.socket, &v.wg, failed)
 	return v, nil
 }
 
 func (v *serving) newServer(opts []grpc.ServerOption) *grpc.Server {
 	g := grpc.NewServer(opts...)
-	imagebuilderv1.RegisterImageBuilderServer(g, api.Native{Service: v.s.service})
-	builder.RegisterImageBuilderServer(g, api.Gitpod{Service: v.s.service})
-	imagebuilderv1.RegisterClusterServer(g, clusterAPI{s: v.s})
+	imagebuilderv1.RegisterImageBuilderServer(g, api.Native{Service: v.node.service})
+	builder.RegisterImageBuilderServer(g, api.Gitpod{Service: v.node.service})
+	imagebuilderv1.RegisterClusterServer(g, clusterAPI{node: v.node})
 	healthpb.RegisterHealthServer(g, v.health)
 	reflection.Register(g)
 	return g
@@ -109,10 +109,10 @@ func (v *serving) stop(grace time.Duration) {
 	v.wg.Wait()
 }
 
-func (s *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error) {
+func (n *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error) {
 	m := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
 		grpcprom.WithHistogramBuckets([]float64{.005, .025, .05, .1, .5, 1, 2.5, 5, 30, 60, 120, 240, 600})))
-	if err := s.metrics.Register(m); err != nil {
+	if err := n.metrics.Register(m); err != nil {
 		return nil, fmt.Errorf("register gRPC metrics: %w", err)
 	}
 	return append([]grpc.ServerOption{
@@ -120,13 +120,13 @@ func (s *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error)
 		// Clients of the wire contract ping every 10 s, without streams too.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
-		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), s.recoverUnary, movableWait(streams)),
-		grpc.ChainStreamInterceptor(m.StreamServerInterceptor(), s.recoverStream, movable(streams)),
-	}, tracing.ServerOption(s.tracing.API(), tracedCalls...)...), nil
+		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), n.recoverUnary, movableWait(streams)),
+		grpc.ChainStreamInterceptor(m.StreamServerInterceptor(), n.recoverStream, movable(streams)),
+	}, tracing.ServerOption(n.tracing.API(), tracedCalls...)...), nil
 }
 
 // operatorCalls marks calls of operators and refuses what is for them alone.
-func (s *Node) operatorCalls(operator func(context.Context) bool) []grpc.ServerOption {
+func (n *Node) operatorCalls(operator func(context.Context) bool) []grpc.ServerOption {
 	judge := func(ctx context.Context, method string) (context.Context, error) {
 		switch {
 		case operator(ctx):
@@ -156,13 +156,13 @@ func (s *Node) operatorCalls(operator func(context.Context) bool) []grpc.ServerO
 
 // hasOperatorCert reports whether the caller showed a certificate, verified by
 // the CA of the API, that names the operator role of this cluster.
-func (s *Node) hasOperatorCert(ctx context.Context) bool {
+func (n *Node) hasOperatorCert(ctx context.Context) bool {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return false
 	}
 	t, ok := p.AuthInfo.(credentials.TLSInfo)
-	return ok && s.isOperator(&t.State)
+	return ok && n.isOperator(&t.State)
 }
 
 // streamWith is a stream with another context.
@@ -208,19 +208,19 @@ func movableWait(serving context.Context) grpc.UnaryServerInterceptor {
 var errMoving = status.Error(codes.Unavailable, "the node shuts down; ask again, the build goes on")
 
 // recoverUnary and recoverStream keep one call's panic from ending all others.
-func (s *Node) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (res any, err error) {
+func (n *Node) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (res any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = s.panicked(info.FullMethod, p)
+			err = n.panicked(info.FullMethod, p)
 		}
 	}()
 	return h(ctx, req)
 }
 
-func (s *Node) recoverStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+func (n *Node) recoverStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = s.panicked(info.FullMethod, p)
+			err = n.panicked(info.FullMethod, p)
 		}
 	}()
 	return h(srv, ss)

@@ -17,20 +17,20 @@ import (
 
 // panicked reports a panic in a call. The message of the panic may hold
 // anything, so that the client does not get it.
-func (s *Node) panicked(method string, p any) error {
-	s.log.Error("panic in a call", "method", method, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+func (n *Node) panicked(method string, p any) error {
+	n.log.Error("panic in a call", "method", method, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 	return status.Errorf(codes.Internal, "%s failed by a defect of the service; its log has the details", method)
 }
 
 type httpServers struct{ all []*http.Server }
 
-func (s *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup, failed chan<- error) *httpServers {
+func (n *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup, failed chan<- error) *httpServers {
 	metrics := http.NewServeMux()
-	metrics.Handle("/metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{Registry: s.metrics}))
+	metrics.Handle("/metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{Registry: n.metrics}))
 	health := http.NewServeMux()
-	health.HandleFunc("/live", s.live)
-	health.HandleFunc("/ready", s.ready)
-	profile := s.profiles()
+	health.HandleFunc("/live", n.live)
+	health.HandleFunc("/ready", n.ready)
+	profile := n.profiles()
 	h := &httpServers{}
 	var operators net.Listener // profiles on the operators' socket, beside gRPC
 	if socket != nil {
@@ -39,7 +39,7 @@ func (s *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup,
 	for _, x := range []struct {
 		l   net.Listener
 		mux http.Handler
-	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, s.forOperators(profile)}, {operators, profile}, {l.http, s.publicHandler()}} {
+	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, n.forOperators(profile)}, {operators, profile}, {l.http, n.publicHandler()}} {
 		if x.l == nil {
 			continue
 		}

@@ -33,9 +33,9 @@ func Test_Readable_TellsWhereAProviderFails(t *testing.T) {
 
 // cannot be asked.
 func Test_PodPeers_AwayAPI(t *testing.T) {
-	s := &Node{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"a:1"}, Kubernetes: config.PeersConfig{Namespace: "n", Service: "s"}}}}
-	s.peersAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
-	got, err := s.discover(t.Context())
+	n := &Node{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"a:1"}, Kubernetes: config.PeersConfig{Namespace: "n", Service: "s"}}}}
+	n.peersAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
+	got, err := n.discover(t.Context())
 	if len(got) != 1 || got[0] != "a:1" || err == nil || !strings.Contains(err.Error(), "/nowhere") {
 		t.Errorf("got %v, %v", got, err)
 	}

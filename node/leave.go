@@ -22,80 +22,80 @@ const leaveTime = 45 * time.Second
 
 // scaledAway reports whether this node's pod does not come back. If so it is
 // drained: attempts and copies of logs move to other nodes.
-func (s *Node) scaledAway() bool {
-	k := s.cfg.Cluster.Kubernetes
-	if !k.ScaleDown || !s.started.Load() || s.level() < 2 {
+func (n *Node) scaledAway() bool {
+	k := n.cfg.Cluster.Kubernetes
+	if !k.ScaleDown || !n.started.Load() || n.level() < 2 {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	away, err := false, error(nil)
-	if client, cerr := s.peersAPI(); cerr != nil {
+	if client, cerr := n.peersAPI(); cerr != nil {
 		err = cerr
-	} else if away, err = kubernetes.ScaledAway(ctx, client, k.Namespace, s.cfg.Name); err == nil && away {
-		s.log.Info("the stateful set has been scaled down: this node leaves the cluster for good")
-		err = s.drainToLeave(ctx)
+	} else if away, err = kubernetes.ScaledAway(ctx, client, k.Namespace, n.cfg.Name); err == nil && away {
+		n.log.Info("the stateful set has been scaled down: this node leaves the cluster for good")
+		err = n.drainToLeave(ctx)
 	}
 	if err != nil {
-		s.stays(err)
+		n.stays(err)
 	}
 	return away && err == nil
 }
 
 // drainToLeave drains this node, and remembers whether somebody else has.
-func (s *Node) drainToLeave(ctx context.Context) error {
-	s.store.Read(func(st *builds.State) { s.drained = st.Node(s.cfg.Name).GetDrained() })
-	return s.drainSelf(ctx, true)
+func (n *Node) drainToLeave(ctx context.Context) error {
+	n.store.Read(func(st *builds.State) { n.drained = st.Node(n.cfg.Name).GetDrained() })
+	return n.drainSelf(ctx, true)
 }
 
-func (s *Node) drainSelf(ctx context.Context, drained bool) error {
-	_, _, err := builds.Propose(ctx, s.raft, &buildsv1.DrainNode{Name: s.cfg.Name, Drained: drained})
+func (n *Node) drainSelf(ctx context.Context, drained bool) error {
+	_, _, err := builds.Propose(ctx, n.raft, &buildsv1.DrainNode{Name: n.cfg.Name, Drained: drained})
 	return err
 }
 
 // leave gives up the membership of a node that was scaled away, once no log
 // needs its disk: else it would be counted for majorities until it is pruned.
-func (s *Node) leave(work context.Context) {
+func (n *Node) leave(work context.Context) {
 	ctx, cancel := context.WithTimeout(work, leaveTime)
 	defer cancel()
-	err := s.giveLogs(ctx)
+	err := n.giveLogs(ctx)
 	if err == nil {
-		s.cluster.Leave(true) // this process lives for a while yet
-		_, err = clusterAPI{s: s}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: s.cluster.ServerID()})
+		n.cluster.Leave(true) // this process lives for a while yet
+		_, err = clusterAPI{node: n}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: n.cluster.ServerID()})
 	}
 	if err == nil {
 		return
 	}
-	s.cluster.Leave(false)
-	s.stays(err)
-	if s.drained {
+	n.cluster.Leave(false)
+	n.stays(err)
+	if n.drained {
 		return
 	}
 	ctx, cancel = context.WithTimeout(work, 2*time.Second)
 	defer cancel()
-	if err := s.drainSelf(ctx, false); err != nil {
-		s.log.Warn("this node stays drained; when it comes back: `image-builder cluster undrain`", "err", err)
+	if err := n.drainSelf(ctx, false); err != nil {
+		n.log.Warn("this node stays drained; when it comes back: `image-builder cluster undrain`", "err", err)
 	}
 }
 
-func (s *Node) stays(err error) {
-	s.log.Warn("this node stays a member; if it does not come back, drain and remove it by `image-builder cluster`", "err", err)
+func (n *Node) stays(err error) {
+	n.log.Warn("this node stays a member; if it does not come back, drain and remove it by `image-builder cluster`", "err", err)
 }
 
 // giveLogs waits until each log that this node holds is held by a node that
 // stays.
-func (s *Node) giveLogs(ctx context.Context) error {
+func (n *Node) giveLogs(ctx context.Context) error {
 	for last := -1; ; {
-		n := needed(s.store.View(), s.cfg.Name, s.cluster.StoreID())
-		if n == 0 {
+		held := needed(n.store.View(), n.cfg.Name, n.cluster.StoreID())
+		if held == 0 {
 			return nil
 		}
-		if n != last {
-			last = n
-			s.log.Info("waits until others hold the logs that only nodes hold that leave", "logs", n)
+		if held != last {
+			last = held
+			n.log.Info("waits until others hold the logs that only nodes hold that leave", "logs", held)
 		}
 		if !ctxutil.Sleep(ctx, 100*time.Millisecond) {
-			return errors.New(fmt.Sprint(n, " logs are on no other node that stays: keep its disk"))
+			return errors.New(fmt.Sprint(held, " logs are on no other node that stays: keep its disk"))
 		}
 	}
 }

@@ -109,14 +109,14 @@ func Test_Needed(t *testing.T) {
 // else could lead, ends the drain that it began, and no other.
 func Test_Leave_KeepsTheDrainOfAnOperator(t *testing.T) {
 	for _, before := range []bool{false, true} {
-		s := lone(t, t.TempDir())
-		s.openLone(t)
-		s.commitAs(t, &buildsv1.DrainNode{Name: "n0", Drained: before})
-		if err := s.drainToLeave(t.Context()); err != nil {
+		n := lone(t, t.TempDir())
+		n.openLone(t)
+		n.commitAs(t, &buildsv1.DrainNode{Name: "n0", Drained: before})
+		if err := n.drainToLeave(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s.leave(t.Context())
-		if after := s.store.View().Node("n0").Drained; after != before {
+		n.leave(t.Context())
+		if after := n.store.View().Node("n0").Drained; after != before {
 			t.Errorf("drained before: %v, after the node did not leave: %v", before, after)
 		}
 	}

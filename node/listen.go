@@ -14,7 +14,7 @@ type listeners struct {
 	grpc, operator, metrics, health, pprof, peer, http net.Listener
 }
 
-func (s *Node) listen() (l listeners, err error) {
+func (n *Node) listen() (l listeners, err error) {
 	defer func() {
 		if err != nil {
 			l.close()
@@ -25,21 +25,21 @@ func (s *Node) listen() (l listeners, err error) {
 		address string
 		key     string
 	}{
-		{&l.grpc, s.cfg.Server.Services.GRPC.Address, "server.services.grpc.address"},
-		{&l.metrics, s.cfg.MetricsAddress, "metricsAddress"},
-		{&l.health, s.cfg.HealthAddress, "healthAddress"},
-		{&l.pprof, s.cfg.PprofAddress, "pprofAddress"},
-		{&l.peer, s.cfg.Cluster.Address, "cluster.address"},
-		{&l.http, s.cfg.HTTP.Listens(), "http.address"},
+		{&l.grpc, n.cfg.Server.Services.GRPC.Address, "server.services.grpc.address"},
+		{&l.metrics, n.cfg.MetricsAddress, "metricsAddress"},
+		{&l.health, n.cfg.HealthAddress, "healthAddress"},
+		{&l.pprof, n.cfg.PprofAddress, "pprofAddress"},
+		{&l.peer, n.cfg.Cluster.Address, "cluster.address"},
+		{&l.http, n.cfg.HTTP.Listens(), "http.address"},
 	} {
 		if x.address == "" {
 			continue
 		}
-		if *x.to, err = s.parts.Listen("tcp", x.address); err != nil {
+		if *x.to, err = n.parts.Listen("tcp", x.address); err != nil {
 			return l, ListenError(x.key, x.address, err)
 		}
 	}
-	if path := s.cfg.OperatorSocket; path != "" {
+	if path := n.cfg.OperatorSocket; path != "" {
 		if l.operator, err = listenUnix(path); err != nil {
 			return l, ListenError("operatorSocket", path, err)
 		}

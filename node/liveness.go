@@ -11,23 +11,23 @@ import (
 
 // liveness shows the scheduler what the cluster knows.
 type liveness struct {
-	node      *cluster.Node
+	cluster      *cluster.Node
 	restoring *atomic.Bool
 }
 
 var _ scheduler.Liveness = liveness{}
 
 func (l liveness) Peer(name, storeID string) (string, time.Duration, bool) {
-	p := l.node.Peer(name, storeID)
+	p := l.cluster.Peer(name, storeID)
 	return p.BootID, p.Silent, p.Dead
 }
 
 func (l liveness) Takes(name, storeID string) bool {
-	return !l.restoring.Load() && !l.node.Peer(name, storeID).RefusesBuilds
+	return !l.restoring.Load() && !l.cluster.Peer(name, storeID).RefusesBuilds
 }
 
 func (l liveness) Member(name, storeID string) bool {
-	return slices.ContainsFunc(l.node.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+storeID })
+	return slices.ContainsFunc(l.cluster.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+storeID })
 }
 
-func (l liveness) PeersChanged() <-chan struct{} { return l.node.PeersChanged() }
+func (l liveness) PeersChanged() <-chan struct{} { return l.cluster.PeersChanged() }

@@ -13,26 +13,26 @@ const reapInterval = time.Minute
 
 // reapLogs removes logs that nobody needs any more, where this node knows all
 // that the cluster has decided.
-func (s *Node) reapLogs(ctx context.Context) error {
+func (n *Node) reapLogs(ctx context.Context) error {
 	for ctxutil.Sleep(ctx, reapInterval) {
-		if !s.started.Load() {
+		if !n.started.Load() {
 			continue
 		}
-		index, err := s.raft.ReadIndex(ctx)
+		index, err := n.raft.ReadIndex(ctx)
 		if err == nil {
-			err = s.raft.WaitApplied(ctx, index)
+			err = n.raft.WaitApplied(ctx, index)
 		}
 		if err == nil {
-			s.logs.Reap()
+			n.logs.Reap()
 		}
 	}
 	return nil
 }
 
 // probeLogs finds out whether logs can be written again after they could not.
-func (s *Node) probeLogs(ctx context.Context) error {
+func (n *Node) probeLogs(ctx context.Context) error {
 	for ctxutil.Sleep(ctx, 2*time.Second) {
-		s.logs.Probe()
+		n.logs.Probe()
 	}
 	return nil
 }

@@ -52,25 +52,25 @@ func (c counters) ended(r *buildsv1.Record) {
 }
 
 // watchState exports what the state and this node hold.
-func (s *Node) watchState() {
+func (n *Node) watchState() {
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
-		s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
+		n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
 	}
 	for phase, count := range map[string]func(builds.Counts) int{
 		"queued": func(c builds.Counts) int { return c.Queued },
 		"live":   func(c builds.Counts) int { return c.Live },
 		"ended":  func(c builds.Counts) int { return c.History },
 	} {
-		gauge("image_builder_builds", "Builds in the state.", prometheus.Labels{"phase": phase}, func() (n float64) {
-			s.store.Read(func(st *builds.State) { n = float64(count(st.Counts())) })
-			return n
+		gauge("image_builder_builds", "Builds in the state.", prometheus.Labels{"phase": phase}, func() (value float64) {
+			n.store.Read(func(st *builds.State) { value = float64(count(st.Counts())) })
+			return value
 		})
 	}
-	gauge("image_builder_attempts_running", "Attempts that this node runs.", nil, func() float64 { return float64(s.owner.Running()) })
-	gauge("image_builder_attempts_capacity", "Attempts that this node runs at most.", nil, func() float64 { return float64(s.cfg.Builds.RunningPerNode) })
-	gauge("image_builder_applied_index", "Index of the last applied command.", nil, func() float64 { return float64(s.cluster.Applied()) })
+	gauge("image_builder_attempts_running", "Attempts that this node runs.", nil, func() float64 { return float64(n.owner.Running()) })
+	gauge("image_builder_attempts_capacity", "Attempts that this node runs at most.", nil, func() float64 { return float64(n.cfg.Builds.RunningPerNode) })
+	gauge("image_builder_applied_index", "Index of the last applied command.", nil, func() float64 { return float64(n.cluster.Applied()) })
 	gauge("image_builder_leader", "1 on the leader.", nil, func() float64 {
-		if s.cluster.Status().Role == "Leader" {
+		if n.cluster.Status().Role == "Leader" {
 			return 1
 		}
 		return 0

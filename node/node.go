@@ -84,75 +84,75 @@ var ErrKilled = errors.New("the node was killed")
 // (config.Config.Complete and Validate). New opens nothing.
 func New(cfg config.Config, parts Parts) *Node {
 	parts.setDefaults()
-	s := &Node{
+	n := &Node{
 		cfg: cfg, parts: parts, metrics: prometheus.NewRegistry(), boot: rand.Text(), opened: make(chan struct{}),
 		readiness: &readiness{after: time.Duration(cfg.Ready.After), patience: time.Duration(cfg.Ready.Patience)},
 	}
-	s.peersAPI = sync.OnceValues(func() (kubernetes.Client, error) { return kubernetes.Connect(cfg.Kubernetes.Kubeconfig, 0, 0) })
-	s.streams, s.endStreams = context.WithCancel(context.Background())
-	s.metrics.MustRegister(
+	n.peersAPI = sync.OnceValues(func() (kubernetes.Client, error) { return kubernetes.Connect(cfg.Kubernetes.Kubeconfig, 0, 0) })
+	n.streams, n.endStreams = context.WithCancel(context.Background())
+	n.metrics.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	s.log = countLog(parts.Log, s.metrics)
-	tellVersion(s.metrics)
-	s.count = newCounters(s.metrics)
-	s.foreign = newForeign(s.metrics)
-	return s
+	n.log = countLog(parts.Log, n.metrics)
+	tellVersion(n.metrics)
+	n.count = newCounters(n.metrics)
+	n.foreign = newForeign(n.metrics)
+	return n
 }
 
 // Opened returns a channel that is closed once Run has opened the data directory, the ports and the
 // cluster. The methods Cluster, Store, API and BootID may be used afterwards.
-func (s *Node) Opened() <-chan struct{} { return s.opened }
+func (n *Node) Opened() <-chan struct{} { return n.opened }
 
 // Cluster returns the member of the Raft group.
-func (s *Node) Cluster() *cluster.Node { return s.cluster }
+func (n *Node) Cluster() *cluster.Node { return n.cluster }
 
 // Store returns the replicated state, as far as this node has applied it.
-func (s *Node) Store() *builds.Store { return s.store }
+func (n *Node) Store() *builds.Store { return n.store }
 
 // Raft returns the replicated log of the state.
-func (s *Node) Raft() builds.Raft { return s.raft }
+func (n *Node) Raft() builds.Raft { return n.raft }
 
 // API returns the native API of this node, for calls within the process.
-func (s *Node) API() api.Native { return api.Native{Service: s.service} }
+func (n *Node) API() api.Native { return api.Native{Service: n.service} }
 
 // BootID returns the random id of this process in the state.
-func (s *Node) BootID() string { return s.boot }
+func (n *Node) BootID() string { return n.boot }
 
 // Run runs the node until ctx ends, then stops it in bounded time. It opens the parts from the
 // ground up and closes them in reverse. An error says why the node could not start or had to stop.
 // Run may be called once.
-func (s *Node) Run(ctx context.Context) (err error) {
-	defer s.endStreams()
-	if err := os.MkdirAll(s.cfg.DataDir, 0o700); err != nil {
+func (n *Node) Run(ctx context.Context) (err error) {
+	defer n.endStreams()
+	if err := os.MkdirAll(n.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("create data directory: %w", err)
 	}
-	if err := writable(s.cfg.DataDir); err != nil {
+	if err := writable(n.cfg.DataDir); err != nil {
 		return err
 	}
-	listeners, err := s.listen()
+	listeners, err := n.listen()
 	if err != nil {
 		return err
 	}
 	defer listeners.close()
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
-	s.work = work
-	if s.tracing, err = s.openTracing(); err != nil {
+	n.work = work
+	if n.tracing, err = n.openTracing(); err != nil {
 		return err
 	}
-	defer s.closeTracing()
-	if err := s.openParts(); err != nil {
+	defer n.closeTracing()
+	if err := n.openParts(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.logs.Close(), s.closeRegistry()) }()
-	if err := s.openCluster(ctx, listeners.peer); err != nil {
+	defer func() { err = errors.Join(err, n.logs.Close(), n.closeRegistry()) }()
+	if err := n.openCluster(ctx, listeners.peer); err != nil {
 		return err
 	}
 	defer func() {
-		s.logs.StopCopying()
-		err = errors.Join(err, s.cluster.Close(), s.closeRuntimes())
+		n.logs.StopCopying()
+		err = errors.Join(err, n.cluster.Close(), n.closeRuntimes())
 	}()
 
 	var wg sync.WaitGroup
@@ -164,39 +164,39 @@ func (s *Node) Run(ctx context.Context) (err error) {
 			}
 		})
 	}
-	serving, err := s.serve(listeners, failed)
+	serving, err := n.serve(listeners, failed)
 	if err != nil {
 		return err
 	}
-	start(s.begin)
-	start(s.reapLogs)
-	start(s.keepLease)
-	start(s.watchReadiness)
-	start(s.probeLogs)
-	start(s.watchForeign)
-	start(s.refreshLate)
-	close(s.opened)
+	start(n.begin)
+	start(n.reapLogs)
+	start(n.keepLease)
+	start(n.watchReadiness)
+	start(n.probeLogs)
+	start(n.watchForeign)
+	start(n.refreshLate)
+	close(n.opened)
 
-	grace := time.Duration(s.cfg.Shutdown.Grace)
+	grace := time.Duration(n.cfg.Shutdown.Grace)
 	select {
 	case <-ctx.Done():
-		s.stopping.Store(true)
+		n.stopping.Store(true)
 		if errors.Is(context.Cause(ctx), ErrKilled) {
 			grace = 0
 			stopWork()
-			_ = s.cluster.Close() // what waits for the cluster ends at once
+			_ = n.cluster.Close() // what waits for the cluster ends at once
 			break
 		}
-		s.log.Info("shutting down", "grace", grace)
-		s.handOver()
-		away := s.scaledAway()
-		s.drain(work)
+		n.log.Info("shutting down", "grace", grace)
+		n.handOver()
+		away := n.scaledAway()
+		n.drain(work)
 		if away {
-			s.leave(work)
+			n.leave(work)
 		}
 	case err = <-failed:
-	case err = <-s.cluster.Fatal():
-		s.log.Error("the node has to stop", "err", err)
+	case err = <-n.cluster.Fatal():
+		n.log.Error("the node has to stop", "err", err)
 	}
 	stopWork()
 	wg.Wait()

@@ -44,8 +44,8 @@ type envelope struct {
 // References are matched by repository and tag alone, whatever their host: a
 // registry knows its own name from the requests of others only. To refresh one
 // too many does no harm.
-func (s *Node) notified(w http.ResponseWriter, r *http.Request) {
-	if !s.mayNotify(r.Header.Get("Authorization")) {
+func (n *Node) notified(w http.ResponseWriter, r *http.Request) {
+	if !n.mayNotify(r.Header.Get("Authorization")) {
 		http.Error(w, "the token is not that of refCache.notifyTokenFile", http.StatusUnauthorized)
 		return
 	}
@@ -60,25 +60,25 @@ func (s *Node) notified(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var all []*imagebuilderv1.CachedRef
-	s.store.Read(func(st *builds.State) { all = st.CachedRefs() })
+	n.store.Read(func(st *builds.State) { all = st.CachedRefs() })
 	cmd := &buildsv1.RequestRefreshes{Refs: pushedRefs(e, all)}
 	if len(cmd.Refs) == 0 {
 		return
 	}
-	if _, err := s.service.RequestRefreshes(r.Context(), cmd); err != nil {
-		s.log.Warn("cannot refresh what a registry says was pushed; it should tell again", "refs", len(cmd.Refs), "err", err)
+	if _, err := n.service.RequestRefreshes(r.Context(), cmd); err != nil {
+		n.log.Warn("cannot refresh what a registry says was pushed; it should tell again", "refs", len(cmd.Refs), "err", err)
 		http.Error(w, "the cluster cannot commit now, tell again", http.StatusServiceUnavailable)
 		return
 	}
-	s.late.add(cmd.Refs, time.Now())
-	s.log.Info("a registry says what was pushed", "refs", cmd.Refs)
+	n.late.add(cmd.Refs, time.Now())
+	n.log.Info("a registry says what was pushed", "refs", cmd.Refs)
 }
 
 // mayNotify compares in constant time, whatever the lengths.
-func (s *Node) mayNotify(header string) bool {
-	want, err := config.ReadNotifyToken(s.cfg.RefCache.NotifyTokenFile)
+func (n *Node) mayNotify(header string) bool {
+	want, err := config.ReadNotifyToken(n.cfg.RefCache.NotifyTokenFile)
 	if err != nil {
-		s.log.Warn("refCache.notifyTokenFile cannot be read: notifications are refused", "err", err)
+		n.log.Warn("refCache.notifyTokenFile cannot be read: notifications are refused", "err", err)
 		return false
 	}
 	got, ok := strings.CutPrefix(header, "Bearer ")

@@ -55,7 +55,7 @@ func (l *lateRefreshes) take(now time.Time) (refs []string) {
 
 // refreshLate makes due once more what registries told of. It blocks until ctx
 // ends. What cannot be committed then is left to the next interval.
-func (s *Node) refreshLate(ctx context.Context) error {
+func (n *Node) refreshLate(ctx context.Context) error {
 	t := time.NewTicker(time.Second / 2)
 	defer t.Stop()
 	for {
@@ -63,12 +63,12 @@ func (s *Node) refreshLate(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-t.C:
-			refs := s.late.take(now)
+			refs := n.late.take(now)
 			if len(refs) == 0 {
 				continue
 			}
-			if _, err := s.service.RequestRefreshes(ctx, &buildsv1.RequestRefreshes{Refs: refs}); err != nil && ctx.Err() == nil {
-				s.log.Warn("cannot refresh once more what a registry says was pushed", "refs", refs, "err", err)
+			if _, err := n.service.RequestRefreshes(ctx, &buildsv1.RequestRefreshes{Refs: refs}); err != nil && ctx.Err() == nil {
+				n.log.Warn("cannot refresh once more what a registry says was pushed", "refs", refs, "err", err)
 			}
 		}
 	}

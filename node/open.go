@@ -27,135 +27,135 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-func (s *Node) openParts() (err error) {
-	if s.keyring, err = openKeyring(s.cfg, s.log); err != nil {
+func (n *Node) openParts() (err error) {
+	if n.keyring, err = openKeyring(n.cfg, n.log); err != nil {
 		return err
 	}
-	s.store = builds.NewStore()
-	if s.images = s.parts.Images; s.images == nil {
-		o := RegistryOptions(s.cfg, s.log, s.metrics)
-		o.Kept, o.Sharers = s.kept, s.sharers
-		if s.registry, err = registry.New(o); err != nil {
+	n.store = builds.NewStore()
+	if n.images = n.parts.Images; n.images == nil {
+		o := RegistryOptions(n.cfg, n.log, n.metrics)
+		o.Kept, o.Sharers = n.kept, n.sharers
+		if n.registry, err = registry.New(o); err != nil {
 			return fmt.Errorf("open registry client: %w", err)
 		}
-		s.images = registryAdapter{s.registry}
+		n.images = registryAdapter{n.registry}
 	}
-	if s.logs, err = peer.Open(peer.Options{
-		Node: s.cfg.Name, State: s.store, Stopping: s.streams, Log: s.log,
+	if n.logs, err = peer.Open(peer.Options{
+		Node: n.cfg.Name, State: n.store, Stopping: n.streams, Log: n.log,
 		Store: logs.Options{
-			Dir:          filepath.Join(s.cfg.DataDir, "logs"),
-			MaxBytes:     s.cfg.Logs.MaxBytes,
-			SegmentBytes: s.cfg.Logs.SegmentBytes,
-			FS:           s.parts.LogFS,
-			Logger:       s.log,
-			Registerer:   s.metrics,
+			Dir:          filepath.Join(n.cfg.DataDir, "logs"),
+			MaxBytes:     n.cfg.Logs.MaxBytes,
+			SegmentBytes: n.cfg.Logs.SegmentBytes,
+			FS:           n.parts.LogFS,
+			Logger:       n.log,
+			Registerer:   n.metrics,
 		},
 	}); err != nil {
-		return errors.Join(fmt.Errorf("open log store: %w", err), s.closeRegistry())
+		return errors.Join(fmt.Errorf("open log store: %w", err), n.closeRegistry())
 	}
 	return nil
 }
 
 // tempDir is where uploads and contexts lie while they are used.
-func (s *Node) tempDir() string { return filepath.Join(s.cfg.DataDir, "tmp") }
+func (n *Node) tempDir() string { return filepath.Join(n.cfg.DataDir, "tmp") }
 
-func (s *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
-	cfg, err := s.clusterConfig(peer)
+func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
+	cfg, err := n.clusterConfig(peer)
 	if err != nil {
 		return err
 	}
-	if s.cluster, err = cluster.New(cfg); err != nil {
+	if n.cluster, err = cluster.New(cfg); err != nil {
 		return err
 	}
 	// The directory is locked now: what a killed process left behind of uploads
 	// and contexts goes.
-	if err := os.RemoveAll(s.tempDir()); err != nil {
-		s.log.Warn("cannot remove what a former process left of uploads and contexts: remove it by hand", "dir", s.tempDir(), "err", err)
+	if err := os.RemoveAll(n.tempDir()); err != nil {
+		n.log.Warn("cannot remove what a former process left of uploads and contexts: remove it by hand", "dir", n.tempDir(), "err", err)
 	}
-	if err := os.MkdirAll(s.tempDir(), 0o700); err != nil {
-		return errors.Join(fmt.Errorf("make room for uploads: %w", err), s.cluster.Close())
+	if err := os.MkdirAll(n.tempDir(), 0o700); err != nil {
+		return errors.Join(fmt.Errorf("make room for uploads: %w", err), n.cluster.Close())
 	}
-	s.logs.Join(s.cluster)
-	s.metrics.MustRegister(s.logs.Copies())
-	s.raft = raftAdapter{s.cluster}
-	if err := s.openRuntimes(); err != nil {
-		return errors.Join(err, s.closeRuntimes(), s.cluster.Close())
+	n.logs.Join(n.cluster)
+	n.metrics.MustRegister(n.logs.Copies())
+	n.raft = raftAdapter{n.cluster}
+	if err := n.openRuntimes(); err != nil {
+		return errors.Join(err, n.closeRuntimes(), n.cluster.Close())
 	}
-	s.store.Count(builds.Tally{Mine: s.cluster.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.images.Forget})
-	s.owner = owner.NewOwner(owner.OwnerOptions{
-		Node: s.cfg.Name, StoreID: s.cluster.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
-		Logs: s.logs, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
-		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
-		Publisher:    s.images, Runtimes: s.runtimes, Log: s.log, Tracer: s.tracing.Tracer(tracing.Scope),
+	n.store.Count(builds.Tally{Mine: n.cluster.Proposed, Created: n.count.created, Ended: n.ended, Published: n.published, Requested: n.images.Forget})
+	n.owner = owner.NewOwner(owner.OwnerOptions{
+		Node: n.cfg.Name, StoreID: n.cluster.StoreID(), Store: n.store, Raft: n.raft, Keyring: n.keyring,
+		Logs: n.logs, ReplaceAfter: time.Duration(n.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(n.cfg.Logs.RepairAfter),
+		FenceTimeout: time.Duration(n.cfg.Logs.FenceTimeout),
+		Publisher:    n.images, Runtimes: n.runtimes, Log: n.log, Tracer: n.tracing.Tracer(tracing.Scope),
 	})
-	s.keyring.Held(s.heldByAll)
-	s.cluster.Lead(s.lead)
-	s.cluster.Lead(s.raiseLevel)
-	s.cluster.Lead(s.labelLeader)
-	s.cluster.Lead(s.collectContexts)
-	s.cluster.Lead(s.reap)
-	s.cluster.Lead(s.leadRefreshes)
-	for _, work := range s.parts.Lead {
-		s.cluster.Lead(work)
+	n.keyring.Held(n.heldByAll)
+	n.cluster.Lead(n.lead)
+	n.cluster.Lead(n.raiseLevel)
+	n.cluster.Lead(n.labelLeader)
+	n.cluster.Lead(n.collectContexts)
+	n.cluster.Lead(n.reap)
+	n.cluster.Lead(n.leadRefreshes)
+	for _, work := range n.parts.Lead {
+		n.cluster.Lead(work)
 	}
 	so := api.ServiceOptions{
-		Store: s.store, Raft: s.raft, Registry: s.images, Logs: s.logs,
-		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
-		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), LogInfo: s.logInfo(), LeftOff: s.count.leftOff,
-		Dockerfiles: s.cfg.Runtimes.Dockerfile != "", TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem,
-		Waiting: s.waiting, Nodes: s.listNodes,
+		Store: n.store, Raft: n.raft, Registry: n.images, Logs: n.logs,
+		Repositories: repositories(n.cfg), Timeout: time.Duration(n.cfg.Builds.Timeout),
+		MaxTimeout: time.Duration(n.cfg.Builds.MaxTimeout), LogInfo: n.logInfo(), LeftOff: n.count.leftOff,
+		Dockerfiles: n.cfg.Runtimes.Dockerfile != "", TempDir: n.tempDir(), MaxContext: n.cfg.BuildKit.MaxContextBytes, OneTime: n.redeem,
+		Waiting: n.waiting, Nodes: n.listNodes,
 	}
-	if s.registry != nil {
-		so.Contexts, so.Commit = s.contexts(), s.commit
+	if n.registry != nil {
+		so.Contexts, so.Commit = n.contexts(), n.commit
 	}
-	s.service = api.NewService(so)
-	s.watchState()
-	s.watchCache()
-	return s.cluster.Open(ctx)
+	n.service = api.NewService(so)
+	n.watchState()
+	n.watchCache()
+	return n.cluster.Open(ctx)
 }
 
 // openRuntimes opens the runtimes that the configuration names.
-func (s *Node) openRuntimes() error {
-	if s.runtimes = s.parts.Runtimes; s.runtimes != nil {
+func (n *Node) openRuntimes() error {
+	if n.runtimes = n.parts.Runtimes; n.runtimes != nil {
 		return nil
 	}
-	s.runtimes = map[string]workload.Runtime{copy.Name: copy.New(registryAdapter{s.registry})}
-	testRuntimes(s.runtimes, copy.Name)
-	bk, err := s.openBuildKit()
+	n.runtimes = map[string]workload.Runtime{copy.Name: copy.New(registryAdapter{n.registry})}
+	testRuntimes(n.runtimes, copy.Name)
+	bk, err := n.openBuildKit()
 	if err != nil {
 		return err
 	}
 	if bk != nil {
-		s.runtimes[buildkit.Name] = bk
+		n.runtimes[buildkit.Name] = bk
 	}
-	ws, err := s.openWSManager()
+	ws, err := n.openWSManager()
 	if err != nil {
 		return err
 	}
 	if ws != nil {
-		s.runtimes[wsmanager.Name] = ws
+		n.runtimes[wsmanager.Name] = ws
 	}
-	pods, err := s.openKubernetes()
+	pods, err := n.openKubernetes()
 	if err != nil {
 		return err
 	}
 	if pods != nil {
-		s.runtimes[kubernetes.Name] = pods
+		n.runtimes[kubernetes.Name] = pods
 	}
 	return nil
 }
 
 // closeRegistry closes the registry client, if there is one.
-func (s *Node) closeRegistry() error {
-	if s.registry == nil {
+func (n *Node) closeRegistry() error {
+	if n.registry == nil {
 		return nil
 	}
-	return s.registry.Close()
+	return n.registry.Close()
 }
 
 // closeRuntimes ends the connections of runtimes that have some.
-func (s *Node) closeRuntimes() (err error) {
-	for _, r := range s.runtimes {
+func (n *Node) closeRuntimes() (err error) {
+	for _, r := range n.runtimes {
 		if c, ok := r.(io.Closer); ok {
 			err = errors.Join(err, c.Close())
 		}
@@ -164,17 +164,17 @@ func (s *Node) closeRuntimes() (err error) {
 }
 
 // runtimeOf names the runtime for a source.
-func (s *Node) runtimeOf(src *imagebuilderv1.Source) string {
-	if s.parts.RuntimeOf != nil {
-		return s.parts.RuntimeOf(src)
+func (n *Node) runtimeOf(src *imagebuilderv1.Source) string {
+	if n.parts.RuntimeOf != nil {
+		return n.parts.RuntimeOf(src)
 	}
 	if name := testRuntimeOf(src); name != "" {
 		return name
 	}
 	if src.GetRef() != nil {
-		return s.cfg.Runtimes.Ref
+		return n.cfg.Runtimes.Ref
 	}
-	return s.cfg.Runtimes.Dockerfile
+	return n.cfg.Runtimes.Dockerfile
 }
 
 // writable reports why files cannot be made in a directory.

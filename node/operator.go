@@ -24,24 +24,24 @@ import (
 // there, over the peer port, in one hop.
 type clusterAPI struct {
 	imagebuilderv1.UnimplementedClusterServer
-	s *Node
+	node *Node
 	// peer: the call came from another node, and goes no further.
 	peer bool
 }
 
 // servePeers adds what nodes ask of each other beside Raft.
-func (s *Node) servePeers(r grpc.ServiceRegistrar) {
-	s.logs.Register(r)
-	imagebuilderv1.RegisterClusterServer(r, clusterAPI{s: s, peer: true})
+func (n *Node) servePeers(r grpc.ServiceRegistrar) {
+	n.logs.Register(r)
+	imagebuilderv1.RegisterClusterServer(r, clusterAPI{node: n, peer: true})
 }
 
 // leader answers the API of the leader: nil if it is this node.
 func (c clusterAPI) leader(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
 	for {
-		if c.s.cluster.Leads() {
+		if c.node.cluster.Leads() {
 			return nil, nil
 		}
-		if conn, err := c.s.cluster.LeaderConn(); err == nil && !c.peer {
+		if conn, err := c.node.cluster.LeaderConn(); err == nil && !c.peer {
 			return imagebuilderv1.NewClusterClient(conn), nil
 		}
 		if !ctxutil.Sleep(ctx, 20*time.Millisecond) {
@@ -69,16 +69,16 @@ func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequ
 			return client.Members(ctx, req)
 		}
 	}
-	st := c.s.cluster.Status()
+	st := c.node.cluster.Status()
 	res := &imagebuilderv1.MembersResponse{
-		Cluster: c.s.cfg.Cluster.Name, ClusterId: st.ClusterID, AnsweredBy: c.s.cfg.Name, FromLeader: c.s.cluster.Leads(),
-		Leader: st.LeaderName, Term: st.Term, FeatureLevel: c.s.level(),
+		Cluster: c.node.cfg.Cluster.Name, ClusterId: st.ClusterID, AnsweredBy: c.node.cfg.Name, FromLeader: c.node.cluster.Leads(),
+		Leader: st.LeaderName, Term: st.Term, FeatureLevel: c.node.level(),
 		Available: st.LeaderName != "" && st.LastContact >= 0 && st.LastContact < 5*time.Second,
 	}
 	last, voters, healthy := st.Applied, 0, 0
-	for _, m := range c.s.cluster.Members() {
+	for _, m := range c.node.cluster.Members() {
 		w := wireMember(m, last, res.FromLeader)
-		c.s.store.Read(func(st *builds.State) {
+		c.node.store.Read(func(st *builds.State) {
 			w.Drained, w.Capacity = st.Node(m.Name).GetDrained(), st.Node(m.Name).GetCapacity()
 		})
 		if m.Voter {
@@ -131,15 +131,15 @@ func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.
 	if client != nil {
 		return client.TransferLeadership(ctx, req)
 	}
-	if err := c.s.cluster.TransferLeadership(ctx, req.GetTo()); err != nil {
+	if err := c.node.cluster.TransferLeadership(ctx, req.GetTo()); err != nil {
 		return nil, refusal(fmt.Errorf("leadership stays where it is: %w", err))
 	}
-	for c.s.cluster.Leads() || c.s.cluster.Status().LeaderName == "" || c.s.cluster.Status().LeaderName == c.s.cfg.Name {
+	for c.node.cluster.Leads() || c.node.cluster.Status().LeaderName == "" || c.node.cluster.Status().LeaderName == c.node.cfg.Name {
 		if !ctxutil.Sleep(ctx, 5*time.Millisecond) {
 			return nil, status.Error(codes.Unavailable, "leadership was given up, and no other leader is known yet")
 		}
 	}
-	return &imagebuilderv1.TransferLeadershipResponse{Leader: c.s.cluster.Status().LeaderName}, nil
+	return &imagebuilderv1.TransferLeadershipResponse{Leader: c.node.cluster.Status().LeaderName}, nil
 }
 
 // refusal is the answer of a leader that did not do what it was asked for. That
@@ -164,8 +164,8 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 	if client != nil {
 		return client.RemoveNode(ctx, req)
 	}
-	if err := c.s.cluster.Remove(ctx, req.GetNode()); err != nil {
-		if !c.s.cluster.Leads() { // it may have lost that in between
+	if err := c.node.cluster.Remove(ctx, req.GetNode()); err != nil {
+		if !c.node.cluster.Leads() { // it may have lost that in between
 			err = fmt.Errorf("%w (%w)", cluster.ErrNoLeader, err)
 		}
 		return nil, refusal(fmt.Errorf("%q was not removed: %w", req.GetNode(), err))
@@ -174,12 +174,12 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 }
 
 func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNodeRequest) (*imagebuilderv1.DrainNodeResponse, error) {
-	if c.s.level() < 2 {
+	if c.node.level() < 2 {
 		return nil, status.Error(codes.FailedPrecondition, "not all nodes run a version that knows drained nodes")
 	}
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	_, _, err := builds.Propose(ctx, c.s.raft, &buildsv1.DrainNode{Name: req.GetNode(), Drained: !req.GetUndrain()})
+	_, _, err := builds.Propose(ctx, c.node.raft, &buildsv1.DrainNode{Name: req.GetNode(), Drained: !req.GetUndrain()})
 	if errors.Is(err, builds.ErrNotFound) {
 		return nil, status.Errorf(codes.NotFound, "there is no node %q", req.GetNode())
 	}
@@ -187,7 +187,7 @@ func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNode
 		return nil, err
 	}
 	res := &imagebuilderv1.DrainNodeResponse{}
-	c.s.store.View().Live(func(r *buildsv1.Record) bool {
+	c.node.store.View().Live(func(r *buildsv1.Record) bool {
 		if builds.LastAttempt(r.Build).GetOwner() == req.GetNode() {
 			res.Running++
 		}
@@ -202,14 +202,14 @@ const snapshotChunk = 256 << 10
 func (c clusterAPI) SaveSnapshot(req *imagebuilderv1.SaveSnapshotRequest, stream grpc.ServerStreamingServer[imagebuilderv1.SaveSnapshotResponse]) error {
 	// Linearizable: it holds everything that was acknowledged before.
 	ctx := stream.Context()
-	index, err := c.s.raft.ReadIndex(ctx)
+	index, err := c.node.raft.ReadIndex(ctx)
 	if err != nil {
 		return err
 	}
-	if err := c.s.raft.WaitApplied(ctx, index); err != nil {
+	if err := c.node.raft.WaitApplied(ctx, index); err != nil {
 		return err
 	}
-	if err := c.s.cluster.SaveSnapshot(chunkWriter(func(b []byte) error {
+	if err := c.node.cluster.SaveSnapshot(chunkWriter(func(b []byte) error {
 		return stream.Send(&imagebuilderv1.SaveSnapshotResponse{Chunk: b})
 	})); err != nil {
 		return status.Error(codes.Internal, err.Error())
@@ -254,7 +254,7 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 		}
 		b.Write(m.GetChunk())
 	}
-	res, err := c.s.restore(ctx, []byte(b.String()))
+	res, err := c.node.restore(ctx, []byte(b.String()))
 	if err != nil {
 		return err
 	}
@@ -265,45 +265,45 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 // it goes on to its end, also when the caller has gone: Raft does, and what ran
 // when the snapshot was taken would never end. A leader that dies meanwhile
 // leaves it so: the snapshot has to be restored again (docs/runbooks.md).
-func (s *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
-	ctx, cancel := ctxutil.Join(context.WithoutCancel(ctx), s.work)
+func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
+	ctx, cancel := ctxutil.Join(context.WithoutCancel(ctx), n.work)
 	defer cancel()
-	level := s.level()
-	s.restoring.Store(true)
-	defer s.restoring.Store(false)
-	if err := s.cluster.RestoreSnapshot(ctx, raw); err != nil {
+	level := n.level()
+	n.restoring.Store(true)
+	defer n.restoring.Store(false)
+	if err := n.cluster.RestoreSnapshot(ctx, raw); err != nil {
 		return nil, refusal(fmt.Errorf("restore the snapshot: %w", err))
 	}
-	s.log.Warn("the replicated state was replaced by a snapshot")
+	n.log.Warn("the replicated state was replaced by a snapshot")
 	// The snapshot may have brought a lower level, which is raised again.
-	for wait := 0; s.level() < level && wait < 100 && ctxutil.Sleep(ctx, 20*time.Millisecond); wait++ {
+	for wait := 0; n.level() < level && wait < 100 && ctxutil.Sleep(ctx, 20*time.Millisecond); wait++ {
 	}
 	if level >= 2 {
-		if err := s.loseNodes(ctx); err != nil {
+		if err := n.loseNodes(ctx); err != nil {
 			return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but attempts that ran then were not ended, restore it again: %v", err)
 		}
 	}
-	failed, err := s.failUnsealable(ctx)
+	failed, err := n.failUnsealable(ctx)
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but builds whose secrets cannot be opened were not ended: %v", err)
 	}
-	var n uint64
-	s.store.Read(func(st *builds.State) { n = uint64(st.Counts().Builds) })
-	return &imagebuilderv1.RestoreSnapshotResponse{Builds: n, Failed: uint64(failed)}, nil
+	var count uint64
+	n.store.Read(func(st *builds.State) { count = uint64(st.Counts().Builds) })
+	return &imagebuilderv1.RestoreSnapshotResponse{Builds: count, Failed: uint64(failed)}, nil
 }
 
 // loseNodes ends the attempts that ran when a snapshot was taken: their nodes
 // may have ended them since, and run on, and so may workloads that outlive them.
 // Nodes that live make themselves known again. Nothing is assigned meanwhile,
 // least of all to those that are next.
-func (s *Node) loseNodes(ctx context.Context) error {
+func (n *Node) loseNodes(ctx context.Context) error {
 	var all []*buildsv1.Node
-	s.store.Read(func(st *builds.State) {
-		st.Nodes(func(n *buildsv1.Node) bool { all = append(all, n); return true })
+	n.store.Read(func(st *builds.State) {
+		st.Nodes(func(node *buildsv1.Node) bool { all = append(all, node); return true })
 	})
-	for _, n := range all {
-		if _, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeLost{
-			Name: n.Name, StoreId: n.StoreId, BootId: n.BootId, Reason: "a snapshot of the state was restored", AllAttempts: true,
+	for _, node := range all {
+		if _, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeLost{
+			Name: node.Name, StoreId: node.StoreId, BootId: node.BootId, Reason: "a snapshot of the state was restored", AllAttempts: true,
 		}); err != nil {
 			return err
 		}
@@ -313,12 +313,12 @@ func (s *Node) loseNodes(ctx context.Context) error {
 
 // checkSnapshot reports why a snapshot cannot become the state of this cluster:
 // each node has to be able to read it.
-func (s *Node) checkSnapshot(r io.Reader) error {
+func (n *Node) checkSnapshot(r io.Reader) error {
 	level, err := builds.CheckSnapshot(r)
-	if err != nil || level <= s.level() {
+	if err != nil || level <= n.level() {
 		return err
 	}
-	for _, m := range s.cluster.Members() {
+	for _, m := range n.cluster.Members() {
 		if known := m.Answer.GetNode().GetFeatureLevel(); known < level {
 			return fmt.Errorf("it needs feature level %d, and node %s knows %d, as far as it said: start a newer version there", level, m.Name, known)
 		}
@@ -361,7 +361,7 @@ func (c clusterAPI) Reseal(ctx context.Context, req *imagebuilderv1.ResealReques
 	if client != nil {
 		return client.Reseal(ctx, req)
 	}
-	n, id, err := c.s.reseal(ctx)
+	n, id, err := c.node.reseal(ctx)
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, fmt.Sprintf("not all secrets are resealed (%d are): %v", n, err))
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // profiles answers what profiles show: memory, and so whatever is in it.
-func (s *Node) profiles() http.Handler {
+func (n *Node) profiles() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -26,11 +26,11 @@ func (s *Node) profiles() http.Handler {
 // pprofTLS makes the port of profiles one for operators, with the certificates
 // of the API's port. Where that port knows no operators, it stays what
 // Validate has allowed: plain, on loopback.
-func (s *Node) pprofTLS(l net.Listener) (net.Listener, error) {
-	if l == nil || !s.cfg.KnowsOperators() {
+func (n *Node) pprofTLS(l net.Listener) (net.Listener, error) {
+	if l == nil || !n.cfg.KnowsOperators() {
 		return l, nil
 	}
-	conf, err := serverTLS("server.services.grpc.tls", s.cfg.Server.Services.GRPC.TLS, s.log, "http/1.1")
+	conf, err := serverTLS("server.services.grpc.tls", n.cfg.Server.Services.GRPC.TLS, n.log, "http/1.1")
 	if err != nil {
 		return nil, err
 	}
@@ -38,12 +38,12 @@ func (s *Node) pprofTLS(l net.Listener) (net.Listener, error) {
 }
 
 // forOperators refuses everybody else on a port that can tell them.
-func (s *Node) forOperators(h http.Handler) http.Handler {
-	if !s.cfg.KnowsOperators() {
+func (n *Node) forOperators(h http.Handler) http.Handler {
+	if !n.cfg.KnowsOperators() {
 		return h
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.isOperator(r.TLS) {
+		if !n.isOperator(r.TLS) {
 			http.Error(w, "profiles are for operators: ask on the node's unix socket, or with a client certificate of the operator role", http.StatusForbidden)
 			return
 		}

@@ -17,7 +17,7 @@ import (
 )
 
 // raftAdapter lets the domain use the cluster, which knows no builds.
-type raftAdapter struct{ node *cluster.Node }
+type raftAdapter struct{ cluster *cluster.Node }
 
 var _ builds.Raft = raftAdapter{}
 
@@ -27,7 +27,7 @@ func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint6
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
 	for {
-		res, err := a.node.Propose(ctx, proto.CloneOf(cmd))
+		res, err := a.cluster.Propose(ctx, proto.CloneOf(cmd))
 		if err == nil {
 			return res.Index, res.Result, nil
 		}
@@ -40,18 +40,18 @@ func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint6
 func (a raftAdapter) ReadIndex(ctx context.Context) (uint64, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	index, err := a.node.ReadIndex(ctx)
+	index, err := a.cluster.ReadIndex(ctx)
 	return index, clusterError(err)
 }
 
 func (a raftAdapter) WaitApplied(ctx context.Context, index uint64) error {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	return clusterError(a.node.WaitApplied(ctx, index))
+	return clusterError(a.cluster.WaitApplied(ctx, index))
 }
 
 func (a raftAdapter) Freshness() (uint64, bool, time.Duration) {
-	s := a.node.Status()
+	s := a.cluster.Status()
 	return s.Applied, s.LeaderID != "", s.LastContact
 }
 

@@ -68,31 +68,31 @@ func (r *readiness) reasons(now time.Time, st cluster.Status) (out []string) {
 }
 
 // watchReadiness looks at the leader also while nobody asks.
-func (s *Node) watchReadiness(ctx context.Context) error {
+func (n *Node) watchReadiness(ctx context.Context) error {
 	for {
-		s.readiness.see(time.Now(), s.cluster.Status())
-		if !ctxutil.Sleep(ctx, max(s.readiness.after/10, 20*time.Millisecond)) {
+		n.readiness.see(time.Now(), n.cluster.Status())
+		if !ctxutil.Sleep(ctx, max(n.readiness.after/10, 20*time.Millisecond)) {
 			return nil
 		}
 	}
 }
 
 // live says that the process works, whatever the rest of the cluster does.
-func (s *Node) live(w http.ResponseWriter, _ *http.Request) {
+func (n *Node) live(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "live")
 }
 
 // ready says whether clients should come here, with a line for each reason
 // against it.
-func (s *Node) ready(w http.ResponseWriter, _ *http.Request) {
-	reasons := s.readiness.reasons(time.Now(), s.cluster.Status())
-	if err := s.cluster.Trouble(); err != nil {
+func (n *Node) ready(w http.ResponseWriter, _ *http.Request) {
+	reasons := n.readiness.reasons(time.Now(), n.cluster.Status())
+	if err := n.cluster.Trouble(); err != nil {
 		reasons = append(reasons, err.Error())
 	}
-	if !s.started.Load() {
+	if !n.started.Load() {
 		reasons = append(reasons, "this process is not yet registered in the replicated state")
 	}
-	if s.stopping.Load() || s.work.Err() != nil {
+	if n.stopping.Load() || n.work.Err() != nil {
 		reasons = append(reasons, "the node shuts down")
 	}
 	if len(reasons) > 0 {
@@ -101,20 +101,20 @@ func (s *Node) ready(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	// What clients can still do nothing about, and nothing is lost by.
-	fmt.Fprintln(w, strings.Join(append([]string{"ready"}, s.troubles()...), "\n"))
+	fmt.Fprintln(w, strings.Join(append([]string{"ready"}, n.troubles()...), "\n"))
 }
 
 // troubles are what keeps runtimes from running builds, and what an operator
 // should know about them.
-func (s *Node) troubles() (out []string) {
-	for _, r := range s.runtimes {
+func (n *Node) troubles() (out []string) {
+	for _, r := range n.runtimes {
 		if t, ok := r.(interface{ Trouble() error }); ok {
 			if err := t.Trouble(); err != nil {
 				out = append(out, err.Error())
 			}
 		}
 	}
-	if note := s.foreign.note(); note != "" {
+	if note := n.foreign.note(); note != "" {
 		out = append(out, note)
 	}
 	slices.Sort(out)

@@ -18,29 +18,29 @@ import (
 
 // kept answers what the cluster knows of a reference, from this node's memory.
 // What could not be refreshed for longer than it is to be kept is unknown.
-func (s *Node) kept(ref string) (registry.Kept, bool) {
+func (n *Node) kept(ref string) (registry.Kept, bool) {
 	var r *imagebuilderv1.CachedRef
 	var interval time.Duration
-	s.store.Read(func(st *builds.State) {
+	n.store.Read(func(st *builds.State) {
 		if r = st.CachedRef(ref); r != nil {
 			interval = st.CacheInterval(r)
 		}
 	})
-	return KeptOf(r, interval+time.Duration(s.cfg.RefCache.KeepFor))
+	return KeptOf(r, interval+time.Duration(n.cfg.RefCache.KeepFor))
 }
 
 // sharers is among how many nodes the limits of registry hosts are shared: all
 // that are not known to be lost.
-func (s *Node) sharers() (n int) {
-	s.store.Read(func(st *builds.State) {
+func (n *Node) sharers() (count int) {
+	n.store.Read(func(st *builds.State) {
 		st.Nodes(func(node *buildsv1.Node) bool {
 			if !node.Lost {
-				n++
+				count++
 			}
 			return true
 		})
 	})
-	return n
+	return count
 }
 
 func KeptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, bool) {
@@ -52,27 +52,27 @@ func KeptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, boo
 }
 
 // leadRefreshes decides, for one term, which node refreshes what.
-func (s *Node) leadRefreshes(ctx context.Context, term *cluster.Term) error {
-	ctx, cancel := ctxutil.Join(ctx, s.work)
+func (n *Node) leadRefreshes(ctx context.Context, term *cluster.Term) error {
+	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
 	return (&refcache.RefreshLeader{
-		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log,
-		Seed: s.cfg.RefCache.Refs, Interval: time.Duration(s.cfg.RefCache.Interval),
+		Store: n.store, Raft: termAdapter{n.raft, term}, Log: n.log,
+		Seed: n.cfg.RefCache.Refs, Interval: time.Duration(n.cfg.RefCache.Interval),
 	}).Run(ctx)
 }
 
 // refresh resolves the references that the leader gives to this node.
-func (s *Node) refresh(ctx context.Context) {
+func (n *Node) refresh(ctx context.Context) {
 	refreshes := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "image_builder_refcache_refreshes_total", Help: "Cached references that this node asked their registries for, by result.",
 	}, []string{"result"})
-	s.metrics.MustRegister(refreshes)
+	n.metrics.MustRegister(refreshes)
 	for _, result := range []string{"ok", "failed"} {
 		refreshes.WithLabelValues(result)
 	}
 	(&refcache.Refresher{
-		Node: s.cfg.Name, Store: s.store, Raft: s.raft, Log: s.log,
-		Resolve: s.images.Refresh,
+		Node: n.cfg.Name, Store: n.store, Raft: n.raft, Log: n.log,
+		Resolve: n.images.Refresh,
 		Told: func(err error) {
 			if err != nil {
 				refreshes.WithLabelValues("failed").Inc()
@@ -84,21 +84,21 @@ func (s *Node) refresh(ctx context.Context) {
 }
 
 // watchCache exports what the reference cache holds.
-func (s *Node) watchCache() {
+func (n *Node) watchCache() {
 	gauge := func(name, help string, f func(*builds.State) float64) {
-		s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "image_builder_refcache_" + name, Help: help}, func() (n float64) {
-			s.store.Read(func(st *builds.State) { n = f(st) })
-			return n
+		n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "image_builder_refcache_" + name, Help: help}, func() (value float64) {
+			n.store.Read(func(st *builds.State) { value = f(st) })
+			return value
 		}))
 	}
 	count := func(is func(*imagebuilderv1.CachedRef) bool) func(*builds.State) float64 {
-		return func(st *builds.State) (n float64) {
+		return func(st *builds.State) (value float64) {
 			for _, r := range st.CachedRefs() {
 				if is(r) {
-					n++
+					value++
 				}
 			}
-			return n
+			return value
 		}
 	}
 	gauge("refs", "References that are kept resolved.", count(func(*imagebuilderv1.CachedRef) bool { return true }))

@@ -24,62 +24,62 @@ import (
 // lone is a node of the replicated state alone, which leads.
 func lone(t *testing.T, dir string) *Node {
 	t.Helper()
-	s := &Node{log: slog.New(slog.DiscardHandler), store: builds.NewStore(), boot: "boot"}
-	s.cfg.Name, s.cfg.DataDir, s.work = "n0", dir, t.Context()
-	s.cfg.Owner.Lease = config.Duration(time.Second)
+	n := &Node{log: slog.New(slog.DiscardHandler), store: builds.NewStore(), boot: "boot"}
+	n.cfg.Name, n.cfg.DataDir, n.work = "n0", dir, t.Context()
+	n.cfg.Owner.Lease = config.Duration(time.Second)
 	keys := filepath.Join(t.TempDir(), "keys.json")
 	if err := builds.NewKeyFile(keys); err != nil {
 		t.Fatal(err)
 	}
 	var err error
-	if s.keyring, err = builds.LoadKeyring(keys); err != nil {
+	if n.keyring, err = builds.LoadKeyring(keys); err != nil {
 		t.Fatal(err)
 	}
-	if s.cluster, err = cluster.New(cluster.Config{
-		Name: "n0", DataDir: dir, StateMachine: s.store, CheckSnapshot: s.checkSnapshot, FeatureLevel: builds.FeatureLevel, CommittedLevel: s.level,
-		Prepare: builds.Preparer{Keyring: s.keyring}.Prepare, SegmentBytes: 1 << 20,
+	if n.cluster, err = cluster.New(cluster.Config{
+		Name: "n0", DataDir: dir, StateMachine: n.store, CheckSnapshot: n.checkSnapshot, FeatureLevel: builds.FeatureLevel, CommittedLevel: n.level,
+		Prepare: builds.Preparer{Keyring: n.keyring}.Prepare, SegmentBytes: 1 << 20,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.cluster.Close() })
-	s.raft, s.owner = raftAdapter{s.cluster}, owner.NewOwner(owner.OwnerOptions{})
-	return s
+	t.Cleanup(func() { _ = n.cluster.Close() })
+	n.raft, n.owner = raftAdapter{n.cluster}, owner.NewOwner(owner.OwnerOptions{})
+	return n
 }
 
-func (s *Node) openLone(t *testing.T) {
+func (n *Node) openLone(t *testing.T) {
 	t.Helper()
-	if err := s.cluster.Open(t.Context()); err != nil {
+	if err := n.cluster.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.commitAs(t, &buildsv1.NodeStarted{Name: "n0", StoreId: s.cluster.StoreID(), BootId: s.boot, Capacity: 4, Runtimes: []string{"copy"}})
-	s.started.Store(true)
+	n.commitAs(t, &buildsv1.NodeStarted{Name: "n0", StoreId: n.cluster.StoreID(), BootId: n.boot, Capacity: 4, Runtimes: []string{"copy"}})
+	n.started.Store(true)
 }
 
-func (s *Node) commitAs(t *testing.T, payload proto.Message) builds.Result {
+func (n *Node) commitAs(t *testing.T, payload proto.Message) builds.Result {
 	t.Helper()
-	res, _, err := builds.Propose(t.Context(), s.raft, payload)
+	res, _, err := builds.Propose(t.Context(), n.raft, payload)
 	if err != nil {
 		t.Fatalf("%T: %v", payload, err)
 	}
 	return res
 }
 
-func (s *Node) saved(t *testing.T) []byte {
+func (n *Node) saved(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := s.cluster.SaveSnapshot(&b); err != nil {
+	if err := n.cluster.SaveSnapshot(&b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
 }
 
 // until waits for changes of the state.
-func (s *Node) until(t *testing.T, what string, holds func(*builds.State) bool) {
+func (n *Node) until(t *testing.T, what string, holds func(*builds.State) bool) {
 	t.Helper()
 	limit := time.After(10 * time.Second)
 	for {
-		changed := s.store.Changed()
-		if holds(s.store.View()) {
+		changed := n.store.Changed()
+		if holds(n.store.View()) {
 			return
 		}
 		select {
@@ -99,19 +99,19 @@ func Test_Restore_WhatCannotBeRead(t *testing.T) {
 	raw := newer.saved(t)
 
 	dir := t.TempDir()
-	s := lone(t, dir)
-	s.openLone(t)
-	if _, err := s.restore(t.Context(), raw); err == nil || !strings.Contains(err.Error(), "needs feature level") {
+	n := lone(t, dir)
+	n.openLone(t)
+	if _, err := n.restore(t.Context(), raw); err == nil || !strings.Contains(err.Error(), "needs feature level") {
 		t.Errorf("a snapshot of a newer version: %v", err)
 	}
-	s.commitAs(t, &buildsv1.SetFeatureLevel{Level: 2})
-	if err := s.cluster.Close(); err != nil {
+	n.commitAs(t, &buildsv1.SetFeatureLevel{Level: 2})
+	if err := n.cluster.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = lone(t, dir)
-	s.openLone(t)
-	if s.level() != 2 {
-		t.Errorf("after a restart the state is at level %d", s.level())
+	n = lone(t, dir)
+	n.openLone(t)
+	if n.level() != 2 {
+		t.Errorf("after a restart the state is at level %d", n.level())
 	}
 }
 
@@ -119,45 +119,45 @@ func Test_Restore_WhatCannotBeRead(t *testing.T) {
 // ended since, is tried again, although its node is the same process, and the
 // caller has gone meanwhile. So is what outlives its node.
 func Test_Restore_RunningBuilds(t *testing.T) {
-	s := lone(t, t.TempDir())
-	s.openLone(t)
-	s.commitAs(t, &buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
-	b := s.commitAs(t, &buildsv1.CreateBuild{
+	n := lone(t, t.TempDir())
+	n.openLone(t)
+	n.commitAs(t, &buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	b := n.commitAs(t, &buildsv1.CreateBuild{
 		Ref: "r:1", BaseRef: "base", Requester: "r", TimeoutNanos: int64(time.Hour),
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "base"}}},
 	}).Build
-	pod := s.commitAs(t, &buildsv1.CreateBuild{
+	pod := n.commitAs(t, &buildsv1.CreateBuild{
 		Ref: "r:2", BaseRef: "base", Requester: "r", TimeoutNanos: int64(time.Hour),
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "base"}}},
 	}).Build
-	s.commitAs(t, &buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
-		BuildId: b.Id, Attempt: 1, Owner: "n0", OwnerStoreId: s.cluster.StoreID(), Epoch: 1, BuildVersion: b.Version, Runtime: "copy",
+	n.commitAs(t, &buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
+		BuildId: b.Id, Attempt: 1, Owner: "n0", OwnerStoreId: n.cluster.StoreID(), Epoch: 1, BuildVersion: b.Version, Runtime: "copy",
 	}, {
-		BuildId: pod.Id, Attempt: 1, Owner: "n0", OwnerStoreId: s.cluster.StoreID(), Epoch: 1, BuildVersion: pod.Version, Runtime: "pod", Adoptable: true,
+		BuildId: pod.Id, Attempt: 1, Owner: "n0", OwnerStoreId: n.cluster.StoreID(), Epoch: 1, BuildVersion: pod.Version, Runtime: "pod", Adoptable: true,
 	}}})
 	for _, id := range []string{b.Id, pod.Id} {
-		s.commitAs(t, &buildsv1.ReportPhase{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Running})
+		n.commitAs(t, &buildsv1.ReportPhase{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Running})
 	}
-	raw := s.saved(t)
+	raw := n.saved(t)
 	for _, id := range []string{b.Id, pod.Id} {
-		s.commitAs(t, &buildsv1.FinishAttempt{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
+		n.commitAs(t, &buildsv1.FinishAttempt{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
 	}
 
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	if _, err := s.restore(gone, raw); err != nil {
+	if _, err := n.restore(gone, raw); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{b.Id, pod.Id} {
-		if r := s.store.Build(id).Build; r.Phase != builds.Queued || r.Attempts[0].Phase != builds.Failed || r.Attempts[0].Counted {
+		if r := n.store.Build(id).Build; r.Phase != builds.Queued || r.Attempts[0].Phase != builds.Failed || r.Attempts[0].Counted {
 			t.Errorf("after the restore the build of %s is %s, its attempt %s", r.Ref, r.Phase, r.Attempts[0].Phase)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.keepLease(ctx) }()
+	go func() { done <- n.keepLease(ctx) }()
 	defer func() { cancel(); <-done }()
-	s.until(t, "the node is known again", func(st *builds.State) bool { return !st.Node("n0").GetLost() })
+	n.until(t, "the node is known again", func(st *builds.State) bool { return !st.Node("n0").GetLost() })
 }
 
 // Test_Restore_RaisesTheLevelAgain: also a leader that has raised the feature
@@ -167,13 +167,13 @@ func Test_Restore_RaisesTheLevelAgain(t *testing.T) {
 	older.openLone(t)
 	raw := older.saved(t)
 
-	s := lone(t, t.TempDir())
-	s.cluster.Lead(s.raiseLevel)
-	s.openLone(t)
+	n := lone(t, t.TempDir())
+	n.cluster.Lead(n.raiseLevel)
+	n.openLone(t)
 	highest := func(st *builds.State) bool { return st.Level() == builds.FeatureLevel }
-	s.until(t, "the level is raised", highest)
-	if _, err := s.restore(t.Context(), raw); err != nil {
+	n.until(t, "the level is raised", highest)
+	if _, err := n.restore(t.Context(), raw); err != nil {
 		t.Fatal(err)
 	}
-	s.until(t, "the level is raised again", highest)
+	n.until(t, "the level is raised again", highest)
 }

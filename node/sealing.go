@@ -17,9 +17,9 @@ import (
 
 // heldByAll reports whether every member said that it holds a sealing key. A
 // member that is silent counts as it spoke last.
-func (s *Node) heldByAll(key string) bool {
-	for _, m := range s.cluster.Members() {
-		if m.Name != s.cfg.Name && m.Answer != nil && !slices.Contains(m.Answer.GetSealingKeys(), key) {
+func (n *Node) heldByAll(key string) bool {
+	for _, m := range n.cluster.Members() {
+		if m.Name != n.cfg.Name && m.Answer != nil && !slices.Contains(m.Answer.GetSealingKeys(), key) {
 			return false
 		}
 	}
@@ -27,7 +27,7 @@ func (s *Node) heldByAll(key string) bool {
 }
 
 // sealedBuilds calls f with every active build that has secrets.
-func (s *Node) sealedBuilds(f func(*buildsv1.Record) error) error {
+func (n *Node) sealedBuilds(f func(*buildsv1.Record) error) error {
 	var all []*buildsv1.Record
 	see := func(r *buildsv1.Record) bool {
 		if r.Secrets != nil {
@@ -35,7 +35,7 @@ func (s *Node) sealedBuilds(f func(*buildsv1.Record) error) error {
 		}
 		return true
 	}
-	view := s.store.View()
+	view := n.store.View()
 	view.Queued(see)
 	view.Live(see)
 	for _, r := range all {
@@ -48,47 +48,47 @@ func (s *Node) sealedBuilds(f func(*buildsv1.Record) error) error {
 
 // failUnsealable ends the active builds whose secrets no key here opens: a
 // restored snapshot may come from a cluster with other keys.
-func (s *Node) failUnsealable(ctx context.Context) (n int, err error) {
-	held := s.keyring.IDs()
-	return n, s.sealedBuilds(func(r *buildsv1.Record) error {
+func (n *Node) failUnsealable(ctx context.Context) (failed int, err error) {
+	held := n.keyring.IDs()
+	return failed, n.sealedBuilds(func(r *buildsv1.Record) error {
 		if slices.Contains(held, r.Secrets.KeyId) {
 			return nil
 		}
-		_, _, err := builds.Propose(ctx, s.raft, &buildsv1.StopBuild{
+		_, _, err := builds.Propose(ctx, n.raft, &buildsv1.StopBuild{
 			BuildId: r.Build.Id, Reason: buildsv1.StopReason_STOP_REASON_UNSEALABLE,
 			Message: fmt.Sprintf("its secrets were sealed by key %q, which this cluster does not have: ask for the build again", r.Secrets.KeyId),
 		})
 		if err == nil {
-			n++
+			failed++
 		}
 		return err
 	})
 }
 
 // reseal seals the secrets of all active builds with the key that seals now.
-func (s *Node) reseal(ctx context.Context) (n int, key string, err error) {
-	err = s.sealedBuilds(func(r *buildsv1.Record) error {
-		plain, err := s.keyring.Open(r.Build.Id, r.Secrets)
+func (n *Node) reseal(ctx context.Context) (resealed int, key string, err error) {
+	err = n.sealedBuilds(func(r *buildsv1.Record) error {
+		plain, err := n.keyring.Open(r.Build.Id, r.Secrets)
 		if err != nil {
 			return err
 		}
-		sealed, err := s.keyring.Seal(r.Build.Id, plain)
+		sealed, err := n.keyring.Seal(r.Build.Id, plain)
 		if err != nil {
 			return err
 		}
 		if key = sealed.GetKeyId(); key == r.Secrets.KeyId {
 			return nil
 		}
-		_, _, err = builds.Propose(ctx, s.raft, &buildsv1.Reseal{BuildId: r.Build.Id, Former: r.Secrets, Sealed: sealed})
+		_, _, err = builds.Propose(ctx, n.raft, &buildsv1.Reseal{BuildId: r.Build.Id, Former: r.Secrets, Sealed: sealed})
 		if err == nil {
-			n++
+			resealed++
 		}
 		return err
 	})
-	if key == "" && len(s.keyring.IDs()) > 0 {
-		key = s.keyring.IDs()[0]
+	if key == "" && len(n.keyring.IDs()) > 0 {
+		key = n.keyring.IDs()[0]
 	}
-	return n, key, err
+	return resealed, key, err
 }
 
 // openKeyring reads the sealing keys. A single node without any makes one,

@@ -12,34 +12,34 @@ import (
 )
 
 // handOver gives up leadership before the node ends.
-func (s *Node) handOver() {
+func (n *Node) handOver() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if s.level() >= 2 && s.started.Load() {
-		_, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeStopping{Name: s.cfg.Name, StoreId: s.cluster.StoreID(), BootId: s.boot})
+	if n.level() >= 2 && n.started.Load() {
+		_, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeStopping{Name: n.cfg.Name, StoreId: n.cluster.StoreID(), BootId: n.boot})
 		if err != nil {
-			s.log.Warn("cannot tell the cluster that this node stops", "err", err)
+			n.log.Warn("cannot tell the cluster that this node stops", "err", err)
 		}
 	}
-	if s.cluster.Status().Role == "Leader" && len(s.cluster.Members()) > 1 {
-		if err := s.cluster.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNoLeader) {
-			s.log.Warn("cannot hand leadership over", "err", err)
+	if n.cluster.Status().Role == "Leader" && len(n.cluster.Members()) > 1 {
+		if err := n.cluster.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNoLeader) {
+			n.log.Warn("cannot hand leadership over", "err", err)
 		}
 	}
 }
 
 // drain lets running builds end that cannot go on under another node.
-func (s *Node) drain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.cfg.Shutdown.Drain))
+func (n *Node) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.cfg.Shutdown.Drain))
 	defer cancel()
-	for n := -1; ; {
-		left := s.owner.Running()
+	for last := -1; ; {
+		left := n.owner.Running()
 		if left == 0 {
 			return
 		}
-		if left != n {
-			n = left
-			s.log.Info("waits for builds that run here", "builds", n, "at most", time.Duration(s.cfg.Shutdown.Drain))
+		if left != last {
+			last = left
+			n.log.Info("waits for builds that run here", "builds", last, "at most", time.Duration(n.cfg.Shutdown.Drain))
 		}
 		if !ctxutil.Sleep(ctx, 50*time.Millisecond) {
 			return

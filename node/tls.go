@@ -113,10 +113,10 @@ func (f *tlsFiles) load() error {
 
 // isOperator reports whether a connection's client showed a certificate,
 // verified by the CA of the port, that names the operator role of this cluster.
-func (s *Node) isOperator(t *tls.ConnectionState) bool {
+func (n *Node) isOperator(t *tls.ConnectionState) bool {
 	if t == nil || len(t.VerifiedChains) == 0 {
 		return false
 	}
 	id, err := pki.IdentityOf(t.VerifiedChains[0][0])
-	return err == nil && id.Role == pki.RoleOperator && id.Cluster == s.cfg.Cluster.Name
+	return err == nil && id.Role == pki.RoleOperator && id.Cluster == n.cfg.Cluster.Name
 }

@@ -28,13 +28,13 @@ var tracedCalls = []string{
 }
 
 // openTracing answers what makes and exports spans, or nil if nothing does.
-func (s *Node) openTracing() (*otlp.Provider, error) {
-	c := s.cfg.Tracing
+func (n *Node) openTracing() (*otlp.Provider, error) {
+	c := n.cfg.Tracing
 	if c.Endpoint == "" {
 		return nil, nil
 	}
 	o := otlp.Options{
-		Endpoint: c.Endpoint, Ratio: c.SampleRatio, Node: s.cfg.Name, Version: Version(), Registerer: s.metrics, Logger: s.log,
+		Endpoint: c.Endpoint, Ratio: c.SampleRatio, Node: n.cfg.Name, Version: Version(), Registerer: n.metrics, Logger: n.log,
 	}
 	if c.TLS.CA != "" {
 		o.TLS = &otlp.TLS{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key}
@@ -48,15 +48,15 @@ func (s *Node) openTracing() (*otlp.Provider, error) {
 
 // closeTracing exports what is left, for a moment: no collector holds up the
 // end of a node.
-func (s *Node) closeTracing() {
+func (n *Node) closeTracing() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	s.tracing.Close(ctx)
+	n.tracing.Close(ctx)
 }
 
 // ended is told of builds that a command of this process has ended. It is
 // called while the command is applied and does not block.
-func (s *Node) ended(r *buildsv1.Record) {
-	s.count.ended(r)
-	scheduler.TraceBuild(s.tracing.Tracer(tracing.Scope), r)
+func (n *Node) ended(r *buildsv1.Record) {
+	n.count.ended(r)
+	scheduler.TraceBuild(n.tracing.Tracer(tracing.Scope), r)
 }

@@ -13,13 +13,13 @@ import (
 
 // publicHandler answers the HTTP port: the web page, if it is on, and the logs
 // for clients of Gitpod.
-func (s *Node) publicHandler() http.Handler {
-	logs := s.logInfoHandler()
-	if s.cfg.HTTP.UI != "on" {
+func (n *Node) publicHandler() http.Handler {
+	logs := n.logInfoHandler()
+	if n.cfg.HTTP.UI != "on" {
 		return logs
 	}
 	page := web.New(web.Options{
-		API: api.Native{Service: s.service}, Node: s.cfg.Name, Nodes: s.cfg.HTTP.Nodes, Streams: s.streams, Log: s.log,
+		API: api.Native{Service: n.service}, Node: n.cfg.Name, Nodes: n.cfg.HTTP.Nodes, Streams: n.streams, Log: n.log,
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/ui/", page)
@@ -33,26 +33,26 @@ func (s *Node) publicHandler() http.Handler {
 const nodesPatience = time.Second
 
 // listNodes tells of the members what everybody may know.
-func (s *Node) listNodes(ctx context.Context) (*imagebuilderv1.ListNodesResponse, error) {
-	api := clusterAPI{s: s}
+func (n *Node) listNodes(ctx context.Context) (*imagebuilderv1.ListNodesResponse, error) {
+	api := clusterAPI{node: n}
 	wait, cancel := context.WithTimeout(ctx, nodesPatience)
 	defer cancel()
-	m, err := api.Members(wait, &imagebuilderv1.MembersRequest{})
+	members, err := api.Members(wait, &imagebuilderv1.MembersRequest{})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if m, err = api.Members(ctx, &imagebuilderv1.MembersRequest{Stale: true}); err != nil {
+		if members, err = api.Members(ctx, &imagebuilderv1.MembersRequest{Stale: true}); err != nil {
 			return nil, err
 		}
 	}
 	res := &imagebuilderv1.ListNodesResponse{
-		AnsweredBy: s.cfg.Name, FromLeader: m.FromLeader, Leader: m.Leader, FailureTolerance: m.FailureTolerance,
+		AnsweredBy: n.cfg.Name, FromLeader: members.FromLeader, Leader: members.Leader, FailureTolerance: members.FailureTolerance,
 	}
-	for _, n := range m.Members {
+	for _, member := range members.Members {
 		res.Nodes = append(res.Nodes, &imagebuilderv1.NodeInfo{
-			Name: n.Name, Voter: n.Voter, Leader: n.Leader, State: n.State, AppliedIndex: n.AppliedIndex, TrailsBy: n.TrailsBy,
-			RunningBuilds: n.OwnedBuilds, Drained: n.Drained, Silent: n.Silent,
+			Name: member.Name, Voter: member.Voter, Leader: member.Leader, State: member.State, AppliedIndex: member.AppliedIndex, TrailsBy: member.TrailsBy,
+			RunningBuilds: member.OwnedBuilds, Drained: member.Drained, Silent: member.Silent,
 		})
 	}
 	return res, nil
