@@ -33,7 +33,7 @@ func (n *Node) begin(ctx context.Context) error {
 func (n *Node) register(ctx context.Context) bool {
 	for {
 		_, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeStarted{
-			Name: n.cfg.Name, StoreId: n.cluster.StoreID(), BootId: n.boot, Zone: n.cfg.Cluster.Zone,
+			Name: n.cfg.Name, StoreId: n.cluster.StoreID(), BootId: n.bootID, Zone: n.cfg.Cluster.Zone,
 			Capacity: uint32(n.cfg.Builds.RunningPerNode), Runtimes: slices.Sorted(maps.Keys(n.runtimes)),
 		})
 		if err == nil {

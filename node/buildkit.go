@@ -30,7 +30,7 @@ func (n *Node) openBuildKit() (*buildkit.Runtime, error) {
 	o := buildkit.Options{
 		Registry:        registryAdapter{n.registry},
 		Credentials:     n.credential,
-		Contexts:        n.contexts(),
+		Contexts:        n.contextStore(),
 		HTTP:            n.requestHTTP(),
 		TempDir:         n.tempDir(),
 		ContextBytes:    c.MaxContextBytes,
@@ -61,10 +61,10 @@ func (n *Node) credential(ctx context.Context, host string, rights *buildsv1.Rig
 	own := repositories(n.cfg)
 	for _, repository := range []string{own.Base, own.Workspace} {
 		if path, ok := strings.CutPrefix(repository, host+"/"); ok {
-			return n.registry.Credential(ctx, host, path, install)
+			return n.registry.Credential(ctx, host, path, installRights)
 		}
 	}
-	return n.registry.Credential(ctx, host, "", install)
+	return n.registry.Credential(ctx, host, "", installRights)
 }
 
 // requestHTTP is the client for addresses that come from requests.
@@ -84,7 +84,7 @@ func (n *Node) requestHTTP() *http.Client {
 }
 
 // commit answers the commit that a git context names now.
-func (n *Node) commit(ctx context.Context, g *imagebuilderv1.GitContext, secrets *buildsv1.Secrets) (string, error) {
+func (n *Node) resolveCommit(ctx context.Context, g *imagebuilderv1.GitContext, secrets *buildsv1.Secrets) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	client := n.requestHTTP()
@@ -101,7 +101,7 @@ func (n *Node) commit(ctx context.Context, g *imagebuilderv1.GitContext, secrets
 }
 
 // redeem fetches the `user:password` that a one-time URL answers.
-func (n *Node) redeem(ctx context.Context, url string) (user, password string, err error) {
+func (n *Node) redeemOneTimeURL(ctx context.Context, url string) (user, password string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

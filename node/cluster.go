@@ -55,7 +55,7 @@ func (n *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		Expect:         c.Cluster.Expect,
 		Voters:         c.Cluster.Voters,
 		Zone:           c.Cluster.Zone,
-		BootID:         n.boot,
+		BootID:         n.bootID,
 		PruneAfter:     time.Duration(c.Cluster.PruneAfter),
 		FeatureLevel:   builds.FeatureLevel,
 		CommittedLevel: n.level,
@@ -136,14 +136,14 @@ func (n *Node) lead(ctx context.Context, term *cluster.Term) error {
 		Store: n.store, Raft: termAdapter{n.raft, term}, Log: n.log, Now: term.Now, Settings: settingsOf(n.cfg),
 		Nodes: liveness{n.cluster, &n.restoring}, LostAfter: time.Duration(n.cfg.Owner.Lease + n.cfg.Owner.Grace), Runtime: n.runtimeOf,
 		Adoptable: n.adoptable, Replicas: n.cfg.Logs.Copies, FenceTimeout: time.Duration(n.cfg.Logs.FenceTimeout),
-		Retention: scheduler.Retention{Age: time.Duration(n.cfg.Logs.Retention), TotalBytes: n.cfg.Logs.TotalBytes}, Expired: n.count.logsExpired,
+		Retention: scheduler.Retention{Age: time.Duration(n.cfg.Logs.Retention), TotalBytes: n.cfg.Logs.TotalBytes}, Expired: n.counters.logsExpired,
 		Tracer: n.tracing.Tracer(tracing.Scope),
 	}).Run(ctx)
 }
 
 // reap stops workloads that outlived their attempts, for one term. A workspace
 // manager may have another image builder, as while one takes another's place.
-func (n *Node) reap(ctx context.Context, _ *cluster.Term) error {
+func (n *Node) reapWorkloads(ctx context.Context, _ *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
 	r := scheduler.Reaper{Store: n.store, Raft: n.raft, Runtimes: n.runtimes, Shared: []string{wsmanager.Name}, Log: n.log}
@@ -165,7 +165,7 @@ func (n *Node) raiseLevel(ctx context.Context, term *cluster.Term) error {
 	}
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
 		if n.level() < highest {
-			n.raise(ctx, term, highest)
+			n.raiseLevelTo(ctx, term, highest)
 		}
 		if !ctxutil.Sleep(ctx, wait) {
 			return nil
@@ -173,7 +173,7 @@ func (n *Node) raiseLevel(ctx context.Context, term *cluster.Term) error {
 	}
 }
 
-func (n *Node) raise(ctx context.Context, term *cluster.Term, highest uint32) {
+func (n *Node) raiseLevelTo(ctx context.Context, term *cluster.Term, highest uint32) {
 	known := highest
 	for _, m := range n.cluster.Members() {
 		known = min(known, m.Answer.GetNode().GetFeatureLevel())
@@ -206,7 +206,7 @@ func (n *Node) keepLease(ctx context.Context) error {
 		}
 		var me *buildsv1.Node
 		n.store.Read(func(st *builds.State) { me = st.Node(n.cfg.Name) })
-		if n.started.Load() && (me.GetLost() || me.GetBootId() != n.boot) {
+		if n.started.Load() && (me.GetLost() || me.GetBootId() != n.bootID) {
 			n.log.Info("the state does not know this process (any more): makes it known again")
 			n.register(ctx)
 		}

@@ -18,14 +18,14 @@ import (
 )
 
 // contextTag begins the tags of uploaded contexts in the base repository.
-const contextTag = "context-"
+const contextTagPrefix = "context-"
 
 // contextStore keeps uploaded contexts in the base repository, where every
 // node can fetch them.
 type contextStore struct {
 	client     *registry.Client
 	repository string
-	keep       time.Duration // 0 for ever
+	maxAge       time.Duration // 0 for ever
 }
 
 var (
@@ -33,12 +33,12 @@ var (
 	_ buildkit.Contexts = contextStore{}
 )
 
-func (n *Node) contexts() contextStore {
+func (n *Node) contextStore() contextStore {
 	return contextStore{n.registry, n.cfg.Orchestrator.BaseImageRepository, time.Duration(n.cfg.BuildKit.ContextAge)}
 }
 
 func (c contextStore) ref(digest string) string {
-	return c.repository + ":" + contextTag + strings.TrimPrefix(digest, "sha256:")
+	return c.repository + ":" + contextTagPrefix + strings.TrimPrefix(digest, "sha256:")
 }
 
 // Exists reports whether a context is stored. Who asks wants to build it: one
@@ -46,9 +46,9 @@ func (c contextStore) ref(digest string) string {
 // when the build begins.
 func (c contextStore) Exists(ctx context.Context, digest string) (bool, error) {
 	ref := c.ref(digest)
-	st, err := c.client.StatFile(ctx, ref, install)
-	if err == nil && c.keep > 0 && time.Since(st.Created) > c.keep/2 {
-		err = c.client.TouchFile(ctx, ref, install)
+	st, err := c.client.StatFile(ctx, ref, installRights)
+	if err == nil && c.maxAge > 0 && time.Since(st.Created) > c.maxAge/2 {
+		err = c.client.TouchFile(ctx, ref, installRights)
 	}
 	switch {
 	case err == nil:
@@ -61,7 +61,7 @@ func (c contextStore) Exists(ctx context.Context, digest string) (bool, error) {
 
 // Put stores the file at path.
 func (c contextStore) Put(ctx context.Context, digest, path string) error {
-	if err := c.client.PutFile(ctx, c.ref(digest), path, digest, install); err != nil {
+	if err := c.client.PutFile(ctx, c.ref(digest), path, digest, installRights); err != nil {
 		return imageError(c.ref(digest), err)
 	}
 	return nil
@@ -69,7 +69,7 @@ func (c contextStore) Put(ctx context.Context, digest, path string) error {
 
 // Open streams a stored context.
 func (c contextStore) Open(ctx context.Context, digest string) (io.ReadCloser, error) {
-	return c.client.OpenFile(ctx, c.ref(digest), install)
+	return c.client.OpenFile(ctx, c.ref(digest), installRights)
 }
 
 // collect deletes the contexts that are older than they are kept, except those
@@ -77,7 +77,7 @@ func (c contextStore) Open(ctx context.Context, digest string) (io.ReadCloser, e
 // that is made young meanwhile has another, so that builds which are created
 // after used was asked lose nothing.
 func (c contextStore) collect(ctx context.Context, used func() map[string]bool) (n int, err error) {
-	tags, err := c.client.Tags(ctx, c.repository, contextTag, install)
+	tags, err := c.client.Tags(ctx, c.repository, contextTagPrefix, installRights)
 	if registry.KindOf(err) == registry.NotFound {
 		return 0, nil // nothing was ever pushed there
 	}
@@ -86,25 +86,25 @@ func (c contextStore) collect(ctx context.Context, used func() map[string]bool) 
 	}
 	inUse := used()
 	for _, tag := range tags {
-		digest := "sha256:" + strings.TrimPrefix(tag, contextTag)
+		digest := "sha256:" + strings.TrimPrefix(tag, contextTagPrefix)
 		if inUse[digest] {
 			continue
 		}
-		st, err := c.client.StatFile(ctx, c.repository+":"+tag, install)
+		st, err := c.client.StatFile(ctx, c.repository+":"+tag, installRights)
 		switch {
 		case registry.KindOf(err) == registry.NotFound, registry.KindOf(err) == registry.Unsupported:
 			continue // gone, or not ours
 		case err != nil:
 			return n, err
 		case st.Created.IsZero(): // from before contexts told their age
-			if err := c.client.TouchFile(ctx, c.repository+":"+tag, install); err != nil {
+			if err := c.client.TouchFile(ctx, c.repository+":"+tag, installRights); err != nil {
 				return n, err
 			}
 			continue
-		case time.Since(st.Created) <= c.keep:
+		case time.Since(st.Created) <= c.maxAge:
 			continue
 		}
-		if err := c.client.DeleteManifest(ctx, c.repository+"@"+st.Digest, install); err != nil && registry.KindOf(err) != registry.NotFound {
+		if err := c.client.DeleteManifest(ctx, c.repository+"@"+st.Digest, installRights); err != nil && registry.KindOf(err) != registry.NotFound {
 			return n, fmt.Errorf("delete context %s: %w", digest, err)
 		}
 		n++
@@ -115,13 +115,13 @@ func (c contextStore) collect(ctx context.Context, used func() map[string]bool) 
 // collectContexts deletes uploaded contexts that nobody needs any more, for one
 // term.
 func (n *Node) collectContexts(ctx context.Context, _ *cluster.Term) error {
-	store := n.contexts()
-	if store.keep <= 0 || len(n.cfg.BuildKit.Addresses) == 0 && !n.cfg.Uses(kubernetes.Name) {
+	store := n.contextStore()
+	if store.maxAge <= 0 || len(n.cfg.BuildKit.Addresses) == 0 && !n.cfg.Uses(kubernetes.Name) {
 		return nil
 	}
 	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
-	for ctxutil.Sleep(ctx, min(store.keep/4, time.Hour)) {
+	for ctxutil.Sleep(ctx, min(store.maxAge/4, time.Hour)) {
 		deleted, err := store.collect(ctx, n.contextsInUse)
 		if deleted > 0 {
 			n.log.Info("deleted uploaded contexts that no build needs any more", "contexts", deleted)
@@ -129,7 +129,7 @@ func (n *Node) collectContexts(ctx context.Context, _ *cluster.Term) error {
 		switch {
 		case ctx.Err() != nil:
 		case err != nil && registry.Forbids(err):
-			if n.contextsStay.CompareAndSwap(false, true) {
+			if n.contextsUndeletable.CompareAndSwap(false, true) {
 				n.log.Warn("uploaded contexts stay in the registry, which forbids to delete them", "repository", store.repository, "err", err)
 			}
 			return nil

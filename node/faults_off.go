@@ -7,6 +7,6 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-func testRuntimes(map[string]workload.Runtime, string) {}
+func addFaultRuntime(map[string]workload.Runtime, string) {}
 
-func testRuntimeOf(*imagebuilderv1.Source) string { return "" }
+func faultRuntimeOf(*imagebuilderv1.Source) string { return "" }

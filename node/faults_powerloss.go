@@ -15,79 +15,79 @@ import (
 // testFS is a file system whose fsyncs are slow while a fault says so. If the
 // environment asks for it, it also keeps what was not fsynced in memory: a
 // killed process then loses it, as a machine does that loses its power.
-func testFS() logs.FS {
+func faultLogFS() logs.FS {
 	if os.Getenv("IMAGE_BUILDER_TEST_POWER_LOSS") == "" {
 		return slowFS{logs.Disk()}
 	}
-	return slowFS{lazyFS{logs.Disk(), new(sync.Mutex), map[string]*waiting{}}}
+	return slowFS{unsyncedFS{logs.Disk(), new(sync.Mutex), map[string]*unsyncedChanges{}}}
 }
 
 // lazyFS gives out files whose changes wait for an fsync; all who have a file
 // open see them.
-type lazyFS struct {
+type unsyncedFS struct {
 	logs.FS
 	mu      *sync.Mutex
-	waiting map[string]*waiting
+	pending map[string]*unsyncedChanges
 }
 
 // waiting are the changes of a file that were not fsynced.
-type waiting struct {
+type unsyncedChanges struct {
 	mu      sync.Mutex
-	changes []change
+	changes []fileChange
 }
 
 // change writes data at an offset or, without data, cuts the file there.
-type change struct {
+type fileChange struct {
 	at   int64
 	data []byte
 }
 
-func (f lazyFS) OpenFile(name string, flag int, perm os.FileMode) (logs.File, error) {
+func (f unsyncedFS) OpenFile(name string, flag int, perm os.FileMode) (logs.File, error) {
 	file, err := f.FS.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w := f.waiting[name]
+	w := f.pending[name]
 	if w == nil {
-		w = &waiting{}
-		f.waiting[name] = w
+		w = &unsyncedChanges{}
+		f.pending[name] = w
 	}
-	return &lazyFile{File: file, w: w}, nil
+	return &unsyncedFile{File: file, pending: w}, nil
 }
 
-func (f lazyFS) Remove(name string) error {
+func (f unsyncedFS) Remove(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.waiting, name)
+	delete(f.pending, name)
 	return f.FS.Remove(name)
 }
 
-type lazyFile struct {
+type unsyncedFile struct {
 	logs.File
-	w *waiting
+	pending *unsyncedChanges
 }
 
-func (f *lazyFile) WriteAt(p []byte, at int64) (int, error) {
-	f.w.mu.Lock()
-	defer f.w.mu.Unlock()
-	f.w.changes = append(f.w.changes, change{at, append([]byte{}, p...)})
+func (f *unsyncedFile) WriteAt(p []byte, at int64) (int, error) {
+	f.pending.mu.Lock()
+	defer f.pending.mu.Unlock()
+	f.pending.changes = append(f.pending.changes, fileChange{at, append([]byte{}, p...)})
 	return len(p), nil
 }
 
-func (f *lazyFile) Truncate(size int64) error {
-	f.w.mu.Lock()
-	defer f.w.mu.Unlock()
-	f.w.changes = append(f.w.changes, change{at: size})
+func (f *unsyncedFile) Truncate(size int64) error {
+	f.pending.mu.Lock()
+	defer f.pending.mu.Unlock()
+	f.pending.changes = append(f.pending.changes, fileChange{at: size})
 	return nil
 }
 
 // ReadAt reads what the file would hold after an fsync.
-func (f *lazyFile) ReadAt(p []byte, at int64) (int, error) {
-	f.w.mu.Lock()
-	defer f.w.mu.Unlock()
-	if len(f.w.changes) == 0 {
+func (f *unsyncedFile) ReadAt(p []byte, at int64) (int, error) {
+	f.pending.mu.Lock()
+	defer f.pending.mu.Unlock()
+	if len(f.pending.changes) == 0 {
 		return f.File.ReadAt(p, at)
 	}
 	content, err := f.content()
@@ -98,20 +98,20 @@ func (f *lazyFile) ReadAt(p []byte, at int64) (int, error) {
 }
 
 // Size is how long the file would be after an fsync.
-func (f *lazyFile) Size() (int64, error) {
-	f.w.mu.Lock()
-	defer f.w.mu.Unlock()
+func (f *unsyncedFile) Size() (int64, error) {
+	f.pending.mu.Lock()
+	defer f.pending.mu.Unlock()
 	content, err := f.content()
 	return int64(len(content)), err
 }
 
 // content is the file with all changes. The caller holds the lock.
-func (f *lazyFile) content() ([]byte, error) {
+func (f *unsyncedFile) content() ([]byte, error) {
 	content, err := io.ReadAll(io.NewSectionReader(f.File, 0, math.MaxInt64))
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range f.w.changes {
+	for _, c := range f.pending.changes {
 		if grow := c.at + int64(len(c.data)) - int64(len(content)); grow > 0 {
 			content = append(content, make([]byte, grow)...)
 		}
@@ -123,10 +123,10 @@ func (f *lazyFile) content() ([]byte, error) {
 	return content, nil
 }
 
-func (f *lazyFile) Sync() error {
-	f.w.mu.Lock()
-	defer f.w.mu.Unlock()
-	for _, c := range f.w.changes {
+func (f *unsyncedFile) Sync() error {
+	f.pending.mu.Lock()
+	defer f.pending.mu.Unlock()
+	for _, c := range f.pending.changes {
 		var err error
 		if c.data == nil {
 			err = f.File.Truncate(c.at)
@@ -137,6 +137,6 @@ func (f *lazyFile) Sync() error {
 			return err
 		}
 	}
-	f.w.changes = nil
+	f.pending.changes = nil
 	return f.File.Sync()
 }

@@ -4,4 +4,4 @@ package node
 
 import "github.com/image-builder-ha/image-builder/builds/logs"
 
-func testFS() logs.FS { return nil }
+func faultLogFS() logs.FS { return nil }

@@ -23,33 +23,33 @@ import (
 // external is a runtime for tests: its workloads are processes that all nodes
 // of this machine share through a directory, and that may outlive their node.
 // They run a script and then copy the source image.
-type external struct {
+type externalRuntime struct {
 	dir, script string
 	survives    bool
-	then        workload.Runtime
+	copyRuntime        workload.Runtime
 }
 
 // testRuntimes adds the runtime if the environment asks for it, and answers
 // its name for sources that are to run there.
-func testRuntimes(all map[string]workload.Runtime, copies string) {
+func addFaultRuntime(all map[string]workload.Runtime, copies string) {
 	if dir := os.Getenv("IMAGE_BUILDER_TEST_RUNTIME"); dir != "" {
-		all["external"] = &external{dir, os.Getenv("IMAGE_BUILDER_TEST_SCRIPT"), os.Getenv("IMAGE_BUILDER_TEST_SURVIVES") != "", all[copies]}
+		all["external"] = &externalRuntime{dir, os.Getenv("IMAGE_BUILDER_TEST_SCRIPT"), os.Getenv("IMAGE_BUILDER_TEST_SURVIVES") != "", all[copies]}
 	}
 }
 
-func testRuntimeOf(src *imagebuilderv1.Source) string {
+func faultRuntimeOf(src *imagebuilderv1.Source) string {
 	if os.Getenv("IMAGE_BUILDER_TEST_RUNTIME") != "" && src.GetRef() != nil {
 		return "external"
 	}
 	return ""
 }
 
-func (e *external) Name() string   { return "external" }
-func (e *external) Survives() bool { return e.survives }
+func (e *externalRuntime) Name() string   { return "external" }
+func (e *externalRuntime) Survives() bool { return e.survives }
 
-func (e *external) path(name, file string) string { return filepath.Join(e.dir, name, file) }
+func (e *externalRuntime) path(name, file string) string { return filepath.Join(e.dir, name, file) }
 
-func (e *external) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
+func (e *externalRuntime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	name := w.Name()
 	if err := os.Mkdir(filepath.Join(e.dir, name), 0o700); err == nil {
 		if err := e.start(name); err != nil {
@@ -69,7 +69,7 @@ func (e *external) Run(ctx context.Context, w *workload.Workload, sink workload.
 	if code != "0" {
 		return workload.Outcome{}, &workload.Failure{Blame: imagebuilderv1.Blame_BLAME_USER, Message: "the script ended with status " + code}
 	}
-	return e.then.Run(ctx, w, quietSink{sink})
+	return e.copyRuntime.Run(ctx, w, quietSink{sink})
 }
 
 // quietSink keeps what the copy says out of the log.
@@ -77,7 +77,7 @@ type quietSink struct{ workload.Sink }
 
 func (quietSink) Write(p []byte) (int, error) { return len(p), nil }
 
-func (e *external) start(name string) error {
+func (e *externalRuntime) start(name string) error {
 	// Each start is noted: a workload that ran twice can be seen.
 	starts, err := os.OpenFile(filepath.Join(e.dir, "starts"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -106,7 +106,7 @@ func (e *external) start(name string) error {
 }
 
 // follow copies the output from the sink's offset on, and answers the status.
-func (e *external) follow(ctx context.Context, name string, sink workload.Sink) (string, error) {
+func (e *externalRuntime) follow(ctx context.Context, name string, sink workload.Sink) (string, error) {
 	var out *os.File
 	for out == nil {
 		out, _ = os.Open(e.path(name, "out"))
@@ -140,7 +140,7 @@ func (e *external) follow(ctx context.Context, name string, sink workload.Sink) 
 	}
 }
 
-func (e *external) Stop(_ context.Context, name string) error {
+func (e *externalRuntime) Stop(_ context.Context, name string) error {
 	raw, err := os.ReadFile(e.path(name, "pid"))
 	if err != nil {
 		return nil //nolint:nilerr // it never started
@@ -152,7 +152,7 @@ func (e *external) Stop(_ context.Context, name string) error {
 	return nil
 }
 
-func (e *external) List(context.Context) ([]string, error) {
+func (e *externalRuntime) List(context.Context) ([]string, error) {
 	entries, err := os.ReadDir(e.dir)
 	var out []string
 	for _, x := range entries {

@@ -46,7 +46,7 @@ func (n *Node) openWSManager() (*wsmanager.Runtime, error) {
 // what is cached may be older.
 func (n *Node) pushedImage(ctx context.Context, ref string) (builds.Image, error) {
 	n.registry.Forget(ref)
-	img, err := n.registry.Head(ctx, ref, install)
+	img, err := n.registry.Head(ctx, ref, installRights)
 	return imageOf(img, ref, err)
 }
 
@@ -109,7 +109,7 @@ func (n *Node) logInfoHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", l.Handler())
 	if n.cfg.RefCache.NotifyTokenFile != "" {
-		mux.HandleFunc("POST "+notifyPath, n.notified)
+		mux.HandleFunc("POST "+notifyPath, n.handleNotification)
 	}
 	return mux
 }

@@ -33,7 +33,7 @@ import (
 const maxMessage = 16 << 20
 
 // serving is what listens.
-type serving struct {
+type servers struct {
 	node        *Node
 	grpc     *grpc.Server
 	operator *grpc.Server
@@ -45,8 +45,8 @@ type serving struct {
 }
 
 // serve starts all servers. One that ends by itself is reported on failed.
-func (n *Node) serve(l listeners, failed chan<- error) (*serving, error) {
-	v := &serving{node: n, health: health.NewServer(), end: n.endStreams}
+func (n *Node) serve(l listeners, failed chan<- error) (*servers, error) {
+	v := &servers{node: n, health: health.NewServer(), end: n.endStreams}
 	opts, err := n.grpcOptions(n.streams)
 	if err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func (n *Node) serve(l listeners, failed chan<- error) (*serving, error) {
 	return v, nil
 }
 
-func (v *serving) newServer(opts []grpc.ServerOption) *grpc.Server {
+func (v *servers) newServer(opts []grpc.ServerOption) *grpc.Server {
 	g := grpc.NewServer(opts...)
 	imagebuilderv1.RegisterImageBuilderServer(g, api.Native{Service: v.node.service})
 	builder.RegisterImageBuilderServer(g, api.Gitpod{Service: v.node.service})
@@ -85,7 +85,7 @@ func (v *serving) newServer(opts []grpc.ServerOption) *grpc.Server {
 	return g
 }
 
-func (v *serving) start(g *grpc.Server, l net.Listener, failed chan<- error) {
+func (v *servers) start(g *grpc.Server, l net.Listener, failed chan<- error) {
 	v.wg.Go(func() {
 		if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			failed <- fmt.Errorf("serve gRPC on %s: %w", l.Addr(), err)
@@ -95,7 +95,7 @@ func (v *serving) start(g *grpc.Server, l net.Listener, failed chan<- error) {
 
 // stop tells clients to go elsewhere, lets calls end, and cuts off what does
 // not end within grace.
-func (v *serving) stop(grace time.Duration) {
+func (v *servers) stop(grace time.Duration) {
 	v.health.Shutdown()
 	v.end() // streams wait for builds: they end now
 	t := time.AfterFunc(grace, func() { v.grpc.Stop(); v.operator.Stop() })
@@ -120,14 +120,14 @@ func (n *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error)
 		// Clients of the wire contract ping every 10 s, without streams too.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
-		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), n.recoverUnary, movableWait(streams)),
-		grpc.ChainStreamInterceptor(m.StreamServerInterceptor(), n.recoverStream, movable(streams)),
+		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), n.recoverUnary, endWaitsOnShutdown(streams)),
+		grpc.ChainStreamInterceptor(m.StreamServerInterceptor(), n.recoverStream, endStreamsOnShutdown(streams)),
 	}, tracing.ServerOption(n.tracing.API(), tracedCalls...)...), nil
 }
 
 // operatorCalls marks calls of operators and refuses what is for them alone.
 func (n *Node) operatorCalls(operator func(context.Context) bool) []grpc.ServerOption {
-	judge := func(ctx context.Context, method string) (context.Context, error) {
+	authorize := func(ctx context.Context, method string) (context.Context, error) {
 		switch {
 		case operator(ctx):
 			return api.WithOperator(ctx), nil
@@ -138,18 +138,18 @@ func (n *Node) operatorCalls(operator func(context.Context) bool) []grpc.ServerO
 	}
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-			ctx, err := judge(ctx, info.FullMethod)
+			ctx, err := authorize(ctx, info.FullMethod)
 			if err != nil {
 				return nil, err
 			}
 			return h(ctx, req)
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-			ctx, err := judge(ss.Context(), info.FullMethod)
+			ctx, err := authorize(ss.Context(), info.FullMethod)
 			if err != nil {
 				return err
 			}
-			return h(srv, streamWith{ss, ctx})
+			return h(srv, contextStream{ss, ctx})
 		}),
 	}
 }
@@ -166,30 +166,30 @@ func (n *Node) hasOperatorCert(ctx context.Context) bool {
 }
 
 // streamWith is a stream with another context.
-type streamWith struct {
+type contextStream struct {
 	grpc.ServerStream
 	ctx context.Context
 }
 
-func (s streamWith) Context() context.Context { return s.ctx }
+func (s contextStream) Context() context.Context { return s.ctx }
 
 // movable ends streams when the node shuts down, and tells clients that they
 // can go on elsewhere.
-func movable(serving context.Context) grpc.StreamServerInterceptor {
+func endStreamsOnShutdown(serving context.Context) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 		ctx, cancel := context.WithCancel(ss.Context())
 		defer cancel()
 		defer context.AfterFunc(serving, cancel)()
-		err := h(srv, streamWith{ss, ctx})
+		err := h(srv, contextStream{ss, ctx})
 		if err != nil && serving.Err() != nil {
-			return errMoving
+			return errShuttingDown
 		}
 		return err
 	}
 }
 
 // movableWait does the same for the one unary call that may wait for long.
-func movableWait(serving context.Context) grpc.UnaryServerInterceptor {
+func endWaitsOnShutdown(serving context.Context) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 		if r, ok := req.(*imagebuilderv1.BuildStatusRequest); !ok || r.GetWaitFor() == 0 {
 			return h(ctx, req)
@@ -198,20 +198,20 @@ func movableWait(serving context.Context) grpc.UnaryServerInterceptor {
 		defer cancel()
 		res, err := h(ctx, req)
 		if err != nil && serving.Err() != nil {
-			return nil, errMoving
+			return nil, errShuttingDown
 		}
 		return res, err
 	}
 }
 
 // errMoving tells clients to go on elsewhere.
-var errMoving = status.Error(codes.Unavailable, "the node shuts down; ask again, the build goes on")
+var errShuttingDown = status.Error(codes.Unavailable, "the node shuts down; ask again, the build goes on")
 
 // recoverUnary and recoverStream keep one call's panic from ending all others.
 func (n *Node) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (res any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = n.panicked(info.FullMethod, p)
+			err = n.panicError(info.FullMethod, p)
 		}
 	}()
 	return h(ctx, req)
@@ -220,7 +220,7 @@ func (n *Node) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServer
 func (n *Node) recoverStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = n.panicked(info.FullMethod, p)
+			err = n.panicError(info.FullMethod, p)
 		}
 	}()
 	return h(srv, ss)

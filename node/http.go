@@ -17,7 +17,7 @@ import (
 
 // panicked reports a panic in a call. The message of the panic may hold
 // anything, so that the client does not get it.
-func (n *Node) panicked(method string, p any) error {
+func (n *Node) panicError(method string, p any) error {
 	n.log.Error("panic in a call", "method", method, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 	return status.Errorf(codes.Internal, "%s failed by a defect of the service; its log has the details", method)
 }
@@ -28,8 +28,8 @@ func (n *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup,
 	metrics := http.NewServeMux()
 	metrics.Handle("/metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{Registry: n.metrics}))
 	health := http.NewServeMux()
-	health.HandleFunc("/live", n.live)
-	health.HandleFunc("/ready", n.ready)
+	health.HandleFunc("/live", n.serveLive)
+	health.HandleFunc("/ready", n.serveReady)
 	profile := n.profiles()
 	h := &httpServers{}
 	var operators net.Listener // profiles on the operators' socket, beside gRPC
@@ -39,7 +39,7 @@ func (n *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup,
 	for _, x := range []struct {
 		l   net.Listener
 		mux http.Handler
-	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, n.forOperators(profile)}, {operators, profile}, {l.http, n.publicHandler()}} {
+	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, n.onlyOperators(profile)}, {operators, profile}, {l.http, n.publicHandler()}} {
 		if x.l == nil {
 			continue
 		}

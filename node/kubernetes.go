@@ -52,7 +52,7 @@ func (n *Node) openKubernetes() (*kubernetes.Runtime, error) {
 	if env := httpproxy.FromEnvironment(); env.HTTPProxy != "" || env.HTTPSProxy != "" {
 		o.HTTPProxy = &proxy.HTTPProxy{HTTP: env.HTTPProxy, HTTPS: env.HTTPSProxy, No: env.NoProxy}
 	}
-	o.ContextRef = n.contexts().ref
+	o.ContextRef = n.contextStore().ref
 	o.Credentials = podCredentials{n}
 	o.Cluster = func() string { return n.cluster.Status().ClusterID }
 	o.Log, o.Registerer = n.log, n.metrics

@@ -18,37 +18,37 @@ import (
 // leaveTime bounds how long a node that was scaled away gives its logs to others
 // before it gives up its membership. One that does not get that far stays a
 // member, since its disk is needed.
-const leaveTime = 45 * time.Second
+const leaveTimeout = 45 * time.Second
 
 // scaledAway reports whether this node's pod does not come back. If so it is
 // drained: attempts and copies of logs move to other nodes.
-func (n *Node) scaledAway() bool {
+func (n *Node) scaledDown() bool {
 	k := n.cfg.Cluster.Kubernetes
 	if !k.ScaleDown || !n.started.Load() || n.level() < 2 {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	away, err := false, error(nil)
+	leaving, err := false, error(nil)
 	if client, cerr := n.peersAPI(); cerr != nil {
 		err = cerr
-	} else if away, err = kubernetes.ScaledAway(ctx, client, k.Namespace, n.cfg.Name); err == nil && away {
+	} else if leaving, err = kubernetes.ScaledAway(ctx, client, k.Namespace, n.cfg.Name); err == nil && leaving {
 		n.log.Info("the stateful set has been scaled down: this node leaves the cluster for good")
 		err = n.drainToLeave(ctx)
 	}
 	if err != nil {
-		n.stays(err)
+		n.logStays(err)
 	}
-	return away && err == nil
+	return leaving && err == nil
 }
 
 // drainToLeave drains this node, and remembers whether somebody else has.
 func (n *Node) drainToLeave(ctx context.Context) error {
-	n.store.Read(func(st *builds.State) { n.drained = st.Node(n.cfg.Name).GetDrained() })
-	return n.drainSelf(ctx, true)
+	n.store.Read(func(st *builds.State) { n.drainedByOperator = st.Node(n.cfg.Name).GetDrained() })
+	return n.setDrained(ctx, true)
 }
 
-func (n *Node) drainSelf(ctx context.Context, drained bool) error {
+func (n *Node) setDrained(ctx context.Context, drained bool) error {
 	_, _, err := builds.Propose(ctx, n.raft, &buildsv1.DrainNode{Name: n.cfg.Name, Drained: drained})
 	return err
 }
@@ -56,9 +56,9 @@ func (n *Node) drainSelf(ctx context.Context, drained bool) error {
 // leave gives up the membership of a node that was scaled away, once no log
 // needs its disk: else it would be counted for majorities until it is pruned.
 func (n *Node) leave(work context.Context) {
-	ctx, cancel := context.WithTimeout(work, leaveTime)
+	ctx, cancel := context.WithTimeout(work, leaveTimeout)
 	defer cancel()
-	err := n.giveLogs(ctx)
+	err := n.awaitLogCopies(ctx)
 	if err == nil {
 		n.cluster.Leave(true) // this process lives for a while yet
 		_, err = clusterAPI{node: n}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: n.cluster.ServerID()})
@@ -67,26 +67,26 @@ func (n *Node) leave(work context.Context) {
 		return
 	}
 	n.cluster.Leave(false)
-	n.stays(err)
-	if n.drained {
+	n.logStays(err)
+	if n.drainedByOperator {
 		return
 	}
 	ctx, cancel = context.WithTimeout(work, 2*time.Second)
 	defer cancel()
-	if err := n.drainSelf(ctx, false); err != nil {
+	if err := n.setDrained(ctx, false); err != nil {
 		n.log.Warn("this node stays drained; when it comes back: `image-builder cluster undrain`", "err", err)
 	}
 }
 
-func (n *Node) stays(err error) {
+func (n *Node) logStays(err error) {
 	n.log.Warn("this node stays a member; if it does not come back, drain and remove it by `image-builder cluster`", "err", err)
 }
 
 // giveLogs waits until each log that this node holds is held by a node that
 // stays.
-func (n *Node) giveLogs(ctx context.Context) error {
+func (n *Node) awaitLogCopies(ctx context.Context) error {
 	for last := -1; ; {
-		held := needed(n.store.View(), n.cfg.Name, n.cluster.StoreID())
+		held := soleLogs(n.store.View(), n.cfg.Name, n.cluster.StoreID())
 		if held == 0 {
 			return nil
 		}
@@ -102,7 +102,7 @@ func (n *Node) giveLogs(ctx context.Context) error {
 
 // needed counts the logs of which a node holds a copy, and no node that stays
 // does: pure.
-func needed(view *builds.State, name, storeID string) (n int) {
+func soleLogs(view *builds.State, name, storeID string) (n int) {
 	now := time.Unix(0, view.Time())
 	view.All(func(r *buildsv1.Record) bool {
 		for _, a := range r.Build.Attempts {

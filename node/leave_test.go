@@ -99,7 +99,7 @@ func Test_Needed(t *testing.T) {
 		if got := view.Build("b").Build.Attempts[0].Log.State; got != c.log {
 			t.Fatalf("%s: the log is %s, want %s", c.what, got, c.log)
 		}
-		if got := needed(view, "n2", "s2"); got != c.want {
+		if got := soleLogs(view, "n2", "s2"); got != c.want {
 			t.Errorf("%s: %d logs need the node, want %d", c.what, got, c.want)
 		}
 	}

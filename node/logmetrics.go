@@ -9,7 +9,7 @@ import (
 
 // countedLog is a log that counts its lines by level, as the dashboards of
 // Gitpod installs read it (gitpod_logs_total).
-type countedLog struct {
+type countingHandler struct {
 	slog.Handler
 	lines *prometheus.CounterVec
 }
@@ -23,23 +23,23 @@ func countLog(log *slog.Logger, reg prometheus.Registerer) *slog.Logger {
 	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
 		lines.WithLabelValues(levelName(level))
 	}
-	return slog.New(countedLog{log.Handler(), lines})
+	return slog.New(countingHandler{log.Handler(), lines})
 }
 
 // Handle counts a line that is written.
-func (c countedLog) Handle(ctx context.Context, r slog.Record) error {
+func (c countingHandler) Handle(ctx context.Context, r slog.Record) error {
 	c.lines.WithLabelValues(levelName(r.Level)).Inc()
 	return c.Handler.Handle(ctx, r)
 }
 
 // WithAttrs keeps the count.
-func (c countedLog) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return countedLog{c.Handler.WithAttrs(attrs), c.lines}
+func (c countingHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return countingHandler{c.Handler.WithAttrs(attrs), c.lines}
 }
 
 // WithGroup keeps the count.
-func (c countedLog) WithGroup(name string) slog.Handler {
-	return countedLog{c.Handler.WithGroup(name), c.lines}
+func (c countingHandler) WithGroup(name string) slog.Handler {
+	return countingHandler{c.Handler.WithGroup(name), c.lines}
 }
 
 // levelName is a level in the words of the dashboards.
@@ -56,7 +56,7 @@ func levelName(l slog.Level) string {
 }
 
 // tellVersion exports the version, as dashboards of Gitpod installs read it.
-func tellVersion(reg prometheus.Registerer) {
+func exportVersion(reg prometheus.Registerer) {
 	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "gitpod_server_version", Help: "1, with the version of this binary.",
 	}, []string{"version"})

@@ -9,12 +9,12 @@ import (
 
 // reapInterval is how often a node looks for logs that retention no longer
 // keeps.
-const reapInterval = time.Minute
+const reapLogsInterval = time.Minute
 
 // reapLogs removes logs that nobody needs any more, where this node knows all
 // that the cluster has decided.
 func (n *Node) reapLogs(ctx context.Context) error {
-	for ctxutil.Sleep(ctx, reapInterval) {
+	for ctxutil.Sleep(ctx, reapLogsInterval) {
 		if !n.started.Load() {
 			continue
 		}

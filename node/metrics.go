@@ -52,7 +52,7 @@ func (c counters) ended(r *buildsv1.Record) {
 }
 
 // watchState exports what the state and this node hold.
-func (n *Node) watchState() {
+func (n *Node) exportState() {
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
 		n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
 	}

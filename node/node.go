@@ -35,22 +35,22 @@ type Node struct {
 	parts   Parts
 	log     *slog.Logger
 	metrics *prometheus.Registry
-	boot    string // the random id of this process
+	bootID    string // the random id of this process
 
 	keyring   *builds.Keyring
 	images    Images
 	registry  *registry.Client // nil if Parts.Images is set
 	logs      *peer.Logs
-	late      lateRefreshes
+	delayed      delayedRefreshes
 	store     *builds.Store
 	cluster   *cluster.Node
 	raft      raftAdapter
 	owner     *owner.Owner
 	service   *api.Service
 	runtimes  map[string]workload.Runtime
-	count     counters
+	counters     counters
 	readiness *readiness
-	foreign   *foreign
+	foreign   *foreignWorkspaces
 	tracing   *otlp.Provider // nil: nothing is traced
 
 	// peersAPI connects to Kubernetes for podPeers, once.
@@ -70,9 +70,9 @@ type Node struct {
 	// restoring is set while a snapshot is restored: nothing is assigned.
 	restoring atomic.Bool
 	// drained: an operator had drained this node before it began to leave.
-	drained bool
+	drainedByOperator bool
 	// contextsStay is set once the registry has refused to delete contexts.
-	contextsStay atomic.Bool
+	contextsUndeletable atomic.Bool
 }
 
 // ErrKilled, as the cause of the end of the context of Run, makes Run end as if the process were
@@ -85,8 +85,8 @@ var ErrKilled = errors.New("the node was killed")
 func New(cfg config.Config, parts Parts) *Node {
 	parts.setDefaults()
 	n := &Node{
-		cfg: cfg, parts: parts, metrics: prometheus.NewRegistry(), boot: rand.Text(), opened: make(chan struct{}),
-		readiness: &readiness{after: time.Duration(cfg.Ready.After), patience: time.Duration(cfg.Ready.Patience)},
+		cfg: cfg, parts: parts, metrics: prometheus.NewRegistry(), bootID: rand.Text(), opened: make(chan struct{}),
+		readiness: &readiness{readyAfter: time.Duration(cfg.Ready.After), lostTimeout: time.Duration(cfg.Ready.Patience)},
 	}
 	n.peersAPI = sync.OnceValues(func() (kubernetes.Client, error) { return kubernetes.Connect(cfg.Kubernetes.Kubeconfig, 0, 0) })
 	n.streams, n.endStreams = context.WithCancel(context.Background())
@@ -95,9 +95,9 @@ func New(cfg config.Config, parts Parts) *Node {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	n.log = countLog(parts.Log, n.metrics)
-	tellVersion(n.metrics)
-	n.count = newCounters(n.metrics)
-	n.foreign = newForeign(n.metrics)
+	exportVersion(n.metrics)
+	n.counters = newCounters(n.metrics)
+	n.foreign = newForeignWorkspaces(n.metrics)
 	return n
 }
 
@@ -118,7 +118,7 @@ func (n *Node) Raft() builds.Raft { return n.raft }
 func (n *Node) API() api.Native { return api.Native{Service: n.service} }
 
 // BootID returns the random id of this process in the state.
-func (n *Node) BootID() string { return n.boot }
+func (n *Node) BootID() string { return n.bootID }
 
 // Run runs the node until ctx ends, then stops it in bounded time. It opens the parts from the
 // ground up and closes them in reverse. An error says why the node could not start or had to stop.
@@ -164,7 +164,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 			}
 		})
 	}
-	serving, err := n.serve(listeners, failed)
+	srv, err := n.serve(listeners, failed)
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	start(n.watchReadiness)
 	start(n.probeLogs)
 	start(n.watchForeign)
-	start(n.refreshLate)
+	start(n.repeatRefreshes)
 	close(n.opened)
 
 	grace := time.Duration(n.cfg.Shutdown.Grace)
@@ -189,9 +189,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		}
 		n.log.Info("shutting down", "grace", grace)
 		n.handOver()
-		away := n.scaledAway()
+		leaving := n.scaledDown()
 		n.drain(work)
-		if away {
+		if leaving {
 			n.leave(work)
 		}
 	case err = <-failed:
@@ -200,6 +200,6 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	stopWork()
 	wg.Wait()
-	serving.stop(grace)
+	srv.stop(grace)
 	return err
 }

@@ -23,7 +23,7 @@ const (
 	// notifyPath takes notifications of registries.
 	notifyPath = "/v1/registry/notifications"
 	// maxNotification bounds one envelope; distribution sends an event or a few.
-	maxNotification = 4 << 20
+	maxNotificationBytes = 4 << 20
 )
 
 // envelope is the part that is read of distribution's notifications (its
@@ -44,12 +44,12 @@ type envelope struct {
 // References are matched by repository and tag alone, whatever their host: a
 // registry knows its own name from the requests of others only. To refresh one
 // too many does no harm.
-func (n *Node) notified(w http.ResponseWriter, r *http.Request) {
+func (n *Node) handleNotification(w http.ResponseWriter, r *http.Request) {
 	if !n.mayNotify(r.Header.Get("Authorization")) {
 		http.Error(w, "the token is not that of refCache.notifyTokenFile", http.StatusUnauthorized)
 		return
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxNotification))
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxNotificationBytes))
 	if err != nil {
 		http.Error(w, "the envelope cannot be read, or is larger than 4 MiB", http.StatusRequestEntityTooLarge)
 		return
@@ -70,7 +70,7 @@ func (n *Node) notified(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the cluster cannot commit now, tell again", http.StatusServiceUnavailable)
 		return
 	}
-	n.late.add(cmd.Refs, time.Now())
+	n.delayed.add(cmd.Refs, time.Now())
 	n.log.Info("a registry says what was pushed", "refs", cmd.Refs)
 }
 

@@ -12,17 +12,17 @@ import (
 // Distribution (2.8, handlers/manifests.go) tells of a push before it sets the
 // tag, so that a refresh at once may find what the tag was before. What was told
 // is refreshed again after a moment, and once more for storage that is slow.
-var notifiedAgain = [...]time.Duration{time.Second, 10 * time.Second}
+var repeatDelays = [...]time.Duration{time.Second, 10 * time.Second}
 
 // lateRefreshes are the references that are to be refreshed once more.
-type lateRefreshes struct {
+type delayedRefreshes struct {
 	mu  sync.Mutex
 	due map[string][]time.Time
 }
 
 // add plans for references that were told of now. Those that are planned for
 // already are planned anew.
-func (l *lateRefreshes) add(refs []string, now time.Time) {
+func (l *delayedRefreshes) add(refs []string, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.due == nil {
@@ -30,14 +30,14 @@ func (l *lateRefreshes) add(refs []string, now time.Time) {
 	}
 	for _, ref := range refs {
 		l.due[ref] = nil
-		for _, d := range notifiedAgain {
+		for _, d := range repeatDelays {
 			l.due[ref] = append(l.due[ref], now.Add(d))
 		}
 	}
 }
 
 // take answers what is due, in order, and forgets it.
-func (l *lateRefreshes) take(now time.Time) (refs []string) {
+func (l *delayedRefreshes) takeDue(now time.Time) (refs []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for ref, at := range l.due {
@@ -55,7 +55,7 @@ func (l *lateRefreshes) take(now time.Time) (refs []string) {
 
 // refreshLate makes due once more what registries told of. It blocks until ctx
 // ends. What cannot be committed then is left to the next interval.
-func (n *Node) refreshLate(ctx context.Context) error {
+func (n *Node) repeatRefreshes(ctx context.Context) error {
 	t := time.NewTicker(time.Second / 2)
 	defer t.Stop()
 	for {
@@ -63,7 +63,7 @@ func (n *Node) refreshLate(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-t.C:
-			refs := n.late.take(now)
+			refs := n.delayed.takeDue(now)
 			if len(refs) == 0 {
 				continue
 			}

@@ -81,19 +81,19 @@ func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	if err := n.openRuntimes(); err != nil {
 		return errors.Join(err, n.closeRuntimes(), n.cluster.Close())
 	}
-	n.store.Count(builds.Tally{Mine: n.cluster.Proposed, Created: n.count.created, Ended: n.ended, Published: n.published, Requested: n.images.Forget})
+	n.store.Count(builds.Tally{Mine: n.cluster.Proposed, Created: n.counters.created, Ended: n.ended, Published: n.published, Requested: n.images.Forget})
 	n.owner = owner.NewOwner(owner.OwnerOptions{
 		Node: n.cfg.Name, StoreID: n.cluster.StoreID(), Store: n.store, Raft: n.raft, Keyring: n.keyring,
 		Logs: n.logs, ReplaceAfter: time.Duration(n.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(n.cfg.Logs.RepairAfter),
 		FenceTimeout: time.Duration(n.cfg.Logs.FenceTimeout),
 		Publisher:    n.images, Runtimes: n.runtimes, Log: n.log, Tracer: n.tracing.Tracer(tracing.Scope),
 	})
-	n.keyring.Held(n.heldByAll)
+	n.keyring.Held(n.keyHeldByAll)
 	n.cluster.Lead(n.lead)
 	n.cluster.Lead(n.raiseLevel)
 	n.cluster.Lead(n.labelLeader)
 	n.cluster.Lead(n.collectContexts)
-	n.cluster.Lead(n.reap)
+	n.cluster.Lead(n.reapWorkloads)
 	n.cluster.Lead(n.leadRefreshes)
 	for _, work := range n.parts.Lead {
 		n.cluster.Lead(work)
@@ -101,16 +101,16 @@ func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	so := api.ServiceOptions{
 		Store: n.store, Raft: n.raft, Registry: n.images, Logs: n.logs,
 		Repositories: repositories(n.cfg), Timeout: time.Duration(n.cfg.Builds.Timeout),
-		MaxTimeout: time.Duration(n.cfg.Builds.MaxTimeout), LogInfo: n.logInfo(), LeftOff: n.count.leftOff,
-		Dockerfiles: n.cfg.Runtimes.Dockerfile != "", TempDir: n.tempDir(), MaxContext: n.cfg.BuildKit.MaxContextBytes, OneTime: n.redeem,
+		MaxTimeout: time.Duration(n.cfg.Builds.MaxTimeout), LogInfo: n.logInfo(), LeftOff: n.counters.leftOff,
+		Dockerfiles: n.cfg.Runtimes.Dockerfile != "", TempDir: n.tempDir(), MaxContext: n.cfg.BuildKit.MaxContextBytes, OneTime: n.redeemOneTimeURL,
 		Waiting: n.waiting, Nodes: n.listNodes,
 	}
 	if n.registry != nil {
-		so.Contexts, so.Commit = n.contexts(), n.commit
+		so.Contexts, so.Commit = n.contextStore(), n.resolveCommit
 	}
 	n.service = api.NewService(so)
-	n.watchState()
-	n.watchCache()
+	n.exportState()
+	n.exportCache()
 	return n.cluster.Open(ctx)
 }
 
@@ -120,7 +120,7 @@ func (n *Node) openRuntimes() error {
 		return nil
 	}
 	n.runtimes = map[string]workload.Runtime{copy.Name: copy.New(registryAdapter{n.registry})}
-	testRuntimes(n.runtimes, copy.Name)
+	addFaultRuntime(n.runtimes, copy.Name)
 	bk, err := n.openBuildKit()
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (n *Node) runtimeOf(src *imagebuilderv1.Source) string {
 	if n.parts.RuntimeOf != nil {
 		return n.parts.RuntimeOf(src)
 	}
-	if name := testRuntimeOf(src); name != "" {
+	if name := faultRuntimeOf(src); name != "" {
 		return name
 	}
 	if src.GetRef() != nil {

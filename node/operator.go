@@ -36,7 +36,7 @@ func (n *Node) servePeers(r grpc.ServiceRegistrar) {
 }
 
 // leader answers the API of the leader: nil if it is this node.
-func (c clusterAPI) leader(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
+func (c clusterAPI) leaderClient(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
 	for {
 		if c.node.cluster.Leads() {
 			return nil, nil
@@ -51,17 +51,17 @@ func (c clusterAPI) leader(ctx context.Context) (imagebuilderv1.ClusterClient, e
 }
 
 // leaderSoon is leader for calls that may take long once it is found.
-func (c clusterAPI) leaderSoon(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
+func (c clusterAPI) boundedLeaderClient(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	return c.leader(ctx)
+	return c.leaderClient(ctx)
 }
 
 func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequest) (*imagebuilderv1.MembersResponse, error) {
 	if !req.GetStale() {
 		ctx, cancel := withinDeadline(ctx)
 		defer cancel()
-		client, err := c.leader(ctx)
+		client, err := c.leaderClient(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -77,7 +77,7 @@ func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequ
 	}
 	last, voters, healthy := st.Applied, 0, 0
 	for _, m := range c.node.cluster.Members() {
-		w := wireMember(m, last, res.FromLeader)
+		w := memberProto(m, last, res.FromLeader)
 		c.node.store.Read(func(st *builds.State) {
 			w.Drained, w.Capacity = st.Node(m.Name).GetDrained(), st.Node(m.Name).GetCapacity()
 		})
@@ -93,7 +93,7 @@ func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequ
 	return res, nil
 }
 
-func wireMember(m cluster.Member, last uint64, fromLeader bool) *imagebuilderv1.ClusterMember {
+func memberProto(m cluster.Member, last uint64, fromLeader bool) *imagebuilderv1.ClusterMember {
 	a := m.Answer
 	w := &imagebuilderv1.ClusterMember{
 		Name: m.Name, ServerId: m.ServerID, Address: m.Address, Zone: m.Zone, Voter: m.Voter, Leader: m.Leader,
@@ -124,7 +124,7 @@ func wireMember(m cluster.Member, last uint64, fromLeader bool) *imagebuilderv1.
 func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.TransferLeadershipRequest) (*imagebuilderv1.TransferLeadershipResponse, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	client, err := c.leader(ctx)
+	client, err := c.leaderClient(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.
 		return client.TransferLeadership(ctx, req)
 	}
 	if err := c.node.cluster.TransferLeadership(ctx, req.GetTo()); err != nil {
-		return nil, refusal(fmt.Errorf("leadership stays where it is: %w", err))
+		return nil, operatorError(fmt.Errorf("leadership stays where it is: %w", err))
 	}
 	for c.node.cluster.Leads() || c.node.cluster.Status().LeaderName == "" || c.node.cluster.Status().LeaderName == c.node.cfg.Name {
 		if !ctxutil.Sleep(ctx, 5*time.Millisecond) {
@@ -144,7 +144,7 @@ func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.
 
 // refusal is the answer of a leader that did not do what it was asked for. That
 // it does not lead any more is none.
-func refusal(err error) error {
+func operatorError(err error) error {
 	switch {
 	case errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrClosed):
 		return codedError{err, codes.Unavailable}
@@ -157,7 +157,7 @@ func refusal(err error) error {
 func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNodeRequest) (*imagebuilderv1.RemoveNodeResponse, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	client, err := c.leader(ctx)
+	client, err := c.leaderClient(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 		if !c.node.cluster.Leads() { // it may have lost that in between
 			err = fmt.Errorf("%w (%w)", cluster.ErrNoLeader, err)
 		}
-		return nil, refusal(fmt.Errorf("%q was not removed: %w", req.GetNode(), err))
+		return nil, operatorError(fmt.Errorf("%q was not removed: %w", req.GetNode(), err))
 	}
 	return &imagebuilderv1.RemoveNodeResponse{}, nil
 }
@@ -197,7 +197,7 @@ func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNode
 }
 
 // snapshotChunk is the size of one message of a snapshot, in bytes.
-const snapshotChunk = 256 << 10
+const snapshotChunkBytes = 256 << 10
 
 func (c clusterAPI) SaveSnapshot(req *imagebuilderv1.SaveSnapshotRequest, stream grpc.ServerStreamingServer[imagebuilderv1.SaveSnapshotResponse]) error {
 	// Linearizable: it holds everything that was acknowledged before.
@@ -222,7 +222,7 @@ type chunkWriter func([]byte) error
 
 func (w chunkWriter) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
-		n := min(len(rest), snapshotChunk)
+		n := min(len(rest), snapshotChunkBytes)
 		if err := w(rest[:n]); err != nil {
 			return 0, err
 		}
@@ -233,12 +233,12 @@ func (w chunkWriter) Write(p []byte) (int, error) {
 
 func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuilderv1.RestoreSnapshotRequest, imagebuilderv1.RestoreSnapshotResponse]) error {
 	ctx := stream.Context()
-	client, err := c.leaderSoon(ctx)
+	client, err := c.boundedLeaderClient(ctx)
 	if err != nil {
 		return err
 	}
 	if client != nil {
-		return passSnapshot(ctx, client, stream)
+		return forwardSnapshot(ctx, client, stream)
 	}
 	var b strings.Builder
 	for {
@@ -249,8 +249,8 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 		if err != nil {
 			return err
 		}
-		if b.Len()+len(m.GetChunk()) > maxSnapshot {
-			return status.Errorf(codes.ResourceExhausted, "the snapshot is greater than %d bytes", maxSnapshot)
+		if b.Len()+len(m.GetChunk()) > maxSnapshotBytes {
+			return status.Errorf(codes.ResourceExhausted, "the snapshot is greater than %d bytes", maxSnapshotBytes)
 		}
 		b.Write(m.GetChunk())
 	}
@@ -272,14 +272,14 @@ func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Restore
 	n.restoring.Store(true)
 	defer n.restoring.Store(false)
 	if err := n.cluster.RestoreSnapshot(ctx, raw); err != nil {
-		return nil, refusal(fmt.Errorf("restore the snapshot: %w", err))
+		return nil, operatorError(fmt.Errorf("restore the snapshot: %w", err))
 	}
 	n.log.Warn("the replicated state was replaced by a snapshot")
 	// The snapshot may have brought a lower level, which is raised again.
 	for wait := 0; n.level() < level && wait < 100 && ctxutil.Sleep(ctx, 20*time.Millisecond); wait++ {
 	}
 	if level >= 2 {
-		if err := n.loseNodes(ctx); err != nil {
+		if err := n.markNodesLost(ctx); err != nil {
 			return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but attempts that ran then were not ended, restore it again: %v", err)
 		}
 	}
@@ -296,7 +296,7 @@ func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Restore
 // may have ended them since, and run on, and so may workloads that outlive them.
 // Nodes that live make themselves known again. Nothing is assigned meanwhile,
 // least of all to those that are next.
-func (n *Node) loseNodes(ctx context.Context) error {
+func (n *Node) markNodesLost(ctx context.Context) error {
 	var all []*buildsv1.Node
 	n.store.Read(func(st *builds.State) {
 		st.Nodes(func(node *buildsv1.Node) bool { all = append(all, node); return true })
@@ -327,9 +327,9 @@ func (n *Node) checkSnapshot(r io.Reader) error {
 }
 
 // maxSnapshot bounds what is restored, in bytes.
-const maxSnapshot = 4 << 30
+const maxSnapshotBytes = 4 << 30
 
-func passSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, from grpc.ClientStreamingServer[imagebuilderv1.RestoreSnapshotRequest, imagebuilderv1.RestoreSnapshotResponse]) error {
+func forwardSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, from grpc.ClientStreamingServer[imagebuilderv1.RestoreSnapshotRequest, imagebuilderv1.RestoreSnapshotResponse]) error {
 	to, err := client.RestoreSnapshot(ctx)
 	if err != nil {
 		return err
@@ -354,7 +354,7 @@ func passSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, from
 }
 
 func (c clusterAPI) Reseal(ctx context.Context, req *imagebuilderv1.ResealRequest) (*imagebuilderv1.ResealResponse, error) {
-	client, err := c.leaderSoon(ctx)
+	client, err := c.boundedLeaderClient(ctx)
 	if err != nil {
 		return nil, err
 	}

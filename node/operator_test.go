@@ -70,7 +70,7 @@ func Test_Operator_Refusals(t *testing.T) {
 	for err, want := range map[error]codes.Code{
 		cluster.ErrNoLeader: codes.Unavailable, cluster.ErrClosed: codes.Unavailable, errors.New("it leads"): codes.FailedPrecondition,
 	} {
-		if err = refusal(fmt.Errorf("not removed: %w", err)); status.Code(err) != want {
+		if err = operatorError(fmt.Errorf("not removed: %w", err)); status.Code(err) != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

@@ -65,7 +65,7 @@ func (p *Parts) setDefaults() {
 		p.Listen = net.Listen
 	}
 	if p.LogFS == nil {
-		p.LogFS = testFS()
+		p.LogFS = faultLogFS()
 	}
 	if p.Now == nil {
 		p.Now = func() time.Time { return faults.Clock(time.Now()) }

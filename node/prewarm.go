@@ -50,5 +50,5 @@ func (n *Node) prewarm(ctx context.Context) {
 
 // installCredential answers what the cached references are refreshed with.
 func (n *Node) installCredential(ctx context.Context, host, repository string) (user, password string, err error) {
-	return n.registry.Credential(ctx, host, repository, install)
+	return n.registry.Credential(ctx, host, repository, installRights)
 }

@@ -38,7 +38,7 @@ func (n *Node) pprofTLS(l net.Listener) (net.Listener, error) {
 }
 
 // forOperators refuses everybody else on a port that can tell them.
-func (n *Node) forOperators(h http.Handler) http.Handler {
+func (n *Node) onlyOperators(h http.Handler) http.Handler {
 	if !n.cfg.KnowsOperators() {
 		return h
 	}

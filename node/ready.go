@@ -19,47 +19,47 @@ import (
 // so through an election, which takes less time than clients need to go
 // elsewhere.
 type readiness struct {
-	after, patience time.Duration
+	readyAfter, lostTimeout time.Duration
 
 	mu    sync.Mutex
-	since time.Time // a leader is known; zero: none is
-	lost  time.Time // none is known; zero: one is
-	was   bool      // it was ready, and no leader has been missing for long
+	knownSince time.Time // a leader is known; zero: none is
+	lostSince  time.Time // none is known; zero: one is
+	ready   bool      // it was ready, and no leader has been missing for long
 }
 
 // lagLimit is how many entries a node may have to apply and still be ready.
 const lagLimit = 1000
 
 // see takes up how the node sees the cluster now.
-func (r *readiness) see(now time.Time, st cluster.Status) {
+func (r *readiness) update(now time.Time, st cluster.Status) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if st.LeaderID == "" {
-		if r.lost.IsZero() {
-			r.lost = now
+		if r.lostSince.IsZero() {
+			r.lostSince = now
 		}
-		r.since = time.Time{}
-		r.was = r.was && now.Sub(r.lost) <= r.patience
+		r.knownSince = time.Time{}
+		r.ready = r.ready && now.Sub(r.lostSince) <= r.lostTimeout
 		return
 	}
-	r.lost = time.Time{}
-	if r.since.IsZero() {
-		r.since = now
+	r.lostSince = time.Time{}
+	if r.knownSince.IsZero() {
+		r.knownSince = now
 	}
-	r.was = r.was || now.Sub(r.since) >= r.after
+	r.ready = r.ready || now.Sub(r.knownSince) >= r.readyAfter
 }
 
 // reasons are what speaks against sending clients here.
 func (r *readiness) reasons(now time.Time, st cluster.Status) (out []string) {
-	r.see(now, st)
+	r.update(now, st)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.was:
+	case r.ready:
 	case st.LeaderID == "":
 		out = append(out, "no leader is known: writes wait, reads may be stale")
 	default:
-		out = append(out, fmt.Sprintf("the leader %s is known for %s only, less than %s (ready.after)", st.LeaderName, now.Sub(r.since).Round(time.Millisecond), r.after))
+		out = append(out, fmt.Sprintf("the leader %s is known for %s only, less than %s (ready.after)", st.LeaderName, now.Sub(r.knownSince).Round(time.Millisecond), r.readyAfter))
 	}
 	if st.Behind > lagLimit {
 		out = append(out, fmt.Sprintf("%d entries of the log are not applied yet", st.Behind))
@@ -70,21 +70,21 @@ func (r *readiness) reasons(now time.Time, st cluster.Status) (out []string) {
 // watchReadiness looks at the leader also while nobody asks.
 func (n *Node) watchReadiness(ctx context.Context) error {
 	for {
-		n.readiness.see(time.Now(), n.cluster.Status())
-		if !ctxutil.Sleep(ctx, max(n.readiness.after/10, 20*time.Millisecond)) {
+		n.readiness.update(time.Now(), n.cluster.Status())
+		if !ctxutil.Sleep(ctx, max(n.readiness.readyAfter/10, 20*time.Millisecond)) {
 			return nil
 		}
 	}
 }
 
 // live says that the process works, whatever the rest of the cluster does.
-func (n *Node) live(w http.ResponseWriter, _ *http.Request) {
+func (n *Node) serveLive(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "live")
 }
 
 // ready says whether clients should come here, with a line for each reason
 // against it.
-func (n *Node) ready(w http.ResponseWriter, _ *http.Request) {
+func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 	reasons := n.readiness.reasons(time.Now(), n.cluster.Status())
 	if err := n.cluster.Trouble(); err != nil {
 		reasons = append(reasons, err.Error())
@@ -101,12 +101,12 @@ func (n *Node) ready(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	// What clients can still do nothing about, and nothing is lost by.
-	fmt.Fprintln(w, strings.Join(append([]string{"ready"}, n.troubles()...), "\n"))
+	fmt.Fprintln(w, strings.Join(append([]string{"ready"}, n.healthProblems()...), "\n"))
 }
 
 // troubles are what keeps runtimes from running builds, and what an operator
 // should know about them.
-func (n *Node) troubles() (out []string) {
+func (n *Node) healthProblems() (out []string) {
 	for _, r := range n.runtimes {
 		if t, ok := r.(interface{ Trouble() error }); ok {
 			if err := t.Trouble(); err != nil {
@@ -114,7 +114,7 @@ func (n *Node) troubles() (out []string) {
 			}
 		}
 	}
-	if note := n.foreign.note(); note != "" {
+	if note := n.foreign.message(); note != "" {
 		out = append(out, note)
 	}
 	slices.Sort(out)

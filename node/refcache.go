@@ -84,7 +84,7 @@ func (n *Node) refresh(ctx context.Context) {
 }
 
 // watchCache exports what the reference cache holds.
-func (n *Node) watchCache() {
+func (n *Node) exportCache() {
 	gauge := func(name, help string, f func(*builds.State) float64) {
 		n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "image_builder_refcache_" + name, Help: help}, func() (value float64) {
 			n.store.Read(func(st *builds.State) { value = f(st) })

@@ -70,7 +70,7 @@ var (
 )
 
 // install are the rights of the service itself.
-var install = registry.Rights{AllowAll: true}
+var installRights = registry.Rights{AllowAll: true}
 
 func rightsOf(r *buildsv1.Rights) registry.Rights {
 	out := registry.Rights{AllowAll: r.GetAllowAll(), Hosts: r.GetHosts()}
@@ -120,7 +120,7 @@ func (a registryAdapter) Head(ctx context.Context, ref string, rights *buildsv1.
 // Copy pushes by digest to one of the install's own repositories.
 func (a registryAdapter) Copy(ctx context.Context, src string, rights *buildsv1.Rights, dst string, progress io.Writer) (builds.Image, error) {
 	ctx, span := tracing.Start(ctx, "registry copy", tracing.Ref.String(src))
-	img, err := a.client.Copy(ctx, src, rightsOf(rights), dst, install, progress)
+	img, err := a.client.Copy(ctx, src, rightsOf(rights), dst, installRights, progress)
 	tracing.End(span, err)
 	return imageOf(img, src, err)
 }
@@ -132,19 +132,19 @@ func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
 	to := repositoryOf(ref)
 	if from != to {
 		move, span := tracing.Start(ctx, "registry copy", tracing.Ref.String(image))
-		_, err := a.client.Copy(move, image, install, to, install, io.Discard)
+		_, err := a.client.Copy(move, image, installRights, to, installRights, io.Discard)
 		if tracing.End(span, err); err != nil {
 			return err
 		}
 	}
 	tag, span := tracing.Start(ctx, "registry tag", tracing.Digest.String(digest))
-	err := a.client.Tag(tag, to+"@"+digest, ref, install)
+	err := a.client.Tag(tag, to+"@"+digest, ref, installRights)
 	if tracing.End(span, err); err != nil {
 		return err
 	}
 	a.client.Forget(ref) // a success always asks the registry
 	look, span := tracing.Start(ctx, "registry head", tracing.Ref.String(ref))
-	seen, err := a.client.AwaitHead(look, ref, install)
+	seen, err := a.client.AwaitHead(look, ref, installRights)
 	tracing.End(span, err)
 	if err != nil {
 		return err
@@ -159,7 +159,7 @@ func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
 // always asks: the answer decides whether a build is done.
 func (a registryAdapter) Exists(ctx context.Context, image string) (bool, error) {
 	a.client.Forget(image)
-	_, err := a.client.AwaitHead(ctx, image, install)
+	_, err := a.client.AwaitHead(ctx, image, installRights)
 	if registry.KindOf(err) == registry.NotFound {
 		return false, nil
 	}

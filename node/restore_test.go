@@ -24,7 +24,7 @@ import (
 // lone is a node of the replicated state alone, which leads.
 func lone(t *testing.T, dir string) *Node {
 	t.Helper()
-	n := &Node{log: slog.New(slog.DiscardHandler), store: builds.NewStore(), boot: "boot"}
+	n := &Node{log: slog.New(slog.DiscardHandler), store: builds.NewStore(), bootID: "boot"}
 	n.cfg.Name, n.cfg.DataDir, n.work = "n0", dir, t.Context()
 	n.cfg.Owner.Lease = config.Duration(time.Second)
 	keys := filepath.Join(t.TempDir(), "keys.json")
@@ -51,7 +51,7 @@ func (n *Node) openLone(t *testing.T) {
 	if err := n.cluster.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n.commitAs(t, &buildsv1.NodeStarted{Name: "n0", StoreId: n.cluster.StoreID(), BootId: n.boot, Capacity: 4, Runtimes: []string{"copy"}})
+	n.commitAs(t, &buildsv1.NodeStarted{Name: "n0", StoreId: n.cluster.StoreID(), BootId: n.bootID, Capacity: 4, Runtimes: []string{"copy"}})
 	n.started.Store(true)
 }
 

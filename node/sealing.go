@@ -17,7 +17,7 @@ import (
 
 // heldByAll reports whether every member said that it holds a sealing key. A
 // member that is silent counts as it spoke last.
-func (n *Node) heldByAll(key string) bool {
+func (n *Node) keyHeldByAll(key string) bool {
 	for _, m := range n.cluster.Members() {
 		if m.Name != n.cfg.Name && m.Answer != nil && !slices.Contains(m.Answer.GetSealingKeys(), key) {
 			return false
@@ -27,7 +27,7 @@ func (n *Node) heldByAll(key string) bool {
 }
 
 // sealedBuilds calls f with every active build that has secrets.
-func (n *Node) sealedBuilds(f func(*buildsv1.Record) error) error {
+func (n *Node) eachSealedBuild(f func(*buildsv1.Record) error) error {
 	var all []*buildsv1.Record
 	see := func(r *buildsv1.Record) bool {
 		if r.Secrets != nil {
@@ -50,7 +50,7 @@ func (n *Node) sealedBuilds(f func(*buildsv1.Record) error) error {
 // restored snapshot may come from a cluster with other keys.
 func (n *Node) failUnsealable(ctx context.Context) (failed int, err error) {
 	held := n.keyring.IDs()
-	return failed, n.sealedBuilds(func(r *buildsv1.Record) error {
+	return failed, n.eachSealedBuild(func(r *buildsv1.Record) error {
 		if slices.Contains(held, r.Secrets.KeyId) {
 			return nil
 		}
@@ -67,7 +67,7 @@ func (n *Node) failUnsealable(ctx context.Context) (failed int, err error) {
 
 // reseal seals the secrets of all active builds with the key that seals now.
 func (n *Node) reseal(ctx context.Context) (resealed int, key string, err error) {
-	err = n.sealedBuilds(func(r *buildsv1.Record) error {
+	err = n.eachSealedBuild(func(r *buildsv1.Record) error {
 		plain, err := n.keyring.Open(r.Build.Id, r.Secrets)
 		if err != nil {
 			return err

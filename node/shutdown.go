@@ -16,7 +16,7 @@ func (n *Node) handOver() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if n.level() >= 2 && n.started.Load() {
-		_, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeStopping{Name: n.cfg.Name, StoreId: n.cluster.StoreID(), BootId: n.boot})
+		_, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeStopping{Name: n.cfg.Name, StoreId: n.cluster.StoreID(), BootId: n.bootID})
 		if err != nil {
 			n.log.Warn("cannot tell the cluster that this node stops", "err", err)
 		}

@@ -10,30 +10,30 @@ import (
 
 // helloTime is how long a client of the operators' socket may take until it
 // has said which protocol it speaks.
-const helloTime = 10 * time.Second
+const helloTimeout = 10 * time.Second
 
 // splitListener gives the connections of one listener to two servers: those
 // that begin as HTTP/2 does (RFC 9113, section 3.4: "PRI * HTTP/2.0") to gRPC,
 // all others to HTTP/1.1.
 type splitListener struct {
 	l          net.Listener
-	grpc, http *splitHalf
+	grpc, http *protocolListener
 
-	done sync.WaitGroup
+	wg sync.WaitGroup
 	mu   sync.Mutex
-	open map[net.Conn]struct{} // have said nothing yet; nil once closed
+	pending map[net.Conn]struct{} // have said nothing yet; nil once closed
 }
 
 func splitConns(l net.Listener) *splitListener {
-	half := func() *splitHalf {
-		return &splitHalf{addr: l.Addr(), conns: make(chan net.Conn), stop: make(chan struct{})}
+	half := func() *protocolListener {
+		return &protocolListener{addr: l.Addr(), conns: make(chan net.Conn), stop: make(chan struct{})}
 	}
-	return &splitListener{l: l, grpc: half(), http: half(), open: map[net.Conn]struct{}{}}
+	return &splitListener{l: l, grpc: half(), http: half(), pending: map[net.Conn]struct{}{}}
 }
 
 // run accepts until close.
 func (s *splitListener) run() {
-	defer s.done.Wait()
+	defer s.wg.Wait()
 	for {
 		conn, err := s.l.Accept()
 		switch {
@@ -48,25 +48,25 @@ func (s *splitListener) run() {
 			continue
 		}
 		s.mu.Lock()
-		if s.open == nil {
+		if s.pending == nil {
 			s.mu.Unlock()
 			_ = conn.Close()
 			return
 		}
-		s.open[conn] = struct{}{}
+		s.pending[conn] = struct{}{}
 		s.mu.Unlock()
-		s.done.Go(func() { s.judge(conn) })
+		s.wg.Go(func() { s.route(conn) })
 	}
 }
 
 // judge reads how a connection begins and hands it on.
-func (s *splitListener) judge(conn net.Conn) {
+func (s *splitListener) route(conn net.Conn) {
 	const preface = "PRI"
-	_ = conn.SetReadDeadline(time.Now().Add(helloTime))
+	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout))
 	head := make([]byte, len(preface))
 	_, err := io.ReadFull(conn, head)
 	s.mu.Lock()
-	delete(s.open, conn)
+	delete(s.pending, conn)
 	s.mu.Unlock()
 	if err != nil {
 		_ = conn.Close()
@@ -77,49 +77,49 @@ func (s *splitListener) judge(conn net.Conn) {
 	if string(head) == preface {
 		to = s.grpc
 	}
-	to.deliver(&begunConn{Conn: conn, head: head})
+	to.deliver(&prefixedConn{Conn: conn, prefix: head})
 }
 
 // close ends run. Connections that were handed on belong to their servers.
 func (s *splitListener) close() {
 	_ = s.l.Close()
 	s.mu.Lock()
-	for conn := range s.open {
+	for conn := range s.pending {
 		_ = conn.Close()
 	}
-	s.open = nil
+	s.pending = nil
 	s.mu.Unlock()
 	_ = s.grpc.Close()
 	_ = s.http.Close()
 }
 
 // begunConn is a connection whose first bytes were read already.
-type begunConn struct {
+type prefixedConn struct {
 	net.Conn
-	head []byte
+	prefix []byte
 }
 
 // Read answers them first.
-func (c *begunConn) Read(p []byte) (int, error) {
-	if len(c.head) > 0 {
-		n := copy(p, c.head)
-		c.head = c.head[n:]
+func (c *prefixedConn) Read(p []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		n := copy(p, c.prefix)
+		c.prefix = c.prefix[n:]
 		return n, nil
 	}
 	return c.Conn.Read(p)
 }
 
 // splitHalf is the listener of one of the two servers.
-type splitHalf struct {
+type protocolListener struct {
 	addr  net.Addr
 	conns chan net.Conn
 	stop  chan struct{}
 	once  sync.Once
 }
 
-var _ net.Listener = (*splitHalf)(nil)
+var _ net.Listener = (*protocolListener)(nil)
 
-func (h *splitHalf) deliver(c net.Conn) {
+func (h *protocolListener) deliver(c net.Conn) {
 	select {
 	case h.conns <- c:
 	case <-h.stop:
@@ -128,7 +128,7 @@ func (h *splitHalf) deliver(c net.Conn) {
 }
 
 // Accept waits for a connection of this half's protocol.
-func (h *splitHalf) Accept() (net.Conn, error) {
+func (h *protocolListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-h.conns:
 		return c, nil
@@ -138,10 +138,10 @@ func (h *splitHalf) Accept() (net.Conn, error) {
 }
 
 // Close ends Accept; the other half goes on.
-func (h *splitHalf) Close() error {
+func (h *protocolListener) Close() error {
 	h.once.Do(func() { close(h.stop) })
 	return nil
 }
 
 // Addr is the address of both.
-func (h *splitHalf) Addr() net.Addr { return h.addr }
+func (h *protocolListener) Addr() net.Addr { return h.addr }

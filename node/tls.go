@@ -31,7 +31,7 @@ func serverTLS(key string, t config.TLSConfig, log *slog.Logger, protocols ...st
 	if t.CertPath == "" && t.KeyPath == "" {
 		return nil, nil
 	}
-	f := &tlsFiles{key: key, t: t, log: log, protocols: protocols}
+	f := &tlsFiles{key: key, cfg: t, log: log, protocols: protocols}
 	if err := f.load(); err != nil {
 		return nil, err
 	}
@@ -48,31 +48,31 @@ func serverTLS(key string, t config.TLSConfig, log *slog.Logger, protocols ...st
 // leave the former ones in use.
 type tlsFiles struct {
 	key       string // of the configuration, for errors
-	t         config.TLSConfig
+	cfg         config.TLSConfig
 	log       *slog.Logger
 	protocols []string
 
 	mu   sync.Mutex
-	seen [3]time.Time // of what is in use
-	said string       // why changed files are not
+	loadedTimes [3]time.Time // of what is in use
+	reported string       // why changed files are not
 	conf *tls.Config
 }
 
 func (f *tlsFiles) current() *tls.Config {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.times() != f.seen {
+	if f.modTimes() != f.loadedTimes {
 		err := f.load()
-		if err != nil && err.Error() != f.said {
-			f.said = err.Error()
+		if err != nil && err.Error() != f.reported {
+			f.reported = err.Error()
 			f.log.Error("cannot read the changed certificates; the former ones stay in use", "err", err)
 		}
 	}
 	return f.conf
 }
 
-func (f *tlsFiles) times() (at [3]time.Time) {
-	for i, path := range []string{f.t.CAPath, f.t.CertPath, f.t.KeyPath} {
+func (f *tlsFiles) modTimes() (at [3]time.Time) {
+	for i, path := range []string{f.cfg.CAPath, f.cfg.CertPath, f.cfg.KeyPath} {
 		if s, err := os.Stat(path); err == nil {
 			at[i] = s.ModTime()
 		}
@@ -83,8 +83,8 @@ func (f *tlsFiles) times() (at [3]time.Time) {
 // load leaves seen as it is when it fails: what mends files need not change
 // their times, as chmod does not.
 func (f *tlsFiles) load() error {
-	seen := f.times()
-	pair, err := tls.LoadX509KeyPair(f.t.CertPath, f.t.KeyPath)
+	seen := f.modTimes()
+	pair, err := tls.LoadX509KeyPair(f.cfg.CertPath, f.cfg.KeyPath)
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.key, err)
 	}
@@ -93,21 +93,21 @@ func (f *tlsFiles) load() error {
 		// A resumed session would not ask the present CA about its client.
 		SessionTicketsDisabled: true,
 	}
-	if f.t.CAPath != "" {
-		pem, err := os.ReadFile(f.t.CAPath)
+	if f.cfg.CAPath != "" {
+		pem, err := os.ReadFile(f.cfg.CAPath)
 		if err != nil {
 			return fmt.Errorf("%s.caPath: %w", f.key, err)
 		}
 		conf.ClientCAs = x509.NewCertPool()
 		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s.caPath: %s holds no certificate", f.key, f.t.CAPath)
+			return fmt.Errorf("%s.caPath: %s holds no certificate", f.key, f.cfg.CAPath)
 		}
 		conf.ClientAuth = tls.VerifyClientCertIfGiven
-		if f.t.ClientAuth == "require" {
+		if f.cfg.ClientAuth == "require" {
 			conf.ClientAuth = tls.RequireAndVerifyClientCert
 		}
 	}
-	f.conf, f.seen, f.said = conf, seen, ""
+	f.conf, f.loadedTimes, f.reported = conf, seen, ""
 	return nil
 }
 

@@ -57,6 +57,6 @@ func (n *Node) closeTracing() {
 // ended is told of builds that a command of this process has ended. It is
 // called while the command is applied and does not block.
 func (n *Node) ended(r *buildsv1.Record) {
-	n.count.ended(r)
+	n.counters.ended(r)
 	scheduler.TraceBuild(n.tracing.Tracer(tracing.Scope), r)
 }

@@ -30,12 +30,12 @@ func (n *Node) publicHandler() http.Handler {
 
 // nodesPatience is how long ListNodes waits for the leader before it tells what
 // this node knows.
-const nodesPatience = time.Second
+const listNodesLeaderTimeout = time.Second
 
 // listNodes tells of the members what everybody may know.
 func (n *Node) listNodes(ctx context.Context) (*imagebuilderv1.ListNodesResponse, error) {
 	api := clusterAPI{node: n}
-	wait, cancel := context.WithTimeout(ctx, nodesPatience)
+	wait, cancel := context.WithTimeout(ctx, listNodesLeaderTimeout)
 	defer cancel()
 	members, err := api.Members(wait, &imagebuilderv1.MembersRequest{})
 	if err != nil {
