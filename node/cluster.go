@@ -8,17 +8,13 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cluster/pki"
-
 	"google.golang.org/grpc"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
-	"github.com/image-builder-ha/image-builder/internal/ctxutil"
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/cluster/pki"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
-	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
@@ -123,99 +119,19 @@ func (n *Node) discover(ctx context.Context) ([]string, error) {
 	return all, errors.Join(err, podsErr)
 }
 
-func (n *Node) level() (level uint32) {
-	n.store.Read(func(st *builds.State) { level = st.Level() })
-	return level
-}
-
-// lead is the work of the leader for one term.
-func (n *Node) lead(ctx context.Context, term *cluster.Term) error {
-	ctx, cancel := ctxutil.Join(ctx, n.work)
+// podPeers answers the nodes that are pods behind a service.
+func (n *Node) podPeers(ctx context.Context) ([]string, error) {
+	k := n.cfg.Cluster.Kubernetes
+	if k.Service == "" {
+		return nil, nil
+	}
+	client, err := n.peersAPI()
+	if err != nil {
+		return nil, err
+	}
+	// A look for peers takes two seconds in all: an API that hangs leaves time to
+	// ask the peers that are known otherwise.
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	return scheduler.NewLeader(scheduler.LeaderOptions{
-		Store: n.store, Raft: termAdapter{n.raft, term}, Log: n.log, Now: term.Now, Settings: settingsOf(n.cfg),
-		Nodes: liveness{n.cluster, &n.restoring}, LostAfter: time.Duration(n.cfg.Owner.Lease + n.cfg.Owner.Grace), Runtime: n.runtimeOf,
-		Adoptable: n.adoptable, Replicas: n.cfg.Logs.Copies, FenceTimeout: time.Duration(n.cfg.Logs.FenceTimeout),
-		Retention: scheduler.Retention{Age: time.Duration(n.cfg.Logs.Retention), TotalBytes: n.cfg.Logs.TotalBytes}, Expired: n.counters.logsExpired,
-		Tracer: n.tracing.Tracer(tracing.Scope),
-	}).Run(ctx)
-}
-
-// reap stops workloads that outlived their attempts, for one term. A workspace
-// manager may have another image builder, as while one takes another's place.
-func (n *Node) reapWorkloads(ctx context.Context, _ *cluster.Term) error {
-	ctx, cancel := ctxutil.Join(ctx, n.work)
-	defer cancel()
-	r := scheduler.Reaper{Store: n.store, Raft: n.raft, Runtimes: n.runtimes, Shared: []string{wsmanager.Name}, Log: n.log}
-	return r.Run(ctx)
-}
-
-// waiting tells why queued builds of a state wait.
-func (n *Node) waiting(st *builds.State) func(*buildsv1.Record) string {
-	return scheduler.NewWaiting(st, time.Now(), n.runtimeOf, n.cfg.Logs.Copies).Reason
-}
-
-// raiseLevel puts the greatest feature level into force that all members know
-// and the configuration allows, for one term. A snapshot that is restored may
-// bring a lower one.
-func (n *Node) raiseLevel(ctx context.Context, term *cluster.Term) error {
-	highest := uint32(builds.FeatureLevel)
-	if hold := n.cfg.Cluster.Level; hold != 0 {
-		highest = min(highest, uint32(hold))
-	}
-	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		if n.level() < highest {
-			n.raiseLevelTo(ctx, term, highest)
-		}
-		if !ctxutil.Sleep(ctx, wait) {
-			return nil
-		}
-	}
-}
-
-func (n *Node) raiseLevelTo(ctx context.Context, term *cluster.Term, highest uint32) {
-	known := highest
-	for _, m := range n.cluster.Members() {
-		known = min(known, m.Answer.GetNode().GetFeatureLevel())
-	}
-	if known <= n.level() {
-		return
-	}
-	if _, _, err := builds.Propose(ctx, termAdapter{n.raft, term}, &buildsv1.SetFeatureLevel{Level: known}); err == nil {
-		n.log.Info("the cluster's feature level was raised", "level", known)
-	}
-}
-
-// keepLease stops this node's attempts when it hears no leader for too long,
-// and makes a node known again that was taken for lost.
-func (n *Node) keepLease(ctx context.Context) error {
-	lease := time.Duration(n.cfg.Owner.Lease)
-	held := false
-	for ctxutil.Sleep(ctx, lease/20) {
-		contact := n.cluster.Status().LastContact
-		if heard := contact >= 0 && contact < lease; heard != held {
-			if held = heard; !held {
-				n.log.Warn("no leader is heard: stops the attempts of this node", "for", contact, "lease", lease)
-			} else {
-				n.owner.LeaseHeld()
-			}
-		}
-		if !held {
-			n.owner.LeaseLost()
-			continue
-		}
-		var me *buildsv1.Node
-		n.store.Read(func(st *builds.State) { me = st.Node(n.cfg.Name) })
-		if n.started.Load() && (me.GetLost() || me.GetBootId() != n.bootID) {
-			n.log.Info("the state does not know this process (any more): makes it known again")
-			n.register(ctx)
-		}
-	}
-	return nil
-}
-
-// adoptable reports whether a runtime's workloads outlive their node.
-func (n *Node) adoptable(runtime string) bool {
-	rt := n.runtimes[runtime]
-	return rt != nil && rt.Survives()
+	return kubernetes.Peers(ctx, client, k.Namespace, k.Service)
 }

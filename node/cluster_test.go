@@ -4,12 +4,14 @@ import (
 	"context"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
-	"github.com/image-builder-ha/image-builder/config"
-
 	"github.com/miekg/dns"
+
+	"github.com/image-builder-ha/image-builder/config"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
 // Test_Discover_DNS: peers are all addresses of a name, asked for anew each
@@ -66,4 +68,14 @@ func Test_Discover_DNS(t *testing.T) {
 	check("10.0.0.3:27951", "10.0.0.9:1")
 	answer() // those of the list are there without the name
 	check("10.0.0.9:1")
+}
+
+// cannot be asked.
+func Test_PodPeers_AwayAPI(t *testing.T) {
+	n := &Node{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"a:1"}, Kubernetes: config.PeersConfig{Namespace: "n", Service: "s"}}}}
+	n.peersAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
+	got, err := n.discover(t.Context())
+	if len(got) != 1 || got[0] != "a:1" || err == nil || !strings.Contains(err.Error(), "/nowhere") {
+		t.Errorf("got %v, %v", got, err)
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/api"
-
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -25,7 +24,7 @@ const contextTagPrefix = "context-"
 type contextStore struct {
 	client     *registry.Client
 	repository string
-	maxAge       time.Duration // 0 for ever
+	maxAge     time.Duration // 0 for ever
 }
 
 var (

@@ -14,10 +14,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // external is a runtime for tests: its workloads are processes that all nodes
@@ -26,7 +25,7 @@ import (
 type externalRuntime struct {
 	dir, script string
 	survives    bool
-	copyRuntime        workload.Runtime
+	copyRuntime workload.Runtime
 }
 
 // testRuntimes adds the runtime if the environment asks for it, and answers
@@ -44,7 +43,8 @@ func faultRuntimeOf(src *imagebuilderv1.Source) string {
 	return ""
 }
 
-func (e *externalRuntime) Name() string   { return "external" }
+func (e *externalRuntime) Name() string { return "external" }
+
 func (e *externalRuntime) Survives() bool { return e.survives }
 
 func (e *externalRuntime) path(name, file string) string { return filepath.Join(e.dir, name, file) }

@@ -2,25 +2,20 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-)
 
-// panicked reports a panic in a call. The message of the panic may hold
-// anything, so that the client does not get it.
-func (n *Node) panicError(method string, p any) error {
-	n.log.Error("panic in a call", "method", method, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-	return status.Errorf(codes.Internal, "%s failed by a defect of the service; its log has the details", method)
-}
+	"github.com/image-builder-ha/image-builder/api"
+	"github.com/image-builder-ha/image-builder/api/loginfo"
+	"github.com/image-builder-ha/image-builder/web"
+)
 
 type httpServers struct{ all []*http.Server }
 
@@ -62,4 +57,40 @@ func (h *httpServers) stop(grace time.Duration) {
 			_ = srv.Close()
 		}
 	}
+}
+
+// publicHandler answers the HTTP port: the web page, if it is on, and the logs
+// for clients of Gitpod.
+func (n *Node) publicHandler() http.Handler {
+	logs := n.logInfoHandler()
+	if n.cfg.HTTP.UI != "on" {
+		return logs
+	}
+	page := web.New(web.Options{
+		API: api.Native{Service: n.service}, Node: n.cfg.Name, Nodes: n.cfg.HTTP.Nodes, Streams: n.streams, Log: n.log,
+	})
+	mux := http.NewServeMux()
+	mux.Handle("/ui/", page)
+	mux.Handle("GET /{$}", http.RedirectHandler(web.Path, http.StatusFound))
+	mux.Handle("/", logs)
+	return mux
+}
+
+func (n *Node) logInfoHandler() http.Handler {
+	l := &loginfo.Server{Builds: n.service, Tokens: n.keyring, Streams: n.streams}
+	mux := http.NewServeMux()
+	mux.Handle("/", l.Handler())
+	if n.cfg.RefCache.NotifyTokenFile != "" {
+		mux.HandleFunc("POST "+notifyPath, n.handleNotification)
+	}
+	return mux
+}
+
+// httpTLS encrypts the port for log clients, if it has certificates.
+func (n *Node) httpTLS(l net.Listener) (net.Listener, error) {
+	conf, err := serverTLS("http.tls", n.cfg.HTTP.TLS, n.log, "http/1.1")
+	if l == nil || conf == nil || err != nil {
+		return l, err
+	}
+	return tls.NewListener(l, conf), nil
 }

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/owner"
-
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/scheduler/owner"
 )
 
 // leaveTime bounds how long a node that was scaled away gives its logs to others

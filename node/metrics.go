@@ -1,6 +1,9 @@
 package node
 
 import (
+	"context"
+	"log/slog"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -51,28 +54,50 @@ func (c counters) ended(r *buildsv1.Record) {
 	}
 }
 
-// watchState exports what the state and this node hold.
-func (n *Node) exportState() {
-	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
-		n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
+// countedLog is a log that counts its lines by level, as the dashboards of
+// Gitpod installs read it (gitpod_logs_total).
+type countingHandler struct {
+	slog.Handler
+	lines *prometheus.CounterVec
+}
+
+// countLog answers the log with its lines counted.
+func countLog(log *slog.Logger, reg prometheus.Registerer) *slog.Logger {
+	lines := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "gitpod_logs_total", Help: "Lines of this node's own log, by level.",
+	}, []string{"level"})
+	reg.MustRegister(lines)
+	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
+		lines.WithLabelValues(levelName(level))
 	}
-	for phase, count := range map[string]func(builds.Counts) int{
-		"queued": func(c builds.Counts) int { return c.Queued },
-		"live":   func(c builds.Counts) int { return c.Live },
-		"ended":  func(c builds.Counts) int { return c.History },
-	} {
-		gauge("image_builder_builds", "Builds in the state.", prometheus.Labels{"phase": phase}, func() (value float64) {
-			n.store.Read(func(st *builds.State) { value = float64(count(st.Counts())) })
-			return value
-		})
+	return slog.New(countingHandler{log.Handler(), lines})
+}
+
+// Handle counts a line that is written.
+func (c countingHandler) Handle(ctx context.Context, r slog.Record) error {
+	c.lines.WithLabelValues(levelName(r.Level)).Inc()
+	return c.Handler.Handle(ctx, r)
+}
+
+// WithAttrs keeps the count.
+func (c countingHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return countingHandler{c.Handler.WithAttrs(attrs), c.lines}
+}
+
+// WithGroup keeps the count.
+func (c countingHandler) WithGroup(name string) slog.Handler {
+	return countingHandler{c.Handler.WithGroup(name), c.lines}
+}
+
+// levelName is a level in the words of the dashboards.
+func levelName(l slog.Level) string {
+	switch {
+	case l < slog.LevelInfo:
+		return "debug"
+	case l < slog.LevelWarn:
+		return "info"
+	case l < slog.LevelError:
+		return "warning"
 	}
-	gauge("image_builder_attempts_running", "Attempts that this node runs.", nil, func() float64 { return float64(n.owner.Running()) })
-	gauge("image_builder_attempts_capacity", "Attempts that this node runs at most.", nil, func() float64 { return float64(n.cfg.Builds.RunningPerNode) })
-	gauge("image_builder_applied_index", "Index of the last applied command.", nil, func() float64 { return float64(n.cluster.Applied()) })
-	gauge("image_builder_leader", "1 on the leader.", nil, func() float64 {
-		if n.cluster.Status().Role == "Leader" {
-			return 1
-		}
-		return 0
-	})
+	return "error"
 }

@@ -3,28 +3,24 @@ package node
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"fmt"
 	"log/slog"
-	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/owner"
-
-	"github.com/image-builder-ha/image-builder/api"
-	"github.com/image-builder-ha/image-builder/builds/logs/peer"
-	"github.com/image-builder-ha/image-builder/config"
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs/peer"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/config"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/scheduler/owner"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 	"github.com/image-builder-ha/image-builder/tracing/otlp"
 )
 
@@ -35,20 +31,20 @@ type Node struct {
 	parts   Parts
 	log     *slog.Logger
 	metrics *prometheus.Registry
-	bootID    string // the random id of this process
+	bootID  string // the random id of this process
 
 	keyring   *builds.Keyring
 	images    Images
 	registry  *registry.Client // nil if Parts.Images is set
 	logs      *peer.Logs
-	delayed      delayedRefreshes
+	delayed   delayedRefreshes
 	store     *builds.Store
 	cluster   *cluster.Node
 	raft      raftAdapter
 	owner     *owner.Owner
 	service   *api.Service
 	runtimes  map[string]workload.Runtime
-	counters     counters
+	counters  counters
 	readiness *readiness
 	foreign   *foreignWorkspaces
 	tracing   *otlp.Provider // nil: nothing is traced
@@ -74,11 +70,6 @@ type Node struct {
 	// contextsStay is set once the registry has refused to delete contexts.
 	contextsUndeletable atomic.Bool
 }
-
-// ErrKilled, as the cause of the end of the context of Run, makes Run end as if the process were
-// killed: leadership is not handed over, builds are not waited for and clients are not notified.
-// Only tests use it.
-var ErrKilled = errors.New("the node was killed")
 
 // New returns a node that does not run yet. The configuration has to be complete and valid
 // (config.Config.Complete and Validate). New opens nothing.
@@ -120,86 +111,10 @@ func (n *Node) API() api.Native { return api.Native{Service: n.service} }
 // BootID returns the random id of this process in the state.
 func (n *Node) BootID() string { return n.bootID }
 
-// Run runs the node until ctx ends, then stops it in bounded time. It opens the parts from the
-// ground up and closes them in reverse. An error says why the node could not start or had to stop.
-// Run may be called once.
-func (n *Node) Run(ctx context.Context) (err error) {
-	defer n.endStreams()
-	if err := os.MkdirAll(n.cfg.DataDir, 0o700); err != nil {
-		return fmt.Errorf("create data directory: %w", err)
-	}
-	if err := writable(n.cfg.DataDir); err != nil {
-		return err
-	}
-	listeners, err := n.listen()
-	if err != nil {
-		return err
-	}
-	defer listeners.close()
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWork()
-	n.work = work
-	if n.tracing, err = n.openTracing(); err != nil {
-		return err
-	}
-	defer n.closeTracing()
-	if err := n.openParts(); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.logs.Close(), n.closeRegistry()) }()
-	if err := n.openCluster(ctx, listeners.peer); err != nil {
-		return err
-	}
-	defer func() {
-		n.logs.StopCopying()
-		err = errors.Join(err, n.cluster.Close(), n.closeRuntimes())
-	}()
-
-	var wg sync.WaitGroup
-	failed := make(chan error, 8)
-	start := func(f func(context.Context) error) {
-		wg.Go(func() {
-			if err := f(work); err != nil {
-				failed <- err
-			}
-		})
-	}
-	srv, err := n.serve(listeners, failed)
-	if err != nil {
-		return err
-	}
-	start(n.begin)
-	start(n.reapLogs)
-	start(n.keepLease)
-	start(n.watchReadiness)
-	start(n.probeLogs)
-	start(n.watchForeign)
-	start(n.repeatRefreshes)
-	close(n.opened)
-
-	grace := time.Duration(n.cfg.Shutdown.Grace)
-	select {
-	case <-ctx.Done():
-		n.stopping.Store(true)
-		if errors.Is(context.Cause(ctx), ErrKilled) {
-			grace = 0
-			stopWork()
-			_ = n.cluster.Close() // what waits for the cluster ends at once
-			break
-		}
-		n.log.Info("shutting down", "grace", grace)
-		n.handOver()
-		leaving := n.scaledDown()
-		n.drain(work)
-		if leaving {
-			n.leave(work)
-		}
-	case err = <-failed:
-	case err = <-n.cluster.Fatal():
-		n.log.Error("the node has to stop", "err", err)
-	}
-	stopWork()
-	wg.Wait()
-	srv.stop(grace)
-	return err
+func (n *Node) level() (level uint32) {
+	n.store.Read(func(st *builds.State) { level = st.Level() })
+	return level
 }
+
+// tempDir is where uploads and contexts lie while they are used.
+func (n *Node) tempDir() string { return filepath.Join(n.cfg.DataDir, "tmp") }

@@ -4,26 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/image-builder-ha/image-builder/scheduler/copy"
 
 	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/builds/logs/peer"
 	"github.com/image-builder-ha/image-builder/cluster"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
-	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
-	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/owner"
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
@@ -55,9 +47,6 @@ func (n *Node) openParts() (err error) {
 	}
 	return nil
 }
-
-// tempDir is where uploads and contexts lie while they are used.
-func (n *Node) tempDir() string { return filepath.Join(n.cfg.DataDir, "tmp") }
 
 func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	cfg, err := n.clusterConfig(peer)
@@ -114,67 +103,12 @@ func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	return n.cluster.Open(ctx)
 }
 
-// openRuntimes opens the runtimes that the configuration names.
-func (n *Node) openRuntimes() error {
-	if n.runtimes = n.parts.Runtimes; n.runtimes != nil {
-		return nil
-	}
-	n.runtimes = map[string]workload.Runtime{copy.Name: copy.New(registryAdapter{n.registry})}
-	addFaultRuntime(n.runtimes, copy.Name)
-	bk, err := n.openBuildKit()
-	if err != nil {
-		return err
-	}
-	if bk != nil {
-		n.runtimes[buildkit.Name] = bk
-	}
-	ws, err := n.openWSManager()
-	if err != nil {
-		return err
-	}
-	if ws != nil {
-		n.runtimes[wsmanager.Name] = ws
-	}
-	pods, err := n.openKubernetes()
-	if err != nil {
-		return err
-	}
-	if pods != nil {
-		n.runtimes[kubernetes.Name] = pods
-	}
-	return nil
-}
-
 // closeRegistry closes the registry client, if there is one.
 func (n *Node) closeRegistry() error {
 	if n.registry == nil {
 		return nil
 	}
 	return n.registry.Close()
-}
-
-// closeRuntimes ends the connections of runtimes that have some.
-func (n *Node) closeRuntimes() (err error) {
-	for _, r := range n.runtimes {
-		if c, ok := r.(io.Closer); ok {
-			err = errors.Join(err, c.Close())
-		}
-	}
-	return err
-}
-
-// runtimeOf names the runtime for a source.
-func (n *Node) runtimeOf(src *imagebuilderv1.Source) string {
-	if n.parts.RuntimeOf != nil {
-		return n.parts.RuntimeOf(src)
-	}
-	if name := faultRuntimeOf(src); name != "" {
-		return name
-	}
-	if src.GetRef() != nil {
-		return n.cfg.Runtimes.Ref
-	}
-	return n.cfg.Runtimes.Dockerfile
 }
 
 // writable reports why files cannot be made in a directory.

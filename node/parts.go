@@ -6,7 +6,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/cluster"
@@ -71,5 +70,3 @@ func (p *Parts) setDefaults() {
 		p.Now = func() time.Time { return faults.Clock(time.Now()) }
 	}
 }
-
-var _ api.Contexts = contextStore{}

@@ -36,17 +36,3 @@ func (n *Node) pprofTLS(l net.Listener) (net.Listener, error) {
 	}
 	return tls.NewListener(l, conf), nil
 }
-
-// forOperators refuses everybody else on a port that can tell them.
-func (n *Node) onlyOperators(h http.Handler) http.Handler {
-	if !n.cfg.KnowsOperators() {
-		return h
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !n.isOperator(r.TLS) {
-			http.Error(w, "profiles are for operators: ask on the node's unix socket, or with a client certificate of the operator role", http.StatusForbidden)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
-}

@@ -4,16 +4,17 @@ import (
 	"context"
 	"errors"
 	mathrand "math/rand/v2"
+	"slices"
+	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
 // raftAdapter lets the domain use the cluster, which knows no builds.
@@ -55,26 +56,6 @@ func (a raftAdapter) Freshness() (uint64, bool, time.Duration) {
 	return s.Applied, s.LeaderID != "", s.LastContact
 }
 
-// codedError is an error of the cluster with the code that clients see.
-type codedError struct {
-	error
-	code codes.Code
-}
-
-func (e codedError) GRPCStatus() *status.Status { return status.New(e.code, e.Error()) }
-func (e codedError) Unwrap() error              { return e.error }
-
-// clusterError makes the cluster's errors UNAVAILABLE: asking again is safe.
-func clusterError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, context.Canceled):
-		return err
-	}
-	return codedError{err, codes.Unavailable}
-}
-
 // termAdapter commits as the leader of one term.
 type termAdapter struct {
 	raftAdapter
@@ -109,3 +90,26 @@ func withinDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 // proposed again. All commands can be repeated: builds carry request ids,
 // attempts epochs, decisions versions.
 func unknownPause() time.Duration { return 2*time.Millisecond + mathrand.N(5*time.Millisecond) }
+
+// liveness shows the scheduler what the cluster knows.
+type liveness struct {
+	cluster   *cluster.Node
+	restoring *atomic.Bool
+}
+
+var _ scheduler.Liveness = liveness{}
+
+func (l liveness) Peer(name, storeID string) (string, time.Duration, bool) {
+	p := l.cluster.Peer(name, storeID)
+	return p.BootID, p.Silent, p.Dead
+}
+
+func (l liveness) Takes(name, storeID string) bool {
+	return !l.restoring.Load() && !l.cluster.Peer(name, storeID).RefusesBuilds
+}
+
+func (l liveness) Member(name, storeID string) bool {
+	return slices.ContainsFunc(l.cluster.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+storeID })
+}
+
+func (l liveness) PeersChanged() <-chan struct{} { return l.cluster.PeersChanged() }

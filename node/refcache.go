@@ -4,16 +4,17 @@ import (
 	"context"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/refcache"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/config"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
 )
 
 // kept answers what the cluster knows of a reference, from this node's memory.
@@ -29,6 +30,14 @@ func (n *Node) kept(ref string) (registry.Kept, bool) {
 	return KeptOf(r, interval+time.Duration(n.cfg.RefCache.KeepFor))
 }
 
+func KeptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, bool) {
+	if r.GetDigest() == "" || r.GetRefreshedAt() == nil {
+		return registry.Kept{}, false
+	}
+	age := time.Since(r.RefreshedAt.AsTime())
+	return registry.Kept{Digest: r.Digest, SizeBytes: r.SizeBytes, Anonymous: r.Anonymous, Age: max(age, 0)}, age <= keep
+}
+
 // sharers is among how many nodes the limits of registry hosts are shared: all
 // that are not known to be lost.
 func (n *Node) sharers() (count int) {
@@ -41,14 +50,6 @@ func (n *Node) sharers() (count int) {
 		})
 	})
 	return count
-}
-
-func KeptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, bool) {
-	if r.GetDigest() == "" || r.GetRefreshedAt() == nil {
-		return registry.Kept{}, false
-	}
-	age := time.Since(r.RefreshedAt.AsTime())
-	return registry.Kept{Digest: r.Digest, SizeBytes: r.SizeBytes, Anonymous: r.Anonymous, Age: max(age, 0)}, age <= keep
 }
 
 // leadRefreshes decides, for one term, which node refreshes what.
@@ -83,33 +84,37 @@ func (n *Node) refresh(ctx context.Context) {
 	}).Run(ctx)
 }
 
-// watchCache exports what the reference cache holds.
-func (n *Node) exportCache() {
-	gauge := func(name, help string, f func(*builds.State) float64) {
-		n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "image_builder_refcache_" + name, Help: help}, func() (value float64) {
-			n.store.Read(func(st *builds.State) { value = f(st) })
-			return value
-		}))
-	}
-	count := func(is func(*imagebuilderv1.CachedRef) bool) func(*builds.State) float64 {
-		return func(st *builds.State) (value float64) {
-			for _, r := range st.CachedRefs() {
-				if is(r) {
-					value++
-				}
-			}
-			return value
-		}
-	}
-	gauge("refs", "References that are kept resolved.", count(func(*imagebuilderv1.CachedRef) bool { return true }))
-	gauge("failing_refs", "Cached references that could not be refreshed last.", count(func(r *imagebuilderv1.CachedRef) bool { return r.Failures > 0 }))
-	gauge("unknown_refs", "Cached references without a digest yet.", count(func(r *imagebuilderv1.CachedRef) bool { return r.Digest == "" }))
-	gauge("oldest_seconds", "Age of the oldest digest of a cached reference.", func(st *builds.State) (oldest float64) {
-		for _, r := range st.CachedRefs() {
-			if r.RefreshedAt != nil {
-				oldest = max(oldest, time.Since(r.RefreshedAt.AsTime()).Seconds())
-			}
-		}
-		return oldest
+// prewarm has the BuildKit daemons pull the images of cached references, if the
+// configuration wants that.
+func (n *Node) prewarm(ctx context.Context) {
+	pulls := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "image_builder_refcache_prewarms_total", Help: "Images of cached references that this node had BuildKit daemons pull, by result.",
+	}, []string{"result"})
+	seconds := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "image_builder_refcache_prewarm_seconds", Help: "Time until a BuildKit daemon had the image of a cached reference.",
+		Buckets: []float64{.1, .5, 1, 5, 10, 30, 60, 120, 300, 600, 1800},
 	})
+	n.metrics.MustRegister(pulls, seconds)
+	for _, result := range []string{"ok", "failed"} {
+		pulls.WithLabelValues(result)
+	}
+	bk, ok := n.runtimes[buildkit.Name].(*buildkit.Runtime)
+	if !ok || n.cfg.RefCache.Prewarm == config.PrewarmNever {
+		return
+	}
+	p := &refcache.Prewarmer{
+		Node: n.cfg.Name, Runtime: buildkit.Name, Store: n.store, Log: n.log,
+		Told: func(took time.Duration, err error) {
+			if err != nil {
+				pulls.WithLabelValues("failed").Inc()
+				return
+			}
+			pulls.WithLabelValues("ok").Inc()
+			seconds.Observe(took.Seconds())
+		},
+	}
+	for _, w := range bk.Warmers(n.installCredential) {
+		p.Daemons = append(p.Daemons, w)
+	}
+	p.Run(ctx)
 }

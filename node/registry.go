@@ -58,16 +58,13 @@ func hostOf(repository string) string {
 	return host
 }
 
-// registryAdapter lets the domain, the copy runtime and the owner loop use the
-// registry client, which knows no builds.
-type registryAdapter struct {
-	client *registry.Client
+func repositoryOf(ref string) string {
+	named, err := registry.ParseRef(ref)
+	if err != nil {
+		return ref
+	}
+	return named.Name()
 }
-
-var (
-	_ builds.Registry = registryAdapter{}
-	_ owner.Publisher = registryAdapter{}
-)
 
 // install are the rights of the service itself.
 var installRights = registry.Rights{AllowAll: true}
@@ -102,6 +99,17 @@ func imageError(ref string, err error) error {
 	}
 	return &builds.ImageError{Kind: kind, Ref: ref, Err: err}
 }
+
+// registryAdapter lets the domain, the copy runtime and the owner loop use the
+// registry client, which knows no builds.
+type registryAdapter struct {
+	client *registry.Client
+}
+
+var (
+	_ builds.Registry = registryAdapter{}
+	_ owner.Publisher = registryAdapter{}
+)
 
 func (a registryAdapter) Resolve(ctx context.Context, ref, platform string, rights *buildsv1.Rights) (builds.Image, error) {
 	ctx, span := tracing.Start(ctx, "registry resolve", tracing.Ref.String(ref))
@@ -164,14 +172,6 @@ func (a registryAdapter) Exists(ctx context.Context, image string) (bool, error)
 		return false, nil
 	}
 	return err == nil, err
-}
-
-func repositoryOf(ref string) string {
-	named, err := registry.ParseRef(ref)
-	if err != nil {
-		return ref
-	}
-	return named.Name()
 }
 
 // Refresh resolves a cached reference with the rights of the install.

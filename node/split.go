@@ -19,8 +19,8 @@ type splitListener struct {
 	l          net.Listener
 	grpc, http *protocolListener
 
-	wg sync.WaitGroup
-	mu   sync.Mutex
+	wg      sync.WaitGroup
+	mu      sync.Mutex
 	pending map[net.Conn]struct{} // have said nothing yet; nil once closed
 }
 

@@ -9,20 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cluster/pki"
 	"github.com/image-builder-ha/image-builder/config"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 )
-
-func serverCredentials(cfg config.Config, log *slog.Logger) ([]grpc.ServerOption, error) {
-	conf, err := serverTLS("server.services.grpc.tls", cfg.Server.Services.GRPC.TLS, log, "h2")
-	if conf == nil || err != nil {
-		return nil, err
-	}
-	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(conf))}, nil
-}
 
 // serverTLS answers how a port is encrypted, nil for not at all. Certificate,
 // key and the CA of clients are looked at in each handshake, and read again
@@ -48,14 +36,14 @@ func serverTLS(key string, t config.TLSConfig, log *slog.Logger, protocols ...st
 // leave the former ones in use.
 type tlsFiles struct {
 	key       string // of the configuration, for errors
-	cfg         config.TLSConfig
+	cfg       config.TLSConfig
 	log       *slog.Logger
 	protocols []string
 
-	mu   sync.Mutex
+	mu          sync.Mutex
 	loadedTimes [3]time.Time // of what is in use
-	reported string       // why changed files are not
-	conf *tls.Config
+	reported    string       // why changed files are not
+	conf        *tls.Config
 }
 
 func (f *tlsFiles) current() *tls.Config {
@@ -109,14 +97,4 @@ func (f *tlsFiles) load() error {
 	}
 	f.conf, f.loadedTimes, f.reported = conf, seen, ""
 	return nil
-}
-
-// isOperator reports whether a connection's client showed a certificate,
-// verified by the CA of the port, that names the operator role of this cluster.
-func (n *Node) isOperator(t *tls.ConnectionState) bool {
-	if t == nil || len(t.VerifiedChains) == 0 {
-		return false
-	}
-	id, err := pki.IdentityOf(t.VerifiedChains[0][0])
-	return err == nil && id.Role == pki.RoleOperator && id.Cluster == n.cfg.Cluster.Name
 }

@@ -6,10 +6,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/proto/builder"
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
-	"github.com/image-builder-ha/image-builder/tracing"
 	"github.com/image-builder-ha/image-builder/tracing/otlp"
 )
 
@@ -52,11 +49,4 @@ func (n *Node) closeTracing() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	n.tracing.Close(ctx)
-}
-
-// ended is told of builds that a command of this process has ended. It is
-// called while the command is applied and does not block.
-func (n *Node) ended(r *buildsv1.Record) {
-	n.counters.ended(r)
-	scheduler.TraceBuild(n.tracing.Tracer(tracing.Scope), r)
 }

@@ -14,9 +14,9 @@ import (
 // their logs, which they do at each turn that is out of the ordinary, and what
 // clients met. A schedule that reaches nothing new tells nothing new.
 type coverage struct {
-	mu    sync.Mutex
-	counts map[string]int
-	runs []string // of the runs
+	mu           sync.Mutex
+	counts       map[string]int
+	runs         []string // of the runs
 	firstReached map[string][]string
 }
 
@@ -102,5 +102,10 @@ func (h countingHandler) Handle(ctx context.Context, r slog.Record) error {
 	return nil
 }
 
-func (h countingHandler) WithAttrs(a []slog.Attr) slog.Handler { return countingHandler{h.Handler.WithAttrs(a), h.w} }
-func (h countingHandler) WithGroup(name string) slog.Handler   { return countingHandler{h.Handler.WithGroup(name), h.w} }
+func (h countingHandler) WithAttrs(a []slog.Attr) slog.Handler {
+	return countingHandler{h.Handler.WithAttrs(a), h.w}
+}
+
+func (h countingHandler) WithGroup(name string) slog.Handler {
+	return countingHandler{h.Handler.WithGroup(name), h.w}
+}

@@ -32,9 +32,9 @@ type lookup struct {
 // could tell what it had found.
 func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 	const (
-		refs     = 1000
-		interval = 10 * time.Minute
-		lookupTime     = 300 * time.Millisecond // that a registry takes
+		refs       = 1000
+		interval   = 10 * time.Minute
+		lookupTime = 300 * time.Millisecond // that a registry takes
 	)
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 7, 3)

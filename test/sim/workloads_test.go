@@ -33,12 +33,12 @@ type workloads struct {
 
 // process is the workload of one attempt. What it writes follows from its name.
 type process struct {
-	name    string
-	startedAt   time.Time
-	lines   int
-	interval    time.Duration // between two lines
-	fails   bool          // in the end
-	stopped chan struct{}
+	name      string
+	startedAt time.Time
+	lines     int
+	interval  time.Duration // between two lines
+	fails     bool          // in the end
+	stopped   chan struct{}
 }
 
 // start makes a workload of any length: a third of them end at once.
@@ -128,8 +128,8 @@ func requestedRef(s *imagebuilderv1.Source) string {
 
 // runtime is one node's way to the workloads of one kind.
 type runtime struct {
-	workloads    *workloads
-	name string
+	workloads *workloads
+	name      string
 }
 
 func (r runtime) Name() string   { return r.name }

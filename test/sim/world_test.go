@@ -36,20 +36,20 @@ import (
 
 // world is one simulated cluster.
 type world struct {
-	t     testing.TB
-	seed  uint64
-	rand  *rand.Rand
-	hub   *clustertest.Hub
-	nodes []*machine
-	rec   *history.Recorder
+	t         testing.TB
+	seed      uint64
+	rand      *rand.Rand
+	hub       *clustertest.Hub
+	nodes     []*machine
+	rec       *history.Recorder
 	startedAt time.Time
-	keys  string // file of the sealing keys
+	keys      string // file of the sealing keys
 
 	// refresh resolves cached references, on a node; nil for no such work.
 	refresh func(ctx context.Context, node, ref string) (refcache.Refreshed, error)
 
 	workloads *workloads
-	observed   observedLogs
+	observed  observedLogs
 
 	mu      sync.Mutex
 	acked   map[string]bool

@@ -1,19 +1,16 @@
 package node
 
 import (
-	"context"
-	"errors"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/ecr"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // Test_PushedImage_IsNeverTheCachedOne: a workspace pushes by itself, so that
@@ -37,18 +34,6 @@ func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
 	if err := (registryAdapter{client}).Publish(t.Context(), reg.Addr+"/workspace-images@"+reg.Digest(t, "workspace-images:1"), ref); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// ownECR is a provider in the place of Amazon's.
-type ownECR struct{}
-
-func (ownECR) Name() string             { return "ecr" }
-func (ownECR) Matches(host string) bool { return ecr.Private(host) }
-func (ownECR) Login(_ context.Context, host string) (registry.Login, error) {
-	if strings.HasPrefix(host, "3") {
-		return registry.Login{}, errors.New("no such account")
-	}
-	return registry.Login{Username: "AWS", Password: "token-of-" + host, Expires: time.Now().Add(time.Hour)}, nil
 }
 
 // Test_AdditionalAuth: the proxy of a build workspace gets the request's own

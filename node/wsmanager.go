@@ -2,20 +2,16 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
-	"net"
-	"net/http"
-
-	"github.com/image-builder-ha/image-builder/api/loginfo"
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
+	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/proto/builder"
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/ecr"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
@@ -50,16 +46,6 @@ func (n *Node) pushedImage(ctx context.Context, ref string) (builds.Image, error
 	return imageOf(img, ref, err)
 }
 
-// published makes every node ask anew for the refs of a build that succeeded
-// on any of them. It is called while a command is applied and does not block.
-func (n *Node) published(b *imagebuilderv1.Build) {
-	for _, ref := range []string{b.GetRef(), b.GetBaseRef()} {
-		if ref != "" {
-			n.images.Forget(ref)
-		}
-	}
-}
-
 // additionalAuth answers what the proxy of a build workspace may present besides
 // the pull secret: the request's own credentials and, with
 // enableAdditionalECRAuth, tokens for Amazon's registries, which no pull secret
@@ -87,38 +73,51 @@ func (n *Node) additionalAuth(ctx context.Context, w *workload.Workload) (map[st
 	return out, nil
 }
 
-// logInfo tells clients of Gitpod's API where a build's log is, nil if nowhere.
-func (n *Node) logInfo() func(build string, withToken bool) *builder.LogInfo {
-	if n.cfg.HTTP.Listens() == "" {
+// watchForeign looks for foreign workspaces until ctx ends.
+func (n *Node) watchForeign(ctx context.Context) error {
+	ws, ok := n.runtimes[wsmanager.Name].(*wsmanager.Runtime)
+	if !ok {
 		return nil
 	}
-	return func(build string, withToken bool) *builder.LogInfo {
-		token := ""
-		if withToken {
-			var err error
-			if token, err = n.keyring.LogToken(build); err != nil {
-				n.log.Error("cannot make a token for the log of a build", "build", build, "err", err)
+	for first := true; first || ctxutil.Sleep(ctx, foreignInterval); first = false {
+		all, err := n.listForeign(ctx, ws)
+		for err != nil && ctxutil.Sleep(ctx, time.Second) { // ws-manager or the leader is away
+			all, err = n.listForeign(ctx, ws)
+		}
+		if err != nil {
+			return nil // ctx has ended
+		}
+		for _, w := range n.foreign.update(all) {
+			n.log.Warn("a build workspace of another image builder runs: it is left alone",
+				"workspace", w.ID, "phase", w.Phase, "image", w.Ref, "started", w.Started)
+		}
+	}
+	return nil
+}
+
+// foreignWorkspaces answers those whose build the state does not know. They
+// are listed before the state is read: a build is committed before its
+// workspace is started.
+func (n *Node) listForeign(ctx context.Context, ws *wsmanager.Runtime) (out []wsmanager.Workspace, err error) {
+	all, err := ws.Workspaces(ctx)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	index, err := n.raft.ReadIndex(ctx)
+	if err == nil {
+		err = n.raft.WaitApplied(ctx, index)
+	}
+	if err != nil {
+		return nil, err
+	}
+	n.store.Read(func(st *builds.State) {
+		for _, w := range all {
+			if id, _, ok := workload.ParseWorkloadName(w.Workload); !ok || st.Build(id) == nil {
+				out = append(out, w)
 			}
 		}
-		return loginfo.Info(n.cfg.HTTP.PublicURL, build, token)
-	}
-}
-
-func (n *Node) logInfoHandler() http.Handler {
-	l := &loginfo.Server{Builds: n.service, Tokens: n.keyring, Streams: n.streams}
-	mux := http.NewServeMux()
-	mux.Handle("/", l.Handler())
-	if n.cfg.RefCache.NotifyTokenFile != "" {
-		mux.HandleFunc("POST "+notifyPath, n.handleNotification)
-	}
-	return mux
-}
-
-// httpTLS encrypts the port for log clients, if it has certificates.
-func (n *Node) httpTLS(l net.Listener) (net.Listener, error) {
-	conf, err := serverTLS("http.tls", n.cfg.HTTP.TLS, n.log, "http/1.1")
-	if l == nil || conf == nil || err != nil {
-		return l, err
-	}
-	return tls.NewListener(l, conf), nil
+	})
+	return out, nil
 }

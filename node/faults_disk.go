@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // testFS is a file system whose fsyncs are slow while a fault says so. If the
@@ -20,6 +21,24 @@ func faultLogFS() logs.FS {
 		return slowFS{logs.Disk()}
 	}
 	return slowFS{unsyncedFS{logs.Disk(), new(sync.Mutex), map[string]*unsyncedChanges{}}}
+}
+
+// slowFS delays fsyncs of files while a fault is in force.
+type slowFS struct{ logs.FS }
+
+func (f slowFS) OpenFile(name string, flag int, perm os.FileMode) (logs.File, error) {
+	file, err := f.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return slowFile{file}, nil
+}
+
+type slowFile struct{ logs.File }
+
+func (f slowFile) Sync() error {
+	faults.LogSync()
+	return f.File.Sync()
 }
 
 // lazyFS gives out files whose changes wait for an fsync; all who have a file

@@ -9,15 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/api"
-	"github.com/image-builder-ha/image-builder/cmd/image-builder/request"
-	"github.com/image-builder-ha/image-builder/config"
-
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/request"
+	"github.com/image-builder-ha/image-builder/config"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"

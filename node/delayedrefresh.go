@@ -1,12 +1,9 @@
 package node
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"time"
-
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
 // Distribution (2.8, handlers/manifests.go) tells of a push before it sets the
@@ -51,25 +48,4 @@ func (l *delayedRefreshes) takeDue(now time.Time) (refs []string) {
 	}
 	slices.Sort(refs)
 	return refs
-}
-
-// refreshLate makes due once more what registries told of. It blocks until ctx
-// ends. What cannot be committed then is left to the next interval.
-func (n *Node) repeatRefreshes(ctx context.Context) error {
-	t := time.NewTicker(time.Second / 2)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-t.C:
-			refs := n.delayed.takeDue(now)
-			if len(refs) == 0 {
-				continue
-			}
-			if _, err := n.service.RequestRefreshes(ctx, &buildsv1.RequestRefreshes{Refs: refs}); err != nil && ctx.Err() == nil {
-				n.log.Warn("cannot refresh once more what a registry says was pushed", "refs", refs, "err", err)
-			}
-		}
-	}
 }

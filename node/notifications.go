@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
@@ -10,11 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/config"
-
 	"github.com/distribution/reference"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/config"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -105,4 +105,25 @@ func pushedRefs(e envelope, all []*imagebuilderv1.CachedRef) (refs []string) {
 	}
 	slices.Sort(refs)
 	return refs
+}
+
+// refreshLate makes due once more what registries told of. It blocks until ctx
+// ends. What cannot be committed then is left to the next interval.
+func (n *Node) repeatRefreshes(ctx context.Context) error {
+	t := time.NewTicker(time.Second / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-t.C:
+			refs := n.delayed.takeDue(now)
+			if len(refs) == 0 {
+				continue
+			}
+			if _, err := n.service.RequestRefreshes(ctx, &buildsv1.RequestRefreshes{Refs: refs}); err != nil && ctx.Err() == nil {
+				n.log.Warn("cannot refresh once more what a registry says was pushed", "refs", refs, "err", err)
+			}
+		}
+	}
 }

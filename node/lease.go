@@ -44,3 +44,31 @@ func (n *Node) register(ctx context.Context) bool {
 		}
 	}
 }
+
+// keepLease stops this node's attempts when it hears no leader for too long,
+// and makes a node known again that was taken for lost.
+func (n *Node) keepLease(ctx context.Context) error {
+	lease := time.Duration(n.cfg.Owner.Lease)
+	held := false
+	for ctxutil.Sleep(ctx, lease/20) {
+		contact := n.cluster.Status().LastContact
+		if heard := contact >= 0 && contact < lease; heard != held {
+			if held = heard; !held {
+				n.log.Warn("no leader is heard: stops the attempts of this node", "for", contact, "lease", lease)
+			} else {
+				n.owner.LeaseHeld()
+			}
+		}
+		if !held {
+			n.owner.LeaseLost()
+			continue
+		}
+		var me *buildsv1.Node
+		n.store.Read(func(st *builds.State) { me = st.Node(n.cfg.Name) })
+		if n.started.Load() && (me.GetLost() || me.GetBootId() != n.bootID) {
+			n.log.Info("the state does not know this process (any more): makes it known again")
+			n.register(ctx)
+		}
+	}
+	return nil
+}
