@@ -17,8 +17,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// isOperator reports whether a connection's client showed a certificate,
-// verified by the CA of the port, that names the operator role of this cluster.
+// isOperator reports whether the client of a connection has presented a certificate with the operator
+// role of this cluster, which the CA of the port has verified.
 func (n *Node) isOperator(t *tls.ConnectionState) bool {
 	if t == nil || len(t.VerifiedChains) == 0 {
 		return false
@@ -27,8 +27,7 @@ func (n *Node) isOperator(t *tls.ConnectionState) bool {
 	return err == nil && id.Role == pki.RoleOperator && id.Cluster == n.cfg.Cluster.Name
 }
 
-// hasOperatorCert reports whether the caller showed a certificate, verified by
-// the CA of the API, that names the operator role of this cluster.
+// hasOperatorCert is isOperator for the caller of a gRPC call.
 func (n *Node) hasOperatorCert(ctx context.Context) bool {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -38,11 +37,12 @@ func (n *Node) hasOperatorCert(ctx context.Context) bool {
 	return ok && n.isOperator(&t.State)
 }
 
-// operatorCalls marks calls of operators and refuses what is for them alone.
-func (n *Node) operatorCalls(operator func(context.Context) bool) []grpc.ServerOption {
+// operatorCalls returns interceptors that mark the calls of operators (api.WithOperator). For other
+// callers they refuse the operator API with PERMISSION_DENIED.
+func (n *Node) operatorCalls(isOperator func(context.Context) bool) []grpc.ServerOption {
 	authorize := func(ctx context.Context, method string) (context.Context, error) {
 		switch {
-		case operator(ctx):
+		case isOperator(ctx):
 			return api.WithOperator(ctx), nil
 		case strings.HasPrefix(method, "/"+imagebuilderv1.Cluster_ServiceDesc.ServiceName+"/"):
 			return nil, status.Errorf(codes.PermissionDenied, "%s is for operators: call it on the node's unix socket, or with a client certificate of the operator role", method)
@@ -67,14 +67,15 @@ func (n *Node) operatorCalls(operator func(context.Context) bool) []grpc.ServerO
 	}
 }
 
-// forOperators refuses everybody else on a port that can tell them.
+// onlyOperators refuses callers that are not operators with 403. Without certificates of operators in
+// the configuration it admits every caller: the port must then be a loopback port.
 func (n *Node) onlyOperators(h http.Handler) http.Handler {
 	if !n.cfg.KnowsOperators() {
 		return h
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !n.isOperator(r.TLS) {
-			http.Error(w, "profiles are for operators: ask on the node's unix socket, or with a client certificate of the operator role", http.StatusForbidden)
+			http.Error(w, "profiles are for operators: use the node's unix socket, or a client certificate of the operator role", http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)

@@ -4,8 +4,7 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
-// openBuildKit opens the runtime for Dockerfile builds, or answers nil if no
-// daemon is configured.
+// openBuildKit returns the runtime for Dockerfile builds, or nil if no daemon is configured.
 func (n *Node) openBuildKit() (*buildkit.Runtime, error) {
 	c := n.cfg.BuildKit
 	if len(c.Addresses) == 0 {

@@ -18,7 +18,8 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// clusterConfig describes this node to its cluster.
+// clusterConfig returns the configuration of the node's member of the Raft group. It opens the
+// network on the listener of the peer port, unless peer is nil or Parts.Network is set.
 func (n *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 	c := n.cfg
 	cfg := cluster.Config{
@@ -81,26 +82,35 @@ func (n *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		}
 		cfg.Gossip = &cluster.GossipOptions{Address: g.Address, Advertise: g.Advertise, Keys: keys}
 	}
+	var err error
+	cfg.Network, err = n.newPeerNetwork(peer)
+	return cfg, err
+}
+
+// newPeerNetwork returns the network with mutual TLS on the listener of the peer port. The
+// certificate must be one of this node.
+func (n *Node) newPeerNetwork(peer net.Listener) (cluster.Network, error) {
+	c := n.cfg
 	certs, err := pki.LoadCerts(pki.CertFiles{CA: c.Cluster.TLS.CA, Cert: c.Cluster.TLS.Cert, Key: c.Cluster.TLS.Key}, n.log)
 	if err != nil {
-		return cfg, fmt.Errorf("cluster.tls: %w", err)
+		return nil, fmt.Errorf("cluster.tls: %w", err)
 	}
 	id, err := certs.Identity()
 	if err != nil {
-		return cfg, fmt.Errorf("cluster.tls: %w", err)
+		return nil, fmt.Errorf("cluster.tls: %w", err)
 	}
 	if id.Cluster != c.Cluster.Name || id.Role != pki.RoleNode || id.Name != "" && id.Name != c.Name {
-		return cfg, fmt.Errorf("cluster.tls: the certificate is for %s, this is node %q of cluster %q: issue one for it", id, c.Name, c.Cluster.Name)
+		return nil, fmt.Errorf("cluster.tls: the certificate is for %s, but this is node %q of cluster %q: issue a certificate for this node", id, c.Name, c.Cluster.Name)
 	}
-	cfg.Network = cluster.NewTLSNetwork(cluster.TLSOptions{
+	return cluster.NewTLSNetwork(cluster.TLSOptions{
 		Cluster: c.Cluster.Name, Listener: peer, Advertise: c.PeerAddress, Certs: certs, Logger: n.log,
 		Serving: tracing.ServerOption(n.tracing.Work(), clusterv1.Peer_Propose_FullMethodName),
 		Calling: tracing.DialOption(n.tracing.Work(), clusterv1.Peer_Propose_FullMethodName),
-	})
-	return cfg, nil
+	}), nil
 }
 
-// discover answers where other nodes may be.
+// discover returns the addresses at which other nodes may be: those of the configuration, of pods and
+// of DNS. It may return addresses together with an error.
 func (n *Node) discover(ctx context.Context) ([]string, error) {
 	all := append([]string(nil), n.cfg.Cluster.Peers...)
 	pods, podsErr := n.podPeers(ctx)
@@ -119,18 +129,18 @@ func (n *Node) discover(ctx context.Context) ([]string, error) {
 	return all, errors.Join(err, podsErr)
 }
 
-// podPeers answers the nodes that are pods behind a service.
+// podPeers returns the addresses of the nodes that are pods of the configured Kubernetes service.
 func (n *Node) podPeers(ctx context.Context) ([]string, error) {
 	k := n.cfg.Cluster.Kubernetes
 	if k.Service == "" {
 		return nil, nil
 	}
-	client, err := n.peersAPI()
+	client, err := n.kubernetesAPI()
 	if err != nil {
 		return nil, err
 	}
-	// A look for peers takes two seconds in all: an API that hangs leaves time to
-	// ask the peers that are known otherwise.
+	// The cluster waits two seconds for discover. An API server that hangs must leave time for the
+	// other sources of addresses.
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	return kubernetes.Peers(ctx, client, k.Namespace, k.Service)

@@ -73,7 +73,7 @@ func Test_Discover_DNS(t *testing.T) {
 // cannot be asked.
 func Test_PodPeers_AwayAPI(t *testing.T) {
 	n := &Node{cfg: config.Config{Cluster: config.ClusterConfig{Peers: []string{"a:1"}, Kubernetes: config.PeersConfig{Namespace: "n", Service: "s"}}}}
-	n.peersAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
+	n.kubernetesAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
 	got, err := n.discover(t.Context())
 	if len(got) != 1 || got[0] != "a:1" || err == nil || !strings.Contains(err.Error(), "/nowhere") {
 		t.Errorf("got %v, %v", got, err)

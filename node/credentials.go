@@ -11,10 +11,10 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// credential answers what a solve presents to a registry: for its own pushes
-// what the install has, for pulls what the request may use. A daemon names only
-// the host: entries of the docker config for a repository count where that is
-// one of the install's own.
+// credential returns the credential that a solve of BuildKit presents to a registry host: for pushes
+// that of the install, for pulls one that the request may use. It is empty if there is none. BuildKit
+// names only the host, so entries of the docker config for a single repository apply only to the
+// install's own repositories.
 func (n *Node) credential(ctx context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error) {
 	if !push {
 		return n.registry.Credential(ctx, host, "", rightsOf(rights))
@@ -28,18 +28,20 @@ func (n *Node) credential(ctx context.Context, host string, rights *buildsv1.Rig
 	return n.registry.Credential(ctx, host, "", installRights)
 }
 
-// installCredential answers what the cached references are refreshed with.
+// installCredential returns the credential of the install for a repository. Cached references are
+// refreshed with it.
 func (n *Node) installCredential(ctx context.Context, host, repository string) (user, password string, err error) {
 	return n.registry.Credential(ctx, host, repository, installRights)
 }
 
-// podCredentials are the registry credentials that go into pods.
+// podCredentials are the registry credentials for the proxy of a build pod.
 type podCredentials struct{ node *Node }
 
 var _ kubernetes.Credentials = podCredentials{}
 
-// Readable answers what a request may present, of all hosts that are named
-// anywhere: helpers and clouds are not asked for those that nobody names.
+// Readable returns the credentials that a request may use, by host, and the errors of providers by
+// host. It looks only at hosts that the request or the configuration names, because every look can be
+// a call of a credential helper or of a cloud API.
 func (c podCredentials) Readable(ctx context.Context, rights *buildsv1.Rights) (map[string]proxy.Auth, map[string]error) {
 	r := rightsOf(rights)
 	own := repositories(c.node.cfg)
@@ -58,7 +60,8 @@ func (c podCredentials) Readable(ctx context.Context, rights *buildsv1.Rights) (
 	return out, failed
 }
 
-// Own answers what the install presents to one of its own repositories.
+// Own returns the credential of the install for the host of one of its own repositories, and whether
+// there is one.
 func (c podCredentials) Own(ctx context.Context, host string) (proxy.Auth, bool, error) {
 	user, password, err := c.node.credential(ctx, host, nil, true)
 	return proxy.Auth{User: user, Password: password}, password != "", err

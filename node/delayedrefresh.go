@@ -6,19 +6,20 @@ import (
 	"time"
 )
 
-// Distribution (2.8, handlers/manifests.go) tells of a push before it sets the
-// tag, so that a refresh at once may find what the tag was before. What was told
-// is refreshed again after a moment, and once more for storage that is slow.
+// repeatDelays are the times after a notification at which its references are refreshed again.
+// Distribution (2.8, handlers/manifests.go) notifies before it sets the tag, so that an immediate
+// refresh may find the former digest. The second delay is for slow storage.
 var repeatDelays = [...]time.Duration{time.Second, 10 * time.Second}
 
-// lateRefreshes are the references that are to be refreshed once more.
+// delayedRefreshes are the references that are to be refreshed again, with their times. The zero value
+// is empty.
 type delayedRefreshes struct {
 	mu  sync.Mutex
 	due map[string][]time.Time
 }
 
-// add plans for references that were told of now. Those that are planned for
-// already are planned anew.
+// add schedules the repeated refreshes of references of which a notification came now. They replace
+// those that are scheduled already.
 func (l *delayedRefreshes) add(refs []string, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -33,7 +34,7 @@ func (l *delayedRefreshes) add(refs []string, now time.Time) {
 	}
 }
 
-// take answers what is due, in order, and forgets it.
+// takeDue removes the references that are due, and returns them sorted.
 func (l *delayedRefreshes) takeDue(now time.Time) (refs []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,17 +10,20 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster"
 )
 
-// codedError is an error of the cluster with the code that clients see.
+// codedError is an error with the gRPC code that clients see.
 type codedError struct {
 	error
 	code codes.Code
 }
 
+// GRPCStatus returns the status that package status makes of the error.
 func (e codedError) GRPCStatus() *status.Status { return status.New(e.code, e.Error()) }
 
+// Unwrap returns the error without the code.
 func (e codedError) Unwrap() error { return e.error }
 
-// clusterError makes the cluster's errors UNAVAILABLE: asking again is safe.
+// clusterError maps an error of the cluster to UNAVAILABLE: the caller may repeat the call. It returns
+// a cancelled context as it is.
 func clusterError(err error) error {
 	switch {
 	case err == nil:
@@ -31,8 +34,9 @@ func clusterError(err error) error {
 	return codedError{err, codes.Unavailable}
 }
 
-// refusal is the answer of a leader that did not do what it was asked for. That
-// it does not lead any more is none.
+// operatorError maps an error of an operation that the leader was asked to perform. The leader has
+// refused it, which is FAILED_PRECONDITION, unless it no longer leads: then the caller may ask the
+// next leader, which is UNAVAILABLE.
 func operatorError(err error) error {
 	switch {
 	case errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrClosed):

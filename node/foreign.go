@@ -10,13 +10,11 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
-// foreignEvery is how often ws-manager is asked for build workspaces that are
-// not ours.
+// foreignInterval is how often a node looks for build workspaces of another image builder.
 const foreignInterval = 30 * time.Second
 
-// foreign are the build workspaces that another image builder has started, as
-// the former one of an install has when this one takes its place. They are left
-// alone and reported.
+// foreignWorkspaces are the build workspaces at ws-manager that another image builder has started, for
+// instance the former image builder of an install. They are reported and left alone.
 type foreignWorkspaces struct {
 	gauge prometheus.Gauge
 
@@ -32,7 +30,7 @@ func newForeignWorkspaces(reg prometheus.Registerer) *foreignWorkspaces {
 	return f
 }
 
-// see takes up what there is now, and answers what was not there before.
+// update sets the present workspaces, and returns those that were not present at the last update.
 func (f *foreignWorkspaces) update(all []wsmanager.Workspace) (fresh []wsmanager.Workspace) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,7 +46,7 @@ func (f *foreignWorkspaces) update(all []wsmanager.Workspace) (fresh []wsmanager
 	return fresh
 }
 
-// note is a line for /ready while there are some, else empty.
+// message returns a line for /ready, or "" if there are no such workspaces.
 func (f *foreignWorkspaces) message() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

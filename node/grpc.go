@@ -20,19 +20,23 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// maxMessage is the greatest request that is accepted, in bytes.
-const maxMessage = 16 << 20
+// maxMessageBytes is the size of the greatest request that the node accepts.
+const maxMessageBytes = 16 << 20
 
-func (v *servers) newServer(opts []grpc.ServerOption) *grpc.Server {
+// newGRPCServer returns a server of all APIs: native, Gitpod's, operators', health checks and
+// reflection.
+func (n *Node) newGRPCServer(health healthpb.HealthServer, opts []grpc.ServerOption) *grpc.Server {
 	g := grpc.NewServer(opts...)
-	imagebuilderv1.RegisterImageBuilderServer(g, api.Native{Service: v.node.service})
-	builder.RegisterImageBuilderServer(g, api.Gitpod{Service: v.node.service})
-	imagebuilderv1.RegisterClusterServer(g, clusterAPI{node: v.node})
-	healthpb.RegisterHealthServer(g, v.health)
+	imagebuilderv1.RegisterImageBuilderServer(g, api.Native{Service: n.service})
+	builder.RegisterImageBuilderServer(g, api.Gitpod{Service: n.service})
+	imagebuilderv1.RegisterClusterServer(g, clusterAPI{node: n})
+	healthpb.RegisterHealthServer(g, health)
 	reflection.Register(g)
 	return g
 }
 
+// grpcOptions returns the options that all gRPC servers share: limits, metrics, recovery from panics,
+// traces, and the end of streams and waits with the context streams.
 func (n *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error) {
 	m := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
 		grpcprom.WithHistogramBuckets([]float64{.005, .025, .05, .1, .5, 1, 2.5, 5, 30, 60, 120, 240, 600})))
@@ -40,8 +44,8 @@ func (n *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error)
 		return nil, fmt.Errorf("register gRPC metrics: %w", err)
 	}
 	return append([]grpc.ServerOption{
-		grpc.MaxRecvMsgSize(maxMessage),
-		// Clients of the wire contract ping every 10 s, without streams too.
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		// Gitpod's clients ping every 10 s, also without streams (docs/gitpod-contract.md, section 10).
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), n.recoverUnary, endWaitsOnShutdown(streams)),
@@ -49,6 +53,7 @@ func (n *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error)
 	}, tracing.ServerOption(n.tracing.API(), tracedCalls...)...), nil
 }
 
+// serverCredentials returns the TLS option of the API port, or none if it is not encrypted.
 func serverCredentials(cfg config.Config, log *slog.Logger) ([]grpc.ServerOption, error) {
 	conf, err := serverTLS("server.services.grpc.tls", cfg.Server.Services.GRPC.TLS, log, "h2")
 	if conf == nil || err != nil {

@@ -17,8 +17,12 @@ import (
 	"github.com/image-builder-ha/image-builder/web"
 )
 
+// httpServers are the HTTP servers of a node.
 type httpServers struct{ all []*http.Server }
 
+// serveHTTP starts an HTTP server on each listener: metrics, health, profiles, and the port of the web
+// page and of logs. socket is the unix socket for operators, which serves profiles beside gRPC; nil
+// without one. Serving goroutines run in wg, and send to failed if they end by themselves.
 func (n *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup, failed chan<- error) *httpServers {
 	metrics := http.NewServeMux()
 	metrics.Handle("/metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{Registry: n.metrics}))
@@ -27,7 +31,7 @@ func (n *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup,
 	health.HandleFunc("/ready", n.serveReady)
 	profile := n.profiles()
 	h := &httpServers{}
-	var operators net.Listener // profiles on the operators' socket, beside gRPC
+	var operators net.Listener
 	if socket != nil {
 		operators = socket.http
 	}
@@ -49,6 +53,7 @@ func (n *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup,
 	return h
 }
 
+// stop waits for requests in progress, and cuts them off after grace.
 func (h *httpServers) stop(grace time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
@@ -59,8 +64,8 @@ func (h *httpServers) stop(grace time.Duration) {
 	}
 }
 
-// publicHandler answers the HTTP port: the web page, if it is on, and the logs
-// for clients of Gitpod.
+// publicHandler returns the handler of the HTTP port: logs for clients of Gitpod, notifications of
+// registries and, if configured, the web page.
 func (n *Node) publicHandler() http.Handler {
 	logs := n.logInfoHandler()
 	if n.cfg.HTTP.UI != "on" {
@@ -76,6 +81,8 @@ func (n *Node) publicHandler() http.Handler {
 	return mux
 }
 
+// logInfoHandler returns the handler of logs for clients of Gitpod, and of notifications of registries
+// if they have a token.
 func (n *Node) logInfoHandler() http.Handler {
 	l := &loginfo.Server{Builds: n.service, Tokens: n.keyring, Streams: n.streams}
 	mux := http.NewServeMux()
@@ -86,7 +93,7 @@ func (n *Node) logInfoHandler() http.Handler {
 	return mux
 }
 
-// httpTLS encrypts the port for log clients, if it has certificates.
+// httpTLS returns the listener of the HTTP port with TLS, if it has certificates.
 func (n *Node) httpTLS(l net.Listener) (net.Listener, error) {
 	conf, err := serverTLS("http.tls", n.cfg.HTTP.TLS, n.log, "http/1.1")
 	if l == nil || conf == nil || err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// lead is the work of the leader for one term.
+// lead makes the decisions of the leader about builds, attempts, nodes and logs until the term ends.
 func (n *Node) lead(ctx context.Context, term *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
@@ -28,6 +28,8 @@ func (n *Node) lead(ctx context.Context, term *cluster.Term) error {
 	}).Run(ctx)
 }
 
+// settingsOf returns the settings that the leader commits, so that all nodes apply commands with the
+// same limits.
 func settingsOf(cfg config.Config) *buildsv1.Settings {
 	return &buildsv1.Settings{
 		HistoryTotal:        cfg.History.Total,
@@ -45,8 +47,9 @@ func settingsOf(cfg config.Config) *buildsv1.Settings {
 	}
 }
 
-// reap stops workloads that outlived their attempts, for one term. A workspace
-// manager may have another image builder, as while one takes another's place.
+// reapWorkloads stops workloads that have outlived their attempts, until the term ends. The workspace
+// manager is shared: another image builder may have workspaces there, for instance during a
+// migration, and these must not be stopped.
 func (n *Node) reapWorkloads(ctx context.Context, _ *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
@@ -54,13 +57,12 @@ func (n *Node) reapWorkloads(ctx context.Context, _ *cluster.Term) error {
 	return r.Run(ctx)
 }
 
-// raiseLevel puts the greatest feature level into force that all members know
-// and the configuration allows, for one term. A snapshot that is restored may
-// bring a lower one.
+// raiseLevel commits the greatest feature level that all members know and that the configuration
+// allows. It continues until the term ends, because a restored snapshot may bring a lower level.
 func (n *Node) raiseLevel(ctx context.Context, term *cluster.Term) error {
 	highest := uint32(builds.FeatureLevel)
-	if hold := n.cfg.Cluster.Level; hold != 0 {
-		highest = min(highest, uint32(hold))
+	if limit := n.cfg.Cluster.Level; limit != 0 {
+		highest = min(highest, uint32(limit))
 	}
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
 		if n.level() < highest {
@@ -72,6 +74,8 @@ func (n *Node) raiseLevel(ctx context.Context, term *cluster.Term) error {
 	}
 }
 
+// raiseLevelTo commits the greatest level up to highest that all members know, if it is greater than
+// the current level.
 func (n *Node) raiseLevelTo(ctx context.Context, term *cluster.Term, highest uint32) {
 	known := highest
 	for _, m := range n.cluster.Members() {
@@ -81,27 +85,28 @@ func (n *Node) raiseLevelTo(ctx context.Context, term *cluster.Term, highest uin
 		return
 	}
 	if _, _, err := builds.Propose(ctx, termAdapter{n.raft, term}, &buildsv1.SetFeatureLevel{Level: known}); err == nil {
-		n.log.Info("the cluster's feature level was raised", "level", known)
+		n.log.Info("raised the feature level of the cluster", "level", known)
 	}
 }
 
-// labelLeader gives this node's pod the label of the leader, in each term.
+// labelLeader gives this node's pod the label of the leader, and removes it from other pods. It
+// retries until it succeeds or the term ends.
 func (n *Node) labelLeader(ctx context.Context, _ *cluster.Term) error {
 	k := n.cfg.Cluster.Kubernetes
 	if !k.Label {
 		return nil
 	}
 	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-		client, err := n.peersAPI()
+		client, err := n.kubernetesAPI()
 		if err == nil {
-			ask, cancel := context.WithTimeout(ctx, 10*time.Second)
-			err = kubernetes.LabelLeader(ask, client, k.Namespace, n.cfg.Name)
+			call, cancel := context.WithTimeout(ctx, 10*time.Second)
+			err = kubernetes.LabelLeader(call, client, k.Namespace, n.cfg.Name)
 			cancel()
 		}
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
-		n.log.Warn("the leader's pod is not labelled, will try again", "after", wait, "err", err)
+		n.log.Warn("cannot label the pod of the leader, will try again", "after", wait, "err", err)
 		if !ctxutil.Sleep(ctx, wait) {
 			return nil
 		}

@@ -12,24 +12,26 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// begin tells the state that this process runs, which ends the attempts of the
-// former one, and then runs the attempts that the leader gives to the node.
+// begin registers this process in the replicated state, which ends the attempts of the former process
+// of this node. Then it runs the attempts and refreshes that the leader assigns to the node, until
+// ctx ends.
 func (n *Node) begin(ctx context.Context) error {
 	if !n.register(ctx) {
 		return nil
 	}
 	n.started.Store(true)
-	n.log.Info("node serves", "node", n.cfg.Name, "store", n.cluster.StoreID())
+	n.log.Info("node is registered and takes work", "node", n.cfg.Name, "store", n.cluster.StoreID())
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	// Not before: turns of the former process are not this one's.
+	// Refreshes start after the registration: before it, the state may still assign refreshes to the
+	// former process.
 	wg.Go(func() { n.refresh(ctx) })
 	wg.Go(func() { n.prewarm(ctx) })
 	return n.owner.Run(ctx)
 }
 
-// register tells the state about this process, and reports whether it could
-// before ctx ended.
+// register commits NodeStarted for this process. It retries until it succeeds, and returns false if
+// ctx ends before.
 func (n *Node) register(ctx context.Context) bool {
 	for {
 		_, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeStarted{
@@ -45,8 +47,8 @@ func (n *Node) register(ctx context.Context) bool {
 	}
 }
 
-// keepLease stops this node's attempts when it hears no leader for too long,
-// and makes a node known again that was taken for lost.
+// keepLease stops the attempts of this node when it has heard no leader for the lease (owner.lease),
+// and registers this process again when the state has lost it. It returns after ctx has ended.
 func (n *Node) keepLease(ctx context.Context) error {
 	lease := time.Duration(n.cfg.Owner.Lease)
 	held := false
@@ -54,7 +56,7 @@ func (n *Node) keepLease(ctx context.Context) error {
 		contact := n.cluster.Status().LastContact
 		if heard := contact >= 0 && contact < lease; heard != held {
 			if held = heard; !held {
-				n.log.Warn("no leader is heard: stops the attempts of this node", "for", contact, "lease", lease)
+				n.log.Warn("no contact with a leader: stopping the attempts of this node", "for", contact, "lease", lease)
 			} else {
 				n.owner.LeaseHeld()
 			}
@@ -66,7 +68,7 @@ func (n *Node) keepLease(ctx context.Context) error {
 		var me *buildsv1.Node
 		n.store.Read(func(st *builds.State) { me = st.Node(n.cfg.Name) })
 		if n.started.Load() && (me.GetLost() || me.GetBootId() != n.bootID) {
-			n.log.Info("the state does not know this process (any more): makes it known again")
+			n.log.Info("the replicated state does not contain this process: registering it again")
 			n.register(ctx)
 		}
 	}

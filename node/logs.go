@@ -7,12 +7,12 @@ import (
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 )
 
-// reapInterval is how often a node looks for logs that retention no longer
-// keeps.
+// reapLogsInterval is how often a node looks for logs that retention has removed from the state.
 const reapLogsInterval = time.Minute
 
-// reapLogs removes logs that nobody needs any more, where this node knows all
-// that the cluster has decided.
+// reapLogs removes the files of logs that the replicated state no longer assigns to this node, until
+// ctx ends. Before each run it waits for a read index, because a node with an old state could remove
+// a log that it was assigned since.
 func (n *Node) reapLogs(ctx context.Context) error {
 	for ctxutil.Sleep(ctx, reapLogsInterval) {
 		if !n.started.Load() {
@@ -29,7 +29,8 @@ func (n *Node) reapLogs(ctx context.Context) error {
 	return nil
 }
 
-// probeLogs finds out whether logs can be written again after they could not.
+// probeLogs tests every two seconds whether a log store that could not write can write again, until
+// ctx ends.
 func (n *Node) probeLogs(ctx context.Context) error {
 	for ctxutil.Sleep(ctx, 2*time.Second) {
 		n.logs.Probe()

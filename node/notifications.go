@@ -20,14 +20,14 @@ import (
 )
 
 const (
-	// notifyPath takes notifications of registries.
+	// notifyPath is the path that receives notifications of registries.
 	notifyPath = "/v1/registry/notifications"
-	// maxNotification bounds one envelope; distribution sends an event or a few.
+	// maxNotificationBytes is the size of the greatest envelope. Registries send one event or a few.
 	maxNotificationBytes = 4 << 20
 )
 
-// envelope is the part that is read of distribution's notifications (its
-// documentation of the format: "Work with notifications").
+// envelope is the part of a notification that the node reads. The format is that of the registry
+// distribution, page "Work with notifications" of its documentation.
 type envelope struct {
 	Events []struct {
 		Action string `json:"action"`
@@ -38,15 +38,15 @@ type envelope struct {
 	} `json:"events"`
 }
 
-// notified makes the cached references due that a registry says were pushed.
-// It answers 200 once that is committed: a registry tries again otherwise.
+// handleNotification requests a refresh of the cached references that a registry reports as pushed. It
+// returns 200 once the requests are committed. After any other status the registry repeats the
+// notification.
 //
-// References are matched by repository and tag alone, whatever their host: a
-// registry knows its own name from the requests of others only. To refresh one
-// too many does no harm.
+// References match by repository and tag, whatever their host: a registry knows its own host name only
+// from requests. A refresh too many does no harm.
 func (n *Node) handleNotification(w http.ResponseWriter, r *http.Request) {
 	if !n.mayNotify(r.Header.Get("Authorization")) {
-		http.Error(w, "the token is not that of refCache.notifyTokenFile", http.StatusUnauthorized)
+		http.Error(w, "the token differs from that of refCache.notifyTokenFile", http.StatusUnauthorized)
 		return
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxNotificationBytes))
@@ -56,7 +56,7 @@ func (n *Node) handleNotification(w http.ResponseWriter, r *http.Request) {
 	}
 	var e envelope
 	if json.Unmarshal(raw, &e) != nil {
-		http.Error(w, "the envelope is not JSON of distribution's notifications", http.StatusBadRequest)
+		http.Error(w, "the envelope is not JSON in the format of notifications of distribution", http.StatusBadRequest)
 		return
 	}
 	var all []*imagebuilderv1.CachedRef
@@ -66,19 +66,20 @@ func (n *Node) handleNotification(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if _, err := n.service.RequestRefreshes(r.Context(), cmd); err != nil {
-		n.log.Warn("cannot refresh what a registry says was pushed; it should tell again", "refs", len(cmd.Refs), "err", err)
-		http.Error(w, "the cluster cannot commit now, tell again", http.StatusServiceUnavailable)
+		n.log.Warn("cannot refresh the pushed references of a registry's notification; the registry should repeat it", "refs", len(cmd.Refs), "err", err)
+		http.Error(w, "the cluster cannot commit now, repeat the notification", http.StatusServiceUnavailable)
 		return
 	}
 	n.delayed.add(cmd.Refs, time.Now())
-	n.log.Info("a registry says what was pushed", "refs", cmd.Refs)
+	n.log.Info("a registry reports pushed references", "refs", cmd.Refs)
 }
 
-// mayNotify compares in constant time, whatever the lengths.
+// mayNotify reports whether an Authorization header has the configured token. The comparison takes the
+// same time for all tokens of all lengths.
 func (n *Node) mayNotify(header string) bool {
 	want, err := config.ReadNotifyToken(n.cfg.RefCache.NotifyTokenFile)
 	if err != nil {
-		n.log.Warn("refCache.notifyTokenFile cannot be read: notifications are refused", "err", err)
+		n.log.Warn("cannot read refCache.notifyTokenFile: notifications are refused", "err", err)
 		return false
 	}
 	got, ok := strings.CutPrefix(header, "Bearer ")
@@ -86,7 +87,7 @@ func (n *Node) mayNotify(header string) bool {
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1 && ok
 }
 
-// pushedRefs answers the cached references that an envelope is about.
+// pushedRefs returns the cached references that an envelope reports as pushed, sorted.
 func pushedRefs(e envelope, all []*imagebuilderv1.CachedRef) (refs []string) {
 	pushed := map[string]bool{}
 	for _, ev := range e.Events {
@@ -107,8 +108,8 @@ func pushedRefs(e envelope, all []*imagebuilderv1.CachedRef) (refs []string) {
 	return refs
 }
 
-// refreshLate makes due once more what registries told of. It blocks until ctx
-// ends. What cannot be committed then is left to the next interval.
+// repeatRefreshes requests the delayed refreshes of pushed references until ctx ends. A request that
+// cannot be committed is dropped: the reference is refreshed at its next interval.
 func (n *Node) repeatRefreshes(ctx context.Context) error {
 	t := time.NewTicker(time.Second / 2)
 	defer t.Stop()
@@ -122,7 +123,7 @@ func (n *Node) repeatRefreshes(ctx context.Context) error {
 				continue
 			}
 			if _, err := n.service.RequestRefreshes(ctx, &buildsv1.RequestRefreshes{Refs: refs}); err != nil && ctx.Err() == nil {
-				n.log.Warn("cannot refresh once more what a registry says was pushed", "refs", refs, "err", err)
+				n.log.Warn("cannot repeat the refresh of pushed references", "refs", refs, "err", err)
 			}
 		}
 	}

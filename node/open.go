@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/builds/logs/peer"
@@ -19,6 +18,8 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
+// openParts opens the parts that need no cluster: the sealing keys, the empty state, the registry
+// client and the log store. If it returns an error, it has closed them.
 func (n *Node) openParts() (err error) {
 	if n.keyring, err = openKeyring(n.cfg, n.log); err != nil {
 		return err
@@ -48,6 +49,10 @@ func (n *Node) openParts() (err error) {
 	return nil
 }
 
+// openCluster locks the data directory, opens everything that proposes or applies commands, and
+// opens the cluster last: from then on commands are applied and the leader's work can begin. peer is
+// the listener of the peer port; nil for a node that is alone or has Parts.Network. If openCluster
+// returns an error, it has closed the cluster.
 func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	cfg, err := n.clusterConfig(peer)
 	if err != nil {
@@ -56,13 +61,8 @@ func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	if n.cluster, err = cluster.New(cfg); err != nil {
 		return err
 	}
-	// The directory is locked now: what a killed process left behind of uploads
-	// and contexts goes.
-	if err := os.RemoveAll(n.tempDir()); err != nil {
-		n.log.Warn("cannot remove what a former process left of uploads and contexts: remove it by hand", "dir", n.tempDir(), "err", err)
-	}
-	if err := os.MkdirAll(n.tempDir(), 0o700); err != nil {
-		return errors.Join(fmt.Errorf("make room for uploads: %w", err), n.cluster.Close())
+	if err := n.emptyTempDir(); err != nil {
+		return errors.Join(err, n.cluster.Close())
 	}
 	n.logs.Join(n.cluster)
 	n.metrics.MustRegister(n.logs.Copies())
@@ -70,13 +70,8 @@ func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	if err := n.openRuntimes(); err != nil {
 		return errors.Join(err, n.closeRuntimes(), n.cluster.Close())
 	}
-	n.store.Count(builds.Tally{Mine: n.cluster.Proposed, Created: n.counters.created, Ended: n.ended, Published: n.published, Requested: n.images.Forget})
-	n.owner = owner.NewOwner(owner.OwnerOptions{
-		Node: n.cfg.Name, StoreID: n.cluster.StoreID(), Store: n.store, Raft: n.raft, Keyring: n.keyring,
-		Logs: n.logs, ReplaceAfter: time.Duration(n.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(n.cfg.Logs.RepairAfter),
-		FenceTimeout: time.Duration(n.cfg.Logs.FenceTimeout),
-		Publisher:    n.images, Runtimes: n.runtimes, Log: n.log, Tracer: n.tracing.Tracer(tracing.Scope),
-	})
+	n.store.Count(n.tally())
+	n.owner = n.newOwner()
 	n.keyring.Held(n.keyHeldByAll)
 	n.cluster.Lead(n.lead)
 	n.cluster.Lead(n.raiseLevel)
@@ -87,23 +82,34 @@ func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	for _, work := range n.parts.Lead {
 		n.cluster.Lead(work)
 	}
-	so := api.ServiceOptions{
-		Store: n.store, Raft: n.raft, Registry: n.images, Logs: n.logs,
-		Repositories: repositories(n.cfg), Timeout: time.Duration(n.cfg.Builds.Timeout),
-		MaxTimeout: time.Duration(n.cfg.Builds.MaxTimeout), LogInfo: n.logInfo(), LeftOff: n.counters.leftOff,
-		Dockerfiles: n.cfg.Runtimes.Dockerfile != "", TempDir: n.tempDir(), MaxContext: n.cfg.BuildKit.MaxContextBytes, OneTime: n.redeemOneTimeURL,
-		Waiting: n.waiting, Nodes: n.listNodes,
-	}
-	if n.registry != nil {
-		so.Contexts, so.Commit = n.contextStore(), n.resolveCommit
-	}
-	n.service = api.NewService(so)
+	n.service = n.newService()
 	n.exportState()
 	n.exportCache()
 	return n.cluster.Open(ctx)
 }
 
-// closeRegistry closes the registry client, if there is one.
+// emptyTempDir removes the uploads and contexts that a killed process left behind. The data
+// directory must be locked.
+func (n *Node) emptyTempDir() error {
+	if err := os.RemoveAll(n.tempDir()); err != nil {
+		n.log.Warn("cannot remove the uploads and contexts of a former process: remove the directory by hand", "dir", n.tempDir(), "err", err)
+	}
+	if err := os.MkdirAll(n.tempDir(), 0o700); err != nil {
+		return fmt.Errorf("create the directory for uploads: %w", err)
+	}
+	return nil
+}
+
+func (n *Node) newOwner() *owner.Owner {
+	return owner.NewOwner(owner.OwnerOptions{
+		Node: n.cfg.Name, StoreID: n.cluster.StoreID(), Store: n.store, Raft: n.raft, Keyring: n.keyring,
+		Logs: n.logs, ReplaceAfter: time.Duration(n.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(n.cfg.Logs.RepairAfter),
+		FenceTimeout: time.Duration(n.cfg.Logs.FenceTimeout),
+		Publisher:    n.images, Runtimes: n.runtimes, Log: n.log, Tracer: n.tracing.Tracer(tracing.Scope),
+	})
+}
+
+// closeRegistry closes the registry client if the node has one.
 func (n *Node) closeRegistry() error {
 	if n.registry == nil {
 		return nil
@@ -111,11 +117,11 @@ func (n *Node) closeRegistry() error {
 	return n.registry.Close()
 }
 
-// writable reports why files cannot be made in a directory.
+// writable returns an error if this process cannot create files in a directory.
 func writable(dir string) error {
 	f, err := os.CreateTemp(dir, ".writable-*")
 	if err != nil {
-		return fmt.Errorf("dataDir: this process, of user %d, cannot write to %s: give the directory to that user, or name another (%w)", os.Getuid(), dir, err)
+		return fmt.Errorf("dataDir: this process runs as user %d and cannot write to %s: give the directory to that user, or choose another directory (%w)", os.Getuid(), dir, err)
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// profiles answers what profiles show: memory, and so whatever is in it.
+// profiles returns the handler of profiles and, in a binary with fault points, of their control.
+// Profiles show the memory of the process, which contains secrets: only operators may read them.
 func (n *Node) profiles() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -23,9 +24,9 @@ func (n *Node) profiles() http.Handler {
 	return mux
 }
 
-// pprofTLS makes the port of profiles one for operators, with the certificates
-// of the API's port. Where that port knows no operators, it stays what
-// Validate has allowed: plain, on loopback.
+// pprofTLS returns the listener of the port of profiles with the certificates of the API port, which
+// identify operators. Without such certificates the port stays unencrypted; config.Validate has
+// allowed it on loopback only.
 func (n *Node) pprofTLS(l net.Listener) (net.Listener, error) {
 	if l == nil || !n.cfg.KnowsOperators() {
 		return l, nil

@@ -17,8 +17,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/refcache"
 )
 
-// kept answers what the cluster knows of a reference, from this node's memory.
-// What could not be refreshed for longer than it is to be kept is unknown.
+// kept returns the digest of a cached reference from the replicated state. It returns false if the
+// reference has not been refreshed for its interval and refCache.keepFor.
 func (n *Node) kept(ref string) (registry.Kept, bool) {
 	var r *imagebuilderv1.CachedRef
 	var interval time.Duration
@@ -30,16 +30,17 @@ func (n *Node) kept(ref string) (registry.Kept, bool) {
 	return KeptOf(r, interval+time.Duration(n.cfg.RefCache.KeepFor))
 }
 
-func KeptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, bool) {
+// KeptOf converts a cached reference to the type of the registry client. It returns false if the
+// reference has no digest, or was last refreshed longer ago than maxAge.
+func KeptOf(r *imagebuilderv1.CachedRef, maxAge time.Duration) (registry.Kept, bool) {
 	if r.GetDigest() == "" || r.GetRefreshedAt() == nil {
 		return registry.Kept{}, false
 	}
 	age := time.Since(r.RefreshedAt.AsTime())
-	return registry.Kept{Digest: r.Digest, SizeBytes: r.SizeBytes, Anonymous: r.Anonymous, Age: max(age, 0)}, age <= keep
+	return registry.Kept{Digest: r.Digest, SizeBytes: r.SizeBytes, Anonymous: r.Anonymous, Age: max(age, 0)}, age <= maxAge
 }
 
-// sharers is among how many nodes the limits of registry hosts are shared: all
-// that are not known to be lost.
+// sharers returns the number of nodes that share the limits of registry hosts: all that are not lost.
 func (n *Node) sharers() (count int) {
 	n.store.Read(func(st *builds.State) {
 		st.Nodes(func(node *buildsv1.Node) bool {
@@ -52,7 +53,7 @@ func (n *Node) sharers() (count int) {
 	return count
 }
 
-// leadRefreshes decides, for one term, which node refreshes what.
+// leadRefreshes assigns the refreshes of cached references to nodes, until the term ends.
 func (n *Node) leadRefreshes(ctx context.Context, term *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
@@ -62,10 +63,10 @@ func (n *Node) leadRefreshes(ctx context.Context, term *cluster.Term) error {
 	}).Run(ctx)
 }
 
-// refresh resolves the references that the leader gives to this node.
+// refresh refreshes the references that the leader assigns to this node, until ctx ends.
 func (n *Node) refresh(ctx context.Context) {
 	refreshes := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "image_builder_refcache_refreshes_total", Help: "Cached references that this node asked their registries for, by result.",
+		Name: "image_builder_refcache_refreshes_total", Help: "Refreshes of cached references by this node, by result.",
 	}, []string{"result"})
 	n.metrics.MustRegister(refreshes)
 	for _, result := range []string{"ok", "failed"} {
@@ -84,14 +85,14 @@ func (n *Node) refresh(ctx context.Context) {
 	}).Run(ctx)
 }
 
-// prewarm has the BuildKit daemons pull the images of cached references, if the
-// configuration wants that.
+// prewarm lets BuildKit daemons pull the images of cached references, until ctx ends. It only registers
+// the metrics if refCache.prewarm is off or there are no daemons.
 func (n *Node) prewarm(ctx context.Context) {
 	pulls := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "image_builder_refcache_prewarms_total", Help: "Images of cached references that this node had BuildKit daemons pull, by result.",
+		Name: "image_builder_refcache_prewarms_total", Help: "Images of cached references that BuildKit daemons pulled for this node, by result.",
 	}, []string{"result"})
 	seconds := prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "image_builder_refcache_prewarm_seconds", Help: "Time until a BuildKit daemon had the image of a cached reference.",
+		Name: "image_builder_refcache_prewarm_seconds", Help: "Time in seconds that a BuildKit daemon took to pull the image of a cached reference.",
 		Buckets: []float64{.1, .5, 1, 5, 10, 30, 60, 120, 300, 600, 1800},
 	})
 	n.metrics.MustRegister(pulls, seconds)

@@ -19,7 +19,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// requestHTTP is the client for addresses that come from requests.
+// requestHTTP returns an HTTP client for addresses that come from requests. It refuses internal
+// addresses, as the registry client does. The caller closes its idle connections.
 func (n *Node) requestHTTP() *http.Client {
 	o := RegistryOptions(n.cfg, n.log, nil)
 	policy := registry.AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback}
@@ -35,7 +36,8 @@ func (n *Node) requestHTTP() *http.Client {
 	}
 }
 
-// commit answers the commit that a git context names now.
+// resolveCommit returns the id of the commit that a git context names now. A refusal of the git server
+// is FAILED_PRECONDITION, a git server that does not respond UNAVAILABLE.
 func (n *Node) resolveCommit(ctx context.Context, g *imagebuilderv1.GitContext, secrets *buildsv1.Secrets) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -52,7 +54,8 @@ func (n *Node) resolveCommit(ctx context.Context, g *imagebuilderv1.GitContext, 
 	return "", codedError{fmt.Errorf("the git server cannot be asked now, try again: %w", err), codes.Unavailable}
 }
 
-// redeem fetches the `user:password` that a one-time URL answers.
+// redeemOneTimeURL fetches a one-time URL, whose response is `user:password`. Its errors do not
+// contain the URL, which is a secret.
 func (n *Node) redeemOneTimeURL(ctx context.Context, url string) (user, password string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

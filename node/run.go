@@ -9,14 +9,15 @@ import (
 	"time"
 )
 
-// ErrKilled, as the cause of the end of the context of Run, makes Run end as if the process were
-// killed: leadership is not handed over, builds are not waited for and clients are not notified.
-// Only tests use it.
+// ErrKilled is a cause for the end of the context of Run. Run then ends like a killed process: it
+// does not hand over leadership, does not wait for builds and does not notify clients. Only tests
+// use it.
 var ErrKilled = errors.New("the node was killed")
 
-// Run runs the node until ctx ends, then stops it in bounded time. It opens the parts from the
-// ground up and closes them in reverse. An error says why the node could not start or had to stop.
-// Run may be called once.
+// Run opens the node, runs it until ctx ends or the node fails, and closes it in reverse order of
+// opening. It blocks. After the end of ctx it returns within the limits of the configuration
+// (shutdown.drain, shutdown.grace and leaveTimeout). An error says why the node could not start,
+// had to stop, or could not close a part. Run must be called once.
 func (n *Node) Run(ctx context.Context) (err error) {
 	defer n.endStreams()
 	if err := os.MkdirAll(n.cfg.DataDir, 0o700); err != nil {
@@ -78,7 +79,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		if errors.Is(context.Cause(ctx), ErrKilled) {
 			grace = 0
 			stopWork()
-			_ = n.cluster.Close() // what waits for the cluster ends at once
+			_ = n.cluster.Close() // calls that wait for the cluster end at once
 			break
 		}
 		n.log.Info("shutting down", "grace", grace)

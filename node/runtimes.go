@@ -12,7 +12,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
-// openRuntimes opens the runtimes that the configuration names.
+// openRuntimes opens the runtimes of the configuration, unless Parts.Runtimes is set. After an error
+// n.runtimes holds those that were opened.
 func (n *Node) openRuntimes() error {
 	if n.runtimes = n.parts.Runtimes; n.runtimes != nil {
 		return nil
@@ -43,7 +44,7 @@ func (n *Node) openRuntimes() error {
 	return nil
 }
 
-// closeRuntimes ends the connections of runtimes that have some.
+// closeRuntimes closes the runtimes that implement io.Closer.
 func (n *Node) closeRuntimes() (err error) {
 	for _, r := range n.runtimes {
 		if c, ok := r.(io.Closer); ok {
@@ -53,7 +54,7 @@ func (n *Node) closeRuntimes() (err error) {
 	return err
 }
 
-// runtimeOf names the runtime for a source.
+// runtimeOf returns the name of the runtime for a source, or "" if no runtime is configured.
 func (n *Node) runtimeOf(src *imagebuilderv1.Source) string {
 	if n.parts.RuntimeOf != nil {
 		return n.parts.RuntimeOf(src)
@@ -67,7 +68,8 @@ func (n *Node) runtimeOf(src *imagebuilderv1.Source) string {
 	return n.cfg.Runtimes.Dockerfile
 }
 
-// adoptable reports whether a runtime's workloads outlive their node.
+// adoptable reports whether workloads of a runtime outlive their node, so that the next owner can
+// adopt them.
 func (n *Node) adoptable(runtime string) bool {
 	rt := n.runtimes[runtime]
 	return rt != nil && rt.Survives()

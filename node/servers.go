@@ -13,21 +13,20 @@ import (
 	"google.golang.org/grpc/health"
 )
 
-// serving is what listens.
+// servers are all servers of a node: gRPC for clients, gRPC for operators on the unix socket, and HTTP.
 type servers struct {
-	node     *Node
-	grpc     *grpc.Server
-	operator *grpc.Server
-	socket   *splitListener // of operators; nil without one
-	health   *health.Server
-	http     *httpServers
-	wg       sync.WaitGroup
-	end      context.CancelFunc
+	grpc       *grpc.Server
+	operator   *grpc.Server
+	socket     *splitListener // of the unix socket; nil without one
+	health     *health.Server
+	http       *httpServers
+	endStreams context.CancelFunc
+	wg         sync.WaitGroup
 }
 
-// serve starts all servers. One that ends by itself is reported on failed.
+// serve starts all servers on their listeners. A server that ends by itself sends its error to failed.
 func (n *Node) serve(l listeners, failed chan<- error) (*servers, error) {
-	v := &servers{node: n, health: health.NewServer(), end: n.endStreams}
+	s := &servers{health: health.NewServer(), endStreams: n.endStreams}
 	opts, err := n.grpcOptions(n.streams)
 	if err != nil {
 		return nil, err
@@ -42,40 +41,40 @@ func (n *Node) serve(l listeners, failed chan<- error) (*servers, error) {
 	if l.pprof, err = n.pprofTLS(l.pprof); err != nil {
 		return nil, err
 	}
-	v.grpc = v.newServer(slices.Concat(opts, n.operatorCalls(n.hasOperatorCert), creds))
-	v.operator = v.newServer(slices.Concat(opts, n.operatorCalls(func(context.Context) bool { return true })))
+	s.grpc = n.newGRPCServer(s.health, slices.Concat(opts, n.operatorCalls(n.hasOperatorCert), creds))
+	s.operator = n.newGRPCServer(s.health, slices.Concat(opts, n.operatorCalls(func(context.Context) bool { return true })))
 	if l.grpc != nil {
-		v.start(v.grpc, l.grpc, failed)
+		s.start(s.grpc, l.grpc, failed)
 	}
 	if l.operator != nil {
-		v.socket = splitConns(l.operator)
-		v.wg.Go(v.socket.run)
-		v.start(v.operator, v.socket.grpc, failed)
+		s.socket = splitConns(l.operator)
+		s.wg.Go(s.socket.run)
+		s.start(s.operator, s.socket.grpc, failed)
 	}
-	v.http = n.serveHTTP(l, v.socket, &v.wg, failed)
-	return v, nil
+	s.http = n.serveHTTP(l, s.socket, &s.wg, failed)
+	return s, nil
 }
 
-func (v *servers) start(g *grpc.Server, l net.Listener, failed chan<- error) {
-	v.wg.Go(func() {
+func (s *servers) start(g *grpc.Server, l net.Listener, failed chan<- error) {
+	s.wg.Go(func() {
 		if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			failed <- fmt.Errorf("serve gRPC on %s: %w", l.Addr(), err)
 		}
 	})
 }
 
-// stop tells clients to go elsewhere, lets calls end, and cuts off what does
-// not end within grace.
-func (v *servers) stop(grace time.Duration) {
-	v.health.Shutdown()
-	v.end() // streams wait for builds: they end now
-	t := time.AfterFunc(grace, func() { v.grpc.Stop(); v.operator.Stop() })
-	v.grpc.GracefulStop()
-	v.operator.GracefulStop()
+// stop reports to health checks that the node does not serve, ends all streams, and waits for the
+// other calls. After grace it cuts off calls that have not ended.
+func (s *servers) stop(grace time.Duration) {
+	s.health.Shutdown()
+	s.endStreams() // streams wait for builds, and would not end by themselves
+	t := time.AfterFunc(grace, func() { s.grpc.Stop(); s.operator.Stop() })
+	s.grpc.GracefulStop()
+	s.operator.GracefulStop()
 	t.Stop()
-	v.http.stop(grace)
-	if v.socket != nil {
-		v.socket.close()
+	s.http.stop(grace)
+	if s.socket != nil {
+		s.socket.close()
 	}
-	v.wg.Wait()
+	s.wg.Wait()
 }

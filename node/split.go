@@ -8,30 +8,31 @@ import (
 	"time"
 )
 
-// helloTime is how long a client of the operators' socket may take until it
-// has said which protocol it speaks.
+// helloTimeout is how long a client of the unix socket may take to send the first bytes, which show its
+// protocol.
 const helloTimeout = 10 * time.Second
 
-// splitListener gives the connections of one listener to two servers: those
-// that begin as HTTP/2 does (RFC 9113, section 3.4: "PRI * HTTP/2.0") to gRPC,
-// all others to HTTP/1.1.
+// splitListener distributes the connections of one listener to two servers: those that begin with the
+// preface of HTTP/2 ("PRI * HTTP/2.0", RFC 9113, section 3.4) to the gRPC server, all others to the
+// HTTP/1.1 server.
 type splitListener struct {
 	l          net.Listener
 	grpc, http *protocolListener
 
 	wg      sync.WaitGroup
 	mu      sync.Mutex
-	pending map[net.Conn]struct{} // have said nothing yet; nil once closed
+	pending map[net.Conn]struct{} // connections of unknown protocol; nil after close
 }
 
+// splitConns returns a splitListener on l. The caller calls run and close.
 func splitConns(l net.Listener) *splitListener {
-	half := func() *protocolListener {
+	newListener := func() *protocolListener {
 		return &protocolListener{addr: l.Addr(), conns: make(chan net.Conn), stop: make(chan struct{})}
 	}
-	return &splitListener{l: l, grpc: half(), http: half(), pending: map[net.Conn]struct{}{}}
+	return &splitListener{l: l, grpc: newListener(), http: newListener(), pending: map[net.Conn]struct{}{}}
 }
 
-// run accepts until close.
+// run accepts connections until close, and waits until all of them are routed.
 func (s *splitListener) run() {
 	defer s.wg.Wait()
 	for {
@@ -39,7 +40,7 @@ func (s *splitListener) run() {
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
-		case err != nil: // out of files, most likely
+		case err != nil: // most likely the process is out of file descriptors
 			select {
 			case <-s.grpc.stop:
 				return
@@ -59,7 +60,7 @@ func (s *splitListener) run() {
 	}
 }
 
-// judge reads how a connection begins and hands it on.
+// route reads the first bytes of a connection and gives it to the server of its protocol.
 func (s *splitListener) route(conn net.Conn) {
 	const preface = "PRI"
 	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout))
@@ -80,7 +81,8 @@ func (s *splitListener) route(conn net.Conn) {
 	to.deliver(&prefixedConn{Conn: conn, prefix: head})
 }
 
-// close ends run. Connections that were handed on belong to their servers.
+// close closes the listener and the connections of unknown protocol, and ends run. The servers close
+// the connections that they have received.
 func (s *splitListener) close() {
 	_ = s.l.Close()
 	s.mu.Lock()
@@ -93,13 +95,13 @@ func (s *splitListener) close() {
 	_ = s.http.Close()
 }
 
-// begunConn is a connection whose first bytes were read already.
+// prefixedConn is a connection whose first bytes have been read already.
 type prefixedConn struct {
 	net.Conn
 	prefix []byte
 }
 
-// Read answers them first.
+// Read returns the first bytes, then the rest.
 func (c *prefixedConn) Read(p []byte) (int, error) {
 	if len(c.prefix) > 0 {
 		n := copy(p, c.prefix)
@@ -109,7 +111,7 @@ func (c *prefixedConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// splitHalf is the listener of one of the two servers.
+// protocolListener is the listener of one of the two servers.
 type protocolListener struct {
 	addr  net.Addr
 	conns chan net.Conn
@@ -119,6 +121,7 @@ type protocolListener struct {
 
 var _ net.Listener = (*protocolListener)(nil)
 
+// deliver gives a connection to Accept, or closes it if the listener is closed.
 func (h *protocolListener) deliver(c net.Conn) {
 	select {
 	case h.conns <- c:
@@ -127,7 +130,7 @@ func (h *protocolListener) deliver(c net.Conn) {
 	}
 }
 
-// Accept waits for a connection of this half's protocol.
+// Accept waits for a connection of the protocol of this listener.
 func (h *protocolListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-h.conns:
@@ -137,11 +140,11 @@ func (h *protocolListener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends Accept; the other half goes on.
+// Close ends Accept. It does not close the shared listener.
 func (h *protocolListener) Close() error {
 	h.once.Do(func() { close(h.stop) })
 	return nil
 }
 
-// Addr is the address of both.
+// Addr returns the address of the shared listener.
 func (h *protocolListener) Addr() net.Addr { return h.addr }

@@ -12,7 +12,8 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// watchState exports what the state and this node hold.
+// exportState registers metrics of the replicated state and of this node. They are computed at each
+// scrape.
 func (n *Node) exportState() {
 	gauge := func(name, help string, labels prometheus.Labels, f func() float64) {
 		n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
@@ -22,15 +23,15 @@ func (n *Node) exportState() {
 		"live":   func(c builds.Counts) int { return c.Live },
 		"ended":  func(c builds.Counts) int { return c.History },
 	} {
-		gauge("image_builder_builds", "Builds in the state.", prometheus.Labels{"phase": phase}, func() (value float64) {
+		gauge("image_builder_builds", "Builds in the replicated state, by phase.", prometheus.Labels{"phase": phase}, func() (value float64) {
 			n.store.Read(func(st *builds.State) { value = float64(count(st.Counts())) })
 			return value
 		})
 	}
 	gauge("image_builder_attempts_running", "Attempts that this node runs.", nil, func() float64 { return float64(n.owner.Running()) })
-	gauge("image_builder_attempts_capacity", "Attempts that this node runs at most.", nil, func() float64 { return float64(n.cfg.Builds.RunningPerNode) })
-	gauge("image_builder_applied_index", "Index of the last applied command.", nil, func() float64 { return float64(n.cluster.Applied()) })
-	gauge("image_builder_leader", "1 on the leader.", nil, func() float64 {
+	gauge("image_builder_attempts_capacity", "The most attempts that this node runs.", nil, func() float64 { return float64(n.cfg.Builds.RunningPerNode) })
+	gauge("image_builder_applied_index", "Index of the last command that this node has applied.", nil, func() float64 { return float64(n.cluster.Applied()) })
+	gauge("image_builder_leader", "1 if this node is the leader, else 0.", nil, func() float64 {
 		if n.cluster.Status().Role == "Leader" {
 			return 1
 		}
@@ -38,7 +39,7 @@ func (n *Node) exportState() {
 	})
 }
 
-// watchCache exports what the reference cache holds.
+// exportCache registers metrics of the cached references. They are computed at each scrape.
 func (n *Node) exportCache() {
 	gauge := func(name, help string, f func(*builds.State) float64) {
 		n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "image_builder_refcache_" + name, Help: help}, func() (value float64) {
@@ -56,10 +57,10 @@ func (n *Node) exportCache() {
 			return value
 		}
 	}
-	gauge("refs", "References that are kept resolved.", count(func(*imagebuilderv1.CachedRef) bool { return true }))
-	gauge("failing_refs", "Cached references that could not be refreshed last.", count(func(r *imagebuilderv1.CachedRef) bool { return r.Failures > 0 }))
+	gauge("refs", "Cached references.", count(func(*imagebuilderv1.CachedRef) bool { return true }))
+	gauge("failing_refs", "Cached references whose last refresh failed.", count(func(r *imagebuilderv1.CachedRef) bool { return r.Failures > 0 }))
 	gauge("unknown_refs", "Cached references without a digest yet.", count(func(r *imagebuilderv1.CachedRef) bool { return r.Digest == "" }))
-	gauge("oldest_seconds", "Age of the oldest digest of a cached reference.", func(st *builds.State) (oldest float64) {
+	gauge("oldest_seconds", "Age in seconds of the oldest digest of a cached reference.", func(st *builds.State) (oldest float64) {
 		for _, r := range st.CachedRefs() {
 			if r.RefreshedAt != nil {
 				oldest = max(oldest, time.Since(r.RefreshedAt.AsTime()).Seconds())
@@ -69,15 +70,21 @@ func (n *Node) exportCache() {
 	})
 }
 
-// ended is told of builds that a command of this process has ended. It is
-// called while the command is applied and does not block.
+// tally returns the functions that the state calls while it applies commands. They do not block.
+func (n *Node) tally() builds.Tally {
+	return builds.Tally{
+		Mine: n.cluster.Proposed, Created: n.counters.created, Ended: n.ended, Published: n.published, Requested: n.images.Forget,
+	}
+}
+
+// ended counts and traces a build that a command of this process has ended.
 func (n *Node) ended(r *buildsv1.Record) {
 	n.counters.ended(r)
 	scheduler.TraceBuild(n.tracing.Tracer(tracing.Scope), r)
 }
 
-// published makes every node ask anew for the refs of a build that succeeded
-// on any of them. It is called while a command is applied and does not block.
+// published drops the refs of a build that has succeeded on any node from the cache of the registry
+// client, so that their next lookup asks the registry.
 func (n *Node) published(b *imagebuilderv1.Build) {
 	for _, ref := range []string{b.GetRef(), b.GetBaseRef()} {
 		if ref != "" {

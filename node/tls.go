@@ -12,9 +12,9 @@ import (
 	"github.com/image-builder-ha/image-builder/config"
 )
 
-// serverTLS answers how a port is encrypted, nil for not at all. Certificate,
-// key and the CA of clients are looked at in each handshake, and read again
-// when they changed: they are rotated while we run.
+// serverTLS returns the TLS configuration of a port, or nil if it is not encrypted. key is the key of
+// the configuration, for errors. Certificates are rotated while the node runs: each handshake checks
+// the times of the files, and reads the files again after a change.
 func serverTLS(key string, t config.TLSConfig, log *slog.Logger, protocols ...string) (*tls.Config, error) {
 	if t.CertPath == "" && t.KeyPath == "" {
 		return nil, nil
@@ -32,20 +32,21 @@ func serverTLS(key string, t config.TLSConfig, log *slog.Logger, protocols ...st
 	}, nil
 }
 
-// tlsFiles are the files of one port. Files that changed and cannot be read
-// leave the former ones in use.
+// tlsFiles are certificate, key and client CA of one port. If changed files cannot be read, the former
+// content stays in use.
 type tlsFiles struct {
-	key       string // of the configuration, for errors
+	key       string // in the configuration, for errors
 	cfg       config.TLSConfig
 	log       *slog.Logger
 	protocols []string
 
 	mu          sync.Mutex
-	loadedTimes [3]time.Time // of what is in use
-	reported    string       // why changed files are not
+	loadedTimes [3]time.Time // modification times of the content in use
+	reported    string       // the last logged error of changed files
 	conf        *tls.Config
 }
 
+// current returns the configuration for a handshake. It logs each error of changed files once.
 func (f *tlsFiles) current() *tls.Config {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -59,6 +60,7 @@ func (f *tlsFiles) current() *tls.Config {
 	return f.conf
 }
 
+// modTimes returns the modification times of the files; zero for one that is missing.
 func (f *tlsFiles) modTimes() (at [3]time.Time) {
 	for i, path := range []string{f.cfg.CAPath, f.cfg.CertPath, f.cfg.KeyPath} {
 		if s, err := os.Stat(path); err == nil {
@@ -68,17 +70,17 @@ func (f *tlsFiles) modTimes() (at [3]time.Time) {
 	return at
 }
 
-// load leaves seen as it is when it fails: what mends files need not change
-// their times, as chmod does not.
+// load reads the files. If it fails, it leaves loadedTimes as it is, so that the next handshake reads
+// them again: a correction such as chmod does not change the modification time.
 func (f *tlsFiles) load() error {
-	seen := f.modTimes()
+	times := f.modTimes()
 	pair, err := tls.LoadX509KeyPair(f.cfg.CertPath, f.cfg.KeyPath)
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.key, err)
 	}
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: f.protocols, Certificates: []tls.Certificate{pair},
-		// A resumed session would not ask the present CA about its client.
+		// A resumed session would not verify its client with the present CA.
 		SessionTicketsDisabled: true,
 	}
 	if f.cfg.CAPath != "" {
@@ -88,13 +90,13 @@ func (f *tlsFiles) load() error {
 		}
 		conf.ClientCAs = x509.NewCertPool()
 		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s.caPath: %s holds no certificate", f.key, f.cfg.CAPath)
+			return fmt.Errorf("%s.caPath: %s contains no certificate", f.key, f.cfg.CAPath)
 		}
 		conf.ClientAuth = tls.VerifyClientCertIfGiven
 		if f.cfg.ClientAuth == "require" {
 			conf.ClientAuth = tls.RequireAndVerifyClientCert
 		}
 	}
-	f.conf, f.loadedTimes, f.reported = conf, seen, ""
+	f.conf, f.loadedTimes, f.reported = conf, times, ""
 	return nil
 }

@@ -6,7 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// version is what the Go toolchain knows of this binary.
+// Version returns the version of this binary and the commit that it was built from, as the Go
+// toolchain has recorded them; "unknown" if it has not.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -20,10 +21,10 @@ func Version() string {
 	return info.Main.Version
 }
 
-// tellVersion exports the version, as dashboards of Gitpod installs read it.
+// exportVersion registers the metric with the version that dashboards of Gitpod read.
 func exportVersion(reg prometheus.Registerer) {
 	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "gitpod_server_version", Help: "1, with the version of this binary.",
+		Name: "gitpod_server_version", Help: "Always 1. The label is the version of this binary.",
 	}, []string{"version"})
 	reg.MustRegister(g)
 	g.WithLabelValues(Version()).Set(1)

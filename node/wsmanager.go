@@ -16,8 +16,8 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// openWSManager opens the runtime that builds in Gitpod workspaces, or answers
-// nil if it runs nothing.
+// openWSManager returns the runtime that builds in Gitpod workspaces, or nil if the configuration does
+// not use it.
 func (n *Node) openWSManager() (*wsmanager.Runtime, error) {
 	if !n.cfg.Uses(wsmanager.Name) {
 		return nil, nil
@@ -37,19 +37,18 @@ func (n *Node) openWSManager() (*wsmanager.Runtime, error) {
 	return wsmanager.New(o)
 }
 
-// pushedImage answers what stands at one of the install's own refs now. It
-// always asks the registry: the workspace has pushed, not this client, so that
-// what is cached may be older.
+// pushedImage returns the image that one of the install's own refs names now. It always asks the
+// registry: the workspace has pushed the image, not this client, so the cache may be out of date.
 func (n *Node) pushedImage(ctx context.Context, ref string) (builds.Image, error) {
 	n.registry.Forget(ref)
 	img, err := n.registry.Head(ctx, ref, installRights)
 	return imageOf(img, ref, err)
 }
 
-// additionalAuth answers what the proxy of a build workspace may present besides
-// the pull secret: the request's own credentials and, with
-// enableAdditionalECRAuth, tokens for Amazon's registries, which no pull secret
-// holds since they end within hours (contract section 9).
+// additionalAuth returns the credentials, by host, that the proxy of a build workspace may present
+// besides the pull secret: those of the request and, with orchestrator.enableAdditionalECRAuth, tokens
+// for registries of Amazon. A pull secret cannot hold such tokens, because they expire within hours
+// (docs/gitpod-contract.md, section 9).
 func (n *Node) additionalAuth(ctx context.Context, w *workload.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
 	out, err := wsmanager.RequestAuth(ctx, w)
 	if err != nil || !n.cfg.Orchestrator.EnableAdditionalECRAuth {
@@ -60,7 +59,7 @@ func (n *Node) additionalAuth(ctx context.Context, w *workload.Workload) (map[st
 		if !ecr.Private(host) {
 			continue
 		}
-		found, _ := n.registry.Credentials(ctx, registry.Rights{Hosts: []string{host}}, host) // of a failure its log tells more
+		found, _ := n.registry.Credentials(ctx, registry.Rights{Hosts: []string{host}}, host) // the registry client logs a failure
 		if c, ok := found[host]; ok {
 			out[host] = &imagebuilderv1.BasicAuth{Username: c.Username, Password: c.Password}
 			continue
@@ -73,7 +72,8 @@ func (n *Node) additionalAuth(ctx context.Context, w *workload.Workload) (map[st
 	return out, nil
 }
 
-// watchForeign looks for foreign workspaces until ctx ends.
+// watchForeign looks for workspaces of another image builder until ctx ends, and logs each once. It
+// returns at once if the node does not use ws-manager.
 func (n *Node) watchForeign(ctx context.Context) error {
 	ws, ok := n.runtimes[wsmanager.Name].(*wsmanager.Runtime)
 	if !ok {
@@ -81,7 +81,7 @@ func (n *Node) watchForeign(ctx context.Context) error {
 	}
 	for first := true; first || ctxutil.Sleep(ctx, foreignInterval); first = false {
 		all, err := n.listForeign(ctx, ws)
-		for err != nil && ctxutil.Sleep(ctx, time.Second) { // ws-manager or the leader is away
+		for err != nil && ctxutil.Sleep(ctx, time.Second) { // ws-manager or a leader is not available
 			all, err = n.listForeign(ctx, ws)
 		}
 		if err != nil {
@@ -95,9 +95,9 @@ func (n *Node) watchForeign(ctx context.Context) error {
 	return nil
 }
 
-// foreignWorkspaces answers those whose build the state does not know. They
-// are listed before the state is read: a build is committed before its
-// workspace is started.
+// listForeign returns the build workspaces whose build the replicated state does not contain. It lists
+// the workspaces before it reads the state: a build is committed before its workspace is started, so
+// that the state contains the builds of all listed workspaces of this service.
 func (n *Node) listForeign(ctx context.Context, ws *wsmanager.Runtime) (out []wsmanager.Workspace, err error) {
 	all, err := ws.Workspaces(ctx)
 	if err != nil || len(all) == 0 {
