@@ -13,9 +13,12 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// testFS is a file system whose fsyncs are slow while a fault says so. If the
-// environment asks for it, it also keeps what was not fsynced in memory: a
-// killed process then loses it, as a machine does that loses its power.
+// This file injects faults into the disk under the logs of builds. A binary with the build tag faults
+// serves as the node in tests of slow disks and of power loss.
+
+// faultLogFS returns a file system with slow fsyncs while the fault is switched on. If
+// IMAGE_BUILDER_TEST_POWER_LOSS is set, it also keeps unsynced changes in memory: a killed process
+// then loses them, as a machine does at a power loss.
 func faultLogFS() logs.FS {
 	if os.Getenv("IMAGE_BUILDER_TEST_POWER_LOSS") == "" {
 		return slowFS{logs.Disk()}
@@ -23,7 +26,7 @@ func faultLogFS() logs.FS {
 	return slowFS{unsyncedFS{logs.Disk(), new(sync.Mutex), map[string]*unsyncedChanges{}}}
 }
 
-// slowFS delays fsyncs of files while a fault is in force.
+// slowFS delays fsyncs of files while the fault is switched on.
 type slowFS struct{ logs.FS }
 
 func (f slowFS) OpenFile(name string, flag int, perm os.FileMode) (logs.File, error) {
@@ -41,21 +44,21 @@ func (f slowFile) Sync() error {
 	return f.File.Sync()
 }
 
-// lazyFS gives out files whose changes wait for an fsync; all who have a file
-// open see them.
+// unsyncedFS keeps the changes of its files in memory until an fsync. All open handles of a file read
+// the changes.
 type unsyncedFS struct {
 	logs.FS
 	mu      *sync.Mutex
 	pending map[string]*unsyncedChanges
 }
 
-// waiting are the changes of a file that were not fsynced.
+// unsyncedChanges are the changes of a file since its last fsync.
 type unsyncedChanges struct {
 	mu      sync.Mutex
 	changes []fileChange
 }
 
-// change writes data at an offset or, without data, cuts the file there.
+// fileChange writes data at an offset or, without data, truncates the file there.
 type fileChange struct {
 	at   int64
 	data []byte
@@ -68,12 +71,12 @@ func (f unsyncedFS) OpenFile(name string, flag int, perm os.FileMode) (logs.File
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w := f.pending[name]
-	if w == nil {
-		w = &unsyncedChanges{}
-		f.pending[name] = w
+	changes := f.pending[name]
+	if changes == nil {
+		changes = &unsyncedChanges{}
+		f.pending[name] = changes
 	}
-	return &unsyncedFile{File: file, pending: w}, nil
+	return &unsyncedFile{File: file, pending: changes}, nil
 }
 
 func (f unsyncedFS) Remove(name string) error {
@@ -102,7 +105,7 @@ func (f *unsyncedFile) Truncate(size int64) error {
 	return nil
 }
 
-// ReadAt reads what the file would hold after an fsync.
+// ReadAt reads from the file with its unsynced changes.
 func (f *unsyncedFile) ReadAt(p []byte, at int64) (int, error) {
 	f.pending.mu.Lock()
 	defer f.pending.mu.Unlock()
@@ -116,7 +119,7 @@ func (f *unsyncedFile) ReadAt(p []byte, at int64) (int, error) {
 	return bytes.NewReader(content).ReadAt(p, at)
 }
 
-// Size is how long the file would be after an fsync.
+// Size returns the size of the file with its unsynced changes.
 func (f *unsyncedFile) Size() (int64, error) {
 	f.pending.mu.Lock()
 	defer f.pending.mu.Unlock()
@@ -124,7 +127,7 @@ func (f *unsyncedFile) Size() (int64, error) {
 	return int64(len(content)), err
 }
 
-// content is the file with all changes. The caller holds the lock.
+// content returns the file with its unsynced changes. The caller holds the lock.
 func (f *unsyncedFile) content() ([]byte, error) {
 	content, err := io.ReadAll(io.NewSectionReader(f.File, 0, math.MaxInt64))
 	if err != nil {

@@ -8,6 +8,9 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
+// Without the build tag faults, as in every released binary, the node has no fault points: the logs
+// of builds use the file system of the machine, and there is no runtime for tests.
+
 func faultLogFS() logs.FS { return nil }
 
 func addFaultRuntime(map[string]workload.Runtime, string) {}

@@ -19,23 +19,28 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// external is a runtime for tests: its workloads are processes that all nodes
-// of this machine share through a directory, and that may outlive their node.
-// They run a script and then copy the source image.
+// This file adds a runtime whose workloads a test controls. A binary with the build tag faults serves
+// as the node in tests of adoption, lost nodes and lost workloads.
+
+// externalRuntime is a runtime for tests. Its workloads are processes that all nodes of the machine
+// share through a directory, and that may outlive their node. They run a script. Then the node copies
+// the source image.
 type externalRuntime struct {
 	dir, script string
 	survives    bool
 	copyRuntime workload.Runtime
 }
 
-// testRuntimes adds the runtime if the environment asks for it, and answers
-// its name for sources that are to run there.
+// addFaultRuntime adds the runtime if IMAGE_BUILDER_TEST_RUNTIME names its directory. copies is the name
+// of the runtime that copies the source image.
 func addFaultRuntime(all map[string]workload.Runtime, copies string) {
 	if dir := os.Getenv("IMAGE_BUILDER_TEST_RUNTIME"); dir != "" {
 		all["external"] = &externalRuntime{dir, os.Getenv("IMAGE_BUILDER_TEST_SCRIPT"), os.Getenv("IMAGE_BUILDER_TEST_SURVIVES") != "", all[copies]}
 	}
 }
 
+// faultRuntimeOf returns the name of the runtime for sources that are image references, if it was
+// added; otherwise "".
 func faultRuntimeOf(src *imagebuilderv1.Source) string {
 	if os.Getenv("IMAGE_BUILDER_TEST_RUNTIME") != "" && src.GetRef() != nil {
 		return "external"
@@ -72,13 +77,13 @@ func (e *externalRuntime) Run(ctx context.Context, w *workload.Workload, sink wo
 	return e.copyRuntime.Run(ctx, w, quietSink{sink})
 }
 
-// quietSink keeps what the copy says out of the log.
+// quietSink keeps the output of the copy out of the log.
 type quietSink struct{ workload.Sink }
 
 func (quietSink) Write(p []byte) (int, error) { return len(p), nil }
 
 func (e *externalRuntime) start(name string) error {
-	// Each start is noted: a workload that ran twice can be seen.
+	// The file lists all starts, so that a test sees a workload that was started twice.
 	starts, err := os.OpenFile(filepath.Join(e.dir, "starts"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -105,7 +110,8 @@ func (e *externalRuntime) start(name string) error {
 	return os.WriteFile(e.path(name, "pid"), fmt.Append(nil, cmd.Process.Pid), 0o600)
 }
 
-// follow copies the output from the sink's offset on, and answers the status.
+// follow copies the output of a workload to sink, from the sink's offset on, until the workload ends.
+// It returns the exit status.
 func (e *externalRuntime) follow(ctx context.Context, name string, sink workload.Sink) (string, error) {
 	var out *os.File
 	for out == nil {
@@ -143,7 +149,7 @@ func (e *externalRuntime) follow(ctx context.Context, name string, sink workload
 func (e *externalRuntime) Stop(_ context.Context, name string) error {
 	raw, err := os.ReadFile(e.path(name, "pid"))
 	if err != nil {
-		return nil //nolint:nilerr // it never started
+		return nil //nolint:nilerr // the workload was never started
 	}
 	var pid int
 	if _, err := fmt.Sscan(string(raw), &pid); err == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 )
 
-// watchReadiness looks at the leader also while nobody asks.
+// watchReadiness updates the readiness until ctx ends, also while nobody requests /ready.
 func (n *Node) watchReadiness(ctx context.Context) error {
 	for {
 		n.readiness.update(time.Now(), n.cluster.Status())
@@ -21,13 +21,14 @@ func (n *Node) watchReadiness(ctx context.Context) error {
 	}
 }
 
-// live says that the process works, whatever the rest of the cluster does.
+// serveLive handles /live. It returns 200 while the process can serve a request, whatever the state of
+// the cluster is.
 func (n *Node) serveLive(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "live")
 }
 
-// ready says whether clients should come here, with a line for each reason
-// against it.
+// serveReady handles /ready. It returns 200 if clients should use this node, otherwise 503 with a line
+// for each reason. The lines after "ready" are problems that another node would have as well.
 func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 	reasons := n.readiness.reasons(time.Now(), n.cluster.Status())
 	if err := n.cluster.Trouble(); err != nil {
@@ -44,12 +45,11 @@ func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, strings.Join(reasons, "\n"))
 		return
 	}
-	// What clients can still do nothing about, and nothing is lost by.
 	fmt.Fprintln(w, strings.Join(append([]string{"ready"}, n.healthProblems()...), "\n"))
 }
 
-// troubles are what keeps runtimes from running builds, and what an operator
-// should know about them.
+// healthProblems returns, sorted, the problems of runtimes and of the workspaces of another image
+// builder that an operator should know about.
 func (n *Node) healthProblems() (out []string) {
 	for _, r := range n.runtimes {
 		if t, ok := r.(interface{ Trouble() error }); ok {

@@ -17,22 +17,22 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// clusterAPI answers operators. Calls that only the leader can answer go
-// there, over the peer port, in one hop.
+// clusterAPI is the API for operators. It forwards calls that need the leader to the leader, over the
+// peer port, in one hop.
 type clusterAPI struct {
 	imagebuilderv1.UnimplementedClusterServer
 	node *Node
-	// peer: the call came from another node, and goes no further.
+	// peer reports whether the call came from another node. Such a call is not forwarded again.
 	peer bool
 }
 
-// servePeers adds what nodes ask of each other beside Raft.
+// servePeers registers the calls between nodes besides those of Raft.
 func (n *Node) servePeers(r grpc.ServiceRegistrar) {
 	n.logs.Register(r)
 	imagebuilderv1.RegisterClusterServer(r, clusterAPI{node: n, peer: true})
 }
 
-// leader answers the API of the leader: nil if it is this node.
+// leaderClient waits until a leader is known, and returns a client of its API; nil if this node leads.
 func (c clusterAPI) leaderClient(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
 	for {
 		if c.node.cluster.Leads() {
@@ -42,18 +42,19 @@ func (c clusterAPI) leaderClient(ctx context.Context) (imagebuilderv1.ClusterCli
 			return imagebuilderv1.NewClusterClient(conn), nil
 		}
 		if !ctxutil.Sleep(ctx, 20*time.Millisecond) {
-			return nil, status.Error(codes.Unavailable, "no leader is known: ask again, or ask for what this node knows (--stale)")
+			return nil, status.Error(codes.Unavailable, "no leader is known: try again, or read the state of this node (--stale)")
 		}
 	}
 }
 
-// leaderSoon is leader for calls that may take long once it is found.
+// boundedLeaderClient is leaderClient for calls that may take longer than the wait for the leader.
 func (c clusterAPI) boundedLeaderClient(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
 	return c.leaderClient(ctx)
 }
 
+// TransferLeadership lets another node lead, and waits until it does.
 func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.TransferLeadershipRequest) (*imagebuilderv1.TransferLeadershipResponse, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
@@ -65,16 +66,17 @@ func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.
 		return client.TransferLeadership(ctx, req)
 	}
 	if err := c.node.cluster.TransferLeadership(ctx, req.GetTo()); err != nil {
-		return nil, operatorError(fmt.Errorf("leadership stays where it is: %w", err))
+		return nil, operatorError(fmt.Errorf("leadership was not transferred: %w", err))
 	}
 	for c.node.cluster.Leads() || c.node.cluster.Status().LeaderName == "" || c.node.cluster.Status().LeaderName == c.node.cfg.Name {
 		if !ctxutil.Sleep(ctx, 5*time.Millisecond) {
-			return nil, status.Error(codes.Unavailable, "leadership was given up, and no other leader is known yet")
+			return nil, status.Error(codes.Unavailable, "this node no longer leads, and no other leader is known yet")
 		}
 	}
 	return &imagebuilderv1.TransferLeadershipResponse{Leader: c.node.cluster.Status().LeaderName}, nil
 }
 
+// RemoveNode removes a node from the cluster.
 func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNodeRequest) (*imagebuilderv1.RemoveNodeResponse, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
@@ -86,7 +88,7 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 		return client.RemoveNode(ctx, req)
 	}
 	if err := c.node.cluster.Remove(ctx, req.GetNode()); err != nil {
-		if !c.node.cluster.Leads() { // it may have lost that in between
+		if !c.node.cluster.Leads() { // it may have lost leadership during the call
 			err = fmt.Errorf("%w (%w)", cluster.ErrNoLeader, err)
 		}
 		return nil, operatorError(fmt.Errorf("%q was not removed: %w", req.GetNode(), err))
@@ -94,9 +96,10 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 	return &imagebuilderv1.RemoveNodeResponse{}, nil
 }
 
+// DrainNode drains a node or ends the drain, and returns the number of attempts that run there.
 func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNodeRequest) (*imagebuilderv1.DrainNodeResponse, error) {
 	if c.node.level() < 2 {
-		return nil, status.Error(codes.FailedPrecondition, "not all nodes run a version that knows drained nodes")
+		return nil, status.Error(codes.FailedPrecondition, "a node runs a version that cannot be drained: upgrade all nodes first")
 	}
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
@@ -117,6 +120,7 @@ func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNode
 	return res, nil
 }
 
+// Reseal encrypts the secrets of all active builds with the present sealing key.
 func (c clusterAPI) Reseal(ctx context.Context, req *imagebuilderv1.ResealRequest) (*imagebuilderv1.ResealResponse, error) {
 	client, err := c.boundedLeaderClient(ctx)
 	if err != nil {
@@ -127,7 +131,7 @@ func (c clusterAPI) Reseal(ctx context.Context, req *imagebuilderv1.ResealReques
 	}
 	n, id, err := c.node.reseal(ctx)
 	if err != nil {
-		return nil, status.Error(codes.FailedPrecondition, fmt.Sprintf("not all secrets are resealed (%d are): %v", n, err))
+		return nil, status.Error(codes.FailedPrecondition, fmt.Sprintf("resealed %d secrets, but not all: %v", n, err))
 	}
 	return &imagebuilderv1.ResealResponse{Resealed: uint32(n), KeyId: id}, nil
 }

@@ -8,24 +8,23 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster"
 )
 
-// readiness remembers for how long a leader has been known. A node that was
-// never ready waits until that was so for a while, so that a rolling restart
-// does not run ahead of the elections that it causes; one that is ready stays
-// so through an election, which takes less time than clients need to go
-// elsewhere.
+// readiness decides from the times at which a leader was known whether the node is ready. A node
+// becomes ready after a leader has been known for readyAfter, so that a rolling restart waits for the
+// elections that it causes. A node that is ready stays ready for lostTimeout without a leader, because
+// an election takes less time than clients need to find another node.
 type readiness struct {
 	readyAfter, lostTimeout time.Duration
 
 	mu         sync.Mutex
-	knownSince time.Time // a leader is known; zero: none is
-	lostSince  time.Time // none is known; zero: one is
-	ready      bool      // it was ready, and no leader has been missing for long
+	knownSince time.Time // when a leader became known; zero if none is known
+	lostSince  time.Time // when the last leader was lost; zero if one is known
+	ready      bool
 }
 
-// lagLimit is how many entries a node may have to apply and still be ready.
+// lagLimit is the number of committed entries that a ready node may not have applied yet.
 const lagLimit = 1000
 
-// see takes up how the node sees the cluster now.
+// update records the status of the cluster at a time.
 func (r *readiness) update(now time.Time, st cluster.Status) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -44,7 +43,7 @@ func (r *readiness) update(now time.Time, st cluster.Status) {
 	r.ready = r.ready || now.Sub(r.knownSince) >= r.readyAfter
 }
 
-// reasons are what speaks against sending clients here.
+// reasons returns why clients should not be sent to this node; none if it is ready.
 func (r *readiness) reasons(now time.Time, st cluster.Status) (out []string) {
 	r.update(now, st)
 	r.mu.Lock()

@@ -15,8 +15,8 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// heldByAll reports whether every member said that it holds a sealing key. A
-// member that is silent counts as it spoke last.
+// keyHeldByAll reports whether every member has a sealing key. A silent member counts with its last
+// report, and a member without a report is ignored.
 func (n *Node) keyHeldByAll(key string) bool {
 	for _, m := range n.cluster.Members() {
 		if m.Name != n.cfg.Name && m.Answer != nil && !slices.Contains(m.Answer.GetSealingKeys(), key) {
@@ -26,18 +26,18 @@ func (n *Node) keyHeldByAll(key string) bool {
 	return true
 }
 
-// sealedBuilds calls f with every active build that has secrets.
+// eachSealedBuild calls f for every active build that has secrets, until f returns an error.
 func (n *Node) eachSealedBuild(f func(*buildsv1.Record) error) error {
 	var all []*buildsv1.Record
-	see := func(r *buildsv1.Record) bool {
+	collect := func(r *buildsv1.Record) bool {
 		if r.Secrets != nil {
 			all = append(all, r)
 		}
 		return true
 	}
 	view := n.store.View()
-	view.Queued(see)
-	view.Live(see)
+	view.Queued(collect)
+	view.Live(collect)
 	for _, r := range all {
 		if err := f(r); err != nil {
 			return err
@@ -46,8 +46,8 @@ func (n *Node) eachSealedBuild(f func(*buildsv1.Record) error) error {
 	return nil
 }
 
-// failUnsealable ends the active builds whose secrets no key here opens: a
-// restored snapshot may come from a cluster with other keys.
+// failUnsealable ends the active builds whose secrets this node cannot open, and returns their number.
+// A restored snapshot may come from a cluster with other sealing keys.
 func (n *Node) failUnsealable(ctx context.Context) (failed int, err error) {
 	held := n.keyring.IDs()
 	return failed, n.eachSealedBuild(func(r *buildsv1.Record) error {
@@ -65,7 +65,8 @@ func (n *Node) failUnsealable(ctx context.Context) (failed int, err error) {
 	})
 }
 
-// reseal seals the secrets of all active builds with the key that seals now.
+// reseal encrypts the secrets of all active builds with the present key. It returns the number of
+// changed builds and the id of the key.
 func (n *Node) reseal(ctx context.Context) (resealed int, key string, err error) {
 	err = n.eachSealedBuild(func(r *buildsv1.Record) error {
 		plain, err := n.keyring.Open(r.Build.Id, r.Secrets)
@@ -91,8 +92,9 @@ func (n *Node) reseal(ctx context.Context) (resealed int, key string, err error)
 	return resealed, key, err
 }
 
-// openKeyring reads the sealing keys. A single node without any makes one,
-// beside its data directory and not in it.
+// openKeyring reads the sealing keys. If the configuration names no key file, it uses a file beside the
+// data directory, and creates it at the first start. The file is not in the data directory, so that a
+// copy of the directory does not contain the key.
 func openKeyring(cfg config.Config, log *slog.Logger) (*builds.Keyring, error) {
 	path := cfg.Sealing.KeyFile
 	if path == "" {
@@ -101,7 +103,7 @@ func openKeyring(cfg config.Config, log *slog.Logger) (*builds.Keyring, error) {
 			if err := builds.NewKeyFile(path); err != nil {
 				return nil, err
 			}
-			log.Info("made a sealing key; keep it, the data directory is of no use without", "file", path)
+			log.Info("created a sealing key: keep this file, the secrets in the data directory cannot be read without it", "file", path)
 		}
 	}
 	return builds.LoadKeyring(path)

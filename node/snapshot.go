@@ -18,14 +18,15 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// snapshotChunk is the size of one message of a snapshot, in bytes.
+// snapshotChunkBytes is the size of the greatest message of a snapshot.
 const snapshotChunkBytes = 256 << 10
 
-// maxSnapshot bounds what is restored, in bytes.
+// maxSnapshotBytes is the size of the greatest snapshot that can be restored.
 const maxSnapshotBytes = 4 << 30
 
+// SaveSnapshot sends a snapshot of the replicated state. The snapshot contains everything that was
+// acknowledged before the call.
 func (c clusterAPI) SaveSnapshot(req *imagebuilderv1.SaveSnapshotRequest, stream grpc.ServerStreamingServer[imagebuilderv1.SaveSnapshotResponse]) error {
-	// Linearizable: it holds everything that was acknowledged before.
 	ctx := stream.Context()
 	index, err := c.node.raft.ReadIndex(ctx)
 	if err != nil {
@@ -42,9 +43,10 @@ func (c clusterAPI) SaveSnapshot(req *imagebuilderv1.SaveSnapshotRequest, stream
 	return nil
 }
 
-// chunkWriter sends what is written in messages of bounded size.
+// chunkWriter sends written bytes in messages of at most snapshotChunkBytes.
 type chunkWriter func([]byte) error
 
+// Write sends p. It does not keep p.
 func (w chunkWriter) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
 		n := min(len(rest), snapshotChunkBytes)
@@ -56,6 +58,7 @@ func (w chunkWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// RestoreSnapshot replaces the state of the cluster by a snapshot.
 func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuilderv1.RestoreSnapshotRequest, imagebuilderv1.RestoreSnapshotResponse]) error {
 	ctx := stream.Context()
 	client, err := c.boundedLeaderClient(ctx)
@@ -75,7 +78,7 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 			return err
 		}
 		if b.Len()+len(m.GetChunk()) > maxSnapshotBytes {
-			return status.Errorf(codes.ResourceExhausted, "the snapshot is greater than %d bytes", maxSnapshotBytes)
+			return status.Errorf(codes.ResourceExhausted, "the snapshot has more than %d bytes", maxSnapshotBytes)
 		}
 		b.Write(m.GetChunk())
 	}
@@ -86,6 +89,7 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 	return stream.SendAndClose(res)
 }
 
+// forwardSnapshot sends a snapshot from a client to the leader, and the leader's response back.
 func forwardSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, from grpc.ClientStreamingServer[imagebuilderv1.RestoreSnapshotRequest, imagebuilderv1.RestoreSnapshotResponse]) error {
 	to, err := client.RestoreSnapshot(ctx)
 	if err != nil {
@@ -100,7 +104,7 @@ func forwardSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, f
 			return err
 		}
 		if err := to.Send(m); err != nil {
-			break // CloseAndRecv tells why
+			break // CloseAndRecv returns the cause
 		}
 	}
 	res, err := to.CloseAndRecv()
@@ -110,10 +114,13 @@ func forwardSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, f
 	return from.SendAndClose(res)
 }
 
-// restore replaces the state of the cluster, as its leader. Once it has begun
-// it goes on to its end, also when the caller has gone: Raft does, and what ran
-// when the snapshot was taken would never end. A leader that dies meanwhile
-// leaves it so: the snapshot has to be restored again (docs/runbooks.md).
+// restore replaces the state of the cluster by a snapshot; this node must be the leader. The snapshot
+// may contain attempts that have ended since. restore ends them, and the builds whose secrets this
+// cluster cannot open.
+//
+// restore does not stop when the caller cancels, because Raft completes the replacement anyway, and the
+// attempts of the snapshot would then never end. If the leader fails before the end, an operator has
+// to restore the snapshot again (docs/runbooks.md).
 func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
 	ctx, cancel := ctxutil.Join(context.WithoutCancel(ctx), n.work)
 	defer cancel()
@@ -123,13 +130,13 @@ func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Restore
 	if err := n.cluster.RestoreSnapshot(ctx, raw); err != nil {
 		return nil, operatorError(fmt.Errorf("restore the snapshot: %w", err))
 	}
-	n.log.Warn("the replicated state was replaced by a snapshot")
-	// The snapshot may have brought a lower level, which is raised again.
+	n.log.Warn("replaced the replicated state by a snapshot")
+	// The snapshot may have a lower feature level. raiseLevel raises it again.
 	for wait := 0; n.level() < level && wait < 100 && ctxutil.Sleep(ctx, 20*time.Millisecond); wait++ {
 	}
 	if level >= 2 {
 		if err := n.markNodesLost(ctx); err != nil {
-			return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but attempts that ran then were not ended, restore it again: %v", err)
+			return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but its running attempts were not ended, restore it again: %v", err)
 		}
 	}
 	failed, err := n.failUnsealable(ctx)
@@ -141,10 +148,10 @@ func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Restore
 	return &imagebuilderv1.RestoreSnapshotResponse{Builds: count, Failed: uint64(failed)}, nil
 }
 
-// loseNodes ends the attempts that ran when a snapshot was taken: their nodes
-// may have ended them since, and run on, and so may workloads that outlive them.
-// Nodes that live make themselves known again. Nothing is assigned meanwhile,
-// least of all to those that are next.
+// markNodesLost commits that all nodes of the restored state are lost, which ends all attempts of that
+// state. Their nodes may still run and may have ended these attempts already, and the same holds for
+// workloads that outlive nodes. Nodes that run register again (keepLease). The leader assigns nothing
+// meanwhile, so that no attempt of a queued build goes to a node that is marked next.
 func (n *Node) markNodesLost(ctx context.Context) error {
 	var all []*buildsv1.Node
 	n.store.Read(func(st *builds.State) {
@@ -160,8 +167,8 @@ func (n *Node) markNodesLost(ctx context.Context) error {
 	return nil
 }
 
-// checkSnapshot reports why a snapshot cannot become the state of this cluster:
-// each node has to be able to read it.
+// checkSnapshot returns an error if a snapshot must not become the state of this cluster. Every node
+// has to be able to read it.
 func (n *Node) checkSnapshot(r io.Reader) error {
 	level, err := builds.CheckSnapshot(r)
 	if err != nil || level <= n.level() {
@@ -169,7 +176,7 @@ func (n *Node) checkSnapshot(r io.Reader) error {
 	}
 	for _, m := range n.cluster.Members() {
 		if known := m.Answer.GetNode().GetFeatureLevel(); known < level {
-			return fmt.Errorf("it needs feature level %d, and node %s knows %d, as far as it said: start a newer version there", level, m.Name, known)
+			return fmt.Errorf("it needs feature level %d, but node %s has last reported level %d: start a newer version there", level, m.Name, known)
 		}
 	}
 	return nil

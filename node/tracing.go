@@ -10,9 +10,8 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing/otlp"
 )
 
-// tracedCalls are the calls that begin traces, or go on with those of their
-// callers: what makes, resolves or ends builds. Reads and logs are asked for
-// all the time, and take none of the way.
+// tracedCalls are the calls that begin a trace or continue that of their caller: those that create,
+// resolve or end builds. Reads of builds and logs are frequent, and would only add noise to the traces.
 var tracedCalls = []string{
 	imagebuilderv1.ImageBuilder_BuildImage_FullMethodName,
 	imagebuilderv1.ImageBuilder_UploadContext_FullMethodName,
@@ -24,7 +23,7 @@ var tracedCalls = []string{
 	builder.ImageBuilder_ResolveWorkspaceImage_FullMethodName,
 }
 
-// openTracing answers what makes and exports spans, or nil if nothing does.
+// openTracing returns the provider that records and exports spans, or nil without an endpoint.
 func (n *Node) openTracing() (*otlp.Provider, error) {
 	c := n.cfg.Tracing
 	if c.Endpoint == "" {
@@ -43,8 +42,8 @@ func (n *Node) openTracing() (*otlp.Provider, error) {
 	return p, nil
 }
 
-// closeTracing exports what is left, for a moment: no collector holds up the
-// end of a node.
+// closeTracing exports the remaining spans for at most two seconds. A collector that does not respond
+// must not delay the end of the node.
 func (n *Node) closeTracing() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
