@@ -17,8 +17,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// isOperator reports whether the client of a connection has presented a certificate with the operator
-// role of this cluster, which the CA of the port has verified.
+// isOperator reports whether the client of a connection has presented a certificate with the
+// operator role of this cluster, which the CA of the port has verified.
 func (n *Node) isOperator(t *tls.ConnectionState) bool {
 	if t == nil || len(t.VerifiedChains) == 0 {
 		return false
@@ -67,8 +67,8 @@ func (n *Node) operatorCalls(isOperator func(context.Context) bool) []grpc.Serve
 	}
 }
 
-// onlyOperators refuses callers that are not operators with 403. Without certificates of operators in
-// the configuration it admits every caller: the port must then be a loopback port.
+// onlyOperators refuses callers that are not operators with 403. Without certificates of operators
+// in the configuration it admits every caller: the port must then be a loopback port.
 func (n *Node) onlyOperators(h http.Handler) http.Handler {
 	if !n.cfg.KnowsOperators() {
 		return h

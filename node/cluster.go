@@ -109,8 +109,8 @@ func (n *Node) newPeerNetwork(peer net.Listener) (cluster.Network, error) {
 	}), nil
 }
 
-// discover returns the addresses at which other nodes may be: those of the configuration, of pods and
-// of DNS. It may return addresses together with an error.
+// discover returns the addresses at which other nodes may be: those of the configuration, of pods
+// and of DNS. It may return addresses together with an error.
 func (n *Node) discover(ctx context.Context) ([]string, error) {
 	all := append([]string(nil), n.cfg.Cluster.Peers...)
 	pods, podsErr := n.podPeers(ctx)

@@ -14,8 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
-// Test_Discover_DNS: peers are all addresses of a name, asked for anew each
-// time, beside those of the list.
+// Test_Discover_DNS: peers are all addresses of a name, asked for anew each time, beside those of
+// the list.
 func Test_Discover_DNS(t *testing.T) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {

@@ -19,7 +19,8 @@ import (
 // contextTagPrefix begins the tags of uploaded contexts in the base repository.
 const contextTagPrefix = "context-"
 
-// contextStore stores uploaded build contexts in the base repository, where every node can fetch them.
+// contextStore stores uploaded build contexts in the base repository, where every node can fetch
+// them.
 type contextStore struct {
 	client     *registry.Client
 	repository string
@@ -74,8 +75,8 @@ func (c contextStore) Open(ctx context.Context, digest string) (io.ReadCloser, e
 
 // collect deletes the contexts that are older than maxAge and not in use, and returns their number.
 // used returns the digests in use. collect deletes a manifest by its digest, and renewing a context
-// changes that digest. So a context that Exists has renewed for a build that used does not contain is
-// not deleted.
+// changes that digest. So a context that Exists has renewed for a build that used does not contain
+// is not deleted.
 func (c contextStore) collect(ctx context.Context, used func() map[string]bool) (n int, err error) {
 	tags, err := c.client.Tags(ctx, c.repository, contextTagPrefix, installRights)
 	if registry.KindOf(err) == registry.NotFound {

@@ -11,10 +11,10 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// credential returns the credential that a solve of BuildKit presents to a registry host: for pushes
-// that of the install, for pulls one that the request may use. It is empty if there is none. BuildKit
-// names only the host, so entries of the docker config for a single repository apply only to the
-// install's own repositories.
+// credential returns the credential that a solve of BuildKit presents to a registry host: for
+// pushes that of the install, for pulls one that the request may use. It is empty if there is none.
+// BuildKit names only the host, so entries of the docker config for a single repository apply only
+// to the install's own repositories.
 func (n *Node) credential(ctx context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error) {
 	if !push {
 		return n.registry.Credential(ctx, host, "", rightsOf(rights))
@@ -40,8 +40,8 @@ type podCredentials struct{ node *Node }
 var _ kubernetes.Credentials = podCredentials{}
 
 // Readable returns the credentials that a request may use, by host, and the errors of providers by
-// host. It looks only at hosts that the request or the configuration names, because every look can be
-// a call of a credential helper or of a cloud API.
+// host. It looks only at hosts that the request or the configuration names, because every look can
+// be a call of a credential helper or of a cloud API.
 func (c podCredentials) Readable(ctx context.Context, rights *buildsv1.Rights) (map[string]proxy.Auth, map[string]error) {
 	r := rightsOf(rights)
 	own := repositories(c.node.cfg)
@@ -60,8 +60,8 @@ func (c podCredentials) Readable(ctx context.Context, rights *buildsv1.Rights) (
 	return out, failed
 }
 
-// Own returns the credential of the install for the host of one of its own repositories, and whether
-// there is one.
+// Own returns the credential of the install for the host of one of its own repositories, and
+// whether there is one.
 func (c podCredentials) Own(ctx context.Context, host string) (proxy.Auth, bool, error) {
 	user, password, err := c.node.credential(ctx, host, nil, true)
 	return proxy.Auth{User: user, Password: password}, password != "", err

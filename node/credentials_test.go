@@ -27,8 +27,8 @@ func (ownECR) Login(_ context.Context, host string) (registry.Login, error) {
 	return registry.Login{Username: "AWS", Password: "token-of-" + host, Expires: time.Now().Add(time.Hour)}, nil
 }
 
-// Test_Readable_TellsWhereAProviderFails: a credential that only cannot be had now is
-// not none; hosts without one do no harm.
+// Test_Readable_TellsWhereAProviderFails: a credential that only cannot be had now is not none;
+// hosts without one do no harm.
 func Test_Readable_TellsWhereAProviderFails(t *testing.T) {
 	client, err := registry.New(registry.Options{Providers: []registry.Provider{ownECR{}}})
 	if err != nil {

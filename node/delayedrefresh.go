@@ -11,8 +11,8 @@ import (
 // refresh may find the former digest. The second delay is for slow storage.
 var repeatDelays = [...]time.Duration{time.Second, 10 * time.Second}
 
-// delayedRefreshes are the references that are to be refreshed again, with their times. The zero value
-// is empty.
+// delayedRefreshes are the references that are to be refreshed again, with their times. The zero
+// value is empty.
 type delayedRefreshes struct {
 	mu  sync.Mutex
 	due map[string][]time.Time

@@ -7,8 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Test_LateRefreshes: what was told of comes twice more, and what was told of
-// again in between begins anew.
+// Test_LateRefreshes: what was told of comes twice more, and what was told of again in between
+// begins anew.
 func Test_LateRefreshes(t *testing.T) {
 	var l delayedRefreshes
 	begin := time.Unix(1000, 0)

@@ -1,7 +1,7 @@
 // Package node runs one node of the service. New makes a Node from its configuration and its Parts,
 // and Run opens it, serves until its context ends, and closes it. Everything that a node takes from
-// its machine or from other systems (network, clock, disks, registries, runtimes) can be replaced by
-// a field of Parts, so that a test runs the code of a production node in a world of its own.
+// its machine or from other systems (network, clock, disks, registries, runtimes) can be replaced
+// by a field of Parts, so that a test runs the code of a production node in a world of its own.
 //
 // The package connects other packages and contains what only a running node needs. It decides
 // neither what a command does (package builds), nor which node runs an attempt (package scheduler),

@@ -22,8 +22,8 @@ func (e codedError) GRPCStatus() *status.Status { return status.New(e.code, e.Er
 // Unwrap returns the error without the code.
 func (e codedError) Unwrap() error { return e.error }
 
-// clusterError maps an error of the cluster to UNAVAILABLE: the caller may repeat the call. It returns
-// a cancelled context as it is.
+// clusterError maps an error of the cluster to UNAVAILABLE: the caller may repeat the call. It
+// returns a cancelled context as it is.
 func clusterError(err error) error {
 	switch {
 	case err == nil:

@@ -13,8 +13,8 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// This file injects faults into the disk under the logs of builds. A binary with the build tag faults
-// serves as the node in tests of slow disks and of power loss.
+// This file injects faults into the disk under the logs of builds. A binary with the build tag
+// faults serves as the node in tests of slow disks and of power loss.
 
 // faultLogFS returns a file system with slow fsyncs while the fault is switched on. If
 // IMAGE_BUILDER_TEST_POWER_LOSS is set, it also keeps unsynced changes in memory: a killed process
@@ -44,8 +44,8 @@ func (f slowFile) Sync() error {
 	return f.File.Sync()
 }
 
-// unsyncedFS keeps the changes of its files in memory until an fsync. All open handles of a file read
-// the changes.
+// unsyncedFS keeps the changes of its files in memory until an fsync. All open handles of a file
+// read the changes.
 type unsyncedFS struct {
 	logs.FS
 	mu      *sync.Mutex

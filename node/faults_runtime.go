@@ -19,20 +19,20 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// This file adds a runtime whose workloads a test controls. A binary with the build tag faults serves
-// as the node in tests of adoption, lost nodes and lost workloads.
+// This file adds a runtime whose workloads a test controls. A binary with the build tag faults
+// serves as the node in tests of adoption, lost nodes and lost workloads.
 
 // externalRuntime is a runtime for tests. Its workloads are processes that all nodes of the machine
-// share through a directory, and that may outlive their node. They run a script. Then the node copies
-// the source image.
+// share through a directory, and that may outlive their node. They run a script. Then the node
+// copies the source image.
 type externalRuntime struct {
 	dir, script string
 	survives    bool
 	copyRuntime workload.Runtime
 }
 
-// addFaultRuntime adds the runtime if IMAGE_BUILDER_TEST_RUNTIME names its directory. copies is the name
-// of the runtime that copies the source image.
+// addFaultRuntime adds the runtime if IMAGE_BUILDER_TEST_RUNTIME names its directory. copies is the
+// name of the runtime that copies the source image.
 func addFaultRuntime(all map[string]workload.Runtime, copies string) {
 	if dir := os.Getenv("IMAGE_BUILDER_TEST_RUNTIME"); dir != "" {
 		all["external"] = &externalRuntime{dir, os.Getenv("IMAGE_BUILDER_TEST_SCRIPT"), os.Getenv("IMAGE_BUILDER_TEST_SURVIVES") != "", all[copies]}
@@ -110,8 +110,8 @@ func (e *externalRuntime) start(name string) error {
 	return os.WriteFile(e.path(name, "pid"), fmt.Append(nil, cmd.Process.Pid), 0o600)
 }
 
-// follow copies the output of a workload to sink, from the sink's offset on, until the workload ends.
-// It returns the exit status.
+// follow copies the output of a workload to sink, from the sink's offset on, until the workload
+// ends. It returns the exit status.
 func (e *externalRuntime) follow(ctx context.Context, name string, sink workload.Sink) (string, error) {
 	var out *os.File
 	for out == nil {

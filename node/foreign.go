@@ -13,8 +13,8 @@ import (
 // foreignInterval is how often a node looks for build workspaces of another image builder.
 const foreignInterval = 30 * time.Second
 
-// foreignWorkspaces are the build workspaces at ws-manager that another image builder has started, for
-// instance the former image builder of an install. They are reported and left alone.
+// foreignWorkspaces are the build workspaces at ws-manager that another image builder has started,
+// for instance the former image builder of an install. They are reported and left alone.
 type foreignWorkspaces struct {
 	gauge prometheus.Gauge
 

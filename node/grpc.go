@@ -35,8 +35,8 @@ func (n *Node) newGRPCServer(health healthpb.HealthServer, opts []grpc.ServerOpt
 	return g
 }
 
-// grpcOptions returns the options that all gRPC servers share: limits, metrics, recovery from panics,
-// traces, and the end of streams and waits with the context streams.
+// grpcOptions returns the options that all gRPC servers share: limits, metrics, recovery from
+// panics, traces, and the end of streams and waits with the context streams.
 func (n *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error) {
 	m := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
 		grpcprom.WithHistogramBuckets([]float64{.005, .025, .05, .1, .5, 1, 2.5, 5, 30, 60, 120, 240, 600})))
@@ -45,7 +45,8 @@ func (n *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error)
 	}
 	return append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessageBytes),
-		// Gitpod's clients ping every 10 s, also without streams (docs/gitpod-contract.md, section 10).
+		// Gitpod's clients ping every 10 s, also without streams (docs/gitpod-contract.md, section
+		// 10).
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), n.recoverUnary, endWaitsOnShutdown(streams)),

@@ -21,14 +21,14 @@ func (n *Node) watchReadiness(ctx context.Context) error {
 	}
 }
 
-// serveLive handles /live. It returns 200 while the process can serve a request, whatever the state of
-// the cluster is.
+// serveLive handles /live. It returns 200 while the process can serve a request, whatever the state
+// of the cluster is.
 func (n *Node) serveLive(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "live")
 }
 
-// serveReady handles /ready. It returns 200 if clients should use this node, otherwise 503 with a line
-// for each reason. The lines after "ready" are problems that another node would have as well.
+// serveReady handles /ready. It returns 200 if clients should use this node, otherwise 503 with a
+// line for each reason. The lines after "ready" are problems that another node would have as well.
 func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 	reasons := n.readiness.reasons(time.Now(), n.cluster.Status())
 	if err := n.cluster.Trouble(); err != nil {

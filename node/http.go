@@ -20,9 +20,9 @@ import (
 // httpServers are the HTTP servers of a node.
 type httpServers struct{ all []*http.Server }
 
-// serveHTTP starts an HTTP server on each listener: metrics, health, profiles, and the port of the web
-// page and of logs. socket is the unix socket for operators, which serves profiles beside gRPC; nil
-// without one. Serving goroutines run in wg, and send to failed if they end by themselves.
+// serveHTTP starts an HTTP server on each listener: metrics, health, profiles, and the port of the
+// web page and of logs. socket is the unix socket for operators, which serves profiles beside gRPC;
+// nil without one. Serving goroutines run in wg, and send to failed if they end by themselves.
 func (n *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup, failed chan<- error) *httpServers {
 	metrics := http.NewServeMux()
 	metrics.Handle("/metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{Registry: n.metrics}))
@@ -81,8 +81,8 @@ func (n *Node) publicHandler() http.Handler {
 	return mux
 }
 
-// logInfoHandler returns the handler of logs for clients of Gitpod, and of notifications of registries
-// if they have a token.
+// logInfoHandler returns the handler of logs for clients of Gitpod, and of notifications of
+// registries if they have a token.
 func (n *Node) logInfoHandler() http.Handler {
 	l := &loginfo.Server{Builds: n.service, Tokens: n.keyring, Streams: n.streams}
 	mux := http.NewServeMux()

@@ -41,8 +41,8 @@ func endStreamsOnShutdown(streams context.Context) grpc.StreamServerInterceptor 
 	}
 }
 
-// endWaitsOnShutdown does the same for BuildStatus with wait_for, the only unary call that may wait for
-// a long time.
+// endWaitsOnShutdown does the same for BuildStatus with wait_for, the only unary call that may wait
+// for a long time.
 func endWaitsOnShutdown(streams context.Context) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 		if r, ok := req.(*imagebuilderv1.BuildStatusRequest); !ok || r.GetWaitFor() == 0 {
@@ -78,8 +78,8 @@ func (n *Node) recoverStream(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 	return h(srv, ss)
 }
 
-// panicError logs a panic in a call, and returns the error for the client. The value of the panic may
-// contain secrets, so only its type is logged.
+// panicError logs a panic in a call, and returns the error for the client. The value of the panic
+// may contain secrets, so only its type is logged.
 func (n *Node) panicError(method string, p any) error {
 	n.log.Error("panic in a call", "method", method, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 	return status.Errorf(codes.Internal, "%s failed by a defect of the service; its log has the details", method)

@@ -11,8 +11,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// openKubernetes returns the runtime that builds in pods, or nil if the configuration does not use it.
-// It does not wait for the API server.
+// openKubernetes returns the runtime that builds in pods, or nil if the configuration does not use
+// it. It does not wait for the API server.
 func (n *Node) openKubernetes() (*kubernetes.Runtime, error) {
 	if !n.cfg.Uses(kubernetes.Name) {
 		return nil, nil
@@ -52,7 +52,8 @@ func (n *Node) openKubernetes() (*kubernetes.Runtime, error) {
 	return kubernetes.New(o)
 }
 
-// readPEM returns the content of a file that the configuration names under key, or "" without a file.
+// readPEM returns the content of a file that the configuration names under key, or "" without a
+// file.
 func readPEM(key, file string) (string, error) {
 	if file == "" {
 		return "", nil

@@ -15,7 +15,8 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// lead makes the decisions of the leader about builds, attempts, nodes and logs until the term ends.
+// lead makes the decisions of the leader about builds, attempts, nodes and logs until the term
+// ends.
 func (n *Node) lead(ctx context.Context, term *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
@@ -28,8 +29,8 @@ func (n *Node) lead(ctx context.Context, term *cluster.Term) error {
 	}).Run(ctx)
 }
 
-// settingsOf returns the settings that the leader commits, so that all nodes apply commands with the
-// same limits.
+// settingsOf returns the settings that the leader commits, so that all nodes apply commands with
+// the same limits.
 func settingsOf(cfg config.Config) *buildsv1.Settings {
 	return &buildsv1.Settings{
 		HistoryTotal:        cfg.History.Total,
@@ -47,9 +48,9 @@ func settingsOf(cfg config.Config) *buildsv1.Settings {
 	}
 }
 
-// reapWorkloads stops workloads that have outlived their attempts, until the term ends. The workspace
-// manager is shared: another image builder may have workspaces there, for instance during a
-// migration, and these must not be stopped.
+// reapWorkloads stops workloads that have outlived their attempts, until the term ends. The
+// workspace manager is shared: another image builder may have workspaces there, for instance during
+// a migration, and these must not be stopped.
 func (n *Node) reapWorkloads(ctx context.Context, _ *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
@@ -74,8 +75,8 @@ func (n *Node) raiseLevel(ctx context.Context, term *cluster.Term) error {
 	}
 }
 
-// raiseLevelTo commits the greatest level up to highest that all members know, if it is greater than
-// the current level.
+// raiseLevelTo commits the greatest level up to highest that all members know, if it is greater
+// than the current level.
 func (n *Node) raiseLevelTo(ctx context.Context, term *cluster.Term, highest uint32) {
 	known := highest
 	for _, m := range n.cluster.Members() {

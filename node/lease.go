@@ -12,9 +12,9 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// begin registers this process in the replicated state, which ends the attempts of the former process
-// of this node. Then it runs the attempts and refreshes that the leader assigns to the node, until
-// ctx ends.
+// begin registers this process in the replicated state, which ends the attempts of the former
+// process of this node. Then it runs the attempts and refreshes that the leader assigns to the
+// node, until ctx ends.
 func (n *Node) begin(ctx context.Context) error {
 	if !n.register(ctx) {
 		return nil
@@ -23,8 +23,8 @@ func (n *Node) begin(ctx context.Context) error {
 	n.log.Info("node is registered and takes work", "node", n.cfg.Name, "store", n.cluster.StoreID())
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	// Refreshes start after the registration: before it, the state may still assign refreshes to the
-	// former process.
+	// Refreshes start after the registration: before it, the state may still assign refreshes to
+	// the former process.
 	wg.Go(func() { n.refresh(ctx) })
 	wg.Go(func() { n.prewarm(ctx) })
 	return n.owner.Run(ctx)
@@ -47,8 +47,9 @@ func (n *Node) register(ctx context.Context) bool {
 	}
 }
 
-// keepLease stops the attempts of this node when it has heard no leader for the lease (owner.lease),
-// and registers this process again when the state has lost it. It returns after ctx has ended.
+// keepLease stops the attempts of this node when it has heard no leader for the lease
+// (owner.lease), and registers this process again when the state has lost it. It returns after ctx
+// has ended.
 func (n *Node) keepLease(ctx context.Context) error {
 	lease := time.Duration(n.cfg.Owner.Lease)
 	held := false

@@ -13,13 +13,13 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/owner"
 )
 
-// leaveTimeout is how long a node that is removed by scaling down waits until other nodes have copies
-// of its logs. After it the node stays a member, because its disk is needed.
+// leaveTimeout is how long a node that is removed by scaling down waits until other nodes have
+// copies of its logs. After it the node stays a member, because its disk is needed.
 const leaveTimeout = 45 * time.Second
 
-// scaledDown reports whether the stateful set was scaled down, so that the pod of this node will not
-// come back. If so, scaledDown drains the node, and the cluster moves its attempts and copies of logs
-// to other nodes. It returns false, and logs the cause, if it cannot ask or cannot drain.
+// scaledDown reports whether the stateful set was scaled down, so that the pod of this node will
+// not come back. If so, scaledDown drains the node, and the cluster moves its attempts and copies
+// of logs to other nodes. It returns false, and logs the cause, if it cannot ask or cannot drain.
 func (n *Node) scaledDown() bool {
 	k := n.cfg.Cluster.Kubernetes
 	if !k.ScaleDown || !n.started.Load() || n.level() < 2 {
@@ -52,9 +52,9 @@ func (n *Node) setDrained(ctx context.Context, drained bool) error {
 	return err
 }
 
-// leave removes this node from the cluster once other nodes hold copies of all its logs. A node that
-// stops without leaving still counts for majorities until it is pruned. If it cannot leave within
-// leaveTimeout, it ends the drain that drainToLeave began, and stays a member.
+// leave removes this node from the cluster once other nodes hold copies of all its logs. A node
+// that stops without leaving still counts for majorities until it is pruned. If it cannot leave
+// within leaveTimeout, it ends the drain that drainToLeave began, and stays a member.
 func (n *Node) leave(work context.Context) {
 	ctx, cancel := context.WithTimeout(work, leaveTimeout)
 	defer cancel()
@@ -83,8 +83,8 @@ func (n *Node) logStays(err error) {
 	n.log.Warn("this node stays a member: if it does not come back, drain and remove it with `image-builder cluster`", "err", err)
 }
 
-// awaitLogCopies waits until every log of this node has a copy on a node that stays. Owners of copies
-// move them, because this node is drained.
+// awaitLogCopies waits until every log of this node has a copy on a node that stays. Owners of
+// copies move them, because this node is drained.
 func (n *Node) awaitLogCopies(ctx context.Context) error {
 	for last := -1; ; {
 		held := soleLogs(n.store.View(), n.cfg.Name, n.cluster.StoreID())
@@ -101,8 +101,8 @@ func (n *Node) awaitLogCopies(ctx context.Context) error {
 	}
 }
 
-// soleLogs returns the number of logs that a node holds a copy of and no node that stays does. Nodes
-// that are lost or drained do not stay. It is a pure function.
+// soleLogs returns the number of logs that a node holds a copy of and no node that stays does.
+// Nodes that are lost or drained do not stay. It is a pure function.
 func soleLogs(view *builds.State, name, storeID string) (n int) {
 	now := time.Unix(0, view.Time())
 	view.All(func(r *buildsv1.Record) bool {

@@ -12,8 +12,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Test_Needed: which logs keep a node, n2 with the data directory s2, from
-// leaving for good: those of which no node that stays holds a copy.
+// Test_Needed: which logs keep a node, n2 with the data directory s2, from leaving for good: those
+// of which no node that stays holds a copy.
 func Test_Needed(t *testing.T) {
 	const open, sealing, sealed, expired, lost = builds.LogOpen, builds.LogSealing, builds.LogSealed, builds.LogExpired, builds.LogLost
 	for _, c := range []struct {
@@ -105,8 +105,8 @@ func Test_Needed(t *testing.T) {
 	}
 }
 
-// Test_Leave_KeepsTheDrainOfAnOperator: a node that cannot leave, here since nobody
-// else could lead, ends the drain that it began, and no other.
+// Test_Leave_KeepsTheDrainOfAnOperator: a node that cannot leave, here since nobody else could
+// lead, ends the drain that it began, and no other.
 func Test_Leave_KeepsTheDrainOfAnOperator(t *testing.T) {
 	for _, before := range []bool{false, true} {
 		n := lone(t, t.TempDir())

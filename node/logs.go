@@ -10,9 +10,9 @@ import (
 // reapLogsInterval is how often a node looks for logs that retention has removed from the state.
 const reapLogsInterval = time.Minute
 
-// reapLogs removes the files of logs that the replicated state no longer assigns to this node, until
-// ctx ends. Before each run it waits for a read index, because a node with an old state could remove
-// a log that it was assigned since.
+// reapLogs removes the files of logs that the replicated state no longer assigns to this node,
+// until ctx ends. Before each run it waits for a read index, because a node with an old state could
+// remove a log that it was assigned since.
 func (n *Node) reapLogs(ctx context.Context) error {
 	for ctxutil.Sleep(ctx, reapLogsInterval) {
 		if !n.started.Load() {

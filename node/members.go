@@ -11,8 +11,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Members returns the members of the cluster as the leader sees them, or as this node sees them if the
-// request is stale.
+// Members returns the members of the cluster as the leader sees them, or as this node sees them if
+// the request is stale.
 func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequest) (*imagebuilderv1.MembersResponse, error) {
 	if !req.GetStale() {
 		ctx, cancel := withinDeadline(ctx)
@@ -49,8 +49,8 @@ func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequ
 	return res, nil
 }
 
-// memberProto converts a member. last is the applied index of this node. Only the leader knows how long
-// a member has been silent.
+// memberProto converts a member. last is the applied index of this node. Only the leader knows how
+// long a member has been silent.
 func memberProto(m cluster.Member, last uint64, fromLeader bool) *imagebuilderv1.ClusterMember {
 	a := m.Answer
 	w := &imagebuilderv1.ClusterMember{
@@ -79,8 +79,8 @@ func memberProto(m cluster.Member, last uint64, fromLeader bool) *imagebuilderv1
 	return w
 }
 
-// listNodesLeaderTimeout is how long ListNodes waits for the leader before it returns the view of this
-// node.
+// listNodesLeaderTimeout is how long ListNodes waits for the leader before it returns the view of
+// this node.
 const listNodesLeaderTimeout = time.Second
 
 // listNodes returns the properties of the members that every caller may read.

@@ -60,8 +60,8 @@ func (c counters) ended(r *buildsv1.Record) {
 	}
 }
 
-// countingHandler is a log handler that counts the lines by level (gitpod_logs_total, which dashboards
-// of Gitpod read).
+// countingHandler is a log handler that counts the lines by level (gitpod_logs_total, which
+// dashboards of Gitpod read).
 type countingHandler struct {
 	slog.Handler
 	lines *prometheus.CounterVec

@@ -24,8 +24,8 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing/otlp"
 )
 
-// Node is one node of the service: its configuration, the parts that Run opens, and their state. Its
-// methods are spread over the files of the package by subject.
+// Node is one node of the service: its configuration, the parts that Run opens, and their state.
+// Its methods are spread over the files of the package by subject.
 type Node struct {
 	cfg     config.Config
 	parts   Parts
@@ -55,8 +55,8 @@ type Node struct {
 	// connects; later calls return the same result.
 	kubernetesAPI func() (kubernetes.Client, error)
 
-	// work ends after the hand-over of a shutdown, or when the node fails. Attempts, the work of the
-	// leader and all loops of the node end with it. Set by Run.
+	// work ends after the hand-over of a shutdown, or when the node fails. Attempts, the work of
+	// the leader and all loops of the node end with it. Set by Run.
 	work context.Context
 	// streams ends after work. Log streams, watches and waits of clients end with it, and the
 	// clients continue on another node.
@@ -109,8 +109,8 @@ func (n *Node) Cluster() *cluster.Node { return n.cluster }
 // Store returns the replicated state as far as this node has applied it.
 func (n *Node) Store() *builds.Store { return n.store }
 
-// Raft returns the replicated log that commands are proposed to. A proposal waits for a leader until
-// the deadline of its context, or for leaderTimeout without one.
+// Raft returns the replicated log that commands are proposed to. A proposal waits for a leader
+// until the deadline of its context, or for leaderTimeout without one.
 func (n *Node) Raft() builds.Raft { return n.raft }
 
 // API returns the native API of this node for calls within the process.

@@ -22,7 +22,8 @@ import (
 const (
 	// notifyPath is the path that receives notifications of registries.
 	notifyPath = "/v1/registry/notifications"
-	// maxNotificationBytes is the size of the greatest envelope. Registries send one event or a few.
+	// maxNotificationBytes is the size of the greatest envelope. Registries send one event or a
+	// few.
 	maxNotificationBytes = 4 << 20
 )
 
@@ -38,12 +39,12 @@ type envelope struct {
 	} `json:"events"`
 }
 
-// handleNotification requests a refresh of the cached references that a registry reports as pushed. It
-// returns 200 once the requests are committed. After any other status the registry repeats the
+// handleNotification requests a refresh of the cached references that a registry reports as pushed.
+// It returns 200 once the requests are committed. After any other status the registry repeats the
 // notification.
 //
-// References match by repository and tag, whatever their host: a registry knows its own host name only
-// from requests. A refresh too many does no harm.
+// References match by repository and tag, whatever their host: a registry knows its own host name
+// only from requests. A refresh too many does no harm.
 func (n *Node) handleNotification(w http.ResponseWriter, r *http.Request) {
 	if !n.mayNotify(r.Header.Get("Authorization")) {
 		http.Error(w, "the token differs from that of refCache.notifyTokenFile", http.StatusUnauthorized)
@@ -74,8 +75,8 @@ func (n *Node) handleNotification(w http.ResponseWriter, r *http.Request) {
 	n.log.Info("a registry reports pushed references", "refs", cmd.Refs)
 }
 
-// mayNotify reports whether an Authorization header has the configured token. The comparison takes the
-// same time for all tokens of all lengths.
+// mayNotify reports whether an Authorization header has the configured token. The comparison takes
+// the same time for all tokens of all lengths.
 func (n *Node) mayNotify(header string) bool {
 	want, err := config.ReadNotifyToken(n.cfg.RefCache.NotifyTokenFile)
 	if err != nil {
@@ -108,8 +109,8 @@ func pushedRefs(e envelope, all []*imagebuilderv1.CachedRef) (refs []string) {
 	return refs
 }
 
-// repeatRefreshes requests the delayed refreshes of pushed references until ctx ends. A request that
-// cannot be committed is dropped: the reference is refreshed at its next interval.
+// repeatRefreshes requests the delayed refreshes of pushed references until ctx ends. A request
+// that cannot be committed is dropped: the reference is refreshed at its next interval.
 func (n *Node) repeatRefreshes(ctx context.Context) error {
 	t := time.NewTicker(time.Second / 2)
 	defer t.Stop()

@@ -50,9 +50,9 @@ func (n *Node) openParts() (err error) {
 }
 
 // openCluster locks the data directory, opens everything that proposes or applies commands, and
-// opens the cluster last: from then on commands are applied and the leader's work can begin. peer is
-// the listener of the peer port; nil for a node that is alone or has Parts.Network. If openCluster
-// returns an error, it has closed the cluster.
+// opens the cluster last: from then on commands are applied and the leader's work can begin. peer
+// is the listener of the peer port; nil for a node that is alone or has Parts.Network. If
+// openCluster returns an error, it has closed the cluster.
 func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	cfg, err := n.clusterConfig(peer)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// clusterAPI is the API for operators. It forwards calls that need the leader to the leader, over the
-// peer port, in one hop.
+// clusterAPI is the API for operators. It forwards calls that need the leader to the leader, over
+// the peer port, in one hop.
 type clusterAPI struct {
 	imagebuilderv1.UnimplementedClusterServer
 	node *Node
@@ -32,7 +32,8 @@ func (n *Node) servePeers(r grpc.ServiceRegistrar) {
 	imagebuilderv1.RegisterClusterServer(r, clusterAPI{node: n, peer: true})
 }
 
-// leaderClient waits until a leader is known, and returns a client of its API; nil if this node leads.
+// leaderClient waits until a leader is known, and returns a client of its API; nil if this node
+// leads.
 func (c clusterAPI) leaderClient(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
 	for {
 		if c.node.cluster.Leads() {

@@ -25,8 +25,8 @@ type snapshotsTo struct {
 
 func (s snapshotsTo) Context() context.Context { return s.ctx }
 
-// Test_Operator_WithoutALeader: what a node cannot do without a leader it
-// answers with UNAVAILABLE, so that clients ask the next one.
+// Test_Operator_WithoutALeader: what a node cannot do without a leader it answers with UNAVAILABLE,
+// so that clients ask the next one.
 func Test_Operator_WithoutALeader(t *testing.T) {
 	n := lone(t, t.TempDir()) // it was not opened, and does not lead
 	cmd, err := builds.NewCommand(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})

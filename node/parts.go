@@ -33,18 +33,19 @@ type Parts struct {
 	Storage *cluster.Storage
 	// LogFS holds the logs of builds. If nil, they are in the data directory.
 	LogFS logs.FS
-	// Now returns the time of the machine, from which the leader derives the time of the cluster. If
-	// nil, it is time.Now. Timeouts and intervals always use package time.
+	// Now returns the time of the machine, from which the leader derives the time of the cluster.
+	// If nil, it is time.Now. Timeouts and intervals always use package time.
 	Now func() time.Time
 	// PingInterval is how often the leader pings the members. If zero, it is the default of
 	// cluster.Config.
 	PingInterval time.Duration
-	// CommitTimeout is how long a follower that receives no other message waits until it learns that
-	// the last command is committed (cluster.Config). If zero, it is the default of cluster.Config.
+	// CommitTimeout is how long a follower that receives no other message waits until it learns
+	// that the last command is committed (cluster.Config). If zero, it is the default of
+	// cluster.Config.
 	CommitTimeout time.Duration
-	// Images resolves, checks and publishes images. If nil, the node opens a registry client from the
-	// configuration. If set, Runtimes must be set too, and the node stores no uploaded contexts and
-	// resolves no git branches.
+	// Images resolves, checks and publishes images. If nil, the node opens a registry client from
+	// the configuration. If set, Runtimes must be set too, and the node stores no uploaded contexts
+	// and resolves no git branches.
 	Images Images
 	// Runtimes execute attempts. The key is the name of the runtime. If nil, the node opens the
 	// runtimes of the configuration. The node closes those that implement io.Closer.
@@ -53,8 +54,8 @@ type Parts struct {
 	// (runtimes.ref and runtimes.dockerfile).
 	RuntimeOf func(*imagebuilderv1.Source) string
 	// Lead is additional work of the leader. The node calls each function in every term that it
-	// leads, in a goroutine of its own, beside its own work. The context ends with the term, and the
-	// function must return then.
+	// leads, in a goroutine of its own, beside its own work. The context ends with the term, and
+	// the function must return then.
 	Lead []func(ctx context.Context, term *cluster.Term) error
 }
 

@@ -24,9 +24,9 @@ func (n *Node) profiles() http.Handler {
 	return mux
 }
 
-// pprofTLS returns the listener of the port of profiles with the certificates of the API port, which
-// identify operators. Without such certificates the port stays unencrypted; config.Validate has
-// allowed it on loopback only.
+// pprofTLS returns the listener of the port of profiles with the certificates of the API port,
+// which identify operators. Without such certificates the port stays unencrypted; config.Validate
+// has allowed it on loopback only.
 func (n *Node) pprofTLS(l net.Listener) (net.Listener, error) {
 	if l == nil || !n.cfg.KnowsOperators() {
 		return l, nil

@@ -23,9 +23,9 @@ type raftAdapter struct{ cluster *cluster.Node }
 
 var _ builds.Raft = raftAdapter{}
 
-// Propose commits a command. While the outcome is unknown it proposes the command again: all commands
-// can be repeated, because builds carry request ids, attempts carry epochs, and decisions carry
-// versions.
+// Propose commits a command. While the outcome is unknown it proposes the command again: all
+// commands can be repeated, because builds carry request ids, attempts carry epochs, and decisions
+// carry versions.
 func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
@@ -62,7 +62,8 @@ func (a raftAdapter) Freshness() (uint64, bool, time.Duration) {
 	return s.Applied, s.LeaderID != "", s.LastContact
 }
 
-// termAdapter is builds.Raft for the leader of one term. Its proposals fail after the end of the term.
+// termAdapter is builds.Raft for the leader of one term. Its proposals fail after the end of the
+// term.
 type termAdapter struct {
 	raftAdapter
 	term *cluster.Term
@@ -82,8 +83,8 @@ func (a termAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint6
 // leaderTimeout is how long a call waits for a leader at most.
 const leaderTimeout = 5 * time.Second
 
-// withinDeadline returns a context for the wait for a leader. It ends after leaderTimeout, and early
-// enough before the deadline of ctx that the response reaches the caller.
+// withinDeadline returns a context for the wait for a leader. It ends after leaderTimeout, and
+// early enough before the deadline of ctx that the response reaches the caller.
 func withinDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	d := leaderTimeout
 	if t, ok := ctx.Deadline(); ok {
@@ -121,6 +122,6 @@ func (l liveness) Member(name, storeID string) bool {
 	return slices.ContainsFunc(l.cluster.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+storeID })
 }
 
-// PeersChanged returns a channel that is closed when a silent process responds again or a process is
-// found dead.
+// PeersChanged returns a channel that is closed when a silent process responds again or a process
+// is found dead.
 func (l liveness) PeersChanged() <-chan struct{} { return l.cluster.PeersChanged() }

@@ -9,9 +9,9 @@ import (
 )
 
 // readiness decides from the times at which a leader was known whether the node is ready. A node
-// becomes ready after a leader has been known for readyAfter, so that a rolling restart waits for the
-// elections that it causes. A node that is ready stays ready for lostTimeout without a leader, because
-// an election takes less time than clients need to find another node.
+// becomes ready after a leader has been known for readyAfter, so that a rolling restart waits for
+// the elections that it causes. A node that is ready stays ready for lostTimeout without a leader,
+// because an election takes less time than clients need to find another node.
 type readiness struct {
 	readyAfter, lostTimeout time.Duration
 

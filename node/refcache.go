@@ -40,7 +40,8 @@ func KeptOf(r *imagebuilderv1.CachedRef, maxAge time.Duration) (registry.Kept, b
 	return registry.Kept{Digest: r.Digest, SizeBytes: r.SizeBytes, Anonymous: r.Anonymous, Age: max(age, 0)}, age <= maxAge
 }
 
-// sharers returns the number of nodes that share the limits of registry hosts: all that are not lost.
+// sharers returns the number of nodes that share the limits of registry hosts: all that are not
+// lost.
 func (n *Node) sharers() (count int) {
 	n.store.Read(func(st *builds.State) {
 		st.Nodes(func(node *buildsv1.Node) bool {
@@ -85,8 +86,8 @@ func (n *Node) refresh(ctx context.Context) {
 	}).Run(ctx)
 }
 
-// prewarm lets BuildKit daemons pull the images of cached references, until ctx ends. It only registers
-// the metrics if refCache.prewarm is off or there are no daemons.
+// prewarm lets BuildKit daemons pull the images of cached references, until ctx ends. It only
+// registers the metrics if refCache.prewarm is off or there are no daemons.
 func (n *Node) prewarm(ctx context.Context) {
 	pulls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "image_builder_refcache_prewarms_total", Help: "Images of cached references that BuildKit daemons pulled for this node, by result.",

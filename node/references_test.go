@@ -24,8 +24,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// apis are both APIs over a real log and a real registry, which a test dialer
-// lets answer for the hosts of the contract's vectors.
+// apis are both APIs over a real log and a real registry, which a test dialer lets answer for the
+// hosts of the contract's vectors.
 func apis(t *testing.T) (api.Native, api.Gitpod, *registrytest.Registry) {
 	t.Helper()
 	reg := registrytest.Start(t, registrytest.Options{})

@@ -21,9 +21,9 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// RegistryOptions returns the options of the registry client of an install. Commands use them too, to
-// reach registries exactly as a node does. metrics may be nil. The caller sets Kept and Sharers if it
-// knows the replicated state.
+// RegistryOptions returns the options of the registry client of an install. Commands use them too,
+// to reach registries exactly as a node does. metrics may be nil. The caller sets Kept and Sharers
+// if it knows the replicated state.
 func RegistryOptions(cfg config.Config, log *slog.Logger, metrics prometheus.Registerer) registry.Options {
 	return registry.Options{
 		DockerConfigFile: cfg.Orchestrator.PullSecretFile,
@@ -108,8 +108,8 @@ func imageError(ref string, err error) error {
 	return &builds.ImageError{Kind: kind, Ref: ref, Err: err}
 }
 
-// registryAdapter is Images on the registry client, which does not know the types of builds. It also
-// implements the registries of the runtimes copy and buildkit.
+// registryAdapter is Images on the registry client, which does not know the types of builds. It
+// also implements the registries of the runtimes copy and buildkit.
 type registryAdapter struct {
 	client *registry.Client
 }
@@ -132,8 +132,8 @@ func (a registryAdapter) Head(ctx context.Context, ref string, rights *buildsv1.
 	return imageOf(img, ref, err)
 }
 
-// Copy copies an image to one of the install's own repositories, by digest. It sets no tag. rights are
-// those of the request, for reading src.
+// Copy copies an image to one of the install's own repositories, by digest. It sets no tag. rights
+// are those of the request, for reading src.
 func (a registryAdapter) Copy(ctx context.Context, src string, rights *buildsv1.Rights, dst string, progress io.Writer) (builds.Image, error) {
 	ctx, span := tracing.Start(ctx, "registry copy", tracing.Ref.String(src))
 	img, err := a.client.Copy(ctx, src, rightsOf(rights), dst, installRights, progress)
@@ -141,9 +141,9 @@ func (a registryAdapter) Copy(ctx context.Context, src string, rights *buildsv1.
 	return imageOf(img, src, err)
 }
 
-// Publish tags image, a reference by digest, as ref. If the repository of ref is another one, it first
-// copies the image there. It returns nil only after the registry has shown the digest at ref, and
-// waits while the registry does not respond.
+// Publish tags image, a reference by digest, as ref. If the repository of ref is another one, it
+// first copies the image there. It returns nil only after the registry has shown the digest at ref,
+// and waits while the registry does not respond.
 func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
 	from, digest, _ := strings.Cut(image, "@")
 	to := repositoryOf(ref)
@@ -173,7 +173,8 @@ func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
 }
 
 // Exists reports whether the registry has an image of the install. It always asks the registry,
-// because the result decides whether a build is done, and waits while the registry does not respond.
+// because the result decides whether a build is done, and waits while the registry does not
+// respond.
 func (a registryAdapter) Exists(ctx context.Context, image string) (bool, error) {
 	a.client.Forget(image)
 	_, err := a.client.AwaitHead(ctx, image, installRights)

@@ -17,8 +17,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// Test_RegistryConfig_EveryKeyReachesTheClient: what a file says below registry,
-// and nothing else, is what the node's registry client is made with.
+// Test_RegistryConfig_EveryKeyReachesTheClient: what a file says below registry, and nothing else,
+// is what the node's registry client is made with.
 func Test_RegistryConfig_EveryKeyReachesTheClient(t *testing.T) {
 	defaults, _, err := loadConfig(t, "{}")
 	if err != nil {
@@ -64,8 +64,8 @@ func Test_RegistryConfig_EveryKeyReachesTheClient(t *testing.T) {
 	}
 }
 
-// described are options in a form that can be compared: functions are not, and
-// of providers it is the name that counts.
+// described are options in a form that can be compared: functions are not, and of providers it is
+// the name that counts.
 func described(o registry.Options) map[string]any {
 	out := map[string]any{}
 	v := reflect.ValueOf(o)
@@ -111,8 +111,8 @@ func (w *warned) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Test_Publish_ARegistryThatRestarts: an image that is built is looked for and
-// tagged when the registry is back.
+// Test_Publish_ARegistryThatRestarts: an image that is built is looked for and tagged when the
+// registry is back.
 func Test_Publish_ARegistryThatRestarts(t *testing.T) {
 	storage := t.TempDir()
 	reg := registrytest.Start(t, registrytest.Options{Storage: storage})

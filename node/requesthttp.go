@@ -36,8 +36,8 @@ func (n *Node) requestHTTP() *http.Client {
 	}
 }
 
-// resolveCommit returns the id of the commit that a git context names now. A refusal of the git server
-// is FAILED_PRECONDITION, a git server that does not respond UNAVAILABLE.
+// resolveCommit returns the id of the commit that a git context names now. A refusal of the git
+// server is FAILED_PRECONDITION, a git server that does not respond UNAVAILABLE.
 func (n *Node) resolveCommit(ctx context.Context, g *imagebuilderv1.GitContext, secrets *buildsv1.Secrets) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

@@ -12,8 +12,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
-// openRuntimes opens the runtimes of the configuration, unless Parts.Runtimes is set. After an error
-// n.runtimes holds those that were opened.
+// openRuntimes opens the runtimes of the configuration, unless Parts.Runtimes is set. After an
+// error n.runtimes holds those that were opened.
 func (n *Node) openRuntimes() error {
 	if n.runtimes = n.parts.Runtimes; n.runtimes != nil {
 		return nil

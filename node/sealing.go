@@ -46,8 +46,8 @@ func (n *Node) eachSealedBuild(f func(*buildsv1.Record) error) error {
 	return nil
 }
 
-// failUnsealable ends the active builds whose secrets this node cannot open, and returns their number.
-// A restored snapshot may come from a cluster with other sealing keys.
+// failUnsealable ends the active builds whose secrets this node cannot open, and returns their
+// number. A restored snapshot may come from a cluster with other sealing keys.
 func (n *Node) failUnsealable(ctx context.Context) (failed int, err error) {
 	held := n.keyring.IDs()
 	return failed, n.eachSealedBuild(func(r *buildsv1.Record) error {
@@ -92,9 +92,9 @@ func (n *Node) reseal(ctx context.Context) (resealed int, key string, err error)
 	return resealed, key, err
 }
 
-// openKeyring reads the sealing keys. If the configuration names no key file, it uses a file beside the
-// data directory, and creates it at the first start. The file is not in the data directory, so that a
-// copy of the directory does not contain the key.
+// openKeyring reads the sealing keys. If the configuration names no key file, it uses a file beside
+// the data directory, and creates it at the first start. The file is not in the data directory, so
+// that a copy of the directory does not contain the key.
 func openKeyring(cfg config.Config, log *slog.Logger) (*builds.Keyring, error) {
 	path := cfg.Sealing.KeyFile
 	if path == "" {

@@ -13,7 +13,8 @@ import (
 	"google.golang.org/grpc/health"
 )
 
-// servers are all servers of a node: gRPC for clients, gRPC for operators on the unix socket, and HTTP.
+// servers are all servers of a node: gRPC for clients, gRPC for operators on the unix socket, and
+// HTTP.
 type servers struct {
 	grpc       *grpc.Server
 	operator   *grpc.Server
@@ -24,7 +25,8 @@ type servers struct {
 	wg         sync.WaitGroup
 }
 
-// serve starts all servers on their listeners. A server that ends by itself sends its error to failed.
+// serve starts all servers on their listeners. A server that ends by itself sends its error to
+// failed.
 func (n *Node) serve(l listeners, failed chan<- error) (*servers, error) {
 	s := &servers{health: health.NewServer(), endStreams: n.endStreams}
 	opts, err := n.grpcOptions(n.streams)

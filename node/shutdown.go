@@ -30,9 +30,9 @@ func (n *Node) handOver() {
 	}
 }
 
-// drain waits until this node runs no attempt, for at most shutdown.drain. The leader gives attempts
-// whose workload can be adopted to other nodes, because handOver has reported that this node stops.
-// All other attempts can only end here.
+// drain waits until this node runs no attempt, for at most shutdown.drain. The leader gives
+// attempts whose workload can be adopted to other nodes, because handOver has reported that this
+// node stops. All other attempts can only end here.
 func (n *Node) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.cfg.Shutdown.Drain))
 	defer cancel()

@@ -114,13 +114,13 @@ func forwardSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, f
 	return from.SendAndClose(res)
 }
 
-// restore replaces the state of the cluster by a snapshot; this node must be the leader. The snapshot
-// may contain attempts that have ended since. restore ends them, and the builds whose secrets this
-// cluster cannot open.
+// restore replaces the state of the cluster by a snapshot; this node must be the leader. The
+// snapshot may contain attempts that have ended since. restore ends them, and the builds whose
+// secrets this cluster cannot open.
 //
-// restore does not stop when the caller cancels, because Raft completes the replacement anyway, and the
-// attempts of the snapshot would then never end. If the leader fails before the end, an operator has
-// to restore the snapshot again (docs/runbooks.md).
+// restore does not stop when the caller cancels, because Raft completes the replacement anyway, and
+// the attempts of the snapshot would then never end. If the leader fails before the end, an
+// operator has to restore the snapshot again (docs/runbooks.md).
 func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
 	ctx, cancel := ctxutil.Join(context.WithoutCancel(ctx), n.work)
 	defer cancel()
@@ -148,10 +148,11 @@ func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Restore
 	return &imagebuilderv1.RestoreSnapshotResponse{Builds: count, Failed: uint64(failed)}, nil
 }
 
-// markNodesLost commits that all nodes of the restored state are lost, which ends all attempts of that
-// state. Their nodes may still run and may have ended these attempts already, and the same holds for
-// workloads that outlive nodes. Nodes that run register again (keepLease). The leader assigns nothing
-// meanwhile, so that no attempt of a queued build goes to a node that is marked next.
+// markNodesLost commits that all nodes of the restored state are lost, which ends all attempts of
+// that state. Their nodes may still run and may have ended these attempts already, and the same
+// holds for workloads that outlive nodes. Nodes that run register again (keepLease). The leader
+// assigns nothing meanwhile, so that no attempt of a queued build goes to a node that is marked
+// next.
 func (n *Node) markNodesLost(ctx context.Context) error {
 	var all []*buildsv1.Node
 	n.store.Read(func(st *builds.State) {
@@ -167,8 +168,8 @@ func (n *Node) markNodesLost(ctx context.Context) error {
 	return nil
 }
 
-// checkSnapshot returns an error if a snapshot must not become the state of this cluster. Every node
-// has to be able to read it.
+// checkSnapshot returns an error if a snapshot must not become the state of this cluster. Every
+// node has to be able to read it.
 func (n *Node) checkSnapshot(r io.Reader) error {
 	level, err := builds.CheckSnapshot(r)
 	if err != nil || level <= n.level() {

@@ -11,8 +11,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Test_Restore_WhatCannotBeRead: a snapshot of a newer version is refused before
-// anything of it is kept, and the node goes on, also after a restart.
+// Test_Restore_WhatCannotBeRead: a snapshot of a newer version is refused before anything of it is
+// kept, and the node goes on, also after a restart.
 func Test_Restore_WhatCannotBeRead(t *testing.T) {
 	newer := lone(t, t.TempDir())
 	newer.openLone(t)
@@ -36,9 +36,9 @@ func Test_Restore_WhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// Test_Restore_RunningBuilds: what ran when the snapshot was taken, and has
-// ended since, is tried again, although its node is the same process, and the
-// caller has gone meanwhile. So is what outlives its node.
+// Test_Restore_RunningBuilds: what ran when the snapshot was taken, and has ended since, is tried
+// again, although its node is the same process, and the caller has gone meanwhile. So is what
+// outlives its node.
 func Test_Restore_RunningBuilds(t *testing.T) {
 	n := lone(t, t.TempDir())
 	n.openLone(t)
@@ -81,8 +81,8 @@ func Test_Restore_RunningBuilds(t *testing.T) {
 	n.until(t, "the node is known again", func(st *builds.State) bool { return !st.Node("n0").GetLost() })
 }
 
-// Test_Restore_RaisesTheLevelAgain: also a leader that has raised the feature
-// level does, when a snapshot brings a lower one.
+// Test_Restore_RaisesTheLevelAgain: also a leader that has raised the feature level does, when a
+// snapshot brings a lower one.
 func Test_Restore_RaisesTheLevelAgain(t *testing.T) {
 	older := lone(t, t.TempDir())
 	older.openLone(t)

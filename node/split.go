@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// helloTimeout is how long a client of the unix socket may take to send the first bytes, which show its
-// protocol.
+// helloTimeout is how long a client of the unix socket may take to send the first bytes, which show
+// its protocol.
 const helloTimeout = 10 * time.Second
 
-// splitListener distributes the connections of one listener to two servers: those that begin with the
-// preface of HTTP/2 ("PRI * HTTP/2.0", RFC 9113, section 3.4) to the gRPC server, all others to the
-// HTTP/1.1 server.
+// splitListener distributes the connections of one listener to two servers: those that begin with
+// the preface of HTTP/2 ("PRI * HTTP/2.0", RFC 9113, section 3.4) to the gRPC server, all others to
+// the HTTP/1.1 server.
 type splitListener struct {
 	l          net.Listener
 	grpc, http *protocolListener
@@ -81,8 +81,8 @@ func (s *splitListener) route(conn net.Conn) {
 	to.deliver(&prefixedConn{Conn: conn, prefix: head})
 }
 
-// close closes the listener and the connections of unknown protocol, and ends run. The servers close
-// the connections that they have received.
+// close closes the listener and the connections of unknown protocol, and ends run. The servers
+// close the connections that they have received.
 func (s *splitListener) close() {
 	_ = s.l.Close()
 	s.mu.Lock()

@@ -12,9 +12,9 @@ import (
 	"github.com/image-builder-ha/image-builder/config"
 )
 
-// serverTLS returns the TLS configuration of a port, or nil if it is not encrypted. key is the key of
-// the configuration, for errors. Certificates are rotated while the node runs: each handshake checks
-// the times of the files, and reads the files again after a change.
+// serverTLS returns the TLS configuration of a port, or nil if it is not encrypted. key is the key
+// of the configuration, for errors. Certificates are rotated while the node runs: each handshake
+// checks the times of the files, and reads the files again after a change.
 func serverTLS(key string, t config.TLSConfig, log *slog.Logger, protocols ...string) (*tls.Config, error) {
 	if t.CertPath == "" && t.KeyPath == "" {
 		return nil, nil
@@ -32,8 +32,8 @@ func serverTLS(key string, t config.TLSConfig, log *slog.Logger, protocols ...st
 	}, nil
 }
 
-// tlsFiles are certificate, key and client CA of one port. If changed files cannot be read, the former
-// content stays in use.
+// tlsFiles are certificate, key and client CA of one port. If changed files cannot be read, the
+// former content stays in use.
 type tlsFiles struct {
 	key       string // in the configuration, for errors
 	cfg       config.TLSConfig
@@ -70,8 +70,8 @@ func (f *tlsFiles) modTimes() (at [3]time.Time) {
 	return at
 }
 
-// load reads the files. If it fails, it leaves loadedTimes as it is, so that the next handshake reads
-// them again: a correction such as chmod does not change the modification time.
+// load reads the files. If it fails, it leaves loadedTimes as it is, so that the next handshake
+// reads them again: a correction such as chmod does not change the modification time.
 func (f *tlsFiles) load() error {
 	times := f.modTimes()
 	pair, err := tls.LoadX509KeyPair(f.cfg.CertPath, f.cfg.KeyPath)

@@ -11,7 +11,8 @@ import (
 )
 
 // tracedCalls are the calls that begin a trace or continue that of their caller: those that create,
-// resolve or end builds. Reads of builds and logs are frequent, and would only add noise to the traces.
+// resolve or end builds. Reads of builds and logs are frequent, and would only add noise to the
+// traces.
 var tracedCalls = []string{
 	imagebuilderv1.ImageBuilder_BuildImage_FullMethodName,
 	imagebuilderv1.ImageBuilder_UploadContext_FullMethodName,
@@ -42,8 +43,8 @@ func (n *Node) openTracing() (*otlp.Provider, error) {
 	return p, nil
 }
 
-// closeTracing exports the remaining spans for at most two seconds. A collector that does not respond
-// must not delay the end of the node.
+// closeTracing exports the remaining spans for at most two seconds. A collector that does not
+// respond must not delay the end of the node.
 func (n *Node) closeTracing() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()

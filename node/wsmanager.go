@@ -16,8 +16,8 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// openWSManager returns the runtime that builds in Gitpod workspaces, or nil if the configuration does
-// not use it.
+// openWSManager returns the runtime that builds in Gitpod workspaces, or nil if the configuration
+// does not use it.
 func (n *Node) openWSManager() (*wsmanager.Runtime, error) {
 	if !n.cfg.Uses(wsmanager.Name) {
 		return nil, nil
@@ -46,9 +46,9 @@ func (n *Node) pushedImage(ctx context.Context, ref string) (builds.Image, error
 }
 
 // additionalAuth returns the credentials, by host, that the proxy of a build workspace may present
-// besides the pull secret: those of the request and, with orchestrator.enableAdditionalECRAuth, tokens
-// for registries of Amazon. A pull secret cannot hold such tokens, because they expire within hours
-// (docs/gitpod-contract.md, section 9).
+// besides the pull secret: those of the request and, with orchestrator.enableAdditionalECRAuth,
+// tokens for registries of Amazon. A pull secret cannot hold such tokens, because they expire
+// within hours (docs/gitpod-contract.md, section 9).
 func (n *Node) additionalAuth(ctx context.Context, w *workload.Workload) (map[string]*imagebuilderv1.BasicAuth, error) {
 	out, err := wsmanager.RequestAuth(ctx, w)
 	if err != nil || !n.cfg.Orchestrator.EnableAdditionalECRAuth {
@@ -95,9 +95,9 @@ func (n *Node) watchForeign(ctx context.Context) error {
 	return nil
 }
 
-// listForeign returns the build workspaces whose build the replicated state does not contain. It lists
-// the workspaces before it reads the state: a build is committed before its workspace is started, so
-// that the state contains the builds of all listed workspaces of this service.
+// listForeign returns the build workspaces whose build the replicated state does not contain. It
+// lists the workspaces before it reads the state: a build is committed before its workspace is
+// started, so that the state contains the builds of all listed workspaces of this service.
 func (n *Node) listForeign(ctx context.Context, ws *wsmanager.Runtime) (out []wsmanager.Workspace, err error) {
 	all, err := ws.Workspaces(ctx)
 	if err != nil || len(all) == 0 {

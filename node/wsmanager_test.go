@@ -13,9 +13,9 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// Test_PushedImage_IsNeverTheCachedOne: a workspace pushes by itself, so that
-// the node's cache knows nothing of it. The digest that a build ends with, and
-// that is tagged at its end, is the one pushed.
+// Test_PushedImage_IsNeverTheCachedOne: a workspace pushes by itself, so that the node's cache
+// knows nothing of it. The digest that a build ends with, and that is tagged at its end, is the one
+// pushed.
 func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	client, err := registry.New(registry.Options{AllowLoopback: true, CacheFor: time.Hour})
@@ -36,8 +36,8 @@ func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
 	}
 }
 
-// Test_AdditionalAuth: the proxy of a build workspace gets the request's own
-// credentials and, where that is configured, tokens for Amazon's registries.
+// Test_AdditionalAuth: the proxy of a build workspace gets the request's own credentials and, where
+// that is configured, tokens for Amazon's registries.
 func Test_AdditionalAuth(t *testing.T) {
 	client, err := registry.New(registry.Options{Providers: []registry.Provider{ownECR{}}, AllowedByDefault: ecr.Private})
 	if err != nil {
