@@ -1,44 +1,27 @@
 package node
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"strings"
-	"time"
-
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
-	"google.golang.org/grpc/codes"
-
-	"github.com/image-builder-ha/image-builder/builds"
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
-// openBuildKit opens the runtime for Dockerfile builds, or answers nil if no
-// daemon is configured.
-func (s *Node) openBuildKit() (*buildkit.Runtime, error) {
-	c := s.cfg.BuildKit
+// openBuildKit returns the runtime for Dockerfile builds, or nil if no daemon is configured.
+func (n *Node) openBuildKit() (*buildkit.Runtime, error) {
+	c := n.cfg.BuildKit
 	if len(c.Addresses) == 0 {
 		return nil, nil
 	}
 	o := buildkit.Options{
-		Registry:        registryAdapter{s.registry},
-		Credentials:     s.credential,
-		Contexts:        s.contexts(),
-		HTTP:            s.requestHTTP(),
-		TempDir:         s.tempDir(),
+		Registry:        registryAdapter{n.registry},
+		Credentials:     n.credential,
+		Contexts:        n.contextStore(),
+		HTTP:            n.requestHTTP(),
+		TempDir:         n.tempDir(),
 		ContextBytes:    c.MaxContextBytes,
 		CacheRepository: c.CacheRepository,
 		Frontends:       c.Frontends,
 		Networks:        c.Networks,
-		Tracer:          s.tracing.Work(),
-		Log:             s.log,
+		Tracer:          n.tracing.Work(),
+		Log:             n.log,
 	}
 	for _, a := range c.Addresses {
 		d := buildkit.Address{URL: a}
@@ -48,77 +31,4 @@ func (s *Node) openBuildKit() (*buildkit.Runtime, error) {
 		o.Daemons = append(o.Daemons, d)
 	}
 	return buildkit.New(o)
-}
-
-// credential answers what a solve presents to a registry: for its own pushes
-// what the install has, for pulls what the request may use. A daemon names only
-// the host: entries of the docker config for a repository count where that is
-// one of the install's own.
-func (s *Node) credential(ctx context.Context, host string, rights *buildsv1.Rights, push bool) (user, password string, err error) {
-	if !push {
-		return s.registry.Credential(ctx, host, "", rightsOf(rights))
-	}
-	own := repositories(s.cfg)
-	for _, repository := range []string{own.Base, own.Workspace} {
-		if path, ok := strings.CutPrefix(repository, host+"/"); ok {
-			return s.registry.Credential(ctx, host, path, install)
-		}
-	}
-	return s.registry.Credential(ctx, host, "", install)
-}
-
-// requestHTTP is the client for addresses that come from requests.
-func (s *Node) requestHTTP() *http.Client {
-	o := RegistryOptions(s.cfg, s.log, nil)
-	policy := registry.AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback}
-	return &http.Client{
-		Timeout: 5 * time.Minute,
-		Transport: &http.Transport{
-			DialContext:           registry.GuardedDial(policy),
-			Proxy:                 registry.GuardedProxy(policy, http.ProxyFromEnvironment),
-			TLSHandshakeTimeout:   10 * time.Second,
-			ResponseHeaderTimeout: 30 * time.Second,
-			IdleConnTimeout:       time.Minute,
-		},
-	}
-}
-
-// commit answers the commit that a git context names now.
-func (s *Node) commit(ctx context.Context, g *imagebuilderv1.GitContext, secrets *buildsv1.Secrets) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	client := s.requestHTTP()
-	defer client.CloseIdleConnections()
-	id, err := buildkit.ResolveCommit(ctx, client, g, secrets)
-	var refused *workload.Failure
-	switch {
-	case err == nil:
-		return id, nil
-	case errors.As(err, &refused) && refused.Blame == builds.BlameUser:
-		return "", codedError{err, codes.FailedPrecondition}
-	}
-	return "", codedError{fmt.Errorf("the git server cannot be asked now, try again: %w", err), codes.Unavailable}
-}
-
-// redeem fetches the `user:password` that a one-time URL answers.
-func (s *Node) redeem(ctx context.Context, url string) (user, password string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", "", fmt.Errorf("the one-time URL is not valid")
-	}
-	client := s.requestHTTP()
-	defer client.CloseIdleConnections()
-	res, err := client.Do(req)
-	if err != nil {
-		return "", "", fmt.Errorf("the one-time URL does not answer")
-	}
-	defer res.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
-	user, password, ok := strings.Cut(strings.TrimSpace(string(raw)), ":")
-	if err != nil || res.StatusCode != http.StatusOK || !ok {
-		return "", "", fmt.Errorf("the one-time URL answered %d and no user:password", res.StatusCode)
-	}
-	return user, password, nil
 }

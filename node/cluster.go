@@ -8,34 +8,31 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cluster/pki"
-
 	"google.golang.org/grpc"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
-	"github.com/image-builder-ha/image-builder/internal/ctxutil"
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/cluster/pki"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
-	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// clusterConfig describes this node to its cluster.
-func (s *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
-	c := s.cfg
+// clusterConfig returns the configuration of the node's member of the Raft group. It opens the
+// network on the listener of the peer port, unless peer is nil or Parts.Network is set.
+func (n *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
+	c := n.cfg
 	cfg := cluster.Config{
 		Name:            c.Name,
 		DataDir:         filepath.Join(c.DataDir, "raft"),
-		StateMachine:    s.store,
-		CheckSnapshot:   s.checkSnapshot,
-		Prepare:         builds.Preparer{Keyring: s.keyring}.Prepare,
+		StateMachine:    n.store,
+		CheckSnapshot:   n.checkSnapshot,
+		Prepare:         builds.Preparer{Keyring: n.keyring}.Prepare,
 		MaxClockBack:    time.Duration(c.Clock.MaxJump),
 		MaxClockAhead:   time.Duration(c.Clock.MaxJumpAhead),
 		AcceptClockJump: c.Clock.AcceptJump,
-		Logger:          s.log,
-		Now:             s.parts.Now,
+		Logger:          n.log,
+		Now:             n.parts.Now,
 
 		SnapshotThreshold: uint64(c.Raft.SnapshotThreshold),
 		SnapshotInterval:  time.Duration(c.Raft.SnapshotInterval),
@@ -45,32 +42,32 @@ func (s *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		Election:          time.Duration(c.Raft.Election),
 		Lease:             time.Duration(c.Raft.Lease),
 
-		PingInterval:  s.parts.PingInterval,
-		CommitTimeout: s.parts.CommitTimeout,
-		Network:       s.parts.Network,
-		Storage:       s.parts.Storage,
+		PingInterval:  n.parts.PingInterval,
+		CommitTimeout: n.parts.CommitTimeout,
+		Network:       n.parts.Network,
+		Storage:       n.parts.Storage,
 
 		Cluster:        c.Cluster.Name,
-		Discover:       s.discover,
+		Discover:       n.discover,
 		Expect:         c.Cluster.Expect,
 		Voters:         c.Cluster.Voters,
 		Zone:           c.Cluster.Zone,
-		BootID:         s.boot,
+		BootID:         n.bootID,
 		PruneAfter:     time.Duration(c.Cluster.PruneAfter),
 		FeatureLevel:   builds.FeatureLevel,
-		CommittedLevel: s.level,
+		CommittedLevel: n.level,
 		Keys: func() (out []string) {
-			for _, id := range s.keyring.IDs() {
+			for _, id := range n.keyring.IDs() {
 				out = append(out, "sealing/"+id)
 			}
 			return out
 		},
-		Serve: []func(grpc.ServiceRegistrar){s.servePeers},
+		Serve: []func(grpc.ServiceRegistrar){n.servePeers},
 		Report: func(r *clusterv1.PingResponse) {
-			r.Owned = uint32(s.owner.Running())
-			r.SealingKeys = s.keyring.IDs()
-			disk := errors.Join(s.cluster.Trouble(), s.logs.Trouble())
-			if err := errors.Join(disk, s.keyring.Problem(), s.logs.Copies().Trouble()); err != nil {
+			r.Owned = uint32(n.owner.Running())
+			r.SealingKeys = n.keyring.IDs()
+			disk := errors.Join(n.cluster.Trouble(), n.logs.Trouble())
+			if err := errors.Join(disk, n.keyring.Problem(), n.logs.Copies().Trouble()); err != nil {
 				r.Trouble, r.RefusesBuilds = err.Error(), disk != nil
 			}
 		},
@@ -85,34 +82,43 @@ func (s *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		}
 		cfg.Gossip = &cluster.GossipOptions{Address: g.Address, Advertise: g.Advertise, Keys: keys}
 	}
-	certs, err := pki.LoadCerts(pki.CertFiles{CA: c.Cluster.TLS.CA, Cert: c.Cluster.TLS.Cert, Key: c.Cluster.TLS.Key}, s.log)
+	var err error
+	cfg.Network, err = n.newPeerNetwork(peer)
+	return cfg, err
+}
+
+// newPeerNetwork returns the network with mutual TLS on the listener of the peer port. The
+// certificate must be one of this node.
+func (n *Node) newPeerNetwork(peer net.Listener) (cluster.Network, error) {
+	c := n.cfg
+	certs, err := pki.LoadCerts(pki.CertFiles{CA: c.Cluster.TLS.CA, Cert: c.Cluster.TLS.Cert, Key: c.Cluster.TLS.Key}, n.log)
 	if err != nil {
-		return cfg, fmt.Errorf("cluster.tls: %w", err)
+		return nil, fmt.Errorf("cluster.tls: %w", err)
 	}
 	id, err := certs.Identity()
 	if err != nil {
-		return cfg, fmt.Errorf("cluster.tls: %w", err)
+		return nil, fmt.Errorf("cluster.tls: %w", err)
 	}
 	if id.Cluster != c.Cluster.Name || id.Role != pki.RoleNode || id.Name != "" && id.Name != c.Name {
-		return cfg, fmt.Errorf("cluster.tls: the certificate is for %s, this is node %q of cluster %q: issue one for it", id, c.Name, c.Cluster.Name)
+		return nil, fmt.Errorf("cluster.tls: the certificate is for %s, but this is node %q of cluster %q: issue a certificate for this node", id, c.Name, c.Cluster.Name)
 	}
-	cfg.Network = cluster.NewTLSNetwork(cluster.TLSOptions{
-		Cluster: c.Cluster.Name, Listener: peer, Advertise: c.PeerAddress, Certs: certs, Logger: s.log,
-		Serving: tracing.ServerOption(s.tracing.Work(), clusterv1.Peer_Propose_FullMethodName),
-		Calling: tracing.DialOption(s.tracing.Work(), clusterv1.Peer_Propose_FullMethodName),
-	})
-	return cfg, nil
+	return cluster.NewTLSNetwork(cluster.TLSOptions{
+		Cluster: c.Cluster.Name, Listener: peer, Advertise: c.PeerAddress, Certs: certs, Logger: n.log,
+		Serving: tracing.ServerOption(n.tracing.Work(), clusterv1.Peer_Propose_FullMethodName),
+		Calling: tracing.DialOption(n.tracing.Work(), clusterv1.Peer_Propose_FullMethodName),
+	}), nil
 }
 
-// discover answers where other nodes may be.
-func (s *Node) discover(ctx context.Context) ([]string, error) {
-	all := append([]string(nil), s.cfg.Cluster.Peers...)
-	pods, podsErr := s.podPeers(ctx)
+// discover returns the addresses at which other nodes may be: those of the configuration, of pods
+// and of DNS. It may return addresses together with an error.
+func (n *Node) discover(ctx context.Context) ([]string, error) {
+	all := append([]string(nil), n.cfg.Cluster.Peers...)
+	pods, podsErr := n.podPeers(ctx)
 	all = append(all, pods...)
-	if s.cfg.Cluster.DNS == "" {
+	if n.cfg.Cluster.DNS == "" {
 		return all, podsErr
 	}
-	host, port, err := net.SplitHostPort(s.cfg.Cluster.DNS)
+	host, port, err := net.SplitHostPort(n.cfg.Cluster.DNS)
 	if err != nil {
 		return all, err
 	}
@@ -123,99 +129,19 @@ func (s *Node) discover(ctx context.Context) ([]string, error) {
 	return all, errors.Join(err, podsErr)
 }
 
-func (s *Node) level() (level uint32) {
-	s.store.Read(func(st *builds.State) { level = st.Level() })
-	return level
-}
-
-// lead is the work of the leader for one term.
-func (s *Node) lead(ctx context.Context, term *cluster.Term) error {
-	ctx, cancel := ctxutil.Join(ctx, s.work)
+// podPeers returns the addresses of the nodes that are pods of the configured Kubernetes service.
+func (n *Node) podPeers(ctx context.Context) ([]string, error) {
+	k := n.cfg.Cluster.Kubernetes
+	if k.Service == "" {
+		return nil, nil
+	}
+	client, err := n.kubernetesAPI()
+	if err != nil {
+		return nil, err
+	}
+	// The cluster waits two seconds for discover. An API server that hangs must leave time for the
+	// other sources of addresses.
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	return scheduler.NewLeader(scheduler.LeaderOptions{
-		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log, Now: term.Now, Settings: settingsOf(s.cfg),
-		Nodes: liveness{s.cluster, &s.restoring}, LostAfter: time.Duration(s.cfg.Owner.Lease + s.cfg.Owner.Grace), Runtime: s.runtimeOf,
-		Adoptable: s.adoptable, Replicas: s.cfg.Logs.Copies, FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
-		Retention: scheduler.Retention{Age: time.Duration(s.cfg.Logs.Retention), TotalBytes: s.cfg.Logs.TotalBytes}, Expired: s.count.logsExpired,
-		Tracer: s.tracing.Tracer(tracing.Scope),
-	}).Run(ctx)
-}
-
-// reap stops workloads that outlived their attempts, for one term. A workspace
-// manager may have another image builder, as while one takes another's place.
-func (s *Node) reap(ctx context.Context, _ *cluster.Term) error {
-	ctx, cancel := ctxutil.Join(ctx, s.work)
-	defer cancel()
-	r := scheduler.Reaper{Store: s.store, Raft: s.raft, Runtimes: s.runtimes, Shared: []string{wsmanager.Name}, Log: s.log}
-	return r.Run(ctx)
-}
-
-// waiting tells why queued builds of a state wait.
-func (s *Node) waiting(st *builds.State) func(*buildsv1.Record) string {
-	return scheduler.NewWaiting(st, time.Now(), s.runtimeOf, s.cfg.Logs.Copies).Reason
-}
-
-// raiseLevel puts the greatest feature level into force that all members know
-// and the configuration allows, for one term. A snapshot that is restored may
-// bring a lower one.
-func (s *Node) raiseLevel(ctx context.Context, term *cluster.Term) error {
-	highest := uint32(builds.FeatureLevel)
-	if hold := s.cfg.Cluster.Level; hold != 0 {
-		highest = min(highest, uint32(hold))
-	}
-	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		if s.level() < highest {
-			s.raise(ctx, term, highest)
-		}
-		if !ctxutil.Sleep(ctx, wait) {
-			return nil
-		}
-	}
-}
-
-func (s *Node) raise(ctx context.Context, term *cluster.Term, highest uint32) {
-	known := highest
-	for _, m := range s.cluster.Members() {
-		known = min(known, m.Answer.GetNode().GetFeatureLevel())
-	}
-	if known <= s.level() {
-		return
-	}
-	if _, _, err := builds.Propose(ctx, termAdapter{s.raft, term}, &buildsv1.SetFeatureLevel{Level: known}); err == nil {
-		s.log.Info("the cluster's feature level was raised", "level", known)
-	}
-}
-
-// keepLease stops this node's attempts when it hears no leader for too long,
-// and makes a node known again that was taken for lost.
-func (s *Node) keepLease(ctx context.Context) error {
-	lease := time.Duration(s.cfg.Owner.Lease)
-	held := false
-	for ctxutil.Sleep(ctx, lease/20) {
-		contact := s.cluster.Status().LastContact
-		if heard := contact >= 0 && contact < lease; heard != held {
-			if held = heard; !held {
-				s.log.Warn("no leader is heard: stops the attempts of this node", "for", contact, "lease", lease)
-			} else {
-				s.owner.LeaseHeld()
-			}
-		}
-		if !held {
-			s.owner.LeaseLost()
-			continue
-		}
-		var me *buildsv1.Node
-		s.store.Read(func(st *builds.State) { me = st.Node(s.cfg.Name) })
-		if s.started.Load() && (me.GetLost() || me.GetBootId() != s.boot) {
-			s.log.Info("the state does not know this process (any more): makes it known again")
-			s.register(ctx)
-		}
-	}
-	return nil
-}
-
-// adoptable reports whether a runtime's workloads outlive their node.
-func (s *Node) adoptable(runtime string) bool {
-	rt := s.runtimes[runtime]
-	return rt != nil && rt.Survives()
+	return kubernetes.Peers(ctx, client, k.Namespace, k.Service)
 }

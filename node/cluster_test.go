@@ -4,16 +4,18 @@ import (
 	"context"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
-	"github.com/image-builder-ha/image-builder/config"
-
 	"github.com/miekg/dns"
+
+	"github.com/image-builder-ha/image-builder/config"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
-// Test_Discover_DNS: peers are all addresses of a name, asked for anew each
-// time, beside those of the list.
+// Test_Discover_DNS: peers are all addresses of a name, asked for anew each time, beside those of
+// the list.
 func Test_Discover_DNS(t *testing.T) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -52,10 +54,10 @@ func Test_Discover_DNS(t *testing.T) {
 		serving.Wait()
 	})
 
-	s := &Node{cfg: config.Config{Cluster: config.Cluster{Peers: []string{"10.0.0.9:1"}, DNS: "image-builder.test:27951"}}}
+	n := &Node{cfg: config.Config{Cluster: config.Cluster{Peers: []string{"10.0.0.9:1"}, DNS: "image-builder.test:27951"}}}
 	check := func(want ...string) {
 		t.Helper()
-		got, err := s.discover(t.Context())
+		got, err := n.discover(t.Context())
 		slices.Sort(got)
 		if !slices.Equal(got, want) || (err != nil) != (len(want) == 1) {
 			t.Errorf("peers %v, %v; want %v", got, err, want)
@@ -66,4 +68,14 @@ func Test_Discover_DNS(t *testing.T) {
 	check("10.0.0.3:27951", "10.0.0.9:1")
 	answer() // those of the list are there without the name
 	check("10.0.0.9:1")
+}
+
+// cannot be asked.
+func Test_PodPeers_AwayAPI(t *testing.T) {
+	n := &Node{cfg: config.Config{Cluster: config.Cluster{Peers: []string{"a:1"}, Kubernetes: config.KubernetesPeers{Namespace: "n", Service: "s"}}}}
+	n.kubernetesAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
+	got, err := n.discover(t.Context())
+	if len(got) != 1 || got[0] != "a:1" || err == nil || !strings.Contains(err.Error(), "/nowhere") {
+		t.Errorf("got %v, %v", got, err)
+	}
 }

@@ -14,42 +14,47 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// external is a runtime for tests: its workloads are processes that all nodes
-// of this machine share through a directory, and that may outlive their node.
-// They run a script and then copy the source image.
-type external struct {
+// This file adds a runtime whose workloads a test controls. A binary with the build tag faults
+// serves as the node in tests of adoption, lost nodes and lost workloads.
+
+// externalRuntime is a runtime for tests. Its workloads are processes that all nodes of the machine
+// share through a directory, and that may outlive their node. They run a script. Then the node
+// copies the source image.
+type externalRuntime struct {
 	dir, script string
 	survives    bool
-	then        workload.Runtime
+	copyRuntime workload.Runtime
 }
 
-// testRuntimes adds the runtime if the environment asks for it, and answers
-// its name for sources that are to run there.
-func testRuntimes(all map[string]workload.Runtime, copies string) {
+// addFaultRuntime adds the runtime if IMAGE_BUILDER_TEST_RUNTIME names its directory. copies is the
+// name of the runtime that copies the source image.
+func addFaultRuntime(all map[string]workload.Runtime, copies string) {
 	if dir := os.Getenv("IMAGE_BUILDER_TEST_RUNTIME"); dir != "" {
-		all["external"] = &external{dir, os.Getenv("IMAGE_BUILDER_TEST_SCRIPT"), os.Getenv("IMAGE_BUILDER_TEST_SURVIVES") != "", all[copies]}
+		all["external"] = &externalRuntime{dir, os.Getenv("IMAGE_BUILDER_TEST_SCRIPT"), os.Getenv("IMAGE_BUILDER_TEST_SURVIVES") != "", all[copies]}
 	}
 }
 
-func testRuntimeOf(src *imagebuilderv1.Source) string {
+// faultRuntimeOf returns the name of the runtime for sources that are image references, if it was
+// added; otherwise "".
+func faultRuntimeOf(src *imagebuilderv1.Source) string {
 	if os.Getenv("IMAGE_BUILDER_TEST_RUNTIME") != "" && src.GetRef() != nil {
 		return "external"
 	}
 	return ""
 }
 
-func (e *external) Name() string   { return "external" }
-func (e *external) Survives() bool { return e.survives }
+func (e *externalRuntime) Name() string { return "external" }
 
-func (e *external) path(name, file string) string { return filepath.Join(e.dir, name, file) }
+func (e *externalRuntime) Survives() bool { return e.survives }
 
-func (e *external) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
+func (e *externalRuntime) path(name, file string) string { return filepath.Join(e.dir, name, file) }
+
+func (e *externalRuntime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	name := w.Name()
 	if err := os.Mkdir(filepath.Join(e.dir, name), 0o700); err == nil {
 		if err := e.start(name); err != nil {
@@ -69,16 +74,16 @@ func (e *external) Run(ctx context.Context, w *workload.Workload, sink workload.
 	if code != "0" {
 		return workload.Outcome{}, &workload.Failure{Blame: imagebuilderv1.Blame_BLAME_USER, Message: "the script ended with status " + code}
 	}
-	return e.then.Run(ctx, w, quietSink{sink})
+	return e.copyRuntime.Run(ctx, w, quietSink{sink})
 }
 
-// quietSink keeps what the copy says out of the log.
+// quietSink keeps the output of the copy out of the log.
 type quietSink struct{ workload.Sink }
 
 func (quietSink) Write(p []byte) (int, error) { return len(p), nil }
 
-func (e *external) start(name string) error {
-	// Each start is noted: a workload that ran twice can be seen.
+func (e *externalRuntime) start(name string) error {
+	// The file lists all starts, so that a test sees a workload that was started twice.
 	starts, err := os.OpenFile(filepath.Join(e.dir, "starts"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -105,8 +110,9 @@ func (e *external) start(name string) error {
 	return os.WriteFile(e.path(name, "pid"), fmt.Append(nil, cmd.Process.Pid), 0o600)
 }
 
-// follow copies the output from the sink's offset on, and answers the status.
-func (e *external) follow(ctx context.Context, name string, sink workload.Sink) (string, error) {
+// follow copies the output of a workload to sink, from the sink's offset on, until the workload
+// ends. It returns the exit status.
+func (e *externalRuntime) follow(ctx context.Context, name string, sink workload.Sink) (string, error) {
 	var out *os.File
 	for out == nil {
 		out, _ = os.Open(e.path(name, "out"))
@@ -140,10 +146,10 @@ func (e *external) follow(ctx context.Context, name string, sink workload.Sink) 
 	}
 }
 
-func (e *external) Stop(_ context.Context, name string) error {
+func (e *externalRuntime) Stop(_ context.Context, name string) error {
 	raw, err := os.ReadFile(e.path(name, "pid"))
 	if err != nil {
-		return nil //nolint:nilerr // it never started
+		return nil //nolint:nilerr // the workload was never started
 	}
 	var pid int
 	if _, err := fmt.Sscan(string(raw), &pid); err == nil {
@@ -152,7 +158,7 @@ func (e *external) Stop(_ context.Context, name string) error {
 	return nil
 }
 
-func (e *external) List(context.Context) ([]string, error) {
+func (e *externalRuntime) List(context.Context) ([]string, error) {
 	entries, err := os.ReadDir(e.dir)
 	var out []string
 	for _, x := range entries {

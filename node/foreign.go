@@ -1,113 +1,57 @@
 package node
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 )
 
-// foreignEvery is how often ws-manager is asked for build workspaces that are
-// not ours.
-const foreignEvery = 30 * time.Second
+// foreignInterval is how often a node looks for build workspaces of another image builder.
+const foreignInterval = 30 * time.Second
 
-// foreign are the build workspaces that another image builder has started, as
-// the former one of an install has when this one takes its place. They are left
-// alone and reported.
-type foreign struct {
-	count prometheus.Gauge
+// foreignWorkspaces are the build workspaces at ws-manager that another image builder has started,
+// for instance the former image builder of an install. They are reported and left alone.
+type foreignWorkspaces struct {
+	gauge prometheus.Gauge
 
-	mu  sync.Mutex
-	now map[string]bool // by id
+	mu      sync.Mutex
+	current map[string]bool // by id
 }
 
-func newForeign(reg prometheus.Registerer) *foreign {
-	f := &foreign{count: prometheus.NewGauge(prometheus.GaugeOpts{
+func newForeignWorkspaces(reg prometheus.Registerer) *foreignWorkspaces {
+	f := &foreignWorkspaces{gauge: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "image_builder_foreign_workspaces", Help: "Build workspaces of another image builder at ws-manager, which are left alone.",
 	})}
-	reg.MustRegister(f.count)
+	reg.MustRegister(f.gauge)
 	return f
 }
 
-// see takes up what there is now, and answers what was not there before.
-func (f *foreign) see(all []wsmanager.Workspace) (fresh []wsmanager.Workspace) {
+// update sets the present workspaces, and returns those that were not present at the last update.
+func (f *foreignWorkspaces) update(all []wsmanager.Workspace) (fresh []wsmanager.Workspace) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := map[string]bool{}
 	for _, w := range all {
 		now[w.ID] = true
-		if !f.now[w.ID] {
+		if !f.current[w.ID] {
 			fresh = append(fresh, w)
 		}
 	}
-	f.now = now
-	f.count.Set(float64(len(now)))
+	f.current = now
+	f.gauge.Set(float64(len(now)))
 	return fresh
 }
 
-// note is a line for /ready while there are some, else empty.
-func (f *foreign) note() string {
+// message returns a line for /ready, or "" if there are no such workspaces.
+func (f *foreignWorkspaces) message() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.now) == 0 {
+	if len(f.current) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d build workspaces of another image builder run at the workspace manager: they are left alone", len(f.now))
-}
-
-// watchForeign looks for foreign workspaces until ctx ends.
-func (s *Node) watchForeign(ctx context.Context) error {
-	ws, ok := s.runtimes[wsmanager.Name].(*wsmanager.Runtime)
-	if !ok {
-		return nil
-	}
-	for first := true; first || ctxutil.Sleep(ctx, foreignEvery); first = false {
-		all, err := s.foreignWorkspaces(ctx, ws)
-		for err != nil && ctxutil.Sleep(ctx, time.Second) { // ws-manager or the leader is away
-			all, err = s.foreignWorkspaces(ctx, ws)
-		}
-		if err != nil {
-			return nil // ctx has ended
-		}
-		for _, w := range s.foreign.see(all) {
-			s.log.Warn("a build workspace of another image builder runs: it is left alone",
-				"workspace", w.ID, "phase", w.Phase, "image", w.Ref, "started", w.Started)
-		}
-	}
-	return nil
-}
-
-// foreignWorkspaces answers those whose build the state does not know. They
-// are listed before the state is read: a build is committed before its
-// workspace is started.
-func (s *Node) foreignWorkspaces(ctx context.Context, ws *wsmanager.Runtime) (out []wsmanager.Workspace, err error) {
-	all, err := ws.Workspaces(ctx)
-	if err != nil || len(all) == 0 {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	index, err := s.raft.ReadIndex(ctx)
-	if err == nil {
-		err = s.raft.WaitApplied(ctx, index)
-	}
-	if err != nil {
-		return nil, err
-	}
-	s.store.Read(func(st *builds.State) {
-		for _, w := range all {
-			if id, _, ok := workload.ParseName(w.Workload); !ok || st.Build(id) == nil {
-				out = append(out, w)
-			}
-		}
-	})
-	return out, nil
+	return fmt.Sprintf("%d build workspaces of another image builder run at the workspace manager: they are left alone", len(f.current))
 }

@@ -2,44 +2,43 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/api"
+	"github.com/image-builder-ha/image-builder/api/loginfo"
+	"github.com/image-builder-ha/image-builder/web"
 )
 
-// panicked reports a panic in a call. The message of the panic may hold
-// anything, so that the client does not get it.
-func (s *Node) panicked(method string, p any) error {
-	s.log.Error("panic in a call", "method", method, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-	return status.Errorf(codes.Internal, "%s failed by a defect of the service; its log has the details", method)
-}
-
+// httpServers are the HTTP servers of a node.
 type httpServers struct{ all []*http.Server }
 
-func (s *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup, failed chan<- error) *httpServers {
+// serveHTTP starts an HTTP server on each listener: metrics, health, profiles, and the port of the
+// web page and of logs. socket is the unix socket for operators, which serves profiles beside gRPC;
+// nil without one. Serving goroutines run in wg, and send to failed if they end by themselves.
+func (n *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup, failed chan<- error) *httpServers {
 	metrics := http.NewServeMux()
-	metrics.Handle("/metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{Registry: s.metrics}))
+	metrics.Handle("/metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{Registry: n.metrics}))
 	health := http.NewServeMux()
-	health.HandleFunc("/live", s.live)
-	health.HandleFunc("/ready", s.ready)
-	profile := s.profiles()
+	health.HandleFunc("/live", n.serveLive)
+	health.HandleFunc("/ready", n.serveReady)
+	profile := n.profiles()
 	h := &httpServers{}
-	var operators net.Listener // profiles on the operators' socket, beside gRPC
+	var operators net.Listener
 	if socket != nil {
 		operators = socket.http
 	}
 	for _, x := range []struct {
 		l   net.Listener
 		mux http.Handler
-	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, s.forOperators(profile)}, {operators, profile}, {l.http, s.publicHandler()}} {
+	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, n.onlyOperators(profile)}, {operators, profile}, {l.http, n.publicHandler()}} {
 		if x.l == nil {
 			continue
 		}
@@ -54,6 +53,7 @@ func (s *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup,
 	return h
 }
 
+// stop waits for requests in progress, and cuts them off after grace.
 func (h *httpServers) stop(grace time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
@@ -62,4 +62,42 @@ func (h *httpServers) stop(grace time.Duration) {
 			_ = srv.Close()
 		}
 	}
+}
+
+// publicHandler returns the handler of the HTTP port: logs for clients of Gitpod, notifications of
+// registries and, if configured, the web page.
+func (n *Node) publicHandler() http.Handler {
+	logs := n.logInfoHandler()
+	if n.cfg.HTTP.UI != "on" {
+		return logs
+	}
+	page := web.New(web.Options{
+		API: api.Native{Service: n.service}, Node: n.cfg.Name, Nodes: n.cfg.HTTP.Nodes, Streams: n.streams, Log: n.log,
+	})
+	mux := http.NewServeMux()
+	mux.Handle("/ui/", page)
+	mux.Handle("GET /{$}", http.RedirectHandler(web.Path, http.StatusFound))
+	mux.Handle("/", logs)
+	return mux
+}
+
+// logInfoHandler returns the handler of logs for clients of Gitpod, and of notifications of
+// registries if they have a token.
+func (n *Node) logInfoHandler() http.Handler {
+	l := &loginfo.Server{Builds: n.service, Tokens: loginfo.Tokens{Keys: n.keyring}, Streams: n.streams}
+	mux := http.NewServeMux()
+	mux.Handle("/", l.Handler())
+	if n.cfg.RefCache.NotifyTokenFile != "" {
+		mux.HandleFunc("POST "+notifyPath, n.handleNotification)
+	}
+	return mux
+}
+
+// httpTLS returns the listener of the HTTP port with TLS, if it has certificates.
+func (n *Node) httpTLS(l net.Listener) (net.Listener, error) {
+	conf, err := serverTLS("http.tls", n.cfg.HTTP.TLS, n.log, "http/1.1")
+	if l == nil || conf == nil || err != nil {
+		return l, err
+	}
+	return tls.NewListener(l, conf), nil
 }

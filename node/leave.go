@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -15,94 +14,97 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
-// leaveTime bounds how long a node that was scaled away gives its logs to others
-// before it gives up its membership. One that does not get that far stays a
-// member, since its disk is needed.
-const leaveTime = 45 * time.Second
+// leaveTimeout is how long a node that is removed by scaling down waits until other nodes have
+// copies of its logs. After it the node stays a member, because its disk is needed.
+const leaveTimeout = 45 * time.Second
 
-// scaledAway reports whether this node's pod does not come back. If so it is
-// drained: attempts and copies of logs move to other nodes.
-func (s *Node) scaledAway() bool {
-	k := s.cfg.Cluster.Kubernetes
-	if !k.ScaleDown || !s.started.Load() || s.level() < 2 {
+// scaledDown reports whether the stateful set was scaled down, so that the pod of this node will
+// not come back. If so, scaledDown drains the node, and the cluster moves its attempts and copies
+// of logs to other nodes. It returns false, and logs the cause, if it cannot ask or cannot drain.
+func (n *Node) scaledDown() bool {
+	k := n.cfg.Cluster.Kubernetes
+	if !k.ScaleDown || !n.started.Load() || n.level() < 2 {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	away, err := false, error(nil)
-	if client, cerr := s.peersAPI(); cerr != nil {
+	leaving, err := false, error(nil)
+	if client, cerr := n.kubernetesAPI(); cerr != nil {
 		err = cerr
-	} else if away, err = kubernetes.ScaledAway(ctx, client, k.Namespace, s.cfg.Name); err == nil && away {
-		s.log.Info("the stateful set has been scaled down: this node leaves the cluster for good")
-		err = s.drainToLeave(ctx)
+	} else if leaving, err = kubernetes.ScaledAway(ctx, client, k.Namespace, n.cfg.Name); err == nil && leaving {
+		n.log.Info("the stateful set was scaled down: this node leaves the cluster for good")
+		err = n.drainToLeave(ctx)
 	}
 	if err != nil {
-		s.stays(err)
+		n.logStays(err)
 	}
-	return away && err == nil
+	return leaving && err == nil
 }
 
-// drainToLeave drains this node, and remembers whether somebody else has.
-func (s *Node) drainToLeave(ctx context.Context) error {
-	s.store.Read(func(st *builds.State) { s.drained = st.Node(s.cfg.Name).GetDrained() })
-	return s.drainSelf(ctx, true)
+// drainToLeave drains this node, and remembers whether an operator had drained it before.
+func (n *Node) drainToLeave(ctx context.Context) error {
+	n.store.Read(func(st *builds.State) { n.drainedByOperator = st.Node(n.cfg.Name).GetDrained() })
+	return n.setDrained(ctx, true)
 }
 
-func (s *Node) drainSelf(ctx context.Context, drained bool) error {
-	_, _, err := builds.Propose(ctx, s.raft, &buildsv1.DrainNode{Name: s.cfg.Name, Drained: drained})
+// setDrained commits whether this node is drained.
+func (n *Node) setDrained(ctx context.Context, drained bool) error {
+	_, _, err := builds.Propose(ctx, n.raft, &buildsv1.DrainNode{Name: n.cfg.Name, Drained: drained})
 	return err
 }
 
-// leave gives up the membership of a node that was scaled away, once no log
-// needs its disk: else it would be counted for majorities until it is pruned.
-func (s *Node) leave(work context.Context) {
-	ctx, cancel := context.WithTimeout(work, leaveTime)
+// leave removes this node from the cluster once other nodes hold copies of all its logs. A node
+// that stops without leaving still counts for majorities until it is pruned. If it cannot leave
+// within leaveTimeout, it ends the drain that drainToLeave began, and stays a member.
+func (n *Node) leave(work context.Context) {
+	ctx, cancel := context.WithTimeout(work, leaveTimeout)
 	defer cancel()
-	err := s.giveLogs(ctx)
+	err := n.awaitLogCopies(ctx)
 	if err == nil {
-		s.cluster.Leave(true) // this process lives for a while yet
-		_, err = clusterAPI{s: s}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: s.cluster.ServerID()})
+		n.cluster.Leave(true) // this process still runs, and must not join again
+		_, err = clusterAPI{node: n}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: n.cluster.ServerID()})
 	}
 	if err == nil {
 		return
 	}
-	s.cluster.Leave(false)
-	s.stays(err)
-	if s.drained {
+	n.cluster.Leave(false)
+	n.logStays(err)
+	if n.drainedByOperator {
 		return
 	}
 	ctx, cancel = context.WithTimeout(work, 2*time.Second)
 	defer cancel()
-	if err := s.drainSelf(ctx, false); err != nil {
-		s.log.Warn("this node stays drained; when it comes back: `image-builder cluster undrain`", "err", err)
+	if err := n.setDrained(ctx, false); err != nil {
+		n.log.Warn("this node stays drained: run `image-builder cluster undrain` when it is back", "err", err)
 	}
 }
 
-func (s *Node) stays(err error) {
-	s.log.Warn("this node stays a member; if it does not come back, drain and remove it by `image-builder cluster`", "err", err)
+// logStays logs why the node does not leave the cluster.
+func (n *Node) logStays(err error) {
+	n.log.Warn("this node stays a member: if it does not come back, drain and remove it with `image-builder cluster`", "err", err)
 }
 
-// giveLogs waits until each log that this node holds is held by a node that
-// stays.
-func (s *Node) giveLogs(ctx context.Context) error {
+// awaitLogCopies waits until every log of this node has a copy on a node that stays. Owners of
+// copies move them, because this node is drained.
+func (n *Node) awaitLogCopies(ctx context.Context) error {
 	for last := -1; ; {
-		n := needed(s.store.View(), s.cfg.Name, s.cluster.StoreID())
-		if n == 0 {
+		held := soleLogs(n.store.View(), n.cfg.Name, n.cluster.StoreID())
+		if held == 0 {
 			return nil
 		}
-		if n != last {
-			last = n
-			s.log.Info("waits until others hold the logs that only nodes hold that leave", "logs", n)
+		if held != last {
+			last = held
+			n.log.Info("waiting for copies of the logs that only leaving nodes hold", "logs", held)
 		}
 		if !ctxutil.Sleep(ctx, 100*time.Millisecond) {
-			return errors.New(fmt.Sprint(n, " logs are on no other node that stays: keep its disk"))
+			return fmt.Errorf("%d logs have no copy on a node that stays: keep the disk of this node", held)
 		}
 	}
 }
 
-// needed counts the logs of which a node holds a copy, and no node that stays
-// does: pure.
-func needed(view *builds.State, name, storeID string) (n int) {
+// soleLogs returns the number of logs that a node holds a copy of and no node that stays does.
+// Nodes that are lost or drained do not stay. It is a pure function.
+func soleLogs(view *builds.State, name, storeID string) (n int) {
 	now := time.Unix(0, view.Time())
 	view.All(func(r *buildsv1.Record) bool {
 		for _, a := range r.Build.Attempts {
@@ -113,8 +115,7 @@ func needed(view *builds.State, name, storeID string) (n int) {
 			for _, c := range builds.CopiesOf(a) {
 				mine = mine || c.Node == name && c.StoreId == storeID
 			}
-			// -1: a node that is lost counts for nothing, also if that is the last
-			// thing that the state knows.
+			// -1: a copy on a lost node never counts, even if the node was lost just now.
 			if keep, _, _ := placement.SoundCopies(view, now, -1, a); mine && len(keep) == 0 {
 				n++
 			}

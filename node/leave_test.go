@@ -12,8 +12,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Test_Needed: which logs keep a node, n2 with the data directory s2, from
-// leaving for good: those of which no node that stays holds a copy.
+// Test_Needed: which logs keep a node, n2 with the data directory s2, from leaving for good: those
+// of which no node that stays holds a copy.
 func Test_Needed(t *testing.T) {
 	const open, sealing, sealed, expired, lost = builds.LogOpen, builds.LogSealing, builds.LogSealed, builds.LogExpired, builds.LogLost
 	for _, c := range []struct {
@@ -99,24 +99,24 @@ func Test_Needed(t *testing.T) {
 		if got := view.Build("b").Build.Attempts[0].Log.State; got != c.log {
 			t.Fatalf("%s: the log is %s, want %s", c.what, got, c.log)
 		}
-		if got := needed(view, "n2", "s2"); got != c.want {
+		if got := soleLogs(view, "n2", "s2"); got != c.want {
 			t.Errorf("%s: %d logs need the node, want %d", c.what, got, c.want)
 		}
 	}
 }
 
-// Test_Leave_KeepsTheDrainOfAnOperator: a node that cannot leave, here since nobody
-// else could lead, ends the drain that it began, and no other.
+// Test_Leave_KeepsTheDrainOfAnOperator: a node that cannot leave, here since nobody else could
+// lead, ends the drain that it began, and no other.
 func Test_Leave_KeepsTheDrainOfAnOperator(t *testing.T) {
 	for _, before := range []bool{false, true} {
-		s := lone(t, t.TempDir())
-		s.openLone(t)
-		s.commitAs(t, &buildsv1.DrainNode{Name: "n0", Drained: before})
-		if err := s.drainToLeave(t.Context()); err != nil {
+		n := lone(t, t.TempDir())
+		n.openLone(t)
+		n.commitAs(t, &buildsv1.DrainNode{Name: "n0", Drained: before})
+		if err := n.drainToLeave(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s.leave(t.Context())
-		if after := s.store.View().Node("n0").Drained; after != before {
+		n.leave(t.Context())
+		if after := n.store.View().Node("n0").Drained; after != before {
 			t.Errorf("drained before: %v, after the node did not leave: %v", before, after)
 		}
 	}

@@ -8,13 +8,14 @@ import (
 	"syscall"
 )
 
-// listeners are all sockets of a node. They are opened before anything else:
-// a port in use must not cost a half-started node.
+// listeners are all sockets of a node; nil if not configured. The node opens them before anything
+// else, so that a port in use is found before the data directory is opened.
 type listeners struct {
 	grpc, operator, metrics, health, pprof, peer, http net.Listener
 }
 
-func (s *Node) listen() (l listeners, err error) {
+// listen opens all sockets of the configuration. If it returns an error, it has closed them.
+func (n *Node) listen() (l listeners, err error) {
 	defer func() {
 		if err != nil {
 			l.close()
@@ -25,21 +26,21 @@ func (s *Node) listen() (l listeners, err error) {
 		address string
 		key     string
 	}{
-		{&l.grpc, s.cfg.Server.Services.GRPC.Address, "server.services.grpc.address"},
-		{&l.metrics, s.cfg.MetricsAddress, "metricsAddress"},
-		{&l.health, s.cfg.HealthAddress, "healthAddress"},
-		{&l.pprof, s.cfg.PprofAddress, "pprofAddress"},
-		{&l.peer, s.cfg.Cluster.Address, "cluster.address"},
-		{&l.http, s.cfg.HTTP.Listens(), "http.address"},
+		{&l.grpc, n.cfg.Server.Services.GRPC.Address, "server.services.grpc.address"},
+		{&l.metrics, n.cfg.MetricsAddress, "metricsAddress"},
+		{&l.health, n.cfg.HealthAddress, "healthAddress"},
+		{&l.pprof, n.cfg.PprofAddress, "pprofAddress"},
+		{&l.peer, n.cfg.Cluster.Address, "cluster.address"},
+		{&l.http, n.cfg.HTTP.Listens(), "http.address"},
 	} {
 		if x.address == "" {
 			continue
 		}
-		if *x.to, err = s.parts.Listen("tcp", x.address); err != nil {
+		if *x.to, err = n.parts.Listen("tcp", x.address); err != nil {
 			return l, ListenError(x.key, x.address, err)
 		}
 	}
-	if path := s.cfg.OperatorSocket; path != "" {
+	if path := n.cfg.OperatorSocket; path != "" {
 		if l.operator, err = listenUnix(path); err != nil {
 			return l, ListenError("operatorSocket", path, err)
 		}
@@ -47,6 +48,8 @@ func (s *Node) listen() (l listeners, err error) {
 	return l, nil
 }
 
+// ListenError returns the error of opening an address that stands under a key of the configuration,
+// or comes from a flag. It says what to do about an address in use.
 func ListenError(key, address string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s: %s is in use by another process; stop it or choose another address", key, address)
@@ -54,8 +57,8 @@ func ListenError(key, address string, err error) error {
 	return fmt.Errorf("%s: listen on %s: %w", key, address, err)
 }
 
-// listenUnix takes over a socket file that a killed process left behind, and
-// refuses one that somebody listens on.
+// listenUnix listens on a unix socket that only the user of this process can open. It replaces the
+// file that a killed process left behind, and returns EADDRINUSE if another process listens there.
 func listenUnix(path string) (net.Listener, error) {
 	if conn, err := net.Dial("unix", path); err == nil {
 		_ = conn.Close()
@@ -75,7 +78,7 @@ func listenUnix(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// close closes what is open; closing twice does no harm.
+// close closes the open sockets. It may be called more than once.
 func (l listeners) close() {
 	for _, x := range []net.Listener{l.grpc, l.operator, l.metrics, l.health, l.pprof, l.peer, l.http} {
 		if x != nil {

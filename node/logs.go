@@ -7,32 +7,33 @@ import (
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 )
 
-// reapInterval is how often a node looks for logs that retention no longer
-// keeps.
-const reapInterval = time.Minute
+// reapLogsInterval is how often a node looks for logs that retention has removed from the state.
+const reapLogsInterval = time.Minute
 
-// reapLogs removes logs that nobody needs any more, where this node knows all
-// that the cluster has decided.
-func (s *Node) reapLogs(ctx context.Context) error {
-	for ctxutil.Sleep(ctx, reapInterval) {
-		if !s.started.Load() {
+// reapLogs removes the files of logs that the replicated state no longer assigns to this node,
+// until ctx ends. Before each run it waits for a read index, because a node with an old state could
+// remove a log that it was assigned since.
+func (n *Node) reapLogs(ctx context.Context) error {
+	for ctxutil.Sleep(ctx, reapLogsInterval) {
+		if !n.started.Load() {
 			continue
 		}
-		index, err := s.raft.ReadIndex(ctx)
+		index, err := n.raft.ReadIndex(ctx)
 		if err == nil {
-			err = s.raft.WaitApplied(ctx, index)
+			err = n.raft.WaitApplied(ctx, index)
 		}
 		if err == nil {
-			s.logs.Reap()
+			n.logs.Reap()
 		}
 	}
 	return nil
 }
 
-// probeLogs finds out whether logs can be written again after they could not.
-func (s *Node) probeLogs(ctx context.Context) error {
+// probeLogs tests every two seconds whether a log store that could not write can write again, until
+// ctx ends.
+func (n *Node) probeLogs(ctx context.Context) error {
 	for ctxutil.Sleep(ctx, 2*time.Second) {
-		s.logs.Probe()
+		n.logs.Probe()
 	}
 	return nil
 }

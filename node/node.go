@@ -3,205 +3,129 @@ package node
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"fmt"
 	"log/slog"
-	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds/secrets"
 
-	"github.com/image-builder-ha/image-builder/scheduler/owner"
-
-	"github.com/image-builder-ha/image-builder/api"
-	"github.com/image-builder-ha/image-builder/builds/logs/peer"
-	"github.com/image-builder-ha/image-builder/config"
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs/peer"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/config"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/scheduler/owner"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 	"github.com/image-builder-ha/image-builder/tracing/otlp"
 )
 
-// Node is one running node of the service. It is the only place where the parts of the service are
-// put together.
+// Node is one node of the service: its configuration, the parts that Run opens, and their state.
+// Its methods are spread over the files of the package by subject.
 type Node struct {
 	cfg     config.Config
 	parts   Parts
 	log     *slog.Logger
 	metrics *prometheus.Registry
-	boot    string // the random id of this process
+	bootID  string // the random id of this process
 
-	keyring   *secrets.Keyring
-	images    Images
-	registry  *registry.Client // nil if Parts.Images is set
-	logs      *peer.Logs
-	late      lateRefreshes
-	store     *builds.Store
-	cluster   *cluster.Node
-	raft      raftAdapter
-	owner     *owner.Owner
-	service   *api.Service
-	runtimes  map[string]workload.Runtime
-	count     counters
+	// Opened by Run, in this order.
+	tracing  *otlp.Provider // nil without an endpoint; a nil provider records nothing
+	keyring  *secrets.Keyring
+	store    *builds.Store
+	images   Images
+	registry *registry.Client // nil if Parts.Images is set
+	logs     *peer.Logs
+	cluster  *cluster.Node
+	raft     raftAdapter
+	runtimes map[string]workload.Runtime // by name
+	owner    *owner.Owner
+	service  *api.Service
+
+	counters  counters
 	readiness *readiness
-	foreign   *foreign
-	tracing   *otlp.Provider // nil: nothing is traced
+	foreign   *foreignWorkspaces
+	delayed   delayedRefreshes
 
-	// peersAPI connects to Kubernetes for podPeers, once.
-	peersAPI func() (kubernetes.Client, error)
+	// kubernetesAPI returns the client for peers, labels and scaling of pods. The first call
+	// connects; later calls return the same result.
+	kubernetesAPI func() (kubernetes.Client, error)
 
-	// work ends when the shutdown begins to stop what runs: afterwards nothing is decided or run.
+	// work ends after the hand-over of a shutdown, or when the node fails. Attempts, the work of
+	// the leader and all loops of the node end with it. Set by Run.
 	work context.Context
-	// streams ends when clients have to continue on another node.
+	// streams ends after work. Log streams, watches and waits of clients end with it, and the
+	// clients continue on another node.
 	streams    context.Context
 	endStreams context.CancelFunc
-	// opened is closed once the node is open: the accessors may be used.
+	// opened is closed once all parts are open: the accessors may be used.
 	opened chan struct{}
 	// stopping is set at the beginning of the shutdown.
 	stopping atomic.Bool
-	// started is set once the state contains this process.
+	// started is set once the replicated state contains this process.
 	started atomic.Bool
-	// restoring is set while a snapshot is restored: nothing is assigned.
+	// restoring is set while a snapshot is restored. The leader assigns nothing meanwhile.
 	restoring atomic.Bool
-	// drained: an operator had drained this node before it began to leave.
-	drained bool
-	// contextsStay is set once the registry has refused to delete contexts.
-	contextsStay atomic.Bool
+	// drainedByOperator reports whether an operator had drained this node before it began to leave.
+	// Only the shutdown uses it.
+	drainedByOperator bool
+	// contextsUndeletable is set once the registry has refused to delete an uploaded context.
+	contextsUndeletable atomic.Bool
 }
 
-// ErrKilled, as the cause of the end of the context of Run, makes Run end as if the process were
-// killed: leadership is not handed over, builds are not waited for and clients are not notified.
-// Only tests use it.
-var ErrKilled = errors.New("the node was killed")
-
-// New returns a node that does not run yet. The configuration has to be complete and valid
-// (config.Config.Complete and Validate). New opens nothing.
+// New returns a node that does not run yet. The configuration must be complete and valid
+// (config.Config.Complete and Validate). New opens no file and no port.
 func New(cfg config.Config, parts Parts) *Node {
 	parts.setDefaults()
-	s := &Node{
-		cfg: cfg, parts: parts, metrics: prometheus.NewRegistry(), boot: rand.Text(), opened: make(chan struct{}),
-		readiness: &readiness{after: time.Duration(cfg.Ready.After), patience: time.Duration(cfg.Ready.Patience)},
+	n := &Node{
+		cfg: cfg, parts: parts, metrics: prometheus.NewRegistry(), bootID: rand.Text(), opened: make(chan struct{}),
+		readiness: &readiness{readyAfter: time.Duration(cfg.Ready.After), lostTimeout: time.Duration(cfg.Ready.Patience)},
 	}
-	s.peersAPI = sync.OnceValues(func() (kubernetes.Client, error) { return kubernetes.Connect(cfg.Kubernetes.Kubeconfig, 0, 0) })
-	s.streams, s.endStreams = context.WithCancel(context.Background())
-	s.metrics.MustRegister(
+	n.kubernetesAPI = sync.OnceValues(func() (kubernetes.Client, error) { return kubernetes.Connect(cfg.Kubernetes.Kubeconfig, 0, 0) })
+	n.streams, n.endStreams = context.WithCancel(context.Background())
+	n.metrics.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	s.log = countLog(parts.Log, s.metrics)
-	tellVersion(s.metrics)
-	s.count = newCounters(s.metrics)
-	s.foreign = newForeign(s.metrics)
-	return s
+	n.log = countLog(parts.Log, n.metrics)
+	exportVersion(n.metrics)
+	n.counters = newCounters(n.metrics)
+	n.foreign = newForeignWorkspaces(n.metrics)
+	return n
 }
 
-// Opened returns a channel that is closed once Run has opened the data directory, the ports and the
-// cluster. The methods Cluster, Store, API and BootID may be used afterwards.
-func (s *Node) Opened() <-chan struct{} { return s.opened }
+// Opened returns a channel that Run closes once the data directory, the ports and the cluster are
+// open. Cluster, Store, Raft and API may be called afterwards. The channel stays open if Run fails
+// before.
+func (n *Node) Opened() <-chan struct{} { return n.opened }
 
-// Cluster returns the member of the Raft group.
-func (s *Node) Cluster() *cluster.Node { return s.cluster }
+// Cluster returns the node's member of the Raft group. The caller must not close it.
+func (n *Node) Cluster() *cluster.Node { return n.cluster }
 
-// Store returns the replicated state, as far as this node has applied it.
-func (s *Node) Store() *builds.Store { return s.store }
+// Store returns the replicated state as far as this node has applied it.
+func (n *Node) Store() *builds.Store { return n.store }
 
-// Raft returns the replicated log of the state.
-func (s *Node) Raft() builds.Raft { return s.raft }
+// Raft returns the replicated log that commands are proposed to. A proposal waits for a leader
+// until the deadline of its context, or for leaderTimeout without one.
+func (n *Node) Raft() builds.Raft { return n.raft }
 
-// API returns the native API of this node, for calls within the process.
-func (s *Node) API() api.Native { return api.Native{Service: s.service} }
+// API returns the native API of this node for calls within the process.
+func (n *Node) API() api.Native { return api.Native{Service: n.service} }
 
-// BootID returns the random id of this process in the state.
-func (s *Node) BootID() string { return s.boot }
+// BootID returns the random id by which the replicated state knows this process.
+func (n *Node) BootID() string { return n.bootID }
 
-// Run runs the node until ctx ends, then stops it in bounded time. It opens the parts from the
-// ground up and closes them in reverse. An error says why the node could not start or had to stop.
-// Run may be called once.
-func (s *Node) Run(ctx context.Context) (err error) {
-	defer s.endStreams()
-	if err := os.MkdirAll(s.cfg.DataDir, 0o700); err != nil {
-		return fmt.Errorf("create data directory: %w", err)
-	}
-	if err := writable(s.cfg.DataDir); err != nil {
-		return err
-	}
-	listeners, err := s.listen()
-	if err != nil {
-		return err
-	}
-	defer listeners.close()
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWork()
-	s.work = work
-	if s.tracing, err = s.openTracing(); err != nil {
-		return err
-	}
-	defer s.closeTracing()
-	if err := s.openParts(); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.closeLogs(), s.closeRegistry()) }()
-	if err := s.openCluster(ctx, listeners.peer); err != nil {
-		return err
-	}
-	defer func() {
-		s.logs.StopCopying()
-		err = errors.Join(err, s.cluster.Close(), s.closeRuntimes())
-	}()
-
-	var wg sync.WaitGroup
-	failed := make(chan error, 8)
-	start := func(f func(context.Context) error) {
-		wg.Go(func() {
-			if err := f(work); err != nil {
-				failed <- err
-			}
-		})
-	}
-	serving, err := s.serve(listeners, failed)
-	if err != nil {
-		return err
-	}
-	start(s.begin)
-	start(s.reapLogs)
-	start(s.keepLease)
-	start(s.watchReadiness)
-	start(s.probeLogs)
-	start(s.watchForeign)
-	start(s.refreshLate)
-	close(s.opened)
-
-	grace := time.Duration(s.cfg.Shutdown.Grace)
-	select {
-	case <-ctx.Done():
-		s.stopping.Store(true)
-		if errors.Is(context.Cause(ctx), ErrKilled) {
-			grace = 0
-			stopWork()
-			_ = s.cluster.Close() // what waits for the cluster ends at once
-			break
-		}
-		s.log.Info("shutting down", "grace", grace)
-		s.handOver()
-		away := s.scaledAway()
-		s.drain(work)
-		if away {
-			s.leave(work)
-		}
-	case err = <-failed:
-	case err = <-s.cluster.Fatal():
-		s.log.Error("the node has to stop", "err", err)
-	}
-	stopWork()
-	wg.Wait()
-	serving.stop(grace)
-	return err
+// level returns the feature level of the applied state.
+func (n *Node) level() (level uint32) {
+	n.store.Read(func(st *builds.State) { level = st.Level() })
+	return level
 }
+
+// tempDir returns the directory of uploads and build contexts in use. It is emptied at the start.
+func (n *Node) tempDir() string { return filepath.Join(n.cfg.DataDir, "tmp") }

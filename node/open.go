@@ -4,199 +4,139 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/copy"
-
-	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/builds/logs/peer"
 	"github.com/image-builder-ha/image-builder/cluster"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
-	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
-	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/owner"
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-	"github.com/image-builder-ha/image-builder/scheduler/wsmanager"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-func (s *Node) openParts() (err error) {
-	if s.keyring, err = openKeyring(s.cfg, s.log); err != nil {
+// openParts opens the parts that need no cluster: the sealing keys, the empty state and the registry
+// client.
+func (n *Node) openParts() (err error) {
+	if n.keyring, err = openKeyring(n.cfg, n.log); err != nil {
 		return err
 	}
-	s.store = builds.NewStore()
-	if s.images = s.parts.Images; s.images == nil {
-		o := RegistryOptions(s.cfg, s.log, s.metrics)
-		o.Kept, o.Sharers = s.kept, s.sharers
-		if s.registry, err = registry.New(o); err != nil {
+	n.store = builds.NewStore()
+	if n.images = n.parts.Images; n.images == nil {
+		o := RegistryOptions(n.cfg, n.log, n.metrics)
+		o.Kept, o.Sharers = n.kept, n.sharers
+		if n.registry, err = registry.New(o); err != nil {
 			return fmt.Errorf("open registry client: %w", err)
 		}
-		s.images = registryAdapter{s.registry}
+		n.images = registryAdapter{n.registry}
 	}
 	return nil
 }
 
-// openLogs opens the logs of this node, whose cluster node exists already.
-func (s *Node) openLogs() (err error) {
-	if s.logs, err = peer.Open(peer.Options{
-		Node: s.cfg.Name, StoreID: s.cluster.StoreID(), Conn: s.cluster.Conn, State: s.store, Stopping: s.streams, Log: s.log,
+// openCluster locks the data directory, opens everything that proposes or applies commands, and
+// opens the cluster last: from then on commands are applied and the leader's work can begin. peer
+// is the listener of the peer port; nil for a node that is alone or has Parts.Network. If
+// openCluster returns an error, it has closed the cluster.
+func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
+	cfg, err := n.clusterConfig(peer)
+	if err != nil {
+		return err
+	}
+	if n.cluster, err = cluster.New(cfg); err != nil {
+		return err
+	}
+	if err := n.emptyTempDir(); err != nil {
+		return errors.Join(err, n.cluster.Close())
+	}
+	if err := n.openLogs(); err != nil {
+		return errors.Join(err, n.cluster.Close())
+	}
+	n.raft = raftAdapter{n.cluster}
+	if err := n.openRuntimes(); err != nil {
+		return errors.Join(err, n.closeRuntimes(), n.cluster.Close())
+	}
+	n.store.SetHooks(n.hooks())
+	n.owner = n.newOwner()
+	n.keyring.SetHeldByAll(n.keyHeldByAll)
+	n.cluster.Lead(n.lead)
+	n.cluster.Lead(n.raiseLevel)
+	n.cluster.Lead(n.labelLeader)
+	n.cluster.Lead(n.collectContexts)
+	n.cluster.Lead(n.reapWorkloads)
+	n.cluster.Lead(n.leadRefreshes)
+	for _, work := range n.parts.Lead {
+		n.cluster.Lead(work)
+	}
+	n.service = n.newService()
+	n.exportState()
+	n.exportCache()
+	return n.cluster.Open(ctx)
+}
+
+// openLogs opens the logs of this node. The cluster must exist, and its data directory must be locked.
+func (n *Node) openLogs() (err error) {
+	if n.logs, err = peer.Open(peer.Options{
+		Node: n.cfg.Name, StoreID: n.cluster.StoreID(), Conn: n.cluster.Conn, State: n.store, Stopping: n.streams, Log: n.log,
 		Store: logs.Options{
-			Dir:          filepath.Join(s.cfg.DataDir, "logs"),
-			MaxBytes:     s.cfg.Logs.MaxBytes,
-			SegmentBytes: s.cfg.Logs.SegmentBytes,
-			FS:           s.parts.LogFS,
-			Logger:       s.log,
-			Registerer:   s.metrics,
+			Dir:          filepath.Join(n.cfg.DataDir, "logs"),
+			MaxBytes:     n.cfg.Logs.MaxBytes,
+			SegmentBytes: n.cfg.Logs.SegmentBytes,
+			FS:           n.parts.LogFS,
+			Logger:       n.log,
+			Registerer:   n.metrics,
 		},
 	}); err != nil {
 		return fmt.Errorf("open log store: %w", err)
 	}
-	s.metrics.MustRegister(s.logs.Copies())
+	n.metrics.MustRegister(n.logs.Copies())
 	return nil
 }
 
-// closeLogs closes the logs if they are open.
-func (s *Node) closeLogs() error {
-	if s.logs == nil {
+// closeLogs closes the logs, if they are open.
+func (n *Node) closeLogs() error {
+	if n.logs == nil {
 		return nil
 	}
-	return s.logs.Close()
+	return n.logs.Close()
 }
 
-// tempDir is where uploads and contexts lie while they are used.
-func (s *Node) tempDir() string { return filepath.Join(s.cfg.DataDir, "tmp") }
+// emptyTempDir removes the uploads and contexts that a killed process left behind. The data
+// directory must be locked.
+func (n *Node) emptyTempDir() error {
+	if err := os.RemoveAll(n.tempDir()); err != nil {
+		n.log.Warn("cannot remove the uploads and contexts of a former process: remove the directory by hand", "dir", n.tempDir(), "err", err)
+	}
+	if err := os.MkdirAll(n.tempDir(), 0o700); err != nil {
+		return fmt.Errorf("create the directory for uploads: %w", err)
+	}
+	return nil
+}
 
-func (s *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
-	cfg, err := s.clusterConfig(peer)
-	if err != nil {
-		return err
-	}
-	if s.cluster, err = cluster.New(cfg); err != nil {
-		return err
-	}
-	// The directory is locked now: what a killed process left behind of uploads
-	// and contexts goes.
-	if err := os.RemoveAll(s.tempDir()); err != nil {
-		s.log.Warn("cannot remove what a former process left of uploads and contexts: remove it by hand", "dir", s.tempDir(), "err", err)
-	}
-	if err := os.MkdirAll(s.tempDir(), 0o700); err != nil {
-		return errors.Join(fmt.Errorf("make room for uploads: %w", err), s.cluster.Close())
-	}
-	if err := s.openLogs(); err != nil {
-		return errors.Join(err, s.cluster.Close())
-	}
-	s.raft = raftAdapter{s.cluster}
-	if err := s.openRuntimes(); err != nil {
-		return errors.Join(err, s.closeRuntimes(), s.cluster.Close())
-	}
-	s.store.SetHooks(builds.Hooks{Mine: s.cluster.Proposed, Created: s.count.created, Ended: s.ended, Published: s.published, Requested: s.images.Forget})
-	s.owner = owner.New(owner.Options{
-		Node: s.cfg.Name, StoreID: s.cluster.StoreID(), Store: s.store, Raft: s.raft, Keyring: s.keyring,
-		Logs: s.logs, DamagedLogs: s.logs, ReplaceAfter: time.Duration(s.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(s.cfg.Logs.RepairAfter),
-		FenceTimeout: time.Duration(s.cfg.Logs.FenceTimeout),
-		Publisher:    s.images, Runtimes: s.runtimes, Log: s.log, Tracer: s.tracing.Tracer(tracing.Scope),
+func (n *Node) newOwner() *owner.Owner {
+	return owner.New(owner.Options{
+		Node: n.cfg.Name, StoreID: n.cluster.StoreID(), Store: n.store, Raft: n.raft, Keyring: n.keyring,
+		Logs: n.logs, DamagedLogs: n.logs, ReplaceAfter: time.Duration(n.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(n.cfg.Logs.RepairAfter),
+		FenceTimeout: time.Duration(n.cfg.Logs.FenceTimeout),
+		Publisher:    n.images, Runtimes: n.runtimes, Log: n.log, Tracer: n.tracing.Tracer(tracing.Scope),
 	})
-	s.keyring.SetHeldByAll(s.heldByAll)
-	s.cluster.Lead(s.lead)
-	s.cluster.Lead(s.raiseLevel)
-	s.cluster.Lead(s.labelLeader)
-	s.cluster.Lead(s.collectContexts)
-	s.cluster.Lead(s.reap)
-	s.cluster.Lead(s.leadRefreshes)
-	for _, work := range s.parts.Lead {
-		s.cluster.Lead(work)
-	}
-	so := api.ServiceOptions{
-		Store: s.store, Raft: s.raft, Registry: s.images, Logs: s.logs,
-		Repositories: repositories(s.cfg), Timeout: time.Duration(s.cfg.Builds.Timeout),
-		MaxTimeout: time.Duration(s.cfg.Builds.MaxTimeout), LogInfo: s.logInfo(), LeftOff: s.count.leftOff,
-		Dockerfiles: s.cfg.Runtimes.Dockerfile != "", TempDir: s.tempDir(), MaxContext: s.cfg.BuildKit.MaxContextBytes, OneTime: s.redeem,
-		Waiting: s.waiting, Nodes: s.listNodes,
-	}
-	if s.registry != nil {
-		so.Contexts, so.Commit = s.contexts(), s.commit
-	}
-	s.service = api.NewService(so)
-	s.watchState()
-	s.watchCache()
-	return s.cluster.Open(ctx)
 }
 
-// openRuntimes opens the runtimes that the configuration names.
-func (s *Node) openRuntimes() error {
-	if s.runtimes = s.parts.Runtimes; s.runtimes != nil {
+// closeRegistry closes the registry client if the node has one.
+func (n *Node) closeRegistry() error {
+	if n.registry == nil {
 		return nil
 	}
-	s.runtimes = map[string]workload.Runtime{copy.Name: copy.New(registryAdapter{s.registry})}
-	testRuntimes(s.runtimes, copy.Name)
-	bk, err := s.openBuildKit()
-	if err != nil {
-		return err
-	}
-	if bk != nil {
-		s.runtimes[buildkit.Name] = bk
-	}
-	ws, err := s.openWSManager()
-	if err != nil {
-		return err
-	}
-	if ws != nil {
-		s.runtimes[wsmanager.Name] = ws
-	}
-	pods, err := s.openKubernetes()
-	if err != nil {
-		return err
-	}
-	if pods != nil {
-		s.runtimes[kubernetes.Name] = pods
-	}
-	return nil
+	return n.registry.Close()
 }
 
-// closeRegistry closes the registry client, if there is one.
-func (s *Node) closeRegistry() error {
-	if s.registry == nil {
-		return nil
-	}
-	return s.registry.Close()
-}
-
-// closeRuntimes ends the connections of runtimes that have some.
-func (s *Node) closeRuntimes() (err error) {
-	for _, r := range s.runtimes {
-		if c, ok := r.(io.Closer); ok {
-			err = errors.Join(err, c.Close())
-		}
-	}
-	return err
-}
-
-// runtimeOf names the runtime for a source.
-func (s *Node) runtimeOf(src *imagebuilderv1.Source) string {
-	if s.parts.RuntimeOf != nil {
-		return s.parts.RuntimeOf(src)
-	}
-	if name := testRuntimeOf(src); name != "" {
-		return name
-	}
-	if src.GetRef() != nil {
-		return s.cfg.Runtimes.Ref
-	}
-	return s.cfg.Runtimes.Dockerfile
-}
-
-// writable reports why files cannot be made in a directory.
+// writable returns an error if this process cannot create files in a directory.
 func writable(dir string) error {
 	f, err := os.CreateTemp(dir, ".writable-*")
 	if err != nil {
-		return fmt.Errorf("dataDir: this process, of user %d, cannot write to %s: give the directory to that user, or name another (%w)", os.Getuid(), dir, err)
+		return fmt.Errorf("dataDir: this process runs as user %d and cannot write to %s: give the directory to that user, or choose another directory (%w)", os.Getuid(), dir, err)
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }

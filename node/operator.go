@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs/peer"
@@ -21,166 +18,94 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// clusterAPI answers operators. Calls that only the leader can answer go
-// there, over the peer port, in one hop.
+// clusterAPI is the API for operators. It forwards calls that need the leader to the leader, over
+// the peer port, in one hop.
 type clusterAPI struct {
 	imagebuilderv1.UnimplementedClusterServer
-	s *Node
-	// peer: the call came from another node, and goes no further.
+	node *Node
+	// peer reports whether the call came from another node. Such a call is not forwarded again.
 	peer bool
 }
 
-// servePeers adds what nodes ask of each other beside Raft.
-func (s *Node) servePeers(r grpc.ServiceRegistrar) {
-	peer.Register(r, s.logs)
-	imagebuilderv1.RegisterClusterServer(r, clusterAPI{s: s, peer: true})
+// servePeers registers the calls between nodes besides those of Raft.
+func (n *Node) servePeers(r grpc.ServiceRegistrar) {
+	peer.Register(r, n.logs)
+	imagebuilderv1.RegisterClusterServer(r, clusterAPI{node: n, peer: true})
 }
 
-// leader answers the API of the leader: nil if it is this node.
-func (c clusterAPI) leader(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
+// leaderClient waits until a leader is known, and returns a client of its API; nil if this node
+// leads.
+func (c clusterAPI) leaderClient(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
 	for {
-		if c.s.cluster.Leads() {
+		if c.node.cluster.Leads() {
 			return nil, nil
 		}
-		if conn, err := c.s.cluster.LeaderConn(); err == nil && !c.peer {
+		if conn, err := c.node.cluster.LeaderConn(); err == nil && !c.peer {
 			return imagebuilderv1.NewClusterClient(conn), nil
 		}
 		if !ctxutil.Sleep(ctx, 20*time.Millisecond) {
-			return nil, status.Error(codes.Unavailable, "no leader is known: ask again, or ask for what this node knows (--stale)")
+			return nil, status.Error(codes.Unavailable, "no leader is known: try again, or read the state of this node (--stale)")
 		}
 	}
 }
 
-// leaderSoon is leader for calls that may take long once it is found.
-func (c clusterAPI) leaderSoon(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
+// boundedLeaderClient is leaderClient for calls that may take longer than the wait for the leader.
+func (c clusterAPI) boundedLeaderClient(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	return c.leader(ctx)
+	return c.leaderClient(ctx)
 }
 
-func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequest) (*imagebuilderv1.MembersResponse, error) {
-	if !req.GetStale() {
-		ctx, cancel := withinDeadline(ctx)
-		defer cancel()
-		client, err := c.leader(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if client != nil {
-			return client.Members(ctx, req)
-		}
-	}
-	st := c.s.cluster.Status()
-	res := &imagebuilderv1.MembersResponse{
-		Cluster: c.s.cfg.Cluster.Name, ClusterId: st.ClusterID, AnsweredBy: c.s.cfg.Name, FromLeader: c.s.cluster.Leads(),
-		Leader: st.LeaderName, Term: st.Term, FeatureLevel: c.s.level(),
-		Available: st.LeaderName != "" && st.LastContact >= 0 && st.LastContact < 5*time.Second,
-	}
-	last, voters, healthy := st.Applied, 0, 0
-	for _, m := range c.s.cluster.Members() {
-		w := wireMember(m, last, res.FromLeader)
-		c.s.store.Read(func(st *builds.State) {
-			w.Drained, w.Capacity = st.Node(m.Name).GetDrained(), st.Node(m.Name).GetCapacity()
-		})
-		if m.Voter {
-			voters++
-			if w.State == "alive" {
-				healthy++
-			}
-		}
-		res.Members = append(res.Members, w)
-	}
-	res.FailureTolerance = int32(max(0, healthy-voters/2-1))
-	return res, nil
-}
-
-func wireMember(m cluster.Member, last uint64, fromLeader bool) *imagebuilderv1.ClusterMember {
-	a := m.Answer
-	w := &imagebuilderv1.ClusterMember{
-		Name: m.Name, ServerId: m.ServerID, Address: m.Address, Zone: m.Zone, Voter: m.Voter, Leader: m.Leader,
-		State: "unknown", AppliedIndex: a.GetApplied(), OwnedBuilds: a.GetOwned(), Trouble: a.GetTrouble(),
-		SealingKeys: a.GetSealingKeys(), GossipKey: a.GetGossipKey(), FeatureLevel: a.GetNode().GetFeatureLevel(),
-	}
-	if a != nil && last > a.GetApplied() {
-		w.TrailsBy = last - a.GetApplied()
-	}
-	if !m.Leader && a.GetLastContactNanos() > 0 {
-		w.LastContact = durationpb.New(time.Duration(a.GetLastContactNanos()))
-	}
-	switch {
-	case !fromLeader && a == nil:
-	case m.Dead:
-		w.State = "dead"
-	case m.Silent > 3*time.Second || a == nil:
-		w.State = "silent"
-	default:
-		w.State = "alive"
-	}
-	if fromLeader && m.Silent > 0 {
-		w.Silent, w.ClockSkew = durationpb.New(m.Silent), durationpb.New(m.Skew)
-	}
-	return w
-}
-
+// TransferLeadership lets another node lead, and waits until it does.
 func (c clusterAPI) TransferLeadership(ctx context.Context, req *imagebuilderv1.TransferLeadershipRequest) (*imagebuilderv1.TransferLeadershipResponse, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	client, err := c.leader(ctx)
+	client, err := c.leaderClient(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if client != nil {
 		return client.TransferLeadership(ctx, req)
 	}
-	if err := c.s.cluster.TransferLeadership(ctx, req.GetTo()); err != nil {
-		return nil, refusal(fmt.Errorf("leadership stays where it is: %w", err))
+	if err := c.node.cluster.TransferLeadership(ctx, req.GetTo()); err != nil {
+		return nil, operatorError(fmt.Errorf("leadership was not transferred: %w", err))
 	}
-	for c.s.cluster.Leads() || c.s.cluster.Status().LeaderName == "" || c.s.cluster.Status().LeaderName == c.s.cfg.Name {
+	for c.node.cluster.Leads() || c.node.cluster.Status().LeaderName == "" || c.node.cluster.Status().LeaderName == c.node.cfg.Name {
 		if !ctxutil.Sleep(ctx, 5*time.Millisecond) {
-			return nil, status.Error(codes.Unavailable, "leadership was given up, and no other leader is known yet")
+			return nil, status.Error(codes.Unavailable, "this node no longer leads, and no other leader is known yet")
 		}
 	}
-	return &imagebuilderv1.TransferLeadershipResponse{Leader: c.s.cluster.Status().LeaderName}, nil
+	return &imagebuilderv1.TransferLeadershipResponse{Leader: c.node.cluster.Status().LeaderName}, nil
 }
 
-// refusal is the answer of a leader that did not do what it was asked for. That
-// it does not lead any more is none.
-func refusal(err error) error {
-	switch {
-	case errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrClosed):
-		return codedError{err, codes.Unavailable}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return err
-	}
-	return codedError{err, codes.FailedPrecondition}
-}
-
+// RemoveNode removes a node from the cluster.
 func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNodeRequest) (*imagebuilderv1.RemoveNodeResponse, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	client, err := c.leader(ctx)
+	client, err := c.leaderClient(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if client != nil {
 		return client.RemoveNode(ctx, req)
 	}
-	if err := c.s.cluster.Remove(ctx, req.GetNode()); err != nil {
-		if !c.s.cluster.Leads() { // it may have lost that in between
+	if err := c.node.cluster.Remove(ctx, req.GetNode()); err != nil {
+		if !c.node.cluster.Leads() { // it may have lost leadership during the call
 			err = fmt.Errorf("%w (%w)", cluster.ErrNoLeader, err)
 		}
-		return nil, refusal(fmt.Errorf("%q was not removed: %w", req.GetNode(), err))
+		return nil, operatorError(fmt.Errorf("%q was not removed: %w", req.GetNode(), err))
 	}
 	return &imagebuilderv1.RemoveNodeResponse{}, nil
 }
 
+// DrainNode drains a node or ends the drain, and returns the number of attempts that run there.
 func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNodeRequest) (*imagebuilderv1.DrainNodeResponse, error) {
-	if c.s.level() < 2 {
-		return nil, status.Error(codes.FailedPrecondition, "not all nodes run a version that knows drained nodes")
+	if c.node.level() < 2 {
+		return nil, status.Error(codes.FailedPrecondition, "a node runs a version that cannot be drained: upgrade all nodes first")
 	}
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	_, _, err := builds.Propose(ctx, c.s.raft, &buildsv1.DrainNode{Name: req.GetNode(), Drained: !req.GetUndrain()})
+	_, _, err := builds.Propose(ctx, c.node.raft, &buildsv1.DrainNode{Name: req.GetNode(), Drained: !req.GetUndrain()})
 	if errors.Is(err, builds.ErrNotFound) {
 		return nil, status.Errorf(codes.NotFound, "there is no node %q", req.GetNode())
 	}
@@ -188,7 +113,7 @@ func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNode
 		return nil, err
 	}
 	res := &imagebuilderv1.DrainNodeResponse{}
-	c.s.store.View().Live(func(r *buildsv1.Record) bool {
+	c.node.store.View().Live(func(r *buildsv1.Record) bool {
 		if builds.LastAttempt(r.Build).GetOwner() == req.GetNode() {
 			res.Running++
 		}
@@ -197,174 +122,18 @@ func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNode
 	return res, nil
 }
 
-// snapshotChunk is the size of one message of a snapshot, in bytes.
-const snapshotChunk = 256 << 10
-
-func (c clusterAPI) SaveSnapshot(req *imagebuilderv1.SaveSnapshotRequest, stream grpc.ServerStreamingServer[imagebuilderv1.SaveSnapshotResponse]) error {
-	// Linearizable: it holds everything that was acknowledged before.
-	ctx := stream.Context()
-	index, err := c.s.raft.ReadIndex(ctx)
-	if err != nil {
-		return err
-	}
-	if err := c.s.raft.WaitApplied(ctx, index); err != nil {
-		return err
-	}
-	if err := c.s.cluster.SaveSnapshot(chunkWriter(func(b []byte) error {
-		return stream.Send(&imagebuilderv1.SaveSnapshotResponse{Chunk: b})
-	})); err != nil {
-		return status.Error(codes.Internal, err.Error())
-	}
-	return nil
-}
-
-// chunkWriter sends what is written in messages of bounded size.
-type chunkWriter func([]byte) error
-
-func (w chunkWriter) Write(p []byte) (int, error) {
-	for rest := p; len(rest) > 0; {
-		n := min(len(rest), snapshotChunk)
-		if err := w(rest[:n]); err != nil {
-			return 0, err
-		}
-		rest = rest[n:]
-	}
-	return len(p), nil
-}
-
-func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuilderv1.RestoreSnapshotRequest, imagebuilderv1.RestoreSnapshotResponse]) error {
-	ctx := stream.Context()
-	client, err := c.leaderSoon(ctx)
-	if err != nil {
-		return err
-	}
-	if client != nil {
-		return passSnapshot(ctx, client, stream)
-	}
-	var b strings.Builder
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if b.Len()+len(m.GetChunk()) > maxSnapshot {
-			return status.Errorf(codes.ResourceExhausted, "the snapshot is greater than %d bytes", maxSnapshot)
-		}
-		b.Write(m.GetChunk())
-	}
-	res, err := c.s.restore(ctx, []byte(b.String()))
-	if err != nil {
-		return err
-	}
-	return stream.SendAndClose(res)
-}
-
-// restore replaces the state of the cluster, as its leader. Once it has begun
-// it goes on to its end, also when the caller has gone: Raft does, and what ran
-// when the snapshot was taken would never end. A leader that dies meanwhile
-// leaves it so: the snapshot has to be restored again (docs/runbooks.md).
-func (s *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
-	ctx, cancel := ctxutil.Join(context.WithoutCancel(ctx), s.work)
-	defer cancel()
-	level := s.level()
-	s.restoring.Store(true)
-	defer s.restoring.Store(false)
-	if err := s.cluster.RestoreSnapshot(ctx, raw); err != nil {
-		return nil, refusal(fmt.Errorf("restore the snapshot: %w", err))
-	}
-	s.log.Warn("the replicated state was replaced by a snapshot")
-	// The snapshot may have brought a lower level, which is raised again.
-	for wait := 0; s.level() < level && wait < 100 && ctxutil.Sleep(ctx, 20*time.Millisecond); wait++ {
-	}
-	if level >= 2 {
-		if err := s.loseNodes(ctx); err != nil {
-			return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but attempts that ran then were not ended, restore it again: %v", err)
-		}
-	}
-	failed, err := s.failUnsealable(ctx)
-	if err != nil {
-		return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but builds whose secrets cannot be opened were not ended: %v", err)
-	}
-	var n uint64
-	s.store.Read(func(st *builds.State) { n = uint64(st.Counts().Builds) })
-	return &imagebuilderv1.RestoreSnapshotResponse{Builds: n, Failed: uint64(failed)}, nil
-}
-
-// loseNodes ends the attempts that ran when a snapshot was taken: their nodes
-// may have ended them since, and run on, and so may workloads that outlive them.
-// Nodes that live make themselves known again. Nothing is assigned meanwhile,
-// least of all to those that are next.
-func (s *Node) loseNodes(ctx context.Context) error {
-	var all []*buildsv1.Node
-	s.store.Read(func(st *builds.State) {
-		st.Nodes(func(n *buildsv1.Node) bool { all = append(all, n); return true })
-	})
-	for _, n := range all {
-		if _, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeLost{
-			Name: n.Name, StoreId: n.StoreId, BootId: n.BootId, Reason: "a snapshot of the state was restored", AllAttempts: true,
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// checkSnapshot reports why a snapshot cannot become the state of this cluster:
-// each node has to be able to read it.
-func (s *Node) checkSnapshot(r io.Reader) error {
-	level, err := builds.CheckSnapshot(r)
-	if err != nil || level <= s.level() {
-		return err
-	}
-	for _, m := range s.cluster.Members() {
-		if known := m.Answer.GetNode().GetFeatureLevel(); known < level {
-			return fmt.Errorf("it needs feature level %d, and node %s knows %d, as far as it said: start a newer version there", level, m.Name, known)
-		}
-	}
-	return nil
-}
-
-// maxSnapshot bounds what is restored, in bytes.
-const maxSnapshot = 4 << 30
-
-func passSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, from grpc.ClientStreamingServer[imagebuilderv1.RestoreSnapshotRequest, imagebuilderv1.RestoreSnapshotResponse]) error {
-	to, err := client.RestoreSnapshot(ctx)
-	if err != nil {
-		return err
-	}
-	for {
-		m, err := from.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if err := to.Send(m); err != nil {
-			break // CloseAndRecv tells why
-		}
-	}
-	res, err := to.CloseAndRecv()
-	if err != nil {
-		return err
-	}
-	return from.SendAndClose(res)
-}
-
+// Reseal encrypts the secrets of all active builds with the present sealing key.
 func (c clusterAPI) Reseal(ctx context.Context, req *imagebuilderv1.ResealRequest) (*imagebuilderv1.ResealResponse, error) {
-	client, err := c.leaderSoon(ctx)
+	client, err := c.boundedLeaderClient(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if client != nil {
 		return client.Reseal(ctx, req)
 	}
-	n, id, err := c.s.reseal(ctx)
+	n, id, err := c.node.reseal(ctx)
 	if err != nil {
-		return nil, status.Error(codes.FailedPrecondition, fmt.Sprintf("not all secrets are resealed (%d are): %v", n, err))
+		return nil, status.Error(codes.FailedPrecondition, fmt.Sprintf("resealed %d secrets, but not all: %v", n, err))
 	}
 	return &imagebuilderv1.ResealResponse{Resealed: uint32(n), KeyId: id}, nil
 }

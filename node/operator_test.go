@@ -25,18 +25,18 @@ type snapshotsTo struct {
 
 func (s snapshotsTo) Context() context.Context { return s.ctx }
 
-// Test_Operator_WithoutALeader: what a node cannot do without a leader it
-// answers with UNAVAILABLE, so that clients ask the next one.
+// Test_Operator_WithoutALeader: what a node cannot do without a leader it answers with UNAVAILABLE,
+// so that clients ask the next one.
 func Test_Operator_WithoutALeader(t *testing.T) {
-	s := lone(t, t.TempDir()) // it was not opened, and does not lead
+	n := lone(t, t.TempDir()) // it was not opened, and does not lead
 	cmd, err := builds.NewCommand(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res, ok := s.store.Apply(1, cmd).(builds.Result); !ok || res.Err != nil {
+	if res, ok := n.store.Apply(1, cmd).(builds.Result); !ok || res.Err != nil {
 		t.Fatal(res.Err)
 	}
-	api := clusterAPI{s: s}
+	api := clusterAPI{node: n}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	for name, call := range map[string]func() error{
@@ -60,17 +60,17 @@ func Test_Operator_WithoutALeader(t *testing.T) {
 
 // Test_Operator_Refusals: only what a leader refuses is a failed precondition.
 func Test_Operator_Refusals(t *testing.T) {
-	s := lone(t, t.TempDir())
-	s.openLone(t)
+	n := lone(t, t.TempDir())
+	n.openLone(t)
 	for _, node := range []string{"n0", "nobody"} {
-		if _, err := (clusterAPI{s: s}).RemoveNode(t.Context(), &imagebuilderv1.RemoveNodeRequest{Node: node}); status.Code(err) != codes.FailedPrecondition {
+		if _, err := (clusterAPI{node: n}).RemoveNode(t.Context(), &imagebuilderv1.RemoveNodeRequest{Node: node}); status.Code(err) != codes.FailedPrecondition {
 			t.Errorf("remove %s: %v", node, err)
 		}
 	}
 	for err, want := range map[error]codes.Code{
 		cluster.ErrNoLeader: codes.Unavailable, cluster.ErrClosed: codes.Unavailable, errors.New("it leads"): codes.FailedPrecondition,
 	} {
-		if err = refusal(fmt.Errorf("not removed: %w", err)); status.Code(err) != want {
+		if err = operatorError(fmt.Errorf("not removed: %w", err)); status.Code(err) != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

@@ -16,43 +16,59 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// Parts are what a node takes from its machine and from other systems. A zero field stands for the
-// real part, as the configuration describes it. Tests supply their own.
+// Parts are the things that a node takes from its machine and from other systems. A zero field
+// stands for the real part, as the configuration describes it. A test sets the fields that it
+// replaces.
 type Parts struct {
-	// Log receives the lines of the node's own log; they are discarded if nil.
+	// Log receives the node's own log. The node counts the lines by level. If nil, the log is
+	// discarded.
 	Log *slog.Logger
-	// Listen opens the ports that the configuration names; net.Listen if nil.
+	// Listen opens a TCP port at an address of the configuration. If nil, it is net.Listen. The
+	// node closes the listeners. The unix socket for operators is always opened by package net.
 	Listen func(network, address string) (net.Listener, error)
-	// Network connects the node to its peers. The node closes it. If nil, the node uses mutual TLS
-	// on cluster.address, or is alone without an address.
+	// Network connects the node to its peers. The node closes it with its cluster. If nil, the node
+	// uses mutual TLS on cluster.address, or is alone if that address is empty.
 	Network cluster.Network
-	// Storage holds Raft's log and snapshots; the data directory holds them if nil.
+	// Storage holds Raft's log and snapshots. If nil, they are in the data directory.
 	Storage *cluster.Storage
-	// LogFS holds the logs of builds; the data directory holds them if nil.
+	// LogFS holds the logs of builds. If nil, they are in the data directory.
 	LogFS logs.FS
-	// Now is the clock of the machine, which the cluster's time is derived from; time.Now if nil.
+	// Now returns the time of the machine, from which the leader derives the time of the cluster.
+	// If nil, it is time.Now. Timeouts and intervals always use package time.
 	Now func() time.Time
-	// PingInterval and CommitTimeout are those of cluster.Config; its defaults if zero.
-	PingInterval, CommitTimeout time.Duration
-	// Images reads and publishes images; the registry client of the configuration if nil. With it
-	// the node has no uploaded contexts and resolves no git branches.
+	// PingInterval is how often the leader pings the members. If zero, it is the default of
+	// cluster.Config.
+	PingInterval time.Duration
+	// CommitTimeout is how long a follower that receives no other message waits until it learns
+	// that the last command is committed (cluster.Config). If zero, it is the default of
+	// cluster.Config.
+	CommitTimeout time.Duration
+	// Images resolves, checks and publishes images. If nil, the node opens a registry client from
+	// the configuration. If set, Runtimes must be set too, and the node stores no uploaded contexts
+	// and resolves no git branches.
 	Images Images
-	// Runtimes run the workloads of attempts, by name; those of the configuration if nil.
+	// Runtimes execute attempts. The key is the name of the runtime. If nil, the node opens the
+	// runtimes of the configuration. The node closes those that implement io.Closer.
 	Runtimes map[string]workload.Runtime
-	// RuntimeOf selects the runtime of a source; the configuration selects it if nil.
+	// RuntimeOf returns the name of the runtime for a source. If nil, the configuration decides
+	// (runtimes.ref and runtimes.dockerfile).
 	RuntimeOf func(*imagebuilderv1.Source) string
-	// Lead is further work of the leader, which runs beside the node's own in each term. Its context
-	// ends with the term.
+	// Lead is additional work of the leader. The node calls each function in every term that it
+	// leads, in a goroutine of its own, beside its own work. The context ends with the term, and
+	// the function must return then.
 	Lead []func(ctx context.Context, term *cluster.Term) error
 }
 
-// Images is what a node needs of image registries, apart from credentials.
+// Images resolves, checks and publishes images in registries. The registry client behind it has the
+// credentials.
 type Images interface {
 	api.Registry
 	owner.Publisher
-	// Refresh resolves a cached reference with the rights of the install, past all caches.
+	// Refresh resolves a cached reference with the rights of the install. It always asks the
+	// registry.
 	Refresh(ctx context.Context, ref string) (refcache.Refreshed, error)
-	// Forget drops what is cached of a reference.
+	// Forget drops a reference from the cache, so that the next lookup asks the registry. It must
+	// not block.
 	Forget(ref string)
 }
 
@@ -64,11 +80,9 @@ func (p *Parts) setDefaults() {
 		p.Listen = net.Listen
 	}
 	if p.LogFS == nil {
-		p.LogFS = testFS()
+		p.LogFS = faultLogFS()
 	}
 	if p.Now == nil {
 		p.Now = func() time.Time { return faults.Clock(time.Now()) }
 	}
 }
-
-var _ api.Contexts = contextStore{}

@@ -9,8 +9,9 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// profiles answers what profiles show: memory, and so whatever is in it.
-func (s *Node) profiles() http.Handler {
+// profiles returns the handler of profiles and, in a binary with fault points, of their control.
+// Profiles show the memory of the process, which contains secrets: only operators may read them.
+func (n *Node) profiles() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -23,30 +24,16 @@ func (s *Node) profiles() http.Handler {
 	return mux
 }
 
-// pprofTLS makes the port of profiles one for operators, with the certificates
-// of the API's port. Where that port knows no operators, it stays what
-// Validate has allowed: plain, on loopback.
-func (s *Node) pprofTLS(l net.Listener) (net.Listener, error) {
-	if l == nil || !s.cfg.KnowsOperators() {
+// pprofTLS returns the listener of the port of profiles with the certificates of the API port,
+// which identify operators. Without such certificates the port stays unencrypted; config.Validate
+// has allowed it on loopback only.
+func (n *Node) pprofTLS(l net.Listener) (net.Listener, error) {
+	if l == nil || !n.cfg.KnowsOperators() {
 		return l, nil
 	}
-	conf, err := serverTLS("server.services.grpc.tls", s.cfg.Server.Services.GRPC.TLS, s.log, "http/1.1")
+	conf, err := serverTLS("server.services.grpc.tls", n.cfg.Server.Services.GRPC.TLS, n.log, "http/1.1")
 	if err != nil {
 		return nil, err
 	}
 	return tls.NewListener(l, conf), nil
-}
-
-// forOperators refuses everybody else on a port that can tell them.
-func (s *Node) forOperators(h http.Handler) http.Handler {
-	if !s.cfg.KnowsOperators() {
-		return h
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.isOperator(r.TLS) {
-			http.Error(w, "profiles are for operators: ask on the node's unix socket, or with a client certificate of the operator role", http.StatusForbidden)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
 }

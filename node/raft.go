@@ -4,30 +4,33 @@ import (
 	"context"
 	"errors"
 	mathrand "math/rand/v2"
+	"slices"
+	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+	"github.com/image-builder-ha/image-builder/scheduler"
 )
 
-// raftAdapter lets the domain use the cluster, which knows no builds.
-type raftAdapter struct{ node *cluster.Node }
+// raftAdapter is builds.Raft on a cluster node. Every call waits for a leader until the deadline of
+// its context, or for leaderTimeout without one. Errors are UNAVAILABLE for clients.
+type raftAdapter struct{ cluster *cluster.Node }
 
 var _ builds.Raft = raftAdapter{}
 
-// Propose asks again while the outcome is unknown: every command of builds can
-// be repeated.
+// Propose commits a command. While the outcome is unknown it proposes the command again: all
+// commands can be repeated, because builds carry request ids, attempts carry epochs, and decisions
+// carry versions.
 func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
 	for {
-		res, err := a.node.Propose(ctx, proto.CloneOf(cmd))
+		res, err := a.cluster.Propose(ctx, proto.CloneOf(cmd))
 		if err == nil {
 			return res.Index, res.Result, nil
 		}
@@ -37,45 +40,30 @@ func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint6
 	}
 }
 
+// ReadIndex returns an index such that a state at or after it is current for a linearizable read.
 func (a raftAdapter) ReadIndex(ctx context.Context) (uint64, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	index, err := a.node.ReadIndex(ctx)
+	index, err := a.cluster.ReadIndex(ctx)
 	return index, clusterError(err)
 }
 
+// WaitApplied waits until this node has applied the command at index.
 func (a raftAdapter) WaitApplied(ctx context.Context, index uint64) error {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	return clusterError(a.node.WaitApplied(ctx, index))
+	return clusterError(a.cluster.WaitApplied(ctx, index))
 }
 
+// Freshness returns the last applied index, whether a leader is known, and the time since the last
+// contact with it.
 func (a raftAdapter) Freshness() (uint64, bool, time.Duration) {
-	s := a.node.Status()
+	s := a.cluster.Status()
 	return s.Applied, s.LeaderID != "", s.LastContact
 }
 
-// codedError is an error of the cluster with the code that clients see.
-type codedError struct {
-	error
-	code codes.Code
-}
-
-func (e codedError) GRPCStatus() *status.Status { return status.New(e.code, e.Error()) }
-func (e codedError) Unwrap() error              { return e.error }
-
-// clusterError makes the cluster's errors UNAVAILABLE: asking again is safe.
-func clusterError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, context.Canceled):
-		return err
-	}
-	return codedError{err, codes.Unavailable}
-}
-
-// termAdapter commits as the leader of one term.
+// termAdapter is builds.Raft for the leader of one term. Its proposals fail after the end of the
+// term.
 type termAdapter struct {
 	raftAdapter
 	term *cluster.Term
@@ -83,6 +71,7 @@ type termAdapter struct {
 
 var _ builds.Raft = termAdapter{}
 
+// Propose commits a command in this term, or fails. It does not repeat the command.
 func (a termAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
 	res, err := a.term.Propose(ctx, cmd)
 	if err != nil {
@@ -91,11 +80,11 @@ func (a termAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint6
 	return res.Index, res.Result, nil
 }
 
-// leaderTimeout is how long a call without a deadline waits for a leader.
+// leaderTimeout is how long a call waits for a leader at most.
 const leaderTimeout = 5 * time.Second
 
-// withinDeadline returns a context for the wait for a leader. It ends early enough for the response
-// to reach the caller before the deadline of ctx.
+// withinDeadline returns a context for the wait for a leader. It ends after leaderTimeout, and
+// early enough before the deadline of ctx that the response reaches the caller.
 func withinDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	d := leaderTimeout
 	if t, ok := ctx.Deadline(); ok {
@@ -105,7 +94,34 @@ func withinDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, d)
 }
 
-// unknownPause is the pause before a command whose outcome is unknown is
-// proposed again. All commands can be repeated: builds carry request ids,
-// attempts epochs, decisions versions.
+// unknownPause returns the pause before a command whose outcome is unknown is proposed again.
 func unknownPause() time.Duration { return 2*time.Millisecond + mathrand.N(5*time.Millisecond) }
+
+// liveness is scheduler.Liveness on a cluster node that leads.
+type liveness struct {
+	cluster   *cluster.Node
+	restoring *atomic.Bool
+}
+
+var _ scheduler.Liveness = liveness{}
+
+// Peer returns the boot id of a member's process, how long the member has been silent, and whether
+// its process is known to have ended.
+func (l liveness) Peer(name, storeID string) (string, time.Duration, bool) {
+	p := l.cluster.Peer(name, storeID)
+	return p.BootID, p.Silent, p.Dead
+}
+
+// Takes reports whether a node accepts new attempts. No node does while a snapshot is restored.
+func (l liveness) Takes(name, storeID string) bool {
+	return !l.restoring.Load() && !l.cluster.Peer(name, storeID).RefusesBuilds
+}
+
+// Member reports whether a node with this data directory is a member of the cluster.
+func (l liveness) Member(name, storeID string) bool {
+	return slices.ContainsFunc(l.cluster.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+storeID })
+}
+
+// PeersChanged returns a channel that is closed when a silent process responds again or a process
+// is found dead.
+func (l liveness) PeersChanged() <-chan struct{} { return l.cluster.PeersChanged() }

@@ -4,75 +4,78 @@ import (
 	"context"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/refcache"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/config"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
+	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
 )
 
-// kept answers what the cluster knows of a reference, from this node's memory.
-// What could not be refreshed for longer than it is to be kept is unknown.
-func (s *Node) kept(ref string) (registry.Kept, bool) {
+// kept returns the digest of a cached reference from the replicated state. It returns false if the
+// reference has not been refreshed for its interval and refCache.keepFor.
+func (n *Node) kept(ref string) (registry.Kept, bool) {
 	var r *imagebuilderv1.CachedRef
 	var interval time.Duration
-	s.store.Read(func(st *builds.State) {
+	n.store.Read(func(st *builds.State) {
 		if r = st.CachedRef(ref); r != nil {
 			interval = st.CacheInterval(r)
 		}
 	})
-	return KeptOf(r, interval+time.Duration(s.cfg.RefCache.KeepFor))
+	return KeptOf(r, interval+time.Duration(n.cfg.RefCache.KeepFor))
 }
 
-// sharers is among how many nodes the limits of registry hosts are shared: all
-// that are not known to be lost.
-func (s *Node) sharers() (n int) {
-	s.store.Read(func(st *builds.State) {
-		st.Nodes(func(node *buildsv1.Node) bool {
-			if !node.Lost {
-				n++
-			}
-			return true
-		})
-	})
-	return n
-}
-
-func KeptOf(r *imagebuilderv1.CachedRef, keep time.Duration) (registry.Kept, bool) {
+// KeptOf converts a cached reference to the type of the registry client. It returns false if the
+// reference has no digest, or was last refreshed longer ago than maxAge.
+func KeptOf(r *imagebuilderv1.CachedRef, maxAge time.Duration) (registry.Kept, bool) {
 	if r.GetDigest() == "" || r.GetRefreshedAt() == nil {
 		return registry.Kept{}, false
 	}
 	age := time.Since(r.RefreshedAt.AsTime())
-	return registry.Kept{Digest: r.Digest, SizeBytes: r.SizeBytes, Anonymous: r.Anonymous, Age: max(age, 0)}, age <= keep
+	return registry.Kept{Digest: r.Digest, SizeBytes: r.SizeBytes, Anonymous: r.Anonymous, Age: max(age, 0)}, age <= maxAge
 }
 
-// leadRefreshes decides, for one term, which node refreshes what.
-func (s *Node) leadRefreshes(ctx context.Context, term *cluster.Term) error {
-	ctx, cancel := ctxutil.Join(ctx, s.work)
+// sharers returns the number of nodes that share the limits of registry hosts: all that are not
+// lost.
+func (n *Node) sharers() (count int) {
+	n.store.Read(func(st *builds.State) {
+		st.Nodes(func(node *buildsv1.Node) bool {
+			if !node.Lost {
+				count++
+			}
+			return true
+		})
+	})
+	return count
+}
+
+// leadRefreshes assigns the refreshes of cached references to nodes, until the term ends.
+func (n *Node) leadRefreshes(ctx context.Context, term *cluster.Term) error {
+	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
 	return (&refcache.Leader{
-		Store: s.store, Raft: termAdapter{s.raft, term}, Log: s.log,
-		Seed: s.cfg.RefCache.Refs, Interval: time.Duration(s.cfg.RefCache.Interval),
+		Store: n.store, Raft: termAdapter{n.raft, term}, Log: n.log,
+		Seed: n.cfg.RefCache.Refs, Interval: time.Duration(n.cfg.RefCache.Interval),
 	}).Run(ctx)
 }
 
-// refresh resolves the references that the leader gives to this node.
-func (s *Node) refresh(ctx context.Context) {
+// refresh refreshes the references that the leader assigns to this node, until ctx ends.
+func (n *Node) refresh(ctx context.Context) {
 	refreshes := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "image_builder_refcache_refreshes_total", Help: "Cached references that this node asked their registries for, by result.",
+		Name: "image_builder_refcache_refreshes_total", Help: "Refreshes of cached references by this node, by result.",
 	}, []string{"result"})
-	s.metrics.MustRegister(refreshes)
+	n.metrics.MustRegister(refreshes)
 	for _, result := range []string{"ok", "failed"} {
 		refreshes.WithLabelValues(result)
 	}
 	(&refcache.Refresher{
-		Node: s.cfg.Name, Store: s.store, Raft: s.raft, Log: s.log,
-		Resolve: s.images.Refresh,
+		Node: n.cfg.Name, Store: n.store, Raft: n.raft, Log: n.log,
+		Resolve: n.images.Refresh,
 		Observe: func(err error) {
 			if err != nil {
 				refreshes.WithLabelValues("failed").Inc()
@@ -83,33 +86,37 @@ func (s *Node) refresh(ctx context.Context) {
 	}).Run(ctx)
 }
 
-// watchCache exports what the reference cache holds.
-func (s *Node) watchCache() {
-	gauge := func(name, help string, f func(*builds.State) float64) {
-		s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "image_builder_refcache_" + name, Help: help}, func() (n float64) {
-			s.store.Read(func(st *builds.State) { n = f(st) })
-			return n
-		}))
-	}
-	count := func(is func(*imagebuilderv1.CachedRef) bool) func(*builds.State) float64 {
-		return func(st *builds.State) (n float64) {
-			for _, r := range st.CachedRefs() {
-				if is(r) {
-					n++
-				}
-			}
-			return n
-		}
-	}
-	gauge("refs", "References that are kept resolved.", count(func(*imagebuilderv1.CachedRef) bool { return true }))
-	gauge("failing_refs", "Cached references that could not be refreshed last.", count(func(r *imagebuilderv1.CachedRef) bool { return r.Failures > 0 }))
-	gauge("unknown_refs", "Cached references without a digest yet.", count(func(r *imagebuilderv1.CachedRef) bool { return r.Digest == "" }))
-	gauge("oldest_seconds", "Age of the oldest digest of a cached reference.", func(st *builds.State) (oldest float64) {
-		for _, r := range st.CachedRefs() {
-			if r.RefreshedAt != nil {
-				oldest = max(oldest, time.Since(r.RefreshedAt.AsTime()).Seconds())
-			}
-		}
-		return oldest
+// prewarm lets BuildKit daemons pull the images of cached references, until ctx ends. It only
+// registers the metrics if refCache.prewarm is off or there are no daemons.
+func (n *Node) prewarm(ctx context.Context) {
+	pulls := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "image_builder_refcache_prewarms_total", Help: "Images of cached references that BuildKit daemons pulled for this node, by result.",
+	}, []string{"result"})
+	seconds := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "image_builder_refcache_prewarm_seconds", Help: "Time in seconds that a BuildKit daemon took to pull the image of a cached reference.",
+		Buckets: []float64{.1, .5, 1, 5, 10, 30, 60, 120, 300, 600, 1800},
 	})
+	n.metrics.MustRegister(pulls, seconds)
+	for _, result := range []string{"ok", "failed"} {
+		pulls.WithLabelValues(result)
+	}
+	bk, ok := n.runtimes[buildkit.Name].(*buildkit.Runtime)
+	if !ok || n.cfg.RefCache.Prewarm == config.PrewarmNever {
+		return
+	}
+	p := &refcache.Prewarmer{
+		Node: n.cfg.Name, Runtime: buildkit.Name, Store: n.store, Log: n.log,
+		Observe: func(took time.Duration, err error) {
+			if err != nil {
+				pulls.WithLabelValues("failed").Inc()
+				return
+			}
+			pulls.WithLabelValues("ok").Inc()
+			seconds.Observe(took.Seconds())
+		},
+	}
+	for _, w := range bk.Warmers(n.installCredential) {
+		p.Daemons = append(p.Daemons, w)
+	}
+	p.Run(ctx)
 }

@@ -17,29 +17,29 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// heldByAll reports whether every member said that it holds a sealing key. A
-// member that is silent counts as it spoke last.
-func (s *Node) heldByAll(key string) bool {
-	for _, m := range s.cluster.Members() {
-		if m.Name != s.cfg.Name && m.Answer != nil && !slices.Contains(m.Answer.GetSealingKeys(), key) {
+// keyHeldByAll reports whether every member has a sealing key. A silent member counts with its last
+// report, and a member without a report is ignored.
+func (n *Node) keyHeldByAll(key string) bool {
+	for _, m := range n.cluster.Members() {
+		if m.Name != n.cfg.Name && m.Answer != nil && !slices.Contains(m.Answer.GetSealingKeys(), key) {
 			return false
 		}
 	}
 	return true
 }
 
-// sealedBuilds calls f with every active build that has secrets.
-func (s *Node) sealedBuilds(f func(*buildsv1.Record) error) error {
+// eachSealedBuild calls f for every active build that has secrets, until f returns an error.
+func (n *Node) eachSealedBuild(f func(*buildsv1.Record) error) error {
 	var all []*buildsv1.Record
-	see := func(r *buildsv1.Record) bool {
+	collect := func(r *buildsv1.Record) bool {
 		if r.Secrets != nil {
 			all = append(all, r)
 		}
 		return true
 	}
-	view := s.store.View()
-	view.Queued(see)
-	view.Live(see)
+	view := n.store.View()
+	view.Queued(collect)
+	view.Live(collect)
 	for _, r := range all {
 		if err := f(r); err != nil {
 			return err
@@ -48,53 +48,55 @@ func (s *Node) sealedBuilds(f func(*buildsv1.Record) error) error {
 	return nil
 }
 
-// failUnsealable ends the active builds whose secrets no key here opens: a
-// restored snapshot may come from a cluster with other keys.
-func (s *Node) failUnsealable(ctx context.Context) (n int, err error) {
-	held := s.keyring.IDs()
-	return n, s.sealedBuilds(func(r *buildsv1.Record) error {
+// failUnsealable ends the active builds whose secrets this node cannot open, and returns their
+// number. A restored snapshot may come from a cluster with other sealing keys.
+func (n *Node) failUnsealable(ctx context.Context) (failed int, err error) {
+	held := n.keyring.IDs()
+	return failed, n.eachSealedBuild(func(r *buildsv1.Record) error {
 		if slices.Contains(held, r.Secrets.KeyId) {
 			return nil
 		}
-		_, _, err := builds.Propose(ctx, s.raft, &buildsv1.StopBuild{
+		_, _, err := builds.Propose(ctx, n.raft, &buildsv1.StopBuild{
 			BuildId: r.Build.Id, Reason: buildsv1.StopReason_STOP_REASON_UNSEALABLE,
 			Message: fmt.Sprintf("its secrets were sealed by key %q, which this cluster does not have: ask for the build again", r.Secrets.KeyId),
 		})
 		if err == nil {
-			n++
+			failed++
 		}
 		return err
 	})
 }
 
-// reseal seals the secrets of all active builds with the key that seals now.
-func (s *Node) reseal(ctx context.Context) (n int, key string, err error) {
-	err = s.sealedBuilds(func(r *buildsv1.Record) error {
-		plain, err := s.keyring.Open(r.Build.Id, r.Secrets)
+// reseal encrypts the secrets of all active builds with the present key. It returns the number of
+// changed builds and the id of the key.
+func (n *Node) reseal(ctx context.Context) (resealed int, key string, err error) {
+	err = n.eachSealedBuild(func(r *buildsv1.Record) error {
+		plain, err := n.keyring.Open(r.Build.Id, r.Secrets)
 		if err != nil {
 			return err
 		}
-		sealed, err := s.keyring.Seal(r.Build.Id, plain)
+		sealed, err := n.keyring.Seal(r.Build.Id, plain)
 		if err != nil {
 			return err
 		}
 		if key = sealed.GetKeyId(); key == r.Secrets.KeyId {
 			return nil
 		}
-		_, _, err = builds.Propose(ctx, s.raft, &buildsv1.Reseal{BuildId: r.Build.Id, Former: r.Secrets, Sealed: sealed})
+		_, _, err = builds.Propose(ctx, n.raft, &buildsv1.Reseal{BuildId: r.Build.Id, Former: r.Secrets, Sealed: sealed})
 		if err == nil {
-			n++
+			resealed++
 		}
 		return err
 	})
-	if key == "" && len(s.keyring.IDs()) > 0 {
-		key = s.keyring.IDs()[0]
+	if key == "" && len(n.keyring.IDs()) > 0 {
+		key = n.keyring.IDs()[0]
 	}
-	return n, key, err
+	return resealed, key, err
 }
 
-// openKeyring reads the sealing keys. A single node without any makes one,
-// beside its data directory and not in it.
+// openKeyring reads the sealing keys. If the configuration names no key file, it uses a file beside
+// the data directory, and creates it at the first start. The file is not in the data directory, so
+// that a copy of the directory does not contain the key.
 func openKeyring(cfg config.Config, log *slog.Logger) (*secrets.Keyring, error) {
 	path := cfg.Sealing.KeyFile
 	if path == "" {
@@ -103,7 +105,7 @@ func openKeyring(cfg config.Config, log *slog.Logger) (*secrets.Keyring, error) 
 			if err := secrets.NewKeyFile(path); err != nil {
 				return nil, err
 			}
-			log.Info("made a sealing key; keep it, the data directory is of no use without", "file", path)
+			log.Info("created a sealing key: keep this file, the secrets in the data directory cannot be read without it", "file", path)
 		}
 	}
 	return secrets.LoadKeyring(path)

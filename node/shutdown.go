@@ -11,35 +11,39 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// handOver gives up leadership before the node ends.
-func (s *Node) handOver() {
+// handOver commits that this node is about to stop, so that the leader assigns nothing to it, and
+// transfers leadership to another node. It takes at most two seconds. Without it the other nodes
+// would first have to notice the silence of this one.
+func (n *Node) handOver() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if s.level() >= 2 && s.started.Load() {
-		_, _, err := builds.Propose(ctx, s.raft, &buildsv1.NodeStopping{Name: s.cfg.Name, StoreId: s.cluster.StoreID(), BootId: s.boot})
+	if n.level() >= 2 && n.started.Load() {
+		_, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeStopping{Name: n.cfg.Name, StoreId: n.cluster.StoreID(), BootId: n.bootID})
 		if err != nil {
-			s.log.Warn("cannot tell the cluster that this node stops", "err", err)
+			n.log.Warn("cannot report to the cluster that this node stops", "err", err)
 		}
 	}
-	if s.cluster.Status().Role == "Leader" && len(s.cluster.Members()) > 1 {
-		if err := s.cluster.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNoLeader) {
-			s.log.Warn("cannot hand leadership over", "err", err)
+	if n.cluster.Status().Role == "Leader" && len(n.cluster.Members()) > 1 {
+		if err := n.cluster.TransferLeadership(ctx, ""); err != nil && !errors.Is(err, cluster.ErrNoLeader) {
+			n.log.Warn("cannot transfer leadership", "err", err)
 		}
 	}
 }
 
-// drain lets running builds end that cannot go on under another node.
-func (s *Node) drain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.cfg.Shutdown.Drain))
+// drain waits until this node runs no attempt, for at most shutdown.drain. The leader gives
+// attempts whose workload can be adopted to other nodes, because handOver has reported that this
+// node stops. All other attempts can only end here.
+func (n *Node) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.cfg.Shutdown.Drain))
 	defer cancel()
-	for n := -1; ; {
-		left := s.owner.Running()
+	for last := -1; ; {
+		left := n.owner.Running()
 		if left == 0 {
 			return
 		}
-		if left != n {
-			n = left
-			s.log.Info("waits for builds that run here", "builds", n, "at most", time.Duration(s.cfg.Shutdown.Drain))
+		if left != last {
+			last = left
+			n.log.Info("waiting for the builds that run on this node", "builds", last, "timeout", time.Duration(n.cfg.Shutdown.Drain))
 		}
 		if !ctxutil.Sleep(ctx, 50*time.Millisecond) {
 			return

@@ -8,38 +8,39 @@ import (
 	"time"
 )
 
-// helloTime is how long a client of the operators' socket may take until it
-// has said which protocol it speaks.
-const helloTime = 10 * time.Second
+// helloTimeout is how long a client of the unix socket may take to send the first bytes, which show
+// its protocol.
+const helloTimeout = 10 * time.Second
 
-// splitListener gives the connections of one listener to two servers: those
-// that begin as HTTP/2 does (RFC 9113, section 3.4: "PRI * HTTP/2.0") to gRPC,
-// all others to HTTP/1.1.
+// splitListener distributes the connections of one listener to two servers: those that begin with
+// the preface of HTTP/2 ("PRI * HTTP/2.0", RFC 9113, section 3.4) to the gRPC server, all others to
+// the HTTP/1.1 server.
 type splitListener struct {
 	l          net.Listener
-	grpc, http *splitHalf
+	grpc, http *protocolListener
 
-	done sync.WaitGroup
-	mu   sync.Mutex
-	open map[net.Conn]struct{} // have said nothing yet; nil once closed
+	wg      sync.WaitGroup
+	mu      sync.Mutex
+	pending map[net.Conn]struct{} // connections of unknown protocol; nil after close
 }
 
+// splitConns returns a splitListener on l. The caller calls run and close.
 func splitConns(l net.Listener) *splitListener {
-	half := func() *splitHalf {
-		return &splitHalf{addr: l.Addr(), conns: make(chan net.Conn), stop: make(chan struct{})}
+	newListener := func() *protocolListener {
+		return &protocolListener{addr: l.Addr(), conns: make(chan net.Conn), stop: make(chan struct{})}
 	}
-	return &splitListener{l: l, grpc: half(), http: half(), open: map[net.Conn]struct{}{}}
+	return &splitListener{l: l, grpc: newListener(), http: newListener(), pending: map[net.Conn]struct{}{}}
 }
 
-// run accepts until close.
+// run accepts connections until close, and waits until all of them are routed.
 func (s *splitListener) run() {
-	defer s.done.Wait()
+	defer s.wg.Wait()
 	for {
 		conn, err := s.l.Accept()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
-		case err != nil: // out of files, most likely
+		case err != nil: // most likely the process is out of file descriptors
 			select {
 			case <-s.grpc.stop:
 				return
@@ -48,25 +49,25 @@ func (s *splitListener) run() {
 			continue
 		}
 		s.mu.Lock()
-		if s.open == nil {
+		if s.pending == nil {
 			s.mu.Unlock()
 			_ = conn.Close()
 			return
 		}
-		s.open[conn] = struct{}{}
+		s.pending[conn] = struct{}{}
 		s.mu.Unlock()
-		s.done.Go(func() { s.judge(conn) })
+		s.wg.Go(func() { s.route(conn) })
 	}
 }
 
-// judge reads how a connection begins and hands it on.
-func (s *splitListener) judge(conn net.Conn) {
+// route reads the first bytes of a connection and gives it to the server of its protocol.
+func (s *splitListener) route(conn net.Conn) {
 	const preface = "PRI"
-	_ = conn.SetReadDeadline(time.Now().Add(helloTime))
+	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout))
 	head := make([]byte, len(preface))
 	_, err := io.ReadFull(conn, head)
 	s.mu.Lock()
-	delete(s.open, conn)
+	delete(s.pending, conn)
 	s.mu.Unlock()
 	if err != nil {
 		_ = conn.Close()
@@ -77,49 +78,51 @@ func (s *splitListener) judge(conn net.Conn) {
 	if string(head) == preface {
 		to = s.grpc
 	}
-	to.deliver(&begunConn{Conn: conn, head: head})
+	to.deliver(&prefixedConn{Conn: conn, prefix: head})
 }
 
-// close ends run. Connections that were handed on belong to their servers.
+// close closes the listener and the connections of unknown protocol, and ends run. The servers
+// close the connections that they have received.
 func (s *splitListener) close() {
 	_ = s.l.Close()
 	s.mu.Lock()
-	for conn := range s.open {
+	for conn := range s.pending {
 		_ = conn.Close()
 	}
-	s.open = nil
+	s.pending = nil
 	s.mu.Unlock()
 	_ = s.grpc.Close()
 	_ = s.http.Close()
 }
 
-// begunConn is a connection whose first bytes were read already.
-type begunConn struct {
+// prefixedConn is a connection whose first bytes have been read already.
+type prefixedConn struct {
 	net.Conn
-	head []byte
+	prefix []byte
 }
 
-// Read answers them first.
-func (c *begunConn) Read(p []byte) (int, error) {
-	if len(c.head) > 0 {
-		n := copy(p, c.head)
-		c.head = c.head[n:]
+// Read returns the first bytes, then the rest.
+func (c *prefixedConn) Read(p []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		n := copy(p, c.prefix)
+		c.prefix = c.prefix[n:]
 		return n, nil
 	}
 	return c.Conn.Read(p)
 }
 
-// splitHalf is the listener of one of the two servers.
-type splitHalf struct {
+// protocolListener is the listener of one of the two servers.
+type protocolListener struct {
 	addr  net.Addr
 	conns chan net.Conn
 	stop  chan struct{}
 	once  sync.Once
 }
 
-var _ net.Listener = (*splitHalf)(nil)
+var _ net.Listener = (*protocolListener)(nil)
 
-func (h *splitHalf) deliver(c net.Conn) {
+// deliver gives a connection to Accept, or closes it if the listener is closed.
+func (h *protocolListener) deliver(c net.Conn) {
 	select {
 	case h.conns <- c:
 	case <-h.stop:
@@ -127,8 +130,8 @@ func (h *splitHalf) deliver(c net.Conn) {
 	}
 }
 
-// Accept waits for a connection of this half's protocol.
-func (h *splitHalf) Accept() (net.Conn, error) {
+// Accept waits for a connection of the protocol of this listener.
+func (h *protocolListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-h.conns:
 		return c, nil
@@ -137,11 +140,11 @@ func (h *splitHalf) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends Accept; the other half goes on.
-func (h *splitHalf) Close() error {
+// Close ends Accept. It does not close the shared listener.
+func (h *protocolListener) Close() error {
 	h.once.Do(func() { close(h.stop) })
 	return nil
 }
 
-// Addr is the address of both.
-func (h *splitHalf) Addr() net.Addr { return h.addr }
+// Addr returns the address of the shared listener.
+func (h *protocolListener) Addr() net.Addr { return h.addr }

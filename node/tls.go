@@ -9,29 +9,17 @@ import (
 	"sync"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cluster/pki"
 	"github.com/image-builder-ha/image-builder/config"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 )
 
-func serverCredentials(cfg config.Config, log *slog.Logger) ([]grpc.ServerOption, error) {
-	conf, err := serverTLS("server.services.grpc.tls", cfg.Server.Services.GRPC.TLS, log, "h2")
-	if conf == nil || err != nil {
-		return nil, err
-	}
-	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(conf))}, nil
-}
-
-// serverTLS answers how a port is encrypted, nil for not at all. Certificate,
-// key and the CA of clients are looked at in each handshake, and read again
-// when they changed: they are rotated while we run.
+// serverTLS returns the TLS configuration of a port, or nil if it is not encrypted. key is the key
+// of the configuration, for errors. Certificates are rotated while the node runs: each handshake
+// checks the times of the files, and reads the files again after a change.
 func serverTLS(key string, t config.ServerTLS, log *slog.Logger, protocols ...string) (*tls.Config, error) {
 	if t.CertPath == "" && t.KeyPath == "" {
 		return nil, nil
 	}
-	f := &tlsFiles{key: key, t: t, log: log, protocols: protocols}
+	f := &tlsFiles{key: key, cfg: t, log: log, protocols: protocols}
 	if err := f.load(); err != nil {
 		return nil, err
 	}
@@ -44,35 +32,37 @@ func serverTLS(key string, t config.ServerTLS, log *slog.Logger, protocols ...st
 	}, nil
 }
 
-// tlsFiles are the files of one port. Files that changed and cannot be read
-// leave the former ones in use.
+// tlsFiles are certificate, key and client CA of one port. If changed files cannot be read, the
+// former content stays in use.
 type tlsFiles struct {
-	key       string // of the configuration, for errors
-	t         config.ServerTLS
+	key       string // in the configuration, for errors
+	cfg       config.ServerTLS
 	log       *slog.Logger
 	protocols []string
 
-	mu   sync.Mutex
-	seen [3]time.Time // of what is in use
-	said string       // why changed files are not
-	conf *tls.Config
+	mu          sync.Mutex
+	loadedTimes [3]time.Time // modification times of the content in use
+	reported    string       // the last logged error of changed files
+	conf        *tls.Config
 }
 
+// current returns the configuration for a handshake. It logs each error of changed files once.
 func (f *tlsFiles) current() *tls.Config {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.times() != f.seen {
+	if f.modTimes() != f.loadedTimes {
 		err := f.load()
-		if err != nil && err.Error() != f.said {
-			f.said = err.Error()
+		if err != nil && err.Error() != f.reported {
+			f.reported = err.Error()
 			f.log.Error("cannot read the changed certificates; the former ones stay in use", "err", err)
 		}
 	}
 	return f.conf
 }
 
-func (f *tlsFiles) times() (at [3]time.Time) {
-	for i, path := range []string{f.t.CAPath, f.t.CertPath, f.t.KeyPath} {
+// modTimes returns the modification times of the files; zero for one that is missing.
+func (f *tlsFiles) modTimes() (at [3]time.Time) {
+	for i, path := range []string{f.cfg.CAPath, f.cfg.CertPath, f.cfg.KeyPath} {
 		if s, err := os.Stat(path); err == nil {
 			at[i] = s.ModTime()
 		}
@@ -80,43 +70,33 @@ func (f *tlsFiles) times() (at [3]time.Time) {
 	return at
 }
 
-// load leaves seen as it is when it fails: what mends files need not change
-// their times, as chmod does not.
+// load reads the files. If it fails, it leaves loadedTimes as it is, so that the next handshake
+// reads them again: a correction such as chmod does not change the modification time.
 func (f *tlsFiles) load() error {
-	seen := f.times()
-	pair, err := tls.LoadX509KeyPair(f.t.CertPath, f.t.KeyPath)
+	times := f.modTimes()
+	pair, err := tls.LoadX509KeyPair(f.cfg.CertPath, f.cfg.KeyPath)
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.key, err)
 	}
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: f.protocols, Certificates: []tls.Certificate{pair},
-		// A resumed session would not ask the present CA about its client.
+		// A resumed session would not verify its client with the present CA.
 		SessionTicketsDisabled: true,
 	}
-	if f.t.CAPath != "" {
-		pem, err := os.ReadFile(f.t.CAPath)
+	if f.cfg.CAPath != "" {
+		pem, err := os.ReadFile(f.cfg.CAPath)
 		if err != nil {
 			return fmt.Errorf("%s.caPath: %w", f.key, err)
 		}
 		conf.ClientCAs = x509.NewCertPool()
 		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s.caPath: %s holds no certificate", f.key, f.t.CAPath)
+			return fmt.Errorf("%s.caPath: %s contains no certificate", f.key, f.cfg.CAPath)
 		}
 		conf.ClientAuth = tls.VerifyClientCertIfGiven
-		if f.t.ClientAuth == "require" {
+		if f.cfg.ClientAuth == "require" {
 			conf.ClientAuth = tls.RequireAndVerifyClientCert
 		}
 	}
-	f.conf, f.seen, f.said = conf, seen, ""
+	f.conf, f.loadedTimes, f.reported = conf, times, ""
 	return nil
-}
-
-// isOperator reports whether a connection's client showed a certificate,
-// verified by the CA of the port, that names the operator role of this cluster.
-func (s *Node) isOperator(t *tls.ConnectionState) bool {
-	if t == nil || len(t.VerifiedChains) == 0 {
-		return false
-	}
-	id, err := pki.IdentityOf(t.VerifiedChains[0][0])
-	return err == nil && id.Role == pki.RoleOperator && id.Cluster == s.cfg.Cluster.Name
 }

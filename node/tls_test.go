@@ -16,9 +16,9 @@ import (
 	"github.com/image-builder-ha/image-builder/config"
 )
 
-// Test_ServerTLS_TakesChangedFilesUp replaces the CA of clients, certificate
-// and key under a running port: the next handshake goes by the new ones, and
-// files that cannot be read change nothing.
+// Test_ServerTLS_TakesChangedFilesUp replaces the CA of clients, certificate and key under a
+// running port: the next handshake goes by the new ones, and files that cannot be read change
+// nothing.
 func Test_ServerTLS_TakesChangedFilesUp(t *testing.T) {
 	old, next, served := t.TempDir(), t.TempDir(), t.TempDir()
 	operator := pki.CertIdentity{Cluster: "c", Role: pki.RoleOperator, Name: "me"}

@@ -6,16 +6,13 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/proto/builder"
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
-	"github.com/image-builder-ha/image-builder/scheduler"
-	"github.com/image-builder-ha/image-builder/tracing"
 	"github.com/image-builder-ha/image-builder/tracing/otlp"
 )
 
-// tracedCalls are the calls that begin traces, or go on with those of their
-// callers: what makes, resolves or ends builds. Reads and logs are asked for
-// all the time, and take none of the way.
+// tracedCalls are the calls that begin a trace or continue that of their caller: those that create,
+// resolve or end builds. Reads of builds and logs are frequent, and would only add noise to the
+// traces.
 var tracedCalls = []string{
 	imagebuilderv1.ImageBuilder_BuildImage_FullMethodName,
 	imagebuilderv1.ImageBuilder_UploadContext_FullMethodName,
@@ -27,14 +24,14 @@ var tracedCalls = []string{
 	builder.ImageBuilder_ResolveWorkspaceImage_FullMethodName,
 }
 
-// openTracing answers what makes and exports spans, or nil if nothing does.
-func (s *Node) openTracing() (*otlp.Provider, error) {
-	c := s.cfg.Tracing
+// openTracing returns the provider that records and exports spans, or nil without an endpoint.
+func (n *Node) openTracing() (*otlp.Provider, error) {
+	c := n.cfg.Tracing
 	if c.Endpoint == "" {
 		return nil, nil
 	}
 	o := otlp.Options{
-		Endpoint: c.Endpoint, Ratio: c.SampleRatio, Node: s.cfg.Name, Version: Version(), Registerer: s.metrics, Logger: s.log,
+		Endpoint: c.Endpoint, Ratio: c.SampleRatio, Node: n.cfg.Name, Version: Version(), Registerer: n.metrics, Logger: n.log,
 	}
 	if c.TLS.CA != "" {
 		o.TLS = &otlp.TLS{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key}
@@ -46,17 +43,10 @@ func (s *Node) openTracing() (*otlp.Provider, error) {
 	return p, nil
 }
 
-// closeTracing exports what is left, for a moment: no collector holds up the
-// end of a node.
-func (s *Node) closeTracing() {
+// closeTracing exports the remaining spans for at most two seconds. A collector that does not
+// respond must not delay the end of the node.
+func (n *Node) closeTracing() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	s.tracing.Close(ctx)
-}
-
-// ended is told of builds that a command of this process has ended. It is
-// called while the command is applied and does not block.
-func (s *Node) ended(r *buildsv1.Record) {
-	s.count.ended(r)
-	scheduler.TraceBuild(s.tracing.Tracer(tracing.Scope), r)
+	n.tracing.Close(ctx)
 }

@@ -80,7 +80,7 @@ func Test_Contexts_RegistryForbidsDeletion(t *testing.T) {
 	if n := proxy.Count(deletes); n != 1 {
 		t.Errorf("the node has tried %d times", n)
 	}
-	if n := strings.Count(string(w.Log()), "forbids to delete them"); n != 1 {
+	if n := strings.Count(string(w.Log()), "forbids their deletion"); n != 1 {
 		t.Errorf("the log says so %d times", n)
 	}
 }

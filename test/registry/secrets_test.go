@@ -261,7 +261,7 @@ func Test_RegistryNotifications(t *testing.T) {
 	if got := cached()["2"].GetDigest(); got != pushed["2"] {
 		t.Errorf("the other reference became %s", got)
 	}
-	told := func() int { return strings.Count(n.Log(), "a registry says what was pushed") }
+	told := func() int { return strings.Count(n.Log(), "a registry reports pushed references") }
 	event := `{"events":[{"action":"push","target":{"repository":"team/app","tag":"2"}}]}`
 	for name, c := range map[string]struct {
 		token, body string

@@ -23,25 +23,25 @@ import (
 func (w *world) client(ctx context.Context, name string) {
 	var mine []string
 	var index uint64
-	for wait(ctx, time.Duration(200+w.n(3000))*time.Millisecond) {
-		r := w.nodes[w.n(len(w.nodes))].alive()
+	for wait(ctx, time.Duration(200+w.intn(3000))*time.Millisecond) {
+		r := w.nodes[w.intn(len(w.nodes))].alive()
 		if r == nil {
 			continue
 		}
-		call, cancel := context.WithTimeout(ctx, time.Duration(500+w.n(8000))*time.Millisecond)
-		switch k := w.n(10); {
+		call, cancel := context.WithTimeout(ctx, time.Duration(500+w.intn(8000))*time.Millisecond)
+		switch k := w.intn(10); {
 		case k < 4 || len(mine) == 0:
 			op := history.Operation{
 				// Other images after a while: the time to judge a history grows by far more
 				// than its length.
-				Kind: history.Create, Ref: fmt.Sprintf("image-%d-%d", time.Since(w.begin)/(5*time.Minute), w.n(6)), Requester: name,
-				RequestID: fmt.Sprintf("%s-%d", name, w.n(1<<30)), Force: true,
+				Kind: history.Create, Ref: fmt.Sprintf("image-%d-%d", time.Since(w.startedAt)/(5*time.Minute), w.intn(6)), Requester: name,
+				RequestID: fmt.Sprintf("%s-%d", name, w.intn(1<<30)), Force: true,
 			}
 			if id, at, ok := w.create(call, r, name, op); ok {
 				mine, index = append(mine, id), max(index, at)
 			}
 		case k < 8:
-			op := history.Operation{Kind: history.Read, ID: mine[w.n(len(mine))], Linearizable: w.n(2) == 0}
+			op := history.Operation{Kind: history.Read, ID: mine[w.intn(len(mine))], Linearizable: w.intn(2) == 0}
 			if !op.Linearizable {
 				op.MinIndex = index
 			}
@@ -49,14 +49,14 @@ func (w *world) client(ctx context.Context, name string) {
 		case k == 8:
 			w.list(call, r)
 		default:
-			w.cancel(call, r, name, history.Operation{Kind: history.Cancel, ID: mine[w.n(len(mine))], Requester: name})
+			w.cancel(call, r, name, history.Operation{Kind: history.Cancel, ID: mine[w.intn(len(mine))], Requester: name})
 		}
 		cancel()
 	}
 }
 
 // unknown reports whether nobody knows what became of a call.
-func (w *world) close(c *history.Call, err error) {
+func (w *world) endFailed(c *history.Call, err error) {
 	switch status.Code(err) {
 	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.FailedPrecondition:
 		c.Failed(err)
@@ -109,21 +109,21 @@ func (w *world) list(ctx context.Context, r *running) {
 			break
 		}
 	}
-	w.seen("a linearizable list was read")
+	w.count("a linearizable list was read")
 	for _, id := range acked {
 		switch b := listed[id]; {
 		case b == nil:
-			w.t.Errorf("seed %d: after %s a linearizable list of %d builds lacks the acknowledged build %s", w.seed, time.Since(w.begin), len(listed), id)
+			w.t.Errorf("seed %d: after %s a linearizable list of %d builds lacks the acknowledged build %s", w.seed, time.Since(w.startedAt), len(listed), id)
 		case ended[id] && b.EndedAt == nil:
-			w.t.Errorf("seed %d: after %s a linearizable list shows build %s as %s, which had ended before", w.seed, time.Since(w.begin), id, b.Phase)
+			w.t.Errorf("seed %d: after %s a linearizable list shows build %s as %s, which had ended before", w.seed, time.Since(w.startedAt), id, b.Phase)
 		}
 	}
 }
 
 // create asks until it is answered or the time is over: retries of one request
 // are one operation.
-func (w *world) create(ctx context.Context, r *running, who string, op history.Operation) (id string, index uint64, ok bool) {
-	c := w.rec.Begin(who, op)
+func (w *world) create(ctx context.Context, r *running, client string, op history.Operation) (id string, index uint64, ok bool) {
+	c := w.rec.Begin(client, op)
 	var err error
 	for {
 		var res *imagebuilderv1.BuildImageResponse
@@ -143,16 +143,16 @@ func (w *world) create(ctx context.Context, r *running, who string, op history.O
 		if status.Code(err) != codes.Unavailable || !wait(ctx, 50*time.Millisecond) {
 			break
 		}
-		if next := w.nodes[w.n(len(w.nodes))].alive(); next != nil {
+		if next := w.nodes[w.intn(len(w.nodes))].alive(); next != nil {
 			r = next
 		}
 	}
-	w.close(c, err)
+	w.endFailed(c, err)
 	return "", 0, false
 }
 
-func (w *world) read(ctx context.Context, r *running, who string, op history.Operation) uint64 {
-	c := w.rec.Begin(who, op)
+func (w *world) read(ctx context.Context, r *running, client string, op history.Operation) uint64 {
+	c := w.rec.Begin(client, op)
 	res, err := r.api().BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
 		Build: &imagebuilderv1.BuildStatusRequest_Id{Id: op.ID}, Linearizable: op.Linearizable, MinIndex: op.MinIndex,
 	})
@@ -168,13 +168,13 @@ func (w *world) read(ctx context.Context, r *running, who string, op history.Ope
 	case status.Code(err) == codes.NotFound:
 		c.End(history.Outcome{NotFound: true})
 	default:
-		w.close(c, err)
+		w.endFailed(c, err)
 	}
 	return 0
 }
 
-func (w *world) cancel(ctx context.Context, r *running, who string, op history.Operation) {
-	c := w.rec.Begin(who, op)
+func (w *world) cancel(ctx context.Context, r *running, client string, op history.Operation) {
+	c := w.rec.Begin(client, op)
 	res, err := r.api().CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: op.ID, Requester: op.Requester})
 	switch status.Code(err) {
 	case codes.OK:
@@ -184,17 +184,17 @@ func (w *world) cancel(ctx context.Context, r *running, who string, op history.O
 	case codes.PermissionDenied:
 		c.End(history.Outcome{NotRequester: true})
 	default:
-		w.close(c, err)
+		w.endFailed(c, err)
 	}
 }
 
 // settle waits until every acknowledged build has ended.
-func (w *world) settle(ctx context.Context) {
+func (w *world) awaitBuildsEnded(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	for id := range w.acked {
 		for {
-			r := w.nodes[w.n(len(w.nodes))].alive()
+			r := w.nodes[w.intn(len(w.nodes))].alive()
 			res, err := r.api().BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
 				Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}, WaitFor: imagebuilderv1.Phase_PHASE_SUCCEEDED, Linearizable: true,
 			})

@@ -14,25 +14,25 @@ import (
 // their logs, which they do at each turn that is out of the ordinary, and what
 // clients met. A schedule that reaches nothing new tells nothing new.
 type coverage struct {
-	mu    sync.Mutex
-	times map[string]int
-	order []string // of the runs
-	fresh map[string][]string
+	mu           sync.Mutex
+	counts       map[string]int
+	runs         []string // of the runs
+	firstReached map[string][]string
 }
 
 // add takes what a run has reached.
 func (c *coverage) add(run string, reached map[string]int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.times == nil {
-		c.times, c.fresh = map[string]int{}, map[string][]string{}
+	if c.counts == nil {
+		c.counts, c.firstReached = map[string]int{}, map[string][]string{}
 	}
-	c.order = append(c.order, run)
+	c.runs = append(c.runs, run)
 	for _, what := range slices.Sorted(maps.Keys(reached)) {
-		if c.times[what] == 0 {
-			c.fresh[run] = append(c.fresh[run], what)
+		if c.counts[what] == 0 {
+			c.firstReached[run] = append(c.firstReached[run], what)
 		}
-		c.times[what] += reached[what]
+		c.counts[what] += reached[what]
 	}
 }
 
@@ -41,7 +41,7 @@ func (c *coverage) missing(states []string) (out []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, what := range states {
-		if c.times[what] == 0 {
+		if c.counts[what] == 0 {
 			out = append(out, what)
 		}
 	}
@@ -54,16 +54,16 @@ func (c *coverage) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var b strings.Builder
-	for _, what := range slices.SortedFunc(maps.Keys(c.times), func(x, y string) int {
-		if d := c.times[x] - c.times[y]; d != 0 {
+	for _, what := range slices.SortedFunc(maps.Keys(c.counts), func(x, y string) int {
+		if d := c.counts[x] - c.counts[y]; d != 0 {
 			return d
 		}
 		return strings.Compare(x, y)
 	}) {
-		fmt.Fprintf(&b, "%8d  %s\n", c.times[what], what)
+		fmt.Fprintf(&b, "%8d  %s\n", c.counts[what], what)
 	}
-	for _, run := range c.order {
-		if n := len(c.fresh[run]); n > 0 {
+	for _, run := range c.runs {
+		if n := len(c.firstReached[run]); n > 0 {
 			fmt.Fprintf(&b, "%s was the first to reach %d\n", run, n)
 		} else {
 			fmt.Fprintf(&b, "%s reached nothing that no run before it had\n", run)
@@ -73,7 +73,7 @@ func (c *coverage) String() string {
 }
 
 // seen counts a state of this world.
-func (w *world) seen(what string) {
+func (w *world) count(what string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reached[what]++
@@ -84,23 +84,28 @@ func (w *world) seen(what string) {
 const tookSnapshot = "Installed remote snapshot"
 
 // heard counts the lines of a node's log.
-type heard struct {
+type countingHandler struct {
 	slog.Handler
 	w *world
 }
 
-func (h heard) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelDebug }
+func (h countingHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelDebug }
 
-func (h heard) Handle(ctx context.Context, r slog.Record) error {
+func (h countingHandler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level < slog.LevelInfo && r.Message != tookSnapshot {
 		return nil
 	}
-	h.w.seen(r.Message)
+	h.w.count(r.Message)
 	if h.Handler.Enabled(ctx, r.Level) {
 		return h.Handler.Handle(ctx, r)
 	}
 	return nil
 }
 
-func (h heard) WithAttrs(a []slog.Attr) slog.Handler { return heard{h.Handler.WithAttrs(a), h.w} }
-func (h heard) WithGroup(name string) slog.Handler   { return heard{h.Handler.WithGroup(name), h.w} }
+func (h countingHandler) WithAttrs(a []slog.Attr) slog.Handler {
+	return countingHandler{h.Handler.WithAttrs(a), h.w}
+}
+
+func (h countingHandler) WithGroup(name string) slog.Handler {
+	return countingHandler{h.Handler.WithGroup(name), h.w}
+}

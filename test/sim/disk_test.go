@@ -46,15 +46,15 @@ func (d *disk) powerLoss() {
 
 // damage removes one of the files whose names begin so, or changes a byte of it.
 // It reports whether there is one.
-func (d *disk) damage(prefix string, n func(int) int) bool {
+func (d *disk) damage(prefix string, intn func(int) int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for name, f := range d.files {
 		if !strings.HasPrefix(filepath.Base(name), prefix) || len(f.data) == 0 {
 			continue
 		}
-		at := n(len(f.data))
-		if n(3) == 0 {
+		at := intn(len(f.data))
+		if intn(3) == 0 {
 			delete(d.files, name)
 			return true
 		}

@@ -30,11 +30,11 @@ func Test_Mutants(t *testing.T) {
 			found := ""
 			if by == random {
 				for seed := uint64(1); seed <= 10 && found == ""; seed++ {
-					found = caught(t, seed)
+					found = firstError(t, seed)
 				}
 			} else {
 				synctest.Test(t, func(t *testing.T) {
-					if err := play(t, scenarios[by]); err != nil {
+					if err := runScenario(t, scenarios[by]); err != nil {
 						found = err.Error()
 					}
 				})
@@ -48,21 +48,21 @@ func Test_Mutants(t *testing.T) {
 }
 
 // verdict collects errors that a simulation would fail with.
-type verdict struct {
+type errorRecorder struct {
 	testing.TB
 	found string
 }
 
-func (v *verdict) Errorf(format string, args ...any) {
+func (v *errorRecorder) Errorf(format string, args ...any) {
 	if v.found == "" {
 		v.found = fmt.Sprintf(format, args...)
 	}
 }
 
-func (v *verdict) Logf(string, ...any) {}
+func (v *errorRecorder) Logf(string, ...any) {}
 
-func caught(t *testing.T, seed uint64) string {
-	v := &verdict{}
+func firstError(t *testing.T, seed uint64) string {
+	v := &errorRecorder{}
 	var h history.History
 	synctest.Test(t, func(t *testing.T) {
 		v.TB = t

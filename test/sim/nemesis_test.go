@@ -13,19 +13,19 @@ import (
 // nemesis hurts the cluster until ctx ends, never more than a minority at a
 // time, and heals it.
 func (w *world) nemesis(ctx context.Context) {
-	names := func(ns []*machine) (out []string) {
-		for _, n := range ns {
+	names := func(machines []*machine) (out []string) {
+		for _, n := range machines {
 			out = append(out, n.name)
 		}
 		return out
 	}
-	for wait(ctx, time.Duration(1000+w.n(8000))*time.Millisecond) {
-		ns := slices.Clone(w.nodes)
+	for wait(ctx, time.Duration(1000+w.intn(8000))*time.Millisecond) {
+		machines := slices.Clone(w.nodes)
 		w.mu.Lock()
-		w.rand.Shuffle(len(ns), func(i, j int) { ns[i], ns[j] = ns[j], ns[i] })
+		w.rand.Shuffle(len(machines), func(i, j int) { machines[i], machines[j] = machines[j], machines[i] })
 		w.mu.Unlock()
-		if w.n(2) == 0 { // the leader first
-			slices.SortStableFunc(ns, func(a, b *machine) int {
+		if w.intn(2) == 0 { // the leader first
+			slices.SortStableFunc(machines, func(a, b *machine) int {
 				lead := func(n *machine) int {
 					if r := n.alive(); r != nil && r.cluster().Leads() {
 						return 0
@@ -35,54 +35,54 @@ func (w *world) nemesis(ctx context.Context) {
 				return lead(a) - lead(b)
 			})
 		}
-		minority := ns[:1+w.n((len(ns)-1)/2)]
-		last := time.Duration(500+w.n(15000)) * time.Millisecond
-		switch what := w.n(11); what {
+		minority := machines[:1+w.intn((len(machines)-1)/2)]
+		duration := time.Duration(500+w.intn(15000)) * time.Millisecond
+		switch what := w.intn(11); what {
 		case 0, 1:
-			w.log("crash %v for %s", names(minority), last)
+			w.log("crash %v for %s", names(minority), duration)
 			for _, n := range minority {
 				n.crash()
 			}
-			if w.n(2) == 0 {
+			if w.intn(2) == 0 {
 				w.log("the power of %v fails", names(minority))
 				for _, n := range minority {
 					n.disk.powerLoss()
-					n.raftDisk.PowerLoss(w.n)
+					n.raftDisk.PowerLoss(w.intn)
 				}
 			}
-			wait(ctx, last)
+			wait(ctx, duration)
 			for _, n := range minority {
 				n.start()
 			}
 		case 8, 9:
-			w.log("restart %s in order", ns[0].name)
-			ns[0].stopInOrder()
-			wait(ctx, last/4)
-			ns[0].start()
+			w.log("restart %s in order", machines[0].name)
+			machines[0].shutDown()
+			wait(ctx, duration/4)
+			machines[0].start()
 		case 2:
-			w.log("part %v for %s", names(minority), last)
-			w.hub.Part(names(minority), names(ns[len(minority):]))
-			wait(ctx, last)
+			w.log("part %v for %s", names(minority), duration)
+			w.hub.Part(names(minority), names(machines[len(minority):]))
+			wait(ctx, duration)
 		case 3:
-			w.log("pause %v for %s", names(minority), last)
+			w.log("pause %v for %s", names(minority), duration)
 			for _, n := range minority {
 				w.hub.Pause(n.name)
 			}
-			wait(ctx, last)
+			wait(ctx, duration)
 		case 4:
-			w.log("%s does not hear %s for %s", ns[0].name, ns[1].name, last)
-			w.hub.Cut(ns[1].name, ns[0].name)
-			wait(ctx, last)
+			w.log("%s does not hear %s for %s", machines[0].name, machines[1].name, duration)
+			w.hub.Cut(machines[1].name, machines[0].name)
+			wait(ctx, duration)
 		case 5:
-			w.log("lose messages for %s", last)
-			w.hub.Lose(float64(w.n(30)) / 100)
-			wait(ctx, last)
+			w.log("lose messages for %s", duration)
+			w.hub.Lose(float64(w.intn(30)) / 100)
+			wait(ctx, duration)
 		case 6:
-			off := time.Duration(w.n(16000)-8000) * time.Millisecond
-			ns[0].offset.Store(int64(off))
-			w.log("the clock of %s is off by %s", ns[0].name, off)
+			offset := time.Duration(w.intn(16000)-8000) * time.Millisecond
+			machines[0].offset.Store(int64(offset))
+			w.log("the clock of %s is off by %s", machines[0].name, offset)
 		case 7:
-			if r := ns[0].alive(); r != nil {
+			if r := machines[0].alive(); r != nil {
 				w.log("transfer leadership")
 				tctx, cancel := context.WithTimeout(ctx, time.Second)
 				_ = r.cluster().TransferLeadership(tctx, "")
@@ -110,20 +110,20 @@ func (w *world) damageLogs() {
 	if r == nil {
 		return
 	}
-	hurt := 0
+	damaged := 0
 	r.store().View().All(func(rec *buildsv1.Record) bool {
 		for _, a := range rec.Build.Attempts {
-			if a.Log.GetState() != builds.LogSealed || len(a.Log.Copies) < 2 || w.n(3) > 0 {
+			if a.Log.GetState() != builds.LogSealed || len(a.Log.Copies) < 2 || w.intn(3) > 0 {
 				continue
 			}
-			if n.disk.damage(fmt.Sprintf("%s.%d.", rec.Build.Id, a.Number), w.n) {
-				hurt++
+			if n.disk.damage(fmt.Sprintf("%s.%d.", rec.Build.Id, a.Number), w.intn) {
+				damaged++
 			}
 		}
 		return true
 	})
-	w.log("damage %d logs of %s", hurt, n.name)
-	if hurt > 0 {
-		w.seen("copies of complete logs were damaged")
+	w.log("damage %d logs of %s", damaged, n.name)
+	if damaged > 0 {
+		w.count("copies of complete logs were damaged")
 	}
 }

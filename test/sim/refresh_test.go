@@ -18,11 +18,11 @@ import (
 )
 
 // asked is one question for a reference.
-type asked struct {
+type lookup struct {
 	node string
 	at   time.Time
 	// cut: its process ended before it had told the cluster.
-	cut bool
+	interrupted bool
 }
 
 // Test_Refresh_EachReferenceOncePerInterval lets three nodes keep a thousand
@@ -32,22 +32,22 @@ type asked struct {
 // could tell what it had found.
 func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 	const (
-		refs     = 1000
-		interval = 10 * time.Minute
-		look     = 300 * time.Millisecond // that a registry takes
+		refs       = 1000
+		interval   = 10 * time.Minute
+		lookupTime = 300 * time.Millisecond // that a registry takes
 	)
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 7, 3)
 		var mu sync.Mutex
-		all := map[string][]*asked{}
+		all := map[string][]*lookup{}
 		w.refresh = func(ctx context.Context, node, ref string) (refcache.Refreshed, error) {
-			a := &asked{node: node, at: time.Now()}
+			a := &lookup{node: node, at: time.Now()}
 			mu.Lock()
 			all[ref] = append(all[ref], a)
 			mu.Unlock()
-			if !wait(ctx, look) {
+			if !wait(ctx, lookupTime) {
 				mu.Lock()
-				a.cut = true
+				a.interrupted = true
 				mu.Unlock()
 				return refcache.Refreshed{}, ctx.Err()
 			}
@@ -82,18 +82,18 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 			at   time.Time
 		}
 		var deaths []death
-		die := func(n *machine) {
+		crash := func(n *machine) {
 			deaths = append(deaths, death{n.name, time.Now()})
 			n.crash()
 		}
-		leader, _ := w.leads()
-		die(leader)
+		leader, _ := w.awaitLeader()
+		crash(leader)
 		until(3*interval + interval/3)
 		leader.start()
 		until(3*interval + interval/2)
-		_, others := w.leads()
+		_, others := w.awaitLeader()
 		other := others[0]
-		die(other)
+		crash(other)
 		until(4*interval + interval/2)
 		other.start()
 		until(7 * interval)
@@ -103,14 +103,14 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 
 		// untold: its process ended before the cluster knew the answer, which is
 		// told a little after it came.
-		untold := func(a, next *asked) bool {
-			return a.cut || next.at.Sub(a.at) < time.Minute && slices.ContainsFunc(deaths, func(d death) bool {
+		unreported := func(a, next *lookup) bool {
+			return a.interrupted || next.at.Sub(a.at) < time.Minute && slices.ContainsFunc(deaths, func(d death) bool {
 				after := d.at.Sub(a.at)
 				return d.node == a.node && after >= 0 && after < 2*time.Second
 			})
 		}
 		by := map[string]int{}
-		again := 0
+		repeated := 0
 		for ref, list := range all {
 			first := list[0].at
 			if first.Sub(start) > 90*time.Second {
@@ -120,14 +120,14 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 			n := 0
 			for i, a := range list {
 				by[a.node]++
-				if i > 0 && untold(list[i-1], a) {
-					again++
+				if i > 0 && unreported(list[i-1], a) {
+					repeated++
 					continue // the other half of the same turn
 				}
 				n++
 				// The first is at once, the second in the reference's own place.
 				if gap := a.at.Sub(last); n > 2 && (gap < interval-time.Minute || gap > interval+time.Minute) {
-					t.Errorf("%s was asked for by %s %s after the start, %s after the time before, by %s (cut %v)", ref, a.node, a.at.Sub(start), gap, list[i-1].node, list[i-1].cut)
+					t.Errorf("%s was asked for by %s %s after the start, %s after the time before, by %s (cut %v)", ref, a.node, a.at.Sub(start), gap, list[i-1].node, list[i-1].interrupted)
 				}
 				last = a.at
 			}
@@ -140,20 +140,20 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 				t.Logf("%s died %s after the start", d.node, d.at.Sub(start))
 			}
 		}
-		if len(all) != refs || again > 6 {
-			t.Errorf("%d references were asked for, %d again for nodes that had died", len(all), again)
+		if len(all) != refs || repeated > 6 {
+			t.Errorf("%d references were asked for, %d again for nodes that had died", len(all), repeated)
 		}
 		for node, n := range by {
 			if n < refs {
 				t.Errorf("node %s asked only %d times: the work is not spread", node, n)
 			}
 		}
-		t.Logf("asked by node: %v, again: %d", by, again)
+		t.Logf("asked by node: %v, again: %d", by, repeated)
 	})
 }
 
 // leads waits for a leader.
-func (w *world) leads() (lead *machine, others []*machine) {
+func (w *world) awaitLeader() (lead *machine, others []*machine) {
 	for lead == nil {
 		wait(context.Background(), 100*time.Millisecond)
 		lead, others = w.leader()
@@ -164,7 +164,7 @@ func (w *world) leads() (lead *machine, others []*machine) {
 // propose commits a command through any node.
 func (w *world) propose(cmd proto.Message) {
 	for {
-		lead, _ := w.leads()
+		lead, _ := w.awaitLeader()
 		if _, _, err := builds.Propose(context.Background(), lead.alive().node.Raft(), cmd); err == nil {
 			return
 		}

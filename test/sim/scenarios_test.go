@@ -29,7 +29,7 @@ func Test_Scenarios(t *testing.T) {
 	for name, f := range scenarios {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				if err := play(t, f); err != nil {
+				if err := runScenario(t, f); err != nil {
 					t.Error(err)
 				}
 			})
@@ -37,7 +37,7 @@ func Test_Scenarios(t *testing.T) {
 	}
 }
 
-func play(t testing.TB, f func(*world) error) error {
+func runScenario(t testing.TB, f func(*world) error) error {
 	w := newWorld(t, 1, 3)
 	for _, n := range w.nodes {
 		n.start()
@@ -84,7 +84,7 @@ func (w *world) depose() (former, next *machine, err error) {
 	return nil, nil, errors.New("no other node leads")
 }
 
-func ask(ref, id string) *imagebuilderv1.BuildImageRequest {
+func buildRequest(ref, id string) *imagebuilderv1.BuildImageRequest {
 	return &imagebuilderv1.BuildImageRequest{Source: source("docker.io/library/" + ref + ":1"), Auth: authOf("docker.io/library/" + ref + ":1"), Requester: "c", RequestId: id, Force: true}
 }
 
@@ -96,7 +96,7 @@ func staleLeaderReads(w *world) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	res, err := next.alive().api().BuildImage(ctx, ask("a", "1"))
+	res, err := next.alive().api().BuildImage(ctx, buildRequest("a", "1"))
 	if err != nil {
 		return fmt.Errorf("a build through the new leader: %w", err)
 	}
@@ -145,7 +145,7 @@ func oldEpoch(w *world) error {
 	var first *imagebuilderv1.Attempt
 	latest := func() *imagebuilderv1.Attempt { return builds.LastAttempt(r.store().Build(id).GetBuild()) }
 	for i := 0; first == nil; i++ { // a third of the workloads end at once: then the next build
-		req := ask(fmt.Sprint("a", i), fmt.Sprint(i))
+		req := buildRequest(fmt.Sprint("a", i), fmt.Sprint(i))
 		if runtimeOf(req.Source) != inNode { // the others outlive their owner
 			continue
 		}

@@ -22,7 +22,7 @@ const (
 )
 
 // outside is what builds run in. It outlives all nodes.
-type outside struct {
+type workloads struct {
 	w *world
 
 	mu   sync.Mutex
@@ -33,19 +33,19 @@ type outside struct {
 
 // process is the workload of one attempt. What it writes follows from its name.
 type process struct {
-	name    string
-	began   time.Time
-	lines   int
-	each    time.Duration // between two lines
-	fails   bool          // in the end
-	stopped chan struct{}
+	name      string
+	startedAt time.Time
+	lines     int
+	interval  time.Duration // between two lines
+	fails     bool          // in the end
+	stopped   chan struct{}
 }
 
 // start makes a workload of any length: a third of them end at once.
-func (o *outside) start(name string) *process {
-	wl := &process{name: name, began: time.Now(), stopped: make(chan struct{}), fails: o.w.n(20) == 0}
-	if o.w.n(3) > 0 {
-		wl.lines, wl.each = 1+o.w.n(12), time.Duration(10+o.w.n(600))*time.Millisecond
+func (o *workloads) start(name string) *process {
+	wl := &process{name: name, startedAt: time.Now(), stopped: make(chan struct{}), fails: o.w.intn(20) == 0}
+	if o.w.intn(3) > 0 {
+		wl.lines, wl.interval = 1+o.w.intn(12), time.Duration(10+o.w.intn(600))*time.Millisecond
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -57,7 +57,7 @@ func (o *outside) start(name string) *process {
 }
 
 // wrote answers how many lines a workload wrote that came to its end.
-func (o *outside) wrote(name string) (lines int, started bool) {
+func (o *workloads) linesOf(name string) (lines int, started bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	lines, started = o.lines[name]
@@ -68,10 +68,10 @@ func (o *outside) wrote(name string) (lines int, started bool) {
 func line(name string, i int) string { return fmt.Sprintf("%s says line %d\n", name, i) }
 
 // written is all that a workload has written until now, or in the end.
-func (wl *process) written(all bool) string {
+func (wl *process) output(all bool) string {
 	n := wl.lines
-	if !all && wl.each > 0 {
-		n = min(n, int(time.Since(wl.began)/wl.each))
+	if !all && wl.interval > 0 {
+		n = min(n, int(time.Since(wl.startedAt)/wl.interval))
 	}
 	var b strings.Builder
 	for i := range n {
@@ -83,10 +83,10 @@ func (wl *process) written(all bool) string {
 // follow copies what the workload writes until it ends.
 func (wl *process) follow(ctx context.Context, sink workload.Sink) (workload.Outcome, error) {
 	sink.Running()
-	end := wl.began.Add(time.Duration(wl.lines) * wl.each)
+	end := wl.startedAt.Add(time.Duration(wl.lines) * wl.interval)
 	for {
 		over := !time.Now().Before(end)
-		if out := wl.written(over)[sink.Offset():]; out != "" {
+		if out := wl.output(over)[sink.Offset():]; out != "" {
 			if _, err := sink.Write([]byte(out)); err != nil {
 				return workload.Outcome{}, err
 			}
@@ -99,7 +99,7 @@ func (wl *process) follow(ctx context.Context, sink workload.Sink) (workload.Out
 			return workload.Outcome{}, ctx.Err()
 		case <-wl.stopped:
 			return workload.Outcome{}, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the workload was stopped"}
-		case <-time.After(wl.each):
+		case <-time.After(wl.interval):
 		}
 	}
 	if wl.fails {
@@ -109,14 +109,14 @@ func (wl *process) follow(ctx context.Context, sink workload.Sink) (workload.Out
 }
 
 // checkSecrets reports an attempt that did not get the credentials of its request.
-func (o *outside) checkSecrets(w *workload.Workload) {
+func (o *workloads) checkSecrets(w *workload.Workload) {
 	want := passwordOf(requestedRef(w.Source))
 	if want == "" {
 		return
 	}
-	o.w.seen("an attempt got the secrets of its build")
+	o.w.count("an attempt got the secrets of its build")
 	if got := w.Secrets.GetRegistry()[privateHost].GetPassword(); got != want {
-		o.w.t.Errorf("seed %d: after %s attempt %d of build %s has the password %q, want %q", o.w.seed, time.Since(o.w.begin), w.Attempt, w.BuildID, got, want)
+		o.w.t.Errorf("seed %d: after %s attempt %d of build %s has the password %q, want %q", o.w.seed, time.Since(o.w.startedAt), w.Attempt, w.BuildID, got, want)
 	}
 }
 
@@ -128,52 +128,52 @@ func requestedRef(s *imagebuilderv1.Source) string {
 
 // runtime is one node's way to the workloads of one kind.
 type runtime struct {
-	o    *outside
-	name string
+	workloads *workloads
+	name      string
 }
 
 func (r runtime) Name() string   { return r.name }
 func (r runtime) Survives() bool { return r.name == inPod }
 
 func (r runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
-	r.o.checkSecrets(w)
+	r.workloads.checkSecrets(w)
 	if !r.Survives() {
-		return r.o.start(w.Name()).follow(ctx, sink)
+		return r.workloads.start(w.Name()).follow(ctx, sink)
 	}
-	wl := r.o.pod(w.Name())
+	wl := r.workloads.pod(w.Name())
 	switch {
 	case wl != nil:
-		r.o.w.seen("a workload was adopted")
+		r.workloads.w.count("a workload was adopted")
 	case w.Started:
-		r.o.w.seen("a workload was gone when it was to be adopted")
+		r.workloads.w.count("a workload was gone when it was to be adopted")
 		return workload.Outcome{}, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the workload is gone"}
 	default:
 		if err := w.Created(ctx); err != nil {
 			return workload.Outcome{}, err
 		}
-		wl = r.o.start(w.Name())
-		r.o.mu.Lock()
-		r.o.pods[w.Name()] = wl
-		r.o.mu.Unlock()
-		if r.o.w.n(4) == 0 { // somebody takes it away
-			time.AfterFunc(time.Duration(r.o.w.n(400))*time.Millisecond, func() { _ = r.Stop(context.Background(), w.Name()) })
+		wl = r.workloads.start(w.Name())
+		r.workloads.mu.Lock()
+		r.workloads.pods[w.Name()] = wl
+		r.workloads.mu.Unlock()
+		if r.workloads.w.intn(4) == 0 { // somebody takes it away
+			time.AfterFunc(time.Duration(r.workloads.w.intn(400))*time.Millisecond, func() { _ = r.Stop(context.Background(), w.Name()) })
 		}
 	}
 	return wl.follow(ctx, sink) // what is left is the Reaper's
 }
 
-func (o *outside) pod(name string) *process {
+func (o *workloads) pod(name string) *process {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.pods[name]
 }
 
 // judgePods waits until no pod is left: all builds have ended.
-func (w *world) judgePods(ctx context.Context) error {
+func (w *world) checkPods(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	for {
-		left, _ := runtime{w.outside, inPod}.List(ctx)
+		left, _ := runtime{w.workloads, inPod}.List(ctx)
 		if len(left) == 0 {
 			return nil
 		}
@@ -184,19 +184,19 @@ func (w *world) judgePods(ctx context.Context) error {
 }
 
 func (r runtime) Stop(_ context.Context, name string) error {
-	r.o.mu.Lock()
-	defer r.o.mu.Unlock()
-	if wl := r.o.pods[name]; wl != nil {
+	r.workloads.mu.Lock()
+	defer r.workloads.mu.Unlock()
+	if wl := r.workloads.pods[name]; wl != nil {
 		close(wl.stopped)
-		delete(r.o.pods, name)
+		delete(r.workloads.pods, name)
 	}
 	return nil
 }
 
 func (r runtime) List(context.Context) (names []string, err error) {
-	r.o.mu.Lock()
-	defer r.o.mu.Unlock()
-	for name := range r.o.pods {
+	r.workloads.mu.Lock()
+	defer r.workloads.mu.Unlock()
+	for name := range r.workloads.pods {
 		names = append(names, name)
 	}
 	slices.Sort(names)

@@ -37,20 +37,20 @@ import (
 
 // world is one simulated cluster.
 type world struct {
-	t     testing.TB
-	seed  uint64
-	rand  *rand.Rand
-	hub   *clustertest.Hub
-	nodes []*machine
-	rec   *history.Recorder
-	begin time.Time
-	keys  string // file of the sealing keys
+	t         testing.TB
+	seed      uint64
+	rand      *rand.Rand
+	hub       *clustertest.Hub
+	nodes     []*machine
+	rec       *history.Recorder
+	startedAt time.Time
+	keys      string // file of the sealing keys
 
 	// refresh resolves cached references, on a node; nil for no such work.
 	refresh func(ctx context.Context, node, ref string) (refcache.Refreshed, error)
 
-	outside *outside
-	shown   shown
+	workloads *workloads
+	observed  observedLogs
 
 	mu      sync.Mutex
 	acked   map[string]bool
@@ -119,7 +119,7 @@ func (r registry) Refresh(ctx context.Context, ref string) (refcache.Refreshed, 
 }
 
 // n answers a number below max by the seed's chance.
-func (w *world) n(max int) int {
+func (w *world) intn(max int) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.rand.IntN(max)
@@ -139,16 +139,16 @@ func wait(ctx context.Context, d time.Duration) bool {
 func newWorld(t testing.TB, seed uint64, nodes int) *world {
 	w := &world{
 		t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), hub: clustertest.NewHub(seed), rec: history.NewRecorder(nil),
-		begin: time.Now(), acked: map[string]bool{}, ended: map[string]bool{}, reached: map[string]int{}, shown: shown{logs: map[logs.Key][]byte{}},
+		startedAt: time.Now(), acked: map[string]bool{}, ended: map[string]bool{}, reached: map[string]int{}, observed: observedLogs{logs: map[logs.Key][]byte{}},
 	}
-	w.outside = &outside{w: w, pods: map[string]*process{}, lines: map[string]int{}}
+	w.workloads = &workloads{w: w, pods: map[string]*process{}, lines: map[string]int{}}
 	w.keys = filepath.Join(t.TempDir(), "keys.json")
 	if err := secrets.NewKeyFile(w.keys); err != nil {
 		t.Fatal(err)
 	}
 	for i := range nodes {
 		n := &machine{w: w, name: fmt.Sprintf("n%d", i), address: fmt.Sprintf("n%d:1", i)}
-		n.fresh()
+		n.wipe()
 		w.nodes = append(w.nodes, n)
 	}
 	return w
@@ -170,7 +170,7 @@ func (w *world) acknowledged() []string {
 }
 
 // fresh gives the node an empty disk.
-func (n *machine) fresh() {
+func (n *machine) wipe() {
 	n.dir = n.w.t.TempDir()
 	n.raftDisk, n.snapshots = clustertest.NewDisk(), clustertest.NewSnapshots()
 	n.disk = newDisk()
@@ -178,7 +178,7 @@ func (n *machine) fresh() {
 
 func (w *world) log(format string, args ...any) {
 	if *verboseFlag {
-		fmt.Printf("%12s  %s\n", time.Since(w.begin).Round(time.Millisecond), fmt.Sprintf(format, args...))
+		fmt.Printf("%12s  %s\n", time.Since(w.startedAt).Round(time.Millisecond), fmt.Sprintf(format, args...))
 	}
 }
 
@@ -214,19 +214,19 @@ func (n *machine) start() {
 	r := &running{net: w.hub.NewNetwork(n.name, n.address), mount: n.disk.mount(), raft: n.raftDisk.Mount(), done: make(chan struct{})}
 	var ctx context.Context
 	ctx, r.stop = context.WithCancelCause(context.Background())
-	life, end := context.WithCancel(context.Background())
-	r.ctx = life
+	alive, end := context.WithCancel(context.Background())
+	r.ctx = alive
 	out := slog.DiscardHandler
 	if *verboseFlag {
 		out = slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelInfo}).WithAttrs([]slog.Attr{slog.String("node", n.name)})
 	}
 	r.node = node.New(n.config(), node.Parts{
-		Log:     slog.New(heard{out, w}),
+		Log:     slog.New(countingHandler{out, w}),
 		Network: r.net, Storage: &cluster.Storage{Disk: r.raft, Snapshots: n.snapshots}, LogFS: r.mount,
 		Now:          func() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) },
 		PingInterval: time.Second, CommitTimeout: 100 * time.Millisecond,
 		Images:    registry{w, n.name},
-		Runtimes:  map[string]workload.Runtime{inNode: runtime{w.outside, inNode}, inPod: runtime{w.outside, inPod}},
+		Runtimes:  map[string]workload.Runtime{inNode: runtime{w.workloads, inNode}, inPod: runtime{w.workloads, inPod}},
 		RuntimeOf: runtimeOf,
 		Lead:      []func(context.Context, *cluster.Term) error{func(_ context.Context, t *cluster.Term) error { r.term.Store(t); return nil }},
 	})
@@ -250,7 +250,7 @@ func (n *machine) start() {
 // crash ends the process at once: nothing that it does from now on reaches a peer or the disk of its
 // logs.
 func (n *machine) crash() {
-	r := n.take()
+	r := n.detach()
 	if r == nil {
 		return
 	}
@@ -262,15 +262,15 @@ func (n *machine) crash() {
 }
 
 // stopInOrder ends the process as SIGTERM does.
-func (n *machine) stopInOrder() {
-	if r := n.take(); r != nil {
+func (n *machine) shutDown() {
+	if r := n.detach(); r != nil {
 		r.stop(nil)
 		<-r.done
 	}
 }
 
 // take returns the running process, which is no longer the machine's.
-func (n *machine) take() *running {
+func (n *machine) detach() *running {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := n.run

@@ -9,16 +9,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/api"
-	"github.com/image-builder-ha/image-builder/cmd/image-builder/request"
-	"github.com/image-builder-ha/image-builder/config"
-
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cmd/image-builder/request"
+	"github.com/image-builder-ha/image-builder/config"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -26,8 +25,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// apis are both APIs over a real log and a real registry, which a test dialer
-// lets answer for the hosts of the contract's vectors.
+// apis are both APIs over a real log and a real registry, which a test dialer lets answer for the
+// hosts of the contract's vectors.
 func apis(t *testing.T) (api.Native, api.Gitpod, *registrytest.Registry) {
 	t.Helper()
 	reg := registrytest.Start(t, registrytest.Options{})

@@ -1,19 +1,34 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
-
-	"github.com/image-builder-ha/image-builder/config"
+	"time"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/registry"
-	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
+	"github.com/image-builder-ha/image-builder/registry/ecr"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// Test_Readable_TellsWhereAProviderFails: a credential that only cannot be had now is
-// not none; hosts without one do no harm.
+// ownECR is a provider in the place of Amazon's.
+type ownECR struct{}
+
+func (ownECR) Name() string { return "ecr" }
+
+func (ownECR) Matches(host string) bool { return ecr.Private(host) }
+
+func (ownECR) Login(_ context.Context, host string) (registry.Login, error) {
+	if strings.HasPrefix(host, "3") {
+		return registry.Login{}, errors.New("no such account")
+	}
+	return registry.Login{Username: "AWS", Password: "token-of-" + host, Expires: time.Now().Add(time.Hour)}, nil
+}
+
+// Test_Readable_TellsWhereAProviderFails: a credential that only cannot be had now is not none;
+// hosts without one do no harm.
 func Test_Readable_TellsWhereAProviderFails(t *testing.T) {
 	client, err := registry.New(registry.Options{Providers: []registry.Provider{ownECR{}}})
 	if err != nil {
@@ -28,15 +43,5 @@ func Test_Readable_TellsWhereAProviderFails(t *testing.T) {
 	}
 	if got, failed := c.Readable(t.Context(), &buildsv1.Rights{Hosts: []string{good, bad}}); len(got) != 1 || len(failed) != 1 || failed[bad] == nil {
 		t.Errorf("%d credentials, failed %v", len(got), failed)
-	}
-}
-
-// Test_PodPeers_AwayAPI keeps known peers while the API of Kubernetes is unreachable.
-func Test_PodPeers_AwayAPI(t *testing.T) {
-	s := &Node{cfg: config.Config{Cluster: config.Cluster{Peers: []string{"a:1"}, Kubernetes: config.KubernetesPeers{Namespace: "n", Service: "s"}}}}
-	s.peersAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
-	got, err := s.discover(t.Context())
-	if len(got) != 1 || got[0] != "a:1" || err == nil || !strings.Contains(err.Error(), "/nowhere") {
-		t.Errorf("got %v, %v", got, err)
 	}
 }

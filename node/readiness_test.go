@@ -12,7 +12,7 @@ func TestReadiness(t *testing.T) {
 	leader, none := cluster.Status{LeaderID: "a/1", LeaderName: "a"}, cluster.Status{}
 	late := leader
 	late.Behind = lagLimit + 1
-	r := &readiness{after: 2 * time.Second, patience: 5 * time.Second}
+	r := &readiness{readyAfter: 2 * time.Second, lostTimeout: 5 * time.Second}
 	begin := time.Unix(1_000_000, 0)
 	for _, step := range []struct {
 		at   time.Duration

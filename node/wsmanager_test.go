@@ -1,24 +1,21 @@
 package node
 
 import (
-	"context"
-	"errors"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/registry/ecr"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// Test_PushedImage_IsNeverTheCachedOne: a workspace pushes by itself, so that
-// the node's cache knows nothing of it. The digest that a build ends with, and
-// that is tagged at its end, is the one pushed.
+// Test_PushedImage_IsNeverTheCachedOne: a workspace pushes by itself, so that the node's cache
+// knows nothing of it. The digest that a build ends with, and that is tagged at its end, is the one
+// pushed.
 func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	client, err := registry.New(registry.Options{AllowLoopback: true, CacheFor: time.Hour})
@@ -26,11 +23,11 @@ func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	s := &Node{registry: client}
+	n := &Node{registry: client}
 	ref := reg.Addr + "/workspace-images:1"
 	for range 2 {
 		want := reg.Push(t, "workspace-images:1", registrytest.RandomImage(t, 1, 100))
-		if img, err := s.pushedImage(t.Context(), ref); err != nil || img.Digest != want {
+		if img, err := n.pushedImage(t.Context(), ref); err != nil || img.Digest != want {
 			t.Fatalf("the workspace pushed %s, the node sees %s, %v", want, img.Digest, err)
 		}
 	}
@@ -39,20 +36,8 @@ func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
 	}
 }
 
-// ownECR is a provider in the place of Amazon's.
-type ownECR struct{}
-
-func (ownECR) Name() string             { return "ecr" }
-func (ownECR) Matches(host string) bool { return ecr.Private(host) }
-func (ownECR) Login(_ context.Context, host string) (registry.Login, error) {
-	if strings.HasPrefix(host, "3") {
-		return registry.Login{}, errors.New("no such account")
-	}
-	return registry.Login{Username: "AWS", Password: "token-of-" + host, Expires: time.Now().Add(time.Hour)}, nil
-}
-
-// Test_AdditionalAuth: the proxy of a build workspace gets the request's own
-// credentials and, where that is configured, tokens for Amazon's registries.
+// Test_AdditionalAuth: the proxy of a build workspace gets the request's own credentials and, where
+// that is configured, tokens for Amazon's registries.
 func Test_AdditionalAuth(t *testing.T) {
 	client, err := registry.New(registry.Options{Providers: []registry.Provider{ownECR{}}, AllowedByDefault: ecr.Private})
 	if err != nil {
@@ -66,18 +51,18 @@ func Test_AdditionalAuth(t *testing.T) {
 			"r.example.com": {Username: "u", Password: "p"}, images: {Username: "evil", Password: "p"}, "https://" + images + "/": {Username: "evil", Password: "p"},
 		}},
 	}
-	s := &Node{registry: client}
-	got, err := s.additionalAuth(t.Context(), w)
+	n := &Node{registry: client}
+	got, err := n.additionalAuth(t.Context(), w)
 	if err != nil || len(got) != 1 || got["r.example.com"].GetUsername() != "u" {
 		t.Errorf("without ECR: %v, %v", got, err)
 	}
-	s.cfg.Orchestrator.EnableAdditionalECRAuth = true
-	got, err = s.additionalAuth(t.Context(), w)
+	n.cfg.Orchestrator.EnableAdditionalECRAuth = true
+	got, err = n.additionalAuth(t.Context(), w)
 	if err != nil || len(got) != 3 || got[images].GetPassword() != "token-of-"+images || got[bases].GetPassword() != "token-of-"+bases {
 		t.Errorf("with ECR: %v, %v", got, err)
 	}
 	w.Ref = "333333333333.dkr.ecr.eu-west-1.amazonaws.com/workspace-images:1"
-	if _, err := s.additionalAuth(t.Context(), w); err == nil || !strings.Contains(err.Error(), "333333333333") {
+	if _, err := n.additionalAuth(t.Context(), w); err == nil || !strings.Contains(err.Error(), "333333333333") {
 		t.Errorf("an account without a token: %v", err)
 	}
 }

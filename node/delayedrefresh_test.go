@@ -7,14 +7,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Test_LateRefreshes: what was told of comes twice more, and what was told of
-// again in between begins anew.
+// Test_LateRefreshes: what was told of comes twice more, and what was told of again in between
+// begins anew.
 func Test_LateRefreshes(t *testing.T) {
-	var l lateRefreshes
+	var l delayedRefreshes
 	begin := time.Unix(1000, 0)
 	after := func(d time.Duration, want ...string) {
 		t.Helper()
-		if diff := cmp.Diff(want, l.take(begin.Add(d))); diff != "" {
+		if diff := cmp.Diff(want, l.takeDue(begin.Add(d))); diff != "" {
 			t.Errorf("after %s (-want +got):\n%s", d, diff)
 		}
 	}

@@ -1,0 +1,66 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/internal/ctxutil"
+)
+
+// watchReadiness updates the readiness until ctx ends, also while nobody requests /ready.
+func (n *Node) watchReadiness(ctx context.Context) error {
+	for {
+		n.readiness.update(time.Now(), n.cluster.Status())
+		if !ctxutil.Sleep(ctx, max(n.readiness.readyAfter/10, 20*time.Millisecond)) {
+			return nil
+		}
+	}
+}
+
+// serveLive handles /live. It returns 200 while the process can serve a request, whatever the state
+// of the cluster is.
+func (n *Node) serveLive(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintln(w, "live")
+}
+
+// serveReady handles /ready. It returns 200 if clients should use this node, otherwise 503 with a
+// line for each reason. The lines after "ready" are problems that another node would have as well.
+func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
+	reasons := n.readiness.reasons(time.Now(), n.cluster.Status())
+	if err := n.cluster.Trouble(); err != nil {
+		reasons = append(reasons, err.Error())
+	}
+	if !n.started.Load() {
+		reasons = append(reasons, "this process is not yet registered in the replicated state")
+	}
+	if n.stopping.Load() || n.work.Err() != nil {
+		reasons = append(reasons, "the node shuts down")
+	}
+	if len(reasons) > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, strings.Join(reasons, "\n"))
+		return
+	}
+	fmt.Fprintln(w, strings.Join(append([]string{"ready"}, n.healthProblems()...), "\n"))
+}
+
+// healthProblems returns, sorted, the problems of runtimes and of the workspaces of another image
+// builder that an operator should know about.
+func (n *Node) healthProblems() (out []string) {
+	for _, r := range n.runtimes {
+		if t, ok := r.(interface{ Trouble() error }); ok {
+			if err := t.Trouble(); err != nil {
+				out = append(out, err.Error())
+			}
+		}
+	}
+	if note := n.foreign.message(); note != "" {
+		out = append(out, note)
+	}
+	slices.Sort(out)
+	return out
+}
