@@ -518,7 +518,7 @@ func Test_Chaos_Scripts(t *testing.T) {
 		for _, args := range [][]string{{f}, {f, "nonsense"}, {f, "rate"}, {f, "slow"}} {
 			out, err := exec.Command("sh", args...).CombinedOutput()
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "as before") && !strings.Contains(string(out), "taken back") {
+			if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "end the fault") && !strings.Contains(string(out), "end all faults") {
 				t.Errorf("%v: %v\n%s", args, err, out)
 			}
 		}

@@ -29,7 +29,7 @@ import (
 var scenes = []scene{
 	{"nodes", threeNodes, []fault{
 		{"one node of three is killed", []string{"ImageBuilderNodeDown", "ImageBuilderNoTolerance"}, killOne},
-		{"two nodes of three are killed, and clients go on asking", []string{"ImageBuilderNoLeader", "ImageBuilderUnavailable"}, killTwo},
+		{"two nodes of three are killed, and clients keep calling", []string{"ImageBuilderNoLeader", "ImageBuilderUnavailable"}, killTwo},
 		{"all nodes are killed", []string{"ImageBuilderAbsent"}, killAll},
 	}},
 	{"leadership", threeNodes, []fault{
@@ -45,7 +45,7 @@ var scenes = []scene{
 	}},
 	{"queue", queueWorld, []fault{
 		{"all nodes are drained while a build waits", []string{"ImageBuilderQueueStands"}, drainAll},
-		{"the registry takes no uploads, and clients go on asking", []string{"ImageBuilderQueueGrows"}, holdUploads},
+		{"the registry takes no uploads, and clients keep calling", []string{"ImageBuilderQueueGrows"}, holdUploads},
 	}},
 	{"registry", oneNode, []fault{
 		{"the registry refuses pushes", []string{"ImageBuilderBuildsFail"}, refusePushes},

@@ -87,7 +87,7 @@ func PlainManifests(root, file string) (string, error) {
 		namespaces += "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: image-builder-builds\n"
 	}
 	text := strings.ReplaceAll(inNamespace(Join(m), "image-builder"), "app.kubernetes.io/managed-by: Helm", "app.kubernetes.io/managed-by: kubectl")
-	return "# Rendered from deploy/helm/image-builder with values.yaml of this folder; do not edit.\n# README.md says which secrets it needs.\n" +
+	return "# Rendered from deploy/helm/image-builder with values.yaml of this folder; do not edit.\n# README.md names the secrets that it needs.\n" +
 		namespaces + text, nil
 }
 
