@@ -161,7 +161,7 @@ func Test_RegistryCredentials_ShowNowhere(t *testing.T) {
 		Source: harness.RefSource(other.Addr + "/failing/app:1"),
 		Auth:   &imagebuilderv1.RegistryAuth{Additional: map[string]*imagebuilderv1.BasicAuth{other.Addr: {Username: "request", Password: requestPassword}}},
 	}))
-	testkit.Eventually(t, time.Minute, "refreshes of the cache have failed and are told", func() bool {
+	testkit.Eventually(t, time.Minute, "refreshes of the cache have failed and are reported", func() bool {
 		res, err := n.Native.ListCachedRefs(ctx, &imagebuilderv1.ListCachedRefsRequest{})
 		errs := 0
 		for _, r := range res.GetRefs() {
@@ -261,7 +261,7 @@ func Test_RegistryNotifications(t *testing.T) {
 	if got := cached()["2"].GetDigest(); got != pushed["2"] {
 		t.Errorf("the other reference became %s", got)
 	}
-	told := func() int { return strings.Count(n.Log(), "a registry says what was pushed") }
+	reported := func() int { return strings.Count(n.Log(), "a registry says what was pushed") }
 	event := `{"events":[{"action":"push","target":{"repository":"team/app","tag":"2"}}]}`
 	for name, c := range map[string]struct {
 		token, body string
@@ -275,19 +275,19 @@ func Test_RegistryNotifications(t *testing.T) {
 		"no events":       {"Bearer " + token, "{}", http.StatusOK},
 		"of other things": {"Bearer " + token, `{"events":[{"action":"pull","target":{"repository":"team/app","tag":"2"}},{"action":"push","target":{"repository":"team/app"}}]}`, http.StatusOK},
 	} {
-		before := told()
+		before := reported()
 		if got := notify(ctx, t, url, c.token, c.body); got != c.want {
 			t.Errorf("%s: status %d, want %d", name, got, c.want)
 		}
-		if told() != before {
+		if reported() != before {
 			t.Errorf("%s: the reference is refreshed", name)
 		}
 	}
-	before, count := cached()["2"].GetTriedAt().AsTime(), told()
-	if got := notify(ctx, t, url, "Bearer "+token, event); got != http.StatusOK || told() != count+1 {
-		t.Errorf("status %d, told of %d times", got, told()-count)
+	before, count := cached()["2"].GetTriedAt().AsTime(), reported()
+	if got := notify(ctx, t, url, "Bearer "+token, event); got != http.StatusOK || reported() != count+1 {
+		t.Errorf("status %d, reported %d times", got, reported()-count)
 	}
-	testkit.Eventually(t, time.Minute, "what was told is refreshed", func() bool { return cached()["2"].GetTriedAt().AsTime().After(before) })
+	testkit.Eventually(t, time.Minute, "the pushed reference is refreshed", func() bool { return cached()["2"].GetTriedAt().AsTime().After(before) })
 }
 
 func notify(ctx context.Context, t *testing.T, url, authorization, body string) int {
