@@ -50,7 +50,7 @@ func Test_Contract_Ends(t *testing.T) {
 		// message is a part of the message in the last response.
 		message string
 		// user means that Gitpod's server blames the user.
-		user    bool
+		user bool
 	}{
 		{"both images", pushed(none, "ref", "baseref"), builder.BuildStatus_done_success, "", false},
 		{"headless task failed", pushed(&wsman.WorkspaceConditions{HeadlessTaskFailed: "exit status 7"}), builder.BuildStatus_done_failure, "exit status 7", true},
