@@ -261,7 +261,7 @@ func Test_RegistryNotifications(t *testing.T) {
 	if got := cached()["2"].GetDigest(); got != pushed["2"] {
 		t.Errorf("the other reference became %s", got)
 	}
-	reported := func() int { return strings.Count(n.Log(), "a registry says what was pushed") }
+	told := func() int { return strings.Count(n.Log(), "a registry says what was pushed") }
 	event := `{"events":[{"action":"push","target":{"repository":"team/app","tag":"2"}}]}`
 	for name, c := range map[string]struct {
 		token, body string
@@ -275,17 +275,17 @@ func Test_RegistryNotifications(t *testing.T) {
 		"no events":       {"Bearer " + token, "{}", http.StatusOK},
 		"of other things": {"Bearer " + token, `{"events":[{"action":"pull","target":{"repository":"team/app","tag":"2"}},{"action":"push","target":{"repository":"team/app"}}]}`, http.StatusOK},
 	} {
-		before := reported()
+		before := told()
 		if got := notify(ctx, t, url, c.token, c.body); got != c.want {
 			t.Errorf("%s: status %d, want %d", name, got, c.want)
 		}
-		if reported() != before {
+		if told() != before {
 			t.Errorf("%s: the reference is refreshed", name)
 		}
 	}
-	before, count := cached()["2"].GetTriedAt().AsTime(), reported()
-	if got := notify(ctx, t, url, "Bearer "+token, event); got != http.StatusOK || reported() != count+1 {
-		t.Errorf("status %d, reported %d times", got, reported()-count)
+	before, count := cached()["2"].GetTriedAt().AsTime(), told()
+	if got := notify(ctx, t, url, "Bearer "+token, event); got != http.StatusOK || told() != count+1 {
+		t.Errorf("status %d, reported %d times", got, told()-count)
 	}
 	testkit.Eventually(t, time.Minute, "the pushed reference is refreshed", func() bool { return cached()["2"].GetTriedAt().AsTime().After(before) })
 }
