@@ -4,21 +4,21 @@ SHELL := /bin/bash
 GO ?= go
 BIN := $(CURDIR)/bin
 TOOL := $(GO) tool -modfile=tools.mod
-# All that is compiled without the race detector is compiled alike, so that each
-# module is compiled once; tools/test.sh turns cgo on where the detector wants it.
+# Without the race detector, all targets compile with the same settings, so that each module is
+# compiled once. The race detector needs cgo: tools/test.sh enables it.
 export CGO_ENABLED := 0
 
 .PHONY: help
-help: ## Show this list
+help: ## Print the list of targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
-deps: ## Install the Debian packages that running and testing need (as root)
+deps: ## Install the Debian packages that the service and the tests need (as root)
 	@tools/install-deps.sh
 
 .PHONY: build
 build: ## Compile bin/image-builder
-	@echo "compiling image-builder (the first time takes some minutes: it downloads and compiles all modules)"
+	@echo "compiling image-builder (the first time takes some minutes, to download and compile all modules)"
 	@$(GO) build -o $(BIN)/image-builder ./cmd/image-builder
 
 $(BIN)/buildkitd: tools/buildkit/go.mod
@@ -26,40 +26,40 @@ $(BIN)/buildkitd: tools/buildkit/go.mod
 	@cd tools/buildkit && $(GO) build -o $(BIN)/ github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
 
 .PHONY: buildkitd
-buildkitd: $(BIN)/buildkitd ## Compile bin/buildkitd, which dev and tests use
+buildkitd: $(BIN)/buildkitd ## Compile bin/buildkitd for `make run` and the tests
 
 .PHONY: run
-run: deps build buildkitd ## Start a node and a registry on loopback and build an image (EXIT=1: end after it)
+run: deps build buildkitd ## Start a node and a registry on loopback and build an image (EXIT=1: exit after the build)
 	@$(BIN)/image-builder dev $(if $(EXIT),--exit) $(RUN_FLAGS)
 
 .PHONY: test
-test: deps buildkitd ## Unit and integration tests with the race detector, checks of style
+test: deps buildkitd ## Run the unit and integration tests with the race detector, then `make check`
 	@echo "compiling the tests (the first time takes some minutes)"
 	$(GO) vet ./...
 	@tools/test.sh -race -timeout 20m ./...
 	@$(MAKE) --no-print-directory check
 
 .PHONY: check
-check: ## gofumpt, staticcheck, generated code is current
+check: ## Check the format (gofumpt), run staticcheck, and check that the generated code is current
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "not gofumpt-clean:"; echo "$$out"; exit 1; }
 	$(TOOL) staticcheck ./...
 	@$(MAKE) --no-print-directory generate-check
 
 .PHONY: generate
-generate: ## Generate Go code from proto/
+generate: ## Generate the Go code of proto/
 	@tools/generate.sh .
 
 .PHONY: generate-check
-generate-check: ## Fail if the generated code differs from proto/
+generate-check: ## Fail if the generated code does not match proto/
 	@d=$$(mktemp -d) && trap 'rm -rf $$d' EXIT && tools/generate.sh $$d && \
 	for f in $$(cd $$d && find . -name '*.pb.go'); do cmp $$d/$$f $$f || { echo "run 'make generate'"; exit 1; }; done
 
 .PHONY: test-faults
-test-faults: deps build buildkitd ## Kill -9 campaigns against real processes and a real registry
+test-faults: deps build buildkitd ## Run the fault tests: kill -9 of real processes, with a real registry
 	@tools/test-faults.sh
 
 .PHONY: chaos
-chaos: deps buildkitd ## Break a cluster by a random schedule for DURATION (5m) and judge what clients saw (SEED=, RATE=20, NODES=3, FAULTS=, PROFILE=ref)
+chaos: deps buildkitd ## Inject faults into a cluster for DURATION (5m), by a random schedule, and check every response (SEED=, RATE=20, NODES=3, FAULTS=, PROFILE=ref)
 	$(GO) test -tags faults -timeout 0 ./test/chaos -run Test_Chaos -v -chaos.duration $(or $(DURATION),5m) -chaos.rate $(or $(RATE),20) \
 	  -chaos.nodes $(or $(NODES),3) $(if $(SEED),-chaos.seed $(SEED)) $(if $(FAULTS),-chaos.faults $(FAULTS)) $(if $(PROFILE),-chaos.profile $(PROFILE)) $(if $(SHRINK),-chaos.shrink $(SHRINK))
 
@@ -75,10 +75,10 @@ test/kubernetes/bin/kwok:
 	@GOBIN=$(CURDIR)/test/kubernetes/bin CGO_ENABLED=0 $(GO) install sigs.k8s.io/kwok/cmd/kwok@v0.8.0
 
 .PHONY: kubernetes-programs
-kubernetes-programs: $(BIN)/helm test/kubernetes/bin/kubectl test/kubernetes/bin/kwok ## Compile what test-kubernetes needs: Kubernetes, kwok, helm
+kubernetes-programs: $(BIN)/helm test/kubernetes/bin/kubectl test/kubernetes/bin/kwok ## Compile the programs for test-kubernetes: Kubernetes, kwok, helm
 
 .PHONY: test-kubernetes
-test-kubernetes: $(BIN)/buildkitd kubernetes-programs ## The Kubernetes runtime over a true API, in real pods and hundreds of simulated ones, and the chart by helm (as root)
+test-kubernetes: $(BIN)/buildkitd kubernetes-programs ## Test the Kubernetes runtime with a real API server, real pods and hundreds of simulated pods, and install the chart with helm (as root)
 	@tools/install-deps.sh kubernetes
 	$(GO) vet -tags kubernetes ./test/kubelet ./test/kwok ./test/chart ./scheduler/kubernetes/...
 	@tools/test.sh -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
@@ -86,11 +86,11 @@ test-kubernetes: $(BIN)/buildkitd kubernetes-programs ## The Kubernetes runtime 
 	cd tools/deploytest && $(GO) test -count 1 -tags kubernetes -timeout 15m -run AcceptedByAPIServer .
 
 .PHONY: test-deploy
-test-deploy: deps ## The chart, manifests, alerts (each fired by a fault) and experiments of deploy/ (as root)
+test-deploy: deps ## Test the chart, manifests, alerts (a real fault fires each) and experiments of deploy/ (as root)
 	cd tools/deploytest && $(GO) vet -tags faults ./... && ../test.sh -count 1 -tags faults -parallel 8 -timeout 15m ./...
 
 .PHONY: test-web
-test-web: deps ## The web page in a headless Chromium, while nodes are killed
+test-web: deps ## Test the web page in a headless Chromium while nodes are killed
 	@tools/install-deps.sh web
 	cd tools/webtest && $(GO) vet -tags faults ./... && ../test.sh -count 1 -tags faults -timeout 10m ./...
 
@@ -99,11 +99,11 @@ soak: deps buildkitd ## Long versions of tests whose short ones are part of CI, 
 	@tools/soak.sh
 
 .PHONY: fuzz
-fuzz: ## Fuzz every decoder and the redactor for FUZZTIME (10s) each
+fuzz: ## Run each fuzz test (decoders, the redactor) for FUZZTIME (10s)
 	@tools/fuzz.sh $(or $(FUZZTIME),10s)
 
 .PHONY: bench
-bench: deps build ## Benchmarks of docs/benchmarks.md
+bench: deps build ## Run the benchmarks of docs/benchmarks.md
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: fmt

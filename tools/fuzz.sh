@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz test of the module for the given time.
+# Runs every fuzz test of the module. The argument is the time for each test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for package in $(go list ./...); do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates Go code from proto/ into the given directory.
+# Generates the Go code of proto/ into the given directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$1

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that running and testing need, if they are
-# missing; with the argument `kubernetes` or `web` those for `make test-kubernetes` or
-# `make test-web` too.
+# Installs the missing Debian packages that the service and the tests need. With the argument
+# `kubernetes` or `web` it also installs the packages for `make test-kubernetes` or `make test-web`.
 set -euo pipefail
 declare -A want=(
 	[docker-registry]=docker-registry [runc]=runc [git]=git [busybox]=busybox-static
@@ -17,7 +16,7 @@ done
 [ -e /usr/include/google/protobuf/timestamp.proto ] || missing+=(libprotobuf-dev)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-	echo "missing: ${missing[*]}. Install them (Debian's names), or run this as root on Debian." >&2
+	echo "missing packages (names of Debian): ${missing[*]}. Install them, or run this script as root on Debian." >&2
 	exit 1
 fi
 echo "installing ${missing[*]}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests of faults; all others are part of 'make test'. They mostly wait:
-# so two packages that test real nodes and one other package run at a time. What
-# fails runs again once all others are done.
+# Runs the fault tests. All other tests are part of 'make test'. Fault tests mostly wait, so two
+# packages that test real nodes and one other package run at the same time. A failed test runs again
+# after all other tests.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 files=$(grep -rl --include='*_test.go' --exclude-dir=tools '^//go:build faults' . | sort)
@@ -9,8 +9,8 @@ other='^\./(builds|cluster|test/(chaos|mutants|sim))/'
 out=$(mktemp -d)
 export ALONE=$out/alone # see tools/test.sh
 
-# run runs the tests of faults in the files on standard input. Packages with more
-# tests begin first, so that no long one is left for the end.
+# run runs the fault tests in the files on standard input. It begins with the packages with the most
+# tests, so that no long package runs alone at the end.
 run() {
 	local files packages
 	files=$(cat)
@@ -19,7 +19,7 @@ run() {
 		-run "^($(xargs grep -hoE '^func Test_\w+' <<<"$files" | cut -d' ' -f2 | paste -sd'|'))\$" $packages
 }
 
-# Compiled once, not by both runs; the tests find the service there (test/harness).
+# Compile once for both runs. The tests find the service there (test/harness).
 CGO_ENABLED=1 go build -race -tags faults -o bin/test/race-faults/ ./... || exit 1
 grep -vE "$other" <<<"$files" | run -p 2 >"$out/1" 2>&1 &
 jobs=($!)

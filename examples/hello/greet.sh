@@ -1,2 +1,2 @@
 #!/bin/sh
-echo "Hello, $1! Built $(date -u +%Y-%m-%dT%H:%MZ) by a build that cannot be lost."
+echo "Hello, $1! Built $(date -u +%Y-%m-%dT%H:%MZ) by image-builder."

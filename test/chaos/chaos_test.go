@@ -19,14 +19,14 @@ import (
 )
 
 var (
-	seedFlag     = flag.Uint64("chaos.seed", 0, "the seed of the schedule; by chance if 0")
-	durationFlag = flag.Duration("chaos.duration", 5*time.Minute, "how long")
+	seedFlag     = flag.Uint64("chaos.seed", 0, "the seed of the schedule; 0: a random one")
+	durationFlag = flag.Duration("chaos.duration", 5*time.Minute, "the length of the schedule")
 	rateFlag     = flag.Float64("chaos.rate", 20, "builds a second")
-	profileFlag  = flag.String("chaos.profile", verify.ProfileRef, "what is built: instant, ref, dockerfile or mixed")
-	nodesFlag    = flag.Int("chaos.nodes", 3, "nodes")
-	faultsFlag   = flag.String("chaos.faults", "", "only these faults, with commas between")
-	scheduleFlag = flag.String("chaos.schedule", "", "follow this file instead of a seed")
-	shrinkFlag   = flag.Int("chaos.shrink", 0, "how often to try a smaller schedule when one fails")
+	profileFlag  = flag.String("chaos.profile", verify.ProfileRef, "the profile of the load: instant, ref, dockerfile or mixed")
+	nodesFlag    = flag.Int("chaos.nodes", 3, "number of nodes")
+	faultsFlag   = flag.String("chaos.faults", "", "use only these faults, separated by commas")
+	scheduleFlag = flag.String("chaos.schedule", "", "use the schedule in this file instead of a seed")
+	shrinkFlag   = flag.Int("chaos.shrink", 0, "number of smaller schedules to try after a failure")
 )
 
 func TestMain(m *testing.M) {
@@ -60,14 +60,14 @@ func schedule(t testing.TB) Schedule {
 		faults = strings.Split(*faultsFlag, ",")
 		for _, f := range faults {
 			if !slices.Contains(all, f) {
-				t.Fatalf("fault %q is unknown, or spoils nothing of profile %s; there are %v", f, *profileFlag, all)
+				t.Fatalf("fault %q is unknown, or has no effect on profile %s; known faults are %v", f, *profileFlag, all)
 			}
 		}
 	}
 	return NewSchedule(seed, *nodesFlag, *durationFlag, faults)
 }
 
-// campaign runs one schedule and answers the report.
+// campaign runs one schedule and returns the report.
 func campaign(t testing.TB, s Schedule) *verify.Report {
 	t.Helper()
 	length := time.Second
@@ -78,13 +78,13 @@ func campaign(t testing.TB, s Schedule) *verify.Report {
 	return w.run(t, s, w.options(length, *rateFlag, *profileFlag), fmt.Sprintf("seed-%d", s.Seed))
 }
 
-// run follows a schedule under load, judges, and keeps what was seen under a
-// name if a promise was broken.
+// run runs a schedule under load and returns the report of verify. It saves the report under name,
+// and if a promise was broken also the events, the schedule and the logs of the nodes.
 func (w *world) run(t testing.TB, s Schedule, o verify.Options, name string) *verify.Report {
 	t.Helper()
 	done := make(chan struct{})
-	// Where a busy machine makes the steps late, those that are left do not
-	// break what has to settle.
+	// On a busy machine the steps may be late. The end of the load ends the schedule, so that late
+	// steps do not disturb the final checks.
 	ctx, cancel := context.WithTimeout(t.Context(), o.Duration)
 	defer cancel()
 	go func() {
@@ -103,7 +103,7 @@ func (w *world) run(t testing.TB, s Schedule, o verify.Options, name string) *ve
 	if !r.OK || t.Failed() {
 		path := keep(t, name+".jsonl", func(f *os.File) error { return e.Save(f) })
 		at := keep(t, name+".schedule", func(f *os.File) error { return s.Save(f) })
-		t.Logf("what was seen is in %s, the schedule in %s", path, at)
+		t.Logf("the events are in %s, the schedule is in %s", path, at)
 		for _, n := range w.Nodes {
 			keep(t, name+"-"+n.Name+".log", func(f *os.File) error { _, err := f.WriteString(n.Log()); return err })
 		}
@@ -111,10 +111,10 @@ func (w *world) run(t testing.TB, s Schedule, o verify.Options, name string) *ve
 	return r
 }
 
-// Test_Chaos breaks a cluster by a schedule, and wants every promise kept.
+// Test_Chaos injects the faults of a schedule into a cluster, which must keep every promise.
 func Test_Chaos(t *testing.T) {
 	s := schedule(t)
-	t.Logf("seed %d, %d nodes, %d faults (again: go test -tags faults ./test/chaos -chaos.seed %d -chaos.duration %s)", s.Seed, s.Nodes, len(s.Steps), s.Seed, *durationFlag)
+	t.Logf("seed %d, %d nodes, %d faults (to repeat: go test -tags faults ./test/chaos -chaos.seed %d -chaos.duration %s)", s.Seed, s.Nodes, len(s.Steps), s.Seed, *durationFlag)
 	r := campaign(t, s)
 	var b bytes.Buffer
 	if err := r.Text(&b); err != nil {
@@ -135,7 +135,8 @@ func Test_Chaos(t *testing.T) {
 	}
 }
 
-// Test_Schedule_IsDecidedByItsSeed, saved and read again.
+// Test_Schedule_IsDecidedByItsSeed: a seed determines the schedule, and Save and LoadSchedule keep
+// it.
 func Test_Schedule_IsDecidedByItsSeed(t *testing.T) {
 	a, b := NewSchedule(7, 5, time.Hour, names()), NewSchedule(7, 5, time.Hour, names())
 	var x, y bytes.Buffer
@@ -147,14 +148,15 @@ func Test_Schedule_IsDecidedByItsSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := loaded.Save(&y); err != nil || x.String() != y.String() {
-		t.Errorf("what was saved is read differently (%v)", err)
+		t.Errorf("the loaded schedule differs from the saved one (%v)", err)
 	}
 	if fmt.Sprint(a) != fmt.Sprint(b) || len(a.Steps) < 100 {
-		t.Errorf("a seed gives two schedules, or a short one: %d and %d steps", len(a.Steps), len(b.Steps))
+		t.Errorf("a seed gives two different schedules, or a short one: %d and %d steps", len(a.Steps), len(b.Steps))
 	}
 }
 
-// Test_Shrink_FindsTheStepsThatMatter among many.
+// Test_Shrink_FindsTheStepsThatMatter: Shrink leaves the two steps of a long schedule that make it
+// fail.
 func Test_Shrink_FindsTheStepsThatMatter(t *testing.T) {
 	s := NewSchedule(3, 3, 10*time.Minute, names())
 	need := map[time.Duration]bool{s.Steps[5].Lasts: true, s.Steps[40].Lasts: true}

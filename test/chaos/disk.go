@@ -13,16 +13,16 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// roomy is how large the disk of a node's build logs may grow.
-const roomy = 8 << 30
+// diskSize is the normal size of a disk, in bytes.
+const diskSize = 8 << 30
 
-// disk is a file system of its own, in memory, under the build logs of a node.
+// disk is a file system in memory that holds the build logs of a node.
 type disk struct {
 	t    testing.TB
 	path string
 }
 
-// logDisk mounts one for a node that does not run. It survives its process.
+// logDisk mounts a disk for a node that does not run, until the test ends.
 func logDisk(t testing.TB, n *harness.Node) *disk {
 	t.Helper()
 	d := &disk{t: t, path: filepath.Join(n.Dir, "data", "logs")}
@@ -32,7 +32,7 @@ func logDisk(t testing.TB, n *harness.Node) *disk {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mount("tmpfs", d.path, "tmpfs", 0, fmt.Sprintf("size=%d,mode=700", int64(roomy))); err != nil {
+	if err := syscall.Mount("tmpfs", d.path, "tmpfs", 0, fmt.Sprintf("size=%d,mode=700", int64(diskSize))); err != nil {
 		t.Fatalf("mount a disk for logs (needs root): %v", err)
 	}
 	t.Cleanup(func() {
@@ -43,16 +43,16 @@ func logDisk(t testing.TB, n *harness.Node) *disk {
 	return d
 }
 
-// fill leaves so many bytes of room.
-func (d *disk) fill(room int64) {
+// fill shrinks the disk, so that about free bytes are left.
+func (d *disk) fill(free int64) {
 	var err error
-	for range 20 { // it grows while it is measured
+	for range 20 { // the node may write between the measurement and the change
 		var st syscall.Statfs_t
 		if err = syscall.Statfs(d.path, &st); err != nil {
 			break
 		}
 		used := int64(st.Blocks-st.Bfree) * st.Bsize
-		if err = d.size(max(used+room, st.Bsize)); !errors.Is(err, syscall.EINVAL) {
+		if err = d.size(max(used+free, st.Bsize)); !errors.Is(err, syscall.EINVAL) {
 			break
 		}
 	}
@@ -61,10 +61,10 @@ func (d *disk) fill(room int64) {
 	}
 }
 
-// heal gives all the room back.
+// heal sets the normal size again.
 func (d *disk) heal() {
-	if err := d.size(roomy); err != nil {
-		d.t.Errorf("make room in %s: %v", d.path, err)
+	if err := d.size(diskSize); err != nil {
+		d.t.Errorf("restore the size of %s: %v", d.path, err)
 	}
 }
 

@@ -1,4 +1,4 @@
-// Package chaos breaks clusters of real processes, each on a network namespace
-// of its own, by schedules that a seed decides, while verify uses and judges
-// them. It needs the build tag faults.
+// Package chaos injects faults into clusters of real processes, each in its own network namespace.
+// A seed determines the schedule of faults. Meanwhile the package verify puts load on the cluster
+// and checks every response. The tests need the build tag faults.
 package chaos

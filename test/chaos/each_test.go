@@ -12,11 +12,10 @@ import (
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
-var eachFlag = flag.Duration("chaos.each", 6*time.Second, "how long Benchmark_EachFault uses the cluster under each fault")
+var eachFlag = flag.Duration("chaos.each", 6*time.Second, "the duration of the load for each fault in Benchmark_EachFault")
 
-// Benchmark_EachFault breaks one cluster by one fault after the other, on the leader
-// and on another node, and wants every promise kept under each. It prints a
-// table:
+// Benchmark_EachFault injects one fault after the other into a cluster, on the leader and on
+// another node. The cluster must keep every promise under each. The benchmark prints a table:
 //
 //	go test -tags faults -run '^$' -bench EachFault -benchtime 1x -timeout 60m ./test/chaos
 func Benchmark_EachFault(t *testing.B) {
@@ -34,7 +33,7 @@ func Benchmark_EachFault(t *testing.B) {
 			s.Steps[1].Leader = false
 			r := w.run(t, s, w.options(*eachFlag, *rateFlag, *profileFlag), "each-"+fault)
 			if len(r.Faults) < len(s.Steps) {
-				t.Errorf("%d faults were done, want %d", len(r.Faults), len(s.Steps))
+				t.Errorf("%d faults were injected, want %d", len(r.Faults), len(s.Steps))
 			}
 			verdict := "ok"
 			if !r.OK {
@@ -51,12 +50,12 @@ func Benchmark_EachFault(t *testing.B) {
 	t.Logf("\n| fault | builds acknowledged | requests failed | further attempts | 50th, 99th percentile during it | verdict |\n|---|---|---|---|---|---|\n%s", &table)
 }
 
-// during words how long a request for a build took while a fault lasted.
+// during formats the latency of build requests during a fault.
 func during(r *verify.Report, fault string) string {
 	for _, w := range r.Windows {
 		if w.Name == "during "+fault {
 			return fmt.Sprintf("%s, %s", w.P50.Round(time.Millisecond), w.P99.Round(10*time.Millisecond))
 		}
 	}
-	return "none asked"
+	return "no request"
 }

@@ -17,26 +17,25 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// gate is where nodes and clients reach the registry. It passes everything on
-// until it is spoiled; then the rules of its proxy decide.
+// gate is the reverse proxy through which nodes and clients reach the registry. It forwards all
+// requests. While it is faulty, the rules of its Proxy apply first.
 type gate struct {
 	*registrytest.Proxy
 	// addr is host:port on the bridge of the hosts.
-	addr    string
-	spoiled atomic.Bool
+	addr   string
+	faulty atomic.Bool
 
 	mu     sync.Mutex
 	healed chan struct{} // closed by the next heal
 }
 
-// newGate listens on a host's address, in front of a registry, until the test
-// ends.
+// newGate listens on an address of the test host, in front of a registry, until the test ends.
 func newGate(t testing.TB, host string, reg *registrytest.Registry) *gate {
 	t.Helper()
 	pass := &httputil.ReverseProxy{
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			pr.SetURL(&url.URL{Scheme: "http", Host: reg.Addr})
-			pr.Out.Host = pr.In.Host // so that the registry's Locations lead back here
+			pr.Out.Host = pr.In.Host // so that Location headers of the registry name this proxy
 		},
 		FlushInterval: -1,
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute},
@@ -47,9 +46,9 @@ func newGate(t testing.TB, host string, reg *registrytest.Registry) *gate {
 		t.Fatal(err)
 	}
 	g := &gate{Proxy: registrytest.NewHandlerProxy(t, pass), addr: ln.Addr().String(), healed: make(chan struct{})}
-	// The proxy remembers every request: it sees those only that it may spoil.
+	// Proxy records every request, so it gets requests only while the gate is faulty.
 	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if g.spoiled.Load() {
+		if g.faulty.Load() {
 			g.ServeHTTP(w, r)
 			return
 		}
@@ -58,16 +57,15 @@ func newGate(t testing.TB, host string, reg *registrytest.Registry) *gate {
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ln) }()
 	t.Cleanup(func() {
-		_ = srv.Close() // what hangs is to be cut
+		_ = srv.Close() // also closes connections with requests that hang
 		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
-			t.Errorf("the gate of the registry: %v", err)
+			t.Errorf("the proxy of the registry: %v", err)
 		}
 	})
 	return g
 }
 
-// hang takes the requests that match and gives no answer. It cuts their
-// connections when it is healed.
+// hang adds a rule: matching requests get no response. heal closes their connections.
 func (g *gate) hang(m registrytest.Matcher) {
 	g.mu.Lock()
 	healed := g.healed
@@ -81,16 +79,16 @@ func (g *gate) hang(m registrytest.Matcher) {
 	})
 }
 
-// spoil lets the rules decide that were made since the last heal, for a while.
-func (g *gate) spoil(ctx context.Context, d time.Duration) {
-	g.spoiled.Store(true)
+// inject applies the rules for the duration d or until ctx ends, then heals the gate.
+func (g *gate) inject(ctx context.Context, d time.Duration) {
+	g.faulty.Store(true)
 	wait(ctx, d)
 	g.heal()
 }
 
-// heal passes all requests on again.
+// heal removes all rules and forwards all requests again.
 func (g *gate) heal() {
-	g.spoiled.Store(false)
+	g.faulty.Store(false)
 	g.Heal()
 	g.mu.Lock()
 	defer g.mu.Unlock()

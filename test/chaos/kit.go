@@ -18,19 +18,18 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/buildkit"
 )
 
-// kit is the BuildKit of all nodes. They reach it by its socket, in whatever
-// network they are.
+// kit is the BuildKit daemon of all nodes. They reach it by its unix socket, which works from each
+// network namespace.
 type kit struct {
 	t            testing.TB
 	root, binary string
 	d            *buildkit.Daemon
 }
 
-// newKit starts a daemon that ends with the test and speaks plain HTTP to one
-// registry.
+// newKit starts a daemon until the test ends. The daemon uses HTTP without TLS for one registry.
 func newKit(t testing.TB, registry string) *kit {
 	t.Helper()
-	root, err := os.MkdirTemp("", "ibk") // short: the socket's path is the address, and stays
+	root, err := os.MkdirTemp("", "ibk") // a short path: it is part of the path of the socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +38,7 @@ func newKit(t testing.TB, registry string) *kit {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The configuration is the daemon's second argument.
+	// The second argument of the daemon is the path of its configuration.
 	script := fmt.Sprintf("#!/bin/sh\nprintf '\\n[registry.\"%s\"]\\n  http = true\\n' >>\"$2\"\nexec %s \"$@\"\n", registry, binary)
 	if err := os.WriteFile(k.binary, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
@@ -54,7 +53,7 @@ func newKit(t testing.TB, registry string) *kit {
 	return k
 }
 
-// start starts a daemon, on a busy machine by several tries.
+// start starts a daemon. It retries, because a start may time out on a busy machine.
 func (k *kit) start() {
 	for try := 1; ; try++ {
 		d, err := buildkit.StartDaemon(context.Background(), buildkit.DaemonOptions{
@@ -67,7 +66,7 @@ func (k *kit) start() {
 		if try == 10 {
 			k.t.Fatalf("start BuildKit (make buildkitd): %v", err)
 		}
-		k.t.Logf("start BuildKit, will try again: %v", err)
+		k.t.Logf("start BuildKit, will retry: %v", err)
 	}
 }
 
@@ -83,17 +82,16 @@ func (k *kit) stop() {
 	k.d = nil
 }
 
-// restart starts a daemon at the same address, over what the one before it
-// left.
+// restart starts a new daemon with the same address and data.
 func (k *kit) restart() {
 	k.stop()
 	k.start()
 }
 
-// signal sends a signal to the daemon, not to what it runs.
+// signal sends a signal to the daemon, but not to its child processes.
 func (k *kit) signal(sig syscall.Signal) {
 	found := false
-	all, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is good
+	all, _ := filepath.Glob("/proc/[0-9]*/cmdline") // fails for a malformed pattern only
 	for _, f := range all {
 		raw, err := os.ReadFile(f)
 		if err != nil || !bytes.Contains(raw, []byte(k.d.Addr())) {
@@ -109,6 +107,6 @@ func (k *kit) signal(sig syscall.Signal) {
 		}
 	}
 	if !found {
-		k.t.Errorf("no buildkitd at %s was there to be sent %s", k.d.Addr(), sig)
+		k.t.Errorf("send %s: no buildkitd runs at %s", sig, k.d.Addr())
 	}
 }

@@ -14,12 +14,11 @@ import (
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
-// A nemesis breaks something for as long as the step lasts. What it leaves
-// broken is healed for it.
+// A nemesis injects a fault for the duration of the step. The caller heals the world afterwards.
 type nemesis func(ctx context.Context, w *world, victims []*harness.Node, s Step)
 
-// nemeses are all of them, by name. Each hurts a minority of the nodes, or
-// leaves all disks as they are.
+// nemeses are all nemeses by name. A nemesis affects a minority of the nodes, or it damages no data
+// on disks.
 var nemeses = map[string]nemesis{
 	"kill":            kill,
 	"kill-minority":   killMinority,
@@ -49,11 +48,10 @@ var nemeses = map[string]nemesis{
 	"buildkit-pauses": buildkitPauses,
 }
 
-// names are the nemeses in order.
+// names returns the sorted names of all nemeses.
 func names() []string { return slices.Sorted(maps.Keys(nemeses)) }
 
-// possible are the nemeses that can hurt a cluster that builds what the profile
-// says, in order.
+// possible returns the sorted names of the nemeses that have an effect with a profile of the load.
 func possible(profile string) []string {
 	if profile == verify.ProfileMixed || profile == verify.ProfileDockerfile {
 		return names()
@@ -78,7 +76,7 @@ func killMinority(ctx context.Context, _ *world, victims []*harness.Node, s Step
 	wait(ctx, s.Lasts)
 }
 
-// killAll is a power failure of the whole site.
+// killAll simulates a power failure of the whole site.
 func killAll(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 	for _, n := range victims {
 		n.Kill9()
@@ -89,8 +87,7 @@ func killAll(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 	wait(ctx, s.Lasts/4)
 }
 
-// restartStorm kills one after the other, each as soon as the one before it
-// runs again, ready or not.
+// restartStorm kills and starts one node after the other. It does not wait until a node is ready.
 func restartStorm(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 	end := time.Now().Add(s.Lasts)
 	for i := 0; time.Now().Before(end) && ctx.Err() == nil; i++ {
@@ -119,7 +116,7 @@ func clock(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 	wait(ctx, s.Lasts)
 }
 
-// killPartition parts a node from the others and kills it there.
+// killPartition cuts a node off from the others, and kills it during the partition.
 func killPartition(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 	w.net.Part(w.hosts(victims[:1]), w.hosts(victims[1:]))
 	wait(ctx, s.Lasts/2)

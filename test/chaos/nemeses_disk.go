@@ -19,8 +19,8 @@ func diskSlow(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 	wait(ctx, s.Lasts)
 }
 
-// diskTorn ends a node in the middle of a write to the replicated log, so that
-// a part of it reaches the disk. A node that writes nothing meanwhile is killed.
+// diskTorn ends a node in the middle of a write to the replicated log, so that only a part of the
+// write reaches the disk. If the node writes nothing during the step, it is killed.
 func diskTorn(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 	n := victims[0]
 	w.tear(ctx, n, 1+int(998*s.Amount))
@@ -35,8 +35,8 @@ func diskTorn(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 	wait(ctx, s.Lasts/4)
 }
 
-// logDiskFull lets the disk of a node's build logs run full, with little room
-// or none: writes fail for true.
+// logDiskFull fills the disk of the build logs of a node, except for up to 1 MiB. Writes fail with
+// real errors.
 func logDiskFull(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 	w.disks[victims[0]].fill(int64(s.Amount * s.Amount * (1 << 20)))
 	wait(ctx, s.Lasts)

@@ -16,20 +16,20 @@ func partition(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 	wait(ctx, s.Lasts)
 }
 
-// oneWay makes one node deaf to the others.
+// oneWay drops all packets from the other nodes to one node.
 func oneWay(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 	h := w.host(victims[0])
 	h.Deaf(w.net.Others(h)...)
 	wait(ctx, s.Lasts)
 }
 
-// bridge parts two nodes that both still see all others.
+// bridge cuts two nodes off from each other. Both still reach all other nodes.
 func bridge(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 	w.net.Part([]*netns.Host{w.host(victims[0])}, []*netns.Host{w.host(victims[1])})
 	wait(ctx, s.Lasts)
 }
 
-// hostLost loses all packets, those of clients and of the registry included.
+// hostLost drops all packets of a host, including those of clients and of the registry.
 func hostLost(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 	w.host(victims[0]).Vanish()
 	wait(ctx, s.Lasts)
@@ -47,7 +47,7 @@ func slowNetwork(ctx context.Context, w *world, victims []*harness.Node, s Step)
 	wait(ctx, s.Lasts)
 }
 
-// delay delays what a node says to the others, up to a quarter of a second.
+// delay delays the messages of a node to the others by up to a quarter of a second.
 func delay(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 	slow := map[string]time.Duration{}
 	for _, n := range victims[1:] {

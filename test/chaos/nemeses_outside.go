@@ -18,39 +18,38 @@ func registryPauses(ctx context.Context, w *world, _ []*harness.Node, s Step) {
 	wait(ctx, s.Lasts/2)
 }
 
-// registryErrors answers some requests, up to all of them, with an error of the
-// server, and breaks connections in the middle of an answer.
+// registryErrors returns server errors for some or all requests, and breaks connections in the
+// middle of a response.
 func registryErrors(ctx context.Context, w *world, _ []*harness.Node, s Step) {
 	some := func(*http.Request) bool { return rand.Float64() < 0.1+0.9*s.Amount }
 	for _, status := range []int{http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusTooManyRequests} {
 		w.gate.Fail(func(r *http.Request) bool { return rand.IntN(5) == 0 && some(r) }, -1, status)
 	}
 	w.gate.Reset(some, -1, 10)
-	w.gate.spoil(ctx, s.Lasts/2)
+	w.gate.inject(ctx, s.Lasts/2)
 }
 
-// registryHangs takes some requests, up to all of them, and gives no answer
-// until it cuts their connections at the end.
+// registryHangs sends no response to some or all requests, and closes their connections at the end.
 func registryHangs(ctx context.Context, w *world, _ []*harness.Node, s Step) {
 	w.gate.hang(func(*http.Request) bool { return rand.Float64() < 0.1+0.9*s.Amount })
-	w.gate.spoil(ctx, s.Lasts)
+	w.gate.inject(ctx, s.Lasts)
 }
 
-// registrySlow sends its answers in pieces, each later than the one before.
+// registrySlow sends responses in pieces, with a pause before each.
 func registrySlow(ctx context.Context, w *world, _ []*harness.Node, s Step) {
 	w.gate.Slow(registrytest.All, -1, 4, time.Duration(s.Amount*float64(500*time.Millisecond)))
-	w.gate.spoil(ctx, s.Lasts)
+	w.gate.inject(ctx, s.Lasts)
 }
 
-// buildkitKilled ends BuildKit in the middle of whatever it builds, for all
-// nodes, and starts it again at the same address.
+// buildkitKilled kills the BuildKit daemon of all nodes during its builds, and starts it again at
+// the same address.
 func buildkitKilled(ctx context.Context, w *world, _ []*harness.Node, s Step) {
 	w.kit.signal(syscall.SIGKILL)
 	wait(ctx, s.Lasts/2)
 	w.kit.restart()
 }
 
-// buildkitPauses stops BuildKit for a while.
+// buildkitPauses stops BuildKit by SIGSTOP, and continues it at the end of the step.
 func buildkitPauses(ctx context.Context, w *world, _ []*harness.Node, s Step) {
 	w.kit.signal(syscall.SIGSTOP)
 	wait(ctx, s.Lasts)

@@ -15,37 +15,36 @@ import (
 
 // Step is one fault of a schedule.
 type Step struct {
-	// After is how long after the end of the step before it begins, Lasts how
-	// long it lasts.
+	// After is the time from the end of the previous step. Lasts is the duration of the step.
 	After time.Duration `json:"after"`
 	Lasts time.Duration `json:"lasts"`
-	// Fault is its name; see nemeses.
+	// Fault is a name in nemeses.
 	Fault string `json:"fault"`
-	// Leader: the node that leads is its first victim. The others are Order.
+	// Order is the order in which nodes become victims. With Leader, the leader comes first.
 	Leader bool  `json:"leader,omitempty"`
 	Order  []int `json:"order"`
-	// Amount is how bad it is, from 0 to 1.
+	// Amount is the strength of the fault, from 0 to 1.
 	Amount float64 `json:"amount"`
 }
 
-// String renders the step on one line.
+// String formats the step on one line.
 func (s Step) String() string {
-	who := fmt.Sprint(s.Order[0])
+	victim := fmt.Sprint(s.Order[0])
 	if s.Leader {
-		who = "leader"
+		victim = "leader"
 	}
-	return fmt.Sprintf("%s (%s, %.2f) for %s", s.Fault, who, s.Amount, s.Lasts.Round(time.Millisecond))
+	return fmt.Sprintf("%s (%s, %.2f) for %s", s.Fault, victim, s.Amount, s.Lasts.Round(time.Millisecond))
 }
 
-// Schedule is a list of faults for so many nodes.
+// Schedule is a sequence of faults for a cluster with a number of nodes.
 type Schedule struct {
 	Seed  uint64 `json:"seed"`
 	Nodes int    `json:"nodes"`
 	Steps []Step `json:"steps"`
 }
 
-// NewSchedule answers the schedule of a seed: faults of the given names, one
-// after the other, until the time is over.
+// NewSchedule returns the schedule of a seed: a sequence of the named faults with the given total
+// length.
 func NewSchedule(seed uint64, nodes int, length time.Duration, faults []string) Schedule {
 	r := rand.New(rand.NewPCG(seed, 1))
 	s := Schedule{Seed: seed, Nodes: nodes}
@@ -64,7 +63,7 @@ func NewSchedule(seed uint64, nodes int, length time.Duration, faults []string) 
 	}
 }
 
-// Save writes a schedule, one step a line.
+// Save writes a schedule with one step on each line.
 func (s Schedule) Save(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	if err := enc.Encode(struct {
@@ -81,7 +80,7 @@ func (s Schedule) Save(w io.Writer) error {
 	return nil
 }
 
-// LoadSchedule reads what Save wrote.
+// LoadSchedule reads the output of Save.
 func LoadSchedule(r io.Reader) (s Schedule, err error) {
 	dec := json.NewDecoder(bufio.NewReader(r))
 	if err := dec.Decode(&s); err != nil {
@@ -101,9 +100,8 @@ func LoadSchedule(r io.Reader) (s Schedule, err error) {
 	}
 }
 
-// Shrink answers a smaller schedule that still fails, by leaving out halves,
-// quarters, and so on down to single steps, as long as tries are left. fails
-// runs a schedule.
+// Shrink returns a smaller schedule that still fails. It leaves out halves, quarters, and so on
+// down to single steps, until it has called fails tries times. fails runs a schedule.
 func Shrink(s Schedule, tries int, fails func(Schedule) bool) Schedule {
 	for part := (len(s.Steps) + 1) / 2; part >= 1 && tries > 0; {
 		smaller := false

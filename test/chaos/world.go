@@ -21,24 +21,23 @@ import (
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
-// world is a cluster, its hosts, and its registry.
+// world is a cluster with its hosts, its registry and its BuildKit daemon.
 type world struct {
 	t testing.TB
 	*harness.Cluster
 	net  *netns.Net
 	reg  *registrytest.Registry
 	gate *gate
-	// kit is nil without Dockerfiles.
+	// kit is nil if the profile has no Dockerfiles.
 	kit    *kit
 	disks  map[*harness.Node]*disk
 	looker verify.DockerLooker
-	// instant and images are what is built from.
+	// instant and images are references of base images for builds.
 	instant, images []string
 }
 
-// newWorld starts nodes on hosts of their own, with a BuildKit if the profile
-// has Dockerfiles. What a killed node has not synced of its logs is lost, as if
-// its host had lost its power.
+// newWorld starts each node on its own host, and BuildKit if the profile has Dockerfiles. A killed
+// node loses the log bytes that it has not synced, as in a power loss of its host.
 func newWorld(t testing.TB, nodes int, profile string) *world {
 	t.Helper()
 	w := &world{t: t, net: netns.New(t, nodes), reg: registrytest.Start(t, registrytest.Options{Quiet: true}), disks: map[*harness.Node]*disk{}}
@@ -47,7 +46,7 @@ func newWorld(t testing.TB, nodes int, profile string) *world {
 	conf := harness.Config{
 		"registry": map[string]any{"insecureHosts": []string{w.gate.addr}, "allowHosts": []string{w.gate.addr}},
 		"log":      map[string]any{"level": "info"},
-		// More infrastructure fails here in a minute than elsewhere in a year.
+		// Here the infrastructure fails more often in a minute than elsewhere in a year.
 		"builds": map[string]any{"uncountedAttempts": 100},
 	}
 	if profile == verify.ProfileMixed || profile == verify.ProfileDockerfile {
@@ -60,7 +59,7 @@ func newWorld(t testing.TB, nodes int, profile string) *world {
 	}
 	t.Setenv("IMAGE_BUILDER_TEST_POWER_LOSS", "1")
 	w.Cluster = harness.StartClusterOn(t, hosts, w.gate.addr, conf)
-	// A process sees the disk that was there when it started.
+	// A process sees only the disks that were mounted at its start.
 	for _, n := range w.Nodes {
 		n.Kill()
 		w.disks[n] = logDisk(t, n)
@@ -79,7 +78,7 @@ func newWorld(t testing.TB, nodes int, profile string) *world {
 	return w
 }
 
-// options are those of the load.
+// options returns the options of the load.
 func (w *world) options(d time.Duration, rate float64, profile string) verify.Options {
 	o := verify.Options{
 		Duration: d, Rate: rate, Profile: profile, Readers: 2, Cancel: 8, Looker: w.looker, Patience: 2 * time.Minute,
@@ -92,7 +91,7 @@ func (w *world) options(d time.Duration, rate float64, profile string) verify.Op
 	return o
 }
 
-// victims orders the nodes of a step.
+// victims returns the nodes in the order of the step.
 func (w *world) victims(s Step) []*harness.Node {
 	var out []*harness.Node
 	for _, i := range s.Order {
@@ -122,7 +121,7 @@ func (w *world) hosts(nodes []*harness.Node) (out []*netns.Host) {
 	return out
 }
 
-// follow goes through a schedule until ctx ends, and leaves everything healed.
+// follow runs the steps of a schedule until ctx ends, and heals all faults.
 func (w *world) follow(ctx context.Context, s Schedule, faults *verify.Faults) {
 	for i, st := range s.Steps {
 		if !wait(ctx, st.After) {
@@ -138,7 +137,7 @@ func (w *world) follow(ctx context.Context, s Schedule, faults *verify.Faults) {
 	w.heal()
 }
 
-// heal takes back whatever was done.
+// heal ends all faults, starts the nodes that do not run, and waits until all nodes are live.
 func (w *world) heal() {
 	w.net.Heal()
 	w.reg.Signal(syscall.SIGCONT)
@@ -159,8 +158,8 @@ func (w *world) heal() {
 	}
 }
 
-// tear lets the next write of a node to its replicated log reach the disk in
-// part: so many thousandths. The node dies of it, maybe before it has answered.
+// tear makes the next write of a node to its replicated log partial: part thousandths of it reach
+// the disk, and the process exits. It may exit before it responds to this request.
 func (w *world) tear(ctx context.Context, n *harness.Node, part int) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -175,7 +174,8 @@ func (w *world) tear(ctx context.Context, n *harness.Node, part int) {
 	}
 }
 
-// keep writes a file where the results are kept.
+// keep writes a file into the folder of results, $CHAOS_OUT or a folder below the temporary one,
+// and returns its path.
 func keep(t testing.TB, name string, write func(f *os.File) error) string {
 	t.Helper()
 	dir := os.Getenv("CHAOS_OUT")
@@ -197,6 +197,7 @@ func keep(t testing.TB, name string, write func(f *os.File) error) string {
 	return path
 }
 
+// wait waits for d. It returns false if ctx ends before.
 func wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -19,14 +19,14 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Chart installs the chart and does to it what operators do, by the
-// commands of the texts. Its parts follow each other: they share one release,
-// which the plain manifests follow.
+// Test_Chart installs the chart and operates the release with the commands of the documentation.
+// Its parts run in order, because they share the release. The last part replaces it by the plain
+// manifests.
 func Test_Chart(t *testing.T) {
 	s := newInstall(t)
 	s.look()
 	if sbom := s.kubectl("exec", release+"-0", "-c", "image-builder", "--", "cat", "/usr/share/doc/image-builder/sbom.spdx.json"); !strings.Contains(sbom, "pkg:golang/github.com/hashicorp/raft@") {
-		t.Errorf("the image's list of modules: %s", sbom)
+		t.Errorf("the list of modules in the image: %s", sbom)
 	}
 	t.Run("LeaderDeleted", func(t *testing.T) { s.in(t).leaderDeleted() })
 	t.Run("Upgrade", func(t *testing.T) { s.in(t).upgrade() })
@@ -35,39 +35,40 @@ func Test_Chart(t *testing.T) {
 	t.Run("Remove", func(t *testing.T) { s.in(t).remove() })
 	t.Run("Plain", func(t *testing.T) { s.in(t).plain() })
 	if strings.Contains(flag.Lookup("test.run").Value.String(), "/") {
-		return // only some of the parts
+		return // -run selects some of the parts
 	}
 	for _, c := range s.texts.left() {
 		t.Errorf("%s: did not run", c.At())
 	}
 }
 
-// in is the install for a part of the test.
+// in returns the install for a part of the test.
 func (s *install) in(t *testing.T) *install {
 	part := *s
 	part.t = t
 	return &part
 }
 
-// look asks the new cluster how it is, as docs/install.md and docs/runbooks.md do.
+// look checks the state of the new cluster with the commands of docs/install.md and
+// docs/runbooks.md.
 func (s *install) look() {
 	s.members(3, 3)
 	if out := s.typed(s.text(installing, "cluster members")); strings.Count(out, "alive") != 3 || strings.Count(out, "leader") != 1 {
-		s.t.Errorf("not three members that live, of which one leads:\n%s", out)
+		s.t.Errorf("want three live members and one leader:\n%s", out)
 	}
 	if out := s.typed(s.text(installing, "doctor registry")); !strings.Contains(out, "entry "+s.reg.Addr) {
-		s.t.Errorf("the nodes do not have the login of the secret:\n%s", out)
+		s.t.Errorf("the nodes do not have the credentials of the secret:\n%s", out)
 	}
 	if out := s.typed(s.text(runbooks, "cluster status")); !strings.Contains(out, "the failure of 1 more") {
 		s.t.Errorf("the status of a cluster of three:\n%s", out)
 	}
 }
 
-// leaderDeleted deletes the leader's pod while twenty builds run in pods.
+// leaderDeleted deletes the pod of the leader while twenty builds run in pods.
 func (s *install) leaderDeleted() {
 	const lines = 40
 	ids := s.long("deleted", 20, lines)
-	s.write(ids, "deleted", 3)
+	s.writing(ids, "deleted", 3)
 	was := s.leader()
 	s.kubectl("delete", "pod", was, "--wait=false")
 	began := time.Now()
@@ -77,12 +78,12 @@ func (s *install) leaderDeleted() {
 	s.members(3, 3)
 }
 
-// upgrade changes the image while builds are asked for and run in pods.
+// upgrade changes the image while clients request builds and builds run in pods.
 func (s *install) upgrade() {
 	const lines = 60
 	stop := s.load(3)
 	ids := s.long("upgraded", 4, lines)
-	s.write(ids, "upgraded", 1)
+	s.writing(ids, "upgraded", 1)
 	began := time.Now()
 	s.typed(s.text(installing, "helm upgrade"), "--timeout", "5m")
 	s.kubectl("rollout", "status", "statefulset/"+release, "--timeout=5m")
@@ -97,9 +98,8 @@ func (s *install) upgrade() {
 	s.members(3, 3)
 }
 
-// scale goes from three nodes to five and back, by the commands of
-// docs/scaling.md, while builds are asked for. Nodes that stay are not
-// restarted.
+// scale scales from three nodes to five and back with the commands of docs/scaling.md, while
+// clients request builds. The remaining nodes do not restart.
 func (s *install) scale() {
 	stop := s.load(3)
 	for _, c := range s.commands(scaling, "helm upgrade") {
@@ -111,7 +111,7 @@ func (s *install) scale() {
 		s.typed(c, "--timeout", "5m")
 		s.kubectl("rollout", "status", "statefulset/"+release, "--timeout=5m")
 		s.members(nodes, 3)
-		testkit.Eventually(s.t, 2*time.Minute, "no other pods are there", func() bool { return len(s.pods()) == nodes })
+		testkit.Eventually(s.t, 2*time.Minute, "there are no other pods", func() bool { return len(s.pods()) == nodes })
 		s.t.Logf("%d nodes after %s", nodes, time.Since(began).Round(time.Second))
 		for name, id := range s.pods() {
 			if was, ok := before[name]; ok && was != id {
@@ -122,7 +122,7 @@ func (s *install) scale() {
 	stop()
 }
 
-// pods are the nodes' pods, with their ids.
+// pods returns the ids of the pods of the nodes, by name.
 func (s *install) pods() map[string]string {
 	s.t.Helper()
 	list, err := kube.Client.CoreV1().Pods(namespace).List(s.t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=node"})
@@ -136,8 +136,8 @@ func (s *install) pods() map[string]string {
 	return out
 }
 
-// evict asks for the eviction of two pods one after the other: the second has
-// to wait until the first is back.
+// evict requests the eviction of two pods, one after the other. The second eviction must wait until
+// the first pod is ready again.
 func (s *install) evict() {
 	evict := func(i int) error {
 		return kube.Client.PolicyV1().Evictions(namespace).Evict(s.t.Context(), &policyv1.Eviction{
@@ -154,29 +154,28 @@ func (s *install) evict() {
 	s.members(3, 3)
 }
 
-// remove removes the release and installs it again under the same name, by the
-// commands of docs/install.md: the cluster goes on with all builds and logs, and
-// the same keys.
+// remove uninstalls the release and installs it again with the same name, with the commands of
+// docs/install.md. The cluster has the same builds, logs and keys as before.
 func (s *install) remove() {
 	const lines = 3
 	ids := s.long("kept", 2, lines)
 	s.complete(ids, "kept", lines)
-	builds, keys := s.kept(), s.keys()
+	builds, keys := s.phases(), s.keys()
 	began := time.Now()
 	s.typed(s.text(installing, "helm uninstall"))
 	s.helmInstall()
 	s.members(3, 3)
 	s.t.Logf("removed and installed again after %s, with %d builds", time.Since(began).Round(time.Second), len(builds))
-	if d := cmp.Diff(builds, s.kept()); d != "" {
-		s.t.Errorf("other builds than before (-before +after):\n%s", d)
+	if d := cmp.Diff(builds, s.phases()); d != "" {
+		s.t.Errorf("the builds differ (-before +after):\n%s", d)
 	}
 	s.complete(ids, "kept", lines)
 	if s.keys() != keys {
-		s.t.Error("the keys are others than before")
+		s.t.Error("the keys have changed")
 	}
 }
 
-// keys is a digest of the keys that nodes share.
+// keys returns a digest of the keys that the nodes share.
 func (s *install) keys() [sha256.Size]byte {
 	s.t.Helper()
 	return sha256.Sum256([]byte(s.kubectl("get", "secret", release+"-sealing", release+"-gossip", "-o", "jsonpath={.items[*].data}")))

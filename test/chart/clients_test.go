@@ -22,8 +22,7 @@ import (
 	"github.com/image-builder-ha/image-builder/verify"
 )
 
-// servers are the addresses of nodes for clients: names of pods, as DNS has
-// them where there is DNS.
+// servers returns the addresses of nodes for clients: the names of their pods, which dial resolves.
 func servers(n int) (out []string) {
 	for i := range n {
 		out = append(out, fmt.Sprintf("passthrough:///%s-%d:8080", release, i))
@@ -58,8 +57,8 @@ func (s *install) client() *client.Client {
 	return c
 }
 
-// load asks for builds until stop is called, which answers whether all promises
-// were kept. Each round of the checker is judged of its own.
+// load requests builds until stop is called. It runs the checker in rounds, and each round must
+// keep all promises. stop waits for the last round.
 func (s *install) load(nodes int) (stop func()) {
 	s.t.Helper()
 	looker := verify.DockerLooker{}
@@ -102,7 +101,7 @@ func (s *install) load(nodes int) (stop func()) {
 	}
 }
 
-// readLog reads the log of a build, to its end or as far as it is.
+// readLog reads the log of a build: to its end with follow, or else its current content.
 func readLog(t *testing.T, c *client.Client, id string, follow bool) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -118,7 +117,7 @@ func readLog(t *testing.T, c *client.Client, id string, follow bool) string {
 	return b.String()
 }
 
-// upload gives the service a context with a Dockerfile, and answers its digest.
+// upload uploads a build context with a Dockerfile, and returns its digest.
 func (s *install) upload(dockerfile string) string {
 	s.t.Helper()
 	var b bytes.Buffer
@@ -136,7 +135,7 @@ func (s *install) upload(dockerfile string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	// An error of Send is told by CloseAndRecv.
+	// CloseAndRecv returns the error of Send.
 	_ = stream.Send(&imagebuilderv1.UploadContextRequest{Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(b.Bytes())), Chunk: b.Bytes()})
 	res, err := stream.CloseAndRecv()
 	if err != nil {
@@ -145,7 +144,7 @@ func (s *install) upload(dockerfile string) string {
 	return res.Digest
 }
 
-// long starts builds in pods that write a line each half second.
+// long starts builds in pods. Each prints a line every half second.
 func (s *install) long(name string, n, lines int) (ids []string) {
 	s.t.Helper()
 	context := s.upload(fmt.Sprintf("FROM %s\nARG WHO\nRUN for i in $(seq %d); do echo $WHO-line-$i.; sleep 0.5; done\n", s.base, lines))
@@ -165,8 +164,8 @@ func (s *install) long(name string, n, lines int) (ids []string) {
 	return ids
 }
 
-// write waits until some of the builds write.
-func (s *install) write(ids []string, name string, n int) {
+// writing waits until n of the builds have printed a line.
+func (s *install) writing(ids []string, name string, n int) {
 	s.t.Helper()
 	testkit.Eventually(s.t, 4*time.Minute, fmt.Sprintf("%d builds write", n), func() bool {
 		writing := 0
@@ -179,7 +178,7 @@ func (s *install) write(ids []string, name string, n int) {
 	})
 }
 
-// complete wants all builds to succeed with all of their lines.
+// complete waits for the end of all builds. They must succeed, and their logs must have all lines.
 func (s *install) complete(ids []string, name string, lines int) {
 	s.t.Helper()
 	for i, id := range ids {
@@ -193,21 +192,21 @@ func (s *install) complete(ids []string, name string, lines int) {
 		}
 		for l := 1; l <= lines; l++ {
 			if n := strings.Count(log, fmt.Sprintf(" %s-%d-line-%d.\n", name, i, l)); n != 1 {
-				s.t.Errorf("build %d: line %d is %d times in the log:\n%s", i, l, n, log)
+				s.t.Errorf("build %d: line %d occurs %d times in the log:\n%s", i, l, n, log)
 				break
 			}
 		}
 	}
 }
 
-// log reads the log of a build, to its end or as far as it is.
+// log is readLog with the client of the install.
 func (s *install) log(id string, follow bool) string {
 	s.t.Helper()
 	return readLog(s.t, s.c, id, follow)
 }
 
-// kept answers the phases of all builds that the cluster knows, by id.
-func (s *install) kept() map[string]string {
+// phases returns the phases of all builds in the cluster, by id.
+func (s *install) phases() map[string]string {
 	s.t.Helper()
 	all := map[string]string{}
 	req := &imagebuilderv1.ListBuildsRequest{PageSize: 1000, Linearizable: true}

@@ -11,9 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// serveNames answers, on port 53, for names of headless services and of their
-// pods as the DNS of a cluster does, by the endpoints that Kubernetes has for
-// them. The kubelet knows nothing of it: pods have to name it.
+// serveNames starts a DNS server on port 53. Like the DNS of a cluster, it resolves the names of
+// headless services and of their pods to the endpoints in Kubernetes. The kubelet does not
+// configure it: pods must name it as their server.
 func serveNames(t *testing.T, address string) {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", net.JoinHostPort(address, "53"))
@@ -22,7 +22,7 @@ func serveNames(t *testing.T, address string) {
 	}
 	started, ended := make(chan struct{}), make(chan error, 1)
 	server := &dns.Server{PacketConn: conn, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) {
-		_ = w.WriteMsg(resolve(t.Context(), req)) // who asks, asks again
+		_ = w.WriteMsg(resolve(t.Context(), req)) // the client retries
 	})}
 	go func() { ended <- server.ActivateAndServe() }()
 	select {
@@ -61,7 +61,7 @@ func resolve(ctx context.Context, req *dns.Msg) *dns.Msg {
 	return res
 }
 
-// addresses are those of [POD.]SERVICE.NAMESPACE.svc.cluster.local.
+// addresses returns the addresses of [POD.]SERVICE.NAMESPACE.svc.cluster.local.
 func addresses(ctx context.Context, labels []string) (out []net.IP, err error) {
 	pod := ""
 	if len(labels) == 6 {

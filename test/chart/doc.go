@@ -1,12 +1,12 @@
-// Package chart installs the chart of deploy/helm on a real Kubernetes
-// (test/kubelet) by helm itself, with the image that this service has built of
-// itself, and upgrades, scales, removes and breaks it under load, by the
-// commands that the texts tell operators to type. The build tag is `kubernetes`.
+// Package chart installs the chart of deploy/helm with helm on a real Kubernetes cluster
+// (test/kubelet). The service itself builds its image for the release. The test upgrades, scales,
+// removes and disturbs the release under load, with the commands of the documentation. The build
+// tag is kubernetes.
 //
-//	texts_test.go    the commands of the texts
+//	texts_test.go    the commands of the documentation
 //	install_test.go  the image, volumes, values, programs
-//	clients_test.go  what uses the release, and judges it
-//	chart_test.go    what operators do to it
-//	plain_test.go    the plain manifests of deploy/kubernetes after it
-//	dns_test.go      a cluster's DNS for these
+//	clients_test.go  clients that use the release and check the results
+//	chart_test.go    the actions of operators
+//	plain_test.go    the plain manifests of deploy/kubernetes, after the chart
+//	dns_test.go      the DNS of a cluster for these manifests
 package chart

@@ -41,16 +41,16 @@ type install struct {
 	reg   *registrytest.Registry
 	base  string // an image with a shell
 	texts *texts
-	image string // the service's, without a tag
+	image string // the image of the service, without a tag
 	c     *client.Client
 }
 
-// newInstall builds the image of the service, by the service, and installs the
-// chart with it as docs/install.md says.
+// newInstall builds the image of the service with the service, and installs the chart with the
+// commands of docs/install.md.
 func newInstall(t *testing.T) *install {
 	t.Helper()
 	s := &install{t: t, reg: registrytest.Start(t, registrytest.Options{Addr: kubelet.PlainRegistry})}
-	s.reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, // what the scripts of the chart and of builds need
+	s.reg.Push(t, "library/busybox:1", registrytest.BusyboxImage(t, // the programs for the scripts of the chart and of builds
 		"base64", "cat", "chmod", "cmp", "cp", "echo", "install", "mkdir", "mv", "printf", "seq", "sleep", "tr", "true", "wget"))
 	s.base = s.reg.Addr + "/library/busybox:1"
 	s.texts = s.readTexts()
@@ -65,8 +65,7 @@ func newInstall(t *testing.T) *install {
 	return s
 }
 
-// builder is a node of the service, before there is a release of it, that builds
-// in pods.
+// builder starts a node of the service that builds in pods, before the release exists.
 func (s *install) builder() *harness.Node {
 	s.t.Helper()
 	ns := "first"
@@ -82,9 +81,9 @@ func (s *install) builder() *harness.Node {
 	})
 }
 
-// buildImages lets a node of the service build its image, in pods: the last
-// stage of deploy/image/Dockerfile, on a base with a shell, and with the binary
-// that this test has compiled in place of the stage that compiles.
+// buildImages builds the image of the service in pods, with a node of the service. The Dockerfile
+// has the last stage of deploy/image/Dockerfile, a base with a shell, and in place of the stage
+// that compiles the binary of this test.
 func (s *install) buildImages(tags ...string) {
 	s.t.Helper()
 	shipped, err := os.ReadFile(filepath.Join(root, "deploy/image/Dockerfile"))
@@ -118,8 +117,8 @@ ENV BUILD=$BUILD PATH=/usr/local/bin:/bin
 	n.Stop()
 }
 
-// prepare makes what the texts expect to be there: volumes, a namespace for
-// builds, the image of kubectl.
+// prepare makes the prerequisites of the documentation: volumes, a namespace for builds, the image
+// of kubectl.
 func (s *install) prepare() {
 	s.t.Helper()
 	s.create(builds)
@@ -129,7 +128,7 @@ func (s *install) prepare() {
 	s.disks("disks", "1Gi", 5)
 }
 
-// disks makes volumes of a storage class.
+// disks makes n volumes of a storage class.
 func (s *install) disks(class, size string, n int) {
 	s.t.Helper()
 	for i := range n {
@@ -154,21 +153,21 @@ func (s *install) disks(class, size string, n int) {
 	}
 }
 
-// create makes a namespace whose pods can have an account.
+// create makes a namespace and waits for its default account, which pods need.
 func (s *install) create(name string) {
 	s.t.Helper()
 	if _, err := kube.Client.CoreV1().Namespaces().Create(s.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
 		s.t.Fatal(err)
 	}
-	testkit.Eventually(s.t, time.Minute, "pods of the namespace have an account", func() bool {
+	testkit.Eventually(s.t, time.Minute, "the namespace has a default account", func() bool {
 		_, err := kube.Client.CoreV1().ServiceAccounts(name).Get(s.t.Context(), "default", metav1.GetOptions{})
 		return err == nil
 	})
 }
 
-// values is the operator's values file, over values-standalone.yaml. There is
-// one machine, no DNS, no provisioner of volumes; builds are in pods, since
-// BuildKit daemons are found by DNS.
+// values returns the path of the operator's values file, which overrides values-standalone.yaml.
+// The cluster has one machine, no DNS and no provisioner of volumes. Builds run in pods, because
+// nodes find BuildKit daemons by DNS.
 func (s *install) values() string {
 	s.t.Helper()
 	type m = map[string]any
@@ -192,8 +191,8 @@ func (s *install) values() string {
 	return file
 }
 
-// run runs a program from the module's folder, with the administrator's
-// rights, and answers what it writes.
+// run runs a program in the folder of the module, with the rights of an administrator, and returns
+// its output.
 func (s *install) run(program string, args ...string) string {
 	s.t.Helper()
 	out, err := s.try(root, program, args...)
@@ -221,17 +220,16 @@ func (s *install) kubectl(args ...string) string {
 	return s.run(kubelet.Program("kubectl"), append([]string{"--namespace", namespace}, args...)...)
 }
 
-// operator runs a command of the service in a node's pod, where operators are
-// known by its socket.
+// operator runs a command of the service in the pod of a node, over the operator socket.
 func (s *install) operator(pod string, args ...string) string {
 	s.t.Helper()
 	return s.kubectl(append([]string{"exec", pod, "-c", "image-builder", "--", "image-builder"}, args...)...)
 }
 
-// leader is the pod with the leader's label.
+// leader waits until one pod has the label of the leader, and returns its name.
 func (s *install) leader() (name string) {
 	s.t.Helper()
-	testkit.Eventually(s.t, 2*time.Minute, "one pod has the leader's label", func() bool {
+	testkit.Eventually(s.t, 2*time.Minute, "one pod has the label of the leader", func() bool {
 		list, err := kube.Client.CoreV1().Pods(namespace).List(s.t.Context(), metav1.ListOptions{LabelSelector: "image-builder/leader=true"})
 		if err != nil || len(list.Items) != 1 {
 			return false
@@ -242,8 +240,7 @@ func (s *install) leader() (name string) {
 	return name
 }
 
-// members waits until the cluster is of so many nodes that live, and so many of
-// them vote.
+// members waits until the cluster has the given numbers of live nodes and of voters.
 func (s *install) members(nodes, voters int) {
 	s.t.Helper()
 	var last string
@@ -279,7 +276,7 @@ func (s *install) members(nodes, voters int) {
 	})
 }
 
-// explain tells of pods and events when a test has failed.
+// explain logs pods and events if the test has failed.
 func (s *install) explain() {
 	if !s.t.Failed() {
 		return

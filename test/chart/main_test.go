@@ -9,7 +9,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/kubelet"
 )
 
-// kube is the Kubernetes of all tests.
+// kube is the Kubernetes cluster of all tests.
 var kube *kubelet.Cluster
 
 func TestMain(m *testing.M) {

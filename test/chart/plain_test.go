@@ -16,12 +16,11 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// plain installs three nodes without helm, by the commands of
-// deploy/kubernetes/README.md, in the namespace that the release had. Nodes find
-// each other by DNS.
+// plain installs three nodes without helm, with the commands of deploy/kubernetes/README.md, in the
+// former namespace of the release. Nodes find each other by DNS.
 func (s *install) plain() {
 	s.typed(s.text(installing, "helm uninstall"))
-	// A namespace with pods that end slowly would take a minute to go.
+	// With pods that end slowly, the deletion of the namespace would take a minute.
 	testkit.Eventually(s.t, 2*time.Minute, "all pods of the release have ended", func() bool {
 		list, err := kube.Client.CoreV1().Pods(namespace).List(s.t.Context(), metav1.ListOptions{})
 		return err == nil && len(list.Items) == 0
@@ -39,8 +38,8 @@ func (s *install) plain() {
 	s.operator(release+"-0", "build", "--ref", s.base)
 }
 
-// edited is deploy/kubernetes as an operator edits it for this cluster: names of
-// repositories, a registry without TLS, one machine, no DNS of the cluster.
+// edited returns a folder with a copy of the manifest, edited for this cluster as by an operator:
+// names of repositories, a registry without TLS, one machine, no DNS of the cluster.
 func (s *install) edited() (dir string) {
 	s.t.Helper()
 	dir = s.t.TempDir()

@@ -12,7 +12,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/kubelet"
 )
 
-// Texts whose commands of kubectl and helm are run here; of plainly, all.
+// Documents with commands that these tests run: those of kubectl and helm, and in plainly all.
 const (
 	installing = "docs/install.md"
 	scaling    = "docs/scaling.md"
@@ -20,17 +20,17 @@ const (
 	plainly    = "deploy/kubernetes/README.md"
 )
 
-// texts are the commands that the project's texts tell operators to type.
+// texts are commands of the documentation.
 type texts struct {
 	commands []docs.Command
-	ran      map[string]bool // by place
-	// words puts what this cluster has in place of the texts' examples.
+	ran      map[string]bool // by Command.At
+	// words replaces examples of the documentation by names and addresses of this cluster.
 	words *strings.Replacer
-	// path is where shells find kubectl, helm and image-builder.
+	// path is the PATH of shells, with kubectl, helm and image-builder.
 	path string
 }
 
-// readTexts reads them. What an operator edits is edited in copies of files.
+// readTexts reads the commands, and makes copies of files that an operator has to edit.
 func (s *install) readTexts() *texts {
 	s.t.Helper()
 	all, err := docs.Commands(root)
@@ -74,7 +74,7 @@ func runsHere(c docs.Command) bool {
 	return false
 }
 
-// commands answers those of a text that hold some words, in order.
+// commands returns the commands of a document that contain words, in order.
 func (s *install) commands(file, words string) (out []docs.Command) {
 	s.t.Helper()
 	for _, c := range s.texts.commands {
@@ -88,12 +88,12 @@ func (s *install) commands(file, words string) (out []docs.Command) {
 	return out
 }
 
-// left are the commands that did not run.
+// left returns the commands that did not run.
 func (x *texts) left() []docs.Command {
 	return slices.DeleteFunc(slices.Clone(x.commands), func(c docs.Command) bool { return x.ran[c.At()] })
 }
 
-// text is the one command of a text that holds some words.
+// text returns the only command of a document that contains words.
 func (s *install) text(file, words string) docs.Command {
 	s.t.Helper()
 	found := s.commands(file, words)
@@ -103,8 +103,8 @@ func (s *install) text(file, words string) docs.Command {
 	return found[0]
 }
 
-// typed runs a command in a shell, in the module's folder, with further
-// arguments, and answers what it writes.
+// typed runs a command with further arguments in a shell, in the folder of the module, and returns
+// its output.
 func (s *install) typed(c docs.Command, more ...string) string {
 	s.t.Helper()
 	return s.typedIn(root, c, more...)
@@ -121,20 +121,20 @@ func (s *install) typedIn(dir string, c docs.Command, more ...string) string {
 	return out
 }
 
-// helmInstall installs the release, by the text's command and the values of this
+// helmInstall installs the release with the command of docs/install.md and the values of this
 // cluster.
 func (s *install) helmInstall() {
 	s.t.Helper()
 	s.typed(s.text(installing, "helm install"), "--values", s.values(), "--timeout", "3m")
 }
 
-// tag is the image's tag in a command of docs/install.md.
+// tag returns the tag of the image in a command of docs/install.md.
 func (s *install) tag(words string) string {
 	s.t.Helper()
 	return value(s.text(installing, words), "image.tag")
 }
 
-// value is that of a setting, KEY=VALUE, or "".
+// value returns the value of a setting KEY=VALUE in a command, or "".
 func value(c docs.Command, key string) string {
 	for _, w := range c.Words {
 		if v, ok := strings.CutPrefix(w, key+"="); ok {

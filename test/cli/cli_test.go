@@ -97,7 +97,7 @@ func Test_CLI_Statuses(t *testing.T) {
 	}
 	for _, cmd := range []string{"build", "list", "status", "logs", "cancel", "resolve", "run", "dev", "config"} {
 		if out, _, status := harness.CLI(t, n.GRPC, cmd, "--help"); status != 0 || !strings.Contains(out, "Exit status") {
-			t.Errorf("%s --help: %d, does not tell the exit status", cmd, status)
+			t.Errorf("%s --help: %d, does not describe the exit status", cmd, status)
 		}
 	}
 }

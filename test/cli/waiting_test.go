@@ -23,7 +23,7 @@ func Test_Waiting_IsShown(t *testing.T) {
 	first := strings.TrimSpace(harness.MustCLI(t, n.GRPC, "build", "--ref", proxy.Addr+"/team/one:1", "--detach"))
 	second := strings.TrimSpace(harness.MustCLI(t, n.GRPC, "build", "--ref", proxy.Addr+"/team/two:1", "--detach"))
 	const why = "all nodes that can run it are full"
-	testkit.Eventually(t, 20*time.Second, "the second build tells why it waits", func() bool {
+	testkit.Eventually(t, 20*time.Second, "the status of the second build has the reason why it waits", func() bool {
 		return strings.Contains(harness.MustCLI(t, n.GRPC, "status", second), why)
 	})
 	if out := harness.MustCLI(t, n.GRPC, "list"); strings.Count(out, why) != 1 {

@@ -59,10 +59,10 @@ func Test_Partition_LeaderInMinority(t *testing.T) {
 	}
 	// Its scheduler stops, and it does not report itself as leader.
 	if body, _ := lead.Get("http://" + lead.Metrics + "/metrics"); strings.Contains(body, "\nimage_builder_leader 1\n") {
-		t.Error("the minority's node says that it leads")
+		t.Error("the node in the minority reports that it leads")
 	}
 	done := l.Builds.Load()
-	testkit.Eventually(t, time.Minute, "the majority goes on", func() bool { return l.Builds.Load() > done+20 })
+	testkit.Eventually(t, time.Minute, "the majority accepts builds", func() bool { return l.Builds.Load() > done+20 })
 	a.Net.Heal()
 	harness.AwaitMembers(t, a.Cluster, "all nodes are there", func(r *imagebuilderv1.MembersResponse) bool { return r.FailureTolerance == 1 })
 	l.End()

@@ -23,11 +23,11 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// once is the config of builds that are not tried again.
+// once is the config of a node that does not retry builds.
 var once = harness.Config{"builds": map[string]any{"attempts": 1}}
 
-// Test_Contract_Ends has build workspaces end in every way that section 3 of
-// the contract tells, and looks at what Build tells then (sections 5 and 10).
+// Test_Contract_Ends lets build workspaces end in each way of section 3 of the contract, and checks
+// the responses of Build (sections 5 and 10).
 func Test_Contract_Ends(t *testing.T) {
 	stop := func(in *install, id string, c *wsman.WorkspaceConditions) {
 		for _, phase := range []wsman.WorkspacePhase{wsman.WorkspacePhase_STOPPING, wsman.WorkspacePhase_STOPPED} {
@@ -47,14 +47,15 @@ func Test_Contract_Ends(t *testing.T) {
 		name   string
 		finish func(*install, *wsman.StartWorkspaceRequest)
 		status builder.BuildStatus
-		// message is part of the last one; user: Gitpod's server blames the user.
+		// message is a part of the message in the last response.
 		message string
-		user    bool
+		// user means that Gitpod's server blames the user.
+		user bool
 	}{
 		{"both images", pushed(none, "ref", "baseref"), builder.BuildStatus_done_success, "", false},
 		{"headless task failed", pushed(&wsman.WorkspaceConditions{HeadlessTaskFailed: "exit status 7"}), builder.BuildStatus_done_failure, "exit status 7", true},
 		{"failed", pushed(&wsman.WorkspaceConditions{Failed: "node is out of disk"}), builder.BuildStatus_done_failure, "node is out of disk", false},
-		{"failed, told as the task's", pushed(&wsman.WorkspaceConditions{Failed: "headless task failed: exit status 8"}), builder.BuildStatus_done_failure, "headless task failed: exit status 8", true},
+		{"failed, with the message of the task", pushed(&wsman.WorkspaceConditions{Failed: "headless task failed: exit status 8"}), builder.BuildStatus_done_failure, "headless task failed: exit status 8", true},
 		{"failed, with images", pushed(&wsman.WorkspaceConditions{Failed: "late"}, "ref", "baseref"), builder.BuildStatus_done_failure, "late", false},
 		{"timeout", pushed(&wsman.WorkspaceConditions{Timeout: "60m"}), builder.BuildStatus_done_failure, "time limit: 60m", false},
 		{"no image", pushed(none), builder.BuildStatus_done_failure, "image build did not produce a workspace image", false},
@@ -63,7 +64,7 @@ func Test_Contract_Ends(t *testing.T) {
 		{"aborted", pushed(&wsman.WorkspaceConditions{Aborted: wsman.WorkspaceConditionBool_TRUE}), builder.BuildStatus_done_failure, "was aborted", false},
 	}
 	in := newInstall(t)
-	which := map[string]int{} // of the case, by base ref; whole before anything is built
+	which := map[string]int{} // index of the case by base ref; complete before the first build
 	in.finish = func(req *wsman.StartWorkspaceRequest) {
 		cases[which[req.GetMetadata().GetAnnotations()["baseref"]]].finish(in, req)
 	}
@@ -89,28 +90,28 @@ func Test_Contract_Ends(t *testing.T) {
 				t.Errorf("%s: ended with %v, want %s and %q", c.name, end, c.status, c.message)
 			}
 			if i := end.GetInfo(); i.GetStatus() != end.Status || i.GetRef() != end.Ref || i.GetBaseRef() != end.BaseRef {
-				t.Errorf("%s: its info contradicts it: %v", c.name, end)
+				t.Errorf("%s: info contradicts the response: %v", c.name, end)
 			}
 			blamed := strings.HasPrefix(end.Message, "build failed:") || strings.Contains(end.Message, "headless task failed:") || strings.Contains(end.Message, "cannot resolve image")
 			if blamed != c.user {
-				t.Errorf("%s: Gitpod's server would blame the user: %v, want %v, by %q", c.name, blamed, c.user, end.Message)
+				t.Errorf("%s: Gitpod's server blames the user: %v, want %v, for %q", c.name, blamed, c.user, end.Message)
 			}
 			after, err := n.Gitpod.ResolveWorkspaceImage(ctx, &builder.ResolveWorkspaceImageRequest{Source: dockerfile(i).Source})
 			if err != nil || c.status == builder.BuildStatus_done_success && after.Status != c.status {
-				t.Errorf("%s: afterwards it is resolved to %v, %v", c.name, after, err)
+				t.Errorf("%s: after the build, resolved to %v, %v", c.name, after, err)
 			}
 		})
 	}
 	builds.Wait()
-	// The image is there: one message without info.
+	// The image exists: one message without info.
 	all, err := n.BuildGitpod(ctx, dockerfile(0))
 	if err != nil || len(all) != 1 || all[0].Status != builder.BuildStatus_done_success || all[0].Info != nil || all[0].Ref == "" || all[0].BaseRef == "" {
 		t.Errorf("an image that exists: %v, %v", all, err)
 	}
 }
 
-// Test_Contract_RegistryErrors has the registry answer as registries do when
-// they refuse, and looks at code and text: the image is named, nothing secret.
+// Test_Contract_RegistryErrors lets the registry return typical errors, and checks code and
+// message: the message names the image, and has no secret.
 func Test_Contract_RegistryErrors(t *testing.T) {
 	in := newInstall(t)
 	proxy := registrytest.NewProxy(t, in.reg)
@@ -120,9 +121,9 @@ func Test_Contract_RegistryErrors(t *testing.T) {
 	auth := &builder.BuildRegistryAuth{Additional: map[string]string{proxy.Addr: base64.StdEncoding.EncodeToString([]byte("user:" + password))}}
 	var calls sync.WaitGroup
 	for i, c := range []struct {
-		answer int // of the registry; 0: it hangs
-		code   codes.Code
-		user   bool
+		response int // status of the registry; 0: no response
+		code     codes.Code
+		user     bool
 	}{
 		{http.StatusUnauthorized, codes.Unauthenticated, true},
 		{http.StatusForbidden, codes.Unauthenticated, true},
@@ -135,10 +136,10 @@ func Test_Contract_RegistryErrors(t *testing.T) {
 		of := func(r *http.Request) bool {
 			return registrytest.Manifests(r) && strings.Contains(r.URL.Path, fmt.Sprint("app", i, "/"))
 		}
-		if c.answer == 0 {
+		if c.response == 0 {
 			proxy.Hang(of, -1)
 		} else {
-			proxy.Fail(of, -1, c.answer)
+			proxy.Fail(of, -1, c.response)
 		}
 		for method, call := range map[string]func() error{
 			"ResolveBaseImage": func() error {
@@ -158,7 +159,7 @@ func Test_Contract_RegistryErrors(t *testing.T) {
 				err := call()
 				text := status.Convert(err).Message()
 				if status.Code(err) != c.code || strings.Contains(text, "cannot resolve image") != c.user || !strings.Contains(text, fmt.Sprint("team/app", i)) || strings.Contains(text, password) {
-					t.Errorf("the registry answers %d: %s: %v, want %s with the image's name", c.answer, method, err, c.code)
+					t.Errorf("the registry returns %d: %s: %v, want %s with the name of the image", c.response, method, err, c.code)
 				}
 			})
 		}
@@ -166,7 +167,7 @@ func Test_Contract_RegistryErrors(t *testing.T) {
 	calls.Wait()
 }
 
-// Test_Contract_BadRequests sends what must be refused, over a socket.
+// Test_Contract_BadRequests sends invalid requests over a socket. The node must refuse them.
 func Test_Contract_BadRequests(t *testing.T) {
 	in := newInstall(t)
 	n := in.node(nil)
@@ -214,9 +215,8 @@ func Test_Contract_BadRequests(t *testing.T) {
 	}
 }
 
-// Test_Contract_BaseImageNameResolved gives back what an earlier build told as
-// base_ref, to a registry that wants a login: the request may use none, and the
-// base repository is read all the same.
+// Test_Contract_BaseImageNameResolved sends the base_ref of an earlier build. The registry requires
+// a login, and the request allows no credentials. The node reads the base repository all the same.
 func Test_Contract_BaseImageNameResolved(t *testing.T) {
 	in := newInstall(t)
 	in.reg = registrytest.Start(t, registrytest.Options{Quiet: true, Users: map[string]string{"u": "the-pull-secret"}})
@@ -227,7 +227,7 @@ func Test_Contract_BaseImageNameResolved(t *testing.T) {
 	}
 	in.reg.Push(t, "base-images:earlier", in.img)
 	base := in.reg.Addr + "/base-images:earlier"
-	in.finish = func(req *wsman.StartWorkspaceRequest) { // the source is used
+	in.finish = func(req *wsman.StartWorkspaceRequest) { // runs only for a build from the source
 		notes := req.GetMetadata().GetAnnotations()
 		for _, k := range []string{"baseref", "ref"} {
 			in.reg.Push(t, strings.TrimPrefix(notes[k], in.reg.Addr+"/"), in.img)
@@ -245,7 +245,7 @@ func Test_Contract_BaseImageNameResolved(t *testing.T) {
 	}
 	started := func() int { k, _ := in.total(); return k }
 
-	// The base image resolves: a copy of it, and no Dockerfile runs.
+	// The base image resolves: the node copies it and runs no Dockerfile.
 	all, err := n.BuildGitpod(ctx, with(base, 1))
 	if err := success(all, err); err != nil || started() != 0 {
 		t.Fatalf("from the base image: %v, %d workspaces", err, started())
@@ -253,12 +253,12 @@ func Test_Contract_BaseImageNameResolved(t *testing.T) {
 	if end := all[len(all)-1]; end.BaseRef != base || in.reg.Digest(t, strings.TrimPrefix(end.Ref, in.reg.Addr+"/")) != registrytest.Digest(t, in.img) {
 		t.Errorf("from the base image: %v", end)
 	}
-	// The workspace image exists: done at once.
+	// The workspace image exists: the build ends at once.
 	again, err := n.BuildGitpod(ctx, with(base, 1))
 	if err != nil || len(again) != 1 || again[0].Status != builder.BuildStatus_done_success || again[0].BaseRef != base || again[0].Ref != all[0].Ref {
 		t.Errorf("the image exists: %v, %v", again, err)
 	}
-	// The base image is gone: the source is used.
+	// The base image does not exist any more: the build uses the source.
 	all, err = n.BuildGitpod(ctx, with(in.reg.Addr+"/base-images:gone", 2))
 	if err := success(all, err); err != nil || started() != 1 {
 		t.Fatalf("from the source: %v, %d workspaces", err, started())
@@ -266,7 +266,7 @@ func Test_Contract_BaseImageNameResolved(t *testing.T) {
 	if end := all[len(all)-1]; strings.HasSuffix(end.BaseRef, ":gone") {
 		t.Errorf("from the source: %v", end)
 	}
-	// Forced: the source is used although the base image is there.
+	// Forced: the build uses the source although the base image exists.
 	req := with(base, 3)
 	req.ForceRebuild = true
 	if err := success(n.BuildGitpod(ctx, req)); err != nil || started() != 2 {
@@ -274,7 +274,7 @@ func Test_Contract_BaseImageNameResolved(t *testing.T) {
 	}
 }
 
-// Test_Contract_ClientGoesAway leaves while the build waits, and while it runs.
+// Test_Contract_ClientGoesAway disconnects a client while its build waits, and while it runs.
 func Test_Contract_ClientGoesAway(t *testing.T) {
 	in := newInstall(t)
 	release := make(chan struct{})
@@ -284,7 +284,7 @@ func Test_Contract_ClientGoesAway(t *testing.T) {
 	begun := first(t, n.Gitpod, dockerfile(1))
 	testkit.Eventually(t, 30*time.Second, "the workspace runs", func() bool { k, _ := in.total(); return k == 1 })
 	if again := first(t, n.Gitpod, dockerfile(1)); again.GetInfo().GetBuildId() != begun.GetInfo().GetBuildId() {
-		t.Errorf("asked again, it is build %s, was %s", again.GetInfo().GetBuildId(), begun.GetInfo().GetBuildId())
+		t.Errorf("the repeated request got build %s, want %s", again.GetInfo().GetBuildId(), begun.GetInfo().GetBuildId())
 	}
 	close(release)
 	if b := n.Wait(t, ctx, begun.GetInfo().GetBuildId()); b.GetPhase().String() != "PHASE_SUCCEEDED" {

@@ -21,31 +21,31 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// What a process of this test binary is told in its environment, to be a bare
-// server: the file of answers, and where to listen.
+// Environment of a process of this test binary that is a bare server: the file with its responses,
+// and its listen address.
 const (
-	bareAnswers = "IMAGE_BUILDER_TEST_BARE_ANSWERS"
-	bareAddress = "IMAGE_BUILDER_TEST_BARE_ADDRESS"
+	bareResponses = "IMAGE_BUILDER_TEST_BARE_RESPONSES"
+	bareAddress   = "IMAGE_BUILDER_TEST_BARE_ADDRESS"
 )
 
-// bare starts a process that answers every call of builder.ImageBuilder with
-// the same messages, which it has as bytes: what gRPC alone costs here.
-func bare(b *testing.B, answers ...proto.Message) builder.ImageBuilderClient {
+// bare starts a process that returns the same encoded messages for every call of
+// builder.ImageBuilder. Benchmarks compare nodes with it, since it has the cost of gRPC alone.
+func bare(b *testing.B, responses ...proto.Message) builder.ImageBuilderClient {
 	b.Helper()
 	var file []byte
-	for _, m := range answers {
+	for _, m := range responses {
 		raw, err := proto.Marshal(m)
 		if err != nil {
 			b.Fatal(err)
 		}
 		file = append(binary.BigEndian.AppendUint32(file, uint32(len(raw))), raw...)
 	}
-	path, addr := filepath.Join(b.TempDir(), "answers"), testkit.FreeAddr(b)
+	path, addr := filepath.Join(b.TempDir(), "responses"), testkit.FreeAddr(b)
 	if err := os.WriteFile(path, file, 0o600); err != nil {
 		b.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), bareAnswers+"="+path, bareAddress+"="+addr)
+	cmd.Env = append(os.Environ(), bareResponses+"="+path, bareAddress+"="+addr)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -58,7 +58,7 @@ func bare(b *testing.B, answers ...proto.Message) builder.ImageBuilderClient {
 		_ = cmd.Wait()
 	})
 	c := builder.NewImageBuilderClient(conn)
-	testkit.Eventually(b, 20*time.Second, "the bare server answers", func() bool {
+	testkit.Eventually(b, 20*time.Second, "the bare server responds", func() bool {
 		ctx, cancel := context.WithTimeout(b.Context(), time.Second)
 		defer cancel()
 		stream, err := c.Logs(ctx, &builder.LogsRequest{})
@@ -71,7 +71,7 @@ func bare(b *testing.B, answers ...proto.Message) builder.ImageBuilderClient {
 	return c
 }
 
-// dial connects as Gitpod's clients do, but receives more.
+// dial connects like Gitpod's clients, but with a higher limit for responses.
 func dial(t testing.TB, addr string, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient(addr, append([]grpc.DialOption{
@@ -83,16 +83,16 @@ func dial(t testing.TB, addr string, opts ...grpc.DialOption) *grpc.ClientConn {
 	return conn
 }
 
-// serveBare is the bare server's process. It ends by being killed.
+// serveBare runs the bare server until the process is killed.
 func serveBare(path string) {
 	file, err := os.ReadFile(path)
 	if err != nil {
 		panic(err)
 	}
-	var answers [][]byte
+	var responses [][]byte
 	for len(file) > 0 {
 		n := binary.BigEndian.Uint32(file)
-		answers = append(answers, file[4:4+n])
+		responses = append(responses, file[4:4+n])
 		file = file[4+n:]
 	}
 	l, err := net.Listen("tcp", os.Getenv(bareAddress))
@@ -104,8 +104,8 @@ func serveBare(path string) {
 		if err := s.RecvMsg(&req); err != nil {
 			return err
 		}
-		for _, a := range answers {
-			if err := s.SendMsg(a); err != nil {
+		for _, r := range responses {
+			if err := s.SendMsg(r); err != nil {
 				return err
 			}
 		}
@@ -114,7 +114,7 @@ func serveBare(path string) {
 	panic(fmt.Sprint("the bare server has ended: ", g.Serve(l)))
 }
 
-// rawCodec passes bytes on.
+// rawCodec encodes and decodes bytes without a change.
 type rawCodec struct{}
 
 func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {

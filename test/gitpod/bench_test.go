@@ -20,8 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// atReplicas runs f with one node and with three, whose workspaces build until
-// the benchmark ends.
+// atReplicas runs f with one node and with three. Their workspaces run until the benchmark ends.
 func atReplicas(b *testing.B, over harness.Config, prepare func(b *testing.B, in *install), f func(b *testing.B, in *install, c *harness.Cluster)) {
 	for _, replicas := range []int{3, 1} {
 		b.Run(fmt.Sprint("replicas=", replicas), func(b *testing.B) {
@@ -45,8 +44,8 @@ func merged(a, b harness.Config) harness.Config {
 	return out
 }
 
-// beside calls both in turn, so that what else the machine does is shared, and
-// reports the medians and their ratio.
+// beside calls both functions in turn, so that other load on the machine affects both, and reports
+// the medians and their ratio.
 func beside(b *testing.B, ours, bare func(i int)) {
 	var times [2][]time.Duration
 	i := 0
@@ -68,11 +67,11 @@ func beside(b *testing.B, ours, bare func(i int)) {
 	b.ReportMetric(p(0, .99), "p99-ms")
 	b.ReportMetric(p(1, .5), "bare-p50-ms")
 	b.ReportMetric(p(0, .5)/p(1, .5), "times-bare")
-	b.ReportMetric(p(0, .1)/p(1, .1), "times-bare-p10") // where the machine was calm
+	b.ReportMetric(p(0, .1)/p(1, .1), "times-bare-p10") // with little other load
 	b.ReportMetric(0, "ns/op")
 }
 
-// Benchmark_Gitpod_Existing asks for an image that is there.
+// Benchmark_Gitpod_Existing requests builds of an image that exists.
 func Benchmark_Gitpod_Existing(b *testing.B) {
 	atReplicas(b, nil, nil, func(b *testing.B, in *install, c *harness.Cluster) {
 		in.reg.Push(b, "team/app:1", in.img)
@@ -86,7 +85,7 @@ func Benchmark_Gitpod_Existing(b *testing.B) {
 			b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
 				ours := rate(clients, b.N, func(i int) {
 					if m := first(b, c.Nodes[i%len(c.Nodes)].Gitpod, req); m.GetStatus() != builder.BuildStatus_done_success {
-						b.Errorf("answered %v", m)
+						b.Errorf("got %v", m)
 					}
 				})
 				b.StopTimer()
@@ -97,10 +96,9 @@ func Benchmark_Gitpod_Existing(b *testing.B) {
 	})
 }
 
-// Benchmark_Gitpod_New asks for images that are not there, until the first
-// message tells that the build is committed. Nothing ends, so that the builds
-// stay in the queue. Each asks the registry twice; one that answers at once
-// shows what is ours.
+// Benchmark_Gitpod_New requests builds of images that do not exist, up to the first message, which
+// means that the build is committed. No build ends, so all stay in the queue. Each sends two
+// requests to the registry. The instant registry shows the cost of the service alone.
 func Benchmark_Gitpod_New(b *testing.B) {
 	for name, registry := range map[string]func(b *testing.B, in *install){
 		"docker-registry":  func(*testing.B, *install) {},
@@ -120,7 +118,7 @@ func benchmarkNew(b *testing.B, registry func(b *testing.B, in *install)) {
 				made += b.N
 				ours := rate(clients, b.N, func(i int) {
 					if m := first(b, c.Nodes[i%len(c.Nodes)].Gitpod, dockerfile(from+i)); m.GetStatus() != builder.BuildStatus_running {
-						b.Errorf("answered %v", m)
+						b.Errorf("got %v", m)
 					}
 				})
 				b.StopTimer()
@@ -133,7 +131,7 @@ func benchmarkNew(b *testing.B, registry func(b *testing.B, in *install)) {
 	})
 }
 
-// processor is how long the nodes have used it so far.
+// processor returns the processor time of all nodes so far.
 func processor(b *testing.B, c *harness.Cluster) (sum time.Duration) {
 	b.Helper()
 	const tick = time.Second / 100
@@ -154,10 +152,10 @@ func processor(b *testing.B, c *harness.Cluster) (sum time.Duration) {
 	return sum
 }
 
-// Benchmark_Gitpod_Running lists the builds that run, and reports what 10,000
-// of them cost a node. Each has a workspace whose log is followed. A node runs
-// 9,000, and the others wait: a build holds two descriptors, its log's and its
-// workspace's, and the machine may grant 20,000 to a process.
+// Benchmark_Gitpod_Running lists running builds, and reports the cost of 10,000 of them for a node.
+// For each, the node follows the log of its workspace. A single node runs 9,000 of them, and the
+// others are queued: a build needs two descriptors, for its log and for its workspace, and the
+// limit of the machine may be 20,000 for a process.
 func Benchmark_Gitpod_Running(b *testing.B) {
 	const perNode = 9000
 	over := harness.Config{"builds": map[string]any{"runningPerNode": perNode}}
@@ -209,7 +207,7 @@ func Benchmark_Gitpod_Running(b *testing.B) {
 	})
 }
 
-// resident is the memory of a process, in bytes.
+// resident returns the resident memory of a process, in bytes.
 func resident(t testing.TB, pid int) int64 {
 	t.Helper()
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
@@ -223,8 +221,8 @@ func resident(t testing.TB, pid int) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// A log of Benchmark_Gitpod_Logs: pieces that a workspace writes, and how many
-// of them it may be ahead of its fastest reader.
+// The log of Benchmark_Gitpod_Logs: the number of pieces that a workspace writes, and the number of
+// pieces that it may be ahead of its fastest reader.
 const (
 	logPieces = 256
 	logAhead  = 32
@@ -232,9 +230,9 @@ const (
 
 var logPiece = []byte(strings.Repeat("#7 a line of output as builds write it, of some length\n", 1200))
 
-// Benchmark_Gitpod_Logs has readers follow the log of a build while its
-// workspace writes it, and then read all of it while the build goes on; one
-// more reader takes nothing.
+// Benchmark_Gitpod_Logs measures readers that follow the log of a build while its workspace writes
+// it, and readers that then read the whole log of the running build. One more reader receives
+// nothing.
 func Benchmark_Gitpod_Logs(b *testing.B) {
 	atReplicas(b, nil, nil, func(b *testing.B, in *install, c *harness.Cluster) {
 		var ahead atomic.Pointer[chan struct{}]
@@ -260,7 +258,7 @@ func Benchmark_Gitpod_Logs(b *testing.B) {
 				}
 			}()
 			fanOut(b, nodes, id, readers, length, func(n int) {
-				// One more piece for each that the fastest reader has got.
+				// Allow one more piece for each that the fastest reader has received.
 				for at := most.Load(); int64(n/len(logPiece)) > at; at = most.Load() {
 					if most.CompareAndSwap(at, at+1) {
 						tokens <- struct{}{}
@@ -289,7 +287,7 @@ func Benchmark_Gitpod_Logs(b *testing.B) {
 	})
 }
 
-// messages answers the messages of which a log is made.
+// messages returns the messages of a log.
 func messages(b *testing.B, c builder.ImageBuilderClient, id string, length int) (all []proto.Message) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
@@ -308,8 +306,8 @@ func messages(b *testing.B, c builder.ImageBuilderClient, id string, length int)
 	return all
 }
 
-// fanOut answers how long readers take for a log of so many bytes, beside one
-// that takes nothing. They tell how far they are.
+// fanOut returns the time that readers need for a log of length bytes, beside a reader that
+// receives nothing. Each calls at with the number of bytes that it has received.
 func fanOut(b *testing.B, client func(i int) builder.ImageBuilderClient, id string, readers, length int, at func(n int)) time.Duration {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())

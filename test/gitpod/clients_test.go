@@ -35,7 +35,7 @@ var installClients = sync.OnceValue(func() error {
 	return nil
 })
 
-// node answers a command that runs one of the clients in Node.
+// nodeClient returns a command that runs one of the clients in Node.js.
 func nodeClient(t testing.TB, ctx context.Context, script string, args ...string) *exec.Cmd {
 	t.Helper()
 	if err := installClients(); err != nil {
@@ -46,8 +46,8 @@ func nodeClient(t testing.TB, ctx context.Context, script string, args ...string
 	return cmd
 }
 
-// builderAnswer is an answer of builder.ImageBuilder as grpc.js prints it.
-type builderAnswer struct {
+// builderResponse is a response of builder.ImageBuilder in the output of grpc.js.
+type builderResponse struct {
 	Ref     string
 	Status  string
 	Message string
@@ -55,7 +55,7 @@ type builderAnswer struct {
 	Content string
 	Info    buildInfo
 	Builds  []buildInfo
-	// Of the last line.
+	// Code and Details are in the last line only.
 	Code    *int
 	Details string
 }
@@ -68,8 +68,8 @@ type buildInfo struct {
 	} `json:"log_info"`
 }
 
-// grpcJS calls a method with grpc-js and sends the answers.
-func grpcJS(t testing.TB, ctx context.Context, n *harness.Node, method, request string) <-chan builderAnswer {
+// grpcJS calls a method with grpc-js and sends the responses to the channel.
+func grpcJS(t testing.TB, ctx context.Context, n *harness.Node, method, request string) <-chan builderResponse {
 	t.Helper()
 	cmd := nodeClient(t, ctx, "grpc.js", n.GRPC, method, request)
 	out, err := cmd.StdoutPipe()
@@ -81,39 +81,39 @@ func grpcJS(t testing.TB, ctx context.Context, n *harness.Node, method, request 
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	answers := make(chan builderAnswer, 64)
+	responses := make(chan builderResponse, 64)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer close(answers)
+		defer close(responses)
 		for dec := json.NewDecoder(out); ; {
-			var a builderAnswer
-			if dec.Decode(&a) != nil {
+			var r builderResponse
+			if dec.Decode(&r) != nil {
 				break
 			}
-			answers <- a
+			responses <- r
 		}
 		if err := cmd.Wait(); err != nil && ctx.Err() == nil {
 			t.Errorf("grpc.js %s: %v\n%s", method, err, &bad)
 		}
 	}()
 	t.Cleanup(func() { <-done })
-	return answers
+	return responses
 }
 
-func next(t testing.TB, answers <-chan builderAnswer) builderAnswer {
+func next(t testing.TB, responses <-chan builderResponse) builderResponse {
 	t.Helper()
-	a, ok := <-answers
+	r, ok := <-responses
 	if !ok {
-		t.Fatal("the client has ended without an answer")
+		t.Fatal("the client has ended without a response")
 	}
-	return a
+	return r
 }
 
 const dockerfileJSON = `{"triggered_by": "user-1", "source": {"file": {"dockerfile_path": "Dockerfile", "dockerfile_version": "v1",
  "source": {"git": {"remote_uri": "https://git.example.com/app.git", "target_mode": 1, "clone_taget": "%040d"}}}}}`
 
-// follower reads a log with @improbable-eng/grpc-web.
+// follower is a process that reads a log with @improbable-eng/grpc-web.
 type follower struct {
 	cmd *exec.Cmd
 	mu  sync.Mutex
@@ -147,15 +147,15 @@ func follow(t testing.TB, ctx context.Context, transport, url string, headers ma
 	return f
 }
 
-// wait answers the client's exit code.
+// wait waits for the end of the client and returns its exit code.
 func (f *follower) wait() int {
 	_ = f.cmd.Wait()
 	return f.cmd.ProcessState.ExitCode()
 }
 
-// Test_LogInfo_NodeClients is a build as Gitpod's server sees it: started with
-// grpc-js, its log read with grpc-web at the address in log_info, through a
-// node that does not own the build, while it runs and after its end.
+// Test_LogInfo_NodeClients starts a build and reads its log like Gitpod's server: it starts the
+// build with grpc-js, and reads the log with grpc-web at the address in log_info, through a node
+// that does not own the build, during the build and after its end.
 func Test_LogInfo_NodeClients(t *testing.T) {
 	in := newInstall(t)
 	release := make(chan struct{})
@@ -168,8 +168,8 @@ func Test_LogInfo_NodeClients(t *testing.T) {
 	}
 	c := in.cluster(3, nil)
 	ctx := testkit.Context(t, 5*time.Minute)
-	answers := grpcJS(t, ctx, c.Nodes[0], "Build", fmt.Sprintf(dockerfileJSON, 1))
-	first := next(t, answers)
+	responses := grpcJS(t, ctx, c.Nodes[0], "Build", fmt.Sprintf(dockerfileJSON, 1))
+	first := next(t, responses)
 	info := first.Info.LogInfo
 	if first.Status != "running" || first.Ref == "" || first.BaseRef == "" || info == nil || len(info.Headers) != 1 {
 		t.Fatalf("the first message is %+v", first)
@@ -181,9 +181,9 @@ func Test_LogInfo_NodeClients(t *testing.T) {
 	owner := ownerOf(t, c, c.Nodes[1], id)
 	others := c.Others(owner)
 	urls := map[string]string{
-		"websocket " + in.logs[others[0]] + "/builds/" + id: "the address of log_info, of another node",
-		"websocket " + in.logs[others[1]]:                   "the root, where stored versions look",
-		"http " + in.logs[others[0]]:                        "Node's own transport",
+		"websocket " + in.logs[others[0]] + "/builds/" + id: "the address of log_info, at another node",
+		"websocket " + in.logs[others[1]]:                   "the root, which stored addresses of older versions name",
+		"http " + in.logs[others[0]]:                        "the transport of Node.js",
 	}
 	var readers []*follower
 	for url := range urls {
@@ -198,14 +198,14 @@ func Test_LogInfo_NodeClients(t *testing.T) {
 		t.Errorf("listed: %+v", listed.Builds)
 	}
 	close(release)
-	last := next(t, answers)
-	for a := range answers {
-		if a.Code == nil {
-			last = a
+	last := next(t, responses)
+	for r := range responses {
+		if r.Code == nil {
+			last = r
 			continue
 		}
-		if *a.Code != 0 {
-			t.Errorf("Build ended with %d: %s", *a.Code, a.Details)
+		if *r.Code != 0 {
+			t.Errorf("Build ended with %d: %s", *r.Code, r.Details)
 		}
 	}
 	if last.Status != "done_success" {
@@ -215,7 +215,7 @@ func Test_LogInfo_NodeClients(t *testing.T) {
 	if err != nil || !strings.Contains(want, "line 4999\n") {
 		t.Fatalf("the log has %d bytes, %v", len(want), err)
 	}
-	for url, what := range urls { // after the end, too
+	for url, what := range urls { // again, after the end of the build
 		transport, base, _ := strings.Cut(url, " ")
 		t.Log(what)
 		readers = append(readers, follow(t, ctx, transport, base, info.Headers))
@@ -233,7 +233,7 @@ func Test_LogInfo_NodeClients(t *testing.T) {
 	}
 	for _, n := range c.Nodes {
 		if strings.Contains(n.Log(), info.Headers["x-gitpod-owner-token"]) {
-			t.Errorf("the log of %s shows the token", n.Name)
+			t.Errorf("the log of %s contains the token", n.Name)
 		}
 	}
 }

@@ -50,10 +50,10 @@ func readLogs(ctx context.Context, n *harness.Node, req *builder.LogsRequest) (s
 	}
 }
 
-// Test_Contract_Logs reads the log of a build whose output names its images, by
-// ref and by id, while it runs and afterwards, through every node: the names
-// are gone, and the stream ends with OK once the build has ended. The same log
-// comes as JSON from the address in log_info.
+// Test_Contract_Logs reads the log of a build whose output contains the names of its images, by ref
+// and by id, during the build and after its end, through every node. The log does not have these
+// names, and the stream ends with OK at the end of the build. The address in log_info returns the
+// same log as JSON.
 func Test_Contract_Logs(t *testing.T) {
 	in := newInstall(t)
 	workspaces, bases := in.reg.Addr+"/workspace-images", in.reg.Addr+"/base-images"
@@ -106,14 +106,14 @@ func Test_Contract_Logs(t *testing.T) {
 	text := texts[0]
 	for _, secret := range []string{begun.Ref, begun.BaseRef, workspaces, bases} {
 		if strings.Contains(text, secret) {
-			t.Errorf("the log shows %s:\n%s", secret, text)
+			t.Errorf("the log contains %s:\n%s", secret, text)
 		}
 	}
 	if !strings.Contains(text, "begin\n") || !strings.Contains(text, "pushing ") || !strings.Contains(text, "last of ") {
 		t.Errorf("the log lacks lines:\n%s", text)
 	}
 
-	// JSON, at another node than log_info names.
+	// JSON, from another node than that of log_info.
 	var tasks struct {
 		Result struct {
 			Tasks []struct{ ID, State, Terminal string }
@@ -140,7 +140,7 @@ func Test_Contract_Logs(t *testing.T) {
 	}
 }
 
-// getJSON decodes an answer until its end.
+// getJSON decodes the values of a response until its end, and returns the status code.
 func getJSON(t *testing.T, ctx context.Context, url string, headers map[string]string, decode func(*json.Decoder) error) int {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -166,14 +166,13 @@ func getJSON(t *testing.T, ctx context.Context, url string, headers map[string]s
 	return res.StatusCode
 }
 
-// Test_Contract_Port looks at what clients do with the gRPC port beside calls:
-// reflection, great messages, pings of idle connections, and the buckets of
-// what is counted.
+// Test_Contract_Port tests the gRPC port apart from the calls: reflection, large messages, pings of
+// idle connections, and the buckets of metrics.
 func Test_Contract_Port(t *testing.T) {
 	n := newInstall(t).node(nil)
 	ctx := testkit.Context(t, 2*time.Minute)
 
-	// Idle from here on; looked at below.
+	// This connection is idle until the check at the end.
 	idle, err := grpc.NewClient(n.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true}))
 	if err != nil {
 		t.Fatal(err)
@@ -221,7 +220,7 @@ func Test_Contract_Port(t *testing.T) {
 		}
 	}
 
-	// gRPC's own server ends connections after three such pings.
+	// By default, a gRPC server ends a connection after three such pings.
 	wait, cancel := context.WithDeadline(ctx, began.Add(45*time.Second))
 	defer cancel()
 	if idle.WaitForStateChange(wait, connectivity.Ready) {
@@ -229,7 +228,7 @@ func Test_Contract_Port(t *testing.T) {
 	}
 }
 
-// services asks a server which services it has.
+// services returns the services of a server, by reflection.
 func services(ctx context.Context, conn *grpc.ClientConn, version string) (names []string, err error) {
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/grpc.reflection."+version+".ServerReflection/ServerReflectionInfo")
 	if err != nil {
@@ -248,8 +247,8 @@ func services(ctx context.Context, conn *grpc.ClientConn, version string) (names
 	return names, s.CloseSend()
 }
 
-// Test_Contract_ClientCertificates starts nodes with the CA of clients: one
-// verifies what is shown, one demands it.
+// Test_Contract_ClientCertificates starts a node that verifies client certificates if there are
+// any, and a node that requires them.
 func Test_Contract_ClientCertificates(t *testing.T) {
 	in := newInstall(t)
 	ours, theirs := wsmanagertest.NewAuthority(t), wsmanagertest.NewAuthority(t)
@@ -261,7 +260,7 @@ func Test_Contract_ClientCertificates(t *testing.T) {
 		}
 		return []tls.Certificate{p}
 	}
-	for mode, want := range map[string][3]bool{ // none, one of our CA, one of another
+	for mode, want := range map[string][3]bool{ // no certificate, one of our CA, one of another CA
 		"":        {true, true, false},
 		"require": {false, true, false},
 	} {
@@ -276,7 +275,7 @@ func Test_Contract_ClientCertificates(t *testing.T) {
 		for i, shown := range [][]tls.Certificate{nil, pair(ours), pair(theirs)} {
 			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 				client := &tls.Config{RootCAs: ours.Pool(), ServerName: "image-builder-mk3", MinVersion: version, MaxVersion: version}
-				if len(shown) > 0 { // also one of a CA that the server does not name
+				if len(shown) > 0 { // send it even if the server does not name its CA
 					client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &shown[0], nil }
 				}
 				conn, err := grpc.NewClient(n.GRPC, grpc.WithTransportCredentials(credentials.NewTLS(client)))
@@ -294,8 +293,8 @@ func Test_Contract_ClientCertificates(t *testing.T) {
 	}
 }
 
-// Test_Contract_RefusesToStartWithoutKey: a node that is one of several needs
-// the sealing keys of all.
+// Test_Contract_RefusesToStartWithoutKey: a node of a cluster with several nodes does not start
+// without the common sealing keys.
 func Test_Contract_RefusesToStartWithoutKey(t *testing.T) {
 	in := newInstall(t)
 	c := harness.NewCluster(t, 3, in.reg.Addr, in.config(nil))
@@ -306,15 +305,15 @@ func Test_Contract_RefusesToStartWithoutKey(t *testing.T) {
 	select {
 	case <-n.Exited():
 	case <-time.After(time.Minute):
-		t.Fatal("the node goes on")
+		t.Fatal("the node runs")
 	}
 	if n.ExitCode() == 0 || !strings.Contains(n.Log(), "sealing.keyFile") || !strings.Contains(n.Log(), "cluster keys") {
 		t.Errorf("status %d:\n%s", n.ExitCode(), n.Log())
 	}
 	if _, err := os.Stat(n.Dir + "/data.sealing-key.json"); err == nil {
-		t.Error("it made a key of its own")
+		t.Error("the node made its own key")
 	}
 	if bytes.Contains([]byte(n.Log()), []byte("panic")) {
-		t.Error("it panicked")
+		t.Error("the node panicked")
 	}
 }

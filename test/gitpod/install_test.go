@@ -1,5 +1,5 @@
-// Package gitpod tests the service as a part of a Gitpod install: between a
-// workspace manager, which is a fake, and the clients that Gitpod has.
+// Package gitpod tests the service as a part of a Gitpod install, with a fake workspace manager and
+// the client libraries of Gitpod.
 package gitpod
 
 import (
@@ -27,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if file := os.Getenv(bareAnswers); file != "" {
+	if file := os.Getenv(bareResponses); file != "" {
 		serveBare(file)
 		return
 	}
@@ -36,8 +36,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// install is what stands around the service: registry, workspace manager, and
-// what runs in build workspaces.
+// install is the environment of the service: a registry, a workspace manager, and the processes in
+// build workspaces.
 type install struct {
 	t   testing.TB
 	reg *registrytest.Registry
@@ -45,14 +45,14 @@ type install struct {
 	sup *wsmanagertest.Supervisors
 	img v1.Image
 
-	// work is what a build workspace does before it pushes; nil for nothing.
+	// work, if not nil, runs in a build workspace before it pushes.
 	work func(id string, terminal *wsmanagertest.Workspace)
-	// finish is how a build workspace ends after its work, nil for well: it
-	// pushes its images and stops.
+	// finish, if not nil, ends a build workspace after its work. By default it pushes its images
+	// and stops.
 	finish func(req *wsman.StartWorkspaceRequest)
-	// logs are the URLs of the nodes' ports for log clients.
+	// logs are the URLs of the log ports of the nodes.
 	logs map[*harness.Node]string
-	// atOnce ends workspaces before StartWorkspace has returned.
+	// atOnce ends workspaces before StartWorkspace returns.
 	atOnce bool
 
 	mu     sync.Mutex
@@ -90,7 +90,7 @@ func newInstallWith(t testing.TB, m *wsmanagertest.Manager) *install {
 	return in
 }
 
-// live is the life of a build workspace.
+// live simulates a build workspace from its start to its end.
 func (in *install) live(req *wsman.StartWorkspaceRequest) {
 	id, notes := req.GetId(), req.GetMetadata().GetAnnotations()
 	if !in.atOnce {
@@ -120,7 +120,7 @@ func (in *install) live(req *wsman.StartWorkspaceRequest) {
 	in.m.Phase(id, wsman.WorkspacePhase_STOPPED)
 }
 
-// await waits for the test to go on.
+// await waits until c delivers a value or is closed, or the test ends.
 func (in *install) await(c <-chan struct{}) {
 	select {
 	case <-c:
@@ -131,7 +131,7 @@ func (in *install) await(c <-chan struct{}) {
 func (in *install) push(ref string) bool {
 	r, err := name.ParseReference(ref, name.Insecure)
 	if err == nil {
-		err = remote.Put(r, in.img) // its blobs are there
+		err = remote.Put(r, in.img) // the registry has its blobs already
 	}
 	if err != nil {
 		in.t.Errorf("push %s: %v", ref, err)
@@ -139,7 +139,7 @@ func (in *install) push(ref string) bool {
 	return err == nil
 }
 
-// config is that of nodes in the install.
+// config returns the configuration of nodes in the install.
 func (in *install) config(over harness.Config) harness.Config {
 	c := harness.Config{
 		"orchestrator": map[string]any{
@@ -153,7 +153,7 @@ func (in *install) config(over harness.Config) harness.Config {
 	return c
 }
 
-// node starts one that is alone.
+// node starts a single node.
 func (in *install) node(over harness.Config) *harness.Node {
 	in.t.Helper()
 	n := harness.New(in.t, in.t.TempDir(), in.reg.Addr, in.config(over))
@@ -162,7 +162,7 @@ func (in *install) node(over harness.Config) *harness.Node {
 	return n
 }
 
-// logPort gives a node its port for log clients.
+// logPort configures the port for log clients.
 func (in *install) logPort(n *harness.Node) {
 	addr := testkit.FreeAddr(in.t)
 	in.logs[n] = "http://" + addr
@@ -186,8 +186,8 @@ func (in *install) cluster(nodes int, over harness.Config) *harness.Cluster {
 	return c
 }
 
-// dockerfile is a build of a Dockerfile in a repository that does not exist:
-// what builds it is the fake.
+// dockerfile returns a request for a Dockerfile build. Its repository does not exist, because the
+// fake workspace manager needs none.
 func dockerfile(n int) *builder.BuildRequest {
 	return &builder.BuildRequest{
 		Source: &builder.BuildSource{From: &builder.BuildSource_File{File: &builder.BuildSourceDockerfile{
@@ -200,6 +200,7 @@ func dockerfile(n int) *builder.BuildRequest {
 	}
 }
 
+// total returns the number of started workspaces, and the highest number for one image.
 func (in *install) total() (n, most int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -210,20 +211,20 @@ func (in *install) total() (n, most int) {
 	return n, most
 }
 
-// success looks at the messages of a Build stream.
+// success returns an error unless the messages of a Build stream are those of a successful build.
 func success(all []*builder.BuildResponse, err error) error {
 	switch {
 	case err != nil:
 		return err
 	case len(all) < 2 || all[0].Status != builder.BuildStatus_running || all[0].Ref == "" || all[0].BaseRef == "" || all[0].GetInfo().GetBuildId() == "":
-		return fmt.Errorf("the first of %d messages is not a whole running one: %v", len(all), all)
+		return fmt.Errorf("the first of %d messages is not a complete message of a running build: %v", len(all), all)
 	case all[len(all)-1].Status != builder.BuildStatus_done_success:
 		return fmt.Errorf("ended with %s: %s", all[len(all)-1].Status, all[len(all)-1].Message)
 	}
 	return nil
 }
 
-// first begins a stream of Build, answers its first message and leaves.
+// first calls Build, returns the first message and ends the call.
 func first(t testing.TB, c builder.ImageBuilderClient, req *builder.BuildRequest) *builder.BuildResponse {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -239,7 +240,7 @@ func first(t testing.TB, c builder.ImageBuilderClient, req *builder.BuildRequest
 	return m
 }
 
-// rate has clients call f n times and answers calls per second.
+// rate lets concurrent clients call f n times in total, and returns the calls per second.
 func rate(clients, n int, f func(i int)) float64 {
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -255,8 +256,7 @@ func rate(clients, n int, f func(i int)) float64 {
 	return float64(n) / time.Since(began).Seconds()
 }
 
-// instantRegistry puts a registry that has nothing, and says so at once, in the
-// place of the install's.
+// instantRegistry replaces the registry of the install by an empty one that responds at once.
 func instantRegistry(t testing.TB, in *install) {
 	in.reg = &registrytest.Registry{Addr: registrytest.NewHandlerProxy(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !registrytest.Pings(r) {
@@ -265,7 +265,7 @@ func instantRegistry(t testing.TB, in *install) {
 	})).Addr}
 }
 
-// sum is a metric over all nodes.
+// sum returns the sum of a metric over all nodes.
 func sum(t testing.TB, c *harness.Cluster, name string) (total float64) {
 	t.Helper()
 	for _, n := range c.Running() {
@@ -275,7 +275,7 @@ func sum(t testing.TB, c *harness.Cluster, name string) (total float64) {
 	return total
 }
 
-// metric is one that a node shows, 0 if it does not.
+// metric returns the value of a metric in the output of a node, or 0 if it is absent.
 func metric(t testing.TB, body, name string) (x float64) {
 	t.Helper()
 	for _, line := range strings.Split(body, "\n") {

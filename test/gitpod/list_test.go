@@ -15,9 +15,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_ListBuilds_DefaultLimit lists 10,000 active builds to a client that
-// receives what gRPC receives by default, 4 MiB: all of them, and where they
-// are described at greater length, the newest that fit.
+// Test_ListBuilds_DefaultLimit lists 10,000 active builds with a client that has the default limit
+// of gRPC, 4 MiB. The response has all of them, or with longer descriptions the newest that fit.
 func Test_ListBuilds_DefaultLimit(t *testing.T) {
 	const many = 10000
 	in := newInstall(t)
@@ -26,7 +25,7 @@ func Test_ListBuilds_DefaultLimit(t *testing.T) {
 	n := in.node(harness.Config{"log": map[string]any{"level": "warn"}})
 	rate(64, many, func(i int) {
 		if m := first(t, n.Gitpod, dockerfile(i)); m.GetStatus() != builder.BuildStatus_running {
-			t.Errorf("answered %v", m)
+			t.Errorf("got %v", m)
 		}
 	})
 	list := func() []*builder.BuildInfo {

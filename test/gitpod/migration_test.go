@@ -21,9 +21,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// existingConfig is the file that an install has: all keys of section 7 of the
-// contract. The address of gRPC is that of one host, where each node has its
-// own; all else stays as it is.
+// existingConfig returns the configuration of an existing install, with all keys of section 7 of
+// the contract. Nodes of the test override its gRPC address, because they share a host.
 func existingConfig(in *install, wsCert, wsKey, ca, cert, key, pullSecretFile string) map[string]any {
 	return map[string]any{
 		"$schema": "https://example.com/schema.json",
@@ -42,8 +41,8 @@ func existingConfig(in *install, wsCert, wsKey, ca, cert, key, pullSecretFile st
 	}
 }
 
-// Test_Migration plays docs/migration-gitpod.md: the file of the former service
-// starts one node, which becomes three, and goes away again.
+// Test_Migration follows docs/migration-gitpod.md: one node starts with the file of the former
+// service, the cluster grows to three nodes, and is removed again.
 func Test_Migration(t *testing.T) {
 	ca := wsmanagertest.NewAuthority(t)
 	in := newInstallWith(t, wsmanagertest.NewManager(t, ca.Server("ws-manager")))
@@ -68,7 +67,7 @@ func Test_Migration(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The second file says what the first lacks, and nothing of what it says.
+	// The second file has only keys that the first one lacks.
 	c := harness.NewCluster(t, 1, in.reg.Addr, harness.Config{"orchestrator": nil})
 	start := func(n *harness.Node) {
 		in.logPort(n)
@@ -99,7 +98,7 @@ func Test_Migration(t *testing.T) {
 	build(c.Nodes[0], 1)
 	for _, env := range in.m.Starts()[0].Spec.Envvars {
 		if env.Name == "WORKSPACEKIT_BOBPROXY_AUTH" && (env.Secret.GetSecretName() != "pull" || env.Value != "") {
-			t.Errorf("the pull secret is given as %v", env)
+			t.Errorf("the workspace gets the pull secret as %v", env)
 		}
 	}
 	start(c.Add())
@@ -112,13 +111,13 @@ func Test_Migration(t *testing.T) {
 	for i, n := range c.Running() {
 		build(n, 2+i)
 	}
-	testkit.Eventually(t, 60*time.Second, "the former service's workspace is reported", func() bool {
+	testkit.Eventually(t, 60*time.Second, "the nodes report the workspace of the former service", func() bool {
 		body, _ := c.Running()[0].Get("http://" + c.Running()[0].Health + "/ready")
 		return strings.Contains(body, "another image builder")
 	})
 
-	// Back: the file is as it was, the images are where the former service looks
-	// for them, and its workspace was not touched.
+	// The way back: the file has not changed, the former service finds the images, and its
+	// workspace was not stopped.
 	for _, n := range c.Running() {
 		n.Kill()
 	}

@@ -14,9 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Reaper_StopsWhatOutlivedItsAttempt leaves a workspace of an attempt that
-// is not live behind: the next leader stops it, and leaves alone one that runs
-// for a live attempt, and one of another image builder.
+// Test_Reaper_StopsWhatOutlivedItsAttempt: the next leader stops a workspace whose attempt is not
+// live. It does not stop workspaces of live attempts and of another image builder.
 func Test_Reaper_StopsWhatOutlivedItsAttempt(t *testing.T) {
 	in := newInstall(t)
 	release := make(chan struct{})
@@ -60,7 +59,7 @@ func Test_Reaper_StopsWhatOutlivedItsAttempt(t *testing.T) {
 	in.m.Phase(orphan, wsman.WorkspacePhase_STOPPED)
 	close(release)
 	if err := <-done; err != nil {
-		t.Errorf("the build that ran: %v", err)
+		t.Errorf("the running build: %v", err)
 	}
 	for _, s := range in.m.Stops() {
 		if s.Id == foreign {

@@ -16,10 +16,10 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Benchmark_Gitpod_ResolveCached has 32 callers ask for a reference that is kept
-// resolved, while another registry, which eight more ask for, hangs: each as
-// often as it can, which tells of the processors, or a hundred or twenty times a second.
-// The bare server gives the same answers in turn with the node.
+// Benchmark_Gitpod_ResolveCached measures 32 callers that resolve a cached reference. Eight more
+// callers resolve references of a registry that does not respond. Each caller calls without a
+// pause, which measures the processors, or a hundred or twenty times a second. In turn with the
+// node, the bare server returns the same responses.
 func Benchmark_Gitpod_ResolveCached(b *testing.B) {
 	const callers, calls = 32, 50
 	reg := registrytest.Start(b, registrytest.Options{})
@@ -43,12 +43,12 @@ func Benchmark_Gitpod_ResolveCached(b *testing.B) {
 			}
 		})
 	}
-	answer, err := n.Gitpod.ResolveBaseImage(b.Context(), req)
+	response, err := n.Gitpod.ResolveBaseImage(b.Context(), req)
 	if err != nil {
 		b.Fatal(err)
 	}
-	plain := bare(b, answer)
-	// round lets all callers ask, and answers how long each call took.
+	plain := bare(b, response)
+	// round runs all callers and returns the duration of each call.
 	round := func(client builder.ImageBuilderClient, pause time.Duration) []time.Duration {
 		times := make([]time.Duration, callers*calls)
 		var wg sync.WaitGroup

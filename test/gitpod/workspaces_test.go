@@ -17,8 +17,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Identical_OneStart asks for one image 50 times over three replicas, all
-// at once: one workspace is started, one build is counted.
+// Test_Identical_OneStart sends 50 concurrent requests for one image to three nodes. One workspace
+// starts, and the metrics count one build.
 func Test_Identical_OneStart(t *testing.T) {
 	in := newInstall(t)
 	release := make(chan struct{})
@@ -51,10 +51,9 @@ func Test_Identical_OneStart(t *testing.T) {
 	}
 }
 
-// Test_LeaderAndOwnerDie starts a build through the leader and follows it
-// through another node while the leader and then the owner are killed: the same
-// workspace is followed on, and whoever reads, then or later, gets just the
-// bytes that it wrote.
+// Test_LeaderAndOwnerDie starts a build through the leader and follows it through another node
+// while the leader and then the owner are killed. The build continues in the same workspace, and
+// each reader, during the build or later, gets exactly the bytes that it wrote.
 func Test_LeaderAndOwnerDie(t *testing.T) {
 	in := newInstall(t)
 	const parts, lines = 4, 200
@@ -103,7 +102,7 @@ func Test_LeaderAndOwnerDie(t *testing.T) {
 	steps <- struct{}{}
 	lead.Run()
 	owner := ownerOf(t, c, survivor, id)
-	if owner == survivor { // the client stays with the node that is left
+	if owner == survivor { // the client needs this node
 		owner = next
 	}
 	if owner == survivor {
@@ -130,9 +129,9 @@ func Test_LeaderAndOwnerDie(t *testing.T) {
 		texts["from "+n.Name] = end{text: text, err: err}
 	}
 	whole := "building " + id + "\n" + want.String() + "pushed\n"
-	for who, e := range texts {
+	for reader, e := range texts {
 		if e.err != nil || e.text != whole {
-			t.Errorf("the log %s has %d bytes, want the %d that were written: %v\n%.500s", who, len(e.text), len(whole), e.err, e.text)
+			t.Errorf("the log %s has %d bytes, want the %d written bytes: %v\n%.500s", reader, len(e.text), len(whole), e.err, e.text)
 		}
 	}
 }
@@ -151,9 +150,9 @@ func running(t testing.TB, n *harness.Node) (id string) {
 	return id
 }
 
-func ownerOf(t testing.TB, c *harness.Cluster, ask *harness.Node, id string) *harness.Node {
+func ownerOf(t testing.TB, c *harness.Cluster, at *harness.Node, id string) *harness.Node {
 	t.Helper()
-	res, err := ask.Native.BuildStatus(t.Context(), &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
+	res, err := at.Native.BuildStatus(t.Context(), &imagebuilderv1.BuildStatusRequest{Build: &imagebuilderv1.BuildStatusRequest_Id{Id: id}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,8 +166,8 @@ func ownerOf(t testing.TB, c *harness.Cluster, ask *harness.Node, id string) *ha
 	return nil
 }
 
-// Test_InstantWorkspaces ends 1,000 workspaces before their start has
-// returned: no stream hangs, every result is right.
+// Test_InstantWorkspaces ends 1,000 workspaces before the call that starts them returns. No stream
+// hangs, and every result is correct.
 func Test_InstantWorkspaces(t *testing.T) {
 	in := newInstall(t)
 	in.atOnce = true
@@ -202,9 +201,9 @@ func Test_InstantWorkspaces(t *testing.T) {
 	})
 }
 
-// Test_StopTogether has 1,000 builds run at once and all their workspaces stop
-// in the same moment, STOPPING and STOPPED together: every stream ends with the
-// right result, nothing is left, and the nodes are as fast as before.
+// Test_StopTogether runs 1,000 builds at the same time and stops all their workspaces in the same
+// moment, without a pause between STOPPING and STOPPED. Every stream ends with the correct result,
+// no attempt is left, and the nodes are about as fast as before.
 func Test_StopTogether(t *testing.T) {
 	in := newInstall(t)
 	release := make(chan struct{})
@@ -233,16 +232,16 @@ func Test_StopTogether(t *testing.T) {
 	hold.Store(false)
 	close(release)
 	streams.Wait()
-	t.Logf("%d builds that stopped together ended in %s", builds, time.Since(began).Round(time.Millisecond))
+	t.Logf("%d builds ended in %s after their common stop", builds, time.Since(began).Round(time.Millisecond))
 	after := rate(32, some, func(i int) { build(some + builds + i) })
 	t.Logf("%.0f builds a second before, %.0f after", before, after)
-	if after < before/3 { // the machine has other work
+	if after < before/3 { // tolerates other load on the machine
 		t.Errorf("%.0f builds a second before, %.0f after", before, after)
 	}
 	if n, most := in.total(); n != builds+2*some || most != 1 {
 		t.Errorf("%d workspaces, at most %d for one image", n, most)
 	}
-	testkit.Eventually(t, 30*time.Second, "nothing runs, and all is counted once", func() bool {
+	testkit.Eventually(t, 30*time.Second, "no attempt runs, and each build is counted once", func() bool {
 		return sum(t, c, "image_builder_attempts_running") == 0 && sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`) == builds+2*some
 	})
 	for _, n := range c.Nodes {
@@ -250,14 +249,13 @@ func Test_StopTogether(t *testing.T) {
 		started := metric(t, body, `grpc_server_started_total{grpc_method="Build",grpc_service="builder.ImageBuilder",grpc_type="server_stream"}`)
 		ended := metric(t, body, `grpc_server_handled_total{grpc_code="OK",grpc_method="Build",grpc_service="builder.ImageBuilder",grpc_type="server_stream"}`)
 		if started == 0 || started != ended {
-			t.Errorf("%s: of %v streams of Build %v have ended well", n.Name, started, ended)
+			t.Errorf("%s: %[3]v of %[2]v Build streams ended with OK", n.Name, started, ended)
 		}
 	}
 }
 
-// Test_ManagerDies takes ws-manager away for 30 seconds in the middle of 100
-// builds, and loses every update of that time: all results are right, those of
-// builds that failed meanwhile too.
+// Test_ManagerDies stops ws-manager for 30 seconds during 100 builds, and drops all its updates of
+// this time. All results are correct, also for builds that failed in this time.
 func Test_ManagerDies(t *testing.T) {
 	in := newInstall(t)
 	release := make(chan struct{})
@@ -305,8 +303,8 @@ func Test_ManagerDies(t *testing.T) {
 	in.m.Mute(true)
 	in.m.Down()
 	close(release)
-	in.lives.Wait() // all of them end while nobody can be told
-	away(t, 30*time.Second)
+	in.lives.Wait() // all workspaces end while no node can learn it
+	pause(t, 30*time.Second)
 	in.m.Mute(false)
 	in.m.Up()
 	for range builds {
@@ -319,15 +317,15 @@ func Test_ManagerDies(t *testing.T) {
 	}
 }
 
-// away is how long ws-manager is gone.
-func away(t testing.TB, d time.Duration) {
+// pause waits for d, the time without ws-manager.
+func pause(t testing.TB, d time.Duration) {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	<-ctx.Done()
 }
 
-// Test_ManagerDownAtStart starts nodes before ws-manager: they serve reads and
-// queue builds, and go on once it is there.
+// Test_ManagerDownAtStart starts nodes before ws-manager. They serve reads and queue builds, and
+// run the builds once ws-manager is up.
 func Test_ManagerDownAtStart(t *testing.T) {
 	in := newInstall(t)
 	in.m.Down()
@@ -339,7 +337,7 @@ func Test_ManagerDownAtStart(t *testing.T) {
 		res, err := c.Nodes[1].Gitpod.ListBuilds(ctx, &builder.ListBuildsRequest{})
 		return err == nil && len(res.Builds) == 1
 	})
-	testkit.Eventually(t, 20*time.Second, "/ready says that the node is ready, and that ws-manager does not answer", func() bool {
+	testkit.Eventually(t, 20*time.Second, "/ready reports that the node is ready, and that ws-manager does not respond", func() bool {
 		body, code := c.Nodes[2].Get("http://" + c.Nodes[2].Health + "/ready")
 		return code == 200 && strings.Contains(body, "workspace manager")
 	})

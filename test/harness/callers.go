@@ -13,8 +13,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Callers are a load of clients that use the package client as its users do: each
-// knows all nodes. Every error that the package returns fails the test.
+// Callers are clients that put load on a cluster through the package client. Each knows the
+// addresses of all nodes. Every error that the package returns fails the test.
 type Callers struct {
 	// Builds is the number of builds that have succeeded and whose log was read.
 	Builds atomic.Int64
@@ -58,7 +58,7 @@ func StartCallers(t testing.TB, c *Cluster, refs []string, count int, perSecond 
 	return l
 }
 
-// one builds one image to its end, and reads its log.
+// one requests a build, waits for its end and reads its log.
 func (l *Callers) one(requester, ref string) {
 	ctx, cancel := context.WithTimeout(l.t.Context(), 90*time.Second)
 	defer cancel()
@@ -102,6 +102,6 @@ func (l *Callers) End() {
 	_ = l.client.Close()
 	l.t.Logf("%d builds, %d failed calls, the slowest BuildImage took %s", l.Builds.Load(), l.failed.Load(), time.Duration(l.worst.Load()).Round(time.Millisecond))
 	if l.Builds.Load() == 0 {
-		l.t.Error("nothing was built")
+		l.t.Error("no build succeeded")
 	}
 }

@@ -111,7 +111,7 @@ func (n *Node) ReadLog(ctx context.Context, id string, attempt uint32) (string, 
 			return string(out), err
 		}
 		if !chunk.Marker && attempt > 0 && chunk.Offset != at {
-			return string(out), fmt.Errorf("chunk at offset %d, want %d", chunk.Offset, at)
+			return string(out), fmt.Errorf("got a chunk at offset %d, want %d", chunk.Offset, at)
 		}
 		at = chunk.Offset + int64(len(chunk.Content))
 		out = append(out, chunk.Content...)

@@ -36,8 +36,7 @@ func CLIEnv(server string) []string {
 	return append(os.Environ(), "IMAGE_BUILDER_SERVER="+server, "USER=alice", "GORACE=atexit_sleep_ms=0")
 }
 
-// MustCLI is CLI for a command that has to succeed. It returns the standard
-// output.
+// MustCLI is CLI for a command that must succeed. It returns the standard output.
 func MustCLI(t testing.TB, server string, args ...string) string {
 	t.Helper()
 	out, errOut, status := CLI(t, server, args...)

@@ -259,7 +259,7 @@ func (n *Node) Members(ctx context.Context, stale bool) (*imagebuilderv1.Members
 	return n.Operator().Members(ctx, &imagebuilderv1.MembersRequest{Stale: stale})
 }
 
-// Hurt replaces the faults that are in force on a node, which must be built with the tag faults.
+// Hurt replaces the active faults of a node. The node must be compiled with the tag faults.
 func (n *Node) Hurt(state map[string]any) {
 	n.t.Helper()
 	raw, err := json.Marshal(state)
@@ -272,7 +272,7 @@ func (n *Node) Hurt(state map[string]any) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		n.t.Fatalf("the node takes no faults: %s", res.Status)
+		n.t.Fatalf("the node refuses the faults: %s", res.Status)
 	}
 }
 

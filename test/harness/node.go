@@ -1,5 +1,5 @@
-// Package harness runs nodes as real processes for tests: it compiles the service, gives each node a
-// data directory and ports on loopback, kills nodes, and calls them.
+// Package harness runs nodes as real processes for tests: it compiles the service, gives each node
+// a data directory and ports on loopback, kills nodes, and calls them.
 package harness
 
 import (
@@ -193,7 +193,7 @@ func (n *Node) end(sig syscall.Signal) {
 	select {
 	case <-n.done:
 	case <-time.After(60 * time.Second):
-		n.t.Errorf("the node did not end within a minute of %s; what it was at is in its log", sig)
+		n.t.Errorf("the node did not end within a minute of %s; its log has the stacks of its goroutines", sig)
 		_ = n.cmd.Process.Signal(syscall.SIGQUIT)
 		select {
 		case <-n.done:

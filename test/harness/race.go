@@ -2,6 +2,5 @@
 
 package harness
 
-// raceEnabled says that nodes are compiled with the race detector, as the
-// tests are.
+// raceEnabled means that nodes are compiled with the race detector, like the tests.
 const raceEnabled = true

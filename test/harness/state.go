@@ -11,9 +11,9 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// StartClusterWithImages runs nodes that form one cluster, over a registry with
-// so many images. It returns the references of the images, too. The nodes log
-// at the level info if over does not say otherwise.
+// StartClusterWithImages runs nodes that form one cluster, and a registry with the given number of
+// images. It returns the references of the images, too. The nodes log at the level info, unless
+// over sets another one.
 func StartClusterWithImages(t testing.TB, nodes, images int, over Config) (*Cluster, []string) {
 	t.Helper()
 	reg := registrytest.Start(t, registrytest.Options{})
@@ -25,8 +25,8 @@ func StartClusterWithImages(t testing.TB, nodes, images int, over Config) (*Clus
 	return StartCluster(t, nodes, reg.Addr, conf), refs
 }
 
-// AwaitMembers waits until the members of the cluster are as expected, and
-// returns them. The text what completes the sentence "it is not true that ...".
+// AwaitMembers waits until ok accepts the members of the cluster, and returns them. The text what
+// completes the sentence "it is not true that ...".
 func AwaitMembers(t testing.TB, c *Cluster, what string, ok func(*imagebuilderv1.MembersResponse) bool) *imagebuilderv1.MembersResponse {
 	t.Helper()
 	var last *imagebuilderv1.MembersResponse

@@ -17,7 +17,7 @@ import (
 
 func (c *Cluster) kubeconfig(name string) string { return filepath.Join(c.Dir, name+".kubeconfig") }
 
-// writeKubeconfigs writes a file for each identity with a certificate.
+// writeKubeconfigs writes a kubeconfig file for each identity.
 func (c *Cluster) writeKubeconfigs() error {
 	for _, id := range identities {
 		user := &clientcmdapi.AuthInfo{ClientCertificate: filepath.Join(c.Dir, id.file+".crt"), ClientKey: filepath.Join(c.Dir, id.file+".key")}
@@ -37,11 +37,10 @@ func (c *Cluster) writeKubeconfig(file string, user *clientcmdapi.AuthInfo) erro
 	return clientcmd.WriteToFile(*k, file)
 }
 
-// AdminKubeconfig is the kubeconfig file of an administrator.
+// AdminKubeconfig returns the path of the kubeconfig file of an administrator.
 func (c *Cluster) AdminKubeconfig() string { return c.kubeconfig("admin") }
 
-// Kubeconfig makes a kubeconfig file of a service account, which has to be
-// there, and answers its path.
+// Kubeconfig makes a kubeconfig file for an existing service account, and returns its path.
 func (c *Cluster) Kubeconfig(ctx context.Context, namespace, account string) (string, error) {
 	hours := int64(24 * time.Hour / time.Second)
 	token, err := c.Client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{ExpirationSeconds: &hours}}, metav1.CreateOptions{})

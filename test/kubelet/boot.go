@@ -22,17 +22,17 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// bootTime bounds the start of a cluster: it takes some seconds on an idle
-// machine.
-const bootTime = 4 * time.Minute
+// bootTimeout is the timeout for the start of a cluster. On an idle machine, the start takes some
+// seconds.
+const bootTimeout = 4 * time.Minute
 
-// Cluster is a Kubernetes that runs.
+// Cluster is a running Kubernetes cluster.
 type Cluster struct {
 	// Dir is the folder of its files.
 	Dir string
-	// Binary is this service, static.
+	// Binary is the path of the static binary of this service.
 	Binary string
-	// Config and Client are those of an administrator.
+	// Config and Client have the rights of an administrator.
 	Config *rest.Config
 	Client kubernetes.Interface
 
@@ -41,11 +41,11 @@ type Cluster struct {
 
 // inner boots the cluster in the namespaces and runs the tests.
 func inner(kwokStages []byte, run func(*Cluster) int) (int, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), bootTime)
+	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
 	defer cancel()
 	dir := os.Getenv(dirVar)
 	c := &Cluster{Dir: dir, Binary: filepath.Join(dir, "image-builder")}
-	// Nodes that tests start are of the binary that pods have.
+	// Tests start nodes from the same binary as pods.
 	if err := os.Setenv(harness.BinaryVar, c.Binary); err != nil {
 		return 0, err
 	}
@@ -54,7 +54,7 @@ func inner(kwokStages []byte, run func(*Cluster) int) (int, error) {
 		boot = func() error { return c.bootSimulated(ctx, kwokStages) }
 	}
 	if err := boot(); err != nil {
-		return 0, errors.Join(err, c.lastWords())
+		return 0, errors.Join(err, c.logTails())
 	}
 	return run(c), nil
 }
@@ -84,7 +84,7 @@ func (c *Cluster) boot(ctx context.Context, cgroup string) error {
 	return c.await(ctx, "the node is ready", c.nodeReady)
 }
 
-// prepare makes what all programs need.
+// prepare makes the network, the certificates and the kubeconfig files.
 func (c *Cluster) prepare() error {
 	if err := network(); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (c *Cluster) prepare() error {
 	return c.writeKubeconfigs()
 }
 
-// bootControl starts what needs the API.
+// bootControl waits for the API server, and starts the controller manager and the scheduler.
 func (c *Cluster) bootControl(ctx context.Context) (err error) {
 	if c.Config, err = clientcmd.BuildConfigFromFlags("", c.kubeconfig("admin")); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (c *Cluster) bootControl(ctx context.Context) (err error) {
 	})
 }
 
-// programs describes all processes.
+// programs sets the commands of all processes.
 func (c *Cluster) programs() {
 	file := func(name string) string { return filepath.Join(c.Dir, name) }
 	c.Etcd = newProcess(c.Dir, "etcd", "/usr/bin/etcd", "--data-dir", file("etcd"), "--unsafe-no-fsync")
@@ -144,8 +144,8 @@ func (c *Cluster) programs() {
 		"--root-dir="+file("kubelet"), "--cert-dir="+file("kubelet-certs"), "--hostname-override="+nodeName, "--node-ip="+Address)
 }
 
-// network gives the namespace its addresses. Pods get theirs from a bridge
-// that the first of them makes.
+// network adds the addresses of the machine to the namespace. Pods get addresses from a bridge,
+// which the CNI plugin makes for the first pod.
 func network() error {
 	commands := []string{
 		"link set lo up", "addr add " + serviceIP + "/32 dev lo",
@@ -167,7 +167,7 @@ func (c *Cluster) apiReady(ctx context.Context) error {
 	return err
 }
 
-// nodeReady asks the kubelet and the API.
+// nodeReady returns nil if the kubelet is healthy and the API reports a ready node.
 func (c *Cluster) nodeReady(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:10248/healthz", nil)
 	if err != nil {
@@ -190,7 +190,7 @@ func (c *Cluster) nodeReady(ctx context.Context) error {
 	return fmt.Errorf("conditions %v, taints %v", n.Status.Conditions, n.Spec.Taints)
 }
 
-// AwaitNode waits until the node is ready, as after a start of its kubelet.
+// AwaitNode waits until the node is ready, for example after a restart of its kubelet.
 func (c *Cluster) AwaitNode(ctx context.Context) error {
 	return c.await(ctx, "the node is ready", c.nodeReady)
 }
@@ -200,7 +200,7 @@ func (c *Cluster) AwaitAPI(ctx context.Context) error {
 	return c.await(ctx, "the API server is ready", c.apiReady)
 }
 
-// await polls until a condition holds.
+// await polls until holds returns nil.
 func (c *Cluster) await(ctx context.Context, what string, holds func(context.Context) error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -219,8 +219,8 @@ func (c *Cluster) await(ctx context.Context, what string, holds func(context.Con
 	}
 }
 
-// lastWords are the ends of all logs.
-func (c *Cluster) lastWords() error {
+// logTails returns the last lines of all logs as an error.
+func (c *Cluster) logTails() error {
 	var errs []error
 	for _, p := range []*Process{c.Etcd, c.APIServer, c.ControllerManager, c.Scheduler, c.Containerd, c.Kubelet, c.Kwok} {
 		if p != nil && p.cmd != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Kubelet_RunsAPod is about the harness: a pod is a real container.
+// Test_Kubelet_RunsAPod tests this package: a pod is a real container.
 func Test_Kubelet_RunsAPod(t *testing.T) {
 	pods := kube.Client.CoreV1().Pods("default")
 	_, err := pods.Create(t.Context(), &corev1.Pod{

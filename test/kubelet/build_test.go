@@ -10,8 +10,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/kubelet"
 )
 
-// Test_Kubelet_Dockerfile builds a Dockerfile from git in a pod: real nodes,
-// real BuildKit, a real container.
+// Test_Kubelet_Dockerfile builds a Dockerfile from git in a pod, with real nodes, a real BuildKit
+// and a real container.
 func Test_Kubelet_Dockerfile(t *testing.T) {
 	s := newInstall(t, installOptions{})
 	id := s.build(s.Nodes[0], "one", "FROM base\nRUN echo the-step-ran > /x && cat /x\n")
@@ -28,7 +28,7 @@ func Test_Kubelet_Dockerfile(t *testing.T) {
 	}
 }
 
-// Test_Kubelet_Rootless builds with a BuildKit that is no root: the default.
+// Test_Kubelet_Rootless builds with rootless BuildKit, the default.
 func Test_Kubelet_Rootless(t *testing.T) {
 	s := newInstall(t, installOptions{over: harness.Config{"kubernetes": map[string]any{
 		"profile": "rootless", "images": map[string]any{"worker": kubelet.WorkerImage, "buildkit": kubelet.RootlessImage},

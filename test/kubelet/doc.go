@@ -1,21 +1,21 @@
-// Package kubelet boots a real Kubernetes for tests: etcd, kube-apiserver,
-// controller manager, scheduler, containerd and a kubelet, whose pods are real
-// containers. It needs root, the packages that `make deps` installs and the
-// programs of test/kubernetes/bin; the build tag is `kubernetes`.
+// Package kubelet boots a real Kubernetes cluster for tests: etcd, kube-apiserver, controller
+// manager, scheduler, containerd and a kubelet. Its pods are real containers. It needs root, the
+// packages that `make deps` installs, the programs of test/kubernetes/bin, and the build tag
+// kubernetes.
 //
-//	main.go       the three processes of a test binary, and what they leave: nothing
-//	boot.go       the programs of the cluster, in order
+//	main.go       the three processes of a test binary, and their cleanup
+//	boot.go       the start of the programs of the cluster, in order
 //	settings.go   their settings
 //	pki.go        their certificates
-//	process.go    a program that runs, is killed, and comes back
-//	images.go     images made of this machine's files, and of this service
+//	process.go    a program that can be started, killed and started again
+//	images.go     images made of files of this machine and of this service
 //	accounts.go   kubeconfig files, also of service accounts
-//	rights.go     an account with the rights that deploy/kubernetes ships
-//	simulated.go  the same with kwok in place of containerd and kubelet
+//	rights.go     an account with the rights in deploy/kubernetes
+//	simulated.go  a cluster with kwok in place of containerd and kubelet
 //
-// A test binary executes itself again in network, mount and process namespaces
-// of its own: the addresses are the same in every run, nothing reaches the
-// network, and the kernel ends everything when the test ends, however it ends.
+// A test binary executes itself again in its own network, mount and process namespaces. So the
+// addresses are the same in every run, no connection leaves the machine, and the kernel ends all
+// processes with the test, also after a crash.
 //
-// What never belongs here: tests of one package, fakes.
+// The package has no tests of single packages and no fakes.
 package kubelet

@@ -20,8 +20,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Kubelet_PodTakenAway deletes and evicts pods of builds that run: the
-// next attempt succeeds, and the first one tells why it ended.
+// Test_Kubelet_PodTakenAway deletes and evicts pods of running builds. The next attempt succeeds,
+// and the message of the first attempt has the reason.
 func Test_Kubelet_PodTakenAway(t *testing.T) {
 	s := newInstall(t, installOptions{})
 	for _, c := range []struct {
@@ -49,7 +49,7 @@ func Test_Kubelet_PodTakenAway(t *testing.T) {
 		a := b.Attempts[0]
 		t.Logf("%s: the first attempt: %s, %s", c.name, a.Blame, a.Message)
 		if a.Blame != imagebuilderv1.Blame_BLAME_INFRASTRUCTURE || !strings.Contains(a.Message, c.want) {
-			t.Errorf("%s: the first attempt ended as %s: %q, want a word of %q", c.name, a.Blame, a.Message, c.want)
+			t.Errorf("%s: the first attempt ended as %s: %q, want a message with %q", c.name, a.Blame, a.Message, c.want)
 		}
 		if log := s.log(s.Nodes[2], id); !strings.Contains(log, " "+c.name+"-begins\n") || !strings.Contains(log, " through the gate\n") {
 			t.Errorf("%s: the log: %s", c.name, log)
@@ -58,7 +58,7 @@ func Test_Kubelet_PodTakenAway(t *testing.T) {
 	s.tidy()
 }
 
-// Test_Kubelet_Memory lets a step use more memory than BuildKit may have.
+// Test_Kubelet_Memory runs a step that uses more memory than the limit of BuildKit.
 func Test_Kubelet_Memory(t *testing.T) {
 	s := newInstall(t, installOptions{over: harness.Config{"kubernetes": map[string]any{
 		"resources": map[string]any{"buildkit": map[string]any{"limits": map[string]any{"memory": "256Mi"}}},
@@ -70,12 +70,12 @@ func Test_Kubelet_Memory(t *testing.T) {
 		t.Errorf("%s, %s: %s", b.Phase, b.Blame, b.Message)
 	}
 	if b.Blame == imagebuilderv1.Blame_BLAME_INFRASTRUCTURE || len(b.Attempts) != 1 {
-		t.Errorf("%s, %d attempts: what a build needs is not the infrastructure's fault", b.Blame, len(b.Attempts))
+		t.Errorf("%s, %d attempts: the memory use of a build is no infrastructure failure", b.Blame, len(b.Attempts))
 	}
 	s.tidy()
 }
 
-// Test_Kubelet_NoImage names an image that there is not.
+// Test_Kubelet_NoImage configures a BuildKit image that does not exist.
 func Test_Kubelet_NoImage(t *testing.T) {
 	s := newInstall(t, installOptions{over: harness.Config{
 		"builds":     map[string]any{"attempts": 1},
@@ -90,8 +90,8 @@ func Test_Kubelet_NoImage(t *testing.T) {
 	s.tidy()
 }
 
-// Test_Kubelet_Quota fills the namespace: the build waits, and fails with its
-// reason when that takes too long.
+// Test_Kubelet_Quota: with an exhausted quota of the namespace, a build waits, and after the
+// timeout it fails with this reason.
 func Test_Kubelet_Quota(t *testing.T) {
 	s := newInstall(t, installOptions{over: harness.Config{
 		"builds":     map[string]any{"attempts": 1},
@@ -112,11 +112,10 @@ func Test_Kubelet_Quota(t *testing.T) {
 	}
 }
 
-// Test_Kubelet_NodeGone loses the machine under a pod: its kubelet falls
-// silent and its containers end, without a word to the API. Once the machine is
-// told to be out of service, as operators and clouds do (Kubernetes itself
-// gives up no pod while all of its machines are silent, and this is the only
-// one), the next attempt waits for a machine and succeeds.
+// Test_Kubelet_NodeGone simulates the loss of the machine of a pod: its kubelet and its containers
+// are killed, and the API gets no report. Then the test marks the machine as out of service, as
+// operators and clouds do, and the next attempt waits for a machine and succeeds. Kubernetes itself
+// deletes no pods while it gets no heartbeat from any machine, and this cluster has only one.
 func Test_Kubelet_NodeGone(t *testing.T) {
 	s := newInstall(t, installOptions{})
 	gate := newGate(t)
@@ -151,7 +150,7 @@ func Test_Kubelet_NodeGone(t *testing.T) {
 	s.tidy()
 }
 
-// mustRecover brings the kubelet back that a test has killed.
+// mustRecover starts the kubelet, if a test has killed it, and removes the taint of the node.
 func mustRecover(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

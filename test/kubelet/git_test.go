@@ -11,14 +11,13 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// newGitRepo serves a repository where pods reach it, with a password if there is
-// one.
+// newGitRepo serves a git repository that pods can reach. A password is optional.
 func newGitRepo(t *testing.T, password string) *testkit.GitRepo {
 	t.Helper()
 	return testkit.NewGitRepo(t, testkit.GitServer{Addr: kubelet.Address + ":0", Password: password})
 }
 
-// serve serves HTTP where pods reach it, and answers the URL.
+// serve starts an HTTP server that pods can reach, and returns its URL.
 func serve(t *testing.T, h http.Handler) string {
 	t.Helper()
 	return serveAt(t, kubelet.Address+":0", h)
@@ -34,7 +33,7 @@ func serveAt(t *testing.T, addr string, h http.Handler) string {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = srv.Serve(l) // it ends by Close
+		_ = srv.Serve(l) // Close ends it
 	}()
 	t.Cleanup(func() {
 		_ = srv.Close()

@@ -27,16 +27,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Images that every cluster has; pods must not pull them.
+// Images that every cluster has. Pods must not pull them.
 const (
 	PauseImage    = "localhost/pause:1"
 	WorkerImage   = "localhost/image-builder:1" // this service
-	BuildKitImage = "localhost/buildkit:1"      // as moby/buildkit, for root
+	BuildKitImage = "localhost/buildkit:1"      // like moby/buildkit, runs as root
 	RootlessImage = "localhost/buildkit-rootless:1"
 	BusyboxImage  = "localhost/busybox:1"
 )
 
-// importImages makes all images and gives them to containerd.
+// importImages makes all images and imports them into containerd.
 func (c *Cluster) importImages(ctx context.Context) error {
 	shell := newFiles()
 	shell.add("bin/busybox", "/bin/busybox")
@@ -55,7 +55,7 @@ func (c *Cluster) importImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.await(ctx, "containerd answers", func(ctx context.Context) error { return c.ctr(ctx, "version") }); err != nil {
+	if err := c.await(ctx, "containerd responds", func(ctx context.Context) error { return c.ctr(ctx, "version") }); err != nil {
 		return err
 	}
 	for _, i := range []struct {
@@ -79,7 +79,7 @@ func (c *Cluster) importImages(ctx context.Context) error {
 	return nil
 }
 
-// importImage makes an image of one layer that is not compressed.
+// importImage makes an image with one uncompressed layer, and imports it into containerd.
 func (c *Cluster) importImage(ctx context.Context, ref string, f *files, conf v1.Config) error {
 	layer, err := f.archive()
 	if err != nil {
@@ -106,12 +106,12 @@ func (c *Cluster) importImage(ctx context.Context, ref string, f *files, conf v1
 	if err := tarball.WriteToFile(out, tag, img); err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(out) }() // its folder goes with the cluster
+	defer func() { _ = os.Remove(out) }() // on an error, the cleanup of the cluster removes the file
 	return c.ctr(ctx, "-n", "k8s.io", "images", "import", out)
 }
 
-// ImportProgram makes an image of one static program, that needs no other file,
-// and gives it to containerd.
+// ImportProgram makes an image with one static program, which needs no other file, and imports it
+// into containerd.
 func (c *Cluster) ImportProgram(ctx context.Context, ref, file string) error {
 	f := newFiles()
 	f.add("bin/"+filepath.Base(file), file)
@@ -126,8 +126,8 @@ func (c *Cluster) ctr(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// buildkitFiles are what moby/buildkit has: the daemon, runc, and git with what
-// it needs to fetch over HTTP.
+// buildkitFiles returns the files of an image like moby/buildkit: the daemon, runc, and git with
+// the programs that it needs to fetch over HTTP.
 func buildkitFiles() (*files, error) {
 	f := newFiles()
 	f.add("usr/bin/buildkitd", buildkitd())
@@ -167,8 +167,8 @@ func buildkitFiles() (*files, error) {
 	return f, nil
 }
 
-// rootlessFiles are what the rootless variant has beside these: it maps the
-// user's range of ids.
+// rootlessFiles returns the files of the rootless variant. It also has programs and settings to map
+// the range of ids of the user.
 func rootlessFiles() (*files, error) {
 	f, err := buildkitFiles()
 	if err != nil {
@@ -184,8 +184,8 @@ func rootlessFiles() (*files, error) {
 			return nil, err
 		}
 	}
-	// Capabilities, not the bit for root: with that they need CAP_SYS_ADMIN,
-	// which containers do not have.
+	// Capabilities, and not the setuid bit: with it the programs would need CAP_SYS_ADMIN, which
+	// containers do not have.
 	f.caps["usr/bin/newuidmap"], f.caps["usr/bin/newgidmap"] = unix.CAP_SETUID, unix.CAP_SETGID
 	f.text("etc/subuid", "user:100000:65536\n")
 	f.text("etc/subgid", "user:100000:65536\n")
@@ -196,14 +196,14 @@ func rootlessFiles() (*files, error) {
 	return f, nil
 }
 
-// files are those of a layer, by path in the image.
+// files are the files of a layer, by path in the image.
 type files struct {
 	from  map[string]string // files of this machine
 	texts map[string]string
 	links map[string]string
 	dirs  map[string]int64
-	caps  map[string]uint // a capability of a program
-	owned map[string]int  // user of folders, else root
+	caps  map[string]uint // capability of a program
+	owned map[string]int  // owner of a folder; root if absent
 }
 
 func newFiles() *files {
@@ -215,7 +215,7 @@ func (f *files) text(to, s string)           { f.texts[to] = s }
 func (f *files) link(to, target string)      { f.links[to] = target }
 func (f *files) dir(name string, mode int64) { f.dirs[name] = mode }
 
-// libraries adds the shared libraries of a program, at their own places.
+// libraries adds the shared libraries of a program, at the same paths.
 func (f *files) libraries(program string) error {
 	out, err := exec.Command("ldd", program).CombinedOutput()
 	if err != nil {
@@ -235,7 +235,7 @@ func (f *files) libraries(program string) error {
 	return nil
 }
 
-// archive renders the layer.
+// archive returns the layer as a tar archive.
 func (f *files) archive() ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -285,8 +285,8 @@ func (f *files) archive() ([]byte, error) {
 	return b.Bytes(), errors.Join(errs...)
 }
 
-// capability is the extended attribute of a program that has a capability from
-// its start on: struct vfs_cap_data of version 2 (linux/capability.h).
+// capability returns the extended attribute of a program with a permitted and effective capability:
+// struct vfs_cap_data of version 2 (linux/capability.h).
 func capability(c uint) string {
 	const version2, effective = 0x02000000, 1
 	b := binary.LittleEndian.AppendUint32(nil, version2|effective)

@@ -22,8 +22,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// install is three nodes of the service that build in pods of a namespace of
-// their own, with a registry, where pods reach both.
+// install is three nodes of the service and a registry. The nodes build in pods of their own
+// namespace. Pods can reach the nodes and the registry.
 type install struct {
 	*harness.Cluster
 	t         *testing.T
@@ -32,20 +32,19 @@ type install struct {
 	base      string // an image with a shell
 }
 
-// installs counts them, for names and ports.
+// installs is the number of installs so far, for names and ports.
 var installs int
 
-// nextRegistry is where the registry of the next install will be.
+// nextRegistry returns the address of the registry of the next install.
 func nextRegistry() string { return fmt.Sprintf("%s:%d", kubelet.Address, 5001+installs) }
 
 type installOptions struct {
 	users   map[string]string // of the registry
-	storage string            // of the registry, "" for a folder of its own
+	storage string            // folder of the registry; "" for a new one
 	over    harness.Config    // of all nodes
 }
 
-// newInstall starts an install and awaits that it is ready. At the end of the
-// test it must have left no pod that runs and no Secret without its pod.
+// newInstall starts an install and waits until it is ready.
 func newInstall(t *testing.T, o installOptions) *install {
 	t.Helper()
 	addr := nextRegistry()
@@ -59,7 +58,7 @@ func newInstall(t *testing.T, o installOptions) *install {
 		t.Fatal(err)
 	}
 	over := harness.Config{
-		"pprofAddress": "", // one host would be one port
+		"pprofAddress": "", // the nodes share the loopback of this host
 		"registry":     map[string]any{"allowLoopback": false, "insecureHosts": []string{s.reg.Addr}},
 		"runtimes":     map[string]any{"dockerfile": "kubernetes"},
 		"kubernetes": map[string]any{
@@ -78,7 +77,7 @@ func newInstall(t *testing.T, o installOptions) *install {
 	return s
 }
 
-// merge puts one configuration over another.
+// merge merges the configuration over into another one, key by key.
 func merge(into, over map[string]any) {
 	for k, v := range over {
 		if m, ok := v.(map[string]any); ok {
@@ -91,7 +90,7 @@ func merge(into, over map[string]any) {
 	}
 }
 
-// explain tells of pods and events when a test has failed.
+// explain logs pods and events if the test has failed.
 func (s *install) explain() {
 	if !s.t.Failed() {
 		return
@@ -116,7 +115,7 @@ func (s *install) explain() {
 
 func ptr[T any](v T) *T { return &v }
 
-// pods are the pods of the install, by name.
+// pods returns the pods of the install.
 func (s *install) pods() []corev1.Pod {
 	s.t.Helper()
 	list, err := kube.Client.CoreV1().Pods(s.namespace).List(context.Background(), metav1.ListOptions{LabelSelector: "image-builder/install=test"})
@@ -126,7 +125,7 @@ func (s *install) pods() []corev1.Pod {
 	return list.Items
 }
 
-// podOf answers the pod of a build's attempt, nil if there is none.
+// podOf returns the pod of an attempt of a build, or nil.
 func (s *install) podOf(id string, attempt uint32) *corev1.Pod {
 	s.t.Helper()
 	p, err := kube.Client.CoreV1().Pods(s.namespace).Get(context.Background(), fmt.Sprintf("ib-%s-%d", id, attempt), metav1.GetOptions{})
@@ -139,7 +138,8 @@ func (s *install) podOf(id string, attempt uint32) *corev1.Pod {
 	return p
 }
 
-// git is the source of a repository's branch main.
+// gitSource returns the source for the branch main of a repository. change, if not nil, may change
+// it.
 func gitSource(url string, change func(*imagebuilderv1.DockerfileSource)) *imagebuilderv1.Source {
 	d := &imagebuilderv1.DockerfileSource{Context: &imagebuilderv1.DockerfileSource_Git{Git: &imagebuilderv1.GitContext{
 		RemoteUri: url, CloneTarget: "main", TargetMode: imagebuilderv1.GitTargetMode_GIT_TARGET_MODE_REMOTE_BRANCH,
@@ -150,8 +150,8 @@ func gitSource(url string, change func(*imagebuilderv1.DockerfileSource)) *image
 	return &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: d}}
 }
 
-// ask asks for a build and answers its id.
-func (s *install) ask(n *harness.Node, req *imagebuilderv1.BuildImageRequest) string {
+// request requests a new build and returns its id.
+func (s *install) request(n *harness.Node, req *imagebuilderv1.BuildImageRequest) string {
 	s.t.Helper()
 	res, err := harness.Persist(s.t.Context(), func(ctx context.Context) (*imagebuilderv1.BuildImageResponse, error) {
 		return n.Native.BuildImage(ctx, req)
@@ -160,17 +160,17 @@ func (s *install) ask(n *harness.Node, req *imagebuilderv1.BuildImageRequest) st
 		s.t.Fatal(err)
 	}
 	if res.Exists || res.Attached {
-		s.t.Fatalf("that is no new build: %v", res)
+		s.t.Fatalf("the build is not new: %v", res)
 	}
 	return res.Build.Id
 }
 
-// build is ask for a Dockerfile, as a repository of its own.
+// build requests a build of a Dockerfile in a new git repository.
 func (s *install) build(n *harness.Node, name, dockerfile string) string {
 	s.t.Helper()
 	repo := newGitRepo(s.t, "")
 	repo.Commit(map[string]string{"Dockerfile": strings.ReplaceAll(dockerfile, "FROM base", "FROM "+s.base)})
-	return s.ask(n, &imagebuilderv1.BuildImageRequest{RequestId: name, Requester: "test", Source: gitSource(repo.URL, nil)})
+	return s.request(n, &imagebuilderv1.BuildImageRequest{RequestId: name, Requester: "test", Source: gitSource(repo.URL, nil)})
 }
 
 // await waits for the end of a build.
@@ -185,7 +185,7 @@ func (s *install) await(n *harness.Node, id string) *imagebuilderv1.Build {
 	return b
 }
 
-// succeeded waits for a build that has to succeed.
+// succeeded waits for the end of a build, which must succeed.
 func (s *install) succeeded(n *harness.Node, id string) *imagebuilderv1.Build {
 	s.t.Helper()
 	b := s.await(n, id)
@@ -195,19 +195,19 @@ func (s *install) succeeded(n *harness.Node, id string) *imagebuilderv1.Build {
 	return b
 }
 
-// log reads the whole log of a build at a node.
+// log reads the whole log of a build from a node.
 func (s *install) log(n *harness.Node, id string) string {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
 	out, err := harness.Persist(ctx, func(ctx context.Context) (string, error) { return n.ReadLog(ctx, id, 0) })
 	if err != nil {
-		s.t.Fatalf("read the log of %s at %s: %v", id, n.Name, err)
+		s.t.Fatalf("read the log of %s from %s: %v", id, n.Name, err)
 	}
 	return out
 }
 
-// runs waits until the step of a build has written a text.
+// runs waits until the log of a build contains a text.
 func (s *install) runs(n *harness.Node, id, text string) {
 	s.t.Helper()
 	testkit.Eventually(s.t, 2*time.Minute, "the build has written "+text, func() bool {
@@ -215,7 +215,7 @@ func (s *install) runs(n *harness.Node, id, text string) {
 	})
 }
 
-// logNow reads what there is of a log.
+// logNow reads the current content of a log. It does not wait for more.
 func (s *install) logNow(n *harness.Node, id string) string {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
 	defer cancel()
@@ -233,8 +233,8 @@ func (s *install) logNow(n *harness.Node, id string) string {
 	}
 }
 
-// tidy waits until all pods have ended and every Secret has its pod, and
-// answers the names of the pods.
+// tidy waits until all pods have ended and every Secret has its pod. It returns the names of the
+// pods.
 func (s *install) tidy() []string {
 	s.t.Helper()
 	var names []string

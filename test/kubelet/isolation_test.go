@@ -20,11 +20,11 @@ import (
 	"github.com/image-builder-ha/image-builder/test/kubelet"
 )
 
-// metadata is where clouds tell machines their credentials.
+// metadata is the address of the metadata service of clouds, which returns credentials.
 const metadata = "169.254.169.254"
 
-// probes is what a hostile Dockerfile runs. It even has the token of the
-// proxy, which no build is given: HELP hands it out.
+// probes is the script of a hostile Dockerfile. It even gets the token of the proxy, from the URL
+// HELP. A real build never gets this token.
 const probes = `
 say() { echo "probe $1: $2"; }
 proxy() { # METHOD PATH [TOKEN]
@@ -59,15 +59,13 @@ say api "$(nc -w 3 API 443 < /dev/null > /dev/null 2>&1 && echo reached)"
 say metadata "$(wget -q -O - http://METADATA/ 2>&1 || echo failed)"
 `
 
-// Test_Kubelet_Isolation lets a build look around, with positive controls: it
-// finds no credential, and the proxy does for it what one build needs and no
-// more.
+// Test_Kubelet_Isolation runs a hostile build, with positive controls. The build finds no
+// credentials, and the proxy allows it only the requests that one build needs.
 //
-// That the metadata address, the API's port, and the ports of the service can
-// be connected to at all rests on a NetworkPolicy, which this cluster does not
-// enforce: here the metadata and the service's own API are reached, as the
-// controls show, and the others ask for a certificate or an account that the
-// pod does not have.
+// Only a NetworkPolicy can block connections to the metadata address, to the port of the Kubernetes
+// API and to the ports of the service. This cluster does not enforce policies, so the build reaches
+// the metadata and the API of the service, as the controls show. The other ports require a
+// certificate or an account, which the pod does not have.
 func Test_Kubelet_Isolation(t *testing.T) {
 	s := newInstall(t, installOptions{over: harness.Config{"kubernetes": map[string]any{"cacheWrite": false}}})
 	if out, err := exec.Command("ip", "addr", "add", metadata+"/32", "dev", "lo").CombinedOutput(); err != nil {
@@ -100,7 +98,7 @@ func Test_Kubelet_Isolation(t *testing.T) {
 		"probes.sh": strings.NewReplacer("HELP", help, "HOST", host, "PORT", port, "DIGEST", s.reg.Digest(t, "library/busybox:1"),
 			"PEER", kubelet.HostAddresses[0], "API", kubelet.APIAddress, "METADATA", metadata).Replace(probes),
 	})
-	id = s.ask(s.Nodes[0], &imagebuilderv1.BuildImageRequest{RequestId: "isolation", Requester: "test", Source: gitSource(repo.URL, nil)})
+	id = s.request(s.Nodes[0], &imagebuilderv1.BuildImageRequest{RequestId: "isolation", Requester: "test", Source: gitSource(repo.URL, nil)})
 	close(known)
 	s.succeeded(s.Nodes[0], id)
 	log := s.log(s.Nodes[1], id)
@@ -115,12 +113,12 @@ func Test_Kubelet_Isolation(t *testing.T) {
 		}
 	})
 	if token == "" {
-		t.Fatal("the build did not ask for the token: the probes prove nothing")
+		t.Fatal("the build did not fetch the token: the probes prove nothing")
 	}
 	for probe, want := range map[string]string{
 		// Controls.
 		"control": " 200 ", "base": " 200 ", "upload": " 202 ", "env": "PATH=", "processes": "probes.sh", "environments": "PATH=", "metadata": "the-metadata", "service": "reached", "api": "reached",
-		// What is refused.
+		// Refused requests.
 		"no-token": " 401 ", "other-repository": " 403 ", "workspace-repository": " 403 ", "other-tag": " 403 ",
 		"delete": " 403 ", "delete-pushed": " 403 ", "catalog": " 403 ", "tags": " 403 ", "files": "^.$", "roots": "^0$", "peer": "^$",
 		"worker": "HTTPS server",
@@ -142,7 +140,7 @@ func Test_Kubelet_Isolation(t *testing.T) {
 			}
 		}
 	}
-	// What the API says to who comes with nothing but a connection, as the build.
+	// The Kubernetes API refuses a client without credentials, such as the build.
 	anonymous := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	res, err := anonymous.Get("https://" + kubelet.APIAddress + "/api/v1/namespaces/" + s.namespace + "/secrets")
 	if err != nil {
@@ -150,7 +148,7 @@ func Test_Kubelet_Isolation(t *testing.T) {
 	}
 	_ = res.Body.Close()
 	if res.StatusCode != http.StatusForbidden {
-		t.Errorf("the API answers %s to a request without an account", res.Status)
+		t.Errorf("the API returns %s for a request without an account", res.Status)
 	}
 	s.tidy()
 }

@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// cgroupPrefix begins the names of control groups: the process id follows.
+// cgroupPrefix is the prefix of the names of control groups. The process id follows.
 const cgroupPrefix = "image-builder-kubelet-"
 
-// cgroupRoots are the hierarchies of control groups.
+// cgroupRoots returns the root folders of the control group hierarchies.
 func cgroupRoots() ([]string, error) {
 	const root = "/sys/fs/cgroup"
 	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
@@ -29,7 +29,7 @@ func cgroupRoots() ([]string, error) {
 	}
 	var roots []string
 	for _, e := range entries {
-		if e.IsDir() { // links are other names of the same
+		if e.IsDir() { // links are other names of the same folders
 			roots = append(roots, filepath.Join(root, e.Name()))
 		}
 	}
@@ -49,7 +49,7 @@ func makeCgroups(name string) error {
 		if filepath.Base(r) != "cpuset" {
 			continue
 		}
-		for _, f := range []string{"cpuset.cpus", "cpuset.mems"} { // empty in new ones
+		for _, f := range []string{"cpuset.cpus", "cpuset.mems"} { // empty in a new control group
 			raw, err := os.ReadFile(filepath.Join(r, f))
 			if err == nil {
 				err = os.WriteFile(filepath.Join(r, name, f), raw, 0o644)
@@ -62,7 +62,8 @@ func makeCgroups(name string) error {
 	return nil
 }
 
-// removeCgroups removes control groups whose processes have ended, or end.
+// removeCgroups removes control groups. It retries for ten seconds, until their processes have
+// ended.
 func removeCgroups(name string) error {
 	roots, err := cgroupRoots()
 	if err != nil {
@@ -84,8 +85,8 @@ func removeCgroups(name string) error {
 	}
 }
 
-// removeTree removes the folders of a control group, the deepest first: its
-// files cannot be removed.
+// removeTree removes the folders of a control group, the deepest first. Files of a control group
+// cannot be removed.
 func removeTree(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -109,7 +110,7 @@ func removeTree(dir string) error {
 
 // sweep removes control groups of test binaries that were killed.
 func sweep() {
-	roots, _ := cgroupRoots() // makeCgroups tells what is wrong
+	roots, _ := cgroupRoots() // makeCgroups reports this error
 	for _, r := range roots {
 		entries, _ := os.ReadDir(r)
 		for _, e := range entries {
@@ -121,8 +122,8 @@ func sweep() {
 	}
 }
 
-// sysctls are settings of the kernel that a kubelet changes for the whole
-// machine (k8s.io/kubernetes, pkg/util/sysctl).
+// sysctls are kernel settings that a kubelet changes for the whole machine (k8s.io/kubernetes,
+// pkg/util/sysctl).
 type sysctls map[string]string
 
 func rememberSysctls() sysctls {
@@ -137,7 +138,7 @@ func rememberSysctls() sysctls {
 	return s
 }
 
-// restore sets what has changed.
+// restore resets the settings that have changed.
 func (s sysctls) restore() error {
 	var errs []error
 	for name, want := range s {

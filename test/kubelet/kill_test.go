@@ -20,7 +20,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// census counts the pods of a namespace that ever were.
+// census counts all pods that were created in a namespace.
 type census struct {
 	mu   sync.Mutex
 	pods map[types.UID]string
@@ -56,7 +56,7 @@ func (c *census) count() int {
 	return len(c.pods)
 }
 
-// owner answers the node that owns a running build, nil for none.
+// owner returns the running node, other than not, that owns a running build, or nil.
 func (s *install) owner(at *harness.Node, id string, not *harness.Node) *harness.Node {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
 	defer cancel()
@@ -72,9 +72,9 @@ func (s *install) owner(at *harness.Node, id string, not *harness.Node) *harness
 	return nil
 }
 
-// Test_Kubelet_LeaderAndOwnerKilled kills the leader and then an owner with
-// signal 9 while twenty builds run: each succeeds in the one pod that it has,
-// and readers on all nodes see one log, without a gap.
+// Test_Kubelet_LeaderAndOwnerKilled kills the leader and then an owner by SIGKILL while twenty
+// builds run. Each build succeeds in its first pod, and all nodes return the same log without a
+// gap.
 func Test_Kubelet_LeaderAndOwnerKilled(t *testing.T) {
 	const builds, lines = 20, 60
 	s := newInstall(t, installOptions{})
@@ -83,7 +83,7 @@ func Test_Kubelet_LeaderAndOwnerKilled(t *testing.T) {
 	repo.Commit(map[string]string{"Dockerfile": fmt.Sprintf("FROM %s\nARG WHO\nRUN for i in $(seq %d); do echo $WHO-line-$i.; sleep 0.5; done\n", s.base, lines)})
 	var ids []string
 	for i := range builds {
-		ids = append(ids, s.ask(s.Nodes[i%3], &imagebuilderv1.BuildImageRequest{
+		ids = append(ids, s.request(s.Nodes[i%3], &imagebuilderv1.BuildImageRequest{
 			RequestId: fmt.Sprint(i), Requester: "test",
 			Source: gitSource(repo.URL, func(d *imagebuilderv1.DockerfileSource) {
 				d.BuildArgs = map[string]string{"WHO": fmt.Sprintf("build-%02d", i)}
@@ -123,12 +123,12 @@ func Test_Kubelet_LeaderAndOwnerKilled(t *testing.T) {
 		first := s.log(s.Nodes[0], id)
 		for _, n := range s.Nodes[1:] {
 			if other := s.log(n, id); other != first {
-				t.Errorf("build %d: %s shows another log than %s:\n%s\n---\n%s", i, n.Name, s.Nodes[0].Name, other, first)
+				t.Errorf("build %d: %s returns another log than %s:\n%s\n---\n%s", i, n.Name, s.Nodes[0].Name, other, first)
 			}
 		}
 		for l := 1; l <= lines; l++ {
 			if n := strings.Count(first, fmt.Sprintf(" build-%02d-line-%d.\n", i, l)); n != 1 {
-				t.Errorf("build %d: line %d is %d times in the log", i, l, n)
+				t.Errorf("build %d: line %d occurs %d times in the log", i, l, n)
 				break
 			}
 		}
@@ -139,8 +139,7 @@ func Test_Kubelet_LeaderAndOwnerKilled(t *testing.T) {
 	s.tidy()
 }
 
-// Test_Kubelet_KubeletKilled kills the kubelet while a build runs: the build
-// goes on in its pod.
+// Test_Kubelet_KubeletKilled kills the kubelet while a build runs. The build continues in its pod.
 func Test_Kubelet_KubeletKilled(t *testing.T) {
 	s := newInstall(t, installOptions{})
 	gate := newGate(t)

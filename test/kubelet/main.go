@@ -24,20 +24,18 @@ const (
 	stageVar  = "IMAGE_BUILDER_KUBELET_STAGE" // "" for the first process
 	dirVar    = "IMAGE_BUILDER_KUBELET_DIR"
 	cgroupVar = "IMAGE_BUILDER_KUBELET_CGROUP"
-	keepVar   = "IMAGE_BUILDER_KUBELET_KEEP" // keeps logs and data, for who looks for a fault
+	keepVar   = "IMAGE_BUILDER_KUBELET_KEEP" // not empty: keep logs and data for debugging
 	stageInit = "init"
 	stageTest = "test"
 )
 
-// Main is for TestMain: it boots a cluster, calls run with it and answers the
-// exit code of the test binary. run is called in the third of three processes
-// that execute the test binary: the first one prepares and tidies up, the
-// second one is the first of a process namespace, which ends with it.
+// Main is for TestMain: it boots a cluster, calls run with it and returns the exit code of the test
+// binary. Three processes execute the test binary. The first one prepares and cleans up. The second
+// one is process 1 of a process namespace, which ends with it. The third one calls run.
 func Main(run func(*Cluster) int) int { return stages(nil, run) }
 
-// MainSimulated is Main for a cluster whose nodes and pods are simulated by
-// kwok, with these stages of theirs: nothing of a pod runs. Containerd and
-// Kubelet of the cluster are nil.
+// MainSimulated is Main for a cluster in which kwok simulates nodes and pods by the given stages.
+// No process of a pod runs. Containerd and Kubelet of the cluster are nil.
 func MainSimulated(kwokStages []byte, run func(*Cluster) int) int { return stages(kwokStages, run) }
 
 func stages(kwokStages []byte, run func(*Cluster) int) int {
@@ -52,20 +50,20 @@ func stages(kwokStages []byte, run func(*Cluster) int) int {
 		code, err = inner(kwokStages, run)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "a Kubernetes for tests:", err)
+		fmt.Fprintln(os.Stderr, "run Kubernetes for tests:", err)
 		return 1
 	}
 	return code
 }
 
-// outer makes what the tests need, runs them in new namespaces and removes
-// what they leave.
+// outer compiles the service and makes folders and control groups, runs the tests in new
+// namespaces, and cleans up.
 func outer(simulated bool) (code int, err error) {
 	if err := missing(simulated); err != nil {
 		return 0, err
 	}
 	sweep()
-	dir, err := os.MkdirTemp("", "ibk-") // short: the paths of sockets are bounded
+	dir, err := os.MkdirTemp("", "ibk-") // a short path: paths of unix sockets have a limit
 	if err != nil {
 		return 0, err
 	}
@@ -74,8 +72,7 @@ func outer(simulated bool) (code int, err error) {
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	// Compiled here: there is no network in the namespaces, and the module cache
-	// may be cold.
+	// Compile before the namespaces, which have no network: the go command may download modules.
 	if err := harness.CopyBinary(harness.Variant{}, filepath.Join(dir, "image-builder")); err != nil {
 		return 0, err
 	}
@@ -87,10 +84,10 @@ func outer(simulated bool) (code int, err error) {
 	kernel := rememberSysctls()
 	defer func() { err = errors.Join(err, kernel.restore()) }()
 
-	cmd := again(stageInit)
+	cmd := stageCommand(stageInit)
 	cmd.Env = append(cmd.Env, dirVar+"="+dir, cgroupVar+"="+cgroup)
 	cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET
-	// The kernel ends the child with the thread that started it.
+	// The kernel kills the child when the thread that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	signals := make(chan os.Signal, 1)
@@ -100,23 +97,23 @@ func outer(simulated bool) (code int, err error) {
 		return 0, fmt.Errorf("start in new namespaces: %w", err)
 	}
 	ended := make(chan struct{})
-	told := make(chan struct{})
+	watched := make(chan struct{})
 	go func() {
-		defer close(told)
+		defer close(watched)
 		select {
 		case <-signals:
-			_ = cmd.Process.Kill() // everything in the namespace ends with it
+			_ = cmd.Process.Kill() // ends all processes of the namespace
 		case <-ended:
 		}
 	}()
 	err = cmd.Wait()
 	close(ended)
-	<-told
+	<-watched
 	return exitCode(err)
 }
 
-// again is this test binary, executed for another stage.
-func again(stage string) *exec.Cmd {
+// stageCommand returns a command that executes this test binary for another stage.
+func stageCommand(stage string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -136,15 +133,15 @@ func exitCode(err error) (int, error) {
 	return 0, err
 }
 
-// first is process 1 of the namespaces: it prepares the file system, starts
-// the tests and waits for all processes that lost their parents.
+// first is process 1 of the namespaces: it prepares the file system, starts the tests and waits for
+// all processes whose parents have ended.
 func first() (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := mounts(); err != nil {
 		return 0, err
 	}
-	cmd := again(stageTest)
+	cmd := stageCommand(stageTest)
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
@@ -158,14 +155,13 @@ func first() (int, error) {
 		case pid == cmd.Process.Pid && status.Exited():
 			return status.ExitStatus(), nil
 		case pid == cmd.Process.Pid:
-			return 0, fmt.Errorf("the tests were ended by %s", status.Signal())
+			return 0, fmt.Errorf("the tests ended by the signal %s", status.Signal())
 		}
 	}
 }
 
-// mounts makes a file system whose changes the machine does not see: folders
-// of Kubernetes and of the container runtime that cannot be configured are
-// empty ones in memory.
+// mounts hides changes of the file system from the machine: it mounts empty folders in memory over
+// the folders of Kubernetes and of the container runtime that cannot be configured.
 func mounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -173,8 +169,8 @@ func mounts() error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	// Some kernels show the network's settings by the mount of /sys; cgroups
-	// below it stay those of the machine.
+	// /sys is not mounted again, because the control groups below it must be those of the machine.
+	// On some kernels it therefore shows network settings of the machine.
 	for _, dir := range []string{"/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet", "/etc/cni"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -186,10 +182,10 @@ func mounts() error {
 	return nil
 }
 
-// missing names what is not installed.
+// missing returns an error that names the programs that are not installed.
 func missing(simulated bool) error {
 	if os.Getuid() != 0 {
-		return errors.New("it needs root, for namespaces and containers")
+		return errors.New("namespaces and containers need root")
 	}
 	programs := []string{"etcd", "ip", "docker-registry"}
 	files := []string{programFile("kube-apiserver")}
@@ -213,15 +209,14 @@ func missing(simulated bool) error {
 	if len(none) == 0 {
 		return nil
 	}
-	return fmt.Errorf("missing are %s: run `make test-kubernetes`, which installs and compiles them", strings.Join(none, ", "))
+	return fmt.Errorf("%s not found: run `make test-kubernetes`, which installs and compiles them", strings.Join(none, ", "))
 }
 
 func buildkitd() string { return testkit.File("bin/buildkitd") }
 
-// Program is a program of test/kubernetes/bin.
+// Program returns the path of a program of test/kubernetes/bin.
 func Program(name string) string { return programFile(name) }
 
-// programFile is a program of test/kubernetes/bin.
 func programFile(name string) string {
 	return testkit.File("test/kubernetes/bin/" + name)
 }

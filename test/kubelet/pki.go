@@ -21,7 +21,7 @@ import (
 // identity is a client of the API.
 type identity struct{ file, user, group string }
 
-// identities have a client certificate and a kubeconfig file each.
+// identities are the clients with a certificate and a kubeconfig file.
 var identities = []identity{
 	{"admin", "admin", "system:masters"},
 	{"controller-manager", "system:kube-controller-manager", ""},
@@ -75,7 +75,8 @@ func makePKI(dir string) error {
 	return a.write("sa.key", "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key))
 }
 
-// issue signs a certificate; the first one is the authority's own.
+// issue signs a certificate and writes it with its key. The first one is the certificate of the
+// authority itself.
 func (a *authority) issue(name string, c *x509.Certificate) (*ecdsa.PrivateKey, *x509.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -15,12 +15,12 @@ import (
 	"k8s.io/client-go/util/retry"
 )
 
-// PodDir is the folder of a pod's volumes on this machine.
+// PodDir returns the folder of the kubelet for a pod, which has its volumes.
 func (c *Cluster) PodDir(p *corev1.Pod) string {
 	return filepath.Join(c.Dir, "kubelet", "pods", string(p.UID))
 }
 
-// Roots are the root file systems of a pod's containers of that name that run.
+// Roots returns the root file systems of the running containers of a pod that have the given name.
 func (c *Cluster) Roots(p *corev1.Pod, container string) ([]string, error) {
 	var roots []string
 	for _, s := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
@@ -36,8 +36,8 @@ func (c *Cluster) Roots(p *corev1.Pod, container string) ([]string, error) {
 	return roots, nil
 }
 
-// KillContainers ends the processes of a pod by SIGKILL, as a power failure
-// does. A kubelet that runs would start some of them again.
+// KillContainers ends the processes of a pod by SIGKILL, to simulate a power failure. A running
+// kubelet would start some of them again.
 func (c *Cluster) KillContainers(ctx context.Context, p *corev1.Pod) error {
 	var errs []error
 	for _, s := range append(p.Status.ContainerStatuses, p.Status.InitContainerStatuses...) {
@@ -48,8 +48,8 @@ func (c *Cluster) KillContainers(ctx context.Context, p *corev1.Pod) error {
 	return errors.Join(errs...)
 }
 
-// OutOfService gives the node the taint by which operators and clouds tell that
-// a machine is lost: its pods are given up. Or takes it away.
+// OutOfService adds the taint out-of-service to the node, or removes it. With this taint operators
+// and clouds mark a lost machine, and Kubernetes deletes its pods.
 func (c *Cluster) OutOfService(ctx context.Context, out bool) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		n, err := c.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})

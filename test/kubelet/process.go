@@ -25,17 +25,17 @@ func newProcess(dir, name, path string, args ...string) *Process {
 	return &Process{name: name, path: path, args: args, log: filepath.Join(dir, name+".log")}
 }
 
-// with adds arguments.
+// with appends arguments to the command.
 func (p *Process) with(args ...string) { p.args = append(p.args, args...) }
 
-// Start starts the program, again if it was killed. It does not wait for it to
-// be ready.
+// Start starts the program, and does not wait until it is ready. A killed program can be started
+// again.
 func (p *Process) Start() error {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = log.Close() }() // the program has it open
+	defer func() { _ = log.Close() }() // the program has its own descriptor
 	p.cmd, p.done = exec.Command(p.path, p.args...), make(chan struct{})
 	p.cmd.Args[0] = p.name
 	p.cmd.Stdout, p.cmd.Stderr = log, log
@@ -43,13 +43,13 @@ func (p *Process) Start() error {
 	started := make(chan error)
 	go func(cmd *exec.Cmd, done chan struct{}) {
 		defer close(done)
-		// The kernel ends the program with the thread that started it.
+		// The kernel kills the program when the thread that started it ends.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // it ends by a signal
+			_ = cmd.Wait() // the program ends by a signal
 		}
 	}(p.cmd, p.done)
 	if err := <-started; err != nil {
@@ -60,14 +60,14 @@ func (p *Process) Start() error {
 
 // Kill ends the program by SIGKILL and waits for its end.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill() // an error says that it has ended
+	_ = p.cmd.Process.Kill() // fails if the program has ended
 	<-p.done
 }
 
-// Pid is the process id.
+// Pid returns the process id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Log is the end of what the program has written.
+// Log returns the last lines of the output of the program.
 func (p *Process) Log(lines int) string {
 	raw, err := os.ReadFile(p.log)
 	if err != nil {

@@ -19,9 +19,9 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Kubelet_CredentialsRenewed changes the install's registry credential
-// while a step runs, and then ends the former one: the kubelet shows the pod's
-// proxy what its owner has written into the Secret, and the build pushes by it.
+// Test_Kubelet_CredentialsRenewed changes the registry credential of the install while a step runs,
+// and then revokes the former one. The owner writes the new credential into the Secret, the kubelet
+// updates the file of the pod's proxy, and the build pushes with it.
 func Test_Kubelet_CredentialsRenewed(t *testing.T) {
 	const former, next = "former-password-2kQ7x", "next-password-8Lw4m"
 	addr, storage, auth := nextRegistry(), t.TempDir(), filepath.Join(t.TempDir(), "config.json")
@@ -47,13 +47,13 @@ func Test_Kubelet_CredentialsRenewed(t *testing.T) {
 	})
 	repo, gate := newGitRepo(t, ""), newGate(t)
 	repo.Commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nRUN wget -q -O- " + gate.url + "\n"})
-	id := s.ask(s.Nodes[0], &imagebuilderv1.BuildImageRequest{
+	id := s.request(s.Nodes[0], &imagebuilderv1.BuildImageRequest{
 		RequestId: "renewed", Requester: "test", Auth: &imagebuilderv1.RegistryAuth{AllowAll: true}, Source: gitSource(repo.URL, nil),
 	})
 	gate.await()
 	pod := s.podOf(id, 1)
 	if pod == nil {
-		t.Fatal("the build runs, and has no pod")
+		t.Fatal("the build runs without a pod")
 	}
 	shown := func(password string) bool {
 		look := &finder{secrets: []string{password}}
@@ -61,11 +61,11 @@ func Test_Kubelet_CredentialsRenewed(t *testing.T) {
 		return len(look.found) > 0
 	}
 	if !shown(former) || shown(next) {
-		t.Fatal("the control: the proxy's file has not the former credential, or the next one already")
+		t.Fatal("control: the file of the proxy lacks the former credential, or has the next one already")
 	}
 	credential(next)
-	testkit.Eventually(t, 4*time.Minute, "the kubelet shows the proxy the next credential", func() bool { return shown(next) })
-	testkit.Eventually(t, time.Minute, "the proxy has taken it over", func() bool {
+	testkit.Eventually(t, 4*time.Minute, "the file of the proxy has the next credential", func() bool { return shown(next) })
+	testkit.Eventually(t, time.Minute, "the proxy uses the next credential", func() bool {
 		raw, err := kube.Client.CoreV1().Pods(s.namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "registry-proxy"}).DoRaw(t.Context())
 		return err == nil && strings.Contains(string(raw), "took over renewed registry credentials")
 	})

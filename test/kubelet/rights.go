@@ -16,17 +16,16 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// shippedRole is the Role of the runtime in deploy/kubernetes, which is the
-// chart, rendered (tools/deploytest compares them).
+// shippedRole is the Role of the runtime in deploy/kubernetes. These files are the rendered chart
+// (tools/deploytest compares them).
 const shippedRole = "image-builder-builds"
 
-// shippedRights are the rules of that Role: nodes of tests have these rights
-// and no others.
+// shippedRights returns the rules of shippedRole. Nodes of tests have these rights and no others.
 func shippedRights() ([]rbacv1.PolicyRule, error) {
 	file := testkit.File("deploy/kubernetes/image-builder-pods.yaml")
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("read the rights that are shipped: %w", err)
+		return nil, fmt.Errorf("read the shipped rights: %w", err)
 	}
 	for doc := range bytes.SplitSeq(raw, []byte("\n---\n")) {
 		var r rbacv1.Role
@@ -37,9 +36,9 @@ func shippedRights() ([]rbacv1.PolicyRule, error) {
 	return nil, fmt.Errorf("%s has no Role %s", file, shippedRole)
 }
 
-// Account makes a namespace for build pods, with a service account that has
-// there the rights that deploy/kubernetes ships, and answers its kubeconfig
-// file. It waits until pods of the namespace have an account, too.
+// Account makes a namespace for build pods, and a service account with the rights of
+// deploy/kubernetes in it. It returns the path of its kubeconfig file. It waits until the namespace
+// has the default account, which pods need.
 func (c *Cluster) Account(ctx context.Context, namespace string) (kubeconfig string, err error) {
 	rules, err := shippedRights()
 	if err != nil {
@@ -71,7 +70,7 @@ func (c *Cluster) Account(ctx context.Context, namespace string) (kubeconfig str
 			return "", fmt.Errorf("make the namespace %s and its account: %w", namespace, err)
 		}
 	}
-	if err := c.await(ctx, "pods of the namespace have an account", func(ctx context.Context) error {
+	if err := c.await(ctx, "the namespace has a default account", func(ctx context.Context) error {
 		_, err := c.Client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	}); err != nil {

@@ -22,9 +22,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/kubelet"
 )
 
-// Test_Kubelet_Secrets builds from a private base image and a private git
-// repository in a pod, and looks for the secrets everywhere: they are in the
-// pod's Secret, and nowhere else.
+// Test_Kubelet_Secrets builds from a private base image and a private git repository in a pod, and
+// searches for the secrets everywhere. Only the Secret of the pod has them.
 func Test_Kubelet_Secrets(t *testing.T) {
 	const gitToken, registryPassword, buildSecret = "git-token-3cFq8", "registry-password-9xKw2", "build-secret-7Hq5d"
 	storage, auth := t.TempDir(), filepath.Join(t.TempDir(), "config.json")
@@ -43,7 +42,7 @@ func Test_Kubelet_Secrets(t *testing.T) {
 	})
 	repo, gate := newGitRepo(t, gitToken), newGate(t)
 	repo.Commit(map[string]string{"Dockerfile": "FROM " + s.base + "\nRUN --mount=type=secret,id=token wc -c /run/secrets/token; cat /run/secrets/token; echo; wget -q -O- " + gate.url + "\n"})
-	id := s.ask(s.Nodes[0], &imagebuilderv1.BuildImageRequest{
+	id := s.request(s.Nodes[0], &imagebuilderv1.BuildImageRequest{
 		RequestId: "secrets", Requester: "test", Auth: &imagebuilderv1.RegistryAuth{AllowAll: true},
 		GitAuth: &imagebuilderv1.BasicAuth{Username: "u", Password: gitToken}, Secrets: map[string][]byte{"token": []byte(buildSecret)},
 		Source: gitSource(repo.URL, func(d *imagebuilderv1.DockerfileSource) {
@@ -54,10 +53,10 @@ func Test_Kubelet_Secrets(t *testing.T) {
 	gate.await()
 	pod := s.podOf(id, 1)
 	if pod == nil {
-		t.Fatal("the build runs, and has no pod")
+		t.Fatal("the build runs without a pod")
 	}
 	look := &finder{t: t, secrets: []string{gitToken, registryPassword, buildSecret}}
-	// The control: they are in the files that worker and proxy have mounted.
+	// The control: the volumes of the worker and the proxy have the secrets.
 	mounted := &finder{secrets: look.secrets}
 	mounted.tree(kube.PodDir(pod) + "/volumes/kubernetes.io~secret")
 	if len(mounted.found) < 3 {
@@ -67,8 +66,8 @@ func Test_Kubelet_Secrets(t *testing.T) {
 	if err != nil || len(roots) != 1 {
 		t.Fatalf("find the files of the BuildKit container: %v, %v", roots, err)
 	}
-	// What the worker keeps until a node has redacted and stored it is the
-	// worker's.
+	// The test does not search the output that the worker keeps until a node has redacted and
+	// stored it: only the worker can read it.
 	for _, dir := range []string{roots[0], kube.PodDir(pod) + "/volumes/kubernetes.io~empty-dir/state"} {
 		if n := look.tree(dir); n < 3 {
 			t.Errorf("%s has only %d files", dir, n)
@@ -101,7 +100,7 @@ func Test_Kubelet_Secrets(t *testing.T) {
 	s.tidy()
 }
 
-// inspect looks at what the API and the logs of containers show of all pods.
+// inspect searches pods, events and the logs of containers.
 func (s *install) inspect(look *finder) {
 	s.t.Helper()
 	ctx := s.t.Context()
@@ -132,9 +131,9 @@ func (s *install) containerLog(ctx context.Context, pod, container string) []byt
 	return raw
 }
 
-// finder looks for secrets, plain and in base64.
+// finder searches for secrets, in plain text and in base64.
 type finder struct {
-	t       *testing.T // nil: found is what is wanted
+	t       *testing.T // reports secrets as errors; nil for a control
 	secrets []string
 	found   []string
 }
@@ -148,19 +147,19 @@ func (f *finder) text(where string, text []byte) {
 			}
 			f.found = append(f.found, where+": "+form)
 			if f.t != nil {
-				f.t.Errorf("%s shows %s: %q", where, form, text[max(0, i-60):min(len(text), i+80)])
+				f.t.Errorf("%s contains %s: %q", where, form, text[max(0, i-60):min(len(text), i+80)])
 			}
 		}
 	}
 }
 
-// tree looks at all files below a folder and answers how many there are.
+// tree searches all files below a folder and returns their number.
 func (f *finder) tree(dir string) int {
 	n := 0
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error { // files come and go
 		if err != nil {
 			if errors.Is(err, fs.ErrPermission) && f.t != nil {
-				f.t.Errorf("look at %s: %v", path, err)
+				f.t.Errorf("search %s: %v", path, err)
 			}
 			return nil
 		}

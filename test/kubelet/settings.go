@@ -8,17 +8,17 @@ import (
 	"path/filepath"
 )
 
-// Addresses of the cluster, the same in each one: it has a network of its own.
+// Addresses of the cluster. Each cluster has the same, in its own network namespace.
 const (
-	// Address is the machine's own address, where pods reach what tests serve.
+	// Address is the address of the machine. Pods use it to reach servers of tests.
 	Address = "10.99.0.1"
-	// APIAddress is the API server's, as pods know it.
+	// APIAddress is the address of the API server for pods.
 	APIAddress = serviceIP
 	serviceIP  = "10.0.0.1"
 	apiServer  = "https://" + serviceIP + ":443"
 	podSubnet  = "10.244.0.0/24"
 	nodeName   = "localhost"
-	// PlainRegistry is where pods' images can be pulled from without TLS.
+	// PlainRegistry is a registry from which pods can pull their images without TLS.
 	PlainRegistry = Address + ":5099"
 	cniDir        = "/usr/lib/cni"
 	socket        = "/run/containerd/containerd.sock"
@@ -59,8 +59,8 @@ const cniConfig = `{"cniVersion": "0.4.0", "name": "pods", "plugins": [
 ]}
 `
 
-// The control groups are version 1 on some machines; nothing of the machine is
-// for the kubelet to collect, and tests make their own shortages.
+// Some machines have control groups of version 1. The limits are low, so that the kubelet neither
+// removes images nor evicts pods for lack of resources on the machine.
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: 127.0.0.1

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// simulatedNodes have room for a thousand pods each.
+	// simulatedNodes is the number of nodes. Each has room for a thousand pods.
 	simulatedNodes = 10
 	simulatedPods  = "10.128.0.0/12"
-	// auditPolicy notes each request of a test's service account as it comes.
+	// auditPolicy records each request of the service accounts of tests when it arrives.
 	auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [ResponseStarted, ResponseComplete]
@@ -27,7 +27,7 @@ rules:
 - {level: None, userGroups: ["system:serviceaccounts:kube-system"]}
 - {level: Metadata, userGroups: ["system:serviceaccounts"]}
 `
-	// kwokConfig is laid before the stages.
+	// kwokConfig precedes the stages in the configuration of kwok.
 	kwokConfig = `apiVersion: config.kwok.x-k8s.io/v1alpha1
 kind: KwokConfiguration
 options:
@@ -41,8 +41,8 @@ options:
 `
 )
 
-// AuditLog is where the API server of a simulated cluster notes each request
-// of service accounts, as it comes: one event of audit.k8s.io/v1 a line.
+// AuditLog returns the path of the audit log of a simulated cluster. It has one event of
+// audit.k8s.io/v1 per line, for each request of a service account when it arrives.
 func (c *Cluster) AuditLog() string { return filepath.Join(c.Dir, "audit.log") }
 
 // bootSimulated boots without containerd and kubelet.
@@ -50,7 +50,7 @@ func (c *Cluster) bootSimulated(ctx context.Context, stages []byte) error {
 	if err := c.prepare(); err != nil {
 		return err
 	}
-	// Nobody is at the addresses of pods, and they say so at once.
+	// Connections to the addresses of pods are refused at once.
 	if out, err := exec.Command("ip", "route", "add", "local", simulatedPods, "dev", "lo").CombinedOutput(); err != nil {
 		return fmt.Errorf("route the addresses of pods: %w: %s", err, out)
 	}
@@ -62,7 +62,7 @@ func (c *Cluster) bootSimulated(ctx context.Context, stages []byte) error {
 	c.programs()
 	c.Containerd, c.Kubelet = nil, nil
 	c.APIServer.with("--audit-policy-file="+filepath.Join(c.Dir, "audit.yaml"), "--audit-log-path="+c.AuditLog())
-	// Nobody writes heartbeats: kwok's fail for ever once an answer was lost.
+	// Nodes have no heartbeats: those of kwok fail forever after one lost response.
 	c.ControllerManager.with("--node-monitor-grace-period=24h")
 	c.Scheduler.with("--kube-api-qps=500", "--kube-api-burst=1000")
 	c.Kwok = newProcess(c.Dir, "kwok", programFile("kwok"), "--kubeconfig="+c.kubeconfig("admin"), "--config="+filepath.Join(c.Dir, "kwok.yaml"),

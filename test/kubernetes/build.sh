@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds bin/kube-apiserver and its links, once: five to ten minutes. go.mod was
-# made so, for another version V do it again:
+# Builds bin/kube-apiserver and its links. This takes five to ten minutes. For another version V,
+# write go.mod again with these commands:
 #
 #	go mod init github.com/image-builder-ha/image-builder/test/kubernetes
 #	GM=$(go mod download -json k8s.io/kubernetes@v$V | sed -n 's/.*"GoMod": "\(.*\)".*/\1/p')

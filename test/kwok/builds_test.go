@@ -26,10 +26,10 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// clients ask for builds at a time and wait for their ends.
+// clients is the number of concurrent clients. Each requests a build and waits for its end.
 const clients = 600
 
-// number is how many builds there are; KWOK_BUILDS is another one.
+// number returns the number of builds: 150, or $KWOK_BUILDS.
 func number(t *testing.T) int {
 	t.Helper()
 	s := os.Getenv("KWOK_BUILDS")
@@ -38,21 +38,21 @@ func number(t *testing.T) int {
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 100 {
-		t.Fatalf("KWOK_BUILDS=%s is no number of at least 100", s)
+		t.Fatalf("KWOK_BUILDS=%s is not a number of at least 100", s)
 	}
 	return n
 }
 
-// Test_Kwok_ScriptedEndings runs builds whose pods end in all ways there are,
-// while the leader is killed with signal 9 four times and the API server three
-// times. Each build ends as its script says, with the attempts and the blames
-// that belong to it; no attempt had two pods, and nothing is left of any.
+// Test_Kwok_ScriptedEndings runs builds whose pods end in all possible ways. Meanwhile SIGKILL ends
+// the leader four times and the API server three times. Each build ends as its script determines,
+// with the expected attempts and blames. Each attempt had exactly one pod, and no pod or Secret is
+// left.
 func Test_Kwok_ScriptedEndings(t *testing.T) {
 	total := number(t)
 	const namespace = "builds"
 	reg := registrytest.Start(t, registrytest.Options{Addr: kubelet.Address + ":5001"})
-	// What workers claim to have pushed: builds that run at a time have images of
-	// their own, as the registry fails now and then where many tag one.
+	// The images that workers report as pushed. Concurrent builds have different images, because
+	// the registry sometimes fails if many clients tag the same image.
 	var digests []string
 	for i := range min(total, clients) {
 		digests = append(digests, reg.Push(t, fmt.Sprint("base-images:pushed-", i), registrytest.RandomImage(t, 1, 1024)))
@@ -61,14 +61,14 @@ func Test_Kwok_ScriptedEndings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	book, director := keepLedger(t, namespace), newDirector(t, namespace)
-	s := &stage{t: t, director: director, digests: digests, repository: reg.Addr + "/base-images", builds: map[string]played{}}
+	objects, director := keepLedger(t, namespace), newDirector(t, namespace)
+	s := &world{t: t, director: director, digests: digests, repository: reg.Addr + "/base-images", builds: map[string]scriptedBuild{}}
 	var hosts []harness.Host
 	for _, ip := range kubelet.HostAddresses {
 		hosts = append(hosts, harness.Host{IP: ip})
 	}
 	s.Cluster = harness.StartClusterOn(t, hosts, reg.Addr, harness.Config{
-		"pprofAddress": "", // one host would be one port
+		"pprofAddress": "", // the nodes share the loopback of this host
 		"registry":     map[string]any{"allowLoopback": false, "insecureHosts": []string{reg.Addr}},
 		"runtimes":     map[string]any{"dockerfile": "kubernetes"},
 		"builds":       map[string]any{"attempts": 3, "retryBackoff": "200ms", "runningPerNode": clients / 3},
@@ -83,10 +83,10 @@ func Test_Kwok_ScriptedEndings(t *testing.T) {
 	keepScheduling(t)
 	memory := watchMemory(t, s.Cluster)
 	began := time.Now()
-	var asking sync.WaitGroup
-	asking.Go(func() { s.ask(total) })
+	var building sync.WaitGroup
+	building.Go(func() { s.build(total) })
 	s.kill(total)
-	asking.Wait()
+	building.Wait()
 	if t.Failed() {
 		return
 	}
@@ -95,25 +95,25 @@ func Test_Kwok_ScriptedEndings(t *testing.T) {
 
 	attempts := s.check()
 	testkit.Eventually(t, 10*time.Minute, "no pod and no Secret is left", func() bool {
-		return len(book.left("pods")) == 0 && len(book.left("secrets")) == 0
+		return len(objects.left("pods")) == 0 && len(objects.left("secrets")) == 0
 	})
 	swept := time.Since(began) - took
-	s.account(book, attempts)
+	s.comparePods(objects, attempts)
 
 	t.Logf("%d builds, %d attempts in %s; leaders killed %d times, the API server %d times; nothing left %s later",
 		total, len(attempts), took.Round(time.Second), s.leaders, s.servers, swept.Round(time.Second))
-	asked := requests(t, namespace)
+	counts := requests(t, namespace)
 	sum := 0
-	for _, what := range slices.SortedFunc(maps.Keys(asked), func(a, b string) int { return cmp.Compare(asked[b], asked[a]) }) {
-		sum += asked[what]
-		t.Logf("API requests: %-20s %6d, %.2f a build", what, asked[what], float64(asked[what])/float64(total))
+	for _, kind := range slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Compare(counts[b], counts[a]) }) {
+		sum += counts[kind]
+		t.Logf("API requests: %-20s %6d, %.2f a build", kind, counts[kind], float64(counts[kind])/float64(total))
 	}
 	t.Logf("API requests: %d, %.2f a build, %.2f an attempt; memory of a node: %d MiB before, %d at most, for %d builds at a time: %d KiB each",
 		sum, float64(sum)/float64(total), float64(sum)/float64(len(attempts)), idle>>20, most>>20, min(total, clients), (most-idle)>>10/int64(min(total, clients)))
 }
 
-// stage is where the builds play.
-type stage struct {
+// world is a cluster with its scripted builds.
+type world struct {
 	*harness.Cluster
 	t          *testing.T
 	director   *director
@@ -124,25 +124,25 @@ type stage struct {
 	leaders, servers int // killed
 
 	mu     sync.Mutex
-	builds map[string]played
+	builds map[string]scriptedBuild
 }
 
-// played is a build and the script that it had.
-type played struct {
+// scriptedBuild is a build with its script.
+type scriptedBuild struct {
 	script script
 	digest string
 	build  *imagebuilderv1.Build
 }
 
-// ask asks for all builds, through all nodes, and waits for their ends.
-func (s *stage) ask(total int) {
+// build requests all builds, through all nodes, and waits for their ends.
+func (s *world) build(total int) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Minute+time.Duration(total)*time.Second/2)
 	defer cancel()
 	next := make(chan int)
-	var asking sync.WaitGroup
+	var running sync.WaitGroup
 	for range min(total, clients) {
-		asking.Go(func() {
+		running.Go(func() {
 			for i := range next {
 				s.one(ctx, i)
 			}
@@ -152,13 +152,13 @@ func (s *stage) ask(total int) {
 		next <- i
 	}
 	close(next)
-	asking.Wait()
+	running.Wait()
 }
 
-// one is the life of one build as its client sees it.
-func (s *stage) one(ctx context.Context, i int) {
+// one requests one build, assigns its script and waits for its end.
+func (s *world) one(ctx context.Context, i int) {
 	n := s.Nodes[i%len(s.Nodes)]
-	// A git source as Gitpod's is asked about nowhere.
+	// With a commit id, like in Gitpod's requests, the service does not contact the git host.
 	source := &imagebuilderv1.Source{From: &imagebuilderv1.Source_Dockerfile{Dockerfile: &imagebuilderv1.DockerfileSource{
 		DockerfilePath: "Dockerfile", DockerfileVersion: fmt.Sprint(i),
 		Context: &imagebuilderv1.DockerfileSource_Git{Git: &imagebuilderv1.GitContext{
@@ -173,10 +173,10 @@ func (s *stage) one(ctx context.Context, i int) {
 		return
 	}
 	digest := s.digests[i%len(s.digests)]
-	scripts := theater(s.repository, digest)
-	p := played{script: scripts[i%len(scripts)], digest: digest}
+	all := scripts(s.repository, digest)
+	p := scriptedBuild{script: all[i%len(all)], digest: digest}
 	p.script.after = time.Duration(1+i%4) * time.Second
-	s.director.direct(res.Build.Id, p.script)
+	s.director.assign(res.Build.Id, p.script)
 	if p.build = n.Wait(s.t, ctx, res.Build.Id); p.build == nil {
 		return
 	}
@@ -186,9 +186,8 @@ func (s *stage) one(ctx context.Context, i int) {
 	s.ended.Add(1)
 }
 
-// kill kills leaders and the API server as the builds go on, the last time
-// both at once.
-func (s *stage) kill(total int) {
+// kill kills leaders and the API server during the builds. The last time it kills both at once.
+func (s *world) kill(total int) {
 	for _, k := range []struct {
 		at             float64
 		leader, server bool
@@ -207,7 +206,7 @@ func (s *stage) kill(total int) {
 			s.killLeader()
 		}
 		if k.server {
-			pause(5 * time.Second) // that is the fault
+			pause(5 * time.Second) // the length of the fault
 			if err := kube.APIServer.Start(); err != nil {
 				s.t.Error(err)
 				return
@@ -216,22 +215,22 @@ func (s *stage) kill(total int) {
 	}
 }
 
-// pause is the length of a fault, or between looks.
+// pause waits for d.
 func pause(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	<-timer.C
 }
 
-func (s *stage) killLeader() {
+func (s *world) killLeader() {
 	leader := s.Leader()
 	leader.Kill()
 	s.leaders++
 	leader.Launch()
 }
 
-// check judges each build, and answers all attempts by the names of their pods.
-func (s *stage) check() (attempts map[string]ending) {
+// check compares each build with its script, and returns all attempts by the names of their pods.
+func (s *world) check() (attempts map[string]ending) {
 	s.t.Helper()
 	attempts = map[string]ending{}
 	shown := 0
@@ -248,23 +247,23 @@ func (s *stage) check() (attempts map[string]ending) {
 		}
 	}
 	if shown > 0 {
-		s.t.Errorf("%d of %d builds did not end as their scripts say", shown, len(s.builds))
+		s.t.Errorf("%d of %d builds did not end as in their scripts", shown, len(s.builds))
 	}
 	return attempts
 }
 
-// account compares the pods that ever were with the attempts of all builds: each
-// had one.
-func (s *stage) account(book *ledger, attempts map[string]ending) {
+// comparePods checks that each attempt had exactly one pod and one Secret, and that there were no
+// others.
+func (s *world) comparePods(objects *ledger, attempts map[string]ending) {
 	s.t.Helper()
 	for _, resource := range []string{"pods", "secrets"} {
-		made, err := book.everMade(resource)
+		made, err := objects.everMade(resource)
 		if err != nil {
 			s.t.Fatal(err)
 		}
 		for name, n := range made {
 			if e, known := attempts[name]; !known || n != 1 {
-				s.t.Errorf("%s/%s was made %d times; an attempt has that name: %v (%s)", resource, name, n, known, e.kind)
+				s.t.Errorf("%s/%s was created %d times; an attempt has that name: %v (%s)", resource, name, n, known, e.kind)
 			}
 		}
 		for name := range attempts {
@@ -275,9 +274,9 @@ func (s *stage) account(book *ledger, attempts map[string]ending) {
 	}
 }
 
-// keepScheduling starts Kubernetes' scheduler again when it has ended, as a control
-// plane does: it ends itself if a pod of a name was replaced by another one
-// while it could not watch.
+// keepScheduling starts the scheduler of Kubernetes again when it has ended, as a control plane
+// does. The scheduler exits if a pod was replaced by another one with the same name while it could
+// not watch.
 func keepScheduling(t *testing.T) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
@@ -307,8 +306,8 @@ func keepScheduling(t *testing.T) {
 	})
 }
 
-// watchMemory answers a function that tells the memory of a node now, at the
-// beginning, and at most since then, in bytes.
+// watchMemory measures the memory of the nodes. The returned function ends this, and returns the
+// highest memory of a node at the beginning and during the whole time, in bytes.
 func watchMemory(t *testing.T, c *harness.Cluster) func() (before, most int64) {
 	t.Helper()
 	look := func() (most int64) {
@@ -345,7 +344,7 @@ func watchMemory(t *testing.T, c *harness.Cluster) func() (before, most int64) {
 	}
 }
 
-// residentBytes is what a process has in memory; 0 if it has ended.
+// residentBytes returns the resident memory of a process, or 0 if it has ended.
 func residentBytes(pid int) int64 {
 	raw, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "status"))
 	if err != nil {
@@ -353,7 +352,7 @@ func residentBytes(pid int) int64 {
 	}
 	for line := range strings.Lines(string(raw)) {
 		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
-			kb, _ := strconv.ParseInt(f[1], 10, 64) // the kernel's own number
+			kb, _ := strconv.ParseInt(f[1], 10, 64) // the kernel writes a valid number
 			return kb << 10
 		}
 	}

@@ -25,16 +25,16 @@ import (
 )
 
 const (
-	// lostFor is how long the pod of a lost node is there after its time to end.
+	// lostFor is how long the pod of a lost node exists after its deletion.
 	lostFor = time.Second
-	// nudgeAfter is when a pod is touched that has not done what its script
-	// says: kwok forgets what it was about to write when the API server died in
-	// the middle of the request. A kubelet would write it again.
-	nudgeAfter = 10 * time.Second
+	// touchAfter is the delay after which a pod that does not follow its script gets an annotation.
+	// kwok loses a write if the API server dies in the middle of the request, and the annotation
+	// makes kwok repeat it. A kubelet would repeat it by itself.
+	touchAfter = 10 * time.Second
 )
 
-// director gives each pod its script, and plays what no kubelet does: the
-// user, the scheduler and the controllers that take pods away.
+// director assigns a script to each pod. It also does what no kubelet does: it deletes pods like a
+// user, the scheduler or a controller.
 type director struct {
 	namespace string
 	pods      corelisters.PodNamespaceLister
@@ -75,12 +75,12 @@ func newDirector(t *testing.T, namespace string) *director {
 	return d
 }
 
-// direct gives a build its script.
-func (d *director) direct(build string, s script) {
+// assign sets the script of a build.
+func (d *director) assign(build string, s script) {
 	d.mu.Lock()
 	d.scripts[build] = s
 	d.mu.Unlock()
-	d.queue.Add(workload.Name(build, 1)) // it may be there
+	d.queue.Add(workload.Name(build, 1)) // the pod may exist already
 }
 
 func (d *director) work(ctx context.Context, t *testing.T) {
@@ -89,13 +89,13 @@ func (d *director) work(ctx context.Context, t *testing.T) {
 		if shut {
 			return
 		}
-		again, err := d.play(ctx, name)
+		again, err := d.reconcile(ctx, name)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			d.queue.AddRateLimited(name)
-			// Another pod of that name is none of the test's: the ledger tells.
+			// Ignore the error for another pod with the same name: the ledger reports such pods.
 			if apierrors.IsInvalid(err) && !strings.Contains(err.Error(), "metadata.uid") {
-				t.Errorf("direct %s: %v", name, err)
+				t.Errorf("reconcile %s: %v", name, err)
 			}
 		case again > 0:
 			d.queue.Forget(name)
@@ -107,45 +107,46 @@ func (d *director) work(ctx context.Context, t *testing.T) {
 	}
 }
 
-// play brings one pod on, and says when to look at it again.
-func (d *director) play(ctx context.Context, name string) (again time.Duration, err error) {
+// reconcile takes the next action for a pod. It returns the delay until the next call, or 0 to wait
+// for a change of the pod.
+func (d *director) reconcile(ctx context.Context, name string) (again time.Duration, err error) {
 	p, err := d.pods.Get(name)
 	if err != nil {
-		return 0, nil // it is gone, or was not seen yet
+		return 0, nil // the pod is gone, or not in the cache yet
 	}
 	build, attempt, ok := workload.ParseName(name)
 	if !ok {
-		return 0, fmt.Errorf("%s is no pod of this service", name)
+		return 0, fmt.Errorf("%s is not a pod of this service", name)
 	}
 	d.mu.Lock()
 	s, known := d.scripts[build]
 	d.mu.Unlock()
 	if !known {
-		return 0, nil // it comes by direct
+		return 0, nil // assign adds the pod to the queue again
 	}
 	if p.Annotations[annotation+"ending"] == "" {
-		// Too many attempts are told by check.
+		// check reports too many attempts.
 		e := s.attempts[min(int(attempt), len(s.attempts))-1]
-		return nudgeAfter + s.after, d.annotate(ctx, p, e.annotations(s.after))
+		return touchAfter + s.after, d.annotate(ctx, p, e.annotations(s.after))
 	}
 	kind := p.Annotations[annotation+"ending"]
 	switch ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed; {
 	case p.DeletionTimestamp != nil && kind != "lost":
-		return d.nudge(ctx, p, 0) // the kubelet's turn
+		return d.touch(ctx, p, 0) // the kubelet must act
 	case ended:
 		return 0, nil
 	case p.Status.Phase != corev1.PodRunning || kind != "deleted" && kind != "lost" && kind != "preempted":
-		return d.nudge(ctx, p, s.after)
+		return d.touch(ctx, p, s.after)
 	}
 	if wait := s.after - time.Since(p.Status.StartTime.Time); wait > 0 {
 		return wait, nil
 	}
-	return d.take(ctx, p, kind)
+	return d.remove(ctx, p, kind)
 }
 
-// nudge touches a pod that is late, as its script has it.
-func (d *director) nudge(ctx context.Context, p *corev1.Pod, after time.Duration) (time.Duration, error) {
-	late := nudgeAfter + after
+// touch annotates a pod that is late by its script; see touchAfter.
+func (d *director) touch(ctx context.Context, p *corev1.Pod, after time.Duration) (time.Duration, error) {
+	late := touchAfter + after
 	if p.Spec.NodeName == "" {
 		return late, nil
 	}
@@ -153,17 +154,18 @@ func (d *director) nudge(ctx context.Context, p *corev1.Pod, after time.Duration
 	if p.Status.StartTime != nil {
 		since = p.Status.StartTime.Time
 	}
-	if n, err := strconv.ParseInt(p.Annotations[annotation+"nudged"], 10, 64); err == nil {
+	if n, err := strconv.ParseInt(p.Annotations[annotation+"touched"], 10, 64); err == nil {
 		since = time.Unix(n, 0)
 	}
 	if wait := late - time.Since(since); wait > 0 {
 		return wait, nil
 	}
-	return late, d.annotate(ctx, p, map[string]string{annotation + "nudged": strconv.FormatInt(time.Now().Unix(), 10)})
+	return late, d.annotate(ctx, p, map[string]string{annotation + "touched": strconv.FormatInt(time.Now().Unix(), 10)})
 }
 
-// take takes a pod away, a step at a time, as those do whose part it is.
-func (d *director) take(ctx context.Context, p *corev1.Pod, kind string) (again time.Duration, err error) {
+// remove takes the next step to delete a pod, in the way of the user, scheduler or controller that
+// deletes it.
+func (d *director) remove(ctx context.Context, p *corev1.Pod, kind string) (again time.Duration, err error) {
 	api := kube.Client.CoreV1().Pods(d.namespace)
 	opts := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(p.UID))}
 	switch {
@@ -175,18 +177,18 @@ func (d *director) take(ctx context.Context, p *corev1.Pod, kind string) (again 
 		patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"status":{"conditions":[{"type":"DisruptionTarget","status":"True","reason":%q,"lastTransitionTime":%q}]}}`,
 			p.UID, reason, time.Now().UTC().Format(time.RFC3339))
 		_, err = api.Patch(ctx, p.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-		again = nudgeAfter // the watch tells of it before
+		again = touchAfter // the watch reports the change earlier
 	case p.DeletionTimestamp == nil:
 		err = api.Delete(ctx, p.Name, opts)
-		again = nudgeAfter
-	default: // of a lost node
+		again = touchAfter
+	default: // a pod of a lost node
 		if wait := lostFor - time.Since(p.DeletionTimestamp.Time); wait > 0 {
 			return wait, nil
 		}
-		// As the garbage collector of pods does once the machine is given up.
+		// The garbage collector of pods does this once the node is out of service.
 		opts.GracePeriodSeconds = new(int64)
 		err = api.Delete(ctx, p.Name, opts)
-		again = nudgeAfter
+		again = touchAfter
 	}
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		err = nil

@@ -1,13 +1,12 @@
-// Package kwok tests the runtime kubernetes with thousands of builds: real
-// nodes of the service, a real API server with its scheduler and controllers,
-// and pods whose ends are scripted. kwok plays their kubelets: nothing of a pod
-// runs, and nobody is at its address, so that each attempt has to be judged by
-// its pod's status alone, as one that ended while no node watched. What real
-// pods do is tested by test/kubelet. The build tag is `kubernetes`.
+// Package kwok tests the runtime kubernetes with thousands of builds. The nodes of the service, the
+// API server, its scheduler and its controllers are real. kwok simulates the kubelets: no process
+// of a pod runs, and its address refuses connections. A script determines how each pod ends. So a
+// node must judge each attempt by the status of its pod alone, as after an end that no node
+// watched. Tests with real pods are in test/kubelet. The build tag is kubernetes.
 //
-//	stages.yaml        how kwok plays nodes and pods
-//	script_test.go     the endings, and what is to come of each
-//	director_test.go   gives each pod its script, and plays what is no kubelet's part
-//	ledger_test.go     what etcd and the audit log tell of all pods and requests
-//	builds_test.go     the builds, and the kills
+//	stages.yaml        the simulation of nodes and pods by kwok
+//	script_test.go     the endings, and the expected result of each
+//	director_test.go   assigns scripts to pods, and acts for users, the scheduler and controllers
+//	ledger_test.go     counts all pods in etcd, and all requests in the audit log
+//	builds_test.go     the builds and the kills
 package kwok

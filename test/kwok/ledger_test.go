@@ -22,17 +22,16 @@ import (
 
 const etcd = "http://127.0.0.1:2379"
 
-// ledger counts the objects of a namespace that ever were, as etcd tells, which
-// nobody kills: a watch of the API server may miss what comes and goes while
-// it is away.
+// ledger counts all objects that were created in a namespace. It watches etcd, which the test does
+// not kill. A watch of the API server may miss objects that exist only while the server is down.
 type ledger struct {
 	mu   sync.Mutex
 	made map[string]int  // by resource/name
-	live map[string]bool // the same
+	live map[string]bool // by resource/name
 	err  error
 }
 
-// keepLedger begins to count the pods and Secrets of a namespace.
+// keepLedger starts to count the pods and Secrets of a namespace, until the test ends.
 func keepLedger(t *testing.T, namespace string) *ledger {
 	t.Helper()
 	l := &ledger{made: map[string]int{}, live: map[string]bool{}}
@@ -51,7 +50,7 @@ func keepLedger(t *testing.T, namespace string) *ledger {
 		select {
 		case <-began:
 		case <-t.Context().Done():
-			t.Error("etcd does not begin to tell")
+			t.Error("the watch of etcd does not begin")
 		}
 	}
 	t.Cleanup(func() {
@@ -61,8 +60,8 @@ func keepLedger(t *testing.T, namespace string) *ledger {
 	return l
 }
 
-// watch follows keys by etcd's gateway (etcd 3.4, v3 API as JSON). It returns
-// when the stream ends.
+// watch watches keys through the JSON gateway of etcd (etcd 3.4, v3 API). It returns when the
+// stream ends.
 func (l *ledger) watch(ctx context.Context, resource, prefix string, began chan<- struct{}) error {
 	end := []byte(prefix)
 	end[len(end)-1]++
@@ -99,7 +98,7 @@ func (l *ledger) watch(ctx context.Context, resource, prefix string, began chan<
 			return err
 		}
 		if m.Result.Canceled || m.Error != nil {
-			return fmt.Errorf("it was canceled: %s", m.Error)
+			return fmt.Errorf("the watch was canceled: %s", m.Error)
 		}
 		if m.Result.Created {
 			close(began)
@@ -119,14 +118,14 @@ func (l *ledger) watch(ctx context.Context, resource, prefix string, began chan<
 	}
 }
 
-// left answers what is there of a resource, by name.
+// left returns the sorted names of the existing objects of a resource.
 func (l *ledger) left(resource string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return of(resource, slices.Collect(maps.Keys(l.live)))
 }
 
-// everMade answers how often each object of a resource was made, by name.
+// everMade returns how often each object of a resource was created, by name.
 func (l *ledger) everMade(resource string) (map[string]int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -148,8 +147,8 @@ func of(resource string, names []string) []string {
 	return out
 }
 
-// requests counts what a namespace's service accounts asked the API server
-// for, by verb and resource, from the audit log.
+// requests counts the requests of the service accounts of a namespace in the audit log, by verb and
+// resource.
 func requests(t *testing.T, namespace string) map[string]int {
 	t.Helper()
 	f, err := os.Open(kube.AuditLog())
@@ -162,7 +161,7 @@ func requests(t *testing.T, namespace string) map[string]int {
 	for {
 		line, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			return out // what the killed server has begun to write is no event
+			return out // a killed server may leave an incomplete line
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -173,7 +172,7 @@ func requests(t *testing.T, namespace string) map[string]int {
 			ObjectRef struct{ Resource, Subresource string }
 		}
 		if json.Unmarshal(line, &e) != nil || !strings.HasPrefix(e.User.Username, "system:serviceaccount:"+namespace+":") {
-			continue // a line that two servers share: one was killed in it
+			continue // also skips a line that a killed server began and the next server continued
 		}
 		out[e.Verb+" "+e.ObjectRef.Resource]++
 	}

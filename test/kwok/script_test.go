@@ -20,24 +20,22 @@ const (
 	timeout = imagebuilderv1.Blame_BLAME_TIMEOUT
 )
 
-// ending is how the pod of one attempt ends, and what is to come of it.
+// ending is the end of the pod of one attempt, and the expected result of the attempt.
 type ending struct {
-	// kind selects a stage of stages.yaml, or a part that the director plays.
+	// kind selects a stage of stages.yaml, or an action of the director.
 	kind string
-	// exit, reason and message are those of the worker's container, or of the
-	// pod.
+	// exit, reason and message belong to the container of the worker, or to the pod.
 	exit            int
 	reason, message string
-	// blame is none for success; says are texts of which the attempt's message
-	// has one.
+	// blame is zero for success. The message of the attempt contains one of says.
 	blame imagebuilderv1.Blame
 	says  []string
 }
 
-// Names of annotations of a script.
+// annotation is the prefix of the annotations of a script.
 const annotation = "script.test/"
 
-// annotations are what stages.yaml reads.
+// annotations returns the annotations that stages.yaml reads.
 func (e ending) annotations(after time.Duration) map[string]string {
 	return map[string]string{
 		annotation + "ending": e.kind, annotation + "after": after.String(), annotation + "exit": strconv.Itoa(e.exit),
@@ -45,14 +43,14 @@ func (e ending) annotations(after time.Duration) map[string]string {
 	}
 }
 
-// script is the life of one build: the endings of its attempts.
+// script determines the endings of the attempts of one build.
 type script struct {
 	name     string
 	attempts []ending
-	after    time.Duration // that a pod runs
+	after    time.Duration // how long a pod runs
 }
 
-// end is how the build is to end.
+// end returns the expected end of the build.
 func (s script) end() (imagebuilderv1.Phase, imagebuilderv1.Blame) {
 	last := s.attempts[len(s.attempts)-1]
 	if last.blame == 0 {
@@ -61,7 +59,7 @@ func (s script) end() (imagebuilderv1.Phase, imagebuilderv1.Blame) {
 	return imagebuilderv1.Phase_PHASE_FAILED, last.blame
 }
 
-// check says what is wrong with how a build has ended, "" if nothing.
+// check returns the differences between a build and its script, or "".
 func (s script) check(b *imagebuilderv1.Build, digest string) string {
 	var wrong []string
 	phase, blame := s.end()
@@ -75,8 +73,8 @@ func (s script) check(b *imagebuilderv1.Build, digest string) string {
 		wrong = append(wrong, fmt.Sprintf("it has %d attempts, not %d", len(b.Attempts), len(s.attempts)))
 	}
 	for i, a := range b.Attempts[:min(len(b.Attempts), len(s.attempts))] {
-		if want := s.attempts[i]; a.Blame != want.blame || !want.worded(a.Message) {
-			wrong = append(wrong, fmt.Sprintf("attempt %d was to end as %s with one of %q", a.Number, want.blame, want.says))
+		if want := s.attempts[i]; a.Blame != want.blame || !want.matches(a.Message) {
+			wrong = append(wrong, fmt.Sprintf("attempt %d should end as %s with one of %q", a.Number, want.blame, want.says))
 		}
 	}
 	if wrong == nil {
@@ -89,7 +87,8 @@ func (s script) check(b *imagebuilderv1.Build, digest string) string {
 	return fmt.Sprintf("%s (%s): %s\n\t%s", b.Id, s.name, strings.Join(wrong, "; "), strings.Join(as, "\n\t"))
 }
 
-func (e ending) worded(message string) bool {
+// matches reports whether the message contains one of the expected texts.
+func (e ending) matches(message string) bool {
 	for _, s := range e.says {
 		if strings.Contains(message, s) {
 			return true
@@ -98,19 +97,19 @@ func (e ending) worded(message string) bool {
 	return len(e.says) == 0
 }
 
-// What is said of a pod that was not there any more when its next owner came, or
-// when its owner heard of the API again.
+// Messages about a pod that does not exist any more when its next owner looks for it, or when its
+// owner reaches the API again.
 const (
 	gone     = "is gone"
 	vanished = "vanished"
 )
 
-// theater has all scripts. image is where successful workers have pushed.
-func theater(repository, digest string) []script {
+// scripts returns all scripts. Successful workers report that they pushed repository@digest.
+func scripts(repository, digest string) []script {
 	result := func(r podapi.Result) string {
 		raw, err := json.Marshal(r)
 		if err != nil {
-			panic(err) // strings and a number
+			panic(err) // strings and a number can always be encoded
 		}
 		return string(raw)
 	}
@@ -119,7 +118,7 @@ func theater(repository, digest string) []script {
 		step    = ending{kind: "worker", exit: 1, reason: "Error", message: result(podapi.Result{Blame: user.String(), Message: "RUN make: exit code 2"}), blame: user, says: []string{"RUN make: exit code 2"}}
 		crash   = ending{kind: "worker", exit: 2, reason: "Error", message: "panic: no", blame: infra, says: []string{"exit code 2"}}
 		oom     = ending{kind: "worker", exit: 137, reason: "OOMKilled", blame: infra, says: []string{"container worker"}}
-		hungry  = ending{kind: "buildkit", exit: 1, reason: "Error", message: result(podapi.Result{Blame: infra.String(), Message: "BuildKit does not answer"}), blame: quota, says: []string{"needs more memory"}}
+		hungry  = ending{kind: "buildkit", exit: 1, reason: "Error", message: result(podapi.Result{Blame: infra.String(), Message: "BuildKit does not respond"}), blame: quota, says: []string{"needs more memory"}}
 		evicted = ending{kind: "pod", reason: "Evicted", message: "The node was low on resource: memory.", blame: infra, says: []string{"evicted the pod"}}
 		disk    = ending{kind: "pod", reason: "Evicted", message: "Pod ephemeral local storage usage exceeds the total limit of containers 10Gi.", blame: quota, says: []string{"its disk limit"}}
 		late    = ending{kind: "pod", reason: "DeadlineExceeded", message: "Pod was active on the node longer than the specified deadline", blame: timeout, says: []string{"deadline"}}
@@ -149,6 +148,6 @@ func theater(repository, digest string) []script {
 	add(1, "node lost", lost, success)
 	add(1, "preempted", preempt, success)
 	add(1, "deleted, then a step fails", deleted, step)
-	add(1, "evicted again and again", evicted, evicted, evicted)
+	add(1, "evicted repeatedly", evicted, evicted, evicted)
 	return all
 }

@@ -126,7 +126,7 @@ func Test_Logs_DamagedOnAllNodes(t *testing.T) {
 		}
 	})
 	if n := len(c.Nodes[0].Wait(t, c.ctx, c.id).Attempts[0].Log.Copies); n != 2 {
-		t.Errorf("%d copies are left of a log that nobody can read", n)
+		t.Errorf("%d copies are left of an unreadable log", n)
 	}
 }
 

@@ -79,14 +79,14 @@ func Test_Logs_DiskFullOnOneNode(t *testing.T) {
 		body, _ := small.Get("http://" + small.Metrics + "/metrics")
 		return text, err == nil && strings.Contains(body, "\nimage_builder_log_trouble 1\n")
 	}
-	testkit.Eventually(t, 20*time.Second, "members and metrics tell of the full disk", func() bool {
+	testkit.Eventually(t, 20*time.Second, "members and metrics report the full disk", func() bool {
 		text, shown := trouble()
 		return shown && strings.Contains(text, "disk under the logs is full")
 	})
 	for _, id := range w.request(ctx, 3) {
 		b := w.await(ctx, id, func(b *imagebuilderv1.Build) bool { return b.EndedAt != nil })
 		if len(b.Attempts) != 1 || b.Attempts[0].Owner == small.Name {
-			t.Errorf("a build that was asked for later ran %d times, first on node %s", len(b.Attempts), b.Attempts[0].Owner)
+			t.Errorf("a later build ran %d times, first on node %s", len(b.Attempts), b.Attempts[0].Owner)
 		}
 	}
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size=256m"); err != nil {

@@ -1,7 +1,7 @@
 //go:build faults
 
-// Package mutants puts one defect after the other into the source, by an
-// overlay of the compiler, and runs the test that has to find it.
+// Package mutants compiles the source with one defect at a time, by an overlay of the go command,
+// and runs the test that must find the defect.
 package mutants
 
 import (
@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// mutant is one defect: what stands in a file is replaced.
+// mutant is one defect: a replacement of text in a source file.
 type mutant struct {
 	name     string
-	file     string // from the root of the module
+	file     string // path from the root of the module
 	old, new string
-	pkg      string // of the test
-	by       string // the name of the test
-	imports  string // what the defect needs beside
+	pkg      string // package of the test
+	by       string // pattern for the names of the tests that must fail
+	imports  string // package that the defect imports in addition, or ""
 }
 
 var mutants = []mutant{
@@ -97,7 +97,7 @@ var mutants = []mutant{
 	},
 }
 
-// applied is a source with the defect.
+// applied returns the source with the defect.
 func (m mutant) applied(source string) string {
 	source = strings.Replace(source, m.old, m.new, 1)
 	if m.imports != "" {
@@ -106,8 +106,7 @@ func (m mutant) applied(source string) string {
 	return source
 }
 
-// Test_Mutants needs each test to pass on the source as it is, and to fail with
-// the defect.
+// Test_Mutants: each test passes with the unchanged source, and fails with the defect.
 func Test_Mutants(t *testing.T) {
 	for _, m := range mutants {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
@@ -121,7 +120,7 @@ func Test_Mutants(t *testing.T) {
 				t.Fatal(err)
 			}
 			if n := strings.Count(string(raw), m.old); n != 1 {
-				t.Fatalf("%q stands in %s %d times, want once", m.old, m.file, n)
+				t.Fatalf("%q occurs %[3]d times in %[2]s, want once", m.old, m.file, n)
 			}
 			changed, overlay := filepath.Join(t.TempDir(), "changed.go"), filepath.Join(t.TempDir(), "overlay.json")
 			if err := os.WriteFile(changed, []byte(m.applied(string(raw))), 0o600); err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// Cluster is a cluster whose nodes have a host each. The test and the registry are
-// on the bridge between the hosts.
+// Cluster is a cluster with one host for each node. The test and the registry are on the bridge
+// between the hosts.
 type Cluster struct {
 	*harness.Cluster
 	Net *Net

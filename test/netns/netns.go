@@ -1,5 +1,5 @@
-// Package netns gives the processes of a test a host each: a network namespace on a bridge. The test
-// can drop packets between the hosts. It needs root, iproute2 and iptables.
+// Package netns runs each process of a test on its own host: a network namespace on a bridge. The
+// test can drop packets between the hosts. It needs root, iproute2 and iptables.
 package netns
 
 import (
@@ -37,8 +37,8 @@ var (
 	made int
 )
 
-// New makes a network with so many hosts, until the test ends. It first removes what killed tests
-// have left.
+// New makes a network with the given number of hosts, until the test ends. It first removes
+// networks that killed tests left.
 func New(t testing.TB, hosts int) *Net {
 	t.Helper()
 	mu.Lock()
@@ -88,7 +88,7 @@ func (n *Net) remove() {
 	_ = run("ip", "link", "del", n.bridge)
 }
 
-// sweep removes what tests have left whose process has ended.
+// sweep removes namespaces and bridges of test processes that have ended.
 func sweep() {
 	gone := func(name, prefix string) bool {
 		pid := 0
@@ -146,13 +146,13 @@ func (h *Host) Vanish() {
 	h.iptables("-A", "OUTPUT", "!", "-o", "lo", "-j", "DROP")
 }
 
-// Lossy drops this part of the incoming packets at random: 0.1 is one of ten.
+// Lossy drops incoming packets at random with the given probability: 0.1 means one of ten.
 func (h *Host) Lossy(probability float64) {
 	h.net.t.Helper()
 	h.iptables("-A", "INPUT", "!", "-i", "lo", "-m", "statistic", "--mode", "random", "--probability", fmt.Sprint(probability), "-j", "DROP")
 }
 
-// Slow limits what the host sends to so many kilobits a second.
+// Slow limits the outgoing bandwidth of the host, in kilobits a second.
 func (h *Host) Slow(kbit int) {
 	h.net.t.Helper()
 	h.net.ip("netns", "exec", h.Name, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", fmt.Sprintf("%dkbit", kbit), "burst", "16kb", "latency", "200ms")
@@ -163,7 +163,7 @@ func (n *Net) Heal() {
 	n.t.Helper()
 	for _, h := range n.Hosts {
 		h.iptables("-F")
-		_ = run("ip", "netns", "exec", h.Name, "tc", "qdisc", "del", "dev", "eth0", "root") // an error says that there is none
+		_ = run("ip", "netns", "exec", h.Name, "tc", "qdisc", "del", "dev", "eth0", "root") // fails if there is none
 	}
 }
 

@@ -238,7 +238,7 @@ func checkAfterwards(ctx context.Context, t *testing.T, n *harness.Node, refs []
 	}
 	t.Logf("%d builds, %d of them with more than one attempt", total, retried)
 	if total < len(refs)*9/10 {
-		t.Errorf("the state has %d builds, %d images were asked for", total, len(refs))
+		t.Errorf("the state has %d builds for %d requested images", total, len(refs))
 	}
 }
 

@@ -338,7 +338,7 @@ func Test_Tracing_CollectorHangs(t *testing.T) {
 			t.Fatalf("the build ended %s: %s", b.GetPhase(), b.GetMessage())
 		}
 	}
-	testkit.Eventually(t, 60*time.Second, "the collector was asked, and what it did not take is counted", func() bool {
+	testkit.Eventually(t, 60*time.Second, "the collector was called, and spans that it refused are counted", func() bool {
 		body, _ := n.Get("http://" + n.Metrics + "/metrics")
 		return collector.Calls() > 0 && strings.Contains(body, "\nimage_builder_trace_spans_dropped_total{reason=\"collector\"} ") &&
 			!strings.Contains(body, "\nimage_builder_trace_spans_dropped_total{reason=\"collector\"} 0\n")

@@ -132,12 +132,12 @@ func Test_Identity_Roles(t *testing.T) {
 		{"an operator of another CA", &ca, codes.Unavailable, 0},
 	} {
 		if err := members(clientTLS(t, x.files)); status.Code(err) != x.method {
-			t.Errorf("the cluster API, asked by %s: %v, want %s", x.who, err, x.method)
+			t.Errorf("the cluster API, called by %s: %v, want %s", x.who, err, x.method)
 		} else if x.method == codes.PermissionDenied && !strings.Contains(err.Error(), "certificate of the operator role") {
-			t.Errorf("the refusal of %s does not tell what is missing: %v", x.who, err)
+			t.Errorf("the error for %s does not name the missing certificate: %v", x.who, err)
 		}
 		if code, err := profile(clientTLS(t, x.files)); code != x.pprof {
-			t.Errorf("a profile, asked by %s: %d %v, want %d", x.who, code, err, x.pprof)
+			t.Errorf("a profile, requested by %s: %d %v, want %d", x.who, code, err, x.pprof)
 		}
 	}
 	// By the command of the runbook.
@@ -228,7 +228,7 @@ func Test_Identity_OperatorSocket(t *testing.T) {
 	}
 	// The plain port for profiles is closed.
 	if _, code := n.Get("http://" + n.Pprof + "/debug/pprof/"); code != 0 {
-		t.Errorf("pprof answers %d on loopback although it is off", code)
+		t.Errorf("pprof returns %d on loopback although it is off", code)
 	}
 	if st := n.Stop(); st.ExitCode() != 0 {
 		t.Errorf("after SIGTERM with silent clients: %s", st)

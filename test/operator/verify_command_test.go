@@ -88,7 +88,7 @@ func Test_Verify_Command(t *testing.T) {
 	}
 	again, errOut, status := harness.CLI(t, "", "verify", "--check", record, "-o", "json")
 	if r2 := verifyReport(t, again); status != 0 || !r2.OK || r2.Counts.LogBytes != r.Counts.LogBytes || r2.Counts.Acknowledged != r.Counts.Acknowledged {
-		t.Errorf("judged again, status %d: %+v %s", status, r2, errOut)
+		t.Errorf("verify --check, status %d: %+v %s", status, r2, errOut)
 	}
 	raw, err := os.ReadFile(record)
 	if err != nil {

@@ -62,22 +62,22 @@ func Test_RegistryLimits_AreOfTheCluster(t *testing.T) {
 		return n
 	}
 	const while = 5 * time.Second
-	testkit.Eventually(t, time.Minute, "the registry is asked", func() bool {
+	testkit.Eventually(t, time.Minute, "the registry gets requests", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(seen) > 0
 	})
 	if n := between(time.Now(), while); n > perSecond*6 {
-		t.Errorf("three nodes asked %d times in %s, at a limit of %d per second", n, while, perSecond)
+		t.Errorf("three nodes sent %d requests in %s, at a limit of %d per second", n, while, perSecond)
 	} else {
 		t.Logf("three nodes: %d requests in %s", n, while)
 	}
 	c.Nodes[2].Kill()
-	testkit.Eventually(t, time.Minute, "the others take more than two parts of three, and no more than all", func() bool {
+	testkit.Eventually(t, time.Minute, "the other nodes use more than two thirds of the limit, and not more than all of it", func() bool {
 		n := between(time.Now(), while)
 		t.Logf("two nodes: %d requests in %s", n, while)
 		if n > perSecond*6 {
-			t.Errorf("two nodes asked %d times in %s", n, while)
+			t.Errorf("two nodes sent %d requests in %s", n, while)
 		}
 		return n > perSecond*5*5/6
 	})

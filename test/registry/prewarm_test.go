@@ -104,7 +104,7 @@ func Test_RefCache_Prewarm(t *testing.T) {
 			t.Fatalf("%s: status %d: %s %s", what, status, out, errOut)
 		}
 		if n := proxy.Count(registrytest.Blobs) - before; n != 0 {
-			t.Errorf("%s: the build asked for %d blobs", what, n)
+			t.Errorf("%s: the build requested %d blobs", what, n)
 		}
 	}
 	builds("refreshed")

@@ -88,7 +88,7 @@ func Test_RefCache_IsServedByEveryNode(t *testing.T) {
 
 	operate(c.Nodes[1], "cache", "remove", ref)
 	for _, n := range c.Nodes {
-		testkit.Eventually(t, 30*time.Second, n.Name+" asks the registry again, which is gone", func() bool {
+		testkit.Eventually(t, 30*time.Second, n.Name+" sends requests to the registry again, which is down", func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			_, err := n.Gitpod.ResolveBaseImage(ctx, &builder.ResolveBaseImageRequest{Ref: ref})

@@ -161,7 +161,7 @@ func Test_RegistryCredentials_ShowNowhere(t *testing.T) {
 		Source: harness.RefSource(other.Addr + "/failing/app:1"),
 		Auth:   &imagebuilderv1.RegistryAuth{Additional: map[string]*imagebuilderv1.BasicAuth{other.Addr: {Username: "request", Password: requestPassword}}},
 	}))
-	testkit.Eventually(t, time.Minute, "refreshes of the cache have failed and are told", func() bool {
+	testkit.Eventually(t, time.Minute, "refreshes of the cache have failed and are reported", func() bool {
 		res, err := n.Native.ListCachedRefs(ctx, &imagebuilderv1.ListCachedRefsRequest{})
 		errs := 0
 		for _, r := range res.GetRefs() {
@@ -285,9 +285,9 @@ func Test_RegistryNotifications(t *testing.T) {
 	}
 	before, count := cached()["2"].GetTriedAt().AsTime(), told()
 	if got := notify(ctx, t, url, "Bearer "+token, event); got != http.StatusOK || told() != count+1 {
-		t.Errorf("status %d, told of %d times", got, told()-count)
+		t.Errorf("status %d, reported %d times", got, told()-count)
 	}
-	testkit.Eventually(t, time.Minute, "what was told is refreshed", func() bool { return cached()["2"].GetTriedAt().AsTime().After(before) })
+	testkit.Eventually(t, time.Minute, "the pushed reference is refreshed", func() bool { return cached()["2"].GetTriedAt().AsTime().After(before) })
 }
 
 func notify(ctx context.Context, t *testing.T, url, authorization, body string) int {

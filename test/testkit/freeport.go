@@ -28,9 +28,9 @@ func FreeAddr(t testing.TB) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(FreePort(t)))
 }
 
-// FreePort returns a port that nobody listens on. No other call returns it, in
-// this test process or in another one that still runs: tests of several packages
-// run at once, and a port on which nobody listens yet looks free to all of them.
+// FreePort returns a port without a listener. No other call returns the same port, in this test
+// process or in another one that still runs. Tests of several packages run at the same time, and a
+// port without a listener looks free to all of them.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("image-builder-test-ports-%d", os.Getuid()))

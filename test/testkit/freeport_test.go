@@ -7,9 +7,9 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-func Test_Port_IsAnsweredOnce(t *testing.T) {
+func Test_FreePort_IsUnique(t *testing.T) {
 	seen := map[int]bool{}
-	for range 2000 { // of 18,000: without reservations some would come twice
+	for range 2000 { // of 18,000: without reservations some would be returned twice
 		p := testkit.FreePort(t)
 		if seen[p] {
 			t.Fatalf("port %d was returned twice", p)
@@ -18,7 +18,7 @@ func Test_Port_IsAnsweredOnce(t *testing.T) {
 	}
 }
 
-func Test_Addr_CanBeListenedOn(t *testing.T) {
+func Test_FreeAddr_HasNoListener(t *testing.T) {
 	l, err := net.Listen("tcp", testkit.FreeAddr(t))
 	if err != nil {
 		t.Fatal(err)

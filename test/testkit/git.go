@@ -23,10 +23,10 @@ type GitRepo struct {
 
 // GitServer configures the server of a GitRepo.
 type GitServer struct {
-	// Addr is the address to listen at, a free port of 127.0.0.1 if it is empty.
+	// Addr is the listen address. Empty means a free port of 127.0.0.1.
 	Addr string
-	// User and Password are required of clients by basic authentication. Without
-	// a password everybody may read. Without a user any user name will do.
+	// User and Password are the credentials for basic authentication. Without a password, the
+	// server requires no authentication. Without a user, it accepts any user name.
 	User, Password string
 }
 
@@ -35,8 +35,8 @@ type GitServer struct {
 func NewGitRepo(t testing.TB, o GitServer) *GitRepo {
 	t.Helper()
 	root := t.TempDir()
-	// BuildKit keeps repositories by URL, and ports are used again: the name is
-	// part of the folder's, which differs from test to test.
+	// BuildKit caches repositories by URL, and tests reuse ports. So the name contains the name of
+	// the temporary folder, which differs for each test.
 	name := filepath.Base(filepath.Dir(root)) + "-" + filepath.Base(root) + ".git"
 	r := &GitRepo{t: t, Dir: filepath.Join(root, name)}
 	if err := os.Mkdir(r.Dir, 0o755); err != nil {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// SecretForms returns the encodings in which a search looks for a secret: the
-// secret itself, and what base64 makes of it wherever it begins in a text.
+// SecretForms returns the encodings of a secret to search for: the secret itself, and its base64
+// form at each of the three possible alignments.
 func SecretForms(secret string) [][]byte {
 	out := [][]byte{[]byte(secret)}
 	for shift := range 3 {
@@ -19,19 +19,19 @@ func SecretForms(secret string) [][]byte {
 	return out
 }
 
-// NoSecret reports an error if text holds a secret in one of its forms. The
-// message names where the text is from.
+// NoSecret reports an error if text contains one of the forms of a secret. where is the source of
+// the text, for the message.
 func NoSecret(t testing.TB, where string, text []byte, secret string) {
 	t.Helper()
 	for _, form := range SecretForms(secret) {
 		if i := bytes.Index(text, form); i >= 0 {
-			t.Errorf("%q shows in %s: %q", form, where, text[max(0, i-50):min(len(text), i+80)])
+			t.Errorf("%q occurs in %s: %q", form, where, text[max(0, i-50):min(len(text), i+80)])
 		}
 	}
 }
 
-// NoSecretBelow is NoSecret for all files below a folder. It ends the test if
-// there are hardly any.
+// NoSecretBelow is NoSecret for all files below a folder. It ends the test if there are fewer than
+// three files.
 func NoSecretBelow(t testing.TB, dir, secret string) {
 	t.Helper()
 	files := 0

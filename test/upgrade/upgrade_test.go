@@ -1,4 +1,4 @@
-// Package upgrade starts this version on data that former versions wrote.
+// Package upgrade starts this version with data of former versions.
 package upgrade
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// write makes the data of this version instead of testing:
+// write makes Test_Write write testdata with this version:
 //
 //	go test ./test/upgrade -run Write -write v0.1.0
 var write = flag.String("write", "", "write testdata of this version")
@@ -33,9 +33,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// expectation is what a data directory holds.
+// expectation is the content of a data directory.
 type expectation struct {
-	Registry string // address, which the refs of the builds name
+	Registry string // address of the registry in the refs of the builds
 	Builds   []expectedBuild
 }
 
@@ -47,8 +47,8 @@ type expectedBuild struct {
 
 const password = "an-upgrade-password"
 
-// Test_Write fills a node with builds in several phases, snapshots and sealed
-// secrets, and kills it.
+// Test_Write creates builds in several phases, snapshots and sealed secrets on a node, kills the
+// node and saves its data. It runs only with the flag -write.
 func Test_Write(t *testing.T) {
 	if *write == "" {
 		return
@@ -65,7 +65,7 @@ func Test_Write(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	auth := &imagebuilderv1.RegistryAuth{Additional: map[string]*imagebuilderv1.BasicAuth{proxy.Addr: {Username: "alice", Password: password}}}
-	ask := func(i int) *imagebuilderv1.Build {
+	request := func(i int) *imagebuilderv1.Build {
 		private.Push(t, fmt.Sprint("team/app:", i), registrytest.RandomImage(t, 1, 1<<10))
 		res, err := n.Native.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{
 			RequestId: fmt.Sprint("q", i), Requester: "alice", Auth: auth,
@@ -77,15 +77,15 @@ func Test_Write(t *testing.T) {
 		return res.Build
 	}
 	for i := range 20 {
-		n.Wait(t, ctx, ask(i).Id)
+		n.Wait(t, ctx, request(i).Id)
 	}
-	cancelled := ask(20)
+	cancelled := request(20)
 	release := proxy.Hold(registrytest.Blobs)
 	defer release()
 	for i := 21; i < 25; i++ { // two run, two wait
-		ask(i)
+		request(i)
 	}
-	if _, err := n.Native.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: ask(25).Id, Requester: "alice"}); err != nil {
+	if _, err := n.Native.CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: request(25).Id, Requester: "alice"}); err != nil {
 		t.Fatal(err)
 	}
 	_ = cancelled
@@ -125,9 +125,8 @@ func Test_Write(t *testing.T) {
 	}
 }
 
-// Test_Upgrade starts this version on the data of every former one: all builds
-// are there with their logs, those that ran or waited go on to their end, and
-// sealed secrets open.
+// Test_Upgrade starts this version with the data of each former version. All builds and their logs
+// exist, running and queued builds continue to their end, and sealed secrets can be opened.
 func Test_Upgrade(t *testing.T) {
 	archives, err := filepath.Glob("testdata/*.tar.gz")
 	if err != nil || len(archives) == 0 {
@@ -173,8 +172,8 @@ func Test_Upgrade(t *testing.T) {
 					t.Errorf("build %s: log %q, %v, was %q", e.ID, log, err, e.Log)
 				}
 			}
-			// Their registry is gone, so that they end by their deadline or their
-			// budget; that they end at all is what counts here.
+			// The registry of these builds does not exist any more, so they end by their deadline
+			// or their retry limit. The test only checks that they end.
 			for _, e := range want.Builds {
 				b := n.Wait(t, ctx, e.ID)
 				if b.GetEndedAt() == nil {
@@ -193,8 +192,7 @@ func Test_Upgrade(t *testing.T) {
 	}
 }
 
-// grow makes a cluster of three out of the node: the others have all that it
-// has, and take builds.
+// grow adds two nodes to the node. They have the same builds and logs.
 func grow(t *testing.T, ctx context.Context, dir string, want expectation) {
 	t.Helper()
 	var peers []string
@@ -240,7 +238,7 @@ func grow(t *testing.T, ctx context.Context, dir string, want expectation) {
 	}
 }
 
-// keyOf is the path of the first node's data.
+// keyOf returns the path of the data of the first node; dir belongs to it if nodes is empty.
 func keyOf(nodes []*harness.Node, dir string) string {
 	if len(nodes) > 0 {
 		dir = nodes[0].Dir

@@ -20,8 +20,8 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing/tracetest"
 )
 
-// release compiles a former version from the commit that the changelog names,
-// and answers the binary.
+// release compiles a former version from the commit in the changelog, and returns the path of the
+// binary.
 func release(t *testing.T, version string) string {
 	t.Helper()
 	raw, err := os.ReadFile(testkit.File("CHANGELOG.md"))
@@ -40,7 +40,7 @@ func release(t *testing.T, version string) string {
 		return err
 	}
 	if git("cat-file", "-e", m[1]+"^{commit}") != nil {
-		t.Skipf("this checkout has no history: the commit of %s is not here", version)
+		t.Skipf("this checkout has no history with the commit of %s", version)
 	}
 	tree, program := filepath.Join(t.TempDir(), "tree"), filepath.Join(t.TempDir(), "image-builder")
 	if err := git("worktree", "add", "--detach", tree, m[1]); err != nil {
@@ -49,15 +49,15 @@ func release(t *testing.T, version string) string {
 	t.Cleanup(func() { _ = git("worktree", "remove", "--force", tree) })
 	build := exec.Command("go", "build", "-o", program, "./cmd/image-builder")
 	build.Dir = tree
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the Makefile has compiled its modules
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // the setting of the Makefile, so that compiled modules are shared
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("compile %s: %v\n%s", version, err, out)
 	}
 	return program
 }
 
-// Test_Versions_Single runs 0.1.0, kills it in the middle of builds, and goes on
-// with this version: all builds end well. 0.1.0 refuses to take the data back.
+// Test_Versions_Single runs 0.1.0, kills it during builds, and starts this version with its data.
+// All builds succeed. After that, 0.1.0 refuses the data.
 func Test_Versions_Single(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	refs := harness.PushImages(t, reg, 20)
@@ -66,7 +66,7 @@ func Test_Versions_Single(t *testing.T) {
 	n.Run()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	ask := func(ref string) string {
+	request := func(ref string) string {
 		res, err := harness.Persist(ctx, func(ctx context.Context) (*imagebuilderv1.BuildImageResponse, error) {
 			return n.Native.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{RequestId: ref, Source: harness.RefSource(ref), Force: true, Requester: "r"})
 		})
@@ -77,7 +77,7 @@ func Test_Versions_Single(t *testing.T) {
 	}
 	var ids []string
 	for _, ref := range refs[:10] {
-		id := ask(ref)
+		id := request(ref)
 		ids = append(ids, id)
 		n.Wait(t, ctx, id)
 	}
@@ -86,7 +86,7 @@ func Test_Versions_Single(t *testing.T) {
 		t.Fatalf("log %q, %v", log, err)
 	}
 	for _, ref := range refs[10:] {
-		ids = append(ids, ask(ref))
+		ids = append(ids, request(ref))
 	}
 	n.Kill()
 	old := n.Program
@@ -100,7 +100,7 @@ func Test_Versions_Single(t *testing.T) {
 	if got, err := n.ReadLog(ctx, ids[0], 1); err != nil || got != log {
 		t.Errorf("the log is %q, %v, was %q", got, err, log)
 	}
-	if again := ask(refs[0]); again != ids[0] {
+	if again := request(refs[0]); again != ids[0] {
 		t.Errorf("the same request id got build %s, had %s", again, ids[0])
 	}
 	testkit.Eventually(t, 30*time.Second, "the feature level is raised", func() bool {
@@ -116,16 +116,15 @@ func Test_Versions_Single(t *testing.T) {
 		t.Fatal("0.1.0 runs on the data of this version")
 	}
 	if tail := n.Log(); n.ExitCode() == 0 || !strings.Contains(tail, "feature level") {
-		t.Errorf("0.1.0 ended with status %d and does not say why", n.ExitCode())
+		t.Errorf("0.1.0 ended with status %d, and its log does not name the feature level", n.ExitCode())
 	}
 }
 
-// Test_Versions_Mixed replaces the nodes of a cluster of 0.2.0 under load, one
-// after the other, by this version, which is told to keep the cluster's feature
-// level, and then takes all of it back: no call of the client package fails.
-// Upgraded once more, without being told so, the cluster raises its level, and
-// 0.2.0 refuses to start. Traces of this version's nodes end with the call until
-// then: a node of 0.2.0 would forget them.
+// Test_Versions_Mixed upgrades the nodes of a cluster of 0.2.0 to this version under load, one
+// after the other, with the configured feature level of 0.2.0, and then downgrades all of them. No
+// call of the client package fails. After a second upgrade without a configured level, the cluster
+// raises its feature level, and 0.2.0 refuses to start. Before that, traces have calls but no
+// attempts, because the state of 0.2.0 cannot keep them.
 func Test_Versions_Mixed(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	refs := harness.PushImages(t, reg, 50)
@@ -146,7 +145,7 @@ func Test_Versions_Mixed(t *testing.T) {
 	}
 	replace := func(program string, hold any) {
 		var tracing any
-		if program == "" { // the key is not known to 0.2.0
+		if program == "" { // 0.2.0 does not know the key
 			tracing = map[string]any{"endpoint": collector.Addr}
 		}
 		for _, n := range c.Nodes {
@@ -179,7 +178,7 @@ func Test_Versions_Mixed(t *testing.T) {
 		t.Fatal("0.2.0 runs on the data of this version")
 	}
 	if back.ExitCode() == 0 || !strings.Contains(back.Log(), "feature level") {
-		t.Errorf("0.2.0 ended with status %d and does not say why", back.ExitCode())
+		t.Errorf("0.2.0 ended with status %d, and its log does not name the feature level", back.ExitCode())
 	}
 	back.Program = ""
 	back.Run()

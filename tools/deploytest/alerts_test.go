@@ -26,8 +26,8 @@ const (
 	testsFile = Root + "/alerts/image-builder.tests.yaml"
 )
 
-// ruleTests is the part of promtool's format for unit tests that the file
-// uses; `promtool test rules` reads it as well.
+// ruleTests is a subset of promtool's format for unit tests. `promtool test rules` reads the file
+// too.
 type ruleTests struct {
 	RuleFiles          []string `json:"rule_files"`
 	EvaluationInterval string   `json:"evaluation_interval"`
@@ -69,7 +69,7 @@ func duration(t *testing.T, s string) time.Duration {
 	return time.Duration(d)
 }
 
-// Test_Alerts runs the rules over the series of the tests file.
+// Test_Alerts evaluates the rules with the series of the tests file.
 func Test_Alerts(t *testing.T) {
 	raw, err := os.ReadFile(testsFile)
 	if err != nil {
@@ -153,13 +153,13 @@ func Test_Alerts(t *testing.T) {
 	for _, g := range readRules(t).Groups {
 		for _, r := range g.Rules {
 			if !tested[r.Alert] {
-				t.Errorf("no test lets %s fire", r.Alert)
+				t.Errorf("%s fires in no test", r.Alert)
 			}
 		}
 	}
 }
 
-// Test_AlertsOfChart: the chart's rules are the same ones.
+// Test_AlertsOfChart: the chart has the rules of deploy/alerts.
 func Test_AlertsOfChart(t *testing.T) {
 	raw, err := os.ReadFile(rulesFile)
 	if err != nil {
@@ -185,7 +185,7 @@ func Test_AlertsOfChart(t *testing.T) {
 	}
 }
 
-// Test_RunbookLinks holds each alert's link to a heading that is there.
+// Test_RunbookLinks: the link of each alert names a heading of docs/runbooks.md.
 func Test_RunbookLinks(t *testing.T) {
 	raw, err := os.ReadFile("../../docs/runbooks.md")
 	if err != nil {
@@ -200,10 +200,10 @@ func Test_RunbookLinks(t *testing.T) {
 		for _, r := range g.Rules {
 			page, anchor, _ := strings.Cut(r.Annotations["runbook_url"], "#")
 			if !strings.HasSuffix(page, "/docs/runbooks.md") || !anchors[anchor] {
-				t.Errorf("%s: no such runbook: %q", r.Alert, r.Annotations["runbook_url"])
+				t.Errorf("%s: there is no runbook %q", r.Alert, r.Annotations["runbook_url"])
 			}
 			if r.Labels["severity"] == "" || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
-				t.Errorf("%s: needs a severity, a summary and a description", r.Alert)
+				t.Errorf("%s: the severity, the summary or the description is empty", r.Alert)
 			}
 		}
 	}

@@ -33,7 +33,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// output is what a process has printed.
+// output collects the output of processes. It may be used concurrently.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -51,7 +51,7 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// startAPI starts an etcd and a kube-apiserver and answers how to reach it.
+// startAPI starts an etcd and a kube-apiserver and returns the client configuration for it.
 func startAPI(t *testing.T) *rest.Config {
 	t.Helper()
 	dir := t.TempDir()
@@ -118,10 +118,9 @@ func startAPI(t *testing.T) *rest.Config {
 	}
 }
 
-// Test_Chart_AcceptedByAPIServer: a true API server takes every object of
-// Kubernetes itself, rendered with every set of values, and of the plain
-// manifests, in a dry run that knows no unknown fields. Objects of other
-// projects are held to their schemas elsewhere.
+// Test_Chart_AcceptedByAPIServer: a real API server accepts every built-in object of the chart,
+// with every set of values, and of the plain manifests. The dry run refuses unknown fields. Other
+// tests check the objects of CRDs.
 func Test_Chart_AcceptedByAPIServer(t *testing.T) {
 	config := startAPI(t)
 	client, err := kubernetes.NewForConfig(config)
@@ -162,7 +161,7 @@ func Test_Chart_AcceptedByAPIServer(t *testing.T) {
 			taken++
 		}
 		if taken < 5 {
-			t.Errorf("only %d objects were asked for", taken)
+			t.Errorf("only %d objects were sent", taken)
 		}
 	}
 	each(t, accept)

@@ -9,11 +9,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// unclipped is the environment in which a BuildKit daemon passes on all that
-// steps print. By default it clips at 2 MiB and 200 KiB a second.
+// unclipped is the environment in which a BuildKit daemon forwards the full output of steps. By
+// default it cuts the output at 2 MiB and at 200 KiB a second.
 var unclipped = map[string]string{"BUILDKIT_STEP_LOG_MAX_SIZE": "-1", "BUILDKIT_STEP_LOG_MAX_SPEED": "-1"}
 
-// daemons answers the environment of each container that runs BuildKit.
+// daemons returns the environment of each container that runs BuildKit.
 func daemons(objects []Object) (out []map[string]string) {
 	for _, o := range objects {
 		containers, _ := o.At("spec", "template", "spec", "containers").([]any)
@@ -38,7 +38,7 @@ func checkUnclipped(t *testing.T, env map[string]string) {
 	t.Helper()
 	for name, want := range unclipped {
 		if env[name] != want {
-			t.Errorf("a BuildKit daemon has %s=%q, want %q: it clips the logs of builds", name, env[name], want)
+			t.Errorf("a BuildKit daemon has %s=%q, want %q: it cuts the logs of builds", name, env[name], want)
 		}
 	}
 }
@@ -78,7 +78,7 @@ func Test_BuildKit_DaemonsDoNotClipLogs(t *testing.T) {
 	}
 	checkUnclipped(t, compose.Services["buildkit"].Environment)
 
-	// Where daemons are the reader's own, the text says what they need.
+	// These documents tell the reader which settings their own daemons need.
 	for _, file := range []string{"/../README.md", "/kubernetes/README.md"} {
 		text, err := os.ReadFile(Root + file)
 		if err != nil {
@@ -86,7 +86,7 @@ func Test_BuildKit_DaemonsDoNotClipLogs(t *testing.T) {
 		}
 		for name, value := range unclipped {
 			if !strings.Contains(string(text), name+"="+value) {
-				t.Errorf("%s does not say that BuildKit needs %s=%s", file, name, value)
+				t.Errorf("%s does not name %s=%s, which BuildKit needs", file, name, value)
 			}
 		}
 	}

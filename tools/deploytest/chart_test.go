@@ -19,7 +19,7 @@ import (
 
 const chartDir = Root + "/helm/image-builder"
 
-// Versions of the projects whose CRDs are checked against.
+// Modules with the CRDs of other projects.
 const (
 	chaosMesh    = "github.com/chaos-mesh/chaos-mesh@v0.9.1-0.20260902003049-47411975a8cb"
 	certManager  = "github.com/cert-manager/cert-manager@v1.21.2"
@@ -30,7 +30,7 @@ var repositories = map[string]any{"orchestrator": map[string]any{
 	"baseImageRepository": "registry.example.com/base", "workspaceImageRepository": "registry.example.com/workspace",
 }}
 
-// variants are values that the chart is rendered with.
+// variants are sets of values. Tests render the chart with each.
 var variants = map[string]struct {
 	files []string
 	over  map[string]any
@@ -156,8 +156,8 @@ var crds = sync.OnceValues(func() (CRDs, map[string]error) {
 	return c, errs
 })
 
-// checkCRD holds an object to its schema. Where the module with the schema
-// cannot be fetched it only says so.
+// checkCRD checks an object by the schema of its CRD. If the module with the schema cannot be
+// downloaded, it only logs this.
 func checkCRD(t *testing.T, o Object) {
 	t.Helper()
 	c, errs := crds()
@@ -175,14 +175,14 @@ func checkCRD(t *testing.T, o Object) {
 	}
 }
 
-// checkAll holds objects to the types of Kubernetes and to CRDs.
+// checkAll checks objects by the types of Kubernetes and by CRDs, and that no object occurs twice.
 func checkAll(t *testing.T, objects []Object) {
 	t.Helper()
 	seen := map[string]bool{}
 	for _, o := range objects {
 		id := o.Kind() + " " + o.Name()
 		if seen[id] {
-			t.Errorf("%s is there twice", id)
+			t.Errorf("%s occurs twice", id)
 		}
 		seen[id] = true
 		if !Builtin(o) {
@@ -196,7 +196,7 @@ func checkAll(t *testing.T, objects []Object) {
 func Test_Chart_Objects(t *testing.T) { each(t, checkAll) }
 
 func Test_Chart_SelectorsAndReferences(t *testing.T) {
-	// Made by others: by hand, by cert-manager, by the job of certificates.
+	// Objects from outside the chart: made by hand, by cert-manager or by the certificate job.
 	external := []string{
 		"registry-credentials", "builtin-registry-auth", "image-builder-mk3-tls", "image-builder-mk3-config", "mine", "s", "g", "api", "tracing",
 		"image-builder-peer", "image-builder-mk3-peer",
@@ -213,7 +213,7 @@ func Test_Chart_SelectorsAndReferences(t *testing.T) {
 				t.Errorf("StatefulSet %s does not select its pods", o.Name())
 			}
 			if find(objects, "Service", fmt.Sprint(o.At("spec", "serviceName"))) == nil {
-				t.Errorf("StatefulSet %s: no such service", o.Name())
+				t.Errorf("StatefulSet %s: its service does not exist", o.Name())
 			}
 			for _, v := range o.At("spec", "template", "spec", "volumes").([]any) {
 				for kind, name := range references(v.(map[string]any)) {
@@ -236,7 +236,7 @@ func Test_Chart_SelectorsAndReferences(t *testing.T) {
 				continue
 			}
 			if m, _ := selector.(map[string]any); m["image-builder/install"] != nil {
-				continue // pods that nodes make
+				continue // pods that nodes create
 			}
 			if !slices.ContainsFunc(pods, func(labels map[string]any) bool { return matches(selector, labels) }) {
 				t.Errorf("%s %s selects no pods", o.Kind(), o.Name())
@@ -267,14 +267,13 @@ func references(volume map[string]any) map[string]string {
 	return out
 }
 
-// buildsRules is all that nodes may do in the namespace of build pods.
-// scheduler/kubernetes shows that each verb is needed.
+// buildsRules are all rights of nodes in the namespace of build pods. A test in
+// scheduler/kubernetes shows that nodes need each verb.
 const buildsRules = "pods: get list watch create delete patch; secrets: get create delete patch; configmaps: get create"
 
-// Test_Chart_LeastRights: nodes and daemons have no token, no rights, no
-// writable root; only the job of certificates may write its own secrets. Nodes
-// that build in pods have a token in the one container that needs it, and
-// rights in the namespace of the pods.
+// Test_Chart_LeastRights: nodes and daemons have no token, no rights and no writable root. Only the
+// certificate job may write secrets, and only its own. If nodes build in pods, only the container
+// that needs the token has it, and its rights are in the namespace of the build pods.
 func Test_Chart_LeastRights(t *testing.T) {
 	each(t, func(t *testing.T, objects []Object) {
 		for _, o := range objects {
@@ -337,7 +336,7 @@ func Test_Chart_LeastRights(t *testing.T) {
 	})
 }
 
-// rulesOf words a role of the core group.
+// rulesOf formats the rules of a role as "group resource name: verbs; ...".
 func rulesOf(role Object) string {
 	var out []string
 	for _, r := range role["rules"].([]any) {
@@ -352,8 +351,7 @@ func rulesOf(role Object) string {
 	return strings.Join(out, "; ")
 }
 
-// Test_Chart_Token: the token of Kubernetes' API is where it is needed and
-// nowhere else.
+// Test_Chart_Token: only the container that uses the Kubernetes API has a token for it.
 func Test_Chart_Token(t *testing.T) {
 	each(t, func(t *testing.T, objects []Object) {
 		spec := Object(find(objects, "StatefulSet", nodesName(objects)).At("spec", "template", "spec").(map[string]any))
@@ -376,7 +374,7 @@ func Test_Chart_Token(t *testing.T) {
 	})
 }
 
-// nodesName is the name of the StatefulSet of nodes.
+// nodesName returns the name of the StatefulSet of the nodes.
 func nodesName(objects []Object) string {
 	for _, o := range objects {
 		if o.Kind() == "StatefulSet" && !strings.HasSuffix(o.Name(), "-buildkit") {
@@ -386,7 +384,7 @@ func nodesName(objects []Object) string {
 	return ""
 }
 
-// Test_Chart_KeepsOneMajority: a voluntary disruption takes one node at a time.
+// Test_Chart_KeepsOneMajority: a voluntary disruption stops one node at a time.
 func Test_Chart_KeepsOneMajority(t *testing.T) {
 	pdb := find(render(t, "five"), "PodDisruptionBudget", "image-builder")
 	if pdb.At("spec", "maxUnavailable") != float64(1) && fmt.Sprint(pdb.At("spec", "maxUnavailable")) != "1" {
@@ -398,8 +396,8 @@ func Test_Chart_KeepsOneMajority(t *testing.T) {
 	}
 }
 
-// Test_Chart_BuildPods: rights and network policies are for the pods that the
-// service makes, also where `config` goes over what the chart says of them.
+// Test_Chart_BuildPods: rights and network policies apply to the pods that the service creates,
+// also if `config` overrides their namespace or label.
 func Test_Chart_BuildPods(t *testing.T) {
 	for name, c := range map[string]struct {
 		config             map[string]any
@@ -433,12 +431,12 @@ func Test_Chart_BuildPods(t *testing.T) {
 		}
 		egress := fmt.Sprint(find(objects, "NetworkPolicy", "image-builder").At("spec", "egress"))
 		if !strings.Contains(egress, "image-builder/install:"+c.install+"]") || !strings.Contains(egress, "kubernetes.io/metadata.name:"+c.namespace+"]") {
-			t.Errorf("%s: nodes may not speak to pods of %s in %s: %s", name, c.install, c.namespace, egress)
+			t.Errorf("%s: nodes may not connect to pods of %s in %s: %s", name, c.install, c.namespace, egress)
 		}
 	}
 }
 
-// Test_Chart_GreatNumbers: numbers of the configuration stay whole.
+// Test_Chart_GreatNumbers: large numbers of the configuration are rendered as integers.
 func Test_Chart_GreatNumbers(t *testing.T) {
 	m, err := Render(chartDir, Release{Name: "ib", Namespace: "ns"}, nil, map[string]any{"config": map[string]any{
 		"orchestrator": repositories["orchestrator"], "logs": map[string]any{"maxBytes": float64(1 << 40)},
@@ -487,7 +485,7 @@ func Test_Chaos_Manifests(t *testing.T) {
 		}
 		for _, heading := range []string{"# Steady state: ", "# Expected: ", "# Watch: "} {
 			if !strings.Contains(string(raw), heading) {
-				t.Errorf("%s does not say %q", f, heading)
+				t.Errorf("%s has no comment %q", f, heading)
 			}
 		}
 		objects, err := Objects(string(raw))
@@ -504,8 +502,8 @@ func Test_Chaos_Manifests(t *testing.T) {
 	}
 }
 
-// Test_Chaos_Scripts: the scripts are sound, tell how they are used, and those
-// that this kernel can do are done in a network namespace.
+// Test_Chaos_Scripts: the scripts have valid syntax and print their usage. As root, the test runs
+// the command rate in a network namespace.
 func Test_Chaos_Scripts(t *testing.T) {
 	files, _ := filepath.Glob(Root + "/chaos/*/*.sh")
 	if len(files) != 2 {
@@ -518,13 +516,13 @@ func Test_Chaos_Scripts(t *testing.T) {
 		for _, args := range [][]string{{f}, {f, "nonsense"}, {f, "rate"}, {f, "slow"}} {
 			out, err := exec.Command("sh", args...).CombinedOutput()
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "as before") && !strings.Contains(string(out), "taken back") {
+			if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "end the fault") && !strings.Contains(string(out), "end all faults") {
 				t.Errorf("%v: %v\n%s", args, err, out)
 			}
 		}
 	}
 	if os.Getuid() != 0 {
-		t.Skip("network namespaces are for root")
+		t.Skip("needs root for a network namespace")
 	}
 	script, err := filepath.Abs(Root + "/chaos/tc/tc.sh")
 	if err != nil {

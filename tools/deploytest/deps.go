@@ -1,3 +1,3 @@
-// Package deploytest checks what lies in deploy/: it renders the chart, runs
-// the alert rules, and holds all of it to the metrics and settings that exist.
+// Package deploytest checks the files of deploy/. It renders the chart, runs the alert rules, and
+// checks that all files use metrics and settings that exist.
 package deploytest

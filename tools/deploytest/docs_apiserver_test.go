@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Test_Docs_AcceptedByAPIServer: kubectl applies the experiments that the guide
-// to chaos tells to apply, to a true API server that knows Chaos Mesh's objects.
+// Test_Docs_AcceptedByAPIServer runs the kubectl commands of the chaos guide, which apply
+// experiments, with a real API server that has the CRDs of Chaos Mesh.
 func Test_Docs_AcceptedByAPIServer(t *testing.T) {
 	const guide = "deploy/chaos/README.md"
 	crds, err := ModuleFiles(chaosMesh, "config/crd/bases/chaos-mesh.org_podchaos.yaml")

@@ -17,7 +17,7 @@ import (
 
 const root = "../.."
 
-// typed answers the commands of the texts that begin with a word.
+// typed returns the commands of the documentation whose program has the given name.
 func typed(t *testing.T, name string) (out []docs.Command) {
 	t.Helper()
 	all, err := docs.Commands(root)
@@ -30,13 +30,13 @@ func typed(t *testing.T, name string) (out []docs.Command) {
 		}
 	}
 	if len(out) == 0 {
-		t.Fatalf("no text has a command of %s", name)
+		t.Fatalf("the documentation has no command of %s", name)
 	}
 	return out
 }
 
-// options splits arguments into options with their values, all of them given,
-// and the rest. Behind -- nothing is an option.
+// options splits arguments into options with their values, and the rest. withValue and alone list
+// the known options with and without a value. Arguments after -- are not options.
 func options(t *testing.T, c docs.Command, args []string, withValue, alone []string) (opts map[string][]string, rest []string) {
 	t.Helper()
 	opts = map[string][]string{}
@@ -61,8 +61,8 @@ func options(t *testing.T, c docs.Command, args []string, withValue, alone []str
 	return opts, rest
 }
 
-// Test_Docs_Helm renders the chart as the texts tell helm to, over the values
-// of a release that is there.
+// Test_Docs_Helm renders the chart by the helm commands of the documentation, with the values of an
+// existing release as the base.
 func Test_Docs_Helm(t *testing.T) {
 	for _, c := range typed(t, "helm") {
 		opts, rest := options(t, c, c.Words[1:], []string{"--set", "-f", "--namespace"}, []string{"--reuse-values", "--install", "--create-namespace", "--wait"})
@@ -70,7 +70,7 @@ func Test_Docs_Helm(t *testing.T) {
 			continue // Test_Docs_Uninstall
 		}
 		if len(rest) != 3 || rest[0] != "upgrade" && rest[0] != "install" {
-			t.Errorf("%s: this test knows only upgrade and install, with a release and a chart", c.At())
+			t.Errorf("%s: this test supports only upgrade and install, with a release and a chart", c.At())
 			continue
 		}
 		values := map[string]any{}
@@ -99,13 +99,13 @@ func Test_Docs_Helm(t *testing.T) {
 	}
 }
 
-// Test_Docs_Uninstall holds docs/install.md to its promise that keys and volumes
-// stay when a release is removed.
+// Test_Docs_Uninstall: keys and volumes stay when a release is removed, as docs/install.md
+// promises.
 func Test_Docs_Uninstall(t *testing.T) {
 	objects := render(t, "standalone")
 	for _, name := range []string{"image-builder-sealing", "image-builder-gossip"} {
 		if find(objects, "Secret", name).At("metadata", "annotations", "helm.sh/resource-policy") != "keep" {
-			t.Errorf("the secret %s goes with the release", name)
+			t.Errorf("the secret %s is removed with the release", name)
 		}
 	}
 	if keep := find(objects, "StatefulSet", "image-builder").At("spec", "persistentVolumeClaimRetentionPolicy", "whenDeleted"); keep != "Retain" {
@@ -113,8 +113,8 @@ func Test_Docs_Uninstall(t *testing.T) {
 	}
 }
 
-// Test_Docs_Kubectl holds what the texts tell kubectl to the objects of the
-// plain manifests, which are the chart's, and to files that are there.
+// Test_Docs_Kubectl: the kubectl commands of the documentation name objects of the plain manifests,
+// which are those of the chart, and existing files.
 func Test_Docs_Kubectl(t *testing.T) {
 	raw, err := os.ReadFile(Root + "/kubernetes/image-builder.yaml")
 	if err != nil {
@@ -136,7 +136,7 @@ func Test_Docs_Kubectl(t *testing.T) {
 			if len(opts["-f"]) == 0 {
 				t.Errorf("%s: applies nothing", c.At())
 			}
-			for _, f := range opts["-f"] { // from the root, or beside the text
+			for _, f := range opts["-f"] { // relative to the root or to the document
 				if _, err := os.Stat(filepath.Join(root, f)); err == nil {
 					continue
 				}
@@ -170,19 +170,18 @@ func Test_Docs_Kubectl(t *testing.T) {
 				}
 			}
 			if len(rest) < 5 || rest[2] != "--" || rest[3] != "image-builder" {
-				t.Errorf("%s: this test knows only commands of image-builder", c.At())
+				t.Errorf("%s: this test supports only commands of image-builder", c.At())
 			} else if rest[4] == "cluster" && !strings.Contains(string(raw), "unix:///var/lib/image-builder/operator.sock") {
-				t.Errorf("%s: it is for operators, and the pod does not name the socket", c.At())
+				t.Errorf("%s: it needs the operator socket, and the pod does not name the socket", c.At())
 			}
 		default:
-			t.Errorf("%s: this test does not know it", c.At())
+			t.Errorf("%s: this test does not support the command", c.At())
 		}
 	}
 }
 
-// Test_Docs_PlainSecrets makes the files that deploy/kubernetes/README.md tells
-// to make, puts them into secrets as its kubectl would, and lets the pods'
-// script take them up.
+// Test_Docs_PlainSecrets runs the commands of deploy/kubernetes/README.md that make files, puts the
+// files into secrets as its kubectl commands do, and runs the script of the pods that copies them.
 func Test_Docs_PlainSecrets(t *testing.T) {
 	const text = "deploy/kubernetes/README.md"
 	work, secrets := t.TempDir(), t.TempDir()
@@ -202,7 +201,7 @@ func Test_Docs_PlainSecrets(t *testing.T) {
 		if c.File != text || !strings.Contains(c.String(), "secret generic") {
 			continue
 		}
-		// The shell's own words, with its substitutions.
+		// A shell splits the command and runs its substitutions.
 		cmd := exec.CommandContext(t.Context(), "sh", "-euc", "printf '%s\\n' "+c.String())
 		cmd.Dir = work
 		out, err := cmd.Output()
@@ -225,7 +224,7 @@ func Test_Docs_PlainSecrets(t *testing.T) {
 		made++
 	}
 	if made != len(folders) {
-		t.Errorf("%d secrets", made)
+		t.Errorf("%d secrets, expected %d", made, len(folders))
 	}
 	manifests, err := os.ReadFile(Root + "/kubernetes/image-builder.yaml")
 	if err != nil {

@@ -29,7 +29,7 @@ import (
 var scenes = []scene{
 	{"nodes", threeNodes, []fault{
 		{"one node of three is killed", []string{"ImageBuilderNodeDown", "ImageBuilderNoTolerance"}, killOne},
-		{"two nodes of three are killed, and clients go on asking", []string{"ImageBuilderNoLeader", "ImageBuilderUnavailable"}, killTwo},
+		{"two nodes of three are killed, and clients keep calling", []string{"ImageBuilderNoLeader", "ImageBuilderUnavailable"}, killTwo},
 		{"all nodes are killed", []string{"ImageBuilderAbsent"}, killAll},
 	}},
 	{"leadership", threeNodes, []fault{
@@ -45,7 +45,7 @@ var scenes = []scene{
 	}},
 	{"queue", queueWorld, []fault{
 		{"all nodes are drained while a build waits", []string{"ImageBuilderQueueStands"}, drainAll},
-		{"the registry takes no uploads, and clients go on asking", []string{"ImageBuilderQueueGrows"}, holdUploads},
+		{"the registry takes no uploads, and clients keep calling", []string{"ImageBuilderQueueGrows"}, holdUploads},
 	}},
 	{"registry", oneNode, []fault{
 		{"the registry refuses pushes", []string{"ImageBuilderBuildsFail"}, refusePushes},
@@ -101,7 +101,7 @@ func killTwo(w *world) damage {
 	return d
 }
 
-// clients call in loops until they are stopped.
+// clients starts n goroutines that run call in a loop. stop ends them and waits for them.
 func (w *world) clients(n int, call func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var wg sync.WaitGroup
@@ -109,7 +109,7 @@ func (w *world) clients(n int, call func(context.Context)) (stop func()) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				call(ctx)
-				select { // what is refused at once is not asked again at once
+				select { // no busy loop if a call fails at once
 				case <-ctx.Done():
 				case <-time.After(50 * time.Millisecond):
 				}
@@ -204,11 +204,11 @@ func descriptors(w *world) damage {
 	}}
 }
 
-// damagedLog overwrites the beginning of each file of a build's log.
+// damagedLog overwrites the beginning of each log file of a build.
 func damagedLog(w *world) damage {
 	n := w.Nodes[0]
 	w.push(1)
-	id := w.ask()
+	id := w.build()
 	n.Wait(w.t, w.t.Context(), id)
 	n.Stop()
 	files, err := filepath.Glob(filepath.Join(n.Dir, "data", "logs", "*"))
@@ -241,7 +241,7 @@ func damagedLog(w *world) damage {
 	}}
 }
 
-// push makes so many more images that no build has asked for.
+// push pushes n new images to the registry.
 func (w *world) push(n int) {
 	w.t.Helper()
 	for range n {
@@ -252,11 +252,11 @@ func (w *world) push(n int) {
 	}
 }
 
-// ask asks for a build of the next image.
-func (w *world) ask() (id string) {
+// build requests a build of the next image and returns its id.
+func (w *world) build() (id string) {
 	w.t.Helper()
 	if len(w.refs) == 0 {
-		w.t.Fatal("all images were asked for")
+		w.t.Fatal("there is a build of each image already")
 	}
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
@@ -284,7 +284,7 @@ func drainAll(w *world) damage {
 	}
 	drain(false)
 	w.push(1)
-	w.ask()
+	w.build()
 	return damage{undo: func() { drain(true) }}
 }
 
@@ -292,14 +292,14 @@ func holdUploads(w *world) damage {
 	release := w.proxy.Hold(registrytest.Uploads)
 	w.push(110)
 	for range 110 {
-		w.ask()
+		w.build()
 	}
-	return damage{again: func() { w.push(1); w.ask() }, undo: release}
+	return damage{again: func() { w.push(1); w.build() }, undo: release}
 }
 
 func refusePushes(w *world) damage {
 	w.proxy.Fail(registrytest.Uploads, -1, http.StatusForbidden)
-	return damage{again: func() { w.push(1); w.ask() }, undo: w.proxy.Heal}
+	return damage{again: func() { w.push(1); w.build() }, undo: w.proxy.Heal}
 }
 
 func slowManifests(w *world) damage {
@@ -312,19 +312,19 @@ func slowManifests(w *world) damage {
 		}
 	})
 	var mu sync.Mutex
-	asked := 0
+	calls := 0
 	stop := w.clients(8, func(ctx context.Context) {
 		mu.Lock()
-		asked++
-		ref := fmt.Sprintf("%s/team/slow:%d", w.proxy.Addr, asked)
+		calls++
+		ref := fmt.Sprintf("%s/team/slow:%d", w.proxy.Addr, calls)
 		mu.Unlock()
 		_, _ = w.Nodes[0].Native.ResolveBaseImage(ctx, &imagebuilderv1.ResolveBaseImageRequest{Ref: ref})
 	})
 	return damage{undo: func() { w.proxy.Heal(); stop() }}
 }
 
-// scripted gives builds a script to run before they copy an image; $D is a
-// folder that the test writes to.
+// scripted makes builds run a script before they copy an image. $D is a folder in which the test
+// creates files.
 func scripted(script string) func(*world) {
 	return func(w *world) {
 		for _, n := range w.Nodes {
@@ -333,12 +333,11 @@ func scripted(script string) func(*world) {
 	}
 }
 
-// line is a hundred bytes, ten times a second until the test says that it is
-// enough.
+// line prints a hundred bytes ten times a second, until the test signals "enough".
 const line = "while [ ! -e $D/enough ]; do printf '%099d\\n' 1; sleep 0.1; done"
 
-// tell writes a file that scripts wait for.
-func (w *world) tell(name string) { writeFile(w.t, filepath.Join(w.dir, name), "") }
+// signal writes a file that scripts wait for.
+func (w *world) signal(name string) { writeFile(w.t, filepath.Join(w.dir, name), "") }
 
 func mount(t *testing.T, path, size string, flags uintptr) {
 	t.Helper()
@@ -347,7 +346,7 @@ func mount(t *testing.T, path, size string, flags uintptr) {
 	}
 }
 
-// diskWorld has a disk for the logs of each node.
+// diskWorld starts three nodes that each have a file system for logs.
 func diskWorld(t *testing.T) *world {
 	return newWorld(t, 3, nil, func(w *world) {
 		scripted(line)(w)
@@ -366,8 +365,7 @@ func diskWorld(t *testing.T) *world {
 	})
 }
 
-// fillingDisk fills 3 GB by 12 MB a second: there is room enough still, but not
-// for long.
+// fillingDisk writes 12 MB a second to a disk of 3 GB. There is free space, but not for long.
 func fillingDisk(w *world) damage {
 	n := w.Nodes[2]
 	path := filepath.Join(n.Dir, "data", "logs", "filler")
@@ -393,9 +391,9 @@ func fillingDisk(w *world) damage {
 
 func fullDisks(w *world) damage {
 	w.push(1)
-	// Once it runs: a node whose disk is full takes no build, but may be given
-	// one before it knows.
-	full := w.Others(w.owner(w.ask()))
+	// Wait until the build runs: the leader may assign a build to a node before the node reports
+	// that its disk is full.
+	full := w.Others(w.owner(w.build()))
 	for _, n := range full {
 		disk := filepath.Join(n.Dir, "data", "logs")
 		mount(w.t, disk, "16m", syscall.MS_REMOUNT)
@@ -428,7 +426,7 @@ func slowWorld(t *testing.T) *world {
 	return newWorld(t, 3, nil, scripted("while [ ! -e $D/burst ]; do sleep 0.1; done; head -c 20000000 /dev/zero | tr '\\0' x | fold -w 99\n"+line))
 }
 
-// owner answers the node that runs the build, once one does.
+// owner waits until a node runs the build, and returns this node.
 func (w *world) owner(id string) (owner *harness.Node) {
 	w.t.Helper()
 	testkit.Eventually(w.t, time.Minute, "a node runs the build", func() bool {
@@ -447,11 +445,11 @@ func (w *world) owner(id string) (owner *harness.Node) {
 
 func slowCopies(w *world) damage {
 	w.push(1)
-	others := w.Others(w.owner(w.ask()))
+	others := w.Others(w.owner(w.build()))
 	for _, n := range others {
 		n.Hurt(map[string]any{"log_delay": 3 * time.Second})
 	}
-	w.tell("burst")
+	w.signal("burst")
 	return damage{nodes: others, undo: func() {
 		for _, n := range others {
 			n.Hurt(map[string]any{})
@@ -461,9 +459,9 @@ func slowCopies(w *world) damage {
 
 func slowOwner(w *world) damage {
 	w.push(1)
-	owner := w.owner(w.ask())
+	owner := w.owner(w.build())
 	owner.Hurt(map[string]any{"log_delay": 700 * time.Millisecond})
-	return damage{nodes: []*harness.Node{owner}, undo: func() { owner.Hurt(map[string]any{}); w.tell("enough") }}
+	return damage{nodes: []*harness.Node{owner}, undo: func() { owner.Hurt(map[string]any{}); w.signal("enough") }}
 }
 
 func slowFollower(w *world) damage {
@@ -476,7 +474,7 @@ func slowFollower(w *world) damage {
 	}
 	w.t.Cleanup(func() { _ = conn.Close() })
 	operator := imagebuilderv1.NewImageBuilderClient(conn)
-	// A command that costs little, some hundreds a second.
+	// A cheap command, some hundreds a second.
 	stop := w.clients(8, func(ctx context.Context) {
 		for range 20 {
 			_, _ = operator.SetCacheInterval(ctx, &imagebuilderv1.SetCacheIntervalRequest{Interval: durationpb.New(time.Hour)})

@@ -17,21 +17,20 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// world is a cluster of real nodes with its registry, and a Prometheus that
-// scrapes them.
+// world is a cluster of real nodes with a registry, and a Prometheus that scrapes the nodes.
 type world struct {
 	*harness.Cluster
 	t     *testing.T
 	prom  *watcher
 	reg   *registrytest.Registry
-	proxy *registrytest.Proxy // what nodes know as the registry
-	refs  []string            // images that no build has asked for yet
-	made  int                 // how many images there are
-	dir   string              // where scripts of builds find what they are to do
+	proxy *registrytest.Proxy // nodes reach the registry through it
+	refs  []string            // images that no build has used yet
+	made  int                 // number of images
+	dir   string              // folder with the files that scripts of builds wait for
 }
 
-// newWorld starts nodes whose config is laid over; before is called with the
-// world before they start.
+// newWorld starts nodes. over overrides their config. before, if not nil, is called before the
+// nodes start.
 func newWorld(t *testing.T, nodes int, over harness.Config, before func(*world)) *world {
 	t.Helper()
 	w := &world{t: t, prom: watch(t), reg: registrytest.Start(t, registrytest.Options{Quiet: true}), dir: t.TempDir()}
@@ -63,76 +62,75 @@ func (w *world) scrape(nodes ...*harness.Node) {
 	w.prom.scrape(addrs...)
 }
 
-// fault is something that goes wrong, and the alerts that tell of it.
+// fault is a fault and the alerts that it fires.
 type fault struct {
-	// what it is, as docs/runbooks.md says it.
-	what   string
+	// name describes the fault, in the words of docs/runbooks.md.
+	name   string
 	alerts []string
 	inject func(w *world) damage
 }
 
-// damage is a fault in force.
+// damage is an active fault.
 type damage struct {
-	// nodes that the alerts name, where they name any.
+	// nodes are the nodes that the alerts may name.
 	nodes []*harness.Node
-	// again, if not nil, is called again and again until all alerts fire.
+	// again, if not nil, is called repeatedly until all alerts fire.
 	again func()
 	// undo ends the fault.
 	undo func()
 }
 
-// scene is a world in which faults happen one after the other.
+// scene is a world and a sequence of faults.
 type scene struct {
 	name   string
 	build  func(t *testing.T) *world
 	faults []fault
 }
 
-// Limits of what has to come by itself, on a machine that does much else: the
-// longest alert takes `for` and range of a minute.
+// Timeouts on a busy machine. The slowest alert needs about a minute, for its `for` and its range.
 const (
 	quietLimit = 2 * time.Minute
 	fireLimit  = 3 * time.Minute
 )
 
-// Test_Alerts_Fire lets each alert fire by a fault that happens to real nodes:
-// it is silent before, fires while the fault lasts, for the node that is hurt,
-// and is silent again when the fault is gone. The rules are those that are
-// shipped, their durations divided by 30.
+// Test_Alerts_Fire injects faults into real nodes and fires each alert. An alert does not fire
+// before the fault, fires during the fault for the affected node, and stops after the fault. The
+// test uses the shipped rules with durations divided by 30.
 func Test_Alerts_Fire(t *testing.T) {
-	told := map[string]string{}
+	faults := map[string]string{} // by alert
 	for _, s := range scenes {
 		for _, f := range s.faults {
 			for _, a := range f.alerts {
-				if told[a] != "" {
-					told[a] += "; "
+				if faults[a] != "" {
+					faults[a] += "; "
 				}
-				told[a] += f.what
+				faults[a] += f.name
 			}
 		}
 	}
 	for _, g := range readRules(t).Groups {
 		for _, r := range g.Rules {
-			if told[r.Alert] == "" {
-				t.Errorf("no fault lets %s fire", r.Alert)
+			if faults[r.Alert] == "" {
+				t.Errorf("no fault fires %s", r.Alert)
 			}
 		}
 	}
-	documented(t, told)
+	documented(t, faults)
 	for _, s := range scenes {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			w := s.build(t)
 			for _, f := range s.faults {
-				w.suffer(f)
+				w.run(f)
 			}
 		})
 	}
 }
 
-func (w *world) suffer(f fault) {
+// run injects a fault, waits until its alerts fire, ends it, and waits until they stop.
+func (w *world) run(f fault) {
 	w.t.Helper()
-	testkit.Eventually(w.t, quietLimit, "all nodes are scraped and no alert is about to fire: "+f.what, func() bool {
+	testkit.Eventually(w.t, quietLimit, "all nodes are scraped and no alert is pending: "+f.name, func() bool {
 		for _, a := range f.alerts {
 			if len(w.prom.rule(a).ActiveAlerts()) > 0 {
 				return false
@@ -152,12 +150,12 @@ func (w *world) suffer(f fault) {
 				w.judge(a, l, d)
 			}
 			if len(all) > 0 {
-				w.t.Logf("%s fires %.1f s after %s", a, time.Since(began).Seconds(), f.what)
+				w.t.Logf("%s fires %.1f s after %s", a, time.Since(began).Seconds(), f.name)
 			}
 			return len(all) > 0
 		})
 		if time.Since(began) > fireLimit {
-			w.t.Fatalf("%s: after %s these do not fire: %v; these do: %s", f.what, fireLimit, waiting, w.prom.allFiring())
+			w.t.Fatalf("%s: after %s these alerts do not fire: %v; these do: %s", f.name, fireLimit, waiting, w.prom.allFiring())
 		}
 		if d.again != nil {
 			d.again()
@@ -166,7 +164,7 @@ func (w *world) suffer(f fault) {
 	}
 	d.undo()
 	ended := time.Now()
-	testkit.Eventually(w.t, quietLimit, "the alerts are silent again once this is over: "+f.what, func() bool {
+	testkit.Eventually(w.t, quietLimit, "the alerts stop after the fault: "+f.name, func() bool {
 		for _, a := range f.alerts {
 			if len(w.prom.firing(a)) > 0 {
 				return false
@@ -174,10 +172,10 @@ func (w *world) suffer(f fault) {
 		}
 		return true
 	})
-	w.t.Logf("all silent %.1f s after its end", time.Since(ended).Seconds())
+	w.t.Logf("all alerts stopped %.1f s after the fault", time.Since(ended).Seconds())
 }
 
-// judge holds an alert's labels to the nodes that are hurt.
+// judge checks that an alert has a severity and names only affected nodes.
 func (w *world) judge(alert string, l labels.Labels, d damage) {
 	w.t.Helper()
 	if l.Get("severity") == "" {
@@ -186,13 +184,13 @@ func (w *world) judge(alert string, l labels.Labels, d damage) {
 	for _, name := range []string{"instance", "node"} {
 		got := l.Get(name)
 		if got != "" && !slices.ContainsFunc(d.nodes, func(n *harness.Node) bool { return got == n.Metrics || got == n.Name }) {
-			w.t.Errorf("%s blames %s, which is not hurt", alert, got)
+			w.t.Errorf("%s names %s, which has no fault", alert, got)
 		}
 	}
 }
 
-// documented holds the table of docs/runbooks.md to the faults.
-func documented(t *testing.T, told map[string]string) {
+// documented compares the table of docs/runbooks.md with the faults.
+func documented(t *testing.T, faults map[string]string) {
 	t.Helper()
 	raw, err := os.ReadFile("../../docs/runbooks.md")
 	if err != nil {
@@ -203,13 +201,13 @@ func documented(t *testing.T, told map[string]string) {
 		rows[m[1]] = m[2]
 	}
 	var lines []string
-	same := len(rows) == len(told)
-	for a, what := range told {
-		same = same && rows[a] == what
-		lines = append(lines, "| `"+a+"` | "+what+" |")
+	same := len(rows) == len(faults)
+	for a, text := range faults {
+		same = same && rows[a] == text
+		lines = append(lines, "| `"+a+"` | "+text+" |")
 	}
 	if !same {
 		slices.Sort(lines)
-		t.Errorf("the table of docs/runbooks.md that says how each alert was fired has to be\n%s", strings.Join(lines, "\n"))
+		t.Errorf("the table of alerts and their faults in docs/runbooks.md must be\n%s", strings.Join(lines, "\n"))
 	}
 }

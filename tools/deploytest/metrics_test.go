@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// exists reports whether a node exports the metric, or Prometheus makes it.
+// exists returns a function that reports whether a node or Prometheus exports a metric.
 func exists(t *testing.T) func(metric string) bool {
 	t.Helper()
 	raw, err := os.ReadFile("../../docs/metrics.md")
@@ -33,14 +33,14 @@ func exists(t *testing.T) func(metric string) bool {
 	}
 }
 
-// exportedByRuntime are metrics of the Prometheus client's collectors, which
-// docs/metrics.md names by their prefixes.
+// exportedByRuntime are metrics from the collectors of the Prometheus client. docs/metrics.md names
+// their prefixes only.
 var exportedByRuntime = map[string]bool{
 	"go_goroutines": true, "process_cpu_seconds_total": true, "process_resident_memory_bytes": true,
 	"process_open_fds": true, "process_max_fds": true, "process_start_time_seconds": true,
 }
 
-// metricsOf answers the metrics that an expression names.
+// metricsOf returns the names of the metrics in an expression.
 func metricsOf(t *testing.T, expr string) (names []string) {
 	t.Helper()
 	expr = strings.NewReplacer("$__rate_interval", "5m").Replace(expr)

@@ -23,7 +23,7 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// binaryDir is the folder of the binary, "" if no test needed one.
+// binaryDir is the folder of the binary, or "" if no test needed it.
 var binaryDir string
 
 var binary = sync.OnceValues(func() (path string, err error) {
@@ -62,7 +62,7 @@ func writeFile(t *testing.T, path, text string) {
 	}
 }
 
-// writeSecret writes the values of a secret as a volume would have them.
+// writeSecret writes the values of a secret as files, as in a volume.
 func writeSecret(t *testing.T, o Object, dir string) {
 	t.Helper()
 	for k, v := range o["data"].(map[string]any) {
@@ -74,7 +74,8 @@ func writeSecret(t *testing.T, o Object, dir string) {
 	}
 }
 
-// script prepares a script of the chart for other folders than a pod has.
+// script returns a command that runs a script of the chart. folders maps folders of a pod to their
+// replacements.
 func script(t *testing.T, text string, folders map[string]string) *exec.Cmd {
 	t.Helper()
 	for from, to := range folders {
@@ -85,7 +86,8 @@ func script(t *testing.T, text string, folders map[string]string) *exec.Cmd {
 	return cmd
 }
 
-// issue runs the script of the job of certificates and answers its secrets.
+// issue runs the script of the certificate job and returns its secrets. path is the path of the
+// list of containers in the job.
 func issue(t *testing.T, job Object, dir string, path ...string) []Object {
 	t.Helper()
 	containers := job.At(path...).([]any)
@@ -128,7 +130,7 @@ func Test_CertificatesJob_KeepsAndRenews(t *testing.T) {
 		return find(secrets, "Secret", "image-builder-peer")["data"].(map[string]any)
 	}
 	if n := len(peer(first)); n != 19 || peer(first)["ca-key.pem"] != nil {
-		t.Errorf("the nodes' secret has %d keys, expected a CA without its key and nine pairs", n)
+		t.Errorf("the secret of the nodes has %d keys, expected a CA without its key and nine pairs", n)
 	}
 	again := issue(t, job, dir, "spec", "template", "spec", "initContainers")
 	if !maps.Equal(peer(first), peer(again)) {
@@ -140,8 +142,8 @@ func Test_CertificatesJob_KeepsAndRenews(t *testing.T) {
 	}
 }
 
-// Test_Chart_RealNodes starts the three nodes that the chart describes, with
-// its configuration, scripts and secrets, on loopback.
+// Test_Chart_RealNodes starts three nodes on loopback with the configuration, scripts and secrets
+// of the chart.
 func Test_Chart_RealNodes(t *testing.T) {
 	objects := render(t, "defaults")
 	dir := t.TempDir()
@@ -216,8 +218,7 @@ func Test_Chart_RealNodes(t *testing.T) {
 	}
 }
 
-// Test_Files_FollowChanges: the sidecar takes up a changed secret and ends at
-// SIGTERM.
+// Test_Files_FollowChanges: the sidecar copies a changed secret, and ends after SIGTERM.
 func Test_Files_FollowChanges(t *testing.T) {
 	files := fmt.Sprint(find(render(t, "defaults"), "ConfigMap", "image-builder-scripts").At("data", "files.sh"))
 	dir := t.TempDir()
@@ -244,8 +245,8 @@ func Test_Files_FollowChanges(t *testing.T) {
 	}
 }
 
-// acceptConfig fails the test if the service refuses the configuration. It
-// then ends for lack of the files that it names.
+// acceptConfig fails the test if the service refuses the configuration. An accepted configuration
+// ends with exit code 3, because files that it names do not exist.
 func acceptConfig(t *testing.T, files ...string) {
 	t.Helper()
 	args := []string{"run", "--data-dir", t.TempDir(), "--grpc-address", "127.0.0.1:0"}
@@ -304,8 +305,8 @@ func Test_Compose(t *testing.T) {
 	}
 }
 
-// Test_PlainManifests_AreCurrent: deploy/kubernetes is rendered from the chart
-// (go generate in this folder).
+// Test_PlainManifests_AreCurrent: the files of deploy/kubernetes are the rendered chart. `go
+// generate` in this folder writes them.
 func Test_PlainManifests_AreCurrent(t *testing.T) {
 	for file := range PlainFiles {
 		want, err := PlainManifests(Root, file)

@@ -19,16 +19,16 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Object is a Kubernetes object as it was read.
+// Object is a decoded Kubernetes object.
 type Object map[string]any
 
-// Kind is the object's kind.
+// Kind returns the kind of the object.
 func (o Object) Kind() string { return fmt.Sprint(o["kind"]) }
 
-// Name is the object's name.
+// Name returns the name of the object.
 func (o Object) Name() string { return fmt.Sprint(o.At("metadata", "name")) }
 
-// At answers what is at a path of keys, or nil.
+// At returns the value at a path of keys, or nil.
 func (o Object) At(path ...string) any {
 	var v any = map[string]any(o)
 	for _, k := range path {
@@ -41,7 +41,7 @@ func (o Object) At(path ...string) any {
 	return v
 }
 
-// Objects reads a stream of YAML documents; repeated keys are errors.
+// Objects decodes a stream of YAML documents. Repeated keys are errors.
 func Objects(stream string) (out []Object, err error) {
 	for _, doc := range strings.Split("\n"+stream, "\n---\n") {
 		var o Object
@@ -57,8 +57,8 @@ func Objects(stream string) (out []Object, err error) {
 
 var strict = serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 
-// CheckBuiltin decodes an object of Kubernetes itself strictly: unknown fields
-// and wrong types are errors.
+// CheckBuiltin decodes an object strictly as one of the types of Kubernetes. Unknown fields and
+// wrong types are errors.
 func CheckBuiltin(o Object) error {
 	raw, err := json.Marshal(o)
 	if err != nil {
@@ -68,21 +68,21 @@ func CheckBuiltin(o Object) error {
 	return err
 }
 
-// Builtin reports whether the object's kind is one of Kubernetes itself.
+// Builtin reports whether the kind of the object belongs to Kubernetes, and not to a CRD.
 func Builtin(o Object) bool {
 	raw, _ := json.Marshal(o)
 	_, _, err := strict.Decode(raw, nil, nil)
 	return !runtime.IsNotRegisteredError(err)
 }
 
-// CRDs are schemas by apiVersion and kind.
+// CRDs maps "apiVersion kind" to the schema.
 type CRDs map[string]*apiextensionsv1.CustomResourceValidation
 
-// ErrUnavailable: a module with CRDs cannot be fetched.
+// ErrUnavailable means that a module with CRDs cannot be fetched.
 var ErrUnavailable = errors.New("module cannot be fetched")
 
-// ModuleFiles answers the files of a Go module whose paths match, fetching it if
-// it is not here.
+// ModuleFiles returns the files of a Go module that match the pattern. It downloads the module if
+// it is not in the module cache.
 func ModuleFiles(module, pattern string) ([]string, error) {
 	cmd := exec.Command("go", "mod", "download", "-json", module)
 	cmd.Dir = os.TempDir()
@@ -101,7 +101,7 @@ func ModuleFiles(module, pattern string) ([]string, error) {
 	return files, nil
 }
 
-// LoadCRDs reads the CRDs in a folder of a Go module.
+// LoadCRDs adds the CRDs in the matching files of a Go module.
 func (c CRDs) LoadCRDs(module, pattern string) error {
 	files, err := ModuleFiles(module, pattern)
 	if err != nil {
@@ -126,7 +126,7 @@ func (c CRDs) LoadCRDs(module, pattern string) error {
 	return nil
 }
 
-// Check holds an object to the schema of its CRD, unknown fields included.
+// Check returns an error if the object does not match the schema of its CRD, or has unknown fields.
 func (c CRDs) Check(o Object) error {
 	s := c[fmt.Sprint(o["apiVersion"], " ", o["kind"])]
 	if s == nil {

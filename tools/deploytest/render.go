@@ -13,18 +13,18 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 )
 
-// Root is the folder deploy, from this package.
+// Root is the path of the folder deploy, relative to this package.
 const Root = "../../deploy"
 
-// Release is what a rendering needs to know beside values.
+// Release describes the Helm release for which a chart is rendered.
 type Release struct {
 	Name, Namespace string
-	// Upgrade: the release is there already.
+	// Upgrade renders the upgrade of a release that is installed already.
 	Upgrade bool
 }
 
-// Render answers the manifests of the chart, by template, with the values
-// files and then the overrides over its own values.
+// Render returns the manifests of the chart by template. The values files override the chart's own
+// values, a later file overrides an earlier one, and over overrides all of them.
 func Render(chartDir string, r Release, files []string, over map[string]any) (map[string]string, error) {
 	c, err := loader.Load(chartDir)
 	if err != nil {
@@ -47,8 +47,8 @@ func Render(chartDir string, r Release, files []string, over map[string]any) (ma
 	return engine.Render(c, all)
 }
 
-// Join puts rendered templates together in one document stream, without notes
-// and empty documents.
+// Join returns one stream of YAML documents with all rendered templates, without notes and empty
+// documents.
 func Join(rendered map[string]string) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(rendered)) {
@@ -67,15 +67,15 @@ func Join(rendered map[string]string) string {
 
 //go:generate go run ./cmd/render
 
-// PlainFiles are the files of deploy/kubernetes that are rendered, with the
-// values that each adds to values.yaml there.
+// PlainFiles are the rendered files of deploy/kubernetes. Each has further values, which override
+// values.yaml in that folder.
 var PlainFiles = map[string]map[string]any{
 	"image-builder.yaml":      nil,
 	"image-builder-pods.yaml": {"kubernetes": map[string]any{"enabled": true, "namespace": "image-builder-builds"}},
 }
 
-// PlainManifests answers one of PlainFiles: the chart without anything that
-// only Helm can do. Its secrets are made by hand.
+// PlainManifests returns the content of one of PlainFiles: the rendered chart without the parts
+// that need Helm. An operator makes its secrets by hand.
 func PlainManifests(root, file string) (string, error) {
 	m, err := Render(filepath.Join(root, "helm/image-builder"), Release{Name: "image-builder", Namespace: "image-builder"},
 		[]string{filepath.Join(root, "kubernetes/values.yaml")}, PlainFiles[file])
@@ -87,14 +87,14 @@ func PlainManifests(root, file string) (string, error) {
 		namespaces += "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: image-builder-builds\n"
 	}
 	text := strings.ReplaceAll(inNamespace(Join(m), "image-builder"), "app.kubernetes.io/managed-by: Helm", "app.kubernetes.io/managed-by: kubectl")
-	return "# Rendered from deploy/helm/image-builder with values.yaml of this folder; do not edit.\n# README.md says which secrets it needs.\n" +
+	return "# Rendered from deploy/helm/image-builder with values.yaml of this folder; do not edit.\n# README.md names the secrets that it needs.\n" +
 		namespaces + text, nil
 }
 
 var metadata = regexp.MustCompile(`(?m)^metadata:\n  name: \S+\n`)
 
-// inNamespace names the namespace in objects that name none, as helm does when it
-// creates them: kubectl would take that of its context.
+// inNamespace adds the namespace to objects without one, as helm does when it creates them. kubectl
+// would use the namespace of its context instead.
 func inNamespace(stream, namespace string) string {
 	docs := strings.SplitAfter(stream, "---\n")
 	for i, doc := range docs {

@@ -10,10 +10,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ShortenRules answers a file of alert rules for a world in which time runs so
-// many times faster: each `for`, each range and offset of an expression, and the
-// horizon of predict_linear, all of them durations, are divided by it.
-// Thresholds, rates per second among them, stay as they are.
+// ShortenRules returns a file of alert rules for tests in which time runs faster by the factor by.
+// It divides all durations by this factor: each `for`, each range and offset of an expression, and
+// the horizon of predict_linear. Thresholds, including rates per second, do not change.
 func ShortenRules(file []byte, by int) ([]byte, error) {
 	var rules struct {
 		Groups []struct {
@@ -40,8 +39,8 @@ func ShortenRules(file []byte, by int) ([]byte, error) {
 	return yaml.Marshal(rules)
 }
 
-// ShortenExpr is ShortenRules for one expression. Subqueries are refused, since
-// no rule has one.
+// ShortenExpr is ShortenRules for one expression. It returns an error for a subquery, since no rule
+// has one.
 func ShortenExpr(expr string, by int) (string, error) {
 	tree, err := parser.NewParser(parser.Options{}).ParseExpr(expr)
 	if err != nil {
@@ -55,7 +54,7 @@ func ShortenExpr(expr string, by int) (string, error) {
 		case *parser.VectorSelector:
 			n.OriginalOffset /= time.Duration(by)
 		case *parser.SubqueryExpr:
-			refused = fmt.Errorf("%s: subqueries are not known here", n)
+			refused = fmt.Errorf("%s: subqueries are not supported", n)
 		case *parser.Call:
 			if n.Func.Name == "predict_linear" {
 				n.Args[1] = &parser.BinaryExpr{Op: parser.DIV, LHS: &parser.ParenExpr{Expr: n.Args[1]}, RHS: &parser.NumberLiteral{Val: float64(by)}}
@@ -68,7 +67,7 @@ func ShortenExpr(expr string, by int) (string, error) {
 	}
 	text := tree.String()
 	if _, err := parser.NewParser(parser.Options{}).ParseExpr(text); err != nil {
-		return "", fmt.Errorf("divided by %s: %w", strconv.Itoa(by), err)
+		return "", fmt.Errorf("parse the expression divided by %s: %w", strconv.Itoa(by), err)
 	}
 	return text, nil
 }

@@ -23,12 +23,12 @@ func Test_ShortenExpr(t *testing.T) {
 		}
 	}
 	if _, err := ShortenExpr("max_over_time(a[5m:1m])", 30); err == nil {
-		t.Error("a subquery is taken")
+		t.Error("a subquery is accepted")
 	}
 }
 
-// Test_ShortenRules_OnlyTime holds the shortened rules to those that are
-// shipped: the same alerts with the same labels and annotations.
+// Test_ShortenRules_OnlyTime: the shortened rules have the alerts, labels and annotations of the
+// shipped rules.
 func Test_ShortenRules_OnlyTime(t *testing.T) {
 	raw, err := os.ReadFile(rulesFile)
 	if err != nil {

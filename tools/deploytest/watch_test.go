@@ -25,15 +25,15 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 )
 
-// faster is how many times faster than shipped the alerts are evaluated: the
-// longest range becomes two minutes.
+// faster is the factor by which the durations of the shipped rules are divided. The longest range
+// becomes two minutes.
 const faster = 30
 
-// step is the interval of scrapes and evaluations: the chart's 15 seconds.
+// step is the interval of scrapes and evaluations: 15 seconds in the chart.
 const step = 15 * time.Second / faster
 
-// watcher is a Prometheus: its scraper, its database and its rule manager, in
-// this process, with the shipped rules, shortened.
+// watcher runs the scraper, the database and the rule manager of Prometheus in this process, with
+// the shipped rules, shortened.
 type watcher struct {
 	t       testing.TB
 	rules   *rules.Manager
@@ -41,7 +41,7 @@ type watcher struct {
 	query   rules.QueryFunc
 }
 
-// watch scrapes no targets yet.
+// watch starts a watcher without targets.
 func watch(t *testing.T) *watcher {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -65,7 +65,7 @@ func watch(t *testing.T) *watcher {
 	}
 	engine := promql.NewEngine(promql.EngineOpts{
 		Logger: quiet, Reg: prometheus.NewRegistry(), MaxSamples: 1_000_000, Timeout: 10 * time.Second,
-		// A series that is no longer scraped is old after five minutes.
+		// By default, Prometheus drops a series five minutes after its last sample.
 		LookbackDelta: 5 * time.Minute / faster, Parser: parser.NewParser(parser.Options{}),
 	})
 	shipped, err := os.ReadFile(rulesFile)
@@ -104,8 +104,8 @@ func watch(t *testing.T) *watcher {
 	return w
 }
 
-// scrape replaces the targets. Each bears the labels that the Prometheus
-// operator gives to those of the chart's ServiceMonitor.
+// scrape replaces the targets. They have the labels that the Prometheus operator sets for the
+// ServiceMonitor of the chart.
 func (w *watcher) scrape(addrs ...string) {
 	g := &targetgroup.Group{Source: "test", Labels: model.LabelSet{"namespace": "ns"}}
 	for _, a := range addrs {
@@ -128,7 +128,7 @@ func (w *watcher) rule(alert string) *rules.AlertingRule {
 	return nil
 }
 
-// firing answers the labels of an alert that fires.
+// firing returns the labels of each firing instance of an alert.
 func (w *watcher) firing(alert string) (out []labels.Labels) {
 	w.t.Helper()
 	for _, a := range w.rule(alert).ActiveAlerts() {
@@ -139,7 +139,7 @@ func (w *watcher) firing(alert string) (out []labels.Labels) {
 	return out
 }
 
-// allFiring answers the names of all alerts that fire.
+// allFiring returns the names of all firing alerts.
 func (w *watcher) allFiring() string {
 	var out []string
 	for _, r := range w.rules.AlertingRules() {
@@ -151,7 +151,7 @@ func (w *watcher) allFiring() string {
 	return strings.Join(out, " ")
 }
 
-// value answers the only sample of an expression, 0 if there is none.
+// value returns the first sample of the result of an expression, or 0 if there is none.
 func (w *watcher) value(expr string) float64 {
 	w.t.Helper()
 	v, err := w.query(w.t.Context(), expr, time.Now())

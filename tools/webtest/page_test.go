@@ -1,7 +1,7 @@
 //go:build faults
 
-// Package webtest looks at the web page with a real browser, while nodes are
-// killed. It is a module of its own, since the service needs no browser.
+// Package webtest tests the web page in a real browser while nodes are killed. It is a separate
+// module, so that the service does not depend on browser packages.
 package webtest
 
 import (
@@ -45,7 +45,7 @@ type browser struct {
 	ctx context.Context
 
 	mu  sync.Mutex
-	bad []string // exceptions, and what the policy has forbidden
+	bad []string // exceptions, and violations of the content security policy
 }
 
 func open(t *testing.T) *browser {
@@ -54,16 +54,17 @@ func open(t *testing.T) *browser {
 	alloc, stop := chromedp.NewExecAllocator(t.Context(), opts...)
 	t.Cleanup(stop)
 	b := &browser{t: t}
-	ctx, cancel := chromedp.NewContext(alloc, chromedp.WithListener(b.heard))
+	ctx, cancel := chromedp.NewContext(alloc, chromedp.WithListener(b.onEvent))
 	t.Cleanup(cancel)
 	b.ctx = ctx
-	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil { // starts it
+	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil { // starts the browser
 		t.Fatal(err)
 	}
 	return b
 }
 
-func (b *browser) heard(ev any) {
+// onEvent records exceptions and violations of the content security policy.
+func (b *browser) onEvent(ev any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch ev := ev.(type) {
@@ -85,7 +86,7 @@ func (b *browser) do(actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// eval answers what a script answers.
+// eval runs a script in the page and returns its result.
 func eval[T any](b *browser, script string) T {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
@@ -107,7 +108,7 @@ func (b *browser) await(what, selector string, ok func(string) bool) {
 	testkit.Eventually(b.t, time.Minute, what, func() bool { return ok(b.text(selector)) })
 }
 
-// shot keeps a picture for people, if they have named a directory for it.
+// shot saves a screenshot in the directory $SCREENSHOTS, if it is set.
 func (b *browser) shot(name string) {
 	b.t.Helper()
 	dir := os.Getenv("SCREENSHOTS")
@@ -126,9 +127,9 @@ func contains(s string) func(string) bool {
 	return func(text string) bool { return strings.Contains(text, s) }
 }
 
-// Test_Page watches a build through a node that is killed, and whose owner is
-// killed after that: the log goes on, each line once, and nothing of it is taken
-// for markup. The other views show what is there.
+// Test_Page follows a log in the page while first the node that serves the page and then the owner
+// of the build are killed. The log continues, has each line once, and is never interpreted as
+// markup. The other views show builds, nodes, the queue and cached references.
 func Test_Page(t *testing.T) {
 	t.Setenv("IMAGE_BUILDER_TEST_RUNTIME", t.TempDir())
 	t.Setenv("IMAGE_BUILDER_TEST_SCRIPT", script)
@@ -192,12 +193,12 @@ func Test_Page(t *testing.T) {
 	owner.AwaitExit()
 	b.await("the log goes on after the owner was killed", "#log", func(s string) bool { return shown(s) > before+20 })
 	b.do(chromedp.WaitVisible("#log[data-ended]"))
-	b.await("the page tells the end", "main dl", contains("succeeded"))
+	b.await("the page shows the final phase", "main dl", contains("succeeded"))
 	b.shot("build-ended")
-	// Without the service's own lines.
+	// Skip the markers, which are lines of the service.
 	own := eval[string](b, `[...document.querySelectorAll("#log > span:not(.marker)")].map((e) => e.textContent).join("")`)
 	if !strings.Contains(own, `<img src="x" onerror="document.title=1"><b>not bold</b>`) {
-		t.Errorf("markup in a log is not shown as it is: %.200q", own)
+		t.Errorf("markup in a log is not shown as text: %.200q", own)
 	}
 	n := 0
 	for _, m := range regexp.MustCompile(`(?m)^line (\d+) €$`).FindAllStringSubmatch(own, -1) {
@@ -216,7 +217,7 @@ func Test_Page(t *testing.T) {
 	owner.Run()
 	for _, v := range []struct{ name, want string }{{"queue", "The queue is empty"}, {"cache", "No references"}, {"builds?phase=succeeded", id[:13]}, {"nodes", "The leader is"}} {
 		eval[string](b, fmt.Sprintf("location.hash = %q", "#/"+v.name))
-		b.await("the view shows what is there: "+v.name, "main", contains(v.want))
+		b.await("the view shows its content: "+v.name, "main", contains(v.want))
 		name, _, _ := strings.Cut(v.name, "?")
 		b.shot("view-" + name)
 	}
@@ -224,11 +225,11 @@ func Test_Page(t *testing.T) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, what := range b.bad {
-		t.Errorf("the browser complains: %s", what)
+		t.Errorf("the browser reports: %s", what)
 	}
 }
 
-// shown is the number of the last line of a log.
+// shown returns the number of the last line in the text of a log, or 0.
 func shown(log string) int {
 	all := regexp.MustCompile(`line (\d+) €`).FindAllStringSubmatch(log, -1)
 	if len(all) == 0 {

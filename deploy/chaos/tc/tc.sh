@@ -1,19 +1,20 @@
 #!/bin/sh
-# Degrades the network of one host, or of one container (run it in its network
-# namespace), by the kernel's queueing: needs root, iproute2 and, for all but
-# `rate`, the kernel module sch_netem.
+# Degrades the network of a host, or of a container if it runs in the network
+# namespace of the container. It needs root, iproute2 and, except for `rate`,
+# the kernel module sch_netem.
 #
-#   tc.sh delay 100ms 20ms     each packet later by 100 ms, give or take 20
-#   tc.sh loss 10%             one packet of ten is lost
-#   tc.sh corrupt 1%           one of a hundred has a wrong bit
-#   tc.sh reorder 25%          a quarter overtakes the others by 10 ms
-#   tc.sh rate 1mbit           no more than that
-#   tc.sh off                  as before
+#   tc.sh delay 100ms 20ms     delay each packet by 100 ms, plus or minus 20 ms
+#   tc.sh loss 10%             drop one packet in ten
+#   tc.sh corrupt 1%           flip one bit in one packet in a hundred
+#   tc.sh reorder 25%          send a quarter of the packets 10 ms before the others
+#   tc.sh rate 1mbit           limit the bandwidth
+#   tc.sh off                  end the fault
 #
-# Steady state: one leader, all nodes ready (`cluster status`); `verify` builds and judges, see ../README.md.
-# Expected: delay and rate: writes are slower by the time of one round; beyond raft.heartbeat the leader changes
-#   until raft.heartbeat and raft.election are raised. Loss below 10%: calls are slower, none fails.
-# Watch: dashboard cluster (leader, changes of the leader); image-builder cluster members (last contact).
+# Steady state: one leader, all nodes ready (`cluster status`). `verify` runs, see ../README.md.
+# Expected: with delay and rate, writes take one round trip longer. If the delay exceeds
+#   raft.heartbeat, the leader changes until raft.heartbeat and raft.election are raised. With loss
+#   below 10%, calls are slower and none fails.
+# Watch: dashboard cluster (Leader, Leader changes); `image-builder cluster members` (last contact).
 set -eu
 dev=${DEV:-eth0}
 usage() {

@@ -1,21 +1,22 @@
 #!/bin/sh
 # Puts toxiproxy (https://github.com/Shopify/toxiproxy) between the nodes and a
-# registry, and makes that way bad. toxiproxy-server runs; the service is told to
-# use the proxy as the registry's mirror or address.
+# registry, and degrades the connections. First start toxiproxy-server, and
+# configure the proxy as the mirror or address of the registry.
 #
-#   toxiproxy.sh create registry.example.com:443   listens on 127.0.0.1:26500
-#   toxiproxy.sh latency 2000    answers come two seconds later
+#   toxiproxy.sh create registry.example.com:443   create the proxy on 127.0.0.1:26500
+#   toxiproxy.sh latency 2000    delay responses by two seconds
 #   toxiproxy.sh timeout         connections hang and never end
-#   toxiproxy.sh reset           connections are reset after 500 ms
-#   toxiproxy.sh slow 10         10 KB a second
-#   toxiproxy.sh cut 100000      connections end after 100,000 bytes
-#   toxiproxy.sh toggle          nothing listens; again: it does
-#   toxiproxy.sh off             all of these but toggle are taken back
+#   toxiproxy.sh reset           reset connections after 500 ms
+#   toxiproxy.sh slow 10         limit the bandwidth to 10 KB a second
+#   toxiproxy.sh cut 100000      end connections after 100,000 bytes
+#   toxiproxy.sh toggle          stop listening, or listen again
+#   toxiproxy.sh off             end all faults except toggle
 #
-# Steady state: one leader, all nodes ready (`cluster status`); `verify` builds and judges, see ../README.md.
-# Expected: cached references are answered as before, with the age of their digests; builds wait, are retried, and end as
-#   they should once the registry is back; other registries are not affected (ImageBuilderQueueGrows and ImageBuilderBuildsFail may fire).
-# Watch: dashboard registry; image-builder cache list; image-builder builds.
+# Steady state: one leader, all nodes ready (`cluster status`). `verify` runs, see ../README.md.
+# Expected: look-ups of cached references return their digests as before, with their age. Builds
+#   wait and are retried, and end once the registry is reachable. Other registries are not affected.
+#   ImageBuilderQueueGrows and ImageBuilderBuildsFail may fire.
+# Watch: dashboard registry; `image-builder cache list`; `image-builder builds`.
 set -eu
 name=image-builder-registry
 cli() { toxiproxy-cli "$@"; }

@@ -1,6 +1,5 @@
-// Calls one method of builder.ImageBuilder with @grpc/grpc-js, over messages
-// loaded from builder.proto, and prints each answer as a line of JSON, then
-// {"code": number, "details": text}.
+// Calls one method of builder.ImageBuilder with @grpc/grpc-js and the messages of builder.proto. It
+// prints each response as a line of JSON, and at the end {"code": number, "details": text}.
 //
 //   node grpc.js ADDRESS METHOD REQUEST_AS_JSON
 "use strict";
@@ -24,8 +23,8 @@ if (ImageBuilder.service[method].responseStream) {
   stream.on("error", end);
   stream.on("end", () => end());
 } else {
-  client[method](JSON.parse(request), (err, answer) => {
-    if (!err) line(answer);
+  client[method](JSON.parse(request), (err, response) => {
+    if (!err) line(response);
     end(err);
   });
 }

@@ -1,6 +1,6 @@
-// Reads the log of an image build as Gitpod's server does, with
-// @improbable-eng/grpc-web: it asks for the tasks, takes the first, and writes
-// its output to stdout. Exits with the code of the call that failed.
+// Reads the log of an image build like Gitpod's server, with @improbable-eng/grpc-web: it gets the
+// list of tasks, listens to the first one, and writes its output to stdout. The exit code is the code
+// of the failed call.
 //
 //   node logs.js websocket|http URL HEADERS_AS_JSON
 "use strict";
@@ -13,7 +13,7 @@ globalThis.WebSocket = require("ws");
 const [kind, url, headers] = process.argv.slice(2);
 const root = protobuf.loadSync(path.join(__dirname, "supervisor.proto"));
 
-// A class of messages in the form that grpc-web wants.
+// Returns a message class for grpc-web.
 const messages = (name) => {
   const type = root.lookupType("supervisor." + name);
   return class {

@@ -1,5 +1,5 @@
-// Package buildkittest runs a node whose Dockerfiles a real BuildKit daemon builds.
-// The daemon's program is bin/buildkitd, which `make buildkitd` compiles.
+// Package buildkittest runs a node with a real BuildKit daemon for Dockerfile builds. The daemon is
+// bin/buildkitd, which `make buildkitd` compiles.
 package buildkittest
 
 import (

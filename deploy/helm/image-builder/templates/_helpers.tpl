@@ -39,17 +39,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "ib.buildkitSecret" -}}{{ .Values.buildkit.existingSecret | default (printf "%s-buildkit" (include "ib.fullname" .)) }}{{- end -}}
 {{- define "ib.buildkitDomain" -}}{{ include "ib.fullname" . }}-buildkit.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}{{- end -}}
 
-{{- /* Whether nodes speak to Kubernetes' API: "true" or nothing. */ -}}
+{{- /* ib.usesAPI is "true" if nodes use the Kubernetes API, and empty otherwise. */ -}}
 {{- define "ib.usesAPI" -}}{{ if or .Values.kubernetes.enabled .Values.cluster.leaderLabel .Values.cluster.leaveOnScaleDown (eq .Values.cluster.peersFrom "endpoints") }}true{{ end }}{{- end -}}
-{{- /* Namespace and label of build pods, as the service sees them: .Values.config counts. */ -}}
+{{- /* ib.buildsNamespace and ib.install are the namespace and the install label of build pods. They
+come from the configuration of the service, which .Values.config may override. */ -}}
 {{- define "ib.buildsNamespace" -}}{{ get ((include "ib.config" . | fromJson).kubernetes | default dict) "namespace" | default .Release.Namespace }}{{- end -}}
 {{- define "ib.install" -}}
 {{- $c := include "ib.config" . | fromJson -}}
 {{ get ($c.kubernetes | default dict) "install" | default $c.cluster.name }}
 {{- end -}}
 
-{{- /* The service's configuration: what the chart knows, and .Values.config over it.
-JSON, since YAML would render great numbers as 1e+09. */ -}}
+{{- /* ib.config is the configuration of the service: the values of the chart, overridden by
+.Values.config. It is JSON, because YAML would render large numbers as 1e+09. */ -}}
 {{- define "ib.config" -}}
 {{- $c := dict
   "dataDir" "/var/lib/image-builder"
@@ -126,7 +127,8 @@ JSON, since YAML would render great numbers as 1e+09. */ -}}
 {{- mergeOverwrite $c $own | toPrettyJson -}}
 {{- end -}}
 
-{{- /* What nodes have to be restarted for: not when the cluster grows or shrinks. */ -}}
+{{- /* ib.configChecksum changes if nodes must restart for a change of the configuration. A cluster
+that grows or shrinks needs no restart. */ -}}
 {{- define "ib.configChecksum" -}}
 {{- $c := include "ib.config" . | fromJson -}}
 {{- $_ := unset $c.cluster "expect" -}}
@@ -139,7 +141,8 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{- /* What the scripts of init containers and of the sidecar share. */ -}}
+{{- /* ib.filesContainer is the common part of the init container and of the sidecar that copy
+files. */ -}}
 {{- define "ib.filesContainer" -}}
 image: {{ include "ib.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}

@@ -1,4 +1,4 @@
-// Render writes the rendered files of deploy/kubernetes from the chart.
+// Render renders the chart into the files of deploy/kubernetes.
 package main
 
 import (
