@@ -145,7 +145,7 @@ func Test_Upgrade(t *testing.T) {
 			if err := json.Unmarshal(raw, &want); err != nil {
 				t.Fatal(err)
 			}
-			n := harness.New(t, dir, want.Registry, harness.Config{"clock": map[string]any{"acceptJump": true}})
+			n := harness.New(t, dir, want.Registry, anyDate())
 			n.Run()
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
@@ -191,6 +191,17 @@ func Test_Upgrade(t *testing.T) {
 	}
 }
 
+// anyDate is the configuration by which a node keeps the data of a former
+// version on any date: the builds of that data ended at a fixed date, and by
+// default a build is removed a week after its end.
+func anyDate() harness.Config {
+	const century = 100 * 365 * 24 * time.Hour
+	return harness.Config{
+		"clock":   map[string]any{"acceptJump": true},
+		"history": map[string]any{"maxAge": century.String()},
+	}
+}
+
 // grow makes a cluster of three out of the node: the others have all that it
 // has, and take builds.
 func grow(t *testing.T, ctx context.Context, dir string, want expectation) {
@@ -209,8 +220,9 @@ func grow(t *testing.T, ctx context.Context, dir string, want expectation) {
 		if i > 0 {
 			dir = t.TempDir()
 		}
-		n := harness.New(t, dir, want.Registry, harness.Config{
-			"name": name, "peerAddress": peers[i], "clock": map[string]any{"acceptJump": true},
+		n := harness.New(t, dir, want.Registry, anyDate())
+		n.Override(harness.Config{
+			"name": name, "peerAddress": peers[i],
 			"sealing": map[string]any{"keyFile": filepath.Join(filepath.Dir(keyOf(nodes, dir)), "data.sealing-key.json")},
 			"cluster": map[string]any{
 				"address": peers[i], "peers": peers, "expect": 0,
