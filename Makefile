@@ -39,6 +39,10 @@ test: deps buildkitd ## Unit and integration tests with the race detector, check
 	@tools/test.sh -race -timeout 20m ./...
 	@$(MAKE) --no-print-directory check
 
+.PHONY: test-dates
+test-dates: deps buildkitd ## The tests of `make test`, without the race detector, with the clock moved by DAYS (-1 30 800); PACKAGES=./...
+	@tools/test-dates.sh "$(or $(DAYS),-1 30 800)" $(or $(PACKAGES),./...)
+
 .PHONY: check
 check: ## gofumpt, staticcheck, generated code is current
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "not gofumpt-clean:"; echo "$$out"; exit 1; }
