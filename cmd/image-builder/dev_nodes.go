@@ -106,9 +106,11 @@ func writeDevConfigs(dir string, nodes []*devNode, buildkitAddress string, o dev
 			"registry": map[string]any{"allowLoopback": true},
 			"ready":    map[string]any{"after": "0s"},
 			"shutdown": map[string]any{"drain": "0s"},
+			"clock":    map[string]any{"acceptJump": true}, // the data may be months old
 		}
 		if len(nodes) > 1 {
-			files, err := cluster.IssueCert(filepath.Join(dir, "certs"), cluster.CertIdentity{Cluster: devCluster, Role: cluster.RoleNode, Name: n.name}, false)
+			// The certificates are renewed at each start: they may have expired since the last one.
+			files, err := cluster.IssueCert(filepath.Join(dir, "certs"), cluster.CertIdentity{Cluster: devCluster, Role: cluster.RoleNode, Name: n.name}, true)
 			if err != nil {
 				return fmt.Errorf("make the certificates: %w", err)
 			}
