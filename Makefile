@@ -39,6 +39,10 @@ test: deps buildkitd ## Run the unit and integration tests with the race detecto
 	@tools/test.sh -race -timeout 20m ./...
 	@$(MAKE) --no-print-directory check
 
+.PHONY: test-dates
+test-dates: deps buildkitd ## The tests of `make test`, without the race detector, with the clock moved by DAYS (-1 30 800); PACKAGES=./...
+	@tools/test-dates.sh "$(or $(DAYS),-1 30 800)" $(or $(PACKAGES),./...)
+
 .PHONY: check
 check: ## Check the format (gofumpt), run staticcheck, and check that the generated code is current
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "not gofumpt-clean:"; echo "$$out"; exit 1; }

@@ -140,8 +140,11 @@ func Test_Identity_Roles(t *testing.T) {
 			t.Errorf("a profile, requested by %s: %d %v, want %d", x.who, code, err, x.pprof)
 		}
 	}
-	// By the command of the runbook.
-	if p := docs.Run(t, "", "docs/runbooks.md", "curl --cacert", "operator-me.pem", operator.Cert, "operator-me-key.pem", operator.Key, "ca.pem", cert,
+	// By the command of the runbook. With the clock of tools/test-dates.sh the certificate is not valid for
+	// curl, which keeps the true date.
+	if os.Getenv("TEST_CLOCK_OFFSET") != "" {
+		t.Log("curl is not run: the clock is moved")
+	} else if p := docs.Run(t, "", "docs/runbooks.md", "curl --cacert", "operator-me.pem", operator.Cert, "operator-me-key.pem", operator.Key, "ca.pem", cert,
 		"ib-0.example.com:6060", n.Pprof, "debug/pprof/profile", "debug/pprof/profile?seconds=1"); !isProfile(p) {
 		t.Errorf("no profile, but %.200q", p)
 	}

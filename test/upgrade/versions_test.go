@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
@@ -20,17 +21,17 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing/tracetest"
 )
 
-// release compiles a former version from the commit in the changelog, and returns the path of the
-// binary.
+// release compiles a former version from the commit that the file releases names,
+// and returns the path of the binary.
 func release(t *testing.T, version string) string {
 	t.Helper()
-	raw, err := os.ReadFile(testkit.File("CHANGELOG.md"))
+	raw, err := os.ReadFile("releases")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile(`(?m)^## ` + regexp.QuoteMeta(version) + ` \(commit ([0-9a-f]+)\)`).FindStringSubmatch(string(raw))
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(version) + ` ([0-9a-f]+) `).FindStringSubmatch(string(raw))
 	if m == nil {
-		t.Fatalf("the changelog names no commit of %s", version)
+		t.Fatalf("upgrade/releases names no commit of %s", version)
 	}
 	git := func(args ...string) error {
 		out, err := exec.Command("git", args...).CombinedOutput()
@@ -120,15 +121,26 @@ func Test_Versions_Single(t *testing.T) {
 	}
 }
 
-// Test_Versions_Mixed upgrades the nodes of a cluster of 0.2.0 to this version under load, one
-// after the other, with the configured feature level of 0.2.0, and then downgrades all of them. No
-// call of the client package fails. After a second upgrade without a configured level, the cluster
-// raises its feature level, and 0.2.0 refuses to start. Before that, traces have calls but no
-// attempts, because the state of 0.2.0 cannot keep them.
-func Test_Versions_Mixed(t *testing.T) {
+// Test_Versions_Mixed upgrades a cluster of the version before this one, and takes
+// the upgrade back on all nodes.
+func Test_Versions_Mixed(t *testing.T) { mixVersions(t, "0.3.0", 3) }
+
+// Test_Versions_MixedOlder upgrades a cluster of an older version with a lower
+// feature level, and takes the upgrade back on one node.
+func Test_Versions_MixedOlder(t *testing.T) { mixVersions(t, "0.2.0", 1) }
+
+// mixVersions replaces the nodes of a cluster of a former version under load, one
+// after the other, by this version, which keeps the cluster's feature level by
+// its configuration. It then takes the first nodes back to the former version, and
+// replaces all once more, without that configuration: no call of the client
+// package fails. If this version has a higher feature level, then the cluster
+// raises its level, and the former version refuses to start. A level without
+// traces in the state ends a trace with the call: a node of the former version
+// would lose the rest.
+func mixVersions(t *testing.T, version string, takenBack int) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	refs := harness.PushImages(t, reg, 50)
-	old := release(t, "0.2.0")
+	old := release(t, version)
 	c := harness.NewCluster(t, 3, reg.Addr, harness.Config{"log": map[string]any{"level": "info"}})
 	for _, n := range c.Nodes {
 		n.Program = old
@@ -143,12 +155,12 @@ func Test_Versions_Mixed(t *testing.T) {
 	traced := func(name string) bool {
 		return slices.ContainsFunc(collector.Spans(""), func(s tracetest.Span) bool { return s.Name == name })
 	}
-	replace := func(program string, hold any) {
+	replace := func(program string, hold any, nodes ...*harness.Node) {
 		var tracing any
 		if program == "" { // 0.2.0 does not know the key
 			tracing = map[string]any{"endpoint": collector.Addr}
 		}
-		for _, n := range c.Nodes {
+		for _, n := range nodes {
 			done := l.Builds.Load()
 			testkit.Eventually(t, time.Minute, "builds go through", func() bool { return l.Builds.Load() > done+10 })
 			n.Stop()
@@ -158,30 +170,39 @@ func Test_Versions_Mixed(t *testing.T) {
 			harness.AwaitMembers(t, c, "all nodes are there", func(r *imagebuilderv1.MembersResponse) bool { return r.FailureTolerance == 1 })
 		}
 	}
-	replace("", level)
+	replace("", level, c.Nodes...)
 	testkit.Eventually(t, time.Minute, "calls are traced", func() bool { return traced("imagebuilder.v1.ImageBuilder/BuildImage") })
-	if traced("attempt") {
-		t.Error("the state keeps traces at the feature level of 0.2.0")
+	if level < 3 && traced("attempt") {
+		t.Errorf("the state keeps traces at the feature level of %s", version)
 	}
-	replace(old, nil)
-	replace("", nil)
-	harness.AwaitMembers(t, c, "the feature level is raised", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel > level })
+	replace(old, nil, c.Nodes[:takenBack]...)
+	replace("", nil, c.Nodes...)
+	harness.AwaitMembers(t, c, "the feature level is this version's", func(r *imagebuilderv1.MembersResponse) bool { return r.FeatureLevel == builds.FeatureLevel })
 	testkit.Eventually(t, time.Minute, "attempts are traced", func() bool { return traced("attempt") })
-	back := c.Nodes[0]
-	back.Stop()
-	back.Program = old
-	back.Override(harness.Config{"cluster": map[string]any{"featureLevel": nil}, "tracing": nil})
-	back.Launch()
-	select {
-	case <-back.Exited():
-	case <-time.After(time.Minute):
-		t.Fatal("0.2.0 runs on the data of this version")
+	if level < builds.FeatureLevel {
+		refusesData(t, c.Nodes[0], old)
 	}
-	if back.ExitCode() == 0 || !strings.Contains(back.Log(), "feature level") {
-		t.Errorf("0.2.0 ended with status %d, and its log does not name the feature level", back.ExitCode())
-	}
-	back.Program = ""
-	back.Run()
 	l.End()
 	harness.AwaitSameBuilds(t, c)
+}
+
+// refusesData asserts that a former version does not start on the data of a node
+// of a higher feature level, and says why. The node runs this version again then.
+func refusesData(t *testing.T, n *harness.Node, old string) {
+	t.Helper()
+	n.Stop()
+	logged := len(n.Log())
+	n.Program = old
+	n.Override(harness.Config{"cluster": map[string]any{"featureLevel": nil}, "tracing": nil})
+	n.Launch()
+	select {
+	case <-n.Exited():
+	case <-time.After(time.Minute):
+		t.Fatal("the former version runs on the data of this version")
+	}
+	if n.ExitCode() == 0 || !strings.Contains(n.Log()[logged:], "feature level") {
+		t.Errorf("the former version ended with status %d and does not say why", n.ExitCode())
+	}
+	n.Program = ""
+	n.Run()
 }

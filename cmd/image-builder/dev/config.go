@@ -50,11 +50,13 @@ func writeConfigs(dir string, nodes []*devNode, buildkitAddress string, o option
 				"workspaceImageRepository": o.registryAddress + "/workspace-images",
 			},
 			"registry": map[string]any{"allowLoopback": true},
+			"clock":    map[string]any{"acceptJump": true}, // the data may be months old
 			"ready":    map[string]any{"after": "0s"},
 			"shutdown": map[string]any{"drain": "0s"},
 		}
 		if len(nodes) > 1 {
-			files, err := pki.IssueCert(filepath.Join(dir, "certs"), pki.CertIdentity{Cluster: clusterName, Role: pki.RoleNode, Name: n.name}, false)
+			// Each start renews the certificates: they may have expired since the last one.
+			files, err := pki.IssueCert(filepath.Join(dir, "certs"), pki.CertIdentity{Cluster: clusterName, Role: pki.RoleNode, Name: n.name}, true)
 			if err != nil {
 				return fmt.Errorf("create the certificates: %w", err)
 			}
