@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -35,6 +36,7 @@ type logStore struct {
 	latency atomic.Int64
 	// lastErr is the error of the last write.
 	lastErr atomic.Pointer[error]
+	closing sync.Once
 }
 
 // writing records that a write is in progress until the returned function is called.
@@ -285,4 +287,8 @@ func (s *logStore) verify(dir string, snapshot uint64, initialized bool) (last i
 	return last, nil
 }
 
-func (s *logStore) close() error { return errors.Join(s.WAL.Close(), s.mark.Close()) }
+// close closes the files. It can be called again.
+func (s *logStore) close() (err error) {
+	s.closing.Do(func() { err = errors.Join(s.WAL.Close(), s.mark.Close()) })
+	return err
+}

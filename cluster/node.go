@@ -336,8 +336,7 @@ func (n *Node) Close() error {
 		n.trans.close()
 	}
 	if n.logs != nil {
-		err = errors.Join(err, n.logs.close())
-		n.logs = nil
+		err = errors.Join(err, n.logs.close()) // pings may read its health still
 	}
 	if n.dir.lock != nil {
 		err = errors.Join(err, n.dir.close())

@@ -53,6 +53,7 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 			}
 			return refcache.Refreshed{Digest: "sha256:" + ref}, nil
 		}
+		w.interval = interval
 		for _, n := range w.nodes {
 			n.start()
 		}

@@ -47,7 +47,8 @@ type world struct {
 	keys      string // file of the sealing keys
 
 	// refresh resolves cached references, on a node; nil for no such work.
-	refresh func(ctx context.Context, node, ref string) (refcache.Refreshed, error)
+	interval time.Duration // of refreshes; that of the default configuration if zero
+	refresh  func(ctx context.Context, node, ref string) (refcache.Refreshed, error)
 
 	workloads *workloads
 	observed  observedLogs
@@ -203,6 +204,9 @@ func (n *machine) config() config.Config {
 	c.Builds.RunningPerNode, c.Builds.Timeout, c.Builds.MaxTimeout = 8, config.Duration(time.Hour), config.Duration(time.Hour)
 	c.Logs.SegmentBytes, c.Logs.FenceTimeout = 512, config.Duration(time.Minute)
 	c.Logs.ReplaceAfter, c.Logs.RepairAfter = config.Duration(time.Second), config.Duration(20*time.Second)
+	if n.w.interval > 0 {
+		c.RefCache.Interval = config.Duration(n.w.interval)
+	}
 	c.Ready.After = config.Duration(10 * time.Second)
 	c.Shutdown.Drain, c.Shutdown.Grace = 0, config.Duration(5*time.Second)
 	return c
