@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -18,6 +16,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // shown is what readers have seen of each log: it must only grow.
@@ -58,7 +57,8 @@ type stream struct {
 	take              func(*imagebuilderv1.BuildLogsResponse) error
 }
 
-func (s *stream) Context() context.Context                       { return s.ctx }
+func (s *stream) Context() context.Context { return s.ctx }
+
 func (s *stream) Send(r *imagebuilderv1.BuildLogsResponse) error { return s.take(r) }
 
 // place is how far a reader is.

@@ -9,12 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/refcache"
-
-	"google.golang.org/protobuf/proto"
-
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
 )
 
 // asked is one question for a reference.
@@ -150,23 +147,4 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 		}
 		t.Logf("asked by node: %v, again: %d", by, repeated)
 	})
-}
-
-// leads waits for a leader.
-func (w *world) awaitLeader() (lead *machine, others []*machine) {
-	for lead == nil {
-		wait(context.Background(), 100*time.Millisecond)
-		lead, others = w.leader()
-	}
-	return lead, others
-}
-
-// propose commits a command through any node.
-func (w *world) propose(cmd proto.Message) {
-	for {
-		lead, _ := w.awaitLeader()
-		if _, _, err := builds.Propose(context.Background(), lead.alive().node.Raft(), cmd); err == nil {
-			return
-		}
-	}
 }

@@ -52,19 +52,6 @@ func runScenario(t testing.TB, f func(*world) error) error {
 	return err
 }
 
-func (w *world) leader() (*machine, []*machine) {
-	var lead *machine
-	var others []*machine
-	for _, n := range w.nodes {
-		if r := n.alive(); r != nil && r.cluster().Leads() && lead == nil {
-			lead = n
-		} else {
-			others = append(others, n)
-		}
-	}
-	return lead, others
-}
-
 // depose cuts the leader off and makes another node lead at once, before the
 // former one can know.
 func (w *world) depose() (former, next *machine, err error) {

@@ -8,9 +8,10 @@ import (
 	"sync"
 	"time"
 
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
@@ -20,6 +21,14 @@ const (
 	inNode = "in-node"
 	inPod  = "in-pod"
 )
+
+// runtimeOf runs half of the images in pods.
+func runtimeOf(s *imagebuilderv1.Source) string {
+	if h := xxhash.Sum64String(s.GetRef().GetRef()); h%2 == 0 {
+		return inPod
+	}
+	return inNode
+}
 
 // outside is what builds run in. It outlives all nodes.
 type workloads struct {
@@ -56,12 +65,36 @@ func (o *workloads) start(name string) *process {
 	return wl
 }
 
+func (o *workloads) pod(name string) *process {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.pods[name]
+}
+
 // wrote answers how many lines a workload wrote that came to its end.
 func (o *workloads) linesOf(name string) (lines int, started bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	lines, started = o.lines[name]
 	return lines, started
+}
+
+// checkSecrets reports an attempt that did not get the credentials of its request.
+func (o *workloads) checkSecrets(w *workload.Workload) {
+	want := passwordOf(requestedRef(w.Source))
+	if want == "" {
+		return
+	}
+	o.w.count("an attempt got the secrets of its build")
+	if got := w.Secrets.GetRegistry()[privateHost].GetPassword(); got != want {
+		o.w.t.Errorf("seed %d: after %s attempt %d of build %s has the password %q, want %q", o.w.seed, time.Since(o.w.startedAt), w.Attempt, w.BuildID, got, want)
+	}
+}
+
+// requestedRef returns the reference that a client asked for: the base image of a build is resolved.
+func requestedRef(s *imagebuilderv1.Source) string {
+	ref, _, _ := strings.Cut(s.GetRef().GetRef(), "@")
+	return ref
 }
 
 // line is what a workload writes after so many others.
@@ -108,31 +141,14 @@ func (wl *process) follow(ctx context.Context, sink workload.Sink) (workload.Out
 	return workload.Outcome{Repository: "r", Digest: "sha256:" + wl.name}, nil
 }
 
-// checkSecrets reports an attempt that did not get the credentials of its request.
-func (o *workloads) checkSecrets(w *workload.Workload) {
-	want := passwordOf(requestedRef(w.Source))
-	if want == "" {
-		return
-	}
-	o.w.count("an attempt got the secrets of its build")
-	if got := w.Secrets.GetRegistry()[privateHost].GetPassword(); got != want {
-		o.w.t.Errorf("seed %d: after %s attempt %d of build %s has the password %q, want %q", o.w.seed, time.Since(o.w.startedAt), w.Attempt, w.BuildID, got, want)
-	}
-}
-
-// requestedRef returns the reference that a client asked for: the base image of a build is resolved.
-func requestedRef(s *imagebuilderv1.Source) string {
-	ref, _, _ := strings.Cut(s.GetRef().GetRef(), "@")
-	return ref
-}
-
 // runtime is one node's way to the workloads of one kind.
 type runtime struct {
 	workloads *workloads
 	name      string
 }
 
-func (r runtime) Name() string   { return r.name }
+func (r runtime) Name() string { return r.name }
+
 func (r runtime) Survives() bool { return r.name == inPod }
 
 func (r runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
@@ -162,27 +178,6 @@ func (r runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Si
 	return wl.follow(ctx, sink) // what is left is the Reaper's
 }
 
-func (o *workloads) pod(name string) *process {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.pods[name]
-}
-
-// judgePods waits until no pod is left: all builds have ended.
-func (w *world) checkPods(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
-	for {
-		left, _ := runtime{w.workloads, inPod}.List(ctx)
-		if len(left) == 0 {
-			return nil
-		}
-		if !wait(ctx, time.Second) {
-			return fmt.Errorf("nothing runs any more, and %d pods are left: %s ...", len(left), left[0])
-		}
-	}
-}
-
 func (r runtime) Stop(_ context.Context, name string) error {
 	r.workloads.mu.Lock()
 	defer r.workloads.mu.Unlock()
@@ -201,4 +196,19 @@ func (r runtime) List(context.Context) (names []string, err error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// judgePods waits until no pod is left: all builds have ended.
+func (w *world) checkPods(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	for {
+		left, _ := runtime{w.workloads, inPod}.List(ctx)
+		if len(left) == 0 {
+			return nil
+		}
+		if !wait(ctx, time.Second) {
+			return fmt.Errorf("nothing runs any more, and %d pods are left: %s ...", len(left), left[0])
+		}
+	}
 }
