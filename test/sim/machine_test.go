@@ -20,19 +20,20 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// machine is one machine of the cluster: what survives a crash, and the process that runs.
+// machine is one machine of the cluster: its disks and clock, which survive a crash, and the
+// process that runs.
 type machine struct {
 	w         *world
 	name      string
 	address   string
 	dir       string
-	offset    atomic.Int64      // of its clock, nanoseconds
-	raftDisk  *clustertest.Disk // of the replicated log
+	offset    atomic.Int64      // of the clock, in nanoseconds
+	raftDisk  *clustertest.Disk // disk of the replicated log
 	snapshots raft.SnapshotStore
-	disk      *disk // of logs
+	disk      *disk // disk of the logs of builds
 
 	mu  sync.Mutex
-	run *running
+	run *running // nil while no process runs
 }
 
 // running is one process of a machine.
@@ -42,7 +43,7 @@ type running struct {
 	mount *mount
 	raft  *clustertest.Mount
 	ctx   context.Context              // ends with the process
-	term  atomic.Pointer[cluster.Term] // of its last leadership
+	term  atomic.Pointer[cluster.Term] // the last term in which it led
 	stop  context.CancelCauseFunc
 	done  chan struct{} // closed once the process has ended
 }
@@ -55,20 +56,21 @@ func (r *running) api() api.Native { return r.node.API() }
 
 func (r *running) leads() bool { return r.cluster().Leads() }
 
+// lease and grace are owner.lease and owner.grace of all nodes.
 const lease, grace = 4 * time.Second, 2 * time.Second
 
-// fresh gives the node an empty disk.
+// wipe gives the machine empty disks.
 func (n *machine) wipe() {
 	n.dir = n.w.t.TempDir()
 	n.raftDisk, n.snapshots = clustertest.NewDisk(), clustertest.NewSnapshots()
 	n.disk = newDisk()
 }
 
-// config returns the configuration of the machine's node. What it does not set is as in production.
+// config returns the configuration of the node. Values that it does not set are the defaults.
 func (n *machine) config() config.Config {
 	c := config.DefaultConfig()
 	c.Name, c.DataDir = n.name, n.dir
-	c.Server.Services.GRPC.Address, c.MetricsAddress, c.HealthAddress = "", "", "" // calls stay within the process
+	c.Server.Services.GRPC.Address, c.MetricsAddress, c.HealthAddress = "", "", "" // clients call the API within the process
 	c.Orchestrator.BaseImageRepository, c.Orchestrator.WorkspaceImageRepository = "r.example.com/base", "r.example.com/ws"
 	c.Sealing.KeyFile = n.w.keys
 	c.Cluster.Expect, c.Cluster.Voters = len(n.w.nodes), 5
@@ -88,14 +90,14 @@ func (n *machine) config() config.Config {
 	return c
 }
 
-// start runs a process of the machine, and returns once its node is open.
+// start starts a process of the machine, and returns once its node is open.
 func (n *machine) start() {
 	w := n.w
 	r := &running{net: w.hub.NewNetwork(n.name, n.address), mount: n.disk.mount(), raft: n.raftDisk.Mount(), done: make(chan struct{})}
 	var ctx context.Context
 	ctx, r.stop = context.WithCancelCause(context.Background())
-	alive, end := context.WithCancel(context.Background())
-	r.ctx = alive
+	var end context.CancelFunc
+	r.ctx, end = context.WithCancel(context.Background())
 	out := slog.DiscardHandler
 	if *verboseFlag {
 		out = slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelInfo}).WithAttrs([]slog.Attr{slog.String("node", n.name)})
@@ -127,8 +129,7 @@ func (n *machine) start() {
 	n.mu.Unlock()
 }
 
-// crash ends the process at once: nothing that it does from now on reaches a peer or the disk of its
-// logs.
+// crash ends the process at once: nothing that it does later reaches another node or the disks.
 func (n *machine) crash() {
 	r := n.detach()
 	if r == nil {
@@ -141,7 +142,7 @@ func (n *machine) crash() {
 	<-r.done
 }
 
-// stopInOrder ends the process as SIGTERM does.
+// shutDown ends the process as SIGTERM does, and waits for its end.
 func (n *machine) shutDown() {
 	if r := n.detach(); r != nil {
 		r.stop(nil)
@@ -149,7 +150,8 @@ func (n *machine) shutDown() {
 	}
 }
 
-// take returns the running process, which is no longer the machine's.
+// detach returns the running process and removes it from the machine, so that it is ended only
+// once.
 func (n *machine) detach() *running {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -158,6 +160,7 @@ func (n *machine) detach() *running {
 	return r
 }
 
+// alive returns the running process, or nil.
 func (n *machine) alive() *running {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -22,7 +22,7 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// world is one simulated cluster.
+// world is one simulated cluster with its clients and workloads.
 type world struct {
 	t         testing.TB
 	seed      uint64
@@ -31,21 +31,22 @@ type world struct {
 	nodes     []*machine
 	rec       *history.Recorder
 	startedAt time.Time
-	keys      string // file of the sealing keys
+	keys      string // file of the sealing keys of all nodes
 
-	// refresh resolves cached references, on a node; nil for no such work.
+	// refresh resolves a cached reference on a node. If nil, the world has no cached references.
 	refresh func(ctx context.Context, node, ref string) (refcache.Refreshed, error)
 
 	workloads *workloads
 	observed  observedLogs
 
 	mu      sync.Mutex
-	acked   map[string]bool
-	ids     []string        // acked, in order
-	ended   map[string]bool // builds that a client saw ended
-	reached map[string]int
+	acked   map[string]bool // ids of acknowledged builds
+	ids     []string        // the same, in order of acknowledgement
+	ended   map[string]bool // ids of builds that a client has seen ended
+	reached map[string]int  // states, with how often they were reached
 }
 
+// newWorld returns a world of machines that do not run yet.
 func newWorld(t testing.TB, seed uint64, nodes int) *world {
 	w := &world{
 		t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), hub: clustertest.NewHub(seed), rec: history.NewRecorder(nil),
@@ -64,26 +65,28 @@ func newWorld(t testing.TB, seed uint64, nodes int) *world {
 	return w
 }
 
-// n answers a number below max by the seed's chance.
+// intn returns a random number below max, from the seed of the world.
 func (w *world) intn(max int) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.rand.IntN(max)
 }
 
+// log prints a line with the simulated time if -sim.v is set.
 func (w *world) log(format string, args ...any) {
 	if *verboseFlag {
 		fmt.Printf("%12s  %s\n", time.Since(w.startedAt).Round(time.Millisecond), fmt.Sprintf(format, args...))
 	}
 }
 
-// acknowledged are the ids of builds that clients know, in order.
+// acknowledged returns the ids of the acknowledged builds, in order of acknowledgement.
 func (w *world) acknowledged() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.ids)
 }
 
+// leader returns the machine whose node leads, or nil, and all others.
 func (w *world) leader() (*machine, []*machine) {
 	var lead *machine
 	var others []*machine
@@ -97,7 +100,7 @@ func (w *world) leader() (*machine, []*machine) {
 	return lead, others
 }
 
-// leads waits for a leader.
+// awaitLeader waits until a node leads. It returns its machine and all others.
 func (w *world) awaitLeader() (lead *machine, others []*machine) {
 	for lead == nil {
 		wait(context.Background(), 100*time.Millisecond)
@@ -106,7 +109,7 @@ func (w *world) awaitLeader() (lead *machine, others []*machine) {
 	return lead, others
 }
 
-// propose commits a command through any node.
+// propose commits a command through the leader. It repeats the command until it is committed.
 func (w *world) propose(cmd proto.Message) {
 	for {
 		lead, _ := w.awaitLeader()
@@ -116,7 +119,8 @@ func (w *world) propose(cmd proto.Message) {
 	}
 }
 
-// registry has every base image, no built one, and publishes all. It is one node's way to it.
+// registry is node.Images of one node. Every base image exists, no built image exists before its
+// build, and every publication succeeds.
 type registry struct {
 	w    *world
 	node string
@@ -138,7 +142,7 @@ func (registry) Exists(context.Context, string) (bool, error) { return true, nil
 
 func (registry) Forget(string) {}
 
-// Refresh resolves a cached reference as the world says.
+// Refresh resolves a cached reference as world.refresh does.
 func (r registry) Refresh(ctx context.Context, ref string) (refcache.Refreshed, error) {
 	if r.w.refresh == nil {
 		return refcache.Refreshed{}, errors.New("nothing is cached in this world")
@@ -146,6 +150,7 @@ func (r registry) Refresh(ctx context.Context, ref string) (refcache.Refreshed, 
 	return r.w.refresh(ctx, r.node, ref)
 }
 
+// wait waits for d, and returns false if ctx ends before.
 func wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
