@@ -14,8 +14,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 )
 
-// Test_Discover_DNS: peers are all addresses of a name, asked for anew each time, beside those of
-// the list.
+// Test_Discover_DNS checks that peers are the addresses of a DNS name, looked up at each call, and
+// those of the configuration.
 func Test_Discover_DNS(t *testing.T) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -23,7 +23,7 @@ func Test_Discover_DNS(t *testing.T) {
 	}
 	var mu sync.Mutex
 	pods := []string{"10.0.0.1", "10.0.0.2"}
-	answer := func(ips ...string) {
+	setPods := func(ips ...string) {
 		mu.Lock()
 		defer mu.Unlock()
 		pods = ips
@@ -64,14 +64,15 @@ func Test_Discover_DNS(t *testing.T) {
 		}
 	}
 	check("10.0.0.1:27951", "10.0.0.2:27951", "10.0.0.9:1")
-	answer("10.0.0.3")
+	setPods("10.0.0.3")
 	check("10.0.0.3:27951", "10.0.0.9:1")
-	answer() // those of the list are there without the name
+	setPods() // the name does not exist
 	check("10.0.0.9:1")
 }
 
-// cannot be asked.
-func Test_PodPeers_AwayAPI(t *testing.T) {
+// Test_Discover_KubernetesUnavailable checks that configured peers are returned, with an error, if
+// Kubernetes cannot be queried.
+func Test_Discover_KubernetesUnavailable(t *testing.T) {
 	n := &Node{cfg: config.Config{Cluster: config.Cluster{Peers: []string{"a:1"}, Kubernetes: config.KubernetesPeers{Namespace: "n", Service: "s"}}}}
 	n.kubernetesAPI = func() (kubernetes.Client, error) { return kubernetes.Connect("/nowhere", 0, 0) }
 	got, err := n.discover(t.Context())

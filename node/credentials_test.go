@@ -13,24 +13,25 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
 )
 
-// ownECR is a provider in the place of Amazon's.
-type ownECR struct{}
+// fakeECR is a provider of credentials in place of that of Amazon. It fails for accounts that begin
+// with 3.
+type fakeECR struct{}
 
-func (ownECR) Name() string { return "ecr" }
+func (fakeECR) Name() string { return "ecr" }
 
-func (ownECR) Matches(host string) bool { return ecr.Private(host) }
+func (fakeECR) Matches(host string) bool { return ecr.Private(host) }
 
-func (ownECR) Login(_ context.Context, host string) (registry.Login, error) {
+func (fakeECR) Login(_ context.Context, host string) (registry.Login, error) {
 	if strings.HasPrefix(host, "3") {
 		return registry.Login{}, errors.New("no such account")
 	}
 	return registry.Login{Username: "AWS", Password: "token-of-" + host, Expires: time.Now().Add(time.Hour)}, nil
 }
 
-// Test_Readable_TellsWhereAProviderFails: a credential that only cannot be had now is not none;
-// hosts without one do no harm.
-func Test_Readable_TellsWhereAProviderFails(t *testing.T) {
-	client, err := registry.New(registry.Options{Providers: []registry.Provider{ownECR{}}})
+// Test_Readable_ReportsFailedProviders checks that a credential that cannot be fetched now is
+// reported as failed, and that a host without a credential is not.
+func Test_Readable_ReportsFailedProviders(t *testing.T) {
+	client, err := registry.New(registry.Options{Providers: []registry.Provider{fakeECR{}}})
 	if err != nil {
 		t.Fatal(err)
 	}

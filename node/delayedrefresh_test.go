@@ -7,9 +7,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Test_LateRefreshes: what was told of comes twice more, and what was told of again in between
-// begins anew.
-func Test_LateRefreshes(t *testing.T) {
+// Test_DelayedRefreshes checks that a reference is due twice after a notification, and that a
+// second notification starts its times again.
+func Test_DelayedRefreshes(t *testing.T) {
 	var l delayedRefreshes
 	begin := time.Unix(1000, 0)
 	after := func(d time.Duration, want ...string) {

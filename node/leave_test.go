@@ -12,35 +12,35 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Test_Needed: which logs keep a node, n2 with the data directory s2, from leaving for good: those
-// of which no node that stays holds a copy.
-func Test_Needed(t *testing.T) {
+// Test_SoleLogs lists the logs that keep the node n2 with the data directory s2 from leaving: those
+// of which no node that stays has a copy.
+func Test_SoleLogs(t *testing.T) {
 	const open, sealing, sealed, expired, lost = builds.LogOpen, builds.LogSealing, builds.LogSealed, builds.LogExpired, builds.LogLost
 	for _, c := range []struct {
 		what     string
-		copies   string // as node/store
+		copies   string // of the form node/store
 		log      imagebuilderv1.LogState
-		drained  string // besides n2
-		gone     string // nodes that are lost
-		returned string // nodes that have another data directory now
+		drained  string // drained nodes besides n2
+		gone     string // lost nodes
+		returned string // nodes with a new data directory
 		want     int
 	}{
-		{what: "a node that stays holds it, too", copies: "n2/s2 n0/s0", log: sealed, want: 0},
-		{what: "it holds it alone", copies: "n2/s2", log: sealed, want: 1},
-		{what: "the other one leaves as well", copies: "n2/s2 n1/s1", log: sealed, drained: "n1", want: 1},
+		{what: "a node that stays has a copy, too", copies: "n2/s2 n0/s0", log: sealed, want: 0},
+		{what: "no other node has a copy", copies: "n2/s2", log: sealed, want: 1},
+		{what: "the other node leaves as well", copies: "n2/s2 n1/s1", log: sealed, drained: "n1", want: 1},
 		{what: "one of two others stays", copies: "n2/s2 n1/s1 n0/s0", log: sealed, drained: "n1", want: 0},
-		{what: "the other one has just been lost", copies: "n2/s2 n1/s1", log: sealed, gone: "n1", want: 1},
-		{what: "the other one's disk was wiped", copies: "n2/s2 n1/s1", log: sealed, returned: "n1", want: 1},
-		{what: "nobody knows the other one", copies: "n2/s2 n9/s9", log: sealed, want: 1},
-		{what: "it is of others, who leave as well", copies: "n0/s0 n1/s1", log: sealed, drained: "n0 n1", want: 0},
-		{what: "it was on this node's former disk", copies: "n2/former", log: sealed, want: 0},
-		{what: "its attempt runs", copies: "n2/s2", log: open, want: 1},
-		{what: "its attempt runs, and is held by one that stays", copies: "n2/s2 n0/s0", log: open, want: 0},
-		{what: "its end is being fixed", copies: "n2/s2", log: sealing, want: 1},
-		{what: "its end is being fixed, by one that stays", copies: "n2/s2 n0/s0", log: sealing, want: 0},
-		{what: "it was removed by retention", copies: "n2/s2", log: expired, want: 0},
-		{what: "it was lost", copies: "n2/s2", log: lost, want: 0},
-		{what: "its owner kept it alone, before logs had copies", log: sealed, want: 1},
+		{what: "the other node was lost just now", copies: "n2/s2 n1/s1", log: sealed, gone: "n1", want: 1},
+		{what: "the disk of the other node was wiped", copies: "n2/s2 n1/s1", log: sealed, returned: "n1", want: 1},
+		{what: "the other node is unknown", copies: "n2/s2 n9/s9", log: sealed, want: 1},
+		{what: "only other nodes have copies, and leave as well", copies: "n0/s0 n1/s1", log: sealed, drained: "n0 n1", want: 0},
+		{what: "the copy was on the former disk of this node", copies: "n2/former", log: sealed, want: 0},
+		{what: "the attempt runs", copies: "n2/s2", log: open, want: 1},
+		{what: "the attempt runs, and a node that stays has a copy", copies: "n2/s2 n0/s0", log: open, want: 0},
+		{what: "the log is being sealed", copies: "n2/s2", log: sealing, want: 1},
+		{what: "the log is being sealed, and a node that stays has a copy", copies: "n2/s2 n0/s0", log: sealing, want: 0},
+		{what: "the log was removed by retention", copies: "n2/s2", log: expired, want: 0},
+		{what: "the log was lost", copies: "n2/s2", log: lost, want: 0},
+		{what: "the log is of a version without copies", log: sealed, want: 1},
 	} {
 		s := builds.NewStore()
 		now, index := time.Unix(1_700_000_000, 0), uint64(0)
@@ -76,7 +76,7 @@ func Test_Needed(t *testing.T) {
 		apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{a}})
 		switch c.log {
 		case sealing:
-			started("n2", "s2", "b2") // which ends the attempt of its former process
+			started("n2", "s2", "b2") // ends the attempt of the former process
 		case lost:
 			apply(&buildsv1.StopBuild{BuildId: "b", Reason: buildsv1.StopReason_STOP_REASON_UNSEALABLE})
 		case sealed, expired:
@@ -100,24 +100,24 @@ func Test_Needed(t *testing.T) {
 			t.Fatalf("%s: the log is %s, want %s", c.what, got, c.log)
 		}
 		if got := soleLogs(view, "n2", "s2"); got != c.want {
-			t.Errorf("%s: %d logs need the node, want %d", c.what, got, c.want)
+			t.Errorf("%s: %d logs keep the node, want %d", c.what, got, c.want)
 		}
 	}
 }
 
-// Test_Leave_KeepsTheDrainOfAnOperator: a node that cannot leave, here since nobody else could
-// lead, ends the drain that it began, and no other.
-func Test_Leave_KeepsTheDrainOfAnOperator(t *testing.T) {
+// Test_Leave_KeepsAnOperatorsDrain checks that a node that cannot leave, here because no other node
+// could lead, ends its own drain and not that of an operator.
+func Test_Leave_KeepsAnOperatorsDrain(t *testing.T) {
 	for _, before := range []bool{false, true} {
 		n := lone(t, t.TempDir())
-		n.openLone(t)
-		n.commitAs(t, &buildsv1.DrainNode{Name: "n0", Drained: before})
+		n.openAlone(t)
+		n.mustCommit(t, &buildsv1.DrainNode{Name: "n0", Drained: before})
 		if err := n.drainToLeave(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		n.leave(t.Context())
 		if after := n.store.View().Node("n0").Drained; after != before {
-			t.Errorf("drained before: %v, after the node did not leave: %v", before, after)
+			t.Errorf("drained is %v before, and %v after the node failed to leave", before, after)
 		}
 	}
 }

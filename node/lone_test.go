@@ -18,7 +18,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/owner"
 )
 
-// lone is a node of the replicated state alone, which leads.
+// lone returns a node that consists of the replicated state only: a cluster of one node, which
+// openAlone opens.
 func lone(t *testing.T, dir string) *Node {
 	t.Helper()
 	n := &Node{log: slog.New(slog.DiscardHandler), store: builds.NewStore(), bootID: "boot"}
@@ -43,16 +44,18 @@ func lone(t *testing.T, dir string) *Node {
 	return n
 }
 
-func (n *Node) openLone(t *testing.T) {
+// openAlone opens the cluster of the node and registers its process.
+func (n *Node) openAlone(t *testing.T) {
 	t.Helper()
 	if err := n.cluster.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n.commitAs(t, &buildsv1.NodeStarted{Name: "n0", StoreId: n.cluster.StoreID(), BootId: n.bootID, Capacity: 4, Runtimes: []string{"copy"}})
+	n.mustCommit(t, &buildsv1.NodeStarted{Name: "n0", StoreId: n.cluster.StoreID(), BootId: n.bootID, Capacity: 4, Runtimes: []string{"copy"}})
 	n.started.Store(true)
 }
 
-func (n *Node) commitAs(t *testing.T, payload proto.Message) builds.Result {
+// mustCommit commits a command and returns its result.
+func (n *Node) mustCommit(t *testing.T, payload proto.Message) builds.Result {
 	t.Helper()
 	res, _, err := builds.Propose(t.Context(), n.raft, payload)
 	if err != nil {
@@ -61,7 +64,8 @@ func (n *Node) commitAs(t *testing.T, payload proto.Message) builds.Result {
 	return res
 }
 
-func (n *Node) saved(t *testing.T) []byte {
+// savedSnapshot returns a snapshot of the state.
+func (n *Node) savedSnapshot(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := n.cluster.SaveSnapshot(&b); err != nil {
@@ -70,8 +74,8 @@ func (n *Node) saved(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// until waits for changes of the state.
-func (n *Node) until(t *testing.T, what string, holds func(*builds.State) bool) {
+// awaitState waits until the state meets a condition.
+func (n *Node) awaitState(t *testing.T, what string, holds func(*builds.State) bool) {
 	t.Helper()
 	limit := time.After(10 * time.Second)
 	for {

@@ -17,18 +17,18 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// snapshotsTo is a stream to a client that waits for so long.
-type snapshotsTo struct {
+// snapshotStream is a stream that ends with its context.
+type snapshotStream struct {
 	grpc.ServerStreamingServer[imagebuilderv1.SaveSnapshotResponse]
 	ctx context.Context
 }
 
-func (s snapshotsTo) Context() context.Context { return s.ctx }
+func (s snapshotStream) Context() context.Context { return s.ctx }
 
-// Test_Operator_WithoutALeader: what a node cannot do without a leader it answers with UNAVAILABLE,
-// so that clients ask the next one.
-func Test_Operator_WithoutALeader(t *testing.T) {
-	n := lone(t, t.TempDir()) // it was not opened, and does not lead
+// Test_Operator_WithoutLeader checks that calls that need a leader return UNAVAILABLE without one,
+// so that clients ask the next node.
+func Test_Operator_WithoutLeader(t *testing.T) {
+	n := lone(t, t.TempDir()) // not opened, so it does not lead
 	cmd, err := builds.NewCommand(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func Test_Operator_WithoutALeader(t *testing.T) {
 			return err
 		},
 		"SaveSnapshot": func() error {
-			return api.SaveSnapshot(nil, snapshotsTo{ctx: ctx})
+			return api.SaveSnapshot(nil, snapshotStream{ctx: ctx})
 		},
 	} {
 		if err := call(); status.Code(err) != codes.Unavailable {
@@ -58,10 +58,10 @@ func Test_Operator_WithoutALeader(t *testing.T) {
 	}
 }
 
-// Test_Operator_Refusals: only what a leader refuses is a failed precondition.
+// Test_Operator_Refusals checks that only refusals of a leader are FAILED_PRECONDITION.
 func Test_Operator_Refusals(t *testing.T) {
 	n := lone(t, t.TempDir())
-	n.openLone(t)
+	n.openAlone(t)
 	for _, node := range []string{"n0", "nobody"} {
 		if _, err := (clusterAPI{node: n}).RemoveNode(t.Context(), &imagebuilderv1.RemoveNodeRequest{Node: node}); status.Code(err) != codes.FailedPrecondition {
 			t.Errorf("remove %s: %v", node, err)

@@ -25,8 +25,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// apis are both APIs over a real log and a real registry, which a test dialer lets answer for the
-// hosts of the contract's vectors.
+// apis returns both APIs over a real cluster and a real registry. The registry stands for all hosts
+// of the vectors in the contract.
 func apis(t *testing.T) (api.Native, api.Gitpod, *registrytest.Registry) {
 	t.Helper()
 	reg := registrytest.Start(t, registrytest.Options{})
@@ -67,7 +67,9 @@ func apis(t *testing.T) (api.Native, api.Gitpod, *registrytest.Registry) {
 	return api.Native{Service: svc}, api.Gitpod{Service: svc}, reg
 }
 
-func Test_Vectors_OverARealRegistry(t *testing.T) {
+// Test_Vectors_RealRegistry checks the image refs of both APIs against the vectors of the contract
+// (docs/gitpod-contract.md, section 6).
+func Test_Vectors_RealRegistry(t *testing.T) {
 	native, gitpod, reg := apis(t)
 	raw, err := os.ReadFile("../api/testdata/gitpod-ref-vectors.json")
 	if err != nil {
@@ -118,7 +120,7 @@ func Test_Vectors_OverARealRegistry(t *testing.T) {
 			t.Errorf("vector %d: %v %v, %v %v", i+1, n, nerr, g, gerr)
 		}
 	}
-	// base-images:abc by base_image_name_resolved.
+	// The vector with base_image_name_resolved, which names base-images:abc.
 	reg.Push(t, "base-images:abc", registrytest.RandomImage(t, 1, 100))
 	res, err := native.BuildImage(ctx, &imagebuilderv1.BuildImageRequest{
 		Source: request.RefSource("ubuntu"), BaseImageNameResolved: v.Refs[1].Base,
@@ -128,6 +130,7 @@ func Test_Vectors_OverARealRegistry(t *testing.T) {
 	}
 }
 
+// Test_ReferenceForms checks that both APIs resolve all forms of image references alike.
 func Test_ReferenceForms(t *testing.T) {
 	native, gitpod, reg := apis(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

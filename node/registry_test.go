@@ -19,8 +19,8 @@ import (
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 )
 
-// Test_RegistryConfig_EveryKeyReachesTheClient: what a file says below registry, and nothing else,
-// is what the node's registry client is made with.
+// Test_RegistryConfig_EveryKeyReachesTheClient checks that each key below registry sets exactly its
+// option of the registry client.
 func Test_RegistryConfig_EveryKeyReachesTheClient(t *testing.T) {
 	defaults, _, err := loadConfig(t, "{}")
 	if err != nil {
@@ -54,8 +54,8 @@ func Test_RegistryConfig_EveryKeyReachesTheClient(t *testing.T) {
 		want := plain
 		c.want(&want)
 		got := RegistryOptions(cfg, slog.Default(), nil)
-		if d := cmp.Diff(described(want), described(got)); d != "" {
-			t.Errorf("registry.%s makes other options (-want +got):\n%s", key, d)
+		if d := cmp.Diff(comparableOptions(want), comparableOptions(got)); d != "" {
+			t.Errorf("registry.%s sets other options (-want +got):\n%s", key, d)
 		}
 	}
 	keys := reflect.TypeFor[config.Registry]()
@@ -66,9 +66,9 @@ func Test_RegistryConfig_EveryKeyReachesTheClient(t *testing.T) {
 	}
 }
 
-// described are options in a form that can be compared: functions are not, and of providers it is
-// the name that counts.
-func described(o registry.Options) map[string]any {
+// comparableOptions returns options in a form that can be compared: the names of providers, and
+// whether a function is nil.
+func comparableOptions(o registry.Options) map[string]any {
 	out := map[string]any{}
 	v := reflect.ValueOf(o)
 	for i := range v.NumField() {
@@ -100,22 +100,23 @@ func loadConfig(t *testing.T, text string) (config.Config, []string, error) {
 	return config.Load([]string{path})
 }
 
-// warned is closed by the first line of a log.
-type warned struct {
+// waitsForRegistry is the output of a log. It closes done at the first line about a wait for a
+// registry.
+type waitsForRegistry struct {
 	once sync.Once
 	done chan struct{}
 }
 
-func (w *warned) Write(p []byte) (int, error) {
+func (w *waitsForRegistry) Write(p []byte) (int, error) {
 	if strings.Contains(string(p), "a build waits for a registry") {
 		w.once.Do(func() { close(w.done) })
 	}
 	return len(p), nil
 }
 
-// Test_Publish_ARegistryThatRestarts: an image that is built is looked for and tagged when the
-// registry is back.
-func Test_Publish_ARegistryThatRestarts(t *testing.T) {
+// Test_Publish_WaitsForTheRegistry checks that Publish and Exists wait while the registry is down,
+// and succeed when it is back.
+func Test_Publish_WaitsForTheRegistry(t *testing.T) {
 	storage := t.TempDir()
 	reg := registrytest.Start(t, registrytest.Options{Storage: storage})
 	image := reg.Addr + "/base-images@" + reg.Push(t, "base-images:1", registrytest.RandomImage(t, 1, 100))
@@ -130,7 +131,7 @@ func Test_Publish_ARegistryThatRestarts(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log := &warned{done: make(chan struct{})}
+			log := &waitsForRegistry{done: make(chan struct{})}
 			client, err := registry.New(registry.Options{AllowLoopback: true, Retries: 1, RetryBase: time.Millisecond, Logger: slog.New(slog.NewTextHandler(log, nil))})
 			if err != nil {
 				t.Fatal(err)
@@ -141,7 +142,7 @@ func Test_Publish_ARegistryThatRestarts(t *testing.T) {
 			go func() { done <- work(registryAdapter{client}) }()
 			select {
 			case err := <-done:
-				t.Fatalf("ended while the registry was away: %v", err)
+				t.Fatalf("ended while the registry was down: %v", err)
 			case <-log.done:
 			}
 			reg = registrytest.Start(t, registrytest.Options{Storage: storage, Addr: reg.Addr})

@@ -11,62 +11,62 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Test_Restore_WhatCannotBeRead: a snapshot of a newer version is refused before anything of it is
-// kept, and the node goes on, also after a restart.
-func Test_Restore_WhatCannotBeRead(t *testing.T) {
+// Test_Restore_NewerVersion checks that a snapshot of a newer version is refused before the node
+// stores any of it, and that the node continues, also after a restart.
+func Test_Restore_NewerVersion(t *testing.T) {
 	newer := lone(t, t.TempDir())
-	newer.openLone(t)
-	newer.commitAs(t, &buildsv1.SetFeatureLevel{Level: builds.FeatureLevel + 1})
-	raw := newer.saved(t)
+	newer.openAlone(t)
+	newer.mustCommit(t, &buildsv1.SetFeatureLevel{Level: builds.FeatureLevel + 1})
+	raw := newer.savedSnapshot(t)
 
 	dir := t.TempDir()
 	n := lone(t, dir)
-	n.openLone(t)
+	n.openAlone(t)
 	if _, err := n.restore(t.Context(), raw); err == nil || !strings.Contains(err.Error(), "needs feature level") {
 		t.Errorf("a snapshot of a newer version: %v", err)
 	}
-	n.commitAs(t, &buildsv1.SetFeatureLevel{Level: 2})
+	n.mustCommit(t, &buildsv1.SetFeatureLevel{Level: 2})
 	if err := n.cluster.Close(); err != nil {
 		t.Fatal(err)
 	}
 	n = lone(t, dir)
-	n.openLone(t)
+	n.openAlone(t)
 	if n.level() != 2 {
 		t.Errorf("after a restart the state is at level %d", n.level())
 	}
 }
 
-// Test_Restore_RunningBuilds: what ran when the snapshot was taken, and has ended since, is tried
-// again, although its node is the same process, and the caller has gone meanwhile. So is what
-// outlives its node.
+// Test_Restore_RunningBuilds checks that attempts that ran when the snapshot was taken are
+// repeated, even if they have ended since, their node is the same process, their workload outlives
+// nodes, and the caller has cancelled.
 func Test_Restore_RunningBuilds(t *testing.T) {
 	n := lone(t, t.TempDir())
-	n.openLone(t)
-	n.commitAs(t, &buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
-	b := n.commitAs(t, &buildsv1.CreateBuild{
+	n.openAlone(t)
+	n.mustCommit(t, &buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	b := n.mustCommit(t, &buildsv1.CreateBuild{
 		Ref: "r:1", BaseRef: "base", Requester: "r", TimeoutNanos: int64(time.Hour),
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "base"}}},
 	}).Build
-	pod := n.commitAs(t, &buildsv1.CreateBuild{
+	pod := n.mustCommit(t, &buildsv1.CreateBuild{
 		Ref: "r:2", BaseRef: "base", Requester: "r", TimeoutNanos: int64(time.Hour),
 		Source: &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: "base"}}},
 	}).Build
-	n.commitAs(t, &buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
+	n.mustCommit(t, &buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
 		BuildId: b.Id, Attempt: 1, Owner: "n0", OwnerStoreId: n.cluster.StoreID(), Epoch: 1, BuildVersion: b.Version, Runtime: "copy",
 	}, {
 		BuildId: pod.Id, Attempt: 1, Owner: "n0", OwnerStoreId: n.cluster.StoreID(), Epoch: 1, BuildVersion: pod.Version, Runtime: "pod", Adoptable: true,
 	}}})
 	for _, id := range []string{b.Id, pod.Id} {
-		n.commitAs(t, &buildsv1.ReportPhase{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Running})
+		n.mustCommit(t, &buildsv1.ReportPhase{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Running})
 	}
-	raw := n.saved(t)
+	raw := n.savedSnapshot(t)
 	for _, id := range []string{b.Id, pod.Id} {
-		n.commitAs(t, &buildsv1.FinishAttempt{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
+		n.mustCommit(t, &buildsv1.FinishAttempt{BuildId: id, Attempt: 1, Epoch: 1, Phase: builds.Failed, Blame: builds.BlameUser})
 	}
 
-	gone, leave := context.WithCancel(t.Context())
+	cancelled, leave := context.WithCancel(t.Context())
 	leave()
-	if _, err := n.restore(gone, raw); err != nil {
+	if _, err := n.restore(cancelled, raw); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{b.Id, pod.Id} {
@@ -78,23 +78,23 @@ func Test_Restore_RunningBuilds(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- n.keepLease(ctx) }()
 	defer func() { cancel(); <-done }()
-	n.until(t, "the node is known again", func(st *builds.State) bool { return !st.Node("n0").GetLost() })
+	n.awaitState(t, "the node is registered again", func(st *builds.State) bool { return !st.Node("n0").GetLost() })
 }
 
-// Test_Restore_RaisesTheLevelAgain: also a leader that has raised the feature level does, when a
-// snapshot brings a lower one.
-func Test_Restore_RaisesTheLevelAgain(t *testing.T) {
+// Test_Restore_RaisesTheLevel checks that a leader that has raised the feature level raises it
+// again after a snapshot with a lower level.
+func Test_Restore_RaisesTheLevel(t *testing.T) {
 	older := lone(t, t.TempDir())
-	older.openLone(t)
-	raw := older.saved(t)
+	older.openAlone(t)
+	raw := older.savedSnapshot(t)
 
 	n := lone(t, t.TempDir())
 	n.cluster.Lead(n.raiseLevel)
-	n.openLone(t)
+	n.openAlone(t)
 	highest := func(st *builds.State) bool { return st.Level() == builds.FeatureLevel }
-	n.until(t, "the level is raised", highest)
+	n.awaitState(t, "the level is raised", highest)
 	if _, err := n.restore(t.Context(), raw); err != nil {
 		t.Fatal(err)
 	}
-	n.until(t, "the level is raised again", highest)
+	n.awaitState(t, "the level is raised again", highest)
 }

@@ -16,10 +16,9 @@ import (
 	"github.com/image-builder-ha/image-builder/config"
 )
 
-// Test_ServerTLS_TakesChangedFilesUp replaces the CA of clients, certificate and key under a
-// running port: the next handshake goes by the new ones, and files that cannot be read change
-// nothing.
-func Test_ServerTLS_TakesChangedFilesUp(t *testing.T) {
+// Test_ServerTLS_ReadsChangedFiles replaces certificate, key and client CA of an open port. The
+// next handshake uses the new files. Files that cannot be read change nothing.
+func Test_ServerTLS_ReadsChangedFiles(t *testing.T) {
 	old, next, served := t.TempDir(), t.TempDir(), t.TempDir()
 	operator := pki.CertIdentity{Cluster: "c", Role: pki.RoleOperator, Name: "me"}
 	issue := func(dir string) pki.CertFiles {
@@ -35,12 +34,12 @@ func Test_ServerTLS_TakesChangedFilesUp(t *testing.T) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		at = at.Add(time.Second) // file systems may have coarse times
+		at = at.Add(time.Second) // file systems may store coarse times
 		if err := os.Chtimes(path, at, at); err != nil {
 			t.Fatal(err)
 		}
 	}
-	take := func(from pki.CertFiles) {
+	replace := func(from pki.CertFiles) {
 		for name, path := range map[string]string{"ca": from.CA, "crt": from.Cert, "key": from.Key} {
 			raw, err := os.ReadFile(path)
 			if err != nil {
@@ -49,16 +48,17 @@ func Test_ServerTLS_TakesChangedFilesUp(t *testing.T) {
 			put(name, raw)
 		}
 	}
-	take(issue(old))
-	var said bytes.Buffer
+	replace(issue(old))
+	var log bytes.Buffer
 	conf, err := serverTLS("the.port", config.ServerTLS{
 		CAPath: filepath.Join(served, "ca"), CertPath: filepath.Join(served, "crt"), KeyPath: filepath.Join(served, "key"), ClientAuth: "require",
-	}, slog.New(slog.NewTextHandler(&said, nil)), "h2")
+	}, slog.New(slog.NewTextHandler(&log, nil)), "h2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// shake answers the certificate that the server shows, and its error.
-	shake := func(files pki.CertFiles) (*x509.Certificate, error) {
+	// handshake returns the certificate of the server, and the error of the handshake on the
+	// server.
+	handshake := func(files pki.CertFiles) (*x509.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
 		if err != nil {
 			t.Fatal(err)
@@ -69,12 +69,12 @@ func Test_ServerTLS_TakesChangedFilesUp(t *testing.T) {
 		server := make(chan error, 1)
 		go func() { server <- tls.Server(a, conf).HandshakeContext(t.Context()) }()
 		client := tls.Client(b, &tls.Config{InsecureSkipVerify: true, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return &pair, nil // whichever CA is asked for
+			return &pair, nil // whatever CA the server names
 		}, NextProtos: []string{"h2"}})
 		if err := client.HandshakeContext(t.Context()); err != nil {
 			return nil, err
 		}
-		go func() { _, _ = client.Read(make([]byte, 1)) }() // takes what the server says of its refusal
+		go func() { _, _ = client.Read(make([]byte, 1)) }() // receives the alert of a server that refuses
 		return client.ConnectionState().PeerCertificates[0], <-server
 	}
 	same := func(what string, cert *x509.Certificate, files pki.CertFiles) {
@@ -84,41 +84,41 @@ func Test_ServerTLS_TakesChangedFilesUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		if cert == nil || !cert.Equal(pair.Leaf) {
-			t.Errorf("%s: another certificate is served", what)
+			t.Errorf("%s: the server has another certificate", what)
 		}
 	}
 	expect := func(what string, good, bad pki.CertFiles) {
 		t.Helper()
-		cert, err := shake(good)
+		cert, err := handshake(good)
 		if err != nil {
 			t.Errorf("%s: a client of the present CA: %v", what, err)
 		}
 		same(what, cert, good)
-		if _, err := shake(bad); err == nil {
-			t.Errorf("%s: a client of another CA is let in", what)
+		if _, err := handshake(bad); err == nil {
+			t.Errorf("%s: a client of another CA is admitted", what)
 		}
 	}
 	expect("at the start", issue(old), issue(next))
-	take(issue(next))
+	replace(issue(next))
 	expect("after the change", issue(next), issue(old))
 	put("ca", []byte("nonsense"))
 	expect("with a CA that cannot be read", issue(next), issue(old))
-	if !strings.Contains(said.String(), "the.port.caPath") || !strings.Contains(said.String(), "former ones stay in use") {
-		t.Errorf("the log does not say what is wrong: %s", said.String())
+	if !strings.Contains(log.String(), "the.port.caPath") || !strings.Contains(log.String(), "former ones stay in use") {
+		t.Errorf("the log does not name the error: %s", log.String())
 	}
-	if n := strings.Count(said.String(), "former ones stay in use"); n != 1 {
-		t.Errorf("that is said %d times", n)
+	if n := strings.Count(log.String(), "former ones stay in use"); n != 1 {
+		t.Errorf("the error is logged %d times", n)
 	}
-	take(issue(old))
-	expect("once it is back", issue(old), issue(next))
-	take(issue(next))
+	replace(issue(old))
+	expect("with the former files again", issue(old), issue(next))
+	replace(issue(next))
 	put("ca", []byte("nonsense"))
-	expect("with another that cannot be read", issue(old), issue(next))
+	expect("with another CA that cannot be read", issue(old), issue(next))
 	ca, err := os.ReadFile(issue(next).CA)
 	if err != nil {
 		t.Fatal(err)
 	}
 	at = at.Add(-time.Second)
-	put("ca", ca) // as chmod, it does not change the time
-	expect("once it can be read", issue(next), issue(old))
+	put("ca", ca) // with an unchanged time, as after chmod
+	expect("with a readable CA again", issue(next), issue(old))
 }

@@ -13,10 +13,9 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// Test_PushedImage_IsNeverTheCachedOne: a workspace pushes by itself, so that the node's cache
-// knows nothing of it. The digest that a build ends with, and that is tagged at its end, is the one
-// pushed.
-func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
+// Test_PushedImage_AsksTheRegistry checks that the digest of a build is that which the workspace
+// has pushed. The workspace pushes without the client of the node, whose cache may be out of date.
+func Test_PushedImage_AsksTheRegistry(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	client, err := registry.New(registry.Options{AllowLoopback: true, CacheFor: time.Hour})
 	if err != nil {
@@ -28,7 +27,7 @@ func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
 	for range 2 {
 		want := reg.Push(t, "workspace-images:1", registrytest.RandomImage(t, 1, 100))
 		if img, err := n.pushedImage(t.Context(), ref); err != nil || img.Digest != want {
-			t.Fatalf("the workspace pushed %s, the node sees %s, %v", want, img.Digest, err)
+			t.Fatalf("the workspace pushed %s, the node returns %s, %v", want, img.Digest, err)
 		}
 	}
 	if err := (registryAdapter{client}).Publish(t.Context(), reg.Addr+"/workspace-images@"+reg.Digest(t, "workspace-images:1"), ref); err != nil {
@@ -36,10 +35,10 @@ func Test_PushedImage_IsNeverTheCachedOne(t *testing.T) {
 	}
 }
 
-// Test_AdditionalAuth: the proxy of a build workspace gets the request's own credentials and, where
-// that is configured, tokens for Amazon's registries.
+// Test_AdditionalAuth checks that the proxy of a build workspace gets the credentials of the
+// request and, if configured, tokens for registries of Amazon.
 func Test_AdditionalAuth(t *testing.T) {
-	client, err := registry.New(registry.Options{Providers: []registry.Provider{ownECR{}}, AllowedByDefault: ecr.Private})
+	client, err := registry.New(registry.Options{Providers: []registry.Provider{fakeECR{}}, AllowedByDefault: ecr.Private})
 	if err != nil {
 		t.Fatal(err)
 	}

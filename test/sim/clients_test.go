@@ -7,10 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/cespare/xxhash/v2"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -18,8 +17,8 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// client asks for builds, reads and cancels through any node, one call after
-// the other.
+// client creates, reads, lists and cancels builds through random nodes, one call after the other,
+// until ctx ends.
 func (w *world) client(ctx context.Context, name string) {
 	var mine []string
 	var index uint64
@@ -32,8 +31,8 @@ func (w *world) client(ctx context.Context, name string) {
 		switch k := w.intn(10); {
 		case k < 4 || len(mine) == 0:
 			op := history.Operation{
-				// Other images after a while: the time to judge a history grows by far more
-				// than its length.
+				// The images change after a while, because the time to check a history grows much
+				// faster than its length.
 				Kind: history.Create, Ref: fmt.Sprintf("image-%d-%d", time.Since(w.startedAt)/(5*time.Minute), w.intn(6)), Requester: name,
 				RequestID: fmt.Sprintf("%s-%d", name, w.intn(1<<30)), Force: true,
 			}
@@ -55,7 +54,8 @@ func (w *world) client(ctx context.Context, name string) {
 	}
 }
 
-// unknown reports whether nobody knows what became of a call.
+// endFailed records the end of a call that failed. The outcome of the call is unknown unless the
+// code shows that the service has refused it.
 func (w *world) endFailed(c *history.Call, err error) {
 	switch status.Code(err) {
 	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.FailedPrecondition:
@@ -65,15 +65,16 @@ func (w *world) endFailed(c *history.Call, err error) {
 	}
 }
 
+// source returns a source that is an image reference.
 func source(ref string) *imagebuilderv1.Source {
 	return &imagebuilderv1.Source{From: &imagebuilderv1.Source_Ref{Ref: &imagebuilderv1.RefSource{Ref: ref}}}
 }
 
-// privateHost is the registry that the credentials of simulated builds are for.
+// privateHost is the registry of the credentials that simulated requests carry.
 const privateHost = "private.example.com"
 
-// passwordOf returns the password that each request for an image carries, or "" for half of the
-// images, whose requests carry no secret.
+// passwordOf returns the password in each request for an image, or "" for half of the images, whose
+// requests carry no secret.
 func passwordOf(ref string) string {
 	if xxhash.Sum64String("secret of "+ref)%2 == 0 {
 		return ""
@@ -81,7 +82,7 @@ func passwordOf(ref string) string {
 	return "password of " + ref
 }
 
-// authOf returns the credentials of a request for an image, or nil.
+// authOf returns the credentials in each request for an image, or nil.
 func authOf(ref string) *imagebuilderv1.RegistryAuth {
 	password := passwordOf(ref)
 	if password == "" {
@@ -90,8 +91,8 @@ func authOf(ref string) *imagebuilderv1.RegistryAuth {
 	return &imagebuilderv1.RegistryAuth{Additional: map[string]*imagebuilderv1.BasicAuth{privateHost: {Username: "user", Password: password}}}
 }
 
-// list reads the list of all builds linearizably. Every build that was acknowledged before the call
-// is in it, and every build that was known to have ended is listed as ended.
+// list reads the list of all builds linearizably. It must contain every build that was acknowledged
+// before the call, and show every build as ended that a client had seen ended.
 func (w *world) list(ctx context.Context, r *running) {
 	w.mu.Lock()
 	acked, ended := slices.Clone(w.ids), maps.Clone(w.ended)
@@ -100,7 +101,7 @@ func (w *world) list(ctx context.Context, r *running) {
 	for token := ""; ; {
 		res, err := r.api().ListBuilds(ctx, &imagebuilderv1.ListBuildsRequest{Linearizable: true, PageSize: 1000, PageToken: token})
 		if err != nil {
-			return // a list that fails shows nothing
+			return // a failed call proves nothing
 		}
 		for _, b := range res.Builds {
 			listed[b.Id] = b
@@ -120,8 +121,9 @@ func (w *world) list(ctx context.Context, r *running) {
 	}
 }
 
-// create asks until it is answered or the time is over: retries of one request
-// are one operation.
+// create requests a build, and repeats the request at other nodes while it returns UNAVAILABLE. All
+// tries are one operation of the history, because they have one request id. create returns the id
+// of the build and the index of the response.
 func (w *world) create(ctx context.Context, r *running, client string, op history.Operation) (id string, index uint64, ok bool) {
 	c := w.rec.Begin(client, op)
 	var err error
@@ -151,6 +153,7 @@ func (w *world) create(ctx context.Context, r *running, client string, op histor
 	return "", 0, false
 }
 
+// read reads a build, and returns the index of the response, or 0.
 func (w *world) read(ctx context.Context, r *running, client string, op history.Operation) uint64 {
 	c := w.rec.Begin(client, op)
 	res, err := r.api().BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
@@ -173,6 +176,7 @@ func (w *world) read(ctx context.Context, r *running, client string, op history.
 	return 0
 }
 
+// cancel cancels a build.
 func (w *world) cancel(ctx context.Context, r *running, client string, op history.Operation) {
 	c := w.rec.Begin(client, op)
 	res, err := r.api().CancelBuild(ctx, &imagebuilderv1.CancelBuildRequest{Id: op.ID, Requester: op.Requester})
@@ -188,7 +192,8 @@ func (w *world) cancel(ctx context.Context, r *running, client string, op histor
 	}
 }
 
-// settle waits until every acknowledged build has ended.
+// awaitBuildsEnded waits until every acknowledged build has ended, and records its end in the
+// history. A build that does not end within ten minutes is an error.
 func (w *world) awaitBuildsEnded(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()

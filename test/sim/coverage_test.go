@@ -10,17 +10,17 @@ import (
 	"sync"
 )
 
-// coverage counts the states that simulations have reached: what nodes say in
-// their logs, which they do at each turn that is out of the ordinary, and what
-// clients met. A schedule that reaches nothing new tells nothing new.
+// coverage counts the states that simulations have reached. States are the messages in the logs of
+// nodes, which report every unusual event, and events that clients have met. A run that reaches no
+// new state shows nothing new.
 type coverage struct {
 	mu           sync.Mutex
 	counts       map[string]int
-	runs         []string // of the runs
+	runs         []string
 	firstReached map[string][]string
 }
 
-// add takes what a run has reached.
+// add adds the states that a run has reached.
 func (c *coverage) add(run string, reached map[string]int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -36,7 +36,7 @@ func (c *coverage) add(run string, reached map[string]int) {
 	}
 }
 
-// missing are those of the states that no run has reached.
+// missing returns those of the states that no run has reached.
 func (c *coverage) missing(states []string) (out []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -48,8 +48,8 @@ func (c *coverage) missing(states []string) (out []string) {
 	return out
 }
 
-// String is a table: each state with how often it was reached, the rarest
-// first, then what each run was the first to reach.
+// String returns a table of all states with their counts, the rarest first, and the number of
+// states that each run was the first to reach.
 func (c *coverage) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -64,26 +64,26 @@ func (c *coverage) String() string {
 	}
 	for _, run := range c.runs {
 		if n := len(c.firstReached[run]); n > 0 {
-			fmt.Fprintf(&b, "%s was the first to reach %d\n", run, n)
+			fmt.Fprintf(&b, "%s was the first to reach %d states\n", run, n)
 		} else {
-			fmt.Fprintf(&b, "%s reached nothing that no run before it had\n", run)
+			fmt.Fprintf(&b, "%s reached no new state\n", run)
 		}
 	}
 	return b.String()
 }
 
-// seen counts a state of this world.
+// count counts a state of this world.
 func (w *world) count(what string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reached[what]++
 }
 
-// tookSnapshot is what Raft logs, for debugging, when a follower has replaced its state by the
-// snapshot of its leader.
+// tookSnapshot is the debug message of Raft when a follower has replaced its state by a snapshot of
+// its leader.
 const tookSnapshot = "Installed remote snapshot"
 
-// heard counts the lines of a node's log.
+// countingHandler counts the lines of a node's log by their message.
 type countingHandler struct {
 	slog.Handler
 	w *world

@@ -12,26 +12,26 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-// disk is what a node's logs lie on: it outlives the node's processes. A write
-// is kept from the moment on that it is made if a process is killed, and from the
-// moment on that it is synced if the power fails.
+// disk is the disk under the logs of a machine. It outlives the processes of the machine. A written
+// byte survives the end of a process, and a synced byte also survives a power loss.
 type disk struct {
 	mu    sync.Mutex
 	files map[string]*file
 }
 
-// file is one file: what a reader sees, and what is left after a power loss.
+// file is one file of a disk.
 type file struct {
-	data, synced []byte
-	created      bool // the directory that names it was synced
+	data    []byte // content that processes read
+	synced  []byte // content after a power loss
+	created bool   // whether the directory entry was synced: without it a power loss removes the file
 }
 
 func newDisk() *disk { return &disk{files: map[string]*file{}} }
 
-// mount gives one process the use of the disk, until it is killed.
+// mount is a disk as one process uses it. All calls fail after kill.
 func (d *disk) mount() *mount { return &mount{d: d} }
 
-// powerLoss forgets what was not synced.
+// powerLoss drops all changes that were not synced.
 func (d *disk) powerLoss() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -44,8 +44,8 @@ func (d *disk) powerLoss() {
 	}
 }
 
-// damage removes one of the files whose names begin so, or changes a byte of it.
-// It reports whether there is one.
+// damage removes a file whose name begins with prefix, or flips a bit of it. It reports whether
+// there is such a file.
 func (d *disk) damage(prefix string, intn func(int) int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -71,21 +71,21 @@ func (d *disk) damage(prefix string, intn func(int) int) bool {
 // mount is a disk as one process sees it.
 type mount struct {
 	d      *disk
-	killed bool // under d.mu
+	killed bool // guarded by d.mu
 }
 
 var _ logs.FS = (*mount)(nil)
 
 var errKilled = errors.New("the process was killed")
 
-// kill makes all further calls of the process fail.
+// kill makes all later calls of the process fail.
 func (m *mount) kill() {
 	m.d.mu.Lock()
 	defer m.d.mu.Unlock()
 	m.killed = true
 }
 
-// do calls f while no other call runs.
+// do calls f under the lock of the disk, unless the process was killed.
 func (m *mount) do(f func() error) error {
 	m.d.mu.Lock()
 	defer m.d.mu.Unlock()
@@ -147,7 +147,7 @@ func (m *mount) SyncDir(dir string) error {
 	})
 }
 
-// handle is an open file.
+// handle is an open file of one process.
 type handle struct {
 	m *mount
 	f *file

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestMain collects garbage seldom: the simulation makes much of it and keeps
+// TestMain collects garbage only near the memory limit: a simulation allocates much and keeps
 // little.
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(-1)

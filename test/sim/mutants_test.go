@@ -12,8 +12,8 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// Test_Mutants switches one defect on after the other. The named test, which
-// finds nothing in a sound service, must find it.
+// Test_Mutants switches on one defect after the other. The simulation or the named scenario must
+// find the defect. Both find nothing in the service without a defect.
 func Test_Mutants(t *testing.T) {
 	defer faults.SetMutants()
 	const random = "Test_Simulation"
@@ -47,7 +47,7 @@ func Test_Mutants(t *testing.T) {
 	}
 }
 
-// verdict collects errors that a simulation would fail with.
+// errorRecorder is a testing.TB that records the first error instead of failing the test.
 type errorRecorder struct {
 	testing.TB
 	found string
@@ -61,6 +61,7 @@ func (v *errorRecorder) Errorf(format string, args ...any) {
 
 func (v *errorRecorder) Logf(string, ...any) {}
 
+// firstError runs a simulation and returns its first error, or "".
 func firstError(t *testing.T, seed uint64) string {
 	v := &errorRecorder{}
 	var h history.History

@@ -10,8 +10,8 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// nemesis hurts the cluster until ctx ends, never more than a minority at a
-// time, and heals it.
+// nemesis injects faults until ctx ends, one after the other, each in a minority of the machines,
+// and heals each of them. At the end all machines run without faults.
 func (w *world) nemesis(ctx context.Context) {
 	names := func(machines []*machine) (out []string) {
 		for _, n := range machines {
@@ -24,7 +24,7 @@ func (w *world) nemesis(ctx context.Context) {
 		w.mu.Lock()
 		w.rand.Shuffle(len(machines), func(i, j int) { machines[i], machines[j] = machines[j], machines[i] })
 		w.mu.Unlock()
-		if w.intn(2) == 0 { // the leader first
+		if w.intn(2) == 0 { // half of the faults hit the leader
 			slices.SortStableFunc(machines, func(a, b *machine) int {
 				lead := func(n *machine) int {
 					if r := n.alive(); r != nil && r.cluster().Leads() {
@@ -44,7 +44,7 @@ func (w *world) nemesis(ctx context.Context) {
 				n.crash()
 			}
 			if w.intn(2) == 0 {
-				w.log("the power of %v fails", names(minority))
+				w.log("cut the power of %v", names(minority))
 				for _, n := range minority {
 					n.disk.powerLoss()
 					n.raftDisk.PowerLoss(w.intn)
@@ -55,12 +55,12 @@ func (w *world) nemesis(ctx context.Context) {
 				n.start()
 			}
 		case 8, 9:
-			w.log("restart %s in order", machines[0].name)
+			w.log("shut down and restart %s", machines[0].name)
 			machines[0].shutDown()
 			wait(ctx, duration/4)
 			machines[0].start()
 		case 2:
-			w.log("part %v for %s", names(minority), duration)
+			w.log("separate %v for %s", names(minority), duration)
 			w.hub.Part(names(minority), names(machines[len(minority):]))
 			wait(ctx, duration)
 		case 3:
@@ -70,17 +70,17 @@ func (w *world) nemesis(ctx context.Context) {
 			}
 			wait(ctx, duration)
 		case 4:
-			w.log("%s does not hear %s for %s", machines[0].name, machines[1].name, duration)
+			w.log("%s receives nothing from %s for %s", machines[0].name, machines[1].name, duration)
 			w.hub.Cut(machines[1].name, machines[0].name)
 			wait(ctx, duration)
 		case 5:
-			w.log("lose messages for %s", duration)
+			w.log("drop messages for %s", duration)
 			w.hub.Lose(float64(w.intn(30)) / 100)
 			wait(ctx, duration)
 		case 6:
 			offset := time.Duration(w.intn(16000)-8000) * time.Millisecond
 			machines[0].offset.Store(int64(offset))
-			w.log("the clock of %s is off by %s", machines[0].name, offset)
+			w.log("move the clock of %s by %s", machines[0].name, offset)
 		case 7:
 			if r := machines[0].alive(); r != nil {
 				w.log("transfer leadership")
@@ -102,8 +102,8 @@ func (w *world) nemesis(ctx context.Context) {
 	}
 }
 
-// damageLogs hurts copies of complete logs: always those of one and the same node,
-// and only where another node has one.
+// damageLogs damages copies of complete logs on the first machine, and only copies of logs that
+// another node holds as well, so that no log is lost.
 func (w *world) damageLogs() {
 	n := w.nodes[0]
 	r := n.alive()

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -18,26 +16,28 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// shown is what readers have seen of each log: it must only grow.
+// observedLogs are the contents of logs as readers have received them. They must only grow.
 type observedLogs struct {
 	mu   sync.Mutex
 	logs map[logs.Key][]byte
 	errs []error
 }
 
-// see takes bytes that a reader was sent, and answers what is wrong with them.
+// observe records bytes that a reader has received from a node. It returns an error if they
+// contradict earlier bytes.
 func (s *observedLogs) observe(key logs.Key, at int64, content []byte, node string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have := s.logs[key]
 	if at > int64(len(have)) {
-		return nil // nobody has read what is before
+		return nil // no reader has received the bytes before
 	}
 	again := min(int64(len(content)), int64(len(have))-at)
 	if !bytes.Equal(have[at:at+again], content[:again]) {
-		err := fmt.Errorf("the log of attempt %d of %s changed at byte %d: %q was read, then on %s %q", key.Attempt, key.Build, at, have[at:at+again], node, content[:again])
+		err := fmt.Errorf("the log of attempt %d of build %s changed at byte %d: readers received %q before, and now from %s %q", key.Attempt, key.Build, at, have[at:at+again], node, content[:again])
 		s.errs = append(s.errs, err)
 		return err
 	}
@@ -45,53 +45,56 @@ func (s *observedLogs) observe(key logs.Key, at int64, content []byte, node stri
 	return nil
 }
 
+// err returns all errors of observe.
 func (s *observedLogs) err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return errors.Join(s.errs...)
 }
 
-// stream is one call of BuildLogs.
+// stream is the server side of one call of BuildLogs.
 type stream struct {
-	grpc.ServerStream // nil: what nobody calls
+	grpc.ServerStream // nil: its methods are not called
 	ctx               context.Context
 	take              func(*imagebuilderv1.BuildLogsResponse) error
 }
 
-func (s *stream) Context() context.Context                       { return s.ctx }
+func (s *stream) Context() context.Context { return s.ctx }
+
 func (s *stream) Send(r *imagebuilderv1.BuildLogsResponse) error { return s.take(r) }
 
-// place is how far a reader is.
+// position is the next byte of a reader.
 type position struct {
 	attempt uint32
 	offset  int64
 }
 
-// readLogs reads on one node, from a place on, and moves it.
+// readLogs reads the log of a build on one node from a position on, until the stream ends, and
+// advances the position.
 func (w *world) readLogs(ctx context.Context, n *machine, r *running, id string, at *position, follow bool) error {
 	return r.api().BuildLogs(&imagebuilderv1.BuildLogsRequest{Build: &imagebuilderv1.BuildLogsRequest_Id{Id: id}, Attempt: at.attempt, Offset: at.offset, Follow: follow},
 		&stream{ctx: ctx, take: func(res *imagebuilderv1.BuildLogsResponse) error {
 			if res.Marker {
-				w.count("a reader was sent a line of the service's own")
+				w.count("a reader received a line of the service itself")
 				return nil
 			}
 			if res.Attempt != at.attempt || res.Offset != at.offset {
-				return fmt.Errorf("attempt %d of %s: byte %d of attempt %d was asked for, %s sends byte %d of attempt %d", at.attempt, id, at.offset, at.attempt, n.name, res.Offset, res.Attempt)
+				return fmt.Errorf("build %s: byte %d of attempt %d was requested, %s sends byte %d of attempt %d", id, at.offset, at.attempt, n.name, res.Offset, res.Attempt)
 			}
 			at.offset += int64(len(res.Content))
 			return w.observed.observe(logs.Key{Build: id, Attempt: res.Attempt}, res.Offset, res.Content, n.name)
 		}})
 }
 
-// reader reads logs of builds, each of them through any nodes, to its end or as
-// long as it likes.
+// reader reads the logs of random builds until ctx ends. It reads each log through several nodes,
+// to its end or for a random time.
 func (w *world) reader(ctx context.Context) {
 	for wait(ctx, time.Duration(200+w.intn(2000))*time.Millisecond) {
 		ids := w.acknowledged()
 		if len(ids) == 0 {
 			continue
 		}
-		id := ids[max(0, len(ids)-1-w.intn(10))] // mostly one that runs
+		id := ids[max(0, len(ids)-1-w.intn(10))] // mostly a recent build, which still runs
 		if w.intn(4) == 0 {
 			id = ids[w.intn(len(ids))]
 		}
@@ -105,7 +108,7 @@ func (w *world) reader(ctx context.Context) {
 				continue
 			}
 			call, done := context.WithCancel(session)
-			stop := context.AfterFunc(r.ctx, done) // the connection breaks
+			stop := context.AfterFunc(r.ctx, done) // the connection ends with the process
 			before := at
 			err := w.readLogs(call, n, r, id, &at, follow)
 			stop()
@@ -114,7 +117,7 @@ func (w *world) reader(ctx context.Context) {
 				break
 			}
 			if at != before {
-				w.count("a reader went on at another node")
+				w.count("a reader continued at another node")
 			}
 			wait(session, 50*time.Millisecond)
 		}
@@ -122,8 +125,9 @@ func (w *world) reader(ctx context.Context) {
 	}
 }
 
-// judgeLogs reads the log of every attempt of the acknowledged builds on every
-// node, after all has healed.
+// checkLogs reads the log of every attempt of the acknowledged builds on every node. It is called
+// after all faults are healed and all builds have ended: every log must be complete, and the same
+// on all nodes.
 func (w *world) checkLogs(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
@@ -131,12 +135,12 @@ func (w *world) checkLogs(ctx context.Context) error {
 		b := w.nodes[0].alive().store().Build(id).GetBuild()
 		for i, a := range b.GetAttempts() {
 			key := logs.Key{Build: id, Attempt: a.Number}
-			// What ended a moment ago may be sealed still.
+			// The log of an attempt that has just ended may still be in the process of sealing.
 			for a.Log.GetState() == builds.LogSealing && wait(ctx, time.Second) {
 				a = w.nodes[0].alive().store().Build(id).GetBuild().Attempts[i]
 			}
 			if a.Log.GetState() != builds.LogSealed {
-				return fmt.Errorf("the log of attempt %d of %s, which ended as %s, is %s", a.Number, id, a.Phase, a.Log.GetState())
+				return fmt.Errorf("the log of attempt %d of build %s, which ended as %s, is %s", a.Number, id, a.Phase, a.Log.GetState())
 			}
 			for _, n := range w.nodes {
 				at := position{attempt: a.Number}
@@ -146,11 +150,11 @@ func (w *world) checkLogs(ctx context.Context) error {
 						break
 					}
 					if status.Code(err) != codes.Unavailable || !wait(ctx, 100*time.Millisecond) {
-						return fmt.Errorf("read the log of attempt %d of %s on %s: %w", a.Number, id, n.name, err)
+						return fmt.Errorf("read the log of attempt %d of build %s on %s: %w", a.Number, id, n.name, err)
 					}
 				}
 				if at.offset != a.Log.Length {
-					return fmt.Errorf("the log of attempt %d of %s has %d bytes, %s shows %d", a.Number, id, a.Log.Length, n.name, at.offset)
+					return fmt.Errorf("the log of attempt %d of build %s has %d bytes, but %s returns %d", a.Number, id, a.Log.Length, n.name, at.offset)
 				}
 			}
 			if err := w.checkContent(a, workload.Name(id, a.Number), string(w.observed.logs[key])); err != nil {
@@ -161,8 +165,9 @@ func (w *world) checkLogs(ctx context.Context) error {
 	return w.observed.err()
 }
 
-// judgeContent wants what the workload wrote, without a gap: all of it if
-// it succeeded, and nothing else but a last line of the service's own.
+// checkContent compares the log of an attempt with the output of its workload. The log has no gap.
+// That of a successful attempt has all the output and nothing else. That of another attempt may end
+// earlier, and may have a last line of the service.
 func (w *world) checkContent(a *imagebuilderv1.Attempt, name, log string) error {
 	i, rest := 0, log
 	for {
@@ -174,22 +179,23 @@ func (w *world) checkContent(a *imagebuilderv1.Attempt, name, log string) error 
 	}
 	if a.Phase == builds.Succeeded {
 		if n, started := w.workloads.linesOf(name); rest != "" || started && n != i {
-			return fmt.Errorf("%s wrote %d lines and succeeded, its log has %d and %q", name, n, i, rest)
+			return fmt.Errorf("workload %s wrote %d lines and succeeded, its log has %d lines and %q", name, n, i, rest)
 		}
 		return nil
 	}
-	// An owner that was killed before its end was committed has said it already.
+	// An owner writes the line before it commits the end. If it is killed in between, the next
+	// owner writes another one.
 	if at := strings.Index(rest, "attempt failed: "); at >= 0 {
 		message := rest[at:]
 		rest = rest[:at]
 		for l := range strings.Lines(message) {
 			if !strings.HasPrefix(l, "attempt failed: ") {
-				return fmt.Errorf("the log of %s (%s) goes on after %d lines with %q", name, a.Phase, i, message)
+				return fmt.Errorf("the log of workload %s (%s) continues after %d lines with %q", name, a.Phase, i, message)
 			}
 		}
 	}
 	if !strings.HasPrefix(line(name, i), rest) {
-		return fmt.Errorf("the log of %s (%s) goes on after %d lines with %q", name, a.Phase, i, rest)
+		return fmt.Errorf("the log of workload %s (%s) continues after %d lines with %q", name, a.Phase, i, rest)
 	}
 	return nil
 }

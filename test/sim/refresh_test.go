@@ -9,32 +9,28 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/refcache"
-
-	"google.golang.org/protobuf/proto"
-
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
 )
 
-// asked is one question for a reference.
+// lookup is one lookup of a reference at its registry.
 type lookup struct {
 	node string
 	at   time.Time
-	// cut: its process ended before it had told the cluster.
+	// interrupted reports whether the process ended before the registry had responded.
 	interrupted bool
 }
 
-// Test_Refresh_EachReferenceOncePerInterval lets three nodes keep a thousand
-// references resolved for seven intervals, while the leader dies and then another
-// node. Each reference is asked for once in each of its
-// intervals, by one node: again only where the node that asked died before it
-// could tell what it had found.
+// Test_Refresh_EachReferenceOncePerInterval lets three nodes keep a thousand references resolved
+// for seven intervals, while the leader crashes and then another node. Each reference is looked up
+// once per interval, by one node. It is looked up again only if that node crashed before it could
+// commit the result.
 func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 	const (
 		refs       = 1000
 		interval   = 10 * time.Minute
-		lookupTime = 300 * time.Millisecond // that a registry takes
+		lookupTime = 300 * time.Millisecond // of a registry
 	)
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 7, 3)
@@ -78,13 +74,13 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 			t.Errorf("a minute and a half after the start %d of %d references are resolved", known, refs)
 		}
 		until(2*interval + interval/3)
-		type death struct {
+		type crashed struct {
 			node string
 			at   time.Time
 		}
-		var deaths []death
+		var crashes []crashed
 		crash := func(n *machine) {
-			deaths = append(deaths, death{n.name, time.Now()})
+			crashes = append(crashes, crashed{n.name, time.Now()})
 			n.crash()
 		}
 		leader, _ := w.awaitLeader()
@@ -102,10 +98,10 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 			n.crash()
 		}
 
-		// untold: its process ended before the cluster knew the answer, which is
-		// told a little after it came.
+		// unreported reports whether the node of a lookup crashed before it had committed the
+		// result, which it does within two seconds.
 		unreported := func(a, next *lookup) bool {
-			return a.interrupted || next.at.Sub(a.at) < time.Minute && slices.ContainsFunc(deaths, func(d death) bool {
+			return a.interrupted || next.at.Sub(a.at) < time.Minute && slices.ContainsFunc(crashes, func(d crashed) bool {
 				after := d.at.Sub(a.at)
 				return d.node == a.node && after >= 0 && after < 2*time.Second
 			})
@@ -115,7 +111,7 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 		for ref, list := range all {
 			first := list[0].at
 			if first.Sub(start) > 90*time.Second {
-				t.Errorf("%s was first asked for after %s", ref, first.Sub(start))
+				t.Errorf("%s was first looked up after %s", ref, first.Sub(start))
 			}
 			var last time.Time
 			n := 0
@@ -123,51 +119,33 @@ func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 				by[a.node]++
 				if i > 0 && unreported(list[i-1], a) {
 					repeated++
-					continue // the other half of the same turn
+					continue // repeats the lookup of the same interval
 				}
 				n++
-				// The first is at once, the second in the reference's own place.
+				// The first lookup is immediate, and the second at the reference's own time in the
+				// interval. From then on they are an interval apart.
 				if gap := a.at.Sub(last); n > 2 && (gap < interval-time.Minute || gap > interval+time.Minute) {
-					t.Errorf("%s was asked for by %s %s after the start, %s after the time before, by %s (cut %v)", ref, a.node, a.at.Sub(start), gap, list[i-1].node, list[i-1].interrupted)
+					t.Errorf("%s was looked up by %s %s after the start, %s after the lookup before, by %s (interrupted %v)", ref, a.node, a.at.Sub(start), gap, list[i-1].node, list[i-1].interrupted)
 				}
 				last = a.at
 			}
 			if n < 7 || n > 8 {
-				t.Errorf("%s was asked for %d times in 7 intervals", ref, n)
+				t.Errorf("%s was looked up %d times in 7 intervals", ref, n)
 			}
 		}
 		if t.Failed() {
-			for _, d := range deaths {
-				t.Logf("%s died %s after the start", d.node, d.at.Sub(start))
+			for _, d := range crashes {
+				t.Logf("%s crashed %s after the start", d.node, d.at.Sub(start))
 			}
 		}
 		if len(all) != refs || repeated > 6 {
-			t.Errorf("%d references were asked for, %d again for nodes that had died", len(all), repeated)
+			t.Errorf("%d references were looked up, %d of them again after a crash", len(all), repeated)
 		}
 		for node, n := range by {
 			if n < refs {
-				t.Errorf("node %s asked only %d times: the work is not spread", node, n)
+				t.Errorf("node %s made only %d lookups: they are not distributed", node, n)
 			}
 		}
-		t.Logf("asked by node: %v, again: %d", by, repeated)
+		t.Logf("lookups by node: %v, repeated: %d", by, repeated)
 	})
-}
-
-// leads waits for a leader.
-func (w *world) awaitLeader() (lead *machine, others []*machine) {
-	for lead == nil {
-		wait(context.Background(), 100*time.Millisecond)
-		lead, others = w.leader()
-	}
-	return lead, others
-}
-
-// propose commits a command through any node.
-func (w *world) propose(cmd proto.Message) {
-	for {
-		lead, _ := w.awaitLeader()
-		if _, _, err := builds.Propose(context.Background(), lead.alive().node.Raft(), cmd); err == nil {
-			return
-		}
-	}
 }

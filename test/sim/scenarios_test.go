@@ -17,8 +17,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Schedules that chance finds too seldom, each for one rule. A scenario
-// answers what it found wrong, or nil.
+// scenarios are schedules that random faults produce too rarely, each for one rule. A scenario
+// returns an error if the service breaks the rule.
 var scenarios = map[string]func(*world) error{
 	"an old epoch is refused":                      oldEpoch,
 	"a linearizable read asks a quorum":            staleLeaderReads,
@@ -37,6 +37,7 @@ func Test_Scenarios(t *testing.T) {
 	}
 }
 
+// runScenario runs a scenario on three nodes.
 func runScenario(t testing.TB, f func(*world) error) error {
 	w := newWorld(t, 1, 3)
 	for _, n := range w.nodes {
@@ -52,21 +53,8 @@ func runScenario(t testing.TB, f func(*world) error) error {
 	return err
 }
 
-func (w *world) leader() (*machine, []*machine) {
-	var lead *machine
-	var others []*machine
-	for _, n := range w.nodes {
-		if r := n.alive(); r != nil && r.cluster().Leads() && lead == nil {
-			lead = n
-		} else {
-			others = append(others, n)
-		}
-	}
-	return lead, others
-}
-
-// depose cuts the leader off and makes another node lead at once, before the
-// former one can know.
+// depose separates the leader from the other nodes and lets one of these lead at once, while the
+// former leader still takes itself for the leader.
 func (w *world) depose() (former, next *machine, err error) {
 	former, others := w.leader()
 	if former == nil {
@@ -84,11 +72,12 @@ func (w *world) depose() (former, next *machine, err error) {
 	return nil, nil, errors.New("no other node leads")
 }
 
+// buildRequest returns a request for a build that no other request joins.
 func buildRequest(ref, id string) *imagebuilderv1.BuildImageRequest {
 	return &imagebuilderv1.BuildImageRequest{Source: source("docker.io/library/" + ref + ":1"), Auth: authOf("docker.io/library/" + ref + ":1"), Requester: "c", RequestId: id, Force: true}
 }
 
-// staleLeaderReads reads on a leader that does not know that it was deposed.
+// staleLeaderReads reads linearizably on a deposed leader that takes itself for the leader.
 func staleLeaderReads(w *world) error {
 	former, next, err := w.depose()
 	if err != nil {
@@ -98,10 +87,10 @@ func staleLeaderReads(w *world) error {
 	defer cancel()
 	res, err := next.alive().api().BuildImage(ctx, buildRequest("a", "1"))
 	if err != nil {
-		return fmt.Errorf("a build through the new leader: %w", err)
+		return fmt.Errorf("create a build through the new leader: %w", err)
 	}
 	if !former.alive().leads() {
-		return errors.New("the former leader knows already: the scenario shows nothing")
+		return errors.New("the former leader knows that it was deposed: the scenario proves nothing")
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
@@ -109,12 +98,12 @@ func staleLeaderReads(w *world) error {
 		Build: &imagebuilderv1.BuildStatusRequest_Id{Id: res.Build.Id}, Linearizable: true,
 	})
 	if status.Code(err) == codes.NotFound || err == nil {
-		return fmt.Errorf("a linearizable read of acknowledged build %s on the deposed leader %s: %v", res.Build.Id, former.name, err)
+		return fmt.Errorf("a linearizable read of the acknowledged build %s on the deposed leader %s: %v", res.Build.Id, former.name, err)
 	}
 	return nil
 }
 
-// deposedTerm commits with the term of a leader that was deposed.
+// deposedTerm proposes a decision in the term of a deposed leader.
 func deposedTerm(w *world) error {
 	former, _, err := w.depose()
 	if err != nil {
@@ -135,7 +124,7 @@ func deposedTerm(w *world) error {
 	return nil
 }
 
-// oldEpoch ends an attempt in the name of an owner that lost it.
+// oldEpoch ends an attempt as a former owner would, after a new owner was assigned.
 func oldEpoch(w *world) error {
 	lead, _ := w.leader()
 	r := lead.alive()
@@ -144,9 +133,9 @@ func oldEpoch(w *world) error {
 	var id string
 	var first *imagebuilderv1.Attempt
 	latest := func() *imagebuilderv1.Attempt { return builds.LastAttempt(r.store().Build(id).GetBuild()) }
-	for i := 0; first == nil; i++ { // a third of the workloads end at once: then the next build
+	for i := 0; first == nil; i++ { // a third of the workloads end at once, and another build is needed
 		req := buildRequest(fmt.Sprint("a", i), fmt.Sprint(i))
-		if runtimeOf(req.Source) != inNode { // the others outlive their owner
+		if runtimeOf(req.Source) != inNode { // a pod outlives its owner
 			continue
 		}
 		res, err := r.api().BuildImage(ctx, req)
@@ -179,7 +168,7 @@ func oldEpoch(w *world) error {
 		BuildId: id, Attempt: first.Number, Epoch: first.Epoch, Phase: builds.Failed, Blame: builds.BlameUser, Message: "the former owner says so",
 	})
 	if !errors.Is(err, builds.ErrFenced) {
-		return fmt.Errorf("the former owner's end of attempt %d was taken (%v)", first.Number, err)
+		return fmt.Errorf("the end of attempt %d was accepted from the former owner (%v)", first.Number, err)
 	}
 	return nil
 }

@@ -8,40 +8,50 @@ import (
 	"sync"
 	"time"
 
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// Runtimes of a world: the workloads of one end with their node, those of the
-// other outlive it, and the next owner adopts them.
+// The runtimes of a world: workloads of inNode end with their node; workloads of inPod outlive it,
+// and the next owner adopts them.
 const (
 	inNode = "in-node"
 	inPod  = "in-pod"
 )
 
-// outside is what builds run in. It outlives all nodes.
+// runtimeOf selects the runtime of a source: pods for half of the images.
+func runtimeOf(s *imagebuilderv1.Source) string {
+	if h := xxhash.Sum64String(s.GetRef().GetRef()); h%2 == 0 {
+		return inPod
+	}
+	return inNode
+}
+
+// workloads are the workloads of a world. Pods outlive all nodes.
 type workloads struct {
 	w *world
 
 	mu   sync.Mutex
-	pods map[string]*process
-	// lines of each workload that was started.
+	pods map[string]*process // by name of the workload
+	// lines is the length of the output of each workload that was started.
 	lines map[string]int
 }
 
-// process is the workload of one attempt. What it writes follows from its name.
+// process is the workload of one attempt. Its output follows from its name, so that a log can be
+// checked.
 type process struct {
 	name      string
 	startedAt time.Time
 	lines     int
-	interval  time.Duration // between two lines
-	fails     bool          // in the end
+	interval  time.Duration // from one line to the next
+	fails     bool          // whether it fails at its end
 	stopped   chan struct{}
 }
 
-// start makes a workload of any length: a third of them end at once.
+// start starts a workload of random length. A third of all workloads end at once.
 func (o *workloads) start(name string) *process {
 	wl := &process{name: name, startedAt: time.Now(), stopped: make(chan struct{}), fails: o.w.intn(20) == 0}
 	if o.w.intn(3) > 0 {
@@ -56,7 +66,15 @@ func (o *workloads) start(name string) *process {
 	return wl
 }
 
-// wrote answers how many lines a workload wrote that came to its end.
+// pod returns the workload that runs in a pod, or nil.
+func (o *workloads) pod(name string) *process {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.pods[name]
+}
+
+// linesOf returns the number of lines of a workload's whole output, and whether the workload was
+// started.
 func (o *workloads) linesOf(name string) (lines int, started bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -64,10 +82,29 @@ func (o *workloads) linesOf(name string) (lines int, started bool) {
 	return lines, started
 }
 
-// line is what a workload writes after so many others.
+// checkSecrets reports an error if an attempt did not receive the credentials of its request.
+func (o *workloads) checkSecrets(w *workload.Workload) {
+	want := passwordOf(requestedRef(w.Source))
+	if want == "" {
+		return
+	}
+	o.w.count("an attempt got the secrets of its build")
+	if got := w.Secrets.GetRegistry()[privateHost].GetPassword(); got != want {
+		o.w.t.Errorf("seed %d: after %s attempt %d of build %s has the password %q, want %q", o.w.seed, time.Since(o.w.startedAt), w.Attempt, w.BuildID, got, want)
+	}
+}
+
+// requestedRef returns the reference that a client requested. The source of a workload has it with
+// the digest to which it was resolved.
+func requestedRef(s *imagebuilderv1.Source) string {
+	ref, _, _ := strings.Cut(s.GetRef().GetRef(), "@")
+	return ref
+}
+
+// line returns line i of the output of a workload.
 func line(name string, i int) string { return fmt.Sprintf("%s says line %d\n", name, i) }
 
-// written is all that a workload has written until now, or in the end.
+// output returns the output until now, or the whole output.
 func (wl *process) output(all bool) string {
 	n := wl.lines
 	if !all && wl.interval > 0 {
@@ -80,7 +117,7 @@ func (wl *process) output(all bool) string {
 	return b.String()
 }
 
-// follow copies what the workload writes until it ends.
+// follow copies the output to sink until the workload ends.
 func (wl *process) follow(ctx context.Context, sink workload.Sink) (workload.Outcome, error) {
 	sink.Running()
 	end := wl.startedAt.Add(time.Duration(wl.lines) * wl.interval)
@@ -103,36 +140,19 @@ func (wl *process) follow(ctx context.Context, sink workload.Sink) (workload.Out
 		}
 	}
 	if wl.fails {
-		return workload.Outcome{}, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the dice say so", Remains: true}
+		return workload.Outcome{}, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "a random failure", Remains: true}
 	}
 	return workload.Outcome{Repository: "r", Digest: "sha256:" + wl.name}, nil
 }
 
-// checkSecrets reports an attempt that did not get the credentials of its request.
-func (o *workloads) checkSecrets(w *workload.Workload) {
-	want := passwordOf(requestedRef(w.Source))
-	if want == "" {
-		return
-	}
-	o.w.count("an attempt got the secrets of its build")
-	if got := w.Secrets.GetRegistry()[privateHost].GetPassword(); got != want {
-		o.w.t.Errorf("seed %d: after %s attempt %d of build %s has the password %q, want %q", o.w.seed, time.Since(o.w.startedAt), w.Attempt, w.BuildID, got, want)
-	}
-}
-
-// requestedRef returns the reference that a client asked for: the base image of a build is resolved.
-func requestedRef(s *imagebuilderv1.Source) string {
-	ref, _, _ := strings.Cut(s.GetRef().GetRef(), "@")
-	return ref
-}
-
-// runtime is one node's way to the workloads of one kind.
+// runtime is workload.Runtime on one node.
 type runtime struct {
 	workloads *workloads
 	name      string
 }
 
-func (r runtime) Name() string   { return r.name }
+func (r runtime) Name() string { return r.name }
+
 func (r runtime) Survives() bool { return r.name == inPod }
 
 func (r runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
@@ -145,7 +165,7 @@ func (r runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Si
 	case wl != nil:
 		r.workloads.w.count("a workload was adopted")
 	case w.Started:
-		r.workloads.w.count("a workload was gone when it was to be adopted")
+		r.workloads.w.count("a workload was gone before it could be adopted")
 		return workload.Outcome{}, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the workload is gone"}
 	default:
 		if err := w.Created(ctx); err != nil {
@@ -155,32 +175,11 @@ func (r runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Si
 		r.workloads.mu.Lock()
 		r.workloads.pods[w.Name()] = wl
 		r.workloads.mu.Unlock()
-		if r.workloads.w.intn(4) == 0 { // somebody takes it away
+		if r.workloads.w.intn(4) == 0 { // an outside cause removes the pod
 			time.AfterFunc(time.Duration(r.workloads.w.intn(400))*time.Millisecond, func() { _ = r.Stop(context.Background(), w.Name()) })
 		}
 	}
-	return wl.follow(ctx, sink) // what is left is the Reaper's
-}
-
-func (o *workloads) pod(name string) *process {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.pods[name]
-}
-
-// judgePods waits until no pod is left: all builds have ended.
-func (w *world) checkPods(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
-	for {
-		left, _ := runtime{w.workloads, inPod}.List(ctx)
-		if len(left) == 0 {
-			return nil
-		}
-		if !wait(ctx, time.Second) {
-			return fmt.Errorf("nothing runs any more, and %d pods are left: %s ...", len(left), left[0])
-		}
-	}
+	return wl.follow(ctx, sink) // the pod remains after an error, and the leader removes it
 }
 
 func (r runtime) Stop(_ context.Context, name string) error {
@@ -201,4 +200,20 @@ func (r runtime) List(context.Context) (names []string, err error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// checkPods waits until there are no pods. It is called after all builds have ended: the leader
+// must remove pods without an attempt.
+func (w *world) checkPods(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	for {
+		left, _ := runtime{w.workloads, inPod}.List(ctx)
+		if len(left) == 0 {
+			return nil
+		}
+		if !wait(ctx, time.Second) {
+			return fmt.Errorf("all builds have ended, but %d pods are left: %s ...", len(left), left[0])
+		}
+	}
 }

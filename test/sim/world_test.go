@@ -4,38 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 
-	"github.com/image-builder-ha/image-builder/scheduler/refcache"
-
-	"github.com/image-builder-ha/image-builder/api"
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
-	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
-	"github.com/image-builder-ha/image-builder/builds/secrets"
-	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
-	"github.com/image-builder-ha/image-builder/config"
 	"github.com/image-builder-ha/image-builder/node"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/refcache"
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
-// world is one simulated cluster.
+// world is one simulated cluster with its clients and workloads.
 type world struct {
 	t         testing.TB
 	seed      uint64
@@ -44,99 +33,24 @@ type world struct {
 	nodes     []*machine
 	rec       *history.Recorder
 	startedAt time.Time
-	keys      string // file of the sealing keys
+	keys      string // file of the sealing keys of all nodes
 
-	// refresh resolves cached references, on a node; nil for no such work.
-	interval time.Duration // of refreshes; that of the default configuration if zero
-	refresh  func(ctx context.Context, node, ref string) (refcache.Refreshed, error)
+	// interval is the interval of refreshes; that of the default configuration if zero.
+	interval time.Duration
+	// refresh resolves a cached reference on a node. If nil, the world has no cached references.
+	refresh func(ctx context.Context, node, ref string) (refcache.Refreshed, error)
 
 	workloads *workloads
 	observed  observedLogs
 
 	mu      sync.Mutex
-	acked   map[string]bool
-	ids     []string        // acked, in order
-	ended   map[string]bool // builds that a client saw ended
-	reached map[string]int
+	acked   map[string]bool // ids of acknowledged builds
+	ids     []string        // the same, in order of acknowledgement
+	ended   map[string]bool // ids of builds that a client has seen ended
+	reached map[string]int  // states, with how often they were reached
 }
 
-// machine is one machine of the cluster: what survives a crash, and the process that runs.
-type machine struct {
-	w         *world
-	name      string
-	address   string
-	dir       string
-	offset    atomic.Int64      // of its clock, nanoseconds
-	raftDisk  *clustertest.Disk // of the replicated log
-	snapshots raft.SnapshotStore
-	disk      *disk // of logs
-
-	mu  sync.Mutex
-	run *running
-}
-
-// running is one process of a machine.
-type running struct {
-	net   *clustertest.Network
-	node  *node.Node
-	mount *mount
-	raft  *clustertest.Mount
-	ctx   context.Context              // ends with the process
-	term  atomic.Pointer[cluster.Term] // of its last leadership
-	stop  context.CancelCauseFunc
-	done  chan struct{} // closed once the process has ended
-}
-
-func (r *running) cluster() *cluster.Node { return r.node.Cluster() }
-func (r *running) store() *builds.Store   { return r.node.Store() }
-func (r *running) api() api.Native        { return r.node.API() }
-func (r *running) leads() bool            { return r.cluster().Leads() }
-
-// registry has every base image, no built one, and publishes all. It is one node's way to it.
-type registry struct {
-	w    *world
-	node string
-}
-
-var _ node.Images = registry{}
-
-func (registry) Resolve(_ context.Context, ref, _ string, _ *buildsv1.Rights) (builds.Image, error) {
-	return builds.Image{Ref: ref + "@sha256:base", Digest: "sha256:base"}, nil
-}
-
-func (registry) Head(_ context.Context, ref string, _ *buildsv1.Rights) (builds.Image, error) {
-	return builds.Image{}, &builds.ImageError{Kind: builds.ImageNotFound, Ref: ref, Err: errors.New("not there")}
-}
-func (registry) Publish(context.Context, string, string) error { return nil }
-func (registry) Exists(context.Context, string) (bool, error)  { return true, nil }
-func (registry) Forget(string)                                 {}
-
-// Refresh resolves a cached reference as the world says.
-func (r registry) Refresh(ctx context.Context, ref string) (refcache.Refreshed, error) {
-	if r.w.refresh == nil {
-		return refcache.Refreshed{}, errors.New("nothing is cached in this world")
-	}
-	return r.w.refresh(ctx, r.node, ref)
-}
-
-// n answers a number below max by the seed's chance.
-func (w *world) intn(max int) int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.rand.IntN(max)
-}
-
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
+// newWorld returns a world of machines that do not run yet.
 func newWorld(t testing.TB, seed uint64, nodes int) *world {
 	w := &world{
 		t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), hub: clustertest.NewHub(seed), rec: history.NewRecorder(nil),
@@ -155,135 +69,99 @@ func newWorld(t testing.TB, seed uint64, nodes int) *world {
 	return w
 }
 
-// runtimeOf runs half of the images in pods.
-func runtimeOf(s *imagebuilderv1.Source) string {
-	if h := xxhash.Sum64String(s.GetRef().GetRef()); h%2 == 0 {
-		return inPod
-	}
-	return inNode
-}
-
-// acknowledged are the ids of builds that clients know, in order.
-func (w *world) acknowledged() []string {
+// intn returns a random number below max, from the seed of the world.
+func (w *world) intn(max int) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.ids)
+	return w.rand.IntN(max)
 }
 
-// fresh gives the node an empty disk.
-func (n *machine) wipe() {
-	n.dir = n.w.t.TempDir()
-	n.raftDisk, n.snapshots = clustertest.NewDisk(), clustertest.NewSnapshots()
-	n.disk = newDisk()
-}
-
+// log prints a line with the simulated time if -sim.v is set.
 func (w *world) log(format string, args ...any) {
 	if *verboseFlag {
 		fmt.Printf("%12s  %s\n", time.Since(w.startedAt).Round(time.Millisecond), fmt.Sprintf(format, args...))
 	}
 }
 
-const lease, grace = 4 * time.Second, 2 * time.Second
-
-// config returns the configuration of the machine's node. What it does not set is as in production.
-func (n *machine) config() config.Config {
-	c := config.Default()
-	c.Name, c.DataDir = n.name, n.dir
-	c.Server.Services.GRPC.Address, c.MetricsAddress, c.HealthAddress = "", "", "" // calls stay within the process
-	c.Orchestrator.BaseImageRepository, c.Orchestrator.WorkspaceImageRepository = "r.example.com/base", "r.example.com/ws"
-	c.Sealing.KeyFile = n.w.keys
-	c.Cluster.Expect, c.Cluster.Voters = len(n.w.nodes), 5
-	for _, o := range n.w.nodes {
-		c.Cluster.Peers = append(c.Cluster.Peers, o.address)
-	}
-	c.Clock.AcceptJump = true
-	c.Raft.Heartbeat, c.Raft.Election = config.Duration(time.Second), config.Duration(time.Second)
-	c.Raft.SnapshotThreshold, c.Raft.TrailingLogs, c.Raft.SnapshotInterval = 200, 50, config.Duration(10*time.Second)
-	c.Raft.SegmentBytes = 8 << 10
-	c.Owner.Lease, c.Owner.Grace = config.Duration(lease), config.Duration(grace)
-	c.Builds.RunningPerNode, c.Builds.Timeout, c.Builds.MaxTimeout = 8, config.Duration(time.Hour), config.Duration(time.Hour)
-	c.Logs.SegmentBytes, c.Logs.FenceTimeout = 512, config.Duration(time.Minute)
-	c.Logs.ReplaceAfter, c.Logs.RepairAfter = config.Duration(time.Second), config.Duration(20*time.Second)
-	if n.w.interval > 0 {
-		c.RefCache.Interval = config.Duration(n.w.interval)
-	}
-	c.Ready.After = config.Duration(10 * time.Second)
-	c.Shutdown.Drain, c.Shutdown.Grace = 0, config.Duration(5*time.Second)
-	return c
+// acknowledged returns the ids of the acknowledged builds, in order of acknowledgement.
+func (w *world) acknowledged() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.ids)
 }
 
-// start runs a process of the machine, and returns once its node is open.
-func (n *machine) start() {
-	w := n.w
-	r := &running{net: w.hub.NewNetwork(n.name, n.address), mount: n.disk.mount(), raft: n.raftDisk.Mount(), done: make(chan struct{})}
-	var ctx context.Context
-	ctx, r.stop = context.WithCancelCause(context.Background())
-	alive, end := context.WithCancel(context.Background())
-	r.ctx = alive
-	out := slog.DiscardHandler
-	if *verboseFlag {
-		out = slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelInfo}).WithAttrs([]slog.Attr{slog.String("node", n.name)})
-	}
-	r.node = node.New(n.config(), node.Parts{
-		Log:     slog.New(countingHandler{out, w}),
-		Network: r.net, Storage: &cluster.Storage{Disk: r.raft, Snapshots: n.snapshots}, LogFS: r.mount,
-		Now:          func() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) },
-		PingInterval: time.Second, CommitTimeout: 100 * time.Millisecond,
-		Images:    registry{w, n.name},
-		Runtimes:  map[string]workload.Runtime{inNode: runtime{w.workloads, inNode}, inPod: runtime{w.workloads, inPod}},
-		RuntimeOf: runtimeOf,
-		Lead:      []func(context.Context, *cluster.Term) error{func(_ context.Context, t *cluster.Term) error { r.term.Store(t); return nil }},
-	})
-	go func() {
-		defer close(r.done)
-		defer end()
-		if err := r.node.Run(ctx); err != nil && !errors.Is(context.Cause(ctx), node.ErrKilled) {
-			w.t.Errorf("seed %d: node %s ended: %v", w.seed, n.name, err)
+// leader returns the machine whose node leads, or nil, and all others.
+func (w *world) leader() (*machine, []*machine) {
+	var lead *machine
+	var others []*machine
+	for _, n := range w.nodes {
+		if r := n.alive(); r != nil && r.cluster().Leads() && lead == nil {
+			lead = n
+		} else {
+			others = append(others, n)
 		}
-	}()
+	}
+	return lead, others
+}
+
+// awaitLeader waits until a node leads. It returns its machine and all others.
+func (w *world) awaitLeader() (lead *machine, others []*machine) {
+	for lead == nil {
+		wait(context.Background(), 100*time.Millisecond)
+		lead, others = w.leader()
+	}
+	return lead, others
+}
+
+// propose commits a command through the leader. It repeats the command until it is committed.
+func (w *world) propose(cmd proto.Message) {
+	for {
+		lead, _ := w.awaitLeader()
+		if _, _, err := builds.Propose(context.Background(), lead.alive().node.Raft(), cmd); err == nil {
+			return
+		}
+	}
+}
+
+// registry is node.Images of one node. Every base image exists, no built image exists before its
+// build, and every publication succeeds.
+type registry struct {
+	w    *world
+	node string
+}
+
+var _ node.Images = registry{}
+
+func (registry) Resolve(_ context.Context, ref, _ string, _ *buildsv1.Rights) (builds.Image, error) {
+	return builds.Image{Ref: ref + "@sha256:base", Digest: "sha256:base"}, nil
+}
+
+func (registry) Head(_ context.Context, ref string, _ *buildsv1.Rights) (builds.Image, error) {
+	return builds.Image{}, &builds.ImageError{Kind: builds.ImageNotFound, Ref: ref, Err: errors.New("not there")}
+}
+
+func (registry) Publish(context.Context, string, string) error { return nil }
+
+func (registry) Exists(context.Context, string) (bool, error) { return true, nil }
+
+func (registry) Forget(string) {}
+
+// Refresh resolves a cached reference as world.refresh does.
+func (r registry) Refresh(ctx context.Context, ref string) (refcache.Refreshed, error) {
+	if r.w.refresh == nil {
+		return refcache.Refreshed{}, errors.New("nothing is cached in this world")
+	}
+	return r.w.refresh(ctx, r.node, ref)
+}
+
+// wait waits for d, and returns false if ctx ends before.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
 	select {
-	case <-r.node.Opened():
-	case <-r.done:
-		w.t.Fatalf("seed %d: node %s did not start", w.seed, n.name)
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
-	n.mu.Lock()
-	n.run = r
-	n.mu.Unlock()
-}
-
-// crash ends the process at once: nothing that it does from now on reaches a peer or the disk of its
-// logs.
-func (n *machine) crash() {
-	r := n.detach()
-	if r == nil {
-		return
-	}
-	r.net.Crash()
-	r.mount.kill()
-	r.raft.Kill()
-	r.stop(node.ErrKilled)
-	<-r.done
-}
-
-// stopInOrder ends the process as SIGTERM does.
-func (n *machine) shutDown() {
-	if r := n.detach(); r != nil {
-		r.stop(nil)
-		<-r.done
-	}
-}
-
-// take returns the running process, which is no longer the machine's.
-func (n *machine) detach() *running {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	r := n.run
-	n.run = nil
-	return r
-}
-
-func (n *machine) alive() *running {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.run
 }
