@@ -41,8 +41,8 @@ type Node struct {
 	store    *builds.Store
 	images   Images
 	registry *registry.Client // nil if Parts.Images is set
-	logs     *peer.Logs
 	cluster  *cluster.Node
+	logs     *peer.Logs
 	raft     raftAdapter
 	runtimes map[string]workload.Runtime // by name
 	owner    *owner.Owner
