@@ -73,10 +73,13 @@ func (n *Node) openCluster(ctx context.Context, peer net.Listener) (err error) {
 	n.service = n.newService()
 	n.exportState()
 	n.exportCache()
-	return n.cluster.Open(ctx)
+	if err := n.cluster.Open(ctx); err != nil {
+		return errors.Join(err, n.closeRuntimes()) // Open has closed the cluster
+	}
+	return nil
 }
 
-// openLogs opens the logs of this node. The cluster must exist, and its data directory must be locked.
+// openLogs opens the logs of this node. The cluster must exist: it locks the data directory.
 func (n *Node) openLogs() (err error) {
 	if n.logs, err = peer.Open(peer.Options{
 		Node: n.cfg.Name, StoreID: n.cluster.StoreID(), Conn: n.cluster.Conn, State: n.store, Stopping: n.streams, Log: n.log,
