@@ -52,7 +52,7 @@ func (n *Node) eachSealedBuild(f func(*buildsv1.Record) error) error {
 // number. A restored snapshot may come from a cluster with other sealing keys.
 func (n *Node) failUnsealable(ctx context.Context) (failed int, err error) {
 	held := n.keyring.IDs()
-	return failed, n.eachSealedBuild(func(r *buildsv1.Record) error {
+	err = n.eachSealedBuild(func(r *buildsv1.Record) error {
 		if slices.Contains(held, r.Secrets.KeyId) {
 			return nil
 		}
@@ -65,6 +65,7 @@ func (n *Node) failUnsealable(ctx context.Context) (failed int, err error) {
 		}
 		return err
 	})
+	return failed, err
 }
 
 // reseal encrypts the secrets of all active builds with the present key. It returns the number of

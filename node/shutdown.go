@@ -43,7 +43,7 @@ func (n *Node) drain(ctx context.Context) {
 		}
 		if left != last {
 			last = left
-			n.log.Info("waiting for the builds that run on this node", "builds", last, "timeout", time.Duration(n.cfg.Shutdown.Drain))
+			n.log.Info("waiting for the builds that run on this node", "builds", last, "at most", time.Duration(n.cfg.Shutdown.Drain))
 		}
 		if !ctxutil.Sleep(ctx, 50*time.Millisecond) {
 			return

@@ -26,6 +26,7 @@ type liveView struct {
 	mu      sync.Mutex
 	steps   *buildsteps.Steps
 	changes chan *bkclient.SolveStatus // closed at the end of the build
+	over    bool                       // changes is closed
 }
 
 var _ view = (*liveView)(nil)
@@ -38,7 +39,10 @@ func newLiveView(terminal io.Writer, b *imagebuilderv1.Build) (*liveView, error)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	v := &liveView{cancel: cancel, ended: ctx.Done(), steps: buildsteps.New(b, time.Now()), changes: make(chan *bkclient.SolveStatus)}
-	v.drawing.Go(func() { _, _ = display.UpdateFrom(ctx, v.changes) }) // it only fails when ctx ends
+	v.drawing.Go(func() {
+		defer cancel()                            // whatever ended the display, nobody sends to it any more
+		_, _ = display.UpdateFrom(ctx, v.changes) // the terminal is gone, or ctx has ended
+	})
 	v.update(func() {})
 	return v, nil
 }
@@ -47,6 +51,9 @@ func newLiveView(terminal io.Writer, b *imagebuilderv1.Build) (*liveView, error)
 func (v *liveView) update(f func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.over {
+		return
+	}
 	f()
 	if c := v.steps.Take(); c != nil {
 		select {
@@ -68,7 +75,12 @@ func (v *liveView) log(c client.Chunk) error {
 
 func (v *liveView) end(b *imagebuilderv1.Build) {
 	v.update(func() { v.steps.End(b, time.Now()) })
-	close(v.changes)
+	v.mu.Lock()
+	if !v.over {
+		v.over = true
+		close(v.changes)
+	}
+	v.mu.Unlock()
 	v.drawing.Wait()
 }
 
