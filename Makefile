@@ -29,7 +29,7 @@ $(BIN)/buildkitd: tools/buildkit/go.mod
 buildkitd: $(BIN)/buildkitd ## Compile bin/buildkitd for `make run` and the tests
 
 .PHONY: run
-run: deps build buildkitd ## Start a node and a registry on loopback and build an image (EXIT=1: exit after the build)
+run: deps build buildkitd ## Start a registry, BuildKit and three nodes on loopback, and build an image (EXIT=1: exit after the builds)
 	@$(BIN)/image-builder dev $(if $(EXIT),--exit) $(RUN_FLAGS)
 
 .PHONY: test
@@ -116,4 +116,4 @@ fmt: ## Format the code
 
 .PHONY: clean
 clean: ## Remove binaries and the data of `make run`
-	rm -rf bin .run .run.sealing-key.json
+	rm -rf bin .run

@@ -10,7 +10,7 @@
 // The files, from the base up:
 //
 //   - errors.go: errors and their gRPC codes; operator.go: calls of operators
-//   - key.go: the references of images; repositories.go: where an install publishes them
+//   - image_ref.go: the references of images; repositories.go: where an install publishes them
 //   - validate.go: limits and checks that both APIs share
 //   - ports.go, service.go: the parts of the service, and the service
 //   - reads.go: freshness of reads; request.go: what a request turns into

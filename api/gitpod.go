@@ -103,8 +103,7 @@ func (g Gitpod) Build(req *builder.BuildRequest, stream builder.ImageBuilder_Bui
 	})
 }
 
-// Logs streams the log of a build from its beginning to its end, all attempts
-// one after the other.
+// Logs streams the log of a build from its beginning to its end, all attempts one after the other.
 func (g Gitpod) Logs(req *builder.LogsRequest, stream builder.ImageBuilder_LogsServer) error {
 	if req.GetBuildRef() == "" && req.GetBuildId() == "" {
 		return apiError(invalidf("build_ref is empty: name a build"))

@@ -32,14 +32,15 @@ func gitpodStatus(b *imagebuilderv1.Build) builder.BuildStatus {
 	return builder.BuildStatus_running
 }
 
-// blamePhrases changes the phrases for which Gitpod's server blames the user.
+// blamePhrases replaces the phrases that make Gitpod's server blame the user.
 var blamePhrases = strings.NewReplacer(
 	"headless task failed:", "headless task failed -",
 	"cannot resolve image", "image cannot be resolved",
 )
 
-// gitpodMessage returns the message of a build that has ended. Its words make Gitpod's server blame
-// the user if and only if the build does (contract section 5).
+// gitpodMessage returns the message of a build that has ended. Gitpod's server derives the blame
+// from the text (contract, section 5), so the text matches the blame of the build. A text with
+// 'base image does not exist' stays as it is: it makes the server retry.
 func gitpodMessage(b *imagebuilderv1.Build) string {
 	const user = "build failed:"
 	switch {

@@ -8,8 +8,8 @@ import (
 )
 
 // Apply applies one command. It is deterministic: times, ids and random values come with the
-// command. An error is fatal for the node, because its version cannot follow what the cluster has
-// committed. Refusals of the state are in Result.Err.
+// command. An error is fatal for the node: this version cannot apply a command that the cluster has
+// committed. A refused command is not an error: Result.Err holds the reason.
 func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, error) {
 	if cmd.GetFeatureLevel() > FeatureLevel {
 		return Result{}, Event{}, fatalf("command %d at index %d needs feature level %d, this version knows %d: start the version that the cluster runs", cmd.GetType(), index, cmd.GetFeatureLevel(), FeatureLevel)

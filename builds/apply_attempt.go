@@ -45,8 +45,9 @@ func (tx *change) assignAttempt(c *buildsv1.AssignAttempt) Result {
 	return res
 }
 
-// liveAttempt returns a copy of the record of a build, and in it the live attempt. It returns
-// ErrFenced if attempt and epoch are not those of the live attempt: the caller no longer owns it.
+// liveAttempt returns an editable copy of the record of a build, and the live attempt in it. It
+// returns ErrFenced if attempt and epoch are not those of the live attempt: the caller no longer
+// owns it.
 func (tx *change) liveAttempt(id string, attempt uint32, epoch uint64) (*buildsv1.Record, *imagebuilderv1.Attempt, error) {
 	r := tx.Build(id)
 	if r == nil {
@@ -94,8 +95,8 @@ func (tx *change) reportPhase(c *buildsv1.ReportPhase) Result {
 	return Result{Build: r.Build}
 }
 
-// finishAttempt ends a live attempt and fixes its log. If the owner cannot open the log, another
-// copy seals it.
+// finishAttempt ends a live attempt and records the final length and checksum of its log. If the
+// owner cannot open the log, a node with another copy seals it.
 func (tx *change) finishAttempt(c *buildsv1.FinishAttempt) Result {
 	r, a, err := tx.liveAttempt(c.BuildId, c.Attempt, c.Epoch)
 	if err != nil {

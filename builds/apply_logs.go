@@ -8,8 +8,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// sealing returns the state of a log whose owner is gone: the sealer, a node that holds a copy, has
-// to fix its length.
+// sealing returns the log state of an attempt whose owner is gone. The sealer, a node with a copy,
+// then determines the final length.
 func (tx *change) sealing(a *imagebuilderv1.Attempt) *imagebuilderv1.AttemptLog {
 	return &imagebuilderv1.AttemptLog{State: LogSealing, Copies: CopiesOf(a), Replicas: a.GetLog().GetReplicas(), Sealer: tx.sealer(a)}
 }
@@ -26,7 +26,7 @@ func (tx *change) sealingElsewhere(a *imagebuilderv1.Attempt) *imagebuilderv1.At
 	return out
 }
 
-// sealer returns the copy that has to seal a log: the former sealer if its node is present, else
+// sealer returns the copy that has to seal a log: the current sealer if its node is present, else
 // the first copy whose node is present, else nil.
 func (tx *change) sealer(a *imagebuilderv1.Attempt) *imagebuilderv1.LogCopy {
 	if s := a.Log.GetSealer(); s != nil && tx.present(s) {
@@ -40,14 +40,14 @@ func (tx *change) sealer(a *imagebuilderv1.Attempt) *imagebuilderv1.LogCopy {
 	return nil
 }
 
-// present reports whether the node of a copy is there, with the same data directory and not lost.
+// present reports whether the node of a copy exists, has the same data directory, and is not lost.
 func (tx *change) present(c *imagebuilderv1.LogCopy) bool {
 	n := tx.Node(c.Node)
 	return n != nil && (n.StoreId == c.StoreId || faults.Mutant("copies-without-store-id")) && !n.Lost
 }
 
-// assignSealers gives a new sealer, under a greater epoch, to each log whose sealer was lost or
-// that had none. It is called after each change of the nodes.
+// assignSealers gives a new sealer, under a greater epoch, to each log that has none or whose
+// sealer is lost. nodeStarted, nodeLost and forgetNode call it.
 func (tx *change) assignSealers() {
 	var waiting []*buildsv1.Record
 	tx.Sealing(func(r *buildsv1.Record) bool { waiting = append(waiting, r); return true })
@@ -70,7 +70,8 @@ func (tx *change) assignSealers() {
 	}
 }
 
-// sealAttempt fixes the log of an attempt whose owner is gone, or marks it as lost.
+// sealAttempt records the final length and checksum of a log whose owner is gone, or marks the log
+// as lost.
 func (tx *change) sealAttempt(c *buildsv1.SealAttempt) Result {
 	r, a, err := tx.attemptLog(c.BuildId, c.Attempt, c.Epoch)
 	if err != nil {
@@ -91,8 +92,8 @@ func (tx *change) sealAttempt(c *buildsv1.SealAttempt) Result {
 	return Result{Build: r.Build}
 }
 
-// setLogCopies replaces the set of copies of an open or sealed log, if the proposer knew the
-// current set.
+// setLogCopies replaces the copies of an open or sealed log. It refuses the change if c.Former is
+// not the current set.
 func (tx *change) setLogCopies(c *buildsv1.SetLogCopies) Result {
 	r, a, err := tx.attemptLog(c.BuildId, c.Attempt, c.Epoch)
 	if err != nil {
@@ -112,8 +113,8 @@ func (tx *change) setLogCopies(c *buildsv1.SetLogCopies) Result {
 	return Result{Build: r.Build}
 }
 
-// attemptLog returns a copy of the record of a build, and in it one attempt. It returns ErrFenced
-// if the attempt has another epoch.
+// attemptLog returns an editable copy of the record of a build, and the attempt in it. It returns
+// ErrFenced if the attempt has another epoch.
 func (tx *change) attemptLog(build string, attempt uint32, epoch uint64) (*buildsv1.Record, *imagebuilderv1.Attempt, error) {
 	r := tx.Build(build)
 	if r == nil || attempt == 0 || int(attempt) > len(r.Build.Attempts) {

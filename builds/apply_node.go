@@ -8,9 +8,9 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// nodeStarted records a new process of a node and ends the attempts of the former one. Their logs
-// are to be sealed under a new epoch. A repeated command of the same process changes nothing,
-// unless the node was lost.
+// nodeStarted records a new process of a node. It ends the attempts of the former process, except
+// adoptable ones, which the new process takes over under a new epoch. A repeated command of the
+// same process only clears the mark lost.
 func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 	n := tx.Node(c.Name)
 	same := n != nil && n.BootId == c.BootId && n.StoreId == c.StoreId
@@ -30,8 +30,9 @@ func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 	return Result{}
 }
 
-// nodeLost marks a node as lost and ends its attempts, because its process has ended or has not
-// renewed its lease. It has no effect on another process of the node.
+// nodeLost marks a node as lost, because its process has ended or has not renewed its lease. It
+// ends the attempts of the node; adoptable ones only if AllAttempts is set. A command about another
+// process of the node has no effect.
 func (tx *change) nodeLost(c *buildsv1.NodeLost) Result {
 	n := tx.Node(c.Name)
 	all := c.AllAttempts && tx.level >= allAttemptsLevel
@@ -47,7 +48,7 @@ func (tx *change) nodeLost(c *buildsv1.NodeLost) Result {
 	return Result{}
 }
 
-// nodeStopping marks a process that is about to end. It gets no new attempts.
+// nodeStopping marks the process of a node as stopping. A stopping process gets no new attempts.
 func (tx *change) nodeStopping(c *buildsv1.NodeStopping) Result {
 	n := tx.Node(c.Name)
 	if n == nil || n.Stopping || n.StoreId != c.StoreId || n.BootId != c.BootId {
@@ -79,7 +80,8 @@ func (tx *change) drainNode(c *buildsv1.DrainNode) Result {
 	return Result{Existed: true}
 }
 
-// forgetNode removes a node that is no longer a member, and ends its attempts.
+// forgetNode removes a node that is no longer a member. It ends the attempts of the node, except
+// adoptable ones.
 func (tx *change) forgetNode(c *buildsv1.ForgetNode) Result {
 	n := tx.Node(c.Name)
 	if n == nil || n.StoreId != c.StoreId {
@@ -97,8 +99,8 @@ func (tx *change) forgetNode(c *buildsv1.ForgetNode) Result {
 // the node, and the leader gives them to other nodes.
 func (tx *change) endAttemptsOf(node, message string) { tx.endAttempts(node, message, false) }
 
-// endAttempts ends the live attempts of a node, adoptable ones only if all is set. Their logs are
-// to be sealed under a new epoch, so that the former owner can no longer write them.
+// endAttempts ends the live attempts of a node, adoptable ones only if all is set. Their logs enter
+// the state sealing under a new epoch, so that the former owner can no longer write to them.
 func (tx *change) endAttempts(node, message string, all bool) {
 	for _, r := range tx.liveOn(node) {
 		r = edit(r)
@@ -124,7 +126,7 @@ func (tx *change) liveOn(node string) (out []*buildsv1.Record) {
 }
 
 // adoptOwn gives the adoptable attempts of a node to its new process, under a new epoch, if the
-// node still has its data directory.
+// store id of the node is unchanged.
 func (tx *change) adoptOwn(node, storeID string) {
 	for _, r := range tx.liveOn(node) {
 		r = edit(r)

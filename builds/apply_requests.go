@@ -11,10 +11,11 @@ import (
 const requestsPerApply = 8
 
 // generatedIDAge is the retention of request ids that the service generated, in nanoseconds. The
-// call that generated one proposes it again for some seconds only.
+// call that generated an id proposes it again for a few seconds at most.
 const generatedIDAge = int64(10 * time.Minute)
 
-// remember records the build that a request id got.
+// remember stores the build that a request id created or joined, so that a repeated request gets
+// the same build.
 func (tx *change) remember(c *buildsv1.CreateBuild, buildID string, attached bool) {
 	if c.RequestId == "" {
 		return

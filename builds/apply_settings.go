@@ -9,7 +9,7 @@ import (
 
 // putSettings replaces the settings of the cluster.
 func (tx *change) putSettings(c *buildsv1.PutSettings) Result {
-	if c.Settings == nil { // a snapshot without settings restores the defaults
+	if c.Settings == nil { // nil would become the defaults when a snapshot is restored
 		return Result{Err: errors.New("the command has no settings")}
 	}
 	tx.settings = c.Settings
@@ -18,7 +18,7 @@ func (tx *change) putSettings(c *buildsv1.PutSettings) Result {
 	return Result{}
 }
 
-// setFeatureLevel raises the feature level.
+// setFeatureLevel raises the feature level. It refuses a smaller level.
 func (tx *change) setFeatureLevel(c *buildsv1.SetFeatureLevel) Result {
 	if c.GetLevel() < tx.level {
 		return Result{Err: fmt.Errorf("the feature level is %d and cannot go back to %d", tx.level, c.GetLevel())}

@@ -7,9 +7,9 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// stopBuild ends a queued build, or records for the owner of a live one that it has to stop. It
-// detaches a requester if others remain. It does not change a build that has ended, so a repeated
-// command is safe.
+// stopBuild ends a queued build. For a build with a live attempt it records the stop, and the owner
+// then ends the attempt. If a requester stops the build and others remain, stopBuild only detaches
+// that requester. A build that has ended does not change, so a repeated command is safe.
 func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 	r := tx.Build(c.BuildId)
 	if r == nil {

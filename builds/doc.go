@@ -12,6 +12,7 @@
 //   - log_copies.go, cache.go: rules of log copies and of cached references
 //   - state.go, tables.go: the state, its tables and their indexes
 //   - change.go: one command at work, its Result and its Event
+//   - retry.go: which builds get another attempt, and when
 //   - apply_*.go: the commands, by subject; apply.go: the dispatch to them
 //   - snapshot.go: the state as bytes
 //   - store.go: the state behind a lock; events.go, build_watch.go, signal.go, hooks.go: its

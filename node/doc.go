@@ -15,7 +15,7 @@
 //     leaving the cluster), logs.go (upkeep of the log store).
 //   - Servers: listen.go (ports), servers.go, grpc.go, interceptors.go, http.go, profiles.go,
 //     access.go (operators), tls.go, split.go (gRPC and HTTP on one socket).
-//   - Operator API: operator.go, members.go, snapshot.go, sealing.go.
+//   - Operator API: operator.go, members.go, snapshot.go, sealing_keys.go.
 //   - API service: service.go, requesthttp.go (addresses that requests name), contexts.go (uploaded
 //     build contexts), refcache.go, notifications.go, delayedrefresh.go.
 //   - Runtimes: runtimes.go, buildkit.go, kubernetes.go, wsmanager.go, foreign.go, credentials.go.

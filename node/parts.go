@@ -64,11 +64,11 @@ type Parts struct {
 type Images interface {
 	api.Registry
 	owner.Publisher
-	// Refresh resolves a cached reference with the rights of the install. It always asks the
+	// Refresh resolves a cached reference with the rights of the install. It always queries the
 	// registry.
 	Refresh(ctx context.Context, ref string) (refcache.Refreshed, error)
-	// Forget drops a reference from the cache, so that the next lookup asks the registry. It must
-	// not block.
+	// Forget drops a reference from the cache, so that the next lookup queries the registry. It
+	// must not block.
 	Forget(ref string)
 }
 

@@ -172,9 +172,9 @@ func (a registryAdapter) Publish(ctx context.Context, image, ref string) error {
 	return nil
 }
 
-// Exists reports whether the registry has an image of the install. It always asks the registry,
-// because the result decides whether a build is done, and waits while the registry does not
-// respond.
+// Exists reports whether the registry has an image of the install. It always queries the
+// registry, because the result decides whether a build is done, and waits while the registry does
+// not respond.
 func (a registryAdapter) Exists(ctx context.Context, image string) (bool, error) {
 	a.client.Forget(image)
 	_, err := a.client.AwaitHead(ctx, image, installRights)

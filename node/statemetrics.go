@@ -84,7 +84,7 @@ func (n *Node) ended(r *buildsv1.Record) {
 }
 
 // published drops the refs of a build that has succeeded on any node from the cache of the registry
-// client, so that their next lookup asks the registry.
+// client, so that their next lookup queries the registry.
 func (n *Node) published(b *imagebuilderv1.Build) {
 	for _, ref := range []string{b.GetRef(), b.GetBaseRef()} {
 		if ref != "" {

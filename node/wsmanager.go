@@ -37,8 +37,9 @@ func (n *Node) openWSManager() (*wsmanager.Runtime, error) {
 	return wsmanager.New(o)
 }
 
-// pushedImage returns the image that one of the install's own refs names now. It always asks the
-// registry: the workspace has pushed the image, not this client, so the cache may be out of date.
+// pushedImage returns the image that one of the install's own refs names now. It always queries
+// the registry: the workspace has pushed the image, not this client, so the cache may be out of
+// date.
 func (n *Node) pushedImage(ctx context.Context, ref string) (builds.Image, error) {
 	n.registry.Forget(ref)
 	img, err := n.registry.Head(ctx, ref, installRights)

@@ -13,11 +13,11 @@
 //	                                             grpc-web, over WebSocket or
 //	                                             as one HTTP request
 //
-// It serves the same at the root, because stored versions of Gitpod's server replace the whole path
-// of the address by /_supervisor/v1. There the token names the build.
+// The same paths exist at the root, because some versions of Gitpod's server replace the whole path
+// of the address with /_supervisor/v1. At the root the token identifies the build.
 //
-// Each request carries a token of the build in the header TokenHeader. The package neither reads
-// logs itself nor listens: package api is its source, and package node its server.
+// Each request carries a token of the build in the header TokenHeader. The package does not read
+// logs and does not listen: package api supplies the logs, and package node serves the handler.
 //
 // The files: info.go (the address), token.go (tokens), server.go (the server), json.go (the JSON
 // calls), grpcweb.go (the grpc-web calls) over post.go and websocket.go (the transports),

@@ -2,21 +2,23 @@ package logs
 
 import "context"
 
-// AttemptWriter is the log of a live attempt. Its owner alone writes it.
+// AttemptWriter writes the log of a live attempt. Only the owner of the attempt has one.
 type AttemptWriter interface {
+	// Write appends output of the workload, which is redacted before it is stored.
 	Write(raw []byte) (int, error)
+	// RawOffset returns the position in the output of the workload, before redaction.
 	RawOffset() int64
-	// Marker adds a line of the service's own.
+	// Marker appends a line of the service itself.
 	Marker(line string) error
-	// Redact takes the build's secrets out of a text about the attempt.
+	// Redact removes the secrets of the build from a text about the attempt.
 	Redact(text string) string
-	// Flush waits until a next owner would find all that was written.
+	// Flush waits until the next owner would find everything that was written.
 	Flush(ctx context.Context) error
-	// Seal ends the log and answers its length and checksum. On an error they
-	// are those of what is kept.
+	// Seal ends the log and returns its length and checksum. With an error it returns those of the
+	// part that is kept.
 	Seal(ctx context.Context) (length int64, checksum string, err error)
-	// Feed is the copying of the log.
+	// Feed returns the replication of the log, or nil if this node holds the only copy.
 	Feed() *Feed
-	// Close ends the copying.
+	// Close ends the replication.
 	Close()
 }

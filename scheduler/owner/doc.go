@@ -15,7 +15,7 @@
 //	finish.go    the end of an attempt: its message, its log, its commit
 //	publish.go   tags of an image, and their repair by a former owner
 //	copies.go    the copies of the log of a live attempt
-//	seal.go      logs of dead attempts
+//	seal_log.go  logs of dead attempts
 //	repair.go    lost copies of complete logs
 //	damage.go    damaged copies of complete logs
 //	trace.go     spans of an attempt

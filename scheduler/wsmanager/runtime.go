@@ -8,12 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"google.golang.org/grpc"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // Name is the name of the runtime in the replicated state.
@@ -35,11 +34,11 @@ type Runtime struct {
 	running map[string]*running
 }
 
-// running is a Run of this process.
+// running is a call of Run that has not returned.
 type running struct {
 	stop context.CancelCauseFunc
 	done chan struct{}
-	// unsure means that a start was requested, and nothing shows yet whether it happened.
+	// unsure reports that a start was requested and its result is not known yet.
 	unsure atomic.Bool
 }
 
@@ -91,10 +90,11 @@ func (r *Runtime) Name() string { return Name }
 // Survives returns true: workspaces outlive the node that started them.
 func (r *Runtime) Survives() bool { return true }
 
-// Run starts or adopts the workspace of the workload, and follows it to its end. It retries while
-// ws-manager is down, until ctx ends. The workspace tags the images that it pushes; the outcome is
-// the image that the registry then has. When ctx ends, the workspace continues; when the deadline
-// of the workload is over, Run stops it. An earlier Run of the same workload returns first.
+// Run starts or adopts the workspace of the workload and follows it to its end. While ws-manager is
+// down, Run retries until ctx ends. The workspace tags the images that it pushes, and the outcome
+// is the image that the registry then has. When ctx ends, the workspace continues. When the
+// deadline of the workload passes, Run stops the workspace. Run first ends an earlier Run of the
+// same workload and waits for it.
 func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.Sink) (workload.Outcome, error) {
 	outer := ctx
 	if !w.Deadline.IsZero() {
@@ -126,7 +126,7 @@ func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.S
 	return workload.Outcome{}, ctx.Err()
 }
 
-// enter registers the Run, after it has ended an earlier Run of the same workload.
+// enter ends an earlier Run of the same workload, waits for it, and registers this one.
 func (r *Runtime) enter(ctx context.Context, name string) (context.Context, *running, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	me := &running{stop: stop, done: make(chan struct{})}
@@ -150,6 +150,7 @@ func (r *Runtime) enter(ctx context.Context, name string) (context.Context, *run
 	}
 }
 
+// leave removes the registration of a Run and wakes a Run that waits for it.
 func (r *Runtime) leave(name string, me *running) {
 	r.mu.Lock()
 	delete(r.running, name)

@@ -9,9 +9,9 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Run runs the only command of a text that begins with begins, in the folder dir,
-// and returns its standard output. instead are pairs: what the text has as an
-// example, and what takes its place.
+// Run runs the only command of the text file that begins with begins, in the folder dir, and
+// returns its standard output. The pairs in instead consist of an example in the text and its
+// replacement.
 func Run(t testing.TB, dir, file, begins string, instead ...string) []byte {
 	t.Helper()
 	all, err := Commands(testkit.Root())

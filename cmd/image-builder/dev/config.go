@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"github.com/image-builder-ha/image-builder/builds/secrets"
-
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/pki"
 )

@@ -7,25 +7,24 @@ import (
 	"os"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"google.golang.org/protobuf/encoding/protojson"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// Job is the task of the worker of a pod. It is a file of the pod's Secret, which is mounted in the
-// worker only. It holds the secrets of the build but no registry credentials: those are in the
-// configuration of the proxy.
+// Job describes the build that the worker of a pod executes. It is a file in the Secret of the pod,
+// and only the worker mounts this Secret. It holds the secrets of the build but no registry
+// credentials: those are in the configuration of the proxy.
 type Job struct {
 	BuildID  string    `json:"buildId"`
 	Attempt  uint32    `json:"attempt"`
 	Ref      string    `json:"ref"`
 	BaseRef  string    `json:"baseRef,omitempty"`
 	Deadline time.Time `json:"deadline,omitzero"`
-	// Source and Secrets are protobuf messages in JSON. Secrets holds those for the build and for
-	// git.
+	// Source and Secrets are protobuf messages in JSON. Secrets holds the build secrets and the git
+	// credential.
 	Source  json.RawMessage `json:"source"`
 	Secrets json.RawMessage `json:"secrets"`
 
@@ -47,13 +46,15 @@ type Job struct {
 	// CacheRepository is the repository of the build cache; "" for no cache.
 	CacheRepository string `json:"cacheRepository,omitempty"`
 	// ContextRef is the location of the uploaded context; "" if there is none.
-	ContextRef   string   `json:"contextRef,omitempty"`
+	ContextRef string `json:"contextRef,omitempty"`
+	// Frontends and Networks are the options of package buildkit. ContextBytes (in bytes) and
+	// ContextFiles limit a context.
 	Frontends    []string `json:"frontends,omitempty"`
 	Networks     []string `json:"networks,omitempty"`
 	ContextBytes int64    `json:"contextBytes,omitempty"`
 	ContextFiles int      `json:"contextFiles,omitempty"`
-	// AllowHosts and AllowLoopback list the internal addresses that requests may name, for git
-	// servers and downloads.
+	// AllowHosts lists the internal hosts that requests may name for git servers and downloads.
+	// AllowLoopback permits loopback addresses too.
 	AllowHosts    []string `json:"allowHosts,omitempty"`
 	AllowLoopback bool     `json:"allowLoopback,omitempty"`
 
@@ -64,7 +65,8 @@ type Job struct {
 	Dir string `json:"dir"`
 	// SpoolBytes limits the output that the worker keeps. The build blocks at the limit.
 	SpoolBytes int64 `json:"spoolBytes"`
-	// Linger is how long the worker waits, after the end, for an owner to fetch its output.
+	// Linger is how long the worker waits after the end of the build until an owner has fetched its
+	// output. In JSON it is a number of nanoseconds.
 	Linger time.Duration `json:"linger"`
 	// TerminationPath is the file of the container's termination message.
 	TerminationPath string `json:"terminationPath"`
@@ -88,7 +90,7 @@ func (j *Job) SetWorkload(w *workload.Workload) error {
 	return nil
 }
 
-// Workload returns the workload of the job. It is the inverse of SetWorkload.
+// Workload returns the workload that SetWorkload stored, without registry credentials.
 func (j *Job) Workload() (*workload.Workload, error) {
 	w := &workload.Workload{
 		BuildID: j.BuildID, Attempt: j.Attempt, Ref: j.Ref, BaseRef: j.BaseRef, Deadline: j.Deadline,

@@ -40,7 +40,8 @@ type Config struct {
 	CA string `json:"ca,omitempty"`
 	// Hosts holds options of single hosts, by name.
 	Hosts map[string]Host `json:"hosts,omitempty"`
-	// AllowHosts and AllowLoopback list the internal addresses that the proxy may connect to.
+	// AllowHosts lists the internal hosts that the proxy may connect to. AllowLoopback permits
+	// loopback addresses too.
 	AllowHosts    []string `json:"allowHosts,omitempty"`
 	AllowLoopback bool     `json:"allowLoopback,omitempty"`
 	// HTTPProxy is the HTTP proxy for connections to registries; nil for direct connections. It
