@@ -27,13 +27,20 @@ type RelayKey struct {
 
 // Relays lets all readers of a log on another node share one stream from there.
 type Relays struct {
-	mu   sync.Mutex
-	all  map[RelayKey]*relay
-	done sync.WaitGroup
+	mu     sync.Mutex
+	all    map[RelayKey]*relay
+	closed bool
+	done   sync.WaitGroup
 }
 
-// Close waits until all streams have ended. The caller closes all readers first.
-func (h *Relays) Close() { h.done.Wait() }
+// Close waits until all streams have ended. The caller closes all readers first. Open then returns
+// ErrClosed.
+func (h *Relays) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.done.Wait()
+}
 
 // relay reads its stream only while a reader waits at its end, so that the fastest reader sets the
 // pace. A reader that is behind the window of the relay reads a stream of its own until it has
@@ -59,7 +66,11 @@ type relay struct {
 // Open returns a reader of a log from an offset on, once the stream to the owner is open. The
 // caller closes the reader. ctx also limits the reader's own stream, see relay.
 func (h *Relays) Open(ctx context.Context, key RelayKey, offset int64, dial Dial) (*RelayReader, error) {
-	rr := &RelayReader{r: h.join(key, offset, dial), ctx: ctx, offset: offset}
+	r := h.join(key, offset, dial)
+	if r == nil {
+		return nil, ErrClosed
+	}
+	rr := &RelayReader{r: r, ctx: ctx, offset: offset}
 	select {
 	case <-rr.r.dialed:
 	case <-ctx.Done():
@@ -74,9 +85,13 @@ func (h *Relays) Open(ctx context.Context, key RelayKey, offset int64, dial Dial
 	return rr, nil
 }
 
+// join returns the relay of a log with one more reader, or nil after Close.
 func (h *Relays) join(key RelayKey, offset int64, dial Dial) *relay {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return nil
+	}
 	r := h.all[key]
 	if r == nil {
 		r = &relay{hub: h, key: key, dial: dial, base: offset, changed: make(chan struct{}), pull: make(chan struct{}, 1), dialed: make(chan struct{})}

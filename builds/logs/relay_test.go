@@ -2,6 +2,7 @@ package logs_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"runtime"
 	"sync"
@@ -140,5 +141,18 @@ func Benchmark_IdleFollowers(b *testing.B) {
 		if _, _, err := sealWriter(context.Background(), s, w, key); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Test_Relays_AfterClose: a reader that comes after Close gets an error, and no stream begins.
+func Test_Relays_AfterClose(t *testing.T) {
+	var h logs.Relays
+	h.Close()
+	_, err := h.Open(t.Context(), logs.RelayKey{}, 0, func(context.Context, int64) (logs.Upstream, error) {
+		t.Error("a stream was opened")
+		return nil, nil
+	})
+	if !errors.Is(err, logs.ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
 	}
 }

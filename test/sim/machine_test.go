@@ -42,7 +42,7 @@ type running struct {
 	node  *node.Node
 	mount *mount
 	raft  *clustertest.Mount
-	ctx   context.Context              // ends with the process
+	ctx   context.Context              // ends when the process begins to end: connections to it break
 	term  atomic.Pointer[cluster.Term] // the last term in which it led
 	stop  context.CancelCauseFunc
 	done  chan struct{} // closed once the process has ended
@@ -97,10 +97,7 @@ func (n *machine) config() config.Config {
 func (n *machine) start() {
 	w := n.w
 	r := &running{net: w.hub.NewNetwork(n.name, n.address), mount: n.disk.mount(), raft: n.raftDisk.Mount(), done: make(chan struct{})}
-	var ctx context.Context
-	ctx, r.stop = context.WithCancelCause(context.Background())
-	var end context.CancelFunc
-	r.ctx, end = context.WithCancel(context.Background())
+	r.ctx, r.stop = context.WithCancelCause(context.Background())
 	out := slog.DiscardHandler
 	if *verboseFlag {
 		out = slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelInfo}).WithAttrs([]slog.Attr{slog.String("node", n.name)})
@@ -117,8 +114,8 @@ func (n *machine) start() {
 	})
 	go func() {
 		defer close(r.done)
-		defer end()
-		if err := r.node.Run(ctx); err != nil && !errors.Is(context.Cause(ctx), node.ErrKilled) {
+		defer r.stop(nil)
+		if err := r.node.Run(r.ctx); err != nil && !errors.Is(context.Cause(r.ctx), node.ErrKilled) {
 			w.t.Errorf("seed %d: node %s ended: %v", w.seed, n.name, err)
 		}
 	}()

@@ -41,6 +41,9 @@ func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset
 		return stream, nil
 	}
 	rr, err := l.relays.Open(ctx, logs.RelayKey{Key: key, Epoch: a.Epoch}, offset, dial)
+	if errors.Is(err, logs.ErrClosed) {
+		err = fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, l.opts.Node, err)
+	}
 	if err != nil {
 		return nil, err
 	}
