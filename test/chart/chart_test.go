@@ -59,7 +59,7 @@ func (s *install) look() {
 	if out := s.typed(s.text(installing, "doctor registry")); !strings.Contains(out, "entry "+s.reg.Addr) {
 		s.t.Errorf("the nodes do not have the credentials of the secret:\n%s", out)
 	}
-	if out := s.typed(s.text(runbooks, "cluster status")); !strings.Contains(out, "the failure of 1 more") {
+	if out := s.typed(s.text(runbooks, "cluster status")); !strings.Contains(out, "1 more voter") {
 		s.t.Errorf("the status of a cluster of three:\n%s", out)
 	}
 }
