@@ -109,7 +109,7 @@ const (
 	none
 )
 
-// fetch sends an HTTP request and records the answer.
+// fetch sends an HTTP request and records the response.
 func (w *world) fetch(kind body, req *http.Request) []byte {
 	w.t.Helper()
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
