@@ -44,10 +44,13 @@ func startWatch(ctx context.Context, client kubernetes.Interface, namespace, ins
 		informers.WithNamespace(namespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = installSelector(install) }),
 		informers.WithTransform(func(obj any) (any, error) {
-			if p, ok := obj.(*corev1.Pod); ok {
-				p.ManagedFields = nil
+			p, ok := obj.(*corev1.Pod)
+			if !ok {
+				return obj, nil
 			}
-			return obj, nil
+			bare := *p // a copy, because a client may keep what it hands out (client-go's fake does)
+			bare.ManagedFields = nil
+			return &bare, nil
 		}))
 	w := &podWatch{namespace: namespace, factory: f, ours: ours, informer: f.Core().V1().Pods().Informer(), subs: map[string]map[*podSub]struct{}{}, reserved: map[string]struct{}{}}
 	_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
