@@ -3,7 +3,7 @@ package builds
 // FeatureLevel is the greatest feature level of commands and snapshots that this binary can apply.
 // The leader raises the level of the cluster once all members know it. Below a level the state
 // changes as older versions change it, so that nodes of both versions hold the same state.
-const FeatureLevel = 4
+const FeatureLevel = 5
 
 // Feature levels that introduced a command, a field or a rule.
 const (

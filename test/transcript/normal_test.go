@@ -238,6 +238,7 @@ var (
 	stamps = regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9:.]{8,}Z`)
 	again  = regexp.MustCompile(`(again in|for another) [0-9.ms]+`)
 	temps  = regexp.MustCompile(regexp.QuoteMeta(os.TempDir()) + `/[^\s:,;"']+`)
+	levels = regexp.MustCompile(`("featureLevel": |feature level )[0-9]+`)
 	spaces = regexp.MustCompile(` {2,}`)
 	stores = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
 	sizes  = regexp.MustCompile(`[0-9]+ bytes`)
@@ -249,7 +250,7 @@ var (
 
 // replace puts placeholders for ids and addresses into a text.
 func (r *transcript) replace(s string) string {
-	s = stamps.ReplaceAllString(r.fixed.Replace(s), "TIME")
+	s = levels.ReplaceAllString(stamps.ReplaceAllString(r.fixed.Replace(s), "TIME"), "${1}LEVEL")
 	return temps.ReplaceAllString(again.ReplaceAllString(uuids.ReplaceAllStringFunc(s, r.id), "$1 DURATION"), "TEMP")
 }
 
