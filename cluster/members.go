@@ -287,6 +287,12 @@ func (n *Node) Members() []Member {
 	return out
 }
 
+// IsMember reports whether the server with that name and store id is in the latest configuration.
+func (n *Node) IsMember(name, storeID string) bool {
+	r, id := n.raft.Load(), raft.ServerID(name+"/"+storeID)
+	return r != nil && slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return s.ID == id })
+}
+
 func storeOf(id raft.ServerID) string { return string(id)[min(len(id), len(nameOf(id))+1):] }
 
 // Conn returns a connection to the peer API of the member with that name and store id. It does not

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	mathrand "math/rand/v2"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -119,7 +118,7 @@ func (l liveness) Takes(name, storeID string) bool {
 
 // Member reports whether a node with this data directory is a member of the cluster.
 func (l liveness) Member(name, storeID string) bool {
-	return slices.ContainsFunc(l.cluster.Members(), func(m cluster.Member) bool { return m.ServerID == name+"/"+storeID })
+	return l.cluster.IsMember(name, storeID)
 }
 
 // PeersChanged returns a channel that is closed when a silent process responds again or a process

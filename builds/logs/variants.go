@@ -3,8 +3,8 @@ package logs
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"net/url"
 	"strings"
 
@@ -52,12 +52,11 @@ func base64Core(enc *base64.Encoding, s []byte, shift int) []byte {
 }
 
 func urlForms(s string) [][]byte {
-	var upper, lower strings.Builder
+	lower := make([]byte, 0, 3*len(s))
 	for i := range len(s) {
-		fmt.Fprintf(&upper, "%%%02X", s[i])
-		fmt.Fprintf(&lower, "%%%02x", s[i])
+		lower = hex.AppendEncode(append(lower, '%'), []byte{s[i]})
 	}
-	forms := [][]byte{[]byte(upper.String()), []byte(lower.String())}
+	forms := [][]byte{bytes.ToUpper(lower), lower}
 	for _, f := range []string{url.QueryEscape(s), url.PathEscape(s), url.User(s).String(), strings.ReplaceAll(url.QueryEscape(s), "+", "%20")} {
 		forms = append(forms, []byte(f), []byte(lowerEscapes(f)))
 	}
@@ -69,11 +68,18 @@ func lowerEscapes(s string) string {
 	b := []byte(s)
 	for i := 0; i+2 < len(b); i++ {
 		if b[i] == '%' {
-			copy(b[i+1:i+3], bytes.ToLower(b[i+1:i+3]))
+			b[i+1], b[i+2] = lowerDigit(b[i+1]), lowerDigit(b[i+2])
 			i += 2
 		}
 	}
 	return string(b)
+}
+
+func lowerDigit(c byte) byte {
+	if c >= 'A' && c <= 'F' {
+		c += 'a' - 'A'
+	}
+	return c
 }
 
 // RefsToCensor returns the strings to remove for each image ref: the ref, and its repository

@@ -98,8 +98,11 @@ func (o *Owner) repairAll(ctx context.Context) (found bool) {
 // nextCopy returns the node to which this node must copy a complete log, and the copies that stay
 // in the set beside the new one. to is nil if this node has to do nothing.
 func (o *Owner) nextCopy(view *builds.State, now time.Time, nodes []*buildsv1.Node, build string, a *imagebuilderv1.Attempt) (stay []*imagebuilderv1.LogCopy, to *buildsv1.Node) {
+	if a.Log.GetState() != builds.LogSealed {
+		return nil, nil
+	}
 	keep, lost, leaving := placement.SoundCopies(view, now, o.opts.RepairAfter, a)
-	if a.Log.GetState() != builds.LogSealed || len(keep) >= min(int(a.Log.GetReplicas()), len(nodes)) {
+	if len(keep) >= min(int(a.Log.GetReplicas()), len(nodes)) {
 		return nil, nil
 	}
 	if stay = keep; len(stay) == 0 {

@@ -55,7 +55,8 @@ func ChooseCopy(nodes []*buildsv1.Node, have []*imagebuilderv1.LogCopy, key stri
 // must be replaced: their node was removed, wiped or drained, or has been lost for longer than
 // repairAfter. leaving are the lost copies on drained nodes that still run, which can be read.
 func SoundCopies(view *builds.State, now time.Time, repairAfter time.Duration, a *imagebuilderv1.Attempt) (keep, lost, leaving []*imagebuilderv1.LogCopy) {
-	for _, c := range a.Log.GetCopies() {
+	copies := a.Log.GetCopies()
+	for i, c := range copies {
 		n := view.Node(c.Node)
 		switch {
 		case n == nil || n.StoreId != c.StoreId:
@@ -67,6 +68,8 @@ func SoundCopies(view *builds.State, now time.Time, repairAfter time.Duration, a
 			if !n.Lost {
 				leaving = append(leaving, c)
 			}
+		case len(keep) == i: // mostly all copies count
+			keep = copies[: i+1 : i+1]
 		default:
 			keep = append(keep, c)
 		}
