@@ -37,6 +37,7 @@ test: deps buildkitd ## Run the unit and integration tests with the race detecto
 	@echo "compiling the tests (the first time takes some minutes)"
 	$(GO) vet ./...
 	@tools/test.sh -race -timeout 20m ./...
+	@tools/test.sh ./test/sim -run Test_Simulation -sim.runs 48
 	@$(MAKE) --no-print-directory check
 
 .PHONY: test-dates
@@ -84,10 +85,7 @@ kubernetes-programs: $(BIN)/helm test/kubernetes/bin/kubectl test/kubernetes/bin
 .PHONY: test-kubernetes
 test-kubernetes: $(BIN)/buildkitd kubernetes-programs ## Test the Kubernetes runtime with a real API server, real pods and hundreds of simulated pods, and install the chart with helm (as root)
 	@tools/install-deps.sh kubernetes
-	$(GO) vet -tags kubernetes ./test/kubelet ./test/kwok ./test/chart ./scheduler/kubernetes/...
-	@tools/test.sh -race -tags kubernetes -timeout 15m ./scheduler/kubernetes/...
-	@tools/test.sh -tags kubernetes -timeout 20m -p 1 ./test/kubelet ./test/chart ./test/kwok
-	cd tools/deploytest && $(GO) test -count 1 -tags kubernetes -timeout 15m -run AcceptedByAPIServer .
+	@tools/test-kubernetes.sh
 
 .PHONY: test-deploy
 test-deploy: deps ## Test the chart, manifests, alerts (a real fault fires each) and experiments of deploy/ (as root)

@@ -14,6 +14,7 @@ run() {
 run simulation env SIM_RANDOM=1 go test ./test/sim -run Test_Simulation -count 1 -timeout 60m -v -sim.runs 200
 run chaos make chaos DURATION=15m
 run campaign env CAMPAIGN=5m go test -tags faults ./test/cluster -run Test_Campaign_RandomKills -count 1 -v
+run gitpod env SOAK=1 go test ./test/gitpod -count 1 -timeout 30m -v -run 'StopTogether|InstantWorkspaces|DefaultLimit'
 run dates make test-dates
 run fuzz make fuzz FUZZTIME=1m
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }

@@ -29,6 +29,7 @@ var once = harness.Config{"builds": map[string]any{"attempts": 1}}
 // Test_Contract_Ends lets build workspaces end in each way of section 3 of the contract, and checks
 // the responses of Build (sections 5 and 10).
 func Test_Contract_Ends(t *testing.T) {
+	t.Parallel()
 	stop := func(in *install, id string, c *wsman.WorkspaceConditions) {
 		for _, phase := range []wsman.WorkspacePhase{wsman.WorkspacePhase_STOPPING, wsman.WorkspacePhase_STOPPED} {
 			in.m.Update(id, func(s *wsman.WorkspaceStatus) { s.Phase, s.Conditions = phase, c })

@@ -13,6 +13,7 @@ import (
 // Test_ForeignWorkspaces: the service reports builds of the former service that still run after the
 // migration, and never stops them. It does not report its own builds as foreign.
 func Test_ForeignWorkspaces(t *testing.T) {
+	t.Parallel()
 	in := newInstall(t)
 	release := make(chan struct{})
 	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }

@@ -169,6 +169,7 @@ func getJSON(t *testing.T, ctx context.Context, url string, headers map[string]s
 // Test_Contract_Port tests the gRPC port apart from the calls: reflection, large messages, pings of
 // idle connections, and the buckets of metrics.
 func Test_Contract_Port(t *testing.T) {
+	t.Parallel()
 	n := newInstall(t).node(nil)
 	ctx := testkit.Context(t, 2*time.Minute)
 

@@ -4,6 +4,7 @@ package gitpod
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -31,6 +32,8 @@ func TestMain(m *testing.M) {
 		serveBare(file)
 		return
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "4") // parallel tests mostly wait
 	code := m.Run()
 	harness.RemoveBinary()
 	os.Exit(code)

@@ -166,14 +166,15 @@ func ownerOf(t testing.TB, c *harness.Cluster, at *harness.Node, id string) *har
 	return nil
 }
 
-// Test_InstantWorkspaces ends 1,000 workspaces before the call that starts them returns. No stream
+// Test_InstantWorkspaces ends many workspaces (1,000 in a soak) before the call that starts them returns. No stream
 // hangs, and every result is correct.
 func Test_InstantWorkspaces(t *testing.T) {
 	in := newInstall(t)
 	in.atOnce = true
 	c := in.cluster(3, nil)
 	ctx := testkit.Context(t, 5*time.Minute)
-	const builds, clients = 1000, 64
+	const clients = 64
+	builds := testkit.InSoak(1000, 200)
 	next := make(chan int)
 	var wg sync.WaitGroup
 	begin := time.Now()
@@ -197,11 +198,11 @@ func Test_InstantWorkspaces(t *testing.T) {
 		t.Errorf("%d workspaces, at most %d for one image; want %d and 1", n, most, builds)
 	}
 	testkit.Eventually(t, 20*time.Second, "all builds are counted once", func() bool {
-		return sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`) == builds
+		return sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`) == float64(builds)
 	})
 }
 
-// Test_StopTogether runs 1,000 builds at the same time and stops all their workspaces in the same
+// Test_StopTogether runs many builds (1,000 in a soak) at the same time and stops all their workspaces in the same
 // moment, without a pause between STOPPING and STOPPED. Every stream ends with the correct result,
 // no attempt is left, and the nodes are about as fast as before.
 func Test_StopTogether(t *testing.T) {
@@ -220,7 +221,7 @@ func Test_StopTogether(t *testing.T) {
 			t.Errorf("build %d: %v", i, err)
 		}
 	}
-	const builds, some = 1000, 150
+	builds, some := testkit.InSoak(1000, 240), testkit.InSoak(150, 60)
 	before := rate(32, some, build)
 	hold.Store(true)
 	var streams sync.WaitGroup
@@ -242,7 +243,7 @@ func Test_StopTogether(t *testing.T) {
 		t.Errorf("%d workspaces, at most %d for one image", n, most)
 	}
 	testkit.Eventually(t, 30*time.Second, "no attempt runs, and each build is counted once", func() bool {
-		return sum(t, c, "image_builder_attempts_running") == 0 && sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`) == builds+2*some
+		return sum(t, c, "image_builder_attempts_running") == 0 && sum(t, c, `gitpod_image_builder_builds_done_total{success="true"}`) == float64(builds+2*some)
 	})
 	for _, n := range c.Nodes {
 		body, _ := n.Get("http://" + n.Metrics + "/metrics")
@@ -257,6 +258,7 @@ func Test_StopTogether(t *testing.T) {
 // Test_ManagerDies stops ws-manager for 30 seconds during 100 builds, and drops all its updates of
 // this time. All results are correct, also for builds that failed in this time.
 func Test_ManagerDies(t *testing.T) {
+	t.Parallel()
 	in := newInstall(t)
 	release := make(chan struct{})
 	in.work = func(string, *wsmanagertest.Workspace) { in.await(release) }

@@ -110,7 +110,7 @@ var (
 func Binary(t testing.TB) string {
 	t.Helper()
 	binaryOnce.Do(func() {
-		binaryErr = withBinary(Variant{Race: raceEnabled, Faults: faults.Enabled}, func(path string) error {
+		binaryErr = withBinary(Variant{Race: testkit.Race, Faults: faults.Enabled}, func(path string) error {
 			binaryPath = path
 			if os.Getenv(BinaryVar) != "" {
 				return nil

@@ -81,8 +81,10 @@ func outer(simulated bool) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, removeCgroups(cgroup)) }()
-	kernel := rememberSysctls()
-	defer func() { err = errors.Join(err, kernel.restore()) }()
+	if !simulated { // only a kubelet changes the settings
+		kernel := rememberSysctls()
+		defer func() { err = errors.Join(err, kernel.restore()) }()
+	}
 
 	cmd := stageCommand(stageInit)
 	cmd.Env = append(cmd.Env, dirVar+"="+dir, cgroupVar+"="+cgroup)

@@ -22,15 +22,23 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/test/testkit"
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
 var (
 	seedFlag    = flag.Uint64("sim.seed", 0, "run only this seed")
 	minutesFlag = flag.Int("sim.minutes", 6, "simulated minutes of each run")
-	runsFlag    = flag.Int("sim.runs", 8, "number of seeds to run")
+	runsFlag    = flag.Int("sim.runs", defaultRuns(), "number of seeds to run; the race detector makes a run 20 times slower")
 	verboseFlag = flag.Bool("sim.v", false, "print faults and the logs of the nodes")
 )
+
+func defaultRuns() int {
+	if testkit.Race {
+		return 2
+	}
+	return 8
+}
 
 // reached are the states that all simulations of this process have reached.
 var reached coverage

@@ -135,7 +135,7 @@ func newWorld(t *testing.T, attempts int) *world {
 	w.n.Run()
 	testkit.Eventually(t, time.Minute, "the feature level is raised", func() bool {
 		res, err := w.n.Members(ctx, false)
-		return err == nil && res.FeatureLevel >= 3
+		return err == nil && len(res.Members) == 1 && res.FeatureLevel == res.Members[0].FeatureLevel
 	})
 	return w
 }
