@@ -21,14 +21,14 @@ func Test_Check_AcceptsTheStore(t *testing.T) {
 	}
 }
 
-// Test_Judge_ManyRefs judges a history with many calls of 50 clients on 200 refs.
+// Test_Judge_ManyRefs judges a history with many calls of 50 clients on 100 refs.
 func Test_Judge_ManyRefs(t *testing.T) {
-	v := Judge(run(newWorld(t, 1), 50, 200, 40), Options{})
+	v := Judge(run(newWorld(t, 1), 50, 100, 60), Options{})
 	if err := v.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if v.Calls < 2_000 || v.Refs != 200 {
-		t.Errorf("judged %d calls on %d refs, want 2000 on 200", v.Calls, v.Refs)
+	if v.Calls < 2_000 || v.Refs != 100 {
+		t.Errorf("judged %d calls on %d refs, want 2000 on 100", v.Calls, v.Refs)
 	}
 }
 
