@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 files=$(grep -rl --include='*_test.go' --exclude-dir=tools '^//go:build faults' . | sort)
 other='^\./(builds|cluster|test/(chaos|mutants|sim))/'
 out=$(mktemp -d)
-export ALONE=$out/alone # see tools/test.sh
+export ALONE=${ALONE:-$out/alone} # see tools/test.sh
 
 # run runs the fault tests in the files on standard input. It begins with the packages with the most
 # tests, so that no long package runs alone at the end.
