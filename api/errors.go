@@ -36,6 +36,8 @@ func apiError(err error) error {
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, builds.ErrQueueFull):
 		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, builds.ErrSecretsLost):
+		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, builds.ErrNotRequester):
 		return status.Error(codes.PermissionDenied, err.Error())
 	case errors.Is(err, builds.ErrTooLate), errors.Is(err, builds.ErrRequestForgotten):
