@@ -56,6 +56,11 @@ var mutants = []mutant{
 		"./builds", "Test_Create_RefusesABuildWithoutItsSecrets", "",
 	},
 	{
+		"the command that raises the level needs level 1", "builds/commands.go",
+		"return max(1, c.GetLevel())", "return 1",
+		"./builds", "Test_Apply_UnknownFeatureLevel", "",
+	},
+	{
 		"request ids expire by the local clock", "builds/apply_requests.go",
 		"tx.settings.RequestIdAgeNanos > tx.time {", "tx.settings.RequestIdAgeNanos > time.Now().UnixNano() {",
 		"./builds", "Test_Create_RequestID.*|Test_State_Invariants|Test_History_Bounds", "",
