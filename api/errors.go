@@ -34,7 +34,7 @@ func apiError(err error) error {
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, builds.ErrNotFound), errors.Is(err, builds.ErrNotCached):
 		return status.Error(codes.NotFound, err.Error())
-	case errors.Is(err, builds.ErrQueueFull):
+	case errors.Is(err, builds.ErrQueueFull), errors.Is(err, builds.ErrTooManyRequests):
 		return status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, builds.ErrSecretsLost):
 		return status.Error(codes.Unavailable, err.Error())

@@ -31,4 +31,7 @@ const (
 	// hasSecretsLevel introduces the refusal of builds whose secrets were lost before they were
 	// sealed. Older versions do not know the field.
 	hasSecretsLevel = 5
+	// requestLimitLevel introduces the limit of the number of request ids. Older versions keep any
+	// number.
+	requestLimitLevel = 5
 )

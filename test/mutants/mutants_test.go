@@ -61,6 +61,11 @@ var mutants = []mutant{
 		"./builds", "Test_Apply_UnknownFeatureLevel", "",
 	},
 	{
+		"request ids have no limit", "builds/apply_create.go",
+		"!tx.roomForRequest() {", "!tx.roomForRequest() && false {",
+		"./builds", "Test_Requests_.*", "",
+	},
+	{
 		"request ids expire by the local clock", "builds/apply_requests.go",
 		"tx.settings.RequestIdAgeNanos > tx.time {", "tx.settings.RequestIdAgeNanos > time.Now().UnixNano() {",
 		"./builds", "Test_Create_RequestID.*|Test_State_Invariants|Test_History_Bounds", "",
