@@ -34,8 +34,10 @@ func apiError(err error) error {
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, builds.ErrNotFound), errors.Is(err, builds.ErrNotCached):
 		return status.Error(codes.NotFound, err.Error())
-	case errors.Is(err, builds.ErrQueueFull):
+	case errors.Is(err, builds.ErrQueueFull), errors.Is(err, builds.ErrTooManyRequests):
 		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, builds.ErrSecretsLost):
+		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, builds.ErrNotRequester):
 		return status.Error(codes.PermissionDenied, err.Error())
 	case errors.Is(err, builds.ErrTooLate), errors.Is(err, builds.ErrRequestForgotten):

@@ -47,7 +47,8 @@ func (l *localRaft) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64
 	if l.fails != nil {
 		return 0, nil, l.fails
 	}
-	if err := l.prep.Prepare(ctx, cmd); err != nil {
+	cmd, err := l.prep.Prepare(ctx, cmd)
+	if err != nil {
 		return 0, nil, err
 	}
 	l.m.Index++

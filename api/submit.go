@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -45,7 +46,7 @@ func (s *Service) submit(ctx context.Context, r *buildRequest) (buildResult, err
 	}
 	cmd := &buildsv1.CreateBuild{
 		Ref: p.ref, BaseRef: p.baseRef, Source: p.source,
-		Rights: s.repos.rightsToRead(p.source.GetRef().GetRef(), r.rights), Secrets: r.secrets,
+		Rights: s.repos.rightsToRead(p.source.GetRef().GetRef(), r.rights), Secrets: r.secrets, HasSecrets: proto.Size(r.secrets) > 0,
 		Requester: r.requester, RequestId: r.requestID, RequestMade: r.generatedID, RequestHash: hash,
 		Labels: r.labels, TimeoutNanos: int64(r.timeout), Force: r.force,
 		CheckedIndex: p.checkedIndex, SupervisorRef: r.supervisorRef,

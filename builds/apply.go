@@ -25,6 +25,10 @@ func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, erro
 	if err := proto.Unmarshal(cmd.GetPayload(), payload); err != nil {
 		return Result{}, Event{}, fatalf("command type %d at index %d cannot be decoded: %v", cmd.GetType(), index, err)
 	}
+	if c, ok := payload.(*buildsv1.SetFeatureLevel); ok && c.GetLevel() > FeatureLevel {
+		// The level may add only fields, so that no later command would stop this version.
+		return Result{}, Event{}, fatalf("the command at index %d raises the feature level to %d, this version knows %d: start the version that the cluster runs", index, c.GetLevel(), FeatureLevel)
+	}
 	s.advance(index, cmd)
 	tx := &change{State: s, event: Event{Index: index}}
 	res := apply(tx)

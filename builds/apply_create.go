@@ -24,6 +24,12 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 	if res, known := tx.repeated(c); known {
 		return res
 	}
+	if tx.level >= hasSecretsLevel && c.HasSecrets && c.Sealed == nil {
+		return Result{Err: ErrSecretsLost}
+	}
+	if c.RequestId != "" && !tx.roomForRequest() {
+		return Result{Err: ErrTooManyRequests}
+	}
 	if r := tx.Active(c.Ref); r != nil && !faults.Mutant("dedupe-outside-apply") {
 		if r.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
 			return tx.attach(r, c)

@@ -14,6 +14,33 @@ const requestsPerApply = 8
 // call that generated an id proposes it again for a few seconds at most.
 const generatedIDAge = int64(10 * time.Minute)
 
+// maxRequests is how many request ids the state keeps. An id that a caller chose stays for its whole
+// age (Settings.request_id_age_nanos), so that a repeated request gets the same build. If the table
+// is full, ids that the service generated make room. If there are none, new requests are refused.
+const maxRequests = 1_000_000
+
+// minGeneratedAge is the age at which a generated id can make room for another, in nanoseconds. The
+// call that generated it has ended by then.
+const minGeneratedAge = int64(time.Minute)
+
+// roomForRequest reports whether the state can remember one more request id. It may forget an id
+// that the service generated.
+func (tx *change) roomForRequest() bool {
+	if tx.level < requestLimitLevel || tx.requests.Len() < tx.requestLimit {
+		return true
+	}
+	byTime, key, ok := tx.generatedByTime.Min()
+	if !ok {
+		return false
+	}
+	if r, _ := tx.requests.Get(key); r != nil && r.TimeUnixNano+minGeneratedAge > tx.time {
+		return false
+	}
+	tx.generatedByTime.Delete(byTime)
+	tx.requests.Delete(key)
+	return tx.requests.Len() < tx.requestLimit
+}
+
 // remember stores the build that a request id created or joined, so that a repeated request gets
 // the same build.
 func (tx *change) remember(c *buildsv1.CreateBuild, buildID string, attached bool) {

@@ -76,11 +76,16 @@ func NewCommand(payload proto.Message) (*clusterv1.Command, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", payload.ProtoReflect().Descriptor().FullName(), err)
 	}
-	return &clusterv1.Command{Type: uint32(t), FeatureLevel: requiredLevel(t), Payload: raw}, nil
+	return &clusterv1.Command{Type: uint32(t), FeatureLevel: requiredLevel(t, payload), Payload: raw}, nil
 }
 
-// requiredLevel returns the feature level that introduced a command type.
-func requiredLevel(t buildsv1.CommandType) uint32 {
+// requiredLevel returns the feature level that a node needs to apply a command: the one that
+// introduced its type. SetFeatureLevel needs the level that it sets, so that a version that does not
+// know the level stops there, even if the level adds only fields.
+func requiredLevel(t buildsv1.CommandType, payload proto.Message) uint32 {
+	if c, ok := payload.(*buildsv1.SetFeatureLevel); ok {
+		return max(1, c.GetLevel())
+	}
 	switch {
 	case t >= buildsv1.CommandType_COMMAND_TYPE_SEED_CACHE:
 		return cacheLevel

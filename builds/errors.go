@@ -17,6 +17,11 @@ var (
 	ErrRequestForgotten = errors.New("the build of this request id ended and was removed by retention; repeat the request with a new request id")
 	// ErrQueueFull means that no more builds are accepted.
 	ErrQueueFull = errors.New("the queue of builds is full; try again later")
+	// ErrTooManyRequests means that the state cannot remember one more request id.
+	ErrTooManyRequests = errors.New("the cluster keeps as many request ids as it can; try again later, or keep them for a shorter time (requestIds.age)")
+	// ErrSecretsLost means that the request has secrets and the command that creates its build has
+	// none.
+	ErrSecretsLost = errors.New("the secrets of the request were lost before its build was created; repeat the request")
 	// ErrNotRequester means that the caller did not request the build.
 	ErrNotRequester = errors.New("only a requester of the build or an operator can cancel it")
 	// ErrTooLate means that the build can no longer be cancelled, because it is being published.

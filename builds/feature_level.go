@@ -28,4 +28,10 @@ const (
 	// newestLevel introduces the search for the newest build of a ref among all builds. Older
 	// versions forget the ref together with its newest build, until they read a snapshot.
 	newestLevel = 4
+	// hasSecretsLevel introduces the refusal of builds whose secrets were lost before they were
+	// sealed. Older versions do not know the field.
+	hasSecretsLevel = 5
+	// requestLimitLevel introduces the limit of the number of request ids. Older versions keep any
+	// number.
+	requestLimitLevel = 5
 )

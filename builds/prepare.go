@@ -19,28 +19,40 @@ type Preparer struct {
 	Keyring *secrets.Keyring
 }
 
-// Prepare completes a command in place. It changes only CreateBuild.
-func (p Preparer) Prepare(_ context.Context, cmd *clusterv1.Command) error {
+// Prepare returns the command that is replicated for cmd. It does not change cmd, which is prepared
+// again if this node loses the leadership before it has replicated the command. Commands other than
+// CreateBuild need nothing and are returned as they are.
+func (p Preparer) Prepare(_ context.Context, cmd *clusterv1.Command) (*clusterv1.Command, error) {
 	if buildsv1.CommandType(cmd.GetType()) != buildsv1.CommandType_COMMAND_TYPE_CREATE_BUILD {
-		return nil
+		return cmd, nil
 	}
 	c := new(buildsv1.CreateBuild)
 	if err := proto.Unmarshal(cmd.GetPayload(), c); err != nil {
-		return fmt.Errorf("decode CreateBuild: %w", err)
+		return nil, fmt.Errorf("decode CreateBuild: %w", err)
+	}
+	if sealedBefore(c) {
+		return cmd, nil
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
-		return fmt.Errorf("make a build id: %w", err)
+		return nil, fmt.Errorf("make a build id: %w", err)
 	}
 	if c.Id == "" || !faults.Mutant("acknowledge-before-commit") {
 		c.Id = id.String()
 	}
 	if c.Sealed, err = p.Keyring.Seal(c.Id, c.Secrets); err != nil {
-		return err
+		return nil, err
 	}
 	c.Secrets = nil
-	if cmd.Payload, err = proto.Marshal(c); err != nil {
-		return fmt.Errorf("encode CreateBuild: %w", err)
+	out := proto.CloneOf(cmd)
+	if out.Payload, err = proto.Marshal(c); err != nil {
+		return nil, fmt.Errorf("encode CreateBuild: %w", err)
 	}
-	return nil
+	return out, nil
+}
+
+// sealedBefore reports whether a former leader has already sealed the secrets of c. Versions up to
+// 0.3.0 send such a command to the next leader, without the secrets in clear.
+func sealedBefore(c *buildsv1.CreateBuild) bool {
+	return c.Id != "" && c.Sealed != nil && proto.Size(c.Secrets) == 0
 }

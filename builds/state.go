@@ -35,6 +35,7 @@ type State struct {
 	historyByRequester *btree.Map[string, string] // requester, end index and id to id
 	historyCount       *btree.Map[string, int]    // requester to number of ended builds
 
+	requestLimit    int                                   // maxRequests
 	requests        *btree.Map[string, *buildsv1.Request] // by requester and request id
 	requestsByTime  *btree.Map[string, string]            // time and key to key, of ids that callers chose
 	generatedByTime *btree.Map[string, string]            // time and key to key, of ids that the service generated
@@ -62,6 +63,7 @@ func NewState() *State {
 		history:            new(btree.Map[string, string]),
 		historyByRequester: new(btree.Map[string, string]),
 		historyCount:       new(btree.Map[string, int]),
+		requestLimit:       maxRequests,
 		requests:           new(btree.Map[string, *buildsv1.Request]),
 		requestsByTime:     new(btree.Map[string, string]),
 		generatedByTime:    new(btree.Map[string, string]),

@@ -83,9 +83,11 @@ type Config struct {
 	// SlowDisk is how long one write of the log may take before a leader gives up leadership; 2 s
 	// if zero.
 	SlowDisk time.Duration
-	// Prepare completes a command on the leader before it is replicated. If it returns an error,
-	// the command is not proposed. May be nil.
-	Prepare func(ctx context.Context, cmd *clusterv1.Command) error
+	// Prepare returns the command that the leader replicates for cmd, which may be cmd itself. It
+	// must not change cmd: a node that loses the leadership prepares cmd again, or sends it to the
+	// next leader. If Prepare returns an error, the command is not proposed, and Propose returns
+	// ErrRefused. May be nil.
+	Prepare func(ctx context.Context, cmd *clusterv1.Command) (*clusterv1.Command, error)
 	// MaxClockBack and MaxClockAhead limit how far the clock may be behind or ahead of the last
 	// applied time when the node starts.
 	MaxClockBack, MaxClockAhead time.Duration
@@ -183,6 +185,8 @@ var (
 	// ErrOutcomeUnknown means that the command was proposed and may or may not be committed. A
 	// retry is safe if the command is idempotent.
 	ErrOutcomeUnknown = errors.New("the outcome of the command is unknown, ask again")
+	// ErrRefused means that the leader refused the command. The command was not proposed.
+	ErrRefused = errors.New("the leader refused the command, and it was not proposed")
 	// ErrBehind means that the command is committed, but this node did not apply it in time and so
 	// cannot return its result. Another node can.
 	ErrBehind = errors.New("the command is committed, and this node is too far behind to return its result: ask again, preferably another node")

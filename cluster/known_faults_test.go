@@ -3,7 +3,6 @@ package cluster_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -18,7 +17,6 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 
 	"github.com/image-builder-ha/image-builder/cluster"
-	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/test/knownfault"
 )
 
@@ -292,27 +290,6 @@ func Test_KnownFault_OneSlowWriteOfAnOnlyVoter(t *testing.T) {
 		time.Sleep(time.Minute) // simulated
 		if n := len(n1.sm.values()); n != 10 {
 			t.Errorf("after a minute the new node has %d of 10 values", n)
-		}
-	})
-}
-
-// Test_KnownFault_PrepareRefuses lets the leader refuse a command, so that it is not proposed. No
-// node may report an unknown outcome.
-func Test_KnownFault_PrepareRefuses(t *testing.T) {
-	knownfault.RunSimulated(t, "part 2: a definite refusal is reported as an unknown outcome", func(t knownfault.TB) {
-		g := threeSimulated(t, func(c *cluster.Config) {
-			c.Prepare = func(_ context.Context, cmd *clusterv1.Command) error {
-				if cmd.Type == 1 {
-					return errors.New("no sealing key is held by all nodes")
-				}
-				return nil
-			}
-		})
-		for _, name := range g.names {
-			m := g.nodes[name]
-			if _, err := m.Propose(t.Context(), value(1)); err == nil || errors.Is(err, cluster.ErrOutcomeUnknown) {
-				t.Errorf("a node that leads (%v) reports for a refused command: %v", m.Leads(), err)
-			}
 		}
 	})
 }

@@ -27,6 +27,7 @@ func (t *Term) Number() uint64 { return t.number }
 func (t *Term) Now() time.Time { return time.Unix(0, t.node.clock.stamp()) }
 
 // Propose commits a command as the leader of this term. It returns ErrNoLeader if the term is over.
+// It does not change cmd.
 func (t *Term) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	n := t.node
 	if faults.Mutant("deposed-leader-schedules") {
@@ -38,8 +39,7 @@ func (t *Term) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 	if !leads {
 		return Applied{}, ErrNoLeader
 	}
-	cmd.Origin = string(n.serverID())
-	return n.proposeHere(ctx, cmd)
+	return n.proposeHere(ctx, n.originated(cmd))
 }
 
 // watchLeader wakes the waiters whenever another leader becomes known.

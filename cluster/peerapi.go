@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -129,23 +128,17 @@ func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*cluster
 	return client.Join(forwarded(ctx), req)
 }
 
-// Propose commits a command of another node. It returns FailedPrecondition if this node does not
-// lead.
+// Propose commits a command of another node. The code of an error is that of outcomeStatus.
 func (a peerAPI) Propose(ctx context.Context, req *clusterv1.ProposeRequest) (*clusterv1.ProposeResponse, error) {
 	cmd := new(clusterv1.Command)
 	if err := proto.Unmarshal(req.GetCommand(), cmd); err != nil {
 		return nil, status.Error(codes.InvalidArgument, "the command cannot be decoded")
 	}
 	res, err := a.node.proposeHere(ctx, cmd)
-	switch {
-	case err == nil:
-		return &clusterv1.ProposeResponse{Index: res.Index}, nil
-	case errors.Is(err, ErrNoLeader):
-		return nil, status.Error(codes.FailedPrecondition, err.Error())
-	case errors.Is(err, ErrOutcomeUnknown):
-		return nil, status.Error(codes.Unknown, err.Error())
+	if err != nil {
+		return nil, outcomeStatus(err)
 	}
-	return nil, err
+	return &clusterv1.ProposeResponse{Index: res.Index}, nil
 }
 
 // ReadIndex returns the index for a linearizable read on another node.

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
@@ -24,10 +21,11 @@ const applyTimeout = 5 * time.Second
 
 // Propose commits a command and returns its result once it is applied on this node. A node that
 // does not lead sends the command to the leader. While there is no leader, Propose waits until ctx
-// ends. It returns ErrNoLeader if the command was not proposed, ErrOutcomeUnknown if it may or may
-// not be committed, and ErrBehind if it is committed but was not applied here in time.
+// ends. It returns ErrNoLeader if the command was not proposed, ErrRefused if the leader refused it,
+// ErrOutcomeUnknown if it may or may not be committed, and ErrBehind if it is committed but was not
+// applied here in time. It does not change cmd.
 func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
-	cmd.Origin = string(n.serverID())
+	cmd = n.originated(cmd)
 	for {
 		leads, changed := n.leadership()
 		var res Applied
@@ -44,6 +42,13 @@ func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 			return Applied{}, err
 		}
 	}
+}
+
+// originated returns a copy of a command that names this node as its origin.
+func (n *Node) originated(cmd *clusterv1.Command) *clusterv1.Command {
+	cmd = proto.CloneOf(cmd)
+	cmd.Origin = string(n.serverID())
+	return cmd
 }
 
 // waitForLeader waits until changed is closed, or for at most 100 ms. A random delay spreads the
@@ -71,17 +76,21 @@ func (n *Node) waitForLeader(ctx context.Context, changed <-chan struct{}) error
 	}
 }
 
-// proposeHere commits a command on this node. It returns ErrNoLeader if this node does not lead.
+// proposeHere commits a command on this node. It returns ErrNoLeader if this node does not lead, and
+// ErrRefused if Config.Prepare refuses the command. It does not change cmd, so that the caller can
+// propose it again.
 func (n *Node) proposeHere(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	if leads, _ := n.leadership(); !leads {
 		return Applied{}, ErrNoLeader
 	}
+	prepared := cmd
 	if n.cfg.Prepare != nil {
-		if err := n.cfg.Prepare(ctx, cmd); err != nil {
-			return Applied{}, err
+		var err error
+		if prepared, err = n.cfg.Prepare(ctx, cmd); err != nil {
+			return Applied{}, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 	}
-	return n.commit(ctx, cmd)
+	return n.commit(ctx, prepared)
 }
 
 // proposeThere sends a command to the leader and waits until it is applied on this node. The result
@@ -91,7 +100,7 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	sent.Proposal = mathrand.Uint64()
 	raw, err := proto.Marshal(sent)
 	if err != nil {
-		return Applied{}, fmt.Errorf("encode command: %w", err)
+		return Applied{}, fmt.Errorf("%w: encode command: %w", ErrRefused, err)
 	}
 	result, forget := n.fsm.expect(sent.Proposal)
 	defer forget()
@@ -151,23 +160,6 @@ func forwarded(ctx context.Context) context.Context {
 
 const headerForwarded = "ib-forwarded"
 
-// forwardError translates the error of a command that was sent to the leader.
-func forwardError(err error) error {
-	st := status.Convert(err)
-	switch st.Code() {
-	case codes.FailedPrecondition: // the receiver does not lead
-		return ErrNoLeader
-	case codes.Unavailable:
-		if strings.HasPrefix(st.Message(), "connection error") { // not sent
-			return ErrNoLeader
-		}
-		return fmt.Errorf("%w: the connection to the leader broke", ErrOutcomeUnknown)
-	case codes.Unknown, codes.Canceled, codes.DeadlineExceeded:
-		return fmt.Errorf("%w: %s", ErrOutcomeUnknown, st.Message())
-	}
-	return err // Prepare failed on the leader
-}
-
 // leaderClient returns a client of the leader's peer API. It returns ErrNoLeader if no leader is
 // known or if this node leads.
 func (n *Node) leaderClient() (clusterv1.PeerClient, error) {
@@ -189,14 +181,15 @@ func (n *Node) leaderClient() (clusterv1.PeerClient, error) {
 	return clusterv1.NewPeerClient(conn), nil
 }
 
-// commit stamps a command with the time and proposes it on the leader.
+// commit proposes a copy of a command, with the time, on the leader.
 func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, err error) {
 	ctx, span := tracing.Start(ctx, "raft apply")
 	defer func() { tracing.End(span, err) }()
+	cmd = proto.CloneOf(cmd)
 	cmd.TimeUnixNano = n.clock.stamp()
 	raw, err := proto.Marshal(cmd)
 	if err != nil {
-		return Applied{}, fmt.Errorf("encode command: %w", err)
+		return Applied{}, fmt.Errorf("%w: encode command: %w", ErrRefused, err)
 	}
 	var f raft.ApplyFuture
 	switch err := n.await(ctx, func() raft.Future { f = n.raft.Load().Apply(raw, 0); return f }); {

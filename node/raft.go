@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
@@ -22,18 +20,18 @@ type raftAdapter struct{ cluster *cluster.Node }
 
 var _ builds.Raft = raftAdapter{}
 
-// Propose commits a command. While the outcome is unknown it proposes the command again: all
-// commands can be repeated, because builds carry request ids, attempts carry epochs, and decisions
-// carry versions.
+// Propose commits a command. While the outcome is unknown it proposes the command again, after a
+// growing pause: all commands can be repeated, because builds carry request ids, attempts carry
+// epochs, and decisions carry versions. It does not repeat a command that the leader refused.
 func (a raftAdapter) Propose(ctx context.Context, cmd *clusterv1.Command) (uint64, any, error) {
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
-	for {
-		res, err := a.cluster.Propose(ctx, proto.CloneOf(cmd))
+	for attempt := 0; ; attempt++ {
+		res, err := a.cluster.Propose(ctx, cmd)
 		if err == nil {
 			return res.Index, res.Result, nil
 		}
-		if !errors.Is(err, cluster.ErrOutcomeUnknown) || !ctxutil.Sleep(ctx, unknownPause()) {
+		if !errors.Is(err, cluster.ErrOutcomeUnknown) || !ctxutil.Sleep(ctx, unknownPause(attempt)) {
 			return 0, nil, clusterError(err)
 		}
 	}
@@ -93,8 +91,19 @@ func withinDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, d)
 }
 
-// unknownPause returns the pause before a command whose outcome is unknown is proposed again.
-func unknownPause() time.Duration { return 2*time.Millisecond + mathrand.N(5*time.Millisecond) }
+// minUnknownPause and maxUnknownPause bound the pause before a command whose outcome is unknown is
+// proposed again. The first pause is short, because a new leader is usually known by then.
+const minUnknownPause, maxUnknownPause = 4 * time.Millisecond, 250 * time.Millisecond
+
+// unknownPause returns the pause after a number of repetitions. It doubles with each of them, and is
+// random by a half, so that waiters do not repeat their commands at the same time.
+func unknownPause(repeated int) time.Duration {
+	d := maxUnknownPause
+	if repeated < 6 {
+		d = min(minUnknownPause<<repeated, maxUnknownPause)
+	}
+	return d/2 + mathrand.N(d)
+}
 
 // liveness is scheduler.Liveness on a cluster node that leads.
 type liveness struct {

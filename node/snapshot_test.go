@@ -1,10 +1,15 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/encoding/protodelim"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -16,8 +21,7 @@ import (
 func Test_Restore_NewerVersion(t *testing.T) {
 	newer := lone(t, t.TempDir())
 	newer.openAlone(t)
-	newer.mustCommit(t, &buildsv1.SetFeatureLevel{Level: builds.FeatureLevel + 1})
-	raw := newer.savedSnapshot(t)
+	raw := atLevel(t, newer.savedSnapshot(t), builds.FeatureLevel+1)
 
 	dir := t.TempDir()
 	n := lone(t, dir)
@@ -34,6 +38,27 @@ func Test_Restore_NewerVersion(t *testing.T) {
 	if n.level() != 2 {
 		t.Errorf("after a restart the state is at level %d", n.level())
 	}
+}
+
+// atLevel returns a snapshot of package cluster with another feature level in the header of package
+// builds. The format of package cluster has 16 bytes before the state, and a checksum of 8 bytes
+// after it.
+func atLevel(t *testing.T, raw []byte, level uint32) []byte {
+	t.Helper()
+	state := bytes.NewReader(raw[16 : len(raw)-8])
+	header := new(buildsv1.SnapshotHeader)
+	if err := protodelim.UnmarshalFrom(state, header); err != nil {
+		t.Fatal(err)
+	}
+	header.FeatureLevel = level
+	out := bytes.NewBuffer(bytes.Clone(raw[:16]))
+	if _, err := protodelim.MarshalTo(out, header); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.WriteTo(out); err != nil {
+		t.Fatal(err)
+	}
+	return binary.BigEndian.AppendUint64(out.Bytes(), xxhash.Sum64(out.Bytes()))
 }
 
 // Test_Restore_RunningBuilds checks that attempts that ran when the snapshot was taken are

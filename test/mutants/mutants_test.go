@@ -41,6 +41,31 @@ var mutants = []mutant{
 		"./builds", "Test_Prepare_SealsWhatIsReplicated", "",
 	},
 	{
+		"a prepared command goes to the next leader", "cluster/propose.go",
+		"\treturn n.commit(ctx, prepared)\n", "\tcmd.Payload = prepared.Payload\n\treturn n.commit(ctx, prepared)\n",
+		"./cluster", "Test_Propose_PreparesTheCommandOfTheCaller", "",
+	},
+	{
+		"a refusal is reported as an unknown outcome", "cluster/outcome.go",
+		"return status.Error(codes.Aborted, ", "return status.Error(codes.Unknown, ",
+		"./cluster", "Test_Propose_RefusalIsDefinite|Test_Outcome_ReachesTheFollower", "",
+	},
+	{
+		"a build without its secrets is created", "builds/apply_create.go",
+		"&& c.HasSecrets && c.Sealed == nil {", "&& c.HasSecrets && c.Sealed == nil && false {",
+		"./builds", "Test_Create_RefusesABuildWithoutItsSecrets", "",
+	},
+	{
+		"the command that raises the level needs level 1", "builds/commands.go",
+		"return max(1, c.GetLevel())", "return 1",
+		"./builds", "Test_Apply_UnknownFeatureLevel", "",
+	},
+	{
+		"request ids have no limit", "builds/apply_create.go",
+		"!tx.roomForRequest() {", "!tx.roomForRequest() && false {",
+		"./builds", "Test_Requests_.*", "",
+	},
+	{
 		"request ids expire by the local clock", "builds/apply_requests.go",
 		"tx.settings.RequestIdAgeNanos > tx.time {", "tx.settings.RequestIdAgeNanos > time.Now().UnixNano() {",
 		"./builds", "Test_Create_RequestID.*|Test_State_Invariants|Test_History_Bounds", "",

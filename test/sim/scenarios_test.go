@@ -23,6 +23,7 @@ var scenarios = map[string]func(*world) error{
 	"an old epoch is refused":                      oldEpoch,
 	"a linearizable read asks a quorum":            staleLeaderReads,
 	"the term of a deposed leader commits nothing": deposedTerm,
+	"secrets outlive leaders":                      secretsOutliveLeaders,
 }
 
 func Test_Scenarios(t *testing.T) {

@@ -1075,7 +1075,10 @@ type CreateBuild struct {
 	Traceparent string `protobuf:"bytes,16,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	// The service made the request id, so that no client uses it again after the call. From feature
 	// level 4 on.
-	RequestMade   bool `protobuf:"varint,17,opt,name=request_made,json=requestMade,proto3" json:"request_made,omitempty"`
+	RequestMade bool `protobuf:"varint,17,opt,name=request_made,json=requestMade,proto3" json:"request_made,omitempty"`
+	// The request has secrets. Set by the node that received the request. A command that has this set
+	// and no sealed secrets is refused. From feature level 5 on.
+	HasSecrets    bool `protobuf:"varint,18,opt,name=has_secrets,json=hasSecrets,proto3" json:"has_secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1225,6 +1228,13 @@ func (x *CreateBuild) GetTraceparent() string {
 func (x *CreateBuild) GetRequestMade() bool {
 	if x != nil {
 		return x.RequestMade
+	}
+	return false
+}
+
+func (x *CreateBuild) GetHasSecrets() bool {
+	if x != nil {
+		return x.HasSecrets
 	}
 	return false
 }
@@ -3799,7 +3809,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	" \x01(\x04R\fcreatedIndex\x12\x1a\n" +
 	"\bdetached\x18\v \x03(\tR\bdetached\x12%\n" +
 	"\x0esupervisor_ref\x18\f \x01(\tR\rsupervisorRef\x12 \n" +
-	"\vtraceparent\x18\r \x01(\tR\vtraceparent\"\xa2\x05\n" +
+	"\vtraceparent\x18\r \x01(\tR\vtraceparent\"\xc3\x05\n" +
 	"\vCreateBuild\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x19\n" +
@@ -3819,7 +3829,9 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\asecrets\x18\x0e \x01(\v2\x12.builds.v1.SecretsR\asecrets\x12%\n" +
 	"\x0esupervisor_ref\x18\x0f \x01(\tR\rsupervisorRef\x12 \n" +
 	"\vtraceparent\x18\x10 \x01(\tR\vtraceparent\x12!\n" +
-	"\frequest_made\x18\x11 \x01(\bR\vrequestMade\x1a9\n" +
+	"\frequest_made\x18\x11 \x01(\bR\vrequestMade\x12\x1f\n" +
+	"\vhas_secrets\x18\x12 \x01(\bR\n" +
+	"hasSecrets\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x03\n" +

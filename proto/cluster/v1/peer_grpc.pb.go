@@ -47,7 +47,9 @@ type PeerClient interface {
 	// leader forwards the call.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// Propose hands a command to the leader, which commits it. FAILED_PRECONDITION: this node is not
-	// the leader, and nothing was proposed. UNKNOWN: the command may or may not be committed.
+	// the leader, and nothing was proposed. ABORTED: the leader refused the command for the reason in
+	// the message, and nothing was proposed. UNKNOWN: the command may or may not be committed, or, up
+	// to version 0.3.0, was refused.
 	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
 	// ReadIndex returns the Raft index that a linearizable read must wait for. FAILED_PRECONDITION:
 	// this node is not the leader.
@@ -142,7 +144,9 @@ type PeerServer interface {
 	// leader forwards the call.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// Propose hands a command to the leader, which commits it. FAILED_PRECONDITION: this node is not
-	// the leader, and nothing was proposed. UNKNOWN: the command may or may not be committed.
+	// the leader, and nothing was proposed. ABORTED: the leader refused the command for the reason in
+	// the message, and nothing was proposed. UNKNOWN: the command may or may not be committed, or, up
+	// to version 0.3.0, was refused.
 	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
 	// ReadIndex returns the Raft index that a linearizable read must wait for. FAILED_PRECONDITION:
 	// this node is not the leader.
