@@ -28,4 +28,7 @@ const (
 	// newestLevel introduces the search for the newest build of a ref among all builds. Older
 	// versions forget the ref together with its newest build, until they read a snapshot.
 	newestLevel = 4
+	// creationOrderLevel introduces the order of builds by the index of the command that created
+	// them. Older versions order builds by id, which follows the clocks of the leaders.
+	creationOrderLevel = 5
 )

@@ -91,6 +91,11 @@ var mutants = []mutant{
 		"./cluster", "Test_Clock_GoesOnBehindTheState", "",
 	},
 	{
+		"the newest build of a ref is that of the greatest id", "builds/state.go",
+		"if s.level < creationOrderLevel {\n\t\tindex, keyOf", "if true {\n\t\tindex, keyOf",
+		"./builds", "Test_Newest_FollowsTheLog", "",
+	},
+	{
 		"the time of the state goes back", "builds/apply.go",
 		"s.time = max(s.time, cmd.GetTimeUnixNano())", "s.time = cmd.GetTimeUnixNano()",
 		"./builds", "Test_Time_NeverGoesBack", "",
