@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 
@@ -23,8 +24,10 @@ func activeBuilds(s *builds.State) []*buildsv1.Record {
 	s.Queued(func(r *buildsv1.Record) bool { queued = append(queued, r); return true })
 	s.Live(func(r *buildsv1.Record) bool { live = append(live, r); return true })
 	out := make([]*buildsv1.Record, 0, len(queued)+len(live))
-	for q, l := len(queued), len(live); q+l > 0; { // ids are ordered by time
-		if l == 0 || q > 0 && queued[q-1].Build.Id > live[l-1].Build.Id {
+	// By id, they are nearly in this order.
+	slices.SortStableFunc(live, func(a, b *buildsv1.Record) int { return cmp.Compare(a.CreatedIndex, b.CreatedIndex) })
+	for q, l := len(queued), len(live); q+l > 0; {
+		if l == 0 || q > 0 && queued[q-1].CreatedIndex > live[l-1].CreatedIndex {
 			q--
 			out = append(out, queued[q])
 		} else {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -169,5 +170,26 @@ func Test_Listed_Answer(t *testing.T) {
 	}
 	if len(last) == 0 || again < 1000 || made < 1000 {
 		t.Errorf("%d bytes, %d times the same response, %d times another one", len(last), again, made)
+	}
+}
+
+// Test_ActiveBuilds_NewestFirst checks the order of queued and running builds whose ids are not in
+// the order of their creation, because the clocks of their leaders differed.
+func Test_ActiveBuilds_NewestFirst(t *testing.T) {
+	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	var want []string
+	for i, id := range []string{"5", "9", "3", "7", "1"} {
+		want = append([]string{id}, want...)
+		m.Create(fmt.Sprint("r:", i), func(c *buildsv1.CreateBuild) { c.Id = id })
+	}
+	m.Assign("7")
+	m.Assign("9")
+	var got []string
+	for _, r := range activeBuilds(m.Store.View()) {
+		got = append(got, r.Build.Id)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the active builds are %v, want %v", got, want)
 	}
 }

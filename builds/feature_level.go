@@ -34,4 +34,7 @@ const (
 	// requestLimitLevel introduces the limit of the number of request ids. Older versions keep any
 	// number.
 	requestLimitLevel = 5
+	// creationOrderLevel introduces the order of builds by the index of the command that created
+	// them. Older versions order builds by id, which follows the clocks of the leaders.
+	creationOrderLevel = 5
 )

@@ -19,12 +19,14 @@ type State struct {
 	level    uint32
 	settings *buildsv1.Settings
 
-	builds      *btree.Map[string, *buildsv1.Record] // by id, a UUIDv7, so by time of creation
+	builds      *btree.Map[string, *buildsv1.Record] // by id
 	activeByRef *btree.Map[string, string]           // ref to id of the active build
 	successors  *btree.Map[string, string]           // ref to id of the build that waits for it
 	newestByRef *btree.Map[string, string]           // ref to id of the newest build; used below newestLevel
-	byRef       *btree.Map[string, string]           // ref and id to id
-	queued      *btree.Map[string, *buildsv1.Record] // by id, successors included
+	byRef       *btree.Map[string, string]           // ref and id to id; used below creationOrderLevel
+	created     *btree.Map[string, string]           // creation key to id
+	createdRef  *btree.Map[string, string]           // ref and creation key to id
+	queued      *btree.Map[string, *buildsv1.Record] // by creation key, successors included
 	live        *btree.Map[string, *buildsv1.Record] // by id
 	sealing     *btree.Map[string, *buildsv1.Record] // by id: builds with a log that has to be sealed
 	deadlines   *btree.Map[string, *buildsv1.Record] // queued builds by deadline and id
@@ -56,6 +58,8 @@ func NewState() *State {
 		successors:         new(btree.Map[string, string]),
 		newestByRef:        new(btree.Map[string, string]),
 		byRef:              new(btree.Map[string, string]),
+		created:            new(btree.Map[string, string]),
+		createdRef:         new(btree.Map[string, string]),
 		queued:             new(btree.Map[string, *buildsv1.Record]),
 		live:               new(btree.Map[string, *buildsv1.Record]),
 		sealing:            new(btree.Map[string, *buildsv1.Record]),
@@ -82,6 +86,8 @@ func (s *State) freeze() *State {
 	c.successors = s.successors.Copy()
 	c.newestByRef = s.newestByRef.Copy()
 	c.byRef = s.byRef.Copy()
+	c.created = s.created.Copy()
+	c.createdRef = s.createdRef.Copy()
 	c.queued = s.queued.Copy()
 	c.live = s.live.Copy()
 	c.sealing = s.sealing.Copy()
@@ -134,9 +140,13 @@ func (s *State) Newest(ref string) (r *buildsv1.Record) {
 		}
 		return r
 	}
-	s.byRef.Descend(pairKey(ref, "\xff"), func(key, id string) bool {
-		if key == pairKey(ref, id) {
-			r = s.Build(id)
+	index, keyOf := s.createdRef, createdKey
+	if s.level < creationOrderLevel {
+		index, keyOf = s.byRef, func(r *buildsv1.Record) string { return r.Build.Id }
+	}
+	index.Descend(pairKey(ref, "\xff"), func(key, id string) bool {
+		if b := s.Build(id); key == pairKey(ref, keyOf(b)) {
+			r = b
 		}
 		return false
 	})
@@ -162,24 +172,45 @@ func (s *State) QueuedByDeadline(f func(*buildsv1.Record) bool) {
 	s.deadlines.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
 }
 
-// Live calls f with every build that has a live attempt, oldest first, until f returns false.
+// Live calls f with every build that has a live attempt, by id, until f returns false.
 func (s *State) Live(f func(*buildsv1.Record) bool) {
 	s.live.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
 }
 
-// Sealing calls f with every build that has a log to seal, oldest first, until f returns false.
+// Sealing calls f with every build that has a log to seal, by id, until f returns false.
 func (s *State) Sealing(f func(*buildsv1.Record) bool) {
 	s.sealing.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
 }
 
-// All calls f with every build, oldest first, until f returns false.
+// All calls f with every build, by id, until f returns false.
 func (s *State) All(f func(*buildsv1.Record) bool) {
 	s.builds.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
 }
 
-// Descend calls f with every build that is older than the build before, newest first, until f
-// returns false. If before is empty, it begins with the newest build.
+// Descend calls f with every build that was created before the build with the id before, newest
+// first, until f returns false. If before is empty, it begins with the newest build. If the state
+// does not have the build before any more, Descend calls f with the builds that have smaller ids.
+// Below creationOrderLevel the order is that of the ids.
 func (s *State) Descend(before string, f func(*buildsv1.Record) bool) {
+	if s.level < creationOrderLevel {
+		s.descendIDs(before, f)
+		return
+	}
+	last := s.Build(before)
+	visit := func(_, id string) bool {
+		if id == before || last == nil && before != "" && id > before {
+			return true
+		}
+		return f(s.Build(id))
+	}
+	if last == nil {
+		s.created.Reverse(visit)
+		return
+	}
+	s.created.Descend(createdKey(last), visit)
+}
+
+func (s *State) descendIDs(before string, f func(*buildsv1.Record) bool) {
 	visit := func(id string, r *buildsv1.Record) bool {
 		if id == before {
 			return true
@@ -240,3 +271,8 @@ func pairKey(a, b string) string { return a + "\x00" + b }
 
 // orderKey encodes a number so that the order of the bytes is that of the numbers.
 func orderKey(n uint64) string { return fmt.Sprintf("%016x", n) }
+
+// createdKey returns the key of a record in the order of creation: that of the commands in the
+// replicated log, whatever the clocks of their leaders were. Records without an index come first,
+// by id.
+func createdKey(r *buildsv1.Record) string { return orderKey(r.CreatedIndex) + r.Build.Id }

@@ -20,7 +20,7 @@ func (s *State) put(r *buildsv1.Record) {
 	s.builds.Set(b.Id, r)
 	switch {
 	case b.Phase == Queued:
-		s.queued.Set(b.Id, r)
+		s.queued.Set(createdKey(r), r)
 		s.deadlines.Set(deadlineKey(r), r)
 	case Live(b.Phase):
 		s.live.Set(b.Id, r)
@@ -42,6 +42,8 @@ func (s *State) put(r *buildsv1.Record) {
 	}
 	if old == nil {
 		s.byRef.Set(pairKey(b.Ref, b.Id), b.Id)
+		s.created.Set(createdKey(r), b.Id)
+		s.createdRef.Set(pairKey(b.Ref, createdKey(r)), b.Id)
 	}
 	for _, a := range b.Attempts {
 		if a.GetLog().GetState() == LogSealing {
@@ -60,10 +62,11 @@ func sameListing(old, b *imagebuilderv1.Build) bool {
 	return old.Ref == b.Ref && old.BaseRef == b.BaseRef && old.GetCreatedAt().GetSeconds() == b.GetCreatedAt().GetSeconds()
 }
 
-// unindex removes a record from all indexes except builds, newestByRef and byRef.
+// unindex removes a record from all indexes except those that never change while the state has the
+// build: builds, newestByRef, byRef, created and createdRef.
 func (s *State) unindex(r *buildsv1.Record) {
 	b := r.Build
-	if _, ok := s.queued.Delete(b.Id); ok {
+	if _, ok := s.queued.Delete(createdKey(r)); ok {
 		s.deadlines.Delete(deadlineKey(r))
 	}
 	s.live.Delete(b.Id)
@@ -94,6 +97,8 @@ func (s *State) remove(r *buildsv1.Record) {
 		s.activeSet = new(ActiveSet)
 	}
 	s.byRef.Delete(pairKey(r.Build.Ref, r.Build.Id))
+	s.created.Delete(createdKey(r))
+	s.createdRef.Delete(pairKey(r.Build.Ref, createdKey(r)))
 	if id, ok := s.newestByRef.Get(r.Build.Ref); ok && id == r.Build.Id {
 		s.newestByRef.Delete(r.Build.Ref)
 	}

@@ -6,8 +6,8 @@ import "time"
 // none if t is zero.
 func (n *Node) SetWriteStart(t time.Time) {
 	if t.IsZero() {
-		n.logs.writeStart.Store(0)
+		n.logs.writeStart.Store(nil)
 	} else {
-		n.logs.writeStart.Store(t.UnixNano())
+		n.logs.writeStart.Store(&t)
 	}
 }

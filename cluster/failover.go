@@ -119,9 +119,10 @@ func (n *Node) rank(leader raft.ServerID) (rank int, votes bool) {
 
 // suspectMember records, on the leader, that the process of a member has ended.
 func (n *Node) suspectMember(ctx context.Context, id raft.ServerID) {
+	term := n.peers.begun()
 	before := n.peers.get(id).pingAt
 	if n.processEnded(ctx, id, func() bool { return n.peers.get(id).pingAt != before }) {
-		if n.peers.died(id) {
+		if n.peers.died(term, id) {
 			n.cfg.Logger.Info("a member's process has ended", "node", n.cfg.Name, "member", id)
 		}
 	}

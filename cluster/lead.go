@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,13 +18,14 @@ import (
 type Term struct {
 	node   *Node
 	number uint64
+	quiet  atomic.Bool // see Node.silent
 }
 
 // Number returns the number of Raft's term.
 func (t *Term) Number() uint64 { return t.number }
 
-// Now returns the time that a command of this term would be stamped with. Unlike the clock of the
-// machine it does not jump within a term, and it never goes back between terms.
+// Now returns the time that a command of this term would be stamped with. It never goes back within
+// a term, and it is never before the time of the state at the start of the term.
 func (t *Term) Now() time.Time { return time.Unix(0, t.node.clock.stamp()) }
 
 // Propose commits a command as the leader of this term. It returns ErrNoLeader if the term is over.
@@ -33,10 +35,8 @@ func (t *Term) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 	if faults.Mutant("deposed-leader-schedules") {
 		return n.Propose(ctx, cmd)
 	}
-	n.mu.Lock()
-	leads := n.leads && n.term == t.number
-	n.mu.Unlock()
-	if !leads {
+	// Raft may lead a later term already, before leaderLoop has ended this one.
+	if !n.leadsIn(t) || n.raft.Load().CurrentTerm() != t.number {
 		return Applied{}, ErrNoLeader
 	}
 	return n.proposeHere(ctx, n.originated(cmd))
@@ -82,19 +82,16 @@ func (n *Node) leaderLoop(ctx context.Context) {
 func (n *Node) startTerm(ctx context.Context) func() {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	// Reset the peers before anything judges the members: what they reported in a former term is
-	// void.
-	termNumber := n.raft.Load().CurrentTerm()
-	n.peers.begin(termNumber)
-	wg.Go(func() { n.watchMembers(ctx, termNumber) })
+	term := &Term{node: n, number: n.raft.Load().CurrentTerm()}
+	n.beginTerm(term)
+	wg.Go(func() { n.watchMembers(ctx, term.number) })
 	wg.Go(func() {
-		if err := n.establish(ctx); err != nil {
+		if err := n.establish(ctx, term); err != nil {
 			if ctx.Err() == nil {
 				n.cfg.Logger.Warn("cannot start to lead", "node", n.cfg.Name, "err", err)
 			}
 			return
 		}
-		term := &Term{node: n, number: n.raft.Load().CurrentTerm()}
 		n.cfg.Logger.Info("leads", "node", n.cfg.Name, "term", term.number)
 		for _, work := range append([]func(context.Context, *Term) error{n.watchSelf, n.autopilot}, n.work...) {
 			wg.Go(func() {
@@ -105,7 +102,7 @@ func (n *Node) startTerm(ctx context.Context) func() {
 		}
 	})
 	return func() {
-		n.setLeads(false, 0)
+		n.endTerm()
 		cancel()
 		wg.Wait()
 		n.peers.begin(0)
@@ -114,23 +111,24 @@ func (n *Node) startTerm(ctx context.Context) func() {
 
 // establish waits until all commands of former terms are applied and a command of this term is
 // committed. Only then does the node count as the leader. It retries while the term lasts.
-func (n *Node) establish(ctx context.Context) error {
+func (n *Node) establish(ctx context.Context, term *Term) error {
 	for {
-		term := n.raft.Load().CurrentTerm()
 		err := n.await(ctx, func() raft.Future { return n.raft.Load().Barrier(0) })
 		if err == nil {
 			err = n.hearClocks(ctx)
 		}
 		if err == nil {
-			n.clock.begin(n.cfg.StateMachine.LastTime())
+			n.clock.begin(n.cfg.StateMachine.LastTime(), n.judgeClocks())
 			err = n.updateAddress(ctx)
 		}
 		if err == nil {
 			_, err = n.commit(ctx, &clusterv1.Command{Ignorable: true, Origin: string(n.serverID())})
 		}
 		switch {
+		case err == nil && n.raft.Load().CurrentTerm() != term.number:
+			return raft.ErrLeadershipLost // leaderLoop starts the term that Raft is in
 		case err == nil:
-			n.setLeads(true, term)
+			n.setLeads(term)
 			return nil
 		case ctx.Err() != nil, errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown):
 			return err
@@ -157,12 +155,4 @@ func (n *Node) updateAddress(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (n *Node) setLeads(leads bool, term uint64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.leads, n.term = leads, term
-	close(n.changed)
-	n.changed = make(chan struct{})
 }

@@ -29,9 +29,8 @@ import (
 type logStore struct {
 	*wal.WAL
 	mark MarkFile
-	// writeStart is the start of the write in progress, in nanoseconds since the Unix epoch; 0 if
-	// there is none.
-	writeStart atomic.Int64
+	// writeStart is the start of the write in progress on the monotonic clock; nil if there is none.
+	writeStart atomic.Pointer[time.Time]
 	// latency is a moving average of the time that a write takes, in nanoseconds.
 	latency atomic.Int64
 	// lastErr is the error of the last write.
@@ -42,9 +41,9 @@ type logStore struct {
 // writing records that a write is in progress until the returned function is called.
 func (s *logStore) writing() func() {
 	begin := time.Now()
-	s.writeStart.Store(begin.UnixNano())
+	s.writeStart.Store(&begin)
 	return func() {
-		s.writeStart.Store(0)
+		s.writeStart.Store(nil)
 		// Roughly the mean of the last ten writes.
 		s.latency.Store(s.latency.Load()*9/10 + int64(time.Since(begin))/10)
 	}
@@ -55,8 +54,8 @@ func (s *logStore) slow(limit time.Duration) bool { return time.Duration(s.laten
 
 // stuck returns how long the write in progress has taken so far; 0 if there is none.
 func (s *logStore) stuck() time.Duration {
-	if t := s.writeStart.Load(); t != 0 {
-		return time.Since(time.Unix(0, t))
+	if t := s.writeStart.Load(); t != nil {
+		return time.Since(*t)
 	}
 	return 0
 }

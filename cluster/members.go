@@ -31,9 +31,10 @@ type peers struct {
 
 type peerState struct {
 	ping   *clusterv1.PingResponse
-	pingAt time.Time // time of the ping; zero if there was none in this term
-	offset time.Duration
-	dead   bool // its process has certainly ended
+	pingAt time.Time     // time of the ping; zero if there was none in this term
+	offset time.Duration // how far its clock was ahead of this node's
+	clock  int64         // its clock at pingAt, in nanoseconds since the Unix epoch
+	dead   bool          // its process has certainly ended
 }
 
 func newPeers() *peers {
@@ -48,6 +49,13 @@ func (p *peers) begin(term uint64) {
 	p.byID = map[raft.ServerID]*peerState{}
 }
 
+// begun returns the term of begin.
+func (p *peers) begun() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.term
+}
+
 func (p *peers) state(id raft.ServerID) *peerState {
 	s := p.byID[id]
 	if s == nil {
@@ -57,21 +65,29 @@ func (p *peers) state(id raft.ServerID) *peerState {
 	return s
 }
 
-func (p *peers) heard(id raft.ServerID, ping *clusterv1.PingResponse, offset time.Duration) {
+// heard records the response of a member to a ping of a term. It has no effect after the term.
+func (p *peers) heard(term uint64, id raft.ServerID, ping *clusterv1.PingResponse, offset time.Duration, clock int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.term != term {
+		return
+	}
 	s := p.state(id)
 	changed := s.ping == nil || s.dead || s.ping.GetNode().GetBootId() != ping.GetNode().GetBootId()
-	s.ping, s.pingAt, s.offset, s.dead = ping, time.Now(), offset, false
+	s.ping, s.pingAt, s.offset, s.clock, s.dead = ping, time.Now(), offset, clock, false
 	if changed {
 		p.wake()
 	}
 }
 
-// died records that a member's process has ended, and reports whether that is new.
-func (p *peers) died(id raft.ServerID) bool {
+// died records that a member's process has ended, and reports whether that is new. It has no effect
+// unless the term in which the process was checked goes on.
+func (p *peers) died(term uint64, id raft.ServerID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.term != term || term == 0 {
+		return false
+	}
 	s := p.state(id)
 	if s.dead {
 		return false
@@ -185,9 +201,11 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 		}
 		return false
 	}
-	responseAt := n.cfg.Now().Add(-time.Since(sent) / 2)
+	now := n.cfg.Now()
+	responseAt := now.Add(-time.Since(sent) / 2)
+	offset := time.Unix(0, res.GetNowUnixNano()).Sub(responseAt)
 	n.book.note(res.GetNode())
-	n.peers.heard(id, res, time.Unix(0, res.GetNowUnixNano()).Sub(responseAt))
+	n.peers.heard(term, id, res, offset, now.UnixNano()+int64(offset))
 	return true
 }
 
@@ -198,7 +216,7 @@ func (n *Node) alive(ctx context.Context, id raft.ServerID) bool {
 
 // mayCall returns an error if no message to a server may leave this node.
 func (n *Node) mayCall(id raft.ServerID) error {
-	if n.silenced.Load() {
+	if n.silent() {
 		return errSilenced
 	}
 	return faults.Message(context.Background(), nameOf(id))

@@ -39,13 +39,14 @@ type Node struct {
 	recheck   chan struct{} // makes memberLoop check the membership now; capacity 1
 	opened    atomic.Uint64 // last index of the log when this process opened it
 	refusals  logLimiter    // limits the log lines about refused nodes
-	silenced  atomic.Bool   // the disk is stuck: send nothing, so that another node can lead
+
+	current atomic.Pointer[Term] // the term whose work runs on this node, nil if none does; written under mu
 
 	joining sync.Mutex // held while memberLoop checks the membership
 	leaving bool       // memberLoop must not join
 
 	mu      sync.Mutex
-	leads   bool          // this node leads and has applied a command of its term
+	leads   bool          // this node leads and has applied a command of its term; see setLeads
 	term    uint64        // the term in which it leads
 	changed chan struct{} // closed and replaced when leads or the leader changes
 

@@ -285,33 +285,3 @@ func (n *Node) leading() bool {
 	leads, _ := n.leadership()
 	return leads
 }
-
-// clock stamps commands. Within a term it advances with the monotonic clock, so that changes of the
-// wall clock have no effect.
-type clock struct {
-	now func() time.Time
-
-	mu    sync.Mutex
-	base  time.Time // now() at the start of the term
-	since time.Time // the same moment on the monotonic clock
-	last  int64
-}
-
-func newClock(now func() time.Time) *clock {
-	return &clock{now: now, base: now(), since: time.Now()}
-}
-
-// begin starts a term. last is the greatest time that was applied before it.
-func (c *clock) begin(last int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.base, c.since = c.now(), time.Now()
-	c.last = max(c.last, last)
-}
-
-func (c *clock) stamp() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.last = max(c.last, c.base.UnixNano()+int64(time.Since(c.since)))
-	return c.last
-}

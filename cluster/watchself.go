@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"syscall"
 	"time"
 
@@ -21,25 +20,33 @@ const watchInterval = 100 * time.Millisecond
 // watchSelf gives up leadership while this node should not lead: its clock is wrong, or its disk is
 // slow. While a write of the log is stuck, Raft cannot transfer leadership. Then the node sends
 // nothing, so that another node starts an election.
-func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
+func (n *Node) watchSelf(ctx context.Context, term *Term) error {
 	if n.alone() {
 		return nil
 	}
 	t := time.NewTicker(watchInterval)
 	defer t.Stop()
-	defer n.silenced.Store(false)
+	var s silence
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
 		}
-		if n.logs != nil && n.logs.stuck() > n.cfg.SlowDisk {
-			if !n.silenced.Swap(true) {
-				n.cfg.Logger.Error("a write of the log takes too long: this node sends nothing, so that another node can lead", "node", n.cfg.Name, "for", n.logs.stuck())
+		if n.logs != nil {
+			stuck := n.logs.stuck()
+			quiet := s.next(time.Now(), stuck > n.cfg.SlowDisk, 2*(n.cfg.Heartbeat+n.cfg.Election))
+			switch was := term.quiet.Swap(quiet); {
+			case quiet && !was:
+				n.cfg.Logger.Error("a write of the log takes too long: this node sends nothing, so that another node can lead", "node", n.cfg.Name, "for", stuck)
+			case was && !quiet:
+				n.cfg.Logger.Info("the disk writes again and no other node has begun to lead: this node sends again", "node", n.cfg.Name)
 			}
-			continue
+			if quiet {
+				continue
+			}
 		}
+		n.clock.adjust(n.judgeClocks())
 		if n.logs != nil && n.logs.slow(n.cfg.SlowDisk) {
 			n.giveUp(ctx, "its disk is slow")
 		}
@@ -128,8 +135,7 @@ func (n *Node) skew() time.Duration {
 	if len(all) < 3 { // with two clocks it is unknown which one is wrong
 		return 0
 	}
-	slices.Sort(all)
-	return all[len(all)/2]
+	return median(all)
 }
 
 // TransferLeadership makes another voter the leader: the node with the name to, or the most

@@ -76,6 +76,9 @@ type End struct {
 	Blame   string        `json:"blame,omitempty"`
 	Message string        `json:"message,omitempty"`
 	Digest  string        `json:"digest,omitempty"`
+	// Version is the version of the build in the last response. The versions of all builds grow with
+	// the order of the commands.
+	Version uint64 `json:"version,omitempty"`
 	// Attempts are the attempts in the last response.
 	Attempts []AttemptState `json:"attempts,omitempty"`
 	// Acked is the time of the acknowledgement, Seen the time at which the client learned of the end.

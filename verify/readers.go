@@ -150,12 +150,13 @@ func (r *run) readAgain(ctx context.Context) {
 	wg.Wait()
 }
 
-// checkImages looks up all published refs in the registry. The newest build of a ref decides which
-// digest it must have.
+// checkImages looks up all published refs in the registry. The build of a ref that ended last decides
+// which digest the ref must have.
 func (r *run) checkImages(ctx context.Context) []ImageCheck {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Patience)
 	defer cancel()
 	last := map[string]*ImageCheck{}
+	version := map[string]uint64{}
 	var refs []string
 	for _, e := range r.ends {
 		if e.Digest == "" || e.Phase != "succeeded" {
@@ -167,8 +168,9 @@ func (r *run) checkImages(ctx context.Context) []ImageCheck {
 			last[e.Ref] = l
 			refs = append(refs, e.Ref)
 		}
-		if l.Builds++; e.Build >= l.Build { // ids begin with the time
-			l.Build, l.Want = e.Build, e.Digest
+		// Ids follow the clocks of the leaders, versions do not.
+		if l.Builds++; e.Version >= version[e.Ref] {
+			l.Build, l.Want, version[e.Ref] = e.Build, e.Digest, e.Version
 		}
 	}
 	var wg sync.WaitGroup

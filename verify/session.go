@@ -65,6 +65,7 @@ func (r *run) session(ctx context.Context, n int) {
 	}
 	e := End{
 		Build: b, Source: w.name, Ref: end.Ref, Phase: history.BuildStateOf(end).Phase, Expect: w.expect, Message: end.Message, Digest: end.Digest,
+		Version:  end.Version,
 		Attempts: attempts(end), Acked: acked, Seen: time.Now(),
 	}
 	if end.Blame != imagebuilderv1.Blame_BLAME_UNSPECIFIED {

@@ -101,6 +101,26 @@ var mutants = []mutant{
 		"./builds", "Test_Stop_TooLateOncePushing", "",
 	},
 	{
+		"a late goroutine of an ended term makes the node lead", "cluster/leads.go",
+		"if n.current.Load() == term {", "if true {",
+		"./cluster", "Test_Leads_OfAnEndedTerm", "",
+	},
+	{
+		"a leader whose disk was stuck stays silent", "cluster/silence.go",
+		"case !stuck && !s.since.IsZero()", "case false && !s.since.IsZero()",
+		"./cluster", "Test_Silence", "",
+	},
+	{
+		"time stands still under a leader behind the time of the state", "cluster/clock.go",
+		"c.last = c.view.next(c.last, elapsed, c.now().UnixNano())", "c.last = max(c.last, c.now().UnixNano()+0*int64(elapsed))",
+		"./cluster", "Test_Clock_GoesOnBehindTheState", "",
+	},
+	{
+		"the newest build of a ref is that of the greatest id", "builds/state.go",
+		"if s.level < creationOrderLevel {\n\t\tindex, keyOf", "if true {\n\t\tindex, keyOf",
+		"./builds", "Test_Newest_FollowsTheLog", "",
+	},
+	{
 		"the time of the state goes back", "builds/apply.go",
 		"s.time = max(s.time, cmd.GetTimeUnixNano())", "s.time = cmd.GetTimeUnixNano()",
 		"./builds", "Test_Time_NeverGoesBack", "",
