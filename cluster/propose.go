@@ -40,8 +40,11 @@ func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 		if !errors.Is(err, ErrNoLeader) {
 			return res, err
 		}
-		if err := n.waitForLeader(ctx, changed); err != nil {
-			return Applied{}, err
+		if werr := n.waitForLeader(ctx, changed); werr != nil {
+			if errors.Is(err, ErrNoRoom) {
+				return Applied{}, err
+			}
+			return Applied{}, werr
 		}
 	}
 }
@@ -155,7 +158,10 @@ const headerForwarded = "ib-forwarded"
 func forwardError(err error) error {
 	st := status.Convert(err)
 	switch st.Code() {
-	case codes.FailedPrecondition: // the receiver does not lead
+	case codes.FailedPrecondition: // the receiver does not lead, or its disk is full
+		if strings.Contains(st.Message(), ErrNoRoom.Error()) {
+			return fmt.Errorf("%w: the leader reports: %w", ErrNoLeader, ErrNoRoom)
+		}
 		return ErrNoLeader
 	case codes.Unavailable:
 		if strings.HasPrefix(st.Message(), "connection error") { // not sent
@@ -193,6 +199,9 @@ func (n *Node) leaderClient() (clusterv1.PeerClient, error) {
 func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, err error) {
 	ctx, span := tracing.Start(ctx, "raft apply")
 	defer func() { tracing.End(span, err) }()
+	if err := n.diskProblem(); err != nil { // refused before Raft writes it
+		return Applied{}, fmt.Errorf("%w: %w", ErrNoLeader, err)
+	}
 	cmd.TimeUnixNano = n.clock.stamp()
 	raw, err := proto.Marshal(cmd)
 	if err != nil {

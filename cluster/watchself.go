@@ -19,7 +19,7 @@ func isRefused(err error) bool {
 const watchInterval = 100 * time.Millisecond
 
 // watchSelf gives up leadership while this node should not lead: its clock is wrong, or its disk is
-// slow. While a write of the log is stuck, Raft cannot transfer leadership. Then the node sends
+// slow or cannot be written. While a write of the log is stuck, Raft cannot transfer leadership. Then the node sends
 // nothing, so that another node starts an election.
 func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
 	if n.alone() {
@@ -39,6 +39,9 @@ func (n *Node) watchSelf(ctx context.Context, _ *Term) error {
 				n.cfg.Logger.Error("a write of the log takes too long: this node sends nothing, so that another node can lead", "node", n.cfg.Name, "for", n.logs.stuck())
 			}
 			continue
+		}
+		if err := n.diskProblem(); err != nil {
+			n.handOver(ctx, err)
 		}
 		if n.logs != nil && n.logs.slow(n.cfg.SlowDisk) {
 			n.giveUp(ctx, "its disk is slow")
