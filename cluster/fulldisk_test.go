@@ -100,12 +100,16 @@ func Test_FullDisk_AllTogether(t *testing.T) {
 		for _, f := range g.full {
 			f.Store(true)
 		}
+		term := g.leader().Status().Term
 		for _, name := range g.names {
 			if err := g.propose(g.nodes[name], 10, 2*time.Second); !errors.Is(err, cluster.ErrNoRoom) || !errors.Is(err, cluster.ErrNoLeader) {
 				t.Errorf("a command to %s on full disks: %v", name, err)
 			}
 		}
 		time.Sleep(time.Minute) // simulated
+		if got := g.leader().Status().Term; got != term {
+			t.Errorf("the leader has changed although no disk has room: term %d, before %d", got, term)
+		}
 		for _, f := range g.full {
 			f.Store(false)
 		}
