@@ -50,12 +50,17 @@ func threeWithDisks(t *testing.T) *fullDisks {
 	return g
 }
 
-// propose proposes a value through a node, for at most limit.
+// propose proposes a value through a node, for at most limit. It repeats the value if the leader
+// changes meanwhile.
 func (g *fullDisks) propose(m *simNode, v uint64, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(g.t.Context(), limit)
 	defer cancel()
-	_, err := m.Propose(ctx, value(v))
-	return err
+	for {
+		_, err := m.Propose(ctx, value(v))
+		if !errors.Is(err, cluster.ErrOutcomeUnknown) || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // Test_FullDisk_LeaderHandsOver fills the disk of the leader. Another node must lead soon, and the
@@ -102,7 +107,11 @@ func Test_FullDisk_AllTogether(t *testing.T) {
 		}
 		term := g.leader().Status().Term
 		for _, name := range g.names {
-			if err := g.propose(g.nodes[name], 10, 2*time.Second); !errors.Is(err, cluster.ErrNoRoom) || !errors.Is(err, cluster.ErrNoLeader) {
+			err := g.propose(g.nodes[name], 10, 2*time.Second)
+			for try := 0; try < 5 && errors.Is(err, cluster.ErrOutcomeUnknown); try++ { // the time was over during a call
+				err = g.propose(g.nodes[name], 10, 2*time.Second)
+			}
+			if !errors.Is(err, cluster.ErrNoRoom) || !errors.Is(err, cluster.ErrNoLeader) {
 				t.Errorf("a command to %s on full disks: %v", name, err)
 			}
 		}

@@ -54,7 +54,7 @@ func (d *loopDisk) mount() {
 	d.run("mount", "-o", "loop,commit=300", d.image, d.dir)
 	dir := d.dir
 	d.t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
 			d.t.Errorf("umount: %v: %s", err, out)
 		}
 	})
