@@ -21,7 +21,7 @@ func (n *Node) diskProblem() error {
 	return n.logs.unwritable()
 }
 
-// diskLoop opens the log again after errors of its disk. A node that does not lead may otherwise
+// diskLoop opens the log again after errors of its disk, and reports the lack of room. A node that does not lead may otherwise
 // never write again, since it does not stand for election before.
 func (n *Node) diskLoop(ctx context.Context) {
 	if n.logs == nil {
@@ -33,7 +33,12 @@ func (n *Node) diskLoop(ctx context.Context) {
 			return
 		case <-n.logs.failed:
 		}
-		for err := n.logs.recover(); err != nil; err = n.logs.recover() {
+		err := n.logs.recover()
+		if err == nil {
+			continue
+		}
+		n.cfg.Logger.Error("the replicated log cannot be written: this node accepts no commands until its disk works and has room", "node", n.cfg.Name, "err", err)
+		for ; err != nil; err = n.logs.recover() {
 			t := time.NewTimer(mendInterval)
 			select {
 			case <-ctx.Done():

@@ -44,7 +44,7 @@ type logStore struct {
 	end uint64
 	// broken is the reason why the log must be opened again before the next change.
 	broken atomic.Pointer[error]
-	// failed receives when broken is set; capacity 1.
+	// failed receives after a change has failed or was refused; capacity 1.
 	failed chan struct{}
 
 	// writeStart is the start of the write in progress, in nanoseconds since the Unix epoch; 0 if

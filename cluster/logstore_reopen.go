@@ -14,6 +14,7 @@ import (
 // or, if that fails, before the next change. The caller holds s.writes.
 func (s *logStore) append(logs []*raft.Log) error {
 	if err := s.room(); err != nil {
+		s.report()
 		return err
 	}
 	if err := s.mend(); err != nil {
@@ -41,6 +42,11 @@ func (s *logStore) append(logs []*raft.Log) error {
 // fail records that the log must be opened again before the next change.
 func (s *logStore) fail(err error) {
 	s.broken.Store(&err)
+	s.report()
+}
+
+// report wakes the loop that waits for the disk.
+func (s *logStore) report() {
 	select {
 	case s.failed <- struct{}{}:
 	default:

@@ -22,12 +22,18 @@ import (
 // applyTimeout is how long a node waits to apply a command that the leader has committed for it.
 const applyTimeout = 5 * time.Second
 
+// noRoomTimeout is how long Propose waits for another leader if the disk of the leader is full. The
+// caller then learns the reason before its own time is over.
+const noRoomTimeout = 2 * time.Second
+
 // Propose commits a command and returns its result once it is applied on this node. A node that
 // does not lead sends the command to the leader. While there is no leader, Propose waits until ctx
-// ends. It returns ErrNoLeader if the command was not proposed, ErrOutcomeUnknown if it may or may
+// ends, or for noRoomTimeout if the disk of the leader is full; then the error wraps ErrNoRoom, too.
+// It returns ErrNoLeader if the command was not proposed, ErrOutcomeUnknown if it may or may
 // not be committed, and ErrBehind if it is committed but was not applied here in time.
 func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	cmd.Origin = string(n.serverID())
+	begin := time.Now()
 	for {
 		leads, changed := n.leadership()
 		var res Applied
@@ -39,6 +45,9 @@ func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 		}
 		if !errors.Is(err, ErrNoLeader) {
 			return res, err
+		}
+		if errors.Is(err, ErrNoRoom) && time.Since(begin) > noRoomTimeout {
+			return Applied{}, err
 		}
 		if werr := n.waitForLeader(ctx, changed); werr != nil {
 			if errors.Is(err, ErrNoRoom) {
@@ -200,6 +209,7 @@ func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, e
 	ctx, span := tracing.Start(ctx, "raft apply")
 	defer func() { tracing.End(span, err) }()
 	if err := n.diskProblem(); err != nil { // refused before Raft writes it
+		n.logs.report()
 		return Applied{}, fmt.Errorf("%w: %w", ErrNoLeader, err)
 	}
 	cmd.TimeUnixNano = n.clock.stamp()
