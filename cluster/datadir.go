@@ -53,7 +53,7 @@ type dataDir struct {
 
 // openDataDir locks a data directory and reads its identity, or creates it.
 func openDataDir(path, name string, foreign bool) (*dataDir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := makeDir(path); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
 	}
 	lock, err := lockDir(path)
@@ -181,6 +181,24 @@ func (d *dataDir) save() error {
 		return fmt.Errorf("save the identity: %w", err)
 	}
 	return nil
+}
+
+// makeDir creates a directory and its parents durably. Without this a power loss could remove a data
+// directory whose files are all durable, and the node would begin as another server.
+func makeDir(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(path)
+	if parent != path {
+		if err := makeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
 }
 
 func syncDir(path string) error {

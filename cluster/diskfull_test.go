@@ -107,7 +107,7 @@ func Test_DiskFull_AtTheStart(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "64 MiB") || strings.Contains(err.Error(), "damaged") {
 		t.Fatalf("a start on a disk of 1 MiB: %v", err)
 	}
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size=160m"); err != nil {
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size=256m"); err != nil {
 		t.Fatal(err)
 	}
 	put(t, open(t, cfg), 0)

@@ -71,7 +71,7 @@ func (n *Node) processEnded(ctx context.Context, id raft.ServerID, alive func() 
 func (n *Node) suspectLeader(ctx context.Context, id raft.ServerID) {
 	r := n.raft.Load()
 	rank, votes := n.rank(id)
-	if !votes || r.State() != raft.Follower {
+	if !votes || r.State() != raft.Follower || n.diskProblem() != nil {
 		return
 	}
 	heard := r.LastContact()

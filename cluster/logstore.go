@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
 	"google.golang.org/protobuf/proto"
 
@@ -22,13 +23,30 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// logStore is raft-wal with two guards. raft-wal cuts its tail at the first frame that it cannot
-// read. That is right for a torn write, but loses entries of a damaged disk. So every entry carries
-// a checksum, which is verified at the start, and the file "written" holds the index of the last
-// entry that was written.
+// logStore is raft-wal with guards. raft-wal cuts its tail at the first frame that it cannot read.
+// That is right for a torn write, but loses entries of a damaged disk. So every entry carries a
+// checksum, which is verified at the start, and the file "written" holds the index of the last
+// entry that was written. After an error raft-wal may refuse all further writes. So the log is opened
+// again after each error, see logstore_reopen.go.
 type logStore struct {
-	*wal.WAL
-	mark MarkFile
+	files        *walFiles
+	segmentBytes int
+	mark         MarkFile
+	// free returns how many bytes the disk has left; nil if that is unknown.
+	free func() (uint64, error)
+
+	// writes is held during each change of the log. Lock it before swap.
+	writes sync.Mutex
+	// swap is locked while another log replaces wal, and read-locked while wal is in use.
+	swap sync.RWMutex
+	wal  *wal.WAL
+	// end is the index of the last entry that was acknowledged, under writes.
+	end uint64
+	// broken is the reason why the log must be opened again before the next change.
+	broken atomic.Pointer[error]
+	// failed receives after a change has failed or was refused; capacity 1.
+	failed chan struct{}
+
 	// writeStart is the start of the write in progress on the monotonic clock; nil if there is none.
 	writeStart atomic.Pointer[time.Time]
 	// latency is a moving average of the time that a write takes, in nanoseconds.
@@ -75,17 +93,20 @@ const (
 
 // openLogStore opens the log on disk, or in the data directory dir if disk is nil.
 func openLogStore(dir string, disk Disk, segmentBytes int, fresh bool) (*logStore, error) {
+	s := &logStore{segmentBytes: segmentBytes, failed: make(chan struct{}, 1)}
 	if disk != nil {
 		mark, err := disk.OpenMark(fresh)
 		if err != nil {
 			return nil, damaged(dir, fmt.Sprintf("the file %q, which holds the end of the log, cannot be opened: %v", markName, err))
 		}
-		w, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithSegmentFiler(segment.NewFiler(dir, disk)), wal.WithMetaStore(disk.Meta()))
-		if err != nil {
-			_ = mark.Close()
+		s.mark, s.files = mark, newWALFiles(dir, disk, disk.Meta())
+		if d, ok := disk.(interface{ Free() (uint64, error) }); ok {
+			s.free = d.Free
+		}
+		if err := s.openFirst(fresh); err != nil {
 			return nil, fmt.Errorf("open the log: %w", err)
 		}
-		return &logStore{WAL: w, mark: mark}, nil
+		return s, nil
 	}
 	walDir := filepath.Join(dir, "wal")
 	if err := os.MkdirAll(walDir, 0o700); err != nil {
@@ -99,24 +120,48 @@ func openLogStore(dir string, disk Disk, segmentBytes int, fresh bool) (*logStor
 	if err != nil {
 		return nil, noRoomOr(err, dir, segmentBytes, fmt.Sprintf("the file %q, which holds the end of the log, cannot be opened: %v", markName, err))
 	}
-	w, err := openWAL(walDir, segmentBytes)
-	if err != nil {
-		_ = mark.Close()
+	s.mark, s.files = mark, newWALFiles(walDir, walFS(), &metadb.BoltMetaDB{})
+	s.free = func() (uint64, error) { return freeBytes(dir) }
+	if err := s.openFirst(fresh); err != nil {
 		return nil, noRoomOr(err, dir, segmentBytes, fmt.Sprintf("the log in %q cannot be opened: %v", "wal", err))
 	}
-	return &logStore{WAL: w, mark: mark}, nil
+	reserve(filepath.Join(walDir, metadb.FileName))
+	return s, nil
+}
+
+// openFirst opens raft-wal as the process starts. If it returns an error, it has closed the files.
+func (s *logStore) openFirst(fresh bool) error {
+	w, err := s.openWAL(!fresh)
+	if err != nil {
+		return errors.Join(err, s.files.release(), s.mark.Close())
+	}
+	s.wal = w
+	if s.end, err = w.LastIndex(); err != nil {
+		return errors.Join(err, s.close())
+	}
+	return nil
 }
 
 // openWAL opens raft-wal. Its metadata is a memory-mapped bbolt file: reading a damaged one causes
-// a panic or a memory fault, which openWAL turns into an error.
-func openWAL(dir string, segmentBytes int) (w *wal.WAL, err error) {
+// a panic or a memory fault, which openWAL turns into an error. With guard it refuses a list that is
+// empty although there are segments, which raft-wal would remove.
+func (s *logStore) openWAL(guard bool) (w *wal.WAL, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("its metadata cannot be read: %v", p)
 		}
 	}()
-	return wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithSegmentFiler(segment.NewFiler(dir, walFS())))
+	if guard {
+		state, err := s.files.Load(s.files.dir)
+		if err != nil {
+			return nil, err
+		}
+		if names, err := s.files.segments(); err != nil || len(state.Segments) == 0 && len(names) > 0 {
+			return nil, errors.Join(err, errors.New("its metadata names none of its files"))
+		}
+	}
+	return wal.Open(s.files.dir, wal.WithSegmentSize(s.segmentBytes), wal.WithSegmentFiler(segment.NewFiler(s.files.dir, s.files)), wal.WithMetaStore(s.files))
 }
 
 // noRoomOr returns an error that says whether the disk is full or the directory is damaged.
@@ -137,31 +182,82 @@ func damaged(dir, what string) error {
 // IsMonotonic returns true: raft-wal allows no gaps in the log.
 func (s *logStore) IsMonotonic() bool { return true }
 
+// FirstIndex returns the index of the first entry; 0 if there is none.
+func (s *logStore) FirstIndex() (uint64, error) {
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	return s.wal.FirstIndex()
+}
+
+// LastIndex returns the index of the last entry; 0 if there is none.
+func (s *logStore) LastIndex() (uint64, error) {
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	return s.wal.LastIndex()
+}
+
+// Set stores a value of Raft durably.
+func (s *logStore) Set(key, value []byte) error {
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	return s.wal.Set(key, value)
+}
+
+// Get returns a value that Set has stored.
+func (s *logStore) Get(key []byte) ([]byte, error) {
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	return s.wal.Get(key)
+}
+
+// SetUint64 stores a number of Raft durably.
+func (s *logStore) SetUint64(key []byte, value uint64) error {
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	return s.wal.SetUint64(key, value)
+}
+
+// GetUint64 returns a number that SetUint64 has stored; 0 if there is none.
+func (s *logStore) GetUint64(key []byte) (uint64, error) {
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	return s.wal.GetUint64(key)
+}
+
 // StoreLog appends one entry. See StoreLogs.
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs appends entries, each with its checksum, and returns once they are fsynced.
+// StoreLogs appends entries, each with its checksum, and returns once they are fsynced. If it
+// returns an error, the log ends where it ended before.
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
+	if len(logs) == 0 {
+		return nil
+	}
 	sealed := make([]*raft.Log, len(logs))
 	for i, l := range logs {
 		c := *l
 		c.Data = binary.BigEndian.AppendUint32(append(make([]byte, 0, len(l.Data)+4), l.Data...), checksum(l))
 		sealed[i] = &c
 	}
+	s.writes.Lock()
+	defer s.writes.Unlock()
 	defer s.writing()()
-	err := faults.Disk()
+	err := s.append(sealed)
 	if err == nil {
-		err = s.WAL.StoreLogs(sealed)
-	}
-	if err == nil {
-		err = s.setMark(logs[len(logs)-1].Index)
+		s.end = logs[len(logs)-1].Index
+		// A mark that is too low is safe, so the entries count even if it cannot be written.
+		_ = s.setMark(s.end)
 	}
 	s.lastErr.Store(&err)
 	return err
 }
 
-// healthProblem returns the error of the last write; nil if it succeeded.
+// healthProblem returns why the log cannot be written: the lack of room, or the error of the last
+// write. It returns nil if the last write succeeded and there is room for the next.
 func (s *logStore) healthProblem() error {
+	if err := s.room(); err != nil {
+		return err
+	}
 	if err := s.lastErr.Load(); err != nil && *err != nil {
 		return fmt.Errorf("the disk under the replicated log cannot be written: %w", *err)
 	}
@@ -170,7 +266,10 @@ func (s *logStore) healthProblem() error {
 
 // GetLog reads one entry and verifies its checksum.
 func (s *logStore) GetLog(index uint64, out *raft.Log) error {
-	if err := s.WAL.GetLog(index, out); err != nil {
+	s.swap.RLock()
+	err := s.wal.GetLog(index, out)
+	s.swap.RUnlock()
+	if err != nil {
 		return err
 	}
 	n := len(out.Data) - 4
@@ -186,18 +285,41 @@ func (s *logStore) GetLog(index uint64, out *raft.Log) error {
 }
 
 // DeleteRange removes entries at the front of the log (compaction) or at its end (a follower that
-// was ahead of its leader).
+// was ahead of its leader). If it returns an error, the log is as it was before.
 func (s *logStore) DeleteRange(first, last uint64) error {
-	end, err := s.LastIndex()
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	begin, err := s.FirstIndex()
 	if err != nil {
 		return err
 	}
-	if last >= end && first > 0 { // set the mark first: it must never be ahead of the log
-		if err := s.syncMark(first - 1); err != nil {
+	tail := last >= s.end && first > begin
+	// A compaction makes room, and may be what the log needs before it can be opened again.
+	if err := s.mend(); err != nil && tail {
+		return err
+	}
+	if tail { // a new segment begins after the remaining entries
+		if err := s.room(); err != nil {
 			return err
 		}
 	}
-	return s.WAL.DeleteRange(first, last)
+	if last >= s.end && first > 0 { // lower the mark first: it must never be ahead of the log
+		if err := s.lowerMark(first - 1); err != nil {
+			return err
+		}
+	}
+	if err := s.wal.DeleteRange(first, last); err != nil {
+		if tail && s.files.isUncertain() {
+			// Raft counts on entries that the disk may have removed: it must not go on.
+			panic(fmt.Sprintf("the disk of the replicated log failed while its end was removed, and it is unknown which entries are left: %v", err))
+		}
+		_ = s.setMark(s.end)
+		s.fail(err)
+		_ = s.mend()
+		return err
+	}
+	s.end, err = s.LastIndex()
+	return err
 }
 
 func checksum(l *raft.Log) uint32 {
@@ -206,6 +328,14 @@ func checksum(l *raft.Log) uint32 {
 	binary.BigEndian.PutUint64(head[8:], l.Term)
 	head[16] = byte(l.Type)
 	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, l.Data)
+}
+
+// lowerMark is syncMark for the removal of entries.
+func (s *logStore) lowerMark(index uint64) error {
+	if faults.Mutant("mark-survives-truncation") {
+		return nil
+	}
+	return s.syncMark(index)
 }
 
 // syncMark is setMark, and returns once the mark is durable. An earlier mark, which may be higher,
@@ -288,6 +418,9 @@ func (s *logStore) verify(dir string, snapshot uint64, initialized bool) (last i
 
 // close closes the files. It can be called again.
 func (s *logStore) close() (err error) {
-	s.closing.Do(func() { err = errors.Join(s.WAL.Close(), s.mark.Close()) })
+	s.closing.Do(func() {
+		_ = s.mark.Sync() // a mark that is too low is safe, and finds less damage
+		err = errors.Join(s.wal.Close(), s.files.release(), s.mark.Close())
+	})
 	return err
 }

@@ -71,7 +71,9 @@ func (l *lone) Probe(context.Context, string) error { return errAlone }
 type consumer struct {
 	raft.Transport
 	// may returns an error if a message to that server must not leave this node.
-	may   func(to raft.ServerID) error
+	may func(to raft.ServerID) error
+	// stand returns an error if this node must not stand for election; nil if it always may.
+	stand func() error
 	calls chan raft.RPC
 	stop  chan struct{}
 	done  chan struct{}
@@ -91,6 +93,9 @@ func (c *consumer) run() {
 		case <-c.stop:
 			return
 		case rpc := <-c.Transport.Consumer():
+			if c.declines(rpc) {
+				continue
+			}
 			select {
 			case c.calls <- rpc:
 			case <-c.stop:
@@ -167,7 +172,7 @@ func (p pipeline) AppendEntries(req *raft.AppendEntriesRequest, res *raft.Append
 
 // RequestVote requests a vote.
 func (c *consumer) RequestVote(id raft.ServerID, target raft.ServerAddress, req *raft.RequestVoteRequest, res *raft.RequestVoteResponse) error {
-	if err := c.may(id); err != nil {
+	if err := c.mayStand(id); err != nil {
 		return err
 	}
 	return c.Transport.RequestVote(id, target, req, res)
@@ -176,7 +181,7 @@ func (c *consumer) RequestVote(id raft.ServerID, target raft.ServerAddress, req 
 // RequestPreVote requests a pre-vote. Embedding alone would hide this method of the transport from
 // Raft.
 func (c *consumer) RequestPreVote(id raft.ServerID, target raft.ServerAddress, req *raft.RequestPreVoteRequest, res *raft.RequestPreVoteResponse) error {
-	if err := c.may(id); err != nil {
+	if err := c.mayStand(id); err != nil {
 		return err
 	}
 	if t, ok := c.Transport.(raft.WithPreVote); ok {

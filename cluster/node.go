@@ -114,6 +114,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 		return fmt.Errorf("open the peer port: %w", err)
 	}
 	n.trans = newConsumer(n.cfg.Network.Raft(), n.mayCall)
+	n.trans.stand = n.diskProblem
 	conf := n.raftConfig()
 	r, err := raft.NewRaft(conf, n.fsm, store.Log, store.Stable, store.Snapshots, n.trans)
 	if err != nil {
@@ -135,6 +136,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	r.RegisterObserver(o)
 	n.done.Go(func() { defer r.DeregisterObserver(o); n.watchLeader(ctx, observed) })
 	n.done.Go(func() { n.leaderLoop(ctx) })
+	n.done.Go(func() { n.diskLoop(ctx) })
 	if !n.alone() {
 		g, err := n.openGossip()
 		if err != nil {

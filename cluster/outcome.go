@@ -13,7 +13,7 @@ import (
 // neither of the codes that a leader uses to report that it did not propose the command:
 //
 //	OK                   committed
-//	FAILED_PRECONDITION  not proposed: the receiver does not lead
+//	FAILED_PRECONDITION  not proposed: the receiver does not lead, or its disk is full
 //	ABORTED              not proposed: the leader refused the command, the message is the reason
 //	UNKNOWN              may or may not be committed
 //
@@ -49,6 +49,9 @@ func forwardError(err error) error {
 	st := status.Convert(err)
 	switch st.Code() {
 	case codes.FailedPrecondition:
+		if strings.Contains(st.Message(), ErrNoRoom.Error()) {
+			return fmt.Errorf("%w: the leader reports: %w", ErrNoLeader, ErrNoRoom)
+		}
 		return ErrNoLeader
 	case codes.Aborted:
 		return fmt.Errorf("%w: %s", ErrRefused, st.Message())

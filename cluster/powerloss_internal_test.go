@@ -38,7 +38,8 @@ func (m *volatileMark) Sync() error { return errors.Join(m.MarkFile.Sync(), m.wr
 // the synced content of the mark.
 func (m *volatileMark) powerLoss(t testing.TB, s *logStore) {
 	t.Helper()
-	if err := errors.Join(s.close(), os.WriteFile(m.path, m.disk, 0o600)); err != nil {
+	disk := m.disk // the end of the process does not change what was there
+	if err := errors.Join(s.close(), os.WriteFile(m.path, disk, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -19,13 +19,19 @@ import (
 // applyTimeout is how long a node waits to apply a command that the leader has committed for it.
 const applyTimeout = 5 * time.Second
 
+// noRoomTimeout is how long Propose waits for another leader if the disk of the leader is full. The
+// caller then learns the reason before its own time is over.
+const noRoomTimeout = 2 * time.Second
+
 // Propose commits a command and returns its result once it is applied on this node. A node that
 // does not lead sends the command to the leader. While there is no leader, Propose waits until ctx
-// ends. It returns ErrNoLeader if the command was not proposed, ErrRefused if the leader refused it,
+// ends, or for noRoomTimeout if the disk of the leader is full; then the error wraps ErrNoRoom, too.
+// It returns ErrNoLeader if the command was not proposed, ErrRefused if the leader refused it,
 // ErrOutcomeUnknown if it may or may not be committed, and ErrBehind if it is committed but was not
 // applied here in time. It does not change cmd.
 func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	cmd = n.originated(cmd)
+	begin := time.Now()
 	for {
 		leads, changed := n.leadership()
 		var res Applied
@@ -38,8 +44,14 @@ func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 		if !errors.Is(err, ErrNoLeader) {
 			return res, err
 		}
-		if err := n.waitForLeader(ctx, changed); err != nil {
+		if errors.Is(err, ErrNoRoom) && time.Since(begin) > noRoomTimeout {
 			return Applied{}, err
+		}
+		if werr := n.waitForLeader(ctx, changed); werr != nil {
+			if errors.Is(err, ErrNoRoom) {
+				return Applied{}, err
+			}
+			return Applied{}, werr
 		}
 	}
 }
@@ -185,6 +197,10 @@ func (n *Node) leaderClient() (clusterv1.PeerClient, error) {
 func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, err error) {
 	ctx, span := tracing.Start(ctx, "raft apply")
 	defer func() { tracing.End(span, err) }()
+	if err := n.diskProblem(); err != nil { // refused before Raft writes it
+		n.logs.report()
+		return Applied{}, fmt.Errorf("%w: %w", ErrNoLeader, err)
+	}
 	cmd = proto.CloneOf(cmd)
 	cmd.TimeUnixNano = n.clock.stamp()
 	raw, err := proto.Marshal(cmd)

@@ -8,4 +8,4 @@ import (
 )
 
 // walFS is the file system under the replicated log.
-func walFS() types.VFS { return fs.New() }
+func walFS() types.VFS { return durableFS{fs.New()} }

@@ -13,7 +13,7 @@ import (
 )
 
 // walFS is the file system under the replicated log. A test can make its writes torn.
-func walFS() types.VFS { return tornFS{fs.New()} }
+func walFS() types.VFS { return tornFS{durableFS{fs.New()}} }
 
 type tornFS struct{ types.VFS }
 

@@ -18,8 +18,8 @@ func isRefused(err error) bool {
 const watchInterval = 100 * time.Millisecond
 
 // watchSelf gives up leadership while this node should not lead: its clock is wrong, or its disk is
-// slow. While a write of the log is stuck, Raft cannot transfer leadership. Then the node sends
-// nothing, so that another node starts an election.
+// slow or cannot be written. While a write of the log is stuck, Raft cannot transfer leadership.
+// Then the node sends nothing, so that another node starts an election.
 func (n *Node) watchSelf(ctx context.Context, term *Term) error {
 	if n.alone() {
 		return nil
@@ -47,6 +47,9 @@ func (n *Node) watchSelf(ctx context.Context, term *Term) error {
 			}
 		}
 		n.clock.adjust(n.judgeClocks())
+		if err := n.diskProblem(); err != nil {
+			n.handOver(ctx, err)
+		}
 		if n.logs != nil && n.logs.slow(n.cfg.SlowDisk) {
 			n.giveUp(ctx, "its disk is slow")
 		}

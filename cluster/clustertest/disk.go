@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"slices"
 	"sync"
 
@@ -19,6 +20,9 @@ type Disk struct {
 	// Fail, if it is set, may return an error for each operation that needs room: "create", "write",
 	// "sync", "metadata" or "mark". Set it before the first Mount.
 	Fail func(op string) error
+	// Room, if it is set, returns how many bytes the disk has left. It does not limit the writes. Set
+	// it before the first Mount.
+	Room func() uint64
 
 	mu     sync.Mutex
 	files  map[string]*diskFile
@@ -146,6 +150,14 @@ func (m *Mount) do(op string, f func() error) error {
 		}
 	}
 	return f()
+}
+
+// Free returns how many bytes the disk has left.
+func (m *Mount) Free() (uint64, error) {
+	if m.d.Room == nil {
+		return math.MaxUint64, nil
+	}
+	return m.d.Room(), nil
 }
 
 // ListDir returns the names of all files, sorted.

@@ -1,0 +1,137 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/clustertest"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+)
+
+// fullDisks is a cluster of three nodes whose disks can be full.
+type fullDisks struct {
+	*simGroup
+	full map[string]*atomic.Bool
+}
+
+// threeWithDisks returns a cluster with a leader. A full disk also refuses to create files.
+func threeWithDisks(t *testing.T) *fullDisks {
+	t.Helper()
+	g := &fullDisks{simGroup: newSimGroup(t, 3), full: map[string]*atomic.Bool{}}
+	for _, name := range g.names {
+		full := &atomic.Bool{}
+		g.full[name] = full
+		d := clustertest.NewDisk()
+		d.Room = func() uint64 {
+			if full.Load() {
+				return 4 << 10
+			}
+			return 1 << 30
+		}
+		d.Fail = func(op string) error {
+			if full.Load() && op == "create" {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		g.start(name, func(c *cluster.Config) {
+			c.Report = func(r *clusterv1.PingResponse) { r.RefusesBuilds = full.Load() }
+			c.Storage = &cluster.Storage{Disk: d.Mount(), Snapshots: clustertest.NewSnapshots()}
+		})
+	}
+	g.leader()
+	return g
+}
+
+// propose proposes a value through a node, for at most limit. It repeats the value if the leader
+// changes meanwhile.
+func (g *fullDisks) propose(m *simNode, v uint64, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(g.t.Context(), limit)
+	defer cancel()
+	for {
+		_, err := m.Propose(ctx, value(v))
+		if !errors.Is(err, cluster.ErrOutcomeUnknown) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// Test_FullDisk_LeaderHandsOver fills the disk of the leader. Another node must lead soon, and the
+// node with the full disk must not lead again while it is full, whatever happens to the leader.
+func Test_FullDisk_LeaderHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := threeWithDisks(t)
+		g.puts(1, 3)
+		former := g.leader()
+		time.Sleep(time.Second) // simulated: the leader has pinged the others
+		g.full[former.cfg.Name].Store(true)
+		if err := g.propose(g.nodes[g.others(former.cfg.Name)[0]], 10, 2*time.Second); err != nil {
+			t.Fatalf("the leader's disk is full, the others have room: %v", err)
+		}
+		lead := g.leader()
+		if lead.cfg.Name == former.cfg.Name {
+			t.Fatal("the node with the full disk still leads")
+		}
+		if err := former.Trouble(); !errors.Is(err, cluster.ErrNoRoom) {
+			t.Errorf("the health problem of the node with the full disk: %v", err)
+		}
+		g.stop(lead.cfg.Name)
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) { // simulated
+			if r := former.Status().Role; r == "Leader" {
+				t.Fatal("the node with the full disk leads again")
+			}
+		}
+		g.full[former.cfg.Name].Store(false)
+		third := g.nodes[g.others(lead.cfg.Name, former.cfg.Name)[0]]
+		if err := g.propose(third, 11, 15*time.Second); err != nil {
+			t.Errorf("there is room again: %v", err)
+		}
+	})
+}
+
+// Test_FullDisk_AllTogether fills the disks of all nodes. Commands must be refused with the reason,
+// nobody else can lead, and commands must be accepted within 5 s once there is room.
+func Test_FullDisk_AllTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := threeWithDisks(t)
+		g.puts(1, 3)
+		for _, f := range g.full {
+			f.Store(true)
+		}
+		term := g.leader().Status().Term
+		for _, name := range g.names {
+			err := g.propose(g.nodes[name], 10, 2*time.Second)
+			for try := 0; try < 5 && errors.Is(err, cluster.ErrOutcomeUnknown); try++ { // the time was over during a call
+				err = g.propose(g.nodes[name], 10, 2*time.Second)
+			}
+			if !errors.Is(err, cluster.ErrNoRoom) || !errors.Is(err, cluster.ErrNoLeader) {
+				t.Errorf("a command to %s on full disks: %v", name, err)
+			}
+		}
+		time.Sleep(time.Minute) // simulated
+		if got := g.leader().Status().Term; got != term {
+			t.Errorf("the leader has changed although no disk has room: term %d, before %d", got, term)
+		}
+		for _, f := range g.full {
+			f.Store(false)
+		}
+		if err := g.propose(g.nodes[g.names[0]], 20, 5*time.Second); err != nil {
+			t.Fatalf("5 s after there is room again: %v", err)
+		}
+		g.wait("all nodes have the value", func() bool {
+			return !slices.ContainsFunc(g.names, func(n string) bool { return !slices.Contains(g.nodes[n].sm.values(), 20) })
+		})
+		for _, name := range g.names {
+			if got := g.nodes[name].sm.values(); slices.Contains(got, 10) {
+				t.Errorf("%s shows a command that was refused: %v", name, got)
+			}
+		}
+	})
+}
