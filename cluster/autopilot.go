@@ -47,7 +47,7 @@ func (r autopilotRaft) AddVoter(id raft.ServerID, address raft.ServerAddress, _ 
 		if !slices.ContainsFunc(now.Configuration().Servers, func(s raft.Server) bool { return s.ID == id }) {
 			return failedFuture{fmt.Errorf("%s is no longer a member", id)}
 		}
-		return r.Raft.AddVoter(id, address, now.Index(), timeout)
+		return r.Raft.AddVoter(id, address, 0, timeout)
 	}}
 }
 
@@ -78,12 +78,12 @@ type autopilotFuture struct {
 
 // Error makes the request and waits for its result or for the end of the term.
 func (f *autopilotFuture) Error() error {
-	return f.r.n.await(f.r.ctx, func() raft.Future {
+	return f.r.n.changeMembers(f.r.ctx, func(*raft.Raft, []raft.Server) (raft.Future, error) {
 		future := f.start()
 		if future.Error() == nil {
 			f.index.Store(future.Index())
 		}
-		return future
+		return future, nil
 	})
 }
 
@@ -155,7 +155,7 @@ func (p autopilotApp) RemoveFailedServer(s *autopilot.Server) {
 	p.n.done.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), raftTimeout)
 		defer cancel()
-		if err := p.n.await(ctx, func() raft.Future { return p.n.raft.Load().RemoveServer(s.ID, 0, 0) }); err != nil {
+		if err := p.n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) { return r.RemoveServer(s.ID, 0, 0), nil }); err != nil {
 			p.n.cfg.Logger.Warn("cannot remove a silent member", "node", p.n.cfg.Name, "member", s.ID, "err", err)
 		}
 	})

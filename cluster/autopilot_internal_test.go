@@ -27,7 +27,7 @@ func Test_Autopilot_PromotesMembersOnly(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = r.Shutdown().Error() })
 	<-r.LeaderCh()
-	n := &Node{}
+	n := &Node{membership: make(chan struct{}, 1)}
 	n.raft.Store(r)
 	raftCalls := autopilotRaft{r, n, t.Context()}
 	must := func(f raft.IndexFuture) {

@@ -76,9 +76,10 @@ func InspectSnapshot(r io.Reader, check func(io.Reader) error) (uint64, error) {
 	return readSnapshot(r, check)
 }
 
-// Recover makes the node of a data directory the only voter of its cluster. It is for a cluster
-// that has lost a majority of its voters for good. The node must not run. Writes that only the lost
-// voters had stored are lost.
+// Recover makes the node of a data directory the only voter of a new cluster with the state of its
+// former one. It is for a cluster that has lost a majority of its voters for good. The node must not
+// run. Writes that only the lost voters had stored are lost. The cluster id changes, so that the
+// former voters, should they come back, cannot outvote the node: each side refuses the other.
 func Recover(cfg Config) error {
 	cfg.setDefaults()
 	dir, err := openDataDir(cfg.DataDir, cfg.Name, false)
@@ -92,6 +93,15 @@ func Recover(cfg Config) error {
 	}
 	s, _, err := n.openStorage()
 	if err != nil {
+		return err
+	}
+	if has, err := raft.HasExistingState(s.Log, s.Stable, s.Snapshots); err != nil || !has {
+		return errors.Join(errors.New("the node has not received the log of its cluster yet: there is nothing to recover"), err)
+	}
+	// The id changes first. If the process ends before the configuration has changed, the node only
+	// waits for voters, and Recover can be called again. In the other order the node could lead
+	// under the former id.
+	if err := dir.changeIf(func(d *identity) error { d.ClusterID, d.Bootstrap = newID(), nil; return nil }); err != nil {
 		return err
 	}
 	_, trans := raft.NewInmemTransport("")

@@ -21,7 +21,7 @@ type identity struct {
 	// Initialized is set once the first start has succeeded. Before that nothing was acknowledged,
 	// so a first start that was killed may begin again.
 	Initialized bool `json:"initialized"`
-	// ClusterID is the cluster that the node belongs to. It never changes once it is set.
+	// ClusterID is the cluster that the node belongs to. Once it is set, only Recover changes it.
 	ClusterID string `json:"cluster_id,omitempty"`
 	// Promised is the id of the cluster that the node has promised to form with Proposer. A node
 	// makes one promise only, so that two halves of one installation never form two clusters.

@@ -3,6 +3,8 @@ package cluster
 import (
 	"errors"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // SetWriteStart makes the log look as if a write had been in progress since t, or as if there were
@@ -40,3 +42,23 @@ func OpenLogStore(dir string, disk Disk, segmentBytes int, fresh bool) (*LogStor
 
 // Close closes the log.
 func (s *logStore) Close() error { return s.close() }
+// LockMembership delays changes of the membership until the returned function is called.
+func (n *Node) LockMembership() (unlock func()) {
+	n.membership <- struct{}{}
+	return func() { <-n.membership }
+}
+
+// RemoveNow removes a server, also while the membership is locked.
+func (n *Node) RemoveNow(id string) error {
+	return n.raft.Load().RemoveServer(raft.ServerID(id), 0, 0).Error()
+}
+
+// MakeEmptyLog makes the files of a log without entries in a data directory.
+func MakeEmptyLog(dir string) error {
+	s, err := openLogStore(dir, nil, 1<<20, true)
+	if err != nil {
+		return err
+	}
+	_, err = s.verify(dir, 0, false)
+	return errors.Join(err, s.close())
+}

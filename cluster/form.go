@@ -325,3 +325,16 @@ func (n *Node) bootstrap(id string, servers []bootstrapServer) error {
 	n.cfg.Logger.Info("formed a cluster", "node", n.cfg.Name, "cluster_id", id, "nodes", len(servers))
 	return n.dir.changeIf(func(d *identity) error { d.Bootstrap, d.Promised, d.Proposer = nil, "", ""; return nil })
 }
+
+// mayFormAlone returns an error if a node that has no configuration of Raft yet must not bootstrap a
+// group of one: it is a member of another cluster whose log it has not received, or it has promised
+// to form one.
+func mayFormAlone(d identity) error {
+	switch {
+	case d.ClusterID != "" && d.ClusterID != d.StoreID:
+		return fmt.Errorf("it has joined cluster %s", d.ClusterID)
+	case d.Promised != "" && d.Proposer != d.Name:
+		return fmt.Errorf("it has promised to form cluster %s with node %q", d.Promised, d.Proposer)
+	}
+	return nil
+}

@@ -151,7 +151,12 @@ func (n *Node) updateAddress(ctx context.Context) error {
 	address := raft.ServerAddress(n.cfg.Network.Address())
 	for _, s := range r.GetConfiguration().Configuration().Servers {
 		if s.ID == n.serverID() && s.Address != address {
-			return n.await(ctx, func() raft.Future { return r.AddVoter(s.ID, address, 0, 0) })
+			return n.changeMembers(ctx, func(r *raft.Raft, now []raft.Server) (raft.Future, error) {
+				if err := unchanged(now, s); err != nil {
+					return nil, err
+				}
+				return r.AddVoter(s.ID, address, 0, 0), nil
+			})
 		}
 	}
 	return nil

@@ -176,7 +176,9 @@ func noRoomOr(err error, dir string, segmentBytes int, what string) error {
 // remedy.
 func damaged(dir, what string) error {
 	return fmt.Errorf("data directory %s is damaged: %s. The node does not start, because it would lose acknowledged builds. "+
-		"Restore a copy of the directory, or a snapshot into a new one", dir, what)
+		"Do not put an older copy of the directory in its place: the node would forget its votes and what it has acknowledged. "+
+		"In a cluster whose other voters have a majority, empty the directory and start the node: it joins as a new member. "+
+		"If they have none, see \"A majority of the voters is lost for good\" in docs/runbooks.md. A node that is alone starts with an empty directory and 'image-builder snapshot restore'", dir, what)
 }
 
 // IsMonotonic returns true: raft-wal allows no gaps in the log.

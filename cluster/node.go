@@ -45,6 +45,8 @@ type Node struct {
 	joining sync.Mutex // held while memberLoop checks the membership
 	leaving bool       // memberLoop must not join
 
+	membership chan struct{} // full while Raft's configuration is changed; capacity 1
+
 	mu      sync.Mutex
 	leads   bool          // this node leads and has applied a command of its term; see setLeads
 	term    uint64        // the term in which it leads
@@ -69,7 +71,7 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, dir: dir, changed: make(chan struct{}),
 		clock: newClock(cfg.Now), stop: func() {}, closed: make(chan struct{}),
-		lost: make(chan raft.ServerID, 64), recheck: make(chan struct{}, 1), peers: newPeers(),
+		lost: make(chan raft.ServerID, 64), recheck: make(chan struct{}, 1), membership: make(chan struct{}, 1), peers: newPeers(),
 	}
 	n.fsm = newFSM(cfg.StateMachine, string(n.serverID()))
 	return n, nil
@@ -206,6 +208,9 @@ func (n *Node) bootstrapAlone(r *raft.Raft) error {
 	}
 	if len(servers) > 0 && n.dir.current().Initialized {
 		return nil
+	}
+	if err := mayFormAlone(n.dir.current()); err != nil {
+		return fmt.Errorf("the data directory %s belongs to a member of a cluster: %w, and no peers are configured: configure them, or give this node an empty directory", n.dir.path, err)
 	}
 	if err := n.bootstrap(n.dir.id.StoreID, []bootstrapServer{{ID: string(n.serverID()), Address: n.cfg.Network.Address(), Voter: true}}); err != nil {
 		return err

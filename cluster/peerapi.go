@@ -181,10 +181,17 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 		switch {
 		case s.ID == id && s.Address == address:
 			return nil
-		case s.ID == id && s.Suffrage == raft.Voter:
-			return n.await(ctx, func() raft.Future { return r.AddVoter(id, address, 0, 0) })
 		case s.ID == id:
-			return n.await(ctx, func() raft.Future { return r.AddNonvoter(id, address, 0, 0) })
+			return n.changeMembers(ctx, func(r *raft.Raft, now []raft.Server) (raft.Future, error) {
+				// Raft itself would add a server that was removed meanwhile, and with a vote.
+				if err := unchanged(now, s); err != nil {
+					return nil, err
+				}
+				if s.Suffrage == raft.Voter {
+					return r.AddVoter(id, address, 0, 0), nil
+				}
+				return r.AddNonvoter(id, address, 0, 0), nil
+			})
 		case nameOf(s.ID) == name:
 			if s.ID == n.serverID() || n.alive(ctx, s.ID) {
 				return fmt.Errorf("a node named %q with other data is alive: names must be unique", name)
@@ -200,7 +207,7 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 			former = append(former, s.ID)
 		}
 	}
-	if err := n.await(ctx, func() raft.Future { return r.AddNonvoter(id, address, 0, 0) }); err != nil {
+	if err := n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) { return r.AddNonvoter(id, address, 0, 0), nil }); err != nil {
 		return err
 	}
 	n.cfg.Logger.Info("a node joined", "node", id, "address", address)
@@ -214,7 +221,7 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 
 // removeFormer removes a server whose data is gone, so that no quorum counts it.
 func (n *Node) removeFormer(ctx context.Context, id raft.ServerID) error {
-	if err := n.await(ctx, func() raft.Future { return n.raft.Load().RemoveServer(id, 0, 0) }); err != nil {
+	if err := n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) { return r.RemoveServer(id, 0, 0), nil }); err != nil {
 		return fmt.Errorf("remove the former %s: %w", id, err)
 	}
 	n.cfg.Logger.Info("removed a server whose data directory was replaced", "node", id)

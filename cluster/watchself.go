@@ -177,7 +177,7 @@ func (n *Node) Remove(ctx context.Context, member string) error {
 		if s.ID == n.serverID() {
 			return fmt.Errorf("node %q leads: transfer leadership first", member)
 		}
-		return n.await(ctx, func() raft.Future { return r.RemoveServer(s.ID, 0, 0) })
+		return n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) { return r.RemoveServer(s.ID, 0, 0), nil })
 	}
 	return fmt.Errorf("no member is named %q", member)
 }

@@ -20,11 +20,11 @@ func newRecoverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "recover --config FILE", Short: "Make a stopped node the only voter after a permanent loss of the majority",
 		Long: `Recovers a cluster whose majority of voters is lost for good. Stop the node, run this
-command with its configuration, and start it: it leads a cluster of its own with the state
-that it has stored. Then start the other nodes with empty data directories; they join it.
-Choose the node with the greatest applied index (cluster members --stale). Changes that only
-the lost nodes had stored are lost. Never start a lost node with its old data: remove the
-data first.
+command with its configuration, and start it: it leads a new cluster with the state that it
+has stored. Then start the other nodes with empty data directories; they join it. Choose the
+node with the greatest applied index (cluster members --stale). Changes that only the lost
+nodes had stored are lost. The new cluster has another id and refuses nodes that still have
+their old data: remove the data first.
 
 Exit status: 0 success, 2 wrong usage, 3 the data cannot be used.`,
 		Args: cobra.NoArgs,
@@ -43,7 +43,7 @@ Exit status: 0 success, 2 wrong usage, 3 the data cannot be used.`,
 			}); err != nil {
 				return cli.ExitWith(cli.ExitUnavailable, err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "node %s is the only voter of its cluster now: start it\n", cfg.Name)
+			fmt.Fprintf(cmd.OutOrStdout(), "node %s is the only voter of a new cluster now: start it\n", cfg.Name)
 			return nil
 		},
 	}

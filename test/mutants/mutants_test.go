@@ -36,6 +36,16 @@ var mutants = []mutant{
 		"./cluster", "Test_Damage_InAnOldSegment", "",
 	},
 	{
+		"recover keeps the cluster id", "cluster/backup.go",
+		"d.ClusterID, d.Bootstrap = newID(), nil", "d.Bootstrap = nil",
+		"./cluster", "Test_Recover_TheOthersComeBack", "",
+	},
+	{
+		"a new address is recorded for a removed voter", "cluster/membership.go",
+		"if !slices.Contains(servers, s) {", "if len(servers) == 0 && !slices.Contains(servers, s) {",
+		"./cluster", "Test_Join_DuringARemoval", "",
+	},
+	{
 		"secrets are replicated as they are", "builds/prepare.go",
 		"c.Secrets = nil\n", "",
 		"./builds", "Test_Prepare_SealsWhatIsReplicated", "",
