@@ -49,9 +49,11 @@ func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 	r := n.raft.Load()
 	done := make(chan error, 1)
 	n.done.Go(func() {
-		done <- r.Restore(&raft.SnapshotMeta{
+		err := r.Restore(&raft.SnapshotMeta{
 			Version: raft.SnapshotVersionMax, Index: index, Term: r.CurrentTerm(), Size: int64(len(raw)),
 		}, bytes.NewReader(raw), 0)
+		n.clock.atLeast(n.cfg.StateMachine.LastTime())
+		done <- err
 	})
 	select {
 	case err := <-done:

@@ -45,6 +45,15 @@ func (c *clock) begin(applied int64, view clockView) {
 	c.last, c.at, c.asleep, c.view = max(applied, view.earliest()), time.Now(), c.suspended(), view
 }
 
+// atLeast lets the time jump to the greatest applied time, after a snapshot that is ahead of the time
+// of the term has replaced the state.
+func (c *clock) atLeast(applied int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.advance()
+	c.last = max(c.last, applied)
+}
+
 // adjust sets the view of the clocks, and lets the time jump to it if it is confirmed and ahead.
 func (c *clock) adjust(view clockView) {
 	c.mu.Lock()

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"bytes"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -162,4 +163,33 @@ func Test_Clock_TheLeadersClockJumps(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Test_Clock_RestoreOfALaterSnapshot restores a snapshot whose time is ahead of all clocks. The time
+// must go on.
+func Test_Clock_RestoreOfALaterSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var clocks wallClocks
+		g := newSimGroup(t, 1)
+		n := g.start("n0", clocks.use)
+		g.put(1)
+		n.sm.mu.Lock()
+		n.sm.time += int64(time.Hour)
+		n.sm.mu.Unlock()
+		var later bytes.Buffer
+		if err := n.SaveSnapshot(&later); err != nil {
+			t.Fatal(err)
+		}
+		n.sm.mu.Lock()
+		n.sm.time -= int64(time.Hour)
+		n.sm.mu.Unlock()
+		if err := n.RestoreSnapshot(t.Context(), later.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		first := g.timeAhead(2)
+		time.Sleep(time.Second) // simulated
+		if second := g.timeAhead(3); first < 50*time.Minute || second-first < -100*time.Millisecond {
+			t.Errorf("the time of the state is %s ahead, and a second later %s", first, second)
+		}
+	})
 }

@@ -218,6 +218,7 @@ type Status struct {
 	// Behind is the number of committed entries that are not applied yet.
 	Behind uint64
 	// LastContact is the time since the last message of a leader; 0 on the leader, -1 if there was
-	// none.
+	// none. On a leader whose disk is stuck, while another node can lead, it is the time for which
+	// the disk has been stuck.
 	LastContact time.Duration
 }

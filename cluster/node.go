@@ -296,12 +296,7 @@ func (n *Node) Status() Status {
 	for _, m := range r.GetConfiguration().Configuration().Servers {
 		s.Voter = s.Voter || m.ID == n.serverID() && m.Suffrage == raft.Voter
 	}
-	if r.State() != raft.Leader {
-		s.LastContact = -1
-		if t := r.LastContact(); !t.IsZero() {
-			s.LastContact = time.Since(t)
-		}
-	}
+	s.LastContact = n.lastContact(r)
 	return s
 }
 

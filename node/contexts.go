@@ -73,11 +73,12 @@ func (c contextStore) Open(ctx context.Context, digest string) (io.ReadCloser, e
 	return c.client.OpenFile(ctx, c.ref(digest), installRights)
 }
 
-// collect deletes the contexts that are older than maxAge and not in use, and returns their number.
+// collect deletes the contexts that are older than maxAge at now and not in use, and returns their
+// number.
 // used returns the digests in use. collect deletes a manifest by its digest, and renewing a context
 // changes that digest. So a context that Exists has renewed for a build that used does not contain
 // is not deleted.
-func (c contextStore) collect(ctx context.Context, used func() map[string]bool) (n int, err error) {
+func (c contextStore) collect(ctx context.Context, now time.Time, used func() map[string]bool) (n int, err error) {
 	tags, err := c.client.Tags(ctx, c.repository, contextTagPrefix, installRights)
 	if registry.KindOf(err) == registry.NotFound {
 		return 0, nil // the repository does not exist before the first push
@@ -102,7 +103,7 @@ func (c contextStore) collect(ctx context.Context, used func() map[string]bool) 
 				return n, err
 			}
 			continue
-		case time.Since(st.Created) <= c.maxAge:
+		case now.Sub(st.Created) <= c.maxAge:
 			continue
 		}
 		if err := c.client.DeleteManifest(ctx, c.repository+"@"+st.Digest, installRights); err != nil && registry.KindOf(err) != registry.NotFound {
@@ -115,7 +116,7 @@ func (c contextStore) collect(ctx context.Context, used func() map[string]bool) 
 
 // collectContexts deletes uploaded contexts that no build needs, until the term ends. It stops for
 // good in this term if the registry forbids deletion.
-func (n *Node) collectContexts(ctx context.Context, _ *cluster.Term) error {
+func (n *Node) collectContexts(ctx context.Context, term *cluster.Term) error {
 	store := n.contextStore()
 	if store.maxAge <= 0 || len(n.cfg.BuildKit.Addresses) == 0 && !n.cfg.Uses(kubernetes.Name) {
 		return nil
@@ -123,7 +124,7 @@ func (n *Node) collectContexts(ctx context.Context, _ *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()
 	for ctxutil.Sleep(ctx, min(store.maxAge/4, time.Hour)) {
-		deleted, err := store.collect(ctx, n.contextsInUse)
+		deleted, err := store.collect(ctx, term.Now(), n.contextsInUse)
 		if deleted > 0 {
 			n.log.Info("deleted uploaded contexts that no build needs", "contexts", deleted)
 		}

@@ -60,7 +60,7 @@ func (n *Node) leadRefreshes(ctx context.Context, term *cluster.Term) error {
 	defer cancel()
 	return (&refcache.Leader{
 		Store: n.store, Raft: termAdapter{n.raft, term}, Log: n.log,
-		Seed: n.cfg.RefCache.Refs, Interval: time.Duration(n.cfg.RefCache.Interval),
+		Seed: n.cfg.RefCache.Refs, Interval: time.Duration(n.cfg.RefCache.Interval), Now: term.Now,
 	}).Run(ctx)
 }
 

@@ -21,6 +21,15 @@ type Leader struct {
 	// refresh interval of the configuration.
 	Seed     []string
 	Interval time.Duration
+	// Now returns the time of the cluster, by which references become due. time.Now if nil.
+	Now func() time.Time
+}
+
+func (l *Leader) now() time.Time {
+	if l.Now == nil {
+		return time.Now()
+	}
+	return l.Now()
 }
 
 // Run decides and commits until ctx ends, which it does with the term. It returns nil then.
@@ -48,7 +57,7 @@ func (l *Leader) Run(ctx context.Context) error {
 			prepared = l.succeeded(ctx, err)
 			continue
 		}
-		assign, wake := decideRefreshes(refs, nodes, time.Now())
+		assign, wake := decideRefreshes(refs, nodes, l.now())
 		if len(assign) == 0 {
 			l.await(ctx, changed, wake)
 			continue
@@ -121,7 +130,7 @@ func (l *Leader) normalise(ctx context.Context, refs []*imagebuilderv1.CachedRef
 func (l *Leader) await(ctx context.Context, changed <-chan struct{}, wake time.Time) {
 	d := time.Minute
 	if !wake.IsZero() {
-		d = min(d, max(time.Until(wake), time.Millisecond))
+		d = min(d, max(wake.Sub(l.now()), time.Millisecond))
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
