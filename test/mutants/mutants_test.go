@@ -61,6 +61,11 @@ var mutants = []mutant{
 		"./builds", "Test_Apply_UnknownFeatureLevel", "",
 	},
 	{
+		"a forced request joins a build that runs", "builds/apply_create.go",
+		"if !force || s.level < freshForceLevel {", "if true {",
+		"./builds", "Test_Force_GetsABuildThatBeginsLater", "",
+	},
+	{
 		"request ids have no limit", "builds/apply_create.go",
 		"!tx.roomForRequest() {", "!tx.roomForRequest() && false {",
 		"./builds", "Test_Requests_.*", "",
