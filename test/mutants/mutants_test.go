@@ -57,7 +57,7 @@ var mutants = []mutant{
 	},
 	{
 		"the command that raises the level needs level 1", "builds/commands.go",
-		"return max(1, c.GetLevel())", "return 1",
+		"return max(1, c.GetLevel())", "return min(1, c.GetLevel())",
 		"./builds", "Test_Apply_UnknownFeatureLevel", "",
 	},
 	{
