@@ -8,7 +8,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -26,10 +25,14 @@ func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*im
 	if err := s.catchUp(ctx, 0, true); err != nil {
 		return nil, err
 	}
-	var active *buildsv1.Record
-	s.store.Read(func(st *builds.State) { active = st.Active(p.ref) })
-	if active != nil && active.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
-		return active.Build, nil
+	var joined *imagebuilderv1.Build
+	s.store.Read(func(st *builds.State) {
+		if active := st.Active(p.ref); active != nil && st.CanJoin(active, p.source, r.force) {
+			joined = active.Build
+		}
+	})
+	if joined != nil {
+		return joined, nil
 	}
 	auth, err := s.fetchOneTime(ctx, r.oneTimeURL)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/image-builder-ha/image-builder/faults"
@@ -15,8 +16,8 @@ import (
 )
 
 // createBuild returns the first of these builds that exists: the build of the request id; the
-// active build of the ref; the newest build of the ref, if it succeeded after the requester looked
-// for the image; a new build.
+// active build of the ref, or its successor, if the request can join it; the newest build of the
+// ref, if it succeeded after the requester looked for the image; a new build.
 func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 	if c.Id == "" || c.Ref == "" { // a snapshot with such a build could not be restored
 		return Result{Err: errors.New("the command has no build id or no image reference")}
@@ -31,10 +32,11 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 		return Result{Err: ErrTooManyRequests}
 	}
 	if r := tx.Active(c.Ref); r != nil && !faults.Mutant("dedupe-outside-apply") {
-		if r.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
+		if tx.CanJoin(r, c.Source, c.Force) {
 			return tx.attach(r, c)
 		}
-		// The active build is about to end. A successor waits for its end.
+		// The active build is about to end, or it is too old for a forced request. A successor waits
+		// for its end. There is only one, so that every request joins it.
 		if id, ok := tx.successors.Get(c.Ref); ok {
 			return tx.attach(tx.Build(id), c)
 		}
@@ -45,6 +47,19 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 		return Result{Build: r.Build, Attached: true}
 	}
 	return tx.create(c, false)
+}
+
+// CanJoin reports whether a request joins the active build r of its image. A forced request joins
+// only a build that begins later than the request and does what the request demands: that build is
+// forced too, or has the same source. Otherwise it may copy a base image that exists.
+func (s *State) CanJoin(r *buildsv1.Record, source *imagebuilderv1.Source, force bool) bool {
+	if r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
+		return false
+	}
+	if !force || s.level < freshForceLevel {
+		return true
+	}
+	return len(r.Build.Attempts) == 0 && (r.Build.Force || proto.Equal(r.Build.Source, source))
 }
 
 // repeated returns the result of a request id, if it is known.

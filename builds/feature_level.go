@@ -37,4 +37,7 @@ const (
 	// creationOrderLevel introduces the order of builds by the index of the command that created
 	// them. Older versions order builds by id, which follows the clocks of the leaders.
 	creationOrderLevel = 5
+	// freshForceLevel introduces successors for forced requests. In older versions a forced request
+	// joins the active build, however long that runs.
+	freshForceLevel = 5
 )

@@ -42,8 +42,9 @@ func Over(p *Pool) *Client {
 func (c *Client) Close() error { return c.pool.Close() }
 
 // Build requests an image and returns without waiting for the build: with the image if it exists
-// and Force is not set, else with the active build of the same image, else with a new build. If the
-// request has no id, Build sends a copy with a random id, so that retries create only one build.
+// and Force is not set, else with the active build of the same image, else with a new build. With
+// Force set, it joins an active build only if that has not begun. If the request has no id, Build
+// sends a copy with a random id, so that retries create only one build.
 func (c *Client) Build(ctx context.Context, req *imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {
 	if req.GetRequestId() == "" {
 		req = proto.CloneOf(req)

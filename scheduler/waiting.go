@@ -47,7 +47,11 @@ func (w *Waiting) Reason(r *buildsv1.Record) string {
 		return ""
 	}
 	if r.Successor {
-		return fmt.Sprintf("build %s of the same image, which is being stopped, has to end first", w.state.Active(b.Ref).GetBuild().GetId())
+		active := w.state.Active(b.Ref)
+		if active.GetStopReason() == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
+			return fmt.Sprintf("build %s of the same image, which began before this forced request, has to end first", active.GetBuild().GetId())
+		}
+		return fmt.Sprintf("build %s of the same image, which is being stopped, has to end first", active.GetBuild().GetId())
 	}
 	if t := b.NotBefore; t != nil && w.now.Before(t.AsTime()) {
 		return fmt.Sprintf("attempt %d failed; the next one begins at %s", len(b.Attempts), t.AsTime().UTC().Format(time.RFC3339))

@@ -67,8 +67,13 @@ var mutants = []mutant{
 	},
 	{
 		"the command that raises the level needs level 1", "builds/commands.go",
-		"return max(1, c.GetLevel())", "return 1",
+		"return max(1, c.GetLevel())", "return min(1, c.GetLevel())",
 		"./builds", "Test_Apply_UnknownFeatureLevel", "",
+	},
+	{
+		"a forced request joins a build that runs", "builds/apply_create.go",
+		"if !force || s.level < freshForceLevel {", "if true {",
+		"./builds", "Test_Force_GetsABuildThatBeginsLater", "",
 	},
 	{
 		"request ids have no limit", "builds/apply_create.go",

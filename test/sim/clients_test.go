@@ -34,10 +34,13 @@ func (w *world) client(ctx context.Context, name string) {
 				// The images change after a while, because the time to check a history grows much
 				// faster than its length.
 				Kind: history.Create, Ref: fmt.Sprintf("image-%d-%d", time.Since(w.startedAt)/(5*time.Minute), w.intn(6)), Requester: name,
-				RequestID: fmt.Sprintf("%s-%d", name, w.intn(1<<30)), Force: true,
+				RequestID: fmt.Sprintf("%s-%d", name, w.intn(1<<30)), Force: w.intn(2) == 0,
 			}
 			if id, at, ok := w.create(call, r, name, op); ok {
-				mine, index = append(mine, id), max(index, at)
+				index = max(index, at)
+				if id != "" {
+					mine = append(mine, id)
+				}
 			}
 		case k < 8:
 			op := history.Operation{Kind: history.Read, ID: mine[w.intn(len(mine))], Linearizable: w.intn(2) == 0}
@@ -123,7 +126,7 @@ func (w *world) list(ctx context.Context, r *running) {
 
 // create requests a build, and repeats the request at other nodes while it returns UNAVAILABLE. All
 // tries are one operation of the history, because they have one request id. create returns the id
-// of the build and the index of the response.
+// of the build, "" if the image exists, and the index of the response.
 func (w *world) create(ctx context.Context, r *running, client string, op history.Operation) (id string, index uint64, ok bool) {
 	c := w.rec.Begin(client, op)
 	var err error
@@ -131,10 +134,14 @@ func (w *world) create(ctx context.Context, r *running, client string, op histor
 		var res *imagebuilderv1.BuildImageResponse
 		res, err = r.api().BuildImage(ctx, &imagebuilderv1.BuildImageRequest{
 			Source: source("docker.io/library/" + op.Ref + ":1"), Auth: authOf("docker.io/library/" + op.Ref + ":1"),
-			Requester: op.Requester, RequestId: op.RequestID, Force: true,
+			Requester: op.Requester, RequestId: op.RequestID, Force: op.Force,
 		})
 		if err == nil {
 			c.End(history.Created(res))
+			if res.Exists {
+				w.count("the image existed")
+				return "", res.Read.GetIndex(), true
+			}
 			w.mu.Lock()
 			if !w.acked[res.Build.Id] {
 				w.acked[res.Build.Id], w.ids = true, append(w.ids, res.Build.Id)

@@ -48,13 +48,15 @@ type world struct {
 	ids     []string        // the same, in order of acknowledgement
 	ended   map[string]bool // ids of builds that a client has seen ended
 	reached map[string]int  // states, with how often they were reached
+
+	published map[string]time.Time // refs of images, with the time of the last publication
 }
 
 // newWorld returns a world of machines that do not run yet.
 func newWorld(t testing.TB, seed uint64, nodes int) *world {
 	w := &world{
 		t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), hub: clustertest.NewHub(seed), rec: history.NewRecorder(nil),
-		startedAt: time.Now(), acked: map[string]bool{}, ended: map[string]bool{}, reached: map[string]int{}, observed: observedLogs{logs: map[logs.Key][]byte{}},
+		startedAt: time.Now(), acked: map[string]bool{}, ended: map[string]bool{}, reached: map[string]int{}, published: map[string]time.Time{}, observed: observedLogs{logs: map[logs.Key][]byte{}},
 	}
 	w.workloads = &workloads{w: w, pods: map[string]*process{}, lines: map[string]int{}}
 	w.keys = filepath.Join(t.TempDir(), "keys.json")
@@ -123,8 +125,12 @@ func (w *world) propose(cmd proto.Message) {
 	}
 }
 
-// registry is node.Images of one node. Every base image exists, no built image exists before its
-// build, and every publication succeeds.
+// imageAge is how long a published image stays in the registry. It is longer than a node can be
+// behind the others, so that a node never misses both an image and the end of its build.
+const imageAge = time.Minute
+
+// registry is node.Images of one node. Every base image exists, a built image exists for imageAge
+// after its publication, and every publication succeeds.
 type registry struct {
 	w    *world
 	node string
@@ -136,11 +142,21 @@ func (registry) Resolve(_ context.Context, ref, _ string, _ *buildsv1.Rights) (b
 	return builds.Image{Ref: ref + "@sha256:base", Digest: "sha256:base"}, nil
 }
 
-func (registry) Head(_ context.Context, ref string, _ *buildsv1.Rights) (builds.Image, error) {
+func (r registry) Head(_ context.Context, ref string, _ *buildsv1.Rights) (builds.Image, error) {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	if at, ok := r.w.published[ref]; ok && time.Since(at) < imageAge {
+		return builds.Image{Ref: ref, Digest: "sha256:built"}, nil
+	}
 	return builds.Image{}, &builds.ImageError{Kind: builds.ImageNotFound, Ref: ref, Err: errors.New("not there")}
 }
 
-func (registry) Publish(context.Context, string, string) error { return nil }
+func (r registry) Publish(_ context.Context, _, ref string) error {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	r.w.published[ref] = time.Now()
+	return nil
+}
 
 func (registry) Exists(context.Context, string) (bool, error) { return true, nil }
 

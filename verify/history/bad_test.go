@@ -94,6 +94,22 @@ func Test_Check_Rejects(t *testing.T) {
 			s.do(create("a", "1"), attached("x"))
 			s.do(wait("x"), is("x", Succeeded))
 		}},
+		"a forced build runs beside another": {OneActive, func(s script) {
+			s.do(create("a", "1"), createdAt("x", 5))
+			s.do(forced(create("b", "1")), createdAt("y", 8))
+			s.do(read("y"), isAt("y", Running, 9))
+			s.do(read("x"), isAt("x", Running, 10))
+			s.do(wait("x"), isAt("x", Succeeded, 11))
+			s.do(wait("y"), isAt("y", Succeeded, 12))
+		}},
+		"a forced build runs beside another, by linearizable reads": {OneActive, func(s script) {
+			s.do(create("a", "1"), created("x"))
+			s.do(forced(create("b", "1")), created("y"))
+			s.do(linearizableRead("y"), is("y", Running))
+			s.do(linearizableRead("x"), is("x", Running))
+			s.do(wait("x"), is("x", Succeeded))
+			s.do(wait("y"), is("y", Succeeded))
+		}},
 		"a forced request whose image exists": {AskedFor, func(s script) {
 			s.do(forced(create("a", "1")), Outcome{Exists: true})
 		}},

@@ -47,6 +47,9 @@ type build struct {
 	final   Phase
 	last    Record
 	overdue bool
+	// waits is set if a forced request may have created the build. Such a build may be created while
+	// another build of the ref runs, and then waits for the end of that one.
+	waits bool
 }
 
 // evidence is a history grouped by builds and refs.
@@ -72,6 +75,9 @@ func gather(h History) *evidence {
 	}
 	for _, r := range e.history {
 		e.addObservation(r)
+	}
+	for _, b := range e.builds {
+		b.waits = e.maybeForced(b)
 	}
 	for id, b := range e.builds {
 		e.ids = append(e.ids, id)
@@ -159,6 +165,18 @@ func (e *evidence) addObservation(r Record) {
 		b.observations = append(b.observations, r)
 		b.createdAt = max(b.createdAt, r.Out.Build.CreatedAt)
 	}
+}
+
+// maybeForced reports whether a forced request may have created the build: the request whose
+// response says that it created the build, or any of unknown outcome.
+func (e *evidence) maybeForced(b *build) bool {
+	forced := func(q *request) bool { return q.calls[0].Op.Force }
+	for _, q := range b.requests {
+		if !q.responses[0].Out.Attached {
+			return forced(q)
+		}
+	}
+	return slices.ContainsFunc(e.mayHaveCreated(b), forced)
 }
 
 // sortObservations sorts the observations and finds the first terminal one.

@@ -16,6 +16,17 @@ func Test_Check_Accepts(t *testing.T) {
 			s.do(read("x"), isAt("x", Running, 7))
 			s.do(wait("x"), succeeded("x", "sha256:1"))
 		},
+		"a forced request waits for the build that runs": func(s script) {
+			s.do(create("a", "1"), createdAt("x", 5))
+			s.do(read("x"), isAt("x", Running, 6))
+			s.do(forced(create("b", "1")), createdAt("y", 8))
+			s.do(create("c", "1"), attached("x"))
+			s.do(forced(create("d", "1")), Outcome{Build: BuildState{ID: "y", Phase: Queued}, Attached: true})
+			s.do(linearizableRead("x"), isAt("x", Running, 9))
+			s.do(wait("x"), isAt("x", Succeeded, 10))
+			s.do(linearizableRead("y"), isAt("y", Running, 12))
+			s.do(wait("y"), isAt("y", Succeeded, 13))
+		},
 		"a second build after the first": func(s script) {
 			s.do(create("a", "1"), created("x"))
 			s.do(wait("x"), is("x", Failed))

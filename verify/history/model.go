@@ -31,7 +31,9 @@ type entry struct {
 	// over is set if the build must have ended; by is the reason.
 	over bool
 	by   string
-	stop stopping
+	// waits is set if the build may have been created while an older build ran.
+	waits bool
+	stop  stopping
 	// requesters are the requesters of the build. possible are requesters that may or may not be.
 	requesters, possible []string
 	// former are requesters that withdrew: a repeated withdrawal gets the same response.
@@ -167,19 +169,19 @@ func (s state) end(i int, b *build, by string) (state, *refusal) {
 // close marks a build as ended. It drops the rest of the entry, which no longer matters, so that
 // the search does not distinguish states by it.
 func (s state) close(i int, by string) state {
-	return s.edit(i, func(e *entry) { *e = entry{id: e.id, over: true, by: by} })
+	return s.edit(i, func(e *entry) { *e = entry{id: e.id, over: true, by: by, waits: e.waits} })
 }
 
 // create appends a build. All other builds have ended, except that a build whose cancellation was
-// accepted may still be stopping. If two such builds are left, one of them must have ended too; the
-// model does not decide which.
+// accepted may still be stopping, and that any build may still run if the request was forced. If two
+// such builds are left, one of them must have ended too; the model does not decide which.
 func (s state) create(st step) (state, *refusal) {
 	if s.find(st.build.id) >= 0 {
 		return s, refuse(AskedFor, "build %s was created twice", st.build.id)
 	}
 	for i, e := range s.entries {
 		other := st.build.sibling(e.id)
-		if e.over || e.stop != notStopping || other.overdue {
+		if e.over || e.stop != notStopping || other.overdue || st.build.waits {
 			continue
 		}
 		var no *refusal
@@ -187,7 +189,7 @@ func (s state) create(st step) (state, *refusal) {
 			return s, no
 		}
 	}
-	e := &entry{id: st.build.id}
+	e := &entry{id: st.build.id, waits: st.build.waits}
 	if st.requester != unknownRequester {
 		e.requesters = []string{st.requester}
 	}
@@ -195,13 +197,14 @@ func (s state) create(st step) (state, *refusal) {
 	return s, nil
 }
 
-// attach adds a requester to the newest build. A build that succeeded during the request may
+// attach adds a requester to the newest build, or to the build for which all newer ones wait. A build
+// that succeeded during the request may
 // satisfy it too; this needs no rule, because the request can have taken effect just before the
 // end.
 func (s state) attach(i int, st step) (state, *refusal) {
 	e := s.entries[i]
 	switch {
-	case i < len(s.entries)-1:
+	case slices.ContainsFunc(s.entries[i+1:], func(e *entry) bool { return !e.waits }):
 		return s, refuse(OneActive, "a request attached to build %s after build %s had been created", e.id, s.entries[len(s.entries)-1].id)
 	case e.over:
 		return s, refuse(AttachActive, "a request attached to build %s, which had ended: %s", e.id, e.by)

@@ -7,8 +7,9 @@ import (
 )
 
 // checkOverlaps checks that at most one build per ref is active, by the indexes and times in the
-// responses. A build that stops may have a successor that waits for it. While a build is live, no
-// other build of the ref is active.
+// responses. A build that stops may have a successor that waits for it, and so may a build that
+// began before a forced request. While a build is live, no other build of the ref is active, except
+// for such a successor.
 func checkOverlaps(e *evidence, _ Options) (out []Violation) {
 	for _, ref := range e.refs {
 		for _, check := range []func([]*build) (Violation, bool){overlapByIndex, overlapByTime} {
@@ -34,7 +35,7 @@ func overlapByIndex(all []*build) (Violation, bool) {
 	slices.SortFunc(bs, func(x, y *build) int { return cmp.Compare(x.createdIndex, y.createdIndex) })
 	var running, active Record // of the earlier builds, at the greatest version; running is not stopping
 	for _, b := range bs {
-		if v := running.Out.Build; v.Version > b.createdIndex {
+		if v := running.Out.Build; v.Version > b.createdIndex && !b.waits {
 			return Violation{Invariant: OneActive, Message: fmt.Sprintf("build %s was %s at index %d, but build %s was created at index %d", v.ID, v.Phase, v.Version, b.id, b.createdIndex), Calls: []Record{b.created, running}}, true
 		}
 		for _, r := range b.observations {
@@ -70,7 +71,7 @@ func overlapByTime(all []*build) (Violation, bool) {
 	slices.SortStableFunc(bs, func(x, y *build) int { return cmp.Compare(x.createdAt, y.createdAt) })
 	var former Record
 	for _, b := range bs {
-		if f := former.Out.Build; f.EndedAt > b.createdAt {
+		if f := former.Out.Build; f.EndedAt > b.createdAt && !b.waits {
 			return Violation{Invariant: OneActive, Message: fmt.Sprintf("build %s was created %d ns before build %s had %s", b.id, f.EndedAt-b.createdAt, f.ID, f.Phase.verb()), Calls: []Record{b.acknowledged(), former}}, true
 		}
 		if s := b.last.Out.Build; (b.final == Succeeded || b.final == Failed) && !b.overdue && s.EndedAt > former.Out.Build.EndedAt {

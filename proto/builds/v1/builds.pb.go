@@ -897,7 +897,8 @@ type Record struct {
 	// Attempts that ended with their node, by loss, drain or hand-over. They count against
 	// Settings.uncounted_attempts.
 	UncountedAttempts uint32 `protobuf:"varint,6,opt,name=uncounted_attempts,json=uncountedAttempts,proto3" json:"uncounted_attempts,omitempty"`
-	// The build waits for the active build of the same ref, which is being stopped, to end.
+	// The build waits for the end of the active build of the same ref, which is being stopped, or
+	// began before the forced request that created this build.
 	Successor bool `protobuf:"varint,7,opt,name=successor,proto3" json:"successor,omitempty"`
 	// Reason why the build must stop; unset if it need not.
 	StopReason StopReason `protobuf:"varint,8,opt,name=stop_reason,json=stopReason,proto3,enum=builds.v1.StopReason" json:"stop_reason,omitempty"`
@@ -1062,7 +1063,8 @@ type CreateBuild struct {
 	Labels map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Time limit in nanoseconds. The deadline is the time of creation plus this.
 	TimeoutNanos int64 `protobuf:"varint,11,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"`
-	// The request had force set: an image or a build that exists does not satisfy it.
+	// The request had force set: an image or a build that has ended does not satisfy it. From feature
+	// level 5 on, neither does a build that has begun.
 	Force bool `protobuf:"varint,12,opt,name=force,proto3" json:"force,omitempty"`
 	// Raft index that the receiving node had applied before it looked for the image in the registry.
 	// Without force, a build of the ref that succeeded after this index satisfies the request.

@@ -1062,7 +1062,8 @@ type BuildImageRequest struct {
 	Source *Source `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	// Credentials that the build may use.
 	Auth *RegistryAuth `protobuf:"bytes,3,opt,name=auth,proto3" json:"auth,omitempty"`
-	// Build even if the image exists. An active build of the same image is joined nevertheless.
+	// Build even if the image exists. An active build of the same image is joined only if it has not
+	// begun; otherwise the new build waits for its end.
 	Force bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	// Name of the caller, as the caller states it: it is not authenticated. Limits and cancellation
 	// apply per requester. At most 256 bytes.

@@ -50,7 +50,7 @@ const (
 type ImageBuilderClient interface {
 	// BuildImage requests one image and returns without waiting for the build. It returns the image
 	// if it exists and force is unset, else the active build of the same image (attached), else a new
-	// build. A repeated call with the same request_id is safe and returns the same build.
+	// build. With force set, it joins an active build only if that has not begun. A repeated call with the same request_id is safe and returns the same build.
 	// RESOURCE_EXHAUSTED: the queue of builds is full.
 	BuildImage(ctx context.Context, in *BuildImageRequest, opts ...grpc.CallOption) (*BuildImageResponse, error)
 	// BuildStatus returns one build, found by id or by ref. It can wait for a phase. NOT_FOUND: no
@@ -287,7 +287,7 @@ func (c *imageBuilderClient) SetCacheInterval(ctx context.Context, in *SetCacheI
 type ImageBuilderServer interface {
 	// BuildImage requests one image and returns without waiting for the build. It returns the image
 	// if it exists and force is unset, else the active build of the same image (attached), else a new
-	// build. A repeated call with the same request_id is safe and returns the same build.
+	// build. With force set, it joins an active build only if that has not begun. A repeated call with the same request_id is safe and returns the same build.
 	// RESOURCE_EXHAUSTED: the queue of builds is full.
 	BuildImage(context.Context, *BuildImageRequest) (*BuildImageResponse, error)
 	// BuildStatus returns one build, found by id or by ref. It can wait for a phase. NOT_FOUND: no
