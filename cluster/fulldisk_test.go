@@ -135,3 +135,28 @@ func Test_FullDisk_AllTogether(t *testing.T) {
 		}
 	})
 }
+
+// Test_FullDisk_FollowersOnly fills the disks of both followers. Commands cannot be committed then,
+// and must be within 5 s once there is room.
+func Test_FullDisk_FollowersOnly(t *testing.T) {
+	for _, full := range []time.Duration{5 * time.Second, 11 * time.Second, 23 * time.Second, 47 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			g := threeWithDisks(t)
+			g.puts(1, 3)
+			lead := g.leader()
+			for _, name := range g.others(lead.cfg.Name) {
+				g.full[name].Store(true)
+			}
+			if err := g.propose(lead, 10, full); err == nil {
+				t.Fatal("a command is committed although the disks of a majority are full")
+			}
+			for _, f := range g.full {
+				f.Store(false)
+			}
+			begin := time.Now()
+			if err := g.propose(lead, 20, 20*time.Second); err != nil || time.Since(begin) > 5*time.Second {
+				t.Errorf("full for %s: a command takes %s once there is room again: %v", full, time.Since(begin), err)
+			}
+		})
+	}
+}

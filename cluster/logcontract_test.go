@@ -13,14 +13,14 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
 )
 
-// This file pins what the log does at errors of its disk. raft-wal documents none of it. Observed in
-// raft-wal 0.4.1, each until the log is opened again and some for ever:
+// This file pins what the log does at errors of its disk. raft-wal documents none of it. Observed
+// in raft-wal 0.4.1, each until the log is opened again and some for ever:
 //
 //   - an error of Create after a segment is full: "segment is sealed" at each further write
 //   - the same, and the process ends before the next segment is in the list: the same for ever
 //   - a torn write that was to seal the segment: the same for ever
-//   - an error of Create during a truncation: the list on disk has been truncated, the one in memory
-//     has not; the next attempt reports "file exists"
+//   - an error of Create during a truncation: the list on disk has been truncated, the one in
+//     memory has not; the next attempt reports "file exists"
 //   - an error of Sync: the entries are in the file, and the next start finds them
 //   - an error after a commit of the list: memory and disk differ
 

@@ -26,8 +26,8 @@ import (
 // logStore is raft-wal with guards. raft-wal cuts its tail at the first frame that it cannot read.
 // That is right for a torn write, but loses entries of a damaged disk. So every entry carries a
 // checksum, which is verified at the start, and the file "written" holds the index of the last
-// entry that was written. After an error raft-wal may refuse all further writes. So the log is opened
-// again after each error, see logstore_reopen.go.
+// entry that was written. After an error raft-wal may refuse all further writes. So the log is
+// opened again after each error, see logstore_reopen.go.
 type logStore struct {
 	files        *walFiles
 	segmentBytes int
@@ -144,8 +144,8 @@ func (s *logStore) openFirst(fresh bool) error {
 }
 
 // openWAL opens raft-wal. Its metadata is a memory-mapped bbolt file: reading a damaged one causes
-// a panic or a memory fault, which openWAL turns into an error. With guard it refuses a list that is
-// empty although there are segments, which raft-wal would remove.
+// a panic or a memory fault, which openWAL turns into an error. With guard it refuses a list that
+// is empty although there are segments, which raft-wal would remove.
 func (s *logStore) openWAL(guard bool) (w *wal.WAL, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
