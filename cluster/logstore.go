@@ -153,14 +153,17 @@ func (s *logStore) openWAL(guard bool) (w *wal.WAL, err error) {
 			err = fmt.Errorf("its metadata cannot be read: %v", p)
 		}
 	}()
-	if guard {
-		state, err := s.files.Load(s.files.dir)
-		if err != nil {
-			return nil, err
-		}
-		if names, err := s.files.segments(); err != nil || len(state.Segments) == 0 && len(names) > 0 {
+	state, err := s.files.Load(s.files.dir)
+	if err != nil {
+		return nil, err
+	}
+	if guard && len(state.Segments) == 0 {
+		if names, err := s.files.segments(); err != nil || len(names) > 0 {
 			return nil, errors.Join(err, errors.New("its metadata names none of its files"))
 		}
+	}
+	if err := s.files.removeUnlisted(); err != nil {
+		return nil, err
 	}
 	return wal.Open(s.files.dir, wal.WithSegmentSize(s.segmentBytes), wal.WithSegmentFiler(segment.NewFiler(s.files.dir, s.files)), wal.WithMetaStore(s.files))
 }

@@ -131,9 +131,6 @@ func (f *walFiles) repair(keep uint64, segmentBytes int) error {
 	if err != nil {
 		return err
 	}
-	if err := f.removeUnlisted(); err != nil {
-		return err
-	}
 	tail, ok := openTail(state)
 	if !ok {
 		return nil
