@@ -106,7 +106,7 @@ const refusalsPerBackoff = 8
 // for up to 10 s after this node can store them.
 func (c *consumer) retriedSoon(rpc raft.RPC) raft.RPC {
 	req, ok := rpc.Command.(*raft.AppendEntriesRequest)
-	if !ok || len(req.Entries) == 0 || c.stand == nil {
+	if !ok || len(req.Entries) == 0 || c.stand == nil || faults.Mutant("refusals-delay-the-leader") {
 		return rpc
 	}
 	if c.stand() == nil {

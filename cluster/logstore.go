@@ -122,7 +122,7 @@ func openLogStore(dir string, disk Disk, segmentBytes int, fresh bool) (*logStor
 		return nil, noRoomOr(err, dir, segmentBytes, fmt.Sprintf("the file %q, which holds the end of the log, cannot be opened: %v", markName, err))
 	}
 	s.mark, s.files = mark, newWALFiles(walDir, walFS(), &metadb.BoltMetaDB{})
-	s.free = func() (uint64, error) { return freeBytes(dir) }
+	s.free = func() (uint64, error) { return freeBytes(walDir) }
 	if err := s.openFirst(fresh); err != nil {
 		return nil, noRoomOr(err, dir, segmentBytes, fmt.Sprintf("the log in %q cannot be opened: %v", "wal", err))
 	}
