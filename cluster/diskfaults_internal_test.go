@@ -34,8 +34,8 @@ func (d *fullDisk) Create(dir, name string, size uint64) (types.WritableFile, er
 	return nil, err
 }
 
-// newLogStore returns an empty log that has passed its verification. Its segments are on disk, which
-// may be nil.
+// newLogStore returns an empty log that has passed its verification. Its segments are on disk,
+// which may be nil.
 func newLogStore(t testing.TB, dir string, disk *fullDisk) *logStore {
 	t.Helper()
 	s, err := openLogStore(dir, nil, testSegmentBytes, true)

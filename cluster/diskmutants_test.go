@@ -15,12 +15,13 @@ func Test_Mutants_OfTheDisk(t *testing.T) {
 		t.Skip("this process runs the test of a mutant")
 	}
 	for mutant, by := range map[string]string{
-		"list-before-file":         "Test_LogContract",
-		"keep-refused-entries":     "Test_LogContract",
-		"log-stays-broken":         "Test_DiskNearlyFull",
-		"mark-survives-truncation": "Test_MarkAheadAfterPowerLoss",
-		"writes-on-a-full-disk":    "Test_FullDisk_AllTogether",
-		"disk-problems-ignored":    "Test_FullDisk_LeaderHandsOver",
+		"list-before-file":          "Test_LogContract",
+		"keep-refused-entries":      "Test_LogContract",
+		"log-stays-broken":          "Test_DiskNearlyFull",
+		"mark-survives-truncation":  "Test_MarkAheadAfterPowerLoss",
+		"writes-on-a-full-disk":     "Test_FullDisk_AllTogether",
+		"disk-problems-ignored":     "Test_FullDisk_DoesNotStand",
+		"refusals-delay-the-leader": "Test_FullDisk_FollowersOnly",
 	} {
 		for _, defect := range []string{"", mutant} {
 			cmd := exec.Command(os.Args[0], "-test.run", "^"+by+"$")

@@ -10,7 +10,7 @@ import (
 )
 
 // roomSegments is how many segments of the log must fit on the disk: with less room the log accepts
-// no entries. The next segment needs one, and the second leaves room for snapshots and for the vote.
+// no entries. The next segment needs one. The second leaves room for snapshots and for the vote.
 const roomSegments = 2
 
 // ErrNoRoom means that the disk of the data directory is too full to accept commands. The node

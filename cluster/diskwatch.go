@@ -21,8 +21,8 @@ func (n *Node) diskProblem() error {
 	return n.logs.unwritable()
 }
 
-// diskLoop opens the log again after errors of its disk, and reports the lack of room. A node that does not lead may otherwise
-// never write again, since it does not stand for election before.
+// diskLoop opens the log again after errors of its disk, and reports the lack of room. A node that
+// does not lead may otherwise never write again, since it does not stand for election before.
 func (n *Node) diskLoop(ctx context.Context) {
 	if n.logs == nil {
 		return
@@ -95,4 +95,41 @@ func (c *consumer) declines(rpc raft.RPC) bool {
 		rpc.Respond(nil, err)
 	}
 	return err != nil
+}
+
+// refusalsPerBackoff is after how many refused entries a leader begins its delays again. The leader
+// doubles its delay from 10 ms on at each of them, up to 10 s. With 8 it waits 0.64 s at most.
+const refusalsPerBackoff = 8
+
+// retriedSoon returns an incoming call whose response makes the leader begin its delays again, if
+// the call has entries and this node refuses entries for now. The leader would otherwise send none
+// for up to 10 s after this node can store them.
+func (c *consumer) retriedSoon(rpc raft.RPC) raft.RPC {
+	req, ok := rpc.Command.(*raft.AppendEntriesRequest)
+	if !ok || len(req.Entries) == 0 || c.stand == nil || faults.Mutant("refusals-delay-the-leader") {
+		return rpc
+	}
+	if c.stand() == nil {
+		c.refused = 0
+		return rpc
+	}
+	if c.refused++; c.refused%refusalsPerBackoff != 0 {
+		return rpc
+	}
+	to, from := rpc.RespChan, make(chan raft.RPCResponse, 1)
+	rpc.RespChan = from
+	c.replies.Go(func() {
+		select {
+		case res := <-from:
+			if a, ok := res.Response.(*raft.AppendEntriesResponse); ok && !a.Success {
+				a.NoRetryBackoff = true
+			}
+			select {
+			case to <- res:
+			case <-c.stop:
+			}
+		case <-c.stop:
+		}
+	})
+	return rpc
 }

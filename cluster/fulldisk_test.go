@@ -96,6 +96,38 @@ func Test_FullDisk_LeaderHandsOver(t *testing.T) {
 	})
 }
 
+// Test_FullDisk_DoesNotStand fills the disk of a follower that has all entries. It must not become
+// the leader: neither if the leader hands over to it, nor if the leader ends.
+func Test_FullDisk_DoesNotStand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := threeWithDisks(t)
+		g.puts(1, 3)
+		lead := g.leader()
+		full := g.nodes[g.others(lead.cfg.Name)[0]] // the first in rank
+		time.Sleep(time.Second)                     // simulated: it has all entries
+		g.full[full.cfg.Name].Store(true)
+		term := lead.Status().Term
+		if err := lead.TransferLeadership(t.Context(), full.cfg.Name); err == nil {
+			t.Error("the node with the full disk takes leadership over")
+		}
+		time.Sleep(2 * time.Second) // simulated
+		if s := g.leader().Status(); s.Term != term {
+			t.Errorf("the node with the full disk has stood for election: term %d, before %d", s.Term, term)
+		}
+		g.stop(lead.cfg.Name)
+		other := g.nodes[g.others(lead.cfg.Name, full.cfg.Name)[0]]
+		for deadline := time.Now().Add(5 * time.Second); other.Status().Role != "Leader"; time.Sleep(10 * time.Millisecond) { // simulated
+			if full.Status().Role == "Leader" || time.Now().After(deadline) {
+				t.Fatalf("5 s after the end of the leader: the node with room is %s, the other %s", other.Status().Role, full.Status().Role)
+			}
+		}
+		g.full[full.cfg.Name].Store(false)
+		if err := g.propose(other, 11, 5*time.Second); err != nil {
+			t.Errorf("5 s after there is room again: %v", err)
+		}
+	})
+}
+
 // Test_FullDisk_AllTogether fills the disks of all nodes. Commands must be refused with the reason,
 // nobody else can lead, and commands must be accepted within 5 s once there is room.
 func Test_FullDisk_AllTogether(t *testing.T) {
@@ -134,4 +166,29 @@ func Test_FullDisk_AllTogether(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Test_FullDisk_FollowersOnly fills the disks of both followers. Commands cannot be committed then,
+// and must be within 5 s once there is room.
+func Test_FullDisk_FollowersOnly(t *testing.T) {
+	for _, full := range []time.Duration{5 * time.Second, 11 * time.Second, 23 * time.Second, 47 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			g := threeWithDisks(t)
+			g.puts(1, 3)
+			lead := g.leader()
+			for _, name := range g.others(lead.cfg.Name) {
+				g.full[name].Store(true)
+			}
+			if err := g.propose(lead, 10, full); err == nil {
+				t.Fatal("a command is committed although the disks of a majority are full")
+			}
+			for _, f := range g.full {
+				f.Store(false)
+			}
+			begin := time.Now()
+			if err := g.propose(lead, 20, 20*time.Second); err != nil || time.Since(begin) > 5*time.Second {
+				t.Errorf("full for %s: a command takes %s once there is room again: %v", full, time.Since(begin), err)
+			}
+		})
+	}
 }

@@ -3,6 +3,8 @@ package cluster_test
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"sync"
 	"testing"
 
@@ -13,14 +15,14 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
 )
 
-// This file pins what the log does at errors of its disk. raft-wal documents none of it. Observed in
-// raft-wal 0.4.1, each until the log is opened again and some for ever:
+// This file pins what the log does at errors of its disk. raft-wal documents none of it. Observed
+// in raft-wal 0.4.1, each until the log is opened again and some for ever:
 //
 //   - an error of Create after a segment is full: "segment is sealed" at each further write
 //   - the same, and the process ends before the next segment is in the list: the same for ever
 //   - a torn write that was to seal the segment: the same for ever
-//   - an error of Create during a truncation: the list on disk has been truncated, the one in memory
-//     has not; the next attempt reports "file exists"
+//   - an error of Create during a truncation: the list on disk has been truncated, the one in
+//     memory has not; the next attempt reports "file exists"
 //   - an error of Sync: the entries are in the file, and the next start finds them
 //   - an error after a commit of the list: memory and disk differ
 
@@ -54,6 +56,8 @@ type faultyDisk struct {
 	op        diskOp
 	at, count int
 	seen      int
+	// kill ends the process at the first failure, if it is set.
+	kill func()
 }
 
 // begin starts to fail operations.
@@ -78,7 +82,11 @@ func (d *faultyDisk) fails(op diskOp) bool {
 		return false
 	}
 	d.seen++
-	return d.seen > d.at && d.seen <= d.at+d.count
+	failed := d.seen > d.at && d.seen <= d.at+d.count
+	if failed && d.kill != nil {
+		d.kill()
+	}
+	return failed
 }
 
 func (d *faultyDisk) ListDir(dir string) ([]string, error) {
@@ -201,6 +209,8 @@ type modelLog struct {
 	attempts int
 	// ended is set once the log has ended the process, because it cannot know what is on the disk.
 	ended bool
+	// cut is the first entry that a removal has begun to remove and may have removed; 0 if none.
+	cut uint64
 }
 
 // modelSegmentBytes is the size of a segment, which holds about eight entries.
@@ -235,9 +245,13 @@ func (m *modelLog) remove(first, last uint64) (done bool) {
 			m.ended = true
 		}
 	}()
+	if first > m.first && m.first > 0 || last >= m.last {
+		m.cut = first
+	}
 	if err := m.log.DeleteRange(first, last); err != nil {
 		return false
 	}
+	m.cut = 0
 	for i := first; i <= last; i++ {
 		delete(m.data, i)
 	}
@@ -381,4 +395,91 @@ func openLog(t *testing.T, disk cluster.Disk, fresh bool) *cluster.LogStore {
 	}
 	t.Cleanup(func() { _ = log.Close() })
 	return log
+}
+
+// Test_LogContract_Killed ends the process at each operation of the disk during each change of a
+// log, and during its first start. A power loss follows. The log must be accepted, have what was
+// acknowledged, and take further entries.
+func Test_LogContract_Killed(t *testing.T) {
+	logChanges := maps.Clone(logChanges)
+	logChanges["first start"] = nil
+	for name, change := range logChanges {
+		t.Run(name, func(t *testing.T) {
+			for _, op := range diskOps {
+				for at := 0; logKilled(t, change, op, at); at++ {
+					if t.Failed() {
+						t.Fatalf("the process ends at: %s number %d", op, at+1)
+					}
+				}
+			}
+		})
+	}
+}
+
+func logKilled(t *testing.T, change func(*modelLog) bool, op diskOp, at int) (more bool) {
+	defer func() {
+		if t.Failed() {
+			t.Logf("the process ends at: %s number %d", op, at+1)
+		}
+	}()
+	r := rand.New(rand.NewPCG(uint64(at), 0))
+	disk := clustertest.NewDisk()
+	mount := disk.Mount()
+	faulty := &faultyDisk{Disk: mount, kill: mount.Kill}
+	m := &modelLog{t: t, data: map[uint64]string{}}
+	fresh := change == nil
+	if fresh {
+		faulty.begin(op, at, 1)
+		if log, err := cluster.OpenLogStore("disk", faulty, modelSegmentBytes, true); err == nil {
+			_ = log.Close()
+		}
+	} else {
+		m.log = openLog(t, faulty, true)
+		for m.last < 20 {
+			m.must(m.append(m.last+1, 1))
+		}
+		faulty.begin(op, at, 1)
+		for try := 0; try < 30 && !change(m) && !m.ended; try++ {
+		}
+		_ = m.log.Close()
+	}
+	more = faulty.end() > at
+	mount.Kill()
+	disk.PowerLoss(r.IntN)
+	m.log = openLog(t, disk.Mount(), fresh)
+	first, _ := m.log.FirstIndex()
+	last, _ := m.log.LastIndex()
+	least := m.last
+	if m.cut > 0 {
+		least = m.cut - 1
+	}
+	if last < least {
+		t.Fatalf("after the restart the log ends at entry %d, but %d was acknowledged", last, least)
+	}
+	for i := first; i <= last && i > 0; i++ {
+		var l raft.Log
+		if err := m.log.GetLog(i, &l); err != nil || m.data[i] != "" && string(l.Data) != m.data[i] {
+			t.Fatalf("after the restart entry %d is %.30q, want %.30q (%v)", i, l.Data, m.data[i], err)
+		}
+		m.data[i] = string(l.Data)
+	}
+	m.first, m.last = first, last
+	for range 20 {
+		m.must(m.append(m.last+1, 1))
+	}
+	m.check("after further entries")
+	if err := m.log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	disk.PowerLoss(func(int) int { return 1 })
+	m.log = openLog(t, disk.Mount(), false)
+	m.check("after another power loss")
+	return more
+}
+
+func (m *modelLog) must(done bool) {
+	m.t.Helper()
+	if !done {
+		m.t.Fatal("the disk works, but the log cannot be changed")
+	}
 }

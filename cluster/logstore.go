@@ -26,8 +26,8 @@ import (
 // logStore is raft-wal with guards. raft-wal cuts its tail at the first frame that it cannot read.
 // That is right for a torn write, but loses entries of a damaged disk. So every entry carries a
 // checksum, which is verified at the start, and the file "written" holds the index of the last
-// entry that was written. After an error raft-wal may refuse all further writes. So the log is opened
-// again after each error, see logstore_reopen.go.
+// entry that was written. After an error raft-wal may refuse all further writes. So the log is
+// opened again after each error, see logstore_reopen.go.
 type logStore struct {
 	files        *walFiles
 	segmentBytes int
@@ -121,7 +121,7 @@ func openLogStore(dir string, disk Disk, segmentBytes int, fresh bool) (*logStor
 		return nil, noRoomOr(err, dir, segmentBytes, fmt.Sprintf("the file %q, which holds the end of the log, cannot be opened: %v", markName, err))
 	}
 	s.mark, s.files = mark, newWALFiles(walDir, walFS(), &metadb.BoltMetaDB{})
-	s.free = func() (uint64, error) { return freeBytes(dir) }
+	s.free = func() (uint64, error) { return freeBytes(walDir) }
 	if err := s.openFirst(fresh); err != nil {
 		return nil, noRoomOr(err, dir, segmentBytes, fmt.Sprintf("the log in %q cannot be opened: %v", "wal", err))
 	}
@@ -143,8 +143,8 @@ func (s *logStore) openFirst(fresh bool) error {
 }
 
 // openWAL opens raft-wal. Its metadata is a memory-mapped bbolt file: reading a damaged one causes
-// a panic or a memory fault, which openWAL turns into an error. With guard it refuses a list that is
-// empty although there are segments, which raft-wal would remove.
+// a panic or a memory fault, which openWAL turns into an error. With guard it refuses a list that
+// is empty although there are segments, which raft-wal would remove.
 func (s *logStore) openWAL(guard bool) (w *wal.WAL, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -152,14 +152,17 @@ func (s *logStore) openWAL(guard bool) (w *wal.WAL, err error) {
 			err = fmt.Errorf("its metadata cannot be read: %v", p)
 		}
 	}()
-	if guard {
-		state, err := s.files.Load(s.files.dir)
-		if err != nil {
-			return nil, err
-		}
-		if names, err := s.files.segments(); err != nil || len(state.Segments) == 0 && len(names) > 0 {
+	state, err := s.files.Load(s.files.dir)
+	if err != nil {
+		return nil, err
+	}
+	if guard && len(state.Segments) == 0 {
+		if names, err := s.files.segments(); err != nil || len(names) > 0 {
 			return nil, errors.Join(err, errors.New("its metadata names none of its files"))
 		}
+	}
+	if err := s.files.removeUnlisted(); err != nil {
+		return nil, err
 	}
 	return wal.Open(s.files.dir, wal.WithSegmentSize(s.segmentBytes), wal.WithSegmentFiler(segment.NewFiler(s.files.dir, s.files)), wal.WithMetaStore(s.files))
 }

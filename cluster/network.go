@@ -78,6 +78,9 @@ type consumer struct {
 	stop  chan struct{}
 	done  chan struct{}
 	once  sync.Once
+	// refused counts the entries that this node has refused in a row, for retriedSoon.
+	refused int
+	replies sync.WaitGroup
 }
 
 func newConsumer(t raft.Transport, may func(raft.ServerID) error) *consumer {
@@ -97,7 +100,7 @@ func (c *consumer) run() {
 				continue
 			}
 			select {
-			case c.calls <- rpc:
+			case c.calls <- c.retriedSoon(rpc):
 			case <-c.stop:
 				return
 			}
@@ -129,6 +132,7 @@ func (c *consumer) elect(ctx context.Context) {
 func (c *consumer) close() {
 	c.once.Do(func() { close(c.stop) })
 	<-c.done
+	c.replies.Wait()
 }
 
 // AppendEntries sends entries or a heartbeat and waits for the response.

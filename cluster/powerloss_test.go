@@ -161,13 +161,6 @@ func Test_PowerLoss_Log(t *testing.T) {
 	}
 }
 
-func (m *modelLog) must(done bool) {
-	m.t.Helper()
-	if !done {
-		m.t.Fatal("the disk works, but the log cannot be changed")
-	}
-}
-
 // Test_FullDisk_InSmallSteps fills the disk of a node to its last byte in steps of 4 KiB, with a
 // command after each step. Commands must be accepted within 5 s once there is room.
 func Test_FullDisk_InSmallSteps(t *testing.T) {

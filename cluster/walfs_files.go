@@ -51,8 +51,8 @@ func (f *walFiles) Load(dir string) (types.PersistentState, error) {
 	return s, err
 }
 
-// CommitState creates the file of a new tail and makes the list durable. If it returns an error, the
-// former list is in force, unless f.uncertain is set.
+// CommitState creates the file of a new tail and makes the list durable. If it returns an error,
+// the former list is in force, unless f.uncertain is set.
 func (f *walFiles) CommitState(next types.PersistentState) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

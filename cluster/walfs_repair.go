@@ -98,8 +98,8 @@ func clearAfter(f types.WritableFile, offset int64) error {
 	}
 }
 
-// repairTail makes the unsealed segment end at the entry keep, the last one that was acknowledged. It
-// returns the offset of the index if those entries have sealed the segment, else 0. It changes
+// repairTail makes the unsealed segment end at the entry keep, the last one that was acknowledged.
+// It returns the offset of the index if those entries have sealed the segment, else 0. It changes
 // nothing if acknowledged entries cannot be read.
 func (f *walFiles) repairTail(si types.SegmentInfo, keep uint64) (index uint64, err error) {
 	w, err := f.OpenWriter(f.dir, segment.FileName(si))
@@ -123,15 +123,12 @@ func (f *walFiles) repairTail(si types.SegmentInfo, keep uint64) (index uint64, 
 	return 0, clearAfter(w, end.offset)
 }
 
-// repair removes the remains of a failed change from the log, whose last acknowledged entry is keep.
-// If the tail is full, it adds the next segment to the list, which raft-wal does only right after
-// the write that fills the tail.
+// repair removes the remains of a failed change from the log, whose last acknowledged entry is
+// keep. If the tail is full, it adds the next segment to the list, which raft-wal does only right
+// after the write that fills the tail.
 func (f *walFiles) repair(keep uint64, segmentBytes int) error {
 	state, err := f.Load(f.dir)
 	if err != nil {
-		return err
-	}
-	if err := f.removeUnlisted(); err != nil {
 		return err
 	}
 	tail, ok := openTail(state)
