@@ -28,4 +28,7 @@ const (
 	// newestLevel introduces the search for the newest build of a ref among all builds. Older
 	// versions forget the ref together with its newest build, until they read a snapshot.
 	newestLevel = 4
+	// ConfirmLevel introduces the peer call Confirm, by which a leader makes sure that it still leads
+	// before a linearizable read. Older versions do not serve it, and use Raft's VerifyLeader.
+	ConfirmLevel = 5
 )
