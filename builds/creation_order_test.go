@@ -18,8 +18,6 @@ func withID(n int) func(*buildsv1.CreateBuild) {
 	return func(c *buildsv1.CreateBuild) { c.Id = fmt.Sprintf("%08d-0000-7000-8000-000000000000", n) }
 }
 
-func forced(c *buildsv1.CreateBuild) { c.Force = true }
-
 // restored returns a store with the state of another, from a snapshot.
 func restored(t *testing.T, s *builds.Store) *builds.Store {
 	t.Helper()

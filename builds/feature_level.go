@@ -40,4 +40,7 @@ const (
 	// freshForceLevel introduces successors for forced requests. In older versions a forced request
 	// joins the active build, however long that runs.
 	freshForceLevel = 5
+	// ConfirmLevel introduces the peer call Confirm, by which a leader makes sure that it still leads
+	// before a linearizable read. Older versions do not serve it, and use Raft's VerifyLeader.
+	ConfirmLevel = 5
 )

@@ -63,6 +63,9 @@ type Config struct {
 	// level of the state.
 	FeatureLevel   uint32
 	CommittedLevel func() uint32
+	// ConfirmReads reports whether all members serve the peer call Confirm, which read indexes need.
+	// While it returns false, Raft's VerifyLeader takes its place. If nil, it is always true.
+	ConfirmReads func() bool
 	// Keys returns the names of the keys that all nodes share, as `kind/name`. A node cannot become
 	// a member if both nodes have keys of a kind, but none in common. The node adds the keys of
 	// gossip. May be nil.
@@ -145,6 +148,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.CommittedLevel == nil {
 		c.CommittedLevel = func() uint32 { return 0 }
+	}
+	if c.ConfirmReads == nil {
+		c.ConfirmReads = func() bool { return true }
 	}
 	def(&c.MaxClockBack, time.Hour)
 	def(&c.MaxClockAhead, 30*24*time.Hour)

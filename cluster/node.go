@@ -27,6 +27,9 @@ type Node struct {
 	log  raft.LogStore // the log that Raft uses: logs, or that of Config.Storage
 	raft atomic.Pointer[raft.Raft]
 
+	terms      *termStore                      // set before raft
+	confirmers atomic.Pointer[[]raft.ServerID] // voters that confirmed the last read index
+
 	trans     *consumer
 	work      []func(context.Context, *Term) error
 	clock     *clock
@@ -118,7 +121,10 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.trans = newConsumer(n.cfg.Network.Raft(), n.mayCall)
 	n.trans.stand = n.diskProblem
 	conf := n.raftConfig()
-	r, err := raft.NewRaft(conf, n.fsm, store.Log, store.Stable, store.Snapshots, n.trans)
+	if n.terms, err = newTermStore(store.Stable); err != nil {
+		return err
+	}
+	r, err := raft.NewRaft(conf, n.fsm, store.Log, n.terms, store.Snapshots, n.trans)
 	if err != nil {
 		return fmt.Errorf("start Raft: %w", err)
 	}

@@ -121,9 +121,8 @@ func (r *readBatches) run() {
 	}
 }
 
-// verifyLeader takes the index before the quorum is asked, and makes sure that the confirmed term
-// is the one whose first command this node has applied. A confirmed later term proves nothing about
-// the index.
+// verifyLeader takes the index before the quorum is asked, and has the term confirmed whose first
+// command this node has applied. A confirmed later term proves nothing about the index.
 func (n *Node) verifyLeader() (uint64, error) {
 	n.mu.Lock()
 	leads, term := n.leads, n.term
@@ -135,14 +134,26 @@ func (n *Node) verifyLeader() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = n.await(context.Background(), func() raft.Future { return n.raft.Load().VerifyLeader() })
-	switch {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), err == nil && n.raft.Load().CurrentTerm() != term:
-		return 0, fmt.Errorf("read index: %w", ErrNoLeader)
-	case err != nil:
+	if n.cfg.ConfirmReads() && !faults.Mutant("read-index-by-verify-leader") {
+		err = n.confirmLeadership(context.Background(), term)
+	} else {
+		err = n.raftVerifiesLeader(term)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("read index: %w", err)
 	}
 	return index, nil
+}
+
+// raftVerifiesLeader is confirmLeadership in a cluster with nodes that do not serve Confirm. Raft
+// also counts answers to messages that it sent before the call. After a pause of this process,
+// such answers can confirm a leader that another one has replaced.
+func (n *Node) raftVerifiesLeader(term uint64) error {
+	err := n.await(context.Background(), func() raft.Future { return n.raft.Load().VerifyLeader() })
+	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) || err == nil && n.raft.Load().CurrentTerm() != term {
+		return ErrNoLeader
+	}
+	return err
 }
 
 // lastCommand returns the index of the last command at or below committed. The applied index would

@@ -127,5 +127,8 @@ func (n *Node) level() (level uint32) {
 	return level
 }
 
+// ConfirmsReads reports whether all nodes of the cluster serve the peer call Confirm.
+func (n *Node) ConfirmsReads() bool { return n.level() >= builds.ConfirmLevel }
+
 // tempDir returns the directory of uploads and build contexts in use. It is emptied at the start.
 func (n *Node) tempDir() string { return filepath.Join(n.cfg.DataDir, "tmp") }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the long versions of tests whose short ones are part of CI, one after the
-# other, about an hour and a half in all. What fails is named at the end. See docs/soak.md.
+# other, about two hours in all. What fails is named at the end. See docs/soak.md.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=
@@ -15,6 +15,8 @@ run simulation env SIM_RANDOM=1 go test ./test/sim -run Test_Simulation -count 1
 run chaos make chaos DURATION=15m
 run campaign env CAMPAIGN=5m go test -tags faults ./test/cluster -run Test_Campaign_RandomKills -count 1 -v
 run gitpod env SOAK=1 go test ./test/gitpod -count 1 -timeout 30m -v -run 'StopTogether|InstantWorkspaces|DefaultLimit'
+run pauses env PAUSES=300 go test -tags faults ./test/cluster -run Test_Pauses -count 1 -timeout 40m -v
+run simulated-pauses go test ./test/sim -run Test_Pauses -count 1 -timeout 40m -sim.pauses 10000
 run dates make test-dates
 run fuzz make fuzz FUZZTIME=1m
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }

@@ -18,6 +18,9 @@ import (
 // callTimeout bounds one read.
 const callTimeout = 10 * time.Second
 
+// listEvery is how many clients there are for one that also lists builds.
+const listEvery = 5
+
 // workload is the build that one client requests.
 type workload struct {
 	source *imagebuilderv1.Source
@@ -28,14 +31,15 @@ type workload struct {
 }
 
 // session runs the client of the build number n: it requests the build, follows its log, reads its
-// status, sometimes cancels it, and waits for its end.
+// status, sometimes lists builds or cancels it, and waits for its end.
 func (r *run) session(ctx context.Context, n int) {
 	w := r.workload(n)
 	c, who := r.all[n%len(r.all)], fmt.Sprintf("%s-%d", r.id, n)
-	b, index, ok := r.create(ctx, c, who, w)
+	created, index, ok := r.create(ctx, c, who, w)
 	if !ok {
 		return
 	}
+	b := created.GetId()
 	acked := time.Now()
 	r.acked.Add(1)
 	cancelled := rand.IntN(100) < r.opts.Cancel
@@ -49,6 +53,9 @@ func (r *run) session(ctx context.Context, n int) {
 		if wait(ctx, rand.N(200*time.Millisecond)) {
 			r.read(ctx, who, history.Operation{Kind: history.Read, ID: b, MinIndex: index})
 			r.read(ctx, who, history.Operation{Kind: history.Read, ID: b, Linearizable: true})
+			if n%listEvery == 0 {
+				r.list(ctx, who, created)
+			}
 		}
 	})
 	if cancelled {
@@ -83,7 +90,7 @@ func (r *run) session(ctx context.Context, n int) {
 
 // create requests a build. Package client retries the call with the same request id until
 // Options.Patience has passed. ok reports whether a build was acknowledged.
-func (r *run) create(ctx context.Context, c *client.Client, who string, w workload) (id string, index uint64, ok bool) {
+func (r *run) create(ctx context.Context, c *client.Client, who string, w workload) (b *imagebuilderv1.Build, index uint64, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Patience)
 	defer cancel()
 	req := &imagebuilderv1.BuildImageRequest{
@@ -96,11 +103,11 @@ func (r *run) create(ctx context.Context, c *client.Client, who string, w worklo
 	res, err := c.BuildImage(ctx, req)
 	if err != nil {
 		r.closeCall(call, err)
-		return "", 0, false
+		return nil, 0, false
 	}
 	call.End(history.Created(res))
 	r.record(res.Build, "create")
-	return res.Build.GetId(), res.Read.GetIndex(), !res.Exists
+	return res.Build, res.Read.GetIndex(), !res.Exists
 }
 
 // closeCall records a failed call. The outcome is unknown for most errors.

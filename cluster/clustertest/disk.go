@@ -277,8 +277,14 @@ func (d diskMeta) GetStable(key []byte) (value []byte, err error) {
 	return value, err
 }
 
+// SetStable stores a term or a vote. After Kill it does nothing and returns no error, because Raft
+// panics if it cannot store its term. Nobody can see the vote of a killed process.
 func (d diskMeta) SetStable(key, value []byte) error {
-	return d.m.do("metadata", func() error { d.m.d.stable[string(key)] = slices.Clone(value); return nil })
+	err := d.m.do("metadata", func() error { d.m.d.stable[string(key)] = slices.Clone(value); return nil })
+	if errors.Is(err, errKilled) {
+		return nil
+	}
+	return err
 }
 
 func (d diskMeta) Close() error { return nil }

@@ -28,6 +28,7 @@ type Hub struct {
 	cut     map[[2]string]bool // key: names of sender and receiver
 	refuse  map[[2]string]bool // key: names of caller and callee
 	paused  map[string]chan struct{}
+	held    map[string]chan struct{} // key: name of the receiver
 	lose    float64
 	changed chan struct{}
 }
@@ -37,7 +38,7 @@ func NewHub(seed uint64) *Hub {
 	return &Hub{
 		Timeout: 500 * time.Millisecond, Delay: 2 * time.Millisecond, rand: rand.New(rand.NewPCG(seed, 1)),
 		byID: map[raft.ServerID]*Network{}, byAddr: map[string]*Network{}, cut: map[[2]string]bool{}, refuse: map[[2]string]bool{},
-		paused: map[string]chan struct{}{}, changed: make(chan struct{}),
+		paused: map[string]chan struct{}{}, held: map[string]chan struct{}{}, changed: make(chan struct{}),
 	}
 }
 
@@ -91,13 +92,27 @@ func (h *Hub) Pause(node string) {
 	}
 }
 
-// Resume delivers the held messages.
+// Hold holds all messages to a node until Resume, so that the responses to its calls stay in flight.
+// A stopped process finds such messages in the buffers of its sockets when it continues. Its own
+// timers continue, so a test that resumes it before they end shows what a process does that was
+// stopped for any time.
+func (h *Hub) Hold(node string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held[node] == nil {
+		h.held[node] = make(chan struct{})
+	}
+}
+
+// Resume delivers the messages that Pause and Hold have held.
 func (h *Hub) Resume(node string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if c := h.paused[node]; c != nil {
-		close(c)
-		delete(h.paused, node)
+	for _, held := range []map[string]chan struct{}{h.paused, h.held} {
+		if c := held[node]; c != nil {
+			close(c)
+			delete(held, node)
+		}
 	}
 }
 
@@ -107,9 +122,11 @@ func (h *Hub) Heal() {
 	defer h.mu.Unlock()
 	h.cut, h.refuse = map[[2]string]bool{}, map[[2]string]bool{}
 	h.lose = 0
-	for n, c := range h.paused {
-		close(c)
-		delete(h.paused, n)
+	for _, held := range []map[string]chan struct{}{h.paused, h.held} {
+		for n, c := range held {
+			close(c)
+			delete(held, n)
+		}
 	}
 }
 
@@ -128,6 +145,9 @@ func (h *Hub) pass(ctx context.Context, from, to string) error {
 			if c := h.paused[n]; c != nil {
 				held = c
 			}
+		}
+		if c := h.held[to]; c != nil {
+			held = c
 		}
 		lost := h.cut[[2]string{from, to}] || h.lose > 0 && h.rand.Float64() < h.lose
 		delay := time.Duration(h.rand.Int64N(int64(h.Delay) + 1))

@@ -3,6 +3,7 @@ package clustertest
 import (
 	"context"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,10 @@ import (
 
 // Network connects one node to a Hub. A node that starts again needs a new Network.
 type Network struct {
+	// Missing are the methods that the node does not serve, as /SERVICE/METHOD. An older version
+	// lacks them. Set it before Open.
+	Missing []string
+
 	hub     *Hub
 	name    string
 	address string
@@ -190,7 +195,7 @@ func (c conn) Invoke(ctx context.Context, method string, req, res any, _ ...grpc
 	name, m, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 	s := to.services[name]
 	desc, ok := s.methods[m]
-	if !ok {
+	if !ok || slices.Contains(to.Missing, method) {
 		return status.Errorf(codes.Unimplemented, "no method %s", method)
 	}
 	type response struct {

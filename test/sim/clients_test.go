@@ -47,7 +47,9 @@ func (w *world) client(ctx context.Context, name string) {
 			if !op.Linearizable {
 				op.MinIndex = index
 			}
-			index = max(index, w.read(call, r, name, op))
+			if at := w.read(call, r, name, op); at != lacked {
+				index = max(index, at)
+			}
 		case k == 8:
 			w.list(call, r)
 		default:
@@ -94,9 +96,17 @@ func authOf(ref string) *imagebuilderv1.RegistryAuth {
 	return &imagebuilderv1.RegistryAuth{Additional: map[string]*imagebuilderv1.BasicAuth{privateHost: {Username: "user", Password: password}}}
 }
 
-// list reads the list of all builds linearizably. It must contain every build that was acknowledged
-// before the call, and show every build as ended that a client had seen ended.
+// list reads the list of all builds linearizably, and reports an error if it is stale.
 func (w *world) list(ctx context.Context, r *running) {
+	if err := w.judgedList(ctx, r); err != nil {
+		w.t.Errorf("seed %d: after %s %v", w.seed, time.Since(w.startedAt), err)
+	}
+}
+
+// judgedList reads the list of all builds linearizably. It must contain every build that was
+// acknowledged before the call, and show every build as ended that a client had seen ended.
+// judgedList returns an error if it does not.
+func (w *world) judgedList(ctx context.Context, r *running) error {
 	w.mu.Lock()
 	acked, ended := slices.Clone(w.ids), maps.Clone(w.ended)
 	w.mu.Unlock()
@@ -104,7 +114,7 @@ func (w *world) list(ctx context.Context, r *running) {
 	for token := ""; ; {
 		res, err := r.api().ListBuilds(ctx, &imagebuilderv1.ListBuildsRequest{Linearizable: true, PageSize: 1000, PageToken: token})
 		if err != nil {
-			return // a failed call proves nothing
+			return nil // a failed call proves nothing
 		}
 		for _, b := range res.Builds {
 			listed[b.Id] = b
@@ -117,11 +127,12 @@ func (w *world) list(ctx context.Context, r *running) {
 	for _, id := range acked {
 		switch b := listed[id]; {
 		case b == nil:
-			w.t.Errorf("seed %d: after %s a linearizable list of %d builds lacks the acknowledged build %s", w.seed, time.Since(w.startedAt), len(listed), id)
+			return fmt.Errorf("a linearizable list of %d builds lacks the acknowledged build %s", len(listed), id)
 		case ended[id] && b.EndedAt == nil:
-			w.t.Errorf("seed %d: after %s a linearizable list shows build %s as %s, which had ended before", w.seed, time.Since(w.startedAt), id, b.Phase)
+			return fmt.Errorf("a linearizable list shows build %s as %s, which had ended before", id, b.Phase)
 		}
 	}
+	return nil
 }
 
 // create requests a build, and repeats the request at other nodes while it returns UNAVAILABLE. All
@@ -142,11 +153,7 @@ func (w *world) create(ctx context.Context, r *running, client string, op histor
 				w.count("the image existed")
 				return "", res.Read.GetIndex(), true
 			}
-			w.mu.Lock()
-			if !w.acked[res.Build.Id] {
-				w.acked[res.Build.Id], w.ids = true, append(w.ids, res.Build.Id)
-			}
-			w.mu.Unlock()
+			w.acknowledge(res.Build.Id)
 			return res.Build.Id, res.Read.GetIndex(), true
 		}
 		if status.Code(err) != codes.Unavailable || !wait(ctx, 50*time.Millisecond) {
@@ -160,7 +167,10 @@ func (w *world) create(ctx context.Context, r *running, client string, op histor
 	return "", 0, false
 }
 
-// read reads a build, and returns the index of the response, or 0.
+// lacked is the result of read if the build was not found.
+const lacked = 1<<64 - 1
+
+// read reads a build, and returns the index of the response, 0 if there was none, or lacked.
 func (w *world) read(ctx context.Context, r *running, client string, op history.Operation) uint64 {
 	c := w.rec.Begin(client, op)
 	res, err := r.api().BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{
@@ -177,6 +187,7 @@ func (w *world) read(ctx context.Context, r *running, client string, op history.
 		return res.Read.GetIndex()
 	case status.Code(err) == codes.NotFound:
 		c.End(history.Outcome{NotFound: true})
+		return lacked
 	default:
 		w.endFailed(c, err)
 	}

@@ -23,6 +23,8 @@ func Test_Mutants(t *testing.T) {
 		"no-epoch-check":            "an old epoch is refused",
 		"read-without-verify":       "a linearizable read asks a quorum",
 		"deposed-leader-schedules":  "the term of a deposed leader commits nothing",
+
+		"read-index-by-verify-leader": "a linearizable read counts no old answers",
 	} {
 		t.Run(mutant, func(t *testing.T) {
 			faults.SetMutants(mutant)

@@ -37,7 +37,7 @@ func (w *world) nemesis(ctx context.Context) {
 		}
 		minority := machines[:1+w.intn((len(machines)-1)/2)]
 		duration := time.Duration(500+w.intn(15000)) * time.Millisecond
-		switch what := w.intn(11); what {
+		switch what := w.intn(13); what {
 		case 0, 1:
 			w.log("crash %v for %s", names(minority), duration)
 			for _, n := range minority {
@@ -90,6 +90,8 @@ func (w *world) nemesis(ctx context.Context) {
 			}
 		case 10:
 			w.damageLogs()
+		case 11, 12:
+			w.stopLeader(ctx)
 		}
 		w.hub.Heal()
 	}

@@ -22,6 +22,7 @@ import (
 var scenarios = map[string]func(*world) error{
 	"an old epoch is refused":                      oldEpoch,
 	"a linearizable read asks a quorum":            staleLeaderReads,
+	"a linearizable read counts no old answers":    oldAnswers,
 	"the term of a deposed leader commits nothing": deposedTerm,
 	"secrets outlive leaders":                      secretsOutliveLeaders,
 }

@@ -82,6 +82,7 @@ func simulate(t testing.TB, seed uint64, nodes int, minutes int) (h history.Hist
 // expectedStates are states that even a few simulations reach. If one is missing, the random faults
 // no longer test what they are made for.
 var expectedStates = []string{
+	replaced,
 	"a linearizable list was read",
 	"an attempt got the secrets of its build",
 	"a node is lost: its attempts are ended",

@@ -39,6 +39,8 @@ type Operation struct {
 	// Linearizable and MinIndex are the requested freshness of a read.
 	Linearizable bool   `json:"linearizable,omitempty"`
 	MinIndex     uint64 `json:"minIndex,omitempty"`
+	// List is set if the read was a list that must contain the build.
+	List bool `json:"list,omitempty"`
 }
 
 // Outcome is the response to an operation.
@@ -207,7 +209,7 @@ func (o Operation) String() string {
 	for _, f := range []struct {
 		name string
 		set  bool
-	}{{"forced", o.Force}, {"by operator", o.Operator}, {"linearizable", o.Linearizable}} {
+	}{{"forced", o.Force}, {"by operator", o.Operator}, {"linearizable", o.Linearizable}, {"by a list", o.List}} {
 		if f.set {
 			b.WriteString(" " + f.name)
 		}

@@ -903,6 +903,108 @@ func (x *PingResponse) GetRefusesBuilds() bool {
 	return false
 }
 
+// ConfirmRequest is the request of Confirm.
+type ConfirmRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Term of the leader.
+	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	// Server id of the leader.
+	Leader        string `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmRequest) Reset() {
+	*x = ConfirmRequest{}
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmRequest) ProtoMessage() {}
+
+func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmRequest) Descriptor() ([]byte, []int) {
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ConfirmRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ConfirmRequest) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+// ConfirmResponse is the response of Confirm.
+type ConfirmResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// After the request arrived, the node was in this term, followed this leader, and had neither begun
+	// nor voted in a later term.
+	Confirmed     bool `protobuf:"varint,1,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmResponse) Reset() {
+	*x = ConfirmResponse{}
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmResponse) ProtoMessage() {}
+
+func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmResponse) Descriptor() ([]byte, []int) {
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ConfirmResponse) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
 // RaftHello is the first message on a Raft connection. It follows its length in 4 bytes.
 type RaftHello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -916,7 +1018,7 @@ type RaftHello struct {
 
 func (x *RaftHello) Reset() {
 	*x = RaftHello{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[14]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1030,7 @@ func (x *RaftHello) String() string {
 func (*RaftHello) ProtoMessage() {}
 
 func (x *RaftHello) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[14]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1043,7 @@ func (x *RaftHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHello.ProtoReflect.Descriptor instead.
 func (*RaftHello) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RaftHello) GetFrom() *Identity {
@@ -969,7 +1071,7 @@ type RaftHelloReply struct {
 
 func (x *RaftHelloReply) Reset() {
 	*x = RaftHelloReply{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1083,7 @@ func (x *RaftHelloReply) String() string {
 func (*RaftHelloReply) ProtoMessage() {}
 
 func (x *RaftHelloReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1096,7 @@ func (x *RaftHelloReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHelloReply.ProtoReflect.Descriptor instead.
 func (*RaftHelloReply) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RaftHelloReply) GetRefusal() string {
@@ -1070,19 +1172,25 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	" \x03(\tR\vsealingKeys\x12\x1d\n" +
 	"\n" +
 	"gossip_key\x18\v \x01(\tR\tgossipKey\x12%\n" +
-	"\x0erefuses_builds\x18\f \x01(\bR\rrefusesBuilds\"E\n" +
+	"\x0erefuses_builds\x18\f \x01(\bR\rrefusesBuilds\"<\n" +
+	"\x0eConfirmRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\"/\n" +
+	"\x0fConfirmResponse\x12\x1c\n" +
+	"\tconfirmed\x18\x01 \x01(\bR\tconfirmed\"E\n" +
 	"\tRaftHello\x12(\n" +
 	"\x04from\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\"*\n" +
 	"\x0eRaftHelloReply\x12\x18\n" +
-	"\arefusal\x18\x01 \x01(\tR\arefusal2\x98\x03\n" +
+	"\arefusal\x18\x01 \x01(\tR\arefusal2\xde\x03\n" +
 	"\x04Peer\x12>\n" +
 	"\x05Hello\x12\x18.cluster.v1.HelloRequest\x1a\x19.cluster.v1.HelloResponse\"\x00\x12D\n" +
 	"\aPromise\x12\x1a.cluster.v1.PromiseRequest\x1a\x1b.cluster.v1.PromiseResponse\"\x00\x12;\n" +
 	"\x04Join\x12\x17.cluster.v1.JoinRequest\x1a\x18.cluster.v1.JoinResponse\"\x00\x12D\n" +
 	"\aPropose\x12\x1a.cluster.v1.ProposeRequest\x1a\x1b.cluster.v1.ProposeResponse\"\x00\x12J\n" +
 	"\tReadIndex\x12\x1c.cluster.v1.ReadIndexRequest\x1a\x1d.cluster.v1.ReadIndexResponse\"\x00\x12;\n" +
-	"\x04Ping\x12\x17.cluster.v1.PingRequest\x1a\x18.cluster.v1.PingResponse\"\x00BFZDgithub.com/image-builder-ha/image-builder/proto/cluster/v1;clusterv1b\x06proto3"
+	"\x04Ping\x12\x17.cluster.v1.PingRequest\x1a\x18.cluster.v1.PingResponse\"\x00\x12D\n" +
+	"\aConfirm\x12\x1a.cluster.v1.ConfirmRequest\x1a\x1b.cluster.v1.ConfirmResponse\"\x00BFZDgithub.com/image-builder-ha/image-builder/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_proto_cluster_v1_peer_proto_rawDescOnce sync.Once
@@ -1096,7 +1204,7 @@ func file_proto_cluster_v1_peer_proto_rawDescGZIP() []byte {
 	return file_proto_cluster_v1_peer_proto_rawDescData
 }
 
-var file_proto_cluster_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_proto_cluster_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_proto_cluster_v1_peer_proto_goTypes = []any{
 	(*Identity)(nil),          // 0: cluster.v1.Identity
 	(*HelloRequest)(nil),      // 1: cluster.v1.HelloRequest
@@ -1112,8 +1220,10 @@ var file_proto_cluster_v1_peer_proto_goTypes = []any{
 	(*ReadIndexResponse)(nil), // 11: cluster.v1.ReadIndexResponse
 	(*PingRequest)(nil),       // 12: cluster.v1.PingRequest
 	(*PingResponse)(nil),      // 13: cluster.v1.PingResponse
-	(*RaftHello)(nil),         // 14: cluster.v1.RaftHello
-	(*RaftHelloReply)(nil),    // 15: cluster.v1.RaftHelloReply
+	(*ConfirmRequest)(nil),    // 14: cluster.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),   // 15: cluster.v1.ConfirmResponse
+	(*RaftHello)(nil),         // 16: cluster.v1.RaftHello
+	(*RaftHelloReply)(nil),    // 17: cluster.v1.RaftHelloReply
 }
 var file_proto_cluster_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: cluster.v1.HelloRequest.from:type_name -> cluster.v1.Identity
@@ -1129,14 +1239,16 @@ var file_proto_cluster_v1_peer_proto_depIdxs = []int32{
 	8,  // 10: cluster.v1.Peer.Propose:input_type -> cluster.v1.ProposeRequest
 	10, // 11: cluster.v1.Peer.ReadIndex:input_type -> cluster.v1.ReadIndexRequest
 	12, // 12: cluster.v1.Peer.Ping:input_type -> cluster.v1.PingRequest
-	2,  // 13: cluster.v1.Peer.Hello:output_type -> cluster.v1.HelloResponse
-	5,  // 14: cluster.v1.Peer.Promise:output_type -> cluster.v1.PromiseResponse
-	7,  // 15: cluster.v1.Peer.Join:output_type -> cluster.v1.JoinResponse
-	9,  // 16: cluster.v1.Peer.Propose:output_type -> cluster.v1.ProposeResponse
-	11, // 17: cluster.v1.Peer.ReadIndex:output_type -> cluster.v1.ReadIndexResponse
-	13, // 18: cluster.v1.Peer.Ping:output_type -> cluster.v1.PingResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
+	14, // 13: cluster.v1.Peer.Confirm:input_type -> cluster.v1.ConfirmRequest
+	2,  // 14: cluster.v1.Peer.Hello:output_type -> cluster.v1.HelloResponse
+	5,  // 15: cluster.v1.Peer.Promise:output_type -> cluster.v1.PromiseResponse
+	7,  // 16: cluster.v1.Peer.Join:output_type -> cluster.v1.JoinResponse
+	9,  // 17: cluster.v1.Peer.Propose:output_type -> cluster.v1.ProposeResponse
+	11, // 18: cluster.v1.Peer.ReadIndex:output_type -> cluster.v1.ReadIndexResponse
+	13, // 19: cluster.v1.Peer.Ping:output_type -> cluster.v1.PingResponse
+	15, // 20: cluster.v1.Peer.Confirm:output_type -> cluster.v1.ConfirmResponse
+	14, // [14:21] is the sub-list for method output_type
+	7,  // [7:14] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -1153,7 +1265,7 @@ func file_proto_cluster_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_cluster_v1_peer_proto_rawDesc), len(file_proto_cluster_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
