@@ -29,3 +29,7 @@ const (
 	// versions forget the ref together with its newest build, until they read a snapshot.
 	newestLevel = 4
 )
+
+// RestoreLevel introduces the restore of a snapshot by a command of the log. Older versions do not
+// know the command.
+const RestoreLevel = 5

@@ -63,6 +63,9 @@ type Config struct {
 	// level of the state.
 	FeatureLevel   uint32
 	CommittedLevel func() uint32
+	// RestoreLevel is the feature level that introduced restores through the log. Below it,
+	// RestoreSnapshot refuses.
+	RestoreLevel uint32
 	// Keys returns the names of the keys that all nodes share, as `kind/name`. A node cannot become
 	// a member if both nodes have keys of a kind, but none in common. The node adds the keys of
 	// gossip. May be nil.

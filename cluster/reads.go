@@ -131,10 +131,17 @@ func (n *Node) verifyLeader() (uint64, error) {
 	if !leads {
 		return 0, fmt.Errorf("read index: %w", ErrNoLeader)
 	}
-	index, err := lastCommand(n.log, n.raft.Load().CommitIndex(), n.fsm.index())
+	moves := n.restoreMoves.Load()
+	applied, offset := n.fsm.position()
+	index, err := lastCommand(n.log, n.raft.Load().CommitIndex(), applied-offset)
 	if err != nil {
 		return 0, err
 	}
+	if moves%2 == 1 || n.restoreMoves.Load() != moves {
+		// A restore that is not applied yet may change the offset. The caller asks again.
+		return 0, fmt.Errorf("read index: a restore is in progress: %w", ErrNoLeader)
+	}
+	index += offset
 	err = n.await(context.Background(), func() raft.Future { return n.raft.Load().VerifyLeader() })
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), err == nil && n.raft.Load().CurrentTerm() != term:

@@ -56,6 +56,7 @@ func (n *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		PruneAfter:     time.Duration(c.Cluster.PruneAfter),
 		FeatureLevel:   builds.FeatureLevel,
 		CommittedLevel: n.level,
+		RestoreLevel:   builds.RestoreLevel,
 		Keys: func() (out []string) {
 			for _, id := range n.keyring.IDs() {
 				out = append(out, "sealing/"+id)
