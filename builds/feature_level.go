@@ -44,3 +44,7 @@ const (
 	// before a linearizable read. Older versions do not serve it, and use Raft's VerifyLeader.
 	ConfirmLevel = 5
 )
+
+// RestoreLevel introduces the restore of a snapshot by a command of the log. Older versions do not
+// know the command.
+const RestoreLevel = 5

@@ -1,16 +1,12 @@
 package cluster
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
-
-	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 // Leads reports whether this node leads and has applied a command of its term.
@@ -26,56 +22,14 @@ func (n *Node) SaveSnapshot(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return writeSnapshot(w, n.fsm.index(), state)
-}
-
-// RestoreSnapshot replaces the state of the whole cluster by raw, which SaveSnapshot wrote. On a
-// node that does not lead it returns ErrNoLeader. Everything that was acknowledged after the
-// snapshot was taken is lost. The snapshot is checked to its end, with Config.CheckSnapshot, before
-// anything changes: Raft ends a node that cannot read a snapshot that it has already stored. If ctx
-// ends, the restore continues in the background.
-func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
-	if !n.leading() {
-		return ErrNoLeader
-	}
-	check := n.cfg.CheckSnapshot
-	if check == nil {
-		check = func(io.Reader) error { return nil }
-	}
-	index, err := InspectSnapshot(bytes.NewReader(raw), check)
-	if err != nil {
-		return err
-	}
-	r := n.raft.Load()
-	done := make(chan error, 1)
-	n.done.Go(func() {
-		err := r.Restore(&raft.SnapshotMeta{
-			Version: raft.SnapshotVersionMax, Index: index, Term: r.CurrentTerm(), Size: int64(len(raw)),
-		}, bytes.NewReader(raw), 0)
-		n.clock.atLeast(n.cfg.StateMachine.LastTime())
-		done <- err
-	})
-	select {
-	case err := <-done:
-		if err != nil {
-			return err
-		}
-		// The snapshot may be older than the applied state of the nodes, and some nodes may have
-		// missed the last entries before it. One more command takes every node past every index
-		// that a caller may wait for.
-		if _, err = n.Propose(ctx, &clusterv1.Command{Ignorable: true}); err != nil {
-			return fmt.Errorf("%w: the state is replaced, but it has to be restored again: %w", ErrNoLeader, err)
-		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("the restore continues in the background: %w", ctx.Err())
-	}
+	return writeSnapshot(w, snapshotHeader{index: n.fsm.index()}, state)
 }
 
 // InspectSnapshot verifies the framing and the checksum of a snapshot of SaveSnapshot, passes the
 // state in it to check, and returns the index of the last command that it contains.
 func InspectSnapshot(r io.Reader, check func(io.Reader) error) (uint64, error) {
-	return readSnapshot(r, check)
+	head, err := readSnapshot(r, check)
+	return head.index, err
 }
 
 // Recover makes the node of a data directory the only voter of a new cluster with the state of its
@@ -89,12 +43,16 @@ func Recover(cfg Config) error {
 		return err
 	}
 	n := &Node{cfg: cfg, dir: dir, fsm: newFSM(cfg.StateMachine, ""), stop: func() {}, closed: make(chan struct{})}
+	n.fsm.restoreData = n.restoreData
 	defer func() { _ = n.Close() }()
 	if !dir.current().Initialized {
 		return errors.New("the node is in no cluster: there is nothing to recover")
 	}
 	s, _, err := n.openStorage()
 	if err != nil {
+		return err
+	}
+	if err := n.openRestores(s.Log); err != nil {
 		return err
 	}
 	if has, err := raft.HasExistingState(s.Log, s.Stable, s.Snapshots); err != nil || !has {

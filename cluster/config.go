@@ -66,6 +66,9 @@ type Config struct {
 	// ConfirmReads reports whether all members serve the peer call Confirm, which read indexes need.
 	// While it returns false, Raft's VerifyLeader takes its place. If nil, it is always true.
 	ConfirmReads func() bool
+	// RestoreLevel is the feature level that introduced restores through the log. Below it,
+	// RestoreSnapshot refuses.
+	RestoreLevel uint32
 	// Keys returns the names of the keys that all nodes share, as `kind/name`. A node cannot become
 	// a member if both nodes have keys of a kind, but none in common. The node adds the keys of
 	// gossip. May be nil.

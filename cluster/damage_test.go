@@ -80,7 +80,7 @@ func Test_Damage_IsRefused(t *testing.T) {
 				n.Close()
 				t.Fatal("the node started")
 			}
-			if !strings.Contains(err.Error(), "is damaged") || !strings.Contains(err.Error(), "empty the directory") {
+			if !strings.Contains(err.Error(), "is damaged") || !strings.Contains(err.Error(), "empty the directory and start the node") {
 				t.Errorf("the error does not say what to do: %v", err)
 			}
 		})

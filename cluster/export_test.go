@@ -71,3 +71,9 @@ func MakeEmptyLog(dir string) error {
 	_, err = s.verify(dir, 0, false)
 	return errors.Join(err, s.close())
 }
+
+// BeforeRestoreWrite calls f before each write of a snapshot of a restore.
+func (n *Node) BeforeRestoreWrite(f func() error) { n.restores.beforeWrite = f }
+
+// BeforeRestore calls f before a restore is proposed.
+func (n *Node) BeforeRestore(f func()) { n.beforeRestore = f }

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -19,9 +21,15 @@ type fsm struct {
 	fatal chan error // capacity 1
 
 	origin string // server id of this node
+	// restoreData returns the snapshot that the command at an index of Raft's log names.
+	restoreData func(ref *clusterv1.SnapshotRef, index uint64) ([]byte, error)
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	// applied is the index of the last applied command. It is its index in Raft's log plus offset: a
+	// restored state may have greater indexes than the log, and an index never goes back.
 	applied  uint64
+	offset   uint64
+	lastTerm uint64        // term of the last applied command
 	advanced chan struct{} // closed when applied grows; nil if there is no waiter
 	broken   error
 	waiting  map[uint64]chan Applied // by Command.Proposal; capacity 1 each
@@ -57,18 +65,49 @@ func (f *fsm) Apply(l *raft.Log) any {
 	if err := proto.Unmarshal(l.Data, cmd); err != nil {
 		return f.fail(fmt.Errorf("command at index %d cannot be decoded: %w", l.Index, err))
 	}
-	res := f.sm.Apply(l.Index, cmd)
+	if cmd.GetRestore() != nil {
+		return f.applyRestore(l, cmd)
+	}
+	_, offset := f.position()
+	index := l.Index + offset
+	res := f.sm.Apply(index, cmd)
 	if err, ok := res.(interface {
 		error
 		Fatal() bool
 	}); ok && err.Fatal() {
 		return f.fail(err)
 	}
-	f.advance(l.Index)
+	f.advance(index, l.Term)
+	done := Applied{Index: index, Result: res}
 	if cmd.GetOrigin() == f.origin {
-		f.deliver(cmd.GetProposal(), Applied{Index: l.Index, Result: res})
+		f.deliver(cmd.GetProposal(), done)
 	}
-	return res
+	return done
+}
+
+// applyRestore replaces the state by the snapshot that a command names. It waits for the snapshot
+// and never skips it: without it the node stops. Then it applies an empty command, which takes the
+// state past every index that a caller may wait for, and its time to that of the command at least.
+func (f *fsm) applyRestore(l *raft.Log, cmd *clusterv1.Command) any {
+	raw, err := f.restoreData(cmd.GetRestore(), l.Index)
+	if errors.Is(err, errStopsApplying) {
+		return f.stopAt(err)
+	}
+	if err != nil {
+		return f.fail(err)
+	}
+	at, err := readSnapshot(bytes.NewReader(raw), f.sm.Restore)
+	if err != nil {
+		return f.fail(fmt.Errorf("restore the snapshot that the command at index %d names: %w", l.Index, err))
+	}
+	_, offset := f.position()
+	index := max(l.Index+offset, at.index+1)
+	f.mu.Lock()
+	f.offset = index - l.Index
+	f.mu.Unlock()
+	res := f.sm.Apply(index, &clusterv1.Command{Ignorable: true, TimeUnixNano: cmd.GetTimeUnixNano(), Origin: cmd.GetOrigin()})
+	f.advance(index, l.Term)
+	return Applied{Index: index, Result: res}
 }
 
 func (f *fsm) deliver(proposal uint64, res Applied) {
@@ -86,11 +125,17 @@ func (f *fsm) failed() error {
 	return f.broken
 }
 
-// fail records err, after which no command is applied any more, and reports it on fatal.
-func (f *fsm) fail(err error) error {
+// stopAt records err, after which no command is applied any more.
+func (f *fsm) stopAt(err error) error {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.broken = err
-	f.mu.Unlock()
+	return err
+}
+
+// fail is stopAt, and reports err on fatal.
+func (f *fsm) fail(err error) error {
+	_ = f.stopAt(err)
 	select {
 	case f.fatal <- err:
 	default:
@@ -98,10 +143,10 @@ func (f *fsm) fail(err error) error {
 	return err
 }
 
-func (f *fsm) advance(index uint64) {
+func (f *fsm) advance(index, term uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.applied = max(f.applied, index)
+	f.applied, f.lastTerm = max(f.applied, index), max(f.lastTerm, term)
 	if f.advanced != nil {
 		close(f.advanced)
 		f.advanced = nil
@@ -112,6 +157,21 @@ func (f *fsm) index() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.applied
+}
+
+// position returns the index of the last applied command, and by how much it is greater than the
+// index of that command in Raft's log.
+func (f *fsm) position() (applied, offset uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.applied, f.offset
+}
+
+// term returns the term of the last applied command; 0 if this process has applied none.
+func (f *fsm) term() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lastTerm
 }
 
 // wait blocks until the command at index is applied. It returns an error if ctx ends first, or if
@@ -149,17 +209,21 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fsmSnapshot{w, f.index()}, nil
+	applied, offset := f.position()
+	return fsmSnapshot{w, snapshotHeader{index: applied, offset: offset}}, nil
 }
 
 // Restore replaces the state by a snapshot, which comes from the leader or from the disk.
 func (f *fsm) Restore(rc io.ReadCloser) error {
 	defer rc.Close()
-	index, err := readSnapshot(rc, f.sm.Restore)
+	at, err := readSnapshot(rc, f.sm.Restore)
 	if err != nil {
 		return err
 	}
-	f.advance(index)
+	f.mu.Lock()
+	f.offset = at.offset
+	f.mu.Unlock()
+	f.advance(at.index, 0)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	close(f.restored)
@@ -177,12 +241,12 @@ func (f *fsm) replaced() <-chan struct{} {
 
 type fsmSnapshot struct {
 	state io.WriterTo
-	index uint64
+	at    snapshotHeader
 }
 
 // Persist writes the captured state to sink and closes it.
 func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
-	if err := writeSnapshot(sink, s.index, s.state); err != nil {
+	if err := writeSnapshot(sink, s.at, s.state); err != nil {
 		_ = sink.Cancel()
 		return err
 	}

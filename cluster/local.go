@@ -172,6 +172,7 @@ func (l *local) Lost(id raft.ServerID) {
 func (l *local) Register(r grpc.ServiceRegistrar) {
 	n := l.node()
 	clusterv1.RegisterPeerServer(r, peerAPI{node: n})
+	clusterv1.RegisterRestoreServer(r, restoreAPI{node: n})
 	for _, f := range n.cfg.Serve {
 		f(r)
 	}

@@ -181,7 +181,7 @@ func damaged(dir, what string) error {
 	return fmt.Errorf("data directory %s is damaged: %s. The node does not start, because it would lose acknowledged builds. "+
 		"Do not put an older copy of the directory in its place: the node would forget its votes and what it has acknowledged. "+
 		"In a cluster whose other voters have a majority, empty the directory and start the node: it joins as a new member. "+
-		"If they have none, see \"A majority of the voters is lost for good\" in docs/runbooks.md. A node that is alone starts with an empty directory and 'image-builder snapshot restore'", dir, what)
+		"If they have none, see \"A majority of the voters is lost for good\" in docs/runbooks.md. A node that is alone starts with an empty directory, and restores the newest snapshot that was saved (image-builder snapshot restore)", dir, what)
 }
 
 // IsMonotonic returns true: raft-wal allows no gaps in the log.
@@ -269,10 +269,19 @@ func (s *logStore) healthProblem() error {
 	return nil
 }
 
-// GetLog reads one entry and verifies its checksum.
+// GetLog reads one entry and verifies its checksum. raft-wal itself still returns removed entries of
+// the segment that is being written (raft-wal 0.4.1, state.getLog). They must not reach another node,
+// because the snapshot of a restore is removed together with the entry that names it.
 func (s *logStore) GetLog(index uint64, out *raft.Log) error {
+	first, err := s.FirstIndex()
+	if err != nil {
+		return err
+	}
+	if index < first {
+		return raft.ErrLogNotFound
+	}
 	s.swap.RLock()
-	err := s.wal.GetLog(index, out)
+	err = s.wal.GetLog(index, out)
 	s.swap.RUnlock()
 	if err != nil {
 		return err

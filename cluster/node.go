@@ -48,6 +48,11 @@ type Node struct {
 	joining sync.Mutex // held while memberLoop checks the membership
 	leaving bool       // memberLoop must not join
 
+	restores      *restoreFiles
+	restoreBusy   chan struct{} // full while this leader restores a snapshot; capacity 1
+	beforeRestore func()        // called before a restore is proposed; nil except in tests
+	restoreMoves  atomic.Uint64 // odd while a restore of this leader is proposed and not applied
+
 	membership chan struct{} // full while Raft's configuration is changed; capacity 1
 
 	mu      sync.Mutex
@@ -74,9 +79,10 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, dir: dir, changed: make(chan struct{}),
 		clock: newClock(cfg.Now), stop: func() {}, closed: make(chan struct{}),
-		lost: make(chan raft.ServerID, 64), recheck: make(chan struct{}, 1), membership: make(chan struct{}, 1), peers: newPeers(),
+		lost: make(chan raft.ServerID, 64), recheck: make(chan struct{}, 1), membership: make(chan struct{}, 1), restoreBusy: make(chan struct{}, 1), peers: newPeers(),
 	}
 	n.fsm = newFSM(cfg.StateMachine, string(n.serverID()))
+	n.fsm.restoreData = n.restoreData
 	return n, nil
 }
 
@@ -114,6 +120,9 @@ func (n *Node) Open(ctx context.Context) (err error) {
 		return fmt.Errorf("open the log: %w", err)
 	}
 	n.log = store.Log
+	if err := n.openRestores(store.Log); err != nil {
+		return err
+	}
 	n.opened.Store(last)
 	if err := n.cfg.Network.Open((*local)(n)); err != nil {
 		return fmt.Errorf("open the peer port: %w", err)
@@ -145,6 +154,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.done.Go(func() { defer r.DeregisterObserver(o); n.watchLeader(ctx, observed) })
 	n.done.Go(func() { n.leaderLoop(ctx) })
 	n.done.Go(func() { n.diskLoop(ctx) })
+	n.done.Go(func() { n.cleanRestores(ctx) })
 	if !n.alone() {
 		g, err := n.openGossip()
 		if err != nil {
@@ -160,10 +170,11 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	return nil
 }
 
-// Proposed reports whether this process has proposed the applied command. It returns false for
+// Proposed reports whether this process has proposed the command that is being applied. It returns false for
 // commands of other nodes and of a former process of this node.
 func (n *Node) Proposed(index uint64, cmd *clusterv1.Command) bool {
-	return cmd.GetOrigin() == n.fsm.origin && index > n.opened.Load()
+	_, offset := n.fsm.position()
+	return cmd.GetOrigin() == n.fsm.origin && index-offset > n.opened.Load()
 }
 
 // alone reports whether the node is a group of one, without a peer port.

@@ -210,7 +210,10 @@ func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, e
 	var f raft.ApplyFuture
 	switch err := n.await(ctx, func() raft.Future { f = n.raft.Load().Apply(raw, 0); return f }); {
 	case err == nil:
-		return Applied{Index: f.Index(), Result: f.Response()}, nil
+		if done, ok := f.Response().(Applied); ok {
+			return done, nil
+		}
+		return Applied{Index: f.Index(), Result: f.Response()}, nil // an error: the state machine has stopped
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return Applied{}, ErrNoLeader
 	case errors.Is(err, ErrClosed):

@@ -130,10 +130,17 @@ func (n *Node) verifyLeader() (uint64, error) {
 	if !leads {
 		return 0, fmt.Errorf("read index: %w", ErrNoLeader)
 	}
-	index, err := lastCommand(n.log, n.raft.Load().CommitIndex(), n.fsm.index())
+	moves := n.restoreMoves.Load()
+	applied, offset := n.fsm.position()
+	index, err := lastCommand(n.log, n.raft.Load().CommitIndex(), applied-offset)
 	if err != nil {
 		return 0, err
 	}
+	if moves%2 == 1 || n.restoreMoves.Load() != moves {
+		// A restore that is not applied yet may change the offset. The caller asks again.
+		return 0, fmt.Errorf("read index: a restore is in progress: %w", ErrNoLeader)
+	}
+	index += offset
 	if n.cfg.ConfirmReads() && !faults.Mutant("read-index-by-verify-leader") {
 		err = n.confirmLeadership(context.Background(), term)
 	} else {

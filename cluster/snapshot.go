@@ -11,19 +11,34 @@ import (
 )
 
 // snapshotMagic starts a snapshot: 6 bytes of identification and 2 bytes of version. It is
-// followed by the index of the last applied command (8 bytes, big endian), the state as the state
-// machine writes it, and the xxhash64 of everything before it (8 bytes, big endian).
+// followed by the index of the last applied command (8 bytes, big endian), in version 2 by its offset
+// (8 bytes, big endian), by the state as the state machine writes it, and by the xxhash64 of
+// everything before it (8 bytes, big endian).
 var snapshotMagic = [8]byte{'i', 'b', 's', 'n', 'a', 'p', 0, 1}
+
+// snapshotOffset is the version of snapshots with an offset. Only Raft's own snapshots have one, and
+// only after a restore that had to move the index.
+const snapshotOffset = 2
 
 const (
 	snapshotHead = 16
 	snapshotTail = 8
 )
 
-func writeSnapshot(w io.Writer, index uint64, state io.WriterTo) error {
+// snapshotHeader is the position of a snapshot.
+type snapshotHeader struct {
+	index  uint64 // of the last applied command
+	offset uint64 // by how much index is greater than the index of that command in Raft's log
+}
+
+func writeSnapshot(w io.Writer, at snapshotHeader, state io.WriterTo) error {
 	sum := xxhash.New()
 	out := io.MultiWriter(w, sum)
-	head := binary.BigEndian.AppendUint64(snapshotMagic[:], index)
+	head := binary.BigEndian.AppendUint64(snapshotMagic[:], at.index)
+	if at.offset > 0 {
+		head[7] = snapshotOffset
+		head = binary.BigEndian.AppendUint64(head, at.offset)
+	}
 	if _, err := out.Write(head); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
@@ -39,24 +54,33 @@ func writeSnapshot(w io.Writer, index uint64, state io.WriterTo) error {
 var errSnapshotDamaged = errors.New("the snapshot is damaged or cut off; restore from another copy or node")
 
 // readSnapshot verifies a snapshot to its last byte, then passes the state in it to restore, and
-// returns its index.
-func readSnapshot(r io.Reader, restore func(io.Reader) error) (uint64, error) {
+// returns its position.
+func readSnapshot(r io.Reader, restore func(io.Reader) error) (at snapshotHeader, err error) {
 	raw, err := io.ReadAll(r)
 	if err != nil {
-		return 0, fmt.Errorf("read snapshot: %w", err)
+		return at, fmt.Errorf("read snapshot: %w", err)
 	}
 	if len(raw) < snapshotHead+snapshotTail || !bytes.Equal(raw[:6], snapshotMagic[:6]) {
-		return 0, fmt.Errorf("read snapshot: %w", errSnapshotDamaged)
+		return at, fmt.Errorf("read snapshot: %w", errSnapshotDamaged)
 	}
-	if !bytes.Equal(raw[:8], snapshotMagic[:]) {
-		return 0, fmt.Errorf("read snapshot: version %d.%d is unknown to this binary", raw[6], raw[7])
+	head := snapshotHead
+	switch {
+	case bytes.Equal(raw[:8], snapshotMagic[:]):
+	case raw[6] == 0 && raw[7] == snapshotOffset:
+		head += 8
+	default:
+		return at, fmt.Errorf("read snapshot: version %d.%d is unknown to this binary", raw[6], raw[7])
 	}
 	body, tail := raw[:len(raw)-snapshotTail], raw[len(raw)-snapshotTail:]
-	if xxhash.Sum64(body) != binary.BigEndian.Uint64(tail) {
-		return 0, fmt.Errorf("read snapshot: %w", errSnapshotDamaged)
+	if len(body) < head || xxhash.Sum64(body) != binary.BigEndian.Uint64(tail) {
+		return at, fmt.Errorf("read snapshot: %w", errSnapshotDamaged)
 	}
-	if err := restore(bytes.NewReader(body[snapshotHead:])); err != nil {
-		return 0, err
+	if err := restore(bytes.NewReader(body[head:])); err != nil {
+		return at, err
 	}
-	return binary.BigEndian.Uint64(body[8:snapshotHead]), nil
+	at.index = binary.BigEndian.Uint64(body[8:])
+	if head > snapshotHead {
+		at.offset = binary.BigEndian.Uint64(body[snapshotHead:])
+	}
+	return at, nil
 }

@@ -39,7 +39,7 @@ func clusterError(err error) error {
 // next leader, which is UNAVAILABLE.
 func operatorError(err error) error {
 	switch {
-	case errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrClosed):
+	case errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrClosed), errors.Is(err, cluster.ErrOutcomeUnknown):
 		return codedError{err, codes.Unavailable}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return err

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -21,8 +22,9 @@ import (
 // snapshotChunkBytes is the size of the greatest message of a snapshot.
 const snapshotChunkBytes = 256 << 10
 
-// maxSnapshotBytes is the size of the greatest snapshot that can be restored.
-const maxSnapshotBytes = 4 << 30
+// restoreLevelTimeout is how long a restore waits until a new cluster has the feature level that it
+// needs.
+const restoreLevelTimeout = 5 * time.Second
 
 // SaveSnapshot sends a snapshot of the replicated state. The snapshot contains everything that was
 // acknowledged before the call.
@@ -77,8 +79,8 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 		if err != nil {
 			return err
 		}
-		if b.Len()+len(m.GetChunk()) > maxSnapshotBytes {
-			return status.Errorf(codes.ResourceExhausted, "the snapshot has more than %d bytes", maxSnapshotBytes)
+		if b.Len()+len(m.GetChunk()) > cluster.MaxSnapshotBytes {
+			return status.Errorf(codes.ResourceExhausted, "the snapshot has more than %d bytes", cluster.MaxSnapshotBytes)
 		}
 		b.Write(m.GetChunk())
 	}
@@ -118,12 +120,13 @@ func forwardSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, f
 // snapshot may contain attempts that have ended since. restore ends them, and the builds whose
 // secrets this cluster cannot open.
 //
-// restore does not stop when the caller cancels, because Raft completes the replacement anyway, and
-// the attempts of the snapshot would then never end. If the leader fails before the end, an
+// restore does not stop when the caller cancels: once the state is replaced, the attempts of the
+// snapshot would never end. If the leader fails after the replacement and before the end, an
 // operator has to restore the snapshot again (docs/runbooks.md).
 func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.RestoreSnapshotResponse, error) {
 	ctx, cancel := ctxutil.Join(context.WithoutCancel(ctx), n.work)
 	defer cancel()
+	n.awaitLevel(ctx, builds.RestoreLevel)
 	level := n.level()
 	n.restoring.Store(true)
 	defer n.restoring.Store(false)
@@ -146,6 +149,15 @@ func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Restore
 	var count uint64
 	n.store.Read(func(st *builds.State) { count = uint64(st.Counts().Builds) })
 	return &imagebuilderv1.RestoreSnapshotResponse{Builds: count, Failed: uint64(failed)}, nil
+}
+
+// awaitLevel waits until the state has a feature level, at most for restoreLevelTimeout. A new cluster
+// reaches it soon after its start.
+func (n *Node) awaitLevel(ctx context.Context, level uint32) {
+	ctx, cancel := context.WithTimeout(ctx, restoreLevelTimeout)
+	defer cancel()
+	for n.level() < level && ctxutil.Sleep(ctx, 20*time.Millisecond) {
+	}
 }
 
 // markNodesLost commits that all nodes of the restored state are lost, which ends all attempts of

@@ -26,16 +26,17 @@ func Test_Restore_NewerVersion(t *testing.T) {
 	dir := t.TempDir()
 	n := lone(t, dir)
 	n.openAlone(t)
-	if _, err := n.restore(t.Context(), raw); err == nil || !strings.Contains(err.Error(), "needs feature level") {
+	n.mustCommit(t, &buildsv1.SetFeatureLevel{Level: builds.RestoreLevel})
+	if _, err := n.restore(t.Context(), raw); err == nil || !strings.Contains(err.Error(), "this version knows") {
 		t.Errorf("a snapshot of a newer version: %v", err)
 	}
-	n.mustCommit(t, &buildsv1.SetFeatureLevel{Level: 2})
+	n.mustCommit(t, &buildsv1.DrainNode{Name: "n0"})
 	if err := n.cluster.Close(); err != nil {
 		t.Fatal(err)
 	}
 	n = lone(t, dir)
 	n.openAlone(t)
-	if n.level() != 2 {
+	if n.level() != builds.RestoreLevel {
 		t.Errorf("after a restart the state is at level %d", n.level())
 	}
 }

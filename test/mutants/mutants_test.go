@@ -36,6 +36,12 @@ var mutants = []mutant{
 		"./cluster", "Test_Damage_InAnOldSegment", "",
 	},
 	{
+		"a restore skips a missing snapshot", "cluster/fsm.go",
+		"if errors.Is(err, errStopsApplying) {\n\t\treturn f.stopAt(err)\n\t}\n\tif err != nil {\n\t\treturn f.fail(err)\n\t}",
+		"if errors.Is(err, errStopsApplying) {\n\t\treturn f.stopAt(err)\n\t}\n\tif err != nil {\n\t\tf.advance(l.Index, l.Term)\n\t\treturn Applied{Index: l.Index}\n\t}",
+		"./cluster", "Test_Restore_MissingSnapshotStopsTheNode", "",
+	},
+	{
 		"recover keeps the cluster id", "cluster/backup.go",
 		"d.ClusterID, d.Bootstrap = newID(), nil", "d.Bootstrap = nil",
 		"./cluster", "Test_Recover_TheOthersComeBack", "",

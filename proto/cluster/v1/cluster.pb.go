@@ -43,7 +43,10 @@ type Command struct {
 	Payload []byte `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
 	// Random number by which the origin recognizes the command when it is applied; 0 if the leader
 	// itself is the origin.
-	Proposal      uint64 `protobuf:"varint,7,opt,name=proposal,proto3" json:"proposal,omitempty"`
+	Proposal uint64 `protobuf:"varint,7,opt,name=proposal,proto3" json:"proposal,omitempty"`
+	// Snapshot that replaces the state; unset for all other commands. type is 0 then. Members hold the
+	// snapshot in a file each and send it to each other on the peer port.
+	Restore       *SnapshotRef `protobuf:"bytes,8,opt,name=restore,proto3" json:"restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -127,12 +130,74 @@ func (x *Command) GetProposal() uint64 {
 	return 0
 }
 
+func (x *Command) GetRestore() *SnapshotRef {
+	if x != nil {
+		return x.Restore
+	}
+	return nil
+}
+
+// SnapshotRef names a snapshot of the state by its content.
+type SnapshotRef struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the snapshot: 32 bytes.
+	Sha256 []byte `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Size of the snapshot, in bytes.
+	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRef) Reset() {
+	*x = SnapshotRef{}
+	mi := &file_proto_cluster_v1_cluster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRef) ProtoMessage() {}
+
+func (x *SnapshotRef) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_cluster_v1_cluster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRef.ProtoReflect.Descriptor instead.
+func (*SnapshotRef) Descriptor() ([]byte, []int) {
+	return file_proto_cluster_v1_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SnapshotRef) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *SnapshotRef) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 var File_proto_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_proto_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"\x1eproto/cluster/v1/cluster.proto\x12\n" +
-	"cluster.v1\"\xd4\x01\n" +
+	"cluster.v1\"\x87\x02\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\rR\x04type\x12#\n" +
 	"\rfeature_level\x18\x02 \x01(\rR\ffeatureLevel\x12\x1c\n" +
@@ -140,7 +205,11 @@ const file_proto_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\x12\x16\n" +
 	"\x06origin\x18\x05 \x01(\tR\x06origin\x12\x18\n" +
 	"\apayload\x18\x06 \x01(\fR\apayload\x12\x1a\n" +
-	"\bproposal\x18\a \x01(\x04R\bproposalBFZDgithub.com/image-builder-ha/image-builder/proto/cluster/v1;clusterv1b\x06proto3"
+	"\bproposal\x18\a \x01(\x04R\bproposal\x121\n" +
+	"\arestore\x18\b \x01(\v2\x17.cluster.v1.SnapshotRefR\arestore\"9\n" +
+	"\vSnapshotRef\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04sizeBFZDgithub.com/image-builder-ha/image-builder/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_proto_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -154,16 +223,18 @@ func file_proto_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_proto_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_proto_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_proto_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_proto_cluster_v1_cluster_proto_goTypes = []any{
-	(*Command)(nil), // 0: cluster.v1.Command
+	(*Command)(nil),     // 0: cluster.v1.Command
+	(*SnapshotRef)(nil), // 1: cluster.v1.SnapshotRef
 }
 var file_proto_cluster_v1_cluster_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	1, // 0: cluster.v1.Command.restore:type_name -> cluster.v1.SnapshotRef
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_proto_cluster_v1_cluster_proto_init() }
@@ -177,7 +248,7 @@ func file_proto_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_cluster_v1_cluster_proto_rawDesc), len(file_proto_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
