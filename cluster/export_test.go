@@ -51,6 +51,7 @@ func OpenLogStore(dir string, disk Disk, segmentBytes int, fresh bool) (*LogStor
 
 // Close closes the log.
 func (s *logStore) Close() error { return s.close() }
+
 // LockMembership delays changes of the membership until the returned function is called.
 func (n *Node) LockMembership() (unlock func()) {
 	n.membership <- struct{}{}
