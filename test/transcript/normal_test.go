@@ -202,6 +202,9 @@ func (r *transcript) value(key string, v any) any {
 	case string:
 		return r.stringValue(key, v)
 	}
+	if key == "featureLevel" {
+		return "level"
+	}
 	return v
 }
 
@@ -238,7 +241,7 @@ var (
 	stamps = regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9:.]{8,}Z`)
 	again  = regexp.MustCompile(`(again in|for another) [0-9.ms]+`)
 	temps  = regexp.MustCompile(regexp.QuoteMeta(os.TempDir()) + `/[^\s:,;"']+`)
-	levels = regexp.MustCompile(`("featureLevel": |feature level )[0-9]+`)
+	levels = regexp.MustCompile(`(feature level )[0-9]+`)
 	spaces = regexp.MustCompile(` {2,}`)
 	stores = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
 	sizes  = regexp.MustCompile(`[0-9]+ bytes`)
