@@ -57,6 +57,7 @@ func (n *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		FeatureLevel:   builds.FeatureLevel,
 		CommittedLevel: n.level,
 		RestoreLevel:   builds.RestoreLevel,
+		FloorLevel:     builds.FloorLevel,
 		Keys: func() (out []string) {
 			for _, id := range n.keyring.IDs() {
 				out = append(out, "sealing/"+id)
