@@ -48,3 +48,7 @@ const (
 // RestoreLevel introduces the restore of a snapshot by a command of the log. Older versions do not
 // know the command.
 const RestoreLevel = 5
+
+// FloorLevel introduces the last index of a member as a part of its identity. Older versions do not
+// report it.
+const FloorLevel = 5

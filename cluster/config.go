@@ -69,6 +69,9 @@ type Config struct {
 	// RestoreLevel is the feature level that introduced restores through the log. Below it,
 	// RestoreSnapshot refuses.
 	RestoreLevel uint32
+	// FloorLevel is the feature level from which members refuse a server that has less than it has
+	// acknowledged.
+	FloorLevel uint32
 	// Keys returns the names of the keys that all nodes share, as `kind/name`. A node cannot become
 	// a member if both nodes have keys of a kind, but none in common. The node adds the keys of
 	// gossip. May be nil.

@@ -29,7 +29,7 @@ func (n *Node) identity() *clusterv1.Identity {
 	return &clusterv1.Identity{
 		Cluster: n.cfg.Cluster, ClusterId: n.dir.current().ClusterID, ServerId: string(n.serverID()),
 		Address: n.cfg.Network.Address(), Zone: n.cfg.Zone, FeatureLevel: n.cfg.FeatureLevel, BootId: n.cfg.BootID,
-		GossipAddress: n.gossip.Load().address(),
+		GossipAddress: n.gossip.Load().address(), LastIndex: n.lastIndex(),
 	}
 }
 
@@ -62,6 +62,9 @@ func (l *local) Admit(from *clusterv1.Identity, to string) error {
 		return fmt.Errorf("the call is for server %q, this is %q: the data of that server is not here", to, me.ServerId)
 	}
 	if err := n.checkIdentity(from); err != nil {
+		return err
+	}
+	if err := n.checkFloor(from); err != nil {
 		return err
 	}
 	if me.ClusterId != "" {

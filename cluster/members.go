@@ -128,6 +128,7 @@ func (n *Node) report() *clusterv1.PingResponse {
 	if n.cfg.Report != nil {
 		n.cfg.Report(res)
 	}
+	res.Floors = n.knownFloors()
 	return res
 }
 
@@ -193,8 +194,9 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 	if err != nil {
 		return false
 	}
+	committed := n.committedIn(term)
 	sent := time.Now() // monotonic: the wall clock may jump during the call
-	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID())})
+	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID()), Floors: n.knownFloors()})
 	if err != nil {
 		if status.Code(err) == codes.Unavailable { // the process may have ended
 			(*local)(n).Lost(id)
@@ -205,6 +207,11 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 	responseAt := now.Add(-time.Since(sent) / 2)
 	offset := time.Unix(0, res.GetNowUnixNano()).Sub(responseAt)
 	n.book.note(res.GetNode())
+	if err := n.checkFloor(res.GetNode()); err != nil {
+		res.Trouble = err.Error()
+	} else {
+		n.raiseFloors(id, res, term, committed)
+	}
 	n.peers.heard(term, id, res, offset, now.UnixNano()+int64(offset))
 	return true
 }

@@ -33,8 +33,8 @@ type Network interface {
 type Local interface {
 	// Identity returns the node's current identity.
 	Identity() *clusterv1.Identity
-	// Admit returns an error if a Raft connection must be refused. from is the connecting node, to
-	// the server id that it expects here.
+	// Admit returns an error if a Raft connection must be refused. from is the node at the other end,
+	// to the server id that it expects here. Both ends call it.
 	Admit(from *clusterv1.Identity, to string) error
 	// AddressOf returns the last known address of a server, or "".
 	AddressOf(id raft.ServerID) string

@@ -53,6 +53,9 @@ type Node struct {
 	beforeRestore func()        // called before a restore is proposed; nil except in tests
 	restoreMoves  atomic.Uint64 // odd while a restore of this leader is proposed and not applied
 
+	floors floors
+	stored atomic.Uint64 // index of the last entry when this process opened the log and the snapshots
+
 	membership chan struct{} // full while Raft's configuration is changed; capacity 1
 
 	mu      sync.Mutex
@@ -118,6 +121,9 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	last, err := store.Log.LastIndex()
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
+	}
+	if err := n.noteStored(store); err != nil {
+		return err
 	}
 	n.log = store.Log
 	if err := n.openRestores(store.Log); err != nil {

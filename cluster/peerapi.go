@@ -151,10 +151,11 @@ func (a peerAPI) ReadIndex(ctx context.Context, _ *clusterv1.ReadIndexRequest) (
 }
 
 // Ping returns the state of this node.
-func (a peerAPI) Ping(context.Context, *clusterv1.PingRequest) (*clusterv1.PingResponse, error) {
+func (a peerAPI) Ping(_ context.Context, req *clusterv1.PingRequest) (*clusterv1.PingResponse, error) {
 	if a.node.raft.Load() == nil {
 		return nil, errStarting
 	}
+	a.node.floors.merge(req.GetFloors())
 	return a.node.report(), nil
 }
 
@@ -173,6 +174,9 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 		check = n.checkIdentity
 	}
 	if err := check(from); err != nil {
+		return err
+	}
+	if err := n.checkFloor(from); err != nil {
 		return err
 	}
 	n.book.note(from)

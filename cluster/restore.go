@@ -7,22 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 const (
-	// restorePartTimeout bounds the transfer of one part of a snapshot.
-	restorePartTimeout = 10 * time.Second
+	// restorePartTimeout bounds the transfer of one part of a snapshot. With the last part, the
+	// receiver also reads and fsyncs the whole snapshot, which may take a second for each
+	// restoreBytesPerSecond.
+	restorePartTimeout    = 10 * time.Second
+	restoreBytesPerSecond = 20 << 20
 	// restoreFetchTimeout is how long a node looks for a snapshot that it must apply before it stops.
 	restoreFetchTimeout = 2 * time.Minute
 	// restoreFetchPause is the pause between two rounds of that search.
@@ -199,7 +198,11 @@ func (r *restoreAttempt) sendTo(ctx context.Context, id raft.ServerID) error {
 	client, err := r.n.restoreClient(id)
 	if err == nil {
 		_, err = r.send(ctx, func(ctx context.Context, offset uint64, part []byte) (bool, error) {
-			ctx, cancel := context.WithTimeout(ctx, restorePartTimeout)
+			timeout := restorePartTimeout
+			if offset+uint64(len(part)) == r.ref.GetSize() {
+				timeout += time.Duration(r.ref.GetSize()/restoreBytesPerSecond) * time.Second
+			}
+			ctx, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
 			res, err := client.PutSnapshot(ctx, &clusterv1.PutSnapshotRequest{Snapshot: r.ref, Attempt: r.id, Term: r.term, Offset: offset, Part: part})
 			return res.GetComplete(), err
@@ -246,7 +249,7 @@ func (r *restoreAttempt) commit(ctx context.Context) error {
 		defer cancel()
 		defer func() { <-n.restoreBusy }()
 		_, err := n.commit(ctx, &clusterv1.Command{FeatureLevel: n.cfg.RestoreLevel, Restore: r.ref, Origin: string(n.serverID())})
-		if !errors.Is(err, ErrClosed) {
+		if ctx.Err() == nil { // a node that is closed leaves it odd: the command may be applied later
 			n.restoreMoves.Add(1)
 		}
 		if err == nil {
@@ -286,184 +289,4 @@ func (r *restoreAttempt) drop() {
 		}
 	}
 	_ = r.n.restores.drop(r.ref, r.id)
-}
-
-// errStopsApplying means that the node is closed while it waits for a snapshot. It applies the
-// command after its next start.
-var errStopsApplying = fmt.Errorf("the node waits for a snapshot to restore: %w", ErrClosed)
-
-// restoreData returns the snapshot that the command at index names. A node that does not have it
-// fetches it from another member. It never returns without the snapshot or an error.
-func (n *Node) restoreData(ref *clusterv1.SnapshotRef, index uint64) ([]byte, error) {
-	n.restores.named(ref, index)
-	ctx, cancel := n.untilClosed(context.Background())
-	defer cancel()
-	for deadline := time.Now().Add(restoreFetchTimeout); ; {
-		raw, err := n.restores.read(ref)
-		if err == nil {
-			return raw, nil
-		}
-		if !n.alone() {
-			err = n.fetchRestore(ctx, ref)
-			if err == nil {
-				continue
-			}
-		}
-		if ctx.Err() != nil {
-			return nil, errStopsApplying
-		}
-		if n.alone() || !time.Now().Before(deadline) {
-			return nil, fmt.Errorf("the command at index %d restores the snapshot %s of %d bytes, which is not in %s and cannot be fetched from a member: start a member that has it, then this node (%w)",
-				index, nameOfRef(ref), ref.GetSize(), n.restores.dir, err)
-		}
-		t := time.NewTimer(restoreFetchPause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-		}
-	}
-}
-
-// fetchRestore fetches a snapshot from the first member that has it.
-func (n *Node) fetchRestore(ctx context.Context, ref *clusterv1.SnapshotRef) error {
-	r := n.raft.Load()
-	if r == nil {
-		return errors.New("this node is starting")
-	}
-	_, leader := r.LeaderWithID()
-	servers := slices.Clone(r.GetConfiguration().Configuration().Servers)
-	slices.SortStableFunc(servers, func(a, b raft.Server) int { // the leader, which has sent the command, first
-		switch leader {
-		case a.ID:
-			return -1
-		case b.ID:
-			return 1
-		}
-		return 0
-	})
-	var errs []error
-	for _, s := range servers {
-		if s.ID == n.serverID() {
-			continue
-		}
-		err := n.fetchFrom(ctx, s.ID, ref)
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, fmt.Errorf("%s: %s", s.ID, status.Convert(err).Message()))
-	}
-	return errors.Join(errs...)
-}
-
-func (n *Node) fetchFrom(ctx context.Context, id raft.ServerID, ref *clusterv1.SnapshotRef) error {
-	client, err := n.restoreClient(id)
-	if err != nil {
-		return err
-	}
-	for offset := uint64(0); ; {
-		part, cancel := context.WithTimeout(ctx, restorePartTimeout)
-		res, err := client.GetSnapshot(part, &clusterv1.GetSnapshotRequest{Snapshot: ref, Offset: offset})
-		cancel()
-		if err != nil {
-			return err
-		}
-		complete, err := n.restores.put(ref, "", 0, offset, res.GetPart())
-		if err != nil || complete {
-			return err
-		}
-		offset += uint64(len(res.GetPart()))
-	}
-}
-
-// openRestores opens the snapshots of restores and finds the entries of the log that name them.
-func (n *Node) openRestores(log raft.LogStore) (err error) {
-	if n.restores, err = openRestoreFiles(n.dir.path); err != nil {
-		return err
-	}
-	if n.restores.empty() {
-		return nil
-	}
-	first, err1 := log.FirstIndex()
-	last, err2 := log.LastIndex()
-	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("open the log: %w", err)
-	}
-	for i := first; i <= last && last > 0; i++ {
-		var entry raft.Log
-		if err := log.GetLog(i, &entry); err != nil {
-			return fmt.Errorf("open the log: %w", err)
-		}
-		var cmd clusterv1.Command
-		if entry.Type == raft.LogCommand && proto.Unmarshal(entry.Data, &cmd) == nil && cmd.GetRestore() != nil {
-			n.restores.named(cmd.GetRestore(), i)
-		}
-	}
-	return nil
-}
-
-// cleanRestores removes snapshots of restores that are no longer needed, until ctx ends.
-func (n *Node) cleanRestores(ctx context.Context) {
-	n.restores.startAt(n.raft.Load().CurrentTerm())
-	t := time.NewTicker(restoreCleanInterval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-		if n.restores.empty() {
-			continue
-		}
-		first, err := n.log.FirstIndex()
-		if err == nil {
-			err = n.restores.clean(n.fsm.term(), first)
-		}
-		if err != nil {
-			n.cfg.Logger.Warn("cannot remove a snapshot that is no longer needed", "node", n.cfg.Name, "err", err)
-		}
-	}
-}
-
-// restoreAPI serves the transfer of snapshots to other nodes.
-type restoreAPI struct {
-	clusterv1.UnimplementedRestoreServer
-	node *Node
-}
-
-// PutSnapshot stores a part of a snapshot. It refuses a leader of a former term.
-func (a restoreAPI) PutSnapshot(_ context.Context, req *clusterv1.PutSnapshotRequest) (*clusterv1.PutSnapshotResponse, error) {
-	r := a.node.raft.Load()
-	if r == nil {
-		return nil, errStarting
-	}
-	if term := r.CurrentTerm(); req.GetTerm() < term {
-		return nil, status.Errorf(codes.FailedPrecondition, "the restore is of term %d, this node is in term %d", req.GetTerm(), term)
-	}
-	complete, err := a.node.restores.put(req.GetSnapshot(), req.GetAttempt(), req.GetTerm(), req.GetOffset(), req.GetPart())
-	if err != nil {
-		return nil, status.Error(codes.ResourceExhausted, err.Error())
-	}
-	return &clusterv1.PutSnapshotResponse{Complete: complete}, nil
-}
-
-// DropSnapshot removes a snapshot that no command names.
-func (a restoreAPI) DropSnapshot(_ context.Context, req *clusterv1.DropSnapshotRequest) (*clusterv1.DropSnapshotResponse, error) {
-	if err := a.node.restores.drop(req.GetSnapshot(), req.GetAttempt()); err != nil {
-		return nil, status.Error(codes.Internal, err.Error())
-	}
-	return &clusterv1.DropSnapshotResponse{}, nil
-}
-
-// GetSnapshot returns a part of a snapshot.
-func (a restoreAPI) GetSnapshot(_ context.Context, req *clusterv1.GetSnapshotRequest) (*clusterv1.GetSnapshotResponse, error) {
-	part, err := a.node.restores.part(req.GetSnapshot(), req.GetOffset())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, status.Error(codes.NotFound, "this node does not have the snapshot")
-	}
-	if err != nil {
-		return nil, status.Error(codes.Internal, err.Error())
-	}
-	return &clusterv1.GetSnapshotResponse{Part: part}, nil
 }

@@ -417,3 +417,76 @@ func stopWhileRestoring(t *testing.T, dir string) {
 	}
 	restoring.Wait()
 }
+
+// Test_Restore_TheSameTwice restores one snapshot twice, which has one file, and starts all nodes
+// again.
+func Test_Restore_TheSameTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := threeSimulated(t)
+		g.puts(1, 5)
+		backup := savedState(t, g.leader().Node)
+		for i := range uint64(2) {
+			g.put(10 + i)
+			time.Sleep(time.Second) // simulated
+			if err := g.leader().RestoreSnapshot(t.Context(), backup); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.put(20)
+		for _, name := range g.names {
+			g.stop(name)
+		}
+		for _, name := range g.names {
+			g.start(name)
+		}
+		if got, want := g.allEqual(21), append(values(1, 5), 20, 21); !slices.Equal(got, want) {
+			t.Errorf("the state is %v, want %v", got, want)
+		}
+	})
+}
+
+// Test_Restore_StopWhileTheSnapshotIsMissing stops a node that waits for the snapshot that it has to
+// apply. The stop is clean, and after the next start the node applies the command.
+func Test_Restore_StopWhileTheSnapshotIsMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := threeSimulated(t)
+		g.puts(1, 5)
+		backup := savedState(t, g.leader().Node)
+		g.put(10)
+		lead := g.leader().cfg.Name
+		waits := g.others(lead)[0]
+		g.stop(waits)
+		time.Sleep(10 * time.Second) // simulated
+		if err := g.leader().RestoreSnapshot(t.Context(), backup); err != nil {
+			t.Fatal(err)
+		}
+		held := map[string]string{} // the directories of those that hold the snapshot, moved away
+		for _, name := range g.others(waits) {
+			from := filepath.Join(g.dir, name, "restore")
+			held[from] = from + "-away"
+			if err := os.Rename(from, held[from]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m := g.start(waits)
+		time.Sleep(5 * time.Second) // simulated
+		if got := m.sm.values(); !slices.Equal(got, append(values(1, 5), 10)) {
+			t.Errorf("without the snapshot the state is %v", got)
+		}
+		g.stop(waits)
+		select {
+		case err := <-m.Fatal():
+			t.Errorf("the stop is reported as a failure: %v", err)
+		default:
+		}
+		for from, to := range held {
+			if err := os.Rename(to, from); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.start(waits)
+		if got, want := g.allEqual(20), append(values(1, 5), 20); !slices.Equal(got, want) {
+			t.Errorf("the state is %v, want %v", got, want)
+		}
+	})
+}

@@ -76,6 +76,9 @@ func (l *streamLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Co
 		l.net.opts.Logger.Warn("a node refuses this one", "node", id, "address", address, "reason", reply.Refusal)
 		err = errors.New(reply.Refusal)
 	}
+	if local := l.net.local; err == nil && reply.Node != nil {
+		err = local.Admit(reply.Node, local.Identity().GetServerId())
+	}
 	if err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("connect to node %s at %s: %w", id, address, err)
@@ -110,7 +113,7 @@ func (l *streamLayer) welcome(conn net.Conn) {
 		_ = conn.Close()
 		return
 	}
-	var reply clusterv1.RaftHelloReply
+	reply := clusterv1.RaftHelloReply{Node: l.net.local.Identity()}
 	if err := l.net.local.Admit(hello.GetFrom(), hello.GetTo()); err != nil {
 		reply.Refusal = err.Error()
 		l.net.opts.Logger.Warn("refused a node", "node", hello.GetFrom().GetServerId(), "address", hello.GetFrom().GetAddress(), "reason", reply.Refusal)

@@ -58,6 +58,7 @@ func (n *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		CommittedLevel: n.level,
 		ConfirmReads:   n.ConfirmsReads,
 		RestoreLevel:   builds.RestoreLevel,
+		FloorLevel:     builds.FloorLevel,
 		Keys: func() (out []string) {
 			for _, id := range n.keyring.IDs() {
 				out = append(out, "sealing/"+id)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,6 +30,7 @@ type Network struct {
 	local   cluster.Local
 	calls   chan raft.RPC
 
+	admitted sync.Map // *Network: the nodes that this one has checked
 	services map[string]service
 	ctx      context.Context
 	stop     context.CancelFunc
@@ -274,6 +276,12 @@ func (t *transport) call(id raft.ServerID, command any, data io.Reader, timeout 
 	}
 	if err := to.local.Admit(n.local.Identity(), string(id)); err != nil {
 		return nil, err
+	}
+	if _, connected := n.admitted.Load(to); !connected { // as at the start of a connection
+		if err := n.local.Admit(to.local.Identity(), n.local.Identity().GetServerId()); err != nil {
+			return nil, err
+		}
+		n.admitted.Store(to, true)
 	}
 	response := make(chan raft.RPCResponse, 1)
 	select {

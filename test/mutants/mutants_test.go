@@ -47,6 +47,11 @@ var mutants = []mutant{
 		"./cluster", "Test_Recover_TheOthersComeBack", "",
 	},
 	{
+		"an older copy of a data directory is accepted", "cluster/floors.go",
+		"from.GetLastIndex() < floor {", "from.GetLastIndex() < floor && floor == 0 {",
+		"./cluster", "Test_Floors_AnOlderCopyIsRefused", "",
+	},
+	{
 		"a new address is recorded for a removed voter", "cluster/membership.go",
 		"if !slices.Contains(servers, s) {", "if len(servers) == 0 && !slices.Contains(servers, s) {",
 		"./cluster", "Test_Join_DuringARemoval", "",

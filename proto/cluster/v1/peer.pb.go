@@ -44,7 +44,10 @@ type Identity struct {
 	GossipAddress string `protobuf:"bytes,8,opt,name=gossip_address,json=gossipAddress,proto3" json:"gossip_address,omitempty"`
 	// Names of the keys that all nodes must share, `sealing/ID` and `gossip/HASH`. Set when the node
 	// asks to form or join a cluster. Versions up to 0.2.0 do not set it.
-	Keys          []string `protobuf:"bytes,9,rep,name=keys,proto3" json:"keys,omitempty"`
+	Keys []string `protobuf:"bytes,9,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Raft index of the last entry that the node has, in its log or in its snapshot. Versions up to
+	// 0.3.0 do not set it.
+	LastIndex     *uint64 `protobuf:"varint,10,opt,name=last_index,json=lastIndex,proto3,oneof" json:"last_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,6 +145,69 @@ func (x *Identity) GetKeys() []string {
 	return nil
 }
 
+func (x *Identity) GetLastIndex() uint64 {
+	if x != nil && x.LastIndex != nil {
+		return *x.LastIndex
+	}
+	return 0
+}
+
+// Floor is the least last_index that a server can have: it has acknowledged a committed entry with
+// that index.
+type Floor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Raft server id, `name/store`.
+	ServerId string `protobuf:"bytes,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// Raft index.
+	Index         uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Floor) Reset() {
+	*x = Floor{}
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Floor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Floor) ProtoMessage() {}
+
+func (x *Floor) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Floor.ProtoReflect.Descriptor instead.
+func (*Floor) Descriptor() ([]byte, []int) {
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Floor) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *Floor) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 // HelloRequest is the request of Hello.
 type HelloRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -153,7 +219,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[1]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -165,7 +231,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[1]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -178,7 +244,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{1}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *HelloRequest) GetFrom() *Identity {
@@ -205,7 +271,7 @@ type HelloResponse struct {
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[2]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -217,7 +283,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[2]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -230,7 +296,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{2}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HelloResponse) GetNode() *Identity {
@@ -276,7 +342,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[3]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +354,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[3]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +367,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{3}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Member) GetServerId() string {
@@ -338,7 +404,7 @@ type PromiseRequest struct {
 
 func (x *PromiseRequest) Reset() {
 	*x = PromiseRequest{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[4]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +416,7 @@ func (x *PromiseRequest) String() string {
 func (*PromiseRequest) ProtoMessage() {}
 
 func (x *PromiseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[4]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +429,7 @@ func (x *PromiseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromiseRequest.ProtoReflect.Descriptor instead.
 func (*PromiseRequest) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PromiseRequest) GetFrom() *Identity {
@@ -394,7 +460,7 @@ type PromiseResponse struct {
 
 func (x *PromiseResponse) Reset() {
 	*x = PromiseResponse{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[5]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +472,7 @@ func (x *PromiseResponse) String() string {
 func (*PromiseResponse) ProtoMessage() {}
 
 func (x *PromiseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[5]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +485,7 @@ func (x *PromiseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromiseResponse.ProtoReflect.Descriptor instead.
 func (*PromiseResponse) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PromiseResponse) GetClusterId() string {
@@ -447,7 +513,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[6]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +525,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[6]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +538,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinRequest) GetFrom() *Identity {
@@ -493,7 +559,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[7]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +571,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[7]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +584,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -539,7 +605,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[8]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +617,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[8]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -564,7 +630,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ProposeRequest) GetCommand() []byte {
@@ -585,7 +651,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[9]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +663,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[9]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +676,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProposeResponse) GetIndex() uint64 {
@@ -629,7 +695,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[10]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +707,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[10]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +720,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 // ReadIndexResponse is the response of ReadIndex.
@@ -668,7 +734,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[11]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +746,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[11]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +759,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReadIndexResponse) GetIndex() uint64 {
@@ -709,14 +775,16 @@ type PingRequest struct {
 	// Term of the leader.
 	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	// Server id of the leader.
-	Leader        string `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Leader string `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	// Floors of the members that the leader knows. Versions up to 0.3.0 do not set it.
+	Floors        []*Floor `protobuf:"bytes,3,rep,name=floors,proto3" json:"floors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[12]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +796,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[12]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +809,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PingRequest) GetTerm() uint64 {
@@ -756,6 +824,13 @@ func (x *PingRequest) GetLeader() string {
 		return x.Leader
 	}
 	return ""
+}
+
+func (x *PingRequest) GetFloors() []*Floor {
+	if x != nil {
+		return x.Floors
+	}
+	return nil
 }
 
 // PingResponse is the response of Ping.
@@ -785,13 +860,15 @@ type PingResponse struct {
 	GossipKey string `protobuf:"bytes,11,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
 	// The node cannot run builds now, because its disk fails or is full; trouble says why.
 	RefusesBuilds bool `protobuf:"varint,12,opt,name=refuses_builds,json=refusesBuilds,proto3" json:"refuses_builds,omitempty"`
+	// Floors of the members that the node knows. Versions up to 0.3.0 do not set it.
+	Floors        []*Floor `protobuf:"bytes,13,rep,name=floors,proto3" json:"floors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[13]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +880,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[13]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +893,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PingResponse) GetNode() *Identity {
@@ -903,6 +980,13 @@ func (x *PingResponse) GetRefusesBuilds() bool {
 	return false
 }
 
+func (x *PingResponse) GetFloors() []*Floor {
+	if x != nil {
+		return x.Floors
+	}
+	return nil
+}
+
 // ConfirmRequest is the request of Confirm.
 type ConfirmRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -916,7 +1000,7 @@ type ConfirmRequest struct {
 
 func (x *ConfirmRequest) Reset() {
 	*x = ConfirmRequest{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[14]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1012,7 @@ func (x *ConfirmRequest) String() string {
 func (*ConfirmRequest) ProtoMessage() {}
 
 func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[14]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1025,7 @@ func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmRequest) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConfirmRequest) GetTerm() uint64 {
@@ -970,7 +1054,7 @@ type ConfirmResponse struct {
 
 func (x *ConfirmResponse) Reset() {
 	*x = ConfirmResponse{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1066,7 @@ func (x *ConfirmResponse) String() string {
 func (*ConfirmResponse) ProtoMessage() {}
 
 func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1079,7 @@ func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmResponse) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ConfirmResponse) GetConfirmed() bool {
@@ -1018,7 +1102,7 @@ type RaftHello struct {
 
 func (x *RaftHello) Reset() {
 	*x = RaftHello{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1114,7 @@ func (x *RaftHello) String() string {
 func (*RaftHello) ProtoMessage() {}
 
 func (x *RaftHello) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1127,7 @@ func (x *RaftHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHello.ProtoReflect.Descriptor instead.
 func (*RaftHello) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RaftHello) GetFrom() *Identity {
@@ -1064,14 +1148,16 @@ func (x *RaftHello) GetTo() string {
 type RaftHelloReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Reason why the connection is refused; empty if it is accepted.
-	Refusal       string `protobuf:"bytes,1,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Refusal string `protobuf:"bytes,1,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// Identity of the called node. Versions up to 0.3.0 do not set it.
+	Node          *Identity `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RaftHelloReply) Reset() {
 	*x = RaftHelloReply{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1169,7 @@ func (x *RaftHelloReply) String() string {
 func (*RaftHelloReply) ProtoMessage() {}
 
 func (x *RaftHelloReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1182,7 @@ func (x *RaftHelloReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHelloReply.ProtoReflect.Descriptor instead.
 func (*RaftHelloReply) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RaftHelloReply) GetRefusal() string {
@@ -1106,12 +1192,19 @@ func (x *RaftHelloReply) GetRefusal() string {
 	return ""
 }
 
+func (x *RaftHelloReply) GetNode() *Identity {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
 var File_proto_cluster_v1_peer_proto protoreflect.FileDescriptor
 
 const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x1bproto/cluster/v1/peer.proto\x12\n" +
-	"cluster.v1\"\x87\x02\n" +
+	"cluster.v1\"\xba\x02\n" +
 	"\bIdentity\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -1122,7 +1215,14 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\rfeature_level\x18\x06 \x01(\rR\ffeatureLevel\x12\x17\n" +
 	"\aboot_id\x18\a \x01(\tR\x06bootId\x12%\n" +
 	"\x0egossip_address\x18\b \x01(\tR\rgossipAddress\x12\x12\n" +
-	"\x04keys\x18\t \x03(\tR\x04keys\"8\n" +
+	"\x04keys\x18\t \x03(\tR\x04keys\x12\"\n" +
+	"\n" +
+	"last_index\x18\n" +
+	" \x01(\x04H\x00R\tlastIndex\x88\x01\x01B\r\n" +
+	"\v_last_index\":\n" +
+	"\x05Floor\x12\x1b\n" +
+	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"8\n" +
 	"\fHelloRequest\x12(\n" +
 	"\x04from\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04from\"\xa6\x01\n" +
 	"\rHelloResponse\x12(\n" +
@@ -1153,10 +1253,11 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"9\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"d\n" +
 	"\vPingRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\tR\x06leader\"\x8d\x03\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12)\n" +
+	"\x06floors\x18\x03 \x03(\v2\x11.cluster.v1.FloorR\x06floors\"\xb8\x03\n" +
 	"\fPingResponse\x12(\n" +
 	"\x04node\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04node\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1d\n" +
@@ -1172,7 +1273,8 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	" \x03(\tR\vsealingKeys\x12\x1d\n" +
 	"\n" +
 	"gossip_key\x18\v \x01(\tR\tgossipKey\x12%\n" +
-	"\x0erefuses_builds\x18\f \x01(\bR\rrefusesBuilds\"<\n" +
+	"\x0erefuses_builds\x18\f \x01(\bR\rrefusesBuilds\x12)\n" +
+	"\x06floors\x18\r \x03(\v2\x11.cluster.v1.FloorR\x06floors\"<\n" +
 	"\x0eConfirmRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\"/\n" +
@@ -1180,9 +1282,10 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\tconfirmed\x18\x01 \x01(\bR\tconfirmed\"E\n" +
 	"\tRaftHello\x12(\n" +
 	"\x04from\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to\"*\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"T\n" +
 	"\x0eRaftHelloReply\x12\x18\n" +
-	"\arefusal\x18\x01 \x01(\tR\arefusal2\xde\x03\n" +
+	"\arefusal\x18\x01 \x01(\tR\arefusal\x12(\n" +
+	"\x04node\x18\x02 \x01(\v2\x14.cluster.v1.IdentityR\x04node2\xde\x03\n" +
 	"\x04Peer\x12>\n" +
 	"\x05Hello\x12\x18.cluster.v1.HelloRequest\x1a\x19.cluster.v1.HelloResponse\"\x00\x12D\n" +
 	"\aPromise\x12\x1a.cluster.v1.PromiseRequest\x1a\x1b.cluster.v1.PromiseResponse\"\x00\x12;\n" +
@@ -1204,54 +1307,58 @@ func file_proto_cluster_v1_peer_proto_rawDescGZIP() []byte {
 	return file_proto_cluster_v1_peer_proto_rawDescData
 }
 
-var file_proto_cluster_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_proto_cluster_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_proto_cluster_v1_peer_proto_goTypes = []any{
 	(*Identity)(nil),          // 0: cluster.v1.Identity
-	(*HelloRequest)(nil),      // 1: cluster.v1.HelloRequest
-	(*HelloResponse)(nil),     // 2: cluster.v1.HelloResponse
-	(*Member)(nil),            // 3: cluster.v1.Member
-	(*PromiseRequest)(nil),    // 4: cluster.v1.PromiseRequest
-	(*PromiseResponse)(nil),   // 5: cluster.v1.PromiseResponse
-	(*JoinRequest)(nil),       // 6: cluster.v1.JoinRequest
-	(*JoinResponse)(nil),      // 7: cluster.v1.JoinResponse
-	(*ProposeRequest)(nil),    // 8: cluster.v1.ProposeRequest
-	(*ProposeResponse)(nil),   // 9: cluster.v1.ProposeResponse
-	(*ReadIndexRequest)(nil),  // 10: cluster.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil), // 11: cluster.v1.ReadIndexResponse
-	(*PingRequest)(nil),       // 12: cluster.v1.PingRequest
-	(*PingResponse)(nil),      // 13: cluster.v1.PingResponse
-	(*ConfirmRequest)(nil),    // 14: cluster.v1.ConfirmRequest
-	(*ConfirmResponse)(nil),   // 15: cluster.v1.ConfirmResponse
-	(*RaftHello)(nil),         // 16: cluster.v1.RaftHello
-	(*RaftHelloReply)(nil),    // 17: cluster.v1.RaftHelloReply
+	(*Floor)(nil),             // 1: cluster.v1.Floor
+	(*HelloRequest)(nil),      // 2: cluster.v1.HelloRequest
+	(*HelloResponse)(nil),     // 3: cluster.v1.HelloResponse
+	(*Member)(nil),            // 4: cluster.v1.Member
+	(*PromiseRequest)(nil),    // 5: cluster.v1.PromiseRequest
+	(*PromiseResponse)(nil),   // 6: cluster.v1.PromiseResponse
+	(*JoinRequest)(nil),       // 7: cluster.v1.JoinRequest
+	(*JoinResponse)(nil),      // 8: cluster.v1.JoinResponse
+	(*ProposeRequest)(nil),    // 9: cluster.v1.ProposeRequest
+	(*ProposeResponse)(nil),   // 10: cluster.v1.ProposeResponse
+	(*ReadIndexRequest)(nil),  // 11: cluster.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil), // 12: cluster.v1.ReadIndexResponse
+	(*PingRequest)(nil),       // 13: cluster.v1.PingRequest
+	(*PingResponse)(nil),      // 14: cluster.v1.PingResponse
+	(*ConfirmRequest)(nil),    // 15: cluster.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),   // 16: cluster.v1.ConfirmResponse
+	(*RaftHello)(nil),         // 17: cluster.v1.RaftHello
+	(*RaftHelloReply)(nil),    // 18: cluster.v1.RaftHelloReply
 }
 var file_proto_cluster_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: cluster.v1.HelloRequest.from:type_name -> cluster.v1.Identity
 	0,  // 1: cluster.v1.HelloResponse.node:type_name -> cluster.v1.Identity
-	3,  // 2: cluster.v1.HelloResponse.members:type_name -> cluster.v1.Member
+	4,  // 2: cluster.v1.HelloResponse.members:type_name -> cluster.v1.Member
 	0,  // 3: cluster.v1.PromiseRequest.from:type_name -> cluster.v1.Identity
 	0,  // 4: cluster.v1.JoinRequest.from:type_name -> cluster.v1.Identity
-	0,  // 5: cluster.v1.PingResponse.node:type_name -> cluster.v1.Identity
-	0,  // 6: cluster.v1.RaftHello.from:type_name -> cluster.v1.Identity
-	1,  // 7: cluster.v1.Peer.Hello:input_type -> cluster.v1.HelloRequest
-	4,  // 8: cluster.v1.Peer.Promise:input_type -> cluster.v1.PromiseRequest
-	6,  // 9: cluster.v1.Peer.Join:input_type -> cluster.v1.JoinRequest
-	8,  // 10: cluster.v1.Peer.Propose:input_type -> cluster.v1.ProposeRequest
-	10, // 11: cluster.v1.Peer.ReadIndex:input_type -> cluster.v1.ReadIndexRequest
-	12, // 12: cluster.v1.Peer.Ping:input_type -> cluster.v1.PingRequest
-	14, // 13: cluster.v1.Peer.Confirm:input_type -> cluster.v1.ConfirmRequest
-	2,  // 14: cluster.v1.Peer.Hello:output_type -> cluster.v1.HelloResponse
-	5,  // 15: cluster.v1.Peer.Promise:output_type -> cluster.v1.PromiseResponse
-	7,  // 16: cluster.v1.Peer.Join:output_type -> cluster.v1.JoinResponse
-	9,  // 17: cluster.v1.Peer.Propose:output_type -> cluster.v1.ProposeResponse
-	11, // 18: cluster.v1.Peer.ReadIndex:output_type -> cluster.v1.ReadIndexResponse
-	13, // 19: cluster.v1.Peer.Ping:output_type -> cluster.v1.PingResponse
-	15, // 20: cluster.v1.Peer.Confirm:output_type -> cluster.v1.ConfirmResponse
-	14, // [14:21] is the sub-list for method output_type
-	7,  // [7:14] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	1,  // 5: cluster.v1.PingRequest.floors:type_name -> cluster.v1.Floor
+	0,  // 6: cluster.v1.PingResponse.node:type_name -> cluster.v1.Identity
+	1,  // 7: cluster.v1.PingResponse.floors:type_name -> cluster.v1.Floor
+	0,  // 8: cluster.v1.RaftHello.from:type_name -> cluster.v1.Identity
+	0,  // 9: cluster.v1.RaftHelloReply.node:type_name -> cluster.v1.Identity
+	2,  // 10: cluster.v1.Peer.Hello:input_type -> cluster.v1.HelloRequest
+	5,  // 11: cluster.v1.Peer.Promise:input_type -> cluster.v1.PromiseRequest
+	7,  // 12: cluster.v1.Peer.Join:input_type -> cluster.v1.JoinRequest
+	9,  // 13: cluster.v1.Peer.Propose:input_type -> cluster.v1.ProposeRequest
+	11, // 14: cluster.v1.Peer.ReadIndex:input_type -> cluster.v1.ReadIndexRequest
+	13, // 15: cluster.v1.Peer.Ping:input_type -> cluster.v1.PingRequest
+	15, // 16: cluster.v1.Peer.Confirm:input_type -> cluster.v1.ConfirmRequest
+	3,  // 17: cluster.v1.Peer.Hello:output_type -> cluster.v1.HelloResponse
+	6,  // 18: cluster.v1.Peer.Promise:output_type -> cluster.v1.PromiseResponse
+	8,  // 19: cluster.v1.Peer.Join:output_type -> cluster.v1.JoinResponse
+	10, // 20: cluster.v1.Peer.Propose:output_type -> cluster.v1.ProposeResponse
+	12, // 21: cluster.v1.Peer.ReadIndex:output_type -> cluster.v1.ReadIndexResponse
+	14, // 22: cluster.v1.Peer.Ping:output_type -> cluster.v1.PingResponse
+	16, // 23: cluster.v1.Peer.Confirm:output_type -> cluster.v1.ConfirmResponse
+	17, // [17:24] is the sub-list for method output_type
+	10, // [10:17] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_proto_cluster_v1_peer_proto_init() }
@@ -1259,13 +1366,14 @@ func file_proto_cluster_v1_peer_proto_init() {
 	if File_proto_cluster_v1_peer_proto != nil {
 		return
 	}
+	file_proto_cluster_v1_peer_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_cluster_v1_peer_proto_rawDesc), len(file_proto_cluster_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,153 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+)
+
+// errStopsApplying means that the node is closed while it waits for a snapshot. It applies the
+// command after its next start.
+var errStopsApplying = fmt.Errorf("the node waits for a snapshot to restore: %w", ErrClosed)
+
+// restoreData returns the snapshot that the command at index names. A node that does not have it
+// fetches it from another member. It never returns without the snapshot or an error.
+func (n *Node) restoreData(ref *clusterv1.SnapshotRef, index uint64) ([]byte, error) {
+	n.restores.named(ref, index)
+	ctx, cancel := n.untilClosed(context.Background())
+	defer cancel()
+	for deadline := time.Now().Add(restoreFetchTimeout); ; {
+		raw, err := n.restores.read(ref)
+		if err == nil {
+			return raw, nil
+		}
+		if !n.alone() {
+			err = n.fetchRestore(ctx, ref)
+			if err == nil {
+				continue
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, errStopsApplying
+		}
+		if n.alone() || !time.Now().Before(deadline) {
+			return nil, fmt.Errorf("the command at index %d restores the snapshot %s of %d bytes, which is not in %s and cannot be fetched from a member: start a member that has it, then this node (%w)",
+				index, nameOfRef(ref), ref.GetSize(), n.restores.dir, err)
+		}
+		t := time.NewTimer(restoreFetchPause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+		}
+	}
+}
+
+// fetchRestore fetches a snapshot from the first member that has it.
+func (n *Node) fetchRestore(ctx context.Context, ref *clusterv1.SnapshotRef) error {
+	r := n.raft.Load()
+	if r == nil {
+		return errors.New("this node is starting")
+	}
+	_, leader := r.LeaderWithID()
+	servers := slices.Clone(r.GetConfiguration().Configuration().Servers)
+	slices.SortStableFunc(servers, func(a, b raft.Server) int { // the leader, which has sent the command, first
+		switch leader {
+		case a.ID:
+			return -1
+		case b.ID:
+			return 1
+		}
+		return 0
+	})
+	var errs []error
+	for _, s := range servers {
+		if s.ID == n.serverID() {
+			continue
+		}
+		err := n.fetchFrom(ctx, s.ID, ref)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %s", s.ID, status.Convert(err).Message()))
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) fetchFrom(ctx context.Context, id raft.ServerID, ref *clusterv1.SnapshotRef) error {
+	client, err := n.restoreClient(id)
+	if err != nil {
+		return err
+	}
+	for offset := uint64(0); ; {
+		part, cancel := context.WithTimeout(ctx, restorePartTimeout)
+		res, err := client.GetSnapshot(part, &clusterv1.GetSnapshotRequest{Snapshot: ref, Offset: offset})
+		cancel()
+		if err != nil {
+			return err
+		}
+		complete, err := n.restores.put(ref, "", 0, offset, res.GetPart())
+		if err != nil || complete {
+			return err
+		}
+		offset += uint64(len(res.GetPart()))
+	}
+}
+
+// openRestores opens the snapshots of restores and finds the entries of the log that name them.
+func (n *Node) openRestores(log raft.LogStore) (err error) {
+	if n.restores, err = openRestoreFiles(n.dir.path); err != nil {
+		return err
+	}
+	if n.restores.empty() {
+		return nil
+	}
+	first, err1 := log.FirstIndex()
+	last, err2 := log.LastIndex()
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	for i := first; i <= last && last > 0; i++ {
+		var entry raft.Log
+		if err := log.GetLog(i, &entry); err != nil {
+			return fmt.Errorf("open the log: %w", err)
+		}
+		var cmd clusterv1.Command
+		if entry.Type == raft.LogCommand && proto.Unmarshal(entry.Data, &cmd) == nil && cmd.GetRestore() != nil {
+			n.restores.named(cmd.GetRestore(), i)
+		}
+	}
+	return nil
+}
+
+// cleanRestores removes snapshots of restores that are no longer needed, until ctx ends.
+func (n *Node) cleanRestores(ctx context.Context) {
+	n.restores.startAt(n.raft.Load().CurrentTerm())
+	t := time.NewTicker(restoreCleanInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if n.restores.empty() {
+			continue
+		}
+		first, err := n.log.FirstIndex()
+		if err == nil {
+			err = n.restores.clean(n.fsm.term(), first)
+		}
+		if err != nil {
+			n.cfg.Logger.Warn("cannot remove a snapshot that is no longer needed", "node", n.cfg.Name, "err", err)
+		}
+	}
+}

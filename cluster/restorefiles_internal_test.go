@@ -1,0 +1,90 @@
+package cluster
+
+import (
+	"crypto/sha256"
+	"errors"
+	"os"
+	"testing"
+
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
+)
+
+// Test_RestoreFiles_Removable checks when a snapshot of a restore is no longer needed.
+func Test_RestoreFiles_Removable(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		file           restoreFile
+		applied, first uint64
+		want           bool
+	}{
+		{"the log has the command", restoreFile{index: 10, term: 2}, 5, 10, false},
+		{"the log no longer has it", restoreFile{index: 10, term: 2}, 2, 11, true},
+		{"the command may still come", restoreFile{pending: true, term: 2}, 2, 1, false},
+		{"a later term has begun", restoreFile{pending: true, term: 2}, 3, 1, true},
+		{"a second command may come", restoreFile{index: 10, pending: true, term: 2}, 2, 11, false},
+		{"a second command cannot come, the log has the first", restoreFile{index: 10, pending: true, term: 2}, 3, 10, false},
+		{"an attempt uses it", restoreFile{users: 1, term: 2}, 3, 1, false},
+		{"the log is empty", restoreFile{index: 10}, 3, 0, false},
+	} {
+		if got := c.file.removable(c.applied, c.first); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// Test_RestoreFiles_Parts stores snapshots in parts, some of which are wrong.
+func Test_RestoreFiles_Parts(t *testing.T) {
+	dir := t.TempDir()
+	s, err := openRestoreFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := []byte("0123456789")
+	sum := sha256.Sum256(content)
+	ref := &clusterv1.SnapshotRef{Sha256: sum[:], Size: 10}
+	put := func(offset uint64, part string) (bool, error) { return s.put(ref, "a", 1, offset, []byte(part)) }
+	for _, c := range []struct {
+		name   string
+		offset uint64
+		part   string
+	}{
+		{"no beginning", 4, "4567"}, {"an empty part", 0, ""}, {"too long", 0, "0123456789x"}, {"another content", 0, "x123456789"},
+	} {
+		if complete, err := put(c.offset, c.part); err == nil || complete {
+			t.Errorf("%s: %v, %v", c.name, complete, err)
+		}
+	}
+	if _, err := s.put(&clusterv1.SnapshotRef{Sha256: sum[:], Size: MaxSnapshotBytes + 1}, "a", 1, 0, content); err == nil {
+		t.Error("a snapshot above the limit is accepted")
+	}
+	if complete, err := put(0, "0123"); complete || err != nil {
+		t.Fatal(complete, err)
+	}
+	if _, err := s.read(ref); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an incomplete snapshot is read: %v", err)
+	}
+	if complete, err := put(4, "456789"); !complete || err != nil {
+		t.Fatal(complete, err)
+	}
+	if err := s.drop(ref, "b"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.read(ref); err != nil || string(got) != string(content) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if err := os.WriteFile(s.path(ref), []byte("damaged!!!"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.read(ref); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a damaged snapshot is read: %v", err)
+	}
+	if complete, err := put(0, string(content)); !complete || err != nil {
+		t.Fatal(complete, err)
+	}
+	if err := s.drop(ref, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.path(ref)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a dropped snapshot is still there: %v", err)
+	}
+}
