@@ -187,9 +187,8 @@ func (n *Node) confirmedBy(ctx context.Context, id raft.ServerID, term uint64) b
 		return false
 	}
 	res, err := clusterv1.NewPeerClient(conn).Confirm(ctx, &clusterv1.ConfirmRequest{Term: term, Leader: string(n.serverID())})
-	if err != nil {
+	if err != nil && ctx.Err() == nil { // not because the round has ended
 		n.cfg.Logger.Debug("a voter does not confirm the leader", "node", n.cfg.Name, "voter", id, "err", status.Convert(err).Message())
-		return false
 	}
-	return res.GetConfirmed()
+	return err == nil && res.GetConfirmed()
 }

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,11 +78,11 @@ func Test_Confirm_BesideOlderVersions(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				all := false
+				var all atomic.Bool
 				g := newSimGroup(t, 3)
 				for i, name := range g.names {
 					g.start(name, inMemory, func(cfg *cluster.Config) {
-						cfg.ConfirmReads = func() bool { return all }
+						cfg.ConfirmReads = all.Load
 						if i > 0 && i <= c.older {
 							cfg.Network.(*clustertest.Network).Missing = []string{clusterv1.Peer_Confirm_FullMethodName}
 						}
@@ -91,7 +92,7 @@ func Test_Confirm_BesideOlderVersions(t *testing.T) {
 				g.nodes["n0"].cfg.Network.(*clustertest.Network).Elect()
 				g.wait("the newest version leads", g.nodes["n0"].Leads)
 				g.put(1)
-				all = c.all
+				all.Store(c.all)
 				checkRead(t, g.nodes["n0"], c.fails)
 			})
 		})

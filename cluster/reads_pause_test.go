@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
 )
 
@@ -51,6 +52,63 @@ func Test_ReadIndex_ARoundConfirmsNoLaterReads(t *testing.T) {
 		g.hub.Resume(old.cfg.Name)
 		stale()
 		before()
+	})
+}
+
+// Test_ReadIndex_DuringAChangeOfTheVoters deposes a leader that has just removed a voter. The others
+// may or may not know the removal, and elect a leader by either configuration. A removed node joins
+// again.
+func Test_ReadIndex_DuringAChangeOfTheVoters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newSimGroup(t, 5)
+		for _, name := range g.names {
+			g.start(name, inMemory, func(c *cluster.Config) { c.Voters = 5 })
+		}
+		g.leader()
+		g.put(1)
+		deposed := 0
+		for round := range 16 {
+			time.Sleep(20 * time.Second) // the removed node joins and votes again meanwhile
+			old := g.leader()
+			var voters []string
+			for _, m := range old.Members() {
+				if m.Voter && m.Name != old.cfg.Name {
+					voters = append(voters, m.Name)
+				}
+			}
+			next, removed := voters[round%len(voters)], voters[(round+1+round/4%2)%len(voters)]
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			var change sync.WaitGroup
+			if round%3 == 0 { // no other node learns of the removal
+				g.hub.Part([]string{old.cfg.Name}, g.others(old.cfg.Name))
+			}
+			g.hub.Hold(old.cfg.Name)
+			change.Go(func() { _ = old.Remove(ctx, removed) })
+			time.Sleep(time.Duration(round%5) * 30 * time.Millisecond)
+			g.nodes[next].cfg.Network.(*clustertest.Network).Elect()
+			time.Sleep(200 * time.Millisecond)
+			index := uint64(0)
+			if next := g.nodes[next]; next.Leads() {
+				res, err := next.Propose(t.Context(), value(uint64(round+2)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				index = res.Index
+				deposed++
+			}
+			stale := g.reads(old, index)
+			if round%2 == 0 {
+				g.hub.Cut(next, old.cfg.Name)
+			}
+			g.hub.Resume(old.cfg.Name)
+			stale()
+			g.hub.Heal()
+			cancel()
+			change.Wait()
+		}
+		if deposed < 5 {
+			t.Errorf("%d leaders were deposed: the test proves little", deposed)
+		}
 	})
 }
 

@@ -57,6 +57,17 @@ var mutants = []mutant{
 		"./cluster", "Test_Join_DuringARemoval", "",
 	},
 	{
+		"a read joins a round that has begun", "cluster/reads.go",
+		"\t\tr.next = nil\n\t\tr.running = b != nil\n\t\tr.mu.Unlock()\n\t\tif b == nil {\n\t\t\treturn\n\t\t}\n\t\tb.index, b.err = b.verify()\n",
+		"\t\tr.running = b != nil\n\t\tr.mu.Unlock()\n\t\tif b == nil {\n\t\t\treturn\n\t\t}\n\t\tb.index, b.err = b.verify()\n\t\tr.mu.Lock()\n\t\tr.next = nil\n\t\tr.mu.Unlock()\n",
+		"./cluster", "Test_ReadIndex_.*", "",
+	},
+	{
+		"a voter confirms every leader", "cluster/confirm.go",
+		"return known == leader && r.CurrentTerm() == term", "return r.CurrentTerm() >= term || known == leader && r.CurrentTerm() == term",
+		"./cluster", "Test_ReadIndex_.*", "",
+	},
+	{
 		"secrets are replicated as they are", "builds/prepare.go",
 		"c.Secrets = nil\n", "",
 		"./builds", "Test_Prepare_SealsWhatIsReplicated", "",
