@@ -106,7 +106,9 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	defer forget()
 	replaced := n.fsm.replaced()
 	call, done := n.whileLed(forwarded(ctx))
+	responded := n.reach.begin()
 	_, err = client.Propose(call, &clusterv1.ProposeRequest{Command: raw})
+	responded(err)
 	done()
 	if err != nil {
 		return Applied{}, forwardError(err)

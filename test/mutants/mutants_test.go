@@ -61,6 +61,11 @@ var mutants = []mutant{
 		"./builds", "Test_Apply_UnknownFeatureLevel", "",
 	},
 	{
+		"a node that reaches no leader holds calls", "node/service.go",
+		"Raft: clientRaft{n.raft},", "Raft: n.raft,",
+		"./test/sim", "Test_Scenarios", "",
+	},
+	{
 		"a forced request joins a build that runs", "builds/apply_create.go",
 		"if !force || s.level < freshForceLevel {", "if true {",
 		"./builds", "Test_Force_GetsABuildThatBeginsLater", "",

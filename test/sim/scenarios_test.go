@@ -24,6 +24,7 @@ var scenarios = map[string]func(*world) error{
 	"a linearizable read asks a quorum":            staleLeaderReads,
 	"the term of a deposed leader commits nothing": deposedTerm,
 	"secrets outlive leaders":                      secretsOutliveLeaders,
+	"a node that reaches no leader refuses":        unreachedLeader,
 }
 
 func Test_Scenarios(t *testing.T) {
