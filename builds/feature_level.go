@@ -34,7 +34,7 @@ const (
 	// requestLimitLevel introduces the limit of the number of request ids. Older versions keep any
 	// number.
 	requestLimitLevel = 5
-	// freshForceLevel introduces successors for forced requests. In older versions a forced request
-	// joins the active build, however long that runs.
-	freshForceLevel = 5
+	// freshLevel introduces successors for forced requests of the native API. In older versions a
+	// forced request joins the active build, however long that runs.
+	freshLevel = 5
 )

@@ -67,7 +67,7 @@ var mutants = []mutant{
 	},
 	{
 		"a forced request joins a build that runs", "builds/apply_create.go",
-		"if !force || s.level < freshForceLevel {", "if true {",
+		"if !fresh || s.level < freshLevel {", "if true {",
 		"./builds", "Test_Force_GetsABuildThatBeginsLater", "",
 	},
 	{
