@@ -21,9 +21,9 @@ const applyTimeout = 5 * time.Second
 
 // Propose commits a command and returns its result once it is applied on this node. A node that
 // does not lead sends the command to the leader. While there is no leader, Propose waits until ctx
-// ends. It returns ErrNoLeader if the command was not proposed, ErrRefused if the leader refused it,
-// ErrOutcomeUnknown if it may or may not be committed, and ErrBehind if it is committed but was not
-// applied here in time. It does not change cmd.
+// ends. It returns ErrNoLeader if the command was not proposed, ErrRefused if the leader refused
+// it, ErrOutcomeUnknown if it may or may not be committed, and ErrBehind if it is committed but was
+// not applied here in time. It does not change cmd.
 func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	cmd = n.originated(cmd)
 	for {
@@ -76,9 +76,9 @@ func (n *Node) waitForLeader(ctx context.Context, changed <-chan struct{}) error
 	}
 }
 
-// proposeHere commits a command on this node. It returns ErrNoLeader if this node does not lead, and
-// ErrRefused if Config.Prepare refuses the command. It does not change cmd, so that the caller can
-// propose it again.
+// proposeHere commits a command on this node. It returns ErrNoLeader if this node does not lead,
+// and ErrRefused if Config.Prepare refuses the command. It does not change cmd, so that the caller
+// can propose it again.
 func (n *Node) proposeHere(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	if leads, _ := n.leadership(); !leads {
 		return Applied{}, ErrNoLeader

@@ -10,8 +10,8 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Test_Reached_EndsWithoutALeader separates a follower from the leader, in one direction or in both.
-// The follower notices that it reaches no leader, and that it reaches one again.
+// Test_Reached_EndsWithoutALeader separates a follower from the leader, in one direction or in
+// both. The follower notices that it reaches no leader, and that it reaches one again.
 func Test_Reached_EndsWithoutALeader(t *testing.T) {
 	for name, cut := range map[string]func(g *simGroup, node, leader string){
 		"requests to the leader are lost": func(g *simGroup, node, leader string) { g.hub.Cut(node, leader) },

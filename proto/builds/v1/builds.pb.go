@@ -1080,8 +1080,8 @@ type CreateBuild struct {
 	// The request has secrets. Set by the node that received the request. A command that has this set
 	// and no sealed secrets is refused. From feature level 5 on.
 	HasSecrets bool `protobuf:"varint,18,opt,name=has_secrets,json=hasSecrets,proto3" json:"has_secrets,omitempty"`
-	// The request does not join a build that has begun. Set for forced requests of the native API. From
-	// feature level 5 on.
+	// The request does not join a build that has begun. Set for forced requests of the native API.
+	// From feature level 5 on.
 	Fresh         bool `protobuf:"varint,19,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
