@@ -52,7 +52,7 @@ func (s *Service) nativeRequest(req *imagebuilderv1.BuildImageRequest) (*buildRe
 		source: req.GetSource(), rights: rights,
 		secrets:   &buildsv1.Secrets{Registry: registry, Build: req.GetSecrets(), Git: req.GetGitAuth()},
 		requester: req.GetRequester(), requestID: req.GetRequestId(), labels: req.GetLabels(),
-		timeout: timeout, force: req.GetForce(), baseResolved: req.GetBaseImageNameResolved(),
+		timeout: timeout, force: req.GetForce(), fresh: req.GetForce(), baseResolved: req.GetBaseImageNameResolved(),
 	}, nil
 }
 

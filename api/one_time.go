@@ -27,7 +27,7 @@ func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*im
 	}
 	var joined *imagebuilderv1.Build
 	s.store.Read(func(st *builds.State) {
-		if active := st.Active(p.ref); active != nil && st.CanJoin(active, p.source, r.force) {
+		if active := st.Active(p.ref); active != nil && st.CanJoin(active, p.source, r.fresh) {
 			joined = active.Build
 		}
 	})

@@ -21,6 +21,8 @@ type buildRequest struct {
 	labels      map[string]string
 	timeout     time.Duration
 	force       bool
+	// fresh reports that the request does not join a build that has begun.
+	fresh bool
 	// oneTimeURL is a URL that returns the git credential once.
 	oneTimeURL string
 	// supervisorRef is the supervisor image of Gitpod workspaces.

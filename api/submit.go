@@ -48,7 +48,7 @@ func (s *Service) submit(ctx context.Context, r *buildRequest) (buildResult, err
 		Ref: p.ref, BaseRef: p.baseRef, Source: p.source,
 		Rights: s.repos.rightsToRead(p.source.GetRef().GetRef(), r.rights), Secrets: r.secrets, HasSecrets: proto.Size(r.secrets) > 0,
 		Requester: r.requester, RequestId: r.requestID, RequestMade: r.generatedID, RequestHash: hash,
-		Labels: r.labels, TimeoutNanos: int64(r.timeout), Force: r.force,
+		Labels: r.labels, TimeoutNanos: int64(r.timeout), Force: r.force, Fresh: r.fresh,
 		CheckedIndex: p.checkedIndex, SupervisorRef: r.supervisorRef,
 		Traceparent: tracing.Traceparent(ctx),
 	}

@@ -32,10 +32,10 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 		return Result{Err: ErrTooManyRequests}
 	}
 	if r := tx.Active(c.Ref); r != nil && !faults.Mutant("dedupe-outside-apply") {
-		if tx.CanJoin(r, c.Source, c.Force) {
+		if tx.CanJoin(r, c.Source, c.Fresh) {
 			return tx.attach(r, c)
 		}
-		// The active build is about to end, or it is too old for a forced request. A successor waits
+		// The active build is about to end, or it is too old for a fresh request. A successor waits
 		// for its end. There is only one, so that every request joins it.
 		if id, ok := tx.successors.Get(c.Ref); ok {
 			return tx.attach(tx.Build(id), c)
@@ -49,14 +49,16 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 	return tx.create(c, false)
 }
 
-// CanJoin reports whether a request joins the active build r of its image. A forced request joins
+// CanJoin reports whether a request joins the active build r of its image. A fresh request joins
 // only a build that begins later than the request and does what the request demands: that build is
-// forced too, or has the same source. Otherwise it may copy a base image that exists.
-func (s *State) CanJoin(r *buildsv1.Record, source *imagebuilderv1.Source, force bool) bool {
+// forced too, or has the same source. Otherwise it may copy a base image that exists. Gitpod's
+// clients repeat a forced request without a request id, so that their requests are not fresh: they
+// have to find the build of the first request.
+func (s *State) CanJoin(r *buildsv1.Record, source *imagebuilderv1.Source, fresh bool) bool {
 	if r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
 		return false
 	}
-	if !force || s.level < freshForceLevel {
+	if !fresh || s.level < freshLevel {
 		return true
 	}
 	return len(r.Build.Attempts) == 0 && (r.Build.Force || proto.Equal(r.Build.Source, source))

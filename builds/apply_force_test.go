@@ -8,7 +8,10 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-func forced(c *buildsv1.CreateBuild) { c.Force = true }
+func forced(c *buildsv1.CreateBuild) { c.Force, c.Fresh = true, true }
+
+// repeatedForced is a forced request of Gitpod's API, whose clients repeat it without a request id.
+func repeatedForced(c *buildsv1.CreateBuild) { c.Force = true }
 
 // Test_Force_GetsABuildThatBeginsLater checks that a forced request never joins a build that has
 // begun. It waits for the end of that build, and further forced requests wait together with it.
@@ -27,6 +30,9 @@ func Test_Force_GetsABuildThatBeginsLater(t *testing.T) {
 	}
 	if other := m.Create("r:1", buildstest.By("dave")); other.Build.Id != first || !other.Attached {
 		t.Errorf("a request without force got %s, want to join %s", other.Build.Id, first)
+	}
+	if other := m.Create("r:1", repeatedForced, buildstest.By("frank")); other.Build.Id != first || !other.Attached {
+		t.Errorf("a forced request that is not fresh got %s, want to join %s", other.Build.Id, first)
 	}
 	b := m.Build(next.Build.Id)
 	if res := m.Must(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{

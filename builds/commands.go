@@ -80,8 +80,8 @@ func NewCommand(payload proto.Message) (*clusterv1.Command, error) {
 }
 
 // requiredLevel returns the feature level that a node needs to apply a command: the one that
-// introduced its type. SetFeatureLevel needs the level that it sets, so that a version that does not
-// know the level stops there, even if the level adds only fields.
+// introduced its type. SetFeatureLevel needs the level that it sets, so that a version that does
+// not know the level stops there, even if the level adds only fields.
 func requiredLevel(t buildsv1.CommandType, payload proto.Message) uint32 {
 	if c, ok := payload.(*buildsv1.SetFeatureLevel); ok {
 		return max(1, c.GetLevel())

@@ -37,9 +37,9 @@ const (
 	// creationOrderLevel introduces the order of builds by the index of the command that created
 	// them. Older versions order builds by id, which follows the clocks of the leaders.
 	creationOrderLevel = 5
-	// freshForceLevel introduces successors for forced requests. In older versions a forced request
-	// joins the active build, however long that runs.
-	freshForceLevel = 5
+	// freshLevel introduces successors for forced requests of the native API. In older versions a
+	// forced request joins the active build, however long that runs.
+	freshLevel = 5
 	// ConfirmLevel introduces the peer call Confirm, by which a leader makes sure that it still leads
 	// before a linearizable read. Older versions do not serve it, and use Raft's VerifyLeader.
 	ConfirmLevel = 5

@@ -38,6 +38,7 @@ type Node struct {
 	book      addressBook
 	gossip    atomic.Pointer[gossip]
 	raftCalls callCounter
+	reach     *reach
 	lost      chan raft.ServerID
 	recheck   chan struct{} // makes memberLoop check the membership now; capacity 1
 	opened    atomic.Uint64 // last index of the log when this process opened it
@@ -82,7 +83,7 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, dir: dir, changed: make(chan struct{}),
 		clock: newClock(cfg.Now), stop: func() {}, closed: make(chan struct{}),
-		lost: make(chan raft.ServerID, 64), recheck: make(chan struct{}, 1), membership: make(chan struct{}, 1), restoreBusy: make(chan struct{}, 1), peers: newPeers(),
+		lost: make(chan raft.ServerID, 64), recheck: make(chan struct{}, 1), membership: make(chan struct{}, 1), restoreBusy: make(chan struct{}, 1), peers: newPeers(), reach: newReach(),
 	}
 	n.fsm = newFSM(cfg.StateMachine, string(n.serverID()))
 	n.fsm.restoreData = n.restoreData
@@ -172,6 +173,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 		}
 		n.done.Go(func() { n.memberLoop(ctx) })
 		n.done.Go(func() { n.lossLoop(ctx) })
+		n.done.Go(func() { n.watchReach(ctx) })
 	}
 	return nil
 }

@@ -88,9 +88,9 @@ func (n *Node) waitForLeader(ctx context.Context, changed <-chan struct{}) error
 	}
 }
 
-// proposeHere commits a command on this node. It returns ErrNoLeader if this node does not lead, and
-// ErrRefused if Config.Prepare refuses the command. It does not change cmd, so that the caller can
-// propose it again.
+// proposeHere commits a command on this node. It returns ErrNoLeader if this node does not lead,
+// and ErrRefused if Config.Prepare refuses the command. It does not change cmd, so that the caller
+// can propose it again.
 func (n *Node) proposeHere(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	if leads, _ := n.leadership(); !leads {
 		return Applied{}, ErrNoLeader
@@ -118,7 +118,9 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	defer forget()
 	replaced := n.fsm.replaced()
 	call, done := n.whileLed(forwarded(ctx))
+	responded := n.reach.begin()
 	_, err = client.Propose(call, &clusterv1.ProposeRequest{Command: raw})
+	responded(err)
 	done()
 	if err != nil {
 		return Applied{}, forwardError(err)

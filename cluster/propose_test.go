@@ -15,8 +15,8 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Test_Propose_RefusalIsDefinite lets the leader refuse a command, so that it is not proposed. Every
-// node reports the refusal with its reason, and not an unknown outcome.
+// Test_Propose_RefusalIsDefinite lets the leader refuse a command, so that it is not proposed.
+// Every node reports the refusal with its reason, and not an unknown outcome.
 func Test_Propose_RefusalIsDefinite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := threeSimulated(t, inMemory, func(c *cluster.Config) {
@@ -38,9 +38,9 @@ func Test_Propose_RefusalIsDefinite(t *testing.T) {
 	})
 }
 
-// Test_Propose_PreparesTheCommandOfTheCaller lets a leader lose the leadership after it has prepared
-// a command. The next leader must prepare what the caller proposed, and not what the former leader
-// made of it. The command of the caller does not change.
+// Test_Propose_PreparesTheCommandOfTheCaller lets a leader lose the leadership after it has
+// prepared a command. The next leader must prepare what the caller proposed, and not what the
+// former leader made of it. The command of the caller does not change.
 func Test_Propose_PreparesTheCommandOfTheCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g *simGroup

@@ -69,7 +69,9 @@ func (n *Node) readIndexThere(client clusterv1.PeerClient) (uint64, error) {
 	defer cancel()
 	ctx, done := n.whileLed(forwarded(ctx))
 	defer done()
+	responded := n.reach.begin()
 	res, err := client.ReadIndex(ctx, &clusterv1.ReadIndexRequest{})
+	responded(err)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %s", ErrNoLeader, status.Convert(err).Message())
 	}

@@ -31,6 +31,9 @@ func (n *Node) serveLive(w http.ResponseWriter, _ *http.Request) {
 // line for each reason. The lines after "ready" are problems that another node would have as well.
 func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 	reasons := n.readiness.reasons(time.Now(), n.cluster.Status())
+	if len(reasons) == 0 && n.cluster.Reached().Err() != nil {
+		reasons = append(reasons, errUnreached.Error())
+	}
 	if err := n.cluster.Trouble(); err != nil {
 		reasons = append(reasons, err.Error())
 	}

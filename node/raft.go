@@ -95,8 +95,8 @@ func withinDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 // proposed again. The first pause is short, because a new leader is usually known by then.
 const minUnknownPause, maxUnknownPause = 4 * time.Millisecond, 250 * time.Millisecond
 
-// unknownPause returns the pause after a number of repetitions. It doubles with each of them, and is
-// random by a half, so that waiters do not repeat their commands at the same time.
+// unknownPause returns the pause after a number of repetitions. It doubles with each of them, and
+// is random by a half, so that waiters do not repeat their commands at the same time.
 func unknownPause(repeated int) time.Duration {
 	d := maxUnknownPause
 	if repeated < 6 {

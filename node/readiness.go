@@ -51,7 +51,7 @@ func (r *readiness) reasons(now time.Time, st cluster.Status) (out []string) {
 	switch {
 	case r.ready:
 	case st.LeaderID == "":
-		out = append(out, "no leader is known: writes wait, reads may be stale")
+		out = append(out, "no leader is known: writes wait or are refused, reads may be stale")
 	default:
 		out = append(out, fmt.Sprintf("the leader %s is known for %s only, less than %s (ready.after)", st.LeaderName, now.Sub(r.knownSince).Round(time.Millisecond), r.readyAfter))
 	}

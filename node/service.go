@@ -14,7 +14,7 @@ import (
 // newService returns the service behind the native API and Gitpod's API.
 func (n *Node) newService() *api.Service {
 	o := api.ServiceOptions{
-		Store: n.store, Raft: n.raft, Registry: n.images, Logs: n.logs,
+		Store: n.store, Raft: clientRaft{n.raft}, Registry: n.images, Logs: n.logs,
 		Repositories: repositories(n.cfg), Timeout: time.Duration(n.cfg.Builds.Timeout),
 		MaxTimeout: time.Duration(n.cfg.Builds.MaxTimeout), LogInfo: n.logInfo(), LeftOff: n.counters.leftOff,
 		Dockerfiles: n.cfg.Runtimes.Dockerfile != "", TempDir: n.tempDir(), MaxContext: n.cfg.BuildKit.MaxContextBytes, OneTime: n.redeemOneTimeURL,

@@ -98,3 +98,20 @@ func Test_Waiting_RetryAndSuccessor(t *testing.T) {
 		t.Fatalf("no successor: %v", r)
 	}
 }
+
+// Test_Waiting_FreshSuccessor checks the reason for a build that a forced request has created while
+// another build of the image runs.
+func Test_Waiting_FreshSuccessor(t *testing.T) {
+	w := schedulertest.NewWorld(t, 1)
+	w.Apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	create := func(id string) {
+		w.Apply(&buildsv1.CreateBuild{Id: id, Ref: "r:same", Requester: id, TimeoutNanos: int64(time.Hour), Force: true, Fresh: true})
+	}
+	create("0001")
+	w.Apply(&buildsv1.AssignAttempt{Assignments: decideIn(w).assign})
+	create("0002")
+	got := waitingIn(w, 0).Reason(w.Store.Build("0002"))
+	if got != "build 0001 of the same image, which began before this forced request, has to end first" {
+		t.Errorf("got %q", got)
+	}
+}

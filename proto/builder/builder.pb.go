@@ -540,8 +540,7 @@ type BuildRequest struct {
 	Source *BuildSource `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// Credentials that the build may use; none of the installation's if unset.
 	Auth *BuildRegistryAuth `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
-	// Build even if the image exists. An active build of the same image is joined only if it has not
-	// begun; otherwise the new build waits for its end.
+	// Build even if the image exists. An active build of the same image is joined nevertheless.
 	ForceRebuild bool `protobuf:"varint,3,opt,name=force_rebuild,json=forceRebuild,proto3" json:"force_rebuild,omitempty"`
 	// Id of the user for whom the image is built; the requester of the build. At most 256 bytes.
 	TriggeredBy string `protobuf:"bytes,4,opt,name=triggered_by,json=triggeredBy,proto3" json:"triggered_by,omitempty"`

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/testkit"
@@ -60,11 +63,14 @@ func Voters(res *imagebuilderv1.MembersResponse) (n int) {
 // their logs are made.
 func AwaitSameBuilds(t testing.TB, c *Cluster) {
 	t.Helper()
-	list := func(n *Node) string {
+	list := func(n *Node) (string, error) {
 		var all []string
 		token := ""
 		for {
 			res, err := n.Native.ListBuilds(t.Context(), &imagebuilderv1.ListBuildsRequest{PageSize: 1000, PageToken: token, Linearizable: token == ""})
+			if status.Code(err) == codes.Unavailable { // the node has not found the leader again yet
+				return "", err
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,17 +78,21 @@ func AwaitSameBuilds(t testing.TB, c *Cluster) {
 				all = append(all, fmt.Sprintf("%s %s %s %d", b.Id, b.Phase, b.Digest, b.Version))
 			}
 			if token = res.NextPageToken; token == "" {
-				return strings.Join(all, "\n")
+				return strings.Join(all, "\n"), nil
 			}
 		}
 	}
 	testkit.Eventually(t, 30*time.Second, "all nodes list the same builds", func() bool {
-		want := list(c.Running()[0])
+		want, err := list(c.Running()[0])
 		for _, n := range c.Running()[1:] {
-			if list(n) != want {
+			var got string
+			if err == nil {
+				got, err = list(n)
+			}
+			if got != want {
 				return false
 			}
 		}
-		return true
+		return err == nil
 	})
 }

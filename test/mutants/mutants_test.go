@@ -93,8 +93,13 @@ var mutants = []mutant{
 		"./builds", "Test_Apply_UnknownFeatureLevel", "",
 	},
 	{
+		"a node that reaches no leader holds calls", "node/service.go",
+		"Raft: clientRaft{n.raft},", "Raft: n.raft,",
+		"./test/sim", "Test_Scenarios", "",
+	},
+	{
 		"a forced request joins a build that runs", "builds/apply_create.go",
-		"if !force || s.level < freshForceLevel {", "if true {",
+		"if !fresh || s.level < freshLevel {", "if true {",
 		"./builds", "Test_Force_GetsABuildThatBeginsLater", "",
 	},
 	{

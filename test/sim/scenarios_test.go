@@ -25,6 +25,7 @@ var scenarios = map[string]func(*world) error{
 	"a linearizable read counts no old answers":    oldAnswers,
 	"the term of a deposed leader commits nothing": deposedTerm,
 	"secrets outlive leaders":                      secretsOutliveLeaders,
+	"a node that reaches no leader refuses":        unreachedLeader,
 }
 
 func Test_Scenarios(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 )
 
 // secretsOutliveLeaders transfers the leadership again and again, while clients of all nodes create
-// builds with secrets. Every record of an acknowledged build must have its secrets, and every attempt
-// receives them.
+// builds with secrets. Every record of an acknowledged build must have its secrets, and every
+// attempt receives them.
 func secretsOutliveLeaders(w *world) error {
 	const clients, transfers = 6, 6
 	ctx, cancel := context.WithCancel(context.Background())

@@ -47,8 +47,8 @@ type build struct {
 	final   Phase
 	last    Record
 	overdue bool
-	// waits is set if a forced request may have created the build. Such a build may be created while
-	// another build of the ref runs, and then waits for the end of that one.
+	// waits is set if a forced request may have created the build. Such a build may be created
+	// while another build of the ref runs, and then waits for the end of that one.
 	waits bool
 }
 

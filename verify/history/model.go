@@ -173,8 +173,8 @@ func (s state) close(i int, by string) state {
 }
 
 // create appends a build. All other builds have ended, except that a build whose cancellation was
-// accepted may still be stopping, and that any build may still run if the request was forced. If two
-// such builds are left, one of them must have ended too; the model does not decide which.
+// accepted may still be stopping, and that any build may still run if the request was forced. If
+// two such builds are left, one of them must have ended too; the model does not decide which.
 func (s state) create(st step) (state, *refusal) {
 	if s.find(st.build.id) >= 0 {
 		return s, refuse(AskedFor, "build %s was created twice", st.build.id)
@@ -197,10 +197,9 @@ func (s state) create(st step) (state, *refusal) {
 	return s, nil
 }
 
-// attach adds a requester to the newest build, or to the build for which all newer ones wait. A build
-// that succeeded during the request may
-// satisfy it too; this needs no rule, because the request can have taken effect just before the
-// end.
+// attach adds a requester to the newest build, or to the build for which all newer ones wait. A
+// build that succeeded during the request may satisfy it too; this needs no rule, because the
+// request can have taken effect just before the end.
 func (s state) attach(i int, st step) (state, *refusal) {
 	e := s.entries[i]
 	switch {

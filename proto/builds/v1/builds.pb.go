@@ -898,7 +898,7 @@ type Record struct {
 	// Settings.uncounted_attempts.
 	UncountedAttempts uint32 `protobuf:"varint,6,opt,name=uncounted_attempts,json=uncountedAttempts,proto3" json:"uncounted_attempts,omitempty"`
 	// The build waits for the end of the active build of the same ref, which is being stopped, or
-	// began before the forced request that created this build.
+	// began before the request that created this build and that has CreateBuild.fresh set.
 	Successor bool `protobuf:"varint,7,opt,name=successor,proto3" json:"successor,omitempty"`
 	// Reason why the build must stop; unset if it need not.
 	StopReason StopReason `protobuf:"varint,8,opt,name=stop_reason,json=stopReason,proto3,enum=builds.v1.StopReason" json:"stop_reason,omitempty"`
@@ -1063,8 +1063,7 @@ type CreateBuild struct {
 	Labels map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Time limit in nanoseconds. The deadline is the time of creation plus this.
 	TimeoutNanos int64 `protobuf:"varint,11,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"`
-	// The request had force set: an image or a build that has ended does not satisfy it. From feature
-	// level 5 on, neither does a build that has begun.
+	// The request had force set: an image or a build that has ended does not satisfy it.
 	Force bool `protobuf:"varint,12,opt,name=force,proto3" json:"force,omitempty"`
 	// Raft index that the receiving node had applied before it looked for the image in the registry.
 	// Without force, a build of the ref that succeeded after this index satisfies the request.
@@ -1080,7 +1079,10 @@ type CreateBuild struct {
 	RequestMade bool `protobuf:"varint,17,opt,name=request_made,json=requestMade,proto3" json:"request_made,omitempty"`
 	// The request has secrets. Set by the node that received the request. A command that has this set
 	// and no sealed secrets is refused. From feature level 5 on.
-	HasSecrets    bool `protobuf:"varint,18,opt,name=has_secrets,json=hasSecrets,proto3" json:"has_secrets,omitempty"`
+	HasSecrets bool `protobuf:"varint,18,opt,name=has_secrets,json=hasSecrets,proto3" json:"has_secrets,omitempty"`
+	// The request does not join a build that has begun. Set for forced requests of the native API.
+	// From feature level 5 on.
+	Fresh         bool `protobuf:"varint,19,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1237,6 +1239,13 @@ func (x *CreateBuild) GetRequestMade() bool {
 func (x *CreateBuild) GetHasSecrets() bool {
 	if x != nil {
 		return x.HasSecrets
+	}
+	return false
+}
+
+func (x *CreateBuild) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
 	}
 	return false
 }
@@ -3811,7 +3820,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	" \x01(\x04R\fcreatedIndex\x12\x1a\n" +
 	"\bdetached\x18\v \x03(\tR\bdetached\x12%\n" +
 	"\x0esupervisor_ref\x18\f \x01(\tR\rsupervisorRef\x12 \n" +
-	"\vtraceparent\x18\r \x01(\tR\vtraceparent\"\xc3\x05\n" +
+	"\vtraceparent\x18\r \x01(\tR\vtraceparent\"\xd9\x05\n" +
 	"\vCreateBuild\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x19\n" +
@@ -3833,7 +3842,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\vtraceparent\x18\x10 \x01(\tR\vtraceparent\x12!\n" +
 	"\frequest_made\x18\x11 \x01(\bR\vrequestMade\x12\x1f\n" +
 	"\vhas_secrets\x18\x12 \x01(\bR\n" +
-	"hasSecrets\x1a9\n" +
+	"hasSecrets\x12\x14\n" +
+	"\x05fresh\x18\x13 \x01(\bR\x05fresh\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x03\n" +

@@ -50,8 +50,9 @@ const (
 type ImageBuilderClient interface {
 	// BuildImage requests one image and returns without waiting for the build. It returns the image
 	// if it exists and force is unset, else the active build of the same image (attached), else a new
-	// build. With force set, it joins an active build only if that has not begun. A repeated call with the same request_id is safe and returns the same build.
-	// RESOURCE_EXHAUSTED: the queue of builds is full.
+	// build. With force set, it joins an active build only if that has not begun. A repeated call
+	// with the same request_id is safe and returns the same build. RESOURCE_EXHAUSTED: the queue of
+	// builds is full, or the cluster keeps as many request ids as it can.
 	BuildImage(ctx context.Context, in *BuildImageRequest, opts ...grpc.CallOption) (*BuildImageResponse, error)
 	// BuildStatus returns one build, found by id or by ref. It can wait for a phase. NOT_FOUND: no
 	// build is known; the node makes sure of this with a linearizable read.
@@ -287,8 +288,9 @@ func (c *imageBuilderClient) SetCacheInterval(ctx context.Context, in *SetCacheI
 type ImageBuilderServer interface {
 	// BuildImage requests one image and returns without waiting for the build. It returns the image
 	// if it exists and force is unset, else the active build of the same image (attached), else a new
-	// build. With force set, it joins an active build only if that has not begun. A repeated call with the same request_id is safe and returns the same build.
-	// RESOURCE_EXHAUSTED: the queue of builds is full.
+	// build. With force set, it joins an active build only if that has not begun. A repeated call
+	// with the same request_id is safe and returns the same build. RESOURCE_EXHAUSTED: the queue of
+	// builds is full, or the cluster keeps as many request ids as it can.
 	BuildImage(context.Context, *BuildImageRequest) (*BuildImageResponse, error)
 	// BuildStatus returns one build, found by id or by ref. It can wait for a phase. NOT_FOUND: no
 	// build is known; the node makes sure of this with a linearizable read.
