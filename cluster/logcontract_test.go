@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/raft"
 	"github.com/hashicorp/raft-wal/types"
@@ -481,5 +482,22 @@ func (m *modelLog) must(done bool) {
 	m.t.Helper()
 	if !done {
 		m.t.Fatal("the disk works, but the log cannot be changed")
+	}
+}
+
+// Test_LogContract_StoreAfterRemoval fails the writes that follow the removal of the end of a log.
+// Raft counts the removed entries as stored if such a write fails, so the log must try again.
+func Test_LogContract_StoreAfterRemoval(t *testing.T) {
+	for _, op := range []diskOp{opWrite, opWriteHalf, opWriteAll, opSync} {
+		synctest.Test(t, func(t *testing.T) {
+			faulty := &faultyDisk{Disk: clustertest.NewDisk().Mount()}
+			m := &modelLog{t: t, data: map[uint64]string{}}
+			m.log = openLog(t, faulty, true)
+			m.must(m.append(1, 10))
+			m.must(m.remove(8, 10))
+			faulty.begin(op, 0, 3)
+			m.must(m.append(8, 1))
+			m.check("after the errors")
+		})
 	}
 }

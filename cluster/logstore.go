@@ -42,6 +42,8 @@ type logStore struct {
 	wal  *wal.WAL
 	// end is the index of the last entry that was acknowledged, under writes.
 	end uint64
+	// cut means that the last change has removed the end of the log, under writes.
+	cut bool
 	// broken is the reason why the log must be opened again before the next change.
 	broken atomic.Pointer[error]
 	// failed receives after a change has failed or was refused; capacity 1.
@@ -248,7 +250,12 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	defer s.writes.Unlock()
 	defer s.writing()()
 	err := s.append(sealed)
+	for begin := time.Now(); err != nil && s.cut && time.Since(begin) < cutTimeout; {
+		time.Sleep(mendInterval)
+		err = s.append(sealed)
+	}
 	if err == nil {
+		s.cut = false
 		s.end = logs[len(logs)-1].Index
 		// A mark that is too low is safe, so the entries count even if it cannot be written.
 		_ = s.setMark(s.end)
@@ -332,9 +339,15 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 		_ = s.mend()
 		return err
 	}
+	s.cut = s.cut || tail
 	s.end, err = s.LastIndex()
 	return err
 }
+
+// cutTimeout is how long StoreLogs tries again if the end of the log was removed right before. Raft
+// removes entries to store others in their place, and if that fails, it still counts the removed
+// ones as stored (appendEntries in hashicorp/raft 1.8). While StoreLogs tries, Raft reports none.
+const cutTimeout = 5 * time.Second
 
 func checksum(l *raft.Log) uint32 {
 	var head [17]byte

@@ -13,7 +13,7 @@ import (
 // append appends entries that carry their checksums. After an error it opens the log again at once,
 // or, if that fails, before the next change. The caller holds s.writes.
 func (s *logStore) append(logs []*raft.Log) error {
-	if err := s.room(); err != nil {
+	if err := s.room(); err != nil && !s.cut { // after a removal there is a new, empty segment
 		s.report()
 		return err
 	}
