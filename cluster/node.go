@@ -211,14 +211,16 @@ func (n *Node) openStorage() (s Storage, last int64, err error) {
 			return s, 0, fmt.Errorf("open snapshots: %w", err)
 		}
 	}
-	newest, err := n.verifySnapshots(snaps)
+	guarded := guardedSnapshots{snaps}
+	n.logs.newestSnapshot = guarded.newest
+	newest, err := n.verifySnapshots(guarded)
 	if err != nil {
 		return s, 0, err
 	}
 	if last, err = n.logs.verify(n.dir.path, newest, id.Initialized); err != nil {
 		return s, 0, err
 	}
-	return Storage{Log: n.logs, Stable: n.logs, Snapshots: snaps}, last, nil
+	return Storage{Log: n.logs, Stable: n.logs, Snapshots: guarded}, last, nil
 }
 
 // bootstrapAlone makes a new node without peers a group of one. It returns an error if the data is

@@ -75,12 +75,9 @@ func readSnapshot(r io.Reader, restore func(io.Reader) error) (at snapshotHeader
 	if len(body) < head || xxhash.Sum64(body) != binary.BigEndian.Uint64(tail) {
 		return at, fmt.Errorf("read snapshot: %w", errSnapshotDamaged)
 	}
-	if err := restore(bytes.NewReader(body[head:])); err != nil {
-		return at, err
-	}
 	at.index = binary.BigEndian.Uint64(body[8:])
 	if head > snapshotHead {
 		at.offset = binary.BigEndian.Uint64(body[snapshotHead:])
 	}
-	return at, nil
+	return at, restore(bytes.NewReader(body[head:]))
 }
