@@ -19,9 +19,11 @@ type request struct {
 	end int64
 }
 
-// mayHaveEffect reports whether the request may have taken effect although no response shows it.
+// mayHaveEffect reports whether the request may have taken effect although no response shows it. A
+// client tries again when a response is lost: the first try may have created a build, and a later one
+// found that the image exists.
 func (q *request) mayHaveEffect() bool {
-	return len(q.responses) == 0 && slices.ContainsFunc(q.calls, func(r Record) bool { return r.Status == Unknown })
+	return len(q.responses) == 0 && slices.ContainsFunc(q.calls, func(r Record) bool { return r.Status == Unknown || r.Out.Exists })
 }
 
 // build is everything that the history contains about one build.

@@ -57,6 +57,12 @@ func Test_Check_Accepts(t *testing.T) {
 			s.do(create("a", "1"), is("x", Running))
 			s.do(wait("x"), is("x", Succeeded))
 		},
+		"a retry after a lost response finds the image": func(s script) {
+			retried := s.begin(create("a", "1"))
+			s.do(create("b", "1"), attached("x"))
+			s.do(wait("x"), is("x", Succeeded))
+			retried.End(Outcome{Exists: true})
+		},
 		"a build whose creation no response shows": func(s script) {
 			s.begin(create("a", "1")).Unknown(errLost)
 			s.do(create("b", "1"), attached("x"))
