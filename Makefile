@@ -32,16 +32,23 @@ buildkitd: $(BIN)/buildkitd ## Compile bin/buildkitd for `make run` and the test
 run: deps build buildkitd ## Start a registry, BuildKit and three nodes on loopback, and build an image (EXIT=1: exit after the builds)
 	@$(BIN)/image-builder dev $(if $(EXIT),--exit) $(RUN_FLAGS)
 
+# Packages whose tests run processes of the service, of BuildKit and of registries.
+PROCESS_TESTS := ./scheduler/buildkit $(addprefix ./test/,cli cluster dockerfile gitpod logs node observability operator registry transcript upgrade)
+
 .PHONY: test
-test: deps buildkitd ## Run the unit and integration tests with the race detector, then `make check`
+test: deps buildkitd ## Run the unit tests and simulations with the race detector, then `make check`
 	@echo "compiling the tests (the first time takes some minutes)"
 	$(GO) vet ./...
-	@tools/test.sh -race -p 3 -timeout 20m ./...
+	@tools/test.sh -race -p 3 -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PROCESS_TESTS))")
 	@tools/test.sh ./test/sim -run Test_Simulation -sim.runs 48
 	@$(MAKE) --no-print-directory check
 
+.PHONY: test-processes
+test-processes: deps buildkitd ## Run the tests with real processes, BuildKit and registries, with the race detector
+	@tools/test.sh -race -p 3 -timeout 20m $(PROCESS_TESTS)
+
 .PHONY: test-dates
-test-dates: deps buildkitd ## The tests of `make test`, without the race detector, with the clock moved by DAYS (-1 30 800); PACKAGES=./...
+test-dates: deps buildkitd ## The tests of `make test` and `make test-processes`, without the race detector, with the clock moved by DAYS (-1 30 800); PACKAGES=./...
 	@tools/test-dates.sh "$(or $(DAYS),-1 30 800)" $(or $(PACKAGES),./...)
 
 .PHONY: check

@@ -29,8 +29,6 @@ type fsm struct {
 	// restored state may have greater indexes than the log, and an index never goes back.
 	applied  uint64
 	offset   uint64
-	logIndex uint64        // index in Raft's log of the last applied entry or of the restored snapshot
-	skipTo   uint64        // index in Raft's log up to which entries are applied already
 	lastTerm uint64        // term of the last applied command
 	advanced chan struct{} // closed when applied grows; nil if there is no waiter
 	broken   error
@@ -63,9 +61,6 @@ func (f *fsm) Apply(l *raft.Log) any {
 	if f.failed() != nil {
 		return f.failed()
 	}
-	if f.skips(l.Index) {
-		return nil // no proposal waits for it
-	}
 	cmd := new(clusterv1.Command)
 	if err := proto.Unmarshal(l.Data, cmd); err != nil {
 		return f.fail(fmt.Errorf("command at index %d cannot be decoded: %w", l.Index, err))
@@ -82,7 +77,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 	}); ok && err.Fatal() {
 		return f.fail(err)
 	}
-	f.advance(index, l.Index, l.Term)
+	f.advance(index, l.Term)
 	done := Applied{Index: index, Result: res}
 	if cmd.GetOrigin() == f.origin {
 		f.deliver(cmd.GetProposal(), done)
@@ -111,7 +106,7 @@ func (f *fsm) applyRestore(l *raft.Log, cmd *clusterv1.Command) any {
 	f.offset = index - l.Index
 	f.mu.Unlock()
 	res := f.sm.Apply(index, &clusterv1.Command{Ignorable: true, TimeUnixNano: cmd.GetTimeUnixNano(), Origin: cmd.GetOrigin()})
-	f.advance(index, l.Index, l.Term)
+	f.advance(index, l.Term)
 	return Applied{Index: index, Result: res}
 }
 
@@ -148,30 +143,10 @@ func (f *fsm) fail(err error) error {
 	return err
 }
 
-// skips reports whether the state contains the entry at an index of Raft's log, because a snapshot
-// before it was skipped.
-func (f *fsm) skips(logIndex uint64) bool {
+func (f *fsm) advance(index, term uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return logIndex <= f.skipTo
-}
-
-// skip reports whether the state contains the snapshot that ends at an index of Raft's log. If so,
-// the entries between the snapshot and the state are skipped, too.
-func (f *fsm) skip(logIndex uint64) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if logIndex == 0 || logIndex > f.logIndex {
-		return false
-	}
-	f.skipTo = f.logIndex
-	return true
-}
-
-func (f *fsm) advance(index, logIndex, term uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.applied, f.lastTerm, f.logIndex = max(f.applied, index), max(f.lastTerm, term), logIndex
+	f.applied, f.lastTerm = max(f.applied, index), max(f.lastTerm, term)
 	if f.advanced != nil {
 		close(f.advanced)
 		f.advanced = nil
@@ -238,14 +213,9 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	return fsmSnapshot{w, snapshotHeader{index: applied, offset: offset}}, nil
 }
 
-// Restore replaces the state by a snapshot, which comes from the leader or from the disk. It skips a
-// snapshot that the state already contains, see installguard.go.
+// Restore replaces the state by a snapshot, which comes from the leader or from the disk.
 func (f *fsm) Restore(rc io.ReadCloser) error {
 	defer rc.Close()
-	logIndex := logIndexOf(rc)
-	if f.skip(logIndex) {
-		return nil
-	}
 	at, err := readSnapshot(rc, f.sm.Restore)
 	if err != nil {
 		return err
@@ -253,7 +223,7 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	f.mu.Lock()
 	f.offset = at.offset
 	f.mu.Unlock()
-	f.advance(at.index, logIndex, 0)
+	f.advance(at.index, 0)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	close(f.restored)

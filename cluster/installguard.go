@@ -1,90 +1,62 @@
 package cluster
 
 import (
-	"fmt"
+	"errors"
 	"io"
 
 	"github.com/hashicorp/raft"
 )
 
-// A leader may send a snapshot although the follower has more: the message was delayed, or the
-// leader has just begun to lead. hashicorp/raft 1.8 (installSnapshot) then goes back to the snapshot
-// and removes the whole log, also entries after the snapshot that the follower has acknowledged, and
-// still counts them as stored. The Raft paper (section 7) retains them. Three guards do that here:
-//
-//   - guardedSnapshots refuses a snapshot that is older than the newest one of this node, because
-//     the log may lack the entries after it.
-//   - logStore.DeleteRange keeps the log if it has the last entry of the newest snapshot.
-//   - fsm.Restore and fsm.Apply do nothing for entries that the state already contains, so that
-//     readers never see an older state.
+var errHasNewerSnapshot = errors.New("this node has a newer snapshot, or the term of the leader is new to it")
 
-// guardedSnapshots is a snapshot store whose newest snapshot never becomes older.
-type guardedSnapshots struct{ raft.SnapshotStore }
+// A leader may send a snapshot although the follower has more, for instance if the message was
+// delayed. hashicorp/raft 1.8 (installSnapshot) then goes back to the state and the configuration of
+// the snapshot, and removes the whole log: also entries after the snapshot that the follower has
+// acknowledged, which it still counts as stored. The Raft paper (section 7) retains them. Therefore
+// such a call does not reach Raft.
 
-// Create begins a snapshot. It refuses one that is older than the newest snapshot.
-func (g guardedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration, configurationIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
-	newest, _, err := g.newest()
-	if err != nil {
-		return nil, err
+// hasSnapshot responds to a call that sends a snapshot if this node has all that is in it. The leader
+// continues with the entries after the snapshot.
+func (c *consumer) hasSnapshot(rpc raft.RPC) bool {
+	req, ok := rpc.Command.(*raft.InstallSnapshotRequest)
+	if !ok || c.contains == nil {
+		return false
 	}
-	if index < newest {
-		return nil, fmt.Errorf("the snapshot ends at entry %d, this node has one that ends at %d", index, newest)
+	has, err := c.contains(req)
+	if !has && err == nil {
+		return false
 	}
-	return g.SnapshotStore.Create(version, index, term, configuration, configurationIndex, trans)
-}
-
-// Open opens a snapshot. logIndexOf returns its index from the reader.
-func (g guardedSnapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	meta, rc, err := g.SnapshotStore.Open(id)
-	if err != nil {
-		return nil, nil, err
-	}
-	return meta, openSnapshot{rc, meta.Index}, nil
-}
-
-// openSnapshot is the content of a snapshot that ends at an index of Raft's log.
-type openSnapshot struct {
-	io.ReadCloser
-	index uint64
-}
-
-// logIndexOf returns the index in Raft's log at which the snapshot ends that Raft passes to its
-// state machine; 0 if it is unknown.
-func logIndexOf(rc io.ReadCloser) uint64 {
-	for {
-		switch r := rc.(type) {
-		case openSnapshot:
-			return r.index
-		case raft.ReadCloserWrapper:
-			rc = r.WrappedReadCloser()
-		default:
-			return 0
+	go func() { // ends with the connection at the latest
+		_, _ = io.Copy(io.Discard, rpc.Reader) // the next call follows on the same connection
+		if err != nil {
+			rpc.Respond(nil, err)
+			return
 		}
-	}
+		rpc.Respond(&raft.InstallSnapshotResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: req.Term, Success: true}, nil)
+	}()
+	return true
 }
 
-// newest returns the index and the term of the last entry in the newest snapshot; 0 if there is none.
-func (g guardedSnapshots) newest() (index, term uint64, err error) {
-	list, err := g.List()
-	if err != nil || len(list) == 0 {
-		return 0, 0, err
+// containsSnapshot reports whether the log of this node has the last entry of a leader's snapshot. It
+// returns an error if the leader must try again: it begins a term that Raft has not seen yet, or this
+// node has a newer snapshot, so that the log may lack the entries after that of the leader.
+func (n *Node) containsSnapshot(log raft.LogStore, snaps raft.SnapshotStore, req *raft.InstallSnapshotRequest) (has bool, err error) {
+	var term uint64
+	if r := n.raft.Load(); r != nil {
+		term = r.CurrentTerm()
 	}
-	return list[0].Index, list[0].Term, nil
-}
-
-// goesBeyondSnapshot reports whether the log has the last entry of the newest snapshot and entries
-// after it.
-func (s *logStore) goesBeyondSnapshot(begin uint64) (bool, error) {
-	if s.newestSnapshot == nil {
-		return false, nil
-	}
-	index, term, err := s.newestSnapshot()
-	if err != nil || index < begin || index >= s.end {
-		return false, err
+	if req.Term < term {
+		return false, nil // Raft refuses it
 	}
 	var entry raft.Log
-	if err := s.GetLog(index, &entry); err != nil {
-		return false, err
+	if log.GetLog(req.LastLogIndex, &entry) == nil && entry.Term == req.LastLogTerm {
+		if req.Term > term {
+			return false, errHasNewerSnapshot
+		}
+		return true, nil
 	}
-	return entry.Term == term, nil
+	if list, err := snaps.List(); err == nil && len(list) > 0 && list[0].Index > req.LastLogIndex {
+		return false, errHasNewerSnapshot
+	}
+	return false, nil
 }

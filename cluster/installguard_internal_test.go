@@ -64,13 +64,16 @@ func (m *typesMachine) types() []uint32 {
 // on.
 func Test_InstallSnapshot_KeepsNewerEntries(t *testing.T) {
 	dir := t.TempDir()
-	logs, snaps, sm := newLogStore(t, dir, nil), guardedSnapshots{raft.NewInmemSnapshotStore()}, &typesMachine{}
-	logs.newestSnapshot = snaps.newest
+	logs, snaps, sm := newLogStore(t, dir, nil), raft.NewInmemSnapshotStore(), &typesMachine{}
 	conf := raft.DefaultConfig()
 	conf.LocalID, conf.HeartbeatTimeout, conf.ElectionTimeout = "f", time.Hour, time.Hour
-	_, follower := raft.NewInmemTransport("f")
+	_, inmem := raft.NewInmemTransport("f")
+	n := &Node{}
+	follower := newConsumer(inmem, func(raft.ServerID) error { return nil }, func(c *consumer) {
+		c.contains = func(req *raft.InstallSnapshotRequest) (bool, error) { return n.containsSnapshot(logs, snaps, req) }
+	})
 	_, leader := raft.NewInmemTransport("l")
-	leader.Connect("f", follower)
+	leader.Connect("f", inmem)
 	servers := raft.Configuration{Servers: []raft.Server{{ID: "f", Address: "f"}, {ID: "l", Address: "l"}}}
 	if err := raft.BootstrapCluster(conf, logs, logs, snaps, follower, servers); err != nil {
 		t.Fatal(err)
@@ -79,6 +82,8 @@ func Test_InstallSnapshot_KeepsNewerEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.raft.Store(r)
+	former := raft.Configuration{Servers: servers.Servers[:1]}
 	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("l"), Addr: []byte("l")}
 	send := func(first, last uint64) {
 		t.Helper()
@@ -108,7 +113,7 @@ func Test_InstallSnapshot_KeepsNewerEntries(t *testing.T) {
 		res := new(raft.InstallSnapshotResponse)
 		err := leader.InstallSnapshot("f", "f", &raft.InstallSnapshotRequest{
 			RPCHeader: header, SnapshotVersion: raft.SnapshotVersionMax, Term: 5, LastLogIndex: last, LastLogTerm: 5,
-			Configuration: raft.EncodeConfiguration(servers), ConfigurationIndex: 1, Size: int64(b.Len()),
+			Configuration: raft.EncodeConfiguration(former), ConfigurationIndex: 1, Size: int64(b.Len()),
 		}, res, &b)
 		return err == nil && res.Success
 	}
@@ -134,14 +139,21 @@ func Test_InstallSnapshot_KeepsNewerEntries(t *testing.T) {
 	has(20)
 	send(21, 25)
 	has(25)
-	if install(9) {
-		t.Error("a snapshot before the newest one is accepted")
+	if err := r.Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	if !install(12) {
+		t.Error("the snapshot is refused after a newer one of this node")
+	}
+	if got := r.GetConfiguration().Configuration(); len(got.Servers) != 2 {
+		t.Errorf("the configuration went back to that of the snapshot: %v", got)
 	}
 	send(26, 30)
 	has(30)
 	if err := r.Shutdown().Error(); err != nil {
 		t.Fatal(err)
 	}
+	follower.close()
 	if err := logs.close(); err != nil {
 		t.Fatal(err)
 	}

@@ -40,9 +40,6 @@ type logStore struct {
 	// swap is locked while another log replaces wal, and read-locked while wal is in use.
 	swap sync.RWMutex
 	wal  *wal.WAL
-	// newestSnapshot returns the index and the term of the last entry in the newest snapshot; nil if
-	// there are no snapshots.
-	newestSnapshot func() (index, term uint64, err error)
 	// end is the index of the last entry that was acknowledged, under writes.
 	end uint64
 	// cut means that the last change has removed the end of the log, under writes.
@@ -309,20 +306,13 @@ func (s *logStore) GetLog(index uint64, out *raft.Log) error {
 }
 
 // DeleteRange removes entries at the front of the log (compaction) or at its end (a follower that
-// was ahead of its leader). It keeps all entries if it is asked to remove them all because of a
-// snapshot that ends before the log (installguard.go). If it returns an error, the log is as it was
-// before.
+// was ahead of its leader). If it returns an error, the log is as it was before.
 func (s *logStore) DeleteRange(first, last uint64) error {
 	s.writes.Lock()
 	defer s.writes.Unlock()
 	begin, err := s.FirstIndex()
 	if err != nil {
 		return err
-	}
-	if first <= begin && last >= s.end {
-		if keep, err := s.goesBeyondSnapshot(begin); keep || err != nil {
-			return err
-		}
 	}
 	tail := last >= s.end && first > begin
 	// A compaction makes room, and may be what the log needs before it can be opened again.

@@ -74,17 +74,23 @@ type consumer struct {
 	may func(to raft.ServerID) error
 	// stand returns an error if this node must not stand for election; nil if it always may.
 	stand func() error
-	calls chan raft.RPC
-	stop  chan struct{}
-	done  chan struct{}
-	once  sync.Once
+	// contains is Node.containsSnapshot; nil if snapshots of leaders are always installed.
+	contains func(*raft.InstallSnapshotRequest) (bool, error)
+	calls    chan raft.RPC
+	stop     chan struct{}
+	done     chan struct{}
+	once     sync.Once
 	// refused counts the entries that this node has refused in a row, for retriedSoon.
 	refused int
 	replies sync.WaitGroup
 }
 
-func newConsumer(t raft.Transport, may func(raft.ServerID) error) *consumer {
+// newConsumer starts a consumer. The functions in set, which may set its other fields, run before.
+func newConsumer(t raft.Transport, may func(raft.ServerID) error, set ...func(*consumer)) *consumer {
 	c := &consumer{Transport: t, may: may, calls: make(chan raft.RPC), stop: make(chan struct{}), done: make(chan struct{})}
+	for _, f := range set {
+		f(c)
+	}
 	go c.run()
 	return c
 }
@@ -96,7 +102,7 @@ func (c *consumer) run() {
 		case <-c.stop:
 			return
 		case rpc := <-c.Transport.Consumer():
-			if c.declines(rpc) {
+			if c.declines(rpc) || c.hasSnapshot(rpc) {
 				continue
 			}
 			select {

@@ -134,8 +134,12 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	if err := n.cfg.Network.Open((*local)(n)); err != nil {
 		return fmt.Errorf("open the peer port: %w", err)
 	}
-	n.trans = newConsumer(n.cfg.Network.Raft(), n.mayCall)
-	n.trans.stand = n.diskProblem
+	n.trans = newConsumer(n.cfg.Network.Raft(), n.mayCall, func(c *consumer) {
+		c.stand = n.diskProblem
+		c.contains = func(req *raft.InstallSnapshotRequest) (bool, error) {
+			return n.containsSnapshot(store.Log, store.Snapshots, req)
+		}
+	})
 	conf := n.raftConfig()
 	if n.terms, err = newTermStore(store.Stable); err != nil {
 		return err
@@ -211,16 +215,14 @@ func (n *Node) openStorage() (s Storage, last int64, err error) {
 			return s, 0, fmt.Errorf("open snapshots: %w", err)
 		}
 	}
-	guarded := guardedSnapshots{snaps}
-	n.logs.newestSnapshot = guarded.newest
-	newest, err := n.verifySnapshots(guarded)
+	newest, err := n.verifySnapshots(snaps)
 	if err != nil {
 		return s, 0, err
 	}
 	if last, err = n.logs.verify(n.dir.path, newest, id.Initialized); err != nil {
 		return s, 0, err
 	}
-	return Storage{Log: n.logs, Stable: n.logs, Snapshots: guarded}, last, nil
+	return Storage{Log: n.logs, Stable: n.logs, Snapshots: snaps}, last, nil
 }
 
 // bootstrapAlone makes a new node without peers a group of one. It returns an error if the data is

@@ -30,9 +30,10 @@ func (n *Node) restoreData(ref *clusterv1.SnapshotRef, index uint64) ([]byte, er
 			return raw, nil
 		}
 		if !n.alone() {
-			err = n.fetchRestore(ctx, ref)
-			if err == nil {
-				continue
+			if err = n.fetchRestore(ctx, ref); err == nil {
+				if raw, err = n.restores.read(ref); err == nil {
+					return raw, nil
+				}
 			}
 		}
 		if ctx.Err() != nil {

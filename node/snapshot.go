@@ -128,8 +128,9 @@ func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Restore
 	defer cancel()
 	n.awaitLevel(ctx, builds.RestoreLevel)
 	level := n.level()
-	n.restoring.Store(true)
-	defer n.restoring.Store(false)
+	if n.restoring.CompareAndSwap(false, true) { // not by a second call, which is refused
+		defer n.restoring.Store(false)
+	}
 	if err := n.cluster.RestoreSnapshot(ctx, raw); err != nil {
 		return nil, operatorError(fmt.Errorf("restore the snapshot: %w", err))
 	}

@@ -1,6 +1,7 @@
 package gitpod
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
@@ -48,7 +49,7 @@ func Test_ListBuilds_DefaultLimit(t *testing.T) {
 				t.Fatalf("listed as %v", b)
 			}
 		}
-		if !slices.IsSortedFunc(res.Builds, func(a, b *builder.BuildInfo) int { return strings.Compare(b.BuildId, a.BuildId) }) {
+		if !slices.IsSortedFunc(res.Builds, func(a, b *builder.BuildInfo) int { return cmp.Compare(b.StartedAt, a.StartedAt) }) {
 			t.Error("they are not listed newest first")
 		}
 		return res.Builds

@@ -36,14 +36,14 @@ var mutants = []mutant{
 		"./cluster", "Test_Damage_InAnOldSegment", "",
 	},
 	{
-		"a delayed snapshot removes newer entries", "cluster/logstore.go",
-		"keep || err != nil {", "err != nil {",
+		"a delayed snapshot removes newer entries", "cluster/installguard.go",
+		"if !has && err == nil {", "if has || err == nil {",
 		"./cluster", "Test_InstallSnapshot_KeepsNewerEntries", "",
 	},
 	{
 		"a restore skips a missing snapshot", "cluster/fsm.go",
 		"if errors.Is(err, errStopsApplying) {\n\t\treturn f.stopAt(err)\n\t}\n\tif err != nil {\n\t\treturn f.fail(err)\n\t}",
-		"if errors.Is(err, errStopsApplying) {\n\t\treturn f.stopAt(err)\n\t}\n\tif err != nil {\n\t\tf.advance(l.Index, l.Index, l.Term)\n\t\treturn Applied{Index: l.Index}\n\t}",
+		"if errors.Is(err, errStopsApplying) {\n\t\treturn f.stopAt(err)\n\t}\n\tif err != nil {\n\t\tf.advance(l.Index, l.Term)\n\t\treturn Applied{Index: l.Index}\n\t}",
 		"./cluster", "Test_Restore_MissingSnapshotStopsTheNode", "",
 	},
 	{
