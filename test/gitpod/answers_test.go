@@ -129,10 +129,13 @@ func Test_Contract_RegistryErrors(t *testing.T) {
 		{http.StatusUnauthorized, codes.Unauthenticated, true},
 		{http.StatusForbidden, codes.Unauthenticated, true},
 		{http.StatusNotFound, codes.NotFound, true},
-		{http.StatusTooManyRequests, codes.Unavailable, false},
 		{http.StatusBadGateway, codes.Unavailable, false},
 		{0, codes.Unavailable, false},
+		{http.StatusTooManyRequests, codes.Unavailable, false}, // last: no further request is sent to the host
 	} {
+		if c.response == http.StatusTooManyRequests {
+			calls.Wait()
+		}
 		image := fmt.Sprint(proxy.Addr, "/team/app", i, ":1")
 		of := func(r *http.Request) bool {
 			return registrytest.Manifests(r) && strings.Contains(r.URL.Path, fmt.Sprint("app", i, "/"))
