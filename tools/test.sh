@@ -25,4 +25,5 @@ for arg; do
 done
 [ -z "${ALONE:-}" ] || flock --exclusive 9
 echo "failed, running once more, alone: $(echo $tests) in $(echo $packages)"
+[ -z "${RETRIES:-}" ] || echo "$(echo $tests) in $(echo $packages)" >>"$RETRIES"
 go test "${flags[@]}" -p 1 -count 1 ${tests:+-run "^($(echo $tests | tr ' ' '|'))\$"} $packages 9>&-
