@@ -92,7 +92,7 @@ func (n *Node) confirmLeadership(ctx context.Context, term uint64) error {
 	}
 	defer n.raftCalls.end()
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Election)
-	defer cancel() // ends the calls to the voters whose answers are not needed
+	defer cancel() // ends the calls to the voters whose responses are not needed
 	rest, need := n.voters()
 	left, answers := len(rest), make(chan answer, len(rest))
 	ask := func(count int) {
@@ -144,7 +144,7 @@ func (n *Node) confirmLeadership(ctx context.Context, term uint64) error {
 	return nil
 }
 
-// answer is the answer of a voter to Confirm.
+// answer is the response of a voter to Confirm.
 type answer struct {
 	from      raft.ServerID
 	confirmed bool

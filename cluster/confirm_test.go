@@ -99,7 +99,7 @@ func Test_Confirm_BesideOlderVersions(t *testing.T) {
 	}
 }
 
-// Test_Confirm_NonVotersDoNotCount checks that the answer of a node that does not vote confirms
+// Test_Confirm_NonVotersDoNotCount checks that the response of a node that does not vote confirms
 // nothing.
 func Test_Confirm_NonVotersDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -155,8 +155,8 @@ func (n *Node) verifyLeader() (uint64, error) {
 }
 
 // raftVerifiesLeader is confirmLeadership in a cluster with nodes that do not serve Confirm. Raft
-// also counts answers to messages that it sent before the call. After a pause of this process,
-// such answers can confirm a leader that another one has replaced.
+// also counts responses to messages that it sent before the call. After a pause of this process,
+// such responses can confirm a leader that another one has replaced.
 func (n *Node) raftVerifiesLeader(term uint64) error {
 	err := n.await(context.Background(), func() raft.Future { return n.raft.Load().VerifyLeader() })
 	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) || err == nil && n.raft.Load().CurrentTerm() != term {

@@ -11,9 +11,9 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
 )
 
-// Test_ReadIndex_CountsNoOldAnswers stops the leader while the answers of the followers to its
+// Test_ReadIndex_CountsNoOldAnswers stops the leader while the responses of the followers to its
 // messages are on their way. Another node leads and commits a value meanwhile. The former leader
-// then receives the old answers of one follower, and nothing else. They do not confirm that it
+// then receives the old responses of one follower, and nothing else. They do not confirm that it
 // leads.
 func Test_ReadIndex_CountsNoOldAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -35,7 +35,7 @@ func Test_ReadIndex_CountsNoOldAnswers(t *testing.T) {
 }
 
 // Test_ReadIndex_ARoundConfirmsNoLaterReads begins a read before the leader is deposed. The voters
-// confirm the leader, but their answers arrive later. They do not confirm it for reads that began
+// confirm the leader, but their responses arrive later. They do not confirm it for reads that began
 // after their question was sent.
 func Test_ReadIndex_ARoundConfirmsNoLaterReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -73,7 +73,7 @@ func (p *pausedReads) pause() {
 	for _, n := range p.c.Others(lead) {
 		creators.Go(func() { p.create(ctx, n) })
 	}
-	<-time.After(100*time.Millisecond + rand.N(50*time.Millisecond)) // the followers write meanwhile, and their answers are in flight
+	<-time.After(100*time.Millisecond + rand.N(50*time.Millisecond)) // the followers write meanwhile, and their responses are in flight
 	lead.Signal(syscall.SIGSTOP)
 	before := p.count()
 	<-time.After(time.Second + rand.N(time.Second)) // the fault: the process is stopped
