@@ -326,6 +326,26 @@ func (n *Node) bootstrap(id string, servers []bootstrapServer) error {
 	return n.dir.changeIf(func(d *identity) error { d.Bootstrap, d.Promised, d.Proposer = nil, "", ""; return nil })
 }
 
+// undoPartOfBootstrap makes an interrupted bootstrap possible again. Raft stores the term of the first
+// configuration before the configuration itself, and then refuses to bootstrap because there is a
+// term. Nothing depends on that term: the node has no entry and no snapshot, and has not voted.
+func (n *Node) undoPartOfBootstrap(store Storage, lastIndex uint64) error {
+	if len(n.dir.current().Bootstrap) == 0 || lastIndex > 0 {
+		return nil
+	}
+	snaps, err := store.Snapshots.List()
+	if err != nil || len(snaps) > 0 {
+		return err
+	}
+	if voted, err := store.Stable.GetUint64([]byte("LastVoteTerm")); err == nil && voted > 0 {
+		return nil
+	}
+	if term, err := store.Stable.GetUint64([]byte("CurrentTerm")); err != nil || term != 1 {
+		return nil // an error means that there is none
+	}
+	return store.Stable.SetUint64([]byte("CurrentTerm"), 0)
+}
+
 // mayFormAlone returns an error if a node that has no configuration of Raft yet must not bootstrap a
 // group of one: it is a member of another cluster whose log it has not received, or it has promised
 // to form one.

@@ -140,6 +140,9 @@ func (n *Node) Open(ctx context.Context) (err error) {
 			return n.containsSnapshot(store.Log, store.Snapshots, req)
 		}
 	})
+	if err := n.undoPartOfBootstrap(store, last); err != nil {
+		return fmt.Errorf("repeat the bootstrap: %w", err)
+	}
 	conf := n.raftConfig()
 	if n.terms, err = newTermStore(store.Stable); err != nil {
 		return err
