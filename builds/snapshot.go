@@ -26,16 +26,7 @@ type snapshot struct{ state *State }
 func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 	cw := &countingWriter{w: bufio.NewWriterSize(w, 1<<20)}
 	st := s.state
-	header := &buildsv1.SnapshotHeader{
-		Format:       snapshotFormat,
-		Index:        st.index,
-		TimeUnixNano: st.time,
-		FeatureLevel: st.level,
-		Records:      uint64(st.builds.Len() + st.requests.Len() + st.cached.Len() + st.nodes.Len()),
-		Settings:     st.settings,
-		Cache:        st.cacheConfig,
-	}
-	if _, err := protodelim.MarshalTo(cw, header); err != nil {
+	if _, err := protodelim.MarshalTo(cw, st.header()); err != nil {
 		return cw.n, fmt.Errorf("write snapshot header: %w", err)
 	}
 	var err error

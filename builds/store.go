@@ -24,8 +24,10 @@ type Store struct {
 
 // NewStore returns a store with an empty state.
 func NewStore() *Store {
+	state := NewState()
+	state.track()
 	return &Store{
-		state:   NewState(),
+		state:   state,
 		events:  newEventRing(maxEvents),
 		watches: map[string]map[*BuildWatch]struct{}{},
 		cached:  newSignal(),
@@ -113,6 +115,8 @@ func (s *Store) Restore(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	state.track()
+	state.hash.skip = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state = state
