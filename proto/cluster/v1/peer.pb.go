@@ -1077,9 +1077,7 @@ type Divergence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Checkpoint with the hash of the majority. A node whose own hash is equal, or which does not have
 	// the checkpoint any more, ignores the report.
-	Checkpoint *Checkpoint `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
-	// The node may replace its state by that of the leader now.
-	Repair        bool `protobuf:"varint,2,opt,name=repair,proto3" json:"repair,omitempty"`
+	Checkpoint    *Checkpoint `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1119,13 +1117,6 @@ func (x *Divergence) GetCheckpoint() *Checkpoint {
 		return x.Checkpoint
 	}
 	return nil
-}
-
-func (x *Divergence) GetRepair() bool {
-	if x != nil {
-		return x.Repair
-	}
-	return false
 }
 
 // ConfirmRequest is the request of Confirm.
@@ -1424,13 +1415,12 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"Checkpoint\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04hash\x18\x03 \x01(\x06R\x04hash\"\\\n" +
+	"\x04hash\x18\x03 \x01(\x06R\x04hash\"D\n" +
 	"\n" +
 	"Divergence\x126\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x16.cluster.v1.CheckpointR\n" +
-	"checkpoint\x12\x16\n" +
-	"\x06repair\x18\x02 \x01(\bR\x06repair\"<\n" +
+	"checkpoint\"<\n" +
 	"\x0eConfirmRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\"/\n" +

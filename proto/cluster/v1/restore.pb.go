@@ -346,7 +346,9 @@ func (x *GetSnapshotResponse) GetPart() []byte {
 
 // GetStateRequest is the request of GetState.
 type GetStateRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index of a command that the state must contain at least: its index in the state.
+	Index         uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -379,6 +381,13 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
 	return file_proto_cluster_v1_restore_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetStateRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 // GetStateResponse is one message of a state.
@@ -449,8 +458,9 @@ const file_proto_cluster_v1_restore_proto_rawDesc = "" +
 	"\bsnapshot\x18\x01 \x01(\v2\x17.cluster.v1.SnapshotRefR\bsnapshot\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\")\n" +
 	"\x13GetSnapshotResponse\x12\x12\n" +
-	"\x04part\x18\x01 \x01(\fR\x04part\"\x11\n" +
-	"\x0fGetStateRequest\"&\n" +
+	"\x04part\x18\x01 \x01(\fR\x04part\"'\n" +
+	"\x0fGetStateRequest\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"&\n" +
 	"\x10GetStateResponse\x12\x12\n" +
 	"\x04part\x18\x01 \x01(\fR\x04part2\xcd\x02\n" +
 	"\aRestore\x12P\n" +

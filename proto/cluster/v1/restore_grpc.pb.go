@@ -42,9 +42,10 @@ type RestoreClient interface {
 	DropSnapshot(ctx context.Context, in *DropSnapshotRequest, opts ...grpc.CallOption) (*DropSnapshotResponse, error)
 	// GetSnapshot returns one part of a snapshot. NOT_FOUND: the node does not have it.
 	GetSnapshot(ctx context.Context, in *GetSnapshotRequest, opts ...grpc.CallOption) (*GetSnapshotResponse, error)
-	// GetState streams the state of the leader, in the format of Raft's snapshots, after a command that
-	// the call commits. A node whose own state is wrong calls it. FAILED_PRECONDITION: the called node
-	// does not lead, or its own state is wrong. Versions up to 0.3.0 do not serve it.
+	// GetState streams the state of the leader as it is now, in the format of Raft's snapshots. A node
+	// calls it to replace its own state, which differs from that of the majority. FAILED_PRECONDITION:
+	// the called node does not lead, or its own state differs. RESOURCE_EXHAUSTED: it serves another
+	// such call. Versions up to 0.3.0 do not serve it.
 	GetState(ctx context.Context, in *GetStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetStateResponse], error)
 }
 
@@ -120,9 +121,10 @@ type RestoreServer interface {
 	DropSnapshot(context.Context, *DropSnapshotRequest) (*DropSnapshotResponse, error)
 	// GetSnapshot returns one part of a snapshot. NOT_FOUND: the node does not have it.
 	GetSnapshot(context.Context, *GetSnapshotRequest) (*GetSnapshotResponse, error)
-	// GetState streams the state of the leader, in the format of Raft's snapshots, after a command that
-	// the call commits. A node whose own state is wrong calls it. FAILED_PRECONDITION: the called node
-	// does not lead, or its own state is wrong. Versions up to 0.3.0 do not serve it.
+	// GetState streams the state of the leader as it is now, in the format of Raft's snapshots. A node
+	// calls it to replace its own state, which differs from that of the majority. FAILED_PRECONDITION:
+	// the called node does not lead, or its own state differs. RESOURCE_EXHAUSTED: it serves another
+	// such call. Versions up to 0.3.0 do not serve it.
 	GetState(*GetStateRequest, grpc.ServerStreamingServer[GetStateResponse]) error
 	mustEmbedUnimplementedRestoreServer()
 }
