@@ -69,8 +69,8 @@ func apply(t testing.TB, s *builds.Store, first uint64, cmds []*clusterv1.Comman
 	}
 }
 
-// wantCheckpoints checks that all checkpoints of got which want has too are equal, and that there are
-// at least n of these.
+// wantCheckpoints checks that all checkpoints of got which want has too are equal, and that there
+// are at least n of these.
 func wantCheckpoints(t *testing.T, got, want *builds.Store, n int) {
 	t.Helper()
 	byIndex := map[uint64]*clusterv1.Checkpoint{}
@@ -160,6 +160,28 @@ func Test_Hash_FindsEachTable(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Test_Hash_ChangeInPlace changes a record behind the back of the state. The next snapshot finds
+// it.
+func Test_Hash_ChangeInPlace(t *testing.T) {
+	m := buildstest.NewMachine(t)
+	id := m.Create("r:1").Build.Id
+	m.Create("r:2", buildstest.WithRequest("1", "h"))
+	before := m.Store.Hash()
+	buildstest.Dump(t, m.Store)
+	if m.Store.Hash() != before {
+		t.Fatal("a snapshot has changed the hash of a correct state")
+	}
+	m.Store.Build(id).CountedAttempts++
+	if m.Store.Hash() != before {
+		t.Fatal("the test needs a change that the hash does not see")
+	}
+	buildstest.Dump(t, m.Store)
+	if m.Store.Hash() == before {
+		t.Error("the snapshot does not find the change")
+	}
+	checkHash(t, t, m.Store)
 }
 
 // Test_Hash_VersionOfProtobuf: the deterministic encoding may change with the module.

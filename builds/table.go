@@ -19,8 +19,8 @@ type record interface {
 type table[V record] struct {
 	*btree.Map[string, V]
 
-	// before holds, by key, the records that have changed since the sum was taken, as they were then.
-	// It is nil in a table that has no sum.
+	// before holds, by key, the records that have changed since the sum was taken, as they were
+	// then. It is nil in a table that has no sum.
 	before map[string]formerRecord[V]
 	sum    uint64 // of the hashes of the records; see settle
 }
@@ -102,8 +102,8 @@ func (h *recordHasher) of(key string, m proto.Message) uint64 {
 // sum returns the hash of the buffer and a message.
 func (h *recordHasher) sum(m proto.Message) uint64 {
 	buf, err := deterministic.MarshalAppend(h.buf, m)
-	if err != nil { // text that is not UTF-8; the messages have no required fields
-		buf = append(h.buf, err.Error()...)
+	if err != nil { // text that is not UTF-8, which no snapshot could hold; the text of err varies
+		buf = append(h.buf, "invalid"...)
 	}
 	h.buf = buf
 	return xxhash.Sum64(buf)

@@ -51,8 +51,8 @@ func (n *Node) diskLoop(ctx context.Context) {
 	}
 }
 
-// handOver gives leadership to a voter whose disk works and whose state is right, if there is one. Otherwise this node keeps
-// leading: it refuses commands, and still serves reads.
+// handOver gives leadership to a voter whose disk works and whose state is right, if there is one.
+// Otherwise this node keeps leading: it refuses commands, and still serves reads.
 func (n *Node) handOver(ctx context.Context, reason error) {
 	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
 		if s.Suffrage != raft.Voter || s.ID == n.serverID() {

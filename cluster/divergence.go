@@ -13,11 +13,11 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Hasher is a StateMachine that hashes its state at fixed points of the log. The leader compares the
-// hashes of the members.
+// Hasher is a StateMachine that hashes its state at fixed points of the log. The leader compares
+// the hashes of the members.
 type Hasher interface {
-	// Checkpoints returns the hashes of the state at the last checkpoints since Restore, by ascending
-	// index. The caller must not change them. It may be called at any time.
+	// Checkpoints returns the hashes of the state at the last checkpoints since Restore, by
+	// ascending index. The caller must not change them. It may be called at any time.
 	Checkpoints() []*clusterv1.Checkpoint
 }
 
@@ -32,6 +32,9 @@ type Divergence struct {
 	Wrong []string
 	// Unclear are the names of members whose states differ while no majority agrees.
 	Unclear []string
+	// Compared is the index of the newest checkpoint at which the states of two members or more
+	// were compared; 0 if there was none in this term.
+	Compared uint64
 }
 
 // String returns a description for a person; "" if the states do not differ.
@@ -50,6 +53,7 @@ func (d Divergence) String() string {
 // node that does not lead it is empty.
 func (n *Node) Divergence() (d Divergence) {
 	v := n.verdict()
+	d.Compared = v.compared
 	for _, id := range slices.Sorted(maps.Keys(v.wrong)) {
 		d.Wrong = append(d.Wrong, nameOf(id))
 	}
@@ -79,8 +83,8 @@ func (n *Node) checkpoints() []*clusterv1.Checkpoint {
 	return nil
 }
 
-// watchHashes compares the states of the members until ctx ends. If the state of this node is wrong,
-// it gives leadership to a voter whose state is right.
+// watchHashes compares the states of the members until ctx ends. If the state of this node is
+// wrong, it gives leadership to a voter whose state is right.
 func (n *Node) watchHashes(ctx context.Context, term *Term) error {
 	if n.alone() {
 		return nil

@@ -177,8 +177,8 @@ func Test_Divergence_StopsServing(t *testing.T) {
 	})
 }
 
-// Test_Divergence_OfTheLeader changes the state of the leader. Another node must lead, and the former
-// leader replaces its state.
+// Test_Divergence_OfTheLeader changes the state of the leader. Another node must lead, and the
+// former leader replaces its state.
 func Test_Divergence_OfTheLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, states := hashedGroup(t)
@@ -231,8 +231,8 @@ func Test_Divergence_OneAgainstOne(t *testing.T) {
 	})
 }
 
-// Test_Divergence_OtherVersions runs nodes whose hashes must not be compared: one of another version
-// and one that reports none.
+// Test_Divergence_OtherVersions runs nodes whose hashes must not be compared: one of another
+// version and one that reports none.
 func Test_Divergence_OtherVersions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newSimGroup(t, 3)

@@ -36,14 +36,14 @@ type fsm struct {
 	restored chan struct{}           // closed when a snapshot replaces the state
 	epoch    uint64                  // how often the state was replaced
 
-	// working is full while an entry is applied or the state is replaced or captured; capacity 1. It
-	// guards the fields below.
+	// working is full while an entry is applied or the state is replaced or captured; capacity 1.
+	// It guards the fields below.
 	working   chan struct{}
 	last      uint64 // index in Raft's log of the last entry that Apply has seen
 	held      bool   // the state is that of the entry heldAt, and no further entry is applied
 	heldAt    uint64
 	contained uint64 // index in Raft's log up to which the state of another node has contained all entries
-	// wrong returns why the state must not be stored in a snapshot, or nil. It may be nil itself.
+	// wrong returns why the state should not be stored in a snapshot, or nil. It may be nil itself.
 	wrong func() error
 }
 

@@ -10,10 +10,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// The functions in this file replace the state of a node by that of another one, while Raft goes on.
-// Raft's log, its term and the votes stay as they are: only the state is wrong. Between hold and
-// exchange or release, this node applies no entries. Both apply the entries that it has passed over,
-// from the log.
+// The functions in this file replace the state of a node by that of another one, while Raft goes
+// on. Raft's log, its term and the votes stay as they are: only the state is wrong. Between hold
+// and exchange or release, this node applies no entries. Both apply the entries that it has passed
+// over, from the log.
 
 // errHeld is the result of an entry that this node applies later, or whose effect its new state has
 // already.
@@ -60,7 +60,13 @@ func (f *fsm) exchange(raw []byte, log raft.LogStore) error {
 	if !f.held {
 		return errReplaced
 	}
-	at, err := f.replace(bytes.NewReader(raw))
+	at, err := readSnapshot(bytes.NewReader(raw), func(io.Reader) error { return nil })
+	if err == nil && at.index < f.index() {
+		err = fmt.Errorf("it ends at index %d, before index %d of the held state", at.index, f.index())
+	}
+	if err == nil {
+		_, err = f.replace(bytes.NewReader(raw))
+	}
 	if err != nil {
 		return err
 	}

@@ -24,31 +24,38 @@ type hashVerdict struct {
 	// unclear holds the members, sorted, of which the state of at least one is wrong, while no
 	// majority of the voters agrees.
 	unclear []raft.ServerID
+	// compared is the index of the newest checkpoint that at least two members have; 0 if there is
+	// none.
+	compared uint64
 }
 
 // judgeHashes compares the states of members. Only checkpoints of the same version and index are
-// compared. A state is wrong if it differs at two consecutive checkpoints at which a majority of the
-// voters, of which there are the given number, agree. So less than a half of the voters is ever
+// compared. A state is wrong if it differs at two consecutive checkpoints at which a majority of
+// the voters, of which there are the given number, agree. So less than a half of the voters is ever
 // wrong. Members that do not report a checkpoint agree with nobody.
 func judgeHashes(voters int, reports []hashReport) hashVerdict {
 	compared := compareHashes(voters, reports)
 	v := hashVerdict{wrong: map[raft.ServerID]*clusterv1.Checkpoint{}}
-	for _, r := range reports {
-		var all, decided []comparison // those that this member has, newest first
-		for _, c := range compared {
-			if _, ok := c.hashes[r.id]; ok {
-				all = append(all, c)
-				if c.right != nil {
-					decided = append(decided, c)
-				}
+	if len(compared) > 0 {
+		v.compared = compared[0].index
+	}
+	of := func(id raft.ServerID, want func(comparison) bool) (out []comparison) {
+		for _, c := range compared { // newest first
+			if _, ok := c.hashes[id]; ok && want(c) {
+				out = append(out, c)
 			}
 		}
-		wrong := func(c comparison) bool { return c.hashes[r.id] != c.right.GetHash() }
-		disputed := func(c comparison) bool { return c.right == nil && c.differs() }
-		switch {
-		case lastTwo(decided, wrong):
+		return out
+	}
+	for _, r := range reports {
+		decided := of(r.id, func(c comparison) bool { return c.right != nil })
+		if lastTwo(decided, func(c comparison) bool { return c.hashes[r.id] != c.right.GetHash() }) {
 			v.wrong[r.id] = decided[0].right
-		case lastTwo(all, disputed):
+		}
+	}
+	disputed := func(c comparison) bool { return c.right == nil && c.differs(v.wrong) }
+	for _, r := range reports {
+		if v.wrong[r.id] == nil && lastTwo(of(r.id, func(comparison) bool { return true }), disputed) {
 			v.unclear = append(v.unclear, r.id)
 		}
 	}
@@ -68,18 +75,15 @@ type comparison struct {
 	right  *clusterv1.Checkpoint // that of a majority of the voters; nil if there is none
 }
 
-// differs reports whether there are two hashes.
-func (c comparison) differs() bool {
-	var first *uint64
-	for _, h := range c.hashes {
-		if first == nil {
-			first = &h
-		}
-		if h != *first {
-			return true
+// differs reports whether two members have different hashes. It ignores the members in wrong.
+func (c comparison) differs(wrong map[raft.ServerID]*clusterv1.Checkpoint) bool {
+	seen := map[uint64]bool{}
+	for id, h := range c.hashes {
+		if wrong[id] == nil {
+			seen[h] = true
 		}
 	}
-	return false
+	return len(seen) > 1
 }
 
 // compareHashes returns the checkpoints that at least two members have reported, newest first.

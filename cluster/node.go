@@ -90,7 +90,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.fsm = newFSM(cfg.StateMachine, string(n.serverID()))
 	n.fsm.restoreData = n.restoreData
-	n.fsm.wrong = n.Diverged
+	n.fsm.wrong = n.replaceable
 	n.hashes.wake = make(chan struct{}, 1)
 	return n, nil
 }

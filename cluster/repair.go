@@ -23,11 +23,14 @@ const (
 	// again at once has a lasting cause, which another replacement would not remove.
 	maxRepairs   = 3
 	repairWindow = time.Hour
-	// minRepairPause and maxRepairPause bound the pause after a state could not be fetched. It doubles
-	// with each failure.
+	// minRepairPause and maxRepairPause bound the pause after a state could not be fetched. It
+	// doubles with each failure.
 	minRepairPause, maxRepairPause = time.Second, time.Minute
 	// repairTimeout bounds the transfer of a state. This node applies no commands meanwhile.
-	repairTimeout = 2 * time.Minute
+	repairTimeout = 10 * time.Minute
+	// storeTimeout bounds the attempts to store the new state in a snapshot, with storePause between
+	// them.
+	storeTimeout, storePause = time.Minute, 200 * time.Millisecond
 )
 
 // hashes holds what a node knows about its own state in comparison with that of the others.
@@ -60,8 +63,8 @@ func exhausted(repairs []time.Time, now time.Time) bool {
 }
 
 // noteDivergence records that the state of this node differs from that of the majority, if it has
-// the checkpoint and its own hash is another one. A report about a state that was replaced since has
-// no effect.
+// the checkpoint and its own hash is another one. A report about a state that was replaced since
+// has no effect.
 func (n *Node) noteDivergence(d *clusterv1.Divergence) {
 	right := d.GetCheckpoint()
 	if right == nil {
@@ -105,8 +108,8 @@ func (n *Node) Diverged() error {
 		w.own.GetIndex(), hashText(w.own), hashText(w.right), what)
 }
 
-// Repairs returns how often this process has replaced its state because it differed from that of the
-// majority.
+// Repairs returns how often this process has replaced its state because it differed from that of
+// the majority.
 func (n *Node) Repairs() uint64 { return n.hashes.repaired.Load() }
 
 // repairLoop replaces the state of this node when a leader has reported that it is wrong, until ctx
@@ -139,6 +142,16 @@ func (n *Node) repairLoop(ctx context.Context) {
 	}
 }
 
+// replaceable returns an error while the state of this node is wrong and will be replaced. A
+// snapshot would only keep it. A state that is not replaced any more is stored, so that the log
+// does not grow without limit.
+func (n *Node) replaceable() error {
+	if err := n.Diverged(); err != nil && n.mayRepair() {
+		return err
+	}
+	return nil
+}
+
 func (n *Node) mayRepair() bool {
 	n.hashes.mu.Lock()
 	defer n.hashes.mu.Unlock()
@@ -149,8 +162,8 @@ func (n *Node) mayRepair() bool {
 	return !exhausted(n.hashes.repairs, now)
 }
 
-// repair replaces the state of this node by that of the leader, and stores it in a snapshot, so that
-// a restart does not bring the former state back.
+// repair replaces the state of this node by that of the leader, and stores it in a snapshot, so
+// that a restart does not bring the former state back.
 func (n *Node) repair(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
@@ -167,10 +180,30 @@ func (n *Node) repair(ctx context.Context) error {
 	n.hashes.mu.Unlock()
 	n.hashes.repaired.Add(1)
 	n.cfg.Logger.Warn("the state of this node was replaced by that of the leader", "node", n.cfg.Name, "held_at", index, "bytes", len(raw), "index", n.fsm.index())
-	if err := n.Snapshot(ctx); err != nil {
+	if err := n.storeState(ctx); err != nil {
 		n.cfg.Logger.Warn("cannot store the new state in a snapshot now: a restart before the next snapshot may bring the former state back", "node", n.cfg.Name, "err", err)
 	}
 	return nil
+}
+
+// storeState takes a snapshot. It retries for storeTimeout: the new state may contain entries that
+// Raft has not passed to this node yet.
+func (n *Node) storeState(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	for {
+		err := n.Snapshot(ctx)
+		if err == nil {
+			return nil
+		}
+		t := time.NewTimer(storePause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		case <-t.C:
+		}
+	}
 }
 
 // fetchState returns the state of the leader, which contains the command at index.
