@@ -38,6 +38,7 @@ func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, erro
 
 // advance moves the index and the time of the state. The time never goes back.
 func (s *State) advance(index uint64, cmd *clusterv1.Command) {
+	s.checkpoint(index, cmd.GetTimeUnixNano())
 	s.index = index
 	s.time = max(s.time, cmd.GetTimeUnixNano())
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/proto"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -20,22 +21,17 @@ const snapshotFormat = 1
 const maxSnapshotRecord = 64 << 20
 
 // snapshot writes a frozen state: a header and then the records, each preceded by its length.
-type snapshot struct{ state *State }
+type snapshot struct {
+	state *State
+	// summed, if it is not nil, receives the sums of the records once all are written.
+	summed func(tableSums)
+}
 
 // WriteTo writes the snapshot. It has no checksum, which package cluster adds.
 func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 	cw := &countingWriter{w: bufio.NewWriterSize(w, 1<<20)}
 	st := s.state
-	header := &buildsv1.SnapshotHeader{
-		Format:       snapshotFormat,
-		Index:        st.index,
-		TimeUnixNano: st.time,
-		FeatureLevel: st.level,
-		Records:      uint64(st.builds.Len() + st.requests.Len() + st.cached.Len() + st.nodes.Len()),
-		Settings:     st.settings,
-		Cache:        st.cacheConfig,
-	}
-	if _, err := protodelim.MarshalTo(cw, header); err != nil {
+	if _, err := protodelim.MarshalTo(cw, st.header()); err != nil {
 		return cw.n, fmt.Errorf("write snapshot header: %w", err)
 	}
 	var err error
@@ -45,16 +41,27 @@ func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 		}
 		return err == nil
 	}
-	st.builds.Scan(func(_ string, r *buildsv1.Record) bool {
+	var sums tableSums
+	var h recordHasher
+	count := func(table int, key string, m proto.Message) {
+		if s.summed != nil {
+			sums[table] += h.of(key, m)
+		}
+	}
+	st.builds.Scan(func(key string, r *buildsv1.Record) bool {
+		count(0, key, r)
 		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_Build{Build: r}})
 	})
-	st.requests.Scan(func(_ string, r *buildsv1.Request) bool {
+	st.requests.Scan(func(key string, r *buildsv1.Request) bool {
+		count(1, key, r)
 		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_Request{Request: r}})
 	})
-	st.cached.Scan(func(_ string, r *imagebuilderv1.CachedRef) bool {
+	st.cached.Scan(func(key string, r *imagebuilderv1.CachedRef) bool {
+		count(2, key, r)
 		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_CachedRef{CachedRef: r}})
 	})
-	st.nodes.Scan(func(_ string, n *buildsv1.Node) bool {
+	st.nodes.Scan(func(key string, n *buildsv1.Node) bool {
+		count(3, key, n)
 		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_Node{Node: n}})
 	})
 	if err == nil {
@@ -62,6 +69,9 @@ func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 	}
 	if err != nil {
 		return cw.n, fmt.Errorf("write snapshot: %w", err)
+	}
+	if s.summed != nil {
+		s.summed(sums)
 	}
 	return cw.n, nil
 }

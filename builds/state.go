@@ -19,7 +19,7 @@ type State struct {
 	level    uint32
 	settings *buildsv1.Settings
 
-	builds      *btree.Map[string, *buildsv1.Record] // by id
+	builds      *table[*buildsv1.Record]             // by id
 	activeByRef *btree.Map[string, string]           // ref to id of the active build
 	successors  *btree.Map[string, string]           // ref to id of the build that waits for it
 	newestByRef *btree.Map[string, string]           // ref to id of the newest build; used below newestLevel
@@ -37,14 +37,16 @@ type State struct {
 	historyByRequester *btree.Map[string, string] // requester, end index and id to id
 	historyCount       *btree.Map[string, int]    // requester to number of ended builds
 
-	requestLimit    int                                   // maxRequests
-	requests        *btree.Map[string, *buildsv1.Request] // by requester and request id
-	requestsByTime  *btree.Map[string, string]            // time and key to key, of ids that callers chose
-	generatedByTime *btree.Map[string, string]            // time and key to key, of ids that the service generated
+	requestLimit    int                        // maxRequests
+	requests        *table[*buildsv1.Request]  // by requester and request id
+	requestsByTime  *btree.Map[string, string] // time and key to key, of ids that callers chose
+	generatedByTime *btree.Map[string, string] // time and key to key, of ids that the service generated
 
-	cached      *btree.Map[string, *imagebuilderv1.CachedRef] // by CacheKey
+	cached      *table[*imagebuilderv1.CachedRef] // by CacheKey
 	cacheConfig *buildsv1.CacheConfig
-	nodes       *btree.Map[string, *buildsv1.Node] // by name
+	nodes       *table[*buildsv1.Node] // by name
+
+	hash *stateHash // nil in a state that is not hashed
 }
 
 // NewState returns the state of a new cluster.
@@ -53,7 +55,7 @@ func NewState() *State {
 		level:              1,
 		settings:           DefaultSettings(),
 		activeSet:          new(ActiveSet),
-		builds:             new(btree.Map[string, *buildsv1.Record]),
+		builds:             newTable[*buildsv1.Record](),
 		activeByRef:        new(btree.Map[string, string]),
 		successors:         new(btree.Map[string, string]),
 		newestByRef:        new(btree.Map[string, string]),
@@ -68,12 +70,12 @@ func NewState() *State {
 		historyByRequester: new(btree.Map[string, string]),
 		historyCount:       new(btree.Map[string, int]),
 		requestLimit:       maxRequests,
-		requests:           new(btree.Map[string, *buildsv1.Request]),
+		requests:           newTable[*buildsv1.Request](),
 		requestsByTime:     new(btree.Map[string, string]),
 		generatedByTime:    new(btree.Map[string, string]),
 		cacheConfig:        &buildsv1.CacheConfig{},
-		cached:             new(btree.Map[string, *imagebuilderv1.CachedRef]),
-		nodes:              new(btree.Map[string, *buildsv1.Node]),
+		cached:             newTable[*imagebuilderv1.CachedRef](),
+		nodes:              newTable[*buildsv1.Node](),
 	}
 }
 
@@ -81,6 +83,7 @@ func NewState() *State {
 // the state: the trees share their nodes until one of them is written.
 func (s *State) freeze() *State {
 	c := *s
+	c.hash = nil
 	c.builds = s.builds.Copy()
 	c.activeByRef = s.activeByRef.Copy()
 	c.successors = s.successors.Copy()

@@ -74,7 +74,8 @@ func Test_State_Invariants(t *testing.T) {
 				m.Now = m.Now.Add(time.Duration(rapid.IntRange(-60, 120).Draw(rt, "seconds")) * time.Second)
 				m.Must(&buildsv1.Reap{})
 			},
-			"": func(rt *rapid.T) { checkInvariants(rt, m.Store.View(), ended) },
+			"hash": func(*rapid.T) { checkHash(rt, t, m.Store) },
+			"":     func(rt *rapid.T) { checkInvariants(rt, m.Store.View(), ended) },
 		})
 		before := buildstest.Dump(t, m.Store)
 		restored := builds.NewStore()
@@ -85,6 +86,7 @@ func Test_State_Invariants(t *testing.T) {
 			rt.Fatal("a restored state differs from the one that was saved")
 		}
 		checkInvariants(rt, restored.View(), ended)
+		checkHash(rt, t, m.Store)
 	})
 }
 

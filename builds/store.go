@@ -24,8 +24,10 @@ type Store struct {
 
 // NewStore returns a store with an empty state.
 func NewStore() *Store {
+	state := NewState()
+	state.track()
 	return &Store{
-		state:   NewState(),
+		state:   state,
 		events:  newEventRing(maxEvents),
 		watches: map[string]map[*BuildWatch]struct{}{},
 		cached:  newSignal(),
@@ -50,6 +52,7 @@ func (s *Store) Apply(index uint64, cmd *clusterv1.Command) any {
 	if err != nil {
 		return err
 	}
+	s.state.injectDivergence()
 	if s.restored && index > before+1 {
 		// The indexes between the snapshot and this command may belong to another history, which
 		// watchers that resume may have seen.
@@ -101,9 +104,13 @@ func (s *Store) Build(id string) *buildsv1.Record {
 	return s.state.Build(id)
 }
 
-// Snapshot returns the state as it is now. The caller may write it while commands are applied.
+// Snapshot returns the state as it is now. The caller may write it while commands are applied. The
+// hash of the state follows the records that are written; see correctSums.
 func (s *Store) Snapshot() (io.WriterTo, error) {
-	return snapshot{s.View()}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state, sums := s.state, s.state.tableSums()
+	return snapshot{state.freeze(), func(got tableSums) { s.correctSums(state, sums, got) }}, nil
 }
 
 // Restore replaces the state by a snapshot. It changes nothing if the snapshot cannot be read. All
@@ -113,6 +120,8 @@ func (s *Store) Restore(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	state.track()
+	state.hash.skip = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state = state

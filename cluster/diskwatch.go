@@ -51,15 +51,15 @@ func (n *Node) diskLoop(ctx context.Context) {
 	}
 }
 
-// handOver gives leadership to a voter whose disk works, if there is one. Otherwise this node keeps
-// leading: it refuses commands, and still serves reads.
+// handOver gives leadership to a voter whose disk works and whose state is right, if there is one.
+// Otherwise this node keeps leading: it refuses commands, and still serves reads.
 func (n *Node) handOver(ctx context.Context, reason error) {
 	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
 		if s.Suffrage != raft.Voter || s.ID == n.serverID() {
 			continue
 		}
 		p := n.peers.get(s.ID)
-		if p.ping == nil || p.dead || time.Since(p.pingAt) > 4*n.cfg.PingInterval || p.ping.GetRefusesBuilds() {
+		if p.ping == nil || p.dead || time.Since(p.pingAt) > 4*n.cfg.PingInterval || p.ping.GetRefusesBuilds() || n.divergenceOf(s.ID) != nil {
 			continue
 		}
 		n.cfg.Logger.Warn("gives up leadership", "node", n.cfg.Name, "reason", reason, "to", nameOf(s.ID))

@@ -34,12 +34,23 @@ type fsm struct {
 	broken   error
 	waiting  map[uint64]chan Applied // by Command.Proposal; capacity 1 each
 	restored chan struct{}           // closed when a snapshot replaces the state
+	epoch    uint64                  // how often the state was replaced
+
+	// working is full while an entry is applied or the state is replaced or captured; capacity 1.
+	// It guards the fields below.
+	working   chan struct{}
+	last      uint64 // index in Raft's log of the last entry that Apply has seen
+	held      bool   // the state is that of the entry heldAt, and no further entry is applied
+	heldAt    uint64
+	contained uint64 // index in Raft's log up to which the state of another node has contained all entries
+	// wrong returns why the state should not be stored in a snapshot, or nil. It may be nil itself.
+	wrong func() error
 }
 
 var _ raft.FSM = (*fsm)(nil)
 
 func newFSM(sm StateMachine, origin string) *fsm {
-	return &fsm{sm: sm, origin: origin, fatal: make(chan error, 1), waiting: map[uint64]chan Applied{}, restored: make(chan struct{})}
+	return &fsm{sm: sm, origin: origin, fatal: make(chan error, 1), waiting: map[uint64]chan Applied{}, restored: make(chan struct{}), working: make(chan struct{}, 1)}
 }
 
 // expect returns a channel that receives the result of this node's proposal with the given number
@@ -56,8 +67,8 @@ func (f *fsm) expect(proposal uint64) (<-chan Applied, func()) {
 	}
 }
 
-// Apply applies one entry of the log.
-func (f *fsm) Apply(l *raft.Log) any {
+// apply applies one entry of the log. The caller holds working.
+func (f *fsm) apply(l *raft.Log) any {
 	if f.failed() != nil {
 		return f.failed()
 	}
@@ -104,6 +115,7 @@ func (f *fsm) applyRestore(l *raft.Log, cmd *clusterv1.Command) any {
 	index := max(l.Index+offset, at.index+1)
 	f.mu.Lock()
 	f.offset = index - l.Index
+	f.epoch++
 	f.mu.Unlock()
 	res := f.sm.Apply(index, &clusterv1.Command{Ignorable: true, TimeUnixNano: cmd.GetTimeUnixNano(), Origin: cmd.GetOrigin()})
 	f.advance(index, l.Term)
@@ -200,35 +212,37 @@ func (f *fsm) wait(ctx context.Context, index uint64) error {
 	}
 }
 
-// Snapshot captures the current state. Persist writes it while commands are applied.
+// Snapshot captures the current state. Persist writes it while commands are applied. Raft gives the
+// snapshot the index of the last entry that it has passed to this node, so a state that contains
+// later entries is not stored yet.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
-	if err := f.failed(); err != nil {
-		return nil, err
+	if f.wrong != nil {
+		if err := f.wrong(); err != nil {
+			return nil, err
+		}
 	}
-	w, err := f.sm.Snapshot()
+	f.working <- struct{}{}
+	defer func() { <-f.working }()
+	s, err := f.snapshot()
 	if err != nil {
 		return nil, err
 	}
-	applied, offset := f.position()
-	return fsmSnapshot{w, snapshotHeader{index: applied, offset: offset}}, nil
+	if f.last < f.contained {
+		return nil, errHeld
+	}
+	return s, nil
 }
 
 // Restore replaces the state by a snapshot, which comes from the leader or from the disk.
 func (f *fsm) Restore(rc io.ReadCloser) error {
 	defer rc.Close()
-	at, err := readSnapshot(rc, f.sm.Restore)
-	if err != nil {
-		return err
+	f.working <- struct{}{}
+	defer func() { <-f.working }()
+	at, err := f.replace(rc)
+	if err == nil {
+		f.held, f.contained, f.last = false, 0, at.index-at.offset
 	}
-	f.mu.Lock()
-	f.offset = at.offset
-	f.mu.Unlock()
-	f.advance(at.index, 0)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	close(f.restored)
-	f.restored = make(chan struct{})
-	return nil
+	return err
 }
 
 // replaced returns a channel that is closed when a snapshot replaces the state. A proposal that is

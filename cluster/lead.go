@@ -19,6 +19,7 @@ type Term struct {
 	node   *Node
 	number uint64
 	quiet  atomic.Bool // see Node.silent
+	hashes atomic.Pointer[hashVerdict]
 }
 
 // Number returns the number of Raft's term.
@@ -93,7 +94,7 @@ func (n *Node) startTerm(ctx context.Context) func() {
 			return
 		}
 		n.cfg.Logger.Info("leads", "node", n.cfg.Name, "term", term.number)
-		for _, work := range append([]func(context.Context, *Term) error{n.watchSelf, n.autopilot}, n.work...) {
+		for _, work := range append([]func(context.Context, *Term) error{n.watchSelf, n.watchHashes, n.autopilot}, n.work...) {
 			wg.Go(func() {
 				if err := work(ctx, term); err != nil && ctx.Err() == nil {
 					n.cfg.Logger.Error("leader's work ended", "node", n.cfg.Name, "err", err)

@@ -129,6 +129,7 @@ func (n *Node) report() *clusterv1.PingResponse {
 		n.cfg.Report(res)
 	}
 	res.Floors = n.knownFloors()
+	res.Checkpoints = n.checkpoints()
 	return res
 }
 
@@ -196,7 +197,7 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 	}
 	committed := n.committedIn(term)
 	sent := time.Now() // monotonic: the wall clock may jump during the call
-	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID()), Floors: n.knownFloors()})
+	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID()), Floors: n.knownFloors(), Divergence: n.divergenceOf(id)})
 	if err != nil {
 		if status.Code(err) == codes.Unavailable { // the process may have ended
 			(*local)(n).Lost(id)

@@ -55,7 +55,10 @@ type Node struct {
 	restoreMoves  atomic.Uint64 // odd while a restore of this leader is proposed and not applied
 
 	floors floors
-	stored atomic.Uint64 // index of the last entry when this process opened the log and the snapshots
+	hashes hashes
+
+	stateBusy chan struct{} // full while this node sends its state to a member; capacity 1
+	stored    atomic.Uint64 // index of the last entry when this process opened the log and the snapshots
 
 	membership chan struct{} // full while Raft's configuration is changed; capacity 1
 
@@ -83,10 +86,12 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, dir: dir, changed: make(chan struct{}),
 		clock: newClock(cfg.Now), stop: func() {}, closed: make(chan struct{}),
-		lost: make(chan raft.ServerID, 64), recheck: make(chan struct{}, 1), membership: make(chan struct{}, 1), restoreBusy: make(chan struct{}, 1), peers: newPeers(), reach: newReach(),
+		lost: make(chan raft.ServerID, 64), recheck: make(chan struct{}, 1), membership: make(chan struct{}, 1), restoreBusy: make(chan struct{}, 1), stateBusy: make(chan struct{}, 1), peers: newPeers(), reach: newReach(),
 	}
 	n.fsm = newFSM(cfg.StateMachine, string(n.serverID()))
 	n.fsm.restoreData = n.restoreData
+	n.fsm.wrong = n.replaceable
+	n.hashes.wake = make(chan struct{}, 1)
 	return n, nil
 }
 
@@ -181,6 +186,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 		n.done.Go(func() { n.memberLoop(ctx) })
 		n.done.Go(func() { n.lossLoop(ctx) })
 		n.done.Go(func() { n.watchReach(ctx) })
+		n.done.Go(func() { n.repairLoop(ctx) })
 	}
 	return nil
 }
@@ -332,8 +338,11 @@ func (n *Node) Status() Status {
 	return s
 }
 
-// Trouble returns the health problem of this node's disk, or nil.
+// Trouble returns the health problem of this node's disk or of its state, or nil.
 func (n *Node) Trouble() error {
+	if err := n.Diverged(); err != nil {
+		return err
+	}
 	if n.logs == nil {
 		return nil
 	}

@@ -215,6 +215,9 @@ func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, e
 		if done, ok := f.Response().(Applied); ok {
 			return done, nil
 		}
+		if f.Response() == errHeld {
+			return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, errHeld)
+		}
 		return Applied{Index: f.Index(), Result: f.Response()}, nil // an error: the state machine has stopped
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return Applied{}, ErrNoLeader

@@ -32,6 +32,9 @@ type State struct {
 	// Lose drops messages to the named nodes, "*" to all. Delay delays messages to the named nodes.
 	Lose  []string                 `json:"lose"`
 	Delay map[string]time.Duration `json:"delay"`
+	// Diverge is the number of a change that the next command makes in addition, in the replicated
+	// state of this node only. 0 disables it.
+	Diverge int `json:"diverge"`
 }
 
 var (
@@ -69,6 +72,16 @@ func Disk() error {
 func Torn(p []byte) (int, bool) {
 	s := get()
 	return len(p) * s.DiskTorn / 1000, s.DiskTorn > 0
+}
+
+// Diverge returns the number of the change to make in the state of this node, once; 0 if there is
+// none.
+func Diverge() int {
+	mu.Lock()
+	defer mu.Unlock()
+	n := state.Diverge
+	state.Diverge = 0
+	return n
 }
 
 // LogSync is called before each fsync of a build's log.

@@ -18,6 +18,7 @@ var errUnreached = fmt.Errorf("no leader has responded to this node for %s: ask 
 
 // clientRaft is builds.Raft for the calls of clients. While this node reaches no leader, the calls
 // fail at once with UNAVAILABLE, so that clients move to another node. The node's own work waits.
+// They also fail while the state of this node is wrong.
 type clientRaft struct{ raftAdapter }
 
 var _ builds.Raft = clientRaft{}
@@ -42,7 +43,7 @@ func (c clientRaft) ReadIndex(ctx context.Context) (index uint64, err error) {
 
 // WaitApplied waits for an index like raftAdapter. An index that is applied needs no leader.
 func (c clientRaft) WaitApplied(ctx context.Context, index uint64) error {
-	if c.cluster.Applied() >= index {
+	if c.cluster.Applied() >= index && c.cluster.Diverged() == nil {
 		return nil
 	}
 	return c.while(ctx, func(ctx context.Context) error { return c.raftAdapter.WaitApplied(ctx, index) })
@@ -51,6 +52,9 @@ func (c clientRaft) WaitApplied(ctx context.Context, index uint64) error {
 // while calls f with a context that also ends when this node reaches no leader any more. If it
 // reaches none already, while does not call f.
 func (c clientRaft) while(ctx context.Context, f func(context.Context) error) error {
+	if err := c.cluster.Diverged(); err != nil {
+		return divergedError(err)
+	}
 	reached := c.cluster.Reached()
 	if reached.Err() != nil {
 		return codedError{errUnreached, codes.Unavailable}

@@ -36,7 +36,8 @@ func (n *Node) newGRPCServer(health healthpb.HealthServer, opts []grpc.ServerOpt
 }
 
 // grpcOptions returns the options that all gRPC servers share: limits, metrics, recovery from
-// panics, traces, and the end of streams and waits with the context streams.
+// panics, refusal of calls to a wrong state, traces, and the end of streams and waits with the
+// context streams.
 func (n *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error) {
 	m := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
 		grpcprom.WithHistogramBuckets([]float64{.005, .025, .05, .1, .5, 1, 2.5, 5, 30, 60, 120, 240, 600})))
@@ -49,8 +50,8 @@ func (n *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error)
 		// 10).
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
-		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), n.recoverUnary, endWaitsOnShutdown(streams)),
-		grpc.ChainStreamInterceptor(m.StreamServerInterceptor(), n.recoverStream, endStreamsOnShutdown(streams)),
+		grpc.ChainUnaryInterceptor(m.UnaryServerInterceptor(), n.recoverUnary, n.refuseUnary, endWaitsOnShutdown(streams)),
+		grpc.ChainStreamInterceptor(m.StreamServerInterceptor(), n.recoverStream, n.refuseStream, endStreamsOnShutdown(streams)),
 	}, tracing.ServerOption(n.tracing.API(), tracedCalls...)...), nil
 }
 

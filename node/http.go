@@ -38,7 +38,7 @@ func (n *Node) serveHTTP(l listeners, socket *splitListener, wg *sync.WaitGroup,
 	for _, x := range []struct {
 		l   net.Listener
 		mux http.Handler
-	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, n.onlyOperators(profile)}, {operators, profile}, {l.http, n.publicHandler()}} {
+	}{{l.metrics, metrics}, {l.health, health}, {l.pprof, n.onlyOperators(profile)}, {operators, profile}, {l.http, n.refuseHTTP(n.publicHandler())}} {
 		if x.l == nil {
 			continue
 		}

@@ -29,7 +29,8 @@ func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequ
 	res := &imagebuilderv1.MembersResponse{
 		Cluster: c.node.cfg.Cluster.Name, ClusterId: st.ClusterID, AnsweredBy: c.node.cfg.Name, FromLeader: c.node.cluster.Leads(),
 		Leader: st.LeaderName, Term: st.Term, FeatureLevel: c.node.level(),
-		Available: st.LeaderName != "" && st.LastContact >= 0 && st.LastContact < 5*time.Second,
+		Divergence: c.node.cluster.Divergence().String(),
+		Available:  st.LeaderName != "" && st.LastContact >= 0 && st.LastContact < 5*time.Second,
 	}
 	last, voters, healthy := st.Applied, 0, 0
 	for _, m := range c.node.cluster.Members() {

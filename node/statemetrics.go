@@ -37,6 +37,18 @@ func (n *Node) exportState() {
 		}
 		return 0
 	})
+	gauge("image_builder_state_compared_index", "Index of the newest checkpoint at which the leader has compared the replicated states of members; 0 on other nodes.", nil, func() float64 {
+		return float64(n.cluster.Divergence().Compared)
+	})
+	gauge("image_builder_state_diverged_members", "Members whose replicated states differ, as the leader sees them; 0 on other nodes.", nil, func() float64 {
+		d := n.cluster.Divergence()
+		return float64(len(d.Wrong) + len(d.Unclear))
+	})
+	counter := func(name, help string, f func() uint64) {
+		n.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(f()) }))
+	}
+	counter("image_builder_state_divergences_total", "Members whose replicated states differed. The leader that finds a member counts it.", n.cluster.DivergencesFound)
+	counter("image_builder_state_replacements_total", "Times that this node has replaced its replicated state, because the state differed from that of the majority.", n.cluster.Repairs)
 }
 
 // exportCache registers metrics of the cached references. They are computed at each scrape.

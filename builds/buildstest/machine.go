@@ -9,6 +9,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 // Machine is a store with the node n1 (store id s1, boot id boot-1), which can run 100 attempts. It
@@ -22,6 +23,8 @@ type Machine struct {
 	Now time.Time
 	// IDs is the number of builds that Create has requested.
 	IDs int
+	// Log, if it is set, is called with each command.
+	Log func(*clusterv1.Command)
 }
 
 // NewMachine returns a machine with an empty state.
@@ -40,6 +43,9 @@ func (m *Machine) Apply(payload proto.Message) builds.Result {
 		m.T.Fatal(err)
 	}
 	cmd.TimeUnixNano = m.Now.UnixNano()
+	if m.Log != nil {
+		m.Log(cmd)
+	}
 	m.Index++
 	switch out := m.Store.Apply(m.Index, cmd).(type) {
 	case builds.Result:

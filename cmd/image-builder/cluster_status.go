@@ -89,6 +89,9 @@ func problems(res *imagebuilderv1.MembersResponse) (out []string) {
 			gossip[m.GossipKey] = true
 		}
 	}
+	if res.Divergence != "" {
+		add("%s", res.Divergence)
+	}
 	if len(sealing) > 1 {
 		add("the nodes have different sealing keys: a rotation is in progress, or a node lacks a key")
 	}

@@ -243,12 +243,18 @@ func (n *Node) Socket() string { return "unix://" + filepath.Join(n.Dir, "op.soc
 // Operator returns a client of the node's unix socket.
 func (n *Node) Operator() imagebuilderv1.ClusterClient {
 	n.t.Helper()
+	return imagebuilderv1.NewClusterClient(n.OperatorConn())
+}
+
+// OperatorConn returns a connection to the node's unix socket.
+func (n *Node) OperatorConn() *grpc.ClientConn {
+	n.t.Helper()
 	conn, err := grpc.NewClient(n.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { _ = conn.Close() })
-	return imagebuilderv1.NewClusterClient(conn)
+	return conn
 }
 
 // Members returns the members of the cluster as the node knows them. With stale the node need not

@@ -124,7 +124,7 @@ var mutants = []mutant{
 	},
 	{
 		"snapshots leave out request ids", "builds/snapshot.go",
-		"st.requests.Scan(func(_ string, r *buildsv1.Request) bool {\n\t\treturn put(", "st.requests.Scan(func(_ string, r *buildsv1.Request) bool {\n\t\treturn true || put(",
+		"count(1, key, r)\n\t\treturn put(", "count(1, key, r)\n\t\treturn true || put(",
 		"./builds", "Test_State_Invariants", "",
 	},
 	{
@@ -186,6 +186,36 @@ var mutants = []mutant{
 		"dead nodes are given builds", "scheduler/decide.go",
 		"if !n.Drained && r.alive(n) {", "if !n.Drained {",
 		"./scheduler", "Test_Decide_LeavesOutDeadNodesAndMissingRuntimes", "",
+	},
+	{
+		"the hash of a state keeps replaced records", "builds/table.go",
+		"t.sum -= h.of(key, old.v)", "_ = old.v",
+		"./builds", "Test_Hash_SameOnAllNodes", "",
+	},
+	{
+		"hashes of different versions are compared", "cluster/hashjudge.go",
+		"k := key{p.GetVersion(), p.GetIndex()}", "k := key{index: p.GetIndex()}",
+		"./cluster", "Test_JudgeHashes", "",
+	},
+	{
+		"two voters of five decide which state is right", "cluster/hashjudge.go",
+		"> voters/2 {", "> voters/3 {",
+		"./cluster", "Test_JudgeHashes", "",
+	},
+	{
+		"entries that a new state contains are applied again", "cluster/fsmrepair.go",
+		"if f.held || l.Index <= f.contained {", "if f.held {",
+		"./cluster", "Test_Exchange", "",
+	},
+	{
+		"a report about a replaced state counts", "cluster/repair.go",
+		"if w == nil || w.replacements != n.fsm.replacements() {", "if w == nil {",
+		"./cluster", "Test_Divergence_OfAFollower", "",
+	},
+	{
+		"a leader with a wrong state leads on", "cluster/divergence.go",
+		"if err := n.Diverged(); err != nil {\n\t\t\tn.handOver", "if err := n.Diverged(); err != nil && len(v.wrong) == 0 {\n\t\t\tn.handOver",
+		"./cluster", "Test_Divergence_OfTheLeader", "",
 	},
 }
 

@@ -69,6 +69,7 @@ func simulate(t testing.TB, seed uint64, nodes int, minutes int) (h history.Hist
 	if err := w.checkPods(context.Background()); err != nil {
 		t.Errorf("seed %d: %v", seed, err)
 	}
+	w.checkStates()
 	for _, n := range w.nodes {
 		n.crash()
 	}
@@ -87,6 +88,7 @@ var expectedStates = []string{
 	"an attempt got the secrets of its build",
 	"a node is lost: its attempts are ended",
 	tookSnapshot,
+	comparedStates,
 	"a reader continued at another node",
 	"a workload was adopted",
 	"a complete log was copied anew",

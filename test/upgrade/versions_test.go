@@ -170,7 +170,9 @@ func mixVersions(t *testing.T, version string, takenBack int) {
 			harness.AwaitMembers(t, c, "all nodes are there", func(r *imagebuilderv1.MembersResponse) bool { return r.FailureTolerance == 1 })
 		}
 	}
-	replace("", level, c.Nodes...)
+	replace("", level, c.Nodes[:2]...)
+	awaitCompared(t, c, c.Nodes[0])
+	replace("", level, c.Nodes[2])
 	testkit.Eventually(t, time.Minute, "calls are traced", func() bool { return traced("imagebuilder.v1.ImageBuilder/BuildImage") })
 	if level < 3 && traced("attempt") {
 		t.Errorf("the state keeps traces at the feature level of %s", version)
@@ -182,8 +184,30 @@ func mixVersions(t *testing.T, version string, takenBack int) {
 	if level < builds.FeatureLevel {
 		refusesData(t, c.Nodes[0], old)
 	}
+	awaitCompared(t, c, c.Nodes[1])
 	l.End()
 	harness.AwaitSameBuilds(t, c)
+	for _, n := range c.Nodes {
+		if log := n.Log(); strings.Contains(log, "replicated state of") || strings.Contains(log, "replicated states of") {
+			t.Errorf("%s has found that states differ", n.Name)
+		}
+	}
+}
+
+// awaitCompared waits until a node leads and has compared the states of two nodes of this version.
+func awaitCompared(t *testing.T, c *harness.Cluster, lead *harness.Node) {
+	t.Helper()
+	testkit.Eventually(t, 2*time.Minute, lead.Name+" leads and compares states", func() bool {
+		body, _ := lead.Get("http://" + lead.Metrics + "/metrics")
+		m := regexp.MustCompile(`(?m)^image_builder_state_compared_index (\S+)$`).FindStringSubmatch(body)
+		if m != nil && m[1] != "0" {
+			return true
+		}
+		if c.Leader() != lead {
+			_, _ = lead.Operator().TransferLeadership(t.Context(), &imagebuilderv1.TransferLeadershipRequest{To: lead.Name})
+		}
+		return false
+	})
 }
 
 // refusesData asserts that a former version does not start on the data of a node

@@ -4,7 +4,9 @@ package deploytest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -16,8 +18,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -35,6 +35,10 @@ var scenes = []scene{
 	{"leadership", threeNodes, []fault{
 		{"a node of another cluster is scraped under the same job and namespace", []string{"ImageBuilderTwoLeaders"}, twoClusters},
 		{"the clock of whichever node leads is half a minute behind", []string{"ImageBuilderLeaderUnstable"}, wrongClocks},
+	}},
+	{"states", threeNodes, []fault{
+		{"a field of the state of one node is changed, and clients keep calling", []string{"ImageBuilderStateReplaced"}, wrongState},
+		{"each node gets another change of its state, and clients keep calling", []string{"ImageBuilderStateDiverged"}, differentStates},
 	}},
 	{"one node", oneNode, []fault{
 		{"a node is killed and started four times", []string{"ImageBuilderRestarts"}, restarts},
@@ -468,17 +472,63 @@ func slowFollower(w *world) damage {
 	lead := w.Leader()
 	slow := w.Others(lead)[0]
 	slow.Hurt(map[string]any{"disk_delay": 2 * time.Second})
-	conn, err := grpc.NewClient("unix://"+filepath.Join(lead.Dir, "op.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { _ = conn.Close() })
-	operator := imagebuilderv1.NewImageBuilderClient(conn)
-	// A cheap command, some hundreds a second.
-	stop := w.clients(8, func(ctx context.Context) {
+	stop := w.commands(lead)
+	return damage{nodes: []*harness.Node{slow}, undo: func() { stop(); slow.Hurt(map[string]any{}) }}
+}
+
+// commands makes clients send a cheap command to a node, some hundreds a second.
+func (w *world) commands(to *harness.Node) (stop func()) {
+	operator := imagebuilderv1.NewImageBuilderClient(to.OperatorConn())
+	return w.clients(8, func(ctx context.Context) {
 		for range 20 {
 			_, _ = operator.SetCacheInterval(ctx, &imagebuilderv1.SetCacheIntervalRequest{Interval: durationpb.New(time.Hour)})
 		}
 	})
-	return damage{nodes: []*harness.Node{slow}, undo: func() { stop(); slow.Hurt(map[string]any{}) }}
+}
+
+func wrongState(w *world) damage {
+	lead := w.Leader()
+	n := w.Others(lead)[0]
+	n.Hurt(map[string]any{"diverge": 3}) // the zone of a node
+	return damage{nodes: []*harness.Node{n}, undo: w.commands(lead)}
+}
+
+// differentStates changes the zone of another node in the state of each node. A snapshot of before
+// makes the states equal again.
+func differentStates(w *world) damage {
+	lead := w.Leader()
+	saved, err := lead.Operator().SaveSnapshot(w.t.Context(), &imagebuilderv1.SaveSnapshotRequest{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var parts []*imagebuilderv1.RestoreSnapshotRequest
+	for {
+		m, err := saved.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		parts = append(parts, &imagebuilderv1.RestoreSnapshotRequest{Chunk: m.Chunk})
+	}
+	for i, n := range w.Nodes { // each node makes its change with the next command
+		n.Hurt(map[string]any{"diverge": 3 + 6*i})
+	}
+	stop := w.commands(lead)
+	return damage{undo: func() {
+		stop()
+		stream, err := w.Leader().Operator().RestoreSnapshot(w.t.Context())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, p := range parts {
+			if err := stream.Send(p); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		if _, err := stream.CloseAndRecv(); err != nil {
+			w.t.Fatal(err)
+		}
+	}}
 }

@@ -777,7 +777,10 @@ type PingRequest struct {
 	// Server id of the leader.
 	Leader string `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
 	// Floors of the members that the leader knows. Versions up to 0.3.0 do not set it.
-	Floors        []*Floor `protobuf:"bytes,3,rep,name=floors,proto3" json:"floors,omitempty"`
+	Floors []*Floor `protobuf:"bytes,3,rep,name=floors,proto3" json:"floors,omitempty"`
+	// The state of the called node differs from that of the majority; unset if it does not, or if that
+	// is not known. Versions up to 0.3.0 ignore it.
+	Divergence    *Divergence `protobuf:"bytes,4,opt,name=divergence,proto3" json:"divergence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -833,6 +836,13 @@ func (x *PingRequest) GetFloors() []*Floor {
 	return nil
 }
 
+func (x *PingRequest) GetDivergence() *Divergence {
+	if x != nil {
+		return x.Divergence
+	}
+	return nil
+}
+
 // PingResponse is the response of Ping.
 type PingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -861,7 +871,10 @@ type PingResponse struct {
 	// The node cannot run builds now, because its disk fails or is full; trouble says why.
 	RefusesBuilds bool `protobuf:"varint,12,opt,name=refuses_builds,json=refusesBuilds,proto3" json:"refuses_builds,omitempty"`
 	// Floors of the members that the node knows. Versions up to 0.3.0 do not set it.
-	Floors        []*Floor `protobuf:"bytes,13,rep,name=floors,proto3" json:"floors,omitempty"`
+	Floors []*Floor `protobuf:"bytes,13,rep,name=floors,proto3" json:"floors,omitempty"`
+	// Hashes of the state of the node at the last checkpoints, by ascending index. Versions up to 0.3.0
+	// do not set it.
+	Checkpoints   []*Checkpoint `protobuf:"bytes,14,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -987,6 +1000,125 @@ func (x *PingResponse) GetFloors() []*Floor {
 	return nil
 }
 
+func (x *PingResponse) GetCheckpoints() []*Checkpoint {
+	if x != nil {
+		return x.Checkpoints
+	}
+	return nil
+}
+
+// Checkpoint is the hash of the replicated state of a node after the command at an index.
+type Checkpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names everything that determines the hash of a state. Hashes are compared only if their versions
+	// are equal.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Index of the last command that the state contains: its index in the state, not in Raft's log.
+	Index uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// Hash of the state.
+	Hash          uint64 `protobuf:"fixed64,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpoint) Reset() {
+	*x = Checkpoint{}
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpoint) ProtoMessage() {}
+
+func (x *Checkpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
+func (*Checkpoint) Descriptor() ([]byte, []int) {
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Checkpoint) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Checkpoint) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+// Divergence reports to a node that its state differs from that of a majority of the voters.
+type Divergence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Checkpoint with the hash of the majority. A node whose own hash is equal, or which does not have
+	// the checkpoint any more, ignores the report.
+	Checkpoint    *Checkpoint `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Divergence) Reset() {
+	*x = Divergence{}
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Divergence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Divergence) ProtoMessage() {}
+
+func (x *Divergence) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Divergence.ProtoReflect.Descriptor instead.
+func (*Divergence) Descriptor() ([]byte, []int) {
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Divergence) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
 // ConfirmRequest is the request of Confirm.
 type ConfirmRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1000,7 +1132,7 @@ type ConfirmRequest struct {
 
 func (x *ConfirmRequest) Reset() {
 	*x = ConfirmRequest{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1144,7 @@ func (x *ConfirmRequest) String() string {
 func (*ConfirmRequest) ProtoMessage() {}
 
 func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1157,7 @@ func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmRequest) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ConfirmRequest) GetTerm() uint64 {
@@ -1054,7 +1186,7 @@ type ConfirmResponse struct {
 
 func (x *ConfirmResponse) Reset() {
 	*x = ConfirmResponse{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1198,7 @@ func (x *ConfirmResponse) String() string {
 func (*ConfirmResponse) ProtoMessage() {}
 
 func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1211,7 @@ func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmResponse) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConfirmResponse) GetConfirmed() bool {
@@ -1102,7 +1234,7 @@ type RaftHello struct {
 
 func (x *RaftHello) Reset() {
 	*x = RaftHello{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1246,7 @@ func (x *RaftHello) String() string {
 func (*RaftHello) ProtoMessage() {}
 
 func (x *RaftHello) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1259,7 @@ func (x *RaftHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHello.ProtoReflect.Descriptor instead.
 func (*RaftHello) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RaftHello) GetFrom() *Identity {
@@ -1157,7 +1289,7 @@ type RaftHelloReply struct {
 
 func (x *RaftHelloReply) Reset() {
 	*x = RaftHelloReply{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[18]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1301,7 @@ func (x *RaftHelloReply) String() string {
 func (*RaftHelloReply) ProtoMessage() {}
 
 func (x *RaftHelloReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[18]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1314,7 @@ func (x *RaftHelloReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHelloReply.ProtoReflect.Descriptor instead.
 func (*RaftHelloReply) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RaftHelloReply) GetRefusal() string {
@@ -1253,11 +1385,14 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"d\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\x9c\x01\n" +
 	"\vPingRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12)\n" +
-	"\x06floors\x18\x03 \x03(\v2\x11.cluster.v1.FloorR\x06floors\"\xb8\x03\n" +
+	"\x06floors\x18\x03 \x03(\v2\x11.cluster.v1.FloorR\x06floors\x126\n" +
+	"\n" +
+	"divergence\x18\x04 \x01(\v2\x16.cluster.v1.DivergenceR\n" +
+	"divergence\"\xf2\x03\n" +
 	"\fPingResponse\x12(\n" +
 	"\x04node\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04node\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1d\n" +
@@ -1274,7 +1409,18 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"gossip_key\x18\v \x01(\tR\tgossipKey\x12%\n" +
 	"\x0erefuses_builds\x18\f \x01(\bR\rrefusesBuilds\x12)\n" +
-	"\x06floors\x18\r \x03(\v2\x11.cluster.v1.FloorR\x06floors\"<\n" +
+	"\x06floors\x18\r \x03(\v2\x11.cluster.v1.FloorR\x06floors\x128\n" +
+	"\vcheckpoints\x18\x0e \x03(\v2\x16.cluster.v1.CheckpointR\vcheckpoints\"P\n" +
+	"\n" +
+	"Checkpoint\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\x06R\x04hash\"D\n" +
+	"\n" +
+	"Divergence\x126\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\v2\x16.cluster.v1.CheckpointR\n" +
+	"checkpoint\"<\n" +
 	"\x0eConfirmRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\"/\n" +
@@ -1307,7 +1453,7 @@ func file_proto_cluster_v1_peer_proto_rawDescGZIP() []byte {
 	return file_proto_cluster_v1_peer_proto_rawDescData
 }
 
-var file_proto_cluster_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_proto_cluster_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_proto_cluster_v1_peer_proto_goTypes = []any{
 	(*Identity)(nil),          // 0: cluster.v1.Identity
 	(*Floor)(nil),             // 1: cluster.v1.Floor
@@ -1324,10 +1470,12 @@ var file_proto_cluster_v1_peer_proto_goTypes = []any{
 	(*ReadIndexResponse)(nil), // 12: cluster.v1.ReadIndexResponse
 	(*PingRequest)(nil),       // 13: cluster.v1.PingRequest
 	(*PingResponse)(nil),      // 14: cluster.v1.PingResponse
-	(*ConfirmRequest)(nil),    // 15: cluster.v1.ConfirmRequest
-	(*ConfirmResponse)(nil),   // 16: cluster.v1.ConfirmResponse
-	(*RaftHello)(nil),         // 17: cluster.v1.RaftHello
-	(*RaftHelloReply)(nil),    // 18: cluster.v1.RaftHelloReply
+	(*Checkpoint)(nil),        // 15: cluster.v1.Checkpoint
+	(*Divergence)(nil),        // 16: cluster.v1.Divergence
+	(*ConfirmRequest)(nil),    // 17: cluster.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),   // 18: cluster.v1.ConfirmResponse
+	(*RaftHello)(nil),         // 19: cluster.v1.RaftHello
+	(*RaftHelloReply)(nil),    // 20: cluster.v1.RaftHelloReply
 }
 var file_proto_cluster_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: cluster.v1.HelloRequest.from:type_name -> cluster.v1.Identity
@@ -1336,29 +1484,32 @@ var file_proto_cluster_v1_peer_proto_depIdxs = []int32{
 	0,  // 3: cluster.v1.PromiseRequest.from:type_name -> cluster.v1.Identity
 	0,  // 4: cluster.v1.JoinRequest.from:type_name -> cluster.v1.Identity
 	1,  // 5: cluster.v1.PingRequest.floors:type_name -> cluster.v1.Floor
-	0,  // 6: cluster.v1.PingResponse.node:type_name -> cluster.v1.Identity
-	1,  // 7: cluster.v1.PingResponse.floors:type_name -> cluster.v1.Floor
-	0,  // 8: cluster.v1.RaftHello.from:type_name -> cluster.v1.Identity
-	0,  // 9: cluster.v1.RaftHelloReply.node:type_name -> cluster.v1.Identity
-	2,  // 10: cluster.v1.Peer.Hello:input_type -> cluster.v1.HelloRequest
-	5,  // 11: cluster.v1.Peer.Promise:input_type -> cluster.v1.PromiseRequest
-	7,  // 12: cluster.v1.Peer.Join:input_type -> cluster.v1.JoinRequest
-	9,  // 13: cluster.v1.Peer.Propose:input_type -> cluster.v1.ProposeRequest
-	11, // 14: cluster.v1.Peer.ReadIndex:input_type -> cluster.v1.ReadIndexRequest
-	13, // 15: cluster.v1.Peer.Ping:input_type -> cluster.v1.PingRequest
-	15, // 16: cluster.v1.Peer.Confirm:input_type -> cluster.v1.ConfirmRequest
-	3,  // 17: cluster.v1.Peer.Hello:output_type -> cluster.v1.HelloResponse
-	6,  // 18: cluster.v1.Peer.Promise:output_type -> cluster.v1.PromiseResponse
-	8,  // 19: cluster.v1.Peer.Join:output_type -> cluster.v1.JoinResponse
-	10, // 20: cluster.v1.Peer.Propose:output_type -> cluster.v1.ProposeResponse
-	12, // 21: cluster.v1.Peer.ReadIndex:output_type -> cluster.v1.ReadIndexResponse
-	14, // 22: cluster.v1.Peer.Ping:output_type -> cluster.v1.PingResponse
-	16, // 23: cluster.v1.Peer.Confirm:output_type -> cluster.v1.ConfirmResponse
-	17, // [17:24] is the sub-list for method output_type
-	10, // [10:17] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 6: cluster.v1.PingRequest.divergence:type_name -> cluster.v1.Divergence
+	0,  // 7: cluster.v1.PingResponse.node:type_name -> cluster.v1.Identity
+	1,  // 8: cluster.v1.PingResponse.floors:type_name -> cluster.v1.Floor
+	15, // 9: cluster.v1.PingResponse.checkpoints:type_name -> cluster.v1.Checkpoint
+	15, // 10: cluster.v1.Divergence.checkpoint:type_name -> cluster.v1.Checkpoint
+	0,  // 11: cluster.v1.RaftHello.from:type_name -> cluster.v1.Identity
+	0,  // 12: cluster.v1.RaftHelloReply.node:type_name -> cluster.v1.Identity
+	2,  // 13: cluster.v1.Peer.Hello:input_type -> cluster.v1.HelloRequest
+	5,  // 14: cluster.v1.Peer.Promise:input_type -> cluster.v1.PromiseRequest
+	7,  // 15: cluster.v1.Peer.Join:input_type -> cluster.v1.JoinRequest
+	9,  // 16: cluster.v1.Peer.Propose:input_type -> cluster.v1.ProposeRequest
+	11, // 17: cluster.v1.Peer.ReadIndex:input_type -> cluster.v1.ReadIndexRequest
+	13, // 18: cluster.v1.Peer.Ping:input_type -> cluster.v1.PingRequest
+	17, // 19: cluster.v1.Peer.Confirm:input_type -> cluster.v1.ConfirmRequest
+	3,  // 20: cluster.v1.Peer.Hello:output_type -> cluster.v1.HelloResponse
+	6,  // 21: cluster.v1.Peer.Promise:output_type -> cluster.v1.PromiseResponse
+	8,  // 22: cluster.v1.Peer.Join:output_type -> cluster.v1.JoinResponse
+	10, // 23: cluster.v1.Peer.Propose:output_type -> cluster.v1.ProposeResponse
+	12, // 24: cluster.v1.Peer.ReadIndex:output_type -> cluster.v1.ReadIndexResponse
+	14, // 25: cluster.v1.Peer.Ping:output_type -> cluster.v1.PingResponse
+	18, // 26: cluster.v1.Peer.Confirm:output_type -> cluster.v1.ConfirmResponse
+	20, // [20:27] is the sub-list for method output_type
+	13, // [13:20] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_proto_cluster_v1_peer_proto_init() }
@@ -1373,7 +1524,7 @@ func file_proto_cluster_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_cluster_v1_peer_proto_rawDesc), len(file_proto_cluster_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -344,6 +344,98 @@ func (x *GetSnapshotResponse) GetPart() []byte {
 	return nil
 }
 
+// GetStateRequest is the request of GetState.
+type GetStateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index of a command that the state must contain at least: its index in the state.
+	Index         uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStateRequest) Reset() {
+	*x = GetStateRequest{}
+	mi := &file_proto_cluster_v1_restore_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStateRequest) ProtoMessage() {}
+
+func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_cluster_v1_restore_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
+func (*GetStateRequest) Descriptor() ([]byte, []int) {
+	return file_proto_cluster_v1_restore_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetStateRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// GetStateResponse is one message of a state.
+type GetStateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Next bytes of the state.
+	Part          []byte `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStateResponse) Reset() {
+	*x = GetStateResponse{}
+	mi := &file_proto_cluster_v1_restore_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStateResponse) ProtoMessage() {}
+
+func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_cluster_v1_restore_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
+func (*GetStateResponse) Descriptor() ([]byte, []int) {
+	return file_proto_cluster_v1_restore_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetStateResponse) GetPart() []byte {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
 var File_proto_cluster_v1_restore_proto protoreflect.FileDescriptor
 
 const file_proto_cluster_v1_restore_proto_rawDesc = "" +
@@ -366,11 +458,16 @@ const file_proto_cluster_v1_restore_proto_rawDesc = "" +
 	"\bsnapshot\x18\x01 \x01(\v2\x17.cluster.v1.SnapshotRefR\bsnapshot\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\")\n" +
 	"\x13GetSnapshotResponse\x12\x12\n" +
-	"\x04part\x18\x01 \x01(\fR\x04part2\x82\x02\n" +
+	"\x04part\x18\x01 \x01(\fR\x04part\"'\n" +
+	"\x0fGetStateRequest\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"&\n" +
+	"\x10GetStateResponse\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\fR\x04part2\xcd\x02\n" +
 	"\aRestore\x12P\n" +
 	"\vPutSnapshot\x12\x1e.cluster.v1.PutSnapshotRequest\x1a\x1f.cluster.v1.PutSnapshotResponse\"\x00\x12S\n" +
 	"\fDropSnapshot\x12\x1f.cluster.v1.DropSnapshotRequest\x1a .cluster.v1.DropSnapshotResponse\"\x00\x12P\n" +
-	"\vGetSnapshot\x12\x1e.cluster.v1.GetSnapshotRequest\x1a\x1f.cluster.v1.GetSnapshotResponse\"\x00BFZDgithub.com/image-builder-ha/image-builder/proto/cluster/v1;clusterv1b\x06proto3"
+	"\vGetSnapshot\x12\x1e.cluster.v1.GetSnapshotRequest\x1a\x1f.cluster.v1.GetSnapshotResponse\"\x00\x12I\n" +
+	"\bGetState\x12\x1b.cluster.v1.GetStateRequest\x1a\x1c.cluster.v1.GetStateResponse\"\x000\x01BFZDgithub.com/image-builder-ha/image-builder/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_proto_cluster_v1_restore_proto_rawDescOnce sync.Once
@@ -384,7 +481,7 @@ func file_proto_cluster_v1_restore_proto_rawDescGZIP() []byte {
 	return file_proto_cluster_v1_restore_proto_rawDescData
 }
 
-var file_proto_cluster_v1_restore_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_proto_cluster_v1_restore_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_proto_cluster_v1_restore_proto_goTypes = []any{
 	(*PutSnapshotRequest)(nil),   // 0: cluster.v1.PutSnapshotRequest
 	(*PutSnapshotResponse)(nil),  // 1: cluster.v1.PutSnapshotResponse
@@ -392,20 +489,24 @@ var file_proto_cluster_v1_restore_proto_goTypes = []any{
 	(*DropSnapshotResponse)(nil), // 3: cluster.v1.DropSnapshotResponse
 	(*GetSnapshotRequest)(nil),   // 4: cluster.v1.GetSnapshotRequest
 	(*GetSnapshotResponse)(nil),  // 5: cluster.v1.GetSnapshotResponse
-	(*SnapshotRef)(nil),          // 6: cluster.v1.SnapshotRef
+	(*GetStateRequest)(nil),      // 6: cluster.v1.GetStateRequest
+	(*GetStateResponse)(nil),     // 7: cluster.v1.GetStateResponse
+	(*SnapshotRef)(nil),          // 8: cluster.v1.SnapshotRef
 }
 var file_proto_cluster_v1_restore_proto_depIdxs = []int32{
-	6, // 0: cluster.v1.PutSnapshotRequest.snapshot:type_name -> cluster.v1.SnapshotRef
-	6, // 1: cluster.v1.DropSnapshotRequest.snapshot:type_name -> cluster.v1.SnapshotRef
-	6, // 2: cluster.v1.GetSnapshotRequest.snapshot:type_name -> cluster.v1.SnapshotRef
+	8, // 0: cluster.v1.PutSnapshotRequest.snapshot:type_name -> cluster.v1.SnapshotRef
+	8, // 1: cluster.v1.DropSnapshotRequest.snapshot:type_name -> cluster.v1.SnapshotRef
+	8, // 2: cluster.v1.GetSnapshotRequest.snapshot:type_name -> cluster.v1.SnapshotRef
 	0, // 3: cluster.v1.Restore.PutSnapshot:input_type -> cluster.v1.PutSnapshotRequest
 	2, // 4: cluster.v1.Restore.DropSnapshot:input_type -> cluster.v1.DropSnapshotRequest
 	4, // 5: cluster.v1.Restore.GetSnapshot:input_type -> cluster.v1.GetSnapshotRequest
-	1, // 6: cluster.v1.Restore.PutSnapshot:output_type -> cluster.v1.PutSnapshotResponse
-	3, // 7: cluster.v1.Restore.DropSnapshot:output_type -> cluster.v1.DropSnapshotResponse
-	5, // 8: cluster.v1.Restore.GetSnapshot:output_type -> cluster.v1.GetSnapshotResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
+	6, // 6: cluster.v1.Restore.GetState:input_type -> cluster.v1.GetStateRequest
+	1, // 7: cluster.v1.Restore.PutSnapshot:output_type -> cluster.v1.PutSnapshotResponse
+	3, // 8: cluster.v1.Restore.DropSnapshot:output_type -> cluster.v1.DropSnapshotResponse
+	5, // 9: cluster.v1.Restore.GetSnapshot:output_type -> cluster.v1.GetSnapshotResponse
+	7, // 10: cluster.v1.Restore.GetState:output_type -> cluster.v1.GetStateResponse
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
 	3, // [3:3] is the sub-list for extension extendee
 	0, // [0:3] is the sub-list for field type_name
@@ -423,7 +524,7 @@ func file_proto_cluster_v1_restore_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_cluster_v1_restore_proto_rawDesc), len(file_proto_cluster_v1_restore_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	Restore_PutSnapshot_FullMethodName  = "/cluster.v1.Restore/PutSnapshot"
 	Restore_DropSnapshot_FullMethodName = "/cluster.v1.Restore/DropSnapshot"
 	Restore_GetSnapshot_FullMethodName  = "/cluster.v1.Restore/GetSnapshot"
+	Restore_GetState_FullMethodName     = "/cluster.v1.Restore/GetState"
 )
 
 // RestoreClient is the client API for Restore service.
@@ -41,6 +42,11 @@ type RestoreClient interface {
 	DropSnapshot(ctx context.Context, in *DropSnapshotRequest, opts ...grpc.CallOption) (*DropSnapshotResponse, error)
 	// GetSnapshot returns one part of a snapshot. NOT_FOUND: the node does not have it.
 	GetSnapshot(ctx context.Context, in *GetSnapshotRequest, opts ...grpc.CallOption) (*GetSnapshotResponse, error)
+	// GetState streams the state of the leader as it is now, in the format of Raft's snapshots. A node
+	// calls it to replace its own state, which differs from that of the majority. FAILED_PRECONDITION:
+	// the called node does not lead, or its own state differs. RESOURCE_EXHAUSTED: it serves another
+	// such call. Versions up to 0.3.0 do not serve it.
+	GetState(ctx context.Context, in *GetStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetStateResponse], error)
 }
 
 type restoreClient struct {
@@ -81,6 +87,25 @@ func (c *restoreClient) GetSnapshot(ctx context.Context, in *GetSnapshotRequest,
 	return out, nil
 }
 
+func (c *restoreClient) GetState(ctx context.Context, in *GetStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetStateResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Restore_ServiceDesc.Streams[0], Restore_GetState_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GetStateRequest, GetStateResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Restore_GetStateClient = grpc.ServerStreamingClient[GetStateResponse]
+
 // RestoreServer is the server API for Restore service.
 // All implementations must embed UnimplementedRestoreServer
 // for forward compatibility.
@@ -96,6 +121,11 @@ type RestoreServer interface {
 	DropSnapshot(context.Context, *DropSnapshotRequest) (*DropSnapshotResponse, error)
 	// GetSnapshot returns one part of a snapshot. NOT_FOUND: the node does not have it.
 	GetSnapshot(context.Context, *GetSnapshotRequest) (*GetSnapshotResponse, error)
+	// GetState streams the state of the leader as it is now, in the format of Raft's snapshots. A node
+	// calls it to replace its own state, which differs from that of the majority. FAILED_PRECONDITION:
+	// the called node does not lead, or its own state differs. RESOURCE_EXHAUSTED: it serves another
+	// such call. Versions up to 0.3.0 do not serve it.
+	GetState(*GetStateRequest, grpc.ServerStreamingServer[GetStateResponse]) error
 	mustEmbedUnimplementedRestoreServer()
 }
 
@@ -114,6 +144,9 @@ func (UnimplementedRestoreServer) DropSnapshot(context.Context, *DropSnapshotReq
 }
 func (UnimplementedRestoreServer) GetSnapshot(context.Context, *GetSnapshotRequest) (*GetSnapshotResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSnapshot not implemented")
+}
+func (UnimplementedRestoreServer) GetState(*GetStateRequest, grpc.ServerStreamingServer[GetStateResponse]) error {
+	return status.Error(codes.Unimplemented, "method GetState not implemented")
 }
 func (UnimplementedRestoreServer) mustEmbedUnimplementedRestoreServer() {}
 func (UnimplementedRestoreServer) testEmbeddedByValue()                 {}
@@ -190,6 +223,17 @@ func _Restore_GetSnapshot_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Restore_GetState_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GetStateRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RestoreServer).GetState(m, &grpc.GenericServerStream[GetStateRequest, GetStateResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Restore_GetStateServer = grpc.ServerStreamingServer[GetStateResponse]
+
 // Restore_ServiceDesc is the grpc.ServiceDesc for Restore service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -210,6 +254,12 @@ var Restore_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Restore_GetSnapshot_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "GetState",
+			Handler:       _Restore_GetState_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "proto/cluster/v1/restore.proto",
 }

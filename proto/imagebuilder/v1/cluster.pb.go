@@ -93,7 +93,10 @@ type MembersResponse struct {
 	// Meaningful only if from_leader is set.
 	FailureTolerance int32 `protobuf:"varint,9,opt,name=failure_tolerance,json=failureTolerance,proto3" json:"failure_tolerance,omitempty"`
 	// Feature level in force: the greatest level of commands that may be committed.
-	FeatureLevel  uint32 `protobuf:"varint,10,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	FeatureLevel uint32 `protobuf:"varint,10,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	// Members whose replicated states differ, for a person; empty if none are known. Only the leader
+	// sets it.
+	Divergence    string `protobuf:"bytes,11,opt,name=divergence,proto3" json:"divergence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +199,13 @@ func (x *MembersResponse) GetFeatureLevel() uint32 {
 		return x.FeatureLevel
 	}
 	return 0
+}
+
+func (x *MembersResponse) GetDivergence() string {
+	if x != nil {
+		return x.Divergence
+	}
+	return ""
 }
 
 // ClusterMember is one member of the cluster. The leader knows all fields of all members; another
@@ -967,7 +977,7 @@ const file_proto_imagebuilder_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"#proto/imagebuilder/v1/cluster.proto\x12\x0fimagebuilder.v1\x1a\x1egoogle/protobuf/duration.proto\"&\n" +
 	"\x0eMembersRequest\x12\x14\n" +
-	"\x05stale\x18\x01 \x01(\bR\x05stale\"\xe2\x02\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"\x82\x03\n" +
 	"\x0fMembersResponse\x128\n" +
 	"\amembers\x18\x01 \x03(\v2\x1e.imagebuilder.v1.ClusterMemberR\amembers\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x1d\n" +
@@ -982,7 +992,10 @@ const file_proto_imagebuilder_v1_cluster_proto_rawDesc = "" +
 	"\tavailable\x18\b \x01(\bR\tavailable\x12+\n" +
 	"\x11failure_tolerance\x18\t \x01(\x05R\x10failureTolerance\x12#\n" +
 	"\rfeature_level\x18\n" +
-	" \x01(\rR\ffeatureLevel\"\xf9\x04\n" +
+	" \x01(\rR\ffeatureLevel\x12\x1e\n" +
+	"\n" +
+	"divergence\x18\v \x01(\tR\n" +
+	"divergence\"\xf9\x04\n" +
 	"\rClusterMember\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12\x18\n" +

@@ -1,0 +1,6 @@
+//go:build !faults
+
+package builds
+
+// injectDivergence does nothing in this binary.
+func (*State) injectDivergence() {}
