@@ -108,6 +108,16 @@ var mutants = []mutant{
 		"./builds", "Test_Force_GetsABuildThatBeginsLater", "",
 	},
 	{
+		"a forced request joins a successor that copies another image", "builds/apply_create.go",
+		"if s.level >= freshLevel && !s.canJoin(next, source, fresh) {", "if false {",
+		"./builds", "Test_Force_AndAnotherSuccessor", "",
+	},
+	{
+		"the deadline of a build runs while it waits for another", "builds/tables.go",
+		"return !r.Successor || s.level < successorDeadlineLevel", "return true",
+		"./builds", "Test_Successor_.*", "",
+	},
+	{
 		"request ids have no limit", "builds/apply_create.go",
 		"!tx.roomForRequest() {", "!tx.roomForRequest() && false {",
 		"./builds", "Test_Requests_.*", "",

@@ -1356,7 +1356,9 @@ type Build struct {
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// Time at which the build became terminal; unset before.
 	EndedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
-	// Time at which the build fails with blame TIMEOUT if it has not ended.
+	// Time at which the build fails with blame TIMEOUT if it has not ended. A build that waits for
+	// another build of the same ref does not fail at this time: once that one has ended, the deadline
+	// is later by the time of the wait. Below feature level 5 the deadline also ends a build that waits.
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// Attempts in order; the newest is the last one.
 	Attempts []*Attempt `protobuf:"bytes,13,rep,name=attempts,proto3" json:"attempts,omitempty"`
