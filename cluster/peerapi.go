@@ -121,11 +121,11 @@ func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*cluster
 	if err := checkName(ctx, req.GetFrom()); err != nil {
 		return nil, err
 	}
-	client, err := n.leaderClient()
+	leader, err := n.leader()
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	return client.Join(forwarded(ctx), req)
+	return leader.Join(forwarded(ctx), req)
 }
 
 // Propose commits a command of another node. The code of an error is that of outcomeStatus.

@@ -146,11 +146,11 @@ func (n *Node) watchReach(ctx context.Context) {
 func (n *Node) pingLeader(ctx context.Context, id raft.ServerID) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	client, err := n.leaderClient()
+	leader, err := n.leader()
 	if err != nil {
 		return err
 	}
-	if _, err := client.Ping(ctx, &clusterv1.PingRequest{Leader: string(id)}); err != nil {
+	if _, err := leader.Ping(ctx, &clusterv1.PingRequest{Leader: string(id)}); err != nil {
 		return fmt.Errorf("ping the leader: %w", err)
 	}
 	return nil

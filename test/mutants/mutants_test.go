@@ -79,8 +79,33 @@ var mutants = []mutant{
 	},
 	{
 		"a prepared command goes to the next leader", "cluster/propose.go",
-		"\treturn n.commit(ctx, prepared)\n", "\tcmd.Payload = prepared.Payload\n\treturn n.commit(ctx, prepared)\n",
+		"\treturn n.commit(ctx, term, prepared)\n", "\tcmd.Payload = prepared.Payload\n\treturn n.commit(ctx, term, prepared)\n",
 		"./cluster", "Test_Propose_PreparesTheCommandOfTheCaller", "",
+	},
+	{
+		"the term of a decision is checked before its command is prepared only", "cluster/propose.go",
+		"term == anyTerm || r.CurrentTerm() == term {", "term == anyTerm || r.CurrentTerm() >= term {",
+		"./cluster", "Test_Term_EndsWhilePreparing", "",
+	},
+	{
+		"a call waits for a leader that was replaced before it", "cluster/propose.go",
+		"\tgo func() { // ends when done is called\n", "\t_, leader = n.raft.Load().LeaderWithID()\n\tgo func() { // ends when done is called\n",
+		"./cluster", "Test_Propose_EndsWithTheLeaderOfItsConnection", "",
+	},
+	{
+		"a member that responds again is removed", "cluster/autopilot.go",
+		"if silent <= n.cfg.PruneAfter {", "if silent < 0 {",
+		"./cluster", "Test_Prune_OnlySilentMembers", "",
+	},
+	{
+		"a decision of a former term changes the members", "cluster/membership.go",
+		"if r.CurrentTerm() != term {", "if r.CurrentTerm() < term {",
+		"./cluster", "Test_Autopilot_PromotesMembersOnly", "",
+	},
+	{
+		"a failed state machine wakes nobody", "cluster/fsm.go",
+		"\t\tclose(f.stopped)\n", "",
+		"./cluster", "Test_FSM_FailureWakesWaiters", "",
 	},
 	{
 		"a refusal is reported as an unknown outcome", "cluster/outcome.go",
