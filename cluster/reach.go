@@ -25,6 +25,9 @@ const (
 	reachInterval = 500 * time.Millisecond
 )
 
+// UnreachedText is in the error of each call that needs the leader, on a node that reaches none.
+const UnreachedText = "no leader has responded to this node"
+
 // reach records whether the requests of this node to the leader get responses. A node can hear the
 // leader although its own messages do not arrive there.
 type reach struct {

@@ -128,6 +128,11 @@ var mutants = []mutant{
 		"./test/sim", "Test_Scenarios", "",
 	},
 	{
+		"an operator's call waits although no leader responds", "node/operator.go",
+		"if c.waits || c.node", "if c.waits || true || c.node",
+		"./node", "Test_Operator_KnownToBeWithoutLeader", "",
+	},
+	{
 		"a forced request joins a build that runs", "builds/apply_create.go",
 		"if !fresh || s.level < freshLevel {", "if true {",
 		"./builds", "Test_Force_GetsABuildThatBeginsLater", "",
