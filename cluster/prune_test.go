@@ -2,11 +2,13 @@ package cluster_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 // Test_Prune_OnlySilentMembers lets a removal of a silent member wait for another change of the
@@ -45,6 +47,53 @@ func Test_Prune_OnlySilentMembers(t *testing.T) {
 				}
 				if removed == heals {
 					t.Errorf("the node was removed: %v, want %v", removed, !heals)
+				}
+			})
+		})
+	}
+}
+
+// Test_Join_FormerServerRespondsAgain lets a node join under the name of a member that does not
+// respond, and the join wait for another change of the membership. If the member responds again
+// meanwhile, it stays, and the node is refused.
+func Test_Join_FormerServerRespondsAgain(t *testing.T) {
+	for name, address := range map[string]string{"at another address": "elsewhere:1", "at the same address": ""} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := threeSimulated(t, inMemory)
+				lead := g.leader()
+				former := g.nodes[g.others(lead.cfg.Name)[0]]
+				other := g.nodes[g.others(lead.cfg.Name, former.cfg.Name)[0]]
+				if address == "" {
+					address = g.address(former.cfg.Name)
+				}
+				g.hub.Part([]string{former.cfg.Name}, g.others(former.cfg.Name))
+				time.Sleep(time.Second) // simulated
+				unlock := lead.LockMembership()
+				conn, err := other.LeaderConn()
+				if err != nil {
+					t.Fatal(err)
+				}
+				joined := make(chan error, 1)
+				go func() {
+					_, err := clusterv1.NewPeerClient(conn).Join(t.Context(), &clusterv1.JoinRequest{From: &clusterv1.Identity{
+						Cluster: cluster.DefaultCluster, ClusterId: lead.Status().ClusterID, ServerId: former.cfg.Name + "/another", Address: address, FeatureLevel: 1,
+					}})
+					joined <- err
+				}()
+				time.Sleep(3 * time.Second) // the former server did not respond, and the join waits
+				g.hub.Heal()
+				time.Sleep(3 * time.Second)
+				unlock()
+				if err := <-joined; err == nil || !strings.Contains(err.Error(), "names must be unique") {
+					t.Errorf("the join: %v, want a refusal", err)
+				}
+				var ids []string
+				for _, m := range lead.Members() {
+					ids = append(ids, m.ServerID)
+				}
+				if len(ids) != 3 || !slices.Contains(ids, former.ServerID()) {
+					t.Errorf("the members are %v", ids)
 				}
 			})
 		})

@@ -98,6 +98,11 @@ var mutants = []mutant{
 		"./cluster", "Test_Prune_OnlySilentMembers", "",
 	},
 	{
+		"a member is replaced although it responds again", "cluster/peerapi.go",
+		"return n.peers.get(id).pingAt.After(t)", "return n.peers.get(id).pingAt.After(t.AddDate(1, 0, 0))",
+		"./cluster", "Test_Join_FormerServerRespondsAgain", "",
+	},
+	{
 		"a decision of a former term changes the members", "cluster/membership.go",
 		"if r.CurrentTerm() != term {", "if r.CurrentTerm() < term {",
 		"./cluster", "Test_Autopilot_PromotesMembersOnly", "",
