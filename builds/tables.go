@@ -86,9 +86,9 @@ func (s *State) unindex(r *buildsv1.Record) {
 	}
 }
 
-// deadlineRuns reports whether a build ends at its deadline. The deadline of a successor begins when
-// the successor becomes the active build of its image. Its wait ends with the former build, at the
-// deadline of that one.
+// deadlineRuns reports whether a build ends at its deadline. The deadline of a successor begins
+// when the successor becomes the active build of its image. Its wait ends with the former build, at
+// the deadline of that one.
 func (s *State) deadlineRuns(r *buildsv1.Record) bool {
 	return !r.Successor || s.level < successorDeadlineLevel
 }

@@ -118,8 +118,8 @@ func (p *Pool) current() (*grpc.ClientConn, uint32) {
 // leave makes the next server the current one, unless another call has already done so.
 func (p *Pool) leave(at uint32) { p.at.CompareAndSwap(at, at+1) }
 
-// retry calls f with one server after the other until the result is not UNAVAILABLE, is final on all
-// servers, the retry timeout has passed, or ctx ends.
+// retry calls f with one server after the other until the result is not UNAVAILABLE, is final on
+// all servers, the retry timeout has passed, or ctx ends.
 func (p *Pool) retry(ctx context.Context, f func(*grpc.ClientConn) error) error {
 	pause := pauseMin
 	deadline := time.Now().Add(p.retryTimeout)

@@ -1358,7 +1358,7 @@ type Build struct {
 	EndedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	// Time at which the build fails with blame TIMEOUT if it has not ended. A build that waits for
 	// another build of the same ref does not fail at this time: once that one has ended, the deadline
-	// is later by the time of the wait. Below feature level 5 the deadline also ends a build that waits.
+	// is later by the time of the wait. Below feature level 5 the deadline also ends a waiting build.
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// Attempts in order; the newest is the last one.
 	Attempts []*Attempt `protobuf:"bytes,13,rep,name=attempts,proto3" json:"attempts,omitempty"`
@@ -3518,8 +3518,8 @@ type NodeInfo struct {
 	// The node is the leader.
 	Leader bool `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
 	// `alive`, `silent` (has not responded to the leader for 3 seconds), `dead` (its process has
-	// ended), or `unknown`. If the information is not from the leader, it is `alive` for the node that
-	// received the call, for the leader that this node hears, and for nodes that gossip shows;
+	// ended), or `unknown`. If the information is not from the leader, it is `alive` for the node
+	// that received the call, for the leader that this node hears, and for nodes that gossip shows;
 	// otherwise `unknown`.
 	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	// Raft index up to which the node has applied the log; 0 if not known.
