@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -16,8 +17,8 @@ import (
 // uses the credential of the first requester.
 
 // useOneTime fetches the one-time credential of a request and adds it to the secrets of the request
-// and to the source of the plan. If an active build of the same image can be joined, it returns
-// that build and fetches nothing.
+// and to the source of the plan. If the request joins a build of the same image, it returns that
+// build and fetches nothing.
 func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*imagebuilderv1.Build, error) {
 	if r.oneTimeURL == "" || p.source.GetDockerfile().GetGit() == nil {
 		return nil, nil
@@ -25,23 +26,16 @@ func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*im
 	if err := s.catchUp(ctx, 0, true); err != nil {
 		return nil, err
 	}
-	var joined *imagebuilderv1.Build
-	s.store.Read(func(st *builds.State) {
-		if active := st.Active(p.ref); active != nil && st.CanJoin(active, p.source, r.fresh) {
-			joined = active.Build
-		}
-	})
-	if joined != nil {
-		return joined, nil
-	}
-	auth, err := s.fetchOneTime(ctx, r.oneTimeURL)
-	if err != nil {
-		return nil, err
-	}
-	r.secrets.Git = auth
 	p.source = proto.CloneOf(p.source)
 	p.source.GetDockerfile().GetGit().Authenticated = true
-	return nil, nil
+	var joined *buildsv1.Record
+	var err error
+	s.store.Read(func(st *builds.State) { joined, err = st.Join(p.ref, p.source, r.fresh) })
+	if joined != nil || err != nil {
+		return joined.GetBuild(), err
+	}
+	r.secrets.Git, err = s.fetchOneTime(ctx, r.oneTimeURL)
+	return nil, err
 }
 
 // fetchOneTime fetches a git credential from a one-time URL. The URL is a secret itself, so no

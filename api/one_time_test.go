@@ -10,7 +10,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/api"
+	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/proto/builder"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
 )
 
@@ -64,6 +66,14 @@ func Test_OneTimeCredential(t *testing.T) {
 	if err != nil || joined.Info.GetBuildId() != first.Info.BuildId || url.calls.Load() != 1 {
 		t.Errorf("joining: %v, %v, fetched %d times", joined, err, url.calls.Load())
 	}
+	epoch := a.Assign(first.Info.BuildId)
+	a.Stop(first.Info.BuildId, buildsv1.StopReason_STOP_REASON_OPERATOR, "")
+	next := a.Create(first.Ref)
+	waits, err := ask(privateRepo())
+	if err != nil || waits.Info.GetBuildId() != next.Build.Id || url.calls.Load() != 1 {
+		t.Errorf("joining a build that waits: %v, %v, fetched %d times", waits, err, url.calls.Load())
+	}
+	a.Finish(first.Info.BuildId, epoch, &buildsv1.FinishAttempt{Phase: builds.Cancelled})
 	a.registry.mu.Lock()
 	a.registry.images[first.Ref] = "sha256:w"
 	a.registry.mu.Unlock()

@@ -31,14 +31,12 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 	if c.RequestId != "" && !tx.roomForRequest() {
 		return Result{Err: ErrTooManyRequests}
 	}
-	if r := tx.Active(c.Ref); r != nil && !faults.Mutant("dedupe-outside-apply") {
-		if tx.CanJoin(r, c.Source, c.Fresh) {
+	if tx.Active(c.Ref) != nil && !faults.Mutant("dedupe-outside-apply") {
+		switch r, err := tx.Join(c.Ref, c.Source, c.Fresh); {
+		case err != nil:
+			return Result{Err: err}
+		case r != nil:
 			return tx.attach(r, c)
-		}
-		// The active build is about to end, or it is too old for a fresh request. A successor waits
-		// for its end. There is only one, so that every request joins it.
-		if id, ok := tx.successors.Get(c.Ref); ok {
-			return tx.attach(tx.Build(id), c)
 		}
 		return tx.create(c, true)
 	}
@@ -49,12 +47,35 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 	return tx.create(c, false)
 }
 
-// CanJoin reports whether a request joins the active build r of its image. A fresh request joins
-// only a build that begins later than the request and does what the request demands: that build is
-// forced too, or has the same source. Otherwise it may copy a base image that exists. Gitpod's
-// clients repeat a forced request without a request id, so that their requests are not fresh: they
-// have to find the build of the first request.
-func (s *State) CanJoin(r *buildsv1.Record, source *imagebuilderv1.Source, fresh bool) bool {
+// Join returns the build of an image that a request joins: the active build or its successor. It
+// returns nil if the request needs a new build. An image has one successor at most, so Join returns
+// ErrOtherSuccessor if the request can join neither.
+func (s *State) Join(ref string, source *imagebuilderv1.Source, fresh bool) (*buildsv1.Record, error) {
+	active := s.Active(ref)
+	if active == nil {
+		return nil, nil
+	}
+	if s.canJoin(active, source, fresh) {
+		return active, nil
+	}
+	// The active build is about to end, or it is too old for a fresh request.
+	id, ok := s.successors.Get(ref)
+	if !ok {
+		return nil, nil
+	}
+	next := s.Build(id)
+	if s.level >= freshLevel && !s.canJoin(next, source, fresh) {
+		return nil, ErrOtherSuccessor
+	}
+	return next, nil
+}
+
+// canJoin reports whether a request joins a build of its image that has not ended. A fresh request
+// joins only a build that begins later than the request and does what the request demands: that
+// build is forced too, or has the same source. Otherwise it may copy a base image that exists.
+// Gitpod's clients repeat a forced request without a request id, so that their requests are not
+// fresh: they have to find the build of the first request.
+func (s *State) canJoin(r *buildsv1.Record, source *imagebuilderv1.Source, fresh bool) bool {
 	if r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
 		return false
 	}

@@ -82,6 +82,10 @@ func (tx *change) end(r *buildsv1.Record, phase imagebuilderv1.Phase, blame imag
 	if id, ok := tx.successors.Get(b.Ref); ok && !r.Successor {
 		next := edit(tx.Build(id))
 		next.Successor = false
+		if tx.level >= successorDeadlineLevel {
+			waited := time.Duration(tx.time - next.Build.CreatedAt.AsTime().UnixNano())
+			next.Build.Deadline = timestamppb.New(next.Build.Deadline.AsTime().Add(waited))
+		}
 		tx.put(next)
 	}
 	tx.reap(reapsPerApply)

@@ -23,7 +23,14 @@ func (tx *change) setFeatureLevel(c *buildsv1.SetFeatureLevel) Result {
 	if c.GetLevel() < tx.level {
 		return Result{Err: fmt.Errorf("the feature level is %d and cannot go back to %d", tx.level, c.GetLevel())}
 	}
+	before := tx.level
 	tx.level = c.GetLevel()
+	if before < successorDeadlineLevel && tx.level >= successorDeadlineLevel {
+		tx.successors.Scan(func(_, id string) bool {
+			tx.deadlines.Delete(deadlineKey(tx.Build(id)))
+			return true
+		})
+	}
 	tx.event.Cluster = true
 	return Result{}
 }

@@ -38,7 +38,7 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 			return Result{Build: r.Build, Detached: true}
 		}
 	}
-	if c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE && tx.level >= commandTimeLevel && tx.time < b.Deadline.AsTime().UnixNano() {
+	if c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE && (!tx.deadlineRuns(r) || tx.level >= commandTimeLevel && tx.time < b.Deadline.AsTime().UnixNano()) {
 		return Result{Build: b, Err: ErrNotDue}
 	}
 	forced := c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE || c.Reason == buildsv1.StopReason_STOP_REASON_UNSEALABLE

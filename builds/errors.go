@@ -22,6 +22,9 @@ var (
 	// ErrSecretsLost means that the request has secrets and the command that creates its build has
 	// none.
 	ErrSecretsLost = errors.New("the secrets of the request were lost before its build was created; repeat the request")
+	// ErrOtherSuccessor means that another build waits for the end of the active build of the image,
+	// which does not do what the forced request demands.
+	ErrOtherSuccessor = errors.New("a build of the image is being stopped, and another one, which is not forced, waits for its end; repeat the request")
 	// ErrNotRequester means that the caller did not request the build.
 	ErrNotRequester = errors.New("only a requester of the build or an operator can cancel it")
 	// ErrTooLate means that the build can no longer be cancelled, because it is being published.

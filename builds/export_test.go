@@ -8,6 +8,9 @@ func (s *Store) SetRequestLimit(n int) { s.state.requestLimit = n }
 // ProtobufVersion is the version of the protobuf module in the version of a hash.
 const ProtobufVersion = protobufVersion
 
+// SuccessorDeadlineLevel is the feature level at which the deadlines of successors wait.
+const SuccessorDeadlineLevel = successorDeadlineLevel
+
 // CheckpointCommands is the number of indexes between two checkpoints.
 const CheckpointCommands = checkpointCommands
 

@@ -40,6 +40,9 @@ const (
 	// freshLevel introduces successors for forced requests of the native API. In older versions a
 	// forced request joins the active build, however long that runs.
 	freshLevel = 5
+	// successorDeadlineLevel introduces deadlines of successors that begin when the successor becomes
+	// the active build. In older versions they begin with the request.
+	successorDeadlineLevel = 5
 	// ConfirmLevel introduces the peer call Confirm, by which a leader makes sure that it still leads
 	// before a linearizable read. Older versions do not serve it, and use Raft's VerifyLeader.
 	ConfirmLevel = 5

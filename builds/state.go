@@ -29,7 +29,7 @@ type State struct {
 	queued      *btree.Map[string, *buildsv1.Record] // by creation key, successors included
 	live        *btree.Map[string, *buildsv1.Record] // by id
 	sealing     *btree.Map[string, *buildsv1.Record] // by id: builds with a log that has to be sealed
-	deadlines   *btree.Map[string, *buildsv1.Record] // queued builds by deadline and id
+	deadlines   *btree.Map[string, *buildsv1.Record] // queued builds by deadline and id; see deadlineRuns
 
 	activeSet *ActiveSet
 
@@ -170,7 +170,8 @@ func (s *State) Queued(f func(*buildsv1.Record) bool) {
 	s.queued.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
 }
 
-// QueuedByDeadline calls f with every queued build, earliest deadline first, until f returns false.
+// QueuedByDeadline calls f with every queued build whose deadline runs, earliest deadline first,
+// until f returns false. The deadline of a build that waits for another one does not run.
 func (s *State) QueuedByDeadline(f func(*buildsv1.Record) bool) {
 	s.deadlines.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
 }

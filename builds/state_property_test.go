@@ -37,6 +37,9 @@ func Test_State_Invariants(t *testing.T) {
 				res := m.Create(fmt.Sprintf("r:%d", rapid.IntRange(0, 4).Draw(rt, "ref")), buildstest.By(rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who")),
 					func(c *buildsv1.CreateBuild) {
 						c.RequestId = rapid.SampledFrom([]string{"", "1", "2", "3"}).Draw(rt, "request id")
+						c.Force = rapid.Bool().Draw(rt, "force")
+						c.Fresh = c.Force && rapid.Bool().Draw(rt, "fresh")
+						c.Source = imageSource(rapid.SampledFrom([]string{"base", "base@sha256:1"}).Draw(rt, "source"))
 					})
 				if res.Build != nil && !res.Attached {
 					ids = append(ids, res.Build.Id)
@@ -74,6 +77,9 @@ func Test_State_Invariants(t *testing.T) {
 				m.Now = m.Now.Add(time.Duration(rapid.IntRange(-60, 120).Draw(rt, "seconds")) * time.Second)
 				m.Must(&buildsv1.Reap{})
 			},
+			"level": func(rt *rapid.T) {
+				m.Apply(&buildsv1.SetFeatureLevel{Level: uint32(rapid.IntRange(1, builds.FeatureLevel).Draw(rt, "level"))})
+			},
 			"hash": func(*rapid.T) { checkHash(rt, t, m.Store) },
 			"":     func(rt *rapid.T) { checkInvariants(rt, m.Store.View(), ended) },
 		})
@@ -93,7 +99,7 @@ func Test_State_Invariants(t *testing.T) {
 // checkInvariants checks a state. ended holds the terminal phases of all builds seen so far.
 func checkInvariants(t *rapid.T, s *builds.State, ended map[string]imagebuilderv1.Phase) {
 	active := map[string]int{}
-	var queued, live, total int
+	var queued, live, successors, total int
 	s.Descend("", func(r *buildsv1.Record) bool {
 		b := r.Build
 		total++
@@ -117,7 +123,9 @@ func checkInvariants(t *rapid.T, s *builds.State, ended map[string]imagebuilderv
 			}
 		default:
 			queued++
-			if !r.Successor {
+			if r.Successor {
+				successors++
+			} else {
 				active[b.Ref]++
 			}
 		}
@@ -148,8 +156,12 @@ func checkInvariants(t *rapid.T, s *builds.State, ended map[string]imagebuilderv
 		inOrder++
 		return true
 	})
-	if inOrder != queued {
-		t.Fatalf("%d builds stand in the order of deadlines, %d are queued", inOrder, queued)
+	want := queued
+	if s.Level() >= builds.SuccessorDeadlineLevel {
+		want -= successors
+	}
+	if inOrder != want {
+		t.Fatalf("%d builds stand in the order of deadlines, %d are queued, %d of them successors", inOrder, queued, successors)
 	}
 	c := s.Counts()
 	if c.Queued != queued || c.Live != live || c.Builds != total || c.History != total-queued-live {

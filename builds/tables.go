@@ -21,7 +21,9 @@ func (s *State) put(r *buildsv1.Record) {
 	switch {
 	case b.Phase == Queued:
 		s.queued.Set(createdKey(r), r)
-		s.deadlines.Set(deadlineKey(r), r)
+		if s.deadlineRuns(r) {
+			s.deadlines.Set(deadlineKey(r), r)
+		}
 	case Live(b.Phase):
 		s.live.Set(b.Id, r)
 	case Terminal(b.Phase):
@@ -82,6 +84,13 @@ func (s *State) unindex(r *buildsv1.Record) {
 	if id, ok := s.successors.Get(b.Ref); ok && id == b.Id {
 		s.successors.Delete(b.Ref)
 	}
+}
+
+// deadlineRuns reports whether a build ends at its deadline. The deadline of a successor begins
+// when the successor becomes the active build of its image. Its wait ends with the former build, at
+// the deadline of that one.
+func (s *State) deadlineRuns(r *buildsv1.Record) bool {
+	return !r.Successor || s.level < successorDeadlineLevel
 }
 
 // deadlineKey returns the key of a record in the order of deadlines.

@@ -57,8 +57,12 @@ func (f *fake) WatchBuilds(r *imagebuilderv1.WatchBuildsRequest, s imagebuilderv
 // serve returns a client of fake servers. nil stands for a server that refuses connections.
 func serve(t *testing.T, patience time.Duration, fakes ...*fake) *client.Client {
 	t.Helper()
+	return serveWith(t, client.Options{Patience: patience}, fakes...)
+}
+
+func serveWith(t *testing.T, o client.Options, fakes ...*fake) *client.Client {
+	t.Helper()
 	listeners := map[string]*bufconn.Listener{}
-	o := client.Options{Patience: patience}
 	for i, f := range fakes {
 		name := fmt.Sprintf("node%d", i)
 		o.Servers = append(o.Servers, "passthrough:///"+name)
@@ -120,6 +124,33 @@ func Test_Call_GivesUpAfterItsPatience(t *testing.T) {
 	if _, err := c.Build(t.Context(), &imagebuilderv1.BuildImageRequest{}); status.Code(err) != codes.Unavailable {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Test_Call_FinalOnAllServers checks that a call ends once its error is final on all servers, and
+// that one server with another error keeps it going.
+func Test_Call_FinalOnAllServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, final := range []int{1, 2} {
+			calls := 0
+			down := func(final bool) *fake {
+				return &fake{build: func(*imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {
+					calls++
+					if final {
+						return nil, status.Error(codes.Unavailable, "no leader")
+					}
+					return nil, errDown
+				}}
+			}
+			c := serveWith(t, client.Options{Patience: time.Second, Final: func(err error) bool { return strings.Contains(err.Error(), "no leader") }}, down(true), down(final == 2))
+			began := time.Now()
+			if _, err := c.Build(t.Context(), &imagebuilderv1.BuildImageRequest{}); status.Code(err) != codes.Unavailable {
+				t.Errorf("got %v", err)
+			}
+			if took := time.Since(began); final == 2 && (calls != 2 || took != 0) || final == 1 && (calls <= 2 || took < time.Second) {
+				t.Errorf("%d of 2 servers are final: %d calls in %s", final, calls, took)
+			}
+		}
+	})
 }
 
 func Test_Call_OtherErrorsAreFinal(t *testing.T) {

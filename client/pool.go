@@ -32,6 +32,9 @@ type Options struct {
 	// Patience is the time for which a call is retried while no server is available; 30 seconds if
 	// zero. The context of the call can end it earlier.
 	Patience time.Duration
+	// Final reports whether an UNAVAILABLE error will not pass soon. A call whose error is final on
+	// all servers, one after the other, is not retried. If Final is nil, no error is final.
+	Final func(error) bool
 	// Dial are further options of the gRPC connections.
 	Dial []grpc.DialOption
 }
@@ -51,8 +54,9 @@ type Pool struct {
 	servers []string
 	// retryTimeout is Options.Patience.
 	retryTimeout time.Duration
-	at           atomic.Uint32 // number of the current server, modulo the number of servers
-	index        atomic.Uint64 // greatest index of all responses
+	final        func(error) bool // Options.Final
+	at           atomic.Uint32    // number of the current server, modulo the number of servers
+	index        atomic.Uint64    // greatest index of all responses
 
 	closed sync.Once
 }
@@ -64,7 +68,7 @@ func NewPool(o Options) (*Pool, error) {
 	if len(o.Servers) == 0 {
 		return nil, errors.New("no server is named")
 	}
-	p := &Pool{servers: o.Servers, retryTimeout: o.Patience}
+	p := &Pool{servers: o.Servers, retryTimeout: o.Patience, final: o.Final}
 	if p.retryTimeout == 0 {
 		p.retryTimeout = 30 * time.Second
 	}
@@ -114,11 +118,12 @@ func (p *Pool) current() (*grpc.ClientConn, uint32) {
 // leave makes the next server the current one, unless another call has already done so.
 func (p *Pool) leave(at uint32) { p.at.CompareAndSwap(at, at+1) }
 
-// retry calls f with one server after the other until the result is not UNAVAILABLE, the retry
-// timeout has passed, or ctx ends.
+// retry calls f with one server after the other until the result is not UNAVAILABLE, is final on
+// all servers, the retry timeout has passed, or ctx ends.
 func (p *Pool) retry(ctx context.Context, f func(*grpc.ClientConn) error) error {
 	pause := pauseMin
 	deadline := time.Now().Add(p.retryTimeout)
+	final := 0 // number of servers, one after the other, whose error was final
 	for n := 1; ; n++ {
 		conn, at := p.current()
 		err := f(conn)
@@ -126,6 +131,11 @@ func (p *Pool) retry(ctx context.Context, f func(*grpc.ClientConn) error) error 
 			return err
 		}
 		p.leave(at)
+		if final++; p.final == nil || !p.final(err) {
+			final = 0
+		} else if final == len(p.conns) {
+			return err
+		}
 		if n%len(p.conns) != 0 {
 			continue // no pause before the other servers
 		}

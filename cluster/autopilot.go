@@ -3,9 +3,11 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,11 +17,13 @@ import (
 
 // autopilot promotes stable nodes to voters, up to Config.Voters, and removes members that have
 // been silent for Config.PruneAfter. It runs while this node leads and returns when ctx ends.
-func (n *Node) autopilot(ctx context.Context, _ *Term) error {
+func (n *Node) autopilot(ctx context.Context, term *Term) error {
 	if n.alone() {
 		return nil
 	}
-	a := autopilot.New(autopilotRaft{n.raft.Load(), n, ctx}, autopilotApp{n}, autopilot.WithPromoter(promoter{n}), autopilot.WithLogger(n.logger()),
+	var removals sync.WaitGroup
+	defer removals.Wait()
+	a := autopilot.New(autopilotRaft{n.raft.Load(), n, ctx, term.number}, autopilotApp{n, ctx, term.number, &removals}, autopilot.WithPromoter(promoter{n}), autopilot.WithLogger(n.logger()),
 		autopilot.WithUpdateInterval(n.cfg.PingInterval), autopilot.WithReconcileInterval(4*n.cfg.PingInterval))
 	a.Start(ctx)
 	<-ctx.Done()
@@ -31,8 +35,9 @@ func (n *Node) autopilot(ctx context.Context, _ *Term) error {
 // Raft may never complete a request that is queued while it shuts down.
 type autopilotRaft struct {
 	*raft.Raft
-	n   *Node
-	ctx context.Context
+	n    *Node
+	ctx  context.Context
+	term uint64
 }
 
 // AddVoter promotes a member to a voter and fails if id is not a member. Raft itself would add an
@@ -51,7 +56,7 @@ func (r autopilotRaft) AddVoter(id raft.ServerID, address raft.ServerAddress, _ 
 	}}
 }
 
-// failedFuture is the future of a request that was never made.
+// failedFuture is the future of a request that was never made. Its error may be nil.
 type failedFuture struct{ err error }
 
 func (f failedFuture) Error() error  { return f.err }
@@ -78,7 +83,7 @@ type autopilotFuture struct {
 
 // Error makes the request and waits for its result or for the end of the term.
 func (f *autopilotFuture) Error() error {
-	return f.r.n.changeMembers(f.r.ctx, func(*raft.Raft, []raft.Server) (raft.Future, error) {
+	return f.r.n.changeMembersIn(f.r.ctx, f.r.term, func(*raft.Raft, []raft.Server) (raft.Future, error) {
 		future := f.start()
 		if future.Error() == nil {
 			f.index.Store(future.Index())
@@ -91,7 +96,12 @@ func (f *autopilotFuture) Error() error {
 func (f *autopilotFuture) Index() uint64 { return f.index.Load() }
 
 // autopilotApp supplies autopilot with its configuration and the state of the members.
-type autopilotApp struct{ n *Node }
+type autopilotApp struct {
+	n        *Node
+	ctx      context.Context
+	term     uint64
+	removals *sync.WaitGroup // the removals that RemoveFailedServer has started
+}
 
 var _ autopilot.ApplicationIntegration = autopilotApp{}
 
@@ -151,15 +161,33 @@ func (p autopilotApp) KnownServers() map[raft.ServerID]*autopilot.Server {
 
 // RemoveFailedServer removes a member that has been silent for Config.PruneAfter. It does not wait.
 func (p autopilotApp) RemoveFailedServer(s *autopilot.Server) {
-	p.n.cfg.Logger.Warn("removing a member that has been silent for too long", "node", p.n.cfg.Name, "member", s.ID, "after", p.n.cfg.PruneAfter)
-	p.n.done.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), raftTimeout)
+	p.removals.Go(func() {
+		ctx, cancel := context.WithTimeout(p.ctx, raftTimeout)
 		defer cancel()
-		if err := p.n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) { return r.RemoveServer(s.ID, 0, 0), nil }); err != nil {
+		if err := p.n.removeSilent(ctx, p.term, s.ID); err != nil && p.ctx.Err() == nil {
 			p.n.cfg.Logger.Warn("cannot remove a silent member", "node", p.n.cfg.Name, "member", s.ID, "err", err)
 		}
 	})
 }
+
+// removeSilent removes a member in a term, unless it has responded within Config.PruneAfter. The
+// removal may have waited for other changes of the membership, so the silence is measured again.
+func (n *Node) removeSilent(ctx context.Context, term uint64, id raft.ServerID) error {
+	return n.changeMembersIn(ctx, term, func(r *raft.Raft, servers []raft.Server) (raft.Future, error) {
+		if !slices.ContainsFunc(servers, func(s raft.Server) bool { return s.ID == id }) {
+			return failedFuture{nil}, nil // it was removed meanwhile
+		}
+		silent := n.Peer(nameOf(id), storeOf(id)).Silent
+		if silent <= n.cfg.PruneAfter {
+			return nil, errRespondsAgain
+		}
+		n.cfg.Logger.Warn("removing a member that has been silent for too long", "node", n.cfg.Name, "member", id, "silent", silent.Round(time.Second), "after", n.cfg.PruneAfter)
+		return r.RemoveServer(id, 0, 0), nil
+	})
+}
+
+// errRespondsAgain means that a member is not removed.
+var errRespondsAgain = errors.New("the member responds again")
 
 // promoter keeps the number of voters at Config.Voters.
 type promoter struct{ n *Node }

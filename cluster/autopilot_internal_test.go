@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"testing"
@@ -29,7 +30,7 @@ func Test_Autopilot_PromotesMembersOnly(t *testing.T) {
 	<-r.LeaderCh()
 	n := &Node{membership: make(chan struct{}, 1)}
 	n.raft.Store(r)
-	raftCalls := autopilotRaft{r, n, t.Context()}
+	raftCalls := autopilotRaft{r, n, t.Context(), r.CurrentTerm()}
 	must := func(f raft.IndexFuture) {
 		t.Helper()
 		if err := f.Error(); err != nil {
@@ -45,12 +46,16 @@ func Test_Autopilot_PromotesMembersOnly(t *testing.T) {
 		t.Errorf("the members are %v", servers)
 	}
 	must(r.AddNonvoter("b/2", "b", 0, 0))
+	former := autopilotRaft{r, n, t.Context(), r.CurrentTerm() - 1}
+	if err := former.AddVoter("b/2", "b", 0, 0).Error(); !errors.Is(err, ErrNoLeader) {
+		t.Errorf("a promotion of a former term: %v, want %v", err, ErrNoLeader)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	var promotion sync.WaitGroup
 	defer promotion.Wait()
 	defer cancel()
 	promotion.Go(func() { // b does not respond, so the change is never committed
-		_ = autopilotRaft{r, n, ctx}.AddVoter("b/2", "b", 0, 0).Error()
+		_ = autopilotRaft{r, n, ctx, r.CurrentTerm()}.AddVoter("b/2", "b", 0, 0).Error()
 	})
 	for r.GetConfiguration().Configuration().Servers[1].Suffrage != raft.Voter {
 		select {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -78,3 +79,8 @@ func (n *Node) BeforeRestoreWrite(f func() error) { n.restores.beforeWrite = f }
 
 // BeforeRestore calls f before a restore is proposed.
 func (n *Node) BeforeRestore(f func()) { n.beforeRestore = f }
+
+// WhileLed returns a context for a call to a server that was the leader.
+func (n *Node) WhileLed(ctx context.Context, leader string) (call context.Context, done func()) {
+	return n.whileLed(ctx, raft.ServerID(leader))
+}

@@ -32,6 +32,7 @@ type fsm struct {
 	lastTerm uint64        // term of the last applied command
 	advanced chan struct{} // closed when applied grows; nil if there is no waiter
 	broken   error
+	stopped  chan struct{}           // closed when broken is set
 	waiting  map[uint64]chan Applied // by Command.Proposal; capacity 1 each
 	restored chan struct{}           // closed when a snapshot replaces the state
 	epoch    uint64                  // how often the state was replaced
@@ -50,7 +51,7 @@ type fsm struct {
 var _ raft.FSM = (*fsm)(nil)
 
 func newFSM(sm StateMachine, origin string) *fsm {
-	return &fsm{sm: sm, origin: origin, fatal: make(chan error, 1), waiting: map[uint64]chan Applied{}, restored: make(chan struct{}), working: make(chan struct{}, 1)}
+	return &fsm{sm: sm, origin: origin, fatal: make(chan error, 1), waiting: map[uint64]chan Applied{}, stopped: make(chan struct{}), restored: make(chan struct{}), working: make(chan struct{}, 1)}
 }
 
 // expect returns a channel that receives the result of this node's proposal with the given number
@@ -137,10 +138,13 @@ func (f *fsm) failed() error {
 	return f.broken
 }
 
-// stopAt records err, after which no command is applied any more.
+// stopAt records err, after which no command is applied any more, and wakes all waiters.
 func (f *fsm) stopAt(err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.broken == nil {
+		close(f.stopped)
+	}
 	f.broken = err
 	return err
 }
@@ -186,8 +190,8 @@ func (f *fsm) term() uint64 {
 	return f.lastTerm
 }
 
-// wait blocks until the command at index is applied. It returns an error if ctx ends first, or if
-// the state machine has stopped before the call.
+// wait blocks until the command at index is applied. It returns an error if ctx ends or the state
+// machine stops first.
 func (f *fsm) wait(ctx context.Context, index uint64) error {
 	for {
 		f.mu.Lock()
@@ -207,6 +211,7 @@ func (f *fsm) wait(ctx context.Context, index uint64) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for index %d: %w", index, ctx.Err())
+		case <-f.stopped:
 		case <-advanced:
 		}
 	}

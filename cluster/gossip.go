@@ -127,12 +127,21 @@ func (g *gossip) run(ctx context.Context) {
 	}
 }
 
+// members returns the server ids that gossip shows as alive; none without gossip.
+func (g *gossip) members() map[string]bool {
+	ids := map[string]bool{}
+	if g == nil {
+		return ids
+	}
+	for _, m := range g.list.Members() {
+		ids[m.Name] = true
+	}
+	return ids
+}
+
 // missing returns the gossip addresses of members that gossip does not list.
 func (g *gossip) missing() (out []string) {
-	here := map[string]bool{}
-	for _, m := range g.list.Members() {
-		here[m.Name] = true
-	}
+	here := g.members()
 	for _, s := range g.node.raft.Load().GetConfiguration().Configuration().Servers {
 		if a := g.node.book.gossip(s.ID); a != "" && !here[string(s.ID)] {
 			out = append(out, a)

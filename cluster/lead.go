@@ -40,7 +40,7 @@ func (t *Term) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 	if !n.leadsIn(t) || n.raft.Load().CurrentTerm() != t.number {
 		return Applied{}, ErrNoLeader
 	}
-	return n.proposeHere(ctx, n.originated(cmd))
+	return n.prepareAndCommit(ctx, t.number, n.originated(cmd))
 }
 
 // watchLeader wakes the waiters whenever another leader becomes known.
@@ -120,13 +120,13 @@ func (n *Node) establish(ctx context.Context, term *Term) error {
 		}
 		if err == nil {
 			n.clock.begin(n.cfg.StateMachine.LastTime(), n.judgeClocks())
-			err = n.updateAddress(ctx)
+			err = n.updateAddress(ctx, term)
 		}
 		if err == nil {
-			_, err = n.commit(ctx, &clusterv1.Command{Ignorable: true, Origin: string(n.serverID())})
+			_, err = n.commit(ctx, term.number, &clusterv1.Command{Ignorable: true, Origin: string(n.serverID())})
 		}
 		switch {
-		case err == nil && n.raft.Load().CurrentTerm() != term.number:
+		case n.raft.Load().CurrentTerm() != term.number:
 			return raft.ErrLeadershipLost // leaderLoop starts the term that Raft is in
 		case err == nil:
 			n.setLeads(term)
@@ -147,12 +147,12 @@ func (n *Node) establish(ctx context.Context, term *Term) error {
 }
 
 // updateAddress corrects this node's address in Raft's configuration if it has changed.
-func (n *Node) updateAddress(ctx context.Context) error {
+func (n *Node) updateAddress(ctx context.Context, term *Term) error {
 	r := n.raft.Load()
 	address := raft.ServerAddress(n.cfg.Network.Address())
 	for _, s := range r.GetConfiguration().Configuration().Servers {
 		if s.ID == n.serverID() && s.Address != address {
-			return n.changeMembers(ctx, func(r *raft.Raft, now []raft.Server) (raft.Future, error) {
+			return n.changeMembersIn(ctx, term.number, func(r *raft.Raft, now []raft.Server) (raft.Future, error) {
 				if err := unchanged(now, s); err != nil {
 					return nil, err
 				}

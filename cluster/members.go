@@ -16,6 +16,9 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
+// heardTimeout is how long a node counts the leader as alive after it has heard from it.
+const heardTimeout = 3 * time.Second
+
 // pingTimeout bounds one ping of a member.
 const pingTimeout = 2 * time.Second
 
@@ -281,6 +284,9 @@ type Member struct {
 	// Silent is the time since the last response, as in Peer.
 	Silent time.Duration
 	Dead   bool
+	// Heard means that this node, which does not lead, has itself heard from the member within
+	// heardTimeout as its leader, or that gossip shows the member.
+	Heard bool
 	// Skew is how far the member's clock is ahead of the leader's.
 	Skew time.Duration
 }
@@ -293,6 +299,7 @@ func (n *Node) Members() []Member {
 		return nil
 	}
 	_, leader := r.LeaderWithID()
+	shown := n.gossip.Load().members()
 	var out []Member
 	for _, s := range r.GetConfiguration().Configuration().Servers {
 		m := Member{
@@ -306,6 +313,8 @@ func (n *Node) Members() []Member {
 			m.Answer, m.Dead, m.Skew = p.ping, p.dead, p.offset
 			m.Zone = p.ping.GetNode().GetZone()
 			m.Silent = n.Peer(m.Name, storeOf(s.ID)).Silent
+		} else {
+			m.Heard = shown[string(s.ID)] || m.Leader && time.Since(r.LastContact()) < heardTimeout
 		}
 		out = append(out, m)
 	}

@@ -32,6 +32,17 @@ func (n *Node) changeMembers(ctx context.Context, decide func(r *raft.Raft, serv
 	})
 }
 
+// changeMembersIn is changeMembers for a decision of a term. It returns ErrNoLeader if the term of
+// Raft is another one when the change is due.
+func (n *Node) changeMembersIn(ctx context.Context, term uint64, decide func(r *raft.Raft, servers []raft.Server) (raft.Future, error)) error {
+	return n.changeMembers(ctx, func(r *raft.Raft, servers []raft.Server) (raft.Future, error) {
+		if r.CurrentTerm() != term {
+			return nil, ErrNoLeader
+		}
+		return decide(r, servers)
+	})
+}
+
 // unchanged returns errMembersChanged unless s is still a server with the same address and vote.
 func unchanged(servers []raft.Server, s raft.Server) error {
 	if !slices.Contains(servers, s) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster/pki"
 
@@ -121,11 +122,11 @@ func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*cluster
 	if err := checkName(ctx, req.GetFrom()); err != nil {
 		return nil, err
 	}
-	client, err := n.leaderClient()
+	leader, err := n.leader()
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	return client.Join(forwarded(ctx), req)
+	return leader.Join(forwarded(ctx), req)
 }
 
 // Propose commits a command of another node. The code of an error is that of outcomeStatus.
@@ -182,6 +183,7 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 	}
 	n.book.note(from)
 	var former []raft.ServerID
+	var checked time.Time // when the last of the servers with this name did not respond
 	for _, s := range r.GetConfiguration().Configuration().Servers {
 		switch {
 		case s.ID == id && s.Address == address:
@@ -199,12 +201,13 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 			})
 		case nameOf(s.ID) == name:
 			if s.ID == n.serverID() || n.alive(ctx, s.ID) {
-				return fmt.Errorf("a node named %q with other data is alive: names must be unique", name)
+				return errNotUnique(name)
 			}
+			checked = time.Now()
 			if s.Address == address {
 				// Raft allows each address once, and the joining server has this address now:
 				// remove the former server first.
-				if err := n.removeFormer(ctx, s.ID); err != nil {
+				if err := n.removeFormer(ctx, s.ID, checked); err != nil {
 					return err
 				}
 				continue
@@ -212,21 +215,44 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 			former = append(former, s.ID)
 		}
 	}
-	if err := n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) { return r.AddNonvoter(id, address, 0, 0), nil }); err != nil {
+	if err := n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) {
+		for _, old := range former {
+			if n.respondedAfter(old, checked) {
+				return nil, errNotUnique(name)
+			}
+		}
+		return r.AddNonvoter(id, address, 0, 0), nil
+	}); err != nil {
 		return err
 	}
 	n.cfg.Logger.Info("a node joined", "node", id, "address", address)
 	for _, old := range former {
-		if err := n.removeFormer(ctx, old); err != nil {
+		if err := n.removeFormer(ctx, old, checked); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// removeFormer removes a server whose data is gone, so that no quorum counts it.
-func (n *Node) removeFormer(ctx context.Context, id raft.ServerID) error {
-	if err := n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) { return r.RemoveServer(id, 0, 0), nil }); err != nil {
+// errNotUnique returns the error for a joining node whose name another node has.
+func errNotUnique(name string) error {
+	return fmt.Errorf("a node named %q with other data is alive: names must be unique", name)
+}
+
+// respondedAfter reports whether a member has responded to a ping of this term after t.
+func (n *Node) respondedAfter(id raft.ServerID, t time.Time) bool {
+	return n.peers.get(id).pingAt.After(t)
+}
+
+// removeFormer removes a server whose data is gone, so that no quorum counts it. The removal may
+// wait for other changes of the membership. It returns an error if the server responds after checked.
+func (n *Node) removeFormer(ctx context.Context, id raft.ServerID, checked time.Time) error {
+	if err := n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) {
+		if n.respondedAfter(id, checked) {
+			return nil, errNotUnique(nameOf(id))
+		}
+		return r.RemoveServer(id, 0, 0), nil
+	}); err != nil {
 		return fmt.Errorf("remove the former %s: %w", id, err)
 	}
 	n.cfg.Logger.Info("removed a server whose data directory was replaced", "node", id)

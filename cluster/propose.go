@@ -38,8 +38,8 @@ func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 		err := ErrNoLeader
 		if leads {
 			res, err = n.proposeHere(ctx, cmd)
-		} else if client, cerr := n.leaderClient(); cerr == nil {
-			res, err = n.proposeThere(ctx, client, cmd)
+		} else if leader, cerr := n.leader(); cerr == nil {
+			res, err = n.proposeThere(ctx, leader, cmd)
 		}
 		if !errors.Is(err, ErrNoLeader) {
 			return res, err
@@ -95,6 +95,12 @@ func (n *Node) proposeHere(ctx context.Context, cmd *clusterv1.Command) (Applied
 	if leads, _ := n.leadership(); !leads {
 		return Applied{}, ErrNoLeader
 	}
+	return n.prepareAndCommit(ctx, anyTerm, cmd)
+}
+
+// prepareAndCommit commits what Config.Prepare makes of a command, in a term or in anyTerm. It
+// returns ErrRefused if Config.Prepare refuses the command.
+func (n *Node) prepareAndCommit(ctx context.Context, term uint64, cmd *clusterv1.Command) (Applied, error) {
 	prepared := cmd
 	if n.cfg.Prepare != nil {
 		var err error
@@ -102,12 +108,12 @@ func (n *Node) proposeHere(ctx context.Context, cmd *clusterv1.Command) (Applied
 			return Applied{}, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 	}
-	return n.commit(ctx, prepared)
+	return n.commit(ctx, term, prepared)
 }
 
 // proposeThere sends a command to the leader and waits until it is applied on this node. The result
 // is that of this node's own state machine.
-func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cmd *clusterv1.Command) (Applied, error) {
+func (n *Node) proposeThere(ctx context.Context, leader leaderConn, cmd *clusterv1.Command) (Applied, error) {
 	sent := proto.CloneOf(cmd)
 	sent.Proposal = mathrand.Uint64()
 	raw, err := proto.Marshal(sent)
@@ -117,9 +123,9 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	result, forget := n.fsm.expect(sent.Proposal)
 	defer forget()
 	replaced := n.fsm.replaced()
-	call, done := n.whileLed(forwarded(ctx))
+	call, done := n.whileLed(forwarded(ctx), leader.id)
 	responded := n.reach.begin()
-	_, err = client.Propose(call, &clusterv1.ProposeRequest{Command: raw})
+	_, err = leader.Propose(call, &clusterv1.ProposeRequest{Command: raw})
 	responded(err)
 	done()
 	if err != nil {
@@ -132,6 +138,8 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 		return res, nil
 	case <-behind.C:
 		return Applied{}, ErrBehind
+	case <-n.fsm.stopped:
+		return Applied{}, fmt.Errorf("%w (%w)", ErrBehind, n.fsm.failed())
 	case <-ctx.Done():
 		return Applied{}, fmt.Errorf("%w: it is committed and not applied here yet: %w", ErrOutcomeUnknown, ctx.Err())
 	case <-replaced:
@@ -141,16 +149,15 @@ func (n *Node) proposeThere(ctx context.Context, client clusterv1.PeerClient, cm
 	}
 }
 
-// whileLed returns a context for a call to the current leader. It ends when this node learns that
-// there is another leader or none, so that no call waits for a lost host. The caller calls done
-// after the call.
-func (n *Node) whileLed(ctx context.Context) (call context.Context, done func()) {
+// whileLed returns a context for a call to a server that was the leader when its connection was
+// chosen. It ends when this node learns that there is another leader or none, so that no call waits
+// for a lost host. The caller calls done after the call.
+func (n *Node) whileLed(ctx context.Context, leader raft.ServerID) (call context.Context, done func()) {
 	call, cancel := context.WithCancel(ctx)
-	_, former := n.raft.Load().LeaderWithID()
 	go func() { // ends when done is called
 		for {
 			_, changed := n.leadership()
-			if _, id := n.raft.Load().LeaderWithID(); id != former {
+			if _, id := n.raft.Load().LeaderWithID(); id != leader {
 				cancel()
 			}
 			select {
@@ -174,29 +181,40 @@ func forwarded(ctx context.Context) context.Context {
 
 const headerForwarded = "ib-forwarded"
 
-// leaderClient returns a client of the leader's peer API. It returns ErrNoLeader if no leader is
-// known or if this node leads.
-func (n *Node) leaderClient() (clusterv1.PeerClient, error) {
+// leaderConn is a client of the peer API of a server that was the leader when it was made.
+type leaderConn struct {
+	clusterv1.PeerClient
+	id raft.ServerID
+}
+
+// leader returns a client of the leader's peer API. It returns ErrNoLeader if no leader is known or
+// if this node leads.
+func (n *Node) leader() (leaderConn, error) {
 	r := n.raft.Load()
 	if r == nil {
-		return nil, ErrNoLeader
+		return leaderConn{}, ErrNoLeader
 	}
 	_, id := r.LeaderWithID()
 	if id == "" || id == n.serverID() {
-		return nil, ErrNoLeader
+		return leaderConn{}, ErrNoLeader
 	}
 	if err := n.mayCall(id); err != nil {
-		return nil, err
+		return leaderConn{}, err
 	}
 	conn, err := n.cfg.Network.Conn(id, n.addressOf(id))
 	if err != nil {
-		return nil, err
+		return leaderConn{}, err
 	}
-	return clusterv1.NewPeerClient(conn), nil
+	return leaderConn{clusterv1.NewPeerClient(conn), id}, nil
 }
 
-// commit proposes a copy of a command, with the time, on the leader.
-func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, err error) {
+// anyTerm lets commit propose a command in whatever term this node leads.
+const anyTerm = 0
+
+// commit proposes a copy of a command, with the time, on the leader. If the term of Raft is not the
+// given one, it returns ErrNoLeader and proposes nothing: a decision of a former term must not take
+// effect, not even if this node leads again.
+func (n *Node) commit(ctx context.Context, term uint64, cmd *clusterv1.Command) (_ Applied, err error) {
 	ctx, span := tracing.Start(ctx, "raft apply")
 	defer func() { tracing.End(span, err) }()
 	if err := n.diskProblem(); err != nil { // refused before Raft writes it
@@ -210,7 +228,14 @@ func (n *Node) commit(ctx context.Context, cmd *clusterv1.Command) (_ Applied, e
 		return Applied{}, fmt.Errorf("%w: encode command: %w", ErrRefused, err)
 	}
 	var f raft.ApplyFuture
-	switch err := n.await(ctx, func() raft.Future { f = n.raft.Load().Apply(raw, 0); return f }); {
+	apply := func() raft.Future {
+		if r := n.raft.Load(); term == anyTerm || r.CurrentTerm() == term {
+			f = r.Apply(raw, 0)
+			return f
+		}
+		return failedFuture{raft.ErrNotLeader}
+	}
+	switch err := n.await(ctx, apply); {
 	case err == nil:
 		if done, ok := f.Response().(Applied); ok {
 			return done, nil

@@ -25,6 +25,9 @@ const (
 	reachInterval = 500 * time.Millisecond
 )
 
+// UnreachedText is in the error of each call that needs the leader, on a node that reaches none.
+const UnreachedText = "no leader has responded to this node"
+
 // reach records whether the requests of this node to the leader get responses. A node can hear the
 // leader although its own messages do not arrive there.
 type reach struct {
@@ -146,11 +149,11 @@ func (n *Node) watchReach(ctx context.Context) {
 func (n *Node) pingLeader(ctx context.Context, id raft.ServerID) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	client, err := n.leaderClient()
+	leader, err := n.leader()
 	if err != nil {
 		return err
 	}
-	if _, err := client.Ping(ctx, &clusterv1.PingRequest{Leader: string(id)}); err != nil {
+	if _, err := leader.Ping(ctx, &clusterv1.PingRequest{Leader: string(id)}); err != nil {
 		return fmt.Errorf("ping the leader: %w", err)
 	}
 	return nil

@@ -41,8 +41,8 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 		err := ErrNoLeader
 		if leads {
 			index, err = n.readIndexHere(ctx)
-		} else if client, cerr := n.leaderClient(); cerr == nil {
-			index, err = n.reads.wait(ctx, func() (uint64, error) { return n.readIndexThere(client) })
+		} else if leader, cerr := n.leader(); cerr == nil {
+			index, err = n.reads.wait(ctx, func() (uint64, error) { return n.readIndexThere(leader) })
 		}
 		if err == nil || ctx.Err() != nil || !errors.Is(err, ErrNoLeader) {
 			return index, err
@@ -64,13 +64,13 @@ func (n *Node) readIndexHere(ctx context.Context) (uint64, error) {
 
 // readIndexThere requests the read index from the leader. It returns ErrNoLeader for every failure:
 // a read can always be retried.
-func (n *Node) readIndexThere(client clusterv1.PeerClient) (uint64, error) {
+func (n *Node) readIndexThere(leader leaderConn) (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readIndexTimeout)
 	defer cancel()
-	ctx, done := n.whileLed(forwarded(ctx))
+	ctx, done := n.whileLed(forwarded(ctx), leader.id)
 	defer done()
 	responded := n.reach.begin()
-	res, err := client.ReadIndex(ctx, &clusterv1.ReadIndexRequest{})
+	res, err := leader.ReadIndex(ctx, &clusterv1.ReadIndexRequest{})
 	responded(err)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %s", ErrNoLeader, status.Convert(err).Message())

@@ -216,7 +216,7 @@ func (n *Node) fetchState(ctx context.Context, index uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, done := n.whileLed(ctx)
+	ctx, done := n.whileLed(ctx, id)
 	defer done()
 	stream, err := client.GetState(ctx, &clusterv1.GetStateRequest{Index: index})
 	if err != nil {

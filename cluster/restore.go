@@ -248,7 +248,7 @@ func (r *restoreAttempt) commit(ctx context.Context) error {
 		ctx, cancel := n.untilClosed(context.Background())
 		defer cancel()
 		defer func() { <-n.restoreBusy }()
-		_, err := n.commit(ctx, &clusterv1.Command{FeatureLevel: n.cfg.RestoreLevel, Restore: r.ref, Origin: string(n.serverID())})
+		_, err := n.commit(ctx, r.term, &clusterv1.Command{FeatureLevel: n.cfg.RestoreLevel, Restore: r.ref, Origin: string(n.serverID())})
 		if ctx.Err() == nil { // a node that is closed leaves it odd: the command may be applied later
 			n.restoreMoves.Add(1)
 		}

@@ -13,8 +13,11 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// errUnreached is the error of calls that need the leader, on a node that reaches none.
-var errUnreached = fmt.Errorf("no leader has responded to this node for %s: ask another node", cluster.UnreachableTimeout)
+// Errors of calls that need the leader, on a node that reaches none: of clients and of operators.
+var (
+	errUnreached         = fmt.Errorf(cluster.UnreachedText+" for %s: ask another node", cluster.UnreachableTimeout)
+	errOperatorUnreached = fmt.Errorf(cluster.UnreachedText+" for %s: ask another node; if all nodes say so, start nodes until a majority of the voters runs, and see what this node knows with 'image-builder cluster members --stale'", cluster.UnreachableTimeout)
+)
 
 // clientRaft is builds.Raft for the calls of clients. While this node reaches no leader, the calls
 // fail at once with UNAVAILABLE, so that clients move to another node. The node's own work waits.

@@ -61,6 +61,8 @@ func (n *Node) reapWorkloads(ctx context.Context, _ *cluster.Term) error {
 // raiseLevel commits the greatest feature level that all members know and that the configuration
 // allows. It continues until the term ends, because a restored snapshot may bring a lower level.
 func (n *Node) raiseLevel(ctx context.Context, term *cluster.Term) error {
+	ctx, cancel := ctxutil.Join(ctx, n.work)
+	defer cancel()
 	highest := uint32(builds.FeatureLevel)
 	if limit := n.cfg.Cluster.Level; limit != 0 {
 		highest = min(highest, uint32(limit))
@@ -97,6 +99,8 @@ func (n *Node) labelLeader(ctx context.Context, _ *cluster.Term) error {
 	if !k.Label {
 		return nil
 	}
+	ctx, cancel := ctxutil.Join(ctx, n.work)
+	defer cancel()
 	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 		client, err := n.kubernetesAPI()
 		if err == nil {

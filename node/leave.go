@@ -62,7 +62,7 @@ func (n *Node) leave(work context.Context) {
 	err := n.awaitLogCopies(ctx)
 	if err == nil {
 		n.cluster.Leave(true) // this process still runs, and must not join again
-		_, err = clusterAPI{node: n}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: n.cluster.ServerID()})
+		_, err = clusterAPI{node: n, waits: true}.RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: n.cluster.ServerID()})
 	}
 	if err == nil {
 		return

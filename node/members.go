@@ -51,7 +51,8 @@ func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequ
 }
 
 // memberProto converts a member. last is the applied index of this node. Only the leader knows how
-// long a member has been silent.
+// long a member has been silent. Another node knows that it is alive itself, and of which members
+// it has heard.
 func memberProto(m cluster.Member, last uint64, fromLeader bool) *imagebuilderv1.ClusterMember {
 	a := m.Answer
 	w := &imagebuilderv1.ClusterMember{
@@ -66,6 +67,8 @@ func memberProto(m cluster.Member, last uint64, fromLeader bool) *imagebuilderv1
 		w.LastContact = durationpb.New(time.Duration(a.GetLastContactNanos()))
 	}
 	switch {
+	case m.Heard:
+		w.State = "alive"
 	case !fromLeader && a == nil:
 	case m.Dead:
 		w.State = "dead"

@@ -25,6 +25,8 @@ type clusterAPI struct {
 	node *Node
 	// peer reports whether the call came from another node. Such a call is not forwarded again.
 	peer bool
+	// waits reports whether a call waits for a leader although none has responded for long.
+	waits bool
 }
 
 // servePeers registers the calls between nodes besides those of Raft.
@@ -34,11 +36,15 @@ func (n *Node) servePeers(r grpc.ServiceRegistrar) {
 }
 
 // leaderClient waits until a leader is known, and returns a client of its API; nil if this node
-// leads.
+// leads. An election takes less than a second. So leaderClient does not wait if no leader has
+// responded to this node for longer than elections take: an operator then has to act.
 func (c clusterAPI) leaderClient(ctx context.Context) (imagebuilderv1.ClusterClient, error) {
 	for {
 		if c.node.cluster.Leads() {
 			return nil, nil
+		}
+		if err := c.unreached(); err != nil {
+			return nil, err
 		}
 		if conn, err := c.node.cluster.LeaderConn(); err == nil && !c.peer {
 			return imagebuilderv1.NewClusterClient(conn), nil
@@ -47,6 +53,14 @@ func (c clusterAPI) leaderClient(ctx context.Context) (imagebuilderv1.ClusterCli
 			return nil, status.Error(codes.Unavailable, "no leader is known: try again, or read the state of this node (--stale)")
 		}
 	}
+}
+
+// unreached returns an error if this node reaches no leader.
+func (c clusterAPI) unreached() error {
+	if c.waits || c.node.cluster.Reached().Err() == nil {
+		return nil
+	}
+	return status.Error(codes.Unavailable, errOperatorUnreached.Error())
 }
 
 // boundedLeaderClient is leaderClient for calls that may take longer than the wait for the leader.
@@ -102,6 +116,9 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNodeRequest) (*imagebuilderv1.DrainNodeResponse, error) {
 	if c.node.level() < 2 {
 		return nil, status.Error(codes.FailedPrecondition, "a node runs a version that cannot be drained: upgrade all nodes first")
+	}
+	if err := c.unreached(); err != nil {
+		return nil, err
 	}
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()

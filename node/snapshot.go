@@ -29,6 +29,9 @@ const restoreLevelTimeout = 5 * time.Second
 // SaveSnapshot sends a snapshot of the replicated state. The snapshot contains everything that was
 // acknowledged before the call.
 func (c clusterAPI) SaveSnapshot(req *imagebuilderv1.SaveSnapshotRequest, stream grpc.ServerStreamingServer[imagebuilderv1.SaveSnapshotResponse]) error {
+	if err := c.unreached(); err != nil {
+		return err
+	}
 	ctx := stream.Context()
 	index, err := c.node.raft.ReadIndex(ctx)
 	if err != nil {

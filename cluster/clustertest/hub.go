@@ -23,7 +23,6 @@ type Hub struct {
 
 	mu      sync.Mutex
 	rand    *rand.Rand
-	byID    map[raft.ServerID]*Network
 	byAddr  map[string]*Network
 	cut     map[[2]string]bool // key: names of sender and receiver
 	refuse  map[[2]string]bool // key: names of caller and callee
@@ -37,7 +36,7 @@ type Hub struct {
 func NewHub(seed uint64) *Hub {
 	return &Hub{
 		Timeout: 500 * time.Millisecond, Delay: 2 * time.Millisecond, rand: rand.New(rand.NewPCG(seed, 1)),
-		byID: map[raft.ServerID]*Network{}, byAddr: map[string]*Network{}, cut: map[[2]string]bool{}, refuse: map[[2]string]bool{},
+		byAddr: map[string]*Network{}, cut: map[[2]string]bool{}, refuse: map[[2]string]bool{},
 		paused: map[string]chan struct{}{}, held: map[string]chan struct{}{}, changed: make(chan struct{}),
 	}
 }

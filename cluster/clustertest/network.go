@@ -57,7 +57,6 @@ func (n *Network) Open(local cluster.Local) error {
 	local.Register(n)
 	n.hub.mu.Lock()
 	defer n.hub.mu.Unlock()
-	n.hub.byID[raft.ServerID(local.Identity().GetServerId())] = n
 	n.hub.byAddr[n.address] = n
 	return nil
 }
@@ -79,9 +78,6 @@ func (n *Network) RegisterService(d *grpc.ServiceDesc, impl any) {
 func (n *Network) Crash() {
 	n.hub.mu.Lock()
 	id := raft.ServerID(n.local.Identity().GetServerId())
-	if n.hub.byID[id] == n {
-		delete(n.hub.byID, id)
-	}
 	if n.hub.byAddr[n.address] == n {
 		delete(n.hub.byAddr, n.address)
 	}
@@ -124,8 +120,8 @@ func (n *Network) Raft() raft.Transport { return (*transport)(n) }
 func (n *Network) Address() string { return n.address }
 
 // find returns the node at address; nil if there is none, if it refuses this node, or if this node
-// has crashed.
-func (n *Network) find(id raft.ServerID, address string) *Network {
+// has crashed. The caller checks that the server id of the node is the one that it expects.
+func (n *Network) find(address string) *Network {
 	n.hub.mu.Lock()
 	defer n.hub.mu.Unlock()
 	if n.ctx.Err() != nil {
@@ -140,7 +136,7 @@ func (n *Network) find(id raft.ServerID, address string) *Network {
 
 // Probe returns an error unless the address accepts connections.
 func (n *Network) Probe(ctx context.Context, address string) error {
-	to := n.find("", address)
+	to := n.find(address)
 	if to == nil {
 		return refused{}
 	}
@@ -160,7 +156,7 @@ type conn struct {
 
 // peer returns the node at the other end, or an Unavailable error.
 func (c conn) peer() (*Network, error) {
-	to := c.from.find(c.id, c.address)
+	to := c.from.find(c.address)
 	if to == nil {
 		return nil, status.Error(codes.Unavailable, errRefused.Error())
 	}
@@ -267,7 +263,7 @@ func (t *transport) call(id raft.ServerID, command any, data io.Reader, timeout 
 	n := (*Network)(t)
 	ctx, cancel := context.WithTimeout(n.ctx, timeout)
 	defer cancel()
-	to := n.find(id, n.local.AddressOf(id))
+	to := n.find(n.local.AddressOf(id))
 	if to == nil {
 		return nil, errRefused
 	}

@@ -58,9 +58,12 @@ func withNode(cmd *cobra.Command, args []string, flags *cli.Flags, timeout time.
 }
 
 // nodeCommand completes a command that calls nodes: it adds the flags of the servers, and runs run
-// as withNode does.
-func nodeCommand(cmd *cobra.Command, timeout time.Duration, run func(context.Context, *call) error) *cobra.Command {
+// as withNode does. opts change the flags.
+func nodeCommand(cmd *cobra.Command, timeout time.Duration, run func(context.Context, *call) error, opts ...func(*cli.Flags)) *cobra.Command {
 	var flags cli.Flags
+	for _, o := range opts {
+		o(&flags)
+	}
 	flags.Register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return withNode(cmd, args, &flags, timeout, run) }
 	return cmd
@@ -68,11 +71,14 @@ func nodeCommand(cmd *cobra.Command, timeout time.Duration, run func(context.Con
 
 // callCommand is nodeCommand for a command that consists of short calls. It explains all errors of
 // run.
-func callCommand(cmd *cobra.Command, run func(context.Context, *call) error) *cobra.Command {
-	return nodeCommand(cmd, callTimeout, func(ctx context.Context, c *call) error { return c.Explain(run(ctx, c)) })
+func callCommand(cmd *cobra.Command, run func(context.Context, *call) error, opts ...func(*cli.Flags)) *cobra.Command {
+	return nodeCommand(cmd, callTimeout, func(ctx context.Context, c *call) error { return c.Explain(run(ctx, c)) }, opts...)
 }
+
+// forOperator is an option of nodeCommand.
+func forOperator(f *cli.Flags) { f.Operator = true }
 
 // operatorCommand is callCommand for operators.
 func operatorCommand(use, short, long string, args cobra.PositionalArgs, run func(context.Context, *call) error) *cobra.Command {
-	return callCommand(&cobra.Command{Use: use, Short: short, Long: long + operatorHelp, Args: args}, run)
+	return callCommand(&cobra.Command{Use: use, Short: short, Long: long + operatorHelp, Args: args}, run, forOperator)
 }

@@ -36,7 +36,7 @@ lost. Active builds fail if no sealing key of this cluster opens their secrets.`
 // snapshotCommand is a command that streams a snapshot. It has no time limit.
 func snapshotCommand(use, short, long string, run func(context.Context, *call) error) *cobra.Command {
 	return nodeCommand(&cobra.Command{Use: use, Short: short, Long: long + operatorHelp, Args: cobra.ExactArgs(1)}, 0,
-		func(ctx context.Context, c *call) error { return c.Explain(run(ctx, c)) })
+		func(ctx context.Context, c *call) error { return c.Explain(run(ctx, c)) }, forOperator)
 }
 
 func saveSnapshot(ctx context.Context, c *call) (err error) {

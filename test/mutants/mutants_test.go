@@ -79,8 +79,38 @@ var mutants = []mutant{
 	},
 	{
 		"a prepared command goes to the next leader", "cluster/propose.go",
-		"\treturn n.commit(ctx, prepared)\n", "\tcmd.Payload = prepared.Payload\n\treturn n.commit(ctx, prepared)\n",
+		"\treturn n.commit(ctx, term, prepared)\n", "\tcmd.Payload = prepared.Payload\n\treturn n.commit(ctx, term, prepared)\n",
 		"./cluster", "Test_Propose_PreparesTheCommandOfTheCaller", "",
+	},
+	{
+		"the term of a decision is checked before its command is prepared only", "cluster/propose.go",
+		"term == anyTerm || r.CurrentTerm() == term {", "term == anyTerm || r.CurrentTerm() >= term {",
+		"./cluster", "Test_Term_EndsWhilePreparing", "",
+	},
+	{
+		"a call waits for a leader that was replaced before it", "cluster/propose.go",
+		"\tgo func() { // ends when done is called\n", "\t_, leader = n.raft.Load().LeaderWithID()\n\tgo func() { // ends when done is called\n",
+		"./cluster", "Test_Propose_EndsWithTheLeaderOfItsConnection", "",
+	},
+	{
+		"a member that responds again is removed", "cluster/autopilot.go",
+		"if silent <= n.cfg.PruneAfter {", "if silent < 0 {",
+		"./cluster", "Test_Prune_OnlySilentMembers", "",
+	},
+	{
+		"a member is replaced although it responds again", "cluster/peerapi.go",
+		"return n.peers.get(id).pingAt.After(t)", "return n.peers.get(id).pingAt.After(t.AddDate(1, 0, 0))",
+		"./cluster", "Test_Join_FormerServerRespondsAgain", "",
+	},
+	{
+		"a decision of a former term changes the members", "cluster/membership.go",
+		"if r.CurrentTerm() != term {", "if r.CurrentTerm() < term {",
+		"./cluster", "Test_Autopilot_PromotesMembersOnly", "",
+	},
+	{
+		"a failed state machine wakes nobody", "cluster/fsm.go",
+		"\t\tclose(f.stopped)\n", "",
+		"./cluster", "Test_FSM_FailureWakesWaiters", "",
 	},
 	{
 		"a refusal is reported as an unknown outcome", "cluster/outcome.go",
@@ -103,9 +133,24 @@ var mutants = []mutant{
 		"./test/sim", "Test_Scenarios", "",
 	},
 	{
+		"an operator's call waits although no leader responds", "node/operator.go",
+		"if c.waits || c.node", "if c.waits || true || c.node",
+		"./node", "Test_Operator_KnownToBeWithoutLeader", "",
+	},
+	{
 		"a forced request joins a build that runs", "builds/apply_create.go",
 		"if !fresh || s.level < freshLevel {", "if true {",
 		"./builds", "Test_Force_GetsABuildThatBeginsLater", "",
+	},
+	{
+		"a forced request joins a successor that copies another image", "builds/apply_create.go",
+		"if s.level >= freshLevel && !s.canJoin(next, source, fresh) {", "if false {",
+		"./builds", "Test_Force_AndAnotherSuccessor", "",
+	},
+	{
+		"the deadline of a build runs while it waits for another", "builds/tables.go",
+		"return !r.Successor || s.level < successorDeadlineLevel", "return true",
+		"./builds", "Test_Successor_.*", "",
 	},
 	{
 		"request ids have no limit", "builds/apply_create.go",

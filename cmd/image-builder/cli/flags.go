@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/client"
+	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
@@ -23,6 +25,8 @@ import (
 type Flags struct {
 	Server string // addresses with commas between
 	Output string // table, json or yaml
+	// Operator makes a call fail at once if no server reaches a leader: an operator has to act then.
+	Operator bool
 
 	ca, cert, key string
 	tls           bool
@@ -55,10 +59,14 @@ func (f *Flags) Dial() (*client.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := client.NewPool(client.Options{
+	o := client.Options{
 		Servers: strings.Split(f.Server, ","), Patience: retryTimeout, TLS: conf,
 		Dial: tracing.HandOver(os.Getenv("TRACEPARENT")), // set by a CI job that runs the command
-	})
+	}
+	if f.Operator {
+		o.Final = func(err error) bool { return strings.Contains(status.Convert(err).Message(), cluster.UnreachedText) }
+	}
+	pool, err := client.NewPool(o)
 	if err != nil {
 		return nil, ExitWith(ExitUsage, fmt.Errorf("--server: %w", err))
 	}

@@ -1061,7 +1061,8 @@ type CreateBuild struct {
 	RequestHash []byte `protobuf:"bytes,9,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
 	// Labels of the build.
 	Labels map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Time limit in nanoseconds. The deadline is the time of creation plus this.
+	// Time limit in nanoseconds. The deadline is the time of creation plus this. From feature level 5
+	// on, the time in which the build waits for another one of the same ref does not count.
 	TimeoutNanos int64 `protobuf:"varint,11,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"`
 	// The request had force set: an image or a build that has ended does not satisfy it.
 	Force bool `protobuf:"varint,12,opt,name=force,proto3" json:"force,omitempty"`

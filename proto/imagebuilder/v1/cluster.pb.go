@@ -226,7 +226,9 @@ type ClusterMember struct {
 	// The node is the leader.
 	Leader bool `protobuf:"varint,6,opt,name=leader,proto3" json:"leader,omitempty"`
 	// `alive`, `silent` (has not responded to the leader for 3 seconds), `dead` (its process has
-	// ended), or `unknown` if the information is not from the leader.
+	// ended), or `unknown`. If the information is not from the leader, it is `alive` for the node
+	// that received the call, for the leader that this node hears, and for nodes that gossip shows;
+	// otherwise `unknown`.
 	State string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
 	// Raft index up to which the node has applied the log; 0 if not known.
 	AppliedIndex uint64 `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`

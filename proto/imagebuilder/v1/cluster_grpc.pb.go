@@ -37,7 +37,8 @@ const (
 // Cluster is the API for operators. Every node serves it, on its unix socket and to clients whose
 // certificate has the operator role; other callers get PERMISSION_DENIED. A node that is not the
 // leader forwards a call that needs the leader. UNAVAILABLE: no leader is known. A call without a
-// deadline waits 5 seconds for a leader.
+// deadline waits 5 seconds for a leader, as during an election. On a node to which no leader has
+// responded for 3 seconds it fails at once.
 type ClusterClient interface {
 	// Members lists the members of the cluster. The leader responds, or the node itself if stale is
 	// set; the latter works without a leader.
@@ -162,7 +163,8 @@ func (c *clusterClient) Reseal(ctx context.Context, in *ResealRequest, opts ...g
 // Cluster is the API for operators. Every node serves it, on its unix socket and to clients whose
 // certificate has the operator role; other callers get PERMISSION_DENIED. A node that is not the
 // leader forwards a call that needs the leader. UNAVAILABLE: no leader is known. A call without a
-// deadline waits 5 seconds for a leader.
+// deadline waits 5 seconds for a leader, as during an election. On a node to which no leader has
+// responded for 3 seconds it fails at once.
 type ClusterServer interface {
 	// Members lists the members of the cluster. The leader responds, or the node itself if stale is
 	// set; the latter works without a leader.

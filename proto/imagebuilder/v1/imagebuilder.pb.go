@@ -1356,7 +1356,9 @@ type Build struct {
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// Time at which the build became terminal; unset before.
 	EndedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
-	// Time at which the build fails with blame TIMEOUT if it has not ended.
+	// Time at which the build fails with blame TIMEOUT if it has not ended. A build that waits for
+	// another build of the same ref does not fail at this time: once that one has ended, the deadline
+	// is later by the time of the wait. Below feature level 5 the deadline also ends a waiting build.
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// Attempts in order; the newest is the last one.
 	Attempts []*Attempt `protobuf:"bytes,13,rep,name=attempts,proto3" json:"attempts,omitempty"`
@@ -3421,7 +3423,7 @@ type ListNodesResponse struct {
 	// Name of the node that received the call.
 	AnsweredBy string `protobuf:"bytes,2,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
 	// The information comes from the leader. If unset, no leader responded within 1 second: the list
-	// is what this node knows, without states, lags and running builds of the other members.
+	// is what this node knows, without lags and running builds of the other members.
 	FromLeader bool `protobuf:"varint,3,opt,name=from_leader,json=fromLeader,proto3" json:"from_leader,omitempty"`
 	// Name of the leader; empty if none is known.
 	Leader string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
@@ -3516,7 +3518,9 @@ type NodeInfo struct {
 	// The node is the leader.
 	Leader bool `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
 	// `alive`, `silent` (has not responded to the leader for 3 seconds), `dead` (its process has
-	// ended), or `unknown` if the information is not from the leader.
+	// ended), or `unknown`. If the information is not from the leader, it is `alive` for the node
+	// that received the call, for the leader that this node hears, and for nodes that gossip shows;
+	// otherwise `unknown`.
 	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	// Raft index up to which the node has applied the log; 0 if not known.
 	AppliedIndex uint64 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
