@@ -3,7 +3,9 @@
 package disks
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -14,8 +16,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // Block is the size of a block of a disk, in bytes: the smallest amount by which it can be filled.
@@ -166,13 +171,15 @@ func (d *Disk) release() {
 	}
 }
 
-// Cut takes the power from the disk while processes write to it: what was not fsynced is lost, except
-// for some parts that happen to be on the disk already, and all later calls of the processes fail.
-// Once they have ended, Restore brings the disk back.
+// Cut takes the power from the disk and from the processes that use it: what was not fsynced is lost,
+// except for some parts that happen to be on the disk already. The processes are stopped. Once they
+// have been killed, Restore brings the disk back.
 //
 // A file system may write any unsynced page at any time, in any order. Cut therefore writes the pages
-// of a random half of the files, and in half of the cases also the journal of the file system.
-func (d *Disk) Cut() {
+// of a random half of the files, and in half of the cases also the journal of the file system. The
+// processes are stopped before, because a call of fsync that waits while the file system is stopped
+// can return success.
+func (d *Disk) Cut(pids ...int) {
 	d.t.Helper()
 	dir, err := os.Open(d.Path)
 	if err != nil {
@@ -185,10 +192,35 @@ func (d *Disk) Cut() {
 		}
 		return nil // files come and go
 	})
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	for _, pid := range pids {
+		testkit.Eventually(d.t, time.Minute, "the process is stopped", func() bool { return stopped(pid) })
+	}
 	const shutdown, withJournal, withoutJournal = 0x8004587d, 1, 2 // EXT4_IOC_SHUTDOWN and its flags
 	if err := unix.IoctlSetPointerInt(int(dir.Fd()), shutdown, withJournal+rand.IntN(withoutJournal)); err != nil {
 		d.t.Fatalf("stop the file system of %s: %v", d.Path, err)
 	}
+}
+
+// stopped reports whether no thread of a process runs. A thread that waits for the disk (D) stops
+// before the call of the process returns.
+func stopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, path := range threads {
+		raw, readErr := os.ReadFile(path)
+		if readErr != nil {
+			continue // the thread has ended
+		}
+		state, _, _ := bytes.Cut(raw[bytes.LastIndexByte(raw, ')')+2:], []byte(" "))
+		if !bytes.ContainsAny(state, "TD") {
+			return false
+		}
+	}
+	return err == nil
 }
 
 // writePages writes the dirty pages of a file to the disk, without a sync of its size.
