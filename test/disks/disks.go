@@ -28,43 +28,59 @@ const Block = 4096
 
 // Disk is a file system that is mounted at Path.
 type Disk struct {
-	t     testing.TB
-	Path  string
-	image string
-	fill  *os.File // takes the space that others must not have
+	t      testing.TB
+	Path   string
+	image  string   // the file with its content
+	images int      // how many there were
+	fill   *os.File // takes the space that others must not have
 }
 
 // New makes an empty disk with the given size and mounts it at a new directory, until the test ends.
-// The test may remove the disk while a process uses it.
 func New(t testing.TB, bytes int64) *Disk {
 	t.Helper()
-	dir := t.TempDir()
-	d := &Disk{t: t, Path: filepath.Join(dir, "disk"), image: filepath.Join(dir, "image")}
+	d := newDisk(t)
 	f, err := os.Create(d.image)
 	if err == nil {
-		err = errors.Join(f.Truncate(bytes), f.Close(), os.Mkdir(d.Path, 0o700))
+		err = errors.Join(f.Truncate(bytes), f.Close())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.run("mkfs.ext4", "-q", "-F", "-m", "0", "-b", strconv.Itoa(Block), "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", d.image)
-	d.Mount()
-	t.Cleanup(d.remove)
+	d.mount()
 	return d
 }
 
-// Copy returns a copy of a disk that is not mounted, and mounts it at a directory of its own.
-func (d *Disk) Copy(t testing.TB) *Disk {
+func newDisk(t testing.TB) *Disk {
 	t.Helper()
 	dir := t.TempDir()
-	c := &Disk{t: t, Path: filepath.Join(dir, "disk"), image: filepath.Join(dir, "image")}
-	if err := os.Mkdir(c.Path, 0o700); err != nil {
+	d := &Disk{t: t, Path: filepath.Join(dir, "disk"), image: filepath.Join(dir, "image")}
+	if err := os.Mkdir(d.Path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c.run("cp", "--sparse=always", "--reflink=auto", d.image, c.image)
-	c.Mount()
-	t.Cleanup(c.remove)
+	t.Cleanup(d.unmount)
+	return d
+}
+
+// Copy returns a copy of a disk to which nothing is written meanwhile.
+func (d *Disk) Copy(t testing.TB) *Disk {
+	t.Helper()
+	dir, err := os.Open(d.Path)
+	if err == nil {
+		err = errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newDisk(t)
+	d.copyTo(c.image)
+	c.mount()
 	return c
+}
+
+func (d *Disk) copyTo(image string) {
+	d.t.Helper()
+	d.run("cp", "--sparse=always", "--reflink=auto", d.image, image)
 }
 
 func (d *Disk) run(args ...string) {
@@ -74,33 +90,25 @@ func (d *Disk) run(args ...string) {
 	}
 }
 
-// Mount mounts the disk. ext4 replays its journal if the disk has lost power.
-func (d *Disk) Mount() {
+func (d *Disk) mount() {
 	d.t.Helper()
 	d.run("mount", "-o", "loop,commit=1", d.image, d.Path)
 }
 
-// Unmount unmounts the disk, which no process uses.
-func (d *Disk) Unmount() {
+// unmount ends the mount also while processes use the disk.
+func (d *Disk) unmount() {
 	d.t.Helper()
 	d.release()
-	if err := syscall.Unmount(d.Path, 0); err != nil {
-		d.t.Fatalf("unmount %s: %v", d.Path, err)
+	if err := syscall.Unmount(d.Path, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
+		d.t.Errorf("unmount %s: %v", d.Path, err)
 	}
 }
 
 // Remove unmounts the disk before the end of the test, and deletes its content.
 func (d *Disk) Remove() {
 	d.t.Helper()
-	d.Unmount()
+	d.unmount()
 	if err := os.Remove(d.image); err != nil {
-		d.t.Error(err)
-	}
-}
-
-func (d *Disk) remove() {
-	d.release()
-	if err := syscall.Unmount(d.Path, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
 		d.t.Error(err)
 	}
 }
@@ -233,9 +241,37 @@ func writePages(path string) {
 	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
 }
 
-// Restore brings back a disk after Cut. No process may use it.
+// Restore brings back a disk after Cut, as a copy: other processes on this machine may have mount
+// namespaces with the file system that was stopped. No process may use the disk.
 func (d *Disk) Restore() {
 	d.t.Helper()
-	d.Unmount()
-	d.Mount()
+	testkit.Eventually(d.t, time.Minute, "the device has written everything", d.idle)
+	d.images++
+	old, next := d.image, filepath.Join(filepath.Dir(d.Path), fmt.Sprint("image-", d.images))
+	d.copyTo(next)
+	d.unmount()
+	if err := os.Remove(old); err != nil {
+		d.t.Error(err)
+	}
+	d.image = next
+	d.mount() // replays the journal
+}
+
+// idle reports whether no writes of the stopped file system are in flight.
+func (d *Disk) idle() bool {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); f[1] == d.Path {
+			raw, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(f[0]), "inflight"))
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			return strings.Join(strings.Fields(string(raw)), " ") == "0 0"
+		}
+	}
+	d.t.Fatalf("%s is not mounted", d.Path)
+	return false
 }
