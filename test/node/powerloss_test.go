@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,8 +29,9 @@ import (
 // Test_PowerLoss takes the power from the disk of a node at random moments, while clients create
 // builds. The node always starts again, and has every build that was acknowledged before.
 //
-// In addition one bit of the replicated log is changed on a copy of the disk of a killed node. A node
-// on the copy refuses to start and says that the data is damaged, or has every acknowledged build.
+// In addition one bit of the replicated log is changed on a copy of the disk of a killed node: a
+// random one, or in the header of one of the last entries. A node on the copy refuses to start and
+// says that the data is damaged, or has every acknowledged build.
 // With SOAK there are 50 moments, and bits are also changed on copies right after the power loss.
 // Such changes are only counted if acknowledged builds are lost: the file that records how far the
 // log was written is not synced, so that damage can look like a torn write.
@@ -53,8 +55,8 @@ func Test_PowerLoss(t *testing.T) {
 	n.Run()
 	acked := &ackedBuilds{states: map[string]string{}}
 	var changed, refused, hidden int
-	damage := func(moment string, c *disks.Disk) (lost int) {
-		what := flip(t, c.Path)
+	damage := func(moment string, c *disks.Disk, header bool) (lost int) {
+		what := flip(t, c.Path, header)
 		victim := on(c)
 		victim.Launch()
 		changed++
@@ -79,7 +81,7 @@ func Test_PowerLoss(t *testing.T) {
 		stop()
 		d.Restore()
 		if testkit.Soak() {
-			if lost := damage(fmt.Sprint("power loss ", i), d.Copy(t)); lost > 0 {
+			if lost := damage(fmt.Sprint("power loss ", i), d.Copy(t), i%2 == 0); lost > 0 {
 				hidden++
 			}
 		}
@@ -92,7 +94,7 @@ func Test_PowerLoss(t *testing.T) {
 		<-time.After(rand.N(time.Second))
 		stop()
 		n.Kill()
-		if lost := damage(fmt.Sprint("kill ", i), d.Copy(t)); lost > 0 {
+		if lost := damage(fmt.Sprint("kill ", i), d.Copy(t), i%2 == 0); lost > 0 {
 			t.Errorf("kill %d: %d acknowledged builds are missing", i, lost)
 		}
 		n.Run()
@@ -197,9 +199,9 @@ func runs(t *testing.T, n *harness.Node) (ready bool) {
 	return ready && n.Alive()
 }
 
-// flip changes one byte between the begin and the last written byte of a random segment of the
-// replicated log, and describes it.
-func flip(t *testing.T, dir string) (what string) {
+// flip changes one bit of the replicated log, and describes it: a random one before the last written
+// byte of a random segment, or one of the length of an entry near the end of the log.
+func flip(t *testing.T, dir string, header bool) (what string) {
 	t.Helper()
 	var files []string
 	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -208,51 +210,72 @@ func flip(t *testing.T, dir string) (what string) {
 		}
 		return err
 	})
-	for range 100 {
-		if len(files) == 0 {
-			break
-		}
-		path := files[rand.IntN(len(files))]
+	rand.Shuffle(len(files), func(i, k int) { files[i], files[k] = files[k], files[i] })
+	if header {
+		slices.Sort(files)
+		slices.Reverse(files)
+	}
+	for _, path := range files {
 		raw, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		end := len(bytes.TrimRight(raw, "\x00"))
-		if end < 2 {
-			continue // nothing is written yet
+		entries := framesOf(raw[:end])
+		if len(entries) < 20 {
+			continue // nothing is written yet, or only a little
 		}
 		at, bit := rand.IntN(end), byte(1)<<rand.IntN(8)
-		where := frameAt(raw, at)
+		if header {
+			at, bit = entries[len(entries)-1-rand.IntN(15)]+5, 8 // 2,048 bytes more, or less
+		}
+		what = fmt.Sprintf("bit %#x of byte %d of %d in %s, %s", bit, at, end, filepath.Base(path), frameAt(raw, at))
 		raw[at] ^= bit
 		if err := os.WriteFile(path, raw, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return fmt.Sprintf("bit %#x of byte %d of %d in %s, %s", bit, at, end, filepath.Base(path), where)
+		return what
 	}
 	t.Fatalf("no file of the log in %s has content", dir)
 	return ""
 }
 
-// frameAt describes the byte at a position of a file of raft-wal: a header of 32 bytes, then frames
-// with a header of eight bytes (type, reserved, length), padded to eight bytes.
+// framesOf returns the positions of the entries in a file of raft-wal: a header of 32 bytes, then
+// frames with a header of eight bytes (type, reserved, length), padded to eight bytes.
+func framesOf(raw []byte) (entries []int) {
+	for pos := 32; pos+8 <= len(raw); pos += frameSize(raw[pos:]) {
+		if raw[pos] == frameEntry {
+			entries = append(entries, pos)
+		}
+	}
+	return entries
+}
+
+// Types of the frames of raft-wal. A frame of a commit has no content.
+const (
+	frameEntry = 1
+	frameIndex = 2
+)
+
+func frameSize(frame []byte) int {
+	size := 8
+	if frame[0] == frameEntry || frame[0] == frameIndex {
+		size += (int(binary.LittleEndian.Uint32(frame[4:])) + 7) / 8 * 8
+	}
+	return size
+}
+
+// frameAt describes the byte at a position of a file of raft-wal.
 func frameAt(raw []byte, at int) string {
 	if at < 32 {
 		return "in the header of the file"
 	}
-	entry := binary.LittleEndian.Uint64(raw[8:])
-	for pos := 32; pos+8 <= len(raw); {
-		length := 0 // of the content: a frame of a commit (3) has none
-		if raw[pos] == 1 || raw[pos] == 2 {
-			length = int(binary.LittleEndian.Uint32(raw[pos+4:]))
+	pos, entry := 32, binary.LittleEndian.Uint64(raw[8:])
+	for pos+8 <= len(raw) && at >= pos+frameSize(raw[pos:]) {
+		if raw[pos] == frameEntry {
+			entry++
 		}
-		if next := pos + 8 + (length+7)/8*8; at >= next {
-			if raw[pos] == 1 {
-				entry++
-			}
-			pos = next
-			continue
-		}
-		return fmt.Sprintf("byte %d of a frame of type %d with %d bytes of content, near entry %d", at-pos, raw[pos], length, entry)
+		pos += frameSize(raw[pos:])
 	}
-	return "after the last frame"
+	return fmt.Sprintf("byte %d of a frame of type %d with %d bytes, near entry %d", at-pos, raw[pos], frameSize(raw[pos:]), entry)
 }
