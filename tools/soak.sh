@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the long versions of tests whose short ones are part of CI, one after the
-# other, about two hours in all. What fails is named at the end. See docs/soak.md.
+# other, about two and a half hours in all. What fails is named at the end. See docs/soak.md.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=
@@ -17,6 +17,10 @@ run campaign env CAMPAIGN=5m go test -tags faults ./test/cluster -run Test_Campa
 run gitpod env SOAK=1 go test ./test/gitpod -count 1 -timeout 30m -v -run 'StopTogether|InstantWorkspaces|DefaultLimit'
 run pauses env PAUSES=300 go test -tags faults ./test/cluster -run Test_Pauses -count 1 -timeout 40m -v
 run simulated-pauses go test ./test/sim -run Test_Pauses -count 1 -timeout 40m -sim.pauses 10000
+run secrets env SOAK=1 go test -tags faults ./test/cluster -run Test_Secrets -count 1 -timeout 60m -v
+run disks env SOAK=1 go test -tags faults ./test/cluster -run Test_Disks -count 1 -timeout 40m -v
+run power-loss env SOAK=1 go test -tags faults ./test/node ./test/cluster -run 'Test_PowerLoss$' -count 1 -timeout 40m -v
+run mixed-versions env SOAK=1 go test -tags faults ./test/upgrade -run 'Test_Versions_Mixed$' -count 1 -timeout 40m -v
 run dates make test-dates
 run fuzz make fuzz FUZZTIME=1m
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -122,12 +123,15 @@ func Test_Versions_Single(t *testing.T) {
 }
 
 // Test_Versions_Mixed upgrades a cluster of the version before this one, and takes
-// the upgrade back on all nodes.
-func Test_Versions_Mixed(t *testing.T) { mixVersions(t, "0.3.0", 3) }
+// the upgrade back on all nodes. With SOAK both versions run for ten minutes beside
+// each other.
+func Test_Versions_Mixed(t *testing.T) {
+	mixVersions(t, "0.3.0", 3, time.Duration(testkit.InSoak(600, 0))*time.Second)
+}
 
 // Test_Versions_MixedOlder upgrades a cluster of an older version with a lower
 // feature level, and takes the upgrade back on one node.
-func Test_Versions_MixedOlder(t *testing.T) { mixVersions(t, "0.2.0", 1) }
+func Test_Versions_MixedOlder(t *testing.T) { mixVersions(t, "0.2.0", 1, 0) }
 
 // mixVersions replaces the nodes of a cluster of a former version under load, one
 // after the other, by this version, which keeps the cluster's feature level by
@@ -136,8 +140,9 @@ func Test_Versions_MixedOlder(t *testing.T) { mixVersions(t, "0.2.0", 1) }
 // package fails. If this version has a higher feature level, then the cluster
 // raises its level, and the former version refuses to start. A level without
 // traces in the state ends a trace with the call: a node of the former version
-// would lose the rest.
-func mixVersions(t *testing.T, version string, takenBack int) {
+// would lose the rest. Two nodes of this version and one of the former one run
+// beside each other for the time mixed, and no states are found to differ.
+func mixVersions(t *testing.T, version string, takenBack int, mixed time.Duration) {
 	reg := registrytest.Start(t, registrytest.Options{})
 	refs := harness.PushImages(t, reg, 50)
 	old := release(t, version)
@@ -172,6 +177,9 @@ func mixVersions(t *testing.T, version string, takenBack int) {
 	}
 	replace("", level, c.Nodes[:2]...)
 	awaitCompared(t, c, c.Nodes[0])
+	if mixed > 0 {
+		runMixed(t, c, mixed)
+	}
 	replace("", level, c.Nodes[2])
 	testkit.Eventually(t, time.Minute, "calls are traced", func() bool { return traced("imagebuilder.v1.ImageBuilder/BuildImage") })
 	if level < 3 && traced("attempt") {
@@ -192,6 +200,38 @@ func mixVersions(t *testing.T, version string, takenBack int) {
 			t.Errorf("%s has found that states differ", n.Name)
 		}
 	}
+}
+
+// runMixed lets the first two nodes, of this version, and a third one of another version run for a
+// while. It checks that states are compared all the time, and that no difference is reported.
+func runMixed(t *testing.T, c *harness.Cluster, long time.Duration) {
+	t.Helper()
+	metric := func(name string) (largest float64) {
+		for _, n := range c.Nodes[:2] {
+			body, _ := n.Get("http://" + n.Metrics + "/metrics")
+			if m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(body); m != nil {
+				v, err := strconv.ParseFloat(m[1], 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				largest = max(largest, v)
+			}
+		}
+		return largest
+	}
+	first, compared := 0.0, 0
+	for begin := time.Now(); time.Since(begin) < long; {
+		before := metric("image_builder_state_compared_index")
+		if first == 0 {
+			first = before
+		}
+		testkit.Eventually(t, 3*time.Minute, "states are compared again", func() bool { return metric("image_builder_state_compared_index") > before })
+		compared++
+		if n := metric("image_builder_state_divergences_total"); n != 0 {
+			t.Fatalf("after %s %v states are reported to differ", time.Since(begin).Round(time.Second), n)
+		}
+	}
+	t.Logf("states were compared %d times in %s, from index %.0f to %.0f: none differed", compared, long, first, metric("image_builder_state_compared_index"))
 }
 
 // awaitCompared waits until a node leads and has compared the states of two nodes of this version.
