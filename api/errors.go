@@ -36,7 +36,7 @@ func apiError(err error) error {
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, builds.ErrQueueFull), errors.Is(err, builds.ErrTooManyRequests):
 		return status.Error(codes.ResourceExhausted, err.Error())
-	case errors.Is(err, builds.ErrSecretsLost), errors.Is(err, builds.ErrOtherSuccessor):
+	case errors.Is(err, builds.ErrSecretsLost), errors.Is(err, builds.ErrOtherSuccessor), errors.Is(err, builds.ErrLookAgain):
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, builds.ErrNotRequester):
 		return status.Error(codes.PermissionDenied, err.Error())

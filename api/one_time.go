@@ -34,7 +34,11 @@ func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*im
 	if joined != nil || err != nil {
 		return joined.GetBuild(), err
 	}
+	if r.oneTimeUsed { // before the image was looked for again
+		return nil, nil
+	}
 	r.secrets.Git, err = s.fetchOneTime(ctx, r.oneTimeURL)
+	r.oneTimeUsed = err == nil
 	return nil, err
 }
 

@@ -24,7 +24,8 @@ type buildRequest struct {
 	// fresh reports that the request does not join a build that has begun.
 	fresh bool
 	// oneTimeURL is a URL that returns the git credential once.
-	oneTimeURL string
+	oneTimeURL  string
+	oneTimeUsed bool // secrets contain the credential
 	// supervisorRef is the supervisor image of Gitpod workspaces.
 	supervisorRef string
 	// baseResolved is a base image that an earlier build published.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
@@ -27,6 +28,19 @@ func (s *Service) submit(ctx context.Context, r *buildRequest) (buildResult, err
 		// creates no second build.
 		r.requestID, r.generatedID = uuid.NewString(), true
 	}
+	res, err := s.submitOnce(ctx, r, hash)
+	if !errors.Is(err, builds.ErrLookAgain) {
+		return res, err
+	}
+	// This node was behind when it looked for the image.
+	if err := s.catchUp(ctx, 0, true); err != nil {
+		return buildResult{}, err
+	}
+	return s.submitOnce(ctx, r, hash)
+}
+
+// submitOnce plans a request and proposes its build. It may change r.
+func (s *Service) submitOnce(ctx context.Context, r *buildRequest, hash []byte) (buildResult, error) {
 	p, err := s.plan(ctx, r)
 	if err != nil {
 		return buildResult{}, err

@@ -2,13 +2,16 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protodelim"
 
+	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -55,5 +58,52 @@ func Test_RequestID_OfTheServiceIsSoonForgotten(t *testing.T) {
 	a.Now = a.Now.Add(10 * time.Minute)
 	if n := records(); n != before+1 {
 		t.Errorf("after 10 minutes they are %d records", n-before)
+	}
+}
+
+// behindRaft is the log of a node that has applied nothing until it asks the leader.
+type behindRaft struct {
+	*localRaft
+	current atomic.Bool
+}
+
+func (b *behindRaft) Freshness() (uint64, bool, time.Duration) {
+	index, known, stale := b.localRaft.Freshness()
+	if !b.current.Load() {
+		index = 0
+	}
+	return index, known, stale
+}
+
+func (b *behindRaft) ReadIndex(ctx context.Context) (uint64, error) {
+	b.current.Store(true)
+	return b.localRaft.ReadIndex(ctx)
+}
+
+// Test_Submit_OnANodeThatIsBehind: the node looks for the image again, and creates a build because
+// the image of the former build is gone.
+func Test_Submit_OnANodeThatIsBehind(t *testing.T) {
+	behind := new(behindRaft)
+	a := newAPIWith(t, func(o *api.ServiceOptions) {
+		behind.localRaft = o.Raft.(*localRaft)
+		o.Raft = behind
+	})
+	a.Must(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	ask := func() *imagebuilderv1.BuildImageResponse {
+		t.Helper()
+		res, err := a.native.BuildImage(t.Context(), &imagebuilderv1.BuildImageRequest{Source: refSource(ubuntu)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	first := ask()
+	a.Succeed(first.Build.Id)
+	if again := ask(); !again.Attached || again.Build.Id != first.Build.Id || behind.current.Load() {
+		t.Errorf("after a build that has just ended: %v, asked the leader: %v", again, behind.current.Load())
+	}
+	a.Now = a.Now.Add(time.Hour)
+	if again := ask(); again.Attached || again.Build.Id == first.Build.Id || !behind.current.Load() {
+		t.Errorf("an hour later: %v, asked the leader: %v", again, behind.current.Load())
 	}
 }

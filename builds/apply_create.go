@@ -15,6 +15,10 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
+// joinEndedWithin is how long after its end a build that succeeded can be joined by a request that
+// looked for the image before the end. Later the image may have been removed from the registry.
+const joinEndedWithin = time.Minute
+
 // createBuild returns the first of these builds that exists: the build of the request id; the
 // active build of the ref, or its successor, if the request can join it; the newest build of the
 // ref, if it succeeded after the requester looked for the image; a new build.
@@ -41,6 +45,9 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 		return tx.create(c, true)
 	}
 	if r := tx.Newest(c.Ref); r != nil && !c.Force && r.Build.Phase == Succeeded && r.EndedIndex > c.CheckedIndex {
+		if age := tx.time - r.Build.EndedAt.AsTime().UnixNano(); tx.level >= lookAgainLevel && age > int64(joinEndedWithin) {
+			return Result{Err: ErrLookAgain}
+		}
 		tx.remember(c, r.Build.Id, true)
 		return Result{Build: r.Build, Attached: true}
 	}

@@ -97,6 +97,29 @@ func Test_Create_FinishedSinceTheLookAttaches(t *testing.T) {
 	}
 }
 
+// Test_Create_LooksAgain: a request of a node that was behind does not join a build that ended long
+// ago, because its image may have been removed since.
+func Test_Create_LooksAgain(t *testing.T) {
+	for level, want := range map[uint32]error{4: nil, builds.FeatureLevel: builds.ErrLookAgain} {
+		m := buildstest.NewMachine(t)
+		m.Must(&buildsv1.SetFeatureLevel{Level: level})
+		looked := m.Index
+		m.Succeed(m.Create("r:1").Build.Id)
+		behind := func(c *buildsv1.CreateBuild) { c.CheckedIndex = looked }
+		m.Now = m.Now.Add(time.Minute)
+		if res := m.Create("r:1", behind); res.Err != nil || !res.Attached {
+			t.Errorf("level %d, a minute after the end: %+v, want the build that succeeded", level, res)
+		}
+		m.Now = m.Now.Add(time.Second)
+		if res := m.Create("r:1", behind); !errors.Is(res.Err, want) {
+			t.Errorf("level %d, later: %v, want %v", level, res.Err, want)
+		}
+		if res := m.Create("r:1", func(c *buildsv1.CreateBuild) { c.CheckedIndex = m.Index }); res.Err != nil || res.Attached {
+			t.Errorf("level %d, after another look: %+v, want a new build", level, res)
+		}
+	}
+}
+
 func Test_Create_QueueLimit(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	set := builds.DefaultSettings()

@@ -25,6 +25,9 @@ var (
 	// ErrOtherSuccessor means that another build waits for the end of the active build of the image,
 	// which does not do what the forced request demands.
 	ErrOtherSuccessor = errors.New("a build of the image is being stopped, and another one, which is not forced, waits for its end; repeat the request")
+	// ErrLookAgain means that a build of the image succeeded a while ago, and that the request looked
+	// for the image before that.
+	ErrLookAgain = errors.New("the image was looked for on a node that was behind, and may exist by now; repeat the request")
 	// ErrNotRequester means that the caller did not request the build.
 	ErrNotRequester = errors.New("only a requester of the build or an operator can cancel it")
 	// ErrTooLate means that the build can no longer be cancelled, because it is being published.

@@ -43,6 +43,9 @@ const (
 	// successorDeadlineLevel introduces deadlines of successors that begin when the successor becomes
 	// the active build. In older versions they begin with the request.
 	successorDeadlineLevel = 5
+	// lookAgainLevel introduces the refusal of requests that looked for their image long before its
+	// build ended. Older versions let such a request join the build, however old it is.
+	lookAgainLevel = 5
 	// ConfirmLevel introduces the peer call Confirm, by which a leader makes sure that it still leads
 	// before a linearizable read. Older versions do not serve it, and use Raft's VerifyLeader.
 	ConfirmLevel = 5
