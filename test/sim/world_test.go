@@ -125,9 +125,9 @@ func (w *world) propose(cmd proto.Message) {
 	}
 }
 
-// imageAge is how long a published image stays in the registry. It is longer than a node can be
-// behind the others, so that a node never misses both an image and the end of its build.
-const imageAge = 4 * time.Minute
+// imageAge is how long a published image stays in the registry. A node can be behind the others for
+// longer, and miss both an image and the end of its build.
+const imageAge = 2 * time.Minute
 
 // registry is node.Images of one node. Every base image exists, a built image exists for imageAge
 // after its publication, and every publication succeeds.
