@@ -22,6 +22,8 @@ func Test_Mutants_OfTheDisk(t *testing.T) {
 		"writes-on-a-full-disk":     "Test_FullDisk_AllTogether",
 		"disk-problems-ignored":     "Test_FullDisk_DoesNotStand",
 		"refusals-delay-the-leader": "Test_FullDisk_FollowersOnly",
+		"torn-index-counts":         "Test_TornIndex",
+		"zeros-count-as-durable":    "Test_Clear_AfterAFailedSync",
 	} {
 		for _, defect := range []string{"", mutant} {
 			cmd := exec.Command(os.Args[0], "-test.run", "^"+by+"$")

@@ -37,7 +37,11 @@ func freeBytes(dir string) (uint64, error) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return 0, err
 	}
-	return st.Bavail * uint64(st.Bsize), nil
+	unit := uint64(st.Frsize) // the unit of the counts; Bsize is the preferred size of a transfer
+	if unit == 0 {
+		unit = uint64(st.Bsize)
+	}
+	return st.Bavail * unit, nil
 }
 
 // metaBytes is how much of the database of terms and votes is allocated in advance.

@@ -402,8 +402,19 @@ func (s *logStore) getMark() (index uint64, found bool, err error) {
 
 // verify reads the whole log, which Raft reads anyway, and returns the greatest time of its
 // commands in nanoseconds since the Unix epoch. snapshot is the index of the newest snapshot. It
-// returns an error if entries are damaged or missing.
+// returns an error if entries are damaged or missing. Otherwise it prepares the log for writes.
 func (s *logStore) verify(dir string, snapshot uint64, initialized bool) (last int64, err error) {
+	if last, err = s.check(dir, snapshot, initialized); err != nil {
+		return 0, err
+	}
+	if err := s.repairAtStart(); err != nil {
+		return 0, fmt.Errorf("remove the remains of a write that was cut off from the log in %s: %w", dir, err)
+	}
+	return last, nil
+}
+
+// check is verify without a change of the log.
+func (s *logStore) check(dir string, snapshot uint64, initialized bool) (last int64, err error) {
 	mark, found, err := s.getMark()
 	if err != nil {
 		return 0, damaged(dir, err.Error())

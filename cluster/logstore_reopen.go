@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
@@ -62,31 +63,60 @@ func (s *logStore) mend() error {
 	}
 	err := faults.Disk()
 	if err == nil {
-		err = s.files.repair(s.end, s.segmentBytes)
-	}
-	var next *wal.WAL
-	if err == nil {
-		next, err = s.openWAL(true)
+		_, err = s.files.repair(s.end, s.segmentBytes)
 	}
 	if err == nil {
-		var last uint64
-		if last, err = next.LastIndex(); err == nil && last != s.end {
-			err = fmt.Errorf("the log ends at entry %d, but entry %d was the last one acknowledged", last, s.end)
-		}
-		if err != nil {
-			err = errors.Join(err, next.Close())
-		}
+		err = s.reopen()
 	}
 	if err != nil {
 		return fmt.Errorf("open the log again after %q: %w", *cause, err)
+	}
+	s.broken.Store(nil)
+	return nil
+}
+
+// reopen opens the log, which must end at the last acknowledged entry, and uses it from now on. The
+// caller holds s.writes.
+func (s *logStore) reopen() error {
+	next, err := s.openWAL(true)
+	if err != nil {
+		return err
+	}
+	last, err := next.LastIndex()
+	if err == nil && last != s.end {
+		err = fmt.Errorf("the log ends at entry %d, but entry %d was the last one acknowledged", last, s.end)
+	}
+	if err != nil {
+		return errors.Join(err, next.Close())
 	}
 	s.swap.Lock()
 	former := s.wal
 	s.wal = next
 	s.swap.Unlock()
-	s.broken.Store(nil)
 	_ = former.Close() // closes the segments only; they were synced by each write
 	return nil
+}
+
+// repairAtStart removes the remains of a write that a crash has cut off. raft-wal ignores them and
+// writes over them, with one exception: it takes a part of the index of a segment for the whole, and
+// the next removal of the end of the log would record that (raft-wal 0.4.1, segment.Writer.ForceSeal).
+// A full disk, on which a full tail gets no successor, is no reason not to start: the log is repaired
+// before the next change.
+func (s *logStore) repairAtStart() error {
+	if faults.Mutant("torn-index-counts") {
+		return nil
+	}
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	changed, err := s.files.repair(s.end, s.segmentBytes)
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		s.fail(err)
+		return nil
+	case err != nil || !changed:
+		return err
+	}
+	return s.reopen()
 }
 
 // recover opens the log again after an error, if there is room for that. It returns why the log
