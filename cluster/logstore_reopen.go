@@ -13,13 +13,29 @@ import (
 
 // append appends entries that carry their checksums. After an error it opens the log again at once,
 // or, if that fails, before the next change. The caller holds s.writes.
+//
+// Without room the log still takes entries, as long as its tail has space. The node refuses commands
+// before Raft has them. What Raft writes on its own must not fail earlier than necessary: a leader
+// that cannot write steps down, and no node may follow it while all disks are full.
 func (s *logStore) append(logs []*raft.Log) error {
-	if err := s.room(); err != nil && !s.cut { // after a removal there is a new, empty segment
+	if s.room() != nil {
 		s.report()
-		return err
+		if faults.Mutant("raft-needs-room") {
+			return s.room()
+		}
 	}
 	if err := s.mend(); err != nil {
 		return err
+	}
+	if s.end > 0 && logs[0].Index > s.end+1 {
+		// Raft has installed a snapshot, and has ignored that the log could not be removed.
+		first, err := s.FirstIndex()
+		if err == nil {
+			err = s.remove(first, s.end)
+		}
+		if err != nil {
+			return fmt.Errorf("remove the entries before a snapshot: %w", err)
+		}
 	}
 	err := faults.Disk()
 	if err == nil {
@@ -119,18 +135,18 @@ func (s *logStore) repairAtStart() error {
 	return s.reopen()
 }
 
-// recover opens the log again after an error, if there is room for that. It returns why the log
-// cannot be written now, or nil. It can be called at any time.
+// recover opens the log again after an error, if the file that this may need fits on the disk. It
+// returns why the log cannot be written now, or nil. It can be called at any time.
 func (s *logStore) recover() error {
-	if err := s.room(); err != nil {
-		return err
+	if s.broken.Load() != nil && s.fits(1) == nil {
+		s.writes.Lock()
+		err := s.mend()
+		s.writes.Unlock()
+		if err != nil {
+			return err
+		}
 	}
-	if s.broken.Load() == nil {
-		return nil
-	}
-	s.writes.Lock()
-	defer s.writes.Unlock()
-	return s.mend()
+	return s.unwritable()
 }
 
 // unwritable returns why the log cannot be written now, or nil. It does not block.
