@@ -22,6 +22,19 @@ func (n *Node) diskProblem() error {
 	return n.logs.unwritable()
 }
 
+// DiskProblem returns why the replicated log of this node cannot be written now, or nil.
+func (n *Node) DiskProblem() error { return n.diskProblem() }
+
+// DiskFree returns how many bytes the disk of the replicated log has left, and how many it needs so
+// that the node accepts commands. ok is false if that is unknown.
+func (n *Node) DiskFree() (free, need uint64, ok bool) {
+	if n.logs == nil || n.logs.free == nil {
+		return 0, 0, false
+	}
+	free, err := n.logs.free()
+	return free, roomSegments * uint64(n.logs.segmentBytes), err == nil
+}
+
 // diskLoop opens the log again after errors of its disk, and reports the lack of room. A node that
 // does not lead may otherwise never write again, since it does not stand for election before.
 func (n *Node) diskLoop(ctx context.Context) {
