@@ -25,6 +25,7 @@ func Test_Mutants_OfTheDisk(t *testing.T) {
 		"removed-entries-count":         "Test_LogContract_NoStoreAfterRemoval",
 		"raft-needs-room":               "Test_NoRoom_TheTailTakesEntries",
 		"hands-over-without-a-majority": "Test_FullDisk_NoMajority",
+		"snapshot-is-no-entry":          "Test_AfterSnapshot_Repeated",
 		"torn-index-counts":             "Test_TornIndex",
 		"zeros-count-as-durable":        "Test_Clear_AfterAFailedSync",
 	} {
