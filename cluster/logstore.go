@@ -459,6 +459,11 @@ func (s *logStore) check(dir string, snapshot uint64, initialized bool) (last in
 	if max(end, snapshot) < mark {
 		return 0, damaged(dir, fmt.Sprintf("the log ends at entry %d, but entry %d was written: it was cut off or its end cannot be read", end, mark))
 	}
+	if what, err := s.files.damageAfter(end); err != nil {
+		return 0, fmt.Errorf("read the end of the log in %s: %w", dir, err)
+	} else if what != "" {
+		return 0, damaged(dir, what)
+	}
 	if end > 0 && first > snapshot+1 {
 		return 0, damaged(dir, fmt.Sprintf("the log begins at entry %d, but the newest snapshot that can be read ends at %d", first, snapshot))
 	}
