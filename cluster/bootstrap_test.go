@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/image-builder-ha/image-builder/cluster"
@@ -21,13 +22,19 @@ func Test_Bootstrap_AfterAFullDisk(t *testing.T) {
 		}
 		return 1 << 30
 	}
+	disk.Fail = func(op string) error {
+		if full.Load() && op == "write" {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
 	snapshots, dir := clustertest.NewSnapshots(), t.TempDir()
 	config := func() cluster.Config {
 		c := fastConfig(dir, &tally{})
 		c.Storage = &cluster.Storage{Disk: disk.Mount(), Snapshots: snapshots}
 		return c
 	}
-	if _, err := tryOpen(t, config()); err == nil || !strings.Contains(err.Error(), "nearly full") { // Raft does not wrap it
+	if _, err := tryOpen(t, config()); err == nil || !strings.Contains(err.Error(), syscall.ENOSPC.Error()) { // Raft does not wrap it
 		t.Fatalf("the start on a full disk: %v, want an error that says that it is full", err)
 	}
 	full.Store(false)

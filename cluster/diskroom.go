@@ -9,8 +9,8 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// roomSegments is how many segments of the log must fit on the disk: with less room the log accepts
-// no entries. The next segment needs one. The second leaves room for snapshots and for the vote.
+// roomSegments is how many segments of the log must fit on the disk: with less room the node accepts
+// no commands. The next segment needs one. The second leaves room for snapshots and for the vote.
 const roomSegments = 2
 
 // ErrNoRoom means that the disk of the data directory is too full to accept commands. The node
@@ -18,13 +18,16 @@ const roomSegments = 2
 var ErrNoRoom = errors.New("the disk of the data directory is nearly full")
 
 // room returns an error that wraps ErrNoRoom and syscall.ENOSPC if the disk has too little room for
-// further entries.
-func (s *logStore) room() error {
+// further commands.
+func (s *logStore) room() error { return s.fits(roomSegments) }
+
+// fits returns the error of room unless that many segments fit on the disk.
+func (s *logStore) fits(segments uint64) error {
 	if s.free == nil || faults.Mutant("writes-on-a-full-disk") {
 		return nil
 	}
 	free, err := s.free()
-	if need := roomSegments * uint64(s.segmentBytes); err == nil && free < need {
+	if need := roomSegments * uint64(s.segmentBytes); err == nil && free < segments*uint64(s.segmentBytes) {
 		return fmt.Errorf("%w: it has %d MiB left, and the replicated log needs %d MiB, which are %d of its files. The node accepts commands again once there is room (%w)",
 			ErrNoRoom, free>>20, need>>20, roomSegments, syscall.ENOSPC)
 	}
@@ -37,7 +40,11 @@ func freeBytes(dir string) (uint64, error) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return 0, err
 	}
-	return st.Bavail * uint64(st.Bsize), nil
+	unit := uint64(st.Frsize) // the unit of the counts; Bsize is the preferred size of a transfer
+	if unit == 0 {
+		unit = uint64(st.Bsize)
+	}
+	return st.Bavail * unit, nil
 }
 
 // metaBytes is how much of the database of terms and votes is allocated in advance.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -19,6 +20,19 @@ func (n *Node) diskProblem() error {
 		return nil
 	}
 	return n.logs.unwritable()
+}
+
+// DiskProblem returns why the replicated log of this node cannot be written now, or nil.
+func (n *Node) DiskProblem() error { return n.diskProblem() }
+
+// DiskFree returns how many bytes the disk of the replicated log has left, and how many it needs so
+// that the node accepts commands. ok is false if that is unknown.
+func (n *Node) DiskFree() (free, need uint64, ok bool) {
+	if n.logs == nil || n.logs.free == nil {
+		return 0, 0, false
+	}
+	free, err := n.logs.free()
+	return free, roomSegments * uint64(n.logs.segmentBytes), err == nil
 }
 
 // diskLoop opens the log again after errors of its disk, and reports the lack of room. A node that
@@ -55,11 +69,7 @@ func (n *Node) diskLoop(ctx context.Context) {
 // Otherwise this node keeps leading: it refuses commands, and still serves reads.
 func (n *Node) handOver(ctx context.Context, reason error) {
 	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
-		if s.Suffrage != raft.Voter || s.ID == n.serverID() {
-			continue
-		}
-		p := n.peers.get(s.ID)
-		if p.ping == nil || p.dead || time.Since(p.pingAt) > 4*n.cfg.PingInterval || p.ping.GetRefusesBuilds() || n.divergenceOf(s.ID) != nil {
+		if s.Suffrage != raft.Voter || s.ID == n.serverID() || !n.writesLog(s.ID) || n.divergenceOf(s.ID) != nil {
 			continue
 		}
 		n.cfg.Logger.Warn("gives up leadership", "node", n.cfg.Name, "reason", reason, "to", nameOf(s.ID))
@@ -71,6 +81,65 @@ func (n *Node) handOver(ctx context.Context, reason error) {
 			continue
 		}
 		return
+	}
+}
+
+// handOverDisk is handOver because of this node's disk. It does nothing unless a majority of the
+// voters can write: with fewer, no leader can commit its first command, so that reads would end, too.
+// The last pings may be older than the problem, which often comes to all nodes at once. So the voters
+// are asked again before.
+func (n *Node) handOverDisk(ctx context.Context, reason error) {
+	if !faults.Mutant("hands-over-without-a-majority") {
+		if !n.majorityWrites() {
+			return
+		}
+		n.pingVoters(ctx)
+		if !n.majorityWrites() || ctx.Err() != nil {
+			return
+		}
+	}
+	n.handOver(ctx, reason)
+}
+
+// majorityWrites reports whether a majority of the voters has a log that can be written, as far as
+// this leader knows.
+func (n *Node) majorityWrites() bool {
+	voters, write := 0, 0
+	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if s.ID == n.serverID() && n.diskProblem() == nil || s.ID != n.serverID() && n.writesLog(s.ID) {
+			write++
+		}
+	}
+	return write > voters/2
+}
+
+// writesLog reports whether the last ping of another member, which must be recent, says that its log
+// can be written. Versions up to 0.3.0 report only whether the node takes builds.
+func (n *Node) writesLog(id raft.ServerID) bool {
+	p := n.peers.get(id)
+	if p.ping == nil || p.dead || time.Since(p.pingAt) > 4*n.cfg.PingInterval {
+		return false
+	}
+	if p.ping.LogWritable != nil {
+		return p.ping.GetLogWritable()
+	}
+	return !p.ping.GetRefusesBuilds()
+}
+
+// pingVoters pings all other voters at once and waits for the responses, for Config.Election at most.
+func (n *Node) pingVoters(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Election)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter && s.ID != n.serverID() {
+			wg.Go(func() { n.alive(ctx, s.ID) })
+		}
 	}
 }
 

@@ -2,8 +2,10 @@ package cluster_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -22,7 +24,7 @@ type fullDisks struct {
 }
 
 // threeWithDisks returns a cluster with a leader. A full disk also refuses to create files.
-func threeWithDisks(t *testing.T) *fullDisks {
+func threeWithDisks(t *testing.T, change ...func(*cluster.Config)) *fullDisks {
 	t.Helper()
 	g := &fullDisks{simGroup: newSimGroup(t, 3), full: map[string]*atomic.Bool{}}
 	for _, name := range g.names {
@@ -42,8 +44,10 @@ func threeWithDisks(t *testing.T) *fullDisks {
 			return nil
 		}
 		g.start(name, func(c *cluster.Config) {
-			c.Report = func(r *clusterv1.PingResponse) { r.RefusesBuilds = full.Load() }
 			c.Storage = &cluster.Storage{Disk: d.Mount(), Snapshots: clustertest.NewSnapshots()}
+			for _, f := range change {
+				f(c)
+			}
 		})
 	}
 	g.leader()
@@ -168,8 +172,8 @@ func Test_FullDisk_AllTogether(t *testing.T) {
 	})
 }
 
-// Test_FullDisk_FollowersOnly fills the disks of both followers. Commands cannot be committed then,
-// and must be within 5 s once there is room.
+// Test_FullDisk_FollowersOnly fills the disks of both followers. Commands cannot be committed once
+// the last files of their logs are full, and must be within 5 s once there is room.
 func Test_FullDisk_FollowersOnly(t *testing.T) {
 	for _, full := range []time.Duration{5 * time.Second, 11 * time.Second, 23 * time.Second, 47 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -179,8 +183,8 @@ func Test_FullDisk_FollowersOnly(t *testing.T) {
 			for _, name := range g.others(lead.cfg.Name) {
 				g.full[name].Store(true)
 			}
-			if err := g.propose(lead, 10, full); err == nil {
-				t.Fatal("a command is committed although the disks of a majority are full")
+			if accepted := g.fillLogs(lead, full); accepted > 16 {
+				t.Fatalf("the disks of a majority are full, but %d commands of 64 KiB are committed to files of 1 MiB", accepted)
 			}
 			for _, f := range g.full {
 				f.Store(false)
@@ -190,5 +194,145 @@ func Test_FullDisk_FollowersOnly(t *testing.T) {
 				t.Errorf("full for %s: a command takes %s once there is room again: %v", full, time.Since(begin), err)
 			}
 		})
+	}
+}
+
+// fillLogs proposes commands of 64 KiB until one is not committed within limit. It returns how many
+// were committed.
+func (g *fullDisks) fillLogs(m *simNode, limit time.Duration) (accepted int) {
+	for v := uint64(100); accepted < 100; v++ {
+		ctx, cancel := context.WithTimeout(g.t.Context(), limit)
+		_, err := m.Propose(ctx, &clusterv1.Command{Type: 1, Payload: append(binary.BigEndian.AppendUint64(nil, v), make([]byte, 64<<10)...)})
+		cancel()
+		if err != nil {
+			break
+		}
+		accepted++
+	}
+	return accepted
+}
+
+// Test_FullDisk_MembershipIsRefused changes the members while all disks are full. The change must be
+// refused with the reason, and the leader must go on to serve reads.
+func Test_FullDisk_MembershipIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := threeWithDisks(t)
+		g.puts(1, 3)
+		for _, f := range g.full {
+			f.Store(true)
+		}
+		lead := g.leader()
+		term, gone := lead.Status().Term, g.others(lead.cfg.Name)[0]
+		g.stop(gone)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := lead.Remove(ctx, gone); !errors.Is(err, cluster.ErrNoRoom) {
+			t.Errorf("the removal of a member on full disks: %v", err)
+		}
+		time.Sleep(20 * time.Second) // simulated
+		g.mustRead(lead)
+		if got := lead.Status().Term; got != term || !lead.Leads() {
+			t.Errorf("the leader has given up: term %d, before %d", got, term)
+		}
+	})
+}
+
+// Test_FullDisk_AtOnce fills all disks while commands are in flight: the room ends between the check
+// and the write. The leader must go on to serve reads.
+func Test_FullDisk_AtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newSimGroup(t, 3)
+		var armed, full atomic.Bool
+		for _, name := range g.names {
+			d := clustertest.NewDisk()
+			d.Room = func() uint64 {
+				if full.Load() {
+					return 4 << 10
+				}
+				return 1 << 30
+			}
+			d.Fail = func(op string) error {
+				if op == "write" && armed.Load() {
+					full.Store(true) // commands that wait for this write have passed the check
+				}
+				return nil
+			}
+			g.start(name, func(c *cluster.Config) {
+				c.Storage = &cluster.Storage{Disk: d.Mount(), Snapshots: clustertest.NewSnapshots()}
+			})
+		}
+		lead := g.leader()
+		g.puts(1, 3)
+		term := lead.Status().Term
+		for range 5 {
+			armed.Store(true)
+			var wg sync.WaitGroup
+			for v := range uint64(50) {
+				wg.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+					defer cancel()
+					_, _ = lead.Propose(ctx, value(10+v))
+				})
+			}
+			wg.Wait()
+			time.Sleep(5 * time.Second) // simulated
+			g.mustRead(lead)
+			if got := lead.Status().Term; got != term {
+				t.Fatalf("the leader has given up: term %d, before %d", got, term)
+			}
+			armed.Store(false)
+			full.Store(false)
+		}
+	})
+}
+
+// Test_FullDisk_NoMajority fills the disks of a follower and of the leader. The leader must go on to
+// serve reads: the third node could not commit a command either.
+func Test_FullDisk_NoMajority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := threeWithDisks(t)
+		g.puts(1, 3)
+		lead := g.leader()
+		term, full := lead.Status().Term, g.others(lead.cfg.Name)[0]
+		g.full[full].Store(true)
+		g.puts(10, 3)
+		time.Sleep(2 * time.Second) // simulated
+		g.full[lead.cfg.Name].Store(true)
+		time.Sleep(30 * time.Second) // simulated
+		g.mustRead(lead)
+		if got := lead.Status().Term; got != term || !lead.Leads() {
+			t.Errorf("the leader has given up: term %d, before %d", got, term)
+		}
+		g.full[full].Store(false)
+		if err := g.propose(lead, 20, 5*time.Second); err != nil {
+			t.Errorf("5 s after a majority has room: %v", err)
+		}
+	})
+}
+
+// Test_FullDisk_OtherDisks gives the followers a disk for logs of builds that is full. One of them must
+// still take leadership over from a leader whose own disk is full.
+func Test_FullDisk_OtherDisks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := threeWithDisks(t, func(c *cluster.Config) {
+			c.Report = func(r *clusterv1.PingResponse) { r.RefusesBuilds = true }
+		})
+		g.puts(1, 3)
+		former := g.leader()
+		time.Sleep(time.Second) // simulated
+		g.full[former.cfg.Name].Store(true)
+		if err := g.propose(g.nodes[g.others(former.cfg.Name)[0]], 10, 2*time.Second); err != nil {
+			t.Fatalf("the leader's disk is full, the others have room: %v", err)
+		}
+	})
+}
+
+// mustRead asks a node for a read index.
+func (g *simGroup) mustRead(m *simNode) {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(g.t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := m.ReadIndex(ctx); err != nil {
+		g.t.Errorf("a read on %s: %v", m.cfg.Name, err)
 	}
 }

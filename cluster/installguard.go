@@ -37,8 +37,8 @@ func (c *consumer) hasSnapshot(rpc raft.RPC) bool {
 	return true
 }
 
-// containsSnapshot reports whether the log of this node has the last entry of a leader's snapshot. It
-// returns an error if the leader must try again: it begins a term that Raft has not seen yet, or this
+// containsSnapshot reports whether the log of this node has the last entry of a leader's snapshot, or
+// begins right after that snapshot. It returns an error if the leader must try again: it begins a term that Raft has not seen yet, or this
 // node has a newer snapshot, so that the log may lack the entries after that of the leader.
 func (n *Node) containsSnapshot(log raft.LogStore, snaps raft.SnapshotStore, req *raft.InstallSnapshotRequest) (has bool, err error) {
 	var term uint64
@@ -49,7 +49,7 @@ func (n *Node) containsSnapshot(log raft.LogStore, snaps raft.SnapshotStore, req
 		return false, nil // Raft refuses it
 	}
 	var entry raft.Log
-	if log.GetLog(req.LastLogIndex, &entry) == nil && entry.Term == req.LastLogTerm {
+	if log.GetLog(req.LastLogIndex, &entry) == nil && entry.Term == req.LastLogTerm || n.logBeginsAfter(log, snaps, req.LastLogIndex, req.LastLogTerm) {
 		if req.Term > term {
 			return false, errHasNewerSnapshot
 		}

@@ -501,3 +501,58 @@ func Test_LogContract_StoreAfterRemoval(t *testing.T) {
 		})
 	}
 }
+
+// Test_LogContract_NoStoreAfterRemoval is Test_LogContract_StoreAfterRemoval with a disk that fails for
+// good. The process must end: Raft would refuse all entries, or acknowledge some without a log before
+// them. The log of a killed process must not end the process of the test.
+func Test_LogContract_NoStoreAfterRemoval(t *testing.T) {
+	for _, first := range []uint64{8, 1} { // 1: the log is empty after the removal
+		for _, killed := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				mount := clustertest.NewDisk().Mount()
+				faulty := &faultyDisk{Disk: mount}
+				if killed {
+					faulty.kill = mount.Kill
+				}
+				m := &modelLog{t: t, data: map[uint64]string{}}
+				m.log = openLog(t, faulty, true)
+				m.must(m.append(1, 10))
+				m.must(m.remove(first, 10))
+				faulty.begin(opWrite, 0, 1<<20)
+				var ended any
+				func() {
+					defer func() { ended = recover() }()
+					m.append(first, 1)
+				}()
+				if (ended == nil) != killed {
+					t.Errorf("entry %d cannot be stored, the process is killed: %t: the log ends the process: %v", first, killed, ended)
+				}
+			})
+		}
+	}
+}
+
+// Test_LogContract_Gap appends entries after a gap, as Raft does after it has installed a snapshot and
+// could not remove the log.
+func Test_LogContract_Gap(t *testing.T) {
+	for _, op := range []diskOp{"", opCreate, opCommit, opWrite, opSync, opMarkSync} {
+		disk := clustertest.NewDisk()
+		faulty := &faultyDisk{Disk: disk.Mount()}
+		m := &modelLog{t: t, data: map[uint64]string{}}
+		m.log = openLog(t, faulty, true)
+		m.must(m.append(1, 10))
+		faulty.begin(op, 0, 1)
+		done := m.append(50, 2)
+		if faulty.end(); !done {
+			m.must(m.append(50, 2))
+		}
+		m.first = 50
+		m.check("after the gap")
+		if err := m.log.Close(); err != nil {
+			t.Fatal(err)
+		}
+		disk.PowerLoss(func(int) int { return 1 })
+		m.log = openLog(t, disk.Mount(), false)
+		m.check("after a power loss")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -42,8 +43,9 @@ type logStore struct {
 	wal  *wal.WAL
 	// end is the index of the last entry that was acknowledged, under writes.
 	end uint64
-	// cut means that the last change has removed the end of the log, under writes.
-	cut bool
+	// cut is the index of the last entry that the last change has removed from the end of the log; 0 if
+	// entries were stored since. Under writes.
+	cut uint64
 	// broken is the reason why the log must be opened again before the next change.
 	broken atomic.Pointer[error]
 	// failed receives after a change has failed or was refused; capacity 1.
@@ -235,7 +237,8 @@ func (s *logStore) GetUint64(key []byte) (uint64, error) {
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 // StoreLogs appends entries, each with its checksum, and returns once they are fsynced. If it
-// returns an error, the log ends where it ended before.
+// returns an error, the log ends where it ended before. It panics if the entries are to replace
+// removed ones and the disk fails for cutTimeout.
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
@@ -250,12 +253,18 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	defer s.writes.Unlock()
 	defer s.writing()()
 	err := s.append(sealed)
-	for begin := time.Now(); err != nil && s.cut && time.Since(begin) < cutTimeout; {
+	replaces := logs[0].Index <= s.cut // else Raft has a snapshot instead of the removed entries
+	for begin := time.Now(); err != nil && replaces && !processEnded(err); err = s.append(sealed) {
+		if time.Since(begin) >= cutTimeout {
+			if faults.Mutant("removed-entries-count") {
+				break
+			}
+			panic(fmt.Sprintf("the disk of the replicated log has failed for %s after the end of the log was removed, and Raft counts on the removed entries: %v", cutTimeout, err))
+		}
 		time.Sleep(mendInterval)
-		err = s.append(sealed)
 	}
 	if err == nil {
-		s.cut = false
+		s.cut = 0
 		s.end = logs[len(logs)-1].Index
 		// A mark that is too low is safe, so the entries count even if it cannot be written.
 		_ = s.setMark(s.end)
@@ -310,11 +319,17 @@ func (s *logStore) GetLog(index uint64, out *raft.Log) error {
 func (s *logStore) DeleteRange(first, last uint64) error {
 	s.writes.Lock()
 	defer s.writes.Unlock()
+	return s.remove(first, last)
+}
+
+// remove is DeleteRange. The caller holds s.writes.
+func (s *logStore) remove(first, last uint64) error {
 	begin, err := s.FirstIndex()
 	if err != nil {
 		return err
 	}
-	tail := last >= s.end && first > begin
+	end := last >= s.end
+	tail := end && first > begin
 	// A compaction makes room, and may be what the log needs before it can be opened again.
 	if err := s.mend(); err != nil && tail {
 		return err
@@ -324,13 +339,13 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 			return err
 		}
 	}
-	if last >= s.end && first > 0 { // lower the mark first: it must never be ahead of the log
+	if end && first > 0 { // lower the mark first: it must never be ahead of the log
 		if err := s.lowerMark(first - 1); err != nil {
 			return err
 		}
 	}
 	if err := s.wal.DeleteRange(first, last); err != nil {
-		if tail && s.files.isUncertain() {
+		if end && s.files.isUncertain() && !processEnded(err) {
 			// Raft counts on entries that the disk may have removed: it must not go on.
 			panic(fmt.Sprintf("the disk of the replicated log failed while its end was removed, and it is unknown which entries are left: %v", err))
 		}
@@ -339,15 +354,24 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 		_ = s.mend()
 		return err
 	}
-	s.cut = s.cut || tail
+	if end {
+		s.cut = max(s.cut, s.end)
+	}
 	s.end, err = s.LastIndex()
 	return err
 }
 
-// cutTimeout is how long StoreLogs tries again if the end of the log was removed right before. Raft
-// removes entries to store others in their place, and if that fails, it still counts the removed
-// ones as stored (appendEntries in hashicorp/raft 1.8). While StoreLogs tries, Raft reports none.
+// cutTimeout is how long StoreLogs tries again if its entries replace others. Raft has removed these
+// right before, and counts them as stored until StoreLogs succeeds (appendEntries in hashicorp/raft
+// 1.8). While StoreLogs tries, Raft reports none. Afterwards the process must end: Raft would
+// acknowledge entries after the removed ones, or refuse all entries.
 const cutTimeout = 5 * time.Second
+
+// processEnded reports whether an error means that the files are closed. No other node sees what
+// Raft does then.
+func processEnded(err error) bool {
+	return errors.Is(err, fs.ErrClosed) || errors.Is(err, wal.ErrClosed)
+}
 
 func checksum(l *raft.Log) uint32 {
 	var head [17]byte
@@ -402,8 +426,19 @@ func (s *logStore) getMark() (index uint64, found bool, err error) {
 
 // verify reads the whole log, which Raft reads anyway, and returns the greatest time of its
 // commands in nanoseconds since the Unix epoch. snapshot is the index of the newest snapshot. It
-// returns an error if entries are damaged or missing.
+// returns an error if entries are damaged or missing. Otherwise it prepares the log for writes.
 func (s *logStore) verify(dir string, snapshot uint64, initialized bool) (last int64, err error) {
+	if last, err = s.check(dir, snapshot, initialized); err != nil {
+		return 0, err
+	}
+	if err := s.repairAtStart(); err != nil {
+		return 0, fmt.Errorf("remove the remains of a write that was cut off from the log in %s: %w", dir, err)
+	}
+	return last, nil
+}
+
+// check is verify without a change of the log.
+func (s *logStore) check(dir string, snapshot uint64, initialized bool) (last int64, err error) {
 	mark, found, err := s.getMark()
 	if err != nil {
 		return 0, damaged(dir, err.Error())
@@ -423,6 +458,11 @@ func (s *logStore) verify(dir string, snapshot uint64, initialized bool) (last i
 	}
 	if max(end, snapshot) < mark {
 		return 0, damaged(dir, fmt.Sprintf("the log ends at entry %d, but entry %d was written: it was cut off or its end cannot be read", end, mark))
+	}
+	if what, err := s.files.damageAfter(end); err != nil {
+		return 0, fmt.Errorf("read the end of the log in %s: %w", dir, err)
+	} else if what != "" {
+		return 0, damaged(dir, what)
 	}
 	if end > 0 && first > snapshot+1 {
 		return 0, damaged(dir, fmt.Sprintf("the log begins at entry %d, but the newest snapshot that can be read ends at %d", first, snapshot))

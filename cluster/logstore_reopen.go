@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
@@ -12,13 +13,29 @@ import (
 
 // append appends entries that carry their checksums. After an error it opens the log again at once,
 // or, if that fails, before the next change. The caller holds s.writes.
+//
+// Without room the log still takes entries, as long as its tail has space. The node refuses commands
+// before Raft has them. What Raft writes on its own must not fail earlier than necessary: a leader
+// that cannot write steps down, and no node may follow it while all disks are full.
 func (s *logStore) append(logs []*raft.Log) error {
-	if err := s.room(); err != nil && !s.cut { // after a removal there is a new, empty segment
+	if s.room() != nil {
 		s.report()
-		return err
+		if faults.Mutant("raft-needs-room") {
+			return s.room()
+		}
 	}
 	if err := s.mend(); err != nil {
 		return err
+	}
+	if s.end > 0 && logs[0].Index > s.end+1 {
+		// Raft has installed a snapshot, and has ignored that the log could not be removed.
+		first, err := s.FirstIndex()
+		if err == nil {
+			err = s.remove(first, s.end)
+		}
+		if err != nil {
+			return fmt.Errorf("remove the entries before a snapshot: %w", err)
+		}
 	}
 	err := faults.Disk()
 	if err == nil {
@@ -62,45 +79,74 @@ func (s *logStore) mend() error {
 	}
 	err := faults.Disk()
 	if err == nil {
-		err = s.files.repair(s.end, s.segmentBytes)
-	}
-	var next *wal.WAL
-	if err == nil {
-		next, err = s.openWAL(true)
+		_, err = s.files.repair(s.end, s.segmentBytes)
 	}
 	if err == nil {
-		var last uint64
-		if last, err = next.LastIndex(); err == nil && last != s.end {
-			err = fmt.Errorf("the log ends at entry %d, but entry %d was the last one acknowledged", last, s.end)
-		}
-		if err != nil {
-			err = errors.Join(err, next.Close())
-		}
+		err = s.reopen()
 	}
 	if err != nil {
 		return fmt.Errorf("open the log again after %q: %w", *cause, err)
+	}
+	s.broken.Store(nil)
+	return nil
+}
+
+// reopen opens the log, which must end at the last acknowledged entry, and uses it from now on. The
+// caller holds s.writes.
+func (s *logStore) reopen() error {
+	next, err := s.openWAL(true)
+	if err != nil {
+		return err
+	}
+	last, err := next.LastIndex()
+	if err == nil && last != s.end {
+		err = fmt.Errorf("the log ends at entry %d, but entry %d was the last one acknowledged", last, s.end)
+	}
+	if err != nil {
+		return errors.Join(err, next.Close())
 	}
 	s.swap.Lock()
 	former := s.wal
 	s.wal = next
 	s.swap.Unlock()
-	s.broken.Store(nil)
 	_ = former.Close() // closes the segments only; they were synced by each write
 	return nil
 }
 
-// recover opens the log again after an error, if there is room for that. It returns why the log
-// cannot be written now, or nil. It can be called at any time.
-func (s *logStore) recover() error {
-	if err := s.room(); err != nil {
-		return err
-	}
-	if s.broken.Load() == nil {
+// repairAtStart removes the remains of a write that a crash has cut off. raft-wal ignores them and
+// writes over them, with one exception: it takes a part of the index of a segment for the whole, and
+// the next removal of the end of the log would record that (raft-wal 0.4.1, segment.Writer.ForceSeal).
+// A full disk, on which a full tail gets no successor, is no reason not to start: the log is repaired
+// before the next change.
+func (s *logStore) repairAtStart() error {
+	if faults.Mutant("torn-index-counts") {
 		return nil
 	}
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	return s.mend()
+	changed, err := s.files.repair(s.end, s.segmentBytes)
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		s.fail(err)
+		return nil
+	case err != nil || !changed:
+		return err
+	}
+	return s.reopen()
+}
+
+// recover opens the log again after an error, if the file that this may need fits on the disk. It
+// returns why the log cannot be written now, or nil. It can be called at any time.
+func (s *logStore) recover() error {
+	if s.broken.Load() != nil && s.fits(1) == nil {
+		s.writes.Lock()
+		err := s.mend()
+		s.writes.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return s.unwritable()
 }
 
 // unwritable returns why the log cannot be written now, or nil. It does not block.

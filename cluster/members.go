@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
@@ -130,6 +131,9 @@ func (n *Node) report() *clusterv1.PingResponse {
 	}
 	if n.cfg.Report != nil {
 		n.cfg.Report(res)
+	}
+	if n.logs != nil {
+		res.LogWritable = proto.Bool(n.diskProblem() == nil)
 	}
 	res.Floors = n.knownFloors()
 	res.Checkpoints = n.checkpoints()

@@ -14,7 +14,8 @@ var errMembersChanged = errors.New("the members have changed meanwhile: ask agai
 // changeMembers makes one change of Raft's configuration. This node makes such changes one after the
 // other, so that decide sees the servers that the change applies to. Raft's own guard is not usable:
 // the configuration that it returns has no index (hashicorp/raft 1.8, Raft.GetConfiguration). A
-// leader that other members have deposed cannot append the change.
+// leader that other members have deposed cannot append the change. While the log cannot be written,
+// changeMembers returns the reason, since a leader that fails to append a change steps down.
 func (n *Node) changeMembers(ctx context.Context, decide func(r *raft.Raft, servers []raft.Server) (raft.Future, error)) error {
 	return n.await(ctx, func() raft.Future {
 		select {
@@ -23,6 +24,9 @@ func (n *Node) changeMembers(ctx context.Context, decide func(r *raft.Raft, serv
 			return failedFuture{ctx.Err()}
 		}
 		defer func() { <-n.membership }()
+		if err := n.diskProblem(); err != nil {
+			return failedFuture{err}
+		}
 		r := n.raft.Load()
 		f, err := decide(r, r.GetConfiguration().Configuration().Servers)
 		if err != nil {

@@ -76,10 +76,12 @@ type consumer struct {
 	stand func() error
 	// contains is Node.containsSnapshot; nil if snapshots of leaders are always installed.
 	contains func(*raft.InstallSnapshotRequest) (bool, error)
-	calls    chan raft.RPC
-	stop     chan struct{}
-	done     chan struct{}
-	once     sync.Once
+	// beginsAfter is Node.logBeginsAfter; nil if Raft always checks the entry before new ones.
+	beginsAfter func(index, term uint64) bool
+	calls       chan raft.RPC
+	stop        chan struct{}
+	done        chan struct{}
+	once        sync.Once
 	// refused counts the entries that this node has refused in a row, for retriedSoon.
 	refused int
 	replies sync.WaitGroup
@@ -106,7 +108,7 @@ func (c *consumer) run() {
 				continue
 			}
 			select {
-			case c.calls <- c.retriedSoon(rpc):
+			case c.calls <- c.retriedSoon(c.afterSnapshot(rpc)):
 			case <-c.stop:
 				return
 			}

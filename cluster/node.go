@@ -141,9 +141,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	}
 	n.trans = newConsumer(n.cfg.Network.Raft(), n.mayCall, func(c *consumer) {
 		c.stand = n.diskProblem
-		c.contains = func(req *raft.InstallSnapshotRequest) (bool, error) {
-			return n.containsSnapshot(store.Log, store.Snapshots, req)
-		}
+		n.guardInstalls(c, store.Log, store.Snapshots)
 	})
 	if err := n.undoPartOfBootstrap(store, last); err != nil {
 		return fmt.Errorf("repeat the bootstrap: %w", err)

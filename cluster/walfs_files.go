@@ -34,6 +34,13 @@ type walFiles struct {
 	// uncertain means that a list may or may not be durable, and that the former one cannot be
 	// written either.
 	uncertain bool
+
+	// uncleared is the end of the zeros that repair has written to a segment and that may not be
+	// durable. Only repair uses it, one call at a time.
+	uncleared struct {
+		name string
+		to   int64
+	}
 }
 
 func newWALFiles(dir string, vfs types.VFS, meta types.MetaStore) *walFiles {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -71,73 +72,99 @@ func findEnd(f io.ReaderAt, si types.SegmentInfo, keep uint64) (end segmentEnd, 
 	}
 }
 
-// clearAfter overwrites everything after offset with zeros, durably. An earlier write that has
-// failed may be there in whole or in part, and raft-wal would read it as entries, or as the index
-// that ends the segment.
-func clearAfter(f types.WritableFile, offset int64) error {
-	zeros := make([]byte, 64<<10)
-	if _, err := f.WriteAt(zeros[:frameHeaderSize], offset); err != nil { // ends the segment here
-		return err
+// clearAfter overwrites everything after offset in the segment name with zeros, durably. It reports
+// whether there was anything. An earlier write that has failed may be there in whole or in part, and
+// raft-wal would read it as entries, or as the index that ends the segment.
+//
+// What the file reads as need not be what the disk has: after a failed sync Linux counts the pages as
+// written. So clearAfter writes all zeros again that a former call has not made durable.
+func (f *walFiles) clearAfter(w types.WritableFile, name string, offset int64) (changed bool, err error) {
+	dropCache(w)
+	to, err := endOfData(w, offset)
+	if err != nil {
+		return false, err
 	}
-	buf := make([]byte, len(zeros))
-	for at := offset; ; {
+	if f.uncleared.name == name && !faults.Mutant("zeros-count-as-durable") {
+		to = max(to, f.uncleared.to)
+	}
+	if to <= offset {
+		return false, nil
+	}
+	f.uncleared.name, f.uncleared.to = name, to
+	zeros := make([]byte, 64<<10)
+	for at := offset; at < to; {
+		n, err := w.WriteAt(zeros[:min(int64(len(zeros)), to-at)], at)
+		if err != nil {
+			return true, err
+		}
+		at += int64(n)
+	}
+	if err := w.Sync(); err != nil {
+		return true, err
+	}
+	f.uncleared.to = 0
+	return true, nil
+}
+
+// endOfData returns the offset after the last byte of a file that is not zero; from if there is none
+// after from.
+func endOfData(f io.ReaderAt, from int64) (int64, error) {
+	buf, end := make([]byte, 64<<10), from
+	for at := from; ; {
 		n, err := f.ReadAt(buf, at)
-		for _, b := range buf[:n] {
-			if b != 0 {
-				if _, err := f.WriteAt(zeros[:n], at); err != nil {
-					return err
-				}
-				break
-			}
+		if rest := bytes.TrimRight(buf[:n], "\x00"); len(rest) > 0 {
+			end = at + int64(len(rest))
 		}
 		if at += int64(n); errors.Is(err, io.EOF) {
-			return f.Sync()
+			return end, nil
 		} else if err != nil {
-			return err
+			return end, err
 		}
 	}
 }
 
 // repairTail makes the unsealed segment end at the entry keep, the last one that was acknowledged.
-// It returns the offset of the index if those entries have sealed the segment, else 0. It changes
-// nothing if acknowledged entries cannot be read.
-func (f *walFiles) repairTail(si types.SegmentInfo, keep uint64) (index uint64, err error) {
-	w, err := f.OpenWriter(f.dir, segment.FileName(si))
+// It returns the offset of the index if those entries have sealed the segment, else 0, and whether
+// it has changed the segment. It changes nothing if acknowledged entries cannot be read.
+func (f *walFiles) repairTail(si types.SegmentInfo, keep uint64) (index uint64, changed bool, err error) {
+	name := segment.FileName(si)
+	w, err := f.OpenWriter(f.dir, name)
 	if errors.Is(err, fs.ErrNotExist) && keep < si.BaseIndex {
-		return 0, nil // raft-wal creates it
+		return 0, false, nil // raft-wal creates it
 	}
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	end, err := findEnd(w, si, keep)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if keep >= si.BaseIndex && end.last != keep {
-		return 0, fmt.Errorf("entry %d of the log cannot be read any more: the log ends at entry %d", keep, end.last)
+		return 0, false, fmt.Errorf("entry %d of the log cannot be read any more: the log ends at entry %d", keep, end.last)
 	}
 	if end.index > 0 || faults.Mutant("keep-refused-entries") {
-		return end.index, nil
+		return end.index, false, nil
 	}
-	return 0, clearAfter(w, end.offset)
+	changed, err = f.clearAfter(w, name, end.offset)
+	return 0, changed, err
 }
 
 // repair removes the remains of a failed change from the log, whose last acknowledged entry is
 // keep. If the tail is full, it adds the next segment to the list, which raft-wal does only right
-// after the write that fills the tail.
-func (f *walFiles) repair(keep uint64, segmentBytes int) error {
+// after the write that fills the tail. It reports whether it has changed anything.
+func (f *walFiles) repair(keep uint64, segmentBytes int) (changed bool, err error) {
 	state, err := f.Load(f.dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	tail, ok := openTail(state)
 	if !ok {
-		return nil
+		return false, nil
 	}
-	index, err := f.repairTail(tail, keep)
+	index, changed, err := f.repairTail(tail, keep)
 	if err != nil || index == 0 {
-		return err
+		return changed, err
 	}
 	next := cloneState(state)
 	sealed := &next.Segments[len(next.Segments)-1]
@@ -149,11 +176,11 @@ func (f *walFiles) repair(keep uint64, segmentBytes int) error {
 	next.NextSegmentID++
 	next.Segments = append(next.Segments, added)
 	if err := f.CommitState(next); err != nil {
-		return err
+		return false, err
 	}
 	w, err := f.Create(f.dir, segment.FileName(added), uint64(segmentBytes)) // the prepared file
 	if err != nil {
-		return err
+		return true, err
 	}
-	return w.Close()
+	return true, w.Close()
 }

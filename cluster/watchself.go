@@ -48,7 +48,7 @@ func (n *Node) watchSelf(ctx context.Context, term *Term) error {
 		}
 		n.clock.adjust(n.judgeClocks())
 		if err := n.diskProblem(); err != nil {
-			n.handOver(ctx, err)
+			n.handOverDisk(ctx, err)
 		}
 		if n.logs != nil && n.logs.slow(n.cfg.SlowDisk) {
 			n.giveUp(ctx, "its disk is slow")

@@ -87,7 +87,7 @@ func (n *Node) openLogs() (err error) {
 			Dir:          filepath.Join(n.cfg.DataDir, "logs"),
 			MaxBytes:     n.cfg.Logs.MaxBytes,
 			SegmentBytes: n.cfg.Logs.SegmentBytes,
-			FS:           n.parts.LogFS,
+			FS:           n.logFS(),
 			Logger:       n.log,
 			Registerer:   n.metrics,
 		},

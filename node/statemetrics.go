@@ -37,6 +37,16 @@ func (n *Node) exportState() {
 		}
 		return 0
 	})
+	gauge("image_builder_raft_disk_free_bytes", "Free bytes on the disk of the replicated log.", nil, func() float64 {
+		free, _, _ := n.cluster.DiskFree()
+		return float64(free)
+	})
+	gauge("image_builder_raft_disk_trouble", "1 while the replicated log cannot be written and the node therefore accepts no commands, else 0.", nil, func() float64 {
+		if n.cluster.DiskProblem() != nil {
+			return 1
+		}
+		return 0
+	})
 	gauge("image_builder_state_compared_index", "Index of the newest checkpoint at which the leader has compared the replicated states of members; 0 on other nodes.", nil, func() float64 {
 		return float64(n.cluster.Divergence().Compared)
 	})

@@ -3,7 +3,6 @@ package logs
 import (
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,11 +61,8 @@ func (s *Store) watch(reg prometheus.Registerer) {
 	var used usage
 	gauge("image_builder_log_disk_bytes", "Bytes of logs on the disk of this node, measured at most every 10 seconds.", func() float64 { return used.of(s.opts.Dir) })
 	gauge("image_builder_log_disk_free_bytes", "Free bytes on the disk under the logs.", func() float64 {
-		var st syscall.Statfs_t
-		if syscall.Statfs(s.opts.Dir, &st) != nil {
-			return 0
-		}
-		return float64(st.Bavail) * float64(st.Bsize)
+		free, _ := freeBytes(s.opts.Dir)
+		return float64(free)
 	})
 	gauge("image_builder_log_damaged", "Damaged copies of logs on the disk of this node that are not replaced yet.", func() float64 {
 		s.mu.Lock()

@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math"
@@ -128,7 +129,8 @@ type Mount struct {
 
 var _ cluster.Disk = (*Mount)(nil)
 
-var errKilled = errors.New("clustertest: the process was killed")
+// errKilled wraps fs.ErrClosed: the log of a killed process does not end the process of the test.
+var errKilled = fmt.Errorf("clustertest: the process was killed (%w)", fs.ErrClosed)
 
 // Kill makes all further operations of the process fail without effect.
 func (m *Mount) Kill() {

@@ -61,6 +61,9 @@ var scenes = []scene{
 		{"the disk under the logs of a node fills up", []string{"ImageBuilderLogDiskFills"}, fillingDisk},
 		{"the disks under the logs of two nodes of three are full while a build writes", []string{"ImageBuilderLogDiskFills", "ImageBuilderLogDiskFull", "ImageBuilderLogsNotCopied"}, fullDisks},
 	}},
+	{"nearly full disk", raftDiskWorld, []fault{
+		{"the disk under the replicated log of a follower is nearly full", []string{"ImageBuilderRaftDiskFull"}, fullRaftDisk},
+	}},
 	{"slow disks", slowWorld, []fault{
 		{"the disks of the other nodes need three seconds for an fsync while a build writes 20 MB", []string{"ImageBuilderLogCopyTrails"}, slowCopies},
 		{"the disk of the node that runs a build needs 0.7 seconds for an fsync", []string{"ImageBuilderLogSyncSlow"}, slowOwner},
@@ -351,11 +354,17 @@ func mount(t *testing.T, path, size string, flags uintptr) {
 }
 
 // diskWorld starts three nodes that each have a file system for logs.
-func diskWorld(t *testing.T) *world {
-	return newWorld(t, 3, nil, func(w *world) {
+func diskWorld(t *testing.T) *world { return newWorld(t, 3, nil, disksAt(t, "logs")) }
+
+// raftDiskWorld starts three nodes that each have a file system for the replicated log.
+func raftDiskWorld(t *testing.T) *world { return newWorld(t, 3, nil, disksAt(t, "raft")) }
+
+// disksAt mounts a file system at a directory of each node's data directory.
+func disksAt(t *testing.T, dir string) func(*world) {
+	return func(w *world) {
 		scripted(line)(w)
 		for _, n := range w.Nodes {
-			path := filepath.Join(n.Dir, "data", "logs")
+			path := filepath.Join(n.Dir, "data", dir)
 			if err := os.MkdirAll(path, 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -366,7 +375,20 @@ func diskWorld(t *testing.T) *world {
 				}
 			})
 		}
-	})
+	}
+}
+
+// fullRaftDisk leaves 100 MiB, which is less than two files of the replicated log take.
+func fullRaftDisk(w *world) damage {
+	n := w.Others(w.Leader())[0]
+	disk := filepath.Join(n.Dir, "data", "raft")
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(disk, &st); err != nil {
+		w.t.Fatal(err)
+	}
+	used := (st.Blocks - st.Bfree) * uint64(st.Bsize)
+	mount(w.t, disk, fmt.Sprint(used+100<<20), syscall.MS_REMOUNT)
+	return damage{nodes: []*harness.Node{n}, undo: func() { mount(w.t, disk, "3g", syscall.MS_REMOUNT) }}
 }
 
 // fillingDisk writes 12 MB a second to a disk of 3 GB. There is free space, but not for long.

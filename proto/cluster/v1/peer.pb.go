@@ -874,7 +874,10 @@ type PingResponse struct {
 	Floors []*Floor `protobuf:"bytes,13,rep,name=floors,proto3" json:"floors,omitempty"`
 	// Hashes of the state of the node at the last checkpoints, by ascending index. Versions up to 0.3.0
 	// do not set it.
-	Checkpoints   []*Checkpoint `protobuf:"bytes,14,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	Checkpoints []*Checkpoint `protobuf:"bytes,14,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	// The disk of the replicated log works and has room, so the node can lead and accept commands.
+	// Versions up to 0.3.0 do not set it; their refuses_builds includes it.
+	LogWritable   *bool `protobuf:"varint,16,opt,name=log_writable,json=logWritable,proto3,oneof" json:"log_writable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1005,6 +1008,13 @@ func (x *PingResponse) GetCheckpoints() []*Checkpoint {
 		return x.Checkpoints
 	}
 	return nil
+}
+
+func (x *PingResponse) GetLogWritable() bool {
+	if x != nil && x.LogWritable != nil {
+		return *x.LogWritable
+	}
+	return false
 }
 
 // Checkpoint is the hash of the replicated state of a node after the command at an index.
@@ -1392,7 +1402,7 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\x06floors\x18\x03 \x03(\v2\x11.cluster.v1.FloorR\x06floors\x126\n" +
 	"\n" +
 	"divergence\x18\x04 \x01(\v2\x16.cluster.v1.DivergenceR\n" +
-	"divergence\"\xf2\x03\n" +
+	"divergence\"\xab\x04\n" +
 	"\fPingResponse\x12(\n" +
 	"\x04node\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04node\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1d\n" +
@@ -1410,7 +1420,9 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"gossip_key\x18\v \x01(\tR\tgossipKey\x12%\n" +
 	"\x0erefuses_builds\x18\f \x01(\bR\rrefusesBuilds\x12)\n" +
 	"\x06floors\x18\r \x03(\v2\x11.cluster.v1.FloorR\x06floors\x128\n" +
-	"\vcheckpoints\x18\x0e \x03(\v2\x16.cluster.v1.CheckpointR\vcheckpoints\"P\n" +
+	"\vcheckpoints\x18\x0e \x03(\v2\x16.cluster.v1.CheckpointR\vcheckpoints\x12&\n" +
+	"\flog_writable\x18\x10 \x01(\bH\x00R\vlogWritable\x88\x01\x01B\x0f\n" +
+	"\r_log_writable\"P\n" +
 	"\n" +
 	"Checkpoint\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
@@ -1518,6 +1530,7 @@ func file_proto_cluster_v1_peer_proto_init() {
 		return
 	}
 	file_proto_cluster_v1_peer_proto_msgTypes[0].OneofWrappers = []any{}
+	file_proto_cluster_v1_peer_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
