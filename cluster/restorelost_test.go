@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/clustertest"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 // Test_Restore_TheOthersHaveRemovedTheSnapshot starts a node that must apply a restore whose
@@ -56,6 +58,41 @@ func Test_Restore_TheOthersHaveRemovedTheSnapshot(t *testing.T) {
 		g.start(late)
 		if got, want := g.allEqual(300), append(append(want, values(200, 30)...), 300); !slices.Equal(got, want) {
 			t.Errorf("after a snapshot the state is %v, want %v", got, want)
+		}
+	})
+}
+
+// Test_Restore_AWaitingNodeGivesUpLeadership makes a node the leader that waits for the snapshot of a
+// restore, which no member has. Another node must lead soon, since the waiting node cannot.
+func Test_Restore_AWaitingNodeGivesUpLeadership(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		noState := func(c *cluster.Config) {
+			c.Network.(*clustertest.Network).Missing = []string{clusterv1.Restore_GetState_FullMethodName}
+		}
+		g := threeSimulated(t, noState)
+		g.puts(1, 5)
+		lead := g.leader()
+		backup := savedState(t, lead.Node)
+		late := g.others(lead.cfg.Name)[0]
+		g.stop(late)
+		time.Sleep(10 * time.Second) // simulated
+		if err := lead.RestoreSnapshot(t.Context(), backup); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range g.others(late) {
+			if err := os.RemoveAll(filepath.Join(g.dir, name, "restore")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.start(late, noState)
+		time.Sleep(5 * time.Second) // simulated
+		if err := lead.TransferLeadership(t.Context(), late); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		g.put(10)
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("there is a leader after %s", took)
 		}
 	})
 }

@@ -67,6 +67,11 @@ var mutants = []mutant{
 		"./cluster", "Test_Restore_TheOthersHaveRemovedTheSnapshot", "",
 	},
 	{
+		"a node that waits for the snapshot of a restore leads on", "cluster/restorefetch.go",
+		"if r.State() == raft.Leader {", "if r.State() == raft.Leader && false {",
+		"./cluster", "Test_Restore_AWaitingNodeGivesUpLeadership", "",
+	},
+	{
 		"recover leaves the cluster before the log is applied", "cluster/backup.go",
 		"\tformer := dir.current().ClusterID\n", "\tformer := dir.current().ClusterID\n\tif err := snaps.validates(); err != nil {\n\t\treturn err\n\t}\n",
 		"./cluster", "Test_Recover_ThatFailsChangesNothing", "",
