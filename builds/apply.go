@@ -18,7 +18,11 @@ func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, erro
 	if payload == nil {
 		if cmd.GetIgnorable() || cmd.GetType() == 0 {
 			s.advance(index, cmd)
-			return Result{}, Event{Index: index}, nil
+			restored := cmd.GetRestore() != nil
+			if restored {
+				s.level = max(s.level, cmd.GetFeatureLevel()) // see RestoreLevel
+			}
+			return Result{}, Event{Index: index, Cluster: restored}, nil
 		}
 		return Result{}, Event{}, fatalf("command type %d at index %d is unknown to this version: start the version that the cluster runs", cmd.GetType(), index)
 	}

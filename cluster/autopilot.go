@@ -257,7 +257,7 @@ func (p promoter) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopi
 }
 
 // lastTerm returns the term of the last entry of the log.
-func (n *Node) lastTerm(r *raft.Raft) uint64 {
+func (n *Node) lastTerm(r logEnd) uint64 {
 	var e raft.Log
 	if n.log.GetLog(r.LastIndex(), &e) == nil {
 		return e.Term

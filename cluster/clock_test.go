@@ -177,7 +177,7 @@ func Test_Clock_RestoreOfALaterSnapshot(t *testing.T) {
 		n.sm.time += int64(time.Hour)
 		n.sm.mu.Unlock()
 		var later bytes.Buffer
-		if err := n.SaveSnapshot(&later); err != nil {
+		if err := n.SaveSnapshot(t.Context(), &later); err != nil {
 			t.Fatal(err)
 		}
 		n.sm.mu.Lock()

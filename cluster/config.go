@@ -19,6 +19,9 @@ type StateMachine interface {
 	// Apply applies one command and returns its result. It is called in the order of the log and
 	// must be deterministic. If the result is an error with a method Fatal() bool that returns
 	// true, the node stops: its binary does not know a command that the cluster has committed.
+	// After a Restore for a restore of the whole cluster, Apply is called with a command that has
+	// no payload and whose field restore is set: the feature level must not be lower than that of
+	// the command.
 	Apply(index uint64, cmd *clusterv1.Command) any
 	// Snapshot returns the current state. The result is written while Apply continues.
 	Snapshot() (io.WriterTo, error)

@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -34,6 +36,13 @@ func (f *floors) get(id raft.ServerID) uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.byID[id]
+}
+
+// all returns a copy of the floors.
+func (f *floors) all() map[raft.ServerID]uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.byID)
 }
 
 // merge records the floors of another member.
@@ -92,17 +101,49 @@ func (n *Node) knownFloors() []*clusterv1.Floor {
 	return n.floors.of(n.raft.Load().GetConfiguration().Configuration().Servers)
 }
 
-// checkFloor returns an error if a node has less than its server id has acknowledged. Below
-// Config.FloorLevel it returns nil.
-func (n *Node) checkFloor(from *clusterv1.Identity) error {
+// checkFloor returns an error if a node has less than its server id has acknowledged. floor must be
+// older than the identity: a server goes on to acknowledge entries while its identity is in flight.
+// Below Config.FloorLevel checkFloor returns nil.
+func (n *Node) checkFloor(from *clusterv1.Identity, floor uint64) error {
 	if n.cfg.CommittedLevel() < n.cfg.FloorLevel || from.LastIndex == nil {
 		return nil
 	}
-	id := raft.ServerID(from.GetServerId())
-	if floor := n.floors.get(id); from.GetLastIndex() < floor {
-		return fmt.Errorf("the log of node %s ends at entry %d, but it has acknowledged entry %d: its data directory is an older copy. Stop the node, empty the directory and start the node: it joins as a new member", id, from.GetLastIndex(), floor)
+	if from.GetLastIndex() < floor {
+		return fmt.Errorf("the log of node %s ends at entry %d, but it has acknowledged entry %d: its data directory is an older copy. Stop the node, empty the directory and start the node: it joins as a new member", from.GetServerId(), from.GetLastIndex(), floor)
 	}
 	return nil
+}
+
+// checkFloorOfJoiner is checkFloor for a request, which may have waited: if the identity in it has
+// less than the floor, the node is asked for its identity again.
+func (n *Node) checkFloorOfJoiner(ctx context.Context, from *clusterv1.Identity) error {
+	floor := n.floors.get(raft.ServerID(from.GetServerId()))
+	err := n.checkFloor(from, floor)
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	res, herr := n.hello(ctx, from.GetAddress())
+	if herr != nil || res.GetNode().GetServerId() != from.GetServerId() {
+		return err
+	}
+	return n.checkFloor(res.GetNode(), floor)
+}
+
+// logEnd is the part of Raft that knows the end of the log.
+type logEnd interface {
+	LastIndex() uint64
+	Stats() map[string]string
+}
+
+// lastEntry returns the index and the term of the last entry of this node. The term is read first:
+// then the index is not greater than that of an entry which the node has kept since it had the end
+// of that term. In the other order, an entry of a former term, which a leader has removed, could be
+// taken for one of the leader's term.
+func (n *Node) lastEntry(r logEnd) (index, term uint64) {
+	term = n.lastTerm(r)
+	return r.LastIndex(), term
 }
 
 // lastIndex returns the index of the last entry of this node, in its log or its newest snapshot.

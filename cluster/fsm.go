@@ -21,8 +21,10 @@ type fsm struct {
 	fatal chan error // capacity 1
 
 	origin string // server id of this node
-	// restoreData returns the snapshot that the command at an index of Raft's log names.
-	restoreData func(ref *clusterv1.SnapshotRef, index uint64) ([]byte, error)
+	level  uint32 // Config.FeatureLevel
+	// restoreData returns the snapshot that the command at an index of Raft's log names, or, if
+	// later is true, a later state, which contains that entry.
+	restoreData func(ref *clusterv1.SnapshotRef, index uint64) (raw []byte, later bool, err error)
 
 	mu sync.Mutex
 	// applied is the index of the last applied command. It is its index in Raft's log plus offset: a
@@ -98,15 +100,22 @@ func (f *fsm) apply(l *raft.Log) any {
 }
 
 // applyRestore replaces the state by the snapshot that a command names. It waits for the snapshot
-// and never skips it: without it the node stops. Then it applies an empty command, which takes the
-// state past every index that a caller may wait for, and its time to that of the command at least.
+// and never skips it: without it, and without a later state of the leader, the node stops. Then it
+// applies an empty command, which takes the state past every index that a caller may wait for, and
+// its time and its feature level to those of the command at least.
 func (f *fsm) applyRestore(l *raft.Log, cmd *clusterv1.Command) any {
-	raw, err := f.restoreData(cmd.GetRestore(), l.Index)
+	if level := cmd.GetFeatureLevel(); level > f.level {
+		return f.fail(fmt.Errorf("the command at index %d restores a snapshot and needs feature level %d, this version knows %d: start the version that the cluster runs", l.Index, level, f.level))
+	}
+	raw, later, err := f.restoreData(cmd.GetRestore(), l.Index)
 	if errors.Is(err, errStopsApplying) {
 		return f.stopAt(err)
 	}
 	if err != nil {
 		return f.fail(err)
+	}
+	if later {
+		return f.skipTo(raw)
 	}
 	at, err := readSnapshot(bytes.NewReader(raw), f.sm.Restore)
 	if err != nil {
@@ -118,7 +127,9 @@ func (f *fsm) applyRestore(l *raft.Log, cmd *clusterv1.Command) any {
 	f.offset = index - l.Index
 	f.epoch++
 	f.mu.Unlock()
-	res := f.sm.Apply(index, &clusterv1.Command{Ignorable: true, TimeUnixNano: cmd.GetTimeUnixNano(), Origin: cmd.GetOrigin()})
+	res := f.sm.Apply(index, &clusterv1.Command{
+		Ignorable: true, TimeUnixNano: cmd.GetTimeUnixNano(), Origin: cmd.GetOrigin(), FeatureLevel: cmd.GetFeatureLevel(), Restore: cmd.GetRestore(),
+	})
 	f.advance(index, l.Term)
 	return Applied{Index: index, Result: res}
 }

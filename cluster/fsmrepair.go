@@ -74,11 +74,25 @@ func (f *fsm) exchange(raw []byte, log raft.LogStore) error {
 	return f.catchUp(log, f.contained)
 }
 
+// skipTo continues with a later state of another node. The entries that it contains count as applied.
+// The caller holds working.
+func (f *fsm) skipTo(raw []byte) any {
+	at, err := f.replace(bytes.NewReader(raw))
+	if err != nil {
+		return f.fail(fmt.Errorf("continue with the state of the leader: %w", err))
+	}
+	f.contained = at.index - at.offset
+	return errHeld
+}
+
 // catchUp applies the entries after an index up to the last one that this node has passed over. The
 // caller holds working.
 func (f *fsm) catchUp(log raft.LogStore, after uint64) error {
 	f.held = false
 	for i := after + 1; i <= f.last; i++ {
+		if i <= f.contained { // the state contains it since a restore, see skipTo
+			continue
+		}
 		var l raft.Log
 		if err := log.GetLog(i, &l); err != nil {
 			return f.fail(fmt.Errorf("apply entry %d of the log again: %w", i, err))

@@ -52,11 +52,18 @@ func (n *Node) keys() (out []string) {
 	return out
 }
 
-// Admit checks a Raft connection of a node that expects the server id to here. A node that is in no
-// cluster yet joins the caller's cluster: only a leader that has added this server id connects to
-// it.
-func (l *local) Admit(from *clusterv1.Identity, to string) error {
+// Admission returns the check of a Raft connection of a node that expects the server id to here.
+func (l *local) Admission() (admit func(from *clusterv1.Identity, to string) error) {
 	n := l.node()
+	floors := n.floors.all()
+	return func(from *clusterv1.Identity, to string) error {
+		return n.admitRaft(from, to, floors[raft.ServerID(from.GetServerId())])
+	}
+}
+
+// admitRaft checks a Raft connection. A node that is in no cluster yet joins the caller's cluster:
+// only a leader that has added this server id connects to it.
+func (n *Node) admitRaft(from *clusterv1.Identity, to string, floor uint64) error {
 	me := n.identity()
 	if to != me.ServerId {
 		return fmt.Errorf("the call is for server %q, this is %q: the data of that server is not here", to, me.ServerId)
@@ -64,7 +71,7 @@ func (l *local) Admit(from *clusterv1.Identity, to string) error {
 	if err := n.checkIdentity(from); err != nil {
 		return err
 	}
-	if err := n.checkFloor(from); err != nil {
+	if err := n.checkFloor(from, floor); err != nil {
 		return err
 	}
 	if me.ClusterId != "" {

@@ -119,8 +119,9 @@ func (p *peers) get(id raft.ServerID) peerState {
 // report returns this node's response to a ping.
 func (n *Node) report() *clusterv1.PingResponse {
 	r := n.raft.Load()
+	lastIndex, lastTerm := n.lastEntry(r)
 	res := &clusterv1.PingResponse{
-		Node: n.identity(), Term: r.CurrentTerm(), LastIndex: r.LastIndex(), LastTerm: n.lastTerm(r), Applied: n.fsm.index(),
+		Node: n.identity(), Term: r.CurrentTerm(), LastIndex: lastIndex, LastTerm: lastTerm, Applied: n.fsm.index(),
 		LastContactNanos: -1, NowUnixNano: n.cfg.Now().UnixNano(),
 	}
 	if t := r.LastContact(); !t.IsZero() {
@@ -202,7 +203,7 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 	if err != nil {
 		return false
 	}
-	committed := n.committedIn(term)
+	committed, floor := n.committedIn(term), n.floors.get(id)
 	sent := time.Now() // monotonic: the wall clock may jump during the call
 	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID()), Floors: n.knownFloors(), Divergence: n.divergenceOf(id)})
 	if err != nil {
@@ -215,7 +216,7 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 	responseAt := now.Add(-time.Since(sent) / 2)
 	offset := time.Unix(0, res.GetNowUnixNano()).Sub(responseAt)
 	n.book.note(res.GetNode())
-	if err := n.checkFloor(res.GetNode()); err != nil {
+	if err := n.checkFloor(res.GetNode(), floor); err != nil {
 		res.Trouble = err.Error()
 	} else {
 		n.raiseFloors(id, res, term, committed)

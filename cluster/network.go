@@ -33,9 +33,11 @@ type Network interface {
 type Local interface {
 	// Identity returns the node's current identity.
 	Identity() *clusterv1.Identity
-	// Admit returns an error if a Raft connection must be refused. from is the node at the other end,
-	// to the server id that it expects here. Both ends call it.
-	Admit(from *clusterv1.Identity, to string) error
+	// Admission returns a function that returns an error if a Raft connection must be refused. from is
+	// the node at the other end, to the server id that it expects here. Both ends call it, before the
+	// other end makes its identity: the function compares the last index in it with what that server
+	// had acknowledged before the call of Admission.
+	Admission() (admit func(from *clusterv1.Identity, to string) error)
 	// AddressOf returns the last known address of a server, or "".
 	AddressOf(id raft.ServerID) string
 	// Lost reports that a connection of Raft to or from the server has ended.

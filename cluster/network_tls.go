@@ -131,6 +131,7 @@ func (n *tlsNetwork) accept() {
 // handshake authenticates a connection and passes it to Raft or to gRPC.
 func (n *tlsNetwork) handshake(raw net.Conn) {
 	conn := tls.Server(raw, n.opts.Certs.ServerTLS(n.opts.Cluster, protoRaft, protoGRPC))
+	admit := n.local.Admission()
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -142,7 +143,7 @@ func (n *tlsNetwork) handshake(raw net.Conn) {
 	}
 	switch conn.ConnectionState().NegotiatedProtocol {
 	case protoRaft:
-		n.raft.welcome(conn)
+		n.raft.welcome(conn, admit)
 	case protoGRPC:
 		n.api.deliver(conn)
 	default:

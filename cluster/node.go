@@ -89,7 +89,7 @@ func New(cfg Config) (*Node, error) {
 		lost: make(chan raft.ServerID, 64), recheck: make(chan struct{}, 1), membership: make(chan struct{}, 1), restoreBusy: make(chan struct{}, 1), stateBusy: make(chan struct{}, 1), peers: newPeers(), reach: newReach(),
 	}
 	n.fsm = newFSM(cfg.StateMachine, string(n.serverID()))
-	n.fsm.restoreData = n.restoreData
+	n.fsm.level, n.fsm.restoreData = cfg.FeatureLevel, n.restoreData
 	n.fsm.wrong = n.replaceable
 	n.hashes.wake = make(chan struct{}, 1)
 	return n, nil

@@ -178,7 +178,7 @@ func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
 	if err := check(from); err != nil {
 		return err
 	}
-	if err := n.checkFloor(from); err != nil {
+	if err := n.checkFloorOfJoiner(ctx, from); err != nil {
 		return err
 	}
 	n.book.note(from)

@@ -133,8 +133,12 @@ func (n *Node) verifyLeader() (uint64, error) {
 		return 0, fmt.Errorf("read index: %w", ErrNoLeader)
 	}
 	moves := n.restoreMoves.Load()
-	applied, offset := n.fsm.position()
-	index, err := lastCommand(n.log, n.raft.Load().CommitIndex(), applied-offset)
+	var offset uint64
+	index, err := lastCommand(n.log, n.raft.Load().CommitIndex(), func() uint64 {
+		var applied uint64
+		applied, offset = n.fsm.position()
+		return applied - offset
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -169,17 +173,18 @@ func (n *Node) raftVerifiesLeader(term uint64) error {
 // be too low: a follower may be ahead of the leader, and a client that read there must see the same
 // state again. The commit index would be too high: entries that are no commands never reach the
 // state machine, so that a waiter would wait for the next command.
-func lastCommand(log raft.LogStore, committed, applied uint64) (uint64, error) {
-	for at := committed; at > applied; at-- {
+func lastCommand(log raft.LogStore, committed uint64, applied func() uint64) (uint64, error) {
+	before := applied()
+	for at := committed; at > before; at-- {
 		var entry raft.Log
 		switch err := log.GetLog(at, &entry); {
-		case errors.Is(err, raft.ErrLogNotFound): // it is in a snapshot, and so it is applied
-			return applied, nil
+		case errors.Is(err, raft.ErrLogNotFound): // it was applied and removed meanwhile
+			return applied(), nil
 		case err != nil:
 			return 0, fmt.Errorf("read index: look at entry %d of the log: %w", at, err)
 		case entry.Type == raft.LogCommand:
 			return at, nil
 		}
 	}
-	return applied, nil
+	return before, nil
 }

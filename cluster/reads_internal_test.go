@@ -28,8 +28,32 @@ func Test_LastCommand(t *testing.T) {
 		{"nothing but a snapshot", 11, 10, 10},
 		{"what is committed is in a snapshot", 9, 8, 8},
 	} {
-		if got, err := lastCommand(log, c.committed, c.applied); err != nil || got != c.want {
+		if got, err := lastCommand(log, c.committed, func() uint64 { return c.applied }); err != nil || got != c.want {
 			t.Errorf("%s: index %d (%v), want %d", c.name, got, err, c.want)
 		}
+	}
+}
+
+// Test_LastCommand_TheLogIsCutMeanwhile applies all commands and removes them from the log after the
+// applied index was read. The read index must include them.
+func Test_LastCommand_TheLogIsCutMeanwhile(t *testing.T) {
+	log := raft.NewInmemStore()
+	for i := uint64(1); i <= 20; i++ {
+		if err := log.StoreLog(&raft.Log{Index: i, Type: raft.LogNoop}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	applied := uint64(5)
+	got, err := lastCommand(log, 15, func() uint64 {
+		defer func() {
+			applied = 15
+			if err := log.DeleteRange(1, 15); err != nil {
+				t.Error(err)
+			}
+		}()
+		return applied
+	})
+	if err != nil || got != 15 {
+		t.Errorf("index %d (%v), want 15", got, err)
 	}
 }

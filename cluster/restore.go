@@ -47,7 +47,7 @@ func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 	leads, term := n.leads, n.term
 	n.mu.Unlock()
 	if !leads {
-		return ErrNoLeader
+		return fmt.Errorf("%w: %w", ErrNotRestored, ErrNoLeader)
 	}
 	if level := n.cfg.CommittedLevel(); level < n.cfg.RestoreLevel {
 		return fmt.Errorf("%w: a restore needs feature level %d, the cluster is at %d: start this version or a newer one on all members, wait until the level has risen ('image-builder cluster status'), and restore again",
@@ -248,9 +248,13 @@ func (r *restoreAttempt) commit(ctx context.Context) error {
 		ctx, cancel := n.untilClosed(context.Background())
 		defer cancel()
 		defer func() { <-n.restoreBusy }()
-		_, err := n.commit(ctx, r.term, &clusterv1.Command{FeatureLevel: n.cfg.RestoreLevel, Restore: r.ref, Origin: string(n.serverID())})
+		level := max(n.cfg.RestoreLevel, n.cfg.CommittedLevel())
+		res, err := n.commit(ctx, r.term, &clusterv1.Command{FeatureLevel: level, Restore: r.ref, Origin: string(n.serverID())})
 		if ctx.Err() == nil { // a node that is closed leaves it odd: the command may be applied later
 			n.restoreMoves.Add(1)
+		}
+		if stopped, ok := res.Result.(error); ok && err == nil {
+			err = fmt.Errorf("%w: this node cannot apply it: %w", ErrOutcomeUnknown, stopped)
 		}
 		if err == nil {
 			n.clock.atLeast(n.cfg.StateMachine.LastTime())
@@ -259,7 +263,7 @@ func (r *restoreAttempt) commit(ctx context.Context) error {
 	})
 	select {
 	case err := <-done:
-		if errors.Is(err, ErrNoLeader) {
+		if definitelyNotProposed(err) {
 			return fmt.Errorf("%w: %w", ErrNotRestored, err)
 		}
 		if err != nil {
@@ -270,6 +274,12 @@ func (r *restoreAttempt) commit(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: the restore is proposed: %w", ErrOutcomeUnknown, ctx.Err())
 	}
+}
+
+// definitelyNotProposed reports whether an error of Node.commit means that the command can never be
+// committed.
+func definitelyNotProposed(err error) bool {
+	return !errors.Is(err, ErrOutcomeUnknown) && (errors.Is(err, ErrNoLeader) || errors.Is(err, ErrClosed) || errors.Is(err, ErrRefused))
 }
 
 // drop removes the snapshot of an attempt that has proposed nothing. Nodes that do not respond remove

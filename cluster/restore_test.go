@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/clustertest"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
@@ -46,7 +48,7 @@ func (s *slowTally) Restore(r io.Reader) error {
 func savedState(t testing.TB, n *cluster.Node) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := n.SaveSnapshot(&b); err != nil {
+	if err := n.SaveSnapshot(t.Context(), &b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -401,7 +403,7 @@ func stopWhileRestoring(t *testing.T, dir string) {
 	n := open(t, fastConfig(dir, slow))
 	put(t, n, 1)
 	var b bytes.Buffer
-	if err := n.SaveSnapshot(&b); err != nil {
+	if err := n.SaveSnapshot(t.Context(), &b); err != nil {
 		t.Fatal(err)
 	}
 	slow.armed.Store(true)
@@ -446,10 +448,13 @@ func Test_Restore_TheSameTwice(t *testing.T) {
 }
 
 // Test_Restore_StopWhileTheSnapshotIsMissing stops a node that waits for the snapshot that it has to
-// apply. The stop is clean, and after the next start the node applies the command.
+// apply, while the leader cannot send its state. The stop is clean, and after the next start the node
+// applies the command.
 func Test_Restore_StopWhileTheSnapshotIsMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := threeSimulated(t)
+		g := threeSimulated(t, func(c *cluster.Config) {
+			c.Network.(*clustertest.Network).Missing = []string{clusterv1.Restore_GetState_FullMethodName}
+		})
 		g.puts(1, 5)
 		backup := savedState(t, g.leader().Node)
 		g.put(10)

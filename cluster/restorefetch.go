@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -19,29 +21,26 @@ import (
 var errStopsApplying = fmt.Errorf("the node waits for a snapshot to restore: %w", ErrClosed)
 
 // restoreData returns the snapshot that the command at index names. A node that does not have it
-// fetches it from another member. It never returns without the snapshot or an error.
-func (n *Node) restoreData(ref *clusterv1.SnapshotRef, index uint64) ([]byte, error) {
+// fetches it from another member, or, with later set, the state of the leader: the members remove
+// the snapshot when their logs no longer have the command, and the state of the leader contains it
+// then. restoreData never returns without a snapshot or an error.
+func (n *Node) restoreData(ref *clusterv1.SnapshotRef, index uint64) (raw []byte, later bool, err error) {
 	n.restores.named(ref, index)
 	ctx, cancel := n.untilClosed(context.Background())
 	defer cancel()
 	for deadline := time.Now().Add(restoreFetchTimeout); ; {
 		raw, err := n.restores.read(ref)
-		if err == nil {
-			return raw, nil
+		if err != nil && !n.alone() {
+			raw, later, err = n.fetchRestored(ctx, ref, index)
 		}
-		if !n.alone() {
-			if err = n.fetchRestore(ctx, ref); err == nil {
-				if raw, err = n.restores.read(ref); err == nil {
-					return raw, nil
-				}
-			}
+		if err == nil {
+			return raw, later, nil
 		}
 		if ctx.Err() != nil {
-			return nil, errStopsApplying
+			return nil, false, errStopsApplying
 		}
 		if n.alone() || !time.Now().Before(deadline) {
-			return nil, fmt.Errorf("the command at index %d restores the snapshot %s of %d bytes, which is not in %s and cannot be fetched from a member: start a member that has it, then this node (%w)",
-				index, nameOfRef(ref), ref.GetSize(), n.restores.dir, err)
+			return nil, false, n.missingRestore(ref, index, err)
 		}
 		t := time.NewTimer(restoreFetchPause)
 		select {
@@ -52,12 +51,48 @@ func (n *Node) restoreData(ref *clusterv1.SnapshotRef, index uint64) ([]byte, er
 	}
 }
 
-// fetchRestore fetches a snapshot from the first member that has it.
-func (n *Node) fetchRestore(ctx context.Context, ref *clusterv1.SnapshotRef) error {
+// missingRestore describes that the snapshot which the command at index names cannot be found.
+func (n *Node) missingRestore(ref *clusterv1.SnapshotRef, index uint64, err error) error {
+	remedy := "copy the file from that directory of another node of the cluster, and start again"
+	if !n.alone() {
+		remedy = "no member has it, and the leader cannot send its state: start the other members, then this node; if that does not help, empty the data directory of this node and start it, so that it joins as a new member"
+	}
+	return fmt.Errorf("the command at index %d restores the snapshot %s of %d bytes, which is not in %s: %s (%w)",
+		index, nameOfRef(ref), ref.GetSize(), n.restores.dir, remedy, err)
+}
+
+// fetchRestored fetches the snapshot that the command at index names, or else, with later set, the
+// state of the leader. A node that leads itself gives up leadership, so that it can fetch the state.
+func (n *Node) fetchRestored(ctx context.Context, ref *clusterv1.SnapshotRef, index uint64) (raw []byte, later bool, err error) {
 	r := n.raft.Load()
 	if r == nil {
-		return errors.New("this node is starting")
+		return nil, false, errors.New("this node is starting")
 	}
+	if err = n.fetchRestore(ctx, r, ref); err == nil {
+		raw, err = n.restores.read(ref)
+		return raw, false, err
+	}
+	if r.State() == raft.Leader {
+		n.giveUp(ctx, "it has not the snapshot that it must restore")
+	}
+	raw, serr := n.fetchState(ctx, n.fsm.index())
+	if serr != nil {
+		return nil, false, errors.Join(err, serr)
+	}
+	at, serr := readSnapshot(bytes.NewReader(raw), func(io.Reader) error { return nil })
+	if serr == nil && at.index-at.offset < index {
+		serr = fmt.Errorf("the state of the leader ends at entry %d of the log", at.index-at.offset)
+	}
+	if serr != nil {
+		return nil, false, errors.Join(err, serr)
+	}
+	n.cfg.Logger.Warn("no member has the snapshot that this node must restore: it continues with the state of the leader",
+		"node", n.cfg.Name, "sha256", nameOfRef(ref), "entry", index, "continues_after", at.index-at.offset)
+	return raw, true, nil
+}
+
+// fetchRestore fetches a snapshot from the first member that has it.
+func (n *Node) fetchRestore(ctx context.Context, r *raft.Raft, ref *clusterv1.SnapshotRef) error {
 	_, leader := r.LeaderWithID()
 	servers := slices.Clone(r.GetConfiguration().Configuration().Servers)
 	slices.SortStableFunc(servers, func(a, b raft.Server) int { // the leader, which has sent the command, first

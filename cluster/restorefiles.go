@@ -36,6 +36,7 @@ type restoreFiles struct {
 	dir string
 	// beforeWrite is called before each write; nil except in tests.
 	beforeWrite func() error
+	syncDir     func(path string) error // syncDir except in tests
 
 	mu    sync.Mutex
 	files map[string]*restoreFile // by the name of the complete file
@@ -48,6 +49,8 @@ type restoreFile struct {
 	pending bool   // a command that names it may come, which is proposed in term or in no term
 	term    uint64
 	users   int // an attempt of this node uses the file
+
+	verified bool // this process has seen that the content is right
 }
 
 // removable reports whether a file is no longer needed. applied is the term of the last applied
@@ -61,7 +64,7 @@ func (f restoreFile) removable(applied, first uint64) bool {
 
 // openRestoreFiles opens the snapshots in a data directory and removes incomplete ones.
 func openRestoreFiles(dataDir string) (*restoreFiles, error) {
-	s := &restoreFiles{dir: filepath.Join(dataDir, restoreDir), files: map[string]*restoreFile{}}
+	s := &restoreFiles{dir: filepath.Join(dataDir, restoreDir), files: map[string]*restoreFile{}, syncDir: syncDir}
 	list, err := os.ReadDir(s.dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
@@ -77,6 +80,10 @@ func openRestoreFiles(dataDir string) (*restoreFiles, error) {
 		} else {
 			s.files[name] = &restoreFile{pending: true} // the command may be in no log yet
 		}
+	}
+	// The former process may have ended between the renaming of a file and the sync of its directory.
+	if err := errors.Join(syncDir(s.dir), syncDir(dataDir)); err != nil {
+		return nil, fmt.Errorf("open the snapshots of restores: %w", err)
 	}
 	return s, nil
 }
@@ -105,7 +112,11 @@ func (s *restoreFiles) put(ref *clusterv1.SnapshotRef, attempt string, term, off
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.file(ref).note(attempt, term)
-	if info, err := os.Stat(s.path(ref)); err == nil && info.Size() == int64(ref.GetSize()) {
+	if s.file(ref).verified {
+		if info, err := os.Stat(s.path(ref)); err == nil && info.Size() == int64(ref.GetSize()) {
+			return true, nil
+		}
+	} else if _, err := s.verified(ref); err == nil {
 		return true, nil
 	}
 	if err := s.append(ref, offset, part); err != nil {
@@ -191,7 +202,11 @@ func (s *restoreFiles) finish(ref *clusterv1.SnapshotRef) error {
 	if err := os.Rename(path+unfinished, path); err != nil {
 		return err
 	}
-	return errors.Join(syncDir(s.dir), syncDir(filepath.Dir(s.dir)))
+	if err := errors.Join(s.syncDir(s.dir), s.syncDir(filepath.Dir(s.dir))); err != nil {
+		return errors.Join(err, os.Remove(path)) // a file with its final name counts as durable
+	}
+	s.file(ref).verified = true
+	return nil
 }
 
 // read returns a snapshot that is complete and whose hash matches. It returns an error that wraps
@@ -199,6 +214,11 @@ func (s *restoreFiles) finish(ref *clusterv1.SnapshotRef) error {
 func (s *restoreFiles) read(ref *clusterv1.SnapshotRef) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.verified(ref)
+}
+
+// verified is read. The caller holds mu.
+func (s *restoreFiles) verified(ref *clusterv1.SnapshotRef) ([]byte, error) {
 	raw, err := os.ReadFile(s.path(ref))
 	if err != nil {
 		return nil, err
@@ -207,8 +227,10 @@ func (s *restoreFiles) read(ref *clusterv1.SnapshotRef) ([]byte, error) {
 		if err := os.Remove(s.path(ref)); err != nil {
 			return nil, err
 		}
+		s.file(ref).verified = false
 		return nil, fmt.Errorf("the file %s was damaged and is removed: %w", s.path(ref), os.ErrNotExist)
 	}
+	s.file(ref).verified = true
 	return raw, nil
 }
 

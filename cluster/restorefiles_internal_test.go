@@ -88,3 +88,39 @@ func Test_RestoreFiles_Parts(t *testing.T) {
 		t.Errorf("a dropped snapshot is still there: %v", err)
 	}
 }
+
+// Test_RestoreFiles_OnlyWhatIsDurable checks that a snapshot counts as stored only if its content is
+// right and its name is durable.
+func Test_RestoreFiles_OnlyWhatIsDurable(t *testing.T) {
+	dir := t.TempDir()
+	s, err := openRestoreFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := []byte("0123456789")
+	sum := sha256.Sum256(content)
+	ref := &clusterv1.SnapshotRef{Sha256: sum[:], Size: 10}
+	put := func() (bool, error) { return s.put(ref, "a", 1, 0, content) }
+	s.syncDir = func(string) error { return errors.New("the disk fails") }
+	for range 2 {
+		if complete, err := put(); complete || err == nil {
+			t.Fatalf("the name is not durable: %v, %v", complete, err)
+		}
+	}
+	s.syncDir = syncDir
+	if complete, err := put(); !complete || err != nil {
+		t.Fatal(complete, err)
+	}
+	if err := os.WriteFile(s.path(ref), []byte("damaged!!!"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = openRestoreFiles(dir); err != nil {
+		t.Fatal(err)
+	}
+	if complete, err := s.put(ref, "a", 1, 0, content[:5]); complete || err != nil {
+		t.Errorf("the first part, while there is a damaged file: %v, %v", complete, err)
+	}
+	if complete, err := s.put(ref, "a", 1, 5, content[5:]); !complete || err != nil {
+		t.Errorf("the last part: %v, %v", complete, err)
+	}
+}

@@ -69,6 +69,7 @@ func (l *streamLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Co
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
 	var reply clusterv1.RaftHelloReply
+	admit := l.net.local.Admission() // before the other end makes its identity
 	if err = writeFrame(conn, &clusterv1.RaftHello{From: l.net.local.Identity(), To: id}); err == nil {
 		err = readFrame(conn, &reply)
 	}
@@ -76,8 +77,8 @@ func (l *streamLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Co
 		l.net.opts.Logger.Warn("a node refuses this one", "node", id, "address", address, "reason", reply.Refusal)
 		err = errors.New(reply.Refusal)
 	}
-	if local := l.net.local; err == nil && reply.Node != nil {
-		err = local.Admit(reply.Node, local.Identity().GetServerId())
+	if err == nil && reply.Node != nil {
+		err = admit(reply.Node, l.net.local.Identity().GetServerId())
 	}
 	if err != nil {
 		_ = conn.Close()
@@ -105,8 +106,9 @@ func (c *dialedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// welcome responds to the hello of an accepted connection and passes the connection to Raft.
-func (l *streamLayer) welcome(conn net.Conn) {
+// welcome responds to the hello of an accepted connection and passes the connection to Raft. admit
+// is an Admission from before the TLS handshake, so that the caller has made its identity later.
+func (l *streamLayer) welcome(conn net.Conn, admit func(from *clusterv1.Identity, to string) error) {
 	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	var hello clusterv1.RaftHello
 	if err := readFrame(conn, &hello); err != nil {
@@ -114,7 +116,7 @@ func (l *streamLayer) welcome(conn net.Conn) {
 		return
 	}
 	reply := clusterv1.RaftHelloReply{Node: l.net.local.Identity()}
-	if err := l.net.local.Admit(hello.GetFrom(), hello.GetTo()); err != nil {
+	if err := admit(hello.GetFrom(), hello.GetTo()); err != nil {
 		reply.Refusal = err.Error()
 		l.net.opts.Logger.Warn("refused a node", "node", hello.GetFrom().GetServerId(), "address", hello.GetFrom().GetAddress(), "reason", reply.Refusal)
 	}

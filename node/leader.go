@@ -59,7 +59,7 @@ func (n *Node) reapWorkloads(ctx context.Context, _ *cluster.Term) error {
 }
 
 // raiseLevel commits the greatest feature level that all members know and that the configuration
-// allows. It continues until the term ends, because a restored snapshot may bring a lower level.
+// allows. It continues until the term ends: a member may start a newer version at any time.
 func (n *Node) raiseLevel(ctx context.Context, term *cluster.Term) error {
 	ctx, cancel := ctxutil.Join(ctx, n.work)
 	defer cancel()

@@ -68,7 +68,7 @@ func (n *Node) mustCommit(t *testing.T, payload proto.Message) builds.Result {
 func (n *Node) savedSnapshot(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := n.cluster.SaveSnapshot(&b); err != nil {
+	if err := n.cluster.SaveSnapshot(t.Context(), &b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()

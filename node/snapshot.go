@@ -40,7 +40,7 @@ func (c clusterAPI) SaveSnapshot(req *imagebuilderv1.SaveSnapshotRequest, stream
 	if err := c.node.raft.WaitApplied(ctx, index); err != nil {
 		return err
 	}
-	if err := c.node.cluster.SaveSnapshot(chunkWriter(func(b []byte) error {
+	if err := c.node.cluster.SaveSnapshot(ctx, chunkWriter(func(b []byte) error {
 		return stream.Send(&imagebuilderv1.SaveSnapshotResponse{Chunk: b})
 	})); err != nil {
 		return status.Error(codes.Internal, err.Error())
@@ -68,7 +68,7 @@ func (c clusterAPI) RestoreSnapshot(stream grpc.ClientStreamingServer[imagebuild
 	ctx := stream.Context()
 	client, err := c.boundedLeaderClient(ctx)
 	if err != nil {
-		return err
+		return status.Errorf(status.Code(err), "%v: %s", cluster.ErrNotRestored, status.Convert(err).Message())
 	}
 	if client != nil {
 		return forwardSnapshot(ctx, client, stream)
@@ -114,9 +114,28 @@ func forwardSnapshot(ctx context.Context, client imagebuilderv1.ClusterClient, f
 	}
 	res, err := to.CloseAndRecv()
 	if err != nil {
-		return err
+		return forwardedRestoreError(err)
 	}
 	return from.SendAndClose(res)
+}
+
+// restoredBut begins the errors of a restore that has replaced the state.
+const restoredBut = "the snapshot is restored, but "
+
+// forwardedRestoreError returns the error of a restore on the leader. If that is the end of the
+// connection, the outcome is unknown, and the error says so.
+func forwardedRestoreError(err error) error {
+	text := status.Convert(err).Message()
+	for _, known := range []string{cluster.ErrNotRestored.Error(), cluster.ErrOutcomeUnknown.Error(), restoredBut} {
+		if strings.Contains(text, known) {
+			return err
+		}
+	}
+	switch status.Code(err) {
+	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded:
+		return status.Errorf(codes.Unavailable, "restore the snapshot: %v: the leader has not responded: %s", cluster.ErrOutcomeUnknown, text)
+	}
+	return err
 }
 
 // restore replaces the state of the cluster by a snapshot; this node must be the leader. The
@@ -130,7 +149,6 @@ func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Restore
 	ctx, cancel := ctxutil.Join(context.WithoutCancel(ctx), n.work)
 	defer cancel()
 	n.awaitLevel(ctx, builds.RestoreLevel)
-	level := n.level()
 	if n.restoring.CompareAndSwap(false, true) { // not by a second call, which is refused
 		defer n.restoring.Store(false)
 	}
@@ -138,17 +156,12 @@ func (n *Node) restore(ctx context.Context, raw []byte) (*imagebuilderv1.Restore
 		return nil, operatorError(fmt.Errorf("restore the snapshot: %w", err))
 	}
 	n.log.Warn("replaced the replicated state by a snapshot")
-	// The snapshot may have a lower feature level. raiseLevel raises it again.
-	for wait := 0; n.level() < level && wait < 100 && ctxutil.Sleep(ctx, 20*time.Millisecond); wait++ {
-	}
-	if level >= 2 {
-		if err := n.markNodesLost(ctx); err != nil {
-			return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but its running attempts were not ended, restore it again: %v", err)
-		}
+	if err := n.markNodesLost(ctx); err != nil {
+		return nil, status.Errorf(codes.Unavailable, restoredBut+"its running attempts were not ended, restore it again: %v", err)
 	}
 	failed, err := n.failUnsealable(ctx)
 	if err != nil {
-		return nil, status.Errorf(codes.Unavailable, "the snapshot is restored, but builds whose secrets cannot be opened were not ended: %v", err)
+		return nil, status.Errorf(codes.Unavailable, restoredBut+"builds whose secrets cannot be opened were not ended: %v", err)
 	}
 	var count uint64
 	n.store.Read(func(st *builds.State) { count = uint64(st.Counts().Builds) })

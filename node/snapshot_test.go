@@ -41,6 +41,33 @@ func Test_Restore_NewerVersion(t *testing.T) {
 	}
 }
 
+// Test_Restore_OlderLevel checks that the cluster keeps its feature level when a snapshot of a lower
+// one is restored: no leader could raise it while a member is down. The level stays after a restart,
+// and a second restore is possible.
+func Test_Restore_OlderLevel(t *testing.T) {
+	dir := t.TempDir()
+	n := lone(t, dir)
+	n.openAlone(t)
+	n.mustCommit(t, &buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	raw := atLevel(t, n.savedSnapshot(t), builds.RestoreLevel-1)
+	for range 2 {
+		if _, err := n.restore(t.Context(), raw); err != nil {
+			t.Fatal(err)
+		}
+		if n.level() != builds.FeatureLevel {
+			t.Errorf("after the restore the state is at level %d", n.level())
+		}
+	}
+	if err := n.cluster.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n = lone(t, dir)
+	n.openAlone(t)
+	if n.level() != builds.FeatureLevel {
+		t.Errorf("after a restart the state is at level %d", n.level())
+	}
+}
+
 // atLevel returns a snapshot of package cluster with another feature level in the header of package
 // builds. The format of package cluster has 16 bytes before the state, and a checksum of 8 bytes
 // after it.

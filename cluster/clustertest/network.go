@@ -171,7 +171,7 @@ func (n *Network) stream(method string) (func(grpc.ServerStream) error, error) {
 	name, m, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 	s := n.services[name]
 	desc, ok := s.streams[m]
-	if !ok {
+	if !ok || slices.Contains(n.Missing, method) {
 		return nil, status.Errorf(codes.Unimplemented, "no method %s", method)
 	}
 	return func(stream grpc.ServerStream) error { return desc.Handler(s.impl, stream) }, nil
@@ -267,14 +267,16 @@ func (t *transport) call(id raft.ServerID, command any, data io.Reader, timeout 
 	if to == nil {
 		return nil, errRefused
 	}
+	admitHere, admitThere := n.local.Admission(), to.local.Admission() // as at the start of a connection
+	from := n.local.Identity()
 	if err := n.hub.pass(ctx, n.name, to.name); err != nil {
 		return nil, err
 	}
-	if err := to.local.Admit(n.local.Identity(), string(id)); err != nil {
+	if err := admitThere(from, string(id)); err != nil {
 		return nil, err
 	}
-	if _, connected := n.admitted.Load(to); !connected { // as at the start of a connection
-		if err := n.local.Admit(to.local.Identity(), n.local.Identity().GetServerId()); err != nil {
+	if _, connected := n.admitted.Load(to); !connected {
+		if err := admitHere(to.local.Identity(), n.local.Identity().GetServerId()); err != nil {
 			return nil, err
 		}
 		n.admitted.Store(to, true)

@@ -39,7 +39,8 @@ Exit status: 0 success, 2 wrong usage, 3 the data cannot be used.`,
 			cfg.Complete()
 			if err := cluster.Recover(cluster.Config{
 				Name: cfg.Name, DataDir: filepath.Join(cfg.DataDir, "raft"), StateMachine: builds.NewStore(), Logger: cfg.Log.Logger(os.Stderr),
-				Network: cluster.Nowhere(cfg.PeerAddress),
+				FeatureLevel: builds.FeatureLevel,
+				Network:      cluster.Nowhere(cfg.PeerAddress),
 			}); err != nil {
 				return cli.ExitWith(cli.ExitUnavailable, err)
 			}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
@@ -103,10 +106,21 @@ func restoreSnapshot(ctx context.Context, c *call) error {
 	}
 	res, err := stream.CloseAndRecv()
 	if err != nil {
-		return err
+		return explainRestore(err)
 	}
 	fmt.Fprintf(c.out, "restored %d builds; %d active builds failed, because no sealing key of this cluster opens their secrets\n", res.Builds, res.Failed)
 	return nil
+}
+
+// explainRestore adds to the error of a lost connection that the outcome of the restore is unknown. A
+// connection that was never made, and a node that responds, leave no doubt.
+func explainRestore(err error) error {
+	text := status.Convert(err).Message()
+	if status.Code(err) != codes.Unavailable || strings.HasPrefix(text, "connection error") || strings.Contains(text, "restore the snapshot") ||
+		strings.Contains(text, cluster.ErrNotRestored.Error()) || strings.Contains(text, "the snapshot is restored") {
+		return err
+	}
+	return status.Errorf(codes.Unavailable, "restore the snapshot: %v: the node has not responded: %s", cluster.ErrOutcomeUnknown, text)
 }
 
 func inspectSnapshot(w io.Writer, path string) error {

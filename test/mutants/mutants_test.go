@@ -52,6 +52,61 @@ var mutants = []mutant{
 		"./cluster", "Test_Recover_TheOthersComeBack", "",
 	},
 	{
+		"a restore lowers the feature level", "builds/apply.go",
+		"s.level = max(s.level, cmd.GetFeatureLevel()) // see", "s.level = max(s.level, 0) // see",
+		"./builds", "Test_Restore_KeepsTheLevel", "",
+	},
+	{
+		"a restore ignores its feature level", "cluster/fsm.go",
+		"level > f.level {", "level > f.level && false {",
+		"./cluster", "Test_Restore_OfANewerVersion", "",
+	},
+	{
+		"a node without the snapshot of a restore uses no other state", "cluster/restorefetch.go",
+		"raw, serr := n.fetchState(ctx, n.fsm.index())\n\tif serr != nil {", "raw, serr := n.fetchState(ctx, n.fsm.index())\n\tif true {",
+		"./cluster", "Test_Restore_TheOthersHaveRemovedTheSnapshot", "",
+	},
+	{
+		"a node that waits for the snapshot of a restore leads on", "cluster/restorefetch.go",
+		"if r.State() == raft.Leader {", "if r.State() == raft.Leader && false {",
+		"./cluster", "Test_Restore_AWaitingNodeGivesUpLeadership", "",
+	},
+	{
+		"recover leaves the cluster before the log is applied", "cluster/backup.go",
+		"\tformer := dir.current().ClusterID\n", "\tformer := dir.current().ClusterID\n\tif err := snaps.validates(); err != nil {\n\t\treturn err\n\t}\n",
+		"./cluster", "Test_Recover_ThatFailsChangesNothing", "",
+	},
+	{
+		"an identity is compared with a newer floor", "cluster/local.go",
+		"floors[raft.ServerID(from.GetServerId())])", "max(floors[\"\"], n.floors.get(raft.ServerID(from.GetServerId()))))",
+		"./cluster", "Test_Floors_OlderThanTheIdentity", "",
+	},
+	{
+		"a node takes the floor after the hello of the other end", "cluster/streams.go",
+		"if err := admit(hello.", "if err := l.net.local.Admission()(hello.",
+		"./cluster", "Test_Handshake_TakesFloorsFirst", "",
+	},
+	{
+		"the end of the log is read before its term", "cluster/floors.go",
+		"\tterm = n.lastTerm(r)\n\treturn r.LastIndex(), term\n", "\tindex = r.LastIndex()\n\treturn index, n.lastTerm(r)\n",
+		"./cluster", "Test_Floors_TheLogChangesDuringAPing", "",
+	},
+	{
+		"a read index leaves out what was removed from the log", "cluster/reads.go",
+		"return applied(), nil", "return before, nil",
+		"./cluster", "Test_LastCommand_TheLogIsCutMeanwhile", "",
+	},
+	{
+		"the index of a saved snapshot is ahead of the state", "cluster/backup.go",
+		"s, err := n.fsm.capture(ctx)\n", "state, err := n.cfg.StateMachine.Snapshot()\n\ts := fsmSnapshot{state, snapshotHeader{index: n.fsm.index()}}\n",
+		"./cluster", "Test_SaveSnapshot_IndexOfTheState", "",
+	},
+	{
+		"a snapshot whose name is not durable counts as stored", "cluster/restorefiles.go",
+		"return errors.Join(err, os.Remove(path)) // a file", "return err // a file",
+		"./cluster", "Test_RestoreFiles_OnlyWhatIsDurable", "",
+	},
+	{
 		"an older copy of a data directory is accepted", "cluster/floors.go",
 		"from.GetLastIndex() < floor {", "from.GetLastIndex() < floor && floor == 0 {",
 		"./cluster", "Test_Floors_AnOlderCopyIsRefused", "",
