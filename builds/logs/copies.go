@@ -146,9 +146,10 @@ func (l *attemptLog) cutTo(offset int64) error {
 	if err := l.stopWriter(); err != nil {
 		return err
 	}
-	if l.length <= offset {
+	if l.length <= offset && !l.uncut {
 		return nil
 	}
+	offset = min(offset, l.length)
 	if offset < l.visible {
 		return fmt.Errorf("readers have seen the log of build %s attempt %d up to offset %d on this node, so it cannot be cut at %d", l.key.Build, l.key.Attempt, l.visible, offset)
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // seekStep is the least distance between two index entries of a segment, in bytes.
@@ -51,6 +53,13 @@ type attemptLog struct {
 	sum    *xxhash.Digest
 	// visible is the watermark: readers see the bytes before it. All copies of the log have them.
 	visible int64
+	// end is the length at which the writer of the current epoch has ended the log; noEnd if it has
+	// not. The watermark never rises above it. See freeze.
+	end int64
+	// uncut means that the disk may still have bytes after the end of the log, and the segments in
+	// rest. See cut.
+	uncut   bool
+	rest    []*segment
 	sealed  bool      // the log is complete
 	removed bool      // the log is removed
 	used    time.Time // time of the last append of another node
@@ -80,7 +89,7 @@ func (l *attemptLog) wait() <-chan struct{} {
 // scan reads the segments of a log. An unreadable end of the last segment was never fsynced; the
 // next writer cuts it. Anywhere else it is damage.
 func (l *attemptLog) scan(paths []string) error {
-	l.sum = xxhash.New()
+	l.sum, l.end = xxhash.New(), noEnd
 	for i, path := range paths {
 		seg, err := l.scanSegment(path)
 		if errors.Is(err, errTorn) && i == len(paths)-1 {
@@ -170,9 +179,12 @@ func (l *attemptLog) keepTail(data []byte) {
 	l.tail = append(l.tail, data...)
 }
 
-// show raises the watermark; it never goes back. The caller holds mu.
+// show raises the watermark; it never goes back, and never above a frozen end. The caller holds mu.
 func (l *attemptLog) show(to int64) {
-	if to = min(to, l.length); to > l.visible {
+	if to = min(to, l.length); l.end != noEnd && !faults.Mutant("seal-without-freeze") {
+		to = min(to, l.end)
+	}
+	if to > l.visible {
 		l.visible = to
 		l.wake()
 	}

@@ -228,6 +228,8 @@ func (l *attemptLog) newOwner(epoch uint64, r *Redactor) (*Writer, error) {
 		return nil, ErrSealed
 	case epoch < l.epoch:
 		return nil, ErrFenced
+	case epoch == l.epoch && l.end != noEnd:
+		return nil, ErrSealed
 	}
 	if l.writer != nil {
 		l.writer.fence()
@@ -236,7 +238,7 @@ func (l *attemptLog) newOwner(epoch uint64, r *Redactor) (*Writer, error) {
 	if epoch > l.epoch && len(l.segs) > 0 {
 		w.append(record{kind: kindFence, payload: binary.BigEndian.AppendUint64(nil, epoch)})
 	}
-	l.epoch = epoch
+	l.epoch, l.end = epoch, noEnd
 	l.writer = w
 	return w, nil
 }
@@ -312,7 +314,7 @@ func (s *Store) remove(key Key) error {
 			l.writer.fence()
 			s.sync.dirty(l.writer, true) // the next flush closes its file
 		}
-		for _, seg := range l.segs {
+		for _, seg := range slices.Concat(l.segs, l.rest) {
 			if !slices.Contains(paths, seg.path) {
 				paths = append(paths, seg.path)
 			}

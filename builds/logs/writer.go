@@ -177,9 +177,10 @@ func (w *Writer) append(r record) {
 }
 
 // Seal ends the output and returns the length and the checksum of the log, once it is fsynced and,
-// if it is replicated, held by all copies. If ctx ends before, Seal returns the visible length, at
-// which the log then ends, together with an error. The caller closes the log with Complete once the
-// length is agreed on.
+// if it is replicated, held by all copies. If ctx ends before, or the disk fails, Seal returns the
+// watermark, at which the log then ends, together with an error. From then on the watermark does not
+// rise. The caller closes the log with Complete once the length is agreed on. Without a checksum the
+// length is unknown: another copy has to seal the log.
 func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err error) {
 	w.mu.Lock()
 	if err := w.writeErr(); err == ErrFenced || err == ErrSealed {
@@ -192,10 +193,8 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 	if err = w.drain(ctx); err == nil {
 		err = w.awaitShown(ctx)
 	}
-	w.l.mu.Lock()
-	length = w.l.visible
-	w.l.mu.Unlock()
-	if w.isFenced() {
+	length, fenced := w.freeze()
+	if fenced {
 		return 0, "", ErrFenced
 	}
 	checksum, sumErr := w.l.store.Checksum(w.l.key, length)
@@ -342,6 +341,11 @@ func (w *Writer) open() error {
 // openSegment is open for a caller that holds the log's mu.
 func (w *Writer) openSegment() error {
 	l := w.l
+	if l.uncut && w.file == nil {
+		if err := l.cut(l.length); err != nil {
+			return err
+		}
+	}
 	var last *segment
 	if n := len(l.segs); n > 0 {
 		last = l.segs[n-1]
