@@ -29,6 +29,9 @@ type Append struct {
 	Reset bool
 	// Visible is the owner's watermark.
 	Visible int64
+	// Incarnation is that of the copy that this append continues or, with Cut or Reset, begins. Former
+	// is the incarnation before that. An owner below feature level 5 sets neither.
+	Incarnation, Former uint64
 }
 
 // Ack is a copy's response to an Append.
@@ -36,9 +39,11 @@ type Ack struct {
 	// Length is how many bytes of the log the copy holds now, fsynced. It is less than
 	// Append.Offset if bytes before Offset are missing.
 	Length int64
-	// Refusal is the reason why nothing was appended, such as ErrFenced or ErrSealed; nil if there
-	// is none.
+	// Refusal is the reason why nothing was appended, such as ErrFenced, ErrReplaced or ErrSealed; nil
+	// if there is none.
 	Refusal error
+	// Incarnation is that of the copy.
+	Incarnation uint64
 }
 
 // Append appends to copies of logs that other nodes own, and fsyncs them together. It blocks until
@@ -52,6 +57,9 @@ func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
 	}
 	for i, w := range writers {
 		if w == nil {
+			if errors.Is(acks[i].Refusal, ErrReplaced) {
+				acks[i].Incarnation = s.incarnation(batch[i].Key)
+			}
 			continue
 		}
 		if err := w.drain(ctx); err != nil {
@@ -60,8 +68,11 @@ func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
 		}
 		l := w.l
 		l.mu.Lock()
-		if l.writer != w || l.removed {
+		if acks[i].Incarnation = l.current(); l.writer != w || l.removed {
 			acks[i].Refusal = ErrFenced
+			if a := batch[i]; a.Incarnation != 0 && acks[i].Incarnation != a.Incarnation {
+				acks[i].Refusal = ErrReplaced
+			}
 		} else {
 			acks[i].Length = l.length
 			l.used = time.Now()
@@ -87,8 +98,13 @@ func (s *Store) Idle(key Key) time.Duration {
 
 // enqueue executes the Cut or Reset of an append and queues its records.
 func (s *Store) enqueue(a Append) (*Writer, error) {
+	if a.Cut || a.Reset {
+		lock := s.begins.of(a.Key)
+		lock.Lock()
+		defer lock.Unlock()
+	}
 	if a.Reset {
-		if err := s.reset(a); err != nil {
+		if err := s.reset(&a); err != nil {
 			return nil, err
 		}
 	}
@@ -104,7 +120,11 @@ func (s *Store) enqueue(a Append) (*Writer, error) {
 	if a.Epoch < l.epoch && !faults.Mutant("append-without-fence") {
 		return nil, ErrFenced
 	}
-	if a.Cut {
+	begins, err := admit(a, l.current())
+	if err != nil {
+		return nil, err
+	}
+	if begins && a.Cut {
 		if err := l.cutTo(a.Offset); err != nil {
 			return nil, err
 		}
@@ -119,6 +139,12 @@ func (s *Store) enqueue(a Append) (*Writer, error) {
 			w.append(fenceRecord(a.Epoch))
 		}
 	}
+	if begins && a.Incarnation != 0 {
+		l.incarnation = a.Incarnation
+		w.mu.Lock()
+		w.append(incarnationRecord(a.Incarnation))
+		w.mu.Unlock()
+	}
 	if err := w.appendRecords(a.Offset, a.Records); err != nil {
 		return nil, err
 	}
@@ -126,17 +152,32 @@ func (s *Store) enqueue(a Append) (*Writer, error) {
 	return w, nil
 }
 
-// reset removes this copy. It returns ErrFenced if an owner newer than the caller was here.
-func (s *Store) reset(a Append) error {
+// reset removes this copy, unless an earlier delivery of a has reset it. It returns ErrFenced if an
+// owner newer than the caller was here, and ErrReplaced if the copy is not the one that a replaces.
+// The caller holds the lock of beginLocks. After reset, a replaces noCopy.
+func (s *Store) reset(a *Append) error {
 	l, err := s.get(a.Key, false)
-	if err == nil {
-		l.mu.Lock()
-		newer := a.Epoch < l.epoch
-		l.mu.Unlock()
-		if newer {
-			return ErrFenced
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if _, err := admit(*a, noCopy); err != nil {
+			return err
 		}
+		a.Former = noCopy
+		return nil
+	case err != nil && !errors.Is(err, ErrDamaged):
+		return err
 	}
+	l.mu.Lock()
+	newer := a.Epoch < l.epoch
+	begins, err := admit(*a, l.current())
+	l.mu.Unlock()
+	switch {
+	case newer:
+		return ErrFenced
+	case err != nil || !begins:
+		return err
+	}
+	a.Former = noCopy
 	return s.Remove(a.Key)
 }
 

@@ -65,7 +65,13 @@ func (l *attemptLog) endSegment(last *segment) (size int64, err error) {
 }
 
 // identity returns the records that the rest of a log must have.
-func (l *attemptLog) identity() []byte { return fenceRecord(l.epoch).append(nil) }
+func (l *attemptLog) identity() []byte {
+	b := fenceRecord(l.epoch).append(nil)
+	if l.incarnation != 0 {
+		b = incarnationRecord(l.incarnation).append(b)
+	}
+	return b
+}
 
 // prefix reads the first length bytes of the log, without a change of the log. It returns the state
 // of a log that ends there, and the position in its last segment at which it ends. The caller holds

@@ -2,15 +2,11 @@ package logs_test
 
 import (
 	"bytes"
-	"context"
-	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/test/testkit"
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/test/knownfault"
@@ -53,79 +49,6 @@ func Test_KnownFault_RecordOfMoreThanAMiB(t *testing.T) {
 		n, err := mustOpen(t, logs.Options{Dir: dir}).Durable(key)
 		if n != length || err != nil {
 			t.Errorf("after a restart the log has %d of %d bytes (%v)", n, length, err)
-		}
-	})
-}
-
-// lateWire delays the first batch to a node that resets its copy: the sender gets a timeout, and
-// the test delivers the batch later.
-type lateWire struct {
-	*wire
-	to logs.Copy
-
-	mu   sync.Mutex
-	late []logs.Append
-}
-
-func (w *lateWire) Append(ctx context.Context, to logs.Copy, batch []logs.Append) ([]logs.Ack, error) {
-	w.mu.Lock()
-	delay := to == w.to && w.late == nil && len(batch) > 0 && batch[0].Reset
-	if delay {
-		for _, a := range batch {
-			a.Records = bytes.Clone(a.Records)
-			w.late = append(w.late, a)
-		}
-	}
-	w.mu.Unlock()
-	if delay {
-		return nil, context.DeadlineExceeded
-	}
-	return w.wire.Append(ctx, to, batch)
-}
-
-// Test_KnownFault_ALateReset replaces a lost copy by node c, and then delivers the first message of
-// the replacement, which had timed out. Node c must keep the bytes that readers were shown.
-func Test_KnownFault_ALateReset(t *testing.T) {
-	knownfault.RunSimulated(t, "part 3: a late reset empties a copy that counts", func(t knownfault.TB) {
-		g := newGroup(t)
-		late := &lateWire{wire: g.wire, to: nodeC}
-		g.reps[nodeA].Close()
-		g.reps[nodeA] = logs.NewReplicator(g.stores[nodeA], nodeA, late, slog.New(slog.DiscardHandler))
-		t.Cleanup(g.reps[nodeA].Close)
-		w, feed := g.own(t, nodeA, 1, nodeA, nodeB)
-		mustWrite(t, w, []byte("one\n"))
-		testkit.Eventually(t, time.Minute, "the first line is shown", func() bool { return g.visible(nodeA) == 4 })
-		g.wire.set(nodeB, true)
-		feed.Join(nodeC)
-		testkit.Eventually(t, time.Minute, "node c has what was shown", func() bool {
-			copies, _ := feed.Status()
-			for _, c := range copies {
-				if c.Copy == nodeC {
-					return c.Current
-				}
-			}
-			return false
-		})
-		feed.Count(nodeC)
-		feed.Set([]logs.Copy{nodeA, nodeC})
-		mustWrite(t, w, []byte("two, which readers are shown\n"))
-		const shown = 33
-		testkit.Eventually(t, time.Minute, "the second line is shown", func() bool { return g.visible(nodeA) == shown })
-
-		late.mu.Lock()
-		batch := late.late
-		late.mu.Unlock()
-		if batch == nil {
-			t.Fatal("node c was not reset")
-		}
-		g.stores[nodeC].Append(t.Context(), batch)
-		// The owner is lost, and node c ends the log.
-		length, _, err := g.stores[nodeC].Fence(key, 2)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if length < shown {
-			t.Errorf("node c ends the log at %d, but readers were shown %d bytes", length, shown)
 		}
 	})
 }

@@ -51,6 +51,8 @@ type attemptLog struct {
 	length int64
 	raw    int64
 	sum    *xxhash.Digest
+	// incarnation identifies this copy; 0 if it has none. See current.
+	incarnation uint64
 	// visible is the watermark: readers see the bytes before it. All copies of the log have them.
 	visible int64
 	// end is the length at which the writer of the current epoch has ended the log; noEnd if it has
@@ -157,6 +159,10 @@ func (l *attemptLog) account(r record) {
 	case kindFence:
 		if len(r.payload) == 8 {
 			l.epoch = max(l.epoch, binary.BigEndian.Uint64(r.payload))
+		}
+	case kindIncarnation:
+		if len(r.payload) == 8 {
+			l.incarnation = binary.BigEndian.Uint64(r.payload)
 		}
 	case kindSeal:
 		l.sealed = true

@@ -92,6 +92,18 @@ type member struct {
 	visible      int64 // the watermark that the copy has
 	failingSince time.Time
 	refusal      error
+	// incarnation is that of the copy, and former the one that it replaces, until started. Both are 0
+	// below feature level 5.
+	incarnation, former uint64
+}
+
+// newMember returns a copy whose content is not known yet.
+func (f *Feed) newMember(joining bool) *member {
+	m := &member{joining: joining, length: noLength}
+	if f.r.store.opts.Extended() {
+		m.incarnation = newIncarnation()
+	}
+	return m
 }
 
 // Start replicates a log to the given copies, other than this node's. base is the length of this
@@ -100,7 +112,7 @@ func (r *Replicator) Start(key Key, epoch uint64, copies []Copy, base int64) *Fe
 	f := &Feed{r: r, key: key, epoch: epoch, base: base, members: map[Copy]*member{}, changed: make(chan struct{})}
 	for _, c := range copies {
 		if c != r.self {
-			f.members[c] = &member{length: noLength}
+			f.members[c] = f.newMember(false)
 		}
 	}
 	r.mu.Lock()
@@ -128,7 +140,7 @@ func (f *Feed) Close() {
 func (f *Feed) Join(c Copy) {
 	f.mu.Lock()
 	if f.members[c] == nil && c != f.r.self {
-		f.members[c] = &member{joining: true, length: noLength}
+		f.members[c] = f.newMember(true)
 	}
 	f.mu.Unlock()
 	f.r.wake(c, f.key)
@@ -145,7 +157,7 @@ func (f *Feed) Set(copies []Copy) {
 			continue
 		}
 		if m := f.members[c]; m == nil {
-			f.members[c] = &member{length: noLength}
+			f.members[c] = f.newMember(false)
 		} else {
 			m.joining = false
 		}
@@ -181,11 +193,14 @@ func (f *Feed) Drop(c Copy) {
 }
 
 // Retry resumes sending to a copy that has refused an append, for example because its disk was
-// full. The bytes that it has acknowledged still count. A copy that returned ErrFenced is not
-// retried.
+// full. The bytes that it has acknowledged still count. A copy that returned ErrReplaced has lost
+// them, and is begun anew. A copy that returned ErrFenced is not retried.
 func (f *Feed) Retry(c Copy) {
 	f.mu.Lock()
 	if m := f.members[c]; m != nil && !errors.Is(m.refusal, ErrFenced) {
+		if errors.Is(m.refusal, ErrReplaced) {
+			f.members[c] = f.newMember(m.joining)
+		}
 		m.refusal = nil
 	}
 	f.mu.Unlock()
@@ -301,14 +316,18 @@ func (f *Feed) next(c Copy) (a Append, more bool, err error) {
 		return Append{}, false, nil
 	}
 	a = Append{Key: f.key, Epoch: f.epoch, Offset: m.length, Visible: visible}
+	a.Incarnation = m.incarnation
 	if !m.started {
-		a.Offset, a.Cut = f.base, true
+		a.Offset, a.Cut, a.Former = f.base, true, m.former
 		if m.joining {
 			a.Offset, a.Cut, a.Reset = 0, false, true
 		}
 	}
 	sentVisible := m.visible
 	f.mu.Unlock()
+	if a.Incarnation != 0 && a.Former == noCopy && a.Cut && f.base > 0 {
+		return a, true, nil // the copy most likely refuses it, and names its incarnation
+	}
 	recs, err := f.r.store.Records(f.key, a.Offset, logBudget)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return a, false, err
@@ -321,9 +340,14 @@ func (f *Feed) next(c Copy) (a Append, more bool, err error) {
 func (f *Feed) acked(c Copy, a Append, ack Ack) (more bool) {
 	f.mu.Lock()
 	m := f.members[c]
-	if m == nil {
+	if m == nil || m.incarnation != a.Incarnation { // the copy is begun anew meanwhile
 		f.mu.Unlock()
-		return false
+		return m != nil
+	}
+	if errors.Is(ack.Refusal, ErrReplaced) && !m.started && ack.Incarnation != a.Former {
+		m.former = ack.Incarnation // the next append names it
+		f.mu.Unlock()
+		return true
 	}
 	if ack.Refusal != nil {
 		m.refusal = ack.Refusal

@@ -30,6 +30,9 @@ const (
 	kindData  = 1 // output
 	kindFence = 2 // payload: an epoch; writers of older epochs are refused
 	kindSeal  = 3 // payload: length and checksum of the whole log
+	// The kinds below are of feature level 5. Older versions skip them on the disk, and refuse them in
+	// appends.
+	kindIncarnation = 4 // payload: the incarnation of the copy; see incarnation.go
 )
 
 type header struct {
