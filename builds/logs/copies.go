@@ -260,8 +260,9 @@ func (s *Store) records(path string, at seek, size, offset int64, budget int) ([
 		return nil, err
 	}
 	defer f.Close()
-	for extra := int64(seekStep + 2*inputStep); ; extra += 2 * maxPayload {
-		src, err := newBlock(f, at.pos, min(size-at.pos, int64(budget)+extra))
+	for extra := int64(seekStep + 2*inputStep); ; extra = 2 * (extra + maxPayload) {
+		n := min(size-at.pos, int64(budget)+extra)
+		src, err := newBlock(f, at.pos, n)
 		if err != nil {
 			return nil, err
 		}
@@ -269,7 +270,7 @@ func (s *Store) records(path string, at seek, size, offset int64, budget int) ([
 		switch {
 		case len(out) > 0: // ignore err: the next call starts at the failed record
 			return out, nil
-		case extra > 2*maxPayload:
+		case n == size-at.pos:
 			return nil, err
 		}
 	}

@@ -7,51 +7,9 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/test/knownfault"
 )
-
-// Test_KnownFault_RecordOfMoreThanAMiB writes output that the redactor holds back until it is
-// larger than the largest record that can be read.
-func Test_KnownFault_RecordOfMoreThanAMiB(t *testing.T) {
-	knownfault.Run(t, "part 3: a record of more than 1 MiB cannot be read back", func(t knownfault.TB) {
-		dir := t.TempDir()
-		s := mustOpen(t, logs.Options{Dir: dir})
-		long := noise(7, 1<<20+128<<10)
-		w, err := s.Create(key, 1, logs.NewRedactor(nil, []string{string(long)}), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		mustWrite(t, w, []byte("before\n"))
-		mustWrite(t, w, long[:1<<20+64<<10])
-		mustWrite(t, w, []byte("\nafter\n"))
-		length, _, err := w.Seal(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := s.Reader(key, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = r.Close() })
-		for read := int64(0); read < length; {
-			chunk, _, err := r.Next(t.Context())
-			if err != nil {
-				t.Errorf("a reader gets %d of %d bytes: %v", read, length, err)
-				break
-			}
-			read += int64(len(chunk))
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		n, err := mustOpen(t, logs.Options{Dir: dir}).Durable(key)
-		if n != length || err != nil {
-			t.Errorf("after a restart the log has %d of %d bytes (%v)", n, length, err)
-		}
-	})
-}
 
 // Test_KnownFault_TakeoversAfterTheLimit changes the owner of a log that has reached its limit. The
 // next owners must continue at the end of the source, and the log must have one line about the

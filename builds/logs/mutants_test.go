@@ -19,6 +19,7 @@ func Test_Mutants(t *testing.T) {
 		"append-without-fence":       "Test_Copies_FenceOutlivesARestart",
 		"seal-without-fence":         "Test_Copies_FencedCopyRefusesTheFormerOwner",
 		"copies-without-incarnation": "Test_Incarnation_ALateReset",
+		"records-of-any-size":        "Test_Record_OutputThatWasHeldBack",
 		"seal-without-freeze":        "Test_Seal_FreezesTheEnd",
 		"cut-before-reading":         "Test_Cut_AFailedReadChangesNothing",
 	} {

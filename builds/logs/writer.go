@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // Sizes of the writer, in bytes.
@@ -92,9 +95,9 @@ func (w *Writer) Write(raw []byte) (int, error) {
 			return n, err
 		}
 		w.mu.Lock()
-		out, consumed := w.redactor.Write(step)
+		w.redactor.add(step)
 		w.input += int64(len(step))
-		w.output(out, consumed)
+		w.redact(false)
 		w.mu.Unlock()
 		n += len(step)
 	}
@@ -108,7 +111,7 @@ func (w *Writer) Marker(line string) error {
 		return err
 	}
 	w.mu.Lock()
-	w.output(w.redactor.Flush())
+	w.redact(true)
 	w.output([]byte(w.redactor.String(line)+"\n"), 0)
 	w.mu.Unlock()
 	w.l.store.sync.dirty(w, false)
@@ -149,6 +152,21 @@ func (w *Writer) writeErr() error {
 	return w.err
 }
 
+// redact queues the redacted output that is final now, in records that can be read back. final also
+// queues what the redactor holds back. The caller holds mu.
+func (w *Writer) redact(final bool) {
+	limit := maxPayload - len(redacted)
+	if faults.Mutant("records-of-any-size") {
+		limit = math.MaxInt
+	}
+	for more := true; more; {
+		var out []byte
+		var raw int
+		out, raw, more = w.redactor.take(final, limit)
+		w.output(out, raw)
+	}
+}
+
 // output queues redacted output that stands for raw raw bytes, up to the limit of the log. The
 // caller holds mu.
 func (w *Writer) output(out []byte, raw int) {
@@ -159,6 +177,10 @@ func (w *Writer) output(out []byte, raw int) {
 		w.full = true
 		left := max(limit-w.length, 0) // a log of a former owner may be above its limit
 		out = fmt.Appendf(out[:left:left], "\n--- log truncated: the limit of %d bytes is reached ---\n", limit)
+	}
+	for raw == 0 && len(out) > maxPayload { // a marker, within which no owner continues
+		w.append(record{kind: kindData, payload: out[:maxPayload]})
+		out = out[maxPayload:]
 	}
 	w.append(record{kind: kindData, raw: uint32(raw), payload: out})
 }
@@ -187,7 +209,7 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 		w.mu.Unlock()
 		return 0, "", err
 	}
-	w.output(w.redactor.Flush())
+	w.redact(true)
 	w.finished = true
 	w.mu.Unlock()
 	if err = w.drain(ctx); err == nil {
@@ -213,7 +235,7 @@ func (w *Writer) Flush(ctx context.Context) error {
 		w.mu.Unlock()
 		return err
 	}
-	w.output(w.redactor.Flush())
+	w.redact(true)
 	w.mu.Unlock()
 	if err := w.drain(ctx); err != nil {
 		return err
