@@ -40,8 +40,8 @@ const (
 	// freshLevel introduces successors for forced requests of the native API. In older versions a
 	// forced request joins the active build, however long that runs.
 	freshLevel = 5
-	// LogRecordsLevel introduces incarnations of the copies of logs, and records of the position in the
-	// output of a workload. Older versions know neither.
+	// LogRecordsLevel introduces incarnations of the copies of logs, and records of the position in
+	// the output of a workload. Older versions know neither.
 	LogRecordsLevel = 5
 	// ConfirmLevel introduces the peer call Confirm, by which a leader makes sure that it still leads
 	// before a linearizable read. Older versions do not serve it, and use Raft's VerifyLeader.

@@ -96,7 +96,8 @@ func (s *Store) Complete(key Key, length int64) error {
 	if l.length > length || l.uncut {
 		switch err := l.cut(length); {
 		case errors.Is(err, errNotCut):
-			// A full disk keeps no reader from the bytes before the end. The next process cuts again.
+			// A full disk keeps no reader from the bytes before the end. The next process cuts
+			// again.
 			l.store.opts.Logger.Warn("cannot remove the bytes after the end of a log", "build", key.Build, "attempt", key.Attempt, "err", err)
 			l.complete(length)
 			return nil
@@ -143,6 +144,9 @@ func (s *Store) Checksum(key Key, length int64) (string, error) {
 			return "", fmt.Errorf("%w: it ends at byte %d of %d", ErrShort, at, length)
 		}
 		for _, r := range recs {
+			if r.kind != kindData {
+				continue
+			}
 			// There may be bytes after length that are on this copy only: leave them out.
 			_, _ = d.Write(r.payload[:max(0, min(int64(len(r.payload)), length-at))])
 			at += int64(len(r.payload))

@@ -29,9 +29,14 @@ type Append struct {
 	Reset bool
 	// Visible is the owner's watermark.
 	Visible int64
-	// Incarnation is that of the copy that this append continues or, with Cut or Reset, begins. Former
-	// is the incarnation before that. An owner below feature level 5 sets neither.
+	// Incarnation is that of the copy that this append continues or, with Cut or Reset, begins.
+	// Former is the incarnation before that. An owner below feature level 5 sets neither.
 	Incarnation, Former uint64
+	// Source and Truncated are the position of the owner at the end of Records, if that is the end
+	// of the log. Sequence orders the positions of one owner; 0 means that there is none.
+	Source    int64
+	Truncated bool
+	Sequence  uint64
 }
 
 // Ack is a copy's response to an Append.
@@ -39,8 +44,8 @@ type Ack struct {
 	// Length is how many bytes of the log the copy holds now, fsynced. It is less than
 	// Append.Offset if bytes before Offset are missing.
 	Length int64
-	// Refusal is the reason why nothing was appended, such as ErrFenced, ErrReplaced or ErrSealed; nil
-	// if there is none.
+	// Refusal is the reason why nothing was appended, such as ErrFenced, ErrReplaced or ErrSealed;
+	// nil if there is none.
 	Refusal error
 	// Incarnation is that of the copy.
 	Incarnation uint64
@@ -145,9 +150,11 @@ func (s *Store) enqueue(a Append) (*Writer, error) {
 		w.append(incarnationRecord(a.Incarnation))
 		w.mu.Unlock()
 	}
-	if err := w.appendRecords(a.Offset, a.Records); err != nil {
+	end, err := w.appendRecords(a.Offset, a.Records)
+	if err != nil {
 		return nil, err
 	}
+	w.follow(a, end)
 	s.sync.dirty(w, true)
 	return w, nil
 }
@@ -197,39 +204,45 @@ func (l *attemptLog) cutTo(offset int64) error {
 	return l.cut(offset)
 }
 
-// appendRecords queues the records that this copy does not have yet.
-func (w *Writer) appendRecords(offset int64, records []byte) error {
+// appendRecords queues the records that this copy does not have yet. It returns the offset after
+// them.
+func (w *Writer) appendRecords(offset int64, records []byte) (end int64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if offset > w.length {
-		return nil // the owner learns the length of this copy from the ack
+		return offset, nil // the owner learns the length of this copy from the ack
 	}
 	r := bytes.NewReader(records)
 	for at := int64(0); ; {
 		rec, next, err := readRecord(r, at)
 		if errors.Is(err, io.EOF) {
-			return nil
+			return offset, nil
 		}
 		if err != nil {
-			return fmt.Errorf("the records that were sent to this copy are damaged: %w", err)
+			return 0, fmt.Errorf("the records that were sent to this copy are damaged: %w", err)
 		}
 		at = next
 		end := offset + int64(len(rec.payload))
 		switch {
+		case rec.kind == kindPosition:
+			if offset == w.length {
+				w.append(rec)
+			}
+			continue
 		case rec.kind != kindData:
-			return fmt.Errorf("a record of the unexpected kind %d was sent to this copy", rec.kind)
+			return 0, fmt.Errorf("a record of the unexpected kind %d was sent to this copy", rec.kind)
 		case offset == w.length:
 			w.append(rec)
 		case end > w.length:
-			return fmt.Errorf("a record from %d to %d does not continue this copy, which ends at %d", offset, end, w.length)
+			return 0, fmt.Errorf("a record from %d to %d does not continue this copy, which ends at %d", offset, end, w.length)
 		}
 		offset = end
 	}
 }
 
-// Records returns durable records of output from offset on, which must be the end of a record. It
-// returns about budget bytes. It returns at least one record if offset is before the end of the
-// log.
+// Records returns durable records of output from offset on, which must be the end of a record, and
+// the records of positions before each of them. It returns about budget bytes. It returns at least
+// one record of output if offset is before the end of the log.
 func (s *Store) Records(key Key, offset int64, budget int) ([]record, error) {
 	l, err := s.get(key, false)
 	if err != nil {
@@ -278,20 +291,25 @@ func (s *Store) records(path string, at seek, size, offset int64, budget int) ([
 
 // parseRecords returns the records from offset on that are whole in src.
 func parseRecords(src block, at seek, size, offset int64, budget int) (out []record, err error) {
+	var before []record // positions that no output follows yet
 	for got := 0; at.pos < size && (got == 0 || got < budget); {
 		r, next, err := readRecord(src, at.pos)
 		if err != nil {
 			return out, err
 		}
 		at.pos = next
-		if r.kind != kindData {
-			continue
-		}
-		if at.offset >= offset {
-			out = append(out, r)
+		switch {
+		case r.kind == kindPosition && at.offset >= offset:
+			before = append(before, r)
+		case r.kind != kindData:
+		case at.offset >= offset:
+			out = append(append(out, before...), r)
+			before = nil
 			got += len(r.payload)
+			at.offset += int64(len(r.payload))
+		default:
+			at.offset += int64(len(r.payload))
 		}
-		at.offset += int64(len(r.payload))
 	}
 	return out, nil
 }
@@ -300,7 +318,9 @@ func parseRecords(src block, at seek, size, offset int64, budget int) (out []rec
 func encodeRecords(recs []record) (b []byte, length int64) {
 	for _, r := range recs {
 		b = r.append(b)
-		length += int64(len(r.payload))
+		if r.kind == kindData {
+			length += int64(len(r.payload))
+		}
 	}
 	return b, length
 }

@@ -12,15 +12,16 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// errNotCut means that the disk has refused to remove the end of a log. In memory the log has ended.
+// errNotCut means that the disk has refused to remove the end of a log. In memory the log has
+// ended.
 var errNotCut = errors.New("cannot remove the end of the log")
 
 // cut removes everything after length, which must be the end of a record, and writes the fence
 // again. The change is durable when cut returns. The caller holds mu; there must be no writer.
 //
 // cut reads what it keeps before it changes anything, so that a failed read changes nothing. If the
-// disk fails after that, cut returns errNotCut: the log ends at length in memory, and uncut makes the
-// next write remove the rest first.
+// disk fails after that, cut returns errNotCut: the log ends at length in memory, and uncut makes
+// the next write remove the rest first.
 func (l *attemptLog) cut(length int64) error {
 	if faults.Mutant("cut-before-reading") {
 		l.segs = nil
@@ -31,6 +32,7 @@ func (l *attemptLog) cut(length int64) error {
 	}
 	l.rest = slices.Concat(l.segs[len(kept.segs):], l.rest)
 	l.segs, l.length, l.raw, l.sum, l.tail = kept.segs, kept.length, kept.raw, kept.sum, nil
+	l.truncated = kept.truncated
 	last := l.segs[len(l.segs)-1]
 	last.size, l.uncut = pos, true
 	for i, later := range slices.Backward(l.rest) { // the last one first: a crash leaves a whole log
@@ -56,7 +58,8 @@ func (l *attemptLog) endSegment(last *segment) (size int64, err error) {
 	}
 	end := l.identity()
 	size = last.size + int64(len(end))
-	// The fence replaces bytes that are to be removed, so that no crash leaves a log without a fence.
+	// The fence replaces bytes that are to be removed, so that no crash leaves a log without a
+	// fence.
 	if _, err := f.WriteAt(end, last.size); err != nil {
 		_ = f.Close()
 		return 0, err

@@ -62,8 +62,8 @@ func openTwoLines(t *testing.T, fs logs.FS, dir string) *logs.Store {
 	return s
 }
 
-// Test_Cut_AFailedReadChangesNothing completes a log while its disk cannot be read. A reader must get
-// an error or the bytes, and once the disk works again, the log completes.
+// Test_Cut_AFailedReadChangesNothing completes a log while its disk cannot be read. A reader must
+// get an error or the bytes, and once the disk works again, the log completes.
 func Test_Cut_AFailedReadChangesNothing(t *testing.T) {
 	disk := &badFS{FS: logs.Disk()}
 	s := openTwoLines(t, disk, t.TempDir())
@@ -86,9 +86,9 @@ func Test_Cut_AFailedReadChangesNothing(t *testing.T) {
 	}
 }
 
-// Test_Cut_AFailedRemovalIsRepeated cuts a log whose later segment cannot be removed. Its readers get
-// the bytes before the end. The next process finds the end that the state names, and so does a new
-// owner, whose output follows the cut.
+// Test_Cut_AFailedRemovalIsRepeated cuts a log whose later segment cannot be removed. Its readers
+// get the bytes before the end. The next process finds the end that the state names, and so does a
+// new owner, whose output follows the cut.
 func Test_Cut_AFailedRemovalIsRepeated(t *testing.T) {
 	for name, next := range map[string]func(t *testing.T, s *logs.Store) *logs.Store{
 		"complete": func(t *testing.T, s *logs.Store) *logs.Store {

@@ -12,10 +12,10 @@ import (
 
 // Each copy of a log on another node has an incarnation: a random number that names the content of
 // the copy from the moment at which an owner began to fill it. The first append to a copy, with Cut
-// or Reset, gives the copy a new incarnation, and names the former one: the copy refuses it if it has
-// another one. Each later append names the incarnation that it continues. So the incarnations of a
-// copy form a chain, and a request that was delayed beyond its timeout does nothing once the chain
-// has grown, whoever sent it and in whatever order requests arrive.
+// or Reset, gives the copy a new incarnation, and names the former one: the copy refuses it if it
+// has another one. Each later append names the incarnation that it continues. So the incarnations
+// of a copy form a chain, and a request that was delayed beyond its timeout does nothing once the
+// chain has grown, whoever sent it and in whatever order requests arrive.
 
 // ErrReplaced means that a copy has another incarnation than an append expects.
 var ErrReplaced = errors.New("the copy of the log was begun anew")
@@ -23,8 +23,8 @@ var ErrReplaced = errors.New("the copy of the log was begun anew")
 const (
 	// noCopy is the incarnation if there is no copy.
 	noCopy = 0
-	// oldCopy is the incarnation of a copy that has none: its node owned the log, or the owner did not
-	// know incarnations.
+	// oldCopy is the incarnation of a copy that has none: its node owned the log, or the owner did
+	// not know incarnations.
 	oldCopy = 1
 )
 

@@ -17,8 +17,8 @@ import (
 
 var replacementsFlag = flag.Int("logs.replacements", 300, "how many replacements of copies to simulate")
 
-// Test_Incarnation_Simulation replaces copies again and again while requests are delayed beyond their
-// timeout, so that they arrive after those of later replacements. Then the owner is lost. The
+// Test_Incarnation_Simulation replaces copies again and again while requests are delayed beyond
+// their timeout, so that they arrive after those of later replacements. Then the owner is lost. The
 // remaining copy must hold every byte that a reader has seen.
 func Test_Incarnation_Simulation(t *testing.T) {
 	const takeovers, replacements = 5, 6

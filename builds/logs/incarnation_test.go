@@ -41,8 +41,8 @@ func (w *lateWire) Append(ctx context.Context, to logs.Copy, batch []logs.Append
 	return w.wire.Append(ctx, to, batch)
 }
 
-// Test_Incarnation_ALateReset replaces a lost copy by node c, and then delivers the first message of
-// the replacement, which had timed out. Node c must keep the bytes that readers were shown.
+// Test_Incarnation_ALateReset replaces a lost copy by node c, and then delivers the first message
+// of the replacement, which had timed out. Node c must keep the bytes that readers were shown.
 func Test_Incarnation_ALateReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGroup(t)
@@ -88,7 +88,8 @@ func Test_Incarnation_ALateReset(t *testing.T) {
 	})
 }
 
-// Test_Incarnation_Chain delivers appends of several incarnations to one copy, also after a restart.
+// Test_Incarnation_Chain delivers appends of several incarnations to one copy, also after a
+// restart.
 func Test_Incarnation_Chain(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, logs.Options{Dir: dir})
@@ -162,8 +163,8 @@ func (w oldVersion) Append(ctx context.Context, to logs.Copy, batch []logs.Appen
 	return acks, err
 }
 
-// Test_Incarnation_OldVersions replaces a copy in a cluster with nodes of the former version, before
-// and after the feature level was raised.
+// Test_Incarnation_OldVersions replaces a copy in a cluster with nodes of the former version,
+// before and after the feature level was raised.
 func Test_Incarnation_OldVersions(t *testing.T) {
 	for name, extended := range map[string]bool{"level 4": false, "level 5": true} {
 		t.Run(name, func(t *testing.T) {

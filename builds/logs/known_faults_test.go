@@ -11,37 +11,6 @@ import (
 	"github.com/image-builder-ha/image-builder/test/knownfault"
 )
 
-// Test_KnownFault_TakeoversAfterTheLimit changes the owner of a log that has reached its limit. The
-// next owners must continue at the end of the source, and the log must have one line about the
-// limit.
-func Test_KnownFault_TakeoversAfterTheLimit(t *testing.T) {
-	knownfault.Run(t, "part 3: the source position stops at the limit of a log", func(t knownfault.TB) {
-		s := mustOpen(t, logs.Options{MaxBytes: 1000})
-		source := bytes.Repeat([]byte("0123456789abcde\n"), 200)
-		for epoch := range uint64(3) {
-			w := mustCreate(t, s, key, epoch+1)
-			if at := w.RawOffset(); epoch > 0 && at != int64(len(source)) {
-				t.Errorf("owner %d continues at byte %d of the source, but the former one has taken %d", epoch+1, at, len(source))
-			}
-			for rest := source[min(int(w.RawOffset()), len(source)):]; len(rest) > 0; {
-				n := min(320, len(rest))
-				mustWrite(t, w, rest[:n])
-				rest = rest[n:]
-			}
-			if err := w.Flush(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		length, _, err := s.Length(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := strings.Count(string(readTo(t, s, key, 0, length)), "log truncated"); n != 1 {
-			t.Errorf("the log says %d times that it was truncated", n)
-		}
-	})
-}
-
 // Test_KnownFault_PeriodicSecret redacts a secret that consists of one character from output of the
 // same character. The redactor must not hold back much more than the secret is long: it scans all
 // that it holds back at each write.

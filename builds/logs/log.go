@@ -50,7 +50,9 @@ type attemptLog struct {
 	epoch  uint64
 	length int64
 	raw    int64
-	sum    *xxhash.Digest
+	// truncated means that the limit of the log has dropped output.
+	truncated bool
+	sum       *xxhash.Digest
 	// incarnation identifies this copy; 0 if it has none. See current.
 	incarnation uint64
 	// visible is the watermark: readers see the bytes before it. All copies of the log have them.
@@ -159,6 +161,10 @@ func (l *attemptLog) account(r record) {
 	case kindFence:
 		if len(r.payload) == 8 {
 			l.epoch = max(l.epoch, binary.BigEndian.Uint64(r.payload))
+		}
+	case kindPosition:
+		if p, ok := positionOf(r); ok {
+			l.raw, l.truncated = p.raw, p.truncated
 		}
 	case kindIncarnation:
 		if len(r.payload) == 8 {

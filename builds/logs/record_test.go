@@ -109,9 +109,9 @@ func Test_Record_OfAnOlderVersion(t *testing.T) {
 	}
 }
 
-// Test_Record_LongLine writes a line without an end that contains secrets of 1 MB, beyond the limit of
-// the log. The memory of the writer stays bounded, no byte of a secret is in the log, and one line says
-// that the log was truncated.
+// Test_Record_LongLine writes a line without an end that contains secrets of 1 MB, beyond the limit
+// of the log. The memory of the writer stays bounded, no byte of a secret is in the log, and one
+// line says that the log was truncated.
 func Test_Record_LongLine(t *testing.T) {
 	total := *lineFlag
 	limit := int64(total / 4)

@@ -93,9 +93,10 @@ func (r *Redactor) Flush() (out []byte, consumed int) {
 // add takes raw output for take.
 func (r *Redactor) add(raw []byte) { r.held = append(r.held, raw...) }
 
-// take returns redacted output, at most about limit bytes: a replacement that begins before limit may
-// exceed it. more means that the next call returns more. final means that nothing follows, so that
-// nothing is held back. A redactor that begins with the raw byte after consumed returns the same.
+// take returns redacted output, at most about limit bytes: a replacement that begins before limit
+// may exceed it. more means that the next call returns more. final means that nothing follows, so
+// that nothing is held back. A redactor that begins with the raw byte after consumed returns the
+// same.
 func (r *Redactor) take(final bool, limit int) (out []byte, consumed int, more bool) {
 	b := r.held
 	if len(r.byStart)+len(r.wrapped) == 0 {

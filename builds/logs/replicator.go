@@ -81,7 +81,9 @@ type Feed struct {
 	mu      sync.Mutex
 	members map[Copy]*member
 	closed  bool
-	changed chan struct{} // closed and replaced when a member changes
+	// sequence is that of the last position that was sent.
+	sequence uint64
+	changed  chan struct{} // closed and replaced when a member changes
 }
 
 // member is another copy of one log.
@@ -92,9 +94,10 @@ type member struct {
 	visible      int64 // the watermark that the copy has
 	failingSince time.Time
 	refusal      error
-	// incarnation is that of the copy, and former the one that it replaces, until started. Both are 0
-	// below feature level 5.
+	// incarnation is that of the copy, and former the one that it replaces, until started. Both are
+	// 0 below feature level 5.
 	incarnation, former uint64
+	source              position // that the copy has
 }
 
 // newMember returns a copy whose content is not known yet.
@@ -323,7 +326,7 @@ func (f *Feed) next(c Copy) (a Append, more bool, err error) {
 			a.Offset, a.Cut, a.Reset = 0, false, true
 		}
 	}
-	sentVisible := m.visible
+	sentVisible, source := m.visible, m.source
 	f.mu.Unlock()
 	if a.Incarnation != 0 && a.Former == noCopy && a.Cut && f.base > 0 {
 		return a, true, nil // the copy most likely refuses it, and names its incarnation
@@ -332,8 +335,17 @@ func (f *Feed) next(c Copy) (a Append, more bool, err error) {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return a, false, err
 	}
-	a.Records, _ = encodeRecords(recs)
-	return a, a.Cut || a.Reset || len(recs) > 0 || visible > sentVisible, nil
+	var sent int64
+	a.Records, sent = encodeRecords(recs)
+	more = a.Cut || a.Reset || len(recs) > 0 || visible > sentVisible
+	if length, p, err := f.r.store.end(f.key); err == nil && a.Incarnation != 0 && length == a.Offset+sent {
+		f.mu.Lock()
+		f.sequence++
+		a.Source, a.Truncated, a.Sequence = p.raw, p.truncated, f.sequence
+		f.mu.Unlock()
+		more = more || p != source
+	}
+	return a, more, nil
 }
 
 // acked processes a copy's ack of an append. It reports whether there is more to send.
@@ -353,6 +365,9 @@ func (f *Feed) acked(c Copy, a Append, ack Ack) (more bool) {
 		m.refusal = ack.Refusal
 	} else {
 		m.started, m.length, m.visible, m.failingSince = true, ack.Length, a.Visible, time.Time{}
+		if a.Sequence > 0 {
+			m.source = position{a.Source, a.Truncated}
+		}
 	}
 	f.notify()
 	f.mu.Unlock()

@@ -18,8 +18,8 @@ const (
 	recordHead = 16
 	// maxPayload limits the payload of a record that is written.
 	maxPayload = 1 << 20
-	// maxReadPayload limits the payload of a record that is read: version 0.3.0 wrote records of any
-	// size, which depended on the size of the secrets.
+	// maxReadPayload limits the payload of a record that is read: version 0.3.0 wrote records of
+	// any size, which depended on the size of the secrets.
 	maxReadPayload = 16 << 20
 )
 
@@ -34,9 +34,10 @@ const (
 	kindData  = 1 // output
 	kindFence = 2 // payload: an epoch; writers of older epochs are refused
 	kindSeal  = 3 // payload: length and checksum of the whole log
-	// The kinds below are of feature level 5. Older versions skip them on the disk, and refuse them in
-	// appends.
+	// The kinds below are of feature level 5. Older versions skip them on the disk, and refuse them
+	// in appends.
 	kindIncarnation = 4 // payload: the incarnation of the copy; see incarnation.go
+	kindPosition    = 5 // payload: the raw offset at which the next output begins; see position.go
 )
 
 type header struct {

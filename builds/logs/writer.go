@@ -35,8 +35,10 @@ type Writer struct {
 	raw      int64 // including pending, without what the redactor holds back
 	input    int64 // raw bytes written
 	sum      *xxhash.Digest
-	full     bool  // the limit was reached
-	err      error // of the last flush; nil if it succeeded
+	full     bool   // the limit was reached
+	skipped  int64  // raw bytes that were dropped since the raw offset was stored
+	sequence uint64 // of the last position that the owner has sent
+	err      error  // of the last flush; nil if it succeeded
 	fenced   bool
 	finished bool
 	flushing bool          // a flush is in progress
@@ -50,10 +52,10 @@ type Writer struct {
 
 // pending is output that is not on the disk yet.
 type pending struct {
-	records []byte
-	data    []byte // payloads of the output
-	raw     int64
-	marks   []seek // offset and position within records, for the index
+	records  []byte
+	data     []byte // payloads of the output
+	position        // after the records
+	marks    []seek // offset and position within records, for the index
 }
 
 func newWriter(l *attemptLog, epoch uint64, r *Redactor) *Writer {
@@ -63,7 +65,7 @@ func newWriter(l *attemptLog, epoch uint64, r *Redactor) *Writer {
 	sum := *l.sum
 	return &Writer{
 		l: l, epoch: epoch, redactor: r, length: l.length, raw: l.raw, input: l.raw,
-		sum: &sum, flushed: make(chan struct{}),
+		full: l.position().truncated, sum: &sum, flushed: make(chan struct{}),
 	}
 }
 
@@ -95,9 +97,14 @@ func (w *Writer) Write(raw []byte) (int, error) {
 			return n, err
 		}
 		w.mu.Lock()
-		w.redactor.add(step)
 		w.input += int64(len(step))
-		w.redact(false)
+		if !w.full {
+			w.redactor.add(step)
+			w.redact(false)
+		} else { // not redacted, because it is not stored
+			_, held, _ := w.redactor.take(true, math.MaxInt)
+			w.skip(held + len(step))
+		}
 		w.mu.Unlock()
 		n += len(step)
 	}
@@ -165,12 +172,16 @@ func (w *Writer) redact(final bool) {
 		out, raw, more = w.redactor.take(final, limit)
 		w.output(out, raw)
 	}
+	if final {
+		w.storeSkipped()
+	}
 }
 
 // output queues redacted output that stands for raw raw bytes, up to the limit of the log. The
 // caller holds mu.
 func (w *Writer) output(out []byte, raw int) {
 	if w.full || (len(out) == 0 && raw == 0) {
+		w.skip(raw)
 		return
 	}
 	if limit := w.l.store.opts.MaxBytes; w.length+int64(len(out)) > limit {
@@ -194,15 +205,18 @@ func (w *Writer) append(r record) {
 		w.length += int64(len(r.payload))
 		w.raw += int64(r.raw)
 		w.pending.data = append(w.pending.data, r.payload...)
-		w.pending.raw += int64(r.raw)
 	}
+	if p, ok := positionOf(r); ok {
+		w.raw, w.full = p.raw, p.truncated
+	}
+	w.pending.position = position{w.raw, w.full}
 }
 
 // Seal ends the output and returns the length and the checksum of the log, once it is fsynced and,
 // if it is replicated, held by all copies. If ctx ends before, or the disk fails, Seal returns the
-// watermark, at which the log then ends, together with an error. From then on the watermark does not
-// rise. The caller closes the log with Complete once the length is agreed on. Without a checksum the
-// length is unknown: another copy has to seal the log.
+// watermark, at which the log then ends, together with an error. From then on the watermark does
+// not rise. The caller closes the log with Complete once the length is agreed on. Without a
+// checksum the length is unknown: another copy has to seal the log.
 func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err error) {
 	w.mu.Lock()
 	if err := w.writeErr(); err == ErrFenced || err == ErrSealed {
@@ -344,9 +358,11 @@ func (w *Writer) unflush(p pending, err error) {
 	for _, m := range w.pending.marks {
 		p.marks = append(p.marks, seek{m.offset, at + m.pos})
 	}
+	if len(w.pending.records) > 0 {
+		p.position = w.pending.position
+	}
 	p.records = append(p.records, w.pending.records...)
 	p.data = append(p.data, w.pending.data...)
-	p.raw += w.pending.raw
 	w.pending = p
 }
 
@@ -442,7 +458,7 @@ func (w *Writer) publish(p pending) {
 		_, _ = l.sum.Write(p.data)
 		l.keepTail(p.data)
 		l.length += int64(len(p.data))
-		l.raw += p.raw
+		l.raw, l.truncated = p.raw, p.truncated
 		if !w.replicated {
 			l.show(l.length)
 		}

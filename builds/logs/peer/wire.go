@@ -12,6 +12,7 @@ func appendToProto(a logs.Append) *buildsv1.LogAppend {
 	return &buildsv1.LogAppend{
 		BuildId: a.Key.Build, Attempt: a.Key.Attempt, Epoch: a.Epoch, Offset: a.Offset, Records: a.Records,
 		Cut: a.Cut, Reset_: a.Reset, Visible: a.Visible, Incarnation: a.Incarnation, Former: a.Former,
+		Source: a.Source, Truncated: a.Truncated, Sequence: a.Sequence,
 	}
 }
 
@@ -20,6 +21,7 @@ func appendFromProto(m *buildsv1.LogAppend) logs.Append {
 	return logs.Append{
 		Key: logs.Key{Build: m.GetBuildId(), Attempt: m.GetAttempt()}, Epoch: m.GetEpoch(), Offset: m.GetOffset(), Records: m.GetRecords(),
 		Cut: m.GetCut(), Reset: m.GetReset_(), Visible: m.GetVisible(), Incarnation: m.GetIncarnation(), Former: m.GetFormer(),
+		Source: m.GetSource(), Truncated: m.GetTruncated(), Sequence: m.GetSequence(),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 func Test_Wire_Append(t *testing.T) {
 	a := logs.Append{
 		Key: logs.Key{Build: "b", Attempt: 2}, Epoch: 3, Offset: 4, Records: []byte("records"), Cut: true, Reset: true, Visible: 5, Incarnation: 6, Former: 7,
+		Source: 8, Truncated: true, Sequence: 9,
 	}
 	for v, i := reflect.ValueOf(a), 0; i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {

@@ -366,7 +366,14 @@ type LogAppend struct {
 	// feature level is less than 5.
 	Incarnation uint64 `protobuf:"fixed64,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// With cut or reset, the incarnation that the copy must have before. 0 means that there is no copy.
-	Former        uint64 `protobuf:"fixed64,10,opt,name=former,proto3" json:"former,omitempty"`
+	Former uint64 `protobuf:"fixed64,10,opt,name=former,proto3" json:"former,omitempty"`
+	// Raw offset at the end of the records, if that is the end of the owner's log: the position at which
+	// the next owner continues to read the output of the workload.
+	Source int64 `protobuf:"varint,11,opt,name=source,proto3" json:"source,omitempty"`
+	// The limit of the log has dropped output before source.
+	Truncated bool `protobuf:"varint,12,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// Number that orders the values of source of one owner; 0 if there is no source.
+	Sequence      uint64 `protobuf:"varint,13,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -467,6 +474,27 @@ func (x *LogAppend) GetIncarnation() uint64 {
 func (x *LogAppend) GetFormer() uint64 {
 	if x != nil {
 		return x.Former
+	}
+	return 0
+}
+
+func (x *LogAppend) GetSource() int64 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+func (x *LogAppend) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *LogAppend) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
 	}
 	return 0
 }
@@ -3786,7 +3814,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\n" +
 	"\x1cproto/builds/v1/builds.proto\x12\tbuilds.v1\x1a(proto/imagebuilder/v1/imagebuilder.proto\"C\n" +
 	"\x11AppendLogsRequest\x12.\n" +
-	"\aappends\x18\x01 \x03(\v2\x14.builds.v1.LogAppendR\aappends\"\x84\x02\n" +
+	"\aappends\x18\x01 \x03(\v2\x14.builds.v1.LogAppendR\aappends\"\xd6\x02\n" +
 	"\tLogAppend\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -3798,7 +3826,10 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\avisible\x18\b \x01(\x03R\avisible\x12 \n" +
 	"\vincarnation\x18\t \x01(\x06R\vincarnation\x12\x16\n" +
 	"\x06former\x18\n" +
-	" \x01(\x06R\x06former\";\n" +
+	" \x01(\x06R\x06former\x12\x16\n" +
+	"\x06source\x18\v \x01(\x03R\x06source\x12\x1c\n" +
+	"\ttruncated\x18\f \x01(\bR\ttruncated\x12\x1a\n" +
+	"\bsequence\x18\r \x01(\x04R\bsequence\";\n" +
 	"\x12AppendLogsResponse\x12%\n" +
 	"\x04acks\x18\x01 \x03(\v2\x11.builds.v1.LogAckR\x04acks\"\x8d\x01\n" +
 	"\x06LogAck\x12\x16\n" +
