@@ -57,6 +57,8 @@ type attemptLog struct {
 	incarnation uint64
 	// visible is the watermark: readers see the bytes before it. All copies of the log have them.
 	visible int64
+	// held is the last position that all copies of a replicated log have had.
+	held position
 	// end is the length at which the writer of the current epoch has ended the log; noEnd if it has
 	// not. The watermark never rises above it. See freeze.
 	end int64

@@ -16,6 +16,9 @@ import (
 // offset is stored again.
 const positionStep = 4 << 20
 
+// noPosition is not the raw offset of any log.
+const noPosition = -1
+
 // position is the source position of a log.
 type position struct {
 	raw int64
@@ -85,6 +88,20 @@ func (w *Writer) follow(a Append, end int64) {
 	w.sequence = a.Sequence
 	if p := (position{a.Source, a.Truncated}); p != (position{w.raw, w.full}) {
 		w.append(p.record())
+	}
+}
+
+// hold records that all copies of a replicated log have a position.
+func (s *Store) hold(key Key, p position) {
+	l, err := s.get(key, false)
+	if err != nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held != p {
+		l.held = p
+		l.wake()
 	}
 }
 

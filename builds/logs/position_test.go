@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
@@ -62,7 +61,6 @@ func Test_Position_OfACopy(t *testing.T) {
 			t.Fatal(err)
 		}
 		length, _ := g.stores[nodeA].Durable(key)
-		time.Sleep(time.Second) // the copy learns the position
 		feed.Close()
 		if _, _, err := g.stores[nodeB].Fence(key, 2); err != nil {
 			t.Fatal(err)
@@ -146,7 +144,6 @@ func Test_Position_Reposition(t *testing.T) {
 				if err := w.Flush(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(time.Second)
 				feed.Close()
 				for c, dir := range dirs {
 					if err := g.stores[c].Close(); err != nil {

@@ -266,14 +266,17 @@ func (f *Feed) notify() {
 	f.changed = make(chan struct{})
 }
 
-// advance raises the watermark to the least length of this copy and of all members that count.
+// advance raises the watermark to the least length of this copy and of all members that count. It
+// records the position if they all have it.
 func (f *Feed) advance() {
-	least, err := f.r.store.Durable(f.key)
+	least, p, err := f.r.store.end(f.key)
 	if err != nil {
 		return
 	}
 	f.mu.Lock()
+	held := true // copies of older versions hold no position
 	for _, m := range f.members {
+		held = held && (m.joining || m.incarnation == 0 || m.source == p)
 		if !m.joining && !faults.Mutant("show-before-replicated") {
 			least = min(least, m.length)
 		}
@@ -282,6 +285,9 @@ func (f *Feed) advance() {
 	f.mu.Unlock()
 	if !closed && least >= 0 {
 		f.r.store.Show(f.key, least)
+	}
+	if !closed && held {
+		f.r.store.hold(f.key, p)
 	}
 }
 

@@ -246,7 +246,7 @@ func (l *attemptLog) newOwner(epoch uint64, r *Redactor) (*Writer, error) {
 	if epoch > l.epoch && len(l.segs) > 0 {
 		w.append(record{kind: kindFence, payload: binary.BigEndian.AppendUint64(nil, epoch)})
 	}
-	l.epoch, l.end = epoch, noEnd
+	l.epoch, l.end, l.held = epoch, noEnd, position{raw: noPosition}
 	l.writer = w
 	return w, nil
 }

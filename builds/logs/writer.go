@@ -227,7 +227,7 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 	w.finished = true
 	w.mu.Unlock()
 	if err = w.drain(ctx); err == nil {
-		err = w.awaitShown(ctx)
+		err = w.awaitCopies(ctx, false)
 	}
 	length, fenced := w.freeze()
 	if fenced {
@@ -254,19 +254,21 @@ func (w *Writer) Flush(ctx context.Context) error {
 	if err := w.drain(ctx); err != nil {
 		return err
 	}
-	return w.awaitShown(ctx)
+	return w.awaitCopies(ctx, true)
 }
 
-// awaitShown waits until everything that is durable on this node is visible.
-func (w *Writer) awaitShown(ctx context.Context) error {
+// awaitCopies waits until everything that is durable on this node is visible and, if position is set,
+// all copies have the position. A runtime may drop the workload's output before the position then.
+func (w *Writer) awaitCopies(ctx context.Context, position bool) error {
 	for {
 		w.l.mu.Lock()
 		behind, removed, changed := w.l.length-w.l.visible, w.l.removed, w.l.wait()
+		unheld := position && w.replicated && w.l.held != w.l.position()
 		w.l.mu.Unlock()
 		switch {
 		case w.isFenced() || removed:
 			return ErrFenced
-		case behind <= 0:
+		case behind <= 0 && !unheld:
 			return nil
 		}
 		if err := w.l.store.Damage(w.l.key); err != nil {
