@@ -257,8 +257,9 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return w.awaitCopies(ctx, true)
 }
 
-// awaitCopies waits until everything that is durable on this node is visible and, if position is set,
-// all copies have the position. A runtime may drop the workload's output before the position then.
+// awaitCopies waits until everything that is durable on this node is visible and, if position is
+// set, all copies have the position. A runtime may drop the workload's output before the position
+// then.
 func (w *Writer) awaitCopies(ctx context.Context, position bool) error {
 	for {
 		w.l.mu.Lock()
