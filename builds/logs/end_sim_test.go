@@ -110,6 +110,10 @@ func simulateEnd(t *testing.T, r *rand.Rand, dir string, sum *endings) {
 	}
 	time.Sleep(ms(20_000)) // late acknowledgements arrive
 	feed.Close()
+	for _, p := range d.places {
+		p.rep.Close()
+	}
+	net.late.Wait()
 	if chance(2) == 0 {
 		disks[nodeA].full.Store(false)
 		disks[nodeB].full.Store(false)
@@ -145,12 +149,12 @@ func simulateEnd(t *testing.T, r *rand.Rand, dir string, sum *endings) {
 			check(p)
 		}
 	}
-	sum.shown += len(d.shown)
 	stop()
 	readers.Wait()
-	net.late.Wait()
+	if sum.shown += len(d.shown); int64(len(d.shown)) > length {
+		t.Errorf("readers were shown %d bytes of a log of %d", len(d.shown), length)
+	}
 	for _, p := range d.places {
-		p.rep.Close()
 		_ = p.store.Close()
 	}
 }

@@ -165,9 +165,11 @@ func current(status []logs.CopyStatus, c logs.Copy) bool {
 }
 
 func (s *lateDrama) end() {
-	s.net.late.Wait()
 	for _, p := range s.places {
 		p.rep.Close()
+	}
+	s.net.late.Wait()
+	for _, p := range s.places {
 		_ = p.store.Close()
 	}
 }
