@@ -225,7 +225,7 @@ func (w *Writer) appendRecords(offset int64, records []byte) (end int64, err err
 		end := offset + int64(len(rec.payload))
 		switch {
 		case rec.kind == kindPosition:
-			if offset == w.length {
+			if p, ok := positionOf(rec); ok && offset == w.length && p.raw != w.raw {
 				w.append(rec)
 			}
 			continue
@@ -263,6 +263,10 @@ func (s *Store) Records(key Key, offset int64, budget int) ([]record, error) {
 	out, err := s.records(seg.path, at, size, offset, budget)
 	if err != nil {
 		return nil, l.readError(seg, offset, err)
+	}
+	if len(out) > 0 && offset == int64(seg.header.offset) && s.opts.Extended() {
+		// A record of the position may be at the end of the segment before.
+		out = append([]record{position{raw: int64(seg.header.raw)}.record()}, out...)
 	}
 	return out, nil
 }

@@ -218,7 +218,7 @@ func (l *attemptLog) find(offset int64) (*segment, seek) {
 	seg := l.segs[max(i-1, 0)]
 	at := seek{int64(seg.header.offset), headerSize}
 	for _, s := range seg.seeks {
-		if s.offset > offset {
+		if s.offset >= offset { // a record of a position may be between s and the record before
 			break
 		}
 		at = s
