@@ -46,6 +46,9 @@ const (
 	// lookAgainLevel introduces the refusal of requests that looked for their image long before its
 	// build ended. Older versions let such a request join the build, however old it is.
 	lookAgainLevel = 5
+	// LogRecordsLevel introduces incarnations of the copies of logs, and records of the position in
+	// the output of a workload. Older versions know neither.
+	LogRecordsLevel = 5
 	// ConfirmLevel introduces the peer call Confirm, by which a leader makes sure that it still leads
 	// before a linearizable read. Older versions do not serve it, and use Raft's VerifyLeader.
 	ConfirmLevel = 5

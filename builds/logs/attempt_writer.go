@@ -8,6 +8,9 @@ type AttemptWriter interface {
 	Write(raw []byte) (int, error)
 	// RawOffset returns the position in the output of the workload, before redaction.
 	RawOffset() int64
+	// Reposition makes the next output begin at another position in the output of the workload.
+	// Below feature level 5 it does nothing.
+	Reposition(raw int64) error
 	// Marker appends a line of the service itself.
 	Marker(line string) error
 	// Redact removes the secrets of the build from a text about the attempt.

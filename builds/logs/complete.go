@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -95,8 +93,15 @@ func (s *Store) Complete(key Key, length int64) error {
 	if length < l.visible {
 		return fmt.Errorf("readers have seen the log of build %s attempt %d up to offset %d on this node, so it cannot end at %d", key.Build, key.Attempt, l.visible, length)
 	}
-	if l.length > length {
-		if err := l.cut(length); err != nil {
+	if l.length > length || l.uncut {
+		switch err := l.cut(length); {
+		case errors.Is(err, errNotCut):
+			// A full disk keeps no reader from the bytes before the end. The next process cuts
+			// again.
+			l.store.opts.Logger.Warn("cannot remove the bytes after the end of a log", "build", key.Build, "attempt", key.Attempt, "err", err)
+			l.complete(length)
+			return nil
+		case err != nil:
 			return err
 		}
 	}
@@ -105,11 +110,16 @@ func (s *Store) Complete(key Key, length int64) error {
 		payload := binary.BigEndian.AppendUint64(nil, uint64(length))
 		_ = l.appendNow(record{kind: kindSeal, payload: binary.BigEndian.AppendUint64(payload, l.sum.Sum64())}, false)
 	}
+	l.complete(length)
+	return nil
+}
+
+// complete ends the log at length in memory. The caller holds mu.
+func (l *attemptLog) complete(length int64) {
 	l.sealed = true
 	l.tail = nil // readers of a complete log read from the disk
-	l.visible = length
+	l.visible, l.end = length, length
 	l.wake()
-	return nil
 }
 
 // Checksum returns the checksum of the first length bytes of a log.
@@ -134,6 +144,9 @@ func (s *Store) Checksum(key Key, length int64) (string, error) {
 			return "", fmt.Errorf("%w: it ends at byte %d of %d", ErrShort, at, length)
 		}
 		for _, r := range recs {
+			if r.kind != kindData {
+				continue
+			}
 			// There may be bytes after length that are on this copy only: leave them out.
 			_, _ = d.Write(r.payload[:max(0, min(int64(len(r.payload)), length-at))])
 			at += int64(len(r.payload))
@@ -210,64 +223,4 @@ func epochOf(r record) uint64 {
 		return binary.BigEndian.Uint64(r.payload)
 	}
 	return 0
-}
-
-// cut removes everything after length, which must be the end of a record, and writes the fence
-// again. The change is durable when cut returns. The caller holds mu; there must be no writer.
-func (l *attemptLog) cut(length int64) error {
-	seg, at := l.find(length)
-	pos, err := l.endOf(seg, at, length)
-	if err != nil {
-		return err
-	}
-	var paths []string
-	for i, s := range l.segs {
-		paths = append(paths, s.path)
-		if s != seg {
-			continue
-		}
-		for _, later := range l.segs[i+1:] {
-			if err := l.store.fs.Remove(later.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("cut the log: %w", err)
-			}
-		}
-		break
-	}
-	f, err := l.store.fs.OpenFile(seg.path, os.O_RDWR, 0)
-	if err != nil {
-		return fmt.Errorf("cut the log: %w", err)
-	}
-	fence := fenceRecord(l.epoch).append(nil)
-	_, werr := f.WriteAt(fence, pos)
-	if err := errors.Join(werr, f.Truncate(pos+int64(len(fence))), f.Sync(), f.Close(), l.store.fs.SyncDir(l.store.opts.Dir)); err != nil {
-		return fmt.Errorf("cut the log: %w", spaceError(err))
-	}
-	l.segs, l.length, l.raw, l.tail = nil, 0, 0, nil
-	return l.scan(paths)
-}
-
-// endOf returns the position in a segment at which the record that ends at offset ends.
-func (l *attemptLog) endOf(seg *segment, at seek, offset int64) (int64, error) {
-	f, err := l.store.fs.OpenFile(seg.path, os.O_RDONLY, 0)
-	if err != nil {
-		return 0, fmt.Errorf("cut the log: %w", err)
-	}
-	defer f.Close()
-	for at.offset < offset {
-		r, next, err := readRecord(f, at.pos)
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return 0, fmt.Errorf("cut the log at offset %d: %w", offset, err)
-		}
-		if r.kind == kindData {
-			at.offset += int64(len(r.payload))
-		}
-		at.pos = next
-	}
-	if at.offset != offset {
-		return 0, fmt.Errorf("cut the log: offset %d is within a record", offset)
-	}
-	return at.pos, nil
 }

@@ -29,6 +29,14 @@ type Append struct {
 	Reset bool
 	// Visible is the owner's watermark.
 	Visible int64
+	// Incarnation is that of the copy that this append continues or, with Cut or Reset, begins.
+	// Former is the incarnation before that. An owner below feature level 5 sets neither.
+	Incarnation, Former uint64
+	// Source and Truncated are the position of the owner at the end of Records, if that is the end
+	// of the log. Sequence orders the positions of one owner; 0 means that there is none.
+	Source    int64
+	Truncated bool
+	Sequence  uint64
 }
 
 // Ack is a copy's response to an Append.
@@ -36,9 +44,11 @@ type Ack struct {
 	// Length is how many bytes of the log the copy holds now, fsynced. It is less than
 	// Append.Offset if bytes before Offset are missing.
 	Length int64
-	// Refusal is the reason why nothing was appended, such as ErrFenced or ErrSealed; nil if there
-	// is none.
+	// Refusal is the reason why nothing was appended, such as ErrFenced, ErrReplaced or ErrSealed;
+	// nil if there is none.
 	Refusal error
+	// Incarnation is that of the copy.
+	Incarnation uint64
 }
 
 // Append appends to copies of logs that other nodes own, and fsyncs them together. It blocks until
@@ -52,6 +62,9 @@ func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
 	}
 	for i, w := range writers {
 		if w == nil {
+			if errors.Is(acks[i].Refusal, ErrReplaced) {
+				acks[i].Incarnation = s.incarnation(batch[i].Key)
+			}
 			continue
 		}
 		if err := w.drain(ctx); err != nil {
@@ -60,8 +73,11 @@ func (s *Store) Append(ctx context.Context, batch []Append) []Ack {
 		}
 		l := w.l
 		l.mu.Lock()
-		if l.writer != w || l.removed {
+		if acks[i].Incarnation = l.current(); l.writer != w || l.removed {
 			acks[i].Refusal = ErrFenced
+			if a := batch[i]; a.Incarnation != 0 && acks[i].Incarnation != a.Incarnation {
+				acks[i].Refusal = ErrReplaced
+			}
 		} else {
 			acks[i].Length = l.length
 			l.used = time.Now()
@@ -87,8 +103,13 @@ func (s *Store) Idle(key Key) time.Duration {
 
 // enqueue executes the Cut or Reset of an append and queues its records.
 func (s *Store) enqueue(a Append) (*Writer, error) {
+	if a.Cut || a.Reset {
+		lock := s.begins.of(a.Key)
+		lock.Lock()
+		defer lock.Unlock()
+	}
 	if a.Reset {
-		if err := s.reset(a); err != nil {
+		if err := s.reset(&a); err != nil {
 			return nil, err
 		}
 	}
@@ -104,7 +125,11 @@ func (s *Store) enqueue(a Append) (*Writer, error) {
 	if a.Epoch < l.epoch && !faults.Mutant("append-without-fence") {
 		return nil, ErrFenced
 	}
-	if a.Cut {
+	begins, err := admit(a, l.current())
+	if err != nil {
+		return nil, err
+	}
+	if begins && a.Cut {
 		if err := l.cutTo(a.Offset); err != nil {
 			return nil, err
 		}
@@ -119,24 +144,47 @@ func (s *Store) enqueue(a Append) (*Writer, error) {
 			w.append(fenceRecord(a.Epoch))
 		}
 	}
-	if err := w.appendRecords(a.Offset, a.Records); err != nil {
+	if begins && a.Incarnation != 0 {
+		l.incarnation = a.Incarnation
+		w.mu.Lock()
+		w.append(incarnationRecord(a.Incarnation))
+		w.mu.Unlock()
+	}
+	end, err := w.appendRecords(a.Offset, a.Records)
+	if err != nil {
 		return nil, err
 	}
+	w.follow(a, end)
 	s.sync.dirty(w, true)
 	return w, nil
 }
 
-// reset removes this copy. It returns ErrFenced if an owner newer than the caller was here.
-func (s *Store) reset(a Append) error {
+// reset removes this copy, unless an earlier delivery of a has reset it. It returns ErrFenced if an
+// owner newer than the caller was here, and ErrReplaced if the copy is not the one that a replaces.
+// The caller holds the lock of beginLocks. After reset, a replaces noCopy.
+func (s *Store) reset(a *Append) error {
 	l, err := s.get(a.Key, false)
-	if err == nil {
-		l.mu.Lock()
-		newer := a.Epoch < l.epoch
-		l.mu.Unlock()
-		if newer {
-			return ErrFenced
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if _, err := admit(*a, noCopy); err != nil {
+			return err
 		}
+		a.Former = noCopy
+		return nil
+	case err != nil && !errors.Is(err, ErrDamaged):
+		return err
 	}
+	l.mu.Lock()
+	newer := a.Epoch < l.epoch
+	begins, err := admit(*a, l.current())
+	l.mu.Unlock()
+	switch {
+	case newer:
+		return ErrFenced
+	case err != nil || !begins:
+		return err
+	}
+	a.Former = noCopy
 	return s.Remove(a.Key)
 }
 
@@ -146,48 +194,55 @@ func (l *attemptLog) cutTo(offset int64) error {
 	if err := l.stopWriter(); err != nil {
 		return err
 	}
-	if l.length <= offset {
+	if l.length <= offset && !l.uncut {
 		return nil
 	}
+	offset = min(offset, l.length)
 	if offset < l.visible {
 		return fmt.Errorf("readers have seen the log of build %s attempt %d up to offset %d on this node, so it cannot be cut at %d", l.key.Build, l.key.Attempt, l.visible, offset)
 	}
 	return l.cut(offset)
 }
 
-// appendRecords queues the records that this copy does not have yet.
-func (w *Writer) appendRecords(offset int64, records []byte) error {
+// appendRecords queues the records that this copy does not have yet. It returns the offset after
+// them.
+func (w *Writer) appendRecords(offset int64, records []byte) (end int64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if offset > w.length {
-		return nil // the owner learns the length of this copy from the ack
+		return offset, nil // the owner learns the length of this copy from the ack
 	}
 	r := bytes.NewReader(records)
 	for at := int64(0); ; {
 		rec, next, err := readRecord(r, at)
 		if errors.Is(err, io.EOF) {
-			return nil
+			return offset, nil
 		}
 		if err != nil {
-			return fmt.Errorf("the records that were sent to this copy are damaged: %w", err)
+			return 0, fmt.Errorf("the records that were sent to this copy are damaged: %w", err)
 		}
 		at = next
 		end := offset + int64(len(rec.payload))
 		switch {
+		case rec.kind == kindPosition:
+			if p, ok := positionOf(rec); ok && offset == w.length && p.raw != w.raw {
+				w.append(rec)
+			}
+			continue
 		case rec.kind != kindData:
-			return fmt.Errorf("a record of the unexpected kind %d was sent to this copy", rec.kind)
+			return 0, fmt.Errorf("a record of the unexpected kind %d was sent to this copy", rec.kind)
 		case offset == w.length:
 			w.append(rec)
 		case end > w.length:
-			return fmt.Errorf("a record from %d to %d does not continue this copy, which ends at %d", offset, end, w.length)
+			return 0, fmt.Errorf("a record from %d to %d does not continue this copy, which ends at %d", offset, end, w.length)
 		}
 		offset = end
 	}
 }
 
-// Records returns durable records of output from offset on, which must be the end of a record. It
-// returns about budget bytes. It returns at least one record if offset is before the end of the
-// log.
+// Records returns durable records of output from offset on, which must be the end of a record, and
+// the records of positions before each of them. It returns about budget bytes. It returns at least
+// one record of output if offset is before the end of the log.
 func (s *Store) Records(key Key, offset int64, budget int) ([]record, error) {
 	l, err := s.get(key, false)
 	if err != nil {
@@ -209,6 +264,10 @@ func (s *Store) Records(key Key, offset int64, budget int) ([]record, error) {
 	if err != nil {
 		return nil, l.readError(seg, offset, err)
 	}
+	if len(out) > 0 && offset == int64(seg.header.offset) && s.opts.Extended() {
+		// A record of the position may be at the end of the segment before.
+		out = append([]record{position{raw: int64(seg.header.raw)}.record()}, out...)
+	}
 	return out, nil
 }
 
@@ -218,8 +277,9 @@ func (s *Store) records(path string, at seek, size, offset int64, budget int) ([
 		return nil, err
 	}
 	defer f.Close()
-	for extra := int64(seekStep + 2*inputStep); ; extra += 2 * maxPayload {
-		src, err := newBlock(f, at.pos, min(size-at.pos, int64(budget)+extra))
+	for extra := int64(seekStep + 2*inputStep); ; extra = 2 * (extra + maxPayload) {
+		n := min(size-at.pos, int64(budget)+extra)
+		src, err := newBlock(f, at.pos, n)
 		if err != nil {
 			return nil, err
 		}
@@ -227,7 +287,7 @@ func (s *Store) records(path string, at seek, size, offset int64, budget int) ([
 		switch {
 		case len(out) > 0: // ignore err: the next call starts at the failed record
 			return out, nil
-		case extra > 2*maxPayload:
+		case n == size-at.pos:
 			return nil, err
 		}
 	}
@@ -235,20 +295,25 @@ func (s *Store) records(path string, at seek, size, offset int64, budget int) ([
 
 // parseRecords returns the records from offset on that are whole in src.
 func parseRecords(src block, at seek, size, offset int64, budget int) (out []record, err error) {
+	var before []record // positions that no output follows yet
 	for got := 0; at.pos < size && (got == 0 || got < budget); {
 		r, next, err := readRecord(src, at.pos)
 		if err != nil {
 			return out, err
 		}
 		at.pos = next
-		if r.kind != kindData {
-			continue
-		}
-		if at.offset >= offset {
-			out = append(out, r)
+		switch {
+		case r.kind == kindPosition && at.offset >= offset:
+			before = append(before, r)
+		case r.kind != kindData:
+		case at.offset >= offset:
+			out = append(append(out, before...), r)
+			before = nil
 			got += len(r.payload)
+			at.offset += int64(len(r.payload))
+		default:
+			at.offset += int64(len(r.payload))
 		}
-		at.offset += int64(len(r.payload))
 	}
 	return out, nil
 }
@@ -257,7 +322,9 @@ func parseRecords(src block, at seek, size, offset int64, budget int) (out []rec
 func encodeRecords(recs []record) (b []byte, length int64) {
 	for _, r := range recs {
 		b = r.append(b)
-		length += int64(len(r.payload))
+		if r.kind == kindData {
+			length += int64(len(r.payload))
+		}
 	}
 	return b, length
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // seekStep is the least distance between two index entries of a segment, in bytes.
@@ -48,9 +50,22 @@ type attemptLog struct {
 	epoch  uint64
 	length int64
 	raw    int64
-	sum    *xxhash.Digest
+	// truncated means that the limit of the log has dropped output.
+	truncated bool
+	sum       *xxhash.Digest
+	// incarnation identifies this copy; 0 if it has none. See current.
+	incarnation uint64
 	// visible is the watermark: readers see the bytes before it. All copies of the log have them.
 	visible int64
+	// held is the last position that all copies of a replicated log have had.
+	held position
+	// end is the length at which the writer of the current epoch has ended the log; noEnd if it has
+	// not. The watermark never rises above it. See freeze.
+	end int64
+	// uncut means that the disk may still have bytes after the end of the log, and the segments in
+	// rest. See cut.
+	uncut   bool
+	rest    []*segment
 	sealed  bool      // the log is complete
 	removed bool      // the log is removed
 	used    time.Time // time of the last append of another node
@@ -80,7 +95,7 @@ func (l *attemptLog) wait() <-chan struct{} {
 // scan reads the segments of a log. An unreadable end of the last segment was never fsynced; the
 // next writer cuts it. Anywhere else it is damage.
 func (l *attemptLog) scan(paths []string) error {
-	l.sum = xxhash.New()
+	l.sum, l.end = xxhash.New(), noEnd
 	for i, path := range paths {
 		seg, err := l.scanSegment(path)
 		if errors.Is(err, errTorn) && i == len(paths)-1 {
@@ -149,6 +164,14 @@ func (l *attemptLog) account(r record) {
 		if len(r.payload) == 8 {
 			l.epoch = max(l.epoch, binary.BigEndian.Uint64(r.payload))
 		}
+	case kindPosition:
+		if p, ok := positionOf(r); ok {
+			l.raw, l.truncated = p.raw, p.truncated
+		}
+	case kindIncarnation:
+		if len(r.payload) == 8 {
+			l.incarnation = binary.BigEndian.Uint64(r.payload)
+		}
 	case kindSeal:
 		l.sealed = true
 	}
@@ -170,9 +193,12 @@ func (l *attemptLog) keepTail(data []byte) {
 	l.tail = append(l.tail, data...)
 }
 
-// show raises the watermark; it never goes back. The caller holds mu.
+// show raises the watermark; it never goes back, and never above a frozen end. The caller holds mu.
 func (l *attemptLog) show(to int64) {
-	if to = min(to, l.length); to > l.visible {
+	if to = min(to, l.length); l.end != noEnd && !faults.Mutant("seal-without-freeze") {
+		to = min(to, l.end)
+	}
+	if to > l.visible {
 		l.visible = to
 		l.wake()
 	}
@@ -192,7 +218,7 @@ func (l *attemptLog) find(offset int64) (*segment, seek) {
 	seg := l.segs[max(i-1, 0)]
 	at := seek{int64(seg.header.offset), headerSize}
 	for _, s := range seg.seeks {
-		if s.offset > offset {
+		if s.offset >= offset { // a record of a position may be between s and the record before
 			break
 		}
 		at = s

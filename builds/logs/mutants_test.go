@@ -15,12 +15,17 @@ func Test_Mutants(t *testing.T) {
 		t.Skip("this process runs the test of a mutant")
 	}
 	for mutant, by := range map[string]string{
-		"show-before-replicated": "Test_Copies_ReadersSeeWhatAllHold",
-		"append-without-fence":   "Test_Copies_FenceOutlivesARestart",
-		"seal-without-fence":     "Test_Copies_FencedCopyRefusesTheFormerOwner",
+		"show-before-replicated":      "Test_Copies_ReadersSeeWhatAllHold",
+		"append-without-fence":        "Test_Copies_FenceOutlivesARestart",
+		"seal-without-fence":          "Test_Copies_FencedCopyRefusesTheFormerOwner",
+		"copies-without-incarnation":  "Test_Incarnation_ALateReset",
+		"records-of-any-size":         "Test_Record_OutputThatWasHeldBack",
+		"no-position-after-the-limit": "Test_Position_AfterTheLimit",
+		"seal-without-freeze":         "Test_Seal_FreezesTheEnd",
+		"cut-before-reading":          "Test_Cut_AFailedReadChangesNothing",
 	} {
 		for _, defect := range []string{"", mutant} {
-			cmd := exec.Command(os.Args[0], "-test.run", "^"+by+"$")
+			cmd := exec.Command(os.Args[0], "-test.run", "^"+by+"$", "-test.timeout", "1m")
 			cmd.Env = append(os.Environ(), "IMAGE_BUILDER_MUTANT="+defect)
 			out, err := cmd.CombinedOutput()
 			if failed := err != nil; failed != (defect != "") {

@@ -3,6 +3,7 @@ package logs
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 )
 
 // Replacements in the redacted output. They are not empty, because the text before and after a
@@ -38,7 +39,7 @@ func NewRedactor(secrets [][]byte, censor []string) *Redactor {
 		plain, wrapped := variants(s)
 		for _, v := range plain {
 			if len(v) >= minSecret {
-				r.add(pattern{v, true})
+				r.addPattern(pattern{v, true})
 			}
 		}
 		for _, v := range wrapped {
@@ -49,13 +50,13 @@ func NewRedactor(secrets [][]byte, censor []string) *Redactor {
 	}
 	for _, c := range censor {
 		if len(c) >= minCensored {
-			r.add(pattern{[]byte(c), false})
+			r.addPattern(pattern{[]byte(c), false})
 		}
 	}
 	return r
 }
 
-func (r *Redactor) add(p pattern) {
+func (r *Redactor) addPattern(p pattern) {
 	key := binary.LittleEndian.Uint32(p.text)
 	for _, q := range r.byStart[key] {
 		if bytes.Equal(p.text, q.text) {
@@ -78,23 +79,42 @@ func (r *Redactor) addStart(a, b byte) {
 // Write takes raw output and returns the redacted output that is final now. consumed is the number
 // of raw bytes that it stands for. The rest is held back, because it may be the start of a pattern.
 func (r *Redactor) Write(raw []byte) (out []byte, consumed int) {
-	r.held = append(r.held, raw...)
-	return r.scan(false)
+	r.add(raw)
+	out, consumed, _ = r.take(false, math.MaxInt)
+	return out, consumed
 }
 
 // Flush returns the output that was held back. Call it if nothing follows.
-func (r *Redactor) Flush() (out []byte, consumed int) { return r.scan(true) }
+func (r *Redactor) Flush() (out []byte, consumed int) {
+	out, consumed, _ = r.take(true, math.MaxInt)
+	return out, consumed
+}
 
-func (r *Redactor) scan(final bool) (out []byte, consumed int) {
+// add takes raw output for take.
+func (r *Redactor) add(raw []byte) { r.held = append(r.held, raw...) }
+
+// take returns redacted output, at most about limit bytes: a replacement that begins before limit
+// may exceed it. more means that the next call returns more. final means that nothing follows, so
+// that nothing is held back. A redactor that begins with the raw byte after consumed returns the
+// same.
+func (r *Redactor) take(final bool, limit int) (out []byte, consumed int, more bool) {
 	b := r.held
 	if len(r.byStart)+len(r.wrapped) == 0 {
-		r.held = nil
-		return b, len(b)
+		n := min(len(b), limit)
+		r.held = b[n:]
+		if n == len(b) {
+			r.held = nil
+		}
+		return b[:n:n], n, n < len(b)
 	}
-	out = make([]byte, 0, len(b))
+	out = make([]byte, 0, min(len(b), limit))
 	clean := 0 // b[clean:i] contains no pattern
 	i := 0
 	for i < len(b) {
+		if len(out)+i-clean >= limit {
+			more = true
+			break
+		}
 		if i+1 < len(b) && !r.mayStart(b[i], b[i+1]) {
 			i++
 			continue
@@ -121,7 +141,7 @@ func (r *Redactor) scan(final bool) (out []byte, consumed int) {
 	}
 	out = append(out, b[clean:i]...)
 	r.held = append([]byte(nil), b[i:]...)
-	return out, i
+	return out, i, more
 }
 
 func (r *Redactor) mayStart(a, b byte) bool {

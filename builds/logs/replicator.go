@@ -81,7 +81,9 @@ type Feed struct {
 	mu      sync.Mutex
 	members map[Copy]*member
 	closed  bool
-	changed chan struct{} // closed and replaced when a member changes
+	// sequence is that of the last position that was sent.
+	sequence uint64
+	changed  chan struct{} // closed and replaced when a member changes
 }
 
 // member is another copy of one log.
@@ -92,6 +94,19 @@ type member struct {
 	visible      int64 // the watermark that the copy has
 	failingSince time.Time
 	refusal      error
+	// incarnation is that of the copy, and former the one that it replaces, until started. Both are
+	// 0 below feature level 5.
+	incarnation, former uint64
+	source              position // that the copy has
+}
+
+// newMember returns a copy whose content is not known yet.
+func (f *Feed) newMember(joining bool) *member {
+	m := &member{joining: joining, length: noLength}
+	if f.r.store.opts.Extended() {
+		m.incarnation = newIncarnation()
+	}
+	return m
 }
 
 // Start replicates a log to the given copies, other than this node's. base is the length of this
@@ -100,7 +115,7 @@ func (r *Replicator) Start(key Key, epoch uint64, copies []Copy, base int64) *Fe
 	f := &Feed{r: r, key: key, epoch: epoch, base: base, members: map[Copy]*member{}, changed: make(chan struct{})}
 	for _, c := range copies {
 		if c != r.self {
-			f.members[c] = &member{length: noLength}
+			f.members[c] = f.newMember(false)
 		}
 	}
 	r.mu.Lock()
@@ -128,7 +143,7 @@ func (f *Feed) Close() {
 func (f *Feed) Join(c Copy) {
 	f.mu.Lock()
 	if f.members[c] == nil && c != f.r.self {
-		f.members[c] = &member{joining: true, length: noLength}
+		f.members[c] = f.newMember(true)
 	}
 	f.mu.Unlock()
 	f.r.wake(c, f.key)
@@ -145,7 +160,7 @@ func (f *Feed) Set(copies []Copy) {
 			continue
 		}
 		if m := f.members[c]; m == nil {
-			f.members[c] = &member{length: noLength}
+			f.members[c] = f.newMember(false)
 		} else {
 			m.joining = false
 		}
@@ -181,11 +196,14 @@ func (f *Feed) Drop(c Copy) {
 }
 
 // Retry resumes sending to a copy that has refused an append, for example because its disk was
-// full. The bytes that it has acknowledged still count. A copy that returned ErrFenced is not
-// retried.
+// full. The bytes that it has acknowledged still count. A copy that returned ErrReplaced has lost
+// them, and is begun anew. A copy that returned ErrFenced is not retried.
 func (f *Feed) Retry(c Copy) {
 	f.mu.Lock()
 	if m := f.members[c]; m != nil && !errors.Is(m.refusal, ErrFenced) {
+		if errors.Is(m.refusal, ErrReplaced) {
+			f.members[c] = f.newMember(m.joining)
+		}
 		m.refusal = nil
 	}
 	f.mu.Unlock()
@@ -248,14 +266,17 @@ func (f *Feed) notify() {
 	f.changed = make(chan struct{})
 }
 
-// advance raises the watermark to the least length of this copy and of all members that count.
+// advance raises the watermark to the least length of this copy and of all members that count. It
+// records the position if they all have it.
 func (f *Feed) advance() {
-	least, err := f.r.store.Durable(f.key)
+	least, p, err := f.r.store.end(f.key)
 	if err != nil {
 		return
 	}
 	f.mu.Lock()
+	held := true // copies of older versions hold no position
 	for _, m := range f.members {
+		held = held && (m.joining || m.incarnation == 0 || m.source == p)
 		if !m.joining && !faults.Mutant("show-before-replicated") {
 			least = min(least, m.length)
 		}
@@ -264,6 +285,9 @@ func (f *Feed) advance() {
 	f.mu.Unlock()
 	if !closed && least >= 0 {
 		f.r.store.Show(f.key, least)
+	}
+	if !closed && held {
+		f.r.store.hold(f.key, p)
 	}
 }
 
@@ -301,34 +325,55 @@ func (f *Feed) next(c Copy) (a Append, more bool, err error) {
 		return Append{}, false, nil
 	}
 	a = Append{Key: f.key, Epoch: f.epoch, Offset: m.length, Visible: visible}
+	a.Incarnation = m.incarnation
 	if !m.started {
-		a.Offset, a.Cut = f.base, true
+		a.Offset, a.Cut, a.Former = f.base, true, m.former
 		if m.joining {
 			a.Offset, a.Cut, a.Reset = 0, false, true
 		}
 	}
-	sentVisible := m.visible
+	sentVisible, source := m.visible, m.source
 	f.mu.Unlock()
+	if a.Incarnation != 0 && a.Former == noCopy && a.Cut && f.base > 0 {
+		return a, true, nil // the copy most likely refuses it, and names its incarnation
+	}
 	recs, err := f.r.store.Records(f.key, a.Offset, logBudget)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return a, false, err
 	}
-	a.Records, _ = encodeRecords(recs)
-	return a, a.Cut || a.Reset || len(recs) > 0 || visible > sentVisible, nil
+	var sent int64
+	a.Records, sent = encodeRecords(recs)
+	more = a.Cut || a.Reset || len(recs) > 0 || visible > sentVisible
+	if length, p, err := f.r.store.end(f.key); err == nil && a.Incarnation != 0 && length == a.Offset+sent {
+		f.mu.Lock()
+		f.sequence++
+		a.Source, a.Truncated, a.Sequence = p.raw, p.truncated, f.sequence
+		f.mu.Unlock()
+		more = more || p != source
+	}
+	return a, more, nil
 }
 
 // acked processes a copy's ack of an append. It reports whether there is more to send.
 func (f *Feed) acked(c Copy, a Append, ack Ack) (more bool) {
 	f.mu.Lock()
 	m := f.members[c]
-	if m == nil {
+	if m == nil || m.incarnation != a.Incarnation { // the copy is begun anew meanwhile
 		f.mu.Unlock()
-		return false
+		return m != nil
+	}
+	if errors.Is(ack.Refusal, ErrReplaced) && !m.started && ack.Incarnation != a.Former {
+		m.former = ack.Incarnation // the next append names it
+		f.mu.Unlock()
+		return true
 	}
 	if ack.Refusal != nil {
 		m.refusal = ack.Refusal
 	} else {
 		m.started, m.length, m.visible, m.failingSince = true, ack.Length, a.Visible, time.Time{}
+		if a.Sequence > 0 {
+			m.source = position{a.Source, a.Truncated}
+		}
 	}
 	f.notify()
 	f.mu.Unlock()

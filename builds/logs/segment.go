@@ -16,7 +16,11 @@ import (
 const (
 	headerSize = 48
 	recordHead = 16
+	// maxPayload limits the payload of a record that is written.
 	maxPayload = 1 << 20
+	// maxReadPayload limits the payload of a record that is read: version 0.3.0 wrote records of
+	// any size, which depended on the size of the secrets.
+	maxReadPayload = 16 << 20
 )
 
 var (
@@ -30,6 +34,10 @@ const (
 	kindData  = 1 // output
 	kindFence = 2 // payload: an epoch; writers of older epochs are refused
 	kindSeal  = 3 // payload: length and checksum of the whole log
+	// The kinds below are of feature level 5. Older versions skip them on the disk, and refuse them
+	// in appends.
+	kindIncarnation = 4 // payload: the incarnation of the copy; see incarnation.go
+	kindPosition    = 5 // payload: the raw offset at which the next output begins; see position.go
 )
 
 type header struct {
@@ -86,7 +94,7 @@ func readRecord(f io.ReaderAt, at int64) (record, int64, error) {
 		return record{}, at, err
 	}
 	size := binary.BigEndian.Uint32(head[4:])
-	if size > maxPayload {
+	if size > maxReadPayload {
 		return record{}, at, errTorn
 	}
 	r := record{kind: binary.BigEndian.Uint32(head[:]), raw: binary.BigEndian.Uint32(head[8:]), payload: make([]byte, size)}

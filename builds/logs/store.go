@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"maps"
 	"os"
@@ -59,6 +60,9 @@ type Options struct {
 	// Grown is called for each replicated log that has more durable bytes. It must not block. May
 	// be nil.
 	Grown func(Key)
+	// Extended reports whether all nodes know the records and the appends of feature level 5:
+	// incarnations of copies, and positions in the source. Nil means that they do.
+	Extended func() bool
 	// FS is the file system; that of the operating system if nil.
 	FS         FS
 	Logger     *slog.Logger
@@ -81,7 +85,8 @@ type Store struct {
 	damaged     map[Key]error // damage that was found, until the log is removed
 	moreDamaged chan struct{} // closed and replaced when damaged grows
 
-	sync syncer
+	sync   syncer
+	begins beginLocks
 }
 
 // Open lists a directory of logs and starts the goroutine that fsyncs. A log is read at its first
@@ -96,6 +101,9 @@ func Open(o Options) (*Store, error) {
 	if o.SyncInterval == 0 {
 		o.SyncInterval = 5 * time.Millisecond
 	}
+	if o.Extended == nil {
+		o.Extended = func() bool { return true }
+	}
 	if o.FS == nil {
 		o.FS = diskFS{}
 	}
@@ -109,7 +117,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the directory of logs: %w", err)
 	}
-	s := &Store{opts: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{}, damaged: map[Key]error{}, moreDamaged: make(chan struct{})}
+	s := &Store{opts: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{}, damaged: map[Key]error{}, moreDamaged: make(chan struct{}), begins: beginLocks{seed: maphash.MakeSeed()}}
 	slices.Sort(names)
 	for _, name := range names {
 		if key, ok := parseName(name); ok {
@@ -228,6 +236,8 @@ func (l *attemptLog) newOwner(epoch uint64, r *Redactor) (*Writer, error) {
 		return nil, ErrSealed
 	case epoch < l.epoch:
 		return nil, ErrFenced
+	case epoch == l.epoch && l.end != noEnd:
+		return nil, ErrSealed
 	}
 	if l.writer != nil {
 		l.writer.fence()
@@ -236,7 +246,7 @@ func (l *attemptLog) newOwner(epoch uint64, r *Redactor) (*Writer, error) {
 	if epoch > l.epoch && len(l.segs) > 0 {
 		w.append(record{kind: kindFence, payload: binary.BigEndian.AppendUint64(nil, epoch)})
 	}
-	l.epoch = epoch
+	l.epoch, l.end, l.held = epoch, noEnd, position{raw: noPosition}
 	l.writer = w
 	return w, nil
 }
@@ -312,7 +322,7 @@ func (s *Store) remove(key Key) error {
 			l.writer.fence()
 			s.sync.dirty(l.writer, true) // the next flush closes its file
 		}
-		for _, seg := range l.segs {
+		for _, seg := range slices.Concat(l.segs, l.rest) {
 			if !slices.Contains(paths, seg.path) {
 				paths = append(paths, seg.path)
 			}

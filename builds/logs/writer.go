@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // Sizes of the writer, in bytes.
@@ -32,8 +35,10 @@ type Writer struct {
 	raw      int64 // including pending, without what the redactor holds back
 	input    int64 // raw bytes written
 	sum      *xxhash.Digest
-	full     bool  // the limit was reached
-	err      error // of the last flush; nil if it succeeded
+	full     bool   // the limit was reached
+	skipped  int64  // raw bytes that were dropped since the raw offset was stored
+	sequence uint64 // of the last position that the owner has sent
+	err      error  // of the last flush; nil if it succeeded
 	fenced   bool
 	finished bool
 	flushing bool          // a flush is in progress
@@ -47,10 +52,10 @@ type Writer struct {
 
 // pending is output that is not on the disk yet.
 type pending struct {
-	records []byte
-	data    []byte // payloads of the output
-	raw     int64
-	marks   []seek // offset and position within records, for the index
+	records  []byte
+	data     []byte // payloads of the output
+	position        // after the records
+	marks    []seek // offset and position within records, for the index
 }
 
 func newWriter(l *attemptLog, epoch uint64, r *Redactor) *Writer {
@@ -60,7 +65,7 @@ func newWriter(l *attemptLog, epoch uint64, r *Redactor) *Writer {
 	sum := *l.sum
 	return &Writer{
 		l: l, epoch: epoch, redactor: r, length: l.length, raw: l.raw, input: l.raw,
-		sum: &sum, flushed: make(chan struct{}),
+		full: l.position().truncated, sum: &sum, flushed: make(chan struct{}),
 	}
 }
 
@@ -92,9 +97,14 @@ func (w *Writer) Write(raw []byte) (int, error) {
 			return n, err
 		}
 		w.mu.Lock()
-		out, consumed := w.redactor.Write(step)
 		w.input += int64(len(step))
-		w.output(out, consumed)
+		if !w.full {
+			w.redactor.add(step)
+			w.redact(false)
+		} else { // not redacted, because it is not stored
+			_, held, _ := w.redactor.take(true, math.MaxInt)
+			w.skip(held + len(step))
+		}
 		w.mu.Unlock()
 		n += len(step)
 	}
@@ -108,7 +118,7 @@ func (w *Writer) Marker(line string) error {
 		return err
 	}
 	w.mu.Lock()
-	w.output(w.redactor.Flush())
+	w.redact(true)
 	w.output([]byte(w.redactor.String(line)+"\n"), 0)
 	w.mu.Unlock()
 	w.l.store.sync.dirty(w, false)
@@ -149,16 +159,39 @@ func (w *Writer) writeErr() error {
 	return w.err
 }
 
+// redact queues the redacted output that is final now, in records that can be read back. final also
+// queues what the redactor holds back. The caller holds mu.
+func (w *Writer) redact(final bool) {
+	limit := maxPayload - len(redacted)
+	if faults.Mutant("records-of-any-size") {
+		limit = math.MaxInt
+	}
+	for more := true; more; {
+		var out []byte
+		var raw int
+		out, raw, more = w.redactor.take(final, limit)
+		w.output(out, raw)
+	}
+	if final {
+		w.storeSkipped()
+	}
+}
+
 // output queues redacted output that stands for raw raw bytes, up to the limit of the log. The
 // caller holds mu.
 func (w *Writer) output(out []byte, raw int) {
 	if w.full || (len(out) == 0 && raw == 0) {
+		w.skip(raw)
 		return
 	}
 	if limit := w.l.store.opts.MaxBytes; w.length+int64(len(out)) > limit {
 		w.full = true
 		left := max(limit-w.length, 0) // a log of a former owner may be above its limit
 		out = fmt.Appendf(out[:left:left], "\n--- log truncated: the limit of %d bytes is reached ---\n", limit)
+	}
+	for raw == 0 && len(out) > maxPayload { // a marker, within which no owner continues
+		w.append(record{kind: kindData, payload: out[:maxPayload]})
+		out = out[maxPayload:]
 	}
 	w.append(record{kind: kindData, raw: uint32(raw), payload: out})
 }
@@ -172,30 +205,32 @@ func (w *Writer) append(r record) {
 		w.length += int64(len(r.payload))
 		w.raw += int64(r.raw)
 		w.pending.data = append(w.pending.data, r.payload...)
-		w.pending.raw += int64(r.raw)
 	}
+	if p, ok := positionOf(r); ok {
+		w.raw, w.full = p.raw, p.truncated
+	}
+	w.pending.position = position{w.raw, w.full}
 }
 
 // Seal ends the output and returns the length and the checksum of the log, once it is fsynced and,
-// if it is replicated, held by all copies. If ctx ends before, Seal returns the visible length, at
-// which the log then ends, together with an error. The caller closes the log with Complete once the
-// length is agreed on.
+// if it is replicated, held by all copies. If ctx ends before, or the disk fails, Seal returns the
+// watermark, at which the log then ends, together with an error. From then on the watermark does
+// not rise. The caller closes the log with Complete once the length is agreed on. Without a
+// checksum the length is unknown: another copy has to seal the log.
 func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err error) {
 	w.mu.Lock()
 	if err := w.writeErr(); err == ErrFenced || err == ErrSealed {
 		w.mu.Unlock()
 		return 0, "", err
 	}
-	w.output(w.redactor.Flush())
+	w.redact(true)
 	w.finished = true
 	w.mu.Unlock()
 	if err = w.drain(ctx); err == nil {
-		err = w.awaitShown(ctx)
+		err = w.awaitCopies(ctx, false)
 	}
-	w.l.mu.Lock()
-	length = w.l.visible
-	w.l.mu.Unlock()
-	if w.isFenced() {
+	length, fenced := w.freeze()
+	if fenced {
 		return 0, "", ErrFenced
 	}
 	checksum, sumErr := w.l.store.Checksum(w.l.key, length)
@@ -214,24 +249,27 @@ func (w *Writer) Flush(ctx context.Context) error {
 		w.mu.Unlock()
 		return err
 	}
-	w.output(w.redactor.Flush())
+	w.redact(true)
 	w.mu.Unlock()
 	if err := w.drain(ctx); err != nil {
 		return err
 	}
-	return w.awaitShown(ctx)
+	return w.awaitCopies(ctx, true)
 }
 
-// awaitShown waits until everything that is durable on this node is visible.
-func (w *Writer) awaitShown(ctx context.Context) error {
+// awaitCopies waits until everything that is durable on this node is visible and, if position is
+// set, all copies have the position. A runtime may drop the workload's output before the position
+// then.
+func (w *Writer) awaitCopies(ctx context.Context, position bool) error {
 	for {
 		w.l.mu.Lock()
 		behind, removed, changed := w.l.length-w.l.visible, w.l.removed, w.l.wait()
+		unheld := position && w.replicated && w.l.held != w.l.position()
 		w.l.mu.Unlock()
 		switch {
 		case w.isFenced() || removed:
 			return ErrFenced
-		case behind <= 0:
+		case behind <= 0 && !unheld:
 			return nil
 		}
 		if err := w.l.store.Damage(w.l.key); err != nil {
@@ -323,9 +361,11 @@ func (w *Writer) unflush(p pending, err error) {
 	for _, m := range w.pending.marks {
 		p.marks = append(p.marks, seek{m.offset, at + m.pos})
 	}
+	if len(w.pending.records) > 0 {
+		p.position = w.pending.position
+	}
 	p.records = append(p.records, w.pending.records...)
 	p.data = append(p.data, w.pending.data...)
-	p.raw += w.pending.raw
 	w.pending = p
 }
 
@@ -342,6 +382,11 @@ func (w *Writer) open() error {
 // openSegment is open for a caller that holds the log's mu.
 func (w *Writer) openSegment() error {
 	l := w.l
+	if l.uncut && w.file == nil {
+		if err := l.cut(l.length); err != nil {
+			return err
+		}
+	}
 	var last *segment
 	if n := len(l.segs); n > 0 {
 		last = l.segs[n-1]
@@ -416,7 +461,7 @@ func (w *Writer) publish(p pending) {
 		_, _ = l.sum.Write(p.data)
 		l.keepTail(p.data)
 		l.length += int64(len(p.data))
-		l.raw += p.raw
+		l.raw, l.truncated = p.raw, p.truncated
 		if !w.replicated {
 			l.show(l.length)
 		}

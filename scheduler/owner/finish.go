@@ -68,6 +68,7 @@ func (at *attempt) finish(ctx context.Context, w logs.AttemptWriter, steps []*im
 		var err error
 		if c.LogLength, c.LogChecksum, err = sealTraced(ctx, w); err != nil {
 			log.Error("cannot complete the log of an attempt", "err", err)
+			c.LogUnknown = c.LogChecksum == "" // another copy seals the log
 			if c.Phase == builds.Succeeded {
 				c.Phase, c.Blame, c.Message = builds.Failed, builds.BlameInfrastructure, "complete the log: "+err.Error()
 				c = at.blameDisk(ctx, c, err)

@@ -73,6 +73,25 @@ func (s *sink) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Marker writes a line that is not output of the workload. It does not move Offset.
+func (s *sink) Marker(line string) error {
+	err := s.log.Marker(line)
+	if err != nil {
+		s.fail(err)
+	}
+	return err
+}
+
+// Reposition sets Offset to the position in the workload's output at which the next Write begins.
+// It does nothing below feature level 5.
+func (s *sink) Reposition(offset int64) error {
+	err := s.log.Reposition(offset)
+	if err != nil {
+		s.fail(err)
+	}
+	return err
+}
+
 // Flush implements workload.Sink. It returns the error of a former Write.
 func (s *sink) Flush(ctx context.Context) error {
 	if err := s.err(); err != nil {

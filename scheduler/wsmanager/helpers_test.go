@@ -246,6 +246,14 @@ func (s *sink) Marker(line string) error {
 	return nil
 }
 
+// Reposition changes the position in the raw output.
+func (s *sink) Reposition(offset int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.offset = offset
+	return nil
+}
+
 func (s *sink) Offset() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

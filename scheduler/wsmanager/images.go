@@ -54,7 +54,7 @@ func (f *formerImage) same(digest string) bool {
 // outcome returns the outcome of a workspace that has ended, from its last view and the registry.
 func (s *session) outcome(ctx context.Context, v view) (workload.Outcome, error) {
 	if f := v.failure(s.id); f != nil {
-		return workload.Outcome{}, f
+		return workload.Outcome{}, s.bounded(f)
 	}
 	// Without conditions, success is only a guess, and the image in the registry may be older than
 	// the build.

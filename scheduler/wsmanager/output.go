@@ -9,9 +9,13 @@ import (
 // marker is the line in the log where it cannot be proven that the output continues without a gap.
 const marker = "image-builder: the output of the build was read again; here it may repeat or lack some lines"
 
-// markers is a sink that accepts lines outside of the raw output, so that Offset stays a position
-// in the terminal.
-type markers interface{ Marker(line string) error }
+// markers is a sink that accepts lines outside of the raw output, and a new position, so that
+// Offset stays a position in the terminal.
+type markers interface {
+	Marker(line string) error
+	// Reposition sets Offset to the position at which the next output begins.
+	Reposition(offset int64) error
+}
 
 // output is the output that was read from one terminal.
 type output struct {
@@ -145,7 +149,9 @@ func (r *replay) accept(fresh []byte) error {
 	return r.out.write(fresh)
 }
 
-// restart replaces the known output by this replay.
+// restart replaces the known output by this replay. The replay begins at the start of the terminal,
+// or is at least as long as minKept. In the second case its position is not known, and a next owner
+// does not use the position, because its own replay is that long, too.
 func (r *replay) restart() error {
 	got := r.got
 	r.decided, r.got = true, nil
@@ -153,6 +159,11 @@ func (r *replay) restart() error {
 	r.out.known, r.out.complete, r.out.stored = nil, len(got) < r.out.minKept, 0
 	if err != nil {
 		return err
+	}
+	if m, ok := r.out.sink.(markers); ok {
+		if err := m.Reposition(0); err != nil {
+			return err
+		}
 	}
 	return r.out.write(got)
 }

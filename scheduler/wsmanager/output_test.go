@@ -19,11 +19,12 @@ func (m *memory) Write(p []byte) (int, error) {
 	m.offset += int64(len(p))
 	return m.Buffer.Write(p)
 }
-func (m *memory) Marker(string) error          { m.WriteString("<>"); return nil }
-func (m *memory) Offset() int64                { return m.offset }
-func (m *memory) Flush(context.Context) error  { return nil }
-func (m *memory) Running()                     {}
-func (m *memory) Steps([]*imagebuilderv1.Step) {}
+func (m *memory) Marker(string) error           { m.WriteString("<>"); return nil }
+func (m *memory) Reposition(offset int64) error { m.offset = offset; return nil }
+func (m *memory) Offset() int64                 { return m.offset }
+func (m *memory) Flush(context.Context) error   { return nil }
+func (m *memory) Running()                      {}
+func (m *memory) Steps([]*imagebuilderv1.Step)  {}
 
 // Test_Replay checks the output that a second connection adds to a log with the content "one two ".
 func Test_Replay(t *testing.T) {

@@ -67,7 +67,7 @@ func (p *pump) run(ctx context.Context) {
 		if p.complete = p.complete || errors.Is(err, io.EOF); done || final {
 			return
 		}
-		if p.out.sink.Offset() > before {
+		if p.out.sink.Offset() != before {
 			b.reset()
 		}
 		if b.waitOr(ctx, p.ending) != nil {

@@ -8,6 +8,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/builds/secrets"
 	"github.com/image-builder-ha/image-builder/proto/wsman"
 )
 
@@ -47,8 +49,9 @@ func (v view) judge() verdict {
 	return ongoing
 }
 
-// failure returns the failure of an ended workspace, or nil if the workspace claims success. The
-// message is `failed`, else `headless_task_failed` (Gitpod contract, section 3).
+// failure returns the failure of an ended workspace, or nil if the workspace claims success. Its
+// text may be long and contain secrets; see bounded. The message is `failed`, else
+// `headless_task_failed` (Gitpod contract, section 3).
 func (v view) failure(id string) *workload.Failure {
 	switch {
 	case v.failed != "" && strings.Contains(v.failed, taskFailed), v.failed == "" && v.headlessFailed != "":
@@ -56,13 +59,13 @@ func (v view) failure(id string) *workload.Failure {
 		if msg == "" {
 			msg = v.headlessFailed
 		}
-		return &workload.Failure{Blame: builds.BlameUser, Message: bounded(msg)}
+		return &workload.Failure{Blame: builds.BlameUser, Message: msg}
 	case v.failed != "" && v.timeout != "":
-		return &workload.Failure{Blame: builds.BlameTimeout, Message: bounded(v.failed)}
+		return &workload.Failure{Blame: builds.BlameTimeout, Message: v.failed}
 	case v.failed != "":
-		return &workload.Failure{Blame: builds.BlameInfrastructure, Message: bounded(v.failed)}
+		return &workload.Failure{Blame: builds.BlameInfrastructure, Message: v.failed}
 	case v.timeout != "":
-		return &workload.Failure{Blame: builds.BlameTimeout, Message: "the build workspace reached its time limit: " + bounded(v.timeout)}
+		return &workload.Failure{Blame: builds.BlameTimeout, Message: "the build workspace reached its time limit: " + v.timeout}
 	case v.aborted:
 		return &workload.Failure{Blame: builds.BlameInfrastructure, Message: fmt.Sprintf("workspace %s was aborted before its build ended", id)}
 	}
@@ -72,11 +75,15 @@ func (v view) failure(id string) *workload.Failure {
 // maxText limits the texts from ws-manager that are replicated, in bytes.
 const maxText = 4 << 10
 
-func bounded(text string) string {
-	if len(text) <= maxText {
-		return text
+// bounded redacts the text of a failure of ws-manager and then truncates it to maxText bytes. The
+// order matters: a truncated secret would no longer match the redaction.
+func (s *session) bounded(f *workload.Failure) *workload.Failure {
+	out := *f
+	out.Message = logs.NewRedactor(secrets.Values(s.w.Secrets), nil).String(f.Message)
+	if len(out.Message) > maxText {
+		out.Message = strings.ToValidUTF8(out.Message[:maxText], "") + " ..."
 	}
-	return strings.ToValidUTF8(text[:maxText], "") + " ..."
+	return &out
 }
 
 // failureLost returns the failure for a workspace that disappeared.

@@ -31,6 +31,16 @@ var mutants = []mutant{
 		"./builds/logs", "Test_Simulation", "",
 	},
 	{
+		"a replay keeps the position in the source", "scheduler/wsmanager/output.go",
+		"m.Reposition(0)", "m.Reposition(r.out.sink.Offset())",
+		"./scheduler/wsmanager", "Test_Replay_TwoAdoptions", "",
+	},
+	{
+		"the text of a failure is truncated before it is redacted", "scheduler/wsmanager/verdict.go",
+		"String(f.Message)", "String(f.Message[:min(len(f.Message), maxText)])",
+		"./scheduler/wsmanager", "Test_Bounded_RedactsFirst", "",
+	},
+	{
 		"entries of the replicated log are read without a look at their checksum", "cluster/logstore.go",
 		"if sum != checksum(out) {", "if sum == 0 && sum != checksum(out) {",
 		"./cluster", "Test_Damage_InAnOldSegment", "",

@@ -44,6 +44,7 @@ func Open(o Options) (l *Logs, err error) {
 	}
 	l = &Logs{opts: o}
 	o.Store.Grown = func(k logs.Key) { l.copies.Grown(k) } // not called before the first write
+	o.Store.Extended = func() bool { return o.State.View().Level() >= builds.LogRecordsLevel }
 	if l.store, err = logs.Open(o.Store); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,8 @@ import (
 func appendToProto(a logs.Append) *buildsv1.LogAppend {
 	return &buildsv1.LogAppend{
 		BuildId: a.Key.Build, Attempt: a.Key.Attempt, Epoch: a.Epoch, Offset: a.Offset, Records: a.Records,
-		Cut: a.Cut, Reset_: a.Reset, Visible: a.Visible,
+		Cut: a.Cut, Reset_: a.Reset, Visible: a.Visible, Incarnation: a.Incarnation, Former: a.Former,
+		Source: a.Source, Truncated: a.Truncated, Sequence: a.Sequence,
 	}
 }
 
@@ -19,14 +20,18 @@ func appendToProto(a logs.Append) *buildsv1.LogAppend {
 func appendFromProto(m *buildsv1.LogAppend) logs.Append {
 	return logs.Append{
 		Key: logs.Key{Build: m.GetBuildId(), Attempt: m.GetAttempt()}, Epoch: m.GetEpoch(), Offset: m.GetOffset(), Records: m.GetRecords(),
-		Cut: m.GetCut(), Reset: m.GetReset_(), Visible: m.GetVisible(),
+		Cut: m.GetCut(), Reset: m.GetReset_(), Visible: m.GetVisible(), Incarnation: m.GetIncarnation(), Former: m.GetFormer(),
+		Source: m.GetSource(), Truncated: m.GetTruncated(), Sequence: m.GetSequence(),
 	}
 }
 
-// ackToProto converts an ack. Of the errors, only logs.ErrFenced keeps its identity.
+// ackToProto converts an ack. Of the errors, only logs.ErrFenced and logs.ErrReplaced keep their
+// identity.
 func ackToProto(a logs.Ack) *buildsv1.LogAck {
-	m := &buildsv1.LogAck{Length: a.Length}
+	m := &buildsv1.LogAck{Length: a.Length, Incarnation: a.Incarnation}
 	switch {
+	case errors.Is(a.Refusal, logs.ErrReplaced):
+		m.Refusal = buildsv1.LogRefusal_LOG_REFUSAL_REPLACED
 	case errors.Is(a.Refusal, logs.ErrFenced):
 		m.Refusal = buildsv1.LogRefusal_LOG_REFUSAL_FENCED
 	case a.Refusal != nil:
@@ -37,8 +42,10 @@ func ackToProto(a logs.Ack) *buildsv1.LogAck {
 
 // ackFromProto converts the message of ackToProto back.
 func ackFromProto(m *buildsv1.LogAck) logs.Ack {
-	a := logs.Ack{Length: m.GetLength()}
+	a := logs.Ack{Length: m.GetLength(), Incarnation: m.GetIncarnation()}
 	switch m.GetRefusal() {
+	case buildsv1.LogRefusal_LOG_REFUSAL_REPLACED:
+		a.Refusal = logs.ErrReplaced
 	case buildsv1.LogRefusal_LOG_REFUSAL_FENCED:
 		a.Refusal = logs.ErrFenced
 	case buildsv1.LogRefusal_LOG_REFUSAL_FAILED:

@@ -16,7 +16,8 @@ import (
 // Test_Wire_Append: no field of an append is lost on its way to another node.
 func Test_Wire_Append(t *testing.T) {
 	a := logs.Append{
-		Key: logs.Key{Build: "b", Attempt: 2}, Epoch: 3, Offset: 4, Records: []byte("records"), Cut: true, Reset: true, Visible: 5,
+		Key: logs.Key{Build: "b", Attempt: 2}, Epoch: 3, Offset: 4, Records: []byte("records"), Cut: true, Reset: true, Visible: 5, Incarnation: 6, Former: 7,
+		Source: 8, Truncated: true, Sequence: 9,
 	}
 	for v, i := reflect.ValueOf(a), 0; i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {
@@ -40,10 +41,11 @@ func Test_Wire_Ack(t *testing.T) {
 	for name, c := range map[string]struct{ refusal, want error }{
 		"taken":   {nil, nil},
 		"fenced":  {fmt.Errorf("log b/1: %w", logs.ErrFenced), logs.ErrFenced},
+		"another": {fmt.Errorf("log b/1: %w", logs.ErrReplaced), logs.ErrReplaced},
 		"refused": {logs.ErrSealed, errors.New(logs.ErrSealed.Error())},
 	} {
-		got := ackFromProto(ackToProto(logs.Ack{Length: 7, Refusal: c.refusal}))
-		if got.Length != 7 || fmt.Sprint(got.Refusal) != fmt.Sprint(c.want) || errors.Is(got.Refusal, logs.ErrFenced) != errors.Is(c.want, logs.ErrFenced) {
+		got := ackFromProto(ackToProto(logs.Ack{Length: 7, Refusal: c.refusal, Incarnation: 8}))
+		if got.Length != 7 || got.Incarnation != 8 || errors.Is(got.Refusal, logs.ErrReplaced) != errors.Is(c.want, logs.ErrReplaced) || fmt.Sprint(got.Refusal) != fmt.Sprint(c.want) || errors.Is(got.Refusal, logs.ErrFenced) != errors.Is(c.want, logs.ErrFenced) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

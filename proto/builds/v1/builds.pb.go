@@ -40,6 +40,8 @@ const (
 	LogRefusal_LOG_REFUSAL_FENCED LogRefusal = 1
 	// The copy cannot be written.
 	LogRefusal_LOG_REFUSAL_FAILED LogRefusal = 2
+	// The copy has another incarnation than the append expects.
+	LogRefusal_LOG_REFUSAL_REPLACED LogRefusal = 3
 )
 
 // Enum value maps for LogRefusal.
@@ -48,11 +50,13 @@ var (
 		0: "LOG_REFUSAL_UNSPECIFIED",
 		1: "LOG_REFUSAL_FENCED",
 		2: "LOG_REFUSAL_FAILED",
+		3: "LOG_REFUSAL_REPLACED",
 	}
 	LogRefusal_value = map[string]int32{
 		"LOG_REFUSAL_UNSPECIFIED": 0,
 		"LOG_REFUSAL_FENCED":      1,
 		"LOG_REFUSAL_FAILED":      2,
+		"LOG_REFUSAL_REPLACED":    3,
 	}
 )
 
@@ -357,7 +361,19 @@ type LogAppend struct {
 	// Before the append, remove the whole copy.
 	Reset_ bool `protobuf:"varint,7,opt,name=reset,proto3" json:"reset,omitempty"`
 	// Offset up to which readers may see the log: all copies hold the bytes before it.
-	Visible       int64 `protobuf:"varint,8,opt,name=visible,proto3" json:"visible,omitempty"`
+	Visible int64 `protobuf:"varint,8,opt,name=visible,proto3" json:"visible,omitempty"`
+	// Incarnation of the copy that this append continues, or that it begins with cut or reset. 0 if the
+	// feature level is less than 5.
+	Incarnation uint64 `protobuf:"fixed64,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// With cut or reset, the incarnation that the copy must have before. 0 means that there is no copy.
+	Former uint64 `protobuf:"fixed64,10,opt,name=former,proto3" json:"former,omitempty"`
+	// Raw offset at the end of the records, if that is the end of the owner's log: the position at which
+	// the next owner continues to read the output of the workload.
+	Source int64 `protobuf:"varint,11,opt,name=source,proto3" json:"source,omitempty"`
+	// The limit of the log has dropped output before source.
+	Truncated bool `protobuf:"varint,12,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// Number that orders the values of source of one owner; 0 if there is no source.
+	Sequence      uint64 `protobuf:"varint,13,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -448,6 +464,41 @@ func (x *LogAppend) GetVisible() int64 {
 	return 0
 }
 
+func (x *LogAppend) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *LogAppend) GetFormer() uint64 {
+	if x != nil {
+		return x.Former
+	}
+	return 0
+}
+
+func (x *LogAppend) GetSource() int64 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+func (x *LogAppend) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *LogAppend) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 // AppendLogsResponse is the response of AppendLogs.
 type AppendLogsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -502,7 +553,9 @@ type LogAck struct {
 	// Reason why nothing was appended; unset on success.
 	Refusal LogRefusal `protobuf:"varint,2,opt,name=refusal,proto3,enum=builds.v1.LogRefusal" json:"refusal,omitempty"`
 	// Explanation of the refusal FAILED.
-	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Incarnation of the copy; 0 if there is no copy.
+	Incarnation   uint64 `protobuf:"fixed64,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,6 +609,13 @@ func (x *LogAck) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *LogAck) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
 }
 
 // ReadLogRequest is the request of ReadLog.
@@ -1067,7 +1127,8 @@ type CreateBuild struct {
 	// The request had force set: an image or a build that has ended does not satisfy it.
 	Force bool `protobuf:"varint,12,opt,name=force,proto3" json:"force,omitempty"`
 	// Raft index that the receiving node had applied before it looked for the image in the registry.
-	// Without force, a build of the ref that succeeded after this index satisfies the request.
+	// Without force, a build of the ref that succeeded after this index satisfies the request. If it
+	// succeeded more than a minute ago, the node has to look again. That is from feature level 5 on.
 	CheckedIndex uint64 `protobuf:"varint,13,opt,name=checked_index,json=checkedIndex,proto3" json:"checked_index,omitempty"`
 	// Secrets in clear, only on the way to the leader, which seals and removes them.
 	Secrets *Secrets `protobuf:"bytes,14,opt,name=secrets,proto3" json:"secrets,omitempty"`
@@ -3755,7 +3816,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\n" +
 	"\x1cproto/builds/v1/builds.proto\x12\tbuilds.v1\x1a(proto/imagebuilder/v1/imagebuilder.proto\"C\n" +
 	"\x11AppendLogsRequest\x12.\n" +
-	"\aappends\x18\x01 \x03(\v2\x14.builds.v1.LogAppendR\aappends\"\xca\x01\n" +
+	"\aappends\x18\x01 \x03(\v2\x14.builds.v1.LogAppendR\aappends\"\xd6\x02\n" +
 	"\tLogAppend\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -3764,13 +3825,20 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\arecords\x18\x05 \x01(\fR\arecords\x12\x10\n" +
 	"\x03cut\x18\x06 \x01(\bR\x03cut\x12\x14\n" +
 	"\x05reset\x18\a \x01(\bR\x05reset\x12\x18\n" +
-	"\avisible\x18\b \x01(\x03R\avisible\";\n" +
+	"\avisible\x18\b \x01(\x03R\avisible\x12 \n" +
+	"\vincarnation\x18\t \x01(\x06R\vincarnation\x12\x16\n" +
+	"\x06former\x18\n" +
+	" \x01(\x06R\x06former\x12\x16\n" +
+	"\x06source\x18\v \x01(\x03R\x06source\x12\x1c\n" +
+	"\ttruncated\x18\f \x01(\bR\ttruncated\x12\x1a\n" +
+	"\bsequence\x18\r \x01(\x04R\bsequence\";\n" +
 	"\x12AppendLogsResponse\x12%\n" +
-	"\x04acks\x18\x01 \x03(\v2\x11.builds.v1.LogAckR\x04acks\"k\n" +
+	"\x04acks\x18\x01 \x03(\v2\x11.builds.v1.LogAckR\x04acks\"\x8d\x01\n" +
 	"\x06LogAck\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12/\n" +
 	"\arefusal\x18\x02 \x01(\x0e2\x15.builds.v1.LogRefusalR\arefusal\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"]\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x06R\vincarnation\"]\n" +
 	"\x0eReadLogRequest\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x16\n" +
@@ -4030,12 +4098,13 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\n" +
 	"cached_ref\x18\x03 \x01(\v2\x1a.imagebuilder.v1.CachedRefH\x00R\tcachedRef\x12%\n" +
 	"\x04node\x18\x04 \x01(\v2\x0f.builds.v1.NodeH\x00R\x04nodeB\a\n" +
-	"\x05entry*Y\n" +
+	"\x05entry*s\n" +
 	"\n" +
 	"LogRefusal\x12\x1b\n" +
 	"\x17LOG_REFUSAL_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12LOG_REFUSAL_FENCED\x10\x01\x12\x16\n" +
-	"\x12LOG_REFUSAL_FAILED\x10\x02*\xbb\x06\n" +
+	"\x12LOG_REFUSAL_FAILED\x10\x02\x12\x18\n" +
+	"\x14LOG_REFUSAL_REPLACED\x10\x03*\xbb\x06\n" +
 	"\vCommandType\x12\x1c\n" +
 	"\x18COMMAND_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19COMMAND_TYPE_CREATE_BUILD\x10\x01\x12\x1f\n" +
