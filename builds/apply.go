@@ -121,6 +121,9 @@ func payloadOf(t buildsv1.CommandType) (payload proto.Message, apply func(*chang
 	case buildsv1.CommandType_COMMAND_TYPE_REASSIGN:
 		c := new(buildsv1.Reassign)
 		return c, func(tx *change) Result { return tx.reassign(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_REVOKE_ATTEMPT:
+		c := new(buildsv1.RevokeAttempt)
+		return c, func(tx *change) Result { return tx.revokeAttempt(c) }
 	}
 	return nil, nil
 }

@@ -23,7 +23,11 @@ func (tx *change) setFeatureLevel(c *buildsv1.SetFeatureLevel) Result {
 	if c.GetLevel() < tx.level {
 		return Result{Err: fmt.Errorf("the feature level is %d and cannot go back to %d", tx.level, c.GetLevel())}
 	}
+	was := tx.level
 	tx.level = c.GetLevel()
+	if was < RevokeLevel && tx.level >= RevokeLevel {
+		tx.stampStops()
+	}
 	tx.event.Cluster = true
 	return Result{}
 }

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -90,6 +91,16 @@ func (l *Leader) commit(ctx context.Context, d decision) (bool, error) {
 			BuildId: id, Reason: buildsv1.StopReason_STOP_REASON_DEADLINE,
 		}); err != nil {
 			return false, err
+		}
+		done = true
+	}
+	for _, c := range d.revoke {
+		_, _, err := builds.Propose(ctx, l.opts.Raft, c)
+		if err != nil && !errors.Is(err, builds.ErrFenced) && !errors.Is(err, builds.ErrNotFound) { // the owner has ended it meanwhile
+			return false, err
+		}
+		if err == nil {
+			l.opts.Log.Warn("the owner of an attempt did not stop it in time: the leader ended it", "build", c.BuildId, "attempt", c.Attempt, "epoch", c.Epoch)
 		}
 		done = true
 	}
