@@ -3,7 +3,6 @@ package builds
 import (
 	"errors"
 
-	"github.com/image-builder-ha/image-builder/faults"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
@@ -18,9 +17,7 @@ func (tx *change) revokeAttempt(c *buildsv1.RevokeAttempt) Result {
 	if r.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
 		return Result{Err: errors.New("the leader cannot end an attempt of a build whose stop was not requested")}
 	}
-	if !faults.Mutant("revokes-without-an-epoch") {
-		a.Epoch = MaxEpoch(r.Build) + 1
-	}
+	a.Epoch = MaxEpoch(r.Build) + 1
 	a.Log = tx.sealingElsewhere(a)
 	tx.endAttempt(r, a, ending{phase: Cancelled, blame: BlameCancelled, message: "stopped on request; node " + a.Owner + " did not end the attempt in time, so the leader ended it"})
 	return Result{Build: r.Build}

@@ -3,7 +3,6 @@ package builds
 import (
 	"slices"
 
-	"github.com/image-builder-ha/image-builder/faults"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -44,9 +43,8 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 	}
 	forced := c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE || c.Reason == buildsv1.StopReason_STOP_REASON_UNSEALABLE
 	// A former attempt may have tagged the image of a committed digest.
-	public := b.Phase == Pushing || tx.level >= publishedLevel && b.Digest != "" &&
-		r.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED && !faults.Mutant("cancels-a-tagged-build")
-	if public && !forced {
+	tagged := tx.level >= publishedLevel && b.Digest != "" && r.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED
+	if (b.Phase == Pushing || tagged) && !forced {
 		return Result{Build: b, Err: ErrTooLate}
 	}
 	if r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {

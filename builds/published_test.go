@@ -65,6 +65,13 @@ func Test_Published(t *testing.T) {
 	publish(3, dockerfile("r:other", "r:extra"))
 	third := digest(3)
 	want("another build takes a tag", map[string]string{"r:2": second, "r:extra": third, "r:base": second})
+	older := m.Create("r:4", dockerfile("r:base4", "r:extra")).Build.Id
+	oldEpoch := m.Assign(older)
+	publish(5, dockerfile("r:base5", "r:extra"))
+	want("the younger build ends first", map[string]string{"r:extra": digest(5)})
+	m.Report(older, oldEpoch, builds.Pushing, "sha256:4")
+	m.Finish(older, oldEpoch, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:4"})
+	want("the older one ends last", map[string]string{"r:extra": "sha256:4"})
 	m.Now = m.Now.Add(2 * time.Hour)
 	m.Must(&buildsv1.Reap{})
 	want("the builds are removed", map[string]string{"r:1": "", "r:2": "", "r:extra": "", "r:base": ""})

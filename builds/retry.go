@@ -3,7 +3,6 @@ package builds
 import (
 	"fmt"
 
-	"github.com/image-builder-ha/image-builder/faults"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -26,7 +25,7 @@ func (tx *change) pause(r *buildsv1.Record, a *imagebuilderv1.Attempt) (nanos in
 	switch {
 	case a.Counted:
 		return tx.backoff(r.CountedAttempts), true
-	case tx.level >= uncountedPauseLevel && r.UncountedAttempts > 1 && !faults.Mutant("no-pause-after-uncounted-attempts"):
+	case tx.level >= uncountedPauseLevel && r.UncountedAttempts > 1:
 		return tx.backoff(r.UncountedAttempts - 1), true
 	}
 	return 0, false
