@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/faults"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/placement"
@@ -79,9 +78,7 @@ func (r rules) copies(owner *buildsv1.Node, h holders, key string) []*imagebuild
 	}
 	add(h.alive, r.replicas)
 	least := min(2, r.replicas, h.known)
-	if !faults.Mutant("drained-nodes-hold-no-copies") {
-		add(h.drained, least)
-	}
+	add(h.drained, least)
 	if len(out) < least {
 		return nil // readers could see no byte of the log
 	}

@@ -64,7 +64,8 @@ func (l *Leader) alive(n *buildsv1.Node) bool {
 		return false
 	}
 	_, silent, dead := l.opts.Nodes.Peer(n.Name, n.StoreId)
-	return !dead && silent < l.opts.LostAfter/2 && l.opts.Nodes.Takes(n.Name, n.StoreId)
+	_, stalled := l.opts.Nodes.Stalled(n.Name, n.StoreId)
+	return !dead && silent < l.opts.LostAfter/2 && stalled < l.opts.LostAfter/2 && l.opts.Nodes.Takes(n.Name, n.StoreId)
 }
 
 // await blocks until the next change, or until wake if it is not zero, for at most a minute.

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	"github.com/image-builder-ha/image-builder/faults"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
@@ -16,7 +15,7 @@ const stopGrace = 8 * time.Second
 // unstopped adds a live attempt to revoke if its owner had stopGrace to end it, and otherwise the
 // end of that time to wake.
 func (d *decision) unstopped(q *buildsv1.Record, now time.Time) {
-	if q.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED || q.StopUnixNano == 0 || faults.Mutant("only-the-owner-ends-an-attempt") {
+	if q.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED || q.StopUnixNano == 0 {
 		return // a zero time is below the feature level that introduces the command
 	}
 	if due := time.Unix(0, q.StopUnixNano).Add(stopGrace); now.Before(due) {

@@ -781,8 +781,8 @@ type PingRequest struct {
 	// The state of the called node differs from that of the majority; unset if it does not, or if that
 	// is not known. Versions up to 0.3.0 ignore it.
 	Divergence *Divergence `protobuf:"bytes,4,opt,name=divergence,proto3" json:"divergence,omitempty"`
-	// Time since the leader received the last response of the called node, in nanoseconds; 0 if it
-	// received none in its term. Versions up to 0.3.0 do not set it.
+	// Time since the leader received the last response of the called node, or since the start of its
+	// term if it received none, in nanoseconds. Versions up to 0.3.0 do not set it.
 	SilentNanos   int64 `protobuf:"varint,5,opt,name=silent_nanos,json=silentNanos,proto3" json:"silent_nanos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
