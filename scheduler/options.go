@@ -44,8 +44,8 @@ type LeaderOptions struct {
 	Settings *buildsv1.Settings
 	// Nodes reports the health of the nodes.
 	Nodes Liveness
-	// LostAfter is how long a node may not respond, or make no progress, until its attempts are ended. It is longer than
-	// the lease, after which the node itself stops them.
+	// LostAfter is how long a node may not respond, or make no progress, until its attempts are
+	// ended. It is longer than the lease, after which the node itself stops them.
 	LostAfter time.Duration
 	// Runtime returns the name of the runtime for a source, or "" if there is none.
 	Runtime func(*imagebuilderv1.Source) string
