@@ -188,6 +188,11 @@ var mutants = []mutant{
 		"./scheduler/owner", "Test_Publish_AFailureLeavesTheLastSuccess", "",
 	},
 	{
+		"build pods get their places in any order", "scheduler/kubernetes/watch.go",
+		"if n+turn >= limit {", "if n >= limit {",
+		"./scheduler/kubernetes", "Test_MaxPods_Order", "",
+	},
+	{
 		"only the owner ends an attempt", "scheduler/revoke.go",
 		"now.Before(due)", "true",
 		"./scheduler", "Test_Decide_Revokes|Test_Leader_EndsWhatItsOwnerDoesNot", "",
