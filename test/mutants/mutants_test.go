@@ -188,6 +188,11 @@ var mutants = []mutant{
 		"./scheduler/owner", "Test_Publish_AFailureLeavesTheLastSuccess", "",
 	},
 	{
+		"a drained node gets no copy of a live log", "scheduler/owner/copyset.go",
+		"if lacksHolders(view) {", "if false {",
+		"./scheduler/owner", "Test_KeepCopy_DrainedNodesAreTheLastResort", "",
+	},
+	{
 		"build pods get their places in any order", "scheduler/kubernetes/watch.go",
 		"if n+turn >= limit {", "if n >= limit {",
 		"./scheduler/kubernetes", "Test_MaxPods_Order", "",
