@@ -37,16 +37,14 @@ func Test_KeepCopy_DrainedNodesAreTheLastResort(t *testing.T) {
 	steps := func(what string, done func() bool) {
 		t.Helper()
 		for begin := time.Now(); !done(); {
-			status, changed := k.feed.Status()
-			if k.check(t.Context(), status) {
-				continue
-			}
-			select {
-			case <-changed:
-			case <-time.After(time.Second):
-			}
 			if time.Since(begin) > 20*time.Second {
 				t.Fatalf("%s: the copies are %v", what, builds.CopiesOf(builds.LastAttempt(w.Store.Build(a.BuildId).Build)))
+			}
+			status, changed := k.feed.Status()
+			k.check(t.Context(), status)
+			select {
+			case <-changed:
+			case <-time.After(10 * time.Millisecond):
 			}
 		}
 	}
