@@ -18,11 +18,11 @@ func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, erro
 	if payload == nil {
 		if cmd.GetIgnorable() || cmd.GetType() == 0 {
 			s.advance(index, cmd)
-			restored := cmd.GetRestore() != nil
-			if restored {
-				s.level = max(s.level, cmd.GetFeatureLevel()) // see RestoreLevel
+			tx := &change{State: s, event: Event{Index: index, Cluster: cmd.GetRestore() != nil}}
+			if cmd.GetRestore() != nil {
+				tx.raiseLevel(cmd.GetFeatureLevel()) // see RestoreLevel
 			}
-			return Result{}, Event{Index: index, Cluster: restored}, nil
+			return Result{}, tx.event, nil
 		}
 		return Result{}, Event{}, fatalf("command type %d at index %d is unknown to this version: start the version that the cluster runs", cmd.GetType(), index)
 	}
@@ -125,6 +125,9 @@ func payloadOf(t buildsv1.CommandType) (payload proto.Message, apply func(*chang
 	case buildsv1.CommandType_COMMAND_TYPE_REASSIGN:
 		c := new(buildsv1.Reassign)
 		return c, func(tx *change) Result { return tx.reassign(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_REVOKE_ATTEMPT:
+		c := new(buildsv1.RevokeAttempt)
+		return c, func(tx *change) Result { return tx.revokeAttempt(c) }
 	}
 	return nil, nil
 }

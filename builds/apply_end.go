@@ -58,8 +58,8 @@ func (tx *change) endAttempt(r *buildsv1.Record, a *imagebuilderv1.Attempt, e en
 		return
 	}
 	r.Build.Phase = Queued
-	if a.Counted {
-		r.Build.NotBefore = timestamppb.New(time.Unix(0, tx.time+tx.backoff(r.CountedAttempts)))
+	if pause, ok := tx.pause(r, a); ok {
+		r.Build.NotBefore = timestamppb.New(time.Unix(0, tx.time+pause))
 	}
 	tx.put(r)
 }

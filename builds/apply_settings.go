@@ -23,14 +23,22 @@ func (tx *change) setFeatureLevel(c *buildsv1.SetFeatureLevel) Result {
 	if c.GetLevel() < tx.level {
 		return Result{Err: fmt.Errorf("the feature level is %d and cannot go back to %d", tx.level, c.GetLevel())}
 	}
+	tx.raiseLevel(c.GetLevel())
+	tx.event.Cluster = true
+	return Result{}
+}
+
+// raiseLevel raises the feature level and gives the state the form of the new level.
+func (tx *change) raiseLevel(level uint32) {
 	before := tx.level
-	tx.level = c.GetLevel()
+	tx.level = max(before, level)
 	if before < successorDeadlineLevel && tx.level >= successorDeadlineLevel {
 		tx.successors.Scan(func(_, id string) bool {
 			tx.deadlines.Delete(deadlineKey(tx.Build(id)))
 			return true
 		})
 	}
-	tx.event.Cluster = true
-	return Result{}
+	if before < RevokeLevel && tx.level >= RevokeLevel {
+		tx.stampStops()
+	}
 }

@@ -42,7 +42,9 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 		return Result{Build: b, Err: ErrNotDue}
 	}
 	forced := c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE || c.Reason == buildsv1.StopReason_STOP_REASON_UNSEALABLE
-	if b.Phase == Pushing && !forced {
+	// A former attempt may have tagged the image of a committed digest.
+	tagged := tx.level >= publishedLevel && b.Digest != "" && r.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED
+	if (b.Phase == Pushing || tagged) && !forced {
 		return Result{Build: b, Err: ErrTooLate}
 	}
 	if r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
@@ -66,6 +68,7 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 		tx.endAttempt(r, a, ending{phase: Failed, blame: BlameInfrastructure, message: c.Message})
 		return Result{Build: r.Build}
 	}
+	tx.stampStop(r)
 	r.Build.CancelRequested = c.Reason != buildsv1.StopReason_STOP_REASON_DEADLINE
 	tx.put(r)
 	return Result{Build: r.Build}

@@ -62,6 +62,8 @@ func commandType(payload proto.Message) buildsv1.CommandType {
 		return buildsv1.CommandType_COMMAND_TYPE_REQUEST_REFRESHES
 	case *buildsv1.SetCacheInterval:
 		return buildsv1.CommandType_COMMAND_TYPE_SET_CACHE_INTERVAL
+	case *buildsv1.RevokeAttempt:
+		return buildsv1.CommandType_COMMAND_TYPE_REVOKE_ATTEMPT
 	}
 	return buildsv1.CommandType_COMMAND_TYPE_UNSPECIFIED
 }
@@ -87,6 +89,8 @@ func requiredLevel(t buildsv1.CommandType, payload proto.Message) uint32 {
 		return max(1, c.GetLevel())
 	}
 	switch {
+	case t >= buildsv1.CommandType_COMMAND_TYPE_REVOKE_ATTEMPT:
+		return RevokeLevel
 	case t >= buildsv1.CommandType_COMMAND_TYPE_SEED_CACHE:
 		return cacheLevel
 	case t >= buildsv1.CommandType_COMMAND_TYPE_NODE_LOST:

@@ -49,6 +49,15 @@ const (
 	// LogRecordsLevel introduces incarnations of the copies of logs, and records of the position in
 	// the output of a workload. Older versions know neither.
 	LogRecordsLevel = 5
+	// RevokeLevel introduces the end of an attempt by the leader, and the time at which a stop was
+	// requested. Older versions leave the end of an attempt to its owner.
+	RevokeLevel = 5
+	// publishedLevel introduces the refusal to cancel a queued build whose digest is committed. Older
+	// versions cancel it, although its image may be public.
+	publishedLevel = 5
+	// uncountedPauseLevel introduces a pause before an attempt that follows two or more uncounted
+	// ones. Older versions start it at once.
+	uncountedPauseLevel = 5
 	// ConfirmLevel introduces the peer call Confirm, by which a leader makes sure that it still leads
 	// before a linearizable read. Older versions do not serve it, and use Raft's VerifyLeader.
 	ConfirmLevel = 5

@@ -27,7 +27,7 @@ func Fuzz_Command(f *testing.F) {
 		&buildsv1.SealAttempt{BuildId: "b", Attempt: 1, Epoch: 1, Length: 5},
 		&buildsv1.SetLogCopies{BuildId: "b", Attempt: 1, Epoch: 1, Copies: []*imagebuilderv1.LogCopy{{Node: "n1", StoreId: "s1"}}},
 		&buildsv1.NodeLost{Name: "n1", StoreId: "s1", BootId: "b2"},
-		&buildsv1.Reassign{}, &buildsv1.DrainNode{}, &buildsv1.ForgetNode{}, &buildsv1.ExpireLogs{}, &buildsv1.Reap{}, &buildsv1.PutSettings{},
+		&buildsv1.Reassign{}, &buildsv1.RevokeAttempt{}, &buildsv1.DrainNode{}, &buildsv1.ForgetNode{}, &buildsv1.ExpireLogs{}, &buildsv1.Reap{}, &buildsv1.PutSettings{},
 		&buildsv1.PutCachedRef{}, &buildsv1.DeleteCachedRef{}, &buildsv1.Reseal{}, &buildsv1.NodeStopping{},
 	} {
 		cmd, err := builds.NewCommand(payload)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // exhausted returns the reason why the build gets no further attempt, or "" if it gets one.
@@ -15,6 +16,19 @@ func (tx *change) exhausted(r *buildsv1.Record) string {
 		return fmt.Sprintf("gave up after %d attempts that ended with their node; the last one: ", n)
 	}
 	return ""
+}
+
+// pause returns the pause after an attempt that has ended, in nanoseconds. ok is false if the next
+// attempt starts at once: after the first uncounted attempt of a build, because mostly a node was
+// lost and another one can continue. Each further uncounted attempt doubles the pause.
+func (tx *change) pause(r *buildsv1.Record, a *imagebuilderv1.Attempt) (nanos int64, ok bool) {
+	switch {
+	case a.Counted:
+		return tx.backoff(r.CountedAttempts), true
+	case tx.level >= uncountedPauseLevel && r.UncountedAttempts > 1:
+		return tx.backoff(r.UncountedAttempts - 1), true
+	}
+	return 0, false
 }
 
 // backoff returns the pause after the nth counted attempt, in nanoseconds.

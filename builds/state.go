@@ -30,6 +30,7 @@ type State struct {
 	live        *btree.Map[string, *buildsv1.Record] // by id
 	sealing     *btree.Map[string, *buildsv1.Record] // by id: builds with a log that has to be sealed
 	deadlines   *btree.Map[string, *buildsv1.Record] // queued builds by deadline and id; see deadlineRuns
+	published   *btree.Map[string, string]           // target ref to id of the last success
 
 	activeSet *ActiveSet
 
@@ -66,6 +67,7 @@ func NewState() *State {
 		live:               new(btree.Map[string, *buildsv1.Record]),
 		sealing:            new(btree.Map[string, *buildsv1.Record]),
 		deadlines:          new(btree.Map[string, *buildsv1.Record]),
+		published:          new(btree.Map[string, string]),
 		history:            new(btree.Map[string, string]),
 		historyByRequester: new(btree.Map[string, string]),
 		historyCount:       new(btree.Map[string, int]),
@@ -95,6 +97,7 @@ func (s *State) freeze() *State {
 	c.live = s.live.Copy()
 	c.sealing = s.sealing.Copy()
 	c.deadlines = s.deadlines.Copy()
+	c.published = s.published.Copy()
 	c.history = s.history.Copy()
 	c.historyByRequester = s.historyByRequester.Copy()
 	c.historyCount = s.historyCount.Copy()

@@ -70,6 +70,13 @@ func Test_State_Invariants(t *testing.T) {
 				id, _, _ := pick(rt)
 				m.Stop(id, buildsv1.StopReason(rapid.IntRange(1, 3).Draw(rt, "reason")), rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "who"))
 			},
+			"revoke": func(rt *rapid.T) {
+				id, n, e := pick(rt)
+				m.Apply(&buildsv1.RevokeAttempt{BuildId: id, Attempt: n, Epoch: e})
+			},
+			"level": func(rt *rapid.T) {
+				m.Apply(&buildsv1.SetFeatureLevel{Level: uint32(rapid.IntRange(1, builds.FeatureLevel).Draw(rt, "level"))})
+			},
 			"restart": func(*rapid.T) {
 				m.Must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: fmt.Sprint(m.Index), Capacity: 1})
 			},

@@ -18,6 +18,7 @@ func (s *State) put(r *buildsv1.Record) {
 		s.activeSet = new(ActiveSet)
 	}
 	s.builds.Set(b.Id, r)
+	s.publish(r)
 	switch {
 	case b.Phase == Queued:
 		s.queued.Set(createdKey(r), r)
@@ -101,6 +102,7 @@ func deadlineKey(r *buildsv1.Record) string {
 // remove removes a build and all its index entries.
 func (s *State) remove(r *buildsv1.Record) {
 	s.unindex(r)
+	s.unpublish(r)
 	s.builds.Delete(r.Build.Id)
 	if !Terminal(r.Build.Phase) {
 		s.activeSet = new(ActiveSet)

@@ -83,6 +83,9 @@ type Config struct {
 	Serve []func(grpc.ServiceRegistrar)
 	// Report adds fields to the node's response to a ping of the leader. May be nil.
 	Report func(*clusterv1.PingResponse)
+	// LogWrite returns the age of the oldest write in progress of a log of a build; 0 if there is
+	// none. May be nil.
+	LogWrite func() time.Duration
 	// PruneAfter is how long a member must be silent before it is removed; 0 disables removal.
 	PruneAfter time.Duration
 	// StableFor is how long a node must be healthy before it can become a voter; 5 s if zero.

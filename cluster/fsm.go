@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/internal/inflight"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -19,6 +20,8 @@ import (
 type fsm struct {
 	sm    StateMachine
 	fatal chan error // capacity 1
+
+	applying inflight.Ops // commands that are being applied, at most one
 
 	origin string // server id of this node
 	level  uint32 // Config.FeatureLevel
@@ -84,7 +87,9 @@ func (f *fsm) apply(l *raft.Log) any {
 	}
 	_, offset := f.position()
 	index := l.Index + offset
+	applied := f.applying.Begin()
 	res := f.sm.Apply(index, cmd)
+	applied()
 	if err, ok := res.(interface {
 		error
 		Fatal() bool

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/faults"
+	"github.com/image-builder-ha/image-builder/internal/inflight"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -51,6 +52,9 @@ type logStore struct {
 	// failed receives after a change has failed or was refused; capacity 1.
 	failed chan struct{}
 
+	// ops are the changes of the log, of the term and of the vote that are in progress. Unlike
+	// writeStart, they include the wait for another change.
+	ops inflight.Ops
 	// writeStart is the start of the write in progress on the monotonic clock; nil if there is none.
 	writeStart atomic.Pointer[time.Time]
 	// latency is a moving average of the time that a write takes, in nanoseconds.
@@ -207,6 +211,7 @@ func (s *logStore) LastIndex() (uint64, error) {
 
 // Set stores a value of Raft durably.
 func (s *logStore) Set(key, value []byte) error {
+	defer s.ops.Begin()()
 	s.swap.RLock()
 	defer s.swap.RUnlock()
 	return s.wal.Set(key, value)
@@ -221,6 +226,7 @@ func (s *logStore) Get(key []byte) ([]byte, error) {
 
 // SetUint64 stores a number of Raft durably.
 func (s *logStore) SetUint64(key []byte, value uint64) error {
+	defer s.ops.Begin()()
 	s.swap.RLock()
 	defer s.swap.RUnlock()
 	return s.wal.SetUint64(key, value)
@@ -249,6 +255,7 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		c.Data = binary.BigEndian.AppendUint32(append(make([]byte, 0, len(l.Data)+4), l.Data...), checksum(l))
 		sealed[i] = &c
 	}
+	defer s.ops.Begin()()
 	s.writes.Lock()
 	defer s.writes.Unlock()
 	defer s.writing()()

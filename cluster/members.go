@@ -136,6 +136,7 @@ func (n *Node) report() *clusterv1.PingResponse {
 	if n.logs != nil {
 		res.LogWritable = proto.Bool(n.diskProblem() == nil)
 	}
+	res.Progress = n.progress()
 	res.Floors = n.knownFloors()
 	res.Checkpoints = n.checkpoints()
 	return res
@@ -205,7 +206,7 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 	}
 	committed, floor := n.committedIn(term), n.floors.get(id)
 	sent := time.Now() // monotonic: the wall clock may jump during the call
-	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID()), Floors: n.knownFloors(), Divergence: n.divergenceOf(id)})
+	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID()), Floors: n.knownFloors(), Divergence: n.divergenceOf(id), SilentNanos: int64(n.silentFor(id))})
 	if err != nil {
 		if status.Code(err) == codes.Unavailable { // the process may have ended
 			(*local)(n).Lost(id)
@@ -247,6 +248,9 @@ type Peer struct {
 	// Dead means that the member's process has certainly ended: its connections have closed, and
 	// its host refuses new ones.
 	Dead bool
+	// Stall is what the member does not finish by its last response. Members up to version 0.3.0
+	// report nothing, so that it is the zero value.
+	Stall Stall
 	// RefusesBuilds means that the member reports that it cannot take builds.
 	RefusesBuilds bool
 }
@@ -256,7 +260,7 @@ type Peer struct {
 func (n *Node) Peer(name, storeID string) Peer {
 	id := raft.ServerID(name + "/" + storeID)
 	if id == n.serverID() {
-		return Peer{BootID: n.cfg.BootID, RefusesBuilds: n.report().GetRefusesBuilds()}
+		return Peer{BootID: n.cfg.BootID, Stall: n.Stalled(), RefusesBuilds: n.report().GetRefusesBuilds()}
 	}
 	n.peers.mu.Lock()
 	defer n.peers.mu.Unlock()
@@ -266,9 +270,17 @@ func (n *Node) Peer(name, storeID string) Peer {
 		if s.ping != nil {
 			p.BootID, p.Silent = s.ping.GetNode().GetBootId(), time.Since(s.pingAt)
 			p.RefusesBuilds = s.ping.GetRefusesBuilds()
+			if p.Stall = stallOf(s.ping.GetProgress()); faults.Mutant("a-hanging-disk-is-no-loss") {
+				p.Stall = Stall{}
+			}
 		}
 	}
 	return p
+}
+
+// silentFor returns Peer.Silent of a member.
+func (n *Node) silentFor(id raft.ServerID) time.Duration {
+	return n.Peer(nameOf(id), storeOf(id)).Silent
 }
 
 // PeersChanged returns a channel that is closed when a member responds again or is found dead. To

@@ -60,6 +60,7 @@ type Node struct {
 	stateBusy chan struct{} // full while this node sends its state to a member; capacity 1
 	stored    atomic.Uint64 // index of the last entry when this process opened the log and the snapshots
 
+	pinged     pinged
 	membership chan struct{} // full while Raft's configuration is changed; capacity 1
 
 	mu      sync.Mutex

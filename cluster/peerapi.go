@@ -156,6 +156,7 @@ func (a peerAPI) Ping(_ context.Context, req *clusterv1.PingRequest) (*clusterv1
 	if a.node.raft.Load() == nil {
 		return nil, errStarting
 	}
+	a.node.pinged.note(req)
 	a.node.floors.merge(req.GetFloors())
 	a.node.noteDivergence(req.GetDivergence())
 	return a.node.report(), nil

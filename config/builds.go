@@ -52,6 +52,7 @@ type Logs struct {
 	ReplaceAfter Duration `json:"replaceAfter" doc:"A node that holds a copy of a live log and does not respond for this time is replaced by another node."`
 	RepairAfter  Duration `json:"repairAfter" doc:"Complete logs of a node that is lost for this time are copied to another node."`
 	FenceTimeout Duration `json:"fenceTimeout" doc:"A log is closed as lost when all nodes that hold it are unreachable for this time."`
+	SealTimeout  Duration `json:"sealTimeout" doc:"How long the end of an attempt waits until all nodes that hold its log have all of it. Then the log ends where all of them have it."`
 	Retention    Duration `json:"retention" doc:"Logs are removed this long after the end of their build, but not before history.minAge. Readers get a message that the log was removed. 0: logs stay as long as their build."`
 	TotalBytes   int64    `json:"totalBytes" doc:"Limit of all complete logs in the cluster, in bytes, each log counted once. Logs of the oldest builds are removed first. 0: no limit."`
 }

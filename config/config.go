@@ -75,7 +75,7 @@ func Default() Config {
 		},
 		History:    History{Total: 10000, PerRequester: 2000, MaxAge: d(7 * 24 * time.Hour), MinAge: d(10 * time.Minute)},
 		RequestIDs: RequestIDs{Age: d(24 * time.Hour)},
-		Logs:       Logs{MaxBytes: 256 << 20, SegmentBytes: 8 << 20, Copies: 2, ReplaceAfter: d(time.Second), RepairAfter: d(10 * time.Minute), FenceTimeout: d(time.Minute)},
+		Logs:       Logs{MaxBytes: 256 << 20, SegmentBytes: 8 << 20, Copies: 2, ReplaceAfter: d(time.Second), RepairAfter: d(10 * time.Minute), FenceTimeout: d(time.Minute), SealTimeout: d(10 * time.Second)},
 		Clock:      Clock{MaxJump: d(time.Hour), MaxJumpAhead: d(30 * 24 * time.Hour)},
 		Raft:       Raft{SnapshotThreshold: 8192, TrailingLogs: 10240, SegmentBytes: 64 << 20, SnapshotInterval: d(2 * time.Minute)},
 		Log:        Log{Format: "json", Level: "info"},

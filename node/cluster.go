@@ -65,11 +65,12 @@ func (n *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 			}
 			return out
 		},
-		Serve: []func(grpc.ServiceRegistrar){n.servePeers},
+		Serve:    []func(grpc.ServiceRegistrar){n.servePeers},
+		LogWrite: n.logWrites.Oldest,
 		Report: func(r *clusterv1.PingResponse) {
 			r.Owned = uint32(n.owner.Running())
 			r.SealingKeys = n.keyring.IDs()
-			disk := errors.Join(n.cluster.Trouble(), n.logs.Trouble())
+			disk := errors.Join(n.cluster.Trouble(), n.logs.Trouble(), n.hangs())
 			if err := errors.Join(disk, n.keyring.Problem(), n.logs.Copies().Trouble()); err != nil {
 				r.Trouble, r.RefusesBuilds = err.Error(), disk != nil
 			}

@@ -2,12 +2,14 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 )
 
@@ -37,6 +39,7 @@ func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 	if err := n.cluster.Trouble(); err != nil {
 		reasons = append(reasons, err.Error())
 	}
+	reasons = append(reasons, n.lostReasons()...)
 	if !n.started.Load() {
 		reasons = append(reasons, "this process is not yet registered in the replicated state")
 	}
@@ -49,6 +52,34 @@ func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, strings.Join(append([]string{"ready"}, n.healthProblems()...), "\n"))
+}
+
+// stallLimit is how long the oldest write of a ready node may be in progress.
+const stallLimit = 2 * time.Second
+
+// hangs returns an error if this node does not finish a write or a command.
+func (n *Node) hangs() error {
+	if s := n.cluster.Stalled(); s.For > stallLimit {
+		return errors.New(s.String())
+	}
+	return nil
+}
+
+// lostReasons returns why the cluster takes this node for lost, or is about to: it makes no progress,
+// the leader calls it silent, or the state contains it as lost.
+func (n *Node) lostReasons() (out []string) {
+	if err := n.hangs(); err != nil && n.cluster.Trouble() == nil { // Trouble reports writes of the replicated log
+		out = append(out, err.Error())
+	}
+	if err := n.cluster.Silenced(); err != nil {
+		out = append(out, err.Error())
+	}
+	n.store.Read(func(s *builds.State) {
+		if me := s.Node(n.cfg.Name); me.GetLost() && me.GetStoreId() == n.cluster.StoreID() {
+			out = append(out, "the cluster takes this node for lost: it did not respond, or made no progress")
+		}
+	})
+	return out
 }
 
 // healthProblems returns, sorted, the problems of runtimes and of the workspaces of another image

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/faults"
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
@@ -47,19 +48,23 @@ func (n *Node) register(ctx context.Context) bool {
 	}
 }
 
-// keepLease stops the attempts of this node when it has heard no leader for the lease
-// (owner.lease), and registers this process again when the state has lost it. It returns after ctx
-// has ended.
+// keepLease stops the attempts of this node when it has heard no leader, or has made no progress, for
+// the lease (owner.lease): the leader is about to take the node for lost. It registers this process
+// again when the state has lost it and the node makes progress, because it would be lost once more
+// before. It returns after ctx has ended.
 func (n *Node) keepLease(ctx context.Context) error {
 	lease := time.Duration(n.cfg.Owner.Lease)
 	held := false
 	for ctxutil.Sleep(ctx, lease/20) {
-		contact := n.cluster.Status().LastContact
-		if heard := contact >= 0 && contact < lease; heard != held {
-			if held = heard; !held {
-				n.log.Warn("no contact with a leader: stopping the attempts of this node", "for", contact, "lease", lease)
-			} else {
+		contact, stall := n.cluster.Status().LastContact, n.cluster.Stalled()
+		if holds := contact >= 0 && contact < lease && (stall.For < lease || faults.Mutant("a-hanging-node-keeps-its-lease")); holds != held {
+			switch held = holds; {
+			case held:
 				n.owner.LeaseHeld()
+			case stall.For >= lease:
+				n.log.Error("this node makes no progress: stopping its attempts", "reason", stall.String(), "lease", lease)
+			default:
+				n.log.Warn("no contact with a leader: stopping the attempts of this node", "for", contact, "lease", lease)
 			}
 		}
 		if !held {

@@ -19,6 +19,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs/peer"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/config"
+	"github.com/image-builder-ha/image-builder/internal/inflight"
 	"github.com/image-builder-ha/image-builder/registry"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/owner"
@@ -43,10 +44,12 @@ type Node struct {
 	registry *registry.Client // nil if Parts.Images is set
 	cluster  *cluster.Node
 	logs     *peer.Logs
-	raft     raftAdapter
-	runtimes map[string]workload.Runtime // by name
-	owner    *owner.Owner
-	service  *api.Service
+	// logWrites are the changes of the logs of builds on the disk that are in progress.
+	logWrites inflight.Ops
+	raft      raftAdapter
+	runtimes  map[string]workload.Runtime // by name
+	owner     *owner.Owner
+	service   *api.Service
 
 	counters  counters
 	readiness *readiness

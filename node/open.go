@@ -87,7 +87,7 @@ func (n *Node) openLogs() (err error) {
 			Dir:          filepath.Join(n.cfg.DataDir, "logs"),
 			MaxBytes:     n.cfg.Logs.MaxBytes,
 			SegmentBytes: n.cfg.Logs.SegmentBytes,
-			FS:           n.logFS(),
+			FS:           logs.Watch(n.logFS(), &n.logWrites),
 			Logger:       n.log,
 			Registerer:   n.metrics,
 		},
@@ -122,8 +122,8 @@ func (n *Node) newOwner() *owner.Owner {
 	return owner.New(owner.Options{
 		Node: n.cfg.Name, StoreID: n.cluster.StoreID(), Store: n.store, Raft: n.raft, Keyring: n.keyring,
 		Logs: n.logs, DamagedLogs: n.logs, ReplaceAfter: time.Duration(n.cfg.Logs.ReplaceAfter), RepairAfter: time.Duration(n.cfg.Logs.RepairAfter),
-		FenceTimeout: time.Duration(n.cfg.Logs.FenceTimeout),
-		Publisher:    n.images, Runtimes: n.runtimes, Log: n.log, Tracer: n.tracing.Tracer(tracing.Scope),
+		FenceTimeout: time.Duration(n.cfg.Logs.FenceTimeout), SealTimeout: time.Duration(n.cfg.Logs.SealTimeout),
+		Publisher: n.images, Runtimes: n.runtimes, Log: n.log, Tracer: n.tracing.Tracer(tracing.Scope),
 	})
 }
 

@@ -120,6 +120,12 @@ func (l liveness) Peer(name, storeID string) (string, time.Duration, bool) {
 	return p.BootID, p.Silent, p.Dead
 }
 
+// Stalled returns what a member does not finish, and for how long.
+func (l liveness) Stalled(name, storeID string) (string, time.Duration) {
+	s := l.cluster.Peer(name, storeID).Stall
+	return s.What, s.For
+}
+
 // Takes reports whether a node accepts new attempts. No node does while a snapshot is restored.
 func (l liveness) Takes(name, storeID string) bool {
 	return !l.restoring.Load() && !l.cluster.Peer(name, storeID).RefusesBuilds

@@ -26,6 +26,8 @@ type decision struct {
 	reassign []*buildsv1.AssignAttempt_Assignment
 	// overdue are the ids of builds past their deadline.
 	overdue []string
+	// revoke ends attempts that their owners should have stopped.
+	revoke []*buildsv1.RevokeAttempt
 	// reap means that the history exceeds its limits.
 	reap bool
 	// wake is the time of the next decision if nothing changes. Zero means that time alone changes
@@ -52,18 +54,32 @@ type rules struct {
 	replicas int
 }
 
+// holders are the nodes that can hold the logs of new attempts now.
+type holders struct {
+	alive []*buildsv1.Node
+	// drained are the nodes that could run attempts if they were not drained. They hold a copy only
+	// if a log would have no second one otherwise.
+	drained []*buildsv1.Node
+	known   int // number of nodes that are not lost
+}
+
 // copies returns the nodes that hold the log of a new attempt, the owner first. It returns nil if
 // too few nodes can hold a copy now.
-func (r rules) copies(owner *buildsv1.Node, alive []*buildsv1.Node, known int, key string) []*imagebuilderv1.LogCopy {
+func (r rules) copies(owner *buildsv1.Node, h holders, key string) []*imagebuilderv1.LogCopy {
 	out := []*imagebuilderv1.LogCopy{placement.CopyOf(owner)}
-	for len(out) < r.replicas {
-		n := placement.ChooseCopy(alive, out, key)
-		if n == nil {
-			break
+	add := func(from []*buildsv1.Node, want int) {
+		for len(out) < want {
+			n := placement.ChooseCopy(from, out, key)
+			if n == nil {
+				return
+			}
+			out = append(out, placement.CopyOf(n))
 		}
-		out = append(out, placement.CopyOf(n))
 	}
-	if len(out) < min(2, r.replicas, known) {
+	add(h.alive, r.replicas)
+	least := min(2, r.replicas, h.known)
+	add(h.drained, least)
+	if len(out) < least {
 		return nil // readers could see no byte of the log
 	}
 	return out
@@ -79,11 +95,11 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 	if s.Level() < 2 {
 		r.replicas = 0
 	}
-	alive, known := nodes(s, slots)
-	if len(alive) < known && s.Counts().Queued > 0 {
+	h := nodes(s, r, slots)
+	if len(h.alive) < h.known && s.Counts().Queued > 0 {
 		d.later(now.Add(recheckInterval))
 	}
-	d.adopt(s, slots)
+	d.adopt(s, slots, h.drained)
 	set := s.Settings()
 	room := 0
 	for _, sl := range slots {
@@ -116,7 +132,7 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 		}
 		if r.replicas > 0 {
 			a.Replicas, a.Adoptable = uint32(r.replicas), r.adoptable(name)
-			if a.Copies = r.copies(sl.node, alive, known, b.Id); a.Copies == nil {
+			if a.Copies = r.copies(sl.node, h, b.Id); a.Copies == nil {
 				break // no second node can hold a log now
 			}
 		}
@@ -131,22 +147,29 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 
 // adopt assigns attempts to other nodes if their owner is lost, removed, drained or about to stop
 // and their workload outlives it. The new owner must have the runtime and a copy of the log. adopt
-// chooses the least loaded one.
-func (d *decision) adopt(s *builds.State, slots []*slot) {
+// chooses the least loaded one, and a drained one only if the owner does not run.
+func (d *decision) adopt(s *builds.State, slots []*slot, drained []*buildsv1.Node) {
 	if s.Level() < 2 {
 		return
 	}
 	s.Live(func(q *buildsv1.Record) bool {
 		a := builds.LastAttempt(q.Build)
-		if n := s.Node(a.Owner); !a.Adoptable || n != nil && n.StoreId == a.OwnerStoreId && !n.Lost && !n.Stopping && !n.Drained {
+		n := s.Node(a.Owner)
+		runs := n != nil && n.StoreId == a.OwnerStoreId && !n.Lost
+		if !a.Adoptable || runs && !n.Stopping && !n.Drained {
 			return true
+		}
+		continues := func(n *buildsv1.Node) bool {
+			return builds.HasCopy(builds.CopiesOf(a), n.Name, n.StoreId) && slices.Contains(n.Runtimes, a.Runtime)
 		}
 		var to *slot
 		for _, sl := range slots {
-			holds := builds.HasCopy(builds.CopiesOf(a), sl.node.Name, sl.node.StoreId)
-			if holds && slices.Contains(sl.node.Runtimes, a.Runtime) && (to == nil || sl.used < to.used) {
+			if continues(sl.node) && (to == nil || sl.used < to.used) {
 				to = sl
 			}
+		}
+		if i := slices.IndexFunc(drained, continues); to == nil && i >= 0 && !runs {
+			to = &slot{node: drained[i]}
 		}
 		if to == nil {
 			return true
@@ -160,18 +183,21 @@ func (d *decision) adopt(s *builds.State, slots []*slot) {
 	})
 }
 
-// nodes returns the nodes that can hold logs now, and the number of nodes that are not lost.
-func nodes(s *builds.State, slots []*slot) (alive []*buildsv1.Node, known int) {
+// nodes returns the nodes that can hold logs now.
+func nodes(s *builds.State, r rules, slots []*slot) (h holders) {
 	for _, sl := range slots {
-		alive = append(alive, sl.node)
+		h.alive = append(h.alive, sl.node)
 	}
 	s.Nodes(func(n *buildsv1.Node) bool {
 		if !n.Lost {
-			known++
+			h.known++
+		}
+		if n.Drained && r.alive(n) {
+			h.drained = append(h.drained, n)
 		}
 		return true
 	})
-	return alive, known
+	return h
 }
 
 // load returns the capacity of each node that can get attempts, the number of running attempts by
@@ -195,6 +221,7 @@ func load(s *builds.State, r rules, now time.Time, d *decision) (slots []*slot, 
 			sl.used++
 		}
 		d.deadline(q, now)
+		d.unstopped(q, now)
 		return true
 	})
 	return slots, usedBy, total

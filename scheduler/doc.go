@@ -15,8 +15,11 @@
 //	trace.go      spans of decisions and of builds
 //	decide.go     the decision: which attempts start where
 //	place.go      the node of an attempt
+//	revoke.go     attempts that their owners do not end
 //	nodes.go      nodes and logs that are lost
 //	reap.go       workloads without an attempt
 //	options.go    the parts of the leader
 //	retention.go  the logs that are kept no longer
+//
+// DESIGN.md has the invariants and the reasons.
 package scheduler

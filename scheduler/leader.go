@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -63,7 +64,8 @@ func (l *Leader) alive(n *buildsv1.Node) bool {
 		return false
 	}
 	_, silent, dead := l.opts.Nodes.Peer(n.Name, n.StoreId)
-	return !dead && silent < l.opts.LostAfter/2 && l.opts.Nodes.Takes(n.Name, n.StoreId)
+	_, stalled := l.opts.Nodes.Stalled(n.Name, n.StoreId)
+	return !dead && silent < l.opts.LostAfter/2 && stalled < l.opts.LostAfter/2 && l.opts.Nodes.Takes(n.Name, n.StoreId)
 }
 
 // await blocks until the next change, or until wake if it is not zero, for at most a minute.
@@ -90,6 +92,16 @@ func (l *Leader) commit(ctx context.Context, d decision) (bool, error) {
 			BuildId: id, Reason: buildsv1.StopReason_STOP_REASON_DEADLINE,
 		}); err != nil {
 			return false, err
+		}
+		done = true
+	}
+	for _, c := range d.revoke {
+		_, _, err := builds.Propose(ctx, l.opts.Raft, c)
+		if err != nil && !errors.Is(err, builds.ErrFenced) && !errors.Is(err, builds.ErrNotFound) { // the owner has ended it meanwhile
+			return false, err
+		}
+		if err == nil {
+			l.opts.Log.Warn("the owner of an attempt did not stop it in time: the leader ended it", "build", c.BuildId, "attempt", c.Attempt, "epoch", c.Epoch)
 		}
 		done = true
 	}

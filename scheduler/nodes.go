@@ -120,7 +120,8 @@ func (w *nodeWatcher) lostLogs(now time.Time) (out []*buildsv1.SealAttempt) {
 	return out
 }
 
-// lostNodes returns commands for nodes whose process has ended or has not responded for LostAfter.
+// lostNodes returns commands for nodes whose process has ended, or has not responded or made no
+// progress for LostAfter.
 func (w *nodeWatcher) lostNodes() (lost []*buildsv1.NodeLost) {
 	view := w.Store.View()
 	if view.Level() < 2 {
@@ -147,7 +148,11 @@ func (w *nodeWatcher) lostNodes() (lost []*buildsv1.NodeLost) {
 		case silent > w.LostAfter:
 			reason = fmt.Sprintf("it has not responded for %s", w.LostAfter)
 		default:
-			return true
+			what, stalled := w.Nodes.Stalled(n.Name, n.StoreId)
+			if stalled <= w.LostAfter || boot != n.BootId {
+				return true
+			}
+			reason = fmt.Sprintf("%s has been in progress for more than %s", what, w.LostAfter)
 		}
 		lost = append(lost, &buildsv1.NodeLost{Name: n.Name, StoreId: n.StoreId, BootId: n.BootId, Reason: reason})
 		return true

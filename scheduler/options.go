@@ -20,6 +20,10 @@ type Liveness interface {
 	// the node has not responded, and whether the process has certainly ended. bootID is empty if
 	// none has responded in this term.
 	Peer(name, storeID string) (bootID string, silent time.Duration, dead bool)
+	// Stalled returns what a node does not finish by its last response, such as a write of its disk,
+	// and how long that has been in progress. stalled is 0 if the node makes progress, or runs a
+	// version that does not report it.
+	Stalled(name, storeID string) (what string, stalled time.Duration)
 	// Takes reports whether the node accepts new attempts by its last response.
 	Takes(name, storeID string) bool
 	// Member reports whether the node is a member of the cluster.
@@ -40,8 +44,8 @@ type LeaderOptions struct {
 	Settings *buildsv1.Settings
 	// Nodes reports the health of the nodes.
 	Nodes Liveness
-	// LostAfter is how long a node may not respond until its attempts are ended. It is longer than
-	// the lease, after which the node itself stops them.
+	// LostAfter is how long a node may not respond, or make no progress, until its attempts are
+	// ended. It is longer than the lease, after which the node itself stops them.
 	LostAfter time.Duration
 	// Runtime returns the name of the runtime for a source, or "" if there is none.
 	Runtime func(*imagebuilderv1.Source) string

@@ -17,6 +17,7 @@ import (
 type healthyNodes struct{}
 
 func (healthyNodes) Peer(string, string) (string, time.Duration, bool) { return "b", 0, false }
+func (healthyNodes) Stalled(string, string) (string, time.Duration)    { return "", 0 }
 func (healthyNodes) Takes(string, string) bool                         { return true }
 func (healthyNodes) Member(string, string) bool                        { return true }
 func (healthyNodes) PeersChanged() <-chan struct{}                     { return nil }

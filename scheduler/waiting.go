@@ -17,8 +17,7 @@ type Waiting struct {
 	now    time.Time
 	rules  rules
 	slots  []*slot
-	alive  []*buildsv1.Node
-	known  int
+	nodes  holders
 	usedBy map[string]int
 	total  int
 }
@@ -34,7 +33,7 @@ func NewWaiting(s *builds.State, now time.Time, runtime func(*imagebuilderv1.Sou
 		runtime: runtime, replicas: replicas,
 	}}
 	w.slots, w.usedBy, w.total = load(s, w.rules, now, &decision{})
-	w.alive, w.known = nodes(s, w.slots)
+	w.nodes = nodes(s, w.rules, w.slots)
 	return w
 }
 
@@ -69,7 +68,7 @@ func (w *Waiting) Reason(r *buildsv1.Record) string {
 	if to == nil {
 		return "all nodes that can run it are full (builds.runningPerNode)"
 	}
-	if w.rules.replicas > 0 && w.rules.copies(to.node, w.alive, w.known, b.Id) == nil {
+	if w.rules.replicas > 0 && w.rules.copies(to.node, w.nodes, b.Id) == nil {
 		return "no second node is up that can hold its log (logs.copies)"
 	}
 	return ""

@@ -44,8 +44,12 @@ func Test_Waiting_Reasons(t *testing.T) {
 		}, want: "builds.runningPerRequester, 1"},
 		"no second node": {nodes: []uint32{1, 1}, replicas: 2, prepare: func(w *schedulertest.World) {
 			w.Apply(&buildsv1.SetFeatureLevel{Level: 2})
-			w.Apply(&buildsv1.DrainNode{Name: "n1", Drained: true})
+			w.Apply(&buildsv1.NodeStopping{Name: "n1", StoreId: "s", BootId: "b"})
 		}, want: "no second node"},
+		"the second node is drained": {nodes: []uint32{1, 1}, replicas: 2, prepare: func(w *schedulertest.World) {
+			w.Apply(&buildsv1.SetFeatureLevel{Level: 2})
+			w.Apply(&buildsv1.DrainNode{Name: "n1", Drained: true})
+		}, want: ""},
 	} {
 		t.Run(title, func(t *testing.T) {
 			w := schedulertest.NewWorld(t, c.nodes...)

@@ -26,6 +26,7 @@ type Disk struct {
 	Room func() uint64
 
 	mu     sync.Mutex
+	hangs  chan struct{} // closed when the disk works again; nil while it works
 	files  map[string]*diskFile
 	mark   *diskFile
 	meta   types.PersistentState
@@ -53,7 +54,41 @@ func NewDisk() *Disk {
 }
 
 // Mount gives one process the use of the disk.
-func (d *Disk) Mount() *Mount { return &Mount{d: d} }
+func (d *Disk) Mount() *Mount { return &Mount{d: d, kill: make(chan struct{})} }
+
+// Hang makes all syncs and changes of metadata wait until works is called. They neither fail nor
+// succeed meanwhile, as on a disk whose controller does not respond.
+func (d *Disk) Hang() (works func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := make(chan struct{})
+	d.hangs = c
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.hangs == c {
+			d.hangs = nil
+		}
+		close(c)
+	}
+}
+
+// await waits while the disk hangs, or until the process of the mount is killed.
+func (m *Mount) await(op string) {
+	if op != "sync" && op != "metadata" {
+		return
+	}
+	m.d.mu.Lock()
+	hangs := m.d.hangs
+	m.d.mu.Unlock()
+	if hangs == nil {
+		return
+	}
+	select {
+	case <-hangs:
+	case <-m.kill:
+	}
+}
 
 // PowerLoss undoes what was not synced. For each file n(2) decides whether all of that is undone or
 // none: the system may have written it anyway. No process may use the disk.
@@ -124,7 +159,8 @@ func (f *diskFile) read(p []byte, at int) (n int, err error) {
 // Mount is a Disk as one process sees it.
 type Mount struct {
 	d      *Disk
-	killed bool // under d.mu
+	killed bool          // under d.mu
+	kill   chan struct{} // closed by Kill
 }
 
 var _ cluster.Disk = (*Mount)(nil)
@@ -136,11 +172,15 @@ var errKilled = fmt.Errorf("clustertest: the process was killed (%w)", fs.ErrClo
 func (m *Mount) Kill() {
 	m.d.mu.Lock()
 	defer m.d.mu.Unlock()
+	if !m.killed {
+		close(m.kill)
+	}
 	m.killed = true
 }
 
 // do calls f while no other operation runs. op is "" for operations that need no room.
 func (m *Mount) do(op string, f func() error) error {
+	m.await(op)
 	m.d.mu.Lock()
 	defer m.d.mu.Unlock()
 	if m.killed {

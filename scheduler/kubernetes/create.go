@@ -228,7 +228,8 @@ func (r *Runtime) withRetries(ctx context.Context, what string, op func() error)
 	}
 }
 
-// awaitRoom waits while the install has MaxPods pods, and then takes a place for the new one.
+// awaitRoom waits while the install has MaxPods pods, and then takes a place for the new one. The
+// pods of this node get their places in the order in which they began to wait.
 func (r *Runtime) awaitRoom(ctx context.Context, name string) error {
 	if r.opts.MaxPods == 0 {
 		return nil
@@ -238,6 +239,7 @@ func (r *Runtime) awaitRoom(ctx context.Context, name string) error {
 			r.opts.Log.Info("waiting for another build pod to end", "pod", name, "max", r.opts.MaxPods)
 		}
 		if err := r.pause(ctx, 2); err != nil {
+			r.pods.leave(name)
 			return fmt.Errorf("wait for another build pod to end: %w", err)
 		}
 	}

@@ -8,11 +8,14 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
+
+	"github.com/google/go-cmp/cmp"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -492,6 +495,55 @@ func Test_MaxPods_Burst(t *testing.T) {
 	}
 	if n := most.Load(); n != 1 {
 		t.Errorf("there were %d pods at a time", n)
+	}
+}
+
+// Test_MaxPods_Order: pods that wait for a place get it in the order in which they began to wait, and
+// a pod that does not wait any more holds up no other one.
+func Test_MaxPods_Order(t *testing.T) {
+	const waiters = 8
+	reg, c := startRegistry(t), newCluster(t)
+	digest := reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10))
+	var mu sync.Mutex
+	var created []string
+	c.fake.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		created = append(created, a.(clienttesting.CreateAction).GetObject().(*corev1.Pod).Name)
+		return false, nil, nil
+	})
+	r := newRuntime(t, c, "node-a", reg.Addr, kubernetes.FastRetries, func(o *kubernetes.Options) { o.MaxPods = 1 })
+	first := copyOf(reg, "b0", digest)
+	x := start(testContext(t), r, first, newSink())
+	c.await(testContext(t), first.Name())
+	want, runs := []string{first.Name()}, []*run{x}
+	for i := range waiters {
+		ctx, cancel := context.WithCancel(testContext(t))
+		defer cancel()
+		w := copyOf(reg, fmt.Sprint("b", waiters-i), digest) // the names are in the reverse order
+		y := start(ctx, r, w, newSink())
+		testkit.Eventually(t, 20*time.Second, "the pod waits", func() bool { return r.Waiting() == i+1 })
+		if i == 1 {
+			cancel()
+			if _, err := y.wait(t); err == nil {
+				t.Error("a build that was cancelled while it waited has succeeded")
+			}
+			testkit.Eventually(t, 20*time.Second, "the pod does not wait any more", func() bool { return r.Waiting() == i })
+			w = copyOf(reg, "c", digest)
+			y = start(testContext(t), r, w, newSink())
+			testkit.Eventually(t, 20*time.Second, "another pod waits", func() bool { return r.Waiting() == i+1 })
+		}
+		want, runs = append(want, w.Name()), append(runs, y)
+	}
+	c.startKubelet()
+	c.start(c.pod(first.Name()))
+	for _, x := range runs {
+		if _, err := x.wait(t); err != nil {
+			t.Error(err)
+		}
+	}
+	if diff := cmp.Diff(want, created); diff != "" {
+		t.Error("the order of the pods:", diff)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ type podWatch struct {
 	mu       sync.Mutex
 	subs     map[string]map[*podSub]struct{}
 	reserved map[string]struct{} // pods to be created that have a place under the limit: see reserve
+	waiting  []string            // pods to be created that have none, in the order of their first call of reserve
 }
 
 // podSub holds the newest state of the pods of one name.
@@ -148,22 +150,36 @@ func (w *podWatch) all() []*corev1.Pod {
 	return out
 }
 
-// reserve takes a place for a pod that is to be created, and returns false if limit places are
-// taken. The place is held until the watch shows the pod, which then counts itself, or until free.
+// reserve takes a place for a pod that is to be created. It returns false if limit places are taken,
+// or if pods that wait for longer need the free ones. The caller then calls it again, or leave. The
+// place is held until the watch shows the pod, which then counts itself, or until free.
 func (w *podWatch) reserve(name string, limit int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	turn := slices.Index(w.waiting, name)
+	if turn < 0 {
+		turn = len(w.waiting)
+		w.waiting = append(w.waiting, name)
+	}
 	n, now := len(w.reserved), time.Now()
 	for _, p := range w.all() {
 		if _, counted := w.reserved[p.Name]; !counted && !over(p, now) {
 			n++
 		}
 	}
-	if n >= limit {
+	if n+turn >= limit {
 		return false
 	}
+	w.waiting = slices.Delete(w.waiting, turn, turn+1)
 	w.reserved[name] = struct{}{}
 	return true
+}
+
+// leave ends the wait of a pod for a place.
+func (w *podWatch) leave(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting = slices.DeleteFunc(w.waiting, func(s string) bool { return s == name })
 }
 
 // free releases the place of a pod, if it has one.

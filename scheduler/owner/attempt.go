@@ -36,7 +36,7 @@ var (
 	errStopRequested = errors.New("the build was asked to stop")
 	errFenced        = errors.New("the attempt has another owner")
 	errShutdown      = errors.New("the node shuts down")
-	errLease         = errors.New("the node heard no leader for longer than its lease")
+	errLease         = errors.New("the node heard no leader, or made no progress, for longer than its lease")
 )
 
 // logger returns the node's logger with the attributes of the attempt.

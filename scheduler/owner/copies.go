@@ -104,7 +104,7 @@ func (k *copyKeeper) check(ctx context.Context, status []logs.CopyStatus) (again
 			again = true
 		}
 	}
-	if len(lost) == 0 && len(committed) >= min(int(a.Log.GetReplicas()), len(o.holders(view))) {
+	if len(lost) == 0 && len(committed) >= min(int(a.Log.GetReplicas()), len(o.liveHolders(view))) {
 		if joining != nil { // the copies that it would replace work again
 			k.leaveOut(*joining, committed)
 		}
@@ -127,7 +127,7 @@ func (k *copyKeeper) check(ctx context.Context, status []logs.CopyStatus) (again
 // addCopy starts a new copy. If no node can hold one, it removes lost copies from the set, as long
 // as two copies remain, or retries copies that have refused.
 func (k *copyKeeper) addCopy(ctx context.Context, view *builds.State, status []logs.CopyStatus, committed []*imagebuilderv1.LogCopy, lost []logs.Copy) (again bool) {
-	nodes := k.accepting(k.at.owner.holders(view))
+	nodes := k.accepting(k.at.owner.liveHolders(view))
 	n := placement.ChooseCopy(nodes, committed, k.at.key.build)
 	if n == nil { // a wiped node, which has the name of a lost copy
 		n = placement.ChooseCopy(nodes, withoutWiped(view, committed), k.at.key.build)

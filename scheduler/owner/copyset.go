@@ -20,6 +20,33 @@ func (o *Owner) holders(view *builds.State) (out []*buildsv1.Node) {
 	return out
 }
 
+// liveHolders returns the nodes that can hold a copy of a live log now. Drained nodes are among them if
+// the log would have no second copy otherwise.
+func (o *Owner) liveHolders(view *builds.State) []*buildsv1.Node {
+	nodes := o.holders(view)
+	if lacksHolders(view) {
+		view.Nodes(func(n *buildsv1.Node) bool {
+			if n.Drained && !n.Lost && !n.Stopping && n.Name != o.opts.Node {
+				nodes = append(nodes, n)
+			}
+			return true
+		})
+	}
+	return nodes
+}
+
+// lacksHolders reports whether fewer than two nodes run that are not drained.
+func lacksHolders(view *builds.State) bool {
+	n := 0
+	view.Nodes(func(x *buildsv1.Node) bool {
+		if !x.Lost && !x.Drained && !x.Stopping {
+			n++
+		}
+		return true
+	})
+	return n < 2
+}
+
 // otherCopies returns the copies of a log on other nodes that are not lost.
 func (o *Owner) otherCopies(a *imagebuilderv1.Attempt) (out []*imagebuilderv1.LogCopy) {
 	view := o.opts.Store.View()
@@ -32,10 +59,11 @@ func (o *Owner) otherCopies(a *imagebuilderv1.Attempt) (out []*imagebuilderv1.Lo
 }
 
 // mustReplace reports whether a copy of a live log must be replaced. Its node was removed, wiped,
-// lost or drained, it refuses appends, or it has not responded for ReplaceAfter.
+// lost or drained, it refuses appends, or it has not responded for ReplaceAfter. A drained node keeps
+// its copy while no other node can hold it.
 func (o *Owner) mustReplace(view *builds.State, s logs.CopyStatus) bool {
 	n := view.Node(s.Node)
-	return n == nil || n.StoreId != s.StoreID || n.Lost || n.Drained || s.Refusal != nil ||
+	return n == nil || n.StoreId != s.StoreID || n.Lost || n.Drained && !lacksHolders(view) || s.Refusal != nil ||
 		!s.Failing.IsZero() && time.Since(s.Failing) > o.opts.ReplaceAfter
 }
 

@@ -30,7 +30,7 @@ func (at *attempt) failure(ctx context.Context, err error) *buildsv1.FinishAttem
 	case errors.Is(cause, errShutdown):
 		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true, Message: fmt.Sprintf("node %s shut down while the attempt ran", node)}
 	case errors.Is(cause, errLease):
-		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true, Message: fmt.Sprintf("node %s heard no leader for longer than its lease, and stopped the attempt", node)}
+		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true, Message: fmt.Sprintf("node %s heard no leader, or made no progress, for longer than its lease, and stopped the attempt", node)}
 	}
 	var f *workload.Failure
 	if errors.As(err, &f) {
@@ -52,6 +52,7 @@ func (at *attempt) blameDisk(ctx context.Context, end *buildsv1.FinishAttempt, e
 }
 
 // finish seals the log and commits the end of the attempt. w is nil if the log could not be opened.
+// The log gets SealTimeout to reach all of its copies, and ends where all have it otherwise.
 // finish does not end with ctx: the end of a cancelled attempt is committed too. While there is no
 // leader it retries, because a build whose end is not committed would run for ever. Only a node
 // that shuts down gives up after finishTimeout: its next process ends the attempt at its start.
@@ -65,8 +66,10 @@ func (at *attempt) finish(ctx context.Context, w logs.AttemptWriter, steps []*im
 		if c.Phase != builds.Succeeded && c.Message != "" {
 			_ = w.Marker("attempt failed: " + c.Message)
 		}
+		seal, done := context.WithTimeout(ctx, at.owner.opts.SealTimeout)
 		var err error
-		if c.LogLength, c.LogChecksum, err = sealTraced(ctx, w); err != nil {
+		c.LogLength, c.LogChecksum, err = sealTraced(seal, w)
+		if done(); err != nil {
 			log.Error("cannot complete the log of an attempt", "err", err)
 			c.LogUnknown = c.LogChecksum == "" // another copy seals the log
 			if c.Phase == builds.Succeeded {

@@ -56,7 +56,7 @@ type Publisher interface {
 	Exists(ctx context.Context, image string) (bool, error)
 }
 
-// Options are the parts of an Owner. All fields but Tracer are required.
+// Options are the parts of an Owner. All fields but SealTimeout and Tracer are required.
 type Options struct {
 	// Node and StoreID name this node as assignments do.
 	Node, StoreID string
@@ -77,6 +77,8 @@ type Options struct {
 	// FenceTimeout is how long a node tries to fence its copy of a log if the log has no other copy
 	// on a running node.
 	FenceTimeout time.Duration
+	// SealTimeout is how long the end of an attempt waits for the copies of its log; 10 s if zero.
+	SealTimeout time.Duration
 	// Tracer makes the spans of attempts of traced builds. nil disables them.
 	Tracer trace.Tracer
 }
@@ -134,6 +136,9 @@ func attemptOf(view *builds.State, k attemptKey) *imagebuilderv1.Attempt {
 
 // New returns an owner that is not running yet.
 func New(o Options) *Owner {
+	if o.SealTimeout == 0 {
+		o.SealTimeout = 10 * time.Second
+	}
 	return &Owner{
 		opts: o, running: map[attemptKey]*runHandle{}, byBuild: map[string][]attemptKey{}, busyLogs: map[attemptKey]bool{},
 		nodes: make(chan struct{}), copyMissing: make(chan struct{}, 1),

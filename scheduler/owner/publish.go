@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
@@ -24,15 +23,6 @@ const (
 
 // errRegistryAway ends an attempt after registryTimeout. The attempt is not counted.
 var errRegistryAway = errors.New("the registry could not be reached by this node for " + registryTimeout.String())
-
-// targets returns the refs at which a build publishes its image. The workload pushes to the
-// repository of the first one.
-func targets(b *imagebuilderv1.Build) []string {
-	if b.Source.GetDockerfile() != nil {
-		return append([]string{b.BaseRef, b.Ref}, b.Source.GetDockerfile().GetExtraTags()...)
-	}
-	return []string{b.Ref}
-}
 
 // repository returns a ref without its tag.
 func repository(ref string) string {
@@ -66,7 +56,7 @@ func (at *attempt) exists(ctx context.Context, image string) (found bool, err er
 // publish tags the image at all targets. Its digest is committed already.
 func (at *attempt) publish(ctx context.Context, out workload.Outcome) error {
 	at.digest = out.Digest
-	for i, ref := range targets(at.record.Build) {
+	for i, ref := range builds.Targets(at.record.Build) {
 		if i > 0 { // the commit of the digest confirmed the owner for the first ref
 			if err := at.stillOwner(ctx); err != nil {
 				return err
@@ -80,10 +70,18 @@ func (at *attempt) publish(ctx context.Context, out workload.Outcome) error {
 	return nil
 }
 
-// repairTags corrects tags that this node may have set after it lost the attempt. No check before
-// the effect prevents that, because the process or the request may be held up between the two. If
-// the state has another digest by now, repairTags publishes that digest, until the state does not
-// change any more.
+// inheritTags takes over the tags that a former owner of the build may have set with the digest that
+// it committed. That owner repairs them only while the build goes on.
+func (at *attempt) inheritTags() {
+	if former := at.record.Build.Digest; former != "" && len(at.tagging) == 0 {
+		at.tagging, at.digest = builds.Targets(at.record.Build), former
+	}
+}
+
+// repairTags corrects tags that this node may have set for an attempt that has failed or has another
+// owner. No check before the effect prevents that, because the process or the request may be held up
+// between the two. Each tag gets the digest that the state names for it (State.CommittedDigest), until
+// the state does not change any more. A tag for which it names none stays as it is.
 func (at *attempt) repairTags(ctx context.Context, log *slog.Logger) {
 	if len(at.tagging) == 0 {
 		return
@@ -92,36 +90,28 @@ func (at *attempt) repairTags(ctx context.Context, log *slog.Logger) {
 	defer cancel()
 	ctx, cancelTimeout := context.WithTimeout(ctx, tagRepairTimeout)
 	defer cancelTimeout()
-	for set := at.digest; ; {
+	set := map[string]string{}
+	for _, ref := range at.tagging {
+		set[ref] = at.digest
+	}
+	for repaired := true; repaired; {
 		if err := at.catchUp(ctx); err != nil {
 			log.Warn("cannot check whether this node has tagged the image after it lost the attempt", "refs", at.tagging, "err", err)
 			return
 		}
-		want := at.committedDigest()
-		if want == "" || want == set {
-			return
-		}
+		repaired = false
+		view := at.owner.opts.Store.View()
 		for _, ref := range at.tagging {
+			want := view.CommittedDigest(ref)
+			if want == "" || want == set[ref] {
+				continue
+			}
 			if err := at.owner.opts.Publisher.Publish(ctx, repository(ref)+"@"+want, ref); err != nil {
 				log.Error("cannot repair a tag that this node may have set after it lost the attempt", "ref", ref, "digest", want, "err", err)
 				return
 			}
+			log.Warn("repaired a tag that this node may have set after it lost the attempt", "ref", ref, "digest", want)
+			set[ref], repaired = want, true
 		}
-		log.Warn("repaired tags that this node may have set after it lost the attempt", "refs", at.tagging, "digest", want)
-		set = want
 	}
-}
-
-// committedDigest returns the digest that the refs of the build must have by the state: the digest
-// of the newest build of the ref, or of this build if the newest has none yet.
-func (at *attempt) committedDigest() (digest string) {
-	at.owner.opts.Store.Read(func(s *builds.State) {
-		if r := s.Newest(at.record.Build.Ref); r != nil {
-			digest = r.Build.Digest
-		}
-		if r := s.Build(at.key.build); r != nil && digest == "" {
-			digest = r.Build.Digest
-		}
-	})
-	return digest
 }

@@ -82,6 +82,9 @@ func (at *attempt) run(ctx context.Context) {
 		at.repairTags(ctx, log)
 	case err == nil && remains:
 		at.removeRemains(at.tasks, log)
+	case err == nil && end.Phase != builds.Succeeded:
+		at.inheritTags()
+		at.repairTags(ctx, log)
 	}
 }
 
@@ -127,7 +130,7 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 // image.
 func (at *attempt) outcome(ctx context.Context, rt workload.Runtime, w *workload.Workload, sink *sink) (out workload.Outcome, missing bool, err error) {
 	if former := at.record.Build.Digest; former != "" {
-		repo := repository(targets(at.record.Build)[0])
+		repo := repository(builds.Targets(at.record.Build)[0])
 		found, err := at.exists(ctx, repo+"@"+former)
 		if err != nil {
 			return workload.Outcome{}, false, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "look for the image of the former attempt: " + err.Error(), Err: err}

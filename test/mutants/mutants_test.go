@@ -254,8 +254,68 @@ var mutants = []mutant{
 	},
 	{
 		"a cancel stops what is being published", "builds/apply_stop.go",
-		"if b.Phase == Pushing && !forced {", "if false && !forced {",
+		"if (b.Phase == Pushing || tagged) && !forced {", "if tagged && b.Phase != Pushing && !forced {",
 		"./builds", "Test_Stop_TooLateOncePushing", "",
+	},
+	{
+		"a cancel stops what a former owner has tagged", "builds/apply_stop.go",
+		"if (b.Phase == Pushing || tagged) && !forced {", "if (b.Phase == Pushing || tagged && false) && !forced {",
+		"./builds", "Test_Stop_TooLateOnceTagged", "",
+	},
+	{
+		"uncounted attempts follow each other at once", "builds/retry.go",
+		"r.UncountedAttempts > 1:", "false:",
+		"./builds", "Test_Retry_UncountedAttemptsPause", "",
+	},
+	{
+		"an attempt is taken away without a new epoch", "builds/apply_revoke.go",
+		"a.Epoch = MaxEpoch(r.Build) + 1", "",
+		"./builds", "Test_Revoke", "",
+	},
+	{
+		"the owner that loses an attempt seals its log", "builds/apply_revoke.go",
+		"tx.sealingElsewhere(a)", "tx.sealing(a)",
+		"./builds", "Test_Revoke", "",
+	},
+	{
+		"the leader ends attempts of builds that nobody stops", "builds/apply_revoke.go",
+		"if r.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED {", "if false {",
+		"./builds", "Test_Revoke", "",
+	},
+	{
+		"a restored state knows another last success", "builds/published.go",
+		"last != nil && (last.EndedIndex > r.EndedIndex", "last != nil && (false",
+		"./builds", "Test_Published", "",
+	},
+	{
+		"a late tag is repaired to the newest build, whether or not it has failed", "builds/published.go",
+		"return s.Published(ref)", "return s.Newest(ref).GetBuild().GetDigest()",
+		"./scheduler/owner", "Test_Publish_LateTagAfterAFailedBuild", "",
+	},
+	{
+		"a failed build keeps the tags of its former owner", "scheduler/owner/run.go",
+		"at.inheritTags()", "",
+		"./scheduler/owner", "Test_Publish_AFailureLeavesTheLastSuccess", "",
+	},
+	{
+		"a drained node gets no copy of a live log", "scheduler/owner/copyset.go",
+		"if lacksHolders(view) {", "if false {",
+		"./scheduler/owner", "Test_KeepCopy_DrainedNodesAreTheLastResort", "",
+	},
+	{
+		"build pods get their places in any order", "scheduler/kubernetes/watch.go",
+		"if n+turn >= limit {", "if n >= limit {",
+		"./scheduler/kubernetes", "Test_MaxPods_Order", "",
+	},
+	{
+		"only the owner ends an attempt", "scheduler/revoke.go",
+		"now.Before(due)", "true",
+		"./scheduler", "Test_Decide_Revokes|Test_Leader_EndsWhatItsOwnerDoesNot", "",
+	},
+	{
+		"a drained node holds no copy of a log", "scheduler/decide.go",
+		"add(h.drained, least)", "_ = h.drained",
+		"./scheduler", "Test_Decide_DrainedNodesAreTheLastResort", "",
 	},
 	{
 		"a late goroutine of an ended term makes the node lead", "cluster/leads.go",

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
@@ -16,6 +17,8 @@ import (
 // byte survives the end of a process, and a synced byte also survives a power loss.
 type disk struct {
 	mu    sync.Mutex
+	hangs chan struct{} // closed when the disk works again; nil while it works
+	full  bool          // whether nothing can be written
 	files map[string]*file
 }
 
@@ -29,7 +32,28 @@ type file struct {
 func newDisk() *disk { return &disk{files: map[string]*file{}} }
 
 // mount is a disk as one process uses it. All calls fail after kill.
-func (d *disk) mount() *mount { return &mount{d: d} }
+func (d *disk) mount() *mount { return &mount{d: d, end: make(chan struct{})} }
+
+// hang makes all fsyncs wait until works is called. They neither fail nor succeed meanwhile.
+func (d *disk) hang() (works func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := make(chan struct{})
+	d.hangs = c
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.hangs = nil
+		close(c)
+	}
+}
+
+// setFull makes all writes fail for lack of room, or ends that.
+func (d *disk) setFull(full bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.full = full
+}
 
 // powerLoss drops all changes that were not synced.
 func (d *disk) powerLoss() {
@@ -71,7 +95,8 @@ func (d *disk) damage(prefix string, intn func(int) int) bool {
 // mount is a disk as one process sees it.
 type mount struct {
 	d      *disk
-	killed bool // guarded by d.mu
+	killed bool          // guarded by d.mu
+	end    chan struct{} // closed by kill
 }
 
 var _ logs.FS = (*mount)(nil)
@@ -82,7 +107,32 @@ var errKilled = errors.New("the process was killed")
 func (m *mount) kill() {
 	m.d.mu.Lock()
 	defer m.d.mu.Unlock()
+	if !m.killed {
+		close(m.end)
+	}
 	m.killed = true
+}
+
+// await waits while the disk hangs, or until the process is killed.
+func (m *mount) await() {
+	m.d.mu.Lock()
+	hangs := m.d.hangs
+	m.d.mu.Unlock()
+	if hangs == nil {
+		return
+	}
+	select {
+	case <-hangs:
+	case <-m.end:
+	}
+}
+
+// room returns an error if the disk is full. The caller holds the lock of the disk.
+func (m *mount) room(name string) error {
+	if m.d.full {
+		return &fs.PathError{Op: "write", Path: name, Err: syscall.ENOSPC}
+	}
+	return nil
 }
 
 // do calls f under the lock of the disk, unless the process was killed.
@@ -104,6 +154,9 @@ func (m *mount) OpenFile(name string, flag int, _ os.FileMode) (out logs.File, e
 		case f != nil && flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL:
 			return &fs.PathError{Op: "open", Path: name, Err: fs.ErrExist}
 		case f == nil:
+			if err := m.room(name); err != nil {
+				return err
+			}
 			f = &file{}
 			m.d.files[name] = f
 		}
@@ -168,6 +221,9 @@ func (h handle) ReadAt(p []byte, at int64) (n int, err error) {
 
 func (h handle) WriteAt(p []byte, at int64) (n int, err error) {
 	err = h.m.do(func() error {
+		if err := h.m.room("log"); err != nil {
+			return err
+		}
 		if end := int(at) + len(p); end > len(h.f.data) {
 			h.f.data = append(h.f.data, make([]byte, end-len(h.f.data))...)
 		}
@@ -189,6 +245,7 @@ func (h handle) Truncate(size int64) error {
 }
 
 func (h handle) Sync() error {
+	h.m.await()
 	return h.m.do(func() error {
 		h.f.synced = append(h.f.synced[:0], h.f.data...)
 		return nil

@@ -24,6 +24,9 @@ func Test_Mutants(t *testing.T) {
 		"read-without-verify":       "a linearizable read asks a quorum",
 		"deposed-leader-schedules":  "the term of a deposed leader commits nothing",
 
+		"a-hanging-disk-is-no-loss":      "a node whose log disk hangs is lost",
+		"a-hanging-node-keeps-its-lease": "a node whose log disk hangs is lost",
+
 		"read-index-by-verify-leader": "a linearizable read counts no old answers",
 	} {
 		t.Run(mutant, func(t *testing.T) {

@@ -26,6 +26,8 @@ var scenarios = map[string]func(*world) error{
 	"the term of a deposed leader commits nothing": deposedTerm,
 	"secrets outlive leaders":                      secretsOutliveLeaders,
 	"a node that reaches no leader refuses":        unreachedLeader,
+	"a node whose log disk hangs is lost":          hungLogDisk,
+	"a node whose Raft disk hangs is lost":         hungRaftDisk,
 }
 
 func Test_Scenarios(t *testing.T) {

@@ -34,6 +34,9 @@ func runtimeOf(s *imagebuilderv1.Source) string {
 type workloads struct {
 	w *world
 
+	// lasting is how long each workload runs. If it is 0, that is random.
+	lasting time.Duration
+
 	mu   sync.Mutex
 	pods map[string]*process // by name of the workload
 	// lines is the length of the output of each workload that was started.
@@ -56,6 +59,10 @@ func (o *workloads) start(name string) *process {
 	wl := &process{name: name, startedAt: time.Now(), stopped: make(chan struct{}), fails: o.w.intn(20) == 0}
 	if o.w.intn(3) > 0 {
 		wl.lines, wl.interval = 1+o.w.intn(12), time.Duration(10+o.w.intn(600))*time.Millisecond
+	}
+	if o.lasting > 0 {
+		wl.interval, wl.fails = time.Second, false
+		wl.lines = int(o.lasting / wl.interval)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -49,6 +49,9 @@ type world struct {
 	ended   map[string]bool // ids of builds that a client has seen ended
 	reached map[string]int  // states, with how often they were reached
 
+	// slow is closed when the registry sets tags again; nil while it does.
+	slow chan struct{}
+
 	published map[string]time.Time // refs of images, with the time of the last publication
 }
 
@@ -151,7 +154,17 @@ func (r registry) Head(_ context.Context, ref string, _ *buildsv1.Rights) (build
 	return builds.Image{}, &builds.ImageError{Kind: builds.ImageNotFound, Ref: ref, Err: errors.New("not there")}
 }
 
-func (r registry) Publish(_ context.Context, _, ref string) error {
+func (r registry) Publish(ctx context.Context, _, ref string) error {
+	r.w.mu.Lock()
+	slow := r.w.slow
+	r.w.mu.Unlock()
+	if slow != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-slow:
+		}
+	}
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	r.w.published[ref] = time.Now()

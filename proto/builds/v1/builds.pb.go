@@ -146,6 +146,9 @@ const (
 	CommandType_COMMAND_TYPE_REQUEST_REFRESHES CommandType = 24
 	// SetCacheInterval: an operator changes an interval of the cache. From feature level 3 on.
 	CommandType_COMMAND_TYPE_SET_CACHE_INTERVAL CommandType = 25
+	// RevokeAttempt: the leader ends an attempt that its owner should have stopped. From feature level
+	// 5 on.
+	CommandType_COMMAND_TYPE_REVOKE_ATTEMPT CommandType = 26
 )
 
 // Enum value maps for CommandType.
@@ -177,6 +180,7 @@ var (
 		23: "COMMAND_TYPE_RECORD_REFRESHES",
 		24: "COMMAND_TYPE_REQUEST_REFRESHES",
 		25: "COMMAND_TYPE_SET_CACHE_INTERVAL",
+		26: "COMMAND_TYPE_REVOKE_ATTEMPT",
 	}
 	CommandType_value = map[string]int32{
 		"COMMAND_TYPE_UNSPECIFIED":        0,
@@ -205,6 +209,7 @@ var (
 		"COMMAND_TYPE_RECORD_REFRESHES":   23,
 		"COMMAND_TYPE_REQUEST_REFRESHES":  24,
 		"COMMAND_TYPE_SET_CACHE_INTERVAL": 25,
+		"COMMAND_TYPE_REVOKE_ATTEMPT":     26,
 	}
 )
 
@@ -972,7 +977,10 @@ type Record struct {
 	SupervisorRef string `protobuf:"bytes,12,opt,name=supervisor_ref,json=supervisorRef,proto3" json:"supervisor_ref,omitempty"`
 	// W3C trace context of the call that created the build, 55 bytes; empty if the call is not
 	// traced. Only spans and logs use it. From feature level 3 on.
-	Traceparent   string `protobuf:"bytes,13,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,13,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// Time at which the stop of the build was requested, in nanoseconds since the Unix epoch; 0 if it
+	// was not. From feature level 5 on.
+	StopUnixNano  int64 `protobuf:"varint,14,opt,name=stop_unix_nano,json=stopUnixNano,proto3" json:"stop_unix_nano,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1096,6 +1104,13 @@ func (x *Record) GetTraceparent() string {
 		return x.Traceparent
 	}
 	return ""
+}
+
+func (x *Record) GetStopUnixNano() int64 {
+	if x != nil {
+		return x.StopUnixNano
+	}
+	return 0
 }
 
 // CreateBuild creates a build or joins the active build of the same ref.
@@ -1700,6 +1715,72 @@ func (x *StopBuild) GetMessage() string {
 	return ""
 }
 
+// RevokeAttempt ends a live attempt of a build whose stop was requested, if the owner has not ended
+// it. Its log is sealed on another node where possible. It is refused if attempt or epoch is not the
+// current one.
+type RevokeAttempt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the build.
+	BuildId string `protobuf:"bytes,1,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`
+	// Number of the attempt.
+	Attempt uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Epoch of the owner that loses the attempt.
+	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAttempt) Reset() {
+	*x = RevokeAttempt{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAttempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAttempt) ProtoMessage() {}
+
+func (x *RevokeAttempt) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAttempt.ProtoReflect.Descriptor instead.
+func (*RevokeAttempt) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RevokeAttempt) GetBuildId() string {
+	if x != nil {
+		return x.BuildId
+	}
+	return ""
+}
+
+func (x *RevokeAttempt) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *RevokeAttempt) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // NodeStarted registers a process of a node. Attempts of its former processes end, except those
 // whose workloads outlive the node. A repeated command of the same process has no effect, unless
 // the node was taken for lost.
@@ -1723,7 +1804,7 @@ type NodeStarted struct {
 
 func (x *NodeStarted) Reset() {
 	*x = NodeStarted{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1816,7 @@ func (x *NodeStarted) String() string {
 func (*NodeStarted) ProtoMessage() {}
 
 func (x *NodeStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1829,7 @@ func (x *NodeStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStarted.ProtoReflect.Descriptor instead.
 func (*NodeStarted) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{15}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeStarted) GetName() string {
@@ -1815,7 +1896,7 @@ type NodeLost struct {
 
 func (x *NodeLost) Reset() {
 	*x = NodeLost{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +1908,7 @@ func (x *NodeLost) String() string {
 func (*NodeLost) ProtoMessage() {}
 
 func (x *NodeLost) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +1921,7 @@ func (x *NodeLost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLost.ProtoReflect.Descriptor instead.
 func (*NodeLost) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{16}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeLost) GetName() string {
@@ -1893,7 +1974,7 @@ type NodeStopping struct {
 
 func (x *NodeStopping) Reset() {
 	*x = NodeStopping{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +1986,7 @@ func (x *NodeStopping) String() string {
 func (*NodeStopping) ProtoMessage() {}
 
 func (x *NodeStopping) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +1999,7 @@ func (x *NodeStopping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStopping.ProtoReflect.Descriptor instead.
 func (*NodeStopping) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{17}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeStopping) GetName() string {
@@ -1958,7 +2039,7 @@ type Reseal struct {
 
 func (x *Reseal) Reset() {
 	*x = Reseal{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2051,7 @@ func (x *Reseal) String() string {
 func (*Reseal) ProtoMessage() {}
 
 func (x *Reseal) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2064,7 @@ func (x *Reseal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reseal.ProtoReflect.Descriptor instead.
 func (*Reseal) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{18}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Reseal) GetBuildId() string {
@@ -2030,7 +2111,7 @@ type SealAttempt struct {
 
 func (x *SealAttempt) Reset() {
 	*x = SealAttempt{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2123,7 @@ func (x *SealAttempt) String() string {
 func (*SealAttempt) ProtoMessage() {}
 
 func (x *SealAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2136,7 @@ func (x *SealAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealAttempt.ProtoReflect.Descriptor instead.
 func (*SealAttempt) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{19}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SealAttempt) GetBuildId() string {
@@ -2127,7 +2208,7 @@ type SetLogCopies struct {
 
 func (x *SetLogCopies) Reset() {
 	*x = SetLogCopies{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2220,7 @@ func (x *SetLogCopies) String() string {
 func (*SetLogCopies) ProtoMessage() {}
 
 func (x *SetLogCopies) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2233,7 @@ func (x *SetLogCopies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogCopies.ProtoReflect.Descriptor instead.
 func (*SetLogCopies) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{20}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetLogCopies) GetBuildId() string {
@@ -2203,7 +2284,7 @@ type DrainNode struct {
 
 func (x *DrainNode) Reset() {
 	*x = DrainNode{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2296,7 @@ func (x *DrainNode) String() string {
 func (*DrainNode) ProtoMessage() {}
 
 func (x *DrainNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2309,7 @@ func (x *DrainNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNode.ProtoReflect.Descriptor instead.
 func (*DrainNode) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{21}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DrainNode) GetName() string {
@@ -2259,7 +2340,7 @@ type ForgetNode struct {
 
 func (x *ForgetNode) Reset() {
 	*x = ForgetNode{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2352,7 @@ func (x *ForgetNode) String() string {
 func (*ForgetNode) ProtoMessage() {}
 
 func (x *ForgetNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2365,7 @@ func (x *ForgetNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetNode.ProtoReflect.Descriptor instead.
 func (*ForgetNode) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{22}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ForgetNode) GetName() string {
@@ -2314,7 +2395,7 @@ type Reassign struct {
 
 func (x *Reassign) Reset() {
 	*x = Reassign{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2407,7 @@ func (x *Reassign) String() string {
 func (*Reassign) ProtoMessage() {}
 
 func (x *Reassign) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2420,7 @@ func (x *Reassign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reassign.ProtoReflect.Descriptor instead.
 func (*Reassign) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{23}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Reassign) GetAssignments() []*AssignAttempt_Assignment {
@@ -2363,7 +2444,7 @@ type SeedCache struct {
 
 func (x *SeedCache) Reset() {
 	*x = SeedCache{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2456,7 @@ func (x *SeedCache) String() string {
 func (*SeedCache) ProtoMessage() {}
 
 func (x *SeedCache) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2469,7 @@ func (x *SeedCache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeedCache.ProtoReflect.Descriptor instead.
 func (*SeedCache) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{24}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SeedCache) GetRefs() []string {
@@ -2416,7 +2497,7 @@ type AssignRefreshes struct {
 
 func (x *AssignRefreshes) Reset() {
 	*x = AssignRefreshes{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2509,7 @@ func (x *AssignRefreshes) String() string {
 func (*AssignRefreshes) ProtoMessage() {}
 
 func (x *AssignRefreshes) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2522,7 @@ func (x *AssignRefreshes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignRefreshes.ProtoReflect.Descriptor instead.
 func (*AssignRefreshes) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AssignRefreshes) GetAssignments() []*AssignRefreshes_Assignment {
@@ -2462,7 +2543,7 @@ type RecordRefreshes struct {
 
 func (x *RecordRefreshes) Reset() {
 	*x = RecordRefreshes{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2555,7 @@ func (x *RecordRefreshes) String() string {
 func (*RecordRefreshes) ProtoMessage() {}
 
 func (x *RecordRefreshes) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2568,7 @@ func (x *RecordRefreshes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordRefreshes.ProtoReflect.Descriptor instead.
 func (*RecordRefreshes) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RecordRefreshes) GetResults() []*RecordRefreshes_Result {
@@ -2509,7 +2590,7 @@ type RequestRefreshes struct {
 
 func (x *RequestRefreshes) Reset() {
 	*x = RequestRefreshes{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2602,7 @@ func (x *RequestRefreshes) String() string {
 func (*RequestRefreshes) ProtoMessage() {}
 
 func (x *RequestRefreshes) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2615,7 @@ func (x *RequestRefreshes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRefreshes.ProtoReflect.Descriptor instead.
 func (*RequestRefreshes) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{27}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RequestRefreshes) GetRefs() []string {
@@ -2557,7 +2638,7 @@ type SetCacheInterval struct {
 
 func (x *SetCacheInterval) Reset() {
 	*x = SetCacheInterval{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2650,7 @@ func (x *SetCacheInterval) String() string {
 func (*SetCacheInterval) ProtoMessage() {}
 
 func (x *SetCacheInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2663,7 @@ func (x *SetCacheInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCacheInterval.ProtoReflect.Descriptor instead.
 func (*SetCacheInterval) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{28}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetCacheInterval) GetRef() string {
@@ -2612,7 +2693,7 @@ type CacheConfig struct {
 
 func (x *CacheConfig) Reset() {
 	*x = CacheConfig{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2705,7 @@ func (x *CacheConfig) String() string {
 func (*CacheConfig) ProtoMessage() {}
 
 func (x *CacheConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2718,7 @@ func (x *CacheConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheConfig.ProtoReflect.Descriptor instead.
 func (*CacheConfig) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{29}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CacheConfig) GetIntervalNanos() int64 {
@@ -2665,7 +2746,7 @@ type PutCachedRef struct {
 
 func (x *PutCachedRef) Reset() {
 	*x = PutCachedRef{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2758,7 @@ func (x *PutCachedRef) String() string {
 func (*PutCachedRef) ProtoMessage() {}
 
 func (x *PutCachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +2771,7 @@ func (x *PutCachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCachedRef.ProtoReflect.Descriptor instead.
 func (*PutCachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{30}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PutCachedRef) GetRef() *v1.CachedRef {
@@ -2711,7 +2792,7 @@ type DeleteCachedRef struct {
 
 func (x *DeleteCachedRef) Reset() {
 	*x = DeleteCachedRef{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +2804,7 @@ func (x *DeleteCachedRef) String() string {
 func (*DeleteCachedRef) ProtoMessage() {}
 
 func (x *DeleteCachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +2817,7 @@ func (x *DeleteCachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCachedRef.ProtoReflect.Descriptor instead.
 func (*DeleteCachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{31}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteCachedRef) GetRef() string {
@@ -2757,7 +2838,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2850,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2863,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{32}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PutSettings) GetSettings() *Settings {
@@ -2803,7 +2884,7 @@ type SetFeatureLevel struct {
 
 func (x *SetFeatureLevel) Reset() {
 	*x = SetFeatureLevel{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2815,7 +2896,7 @@ func (x *SetFeatureLevel) String() string {
 func (*SetFeatureLevel) ProtoMessage() {}
 
 func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2828,7 +2909,7 @@ func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFeatureLevel.ProtoReflect.Descriptor instead.
 func (*SetFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{33}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SetFeatureLevel) GetLevel() uint32 {
@@ -2847,7 +2928,7 @@ type Reap struct {
 
 func (x *Reap) Reset() {
 	*x = Reap{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2859,7 +2940,7 @@ func (x *Reap) String() string {
 func (*Reap) ProtoMessage() {}
 
 func (x *Reap) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2872,7 +2953,7 @@ func (x *Reap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reap.ProtoReflect.Descriptor instead.
 func (*Reap) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{34}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{35}
 }
 
 // ExpireLogs marks the logs of ended builds as removed by retention. Builds that ended less than
@@ -2887,7 +2968,7 @@ type ExpireLogs struct {
 
 func (x *ExpireLogs) Reset() {
 	*x = ExpireLogs{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[35]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2899,7 +2980,7 @@ func (x *ExpireLogs) String() string {
 func (*ExpireLogs) ProtoMessage() {}
 
 func (x *ExpireLogs) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[35]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2912,7 +2993,7 @@ func (x *ExpireLogs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireLogs.ProtoReflect.Descriptor instead.
 func (*ExpireLogs) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{35}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExpireLogs) GetBuildIds() []string {
@@ -2956,7 +3037,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[36]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2968,7 +3049,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[36]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2981,7 +3062,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{36}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Settings) GetHistoryTotal() int64 {
@@ -3091,7 +3172,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[37]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +3184,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[37]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +3197,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{37}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Request) GetRequester() string {
@@ -3197,7 +3278,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[38]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3209,7 +3290,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[38]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3222,7 +3303,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{38}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Node) GetName() string {
@@ -3318,7 +3399,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3330,7 +3411,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3343,7 +3424,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{39}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -3413,7 +3494,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[40]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3425,7 +3506,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[40]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3438,7 +3519,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{40}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotRecord) GetEntry() isSnapshotRecord_Entry {
@@ -3546,7 +3627,7 @@ type AssignAttempt_Assignment struct {
 
 func (x *AssignAttempt_Assignment) Reset() {
 	*x = AssignAttempt_Assignment{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[45]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3558,7 +3639,7 @@ func (x *AssignAttempt_Assignment) String() string {
 func (*AssignAttempt_Assignment) ProtoMessage() {}
 
 func (x *AssignAttempt_Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[45]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3663,7 +3744,7 @@ type AssignRefreshes_Assignment struct {
 
 func (x *AssignRefreshes_Assignment) Reset() {
 	*x = AssignRefreshes_Assignment{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[46]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3675,7 +3756,7 @@ func (x *AssignRefreshes_Assignment) String() string {
 func (*AssignRefreshes_Assignment) ProtoMessage() {}
 
 func (x *AssignRefreshes_Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[46]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3688,7 +3769,7 @@ func (x *AssignRefreshes_Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignRefreshes_Assignment.ProtoReflect.Descriptor instead.
 func (*AssignRefreshes_Assignment) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25, 0}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26, 0}
 }
 
 func (x *AssignRefreshes_Assignment) GetRef() string {
@@ -3740,7 +3821,7 @@ type RecordRefreshes_Result struct {
 
 func (x *RecordRefreshes_Result) Reset() {
 	*x = RecordRefreshes_Result{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[47]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3752,7 +3833,7 @@ func (x *RecordRefreshes_Result) String() string {
 func (*RecordRefreshes_Result) ProtoMessage() {}
 
 func (x *RecordRefreshes_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[47]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3765,7 +3846,7 @@ func (x *RecordRefreshes_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordRefreshes_Result.ProtoReflect.Descriptor instead.
 func (*RecordRefreshes_Result) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26, 0}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{27, 0}
 }
 
 func (x *RecordRefreshes_Result) GetRef() string {
@@ -3872,7 +3953,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x1e\n" +
 	"\n" +
 	"ciphertext\x18\x03 \x01(\fR\n" +
-	"ciphertext\"\x8c\x04\n" +
+	"ciphertext\"\xb2\x04\n" +
 	"\x06Record\x12,\n" +
 	"\x05build\x18\x01 \x01(\v2\x16.imagebuilder.v1.BuildR\x05build\x12)\n" +
 	"\x06rights\x18\x02 \x01(\v2\x11.builds.v1.RightsR\x06rights\x12+\n" +
@@ -3889,7 +3970,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	" \x01(\x04R\fcreatedIndex\x12\x1a\n" +
 	"\bdetached\x18\v \x03(\tR\bdetached\x12%\n" +
 	"\x0esupervisor_ref\x18\f \x01(\tR\rsupervisorRef\x12 \n" +
-	"\vtraceparent\x18\r \x01(\tR\vtraceparent\"\xd9\x05\n" +
+	"\vtraceparent\x18\r \x01(\tR\vtraceparent\x12$\n" +
+	"\x0estop_unix_nano\x18\x0e \x01(\x03R\fstopUnixNano\"\xd9\x05\n" +
 	"\vCreateBuild\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x19\n" +
@@ -3962,7 +4044,11 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.builds.v1.StopReasonR\x06reason\x12\x1c\n" +
 	"\trequester\x18\x03 \x01(\tR\trequester\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xa1\x01\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"Z\n" +
+	"\rRevokeAttempt\x12\x19\n" +
+	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xa1\x01\n" +
 	"\vNodeStarted\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x17\n" +
@@ -4104,7 +4190,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x17LOG_REFUSAL_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12LOG_REFUSAL_FENCED\x10\x01\x12\x16\n" +
 	"\x12LOG_REFUSAL_FAILED\x10\x02\x12\x18\n" +
-	"\x14LOG_REFUSAL_REPLACED\x10\x03*\xbb\x06\n" +
+	"\x14LOG_REFUSAL_REPLACED\x10\x03*\xdc\x06\n" +
 	"\vCommandType\x12\x1c\n" +
 	"\x18COMMAND_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19COMMAND_TYPE_CREATE_BUILD\x10\x01\x12\x1f\n" +
@@ -4132,7 +4218,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x1dCOMMAND_TYPE_ASSIGN_REFRESHES\x10\x16\x12!\n" +
 	"\x1dCOMMAND_TYPE_RECORD_REFRESHES\x10\x17\x12\"\n" +
 	"\x1eCOMMAND_TYPE_REQUEST_REFRESHES\x10\x18\x12#\n" +
-	"\x1fCOMMAND_TYPE_SET_CACHE_INTERVAL\x10\x19*\x94\x01\n" +
+	"\x1fCOMMAND_TYPE_SET_CACHE_INTERVAL\x10\x19\x12\x1f\n" +
+	"\x1bCOMMAND_TYPE_REVOKE_ATTEMPT\x10\x1a*\x94\x01\n" +
 	"\n" +
 	"StopReason\x12\x1b\n" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -4158,7 +4245,7 @@ func file_proto_builds_v1_builds_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_builds_v1_builds_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_proto_builds_v1_builds_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_proto_builds_v1_builds_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_proto_builds_v1_builds_proto_goTypes = []any{
 	(LogRefusal)(0),                    // 0: builds.v1.LogRefusal
 	(CommandType)(0),                   // 1: builds.v1.CommandType
@@ -4178,91 +4265,92 @@ var file_proto_builds_v1_builds_proto_goTypes = []any{
 	(*ReportPhase)(nil),                // 15: builds.v1.ReportPhase
 	(*FinishAttempt)(nil),              // 16: builds.v1.FinishAttempt
 	(*StopBuild)(nil),                  // 17: builds.v1.StopBuild
-	(*NodeStarted)(nil),                // 18: builds.v1.NodeStarted
-	(*NodeLost)(nil),                   // 19: builds.v1.NodeLost
-	(*NodeStopping)(nil),               // 20: builds.v1.NodeStopping
-	(*Reseal)(nil),                     // 21: builds.v1.Reseal
-	(*SealAttempt)(nil),                // 22: builds.v1.SealAttempt
-	(*SetLogCopies)(nil),               // 23: builds.v1.SetLogCopies
-	(*DrainNode)(nil),                  // 24: builds.v1.DrainNode
-	(*ForgetNode)(nil),                 // 25: builds.v1.ForgetNode
-	(*Reassign)(nil),                   // 26: builds.v1.Reassign
-	(*SeedCache)(nil),                  // 27: builds.v1.SeedCache
-	(*AssignRefreshes)(nil),            // 28: builds.v1.AssignRefreshes
-	(*RecordRefreshes)(nil),            // 29: builds.v1.RecordRefreshes
-	(*RequestRefreshes)(nil),           // 30: builds.v1.RequestRefreshes
-	(*SetCacheInterval)(nil),           // 31: builds.v1.SetCacheInterval
-	(*CacheConfig)(nil),                // 32: builds.v1.CacheConfig
-	(*PutCachedRef)(nil),               // 33: builds.v1.PutCachedRef
-	(*DeleteCachedRef)(nil),            // 34: builds.v1.DeleteCachedRef
-	(*PutSettings)(nil),                // 35: builds.v1.PutSettings
-	(*SetFeatureLevel)(nil),            // 36: builds.v1.SetFeatureLevel
-	(*Reap)(nil),                       // 37: builds.v1.Reap
-	(*ExpireLogs)(nil),                 // 38: builds.v1.ExpireLogs
-	(*Settings)(nil),                   // 39: builds.v1.Settings
-	(*Request)(nil),                    // 40: builds.v1.Request
-	(*Node)(nil),                       // 41: builds.v1.Node
-	(*SnapshotHeader)(nil),             // 42: builds.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),             // 43: builds.v1.SnapshotRecord
-	nil,                                // 44: builds.v1.Rights.AdditionalEntry
-	nil,                                // 45: builds.v1.Secrets.RegistryEntry
-	nil,                                // 46: builds.v1.Secrets.BuildEntry
-	nil,                                // 47: builds.v1.CreateBuild.LabelsEntry
-	(*AssignAttempt_Assignment)(nil),   // 48: builds.v1.AssignAttempt.Assignment
-	(*AssignRefreshes_Assignment)(nil), // 49: builds.v1.AssignRefreshes.Assignment
-	(*RecordRefreshes_Result)(nil),     // 50: builds.v1.RecordRefreshes.Result
-	(*v1.BasicAuth)(nil),               // 51: imagebuilder.v1.BasicAuth
-	(*v1.Build)(nil),                   // 52: imagebuilder.v1.Build
-	(*v1.Source)(nil),                  // 53: imagebuilder.v1.Source
-	(v1.Phase)(0),                      // 54: imagebuilder.v1.Phase
-	(*v1.Step)(nil),                    // 55: imagebuilder.v1.Step
-	(v1.Blame)(0),                      // 56: imagebuilder.v1.Blame
-	(*v1.LogCopy)(nil),                 // 57: imagebuilder.v1.LogCopy
-	(*v1.CachedRef)(nil),               // 58: imagebuilder.v1.CachedRef
+	(*RevokeAttempt)(nil),              // 18: builds.v1.RevokeAttempt
+	(*NodeStarted)(nil),                // 19: builds.v1.NodeStarted
+	(*NodeLost)(nil),                   // 20: builds.v1.NodeLost
+	(*NodeStopping)(nil),               // 21: builds.v1.NodeStopping
+	(*Reseal)(nil),                     // 22: builds.v1.Reseal
+	(*SealAttempt)(nil),                // 23: builds.v1.SealAttempt
+	(*SetLogCopies)(nil),               // 24: builds.v1.SetLogCopies
+	(*DrainNode)(nil),                  // 25: builds.v1.DrainNode
+	(*ForgetNode)(nil),                 // 26: builds.v1.ForgetNode
+	(*Reassign)(nil),                   // 27: builds.v1.Reassign
+	(*SeedCache)(nil),                  // 28: builds.v1.SeedCache
+	(*AssignRefreshes)(nil),            // 29: builds.v1.AssignRefreshes
+	(*RecordRefreshes)(nil),            // 30: builds.v1.RecordRefreshes
+	(*RequestRefreshes)(nil),           // 31: builds.v1.RequestRefreshes
+	(*SetCacheInterval)(nil),           // 32: builds.v1.SetCacheInterval
+	(*CacheConfig)(nil),                // 33: builds.v1.CacheConfig
+	(*PutCachedRef)(nil),               // 34: builds.v1.PutCachedRef
+	(*DeleteCachedRef)(nil),            // 35: builds.v1.DeleteCachedRef
+	(*PutSettings)(nil),                // 36: builds.v1.PutSettings
+	(*SetFeatureLevel)(nil),            // 37: builds.v1.SetFeatureLevel
+	(*Reap)(nil),                       // 38: builds.v1.Reap
+	(*ExpireLogs)(nil),                 // 39: builds.v1.ExpireLogs
+	(*Settings)(nil),                   // 40: builds.v1.Settings
+	(*Request)(nil),                    // 41: builds.v1.Request
+	(*Node)(nil),                       // 42: builds.v1.Node
+	(*SnapshotHeader)(nil),             // 43: builds.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),             // 44: builds.v1.SnapshotRecord
+	nil,                                // 45: builds.v1.Rights.AdditionalEntry
+	nil,                                // 46: builds.v1.Secrets.RegistryEntry
+	nil,                                // 47: builds.v1.Secrets.BuildEntry
+	nil,                                // 48: builds.v1.CreateBuild.LabelsEntry
+	(*AssignAttempt_Assignment)(nil),   // 49: builds.v1.AssignAttempt.Assignment
+	(*AssignRefreshes_Assignment)(nil), // 50: builds.v1.AssignRefreshes.Assignment
+	(*RecordRefreshes_Result)(nil),     // 51: builds.v1.RecordRefreshes.Result
+	(*v1.BasicAuth)(nil),               // 52: imagebuilder.v1.BasicAuth
+	(*v1.Build)(nil),                   // 53: imagebuilder.v1.Build
+	(*v1.Source)(nil),                  // 54: imagebuilder.v1.Source
+	(v1.Phase)(0),                      // 55: imagebuilder.v1.Phase
+	(*v1.Step)(nil),                    // 56: imagebuilder.v1.Step
+	(v1.Blame)(0),                      // 57: imagebuilder.v1.Blame
+	(*v1.LogCopy)(nil),                 // 58: imagebuilder.v1.LogCopy
+	(*v1.CachedRef)(nil),               // 59: imagebuilder.v1.CachedRef
 }
 var file_proto_builds_v1_builds_proto_depIdxs = []int32{
 	4,  // 0: builds.v1.AppendLogsRequest.appends:type_name -> builds.v1.LogAppend
 	6,  // 1: builds.v1.AppendLogsResponse.acks:type_name -> builds.v1.LogAck
 	0,  // 2: builds.v1.LogAck.refusal:type_name -> builds.v1.LogRefusal
-	44, // 3: builds.v1.Rights.additional:type_name -> builds.v1.Rights.AdditionalEntry
-	45, // 4: builds.v1.Secrets.registry:type_name -> builds.v1.Secrets.RegistryEntry
-	46, // 5: builds.v1.Secrets.build:type_name -> builds.v1.Secrets.BuildEntry
-	51, // 6: builds.v1.Secrets.git:type_name -> imagebuilder.v1.BasicAuth
-	52, // 7: builds.v1.Record.build:type_name -> imagebuilder.v1.Build
+	45, // 3: builds.v1.Rights.additional:type_name -> builds.v1.Rights.AdditionalEntry
+	46, // 4: builds.v1.Secrets.registry:type_name -> builds.v1.Secrets.RegistryEntry
+	47, // 5: builds.v1.Secrets.build:type_name -> builds.v1.Secrets.BuildEntry
+	52, // 6: builds.v1.Secrets.git:type_name -> imagebuilder.v1.BasicAuth
+	53, // 7: builds.v1.Record.build:type_name -> imagebuilder.v1.Build
 	9,  // 8: builds.v1.Record.rights:type_name -> builds.v1.Rights
 	11, // 9: builds.v1.Record.secrets:type_name -> builds.v1.Sealed
 	2,  // 10: builds.v1.Record.stop_reason:type_name -> builds.v1.StopReason
-	53, // 11: builds.v1.CreateBuild.source:type_name -> imagebuilder.v1.Source
+	54, // 11: builds.v1.CreateBuild.source:type_name -> imagebuilder.v1.Source
 	9,  // 12: builds.v1.CreateBuild.rights:type_name -> builds.v1.Rights
 	11, // 13: builds.v1.CreateBuild.sealed:type_name -> builds.v1.Sealed
-	47, // 14: builds.v1.CreateBuild.labels:type_name -> builds.v1.CreateBuild.LabelsEntry
+	48, // 14: builds.v1.CreateBuild.labels:type_name -> builds.v1.CreateBuild.LabelsEntry
 	10, // 15: builds.v1.CreateBuild.secrets:type_name -> builds.v1.Secrets
-	48, // 16: builds.v1.AssignAttempt.assignments:type_name -> builds.v1.AssignAttempt.Assignment
-	54, // 17: builds.v1.ReportPhase.phase:type_name -> imagebuilder.v1.Phase
-	55, // 18: builds.v1.ReportPhase.steps:type_name -> imagebuilder.v1.Step
-	54, // 19: builds.v1.FinishAttempt.phase:type_name -> imagebuilder.v1.Phase
-	56, // 20: builds.v1.FinishAttempt.blame:type_name -> imagebuilder.v1.Blame
-	55, // 21: builds.v1.FinishAttempt.steps:type_name -> imagebuilder.v1.Step
+	49, // 16: builds.v1.AssignAttempt.assignments:type_name -> builds.v1.AssignAttempt.Assignment
+	55, // 17: builds.v1.ReportPhase.phase:type_name -> imagebuilder.v1.Phase
+	56, // 18: builds.v1.ReportPhase.steps:type_name -> imagebuilder.v1.Step
+	55, // 19: builds.v1.FinishAttempt.phase:type_name -> imagebuilder.v1.Phase
+	57, // 20: builds.v1.FinishAttempt.blame:type_name -> imagebuilder.v1.Blame
+	56, // 21: builds.v1.FinishAttempt.steps:type_name -> imagebuilder.v1.Step
 	2,  // 22: builds.v1.StopBuild.reason:type_name -> builds.v1.StopReason
 	11, // 23: builds.v1.Reseal.former:type_name -> builds.v1.Sealed
 	11, // 24: builds.v1.Reseal.sealed:type_name -> builds.v1.Sealed
-	57, // 25: builds.v1.SealAttempt.copies:type_name -> imagebuilder.v1.LogCopy
-	57, // 26: builds.v1.SetLogCopies.former:type_name -> imagebuilder.v1.LogCopy
-	57, // 27: builds.v1.SetLogCopies.copies:type_name -> imagebuilder.v1.LogCopy
-	48, // 28: builds.v1.Reassign.assignments:type_name -> builds.v1.AssignAttempt.Assignment
-	49, // 29: builds.v1.AssignRefreshes.assignments:type_name -> builds.v1.AssignRefreshes.Assignment
-	50, // 30: builds.v1.RecordRefreshes.results:type_name -> builds.v1.RecordRefreshes.Result
-	58, // 31: builds.v1.PutCachedRef.ref:type_name -> imagebuilder.v1.CachedRef
-	39, // 32: builds.v1.PutSettings.settings:type_name -> builds.v1.Settings
-	39, // 33: builds.v1.SnapshotHeader.settings:type_name -> builds.v1.Settings
-	32, // 34: builds.v1.SnapshotHeader.cache:type_name -> builds.v1.CacheConfig
+	58, // 25: builds.v1.SealAttempt.copies:type_name -> imagebuilder.v1.LogCopy
+	58, // 26: builds.v1.SetLogCopies.former:type_name -> imagebuilder.v1.LogCopy
+	58, // 27: builds.v1.SetLogCopies.copies:type_name -> imagebuilder.v1.LogCopy
+	49, // 28: builds.v1.Reassign.assignments:type_name -> builds.v1.AssignAttempt.Assignment
+	50, // 29: builds.v1.AssignRefreshes.assignments:type_name -> builds.v1.AssignRefreshes.Assignment
+	51, // 30: builds.v1.RecordRefreshes.results:type_name -> builds.v1.RecordRefreshes.Result
+	59, // 31: builds.v1.PutCachedRef.ref:type_name -> imagebuilder.v1.CachedRef
+	40, // 32: builds.v1.PutSettings.settings:type_name -> builds.v1.Settings
+	40, // 33: builds.v1.SnapshotHeader.settings:type_name -> builds.v1.Settings
+	33, // 34: builds.v1.SnapshotHeader.cache:type_name -> builds.v1.CacheConfig
 	12, // 35: builds.v1.SnapshotRecord.build:type_name -> builds.v1.Record
-	40, // 36: builds.v1.SnapshotRecord.request:type_name -> builds.v1.Request
-	58, // 37: builds.v1.SnapshotRecord.cached_ref:type_name -> imagebuilder.v1.CachedRef
-	41, // 38: builds.v1.SnapshotRecord.node:type_name -> builds.v1.Node
-	51, // 39: builds.v1.Rights.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	51, // 40: builds.v1.Secrets.RegistryEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	57, // 41: builds.v1.AssignAttempt.Assignment.copies:type_name -> imagebuilder.v1.LogCopy
+	41, // 36: builds.v1.SnapshotRecord.request:type_name -> builds.v1.Request
+	59, // 37: builds.v1.SnapshotRecord.cached_ref:type_name -> imagebuilder.v1.CachedRef
+	42, // 38: builds.v1.SnapshotRecord.node:type_name -> builds.v1.Node
+	52, // 39: builds.v1.Rights.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	52, // 40: builds.v1.Secrets.RegistryEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	58, // 41: builds.v1.AssignAttempt.Assignment.copies:type_name -> imagebuilder.v1.LogCopy
 	7,  // 42: builds.v1.NodeLogs.ReadLog:input_type -> builds.v1.ReadLogRequest
 	3,  // 43: builds.v1.NodeLogs.AppendLogs:input_type -> builds.v1.AppendLogsRequest
 	8,  // 44: builds.v1.NodeLogs.ReadLog:output_type -> builds.v1.ReadLogResponse
@@ -4279,7 +4367,7 @@ func file_proto_builds_v1_builds_proto_init() {
 	if File_proto_builds_v1_builds_proto != nil {
 		return
 	}
-	file_proto_builds_v1_builds_proto_msgTypes[40].OneofWrappers = []any{
+	file_proto_builds_v1_builds_proto_msgTypes[41].OneofWrappers = []any{
 		(*SnapshotRecord_Build)(nil),
 		(*SnapshotRecord_Request)(nil),
 		(*SnapshotRecord_CachedRef)(nil),
@@ -4291,7 +4379,7 @@ func file_proto_builds_v1_builds_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_builds_v1_builds_proto_rawDesc), len(file_proto_builds_v1_builds_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -780,7 +780,10 @@ type PingRequest struct {
 	Floors []*Floor `protobuf:"bytes,3,rep,name=floors,proto3" json:"floors,omitempty"`
 	// The state of the called node differs from that of the majority; unset if it does not, or if that
 	// is not known. Versions up to 0.3.0 ignore it.
-	Divergence    *Divergence `protobuf:"bytes,4,opt,name=divergence,proto3" json:"divergence,omitempty"`
+	Divergence *Divergence `protobuf:"bytes,4,opt,name=divergence,proto3" json:"divergence,omitempty"`
+	// Time since the leader received the last response of the called node, or since the start of its
+	// term if it received none, in nanoseconds. Versions up to 0.3.0 do not set it.
+	SilentNanos   int64 `protobuf:"varint,5,opt,name=silent_nanos,json=silentNanos,proto3" json:"silent_nanos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -843,6 +846,13 @@ func (x *PingRequest) GetDivergence() *Divergence {
 	return nil
 }
 
+func (x *PingRequest) GetSilentNanos() int64 {
+	if x != nil {
+		return x.SilentNanos
+	}
+	return 0
+}
+
 // PingResponse is the response of Ping.
 type PingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -875,6 +885,8 @@ type PingResponse struct {
 	// Hashes of the state of the node at the last checkpoints, by ascending index. Versions up to 0.3.0
 	// do not set it.
 	Checkpoints []*Checkpoint `protobuf:"bytes,14,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	// Progress of the node. Versions up to 0.3.0 do not set it.
+	Progress *Progress `protobuf:"bytes,15,opt,name=progress,proto3" json:"progress,omitempty"`
 	// The disk of the replicated log works and has room, so the node can lead and accept commands.
 	// Versions up to 0.3.0 do not set it; their refuses_builds includes it.
 	LogWritable   *bool `protobuf:"varint,16,opt,name=log_writable,json=logWritable,proto3,oneof" json:"log_writable,omitempty"`
@@ -1010,11 +1022,83 @@ func (x *PingResponse) GetCheckpoints() []*Checkpoint {
 	return nil
 }
 
+func (x *PingResponse) GetProgress() *Progress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
 func (x *PingResponse) GetLogWritable() bool {
 	if x != nil && x.LogWritable != nil {
 		return *x.LogWritable
 	}
 	return false
+}
+
+// Progress reports whether the disks of a node finish their writes and whether the node applies
+// commands. Each field is a time in nanoseconds; 0: nothing is in progress.
+type Progress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Age of the oldest write in progress of the replicated log, of the term or of the vote.
+	RaftWriteNanos int64 `protobuf:"varint,1,opt,name=raft_write_nanos,json=raftWriteNanos,proto3" json:"raft_write_nanos,omitempty"`
+	// Age of the oldest write in progress of a log of a build.
+	LogWriteNanos int64 `protobuf:"varint,2,opt,name=log_write_nanos,json=logWriteNanos,proto3" json:"log_write_nanos,omitempty"`
+	// Time for which the node has applied no command although there were committed ones.
+	ApplyNanos    int64 `protobuf:"varint,3,opt,name=apply_nanos,json=applyNanos,proto3" json:"apply_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Progress) GetRaftWriteNanos() int64 {
+	if x != nil {
+		return x.RaftWriteNanos
+	}
+	return 0
+}
+
+func (x *Progress) GetLogWriteNanos() int64 {
+	if x != nil {
+		return x.LogWriteNanos
+	}
+	return 0
+}
+
+func (x *Progress) GetApplyNanos() int64 {
+	if x != nil {
+		return x.ApplyNanos
+	}
+	return 0
 }
 
 // Checkpoint is the hash of the replicated state of a node after the command at an index.
@@ -1033,7 +1117,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1129,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[15]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1142,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Checkpoint) GetVersion() string {
@@ -1094,7 +1178,7 @@ type Divergence struct {
 
 func (x *Divergence) Reset() {
 	*x = Divergence{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1190,7 @@ func (x *Divergence) String() string {
 func (*Divergence) ProtoMessage() {}
 
 func (x *Divergence) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[16]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1203,7 @@ func (x *Divergence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Divergence.ProtoReflect.Descriptor instead.
 func (*Divergence) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Divergence) GetCheckpoint() *Checkpoint {
@@ -1142,7 +1226,7 @@ type ConfirmRequest struct {
 
 func (x *ConfirmRequest) Reset() {
 	*x = ConfirmRequest{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1238,7 @@ func (x *ConfirmRequest) String() string {
 func (*ConfirmRequest) ProtoMessage() {}
 
 func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[17]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1251,7 @@ func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmRequest) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConfirmRequest) GetTerm() uint64 {
@@ -1196,7 +1280,7 @@ type ConfirmResponse struct {
 
 func (x *ConfirmResponse) Reset() {
 	*x = ConfirmResponse{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[18]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1292,7 @@ func (x *ConfirmResponse) String() string {
 func (*ConfirmResponse) ProtoMessage() {}
 
 func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[18]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1305,7 @@ func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmResponse) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConfirmResponse) GetConfirmed() bool {
@@ -1244,7 +1328,7 @@ type RaftHello struct {
 
 func (x *RaftHello) Reset() {
 	*x = RaftHello{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[19]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1340,7 @@ func (x *RaftHello) String() string {
 func (*RaftHello) ProtoMessage() {}
 
 func (x *RaftHello) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[19]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1353,7 @@ func (x *RaftHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHello.ProtoReflect.Descriptor instead.
 func (*RaftHello) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RaftHello) GetFrom() *Identity {
@@ -1299,7 +1383,7 @@ type RaftHelloReply struct {
 
 func (x *RaftHelloReply) Reset() {
 	*x = RaftHelloReply{}
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[20]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1395,7 @@ func (x *RaftHelloReply) String() string {
 func (*RaftHelloReply) ProtoMessage() {}
 
 func (x *RaftHelloReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_cluster_v1_peer_proto_msgTypes[20]
+	mi := &file_proto_cluster_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1408,7 @@ func (x *RaftHelloReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHelloReply.ProtoReflect.Descriptor instead.
 func (*RaftHelloReply) Descriptor() ([]byte, []int) {
-	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_proto_cluster_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RaftHelloReply) GetRefusal() string {
@@ -1395,14 +1479,15 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\x9c\x01\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\xbf\x01\n" +
 	"\vPingRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12)\n" +
 	"\x06floors\x18\x03 \x03(\v2\x11.cluster.v1.FloorR\x06floors\x126\n" +
 	"\n" +
 	"divergence\x18\x04 \x01(\v2\x16.cluster.v1.DivergenceR\n" +
-	"divergence\"\xab\x04\n" +
+	"divergence\x12!\n" +
+	"\fsilent_nanos\x18\x05 \x01(\x03R\vsilentNanos\"\xdd\x04\n" +
 	"\fPingResponse\x12(\n" +
 	"\x04node\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04node\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1d\n" +
@@ -1420,9 +1505,15 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"gossip_key\x18\v \x01(\tR\tgossipKey\x12%\n" +
 	"\x0erefuses_builds\x18\f \x01(\bR\rrefusesBuilds\x12)\n" +
 	"\x06floors\x18\r \x03(\v2\x11.cluster.v1.FloorR\x06floors\x128\n" +
-	"\vcheckpoints\x18\x0e \x03(\v2\x16.cluster.v1.CheckpointR\vcheckpoints\x12&\n" +
+	"\vcheckpoints\x18\x0e \x03(\v2\x16.cluster.v1.CheckpointR\vcheckpoints\x120\n" +
+	"\bprogress\x18\x0f \x01(\v2\x14.cluster.v1.ProgressR\bprogress\x12&\n" +
 	"\flog_writable\x18\x10 \x01(\bH\x00R\vlogWritable\x88\x01\x01B\x0f\n" +
-	"\r_log_writable\"P\n" +
+	"\r_log_writable\"}\n" +
+	"\bProgress\x12(\n" +
+	"\x10raft_write_nanos\x18\x01 \x01(\x03R\x0eraftWriteNanos\x12&\n" +
+	"\x0flog_write_nanos\x18\x02 \x01(\x03R\rlogWriteNanos\x12\x1f\n" +
+	"\vapply_nanos\x18\x03 \x01(\x03R\n" +
+	"applyNanos\"P\n" +
 	"\n" +
 	"Checkpoint\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
@@ -1465,7 +1556,7 @@ func file_proto_cluster_v1_peer_proto_rawDescGZIP() []byte {
 	return file_proto_cluster_v1_peer_proto_rawDescData
 }
 
-var file_proto_cluster_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_proto_cluster_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_proto_cluster_v1_peer_proto_goTypes = []any{
 	(*Identity)(nil),          // 0: cluster.v1.Identity
 	(*Floor)(nil),             // 1: cluster.v1.Floor
@@ -1482,12 +1573,13 @@ var file_proto_cluster_v1_peer_proto_goTypes = []any{
 	(*ReadIndexResponse)(nil), // 12: cluster.v1.ReadIndexResponse
 	(*PingRequest)(nil),       // 13: cluster.v1.PingRequest
 	(*PingResponse)(nil),      // 14: cluster.v1.PingResponse
-	(*Checkpoint)(nil),        // 15: cluster.v1.Checkpoint
-	(*Divergence)(nil),        // 16: cluster.v1.Divergence
-	(*ConfirmRequest)(nil),    // 17: cluster.v1.ConfirmRequest
-	(*ConfirmResponse)(nil),   // 18: cluster.v1.ConfirmResponse
-	(*RaftHello)(nil),         // 19: cluster.v1.RaftHello
-	(*RaftHelloReply)(nil),    // 20: cluster.v1.RaftHelloReply
+	(*Progress)(nil),          // 15: cluster.v1.Progress
+	(*Checkpoint)(nil),        // 16: cluster.v1.Checkpoint
+	(*Divergence)(nil),        // 17: cluster.v1.Divergence
+	(*ConfirmRequest)(nil),    // 18: cluster.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),   // 19: cluster.v1.ConfirmResponse
+	(*RaftHello)(nil),         // 20: cluster.v1.RaftHello
+	(*RaftHelloReply)(nil),    // 21: cluster.v1.RaftHelloReply
 }
 var file_proto_cluster_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: cluster.v1.HelloRequest.from:type_name -> cluster.v1.Identity
@@ -1496,32 +1588,33 @@ var file_proto_cluster_v1_peer_proto_depIdxs = []int32{
 	0,  // 3: cluster.v1.PromiseRequest.from:type_name -> cluster.v1.Identity
 	0,  // 4: cluster.v1.JoinRequest.from:type_name -> cluster.v1.Identity
 	1,  // 5: cluster.v1.PingRequest.floors:type_name -> cluster.v1.Floor
-	16, // 6: cluster.v1.PingRequest.divergence:type_name -> cluster.v1.Divergence
+	17, // 6: cluster.v1.PingRequest.divergence:type_name -> cluster.v1.Divergence
 	0,  // 7: cluster.v1.PingResponse.node:type_name -> cluster.v1.Identity
 	1,  // 8: cluster.v1.PingResponse.floors:type_name -> cluster.v1.Floor
-	15, // 9: cluster.v1.PingResponse.checkpoints:type_name -> cluster.v1.Checkpoint
-	15, // 10: cluster.v1.Divergence.checkpoint:type_name -> cluster.v1.Checkpoint
-	0,  // 11: cluster.v1.RaftHello.from:type_name -> cluster.v1.Identity
-	0,  // 12: cluster.v1.RaftHelloReply.node:type_name -> cluster.v1.Identity
-	2,  // 13: cluster.v1.Peer.Hello:input_type -> cluster.v1.HelloRequest
-	5,  // 14: cluster.v1.Peer.Promise:input_type -> cluster.v1.PromiseRequest
-	7,  // 15: cluster.v1.Peer.Join:input_type -> cluster.v1.JoinRequest
-	9,  // 16: cluster.v1.Peer.Propose:input_type -> cluster.v1.ProposeRequest
-	11, // 17: cluster.v1.Peer.ReadIndex:input_type -> cluster.v1.ReadIndexRequest
-	13, // 18: cluster.v1.Peer.Ping:input_type -> cluster.v1.PingRequest
-	17, // 19: cluster.v1.Peer.Confirm:input_type -> cluster.v1.ConfirmRequest
-	3,  // 20: cluster.v1.Peer.Hello:output_type -> cluster.v1.HelloResponse
-	6,  // 21: cluster.v1.Peer.Promise:output_type -> cluster.v1.PromiseResponse
-	8,  // 22: cluster.v1.Peer.Join:output_type -> cluster.v1.JoinResponse
-	10, // 23: cluster.v1.Peer.Propose:output_type -> cluster.v1.ProposeResponse
-	12, // 24: cluster.v1.Peer.ReadIndex:output_type -> cluster.v1.ReadIndexResponse
-	14, // 25: cluster.v1.Peer.Ping:output_type -> cluster.v1.PingResponse
-	18, // 26: cluster.v1.Peer.Confirm:output_type -> cluster.v1.ConfirmResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	16, // 9: cluster.v1.PingResponse.checkpoints:type_name -> cluster.v1.Checkpoint
+	15, // 10: cluster.v1.PingResponse.progress:type_name -> cluster.v1.Progress
+	16, // 11: cluster.v1.Divergence.checkpoint:type_name -> cluster.v1.Checkpoint
+	0,  // 12: cluster.v1.RaftHello.from:type_name -> cluster.v1.Identity
+	0,  // 13: cluster.v1.RaftHelloReply.node:type_name -> cluster.v1.Identity
+	2,  // 14: cluster.v1.Peer.Hello:input_type -> cluster.v1.HelloRequest
+	5,  // 15: cluster.v1.Peer.Promise:input_type -> cluster.v1.PromiseRequest
+	7,  // 16: cluster.v1.Peer.Join:input_type -> cluster.v1.JoinRequest
+	9,  // 17: cluster.v1.Peer.Propose:input_type -> cluster.v1.ProposeRequest
+	11, // 18: cluster.v1.Peer.ReadIndex:input_type -> cluster.v1.ReadIndexRequest
+	13, // 19: cluster.v1.Peer.Ping:input_type -> cluster.v1.PingRequest
+	18, // 20: cluster.v1.Peer.Confirm:input_type -> cluster.v1.ConfirmRequest
+	3,  // 21: cluster.v1.Peer.Hello:output_type -> cluster.v1.HelloResponse
+	6,  // 22: cluster.v1.Peer.Promise:output_type -> cluster.v1.PromiseResponse
+	8,  // 23: cluster.v1.Peer.Join:output_type -> cluster.v1.JoinResponse
+	10, // 24: cluster.v1.Peer.Propose:output_type -> cluster.v1.ProposeResponse
+	12, // 25: cluster.v1.Peer.ReadIndex:output_type -> cluster.v1.ReadIndexResponse
+	14, // 26: cluster.v1.Peer.Ping:output_type -> cluster.v1.PingResponse
+	19, // 27: cluster.v1.Peer.Confirm:output_type -> cluster.v1.ConfirmResponse
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_proto_cluster_v1_peer_proto_init() }
@@ -1537,7 +1630,7 @@ func file_proto_cluster_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_cluster_v1_peer_proto_rawDesc), len(file_proto_cluster_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

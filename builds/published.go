@@ -1,0 +1,70 @@
+package builds
+
+import (
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+)
+
+// Targets returns the refs at which a build publishes its image. The workload pushes to the
+// repository of the first one.
+func Targets(b *imagebuilderv1.Build) []string {
+	if b.Source.GetDockerfile() != nil {
+		return append([]string{b.BaseRef, b.Ref}, b.Source.GetDockerfile().GetExtraTags()...)
+	}
+	return []string{b.Ref}
+}
+
+// Published returns the digest that the last success with the target ref has published, or "". It
+// follows from the builds of the state, so it is "" again once the history has removed that build.
+func (s *State) Published(ref string) string {
+	id, _ := s.published.Get(ref)
+	return s.Build(id).GetBuild().GetDigest()
+}
+
+// CommittedDigest returns the digest that a tag must have: that of the newest running build which
+// has committed one for the ref and may have tagged it, otherwise that of the last success. It is
+// "" if there is neither.
+func (s *State) CommittedDigest(ref string) string {
+	var newest *buildsv1.Record
+	consider := func(r *buildsv1.Record) bool {
+		if r.Build.Digest == "" || newest != nil && createdKey(r) < createdKey(newest) {
+			return true
+		}
+		for _, t := range Targets(r.Build) {
+			if t == ref {
+				newest = r
+			}
+		}
+		return true
+	}
+	s.Live(consider)
+	s.Queued(consider)
+	if newest != nil {
+		return newest.Build.Digest
+	}
+	return s.Published(ref)
+}
+
+// publish makes a build that has succeeded the last success of its targets, unless a build that
+// ended later has published there.
+func (s *State) publish(r *buildsv1.Record) {
+	if r.Build.Phase != Succeeded {
+		return
+	}
+	for _, ref := range Targets(r.Build) {
+		id, ok := s.published.Get(ref)
+		if last := s.Build(id); ok && last != nil && (last.EndedIndex > r.EndedIndex || last.EndedIndex == r.EndedIndex && id > r.Build.Id) {
+			continue
+		}
+		s.published.Set(ref, r.Build.Id)
+	}
+}
+
+// unpublish removes a build that the history does not keep any more.
+func (s *State) unpublish(r *buildsv1.Record) {
+	for _, ref := range Targets(r.Build) {
+		if id, ok := s.published.Get(ref); ok && id == r.Build.Id {
+			s.published.Delete(ref)
+		}
+	}
+}
