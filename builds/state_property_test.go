@@ -74,9 +74,6 @@ func Test_State_Invariants(t *testing.T) {
 				id, n, e := pick(rt)
 				m.Apply(&buildsv1.RevokeAttempt{BuildId: id, Attempt: n, Epoch: e})
 			},
-			"level": func(rt *rapid.T) {
-				m.Apply(&buildsv1.SetFeatureLevel{Level: uint32(rapid.IntRange(1, builds.FeatureLevel).Draw(rt, "level"))})
-			},
 			"restart": func(*rapid.T) {
 				m.Must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: fmt.Sprint(m.Index), Capacity: 1})
 			},
