@@ -15,7 +15,7 @@ const module = "github.com/image-builder-ha/image-builder/"
 // layers is the place of every package, the lowest layer first. A package imports only packages of
 // lower layers (ARCHITECTURE.md, Packages). A name that ends in /... places all packages below it.
 var layers = [][]string{
-	{"faults", "internal/ctxutil", "internal/sbom", "proto/...", "test/testkit"},
+	{"faults", "internal/ctxutil", "internal/inflight", "internal/sbom", "proto/...", "test/testkit"},
 	{"tracing", "builds/logs", "builds/secrets", "cluster/pki", "registry", "client", "verify/history", "web"},
 	{"tracing/otlp", "tracing/tracetest", "internal/buildsteps", "builds", "cluster", "registry/azure", "registry/ecr", "registry/google", "registry/registrytest", "verify"},
 	{"builds/buildstest", "builds/logs/peer", "cluster/clustertest", "api", "scheduler/workload", "scheduler/placement", "scheduler/refcache"},
