@@ -86,9 +86,12 @@ func (r *logs) readAttempt(ctx context.Context) (there bool, err error) {
 		case errors.As(err, &own):
 			return true, own.error
 		case err == nil || errors.Is(err, errNoAttempt):
-			exists, over, err := r.look(ctx, err == nil)
-			if over || err != nil {
-				return exists, err
+			exists, over, lookErr := r.look(ctx, err == nil)
+			if over || lookErr != nil {
+				return exists, lookErr
+			}
+			if !exists { // the build goes on
+				broken = time.Now()
 			}
 		case status.Code(err) != codes.Unavailable || ctx.Err() != nil:
 			return false, err
