@@ -59,6 +59,15 @@ func Test_Mutants(t *testing.T) {
 	}
 }
 
+// applied returns the source with the defect.
+func (m mutant) applied(source string) string {
+	source = strings.Replace(source, m.old, m.new, 1)
+	if m.imports != "" {
+		source = strings.Replace(source, "\nimport (\n", "\nimport (\n\t\""+m.imports+"\"\n", 1)
+	}
+	return source
+}
+
 // run runs the tests of a package whose names match.
 func run(pkg, names string, args ...string) (string, error) {
 	cmd := exec.Command("go", append(append([]string{"test", "-count=1", "-vet=off", "-ldflags=-s -w"}, args...), "-run", "^("+names+")$", pkg)...)

@@ -384,15 +384,6 @@ var mutants = []mutant{
 	},
 }
 
-// applied returns the source with the defect.
-func (m mutant) applied(source string) string {
-	source = strings.Replace(source, m.old, m.new, 1)
-	if m.imports != "" {
-		source = strings.Replace(source, "\nimport (\n", "\nimport (\n\t\""+m.imports+"\"\n", 1)
-	}
-	return source
-}
-
 // root is the root of the module.
 var root = filepath.Join("..", "..")
 
