@@ -26,6 +26,7 @@ var scenarios = map[string]func(*world) error{
 	"the term of a deposed leader commits nothing": deposedTerm,
 	"secrets outlive leaders":                      secretsOutliveLeaders,
 	"a node that reaches no leader refuses":        unreachedLeader,
+	"a leader that hears no node refuses":          deafLeader,
 }
 
 func Test_Scenarios(t *testing.T) {
