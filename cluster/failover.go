@@ -78,16 +78,16 @@ func (n *Node) suspectLeader(ctx context.Context, id raft.ServerID) {
 	if !n.processEnded(ctx, id, func() bool { return r.LastContact() != heard }) {
 		return
 	}
-	n.campaign(ctx, id, rank, "the leader's process has ended", func() bool {
+	n.campaign(ctx, id, electionStagger*time.Duration(rank), "the leader's process has ended", func() bool {
 		_, leader := r.LeaderWithID()
 		return leader == id || leader == ""
 	})
 }
 
-// campaign starts an election after the time of a rank if lost still reports that there is no leader
-// then. id is the former leader.
-func (n *Node) campaign(ctx context.Context, id raft.ServerID, rank int, why string, lost func() bool) {
-	t := time.NewTimer(electionStagger * time.Duration(rank))
+// campaign starts an election after a delay if lost still reports that there is no leader then. id
+// is the former leader.
+func (n *Node) campaign(ctx context.Context, id raft.ServerID, delay time.Duration, why string, lost func() bool) {
+	t := time.NewTimer(delay)
 	defer t.Stop()
 	for lost() {
 		_, wake := n.leadership()

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -22,14 +24,18 @@ func (n *Node) watchSilentLeader(ctx context.Context) {
 		}
 		r := n.raft.Load()
 		_, leader := r.LeaderWithID()
-		if leader == "" || time.Now().Before(next) || !n.lostContact(r, leader) {
+		term := r.CurrentTerm()
+		if time.Now().Before(next) || !n.lostContact(r, term, leader) {
 			continue
 		}
-		rank, votes := n.rank(leader)
-		if !votes || n.diskProblem() != nil || !n.othersLost(ctx, leader) {
+		if _, votes := n.rank(leader); !votes || n.diskProblem() != nil {
 			continue
 		}
-		n.campaign(ctx, leader, rank, "a majority does not hear the leader", func() bool { return n.lostContact(r, leader) })
+		rank, lost := n.othersLost(ctx, term, leader)
+		if !lost {
+			continue
+		}
+		n.campaign(ctx, leader, time.Duration(rank)*logStagger, "a majority does not hear the leader", func() bool { return n.lostContact(r, term, leader) })
 		next = time.Now().Add(n.cfg.Election)
 	}
 }
@@ -38,42 +44,54 @@ func (n *Node) watchSilentLeader(ctx context.Context) {
 // longer than the lease by a part of the time that a message may be late.
 func (n *Node) silenceTimeout() time.Duration { return max(n.cfg.Heartbeat, n.cfg.Lease) * 6 / 5 }
 
-// lostContact reports whether this node follows a leader and has not heard it for silenceTimeout.
-func (n *Node) lostContact(r *raft.Raft, leader raft.ServerID) bool {
+// lostContact reports whether this node is a follower in a term, with that leader or none, and has not
+// heard it for silenceTimeout. The leader is "" if another candidate has failed meanwhile. Raft also
+// records a contact when it grants a vote.
+func (n *Node) lostContact(r *raft.Raft, term uint64, leader raft.ServerID) bool {
 	_, id := r.LeaderWithID()
-	return id == leader && r.State() == raft.Follower && time.Since(r.LastContact()) >= n.silenceTimeout()
+	contact := r.LastContact()
+	return r.State() == raft.Follower && r.CurrentTerm() == term && id == leader && !contact.IsZero() && time.Since(contact) >= n.silenceTimeout()
 }
 
-// askLostTimeout is how long a follower waits for the others to report when they heard the leader.
-const askLostTimeout = 100 * time.Millisecond
+const (
+	// askLostTimeout is how long a follower waits for the others to report when they heard the leader.
+	askLostTimeout = 100 * time.Millisecond
+	// logStagger is the delay between two candidates. It is longer than electionStagger, because the
+	// candidates notice the silence at different times.
+	logStagger = 100 * time.Millisecond
+)
 
-// othersLost reports whether so many other voters have not heard a leader for its lease that they
-// are a majority together with this node. It does not ask the leader.
-func (n *Node) othersLost(ctx context.Context, leader raft.ServerID) bool {
+// othersLost asks the other voters except the leader, and reports whether so many of them have not
+// heard a leader for its lease that they are a majority together with this node. rank is the number
+// of those that must be candidates before this node: those with a longer log, which would not vote
+// for it, and with the same log those with a smaller id. Members in other terms do not count: one
+// of them may lead.
+func (n *Node) othersLost(ctx context.Context, term uint64, leader raft.ServerID) (rank int, lost bool) {
 	ctx, cancel := context.WithTimeout(ctx, askLostTimeout)
 	defer cancel()
-	term := n.raft.Load().CurrentTerm() // of the lost leader; a member in a later one may lead
 	voters, need := n.voters()
-	var others []raft.ServerID
-	for _, id := range voters {
-		if id != leader {
-			others = append(others, id)
-		}
-	}
+	others := slices.DeleteFunc(voters, func(id raft.ServerID) bool { return id == leader })
+	own := n.report()
 	pings := n.pingAll(ctx, others)
 	for range others {
+		var p memberPing
 		select {
-		case p := <-pings:
-			contact := time.Duration(p.res.GetLastContactNanos())
-			if p.res != nil && p.res.GetTerm() == term && (contact < 0 || contact >= max(n.cfg.Heartbeat, n.cfg.Lease)) {
-				need--
-			}
+		case p = <-pings:
 		case <-ctx.Done():
-			return false
+			return rank, need <= 0
 		}
-		if need <= 0 {
-			return true
+		contact := time.Duration(p.res.GetLastContactNanos())
+		if p.res == nil || p.res.GetTerm() != term || contact >= 0 && contact < max(n.cfg.Heartbeat, n.cfg.Lease) {
+			continue
+		}
+		need--
+		if cmp.Or(
+			cmp.Compare(p.res.GetLastTerm(), own.GetLastTerm()),
+			cmp.Compare(p.res.GetLastIndex(), own.GetLastIndex()),
+			cmp.Compare(n.serverID(), p.id),
+		) > 0 {
+			rank++
 		}
 	}
-	return false
+	return rank, need <= 0
 }
