@@ -19,10 +19,11 @@ const (
 	// lateLimit is how late a check or the end of a ping may be. If it is later, this process did
 	// not run meanwhile, and the check proves nothing about the others.
 	lateLimit = 100 * time.Millisecond
-	// minReturn is how long a leader must respond before a separated node counts as connected again.
-	// The time doubles, up to maxReturn, with each separation that follows within flapTimeout.
-	minReturn, maxReturn = time.Second, 4 * time.Second
-	flapTimeout          = 30 * time.Second
+	// A separated node counts as connected again as soon as a leader responds. If it was separated
+	// before within flapTimeout, a leader must respond for minReturn, and for twice the time, up to
+	// maxReturn, after each further separation.
+	minReturn, maxReturn = 500 * time.Millisecond, 2 * time.Second
+	flapTimeout          = 10 * time.Second
 )
 
 // UnreachedText is in the error of each call that needs the leader, on a node that reaches none.
@@ -137,9 +138,9 @@ func (r *reach) silent(now time.Time, separate bool) (ended bool) {
 		return false
 	}
 	if r.returnAt.IsZero() || now.Sub(r.returnAt) > flapTimeout {
-		r.returnFor = minReturn
+		r.returnFor = 0
 	} else {
-		r.returnFor = min(2*r.returnFor, maxReturn)
+		r.returnFor = min(max(2*r.returnFor, minReturn), maxReturn)
 	}
 	r.end()
 	return true

@@ -153,7 +153,7 @@ func Test_Reached_ReturnsLaterEachTime(t *testing.T) {
 		lead := g.leader().cfg.Name
 		time.Sleep(2 * time.Second) // simulated
 		m := g.nodes[g.others(lead)[0]]
-		for _, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 4 * time.Second} {
+		for _, want := range []time.Duration{0, 500 * time.Millisecond, time.Second, 2 * time.Second, 2 * time.Second} {
 			g.hub.Part([]string{m.cfg.Name}, []string{lead})
 			<-m.Reached().Done()
 			g.hub.Heal()
@@ -169,10 +169,12 @@ func Test_Reached_ReturnsLaterEachTime(t *testing.T) {
 }
 
 // Test_SilentLeader_IsReplacedInTime lets the leader hear nothing, ten times. The others elect
-// another one soon after its lease has ended.
+// another one soon after its lease has ended. It takes longer only if the timers of both followers
+// end before, and the one with the shorter log is the second.
 func Test_SilentLeader_IsReplacedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := threeSimulated(t, inMemory)
+		late := 0
 		for range 10 {
 			former := g.leader()
 			others := g.others(former.cfg.Name)
@@ -182,10 +184,14 @@ func Test_SilentLeader_IsReplacedInTime(t *testing.T) {
 			}
 			began := time.Now()
 			g.wait("another node leads", func() bool { return g.nodes[others[0]].Leads() || g.nodes[others[1]].Leads() })
-			if took := time.Since(began); took > 1300*time.Millisecond {
-				t.Errorf("another node leads after %s", took)
+			if took := time.Since(began); took > time.Second {
+				late++
+				t.Logf("another node leads after %s", took)
 			}
 			g.hub.Heal()
+		}
+		if late > 2 {
+			t.Errorf("%d of 10 elections took more than a second", late)
 		}
 	})
 }

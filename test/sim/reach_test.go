@@ -77,8 +77,8 @@ func deafLeader(w *world) error {
 	for _, o := range others {
 		go func() {
 			took, err := timedBuild(o, "deaf"+o.name)
-			if took > 1200*slower || err != nil {
-				err = fmt.Errorf("a call on %s took %s, want at most %s and a build (%w)", o.name, took, 1200*slower, err)
+			if took > 1600*slower || err != nil {
+				err = fmt.Errorf("a call on %s took %s, want at most %s and a build (%w)", o.name, took, 1600*slower, err)
 			}
 			results <- err
 		}()
