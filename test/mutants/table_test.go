@@ -1,5 +1,3 @@
-// Package mutants compiles the source with one defect at a time, by an overlay of the go command,
-// and runs the test that must find the defect.
 package mutants
 
 import (
