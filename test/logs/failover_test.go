@@ -200,19 +200,51 @@ func (r *reader) stream(ctx context.Context, n uint32, offset int64, to io.Write
 	return offset, found, err
 }
 
-// startReaders starts count readers of a build, spread over the nodes.
+// standstill is how long a reader that has not seen the end of a build may see nothing new.
+const standstill = 90 * time.Second
+
+// startReaders starts count readers of a build, spread over the nodes. They may take as long as ctx
+// allows, but none may stand still.
 func (w *logCluster) startReaders(ctx context.Context, id string, count int) (all []*reader, wait func()) {
 	var wg sync.WaitGroup
 	for i := range count {
 		r := &reader{w: w, id: id, at: i}
 		all = append(all, r)
 		wg.Go(func() {
-			if err := r.follow(ctx); err != nil {
-				w.t.Errorf("reader %d: %v", i, err)
+			ctx, cancel := context.WithCancelCause(ctx)
+			defer cancel(nil)
+			watched := make(chan struct{})
+			go func() {
+				defer close(watched)
+				r.watch(ctx, cancel)
+			}()
+			err := r.follow(ctx)
+			if err != nil {
+				err = errors.Join(err, context.Cause(ctx))
+			}
+			cancel(nil)
+			<-watched
+			if err != nil {
+				w.t.Errorf("reader %d, at %d bytes: %v", i, r.total.Load(), err)
 			}
 		})
 	}
 	return all, wg.Wait
+}
+
+// watch ends the reader if it stands still.
+func (r *reader) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	for seen := int64(-1); ; {
+		before := seen
+		if seen = r.total.Load(); seen == before {
+			cancel(fmt.Errorf("nothing new for %s", standstill))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(standstill):
+		}
+	}
 }
 
 // checkSame compares the bytes that the readers saw with the bytes that a late reader sees, through
@@ -286,7 +318,7 @@ func Test_Logs_OwnerKilled(t *testing.T) {
 	for _, survives := range []bool{false, true} {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
 			w := newLogCluster(t, 3, script(100, "0.3"), survives, nil)
-			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 			defer cancel()
 			b := w.build(ctx)
 			owner := w.node(b.Attempts[0].Owner)
@@ -316,7 +348,7 @@ func Test_Logs_OwnerPaused(t *testing.T) {
 	for _, survives := range []bool{false, true} {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
 			w := newLogCluster(t, 3, script(80, "0.5"), survives, nil)
-			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 			defer cancel()
 			b := w.build(ctx)
 			owner := w.node(b.Attempts[0].Owner)
@@ -358,7 +390,7 @@ func Test_Logs_PowerLoss(t *testing.T) {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
 			t.Setenv("IMAGE_BUILDER_TEST_POWER_LOSS", "1")
 			w := newLogCluster(t, 3, script(40, "0.4"), survives, nil)
-			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 			defer cancel()
 			b := w.build(ctx)
 			readers, wait := w.startReaders(ctx, b.Id, 9)
@@ -387,7 +419,7 @@ func Test_Logs_PowerLoss(t *testing.T) {
 // node could hold them. Then the test kills the owner of the live log.
 func Test_Logs_ReplicaWiped(t *testing.T) {
 	w := newLogCluster(t, 3, script(50, "0.5"), true, harness.Config{"logs": map[string]any{"copies": 3}})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	done := w.build(ctx)
 	first, wait := w.startReaders(ctx, done.Id, 3)
