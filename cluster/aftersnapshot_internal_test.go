@@ -9,21 +9,35 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 // follower is a follower whose leader is the test.
 type follower struct {
 	t      *testing.T
-	logs   *logStore
+	logs   *raftlog.Log
 	raft   *raft.Raft
 	leader *raft.InmemTransport
 	header raft.RPCHeader
 	server raft.Configuration
 }
 
+// newLog returns an empty log.
+func newLog(t testing.TB, dir string) *raftlog.Log {
+	t.Helper()
+	log, err := raftlog.Open(raftlog.Options{Dir: dir, SegmentBytes: 1 << 20, Fresh: true})
+	if err == nil {
+		err = log.Verify(0, func(*raft.Log) {})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return log
+}
+
 func newFollower(t *testing.T, dir string) *follower {
-	f := &follower{t: t, logs: newLogStore(t, dir, nil), header: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("l"), Addr: []byte("l")}}
+	f := &follower{t: t, logs: newLog(t, dir), header: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("l"), Addr: []byte("l")}}
 	conf := raft.DefaultConfig()
 	conf.LocalID, conf.HeartbeatTimeout, conf.ElectionTimeout = "f", time.Hour, time.Hour
 	_, inmem := raft.NewInmemTransport("f")
@@ -46,7 +60,7 @@ func newFollower(t *testing.T, dir string) *follower {
 			t.Error(err)
 		}
 		trans.close()
-		_ = f.logs.close()
+		_ = f.logs.Close()
 	})
 	return f
 }

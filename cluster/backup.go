@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
 )
 
 // Leads reports whether this node leads and has applied a command of its term.
@@ -37,14 +39,14 @@ func InspectSnapshot(r io.Reader, check func(io.Reader) error) (uint64, error) {
 // former voters, should they come back, cannot outvote the node: each side refuses the other.
 func Recover(cfg Config) error {
 	cfg.setDefaults()
-	dir, err := openDataDir(cfg.DataDir, cfg.Name, false)
+	dir, err := datadir.Open(cfg.DataDir, cfg.Name, false)
 	if err != nil {
 		return err
 	}
 	n := &Node{cfg: cfg, dir: dir, fsm: newFSM(cfg.StateMachine, ""), stop: func() {}, closed: make(chan struct{})}
 	n.fsm.level, n.fsm.restoreData = cfg.FeatureLevel, n.restoreData
 	defer func() { _ = n.Close() }()
-	if !dir.current().Initialized {
+	if !dir.Identity().Initialized {
 		return errors.New("the node is in no cluster: there is nothing to recover")
 	}
 	s, _, err := n.openStorage()
@@ -62,15 +64,15 @@ func Recover(cfg Config) error {
 	// cluster. If the process ends in between, the node only waits for voters, and Recover can be
 	// called again. In the other order the node could lead under the former id.
 	snaps := recoveredSnapshots{s.Snapshots, func() error {
-		return dir.changeIf(func(d *identity) error { d.ClusterID, d.Bootstrap = newID(), nil; return nil })
+		return dir.Change(func(d *datadir.Identity) error { d.ClusterID, d.Bootstrap = newID(), nil; return nil })
 	}}
-	former := dir.current().ClusterID
+	former := dir.Identity().ClusterID
 	_, trans := raft.NewInmemTransport("")
 	if err := raft.RecoverCluster(n.raftConfig(), n.fsm, s.Log, s.Stable, snaps, trans, raft.Configuration{Servers: []raft.Server{{
 		Suffrage: raft.Voter, ID: n.serverID(), Address: raft.ServerAddress(cfg.Network.Address()),
 	}}}); err != nil {
 		what := "nothing has changed"
-		if dir.current().ClusterID != former {
+		if dir.Identity().ClusterID != former {
 			what = "the node has left its cluster already: remove the cause and recover the node again"
 		}
 		return fmt.Errorf("recover %s: %w (%s)", filepath.Clean(cfg.DataDir), err, what)

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -189,7 +190,7 @@ const DefaultCluster = "image-builder"
 
 // Storage holds a node's log and snapshots. Log and Stable are not used if Disk is set.
 type Storage struct {
-	Disk      Disk
+	Disk      raftlog.Disk
 	Log       raft.LogStore
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore

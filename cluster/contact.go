@@ -16,7 +16,7 @@ func (n *Node) lastContact(r *raft.Raft) time.Duration {
 		if n.logs == nil || !hasOtherVoter(r.GetConfiguration().Configuration(), n.serverID()) {
 			return 0
 		}
-		if stuck := n.logs.stuck(); stuck > n.cfg.SlowDisk {
+		if stuck := n.logs.Stuck(); stuck > n.cfg.SlowDisk {
 			return stuck
 		}
 		return 0

@@ -10,16 +10,13 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// mendInterval is how often a node tries to open its log again after an error of its disk.
-const mendInterval = 100 * time.Millisecond
-
 // diskProblem returns why the log of this node cannot be written now, or nil. A node with such a
 // problem accepts no commands and does not stand for election.
 func (n *Node) diskProblem() error {
 	if n.logs == nil || faults.Mutant("disk-problems-ignored") {
 		return nil
 	}
-	return n.logs.unwritable()
+	return n.logs.Unwritable()
 }
 
 // DiskProblem returns why the replicated log of this node cannot be written now, or nil.
@@ -28,41 +25,10 @@ func (n *Node) DiskProblem() error { return n.diskProblem() }
 // DiskFree returns how many bytes the disk of the replicated log has left, and how many it needs so
 // that the node accepts commands. ok is false if that is unknown.
 func (n *Node) DiskFree() (free, need uint64, ok bool) {
-	if n.logs == nil || n.logs.free == nil {
+	if n.logs == nil {
 		return 0, 0, false
 	}
-	free, err := n.logs.free()
-	return free, roomSegments * uint64(n.logs.segmentBytes), err == nil
-}
-
-// diskLoop opens the log again after errors of its disk, and reports the lack of room. A node that
-// does not lead may otherwise never write again, since it does not stand for election before.
-func (n *Node) diskLoop(ctx context.Context) {
-	if n.logs == nil {
-		return
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-n.logs.failed:
-		}
-		err := n.logs.recover()
-		if err == nil {
-			continue
-		}
-		n.cfg.Logger.Error("the replicated log cannot be written: this node accepts no commands until its disk works and has room", "node", n.cfg.Name, "err", err)
-		for ; err != nil; err = n.logs.recover() {
-			t := time.NewTimer(mendInterval)
-			select {
-			case <-ctx.Done():
-				t.Stop()
-				return
-			case <-t.C:
-			}
-		}
-		n.cfg.Logger.Info("the log can be written again", "node", n.cfg.Name)
-	}
+	return n.logs.Room()
 }
 
 // handOver gives leadership to a voter whose disk works and whose state is right, if there is one.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -39,7 +40,9 @@ func Test_Floors_OlderThanTheIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	n.dir.id.ClusterID = "c"
+	if err := n.dir.Change(func(d *datadir.Identity) error { d.ClusterID = "c"; return nil }); err != nil {
+		t.Fatal(err)
+	}
 	n.floors.raise("f/1", 10)
 	admit := (*local)(n).Admission()
 	n.floors.raise("f/1", 20)

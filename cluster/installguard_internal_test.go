@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
@@ -64,7 +65,7 @@ func (m *typesMachine) types() []uint32 {
 // on.
 func Test_InstallSnapshot_KeepsNewerEntries(t *testing.T) {
 	dir := t.TempDir()
-	logs, snaps, sm := newLogStore(t, dir, nil), raft.NewInmemSnapshotStore(), &typesMachine{}
+	logs, snaps, sm := newLog(t, dir), raft.NewInmemSnapshotStore(), &typesMachine{}
 	conf := raft.DefaultConfig()
 	conf.LocalID, conf.HeartbeatTimeout, conf.ElectionTimeout = "f", time.Hour, time.Hour
 	_, inmem := raft.NewInmemTransport("f")
@@ -154,8 +155,18 @@ func Test_InstallSnapshot_KeepsNewerEntries(t *testing.T) {
 		t.Fatal(err)
 	}
 	follower.close()
-	if err := logs.close(); err != nil {
+	if err := logs.Close(); err != nil {
 		t.Fatal(err)
 	}
-	checkReopened(t, dir, 30)
+	logs, err = raftlog.Open(raftlog.Options{Dir: dir, SegmentBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = logs.Close() }()
+	if err := logs.Verify(0, func(*raft.Log) {}); err != nil {
+		t.Fatal(err)
+	}
+	if last, err := logs.LastIndex(); last != 30 || err != nil {
+		t.Errorf("after a restart the log ends at entry %d (%v), want 30", last, err)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -27,7 +28,7 @@ func (l *local) Identity() *clusterv1.Identity { return l.node().identity() }
 
 func (n *Node) identity() *clusterv1.Identity {
 	return &clusterv1.Identity{
-		Cluster: n.cfg.Cluster, ClusterId: n.dir.current().ClusterID, ServerId: string(n.serverID()),
+		Cluster: n.cfg.Cluster, ClusterId: n.dir.Identity().ClusterID, ServerId: string(n.serverID()),
 		Address: n.cfg.Network.Address(), Zone: n.cfg.Zone, FeatureLevel: n.cfg.FeatureLevel, BootId: n.cfg.BootID,
 		GossipAddress: n.gossip.Load().address(), LastIndex: n.lastIndex(),
 	}
@@ -139,7 +140,7 @@ func (n *Node) refuse(what string, from *clusterv1.Identity, reason error) error
 // adopt makes the node a member of the cluster with the given id. It returns an error if the node
 // is in another cluster or has promised to form another one.
 func (n *Node) adopt(id string) error {
-	return n.dir.changeIf(func(d *identity) error {
+	return n.dir.Change(func(d *datadir.Identity) error {
 		switch {
 		case d.ClusterID == id:
 			return nil

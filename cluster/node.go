@@ -13,7 +13,10 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -22,8 +25,8 @@ import (
 type Node struct {
 	cfg  Config
 	fsm  *fsm
-	dir  *dataDir
-	logs *logStore
+	dir  *datadir.Dir
+	logs *raftlog.Log  // nil if Config.Storage has no disk
 	log  raft.LogStore // the log that Raft uses: logs, or that of Config.Storage
 	raft atomic.Pointer[raft.Raft]
 
@@ -80,7 +83,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Name == "" || strings.ContainsAny(cfg.Name, "/\x00\n") {
 		return nil, fmt.Errorf("node name %q is empty or contains a slash, a newline or a NUL", cfg.Name)
 	}
-	dir, err := openDataDir(cfg.DataDir, cfg.Name, cfg.Storage != nil)
+	dir, err := datadir.Open(cfg.DataDir, cfg.Name, cfg.Storage != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -101,14 +104,14 @@ func New(cfg Config) (*Node, error) {
 func (n *Node) Lead(work func(ctx context.Context, term *Term) error) { n.work = append(n.work, work) }
 
 // StoreID returns the random id of the data directory.
-func (n *Node) StoreID() string { return n.dir.id.StoreID }
+func (n *Node) StoreID() string { return n.dir.StoreID() }
 
 // ServerID returns the node's Raft server id: name/store id. A node whose disk was wiped is another
 // server.
 func (n *Node) ServerID() string { return string(n.serverID()) }
 
 func (n *Node) serverID() raft.ServerID {
-	return raft.ServerID(n.cfg.Name + "/" + n.dir.id.StoreID)
+	return raft.ServerID(n.cfg.Name + "/" + n.dir.StoreID())
 }
 
 // Open verifies the data directory, starts Raft and starts to look for the cluster in the
@@ -171,7 +174,9 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	r.RegisterObserver(o)
 	n.done.Go(func() { defer r.DeregisterObserver(o); n.watchLeader(ctx, observed) })
 	n.done.Go(func() { n.leaderLoop(ctx) })
-	n.done.Go(func() { n.diskLoop(ctx) })
+	if n.logs != nil {
+		n.done.Go(func() { n.logs.Watch(ctx, n.cfg.Logger.With("node", n.cfg.Name)) })
+	}
 	n.done.Go(func() { n.cleanRestores(ctx) })
 	if !n.alone() {
 		g, err := n.openGossip()
@@ -206,7 +211,7 @@ func (n *Node) alone() bool {
 // openStorage opens the log and the snapshots, verifies both and returns the greatest time in the
 // log.
 func (n *Node) openStorage() (s Storage, last int64, err error) {
-	var disk Disk
+	var disk raftlog.Disk
 	var snaps raft.SnapshotStore
 	if given := n.cfg.Storage; given != nil {
 		if given.Disk == nil {
@@ -214,12 +219,11 @@ func (n *Node) openStorage() (s Storage, last int64, err error) {
 		}
 		disk, snaps = given.Disk, given.Snapshots
 	}
-	id := n.dir.current()
-	if n.logs, err = openLogStore(n.dir.path, disk, n.cfg.SegmentBytes, !id.Initialized); err != nil {
+	if n.logs, err = raftlog.Open(raftlog.Options{Dir: n.dir.Path(), Disk: disk, SegmentBytes: n.cfg.SegmentBytes, Fresh: !n.dir.Identity().Initialized}); err != nil {
 		return s, 0, err
 	}
 	if snaps == nil {
-		if snaps, err = raft.NewFileSnapshotStoreWithLogger(n.dir.path, 2, n.logger()); err != nil {
+		if snaps, err = raft.NewFileSnapshotStoreWithLogger(n.dir.Path(), 2, n.logger()); err != nil {
 			return s, 0, fmt.Errorf("open snapshots: %w", err)
 		}
 	}
@@ -227,7 +231,12 @@ func (n *Node) openStorage() (s Storage, last int64, err error) {
 	if err != nil {
 		return s, 0, err
 	}
-	if last, err = n.logs.verify(n.dir.path, newest, id.Initialized); err != nil {
+	if err := n.logs.Verify(newest, func(l *raft.Log) {
+		var cmd clusterv1.Command
+		if l.Type == raft.LogCommand && proto.Unmarshal(l.Data, &cmd) == nil {
+			last = max(last, cmd.GetTimeUnixNano())
+		}
+	}); err != nil {
 		return s, 0, err
 	}
 	return Storage{Log: n.logs, Stable: n.logs, Snapshots: snaps}, last, nil
@@ -241,15 +250,15 @@ func (n *Node) bootstrapAlone(r *raft.Raft) error {
 	}
 	servers := r.GetConfiguration().Configuration().Servers
 	if len(servers) > 1 {
-		return fmt.Errorf("the data directory %s belongs to a cluster of %d nodes, and no peers are configured: configure them, or make the node the only one with 'image-builder cluster recover' if the others are gone for good", n.dir.path, len(servers))
+		return fmt.Errorf("the data directory %s belongs to a cluster of %d nodes, and no peers are configured: configure them, or make the node the only one with 'image-builder cluster recover' if the others are gone for good", n.dir.Path(), len(servers))
 	}
-	if len(servers) > 0 && n.dir.current().Initialized {
+	if len(servers) > 0 && n.dir.Identity().Initialized {
 		return nil
 	}
-	if err := mayFormAlone(n.dir.current()); err != nil {
-		return fmt.Errorf("the data directory %s belongs to a member of a cluster: %w, and no peers are configured: configure them, or give this node an empty directory", n.dir.path, err)
+	if err := mayFormAlone(n.dir.Identity()); err != nil {
+		return fmt.Errorf("the data directory %s belongs to a member of a cluster: %w, and no peers are configured: configure them, or give this node an empty directory", n.dir.Path(), err)
 	}
-	if err := n.bootstrap(n.dir.id.StoreID, []bootstrapServer{{ID: string(n.serverID()), Address: n.cfg.Network.Address(), Voter: true}}); err != nil {
+	if err := n.bootstrap(n.dir.StoreID(), []datadir.Server{{ID: string(n.serverID()), Address: n.cfg.Network.Address(), Voter: true}}); err != nil {
 		return err
 	}
 	return nil
@@ -285,7 +294,7 @@ func (n *Node) verifySnapshots(snaps raft.SnapshotStore) (uint64, error) {
 		err = errors.Join(err, rc.Close())
 	}
 	if err != nil {
-		return 0, damaged(n.dir.path, fmt.Sprintf("snapshot %s cannot be read: %v", list[0].ID, err))
+		return 0, datadir.Damaged(n.dir.Path(), fmt.Sprintf("snapshot %s cannot be read: %v", list[0].ID, err))
 	}
 	return list[0].Index, nil
 }
@@ -316,7 +325,7 @@ func (n *Node) Fatal() <-chan error { return n.fsm.fatal }
 
 // Status returns the cluster as this node sees it.
 func (n *Node) Status() Status {
-	s := Status{Name: n.cfg.Name, StoreID: n.dir.id.StoreID, Role: raft.Shutdown.String(), Applied: n.fsm.index()}
+	s := Status{Name: n.cfg.Name, StoreID: n.dir.StoreID(), Role: raft.Shutdown.String(), Applied: n.fsm.index()}
 	r := n.raft.Load()
 	if r == nil {
 		return s
@@ -329,7 +338,7 @@ func (n *Node) Status() Status {
 	if c, a := r.CommitIndex(), r.AppliedIndex(); c > a {
 		s.Behind = c - a
 	}
-	s.ClusterID = n.dir.current().ClusterID
+	s.ClusterID = n.dir.Identity().ClusterID
 	for _, m := range r.GetConfiguration().Configuration().Servers {
 		s.Voter = s.Voter || m.ID == n.serverID() && m.Suffrage == raft.Voter
 	}
@@ -345,10 +354,10 @@ func (n *Node) Trouble() error {
 	if n.logs == nil {
 		return nil
 	}
-	if err := n.logs.healthProblem(); err != nil {
+	if err := n.logs.HealthProblem(); err != nil {
 		return err
 	}
-	if d := n.logs.stuck(); d > n.cfg.SlowDisk {
+	if d := n.logs.Stuck(); d > n.cfg.SlowDisk {
 		return fmt.Errorf("a write of the replicated log has been in progress for %s", d.Round(time.Second))
 	}
 	return nil
@@ -379,13 +388,9 @@ func (n *Node) Close() error {
 		n.trans.close()
 	}
 	if n.logs != nil {
-		err = errors.Join(err, n.logs.close()) // pings may read its health still
+		err = errors.Join(err, n.logs.Close()) // pings may read its health still
 	}
-	if n.dir.lock != nil {
-		err = errors.Join(err, n.dir.close())
-		n.dir.lock = nil
-	}
-	return err
+	return errors.Join(err, n.dir.Close())
 }
 
 // logger returns a logger of Raft that writes to Config.Logger, info lines at debug level.

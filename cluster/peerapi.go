@@ -101,7 +101,7 @@ func (a peerAPI) Promise(ctx context.Context, req *clusterv1.PromiseRequest) (*c
 	if err != nil {
 		return nil, err
 	}
-	return &clusterv1.PromiseResponse{ClusterId: id, Proposer: a.node.dir.current().Proposer}, nil
+	return &clusterv1.PromiseResponse{ClusterId: id, Proposer: a.node.dir.Identity().Proposer}, nil
 }
 
 // Join makes the calling node a member. A node that does not lead forwards the call to the leader.
@@ -117,7 +117,7 @@ func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*cluster
 		if err := n.admit(ctx, req.GetFrom()); err != nil {
 			return nil, n.refuse("join", req.GetFrom(), err)
 		}
-		return &clusterv1.JoinResponse{ClusterId: n.dir.current().ClusterID}, nil
+		return &clusterv1.JoinResponse{ClusterId: n.dir.Identity().ClusterID}, nil
 	}
 	if err := checkName(ctx, req.GetFrom()); err != nil {
 		return nil, err

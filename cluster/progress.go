@@ -53,7 +53,7 @@ func stallOf(p *clusterv1.Progress) (s Stall) {
 func (n *Node) progress() *clusterv1.Progress {
 	p := &clusterv1.Progress{ApplyNanos: int64(n.fsm.applying.Oldest())}
 	if n.logs != nil {
-		p.RaftWriteNanos = int64(n.logs.ops.Oldest())
+		p.RaftWriteNanos = int64(n.logs.Oldest())
 	}
 	if n.cfg.LogWrite != nil {
 		p.LogWriteNanos = int64(n.cfg.LogWrite())

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
@@ -25,7 +26,7 @@ const noRoomTimeout = 2 * time.Second
 
 // Propose commits a command and returns its result once it is applied on this node. A node that
 // does not lead sends the command to the leader. While there is no leader, Propose waits until ctx
-// ends, or for noRoomTimeout if the disk of the leader is full; then the error wraps ErrNoRoom, too.
+// ends, or for noRoomTimeout if the disk of the leader is full; then the error wraps raftlog.ErrNoRoom, too.
 // It returns ErrNoLeader if the command was not proposed, ErrRefused if the leader refused it,
 // ErrOutcomeUnknown if it may or may not be committed, and ErrBehind if it is committed but was not
 // applied here in time. It does not change cmd.
@@ -44,11 +45,11 @@ func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 		if !errors.Is(err, ErrNoLeader) {
 			return res, err
 		}
-		if errors.Is(err, ErrNoRoom) && time.Since(begin) > noRoomTimeout {
+		if errors.Is(err, raftlog.ErrNoRoom) && time.Since(begin) > noRoomTimeout {
 			return Applied{}, err
 		}
 		if werr := n.waitForLeader(ctx, changed); werr != nil {
-			if errors.Is(err, ErrNoRoom) {
+			if errors.Is(err, raftlog.ErrNoRoom) {
 				return Applied{}, err
 			}
 			return Applied{}, werr
@@ -218,7 +219,7 @@ func (n *Node) commit(ctx context.Context, term uint64, cmd *clusterv1.Command) 
 	ctx, span := tracing.Start(ctx, "raft apply")
 	defer func() { tracing.End(span, err) }()
 	if err := n.diskProblem(); err != nil { // refused before Raft writes it
-		n.logs.report()
+		n.logs.Report()
 		return Applied{}, fmt.Errorf("%w: %w", ErrNoLeader, err)
 	}
 	cmd = proto.CloneOf(cmd)

@@ -140,7 +140,7 @@ func (n *Node) fetchFrom(ctx context.Context, id raft.ServerID, ref *clusterv1.S
 
 // openRestores opens the snapshots of restores and finds the entries of the log that name them.
 func (n *Node) openRestores(log raft.LogStore) (err error) {
-	if n.restores, err = openRestoreFiles(n.dir.path); err != nil {
+	if n.restores, err = openRestoreFiles(n.dir.Path()); err != nil {
 		return err
 	}
 	if n.restores.empty() {

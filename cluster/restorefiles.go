@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
 	"github.com/image-builder-ha/image-builder/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
@@ -64,7 +65,7 @@ func (f restoreFile) removable(applied, first uint64) bool {
 
 // openRestoreFiles opens the snapshots in a data directory and removes incomplete ones.
 func openRestoreFiles(dataDir string) (*restoreFiles, error) {
-	s := &restoreFiles{dir: filepath.Join(dataDir, restoreDir), files: map[string]*restoreFile{}, syncDir: syncDir}
+	s := &restoreFiles{dir: filepath.Join(dataDir, restoreDir), files: map[string]*restoreFile{}, syncDir: datadir.Sync}
 	list, err := os.ReadDir(s.dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
@@ -82,7 +83,7 @@ func openRestoreFiles(dataDir string) (*restoreFiles, error) {
 		}
 	}
 	// The former process may have ended between the renaming of a file and the sync of its directory.
-	if err := errors.Join(syncDir(s.dir), syncDir(dataDir)); err != nil {
+	if err := errors.Join(datadir.Sync(s.dir), datadir.Sync(dataDir)); err != nil {
 		return nil, fmt.Errorf("open the snapshots of restores: %w", err)
 	}
 	return s, nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -107,7 +108,7 @@ func Test_RestoreFiles_OnlyWhatIsDurable(t *testing.T) {
 			t.Fatalf("the name is not durable: %v, %v", complete, err)
 		}
 	}
-	s.syncDir = syncDir
+	s.syncDir = datadir.Sync
 	if complete, err := put(); !complete || err != nil {
 		t.Fatal(complete, err)
 	}

@@ -34,7 +34,7 @@ func (n *Node) watchSelf(ctx context.Context, term *Term) error {
 		case <-t.C:
 		}
 		if n.logs != nil {
-			stuck := n.logs.stuck()
+			stuck := n.logs.Stuck()
 			quiet := s.next(time.Now(), stuck > n.cfg.SlowDisk, 2*(n.cfg.Heartbeat+n.cfg.Election))
 			switch was := term.quiet.Swap(quiet); {
 			case quiet && !was:
@@ -50,7 +50,7 @@ func (n *Node) watchSelf(ctx context.Context, term *Term) error {
 		if err := n.diskProblem(); err != nil {
 			n.handOverDisk(ctx, err)
 		}
-		if n.logs != nil && n.logs.slow(n.cfg.SlowDisk) {
+		if n.logs != nil && n.logs.Slow(n.cfg.SlowDisk) {
 			n.giveUp(ctx, "its disk is slow")
 		}
 		if skew := n.skew(); skew.Abs() > n.cfg.MaxClockSkew {

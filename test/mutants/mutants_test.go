@@ -41,7 +41,7 @@ var mutants = []mutant{
 		"./scheduler/wsmanager", "Test_Bounded_RedactsFirst", "",
 	},
 	{
-		"entries of the replicated log are read without a look at their checksum", "cluster/logstore.go",
+		"entries of the replicated log are read without a look at their checksum", "cluster/raftlog/log.go",
 		"if sum != checksum(out) {", "if sum == 0 && sum != checksum(out) {",
 		"./cluster", "Test_Damage_InAnOldSegment", "",
 	},

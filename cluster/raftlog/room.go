@@ -1,4 +1,4 @@
-package cluster
+package raftlog
 
 import (
 	"errors"
@@ -19,10 +19,10 @@ var ErrNoRoom = errors.New("the disk of the data directory is nearly full")
 
 // room returns an error that wraps ErrNoRoom and syscall.ENOSPC if the disk has too little room for
 // further commands.
-func (s *logStore) room() error { return s.fits(roomSegments) }
+func (s *Log) room() error { return s.fits(roomSegments) }
 
 // fits returns the error of room unless that many segments fit on the disk.
-func (s *logStore) fits(segments uint64) error {
+func (s *Log) fits(segments uint64) error {
 	if s.free == nil || faults.Mutant("writes-on-a-full-disk") {
 		return nil
 	}
@@ -32,6 +32,16 @@ func (s *logStore) fits(segments uint64) error {
 			ErrNoRoom, free>>20, need>>20, roomSegments, syscall.ENOSPC)
 	}
 	return nil
+}
+
+// Room returns how many bytes the disk has left, and how many it needs so that the node accepts
+// commands. ok is false if that is unknown.
+func (s *Log) Room() (free, need uint64, ok bool) {
+	if s.free == nil {
+		return 0, 0, false
+	}
+	free, err := s.free()
+	return free, roomSegments * uint64(s.segmentBytes), err == nil
 }
 
 // freeBytes returns how many bytes the file system of dir has left for this process.

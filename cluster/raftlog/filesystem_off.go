@@ -1,6 +1,6 @@
 //go:build !faults
 
-package cluster
+package raftlog
 
 import (
 	"github.com/hashicorp/raft-wal/fs"

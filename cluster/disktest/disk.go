@@ -1,4 +1,6 @@
-package clustertest
+// Package disktest has disks for tests of the replicated log: one in memory that fails, hangs and loses
+// power, and a real file system that loses power.
+package disktest
 
 import (
 	"errors"
@@ -11,7 +13,7 @@ import (
 
 	"github.com/hashicorp/raft-wal/types"
 
-	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 )
 
 // Disk is a disk in memory for the replicated log of a node. It outlives the processes of the node.
@@ -163,10 +165,10 @@ type Mount struct {
 	kill   chan struct{} // closed by Kill
 }
 
-var _ cluster.Disk = (*Mount)(nil)
+var _ raftlog.Disk = (*Mount)(nil)
 
 // errKilled wraps fs.ErrClosed: the log of a killed process does not end the process of the test.
-var errKilled = fmt.Errorf("clustertest: the process was killed (%w)", fs.ErrClosed)
+var errKilled = fmt.Errorf("disktest: the process was killed (%w)", fs.ErrClosed)
 
 // Kill makes all further operations of the process fail without effect.
 func (m *Mount) Kill() {
@@ -252,7 +254,7 @@ func (m *Mount) OpenWriter(_, name string) (w types.WritableFile, err error) {
 }
 
 // OpenMark opens the file that holds the end of the log.
-func (m *Mount) OpenMark(create bool) (f cluster.MarkFile, err error) {
+func (m *Mount) OpenMark(create bool) (f raftlog.MarkFile, err error) {
 	err = m.do("", func() error {
 		if m.d.mark == nil {
 			if !create {

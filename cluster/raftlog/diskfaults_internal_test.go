@@ -1,4 +1,4 @@
-package cluster
+package raftlog
 
 import (
 	"errors"
@@ -34,18 +34,21 @@ func (d *fullDisk) Create(dir, name string, size uint64) (types.WritableFile, er
 	return nil, err
 }
 
-// newLogStore returns an empty log that has passed its verification. Its segments are on disk,
+// ignore is a function for Verify.
+func ignore(*raft.Log) {}
+
+// newLog returns an empty log that has passed its verification. Its segments are on disk,
 // which may be nil.
-func newLogStore(t testing.TB, dir string, disk *fullDisk) *logStore {
+func newLog(t testing.TB, dir string, disk *fullDisk) *Log {
 	t.Helper()
-	s, err := openLogStore(dir, nil, testSegmentBytes, true)
+	s, err := Open(Options{Dir: dir, SegmentBytes: testSegmentBytes, Fresh: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if disk != nil {
 		s.files.VFS = disk
 	}
-	if _, err := s.verify(dir, 0, false); err != nil {
+	if err := s.Verify(0, ignore); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -55,10 +58,10 @@ func newLogStore(t testing.TB, dir string, disk *fullDisk) *logStore {
 // last entry.
 func checkReopened(t testing.TB, dir string, last uint64) {
 	t.Helper()
-	s, err := openLogStore(dir, nil, testSegmentBytes, false)
+	s, err := Open(Options{Dir: dir, SegmentBytes: testSegmentBytes})
 	if err == nil {
-		t.Cleanup(func() { _ = s.close() })
-		_, err = s.verify(dir, 0, true)
+		t.Cleanup(func() { _ = s.Close() })
+		err = s.Verify(0, ignore)
 	}
 	if err != nil {
 		t.Errorf("the node does not start again: %v", err)
@@ -77,7 +80,7 @@ func entries(from, to uint64, size int) (out []*raft.Log) {
 	return out
 }
 
-func mustStore(t testing.TB, s *logStore, logs []*raft.Log) {
+func mustStore(t testing.TB, s *Log, logs []*raft.Log) {
 	t.Helper()
 	if err := s.StoreLogs(logs); err != nil {
 		t.Fatal(err)
@@ -89,8 +92,8 @@ func mustStore(t testing.TB, s *logStore, logs []*raft.Log) {
 func Test_DiskNearlyFull(t *testing.T) {
 	dir := t.TempDir()
 	disk := &fullDisk{VFS: fs.New()}
-	s := newLogStore(t, dir, disk)
-	t.Cleanup(func() { _ = s.close() })
+	s := newLog(t, dir, disk)
+	t.Cleanup(func() { _ = s.Close() })
 	disk.full.Store(true)
 	next := uint64(1)
 	var err error
@@ -110,7 +113,7 @@ func Test_DiskNearlyFull(t *testing.T) {
 	if err != nil {
 		t.Fatalf("there is room again, but the log cannot be written: %v", err)
 	}
-	_ = s.close()
+	_ = s.Close()
 	checkReopened(t, dir, next-1)
 }
 
@@ -119,8 +122,8 @@ func Test_DiskNearlyFull(t *testing.T) {
 func Test_TruncateOnAFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	disk := &fullDisk{VFS: fs.New()}
-	s := newLogStore(t, dir, disk)
-	t.Cleanup(func() { _ = s.close() })
+	s := newLog(t, dir, disk)
+	t.Cleanup(func() { _ = s.Close() })
 	mustStore(t, s, entries(1, 10, 1))
 	disk.full.Store(true)
 	if err := s.DeleteRange(8, 10); err == nil {
@@ -134,7 +137,7 @@ func Test_TruncateOnAFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatalf("there is room again, but the log cannot be truncated and written: %v", err)
 	}
-	_ = s.close()
+	_ = s.Close()
 	checkReopened(t, dir, 8)
 }
 
@@ -154,8 +157,8 @@ func (m *brokenMark) WriteAt(p []byte, at int64) (int, error) {
 // Test_MarkFailsOnce stores an entry while the mark cannot be written. The next write
 // must succeed: of the same entry if the first write has failed, of the following entry otherwise.
 func Test_MarkFailsOnce(t *testing.T) {
-	s := newLogStore(t, t.TempDir(), nil)
-	t.Cleanup(func() { _ = s.close() })
+	s := newLog(t, t.TempDir(), nil)
+	t.Cleanup(func() { _ = s.Close() })
 	mark := &brokenMark{MarkFile: s.mark}
 	s.mark = mark
 	mustStore(t, s, entries(1, 10, 1))

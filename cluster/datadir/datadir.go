@@ -1,4 +1,6 @@
-package cluster
+// Package datadir holds the data directory of a node: its lock, and the identity of the node in it.
+// It does not hold the replicated log and the snapshots, which are in the same directory.
+package datadir
 
 import (
 	"crypto/rand"
@@ -14,8 +16,8 @@ import (
 	"syscall"
 )
 
-// identity is the content of the identity file of a data directory.
-type identity struct {
+// Identity is the content of the identity file of a data directory.
+type Identity struct {
 	Name    string `json:"name"`
 	StoreID string `json:"store_id"`
 	// Initialized is set once the first start has succeeded. Before that nothing was acknowledged,
@@ -28,31 +30,40 @@ type identity struct {
 	Promised string `json:"promised,omitempty"`
 	Proposer string `json:"proposer,omitempty"`
 	// Bootstrap is the first configuration. It is empty once it is in Raft's log.
-	Bootstrap []bootstrapServer `json:"bootstrap,omitempty"`
+	Bootstrap []Server `json:"bootstrap,omitempty"`
 }
 
-// bootstrapServer is one server of the first configuration of a cluster.
-type bootstrapServer struct {
+// Server is one server of the first configuration of a cluster.
+type Server struct {
 	ID      string `json:"id"`
 	Address string `json:"address"`
 	Voter   bool   `json:"voter"`
 }
 
-const identityName = "identity.json"
+// Names in a data directory.
+const (
+	identityName = "identity.json"
+	snapshots    = "snapshots" // the name that raft.FileSnapshotStore uses
+	// LogDir is the directory of the files of the replicated log.
+	LogDir = "wal"
+	// LogEnd is the file that holds the end of the log.
+	LogEnd = "written"
+)
 
-// dataDir is a locked data directory.
-type dataDir struct {
+// Dir is a locked data directory.
+type Dir struct {
 	path string
 	lock *os.File
-	// foreign means that Config.Storage holds the log and the snapshots.
+	// foreign means that the log is not in the directory.
 	foreign bool
 
 	mu sync.Mutex
-	id identity
+	id Identity
 }
 
-// openDataDir locks a data directory and reads its identity, or creates it.
-func openDataDir(path, name string, foreign bool) (*dataDir, error) {
+// Open locks the data directory of the node with that name and reads its identity, or creates it.
+// foreign means that the replicated log is elsewhere. The caller closes the directory.
+func Open(path, name string, foreign bool) (*Dir, error) {
 	if err := makeDir(path); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
 	}
@@ -60,7 +71,7 @@ func openDataDir(path, name string, foreign bool) (*dataDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dataDir{path: path, lock: lock, foreign: foreign}
+	d := &Dir{path: path, lock: lock, foreign: foreign}
 	if err := d.identify(name); err != nil {
 		_ = lock.Close()
 		return nil, err
@@ -85,7 +96,7 @@ func lockDir(path string) (*os.File, error) {
 	return lock, nil
 }
 
-func (d *dataDir) identify(name string) error {
+func (d *Dir) identify(name string) error {
 	raw, err := os.ReadFile(filepath.Join(d.path, identityName))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -94,14 +105,14 @@ func (d *dataDir) identify(name string) error {
 		return fmt.Errorf("read the identity of the data directory: %w", err)
 	}
 	if err := json.Unmarshal(raw, &d.id); err != nil || d.id.StoreID == "" || d.id.Name == "" {
-		return damaged(d.path, fmt.Sprintf("the file %q cannot be read", identityName))
+		return Damaged(d.path, fmt.Sprintf("the file %q cannot be read", identityName))
 	}
 	if d.id.Name != name {
 		return fmt.Errorf("data directory %s belongs to node %q, not to %q; start it under its name, or give this node a directory of its own", d.path, d.id.Name, name)
 	}
 	if d.id.Initialized {
-		if _, err := os.Stat(filepath.Join(d.path, "wal")); err != nil && !d.foreign {
-			return damaged(d.path, `the log's directory "wal" is missing`)
+		if _, err := os.Stat(filepath.Join(d.path, LogDir)); err != nil && !d.foreign {
+			return Damaged(d.path, `the log's directory "wal" is missing`)
 		}
 		if d.id.ClusterID == "" { // version 0.1.0 supported single nodes only and wrote no cluster id
 			d.id.ClusterID = d.id.StoreID
@@ -109,7 +120,7 @@ func (d *dataDir) identify(name string) error {
 		return nil
 	}
 	// A first start was killed before it acknowledged anything: begin again.
-	for _, x := range []string{"wal", "snapshots", markName} {
+	for _, x := range []string{LogDir, snapshots, LogEnd} {
 		if err := os.RemoveAll(filepath.Join(d.path, x)); err != nil {
 			return fmt.Errorf("begin the first start again: %w", err)
 		}
@@ -117,22 +128,22 @@ func (d *dataDir) identify(name string) error {
 	return nil
 }
 
-func (d *dataDir) create(name string) error {
-	for _, x := range []string{"wal", "snapshots", markName} {
+func (d *Dir) create(name string) error {
+	for _, x := range []string{LogDir, snapshots, LogEnd} {
 		if _, err := os.Stat(filepath.Join(d.path, x)); err == nil {
-			return damaged(d.path, fmt.Sprintf("the file %q is missing although %q exists", identityName, x))
+			return Damaged(d.path, fmt.Sprintf("the file %q is missing although %q exists", identityName, x))
 		}
 	}
 	var b [8]byte
 	if _, err := rand.Read(b[:]); err != nil {
 		return fmt.Errorf("make a store id: %w", err)
 	}
-	d.id = identity{Name: name, StoreID: hex.EncodeToString(b[:])}
+	d.id = Identity{Name: name, StoreID: hex.EncodeToString(b[:])}
 	return d.save()
 }
 
-// changeIf changes the identity durably by f. If f returns an error, nothing changes.
-func (d *dataDir) changeIf(f func(*identity) error) error {
+// Change changes the identity durably by f. If f returns an error, nothing changes.
+func (d *Dir) Change(f func(*Identity) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	old := d.id
@@ -150,8 +161,14 @@ func (d *dataDir) changeIf(f func(*identity) error) error {
 	return nil
 }
 
-// current returns a copy of the identity.
-func (d *dataDir) current() identity {
+// Path returns the path of the directory.
+func (d *Dir) Path() string { return d.path }
+
+// StoreID returns the random id of the directory, which never changes.
+func (d *Dir) StoreID() string { return d.id.StoreID }
+
+// Identity returns a copy of the identity.
+func (d *Dir) Identity() Identity {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.id
@@ -159,7 +176,7 @@ func (d *dataDir) current() identity {
 
 // save replaces the identity file atomically and durably: it writes a new file, syncs it, renames
 // it, and syncs the directory.
-func (d *dataDir) save() error {
+func (d *Dir) save() error {
 	raw, err := json.Marshal(d.id)
 	if err != nil {
 		return fmt.Errorf("save the identity: %w", err)
@@ -175,7 +192,7 @@ func (d *dataDir) save() error {
 		err = os.Rename(path+".new", path)
 	}
 	if err == nil {
-		err = syncDir(d.path)
+		err = Sync(d.path)
 	}
 	if err != nil {
 		return fmt.Errorf("save the identity: %w", err)
@@ -183,30 +200,12 @@ func (d *dataDir) save() error {
 	return nil
 }
 
-// makeDir creates a directory and its parents durably. Without this a power loss could remove a data
-// directory whose files are all durable, and the node would begin as another server.
-func makeDir(path string) error {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
+// Close unlocks the directory. It can be called again.
+func (d *Dir) Close() error {
+	if d.lock == nil {
 		return nil
 	}
-	parent := filepath.Dir(path)
-	if parent != path {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	return syncDir(parent)
+	err := d.lock.Close()
+	d.lock = nil
+	return err
 }
-
-func syncDir(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-func (d *dataDir) close() error { return d.lock.Close() }

@@ -1,4 +1,4 @@
-package cluster
+package raftlog
 
 import (
 	"errors"
@@ -8,13 +8,13 @@ import (
 // Test_NoRoom_TheTailTakesEntries leaves no room on the disk. Commands must be refused, and the log
 // must take what a leader writes on its own, because its last file has space.
 func Test_NoRoom_TheTailTakesEntries(t *testing.T) {
-	s := newLogStore(t, t.TempDir(), nil)
-	t.Cleanup(func() { _ = s.close() })
+	s := newLog(t, t.TempDir(), nil)
+	t.Cleanup(func() { _ = s.Close() })
 	mustStore(t, s, entries(1, 3, 1))
 	for segments := range uint64(roomSegments + 2) {
 		refused := segments < roomSegments
 		s.free = func() (uint64, error) { return segments * testSegmentBytes, nil }
-		if err := s.unwritable(); errors.Is(err, ErrNoRoom) != refused {
+		if err := s.Unwritable(); errors.Is(err, ErrNoRoom) != refused {
 			t.Errorf("room for %d files: commands are refused with %v, want %t", segments, err, refused)
 		}
 		next := s.end + 1

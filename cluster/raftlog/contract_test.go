@@ -1,4 +1,4 @@
-package cluster_test
+package raftlog_test
 
 import (
 	"errors"
@@ -12,8 +12,8 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/hashicorp/raft-wal/types"
 
-	"github.com/image-builder-ha/image-builder/cluster"
-	"github.com/image-builder-ha/image-builder/cluster/clustertest"
+	"github.com/image-builder-ha/image-builder/cluster/disktest"
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 )
 
 // This file pins what the log does at errors of its disk. raft-wal documents none of it. Observed
@@ -52,7 +52,7 @@ var errInjected = errors.New("an injected error of the disk")
 
 // faultyDisk fails the operations of one kind, from the one with the number at on, count times.
 type faultyDisk struct {
-	cluster.Disk
+	raftlog.Disk
 	mu        sync.Mutex
 	op        diskOp
 	at, count int
@@ -130,7 +130,7 @@ func (d *faultyDisk) OpenReader(dir, name string) (types.ReadableFile, error) {
 	return d.Disk.OpenReader(dir, name)
 }
 
-func (d *faultyDisk) OpenMark(create bool) (cluster.MarkFile, error) {
+func (d *faultyDisk) OpenMark(create bool) (raftlog.MarkFile, error) {
 	f, err := d.Disk.OpenMark(create)
 	return faultyMark{f, d}, err
 }
@@ -165,7 +165,7 @@ func (f faultyFile) Sync() error {
 }
 
 type faultyMark struct {
-	cluster.MarkFile
+	raftlog.MarkFile
 	d *faultyDisk
 }
 
@@ -203,7 +203,7 @@ func (m faultyMeta) CommitState(s types.PersistentState) error {
 // data, as if another leader sent it, so that a refused entry cannot pass for an acknowledged one.
 type modelLog struct {
 	t        *testing.T
-	log      *cluster.LogStore
+	log      *raftlog.Log
 	first    uint64 // index of the first entry; 0 if there is none
 	data     map[uint64]string
 	last     uint64
@@ -323,7 +323,7 @@ func logFault(t *testing.T, change func(*modelLog) bool, op diskOp, at, count in
 			t.Logf("the fault: %s number %d, %d times", op, at+1, count)
 		}
 	}()
-	disk := clustertest.NewDisk()
+	disk := disktest.NewDisk()
 	faulty := &faultyDisk{Disk: disk.Mount()}
 	m := &modelLog{t: t, data: map[uint64]string{}}
 	m.log = openLog(t, faulty, true)
@@ -373,7 +373,7 @@ func logFault(t *testing.T, change func(*modelLog) bool, op diskOp, at, count in
 
 // restartAfterEnd opens the log of a process that has ended in a removal: the entries are there, or
 // those that were to be removed are not.
-func (m *modelLog) restartAfterEnd(disk *clustertest.Disk, before modelLog) {
+func (m *modelLog) restartAfterEnd(disk *disktest.Disk, before modelLog) {
 	m.t.Helper()
 	m.log = openLog(m.t, disk.Mount(), false)
 	last, err := m.log.LastIndex()
@@ -388,9 +388,29 @@ func (m *modelLog) restartAfterEnd(disk *clustertest.Disk, before modelLog) {
 	}
 }
 
-func openLog(t *testing.T, disk cluster.Disk, fresh bool) *cluster.LogStore {
+// openAt opens and verifies a log. Its snapshot ends before its first entry.
+func openAt(dir string, disk raftlog.Disk, fresh bool) (*raftlog.Log, error) {
+	log, err := raftlog.Open(raftlog.Options{Dir: dir, Disk: disk, SegmentBytes: modelSegmentBytes, Fresh: fresh})
+	if err != nil {
+		return nil, err
+	}
+	if fresh {
+		err = log.SyncMark(0)
+	} else {
+		var first uint64
+		if first, err = log.FirstIndex(); err == nil {
+			err = log.Verify(max(first, 1)-1, func(*raft.Log) {})
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	return log, nil
+}
+
+func openLog(t *testing.T, disk raftlog.Disk, fresh bool) *raftlog.Log {
 	t.Helper()
-	log, err := cluster.OpenLogStore("disk", disk, modelSegmentBytes, fresh)
+	log, err := openAt("disk", disk, fresh)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -424,14 +444,14 @@ func logKilled(t *testing.T, change func(*modelLog) bool, op diskOp, at int) (mo
 		}
 	}()
 	r := rand.New(rand.NewPCG(uint64(at), 0))
-	disk := clustertest.NewDisk()
+	disk := disktest.NewDisk()
 	mount := disk.Mount()
 	faulty := &faultyDisk{Disk: mount, kill: mount.Kill}
 	m := &modelLog{t: t, data: map[uint64]string{}}
 	fresh := change == nil
 	if fresh {
 		faulty.begin(op, at, 1)
-		if log, err := cluster.OpenLogStore("disk", faulty, modelSegmentBytes, true); err == nil {
+		if log, err := openAt("disk", faulty, true); err == nil {
 			_ = log.Close()
 		}
 	} else {
@@ -490,7 +510,7 @@ func (m *modelLog) must(done bool) {
 func Test_LogContract_StoreAfterRemoval(t *testing.T) {
 	for _, op := range []diskOp{opWrite, opWriteHalf, opWriteAll, opSync} {
 		synctest.Test(t, func(t *testing.T) {
-			faulty := &faultyDisk{Disk: clustertest.NewDisk().Mount()}
+			faulty := &faultyDisk{Disk: disktest.NewDisk().Mount()}
 			m := &modelLog{t: t, data: map[uint64]string{}}
 			m.log = openLog(t, faulty, true)
 			m.must(m.append(1, 10))
@@ -509,7 +529,7 @@ func Test_LogContract_NoStoreAfterRemoval(t *testing.T) {
 	for _, first := range []uint64{8, 1} { // 1: the log is empty after the removal
 		for _, killed := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
-				mount := clustertest.NewDisk().Mount()
+				mount := disktest.NewDisk().Mount()
 				faulty := &faultyDisk{Disk: mount}
 				if killed {
 					faulty.kill = mount.Kill
@@ -536,7 +556,7 @@ func Test_LogContract_NoStoreAfterRemoval(t *testing.T) {
 // could not remove the log.
 func Test_LogContract_Gap(t *testing.T) {
 	for _, op := range []diskOp{"", opCreate, opCommit, opWrite, opSync, opMarkSync} {
-		disk := clustertest.NewDisk()
+		disk := disktest.NewDisk()
 		faulty := &faultyDisk{Disk: disk.Mount()}
 		m := &modelLog{t: t, data: map[uint64]string{}}
 		m.log = openLog(t, faulty, true)

@@ -1,4 +1,4 @@
-package cluster
+package raftlog
 
 import (
 	"encoding/binary"
@@ -14,9 +14,9 @@ func Test_TornIndex(t *testing.T) {
 	for name, stored := range map[string]int{"the header": 8, "a half": 84, "all, without the commit": 168} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s := newLogStore(t, dir, nil)
+			s := newLog(t, dir, nil)
 			mustStore(t, s, entries(1, 40, 1))
-			if err := s.close(); err != nil {
+			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
 			writePartOfIndex(t, dir, stored)
@@ -25,7 +25,7 @@ func Test_TornIndex(t *testing.T) {
 				t.Fatal(err)
 			}
 			mustStore(t, s, entries(39, 45, 2))
-			if err := s.close(); err != nil {
+			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
 			checkReopened(t, dir, 45)
@@ -48,7 +48,7 @@ func writePartOfIndex(t *testing.T, dir string, bytes int) {
 	s := reopened(t, dir)
 	tail, _ := openTail(s.files.state)
 	end, err := findEnd(f, tail, 40)
-	if err := s.close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err != nil || end.last != 40 {
@@ -66,14 +66,14 @@ func writePartOfIndex(t *testing.T, dir string, bytes int) {
 }
 
 // reopened opens a log, as at a start of its node.
-func reopened(t *testing.T, dir string) *logStore {
+func reopened(t *testing.T, dir string) *Log {
 	t.Helper()
-	s, err := openLogStore(dir, nil, testSegmentBytes, false)
+	s, err := Open(Options{Dir: dir, SegmentBytes: testSegmentBytes})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.close() })
-	if _, err := s.verify(dir, 0, true); err != nil {
+	t.Cleanup(func() { _ = s.Close() })
+	if err := s.Verify(0, ignore); err != nil {
 		t.Fatal(err)
 	}
 	return s

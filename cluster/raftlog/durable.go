@@ -1,7 +1,9 @@
-package cluster
+package raftlog
 
 import (
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
 )
 
 // durableFS is the file system of raft-wal with a correction. raft-wal syncs the directory of a
@@ -16,7 +18,7 @@ func (d durableFS) OpenWriter(dir, name string) (types.WritableFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syncDir(dir); err != nil {
+	if err := datadir.Sync(dir); err != nil {
 		_ = f.Close()
 		return nil, err
 	}

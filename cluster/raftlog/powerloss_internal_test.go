@@ -1,4 +1,4 @@
-package cluster
+package raftlog
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
 )
 
 // volatileMark is a mark that keeps what was synced. A power loss removes the rest.
@@ -16,9 +18,9 @@ type volatileMark struct {
 }
 
 // newVolatileMark replaces the mark of a log. What it holds now counts as synced.
-func newVolatileMark(t testing.TB, s *logStore, dir string) *volatileMark {
+func newVolatileMark(t testing.TB, s *Log, dir string) *volatileMark {
 	t.Helper()
-	m := &volatileMark{MarkFile: s.mark, path: filepath.Join(dir, markName)}
+	m := &volatileMark{MarkFile: s.mark, path: filepath.Join(dir, datadir.LogEnd)}
 	if err := m.writeBack(); err != nil {
 		t.Fatal(err)
 	}
@@ -36,10 +38,10 @@ func (m *volatileMark) Sync() error { return errors.Join(m.MarkFile.Sync(), m.wr
 
 // powerLoss ends the use of a log. What remains is what was synced: everything in the segments, and
 // the synced content of the mark.
-func (m *volatileMark) powerLoss(t testing.TB, s *logStore) {
+func (m *volatileMark) powerLoss(t testing.TB, s *Log) {
 	t.Helper()
 	disk := m.disk // the end of the process does not change what was there
-	if err := errors.Join(s.close(), os.WriteFile(m.path, disk, 0o600)); err != nil {
+	if err := errors.Join(s.Close(), os.WriteFile(m.path, disk, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -47,12 +49,12 @@ func (m *volatileMark) powerLoss(t testing.TB, s *logStore) {
 // Test_PowerLossAfterTheFirstStart loses the power after the first entries of a new log.
 func Test_PowerLossAfterTheFirstStart(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openLogStore(dir, nil, testSegmentBytes, true)
+	s, err := Open(Options{Dir: dir, SegmentBytes: testSegmentBytes, Fresh: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	mark := newVolatileMark(t, s, dir)
-	if _, err := s.verify(dir, 0, false); err != nil {
+	if err := s.Verify(0, ignore); err != nil {
 		t.Fatal(err)
 	}
 	mustStore(t, s, entries(1, 40, 1))
@@ -65,7 +67,7 @@ func Test_PowerLossAfterTheFirstStart(t *testing.T) {
 // written it back, and what was written to it later was not synced.
 func Test_MarkAheadAfterPowerLoss(t *testing.T) {
 	dir := t.TempDir()
-	s := newLogStore(t, dir, nil)
+	s := newLog(t, dir, nil)
 	mark := newVolatileMark(t, s, dir)
 	mustStore(t, s, entries(1, 10, 1))
 	if err := mark.writeBack(); err != nil {

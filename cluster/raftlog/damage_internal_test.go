@@ -1,4 +1,4 @@
-package cluster
+package raftlog
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
 )
 
 // endedLog is the file of a log that a power loss has ended: the mark does not show how far the log
@@ -28,7 +30,7 @@ type endedLog struct {
 // newEndedLog writes a log with writes of one to three entries of random bytes.
 func newEndedLog(t *testing.T, r *rand.Rand) *endedLog {
 	l := &endedLog{t: t, dir: t.TempDir()}
-	s := newLogStore(t, l.dir, nil)
+	s := newLog(t, l.dir, nil)
 	next := uint64(1)
 	for range 12 {
 		l.note(s, next)
@@ -47,14 +49,14 @@ func newEndedLog(t *testing.T, r *rand.Rand) *endedLog {
 	if err := s.setMark(0); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	mark, err := os.OpenFile(filepath.Join(l.dir, markName), os.O_RDWR, 0)
+	mark, err := os.OpenFile(filepath.Join(l.dir, datadir.LogEnd), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (&logStore{mark: mark}).setMark(0); err != nil {
+	if err := (&Log{mark: mark}).setMark(0); err != nil {
 		t.Fatal(err)
 	}
 	_ = mark.Close()
@@ -64,7 +66,7 @@ func newEndedLog(t *testing.T, r *rand.Rand) *endedLog {
 	return l
 }
 
-func (l *endedLog) note(s *logStore, next uint64) {
+func (l *endedLog) note(s *Log, next uint64) {
 	l.t.Helper()
 	tail, _ := openTail(s.files.state)
 	f, err := s.files.OpenReader(s.files.dir, fmt.Sprintf("%020d-%016x.wal", tail.BaseIndex, tail.ID))
@@ -94,12 +96,12 @@ func (l *endedLog) open(raw []byte) (uint64, error) {
 		l.t.Fatal(err)
 	}
 	_ = f.Close()
-	s, err := openLogStore(l.dir, nil, testSegmentBytes, false)
+	s, err := Open(Options{Dir: l.dir, SegmentBytes: testSegmentBytes})
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = s.close() }()
-	if _, err := s.verify(l.dir, 0, true); err != nil {
+	defer func() { _ = s.Close() }()
+	if err := s.Verify(0, ignore); err != nil {
 		return 0, err
 	}
 	return s.LastIndex()

@@ -1,4 +1,4 @@
-package cluster
+package raftlog
 
 import (
 	"errors"
@@ -12,14 +12,14 @@ import (
 )
 
 // append appends entries that carry their checksums. After an error it opens the log again at once,
-// or, if that fails, before the next change. The caller holds s.writes.
+// or, if that fails, before the next change. The caller has called change.
 //
 // Without room the log still takes entries, as long as its tail has space. The node refuses commands
 // before Raft has them. What Raft writes on its own must not fail earlier than necessary: a leader
 // that cannot write steps down, and no node may follow it while all disks are full.
-func (s *logStore) append(logs []*raft.Log) error {
+func (s *Log) append(logs []*raft.Log) error {
 	if s.room() != nil {
-		s.report()
+		s.Report()
 		if faults.Mutant("raft-needs-room") {
 			return s.room()
 		}
@@ -39,14 +39,14 @@ func (s *logStore) append(logs []*raft.Log) error {
 	}
 	err := faults.Disk()
 	if err == nil {
-		err = s.wal.StoreLogs(logs)
+		err = s.wal.now().StoreLogs(logs)
 	}
 	if errors.Is(err, wal.ErrSealed) {
 		// The tail was full before this write, and raft-wal has begun no new segment: it could not
 		// create one, or the process ended in between. Nothing was written.
 		s.fail(err)
 		if err = s.mend(); err == nil {
-			err = s.wal.StoreLogs(logs)
+			err = s.wal.now().StoreLogs(logs)
 		}
 	}
 	if err != nil {
@@ -57,13 +57,13 @@ func (s *logStore) append(logs []*raft.Log) error {
 }
 
 // fail records that the log must be opened again before the next change.
-func (s *logStore) fail(err error) {
+func (s *Log) fail(err error) {
 	s.broken.Store(&err)
-	s.report()
+	s.Report()
 }
 
-// report wakes the loop that waits for the disk.
-func (s *logStore) report() {
+// Report wakes Watch because of a change that was refused.
+func (s *Log) Report() {
 	select {
 	case s.failed <- struct{}{}:
 	default:
@@ -71,8 +71,8 @@ func (s *logStore) report() {
 }
 
 // mend opens the log again if the last change has failed. Until it succeeds, entries are read from
-// the former log, which is intact up to the last acknowledged entry. The caller holds s.writes.
-func (s *logStore) mend() error {
+// the former log, which is intact up to the last acknowledged entry. The caller has called change.
+func (s *Log) mend() error {
 	cause := s.broken.Load()
 	if cause == nil || faults.Mutant("log-stays-broken") {
 		return nil
@@ -92,8 +92,8 @@ func (s *logStore) mend() error {
 }
 
 // reopen opens the log, which must end at the last acknowledged entry, and uses it from now on. The
-// caller holds s.writes.
-func (s *logStore) reopen() error {
+// caller has called change.
+func (s *Log) reopen() error {
 	next, err := s.openWAL(true)
 	if err != nil {
 		return err
@@ -105,11 +105,7 @@ func (s *logStore) reopen() error {
 	if err != nil {
 		return errors.Join(err, next.Close())
 	}
-	s.swap.Lock()
-	former := s.wal
-	s.wal = next
-	s.swap.Unlock()
-	_ = former.Close() // closes the segments only; they were synced by each write
+	s.wal.replace(next)
 	return nil
 }
 
@@ -118,12 +114,11 @@ func (s *logStore) reopen() error {
 // the next removal of the end of the log would record that (raft-wal 0.4.1, segment.Writer.ForceSeal).
 // A full disk, on which a full tail gets no successor, is no reason not to start: the log is repaired
 // before the next change.
-func (s *logStore) repairAtStart() error {
+func (s *Log) repairAtStart() error {
 	if faults.Mutant("torn-index-counts") {
 		return nil
 	}
-	s.writes.Lock()
-	defer s.writes.Unlock()
+	defer s.change()()
 	changed, err := s.files.repair(s.end, s.segmentBytes)
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
@@ -137,25 +132,14 @@ func (s *logStore) repairAtStart() error {
 
 // recover opens the log again after an error, if the file that this may need fits on the disk. It
 // returns why the log cannot be written now, or nil. It can be called at any time.
-func (s *logStore) recover() error {
+func (s *Log) recover() error {
 	if s.broken.Load() != nil && s.fits(1) == nil {
-		s.writes.Lock()
+		done := s.change()
 		err := s.mend()
-		s.writes.Unlock()
+		done()
 		if err != nil {
 			return err
 		}
 	}
-	return s.unwritable()
-}
-
-// unwritable returns why the log cannot be written now, or nil. It does not block.
-func (s *logStore) unwritable() error {
-	if err := s.room(); err != nil {
-		return err
-	}
-	if err := s.broken.Load(); err != nil {
-		return fmt.Errorf("the disk under the replicated log cannot be written: %w", *err)
-	}
-	return nil
+	return s.Unwritable()
 }
