@@ -198,6 +198,21 @@ var mutants = []mutant{
 		"./test/sim", "Test_Scenarios", "",
 	},
 	{
+		"a node does not believe members that hear a leader", "cluster/separation.go",
+		"case s.elsewhere && s.heard >=", "case false && s.heard >=",
+		"./cluster", "Test_Reached_EndsWithoutALeader|Test_Separation", "",
+	},
+	{
+		"a slow leader counts as lost", "cluster/watchreach.go",
+		"if found.leader {", "if false && found.leader {",
+		"./cluster", "Test_Reached_WaitsForASlowLeader", "",
+	},
+	{
+		"followers of a silent leader wait for Raft's timers", "cluster/silentleader.go",
+		"time.Now().Before(next)", "time.Now().Before(next.AddDate(1, 0, 0))",
+		"./cluster", "Test_SilentLeader_IsReplacedInTime", "",
+	},
+	{
 		"an operator's call waits although no leader responds", "node/operator.go",
 		"if c.waits || c.node", "if c.waits || true || c.node",
 		"./node", "Test_Operator_KnownToBeWithoutLeader", "",
