@@ -27,7 +27,7 @@ func (n *Node) RemoveNow(id string) error {
 }
 
 // BeforeRestoreWrite calls f before each write of a snapshot of a restore.
-func (n *Node) BeforeRestoreWrite(f func() error) { n.restores.beforeWrite = f }
+func (n *Node) BeforeRestoreWrite(f func() error) { n.restores.BeforeWrite = f }
 
 // BeforeRestore calls f before a restore is proposed.
 func (n *Node) BeforeRestore(f func()) { n.beforeRestore = f }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/cluster/datadir"
+	"github.com/image-builder-ha/image-builder/cluster/serverid"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -230,7 +231,7 @@ func (n *Node) form(ctx context.Context, hellos []*clusterv1.HelloResponse, sile
 		if err := n.checkIdentity(h.GetNode()); err != nil {
 			return err.Error()
 		}
-		names[nameOf(raft.ServerID(h.Node.ServerId))] = true
+		names[serverid.Name(raft.ServerID(h.Node.ServerId))] = true
 		servers = append(servers, datadir.Server{ID: h.Node.ServerId, Address: h.Node.Address})
 	}
 	switch {

@@ -67,3 +67,6 @@ func forwardError(err error) error {
 	}
 	return fmt.Errorf("%w: %s", ErrOutcomeUnknown, st.Message())
 }
+
+// errStarting is the response while the peer port is open and Raft does not run yet.
+var errStarting = status.Error(codes.Unavailable, "this node is starting")

@@ -145,12 +145,3 @@ func (r *reach) silent(now time.Time, separate bool) (ended bool) {
 	r.end()
 	return true
 }
-
-// Reached returns a context that ends when this node counts as separated from the cluster, because
-// it hears no leader or because its requests do not arrive. Other nodes can then serve clients, or
-// none can. Once a leader responds again, Reached returns a context that goes on.
-func (n *Node) Reached() context.Context {
-	n.reach.mu.Lock()
-	defer n.reach.mu.Unlock()
-	return n.reach.ctx
-}

@@ -13,8 +13,12 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/cluster/restorefiles"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
+
+// MaxSnapshotBytes is the size of the greatest snapshot that can be restored.
+const MaxSnapshotBytes = restorefiles.MaxBytes
 
 const (
 	// restorePartTimeout bounds the transfer of one part of a snapshot. With the last part, the
@@ -72,7 +76,7 @@ func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 	defer cancel()
 	sum := sha256.Sum256(raw)
 	ref := &clusterv1.SnapshotRef{Sha256: sum[:], Size: uint64(len(raw))}
-	defer n.restores.use(ref)()
+	defer n.restores.Use(ref)()
 	r := restoreAttempt{n: n, ref: ref, raw: raw, id: newID(), term: term}
 	defer func() {
 		if !r.proposed { // otherwise commit ends the attempt
@@ -122,7 +126,7 @@ type restoreAttempt struct {
 // of them, and a majority of the voters, have fsynced it.
 func (r *restoreAttempt) distribute(ctx context.Context) error {
 	if _, err := r.send(ctx, func(_ context.Context, offset uint64, part []byte) (bool, error) {
-		return r.n.restores.put(r.ref, r.id, r.term, offset, part)
+		return r.n.restores.Put(r.ref, r.id, r.term, offset, part)
 	}); err != nil {
 		return fmt.Errorf("%w: this node, %s: %w", ErrNotRestored, r.n.cfg.Name, err)
 	}
@@ -171,8 +175,8 @@ func (r *restoreAttempt) checkMajority(servers []raft.Server, has map[raft.Serve
 
 // responds reports whether a member has responded to one of the last pings of this leader.
 func (n *Node) responds(id raft.ServerID) bool {
-	s := n.peers.get(id)
-	return s.ping != nil && !s.dead && time.Since(s.pingAt) < 4*n.cfg.PingInterval
+	_, alive := n.peers.alive(id)
+	return alive
 }
 
 // send calls put with one part after the other until put returns true.
@@ -181,7 +185,7 @@ func (r *restoreAttempt) send(ctx context.Context, put func(ctx context.Context,
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		part := r.raw[offset:min(offset+restorePartBytes, len(r.raw))]
+		part := r.raw[offset:min(offset+restorefiles.PartBytes, len(r.raw))]
 		complete, err := put(ctx, uint64(offset), part)
 		if err != nil || complete {
 			return complete, err
@@ -257,7 +261,7 @@ func (r *restoreAttempt) commit(ctx context.Context) error {
 			err = fmt.Errorf("%w: this node cannot apply it: %w", ErrOutcomeUnknown, stopped)
 		}
 		if err == nil {
-			n.clock.atLeast(n.cfg.StateMachine.LastTime())
+			n.clock.AtLeast(n.cfg.StateMachine.LastTime())
 		}
 		done <- err
 	})
@@ -269,7 +273,7 @@ func (r *restoreAttempt) commit(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("restore the snapshot: %w", err)
 		}
-		n.cfg.Logger.Warn("a snapshot has replaced the state", "node", n.cfg.Name, "sha256", nameOfRef(r.ref), "bytes", len(r.raw))
+		n.cfg.Logger.Warn("a snapshot has replaced the state", "node", n.cfg.Name, "sha256", restorefiles.Name(r.ref), "bytes", len(r.raw))
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("%w: the restore is proposed: %w", ErrOutcomeUnknown, ctx.Err())
@@ -298,5 +302,5 @@ func (r *restoreAttempt) drop() {
 			})
 		}
 	}
-	_ = r.n.restores.drop(r.ref, r.id)
+	_ = r.n.restores.Drop(r.ref, r.id)
 }

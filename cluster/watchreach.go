@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/cluster/serverid"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -189,10 +190,29 @@ func (n *Node) pingOne(ctx context.Context, id raft.ServerID) memberPing {
 		p.res = nil
 		p.there = isRefused(n.cfg.Network.Probe(ctx, n.addressOf(id)))
 		if ctx.Err() == nil {
-			n.cfg.Logger.Debug("a member does not respond to a ping", "node", n.cfg.Name, "member", nameOf(id), "err", status.Convert(err).Message())
+			n.cfg.Logger.Debug("a member does not respond to a ping", "node", n.cfg.Name, "member", serverid.Name(id), "err", status.Convert(err).Message())
 		}
 		return p
 	}
 	p.there = true
 	return p
+}
+
+// scale returns the factor of the timeouts that depend on the heartbeat timeout.
+func (n *Node) scale() float64 {
+	return max(1, float64(n.cfg.Heartbeat)/float64(defaultHeartbeat))
+}
+
+// scaled returns a timeout for the configured heartbeat timeout.
+func (n *Node) scaled(d time.Duration) time.Duration {
+	return time.Duration(n.scale() * float64(d))
+}
+
+// Reached returns a context that ends when this node counts as separated from the cluster, because
+// it hears no leader or because its requests do not arrive. Other nodes can then serve clients, or
+// none can. Once a leader responds again, Reached returns a context that goes on.
+func (n *Node) Reached() context.Context {
+	n.reach.mu.Lock()
+	defer n.reach.mu.Unlock()
+	return n.reach.ctx
 }

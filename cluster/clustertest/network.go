@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 )
 
 // Network connects one node to a Hub. A node that starts again needs a new Network.
@@ -27,7 +27,7 @@ type Network struct {
 	hub     *Hub
 	name    string
 	address string
-	local   cluster.Local
+	local   transport.Local
 	calls   chan raft.RPC
 
 	admitted sync.Map // *Network: the nodes that this one has checked
@@ -36,7 +36,7 @@ type Network struct {
 	stop     context.CancelFunc
 }
 
-var _ cluster.Network = (*Network)(nil)
+var _ transport.Network = (*Network)(nil)
 
 type service struct {
 	impl    any
@@ -52,7 +52,7 @@ func (h *Hub) NewNetwork(name, address string) *Network {
 }
 
 // Open makes the node reachable.
-func (n *Network) Open(local cluster.Local) error {
+func (n *Network) Open(local transport.Local) error {
 	n.local = local
 	local.Register(n)
 	n.hub.mu.Lock()

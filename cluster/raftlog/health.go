@@ -53,3 +53,11 @@ func (s *Log) Unwritable() error {
 // Oldest returns the age of the oldest change of the log, of the term or of the vote in progress; 0 if
 // there is none. Unlike Stuck it includes the wait for another change.
 func (s *Log) Oldest() time.Duration { return s.ops.Oldest() }
+
+// Report wakes Watch because of a change that was refused.
+func (s *Log) Report() {
+	select {
+	case s.failed <- struct{}{}:
+	default:
+	}
+}

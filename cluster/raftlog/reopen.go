@@ -3,71 +3,20 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"syscall"
+	"time"
 
-	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/segment"
 
 	"github.com/image-builder-ha/image-builder/faults"
 )
-
-// append appends entries that carry their checksums. After an error it opens the log again at once,
-// or, if that fails, before the next change. The caller has called change.
-//
-// Without room the log still takes entries, as long as its tail has space. The node refuses commands
-// before Raft has them. What Raft writes on its own must not fail earlier than necessary: a leader
-// that cannot write steps down, and no node may follow it while all disks are full.
-func (s *Log) append(logs []*raft.Log) error {
-	if s.room() != nil {
-		s.Report()
-		if faults.Mutant("raft-needs-room") {
-			return s.room()
-		}
-	}
-	if err := s.mend(); err != nil {
-		return err
-	}
-	if s.end > 0 && logs[0].Index > s.end+1 {
-		// Raft has installed a snapshot, and has ignored that the log could not be removed.
-		first, err := s.FirstIndex()
-		if err == nil {
-			err = s.remove(first, s.end)
-		}
-		if err != nil {
-			return fmt.Errorf("remove the entries before a snapshot: %w", err)
-		}
-	}
-	err := faults.Disk()
-	if err == nil {
-		err = s.wal.now().StoreLogs(logs)
-	}
-	if errors.Is(err, wal.ErrSealed) {
-		// The tail was full before this write, and raft-wal has begun no new segment: it could not
-		// create one, or the process ended in between. Nothing was written.
-		s.fail(err)
-		if err = s.mend(); err == nil {
-			err = s.wal.now().StoreLogs(logs)
-		}
-	}
-	if err != nil {
-		s.fail(err)
-		_ = s.mend()
-	}
-	return err
-}
 
 // fail records that the log must be opened again before the next change.
 func (s *Log) fail(err error) {
 	s.broken.Store(&err)
 	s.Report()
-}
-
-// Report wakes Watch because of a change that was refused.
-func (s *Log) Report() {
-	select {
-	case s.failed <- struct{}{}:
-	default:
-	}
 }
 
 // mend opens the log again if the last change has failed. Until it succeeds, entries are read from
@@ -143,3 +92,31 @@ func (s *Log) recover() error {
 	}
 	return s.Unwritable()
 }
+
+// openWAL opens raft-wal. Its metadata is a memory-mapped bbolt file: reading a damaged one causes
+// a panic or a memory fault, which openWAL turns into an error. With guard it refuses a list that
+// is empty although there are segments, which raft-wal would remove.
+func (s *Log) openWAL(guard bool) (w *wal.WAL, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("its metadata cannot be read: %v", p)
+		}
+	}()
+	state, err := s.files.Load(s.files.dir)
+	if err != nil {
+		return nil, err
+	}
+	if guard && len(state.Segments) == 0 {
+		if names, err := s.files.segments(); err != nil || len(names) > 0 {
+			return nil, errors.Join(err, errors.New("its metadata names none of its files"))
+		}
+	}
+	if err := s.files.removeUnlisted(); err != nil {
+		return nil, err
+	}
+	return wal.Open(s.files.dir, wal.WithSegmentSize(s.segmentBytes), wal.WithSegmentFiler(segment.NewFiler(s.files.dir, s.files)), wal.WithMetaStore(s.files))
+}
+
+// mendInterval is how often a log is opened again after an error of its disk.
+const mendInterval = 100 * time.Millisecond

@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// mendInterval is how often a log is opened again after an error of its disk.
-const mendInterval = 100 * time.Millisecond
-
 // Watch opens the log again after errors of its disk, and reports the lack of room, until ctx ends. A
 // node that does not lead may otherwise never write again, since it does not stand for election before.
 func (s *Log) Watch(ctx context.Context, logger *slog.Logger) {
