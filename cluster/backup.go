@@ -18,7 +18,7 @@ func (n *Node) SaveSnapshot(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return snapshot.Write(w, snapshot.Header{Index: s.at.Index}, s.State)
+	return snapshot.Write(w, snapshot.Header{Index: s.At.Index}, s.State)
 }
 
 // InspectSnapshot verifies the framing and the checksum of a snapshot of SaveSnapshot, passes the
