@@ -24,9 +24,9 @@ func Test_Floors_OlderThanTheIdentity(t *testing.T) {
 	if err := n.dir.Change(func(d *datadir.Identity) error { d.ClusterID = "c"; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	n.floors.Raise("f/1", 10)
+	n.floors.raise("f/1", 10)
 	admit := (*local)(n).Admission()
-	n.floors.Raise("f/1", 20)
+	n.floors.raise("f/1", 20)
 	for last, want := range map[uint64]bool{9: false, 10: true, 15: true, 20: true} {
 		from := &clusterv1.Identity{Cluster: DefaultCluster, ClusterId: "c", ServerId: "f/1", FeatureLevel: 5, LastIndex: &last}
 		if err := admit(from, n.ServerID()); (err == nil) != want {
@@ -62,5 +62,25 @@ func Test_Floors_TheLogChangesDuringAPing(t *testing.T) {
 	n := &Node{log: l.InmemStore}
 	if index, term := n.lastEntry(l); term == 3 && index != 9 {
 		t.Errorf("the last entry is %d of term %d, want 9 of term 3", index, term)
+	}
+}
+
+// Test_Floors_WhatAPingShows checks which entries a member has acknowledged for certain.
+func Test_Floors_WhatAPingShows(t *testing.T) {
+	for _, c := range []struct {
+		name                string
+		lastIndex, lastTerm uint64
+		term, committed     uint64
+		want                uint64
+	}{
+		{"all is committed", 10, 3, 3, 10, 10},
+		{"the end is not committed", 10, 3, 3, 8, 8},
+		{"the member trails", 6, 3, 3, 8, 6},
+		{"the end is of a former term and may be removed", 10, 2, 3, 10, 0},
+		{"the term is over", 10, 3, 3, 0, 0},
+	} {
+		if got := acknowledged(&clusterv1.PingResponse{LastIndex: c.lastIndex, LastTerm: c.lastTerm}, c.term, c.committed); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
 	}
 }

@@ -3,11 +3,9 @@ package cluster
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -47,7 +45,7 @@ func (n *Node) memberLoop(ctx context.Context) {
 				loggedAt = now
 			}
 		}
-		t := time.NewTimer(d/2 + mathrand.N(d))
+		t := time.NewTimer(d/2 + rand.N(d))
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -261,12 +259,6 @@ func (n *Node) form(ctx context.Context, hellos []*clusterv1.HelloResponse, sile
 		return err.Error()
 	}
 	return ""
-}
-
-func newID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 func (n *Node) requestPromise(ctx context.Context, s datadir.Server, id string) error {

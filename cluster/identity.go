@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -107,4 +109,11 @@ func (n *Node) adopt(id string) error {
 		d.ClusterID, d.Initialized = id, true
 		return nil
 	})
+}
+
+// newID returns a random id of a cluster or of a restore.
+func newID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
 }

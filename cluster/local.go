@@ -28,7 +28,7 @@ func (l *local) Identity() *clusterv1.Identity { return l.node().identity() }
 // Admission returns the check of a Raft connection of a node that expects the server id to here.
 func (l *local) Admission() (admit func(from *clusterv1.Identity, to string) error) {
 	n := l.node()
-	floors := n.floors.All()
+	floors := n.floors.all()
 	return func(from *clusterv1.Identity, to string) error {
 		return n.admitRaft(from, to, floors[raft.ServerID(from.GetServerId())])
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/image-builder-ha/image-builder/cluster/clock"
 	"github.com/image-builder-ha/image-builder/cluster/datadir"
-	"github.com/image-builder-ha/image-builder/cluster/floors"
 	"github.com/image-builder-ha/image-builder/cluster/fsm"
 	"github.com/image-builder-ha/image-builder/cluster/gossip"
 	"github.com/image-builder-ha/image-builder/cluster/raftguard"
@@ -44,9 +43,9 @@ type Node struct {
 	raftCalls callCounter
 	reach     *reach
 	lost      chan raft.ServerID
-	recheck   chan struct{} // makes memberLoop check the membership now; capacity 1
-	opened    atomic.Uint64 // last index of the log when this process opened it
-	refusals  loglimit.Limiter    // limits the log lines about refused nodes
+	recheck   chan struct{}    // makes memberLoop check the membership now; capacity 1
+	opened    atomic.Uint64    // last index of the log when this process opened it
+	refusals  loglimit.Limiter // limits the log lines about refused nodes
 
 	current atomic.Pointer[Term] // the term whose work runs on this node, nil if none does; written under mu
 
@@ -58,7 +57,7 @@ type Node struct {
 	beforeRestore func()        // called before a restore is proposed; nil except in tests
 	restoreMoves  atomic.Uint64 // odd while a restore of this leader is proposed and not applied
 
-	floors floors.Floors
+	floors      floors
 	divergences divergences
 
 	stateBusy chan struct{} // full while this node sends its state to a member; capacity 1

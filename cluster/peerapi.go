@@ -151,7 +151,7 @@ func (a peerAPI) Ping(_ context.Context, req *clusterv1.PingRequest) (*clusterv1
 		return nil, errStarting
 	}
 	a.node.pinged.note(req)
-	a.node.floors.Merge(req.GetFloors())
+	a.node.floors.merge(req.GetFloors())
 	a.node.noteDivergence(req.GetDivergence())
 	return a.node.report(), nil
 }

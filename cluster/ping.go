@@ -78,7 +78,7 @@ func (n *Node) pingMember(ctx context.Context, id raft.ServerID, term uint64) bo
 	if err != nil {
 		return false
 	}
-	committed, floor := n.committedIn(term), n.floors.Get(id)
+	committed, floor := n.committedIn(term), n.floors.get(id)
 	sent := time.Now() // monotonic: the wall clock may jump during the call
 	res, err := clusterv1.NewPeerClient(conn).Ping(ctx, &clusterv1.PingRequest{Term: term, Leader: string(n.serverID()), Floors: n.knownFloors(), Divergence: n.divergenceOf(id), SilentNanos: int64(n.peers.silent(n.peers.get(id)))})
 	if err != nil {

@@ -16,7 +16,7 @@ const module = "github.com/image-builder-ha/image-builder/"
 // lower layers (ARCHITECTURE.md, Packages). A name that ends in /... places all packages below it.
 var layers = [][]string{
 	{"cluster/clock", "cluster/datadir", "cluster/serverid", "faults", "internal/ctxutil", "internal/inflight", "internal/loglimit", "internal/sbom", "proto/...", "test/testkit"},
-	{"tracing", "builds/logs", "builds/secrets", "cluster/floors", "cluster/gossip", "cluster/hashes", "cluster/pki", "cluster/raftguard", "cluster/raftlog", "cluster/restorefiles", "cluster/snapshot", "registry", "client", "verify/history", "web"},
+	{"tracing", "builds/logs", "builds/secrets", "cluster/gossip", "cluster/hashes", "cluster/pki", "cluster/raftguard", "cluster/raftlog", "cluster/restorefiles", "cluster/snapshot", "registry", "client", "verify/history", "web"},
 	{"cluster/fsm", "cluster/transport"},
 	{"tracing/otlp", "tracing/tracetest", "internal/buildsteps", "builds", "cluster", "cluster/disktest", "registry/azure", "registry/ecr", "registry/google", "registry/registrytest", "verify"},
 	{"builds/buildstest", "builds/logs/peer", "cluster/clustertest", "api", "scheduler/workload", "scheduler/placement", "scheduler/refcache"},
@@ -55,7 +55,7 @@ var forbidden = map[string][]string{
 }
 
 // pure are packages whose own files use no gRPC, neither calls nor status codes.
-var pure = []string{"builds", "builds/logs", "cluster/clock", "cluster/floors", "cluster/fsm", "cluster/hashes", "scheduler/workload", "verify/history"}
+var pure = []string{"builds", "builds/logs", "cluster/clock", "cluster/fsm", "cluster/hashes", "scheduler/workload", "verify/history"}
 
 // list runs `go list` and returns the fields of each line of its output.
 func list(t *testing.T, args ...string) (lines [][]string) {

@@ -252,7 +252,8 @@ func (t *raftTransport) Consumer() <-chan raft.RPC                              
 func (t *raftTransport) LocalAddr() raft.ServerAddress                           { return raft.ServerAddress(t.address) }
 func (t *raftTransport) SetHeartbeatHandler(func(raft.RPC))                      {}
 func (t *raftTransport) EncodePeer(_ raft.ServerID, a raft.ServerAddress) []byte { return []byte(a) }
-func (t *raftTransport) DecodePeer(b []byte) raft.ServerAddress                  { return raft.ServerAddress(b) }
+
+func (t *raftTransport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
 
 func (t *raftTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
 	return nil, raft.ErrPipelineReplicationNotSupported

@@ -83,7 +83,7 @@ var mutants = []mutant{
 	},
 	{
 		"an identity is compared with a newer floor", "cluster/local.go",
-		"floors[raft.ServerID(from.GetServerId())])", "max(floors[\"\"], n.floors.Get(raft.ServerID(from.GetServerId()))))",
+		"floors[raft.ServerID(from.GetServerId())])", "max(floors[\"\"], n.floors.get(raft.ServerID(from.GetServerId()))))",
 		"./cluster", "Test_Floors_OlderThanTheIdentity", "",
 	},
 	{
@@ -112,7 +112,7 @@ var mutants = []mutant{
 		"./cluster/restorefiles", "Test_RestoreFiles_OnlyWhatIsDurable", "",
 	},
 	{
-		"an older copy of a data directory is accepted", "cluster/floors.go",
+		"an older copy of a data directory is accepted", "cluster/checkfloor.go",
 		"from.GetLastIndex() < floor {", "from.GetLastIndex() < floor && floor == 0 {",
 		"./cluster", "Test_Floors_AnOlderCopyIsRefused", "",
 	},
