@@ -96,7 +96,8 @@ func (n *Node) respondedAfter(id raft.ServerID, t time.Time) bool {
 }
 
 // removeFormer removes a server whose data is gone, so that no quorum counts it. The removal may
-// wait for other changes of the membership. It returns an error if the server responds after checked.
+// wait for other changes of the membership. It returns an error if the server responds after
+// checked.
 func (n *Node) removeFormer(ctx context.Context, id raft.ServerID, checked time.Time) error {
 	if err := n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) {
 		if n.respondedAfter(id, checked) {

@@ -50,8 +50,8 @@ type Config struct {
 	// level of the state.
 	FeatureLevel   uint32
 	CommittedLevel func() uint32
-	// ConfirmReads reports whether all members serve the peer call Confirm, which read indexes need.
-	// While it returns false, Raft's VerifyLeader takes its place. If nil, it is always true.
+	// ConfirmReads reports whether all members serve the peer call Confirm, which read indexes
+	// need. While it returns false, Raft's VerifyLeader takes its place. If nil, it is always true.
 	ConfirmReads func() bool
 	// RestoreLevel is the feature level that introduced restores through the log. Below it,
 	// RestoreSnapshot refuses.

@@ -19,7 +19,6 @@ func Test_Mutants_OfTheDisk(t *testing.T) {
 		"disk-problems-ignored":         "Test_FullDisk_DoesNotStand",
 		"refusals-delay-the-leader":     "Test_FullDisk_FollowersOnly",
 		"hands-over-without-a-majority": "Test_FullDisk_NoMajority",
-		"snapshot-is-no-entry":          "Test_AfterSnapshot_Repeated",
 	} {
 		for _, defect := range []string{"", mutant} {
 			cmd := exec.Command(os.Args[0], "-test.run", "^"+by+"$")

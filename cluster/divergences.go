@@ -8,8 +8,8 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// maxRepairs is how often a node replaces its state within repairWindow. A state that differs again at
-// once has a lasting cause, which another replacement would not remove.
+// maxRepairs is how often a node replaces its state within repairWindow. A state that differs again
+// at once has a lasting cause, which another replacement would not remove.
 const (
 	maxRepairs   = 3
 	repairWindow = time.Hour

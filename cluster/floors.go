@@ -11,10 +11,10 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// floors holds, for each server id, the index of a committed entry that the server has acknowledged.
-// A server never has less than that: a lower last index shows that its data directory was replaced
-// by an older copy. All members hold floors and exchange them with the pings of the leader, so that
-// they survive a change of the leader and the restart of some members.
+// floors holds, for each server id, the index of a committed entry that the server has
+// acknowledged. A server never has less than that: a lower last index shows that its data directory
+// was replaced by an older copy. All members hold floors and exchange them with the pings of the
+// leader, so that they survive a change of the leader and the restart of some members.
 type floors struct {
 	mu   sync.Mutex
 	byID map[raft.ServerID]uint64
@@ -67,9 +67,9 @@ func (f *floors) of(servers []raft.Server) (list []*clusterv1.Floor) {
 	return list
 }
 
-// acknowledged returns the floor that the response of a member to a ping of the leader shows. If the
-// last entry of the member is of the leader's term, then its log is a part of the leader's log, and
-// the member keeps all committed entries of it.
+// acknowledged returns the floor that the response of a member to a ping of the leader shows. If
+// the last entry of the member is of the leader's term, then its log is a part of the leader's log,
+// and the member keeps all committed entries of it.
 func acknowledged(ping *clusterv1.PingResponse, term, committed uint64) uint64 {
 	if ping.GetLastTerm() != term {
 		return 0

@@ -320,9 +320,10 @@ func (n *Node) bootstrap(id string, servers []datadir.Server) error {
 	return n.dir.Change(func(d *datadir.Identity) error { d.Bootstrap, d.Promised, d.Proposer = nil, "", ""; return nil })
 }
 
-// undoPartOfBootstrap makes an interrupted bootstrap possible again. Raft stores the term of the first
-// configuration before the configuration itself, and then refuses to bootstrap because there is a
-// term. Nothing depends on that term: the node has no entry and no snapshot, and has not voted.
+// undoPartOfBootstrap makes an interrupted bootstrap possible again. Raft stores the term of the
+// first configuration before the configuration itself, and then refuses to bootstrap because there
+// is a term. Nothing depends on that term: the node has no entry and no snapshot, and has not
+// voted.
 func (n *Node) undoPartOfBootstrap(store Storage, lastIndex uint64) error {
 	if len(n.dir.Identity().Bootstrap) == 0 || lastIndex > 0 {
 		return nil
@@ -340,9 +341,9 @@ func (n *Node) undoPartOfBootstrap(store Storage, lastIndex uint64) error {
 	return store.Stable.SetUint64([]byte("CurrentTerm"), 0)
 }
 
-// mayFormAlone returns an error if a node that has no configuration of Raft yet must not bootstrap a
-// group of one: it is a member of another cluster whose log it has not received, or it has promised
-// to form one.
+// mayFormAlone returns an error if a node that has no configuration of Raft yet must not bootstrap
+// a group of one: it is a member of another cluster whose log it has not received, or it has
+// promised to form one.
 func mayFormAlone(d datadir.Identity) error {
 	switch {
 	case d.ClusterID != "" && d.ClusterID != d.StoreID:

@@ -63,9 +63,9 @@ func (n *Node) handOver(ctx context.Context, reason error) {
 }
 
 // handOverDisk is handOver because of this node's disk. It does nothing unless a majority of the
-// voters can write: with fewer, no leader can commit its first command, so that reads would end, too.
-// The last pings may be older than the problem, which often comes to all nodes at once. So the voters
-// are asked again before.
+// voters can write: with fewer, no leader can commit its first command, so that reads would end,
+// too. The last pings may be older than the problem, which often comes to all nodes at once. So the
+// voters are asked again before.
 func (n *Node) handOverDisk(ctx context.Context, reason error) {
 	if !faults.Mutant("hands-over-without-a-majority") {
 		if !n.majorityWrites() {
@@ -95,8 +95,8 @@ func (n *Node) majorityWrites() bool {
 	return write > voters/2
 }
 
-// writesLog reports whether the last ping of another member, which must be recent, says that its log
-// can be written. Versions up to 0.3.0 report only whether the node takes builds.
+// writesLog reports whether the last ping of another member, which must be recent, says that its
+// log can be written. Versions up to 0.3.0 report only whether the node takes builds.
 func (n *Node) writesLog(id raft.ServerID) bool {
 	p, alive := n.peers.alive(id)
 	if !alive {
@@ -108,7 +108,8 @@ func (n *Node) writesLog(id raft.ServerID) bool {
 	return !p.ping.GetRefusesBuilds()
 }
 
-// pingVoters pings all other voters at once and waits for the responses, for Config.Election at most.
+// pingVoters pings all other voters at once and waits for the responses, for Config.Election at
+// most.
 func (n *Node) pingVoters(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Election)
 	defer cancel()

@@ -88,8 +88,8 @@ func (n *Node) serverID() raft.ServerID {
 	return serverid.New(n.cfg.Name, n.dir.StoreID())
 }
 
-// Proposed reports whether this process has proposed the command that is being applied. It returns false for
-// commands of other nodes and of a former process of this node.
+// Proposed reports whether this process has proposed the command that is being applied. It returns
+// false for commands of other nodes and of a former process of this node.
 func (n *Node) Proposed(index uint64, cmd *clusterv1.Command) bool {
 	_, offset := n.fsm.Position()
 	return cmd.GetOrigin() == n.ServerID() && index-offset > n.opened.Load()

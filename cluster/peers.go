@@ -119,8 +119,8 @@ func (p *peers) recent(s peerState) bool {
 	return s.ping != nil && time.Since(s.pingAt) < 4*p.interval
 }
 
-// alive returns the state of a member, and whether it has responded to one of the last four pings and
-// has not ended since.
+// alive returns the state of a member, and whether it has responded to one of the last four pings
+// and has not ended since.
 func (p *peers) alive(id raft.ServerID) (peerState, bool) {
 	s := p.get(id)
 	return s, !s.dead && p.recent(s)

@@ -26,10 +26,10 @@ const noRoomTimeout = 2 * time.Second
 
 // Propose commits a command and returns its result once it is applied on this node. A node that
 // does not lead sends the command to the leader. While there is no leader, Propose waits until ctx
-// ends, or for noRoomTimeout if the disk of the leader is full; then the error wraps raftlog.ErrNoRoom, too.
-// It returns ErrNoLeader if the command was not proposed, ErrRefused if the leader refused it,
-// ErrOutcomeUnknown if it may or may not be committed, and ErrBehind if it is committed but was not
-// applied here in time. It does not change cmd.
+// ends, or for noRoomTimeout if the disk of the leader is full; then the error wraps
+// raftlog.ErrNoRoom, too. It returns ErrNoLeader if the command was not proposed, ErrRefused if the
+// leader refused it, ErrOutcomeUnknown if it may or may not be committed, and ErrBehind if it is
+// committed but was not applied here in time. It does not change cmd.
 func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	cmd = n.originated(cmd)
 	begin := time.Now()

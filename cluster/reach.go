@@ -107,9 +107,9 @@ func (r *reach) separated() bool {
 	return r.ctx.Err() != nil
 }
 
-// responded records that a leader responds to this node, or that this node leads. It reports whether
-// a separated node counts as connected again. A node that leads does so at once: a majority follows
-// it.
+// responded records that a leader responds to this node, or that this node leads. It reports
+// whether a separated node counts as connected again. A node that leads does so at once: a majority
+// follows it.
 func (r *reach) responded(now time.Time, leads bool) (returned bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -12,9 +12,9 @@ import (
 )
 
 // Recover makes the node of a data directory the only voter of a new cluster with the state of its
-// former one. It is for a cluster that has lost a majority of its voters for good. The node must not
-// run. Writes that only the lost voters had stored are lost. The cluster id changes, so that the
-// former voters, should they come back, cannot outvote the node: each side refuses the other.
+// former one. It is for a cluster that has lost a majority of its voters for good. The node must
+// not run. Writes that only the lost voters had stored are lost. The cluster id changes, so that
+// the former voters, should they come back, cannot outvote the node: each side refuses the other.
 func Recover(cfg Config) error {
 	cfg.setDefaults()
 	dir, err := datadir.Open(cfg.DataDir, cfg.Name, false)
@@ -37,10 +37,10 @@ func Recover(cfg Config) error {
 	if has, err := raft.HasExistingState(s.Log, s.Stable, s.Snapshots); err != nil || !has {
 		return errors.Join(errors.New("the node has not received the log of its cluster yet: there is nothing to recover"), err)
 	}
-	// The id changes right before the snapshot with the new configuration becomes valid, when all of
-	// the log is applied and the snapshot is written: whatever fails before leaves the node in its
-	// cluster. If the process ends in between, the node only waits for voters, and Recover can be
-	// called again. In the other order the node could lead under the former id.
+	// The id changes right before the snapshot with the new configuration becomes valid, when all
+	// of the log is applied and the snapshot is written: whatever fails before leaves the node in
+	// its cluster. If the process ends in between, the node only waits for voters, and Recover can
+	// be called again. In the other order the node could lead under the former id.
 	snaps := recoveredSnapshots{s.Snapshots, func() error {
 		return dir.Change(func(d *datadir.Identity) error { d.ClusterID, d.Bootstrap = newID(), nil; return nil })
 	}}

@@ -14,8 +14,8 @@ const (
 	minRepairPause, maxRepairPause = time.Second, time.Minute
 	// repairTimeout bounds the transfer of a state. This node applies no commands meanwhile.
 	repairTimeout = 10 * time.Minute
-	// storeTimeout bounds the attempts to store the new state in a snapshot, with storePause between
-	// them.
+	// storeTimeout bounds the attempts to store the new state in a snapshot, with storePause
+	// between them.
 	storeTimeout, storePause = time.Minute, 200 * time.Millisecond
 )
 

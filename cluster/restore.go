@@ -26,7 +26,8 @@ const (
 	// restoreBytesPerSecond.
 	restorePartTimeout    = 10 * time.Second
 	restoreBytesPerSecond = 20 << 20
-	// restoreFetchTimeout is how long a node looks for a snapshot that it must apply before it stops.
+	// restoreFetchTimeout is how long a node looks for a snapshot that it must apply before it
+	// stops.
 	restoreFetchTimeout = 2 * time.Minute
 	// restoreFetchPause is the pause between two rounds of that search.
 	restoreFetchPause = 200 * time.Millisecond
@@ -44,8 +45,8 @@ var ErrNotRestored = errors.New("the state is unchanged")
 //
 // The replacement is one command of the log. First, every member that responds stores the snapshot
 // durably, and a majority of the voters must. Then the command names it by its hash. So either all
-// nodes replace their state at this point of the log, or none does. An error wraps ErrNotRestored if
-// none does, and ErrOutcomeUnknown if the command may still be committed.
+// nodes replace their state at this point of the log, or none does. An error wraps ErrNotRestored
+// if none does, and ErrOutcomeUnknown if the command may still be committed.
 func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 	n.mu.Lock()
 	leads, term := n.leads, n.term
@@ -286,8 +287,8 @@ func definitelyNotProposed(err error) bool {
 	return !errors.Is(err, ErrOutcomeUnknown) && (errors.Is(err, ErrNoLeader) || errors.Is(err, ErrClosed) || errors.Is(err, ErrRefused))
 }
 
-// drop removes the snapshot of an attempt that has proposed nothing. Nodes that do not respond remove
-// it in a later term.
+// drop removes the snapshot of an attempt that has proposed nothing. Nodes that do not respond
+// remove it in a later term.
 func (r *restoreAttempt) drop() {
 	ctx, cancel := r.n.untilClosed(context.Background())
 	defer cancel()

@@ -61,7 +61,8 @@ func (n *Node) missingRestore(ref *clusterv1.SnapshotRef, index uint64, err erro
 }
 
 // fetchRestored fetches the snapshot that the command at index names, or else, with later set, the
-// state of the leader. A node that leads itself gives up leadership, so that it can fetch the state.
+// state of the leader. A node that leads itself gives up leadership, so that it can fetch the
+// state.
 func (n *Node) fetchRestored(ctx context.Context, ref *clusterv1.SnapshotRef, index uint64) (raw []byte, later bool, err error) {
 	r := n.raft.Load()
 	if r == nil {

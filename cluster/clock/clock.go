@@ -1,5 +1,5 @@
-// Package clock is the clock of the leader: it stamps commands with a time that never goes back, and it
-// judges the clocks of the nodes. It calls no other node.
+// Package clock is the clock of the leader: it stamps commands with a time that never goes back,
+// and it judges the clocks of the nodes. It calls no other node.
 package clock
 
 import (
@@ -28,6 +28,7 @@ type Clock struct {
 	view   View
 }
 
+// New returns a clock that begins at the clock of the machine, which now returns.
 func New(now func() time.Time) *Clock {
 	c := &Clock{now: now, suspended: suspended}
 	c.Begin(0, View{wall: now().UnixNano()})
@@ -42,8 +43,8 @@ func (c *Clock) Begin(applied int64, view View) {
 	c.last, c.at, c.asleep, c.view = max(applied, view.earliest()), time.Now(), c.suspended(), view
 }
 
-// AtLeast lets the time jump to the greatest applied time, after a snapshot that is ahead of the time
-// of the term has replaced the state.
+// AtLeast lets the time jump to the greatest applied time, after a snapshot that is ahead of the
+// time of the term has replaced the state.
 func (c *Clock) AtLeast(applied int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// maxSlew is the part by which the time of a term may run faster or slower than the monotonic clock:
-// 1/16, so that it makes up for one minute in 16 minutes.
+// maxSlew is the part by which the time of a term may run faster or slower than the monotonic
+// clock: 1/16, so that it makes up for one minute in 16 minutes.
 const maxSlew = 16
 
 // View is what a leader knows about the present from its own clock and those of the other

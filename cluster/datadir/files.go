@@ -16,8 +16,8 @@ func Damaged(dir, what string) error {
 		"If they have none, see \"A majority of the voters is lost for good\" in docs/runbooks.md. A node that is alone starts with an empty directory, and restores the newest snapshot that was saved (image-builder snapshot restore)", dir, what)
 }
 
-// makeDir creates a directory and its parents durably. Without this a power loss could remove a data
-// directory whose files are all durable, and the node would begin as another server.
+// makeDir creates a directory and its parents durably. Without this a power loss could remove a
+// data directory whose files are all durable, and the node would begin as another server.
 func makeDir(path string) error {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return nil

@@ -1,5 +1,5 @@
-// Package disktest has disks for tests of the replicated log: one in memory that fails, hangs and loses
-// power, and a real file system that loses power.
+// Package disktest has disks for tests of the replicated log: one in memory that fails, hangs and
+// loses power, and a real file system that loses power.
 package disktest
 
 import (
@@ -20,11 +20,11 @@ import (
 // As on a real disk, a write survives the death of its process at once, but a power loss only if it
 // was synced. The list of segments, the term and the vote are durable at once, as bbolt makes them.
 type Disk struct {
-	// Fail, if it is set, may return an error for each operation that needs room: "create", "write",
-	// "sync", "metadata" or "mark". Set it before the first Mount.
+	// Fail, if it is set, may return an error for each operation that needs room: "create",
+	// "write", "sync", "metadata" or "mark". Set it before the first Mount.
 	Fail func(op string) error
-	// Room, if it is set, returns how many bytes the disk has left. It does not limit the writes. Set
-	// it before the first Mount.
+	// Room, if it is set, returns how many bytes the disk has left. It does not limit the writes.
+	// Set it before the first Mount.
 	Room func() uint64
 
 	mu     sync.Mutex

@@ -23,8 +23,8 @@ func (f *FSM) Apply(l *raft.Log) any {
 	return f.apply(l)
 }
 
-// skipTo continues with a later state of another node. The entries that it contains count as applied.
-// The caller holds working.
+// skipTo continues with a later state of another node. The entries that it contains count as
+// applied. The caller holds working.
 func (f *FSM) skipTo(raw []byte) any {
 	at, err := f.replace(bytes.NewReader(raw))
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package fsm connects Raft to the replicated state: it applies the commands of the log, restores and
-// captures the state, and replaces a wrong state by that of another node. It proposes nothing and calls
-// no other node.
+// Package fsm connects Raft to the replicated state: it applies the commands of the log, restores
+// and captures the state, and replaces a wrong state by that of another node. It proposes nothing
+// and calls no other node.
 package fsm
 
 import (
@@ -24,8 +24,8 @@ type FSM struct {
 	applying inflight.Ops // commands that are being applied, at most one
 
 	mu sync.Mutex
-	// applied is the index of the last applied command. It is its index in Raft's log plus offset: a
-	// restored state may have greater indexes than the log, and an index never goes back.
+	// applied is the index of the last applied command. It is its index in Raft's log plus offset:
+	// a restored state may have greater indexes than the log, and an index never goes back.
 	applied  uint64
 	offset   uint64
 	lastTerm uint64        // term of the last applied command

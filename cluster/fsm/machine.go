@@ -38,6 +38,6 @@ type Applied struct {
 // ErrClosed means that the node is closed.
 var ErrClosed = errors.New("the node is closed")
 
-// ErrStopsApplying means that the node is closed while it waits for a snapshot. It applies the command
-// after its next start.
+// ErrStopsApplying means that the node is closed while it waits for a snapshot. It applies the
+// command after its next start.
 var ErrStopsApplying = fmt.Errorf("the node waits for a snapshot to restore: %w", ErrClosed)

@@ -1,5 +1,6 @@
-// Package gossip announces the address of a node to the others and learns theirs, also while there is no
-// leader. Addresses from gossip are hints: the package checks no certificate and decides nothing.
+// Package gossip announces the address of a node to the others and learns theirs, also while there
+// is no leader. Addresses from gossip are hints: the package checks no certificate and decides
+// nothing.
 package gossip
 
 import (
@@ -40,8 +41,8 @@ type Local interface {
 }
 
 // Gossip announces the address of this node to the others and learns theirs, also while there is no
-// leader. The addresses are hints: a connection to one succeeds only if the node there has the right
-// certificate and server id. A nil Gossip shows no nodes.
+// leader. The addresses are hints: a connection to one succeeds only if the node there has the
+// right certificate and server id. A nil Gossip shows no nodes.
 type Gossip struct {
 	list  *memberlist.Memberlist
 	at    string // the advertised address; a copy, because memberlist holds its lock during callbacks

@@ -1,5 +1,5 @@
-// Package hashes judges which members have a wrong state, by the hashes that they report. Its functions
-// are pure.
+// Package hashes judges which members have a wrong state, by the hashes that they report. Its
+// functions are pure.
 package hashes
 
 import (

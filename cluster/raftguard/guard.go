@@ -1,6 +1,6 @@
-// Package raftguard stands between Raft and its transport. It keeps calls away from Raft that hashicorp/raft
-// handles in a way that loses data or time, and messages that this node must not send. It also lets a
-// node call itself: Elect makes Raft start an election.
+// Package raftguard stands between Raft and its transport. It keeps calls away from Raft that
+// hashicorp/raft handles in a way that loses data or time, and messages that this node must not
+// send. It also lets a node call itself: Elect makes Raft start an election.
 package raftguard
 
 import (
@@ -28,7 +28,8 @@ type Options struct {
 	MaySend func(to raft.ServerID) error
 	// MayStand returns an error if this node must not stand for election; nil if it always may.
 	MayStand func() error
-	// Log and Snapshots are those of Raft. If Log is nil, snapshots of leaders are always installed.
+	// Log and Snapshots are those of Raft. If Log is nil, snapshots of leaders are always
+	// installed.
 	Log       raft.LogStore
 	Snapshots raft.SnapshotStore
 	// Raft returns Raft, or nil while it starts.

@@ -10,13 +10,13 @@ import (
 var errHasNewerSnapshot = errors.New("this node has a newer snapshot, or the term of the leader is new to it")
 
 // A leader may send a snapshot although the follower has more, for instance if the message was
-// delayed. hashicorp/raft 1.8 (installSnapshot) then goes back to the state and the configuration of
-// the snapshot, and removes the whole log: also entries after the snapshot that the follower has
+// delayed. hashicorp/raft 1.8 (installSnapshot) then goes back to the state and the configuration
+// of the snapshot, and removes the whole log: also entries after the snapshot that the follower has
 // acknowledged, which it still counts as stored. The Raft paper (section 7) retains them. Therefore
 // such a call does not reach Raft.
 
-// hasSnapshot responds to a call that sends a snapshot if this node has all that is in it. The leader
-// continues with the entries after the snapshot.
+// hasSnapshot responds to a call that sends a snapshot if this node has all that is in it. The
+// leader continues with the entries after the snapshot.
 func (c *Guard) hasSnapshot(rpc raft.RPC) bool {
 	req, ok := rpc.Command.(*raft.InstallSnapshotRequest)
 	if !ok || c.opts.Log == nil {
@@ -37,10 +37,10 @@ func (c *Guard) hasSnapshot(rpc raft.RPC) bool {
 	return true
 }
 
-// containsSnapshot reports whether the log of this node has the last entry of a leader's snapshot, or
-// begins right after that snapshot. It returns an error if the leader must try again: it begins a term
-// that Raft has not seen yet, or this node has a newer snapshot, so that the log may lack the entries
-// after that of the leader.
+// containsSnapshot reports whether the log of this node has the last entry of a leader's snapshot,
+// or begins right after that snapshot. It returns an error if the leader must try again: it begins
+// a term that Raft has not seen yet, or this node has a newer snapshot, so that the log may lack
+// the entries after that of the leader.
 func (c *Guard) containsSnapshot(req *raft.InstallSnapshotRequest) (has bool, err error) {
 	var term uint64
 	if r := c.opts.Raft(); r != nil {

@@ -16,12 +16,12 @@ import (
 // sectorSize is the least unit that a disk writes as a whole.
 const sectorSize = 512
 
-// damageAfter reports how the tail shows that it is damaged after keep, the last entry that raft-wal
-// reads; "" if it does not. After a power loss the mark can be too low to show it. What follows keep
-// may be the rest of one write that a power loss has cut off, which was never acknowledged. The file
-// had zeros there before, and a disk writes whole sectors. So in the rest of such a write each frame
-// header is intact or zero, no intact write follows, and at least one sector is zero, or the end is
-// missing.
+// damageAfter reports how the tail shows that it is damaged after keep, the last entry that
+// raft-wal reads; "" if it does not. After a power loss the mark can be too low to show it. What
+// follows keep may be the rest of one write that a power loss has cut off, which was never
+// acknowledged. The file had zeros there before, and a disk writes whole sectors. So in the rest of
+// such a write each frame header is intact or zero, no intact write follows, and at least one
+// sector is zero, or the end is missing.
 func (f *walFiles) damageAfter(keep uint64) (string, error) {
 	state, err := f.Load(f.dir)
 	if err != nil {
@@ -62,9 +62,9 @@ func (f *walFiles) damageAfter(keep uint64) (string, error) {
 	return "", nil
 }
 
-// damageIn reports what in the rest of a segment cannot be the rest of a write that a power loss has cut
-// off; "" if it can. The rest begins after the last intact write, at that offset of the file, and ends
-// with the last frame that is not zero.
+// damageIn reports what in the rest of a segment cannot be the rest of a write that a power loss
+// has cut off; "" if it can. The rest begins after the last intact write, at that offset of the
+// file, and ends with the last frame that is not zero.
 func damageIn(rest []byte, offset int) string {
 	first := max(segmentHeaderSize-offset, 0) // the first write begins with the header of the segment
 	for at := first; at+frameHeaderSize <= len(rest); {

@@ -50,8 +50,8 @@ func (s *Log) Unwritable() error {
 	return nil
 }
 
-// Oldest returns the age of the oldest change of the log, of the term or of the vote in progress; 0 if
-// there is none. Unlike Stuck it includes the wait for another change.
+// Oldest returns the age of the oldest change of the log, of the term or of the vote in progress; 0
+// if there is none. Unlike Stuck it includes the wait for another change.
 func (s *Log) Oldest() time.Duration { return s.ops.Oldest() }
 
 // Report wakes Watch because of a change that was refused.

@@ -16,10 +16,10 @@ import (
 )
 
 // Log is raft-wal with guards. raft-wal cuts its tail at the first frame that it cannot read. That
-// is right for a torn write, but loses entries of a damaged disk. So every entry carries a checksum,
-// which is verified at the start, and the file "written" holds the index of the last entry that was
-// written. After an error raft-wal may refuse all further writes. So the log is opened again after
-// each error, see reopen.go.
+// is right for a torn write, but loses entries of a damaged disk. So every entry carries a
+// checksum, which is verified at the start, and the file "written" holds the index of the last
+// entry that was written. After an error raft-wal may refuse all further writes. So the log is
+// opened again after each error, see reopen.go.
 //
 // Call Open, then Verify, then the methods of Raft's interfaces, and finally Close.
 type Log struct {
@@ -38,8 +38,8 @@ type Log struct {
 	wal    shared
 	// end is the index of the last entry that was acknowledged, under writes.
 	end uint64
-	// cut is the index of the last entry that the last change has removed from the end of the log; 0 if
-	// entries were stored since. Under writes.
+	// cut is the index of the last entry that the last change has removed from the end of the log;
+	// 0 if entries were stored since. Under writes.
 	cut uint64
 	// broken is the reason why the log must be opened again before the next change.
 	broken atomic.Pointer[error]
@@ -49,7 +49,8 @@ type Log struct {
 	// ops are the changes of the log, of the term and of the vote that are in progress. Unlike
 	// writeStart, they include the wait for another change.
 	ops inflight.Ops
-	// writeStart is the start of the write in progress on the monotonic clock; nil if there is none.
+	// writeStart is the start of the write in progress on the monotonic clock; nil if there is
+	// none.
 	writeStart atomic.Pointer[time.Time]
 	// latency is a moving average of the time that a write takes, in nanoseconds.
 	latency atomic.Int64

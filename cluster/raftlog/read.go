@@ -21,9 +21,9 @@ func (s *Log) LastIndex() (uint64, error) {
 	return w.LastIndex()
 }
 
-// GetLog reads one entry and verifies its checksum. raft-wal itself still returns removed entries of
-// the segment that is being written (raft-wal 0.4.1, state.getLog). They must not reach another node,
-// because the snapshot of a restore is removed together with the entry that names it.
+// GetLog reads one entry and verifies its checksum. raft-wal itself still returns removed entries
+// of the segment that is being written (raft-wal 0.4.1, state.getLog). They must not reach another
+// node, because the snapshot of a restore is removed together with the entry that names it.
 func (s *Log) GetLog(index uint64, out *raft.Log) error {
 	first, err := s.FirstIndex()
 	if err != nil {

@@ -59,10 +59,10 @@ func (s *Log) reopen() error {
 }
 
 // repairAtStart removes the remains of a write that a crash has cut off. raft-wal ignores them and
-// writes over them, with one exception: it takes a part of the index of a segment for the whole, and
-// the next removal of the end of the log would record that (raft-wal 0.4.1, segment.Writer.ForceSeal).
-// A full disk, on which a full tail gets no successor, is no reason not to start: the log is repaired
-// before the next change.
+// writes over them, with one exception: it takes a part of the index of a segment for the whole,
+// and the next removal of the end of the log would record that (raft-wal 0.4.1,
+// segment.Writer.ForceSeal). A full disk, on which a full tail gets no successor, is no reason not
+// to start: the log is repaired before the next change.
 func (s *Log) repairAtStart() error {
 	if faults.Mutant("torn-index-counts") {
 		return nil

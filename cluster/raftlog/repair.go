@@ -29,8 +29,8 @@ const (
 type segmentEnd struct {
 	offset int64  // after the last commit frame
 	last   uint64 // index of the last entry; BaseIndex-1 if there is none
-	// index is the offset of the index of a segment that was sealed by its last entries; 0 if it was
-	// not. The list of segments does not say so yet.
+	// index is the offset of the index of a segment that was sealed by its last entries; 0 if it
+	// was not. The list of segments does not say so yet.
 	index uint64
 }
 
@@ -73,11 +73,11 @@ func findEnd(f io.ReaderAt, si types.SegmentInfo, keep uint64) (end segmentEnd, 
 }
 
 // clearAfter overwrites everything after offset in the segment name with zeros, durably. It reports
-// whether there was anything. An earlier write that has failed may be there in whole or in part, and
-// raft-wal would read it as entries, or as the index that ends the segment.
+// whether there was anything. An earlier write that has failed may be there in whole or in part,
+// and raft-wal would read it as entries, or as the index that ends the segment.
 //
-// What the file reads as need not be what the disk has: after a failed sync Linux counts the pages as
-// written. So clearAfter writes all zeros again that a former call has not made durable.
+// What the file reads as need not be what the disk has: after a failed sync Linux counts the pages
+// as written. So clearAfter writes all zeros again that a former call has not made durable.
 func (f *walFiles) clearAfter(w types.WritableFile, name string, offset int64) (changed bool, err error) {
 	dropCache(w)
 	to, err := endOfData(w, offset)
@@ -106,8 +106,8 @@ func (f *walFiles) clearAfter(w types.WritableFile, name string, offset int64) (
 	return true, nil
 }
 
-// endOfData returns the offset after the last byte of a file that is not zero; from if there is none
-// after from.
+// endOfData returns the offset after the last byte of a file that is not zero; from if there is
+// none after from.
 func endOfData(f io.ReaderAt, from int64) (int64, error) {
 	buf, end := make([]byte, 64<<10), from
 	for at := from; ; {

@@ -9,8 +9,9 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// roomSegments is how many segments of the log must fit on the disk: with less room the node accepts
-// no commands. The next segment needs one. The second leaves room for snapshots and for the vote.
+// roomSegments is how many segments of the log must fit on the disk: with less room the node
+// accepts no commands. The next segment needs one. The second leaves room for snapshots and for the
+// vote.
 const roomSegments = 2
 
 // ErrNoRoom means that the disk of the data directory is too full to accept commands. The node

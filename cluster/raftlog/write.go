@@ -99,10 +99,10 @@ func (s *Log) remove(first, last uint64) error {
 	return err
 }
 
-// cutTimeout is how long StoreLogs tries again if its entries replace others. Raft has removed these
-// right before, and counts them as stored until StoreLogs succeeds (appendEntries in hashicorp/raft
-// 1.8). While StoreLogs tries, Raft reports none. Afterwards the process must end: Raft would
-// acknowledge entries after the removed ones, or refuse all entries.
+// cutTimeout is how long StoreLogs tries again if its entries replace others. Raft has removed
+// these right before, and counts them as stored until StoreLogs succeeds (appendEntries in
+// hashicorp/raft 1.8). While StoreLogs tries, Raft reports none. Afterwards the process must end:
+// Raft would acknowledge entries after the removed ones, or refuse all entries.
 const cutTimeout = 5 * time.Second
 
 // processEnded reports whether an error means that the files are closed. No other node sees what
@@ -114,9 +114,9 @@ func processEnded(err error) bool {
 // append appends entries that carry their checksums. After an error it opens the log again at once,
 // or, if that fails, before the next change. The caller has called change.
 //
-// Without room the log still takes entries, as long as its tail has space. The node refuses commands
-// before Raft has them. What Raft writes on its own must not fail earlier than necessary: a leader
-// that cannot write steps down, and no node may follow it while all disks are full.
+// Without room the log still takes entries, as long as its tail has space. The node refuses
+// commands before Raft has them. What Raft writes on its own must not fail earlier than necessary:
+// a leader that cannot write steps down, and no node may follow it while all disks are full.
 func (s *Log) append(logs []*raft.Log) error {
 	if s.room() != nil {
 		s.Report()

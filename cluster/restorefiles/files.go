@@ -1,5 +1,5 @@
-// Package restorefiles keeps the snapshots that restores of the whole cluster need, each under the hash of
-// its content. It calls no other node.
+// Package restorefiles keeps the snapshots that restores of the whole cluster need, each under the
+// hash of its content. It calls no other node.
 package restorefiles
 
 import (
@@ -59,8 +59,8 @@ type file struct {
 // removable reports whether a file is no longer needed. applied is the term of the last applied
 // command, first the index of the first entry of the log.
 //
-// The snapshot of this node contains an entry that is no longer in the log. A command that is not in
-// the log yet can no longer be committed once a command of a later term is applied.
+// The snapshot of this node contains an entry that is no longer in the log. A command that is not
+// in the log yet can no longer be committed once a command of a later term is applied.
 func (f file) removable(applied, first uint64) bool {
 	return f.users == 0 && (f.index == 0 || first > f.index) && (!f.pending || applied > f.term)
 }
@@ -84,7 +84,8 @@ func Open(dataDir string) (*Files, error) {
 			s.files[name] = &file{pending: true} // the command may be in no log yet
 		}
 	}
-	// The former process may have ended between the renaming of a file and the sync of its directory.
+	// The former process may have ended between the renaming of a file and the sync of its
+	// directory.
 	if err := errors.Join(datadir.Sync(s.dir), datadir.Sync(dataDir)); err != nil {
 		return nil, fmt.Errorf("open the snapshots of restores: %w", err)
 	}

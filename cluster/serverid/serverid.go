@@ -1,5 +1,5 @@
-// Package serverid composes and splits the ids of Raft's servers. A server is a disk: its id is the name of
-// the node and the random id of its data directory (NAME/STORE).
+// Package serverid composes and splits the ids of Raft's servers. A server is a disk: its id is the
+// name of the node and the random id of its data directory (NAME/STORE).
 package serverid
 
 import (

@@ -11,10 +11,10 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// magic starts a snapshot: 6 bytes of identification and 2 bytes of version. It is
-// followed by the index of the last applied command (8 bytes, big endian), in version 2 by its offset
-// (8 bytes, big endian), by the state as the state machine writes it, and by the xxhash64 of
-// everything before it (8 bytes, big endian).
+// magic starts a snapshot: 6 bytes of identification and 2 bytes of version. It is followed by the
+// index of the last applied command (8 bytes, big endian), in version 2 by its offset (8 bytes, big
+// endian), by the state as the state machine writes it, and by the xxhash64 of everything before it
+// (8 bytes, big endian).
 var magic = [8]byte{'i', 'b', 's', 'n', 'a', 'p', 0, 1}
 
 // versionOffset is the version of snapshots with an offset. Only Raft's own snapshots have one, and

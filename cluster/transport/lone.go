@@ -16,8 +16,8 @@ type Lone struct {
 	address string
 }
 
-// Nowhere returns a network that reaches no node, for a group of one and for work on the data of a stopped
-// node. address is recorded as the node's own.
+// Nowhere returns a network that reaches no node, for a group of one and for work on the data of a
+// stopped node. address is recorded as the node's own.
 func Nowhere(address string) *Lone {
 	_, t := raft.NewInmemTransport(raft.ServerAddress(address))
 	return &Lone{t, address}
