@@ -394,7 +394,7 @@ var mutants = []mutant{
 	},
 	{
 		"a leader with a wrong state leads on", "cluster/watchhashes.go",
-		"if err := n.Diverged(); err != nil {\n\t\t\tn.handOver", "if err := n.Diverged(); err != nil && len(v.wrong) == 0 {\n\t\t\tn.handOver",
+		"if err := n.Diverged(); err != nil {\n\t\t\tn.handOver", "if err := n.Diverged(); err != nil && len(v.Wrong) == 0 {\n\t\t\tn.handOver",
 		"./cluster", "Test_Divergence_OfTheLeader", "",
 	},
 }
