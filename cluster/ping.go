@@ -113,6 +113,8 @@ func (n *Node) report() *clusterv1.PingResponse {
 		Node: n.identity(), Term: r.CurrentTerm(), LastIndex: lastIndex, LastTerm: lastTerm, Applied: n.fsm.Index(),
 		LastContactNanos: -1, NowUnixNano: n.cfg.Now().UnixNano(),
 	}
+	_, leader := r.LeaderWithID()
+	res.Leader = proto.String(string(leader))
 	if t := r.LastContact(); !t.IsZero() {
 		res.LastContactNanos = int64(time.Since(t))
 	}

@@ -142,15 +142,28 @@ func (n *Node) askMembers(ctx context.Context, leader raft.ServerID, timeout tim
 		if p.res == nil {
 			continue
 		}
-		if p.id == leader {
+		if p.id == leader || leads(p, n.raft.Load().CurrentTerm()) {
 			f.leader = true
 			return f
 		}
-		contact := p.res.GetLastContactNanos()
-		f.elsewhere = f.elsewhere || contact >= 0 && time.Duration(contact) < n.scaled(freshLimit)
+		f.elsewhere = f.elsewhere || hearsLeader(p.res, n.serverID(), n.scaled(freshLimit))
 	}
 	f.majority = need <= 0
 	return f
+}
+
+// leads reports whether a member that responded leads in the given term or a later one. Its first
+// message to this node may still be on its way.
+func leads(p memberPing, term uint64) bool {
+	return p.res.GetLeader() == string(p.id) && p.res.GetTerm() >= term
+}
+
+// hearsLeader reports whether a member has heard a leader other than this node within fresh. Raft
+// also records a contact when a member votes, and then the member has no leader. Versions up to
+// 0.3.0 report the contact only.
+func hearsLeader(res *clusterv1.PingResponse, self raft.ServerID, fresh time.Duration) bool {
+	contact := res.GetLastContactNanos()
+	return contact >= 0 && time.Duration(contact) < fresh && (res.Leader == nil || res.GetLeader() != "" && res.GetLeader() != string(self))
 }
 
 // memberPing is the result of a ping of a member.
