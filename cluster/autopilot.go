@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 	autopilot "github.com/hashicorp/raft-autopilot"
+
+	"github.com/image-builder-ha/image-builder/cluster/serverid"
 )
 
 // autopilot promotes stable nodes to voters, up to Config.Voters, and removes members that have
@@ -55,12 +56,6 @@ func (r autopilotRaft) AddVoter(id raft.ServerID, address raft.ServerAddress, _ 
 		return r.Raft.AddVoter(id, address, 0, timeout)
 	}}
 }
-
-// failedFuture is the future of a request that was never made. Its error may be nil.
-type failedFuture struct{ err error }
-
-func (f failedFuture) Error() error  { return f.err }
-func (f failedFuture) Index() uint64 { return 0 }
 
 func (r autopilotRaft) AddNonvoter(id raft.ServerID, address raft.ServerAddress, prev uint64, timeout time.Duration) raft.IndexFuture {
 	return &autopilotFuture{r: r, start: func() raft.IndexFuture { return r.Raft.AddNonvoter(id, address, prev, timeout) }}
@@ -129,7 +124,7 @@ func (p autopilotApp) FetchServerStats(_ context.Context, servers map[raft.Serve
 			out[id] = &autopilot.ServerStats{LastTerm: p.n.lastTerm(r), LastIndex: r.LastIndex()}
 			continue
 		}
-		if s := p.n.peers.get(id); s.ping != nil && time.Since(s.pingAt) < 4*p.n.cfg.PingInterval {
+		if s := p.n.peers.get(id); p.n.peers.recent(s) {
 			out[id] = &autopilot.ServerStats{
 				LastContact: time.Duration(s.ping.GetLastContactNanos()),
 				LastTerm:    s.ping.GetLastTerm(), LastIndex: s.ping.GetLastIndex(),
@@ -159,10 +154,13 @@ func (p autopilotApp) KnownServers() map[raft.ServerID]*autopilot.Server {
 	return out
 }
 
+// removalTimeout bounds the removal of a silent member.
+const removalTimeout = 10 * time.Second
+
 // RemoveFailedServer removes a member that has been silent for Config.PruneAfter. It does not wait.
 func (p autopilotApp) RemoveFailedServer(s *autopilot.Server) {
 	p.removals.Go(func() {
-		ctx, cancel := context.WithTimeout(p.ctx, raftTimeout)
+		ctx, cancel := context.WithTimeout(p.ctx, removalTimeout)
 		defer cancel()
 		if err := p.n.removeSilent(ctx, p.term, s.ID); err != nil && p.ctx.Err() == nil {
 			p.n.cfg.Logger.Warn("cannot remove a silent member", "node", p.n.cfg.Name, "member", s.ID, "err", err)
@@ -177,7 +175,7 @@ func (n *Node) removeSilent(ctx context.Context, term uint64, id raft.ServerID) 
 		if !slices.ContainsFunc(servers, func(s raft.Server) bool { return s.ID == id }) {
 			return failedFuture{nil}, nil // it was removed meanwhile
 		}
-		silent := n.Peer(nameOf(id), storeOf(id)).Silent
+		silent := n.Peer(serverid.Name(id), serverid.Store(id)).Silent
 		if silent <= n.cfg.PruneAfter {
 			return nil, errRespondsAgain
 		}
@@ -254,14 +252,4 @@ func (p promoter) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopi
 		}
 	}
 	return autopilot.RaftChanges{}
-}
-
-// lastTerm returns the term of the last entry of the log.
-func (n *Node) lastTerm(r logEnd) uint64 {
-	var e raft.Log
-	if n.log.GetLog(r.LastIndex(), &e) == nil {
-		return e.Term
-	}
-	term, _ := strconv.ParseUint(r.Stats()["last_log_term"], 10, 64) // the log is empty after a snapshot; Stats is expensive
-	return term
 }

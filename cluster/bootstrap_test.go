@@ -8,6 +8,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
+	"github.com/image-builder-ha/image-builder/cluster/disktest"
 )
 
 // Test_Bootstrap_AfterAFullDisk starts a new node on a full disk, which fails, and starts it again
@@ -15,7 +16,7 @@ import (
 func Test_Bootstrap_AfterAFullDisk(t *testing.T) {
 	var full atomic.Bool
 	full.Store(true)
-	disk := clustertest.NewDisk()
+	disk := disktest.NewDisk()
 	disk.Room = func() uint64 {
 		if full.Load() {
 			return 4 << 10

@@ -1,74 +1,91 @@
 package cluster
 
 import (
-	"slices"
+	"context"
+	"fmt"
 	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/image-builder-ha/image-builder/cluster/clock"
 )
 
-// clockView is what a leader knows about the present from its own clock and those of the other
-// nodes. The present is between low and high after the leader's own clock.
-type clockView struct {
-	wall      int64         // the leader's clock, in nanoseconds since the Unix epoch
-	low, high time.Duration // both are 0 unless other clocks contradict the leader's
-	confirmed bool          // most clocks agree with the leader's
-}
-
-// judgeClocks compares the leader's clock with the clocks of the other nodes that respond. others
-// holds how far each of them is ahead of the leader's. A difference up to limit is none.
-//
-// With three or more clocks the median is right. With two clocks that disagree, nobody can know
-// which one is right. Then the present is anywhere between them: a term begins at the earlier one,
-// because a time that is ahead would end builds and remove history.
-func judgeClocks(wall int64, others []time.Duration, limit time.Duration) clockView {
-	v := clockView{wall: wall}
-	switch len(others) {
-	case 0:
-	case 1:
-		if v.confirmed = others[0].Abs() <= limit; !v.confirmed {
-			v.low, v.high = min(others[0], 0), max(others[0], 0)
+// hearClocks waits for the clocks of a majority before the first command of a term. The time of the
+// state never goes back: a first command of a clock that is ahead would end builds and remove
+// history. hearClocks returns raft.ErrNotLeader if this node's clock is wrong, so that another node
+// leads. While two clocks disagree, only the others can show which one is wrong, so it waits for
+// all. It waits for Config.Election at most, since a member may not respond.
+func (n *Node) hearClocks(ctx context.Context) error {
+	if n.alone() {
+		return nil
+	}
+	limit := time.NewTimer(n.cfg.Election)
+	defer limit.Stop()
+	for over := false; !over; {
+		changed := n.peers.next()
+		if n.clocksHeard() {
+			break
 		}
-	default:
-		m := median(append(others, 0))
-		if v.confirmed = m.Abs() <= limit; !v.confirmed {
-			v.low, v.high = m, m
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit.C:
+			over = true
 		}
 	}
-	return v
-}
-
-// median returns the median, and the smaller one of the two in the middle of an even number.
-func median(all []time.Duration) time.Duration {
-	all = slices.Sorted(slices.Values(all))
-	return all[(len(all)-1)/2]
-}
-
-// earliest returns the earliest time that may be the present, in nanoseconds since the Unix epoch.
-func (v clockView) earliest() int64 { return v.wall + int64(v.low) }
-
-// next returns the time that follows last after elapsed. wall is the leader's clock now. Outside of
-// the view the time runs faster or slower by 1/maxSlew, until it is back inside.
-func (v clockView) next(last int64, elapsed time.Duration, wall int64) int64 {
-	next, slew := last+int64(elapsed), int64(elapsed)/maxSlew
-	switch low, high := wall+int64(v.low), wall+int64(v.high); {
-	case next < low:
-		return min(next+slew, low)
-	case next > high:
-		return max(next-slew, high)
+	if skew := n.skew(); skew.Abs() > n.cfg.MaxClockSkew {
+		n.giveUp(ctx, skewed(skew))
 	}
-	return next
+	if n.raft.Load().State() != raft.Leader {
+		return raft.ErrNotLeader
+	}
+	return nil
+}
+
+// clocksHeard reports whether all voters have reported their clocks, or a majority has and these
+// agree.
+func (n *Node) clocksHeard() bool {
+	voters, heard, agree := 0, 0, true
+	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if s.ID == n.serverID() {
+			heard++
+		} else if p := n.peers.get(s.ID); p.ping != nil {
+			heard++
+			agree = agree && p.offset.Abs() <= n.cfg.MaxClockSkew
+		}
+	}
+	return heard == voters || agree && heard > voters/2
 }
 
 // judgeClocks returns what this node, as the leader, knows about the present.
-func (n *Node) judgeClocks() clockView {
-	n.peers.mu.Lock()
-	defer n.peers.mu.Unlock()
-	wall := n.cfg.Now().UnixNano()
+func (n *Node) judgeClocks() clock.View {
+	responses, wall := n.peers.responses(), n.cfg.Now().UnixNano()
 	var others []time.Duration
-	for _, s := range n.peers.byID {
-		if s.ping != nil && time.Since(s.pingAt) < 4*n.cfg.PingInterval {
-			// This node's clock may have jumped since the ping.
-			others = append(others, time.Duration(s.clock-wall)+time.Since(s.pingAt))
-		}
+	for _, s := range responses {
+		// This node's clock may have jumped since the ping.
+		others = append(others, time.Duration(s.clock-wall)+time.Since(s.pingAt))
 	}
-	return judgeClocks(wall, others, n.cfg.MaxClockSkew)
+	return clock.Judge(wall, others, n.cfg.MaxClockSkew)
+}
+
+// skew returns how far the median of all clocks is ahead of this one.
+func (n *Node) skew() time.Duration {
+	all := []time.Duration{0}
+	for _, s := range n.peers.responses() {
+		all = append(all, s.offset)
+	}
+	if len(all) < 3 { // with two clocks it is unknown which one is wrong
+		return 0
+	}
+	return clock.Median(all)
+}
+
+// skewed returns why a node with such a skew gives up leadership.
+func skewed(skew time.Duration) string {
+	return fmt.Sprintf("its clock is %s off the median of all nodes", -skew.Round(time.Second))
 }

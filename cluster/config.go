@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -10,27 +9,12 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 
+	"github.com/image-builder-ha/image-builder/cluster/fsm"
+	"github.com/image-builder-ha/image-builder/cluster/gossip"
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
-
-// StateMachine is the replicated state. One goroutine calls Apply and Restore. Snapshot and
-// LastTime may run at the same time.
-type StateMachine interface {
-	// Apply applies one command and returns its result. It is called in the order of the log and
-	// must be deterministic. If the result is an error with a method Fatal() bool that returns
-	// true, the node stops: its binary does not know a command that the cluster has committed.
-	// After a Restore for a restore of the whole cluster, Apply is called with a command that has
-	// no payload and whose field restore is set: the feature level must not be lower than that of
-	// the command.
-	Apply(index uint64, cmd *clusterv1.Command) any
-	// Snapshot returns the current state. The result is written while Apply continues.
-	Snapshot() (io.WriterTo, error)
-	// Restore replaces the state. If it returns an error, the state is unchanged.
-	Restore(r io.Reader) error
-	// LastTime returns the greatest time of an applied command, in nanoseconds since the Unix
-	// epoch.
-	LastTime() int64
-}
 
 // Config describes one node.
 type Config struct {
@@ -44,9 +28,9 @@ type Config struct {
 	CheckSnapshot func(io.Reader) error
 	// Network connects the node to others; nil means a group of one node. Its address may change
 	// between starts. The node closes it.
-	Network Network
+	Network transport.Network
 	// Gossip announces the node's address to the others; nil disables gossip.
-	Gossip *GossipOptions
+	Gossip *gossip.Options
 	// Storage holds the log and the snapshots; nil stores them in DataDir.
 	Storage *Storage
 	// Cluster is the name of the cluster, "image-builder" if empty.
@@ -66,8 +50,8 @@ type Config struct {
 	// level of the state.
 	FeatureLevel   uint32
 	CommittedLevel func() uint32
-	// ConfirmReads reports whether all members serve the peer call Confirm, which read indexes need.
-	// While it returns false, Raft's VerifyLeader takes its place. If nil, it is always true.
+	// ConfirmReads reports whether all members serve the peer call Confirm, which read indexes
+	// need. While it returns false, Raft's VerifyLeader takes its place. If nil, it is always true.
 	ConfirmReads func() bool
 	// RestoreLevel is the feature level that introduced restores through the log. Below it,
 	// RestoreSnapshot refuses.
@@ -142,7 +126,7 @@ func (c *Config) setDefaults() {
 		def(&c.Heartbeat, 100*time.Millisecond)
 		def(&c.Election, 100*time.Millisecond)
 		def(&c.Lease, 100*time.Millisecond)
-		c.Network = newLone(c.Name)
+		c.Network = transport.Nowhere(c.Name)
 	}
 	def(&c.Heartbeat, 500*time.Millisecond)
 	def(&c.Election, c.Heartbeat)
@@ -189,54 +173,14 @@ const DefaultCluster = "image-builder"
 
 // Storage holds a node's log and snapshots. Log and Stable are not used if Disk is set.
 type Storage struct {
-	Disk      Disk
+	Disk      raftlog.Disk
 	Log       raft.LogStore
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
 }
 
-// Errors of the node.
-var (
-	// ErrNoLeader means that there was no leader until the caller's context ended. The command was
-	// not proposed.
-	ErrNoLeader = errors.New("no leader: the command was not proposed, ask again")
-	// ErrOutcomeUnknown means that the command was proposed and may or may not be committed. A
-	// retry is safe if the command is idempotent.
-	ErrOutcomeUnknown = errors.New("the outcome of the command is unknown, ask again")
-	// ErrRefused means that the leader refused the command. The command was not proposed.
-	ErrRefused = errors.New("the leader refused the command, and it was not proposed")
-	// ErrBehind means that the command is committed, but this node did not apply it in time and so
-	// cannot return its result. Another node can.
-	ErrBehind = errors.New("the command is committed, and this node is too far behind to return its result: ask again, preferably another node")
-	// ErrClosed means that the node is closed.
-	ErrClosed = errors.New("the node is closed")
-)
+// StateMachine is the replicated state.
+type StateMachine = fsm.StateMachine
 
 // Applied is the result of a proposal.
-type Applied struct {
-	// Index is the index of the command in the log.
-	Index uint64
-	// Result is the value that StateMachine.Apply returned on this node.
-	Result any
-}
-
-// Status describes the cluster as this node sees it.
-type Status struct {
-	Name, StoreID string
-	// Role is Leader, Follower, Candidate or Shutdown.
-	Role       string
-	LeaderID   string
-	LeaderName string
-	// ClusterID is empty while the node is in no cluster.
-	ClusterID string
-	Voter     bool
-	Term      uint64
-	// Applied is the index of the last applied command.
-	Applied uint64
-	// Behind is the number of committed entries that are not applied yet.
-	Behind uint64
-	// LastContact is the time since the last message of a leader; 0 on the leader, -1 if there was
-	// none. On a leader whose disk is stuck, while another node can lead, it is the time for which
-	// the disk has been stuck.
-	LastContact time.Duration
-}
+type Applied = fsm.Applied

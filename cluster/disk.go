@@ -1,28 +1,26 @@
 package cluster
 
 import (
-	"io"
-
-	"github.com/hashicorp/raft-wal/types"
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
-// Disk holds the replicated log of one process of a node. Tests implement it to inject the faults
-// of a disk; a node without one uses the files of its data directory.
-type Disk interface {
-	// VFS holds the segments of the log. It has a single directory and ignores the name of it.
-	types.VFS
-	// Meta holds the list of segments, and Raft's term and vote.
-	Meta() types.MetaStore
-	// OpenMark opens the file that holds the end of the log. With create it makes the file if there
-	// is none.
-	OpenMark(create bool) (MarkFile, error)
+// diskProblem returns why the log of this node cannot be written now, or nil. A node with such a
+// problem accepts no commands and does not stand for election.
+func (n *Node) diskProblem() error {
+	if n.logs == nil || faults.Mutant("disk-problems-ignored") {
+		return nil
+	}
+	return n.logs.Unwritable()
 }
 
-// MarkFile is the file that holds the end of the log.
-type MarkFile interface {
-	io.ReaderAt
-	io.WriterAt
-	io.Closer
-	// Sync makes all writes durable.
-	Sync() error
+// DiskProblem returns why the replicated log of this node cannot be written now, or nil.
+func (n *Node) DiskProblem() error { return n.diskProblem() }
+
+// DiskFree returns how many bytes the disk of the replicated log has left, and how many it needs so
+// that the node accepts commands. ok is false if that is unknown.
+func (n *Node) DiskFree() (free, need uint64, ok bool) {
+	if n.logs == nil {
+		return 0, 0, false
+	}
+	return n.logs.Room()
 }

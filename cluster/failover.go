@@ -2,9 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -102,24 +99,10 @@ func (n *Node) campaign(ctx context.Context, id raft.ServerID, delay time.Durati
 			n.cfg.Logger.Info(why+": begins an election", "node", n.cfg.Name, "leader", id)
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
-			n.trans.elect(ctx)
+			n.trans.Elect(ctx)
 		}
 		return
 	}
-}
-
-// rank returns the position of this node among the voters without the leader. votes is false if
-// this node is no voter.
-func (n *Node) rank(leader raft.ServerID) (rank int, votes bool) {
-	var voters []string
-	for _, s := range n.raft.Load().GetConfiguration().Configuration().Servers {
-		if s.Suffrage == raft.Voter && s.ID != leader {
-			voters = append(voters, string(s.ID))
-		}
-	}
-	slices.SortFunc(voters, strings.Compare)
-	rank = slices.Index(voters, string(n.serverID()))
-	return rank, rank >= 0
 }
 
 // suspectMember records, on the leader, that the process of a member has ended.
@@ -132,5 +115,3 @@ func (n *Node) suspectMember(ctx context.Context, id raft.ServerID) {
 		}
 	}
 }
-
-var errSilenced = errors.New("the disk of this node is stuck: this node sends nothing, so that another node can lead")

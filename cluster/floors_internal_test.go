@@ -5,41 +5,25 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
-
-// Test_Floors_WhatAPingShows checks which entries a member has acknowledged for certain.
-func Test_Floors_WhatAPingShows(t *testing.T) {
-	for _, c := range []struct {
-		name                string
-		lastIndex, lastTerm uint64
-		term, committed     uint64
-		want                uint64
-	}{
-		{"all is committed", 10, 3, 3, 10, 10},
-		{"the end is not committed", 10, 3, 3, 8, 8},
-		{"the member trails", 6, 3, 3, 8, 6},
-		{"the end is of a former term and may be removed", 10, 2, 3, 10, 0},
-		{"the term is over", 10, 3, 3, 0, 0},
-	} {
-		if got := acknowledged(&clusterv1.PingResponse{LastIndex: c.lastIndex, LastTerm: c.lastTerm}, c.term, c.committed); got != c.want {
-			t.Errorf("%s: %d, want %d", c.name, got, c.want)
-		}
-	}
-}
 
 // Test_Floors_OlderThanTheIdentity checks a server that goes on to acknowledge entries while its
 // identity is in flight, and one that has really lost entries.
 func Test_Floors_OlderThanTheIdentity(t *testing.T) {
 	n, err := New(Config{
-		Name: "n", DataDir: t.TempDir(), StateMachine: &typesMachine{}, Network: Nowhere("n:1"),
+		Name: "n", DataDir: t.TempDir(), StateMachine: struct{ StateMachine }{}, Network: transport.Nowhere("n:1"),
 		FeatureLevel: 5, FloorLevel: 5, CommittedLevel: func() uint32 { return 5 },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	n.dir.id.ClusterID = "c"
+	if err := n.dir.Change(func(d *datadir.Identity) error { d.ClusterID = "c"; return nil }); err != nil {
+		t.Fatal(err)
+	}
 	n.floors.raise("f/1", 10)
 	admit := (*local)(n).Admission()
 	n.floors.raise("f/1", 20)
@@ -78,5 +62,25 @@ func Test_Floors_TheLogChangesDuringAPing(t *testing.T) {
 	n := &Node{log: l.InmemStore}
 	if index, term := n.lastEntry(l); term == 3 && index != 9 {
 		t.Errorf("the last entry is %d of term %d, want 9 of term 3", index, term)
+	}
+}
+
+// Test_Floors_WhatAPingShows checks which entries a member has acknowledged for certain.
+func Test_Floors_WhatAPingShows(t *testing.T) {
+	for _, c := range []struct {
+		name                string
+		lastIndex, lastTerm uint64
+		term, committed     uint64
+		want                uint64
+	}{
+		{"all is committed", 10, 3, 3, 10, 10},
+		{"the end is not committed", 10, 3, 3, 8, 8},
+		{"the member trails", 6, 3, 3, 8, 6},
+		{"the end is of a former term and may be removed", 10, 2, 3, 10, 0},
+		{"the term is over", 10, 3, 3, 0, 0},
+	} {
+		if got := acknowledged(&clusterv1.PingResponse{LastIndex: c.lastIndex, LastTerm: c.lastTerm}, c.term, c.committed); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
 	}
 }

@@ -3,11 +3,9 @@ package cluster
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/cluster/datadir"
+	"github.com/image-builder-ha/image-builder/cluster/serverid"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -45,7 +45,7 @@ func (n *Node) memberLoop(ctx context.Context) {
 				loggedAt = now
 			}
 		}
-		t := time.NewTimer(d/2 + mathrand.N(d))
+		t := time.NewTimer(d/2 + rand.N(d))
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -73,7 +73,7 @@ func (n *Node) ensureMember(ctx context.Context) string {
 	if n.leaving {
 		return ""
 	}
-	id := n.dir.current()
+	id := n.dir.Identity()
 	if len(id.Bootstrap) > 0 {
 		if err := n.bootstrap(id.ClusterID, id.Bootstrap); err != nil {
 			return err.Error()
@@ -191,7 +191,7 @@ func (n *Node) joinAny(ctx context.Context, hellos []*clusterv1.HelloResponse) (
 		}
 		if slices.ContainsFunc(h.GetMembers(), func(m *clusterv1.Member) bool {
 			return m.ServerId == string(n.serverID()) && m.Address == n.cfg.Network.Address()
-		}) && n.dir.current().ClusterID != "" {
+		}) && n.dir.Identity().ClusterID != "" {
 			return "", true // the leader sends the log
 		}
 		conn, err := n.cfg.Network.Conn("", h.GetNode().GetAddress())
@@ -220,7 +220,7 @@ func (n *Node) form(ctx context.Context, hellos []*clusterv1.HelloResponse, sile
 	if n.cfg.Expect == 0 {
 		return "no node that responds is in a cluster"
 	}
-	servers := []bootstrapServer{{ID: string(n.serverID()), Address: n.cfg.Network.Address()}}
+	servers := []datadir.Server{{ID: string(n.serverID()), Address: n.cfg.Network.Address()}}
 	names := map[string]bool{n.cfg.Name: true}
 	for _, h := range hellos {
 		if int(h.GetExpect()) != n.cfg.Expect {
@@ -229,8 +229,8 @@ func (n *Node) form(ctx context.Context, hellos []*clusterv1.HelloResponse, sile
 		if err := n.checkIdentity(h.GetNode()); err != nil {
 			return err.Error()
 		}
-		names[nameOf(raft.ServerID(h.Node.ServerId))] = true
-		servers = append(servers, bootstrapServer{ID: h.Node.ServerId, Address: h.Node.Address})
+		names[serverid.Name(raft.ServerID(h.Node.ServerId))] = true
+		servers = append(servers, datadir.Server{ID: h.Node.ServerId, Address: h.Node.Address})
 	}
 	switch {
 	case len(servers) != n.cfg.Expect:
@@ -238,7 +238,7 @@ func (n *Node) form(ctx context.Context, hellos []*clusterv1.HelloResponse, sile
 	case len(names) != len(servers):
 		return "two nodes have the same name"
 	}
-	slices.SortFunc(servers, func(a, b bootstrapServer) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(servers, func(a, b datadir.Server) int { return strings.Compare(a.ID, b.ID) })
 	if servers[0].ID != string(n.serverID()) {
 		return fmt.Sprintf("node %s forms the cluster", servers[0].ID)
 	}
@@ -261,13 +261,7 @@ func (n *Node) form(ctx context.Context, hellos []*clusterv1.HelloResponse, sile
 	return ""
 }
 
-func newID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
-}
-
-func (n *Node) requestPromise(ctx context.Context, s bootstrapServer, id string) error {
+func (n *Node) requestPromise(ctx context.Context, s datadir.Server, id string) error {
 	conn, err := n.cfg.Network.Conn("", s.Address)
 	if err != nil {
 		return err
@@ -288,7 +282,7 @@ func (n *Node) requestPromise(ctx context.Context, s bootstrapServer, id string)
 // returns the id of the cluster to which the node is bound. A proposer other than this node may
 // replace its own id. It returns an error if the node is in a cluster.
 func (n *Node) promise(proposer, id string) (bound string, err error) {
-	err = n.dir.changeIf(func(d *identity) error {
+	err = n.dir.Change(func(d *datadir.Identity) error {
 		if d.ClusterID != "" {
 			return status.Errorf(codes.FailedPrecondition, "node %s is in a cluster already", n.cfg.Name)
 		}
@@ -304,8 +298,8 @@ func (n *Node) promise(proposer, id string) (bound string, err error) {
 // bootstrap writes the first configuration into Raft's log. The identity file holds the
 // configuration until that is done, so that a crash in between does not lose it. bootstrap can be
 // called again.
-func (n *Node) bootstrap(id string, servers []bootstrapServer) error {
-	if err := n.dir.changeIf(func(d *identity) error {
+func (n *Node) bootstrap(id string, servers []datadir.Server) error {
+	if err := n.dir.Change(func(d *datadir.Identity) error {
 		d.ClusterID, d.Initialized, d.Bootstrap = id, true, servers
 		return nil
 	}); err != nil {
@@ -323,14 +317,15 @@ func (n *Node) bootstrap(id string, servers []bootstrapServer) error {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	n.cfg.Logger.Info("formed a cluster", "node", n.cfg.Name, "cluster_id", id, "nodes", len(servers))
-	return n.dir.changeIf(func(d *identity) error { d.Bootstrap, d.Promised, d.Proposer = nil, "", ""; return nil })
+	return n.dir.Change(func(d *datadir.Identity) error { d.Bootstrap, d.Promised, d.Proposer = nil, "", ""; return nil })
 }
 
-// undoPartOfBootstrap makes an interrupted bootstrap possible again. Raft stores the term of the first
-// configuration before the configuration itself, and then refuses to bootstrap because there is a
-// term. Nothing depends on that term: the node has no entry and no snapshot, and has not voted.
+// undoPartOfBootstrap makes an interrupted bootstrap possible again. Raft stores the term of the
+// first configuration before the configuration itself, and then refuses to bootstrap because there
+// is a term. Nothing depends on that term: the node has no entry and no snapshot, and has not
+// voted.
 func (n *Node) undoPartOfBootstrap(store Storage, lastIndex uint64) error {
-	if len(n.dir.current().Bootstrap) == 0 || lastIndex > 0 {
+	if len(n.dir.Identity().Bootstrap) == 0 || lastIndex > 0 {
 		return nil
 	}
 	snaps, err := store.Snapshots.List()
@@ -346,10 +341,10 @@ func (n *Node) undoPartOfBootstrap(store Storage, lastIndex uint64) error {
 	return store.Stable.SetUint64([]byte("CurrentTerm"), 0)
 }
 
-// mayFormAlone returns an error if a node that has no configuration of Raft yet must not bootstrap a
-// group of one: it is a member of another cluster whose log it has not received, or it has promised
-// to form one.
-func mayFormAlone(d identity) error {
+// mayFormAlone returns an error if a node that has no configuration of Raft yet must not bootstrap
+// a group of one: it is a member of another cluster whose log it has not received, or it has
+// promised to form one.
+func mayFormAlone(d datadir.Identity) error {
 	switch {
 	case d.ClusterID != "" && d.ClusterID != d.StoreID:
 		return fmt.Errorf("it has joined cluster %s", d.ClusterID)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
+	"github.com/image-builder-ha/image-builder/cluster/disktest"
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
@@ -31,7 +33,7 @@ func threeWithDisks(t *testing.T, change ...func(*cluster.Config)) *fullDisks {
 	for _, name := range g.names {
 		full := &atomic.Bool{}
 		g.full[name] = full
-		d := clustertest.NewDisk()
+		d := disktest.NewDisk()
 		d.Room = func() uint64 {
 			if full.Load() {
 				return 4 << 10
@@ -84,7 +86,7 @@ func Test_FullDisk_LeaderHandsOver(t *testing.T) {
 		if lead.cfg.Name == former.cfg.Name {
 			t.Fatal("the node with the full disk still leads")
 		}
-		if err := former.Trouble(); !errors.Is(err, cluster.ErrNoRoom) {
+		if err := former.Trouble(); !errors.Is(err, raftlog.ErrNoRoom) {
 			t.Errorf("the health problem of the node with the full disk: %v", err)
 		}
 		g.stop(lead.cfg.Name)
@@ -148,7 +150,7 @@ func Test_FullDisk_AllTogether(t *testing.T) {
 			for try := 0; try < 5 && errors.Is(err, cluster.ErrOutcomeUnknown); try++ { // the time was over during a call
 				err = g.propose(g.nodes[name], 10, 2*time.Second)
 			}
-			if !errors.Is(err, cluster.ErrNoRoom) || !errors.Is(err, cluster.ErrNoLeader) {
+			if !errors.Is(err, raftlog.ErrNoRoom) || !errors.Is(err, cluster.ErrNoLeader) {
 				t.Errorf("a command to %s on full disks: %v", name, err)
 			}
 		}
@@ -231,7 +233,7 @@ func Test_FullDisk_MembershipIsRefused(t *testing.T) {
 		g.stop(gone)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if err := lead.Remove(ctx, gone); !errors.Is(err, cluster.ErrNoRoom) {
+		if err := lead.Remove(ctx, gone); !errors.Is(err, raftlog.ErrNoRoom) {
 			t.Errorf("the removal of a member on full disks: %v", err)
 		}
 		time.Sleep(20 * time.Second) // simulated
@@ -249,7 +251,7 @@ func Test_FullDisk_AtOnce(t *testing.T) {
 		g := newSimGroup(t, 3)
 		var armed, full atomic.Bool
 		for _, name := range g.names {
-			d := clustertest.NewDisk()
+			d := disktest.NewDisk()
 			d.Room = func() uint64 {
 				if full.Load() {
 					return 4 << 10

@@ -15,6 +15,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/pki"
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
@@ -88,7 +89,7 @@ func (g *group) prepare(name string, change ...func(*cluster.Config)) cluster.Co
 	cfg := cluster.Config{
 		Name: name, DataDir: filepath.Join(g.dir, name), StateMachine: &tally{}, Cluster: "test", Expect: 3,
 		Discover: g.addresses, Logger: testLogger(name), SegmentBytes: 1 << 20, StableFor: 300 * time.Millisecond, PingInterval: 100 * time.Millisecond,
-		Network: cluster.NewTLSNetwork(cluster.TLSOptions{
+		Network: transport.NewTLS(transport.TLSOptions{
 			Cluster: "test", Listener: l, Advertise: l.Addr().String(), Certs: certs, Logger: testLogger(name),
 		}),
 		BootID: name + time.Now().String(), FeatureLevel: 1,

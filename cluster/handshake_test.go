@@ -8,8 +8,8 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 
-	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/pki"
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -50,7 +50,7 @@ func (o *orderedNode) Register(grpc.ServiceRegistrar)    {}
 // end makes the identity that is compared with it.
 func Test_Handshake_TakesFloorsFirst(t *testing.T) {
 	dir, steps := t.TempDir(), new(atomic.Uint64)
-	nets, nodes := map[raft.ServerID]cluster.Network{}, map[string]*orderedNode{}
+	nets, nodes := map[raft.ServerID]transport.Network{}, map[string]*orderedNode{}
 	for name, other := range map[string]string{"a": "b", "b": "a"} {
 		files, err := pki.IssueCert(dir, pki.CertIdentity{Cluster: "test", Role: pki.RoleNode, Name: name}, false)
 		if err != nil {
@@ -64,7 +64,7 @@ func Test_Handshake_TakesFloorsFirst(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := cluster.NewTLSNetwork(cluster.TLSOptions{Cluster: "test", Listener: l, Advertise: l.Addr().String(), Certs: certs, Logger: testLogger(name)})
+		n := transport.NewTLS(transport.TLSOptions{Cluster: "test", Listener: l, Advertise: l.Addr().String(), Certs: certs, Logger: testLogger(name)})
 		nodes[name] = &orderedNode{t: t, id: name + "/1", other: other + "/1", steps: steps, address: func(id raft.ServerID) string { return nets[id].Address() }}
 		nets[raft.ServerID(name+"/1")] = n
 	}

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	if writeUntilKilled() {
 		return
 	}
-	// Futures that Raft had queued when it shut down never complete; see Node.await.
+	// Futures that Raft had queued when it shut down never complete; see callCounter.await.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/raft.(*deferError).Error"))
 }
 

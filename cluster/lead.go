@@ -4,44 +4,12 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 
-	"github.com/image-builder-ha/image-builder/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
-
-// Term is a period in which this node leads. The leader's work proposes through it, so that a
-// deposed leader proposes nothing.
-type Term struct {
-	node   *Node
-	number uint64
-	quiet  atomic.Bool // see Node.silent
-	hashes atomic.Pointer[hashVerdict]
-}
-
-// Number returns the number of Raft's term.
-func (t *Term) Number() uint64 { return t.number }
-
-// Now returns the time that a command of this term would be stamped with. It never goes back within
-// a term, and it is never before the time of the state at the start of the term.
-func (t *Term) Now() time.Time { return time.Unix(0, t.node.clock.stamp()) }
-
-// Propose commits a command as the leader of this term. It returns ErrNoLeader if the term is over.
-// It does not change cmd.
-func (t *Term) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
-	n := t.node
-	if faults.Mutant("deposed-leader-schedules") {
-		return n.Propose(ctx, cmd)
-	}
-	// Raft may lead a later term already, before leaderLoop has ended this one.
-	if !n.leadsIn(t) || n.raft.Load().CurrentTerm() != t.number {
-		return Applied{}, ErrNoLeader
-	}
-	return n.prepareAndCommit(ctx, t.number, n.originated(cmd))
-}
 
 // watchLeader wakes the waiters whenever another leader becomes known.
 func (n *Node) watchLeader(ctx context.Context, observed <-chan raft.Observation) {
@@ -83,7 +51,7 @@ func (n *Node) leaderLoop(ctx context.Context) {
 func (n *Node) startTerm(ctx context.Context) func() {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	term := &Term{node: n, number: n.raft.Load().CurrentTerm()}
+	term := &Term{number: n.raft.Load().CurrentTerm(), clock: n.clock, propose: n.proposeIn}
 	n.beginTerm(term)
 	wg.Go(func() { n.watchMembers(ctx, term.number) })
 	wg.Go(func() {
@@ -114,12 +82,12 @@ func (n *Node) startTerm(ctx context.Context) func() {
 // committed. Only then does the node count as the leader. It retries while the term lasts.
 func (n *Node) establish(ctx context.Context, term *Term) error {
 	for {
-		err := n.await(ctx, func() raft.Future { return n.raft.Load().Barrier(0) })
+		err := n.raftCalls.await(ctx, func() raft.Future { return n.raft.Load().Barrier(0) })
 		if err == nil {
 			err = n.hearClocks(ctx)
 		}
 		if err == nil {
-			n.clock.begin(n.cfg.StateMachine.LastTime(), n.judgeClocks())
+			n.clock.Begin(n.cfg.StateMachine.LastTime(), n.judgeClocks())
 			err = n.updateAddress(ctx, term)
 		}
 		if err == nil {

@@ -1,5 +1,15 @@
 package cluster
 
+import (
+	"context"
+	"errors"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/image-builder-ha/image-builder/cluster/serverid"
+	"github.com/image-builder-ha/image-builder/faults"
+)
+
 // The functions in this file are the only ones that write Node.current, Node.leads and Node.term.
 
 // beginTerm records that the work of a term begins. The node does not count as the leader yet. What
@@ -51,3 +61,29 @@ func (n *Node) silent() bool {
 	term := n.current.Load()
 	return term != nil && term.quiet.Load()
 }
+
+// Leads reports whether this node leads and has applied a command of its term.
+func (n *Node) Leads() bool { return n.leading() }
+
+// leadership reports whether this node leads. changed is closed when that or the known leader
+// changes.
+func (n *Node) leadership() (leads bool, changed <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.leads, n.changed
+}
+
+func (n *Node) leading() bool {
+	leads, _ := n.leadership()
+	return leads
+}
+
+// mayCall returns an error if no message to a server may leave this node.
+func (n *Node) mayCall(id raft.ServerID) error {
+	if n.silent() {
+		return errSilenced
+	}
+	return faults.Message(context.Background(), serverid.Name(id))
+}
+
+var errSilenced = errors.New("the disk of this node is stuck: this node sends nothing, so that another node can lead")

@@ -1,18 +1,21 @@
 package cluster
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // Test_Leads_OfAnEndedTerm lets the goroutine that establishes a term end after the term. The node
 // must not count as the leader then.
 func Test_Leads_OfAnEndedTerm(t *testing.T) {
-	n := &Node{changed: make(chan struct{}), peers: newPeers()}
+	n := &Node{changed: make(chan struct{}), peers: newPeers(time.Second)}
 	check := func(when string, want bool) {
 		t.Helper()
 		if n.Leads() != want {
 			t.Errorf("%s the node leads: %v, want %v", when, !want, want)
 		}
 	}
-	first, second := &Term{node: n, number: 1}, &Term{node: n, number: 2}
+	first, second := &Term{number: 1}, &Term{number: 2}
 	n.beginTerm(first)
 	check("before the term is established", false)
 	n.endTerm()
@@ -33,8 +36,8 @@ func Test_Leads_OfAnEndedTerm(t *testing.T) {
 // Test_Silence_EndsWithItsTerm checks that a node whose disk was stuck sends again once the term has
 // ended, and that a late report of the former term does not silence the next one.
 func Test_Silence_EndsWithItsTerm(t *testing.T) {
-	n := &Node{changed: make(chan struct{}), peers: newPeers()}
-	first := &Term{node: n, number: 1}
+	n := &Node{changed: make(chan struct{}), peers: newPeers(time.Second)}
+	first := &Term{number: 1}
 	n.beginTerm(first)
 	first.quiet.Store(true)
 	if !n.silent() {
@@ -44,7 +47,7 @@ func Test_Silence_EndsWithItsTerm(t *testing.T) {
 	if n.silent() {
 		t.Error("the node is silent after its term")
 	}
-	n.beginTerm(&Term{node: n, number: 2})
+	n.beginTerm(&Term{number: 2})
 	first.quiet.Store(true)
 	if n.silent() {
 		t.Error("a former term silences the next one")
@@ -53,7 +56,7 @@ func Test_Silence_EndsWithItsTerm(t *testing.T) {
 
 // Test_Peers_OfAFormerTerm checks that nothing that began in a former term counts in the next one.
 func Test_Peers_OfAFormerTerm(t *testing.T) {
-	p := newPeers()
+	p := newPeers(time.Second)
 	p.begin(1)
 	p.begin(2)
 	p.heard(1, "a/1", nil, 0, 0)

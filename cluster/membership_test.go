@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,7 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -87,7 +91,11 @@ func Test_Alone_RefusesAMemberWithoutALog(t *testing.T) {
 // member leaves them before the leader has sent anything.
 func emptyLog(t *testing.T, dir string) {
 	t.Helper()
-	if err := cluster.MakeEmptyLog(dir); err != nil {
+	log, err := raftlog.Open(raftlog.Options{Dir: dir, SegmentBytes: 1 << 20, Fresh: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(log.Verify(0, func(*raft.Log) {}), log.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 )
 
 // The outcome of a command that a node sends to the leader is a gRPC code. gRPC itself generates
@@ -49,8 +51,8 @@ func forwardError(err error) error {
 	st := status.Convert(err)
 	switch st.Code() {
 	case codes.FailedPrecondition:
-		if strings.Contains(st.Message(), ErrNoRoom.Error()) {
-			return fmt.Errorf("%w: the leader reports: %w", ErrNoLeader, ErrNoRoom)
+		if strings.Contains(st.Message(), raftlog.ErrNoRoom.Error()) {
+			return fmt.Errorf("%w: the leader reports: %w", ErrNoLeader, raftlog.ErrNoRoom)
 		}
 		return ErrNoLeader
 	case codes.Aborted:
@@ -65,3 +67,6 @@ func forwardError(err error) error {
 	}
 	return fmt.Errorf("%w: %s", ErrOutcomeUnknown, st.Message())
 }
+
+// errStarting is the response while the peer port is open and Raft does not run yet.
+var errStarting = status.Error(codes.Unavailable, "this node is starting")

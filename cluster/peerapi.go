@@ -2,11 +2,6 @@ package cluster
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"time"
-
-	"github.com/image-builder-ha/image-builder/cluster/pki"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/codes"
@@ -16,6 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/cluster/pki"
+	"github.com/image-builder-ha/image-builder/cluster/serverid"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -24,9 +21,6 @@ type peerAPI struct {
 	clusterv1.UnimplementedPeerServer
 	node *Node
 }
-
-// errStarting is the response while the peer port is open and Raft does not run yet.
-var errStarting = status.Error(codes.Unavailable, "this node is starting")
 
 // checkName returns an error if a node does not present its own certificate: if the certificate
 // names a node, it must be from. Connections without TLS pass.
@@ -43,7 +37,7 @@ func checkName(ctx context.Context, from *clusterv1.Identity) error {
 	if err != nil {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
-	if id.Name != "" && id.Name != nameOf(raft.ServerID(from.GetServerId())) {
+	if id.Name != "" && id.Name != serverid.Name(raft.ServerID(from.GetServerId())) {
 		return status.Errorf(codes.PermissionDenied, "node %q presents the certificate of node %q", from.GetServerId(), id.Name)
 	}
 	return nil
@@ -93,7 +87,7 @@ func (a peerAPI) Promise(ctx context.Context, req *clusterv1.PromiseRequest) (*c
 	if err := a.node.checkNewMember(req.GetFrom()); err != nil {
 		return nil, a.node.refuse("form a cluster", req.GetFrom(), err)
 	}
-	proposer := nameOf(raft.ServerID(req.GetFrom().GetServerId()))
+	proposer := serverid.Name(raft.ServerID(req.GetFrom().GetServerId()))
 	if proposer == "" || req.GetClusterId() == "" {
 		return nil, status.Error(codes.InvalidArgument, "the proposer and the cluster id must be set")
 	}
@@ -101,7 +95,7 @@ func (a peerAPI) Promise(ctx context.Context, req *clusterv1.PromiseRequest) (*c
 	if err != nil {
 		return nil, err
 	}
-	return &clusterv1.PromiseResponse{ClusterId: id, Proposer: a.node.dir.current().Proposer}, nil
+	return &clusterv1.PromiseResponse{ClusterId: id, Proposer: a.node.dir.Identity().Proposer}, nil
 }
 
 // Join makes the calling node a member. A node that does not lead forwards the call to the leader.
@@ -117,7 +111,7 @@ func (a peerAPI) Join(ctx context.Context, req *clusterv1.JoinRequest) (*cluster
 		if err := n.admit(ctx, req.GetFrom()); err != nil {
 			return nil, n.refuse("join", req.GetFrom(), err)
 		}
-		return &clusterv1.JoinResponse{ClusterId: n.dir.current().ClusterID}, nil
+		return &clusterv1.JoinResponse{ClusterId: n.dir.Identity().ClusterID}, nil
 	}
 	if err := checkName(ctx, req.GetFrom()); err != nil {
 		return nil, err
@@ -162,100 +156,7 @@ func (a peerAPI) Ping(_ context.Context, req *clusterv1.PingRequest) (*clusterv1
 	return a.node.report(), nil
 }
 
-// admit executes Join on the leader. A server with the same name and other data is removed, unless
-// it is alive.
-func (n *Node) admit(ctx context.Context, from *clusterv1.Identity) error {
-	id, address := raft.ServerID(from.GetServerId()), raft.ServerAddress(from.GetAddress())
-	name := nameOf(id)
-	if name == "" || name == string(id) || address == "" {
-		return fmt.Errorf("server id %q or address %q is incomplete", id, address)
-	}
-	r := n.raft.Load()
-	member := slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return s.ID == id })
-	check := n.checkNewMember
-	if member {
-		check = n.checkIdentity
-	}
-	if err := check(from); err != nil {
-		return err
-	}
-	if err := n.checkFloorOfJoiner(ctx, from); err != nil {
-		return err
-	}
-	n.book.note(from)
-	var former []raft.ServerID
-	var checked time.Time // when the last of the servers with this name did not respond
-	for _, s := range r.GetConfiguration().Configuration().Servers {
-		switch {
-		case s.ID == id && s.Address == address:
-			return nil
-		case s.ID == id:
-			return n.changeMembers(ctx, func(r *raft.Raft, now []raft.Server) (raft.Future, error) {
-				// Raft itself would add a server that was removed meanwhile, and with a vote.
-				if err := unchanged(now, s); err != nil {
-					return nil, err
-				}
-				if s.Suffrage == raft.Voter {
-					return r.AddVoter(id, address, 0, 0), nil
-				}
-				return r.AddNonvoter(id, address, 0, 0), nil
-			})
-		case nameOf(s.ID) == name:
-			if s.ID == n.serverID() || n.alive(ctx, s.ID) {
-				return errNotUnique(name)
-			}
-			checked = time.Now()
-			if s.Address == address {
-				// Raft allows each address once, and the joining server has this address now:
-				// remove the former server first.
-				if err := n.removeFormer(ctx, s.ID, checked); err != nil {
-					return err
-				}
-				continue
-			}
-			former = append(former, s.ID)
-		}
-	}
-	if err := n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) {
-		for _, old := range former {
-			if n.respondedAfter(old, checked) {
-				return nil, errNotUnique(name)
-			}
-		}
-		return r.AddNonvoter(id, address, 0, 0), nil
-	}); err != nil {
-		return err
-	}
-	n.cfg.Logger.Info("a node joined", "node", id, "address", address)
-	for _, old := range former {
-		if err := n.removeFormer(ctx, old, checked); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// errNotUnique returns the error for a joining node whose name another node has.
-func errNotUnique(name string) error {
-	return fmt.Errorf("a node named %q with other data is alive: names must be unique", name)
-}
-
-// respondedAfter reports whether a member has responded to a ping of this term after t.
-func (n *Node) respondedAfter(id raft.ServerID, t time.Time) bool {
-	return n.peers.get(id).pingAt.After(t)
-}
-
-// removeFormer removes a server whose data is gone, so that no quorum counts it. The removal may
-// wait for other changes of the membership. It returns an error if the server responds after checked.
-func (n *Node) removeFormer(ctx context.Context, id raft.ServerID, checked time.Time) error {
-	if err := n.changeMembers(ctx, func(r *raft.Raft, _ []raft.Server) (raft.Future, error) {
-		if n.respondedAfter(id, checked) {
-			return nil, errNotUnique(nameOf(id))
-		}
-		return r.RemoveServer(id, 0, 0), nil
-	}); err != nil {
-		return fmt.Errorf("remove the former %s: %w", id, err)
-	}
-	n.cfg.Logger.Info("removed a server whose data directory was replaced", "node", id)
-	return nil
+// Confirm reports whether this node follows a leader. See Node.follows.
+func (a peerAPI) Confirm(_ context.Context, req *clusterv1.ConfirmRequest) (*clusterv1.ConfirmResponse, error) {
+	return &clusterv1.ConfirmResponse{Confirmed: a.node.follows(req.GetTerm(), raft.ServerID(req.GetLeader()))}, nil
 }

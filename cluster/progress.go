@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/faults"
@@ -51,9 +50,9 @@ func stallOf(p *clusterv1.Progress) (s Stall) {
 
 // progress returns the progress of this node.
 func (n *Node) progress() *clusterv1.Progress {
-	p := &clusterv1.Progress{ApplyNanos: int64(n.fsm.applying.Oldest())}
+	p := &clusterv1.Progress{ApplyNanos: int64(n.fsm.Applying())}
 	if n.logs != nil {
-		p.RaftWriteNanos = int64(n.logs.ops.Oldest())
+		p.RaftWriteNanos = int64(n.logs.Oldest())
 	}
 	if n.cfg.LogWrite != nil {
 		p.LogWriteNanos = int64(n.cfg.LogWrite())
@@ -90,21 +89,4 @@ func (n *Node) Silenced() error {
 		return fmt.Errorf("the leader calls this node silent: it has had no response of it for %s", n.pinged.silent.Round(time.Second))
 	}
 	return nil
-}
-
-// pinged is the last ping of a leader that this node has received.
-type pinged struct {
-	mu     sync.Mutex
-	at     time.Time     // zero if there was none
-	silent time.Duration // for which the leader had no response then
-}
-
-// note records a ping. Only the pings of a leader to its members have a term.
-func (p *pinged) note(req *clusterv1.PingRequest) {
-	if req.GetTerm() == 0 {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.at, p.silent = time.Now(), time.Duration(req.GetSilentNanos())
 }

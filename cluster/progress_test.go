@@ -8,15 +8,16 @@ import (
 
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
+	"github.com/image-builder-ha/image-builder/cluster/disktest"
 )
 
 // Test_Progress_OfAHangingDisk: a follower whose disk does not finish a write responds to pings, and
 // reports the write until the disk works again.
 func Test_Progress_OfAHangingDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		disks := map[string]*clustertest.Disk{}
+		disks := map[string]*disktest.Disk{}
 		g := threeSimulated(t, func(c *cluster.Config) {
-			disks[c.Name] = clustertest.NewDisk()
+			disks[c.Name] = disktest.NewDisk()
 			c.Storage = &cluster.Storage{Disk: disks[c.Name].Mount(), Snapshots: clustertest.NewSnapshots()}
 		})
 		lead := g.leader()

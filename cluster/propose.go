@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/cluster/fsm"
+	"github.com/image-builder-ha/image-builder/cluster/raftlog"
+	"github.com/image-builder-ha/image-builder/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
@@ -25,10 +26,10 @@ const noRoomTimeout = 2 * time.Second
 
 // Propose commits a command and returns its result once it is applied on this node. A node that
 // does not lead sends the command to the leader. While there is no leader, Propose waits until ctx
-// ends, or for noRoomTimeout if the disk of the leader is full; then the error wraps ErrNoRoom, too.
-// It returns ErrNoLeader if the command was not proposed, ErrRefused if the leader refused it,
-// ErrOutcomeUnknown if it may or may not be committed, and ErrBehind if it is committed but was not
-// applied here in time. It does not change cmd.
+// ends, or for noRoomTimeout if the disk of the leader is full; then the error wraps
+// raftlog.ErrNoRoom, too. It returns ErrNoLeader if the command was not proposed, ErrRefused if the
+// leader refused it, ErrOutcomeUnknown if it may or may not be committed, and ErrBehind if it is
+// committed but was not applied here in time. It does not change cmd.
 func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, error) {
 	cmd = n.originated(cmd)
 	begin := time.Now()
@@ -44,16 +45,28 @@ func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 		if !errors.Is(err, ErrNoLeader) {
 			return res, err
 		}
-		if errors.Is(err, ErrNoRoom) && time.Since(begin) > noRoomTimeout {
+		if errors.Is(err, raftlog.ErrNoRoom) && time.Since(begin) > noRoomTimeout {
 			return Applied{}, err
 		}
 		if werr := n.waitForLeader(ctx, changed); werr != nil {
-			if errors.Is(err, ErrNoRoom) {
+			if errors.Is(err, raftlog.ErrNoRoom) {
 				return Applied{}, err
 			}
 			return Applied{}, werr
 		}
 	}
+}
+
+// proposeIn is Term.Propose.
+func (n *Node) proposeIn(ctx context.Context, t *Term, cmd *clusterv1.Command) (Applied, error) {
+	if faults.Mutant("deposed-leader-schedules") {
+		return n.Propose(ctx, cmd)
+	}
+	// Raft may lead a later term already, before leaderLoop has ended this one.
+	if !n.leadsIn(t) || n.raft.Load().CurrentTerm() != t.number {
+		return Applied{}, ErrNoLeader
+	}
+	return n.prepareAndCommit(ctx, t.number, n.originated(cmd))
 }
 
 // originated returns a copy of a command that names this node as its origin.
@@ -120,9 +133,9 @@ func (n *Node) proposeThere(ctx context.Context, leader leaderConn, cmd *cluster
 	if err != nil {
 		return Applied{}, fmt.Errorf("%w: encode command: %w", ErrRefused, err)
 	}
-	result, forget := n.fsm.expect(sent.Proposal)
+	result, forget := n.fsm.Expect(sent.Proposal)
 	defer forget()
-	replaced := n.fsm.replaced()
+	replaced := n.fsm.Replaced()
 	call, done := n.whileLed(forwarded(ctx), leader.id)
 	responded := n.reach.begin()
 	_, err = leader.Propose(call, &clusterv1.ProposeRequest{Command: raw})
@@ -138,8 +151,8 @@ func (n *Node) proposeThere(ctx context.Context, leader leaderConn, cmd *cluster
 		return res, nil
 	case <-behind.C:
 		return Applied{}, ErrBehind
-	case <-n.fsm.stopped:
-		return Applied{}, fmt.Errorf("%w (%w)", ErrBehind, n.fsm.failed())
+	case <-n.fsm.Stopped():
+		return Applied{}, fmt.Errorf("%w (%w)", ErrBehind, n.fsm.Failed())
 	case <-ctx.Done():
 		return Applied{}, fmt.Errorf("%w: it is committed and not applied here yet: %w", ErrOutcomeUnknown, ctx.Err())
 	case <-replaced:
@@ -173,41 +186,6 @@ func (n *Node) whileLed(ctx context.Context, leader raft.ServerID) (call context
 	return call, cancel
 }
 
-// forwarded marks the context of a call that is made on behalf of another caller. The receiver does
-// not forward it again.
-func forwarded(ctx context.Context) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, headerForwarded, "1")
-}
-
-const headerForwarded = "ib-forwarded"
-
-// leaderConn is a client of the peer API of a server that was the leader when it was made.
-type leaderConn struct {
-	clusterv1.PeerClient
-	id raft.ServerID
-}
-
-// leader returns a client of the leader's peer API. It returns ErrNoLeader if no leader is known or
-// if this node leads.
-func (n *Node) leader() (leaderConn, error) {
-	r := n.raft.Load()
-	if r == nil {
-		return leaderConn{}, ErrNoLeader
-	}
-	_, id := r.LeaderWithID()
-	if id == "" || id == n.serverID() {
-		return leaderConn{}, ErrNoLeader
-	}
-	if err := n.mayCall(id); err != nil {
-		return leaderConn{}, err
-	}
-	conn, err := n.cfg.Network.Conn(id, n.addressOf(id))
-	if err != nil {
-		return leaderConn{}, err
-	}
-	return leaderConn{clusterv1.NewPeerClient(conn), id}, nil
-}
-
 // anyTerm lets commit propose a command in whatever term this node leads.
 const anyTerm = 0
 
@@ -218,11 +196,11 @@ func (n *Node) commit(ctx context.Context, term uint64, cmd *clusterv1.Command) 
 	ctx, span := tracing.Start(ctx, "raft apply")
 	defer func() { tracing.End(span, err) }()
 	if err := n.diskProblem(); err != nil { // refused before Raft writes it
-		n.logs.report()
+		n.logs.Report()
 		return Applied{}, fmt.Errorf("%w: %w", ErrNoLeader, err)
 	}
 	cmd = proto.CloneOf(cmd)
-	cmd.TimeUnixNano = n.clock.stamp()
+	cmd.TimeUnixNano = n.clock.Stamp()
 	raw, err := proto.Marshal(cmd)
 	if err != nil {
 		return Applied{}, fmt.Errorf("%w: encode command: %w", ErrRefused, err)
@@ -235,13 +213,13 @@ func (n *Node) commit(ctx context.Context, term uint64, cmd *clusterv1.Command) 
 		}
 		return failedFuture{raft.ErrNotLeader}
 	}
-	switch err := n.await(ctx, apply); {
+	switch err := n.raftCalls.await(ctx, apply); {
 	case err == nil:
 		if done, ok := f.Response().(Applied); ok {
 			return done, nil
 		}
-		if f.Response() == errHeld {
-			return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, errHeld)
+		if f.Response() == fsm.ErrHeld {
+			return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, fsm.ErrHeld)
 		}
 		return Applied{Index: f.Index(), Result: f.Response()}, nil // an error: the state machine has stopped
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
@@ -253,84 +231,4 @@ func (n *Node) commit(ctx context.Context, term uint64, cmd *clusterv1.Command) 
 	default: // leadership lost, a storage error, or ctx has ended
 		return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
-}
-
-// await makes a call to Raft and waits for its result or the end of ctx. Raft never completes a
-// call that is queued when it shuts down. So Close waits for the calls in progress before, and
-// await returns ErrClosed afterwards.
-func (n *Node) await(ctx context.Context, call func() raft.Future) error {
-	if !n.raftCalls.begin() {
-		return ErrClosed
-	}
-	done := make(chan error, 1)
-	go func() {
-		defer n.raftCalls.end()
-		done <- call().Error()
-	}()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case err := <-done:
-		return err
-	}
-}
-
-// callCounter counts the calls to Raft that are in progress.
-type callCounter struct {
-	mu     sync.Mutex
-	count  int
-	closed bool
-	none   chan struct{} // closed when closed is set and count is 0
-}
-
-func (c *callCounter) begin() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	c.count++
-	return true
-}
-
-func (c *callCounter) end() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.count--; c.count == 0 && c.closed {
-		close(c.none)
-	}
-}
-
-// close refuses new calls and waits for those in progress, at most for limit.
-func (c *callCounter) close(limit time.Duration) {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return
-	}
-	c.closed, c.none = true, make(chan struct{})
-	left, none := c.count, c.none
-	c.mu.Unlock()
-	if left == 0 {
-		return
-	}
-	t := time.NewTimer(limit)
-	defer t.Stop()
-	select {
-	case <-none:
-	case <-t.C:
-	}
-}
-
-// leadership reports whether this node leads. changed is closed when that or the known leader
-// changes.
-func (n *Node) leadership() (leads bool, changed <-chan struct{}) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.leads, n.changed
-}
-
-func (n *Node) leading() bool {
-	leads, _ := n.leadership()
-	return leads
 }

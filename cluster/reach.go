@@ -107,9 +107,9 @@ func (r *reach) separated() bool {
 	return r.ctx.Err() != nil
 }
 
-// responded records that a leader responds to this node, or that this node leads. It reports whether
-// a separated node counts as connected again. A node that leads does so at once: a majority follows
-// it.
+// responded records that a leader responds to this node, or that this node leads. It reports
+// whether a separated node counts as connected again. A node that leads does so at once: a majority
+// follows it.
 func (r *reach) responded(now time.Time, leads bool) (returned bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -144,13 +144,4 @@ func (r *reach) silent(now time.Time, separate bool) (ended bool) {
 	}
 	r.end()
 	return true
-}
-
-// Reached returns a context that ends when this node counts as separated from the cluster, because
-// it hears no leader or because its requests do not arrive. Other nodes can then serve clients, or
-// none can. Once a leader responds again, Reached returns a context that goes on.
-func (n *Node) Reached() context.Context {
-	n.reach.mu.Lock()
-	defer n.reach.mu.Unlock()
-	return n.reach.ctx
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -13,21 +12,6 @@ import (
 	"github.com/image-builder-ha/image-builder/faults"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
-
-// readBatches merges read indexes: all callers that wait for the next verification share its
-// result.
-type readBatches struct {
-	mu      sync.Mutex
-	running bool
-	next    *readBatch
-}
-
-type readBatch struct {
-	verify func() (uint64, error)
-	done   chan struct{}
-	index  uint64
-	err    error
-}
 
 // ReadIndex returns an index for a linearizable read: a state at or after it contains every command
 // that was acknowledged before the call, and everything that the state of any node showed before
@@ -57,7 +41,7 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 // lead.
 func (n *Node) readIndexHere(ctx context.Context) (uint64, error) {
 	if faults.Mutant("read-without-verify") {
-		return n.fsm.index(), nil
+		return n.fsm.Index(), nil
 	}
 	return n.reads.wait(ctx, n.verifyLeader)
 }
@@ -81,48 +65,6 @@ func (n *Node) readIndexThere(leader leaderConn) (uint64, error) {
 // readIndexTimeout bounds one call to the leader.
 const readIndexTimeout = 2 * time.Second
 
-// wait waits for the batch that is verified next.
-func (r *readBatches) wait(ctx context.Context, verify func() (uint64, error)) (uint64, error) {
-	b := r.join(verify)
-	select {
-	case <-ctx.Done():
-		return 0, fmt.Errorf("read index: %w", ctx.Err())
-	case <-b.done:
-		return b.index, b.err
-	}
-}
-
-// join returns the batch that is verified next. One goroutine verifies batches, one at a time, as
-// long as there are waiters.
-func (r *readBatches) join(verify func() (uint64, error)) *readBatch {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.next == nil {
-		r.next = &readBatch{verify: verify, done: make(chan struct{})}
-	}
-	b := r.next
-	if !r.running {
-		r.running = true
-		go r.run() // ends when there is no waiter; verify ends with Raft
-	}
-	return b
-}
-
-func (r *readBatches) run() {
-	for {
-		r.mu.Lock()
-		b := r.next
-		r.next = nil
-		r.running = b != nil
-		r.mu.Unlock()
-		if b == nil {
-			return
-		}
-		b.index, b.err = b.verify()
-		close(b.done)
-	}
-}
-
 // verifyLeader takes the index before the quorum is asked, and has the term confirmed whose first
 // command this node has applied. A confirmed later term proves nothing about the index.
 func (n *Node) verifyLeader() (uint64, error) {
@@ -136,7 +78,7 @@ func (n *Node) verifyLeader() (uint64, error) {
 	var offset uint64
 	index, err := lastCommand(n.log, n.raft.Load().CommitIndex(), func() uint64 {
 		var applied uint64
-		applied, offset = n.fsm.position()
+		applied, offset = n.fsm.Position()
 		return applied - offset
 	})
 	if err != nil {
@@ -162,7 +104,7 @@ func (n *Node) verifyLeader() (uint64, error) {
 // also counts responses to messages that it sent before the call. After a pause of this process,
 // such responses can confirm a leader that another one has replaced.
 func (n *Node) raftVerifiesLeader(term uint64) error {
-	err := n.await(context.Background(), func() raft.Future { return n.raft.Load().VerifyLeader() })
+	err := n.raftCalls.await(context.Background(), func() raft.Future { return n.raft.Load().VerifyLeader() })
 	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) || err == nil && n.raft.Load().CurrentTerm() != term {
 		return ErrNoLeader
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 )
 
 // Test_Damage_RemedyOfTheError damages the data directory of a voter and follows the error of the
@@ -68,7 +69,7 @@ func Test_Recover_TheOthersComeBack(t *testing.T) {
 			g.stop(name)
 		}
 		if err := cluster.Recover(cluster.Config{
-			Name: "n0", DataDir: filepath.Join(g.dir, "n0"), StateMachine: &tally{}, Network: cluster.Nowhere(g.address("n0")), SegmentBytes: 1 << 20,
+			Name: "n0", DataDir: filepath.Join(g.dir, "n0"), StateMachine: &tally{}, Network: transport.Nowhere(g.address("n0")), SegmentBytes: 1 << 20,
 		}); err != nil {
 			t.Fatal(err)
 		}

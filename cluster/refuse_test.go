@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/gossip"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
@@ -49,12 +50,12 @@ func (n *notes) logger() *slog.Logger { return slog.New(slog.NewTextHandler(n, n
 func Test_Refuse_NewNodes(t *testing.T) {
 	var members notes
 	g := newGroup(t)
-	keyFiles := func(name string) *cluster.GossipKeys {
+	keyFiles := func(name string) *gossip.Keys {
 		path := filepath.Join(t.TempDir(), name)
-		if err := cluster.NewGossipKeyFile(path); err != nil {
+		if err := gossip.NewKeyFile(path); err != nil {
 			t.Fatal(err)
 		}
-		keys, err := cluster.LoadGossipKeys(path)
+		keys, err := gossip.LoadKeys(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +73,7 @@ func Test_Refuse_NewNodes(t *testing.T) {
 	sound := func(c *cluster.Config) {
 		c.Keys = sealing("k1", "k2")
 		c.FeatureLevel, c.CommittedLevel = 3, func() uint32 { return 3 }
-		c.Gossip = &cluster.GossipOptions{Address: "127.0.0.1:0", Keys: shared}
+		c.Gossip = &gossip.Options{Address: "127.0.0.1:0", Keys: shared}
 	}
 	for i := range 3 {
 		g.start(fmt.Sprintf("n%d", i), sound, func(c *cluster.Config) { c.Logger = members.logger() })

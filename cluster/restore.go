@@ -13,8 +13,12 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/cluster/restorefiles"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
+
+// MaxSnapshotBytes is the size of the greatest snapshot that can be restored.
+const MaxSnapshotBytes = restorefiles.MaxBytes
 
 const (
 	// restorePartTimeout bounds the transfer of one part of a snapshot. With the last part, the
@@ -22,7 +26,8 @@ const (
 	// restoreBytesPerSecond.
 	restorePartTimeout    = 10 * time.Second
 	restoreBytesPerSecond = 20 << 20
-	// restoreFetchTimeout is how long a node looks for a snapshot that it must apply before it stops.
+	// restoreFetchTimeout is how long a node looks for a snapshot that it must apply before it
+	// stops.
 	restoreFetchTimeout = 2 * time.Minute
 	// restoreFetchPause is the pause between two rounds of that search.
 	restoreFetchPause = 200 * time.Millisecond
@@ -40,8 +45,8 @@ var ErrNotRestored = errors.New("the state is unchanged")
 //
 // The replacement is one command of the log. First, every member that responds stores the snapshot
 // durably, and a majority of the voters must. Then the command names it by its hash. So either all
-// nodes replace their state at this point of the log, or none does. An error wraps ErrNotRestored if
-// none does, and ErrOutcomeUnknown if the command may still be committed.
+// nodes replace their state at this point of the log, or none does. An error wraps ErrNotRestored
+// if none does, and ErrOutcomeUnknown if the command may still be committed.
 func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 	n.mu.Lock()
 	leads, term := n.leads, n.term
@@ -72,7 +77,7 @@ func (n *Node) RestoreSnapshot(ctx context.Context, raw []byte) error {
 	defer cancel()
 	sum := sha256.Sum256(raw)
 	ref := &clusterv1.SnapshotRef{Sha256: sum[:], Size: uint64(len(raw))}
-	defer n.restores.use(ref)()
+	defer n.restores.Use(ref)()
 	r := restoreAttempt{n: n, ref: ref, raw: raw, id: newID(), term: term}
 	defer func() {
 		if !r.proposed { // otherwise commit ends the attempt
@@ -122,7 +127,7 @@ type restoreAttempt struct {
 // of them, and a majority of the voters, have fsynced it.
 func (r *restoreAttempt) distribute(ctx context.Context) error {
 	if _, err := r.send(ctx, func(_ context.Context, offset uint64, part []byte) (bool, error) {
-		return r.n.restores.put(r.ref, r.id, r.term, offset, part)
+		return r.n.restores.Put(r.ref, r.id, r.term, offset, part)
 	}); err != nil {
 		return fmt.Errorf("%w: this node, %s: %w", ErrNotRestored, r.n.cfg.Name, err)
 	}
@@ -171,8 +176,8 @@ func (r *restoreAttempt) checkMajority(servers []raft.Server, has map[raft.Serve
 
 // responds reports whether a member has responded to one of the last pings of this leader.
 func (n *Node) responds(id raft.ServerID) bool {
-	s := n.peers.get(id)
-	return s.ping != nil && !s.dead && time.Since(s.pingAt) < 4*n.cfg.PingInterval
+	_, alive := n.peers.alive(id)
+	return alive
 }
 
 // send calls put with one part after the other until put returns true.
@@ -181,7 +186,7 @@ func (r *restoreAttempt) send(ctx context.Context, put func(ctx context.Context,
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		part := r.raw[offset:min(offset+restorePartBytes, len(r.raw))]
+		part := r.raw[offset:min(offset+restorefiles.PartBytes, len(r.raw))]
 		complete, err := put(ctx, uint64(offset), part)
 		if err != nil || complete {
 			return complete, err
@@ -257,7 +262,7 @@ func (r *restoreAttempt) commit(ctx context.Context) error {
 			err = fmt.Errorf("%w: this node cannot apply it: %w", ErrOutcomeUnknown, stopped)
 		}
 		if err == nil {
-			n.clock.atLeast(n.cfg.StateMachine.LastTime())
+			n.clock.AtLeast(n.cfg.StateMachine.LastTime())
 		}
 		done <- err
 	})
@@ -269,7 +274,7 @@ func (r *restoreAttempt) commit(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("restore the snapshot: %w", err)
 		}
-		n.cfg.Logger.Warn("a snapshot has replaced the state", "node", n.cfg.Name, "sha256", nameOfRef(r.ref), "bytes", len(r.raw))
+		n.cfg.Logger.Warn("a snapshot has replaced the state", "node", n.cfg.Name, "sha256", restorefiles.Name(r.ref), "bytes", len(r.raw))
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("%w: the restore is proposed: %w", ErrOutcomeUnknown, ctx.Err())
@@ -282,8 +287,8 @@ func definitelyNotProposed(err error) bool {
 	return !errors.Is(err, ErrOutcomeUnknown) && (errors.Is(err, ErrNoLeader) || errors.Is(err, ErrClosed) || errors.Is(err, ErrRefused))
 }
 
-// drop removes the snapshot of an attempt that has proposed nothing. Nodes that do not respond remove
-// it in a later term.
+// drop removes the snapshot of an attempt that has proposed nothing. Nodes that do not respond
+// remove it in a later term.
 func (r *restoreAttempt) drop() {
 	ctx, cancel := r.n.untilClosed(context.Background())
 	defer cancel()
@@ -298,5 +303,5 @@ func (r *restoreAttempt) drop() {
 			})
 		}
 	}
-	_ = r.n.restores.drop(r.ref, r.id)
+	_ = r.n.restores.Drop(r.ref, r.id)
 }

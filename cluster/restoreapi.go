@@ -26,7 +26,7 @@ func (a restoreAPI) PutSnapshot(_ context.Context, req *clusterv1.PutSnapshotReq
 	if term := r.CurrentTerm(); req.GetTerm() < term {
 		return nil, status.Errorf(codes.FailedPrecondition, "the restore is of term %d, this node is in term %d", req.GetTerm(), term)
 	}
-	complete, err := a.node.restores.put(req.GetSnapshot(), req.GetAttempt(), req.GetTerm(), req.GetOffset(), req.GetPart())
+	complete, err := a.node.restores.Put(req.GetSnapshot(), req.GetAttempt(), req.GetTerm(), req.GetOffset(), req.GetPart())
 	if err != nil {
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	}
@@ -35,7 +35,7 @@ func (a restoreAPI) PutSnapshot(_ context.Context, req *clusterv1.PutSnapshotReq
 
 // DropSnapshot removes a snapshot that no command names.
 func (a restoreAPI) DropSnapshot(_ context.Context, req *clusterv1.DropSnapshotRequest) (*clusterv1.DropSnapshotResponse, error) {
-	if err := a.node.restores.drop(req.GetSnapshot(), req.GetAttempt()); err != nil {
+	if err := a.node.restores.Drop(req.GetSnapshot(), req.GetAttempt()); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
 	return &clusterv1.DropSnapshotResponse{}, nil
@@ -43,7 +43,7 @@ func (a restoreAPI) DropSnapshot(_ context.Context, req *clusterv1.DropSnapshotR
 
 // GetSnapshot returns a part of a snapshot.
 func (a restoreAPI) GetSnapshot(_ context.Context, req *clusterv1.GetSnapshotRequest) (*clusterv1.GetSnapshotResponse, error) {
-	part, err := a.node.restores.part(req.GetSnapshot(), req.GetOffset())
+	part, err := a.node.restores.Part(req.GetSnapshot(), req.GetOffset())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, status.Error(codes.NotFound, "this node does not have the snapshot")
 	}

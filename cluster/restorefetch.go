@@ -13,23 +13,22 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/cluster/fsm"
+	"github.com/image-builder-ha/image-builder/cluster/restorefiles"
+	"github.com/image-builder-ha/image-builder/cluster/snapshot"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
-
-// errStopsApplying means that the node is closed while it waits for a snapshot. It applies the
-// command after its next start.
-var errStopsApplying = fmt.Errorf("the node waits for a snapshot to restore: %w", ErrClosed)
 
 // restoreData returns the snapshot that the command at index names. A node that does not have it
 // fetches it from another member, or, with later set, the state of the leader: the members remove
 // the snapshot when their logs no longer have the command, and the state of the leader contains it
 // then. restoreData never returns without a snapshot or an error.
 func (n *Node) restoreData(ref *clusterv1.SnapshotRef, index uint64) (raw []byte, later bool, err error) {
-	n.restores.named(ref, index)
+	n.restores.Named(ref, index)
 	ctx, cancel := n.untilClosed(context.Background())
 	defer cancel()
 	for deadline := time.Now().Add(restoreFetchTimeout); ; {
-		raw, err := n.restores.read(ref)
+		raw, err := n.restores.Read(ref)
 		if err != nil && !n.alone() {
 			raw, later, err = n.fetchRestored(ctx, ref, index)
 		}
@@ -37,7 +36,7 @@ func (n *Node) restoreData(ref *clusterv1.SnapshotRef, index uint64) (raw []byte
 			return raw, later, nil
 		}
 		if ctx.Err() != nil {
-			return nil, false, errStopsApplying
+			return nil, false, fsm.ErrStopsApplying
 		}
 		if n.alone() || !time.Now().Before(deadline) {
 			return nil, false, n.missingRestore(ref, index, err)
@@ -58,36 +57,37 @@ func (n *Node) missingRestore(ref *clusterv1.SnapshotRef, index uint64, err erro
 		remedy = "no member has it, and the leader cannot send its state: start the other members, then this node; if that does not help, empty the data directory of this node and start it, so that it joins as a new member"
 	}
 	return fmt.Errorf("the command at index %d restores the snapshot %s of %d bytes, which is not in %s: %s (%w)",
-		index, nameOfRef(ref), ref.GetSize(), n.restores.dir, remedy, err)
+		index, restorefiles.Name(ref), ref.GetSize(), n.restores.Dir(), remedy, err)
 }
 
 // fetchRestored fetches the snapshot that the command at index names, or else, with later set, the
-// state of the leader. A node that leads itself gives up leadership, so that it can fetch the state.
+// state of the leader. A node that leads itself gives up leadership, so that it can fetch the
+// state.
 func (n *Node) fetchRestored(ctx context.Context, ref *clusterv1.SnapshotRef, index uint64) (raw []byte, later bool, err error) {
 	r := n.raft.Load()
 	if r == nil {
 		return nil, false, errors.New("this node is starting")
 	}
 	if err = n.fetchRestore(ctx, r, ref); err == nil {
-		raw, err = n.restores.read(ref)
+		raw, err = n.restores.Read(ref)
 		return raw, false, err
 	}
 	if r.State() == raft.Leader {
 		n.giveUp(ctx, "it has not the snapshot that it must restore")
 	}
-	raw, serr := n.fetchState(ctx, n.fsm.index())
+	raw, serr := n.fetchState(ctx, n.fsm.Index())
 	if serr != nil {
 		return nil, false, errors.Join(err, serr)
 	}
-	at, serr := readSnapshot(bytes.NewReader(raw), func(io.Reader) error { return nil })
-	if serr == nil && at.index-at.offset < index {
-		serr = fmt.Errorf("the state of the leader ends at entry %d of the log", at.index-at.offset)
+	at, serr := snapshot.Read(bytes.NewReader(raw), func(io.Reader) error { return nil })
+	if serr == nil && at.Index-at.Offset < index {
+		serr = fmt.Errorf("the state of the leader ends at entry %d of the log", at.Index-at.Offset)
 	}
 	if serr != nil {
 		return nil, false, errors.Join(err, serr)
 	}
 	n.cfg.Logger.Warn("no member has the snapshot that this node must restore: it continues with the state of the leader",
-		"node", n.cfg.Name, "sha256", nameOfRef(ref), "entry", index, "continues_after", at.index-at.offset)
+		"node", n.cfg.Name, "sha256", restorefiles.Name(ref), "entry", index, "continues_after", at.Index-at.Offset)
 	return raw, true, nil
 }
 
@@ -130,7 +130,7 @@ func (n *Node) fetchFrom(ctx context.Context, id raft.ServerID, ref *clusterv1.S
 		if err != nil {
 			return err
 		}
-		complete, err := n.restores.put(ref, "", 0, offset, res.GetPart())
+		complete, err := n.restores.Put(ref, "", 0, offset, res.GetPart())
 		if err != nil || complete {
 			return err
 		}
@@ -140,10 +140,10 @@ func (n *Node) fetchFrom(ctx context.Context, id raft.ServerID, ref *clusterv1.S
 
 // openRestores opens the snapshots of restores and finds the entries of the log that name them.
 func (n *Node) openRestores(log raft.LogStore) (err error) {
-	if n.restores, err = openRestoreFiles(n.dir.path); err != nil {
+	if n.restores, err = restorefiles.Open(n.dir.Path()); err != nil {
 		return err
 	}
-	if n.restores.empty() {
+	if n.restores.Empty() {
 		return nil
 	}
 	first, err1 := log.FirstIndex()
@@ -158,7 +158,7 @@ func (n *Node) openRestores(log raft.LogStore) (err error) {
 		}
 		var cmd clusterv1.Command
 		if entry.Type == raft.LogCommand && proto.Unmarshal(entry.Data, &cmd) == nil && cmd.GetRestore() != nil {
-			n.restores.named(cmd.GetRestore(), i)
+			n.restores.Named(cmd.GetRestore(), i)
 		}
 	}
 	return nil
@@ -166,7 +166,7 @@ func (n *Node) openRestores(log raft.LogStore) (err error) {
 
 // cleanRestores removes snapshots of restores that are no longer needed, until ctx ends.
 func (n *Node) cleanRestores(ctx context.Context) {
-	n.restores.startAt(n.raft.Load().CurrentTerm())
+	n.restores.StartAt(n.raft.Load().CurrentTerm())
 	t := time.NewTicker(restoreCleanInterval)
 	defer t.Stop()
 	for {
@@ -175,12 +175,12 @@ func (n *Node) cleanRestores(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if n.restores.empty() {
+		if n.restores.Empty() {
 			continue
 		}
 		first, err := n.log.FirstIndex()
 		if err == nil {
-			err = n.restores.clean(n.fsm.term(), first)
+			err = n.restores.Clean(n.fsm.Term(), first)
 		}
 		if err != nil {
 			n.cfg.Logger.Warn("cannot remove a snapshot that is no longer needed", "node", n.cfg.Name, "err", err)

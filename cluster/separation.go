@@ -57,13 +57,3 @@ func (s separation) reason(scale float64) string {
 	}
 	return ""
 }
-
-// scale returns the factor of the timeouts that depend on the heartbeat timeout.
-func (n *Node) scale() float64 {
-	return max(1, float64(n.cfg.Heartbeat)/float64(defaultHeartbeat))
-}
-
-// scaled returns a timeout for the configured heartbeat timeout.
-func (n *Node) scaled(d time.Duration) time.Duration {
-	return time.Duration(n.scale() * float64(d))
-}

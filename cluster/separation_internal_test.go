@@ -3,6 +3,10 @@ package cluster
 import (
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 func Test_Separation(t *testing.T) {
@@ -36,5 +40,30 @@ func Test_Separation(t *testing.T) {
 				t.Errorf("with twice the timeouts: reason %q, want separated %t", got, c.want)
 			}
 		})
+	}
+}
+
+func Test_Separation_WhatAMemberReports(t *testing.T) {
+	report := func(contact time.Duration, leader *string) *clusterv1.PingResponse {
+		return &clusterv1.PingResponse{LastContactNanos: int64(contact), Leader: leader, Term: 7}
+	}
+	const self, fresh = "n0/a", 100 * time.Millisecond
+	for name, c := range map[string]struct {
+		res  *clusterv1.PingResponse
+		want bool
+	}{
+		"it follows another node":           {report(time.Millisecond, proto.String("n2/c")), true},
+		"it has heard nothing for too long": {report(fresh, proto.String("n2/c")), false},
+		"it has never heard a leader":       {report(-1, proto.String("n2/c")), false},
+		"it has voted and waits":            {report(time.Millisecond, proto.String("")), false},
+		"it follows this node":              {report(time.Millisecond, proto.String(self)), false},
+		"a former version":                  {report(time.Millisecond, nil), true},
+	} {
+		if got := hearsLeader(c.res, self, fresh); got != c.want {
+			t.Errorf("%s: hears a leader is %t", name, got)
+		}
+	}
+	if p := (memberPing{id: "n2/c", res: report(-1, proto.String("n2/c"))}); !leads(p, 7) || leads(p, 8) {
+		t.Error("a member leads in its term only")
 	}
 }

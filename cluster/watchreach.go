@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/status"
 
+	"github.com/image-builder-ha/image-builder/cluster/serverid"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -141,15 +142,28 @@ func (n *Node) askMembers(ctx context.Context, leader raft.ServerID, timeout tim
 		if p.res == nil {
 			continue
 		}
-		if p.id == leader {
+		if p.id == leader || leads(p, n.raft.Load().CurrentTerm()) {
 			f.leader = true
 			return f
 		}
-		contact := p.res.GetLastContactNanos()
-		f.elsewhere = f.elsewhere || contact >= 0 && time.Duration(contact) < n.scaled(freshLimit)
+		f.elsewhere = f.elsewhere || hearsLeader(p.res, n.serverID(), n.scaled(freshLimit))
 	}
 	f.majority = need <= 0
 	return f
+}
+
+// leads reports whether a member that responded leads in the given term or a later one. Its first
+// message to this node may still be on its way.
+func leads(p memberPing, term uint64) bool {
+	return p.res.GetLeader() == string(p.id) && p.res.GetTerm() >= term
+}
+
+// hearsLeader reports whether a member has heard a leader other than this node within fresh. Raft
+// also records a contact when a member votes, and then the member has no leader. Versions up to
+// 0.3.0 report the contact only.
+func hearsLeader(res *clusterv1.PingResponse, self raft.ServerID, fresh time.Duration) bool {
+	contact := res.GetLastContactNanos()
+	return contact >= 0 && time.Duration(contact) < fresh && (res.Leader == nil || res.GetLeader() != "" && res.GetLeader() != string(self))
 }
 
 // memberPing is the result of a ping of a member.
@@ -189,10 +203,29 @@ func (n *Node) pingOne(ctx context.Context, id raft.ServerID) memberPing {
 		p.res = nil
 		p.there = isRefused(n.cfg.Network.Probe(ctx, n.addressOf(id)))
 		if ctx.Err() == nil {
-			n.cfg.Logger.Debug("a member does not respond to a ping", "node", n.cfg.Name, "member", nameOf(id), "err", status.Convert(err).Message())
+			n.cfg.Logger.Debug("a member does not respond to a ping", "node", n.cfg.Name, "member", serverid.Name(id), "err", status.Convert(err).Message())
 		}
 		return p
 	}
 	p.there = true
 	return p
+}
+
+// scale returns the factor of the timeouts that depend on the heartbeat timeout.
+func (n *Node) scale() float64 {
+	return max(1, float64(n.cfg.Heartbeat)/float64(defaultHeartbeat))
+}
+
+// scaled returns a timeout for the configured heartbeat timeout.
+func (n *Node) scaled(d time.Duration) time.Duration {
+	return time.Duration(n.scale() * float64(d))
+}
+
+// Reached returns a context that ends when this node counts as separated from the cluster, because
+// it hears no leader or because its requests do not arrive. Other nodes can then serve clients, or
+// none can. Once a leader responds again, Reached returns a context that goes on.
+func (n *Node) Reached() context.Context {
+	n.reach.mu.Lock()
+	defer n.reach.mu.Unlock()
+	return n.reach.ctx
 }

@@ -12,7 +12,9 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/gossip"
 	"github.com/image-builder-ha/image-builder/cluster/pki"
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/tracing"
@@ -80,11 +82,11 @@ func (n *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 		return cfg, nil
 	}
 	if g := c.Cluster.Gossip; g.Address != "" {
-		keys, err := cluster.LoadGossipKeys(g.KeyFile)
+		keys, err := gossip.LoadKeys(g.KeyFile)
 		if err != nil {
 			return cfg, fmt.Errorf("cluster.gossip.keyFile: %w", err)
 		}
-		cfg.Gossip = &cluster.GossipOptions{Address: g.Address, Advertise: g.Advertise, Keys: keys}
+		cfg.Gossip = &gossip.Options{Address: g.Address, Advertise: g.Advertise, Keys: keys}
 	}
 	var err error
 	cfg.Network, err = n.newPeerNetwork(peer)
@@ -93,7 +95,7 @@ func (n *Node) clusterConfig(peer net.Listener) (cluster.Config, error) {
 
 // newPeerNetwork returns the network with mutual TLS on the listener of the peer port. The
 // certificate must be one of this node.
-func (n *Node) newPeerNetwork(peer net.Listener) (cluster.Network, error) {
+func (n *Node) newPeerNetwork(peer net.Listener) (transport.Network, error) {
 	c := n.cfg
 	certs, err := pki.LoadCerts(pki.CertFiles{CA: c.Cluster.TLS.CA, Cert: c.Cluster.TLS.Cert, Key: c.Cluster.TLS.Key}, n.log)
 	if err != nil {
@@ -106,7 +108,7 @@ func (n *Node) newPeerNetwork(peer net.Listener) (cluster.Network, error) {
 	if id.Cluster != c.Cluster.Name || id.Role != pki.RoleNode || id.Name != "" && id.Name != c.Name {
 		return nil, fmt.Errorf("cluster.tls: the certificate is for %s, but this is node %q of cluster %q: issue a certificate for this node", id, c.Name, c.Cluster.Name)
 	}
-	return cluster.NewTLSNetwork(cluster.TLSOptions{
+	return transport.NewTLS(transport.TLSOptions{
 		Cluster: c.Cluster.Name, Listener: peer, Advertise: c.PeerAddress, Certs: certs, Logger: n.log,
 		Serving: tracing.ServerOption(n.tracing.Work(), clusterv1.Peer_Propose_FullMethodName),
 		Calling: tracing.DialOption(n.tracing.Work(), clusterv1.Peer_Propose_FullMethodName),

@@ -9,6 +9,7 @@ import (
 	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 	"github.com/image-builder-ha/image-builder/faults"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/owner"
@@ -28,7 +29,7 @@ type Parts struct {
 	Listen func(network, address string) (net.Listener, error)
 	// Network connects the node to its peers. The node closes it with its cluster. If nil, the node
 	// uses mutual TLS on cluster.address, or is alone if that address is empty.
-	Network cluster.Network
+	Network transport.Network
 	// Storage holds Raft's log and snapshots. If nil, they are in the data directory.
 	Storage *cluster.Storage
 	// LogFS holds the logs of builds. If nil, they are in the data directory.

@@ -15,9 +15,10 @@ const module = "github.com/image-builder-ha/image-builder/"
 // layers is the place of every package, the lowest layer first. A package imports only packages of
 // lower layers (ARCHITECTURE.md, Packages). A name that ends in /... places all packages below it.
 var layers = [][]string{
-	{"faults", "internal/ctxutil", "internal/inflight", "internal/sbom", "proto/...", "test/testkit"},
-	{"tracing", "builds/logs", "builds/secrets", "cluster/pki", "registry", "client", "verify/history", "web"},
-	{"tracing/otlp", "tracing/tracetest", "internal/buildsteps", "builds", "cluster", "registry/azure", "registry/ecr", "registry/google", "registry/registrytest", "verify"},
+	{"cluster/clock", "cluster/datadir", "cluster/serverid", "faults", "internal/ctxutil", "internal/inflight", "internal/loglimit", "internal/sbom", "proto/...", "test/testkit"},
+	{"tracing", "builds/logs", "builds/secrets", "cluster/gossip", "cluster/hashes", "cluster/pki", "cluster/raftguard", "cluster/raftlog", "cluster/restorefiles", "cluster/snapshot", "registry", "client", "verify/history", "web"},
+	{"cluster/fsm", "cluster/transport"},
+	{"tracing/otlp", "tracing/tracetest", "internal/buildsteps", "builds", "cluster", "cluster/disktest", "registry/azure", "registry/ecr", "registry/google", "registry/registrytest", "verify"},
 	{"builds/buildstest", "builds/logs/peer", "cluster/clustertest", "api", "scheduler/workload", "scheduler/placement", "scheduler/refcache"},
 	{"api/loginfo", "scheduler", "scheduler/schedulertest", "scheduler/buildkit", "scheduler/copy", "scheduler/wsmanager/...", "scheduler/kubernetes/podapi", "scheduler/kubernetes/proxy"},
 	{"scheduler/owner", "scheduler/kubernetes", "scheduler/kubernetes/worker"},
@@ -38,6 +39,9 @@ var forbidden = map[string][]string{
 	"builds":                      {module + "cluster", module + "registry", module + "scheduler", module + "api", "github.com/hashicorp/raft", "github.com/google/go-containerregistry", "k8s.io/", "github.com/moby/buildkit"},
 	"builds/logs":                 {module + "cluster", module + "registry", module + "scheduler", "google.golang.org/grpc"},
 	"cluster":                     {module + "builds", module + "registry", module + "scheduler", module + "proto/imagebuilder", module + "proto/builds"},
+	"cluster/raftlog":             {module + "proto", "google.golang.org/grpc"},
+	"cluster/raftguard":           {module + "proto", "google.golang.org/grpc"},
+	"cluster/fsm":                 {module + "builds", "github.com/hashicorp/raft-wal"},
 	"registry":                    {module + "builds", module + "cluster", module + "scheduler", module + "proto"},
 	"scheduler":                   {module + "cluster", module + "registry", "github.com/moby/buildkit", "k8s.io/", "github.com/google/go-containerregistry"},
 	"scheduler/owner":             {module + "cluster", module + "registry", "github.com/moby/buildkit", "k8s.io/", "github.com/google/go-containerregistry"},
@@ -51,7 +55,7 @@ var forbidden = map[string][]string{
 }
 
 // pure are packages whose own files use no gRPC, neither calls nor status codes.
-var pure = []string{"builds", "builds/logs", "scheduler/workload", "verify/history"}
+var pure = []string{"builds", "builds/logs", "cluster/clock", "cluster/fsm", "cluster/hashes", "scheduler/workload", "verify/history"}
 
 // list runs `go list` and returns the fields of each line of its output.
 func list(t *testing.T, args ...string) (lines [][]string) {

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 )
 
 // Network connects one node to a Hub. A node that starts again needs a new Network.
@@ -27,7 +27,7 @@ type Network struct {
 	hub     *Hub
 	name    string
 	address string
-	local   cluster.Local
+	local   transport.Local
 	calls   chan raft.RPC
 
 	admitted sync.Map // *Network: the nodes that this one has checked
@@ -36,7 +36,7 @@ type Network struct {
 	stop     context.CancelFunc
 }
 
-var _ cluster.Network = (*Network)(nil)
+var _ transport.Network = (*Network)(nil)
 
 type service struct {
 	impl    any
@@ -52,7 +52,7 @@ func (h *Hub) NewNetwork(name, address string) *Network {
 }
 
 // Open makes the node reachable.
-func (n *Network) Open(local cluster.Local) error {
+func (n *Network) Open(local transport.Local) error {
 	n.local = local
 	local.Register(n)
 	n.hub.mu.Lock()
@@ -114,7 +114,7 @@ func (n *Network) Close() error {
 }
 
 // Raft returns the transport of Raft.
-func (n *Network) Raft() raft.Transport { return (*transport)(n) }
+func (n *Network) Raft() raft.Transport { return (*raftTransport)(n) }
 
 // Address returns the address at which others reach this node.
 func (n *Network) Address() string { return n.address }
@@ -240,26 +240,27 @@ func unavailable(ctx context.Context, err error) error {
 	return status.Error(codes.Unavailable, err.Error())
 }
 
-// transport is the transport of Raft.
-type transport Network
+// raftTransport is the transport of Raft.
+type raftTransport Network
 
 var (
-	_ raft.Transport   = (*transport)(nil)
-	_ raft.WithPreVote = (*transport)(nil)
+	_ raft.Transport   = (*raftTransport)(nil)
+	_ raft.WithPreVote = (*raftTransport)(nil)
 )
 
-func (t *transport) Consumer() <-chan raft.RPC                               { return t.calls }
-func (t *transport) LocalAddr() raft.ServerAddress                           { return raft.ServerAddress(t.address) }
-func (t *transport) SetHeartbeatHandler(func(raft.RPC))                      {}
-func (t *transport) EncodePeer(_ raft.ServerID, a raft.ServerAddress) []byte { return []byte(a) }
-func (t *transport) DecodePeer(b []byte) raft.ServerAddress                  { return raft.ServerAddress(b) }
+func (t *raftTransport) Consumer() <-chan raft.RPC                               { return t.calls }
+func (t *raftTransport) LocalAddr() raft.ServerAddress                           { return raft.ServerAddress(t.address) }
+func (t *raftTransport) SetHeartbeatHandler(func(raft.RPC))                      {}
+func (t *raftTransport) EncodePeer(_ raft.ServerID, a raft.ServerAddress) []byte { return []byte(a) }
 
-func (t *transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+func (t *raftTransport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+func (t *raftTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
 	return nil, raft.ErrPipelineReplicationNotSupported
 }
 
 // call sends one message of Raft and waits for the response.
-func (t *transport) call(id raft.ServerID, command any, data io.Reader, timeout time.Duration) (any, error) {
+func (t *raftTransport) call(id raft.ServerID, command any, data io.Reader, timeout time.Duration) (any, error) {
 	n := (*Network)(t)
 	ctx, cancel := context.WithTimeout(n.ctx, timeout)
 	defer cancel()
@@ -304,7 +305,7 @@ func (t *transport) call(id raft.ServerID, command any, data io.Reader, timeout 
 
 const rpcTimeout = 2 * time.Second
 
-func send[T any](t *transport, id raft.ServerID, command any, out *T, data io.Reader) error {
+func send[T any](t *raftTransport, id raft.ServerID, command any, out *T, data io.Reader) error {
 	res, err := t.call(id, command, data, rpcTimeout)
 	if err != nil {
 		return err
@@ -313,22 +314,22 @@ func send[T any](t *transport, id raft.ServerID, command any, out *T, data io.Re
 	return nil
 }
 
-func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, res *raft.AppendEntriesResponse) error {
+func (t *raftTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, res *raft.AppendEntriesResponse) error {
 	return send(t, id, req, res, nil)
 }
 
-func (t *transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestVoteRequest, res *raft.RequestVoteResponse) error {
+func (t *raftTransport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestVoteRequest, res *raft.RequestVoteResponse) error {
 	return send(t, id, req, res, nil)
 }
 
-func (t *transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestPreVoteRequest, res *raft.RequestPreVoteResponse) error {
+func (t *raftTransport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestPreVoteRequest, res *raft.RequestPreVoteResponse) error {
 	return send(t, id, req, res, nil)
 }
 
-func (t *transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, req *raft.TimeoutNowRequest, res *raft.TimeoutNowResponse) error {
+func (t *raftTransport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, req *raft.TimeoutNowRequest, res *raft.TimeoutNowResponse) error {
 	return send(t, id, req, res, nil)
 }
 
-func (t *transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req *raft.InstallSnapshotRequest, res *raft.InstallSnapshotResponse, data io.Reader) error {
+func (t *raftTransport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req *raft.InstallSnapshotRequest, res *raft.InstallSnapshotResponse, data io.Reader) error {
 	return send(t, id, req, res, data)
 }

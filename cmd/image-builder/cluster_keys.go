@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/gossip"
 	"github.com/image-builder-ha/image-builder/cluster/pki"
 	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -83,7 +84,7 @@ the same file.`, secrets.NewKeyFile)
 func newGossipKeyCommand() *cobra.Command {
 	return keyFileCommand("gossip-key FILE", "Create a file with a gossip key", `Creates a file with one random gossip key (cluster.gossip.keyFile). All nodes of a cluster
 need the same file. To rotate the key: append the new key on every node, then put it first
-on every node, then remove the old key. Running nodes load the file by themselves.`, cluster.NewGossipKeyFile)
+on every node, then remove the old key. Running nodes load the file by themselves.`, gossip.NewKeyFile)
 }
 
 // keyFileCommand is a command that creates a file without a call to a node.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 	"github.com/image-builder-ha/image-builder/config"
 )
@@ -40,7 +41,7 @@ Exit status: 0 success, 2 wrong usage, 3 the data cannot be used.`,
 			if err := cluster.Recover(cluster.Config{
 				Name: cfg.Name, DataDir: filepath.Join(cfg.DataDir, "raft"), StateMachine: builds.NewStore(), Logger: cfg.Log.Logger(os.Stderr),
 				FeatureLevel: builds.FeatureLevel,
-				Network:      cluster.Nowhere(cfg.PeerAddress),
+				Network:      transport.Nowhere(cfg.PeerAddress),
 			}); err != nil {
 				return cli.ExitWith(cli.ExitUnavailable, err)
 			}

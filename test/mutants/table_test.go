@@ -34,23 +34,23 @@ var mutants = []mutant{
 		"./scheduler/wsmanager", "Test_Bounded_RedactsFirst", "",
 	},
 	{
-		"entries of the replicated log are read without a look at their checksum", "cluster/logstore.go",
+		"entries of the replicated log are read without a look at their checksum", "cluster/raftlog/read.go",
 		"if sum != checksum(out) {", "if sum == 0 && sum != checksum(out) {",
 		"./cluster", "Test_Damage_InAnOldSegment", "",
 	},
 	{
-		"a delayed snapshot removes newer entries", "cluster/installguard.go",
+		"a delayed snapshot removes newer entries", "cluster/raftguard/install.go",
 		"if !has && err == nil {", "if has || err == nil {",
-		"./cluster", "Test_InstallSnapshot_KeepsNewerEntries", "",
+		"./cluster/raftguard", "Test_InstallSnapshot_KeepsNewerEntries", "",
 	},
 	{
-		"a restore skips a missing snapshot", "cluster/fsm.go",
-		"if errors.Is(err, errStopsApplying) {\n\t\treturn f.stopAt(err)\n\t}\n\tif err != nil {\n\t\treturn f.fail(err)\n\t}",
-		"if errors.Is(err, errStopsApplying) {\n\t\treturn f.stopAt(err)\n\t}\n\tif err != nil {\n\t\tf.advance(l.Index, l.Term)\n\t\treturn Applied{Index: l.Index}\n\t}",
+		"a restore skips a missing snapshot", "cluster/fsm/apply.go",
+		"if errors.Is(err, ErrStopsApplying) {\n\t\treturn f.stopAt(err)\n\t}\n\tif err != nil {\n\t\treturn f.fail(err)\n\t}",
+		"if errors.Is(err, ErrStopsApplying) {\n\t\treturn f.stopAt(err)\n\t}\n\tif err != nil {\n\t\tf.advance(l.Index, l.Term)\n\t\treturn Applied{Index: l.Index}\n\t}",
 		"./cluster", "Test_Restore_MissingSnapshotStopsTheNode", "",
 	},
 	{
-		"recover keeps the cluster id", "cluster/backup.go",
+		"recover keeps the cluster id", "cluster/recover.go",
 		"d.ClusterID, d.Bootstrap = newID(), nil", "d.Bootstrap = nil",
 		"./cluster", "Test_Recover_TheOthersComeBack", "",
 	},
@@ -60,13 +60,13 @@ var mutants = []mutant{
 		"./builds", "Test_Restore_KeepsTheLevel", "",
 	},
 	{
-		"a restore ignores its feature level", "cluster/fsm.go",
-		"level > f.level {", "level > f.level && false {",
-		"./cluster", "Test_Restore_OfANewerVersion", "",
+		"a restore ignores its feature level", "cluster/fsm/apply.go",
+		"level > f.opts.Level {", "level > f.opts.Level && false {",
+		"./cluster/fsm", "Test_Restore_OfANewerVersion", "",
 	},
 	{
 		"a node without the snapshot of a restore uses no other state", "cluster/restorefetch.go",
-		"raw, serr := n.fetchState(ctx, n.fsm.index())\n\tif serr != nil {", "raw, serr := n.fetchState(ctx, n.fsm.index())\n\tif true {",
+		"raw, serr := n.fetchState(ctx, n.fsm.Index())\n\tif serr != nil {", "raw, serr := n.fetchState(ctx, n.fsm.Index())\n\tif true {",
 		"./cluster", "Test_Restore_TheOthersHaveRemovedTheSnapshot", "",
 	},
 	{
@@ -75,8 +75,8 @@ var mutants = []mutant{
 		"./cluster", "Test_Restore_AWaitingNodeGivesUpLeadership", "",
 	},
 	{
-		"recover leaves the cluster before the log is applied", "cluster/backup.go",
-		"\tformer := dir.current().ClusterID\n", "\tformer := dir.current().ClusterID\n\tif err := snaps.validates(); err != nil {\n\t\treturn err\n\t}\n",
+		"recover leaves the cluster before the log is applied", "cluster/recover.go",
+		"\tformer := dir.Identity().ClusterID\n", "\tformer := dir.Identity().ClusterID\n\tif err := snaps.validates(); err != nil {\n\t\treturn err\n\t}\n",
 		"./cluster", "Test_Recover_ThatFailsChangesNothing", "",
 	},
 	{
@@ -85,12 +85,12 @@ var mutants = []mutant{
 		"./cluster", "Test_Floors_OlderThanTheIdentity", "",
 	},
 	{
-		"a node takes the floor after the hello of the other end", "cluster/streams.go",
-		"if err := admit(hello.", "if err := l.net.local.Admission()(hello.",
+		"a node takes the floor after the hello of the other end", "cluster/transport/streams.go",
+		"if err := admit(hello.", "if err := l.local.Admission()(hello.",
 		"./cluster", "Test_Handshake_TakesFloorsFirst", "",
 	},
 	{
-		"the end of the log is read before its term", "cluster/floors.go",
+		"the end of the log is read before its term", "cluster/logend.go",
 		"\tterm = n.lastTerm(r)\n\treturn r.LastIndex(), term\n", "\tindex = r.LastIndex()\n\treturn index, n.lastTerm(r)\n",
 		"./cluster", "Test_Floors_TheLogChangesDuringAPing", "",
 	},
@@ -101,16 +101,16 @@ var mutants = []mutant{
 	},
 	{
 		"the index of a saved snapshot is ahead of the state", "cluster/backup.go",
-		"s, err := n.fsm.capture(ctx)\n", "state, err := n.cfg.StateMachine.Snapshot()\n\ts := fsmSnapshot{state, snapshotHeader{index: n.fsm.index()}}\n",
+		"s, err := n.fsm.Capture(ctx)\n", "state, err := n.cfg.StateMachine.Snapshot()\n\ts := struct {\n\t\tState io.WriterTo\n\t\tAt snapshot.Header\n\t}{state, snapshot.Header{Index: n.fsm.Index()}}\n",
 		"./cluster", "Test_SaveSnapshot_IndexOfTheState", "",
 	},
 	{
-		"a snapshot whose name is not durable counts as stored", "cluster/restorefiles.go",
+		"a snapshot whose name is not durable counts as stored", "cluster/restorefiles/files.go",
 		"return errors.Join(err, os.Remove(path)) // a file", "return err // a file",
-		"./cluster", "Test_RestoreFiles_OnlyWhatIsDurable", "",
+		"./cluster/restorefiles", "Test_RestoreFiles_OnlyWhatIsDurable", "",
 	},
 	{
-		"an older copy of a data directory is accepted", "cluster/floors.go",
+		"an older copy of a data directory is accepted", "cluster/checkfloor.go",
 		"from.GetLastIndex() < floor {", "from.GetLastIndex() < floor && floor == 0 {",
 		"./cluster", "Test_Floors_AnOlderCopyIsRefused", "",
 	},
@@ -120,7 +120,7 @@ var mutants = []mutant{
 		"./cluster", "Test_Join_DuringARemoval", "",
 	},
 	{
-		"a read joins a round that has begun", "cluster/reads.go",
+		"a read joins a round that has begun", "cluster/readbatch.go",
 		"\t\tr.next = nil\n\t\tr.running = b != nil\n\t\tr.mu.Unlock()\n\t\tif b == nil {\n\t\t\treturn\n\t\t}\n\t\tb.index, b.err = b.verify()\n",
 		"\t\tr.running = b != nil\n\t\tr.mu.Unlock()\n\t\tif b == nil {\n\t\t\treturn\n\t\t}\n\t\tb.index, b.err = b.verify()\n\t\tr.mu.Lock()\n\t\tr.next = nil\n\t\tr.mu.Unlock()\n",
 		"./cluster", "Test_ReadIndex_.*", "",
@@ -156,7 +156,7 @@ var mutants = []mutant{
 		"./cluster", "Test_Prune_OnlySilentMembers", "",
 	},
 	{
-		"a member is replaced although it responds again", "cluster/peerapi.go",
+		"a member is replaced although it responds again", "cluster/admit.go",
 		"return n.peers.get(id).pingAt.After(t)", "return n.peers.get(id).pingAt.After(t.AddDate(1, 0, 0))",
 		"./cluster", "Test_Join_FormerServerRespondsAgain", "",
 	},
@@ -166,9 +166,9 @@ var mutants = []mutant{
 		"./cluster", "Test_Autopilot_PromotesMembersOnly", "",
 	},
 	{
-		"a failed state machine wakes nobody", "cluster/fsm.go",
+		"a failed state machine wakes nobody", "cluster/fsm/fsm.go",
 		"\t\tclose(f.stopped)\n", "",
-		"./cluster", "Test_FSM_FailureWakesWaiters", "",
+		"./cluster/fsm", "Test_FSM_FailureWakesWaiters", "",
 	},
 	{
 		"a refusal is reported as an unknown outcome", "cluster/outcome.go",
@@ -336,9 +336,9 @@ var mutants = []mutant{
 		"./cluster", "Test_Silence", "",
 	},
 	{
-		"time stands still under a leader behind the time of the state", "cluster/clock.go",
+		"time stands still under a leader behind the time of the state", "cluster/clock/clock.go",
 		"c.last = c.view.next(c.last, elapsed, c.now().UnixNano())", "c.last = max(c.last, c.now().UnixNano()+0*int64(elapsed))",
-		"./cluster", "Test_Clock_GoesOnBehindTheState", "",
+		"./cluster/clock", "Test_Clock_GoesOnBehindTheState", "",
 	},
 	{
 		"the newest build of a ref is that of the greatest id", "builds/state.go",
@@ -371,28 +371,28 @@ var mutants = []mutant{
 		"./builds", "Test_Hash_SameOnAllNodes", "",
 	},
 	{
-		"hashes of different versions are compared", "cluster/hashjudge.go",
+		"hashes of different versions are compared", "cluster/hashes/judge.go",
 		"k := key{p.GetVersion(), p.GetIndex()}", "k := key{index: p.GetIndex()}",
-		"./cluster", "Test_JudgeHashes", "",
+		"./cluster/hashes", "Test_Judge", "",
 	},
 	{
-		"two voters of five decide which state is right", "cluster/hashjudge.go",
+		"two voters of five decide which state is right", "cluster/hashes/judge.go",
 		"> voters/2 {", "> voters/3 {",
-		"./cluster", "Test_JudgeHashes", "",
+		"./cluster/hashes", "Test_Judge", "",
 	},
 	{
-		"entries that a new state contains are applied again", "cluster/fsmrepair.go",
+		"entries that a new state contains are applied again", "cluster/fsm/apply.go",
 		"if f.held || l.Index <= f.contained {", "if f.held {",
-		"./cluster", "Test_Exchange", "",
+		"./cluster/fsm", "Test_Exchange", "",
 	},
 	{
-		"a report about a replaced state counts", "cluster/repair.go",
-		"if w == nil || w.replacements != n.fsm.replacements() {", "if w == nil {",
+		"a report about a replaced state counts", "cluster/ownstate.go",
+		"if w == nil || w.replacements != n.fsm.Replacements() {", "if w == nil {",
 		"./cluster", "Test_Divergence_OfAFollower", "",
 	},
 	{
-		"a leader with a wrong state leads on", "cluster/divergence.go",
-		"if err := n.Diverged(); err != nil {\n\t\t\tn.handOver", "if err := n.Diverged(); err != nil && len(v.wrong) == 0 {\n\t\t\tn.handOver",
+		"a leader with a wrong state leads on", "cluster/watchhashes.go",
+		"if err := n.Diverged(); err != nil {\n\t\t\tn.handOver", "if err := n.Diverged(); err != nil && len(v.Wrong) == 0 {\n\t\t\tn.handOver",
 		"./cluster", "Test_Divergence_OfTheLeader", "",
 	},
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/secrets"
-	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/gossip"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/test/harness"
@@ -220,7 +220,7 @@ func Test_Operator_GossipKeysRotate(t *testing.T) {
 	dir := t.TempDir()
 	old, next := filepath.Join(dir, "old"), filepath.Join(dir, "next")
 	for _, f := range []string{old, next} {
-		if err := cluster.NewGossipKeyFile(f); err != nil {
+		if err := gossip.NewKeyFile(f); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -268,7 +268,7 @@ func Test_Operator_GossipKeysRotate(t *testing.T) {
 	if err := os.Chmod(next, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cluster.LoadGossipKeys(next); err == nil || !strings.Contains(err.Error(), "0600") {
+	if _, err := gossip.LoadKeys(next); err == nil || !strings.Contains(err.Error(), "0600") {
 		t.Errorf("a key file that others can read: %v", err)
 	}
 }

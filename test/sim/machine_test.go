@@ -15,6 +15,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/cluster"
 	"github.com/image-builder-ha/image-builder/cluster/clustertest"
+	"github.com/image-builder-ha/image-builder/cluster/disktest"
 	"github.com/image-builder-ha/image-builder/config"
 	"github.com/image-builder-ha/image-builder/node"
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
@@ -27,8 +28,8 @@ type machine struct {
 	name      string
 	address   string
 	dir       string
-	offset    atomic.Int64      // of the clock, in nanoseconds
-	raftDisk  *clustertest.Disk // disk of the replicated log
+	offset    atomic.Int64   // of the clock, in nanoseconds
+	raftDisk  *disktest.Disk // disk of the replicated log
 	snapshots raft.SnapshotStore
 	disk      *disk // disk of the logs of builds
 
@@ -41,7 +42,7 @@ type running struct {
 	net   *clustertest.Network
 	node  *node.Node
 	mount *mount
-	raft  *clustertest.Mount
+	raft  *disktest.Mount
 	ctx   context.Context              // ends when the process begins to end: connections to it break
 	term  atomic.Pointer[cluster.Term] // the last term in which it led
 	stop  context.CancelCauseFunc
@@ -62,7 +63,7 @@ const lease, grace = 4 * time.Second, 2 * time.Second
 // wipe gives the machine empty disks.
 func (n *machine) wipe() {
 	n.dir = n.w.t.TempDir()
-	n.raftDisk, n.snapshots = clustertest.NewDisk(), clustertest.NewSnapshots()
+	n.raftDisk, n.snapshots = disktest.NewDisk(), clustertest.NewSnapshots()
 	n.disk = newDisk()
 }
 

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/image-builder-ha/image-builder/builds/secrets"
-	"github.com/image-builder-ha/image-builder/cluster"
+	"github.com/image-builder-ha/image-builder/cluster/gossip"
 	"github.com/image-builder-ha/image-builder/cluster/pki"
 )
 
@@ -28,9 +28,9 @@ func writeConfigs(dir string, nodes []*devNode, buildkitAddress string, o option
 	}
 	// A node that runs alone creates its sealing key in the same place, so that a later run can have
 	// more nodes.
-	sealing, gossip := filepath.Join(dir, "node.sealing-key.json"), filepath.Join(dir, "gossip-key")
+	sealing, gossipKey := filepath.Join(dir, "node.sealing-key.json"), filepath.Join(dir, "gossip-key")
 	if len(nodes) > 1 {
-		if err := errors.Join(unlessExists(secrets.NewKeyFile(sealing)), unlessExists(cluster.NewGossipKeyFile(gossip))); err != nil {
+		if err := errors.Join(unlessExists(secrets.NewKeyFile(sealing)), unlessExists(gossip.NewKeyFile(gossipKey))); err != nil {
 			return fmt.Errorf("create the keys: %w", err)
 		}
 	}
@@ -64,7 +64,7 @@ func writeConfigs(dir string, nodes []*devNode, buildkitAddress string, o option
 			config["cluster"] = map[string]any{
 				"name": clusterName, "address": n.peers, "peers": peers, "expect": len(nodes),
 				"tls":    map[string]any{"ca": files.CA, "crt": files.Cert, "key": files.Key},
-				"gossip": map[string]any{"address": n.gossip, "keyFile": gossip},
+				"gossip": map[string]any{"address": n.gossip, "keyFile": gossipKey},
 			}
 		}
 		raw, err := json.MarshalIndent(config, "", "  ")

@@ -889,7 +889,10 @@ type PingResponse struct {
 	Progress *Progress `protobuf:"bytes,15,opt,name=progress,proto3" json:"progress,omitempty"`
 	// The disk of the replicated log works and has room, so the node can lead and accept commands.
 	// Versions up to 0.3.0 do not set it; their refuses_builds includes it.
-	LogWritable   *bool `protobuf:"varint,16,opt,name=log_writable,json=logWritable,proto3,oneof" json:"log_writable,omitempty"`
+	LogWritable *bool `protobuf:"varint,16,opt,name=log_writable,json=logWritable,proto3,oneof" json:"log_writable,omitempty"`
+	// Server id of the leader that the node follows, or its own if it leads; empty: none. Versions up to
+	// 0.3.0 do not set it.
+	Leader        *string `protobuf:"bytes,17,opt,name=leader,proto3,oneof" json:"leader,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1034,6 +1037,13 @@ func (x *PingResponse) GetLogWritable() bool {
 		return *x.LogWritable
 	}
 	return false
+}
+
+func (x *PingResponse) GetLeader() string {
+	if x != nil && x.Leader != nil {
+		return *x.Leader
+	}
+	return ""
 }
 
 // Progress reports whether the disks of a node finish their writes and whether the node applies
@@ -1487,7 +1497,7 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"divergence\x18\x04 \x01(\v2\x16.cluster.v1.DivergenceR\n" +
 	"divergence\x12!\n" +
-	"\fsilent_nanos\x18\x05 \x01(\x03R\vsilentNanos\"\xdd\x04\n" +
+	"\fsilent_nanos\x18\x05 \x01(\x03R\vsilentNanos\"\x85\x05\n" +
 	"\fPingResponse\x12(\n" +
 	"\x04node\x18\x01 \x01(\v2\x14.cluster.v1.IdentityR\x04node\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1d\n" +
@@ -1507,8 +1517,10 @@ const file_proto_cluster_v1_peer_proto_rawDesc = "" +
 	"\x06floors\x18\r \x03(\v2\x11.cluster.v1.FloorR\x06floors\x128\n" +
 	"\vcheckpoints\x18\x0e \x03(\v2\x16.cluster.v1.CheckpointR\vcheckpoints\x120\n" +
 	"\bprogress\x18\x0f \x01(\v2\x14.cluster.v1.ProgressR\bprogress\x12&\n" +
-	"\flog_writable\x18\x10 \x01(\bH\x00R\vlogWritable\x88\x01\x01B\x0f\n" +
-	"\r_log_writable\"}\n" +
+	"\flog_writable\x18\x10 \x01(\bH\x00R\vlogWritable\x88\x01\x01\x12\x1b\n" +
+	"\x06leader\x18\x11 \x01(\tH\x01R\x06leader\x88\x01\x01B\x0f\n" +
+	"\r_log_writableB\t\n" +
+	"\a_leader\"}\n" +
 	"\bProgress\x12(\n" +
 	"\x10raft_write_nanos\x18\x01 \x01(\x03R\x0eraftWriteNanos\x12&\n" +
 	"\x0flog_write_nanos\x18\x02 \x01(\x03R\rlogWriteNanos\x12\x1f\n" +

@@ -1,0 +1,32 @@
+package cluster
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// logger returns a logger of Raft that writes to Config.Logger, info lines at debug level.
+func (n *Node) logger() hclog.Logger {
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Level: hclog.Info, Output: io.Discard})
+	l.RegisterSink(slogSink{n.cfg.Logger.With("node", n.cfg.Name)})
+	return l
+}
+
+type slogSink struct{ log *slog.Logger }
+
+// Accept writes one log line.
+func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any) {
+	to := map[hclog.Level]slog.Level{
+		hclog.Warn: slog.LevelWarn, hclog.Error: slog.LevelError, hclog.Info: slog.LevelDebug,
+	}[level]
+	if level < hclog.Info {
+		return
+	}
+	if name != "" {
+		msg = name + ": " + msg
+	}
+	s.log.Log(context.Background(), to, msg, args...)
+}

@@ -1,0 +1,89 @@
+package test
+
+import (
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Test_Files_UseEachOtherInOneDirection fails if files of a package below cluster use each other in
+// a circle, so that none of them can be read without the others. clustertest is left out: a network
+// and its hub are two ends of one connection.
+func Test_Files_UseEachOtherInOneDirection(t *testing.T) {
+	exported := map[string]string{} // files with the types of packages
+	for _, line := range list(t, "-export", "-deps", "-f", `{{.ImportPath}} {{.Export}}`, "./cluster/...") {
+		if len(line) == 2 {
+			exported[line[0]] = line[1]
+		}
+	}
+	fset := token.NewFileSet()
+	imports := importer.ForCompiler(fset, "gc", func(pkg string) (io.ReadCloser, error) { return os.Open(exported[pkg]) })
+	for _, line := range list(t, "-f", `{{.ImportPath}} {{.Dir}}{{range .GoFiles}} {{.}}{{end}}`, "./cluster/...") {
+		if line[0] == module+"cluster/clustertest" {
+			continue
+		}
+		uses := fileUses(t, fset, imports, line[1], line[2:])
+		for _, file := range slices.Sorted(maps.Keys(uses)) {
+			if circle := circleOf(uses, file, []string{file}, map[string]bool{}); circle != nil {
+				t.Errorf("files of %s use each other in a circle: %s", strings.TrimPrefix(line[0], module), strings.Join(circle, " > "))
+				break
+			}
+		}
+	}
+}
+
+// fileUses returns, for each file of a package, the files whose types, functions, methods, variables
+// and constants it uses.
+func fileUses(t *testing.T, fset *token.FileSet, imports types.Importer, dir string, files []string) map[string][]string {
+	t.Helper()
+	var parsed []*ast.File
+	for _, f := range files {
+		file, err := parser.ParseFile(fset, filepath.Join(dir, f), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed = append(parsed, file)
+	}
+	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
+	pkg, err := (&types.Config{Importer: imports}).Check(dir, fset, parsed, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fileOf := func(p token.Pos) string { return filepath.Base(fset.Position(p).Filename) }
+	uses := map[string][]string{}
+	for id, object := range info.Uses {
+		if _, name := object.(*types.PkgName); name || object.Pkg() != pkg {
+			continue
+		}
+		if from, to := fileOf(id.Pos()), fileOf(object.Pos()); from != to && !slices.Contains(uses[from], to) {
+			uses[from] = append(uses[from], to)
+		}
+	}
+	return uses
+}
+
+// circleOf returns a path from the first file of a path back to it, or nil.
+func circleOf(uses map[string][]string, first string, path []string, seen map[string]bool) []string {
+	for _, next := range uses[path[len(path)-1]] {
+		if next == first {
+			return append(slices.Clone(path), first)
+		}
+		if seen[next] {
+			continue
+		}
+		seen[next] = true
+		if circle := circleOf(uses, first, append(path, next), seen); circle != nil {
+			return circle
+		}
+	}
+	return nil
+}
