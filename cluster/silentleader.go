@@ -31,11 +31,11 @@ func (n *Node) watchSilentLeader(ctx context.Context) {
 		if _, votes := n.rank(leader); !votes || n.diskProblem() != nil {
 			continue
 		}
-		rank, lost := n.othersLost(ctx, term, leader)
+		delay, lost := n.othersLost(ctx, term, leader)
 		if !lost {
 			continue
 		}
-		n.campaign(ctx, leader, time.Duration(rank)*logStagger, "a majority does not hear the leader", func() bool { return n.lostContact(r, term, leader) })
+		n.campaign(ctx, leader, delay, "a majority does not hear the leader", func() bool { return n.lostContact(r, term, leader) })
 		next = time.Now().Add(n.cfg.Election)
 	}
 }
@@ -56,42 +56,68 @@ func (n *Node) lostContact(r *raft.Raft, term uint64, leader raft.ServerID) bool
 const (
 	// askLostTimeout is how long a follower waits for the others to report when they heard the leader.
 	askLostTimeout = 100 * time.Millisecond
-	// logStagger is the delay between two candidates. It is longer than electionStagger, because the
-	// candidates notice the silence at different times.
+	// logStagger is the delay between two candidates, which is longer than an election.
 	logStagger = 100 * time.Millisecond
 )
 
 // othersLost asks the other voters except the leader, and reports whether so many of them have not
-// heard a leader for its lease that they are a majority together with this node. rank is the number
-// of those that must be candidates before this node: those with a longer log, which would not vote
-// for it, and with the same log those with a smaller id. Members in other terms do not count: one
-// of them may lead.
-func (n *Node) othersLost(ctx context.Context, term uint64, leader raft.ServerID) (rank int, lost bool) {
+// heard a leader for its lease that they are a majority together with this node. It returns how long
+// this node must wait before it stands for election, so that two nodes do not take votes from each
+// other. Members in other terms do not count: one of them may lead.
+func (n *Node) othersLost(ctx context.Context, term uint64, leader raft.ServerID) (delay time.Duration, lost bool) {
 	ctx, cancel := context.WithTimeout(ctx, askLostTimeout)
 	defer cancel()
 	voters, need := n.voters()
 	others := slices.DeleteFunc(voters, func(id raft.ServerID) bool { return id == leader })
-	own := n.report()
+	report := n.report()
+	own := candidate{id: n.serverID(), lastTerm: report.GetLastTerm(), lastIndex: report.GetLastIndex()}
+	var before []candidate
 	pings := n.pingAll(ctx, others)
 	for range others {
 		var p memberPing
 		select {
 		case p = <-pings:
 		case <-ctx.Done():
-			return rank, need <= 0
+			return turn(before, n.silenceTimeout()), need <= 0
 		}
 		contact := time.Duration(p.res.GetLastContactNanos())
 		if p.res == nil || p.res.GetTerm() != term || contact >= 0 && contact < max(n.cfg.Heartbeat, n.cfg.Lease) {
 			continue
 		}
 		need--
-		if cmp.Or(
-			cmp.Compare(p.res.GetLastTerm(), own.GetLastTerm()),
-			cmp.Compare(p.res.GetLastIndex(), own.GetLastIndex()),
-			cmp.Compare(n.serverID(), p.id),
-		) > 0 {
-			rank++
+		if c := (candidate{p.id, p.res.GetLastTerm(), p.res.GetLastIndex(), contact}); c.before(own) {
+			before = append(before, c)
 		}
 	}
-	return rank, need <= 0
+	return turn(before, n.silenceTimeout()), need <= 0
+}
+
+// candidate is a node that may stand for election.
+type candidate struct {
+	id                  raft.ServerID
+	lastTerm, lastIndex uint64        // last entry of its log
+	contact             time.Duration // time since it heard the leader; negative: never
+}
+
+// before reports whether c stands for election before d: if its log is longer, because it would not
+// vote for d, and with the same log if its id is smaller.
+func (c candidate) before(d candidate) bool {
+	return cmp.Or(
+		cmp.Compare(c.lastTerm, d.lastTerm), cmp.Compare(c.lastIndex, d.lastIndex), cmp.Compare(d.id, c.id),
+	) > 0
+}
+
+// turn returns how long a node waits before it stands for election, if the given ones come before
+// it. Each of them begins at its first check after the silence, which ends later for a node that
+// heard the leader later.
+func turn(before []candidate, silence time.Duration) (delay time.Duration) {
+	if len(before) == 0 {
+		return 0
+	}
+	for _, c := range before {
+		if c.contact >= 0 {
+			delay = max(delay, silence-c.contact)
+		}
+	}
+	return delay + reachInterval + time.Duration(len(before))*logStagger
 }
