@@ -103,11 +103,11 @@ func (tx *change) endAttemptsOf(node, message string) { tx.endAttempts(node, mes
 // the state sealing under a new epoch, so that the former owner can no longer write to them.
 func (tx *change) endAttempts(node, message string, all bool) {
 	for _, r := range tx.liveOn(node) {
-		r = edit(r)
-		a := LastAttempt(r.Build)
-		if a.Adoptable && !all {
+		if LastAttempt(r.Build).Adoptable && !all {
 			continue
 		}
+		r = edit(r)
+		a := LastAttempt(r.Build)
 		a.Epoch = MaxEpoch(r.Build) + 1
 		a.Log = tx.sealing(a)
 		tx.endAttempt(r, a, ending{phase: Failed, blame: BlameInfrastructure, uncounted: true, message: message})
@@ -116,12 +116,7 @@ func (tx *change) endAttempts(node, message string, all bool) {
 
 // liveOn returns the builds whose live attempt a node owns.
 func (tx *change) liveOn(node string) (out []*buildsv1.Record) {
-	tx.Live(func(r *buildsv1.Record) bool {
-		if LastAttempt(r.Build).GetOwner() == node {
-			out = append(out, r)
-		}
-		return true
-	})
+	tx.LiveOn(node, func(r *buildsv1.Record) bool { out = append(out, r); return true })
 	return out
 }
 
@@ -129,10 +124,11 @@ func (tx *change) liveOn(node string) (out []*buildsv1.Record) {
 // store id of the node is unchanged.
 func (tx *change) adoptOwn(node, storeID string) {
 	for _, r := range tx.liveOn(node) {
-		r = edit(r)
-		if a := LastAttempt(r.Build); a.Adoptable && a.OwnerStoreId == storeID {
-			a.Epoch = MaxEpoch(r.Build) + 1
-			tx.put(r)
+		if a := LastAttempt(r.Build); !a.Adoptable || a.OwnerStoreId != storeID {
+			continue
 		}
+		r = edit(r)
+		LastAttempt(r.Build).Epoch = MaxEpoch(r.Build) + 1
+		tx.put(r)
 	}
 }

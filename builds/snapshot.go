@@ -134,6 +134,7 @@ func readSnapshot(r io.Reader) (*State, error) {
 	if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read snapshot: bytes follow the last of %d records", h.Records)
 	}
+	s.settle()
 	return s, nil
 }
 

@@ -1,7 +1,6 @@
 package builds
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/tidwall/btree"
@@ -47,6 +46,8 @@ type State struct {
 	cacheConfig *buildsv1.CacheConfig
 	nodes       *table[*buildsv1.Node] // by name
 
+	schedule
+
 	hash *stateHash // nil in a state that is not hashed
 }
 
@@ -78,6 +79,7 @@ func NewState() *State {
 		cacheConfig:        &buildsv1.CacheConfig{},
 		cached:             newTable[*imagebuilderv1.CachedRef](),
 		nodes:              newTable[*buildsv1.Node](),
+		schedule:           newSchedule(),
 	}
 }
 
@@ -106,6 +108,7 @@ func (s *State) freeze() *State {
 	c.generatedByTime = s.generatedByTime.Copy()
 	c.cached = s.cached.Copy()
 	c.nodes = s.nodes.Copy()
+	c.schedule = s.schedule.freeze()
 	return &c
 }
 
@@ -276,8 +279,17 @@ func (s *State) Counts() Counts {
 // NUL in both strings.
 func pairKey(a, b string) string { return a + "\x00" + b }
 
+// orderKeyLen is the length of an order key.
+const orderKeyLen = 16
+
 // orderKey encodes a number so that the order of the bytes is that of the numbers.
-func orderKey(n uint64) string { return fmt.Sprintf("%016x", n) }
+func orderKey(n uint64) string {
+	var key [orderKeyLen]byte
+	for i := range key {
+		key[i] = "0123456789abcdef"[n>>(60-4*i)&0xf]
+	}
+	return string(key[:])
+}
 
 // createdKey returns the key of a record in the order of creation: that of the commands in the
 // replicated log, whatever the clocks of their leaders were. Records without an index come first,
