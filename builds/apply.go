@@ -132,6 +132,9 @@ func payloadOf(t buildsv1.CommandType) (payload proto.Message, apply func(*chang
 	case buildsv1.CommandType_COMMAND_TYPE_REVOKE_ATTEMPT:
 		c := new(buildsv1.RevokeAttempt)
 		return c, func(tx *change) Result { return tx.revokeAttempt(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_STOP_OVERDUE:
+		c := new(buildsv1.StopOverdue)
+		return c, func(tx *change) Result { return tx.stopOverdue(c) }
 	}
 	return nil, nil
 }

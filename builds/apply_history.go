@@ -14,6 +14,9 @@ const reapsPerApply = 256
 // removes no build before its minimum age.
 func (tx *change) reap(n int) {
 	set := tx.settings
+	if tx.level >= reapLevel {
+		n = min(n, reapsPerApply-len(tx.event.Removed))
+	}
 	for ; n > 0; n-- {
 		_, id, ok := tx.history.Min()
 		if !ok {

@@ -17,6 +17,9 @@ const ProtobufVersion = protobufVersion
 // SuccessorDeadlineLevel is the feature level at which the deadlines of successors wait.
 const SuccessorDeadlineLevel = successorDeadlineLevel
 
+// AllAttemptsLevel is the feature level at which a lost node can lose all its attempts.
+const AllAttemptsLevel = allAttemptsLevel
+
 // CheckpointCommands is the number of indexes between two checkpoints.
 const CheckpointCommands = checkpointCommands
 

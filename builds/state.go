@@ -132,6 +132,9 @@ func (s *State) Settings() *buildsv1.Settings { return s.settings }
 // Level returns the committed feature level.
 func (s *State) Level() uint32 { return s.level }
 
+// StopsInBatches reports whether all nodes know StopOverdue.
+func (s *State) StopsInBatches() bool { return s.level >= overdueLevel }
+
 // KeepsWorkloads reports whether attempts record that their workload was created.
 func (s *State) KeepsWorkloads() bool { return s.level >= workloadLevel }
 

@@ -52,7 +52,8 @@ func Test_State_Invariants(t *testing.T) {
 			"assign": func(rt *rapid.T) {
 				id, n, e := pick(rt)
 				m.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
-					BuildId: id, Attempt: n + 1, Epoch: e + 2, Owner: "n1", OwnerStoreId: "s1", Adoptable: rapid.Bool().Draw(rt, "adoptable"),
+					BuildId: id, Attempt: n + 1, Epoch: e + 2, Owner: "n1", OwnerStoreId: "s1",
+					Adoptable:    m.Store.View().Level() >= builds.AllAttemptsLevel && rapid.Bool().Draw(rt, "adoptable"),
 					BuildVersion: m.Store.Build(id).GetBuild().GetVersion(),
 				}}})
 			},

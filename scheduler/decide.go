@@ -17,8 +17,11 @@ const (
 	// maxAssigned, maxOverdue and maxRevoked limit what one decision changes, so that a commit is
 	// short and further builds are assigned soon. The next decision continues.
 	maxAssigned = 512
-	maxOverdue  = 256
+	maxOverdue  = builds.MaxOverdue
 	maxRevoked  = 64
+	// maxStopped limits how many builds are stopped between two decisions below the feature level of
+	// StopOverdue.
+	maxStopped = 16
 )
 
 // decision is a set of changes that the leader commits next.
