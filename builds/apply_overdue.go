@@ -13,9 +13,8 @@ func (tx *change) stopOverdue(c *buildsv1.StopOverdue) Result {
 			res.Refused++
 			continue
 		}
-		before := tx.Build(id)
 		r := tx.stopBuild(&buildsv1.StopBuild{BuildId: id, Reason: buildsv1.StopReason_STOP_REASON_DEADLINE})
-		if r.Err != nil || tx.Build(id) == before {
+		if r.Err != nil || r.Build.Version != tx.index {
 			res.Refused++
 		}
 	}

@@ -24,6 +24,9 @@ type Result struct {
 	Existed bool
 	// Refused counts the assignments or results that were based on an older state.
 	Refused int
+	// More reports that the command did only a part of its work, because it is bounded. The proposer
+	// proposes it again.
+	More bool
 	// Refs counts the cached references that the command changed.
 	Refs int
 	// Err is the reason why the command was refused. A refused command changed nothing.

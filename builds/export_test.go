@@ -20,6 +20,9 @@ const SuccessorDeadlineLevel = successorDeadlineLevel
 // AllAttemptsLevel is the feature level at which a lost node can lose all its attempts.
 const AllAttemptsLevel = allAttemptsLevel
 
+// MaxEndedAttempts is the number of attempts that one command ends because their node is gone.
+const MaxEndedAttempts = maxEndedAttempts
+
 // CheckpointCommands is the number of indexes between two checkpoints.
 const CheckpointCommands = checkpointCommands
 
@@ -39,6 +42,9 @@ func HashSnapshot(r io.Reader) (uint64, error) {
 	s.Track()
 	return s.sum(), nil
 }
+
+// Edit returns a copy of a record, as commands change it.
+func Edit(r *buildsv1.Record) *buildsv1.Record { return edit(r) }
 
 // Track begins to hash a state.
 func (s *State) Track() { s.track() }
@@ -64,7 +70,7 @@ func (s *State) Schedule() map[string]any {
 	s.logged.Scan(func(key string, n int64) bool { bytes[key] = n; return true })
 	out["logged"] = bytes
 	for name, t := range map[string]*btree.Map[string, string]{
-		"activeByRef": s.activeByRef, "successors": s.successors, "created": s.created, "createdRef": s.createdRef,
+		"activeByRef": s.activeByRef, "successors": s.successors, "created": s.created, "createdRef": s.createdRef, "active": s.active, "byRequester": s.byRequester,
 		"history": s.history, "historyByRequester": s.historyByRequester,
 	} {
 		ids := map[string]string{}

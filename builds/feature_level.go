@@ -64,6 +64,9 @@ const (
 	// requesterQueueLevel introduces the limit of queued builds of one requester. Older versions do
 	// not know the setting.
 	requesterQueueLevel = 5
+	// attemptBatchLevel introduces a limit of the attempts that one command ends because their node is
+	// gone. Older versions end all with one command.
+	attemptBatchLevel = 5
 	// reapLevel introduces a limit of the builds that one command removes from the history. Older
 	// versions remove up to as many for each build that the command ends.
 	reapLevel = 5

@@ -41,6 +41,7 @@ type schedule struct {
 	expiring  *btree.Map[string, *buildsv1.Record] // live builds that nobody stops, by deadline and id
 	stopping  *btree.Map[string, *buildsv1.Record] // live builds with a stop, by its time and id
 	digested  *btree.Map[string, *buildsv1.Record] // active builds with a digest, by creation key
+	active    *btree.Map[string, string]           // builds that have not ended, by creation key, to id
 	logged    *btree.Map[string, int64]            // ended builds with a sealed log, by end index and id, to its bytes
 	running   *btree.Map[string, int]              // requester to number of live builds
 	waiting   *btree.Map[string, int]              // requester to number of queued builds
@@ -63,6 +64,7 @@ func newSchedule() schedule {
 		expiring:  new(btree.Map[string, *buildsv1.Record]),
 		stopping:  new(btree.Map[string, *buildsv1.Record]),
 		digested:  new(btree.Map[string, *buildsv1.Record]),
+		active:    new(btree.Map[string, string]),
 		logged:    new(btree.Map[string, int64]),
 		running:   new(btree.Map[string, int]),
 		waiting:   new(btree.Map[string, int]),
@@ -82,6 +84,7 @@ func (s schedule) freeze() schedule {
 	s.expiring = s.expiring.Copy()
 	s.stopping = s.stopping.Copy()
 	s.digested = s.digested.Copy()
+	s.active = s.active.Copy()
 	s.logged = s.logged.Copy()
 	s.running = s.running.Copy()
 	s.waiting = s.waiting.Copy()
@@ -95,7 +98,7 @@ func (s schedule) freeze() schedule {
 type places struct {
 	queued, deadline, live, sealing, history               string
 	ready, delayed, byOwner, adoptable, expiring, stopping string
-	digested, logged                                       string
+	active, digested, logged                               string
 	logBytes                                               int64
 }
 
@@ -116,8 +119,11 @@ func (s *State) placesOf(r *buildsv1.Record) (p places) {
 			p.logBytes += a.Log.GetLength()
 		}
 	}
-	if b.Digest != "" && !Terminal(b.Phase) {
-		p.digested = created
+	if !Terminal(b.Phase) {
+		p.active = created
+		if b.Digest != "" {
+			p.digested = created
+		}
 	}
 	switch {
 	case b.Phase == Queued:
@@ -171,6 +177,9 @@ func (s *State) reindex(old, r *buildsv1.Record) {
 	move(s.expiring, was.expiring, is.expiring, r)
 	move(s.stopping, was.stopping, is.stopping, r)
 	move(s.digested, was.digested, is.digested, r)
+	if was.active != is.active {
+		move(s.active, was.active, is.active, b.Id)
+	}
 	move(s.logged, was.logged, is.logged, is.logBytes)
 	s.logBytes += is.logBytes - was.logBytes
 	if was.history != is.history {

@@ -18,13 +18,14 @@ type State struct {
 	level    uint32
 	settings *buildsv1.Settings
 
-	builds      *table[*buildsv1.Record]             // by id
+	builds      *buildTable                          // by id
 	activeByRef *btree.Map[string, string]           // ref to id of the active build
 	successors  *btree.Map[string, string]           // ref to id of the build that waits for it
-	newestByRef *btree.Map[string, string]           // ref to id of the newest build; used below newestLevel
-	byRef       *btree.Map[string, string]           // ref and id to id; used below creationOrderLevel
+	newestByRef *btree.Map[string, string]           // ref to id of the newest build; empty from newestLevel on
+	byRef       *btree.Map[string, string]           // ref and id to id; empty from creationOrderLevel on
 	created     *btree.Map[string, string]           // creation key to id
 	createdRef  *btree.Map[string, string]           // ref and creation key to id
+	byRequester *btree.Map[string, string]           // first requester and creation key to id
 	queued      *btree.Map[string, *buildsv1.Record] // by creation key, successors included
 	live        *btree.Map[string, *buildsv1.Record] // by id
 	sealing     *btree.Map[string, *buildsv1.Record] // by id: builds with a log that has to be sealed
@@ -57,13 +58,14 @@ func NewState() *State {
 		level:              1,
 		settings:           DefaultSettings(),
 		activeSet:          new(ActiveSet),
-		builds:             newTable[*buildsv1.Record](),
+		builds:             newBuildTable(),
 		activeByRef:        new(btree.Map[string, string]),
 		successors:         new(btree.Map[string, string]),
 		newestByRef:        new(btree.Map[string, string]),
 		byRef:              new(btree.Map[string, string]),
 		created:            new(btree.Map[string, string]),
 		createdRef:         new(btree.Map[string, string]),
+		byRequester:        new(btree.Map[string, string]),
 		queued:             new(btree.Map[string, *buildsv1.Record]),
 		live:               new(btree.Map[string, *buildsv1.Record]),
 		sealing:            new(btree.Map[string, *buildsv1.Record]),
@@ -95,6 +97,7 @@ func (s *State) freeze() *State {
 	c.byRef = s.byRef.Copy()
 	c.created = s.created.Copy()
 	c.createdRef = s.createdRef.Copy()
+	c.byRequester = s.byRequester.Copy()
 	c.queued = s.queued.Copy()
 	c.live = s.live.Copy()
 	c.sealing = s.sealing.Copy()
@@ -139,10 +142,7 @@ func (s *State) StopsInBatches() bool { return s.level >= overdueLevel }
 func (s *State) KeepsWorkloads() bool { return s.level >= workloadLevel }
 
 // Build returns the record of a build, or nil.
-func (s *State) Build(id string) *buildsv1.Record {
-	r, _ := s.builds.Get(id)
-	return r
-}
+func (s *State) Build(id string) *buildsv1.Record { return s.builds.Get(id) }
 
 // Newest returns the build of a ref that was created last, or nil.
 func (s *State) Newest(ref string) (r *buildsv1.Record) {

@@ -1,8 +1,6 @@
 package builds
 
 import (
-	"google.golang.org/protobuf/proto"
-
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -25,11 +23,16 @@ func (s *State) put(r *buildsv1.Record) {
 			s.activeByRef.Set(b.Ref, b.Id)
 		}
 	}
-	if id, ok := s.newestByRef.Get(b.Ref); !ok || id < b.Id {
-		s.newestByRef.Set(b.Ref, b.Id)
+	if s.level < newestLevel {
+		if id, ok := s.newestByRef.Get(b.Ref); !ok || id < b.Id {
+			s.newestByRef.Set(b.Ref, b.Id)
+		}
 	}
 	if old == nil {
-		s.byRef.Set(pairKey(b.Ref, b.Id), b.Id)
+		if s.level < creationOrderLevel {
+			s.byRef.Set(pairKey(b.Ref, b.Id), b.Id)
+		}
+		s.byRequester.Set(pairKey(b.Requester, createdKey(r)), b.Id)
 		s.created.Set(createdKey(r), b.Id)
 		s.createdRef.Set(pairKey(b.Ref, createdKey(r)), b.Id)
 	}
@@ -83,14 +86,10 @@ func (s *State) remove(r *buildsv1.Record) {
 	s.byRef.Delete(pairKey(r.Build.Ref, r.Build.Id))
 	s.created.Delete(createdKey(r))
 	s.createdRef.Delete(pairKey(r.Build.Ref, createdKey(r)))
+	s.byRequester.Delete(pairKey(r.Build.Requester, createdKey(r)))
 	if id, ok := s.newestByRef.Get(r.Build.Ref); ok && id == r.Build.Id {
 		s.newestByRef.Delete(r.Build.Ref)
 	}
-}
-
-// edit returns a copy of a record. The caller changes it and puts it back.
-func edit(r *buildsv1.Record) *buildsv1.Record {
-	return proto.Clone(r).(*buildsv1.Record)
 }
 
 // putRequest stores the record of a request id.
