@@ -40,7 +40,7 @@ func (tx *change) reap(n int) {
 			}
 			tx.removeBuild(oldest)
 		}
-		if n == 0 {
+		if n == 0 || tx.level < reapLevel {
 			left = append(left, requester) // the next call goes on
 		}
 	}

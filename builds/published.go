@@ -49,6 +49,9 @@ func (s *State) publish(r *buildsv1.Record) {
 	}
 	for _, ref := range Targets(r.Build) {
 		id, ok := s.published.Get(ref)
+		if id == r.Build.Id {
+			continue
+		}
 		if last := s.Build(id); ok && last != nil && (last.EndedIndex > r.EndedIndex || last.EndedIndex == r.EndedIndex && id > r.Build.Id) {
 			continue
 		}

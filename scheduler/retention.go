@@ -19,8 +19,9 @@ type Retention struct {
 }
 
 const (
-	// maxExpired limits how many builds one command is about.
-	maxExpired = 256
+	// maxExpired limits how many builds one command is about, so that it holds the state for a few
+	// milliseconds.
+	maxExpired = 128
 	// maxRetentionInterval limits the time between checks.
 	maxRetentionInterval = time.Minute
 )
