@@ -66,6 +66,9 @@ func (s *State) Schedule() map[string]any {
 		t.Scan(func(key string, n int) bool { numbers[key] = n; return true })
 		out[name] = numbers
 	}
+	sets := map[string]int{}
+	s.copySets.Scan(func(key string, set copySet) bool { sets[key] = set.n; return true })
+	out["copySets"] = sets
 	bytes := map[string]int64{}
 	s.logged.Scan(func(key string, n int64) bool { bytes[key] = n; return true })
 	out["logged"] = bytes

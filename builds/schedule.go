@@ -47,6 +47,7 @@ type schedule struct {
 	waiting   *btree.Map[string, int]              // requester to number of queued builds
 	owned     *btree.Map[string, int]              // node name to number of live builds
 	logBytes  int64                                // of all sealed logs
+	copySets  *btree.Map[string, copySet]          // see countSet
 
 	// laneHeads has the key in heads of each lane that has a build, and changed has the requesters
 	// of which a lane has changed since settle was called. A frozen state has neither.
@@ -69,6 +70,7 @@ func newSchedule() schedule {
 		running:   new(btree.Map[string, int]),
 		waiting:   new(btree.Map[string, int]),
 		owned:     new(btree.Map[string, int]),
+		copySets:  new(btree.Map[string, copySet]),
 		laneHeads: map[string]string{},
 		changed:   map[string]struct{}{},
 	}
@@ -89,6 +91,7 @@ func (s schedule) freeze() schedule {
 	s.running = s.running.Copy()
 	s.waiting = s.waiting.Copy()
 	s.owned = s.owned.Copy()
+	s.copySets = s.copySets.Copy()
 	s.laneHeads, s.changed = nil, nil
 	return s
 }
@@ -182,6 +185,7 @@ func (s *State) reindex(old, r *buildsv1.Record) {
 	}
 	move(s.logged, was.logged, is.logged, is.logBytes)
 	s.logBytes += is.logBytes - was.logBytes
+	s.recount(old.GetBuild().GetAttempts(), r.GetBuild().GetAttempts())
 	if was.history != is.history {
 		move(s.history, was.history, is.history, b.Id)
 		move(s.historyByRequester, ofRequester(b, was.history), ofRequester(b, is.history), b.Id)
@@ -431,6 +435,20 @@ func (s *State) AdoptableOf(o Owner, f func(*buildsv1.Record) bool) {
 // order in which the builds ended, until f returns false.
 func (s *State) Logged(f func(r *buildsv1.Record, bytes int64) bool) {
 	s.logged.Scan(func(key string, bytes int64) bool { return f(s.Build(key[orderKeyLen:]), bytes) })
+}
+
+// WithSealedLog calls f with every build that has a sealed log, and with others that have not ended,
+// until f returns false.
+func (s *State) WithSealedLog(f func(*buildsv1.Record) bool) {
+	more := true
+	visit := func(r *buildsv1.Record) bool { more = f(r); return more }
+	s.Queued(visit)
+	if more {
+		s.Live(visit)
+	}
+	if more {
+		s.Logged(func(r *buildsv1.Record, _ int64) bool { return f(r) })
+	}
 }
 
 // LogBytes returns the number of bytes of all sealed logs.

@@ -437,6 +437,16 @@ var mutants = []mutant{
 		"n = min(n, reapsPerApply-len(tx.event.Removed))", "n = min(n, reapsPerApply)",
 		"./builds", "Test_Reap_OneLimitForACommand", "",
 	},
+	{
+		"replaced copies of a log still count", "builds/copy_sets.go",
+		"\t\ts.countSet(a, -1)\n", "",
+		"./builds", "Test_State_Invariants", "",
+	},
+	{
+		"attempts end in batches below the feature level of batches", "builds/apply_node.go",
+		"if tx.level < attemptBatchLevel {", "if tx.level < 2 {",
+		"./builds", "Test_FormerLevels_SameState", "",
+	},
 }
 
 // root is the root of the module.
