@@ -29,7 +29,9 @@ func Test_NodeGone_EndsAttemptsInBatches(t *testing.T) {
 		"a new process":         {5, repeated(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "b2", Capacity: 1}, 3), []int{1025, 1, 0}, []bool{true, true, false}, true},
 		"lost, then registered again": {
 			5, append([]proto.Message{lost}, repeated(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: "b1", Capacity: 1}, 2)...),
-			[]int{1025, 1, 0}, []bool{true, true, false}, true,
+			[]int{1025, 1, 0},
+			[]bool{true, true, false},
+			true,
 		},
 		"removed": {5, repeated(&buildsv1.ForgetNode{Name: "n1", StoreId: "s1"}, 3), []int{1025, 1, 0}, []bool{true, true, false}, false},
 	} {

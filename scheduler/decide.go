@@ -236,7 +236,8 @@ func nodes(s *builds.State, r rules, slots []*slot) (h holders) {
 // load returns the capacity of each node that can get attempts.
 func load(s *builds.State, r rules) (slots []*slot) {
 	s.Nodes(func(n *buildsv1.Node) bool {
-		if used := s.Owned(n.Name); !n.Drained && r.alive(n) {
+		if !n.Drained && r.alive(n) {
+			used := s.Owned(n.Name)
 			slots = append(slots, &slot{node: n, free: int(n.Capacity) - used, used: used})
 		}
 		return true
