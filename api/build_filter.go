@@ -3,12 +3,21 @@ package api
 import (
 	"slices"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // matches reports whether a build matches a filter.
 func matches(f *imagebuilderv1.BuildFilter, b *imagebuilderv1.Build) bool {
 	return matchesPhase(f, b) && matchesFixed(f, b)
+}
+
+// selection returns the part of the builds in which all matches of a filter are.
+func selection(f *imagebuilderv1.BuildFilter) builds.Selection {
+	return builds.Selection{
+		Ref: f.GetRef(), Requester: f.GetRequester(),
+		Active: len(f.GetPhases()) > 0 && !slices.ContainsFunc(f.Phases, builds.Terminal),
+	}
 }
 
 // matchesPhase reports whether a build is in one of the phases of a filter.

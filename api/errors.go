@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/image-builder-ha/image-builder/builds"
 )
@@ -21,6 +23,7 @@ func apiError(err error) error {
 	}
 	var invalid *builds.InvalidError
 	var image *builds.ImageError
+	var busy *builds.BusyError
 	switch {
 	case errors.As(err, &invalid):
 		return status.Error(codes.InvalidArgument, err.Error())
@@ -34,8 +37,8 @@ func apiError(err error) error {
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, builds.ErrNotFound), errors.Is(err, builds.ErrNotCached):
 		return status.Error(codes.NotFound, err.Error())
-	case errors.Is(err, builds.ErrQueueFull), errors.Is(err, builds.ErrTooManyRequests):
-		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.As(err, &busy):
+		return busyStatus(busy, err)
 	case errors.Is(err, builds.ErrSecretsLost), errors.Is(err, builds.ErrOtherSuccessor), errors.Is(err, builds.ErrLookAgain):
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, builds.ErrNotRequester):
@@ -50,6 +53,15 @@ func apiError(err error) error {
 		return status.Error(codes.Canceled, err.Error())
 	}
 	return status.Error(codes.Internal, err.Error())
+}
+
+// busyStatus returns RESOURCE_EXHAUSTED with google.rpc.RetryInfo, which says when to come back.
+func busyStatus(busy *builds.BusyError, err error) error {
+	st := status.New(codes.ResourceExhausted, err.Error())
+	if with, derr := st.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(busy.RetryAfter)}); derr == nil {
+		st = with
+	}
+	return st.Err()
 }
 
 // imageStatus maps an error of a registry to a gRPC status. Gitpod's server blames the user for

@@ -71,7 +71,7 @@ func (n Native) ListBuilds(ctx context.Context, req *imagebuilderv1.ListBuildsRe
 	view := n.store.View()
 	res.Read.Index = max(res.Read.Index, view.Index())
 	withReason := n.withWaitingReason(func() *builds.State { return view })
-	view.Descend(req.GetPageToken(), func(r *buildsv1.Record) bool {
+	view.Select(selection(req.GetFilter()), req.GetPageToken(), func(r *buildsv1.Record) bool {
 		if ctx.Err() != nil {
 			return false
 		}

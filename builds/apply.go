@@ -22,6 +22,7 @@ func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, erro
 			if cmd.GetRestore() != nil {
 				tx.raiseLevel(cmd.GetFeatureLevel()) // see RestoreLevel
 			}
+			s.settle()
 			return Result{}, tx.event, nil
 		}
 		return Result{}, Event{}, fatalf("command type %d at index %d is unknown to this version: start the version that the cluster runs", cmd.GetType(), index)
@@ -37,6 +38,7 @@ func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, erro
 	tx := &change{State: s, event: Event{Index: index}}
 	res := apply(tx)
 	tx.forgetRequests(requestsPerApply)
+	s.settle()
 	return res, tx.event, nil
 }
 
@@ -44,7 +46,9 @@ func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, erro
 func (s *State) advance(index uint64, cmd *clusterv1.Command) {
 	s.checkpoint(index, cmd.GetTimeUnixNano())
 	s.index = index
+	before := s.time
 	s.time = max(s.time, cmd.GetTimeUnixNano())
+	s.elapse(before, s.time)
 }
 
 // payloadOf returns an empty payload of a command type, and the function that applies the payload
@@ -128,6 +132,9 @@ func payloadOf(t buildsv1.CommandType) (payload proto.Message, apply func(*chang
 	case buildsv1.CommandType_COMMAND_TYPE_REVOKE_ATTEMPT:
 		c := new(buildsv1.RevokeAttempt)
 		return c, func(tx *change) Result { return tx.revokeAttempt(c) }
+	case buildsv1.CommandType_COMMAND_TYPE_STOP_OVERDUE:
+		c := new(buildsv1.StopOverdue)
+		return c, func(tx *change) Result { return tx.stopOverdue(c) }
 	}
 	return nil, nil
 }

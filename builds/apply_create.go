@@ -33,7 +33,7 @@ func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 		return Result{Err: ErrSecretsLost}
 	}
 	if c.RequestId != "" && !tx.roomForRequest() {
-		return Result{Err: ErrTooManyRequests}
+		return Result{Err: &BusyError{ErrTooManyRequests, maxRetryAfter}}
 	}
 	if tx.Active(c.Ref) != nil && !faults.Mutant("dedupe-outside-apply") {
 		switch r, err := tx.Join(c.Ref, c.Source, c.Fresh); {
@@ -125,8 +125,8 @@ func (tx *change) attach(r *buildsv1.Record, c *buildsv1.CreateBuild) Result {
 
 // create adds a new build. A successor waits until the active build of its ref ends.
 func (tx *change) create(c *buildsv1.CreateBuild, successor bool) Result {
-	if limit := tx.settings.QueueTotal; limit > 0 && tx.queued.Len() >= int(limit) {
-		return Result{Err: ErrQueueFull}
+	if err := tx.queueRefusal(c.Requester); err != nil {
+		return Result{Err: err}
 	}
 	if tx.Build(c.Id) != nil { // the same command was proposed twice
 		return Result{Build: tx.Build(c.Id).Build, Repeated: true}

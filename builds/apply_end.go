@@ -2,6 +2,7 @@ package builds
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -79,6 +80,9 @@ func (tx *change) end(r *buildsv1.Record, phase imagebuilderv1.Phase, blame imag
 	r.Secrets = nil
 	r.EndedIndex = tx.index
 	tx.put(r)
+	if !slices.Contains(tx.over, b.Requester) {
+		tx.over = append(tx.over, b.Requester)
+	}
 	if id, ok := tx.successors.Get(b.Ref); ok && !r.Successor {
 		next := edit(tx.Build(id))
 		next.Successor = false

@@ -14,6 +14,9 @@ const reapsPerApply = 256
 // removes no build before its minimum age.
 func (tx *change) reap(n int) {
 	set := tx.settings
+	if tx.level >= reapLevel {
+		n = min(n, reapsPerApply-len(tx.event.Removed))
+	}
 	for ; n > 0; n-- {
 		_, id, ok := tx.history.Min()
 		if !ok {
@@ -28,30 +31,30 @@ func (tx *change) reap(n int) {
 		}
 		tx.removeBuild(r)
 	}
-	for _, requester := range tx.endedRequesters() {
+	left := tx.over[:0]
+	for _, requester := range tx.over {
 		for ; n > 0 && tx.overRequester(requester); n-- {
-			var oldest *buildsv1.Record
-			tx.historyByRequester.Ascend(pairKey(requester, ""), func(_ string, id string) bool {
-				oldest = tx.Build(id)
-				return false
-			})
+			oldest := tx.oldestOf(requester)
 			if oldest == nil || tx.time-oldest.Build.EndedAt.AsTime().UnixNano() < set.HistoryMinAgeNanos {
 				break
 			}
 			tx.removeBuild(oldest)
 		}
-	}
-}
-
-// endedRequesters returns the requesters of the builds that this command ended.
-func (tx *change) endedRequesters() []string {
-	var out []string
-	for _, r := range tx.event.Changed {
-		if Terminal(r.Build.Phase) {
-			out = append(out, r.Build.Requester)
+		if n == 0 || tx.level < reapLevel {
+			left = append(left, requester) // the next call goes on
 		}
 	}
-	return out
+	tx.over = left
+}
+
+// oldestOf returns the build of a requester that ended first, or nil.
+func (tx *change) oldestOf(requester string) (oldest *buildsv1.Record) {
+	prefix := pairKey(requester, "")
+	tx.historyByRequester.Ascend(prefix, func(_ string, id string) bool {
+		oldest = tx.Build(id)
+		return false
+	})
+	return oldest
 }
 
 // overRequester reports whether a requester has more ended builds than allowed.

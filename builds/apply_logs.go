@@ -54,14 +54,18 @@ func (tx *change) assignSealers() {
 	for _, r := range waiting {
 		var changed *buildsv1.Record
 		for i, a := range r.Build.Attempts {
-			if a.Log.GetState() != LogSealing || proto.Equal(tx.sealer(a), a.Log.Sealer) {
+			if a.Log.GetState() != LogSealing {
+				continue
+			}
+			sealer := tx.sealer(a)
+			if sealer == a.Log.Sealer || proto.Equal(sealer, a.Log.Sealer) {
 				continue
 			}
 			if changed == nil {
 				changed = edit(r)
 			}
 			b := changed.Build.Attempts[i]
-			b.Log.Sealer = tx.sealer(a)
+			b.Log.Sealer = sealer
 			b.Epoch = MaxEpoch(changed.Build) + 1
 		}
 		if changed != nil {

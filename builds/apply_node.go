@@ -2,6 +2,7 @@ package builds
 
 import (
 	"fmt"
+	"math"
 
 	"google.golang.org/protobuf/proto"
 
@@ -17,14 +18,23 @@ func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 	if same && !n.Lost {
 		return Result{}
 	}
+	former := fmt.Sprintf("node %s stopped while the attempt ran", c.Name)
+	if same {
+		former = fmt.Sprintf("node %s was lost while the attempt ran", c.Name)
+	}
+	if tx.endsInBatches(c.Name, former, false) {
+		return Result{More: true}
+	}
 	tx.putNode(&buildsv1.Node{
 		Name: c.Name, StoreId: c.StoreId, BootId: c.BootId, Zone: c.Zone,
 		Capacity: c.Capacity, Runtimes: c.Runtimes, Drained: n.GetDrained(), Stopping: same && n.Stopping,
 	})
 	if !same {
-		tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s stopped while the attempt ran", c.Name))
+		tx.endAttemptsOf(c.Name, former)
 		tx.endRefreshesOf(c.Name)
 		tx.adoptOwn(c.Name, c.StoreId)
+	} else if tx.level >= attemptBatchLevel {
+		tx.endAttemptsOf(c.Name, former) // those that NodeLost has left
 	}
 	tx.assignSealers()
 	return Result{}
@@ -36,16 +46,23 @@ func (tx *change) nodeStarted(c *buildsv1.NodeStarted) Result {
 func (tx *change) nodeLost(c *buildsv1.NodeLost) Result {
 	n := tx.Node(c.Name)
 	all := c.AllAttempts && tx.level >= allAttemptsLevel
-	if n == nil || n.Lost && !all || n.StoreId != c.StoreId || n.BootId != c.BootId {
+	rest := n != nil && n.Lost && tx.level >= attemptBatchLevel && tx.Bound(n.Name)
+	if n == nil || n.Lost && !all && !rest || n.StoreId != c.StoreId || n.BootId != c.BootId {
 		return Result{}
 	}
-	n = proto.CloneOf(n)
-	n.Lost, n.LostUnixNano = true, tx.time
-	tx.putNode(n)
-	tx.endAttempts(c.Name, fmt.Sprintf("node %s was lost while the attempt ran: %s", c.Name, c.Reason), all)
+	if !rest || all {
+		n = proto.CloneOf(n)
+		n.Lost, n.LostUnixNano = true, tx.time
+		tx.putNode(n)
+	}
+	message := fmt.Sprintf("node %s was lost while the attempt ran: %s", c.Name, c.Reason)
+	more := tx.endsInBatches(c.Name, message, all)
+	if !more {
+		tx.endAttempts(c.Name, message, all)
+	}
 	tx.endRefreshesOf(c.Name)
 	tx.assignSealers()
-	return Result{}
+	return Result{More: more}
 }
 
 // nodeStopping marks the process of a node as stopping. A stopping process gets no new attempts.
@@ -87,12 +104,54 @@ func (tx *change) forgetNode(c *buildsv1.ForgetNode) Result {
 	if n == nil || n.StoreId != c.StoreId {
 		return Result{}
 	}
+	message := fmt.Sprintf("node %s was removed while the attempt ran", c.Name)
+	if tx.endsInBatches(c.Name, message, false) {
+		return Result{Existed: true, More: true}
+	}
 	tx.nodes.Delete(c.Name)
 	tx.event.Cluster = true
-	tx.endAttemptsOf(c.Name, fmt.Sprintf("node %s was removed while the attempt ran", c.Name))
+	tx.endAttemptsOf(c.Name, message)
 	tx.endRefreshesOf(c.Name)
 	tx.assignSealers()
 	return Result{Existed: true}
+}
+
+// maxEndedAttempts limits how many attempts one command ends because their node is gone.
+const maxEndedAttempts = 1024
+
+// endsInBatches reports whether more attempts than one command may end depend on a node. It ends the
+// first ones of them then, and the caller leaves the rest of its work to the next command.
+func (tx *change) endsInBatches(node, message string, all bool) bool {
+	if tx.level < attemptBatchLevel {
+		return false
+	}
+	ends := tx.dependOn(node, all, maxEndedAttempts+1)
+	if len(ends) <= maxEndedAttempts {
+		return false
+	}
+	tx.endEach(ends[:maxEndedAttempts], message)
+	return true
+}
+
+// dependOn returns up to limit builds whose live attempt ends with a node: adoptable ones only if all
+// is set.
+func (tx *change) dependOn(node string, all bool, limit int) (out []*buildsv1.Record) {
+	tx.LiveOn(node, func(r *buildsv1.Record) bool {
+		if all || !LastAttempt(r.Build).Adoptable {
+			out = append(out, r)
+		}
+		return len(out) < limit
+	})
+	return out
+}
+
+// Bound reports whether a node owns a live attempt that ends with the node.
+func (s *State) Bound(node string) (bound bool) {
+	s.LiveOn(node, func(r *buildsv1.Record) bool {
+		bound = !LastAttempt(r.Build).Adoptable
+		return !bound
+	})
+	return bound
 }
 
 // endAttemptsOf ends the live attempts of a node, except adoptable ones: their workloads outlive
@@ -102,12 +161,14 @@ func (tx *change) endAttemptsOf(node, message string) { tx.endAttempts(node, mes
 // endAttempts ends the live attempts of a node, adoptable ones only if all is set. Their logs enter
 // the state sealing under a new epoch, so that the former owner can no longer write to them.
 func (tx *change) endAttempts(node, message string, all bool) {
-	for _, r := range tx.liveOn(node) {
+	tx.endEach(tx.dependOn(node, all, math.MaxInt), message)
+}
+
+// endEach ends the live attempts of builds whose node is gone.
+func (tx *change) endEach(builds []*buildsv1.Record, message string) {
+	for _, r := range builds {
 		r = edit(r)
 		a := LastAttempt(r.Build)
-		if a.Adoptable && !all {
-			continue
-		}
 		a.Epoch = MaxEpoch(r.Build) + 1
 		a.Log = tx.sealing(a)
 		tx.endAttempt(r, a, ending{phase: Failed, blame: BlameInfrastructure, uncounted: true, message: message})
@@ -116,12 +177,7 @@ func (tx *change) endAttempts(node, message string, all bool) {
 
 // liveOn returns the builds whose live attempt a node owns.
 func (tx *change) liveOn(node string) (out []*buildsv1.Record) {
-	tx.Live(func(r *buildsv1.Record) bool {
-		if LastAttempt(r.Build).GetOwner() == node {
-			out = append(out, r)
-		}
-		return true
-	})
+	tx.LiveOn(node, func(r *buildsv1.Record) bool { out = append(out, r); return true })
 	return out
 }
 
@@ -129,10 +185,11 @@ func (tx *change) liveOn(node string) (out []*buildsv1.Record) {
 // store id of the node is unchanged.
 func (tx *change) adoptOwn(node, storeID string) {
 	for _, r := range tx.liveOn(node) {
-		r = edit(r)
-		if a := LastAttempt(r.Build); a.Adoptable && a.OwnerStoreId == storeID {
-			a.Epoch = MaxEpoch(r.Build) + 1
-			tx.put(r)
+		if a := LastAttempt(r.Build); !a.Adoptable || a.OwnerStoreId != storeID {
+			continue
 		}
+		r = edit(r)
+		LastAttempt(r.Build).Epoch = MaxEpoch(r.Build) + 1
+		tx.put(r)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/tidwall/btree"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
@@ -37,6 +39,12 @@ func (tx *change) raiseLevel(level uint32) {
 			tx.deadlines.Delete(deadlineKey(tx.Build(id)))
 			return true
 		})
+	}
+	if tx.level >= newestLevel {
+		tx.newestByRef = new(btree.Map[string, string])
+	}
+	if tx.level >= creationOrderLevel {
+		tx.byRef = new(btree.Map[string, string])
 	}
 	if before < RevokeLevel && tx.level >= RevokeLevel {
 		tx.stampStops()

@@ -1,6 +1,7 @@
 package builds
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -23,6 +24,9 @@ type Result struct {
 	Existed bool
 	// Refused counts the assignments or results that were based on an older state.
 	Refused int
+	// More reports that the command did only a part of its work, because it is bounded. The proposer
+	// proposes it again.
+	More bool
 	// Refs counts the cached references that the command changed.
 	Refs int
 	// Err is the reason why the command was refused. A refused command changed nothing.
@@ -49,6 +53,11 @@ type Event struct {
 type change struct {
 	*State
 	event Event
+	// changed has the place of each build in event.Changed. It is made once there are many.
+	changed map[string]int
+	// over has the requesters of the builds that this command ended and that may have too many ended
+	// builds, without duplicates, in the order of the ends.
+	over []string
 }
 
 // now returns the time of the state.
@@ -60,11 +69,32 @@ func (tx *change) now() *timestamppb.Timestamp {
 func (tx *change) put(r *buildsv1.Record) {
 	r.Build.Version = tx.index
 	tx.State.put(r)
-	for i, c := range tx.event.Changed {
-		if c.Build.Id == r.Build.Id {
-			tx.event.Changed[i] = r
-			return
-		}
+	if i := tx.changedAt(r.Build.Id); i >= 0 {
+		tx.event.Changed[i] = r
+		return
+	}
+	if tx.changed != nil {
+		tx.changed[r.Build.Id] = len(tx.event.Changed)
 	}
 	tx.event.Changed = append(tx.event.Changed, r)
+}
+
+// scannedChanges is the number of changed builds up to which a command searches them one by one.
+const scannedChanges = 8
+
+// changedAt returns the place of a build in event.Changed, or -1.
+func (tx *change) changedAt(id string) int {
+	if len(tx.event.Changed) <= scannedChanges {
+		return slices.IndexFunc(tx.event.Changed, func(r *buildsv1.Record) bool { return r.Build.Id == id })
+	}
+	if tx.changed == nil {
+		tx.changed = make(map[string]int)
+		for i, r := range tx.event.Changed {
+			tx.changed[r.Build.Id] = i
+		}
+	}
+	if i, ok := tx.changed[id]; ok {
+		return i
+	}
+	return -1
 }

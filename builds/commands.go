@@ -64,6 +64,8 @@ func commandType(payload proto.Message) buildsv1.CommandType {
 		return buildsv1.CommandType_COMMAND_TYPE_SET_CACHE_INTERVAL
 	case *buildsv1.RevokeAttempt:
 		return buildsv1.CommandType_COMMAND_TYPE_REVOKE_ATTEMPT
+	case *buildsv1.StopOverdue:
+		return buildsv1.CommandType_COMMAND_TYPE_STOP_OVERDUE
 	}
 	return buildsv1.CommandType_COMMAND_TYPE_UNSPECIFIED
 }
@@ -89,6 +91,8 @@ func requiredLevel(t buildsv1.CommandType, payload proto.Message) uint32 {
 		return max(1, c.GetLevel())
 	}
 	switch {
+	case t >= buildsv1.CommandType_COMMAND_TYPE_STOP_OVERDUE:
+		return overdueLevel
 	case t >= buildsv1.CommandType_COMMAND_TYPE_REVOKE_ATTEMPT:
 		return RevokeLevel
 	case t >= buildsv1.CommandType_COMMAND_TYPE_SEED_CACHE:

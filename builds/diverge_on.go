@@ -30,7 +30,7 @@ func (s *State) diverge(n int) {
 	i := n / 6
 	switch n % 6 {
 	case 1:
-		if _, r, ok := s.builds.GetAt(i % max(1, s.builds.Len())); ok {
+		if r := s.builds.GetAt(i % max(1, s.builds.Len())); r != nil {
 			r = edit(r)
 			r.CountedAttempts++
 			s.put(r)

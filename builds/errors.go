@@ -16,9 +16,11 @@ var (
 	// ErrRequestForgotten means that the request id is known, but retention removed its build.
 	ErrRequestForgotten = errors.New("the build of this request id ended and was removed by retention; repeat the request with a new request id")
 	// ErrQueueFull means that no more builds are accepted.
-	ErrQueueFull = errors.New("the queue of builds is full; try again later")
+	ErrQueueFull = errors.New("the queue of builds is full")
+	// ErrRequesterQueueFull means that no more builds of the requester are accepted.
+	ErrRequesterQueueFull = errors.New("the requester has as many queued builds as it may have (builds.queuedPerRequester)")
 	// ErrTooManyRequests means that the state cannot remember one more request id.
-	ErrTooManyRequests = errors.New("the cluster keeps as many request ids as it can; try again later, or keep them for a shorter time (requestIds.age)")
+	ErrTooManyRequests = errors.New("the cluster keeps as many request ids as it can, each for requestIds.age")
 	// ErrSecretsLost means that the request has secrets and the command that creates its build has
 	// none.
 	ErrSecretsLost = errors.New("the secrets of the request were lost before its build was created; repeat the request")

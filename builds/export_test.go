@@ -1,6 +1,12 @@
 package builds
 
-import "io"
+import (
+	"io"
+
+	"github.com/tidwall/btree"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+)
 
 // SetRequestLimit replaces the limit of the number of request ids, for tests.
 func (s *Store) SetRequestLimit(n int) { s.state.requestLimit = n }
@@ -10,6 +16,12 @@ const ProtobufVersion = protobufVersion
 
 // SuccessorDeadlineLevel is the feature level at which the deadlines of successors wait.
 const SuccessorDeadlineLevel = successorDeadlineLevel
+
+// AllAttemptsLevel is the feature level at which a lost node can lose all its attempts.
+const AllAttemptsLevel = allAttemptsLevel
+
+// MaxEndedAttempts is the number of attempts that one command ends because their node is gone.
+const MaxEndedAttempts = maxEndedAttempts
 
 // CheckpointCommands is the number of indexes between two checkpoints.
 const CheckpointCommands = checkpointCommands
@@ -31,5 +43,42 @@ func HashSnapshot(r io.Reader) (uint64, error) {
 	return s.sum(), nil
 }
 
+// Edit returns a copy of a record, as commands change it.
+func Edit(r *buildsv1.Record) *buildsv1.Record { return edit(r) }
+
 // Track begins to hash a state.
 func (s *State) Track() { s.track() }
+
+// Schedule returns the content of the tables that the leader decides by, with the versions of the
+// builds in them.
+func (s *State) Schedule() map[string]any {
+	out := map[string]any{"logBytes": s.logBytes}
+	for name, t := range map[string]*btree.Map[string, *buildsv1.Record]{
+		"ready": s.ready, "heads": s.heads, "delayed": s.delayed, "byOwner": s.byOwner, "adoptable": s.adoptable, "expiring": s.expiring,
+		"stopping": s.stopping, "digested": s.digested, "queued": s.queued, "deadlines": s.deadlines, "live": s.live, "sealing": s.sealing,
+	} {
+		versions := map[string]uint64{}
+		t.Scan(func(key string, r *buildsv1.Record) bool { versions[key] = r.Build.Version; return true })
+		out[name] = versions
+	}
+	for name, t := range map[string]*btree.Map[string, int]{"running": s.running, "waiting": s.waiting, "owned": s.owned, "historyCount": s.historyCount} {
+		numbers := map[string]int{}
+		t.Scan(func(key string, n int) bool { numbers[key] = n; return true })
+		out[name] = numbers
+	}
+	sets := map[string]int{}
+	s.copySets.Scan(func(key string, set copySet) bool { sets[key] = set.n; return true })
+	out["copySets"] = sets
+	bytes := map[string]int64{}
+	s.logged.Scan(func(key string, n int64) bool { bytes[key] = n; return true })
+	out["logged"] = bytes
+	for name, t := range map[string]*btree.Map[string, string]{
+		"activeByRef": s.activeByRef, "successors": s.successors, "created": s.created, "createdRef": s.createdRef, "active": s.active, "byRequester": s.byRequester,
+		"history": s.history, "historyByRequester": s.historyByRequester,
+	} {
+		ids := map[string]string{}
+		t.Scan(func(key, id string) bool { ids[key] = id; return true })
+		out[name] = ids
+	}
+	return out
+}

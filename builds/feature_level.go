@@ -58,6 +58,18 @@ const (
 	// uncountedPauseLevel introduces a pause before an attempt that follows two or more uncounted
 	// ones. Older versions start it at once.
 	uncountedPauseLevel = 5
+	// overdueLevel introduces the command that stops several builds after their deadlines. Older
+	// versions do not know it.
+	overdueLevel = 5
+	// requesterQueueLevel introduces the limit of queued builds of one requester. Older versions do
+	// not know the setting.
+	requesterQueueLevel = 5
+	// attemptBatchLevel introduces a limit of the attempts that one command ends because their node is
+	// gone. Older versions end all with one command.
+	attemptBatchLevel = 5
+	// reapLevel introduces a limit of the builds that one command removes from the history. Older
+	// versions remove up to as many for each build that the command ends.
+	reapLevel = 5
 	// ConfirmLevel introduces the peer call Confirm, by which a leader makes sure that it still leads
 	// before a linearizable read. Older versions do not serve it, and use Raft's VerifyLeader.
 	ConfirmLevel = 5

@@ -26,10 +26,7 @@ func (s *State) Published(ref string) string {
 // "" if there is neither.
 func (s *State) CommittedDigest(ref string) string {
 	var newest *buildsv1.Record
-	consider := func(r *buildsv1.Record) bool {
-		if r.Build.Digest == "" || newest != nil && createdKey(r) < createdKey(newest) {
-			return true
-		}
+	consider := func(_ string, r *buildsv1.Record) bool {
 		for _, t := range Targets(r.Build) {
 			if t == ref {
 				newest = r
@@ -37,8 +34,7 @@ func (s *State) CommittedDigest(ref string) string {
 		}
 		return true
 	}
-	s.Live(consider)
-	s.Queued(consider)
+	s.digested.Scan(consider)
 	if newest != nil {
 		return newest.Build.Digest
 	}
@@ -53,6 +49,9 @@ func (s *State) publish(r *buildsv1.Record) {
 	}
 	for _, ref := range Targets(r.Build) {
 		id, ok := s.published.Get(ref)
+		if id == r.Build.Id {
+			continue
+		}
 		if last := s.Build(id); ok && last != nil && (last.EndedIndex > r.EndedIndex || last.EndedIndex == r.EndedIndex && id > r.Build.Id) {
 			continue
 		}

@@ -19,5 +19,6 @@ func DefaultSettings() *buildsv1.Settings {
 		RetryBaseNanos:      int64(time.Second),
 		RetryMaxNanos:       int64(time.Minute),
 		QueueTotal:          100000,
+		QueuePerRequester:   50000,
 	}
 }

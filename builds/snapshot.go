@@ -2,11 +2,13 @@ package builds
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 
 	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -48,9 +50,17 @@ func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 			sums[table] += h.of(key, m)
 		}
 	}
-	st.builds.Scan(func(key string, r *buildsv1.Record) bool {
-		count(0, key, r)
-		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_Build{Build: r}})
+	st.builds.scanStored(func(key string, b storedBuild) bool {
+		if s.summed != nil {
+			sums[0] += b.hash(&h, key)
+		}
+		if b.raw != nil {
+			if err == nil {
+				_, err = cw.Write(encodedBuild(b.raw))
+			}
+			return err == nil
+		}
+		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_Build{Build: b.record}})
 	})
 	st.requests.Scan(func(key string, r *buildsv1.Request) bool {
 		count(1, key, r)
@@ -74,6 +84,14 @@ func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 		s.summed(sums)
 	}
 	return cw.n, nil
+}
+
+// encodedBuild returns a SnapshotRecord, preceded by its length, with a build that is encoded.
+func encodedBuild(raw []byte) []byte {
+	const field = 1 // SnapshotRecord.build
+	n := protowire.SizeTag(field) + protowire.SizeBytes(len(raw))
+	out := protowire.AppendVarint(make([]byte, 0, n+binary.MaxVarintLen64), uint64(n))
+	return protowire.AppendBytes(protowire.AppendTag(out, field, protowire.BytesType), raw)
 }
 
 // countingWriter counts the bytes that it writes.
@@ -134,6 +152,7 @@ func readSnapshot(r io.Reader) (*State, error) {
 	if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read snapshot: bytes follow the last of %d records", h.Records)
 	}
+	s.settle()
 	return s, nil
 }
 

@@ -1,7 +1,6 @@
 package builds
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/tidwall/btree"
@@ -19,13 +18,14 @@ type State struct {
 	level    uint32
 	settings *buildsv1.Settings
 
-	builds      *table[*buildsv1.Record]             // by id
+	builds      *buildTable                          // by id
 	activeByRef *btree.Map[string, string]           // ref to id of the active build
 	successors  *btree.Map[string, string]           // ref to id of the build that waits for it
-	newestByRef *btree.Map[string, string]           // ref to id of the newest build; used below newestLevel
-	byRef       *btree.Map[string, string]           // ref and id to id; used below creationOrderLevel
+	newestByRef *btree.Map[string, string]           // ref to id of the newest build; empty from newestLevel on
+	byRef       *btree.Map[string, string]           // ref and id to id; empty from creationOrderLevel on
 	created     *btree.Map[string, string]           // creation key to id
 	createdRef  *btree.Map[string, string]           // ref and creation key to id
+	byRequester *btree.Map[string, string]           // first requester and creation key to id
 	queued      *btree.Map[string, *buildsv1.Record] // by creation key, successors included
 	live        *btree.Map[string, *buildsv1.Record] // by id
 	sealing     *btree.Map[string, *buildsv1.Record] // by id: builds with a log that has to be sealed
@@ -47,6 +47,8 @@ type State struct {
 	cacheConfig *buildsv1.CacheConfig
 	nodes       *table[*buildsv1.Node] // by name
 
+	schedule
+
 	hash *stateHash // nil in a state that is not hashed
 }
 
@@ -56,13 +58,14 @@ func NewState() *State {
 		level:              1,
 		settings:           DefaultSettings(),
 		activeSet:          new(ActiveSet),
-		builds:             newTable[*buildsv1.Record](),
+		builds:             newBuildTable(),
 		activeByRef:        new(btree.Map[string, string]),
 		successors:         new(btree.Map[string, string]),
 		newestByRef:        new(btree.Map[string, string]),
 		byRef:              new(btree.Map[string, string]),
 		created:            new(btree.Map[string, string]),
 		createdRef:         new(btree.Map[string, string]),
+		byRequester:        new(btree.Map[string, string]),
 		queued:             new(btree.Map[string, *buildsv1.Record]),
 		live:               new(btree.Map[string, *buildsv1.Record]),
 		sealing:            new(btree.Map[string, *buildsv1.Record]),
@@ -78,6 +81,7 @@ func NewState() *State {
 		cacheConfig:        &buildsv1.CacheConfig{},
 		cached:             newTable[*imagebuilderv1.CachedRef](),
 		nodes:              newTable[*buildsv1.Node](),
+		schedule:           newSchedule(),
 	}
 }
 
@@ -93,6 +97,7 @@ func (s *State) freeze() *State {
 	c.byRef = s.byRef.Copy()
 	c.created = s.created.Copy()
 	c.createdRef = s.createdRef.Copy()
+	c.byRequester = s.byRequester.Copy()
 	c.queued = s.queued.Copy()
 	c.live = s.live.Copy()
 	c.sealing = s.sealing.Copy()
@@ -106,6 +111,7 @@ func (s *State) freeze() *State {
 	c.generatedByTime = s.generatedByTime.Copy()
 	c.cached = s.cached.Copy()
 	c.nodes = s.nodes.Copy()
+	c.schedule = s.schedule.freeze()
 	return &c
 }
 
@@ -129,14 +135,14 @@ func (s *State) Settings() *buildsv1.Settings { return s.settings }
 // Level returns the committed feature level.
 func (s *State) Level() uint32 { return s.level }
 
+// StopsInBatches reports whether all nodes know StopOverdue.
+func (s *State) StopsInBatches() bool { return s.level >= overdueLevel }
+
 // KeepsWorkloads reports whether attempts record that their workload was created.
 func (s *State) KeepsWorkloads() bool { return s.level >= workloadLevel }
 
 // Build returns the record of a build, or nil.
-func (s *State) Build(id string) *buildsv1.Record {
-	r, _ := s.builds.Get(id)
-	return r
-}
+func (s *State) Build(id string) *buildsv1.Record { return s.builds.Get(id) }
 
 // Newest returns the build of a ref that was created last, or nil.
 func (s *State) Newest(ref string) (r *buildsv1.Record) {
@@ -276,8 +282,17 @@ func (s *State) Counts() Counts {
 // NUL in both strings.
 func pairKey(a, b string) string { return a + "\x00" + b }
 
+// orderKeyLen is the length of an order key.
+const orderKeyLen = 16
+
 // orderKey encodes a number so that the order of the bytes is that of the numbers.
-func orderKey(n uint64) string { return fmt.Sprintf("%016x", n) }
+func orderKey(n uint64) string {
+	var key [orderKeyLen]byte
+	for i := range key {
+		key[i] = "0123456789abcdef"[n>>(60-4*i)&0xf]
+	}
+	return string(key[:])
+}
 
 // createdKey returns the key of a record in the order of creation: that of the commands in the
 // replicated log, whatever the clocks of their leaders were. Records without an index come first,

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -52,6 +53,7 @@ func Test_State_Invariants(t *testing.T) {
 				id, n, e := pick(rt)
 				m.Apply(&buildsv1.AssignAttempt{Assignments: []*buildsv1.AssignAttempt_Assignment{{
 					BuildId: id, Attempt: n + 1, Epoch: e + 2, Owner: "n1", OwnerStoreId: "s1",
+					Adoptable:    m.Store.View().Level() >= builds.AllAttemptsLevel && rapid.Bool().Draw(rt, "adoptable"),
 					BuildVersion: m.Store.Build(id).GetBuild().GetVersion(),
 				}}})
 			},
@@ -77,6 +79,13 @@ func Test_State_Invariants(t *testing.T) {
 			"restart": func(*rapid.T) {
 				m.Must(&buildsv1.NodeStarted{Name: "n1", StoreId: "s1", BootId: fmt.Sprint(m.Index), Capacity: 1})
 			},
+			"lost": func(*rapid.T) {
+				m.Apply(&buildsv1.NodeLost{Name: "n1", StoreId: "s1", BootId: m.Store.View().Node("n1").GetBootId(), AllAttempts: true})
+			},
+			"expire": func(rt *rapid.T) {
+				id, _, _ := pick(rt)
+				m.Apply(&buildsv1.ExpireLogs{BuildIds: []string{id}})
+			},
 			"time": func(rt *rapid.T) {
 				m.Now = m.Now.Add(time.Duration(rapid.IntRange(-60, 120).Draw(rt, "seconds")) * time.Second)
 				m.Must(&buildsv1.Reap{})
@@ -96,6 +105,9 @@ func Test_State_Invariants(t *testing.T) {
 			rt.Fatal("a restored state differs from the one that was saved")
 		}
 		checkInvariants(rt, restored.View(), ended)
+		if d := cmp.Diff(restored.View().Schedule(), m.Store.View().Schedule()); d != "" {
+			rt.Fatalf("tables that changes have kept differ from those of the records (-records +changes):\n%s", d)
+		}
 		checkHash(rt, t, m.Store)
 	})
 }

@@ -99,6 +99,14 @@ func (h *recordHasher) of(key string, m proto.Message) uint64 {
 	return h.sum(m)
 }
 
+// ofEncoded returns the hash of a record under its key. raw is its deterministic encoding.
+func (h *recordHasher) ofEncoded(key string, raw []byte) uint64 {
+	h.buf = binary.AppendUvarint(h.buf[:0], uint64(len(key)))
+	h.buf = append(h.buf, key...)
+	h.buf = append(h.buf, raw...)
+	return xxhash.Sum64(h.buf)
+}
+
 // sum returns the hash of the buffer and a message.
 func (h *recordHasher) sum(m proto.Message) uint64 {
 	buf, err := deterministic.MarshalAppend(h.buf, m)

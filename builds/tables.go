@@ -1,8 +1,6 @@
 package builds
 
 import (
-	"google.golang.org/protobuf/proto"
-
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -11,28 +9,13 @@ import (
 func (s *State) put(r *buildsv1.Record) {
 	b := r.Build
 	old := s.Build(b.Id)
-	if old != nil {
-		s.unindex(old)
-	}
 	if !sameListing(old.GetBuild(), b) {
 		s.activeSet = new(ActiveSet)
 	}
 	s.builds.Set(b.Id, r)
 	s.publish(r)
-	switch {
-	case b.Phase == Queued:
-		s.queued.Set(createdKey(r), r)
-		if s.deadlineRuns(r) {
-			s.deadlines.Set(deadlineKey(r), r)
-		}
-	case Live(b.Phase):
-		s.live.Set(b.Id, r)
-	case Terminal(b.Phase):
-		end := orderKey(r.EndedIndex) + b.Id
-		s.history.Set(end, b.Id)
-		s.historyByRequester.Set(pairKey(b.Requester, end), b.Id)
-		s.countEnded(b.Requester, 1)
-	}
+	s.reindex(old, r)
+	s.leaveRef(old, r)
 	if !Terminal(b.Phase) {
 		if r.Successor {
 			s.successors.Set(b.Ref, b.Id)
@@ -40,19 +23,33 @@ func (s *State) put(r *buildsv1.Record) {
 			s.activeByRef.Set(b.Ref, b.Id)
 		}
 	}
-	if id, ok := s.newestByRef.Get(b.Ref); !ok || id <= b.Id {
-		s.newestByRef.Set(b.Ref, b.Id)
+	if s.level < newestLevel {
+		if id, ok := s.newestByRef.Get(b.Ref); !ok || id < b.Id {
+			s.newestByRef.Set(b.Ref, b.Id)
+		}
 	}
 	if old == nil {
-		s.byRef.Set(pairKey(b.Ref, b.Id), b.Id)
+		if s.level < creationOrderLevel {
+			s.byRef.Set(pairKey(b.Ref, b.Id), b.Id)
+		}
+		s.byRequester.Set(pairKey(b.Requester, createdKey(r)), b.Id)
 		s.created.Set(createdKey(r), b.Id)
 		s.createdRef.Set(pairKey(b.Ref, createdKey(r)), b.Id)
 	}
-	for _, a := range b.Attempts {
-		if a.GetLog().GetState() == LogSealing {
-			s.sealing.Set(b.Id, r)
-			break
-		}
+}
+
+// leaveRef removes a build from the active builds and the successors of its ref, unless r, its next
+// record, stays there. r is nil if the build is removed.
+func (s *State) leaveRef(old, r *buildsv1.Record) {
+	if old == nil || Terminal(old.Build.Phase) || r != nil && !Terminal(r.Build.Phase) && r.Successor == old.Successor {
+		return
+	}
+	b, t := old.Build, s.activeByRef
+	if old.Successor {
+		t = s.successors
+	}
+	if id, ok := t.Get(b.Ref); ok && id == b.Id {
+		t.Delete(b.Ref)
 	}
 }
 
@@ -65,28 +62,6 @@ func sameListing(old, b *imagebuilderv1.Build) bool {
 	return old.Ref == b.Ref && old.BaseRef == b.BaseRef && old.GetCreatedAt().GetSeconds() == b.GetCreatedAt().GetSeconds()
 }
 
-// unindex removes a record from all indexes except those that never change while the state has the
-// build: builds, newestByRef, byRef, created and createdRef.
-func (s *State) unindex(r *buildsv1.Record) {
-	b := r.Build
-	if _, ok := s.queued.Delete(createdKey(r)); ok {
-		s.deadlines.Delete(deadlineKey(r))
-	}
-	s.live.Delete(b.Id)
-	s.sealing.Delete(b.Id)
-	end := orderKey(r.EndedIndex) + b.Id
-	if _, ok := s.history.Delete(end); ok {
-		s.historyByRequester.Delete(pairKey(b.Requester, end))
-		s.countEnded(b.Requester, -1)
-	}
-	if id, ok := s.activeByRef.Get(b.Ref); ok && id == b.Id {
-		s.activeByRef.Delete(b.Ref)
-	}
-	if id, ok := s.successors.Get(b.Ref); ok && id == b.Id {
-		s.successors.Delete(b.Ref)
-	}
-}
-
 // deadlineRuns reports whether a build ends at its deadline. The deadline of a successor begins
 // when the successor becomes the active build of its image. Its wait ends with the former build, at
 // the deadline of that one.
@@ -96,12 +71,13 @@ func (s *State) deadlineRuns(r *buildsv1.Record) bool {
 
 // deadlineKey returns the key of a record in the order of deadlines.
 func deadlineKey(r *buildsv1.Record) string {
-	return orderKey(uint64(max(r.Build.GetDeadline().AsTime().UnixNano(), 0))) + r.Build.Id
+	return timeKey(r.Build.GetDeadline().AsTime().UnixNano()) + r.Build.Id
 }
 
 // remove removes a build and all its index entries.
 func (s *State) remove(r *buildsv1.Record) {
-	s.unindex(r)
+	s.reindex(r, nil)
+	s.leaveRef(r, nil)
 	s.unpublish(r)
 	s.builds.Delete(r.Build.Id)
 	if !Terminal(r.Build.Phase) {
@@ -110,23 +86,9 @@ func (s *State) remove(r *buildsv1.Record) {
 	s.byRef.Delete(pairKey(r.Build.Ref, r.Build.Id))
 	s.created.Delete(createdKey(r))
 	s.createdRef.Delete(pairKey(r.Build.Ref, createdKey(r)))
+	s.byRequester.Delete(pairKey(r.Build.Requester, createdKey(r)))
 	if id, ok := s.newestByRef.Get(r.Build.Ref); ok && id == r.Build.Id {
 		s.newestByRef.Delete(r.Build.Ref)
-	}
-}
-
-// edit returns a copy of a record. The caller changes it and puts it back.
-func edit(r *buildsv1.Record) *buildsv1.Record {
-	return proto.Clone(r).(*buildsv1.Record)
-}
-
-// countEnded adds by to the number of ended builds of a requester.
-func (s *State) countEnded(requester string, by int) {
-	n, _ := s.historyCount.Get(requester)
-	if n += by; n > 0 {
-		s.historyCount.Set(requester, n)
-	} else {
-		s.historyCount.Delete(requester)
 	}
 }
 

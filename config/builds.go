@@ -29,6 +29,7 @@ type Builds struct {
 	RunningTotal        int      `json:"runningTotal" doc:"Number of attempts that the cluster runs at a time. 0: no limit."`
 	RunningPerRequester int      `json:"runningPerRequester" doc:"Number of attempts that the cluster runs at a time for one requester. 0: no limit."`
 	QueueTotal          int      `json:"queueTotal" doc:"Number of queued builds. Further builds are refused."`
+	QueuedPerRequester  int      `json:"queuedPerRequester" doc:"Number of queued builds of one requester. Further builds are refused. 0: no limit."`
 }
 
 // History bounds the ended builds that the cluster keeps.

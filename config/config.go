@@ -71,7 +71,7 @@ func Default() Config {
 		Kubernetes:     defaultKubernetes(),
 		Builds: Builds{
 			Timeout: d(time.Hour), MaxTimeout: d(6 * time.Hour), Attempts: 3, UncountedAttempts: 10,
-			RetryBackoff: d(time.Second), RetryBackoffMax: d(time.Minute), RunningPerNode: 32, QueueTotal: 100000,
+			RetryBackoff: d(time.Second), RetryBackoffMax: d(time.Minute), RunningPerNode: 32, QueueTotal: 100000, QueuedPerRequester: 50000,
 		},
 		History:    History{Total: 10000, PerRequester: 2000, MaxAge: d(7 * 24 * time.Hour), MinAge: d(10 * time.Minute)},
 		RequestIDs: RequestIDs{Age: d(24 * time.Hour)},

@@ -125,10 +125,10 @@ func Test_Config_ValidateNamesEveryKey(t *testing.T) {
 	cfg.Complete()
 	cfg.Orchestrator.BaseImageRepository = "registry.example.com/x:tag"
 	cfg.PprofAddress, cfg.MetricsAddress = "0.0.0.0:6060", "nonsense"
-	cfg.Builds.Attempts, cfg.Log.Level = 0, "loud"
+	cfg.Builds.Attempts, cfg.Builds.QueuedPerRequester, cfg.Log.Level = 0, -1, "loud"
 	cfg.Server.Services.GRPC.TLS.CertPath = "/crt"
 	err := cfg.Validate()
-	for _, key := range []string{"orchestrator.baseImageRepository", "orchestrator.workspaceImageRepository", "pprofAddress", "metricsAddress", "builds.attempts", "log.level", "server.services.grpc.tls"} {
+	for _, key := range []string{"orchestrator.baseImageRepository", "orchestrator.workspaceImageRepository", "pprofAddress", "metricsAddress", "builds.attempts", "builds.queuedPerRequester", "log.level", "server.services.grpc.tls"} {
 		if err == nil || !strings.Contains(err.Error(), key+": ") {
 			t.Errorf("%s is not named in: %v", key, err)
 		}

@@ -120,6 +120,9 @@ func (c *Config) validateLimits(bad report) {
 	if c.Logs.Retention < 0 || c.Logs.TotalBytes < 0 {
 		bad("logs.retention", "retention and totalBytes must not be negative")
 	}
+	if c.Builds.QueuedPerRequester < 0 {
+		bad("builds.queuedPerRequester", "must not be negative")
+	}
 	if c.Shutdown.Drain < 0 {
 		bad("shutdown.drain", "must not be negative")
 	}

@@ -45,6 +45,7 @@ func settingsOf(cfg config.Config) *buildsv1.Settings {
 		RunningTotal:        uint32(cfg.Builds.RunningTotal),
 		RunningPerRequester: uint32(cfg.Builds.RunningPerRequester),
 		QueueTotal:          uint32(cfg.Builds.QueueTotal),
+		QueuePerRequester:   uint32(cfg.Builds.QueuedPerRequester),
 	}
 }
 

@@ -35,12 +35,15 @@ func (n *Node) begin(ctx context.Context) error {
 // ctx ends before.
 func (n *Node) register(ctx context.Context) bool {
 	for {
-		_, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeStarted{
+		res, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeStarted{
 			Name: n.cfg.Name, StoreId: n.cluster.StoreID(), BootId: n.bootID, Zone: n.cfg.Cluster.Zone,
 			Capacity: uint32(n.cfg.Builds.RunningPerNode), Runtimes: slices.Sorted(maps.Keys(n.runtimes)),
 		})
-		if err == nil {
+		if err == nil && !res.More {
 			return true
+		}
+		if err == nil {
+			continue // the attempts of the former process end in batches
 		}
 		if !ctxutil.Sleep(ctx, 100*time.Millisecond) {
 			return false

@@ -106,19 +106,11 @@ func (n *Node) awaitLogCopies(ctx context.Context) error {
 // Nodes that are lost or drained do not stay. It is a pure function.
 func soleLogs(view *builds.State, name, storeID string) (n int) {
 	now := time.Unix(0, view.Time())
-	view.All(func(r *buildsv1.Record) bool {
-		for _, a := range r.Build.Attempts {
-			if s := a.GetLog().GetState(); s != builds.LogOpen && s != builds.LogSealing && s != builds.LogSealed {
-				continue
-			}
-			mine := false
-			for _, c := range builds.CopiesOf(a) {
-				mine = mine || c.Node == name && c.StoreId == storeID
-			}
-			// -1: a copy on a lost node never counts, even if the node was lost just now.
-			if keep, _, _ := placement.SoundCopies(view, now, -1, a); mine && len(keep) == 0 {
-				n++
-			}
+	view.CopySets(func(a *imagebuilderv1.Attempt, logs int) bool {
+		mine := builds.HasCopy(builds.CopiesOf(a), name, storeID)
+		// -1: a copy on a lost node never counts, even if the node was lost just now.
+		if keep, _, _ := placement.SoundCopies(view, now, -1, a); mine && len(keep) == 0 {
+			n += logs
 		}
 		return true
 	})

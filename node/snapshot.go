@@ -188,10 +188,14 @@ func (n *Node) markNodesLost(ctx context.Context) error {
 		st.Nodes(func(node *buildsv1.Node) bool { all = append(all, node); return true })
 	})
 	for _, node := range all {
-		if _, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeLost{
-			Name: node.Name, StoreId: node.StoreId, BootId: node.BootId, Reason: "a snapshot of the state was restored", AllAttempts: true,
-		}); err != nil {
-			return err
+		for more := true; more; {
+			res, _, err := builds.Propose(ctx, n.raft, &buildsv1.NodeLost{
+				Name: node.Name, StoreId: node.StoreId, BootId: node.BootId, Reason: "a snapshot of the state was restored", AllAttempts: true,
+			})
+			if err != nil {
+				return err
+			}
+			more = res.More
 		}
 	}
 	return nil

@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -15,8 +14,14 @@ const (
 	// recheckInterval is the time between decisions while builds wait and a node that is not lost
 	// accepts none. The node reports only in response to a ping that it accepts builds again.
 	recheckInterval = 500 * time.Millisecond
-	// queueWindow limits how many queued builds one decision considers, oldest first.
-	queueWindow = 4096
+	// maxAssigned, maxOverdue and maxRevoked limit what one decision changes, so that a commit is
+	// short and further builds are assigned soon. The next decision continues.
+	maxAssigned = 512
+	maxOverdue  = builds.MaxOverdue
+	maxRevoked  = 64
+	// maxStopped limits how many builds are stopped between two decisions below the feature level of
+	// StopOverdue.
+	maxStopped = 16
 )
 
 // decision is a set of changes that the leader commits next.
@@ -87,38 +92,59 @@ func (r rules) copies(owner *buildsv1.Node, h holders, key string) []*imagebuild
 
 // decide returns the changes that are due now. It chooses queued builds fairly among requesters,
 // the oldest build of each first, and for each build the least loaded node that has the runtime. It
-// is pure.
+// is pure. Its work depends on the changes that are due and on the number of nodes, but not on the
+// number of builds.
 func decide(s *builds.State, now time.Time, r rules) decision {
 	var d decision
+	if t := time.Unix(0, s.Time()); now.Before(t) {
+		now = t // a command has this time at least
+	}
 	d.later(historyDue(s, now, &d))
-	slots, usedBy, total := load(s, r, now, &d)
+	d.deadlines(s, now)
+	d.unstopped(s, now)
+	d.pauses(s, now)
+	slots := load(s, r)
 	if s.Level() < 2 {
 		r.replicas = 0
 	}
 	h := nodes(s, r, slots)
-	if len(h.alive) < h.known && s.Counts().Queued > 0 {
+	c := s.Counts()
+	if len(h.alive) < h.known && c.Queued > 0 {
 		d.later(now.Add(recheckInterval))
 	}
 	d.adopt(s, slots, h.drained)
-	set := s.Settings()
 	room := 0
 	for _, sl := range slots {
-		room += sl.free
+		room += max(sl.free, 0)
 	}
-	if set.RunningTotal > 0 {
-		room = min(room, int(set.RunningTotal)-total)
+	if limit := int(s.Settings().RunningTotal); limit > 0 {
+		room = min(room, limit-c.Live)
 	}
-	for _, q := range candidates(s, now, usedBy, &d) {
-		if room <= 0 {
-			break
+	d.start(s, now, r, slots, h, min(room, maxAssigned))
+	return d
+}
+
+// start assigns up to room queued builds to nodes.
+func (d *decision) start(s *builds.State, now time.Time, r rules, slots []*slot, h holders, room int) {
+	if room <= 0 {
+		return
+	}
+	t := newTurns(s, now)
+	full := map[string]bool{} // runtimes without a free place
+	for room > 0 {
+		q := t.next()
+		if q == nil {
+			return
 		}
 		b := q.Build
-		if limit := set.RunningPerRequester; limit > 0 && usedBy[b.Requester] >= int(limit) {
-			continue
-		}
 		name := r.runtime(b.Source)
-		sl := place(slots, name, locality(b.Source), failedOn(b))
+		var sl *slot
+		if !full[name] {
+			sl = place(slots, name, locality(b.Source), failedOn(b))
+		}
 		if sl == nil {
+			full[name] = true
+			t.pass()
 			continue
 		}
 		a := &buildsv1.AssignAttempt_Assignment{
@@ -133,16 +159,15 @@ func decide(s *builds.State, now time.Time, r rules) decision {
 		if r.replicas > 0 {
 			a.Replicas, a.Adoptable = uint32(r.replicas), r.adoptable(name)
 			if a.Copies = r.copies(sl.node, h, b.Id); a.Copies == nil {
-				break // no second node can hold a log now
+				return // no second node can hold a log now
 			}
 		}
 		sl.free--
 		sl.used++
 		room--
-		usedBy[b.Requester]++
+		t.take()
 		d.assign = append(d.assign, a)
 	}
-	return d
 }
 
 // adopt assigns attempts to other nodes if their owner is lost, removed, drained or about to stop
@@ -152,34 +177,42 @@ func (d *decision) adopt(s *builds.State, slots []*slot, drained []*buildsv1.Nod
 	if s.Level() < 2 {
 		return
 	}
-	s.Live(func(q *buildsv1.Record) bool {
-		a := builds.LastAttempt(q.Build)
-		n := s.Node(a.Owner)
-		runs := n != nil && n.StoreId == a.OwnerStoreId && !n.Lost
-		if !a.Adoptable || runs && !n.Stopping && !n.Drained {
-			return true
+	for _, o := range s.AdoptableOwners() {
+		n := s.Node(o.Node)
+		runs := n != nil && n.StoreId == o.StoreID && !n.Lost
+		if runs && !n.Stopping && !n.Drained {
+			continue
 		}
-		continues := func(n *buildsv1.Node) bool {
-			return builds.HasCopy(builds.CopiesOf(a), n.Name, n.StoreId) && slices.Contains(n.Runtimes, a.Runtime)
-		}
-		var to *slot
-		for _, sl := range slots {
-			if continues(sl.node) && (to == nil || sl.used < to.used) {
-				to = sl
-			}
-		}
-		if i := slices.IndexFunc(drained, continues); to == nil && i >= 0 && !runs {
-			to = &slot{node: drained[i]}
-		}
-		if to == nil {
-			return true
-		}
-		to.used++
-		d.reassign = append(d.reassign, &buildsv1.AssignAttempt_Assignment{
-			BuildId: q.Build.Id, Attempt: a.Number, Owner: to.node.Name, OwnerStoreId: to.node.StoreId,
-			Epoch: builds.MaxEpoch(q.Build) + 1, BuildVersion: q.Build.Version, Runtime: a.Runtime,
+		s.AdoptableOf(o, func(q *buildsv1.Record) bool {
+			d.reassignOne(q, slots, drained, runs)
+			return len(d.reassign) < maxAssigned
 		})
-		return true
+	}
+}
+
+// reassignOne assigns an attempt to another node, if there is one that can continue it. runs
+// reports whether its owner runs.
+func (d *decision) reassignOne(q *buildsv1.Record, slots []*slot, drained []*buildsv1.Node, runs bool) {
+	a := builds.LastAttempt(q.Build)
+	continues := func(n *buildsv1.Node) bool {
+		return builds.HasCopy(builds.CopiesOf(a), n.Name, n.StoreId) && slices.Contains(n.Runtimes, a.Runtime)
+	}
+	var to *slot
+	for _, sl := range slots {
+		if continues(sl.node) && (to == nil || sl.used < to.used) {
+			to = sl
+		}
+	}
+	if i := slices.IndexFunc(drained, continues); to == nil && i >= 0 && !runs {
+		to = &slot{node: drained[i]}
+	}
+	if to == nil {
+		return
+	}
+	to.used++
+	d.reassign = append(d.reassign, &buildsv1.AssignAttempt_Assignment{
+		BuildId: q.Build.Id, Attempt: a.Number, Owner: to.node.Name, OwnerStoreId: to.node.StoreId,
+		Epoch: builds.MaxEpoch(q.Build) + 1, BuildVersion: q.Build.Version, Runtime: a.Runtime,
 	})
 }
 
@@ -200,80 +233,44 @@ func nodes(s *builds.State, r rules, slots []*slot) (h holders) {
 	return h
 }
 
-// load returns the capacity of each node that can get attempts, the number of running attempts by
-// requester, and their total. It adds live builds past their deadline to d.
-func load(s *builds.State, r rules, now time.Time, d *decision) (slots []*slot, usedBy map[string]int, total int) {
-	byName := map[string]*slot{}
+// load returns the capacity of each node that can get attempts.
+func load(s *builds.State, r rules) (slots []*slot) {
 	s.Nodes(func(n *buildsv1.Node) bool {
-		sl := &slot{node: n, free: int(n.Capacity)}
-		byName[n.Name] = sl
 		if !n.Drained && r.alive(n) {
-			slots = append(slots, sl)
+			used := s.Owned(n.Name)
+			slots = append(slots, &slot{node: n, free: int(n.Capacity) - used, used: used})
 		}
 		return true
 	})
-	usedBy = map[string]int{}
-	s.Live(func(q *buildsv1.Record) bool {
-		total++
-		usedBy[q.Build.Requester]++
-		if sl := byName[builds.LastAttempt(q.Build).Owner]; sl != nil {
-			sl.free--
-			sl.used++
-		}
-		d.deadline(q, now)
-		d.unstopped(q, now)
-		return true
-	})
-	return slots, usedBy, total
+	return slots
 }
 
-// deadline adds a build past its deadline to overdue, and otherwise its deadline to wake. It
-// ignores a build that is being stopped.
-func (d *decision) deadline(q *buildsv1.Record, now time.Time) {
-	if q.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
-		return
-	}
-	if t := q.Build.Deadline.AsTime(); !now.Before(t) {
+// deadlines adds builds past their deadline to overdue, and otherwise the next deadline to wake. It
+// ignores builds that are being stopped.
+func (d *decision) deadlines(s *builds.State, now time.Time) {
+	check := func(q *buildsv1.Record) bool {
+		if t := q.Build.Deadline.AsTime(); now.Before(t) {
+			d.later(t)
+			return false
+		}
 		d.overdue = append(d.overdue, q.Build.Id)
-	} else {
-		d.later(t)
+		return len(d.overdue) < maxOverdue
+	}
+	s.QueuedByDeadline(check)
+	if len(d.overdue) < maxOverdue {
+		s.LiveByDeadline(check)
 	}
 }
 
-// candidates returns the queued builds that may start now. Requesters take turns, and the requester
-// with the fewest running attempts is first. candidates adds queued builds past their deadline to
-// d, wherever they are in the queue.
-func candidates(s *builds.State, now time.Time, usedBy map[string]int, d *decision) []*buildsv1.Record {
-	type entry struct {
-		r    *buildsv1.Record
-		turn int
-	}
-	s.QueuedByDeadline(func(q *buildsv1.Record) bool {
-		d.deadline(q, now)
-		return !now.Before(q.Build.Deadline.AsTime()) && len(d.overdue) < queueWindow
-	})
-	var list []entry
-	turns := map[string]int{}
-	seen := 0
-	s.Queued(func(q *buildsv1.Record) bool {
-		seen++
-		if t := q.Build.NotBefore; t != nil && now.Before(t.AsTime()) {
-			d.later(t.AsTime())
-			return seen < queueWindow
+// pauses adds the end of the next pause of a queued build to wake.
+func (d *decision) pauses(s *builds.State, now time.Time) {
+	s.Delayed(func(q *buildsv1.Record) bool {
+		at := q.Build.NotBefore.AsTime()
+		if now.Before(at) {
+			d.later(at)
 		}
-		if !q.Successor && now.Before(q.Build.Deadline.AsTime()) {
-			requester := q.Build.Requester
-			list = append(list, entry{q, usedBy[requester] + turns[requester]})
-			turns[requester]++
-		}
-		return seen < queueWindow
+		return !now.Before(at)
 	})
-	slices.SortStableFunc(list, func(a, b entry) int { return cmp.Compare(a.turn, b.turn) })
-	out := make([]*buildsv1.Record, len(list))
-	for i, e := range list {
-		out[i] = e.r
-	}
-	return out
 }
 
 // historyDue returns the time at which the history exceeds a limit. If it does so now, it sets

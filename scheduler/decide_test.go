@@ -114,7 +114,7 @@ func Test_Decide_WaitsForBackOffAndDeadline(t *testing.T) {
 // Test_Decide_DeadlinesBehindTheWindow: deadlines count wherever a build is in the queue.
 func Test_Decide_DeadlinesBehindTheWindow(t *testing.T) {
 	w := schedulertest.NewWorld(t)
-	for range queueWindow {
+	for range 4096 {
 		w.Create("patient")
 	}
 	w.CreateFor("soon", time.Minute)
@@ -136,8 +136,8 @@ func Test_Decide_DeadlinesBehindTheWindow(t *testing.T) {
 		t.Errorf("afterwards: overdue %v, wakes in %s", d.overdue, d.wake.Sub(w.Now))
 	}
 	w.Now = w.Now.Add(2 * time.Hour)
-	if d := decideIn(w); len(d.overdue) != queueWindow {
-		t.Errorf("%d are overdue, want %d", len(d.overdue), queueWindow)
+	if d := decideIn(w); len(d.overdue) != maxOverdue {
+		t.Errorf("%d are overdue, want %d", len(d.overdue), maxOverdue)
 	}
 }
 

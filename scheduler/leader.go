@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -84,27 +85,8 @@ func (l *Leader) await(ctx context.Context, changed, peersChanged <-chan struct{
 	}
 }
 
-// commit proposes a decision. It reports whether the state has changed.
-func (l *Leader) commit(ctx context.Context, d decision) (bool, error) {
-	done := false
-	for _, id := range d.overdue {
-		if _, _, err := builds.Propose(ctx, l.opts.Raft, &buildsv1.StopBuild{
-			BuildId: id, Reason: buildsv1.StopReason_STOP_REASON_DEADLINE,
-		}); err != nil {
-			return false, err
-		}
-		done = true
-	}
-	for _, c := range d.revoke {
-		_, _, err := builds.Propose(ctx, l.opts.Raft, c)
-		if err != nil && !errors.Is(err, builds.ErrFenced) && !errors.Is(err, builds.ErrNotFound) { // the owner has ended it meanwhile
-			return false, err
-		}
-		if err == nil {
-			l.opts.Log.Warn("the owner of an attempt did not stop it in time: the leader ended it", "build", c.BuildId, "attempt", c.Attempt, "epoch", c.Epoch)
-		}
-		done = true
-	}
+// commit proposes a decision, first what starts builds. It reports whether the state has changed.
+func (l *Leader) commit(ctx context.Context, d decision) (done bool, err error) {
 	if len(d.assign) > 0 {
 		res, _, err := builds.Propose(ctx, l.opts.Raft, &buildsv1.AssignAttempt{Assignments: d.assign})
 		if err != nil {
@@ -121,6 +103,19 @@ func (l *Leader) commit(ctx context.Context, d decision) (bool, error) {
 		}
 		done = done || res.Refused < len(d.reassign)
 	}
+	if len(d.overdue) > 0 {
+		stopped, err := l.stopOverdue(ctx, d.overdue)
+		if err != nil {
+			return false, err
+		}
+		done = done || stopped
+	}
+	if len(d.revoke) > 0 {
+		if err := l.revoke(ctx, d.revoke); err != nil {
+			return false, err
+		}
+		done = true
+	}
 	if d.reap {
 		if _, _, err := builds.Propose(ctx, l.opts.Raft, &buildsv1.Reap{}); err != nil {
 			return false, err
@@ -128,6 +123,45 @@ func (l *Leader) commit(ctx context.Context, d decision) (bool, error) {
 		done = true
 	}
 	return done, nil
+}
+
+// stopOverdue stops builds whose deadline has passed. It reports whether one of them was not stopped
+// before. Below the feature level of the batch it stops the first few, one by one.
+func (l *Leader) stopOverdue(ctx context.Context, ids []string) (bool, error) {
+	var batches bool
+	l.opts.Store.Read(func(s *builds.State) { batches = s.StopsInBatches() })
+	if batches {
+		res, _, err := builds.Propose(ctx, l.opts.Raft, &buildsv1.StopOverdue{BuildIds: ids})
+		return res.Refused < len(ids), err
+	}
+	done := false
+	for _, id := range ids[:min(len(ids), maxStopped)] {
+		_, _, err := builds.Propose(ctx, l.opts.Raft, &buildsv1.StopBuild{BuildId: id, Reason: buildsv1.StopReason_STOP_REASON_DEADLINE})
+		if err != nil && !errors.Is(err, builds.ErrNotDue) && !errors.Is(err, builds.ErrNotFound) {
+			return false, err
+		}
+		done = done || err == nil
+	}
+	return done, nil
+}
+
+// revoke ends attempts that their owners should have stopped. It proposes them together, so that
+// they share writes of the replicated log.
+func (l *Leader) revoke(ctx context.Context, attempts []*buildsv1.RevokeAttempt) error {
+	var g errgroup.Group
+	for _, c := range attempts { // at most maxRevoked
+		g.Go(func() error {
+			_, _, err := builds.Propose(ctx, l.opts.Raft, c)
+			if err == nil {
+				l.opts.Log.Warn("the owner of an attempt did not stop it in time: the leader ended it", "build", c.BuildId, "attempt", c.Attempt, "epoch", c.Epoch)
+			}
+			if errors.Is(err, builds.ErrFenced) || errors.Is(err, builds.ErrNotFound) { // the owner has ended it meanwhile
+				return nil
+			}
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 // putSettings commits the settings if the state has other ones. It retries until ctx ends.

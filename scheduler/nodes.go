@@ -61,7 +61,11 @@ func (w *nodeWatcher) check(ctx context.Context) {
 }
 
 func (w *nodeWatcher) propose(ctx context.Context, payload proto.Message) {
-	if _, _, err := builds.Propose(ctx, w.Raft, payload); err != nil && ctx.Err() == nil {
+	res, _, err := builds.Propose(ctx, w.Raft, payload)
+	for err == nil && res.More {
+		res, _, err = builds.Propose(ctx, w.Raft, payload)
+	}
+	if err != nil && ctx.Err() == nil {
 		w.Log.Warn("cannot commit a change of a node or of a log, will try again", "command", payload.ProtoReflect().Descriptor().Name(), "err", err)
 	}
 }
@@ -129,6 +133,9 @@ func (w *nodeWatcher) lostNodes() (lost []*buildsv1.NodeLost) {
 	}
 	view.Nodes(func(n *buildsv1.Node) bool {
 		if n.Lost {
+			if view.Bound(n.Name) { // a former leader did not end all attempts
+				lost = append(lost, &buildsv1.NodeLost{Name: n.Name, StoreId: n.StoreId, BootId: n.BootId, Reason: "it was lost before"})
+			}
 			return true
 		}
 		boot, silent, dead := w.Nodes.Peer(n.Name, n.StoreId)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
 )
@@ -61,5 +62,29 @@ func Test_LostNodes(t *testing.T) {
 				t.Errorf("the reason of its loss is %q, want %q", reason, c.lost)
 			}
 		})
+	}
+}
+
+// Test_LostNodes_GoesOn checks that a leader ends the attempts that a former leader has left to a
+// lost node.
+func Test_LostNodes_GoesOn(t *testing.T) {
+	w := schedulertest.NewWorld(t, 2000, 1)
+	w.Apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	for range 1030 {
+		w.Create("a")
+		w.Assign(w.Assignment("n1"))
+	}
+	w.Apply(&buildsv1.NodeLost{Name: "n0", StoreId: "s", BootId: "b"})
+	o := LeaderOptions{Store: w.Store, Raft: &schedulertest.Raft{W: w}, Nodes: healthyNodes{}, LostAfter: time.Hour, Log: slog.New(slog.DiscardHandler)}
+	watcher := &nodeWatcher{LeaderOptions: o, since: map[string]time.Time{}, ended: map[string]string{}}
+	if n := w.Store.View().Owned("n0"); n != 6 {
+		t.Fatalf("%d attempts are left", n)
+	}
+	watcher.check(t.Context())
+	if n := w.Store.View().Owned("n0"); n != 0 {
+		t.Errorf("%d attempts are left after a check", n)
+	}
+	if lost := watcher.lostNodes(); len(lost) != 0 {
+		t.Errorf("the node is lost once more: %v", lost)
 	}
 }

@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"slices"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -20,8 +19,9 @@ type Retention struct {
 }
 
 const (
-	// maxExpired limits how many builds one command is about.
-	maxExpired = 256
+	// maxExpired limits how many builds one command is about, so that it holds the state for a few
+	// milliseconds.
+	maxExpired = 128
 	// maxRetentionInterval limits the time between checks.
 	maxRetentionInterval = time.Minute
 )
@@ -34,32 +34,20 @@ func (r Retention) interval() time.Duration {
 	return min(max(r.Age/4, time.Second), maxRetentionInterval)
 }
 
-// expired returns ended builds whose logs must be removed, oldest first, at most maxExpired. It
-// returns no build that is younger than the minimum age of the history.
+// expired returns ended builds whose logs must be removed, at most maxExpired, in the order in which
+// they ended. It returns no build that is younger than the minimum age of the history.
 func (r Retention) expired(s *builds.State, now time.Time) (ids []string) {
-	set := s.Settings()
-	var total int64
-	s.Descend("", func(rec *buildsv1.Record) bool {
-		var bytes int64
-		kept := false
-		for _, a := range rec.Build.Attempts {
-			if a.Log.GetState() == builds.LogSealed {
-				kept, bytes = true, bytes+a.Log.GetLength()
-			}
-		}
-		total += bytes
-		if !kept || !builds.Terminal(rec.Build.Phase) {
-			return true
-		}
+	least, total := time.Duration(s.Settings().HistoryMinAgeNanos), s.LogBytes()
+	s.Logged(func(rec *buildsv1.Record, bytes int64) bool {
 		age := now.Sub(rec.Build.EndedAt.AsTime())
-		if age < time.Duration(set.HistoryMinAgeNanos) {
-			return true
+		old := r.Age > 0 && age >= r.Age
+		if age < least || !old && (r.TotalBytes == 0 || total <= r.TotalBytes) {
+			return false // the others ended later
 		}
-		if r.Age > 0 && age >= r.Age || r.TotalBytes > 0 && bytes > 0 && total > r.TotalBytes {
-			ids = append(ids, rec.Build.Id)
+		if old || bytes > 0 {
+			ids, total = append(ids, rec.Build.Id), total-bytes
 		}
-		return true
+		return len(ids) < maxExpired
 	})
-	slices.Reverse(ids)
-	return ids[:min(len(ids), maxExpired)]
+	return ids
 }

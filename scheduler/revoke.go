@@ -12,16 +12,16 @@ import (
 // it, and with the election of a leader, a cancel takes effect within 15 s.
 const stopGrace = 8 * time.Second
 
-// unstopped adds a live attempt to revoke if its owner had stopGrace to end it, and otherwise the
-// end of that time to wake.
-func (d *decision) unstopped(q *buildsv1.Record, now time.Time) {
-	if q.StopReason == buildsv1.StopReason_STOP_REASON_UNSPECIFIED || q.StopUnixNano == 0 {
-		return // a zero time is below the feature level that introduces the command
-	}
-	if due := time.Unix(0, q.StopUnixNano).Add(stopGrace); now.Before(due) {
-		d.later(due)
-		return
-	}
-	a := builds.LastAttempt(q.Build)
-	d.revoke = append(d.revoke, &buildsv1.RevokeAttempt{BuildId: q.Build.Id, Attempt: a.Number, Epoch: a.Epoch})
+// unstopped adds live attempts to revoke whose owner had stopGrace to end them, and otherwise the
+// next end of that time to wake. Below the feature level of the command a stop has no time.
+func (d *decision) unstopped(s *builds.State, now time.Time) {
+	s.Stopping(func(q *buildsv1.Record) bool {
+		if due := time.Unix(0, q.StopUnixNano).Add(stopGrace); now.Before(due) {
+			d.later(due)
+			return false
+		}
+		a := builds.LastAttempt(q.Build)
+		d.revoke = append(d.revoke, &buildsv1.RevokeAttempt{BuildId: q.Build.Id, Attempt: a.Number, Epoch: a.Epoch})
+		return len(d.revoke) < maxRevoked
+	})
 }

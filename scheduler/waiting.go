@@ -13,13 +13,12 @@ import (
 // Waiting explains why queued builds wait, by the rules of decide and one state. It works on any
 // node. The leader also knows which nodes do not respond, some moments before the state shows it.
 type Waiting struct {
-	state  *builds.State
-	now    time.Time
-	rules  rules
-	slots  []*slot
-	nodes  holders
-	usedBy map[string]int
-	total  int
+	state *builds.State
+	now   time.Time
+	rules rules
+	slots []*slot
+	nodes holders
+	total int // number of live builds
 }
 
 // NewWaiting returns the reasons in a state. runtime returns the name of the runtime for a source,
@@ -32,7 +31,7 @@ func NewWaiting(s *builds.State, now time.Time, runtime func(*imagebuilderv1.Sou
 		alive:   func(n *buildsv1.Node) bool { return !n.Lost && !n.Stopping },
 		runtime: runtime, replicas: replicas,
 	}}
-	w.slots, w.usedBy, w.total = load(s, w.rules, now, &decision{})
+	w.slots, w.total = load(s, w.rules), s.Counts().Live
 	w.nodes = nodes(s, w.rules, w.slots)
 	return w
 }
@@ -58,7 +57,7 @@ func (w *Waiting) Reason(r *buildsv1.Record) string {
 	if set.RunningTotal > 0 && w.total >= int(set.RunningTotal) {
 		return fmt.Sprintf("the limit of running builds is reached (builds.runningTotal, %d)", set.RunningTotal)
 	}
-	if limit := set.RunningPerRequester; limit > 0 && w.usedBy[b.Requester] >= int(limit) {
+	if limit := set.RunningPerRequester; limit > 0 && w.state.Running(b.Requester) >= int(limit) {
 		return fmt.Sprintf("the limit of running builds of this requester is reached (builds.runningPerRequester, %d)", limit)
 	}
 	if !slices.ContainsFunc(w.slots, func(sl *slot) bool { return slices.Contains(sl.node.Runtimes, runtime) }) {

@@ -76,7 +76,10 @@ func (o *Owner) repairAll(ctx context.Context) (found bool) {
 	slots := make(chan struct{}, maxRepairs)
 	now := time.Unix(0, view.Time())
 	nodes := o.holders(view)
-	view.All(func(r *buildsv1.Record) bool {
+	if !o.mustRepair(view, now, nodes) {
+		return false
+	}
+	view.WithSealedLog(func(r *buildsv1.Record) bool {
 		for _, a := range r.Build.Attempts {
 			stay, to := o.nextCopy(view, now, nodes, r.Build.Id, a)
 			if to == nil {
@@ -93,6 +96,17 @@ func (o *Owner) repairAll(ctx context.Context) (found bool) {
 	})
 	wg.Wait()
 	return found
+}
+
+// mustRepair reports whether there is a log for which this node must make a copy. It reads the sets of
+// copies and no builds.
+func (o *Owner) mustRepair(view *builds.State, now time.Time, nodes []*buildsv1.Node) (must bool) {
+	view.CopySets(func(like *imagebuilderv1.Attempt, _ int) bool {
+		_, to := o.nextCopy(view, now, nodes, "", like) // another build has another node, but none if this has none
+		must = to != nil
+		return !must
+	})
+	return must
 }
 
 // nextCopy returns the node to which this node must copy a complete log, and the copies that stay

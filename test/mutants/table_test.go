@@ -395,6 +395,56 @@ var mutants = []mutant{
 		"if err := n.Diverged(); err != nil {\n\t\t\tn.handOver", "if err := n.Diverged(); err != nil && len(v.Wrong) == 0 {\n\t\t\tn.handOver",
 		"./cluster", "Test_Divergence_OfTheLeader", "",
 	},
+	{
+		"builds that no node can run use up the window of all", "scheduler/turns.go",
+		"k.closed = k.passed >= maxPassed", "k.closed = k.passed >= maxPassed\n\tfor i := range t.kinds {\n\t\tt.kinds[i].closed = t.kinds[i].closed || k.closed\n\t}",
+		"./scheduler", "Test_Decide_BuildsWithoutARuntimeStarveNobody", "",
+	},
+	{
+		"the turn of a requester ignores that its builds end", "builds/schedule.go",
+		"|| is.ready != \"\" || was.live != is.live {", "|| is.ready != \"\" {",
+		"./scheduler", "Test_Turns_AsFairAsAScan", "",
+	},
+	{
+		"builds stay in the index of pauses", "builds/apply.go",
+		"\ts.elapse(before, s.time)\n", "\t_ = before\n",
+		"./builds", "Test_State_Invariants", "",
+	},
+	{
+		"the bytes of removed logs still count", "builds/schedule.go",
+		"s.logBytes += is.logBytes - was.logBytes", "s.logBytes += max(is.logBytes-was.logBytes, 0)",
+		"./scheduler", "Test_Retention", "",
+	},
+	{
+		"overdue builds are stopped before others start", "scheduler/leader.go",
+		"if len(d.assign) > 0 {", "if len(d.assign) > 0 && len(d.overdue) == 0 {",
+		"./scheduler", "Test_Leader_AssignsBeforeItStops", "",
+	},
+	{
+		"a new leader leaves attempts to a lost node", "scheduler/nodes.go",
+		"if view.Bound(n.Name) {", "if view.Bound(n.Name) && n.Name == \"\" {",
+		"./scheduler", "Test_LostNodes_GoesOn", "",
+	},
+	{
+		"one requester fills the queue of all", "builds/busy.go",
+		"limit > 0 && tx.Waiting(requester) >= int(limit) {", "limit > 1<<30 && tx.Waiting(requester) >= int(limit) {",
+		"./builds", "Test_Create_LimitsTheQueueOfARequester", "",
+	},
+	{
+		"a command that ends many builds removes any number", "builds/apply_history.go",
+		"n = min(n, reapsPerApply-len(tx.event.Removed))", "n = min(n, reapsPerApply)",
+		"./builds", "Test_Reap_OneLimitForACommand", "",
+	},
+	{
+		"replaced copies of a log still count", "builds/copy_sets.go",
+		"\t\ts.countSet(a, -1)\n", "",
+		"./builds", "Test_State_Invariants", "",
+	},
+	{
+		"attempts end in batches below the feature level of batches", "builds/apply_node.go",
+		"if tx.level < attemptBatchLevel {", "if tx.level < 2 {",
+		"./builds", "Test_FormerLevels_SameState", "",
+	},
 }
 
 // root is the root of the module.

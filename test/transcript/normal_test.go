@@ -113,8 +113,8 @@ func drain[T any, M interface {
 func (r *transcript) end(err error) {
 	st := status.Convert(err)
 	r.line("%s", st.Code())
-	if n := len(st.Details()); n > 0 {
-		r.line("%d details: %v", n, st.Details())
+	for _, d := range st.Proto().GetDetails() {
+		r.line("detail %s", d.MessageName())
 	}
 	switch {
 	case err == nil:

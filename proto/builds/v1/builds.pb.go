@@ -149,6 +149,9 @@ const (
 	// RevokeAttempt: the leader ends an attempt that its owner should have stopped. From feature level
 	// 5 on.
 	CommandType_COMMAND_TYPE_REVOKE_ATTEMPT CommandType = 26
+	// StopOverdue: the leader requests the end of builds whose deadline has passed. From feature level 5
+	// on.
+	CommandType_COMMAND_TYPE_STOP_OVERDUE CommandType = 27
 )
 
 // Enum value maps for CommandType.
@@ -181,6 +184,7 @@ var (
 		24: "COMMAND_TYPE_REQUEST_REFRESHES",
 		25: "COMMAND_TYPE_SET_CACHE_INTERVAL",
 		26: "COMMAND_TYPE_REVOKE_ATTEMPT",
+		27: "COMMAND_TYPE_STOP_OVERDUE",
 	}
 	CommandType_value = map[string]int32{
 		"COMMAND_TYPE_UNSPECIFIED":        0,
@@ -210,6 +214,7 @@ var (
 		"COMMAND_TYPE_REQUEST_REFRESHES":  24,
 		"COMMAND_TYPE_SET_CACHE_INTERVAL": 25,
 		"COMMAND_TYPE_REVOKE_ATTEMPT":     26,
+		"COMMAND_TYPE_STOP_OVERDUE":       27,
 	}
 )
 
@@ -1715,6 +1720,53 @@ func (x *StopBuild) GetMessage() string {
 	return ""
 }
 
+// StopOverdue is StopBuild with the reason DEADLINE for several builds. Builds whose deadline has not
+// passed at the time of the command are left out.
+type StopOverdue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids of the builds, at most 256.
+	BuildIds      []string `protobuf:"bytes,1,rep,name=build_ids,json=buildIds,proto3" json:"build_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopOverdue) Reset() {
+	*x = StopOverdue{}
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopOverdue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopOverdue) ProtoMessage() {}
+
+func (x *StopOverdue) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopOverdue.ProtoReflect.Descriptor instead.
+func (*StopOverdue) Descriptor() ([]byte, []int) {
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *StopOverdue) GetBuildIds() []string {
+	if x != nil {
+		return x.BuildIds
+	}
+	return nil
+}
+
 // RevokeAttempt ends a live attempt of a build whose stop was requested, if the owner has not ended
 // it. Its log is sealed on another node where possible. It is refused if attempt or epoch is not the
 // current one.
@@ -1732,7 +1784,7 @@ type RevokeAttempt struct {
 
 func (x *RevokeAttempt) Reset() {
 	*x = RevokeAttempt{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1796,7 @@ func (x *RevokeAttempt) String() string {
 func (*RevokeAttempt) ProtoMessage() {}
 
 func (x *RevokeAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[15]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1809,7 @@ func (x *RevokeAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAttempt.ProtoReflect.Descriptor instead.
 func (*RevokeAttempt) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{15}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RevokeAttempt) GetBuildId() string {
@@ -1804,7 +1856,7 @@ type NodeStarted struct {
 
 func (x *NodeStarted) Reset() {
 	*x = NodeStarted{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1868,7 @@ func (x *NodeStarted) String() string {
 func (*NodeStarted) ProtoMessage() {}
 
 func (x *NodeStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[16]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +1881,7 @@ func (x *NodeStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStarted.ProtoReflect.Descriptor instead.
 func (*NodeStarted) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{16}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeStarted) GetName() string {
@@ -1896,7 +1948,7 @@ type NodeLost struct {
 
 func (x *NodeLost) Reset() {
 	*x = NodeLost{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +1960,7 @@ func (x *NodeLost) String() string {
 func (*NodeLost) ProtoMessage() {}
 
 func (x *NodeLost) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[17]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +1973,7 @@ func (x *NodeLost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLost.ProtoReflect.Descriptor instead.
 func (*NodeLost) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{17}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeLost) GetName() string {
@@ -1974,7 +2026,7 @@ type NodeStopping struct {
 
 func (x *NodeStopping) Reset() {
 	*x = NodeStopping{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2038,7 @@ func (x *NodeStopping) String() string {
 func (*NodeStopping) ProtoMessage() {}
 
 func (x *NodeStopping) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[18]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2051,7 @@ func (x *NodeStopping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStopping.ProtoReflect.Descriptor instead.
 func (*NodeStopping) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{18}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NodeStopping) GetName() string {
@@ -2039,7 +2091,7 @@ type Reseal struct {
 
 func (x *Reseal) Reset() {
 	*x = Reseal{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2103,7 @@ func (x *Reseal) String() string {
 func (*Reseal) ProtoMessage() {}
 
 func (x *Reseal) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[19]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2116,7 @@ func (x *Reseal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reseal.ProtoReflect.Descriptor instead.
 func (*Reseal) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{19}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Reseal) GetBuildId() string {
@@ -2111,7 +2163,7 @@ type SealAttempt struct {
 
 func (x *SealAttempt) Reset() {
 	*x = SealAttempt{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2175,7 @@ func (x *SealAttempt) String() string {
 func (*SealAttempt) ProtoMessage() {}
 
 func (x *SealAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[20]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2188,7 @@ func (x *SealAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealAttempt.ProtoReflect.Descriptor instead.
 func (*SealAttempt) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{20}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SealAttempt) GetBuildId() string {
@@ -2208,7 +2260,7 @@ type SetLogCopies struct {
 
 func (x *SetLogCopies) Reset() {
 	*x = SetLogCopies{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2272,7 @@ func (x *SetLogCopies) String() string {
 func (*SetLogCopies) ProtoMessage() {}
 
 func (x *SetLogCopies) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[21]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2285,7 @@ func (x *SetLogCopies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogCopies.ProtoReflect.Descriptor instead.
 func (*SetLogCopies) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{21}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetLogCopies) GetBuildId() string {
@@ -2284,7 +2336,7 @@ type DrainNode struct {
 
 func (x *DrainNode) Reset() {
 	*x = DrainNode{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2348,7 @@ func (x *DrainNode) String() string {
 func (*DrainNode) ProtoMessage() {}
 
 func (x *DrainNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[22]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2361,7 @@ func (x *DrainNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNode.ProtoReflect.Descriptor instead.
 func (*DrainNode) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{22}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DrainNode) GetName() string {
@@ -2340,7 +2392,7 @@ type ForgetNode struct {
 
 func (x *ForgetNode) Reset() {
 	*x = ForgetNode{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2352,7 +2404,7 @@ func (x *ForgetNode) String() string {
 func (*ForgetNode) ProtoMessage() {}
 
 func (x *ForgetNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[23]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2365,7 +2417,7 @@ func (x *ForgetNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetNode.ProtoReflect.Descriptor instead.
 func (*ForgetNode) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{23}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ForgetNode) GetName() string {
@@ -2395,7 +2447,7 @@ type Reassign struct {
 
 func (x *Reassign) Reset() {
 	*x = Reassign{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2459,7 @@ func (x *Reassign) String() string {
 func (*Reassign) ProtoMessage() {}
 
 func (x *Reassign) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[24]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2472,7 @@ func (x *Reassign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reassign.ProtoReflect.Descriptor instead.
 func (*Reassign) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{24}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Reassign) GetAssignments() []*AssignAttempt_Assignment {
@@ -2444,7 +2496,7 @@ type SeedCache struct {
 
 func (x *SeedCache) Reset() {
 	*x = SeedCache{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2508,7 @@ func (x *SeedCache) String() string {
 func (*SeedCache) ProtoMessage() {}
 
 func (x *SeedCache) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[25]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2521,7 @@ func (x *SeedCache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeedCache.ProtoReflect.Descriptor instead.
 func (*SeedCache) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{25}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SeedCache) GetRefs() []string {
@@ -2497,7 +2549,7 @@ type AssignRefreshes struct {
 
 func (x *AssignRefreshes) Reset() {
 	*x = AssignRefreshes{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2561,7 @@ func (x *AssignRefreshes) String() string {
 func (*AssignRefreshes) ProtoMessage() {}
 
 func (x *AssignRefreshes) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[26]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2574,7 @@ func (x *AssignRefreshes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignRefreshes.ProtoReflect.Descriptor instead.
 func (*AssignRefreshes) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AssignRefreshes) GetAssignments() []*AssignRefreshes_Assignment {
@@ -2543,7 +2595,7 @@ type RecordRefreshes struct {
 
 func (x *RecordRefreshes) Reset() {
 	*x = RecordRefreshes{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2607,7 @@ func (x *RecordRefreshes) String() string {
 func (*RecordRefreshes) ProtoMessage() {}
 
 func (x *RecordRefreshes) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[27]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2620,7 @@ func (x *RecordRefreshes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordRefreshes.ProtoReflect.Descriptor instead.
 func (*RecordRefreshes) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{27}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RecordRefreshes) GetResults() []*RecordRefreshes_Result {
@@ -2590,7 +2642,7 @@ type RequestRefreshes struct {
 
 func (x *RequestRefreshes) Reset() {
 	*x = RequestRefreshes{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2654,7 @@ func (x *RequestRefreshes) String() string {
 func (*RequestRefreshes) ProtoMessage() {}
 
 func (x *RequestRefreshes) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[28]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2667,7 @@ func (x *RequestRefreshes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRefreshes.ProtoReflect.Descriptor instead.
 func (*RequestRefreshes) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{28}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RequestRefreshes) GetRefs() []string {
@@ -2638,7 +2690,7 @@ type SetCacheInterval struct {
 
 func (x *SetCacheInterval) Reset() {
 	*x = SetCacheInterval{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2702,7 @@ func (x *SetCacheInterval) String() string {
 func (*SetCacheInterval) ProtoMessage() {}
 
 func (x *SetCacheInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[29]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2715,7 @@ func (x *SetCacheInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetCacheInterval.ProtoReflect.Descriptor instead.
 func (*SetCacheInterval) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{29}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetCacheInterval) GetRef() string {
@@ -2693,7 +2745,7 @@ type CacheConfig struct {
 
 func (x *CacheConfig) Reset() {
 	*x = CacheConfig{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2705,7 +2757,7 @@ func (x *CacheConfig) String() string {
 func (*CacheConfig) ProtoMessage() {}
 
 func (x *CacheConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[30]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2718,7 +2770,7 @@ func (x *CacheConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheConfig.ProtoReflect.Descriptor instead.
 func (*CacheConfig) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{30}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CacheConfig) GetIntervalNanos() int64 {
@@ -2746,7 +2798,7 @@ type PutCachedRef struct {
 
 func (x *PutCachedRef) Reset() {
 	*x = PutCachedRef{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2758,7 +2810,7 @@ func (x *PutCachedRef) String() string {
 func (*PutCachedRef) ProtoMessage() {}
 
 func (x *PutCachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[31]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2771,7 +2823,7 @@ func (x *PutCachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCachedRef.ProtoReflect.Descriptor instead.
 func (*PutCachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{31}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PutCachedRef) GetRef() *v1.CachedRef {
@@ -2792,7 +2844,7 @@ type DeleteCachedRef struct {
 
 func (x *DeleteCachedRef) Reset() {
 	*x = DeleteCachedRef{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +2856,7 @@ func (x *DeleteCachedRef) String() string {
 func (*DeleteCachedRef) ProtoMessage() {}
 
 func (x *DeleteCachedRef) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[32]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +2869,7 @@ func (x *DeleteCachedRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCachedRef.ProtoReflect.Descriptor instead.
 func (*DeleteCachedRef) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{32}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeleteCachedRef) GetRef() string {
@@ -2838,7 +2890,7 @@ type PutSettings struct {
 
 func (x *PutSettings) Reset() {
 	*x = PutSettings{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +2902,7 @@ func (x *PutSettings) String() string {
 func (*PutSettings) ProtoMessage() {}
 
 func (x *PutSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[33]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +2915,7 @@ func (x *PutSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSettings.ProtoReflect.Descriptor instead.
 func (*PutSettings) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{33}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PutSettings) GetSettings() *Settings {
@@ -2884,7 +2936,7 @@ type SetFeatureLevel struct {
 
 func (x *SetFeatureLevel) Reset() {
 	*x = SetFeatureLevel{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +2948,7 @@ func (x *SetFeatureLevel) String() string {
 func (*SetFeatureLevel) ProtoMessage() {}
 
 func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[34]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +2961,7 @@ func (x *SetFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFeatureLevel.ProtoReflect.Descriptor instead.
 func (*SetFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{34}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SetFeatureLevel) GetLevel() uint32 {
@@ -2928,7 +2980,7 @@ type Reap struct {
 
 func (x *Reap) Reset() {
 	*x = Reap{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[35]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +2992,7 @@ func (x *Reap) String() string {
 func (*Reap) ProtoMessage() {}
 
 func (x *Reap) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[35]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3005,7 @@ func (x *Reap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reap.ProtoReflect.Descriptor instead.
 func (*Reap) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{35}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{36}
 }
 
 // ExpireLogs marks the logs of ended builds as removed by retention. Builds that ended less than
@@ -2968,7 +3020,7 @@ type ExpireLogs struct {
 
 func (x *ExpireLogs) Reset() {
 	*x = ExpireLogs{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[36]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2980,7 +3032,7 @@ func (x *ExpireLogs) String() string {
 func (*ExpireLogs) ProtoMessage() {}
 
 func (x *ExpireLogs) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[36]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2993,7 +3045,7 @@ func (x *ExpireLogs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireLogs.ProtoReflect.Descriptor instead.
 func (*ExpireLogs) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{36}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExpireLogs) GetBuildIds() []string {
@@ -3030,14 +3082,17 @@ type Settings struct {
 	// Number of attempts that run at the same time for one requester; 0: no limit.
 	RunningPerRequester uint32 `protobuf:"varint,11,opt,name=running_per_requester,json=runningPerRequester,proto3" json:"running_per_requester,omitempty"`
 	// Number of queued builds. New builds beyond it are refused; 0: no limit.
-	QueueTotal    uint32 `protobuf:"varint,12,opt,name=queue_total,json=queueTotal,proto3" json:"queue_total,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	QueueTotal uint32 `protobuf:"varint,12,opt,name=queue_total,json=queueTotal,proto3" json:"queue_total,omitempty"`
+	// Number of queued builds of one requester. New builds beyond it are refused; 0: no limit. From
+	// feature level 5 on.
+	QueuePerRequester uint32 `protobuf:"varint,13,opt,name=queue_per_requester,json=queuePerRequester,proto3" json:"queue_per_requester,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[37]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3104,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[37]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3117,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{37}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Settings) GetHistoryTotal() int64 {
@@ -3149,6 +3204,13 @@ func (x *Settings) GetQueueTotal() uint32 {
 	return 0
 }
 
+func (x *Settings) GetQueuePerRequester() uint32 {
+	if x != nil {
+		return x.QueuePerRequester
+	}
+	return 0
+}
+
 // Request is the remembered result of one request id.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3172,7 +3234,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[38]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3246,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[38]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3259,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{38}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Request) GetRequester() string {
@@ -3278,7 +3340,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3290,7 +3352,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[39]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3303,7 +3365,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{39}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Node) GetName() string {
@@ -3399,7 +3461,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[40]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3411,7 +3473,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[40]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3424,7 +3486,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{40}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -3494,7 +3556,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[41]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3506,7 +3568,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[41]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3519,7 +3581,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{41}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SnapshotRecord) GetEntry() isSnapshotRecord_Entry {
@@ -3627,7 +3689,7 @@ type AssignAttempt_Assignment struct {
 
 func (x *AssignAttempt_Assignment) Reset() {
 	*x = AssignAttempt_Assignment{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[46]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3639,7 +3701,7 @@ func (x *AssignAttempt_Assignment) String() string {
 func (*AssignAttempt_Assignment) ProtoMessage() {}
 
 func (x *AssignAttempt_Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[46]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3744,7 +3806,7 @@ type AssignRefreshes_Assignment struct {
 
 func (x *AssignRefreshes_Assignment) Reset() {
 	*x = AssignRefreshes_Assignment{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[47]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3756,7 +3818,7 @@ func (x *AssignRefreshes_Assignment) String() string {
 func (*AssignRefreshes_Assignment) ProtoMessage() {}
 
 func (x *AssignRefreshes_Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[47]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3769,7 +3831,7 @@ func (x *AssignRefreshes_Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignRefreshes_Assignment.ProtoReflect.Descriptor instead.
 func (*AssignRefreshes_Assignment) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{26, 0}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{27, 0}
 }
 
 func (x *AssignRefreshes_Assignment) GetRef() string {
@@ -3821,7 +3883,7 @@ type RecordRefreshes_Result struct {
 
 func (x *RecordRefreshes_Result) Reset() {
 	*x = RecordRefreshes_Result{}
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[48]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3833,7 +3895,7 @@ func (x *RecordRefreshes_Result) String() string {
 func (*RecordRefreshes_Result) ProtoMessage() {}
 
 func (x *RecordRefreshes_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_builds_v1_builds_proto_msgTypes[48]
+	mi := &file_proto_builds_v1_builds_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3846,7 +3908,7 @@ func (x *RecordRefreshes_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordRefreshes_Result.ProtoReflect.Descriptor instead.
 func (*RecordRefreshes_Result) Descriptor() ([]byte, []int) {
-	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{27, 0}
+	return file_proto_builds_v1_builds_proto_rawDescGZIP(), []int{28, 0}
 }
 
 func (x *RecordRefreshes_Result) GetRef() string {
@@ -4044,7 +4106,9 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.builds.v1.StopReasonR\x06reason\x12\x1c\n" +
 	"\trequester\x18\x03 \x01(\tR\trequester\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"Z\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"*\n" +
+	"\vStopOverdue\x12\x1b\n" +
+	"\tbuild_ids\x18\x01 \x03(\tR\bbuildIds\"Z\n" +
 	"\rRevokeAttempt\x12\x19\n" +
 	"\bbuild_id\x18\x01 \x01(\tR\abuildId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -4133,7 +4197,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x04Reap\")\n" +
 	"\n" +
 	"ExpireLogs\x12\x1b\n" +
-	"\tbuild_ids\x18\x01 \x03(\tR\bbuildIds\"\x91\x04\n" +
+	"\tbuild_ids\x18\x01 \x03(\tR\bbuildIds\"\xc1\x04\n" +
 	"\bSettings\x12#\n" +
 	"\rhistory_total\x18\x01 \x01(\x03R\fhistoryTotal\x122\n" +
 	"\x15history_per_requester\x18\x02 \x01(\x03R\x13historyPerRequester\x121\n" +
@@ -4148,7 +4212,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	" \x01(\rR\frunningTotal\x122\n" +
 	"\x15running_per_requester\x18\v \x01(\rR\x13runningPerRequester\x12\x1f\n" +
 	"\vqueue_total\x18\f \x01(\rR\n" +
-	"queueTotal\"\xcb\x01\n" +
+	"queueTotal\x12.\n" +
+	"\x13queue_per_requester\x18\r \x01(\rR\x11queuePerRequester\"\xcb\x01\n" +
 	"\aRequest\x12\x1c\n" +
 	"\trequester\x18\x01 \x01(\tR\trequester\x12\x1d\n" +
 	"\n" +
@@ -4190,7 +4255,7 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x17LOG_REFUSAL_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12LOG_REFUSAL_FENCED\x10\x01\x12\x16\n" +
 	"\x12LOG_REFUSAL_FAILED\x10\x02\x12\x18\n" +
-	"\x14LOG_REFUSAL_REPLACED\x10\x03*\xdc\x06\n" +
+	"\x14LOG_REFUSAL_REPLACED\x10\x03*\xfb\x06\n" +
 	"\vCommandType\x12\x1c\n" +
 	"\x18COMMAND_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19COMMAND_TYPE_CREATE_BUILD\x10\x01\x12\x1f\n" +
@@ -4219,7 +4284,8 @@ const file_proto_builds_v1_builds_proto_rawDesc = "" +
 	"\x1dCOMMAND_TYPE_RECORD_REFRESHES\x10\x17\x12\"\n" +
 	"\x1eCOMMAND_TYPE_REQUEST_REFRESHES\x10\x18\x12#\n" +
 	"\x1fCOMMAND_TYPE_SET_CACHE_INTERVAL\x10\x19\x12\x1f\n" +
-	"\x1bCOMMAND_TYPE_REVOKE_ATTEMPT\x10\x1a*\x94\x01\n" +
+	"\x1bCOMMAND_TYPE_REVOKE_ATTEMPT\x10\x1a\x12\x1d\n" +
+	"\x19COMMAND_TYPE_STOP_OVERDUE\x10\x1b*\x94\x01\n" +
 	"\n" +
 	"StopReason\x12\x1b\n" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -4245,7 +4311,7 @@ func file_proto_builds_v1_builds_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_builds_v1_builds_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_proto_builds_v1_builds_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_proto_builds_v1_builds_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_proto_builds_v1_builds_proto_goTypes = []any{
 	(LogRefusal)(0),                    // 0: builds.v1.LogRefusal
 	(CommandType)(0),                   // 1: builds.v1.CommandType
@@ -4265,92 +4331,93 @@ var file_proto_builds_v1_builds_proto_goTypes = []any{
 	(*ReportPhase)(nil),                // 15: builds.v1.ReportPhase
 	(*FinishAttempt)(nil),              // 16: builds.v1.FinishAttempt
 	(*StopBuild)(nil),                  // 17: builds.v1.StopBuild
-	(*RevokeAttempt)(nil),              // 18: builds.v1.RevokeAttempt
-	(*NodeStarted)(nil),                // 19: builds.v1.NodeStarted
-	(*NodeLost)(nil),                   // 20: builds.v1.NodeLost
-	(*NodeStopping)(nil),               // 21: builds.v1.NodeStopping
-	(*Reseal)(nil),                     // 22: builds.v1.Reseal
-	(*SealAttempt)(nil),                // 23: builds.v1.SealAttempt
-	(*SetLogCopies)(nil),               // 24: builds.v1.SetLogCopies
-	(*DrainNode)(nil),                  // 25: builds.v1.DrainNode
-	(*ForgetNode)(nil),                 // 26: builds.v1.ForgetNode
-	(*Reassign)(nil),                   // 27: builds.v1.Reassign
-	(*SeedCache)(nil),                  // 28: builds.v1.SeedCache
-	(*AssignRefreshes)(nil),            // 29: builds.v1.AssignRefreshes
-	(*RecordRefreshes)(nil),            // 30: builds.v1.RecordRefreshes
-	(*RequestRefreshes)(nil),           // 31: builds.v1.RequestRefreshes
-	(*SetCacheInterval)(nil),           // 32: builds.v1.SetCacheInterval
-	(*CacheConfig)(nil),                // 33: builds.v1.CacheConfig
-	(*PutCachedRef)(nil),               // 34: builds.v1.PutCachedRef
-	(*DeleteCachedRef)(nil),            // 35: builds.v1.DeleteCachedRef
-	(*PutSettings)(nil),                // 36: builds.v1.PutSettings
-	(*SetFeatureLevel)(nil),            // 37: builds.v1.SetFeatureLevel
-	(*Reap)(nil),                       // 38: builds.v1.Reap
-	(*ExpireLogs)(nil),                 // 39: builds.v1.ExpireLogs
-	(*Settings)(nil),                   // 40: builds.v1.Settings
-	(*Request)(nil),                    // 41: builds.v1.Request
-	(*Node)(nil),                       // 42: builds.v1.Node
-	(*SnapshotHeader)(nil),             // 43: builds.v1.SnapshotHeader
-	(*SnapshotRecord)(nil),             // 44: builds.v1.SnapshotRecord
-	nil,                                // 45: builds.v1.Rights.AdditionalEntry
-	nil,                                // 46: builds.v1.Secrets.RegistryEntry
-	nil,                                // 47: builds.v1.Secrets.BuildEntry
-	nil,                                // 48: builds.v1.CreateBuild.LabelsEntry
-	(*AssignAttempt_Assignment)(nil),   // 49: builds.v1.AssignAttempt.Assignment
-	(*AssignRefreshes_Assignment)(nil), // 50: builds.v1.AssignRefreshes.Assignment
-	(*RecordRefreshes_Result)(nil),     // 51: builds.v1.RecordRefreshes.Result
-	(*v1.BasicAuth)(nil),               // 52: imagebuilder.v1.BasicAuth
-	(*v1.Build)(nil),                   // 53: imagebuilder.v1.Build
-	(*v1.Source)(nil),                  // 54: imagebuilder.v1.Source
-	(v1.Phase)(0),                      // 55: imagebuilder.v1.Phase
-	(*v1.Step)(nil),                    // 56: imagebuilder.v1.Step
-	(v1.Blame)(0),                      // 57: imagebuilder.v1.Blame
-	(*v1.LogCopy)(nil),                 // 58: imagebuilder.v1.LogCopy
-	(*v1.CachedRef)(nil),               // 59: imagebuilder.v1.CachedRef
+	(*StopOverdue)(nil),                // 18: builds.v1.StopOverdue
+	(*RevokeAttempt)(nil),              // 19: builds.v1.RevokeAttempt
+	(*NodeStarted)(nil),                // 20: builds.v1.NodeStarted
+	(*NodeLost)(nil),                   // 21: builds.v1.NodeLost
+	(*NodeStopping)(nil),               // 22: builds.v1.NodeStopping
+	(*Reseal)(nil),                     // 23: builds.v1.Reseal
+	(*SealAttempt)(nil),                // 24: builds.v1.SealAttempt
+	(*SetLogCopies)(nil),               // 25: builds.v1.SetLogCopies
+	(*DrainNode)(nil),                  // 26: builds.v1.DrainNode
+	(*ForgetNode)(nil),                 // 27: builds.v1.ForgetNode
+	(*Reassign)(nil),                   // 28: builds.v1.Reassign
+	(*SeedCache)(nil),                  // 29: builds.v1.SeedCache
+	(*AssignRefreshes)(nil),            // 30: builds.v1.AssignRefreshes
+	(*RecordRefreshes)(nil),            // 31: builds.v1.RecordRefreshes
+	(*RequestRefreshes)(nil),           // 32: builds.v1.RequestRefreshes
+	(*SetCacheInterval)(nil),           // 33: builds.v1.SetCacheInterval
+	(*CacheConfig)(nil),                // 34: builds.v1.CacheConfig
+	(*PutCachedRef)(nil),               // 35: builds.v1.PutCachedRef
+	(*DeleteCachedRef)(nil),            // 36: builds.v1.DeleteCachedRef
+	(*PutSettings)(nil),                // 37: builds.v1.PutSettings
+	(*SetFeatureLevel)(nil),            // 38: builds.v1.SetFeatureLevel
+	(*Reap)(nil),                       // 39: builds.v1.Reap
+	(*ExpireLogs)(nil),                 // 40: builds.v1.ExpireLogs
+	(*Settings)(nil),                   // 41: builds.v1.Settings
+	(*Request)(nil),                    // 42: builds.v1.Request
+	(*Node)(nil),                       // 43: builds.v1.Node
+	(*SnapshotHeader)(nil),             // 44: builds.v1.SnapshotHeader
+	(*SnapshotRecord)(nil),             // 45: builds.v1.SnapshotRecord
+	nil,                                // 46: builds.v1.Rights.AdditionalEntry
+	nil,                                // 47: builds.v1.Secrets.RegistryEntry
+	nil,                                // 48: builds.v1.Secrets.BuildEntry
+	nil,                                // 49: builds.v1.CreateBuild.LabelsEntry
+	(*AssignAttempt_Assignment)(nil),   // 50: builds.v1.AssignAttempt.Assignment
+	(*AssignRefreshes_Assignment)(nil), // 51: builds.v1.AssignRefreshes.Assignment
+	(*RecordRefreshes_Result)(nil),     // 52: builds.v1.RecordRefreshes.Result
+	(*v1.BasicAuth)(nil),               // 53: imagebuilder.v1.BasicAuth
+	(*v1.Build)(nil),                   // 54: imagebuilder.v1.Build
+	(*v1.Source)(nil),                  // 55: imagebuilder.v1.Source
+	(v1.Phase)(0),                      // 56: imagebuilder.v1.Phase
+	(*v1.Step)(nil),                    // 57: imagebuilder.v1.Step
+	(v1.Blame)(0),                      // 58: imagebuilder.v1.Blame
+	(*v1.LogCopy)(nil),                 // 59: imagebuilder.v1.LogCopy
+	(*v1.CachedRef)(nil),               // 60: imagebuilder.v1.CachedRef
 }
 var file_proto_builds_v1_builds_proto_depIdxs = []int32{
 	4,  // 0: builds.v1.AppendLogsRequest.appends:type_name -> builds.v1.LogAppend
 	6,  // 1: builds.v1.AppendLogsResponse.acks:type_name -> builds.v1.LogAck
 	0,  // 2: builds.v1.LogAck.refusal:type_name -> builds.v1.LogRefusal
-	45, // 3: builds.v1.Rights.additional:type_name -> builds.v1.Rights.AdditionalEntry
-	46, // 4: builds.v1.Secrets.registry:type_name -> builds.v1.Secrets.RegistryEntry
-	47, // 5: builds.v1.Secrets.build:type_name -> builds.v1.Secrets.BuildEntry
-	52, // 6: builds.v1.Secrets.git:type_name -> imagebuilder.v1.BasicAuth
-	53, // 7: builds.v1.Record.build:type_name -> imagebuilder.v1.Build
+	46, // 3: builds.v1.Rights.additional:type_name -> builds.v1.Rights.AdditionalEntry
+	47, // 4: builds.v1.Secrets.registry:type_name -> builds.v1.Secrets.RegistryEntry
+	48, // 5: builds.v1.Secrets.build:type_name -> builds.v1.Secrets.BuildEntry
+	53, // 6: builds.v1.Secrets.git:type_name -> imagebuilder.v1.BasicAuth
+	54, // 7: builds.v1.Record.build:type_name -> imagebuilder.v1.Build
 	9,  // 8: builds.v1.Record.rights:type_name -> builds.v1.Rights
 	11, // 9: builds.v1.Record.secrets:type_name -> builds.v1.Sealed
 	2,  // 10: builds.v1.Record.stop_reason:type_name -> builds.v1.StopReason
-	54, // 11: builds.v1.CreateBuild.source:type_name -> imagebuilder.v1.Source
+	55, // 11: builds.v1.CreateBuild.source:type_name -> imagebuilder.v1.Source
 	9,  // 12: builds.v1.CreateBuild.rights:type_name -> builds.v1.Rights
 	11, // 13: builds.v1.CreateBuild.sealed:type_name -> builds.v1.Sealed
-	48, // 14: builds.v1.CreateBuild.labels:type_name -> builds.v1.CreateBuild.LabelsEntry
+	49, // 14: builds.v1.CreateBuild.labels:type_name -> builds.v1.CreateBuild.LabelsEntry
 	10, // 15: builds.v1.CreateBuild.secrets:type_name -> builds.v1.Secrets
-	49, // 16: builds.v1.AssignAttempt.assignments:type_name -> builds.v1.AssignAttempt.Assignment
-	55, // 17: builds.v1.ReportPhase.phase:type_name -> imagebuilder.v1.Phase
-	56, // 18: builds.v1.ReportPhase.steps:type_name -> imagebuilder.v1.Step
-	55, // 19: builds.v1.FinishAttempt.phase:type_name -> imagebuilder.v1.Phase
-	57, // 20: builds.v1.FinishAttempt.blame:type_name -> imagebuilder.v1.Blame
-	56, // 21: builds.v1.FinishAttempt.steps:type_name -> imagebuilder.v1.Step
+	50, // 16: builds.v1.AssignAttempt.assignments:type_name -> builds.v1.AssignAttempt.Assignment
+	56, // 17: builds.v1.ReportPhase.phase:type_name -> imagebuilder.v1.Phase
+	57, // 18: builds.v1.ReportPhase.steps:type_name -> imagebuilder.v1.Step
+	56, // 19: builds.v1.FinishAttempt.phase:type_name -> imagebuilder.v1.Phase
+	58, // 20: builds.v1.FinishAttempt.blame:type_name -> imagebuilder.v1.Blame
+	57, // 21: builds.v1.FinishAttempt.steps:type_name -> imagebuilder.v1.Step
 	2,  // 22: builds.v1.StopBuild.reason:type_name -> builds.v1.StopReason
 	11, // 23: builds.v1.Reseal.former:type_name -> builds.v1.Sealed
 	11, // 24: builds.v1.Reseal.sealed:type_name -> builds.v1.Sealed
-	58, // 25: builds.v1.SealAttempt.copies:type_name -> imagebuilder.v1.LogCopy
-	58, // 26: builds.v1.SetLogCopies.former:type_name -> imagebuilder.v1.LogCopy
-	58, // 27: builds.v1.SetLogCopies.copies:type_name -> imagebuilder.v1.LogCopy
-	49, // 28: builds.v1.Reassign.assignments:type_name -> builds.v1.AssignAttempt.Assignment
-	50, // 29: builds.v1.AssignRefreshes.assignments:type_name -> builds.v1.AssignRefreshes.Assignment
-	51, // 30: builds.v1.RecordRefreshes.results:type_name -> builds.v1.RecordRefreshes.Result
-	59, // 31: builds.v1.PutCachedRef.ref:type_name -> imagebuilder.v1.CachedRef
-	40, // 32: builds.v1.PutSettings.settings:type_name -> builds.v1.Settings
-	40, // 33: builds.v1.SnapshotHeader.settings:type_name -> builds.v1.Settings
-	33, // 34: builds.v1.SnapshotHeader.cache:type_name -> builds.v1.CacheConfig
+	59, // 25: builds.v1.SealAttempt.copies:type_name -> imagebuilder.v1.LogCopy
+	59, // 26: builds.v1.SetLogCopies.former:type_name -> imagebuilder.v1.LogCopy
+	59, // 27: builds.v1.SetLogCopies.copies:type_name -> imagebuilder.v1.LogCopy
+	50, // 28: builds.v1.Reassign.assignments:type_name -> builds.v1.AssignAttempt.Assignment
+	51, // 29: builds.v1.AssignRefreshes.assignments:type_name -> builds.v1.AssignRefreshes.Assignment
+	52, // 30: builds.v1.RecordRefreshes.results:type_name -> builds.v1.RecordRefreshes.Result
+	60, // 31: builds.v1.PutCachedRef.ref:type_name -> imagebuilder.v1.CachedRef
+	41, // 32: builds.v1.PutSettings.settings:type_name -> builds.v1.Settings
+	41, // 33: builds.v1.SnapshotHeader.settings:type_name -> builds.v1.Settings
+	34, // 34: builds.v1.SnapshotHeader.cache:type_name -> builds.v1.CacheConfig
 	12, // 35: builds.v1.SnapshotRecord.build:type_name -> builds.v1.Record
-	41, // 36: builds.v1.SnapshotRecord.request:type_name -> builds.v1.Request
-	59, // 37: builds.v1.SnapshotRecord.cached_ref:type_name -> imagebuilder.v1.CachedRef
-	42, // 38: builds.v1.SnapshotRecord.node:type_name -> builds.v1.Node
-	52, // 39: builds.v1.Rights.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	52, // 40: builds.v1.Secrets.RegistryEntry.value:type_name -> imagebuilder.v1.BasicAuth
-	58, // 41: builds.v1.AssignAttempt.Assignment.copies:type_name -> imagebuilder.v1.LogCopy
+	42, // 36: builds.v1.SnapshotRecord.request:type_name -> builds.v1.Request
+	60, // 37: builds.v1.SnapshotRecord.cached_ref:type_name -> imagebuilder.v1.CachedRef
+	43, // 38: builds.v1.SnapshotRecord.node:type_name -> builds.v1.Node
+	53, // 39: builds.v1.Rights.AdditionalEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	53, // 40: builds.v1.Secrets.RegistryEntry.value:type_name -> imagebuilder.v1.BasicAuth
+	59, // 41: builds.v1.AssignAttempt.Assignment.copies:type_name -> imagebuilder.v1.LogCopy
 	7,  // 42: builds.v1.NodeLogs.ReadLog:input_type -> builds.v1.ReadLogRequest
 	3,  // 43: builds.v1.NodeLogs.AppendLogs:input_type -> builds.v1.AppendLogsRequest
 	8,  // 44: builds.v1.NodeLogs.ReadLog:output_type -> builds.v1.ReadLogResponse
@@ -4367,7 +4434,7 @@ func file_proto_builds_v1_builds_proto_init() {
 	if File_proto_builds_v1_builds_proto != nil {
 		return
 	}
-	file_proto_builds_v1_builds_proto_msgTypes[41].OneofWrappers = []any{
+	file_proto_builds_v1_builds_proto_msgTypes[42].OneofWrappers = []any{
 		(*SnapshotRecord_Build)(nil),
 		(*SnapshotRecord_Request)(nil),
 		(*SnapshotRecord_CachedRef)(nil),
@@ -4379,7 +4446,7 @@ func file_proto_builds_v1_builds_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_builds_v1_builds_proto_rawDesc), len(file_proto_builds_v1_builds_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

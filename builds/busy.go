@@ -1,0 +1,63 @@
+package builds
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tidwall/btree"
+)
+
+// BusyError refuses a build for now. Err is ErrQueueFull, ErrRequesterQueueFull or
+// ErrTooManyRequests.
+type BusyError struct {
+	Err error
+	// RetryAfter is when the request probably succeeds, in whole seconds.
+	RetryAfter time.Duration
+}
+
+// Error returns the reason and the time.
+func (e *BusyError) Error() string { return fmt.Sprintf("%v; try again in %s", e.Err, e.RetryAfter) }
+
+// Unwrap returns the reason.
+func (e *BusyError) Unwrap() error { return e.Err }
+
+const (
+	// paceSample is how many of the last ended builds show how fast builds end.
+	paceSample = 16
+	// minRetryAfter and maxRetryAfter limit the time after which a client should repeat a refused
+	// request. defaultRetryAfter is the time if no builds have ended lately.
+	minRetryAfter     = time.Second
+	maxRetryAfter     = time.Minute
+	defaultRetryAfter = 10 * time.Second
+)
+
+// queueRefusal returns the reason why a new build of a requester is refused now, or nil.
+func (tx *change) queueRefusal(requester string) error {
+	if limit := tx.settings.QueueTotal; limit > 0 && tx.queued.Len() >= int(limit) {
+		return &BusyError{ErrQueueFull, tx.retryAfter(tx.history, "")}
+	}
+	limit := tx.settings.QueuePerRequester
+	if tx.level >= requesterQueueLevel && limit > 0 && tx.Waiting(requester) >= int(limit) {
+		return &BusyError{ErrRequesterQueueFull, tx.retryAfter(tx.historyByRequester, pairKey(requester, ""))}
+	}
+	return nil
+}
+
+// retryAfter returns the time after which a build probably starts, so that another one can be
+// queued: the mean time between the ends of the last builds in a history, whose keys have a prefix.
+func (tx *change) retryAfter(history *btree.Map[string, string], prefix string) time.Duration {
+	var first int64
+	n := 0
+	history.Descend(prefix+"\xff", func(key, id string) bool {
+		if len(key) < len(prefix) || key[:len(prefix)] != prefix {
+			return false
+		}
+		first = tx.Build(id).Build.EndedAt.AsTime().UnixNano()
+		n++
+		return n < paceSample
+	})
+	if n < 2 {
+		return defaultRetryAfter
+	}
+	return min(max(time.Duration(tx.time-first)/time.Duration(n), minRetryAfter), maxRetryAfter).Round(time.Second)
+}
