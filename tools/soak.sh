@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the long versions of tests whose short ones are part of CI, one after the
-# other, about two and a half hours in all. What fails is named at the end. See docs/soak.md.
+# other, about three hours in all. What fails is named at the end. See docs/soak.md.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=
