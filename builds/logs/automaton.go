@@ -4,7 +4,7 @@ import "sync"
 
 // prefixBytes is the length up to which patterns are in an automaton at first. A secret may have
 // 1 MiB, in a dozen of encodings, and few builds print one.
-const prefixBytes = 64
+const prefixBytes = 32
 
 // automaton finds all occurrences of many patterns in a stream, in a number of steps that is linear
 // in the length of the stream (Aho and Corasick). Its states are the nodes of a trie: the state is

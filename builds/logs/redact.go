@@ -2,6 +2,7 @@ package logs
 
 import (
 	"math"
+	"slices"
 
 	"github.com/image-builder-ha/image-builder/faults"
 )
@@ -110,8 +111,9 @@ type Redactor struct {
 	done     int    // all before is returned
 	at       int    // all before is scanned
 
-	plain matcher
-	lines lineMatcher
+	plain  matcher
+	lines  lineMatcher
+	others stepSwitch
 
 	// found has the occurrences that are not returned yet and that no other one contains. Their
 	// starts grow, and so do their ends. The first run of overlapping occurrences begins with
@@ -150,6 +152,19 @@ func (r *Redactor) Flush() (out []byte, consumed int) {
 	return out, consumed
 }
 
+// Cut returns the output that is held back, although more of the stream may follow. It redacts the
+// beginning of a secret too, if that has minSecret bytes or more. If the rest follows, that is
+// redacted as well. So no part of a secret shows that is cut in two.
+func (r *Redactor) Cut() []byte {
+	out, _, _ := r.take(false, math.MaxInt)
+	if start := r.pending(); r.at > r.done && r.at-start >= minSecret {
+		r.addFound(span{start, r.at, true})
+	}
+	out, _ = r.emit(out, math.MaxInt, r.done, r.at)
+	r.held = nil
+	return out
+}
+
 // add takes raw output for take.
 func (r *Redactor) add(raw []byte) { r.held = append(r.held, raw...) }
 
@@ -176,6 +191,7 @@ func (r *Redactor) take(final bool, limit int) (out []byte, consumed int, more b
 		r.found, r.first, r.last = nil, 0, 0
 		r.plain.reset()
 		r.lines.reset()
+		r.others = stepSwitch{}
 	}
 	consumed = r.done - begin
 	if r.held = r.held[consumed:]; consumed >= len(r.held) { // seldom, so that copying is cheap
@@ -187,7 +203,11 @@ func (r *Redactor) take(final bool, limit int) (out []byte, consumed int, more b
 // pending returns the position of the first byte that may belong to an occurrence that has not
 // ended.
 func (r *Redactor) pending() int {
-	return min(r.at-r.plain.depth(), r.lines.pending(r.at))
+	at := min(r.at-r.plain.depth(), r.lines.pending(r.at))
+	if r.others.phase != noSwitch {
+		at = min(at, r.others.part.start)
+	}
+	return at
 }
 
 // scanStep is the number of bytes that are scanned at a time.
@@ -198,7 +218,7 @@ func (r *Redactor) scan(begin, end int) {
 	b := r.held
 	until := min(r.at+scanStep, end)
 	for r.at < until {
-		if r.plain.none() && r.lines.idle() {
+		if r.plain.none() && r.lines.idle() && r.others.phase == noSwitch {
 			i, n := r.at-begin, len(b)
 			for i+1 < n && !r.patterns.mayStart(b[i], b[i+1]) {
 				i++
@@ -208,6 +228,7 @@ func (r *Redactor) scan(begin, end int) {
 			}
 		}
 		c := b[r.at-begin]
+		r.others.scan(r, c)
 		length, secret, steps := r.plain.next(c)
 		if r.work += steps; length > 0 {
 			r.addFound(span{r.at + 1 - length, r.at + 1, secret})
@@ -234,6 +255,20 @@ func (r *Redactor) addFound(s span) {
 		r.work++
 	}
 	r.found = append(r.found[:n], s)
+}
+
+// insertFound adds an occurrence whose start is the pending byte. Occurrences that begin in it, and
+// end after it, may have been added before.
+func (r *Redactor) insertFound(s span) {
+	n := len(r.found)
+	for ; n > r.first && r.found[n-1].start > s.start; n-- {
+		r.work++
+	}
+	if n > r.first && r.found[n-1].start == s.start {
+		r.found[n-1].secret = true // it contains s
+		return
+	}
+	r.found = slices.Insert(r.found, n, s)
 }
 
 // emit appends redacted output up to the position settled: no occurrence that is found later begins
