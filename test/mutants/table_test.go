@@ -36,6 +36,26 @@ var mutants = []mutant{
 		"./scheduler/wsmanager", "Test_Bounded_RedactsFirst", "",
 	},
 	{
+		"the output of steps is redacted only after it is merged", "scheduler/buildkit/progress.go",
+		"out, _ := r.Write(l.Data)", "_, _ = r.Write(l.Data)\n\tout := l.Data",
+		"./scheduler/buildkit", "Test_Redact_TwoStepsCutASecret", "",
+	},
+	{
+		"both streams of a step are redacted as one", "scheduler/buildkit/progress.go",
+		"stream := l.Stream", "stream := 0 * l.Stream",
+		"./scheduler/buildkit", "Test_Redact_StdoutAndStderrCutASecret", "",
+	},
+	{
+		"the end of a step shows the beginning of a secret", "scheduler/buildkit/progress.go",
+		"st.streams[stream].Cut())", "func() []byte { out, _ := st.streams[stream].Flush(); return out }())",
+		"./scheduler/buildkit", "Test_Redact_OutputAfterTheEndOfAStep", "",
+	},
+	{
+		"the printer of plain progress cuts a secret", "builds/logs/switch.go",
+		"r.insertFound(s.part)", "",
+		"./builds/logs", "Test_StepSwitch", "",
+	},
+	{
 		"entries of the replicated log are read without a look at their checksum", "cluster/logstore.go",
 		"if sum != checksum(out) {", "if sum == 0 && sum != checksum(out) {",
 		"./cluster", "Test_Damage_InAnOldSegment", "",
