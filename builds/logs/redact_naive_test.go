@@ -298,16 +298,22 @@ func Test_Redact_Linear(t *testing.T) {
 	}
 }
 
+// periodic returns a secret and an output that are periodic, so that occurrences overlap.
+func periodic(seed uint64) (r *rand.Rand, secret, out string) {
+	r = rand.New(rand.NewPCG(seed, 7))
+	unit := func() string { return strings.Repeat("a", r.IntN(4)) + []string{"a", "b", "\n", "YWFh"}[r.IntN(4)] }
+	a, b := unit(), unit()
+	secret = strings.Repeat(a, 2+r.IntN(60)) + strings.Repeat(b, r.IntN(10)) + "aaaaaa"
+	out = strings.Repeat(strings.Repeat(a, 1+r.IntN(70))+strings.Repeat(b, r.IntN(10)), 1+r.IntN(40))
+	return r, secret, out
+}
+
 // Test_Redact_LinearForAll redacts the output that is worst of many random ones. Secrets and output
 // are periodic, so that occurrences overlap.
 func Test_Redact_LinearForAll(t *testing.T) {
 	worst, text := 0., ""
 	for seed := range uint64(10_000) {
-		r := rand.New(rand.NewPCG(seed, 7))
-		unit := func() string { return strings.Repeat("a", r.IntN(4)) + []string{"a", "b", "\n", "YWFh"}[r.IntN(4)] }
-		a, b := unit(), unit()
-		secret := (strings.Repeat(a, 2+r.IntN(60)) + strings.Repeat(b, r.IntN(10)) + "aaaaaa")[:]
-		out := strings.Repeat(strings.Repeat(a, 1+r.IntN(70))+strings.Repeat(b, r.IntN(10)), 1+r.IntN(40))
+		r, secret, out := periodic(seed)
 		one := NewRedactor([][]byte{[]byte(secret)}, nil)
 		for rest := []byte(out); len(rest) > 0; {
 			n := min(1+r.IntN(4096), len(rest))
@@ -342,16 +348,5 @@ func Test_Redact_LargeSecrets(t *testing.T) {
 	}
 	if limit := 2 * maxWork * secret.Len(); r.work > limit {
 		t.Errorf("the redactor visits %d states for %d bytes", r.work, secret.Len())
-	}
-}
-
-func Benchmark_Redact_Periodic(b *testing.B) {
-	chunk := bytes.Repeat([]byte("a"), 64<<20)
-	b.SetBytes(int64(len(chunk)))
-	for b.Loop() {
-		r := NewRedactor([][]byte{[]byte("aaaaaa")}, nil)
-		for rest := chunk; len(rest) > 0; rest = rest[64<<10:] {
-			r.Write(rest[:64<<10])
-		}
 	}
 }

@@ -113,17 +113,29 @@ func (p *progress) print(s *client.SolveStatus) {
 
 // redacted returns the output of a step that is redacted and final now. It keeps the rest, because
 // that may be the beginning of a secret.
-func (p *progress) redacted(st *step, l *client.VertexLog) []byte {
-	stream := l.Stream
+func (p *progress) redacted(st *step, l *client.VertexLog) (out []byte) {
+	stream, data := l.Stream, l.Data
 	r := st.streams[stream]
 	if r == nil {
 		if st.streams == nil {
-			st.streams = map[int]*logs.Redactor{}
+			st.streams, st.gaps = map[int]*logs.Redactor{}, map[int]bool{}
 		}
 		r = p.secrets.Redactor()
 		st.streams[stream] = r
 	}
-	out, _ := r.Write(l.Data)
+	if st.gaps[stream] {
+		var found bool
+		if data, found = afterGap(data); !found {
+			return nil
+		}
+		st.gaps[stream] = false
+	}
+	data, gap := beforeGap(data)
+	out, _ = r.Write(data)
+	if gap != nil {
+		out = slices.Concat(out, r.Cut(), gap)
+		st.streams[stream], st.gaps[stream] = p.secrets.Redactor(), true
+	}
 	return out
 }
 

@@ -129,6 +129,31 @@ func Test_Redact_OutputAfterTheEndOfAStep(t *testing.T) {
 	}
 }
 
+// Test_Redact_Clipped receives output of a daemon that leaves out output within a secret. The daemon
+// sends the last of the output at the end of the step.
+func Test_Redact_Clipped(t *testing.T) {
+	for cut := range secret {
+		out := printed(t, secret, func(a, b digest.Digest, at time.Time) []*client.SolveStatus {
+			log := func(data string) *client.SolveStatus {
+				return &client.SolveStatus{Logs: []*client.VertexLog{{Vertex: a, Stream: 1, Data: []byte(data), Timestamp: at}}}
+			}
+			return []*client.SolveStatus{
+				log("first " + secret + "\nTOKEN=" + secret[:cut] + "\n[output clipped, log limit 2MiB reached]\n"),
+				{Logs: []*client.VertexLog{{Vertex: b, Stream: 1, Data: []byte("another line\n"), Timestamp: at}}},
+				log(secret[cut:]), log(secret[:3]), log(secret[3:] + "\nlast " + secret[:5]), log(secret[5:] + " of all\n"),
+			}
+		})
+		if part := shown(out, secret); part != "" {
+			t.Errorf("cut after %d bytes, the output shows %q:\n%s", cut, part, out)
+		}
+		for _, want := range []string{"first [redacted]\n", "TOKEN=", "\n[output clipped, log limit 2MiB reached]\n", "another line\n", "last [redacted] of all\n"} {
+			if !strings.Contains(regexp.MustCompile(`(?m)^#\d+ \d+\.\d+ `).ReplaceAllString(out, ""), want) {
+				t.Errorf("cut after %d bytes, the output lacks %q:\n%s", cut, want, out)
+			}
+		}
+	}
+}
+
 // shown returns 8 bytes of a secret that are in the output, or "".
 func shown(out, secret string) string {
 	for i := 0; i+8 <= len(secret); i++ {

@@ -37,18 +37,23 @@ var mutants = []mutant{
 	},
 	{
 		"the output of steps is redacted only after it is merged", "scheduler/buildkit/progress.go",
-		"out, _ := r.Write(l.Data)", "_, _ = r.Write(l.Data)\n\tout := l.Data",
+		"out, _ = r.Write(data)", "_, _ = r.Write(data)\n\tout = data",
 		"./scheduler/buildkit", "Test_Redact_TwoStepsCutASecret", "",
 	},
 	{
 		"both streams of a step are redacted as one", "scheduler/buildkit/progress.go",
-		"stream := l.Stream", "stream := 0 * l.Stream",
+		"stream, data := l.Stream, l.Data", "stream, data := 0*l.Stream, l.Data",
 		"./scheduler/buildkit", "Test_Redact_StdoutAndStderrCutASecret", "",
 	},
 	{
 		"the end of a step shows the beginning of a secret", "scheduler/buildkit/progress.go",
 		"st.streams[stream].Cut())", "func() []byte { out, _ := st.streams[stream].Flush(); return out }())",
 		"./scheduler/buildkit", "Test_Redact_OutputAfterTheEndOfAStep", "",
+	},
+	{
+		"a secret is shown around a gap in the output of a step", "scheduler/buildkit/progress.go",
+		"if gap != nil {", "if gap != nil && false {",
+		"./scheduler/buildkit", "Test_Redact_Clipped", "",
 	},
 	{
 		"the printer of plain progress cuts a secret", "builds/logs/switch.go",
