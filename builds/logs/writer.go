@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
@@ -101,7 +102,9 @@ func (w *Writer) Write(raw []byte) (int, error) {
 			return n, err
 		}
 		w.take(step)
-		n += len(step)
+		if n += len(step); n < len(raw) || len(step) == inputStep {
+			runtime.Gosched() // redaction may keep all processors busy, and the syncer has to run
+		}
 	}
 	w.l.store.sync.dirty(w, false)
 	return len(raw), nil
