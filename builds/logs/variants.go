@@ -18,8 +18,8 @@ const minSecret = 6
 const minCensored = 4
 
 // variants returns the forms in which a secret may occur in output. out has the plain text, its
-// lines that are not trivial, and their URL and JSON encodings. wrapped has the base64 in three alignments and two
-// alphabets; programs break base64 into lines.
+// lines that are not trivial, and their URL and JSON encodings. wrapped has the base64 in three
+// alignments and two alphabets; programs break base64 into lines.
 func variants(secret []byte) (out, wrapped [][]byte) {
 	forms := [][]byte{secret, bytes.TrimSpace(secret)}
 	for line := range bytes.SplitSeq(secret, []byte("\n")) {
