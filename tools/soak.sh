@@ -19,6 +19,7 @@ run pauses env PAUSES=300 go test -tags faults ./test/cluster -run Test_Pauses -
 run restores env SOAK=1 go test -tags faults ./test/cluster -run Test_Restores -count 1 -timeout 60m -v
 run simulated-pauses go test ./test/sim -run Test_Pauses -count 1 -timeout 40m -sim.pauses 10000
 run secrets env SOAK=1 go test -tags faults ./test/cluster -run Test_Secrets -count 1 -timeout 60m -v
+run interleaved-secrets env SOAK=1 go test ./scheduler/buildkit ./scheduler/kubernetes -run 'Test_Run_InterleavedSecretsAreRedacted|Test_Run_Dockerfile_Redacts' -p 1 -count 1 -timeout 60m -v
 run disks env SOAK=1 go test -tags faults ./test/cluster -run Test_Disks -count 1 -timeout 40m -v
 run power-loss env SOAK=1 go test -tags faults ./test/node ./test/cluster -run 'Test_PowerLoss$' -count 1 -timeout 40m -v
 run mixed-versions env SOAK=1 go test -tags faults ./test/upgrade -run 'Test_Versions_Mixed$' -count 1 -timeout 40m -v

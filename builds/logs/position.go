@@ -52,11 +52,13 @@ func (w *Writer) Reposition(raw int64) error {
 	if !w.l.store.opts.Extended() {
 		return nil
 	}
-	w.mu.Lock()
+	w.redacting.Lock()
 	w.redact(true)
+	w.mu.Lock()
 	w.input, w.skipped = raw, 0
 	w.append(position{raw, w.full}.record())
 	w.mu.Unlock()
+	w.redacting.Unlock()
 	w.l.store.sync.dirty(w, false)
 	return nil
 }

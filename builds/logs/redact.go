@@ -1,9 +1,10 @@
 package logs
 
 import (
-	"bytes"
-	"encoding/binary"
 	"math"
+	"slices"
+
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // Replacements in the redacted output. They are not empty, because the text before and after a
@@ -13,68 +14,129 @@ const (
 	censored = "[ref]"
 )
 
-// Redactor removes secrets and refs from a stream of output, however the stream is split into
-// chunks. It removes every occurrence to its last byte, also where occurrences overlap.
-type Redactor struct {
+// maxRun is the length of a run of overlapping occurrences, in bytes, after which the run is
+// replaced in parts. The bytes of a run are held back until its end is known.
+const maxRun = 512
+
+// Patterns are the secrets and refs that are removed from output. They do not change, and any
+// number of Redactors may share them.
+type Patterns struct {
+	plain   *automaton
+	wrapped *automaton // base64 of secrets, maybe with line breaks
 	// The pairs of bytes with which a pattern may begin. For the first byte a, sets[seconds[a]-1]
-	// is the set of the second bytes; seconds[a] is 0 if there are none. This form is small,
-	// because there is a Redactor for each running build.
+	// is the set of the second bytes; seconds[a] is 0 if there are none.
 	seconds [256]uint16
 	sets    [][4]uint64
-	byStart map[uint32][]pattern // key: first four bytes
-	wrapped map[byte][][]byte    // base64 of secrets, maybe with line breaks; key: first byte
-	held    []byte               // raw input that may be the start of a pattern
 }
 
-type pattern struct {
-	text   []byte
-	secret bool
-}
-
-// NewRedactor returns a redactor of secrets and of censored strings. Secrets of less than minSecret
-// bytes are not redacted. The other ones are redacted in all encodings that variants returns.
-func NewRedactor(secrets [][]byte, censor []string) *Redactor {
-	r := &Redactor{byStart: map[uint32][]pattern{}, wrapped: map[byte][][]byte{}}
+// NewPatterns returns the patterns for secrets and for censored strings. Secrets of less than
+// minSecret bytes are not redacted. The other ones are redacted in all encodings that variants
+// returns.
+func NewPatterns(secrets [][]byte, censor []string) *Patterns {
+	p := &Patterns{plain: newAutomaton(prefixBytes), wrapped: newAutomaton(prefixBytes)}
 	for _, s := range secrets {
 		plain, wrapped := variants(s)
 		for _, v := range plain {
 			if len(v) >= minSecret {
-				r.addPattern(pattern{v, true})
+				p.addPlain(v, true)
 			}
 		}
 		for _, v := range wrapped {
 			if len(v) >= minSecret {
-				r.addWrapped(v)
+				p.addWrapped(v)
 			}
 		}
 	}
 	for _, c := range censor {
 		if len(c) >= minCensored {
-			r.addPattern(pattern{[]byte(c), false})
+			p.addPlain([]byte(c), false)
 		}
 	}
-	return r
+	p.plain.link()
+	p.wrapped.link()
+	return p
 }
 
-func (r *Redactor) addPattern(p pattern) {
-	key := binary.LittleEndian.Uint32(p.text)
-	for _, q := range r.byStart[key] {
-		if bytes.Equal(p.text, q.text) {
-			return
-		}
+func (p *Patterns) addPlain(text []byte, secret bool) {
+	p.plain.add(text, secret)
+	p.addStart(text[0], text[1])
+}
+
+// addWrapped adds a base64 text that is also removed if it is broken into lines.
+func (p *Patterns) addWrapped(text []byte) {
+	p.wrapped.add(text, true)
+	for _, next := range []byte{text[1], '\n', '\r'} {
+		p.addStart(text[0], next)
 	}
-	r.byStart[key] = append(r.byStart[key], p)
-	r.addStart(p.text[0], p.text[1])
 }
 
 // addStart records that a pattern may begin with the bytes a and b.
-func (r *Redactor) addStart(a, b byte) {
-	if r.seconds[a] == 0 {
-		r.sets = append(r.sets, [4]uint64{})
-		r.seconds[a] = uint16(len(r.sets)) // at most 256
+func (p *Patterns) addStart(a, b byte) {
+	if p.seconds[a] == 0 {
+		p.sets = append(p.sets, [4]uint64{})
+		p.seconds[a] = uint16(len(p.sets)) // at most 256
 	}
-	r.sets[r.seconds[a]-1][b/64] |= 1 << (b % 64)
+	p.sets[p.seconds[a]-1][b/64] |= 1 << (b % 64)
 }
+
+func (p *Patterns) mayStart(a, b byte) bool {
+	set := p.seconds[a]
+	return set != 0 && p.sets[set-1][b/64]&(1<<(b%64)) != 0
+}
+
+// Redactor returns a redactor of a new stream.
+func (p *Patterns) Redactor() *Redactor {
+	r := &Redactor{patterns: p, plain: matcher{automaton: p.plain}}
+	r.lines.cur.automaton, r.lines.before.automaton = p.wrapped, p.wrapped
+	return r
+}
+
+// String redacts a text as a whole.
+func (p *Patterns) String(s string) string {
+	r := p.Redactor()
+	r.add([]byte(s))
+	out, _, _ := r.take(true, math.MaxInt)
+	return string(out)
+}
+
+// Redactor removes secrets and refs from a stream of output, however the stream is split into
+// chunks. It removes every occurrence to its last byte, also where occurrences overlap. Its work is
+// linear in the length of the stream. It holds back the bytes with which a pattern may begin, and up
+// to about maxRun bytes of overlapping occurrences.
+//
+// Positions are those of the stream.
+type Redactor struct {
+	patterns *Patterns
+	held     []byte // raw output from done on
+	done     int    // all before is returned
+	at       int    // all before is scanned
+
+	plain  matcher
+	lines  lineMatcher
+	others stepSwitch
+
+	// found has the occurrences that are not returned yet and that no other one contains. Their
+	// starts grow, and so do their ends. The first run of overlapping occurrences begins with
+	// found[first], and goes at least up to found[last].
+	found       []span
+	first, last int
+
+	work int // number of visited states, for tests
+}
+
+// span is an occurrence of a pattern.
+type span struct {
+	start, end int
+	secret     bool // it contains a secret
+}
+
+// NewRedactor returns a redactor of secrets and of censored strings (NewPatterns).
+func NewRedactor(secrets [][]byte, censor []string) *Redactor {
+	return NewPatterns(secrets, censor).Redactor()
+}
+
+// String redacts a text as a whole. It does not change r.
+func (r *Redactor) String(s string) string { return r.patterns.String(s) }
 
 // Write takes raw output and returns the redacted output that is final now. consumed is the number
 // of raw bytes that it stands for. The rest is held back, because it may be the start of a pattern.
@@ -90,6 +152,19 @@ func (r *Redactor) Flush() (out []byte, consumed int) {
 	return out, consumed
 }
 
+// Cut returns the output that is held back, although more of the stream may follow. It redacts the
+// beginning of a secret too, if that has minSecret bytes or more. If the rest follows, that is
+// redacted as well. So no part of a secret shows that is cut in two.
+func (r *Redactor) Cut() []byte {
+	out, _, _ := r.take(false, math.MaxInt)
+	if start := r.pending(); r.at > r.done && r.at-start >= minSecret {
+		r.addFound(span{start, r.at, true})
+	}
+	out, _ = r.emit(out, math.MaxInt, r.done, r.at)
+	r.held = nil
+	return out
+}
+
 // add takes raw output for take.
 func (r *Redactor) add(raw []byte) { r.held = append(r.held, raw...) }
 
@@ -98,106 +173,166 @@ func (r *Redactor) add(raw []byte) { r.held = append(r.held, raw...) }
 // that nothing is held back. A redactor that begins with the raw byte after consumed returns the
 // same.
 func (r *Redactor) take(final bool, limit int) (out []byte, consumed int, more bool) {
+	begin := r.done
+	end := begin + len(r.held)
+	out = make([]byte, 0, min(len(r.held), limit))
+	for {
+		scanned := r.at == end
+		settled := r.pending()
+		if scanned && final {
+			settled = end
+		}
+		if out, more = r.emit(out, limit, begin, settled); more || scanned {
+			break
+		}
+		r.scan(begin, end)
+	}
+	if final && !more {
+		r.found, r.first, r.last = nil, 0, 0
+		r.plain.reset()
+		r.lines.reset()
+		r.others = stepSwitch{}
+	}
+	consumed = r.done - begin
+	if r.held = r.held[consumed:]; consumed >= len(r.held) { // seldom, so that copying is cheap
+		r.held = append([]byte(nil), r.held...)
+	}
+	return out, consumed, more
+}
+
+// pending returns the position of the first byte that may belong to an occurrence that has not
+// ended.
+func (r *Redactor) pending() int {
+	at := min(r.at-r.plain.depth(), r.lines.pending(r.at))
+	if r.others.phase != noSwitch {
+		at = min(at, r.others.part.start)
+	}
+	return at
+}
+
+// scanStep is the number of bytes that are scanned at a time.
+const scanStep = 4 << 10
+
+// scan scans more of the held bytes, which begin at begin and end at end.
+func (r *Redactor) scan(begin, end int) {
 	b := r.held
-	if len(r.byStart)+len(r.wrapped) == 0 {
-		n := min(len(b), limit)
-		r.held = b[n:]
-		if n == len(b) {
-			r.held = nil
-		}
-		return b[:n:n], n, n < len(b)
-	}
-	out = make([]byte, 0, min(len(b), limit))
-	clean := 0 // b[clean:i] contains no pattern
-	i := 0
-	for i < len(b) {
-		if len(out)+i-clean >= limit {
-			more = true
-			break
-		}
-		if i+1 < len(b) && !r.mayStart(b[i], b[i+1]) {
-			i++
-			continue
-		}
-		end, secret, undecided := r.match(b, i)
-		if undecided && !final {
-			break
-		}
-		if end == 0 {
-			i++
-			continue
-		}
-		end, secret, undecided = r.extend(b, i, end, secret, final)
-		if undecided {
-			break
-		}
-		out = append(out, b[clean:i]...)
-		if secret {
-			out = append(out, redacted...)
-		} else {
-			out = append(out, censored...)
-		}
-		i, clean = end, end
-	}
-	out = append(out, b[clean:i]...)
-	r.held = append([]byte(nil), b[i:]...)
-	return out, i, more
-}
-
-func (r *Redactor) mayStart(a, b byte) bool {
-	set := r.seconds[a]
-	return set != 0 && r.sets[set-1][b/64]&(1<<(b%64)) != 0
-}
-
-// match finds the longest pattern that begins at b[i]. end is the index after it, or 0 if there is
-// none. undecided reports whether more input could lead to a match or to a longer one.
-func (r *Redactor) match(b []byte, i int) (end int, secret, undecided bool) {
-	rest := b[i:]
-	end, undecided = r.matchWrapped(b, i)
-	secret = end > 0
-	if len(rest) < 4 {
-		for _, list := range r.byStart {
-			for _, p := range list {
-				if bytes.HasPrefix(p.text, rest) {
-					return 0, false, true
-				}
+	until := min(r.at+scanStep, end)
+	for r.at < until {
+		if r.plain.none() && r.lines.idle() && r.others.phase == noSwitch {
+			i, n := r.at-begin, len(b)
+			for i+1 < n && !r.patterns.mayStart(b[i], b[i+1]) {
+				i++
+			}
+			if r.at = begin + i; r.at >= until {
+				return
 			}
 		}
-		return end, secret, undecided
-	}
-	for _, p := range r.byStart[binary.LittleEndian.Uint32(rest)] {
-		switch {
-		case len(p.text) > len(rest):
-			undecided = undecided || bytes.HasPrefix(p.text, rest)
-		case i+len(p.text) > end && bytes.HasPrefix(rest, p.text):
-			end, secret = i+len(p.text), secret || p.secret
+		c := b[r.at-begin]
+		r.others.scan(r, c)
+		length, secret, steps := r.plain.next(c)
+		if r.work += steps; length > 0 {
+			r.addFound(span{r.at + 1 - length, r.at + 1, secret})
 		}
+		r.lines.scan(r, c)
+		r.at++
 	}
-	return end, secret, undecided
 }
 
-// extend extends the match b[i:end] by all matches that begin within it. undecided reports whether
-// more input could extend it further.
-func (r *Redactor) extend(b []byte, i, end int, secret, final bool) (int, bool, bool) {
-	for k := i + 1; k < end; k++ {
-		if k+1 < len(b) && !r.mayStart(b[k], b[k+1]) {
+// addFound adds an occurrence that ends at the last byte that was scanned. It does not begin before the
+// pending byte.
+func (r *Redactor) addFound(s span) {
+	n := len(r.found)
+	for ; n > r.first; n-- {
+		top := &r.found[n-1]
+		if top.end == s.end && top.start <= s.start {
+			top.secret = top.secret || s.secret
+			return
+		}
+		if top.start < s.start {
+			break
+		}
+		s.secret = s.secret || top.secret
+		r.work++
+	}
+	r.found = append(r.found[:n], s)
+}
+
+// insertFound adds an occurrence whose start is the pending byte. Occurrences that begin in it, and
+// end after it, may have been added before.
+func (r *Redactor) insertFound(s span) {
+	n := len(r.found)
+	for ; n > r.first && r.found[n-1].start > s.start; n-- {
+		r.work++
+	}
+	if n > r.first && r.found[n-1].start == s.start {
+		r.found[n-1].secret = true // it contains s
+		return
+	}
+	r.found = slices.Insert(r.found, n, s)
+}
+
+// emit appends redacted output up to the position settled: no occurrence that is found later begins
+// before it. more means that the limit is reached before. held begins at begin.
+func (r *Redactor) emit(out []byte, limit, begin, settled int) (_ []byte, more bool) {
+	for {
+		next := settled
+		if r.first < len(r.found) {
+			next = min(next, r.found[r.first].start)
+		}
+		if r.done < next {
+			n := min(next-r.done, max(limit-len(out), 0))
+			out = append(out, r.held[r.done-begin:r.done-begin+n]...)
+			if r.done += n; r.done < next {
+				return out, true
+			}
+		}
+		if r.first == len(r.found) || r.done < r.found[r.first].start {
+			return out, false
+		}
+		end, ok := r.runEnd(settled)
+		if !ok {
+			return out, false
+		}
+		if len(out) >= limit {
+			return out, true
+		}
+		text := censored
+		for _, s := range r.found[r.first : r.last+1] {
+			if s.secret {
+				text = redacted
+				break
+			}
+		}
+		out = append(out, text...)
+		r.done = end
+		r.first = r.last + 1
+		r.last = r.first
+		if r.first == len(r.found) || r.first > len(r.found)/2 && r.first > 64 {
+			r.found = append(r.found[:0], r.found[r.first:]...)
+			r.first, r.last = 0, 0
+		}
+	}
+}
+
+// runEnd returns the end of the run that begins with found[first] at r.done: the end of overlapping
+// occurrences, or the start of the first occurrence after maxRun bytes. A redactor that begins there
+// finds the rest of the run. Its last occurrence is found[last] then. ok is false if the end is not
+// known yet: occurrences that begin at settled or later may change.
+func (r *Redactor) runEnd(settled int) (end int, ok bool) {
+	for {
+		last := r.found[r.last]
+		if r.last+1 < len(r.found) && r.found[r.last+1].start < settled {
+			next := r.found[r.last+1]
+			r.work++
+			switch {
+			case next.start >= last.end:
+				return last.end, true
+			case next.start-r.done >= maxRun && !faults.Mutant("runs-of-any-length"):
+				return next.start, true
+			}
+			r.last++
 			continue
 		}
-		e, s, undecided := r.match(b, k)
-		if undecided && !final {
-			return end, secret, true
-		}
-		secret = secret || s
-		end = max(end, e)
+		return last.end, last.end <= settled
 	}
-	return end, secret, false
-}
-
-// String redacts a text as a whole.
-func (r *Redactor) String(s string) string {
-	one := *r
-	one.held = nil
-	a, _ := one.Write([]byte(s))
-	b, _ := one.Flush()
-	return string(append(a, b...))
 }

@@ -167,3 +167,38 @@ func Benchmark_Redact(b *testing.B) {
 		r.Write(chunk)
 	}
 }
+
+// Test_Redact_PeriodicSecretIsNotHeldBack redacts a secret that consists of one character from
+// output of the same character.
+func Test_Redact_PeriodicSecretIsNotHeldBack(t *testing.T) {
+	r := logs.NewRedactor([][]byte{[]byte("aaaaaa")}, nil)
+	written, final := 0, 0
+	for range 4 {
+		_, n := r.Write(bytes.Repeat([]byte("a"), 16<<10))
+		written, final = written+16<<10, final+n
+	}
+	if held := written - final; held > 1<<10 {
+		t.Errorf("%d of %d bytes are held back", held, written)
+	}
+}
+
+// Test_Redact_TrivialLinesStay redacts the lines of a structured secret, except those that are in
+// ordinary output, too.
+func Test_Redact_TrivialLinesStay(t *testing.T) {
+	const secret = "{\n  \"auths\": {\n        \"quay\": \"hunter2-hunter2\"\n        },\n      }\n==========\n-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\n-----END PRIVATE KEY-----\n}\n"
+	r := logs.NewRedactor([][]byte{[]byte(secret)}, nil)
+	for in, want := range map[string]string{
+		"}":                                "}",
+		"        },\n":                     "        },\n",
+		"      }\n}\n":                     "      }\n}\n",
+		"============":                     "============",
+		"-----BEGIN PRIVATE KEY-----\n":    "-----BEGIN PRIVATE KEY-----\n",
+		"is \"quay\": \"hunter2-hunter2\"": "is [redacted]",
+		"MIIEvQIBADANBg\n":                 "[redacted]\n",
+		secret:                             "[redacted]",
+	} {
+		if got := r.String(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}

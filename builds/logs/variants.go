@@ -18,12 +18,14 @@ const minSecret = 6
 const minCensored = 4
 
 // variants returns the forms in which a secret may occur in output. out has the plain text, its
-// lines, and their URL and JSON encodings. wrapped has the base64 in three alignments and two
-// alphabets; programs break base64 into lines.
+// lines that are not trivial, and their URL and JSON encodings. wrapped has the base64 in three
+// alignments and two alphabets; programs break base64 into lines.
 func variants(secret []byte) (out, wrapped [][]byte) {
 	forms := [][]byte{secret, bytes.TrimSpace(secret)}
 	for line := range bytes.SplitSeq(secret, []byte("\n")) {
-		forms = append(forms, bytes.TrimRight(line, "\r"))
+		if line = bytes.TrimSpace(line); !trivial(line) {
+			forms = append(forms, line)
+		}
 	}
 	for _, s := range forms {
 		if len(s) < minSecret {
@@ -40,6 +42,18 @@ func variants(secret []byte) (out, wrapped [][]byte) {
 		out = append(out, []byte(strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(string(s))))
 	}
 	return out, wrapped
+}
+
+// trivial reports whether a line of a secret without the space around it says nothing about the
+// secret: a line of brackets and separators, a line that repeats one character, or the first or last
+// line of a PEM block. Such lines are in ordinary output, too.
+func trivial(line []byte) bool {
+	rest := bytes.Trim(line, "{}[]()<>,:;\"' \t")
+	if len(rest) == 0 || bytes.Count(rest, rest[:1]) == len(rest) {
+		return true
+	}
+	boundary := bytes.HasPrefix(line, []byte("-----BEGIN ")) || bytes.HasPrefix(line, []byte("-----END "))
+	return boundary && bytes.HasSuffix(line, []byte("-----"))
 }
 
 // base64Core encodes a text that contains s at an offset o with o mod 3 == shift, and returns the

@@ -1,73 +1,9 @@
 package logs
 
-import "bytes"
-
-// addWrapped adds a base64 text that is also removed if it is broken into lines.
-func (r *Redactor) addWrapped(text []byte) {
-	for _, have := range r.wrapped[text[0]] {
-		if bytes.Equal(text, have) {
-			return
-		}
-	}
-	r.wrapped[text[0]] = append(r.wrapped[text[0]], text)
-	for _, next := range []byte{text[1], '\n', '\r'} {
-		r.addStart(text[0], next)
-	}
-}
-
-// matchWrapped finds the longest base64 of a secret that begins at b[i], with or without line
-// breaks in it. The results are those of match.
-func (r *Redactor) matchWrapped(b []byte, i int) (end int, undecided bool) {
-	for _, text := range r.wrapped[b[i]] {
-		n, more := wrapsAt(text, b[i:])
-		undecided = undecided || more
-		if n > 0 {
-			end = max(end, i+n)
-		}
-	}
-	return end, undecided
-}
+import "sort"
 
 // minColumns is the least length of a full line in wrapped base64. The usual lengths are 76 and 64.
 const minColumns = 16
-
-// wrapsAt returns the length of text at the start of b, including line breaks in it; 0 if b does
-// not begin with it. undecided reports whether more input could change that.
-func wrapsAt(text, b []byte) (n int, undecided bool) {
-	for first := true; ; first = false {
-		m := min(len(text), len(b)-n)
-		if bytes.Equal(text[:m], b[n:n+m]) {
-			if m < len(text) {
-				return 0, true
-			}
-			return n + m, false
-		}
-		m = breakIn(b[n:], len(text))
-		if m <= 0 || !first && m < minColumns || !bytes.Equal(text[:m], b[n:n+m]) {
-			return 0, false
-		}
-		skip, more := lineBreak(b[n+m:])
-		if skip == 0 {
-			return 0, more
-		}
-		text, n = text[m:], n+m+skip
-	}
-}
-
-// breakIn returns the end of the first line of b if it is before limit, else -1.
-func breakIn(b []byte, limit int) int {
-	m := bytes.IndexByte(b[:min(limit+1, len(b))], '\n')
-	switch {
-	case m > 0 && b[m-1] == '\r':
-		m--
-	case m < 0 && len(b) <= limit && b[len(b)-1] == '\r': // '\n' may follow in the next input
-		m = len(b) - 1
-	}
-	if m >= limit {
-		return -1
-	}
-	return m
-}
 
 // maxMark is the greatest length of the mark before a line of a step's output. maxIndent is the
 // greatest number of spaces before a line that is quoted in a message.
@@ -76,51 +12,166 @@ const (
 	maxIndent = 8
 )
 
-// lineBreak returns the length of a line break at the start of b, including the mark before each
-// line of a step's output (`#12 3.456 `), or spaces, after it. undecided reports whether more input
-// could change that. b must not be empty.
-func lineBreak(b []byte) (n int, undecided bool) {
-	if b[0] == '\r' {
-		n = 1
+// lineMatcher finds base64 texts in a stream, also if they are broken into lines of at least
+// minColumns characters. The first and the last line may be shorter. A line break is a line end,
+// and the spaces or the mark (`#12 3.456 `) after it.
+type lineMatcher struct {
+	cur textState
+	// before is the state before a line break whose mark is not complete. cur is then the state of
+	// a text that begins in the mark.
+	before  textState
+	phase   linePhase
+	breakAt int  // position of the line break, while phase is not inText
+	length  int  // number of spaces, or length of the mark
+	digits  bool // the part of the mark has a digit
+}
+
+// textState is a position in a text without its line breaks.
+type textState struct {
+	matcher
+	n      int         // characters since no pattern has begun
+	column int         // characters since the last line break
+	breaks []lineBreak // in the n characters
+}
+
+// lineBreak is a line break after n characters, at a position of the stream.
+type lineBreak struct{ n, at int }
+
+type linePhase uint8
+
+const (
+	inText linePhase = iota
+	afterReturn
+	inIndent
+	inNumber // the parts of a mark
+	inSeconds
+	inFraction
+)
+
+// afterPart is the byte after each part of a mark.
+var afterPart = [...]byte{inNumber: ' ', inSeconds: '.', inFraction: ' '}
+
+func (m *lineMatcher) reset() {
+	m.cur.clear()
+	m.before.clear()
+	m.phase = inText
+}
+
+func (m *lineMatcher) idle() bool { return m.phase == inText && m.cur.none() }
+
+// pending returns the position of the first byte of a text that has not ended. The stream ends at
+// at.
+func (m *lineMatcher) pending(at int) int {
+	switch m.phase {
+	case inText:
+		return m.cur.position(m.cur.depth(), at)
+	case afterReturn, inIndent:
+		return m.cur.position(m.cur.depth(), m.breakAt)
 	}
-	if n == len(b) {
-		return 0, true
+	return m.before.position(m.before.depth(), m.breakAt)
+}
+
+// position returns the position of the character that is depth characters before the end of the
+// last line, which is at end.
+func (s *textState) position(depth, end int) int {
+	n := s.n - depth
+	if depth <= s.column {
+		return end - depth
 	}
-	if b[n] != '\n' {
-		return 0, false
+	i := sort.Search(len(s.breaks), func(i int) bool { return s.breaks[i].n > n })
+	if i == len(s.breaks) {
+		return end - depth
 	}
-	n++
-	if n == len(b) {
-		return 0, true
-	}
-	at := n
-	for b[at] == ' ' && at-n < maxIndent {
-		if at++; at == len(b) {
-			return 0, true
+	return s.breaks[i].at - (s.breaks[i].n - n)
+}
+
+// scan passes the byte c, which is at position r.at.
+func (m *lineMatcher) scan(r *Redactor, c byte) {
+	switch m.phase {
+	case afterReturn:
+		if c == '\n' {
+			m.newLine(r)
+			return
 		}
-	}
-	if at > n || b[at] != '#' {
-		return at, false
-	}
-	at++
-	for _, part := range []struct {
-		digits bool
-		then   byte
-	}{{true, ' '}, {true, '.'}, {true, ' '}} {
-		begin := at
-		for at < len(b) && b[at] >= '0' && b[at] <= '9' && at-n < maxMark {
-			at++
-		}
+		m.cur.clear()
+		m.phase = inText
+	case inIndent:
 		switch {
-		case at == len(b):
-			return 0, true
-		case at == begin || b[at] != part.then:
-			return n, false
+		case c == ' ' && m.length < maxIndent:
+			m.length++
+			return
+		case c == '#' && m.length == 0:
+			m.phase, m.length, m.digits = inNumber, 1, false
+			m.before, m.cur = m.cur, m.before
+			m.cur.clear()
+			return
 		}
-		at++
+		m.continues()
+	case inNumber, inSeconds, inFraction:
+		switch {
+		case c >= '0' && c <= '9' && m.length < maxMark:
+			m.length, m.digits = m.length+1, true
+			m.text(r, c)
+			return
+		case c == afterPart[m.phase] && m.digits:
+			m.text(r, c)
+			m.length, m.digits = m.length+1, false
+			if m.phase++; m.phase > inFraction {
+				m.before, m.cur = m.cur, m.before
+				m.continues()
+			}
+			return
+		}
+		m.phase = inText // no mark
 	}
-	if at == len(b) {
-		return 0, true
+	if !m.cur.none() && (c == '\n' || c == '\r') {
+		if m.breakAt, m.phase = r.at, afterReturn; c == '\n' {
+			m.newLine(r)
+		}
+		return
 	}
-	return at, false
+	m.text(r, c)
+}
+
+// newLine drops texts whose full line is too short.
+func (m *lineMatcher) newLine(r *Redactor) {
+	if s := &m.cur; s.column < minColumns {
+		r.work += s.shorten(s.column)
+	}
+	if m.phase, m.length = inIndent, 0; m.cur.none() {
+		m.cur.clear()
+		m.phase = inText
+	}
+}
+
+// continues continues the text after a line break.
+func (m *lineMatcher) continues() {
+	m.cur.breaks = append(m.cur.breaks, lineBreak{m.cur.n, m.breakAt})
+	m.cur.column = 0
+	m.phase = inText
+}
+
+// text passes a character of the text.
+func (m *lineMatcher) text(r *Redactor, c byte) {
+	s := &m.cur
+	length, _, steps := s.next(c)
+	r.work += steps
+	s.n++
+	s.column++
+	if length > 0 {
+		r.addFound(span{s.position(length, r.at+1), r.at + 1, true})
+	}
+	if s.none() {
+		s.clear()
+		return
+	}
+	for first := s.n - s.depth(); len(s.breaks) > 0 && s.breaks[0].n <= first; {
+		s.breaks = s.breaks[1:]
+	}
+}
+
+// clear begins a new text.
+func (s *textState) clear() {
+	s.reset()
+	s.n, s.column, s.breaks = 0, 0, s.breaks[:0]
 }

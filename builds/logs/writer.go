@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
@@ -21,11 +22,15 @@ const (
 	maxTail    = 256 << 10
 )
 
-// Writer appends to one log. One goroutine at a time may call Write, Marker, Flush and Seal.
+// Writer appends to one log. One goroutine at a time may call Write, Marker, Reposition, Flush and
+// Seal.
 type Writer struct {
-	l        *attemptLog
-	epoch    uint64
-	redactor *Redactor
+	l     *attemptLog
+	epoch uint64
+	// redactor is used under redacting, which a caller locks before mu. It is not used under mu,
+	// because a flush of all logs waits for mu.
+	redacting sync.Mutex
+	redactor  *Redactor
 	// replicated means that other nodes hold copies, and that Store.Show raises the watermark.
 	replicated bool
 
@@ -96,20 +101,33 @@ func (w *Writer) Write(raw []byte) (int, error) {
 		if err := w.waitForRoom(); err != nil {
 			return n, err
 		}
-		w.mu.Lock()
-		w.input += int64(len(step))
-		if !w.full {
-			w.redactor.add(step)
-			w.redact(false)
-		} else { // not redacted, because it is not stored
-			_, held, _ := w.redactor.take(true, math.MaxInt)
-			w.skip(held + len(step))
+		w.take(step)
+		if n += len(step); n < len(raw) || len(step) == inputStep {
+			runtime.Gosched() // redaction may keep all processors busy, and the syncer has to run
 		}
-		w.mu.Unlock()
-		n += len(step)
 	}
 	w.l.store.sync.dirty(w, false)
 	return len(raw), nil
+}
+
+// take redacts and queues raw output.
+func (w *Writer) take(raw []byte) {
+	w.redacting.Lock()
+	defer w.redacting.Unlock()
+	w.mu.Lock()
+	w.input += int64(len(raw))
+	full := w.full
+	w.mu.Unlock()
+	if !full {
+		w.redactor.add(raw)
+		w.redact(false)
+		return
+	}
+	// The output is not redacted, because it is not stored.
+	_, held, _ := w.redactor.take(true, math.MaxInt)
+	w.mu.Lock()
+	w.skip(held + len(raw))
+	w.mu.Unlock()
 }
 
 // Marker appends a line of the service itself, which is redacted as a whole.
@@ -117,10 +135,13 @@ func (w *Writer) Marker(line string) error {
 	if err := w.waitForRoom(); err != nil {
 		return err
 	}
-	w.mu.Lock()
+	w.redacting.Lock()
 	w.redact(true)
-	w.output([]byte(w.redactor.String(line)+"\n"), 0)
+	text := []byte(w.redactor.String(line) + "\n")
+	w.mu.Lock()
+	w.output(text, 0)
 	w.mu.Unlock()
+	w.redacting.Unlock()
 	w.l.store.sync.dirty(w, false)
 	return nil
 }
@@ -160,7 +181,7 @@ func (w *Writer) writeErr() error {
 }
 
 // redact queues the redacted output that is final now, in records that can be read back. final also
-// queues what the redactor holds back. The caller holds mu.
+// queues what the redactor holds back. The caller holds redacting, and not mu.
 func (w *Writer) redact(final bool) {
 	limit := maxPayload - len(redacted)
 	if faults.Mutant("records-of-any-size") {
@@ -169,11 +190,21 @@ func (w *Writer) redact(final bool) {
 	for more := true; more; {
 		var out []byte
 		var raw int
-		out, raw, more = w.redactor.take(final, limit)
+		if faults.Mutant("redact-under-the-flush-lock") {
+			w.mu.Lock()
+			out, raw, more = w.redactor.take(final, limit)
+			w.mu.Unlock()
+		} else {
+			out, raw, more = w.redactor.take(final, limit)
+		}
+		w.mu.Lock()
 		w.output(out, raw)
+		w.mu.Unlock()
 	}
 	if final {
+		w.mu.Lock()
 		w.storeSkipped()
+		w.mu.Unlock()
 	}
 }
 
@@ -218,14 +249,9 @@ func (w *Writer) append(r record) {
 // not rise. The caller closes the log with Complete once the length is agreed on. Without a
 // checksum the length is unknown: another copy has to seal the log.
 func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err error) {
-	w.mu.Lock()
-	if err := w.writeErr(); err == ErrFenced || err == ErrSealed {
-		w.mu.Unlock()
+	if err := w.end(true); err != nil {
 		return 0, "", err
 	}
-	w.redact(true)
-	w.finished = true
-	w.mu.Unlock()
 	if err = w.drain(ctx); err == nil {
 		err = w.awaitCopies(ctx, false)
 	}
@@ -244,17 +270,31 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 // all copies, so that every next owner finds it. It also writes what the redactor holds back,
 // although the rest of a secret may follow.
 func (w *Writer) Flush(ctx context.Context) error {
-	w.mu.Lock()
-	if err := w.writeErr(); err == ErrFenced || err == ErrSealed {
-		w.mu.Unlock()
+	if err := w.end(false); err != nil {
 		return err
 	}
-	w.redact(true)
-	w.mu.Unlock()
 	if err := w.drain(ctx); err != nil {
 		return err
 	}
 	return w.awaitCopies(ctx, true)
+}
+
+// end queues what the redactor holds back. finish makes the writer refuse more output. end returns
+// ErrFenced or ErrSealed if the writer accepts no output for good.
+func (w *Writer) end(finish bool) error {
+	w.redacting.Lock()
+	defer w.redacting.Unlock()
+	w.mu.Lock()
+	err := w.writeErr()
+	w.mu.Unlock()
+	if err == ErrFenced || err == ErrSealed {
+		return err
+	}
+	w.redact(true)
+	w.mu.Lock()
+	w.finished = w.finished || finish
+	w.mu.Unlock()
+	return nil
 }
 
 // awaitCopies waits until everything that is durable on this node is visible and, if position is

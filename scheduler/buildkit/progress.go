@@ -3,11 +3,13 @@ package buildkit
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
 	"github.com/moby/buildkit/client"
@@ -19,12 +21,15 @@ const statusInterval = 5 * time.Second
 // progress turns the daemon's reports into plain lines of output, in BuildKit's format (`#3 [2/4]
 // RUN make`), and into structured steps. It keeps a few kilobytes for each step, however much the
 // step writes.
+//
+// It redacts each stream of each step before it merges them: afterwards, a line of another step may
+// cut a secret in two.
 type progress struct {
-	sink   workload.Sink
-	redact func(string) string // removes secrets before a text is truncated
-	out    lines
-	batch  int     // number of the current report
-	ending []*step // ended, but the end is not printed yet
+	sink    workload.Sink
+	secrets *logs.Patterns
+	out     lines
+	batch   int     // number of the current report
+	ending  []*step // ended, but the end is not printed yet
 
 	mu     sync.Mutex
 	steps  []*step
@@ -32,9 +37,12 @@ type progress struct {
 	failed error
 }
 
-func newProgress(sink workload.Sink, redact func(string) string) *progress {
-	return &progress{sink: sink, redact: redact, out: lines{w: sink}, byID: map[string]*step{}}
+func newProgress(sink workload.Sink, secrets *logs.Patterns) *progress {
+	return &progress{sink: sink, secrets: secrets, out: lines{w: sink}, byID: map[string]*step{}}
 }
+
+// redact removes the secrets from a text, which must not be truncated yet.
+func (p *progress) redact(text string) string { return p.secrets.String(text) }
 
 // begin reports that the solve begins. If output cannot be stored later, it calls cancel.
 func (p *progress) begin(cancel context.CancelCauseFunc) {
@@ -65,6 +73,9 @@ func (p *progress) follow(ctx context.Context, statuses <-chan *client.SolveStat
 	if ctx.Err() == nil {
 		p.out.endLine()
 		p.ends(true)
+		for _, st := range p.steps {
+			p.cut(st)
+		}
 		p.out.flush()
 	}
 }
@@ -84,20 +95,65 @@ func (p *progress) print(s *client.SolveStatus) {
 	}
 	for _, w := range s.Warnings {
 		if v := p.byID[string(w.Vertex)]; v != nil && v.number != 0 {
-			p.out.line(v.number, "WARN: %s", w.Short)
+			p.out.line(v.number, "WARN: %s", p.redact(string(w.Short)))
 		}
 	}
 	for _, l := range s.Logs {
 		if v := p.byID[string(l.Vertex)]; v != nil && v.number != 0 {
 			v.reported, v.lastBatch = false, p.batch
-			v.keep(l.Data)
-			p.out.output(v.number, l.Timestamp.Sub(v.startedAt), l.Data)
+			p.output(v, l.Timestamp.Sub(v.startedAt), p.redacted(v, l))
 		}
 	}
 	p.ends(false)
 	p.out.flush()
 	if changed {
 		p.sink.Steps(p.report())
+	}
+}
+
+// redacted returns the output of a step that is redacted and final now. It keeps the rest, because
+// that may be the beginning of a secret.
+func (p *progress) redacted(st *step, l *client.VertexLog) (out []byte) {
+	stream, data := l.Stream, l.Data
+	r := st.streams[stream]
+	if r == nil {
+		if st.streams == nil {
+			st.streams, st.gaps = map[int]*logs.Redactor{}, map[int]bool{}
+		}
+		r = p.secrets.Redactor()
+		st.streams[stream] = r
+	}
+	if st.gaps[stream] {
+		var found bool
+		if data, found = afterGap(data); !found {
+			return nil
+		}
+		st.gaps[stream] = false
+	}
+	data, gap := beforeGap(data)
+	out, _ = r.Write(data)
+	if gap != nil {
+		out = slices.Concat(out, r.Cut(), gap)
+		st.streams[stream], st.gaps[stream] = p.secrets.Redactor(), true
+	}
+	return out
+}
+
+// output prints redacted output of a step. at is the time since the start of the step.
+func (p *progress) output(st *step, at time.Duration, data []byte) {
+	if len(data) > 0 {
+		st.keep(data)
+		p.out.output(st.number, at, data)
+	}
+}
+
+// cut prints what is kept of the output of a step, and ends its line.
+func (p *progress) cut(st *step) {
+	for _, stream := range slices.Sorted(maps.Keys(st.streams)) {
+		p.output(st, max(st.endedAt.Sub(st.startedAt), 0), st.streams[stream].Cut())
+	}
+	if p.out.open == st.number {
+		p.out.endLine()
 	}
 }
 
@@ -113,7 +169,7 @@ func (p *progress) vertex(v *client.Vertex) (changed bool) {
 	if v.Started != nil && st.number == 0 {
 		p.steps = append(p.steps, st)
 		st.number, st.startedAt = len(p.steps), *v.Started
-		p.out.line(st.number, "%s", v.Name)
+		p.out.line(st.number, "%s", p.redact(v.Name))
 		changed = true
 	}
 	if v.Completed != nil && !v.Completed.Equal(st.endedAt) {
@@ -138,6 +194,7 @@ func (p *progress) ends(last bool) {
 		}
 		if !st.reported {
 			st.reported = true
+			p.cut(st)
 			p.end(st)
 		}
 		return true
@@ -147,7 +204,7 @@ func (p *progress) ends(last bool) {
 func (p *progress) end(st *step) {
 	switch {
 	case st.err != "":
-		p.out.line(st.number, "ERROR: %s", st.err)
+		p.out.line(st.number, "ERROR: %s", p.redact(st.err))
 	case st.cached:
 		p.out.line(st.number, "CACHED")
 	default:
@@ -185,7 +242,7 @@ func (p *progress) status(s *client.VertexStatus) {
 		}
 		text += " done"
 	}
-	p.out.line(st.number, "%s", text)
+	p.out.line(st.number, "%s", p.redact(text))
 }
 
 // size formats a number of bytes as BuildKit does, in powers of 1000.

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/buildkit/client"
 
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -46,7 +47,7 @@ func Test_Progress_TheEndOfAStepComesAfterItsOutput(t *testing.T) {
 	}
 	close(ch)
 	var r recorder
-	p := newProgress(&r, plainText)
+	p := newProgress(&r, logs.NewPatterns(nil, nil))
 	p.begin(func(error) { t.Error("cancelled") })
 	p.follow(context.Background(), ch)
 	want := `#1 [1/2] FROM a

@@ -78,15 +78,15 @@ func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.S
 		return workload.Outcome{}, err
 	}
 	defer leave()
-	redact := logs.NewRedactor(secrets.Values(w.Secrets), nil).String
-	out, err := r.solve(ctx, w, sink, redact)
+	patterns := logs.NewPatterns(secrets.Values(w.Secrets), nil)
+	out, err := r.solve(ctx, w, sink, patterns)
 	if err == nil {
 		return out, nil
 	}
 	if ctx.Err() != nil {
 		err = ended(ctx, w, err)
 	}
-	return workload.Outcome{}, bounded(err, redact)
+	return workload.Outcome{}, bounded(err, patterns.String)
 }
 
 // enter registers the workload. It first stops one of the same name and waits for its end. The

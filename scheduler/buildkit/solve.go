@@ -20,6 +20,7 @@ import (
 	"github.com/moby/buildkit/sourcepolicy/policysession"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
@@ -42,7 +43,7 @@ type dockerfile struct {
 }
 
 // solve runs the workload on one daemon.
-func (r *Runtime) solve(ctx context.Context, w *workload.Workload, sink workload.Sink, redact func(string) string) (workload.Outcome, error) {
+func (r *Runtime) solve(ctx context.Context, w *workload.Workload, sink workload.Sink, patterns *logs.Patterns) (workload.Outcome, error) {
 	opening, span := tracing.Start(ctx, "buildkit context")
 	src, err := r.open(opening, w)
 	tracing.End(span, err)
@@ -65,7 +66,7 @@ func (r *Runtime) solve(ctx context.Context, w *workload.Workload, sink workload
 
 	s := &solving{runtime: r, w: w, src: src, daemon: e}
 	s.policy = &policy{registry: r.opts.Registry, git: src.git, http: r.opts.HTTP, rights: w.Rights, secrets: w.Secrets.GetBuild(), route: r.opts.Route}
-	s.progress = newProgress(sink, redact)
+	s.progress = newProgress(sink, patterns)
 	solve, span := tracing.Start(ctx, "buildkit solve", tracing.Workload.String(w.Name()))
 	resp, err := s.run(solve)
 	tracing.End(span, err)

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -31,8 +32,10 @@ type step struct {
 	reported           bool // its end is printed
 	lastBatch          int  // number of the last report with output of it
 	transfers          map[string]time.Time
-	tail               []byte
-	cut                bool // tail begins within the output
+	streams            map[int]*logs.Redactor // by number of the stream
+	gaps               map[int]bool           // the daemon has left out output, and no line has ended since
+	tail               []byte                 // redacted
+	cut                bool                   // tail begins within the output
 }
 
 // keep appends output to the tail of a step.
@@ -88,7 +91,7 @@ func (p *progress) step(digest string) stepView {
 	if st == nil {
 		return stepView{name: "the build"}
 	}
-	return stepView{name: clip(st.name), tail: st.lines(p.redact)}
+	return stepView{name: clip(p.redact(st.name)), tail: st.lines(p.redact)}
 }
 
 // fetches reports whether the step loads a git context.
@@ -104,7 +107,7 @@ func (p *progress) report() []*imagebuilderv1.Step {
 		if strings.HasPrefix(st.name, "[internal]") && st.err == "" {
 			continue
 		}
-		s := &imagebuilderv1.Step{Name: clip(st.name), StartedAt: timestamppb.New(st.startedAt), Cached: st.cached, Error: clip(p.redact(st.err))}
+		s := &imagebuilderv1.Step{Name: clip(p.redact(st.name)), StartedAt: timestamppb.New(st.startedAt), Cached: st.cached, Error: clip(p.redact(st.err))}
 		if !st.endedAt.IsZero() {
 			s.EndedAt = timestamppb.New(st.endedAt)
 		}

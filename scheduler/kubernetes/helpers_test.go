@@ -78,6 +78,7 @@ func copyOf(reg *registrytest.Registry, build, digest string) *workload.Workload
 type sink struct {
 	mu      sync.Mutex
 	buf     bytes.Buffer
+	lines   string // of Marker
 	running bool
 	steps   []*imagebuilderv1.Step
 	wrote   chan struct{} // capacity 1
@@ -93,6 +94,14 @@ func (s *sink) Write(p []byte) (int, error) {
 	default:
 	}
 	return s.buf.Write(p)
+}
+
+// Marker adds a line that is not part of the output.
+func (s *sink) Marker(line string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines += line
+	return nil
 }
 
 func (s *sink) Offset() int64 {
@@ -118,7 +127,7 @@ func (s *sink) Steps(steps []*imagebuilderv1.Step) {
 func (s *sink) text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.buf.String()
+	return s.buf.String() + s.lines
 }
 
 func testContext(t *testing.T) context.Context {

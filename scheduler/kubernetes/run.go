@@ -68,7 +68,7 @@ func (s startedSink) Running() {
 type follower struct {
 	r            *Runtime
 	w            *workload.Workload
-	sink         workload.Sink
+	sink         startedSink
 	pod          *corev1.Pod // newest known state
 	job          *podapi.Job
 	secret       *corev1.Secret // as last read or written
@@ -228,8 +228,7 @@ func (f *follower) finalOutcome(ctx context.Context) (workload.Outcome, error) {
 		complete = complete || f.sink.Offset() >= res.Length // a former owner may have stored all of it
 	}
 	if !complete && (f.stream != nil || terminated(f.pod, containerWorker) != nil) {
-		// No output follows this line, so it does not shift any offsets.
-		_, _ = f.sink.Write([]byte("\n[the last output of this build was lost with its pod]\n"))
+		f.sink.markLost()
 	}
 	if err == nil {
 		return refine(res, f.explain(ctx, res))

@@ -120,6 +120,9 @@ func Test_Run_EndedUnwatched(t *testing.T) {
 	if !strings.Contains(s.text(), lost) {
 		t.Errorf("the log does not say that output is missing: %q", s.text())
 	}
+	if s.Offset() != 0 {
+		t.Errorf("the next owner would continue at byte %d of the output, of which nothing is stored", s.Offset())
+	}
 	if p := c.pod(w.Name()); p.Labels["image-builder/owner"] != "node-b" || p.Labels["image-builder/epoch"] != "2" {
 		t.Errorf("the labels name the former owner: %v", p.Labels)
 	}

@@ -16,5 +16,9 @@
 // replay is new.
 //
 // This package does not tag images, retry attempts, or redact logs. The credentials of the install
-// never reach the workspace through it.
+// never reach the workspace through it. The terminal is one stream: BuildKit's printer has merged
+// the output of all steps, and both streams of each step. The log redacts the merged stream, and
+// finds the lines with which the printer begins another step (builds/logs, stepSwitch). A limit
+// remains: a line of the other stream of the same step may cut a secret in two, and then both parts
+// show.
 package wsmanager

@@ -34,6 +34,31 @@ var mutants = []mutant{
 		"./scheduler/wsmanager", "Test_Bounded_RedactsFirst", "",
 	},
 	{
+		"the output of steps is redacted only after it is merged", "scheduler/buildkit/progress.go",
+		"out, _ = r.Write(data)", "_, _ = r.Write(data)\n\tout = data",
+		"./scheduler/buildkit", "Test_Redact_TwoStepsCutASecret", "",
+	},
+	{
+		"both streams of a step are redacted as one", "scheduler/buildkit/progress.go",
+		"stream, data := l.Stream, l.Data", "stream, data := 0*l.Stream, l.Data",
+		"./scheduler/buildkit", "Test_Redact_StdoutAndStderrCutASecret", "",
+	},
+	{
+		"the end of a step shows the beginning of a secret", "scheduler/buildkit/progress.go",
+		"st.streams[stream].Cut())", "func() []byte { out, _ := st.streams[stream].Flush(); return out }())",
+		"./scheduler/buildkit", "Test_Redact_OutputAfterTheEndOfAStep", "",
+	},
+	{
+		"a secret is shown around a gap in the output of a step", "scheduler/buildkit/progress.go",
+		"if gap != nil {", "if gap != nil && false {",
+		"./scheduler/buildkit", "Test_Redact_Clipped", "",
+	},
+	{
+		"the printer of plain progress cuts a secret", "builds/logs/switch.go",
+		"r.insertFound(s.part)", "",
+		"./builds/logs", "Test_StepSwitch", "",
+	},
+	{
 		"entries of the replicated log are read without a look at their checksum", "cluster/raftlog/read.go",
 		"if sum != checksum(out) {", "if sum == 0 && sum != checksum(out) {",
 		"./cluster", "Test_Damage_InAnOldSegment", "",

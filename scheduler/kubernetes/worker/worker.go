@@ -81,8 +81,9 @@ func Serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger)
 		err = &workload.Failure{Blame: builds.BlameInfrastructure, Message: "the pod was stopped before its build had ended", Err: err}
 	}
 	res := plainResult(podapi.ResultOf(out, err), names)
+	res = redacted(res, j)
 	res.Length = r.Offset()
-	written := writeResult(j.TerminationPath, redacted(res, j))
+	written := writeResult(j.TerminationPath, res)
 	r.end(res)
 	linger(ctx, j.Linger, srv.final, log)
 	quit()
@@ -110,8 +111,8 @@ func linger(ctx context.Context, limit time.Duration, final <-chan struct{}, log
 	}
 }
 
-// redacted removes the secrets of the build from a result for the status of the pod. Owners redact
-// the result that they get over HTTPS themselves.
+// redacted removes the secrets of the build from a result. Package buildkit has redacted the output
+// and the steps. Owners redact all of it again.
 func redacted(r podapi.Result, j *podapi.Job) podapi.Result {
 	w, err := j.Workload()
 	if err != nil {

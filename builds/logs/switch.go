@@ -1,0 +1,64 @@
+package logs
+
+// stepSwitch finds the place where BuildKit's printer of plain progress cuts a line. When another
+// step begins to print, the printer ends an open line of the current step, and writes the line
+// `#12 ...`. It later prints the whole line of the former step again. So the beginning of a secret
+// before such a line is all that would show of the secret. It is redacted if it has minSecret bytes
+// or more.
+//
+// Runtimes that receive each step on its own redact before they merge the output. The output of
+// BuildKit in a Gitpod workspace is merged by the printer.
+type stepSwitch struct {
+	phase  switchPhase
+	cr     bool // the byte before is '\r', and the beginning of a secret before it is too short
+	part   span // the beginning of a secret at the end of a line
+	length int  // digits of the number of the step, or points
+}
+
+type switchPhase uint8
+
+const (
+	noSwitch switchPhase = iota
+	switchReturn
+	switchMark
+	switchNumber
+	switchPoints
+)
+
+// maxStepDigits is the greatest number of digits of the number of a step.
+const maxStepDigits = 9
+
+// scan takes the byte c, which is at position r.at, before the matchers of r take it.
+func (s *stepSwitch) scan(r *Redactor, c byte) {
+	switch {
+	case s.phase == noSwitch:
+		cr := s.cr
+		if s.cr = c == '\r'; c != '\n' && c != '\r' || cr && c == '\n' {
+			return
+		}
+		start := r.pending()
+		if r.at-start < minSecret {
+			return
+		}
+		*s = stepSwitch{part: span{start, r.at, true}, phase: switchMark}
+		if c == '\r' {
+			s.phase = switchReturn
+		}
+	case s.phase == switchReturn && c == '\n':
+		s.phase = switchMark
+	case s.phase == switchMark && c == '#':
+		s.phase, s.length = switchNumber, 0
+	case s.phase == switchNumber && c >= '0' && c <= '9' && s.length < maxStepDigits:
+		s.length++
+	case s.phase == switchNumber && c == ' ' && s.length > 0:
+		s.phase, s.length = switchPoints, 0
+	case s.phase == switchPoints && c == '.' && s.length < 2:
+		s.length++
+	case s.phase == switchPoints && c == '.':
+		s.phase = noSwitch
+		r.insertFound(s.part)
+	default:
+		s.phase = noSwitch
+		s.scan(r, c)
+	}
+}
