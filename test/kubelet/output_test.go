@@ -60,9 +60,9 @@ RUN P=$(yes x | head -n 980 | tr -d '\n'); for a in $(seq %d); do for b in $(seq
 		t.Errorf("the log has %d bytes and says %d times that it is truncated", len(first), n)
 	}
 	a, k := 1, 1
-	for line := range strings.Lines(first[:limit]) {
+	for line := range strings.Lines(first[:min(len(first), limit)]) {
 		_, rest, ok := strings.Cut(line, " line-")
-		if !ok || !strings.HasSuffix(line, "\n") { // another step, or the cut line
+		if !ok || strings.HasPrefix(rest, "$") || !strings.HasSuffix(line, "\n") { // another step, the command, or the cut line
 			continue
 		}
 		if want := fmt.Sprintf("%d-%d. x", a, k); !strings.HasPrefix(rest, want) {
