@@ -104,7 +104,7 @@ test-web: deps ## Test the web page in a headless Chromium while nodes are kille
 	cd tools/webtest && $(GO) vet -tags faults ./... && ../test.sh -count 1 -tags faults -timeout 10m ./...
 
 .PHONY: soak
-soak: deps buildkitd ## Long versions of tests whose short ones are part of CI, about two hours (docs/soak.md)
+soak: deps buildkitd ## Long versions of tests whose short ones are part of CI, about three hours (docs/soak.md)
 	@tools/soak.sh
 
 .PHONY: fuzz

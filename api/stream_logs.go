@@ -171,6 +171,9 @@ func (s *Service) copyLog(ctx context.Context, req logRequest, n uint32, at *int
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if errors.Is(err, builds.ErrNotFound) { // the log was open on that node before
+			err = fmt.Errorf("%w: %w", builds.ErrLogAway, err)
+		}
 		if err != nil {
 			return false, fmt.Errorf("read the log of attempt %d: %w", n, err)
 		}

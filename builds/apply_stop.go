@@ -38,7 +38,7 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 			return Result{Build: r.Build, Detached: true}
 		}
 	}
-	if c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE && (!tx.deadlineRuns(r) || tx.level >= commandTimeLevel && tx.time < b.Deadline.AsTime().UnixNano()) {
+	if c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE && !tx.due(r) {
 		return Result{Build: b, Err: ErrNotDue}
 	}
 	forced := c.Reason == buildsv1.StopReason_STOP_REASON_DEADLINE || c.Reason == buildsv1.StopReason_STOP_REASON_UNSEALABLE
@@ -72,4 +72,9 @@ func (tx *change) stopBuild(c *buildsv1.StopBuild) Result {
 	r.Build.CancelRequested = c.Reason != buildsv1.StopReason_STOP_REASON_DEADLINE
 	tx.put(r)
 	return Result{Build: r.Build}
+}
+
+// due reports whether the deadline of a build has passed. Below commandTimeLevel the leader decides.
+func (tx *change) due(r *buildsv1.Record) bool {
+	return tx.deadlineRuns(r) && (tx.level < commandTimeLevel || tx.time >= r.Build.Deadline.AsTime().UnixNano())
 }

@@ -378,6 +378,69 @@ func Test_Logs_OfAQuietBuild(t *testing.T) {
 	})
 }
 
+// Test_Logs_OfServersThatAreBehind checks that Logs reads all attempts of a build that it follows,
+// although a server does not know the second attempt yet.
+func Test_Logs_OfServersThatAreBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		behind := func() bool { return time.Since(began) < 9*time.Second }
+		f := logServer(t, []string{"first\n", "second\n"}, 100, 1000)
+		send := f.logs
+		f.logs = func(r *imagebuilderv1.BuildLogsRequest, s imagebuilderv1.ImageBuilder_BuildLogsServer) error {
+			if r.Attempt == 2 && behind() {
+				return status.Error(codes.NotFound, "there is no attempt 2")
+			}
+			return send(r, s)
+		}
+		f.status = func(*imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
+			b := &imagebuilderv1.Build{Attempts: []*imagebuilderv1.Attempt{{}}}
+			if !behind() {
+				b.Attempts, b.EndedAt = append(b.Attempts, &imagebuilderv1.Attempt{}), timestamppb.Now()
+			}
+			return &imagebuilderv1.BuildStatusResponse{Build: b}, nil
+		}
+		c := serve(t, 5*time.Second, f)
+		var out strings.Builder
+		if err := c.Logs(t.Context(), client.LogsRequest{Build: "b", Follow: true}, func(c client.Chunk) error {
+			out.Write(c.Content)
+			return nil
+		}); err != nil || !strings.Contains(out.String(), "second\n") {
+			t.Errorf("%v, %q", err, out.String())
+		}
+	})
+}
+
+// Test_Logs_OfABuildThatEndsMeanwhile checks that Logs does not give up on an attempt that begins, and
+// a build that ends, right after a server that was behind did not know the attempt.
+func Test_Logs_OfABuildThatEndsMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		f := logServer(t, []string{"first\n", "second\n"}, 100, 1000)
+		send := f.logs
+		f.logs = func(r *imagebuilderv1.BuildLogsRequest, s imagebuilderv1.ImageBuilder_BuildLogsServer) error {
+			if r.Attempt == 2 && asked < 3 {
+				return status.Error(codes.NotFound, "there is no attempt 2")
+			}
+			return send(r, s)
+		}
+		f.status = func(*imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
+			b := &imagebuilderv1.Build{Attempts: []*imagebuilderv1.Attempt{{}}}
+			if asked++; asked > 3 {
+				b.Attempts, b.EndedAt = append(b.Attempts, &imagebuilderv1.Attempt{}), timestamppb.Now()
+			}
+			return &imagebuilderv1.BuildStatusResponse{Build: b}, nil
+		}
+		c := serve(t, time.Nanosecond, f)
+		var out strings.Builder
+		if err := c.Logs(t.Context(), client.LogsRequest{Build: "b", Follow: true}, func(c client.Chunk) error {
+			out.Write(c.Content)
+			return nil
+		}); err != nil || !strings.Contains(out.String(), "second\n") {
+			t.Errorf("%v, %q", err, out.String())
+		}
+	})
+}
+
 // Test_Logs_GivesUp checks that Logs returns after Options.Patience if the build has ended and no
 // server has its log.
 func Test_Logs_GivesUp(t *testing.T) {

@@ -85,8 +85,14 @@ func (r *logs) readAttempt(ctx context.Context) (there bool, err error) {
 		switch {
 		case errors.As(err, &own):
 			return true, own.error
-		case err == nil:
-			return r.exists(ctx)
+		case err == nil || errors.Is(err, errNoAttempt):
+			exists, over, lookErr := r.look(ctx, err == nil)
+			if over || lookErr != nil {
+				return exists, lookErr
+			}
+			if !exists { // the build goes on
+				broken = time.Now()
+			}
 		case status.Code(err) != codes.Unavailable || ctx.Err() != nil:
 			return false, err
 		}
@@ -116,20 +122,29 @@ func (r *logs) active(ctx context.Context) bool {
 	return err == nil && res.Build.GetEndedAt() == nil
 }
 
-// exists reports whether the attempt exists. The stream of an attempt without output ends like the
-// stream of an attempt that does not exist.
-func (r *logs) exists(ctx context.Context) (bool, error) {
+// errNoAttempt is the end of a stream whose server does not know the attempt. The server may be
+// behind the others.
+var errNoAttempt = status.Error(codes.Unavailable, "the server does not know the attempt")
+
+// look decides what the end of a stream means: the stream of an attempt without output ends like the
+// stream of an attempt that does not exist, and a server may be behind. sent is true if the server
+// has sent the attempt to its end. look reports whether the attempt exists and whether its log is
+// over. If it is not, the stream has to be opened again.
+func (r *logs) look(ctx context.Context, sent bool) (exists, over bool, err error) {
 	res, err := r.c.BuildStatus(ctx, statusOf(r.req.Build))
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	if int(r.attempt) > len(res.Build.Attempts) {
-		if r.req.Attempt > 0 && !r.req.Follow {
-			return false, status.Errorf(codes.NotFound, "the build has no attempt %d", r.attempt)
-		}
-		return false, nil
+	ended := res.Build.GetEndedAt() != nil // then there are no further attempts
+	switch exists = int(r.attempt) <= len(res.Build.Attempts); {
+	case exists && sent:
+		return true, true, r.begin()
+	case exists || r.req.Follow && !ended:
+		return false, false, nil
+	case r.req.Attempt > 0 && !r.req.Follow:
+		return false, true, status.Errorf(codes.NotFound, "the build has no attempt %d", r.attempt)
 	}
-	return true, r.begin()
+	return false, true, nil
 }
 
 // begin passes the line between two attempts to f, once.
@@ -157,7 +172,7 @@ func (r *logs) stream(ctx context.Context) (progress bool, err error) {
 			return progress, nil
 		}
 		if status.Code(err) == codes.NotFound && r.attempt > max(r.req.Attempt, 1) {
-			return progress, nil // there is no further attempt
+			return progress, errNoAttempt
 		}
 		if err != nil {
 			return progress, err

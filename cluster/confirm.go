@@ -94,14 +94,14 @@ func (n *Node) confirmLeadership(ctx context.Context, term uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Election)
 	defer cancel() // ends the calls to the voters whose responses are not needed
 	rest, need := n.voters()
-	left, answers := len(rest), make(chan answer, len(rest))
+	left, confirmations := len(rest), make(chan confirmation, len(rest))
 	ask := func(count int) {
 		for ; count > 0 && len(rest) > 0 && n.raftCalls.begin(); count-- {
 			id := rest[0]
 			rest = rest[1:]
 			go func() {
 				defer n.raftCalls.end()
-				answers <- answer{id, n.confirmedBy(ctx, id, term)}
+				confirmations <- confirmation{id, n.confirmedBy(ctx, id, term)}
 			}()
 		}
 	}
@@ -120,10 +120,10 @@ func (n *Node) confirmLeadership(ctx context.Context, term uint64) error {
 			return ErrNoLeader
 		}
 		select {
-		case a := <-answers:
+		case c := <-confirmations:
 			left--
-			if a.confirmed {
-				confirmed = append(confirmed, a.from)
+			if c.confirmed {
+				confirmed = append(confirmed, c.from)
 			} else {
 				ask(1)
 			}
@@ -144,8 +144,8 @@ func (n *Node) confirmLeadership(ctx context.Context, term uint64) error {
 	return nil
 }
 
-// answer is the response of a voter to Confirm.
-type answer struct {
+// confirmation is the response of a voter to Confirm.
+type confirmation struct {
 	from      raft.ServerID
 	confirmed bool
 }

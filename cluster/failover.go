@@ -78,13 +78,18 @@ func (n *Node) suspectLeader(ctx context.Context, id raft.ServerID) {
 	if !n.processEnded(ctx, id, func() bool { return r.LastContact() != heard }) {
 		return
 	}
-	changed := func() bool {
+	n.campaign(ctx, id, electionStagger*time.Duration(rank), "the leader's process has ended", func() bool {
 		_, leader := r.LeaderWithID()
-		return leader != id && leader != ""
-	}
-	t := time.NewTimer(electionStagger * time.Duration(rank))
+		return leader == id || leader == ""
+	})
+}
+
+// campaign starts an election after a delay if lost still reports that there is no leader then. id
+// is the former leader.
+func (n *Node) campaign(ctx context.Context, id raft.ServerID, delay time.Duration, why string, lost func() bool) {
+	t := time.NewTimer(delay)
 	defer t.Stop()
-	for !changed() {
+	for lost() {
 		_, wake := n.leadership()
 		select {
 		case <-ctx.Done():
@@ -93,8 +98,8 @@ func (n *Node) suspectLeader(ctx context.Context, id raft.ServerID) {
 			continue
 		case <-t.C:
 		}
-		if !changed() {
-			n.cfg.Logger.Info("the leader's process has ended: begins an election", "node", n.cfg.Name, "leader", id)
+		if lost() {
+			n.cfg.Logger.Info(why+": begins an election", "node", n.cfg.Name, "leader", id)
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
 			n.trans.elect(ctx)

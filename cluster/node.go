@@ -185,6 +185,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 		n.done.Go(func() { n.memberLoop(ctx) })
 		n.done.Go(func() { n.lossLoop(ctx) })
 		n.done.Go(func() { n.watchReach(ctx) })
+		n.done.Go(func() { n.watchSilentLeader(ctx) })
 		n.done.Go(func() { n.repairLoop(ctx) })
 	}
 	return nil

@@ -2,27 +2,28 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
 const (
 	// UnreachableTimeout is how long a node may be without a response of a leader before it counts
-	// as separated from the cluster. It is longer than an election takes.
+	// as separated from the cluster, whatever the cause. It is longer than an election takes.
+	// Evidence that another node can serve clients ends the wait earlier: see separation.
 	UnreachableTimeout = 3 * time.Second
-	// unansweredTimeout is how long a request to the leader may be without a response before the
-	// node pings the leader. The leader may need longer for a command, but responds to a ping at
-	// once.
-	unansweredTimeout = time.Second
 	// reachInterval is how often a node checks whether it reaches a leader.
-	reachInterval = 500 * time.Millisecond
+	reachInterval = 50 * time.Millisecond
+	// lateLimit is how late a check or the end of a ping may be. If it is later, this process did
+	// not run meanwhile, and the check proves nothing about the others.
+	lateLimit = 100 * time.Millisecond
+	// A separated node counts as connected again as soon as a leader responds. If it was separated
+	// before within flapTimeout, a leader must respond for minReturn, and for twice the time, up to
+	// maxReturn, after each further separation.
+	minReturn, maxReturn = 500 * time.Millisecond, 2 * time.Second
+	flapTimeout          = 10 * time.Second
 )
 
 // UnreachedText is in the error of each call that needs the leader, on a node that reaches none.
@@ -31,12 +32,17 @@ const UnreachedText = "no leader has responded to this node"
 // reach records whether the requests of this node to the leader get responses. A node can hear the
 // leader although its own messages do not arrive there.
 type reach struct {
-	mu      sync.Mutex
-	calls   uint64
-	pending map[uint64]time.Time // calls to the leader without a response, with their start
-	since   time.Time            // start of the time without a response; zero if there was one
-	ctx     context.Context      // ends when since is UnreachableTimeout ago
-	end     context.CancelFunc
+	mu         sync.Mutex
+	calls      uint64
+	pending    map[uint64]time.Time // calls to the leader without a response, with their start
+	since      time.Time            // start of the first call that failed without a response; zero if there is none
+	answeredAt time.Time            // last response of a leader; calls that began before count from here
+	ctx        context.Context      // ends when this node counts as separated
+	end        context.CancelFunc
+
+	healthy   time.Time     // since when a leader responds again; zero if none does
+	returnFor time.Duration // how long a leader must respond before ctx begins again
+	returnAt  time.Time     // last begin of ctx after an end
 }
 
 func newReach() *reach {
@@ -58,103 +64,93 @@ func (r *reach) begin() (done func(error)) {
 		delete(r.pending, id)
 		switch status.Code(err) {
 		case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-			r.silentSince(start)
+			if start = latest(start, r.answeredAt); r.since.IsZero() || start.Before(r.since) {
+				r.since = start
+			}
 		default:
-			r.answered()
+			r.answered(time.Now())
 		}
-	}
-}
-
-// silentSince records that nothing was heard from a leader since t. The caller holds the lock.
-func (r *reach) silentSince(t time.Time) {
-	if r.since.IsZero() || t.Before(r.since) {
-		r.since = t
 	}
 }
 
 // answered records a response of the leader. The caller holds the lock.
-func (r *reach) answered() {
-	r.since = time.Time{}
-	if r.ctx.Err() != nil {
-		r.ctx, r.end = context.WithCancel(context.Background())
-	}
+func (r *reach) answered(now time.Time) {
+	r.since, r.answeredAt = time.Time{}, latest(r.answeredAt, now)
 }
 
-// doubtful reports whether a ping has to find out if the leader responds.
-func (r *reach) doubtful(now time.Time) bool {
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// unanswered returns for how long the requests to the leader have had no response; 0 if the last
+// one had a response.
+func (r *reach) unanswered(now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, start := range r.pending {
-		if now.Sub(start) >= unansweredTimeout {
-			return true
-		}
+	var d time.Duration
+	if !r.since.IsZero() {
+		d = now.Sub(r.since)
 	}
-	return !r.since.IsZero()
+	for _, start := range r.pending {
+		d = max(d, now.Sub(latest(start, r.answeredAt)))
+	}
+	return d
 }
 
-// update records the result of a check at a time: heard means that a leader responds.
-func (r *reach) update(now time.Time, heard bool) {
+// separated reports whether this node counts as separated.
+func (r *reach) separated() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if heard {
-		r.answered()
-		return
-	}
-	r.silentSince(now)
-	for _, start := range r.pending {
-		r.silentSince(start)
-	}
-	if now.Sub(r.since) >= UnreachableTimeout {
-		r.end()
-	}
+	return r.ctx.Err() != nil
 }
 
-// Reached returns a context that ends when this node has had no response of a leader for
-// UnreachableTimeout, because it knows none or because its requests do not arrive. Once a leader
-// responds, Reached returns a context that goes on.
+// responded records that a leader responds to this node, or that this node leads. It reports whether
+// a separated node counts as connected again. A node that leads does so at once: a majority follows
+// it.
+func (r *reach) responded(now time.Time, leads bool) (returned bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answered(now)
+	if r.ctx.Err() == nil {
+		return false
+	}
+	if r.healthy.IsZero() {
+		r.healthy = now
+	}
+	if !leads && now.Sub(r.healthy) < r.returnFor {
+		return false
+	}
+	r.ctx, r.end = context.WithCancel(context.Background())
+	r.returnAt = now
+	return true
+}
+
+// silent records that no leader responds to this node. If separate is true, the node counts as
+// separated from now on; silent reports whether it did not before.
+func (r *reach) silent(now time.Time, separate bool) (ended bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.healthy = time.Time{}
+	if !separate || r.ctx.Err() != nil {
+		return false
+	}
+	if r.returnAt.IsZero() || now.Sub(r.returnAt) > flapTimeout {
+		r.returnFor = 0
+	} else {
+		r.returnFor = min(max(2*r.returnFor, minReturn), maxReturn)
+	}
+	r.end()
+	return true
+}
+
+// Reached returns a context that ends when this node counts as separated from the cluster, because
+// it hears no leader or because its requests do not arrive. Other nodes can then serve clients, or
+// none can. Once a leader responds again, Reached returns a context that goes on.
 func (n *Node) Reached() context.Context {
 	n.reach.mu.Lock()
 	defer n.reach.mu.Unlock()
 	return n.reach.ctx
-}
-
-// watchReach keeps reach up to date until ctx ends. In the normal case it sends nothing.
-func (n *Node) watchReach(ctx context.Context) {
-	t := time.NewTicker(reachInterval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-		began := time.Now()
-		_, id := n.raft.Load().LeaderWithID()
-		switch {
-		case id == n.serverID():
-			n.reach.update(began, true)
-		case id == "":
-			n.reach.update(began, false)
-		case n.reach.doubtful(began):
-			err := n.pingLeader(ctx, id)
-			if err != nil && ctx.Err() == nil && n.Reached().Err() == nil {
-				n.cfg.Logger.Warn("the leader does not respond to this node", "node", n.cfg.Name, "leader", nameOf(id), "err", err)
-			}
-			n.reach.update(began, err == nil)
-		}
-	}
-}
-
-// pingLeader returns an error if the leader does not respond to a ping.
-func (n *Node) pingLeader(ctx context.Context, id raft.ServerID) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
-	leader, err := n.leader()
-	if err != nil {
-		return err
-	}
-	if _, err := leader.Ping(ctx, &clusterv1.PingRequest{Leader: string(id)}); err != nil {
-		return fmt.Errorf("ping the leader: %w", err)
-	}
-	return nil
 }

@@ -20,6 +20,7 @@ import (
 func Test_Term_EndsWhilePreparing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var nodes []*cluster.Node
+		ready := make(chan struct{}) // closed once nodes is set
 		var busy atomic.Bool
 		result := make(chan error, 1)
 		states := make([]*tally, 3)
@@ -53,6 +54,7 @@ func Test_Term_EndsWhilePreparing(t *testing.T) {
 			}
 		}, func(_ int, n *cluster.Node) {
 			n.Lead(func(ctx context.Context, term *cluster.Term) error {
+				<-ready
 				time.Sleep(10 * time.Second)
 				if ctx.Err() == nil && busy.CompareAndSwap(false, true) {
 					_, err := term.Propose(t.Context(), value(1))
@@ -61,6 +63,7 @@ func Test_Term_EndsWhilePreparing(t *testing.T) {
 				return nil
 			})
 		})
+		close(ready)
 		if err := <-result; !errors.Is(err, cluster.ErrNoLeader) {
 			t.Errorf("the command of the former term: %v, want %v", err, cluster.ErrNoLeader)
 		}

@@ -15,8 +15,8 @@ import (
 
 // Errors of calls that need the leader, on a node that reaches none: of clients and of operators.
 var (
-	errUnreached         = fmt.Errorf(cluster.UnreachedText+" for %s: ask another node", cluster.UnreachableTimeout)
-	errOperatorUnreached = fmt.Errorf(cluster.UnreachedText+" for %s: ask another node; if all nodes say so, start nodes until a majority of the voters runs, and see what this node knows with 'image-builder cluster members --stale'", cluster.UnreachableTimeout)
+	errUnreached         = errors.New(cluster.UnreachedText + " for too long: ask another node")
+	errOperatorUnreached = errors.New(cluster.UnreachedText + " for too long: ask another node; if all nodes say so, start nodes until a majority of the voters runs, and see what this node knows with 'image-builder cluster members --stale'")
 )
 
 // clientRaft is builds.Raft for the calls of clients. While this node reaches no leader, the calls

@@ -185,3 +185,10 @@ func (refused) Error() string { return errRefused.Error() }
 
 // Is reports that the error is ECONNREFUSED.
 func (refused) Is(target error) bool { return target == syscall.ECONNREFUSED }
+
+// SetDelay changes Delay while nodes run.
+func (h *Hub) SetDelay(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Delay = d
+}

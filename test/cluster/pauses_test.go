@@ -23,10 +23,11 @@ import (
 	"github.com/image-builder-ha/image-builder/test/harness"
 )
 
-// Test_Pauses_ReadsAreNotStale stops the process of the leader for one to two seconds, again and
-// again, while builds are created through the other nodes. 20 lists and 20 reads of each pause are
-// sent to the stopped leader, or right after it continues. None of them lacks a build that was
-// acknowledged before it was sent. PAUSES=300 makes 300 pauses.
+// Test_Pauses_ReadsAreNotStale stops the process of the leader for one to two seconds, or until the
+// others have acknowledged a build, again and again, while builds are created through the other
+// nodes. 20 lists and 20 reads of each pause are sent to the stopped leader, or right after it
+// continues. None of them lacks a build that was acknowledged before it was sent. PAUSES=300 makes 300
+// pauses.
 func Test_Pauses_ReadsAreNotStale(t *testing.T) {
 	pauses := 6
 	if s := os.Getenv("PAUSES"); s != "" {
@@ -77,6 +78,10 @@ func (p *pausedReads) pause() {
 	lead.Signal(syscall.SIGSTOP)
 	before := p.count()
 	<-time.After(time.Second + rand.N(time.Second)) // the fault: the process is stopped
+	// On a busy machine the others need longer to elect a leader and to write.
+	for end := time.Now().Add(10 * time.Second); p.count() <= before+1 && time.Now().Before(end); {
+		<-time.After(10 * time.Millisecond)
+	}
 	cancel()
 	creators.Wait()
 	if len(p.acked) > before+1 { // one may have been committed before

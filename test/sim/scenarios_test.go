@@ -23,6 +23,7 @@ var scenarios = map[string]func(*world) error{
 	"an old epoch is refused":                      oldEpoch,
 	"a linearizable read asks a quorum":            staleLeaderReads,
 	"a linearizable read counts no old answers":    oldAnswers,
+	"a leader that hears no node refuses":          deafLeader,
 	"the term of a deposed leader commits nothing": deposedTerm,
 	"secrets outlive leaders":                      secretsOutliveLeaders,
 	"a node that reaches no leader refuses":        unreachedLeader,
