@@ -44,6 +44,8 @@ type Writer struct {
 	flushing bool          // a flush is in progress
 	flushed  chan struct{} // closed and replaced after each flush
 
+	trail trail // guarded by the mu of the log
+
 	// Only the syncer's flush and appendNow use these.
 	file     File
 	size     int64
@@ -56,6 +58,7 @@ type pending struct {
 	data     []byte // payloads of the output
 	position        // after the records
 	marks    []seek // offset and position within records, for the index
+	end      point  // after the last record with a payload; zero if there is none
 }
 
 func newWriter(l *attemptLog, epoch uint64, r *Redactor) *Writer {
@@ -205,6 +208,9 @@ func (w *Writer) append(r record) {
 		w.length += int64(len(r.payload))
 		w.raw += int64(r.raw)
 		w.pending.data = append(w.pending.data, r.payload...)
+		if len(r.payload) > 0 {
+			w.pending.end = point{w.length, w.raw}
+		}
 	}
 	if p, ok := positionOf(r); ok {
 		w.raw, w.full = p.raw, p.truncated
@@ -364,6 +370,9 @@ func (w *Writer) unflush(p pending, err error) {
 	if len(w.pending.records) > 0 {
 		p.position = w.pending.position
 	}
+	if w.pending.end != (point{}) {
+		p.end = w.pending.end
+	}
 	p.records = append(p.records, w.pending.records...)
 	p.data = append(p.data, w.pending.data...)
 	w.pending = p
@@ -462,6 +471,9 @@ func (w *Writer) publish(p pending) {
 		l.keepTail(p.data)
 		l.length += int64(len(p.data))
 		l.raw, l.truncated = p.raw, p.truncated
+		if w.trail.reach(l.visible); p.end != (point{}) {
+			w.trail.add(p.end)
+		}
 		if !w.replicated {
 			l.show(l.length)
 		}

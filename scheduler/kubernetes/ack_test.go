@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,47 +16,74 @@ import (
 
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
-	"github.com/image-builder-ha/image-builder/test/knownfault"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Run_CopyBehindTheSpool: the owner of a pod is lost while the copy of the log on the next owner is
-// further behind than the worker keeps output. The owner must not acknowledge output that the next
-// owner would not find.
+// heldSink is a log whose other copies hold less than the owner, until they are back.
+type heldSink struct {
+	*sink
+	held *atomic.Int64 // less than 0: everything
+}
+
+func (s heldSink) Held() int64 {
+	if n := s.held.Load(); n >= 0 {
+		return n
+	}
+	return s.Offset()
+}
+
+func (s heldSink) Flush(ctx context.Context) error {
+	if s.held.Load() >= 0 {
+		<-ctx.Done()
+	}
+	return ctx.Err()
+}
+
+// Test_Run_CopyBehindTheSpool follows a pod whose output exceeds its spool, while the copy of the log on
+// the next owner is behind by more than the spool keeps. The owner must not acknowledge output that the
+// next owner would not find, and must acknowledge it once the copy is back, although no output arrives.
 func Test_Run_CopyBehindTheSpool(t *testing.T) {
 	const total, keep, held = 24 << 20, 8 << 20, 1 << 20
-	reg, c := startRegistry(t), newCluster(t)
-	w := copyOf(reg, "b1", reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10)))
-	ctx := testContext(t)
-	former, next := newRuntime(t, c, "node-a", reg.Addr), newRuntime(t, c, "node-b", reg.Addr)
-	knownfault.Run(t, "part 4: a pod drops output that only the owner has", func(t knownfault.TB) {
-		pod := &longPod{total: total, keep: keep, changed: make(chan struct{})}
-		c.tasks.Go(func() { pod.serve(c, w.Name()) })
-		// No call of Flush returns: the copy has the first held bytes only.
-		s := flushSink{newSink(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
-		running, lose := context.WithCancel(ctx)
-		x := start(running, former, w, s)
-		quiet, last := time.Now(), int64(0)
-		testkit.Eventually(t, 30*time.Second, "the owner has all output that the pod lets it have", func() bool {
-			if n := s.Offset(); n != last {
-				quiet, last = time.Now(), n
+	for name, lost := range map[string]bool{"the owner is lost": true, "the copy is back": false} {
+		t.Run(name, func(t *testing.T) {
+			reg, c := startRegistry(t), newCluster(t)
+			w := copyOf(reg, "b1", reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10)))
+			ctx := testContext(t)
+			former, next := newRuntime(t, c, "node-a", reg.Addr), newRuntime(t, c, "node-b", reg.Addr)
+			pod := &longPod{total: total, keep: keep, changed: make(chan struct{})}
+			c.tasks.Go(func() { pod.serve(c, w.Name()) })
+			s := heldSink{newSink(), &atomic.Int64{}}
+			s.held.Store(held)
+			running, lose := context.WithCancel(ctx)
+			defer lose()
+			x := start(running, former, w, s)
+			testkit.Eventually(t, 30*time.Second, "the owner has all output that the pod lets it have", func() bool { return s.Offset() >= keep })
+			if !lost {
+				s.held.Store(-1)
+				if _, err := x.wait(t); err != nil || s.Offset() != total {
+					t.Errorf("the owner has %d bytes of %d: %v", s.Offset(), total, err)
+				}
+				return
 			}
-			return last >= keep && (last == total || time.Since(quiet) > 500*time.Millisecond)
+			testkit.Eventually(t, 30*time.Second, "the owner has acknowledged what the copy has", func() bool { return pod.acknowledged() >= held })
+			lose()
+			<-x.done
+			if n := pod.acknowledged(); n > held {
+				t.Errorf("the owner has acknowledged %d bytes, but the copy has %d", n, held)
+			}
+			w.Epoch = 2
+			behind := newSink()
+			if _, err := behind.Write(make([]byte, held)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := next.Run(ctx, w, behind); err != nil {
+				t.Fatalf("the next owner had %d bytes, and its Run fails: %v", held, err)
+			}
+			if n := behind.Offset(); n != total {
+				t.Errorf("the next owner has %d bytes of %d", n, total)
+			}
 		})
-		lose()
-		<-x.done
-		w.Epoch = 2
-		behind := newSink()
-		if _, err := behind.Write(make([]byte, held)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := next.Run(ctx, w, behind); err != nil {
-			t.Fatalf("the former owner had %d bytes, the next one %d, and its Run fails: %v", last, held, err)
-		}
-		if n := behind.Offset(); n != total {
-			t.Errorf("the next owner has %d bytes of %d", n, total)
-		}
-	})
+	}
 }
 
 // longPod is a pod whose workload prints total bytes. Like the spool of a worker, it drops acknowledged
@@ -69,6 +97,12 @@ type longPod struct {
 }
 
 const podSegment = 4 << 20
+
+func (p *longPod) acknowledged() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.acked
+}
 
 // kept returns the range of the output that the pod has, and a channel that is closed when it changes.
 func (p *longPod) kept() (first, end int64, changed <-chan struct{}) {
