@@ -220,7 +220,7 @@ func (w *Writer) append(r record) {
 
 // Seal ends the output and returns the length and the checksum of the log, once it is fsynced and,
 // if it is replicated, held by all copies. If ctx ends before, or the disk fails, Seal returns the
-// watermark, at which the log then ends, together with an error. From then on the watermark does
+// watermark, at which the log then ends, together with an *EndError. From then on the watermark does
 // not rise. The caller closes the log with Complete once the length is agreed on. Without a
 // checksum the length is unknown: another copy has to seal the log.
 func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err error) {
@@ -243,7 +243,7 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 	if errors.Is(sumErr, ErrNotFound) && length == 0 {
 		checksum, sumErr = checksumText(xxhash.New()), nil
 	}
-	return length, checksum, errors.Join(err, sumErr)
+	return length, checksum, errors.Join(w.endError(length, err), sumErr)
 }
 
 // Flush waits until everything that was written is fsynced and, if the log is replicated, held by
@@ -279,11 +279,11 @@ func (w *Writer) awaitCopies(ctx context.Context, position bool) error {
 			return nil
 		}
 		if err := w.l.store.Damage(w.l.key); err != nil {
-			return fmt.Errorf("the last %d bytes of the log cannot be copied: %w", behind, err)
+			return fmt.Errorf("the end of the log cannot be copied: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the last %d bytes of the log have no second copy: %w", behind, ctx.Err())
+			return fmt.Errorf("the end of the log has no second copy: %w", ctx.Err())
 		case <-changed:
 		case <-w.l.store.sync.done:
 			return ErrClosed
