@@ -104,6 +104,26 @@ func Test_Operator_KnownToBeWithoutLeader(t *testing.T) {
 	})
 }
 
+// Test_DrainNode_OnANodeThatIsBehind calls DrainNode on nodes that have not applied the feature level
+// of the cluster yet, as after their start.
+func Test_DrainNode_OnANodeThatIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes, _ := threeOf(t)
+		behind := 0
+		for _, n := range nodes {
+			if n.level() < 2 {
+				behind++
+			}
+			if _, err := (clusterAPI{node: n}).DrainNode(t.Context(), &imagebuilderv1.DrainNodeRequest{Node: "n9"}); status.Code(err) != codes.NotFound {
+				t.Errorf("%s: %v", n.cfg.Name, err)
+			}
+		}
+		if behind == 0 {
+			t.Error("no node is behind: this shows nothing")
+		}
+	})
+}
+
 // Test_Members_OfANodeThatDoesNotLead checks the states that a node knows without the leader: its
 // own, and that of the leader which it follows.
 func Test_Members_OfANodeThatDoesNotLead(t *testing.T) {
