@@ -112,16 +112,35 @@ func (c clusterAPI) RemoveNode(ctx context.Context, req *imagebuilderv1.RemoveNo
 	return &imagebuilderv1.RemoveNodeResponse{}, nil
 }
 
+// awaitDrains returns an error if the cluster is at a feature level without drains. A node that has
+// just started has applied little of its log, so that its own level says nothing yet.
+func (c clusterAPI) awaitDrains(ctx context.Context) error {
+	if c.node.level() >= 2 {
+		return nil
+	}
+	index, err := c.node.raft.ReadIndex(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.node.raft.WaitApplied(ctx, index); err != nil {
+		return err
+	}
+	if c.node.level() < 2 {
+		return status.Error(codes.FailedPrecondition, "a node runs a version that cannot be drained: upgrade all nodes first")
+	}
+	return nil
+}
+
 // DrainNode drains a node or ends the drain, and returns the number of attempts that run there.
 func (c clusterAPI) DrainNode(ctx context.Context, req *imagebuilderv1.DrainNodeRequest) (*imagebuilderv1.DrainNodeResponse, error) {
-	if c.node.level() < 2 {
-		return nil, status.Error(codes.FailedPrecondition, "a node runs a version that cannot be drained: upgrade all nodes first")
-	}
 	if err := c.unreached(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := withinDeadline(ctx)
 	defer cancel()
+	if err := c.awaitDrains(ctx); err != nil {
+		return nil, err
+	}
 	_, _, err := builds.Propose(ctx, c.node.raft, &buildsv1.DrainNode{Name: req.GetNode(), Drained: !req.GetUndrain()})
 	if errors.Is(err, builds.ErrNotFound) {
 		return nil, status.Errorf(codes.NotFound, "there is no node %q", req.GetNode())

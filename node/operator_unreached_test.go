@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -47,7 +48,11 @@ func threeOf(t *testing.T) ([]*Node, *clustertest.Hub) {
 		n.raft = raftAdapter{n.cluster}
 		nodes = append(nodes, n)
 	}
-	if _, _, err := builds.Propose(t.Context(), nodes[0].raft, &buildsv1.SetFeatureLevel{Level: 2}); err != nil {
+	if _, err := nodes[0].raft.ReadIndex(t.Context()); err != nil { // waits for the leader
+		t.Fatal(err)
+	}
+	lead := nodes[max(0, slices.IndexFunc(nodes, func(n *Node) bool { return n.cluster.Leads() }))]
+	if _, _, err := builds.Propose(t.Context(), lead.raft, &buildsv1.SetFeatureLevel{Level: 2}); err != nil {
 		t.Fatal(err)
 	}
 	return nodes, hub
@@ -100,6 +105,23 @@ func Test_Operator_KnownToBeWithoutLeader(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		if err := calls["Members"](); err != nil {
 			t.Errorf("Members with a leader: %v", err)
+		}
+	})
+}
+
+// Test_DrainNode_OnANodeThatIsBehind calls DrainNode on nodes that have not applied the feature level
+// of the cluster yet, as after their start.
+func Test_DrainNode_OnANodeThatIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes, _ := threeOf(t)
+		behind := slices.DeleteFunc(nodes, func(n *Node) bool { return n.level() >= 2 })
+		if len(behind) == 0 {
+			t.Fatal("no node is behind: this shows nothing")
+		}
+		for _, n := range behind {
+			if _, err := (clusterAPI{node: n}).DrainNode(t.Context(), &imagebuilderv1.DrainNodeRequest{Node: "n9"}); status.Code(err) != codes.NotFound {
+				t.Errorf("%s: %v", n.cfg.Name, err)
+			}
 		}
 	})
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the long versions of tests whose short ones are part of CI, one after the
-# other, about three hours in all. What fails is named at the end. See docs/soak.md.
+# other, about three and a half hours in all. What fails is named at the end. See docs/soak.md.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=
@@ -22,6 +22,9 @@ run secrets env SOAK=1 go test -tags faults ./test/cluster -run Test_Secrets -co
 run interleaved-secrets env SOAK=1 go test ./scheduler/buildkit ./scheduler/kubernetes -run 'Test_Run_InterleavedSecretsAreRedacted|Test_Run_Dockerfile_Redacts' -p 1 -count 1 -timeout 60m -v
 run disks env SOAK=1 go test -tags faults ./test/cluster -run Test_Disks -count 1 -timeout 40m -v
 run power-loss env SOAK=1 go test -tags faults ./test/node ./test/cluster -run 'Test_PowerLoss$' -count 1 -timeout 40m -v
+run troubles env SOAK=1 go test -tags faults ./test/logs -run 'Test_Logs_(TroublesInPairs|EndsOnAFullDisk)$' -count 1 -timeout 100m -v
+run long-output make kubernetes-programs
+run long-output env SOAK=1 go test -tags kubernetes ./test/kubelet -run Test_Kubelet_LongOutput -count 1 -timeout 40m -v
 run mixed-versions env SOAK=1 go test -tags faults ./test/upgrade -run 'Test_Versions_Mixed$' -count 1 -timeout 40m -v
 run dates make test-dates
 run fuzz make fuzz FUZZTIME=1m

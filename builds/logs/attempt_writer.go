@@ -8,6 +8,8 @@ type AttemptWriter interface {
 	Write(raw []byte) (int, error)
 	// RawOffset returns the position in the output of the workload, before redaction.
 	RawOffset() int64
+	// Held returns the part of RawOffset that every next owner would find.
+	Held() int64
 	// Reposition makes the next output begin at another position in the output of the workload.
 	// Below feature level 5 it does nothing.
 	Reposition(raw int64) error

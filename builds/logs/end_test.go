@@ -1,6 +1,7 @@
 package logs_test
 
 import (
+	"errors"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -34,6 +35,9 @@ func Test_Seal_FreezesTheEnd(t *testing.T) {
 		length, _, err := w.Seal(t.Context())
 		if err == nil {
 			t.Fatalf("Seal succeeds on a full disk with length %d", length)
+		}
+		if early := (*logs.EndError)(nil); !errors.As(err, &early) || early.Missing != 34-length {
+			t.Errorf("a log of 34 bytes ends at %d: %v", length, err)
 		}
 		g.wire.set(nodeB, false)
 		time.Sleep(10 * time.Second) // simulated: the acknowledgement of node b arrives

@@ -21,6 +21,7 @@ func Test_Mutants(t *testing.T) {
 		"copies-without-incarnation":  "Test_Incarnation_ALateReset",
 		"records-of-any-size":         "Test_Record_OutputThatWasHeldBack",
 		"no-position-after-the-limit": "Test_Position_AfterTheLimit",
+		"held-by-the-owner-alone":     "Test_Held",
 		"seal-without-freeze":         "Test_Seal_FreezesTheEnd",
 		"runs-of-any-length":          "Test_Redact_PeriodicSecretIsNotHeldBack",
 		"redact-under-the-flush-lock": "Test_Redact_DelaysNoOtherLog",

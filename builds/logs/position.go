@@ -93,14 +93,17 @@ func (w *Writer) follow(a Append, end int64) {
 	}
 }
 
-// hold records that all copies of a replicated log have a position.
-func (s *Store) hold(key Key, p position) {
+// hold records that all copies of a replicated log have a position, which is that of the length.
+func (s *Store) hold(key Key, length int64, p position) {
 	l, err := s.get(key, false)
 	if err != nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.visible >= length && l.owner != nil {
+		l.owner.trail.prove(point{length, p.raw})
+	}
 	if l.held != p {
 		l.held = p
 		l.wake()

@@ -269,10 +269,11 @@ func (f *Feed) notify() {
 // advance raises the watermark to the least length of this copy and of all members that count. It
 // records the position if they all have it.
 func (f *Feed) advance() {
-	least, p, err := f.r.store.end(f.key)
+	length, p, err := f.r.store.end(f.key)
 	if err != nil {
 		return
 	}
+	least := length
 	f.mu.Lock()
 	held := true // copies of older versions hold no position
 	for _, m := range f.members {
@@ -287,7 +288,7 @@ func (f *Feed) advance() {
 		f.r.store.Show(f.key, least)
 	}
 	if !closed && held {
-		f.r.store.hold(f.key, p)
+		f.r.store.hold(f.key, length, p)
 	}
 }
 

@@ -49,6 +49,8 @@ type Writer struct {
 	flushing bool          // a flush is in progress
 	flushed  chan struct{} // closed and replaced after each flush
 
+	trail trail // guarded by the mu of the log
+
 	// Only the syncer's flush and appendNow use these.
 	file     File
 	size     int64
@@ -61,6 +63,7 @@ type pending struct {
 	data     []byte // payloads of the output
 	position        // after the records
 	marks    []seek // offset and position within records, for the index
+	end      point  // after the last record with a payload; zero if there is none
 }
 
 func newWriter(l *attemptLog, epoch uint64, r *Redactor) *Writer {
@@ -236,6 +239,9 @@ func (w *Writer) append(r record) {
 		w.length += int64(len(r.payload))
 		w.raw += int64(r.raw)
 		w.pending.data = append(w.pending.data, r.payload...)
+		if len(r.payload) > 0 {
+			w.pending.end = point{w.length, w.raw}
+		}
 	}
 	if p, ok := positionOf(r); ok {
 		w.raw, w.full = p.raw, p.truncated
@@ -245,7 +251,7 @@ func (w *Writer) append(r record) {
 
 // Seal ends the output and returns the length and the checksum of the log, once it is fsynced and,
 // if it is replicated, held by all copies. If ctx ends before, or the disk fails, Seal returns the
-// watermark, at which the log then ends, together with an error. From then on the watermark does
+// watermark, at which the log then ends, together with an *EndError. From then on the watermark does
 // not rise. The caller closes the log with Complete once the length is agreed on. Without a
 // checksum the length is unknown: another copy has to seal the log.
 func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err error) {
@@ -263,7 +269,7 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 	if errors.Is(sumErr, ErrNotFound) && length == 0 {
 		checksum, sumErr = checksumText(xxhash.New()), nil
 	}
-	return length, checksum, errors.Join(err, sumErr)
+	return length, checksum, errors.Join(w.endError(length, err), sumErr)
 }
 
 // Flush waits until everything that was written is fsynced and, if the log is replicated, held by
@@ -313,11 +319,11 @@ func (w *Writer) awaitCopies(ctx context.Context, position bool) error {
 			return nil
 		}
 		if err := w.l.store.Damage(w.l.key); err != nil {
-			return fmt.Errorf("the last %d bytes of the log cannot be copied: %w", behind, err)
+			return fmt.Errorf("the end of the log cannot be copied: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the last %d bytes of the log have no second copy: %w", behind, ctx.Err())
+			return fmt.Errorf("the end of the log has no second copy: %w", ctx.Err())
 		case <-changed:
 		case <-w.l.store.sync.done:
 			return ErrClosed
@@ -403,6 +409,9 @@ func (w *Writer) unflush(p pending, err error) {
 	}
 	if len(w.pending.records) > 0 {
 		p.position = w.pending.position
+	}
+	if w.pending.end != (point{}) {
+		p.end = w.pending.end
 	}
 	p.records = append(p.records, w.pending.records...)
 	p.data = append(p.data, w.pending.data...)
@@ -502,6 +511,9 @@ func (w *Writer) publish(p pending) {
 		l.keepTail(p.data)
 		l.length += int64(len(p.data))
 		l.raw, l.truncated = p.raw, p.truncated
+		if w.trail.reach(l.visible); p.end != (point{}) {
+			w.trail.add(p.end)
+		}
 		if !w.replicated {
 			l.show(l.length)
 		}

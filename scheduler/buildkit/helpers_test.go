@@ -232,6 +232,8 @@ func (s *sink) Write(p []byte) (int, error) {
 
 func (s *sink) Offset() int64 { return 0 }
 
+func (s *sink) Held() int64 { return 0 }
+
 func (s *sink) Flush(context.Context) error { return nil }
 
 func (s *sink) Running() {

@@ -20,6 +20,7 @@ type recorder struct {
 }
 
 func (*recorder) Offset() int64                        { return 0 }
+func (*recorder) Held() int64                          { return 0 }
 func (*recorder) Flush(context.Context) error          { return nil }
 func (*recorder) Running()                             {}
 func (r *recorder) Steps(steps []*imagebuilderv1.Step) { r.steps = steps }

@@ -30,6 +30,7 @@ import (
 const (
 	dialTimeout = 5 * time.Second
 	ackBytes    = 1 << 20
+	ackInterval = 100 * time.Millisecond
 	ackTries    = 3
 )
 
@@ -49,7 +50,6 @@ type stream struct {
 	res       *podapi.Result
 	allStored bool // all output is stored
 	err       error
-	ackedEnd  int64
 }
 
 // openStream starts to follow a running worker. The caller closes the stream.
@@ -131,7 +131,11 @@ func (s *stream) run(ctx context.Context) {
 		var version uint64
 		return s.repeat(both, func(ctx context.Context) (bool, error) { return s.state(ctx, &version) })
 	})
-	if err := g.Wait(); err != nil {
+	var acks sync.WaitGroup
+	acks.Go(func() { s.ackHeld(both) })
+	err := g.Wait() // ends both
+	acks.Wait()
+	if err != nil {
 		var fatal *fatalError
 		if errors.As(err, &fatal) { // otherwise ctx has ended
 			s.mu.Lock()
@@ -199,7 +203,6 @@ func (s *stream) output(ctx context.Context) (done bool, err error) {
 			if _, err := s.sink.Write(buf[:n]); err != nil {
 				return false, &fatalError{fmt.Errorf("store the output of the build: %w", err)}
 			}
-			s.ackSome(ctx)
 		}
 		if errors.Is(err, io.EOF) {
 			s.mu.Lock()
@@ -213,14 +216,21 @@ func (s *stream) output(ctx context.Context) (done bool, err error) {
 	}
 }
 
-// ackSome acknowledges output after every ackBytes, so that the worker can make room.
-func (s *stream) ackSome(ctx context.Context) {
-	offset := s.sink.Offset()
-	if offset-s.ackedEnd < ackBytes {
-		return
-	}
-	if s.ack(ctx, offset, false) == nil {
-		s.ackedEnd = offset
+// ackHeld acknowledges output after every ackBytes that the next owner would find, so that the worker
+// can make room, until ctx ends. It does not wait for output: while the worker has no room, there is
+// none until an acknowledgement.
+func (s *stream) ackHeld(ctx context.Context) {
+	tick := time.NewTicker(ackInterval)
+	defer tick.Stop()
+	for acked := int64(0); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if held := s.sink.Held(); held-acked >= ackBytes && s.ack(ctx, held, false) == nil {
+			acked = held
+		}
 	}
 }
 

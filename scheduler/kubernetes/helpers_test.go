@@ -110,6 +110,8 @@ func (s *sink) Offset() int64 {
 	return int64(s.buf.Len())
 }
 
+func (s *sink) Held() int64 { return s.Offset() }
+
 func (s *sink) Flush(context.Context) error { return nil }
 
 func (s *sink) Running() {

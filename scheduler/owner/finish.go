@@ -72,9 +72,12 @@ func (at *attempt) finish(ctx context.Context, w logs.AttemptWriter, steps []*im
 		if done(); err != nil {
 			log.Error("cannot complete the log of an attempt", "err", err)
 			c.LogUnknown = c.LogChecksum == "" // another copy seals the log
+			var early *logs.EndError
 			if c.Phase == builds.Succeeded {
 				c.Phase, c.Blame, c.Message = builds.Failed, builds.BlameInfrastructure, "complete the log: "+err.Error()
 				c = at.blameDisk(ctx, c, err)
+			} else if !c.LogUnknown && errors.As(err, &early) {
+				c.Message = strings.TrimSpace(fmt.Sprintf("%s (the last %d bytes of the log are lost)", c.Message, early.Missing))
 			}
 		}
 	}

@@ -35,6 +35,7 @@ func (nullLogs) VerifyCopy(context.Context, logs.Key, *imagebuilderv1.AttemptLog
 }
 func (nullLogs) Write(p []byte) (int, error)                 { return len(p), nil }
 func (nullLogs) RawOffset() int64                            { return 0 }
+func (nullLogs) Held() int64                                 { return 0 }
 func (nullLogs) Marker(string) error                         { return nil }
 func (nullLogs) Reposition(int64) error                      { return nil }
 func (nullLogs) Redact(s string) string                      { return s }

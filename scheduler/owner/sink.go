@@ -121,6 +121,9 @@ func (s *sink) err() error {
 // Offset implements workload.Sink.
 func (s *sink) Offset() int64 { return s.log.RawOffset() }
 
+// Held implements workload.Sink.
+func (s *sink) Held() int64 { return s.log.Held() }
+
 // Running implements workload.Sink.
 func (s *sink) Running() {
 	s.mu.Lock()

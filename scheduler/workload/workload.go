@@ -47,6 +47,10 @@ type Sink interface {
 	io.Writer
 	// Offset returns the number of raw bytes that are stored.
 	Offset() int64
+	// Held returns the number of raw bytes, at most Offset, that every next owner would find. It is
+	// less than Offset while output waits for the disk, for other copies of the log or for the rest
+	// of a secret.
+	Held() int64
 	// Flush returns once the next owner would find all output that was written. Call it at the end
 	// of the output: it also stores the bytes that are held back because they may be the beginning
 	// of a secret.

@@ -260,6 +260,8 @@ func (s *sink) Offset() int64 {
 	return s.offset
 }
 
+func (s *sink) Held() int64 { return s.Offset() }
+
 func (s *sink) Flush(context.Context) error { return nil }
 
 func (s *sink) Running() {

@@ -22,6 +22,7 @@ func (m *memory) Write(p []byte) (int, error) {
 func (m *memory) Marker(string) error           { m.WriteString("<>"); return nil }
 func (m *memory) Reposition(offset int64) error { m.offset = offset; return nil }
 func (m *memory) Offset() int64                 { return m.offset }
+func (m *memory) Held() int64                   { return m.offset }
 func (m *memory) Flush(context.Context) error   { return nil }
 func (m *memory) Running()                      {}
 func (m *memory) Steps([]*imagebuilderv1.Step)  {}

@@ -79,6 +79,23 @@ func (g *gate) hang(m registrytest.Matcher) {
 	})
 }
 
+// late adds a rule: matching requests are forwarded after a delay, or at the next heal.
+func (g *gate) late(m registrytest.Matcher, d time.Duration) {
+	g.mu.Lock()
+	healed := g.healed
+	g.mu.Unlock()
+	g.On(m, -1, func(rw http.ResponseWriter, r *http.Request, next http.Handler) {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		select {
+		case <-r.Context().Done():
+		case <-healed:
+		case <-t.C:
+		}
+		next.ServeHTTP(rw, r)
+	})
+}
+
 // inject applies the rules for the duration d or until ctx ends, then heals the gate.
 func (g *gate) inject(ctx context.Context, d time.Duration) {
 	g.faulty.Store(true)

@@ -36,14 +36,20 @@ var nemeses = map[string]nemesis{
 	"delay":           delay,
 	"clock":           clock,
 	"kill-partition":  killPartition,
+	"drained-killed":  drainedKilled,
+	"late-calls":      lateCalls,
 	"disk-full":       diskFull,
 	"disk-slow":       diskSlow,
 	"disk-torn":       diskTorn,
 	"log-disk-full":   logDiskFull,
+	"log-disks-full":  logDisksFull,
+	"log-disk-hangs":  logDiskFrozen,
+	"raft-disk-hangs": raftDiskFrozen,
 	"registry-pauses": registryPauses,
 	"registry-errors": registryErrors,
 	"registry-hangs":  registryHangs,
 	"registry-slow":   registrySlow,
+	"slow-tags":       slowTags,
 	"buildkit-killed": buildkitKilled,
 	"buildkit-pauses": buildkitPauses,
 }
@@ -114,6 +120,17 @@ func pause(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 func clock(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 	victims[0].Hurt(map[string]any{"clock_offset": time.Duration((s.Amount - 0.5) * float64(2*time.Minute))})
 	wait(ctx, s.Lasts)
+}
+
+// drainedKilled drains one node and kills another one, so that only one node takes builds, and most
+// logs have no second copy on it.
+func drainedKilled(ctx context.Context, w *world, victims []*harness.Node, s Step) {
+	w.drained = append(w.drained, victims[1])
+	if err := w.drain(ctx, victims[1], victims[1], true); err != nil {
+		w.t.Logf("drain %s: %v", victims[1].Name, err)
+	}
+	victims[0].Kill()
+	wait(ctx, 2*s.Lasts)
 }
 
 // killPartition cuts a node off from the others, and kills it during the partition.

@@ -4,6 +4,8 @@ package chaos
 
 import (
 	"context"
+	"errors"
+	"syscall"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/test/harness"
@@ -38,6 +40,37 @@ func diskTorn(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 // logDiskFull fills the disk of the build logs of a node, except for up to 1 MiB. Writes fail with
 // real errors.
 func logDiskFull(ctx context.Context, w *world, victims []*harness.Node, s Step) {
-	w.disks[victims[0]].fill(int64(s.Amount * s.Amount * (1 << 20)))
+	w.fillLogs(victims[0], s)
 	wait(ctx, s.Lasts)
+}
+
+// logDisksFull is logDiskFull on two nodes.
+func logDisksFull(ctx context.Context, w *world, victims []*harness.Node, s Step) {
+	w.fillLogs(victims[0], s)
+	w.fillLogs(victims[1], s)
+	wait(ctx, s.Lasts)
+}
+
+func (w *world) fillLogs(n *harness.Node, s Step) {
+	var err error
+	for range 20 { // the node may write between the measurement and the change
+		if err = w.logDisks[n].Fill(int64(s.Amount * s.Amount * (1 << 20))); !errors.Is(err, syscall.ENOSPC) {
+			break
+		}
+	}
+	if err != nil {
+		w.t.Errorf("fill the log disk of %s: %v", n.Name, err)
+	}
+}
+
+// logDiskFrozen makes the disk of the build logs of a node hang: writes neither return nor fail.
+func logDiskFrozen(ctx context.Context, w *world, victims []*harness.Node, s Step) {
+	w.logDisks[victims[0]].Freeze()
+	wait(ctx, 2*s.Lasts)
+}
+
+// raftDiskFrozen makes the disk of the replicated log of a node hang.
+func raftDiskFrozen(ctx context.Context, w *world, victims []*harness.Node, s Step) {
+	w.raftDisks[victims[0]].Freeze()
+	wait(ctx, 2*s.Lasts)
 }

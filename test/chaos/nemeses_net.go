@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"context"
+	"net"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/test/harness"
@@ -45,6 +46,26 @@ func loss(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 func slowNetwork(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 	w.host(victims[0]).Slow(200 + int(20000*s.Amount))
 	wait(ctx, s.Lasts)
+}
+
+// lateCalls makes the calls of a node to the others arrive late. Their connections break meanwhile, so
+// that the node repeats the calls, and the late ones arrive after those.
+func lateCalls(ctx context.Context, w *world, victims []*harness.Node, s Step) {
+	from := w.host(victims[0])
+	var all []*lateProxy
+	for _, to := range w.net.Others(from) {
+		p, err := newLateProxy(w.net.Gateway, net.JoinHostPort(to.IP, peerPort), time.Duration(s.Amount*float64(4*time.Second)))
+		if err != nil {
+			w.t.Error(err)
+			continue
+		}
+		from.Redirect(to, peerPort, p.addr)
+		all = append(all, p)
+	}
+	wait(ctx, 2*s.Lasts)
+	for _, p := range all {
+		p.close()
+	}
 }
 
 // delay delays the messages of a node to the others by up to a quarter of a second.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"syscall"
 	"time"
 
@@ -39,6 +40,14 @@ func registryHangs(ctx context.Context, w *world, _ []*harness.Node, s Step) {
 func registrySlow(ctx context.Context, w *world, _ []*harness.Node, s Step) {
 	w.gate.Slow(registrytest.All, -1, 4, time.Duration(s.Amount*float64(500*time.Millisecond)))
 	w.gate.inject(ctx, s.Lasts)
+}
+
+// slowTags delays each request that sets or checks a tag by up to ten seconds.
+func slowTags(ctx context.Context, w *world, _ []*harness.Node, s Step) {
+	w.gate.late(func(r *http.Request) bool {
+		return registrytest.Manifests(r) && !strings.Contains(r.URL.Path, "sha256:")
+	}, time.Duration(s.Amount*float64(10*time.Second)))
+	w.gate.inject(ctx, 2*s.Lasts)
 }
 
 // buildkitKilled kills the BuildKit daemon of all nodes during its builds, and starts it again at

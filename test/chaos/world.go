@@ -16,10 +16,14 @@ import (
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/test/disks"
 	"github.com/image-builder-ha/image-builder/test/harness"
 	"github.com/image-builder-ha/image-builder/test/netns"
 	"github.com/image-builder-ha/image-builder/verify"
 )
+
+// diskSize is the size of each disk of a node, in bytes.
+const diskSize = 2 << 30
 
 // world is a cluster with its hosts, its registry and its BuildKit daemon.
 type world struct {
@@ -29,9 +33,12 @@ type world struct {
 	reg  *registrytest.Registry
 	gate *gate
 	// kit is nil if the profile has no Dockerfiles.
-	kit    *kit
-	disks  map[*harness.Node]*disk
-	looker verify.DockerLooker
+	kit *kit
+	// raftDisks hold the replicated logs of the nodes, logDisks the logs of builds.
+	raftDisks, logDisks map[*harness.Node]*disks.Disk
+	// drained are the nodes that heal has to undrain.
+	drained []*harness.Node
+	looker  verify.DockerLooker
 	// instant and images are references of base images for builds.
 	instant, images []string
 }
@@ -40,7 +47,7 @@ type world struct {
 // node loses the log bytes that it has not synced, as in a power loss of its host.
 func newWorld(t testing.TB, nodes int, profile string) *world {
 	t.Helper()
-	w := &world{t: t, net: netns.New(t, nodes), reg: registrytest.Start(t, registrytest.Options{Quiet: true}), disks: map[*harness.Node]*disk{}}
+	w := &world{t: t, net: netns.New(t, nodes), reg: registrytest.Start(t, registrytest.Options{Quiet: true}), raftDisks: map[*harness.Node]*disks.Disk{}, logDisks: map[*harness.Node]*disks.Disk{}}
 	w.gate = newGate(t, w.net.Gateway, w.reg)
 	w.looker = verify.DockerLooker{Insecure: []string{w.gate.addr}}
 	conf := harness.Config{
@@ -58,11 +65,11 @@ func newWorld(t testing.TB, nodes int, profile string) *world {
 		hosts = append(hosts, harness.Host{IP: h.IP, Command: h.Command(), Dial: h.Dial})
 	}
 	t.Setenv("IMAGE_BUILDER_TEST_POWER_LOSS", "1")
-	w.Cluster = harness.StartClusterOn(t, hosts, w.gate.addr, conf)
-	// A process sees only the disks that were mounted at its start.
+	w.Cluster = harness.NewClusterOn(t, hosts, w.gate.addr, conf)
 	for _, n := range w.Nodes {
-		n.Kill()
-		w.disks[n] = logDisk(t, n)
+		data := filepath.Join(n.Dir, "data")
+		w.raftDisks[n] = disks.NewAt(t, diskSize, data)
+		w.logDisks[n] = disks.NewAt(t, diskSize, filepath.Join(data, "logs"))
 		n.Launch()
 	}
 	for _, n := range w.Nodes {
@@ -142,8 +149,10 @@ func (w *world) heal() {
 	w.net.Heal()
 	w.reg.Signal(syscall.SIGCONT)
 	w.gate.heal()
-	for _, d := range w.disks {
-		d.heal()
+	for _, n := range w.Nodes {
+		w.raftDisks[n].Thaw()
+		w.logDisks[n].Thaw()
+		w.logDisks[n].Release()
 	}
 	for _, n := range w.Nodes {
 		if n.Alive() {
@@ -156,6 +165,24 @@ func (w *world) heal() {
 	for _, n := range w.Nodes {
 		n.AwaitAnswer()
 	}
+	for _, n := range w.drained {
+		if err := w.drain(w.t.Context(), w.Nodes[0], n, false); err != nil {
+			w.t.Errorf("undrain %s: %v", n.Name, err)
+		}
+	}
+	w.drained = nil
+}
+
+// drain drains a node, or ends that, by a call to another one.
+func (w *world) drain(ctx context.Context, by, n *harness.Node, drained bool) error {
+	conn := by.OperatorConn()
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	_, err := harness.Persist(ctx, func(ctx context.Context) (*imagebuilderv1.DrainNodeResponse, error) {
+		return imagebuilderv1.NewClusterClient(conn).DrainNode(ctx, &imagebuilderv1.DrainNodeRequest{Node: n.Name, Undrain: !drained})
+	})
+	return err
 }
 
 // tear makes the next write of a node to its replicated log partial: part thousandths of it reach

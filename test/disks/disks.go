@@ -1,5 +1,5 @@
 // Package disks gives a test small disks of its own: ext4 file systems in files, on loop devices. A
-// disk can be full to the last byte, and it can lose power. The package needs root.
+// disk can be full to the last byte, it can hang, and it can lose power. The package needs root.
 package disks
 
 import (
@@ -33,12 +33,19 @@ type Disk struct {
 	image  string   // the file with its content
 	images int      // how many there were
 	fill   *os.File // takes the space that others must not have
+	frozen *freeze  // nil while the disk works
 }
 
 // New makes an empty disk with the given size and mounts it at a new directory, until the test ends.
 func New(t testing.TB, bytes int64) *Disk {
 	t.Helper()
-	d := newDisk(t)
+	return NewAt(t, bytes, "")
+}
+
+// NewAt is New with the directory at which the disk is mounted. It makes the directory.
+func NewAt(t testing.TB, bytes int64, path string) *Disk {
+	t.Helper()
+	d := newDisk(t, path)
 	f, err := os.Create(d.image)
 	if err == nil {
 		err = errors.Join(f.Truncate(bytes), f.Close())
@@ -51,11 +58,15 @@ func New(t testing.TB, bytes int64) *Disk {
 	return d
 }
 
-func newDisk(t testing.TB) *Disk {
+// newDisk returns a disk that is not mounted yet. If path is empty, it has a new directory.
+func newDisk(t testing.TB, path string) *Disk {
 	t.Helper()
 	dir := t.TempDir()
-	d := &Disk{t: t, Path: filepath.Join(dir, "disk"), image: filepath.Join(dir, "image")}
-	if err := os.Mkdir(d.Path, 0o700); err != nil {
+	if path == "" {
+		path = filepath.Join(dir, "disk")
+	}
+	d := &Disk{t: t, Path: path, image: filepath.Join(dir, "image")}
+	if err := os.MkdirAll(d.Path, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.unmount)
@@ -72,7 +83,7 @@ func (d *Disk) Copy(t testing.TB) *Disk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newDisk(t)
+	c := newDisk(t, "")
 	d.copyTo(c.image)
 	c.mount()
 	return c
@@ -98,6 +109,7 @@ func (d *Disk) mount() {
 // unmount ends the mount also while processes use the disk.
 func (d *Disk) unmount() {
 	d.t.Helper()
+	d.Thaw()
 	d.release()
 	if err := syscall.Unmount(d.Path, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
 		d.t.Errorf("unmount %s: %v", d.Path, err)

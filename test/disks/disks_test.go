@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/image-builder-ha/image-builder/test/disks"
 )
@@ -80,4 +81,33 @@ func Test_Fill(t *testing.T) {
 	if d.Free() != empty {
 		t.Errorf("%d bytes are free, were %d", d.Free(), empty)
 	}
+}
+
+// Test_Freeze makes a disk hang while a file on it is written, and work again.
+func Test_Freeze(t *testing.T) {
+	d := disks.NewAt(t, 32<<20, filepath.Join(t.TempDir(), "a", "b"))
+	path := filepath.Join(d.Path, "f")
+	if err := os.WriteFile(path, []byte("before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.Freeze()
+	written := make(chan error, 1)
+	go func() { written <- os.WriteFile(path, []byte("after"), 0o600) }()
+	select {
+	case err := <-written:
+		t.Errorf("a write to the frozen disk returned: %v", err)
+		written <- err
+	case <-time.After(100 * time.Millisecond):
+	}
+	if raw, err := os.ReadFile(path); err != nil || string(raw) != "before" {
+		t.Errorf("the file on the frozen disk is %q, %v", raw, err)
+	}
+	d.Thaw()
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+	if raw, err := os.ReadFile(path); err != nil || string(raw) != "after" {
+		t.Errorf("the file is %q, %v", raw, err)
+	}
+	d.Freeze() // the end of the test thaws it
 }

@@ -51,6 +51,12 @@ func StartClusterOn(t testing.TB, hosts []Host, registryAddr string, over Config
 	return startCluster(newCluster(t, len(hosts), registryAddr, over, hosts))
 }
 
+// NewClusterOn prepares a cluster with one node on each host, without starting it.
+func NewClusterOn(t testing.TB, hosts []Host, registryAddr string, over Config) *Cluster {
+	t.Helper()
+	return newCluster(t, len(hosts), registryAddr, over, hosts)
+}
+
 // StartCluster runs n nodes that form one cluster, and returns when all of them are ready.
 func StartCluster(t testing.TB, n int, registryAddr string, over Config) *Cluster {
 	t.Helper()

@@ -247,9 +247,17 @@ func (r *reader) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 	}
 }
 
-// checkSame compares the bytes that the readers saw with the bytes that a late reader sees, through
-// each node.
+// checkSame is checkBytes for a build that must have succeeded.
 func (w *logCluster) checkSame(ctx context.Context, id string, readers []*reader) {
+	w.t.Helper()
+	if b := w.checkBytes(ctx, id, readers); b.Phase != imagebuilderv1.Phase_PHASE_SUCCEEDED {
+		w.t.Errorf("the build is %s: %s", b.Phase, b.Message)
+	}
+}
+
+// checkBytes compares the bytes that the readers saw with the bytes that a late reader sees, through
+// each node. It returns the build.
+func (w *logCluster) checkBytes(ctx context.Context, id string, readers []*reader) *imagebuilderv1.Build {
 	w.t.Helper()
 	b := w.await(ctx, id, func(b *imagebuilderv1.Build) bool { return b.EndedAt != nil })
 	for _, n := range w.Running() {
@@ -275,9 +283,7 @@ func (w *logCluster) checkSame(ctx context.Context, id string, readers []*reader
 			w.t.Errorf("reader %d saw other bytes: %v, want %v", i, r.sizes, want.sizes)
 		}
 	}
-	if b.Phase != imagebuilderv1.Phase_PHASE_SUCCEEDED {
-		w.t.Errorf("the build is %s: %s", b.Phase, b.Message)
-	}
+	return b
 }
 
 // awaitBytes waits until each reader saw n bytes.

@@ -24,6 +24,11 @@ var mutants = []mutant{
 		"./builds/logs", "Test_Simulation", "",
 	},
 	{
+		"a pod drops output that only the owner has", "scheduler/kubernetes/follow.go",
+		"held := s.sink.Held()", "held := s.sink.Offset()",
+		"./scheduler/kubernetes", "Test_Run_CopyBehindTheSpool", "",
+	},
+	{
 		"a replay keeps the position in the source", "scheduler/wsmanager/output.go",
 		"m.Reposition(0)", "m.Reposition(r.out.sink.Offset())",
 		"./scheduler/wsmanager", "Test_Replay_TwoAdoptions", "",

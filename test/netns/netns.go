@@ -30,6 +30,8 @@ type Net struct {
 type Host struct {
 	Name, IP string
 	net      *Net
+	// redirected means that Redirect has added rules.
+	redirected bool
 }
 
 var (
@@ -158,11 +160,25 @@ func (h *Host) Slow(kbit int) {
 	h.net.ip("netns", "exec", h.Name, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", fmt.Sprintf("%dkbit", kbit), "burst", "16kb", "latency", "200ms")
 }
 
+// Redirect leads the connections of the host to a port of another host to the address to, host:port of
+// a listener on the bridge. Present connections break.
+func (h *Host) Redirect(other *Host, port, to string) {
+	h.net.t.Helper()
+	h.redirected = true
+	match := []string{"OUTPUT", "-p", "tcp", "-d", other.IP, "--dport", port}
+	h.iptables(append(append([]string{"-t", "nat", "-A"}, match...), "-j", "DNAT", "--to-destination", to)...)
+	h.iptables(append(append([]string{"-A"}, match...), "-j", "REJECT", "--reject-with", "tcp-reset")...)
+}
+
 // Heal ends all faults of the network.
 func (n *Net) Heal() {
 	n.t.Helper()
 	for _, h := range n.Hosts {
 		h.iptables("-F")
+		if h.redirected {
+			h.iptables("-t", "nat", "-F")
+			h.redirected = false
+		}
 		_ = run("ip", "netns", "exec", h.Name, "tc", "qdisc", "del", "dev", "eth0", "root") // fails if there is none
 	}
 }

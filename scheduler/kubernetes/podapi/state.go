@@ -10,8 +10,8 @@ const (
 	PathOutput = "/v1/output"
 	// PathState returns a State with a version above `after`. It waits up to StateWait for one.
 	PathState = "/v1/state"
-	// PathAck (POST) reports that the output before `offset` is stored. With `final=true` it also
-	// reports that the result is known, and the worker may end.
+	// PathAck (POST) reports that all copies of the log have the output before `offset`. With
+	// `final=true` it also reports that the result is known, and the worker may end.
 	PathAck = "/v1/ack"
 )
 

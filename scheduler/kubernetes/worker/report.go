@@ -35,6 +35,9 @@ func (r *report) Write(p []byte) (int, error) { return r.spool.write(r.ctx, p) }
 // Offset returns the length of the output.
 func (r *report) Offset() int64 { return r.spool.size() }
 
+// Held returns the length of the output.
+func (r *report) Held() int64 { return r.spool.size() }
+
 // Flush does nothing: the spool ends with the pod.
 func (r *report) Flush(context.Context) error { return nil }
 
