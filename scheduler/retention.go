@@ -21,7 +21,7 @@ type Retention struct {
 const (
 	// maxExpired limits how many builds one command is about, so that it holds the state for a few
 	// milliseconds.
-	maxExpired = 128
+	maxExpired = 64
 	// maxRetentionInterval limits the time between checks.
 	maxRetentionInterval = time.Minute
 )
