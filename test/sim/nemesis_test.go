@@ -37,7 +37,7 @@ func (w *world) nemesis(ctx context.Context) {
 		}
 		minority := machines[:1+w.intn((len(machines)-1)/2)]
 		duration := time.Duration(500+w.intn(15000)) * time.Millisecond
-		switch what := w.intn(13); what {
+		switch what := w.intn(17); what {
 		case 0, 1:
 			w.log("crash %v for %s", names(minority), duration)
 			for _, n := range minority {
@@ -92,6 +92,18 @@ func (w *world) nemesis(ctx context.Context) {
 			w.damageLogs()
 		case 11, 12:
 			w.stopLeader(ctx)
+		case 13, 14, 15, 16:
+			name := []string{"log disk frozen", "raft disk frozen", "log disk full", "drained"}[what-13]
+			w.log("%s: %v for %s", name, names(minority), duration)
+			var ends []func()
+			for _, n := range minority {
+				ends = append(ends, troubles[name].begin(w, n))
+			}
+			wait(ctx, duration)
+			for _, end := range ends {
+				end()
+			}
+			w.count("a disk hung or was full, or a node was drained")
 		}
 		w.hub.Heal()
 	}
