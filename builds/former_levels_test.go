@@ -21,7 +21,7 @@ func Test_FormerLevels_SameState(t *testing.T) {
 	for level, want := range map[uint32]string{
 		2: "e60a063639d462ff85835e2c4c1929d3",
 		3: "b63082eefe54444a142eba59eba13c62",
-		4: "456779ea25bbfc172c63cd95a4cbe434",
+		4: "402eef3e70cd5497a1f888244cbbece8",
 	} {
 		t.Run(fmt.Sprint("level ", level), func(t *testing.T) {
 			if got := playFormer(t, level); got != want {
@@ -120,7 +120,7 @@ func playFormer(t *testing.T, level uint32) string {
 	}
 	m.Now = m.Now.Add(time.Hour)
 	settings(1000, 20)
-	m.Must(&buildsv1.NodeLost{Name: "n1", StoreId: "s1", BootId: "many", Reason: "test"})
+	m.Must(&buildsv1.NodeLost{Name: "n1", StoreId: "s1", BootId: "many", Reason: "test", AllAttempts: true})
 	states.Write(buildstest.Dump(t, m.Store))
 	m.Must(&buildsv1.ForgetNode{Name: "n1", StoreId: "s1"})
 	states.Write(buildstest.Dump(t, m.Store))

@@ -25,7 +25,7 @@ func (s *State) Select(sel Selection, before string, f func(*buildsv1.Record) bo
 		}
 		return f(r)
 	}
-	index, prefix := s.created, ""
+	index, prefix := s.byRequester, pairKey(sel.Requester, "")
 	switch {
 	case s.level < creationOrderLevel || sel == Selection{}:
 		s.Descend(before, matching)
@@ -33,9 +33,7 @@ func (s *State) Select(sel Selection, before string, f func(*buildsv1.Record) bo
 	case sel.Ref != "":
 		index, prefix = s.createdRef, pairKey(sel.Ref, "")
 	case sel.Active:
-		index = s.active
-	default:
-		index, prefix = s.byRequester, pairKey(sel.Requester, "")
+		index, prefix = s.active, ""
 	}
 	last := s.Build(before)
 	pivot := prefix + "\xff"
