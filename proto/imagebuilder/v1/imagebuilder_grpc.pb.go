@@ -52,7 +52,8 @@ type ImageBuilderClient interface {
 	// if it exists and force is unset, else the active build of the same image (attached), else a new
 	// build. With force set, it joins an active build only if that has not begun. A repeated call
 	// with the same request_id is safe and returns the same build. RESOURCE_EXHAUSTED: the queue of
-	// builds is full, or the cluster keeps as many request ids as it can.
+	// builds, or that of the requester, is full, or the cluster keeps as many request ids as it can.
+	// google.rpc.RetryInfo in the details says when to repeat the request.
 	BuildImage(ctx context.Context, in *BuildImageRequest, opts ...grpc.CallOption) (*BuildImageResponse, error)
 	// BuildStatus returns one build, found by id or by ref. It can wait for a phase. NOT_FOUND: no
 	// build is known; the node makes sure of this with a linearizable read.
@@ -290,7 +291,8 @@ type ImageBuilderServer interface {
 	// if it exists and force is unset, else the active build of the same image (attached), else a new
 	// build. With force set, it joins an active build only if that has not begun. A repeated call
 	// with the same request_id is safe and returns the same build. RESOURCE_EXHAUSTED: the queue of
-	// builds is full, or the cluster keeps as many request ids as it can.
+	// builds, or that of the requester, is full, or the cluster keeps as many request ids as it can.
+	// google.rpc.RetryInfo in the details says when to repeat the request.
 	BuildImage(context.Context, *BuildImageRequest) (*BuildImageResponse, error)
 	// BuildStatus returns one build, found by id or by ref. It can wait for a phase. NOT_FOUND: no
 	// build is known; the node makes sure of this with a linearizable read.
