@@ -68,9 +68,10 @@ var (
 // IsMonotonic returns true: raft-wal allows no gaps in the log.
 func (s *Log) IsMonotonic() bool { return true }
 
-// change begins a change of the log once the change in progress has ended. The returned function
-// ends the change.
+// change begins a change of the log once the change in progress has ended, and raft-wal has begun
+// the next segment if the last one is full. The returned function ends the change.
 func (s *Log) change() (done func()) {
 	s.writes <- struct{}{}
+	s.files.rotation.wait()
 	return func() { <-s.writes }
 }
