@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // given is a set of patterns for which the naive search is written.
@@ -226,7 +228,7 @@ func cut(p *Patterns, text []byte, r *rand.Rand) (out []byte, seams [][2]int) {
 // Test_Redact_LikeTheNaiveSearch compares the output for random patterns and texts, in random
 // pieces, with that of a naive search. A redactor that begins at any seam returns the rest.
 func Test_Redact_LikeTheNaiveSearch(t *testing.T) {
-	for seed := range uint64(20_000) {
+	for seed := range uint64(testkit.InSoak(20_000, 2000)) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		g, text := random(r)
 		p := g.patterns()
@@ -312,7 +314,7 @@ func periodic(seed uint64) (r *rand.Rand, secret, out string) {
 // are periodic, so that occurrences overlap.
 func Test_Redact_LinearForAll(t *testing.T) {
 	worst, text := 0., ""
-	for seed := range uint64(10_000) {
+	for seed := range uint64(testkit.InSoak(10_000, 1000)) {
 		r, secret, out := periodic(seed)
 		one := NewRedactor([][]byte{[]byte(secret)}, nil)
 		for rest := []byte(out); len(rest) > 0; {
