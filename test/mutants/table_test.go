@@ -74,6 +74,11 @@ var mutants = []mutant{
 		"./cluster/raftlog", "Test_Hang_Oldest", "",
 	},
 	{
+		"a returning node counts the leader as a voter that hears no leader", "cluster/silentleader.go",
+		"\treturn p.res.GetLeader() != string(p.id)\n", "\treturn true\n",
+		"./cluster", "Test_SilentLeader_HearsNone", "",
+	},
+	{
 		"a delayed snapshot removes newer entries", "cluster/raftguard/install.go",
 		"if !has && err == nil {", "if has || err == nil {",
 		"./cluster/raftguard", "Test_InstallSnapshot_KeepsNewerEntries", "",
