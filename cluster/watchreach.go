@@ -185,7 +185,7 @@ func hearsLeader(res *clusterv1.PingResponse, self raft.ServerID, fresh time.Dur
 type memberPing struct {
 	id    raft.ServerID
 	res   *clusterv1.PingResponse // nil if it did not respond
-	there bool                    // it responded, or its host refused the connection
+	there bool                    // it responded, it is starting, or its host refused the connection
 }
 
 // pingAll pings members at the same time. The channel delivers a result for each of them, at the
@@ -216,7 +216,7 @@ func (n *Node) pingOne(ctx context.Context, id raft.ServerID) memberPing {
 	}
 	if err != nil {
 		p.res = nil
-		p.there = isRefused(n.cfg.Network.Probe(ctx, n.addressOf(id)))
+		p.there = isStarting(err) || isRefused(n.cfg.Network.Probe(ctx, n.addressOf(id)))
 		if ctx.Err() == nil {
 			n.cfg.Logger.Debug("a member does not respond to a ping", "node", n.cfg.Name, "member", serverid.Name(id), "err", status.Convert(err).Message())
 		}

@@ -1,12 +1,19 @@
 package cluster
 
 import (
+	"context"
+	"log/slog"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/image-builder-ha/image-builder/cluster/transport"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -49,5 +56,41 @@ func Test_Reached_AsksTheLeader(t *testing.T) {
 	}
 	if all := voters[:3]; all[2] != "n4/e" {
 		t.Errorf("the voters are changed: %v", all)
+	}
+}
+
+// answering is the network of a member that gives one answer to all calls, or whose port is closed.
+type answering struct {
+	transport.Network
+	answer, probe error
+}
+
+func (a answering) Conn(raft.ServerID, string) (grpc.ClientConnInterface, error) { return a, nil }
+func (a answering) Probe(context.Context, string) error                          { return a.probe }
+func (a answering) Invoke(context.Context, string, any, any, ...grpc.CallOption) error {
+	return a.answer
+}
+
+func (a answering) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, a.answer
+}
+
+// Test_Reached_AStartingMemberIsThere: a process that starts counts as present, as a process does that
+// has ended and may come back.
+func Test_Reached_AStartingMemberIsThere(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer, probe error
+		want          bool
+	}{
+		"a member":                     {nil, nil, true},
+		"a process that starts":        {errStarting, nil, true},
+		"a process that has ended":     {status.Error(codes.Unavailable, "connection error"), syscall.ECONNREFUSED, true},
+		"a host that does not respond": {status.Error(codes.Unavailable, "connection error"), context.DeadlineExceeded, false},
+		"a process that is paused":     {status.Error(codes.DeadlineExceeded, "this node is starting"), nil, false},
+	} {
+		n := &Node{cfg: Config{Network: answering{answer: c.answer, probe: c.probe}, Logger: slog.New(slog.DiscardHandler)}}
+		if p := n.pingOne(t.Context(), "n2/c"); p.there != c.want || (p.res != nil) != (c.answer == nil) {
+			t.Errorf("%s is there: %v, want %v", name, p.there, c.want)
+		}
 	}
 }
