@@ -80,16 +80,33 @@ func (n *Node) othersLost(ctx context.Context, term uint64, leader raft.ServerID
 		case <-ctx.Done():
 			return turn(before, n.silenceTimeout()), need <= 0
 		}
-		contact := time.Duration(p.res.GetLastContactNanos())
-		if p.res == nil || p.res.GetTerm() != term || contact >= 0 && contact < max(n.cfg.Heartbeat, n.cfg.Lease) {
+		if p.res == nil || !hearsNone(p, term, leader, max(n.cfg.Heartbeat, n.cfg.Lease)) {
 			continue
 		}
 		need--
-		if c := (candidate{p.id, p.res.GetLastTerm(), p.res.GetLastIndex(), contact}); c.before(own) {
+		if c := (candidate{p.id, p.res.GetLastTerm(), p.res.GetLastIndex(), time.Duration(p.res.GetLastContactNanos())}); c.before(own) {
 			before = append(before, c)
 		}
 	}
 	return turn(before, n.silenceTimeout()), need <= 0
+}
+
+// hearsNone reports whether a member that responded is in the given term and has not heard a leader
+// for its lease. A node that has just returned does not know the leader of the term; leader is ""
+// then. The leader itself has heard nobody, and may be the member. A member that reports a leader and
+// no contact is handling the first message of it. Versions up to 0.3.0 do not report whether they
+// lead.
+func hearsNone(p memberPing, term uint64, leader raft.ServerID, lease time.Duration) bool {
+	contact := time.Duration(p.res.GetLastContactNanos())
+	switch {
+	case p.res.GetTerm() != term || contact >= 0 && contact < lease:
+		return false
+	case p.res.Leader == nil:
+		return leader != ""
+	case contact < 0:
+		return p.res.GetLeader() == ""
+	}
+	return p.res.GetLeader() != string(p.id)
 }
 
 // candidate is a node that may stand for election.

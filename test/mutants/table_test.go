@@ -69,6 +69,16 @@ var mutants = []mutant{
 		"./cluster", "Test_Damage_InAnOldSegment", "",
 	},
 	{
+		"a removal of entries that hangs is no change in progress", "cluster/raftlog/write.go",
+		"\tdefer s.change()()\n\treturn s.remove(first, last)", "\ts.writes <- struct{}{}\n\tdefer func() { <-s.writes }()\n\treturn s.remove(first, last)",
+		"./cluster/raftlog", "Test_Hang_Oldest", "",
+	},
+	{
+		"a returning node counts the leader as a voter that hears no leader", "cluster/silentleader.go",
+		"\treturn p.res.GetLeader() != string(p.id)\n", "\treturn true\n",
+		"./cluster", "Test_SilentLeader_HearsNone", "",
+	},
+	{
 		"a delayed snapshot removes newer entries", "cluster/raftguard/install.go",
 		"if !has && err == nil {", "if has || err == nil {",
 		"./cluster/raftguard", "Test_InstallSnapshot_KeepsNewerEntries", "",
