@@ -16,11 +16,15 @@ func (n *Node) watchSilentLeader(ctx context.Context) {
 	t := time.NewTicker(reachInterval)
 	defer t.Stop()
 	next := time.Now()
+	ran := punctual{since: next, last: next}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		}
+		if ran.check(time.Now()) < n.silenceTimeout() {
+			continue
 		}
 		r := n.raft.Load()
 		_, leader := r.LeaderWithID()
@@ -32,12 +36,31 @@ func (n *Node) watchSilentLeader(ctx context.Context) {
 			continue
 		}
 		delay, lost := n.othersLost(ctx, term, leader)
+		ran.last = time.Now() // after the time for the responses
 		if !lost {
 			continue
 		}
 		n.campaign(ctx, leader, delay, "a majority does not hear the leader", func() bool { return n.lostContact(r, term, leader) })
 		next = time.Now().Add(n.cfg.Election)
+		ran.last = time.Now()
 	}
+}
+
+// punctual records since when this process has run in time. If it did not run, messages of the leader
+// may wait to be read, and its silence proves nothing. On a busy machine, elections that skip the
+// timers of Raft would follow each other.
+type punctual struct {
+	since time.Time // last check that was late
+	last  time.Time
+}
+
+// check records a check, and returns for how long all checks have been in time.
+func (p *punctual) check(now time.Time) time.Duration {
+	if now.Sub(p.last) > reachInterval+lateLimit {
+		p.since = now
+	}
+	p.last = now
+	return now.Sub(p.since)
 }
 
 // silenceTimeout returns how long a leader must be silent before a follower takes it for lost. It is

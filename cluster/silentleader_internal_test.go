@@ -62,3 +62,23 @@ func Test_SilentLeader_HearsNone(t *testing.T) {
 		}
 	}
 }
+
+func Test_SilentLeader_ALateProcessProvesNothing(t *testing.T) {
+	now := time.Unix(0, 0)
+	p := punctual{since: now, last: now}
+	step := func(d time.Duration) time.Duration {
+		now = now.Add(d)
+		return p.check(now)
+	}
+	for i := range 20 {
+		if got, want := step(reachInterval), time.Duration(i+1)*reachInterval; got != want {
+			t.Fatalf("after %d checks in time: %s, want %s", i+1, got, want)
+		}
+	}
+	if got := step(reachInterval + lateLimit + 1); got != 0 {
+		t.Errorf("after a late check: %s, want 0", got)
+	}
+	if got := step(reachInterval); got != reachInterval {
+		t.Errorf("after the next check: %s, want %s", got, reachInterval)
+	}
+}
