@@ -64,6 +64,11 @@ var mutants = []mutant{
 		"./builds/logs", "Test_StepSwitch", "",
 	},
 	{
+		"a secret in a cut secret ends the removal", "builds/logs/redact.go",
+		"inside < len(r.found) && r.found[inside].end <= s.end {", "inside < len(r.found) && r.found[inside].start == s.start && r.found[inside].end == s.end {",
+		"./builds/logs", "Test_StepSwitch_AnotherSecretInside", "",
+	},
+	{
 		"entries of the replicated log are read without a look at their checksum", "cluster/raftlog/read.go",
 		"if sum != checksum(out) {", "if sum == 0 && sum != checksum(out) {",
 		"./cluster", "Test_Damage_InAnOldSegment", "",
