@@ -1,6 +1,8 @@
 package builds
 
 import (
+	"strings"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -15,7 +17,8 @@ func Targets(b *imagebuilderv1.Build) []string {
 }
 
 // Published returns the digest that the last success with the target ref has published, or "". It
-// follows from the builds of the state, so it is "" again once the history has removed that build.
+// follows from the builds of the state, so it is "" again once the history has removed that build: the
+// history removes older successes before it.
 func (s *State) Published(ref string) string {
 	id, _ := s.published.Get(ref)
 	return s.Build(id).GetBuild().GetDigest()
@@ -52,8 +55,13 @@ func (s *State) publish(r *buildsv1.Record) {
 		if id == r.Build.Id {
 			continue
 		}
-		if last := s.Build(id); ok && last != nil && (last.EndedIndex > r.EndedIndex || last.EndedIndex == r.EndedIndex && id > r.Build.Id) {
+		last := s.Build(id)
+		if ok && last != nil && (last.EndedIndex > r.EndedIndex || last.EndedIndex == r.EndedIndex && id > r.Build.Id) {
+			s.superseded.Set(successKey(ref, r), r.Build.Id)
 			continue
+		}
+		if ok && last != nil {
+			s.superseded.Set(successKey(ref, last), id)
 		}
 		s.published.Set(ref, r.Build.Id)
 	}
@@ -62,8 +70,39 @@ func (s *State) publish(r *buildsv1.Record) {
 // unpublish removes a build that the history does not keep any more.
 func (s *State) unpublish(r *buildsv1.Record) {
 	for _, ref := range Targets(r.Build) {
-		if id, ok := s.published.Get(ref); ok && id == r.Build.Id {
-			s.published.Delete(ref)
+		s.superseded.Delete(successKey(ref, r))
+		if id, ok := s.published.Get(ref); !ok || id != r.Build.Id {
+			continue
+		}
+		s.published.Delete(ref)
+		// A build is left here only below publishedOrderLevel. A restored state finds it too.
+		s.superseded.Descend(pairKey(ref, "\xff"), func(key, id string) bool {
+			if strings.HasPrefix(key, pairKey(ref, "")) {
+				s.superseded.Delete(key)
+				s.published.Set(ref, id)
+			}
+			return false
+		})
+	}
+}
+
+// olderSuccess returns the first success of the refs of a build that ended before it, or nil.
+func (s *State) olderSuccess(r *buildsv1.Record) (older *buildsv1.Record) {
+	for _, ref := range Targets(r.Build) {
+		s.superseded.Ascend(pairKey(ref, ""), func(key, id string) bool {
+			if strings.HasPrefix(key, pairKey(ref, "")) && key < successKey(ref, r) {
+				older = s.Build(id)
+			}
+			return false
+		})
+		if older != nil {
+			break
 		}
 	}
+	return older
+}
+
+// successKey returns the key of a success with a target ref.
+func successKey(ref string, r *buildsv1.Record) string {
+	return pairKey(ref, orderKey(r.EndedIndex)+r.Build.Id)
 }

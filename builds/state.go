@@ -31,6 +31,7 @@ type State struct {
 	sealing     *btree.Map[string, *buildsv1.Record] // by id: builds with a log that has to be sealed
 	deadlines   *btree.Map[string, *buildsv1.Record] // queued builds by deadline and id; see deadlineRuns
 	published   *btree.Map[string, string]           // target ref to id of the last success
+	superseded  *btree.Map[string, string]           // target ref, end index and id to id of its other successes
 
 	activeSet *ActiveSet
 
@@ -56,7 +57,7 @@ type State struct {
 func NewState() *State {
 	return &State{
 		level:              1,
-		settings:           DefaultSettings(),
+		settings:           initialSettings(),
 		activeSet:          new(ActiveSet),
 		builds:             newBuildTable(),
 		activeByRef:        new(btree.Map[string, string]),
@@ -71,6 +72,7 @@ func NewState() *State {
 		sealing:            new(btree.Map[string, *buildsv1.Record]),
 		deadlines:          new(btree.Map[string, *buildsv1.Record]),
 		published:          new(btree.Map[string, string]),
+		superseded:         new(btree.Map[string, string]),
 		history:            new(btree.Map[string, string]),
 		historyByRequester: new(btree.Map[string, string]),
 		historyCount:       new(btree.Map[string, int]),
@@ -103,6 +105,7 @@ func (s *State) freeze() *State {
 	c.sealing = s.sealing.Copy()
 	c.deadlines = s.deadlines.Copy()
 	c.published = s.published.Copy()
+	c.superseded = s.superseded.Copy()
 	c.history = s.history.Copy()
 	c.historyByRequester = s.historyByRequester.Copy()
 	c.historyCount = s.historyCount.Copy()

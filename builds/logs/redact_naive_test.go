@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -50,8 +51,10 @@ func (g given) redact(text []byte) (out []byte, longest int) {
 			}
 		}
 	}
+	all = append(all, g.switches(text)...)
+	slices.SortStableFunc(all, func(a, b span) int { return a.start - b.start })
 	at := 0
-	for len(all) > 0 { // in the order of their starts
+	for len(all) > 0 {
 		run := all[0]
 		for all = all[1:]; len(all) > 0 && all[0].start < run.end; all = all[1:] {
 			run.end, run.secret = max(run.end, all[0].end), run.secret || all[0].secret
@@ -65,6 +68,40 @@ func (g given) redact(text []byte) (out []byte, longest int) {
 		at, longest = run.end, max(longest, run.end-run.start)
 	}
 	return append(out, text[at:]...), longest
+}
+
+// stepSwitchAt is a line end and a line such as `#12 ...`.
+var stepSwitchAt = regexp.MustCompile(`^\r?\n#[0-9]{1,9} \.\.\.`)
+
+// switches returns the beginnings of patterns before each place where a printer has cut a line.
+func (g given) switches(text []byte) (all []span) {
+	for i := range text {
+		if !stepSwitchAt.Match(text[i:]) || text[i] == '\n' && i > 0 && text[i-1] == '\r' {
+			continue
+		}
+		for j := range max(i-minSecret+1, 0) {
+			if g.begins(text[j:i]) {
+				all = append(all, span{j, i, true})
+				break
+			}
+		}
+	}
+	return all
+}
+
+// begins reports whether a pattern begins with b and is longer.
+func (g given) begins(b []byte) bool {
+	for _, p := range slices.Concat(g.plain, g.censored) {
+		if strings.HasPrefix(p, string(b)) && len(p) > len(b) {
+			return true
+		}
+	}
+	for _, p := range g.wrapped {
+		if _, undecided := wrapsAt([]byte(p), b); undecided {
+			return true
+		}
+	}
+	return false
 }
 
 // wrapsAt returns the length of a wrapped text at the start of b, including line breaks in it; 0 if
@@ -181,7 +218,7 @@ func random(r *rand.Rand) (g given, text []byte) {
 	}
 	all := slices.Concat(g.plain, g.censored, g.wrapped)
 	lineEnd := func() string {
-		return []string{"\n", "\r\n", "\n   ", "\n#1 2.3 ", "\r\n#12 0.10 ", "\r", "\n\n", "\n#1 01 "}[r.IntN(8)]
+		return []string{"\n", "\r\n", "\n   ", "\n#1 2.3 ", "\r\n#12 0.10 ", "\r", "\n\n", "\n#1 01 ", "\n#1 ...\n", "\r\n#12 ...\r\n"}[r.IntN(10)]
 	}
 	for range 1 + r.IntN(12) {
 		switch p := all[r.IntN(len(all))]; r.IntN(5) {

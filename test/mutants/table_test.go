@@ -64,6 +64,21 @@ var mutants = []mutant{
 		"./builds/logs", "Test_StepSwitch", "",
 	},
 	{
+		"a new state has the default settings of its version", "builds/state.go",
+		"initialSettings()", "DefaultSettings()",
+		"./builds", "Test_NewState_SettingsOfFormerVersions", "",
+	},
+	{
+		"settings are committed below their feature level", "scheduler/leader.go",
+		"builds.SettingsAt(l.opts.Settings, view.Level())", "l.opts.Settings",
+		"./scheduler", "Test_Leader_SettingsOfTheLevel", "",
+	},
+	{
+		"a secret in a cut secret ends the removal", "builds/logs/redact.go",
+		"inside < len(r.found) && r.found[inside].end <= s.end {", "inside < len(r.found) && r.found[inside].start == s.start && r.found[inside].end == s.end {",
+		"./builds/logs", "Test_StepSwitch_AnotherSecretInside", "",
+	},
+	{
 		"entries of the replicated log are read without a look at their checksum", "cluster/raftlog/read.go",
 		"if sum != checksum(out) {", "if sum == 0 && sum != checksum(out) {",
 		"./cluster", "Test_Damage_InAnOldSegment", "",
