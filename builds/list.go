@@ -6,6 +6,7 @@ import (
 	"github.com/tidwall/btree"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // Selection limits a list of builds to a part that the state finds without reading all builds. Empty
@@ -16,15 +17,20 @@ type Selection struct {
 	Active    bool   // builds that have not ended
 }
 
+func (sel Selection) matches(b *imagebuilderv1.Build) bool {
+	switch {
+	case sel.Ref != "" && b.Ref != sel.Ref:
+		return false
+	case sel.Requester != "" && b.Requester != sel.Requester:
+		return false
+	}
+	return !sel.Active || !Terminal(b.Phase)
+}
+
 // Select is like Descend, but calls f only with builds that match all fields of the selection.
 // Below creationOrderLevel it reads all builds.
 func (s *State) Select(sel Selection, before string, f func(*buildsv1.Record) bool) {
-	matching := func(r *buildsv1.Record) bool {
-		if sel.Ref != "" && r.Build.Ref != sel.Ref || sel.Requester != "" && r.Build.Requester != sel.Requester || sel.Active && Terminal(r.Build.Phase) {
-			return true
-		}
-		return f(r)
-	}
+	matching := func(r *buildsv1.Record) bool { return !sel.matches(r.Build) || f(r) }
 	index, prefix := s.byRequester, pairKey(sel.Requester, "")
 	switch {
 	case s.level < creationOrderLevel || sel == Selection{}:

@@ -59,28 +59,28 @@ func Test_Reached_AsksTheLeader(t *testing.T) {
 	}
 }
 
-// answering is the network of a member that gives one answer to all calls, or whose port is closed.
-type answering struct {
+// oneResult is the network of a member of which all calls return the same error, or nil.
+type oneResult struct {
 	transport.Network
-	answer, probe error
+	err, probe error
 }
 
-func (a answering) Conn(raft.ServerID, string) (grpc.ClientConnInterface, error) { return a, nil }
-func (a answering) Probe(context.Context, string) error                          { return a.probe }
-func (a answering) Invoke(context.Context, string, any, any, ...grpc.CallOption) error {
-	return a.answer
+func (o oneResult) Conn(raft.ServerID, string) (grpc.ClientConnInterface, error) { return o, nil }
+func (o oneResult) Probe(context.Context, string) error                          { return o.probe }
+func (o oneResult) Invoke(context.Context, string, any, any, ...grpc.CallOption) error {
+	return o.err
 }
 
-func (a answering) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
-	return nil, a.answer
+func (o oneResult) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, o.err
 }
 
-// Test_Reached_AStartingMemberIsThere: a process that starts counts as present, as a process does that
-// has ended and may come back.
+// Test_Reached_AStartingMemberIsThere: a process that starts counts as present. So does one that has
+// ended, because it may come back.
 func Test_Reached_AStartingMemberIsThere(t *testing.T) {
 	for name, c := range map[string]struct {
-		answer, probe error
-		want          bool
+		err, probe error
+		want       bool
 	}{
 		"a member":                     {nil, nil, true},
 		"a process that starts":        {errStarting, nil, true},
@@ -88,8 +88,8 @@ func Test_Reached_AStartingMemberIsThere(t *testing.T) {
 		"a host that does not respond": {status.Error(codes.Unavailable, "connection error"), context.DeadlineExceeded, false},
 		"a process that is paused":     {status.Error(codes.DeadlineExceeded, "this node is starting"), nil, false},
 	} {
-		n := &Node{cfg: Config{Network: answering{answer: c.answer, probe: c.probe}, Logger: slog.New(slog.DiscardHandler)}}
-		if p := n.pingOne(t.Context(), "n2/c"); p.there != c.want || (p.res != nil) != (c.answer == nil) {
+		n := &Node{cfg: Config{Network: oneResult{err: c.err, probe: c.probe}, Logger: slog.New(slog.DiscardHandler)}}
+		if p := n.pingOne(t.Context(), "n2/c"); p.there != c.want || (p.res != nil) != (c.err == nil) {
 			t.Errorf("%s is there: %v, want %v", name, p.there, c.want)
 		}
 	}
