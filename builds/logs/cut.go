@@ -80,7 +80,7 @@ func (l *attemptLog) identity() []byte {
 // of a log that ends there, and the position in its last segment at which it ends. The caller holds
 // mu.
 func (l *attemptLog) prefix(length int64) (kept *attemptLog, pos int64, err error) {
-	kept = &attemptLog{key: l.key, store: l.store, sum: xxhash.New()}
+	kept = &attemptLog{key: l.key, store: l.store, mu: newLock(), sum: xxhash.New()}
 	for _, seg := range l.segs {
 		if len(kept.segs) > 0 && kept.length == length {
 			break

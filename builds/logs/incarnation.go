@@ -5,7 +5,6 @@ import (
 	"errors"
 	"hash/maphash"
 	"math/rand/v2"
-	"sync"
 
 	"github.com/image-builder-ha/image-builder/faults"
 )
@@ -74,9 +73,17 @@ func (s *Store) incarnation(key Key) uint64 {
 // beginLocks serialize the appends that begin incarnations of one copy.
 type beginLocks struct {
 	seed  maphash.Seed
-	locks [64]sync.Mutex
+	locks [64]lock
 }
 
-func (b *beginLocks) of(key Key) *sync.Mutex {
-	return &b.locks[maphash.Comparable(b.seed, key)%uint64(len(b.locks))]
+func newBeginLocks() beginLocks {
+	b := beginLocks{seed: maphash.MakeSeed()}
+	for i := range b.locks {
+		b.locks[i] = newLock()
+	}
+	return b
+}
+
+func (b *beginLocks) of(key Key) lock {
+	return b.locks[maphash.Comparable(b.seed, key)%uint64(len(b.locks))]
 }

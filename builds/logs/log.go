@@ -45,7 +45,7 @@ type attemptLog struct {
 	load  sync.Once
 	err   error // of load
 
-	mu     sync.Mutex
+	mu     lock // held during some changes of the disk
 	segs   []*segment
 	epoch  uint64
 	length int64

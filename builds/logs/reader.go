@@ -52,7 +52,9 @@ func (s *Store) LiveReader(key Key, offset int64) (*Reader, error) {
 func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err error) {
 	for {
 		l := r.l
-		l.mu.Lock()
+		if err := l.mu.LockContext(ctx); err != nil {
+			return nil, r.offset, err
+		}
 		switch {
 		case l.removed:
 			l.mu.Unlock()
@@ -65,7 +67,7 @@ func (r *Reader) Next(ctx context.Context) (chunk []byte, offset int64, err erro
 				return r.deliver(chunk)
 			}
 			l.mu.Unlock()
-			if chunk, err = r.read(); err != nil {
+			if chunk, err = r.read(ctx); err != nil {
 				return nil, r.offset, err
 			}
 			return r.deliver(chunk)
@@ -97,9 +99,11 @@ func (r *Reader) deliver(chunk []byte) ([]byte, int64, error) {
 }
 
 // read reads from the segment that contains the offset, about maxChunk bytes.
-func (r *Reader) read() ([]byte, error) {
+func (r *Reader) read(ctx context.Context) ([]byte, error) {
 	l := r.l
-	l.mu.Lock()
+	if err := l.mu.LockContext(ctx); err != nil {
+		return nil, err
+	}
 	seg, from := l.find(r.offset)
 	size, length := seg.size, l.visible
 	l.mu.Unlock()

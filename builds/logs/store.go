@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"maps"
 	"os"
@@ -117,7 +116,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the directory of logs: %w", err)
 	}
-	s := &Store{opts: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{}, damaged: map[Key]error{}, moreDamaged: make(chan struct{}), begins: beginLocks{seed: maphash.MakeSeed()}}
+	s := &Store{opts: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{}, damaged: map[Key]error{}, moreDamaged: make(chan struct{}), begins: newBeginLocks()}
 	slices.Sort(names)
 	for _, name := range names {
 		if key, ok := parseName(name); ok {
@@ -175,7 +174,7 @@ func (s *Store) get(key Key, create bool) (*attemptLog, error) {
 			s.mu.Unlock()
 			return nil, ErrNotFound
 		}
-		l = &attemptLog{key: key, store: s}
+		l = &attemptLog{key: key, store: s, mu: newLock()}
 		s.logs[key] = l
 	}
 	paths := s.files[key]

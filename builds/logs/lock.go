@@ -1,0 +1,30 @@
+package logs
+
+import "context"
+
+// lock is a mutual exclusion lock whose holder may wait for a disk that hangs. So a caller can give
+// up, and time goes on in tests of channels (testing/synctest).
+type lock chan struct{}
+
+func newLock() lock { return make(lock, 1) }
+
+// Lock waits until no other caller holds the lock.
+func (l lock) Lock() { l <- struct{}{} }
+
+// LockContext is like Lock. It returns the error of ctx, without the lock, if ctx ends before.
+func (l lock) LockContext(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Unlock releases the lock.
+func (l lock) Unlock() { <-l }
