@@ -83,6 +83,14 @@ func Test_Divergence_Lasting(t *testing.T) {
 		}
 		_, others := w.awaitLeader()
 		r := others[0].alive()
+		// A node that registers after the change would overwrite it.
+		registered := func() (n int) {
+			r.store().View().Nodes(func(*buildsv1.Node) bool { n++; return true })
+			return n
+		}
+		if !within(30*time.Second, func() bool { return registered() == len(w.nodes) }) {
+			t.Fatal("the nodes do not register")
+		}
 		for i := uint64(1); i <= 4; i++ {
 			r.store().Diverge(3)
 			w.commands(3 * 256)
