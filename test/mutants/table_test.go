@@ -19,7 +19,7 @@ type mutant struct {
 
 var mutants = []mutant{
 	{
-		"logs are not fsynced", "builds/logs/writer.go",
+		"logs are not fsynced", "builds/logs/flush.go",
 		"err = w.file.Sync()\n\t}\n\tif err == nil {\n\t\treturn p, nil", "}\n\tif err == nil {\n\t\treturn p, nil",
 		"./builds/logs", "Test_Simulation", "",
 	},
