@@ -60,3 +60,15 @@ func attempts(b *imagebuilderv1.Build) (out []AttemptState) {
 	}
 	return out
 }
+
+// wait waits for d. It reports false if ctx ends first.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

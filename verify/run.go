@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/client"
@@ -14,34 +13,6 @@ import (
 
 // writers is the number of clients that request builds. Each has its own connections to all nodes.
 const writers = 16
-
-// run is one run against a cluster.
-type run struct {
-	opts    Options
-	id      string
-	began   time.Time
-	rec     *history.Recorder
-	canary  canary
-	all     []*client.Client // each is connected to all nodes
-	pinned  []*client.Client // each is connected to one node and does not retry
-	context string           // digest of the uploaded build context
-
-	requested, acked, ended, skipped atomic.Int64
-	inFlight                         atomic.Int64
-
-	mu           sync.Mutex
-	observations map[observationKey][]Observation
-	order        []observationKey
-	ends         []End
-	logs         []LogRead
-	leaks        []Leak
-}
-
-// observationKey identifies a version of a build.
-type observationKey struct {
-	build   string
-	version uint64
-}
 
 // Run generates load for Options.Duration, waits until all acknowledged builds have ended, and
 // returns the evidence. It blocks until all clients have stopped. An error without evidence means
@@ -155,28 +126,4 @@ func (r *run) load(ctx context.Context) (stopped time.Time) {
 	r.opts.Progress.Info("stopped requesting builds", "requested", r.requested.Load(), "acknowledged", r.acked.Load(), "ended", r.ended.Load())
 	sessions.Wait()
 	return stopped
-}
-
-// leaked records that the secret was found at a place, once per place.
-func (r *run) leaked(where, build string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, l := range r.leaks {
-		if l.Where == where {
-			return
-		}
-	}
-	r.leaks = append(r.leaks, Leak{where, build, time.Now()})
-}
-
-// wait waits for d. It reports false if ctx ends first.
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

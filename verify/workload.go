@@ -14,6 +14,15 @@ import (
 	"github.com/image-builder-ha/image-builder/verify/history"
 )
 
+// workload is the build that one client requests.
+type workload struct {
+	source *imagebuilderv1.Source
+	name   string // of the source; equal names mean equal images
+	expect history.Phase
+	force  bool
+	secret bool // the request carries the canary as a build secret
+}
+
 // workload returns the build of request number n.
 func (r *run) workload(n int) workload {
 	profile := r.opts.Profile

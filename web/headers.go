@@ -1,8 +1,6 @@
 package web
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"net/http"
 	"slices"
 	"strings"
@@ -45,10 +43,4 @@ func (s *server) sameSite(r *http.Request) bool {
 		return host == r.Host || slices.Contains(s.Nodes, origin)
 	}
 	return r.Header.Get("Sec-Fetch-Site") != "cross-site" || r.Header.Get("Sec-Fetch-Mode") == "navigate"
-}
-
-// etag returns the entity tag of a file.
-func etag(content []byte) string {
-	sum := sha256.Sum256(content)
-	return `"` + hex.EncodeToString(sum[:12]) + `"`
 }

@@ -5,37 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/image-builder-ha/image-builder/faults"
 )
-
-// ErrShort means that this node's copy ends before the end of the log.
-var ErrShort = errors.New("this copy of the log is not complete")
-
-// Show raises the watermark of a replicated log to the offset to: all copies hold the bytes before
-// it, so readers may see them. The watermark never goes back. Show does nothing if the log is not
-// on this node.
-func (s *Store) Show(key Key, to int64) {
-	l, err := s.get(key, false)
-	if err != nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.show(to)
-}
-
-// Durable returns how many bytes of a log are fsynced on this node. Readers may see fewer.
-func (s *Store) Durable(key Key) (length int64, err error) {
-	l, err := s.get(key, false)
-	if err != nil {
-		return 0, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.length, nil
-}
 
 // Fence durably refuses all owners of epochs less than epoch from now on. It returns the length and
 // the checksum of this copy. If the log does not exist, Fence creates an empty one, so that the
@@ -120,43 +91,6 @@ func (l *attemptLog) complete(length int64) {
 	l.tail = nil // readers of a complete log read from the disk
 	l.visible, l.end = length, length
 	l.wake()
-}
-
-// Checksum returns the checksum of the first length bytes of a log.
-func (s *Store) Checksum(key Key, length int64) (string, error) {
-	l, err := s.get(key, false)
-	if err != nil {
-		return "", err
-	}
-	l.mu.Lock()
-	whole, sum := l.length == length, checksumText(l.sum)
-	l.mu.Unlock()
-	if whole {
-		return sum, nil
-	}
-	d := xxhash.New()
-	for at := int64(0); at < length; {
-		recs, err := s.Records(key, at, 1<<20)
-		if err != nil {
-			return "", err
-		}
-		if len(recs) == 0 {
-			return "", fmt.Errorf("%w: it ends at byte %d of %d", ErrShort, at, length)
-		}
-		for _, r := range recs {
-			if r.kind != kindData {
-				continue
-			}
-			// There may be bytes after length that are on this copy only: leave them out.
-			_, _ = d.Write(r.payload[:max(0, min(int64(len(r.payload)), length-at))])
-			at += int64(len(r.payload))
-		}
-	}
-	return checksumText(d), nil
-}
-
-func fenceRecord(epoch uint64) record {
-	return record{kind: kindFence, payload: binary.BigEndian.AppendUint64(nil, epoch)}
 }
 
 // stopWriter fences the writer, which drops its pending output, and waits for a flush that is in

@@ -7,49 +7,10 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/faults"
 )
-
-// Append is one message of the owner of a log to another copy of the log.
-type Append struct {
-	Key   Key
-	Epoch uint64
-	// Offset is the start of Records in the log. It is at most the length of the copy.
-	Offset int64
-	// Records are whole records of output, encoded as in a segment.
-	Records []byte
-	// Cut removes the bytes of the copy after Offset first. They are from a former owner, and no
-	// reader has seen them.
-	Cut bool
-	// Reset removes everything that the copy has first. It is set for a copy that did not belong to
-	// the log before.
-	Reset bool
-	// Visible is the owner's watermark.
-	Visible int64
-	// Incarnation is that of the copy that this append continues or, with Cut or Reset, begins.
-	// Former is the incarnation before that. An owner below feature level 5 sets neither.
-	Incarnation, Former uint64
-	// Source and Truncated are the position of the owner at the end of Records, if that is the end
-	// of the log. Sequence orders the positions of one owner; 0 means that there is none.
-	Source    int64
-	Truncated bool
-	Sequence  uint64
-}
-
-// Ack is a copy's response to an Append.
-type Ack struct {
-	// Length is how many bytes of the log the copy holds now, fsynced. It is less than
-	// Append.Offset if bytes before Offset are missing.
-	Length int64
-	// Refusal is the reason why nothing was appended, such as ErrFenced, ErrReplaced or ErrSealed;
-	// nil if there is none.
-	Refusal error
-	// Incarnation is that of the copy.
-	Incarnation uint64
-}
 
 // Append appends to copies of logs that other nodes own, and fsyncs them together. It blocks until
 // all are durable or refused. The acks are in the order of the batch.
@@ -240,118 +201,27 @@ func (w *Writer) appendRecords(offset int64, records []byte) (end int64, err err
 	}
 }
 
-// Records returns durable records of output from offset on, which must be the end of a record, and
-// the records of positions before each of them. It returns about budget bytes. It returns at least
-// one record of output if offset is before the end of the log.
-func (s *Store) Records(key Key, offset int64, budget int) ([]record, error) {
+// follow stores the owner's position in a copy that has all of the owner's output up to end. It
+// ignores a position that is older than the last one.
+func (w *Writer) follow(a Append, end int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if a.Sequence <= w.sequence || end != w.length {
+		return
+	}
+	w.sequence = a.Sequence
+	if p := (position{a.Source, a.Truncated}); p != (position{w.raw, w.full}) {
+		w.append(p.record())
+	}
+}
+
+// incarnation returns the incarnation of this node's copy of a log.
+func (s *Store) incarnation(key Key) uint64 {
 	l, err := s.get(key, false)
-	if err != nil {
-		return nil, err
+	if errors.Is(err, ErrNotFound) {
+		return noCopy
 	}
 	l.mu.Lock()
-	if l.removed {
-		l.mu.Unlock()
-		return nil, ErrNotFound
-	}
-	if offset >= l.length {
-		l.mu.Unlock()
-		return nil, nil
-	}
-	seg, at := l.find(offset)
-	size := seg.size
-	l.mu.Unlock()
-	out, err := s.records(seg.path, at, size, offset, budget)
-	if err != nil {
-		return nil, l.readError(seg, offset, err)
-	}
-	if len(out) > 0 && offset == int64(seg.header.offset) && s.opts.Extended() {
-		// A record of the position may be at the end of the segment before.
-		out = append([]record{position{raw: int64(seg.header.raw)}.record()}, out...)
-	}
-	return out, nil
-}
-
-func (s *Store) records(path string, at seek, size, offset int64, budget int) ([]record, error) {
-	f, err := s.fs.OpenFile(path, os.O_RDONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	for extra := int64(seekStep + 2*inputStep); ; extra = 2 * (extra + maxPayload) {
-		n := min(size-at.pos, int64(budget)+extra)
-		src, err := newBlock(f, at.pos, n)
-		if err != nil {
-			return nil, err
-		}
-		out, err := parseRecords(src, at, size, offset, budget)
-		switch {
-		case len(out) > 0: // ignore err: the next call starts at the failed record
-			return out, nil
-		case n == size-at.pos:
-			return nil, err
-		}
-	}
-}
-
-// parseRecords returns the records from offset on that are whole in src.
-func parseRecords(src block, at seek, size, offset int64, budget int) (out []record, err error) {
-	var before []record // positions that no output follows yet
-	for got := 0; at.pos < size && (got == 0 || got < budget); {
-		r, next, err := readRecord(src, at.pos)
-		if err != nil {
-			return out, err
-		}
-		at.pos = next
-		switch {
-		case r.kind == kindPosition && at.offset >= offset:
-			before = append(before, r)
-		case r.kind != kindData:
-		case at.offset >= offset:
-			out = append(append(out, before...), r)
-			before = nil
-			got += len(r.payload)
-			at.offset += int64(len(r.payload))
-		default:
-			at.offset += int64(len(r.payload))
-		}
-	}
-	return out, nil
-}
-
-// encodeRecords encodes records as in a segment. length is the number of payload bytes.
-func encodeRecords(recs []record) (b []byte, length int64) {
-	for _, r := range recs {
-		b = r.append(b)
-		if r.kind == kindData {
-			length += int64(len(r.payload))
-		}
-	}
-	return b, length
-}
-
-// block is a part of a file that was read at once.
-type block struct {
-	data []byte
-	at   int64
-}
-
-func newBlock(f io.ReaderAt, at, size int64) (block, error) {
-	data := make([]byte, size)
-	n, err := f.ReadAt(data, at)
-	if n == len(data) || errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return block{data[:n], at}, err
-}
-
-// ReadAt reads at a position of the file, within the block.
-func (b block) ReadAt(p []byte, at int64) (int, error) {
-	if at < b.at || at >= b.at+int64(len(b.data)) {
-		return 0, io.EOF
-	}
-	n := copy(p, b.data[at-b.at:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
+	defer l.mu.Unlock()
+	return l.current()
 }

@@ -3,7 +3,6 @@ package logs
 import (
 	"encoding/binary"
 	"errors"
-	"hash/maphash"
 	"math/rand/v2"
 
 	"github.com/image-builder-ha/image-builder/faults"
@@ -57,33 +56,4 @@ func admit(a Append, current uint64) (begins bool, err error) {
 		return true, nil
 	}
 	return false, ErrReplaced
-}
-
-// incarnation returns the incarnation of this node's copy of a log.
-func (s *Store) incarnation(key Key) uint64 {
-	l, err := s.get(key, false)
-	if errors.Is(err, ErrNotFound) {
-		return noCopy
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.current()
-}
-
-// beginLocks serialize the appends that begin incarnations of one copy.
-type beginLocks struct {
-	seed  maphash.Seed
-	locks [64]lock
-}
-
-func newBeginLocks() beginLocks {
-	b := beginLocks{seed: maphash.MakeSeed()}
-	for i := range b.locks {
-		b.locks[i] = newLock()
-	}
-	return b
-}
-
-func (b *beginLocks) of(key Key) lock {
-	return b.locks[maphash.Comparable(b.seed, key)%uint64(len(b.locks))]
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -67,13 +66,6 @@ func (r *Replicator) Lags() (out []Lag) {
 // healthTTL is how long a result of Trouble is reused. Trouble is called at every ping, many times
 // a second, and has to look at all live logs.
 const healthTTL = 500 * time.Millisecond
-
-// healthCache is the last result of Trouble.
-type healthCache struct {
-	mu  sync.Mutex
-	at  time.Time
-	err error
-}
 
 // Trouble returns an error that names the nodes whose copies are behind, so that readers of this
 // node's logs wait; nil if there are none. The result may be healthTTL old.

@@ -4,19 +4,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"sync"
 	"time"
 )
-
-// peer sends the data of all logs to one node, one batch at a time.
-type peer struct {
-	r  *Replicator
-	to Copy
-
-	mu      sync.Mutex
-	pending map[Key]bool
-	wakeup  chan struct{} // capacity 1: pending has grown
-}
 
 // wake adds a log to those that have data for a node, and starts the node's peer if needed.
 func (r *Replicator) wake(c Copy, key Key) {

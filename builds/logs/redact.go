@@ -2,7 +2,6 @@ package logs
 
 import (
 	"math"
-	"slices"
 
 	"github.com/image-builder-ha/image-builder/faults"
 )
@@ -115,19 +114,7 @@ type Redactor struct {
 	lines  lineMatcher
 	others stepSwitch
 
-	// found has the occurrences that are not returned yet and that no other one contains. Their
-	// starts grow, and so do their ends. The first run of overlapping occurrences begins with
-	// found[first], and goes at least up to found[last].
-	found       []span
-	first, last int
-
-	work int // number of visited states, for tests
-}
-
-// span is an occurrence of a pattern.
-type span struct {
-	start, end int
-	secret     bool // it contains a secret
+	occurrences
 }
 
 // NewRedactor returns a redactor of secrets and of censored strings (NewPatterns).
@@ -233,53 +220,27 @@ func (r *Redactor) scan(begin, end int) {
 			}
 		}
 		c := b[r.at-begin]
-		r.others.scan(r, c)
+		r.scanSwitch(c)
 		length, secret, steps := r.plain.next(c)
 		if r.work += steps; length > 0 {
 			r.addFound(span{r.at + 1 - length, r.at + 1, secret})
 		}
-		r.lines.scan(r, c)
+		r.lines.scan(&r.occurrences, r.at, c)
 		r.at++
 	}
 }
 
-// addFound adds an occurrence that ends at the last byte that was scanned. It does not begin before the
-// pending byte.
-func (r *Redactor) addFound(s span) {
-	n := len(r.found)
-	for ; n > r.first; n-- {
-		top := &r.found[n-1]
-		if top.end == s.end && top.start <= s.start {
-			top.secret = top.secret || s.secret
-			return
+// scanSwitch passes the byte c, which is at position r.at, to the search for the lines of other
+// steps, before the matchers take it.
+func (r *Redactor) scanSwitch(c byte) {
+	if r.others.phase != noSwitch && r.others.scan(c) {
+		r.insertFound(r.others.part)
+	}
+	if r.others.phase == noSwitch && r.others.endsLine(c) {
+		if start := r.pending(); r.at-start >= minSecret {
+			r.others.begin(span{start, r.at, true}, c)
 		}
-		if top.start < s.start {
-			break
-		}
-		s.secret = s.secret || top.secret
-		r.work++
 	}
-	r.found = append(r.found[:n], s)
-}
-
-// insertFound adds an occurrence whose start is the pending byte. Occurrences that begin in it may
-// have been added before. It replaces those that it contains.
-func (r *Redactor) insertFound(s span) {
-	n := len(r.found)
-	for ; n > r.first && r.found[n-1].start >= s.start; n-- {
-		r.work++
-	}
-	inside := n // the occurrences found[n:inside] are in s
-	for inside < len(r.found) && r.found[inside].end <= s.end {
-		s.secret = s.secret || r.found[inside].secret
-		inside++
-	}
-	if inside < len(r.found) && r.found[inside].start == s.start { // it contains s
-		r.found[inside].secret = r.found[inside].secret || s.secret
-		r.found = slices.Delete(r.found, n, inside)
-		return
-	}
-	r.found = slices.Replace(r.found, n, inside, s)
 }
 
 // emit appends redacted output up to the position settled: no occurrence that is found later begins

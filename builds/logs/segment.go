@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strconv"
+	"strings"
 )
 
 // A segment file begins with a header of 48 bytes: magic with the version of the format, epoch,
@@ -108,4 +110,44 @@ func readRecord(f io.ReaderAt, at int64) (record, int64, error) {
 		return record{}, at, errTorn
 	}
 	return r, at + recordHead + int64(size), nil
+}
+
+func fenceRecord(epoch uint64) record {
+	return record{kind: kindFence, payload: binary.BigEndian.AppendUint64(nil, epoch)}
+}
+
+// segmentName returns <build>.<attempt>.<index>.log: the byte order of names is the order of
+// segments.
+func segmentName(key Key, index uint64) string {
+	return fmt.Sprintf("%s.%d.%08d.log", key.Build, key.Attempt, index)
+}
+
+func parseName(name string) (Key, bool) {
+	parts := strings.Split(name, ".")
+	if len(parts) != 4 || parts[3] != "log" || !validBuild.MatchString(parts[0]) {
+		return Key{}, false
+	}
+	n, err := strconv.ParseUint(parts[1], 10, 32)
+	return Key{parts[0], uint32(n)}, err == nil
+}
+
+// seekStep is the least distance between two index entries of a segment, in bytes.
+const seekStep = 64 << 10
+
+// segment is one file of a log. It describes the durable part only.
+type segment struct {
+	path   string
+	header header
+	size   int64 // bytes of whole records, header included
+	seeks  []seek
+}
+
+// seek is an entry of a segment's index: the record at the file position pos begins at offset.
+type seek struct{ offset, pos int64 }
+
+// note adds an index entry if the last one is far enough away.
+func (s *segment) note(offset, pos int64) {
+	if n := len(s.seeks); n == 0 || pos-s.seeks[n-1].pos >= seekStep {
+		s.seeks = append(s.seeks, seek{offset, pos})
+	}
 }

@@ -28,22 +28,25 @@ const (
 // maxStepDigits is the greatest number of digits of the number of a step.
 const maxStepDigits = 9
 
-// scan takes the byte c, which is at position r.at, before the matchers of r take it.
-func (s *stepSwitch) scan(r *Redactor, c byte) {
+// endsLine reports whether the byte c ends a line, in the phase noSwitch.
+func (s *stepSwitch) endsLine(c byte) bool {
+	cr := s.cr
+	s.cr = c == '\r'
+	return c == '\r' || c == '\n' && !cr
+}
+
+// begin records that the line end c follows the beginning of a secret.
+func (s *stepSwitch) begin(part span, c byte) {
+	*s = stepSwitch{part: part, phase: switchMark}
+	if c == '\r' {
+		s.phase = switchReturn
+	}
+}
+
+// scan takes the byte c after a line end. It reports whether another step has begun to print, so
+// that the part is an occurrence. The phase is noSwitch then, and after a byte of any other line.
+func (s *stepSwitch) scan(c byte) (found bool) {
 	switch {
-	case s.phase == noSwitch:
-		cr := s.cr
-		if s.cr = c == '\r'; c != '\n' && c != '\r' || cr && c == '\n' {
-			return
-		}
-		start := r.pending()
-		if r.at-start < minSecret {
-			return
-		}
-		*s = stepSwitch{part: span{start, r.at, true}, phase: switchMark}
-		if c == '\r' {
-			s.phase = switchReturn
-		}
 	case s.phase == switchReturn && c == '\n':
 		s.phase = switchMark
 	case s.phase == switchMark && c == '#':
@@ -56,9 +59,9 @@ func (s *stepSwitch) scan(r *Redactor, c byte) {
 		s.length++
 	case s.phase == switchPoints && c == '.':
 		s.phase = noSwitch
-		r.insertFound(s.part)
+		return true
 	default:
 		s.phase = noSwitch
-		s.scan(r, c)
 	}
+	return false
 }

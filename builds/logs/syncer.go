@@ -8,19 +8,6 @@ import (
 // syncWorkers is the number of logs that are fsynced at the same time.
 const syncWorkers = 8
 
-// syncer writes pending output to the disk in one goroutine. A flush fsyncs each log with pending
-// output once, and the directory once for all new files.
-type syncer struct {
-	store    *Store
-	wake     chan struct{} // capacity 1
-	urgent   chan struct{} // capacity 1
-	stopping chan struct{}
-	done     chan struct{}
-
-	mu   sync.Mutex
-	todo map[*Writer]bool
-}
-
 func (s *syncer) start(store *Store) {
 	s.store = store
 	s.wake, s.urgent = make(chan struct{}, 1), make(chan struct{}, 1)

@@ -85,12 +85,12 @@ func (s *textState) position(depth, end int) int {
 	return s.breaks[i].at - (s.breaks[i].n - n)
 }
 
-// scan passes the byte c, which is at position r.at.
-func (m *lineMatcher) scan(r *Redactor, c byte) {
+// scan passes the byte c, which is at the position at. It adds the texts that end there.
+func (m *lineMatcher) scan(o *occurrences, at int, c byte) {
 	switch m.phase {
 	case afterReturn:
 		if c == '\n' {
-			m.newLine(r)
+			m.newLine(o)
 			return
 		}
 		m.cur.clear()
@@ -111,10 +111,10 @@ func (m *lineMatcher) scan(r *Redactor, c byte) {
 		switch {
 		case c >= '0' && c <= '9' && m.length < maxMark:
 			m.length, m.digits = m.length+1, true
-			m.text(r, c)
+			m.text(o, at, c)
 			return
 		case c == afterPart[m.phase] && m.digits:
-			m.text(r, c)
+			m.text(o, at, c)
 			m.length, m.digits = m.length+1, false
 			if m.phase++; m.phase > inFraction {
 				m.before, m.cur = m.cur, m.before
@@ -125,18 +125,18 @@ func (m *lineMatcher) scan(r *Redactor, c byte) {
 		m.phase = inText // no mark
 	}
 	if !m.cur.none() && (c == '\n' || c == '\r') {
-		if m.breakAt, m.phase = r.at, afterReturn; c == '\n' {
-			m.newLine(r)
+		if m.breakAt, m.phase = at, afterReturn; c == '\n' {
+			m.newLine(o)
 		}
 		return
 	}
-	m.text(r, c)
+	m.text(o, at, c)
 }
 
 // newLine drops texts whose full line is too short.
-func (m *lineMatcher) newLine(r *Redactor) {
+func (m *lineMatcher) newLine(o *occurrences) {
 	if s := &m.cur; s.column < minColumns {
-		r.work += s.shorten(s.column)
+		o.work += s.shorten(s.column)
 	}
 	if m.phase, m.length = inIndent, 0; m.cur.none() {
 		m.cur.clear()
@@ -152,14 +152,14 @@ func (m *lineMatcher) continues() {
 }
 
 // text passes a character of the text.
-func (m *lineMatcher) text(r *Redactor, c byte) {
+func (m *lineMatcher) text(o *occurrences, at int, c byte) {
 	s := &m.cur
 	length, _, steps := s.next(c)
-	r.work += steps
+	o.work += steps
 	s.n++
 	s.column++
 	if length > 0 {
-		r.addFound(span{s.position(length, r.at+1), r.at + 1, true})
+		o.addFound(span{s.position(length, at+1), at + 1, true})
 	}
 	if s.none() {
 		s.clear()

@@ -152,6 +152,36 @@ func (p *Proxy) Count(m Matcher) int {
 	return n
 }
 
+// RequireTokens makes the proxy require bearer tokens. It issues them at /token, to users who log
+// in and to anonymous callers. A token is valid for the scopes that allow granted. A request needs
+// pull, or push if it writes. A mount also needs pull on its source; without it the mount becomes
+// an upload. Call RequireTokens before the first request.
+func (p *Proxy) RequireTokens(users map[string]string, allow func(user, repository, action string) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tokens = &tokens{users: users, allow: allow, granted: map[string][]string{}}
+}
+
+// Scopes returns the scopes for which tokens were requested so far, in order.
+func (p *Proxy) Scopes() []string {
+	p.mu.Lock()
+	t := p.tokens
+	p.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.requested)
+}
+
+// ExpireTokens makes all issued tokens invalid.
+func (p *Proxy) ExpireTokens() {
+	p.mu.Lock()
+	t := p.tokens
+	p.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.granted)
+}
+
 // DialTo returns a dial function that connects to the addresses of hosts, by name. The requested
 // port is ignored. docker.io stands for all names of Docker Hub. For every other host the dial
 // fails, so that tests stay on loopback.

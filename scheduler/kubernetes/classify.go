@@ -5,13 +5,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // Reasons that Kubernetes reports (k8s.io/kubernetes, pkg/kubelet and pkg/controller; the API types
@@ -208,4 +207,17 @@ func colon(message string) string {
 		return ""
 	}
 	return ": " + message
+}
+
+// reachable reports whether the worker runs and has an address.
+func reachable(p *corev1.Pod) bool {
+	if p.Status.PodIP == "" {
+		return false
+	}
+	for _, s := range p.Status.ContainerStatuses {
+		if s.Name == containerWorker {
+			return s.State.Running != nil
+		}
+	}
+	return false
 }

@@ -10,6 +10,7 @@
 //	podspec.go    the pod of a workload: pure
 //	classify.go   why a pod failed, and who is to blame: pure
 //	run.go        one workload from creation, or adoption, to its end
+//	stop.go       the end of a workload on request
 //	watch.go      one informer for all pods of the install
 //	follow.go     output and steps from the worker
 //	secret.go     the two files of the pod's Secret

@@ -2,7 +2,6 @@ package kubernetes
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,34 +58,4 @@ func (m *metrics) register(reg prometheus.Registerer, pods *podWatch) error {
 		}
 	}
 	return nil
-}
-
-// watchErrorTTL is how long an error of the watch counts. The watch retries within about half a
-// minute.
-const watchErrorTTL = 45 * time.Second
-
-// watchHealth holds the last error of the watch.
-type watchHealth struct {
-	mu       sync.Mutex
-	err      error
-	failedAt time.Time
-}
-
-func (t *watchHealth) recordError(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.err, t.failedAt = err, time.Now()
-}
-
-// Trouble returns the health problem of the runtime, or nil if there is none. There is one if,
-// within the last 45 seconds, the API did not respond to this node or refused its requests.
-// Meanwhile builds wait.
-func (r *Runtime) Trouble() error {
-	t := &r.pods.health
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.err == nil || r.pods.informer.HasSynced() && time.Since(t.failedAt) > watchErrorTTL {
-		return nil
-	}
-	return fmt.Errorf("the Kubernetes API does not show the build pods in namespace %s: %w: builds in pods wait: check the API and the rights of this service's account", r.opts.Namespace, t.err)
 }

@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
-	"go.opentelemetry.io/otel/trace"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
@@ -50,32 +48,6 @@ func (r *Runtime) Run(ctx context.Context, w *workload.Workload, sink workload.S
 		err = &workload.Failure{Blame: builds.BlameTimeout, Message: fmt.Sprintf("the build did not end before its deadline (%s)%s", w.Deadline.UTC().Format(time.RFC3339), f.waitedFor()), Err: err}
 	}
 	return workload.Outcome{}, err
-}
-
-// startedSink ends the trace span of the pod's start once the worker runs.
-type startedSink struct {
-	workload.Sink
-	span trace.Span
-}
-
-// Running reports that the workload has started.
-func (s startedSink) Running() {
-	s.span.End()
-	s.Sink.Running()
-}
-
-// follower follows one workload.
-type follower struct {
-	r            *Runtime
-	w            *workload.Workload
-	sink         startedSink
-	pod          *corev1.Pod // newest known state
-	job          *podapi.Job
-	secret       *corev1.Secret // as last read or written
-	sub          *podSub
-	stream       *stream              // nil until the worker runs
-	problemSince map[string]time.Time // start of each problem, by kind
-	created      bool                 // the pod was created for this owner
 }
 
 func (f *follower) run(ctx context.Context) (workload.Outcome, error) {
@@ -300,19 +272,6 @@ func (f *follower) waitedFor() string {
 		return ": " + p.failure.Message
 	}
 	return ""
-}
-
-// reachable reports whether the worker runs and has an address.
-func reachable(p *corev1.Pod) bool {
-	if p.Status.PodIP == "" {
-		return false
-	}
-	for _, s := range p.Status.ContainerStatuses {
-		if s.Name == containerWorker {
-			return s.State.Running != nil
-		}
-	}
-	return false
 }
 
 func (f *follower) streamDone() <-chan struct{} {

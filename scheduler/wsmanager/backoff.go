@@ -12,10 +12,6 @@ type backoff struct {
 	next     time.Duration
 }
 
-func (r *Runtime) backoff() *backoff {
-	return &backoff{min: r.opts.MinBackoff, max: r.opts.MaxBackoff}
-}
-
 // wait pauses, with jitter, and returns false if ctx has ended.
 func (b *backoff) wait(ctx context.Context) bool {
 	return b.waitOr(ctx, nil) == nil

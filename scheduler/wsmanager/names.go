@@ -3,10 +3,22 @@ package wsmanager
 import (
 	"strconv"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"github.com/google/uuid"
+
+	"github.com/image-builder-ha/image-builder/proto/wsman"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
+
+// The annotation by which an image builder finds its workspaces.
+const (
+	managedBy      = "managed-by"
+	managedByValue = "image-builder"
+)
+
+// filter matches the workspaces of image builders.
+func filter() *wsman.MetadataFilter {
+	return &wsman.MetadataFilter{Annotations: map[string]string{managedBy: managedByValue}}
+}
 
 // maxAttempts limits the search for the attempt that a workspace id belongs to.
 const maxAttempts = 256

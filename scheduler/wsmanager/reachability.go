@@ -2,7 +2,6 @@ package wsmanager
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -37,13 +36,4 @@ func (r *reachability) unary(ctx context.Context, method string, req, reply any,
 		r.record(err)
 	}
 	return err
-}
-
-// Trouble returns an error while ws-manager is unavailable, and nil otherwise. Builds wait for it
-// meanwhile.
-func (r *Runtime) Trouble() error {
-	if r.reach.unavailable.Load() {
-		return fmt.Errorf("the workspace manager at %s does not answer: builds that need it wait", r.opts.Address)
-	}
-	return nil
 }

@@ -10,13 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// freeze is the time in which a disk hangs.
-type freeze struct {
-	dir   *os.File
-	guard *exec.Cmd
-	alive io.Closer
-}
-
 // Freeze makes the disk hang until Thaw, or until the test ends: changes of files and syncs of changed
 // files do not return, and they return no error. Reads go on. A process with such a call does not end,
 // also not by SIGKILL, before the disk works again.

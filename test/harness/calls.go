@@ -9,20 +9,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
-
-// fastReconnect makes clients reconnect to a restarted node at once.
-var fastReconnect = grpc.ConnectParams{
-	Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.2, MaxDelay: 200 * time.Millisecond},
-	MinConnectTimeout: time.Second,
-}
 
 // RefSource returns a source by image reference for the native API.
 func RefSource(ref string) *imagebuilderv1.Source {

@@ -2,9 +2,7 @@ package harness
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -14,13 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/cluster/pki"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	"github.com/image-builder-ha/image-builder/builds/secrets"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/cluster/pki"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
@@ -121,9 +114,6 @@ func (c *Cluster) Override(over Config) {
 	}
 }
 
-// Override changes the configuration of one node, from its next start on.
-func (n *Node) Override(over Config) { merge(n.config, clone(over)) }
-
 // Certs issues a certificate of the CA of the cluster.
 func (c *Cluster) Certs(id pki.CertIdentity) pki.CertFiles {
 	c.t.Helper()
@@ -172,16 +162,6 @@ func (c *Cluster) prepare(i int, peerAddr string) *Node {
 	return n
 }
 
-func clone(m map[string]any) map[string]any {
-	out := maps.Clone(m)
-	for k, v := range out {
-		if inner, ok := v.(map[string]any); ok {
-			out[k] = clone(inner)
-		}
-	}
-	return out
-}
-
 // Leader waits until a node leads, and returns it.
 func (c *Cluster) Leader() *Node {
 	c.t.Helper()
@@ -216,107 +196,4 @@ func (c *Cluster) Running() (out []*Node) {
 // Others returns the running nodes other than not.
 func (c *Cluster) Others(not *Node) []*Node {
 	return slices.DeleteFunc(c.Running(), func(n *Node) bool { return n == not })
-}
-
-// AwaitReady waits until a launched node is ready.
-func (n *Node) AwaitReady() {
-	n.t.Helper()
-	testkit.Eventually(n.t, 60*time.Second, "node "+n.Name+" is ready", func() bool {
-		if !n.Alive() {
-			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
-		}
-		_, code := n.Get("http://" + n.Health + "/ready")
-		return code == http.StatusOK
-	})
-}
-
-// Alive reports whether the process of the node runs.
-func (n *Node) Alive() bool {
-	if n.cmd == nil || n.done == nil {
-		return false
-	}
-	select {
-	case <-n.done:
-		return false
-	default:
-		return true
-	}
-}
-
-// Socket returns the address of the node's unix socket in the form that the command line takes.
-func (n *Node) Socket() string { return "unix://" + filepath.Join(n.Dir, "op.sock") }
-
-// Operator returns a client of the node's unix socket.
-func (n *Node) Operator() imagebuilderv1.ClusterClient {
-	n.t.Helper()
-	return imagebuilderv1.NewClusterClient(n.OperatorConn())
-}
-
-// OperatorConn returns a connection to the node's unix socket.
-func (n *Node) OperatorConn() *grpc.ClientConn {
-	n.t.Helper()
-	conn, err := grpc.NewClient(n.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { _ = conn.Close() })
-	return conn
-}
-
-// Members returns the members of the cluster as the node knows them. With stale the node need not
-// have a leader.
-func (n *Node) Members(ctx context.Context, stale bool) (*imagebuilderv1.MembersResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return n.Operator().Members(ctx, &imagebuilderv1.MembersRequest{Stale: stale})
-}
-
-// Hurt replaces the active faults of a node. The node must be compiled with the tag faults.
-func (n *Node) Hurt(state map[string]any) {
-	n.t.Helper()
-	raw, err := json.Marshal(state)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	res, err := n.post("http://"+n.Pprof+"/faults", string(raw))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		n.t.Fatalf("the node refuses the faults: %s", res.Status)
-	}
-}
-
-// post sends a POST request from the host of the node.
-func (n *Node) post(url, body string) (*http.Response, error) {
-	tr := &http.Transport{DialContext: n.dial, DisableKeepAlives: true}
-	return (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Post(url, "application/json", strings.NewReader(body))
-}
-
-// Kill9 sends SIGKILL and does not wait.
-func (n *Node) Kill9() { _ = n.cmd.Process.Kill() }
-
-// AwaitExit waits until the process has ended.
-func (n *Node) AwaitExit() { <-n.done }
-
-// Signal sends a signal to the process of the node.
-func (n *Node) Signal(sig os.Signal) {
-	n.t.Helper()
-	if err := n.cmd.Process.Signal(sig); err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-// AwaitAnswer waits until the process of the node responds to its liveness probe, which it does
-// after the start of Raft.
-func (n *Node) AwaitAnswer() {
-	n.t.Helper()
-	testkit.Eventually(n.t, 60*time.Second, "node "+n.Name+" is live", func() bool {
-		if !n.Alive() {
-			n.t.Fatalf("the node ended (%v):\n%s", n.cmd.ProcessState, tail(n.Log(), 20))
-		}
-		_, code := n.Get("http://" + n.Health + "/live")
-		return code == http.StatusOK
-	})
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/image-builder-ha/image-builder/proto/builder"
@@ -55,18 +57,16 @@ type Node struct {
 // Config is merged over the configuration of a node, key by key. The value nil removes a key.
 type Config map[string]any
 
-// Start runs a node over a registry, and returns when it is ready.
-func Start(t testing.TB, registryAddr string, over Config) *Node {
-	t.Helper()
-	n := New(t, t.TempDir(), registryAddr, over)
-	n.Run()
-	return n
-}
-
 // New prepares a node over a data directory without starting it.
 func New(t testing.TB, dir, registryAddr string, over Config) *Node {
 	t.Helper()
 	return newNode(t, &Node{t: t, Dir: dir, GRPC: testkit.FreeAddr(t), Metrics: testkit.FreeAddr(t), Health: testkit.FreeAddr(t), Pprof: testkit.FreeAddr(t)}, registryAddr, over)
+}
+
+// fastReconnect makes clients reconnect to a restarted node at once.
+var fastReconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.2, MaxDelay: 200 * time.Millisecond},
+	MinConnectTimeout: time.Second,
 }
 
 func newNode(t testing.TB, n *Node, registryAddr string, over Config) *Node {
@@ -130,10 +130,23 @@ func merge(into map[string]any, over map[string]any) {
 	}
 }
 
+func clone(m map[string]any) map[string]any {
+	out := maps.Clone(m)
+	for k, v := range out {
+		if inner, ok := v.(map[string]any); ok {
+			out[k] = clone(inner)
+		}
+	}
+	return out
+}
+
 func tail(s string, lines int) string {
 	all := strings.Split(strings.TrimSpace(s), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
+
+// Override changes the configuration of one node, from its next start on.
+func (n *Node) Override(over Config) { merge(n.config, clone(over)) }
 
 // Launch starts the process and does not wait until it is ready.
 func (n *Node) Launch() {
@@ -167,13 +180,6 @@ func (n *Node) Launch() {
 		_ = cmd.Wait()
 		close(done)
 	}(n.cmd, n.done)
-}
-
-// Run starts the process and waits until it is ready.
-func (n *Node) Run() {
-	n.t.Helper()
-	n.Launch()
-	n.AwaitReady()
 }
 
 // Kill ends the process by SIGKILL and waits for it.
@@ -212,6 +218,33 @@ func (n *Node) ExitCode() int { return n.cmd.ProcessState.ExitCode() }
 
 // Pid returns the process id.
 func (n *Node) Pid() int { return n.cmd.Process.Pid }
+
+// Alive reports whether the process of the node runs.
+func (n *Node) Alive() bool {
+	if n.cmd == nil || n.done == nil {
+		return false
+	}
+	select {
+	case <-n.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill9 sends SIGKILL and does not wait.
+func (n *Node) Kill9() { _ = n.cmd.Process.Kill() }
+
+// AwaitExit waits until the process has ended.
+func (n *Node) AwaitExit() { <-n.done }
+
+// Signal sends a signal to the process of the node.
+func (n *Node) Signal(sig os.Signal) {
+	n.t.Helper()
+	if err := n.cmd.Process.Signal(sig); err != nil {
+		n.t.Fatal(err)
+	}
+}
 
 // Log returns the log of the node, from all its processes.
 func (n *Node) Log() string {

@@ -19,7 +19,7 @@ type mutant struct {
 
 var mutants = []mutant{
 	{
-		"logs are not fsynced", "builds/logs/writer.go",
+		"logs are not fsynced", "builds/logs/flush.go",
 		"err = w.file.Sync()\n\t}\n\tif err == nil {\n\t\treturn p, nil", "}\n\tif err == nil {\n\t\treturn p, nil",
 		"./builds/logs", "Test_Simulation", "",
 	},
@@ -59,8 +59,8 @@ var mutants = []mutant{
 		"./scheduler/buildkit", "Test_Redact_Clipped", "",
 	},
 	{
-		"the printer of plain progress cuts a secret", "builds/logs/switch.go",
-		"r.insertFound(s.part)", "",
+		"the printer of plain progress cuts a secret", "builds/logs/redact.go",
+		"r.insertFound(r.others.part)\n\t}\n\tif r.others.phase == noSwitch", "}\n\tif r.others.phase == noSwitch",
 		"./builds/logs", "Test_StepSwitch", "",
 	},
 	{
@@ -74,8 +74,8 @@ var mutants = []mutant{
 		"./scheduler", "Test_Leader_SettingsOfTheLevel", "",
 	},
 	{
-		"a secret in a cut secret ends the removal", "builds/logs/redact.go",
-		"inside < len(r.found) && r.found[inside].end <= s.end {", "inside < len(r.found) && r.found[inside].start == s.start && r.found[inside].end == s.end {",
+		"a secret in a cut secret ends the removal", "builds/logs/occurrences.go",
+		"inside < len(o.found) && o.found[inside].end <= s.end {", "inside < len(o.found) && o.found[inside].start == s.start && o.found[inside].end == s.end {",
 		"./builds/logs", "Test_StepSwitch_AnotherSecretInside", "",
 	},
 	{

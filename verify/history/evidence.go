@@ -195,3 +195,13 @@ func (b *build) sortObservations() {
 
 // sibling returns another build of the history.
 func (b *build) sibling(id string) *build { return b.all[id] }
+
+// mayHaveCreated returns the requests of unknown outcome that may have created the build.
+func (e *evidence) mayHaveCreated(b *build) (out []*request) {
+	for _, q := range e.requests {
+		if q.ref == b.ref && q.mayHaveEffect() && q.start < b.known {
+			out = append(out, q)
+		}
+	}
+	return out
+}

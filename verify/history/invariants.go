@@ -60,16 +60,6 @@ func checkOrigins(e *evidence, _ Options) (out []Violation) {
 	return out
 }
 
-// mayHaveCreated returns the requests of unknown outcome that may have created the build.
-func (e *evidence) mayHaveCreated(b *build) (out []*request) {
-	for _, q := range e.requests {
-		if q.ref == b.ref && q.mayHaveEffect() && q.start < b.known {
-			out = append(out, q)
-		}
-	}
-	return out
-}
-
 // checkFinal checks that terminal phases do not change, by the versions in the responses, and that
 // a build has one digest.
 func checkFinal(e *evidence, _ Options) (out []Violation) {
@@ -154,12 +144,4 @@ func checkAttached(e *evidence, _ Options) (out []Violation) {
 		}
 	}
 	return out
-}
-
-// verb returns the terminal phase as a participle that follows `has`.
-func (p Phase) verb() string {
-	if p == Cancelled {
-		return "been cancelled"
-	}
-	return string(p)
 }
