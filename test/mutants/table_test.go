@@ -29,6 +29,11 @@ var mutants = []mutant{
 		"./scheduler/kubernetes", "Test_Run_CopyBehindTheSpool", "",
 	},
 	{
+		"a build waits for copies of its log until its deadline", "scheduler/kubernetes/follow.go",
+		"> s.r.opts.CopiesTimeout {", "< 0 {",
+		"./scheduler/kubernetes", "Test_Run_CopyHangs_SpoolIsFull", "",
+	},
+	{
 		"a replay keeps the position in the source", "scheduler/wsmanager/output.go",
 		"m.Reposition(0)", "m.Reposition(r.out.sink.Offset())",
 		"./scheduler/wsmanager", "Test_Replay_TwoAdoptions", "",
