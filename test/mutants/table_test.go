@@ -241,6 +241,11 @@ var mutants = []mutant{
 		"./builds", "Test_Create_RefusesABuildWithoutItsSecrets", "",
 	},
 	{
+		"a leader with a full disk is reported as no leader", "cluster/propose.go",
+		"return Applied{}, refuseForDisk(n.cfg.Name, err)", "return Applied{}, fmt.Errorf(\"%w: %w\", ErrNoLeader, err)",
+		"./cluster", "Test_FullDisk_AllTogether", "",
+	},
+	{
 		"the command that raises the level needs level 1", "builds/commands.go",
 		"return max(1, c.GetLevel())", "return min(1, c.GetLevel())",
 		"./builds", "Test_Apply_UnknownFeatureLevel", "",
