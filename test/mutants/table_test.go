@@ -241,6 +241,11 @@ var mutants = []mutant{
 		"./builds", "Test_Create_RefusesABuildWithoutItsSecrets", "",
 	},
 	{
+		"a request without its one-time credential joins unrecorded", "api/one_time.go",
+		"Level() < builds.JoinLevel {", "Level() < builds.JoinLevel || true {",
+		"./api", "Test_OneTimeCredential_JoinIsRecorded", "",
+	},
+	{
 		"a leader with a full disk is reported as no leader", "cluster/propose.go",
 		"return Applied{}, refuseForDisk(n.cfg.Name, err)", "return Applied{}, fmt.Errorf(\"%w: %w\", ErrNoLeader, err)",
 		"./cluster", "Test_FullDisk_AllTogether", "",
