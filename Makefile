@@ -52,10 +52,11 @@ test-dates: deps buildkitd ## The tests of `make test` and `make test-processes`
 	@tools/test-dates.sh "$(or $(DAYS),-1 30 800)" $(or $(PACKAGES),./...)
 
 .PHONY: check
-check: ## Check the format (gofumpt), run staticcheck, and check that the generated code is current
+check: ## Check the format (gofumpt), run staticcheck, and check that the generated code and strings.golden are current
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "not gofumpt-clean:"; echo "$$out"; exit 1; }
 	$(TOOL) staticcheck ./...
 	@$(MAKE) --no-print-directory generate-check
+	$(GO) test ./test/transcript -run Test_Strings
 
 .PHONY: generate
 generate: ## Generate the Go code of proto/

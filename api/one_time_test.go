@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -85,5 +86,33 @@ func Test_OneTimeCredential(t *testing.T) {
 	other.Source.GetFile().DockerfileVersion = "v2"
 	if _, err := ask(other); status.Code(err) != codes.Unauthenticated || url.calls.Load() != 2 {
 		t.Errorf("a used URL: %v, fetched %d times", err, url.calls.Load())
+	}
+}
+
+// Test_OneTimeCredential_JoinIsRecorded: a request that joins a build without its one-time credential is
+// one of the requesters of the build, so that the first one cannot cancel the build alone. Below the
+// feature level nothing is recorded.
+func Test_OneTimeCredential_JoinIsRecorded(t *testing.T) {
+	for level, want := range map[uint32][]string{builds.JoinLevel - 1: {"user"}, builds.JoinLevel: {"user", "other"}} {
+		url := &oneTimeURL{}
+		a := newAPIWith(t, func(o *api.ServiceOptions) { o.Dockerfiles, o.OneTime = true, url.redeem })
+		a.Must(&buildsv1.SetFeatureLevel{Level: level})
+		var id string
+		for _, requester := range []string{"user", "other", "other"} {
+			req := privateRepo()
+			req.TriggeredBy = requester
+			stream, err := a.gitpod.Build(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := stream.Recv()
+			if err != nil || id != "" && res.Info.GetBuildId() != id {
+				t.Fatalf("level %d: %s gets %v, %v", level, requester, res, err)
+			}
+			id = res.Info.GetBuildId()
+		}
+		if got := a.Build(id).Requesters; !slices.Equal(got, want) || url.calls.Load() != 1 {
+			t.Errorf("level %d: the requesters are %v, want %v; the credential was fetched %d times", level, got, want, url.calls.Load())
+		}
 	}
 }

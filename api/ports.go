@@ -33,7 +33,8 @@ type LogReader interface {
 	// stream. The caller closes the stream.
 	//
 	// The error is builds.ErrNotFound if the attempt has no log or none yet, builds.ErrLogAway if
-	// no node that stores it can be reached, and builds.ErrLogDamaged if all copies are damaged.
+	// no node that stores it can be reached, and builds.ErrLogDamaged if all copies are damaged
+	// or missing.
 	OpenLog(ctx context.Context, build string, attempt uint32, offset int64, follow bool) (logs.Stream, error)
 }
 

@@ -55,10 +55,25 @@ func (s *Service) submitOnce(ctx context.Context, r *buildRequest, hash []byte) 
 	if err := s.requireContext(ctx, p.source); err != nil {
 		return buildResult{}, err
 	}
-	if b, err := s.useOneTime(ctx, r, &p); b != nil || err != nil {
-		return buildResult{build: b, attached: true}, err
+	for range joinTries {
+		active, err := s.useOneTime(ctx, r, &p)
+		if err != nil {
+			return buildResult{}, err
+		}
+		if active == nil {
+			return s.propose(ctx, s.createBuild(ctx, r, &p, hash))
+		}
+		res, err := s.join(ctx, active, s.createBuild(ctx, r, &p, hash))
+		if !errors.Is(err, builds.ErrSecretsLost) { // else the build has ended meanwhile
+			return res, err
+		}
 	}
-	cmd := &buildsv1.CreateBuild{
+	return buildResult{}, builds.ErrSecretsLost
+}
+
+// createBuild returns the command that creates the build of a request, or joins one.
+func (s *Service) createBuild(ctx context.Context, r *buildRequest, p *plan, hash []byte) *buildsv1.CreateBuild {
+	return &buildsv1.CreateBuild{
 		Ref: p.ref, BaseRef: p.baseRef, Source: p.source,
 		Rights: s.repos.rightsToRead(p.source.GetRef().GetRef(), r.rights), Secrets: r.secrets, HasSecrets: proto.Size(r.secrets) > 0,
 		Requester: r.requester, RequestId: r.requestID, RequestMade: r.generatedID, RequestHash: hash,
@@ -66,6 +81,10 @@ func (s *Service) submitOnce(ctx context.Context, r *buildRequest, hash []byte) 
 		CheckedIndex: p.checkedIndex, SupervisorRef: r.supervisorRef,
 		Traceparent: tracing.Traceparent(ctx),
 	}
+}
+
+// propose proposes the build of a request.
+func (s *Service) propose(ctx context.Context, cmd *buildsv1.CreateBuild) (buildResult, error) {
 	if res, ok := s.mutated(cmd); ok {
 		return res, nil
 	}

@@ -21,16 +21,14 @@ const joinEndedWithin = time.Minute
 
 // createBuild returns the first of these builds that exists: the build of the request id; the
 // active build of the ref, or its successor, if the request can join it; the newest build of the
-// ref, if it succeeded after the requester looked for the image; a new build.
+// ref, if it succeeded after the requester looked for the image; a new build. A command that announces
+// secrets and has none creates no build (JoinLevel).
 func (tx *change) createBuild(c *buildsv1.CreateBuild) Result {
 	if c.Id == "" || c.Ref == "" { // a snapshot with such a build could not be restored
 		return Result{Err: errors.New("the command has no build id or no image reference")}
 	}
 	if res, known := tx.repeated(c); known {
 		return res
-	}
-	if tx.level >= hasSecretsLevel && c.HasSecrets && c.Sealed == nil {
-		return Result{Err: ErrSecretsLost}
 	}
 	if c.RequestId != "" && !tx.roomForRequest() {
 		return Result{Err: &BusyError{ErrTooManyRequests, maxRetryAfter}}
@@ -125,6 +123,9 @@ func (tx *change) attach(r *buildsv1.Record, c *buildsv1.CreateBuild) Result {
 
 // create adds a new build. A successor waits until the active build of its ref ends.
 func (tx *change) create(c *buildsv1.CreateBuild, successor bool) Result {
+	if tx.level >= hasSecretsLevel && c.HasSecrets && c.Sealed == nil {
+		return Result{Err: ErrSecretsLost}
+	}
 	if err := tx.queueRefusal(c.Requester); err != nil {
 		return Result{Err: err}
 	}

@@ -44,8 +44,8 @@ var (
 	ErrDigestCommitted = errors.New("another digest was committed for this build and is still in the registry")
 	// ErrLogAway means that no node that stores the log can be reached.
 	ErrLogAway = errors.New("the node that keeps the log does not answer now")
-	// ErrLogDamaged means that all copies of the log are damaged.
-	ErrLogDamaged = errors.New("the log is damaged on all nodes that keep it")
+	// ErrLogDamaged means that all copies of the log are damaged or missing.
+	ErrLogDamaged = errors.New("no node has an undamaged copy of the log")
 	// ErrResubscribe means that the watcher is too far behind, or that the state was replaced. The
 	// watcher has to start again with a snapshot.
 	ErrResubscribe = errors.New("events after this index are no longer kept; subscribe again from a snapshot")

@@ -31,6 +31,9 @@ const (
 	// hasSecretsLevel introduces the refusal of builds whose secrets were lost before they were
 	// sealed. Older versions do not know the field.
 	hasSecretsLevel = 5
+	// JoinLevel introduces commands that join a build or create none: they announce secrets and have
+	// none. In older versions they create a build.
+	JoinLevel = hasSecretsLevel
 	// requestLimitLevel introduces the limit of the number of request ids. Older versions keep any
 	// number.
 	requestLimitLevel = 5

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -99,5 +100,21 @@ func Test_Create_RefusesABuildWithoutItsSecrets(t *testing.T) {
 		if res := m.Create("r:3"); res.Err != nil {
 			t.Errorf("level %d: no secrets announced: %v", level, res.Err)
 		}
+	}
+}
+
+// Test_Create_JoinsWithoutSecrets: a command that announces secrets and has none joins an active build,
+// and a build that has succeeded since the requester looked for the image.
+func Test_Create_JoinsWithoutSecrets(t *testing.T) {
+	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: builds.JoinLevel})
+	announced := func(c *buildsv1.CreateBuild) { c.HasSecrets = true }
+	id := m.Create("r:1").Build.Id
+	if res := m.Create("r:1", announced, buildstest.By("bob")); res.Err != nil || !res.Attached || res.Build.Id != id || !slices.Contains(res.Build.Requesters, "bob") {
+		t.Errorf("an active build: %+v", res)
+	}
+	m.Succeed(id)
+	if res := m.Create("r:1", announced); res.Err != nil || !res.Attached || res.Build.Id != id {
+		t.Errorf("a build that has succeeded: %+v", res)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -152,6 +153,12 @@ func Test_FullDisk_AllTogether(t *testing.T) {
 			}
 			if !errors.Is(err, raftlog.ErrNoRoom) || !errors.Is(err, cluster.ErrNoLeader) {
 				t.Errorf("a command to %s on full disks: %v", name, err)
+				continue
+			}
+			for _, text := range []string{"node " + g.leader().cfg.Name + " leads", "nearly full", "make room"} {
+				if !strings.Contains(err.Error(), text) || strings.Contains(err.Error(), "no leader") {
+					t.Errorf("a command to %s on full disks: %v; want %q and not %q", name, err, text, "no leader")
+				}
 			}
 		}
 		time.Sleep(time.Minute) // simulated

@@ -7,8 +7,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/image-builder-ha/image-builder/cluster/raftlog"
 )
 
 // The outcome of a command that a node sends to the leader is a gRPC code. gRPC itself generates
@@ -51,8 +49,8 @@ func forwardError(err error) error {
 	st := status.Convert(err)
 	switch st.Code() {
 	case codes.FailedPrecondition:
-		if strings.Contains(st.Message(), raftlog.ErrNoRoom.Error()) {
-			return fmt.Errorf("%w: the leader reports: %w", ErrNoLeader, raftlog.ErrNoRoom)
+		if err := forwardedRefusal(st.Message()); err != nil {
+			return err
 		}
 		return ErrNoLeader
 	case codes.Aborted:

@@ -26,7 +26,7 @@ const noRoomTimeout = 2 * time.Second
 
 // Propose commits a command and returns its result once it is applied on this node. A node that
 // does not lead sends the command to the leader. While there is no leader, Propose waits until ctx
-// ends, or for noRoomTimeout if the disk of the leader is full; then the error wraps
+// ends, or for noRoomTimeout if the disk of the leader is full; then the error says so, and wraps
 // raftlog.ErrNoRoom, too. It returns ErrNoLeader if the command was not proposed, ErrRefused if the
 // leader refused it, ErrOutcomeUnknown if it may or may not be committed, and ErrBehind if it is
 // committed but was not applied here in time. It does not change cmd.
@@ -49,7 +49,7 @@ func (n *Node) Propose(ctx context.Context, cmd *clusterv1.Command) (Applied, er
 			return Applied{}, err
 		}
 		if werr := n.waitForLeader(ctx, changed); werr != nil {
-			if errors.Is(err, raftlog.ErrNoRoom) {
+			if errors.As(err, new(*diskRefusal)) && !errors.Is(werr, ErrClosed) {
 				return Applied{}, err
 			}
 			return Applied{}, werr
@@ -197,7 +197,7 @@ func (n *Node) commit(ctx context.Context, term uint64, cmd *clusterv1.Command) 
 	defer func() { tracing.End(span, err) }()
 	if err := n.diskProblem(); err != nil { // refused before Raft writes it
 		n.logs.Report()
-		return Applied{}, fmt.Errorf("%w: %w", ErrNoLeader, err)
+		return Applied{}, refuseForDisk(n.cfg.Name, err)
 	}
 	cmd = proto.CloneOf(cmd)
 	cmd.TimeUnixNano = n.clock.Stamp()
@@ -222,6 +222,8 @@ func (n *Node) commit(ctx context.Context, term uint64, cmd *clusterv1.Command) 
 			return Applied{}, fmt.Errorf("%w: %w", ErrOutcomeUnknown, fsm.ErrHeld)
 		}
 		return Applied{Index: f.Index(), Result: f.Response()}, nil // an error: the state machine has stopped
+	case errors.Is(err, raft.ErrLeadershipTransferInProgress) && n.diskProblem() != nil:
+		return Applied{}, refuseForDisk(n.cfg.Name, n.diskProblem())
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return Applied{}, ErrNoLeader
 	case errors.Is(err, ErrClosed):

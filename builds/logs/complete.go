@@ -58,6 +58,9 @@ func (s *Store) Complete(key Key, length int64) error {
 	if err := l.stopWriter(); err != nil {
 		return err
 	}
+	if len(l.segs) == 0 && length > 0 {
+		return s.damage(key, fmt.Errorf("%w: its files of %d bytes are not on the disk of this node", ErrShort, length))
+	}
 	if l.length < length {
 		return s.damage(key, fmt.Errorf("%w: it has %d of %d bytes", ErrShort, l.length, length))
 	}

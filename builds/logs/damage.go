@@ -27,7 +27,8 @@ func (s *Store) Damage(key Key) error {
 	return s.damaged[key]
 }
 
-// damage records err if it means that the log is damaged, and returns err.
+// damage records err if it means that the log is damaged, and returns err. It logs damage once, until
+// the log is removed.
 func (s *Store) damage(key Key, err error) error {
 	if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrShort) {
 		return err
@@ -38,6 +39,7 @@ func (s *Store) damage(key Key, err error) error {
 		s.damaged[key] = err
 		close(s.moreDamaged)
 		s.moreDamaged = make(chan struct{})
+		s.opts.Logger.Error("this node's copy of a log is damaged", "build", key.Build, "attempt", key.Attempt, "err", err)
 	}
 	return err
 }

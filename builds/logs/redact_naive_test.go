@@ -34,14 +34,15 @@ func (g given) patterns() *Patterns {
 // redact redacts a text that is complete: it looks for each pattern at each byte.
 func (g given) redact(text []byte) (out []byte, longest int) {
 	var all []span
+	s := string(text)
 	for i := range text {
 		for _, p := range g.plain {
-			if bytes.HasPrefix(text[i:], []byte(p)) {
+			if strings.HasPrefix(s[i:], p) {
 				all = append(all, span{i, i + len(p), true})
 			}
 		}
 		for _, p := range g.censored {
-			if bytes.HasPrefix(text[i:], []byte(p)) {
+			if strings.HasPrefix(s[i:], p) {
 				all = append(all, span{i, i + len(p), false})
 			}
 		}
@@ -76,7 +77,7 @@ var stepSwitchAt = regexp.MustCompile(`^\r?\n#[0-9]{1,9} \.\.\.`)
 // switches returns the beginnings of patterns before each place where a printer has cut a line.
 func (g given) switches(text []byte) (all []span) {
 	for i := range text {
-		if !stepSwitchAt.Match(text[i:]) || text[i] == '\n' && i > 0 && text[i-1] == '\r' {
+		if text[i] != '\r' && text[i] != '\n' || !stepSwitchAt.Match(text[i:]) || text[i] == '\n' && i > 0 && text[i-1] == '\r' {
 			continue
 		}
 		for j := range max(i-minSecret+1, 0) {
@@ -91,9 +92,11 @@ func (g given) switches(text []byte) (all []span) {
 
 // begins reports whether a pattern begins with b and is longer.
 func (g given) begins(b []byte) bool {
-	for _, p := range slices.Concat(g.plain, g.censored) {
-		if strings.HasPrefix(p, string(b)) && len(p) > len(b) {
-			return true
+	for _, set := range [][]string{g.plain, g.censored} {
+		for _, p := range set {
+			if len(p) > len(b) && strings.HasPrefix(p, string(b)) {
+				return true
+			}
 		}
 	}
 	for _, p := range g.wrapped {
@@ -107,6 +110,9 @@ func (g given) begins(b []byte) bool {
 // wrapsAt returns the length of a wrapped text at the start of b, including line breaks in it; 0 if
 // b does not begin with it. undecided reports whether more input could change that.
 func wrapsAt(text, b []byte) (n int, undecided bool) {
+	if len(b) > 0 && b[0] != text[0] {
+		return 0, false // faster: no line break precedes the text
+	}
 	for first := true; ; first = false {
 		m := min(len(text), len(b)-n)
 		if bytes.Equal(text[:m], b[n:n+m]) {

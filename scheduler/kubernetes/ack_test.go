@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -117,6 +118,24 @@ func Test_Run_CopyHangs(t *testing.T) {
 	r := newRuntime(t, c, "node-a", reg.Addr, func(o *kubernetes.Options) { o.CopiesTimeout = 100 * time.Millisecond })
 	s := heldSink{newSink(), &atomic.Int64{}}
 	if out, err := start(testContext(t), r, w, s).wait(t); !errors.Is(err, workload.ErrCopiesAway) {
+		t.Errorf("Run: %+v, %v", out, err)
+	}
+}
+
+// Test_Run_CopyHangs_SpoolIsFull: a workload that waits for room in its spool, because a copy of the log
+// makes no progress, ends after the timeout and not at its deadline. The attempt is not counted then.
+func Test_Run_CopyHangs_SpoolIsFull(t *testing.T) {
+	const keep = 16 << 20
+	reg, c := startRegistry(t), newCluster(t)
+	w := copyOf(reg, "b1", reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10)))
+	pod := &longPod{total: 2 * keep, keep: keep, changed: make(chan struct{})}
+	c.tasks.Go(func() { pod.serve(c, w.Name()) })
+	r := newRuntime(t, c, "node-a", reg.Addr, func(o *kubernetes.Options) { o.CopiesTimeout, o.SpoolBytes = 200*time.Millisecond, keep })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	out, err := start(ctx, r, w, heldSink{newSink(), &atomic.Int64{}}).wait(t)
+	var end *workload.Failure
+	if !errors.Is(err, workload.ErrCopiesAway) || !errors.As(err, &end) || end.Remains || !strings.Contains(end.Message, "room for its output") {
 		t.Errorf("Run: %+v, %v", out, err)
 	}
 }

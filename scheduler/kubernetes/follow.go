@@ -41,6 +41,7 @@ type stream struct {
 	r      *Runtime
 	base   url.URL
 	token  string
+	job    *podapi.Job
 	client *http.Client
 	sink   workload.Sink
 	cancel context.CancelFunc
@@ -66,7 +67,7 @@ func (r *Runtime) openStream(ctx context.Context, pod *corev1.Pod, job *podapi.J
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	s := &stream{
-		r: r, token: job.Token, sink: sink, cancel: cancel, done: make(chan struct{}),
+		r: r, token: job.Token, job: job, sink: sink, cancel: cancel, done: make(chan struct{}),
 		base: url.URL{Scheme: "https", Host: net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(workerPort))},
 		client: &http.Client{Transport: &http.Transport{
 			DialContext:           dial,
@@ -127,19 +128,26 @@ func (s *stream) silence() time.Duration {
 }
 
 func (s *stream) run(ctx context.Context) {
-	g, both := errgroup.WithContext(ctx)
+	following, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	g, both := errgroup.WithContext(following)
 	g.Go(func() error { return s.repeat(both, s.output) })
 	g.Go(func() error {
 		var version uint64
 		return s.repeat(both, func(ctx context.Context) (bool, error) { return s.state(ctx, &version) })
 	})
 	var acks sync.WaitGroup
-	acks.Go(func() { s.ackHeld(both) })
+	var away error
+	acks.Go(func() {
+		if away = s.ackHeld(both); away != nil {
+			giveUp()
+		}
+	})
 	err := g.Wait() // ends both
 	acks.Wait()
 	if err != nil {
 		var fatal *fatalError
-		if errors.As(err, &fatal) { // otherwise ctx has ended
+		if errors.As(err, &fatal) || errors.As(away, &fatal) { // otherwise ctx has ended
 			s.mu.Lock()
 			s.err = fatal.error
 			s.mu.Unlock()
@@ -231,17 +239,26 @@ func (s *stream) output(ctx context.Context) (done bool, err error) {
 
 // ackHeld acknowledges output that the next owner would find, so that the worker can make room, until
 // ctx ends: after every ackBytes, and after ackAge. It does not wait for output: while the worker has no room, there is
-// none until an acknowledgement.
-func (s *stream) ackHeld(ctx context.Context) {
+// none until an acknowledgement. It returns a *fatalError, which is workload.ErrCopiesAway, if the
+// worker has no room and the copies of the log make no progress for CopiesTimeout: the workload would
+// wait until its deadline.
+func (s *stream) ackHeld(ctx context.Context) error {
 	tick := time.NewTicker(ackInterval)
 	defer tick.Stop()
+	full := stall{job: s.job, begin: time.Now()}
 	for acked, current := int64(0), time.Now(); ; {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 		}
 		held := s.sink.Held()
+		if full.lasts(time.Now(), s.sink.Offset(), held) > s.r.opts.CopiesTimeout {
+			return &fatalError{&workload.Failure{
+				Blame: builds.BlameInfrastructure, Err: workload.ErrCopiesAway,
+				Message: fmt.Sprintf("write the log: %v, and the build waits for room for its output", workload.ErrCopiesAway),
+			}}
+		}
 		if held <= acked {
 			current = time.Now()
 			continue

@@ -133,8 +133,8 @@ type Options struct {
 	SilentTimeout time.Duration
 	// Linger is how long a worker that has finished waits for an owner; 15 minutes if zero.
 	Linger time.Duration
-	// CopiesTimeout is how long the end of the output waits for copies of the log that make no
-	// progress; workload.CopiesTimeout if zero.
+	// CopiesTimeout is how long the end of the output, and a worker without room for more output, wait
+	// for copies of the log that make no progress; workload.CopiesTimeout if zero.
 	CopiesTimeout time.Duration
 	// SpoolBytes is the amount of output that a worker keeps, at least 16 MiB; 256 MiB if zero.
 	SpoolBytes int64

@@ -2,6 +2,8 @@ package owner
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -13,28 +15,42 @@ import (
 // verifyTimeout limits reading a copy on another node.
 const verifyTimeout = 2 * time.Minute
 
+// isDamage reports whether err means that this node's copy of a log is damaged. The store has logged
+// that.
+func isDamage(err error) bool {
+	return errors.Is(err, logs.ErrDamaged) || errors.Is(err, logs.ErrShort)
+}
+
 // dropDamaged removes this node's copies of the given complete logs, which are damaged. It keeps a
-// copy as long as no other node has a sound one. repairLogs then makes a new copy.
-func (o *Owner) dropDamaged(ctx context.Context, keys []logs.Key) {
+// copy as long as no other node has a sound one. repairLogs then makes a new copy. reported are the
+// logs whose other copies could not be read last time; dropDamaged returns those of this time.
+func (o *Owner) dropDamaged(ctx context.Context, keys []logs.Key, reported map[logs.Key]bool) (unreadable map[logs.Key]bool) {
+	unreadable = map[logs.Key]bool{}
 	for _, key := range keys {
 		if ctx.Err() != nil {
-			return
+			break
 		}
-		o.dropIfReplaceable(ctx, key)
+		if err := o.dropIfReplaceable(ctx, key); err != nil {
+			unreadable[key] = true
+			if !reported[key] {
+				o.opts.Log.Warn("this node's copy of a log is damaged, and another one cannot be read", "build", key.Build, "attempt", key.Attempt, "err", err)
+			}
+		}
 	}
+	return unreadable
 }
 
 // dropIfReplaceable removes this node's copy of a log once it has read a sound copy on another
-// node.
-func (o *Owner) dropIfReplaceable(ctx context.Context, key logs.Key) {
+// node. It returns an error if it could read none.
+func (o *Owner) dropIfReplaceable(ctx context.Context, key logs.Key) (unreadable error) {
 	b := o.opts.Store.View().Build(key.Build).GetBuild()
 	if key.Attempt == 0 || int(key.Attempt) > len(b.GetAttempts()) {
-		return // the state has removed the build, and Reap removes the log
+		return nil // the state has removed the build, and Reap removes the log
 	}
 	a := b.Attempts[key.Attempt-1]
 	copies := builds.CopiesOf(a)
 	if a.Log.GetState() != builds.LogSealed || !builds.HasCopy(copies, o.opts.Node, o.opts.StoreID) {
-		return
+		return nil
 	}
 	log := o.opts.Log.With("build", key.Build, "attempt", key.Attempt)
 	var sound *imagebuilderv1.LogCopy
@@ -44,10 +60,10 @@ func (o *Owner) dropIfReplaceable(ctx context.Context, key logs.Key) {
 			sound = c
 			break
 		}
-		log.Warn("this node's copy of a log is damaged, and another one cannot be read", "node", c.Node, "err", err)
+		unreadable = errors.Join(unreadable, fmt.Errorf("node %s: %w", c.Node, err))
 	}
 	if sound == nil {
-		return
+		return unreadable
 	}
 	_, err := o.commit(ctx, &buildsv1.SetLogCopies{
 		BuildId: key.Build, Attempt: a.Number, Epoch: a.Epoch, Former: copies,
@@ -55,13 +71,14 @@ func (o *Owner) dropIfReplaceable(ctx context.Context, key logs.Key) {
 	})
 	if err != nil {
 		log.Warn("cannot give up a damaged copy of a log, will try again", "err", err)
-		return
+		return nil
 	}
 	if err := o.opts.DamagedLogs.RemoveDamaged(key); err != nil {
 		log.Warn("cannot remove a damaged copy of a log", "err", err)
-		return
+		return nil
 	}
 	log.Info("gave up a damaged copy of a log", "sound", sound.Node)
+	return nil
 }
 
 // verify reads a copy of a complete log on another node, within verifyTimeout.

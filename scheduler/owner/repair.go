@@ -29,10 +29,11 @@ const (
 // node that holds a copy of a log makes the new copy. Before that, a node with a damaged copy
 // removes it.
 func (o *Owner) repairLogs(ctx context.Context) {
+	var unreadable map[logs.Key]bool
 	for ctx.Err() == nil {
 		changed := o.nodesChanged()
 		damaged, more := o.opts.DamagedLogs.Damaged()
-		o.dropDamaged(ctx, damaged)
+		unreadable = o.dropDamaged(ctx, damaged, unreadable)
 		next := repairInterval
 		if o.repairAll(ctx) {
 			next = repairRetryInterval
@@ -66,7 +67,7 @@ func (o *Owner) wakeIfCopyMissing(build string, a *imagebuilderv1.Attempt) {
 }
 
 // repairAll repairs all logs for which this node must make a copy. It reports whether there was
-// one.
+// one. A log whose copy on this node is damaged is left out: another node must supply a copy first.
 func (o *Owner) repairAll(ctx context.Context) (found bool) {
 	view := o.opts.Store.View()
 	if view.Level() < 2 {
@@ -79,10 +80,15 @@ func (o *Owner) repairAll(ctx context.Context) (found bool) {
 	if !o.mustRepair(view, now, nodes) {
 		return false
 	}
+	damaged := map[logs.Key]bool{}
+	keys, _ := o.opts.DamagedLogs.Damaged()
+	for _, key := range keys {
+		damaged[key] = true
+	}
 	view.WithSealedLog(func(r *buildsv1.Record) bool {
 		for _, a := range r.Build.Attempts {
 			stay, to := o.nextCopy(view, now, nodes, r.Build.Id, a)
-			if to == nil {
+			if to == nil || damaged[logs.Key{Build: r.Build.Id, Attempt: a.Number}] {
 				continue
 			}
 			found = true
@@ -135,9 +141,13 @@ func (o *Owner) nextCopy(view *builds.State, now time.Time, nodes []*buildsv1.No
 // fails, the next check tries again, perhaps with another node.
 func (o *Owner) repair(ctx context.Context, build string, a *imagebuilderv1.Attempt, stay []*imagebuilderv1.LogCopy, to *imagebuilderv1.LogCopy) {
 	k := attemptKey{build, a.Number, a.Epoch}
-	if !o.opts.Logs.Completed(k.log()) && o.opts.Logs.Complete(k.log(), a.Log.Length) != nil {
-		o.opts.Log.Error("cannot copy a log whose copies were lost: this node's copy is not complete", "build", build, "attempt", a.Number)
-		return
+	if !o.opts.Logs.Completed(k.log()) {
+		if err := o.opts.Logs.Complete(k.log(), a.Log.Length); err != nil {
+			if !isDamage(err) {
+				o.opts.Log.Error("cannot copy a log whose copies were lost: this node's copy is not complete", "build", build, "attempt", a.Number, "err", err)
+			}
+			return
+		}
 	}
 	feed, err := o.opts.Logs.Copy(k.log(), a.Epoch, nil)
 	if err != nil {

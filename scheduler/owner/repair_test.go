@@ -1,11 +1,13 @@
 package owner
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/schedulertest"
@@ -60,6 +62,38 @@ func Test_NextCopy(t *testing.T) {
 		}
 		if from != c.from {
 			t.Errorf("%s: copied by %q, want %q", c.what, from, c.from)
+		}
+	}
+}
+
+// damagedLogs are logs whose copies on this node are damaged.
+type damagedLogs struct {
+	nullLogs
+	keys []logs.Key
+}
+
+func (d damagedLogs) Damaged() ([]logs.Key, <-chan struct{}) { return d.keys, nil }
+
+// Test_RepairAll_OwnCopyIsDamaged: a node copies no log of which its own copy is damaged, and does not
+// look for it again each second.
+func Test_RepairAll_OwnCopyIsDamaged(t *testing.T) {
+	for name, damaged := range map[string]bool{"intact": false, "damaged": true} {
+		w := schedulertest.NewWorld(t, 8, 8)
+		w.Apply(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+		w.Create("a")
+		a := w.Assignment()
+		a.Copies, a.Replicas = []*imagebuilderv1.LogCopy{{Node: "n0", StoreId: "s"}}, 2
+		w.Assign(a)
+		w.Apply(&buildsv1.FinishAttempt{
+			BuildId: a.BuildId, Attempt: 1, Epoch: a.Epoch, Phase: builds.Failed, Blame: builds.BlameUser, LogLength: 10, LogChecksum: "sum",
+		})
+		d := damagedLogs{}
+		if damaged {
+			d.keys = []logs.Key{{Build: a.BuildId, Attempt: 1}}
+		}
+		o := New(Options{Node: "n0", StoreID: "s", Store: w.Store, RepairAfter: time.Hour, Logs: nullLogs{}, DamagedLogs: d, Log: slog.New(slog.DiscardHandler)})
+		if found := o.repairAll(t.Context()); found == damaged {
+			t.Errorf("%s: a log to copy was found: %v", name, found)
 		}
 	}
 }

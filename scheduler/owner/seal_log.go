@@ -62,7 +62,7 @@ func (o *Owner) complete(k attemptKey, a *imagebuilderv1.Attempt) {
 		return
 	}
 	o.startLogTask(k, func() {
-		if err := o.opts.Logs.Complete(k.log(), a.Log.Length); err != nil && !errors.Is(err, logs.ErrClosed) {
+		if err := o.opts.Logs.Complete(k.log(), a.Log.Length); err != nil && !errors.Is(err, logs.ErrClosed) && !isDamage(err) {
 			o.opts.Log.Error("cannot complete this node's copy of a log", "build", k.build, "attempt", k.attempt, "err", err)
 		}
 	})

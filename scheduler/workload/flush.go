@@ -8,7 +8,7 @@ import (
 )
 
 // CopiesTimeout is how long the end of a workload's output waits for the copies of its log without
-// any progress. A copy that is away or hangs is replaced much earlier, if there is a node for it.
+// any progress. A pod whose spool is full waits as long. A copy that is away or hangs is replaced much earlier, if there is a node for it.
 const CopiesTimeout = 5 * time.Minute
 
 // ErrCopiesAway ends an attempt after CopiesTimeout. The attempt is not counted.

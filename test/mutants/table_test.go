@@ -29,6 +29,11 @@ var mutants = []mutant{
 		"./scheduler/kubernetes", "Test_Run_CopyBehindTheSpool", "",
 	},
 	{
+		"a build waits for copies of its log until its deadline", "scheduler/kubernetes/follow.go",
+		"> s.r.opts.CopiesTimeout {", "< 0 {",
+		"./scheduler/kubernetes", "Test_Run_CopyHangs_SpoolIsFull", "",
+	},
+	{
 		"a replay keeps the position in the source", "scheduler/wsmanager/output.go",
 		"m.Reposition(0)", "m.Reposition(r.out.sink.Offset())",
 		"./scheduler/wsmanager", "Test_Replay_TwoAdoptions", "",
@@ -234,6 +239,16 @@ var mutants = []mutant{
 		"a build without its secrets is created", "builds/apply_create.go",
 		"&& c.HasSecrets && c.Sealed == nil {", "&& c.HasSecrets && c.Sealed == nil && false {",
 		"./builds", "Test_Create_RefusesABuildWithoutItsSecrets", "",
+	},
+	{
+		"a request without its one-time credential joins unrecorded", "api/one_time.go",
+		"Level() < builds.JoinLevel {", "Level() < builds.JoinLevel || true {",
+		"./api", "Test_OneTimeCredential_JoinIsRecorded", "",
+	},
+	{
+		"a leader with a full disk is reported as no leader", "cluster/propose.go",
+		"return Applied{}, refuseForDisk(n.cfg.Name, err)", "return Applied{}, fmt.Errorf(\"%w: %w\", ErrNoLeader, err)",
+		"./cluster", "Test_FullDisk_AllTogether", "",
 	},
 	{
 		"the command that raises the level needs level 1", "builds/commands.go",

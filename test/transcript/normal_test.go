@@ -296,6 +296,13 @@ func golden(t *testing.T, name, got string, write bool) {
 		cmd := exec.Command("diff", "-u", path, "-")
 		cmd.Stdin = strings.NewReader(got)
 		diff, _ := cmd.CombinedOutput() // status 1 says that they differ
-		t.Errorf("%s differs; doc.go tells how to refresh it.\n%.30000s", name, diff)
+		t.Errorf("%s differs. If that is right, refresh it with\n\t%s\n%.30000s", name, refresh[name], diff)
 	}
+}
+
+// refresh are the commands that write the files in testdata, in the root of the module.
+var refresh = map[string]string{
+	"strings.golden": "go test ./test/transcript -run Test_Strings -update",
+	"texts.golden":   "go test ./test/transcript -run Test_Transcript -update",
+	"wire.golden":    "go build -o bin/image-builder ./cmd/image-builder && go test ./test/transcript -run Test_Transcript -update -program $PWD/bin/image-builder",
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/faults"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
@@ -50,7 +51,8 @@ func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset
 	return relayed{rr}, nil
 }
 
-// openCopy opens a complete log. It tries this node first if it holds a copy, then the other nodes.
+// openCopy opens a complete log. It tries this node first if it holds a copy, then the other nodes. It
+// returns ErrLogDamaged if no node of the set can have an undamaged copy.
 func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Attempt, offset int64) (logs.Stream, error) {
 	if a.Log.Length == 0 {
 		return emptyLog{}, nil
@@ -67,17 +69,22 @@ func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Att
 		if l.isHere(c) {
 			continue
 		}
+		if err := l.gone(c); err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		stream, err := l.openRemote(ctx, key, c, offset)
 		if err == nil {
 			return stream, nil
 		}
 		errs = append(errs, err)
 	}
+	reason := builds.ErrLogAway
 	if !slices.ContainsFunc(errs, func(err error) bool { return !errors.Is(err, builds.ErrLogDamaged) }) {
-		return nil, errors.Join(errs...)
+		reason = builds.ErrLogDamaged
 	}
 	// The errors are not wrapped: ErrNotFound of one node does not mean that there is no log.
-	return nil, fmt.Errorf("%w: %s", builds.ErrLogAway, errors.Join(errs...))
+	return nil, fmt.Errorf("%w: %s", reason, joined(errs))
 }
 
 // openRemote opens a log on another node.
@@ -92,9 +99,17 @@ func (l *Logs) openRemote(ctx context.Context, key logs.Key, at *imagebuilderv1.
 // openLocal opens this node's copy of a log. It first completes the copy if the log is sealed.
 func (l *Logs) openLocal(key logs.Key, offset int64) (logs.Stream, error) {
 	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
-		if err := errors.Join(l.store.Damage(key), l.store.Complete(key, a.Log.Length)); errors.Is(err, logs.ErrDamaged) {
-			return nil, l.localDamage(key, err)
-		} else if err != nil {
+		if _, _, err := l.store.Length(key); errors.Is(err, logs.ErrNotFound) && !l.hasCopy(a) {
+			return nil, builds.ErrNotFound // the state of the reader is behind: the copy was given up
+		}
+		err := l.store.Damage(key)
+		if err == nil {
+			err = l.store.Complete(key, a.Log.Length)
+		}
+		switch {
+		case errors.Is(err, logs.ErrDamaged), errors.Is(err, logs.ErrShort) && !faults.Mutant("a-missing-log-is-away"):
+			return nil, damagedOn(l.opts.Node, err)
+		case err != nil:
 			return nil, fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, l.opts.Node, err)
 		}
 	}
@@ -109,15 +124,9 @@ func (l *Logs) openLocal(key logs.Key, offset int64) (logs.Stream, error) {
 	case errors.Is(err, logs.ErrNotFound):
 		return nil, builds.ErrNotFound
 	case errors.Is(err, logs.ErrDamaged):
-		return nil, l.localDamage(key, err)
+		return nil, damagedOn(l.opts.Node, err)
 	}
 	return nil, err
-}
-
-// localDamage logs that this node's copy of a log is damaged, and returns the error for the reader.
-func (l *Logs) localDamage(key logs.Key, err error) error {
-	l.opts.Log.Error("this node's copy of a log is damaged", "build", key.Build, "attempt", key.Attempt, "err", err)
-	return fmt.Errorf("%w (node %s): %w", builds.ErrLogDamaged, l.opts.Node, err)
 }
 
 // localLog is a stream of a log on this node.

@@ -59,13 +59,14 @@ func (l *remoteLog) Next(context.Context) ([]byte, int64, error) {
 func (l *remoteLog) Close() error { l.cancel(); return nil }
 
 // remoteError converts a status of another node. It returns ErrNotFound if the node does not have
-// the log, and ErrLogAway if the node cannot be reached.
+// the log, ErrLogDamaged if its copy is damaged or missing, and ErrLogAway if the node cannot be
+// reached.
 func remoteError(node string, err error) error {
 	switch status.Code(err) {
 	case codes.NotFound:
 		return builds.ErrNotFound
 	case codes.DataLoss:
-		return fmt.Errorf("%w (node %s): %s", builds.ErrLogDamaged, node, status.Convert(err).Message())
+		return damagedOn(node, errors.New(status.Convert(err).Message()))
 	case codes.Canceled:
 		return context.Canceled
 	case codes.DeadlineExceeded:

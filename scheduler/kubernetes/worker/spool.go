@@ -8,15 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
 // segmentBytes is the amount of output in one file.
-const segmentBytes = 4 << 20
-
-// minSpoolBytes is the least amount of output that a worker keeps. The output that the owner can
-// acknowledge may be up to 4 MiB behind, once the limit of the log is reached (logs.Writer.Held), and
-// further behind while the beginning of a large secret is held back. One segment more must fit.
-const minSpoolBytes = 16 << 20
+const segmentBytes = podapi.SpoolSegmentBytes
 
 var (
 	errGone   = errors.New("this output is no longer kept")

@@ -8,6 +8,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
 )
 
 func newSpool(t *testing.T, limit int64) *spool {
@@ -135,7 +137,7 @@ func Test_Spool_Cancel(t *testing.T) {
 // Test_Spool_LeastSize: a worker with the least spool has room again although the owner can acknowledge
 // only output that is several MiB behind.
 func Test_Spool_LeastSize(t *testing.T) {
-	s := newSpool(t, minSpoolBytes)
+	s := newSpool(t, (&podapi.Job{}).SpoolLimit())
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	const behind = 11 << 20 // a position is stored each 4 MiB; a secret of 1 MiB has up to 6 MiB in JSON
