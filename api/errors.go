@@ -55,7 +55,7 @@ func apiError(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-// busyStatus returns RESOURCE_EXHAUSTED with google.rpc.RetryInfo, which says when to come back.
+// busyStatus returns RESOURCE_EXHAUSTED with google.rpc.RetryInfo, which says when to try again.
 func busyStatus(busy *builds.BusyError, err error) error {
 	st := status.New(codes.ResourceExhausted, err.Error())
 	if with, derr := st.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(busy.RetryAfter)}); derr == nil {
@@ -64,9 +64,9 @@ func busyStatus(busy *builds.BusyError, err error) error {
 	return st.Err()
 }
 
-// imageStatus maps an error of a registry to a gRPC status. Gitpod's server blames the user for
-// messages with `cannot resolve image`, so that only failures of the user have it (contract
-// section 5).
+// imageStatus maps an error of a registry to a gRPC status. Gitpod's server blames the user if a
+// message contains `cannot resolve image`. Therefore only failures of the user have this text
+// (section 5 of docs/gitpod-contract.md).
 func imageStatus(image *builds.ImageError, err error) error {
 	switch image.Kind {
 	case builds.ImageInvalid:

@@ -21,14 +21,15 @@ type buildRequest struct {
 	labels      map[string]string
 	timeout     time.Duration
 	force       bool
-	// fresh reports that the request does not join a build that has begun.
+	// fresh demands that the request does not join a build that has already begun.
 	fresh bool
 	// oneTimeURL is a URL that returns the git credential once.
 	oneTimeURL  string
-	oneTimeUsed bool // secrets contain the credential
+	oneTimeUsed bool // the URL was used, and secrets contain the credential
 	// supervisorRef is the supervisor image of Gitpod workspaces.
 	supervisorRef string
-	// baseResolved is a base image that an earlier build published.
+	// baseResolved is a reference that, as the client states, names the base image that an earlier
+	// build has published. The service checks whether it exists.
 	baseResolved string
 }
 
@@ -38,7 +39,7 @@ type plan struct {
 	ref, baseRef string
 	// digest is set if the image exists.
 	digest string
-	// checkedIndex is the index of the local state before the registry was queried.
+	// checkedIndex is the index of the local state at the moment before the registry was queried.
 	checkedIndex uint64
 }
 
@@ -46,7 +47,7 @@ type plan struct {
 type buildResult struct {
 	build    *imagebuilderv1.Build
 	attached bool  // the build existed before
-	existing *plan // set if the image exists, then build is nil
+	existing *plan // set if the image exists; build is then nil
 }
 
 // fullRights returns the rights of a request together with its registry credentials.
@@ -54,8 +55,8 @@ func (r *buildRequest) fullRights() *buildsv1.Rights {
 	return &buildsv1.Rights{AllowAll: r.rights.GetAllowAll(), Hosts: r.rights.GetHosts(), Additional: r.secrets.GetRegistry()}
 }
 
-// identity returns a hash over the fields that make two requests the same. It does not cover the
-// values of secrets, which must not be stored, not even as a hash.
+// identity returns a hash of the fields that must be equal if a request id is used again. The hash
+// does not cover the values of secrets: they must not be stored, not even as a hash.
 func (r *buildRequest) identity() []byte {
 	c := &buildsv1.CreateBuild{
 		Source: r.source, Rights: r.rights, Requester: r.requester, Labels: r.labels,

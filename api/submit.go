@@ -24,22 +24,23 @@ func (s *Service) submit(ctx context.Context, r *buildRequest) (buildResult, err
 			return res, err
 		}
 	} else {
-		// The command may be proposed again while the leader changes. The id makes sure that this
-		// creates no second build.
+		// The command may be proposed again while the leader changes. The id prevents that this
+		// creates a second build.
 		r.requestID, r.generatedID = uuid.NewString(), true
 	}
 	res, err := s.submitOnce(ctx, r, hash)
 	if !errors.Is(err, builds.ErrLookAgain) {
 		return res, err
 	}
-	// This node was behind when it looked for the image.
+	// The state of this node was too old when the node looked for the image.
 	if err := s.catchUp(ctx, 0, true); err != nil {
 		return buildResult{}, err
 	}
 	return s.submitOnce(ctx, r, hash)
 }
 
-// submitOnce plans a request and proposes its build. It may change r.
+// submitOnce plans a request and proposes CreateBuild. It proposes nothing if the image exists, or
+// if the request has a one-time credential and joins an existing build. It may change r.
 func (s *Service) submitOnce(ctx context.Context, r *buildRequest, hash []byte) (buildResult, error) {
 	p, err := s.plan(ctx, r)
 	if err != nil {
@@ -96,9 +97,9 @@ func (s *Service) propose(ctx context.Context, cmd *buildsv1.CreateBuild) (build
 	return buildResult{build: res.Build, attached: res.Attached}, nil
 }
 
-// knownResult returns the result of a request id that the local state knows, so that a repeated
-// request needs no registry. On a node that is behind, a known id may look unknown; then the
-// replicated log decides.
+// knownResult returns the result of a request id that the local state contains, so that a repeated
+// request needs no registry. If the state of this node is old, it may not contain the id yet. Then
+// Apply finds the id when it applies CreateBuild.
 func (s *Service) knownResult(r *buildRequest, hash []byte) (res buildResult, known bool, err error) {
 	var req *buildsv1.Request
 	var b *buildsv1.Record

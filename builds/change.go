@@ -22,7 +22,8 @@ type Result struct {
 	Detached bool
 	// Existed reports that the entry to delete or change existed.
 	Existed bool
-	// Refused counts the assignments or results that were based on an older state.
+	// Refused counts the items of a command that had no effect: assignments and results that were
+	// based on an older state, and builds that StopOverdue did not stop.
 	Refused int
 	// More reports that the command did only a part of its work, because it is bounded. The proposer
 	// proposes it again.

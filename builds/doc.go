@@ -8,16 +8,18 @@
 //
 // The files, from the base up:
 //
-//   - phase.go, errors.go, image.go, feature_level.go, settings.go: the vocabulary
+//   - phase.go, errors.go, image.go, feature_level.go, settings.go: basic types and rules
 //   - log_copies.go, cache.go: rules of log copies and of cached references
-//   - state.go, tables.go: the state, its tables and their indexes
-//   - change.go: one command at work, its Result and its Event
+//   - state.go, tables.go, table.go, build_table.go, published.go: the state, its tables and their
+//     indexes; schedule.go, copy_sets.go: tables that are derived from it for decisions
+//   - change.go, edit.go: one command while it is applied, its Result and its Event
 //   - retry.go: which builds get another attempt, and when
 //   - apply_*.go: the commands, by subject; apply.go: the dispatch to them
-//   - snapshot.go: the state as bytes
+//   - snapshot.go: the state as bytes; state_hash.go: its hash
 //   - store.go: the state behind a lock; events.go, build_watch.go, signal.go, hooks.go: its
 //     watchers
-//   - commands.go, propose.go, prepare.go: commands on their way into the replicated log
+//   - commands.go, propose.go, prepare.go: the encoding of commands, their proposal on a node, and
+//     their completion by the leader
 //
 // DESIGN.md has the invariants and the reasons.
 package builds

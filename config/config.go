@@ -1,7 +1,10 @@
 // Package config has the configuration of a node: its keys and defaults, strict decoding of JSON
 // and YAML files, validation, and the printed reference and JSON schema. It only describes: it
-// opens no port and connects to nothing. The files that Validate reads are named by the
-// configuration.
+// opens no port and connects to nothing. Validate reads the files that the configuration names.
+//
+// A key is a field of Config or of the struct of its section, with its name in the json tag and its
+// description in the doc tag. Most sections have a file of their own, such as registry.go.
+// values.go has the types of values that several sections use.
 //
 //	cfg, warnings, err := config.Load(paths)
 //	cfg.Complete()

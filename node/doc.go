@@ -1,14 +1,15 @@
 // Package node runs one node of the service. New makes a Node from its configuration and its Parts,
 // and Run opens it, serves until its context ends, and closes it. Everything that a node takes from
 // its machine or from other systems (network, clock, disks, registries, runtimes) can be replaced
-// by a field of Parts, so that a test runs the code of a production node in a world of its own.
+// by a field of Parts, so that a test runs the code of a production node in an environment of its
+// own.
 //
 // The package connects other packages and contains what only a running node needs. It decides
 // neither what a command does (package builds), nor which node runs an attempt (package scheduler),
 // nor how an attempt is executed (package scheduler/owner and the runtimes), nor how commands are
 // replicated (package cluster). It does not read configuration files (package config).
 //
-// The files, those that use others first. See DESIGN.md for the life of a node.
+// The files, from the top down. DESIGN.md describes the life of a node.
 //
 //   - Life: run.go (New to the end of Run), open.go and cluster.go (opening), lease.go (registration
 //     and lease), leader.go (work of the leader), shutdown.go and leave.go (hand-over, draining,

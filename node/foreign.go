@@ -14,7 +14,8 @@ import (
 const foreignInterval = 30 * time.Second
 
 // foreignWorkspaces are the build workspaces at ws-manager that another image builder has started,
-// for instance the former image builder of an install. They are reported and left alone.
+// for instance the former image builder of an install. The node reports them and does not change
+// them.
 type foreignWorkspaces struct {
 	gauge prometheus.Gauge
 

@@ -51,10 +51,11 @@ func (n *Node) register(ctx context.Context) bool {
 	}
 }
 
-// keepLease stops the attempts of this node when it has heard no leader, or has made no progress, for
-// the lease (owner.lease): the leader is about to take the node for lost. It registers this process
-// again when the state has lost it and the node makes progress, because it would be lost once more
-// before. It returns after ctx has ended.
+// keepLease stops the attempts of this node when it has heard no leader, or has made no progress,
+// for the lease (owner.lease), because the leader will soon call the node lost. If the state
+// contains the node as lost, keepLease registers this process again, but only when the node hears a
+// leader and makes progress. Otherwise it would be lost again. keepLease returns after ctx has
+// ended.
 func (n *Node) keepLease(ctx context.Context) error {
 	lease := time.Duration(n.cfg.Owner.Lease)
 	held := false

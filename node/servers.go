@@ -13,12 +13,12 @@ import (
 	"google.golang.org/grpc/health"
 )
 
-// servers are all servers of a node: gRPC for clients, gRPC for operators on the unix socket, and
+// servers has all servers of a node: gRPC for clients, gRPC for operators on the unix socket, and
 // HTTP.
 type servers struct {
 	grpc       *grpc.Server
 	operator   *grpc.Server
-	socket     *splitListener // of the unix socket; nil without one
+	socket     *splitListener // on the unix socket; nil without one
 	health     *health.Server
 	http       *httpServers
 	endStreams context.CancelFunc
@@ -65,11 +65,12 @@ func (s *servers) start(g *grpc.Server, l net.Listener, failed chan<- error) {
 	})
 }
 
-// stop reports to health checks that the node does not serve, ends all streams, and waits for the
-// other calls. After grace it cuts off calls that have not ended.
+// stop ends all servers and waits for them. It reports to health checks that the node does not
+// serve, ends all gRPC streams, and waits up to grace for the other gRPC calls. Then it waits up to
+// grace once more for HTTP requests. It cuts off calls and requests that have not ended by then.
 func (s *servers) stop(grace time.Duration) {
 	s.health.Shutdown()
-	s.endStreams() // streams wait for builds, and would not end by themselves
+	s.endStreams() // streams follow builds, and would end only with them
 	t := time.AfterFunc(grace, func() { s.grpc.Stop(); s.operator.Stop() })
 	s.grpc.GracefulStop()
 	s.operator.GracefulStop()

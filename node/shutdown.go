@@ -11,9 +11,11 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// handOver commits that this node is about to stop, so that the leader assigns nothing to it, and
-// transfers leadership to another node. It takes at most two seconds. Without it the other nodes
-// would first have to notice the silence of this one.
+// handOver prepares the cluster for the end of this node. It commits that this node stops, so that
+// the leader assigns nothing to it. It does so only from feature level 2 on, and only if the state
+// already contains this process. If this node leads, handOver also transfers leadership to another
+// node. It takes at most two seconds. Without handOver, the other nodes would find out only when
+// this node no longer responds.
 func (n *Node) handOver() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -43,7 +45,7 @@ func (n *Node) drain(ctx context.Context) {
 		}
 		if left != last {
 			last = left
-			n.log.Info("waiting for the builds that run on this node", "builds", last, "at most", time.Duration(n.cfg.Shutdown.Drain))
+			n.log.Info("waiting for the builds that run on this node", "builds", last, "timeout", time.Duration(n.cfg.Shutdown.Drain))
 		}
 		if !ctxutil.Sleep(ctx, 50*time.Millisecond) {
 			return

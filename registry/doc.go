@@ -10,6 +10,5 @@
 // Every call is bounded in time, by the client's Timeout or by its context. Every error is an
 // *Error whose text names the image and contains no credential, token or signed URL.
 //
-// The package knows nothing of builds and their keys, of the cluster, or of logs of attempts, and
-// runs no containers.
+// The package knows no builds, no cluster and no logs of attempts. It runs no containers.
 package registry

@@ -14,13 +14,13 @@ type Retention struct {
 	// long as the build.
 	Age time.Duration
 	// TotalBytes is how many bytes of complete logs the cluster keeps. Each log counts once. The
-	// logs of the oldest builds are removed first. Zero means no limit.
+	// logs of the builds that ended first are removed first. Zero means no limit.
 	TotalBytes int64
 }
 
 const (
-	// maxExpired limits how many builds one command is about, so that it holds the state for a few
-	// milliseconds.
+	// maxExpired limits the builds whose logs one command removes, so that the command locks the
+	// state only for a few milliseconds.
 	maxExpired = 64
 	// maxRetentionInterval limits the time between checks.
 	maxRetentionInterval = time.Minute

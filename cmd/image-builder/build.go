@@ -24,14 +24,18 @@ func newBuildCommand() *cobra.Command {
 		Use: "build [CONTEXT] | --ref IMAGE", Short: "Build an image and follow the build", Args: cobra.MaximumNArgs(1),
 		Long: `Builds an image and follows the build until it ends. On a terminal it shows the steps while
 they run. Elsewhere it writes the log to standard output and the phases to standard error.
-The last line of standard output is the image with its digest. Ctrl-C does not stop the build.
+The last line of standard output is the image with its digest. With --output json or yaml,
+standard output ends with the build in that format instead. With --detach the command prints
+the id of the build and does not wait; if the image exists already, it prints the image.
+Ctrl-C ends the command and not the build.
 
 CONTEXT is a directory with a Dockerfile, the URL of a git repository (http or https), or '-'
 for a tar archive on standard input, which may be gzipped. #REF or #REF:FOLDER at the end of
-a URL selects a branch, tag or commit, and a folder. With --ref the workspace image of an
-existing image is built instead.
+a URL selects a branch, tag or commit, and a folder. With --ref the command builds the
+workspace image of an existing image instead.
 
-Exit status: 0 success, 1 the build failed, 2 wrong usage, 3 the service is unavailable, 130 interrupted.`,
+Exit status: 0 success, 1 the build failed or was cancelled, 2 wrong usage,
+3 the service is unavailable, 130 interrupted.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (build.Ref == "") == (len(args) == 0) {
 				return cli.ExitWith(cli.ExitUsage, errors.New("name either a context, such as '.', or an image with --ref"))

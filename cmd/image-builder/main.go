@@ -56,8 +56,8 @@ func newRootCommand() *cobra.Command {
 		Short: "A highly available builder of container images",
 		Long: `A highly available builder of container images.
 
-Exit status of all commands: 0 success, 1 the build failed, 2 wrong usage,
-3 the service is unavailable, 130 interrupted.`,
+Exit status of all commands: 0 success, 1 the build failed or was cancelled,
+2 wrong usage, 3 the service is unavailable, 130 interrupted.`,
 		Version:       node.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

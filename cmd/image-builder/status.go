@@ -17,7 +17,7 @@ func newStatusCommand() *cobra.Command {
 	var wait bool
 	cmd := nodeCommand(&cobra.Command{
 		Use: "status ID|IMAGE", Short: "Show a build and its attempts", Args: cobra.ExactArgs(1),
-		Long: "Shows a build and its attempts.\n\nExit status: 0 success, 1 with --wait: the build failed, 2 wrong usage or not found, 3 the service is unavailable.",
+		Long: "Shows a build and its attempts.\n\nExit status: 0 success, 1 with --wait: the build failed or was cancelled, 2 wrong usage or not found, 3 the service is unavailable.",
 	}, 0, func(ctx context.Context, c *call) error {
 		req := cli.StatusRequest(c.args[0])
 		if wait {

@@ -2,7 +2,7 @@
 // node that created them: the next owner finds the pod by its name and continues from the last byte
 // of output that is stored.
 //
-// A pod has a worker (package worker), which does the build and reports on it, BuildKit for
+// A pod has a worker (package worker), which controls the build and reports on it, BuildKit for
 // Dockerfile builds, and the registry proxy (package proxy), which alone holds registry
 // credentials. BuildKit and the proxy are sidecars (init containers that restart, Kubernetes 1.29
 // and later): the pod ends with its worker.
@@ -18,6 +18,6 @@
 // The pod owns its Secret, and a ConfigMap of the install owns all pods: deleting that ConfigMap
 // deletes every build.
 //
-// This package does not set tags (the owner does), does not retry attempts, and does not decide
-// which node owns an attempt.
+// This package does not set tags, which is the work of the owner. It does not retry attempts and
+// does not decide which node owns an attempt.
 package kubernetes

@@ -17,8 +17,9 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// diskFullPause is the time from a full log disk to the end of the attempt. By then the leader has
-// pinged this node, knows that it accepts no builds, and assigns the next attempt to another node.
+// diskFullPause is the time between the discovery of a full log disk and the end of the attempt.
+// Within it the leader pings this node and learns that it accepts no builds. So the leader assigns
+// the next attempt to another node.
 const diskFullPause = 2 * time.Second
 
 // failure returns the end of an attempt that did not succeed because of err.
@@ -26,7 +27,7 @@ func (at *attempt) failure(ctx context.Context, err error) *buildsv1.FinishAttem
 	node := at.owner.opts.Node
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errStopRequested) || errors.Is(err, builds.ErrStopping):
-		return &buildsv1.FinishAttempt{Phase: builds.Cancelled, Message: "stopped on request"}
+		return &buildsv1.FinishAttempt{Phase: builds.Cancelled, Message: "the build was stopped"}
 	case errors.Is(cause, errShutdown):
 		return &buildsv1.FinishAttempt{Phase: builds.Failed, Blame: builds.BlameInfrastructure, Uncounted: true, Message: fmt.Sprintf("node %s shut down while the attempt ran", node)}
 	case errors.Is(cause, errLease):
@@ -52,10 +53,11 @@ func (at *attempt) blameDisk(ctx context.Context, end *buildsv1.FinishAttempt, e
 }
 
 // finish seals the log and commits the end of the attempt. w is nil if the log could not be opened.
-// The log gets SealTimeout to reach all of its copies, and ends where all have it otherwise.
-// finish does not end with ctx: the end of a cancelled attempt is committed too. While there is no
-// leader it retries, because a build whose end is not committed would run for ever. Only a node
-// that shuts down gives up after finishTimeout: its next process ends the attempt at its start.
+// finish waits up to SealTimeout until all copies have the whole log. After that, the log ends with
+// the last byte that all copies have. finish does not end with ctx: it commits the end of a
+// cancelled attempt too. While there is no leader it retries, because a build whose end is not
+// committed would never end. Only on a node that shuts down, finish gives up after finishTimeout.
+// The next process of the node then ends the attempt when it starts.
 func (at *attempt) finish(ctx context.Context, w logs.AttemptWriter, steps []*imagebuilderv1.Step, c *buildsv1.FinishAttempt) error {
 	ctx, cancel := at.outlasting(ctx)
 	defer cancel()
@@ -102,6 +104,6 @@ func redactSteps(w logs.AttemptWriter, steps []*imagebuilderv1.Step) []*imagebui
 	return out
 }
 
-// toUTF8 makes a text valid UTF-8. A command with any other text cannot be encoded, so that no
+// toUTF8 replaces invalid UTF-8 in a text. A command with such a text cannot be encoded, so no
 // retry would commit it.
 func toUTF8(text string) string { return strings.ToValidUTF8(text, "?") }

@@ -9,8 +9,8 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
-// Run follows the state until ctx ends. Then it stops the attempts that run, gives them back to the
-// leader, and returns once all have ended.
+// Run follows the state until ctx ends. Then it ends the running attempts, leaves workloads that
+// outlive the node, and returns after all attempts have ended.
 func (o *Owner) Run(ctx context.Context) error {
 	tasks, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)

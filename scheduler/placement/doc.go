@@ -3,5 +3,5 @@
 // same choice.
 //
 // The package does not know how many attempts a node runs. Package scheduler chooses the node of an
-// attempt, with the weights from here.
+// attempt, with the weights of this package.
 package placement

@@ -1,7 +1,7 @@
 // Package chart installs the chart of deploy/helm with helm on a real Kubernetes cluster
-// (test/kubelet). The service itself builds its image for the release. The test upgrades, scales,
-// removes and disturbs the release under load, with the commands of the documentation. The build
-// tag is kubernetes.
+// (test/kubelet). The service itself builds its image for the release. Under load, the test
+// upgrades, scales and removes the release and injects faults, with the commands of the
+// documentation. The build tag is kubernetes.
 //
 //	texts_test.go    the commands of the documentation
 //	install_test.go  the image, volumes, values, programs

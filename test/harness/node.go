@@ -27,10 +27,10 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Node is one process of the service, with its data.
+// Node is a node of a test: its data and its current process.
 type Node struct {
 	t   testing.TB
-	Dir string
+	Dir string // of the configuration, the log and the data directory
 	// Addresses.
 	GRPC, Metrics, Health, Pprof, Peer string
 	Name                               string
@@ -47,7 +47,7 @@ type Node struct {
 	Conn   *grpc.ClientConn
 
 	config map[string]any
-	before []string // goes before the command, to run it on another host
+	before []string // words before the command, which run it on another host
 	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	cmd    *exec.Cmd
 	done   chan struct{}
@@ -57,7 +57,8 @@ type Node struct {
 // Config is merged over the configuration of a node, key by key. The value nil removes a key.
 type Config map[string]any
 
-// New prepares a node over a data directory without starting it.
+// New prepares a node without starting it. Its configuration, its log and its data directory,
+// dir/data, are in dir.
 func New(t testing.TB, dir, registryAddr string, over Config) *Node {
 	t.Helper()
 	return newNode(t, &Node{t: t, Dir: dir, GRPC: testkit.FreeAddr(t), Metrics: testkit.FreeAddr(t), Health: testkit.FreeAddr(t), Pprof: testkit.FreeAddr(t)}, registryAddr, over)
@@ -199,7 +200,7 @@ func (n *Node) end(sig syscall.Signal) {
 	select {
 	case <-n.done:
 	case <-time.After(60 * time.Second):
-		n.t.Errorf("the node did not end within a minute of %s; its log has the stacks of its goroutines", sig)
+		n.t.Errorf("the node did not end within a minute of %s; the SIGQUIT that follows writes the stacks of its goroutines to its log", sig)
 		_ = n.cmd.Process.Signal(syscall.SIGQUIT)
 		select {
 		case <-n.done:
@@ -246,7 +247,7 @@ func (n *Node) Signal(sig os.Signal) {
 	}
 }
 
-// Log returns the log of the node, from all its processes.
+// Log returns the log of the node. It contains the logs of all its processes.
 func (n *Node) Log() string {
 	raw, err := os.ReadFile(n.log.Name())
 	if err != nil {
@@ -255,7 +256,8 @@ func (n *Node) Log() string {
 	return string(raw)
 }
 
-// Get fetches a URL. It returns body and status code, 0 if there was no response.
+// Get fetches a URL. It returns the body and the status code. The code is 0 if there was no
+// response.
 func (n *Node) Get(url string) (string, int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

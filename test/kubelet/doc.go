@@ -17,5 +17,5 @@
 // addresses are the same in every run, no connection leaves the machine, and the kernel ends all
 // processes with the test, also after a crash.
 //
-// The package has no tests of single packages and no fakes.
+// The tests of this package use no fakes. Tests of single packages are not here.
 package kubelet

@@ -396,7 +396,7 @@ var mutants = []mutant{
 		"./scheduler", "Test_Decide_DrainedNodesAreTheLastResort", "",
 	},
 	{
-		"a late goroutine of an ended term makes the node lead", "cluster/leads.go",
+		"a late goroutine of an ended term makes the node lead", "cluster/leadership.go",
 		"if n.current.Load() == term {", "if true {",
 		"./cluster", "Test_Leads_OfAnEndedTerm", "",
 	},

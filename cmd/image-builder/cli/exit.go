@@ -4,7 +4,7 @@ import "errors"
 
 // Exit statuses of all commands.
 const (
-	ExitFailed      = 1   // the build failed
+	ExitFailed      = 1   // the build failed or was cancelled
 	ExitUsage       = 2   // wrong usage, or a request that can never succeed
 	ExitUnavailable = 3   // the service is unreachable or unavailable
 	ExitInterrupted = 130 // Ctrl-C

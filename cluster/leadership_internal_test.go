@@ -33,8 +33,8 @@ func Test_Leads_OfAnEndedTerm(t *testing.T) {
 	check("after the next term", false)
 }
 
-// Test_Silence_EndsWithItsTerm checks that a node whose disk was stuck sends again once the term has
-// ended, and that a late report of the former term does not silence the next one.
+// Test_Silence_EndsWithItsTerm checks that a node whose disk was stuck sends again once the term
+// has ended, and that a late report of the former term does not silence the next one.
 func Test_Silence_EndsWithItsTerm(t *testing.T) {
 	n := &Node{changed: make(chan struct{}), peers: newPeers(time.Second)}
 	first := &Term{number: 1}
