@@ -1,6 +1,8 @@
 package builds
 
 import (
+	"slices"
+
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
@@ -14,11 +16,36 @@ func Targets(b *imagebuilderv1.Build) []string {
 	return []string{b.Ref}
 }
 
+// publication is a target ref of a build that has succeeded.
+type publication struct {
+	ref   uint64 // hash; see refHash
+	build *entry
+}
+
+// orderPublications is the order in which the builds of each target ref ended.
+func orderPublications(a, b publication) bool {
+	if a.ref != b.ref {
+		return a.ref < b.ref
+	}
+	return orderByEnd(a.build, b.build)
+}
+
 // Published returns the digest that the last success with the target ref has published, or "". It
-// follows from the builds of the state, so it is "" again once the history has removed that build.
-func (s *State) Published(ref string) string {
-	id, _ := s.published.Get(ref)
-	return s.Build(id).GetBuild().GetDigest()
+// follows from the builds of the state, so the history takes it away with that build.
+func (s *State) Published(ref string) (digest string) {
+	last := publication{refHash(ref), &entry{ended: lastIndex}}
+	s.published.Descend(last, func(p publication) bool {
+		if p.ref != last.ref {
+			return false
+		}
+		b := p.build.get().Build
+		if slices.Contains(Targets(b), ref) {
+			digest = b.Digest
+			return false
+		}
+		return true
+	})
+	return digest
 }
 
 // CommittedDigest returns the digest that a tag must have: that of the newest running build which
@@ -41,29 +68,22 @@ func (s *State) CommittedDigest(ref string) string {
 	return s.Published(ref)
 }
 
-// publish makes a build that has succeeded the last success of its targets, unless a build that
-// ended later has published there.
-func (s *State) publish(r *buildsv1.Record) {
+// publish stores the targets of a build if it has succeeded.
+func (s *State) publish(e *entry, r *buildsv1.Record) {
 	if r.Build.Phase != Succeeded {
 		return
 	}
 	for _, ref := range Targets(r.Build) {
-		id, ok := s.published.Get(ref)
-		if id == r.Build.Id {
-			continue
-		}
-		if last := s.Build(id); ok && last != nil && (last.EndedIndex > r.EndedIndex || last.EndedIndex == r.EndedIndex && id > r.Build.Id) {
-			continue
-		}
-		s.published.Set(ref, r.Build.Id)
+		s.published.Set(publication{refHash(ref), e})
 	}
 }
 
 // unpublish removes a build that the history does not keep any more.
-func (s *State) unpublish(r *buildsv1.Record) {
+func (s *State) unpublish(e *entry, r *buildsv1.Record) {
+	if r.Build.Phase != Succeeded {
+		return
+	}
 	for _, ref := range Targets(r.Build) {
-		if id, ok := s.published.Get(ref); ok && id == r.Build.Id {
-			s.published.Delete(ref)
-		}
+		s.published.Delete(publication{refHash(ref), e})
 	}
 }
