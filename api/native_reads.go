@@ -21,7 +21,7 @@ const (
 
 // maxListed is how many builds ListBuilds reads for one response, so that a filter which few builds
 // match does not read the whole history at once.
-const maxListed = 2000
+const maxListed = 1000
 
 // BuildStatus returns one build. It can wait until the build reaches a phase or ends.
 func (n Native) BuildStatus(ctx context.Context, req *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {

@@ -62,7 +62,7 @@ func Test_List_ReadsABoundedNumber(t *testing.T) {
 		}
 		req.PageToken = res.NextPageToken
 	}
-	if len(got) != 1 || got[0] != first || pages != 3 {
-		t.Errorf("%d pages listed %v, want %s and 3 pages of at most 2000 builds", pages, got, first)
+	if len(got) != 1 || got[0] != first || pages != 5 {
+		t.Errorf("%d pages listed %v, want %s and 5 pages of at most 1000 builds", pages, got, first)
 	}
 }

@@ -39,7 +39,7 @@ func Benchmark_Busy(b *testing.B) {
 	})
 	b.Run("decide", func(b *testing.B) { benchmarkDecide(b, w) })
 	b.Run("list", func(b *testing.B) { benchmarkList(b, w, 100) })
-	b.Run("filter", func(b *testing.B) { benchmarkList(b, w, 2000) })
+	b.Run("filter", func(b *testing.B) { benchmarkList(b, w, 1000) })
 	b.Run("retention", func(b *testing.B) { benchmarkRetention(b, w) })
 	raw := snapshotOf(b, w)
 	b.Run("restore", func(b *testing.B) {
