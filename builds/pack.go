@@ -2,6 +2,7 @@ package builds
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 )
 
@@ -47,7 +48,8 @@ type packer struct {
 	text  []byte // dictionary, id and record
 	out   []byte
 	known [1 << tableBits]int32 // by hash, the place after the beginning of a text in the dictionary
-	table [1 << tableBits]int32 // the same for text
+	table [1 << tableBits]int32 // by hash, base plus the place of a text in text; smaller numbers are old
+	base  int
 }
 
 func newPacker() *packer { return &packer{dict: new(dictionary)} }
@@ -59,13 +61,17 @@ func (p *packer) pack(id string, record []byte) (*dictionary, []byte) {
 	}
 	p.uses++
 	p.text = append(append(append(p.text[:0], p.dict.text...), id...), record...)
-	p.table = p.known
+	if p.base > math.MaxInt32/2 {
+		clear(p.table[:])
+		p.base = 0
+	}
 	start := len(p.text) - len(record)
 	for i := len(p.dict.text); i < start; i++ {
 		p.match(i) // notes the id
 	}
 	p.out = p.out[:0]
 	p.packText(start)
+	p.base += len(p.text)
 
 	newest := &p.last[p.packed%dictionaryRecords]
 	*newest = append((*newest)[:0], record[:min(len(record), dictionaryBytes)]...)
@@ -93,6 +99,9 @@ func (p *packer) packText(start int) {
 		if n < minCopy {
 			if n, back = p.match(i); n < minMatch {
 				i++
+				if digits := hexDigits(t[i:]); digits >= minHex {
+					i += digits // a hash has no part in common with another one
+				}
 				continue
 			}
 			for i > done && back < i && t[i-1] == t[i-1-back] {
@@ -115,8 +124,11 @@ func (p *packer) match(i int) (n, distance int) {
 		return 0, 0
 	}
 	h := textHash(p.text[i:])
-	at := int(p.table[h]) - 1
-	p.table[h] = int32(i + 1)
+	at := int(p.table[h]) - p.base
+	if at <= 0 {
+		at = int(p.known[h]) - 1
+	}
+	p.table[h] = int32(p.base + i)
 	if at < 0 {
 		return 0, 0
 	}

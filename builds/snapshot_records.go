@@ -30,7 +30,15 @@ type encodedRecords struct {
 	ends  []int               // in data
 	err   error               // the record after the last one cannot be read
 	done  chan decodedRecords // capacity 1
+
+	buffer *[]byte // for data, from batchBuffers
 }
+
+// batchBuffers has pointers to byte slices.
+var batchBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, 2*batchBytes)
+	return &b
+}}
 
 // decodedRecords are the same records. The entries of ended builds are packed.
 type decodedRecords struct {
@@ -94,7 +102,8 @@ func (s *State) readRecords(r *bufio.Reader, n uint64) (sum uint64, err error) {
 
 // readBatch reads the next records. end is the number after that of the last one.
 func readBatch(r *bufio.Reader, first, end uint64) *encodedRecords {
-	b := &encodedRecords{first: first, done: make(chan decodedRecords, 1)}
+	b := &encodedRecords{first: first, buffer: batchBuffers.Get().(*[]byte), done: make(chan decodedRecords, 1)}
+	b.data = (*b.buffer)[:0]
 	for len(b.ends) < batchRecords && len(b.data) < batchBytes && first+uint64(len(b.ends)) < end {
 		size, err := binary.ReadUvarint(r)
 		if err == nil && size > maxSnapshotRecord {
@@ -114,8 +123,12 @@ func readBatch(r *bufio.Reader, first, end uint64) *encodedRecords {
 	return b
 }
 
-// decode decodes the records, up to the first one that it cannot decode.
+// decode decodes the records, up to the first one that it cannot decode. It is called once.
 func (b *encodedRecords) decode(m *entryMaker, h *recordHasher) decodedRecords {
+	defer func() {
+		*b.buffer = b.data
+		batchBuffers.Put(b.buffer)
+	}()
 	d := decodedRecords{first: b.first, records: make([]*buildsv1.SnapshotRecord, 0, len(b.ends)), entries: make([]*entry, 0, len(b.ends))}
 	at := 0
 	for _, end := range b.ends {
