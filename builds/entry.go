@@ -97,8 +97,8 @@ func (m *entryMaker) entry(r *buildsv1.Record) (e *entry, raw []byte) {
 	return e, raw
 }
 
-// refHash returns the hash of a ref by which tables find builds. Two refs can have the same hash, so
-// readers compare the refs.
+// refHash returns the hash of a ref by which tables find builds. Two refs can have the same hash,
+// so readers compare the refs.
 func refHash(ref string) uint64 { return xxhash.Sum64String(ref) }
 
 // unpackBuffers has pointers to byte slices.

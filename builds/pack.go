@@ -7,8 +7,8 @@ import (
 )
 
 // A packed record is a sequence of operations that append to a text. The text begins with a
-// dictionary and the id of the build; the record follows. Each operation begins with a byte: two bits
-// for its kind, and six bits for a number n.
+// dictionary and the id of the build; the record follows. Each operation begins with a byte: two
+// bits for its kind, and six bits for a number n.
 const (
 	opText   = 0 << 6 // append the n+1 bytes that follow
 	opHex    = 1 << 6 // append the n+1 bytes that follow as pairs of hexadecimal digits
@@ -185,8 +185,8 @@ func (p *packer) putText(t []byte) {
 	}
 }
 
-// hexDigits returns with how many hexadecimal digits of lower case a text begins, at most as many as
-// one operation appends.
+// hexDigits returns with how many hexadecimal digits of lower case a text begins, at most as many
+// as one operation appends.
 func hexDigits(t []byte) (n int) {
 	for n < min(len(t), 2*opNumbers) && (t[n] >= '0' && t[n] <= '9' || t[n] >= 'a' && t[n] <= 'f') {
 		n++
@@ -201,8 +201,8 @@ func hexValue(c byte) byte {
 	return c - '0'
 }
 
-// unpack returns the record of a build. The rest of the buffer, which may be nil, is a buffer for the
-// next call.
+// unpack returns the record of a build. The rest of the buffer, which may be nil, is a buffer for
+// the next call.
 func (d *dictionary) unpack(buffer []byte, id, packed string) (record, next []byte) {
 	const digits = "0123456789abcdef"
 	t := append(append(buffer[:0], d.text...), id...)

@@ -9,12 +9,12 @@ const (
 	nodeSpare = 8
 )
 
-// tree is an ordered set whose copies share memory: a B+ tree. A change copies those nodes on the way
-// to an item that another copy of the tree has too.
+// tree is an ordered set whose copies share memory: a B+ tree. A change copies those nodes on the
+// way to an item that another copy of the tree has too.
 //
-// The state has several trees of all builds, so their memory matters. A tree that receives its items
-// in order has full nodes, unlike one of package btree, whose nodes are then half full. It refers to
-// no item that was replaced or deleted.
+// The state has several trees of all builds, so their memory matters. A tree that receives its
+// items in order has full nodes, unlike one of package btree, whose nodes are then half full. It
+// refers to no item that was replaced or deleted.
 type tree[T any] struct {
 	less  func(a, b T) bool
 	root  *treeNode[T] // nil in an empty tree

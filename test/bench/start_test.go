@@ -26,9 +26,9 @@ var (
 	startLimit  = flag.String("start.limit", "650MiB", "Benchmark_Start: GOMEMLIMIT of the node, or off")
 )
 
-// Benchmark_Start starts a node whose newest snapshot has a large state. It reports how long the node
-// takes until it is ready, and its greatest resident memory until then and while it is observed. The
-// running builds of the state belong to nodes that are gone.
+// Benchmark_Start starts a node whose newest snapshot has a large state. It reports how long the
+// node takes until it is ready, and its greatest resident memory until then and while it is
+// observed. The running builds of the state belong to nodes that are gone.
 func Benchmark_Start(b *testing.B) {
 	n := harness.Start(b, newHangingRegistry(b).Addr, harness.Config{
 		"builds":  map[string]any{"runningPerNode": 1, "queuedPerRequester": 100_000},
