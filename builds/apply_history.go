@@ -12,7 +12,8 @@ import (
 const reapsPerApply = 256
 
 // reap removes up to n ended builds that are beyond the limits of the history, oldest first. It
-// removes no build before its minimum age.
+// removes no build before its minimum age, and no success before the older ones of the same ref: they
+// would take its place (Published).
 func (tx *change) reap(n int) {
 	set := tx.settings
 	if tx.level >= reapLevel {
@@ -38,6 +39,9 @@ func (tx *change) reap(n int) {
 			oldest := tx.oldestOf(requester)
 			if oldest == nil || tx.time-oldest.Build.EndedAt.AsTime().UnixNano() < set.HistoryMinAgeNanos {
 				break
+			}
+			for older := oldest; older != nil && tx.level >= publishedOrderLevel; older = tx.olderSuccess(older) {
+				oldest = older
 			}
 			tx.removeBuild(oldest)
 		}

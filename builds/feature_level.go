@@ -55,6 +55,9 @@ const (
 	// publishedLevel introduces the refusal to cancel a queued build whose digest is committed. Older
 	// versions cancel it, although its image may be public.
 	publishedLevel = 5
+	// publishedOrderLevel introduces the removal of older successes of a ref before newer ones. In older
+	// versions an older success takes the place of a removed one.
+	publishedOrderLevel = 5
 	// uncountedPauseLevel introduces a pause before an attempt that follows two or more uncounted
 	// ones. Older versions start it at once.
 	uncountedPauseLevel = 5

@@ -31,7 +31,8 @@ func orderPublications(a, b publication) bool {
 }
 
 // Published returns the digest that the last success with the target ref has published, or "". It
-// follows from the builds of the state, so the history takes it away with that build.
+// follows from the builds of the state, so it is "" again once the history has removed that build: the
+// history removes older successes before it.
 func (s *State) Published(ref string) (digest string) {
 	last := publication{refHash(ref), &entry{ended: lastIndex}}
 	s.published.Descend(last, func(p publication) bool {
@@ -86,4 +87,25 @@ func (s *State) unpublish(e *entry, r *buildsv1.Record) {
 	for _, ref := range Targets(r.Build) {
 		s.published.Delete(publication{refHash(ref), e})
 	}
+}
+
+// olderSuccess returns the first success of the refs of a build that ended before it, or nil.
+func (s *State) olderSuccess(r *buildsv1.Record) (older *buildsv1.Record) {
+	build := s.builds.entry(r.Build.Id)
+	for _, ref := range Targets(r.Build) {
+		first := publication{refHash(ref), &entry{}}
+		s.published.Ascend(first, func(p publication) bool {
+			if p.ref != first.ref || !orderByEnd(p.build, build) {
+				return false
+			}
+			if b := p.build.get(); slices.Contains(Targets(b.Build), ref) {
+				older = b
+			}
+			return older == nil
+		})
+		if older != nil {
+			break
+		}
+	}
+	return older
 }

@@ -57,7 +57,7 @@ type State struct {
 func NewState() *State {
 	return &State{
 		level:              1,
-		settings:           DefaultSettings(),
+		settings:           initialSettings(),
 		activeSet:          new(ActiveSet),
 		builds:             newBuildTable(),
 		activeByRef:        new(btree.Map[string, string]),

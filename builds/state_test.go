@@ -18,7 +18,7 @@ func Test_Newest_IsTheSameOnAllNodes(t *testing.T) {
 	set.HistoryMinAgeNanos, set.HistoryPerRequester = 0, 1
 	m.Must(&buildsv1.PutSettings{Settings: set})
 	first := m.Create("r:1").Build.Id
-	m.Succeed(first)
+	m.Finish(first, m.Assign(first), buildstest.Failed(builds.BlameUser, "exit code 1")) // a success would be removed, too
 	again := m.Create("r:1", buildstest.By("bob"), func(c *buildsv1.CreateBuild) { c.Force = true }).Build.Id
 	m.Succeed(again)
 	m.Create("r:10")

@@ -70,3 +70,8 @@ func forwardError(err error) error {
 
 // errStarting is the response while the peer port is open and Raft does not run yet.
 var errStarting = status.Error(codes.Unavailable, "this node is starting")
+
+// isStarting reports whether err is errStarting of another node.
+func isStarting(err error) bool {
+	return status.Code(err) == codes.Unavailable && status.Convert(err).Message() == status.Convert(errStarting).Message()
+}

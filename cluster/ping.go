@@ -114,6 +114,9 @@ func (n *Node) report() *clusterv1.PingResponse {
 		LastContactNanos: -1, NowUnixNano: n.cfg.Now().UnixNano(),
 	}
 	_, leader := r.LeaderWithID()
+	if leader == n.serverID() && n.silent() {
+		leader = "" // it sends nothing, so that another node can lead
+	}
 	res.Leader = proto.String(string(leader))
 	if t := r.LastContact(); !t.IsZero() {
 		res.LastContactNanos = int64(time.Since(t))

@@ -11,8 +11,9 @@ type separation struct {
 	// knew is true if this process has heard a leader or led before. A node that starts waits
 	// longer, because the others may start as well.
 	knew bool
-	// majority is true if this node and the members that responded, or whose hosts refused the
-	// connection, are a majority of the voters. A process that has ended may come back.
+	// majority is true if this node and the members that responded, that are starting, or whose
+	// hosts refused the connection, are a majority of the voters. A process that has ended may come
+	// back.
 	majority bool
 	// elsewhere is true if a member reports that it hears a leader.
 	elsewhere bool

@@ -63,7 +63,7 @@ func Test_Separation_WhatAMemberReports(t *testing.T) {
 			t.Errorf("%s: hears a leader is %t", name, got)
 		}
 	}
-	if p := (memberPing{id: "n2/c", res: report(-1, proto.String("n2/c"))}); !leads(p, 7) || leads(p, 8) {
+	if p := (memberPing{id: "n2/c", res: report(-1, proto.String("n2/c"))}); !leads(p, "", 7) || leads(p, "n2/c", 8) {
 		t.Error("a member leads in its term only")
 	}
 }

@@ -16,11 +16,15 @@ func (n *Node) watchSilentLeader(ctx context.Context) {
 	t := time.NewTicker(reachInterval)
 	defer t.Stop()
 	next := time.Now()
+	ran := punctual{since: next, last: next}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		}
+		if ran.check(time.Now()) < n.silenceTimeout() {
+			continue
 		}
 		r := n.raft.Load()
 		_, leader := r.LeaderWithID()
@@ -32,12 +36,31 @@ func (n *Node) watchSilentLeader(ctx context.Context) {
 			continue
 		}
 		delay, lost := n.othersLost(ctx, term, leader)
+		ran.last = time.Now() // after the time for the responses
 		if !lost {
 			continue
 		}
 		n.campaign(ctx, leader, delay, "a majority does not hear the leader", func() bool { return n.lostContact(r, term, leader) })
 		next = time.Now().Add(n.cfg.Election)
+		ran.last = time.Now()
 	}
+}
+
+// punctual records since when this process has run in time. If it did not run, messages of the leader
+// may wait to be read, and its silence proves nothing. On a busy machine, elections that skip the
+// timers of Raft would follow each other.
+type punctual struct {
+	since time.Time // last check that was late
+	last  time.Time
+}
+
+// check records a check, and returns for how long all checks have been in time.
+func (p *punctual) check(now time.Time) time.Duration {
+	if now.Sub(p.last) > reachInterval+lateLimit {
+		p.since = now
+	}
+	p.last = now
+	return now.Sub(p.since)
 }
 
 // silenceTimeout returns how long a leader must be silent before a follower takes it for lost. It is
@@ -80,16 +103,33 @@ func (n *Node) othersLost(ctx context.Context, term uint64, leader raft.ServerID
 		case <-ctx.Done():
 			return turn(before, n.silenceTimeout()), need <= 0
 		}
-		contact := time.Duration(p.res.GetLastContactNanos())
-		if p.res == nil || p.res.GetTerm() != term || contact >= 0 && contact < max(n.cfg.Heartbeat, n.cfg.Lease) {
+		if p.res == nil || !hearsNone(p, term, leader, max(n.cfg.Heartbeat, n.cfg.Lease)) {
 			continue
 		}
 		need--
-		if c := (candidate{p.id, p.res.GetLastTerm(), p.res.GetLastIndex(), contact}); c.before(own) {
+		if c := (candidate{p.id, p.res.GetLastTerm(), p.res.GetLastIndex(), time.Duration(p.res.GetLastContactNanos())}); c.before(own) {
 			before = append(before, c)
 		}
 	}
 	return turn(before, n.silenceTimeout()), need <= 0
+}
+
+// hearsNone reports whether a member that responded is in the given term and has not heard a leader
+// for its lease. A node that has just returned does not know the leader of the term; leader is ""
+// then. The leader itself has heard nobody, and may be the member. A member that reports a leader and
+// no contact is handling the first message of it. Versions up to 0.3.0 do not report whether they
+// lead.
+func hearsNone(p memberPing, term uint64, leader raft.ServerID, lease time.Duration) bool {
+	contact := time.Duration(p.res.GetLastContactNanos())
+	switch {
+	case p.res.GetTerm() != term || contact >= 0 && contact < lease:
+		return false
+	case p.res.Leader == nil:
+		return leader != ""
+	case contact < 0:
+		return p.res.GetLeader() == ""
+	}
+	return p.res.GetLeader() != string(p.id)
 }
 
 // candidate is a node that may stand for election.

@@ -64,7 +64,7 @@ func (n *Node) Trouble() error {
 	if err := n.logs.HealthProblem(); err != nil {
 		return err
 	}
-	if d := n.logs.Stuck(); d > n.cfg.SlowDisk {
+	if d := n.logs.Oldest(); d > n.cfg.SlowDisk {
 		return fmt.Errorf("a write of the replicated log has been in progress for %s", d.Round(time.Second))
 	}
 	return nil
@@ -80,7 +80,7 @@ func (n *Node) lastContact(r *raft.Raft) time.Duration {
 		if n.logs == nil || !hasOtherVoter(r.GetConfiguration().Configuration(), n.serverID()) {
 			return 0
 		}
-		if stuck := n.logs.Stuck(); stuck > n.cfg.SlowDisk {
+		if stuck := n.logs.Oldest(); stuck > n.cfg.SlowDisk {
 			return stuck
 		}
 		return 0

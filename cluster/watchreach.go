@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -121,14 +122,15 @@ type found struct {
 	elsewhere bool // see separation
 }
 
-// askMembers pings the other voters, the leader included, until the leader responds, all have
-// responded, or the timeout has passed.
+// askMembers pings the other voters and the leader until the leader responds, all have responded, or
+// the timeout has passed.
 func (n *Node) askMembers(ctx context.Context, leader raft.ServerID, timeout time.Duration) (f found) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	others, need := n.voters()
-	pings := n.pingAll(ctx, others)
-	for range others {
+	voters, need := n.voters()
+	asked := withLeader(voters, leader, n.serverID())
+	pings := n.pingAll(ctx, asked)
+	for range asked {
 		var p memberPing
 		select {
 		case p = <-pings:
@@ -136,13 +138,13 @@ func (n *Node) askMembers(ctx context.Context, leader raft.ServerID, timeout tim
 			f.majority = need <= 0
 			return f
 		}
-		if p.there {
+		if p.there && slices.Contains(voters, p.id) {
 			need--
 		}
 		if p.res == nil {
 			continue
 		}
-		if p.id == leader || leads(p, n.raft.Load().CurrentTerm()) {
+		if leads(p, leader, n.raft.Load().CurrentTerm()) {
 			f.leader = true
 			return f
 		}
@@ -152,9 +154,22 @@ func (n *Node) askMembers(ctx context.Context, leader raft.ServerID, timeout tim
 	return f
 }
 
+// withLeader returns the members to ask: the other voters and the leader that this node knows. The
+// configuration of this node can be older than the vote of the leader.
+func withLeader(voters []raft.ServerID, leader, self raft.ServerID) []raft.ServerID {
+	if leader == "" || leader == self || slices.Contains(voters, leader) {
+		return voters
+	}
+	return append(slices.Clip(voters), leader)
+}
+
 // leads reports whether a member that responded leads in the given term or a later one. Its first
-// message to this node may still be on its way.
-func leads(p memberPing, term uint64) bool {
+// message to this node may still be on its way. The leader that this node knows can have stepped
+// down, or send nothing. Versions up to 0.3.0 do not report whether they lead.
+func leads(p memberPing, leader raft.ServerID, term uint64) bool {
+	if p.res.Leader == nil {
+		return p.id == leader
+	}
 	return p.res.GetLeader() == string(p.id) && p.res.GetTerm() >= term
 }
 
@@ -170,7 +185,7 @@ func hearsLeader(res *clusterv1.PingResponse, self raft.ServerID, fresh time.Dur
 type memberPing struct {
 	id    raft.ServerID
 	res   *clusterv1.PingResponse // nil if it did not respond
-	there bool                    // it responded, or its host refused the connection
+	there bool                    // it responded, it is starting, or its host refused the connection
 }
 
 // pingAll pings members at the same time. The channel delivers a result for each of them, at the
@@ -201,7 +216,7 @@ func (n *Node) pingOne(ctx context.Context, id raft.ServerID) memberPing {
 	}
 	if err != nil {
 		p.res = nil
-		p.there = isRefused(n.cfg.Network.Probe(ctx, n.addressOf(id)))
+		p.there = isStarting(err) || isRefused(n.cfg.Network.Probe(ctx, n.addressOf(id)))
 		if ctx.Err() == nil {
 			n.cfg.Logger.Debug("a member does not respond to a ping", "node", n.cfg.Name, "member", serverid.Name(id), "err", status.Convert(err).Message())
 		}

@@ -25,7 +25,7 @@ func (n *Node) watchSelf(ctx context.Context, term *Term) error {
 		case <-t.C:
 		}
 		if n.logs != nil {
-			stuck := n.logs.Stuck()
+			stuck := n.logs.Oldest()
 			quiet := s.next(time.Now(), stuck > n.cfg.SlowDisk, 2*(n.cfg.Heartbeat+n.cfg.Election))
 			switch was := term.quiet.Swap(quiet); {
 			case quiet && !was:

@@ -22,7 +22,7 @@ type Kubernetes struct {
 	Resources        KubernetesResources `json:"resources" doc:"Requests and limits of the containers, ephemeral-storage included, in the form of Kubernetes: {requests: {cpu: 1}, limits: {memory: 4Gi}}."`
 	StateSize        string              `json:"stateSize" doc:"Limit of BuildKit's disk, such as 20Gi. Empty: no limit."`
 	SpoolSize        string              `json:"spoolSize" doc:"Limit of the worker's disk, for contexts and output. Empty: no limit."`
-	SpoolBytes       int64               `json:"spoolBytes" doc:"Output that a worker keeps until all copies of its log have it, in bytes. The build waits when it is full."`
+	SpoolBytes       int64               `json:"spoolBytes" doc:"Output that a worker keeps until all copies of its log have it, in bytes, at least 16 MiB. The build waits when it is full."`
 	CacheVolume      Raw                 `json:"cacheVolume" doc:"Volume for BuildKit's disk that outlives the pod, in the form of a pod's spec without the name. No two pods may use it at the same time. Empty: a new empty volume for each pod."`
 	CacheWrite       bool                `json:"cacheWrite" doc:"Let builds write to buildkit.cacheRepository. If false, they only read it."`
 

@@ -30,7 +30,7 @@ func NewLeader(o LeaderOptions) *Leader {
 // Run decides and commits until ctx ends, which it does with the term. It returns nil then.
 func (l *Leader) Run(ctx context.Context) error {
 	o := l.opts
-	l.putSettings(ctx)
+	var level uint32
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { watchNodes(ctx, o) })
@@ -38,6 +38,11 @@ func (l *Leader) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		changed, peersChanged := o.Store.Changed(), o.Nodes.PeersChanged()
 		view, now := o.Store.View(), o.Now()
+		if view.Level() != level { // more settings are known
+			level = view.Level()
+			l.putSettings(ctx)
+			continue
+		}
 		d := decide(view, now, rules{
 			alive: l.alive, runtime: o.Runtime, adoptable: o.Adoptable, replicas: o.Replicas,
 		})
@@ -164,15 +169,19 @@ func (l *Leader) revoke(ctx context.Context, attempts []*buildsv1.RevokeAttempt)
 	return g.Wait()
 }
 
-// putSettings commits the settings if the state has other ones. It retries until ctx ends.
+// putSettings commits the settings that versions of the committed feature level know, if the state
+// has other ones. It retries until ctx ends.
 func (l *Leader) putSettings(ctx context.Context) {
+	if l.opts.Settings == nil {
+		return
+	}
 	for ctx.Err() == nil {
-		var same bool
-		l.opts.Store.Read(func(s *builds.State) { same = proto.Equal(s.Settings(), l.opts.Settings) })
-		if same || l.opts.Settings == nil {
+		view := l.opts.Store.View()
+		set := builds.SettingsAt(l.opts.Settings, view.Level())
+		if proto.Equal(view.Settings(), set) {
 			return
 		}
-		if _, _, err := builds.Propose(ctx, l.opts.Raft, &buildsv1.PutSettings{Settings: l.opts.Settings}); err == nil {
+		if _, _, err := builds.Propose(ctx, l.opts.Raft, &buildsv1.PutSettings{Settings: set}); err == nil {
 			return
 		}
 		ctxutil.Sleep(ctx, retryInterval)

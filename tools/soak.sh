@@ -20,6 +20,7 @@ run restores env SOAK=1 go test -tags faults ./test/cluster -run Test_Restores -
 run simulated-pauses go test ./test/sim -run Test_Pauses -count 1 -timeout 40m -sim.pauses 10000
 run secrets env SOAK=1 go test -tags faults ./test/cluster -run Test_Secrets -count 1 -timeout 60m -v
 run interleaved-secrets env SOAK=1 go test ./scheduler/buildkit ./scheduler/kubernetes -run 'Test_Run_InterleavedSecretsAreRedacted|Test_Run_Dockerfile_Redacts' -p 1 -count 1 -timeout 60m -v
+run redaction env SOAK=1 go test ./builds/logs -run Test_Redact -count 1 -timeout 20m -v
 run disks env SOAK=1 go test -tags faults ./test/cluster -run Test_Disks -count 1 -timeout 40m -v
 run power-loss env SOAK=1 go test -tags faults ./test/node ./test/cluster -run 'Test_PowerLoss$' -count 1 -timeout 40m -v
 run troubles env SOAK=1 go test -tags faults ./test/logs -run 'Test_Logs_(TroublesInPairs|EndsOnAFullDisk)$' -count 1 -timeout 100m -v

@@ -157,6 +157,10 @@ func (r *Redactor) Flush() (out []byte, consumed int) {
 // redacted as well. So no part of a secret shows that is cut in two.
 func (r *Redactor) Cut() []byte {
 	out, _, _ := r.take(false, math.MaxInt)
+	if r.others.phase != noSwitch { // the rest of the line of a switch may not follow
+		r.insertFound(r.others.part)
+	}
+	r.others = stepSwitch{}
 	if start := r.pending(); r.at > r.done && r.at-start >= minSecret {
 		r.addFound(span{start, r.at, true})
 	}
@@ -175,7 +179,8 @@ func (r *Redactor) add(raw []byte) { r.held = append(r.held, raw...) }
 func (r *Redactor) take(final bool, limit int) (out []byte, consumed int, more bool) {
 	begin := r.done
 	end := begin + len(r.held)
-	out = make([]byte, 0, min(len(r.held), limit))
+	// Bytes that were scanned before usually stay held back: a secret may have 1 MiB.
+	out = make([]byte, 0, min(end-r.at, limit))
 	for {
 		scanned := r.at == end
 		settled := r.pending()
@@ -257,18 +262,24 @@ func (r *Redactor) addFound(s span) {
 	r.found = append(r.found[:n], s)
 }
 
-// insertFound adds an occurrence whose start is the pending byte. Occurrences that begin in it, and
-// end after it, may have been added before.
+// insertFound adds an occurrence whose start is the pending byte. Occurrences that begin in it may
+// have been added before. It replaces those that it contains.
 func (r *Redactor) insertFound(s span) {
 	n := len(r.found)
-	for ; n > r.first && r.found[n-1].start > s.start; n-- {
+	for ; n > r.first && r.found[n-1].start >= s.start; n-- {
 		r.work++
 	}
-	if n > r.first && r.found[n-1].start == s.start {
-		r.found[n-1].secret = true // it contains s
+	inside := n // the occurrences found[n:inside] are in s
+	for inside < len(r.found) && r.found[inside].end <= s.end {
+		s.secret = s.secret || r.found[inside].secret
+		inside++
+	}
+	if inside < len(r.found) && r.found[inside].start == s.start { // it contains s
+		r.found[inside].secret = r.found[inside].secret || s.secret
+		r.found = slices.Delete(r.found, n, inside)
 		return
 	}
-	r.found = slices.Insert(r.found, n, s)
+	r.found = slices.Replace(r.found, n, inside, s)
 }
 
 // emit appends redacted output up to the position settled: no occurrence that is found later begins
@@ -296,15 +307,17 @@ func (r *Redactor) emit(out []byte, limit, begin, settled int) (_ []byte, more b
 		if len(out) >= limit {
 			return out, true
 		}
-		text := censored
-		for _, s := range r.found[r.first : r.last+1] {
-			if s.secret {
-				text = redacted
-				break
+		if end > r.done { // otherwise Cut has returned it
+			text := censored
+			for _, s := range r.found[r.first : r.last+1] {
+				if s.secret {
+					text = redacted
+					break
+				}
 			}
+			out = append(out, text...)
+			r.done = end
 		}
-		out = append(out, text...)
-		r.done = end
 		r.first = r.last + 1
 		r.last = r.first
 		if r.first == len(r.found) || r.first > len(r.found)/2 && r.first > 64 {

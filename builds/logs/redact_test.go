@@ -202,3 +202,16 @@ func Test_Redact_TrivialLinesStay(t *testing.T) {
 		}
 	}
 }
+
+// Test_Redact_HeldBackAllocatesNothing receives a large secret in pieces. While all of it is held
+// back, a piece allocates no room for output of the bytes before it.
+func Test_Redact_HeldBackAllocatesNothing(t *testing.T) {
+	const piece = 4 << 10
+	secret := []byte(strings.Repeat("0123456789abcdef", 32<<10) + "end")
+	r := logs.NewRedactor([][]byte{secret}, nil)
+	for rest := secret; len(rest) > piece; rest = rest[piece:] {
+		if out, _ := r.Write(rest[:piece]); len(out) > 0 || cap(out) > piece {
+			t.Fatalf("%d bytes are returned, in room for %d bytes", len(out), cap(out))
+		}
+	}
+}

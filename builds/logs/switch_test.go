@@ -73,3 +73,37 @@ func Test_Cut(t *testing.T) {
 		}
 	}
 }
+
+// Test_StepSwitch_AnotherSecretInside redacts a line that the printer cuts in a secret that contains
+// another secret.
+func Test_StepSwitch_AnotherSecretInside(t *testing.T) {
+	for name, c := range map[string]struct{ outer, inner string }{
+		"inside":     {"postgres://user:hunter2-token@db.example.com/main", "hunter2-token"},
+		"same start": {"hunter2-s3cr3t-t0k3n-of-the-db", "hunter2-"},
+	} {
+		const shown = 6 // bytes of the outer secret after the inner one, before the cut
+		cut := c.outer[:strings.Index(c.outer, c.inner)+len(c.inner)+shown]
+		in := "#7 0.1 URL=" + cut + "\n#7 ...\n\n#8 0.2 a line\n"
+		r := NewRedactor([][]byte{[]byte(c.outer), []byte(c.inner)}, nil)
+		want := "#7 0.1 URL=[redacted]\n#7 ...\n\n#8 0.2 a line\n"
+		if got := r.String(in); got != want {
+			t.Errorf("%s:\n got %q\nwant %q", name, got, want)
+		}
+	}
+}
+
+// Test_Cut_InASwitch calls Cut before the rest of a line such as `#12 ...` arrives.
+func Test_Cut_InASwitch(t *testing.T) {
+	for _, before := range []string{"x hunter2-\n", "x hunter2-\r\n#1", "x hunter2-\n#12 .."} {
+		all := before + strings.TrimPrefix("\n#12 ...\n", before[strings.LastIndexByte(before, '\n'):])
+		r := NewRedactor([][]byte{[]byte("hunter2-s3cr3t-t0k3n")}, nil)
+		out, _ := r.Write([]byte(before))
+		got := string(out) + string(r.Cut())
+		out, _ = r.Write([]byte(all[len(before):]))
+		got += string(out)
+		out, _ = r.Flush()
+		if got += string(out); !strings.HasPrefix(got, "x [redacted]") || strings.Contains(got, "hunter2") {
+			t.Errorf("after %q: %q", before, got)
+		}
+	}
+}

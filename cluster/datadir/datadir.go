@@ -56,6 +56,7 @@ type Dir struct {
 	lock *os.File
 	// foreign means that the log is not in the directory.
 	foreign bool
+	storeID string // never changes after Open
 
 	mu sync.Mutex
 	id Identity
@@ -76,6 +77,7 @@ func Open(path, name string, foreign bool) (*Dir, error) {
 		_ = lock.Close()
 		return nil, err
 	}
+	d.storeID = d.id.StoreID
 	return d, nil
 }
 
@@ -165,7 +167,7 @@ func (d *Dir) Change(f func(*Identity) error) error {
 func (d *Dir) Path() string { return d.path }
 
 // StoreID returns the random id of the directory, which never changes.
-func (d *Dir) StoreID() string { return d.id.StoreID }
+func (d *Dir) StoreID() string { return d.storeID }
 
 // Identity returns a copy of the identity.
 func (d *Dir) Identity() Identity {

@@ -27,6 +27,8 @@ type walFiles struct {
 	types.MetaStore
 	dir string
 
+	rotation rotation
+
 	mu    sync.Mutex
 	state types.PersistentState // the durable list
 	// prepared holds the files that were created for a list and that raft-wal did not ask for yet.
@@ -60,7 +62,12 @@ func (f *walFiles) Load(dir string) (types.PersistentState, error) {
 
 // CommitState creates the file of a new tail and makes the list durable. If it returns an error,
 // the former list is in force, unless f.uncertain is set.
-func (f *walFiles) CommitState(next types.PersistentState) error {
+func (f *walFiles) CommitState(next types.PersistentState) (err error) {
+	defer func() {
+		if err != nil {
+			f.rotation.end()
+		}
+	}()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var created string
@@ -72,7 +79,7 @@ func (f *walFiles) CommitState(next types.PersistentState) error {
 		}
 		f.prepared[created] = w
 	}
-	err := f.MetaStore.CommitState(next)
+	err = f.MetaStore.CommitState(next)
 	if err == nil {
 		f.state, f.uncertain = cloneState(next), false
 		return nil

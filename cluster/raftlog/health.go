@@ -5,12 +5,10 @@ import (
 	"time"
 )
 
-// writing records that a write is in progress until the returned function is called.
+// writing measures a write, which ends when the returned function is called.
 func (s *Log) writing() func() {
 	begin := time.Now()
-	s.writeStart.Store(&begin)
 	return func() {
-		s.writeStart.Store(nil)
 		// Roughly the mean of the last ten writes.
 		s.latency.Store(s.latency.Load()*9/10 + int64(time.Since(begin))/10)
 	}
@@ -18,14 +16,6 @@ func (s *Log) writing() func() {
 
 // Slow reports whether recent writes took more than half of limit on average.
 func (s *Log) Slow(limit time.Duration) bool { return time.Duration(s.latency.Load()) > limit/2 }
-
-// Stuck returns how long the write in progress has taken so far; 0 if there is none.
-func (s *Log) Stuck() time.Duration {
-	if t := s.writeStart.Load(); t != nil {
-		return time.Since(*t)
-	}
-	return 0
-}
 
 // HealthProblem returns why the log cannot be written: the lack of room, or the error of the last
 // write. It returns nil if the last write succeeded and there is room for the next.
@@ -51,7 +41,7 @@ func (s *Log) Unwritable() error {
 }
 
 // Oldest returns the age of the oldest change of the log, of the term or of the vote in progress; 0
-// if there is none. Unlike Stuck it includes the wait for another change.
+// if there is none. A change that waits for another one is in progress, too.
 func (s *Log) Oldest() time.Duration { return s.ops.Oldest() }
 
 // Report wakes Watch because of a change that was refused.

@@ -8,7 +8,6 @@ package raftlog
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -46,12 +45,9 @@ type Log struct {
 	// failed receives after a change has failed or was refused; capacity 1.
 	failed chan struct{}
 
-	// ops are the changes of the log, of the term and of the vote that are in progress. Unlike
-	// writeStart, they include the wait for another change.
+	// ops are the changes of the log, of the term and of the vote that are in progress, and those
+	// that wait for another change.
 	ops inflight.Ops
-	// writeStart is the start of the write in progress on the monotonic clock; nil if there is
-	// none.
-	writeStart atomic.Pointer[time.Time]
 	// latency is a moving average of the time that a write takes, in nanoseconds.
 	latency atomic.Int64
 	// lastErr is the error of the last write.
@@ -68,9 +64,14 @@ var (
 // IsMonotonic returns true: raft-wal allows no gaps in the log.
 func (s *Log) IsMonotonic() bool { return true }
 
-// change begins a change of the log once the change in progress has ended. The returned function
-// ends the change.
+// change begins a change of the log once the change in progress has ended, and raft-wal has begun
+// the next segment if the last one is full. The returned function ends the change.
 func (s *Log) change() (done func()) {
+	end := s.ops.Begin() // before the wait, which is for the disk
 	s.writes <- struct{}{}
-	return func() { <-s.writes }
+	s.files.rotation.wait()
+	return func() {
+		<-s.writes
+		end()
+	}
 }

@@ -87,7 +87,10 @@ func (s *Log) noRoomOr(err error, what string) error {
 func (s *Log) Close() (err error) {
 	s.closing.Do(func() {
 		_ = s.mark.Sync() // a mark that is too low is safe, and finds less damage
-		err = errors.Join(s.wal.close(), s.files.release(), s.mark.Close())
+		s.files.rotation.wait()
+		err = s.wal.close()
+		s.files.rotation.end() // of a change at the same time: raft-wal does not rotate when it is closed
+		err = errors.Join(err, s.files.release(), s.mark.Close())
 	})
 	return err
 }

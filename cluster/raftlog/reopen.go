@@ -115,7 +115,7 @@ func (s *Log) openWAL(guard bool) (w *wal.WAL, err error) {
 	if err := s.files.removeUnlisted(); err != nil {
 		return nil, err
 	}
-	return wal.Open(s.files.dir, wal.WithSegmentSize(s.segmentBytes), wal.WithSegmentFiler(segment.NewFiler(s.files.dir, s.files)), wal.WithMetaStore(s.files))
+	return wal.Open(s.files.dir, wal.WithSegmentSize(s.segmentBytes), wal.WithSegmentFiler(rotatingFiler{segment.NewFiler(s.files.dir, s.files), &s.files.rotation}), wal.WithMetaStore(s.files))
 }
 
 // mendInterval is how often a log is opened again after an error of its disk.

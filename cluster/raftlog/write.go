@@ -29,7 +29,6 @@ func (s *Log) StoreLogs(logs []*raft.Log) error {
 		c.Data = binary.BigEndian.AppendUint32(append(make([]byte, 0, len(l.Data)+4), l.Data...), checksum(l))
 		sealed[i] = &c
 	}
-	defer s.ops.Begin()()
 	defer s.change()()
 	defer s.writing()()
 	err := s.append(sealed)

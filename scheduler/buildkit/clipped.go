@@ -29,3 +29,37 @@ func afterGap(data []byte) (rest []byte, found bool) {
 	_, rest, found = bytes.Cut(data, []byte("\n"))
 	return rest, found
 }
+
+// ringBytes is the size of the daemon's ring: it holds the last of the output from the first gap on.
+const ringBytes = 256 << 10
+
+// maxLast is how many bytes of the last output are compared with the end of the ring.
+const maxLast = 4 << 10
+
+// clipped is a stream of which the daemon has left out output. At the end of the step, the daemon sends
+// its ring, also if it sends all output again by then. The ring may begin within a secret, and repeats
+// the last output.
+type clipped struct {
+	open   bool   // no line has ended since a gap
+	last   []byte // the end of the last output
+	length int    // of the last output
+}
+
+// repeats reports whether data is the ring. Other output that ends like the output before it is taken
+// for the ring, too.
+func (c *clipped) repeats(data []byte) bool {
+	return len(data) == ringBytes || c.length > 0 && len(data) > c.length && bytes.HasSuffix(data, c.last)
+}
+
+// receive records output.
+func (c *clipped) receive(data []byte) {
+	c.last, c.length = bytes.Clone(data[max(len(data)-maxLast, 0):]), len(data)
+}
+
+// end ends the last line of the output before the ring. out is the rest of that output.
+func (c *clipped) end(out []byte) []byte {
+	if len(c.last) > 0 && c.last[len(c.last)-1] != '\n' {
+		out = append(out, '\n')
+	}
+	return out
+}

@@ -118,23 +118,35 @@ func (p *progress) redacted(st *step, l *client.VertexLog) (out []byte) {
 	r := st.streams[stream]
 	if r == nil {
 		if st.streams == nil {
-			st.streams, st.gaps = map[int]*logs.Redactor{}, map[int]bool{}
+			st.streams, st.clipped = map[int]*logs.Redactor{}, map[int]*clipped{}
 		}
 		r = p.secrets.Redactor()
 		st.streams[stream] = r
 	}
-	if st.gaps[stream] {
-		var found bool
-		if data, found = afterGap(data); !found {
-			return nil
+	var ended []byte // output before a gap
+	if c := st.clipped[stream]; c != nil {
+		if c.repeats(data) {
+			ended = c.end(r.Cut())
+			r = p.secrets.Redactor()
+			st.streams[stream], c.open = r, true
 		}
-		st.gaps[stream] = false
+		c.receive(data)
+		if c.open {
+			var found bool
+			if data, found = afterGap(data); !found {
+				return ended
+			}
+			c.open = false
+		}
 	}
 	data, gap := beforeGap(data)
 	out, _ = r.Write(data)
+	if ended != nil {
+		out = slices.Concat(ended, out)
+	}
 	if gap != nil {
 		out = slices.Concat(out, r.Cut(), gap)
-		st.streams[stream], st.gaps[stream] = p.secrets.Redactor(), true
+		st.streams[stream], st.clipped[stream] = p.secrets.Redactor(), &clipped{open: true}
 	}
 	return out
 }

@@ -33,7 +33,7 @@ type step struct {
 	lastBatch          int  // number of the last report with output of it
 	transfers          map[string]time.Time
 	streams            map[int]*logs.Redactor // by number of the stream
-	gaps               map[int]bool           // the daemon has left out output, and no line has ended since
+	clipped            map[int]*clipped       // streams of which the daemon has left out output
 	tail               []byte                 // redacted
 	cut                bool                   // tail begins within the output
 }

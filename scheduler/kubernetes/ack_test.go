@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"strconv"
@@ -15,7 +16,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/image-builder-ha/image-builder/registry/registrytest"
+	"github.com/image-builder-ha/image-builder/scheduler/kubernetes"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/podapi"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
@@ -83,6 +86,38 @@ func Test_Run_CopyBehindTheSpool(t *testing.T) {
 				t.Errorf("the next owner has %d bytes of %d", n, total)
 			}
 		})
+	}
+}
+
+// Test_Run_SmallProgressOfACopy: output of less than ackBytes that the next owner would find is
+// acknowledged too, since the worker may need just that to make room.
+func Test_Run_SmallProgressOfACopy(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	w := copyOf(reg, "b1", reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10)))
+	pod := &longPod{total: 12 << 20, keep: 8 << 20, changed: make(chan struct{})}
+	c.tasks.Go(func() { pod.serve(c, w.Name()) })
+	s := heldSink{newSink(), &atomic.Int64{}}
+	s.held.Store(podSegment - 1000)
+	ctx, cancel := context.WithCancel(testContext(t))
+	x := start(ctx, newRuntime(t, c, "node-a", reg.Addr), w, s)
+	testkit.Eventually(t, 30*time.Second, "the first output is acknowledged", func() bool { return pod.acknowledged() == podSegment-1000 })
+	s.held.Store(podSegment)
+	testkit.Eventually(t, 30*time.Second, "the pod has room again", func() bool { return s.Offset() == pod.total })
+	cancel()
+	<-x.done
+}
+
+// Test_Run_CopyHangs: the end of the output waits for a copy of the log that makes no progress no longer
+// than the timeout. The attempt is not counted then (workload.ErrCopiesAway).
+func Test_Run_CopyHangs(t *testing.T) {
+	reg, c := startRegistry(t), newCluster(t)
+	w := copyOf(reg, "b1", reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10)))
+	pod := &longPod{total: 1 << 20, keep: 8 << 20, changed: make(chan struct{})}
+	c.tasks.Go(func() { pod.serve(c, w.Name()) })
+	r := newRuntime(t, c, "node-a", reg.Addr, func(o *kubernetes.Options) { o.CopiesTimeout = 100 * time.Millisecond })
+	s := heldSink{newSink(), &atomic.Int64{}}
+	if out, err := start(testContext(t), r, w, s).wait(t); !errors.Is(err, workload.ErrCopiesAway) {
+		t.Errorf("Run: %+v, %v", out, err)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/image-builder-ha/image-builder/builds"
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
 	"golang.org/x/sync/errgroup"
@@ -31,6 +32,7 @@ const (
 	dialTimeout = 5 * time.Second
 	ackBytes    = 1 << 20
 	ackInterval = 100 * time.Millisecond
+	ackAge      = time.Second
 	ackTries    = 3
 )
 
@@ -145,8 +147,9 @@ func (s *stream) run(ctx context.Context) {
 		return
 	}
 	// The final acknowledgement lets the worker end, and its output is then lost. Flush first.
-	if err := s.sink.Flush(ctx); err != nil {
+	if err := workload.Flush(ctx, s.sink, s.r.opts.CopiesTimeout); err != nil {
 		if ctx.Err() == nil {
+			s.noCopies(err)
 			s.r.opts.Log.Warn("cannot store the output of a build durably; its worker keeps the output and waits", "err", err)
 		}
 		return
@@ -158,6 +161,16 @@ func (s *stream) run(ctx context.Context) {
 		if s.r.pause(ctx, try) != nil {
 			return
 		}
+	}
+}
+
+// noCopies ends a workload that succeeded with an error if the copies of its log make no progress. The
+// end of a workload that failed stays; its log ends where the copies have it.
+func (s *stream) noCopies(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errors.Is(err, workload.ErrCopiesAway) && s.res.Digest != "" {
+		s.err = &workload.Failure{Blame: builds.BlameInfrastructure, Message: "write the log: " + err.Error(), Err: err}
 	}
 }
 
@@ -216,20 +229,25 @@ func (s *stream) output(ctx context.Context) (done bool, err error) {
 	}
 }
 
-// ackHeld acknowledges output after every ackBytes that the next owner would find, so that the worker
-// can make room, until ctx ends. It does not wait for output: while the worker has no room, there is
+// ackHeld acknowledges output that the next owner would find, so that the worker can make room, until
+// ctx ends: after every ackBytes, and after ackAge. It does not wait for output: while the worker has no room, there is
 // none until an acknowledgement.
 func (s *stream) ackHeld(ctx context.Context) {
 	tick := time.NewTicker(ackInterval)
 	defer tick.Stop()
-	for acked := int64(0); ; {
+	for acked, current := int64(0), time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if held := s.sink.Held(); held-acked >= ackBytes && s.ack(ctx, held, false) == nil {
-			acked = held
+		held := s.sink.Held()
+		if held <= acked {
+			current = time.Now()
+			continue
+		}
+		if (held-acked >= ackBytes || time.Since(current) >= ackAge) && s.ack(ctx, held, false) == nil {
+			acked, current = held, time.Now()
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/scheduler/kubernetes/proxy"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // Profile is the way in which the BuildKit container is isolated.
@@ -137,7 +138,10 @@ type Options struct {
 	SilentTimeout time.Duration
 	// Linger is how long a worker that has finished waits for an owner; 15 minutes if zero.
 	Linger time.Duration
-	// SpoolBytes is the amount of output that a worker keeps; 256 MiB if zero.
+	// CopiesTimeout is how long the end of the output waits for copies of the log that make no
+	// progress; workload.CopiesTimeout if zero.
+	CopiesTimeout time.Duration
+	// SpoolBytes is the amount of output that a worker keeps, at least 16 MiB; 256 MiB if zero.
 	SpoolBytes int64
 	// Dial connects to a worker at ip:port; nil for a plain TCP connection.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -186,6 +190,7 @@ func (o *Options) Check() error {
 	setDefault(&o.RightsTimeout, 2*time.Minute)
 	setDefault(&o.SilentTimeout, 10*time.Minute)
 	setDefault(&o.Linger, 15*time.Minute)
+	setDefault(&o.CopiesTimeout, workload.CopiesTimeout)
 	setDefault(&o.SpoolBytes, 256<<20)
 	setDefault(&o.RenewInterval, time.Minute)
 	setDefault(&o.retryBase, 250*time.Millisecond)

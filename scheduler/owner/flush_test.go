@@ -56,16 +56,16 @@ func Test_Flush_HasABound(t *testing.T) {
 		progress  bool
 		succeeded bool
 	}{
-		"a short time":     {lag: copiesTimeout - time.Second, succeeded: true},
-		"with progress":    {lag: 5 * copiesTimeout, progress: true, succeeded: true},
-		"with no progress": {lag: 5 * copiesTimeout},
+		"a short time":     {lag: workload.CopiesTimeout - time.Second, succeeded: true},
+		"with progress":    {lag: 5 * workload.CopiesTimeout, progress: true, succeeded: true},
+		"with no progress": {lag: 5 * workload.CopiesTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := schedulertest.NewWorld(t, 1, 1)
 				a := assign(w)
 				stop := run(t, w, Options{Node: a.Owner, Logs: lagging{begun: time.Now(), lag: c.lag, progress: c.progress}})
-				time.Sleep(min(c.lag, copiesTimeout) + time.Second)
+				time.Sleep(min(c.lag, workload.CopiesTimeout) + time.Second)
 				if c.progress {
 					time.Sleep(c.lag)
 				}
@@ -74,7 +74,7 @@ func Test_Flush_HasABound(t *testing.T) {
 				if (r.Build.Phase == builds.Succeeded) != c.succeeded {
 					t.Errorf("the build is %s, its attempt %v", r.Build.Phase, first)
 				}
-				if !c.succeeded && (first.Phase != builds.Failed || first.Counted || !strings.Contains(first.Message, errCopiesAway.Error())) {
+				if !c.succeeded && (first.Phase != builds.Failed || first.Counted || !strings.Contains(first.Message, workload.ErrCopiesAway.Error())) {
 					t.Errorf("the attempt is %v", first)
 				}
 				stop()

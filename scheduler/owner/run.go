@@ -73,7 +73,7 @@ func (at *attempt) run(ctx context.Context) {
 		}
 		end = at.failure(ctx, err)
 		if end.Phase == builds.Failed && end.Blame == builds.BlameInfrastructure {
-			end.Uncounted = end.Uncounted || errors.Is(err, errRegistryAway) || errors.Is(err, errCopiesAway)
+			end.Uncounted = end.Uncounted || errors.Is(err, errRegistryAway) || errors.Is(err, workload.ErrCopiesAway)
 			end = at.blameDisk(ctx, end, errors.Join(sink.err(), err))
 		}
 	}
@@ -112,7 +112,7 @@ func (at *attempt) execute(ctx context.Context, sink *sink, secrets *buildsv1.Se
 	}
 	// The log must be complete on all copies before the digest is committed: an owner that finds a
 	// committed digest does not follow the workload any more.
-	if err := flush(ctx, sink); err != nil {
+	if err := workload.Flush(ctx, sink, workload.CopiesTimeout); err != nil {
 		return nil, &workload.Failure{Blame: builds.BlameInfrastructure, Message: "write the log: " + err.Error(), Err: err}
 	}
 	sink.stop()

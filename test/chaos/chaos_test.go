@@ -20,7 +20,7 @@ import (
 
 var (
 	seedFlag     = flag.Uint64("chaos.seed", 0, "the seed of the schedule; 0: a random one")
-	durationFlag = flag.Duration("chaos.duration", 5*time.Minute, "the length of the schedule")
+	durationFlag = flag.Duration("chaos.duration", 2*time.Minute, "the length of the schedule")
 	rateFlag     = flag.Float64("chaos.rate", 20, "builds a second")
 	profileFlag  = flag.String("chaos.profile", verify.ProfileRef, "the profile of the load: instant, ref, dockerfile or mixed")
 	nodesFlag    = flag.Int("chaos.nodes", 3, "number of nodes")

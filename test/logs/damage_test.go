@@ -90,22 +90,32 @@ func (c *oneLog) read(check func(by, got string, err error)) {
 func (c *oneLog) awaitTwoCopies(when string) {
 	c.t.Helper()
 	testkit.Eventually(c.t, time.Minute, "the log has two sound copies "+when, func() bool {
-		b := c.Nodes[0].Wait(c.t, c.ctx, c.id)
-		var want []string
+		before := c.committedCopies()
+		var sound []string
 		for n, file := range c.copies() {
 			raw, err := os.ReadFile(file)
 			if err == nil && !strings.Contains(string(raw), "damaged, damaged") && strings.Contains(string(raw), c.whole[:10]) {
-				want = append(want, n.Name)
+				sound = append(sound, n.Name)
 			}
 		}
-		var got []string
-		for _, l := range b.Attempts[0].Log.Copies {
-			got = append(got, l.Node)
-		}
-		slices.Sort(got)
-		slices.Sort(want)
-		return len(got) == 2 && slices.Equal(got, want)
+		slices.Sort(sound)
+		// A file that is being copied does not count until the set of copies contains it.
+		return len(sound) == 2 && slices.Equal(sound, before) && slices.Equal(sound, c.committedCopies())
 	})
+}
+
+// committedCopies returns the nodes of the set of copies, sorted.
+func (c *oneLog) committedCopies() (nodes []string) {
+	c.t.Helper()
+	b := c.Nodes[0].Wait(c.t, c.ctx, c.id)
+	if b == nil {
+		c.t.FailNow()
+	}
+	for _, l := range b.Attempts[0].Log.Copies {
+		nodes = append(nodes, l.Node)
+	}
+	slices.Sort(nodes)
+	return nodes
 }
 
 // Test_Logs_DamagedOnAllNodes damages both copies of a log. All nodes return DataLoss, which the

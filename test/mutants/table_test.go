@@ -64,9 +64,34 @@ var mutants = []mutant{
 		"./builds/logs", "Test_StepSwitch", "",
 	},
 	{
+		"a new state has the default settings of its version", "builds/state.go",
+		"initialSettings()", "DefaultSettings()",
+		"./builds", "Test_NewState_SettingsOfFormerVersions", "",
+	},
+	{
+		"settings are committed below their feature level", "scheduler/leader.go",
+		"builds.SettingsAt(l.opts.Settings, view.Level())", "l.opts.Settings",
+		"./scheduler", "Test_Leader_SettingsOfTheLevel", "",
+	},
+	{
+		"a secret in a cut secret ends the removal", "builds/logs/redact.go",
+		"inside < len(r.found) && r.found[inside].end <= s.end {", "inside < len(r.found) && r.found[inside].start == s.start && r.found[inside].end == s.end {",
+		"./builds/logs", "Test_StepSwitch_AnotherSecretInside", "",
+	},
+	{
 		"entries of the replicated log are read without a look at their checksum", "cluster/raftlog/read.go",
 		"if sum != checksum(out) {", "if sum == 0 && sum != checksum(out) {",
 		"./cluster", "Test_Damage_InAnOldSegment", "",
+	},
+	{
+		"a removal of entries that hangs is no change in progress", "cluster/raftlog/write.go",
+		"\tdefer s.change()()\n\treturn s.remove(first, last)", "\ts.writes <- struct{}{}\n\tdefer func() { <-s.writes }()\n\treturn s.remove(first, last)",
+		"./cluster/raftlog", "Test_Hang_Oldest", "",
+	},
+	{
+		"a returning node counts the leader as a voter that hears no leader", "cluster/silentleader.go",
+		"\treturn p.res.GetLeader() != string(p.id)\n", "\treturn true\n",
+		"./cluster", "Test_SilentLeader_HearsNone", "",
 	},
 	{
 		"a delayed snapshot removes newer entries", "cluster/raftguard/install.go",

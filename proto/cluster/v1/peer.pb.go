@@ -890,8 +890,8 @@ type PingResponse struct {
 	// The disk of the replicated log works and has room, so the node can lead and accept commands.
 	// Versions up to 0.3.0 do not set it; their refuses_builds includes it.
 	LogWritable *bool `protobuf:"varint,16,opt,name=log_writable,json=logWritable,proto3,oneof" json:"log_writable,omitempty"`
-	// Server id of the leader that the node follows, or its own if it leads; empty: none. Versions up to
-	// 0.3.0 do not set it.
+	// Server id of the leader that the node follows, or its own if it leads; empty: none, or it leads
+	// and sends nothing. Versions up to 0.3.0 do not set it.
 	Leader        *string `protobuf:"bytes,17,opt,name=leader,proto3,oneof" json:"leader,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

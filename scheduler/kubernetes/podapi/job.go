@@ -63,7 +63,8 @@ type Job struct {
 
 	// Dir is a folder for output and contexts.
 	Dir string `json:"dir"`
-	// SpoolBytes limits the output that the worker keeps. The build blocks at the limit.
+	// SpoolBytes limits the output that the worker keeps. The build blocks at the limit. Less than
+	// 16 MiB count as 16 MiB.
 	SpoolBytes int64 `json:"spoolBytes"`
 	// Linger is how long the worker waits after the end of the build until an owner has fetched its
 	// output. In JSON it is a number of nanoseconds.

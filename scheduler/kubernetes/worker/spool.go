@@ -13,6 +13,11 @@ import (
 // segmentBytes is the amount of output in one file.
 const segmentBytes = 4 << 20
 
+// minSpoolBytes is the least amount of output that a worker keeps. The output that the owner can
+// acknowledge may be up to 4 MiB behind, once the limit of the log is reached (logs.Writer.Held), and
+// further behind while the beginning of a large secret is held back. One segment more must fit.
+const minSpoolBytes = 16 << 20
+
 var (
 	errGone   = errors.New("this output is no longer kept")
 	errBeyond = errors.New("there is no such output yet")

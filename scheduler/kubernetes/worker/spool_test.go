@@ -131,3 +131,20 @@ func Test_Spool_Cancel(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Test_Spool_LeastSize: a worker with the least spool has room again although the owner can acknowledge
+// only output that is several MiB behind.
+func Test_Spool_LeastSize(t *testing.T) {
+	s := newSpool(t, minSpoolBytes)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	const behind = 11 << 20 // a position is stored each 4 MiB; a secret of 1 MiB has up to 6 MiB in JSON
+	for range 8 {
+		if _, err := s.write(ctx, make([]byte, segmentBytes)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.ack(max(s.size()-behind, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

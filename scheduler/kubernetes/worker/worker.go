@@ -58,7 +58,7 @@ func Serve(ctx context.Context, j *podapi.Job, l net.Listener, log *slog.Logger)
 		_ = l.Close()
 		return fmt.Errorf("read the certificate of the job: %w", err)
 	}
-	s, err := openSpool(filepath.Join(j.Dir, "output"), j.SpoolBytes)
+	s, err := openSpool(filepath.Join(j.Dir, "output"), max(j.SpoolBytes, minSpoolBytes))
 	if err != nil {
 		_ = l.Close()
 		return err
