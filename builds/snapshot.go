@@ -131,8 +131,12 @@ func readSnapshot(r io.Reader) (*State, error) {
 	if h.Cache != nil {
 		s.cacheConfig = h.Cache
 	}
+	s.collectBuilds()
 	sum, err := s.readRecords(br, h.Records)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.loadBuilds(); err != nil {
 		return nil, err
 	}
 	if _, err := br.ReadByte(); err == nil {

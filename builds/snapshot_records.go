@@ -23,6 +23,9 @@ const (
 	maxDecoders = 4
 )
 
+// decoders returns how many goroutines decode a snapshot.
+func decoders() int { return min(runtime.GOMAXPROCS(0), maxDecoders) }
+
 // encodedRecords are consecutive records of a snapshot.
 type encodedRecords struct {
 	first uint64              // number of the first one, from 0
@@ -52,9 +55,8 @@ type decodedRecords struct {
 // readRecords reads n records into the state and returns the sum of the hashes of the builds. Other
 // goroutines, which end with it, read and decode ahead.
 func (s *State) readRecords(r *bufio.Reader, n uint64) (sum uint64, err error) {
-	decoders := min(runtime.GOMAXPROCS(0), maxDecoders)
 	work := make(chan *encodedRecords)
-	inOrder := make(chan *encodedRecords, 2*decoders)
+	inOrder := make(chan *encodedRecords, 2*decoders())
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -77,7 +79,7 @@ func (s *State) readRecords(r *bufio.Reader, n uint64) (sum uint64, err error) {
 			}
 		}
 	})
-	for range decoders {
+	for range decoders() {
 		wg.Go(func() {
 			m, h := newEntryMaker(), new(recordHasher)
 			for b := range work {
@@ -158,9 +160,6 @@ func (s *State) putRecord(rec *buildsv1.SnapshotRecord, e *entry) error {
 	case *buildsv1.SnapshotRecord_Build:
 		if e == nil {
 			return errors.New("a build without id")
-		}
-		if s.builds.entry(r.Build.Build.Id) != nil {
-			return fmt.Errorf("build %s is there twice", r.Build.Build.Id)
 		}
 		s.putEntry(e, r.Build)
 	case *buildsv1.SnapshotRecord_Request:

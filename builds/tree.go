@@ -20,6 +20,9 @@ type tree[T any] struct {
 	root  *treeNode[T] // nil in an empty tree
 	len   int
 	owner *treeOwner // of the nodes that no other tree has
+
+	collects bool // Set only adds to pending; see collect
+	pending  []T
 }
 
 // treeOwner identifies a tree.
@@ -72,6 +75,10 @@ func (t *tree[T]) Min() (first T, ok bool) {
 
 // Set adds an item, or replaces the item that is equal to it, which it returns.
 func (t *tree[T]) Set(item T) (old T, replaced bool) {
+	if t.collects {
+		t.pending = append(t.pending, item)
+		return old, false
+	}
 	if t.root == nil {
 		t.root = &treeNode[T]{owner: t.owner}
 	}

@@ -45,6 +45,18 @@ func Test_Tree(t *testing.T) {
 				want = slices.Delete(want, i, i+1)
 			}
 		}
+		if rapid.Bool().Draw(rt, "load") {
+			tr.collect()
+			for i := range rapid.IntRange(0, 9000).Draw(rt, "collected") {
+				item := [2]int{i * 7919 % 9001, 0}
+				want = append(want, item)
+				tr.Set(item)
+			}
+			slices.SortFunc(want, func(a, b [2]int) int { return a[0] - b[0] })
+			if again, equal := tr.load(func(item [2]int) uint64 { return uint64(item[0] / 10) }); equal {
+				rt.Fatalf("%v is there twice", again)
+			}
+		}
 		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
 			first, n := rapid.IntRange(0, 9000).Draw(rt, "first"), rapid.IntRange(1, 3000).Draw(rt, "count")
 			step := rapid.SampledFrom([]int{1, -1, 7, 2011}).Draw(rt, "step")
@@ -115,5 +127,22 @@ func Test_Tree_InOrder(t *testing.T) {
 	count(tr.root)
 	if leaves > n/maxNodeItems+1 || room > n+maxNodeItems {
 		t.Errorf("%d items are in %d leaves with room for %d", n, leaves, room)
+	}
+}
+
+// Test_Tree_Load: of equal items, a tree keeps one and returns another.
+func Test_Tree_Load(t *testing.T) {
+	tr := newTree(func(a, b int) bool { return a < b })
+	tr.collect()
+	for _, item := range []int{3, 1, 2, 3, 1} {
+		tr.Set(item)
+	}
+	if again, equal := tr.load(func(int) uint64 { return 0 }); !equal || again != 3 {
+		t.Errorf("load returned %d, %t", again, equal)
+	}
+	var items []int
+	tr.Scan(func(item int) bool { items = append(items, item); return true })
+	if !slices.Equal(items, []int{1, 2, 3}) || tr.Len() != 3 {
+		t.Errorf("the tree has %d items: %v", tr.Len(), items)
 	}
 }

@@ -426,6 +426,21 @@ var mutants = []mutant{
 		"./builds", "Fuzz_Pack", "",
 	},
 	{
+		"equal ranks leave a restored index out of order", "builds/tree_load.go",
+		"case t.less(a.item, b.item):", "case false:",
+		"./builds", "Test_Tree$", "",
+	},
+	{
+		"a snapshot has a build twice", "builds/snapshot_tables.go",
+		"if twice != nil {", "if false {",
+		"./builds", "Test_Snapshot_ABuildTwice", "",
+	},
+	{
+		"an index keeps the former version of a build", "builds/tables.go",
+		"s.byRequester.Set(e)", "if former == nil {\n\t\ts.byRequester.Set(e)\n\t}",
+		"./builds", "Test_State_Invariants", "",
+	},
+	{
 		"a restored state is hashed without its ended builds", "builds/snapshot_records.go",
 		"d.sum += h.ofEncoded(r.Build.Id, raw)", "_ = raw",
 		"./builds", "Test_Hash_SameOnAllNodes", "",
