@@ -21,7 +21,7 @@ type Retention struct {
 const (
 	// maxExpired limits how many builds one command is about, so that it holds the state for a few
 	// milliseconds.
-	maxExpired = 64
+	maxExpired = 32
 	// maxRetentionInterval limits the time between checks.
 	maxRetentionInterval = time.Minute
 )
