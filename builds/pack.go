@@ -188,23 +188,29 @@ func (p *packer) putText(t []byte) {
 // hexDigits returns with how many hexadecimal digits of lower case a text begins, at most as many
 // as one operation appends.
 func hexDigits(t []byte) (n int) {
-	for n < min(len(t), 2*opNumbers) && (t[n] >= '0' && t[n] <= '9' || t[n] >= 'a' && t[n] <= 'f') {
+	t = t[:min(len(t), 2*opNumbers)]
+	for n < len(t) && hexValues[t[n]] > 0 {
 		n++
 	}
 	return n
 }
 
-func hexValue(c byte) byte {
-	if c >= 'a' {
-		return c - 'a' + 10
+// hexValues has, for each hexadecimal digit, its value plus 1.
+var hexValues = func() (values [256]byte) {
+	for i := range byte(16) {
+		values[hexAlphabet[i]] = i + 1
 	}
-	return c - '0'
-}
+	return values
+}()
+
+// hexValue returns the value of a hexadecimal digit.
+func hexValue(c byte) byte { return hexValues[c] - 1 }
+
+const hexAlphabet = "0123456789abcdef"
 
 // unpack returns the record of a build. The rest of the buffer, which may be nil, is a buffer for
 // the next call.
 func (d *dictionary) unpack(buffer []byte, id, packed string) (record, next []byte) {
-	const digits = "0123456789abcdef"
 	t := append(append(buffer[:0], d.text...), id...)
 	start, distance := len(t), 0
 	for len(packed) > 0 {
@@ -217,7 +223,7 @@ func (d *dictionary) unpack(buffer []byte, id, packed string) (record, next []by
 			packed = packed[n+1:]
 		case opHex:
 			for i := range n + 1 {
-				t = append(t, digits[packed[i]>>4], digits[packed[i]&0xf])
+				t = append(t, hexAlphabet[packed[i]>>4], hexAlphabet[packed[i]&0xf])
 			}
 			packed = packed[n+1:]
 		case opCopy:
