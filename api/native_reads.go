@@ -19,6 +19,10 @@ const (
 	maxPage     = 1000
 )
 
+// maxListed is how many builds ListBuilds reads for one response, so that a filter which few builds
+// match does not read the whole history at once.
+const maxListed = 1000
+
 // BuildStatus returns one build. It can wait until the build reaches a phase or ends.
 func (n Native) BuildStatus(ctx context.Context, req *imagebuilderv1.BuildStatusRequest) (*imagebuilderv1.BuildStatusResponse, error) {
 	if err := n.catchUp(ctx, req.GetMinIndex(), req.GetLinearizable()); err != nil {
@@ -55,7 +59,8 @@ func (s *Service) withWaitingReason(view func() *builds.State) func(*buildsv1.Re
 	}
 }
 
-// ListBuilds returns one page of the matching builds, newest first.
+// ListBuilds returns one page of the matching builds, newest first. The token of the next page is the
+// last build that was read.
 func (n Native) ListBuilds(ctx context.Context, req *imagebuilderv1.ListBuildsRequest) (*imagebuilderv1.ListBuildsResponse, error) {
 	size := int(req.GetPageSize())
 	switch {
@@ -71,18 +76,20 @@ func (n Native) ListBuilds(ctx context.Context, req *imagebuilderv1.ListBuildsRe
 	view := n.store.View()
 	res.Read.Index = max(res.Read.Index, view.Index())
 	withReason := n.withWaitingReason(func() *builds.State { return view })
+	read, last := 0, ""
 	view.Select(selection(req.GetFilter()), req.GetPageToken(), func(r *buildsv1.Record) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		if !matches(req.GetFilter(), r.Build) {
-			return true
-		}
-		if len(res.Builds) == size {
-			res.NextPageToken = res.Builds[size-1].Id
+		match := matches(req.GetFilter(), r.Build)
+		if read == maxListed || match && len(res.Builds) == size {
+			res.NextPageToken = last
 			return false
 		}
-		res.Builds = append(res.Builds, withReason(r))
+		if match {
+			res.Builds = append(res.Builds, withReason(r))
+		}
+		read, last = read+1, r.Build.Id
 		return true
 	})
 	return res, apiError(ctx.Err())

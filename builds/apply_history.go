@@ -2,6 +2,7 @@ package builds
 
 import (
 	"time"
+	"unique"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -19,11 +20,11 @@ func (tx *change) reap(n int) {
 		n = min(n, reapsPerApply-len(tx.event.Removed))
 	}
 	for ; n > 0; n-- {
-		_, id, ok := tx.history.Min()
+		oldest, ok := tx.history.Min()
 		if !ok {
 			return
 		}
-		r := tx.Build(id)
+		r := oldest.get()
 		age := tx.time - r.Build.EndedAt.AsTime().UnixNano()
 		over := set.HistoryTotal > 0 && int64(tx.history.Len()) > set.HistoryTotal
 		old := set.HistoryMaxAgeNanos > 0 && age > set.HistoryMaxAgeNanos
@@ -53,9 +54,11 @@ func (tx *change) reap(n int) {
 
 // oldestOf returns the build of a requester that ended first, or nil.
 func (tx *change) oldestOf(requester string) (oldest *buildsv1.Record) {
-	prefix := pairKey(requester, "")
-	tx.historyByRequester.Ascend(prefix, func(_ string, id string) bool {
-		oldest = tx.Build(id)
+	first := &entry{requester: unique.Make(requester)}
+	tx.historyByRequester.Ascend(first, func(e *entry) bool {
+		if e.requester == first.requester {
+			oldest = e.get()
+		}
 		return false
 	})
 	return oldest
@@ -97,12 +100,12 @@ func (tx *change) expireLogs(c *buildsv1.ExpireLogs) Result {
 // HistoryDue returns the time at which the oldest ended build may be removed. ok is false if time
 // alone removes no build.
 func (s *State) HistoryDue() (due time.Time, ok bool) {
-	_, id, ok := s.history.Min()
+	oldest, ok := s.history.Min()
 	if !ok {
 		return time.Time{}, false
 	}
 	set := s.settings
-	ended := s.Build(id).Build.EndedAt.AsTime()
+	ended := oldest.get().Build.EndedAt.AsTime()
 	soonest := ended.Add(time.Duration(set.HistoryMinAgeNanos))
 	if set.HistoryTotal > 0 && int64(s.history.Len()) > set.HistoryTotal {
 		return soonest, true

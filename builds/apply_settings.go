@@ -44,7 +44,7 @@ func (tx *change) raiseLevel(level uint32) {
 		tx.newestByRef = new(btree.Map[string, string])
 	}
 	if tx.level >= creationOrderLevel {
-		tx.byRef = new(btree.Map[string, string])
+		tx.byRefAndID = newTree(orderByRefAndID)
 	}
 	if before < RevokeLevel && tx.level >= RevokeLevel {
 		tx.stampStops()

@@ -3,8 +3,7 @@ package builds
 import (
 	"fmt"
 	"time"
-
-	"github.com/tidwall/btree"
+	"unique"
 )
 
 // BusyError refuses a build for now. Err is ErrQueueFull, ErrRequesterQueueFull or
@@ -34,25 +33,26 @@ const (
 // queueRefusal returns the reason why a new build of a requester is refused now, or nil.
 func (tx *change) queueRefusal(requester string) error {
 	if limit := tx.settings.QueueTotal; limit > 0 && tx.queued.Len() >= int(limit) {
-		return &BusyError{ErrQueueFull, tx.retryAfter(tx.history, "")}
+		return &BusyError{ErrQueueFull, tx.retryAfter(tx.history, &entry{ended: lastIndex})}
 	}
 	limit := tx.settings.QueuePerRequester
 	if tx.level >= requesterQueueLevel && limit > 0 && tx.Waiting(requester) >= int(limit) {
-		return &BusyError{ErrRequesterQueueFull, tx.retryAfter(tx.historyByRequester, pairKey(requester, ""))}
+		return &BusyError{ErrRequesterQueueFull, tx.retryAfter(tx.historyByRequester, &entry{ended: lastIndex, requester: unique.Make(requester)})}
 	}
 	return nil
 }
 
 // retryAfter returns the time after which a build probably starts, so that another one can be
-// queued: the mean time between the ends of the last builds in a history, whose keys have a prefix.
-func (tx *change) retryAfter(history *btree.Map[string, string], prefix string) time.Duration {
+// queued: the mean time between the ends of the last builds in a history, those of the requester of
+// last if it has one.
+func (tx *change) retryAfter(history *tree[*entry], last *entry) time.Duration {
 	var first int64
 	n := 0
-	history.Descend(prefix+"\xff", func(key, id string) bool {
-		if len(key) < len(prefix) || key[:len(prefix)] != prefix {
+	history.Descend(last, func(e *entry) bool {
+		if last.requester != (unique.Handle[string]{}) && e.requester != last.requester {
 			return false
 		}
-		first = tx.Build(id).Build.EndedAt.AsTime().UnixNano()
+		first = e.get().Build.EndedAt.AsTime().UnixNano()
 		n++
 		return n < paceSample
 	})

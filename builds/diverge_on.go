@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/image-builder-ha/image-builder/faults"
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
 // injectDivergence makes the change that is switched on by the fault Diverge.
@@ -30,7 +31,14 @@ func (s *State) diverge(n int) {
 	i := n / 6
 	switch n % 6 {
 	case 1:
-		if r := s.builds.GetAt(i % max(1, s.builds.Len())); r != nil {
+		i %= max(1, s.builds.Len())
+		var r *buildsv1.Record
+		s.All(func(at *buildsv1.Record) bool {
+			r = at
+			i--
+			return i >= 0
+		})
+		if r != nil {
 			r = edit(r)
 			r.CountedAttempts++
 			s.put(r)

@@ -1,6 +1,7 @@
 package builds
 
 import (
+	"fmt"
 	"io"
 
 	"github.com/tidwall/btree"
@@ -69,16 +70,33 @@ func (s *State) Schedule() map[string]any {
 	sets := map[string]int{}
 	s.copySets.Scan(func(key string, set copySet) bool { sets[key] = set.n; return true })
 	out["copySets"] = sets
-	bytes := map[string]int64{}
-	s.logged.Scan(func(key string, n int64) bool { bytes[key] = n; return true })
-	out["logged"] = bytes
-	for name, t := range map[string]*btree.Map[string, string]{
-		"activeByRef": s.activeByRef, "successors": s.successors, "created": s.created, "createdRef": s.createdRef, "active": s.active, "byRequester": s.byRequester,
-		"history": s.history, "historyByRequester": s.historyByRequester,
-	} {
+	for name, t := range map[string]*btree.Map[string, string]{"activeByRef": s.activeByRef, "successors": s.successors, "active": s.active} {
 		ids := map[string]string{}
 		t.Scan(func(key, id string) bool { ids[key] = id; return true })
 		out[name] = ids
 	}
+	for name, t := range map[string]*tree[*entry]{
+		"created": s.created, "byRef": s.byRef, "byRefAndID": s.byRefAndID, "byRequester": s.byRequester,
+		"history": s.history, "historyByRequester": s.historyByRequester, "logged": s.logged,
+	} {
+		builds := []string{}
+		t.Scan(func(e *entry) bool {
+			if e != s.builds.entry(e.id()) {
+				builds = append(builds, "a former version of:")
+			}
+			builds = append(builds, e.id())
+			return true
+		})
+		out[name] = builds
+	}
+	published := []string{}
+	s.published.Scan(func(p publication) bool {
+		if p.build != s.builds.entry(p.build.id()) {
+			published = append(published, "a former version of:")
+		}
+		published = append(published, fmt.Sprint(p.ref, " ", p.build.id()))
+		return true
+	})
+	out["published"] = published
 	return out
 }

@@ -1,12 +1,9 @@
 package builds
 
 import (
-	"strings"
-
-	"github.com/tidwall/btree"
+	"unique"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 // Selection limits a list of builds to a part that the state finds without reading all builds. Empty
@@ -17,45 +14,31 @@ type Selection struct {
 	Active    bool   // builds that have not ended
 }
 
-func (sel Selection) matches(b *imagebuilderv1.Build) bool {
-	switch {
-	case sel.Ref != "" && b.Ref != sel.Ref:
-		return false
-	case sel.Requester != "" && b.Requester != sel.Requester:
-		return false
-	}
-	return !sel.Active || !Terminal(b.Phase)
-}
-
-// Select is like Descend, but calls f only with builds that match all fields of the selection.
-// Below creationOrderLevel it reads all builds.
+// Select is like Descend, but leaves out builds that do not match one field of the selection. f can
+// receive builds that do not match the other fields, and all builds below creationOrderLevel. So each
+// call of f stands for a bounded amount of work.
 func (s *State) Select(sel Selection, before string, f func(*buildsv1.Record) bool) {
-	matching := func(r *buildsv1.Record) bool { return !sel.matches(r.Build) || f(r) }
-	index, prefix := s.byRequester, pairKey(sel.Requester, "")
-	switch {
-	case s.level < creationOrderLevel || sel == Selection{}:
-		s.Descend(before, matching)
+	if s.level < creationOrderLevel || sel == (Selection{}) {
+		s.Descend(before, f)
 		return
-	case sel.Ref != "":
-		index, prefix = s.createdRef, pairKey(sel.Ref, "")
-	case sel.Active:
-		index, prefix = s.active, ""
 	}
-	last := s.Build(before)
-	pivot := prefix + "\xff"
-	if last != nil {
-		pivot = prefix + createdKey(last)
-	}
-	descendPrefix(index, prefix, pivot, func(id string) bool {
-		if id == before || last == nil && before != "" && id > before {
-			return true
+	last, visit := s.visitor(before, f)
+	if sel.Active && sel.Ref == "" && sel.Requester == "" {
+		pivot := "\xff"
+		if last != nil {
+			pivot = orderKey(last.created) + last.id()
 		}
-		return matching(s.Build(id))
-	})
-}
-
-// descendPrefix calls f with the values whose keys have a prefix and are not after pivot, last key
-// first, until f returns false.
-func descendPrefix(t *btree.Map[string, string], prefix, pivot string, f func(string) bool) {
-	t.Descend(pivot, func(key, v string) bool { return strings.HasPrefix(key, prefix) && f(v) })
+		s.active.Descend(pivot, func(_, id string) bool { return visit(s.builds.entry(id)) })
+		return
+	}
+	index, pivot := s.byRequester, entry{requester: unique.Make(sel.Requester), created: lastIndex}
+	selected := func(e *entry) bool { return e.requester == pivot.requester }
+	if sel.Ref != "" {
+		index, pivot = s.byRef, entry{ref: refHash(sel.Ref), created: lastIndex}
+		selected = func(e *entry) bool { return e.ref == pivot.ref }
+	}
+	if last != nil {
+		pivot.created, pivot.uuid, pivot.record = last.created, last.uuid, last.record
+	}
+	index.Descend(&pivot, func(e *entry) bool { return selected(e) && visit(e) })
 }

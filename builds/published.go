@@ -1,7 +1,7 @@
 package builds
 
 import (
-	"strings"
+	"slices"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
@@ -16,12 +16,37 @@ func Targets(b *imagebuilderv1.Build) []string {
 	return []string{b.Ref}
 }
 
+// publication is a target ref of a build that has succeeded.
+type publication struct {
+	ref   uint64 // hash; see refHash
+	build *entry
+}
+
+// orderPublications is the order in which the builds of each target ref ended.
+func orderPublications(a, b publication) bool {
+	if a.ref != b.ref {
+		return a.ref < b.ref
+	}
+	return orderByEnd(a.build, b.build)
+}
+
 // Published returns the digest that the last success with the target ref has published, or "". It
 // follows from the builds of the state, so it is "" again once the history has removed that build: the
 // history removes older successes before it.
-func (s *State) Published(ref string) string {
-	id, _ := s.published.Get(ref)
-	return s.Build(id).GetBuild().GetDigest()
+func (s *State) Published(ref string) (digest string) {
+	last := publication{refHash(ref), &entry{ended: lastIndex}}
+	s.published.Descend(last, func(p publication) bool {
+		if p.ref != last.ref {
+			return false
+		}
+		b := p.build.get().Build
+		if slices.Contains(Targets(b), ref) {
+			digest = b.Digest
+			return false
+		}
+		return true
+	})
+	return digest
 }
 
 // CommittedDigest returns the digest that a tag must have: that of the newest running build which
@@ -44,65 +69,43 @@ func (s *State) CommittedDigest(ref string) string {
 	return s.Published(ref)
 }
 
-// publish makes a build that has succeeded the last success of its targets, unless a build that
-// ended later has published there.
-func (s *State) publish(r *buildsv1.Record) {
+// publish stores the targets of a build if it has succeeded.
+func (s *State) publish(e *entry, r *buildsv1.Record) {
 	if r.Build.Phase != Succeeded {
 		return
 	}
 	for _, ref := range Targets(r.Build) {
-		id, ok := s.published.Get(ref)
-		if id == r.Build.Id {
-			continue
-		}
-		last := s.Build(id)
-		if ok && last != nil && (last.EndedIndex > r.EndedIndex || last.EndedIndex == r.EndedIndex && id > r.Build.Id) {
-			s.superseded.Set(successKey(ref, r), r.Build.Id)
-			continue
-		}
-		if ok && last != nil {
-			s.superseded.Set(successKey(ref, last), id)
-		}
-		s.published.Set(ref, r.Build.Id)
+		s.published.Set(publication{refHash(ref), e})
 	}
 }
 
 // unpublish removes a build that the history does not keep any more.
-func (s *State) unpublish(r *buildsv1.Record) {
+func (s *State) unpublish(e *entry, r *buildsv1.Record) {
+	if r.Build.Phase != Succeeded {
+		return
+	}
 	for _, ref := range Targets(r.Build) {
-		s.superseded.Delete(successKey(ref, r))
-		if id, ok := s.published.Get(ref); !ok || id != r.Build.Id {
-			continue
-		}
-		s.published.Delete(ref)
-		// A build is left here only below publishedOrderLevel. A restored state finds it too.
-		s.superseded.Descend(pairKey(ref, "\xff"), func(key, id string) bool {
-			if strings.HasPrefix(key, pairKey(ref, "")) {
-				s.superseded.Delete(key)
-				s.published.Set(ref, id)
-			}
-			return false
-		})
+		s.published.Delete(publication{refHash(ref), e})
 	}
 }
 
 // olderSuccess returns the first success of the refs of a build that ended before it, or nil.
 func (s *State) olderSuccess(r *buildsv1.Record) (older *buildsv1.Record) {
+	build := s.builds.entry(r.Build.Id)
 	for _, ref := range Targets(r.Build) {
-		s.superseded.Ascend(pairKey(ref, ""), func(key, id string) bool {
-			if strings.HasPrefix(key, pairKey(ref, "")) && key < successKey(ref, r) {
-				older = s.Build(id)
+		first := publication{refHash(ref), &entry{}}
+		s.published.Ascend(first, func(p publication) bool {
+			if p.ref != first.ref || !orderByEnd(p.build, build) {
+				return false
 			}
-			return false
+			if b := p.build.get(); slices.Contains(Targets(b.Build), ref) {
+				older = b
+			}
+			return older == nil
 		})
 		if older != nil {
 			break
 		}
 	}
 	return older
-}
-
-// successKey returns the key of a success with a target ref.
-func successKey(ref string, r *buildsv1.Record) string {
-	return pairKey(ref, orderKey(r.EndedIndex)+r.Build.Id)
 }

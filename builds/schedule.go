@@ -42,7 +42,7 @@ type schedule struct {
 	stopping  *btree.Map[string, *buildsv1.Record] // live builds with a stop, by its time and id
 	digested  *btree.Map[string, *buildsv1.Record] // active builds with a digest, by creation key
 	active    *btree.Map[string, string]           // builds that have not ended, by creation key, to id
-	logged    *btree.Map[string, int64]            // ended builds with a sealed log, by end index and id, to its bytes
+	logged    *tree[*entry]                        // ended builds with a sealed log, in the order of their ends
 	running   *btree.Map[string, int]              // requester to number of live builds
 	waiting   *btree.Map[string, int]              // requester to number of queued builds
 	owned     *btree.Map[string, int]              // node name to number of live builds
@@ -66,7 +66,7 @@ func newSchedule() schedule {
 		stopping:  new(btree.Map[string, *buildsv1.Record]),
 		digested:  new(btree.Map[string, *buildsv1.Record]),
 		active:    new(btree.Map[string, string]),
-		logged:    new(btree.Map[string, int64]),
+		logged:    newTree(orderByEnd),
 		running:   new(btree.Map[string, int]),
 		waiting:   new(btree.Map[string, int]),
 		owned:     new(btree.Map[string, int]),
@@ -99,9 +99,10 @@ func (s schedule) freeze() schedule {
 // places are the keys of a record in the tables of builds that have one phase or property. An empty
 // key means that the record is not in the table.
 type places struct {
-	queued, deadline, live, sealing, history               string
+	queued, deadline, live, sealing                        string
 	ready, delayed, byOwner, adoptable, expiring, stopping string
-	active, digested, logged                               string
+	active, digested                                       string
+	history, logged                                        bool
 	logBytes                                               int64
 }
 
@@ -111,22 +112,23 @@ func (s *State) placesOf(r *buildsv1.Record) (p places) {
 		return p
 	}
 	b := r.Build
-	created := createdKey(r)
-	sealed := false
+	p.history = Terminal(b.Phase)
 	for _, a := range b.Attempts {
 		switch a.GetLog().GetState() {
 		case LogSealing:
 			p.sealing = b.Id
 		case LogSealed:
-			sealed = true
+			p.logged = p.history
 			p.logBytes += a.Log.GetLength()
 		}
 	}
-	if !Terminal(b.Phase) {
-		p.active = created
-		if b.Digest != "" {
-			p.digested = created
-		}
+	if p.history {
+		return p
+	}
+	created := createdKey(r)
+	p.active = created
+	if b.Digest != "" {
+		p.digested = created
 	}
 	switch {
 	case b.Phase == Queued:
@@ -154,17 +156,13 @@ func (s *State) placesOf(r *buildsv1.Record) (p places) {
 		case r.StopUnixNano != 0:
 			p.stopping = timeKey(r.StopUnixNano) + b.Id
 		}
-	case Terminal(b.Phase):
-		p.history = orderKey(r.EndedIndex) + b.Id
-		if sealed {
-			p.logged = p.history
-		}
 	}
 	return p
 }
 
-// reindex moves a build from the places of its record old to those of r. One of them may be nil.
-func (s *State) reindex(old, r *buildsv1.Record) {
+// reindex moves a build from the places of its record old to those of r. One of them, and its entry,
+// may be nil.
+func (s *State) reindex(former, next *entry, old, r *buildsv1.Record) {
 	was, is := s.placesOf(old), s.placesOf(r)
 	b := r.GetBuild()
 	if b == nil {
@@ -183,13 +181,17 @@ func (s *State) reindex(old, r *buildsv1.Record) {
 	if was.active != is.active {
 		move(s.active, was.active, is.active, b.Id)
 	}
-	move(s.logged, was.logged, is.logged, is.logBytes)
+	moveEntry(s.logged, was.logged, is.logged, former, next)
 	s.logBytes += is.logBytes - was.logBytes
 	s.recount(old.GetBuild().GetAttempts(), r.GetBuild().GetAttempts())
+	moveEntry(s.history, was.history, is.history, former, next)
+	moveEntry(s.historyByRequester, was.history, is.history, former, next)
 	if was.history != is.history {
-		move(s.history, was.history, is.history, b.Id)
-		move(s.historyByRequester, ofRequester(b, was.history), ofRequester(b, is.history), b.Id)
-		count(s.historyCount, b.Requester, present(is.history)-present(was.history))
+		by := 1
+		if was.history {
+			by = -1
+		}
+		count(s.historyCount, b.Requester, by)
 	}
 	count(s.waiting, b.Requester, present(is.queued)-present(was.queued))
 	count(s.running, b.Requester, present(is.live)-present(was.live))
@@ -215,20 +217,23 @@ func move[V any](t *btree.Map[string, V], was, is string, v V) {
 	}
 }
 
+// moveEntry replaces the entry of a build in a table, where was and is report whether the two entries
+// belong.
+func moveEntry(t *tree[*entry], was, is bool, former, next *entry) {
+	switch {
+	case is:
+		t.Set(next)
+	case was:
+		t.Delete(former)
+	}
+}
+
 // present returns 1 if there is a key, else 0.
 func present(key string) int {
 	if key == "" {
 		return 0
 	}
 	return 1
-}
-
-// ofRequester returns the key of a build in a table by requester, or "" if key is empty.
-func ofRequester(b *imagebuilderv1.Build, key string) string {
-	if key == "" {
-		return ""
-	}
-	return pairKey(b.Requester, key)
 }
 
 // count adds by to the number of a key. A number of 0 has no entry.
@@ -434,7 +439,10 @@ func (s *State) AdoptableOf(o Owner, f func(*buildsv1.Record) bool) {
 // Logged calls f with every ended build that has a sealed log, and the bytes of its logs, in the
 // order in which the builds ended, until f returns false.
 func (s *State) Logged(f func(r *buildsv1.Record, bytes int64) bool) {
-	s.logged.Scan(func(key string, bytes int64) bool { return f(s.Build(key[orderKeyLen:]), bytes) })
+	s.logged.Scan(func(e *entry) bool {
+		r := e.get()
+		return f(r, s.placesOf(r).logBytes)
+	})
 }
 
 // WithSealedLog calls f with every build that has a sealed log, and with others that have not ended,

@@ -2,7 +2,6 @@ package builds
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -45,22 +44,26 @@ func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 	}
 	var sums tableSums
 	var h recordHasher
+	var buf []byte
 	count := func(table int, key string, m proto.Message) {
 		if s.summed != nil {
 			sums[table] += h.of(key, m)
 		}
 	}
-	st.builds.scanStored(func(key string, b storedBuild) bool {
+	st.builds.m.Scan(func(e *entry) bool {
 		if s.summed != nil {
-			sums[0] += b.hash(&h, key)
+			sums[0] += e.hash(&h)
 		}
-		if b.raw != nil {
+		if e.dict == nil {
+			return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_Build{Build: e.record}})
+		}
+		e.withRaw(func(raw []byte) {
 			if err == nil {
-				_, err = cw.Write(encodedBuild(b.raw))
+				buf = appendEncodedBuild(buf[:0], raw)
+				_, err = cw.Write(buf)
 			}
-			return err == nil
-		}
-		return put(&buildsv1.SnapshotRecord{Entry: &buildsv1.SnapshotRecord_Build{Build: b.record}})
+		})
+		return err == nil
 	})
 	st.requests.Scan(func(key string, r *buildsv1.Request) bool {
 		count(1, key, r)
@@ -86,12 +89,11 @@ func (s snapshot) WriteTo(w io.Writer) (int64, error) {
 	return cw.n, nil
 }
 
-// encodedBuild returns a SnapshotRecord, preceded by its length, with a build that is encoded.
-func encodedBuild(raw []byte) []byte {
+// appendEncodedBuild appends a SnapshotRecord, preceded by its length, with a build that is encoded.
+func appendEncodedBuild(buf, raw []byte) []byte {
 	const field = 1 // SnapshotRecord.build
-	n := protowire.SizeTag(field) + protowire.SizeBytes(len(raw))
-	out := protowire.AppendVarint(make([]byte, 0, n+binary.MaxVarintLen64), uint64(n))
-	return protowire.AppendBytes(protowire.AppendTag(out, field, protowire.BytesType), raw)
+	buf = protowire.AppendVarint(buf, uint64(protowire.SizeTag(field)+protowire.SizeBytes(len(raw))))
+	return protowire.AppendBytes(protowire.AppendTag(buf, field, protowire.BytesType), raw)
 }
 
 // countingWriter counts the bytes that it writes.
@@ -106,7 +108,8 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// readSnapshot reads a snapshot. It refuses a truncated one, and bytes after the last record.
+// readSnapshot reads a snapshot to the end of the reader. It refuses a truncated one, and bytes after
+// the last record. It knows the sum of the builds.
 func readSnapshot(r io.Reader) (*State, error) {
 	br := bufio.NewReaderSize(r, 1<<20)
 	opts := protodelim.UnmarshalOptions{MaxSize: maxSnapshotRecord}
@@ -128,31 +131,21 @@ func readSnapshot(r io.Reader) (*State, error) {
 	if h.Cache != nil {
 		s.cacheConfig = h.Cache
 	}
-	for n := range h.Records {
-		rec := new(buildsv1.SnapshotRecord)
-		if err := opts.UnmarshalFrom(br, rec); err != nil {
-			return nil, fmt.Errorf("read snapshot record %d of %d: %w", n+1, h.Records, noEOF(err))
-		}
-		switch e := rec.Entry.(type) {
-		case *buildsv1.SnapshotRecord_Build:
-			if e.Build.GetBuild().GetId() == "" {
-				return nil, fmt.Errorf("read snapshot record %d: a build without id", n+1)
-			}
-			s.put(e.Build)
-		case *buildsv1.SnapshotRecord_Request:
-			s.putRequest(e.Request)
-		case *buildsv1.SnapshotRecord_CachedRef:
-			s.cached.Set(e.CachedRef.GetRef(), e.CachedRef)
-		case *buildsv1.SnapshotRecord_Node:
-			s.nodes.Set(e.Node.GetName(), e.Node)
-		default:
-			return nil, fmt.Errorf("read snapshot record %d: unknown kind of record", n+1)
-		}
+	s.collectBuilds()
+	sum, err := s.readRecords(br, h.Records)
+	if err != nil {
+		return nil, err
 	}
-	if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
+	if err := s.loadBuilds(); err != nil {
+		return nil, err
+	}
+	if _, err := br.ReadByte(); err == nil {
 		return nil, fmt.Errorf("read snapshot: bytes follow the last of %d records", h.Records)
+	} else if !errors.Is(err, io.EOF) { // the reader refuses what it has read
+		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
 	s.settle()
+	s.builds.trackFrom(sum)
 	return s, nil
 }
 

@@ -22,22 +22,22 @@ type State struct {
 	activeByRef *btree.Map[string, string]           // ref to id of the active build
 	successors  *btree.Map[string, string]           // ref to id of the build that waits for it
 	newestByRef *btree.Map[string, string]           // ref to id of the newest build; empty from newestLevel on
-	byRef       *btree.Map[string, string]           // ref and id to id; empty from creationOrderLevel on
-	created     *btree.Map[string, string]           // creation key to id
-	createdRef  *btree.Map[string, string]           // ref and creation key to id
-	byRequester *btree.Map[string, string]           // first requester and creation key to id
+	byRefAndID  *tree[*entry]                        // by hash of the ref, and by id; empty from creationOrderLevel on
+	created     *tree[*entry]                        // in the order of creation
+	byRef       *tree[*entry]                        // by hash of the ref, in the order of creation
+	byRequester *tree[*entry]                        // by first requester, in the order of creation
 	queued      *btree.Map[string, *buildsv1.Record] // by creation key, successors included
 	live        *btree.Map[string, *buildsv1.Record] // by id
 	sealing     *btree.Map[string, *buildsv1.Record] // by id: builds with a log that has to be sealed
 	deadlines   *btree.Map[string, *buildsv1.Record] // queued builds by deadline and id; see deadlineRuns
-	published   *btree.Map[string, string]           // target ref to id of the last success
-	superseded  *btree.Map[string, string]           // target ref, end index and id to id of its other successes
+	published   *tree[publication]                   // successes by hash of the target ref
 
 	activeSet *ActiveSet
 
-	history            *btree.Map[string, string] // end index and id to id
-	historyByRequester *btree.Map[string, string] // requester, end index and id to id
-	historyCount       *btree.Map[string, int]    // requester to number of ended builds
+	history            *tree[*entry]           // ended builds in the order of their ends
+	historyByRequester *tree[*entry]           // the same by first requester
+	historyCount       *btree.Map[string, int] // requester to number of ended builds
+	entries            *entryMaker             // nil in a frozen state
 
 	requestLimit    int                        // maxRequests
 	requests        *table[*buildsv1.Request]  // by requester and request id
@@ -63,19 +63,19 @@ func NewState() *State {
 		activeByRef:        new(btree.Map[string, string]),
 		successors:         new(btree.Map[string, string]),
 		newestByRef:        new(btree.Map[string, string]),
-		byRef:              new(btree.Map[string, string]),
-		created:            new(btree.Map[string, string]),
-		createdRef:         new(btree.Map[string, string]),
-		byRequester:        new(btree.Map[string, string]),
+		byRefAndID:         newTree(orderByRefAndID),
+		created:            newTree(orderByCreation),
+		byRef:              newTree(orderByRef),
+		byRequester:        newTree(orderByRequester),
 		queued:             new(btree.Map[string, *buildsv1.Record]),
 		live:               new(btree.Map[string, *buildsv1.Record]),
 		sealing:            new(btree.Map[string, *buildsv1.Record]),
 		deadlines:          new(btree.Map[string, *buildsv1.Record]),
-		published:          new(btree.Map[string, string]),
-		superseded:         new(btree.Map[string, string]),
-		history:            new(btree.Map[string, string]),
-		historyByRequester: new(btree.Map[string, string]),
+		published:          newTree(orderPublications),
+		history:            newTree(orderByEnd),
+		historyByRequester: newTree(orderByRequesterAndEnd),
 		historyCount:       new(btree.Map[string, int]),
+		entries:            newEntryMaker(),
 		requestLimit:       maxRequests,
 		requests:           newTable[*buildsv1.Request](),
 		requestsByTime:     new(btree.Map[string, string]),
@@ -91,21 +91,20 @@ func NewState() *State {
 // the state: the trees share their nodes until one of them is written.
 func (s *State) freeze() *State {
 	c := *s
-	c.hash = nil
+	c.hash, c.entries = nil, nil
 	c.builds = s.builds.Copy()
 	c.activeByRef = s.activeByRef.Copy()
 	c.successors = s.successors.Copy()
 	c.newestByRef = s.newestByRef.Copy()
-	c.byRef = s.byRef.Copy()
+	c.byRefAndID = s.byRefAndID.Copy()
 	c.created = s.created.Copy()
-	c.createdRef = s.createdRef.Copy()
+	c.byRef = s.byRef.Copy()
 	c.byRequester = s.byRequester.Copy()
 	c.queued = s.queued.Copy()
 	c.live = s.live.Copy()
 	c.sealing = s.sealing.Copy()
 	c.deadlines = s.deadlines.Copy()
 	c.published = s.published.Copy()
-	c.superseded = s.superseded.Copy()
 	c.history = s.history.Copy()
 	c.historyByRequester = s.historyByRequester.Copy()
 	c.historyCount = s.historyCount.Copy()
@@ -155,15 +154,19 @@ func (s *State) Newest(ref string) (r *buildsv1.Record) {
 		}
 		return r
 	}
-	index, keyOf := s.createdRef, createdKey
+	index, last := s.byRef, &entry{ref: refHash(ref), created: lastIndex}
 	if s.level < creationOrderLevel {
-		index, keyOf = s.byRef, func(r *buildsv1.Record) string { return r.Build.Id }
+		index, last = s.byRefAndID, entryAt("\xff")
+		last.ref = refHash(ref)
 	}
-	index.Descend(pairKey(ref, "\xff"), func(key, id string) bool {
-		if b := s.Build(id); key == pairKey(ref, keyOf(b)) {
+	index.Descend(last, func(e *entry) bool {
+		if e.ref != last.ref {
+			return false
+		}
+		if b := e.get(); b.Build.Ref == ref {
 			r = b
 		}
-		return false
+		return r == nil
 	})
 	return r
 }
@@ -200,7 +203,7 @@ func (s *State) Sealing(f func(*buildsv1.Record) bool) {
 
 // All calls f with every build, by id, until f returns false.
 func (s *State) All(f func(*buildsv1.Record) bool) {
-	s.builds.Scan(func(_ string, r *buildsv1.Record) bool { return f(r) })
+	s.builds.m.Scan(func(e *entry) bool { return f(e.get()) })
 }
 
 // Descend calls f with every build that was created before the build with the id before, newest
@@ -208,36 +211,33 @@ func (s *State) All(f func(*buildsv1.Record) bool) {
 // does not have the build before any more, Descend calls f with the builds that have smaller ids.
 // Below creationOrderLevel the order is that of the ids.
 func (s *State) Descend(before string, f func(*buildsv1.Record) bool) {
-	if s.level < creationOrderLevel {
-		s.descendIDs(before, f)
-		return
-	}
-	last := s.Build(before)
-	visit := func(_, id string) bool {
-		if id == before || last == nil && before != "" && id > before {
-			return true
-		}
-		return f(s.Build(id))
-	}
-	if last == nil {
+	last, visit := s.visitor(before, f)
+	switch {
+	case s.level < creationOrderLevel && before != "":
+		s.builds.m.Descend(entryAt(before), visit)
+	case s.level < creationOrderLevel:
+		s.builds.m.Reverse(visit)
+	case last != nil:
+		s.created.Descend(last, visit)
+	default:
 		s.created.Reverse(visit)
-		return
 	}
-	s.created.Descend(createdKey(last), visit)
 }
 
-func (s *State) descendIDs(before string, f func(*buildsv1.Record) bool) {
-	visit := func(id string, r *buildsv1.Record) bool {
-		if id == before {
+// visitor returns the build with the id before, or nil, and a function that calls f with builds. It
+// leaves out that build and, if the state does not have it, those with greater ids.
+func (s *State) visitor(before string, f func(*buildsv1.Record) bool) (last *entry, visit func(*entry) bool) {
+	if before == "" {
+		return nil, func(e *entry) bool { return f(e.get()) }
+	}
+	last = s.builds.entry(before)
+	at := entryAt(before)
+	return last, func(e *entry) bool {
+		if c := compareIDs(e, at); c == 0 || last == nil && c > 0 {
 			return true
 		}
-		return f(r)
+		return f(e.get())
 	}
-	if before == "" {
-		s.builds.Reverse(visit)
-		return
-	}
-	s.builds.Descend(before, visit)
 }
 
 // Node returns the record of a node, or nil.

@@ -7,14 +7,20 @@ import (
 
 // put stores a record and updates every index. The record must not change afterwards.
 func (s *State) put(r *buildsv1.Record) {
+	e, _ := s.entries.entry(r)
+	s.putEntry(e, r)
+}
+
+// putEntry is put for a caller that has the entry of the record.
+func (s *State) putEntry(e *entry, r *buildsv1.Record) {
 	b := r.Build
-	old := s.Build(b.Id)
+	former := s.builds.Set(e)
+	old := former.get()
 	if !sameListing(old.GetBuild(), b) {
 		s.activeSet = new(ActiveSet)
 	}
-	s.builds.Set(b.Id, r)
-	s.publish(r)
-	s.reindex(old, r)
+	s.publish(e, r)
+	s.reindex(former, e, old, r)
 	s.leaveRef(old, r)
 	if !Terminal(b.Phase) {
 		if r.Successor {
@@ -28,14 +34,12 @@ func (s *State) put(r *buildsv1.Record) {
 			s.newestByRef.Set(b.Ref, b.Id)
 		}
 	}
-	if old == nil {
-		if s.level < creationOrderLevel {
-			s.byRef.Set(pairKey(b.Ref, b.Id), b.Id)
-		}
-		s.byRequester.Set(pairKey(b.Requester, createdKey(r)), b.Id)
-		s.created.Set(createdKey(r), b.Id)
-		s.createdRef.Set(pairKey(b.Ref, createdKey(r)), b.Id)
+	if s.level < creationOrderLevel {
+		s.byRefAndID.Set(e)
 	}
+	s.byRequester.Set(e)
+	s.created.Set(e)
+	s.byRef.Set(e)
 }
 
 // leaveRef removes a build from the active builds and the successors of its ref, unless r, its next
@@ -76,17 +80,17 @@ func deadlineKey(r *buildsv1.Record) string {
 
 // remove removes a build and all its index entries.
 func (s *State) remove(r *buildsv1.Record) {
-	s.reindex(r, nil)
+	e := s.builds.Delete(r.Build.Id)
+	s.reindex(e, nil, r, nil)
 	s.leaveRef(r, nil)
-	s.unpublish(r)
-	s.builds.Delete(r.Build.Id)
+	s.unpublish(e, r)
 	if !Terminal(r.Build.Phase) {
 		s.activeSet = new(ActiveSet)
 	}
-	s.byRef.Delete(pairKey(r.Build.Ref, r.Build.Id))
-	s.created.Delete(createdKey(r))
-	s.createdRef.Delete(pairKey(r.Build.Ref, createdKey(r)))
-	s.byRequester.Delete(pairKey(r.Build.Requester, createdKey(r)))
+	s.byRefAndID.Delete(e)
+	s.created.Delete(e)
+	s.byRef.Delete(e)
+	s.byRequester.Delete(e)
 	if id, ok := s.newestByRef.Get(r.Build.Ref); ok && id == r.Build.Id {
 		s.newestByRef.Delete(r.Build.Ref)
 	}

@@ -38,7 +38,8 @@ func Benchmark_Busy(b *testing.B) {
 		b.ReportMetric(memory, "MiB")
 	})
 	b.Run("decide", func(b *testing.B) { benchmarkDecide(b, w) })
-	b.Run("list", func(b *testing.B) { benchmarkList(b, w) })
+	b.Run("list", func(b *testing.B) { benchmarkList(b, w, 100) })
+	b.Run("filter", func(b *testing.B) { benchmarkList(b, w, 1000) })
 	b.Run("retention", func(b *testing.B) { benchmarkRetention(b, w) })
 	raw := snapshotOf(b, w)
 	b.Run("restore", func(b *testing.B) {
@@ -138,15 +139,20 @@ func benchmarkDecide(b *testing.B, w *schedulertest.World) {
 	took.report(b)
 }
 
-// benchmarkList measures pages of 100 builds: the newest ones, and those of one requester.
-func benchmarkList(b *testing.B, w *schedulertest.World) {
+// benchmarkList measures reads of n ended builds, as for one page.
+func benchmarkList(b *testing.B, w *schedulertest.World, n int) {
+	var newest string // of the ended builds
+	w.Store.View().Descend("", func(r *buildsv1.Record) bool {
+		newest = r.Build.Id
+		return !builds.Terminal(r.Build.Phase)
+	})
 	var took times
 	for b.Loop() {
 		c := startClock()
-		n := 0
-		w.Store.View().Descend("", func(r *buildsv1.Record) bool {
-			n++
-			return n < 100
+		read := 0
+		w.Store.View().Descend(newest, func(r *buildsv1.Record) bool {
+			read++
+			return read < n
 		})
 		took = append(took, c.stop())
 	}

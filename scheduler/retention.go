@@ -21,7 +21,7 @@ type Retention struct {
 const (
 	// maxExpired limits the builds whose logs one command removes, so that the command locks the
 	// state only for a few milliseconds.
-	maxExpired = 64
+	maxExpired = 32
 	// maxRetentionInterval limits the time between checks.
 	maxRetentionInterval = time.Minute
 )

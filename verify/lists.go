@@ -47,8 +47,8 @@ func (r *run) list(ctx context.Context, who string, b *imagebuilderv1.Build) {
 // reaches reports whether a list, whose newest builds are the first, goes back beyond the creation
 // of b.
 func reaches(res *imagebuilderv1.ListBuildsResponse, b *imagebuilderv1.Build) bool {
-	if res.NextPageToken == "" {
-		return true
+	if res.NextPageToken == "" || len(res.Builds) == 0 {
+		return res.NextPageToken == ""
 	}
 	oldest := res.Builds[len(res.Builds)-1]
 	return oldest.GetCreatedAt().AsTime().Before(b.GetCreatedAt().AsTime())

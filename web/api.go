@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -92,11 +93,36 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		req.PageSize = int32(min(size, 1<<30))
 		var res *imagebuilderv1.ListBuildsResponse
-		res, err = s.API.ListBuilds(r.Context(), req)
+		res, err = s.fill(r.Context(), req)
 		respond(w, res, err)
 		return
 	}
 	respond(w, nil, err)
+}
+
+const (
+	// defaultSize is the number of builds in one response if the page asks for no number.
+	defaultSize = 100
+	// maxLists is how many lists the page reads for one response. One list reads a limited number of
+	// builds, of which few may match the filter.
+	maxLists = 10
+)
+
+// fill reads lists until one response is full.
+func (s *server) fill(ctx context.Context, req *imagebuilderv1.ListBuildsRequest) (*imagebuilderv1.ListBuildsResponse, error) {
+	size := int(req.PageSize)
+	if size == 0 {
+		size = defaultSize
+	}
+	res, err := s.API.ListBuilds(ctx, req)
+	for n := 1; err == nil && res.NextPageToken != "" && len(res.Builds) < size && n < maxLists; n++ {
+		former := res.Builds
+		req.PageToken, req.PageSize = res.NextPageToken, int32(size-len(former))
+		if res, err = s.API.ListBuilds(ctx, req); err == nil {
+			res.Builds = append(former, res.Builds...)
+		}
+	}
+	return res, err
 }
 
 func (s *server) status(w http.ResponseWriter, r *http.Request) {

@@ -20,7 +20,8 @@ type StateMachine interface {
 	Apply(index uint64, cmd *clusterv1.Command) any
 	// Snapshot returns the current state. The result is written while Apply continues.
 	Snapshot() (io.WriterTo, error)
-	// Restore replaces the state. If it returns an error, the state is unchanged.
+	// Restore replaces the state. If it returns an error, the state is unchanged. It reads r to the end
+	// first: only then r returns an error if the snapshot is damaged.
 	Restore(r io.Reader) error
 	// LastTime returns the greatest time of an applied command, in nanoseconds since the Unix
 	// epoch.

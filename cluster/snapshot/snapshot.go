@@ -2,6 +2,7 @@
 package snapshot
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -55,31 +56,68 @@ func Write(w io.Writer, at Header, state io.WriterTo) error {
 
 var errDamaged = errors.New("the snapshot is damaged or cut off; restore from another copy or node")
 
-// Read verifies a snapshot to its last byte, then passes the state in it to restore, and
-// returns its position.
+// Read passes the state in a snapshot to restore, and returns its position. The checksum follows
+// the state, so restore reads to the end of its reader before it replaces anything, and does not do
+// so if the reader returns another error than io.EOF. Read returns an error for a damaged snapshot,
+// whatever restore returned. A snapshot can be as large as the state, so Read does not hold it in
+// memory.
 func Read(r io.Reader, restore func(io.Reader) error) (at Header, err error) {
-	raw, err := io.ReadAll(r)
-	if err != nil {
-		return at, fmt.Errorf("read snapshot: %w", err)
+	var head [headSize + 8]byte
+	short := func(err error) error {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = errDamaged
+		}
+		return fmt.Errorf("read snapshot: %w", err)
 	}
-	if len(raw) < headSize+tailSize || !bytes.Equal(raw[:6], magic[:6]) {
-		return at, fmt.Errorf("read snapshot: %w", errDamaged)
+	if _, err := io.ReadFull(r, head[:headSize]); err != nil {
+		return at, short(err)
 	}
-	head := headSize
+	n := headSize
 	switch {
-	case bytes.Equal(raw[:8], magic[:]):
-	case raw[6] == 0 && raw[7] == versionOffset:
-		head += 8
-	default:
-		return at, fmt.Errorf("read snapshot: version %d.%d is unknown to this binary", raw[6], raw[7])
-	}
-	body, tail := raw[:len(raw)-tailSize], raw[len(raw)-tailSize:]
-	if len(body) < head || xxhash.Sum64(body) != binary.BigEndian.Uint64(tail) {
+	case bytes.Equal(head[:8], magic[:]):
+	case !bytes.Equal(head[:6], magic[:6]):
 		return at, fmt.Errorf("read snapshot: %w", errDamaged)
+	case head[6] == 0 && head[7] == versionOffset:
+		n = len(head)
+		if _, err := io.ReadFull(r, head[headSize:]); err != nil {
+			return at, short(err)
+		}
+	default:
+		return at, fmt.Errorf("read snapshot: version %d.%d is unknown to this binary", head[6], head[7])
 	}
-	at.Index = binary.BigEndian.Uint64(body[8:])
-	if head > headSize {
-		at.Offset = binary.BigEndian.Uint64(body[headSize:])
+	at.Index, at.Offset = binary.BigEndian.Uint64(head[8:]), binary.BigEndian.Uint64(head[headSize:])
+	b := &body{r: bufio.NewReaderSize(r, 1<<18), sum: xxhash.New()}
+	_, _ = b.sum.Write(head[:n]) // never fails
+	err = restore(b)
+	if _, damage := io.Copy(io.Discard, b); damage != nil {
+		err = fmt.Errorf("read snapshot: %w", damage)
 	}
-	return at, restore(bytes.NewReader(body[head:]))
+	return at, err
+}
+
+// body reads the state and then verifies the checksum behind it.
+type body struct {
+	r   *bufio.Reader
+	sum *xxhash.Digest
+}
+
+// Read returns errDamaged instead of io.EOF if the checksum is wrong.
+func (b *body) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	ahead, err := b.r.Peek(min(len(p)+tailSize, b.r.Size()))
+	if n := min(len(ahead)-tailSize, len(p)); n > 0 {
+		copy(p, ahead[:n])
+		_, _ = b.sum.Write(p[:n])
+		_, err = b.r.Discard(n)
+		return n, err
+	}
+	if !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	if len(ahead) < tailSize || binary.BigEndian.Uint64(ahead) != b.sum.Sum64() {
+		return 0, errDamaged
+	}
+	return 0, io.EOF
 }

@@ -361,8 +361,8 @@ var mutants = []mutant{
 		"./builds", "Test_Revoke", "",
 	},
 	{
-		"a restored state knows another last success", "builds/published.go",
-		"last != nil && (last.EndedIndex > r.EndedIndex", "last != nil && (false",
+		"the last success is the build that was created last", "builds/published.go",
+		"return orderByEnd(a.build, b.build)", "return orderByCreation(a.build, b.build)",
 		"./builds", "Test_Published", "",
 	},
 	{
@@ -412,7 +412,7 @@ var mutants = []mutant{
 	},
 	{
 		"the newest build of a ref is that of the greatest id", "builds/state.go",
-		"if s.level < creationOrderLevel {\n\t\tindex, keyOf", "if true {\n\t\tindex, keyOf",
+		"if s.level < creationOrderLevel {\n\t\tindex, last", "if true {\n\t\tindex, last",
 		"./builds", "Test_Newest_FollowsTheLog", "",
 	},
 	{
@@ -434,6 +434,41 @@ var mutants = []mutant{
 		"dead nodes are given builds", "scheduler/decide.go",
 		"if !n.Drained && r.alive(n) {", "if !n.Drained {",
 		"./scheduler", "Test_Decide_LeavesOutDeadNodesAndMissingRuntimes", "",
+	},
+	{
+		"a packed record repeats the dictionary of another one", "builds/pack.go",
+		"p.base += len(p.text)", "",
+		"./builds", "Fuzz_Pack", "",
+	},
+	{
+		"equal ranks leave a restored index out of order", "builds/tree_load.go",
+		"case t.less(a.item, b.item):", "case false:",
+		"./builds", "Test_Tree$", "",
+	},
+	{
+		"a snapshot has a build twice", "builds/snapshot_tables.go",
+		"if twice != nil {", "if false {",
+		"./builds", "Test_Snapshot_ABuildTwice", "",
+	},
+	{
+		"an index keeps the former version of a build", "builds/tables.go",
+		"s.byRequester.Set(e)", "if former == nil {\n\t\ts.byRequester.Set(e)\n\t}",
+		"./builds", "Test_State_Invariants", "",
+	},
+	{
+		"a restored state is hashed without its ended builds", "builds/snapshot_records.go",
+		"d.sum += h.ofEncoded(r.Build.Id, raw)", "_ = raw",
+		"./builds", "Test_Hash_SameOnAllNodes", "",
+	},
+	{
+		"a list reads the whole history", "api/native_reads.go",
+		"read == maxListed || match", "match",
+		"./api", "Test_List_ReadsABoundedNumber", "",
+	},
+	{
+		"a damaged snapshot is restored", "cluster/snapshot/snapshot.go",
+		"return 0, errDamaged", "return 0, io.EOF",
+		"./cluster/snapshot", "Test_Read", "",
 	},
 	{
 		"the hash of a state keeps replaced records", "builds/table.go",

@@ -2550,7 +2550,8 @@ func (x *ListBuildsRequest) GetMinIndex() uint64 {
 // ListBuildsResponse is the response of ListBuilds.
 type ListBuildsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Builds, newest first.
+	// Builds, newest first. A response can have fewer builds than page_size, or none, although the next
+	// page has some: a node reads a limited number of builds for one response.
 	Builds []*Build `protobuf:"bytes,1,rep,name=builds,proto3" json:"builds,omitempty"`
 	// Token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
