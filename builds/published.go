@@ -89,8 +89,12 @@ func (s *State) unpublish(e *entry, r *buildsv1.Record) {
 	}
 }
 
-// olderSuccess returns the first success of the refs of a build that ended before it, or nil.
+// olderSuccess returns the first success of the refs of a success that ended before it, or nil. A
+// build that did not succeed has published nothing, so its removal needs no order.
 func (s *State) olderSuccess(r *buildsv1.Record) (older *buildsv1.Record) {
+	if r.Build.Phase != Succeeded {
+		return nil
+	}
 	build := s.builds.entry(r.Build.Id)
 	for _, ref := range Targets(r.Build) {
 		first := publication{refHash(ref), &entry{}}

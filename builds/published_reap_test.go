@@ -69,3 +69,36 @@ func Test_Published_OfARequesterWithManyBuilds(t *testing.T) {
 		})
 	}
 }
+
+// Test_History_AFailedBuildTakesNoSuccess: the next build of a requester to remove has failed, and
+// another requester, who is within the limits, has the only success of its ref. Only the failed build
+// is removed.
+func Test_History_AFailedBuildTakesNoSuccess(t *testing.T) {
+	m := buildstest.NewMachine(t)
+	set := builds.DefaultSettings()
+	set.HistoryPerRequester, set.HistoryMinAgeNanos = 2, 1
+	m.Must(&buildsv1.PutSettings{Settings: set})
+	create := func(who, ref string) string {
+		id := m.Create(ref, buildstest.By(who), dockerfile("base/"+ref), func(c *buildsv1.CreateBuild) { c.Force = true }).Build.Id
+		m.Now = m.Now.Add(time.Second)
+		return id
+	}
+	kept := create("a", "r:1")
+	e := m.Assign(kept)
+	m.Report(kept, e, builds.Pushing, "sha256:1")
+	m.Finish(kept, e, &buildsv1.FinishAttempt{Phase: builds.Succeeded, Digest: "sha256:1"})
+	var stopped []string
+	for _, ref := range []string{"r:1", "r:2", "r:3"} {
+		id := create("b", ref)
+		m.Stop(id, byRequester, "b")
+		stopped = append(stopped, id)
+	}
+	m.Now = m.Now.Add(time.Second)
+	m.Must(&buildsv1.Reap{})
+	if m.Store.Build(stopped[0]) != nil {
+		t.Error("the oldest build of a requester with too many builds stays")
+	}
+	if m.Store.Build(kept) == nil || m.Store.View().Published("r:1") != "sha256:1" {
+		t.Error("the success of another requester is removed")
+	}
+}
