@@ -75,6 +75,7 @@ func Test_Published_OfARequesterWithManyBuilds(t *testing.T) {
 // is removed.
 func Test_History_AFailedBuildTakesNoSuccess(t *testing.T) {
 	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
 	set := builds.DefaultSettings()
 	set.HistoryPerRequester, set.HistoryMinAgeNanos = 2, 1
 	m.Must(&buildsv1.PutSettings{Settings: set})
