@@ -15,30 +15,51 @@ import (
 	"testing"
 )
 
-// Test_Files_UseEachOtherInOneDirection fails if files of a package below cluster use each other in
-// a circle, so that none of them can be read without the others. clustertest is left out: a network
-// and its hub are two ends of one connection.
+// circles are the packages whose files may use each other in a circle, with the reason.
+var circles = map[string]string{
+	"cluster/clustertest": "a network and its hub are the two ends of a connection",
+	"builds":              "not in one direction yet",
+	"registry":            "not in one direction yet",
+	"scheduler/buildkit":  "not in one direction yet",
+}
+
+// Test_Files_UseEachOtherInOneDirection fails if files of a package use each other in a circle, so
+// that none of them can be read without the others. It also fails if a package of circles has none.
 func Test_Files_UseEachOtherInOneDirection(t *testing.T) {
+	all := list(t, "-f", `{{if .GoFiles}}{{.ImportPath}} {{.Dir}}{{range .GoFiles}} {{.}}{{end}}{{end}}`, "./...")
+	all = slices.DeleteFunc(all, func(line []string) bool { return len(line) == 0 })
+	args := []string{"-export", "-deps", "-f", `{{.ImportPath}} {{.Export}}`}
+	for _, line := range all {
+		args = append(args, line[0])
+	}
 	exported := map[string]string{} // files with the types of packages
-	for _, line := range list(t, "-export", "-deps", "-f", `{{.ImportPath}} {{.Export}}`, "./cluster/...") {
+	for _, line := range list(t, args...) {
 		if len(line) == 2 {
 			exported[line[0]] = line[1]
 		}
 	}
 	fset := token.NewFileSet()
 	imports := importer.ForCompiler(fset, "gc", func(pkg string) (io.ReadCloser, error) { return os.Open(exported[pkg]) })
-	for _, line := range list(t, "-f", `{{.ImportPath}} {{.Dir}}{{range .GoFiles}} {{.}}{{end}}`, "./cluster/...") {
-		if line[0] == module+"cluster/clustertest" {
-			continue
-		}
-		uses := fileUses(t, fset, imports, line[1], line[2:])
-		for _, file := range slices.Sorted(maps.Keys(uses)) {
-			if circle := circleOf(uses, file, []string{file}, map[string]bool{}); circle != nil {
-				t.Errorf("files of %s use each other in a circle: %s", strings.TrimPrefix(line[0], module), strings.Join(circle, " > "))
-				break
-			}
+	for _, line := range all {
+		pkg := strings.TrimPrefix(line[0], module)
+		circle := anyCircle(fileUses(t, fset, imports, line[1], line[2:]))
+		switch _, allowed := circles[pkg]; {
+		case circle != nil && !allowed:
+			t.Errorf("files of %s use each other in a circle: %s", pkg, strings.Join(circle, " > "))
+		case circle == nil && allowed:
+			t.Errorf("files of %s use each other in one direction: remove it from circles", pkg)
 		}
 	}
+}
+
+// anyCircle returns a circle of files that use each other, or nil.
+func anyCircle(uses map[string][]string) []string {
+	for _, file := range slices.Sorted(maps.Keys(uses)) {
+		if circle := circleOf(uses, file, []string{file}, map[string]bool{}); circle != nil {
+			return circle
+		}
+	}
+	return nil
 }
 
 // fileUses returns, for each file of a package, the files whose types, functions, methods, variables

@@ -2,9 +2,9 @@ package logs
 
 import "slices"
 
-// occurrences has the occurrences in found that are not returned yet and that no other one contains.
-// Their starts grow, and so do their ends. The first run of overlapping occurrences begins with
-// found[first], and goes at least up to found[last].
+// occurrences has, in found, the occurrences that are not returned yet and that no other one
+// contains. Their starts grow, and so do their ends. The first run of overlapping occurrences begins
+// with found[first], and goes at least up to found[last].
 type occurrences struct {
 	found       []span
 	first, last int
