@@ -50,6 +50,10 @@ type Finding struct {
 // historyTimeout bounds the search for a linearization of the calls.
 const historyTimeout = 5 * time.Minute
 
+// mayForget reports whether the cluster may have removed builds that ended during a run of the given
+// duration. It keeps ended builds for 10 minutes, the default of history.minAge.
+func mayForget(d time.Duration) bool { return d > 9*time.Minute }
+
 // Judge returns the broken promises in the order of time. It returns an error that wraps
 // history.ErrUndecided if a promise could not be judged in time.
 func Judge(e *Evidence) ([]Finding, error) {
@@ -57,7 +61,7 @@ func Judge(e *Evidence) ([]Finding, error) {
 	for _, judge := range []func(*Evidence) []Finding{judgeNodes, judgeEnds, judgeObservations, judgeLogs, judgeImages, judgeLeaks} {
 		all = append(all, judge(e)...)
 	}
-	v := history.Judge(e.Calls, history.Options{Timeout: historyTimeout, Retention: e.Run.Ended.Sub(e.Run.Began) > 9*time.Minute})
+	v := history.Judge(e.Calls, history.Options{Timeout: historyTimeout, Retention: mayForget(e.Run.Ended.Sub(e.Run.Began))})
 	for _, x := range v.Violations {
 		f := Finding{Promise: Promise(x.Invariant), Message: x.Error()}
 		for _, c := range x.Calls {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/client"
 )
@@ -124,7 +126,9 @@ func (r *run) readLate(ctx context.Context, c *client.Client, name string, end E
 		slices.Sort(late.marks[n])
 	}
 	late.follow(ctx, c)
-	all = append(all, late.record(end)...)
+	if status.Code(late.err) != codes.NotFound || !mayForget(time.Since(r.began)) {
+		all = append(all, late.record(end)...)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.logs = append(r.logs, all...)
