@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -110,7 +111,7 @@ func (f *Feed) advance() {
 }
 
 func (f *Feed) visible() int64 {
-	n, _, err := f.r.store.Length(f.key)
+	n, _, err := f.r.store.Length(context.Background(), f.key)
 	if err != nil {
 		return 0
 	}

@@ -30,7 +30,7 @@ func Test_Position_AfterTheLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	length, _, err := s.Length(key)
+	length, _, err := s.Length(t.Context(), key)
 	if err != nil {
 		t.Fatal(err)
 	}

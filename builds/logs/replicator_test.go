@@ -93,7 +93,7 @@ func (g *group) own(t testing.TB, c logs.Copy, epoch uint64, copies ...logs.Copy
 }
 
 func (g *group) visible(c logs.Copy) int64 {
-	n, _, _ := g.stores[c].Length(key)
+	n, _, _ := g.stores[c].Length(context.Background(), key)
 	return n
 }
 

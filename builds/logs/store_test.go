@@ -137,7 +137,7 @@ func Test_Log_FollowSealReplayReopen(t *testing.T) {
 	if got := readTo(t, s, key, 123_456, all); !bytes.Equal(got, want[123_456:]) {
 		t.Errorf("after reopen: %d bytes differ", len(got))
 	}
-	if n, sealed, err := s.Length(key); n != length || !sealed || err != nil {
+	if n, sealed, err := s.Length(t.Context(), key); n != length || !sealed || err != nil {
 		t.Errorf("after reopen: length %d sealed %v, %v", n, sealed, err)
 	}
 	if n, again, err := sealDead(s, key, 9); n != length || again != sum || err != nil {
@@ -283,7 +283,7 @@ func Test_Recovery_TornTailOfAFullSegment(t *testing.T) {
 		if err := w.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		n, _, _ := s.Length(key)
+		n, _, _ := s.Length(t.Context(), key)
 		if n <= 2000 {
 			t.Errorf("epoch %d: the log still has %d bytes", epoch, n)
 		}
@@ -446,7 +446,7 @@ func Test_DiskFull_KeepsWhatWasShown(t *testing.T) {
 	if !errors.Is(err, logs.ErrNoSpace) {
 		t.Fatalf("got %v, want %v", err, logs.ErrNoSpace)
 	}
-	if n, _, _ := s.Length(key); n != 7 {
+	if n, _, _ := s.Length(t.Context(), key); n != 7 {
 		t.Errorf("%d bytes are shown, want 7", n)
 	}
 	disk.full.Store(false)

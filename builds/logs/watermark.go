@@ -1,12 +1,17 @@
 package logs
 
-// Length returns the number of visible bytes, and whether the log is complete.
-func (s *Store) Length(key Key) (length int64, sealed bool, err error) {
+import "context"
+
+// Length returns the number of visible bytes, and whether the log is complete. It returns the error of
+// ctx if a change of the log waits for its disk until ctx ends.
+func (s *Store) Length(ctx context.Context, key Key) (length int64, sealed bool, err error) {
 	l, err := s.get(key, false)
 	if err != nil {
 		return 0, false, err
 	}
-	l.mu.Lock()
+	if err := l.mu.LockContext(ctx); err != nil {
+		return 0, false, err
+	}
 	defer l.mu.Unlock()
 	if l.removed {
 		return 0, false, ErrNotFound

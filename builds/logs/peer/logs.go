@@ -34,6 +34,8 @@ type Logs struct {
 	store  *logs.Store
 	copies *logs.Replicator
 	relays logs.Relays
+
+	completions completions
 }
 
 // Open opens the logs on this node's disk. The caller calls StopCopying while the connections to
@@ -42,7 +44,7 @@ func Open(o Options) (l *Logs, err error) {
 	if o.Node == "" || o.StoreID == "" || o.Conn == nil {
 		return nil, errors.New("open the logs of a node: its name, its store id or its connections to other nodes are missing: create the cluster node first")
 	}
-	l = &Logs{opts: o}
+	l = &Logs{opts: o, completions: completions{running: map[logs.Key]*completion{}}}
 	o.Store.Grown = func(k logs.Key) { l.copies.Grown(k) } // not called before the first write
 	o.Store.Extended = func() bool { return o.State.View().Level() >= builds.LogRecordsLevel }
 	if l.store, err = logs.Open(o.Store); err != nil {
@@ -60,6 +62,7 @@ func (l *Logs) StopCopying() { l.copies.Close() }
 // Then it fsyncs pending output and closes the store.
 func (l *Logs) Close() error {
 	l.relays.Close()
+	l.completions.tasks.Wait()
 	return l.store.Close()
 }
 

@@ -90,7 +90,7 @@ func Test_OpenLog_ReaderIsBehind(t *testing.T) {
 	id := m.Create("r:1").Build.Id
 	m.Succeed(id)
 	nodes, _ := openNodes(t, m.Store, "n2")
-	if _, err := nodes["n2"].openLocal(logs.Key{Build: id, Attempt: 1}, 0); !errors.Is(err, builds.ErrNotFound) {
+	if _, err := nodes["n2"].openLocal(t.Context(), logs.Key{Build: id, Attempt: 1}, 0); !errors.Is(err, builds.ErrNotFound) {
 		t.Errorf("%v, want %v", err, builds.ErrNotFound)
 	}
 	if keys, _ := nodes["n2"].Damaged(); len(keys) > 0 {

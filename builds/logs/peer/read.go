@@ -29,7 +29,7 @@ func (l *Logs) OpenLog(ctx context.Context, build string, attempt uint32, offset
 		return nil, fmt.Errorf("%w: the owner of attempt %d has ended, and its log is being sealed", builds.ErrLogAway, attempt)
 	}
 	if l.isHere(owner) {
-		return l.openLocal(key, offset)
+		return l.openLocal(ctx, key, offset)
 	}
 	if !follow { // reads up to the length that the owner reports now
 		return l.openRemote(ctx, key, owner, offset)
@@ -59,7 +59,7 @@ func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Att
 	}
 	var errs []error
 	if l.hasCopy(a) {
-		stream, err := l.openLocal(key, offset)
+		stream, err := l.openLocal(ctx, key, offset)
 		if err == nil {
 			return stream, nil
 		}
@@ -96,37 +96,50 @@ func (l *Logs) openRemote(ctx context.Context, key logs.Key, at *imagebuilderv1.
 	return dialRemote(ctx, conn, at.Node, key, offset)
 }
 
-// openLocal opens this node's copy of a log. It first completes the copy if the log is sealed.
-func (l *Logs) openLocal(key logs.Key, offset int64) (logs.Stream, error) {
-	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
-		if _, _, err := l.store.Length(key); errors.Is(err, logs.ErrNotFound) && !l.hasCopy(a) {
-			return nil, builds.ErrNotFound // the state of the reader is behind: the copy was given up
-		}
-		err := l.store.Damage(key)
-		if err == nil {
-			err = l.store.Complete(key, a.Log.Length)
-		}
-		switch {
-		case errors.Is(err, logs.ErrDamaged), errors.Is(err, logs.ErrShort) && !faults.Mutant("a-missing-log-is-away"):
-			return nil, damagedOn(l.opts.Node, err)
-		case err != nil:
-			return nil, fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, l.opts.Node, err)
-		}
-	}
-	length, complete, err := l.store.Length(key)
-	if err == nil {
-		var r *logs.Reader
-		if r, err = l.store.LiveReader(key, offset); err == nil {
-			return localLog{r, length, complete}, nil
-		}
-	}
+// openLocal opens this node's copy of a log. It first completes the copy if the log is sealed. It
+// returns ErrLogAway if the disk of this node does not respond, because another copy may be readable.
+func (l *Logs) openLocal(ctx context.Context, key logs.Key, offset int64) (logs.Stream, error) {
+	within, cancel := context.WithTimeout(ctx, localTimeout)
+	defer cancel()
+	stream, err := l.openWithin(within, key, offset)
 	switch {
+	case err == nil:
+		return stream, nil
+	case within.Err() != nil && ctx.Err() == nil:
+		return nil, fmt.Errorf("%w (node %s): its disk has not responded for %v", builds.ErrLogAway, l.opts.Node, localTimeout)
 	case errors.Is(err, logs.ErrNotFound):
 		return nil, builds.ErrNotFound
-	case errors.Is(err, logs.ErrDamaged):
+	case errors.Is(err, logs.ErrDamaged), errors.Is(err, logs.ErrShort) && !faults.Mutant("a-missing-log-is-away"):
 		return nil, damagedOn(l.opts.Node, err)
 	}
-	return nil, err
+	return nil, fmt.Errorf("%w (node %s): %w", builds.ErrLogAway, l.opts.Node, err)
+}
+
+// openWithin is openLocal with the errors of the store.
+func (l *Logs) openWithin(ctx context.Context, key logs.Key, offset int64) (logs.Stream, error) {
+	length, complete, err := l.store.Length(ctx, key)
+	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
+		if errors.Is(err, logs.ErrNotFound) && !l.hasCopy(a) {
+			return nil, logs.ErrNotFound // the state of the reader is behind: the copy was given up
+		}
+		if err := l.store.Damage(key); err != nil {
+			return nil, err
+		}
+		if !complete || length != a.Log.Length {
+			if err := l.completeWithin(ctx, key, a.Log.Length); err != nil {
+				return nil, err
+			}
+			length, complete, err = l.store.Length(ctx, key)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := l.store.LiveReader(key, offset)
+	if err != nil {
+		return nil, err
+	}
+	return localLog{r, length, complete}, nil
 }
 
 // localLog is a stream of a log on this node.

@@ -38,7 +38,7 @@ func Test_Reap_KeepsWhatTheStateDoesNotKnowYet(t *testing.T) {
 		}
 		send()
 		l.Reap()
-		if _, _, err := l.store.Length(key); err != nil {
+		if _, _, err := l.store.Length(t.Context(), key); err != nil {
 			t.Errorf("a copy whose build is not known yet is gone: %v", err)
 		}
 		if a := send(); a.Refusal != buildsv1.LogRefusal_LOG_REFUSAL_UNSPECIFIED {
@@ -46,7 +46,7 @@ func Test_Reap_KeepsWhatTheStateDoesNotKnowYet(t *testing.T) {
 		}
 		time.Sleep(idleTimeout)
 		l.Reap()
-		if _, _, err := l.store.Length(key); err == nil {
+		if _, _, err := l.store.Length(t.Context(), key); err == nil {
 			t.Error("a copy of an unknown build is never removed")
 		}
 		l.StopCopying()

@@ -67,7 +67,7 @@ func (s service) ReadLog(req *buildsv1.ReadLogRequest, stream grpc.ServerStreami
 	stopping := s.l.opts.Stopping
 	ctx, cancel := ctxutil.Join(stream.Context(), stopping)
 	defer cancel()
-	log, err := s.l.openLocal(logs.Key{Build: req.GetBuildId(), Attempt: req.GetAttempt()}, req.GetOffset())
+	log, err := s.l.openLocal(ctx, logs.Key{Build: req.GetBuildId(), Attempt: req.GetAttempt()}, req.GetOffset())
 	switch {
 	case errors.Is(err, builds.ErrNotFound):
 		return errNotHere

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"context"
 	"errors"
 
 	"github.com/image-builder-ha/image-builder/builds"
@@ -48,12 +49,9 @@ func (l *Logs) Copy(key logs.Key, epoch uint64, copies []*imagebuilderv1.LogCopy
 	return l.copies.Start(key, epoch, copiesOf(copies), base), nil
 }
 
-// Complete makes this node's copy of a log complete at the given length.
-func (l *Logs) Complete(key logs.Key, length int64) error { return l.store.Complete(key, length) }
-
 // Completed reports whether this node's copy of a log is complete.
 func (l *Logs) Completed(key logs.Key) bool {
-	_, sealed, err := l.store.Length(key)
+	_, sealed, err := l.store.Length(context.Background(), key)
 	return err == nil && sealed
 }
 

@@ -1,0 +1,53 @@
+package peer
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/image-builder-ha/image-builder/builds/logs"
+)
+
+// localTimeout is how long a reader waits for the disk of this node before it looks for another copy.
+const localTimeout = 5 * time.Second
+
+// completions are the copies on this node that are being completed for readers.
+type completions struct {
+	mu      sync.Mutex
+	running map[logs.Key]*completion
+	tasks   sync.WaitGroup
+}
+
+type completion struct {
+	done chan struct{}
+	err  error
+}
+
+// Complete makes this node's copy of a log complete at the given length.
+func (l *Logs) Complete(key logs.Key, length int64) error { return l.store.Complete(key, length) }
+
+// completeWithin is Complete for readers. It returns the error of ctx if the disk does not respond
+// until ctx ends. All readers of a log wait for the same call of Complete, which then goes on.
+func (l *Logs) completeWithin(ctx context.Context, key logs.Key, length int64) error {
+	all := &l.completions
+	all.mu.Lock()
+	c := all.running[key]
+	if c == nil {
+		c = &completion{done: make(chan struct{})}
+		all.running[key] = c
+		all.tasks.Go(func() {
+			c.err = l.store.Complete(key, length)
+			all.mu.Lock()
+			delete(all.running, key)
+			all.mu.Unlock()
+			close(c.done)
+		})
+	}
+	all.mu.Unlock()
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
