@@ -153,6 +153,48 @@ func Test_Call_FinalOnAllServers(t *testing.T) {
 	})
 }
 
+// Test_Call_Waiting: a call reports once that no server has responded for a second, with the last error.
+// A call that a server executes for long reports nothing, until the server fails.
+func Test_Call_Waiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var last error
+		reports := 0
+		o := client.Options{Patience: 5 * time.Second, Waiting: func(err error) { last = err; reports++ }}
+		took := time.Duration(0)
+		down := func(after, until time.Duration) *fake {
+			began := time.Now()
+			return &fake{build: func(*imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {
+				if took = time.Since(began); took < after {
+					time.Sleep(after - took) // simulated: the server executes the call
+					took = after
+				}
+				if took < until {
+					return nil, errDown
+				}
+				return &imagebuilderv1.BuildImageResponse{}, nil
+			}}
+		}
+		for name, c := range map[string]struct {
+			after, until time.Duration
+			reports      int
+		}{
+			"at once":              {},
+			"soon":                 {until: 400 * time.Millisecond},
+			"a slow server":        {after: 9 * time.Second}, // a second before a ping
+			"down":                 {until: time.Hour, reports: 1},
+			"down later":           {after: 2 * time.Second, until: 4 * time.Second, reports: 1},
+			"down later, and soon": {after: 2 * time.Second, until: 2400 * time.Millisecond},
+			"down for two seconds": {until: 2 * time.Second, reports: 1},
+		} {
+			last, reports = nil, 0
+			_, err := serveWith(t, o, down(c.after, c.until)).Build(t.Context(), &imagebuilderv1.BuildImageRequest{})
+			if reports != c.reports || (reports > 0) != (status.Code(last) == codes.Unavailable) {
+				t.Errorf("%s: %d reports, the last with %v, want %d; the call returns %v", name, reports, last, c.reports, err)
+			}
+		}
+	})
+}
+
 func Test_Call_OtherErrorsAreFinal(t *testing.T) {
 	calls := 0
 	f := &fake{build: func(*imagebuilderv1.BuildImageRequest) (*imagebuilderv1.BuildImageResponse, error) {

@@ -35,6 +35,9 @@ type Options struct {
 	// Final reports whether an UNAVAILABLE error will not pass soon. A call whose error is final on
 	// all servers, one after the other, is not retried. If Final is nil, no error is final.
 	Final func(error) bool
+	// Waiting, if it is set, is called once for a call that no server has responded to for a second,
+	// with the last error, or nil while it connects for the first time. It must not block.
+	Waiting func(error)
 	// Dial are further options of the gRPC connections.
 	Dial []grpc.DialOption
 }
@@ -55,6 +58,7 @@ type Pool struct {
 	// retryTimeout is Options.Patience.
 	retryTimeout time.Duration
 	final        func(error) bool // Options.Final
+	waiting      func(error)      // Options.Waiting
 	at           atomic.Uint32    // number of the current server, modulo the number of servers
 	index        atomic.Uint64    // greatest index of all responses
 
@@ -68,7 +72,7 @@ func NewPool(o Options) (*Pool, error) {
 	if len(o.Servers) == 0 {
 		return nil, errors.New("no server is named")
 	}
-	p := &Pool{servers: o.Servers, retryTimeout: o.Patience, final: o.Final}
+	p := &Pool{servers: o.Servers, retryTimeout: o.Patience, final: o.Final, waiting: o.Waiting}
 	if p.retryTimeout == 0 {
 		p.retryTimeout = 30 * time.Second
 	}
@@ -124,19 +128,22 @@ func (p *Pool) retry(ctx context.Context, f func(*grpc.ClientConn) error) error 
 	pause := pauseMin
 	deadline := time.Now().Add(p.retryTimeout)
 	final := 0 // number of servers, one after the other, whose error was final
-	for n := 1; ; n++ {
+	n := p.newNotice()
+	defer n.stop()
+	for try := 1; ; try++ {
 		conn, at := p.current()
 		err := f(conn)
 		if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
 			return err
 		}
+		n.failed(err)
 		p.leave(at)
 		if final++; p.final == nil || !p.final(err) {
 			final = 0
 		} else if final == len(p.conns) {
 			return err
 		}
-		if n%len(p.conns) != 0 {
+		if try%len(p.conns) != 0 {
 			continue // no pause before the other servers
 		}
 		if time.Now().After(deadline) || !wait(ctx, pause/2+rand.N(pause)) {

@@ -251,6 +251,11 @@ var mutants = []mutant{
 		"./cluster", "Test_FullDisk_AllTogether", "",
 	},
 	{
+		"a command waits for a server in silence", "client/notice.go",
+		"n.p.waiting(n.last)", "",
+		"./client", "Test_Call_Waiting", "",
+	},
+	{
 		"the command that raises the level needs level 1", "builds/commands.go",
 		"return max(1, c.GetLevel())", "return min(1, c.GetLevel())",
 		"./builds", "Test_Apply_UnknownFeatureLevel", "",

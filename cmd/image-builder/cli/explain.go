@@ -23,7 +23,7 @@ func (f *Flags) Explain(err error) error {
 	case codes.Canceled:
 		return ExitWith(ExitInterrupted, errors.New("interrupted"))
 	case codes.Unavailable, codes.DeadlineExceeded:
-		if strings.HasPrefix(st.Message(), "connection error") || strings.HasPrefix(st.Message(), "name resolver error") {
+		if isConnectionError(st) {
 			text = fmt.Errorf("%s is unreachable: %s. Check that a node runs there, or name another one with --server", f.Server, st.Message())
 		}
 	case codes.Unimplemented:
@@ -39,4 +39,9 @@ func (f *Flags) ExplainBuild(name string, err error) error {
 		err = status.Errorf(codes.NotFound, "%s: %s ('image-builder list' shows the builds that are kept)", name, status.Convert(err).Message())
 	}
 	return f.Explain(err)
+}
+
+// isConnectionError reports whether a call failed because there was no connection to a server.
+func isConnectionError(st *status.Status) bool {
+	return strings.HasPrefix(st.Message(), "connection error") || strings.HasPrefix(st.Message(), "name resolver error")
 }

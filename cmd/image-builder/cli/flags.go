@@ -8,12 +8,16 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/status"
 
 	"github.com/image-builder-ha/image-builder/client"
@@ -30,10 +34,14 @@ type Flags struct {
 
 	ca, cert, key string
 	tls           bool
+
+	stderr func() io.Writer // of the command
+	notice sync.Once        // that a call waits for a server
 }
 
 // Register adds the flags to a command.
 func (f *Flags) Register(cmd *cobra.Command) {
+	f.stderr = cmd.ErrOrStderr
 	s := cmd.Flags()
 	s.StringVar(&f.Server, "server", cmp.Or(os.Getenv("IMAGE_BUILDER_SERVER"), "127.0.0.1:8080"),
 		"addresses of nodes of one cluster, with commas between: host:port, or unix:///path of an operator socket; also IMAGE_BUILDER_SERVER")
@@ -60,9 +68,11 @@ func (f *Flags) Dial() (*client.Pool, error) {
 		return nil, err
 	}
 	o := client.Options{
-		Servers: strings.Split(f.Server, ","), Patience: retryTimeout, TLS: conf,
+		Servers: strings.Split(f.Server, ","), Patience: retryTimeout, TLS: conf, Waiting: f.waits,
 		Dial: tracing.HandOver(os.Getenv("TRACEPARENT")), // set by a CI job that runs the command
 	}
+	// An address that does not respond at all takes no longer than one that refuses connections.
+	o.Dial = append(o.Dial, grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: retryTimeout}))
 	if f.Operator {
 		o.Final = func(err error) bool { return strings.Contains(status.Convert(err).Message(), cluster.UnreachedText) }
 	}
@@ -71,6 +81,22 @@ func (f *Flags) Dial() (*client.Pool, error) {
 		return nil, ExitWith(ExitUsage, fmt.Errorf("--server: %w", err))
 	}
 	return pool, nil
+}
+
+// waits prints once, to standard error, that a call waits for a server, and how long. err is the last
+// error of a server, or nil.
+func (f *Flags) waits(err error) {
+	if f.stderr == nil {
+		return // the flags are those of no command
+	}
+	f.notice.Do(func() {
+		st := status.Convert(err)
+		if err == nil || isConnectionError(st) {
+			fmt.Fprintf(f.stderr(), "image-builder: connecting to %s, for up to %s\n", f.Server, retryTimeout)
+			return
+		}
+		fmt.Fprintf(f.stderr(), "image-builder: %s is unavailable, trying again for up to %s: %s\n", f.Server, retryTimeout, st.Message())
+	})
 }
 
 // TLS returns the TLS configuration of the connections, or nil for plain text.
