@@ -14,12 +14,6 @@ const requestsPerApply = 8
 // call that generated an id proposes it again for a few seconds at most.
 const generatedIDAge = int64(10 * time.Minute)
 
-// maxRequests is how many request ids the state keeps. An id that a caller chose stays for its
-// whole age (Settings.request_id_age_nanos), so that a repeated request gets the same build. If the
-// table is full, ids that the service generated make room. If there are none, new requests are
-// refused.
-const maxRequests = 1_000_000
-
 // minGeneratedAge is the age at which a generated id can make room for another, in nanoseconds. The
 // call that generated it has ended by then.
 const minGeneratedAge = int64(time.Minute)

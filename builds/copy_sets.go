@@ -7,15 +7,6 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// copySet counts the logs that have the same state, the same copies and the same wanted number of
-// copies. There are few such sets, however many logs there are.
-type copySet struct {
-	// like has the fields of an attempt that all attempts of the set share: owner (only if no copies
-	// are named), and state, copies and replicas of the log.
-	like *imagebuilderv1.Attempt
-	n    int
-}
-
 // CopySets calls f with each set of copies that open, sealing or sealed logs have, and with the
 // number of these logs, until f returns false. like is an attempt with such a log. It has no other
 // fields than those that placement reads.

@@ -10,8 +10,11 @@
 //
 //   - phase.go, errors.go, image.go, feature_level.go, settings.go: basic types and rules
 //   - log_copies.go, cache.go: rules of log copies and of cached references
-//   - state.go, tables.go, table.go, build_table.go, published.go: the state, its tables and their
-//     indexes; schedule.go, copy_sets.go: tables that are derived from it for decisions
+//   - entry.go, pack.go, tree.go, table.go, keys.go: the forms in which tables keep builds, and
+//     their orders; schedule.go: the tables that are derived from the state for decisions
+//   - state.go: the state and its tables; build_table.go, deadlines.go, reindex.go, published.go,
+//     copy_sets.go, tables.go: how a change of a record changes them; queues.go, list.go: reads
+//   - elapse.go: what changes when the time of the state rises
 //   - change.go, edit.go: one command while it is applied, its Result and its Event
 //   - retry.go: which builds get another attempt, and when
 //   - apply_*.go: the commands, by subject; apply.go: the dispatch to them

@@ -16,20 +16,6 @@ func Targets(b *imagebuilderv1.Build) []string {
 	return []string{b.Ref}
 }
 
-// publication is a target ref of a build that has succeeded.
-type publication struct {
-	ref   uint64 // hash; see refHash
-	build *entry
-}
-
-// orderPublications is the order in which the builds of each target ref ended.
-func orderPublications(a, b publication) bool {
-	if a.ref != b.ref {
-		return a.ref < b.ref
-	}
-	return orderByEnd(a.build, b.build)
-}
-
 // Published returns the digest that the last success with the target ref has published, or "". It
 // follows from the builds of the state, so it is "" again once the history has removed that build: the
 // history removes older successes before it.

@@ -14,13 +14,6 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// snapshotFormat is the version of the layout of snapshots.
-const snapshotFormat = 1
-
-// maxSnapshotRecord is the maximum size of one record, in bytes. It limits how much memory a
-// damaged length can make the reader allocate.
-const maxSnapshotRecord = 64 << 20
-
 // snapshot writes a frozen state: a header and then the records, each preceded by its length.
 type snapshot struct {
 	state *State
@@ -156,12 +149,4 @@ func CheckSnapshot(r io.Reader) (level uint32, err error) {
 		return 0, err
 	}
 	return s.level, nil
-}
-
-// noEOF turns io.EOF into io.ErrUnexpectedEOF.
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

@@ -15,6 +15,26 @@ import (
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
+// snapshotFormat is the version of the layout of snapshots.
+const snapshotFormat = 1
+
+// maxSnapshotRecord is the maximum size of one record, in bytes. It limits how much memory a
+// damaged length can make the reader allocate.
+const maxSnapshotRecord = 64 << 20
+
+// header returns the part of the state that is in no table, with the number of records.
+func (s *State) header() *buildsv1.SnapshotHeader {
+	return &buildsv1.SnapshotHeader{
+		Format:       snapshotFormat,
+		Index:        s.index,
+		TimeUnixNano: s.time,
+		FeatureLevel: s.level,
+		Records:      uint64(s.builds.Len() + s.requests.Len() + s.cached.Len() + s.nodes.Len()),
+		Settings:     s.settings,
+		Cache:        s.cacheConfig,
+	}
+}
+
 const (
 	// batchRecords and batchBytes limit the records that are decoded at once.
 	batchRecords = 256
@@ -172,4 +192,12 @@ func (s *State) putRecord(rec *buildsv1.SnapshotRecord, e *entry) error {
 		return errors.New("unknown kind of record")
 	}
 	return nil
+}
+
+// noEOF turns io.EOF into io.ErrUnexpectedEOF.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }

@@ -6,8 +6,18 @@ import (
 	"github.com/tidwall/btree"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
+
+// stateHash is the hash of a state and its last checkpoints.
+type stateHash struct {
+	recordHasher
+	kept []*clusterv1.Checkpoint // by ascending index, at most keptCheckpoints
+	// skip is set after the state was replaced. The state may then have an index of another
+	// history, under which other nodes have another hash.
+	skip bool
+}
 
 // State holds the tables of the replicated state. Only Apply writes it. Its records are immutable:
 // a change replaces the record. A State is not safe for concurrent use. Store guards it, and
@@ -281,23 +291,8 @@ func (s *State) Counts() Counts {
 	return Counts{s.builds.Len(), s.queued.Len(), s.live.Len(), s.history.Len(), s.requests.Len()}
 }
 
-// pairKey joins two strings to a key. No two pairs have the same key, because validation refuses
-// NUL in both strings.
-func pairKey(a, b string) string { return a + "\x00" + b }
-
-// orderKeyLen is the length of an order key.
-const orderKeyLen = 16
-
-// orderKey encodes a number so that the order of the bytes is that of the numbers.
-func orderKey(n uint64) string {
-	var key [orderKeyLen]byte
-	for i := range key {
-		key[i] = "0123456789abcdef"[n>>(60-4*i)&0xf]
-	}
-	return string(key[:])
-}
-
-// createdKey returns the key of a record in the order of creation: that of the commands in the
-// replicated log, whatever the clocks of their leaders were. Records without an index come first,
-// by id.
-func createdKey(r *buildsv1.Record) string { return orderKey(r.CreatedIndex) + r.Build.Id }
+// maxRequests is how many request ids the state keeps. An id that a caller chose stays for its
+// whole age (Settings.request_id_age_nanos), so that a repeated request gets the same build. If the
+// table is full, ids that the service generated make room. If there are none, new requests are
+// refused.
+const maxRequests = 1_000_000

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
@@ -32,15 +31,6 @@ const (
 	// between versions. A test compares it with go.mod.
 	protobufVersion = "v1.36.12"
 )
-
-// stateHash is the hash of a state and its last checkpoints.
-type stateHash struct {
-	recordHasher
-	kept []*clusterv1.Checkpoint // by ascending index, at most keptCheckpoints
-	// skip is set after the state was replaced. The state may then have an index of another
-	// history, under which other nodes have another hash.
-	skip bool
-}
 
 // hashVersion names everything that determines the hash of a state with a feature level. Below a
 // level the state has no fields of the level, so that nodes of different versions have equal
@@ -98,40 +88,4 @@ type tableSums [4]uint64
 func (s *State) tableSums() tableSums {
 	h := &s.hash.recordHasher
 	return tableSums{s.builds.settle(h), s.requests.settle(h), s.cached.settle(h), s.nodes.settle(h)}
-}
-
-// header returns the part of the state that is in no table, with the number of records.
-func (s *State) header() *buildsv1.SnapshotHeader {
-	return &buildsv1.SnapshotHeader{
-		Format:       snapshotFormat,
-		Index:        s.index,
-		TimeUnixNano: s.time,
-		FeatureLevel: s.level,
-		Records:      uint64(s.builds.Len() + s.requests.Len() + s.cached.Len() + s.nodes.Len()),
-		Settings:     s.settings,
-		Cache:        s.cacheConfig,
-	}
-}
-
-// Checkpoints returns the hashes of the state at the last checkpoints since the state was replaced
-// by a snapshot, by ascending index. The caller must not change them.
-func (s *Store) Checkpoints() []*clusterv1.Checkpoint {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return slices.Clone(s.state.hash.kept)
-}
-
-// correctSums corrects the sums of a state by those of the records that a snapshot of it has. They
-// are equal unless a record has changed in place, by a defect of the service or of the memory. Such
-// a change is in no sum, because sums follow the commands. After the correction the next checkpoint
-// differs from that of the other nodes.
-func (s *Store) correctSums(state *State, want, got tableSums) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state != state {
-		return
-	}
-	for i, sum := range []*uint64{&state.builds.sum, &state.requests.sum, &state.cached.sum, &state.nodes.sum} {
-		*sum += got[i] - want[i]
-	}
 }

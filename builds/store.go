@@ -3,6 +3,7 @@ package builds
 import (
 	"context"
 	"io"
+	"slices"
 	"sync"
 
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
@@ -222,3 +223,26 @@ func (s *Store) Changed() <-chan struct{} {
 // CachedChanged returns a channel that is closed at the next change of the cached references, the
 // nodes, the settings or the feature level. The caller takes it before it reads the state.
 func (s *Store) CachedChanged() <-chan struct{} { return s.cached.next() }
+
+// Checkpoints returns the hashes of the state at the last checkpoints since the state was replaced
+// by a snapshot, by ascending index. The caller must not change them.
+func (s *Store) Checkpoints() []*clusterv1.Checkpoint {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Clone(s.state.hash.kept)
+}
+
+// correctSums corrects the sums of a state by those of the records that a snapshot of it has. They
+// are equal unless a record has changed in place, by a defect of the service or of the memory. Such
+// a change is in no sum, because sums follow the commands. After the correction the next checkpoint
+// differs from that of the other nodes.
+func (s *Store) correctSums(state *State, want, got tableSums) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != state {
+		return
+	}
+	for i, sum := range []*uint64{&state.builds.sum, &state.requests.sum, &state.cached.sum, &state.nodes.sum} {
+		*sum += got[i] - want[i]
+	}
+}

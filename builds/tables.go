@@ -66,18 +66,6 @@ func sameListing(old, b *imagebuilderv1.Build) bool {
 	return old.Ref == b.Ref && old.BaseRef == b.BaseRef && old.GetCreatedAt().GetSeconds() == b.GetCreatedAt().GetSeconds()
 }
 
-// deadlineRuns reports whether a build ends at its deadline. The deadline of a successor begins
-// when the successor becomes the active build of its image. Its wait ends with the former build, at
-// the deadline of that one.
-func (s *State) deadlineRuns(r *buildsv1.Record) bool {
-	return !r.Successor || s.level < successorDeadlineLevel
-}
-
-// deadlineKey returns the key of a record in the order of deadlines.
-func deadlineKey(r *buildsv1.Record) string {
-	return timeKey(r.Build.GetDeadline().AsTime().UnixNano()) + r.Build.Id
-}
-
 // remove removes a build and all its index entries.
 func (s *State) remove(r *buildsv1.Record) {
 	e := s.builds.Delete(r.Build.Id)

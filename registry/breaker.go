@@ -11,18 +11,6 @@ import (
 	"golang.org/x/time/rate"
 )
 
-const (
-	// breakerThreshold is the number of consecutive requests without a response after which the
-	// circuit breaker of a host opens.
-	breakerThreshold = 5
-	// A breaker is open for minOpenDuration at first. The duration doubles each time up to
-	// maxOpenDuration.
-	minOpenDuration = time.Second
-	maxOpenDuration = 30 * time.Second
-	// maxBreakers bounds the number of hosts. Requests may name any number of hosts.
-	maxBreakers = 512
-)
-
 // breaker controls all requests to one host: concurrency and rate limits, the pauses that the host
 // asked for, and a circuit breaker. Each host has a breaker of its own. So a host that hangs does
 // not delay requests to other hosts.
@@ -40,16 +28,6 @@ type breaker struct {
 	openDuration time.Duration // how long the breaker was opened last
 	openUntil    time.Time     // zero if the breaker is closed
 	probing      bool          // the breaker is half-open: one request tests the host
-}
-
-// openError reports that a request was not sent because the host's circuit breaker is open.
-type openError struct {
-	host string
-	left time.Duration
-}
-
-func (e *openError) Error() string {
-	return fmt.Sprintf("%s did not answer the last %d requests; it is asked again in %s", e.host, breakerThreshold, e.left.Round(100*time.Millisecond))
 }
 
 // enter waits until the host's limits permit a request. It does not wait while the circuit breaker

@@ -9,12 +9,8 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 )
-
-// maxIndexDepth bounds how deep nested indexes are followed.
-const maxIndexDepth = 3
 
 // Copy copies the image or index src, named by digest, byte for byte to the repository dstRepo, and
 // returns the copy. It pushes by digest only and sets no tag. If both repositories are on one host,
@@ -61,14 +57,6 @@ func (c *Client) Copy(ctx context.Context, src string, srcRights Rights, dstRepo
 	return img, nil
 }
 
-// copyJob is the state of one Copy.
-type copyJob struct {
-	c        *Client
-	src, dst target
-	lines    *progressLines
-	to       string // the destination, for log messages
-}
-
 // retryPolicy returns the policy for requests of the copy. A long wait is also shown in progress.
 func (cp *copyJob) retryPolicy() retryPolicy {
 	p := cp.c.retryPolicy(cp.to, cp.src, cp.dst)
@@ -79,11 +67,6 @@ func (cp *copyJob) retryPolicy() retryPolicy {
 	}
 	return p
 }
-
-// destinationError marks an error of the destination of a copy.
-type destinationError struct{ error }
-
-func (e destinationError) Unwrap() error { return e.error }
 
 // wrap makes an error safe to show. An error of the source concerns the image; an error of the
 // destination concerns the install and becomes PushRefused.
@@ -248,31 +231,4 @@ func (cp *copyJob) blob(ctx context.Context, b blob) error {
 		cp.lines.done(b.role, digest, b.Size, how)
 	}
 	return err
-}
-
-// blob is a config or a layer.
-type blob struct {
-	v1.Descriptor
-	role string
-}
-
-// uniqueBlobs returns the blobs of all images, each once, and their total size in bytes. It leaves
-// out layers that must not be distributed and have URLs of their own.
-func uniqueBlobs(manifests []*manifest) (out []blob, size int64) {
-	seen := map[v1.Hash]bool{}
-	for _, m := range manifests {
-		for i, d := range m.blobs() {
-			if seen[d.Digest] || !d.MediaType.IsDistributable() && len(d.URLs) > 0 {
-				continue
-			}
-			seen[d.Digest] = true
-			size += d.Size
-			role := "layer"
-			if i == 0 {
-				role = "config"
-			}
-			out = append(out, blob{d, role})
-		}
-	}
-	return out, size
 }

@@ -14,9 +14,6 @@ import (
 // MiB.
 const maxConfigBytes = 1 << 20
 
-// hubServer is the key under which docker stores the login of Docker Hub.
-const hubServer = "https://index.docker.io/v1/"
-
 // configFile is the part of docker's config.json that is used.
 type configFile struct {
 	Auths map[string]struct {

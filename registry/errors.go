@@ -117,6 +117,7 @@ type cause struct {
 }
 
 func (c *cause) Error() string { return c.text }
+
 func (c *cause) Unwrap() error { return c.err }
 
 // failure is the analysis of an upstream error.
@@ -260,3 +261,41 @@ func appendCode(codes []string, code string) []string {
 	}
 	return codes
 }
+
+const (
+	// breakerThreshold is the number of consecutive requests without a response after which the
+	// circuit breaker of a host opens.
+	breakerThreshold = 5
+	// A breaker is open for minOpenDuration at first. The duration doubles each time up to
+	// maxOpenDuration.
+	minOpenDuration = time.Second
+	maxOpenDuration = 30 * time.Second
+	// maxBreakers bounds the number of hosts. Requests may name any number of hosts.
+	maxBreakers = 512
+)
+
+// openError reports that a request was not sent because the host's circuit breaker is open.
+type openError struct {
+	host string
+	left time.Duration
+}
+
+func (e *openError) Error() string {
+	return fmt.Sprintf("%s did not answer the last %d requests; it is asked again in %s", e.host, breakerThreshold, e.left.Round(100*time.Millisecond))
+}
+
+// pauseError reports that a request was not sent because the host asked for a pause.
+type pauseError struct {
+	host string
+	left time.Duration
+}
+
+func (e *pauseError) Error() string {
+	return fmt.Sprintf("%s limits the rate of requests; it asked not to be asked again for another %s", e.host, max(e.left.Round(100*time.Millisecond), 100*time.Millisecond))
+}
+
+// sourceError marks an upload that failed because its source failed. It says nothing about the
+// destination.
+type sourceError struct{ error }
+
+func (e *sourceError) Unwrap() error { return e.error }

@@ -92,15 +92,6 @@ func mirrorHosts(hosts map[string]HostOptions) (out []string) {
 	return out
 }
 
-// proxied returns the error of GuardedProxy for a request, if it refuses the request.
-func (o *Options) proxied(req *http.Request) error {
-	if o.Proxy == nil {
-		return nil
-	}
-	_, err := GuardedProxy(AddressPolicy{AllowHosts: o.AllowHosts, AllowLoopback: o.AllowLoopback}, o.Proxy)(req)
-	return err
-}
-
 // GuardedProxy wraps choose, which returns the proxy for a request as http.ProxyFromEnvironment
 // does. It is for a Transport whose Dial is GuardedDial. The result refuses destinations that the
 // policy forbids and that a proxy would connect to: IP addresses, and the names of this host and of
@@ -128,3 +119,7 @@ func GuardedProxy(policy AddressPolicy, choose func(*http.Request) (*url.URL, er
 		return u, nil
 	}
 }
+
+// mirrorTimeoutDivisor divides the client's Timeout; the quotient bounds how long a mirror may take
+// until its response begins.
+const mirrorTimeoutDivisor = 6

@@ -14,9 +14,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// maxManifestBytes is twice the size that registries must accept by the distribution specification.
-const maxManifestBytes = 8 << 20
-
 var acceptManifests = strings.Join([]string{
 	string(types.OCIManifestSchema1), string(types.DockerManifestSchema2),
 	string(types.OCIImageIndex), string(types.DockerManifestList),

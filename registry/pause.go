@@ -1,9 +1,9 @@
 package registry
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -29,16 +29,6 @@ type pauses struct {
 	until map[string]time.Time // by credential identity, "" for all
 	begun time.Time            // when the last back-off began
 	times int                  // back-offs in a row
-}
-
-// pauseError reports that a request was not sent because the host asked for a pause.
-type pauseError struct {
-	host string
-	left time.Duration
-}
-
-func (e *pauseError) Error() string {
-	return fmt.Sprintf("%s limits the rate of requests; it asked not to be asked again for another %s", e.host, max(e.left.Round(100*time.Millisecond), 100*time.Millisecond))
 }
 
 // left returns how long a caller still has to pause. identity identifies its credential.
@@ -88,4 +78,16 @@ func (p *pauses) pause(identity string, d time.Duration, now time.Time) {
 // that waited for the end of one pause add it, so that they do not all send at the same moment.
 func spread(pause time.Duration) time.Duration {
 	return time.Duration(rand.Float64() * float64(min(pause/4, maxSpread)))
+}
+
+// retryAfter parses a Retry-After header (RFC 9110, section 10.2.3), which is in seconds or a date.
+// The result is at most an hour; 0 for none.
+func retryAfter(header string, now time.Time) time.Duration {
+	if seconds, err := strconv.Atoi(header); err == nil && seconds > 0 {
+		return min(time.Duration(seconds), 3600) * time.Second
+	}
+	if at, err := http.ParseTime(header); err == nil {
+		return min(max(0, at.Sub(now)), time.Hour)
+	}
+	return 0
 }

@@ -10,21 +10,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Image is an image or an index in a registry.
-type Image struct {
-	// Ref is the digest form, as in docker.io/library/ubuntu@sha256:...
-	Ref string
-	// Digest is the digest in Ref.
-	Digest string
-	// SizeBytes is the total size of the compressed layers and the config; 0 if unknown, as after
-	// Head.
-	SizeBytes int64
-	// MediaType is the media type of the manifest.
-	MediaType string
-	// Anonymous reports that no credential was used, so that everybody may see the image.
-	Anonymous bool
-}
-
 // Resolve returns the image that ref names for a platform (os/arch[/variant]; "" for linux/amd64).
 // If ref names an image, the platform is ignored. If ref names an index, Resolve returns the image
 // for the platform. This takes one request upstream, or two for an index. Simultaneous look-ups

@@ -7,8 +7,6 @@ import (
 	"time"
 )
 
-const maxPause = 5 * time.Second // upper bound of the exponential back-off
-
 // retry calls try until it succeeds, fails permanently, or has been retried Options.Retries times.
 // It returns the last error. Each try is bounded by timeout; 0 for no bound.
 //
@@ -86,14 +84,4 @@ func withTimeout(ctx context.Context, timeout time.Duration, try func(context.Co
 	}
 	_, err := recoverPanic(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, try(ctx) })
 	return err
-}
-
-// backoff returns base doubled n times, at most maxPause. The second half of it is scaled by random
-// in [0, 1).
-func backoff(base time.Duration, n int, random float64) time.Duration {
-	d := maxPause
-	if n < 16 {
-		d = min(base<<n, maxPause)
-	}
-	return d/2 + time.Duration(random*float64(d/2))
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,21 +14,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
-
-const (
-	pull = "pull"
-	push = "push,pull"
-)
-
-// target is a repository, with the permissions, credential and mirrors to access it.
-type target struct {
-	host    string // the domain of the reference
-	path    string // the repository at that host
-	actions string // pull or push
-	from    string // another repository on the host to mount blobs from; may be empty
-	cred    credential
-	mirrors []target // tried in order before the host
-}
 
 // targetOf finds the credential for a repository and, if it is pulled from, its mirrors. Errors are
 // *kindError.
@@ -47,20 +31,6 @@ func (c *Client) targetOf(ctx context.Context, named reference.Named, actions st
 		t.mirrors = append(t.mirrors, mt)
 	}
 	return t, nil
-}
-
-// anonymous reports that no credential is used, neither for the host nor for a mirror.
-func (t target) anonymous() bool {
-	return t.cred.anonymous() && !slices.ContainsFunc(t.mirrors, func(m target) bool { return !m.anonymous() })
-}
-
-// secrets returns the secrets of all credentials that may be used.
-func (t target) secrets() []string {
-	out := t.cred.secrets()
-	for _, m := range t.mirrors {
-		out = append(out, m.cred.secrets()...)
-	}
-	return out
 }
 
 // sessionKey returns the key of the session for a target: repository, scopes and credential.
@@ -162,10 +132,6 @@ func (c *Client) withSession(ctx context.Context, t target, op func(context.Cont
 	}
 	return err
 }
-
-// mirrorTimeoutDivisor divides the client's Timeout; the quotient bounds how long a mirror may take
-// until its response begins.
-const mirrorTimeoutDivisor = 6
 
 // withReturnTimeout calls try and cancels its context if try has not returned after timeout. If try
 // succeeds in time, its context stays valid until ctx ends, because a response body may be read

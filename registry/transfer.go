@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -12,22 +11,6 @@ import (
 	"net/url"
 	"sync"
 )
-
-// How a blob came to the destination, as in progress lines.
-const (
-	existed = "exists"
-	mounted = "mounted"
-	copied  = "copied"
-)
-
-// asDestination returns the error in a destinationError, and whether err contains one.
-func asDestination(err error) (error, bool) {
-	var d destinationError
-	if errors.As(err, &d) {
-		return d.error, true
-	}
-	return nil, false
-}
 
 // transfer makes one try to copy a blob from src to the destination, and returns how the blob came
 // there.
@@ -171,12 +154,6 @@ func (s *session) upload(ctx context.Context, location *url.URL, body io.ReadClo
 	discard(resp)
 	return nil
 }
-
-// sourceError marks an upload that failed because its source failed. It says nothing about the
-// destination.
-type sourceError struct{ error }
-
-func (e *sourceError) Unwrap() error { return e.error }
 
 // verifyingReader reads a blob, reports progress to the watch, and fails if the bytes do not match
 // the digest, so that the destination never commits them.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strconv"
 	"time"
 )
 
@@ -181,16 +180,4 @@ func (w *wire) withScheme(req *http.Request) *http.Request {
 func discard(resp *http.Response) {
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
 	_ = resp.Body.Close()
-}
-
-// retryAfter parses a Retry-After header (RFC 9110, section 10.2.3), which is in seconds or a date.
-// The result is at most an hour; 0 for none.
-func retryAfter(header string, now time.Time) time.Duration {
-	if seconds, err := strconv.Atoi(header); err == nil && seconds > 0 {
-		return min(time.Duration(seconds), 3600) * time.Second
-	}
-	if at, err := http.ParseTime(header); err == nil {
-		return min(max(0, at.Sub(now)), time.Hour)
-	}
-	return 0
 }

@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // Pauses between two attempts to find a daemon while none responds. They double from awaitFirst to
@@ -22,12 +21,6 @@ const (
 
 // waitStep is the name of the step that a build shows while it waits for a daemon.
 const waitStep = "wait for a BuildKit daemon"
-
-// noDaemonError says that no daemon responds.
-type noDaemonError struct{ err error }
-
-func (e *noDaemonError) Error() string { return "no BuildKit daemon answers: " + e.err.Error() }
-func (e *noDaemonError) Unwrap() error { return e.err }
 
 // await returns a daemon that responds, and waits for one if none does: the attempt does not fail
 // while all daemons are away. The log and the steps of the attempt show why it waits. await fails

@@ -20,12 +20,6 @@ import (
 // loadGit is the prefix of the names of the steps that load a git context.
 const loadGit = "[internal] load git source "
 
-// gitContext is the git repository of a build context.
-type gitContext struct {
-	remote string
-	header string // value of the Authorization header; "" for none
-}
-
 // openGit prepares a context that the daemon fetches from a git repository. The daemon receives the
 // credential as a secret with a random name, so that no Dockerfile can mount it.
 func openGit(g *imagebuilderv1.GitContext, s *buildsv1.Secrets, l layout) (*source, error) {

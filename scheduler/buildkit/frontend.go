@@ -1,8 +1,6 @@
 package buildkit
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -13,13 +11,6 @@ import (
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/util/entitlements"
-)
-
-// Network modes, as requests name them.
-const (
-	networkDefault = "default"
-	networkNone    = "none"
-	networkHost    = "host"
 )
 
 // Build arguments that the Dockerfile frontend interprets itself.
@@ -147,12 +138,6 @@ func (s *solving) cacheRef() (string, error) {
 		return route.Cache(ref)
 	}
 	return ref, nil
-}
-
-// cacheTag returns a hash of the cache key, for places that others can see.
-func (src *source) cacheTag() string {
-	sum := sha256.Sum256([]byte(src.key))
-	return hex.EncodeToString(sum[:16])
 }
 
 // ownHosts returns the registry hosts to which this install pushes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -15,6 +16,13 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+)
+
+// Network modes, as requests name them.
+const (
+	networkDefault = "default"
+	networkNone    = "none"
+	networkHost    = "host"
 )
 
 // Address is the address of a BuildKit daemon.
@@ -152,4 +160,12 @@ func (a Address) validate() error {
 		return fmt.Errorf("buildkit: daemon address %q needs TLS: anyone who can connect to a daemon without TLS controls its machine", a.URL)
 	}
 	return nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
 }

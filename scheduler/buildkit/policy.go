@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
 	spb "github.com/moby/buildkit/sourcepolicy/pb"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // policy decides which sources one solve may use. The daemon asks it before it resolves or loads a
@@ -160,4 +159,12 @@ func (p *policy) allow(ref string) {
 		p.allowed = map[string]bool{}
 	}
 	p.allowed[ref] = true
+}
+
+// repository returns a ref without its tag.
+func repository(ref string) string {
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i]
+	}
+	return ref
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -226,10 +225,12 @@ func choose(cs []candidate, key string, attempt uint32) int {
 	return ordered[0].index
 }
 
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
-}
+// watchMisses is the number of failed pings in a row after which a solve is given up.
+const watchMisses = 3
+
+// noDaemonError says that no daemon responds.
+type noDaemonError struct{ err error }
+
+func (e *noDaemonError) Error() string { return "no BuildKit daemon answers: " + e.err.Error() }
+
+func (e *noDaemonError) Unwrap() error { return e.err }

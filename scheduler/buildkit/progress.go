@@ -9,10 +9,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/builds/logs"
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"github.com/moby/buildkit/client"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/image-builder-ha/image-builder/builds/logs"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // statusInterval is the minimum time between two lines about one transfer.
@@ -270,4 +272,38 @@ func size(n int64) string {
 		f /= 1000
 	}
 	return fmt.Sprintf("%.2fGB", f)
+}
+
+// step returns the step with that digest. If there is none, it returns the first step that failed,
+// and otherwise a step with a general name.
+func (p *progress) step(digest string) stepView {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.byID[digest]
+	if i := slices.IndexFunc(p.steps, func(s *step) bool { return s.err != "" }); st == nil && i >= 0 {
+		st = p.steps[i]
+	}
+	if st == nil {
+		return stepView{name: "the build"}
+	}
+	return stepView{name: clip(p.redact(st.name)), tail: st.lines(p.redact)}
+}
+
+// report returns the steps that have started, the last maxSteps of them. BuildKit's internal steps
+// are included only if they failed.
+func (p *progress) report() []*imagebuilderv1.Step {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []*imagebuilderv1.Step
+	for _, st := range p.steps {
+		if strings.HasPrefix(st.name, "[internal]") && st.err == "" {
+			continue
+		}
+		s := &imagebuilderv1.Step{Name: clip(p.redact(st.name)), StartedAt: timestamppb.New(st.startedAt), Cached: st.cached, Error: clip(p.redact(st.err))}
+		if !st.endedAt.IsZero() {
+			s.EndedAt = timestamppb.New(st.endedAt)
+		}
+		out = append(out, s)
+	}
+	return out[max(0, len(out)-maxSteps):]
 }

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
-
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerui"
@@ -22,25 +20,12 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-const (
-	// goneTimeout bounds how long Run waits for a daemon to end a cancelled solve.
-	goneTimeout = 5 * time.Second
-	// watchMisses is the number of failed pings in a row after which a solve is given up.
-	watchMisses = 3
-	// maxDockerfile is the maximum size of a Dockerfile, in bytes.
-	maxDockerfile = 1 << 20
-)
-
-// dockerfile is the content of a Dockerfile, as the frontend receives it.
-type dockerfile struct {
-	path string // path in the source
-	data []byte
-	// ignore is the content of the Dockerfile's own ignore file; nil if there is none.
-	ignore []byte
-}
+// goneTimeout bounds how long Run waits for a daemon to end a cancelled solve.
+const goneTimeout = 5 * time.Second
 
 // solve runs the workload on one daemon.
 func (r *Runtime) solve(ctx context.Context, w *workload.Workload, sink workload.Sink, patterns *logs.Patterns) (workload.Outcome, error) {
@@ -83,18 +68,6 @@ func (r *Runtime) solve(ctx context.Context, w *workload.Workload, sink workload
 	}
 	out.SizeBytes = img.SizeBytes
 	return out, nil
-}
-
-// solving is the state of one solve.
-type solving struct {
-	runtime  *Runtime
-	w        *workload.Workload
-	src      *source
-	daemon   *endpoint
-	policy   *policy
-	progress *progress
-	refused  error // refusal by this process, before the frontend ran
-	parsed   bool  // the frontend has parsed the Dockerfile
 }
 
 // run solves, and returns once the daemon has ended the solve.
@@ -249,14 +222,6 @@ func (src *source) inputs(df dockerfile) map[string]llb.State {
 		inputs[dockerui.DefaultLocalNameContext] = *src.context
 	}
 	return inputs
-}
-
-// repository returns a ref without its tag.
-func repository(ref string) string {
-	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
-		return ref[:i]
-	}
-	return ref
 }
 
 func firstPlatform(w *workload.Workload) string {

@@ -2,17 +2,18 @@ package buildkit
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"path"
 	"strings"
-
-	"github.com/image-builder-ha/image-builder/scheduler/workload"
 
 	"github.com/moby/buildkit/client/llb"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/tonistiigi/fsutil"
 
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
 // source is a build context that is ready for a solve. Either context or mounts is set.
@@ -33,25 +34,21 @@ type source struct {
 	close      func() error
 }
 
-// open prepares the context of a workload. The caller closes the source.
-func (r *Runtime) open(ctx context.Context, w *workload.Workload) (*source, error) {
-	d := w.Source.GetDockerfile()
-	if d == nil {
-		return nil, userFailure(fmt.Errorf("the build has no Dockerfile source"))
-	}
-	l, err := layoutOf(d)
-	if err != nil {
-		return nil, userFailure(err)
-	}
-	switch from := d.Context.(type) {
-	case *imagebuilderv1.DockerfileSource_Git:
-		return openGit(from.Git, w.Secrets, l)
-	case *imagebuilderv1.DockerfileSource_Upload:
-		return r.openUpload(ctx, from.Upload.GetDigest(), l)
-	case *imagebuilderv1.DockerfileSource_Download:
-		return r.openDownload(ctx, from.Download, l)
-	}
-	return nil, userFailure(fmt.Errorf("the Dockerfile source has no context: give a git repository, an upload or a list of files"))
+// gitContext is the git repository of a build context.
+type gitContext struct {
+	remote string
+	header string // value of the Authorization header; "" for none
+}
+
+// maxDockerfile is the maximum size of a Dockerfile, in bytes.
+const maxDockerfile = 1 << 20
+
+// dockerfile is the content of a Dockerfile, as the frontend receives it.
+type dockerfile struct {
+	path string // path in the source
+	data []byte
+	// ignore is the content of the Dockerfile's own ignore file; nil if there is none.
+	ignore []byte
 }
 
 // layout holds the places of the parts of a source, as clean relative paths.
@@ -104,4 +101,14 @@ func within(at, p string) (string, error) {
 		p = strings.TrimPrefix(p, at+"/")
 	}
 	return p, nil
+}
+
+func noDockerfile(l layout, err error) *workload.Failure {
+	return userFailure(fmt.Errorf("there is no Dockerfile at %s in the build context: %w", strings.Join(l.dockerfiles, " or "), err))
+}
+
+// cacheTag returns a hash of the cache key, for places that others can see.
+func (src *source) cacheTag() string {
+	sum := sha256.Sum256([]byte(src.key))
+	return hex.EncodeToString(sum[:16])
 }

@@ -2,14 +2,10 @@ package buildkit
 
 import (
 	"bytes"
-	"slices"
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/image-builder-ha/image-builder/builds/logs"
-	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
 const (
@@ -79,42 +75,8 @@ func (v stepView) pulls() bool {
 	return strings.Contains(v.name, "] FROM ") || strings.HasPrefix(v.name, "[internal] load metadata for ")
 }
 
-// step returns the step with that digest. If there is none, it returns the first step that failed,
-// and otherwise a step with a general name.
-func (p *progress) step(digest string) stepView {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	st := p.byID[digest]
-	if i := slices.IndexFunc(p.steps, func(s *step) bool { return s.err != "" }); st == nil && i >= 0 {
-		st = p.steps[i]
-	}
-	if st == nil {
-		return stepView{name: "the build"}
-	}
-	return stepView{name: clip(p.redact(st.name)), tail: st.lines(p.redact)}
-}
-
 // fetches reports whether the step loads a git context.
 func (v stepView) fetches() bool { return strings.HasPrefix(v.name, loadGit) }
-
-// report returns the steps that have started, the last maxSteps of them. BuildKit's internal steps
-// are included only if they failed.
-func (p *progress) report() []*imagebuilderv1.Step {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var out []*imagebuilderv1.Step
-	for _, st := range p.steps {
-		if strings.HasPrefix(st.name, "[internal]") && st.err == "" {
-			continue
-		}
-		s := &imagebuilderv1.Step{Name: clip(p.redact(st.name)), StartedAt: timestamppb.New(st.startedAt), Cached: st.cached, Error: clip(p.redact(st.err))}
-		if !st.endedAt.IsZero() {
-			s.EndedAt = timestamppb.New(st.endedAt)
-		}
-		out = append(out, s)
-	}
-	return out[max(0, len(out)-maxSteps):]
-}
 
 // clip truncates a text to maxText bytes of valid UTF-8.
 func clip(s string) string {

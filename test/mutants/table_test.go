@@ -296,7 +296,7 @@ var mutants = []mutant{
 		"./builds", "Test_Force_AndAnotherSuccessor", "",
 	},
 	{
-		"the deadline of a build runs while it waits for another", "builds/tables.go",
+		"the deadline of a build runs while it waits for another", "builds/deadlines.go",
 		"return !r.Successor || s.level < successorDeadlineLevel", "return true",
 		"./builds", "Test_Successor_.*", "",
 	},
@@ -366,7 +366,7 @@ var mutants = []mutant{
 		"./builds", "Test_Revoke", "",
 	},
 	{
-		"the last success is the build that was created last", "builds/published.go",
+		"the last success is the build that was created last", "builds/keys.go",
 		"return orderByEnd(a.build, b.build)", "return orderByCreation(a.build, b.build)",
 		"./builds", "Test_Published", "",
 	},
@@ -511,7 +511,7 @@ var mutants = []mutant{
 		"./scheduler", "Test_Decide_BuildsWithoutARuntimeStarveNobody", "",
 	},
 	{
-		"the turn of a requester ignores that its builds end", "builds/schedule.go",
+		"the turn of a requester ignores that its builds end", "builds/reindex.go",
 		"|| is.ready != \"\" || was.live != is.live {", "|| is.ready != \"\" {",
 		"./scheduler", "Test_Turns_AsFairAsAScan", "",
 	},
@@ -521,7 +521,7 @@ var mutants = []mutant{
 		"./builds", "Test_State_Invariants", "",
 	},
 	{
-		"the bytes of removed logs still count", "builds/schedule.go",
+		"the bytes of removed logs still count", "builds/reindex.go",
 		"s.logBytes += is.logBytes - was.logBytes", "s.logBytes += max(is.logBytes-was.logBytes, 0)",
 		"./scheduler", "Test_Retention", "",
 	},
