@@ -17,20 +17,6 @@ import (
 // uses the credential of the first requester. Such a request is proposed without any secrets, so that
 // it joins a build or fails, and creates none.
 
-// joinTries is how often a request tries to join builds that end meanwhile.
-const joinTries = 3
-
-// join makes the requester of cmd one of those of an active build of the same image, without the
-// secrets of cmd, and records the request id. It returns builds.ErrSecretsLost if there is no such
-// build any more. A cluster below the feature level records nothing.
-func (s *Service) join(ctx context.Context, active *imagebuilderv1.Build, cmd *buildsv1.CreateBuild) (buildResult, error) {
-	if s.store.View().Level() < builds.JoinLevel {
-		return buildResult{build: active, attached: true}, nil
-	}
-	cmd.Secrets, cmd.HasSecrets = nil, true
-	return s.propose(ctx, cmd)
-}
-
 // useOneTime fetches the one-time credential of a request and adds it to the secrets of the request
 // and to the source of the plan. If the request joins a build of the same image, it returns that
 // build and fetches nothing.

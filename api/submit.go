@@ -12,6 +12,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
+	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
@@ -129,4 +130,18 @@ func (s *Service) traceResult(ctx context.Context, res builds.Result) {
 	if res.Attached {
 		tracing.Link(ctx, s.store.Build(res.Build.GetId()).GetTraceparent())
 	}
+}
+
+// joinTries is how often a request tries to join builds that end meanwhile.
+const joinTries = 3
+
+// join makes the requester of cmd one of those of an active build of the same image, without the
+// secrets of cmd, and records the request id. It returns builds.ErrSecretsLost if there is no such
+// build any more. A cluster below the feature level records nothing.
+func (s *Service) join(ctx context.Context, active *imagebuilderv1.Build, cmd *buildsv1.CreateBuild) (buildResult, error) {
+	if s.store.View().Level() < builds.JoinLevel {
+		return buildResult{build: active, attached: true}, nil
+	}
+	cmd.Secrets, cmd.HasSecrets = nil, true
+	return s.propose(ctx, cmd)
 }

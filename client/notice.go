@@ -3,8 +3,6 @@ package client
 import (
 	"sync"
 	"time"
-
-	"google.golang.org/grpc/connectivity"
 )
 
 // noticeAfter is how long a call waits for a server before Options.Waiting is called.
@@ -13,17 +11,18 @@ const noticeAfter = time.Second
 // notice calls Options.Waiting for one call. A server that responds slowly does not count, because
 // calls may wait for a build. Without Options.Waiting, notice does nothing.
 type notice struct {
-	p     *Pool
-	timer *time.Timer
+	waiting func(error)
+	ready   func() bool // reports whether there is a connection to a server
+	timer   *time.Timer
 
 	mu   sync.Mutex
 	last error // of the last server
 	done bool
 }
 
-func (p *Pool) newNotice() *notice {
-	n := &notice{p: p}
-	if p.waiting != nil {
+func newNotice(waiting func(error), ready func() bool) *notice {
+	n := &notice{waiting: waiting, ready: ready}
+	if waiting != nil {
 		n.timer = time.AfterFunc(noticeAfter, n.tell)
 	}
 	return n
@@ -33,12 +32,11 @@ func (p *Pool) newNotice() *notice {
 func (n *notice) tell() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	conn, _ := n.p.current()
-	if n.done || n.last == nil && conn.GetState() == connectivity.Ready {
+	if n.done || n.last == nil && n.ready() {
 		return
 	}
 	n.done = true
-	n.p.waiting(n.last)
+	n.waiting(n.last)
 }
 
 // failed records that a server is unavailable. The first failure of a call that was in progress begins

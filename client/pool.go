@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -122,13 +123,19 @@ func (p *Pool) current() (*grpc.ClientConn, uint32) {
 // leave makes the next server the current one, unless another call has already done so.
 func (p *Pool) leave(at uint32) { p.at.CompareAndSwap(at, at+1) }
 
+// connected reports whether there is a connection to the current server.
+func (p *Pool) connected() bool {
+	conn, _ := p.current()
+	return conn.GetState() == connectivity.Ready
+}
+
 // retry calls f with one server after the other until the result is not UNAVAILABLE, is final on
 // all servers, the retry timeout has passed, or ctx ends.
 func (p *Pool) retry(ctx context.Context, f func(*grpc.ClientConn) error) error {
 	pause := pauseMin
 	deadline := time.Now().Add(p.retryTimeout)
 	final := 0 // number of servers, one after the other, whose error was final
-	n := p.newNotice()
+	n := newNotice(p.waiting, p.connected)
 	defer n.stop()
 	for try := 1; ; try++ {
 		conn, at := p.current()

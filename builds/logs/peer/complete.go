@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
@@ -10,18 +9,6 @@ import (
 
 // localTimeout is how long a reader waits for the disk of this node before it looks for another copy.
 const localTimeout = 5 * time.Second
-
-// completions are the copies on this node that are being completed for readers.
-type completions struct {
-	mu      sync.Mutex
-	running map[logs.Key]*completion
-	tasks   sync.WaitGroup
-}
-
-type completion struct {
-	done chan struct{}
-	err  error
-}
 
 // Complete makes this node's copy of a log complete at the given length.
 func (l *Logs) Complete(key logs.Key, length int64) error { return l.store.Complete(key, length) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 
 	"google.golang.org/grpc"
 
@@ -96,4 +97,16 @@ func (l *Logs) isHere(c *imagebuilderv1.LogCopy) bool {
 // hasCopy reports whether this node is one of those that hold the log of an attempt.
 func (l *Logs) hasCopy(a *imagebuilderv1.Attempt) bool {
 	return builds.HasCopy(builds.CopiesOf(a), l.opts.Node, l.opts.StoreID)
+}
+
+// completions are the copies on this node that are being completed for readers.
+type completions struct {
+	mu      sync.Mutex
+	running map[logs.Key]*completion
+	tasks   sync.WaitGroup
+}
+
+type completion struct {
+	done chan struct{}
+	err  error
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -39,9 +38,4 @@ func (f *Flags) ExplainBuild(name string, err error) error {
 		err = status.Errorf(codes.NotFound, "%s: %s ('image-builder list' shows the builds that are kept)", name, status.Convert(err).Message())
 	}
 	return f.Explain(err)
-}
-
-// isConnectionError reports whether a call failed because there was no connection to a server.
-func isConnectionError(st *status.Status) bool {
-	return strings.HasPrefix(st.Message(), "connection error") || strings.HasPrefix(st.Message(), "name resolver error")
 }

@@ -127,3 +127,8 @@ func (f *Flags) TLS() (*tls.Config, error) {
 	}
 	return conf, nil
 }
+
+// isConnectionError reports whether a call failed because there was no connection to a server.
+func isConnectionError(st *status.Status) bool {
+	return strings.HasPrefix(st.Message(), "connection error") || strings.HasPrefix(st.Message(), "name resolver error")
+}
