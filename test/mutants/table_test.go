@@ -241,7 +241,7 @@ var mutants = []mutant{
 		"./builds", "Test_Create_RefusesABuildWithoutItsSecrets", "",
 	},
 	{
-		"a request without its one-time credential joins unrecorded", "api/one_time.go",
+		"a request without its one-time credential joins unrecorded", "api/submit.go",
 		"Level() < builds.JoinLevel {", "Level() < builds.JoinLevel || true {",
 		"./api", "Test_OneTimeCredential_JoinIsRecorded", "",
 	},
