@@ -77,7 +77,7 @@ func readTo(t testing.TB, s *logs.Store, k logs.Key, offset, n int64) []byte {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var out []byte
 	for offset+int64(len(out)) < n {
