@@ -29,14 +29,14 @@ func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*im
 	}
 	p.source = proto.CloneOf(p.source)
 	p.source.GetDockerfile().GetGit().Authenticated = true
+	if r.oneTimeUsed { // before the image was looked for again
+		return nil, nil
+	}
 	var joined *buildsv1.Record
 	var err error
 	s.store.Read(func(st *builds.State) { joined, err = st.Join(p.ref, p.source, r.fresh) })
 	if joined != nil || err != nil {
 		return joined.GetBuild(), err
-	}
-	if r.oneTimeUsed { // before the image was looked for again
-		return nil, nil
 	}
 	r.secrets.Git, err = s.fetchOneTime(ctx, r.oneTimeURL)
 	r.oneTimeUsed = err == nil

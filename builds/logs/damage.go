@@ -54,8 +54,7 @@ func (l *attemptLog) readError(seg *segment, offset int64, err error) error {
 	if removed {
 		return ErrNotFound
 	}
-	unreadable := errors.Is(err, errTorn) || errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EIO)
-	if unreadable && current {
+	if isUnreadable(err) && current {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	err = l.store.damage(l.key, fmt.Errorf("read the log at offset %d: %w", offset, err))
@@ -63,4 +62,10 @@ func (l *attemptLog) readError(seg *segment, offset int64, err error) error {
 	l.wake() // the owner may wait for copies, which will not come
 	l.mu.Unlock()
 	return err
+}
+
+// isUnreadable reports whether an error of reading a segment means that the segment is damaged: it is
+// missing, cut off or changed, or the disk cannot read it.
+func isUnreadable(err error) bool {
+	return errors.Is(err, errTorn) || errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EIO)
 }

@@ -33,6 +33,10 @@ func (s *Store) get(key Key, create bool) (*attemptLog, error) {
 	l.load.Do(func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
+		if l.removed { // and so are its files
+			l.err = ErrNotFound
+			return
+		}
 		l.err = s.damage(key, l.scan(paths))
 	})
 	if l.err != nil && !errors.Is(l.err, ErrDamaged) { // the next read may succeed
@@ -65,7 +69,7 @@ func (l *attemptLog) scan(paths []string) error {
 		if errors.Is(err, errTorn) && i == len(paths)-1 {
 			err = nil
 		}
-		if disk := (*fs.PathError)(nil); errors.As(err, &disk) { // not damage: the next read may succeed
+		if disk := (*fs.PathError)(nil); errors.As(err, &disk) && !isUnreadable(err) { // the next read may succeed
 			return fmt.Errorf("log segment %s: %w", filepath.Base(path), err)
 		}
 		if err != nil {

@@ -26,5 +26,15 @@ func (l lock) LockContext(ctx context.Context) error {
 	}
 }
 
+// TryLock takes the lock if nobody holds it, and reports whether it did.
+func (l lock) TryLock() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 // Unlock releases the lock.
 func (l lock) Unlock() { <-l }

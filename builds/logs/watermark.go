@@ -19,6 +19,19 @@ func (s *Store) Length(ctx context.Context, key Key) (length int64, sealed bool,
 	return l.visible, l.sealed, nil
 }
 
+// Completed reports whether a log is known to be complete. It waits for no disk: it returns false for
+// a log that was not read since the start, or that is being changed.
+func (s *Store) Completed(key Key) bool {
+	s.mu.Lock()
+	l := s.logs[key]
+	s.mu.Unlock()
+	if l == nil || !l.mu.TryLock() {
+		return false
+	}
+	defer l.mu.Unlock()
+	return l.sealed && !l.removed
+}
+
 // Durable returns how many bytes of a log are fsynced on this node. Readers may see fewer.
 func (s *Store) Durable(key Key) (length int64, err error) {
 	l, err := s.get(key, false)

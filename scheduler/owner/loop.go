@@ -80,7 +80,7 @@ func (o *Owner) act(tasks context.Context, r *buildsv1.Record) {
 		case a.Log.GetState() == builds.LogSealing && o.seals(a):
 			o.seal(tasks, k, a)
 		case a.Log.GetState() == builds.LogSealed && builds.HasCopy(builds.CopiesOf(a), o.opts.Node, o.opts.StoreID):
-			o.complete(k, a)
+			o.complete(tasks, k, a)
 			o.wakeIfCopyMissing(r.Build.Id, a)
 		case !o.isThis(a.Owner, a.OwnerStoreId) || !builds.Live(a.Phase):
 		case o.running[k] == nil && (a.Phase == builds.Assigned || a.Adoptable && !o.suspended):

@@ -94,6 +94,8 @@ type Owner struct {
 	byBuild map[string][]attemptKey
 	// busyLogs are the logs that are being sealed or completed.
 	busyLogs map[attemptKey]bool
+	// completing has one element for each task that completes a copy of a log.
+	completing chan struct{}
 	// suspended means that the lease is lost: workloads that were left running are not adopted.
 	suspended bool
 	resume    context.CancelFunc // makes follow read the whole state again
@@ -140,7 +142,7 @@ func New(o Options) *Owner {
 		o.SealTimeout = 10 * time.Second
 	}
 	return &Owner{
-		opts: o, running: map[attemptKey]*runHandle{}, byBuild: map[string][]attemptKey{}, busyLogs: map[attemptKey]bool{},
+		opts: o, running: map[attemptKey]*runHandle{}, byBuild: map[string][]attemptKey{}, busyLogs: map[attemptKey]bool{}, completing: make(chan struct{}, 4),
 		nodes: make(chan struct{}), copyMissing: make(chan struct{}, 1),
 	}
 }

@@ -57,11 +57,17 @@ func (o *Owner) seal(tasks context.Context, k attemptKey, a *imagebuilderv1.Atte
 }
 
 // complete makes this node's copy of a sealed log complete, in the background. The caller holds mu.
-func (o *Owner) complete(k attemptKey, a *imagebuilderv1.Attempt) {
+func (o *Owner) complete(tasks context.Context, k attemptKey, a *imagebuilderv1.Attempt) {
 	if o.opts.Logs.Completed(k.log()) {
 		return
 	}
 	o.startLogTask(k, func() {
+		select {
+		case o.completing <- struct{}{}:
+		case <-tasks.Done():
+			return
+		}
+		defer func() { <-o.completing }()
 		if err := o.opts.Logs.Complete(k.log(), a.Log.Length); err != nil && !errors.Is(err, logs.ErrClosed) && !isDamage(err) {
 			o.opts.Log.Error("cannot complete this node's copy of a log", "build", k.build, "attempt", k.attempt, "err", err)
 		}

@@ -252,7 +252,7 @@ var mutants = []mutant{
 	},
 	{
 		"a command waits for a server in silence", "client/notice.go",
-		"n.p.waiting(n.last)", "",
+		"n.waiting(n.last)", "",
 		"./client", "Test_Call_Waiting", "",
 	},
 	{
@@ -311,7 +311,7 @@ var mutants = []mutant{
 		"./builds", "Test_Create_RequestID.*|Test_State_Invariants|Test_History_Bounds", "",
 	},
 	{
-		"look-ups are merged across credentials", "registry/session.go",
+		"look-ups are merged across credentials", "registry/sessions.go",
 		"t.from, t.cred.identity(c.salt)}", "t.from}",
 		"./registry", "TestCache_IsNotSharedAmongCredentials", "",
 	},

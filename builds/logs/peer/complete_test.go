@@ -86,6 +86,9 @@ func Test_OpenLog_TheDiskHangs(t *testing.T) {
 			}()
 		}
 		time.Sleep(3 * localTimeout)
+		if l.Completed(key) { // waits for no disk
+			t.Error("the copy is complete while its disk hangs")
+		}
 		if n := len(l.completions.running); n != 1 {
 			t.Errorf("%d cuts wait for the disk, want 1", n)
 		}

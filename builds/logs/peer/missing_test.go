@@ -54,7 +54,7 @@ func Test_OpenLog_MissingCopies(t *testing.T) {
 			if c.state != nil {
 				m.Must(c.state)
 			}
-			nodes, journal := openNodes(t, m.Store, "n1", "n2")
+			nodes, journal := openNodes(t, map[string]*builds.Store{"n1": m.Store, "n2": m.Store})
 			key := logs.Key{Build: id, Attempt: 1}
 			for range 3 {
 				for by, l := range nodes {
@@ -89,7 +89,7 @@ func Test_OpenLog_ReaderIsBehind(t *testing.T) {
 	m.Must(&buildsv1.NodeStarted{Name: "n2", StoreId: "s2", BootId: "b", Capacity: 1, Runtimes: []string{"copy"}})
 	id := m.Create("r:1").Build.Id
 	m.Succeed(id)
-	nodes, _ := openNodes(t, m.Store, "n2")
+	nodes, _ := openNodes(t, map[string]*builds.Store{"n2": m.Store})
 	if _, err := nodes["n2"].openLocal(t.Context(), logs.Key{Build: id, Attempt: 1}, 0); !errors.Is(err, builds.ErrNotFound) {
 		t.Errorf("%v, want %v", err, builds.ErrNotFound)
 	}
@@ -98,9 +98,30 @@ func Test_OpenLog_ReaderIsBehind(t *testing.T) {
 	}
 }
 
+// Test_OpenLog_TheOtherNodeIsBehind: the only node with a copy does not know yet that the log is
+// complete, and shows fewer bytes. A reader on another node must not take them for the whole log.
+func Test_OpenLog_TheOtherNodeIsBehind(t *testing.T) {
+	m := buildstest.NewMachine(t)
+	m.Must(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+	m.Must(&buildsv1.NodeStarted{Name: "n2", StoreId: "s2", BootId: "b", Capacity: 1, Runtimes: []string{"copy"}})
+	id := m.Create("r:1").Build.Id
+	m.Succeed(id)
+	a := m.Build(id).Attempts[0]
+	m.Must(&buildsv1.SetLogCopies{BuildId: id, Attempt: 1, Epoch: a.Epoch, Former: builds.CopiesOf(a), Copies: []*imagebuilderv1.LogCopy{{Node: "n2", StoreId: "s2"}}})
+	nodes, _ := openNodes(t, map[string]*builds.Store{"n1": m.Store, "n2": builds.NewStore()})
+	if _, err := nodes["n2"].store.Create(logs.Key{Build: id, Attempt: 1}, 1, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, follow := range []bool{false, true} {
+		if _, err := nodes["n1"].OpenLog(t.Context(), id, 1, 0, follow); !errors.Is(err, builds.ErrLogAway) {
+			t.Errorf("follow %t: %v, want %v", follow, err, builds.ErrLogAway)
+		}
+	}
+}
+
 // openNodes opens the logs of nodes with empty disks, which can call each other, and what they log.
-// The store id of n1 is s1.
-func openNodes(t *testing.T, state *builds.Store, names ...string) (map[string]*Logs, map[string]*bytes.Buffer) {
+// The store id of n1 is s1. Each node has a state of its own.
+func openNodes(t *testing.T, states map[string]*builds.Store) (map[string]*Logs, map[string]*bytes.Buffer) {
 	t.Helper()
 	nodes, journal := map[string]*Logs{}, map[string]*bytes.Buffer{}
 	conns := map[string]*grpc.ClientConn{}
@@ -110,7 +131,7 @@ func openNodes(t *testing.T, state *builds.Store, names ...string) (map[string]*
 		}
 		return nil, errors.New("the node " + node + " is down")
 	}
-	for _, name := range names {
+	for name, state := range states {
 		journal[name] = &bytes.Buffer{}
 		log := slog.New(slog.NewTextHandler(journal[name], nil))
 		l, err := Open(Options{

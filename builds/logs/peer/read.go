@@ -74,6 +74,10 @@ func (l *Logs) openCopy(ctx context.Context, key logs.Key, a *imagebuilderv1.Att
 			continue
 		}
 		stream, err := l.openRemote(ctx, key, c, offset)
+		if err == nil && stream.Length() != a.Log.Length {
+			_ = stream.Close() // the node does not know yet that the log is complete
+			err = fmt.Errorf("%w (node %s): its copy is not complete", builds.ErrLogAway, c.Node)
+		}
 		if err == nil {
 			return stream, nil
 		}
@@ -119,8 +123,9 @@ func (l *Logs) openLocal(ctx context.Context, key logs.Key, offset int64) (logs.
 func (l *Logs) openWithin(ctx context.Context, key logs.Key, offset int64) (logs.Stream, error) {
 	length, complete, err := l.store.Length(ctx, key)
 	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
-		if errors.Is(err, logs.ErrNotFound) && !l.hasCopy(a) {
-			return nil, logs.ErrNotFound // the state of the reader is behind: the copy was given up
+		if !complete && !l.hasCopy(a) {
+			// The state of the reader is behind: the copy was given up, and may be written anew.
+			return nil, logs.ErrNotFound
 		}
 		if err := l.store.Damage(key); err != nil {
 			return nil, err
