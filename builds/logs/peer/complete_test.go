@@ -89,7 +89,10 @@ func Test_OpenLog_TheDiskHangs(t *testing.T) {
 		if l.Completed(key) { // waits for no disk
 			t.Error("the copy is complete while its disk hangs")
 		}
-		if n := len(l.completions.running); n != 1 {
+		l.completions.mu.Lock()
+		n := len(l.completions.running)
+		l.completions.mu.Unlock()
+		if n != 1 {
 			t.Errorf("%d cuts wait for the disk, want 1", n)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
