@@ -126,7 +126,9 @@ func clock(ctx context.Context, _ *world, victims []*harness.Node, s Step) {
 // logs have no second copy on it.
 func drainedKilled(ctx context.Context, w *world, victims []*harness.Node, s Step) {
 	w.drained = append(w.drained, victims[1])
-	if err := w.drain(ctx, victims[1], victims[1], true); err != nil {
+	draining, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := w.drain(draining, victims[1], victims[1], true); err != nil {
 		w.t.Logf("drain %s: %v", victims[1].Name, err)
 	}
 	victims[0].Kill()

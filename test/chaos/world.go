@@ -168,9 +168,11 @@ func (w *world) heal() {
 		n.AwaitAnswer()
 	}
 	for _, n := range w.drained {
-		if err := w.drain(w.t.Context(), w.Nodes[0], n, false); err != nil {
+		ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute) // on a busy machine
+		if err := w.drain(ctx, w.Nodes[0], n, false); err != nil {
 			w.t.Errorf("undrain %s: %v", n.Name, err)
 		}
+		cancel()
 	}
 	w.drained = nil
 }
@@ -179,8 +181,6 @@ func (w *world) heal() {
 func (w *world) drain(ctx context.Context, by, n *harness.Node, drained bool) error {
 	conn := by.OperatorConn()
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
 	_, err := harness.Persist(ctx, func(ctx context.Context) (*imagebuilderv1.DrainNodeResponse, error) {
 		return imagebuilderv1.NewClusterClient(conn).DrainNode(ctx, &imagebuilderv1.DrainNodeRequest{Node: n.Name, Undrain: !drained})
 	})
