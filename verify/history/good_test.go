@@ -27,6 +27,17 @@ func Test_Check_Accepts(t *testing.T) {
 			s.do(linearizableRead("y"), isAt("y", Running, 12))
 			s.do(wait("y"), isAt("y", Succeeded, 13))
 		},
+		"both requesters repeat cancellations whose responses are lost": func(s script) {
+			s.do(create("a", "1"), created("x"))
+			s.do(create("b", "1"), attached("x"))
+			first := s.begin(stop("x", "a"))
+			second := s.begin(stop("x", "b"))
+			s.do(wait("x"), is("x", Cancelled))
+			s.do(create("c", "1"), created("y"))
+			first.End(is("x", Cancelled))
+			second.End(is("x", Cancelled))
+			s.do(wait("y"), is("y", Succeeded))
+		},
 		"a second build after the first": func(s script) {
 			s.do(create("a", "1"), created("x"))
 			s.do(wait("x"), is("x", Failed))

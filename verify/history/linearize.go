@@ -138,9 +138,10 @@ func (l *linearizer) steps() map[string][]porcupine.Operation {
 				add(st, r.Start, r.Start)
 			case !r.Out.NotFound || !l.opts.Retention:
 				add(st, r.Start, r.End)
-				if r.Out.Build.Phase.Terminal() && r.Out.Build.CancelRequested {
+				if r.Out.Build.Phase.Terminal() && (r.Out.Build.CancelRequested || b.cancelledByOthers(r)) {
 					// A client retries when a response is lost: an earlier try may have been
-					// accepted, and this one found that the build has ended since.
+					// accepted, or have withdrawn one of several requesters, and this one found
+					// that the build has ended since.
 					st.action = actionMayCancel
 					add(st, r.Start, r.Start)
 				}
@@ -153,4 +154,12 @@ func (l *linearizer) steps() map[string][]porcupine.Operation {
 		}
 	}
 	return out
+}
+
+// cancelledByOthers reports whether another requester, or an operator, may have cancelled the build
+// before a call ended.
+func (b *build) cancelledByOthers(call Record) bool {
+	return slices.ContainsFunc(b.cancels, func(r Record) bool {
+		return r.Start < call.End && (r.Op.Operator || r.Op.Requester != call.Op.Requester)
+	})
 }
