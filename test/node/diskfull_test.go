@@ -21,11 +21,11 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_DiskFull fills the disk under the log store and Raft. Requests fail with the reason and no
+// Test_DiskFull fills the disk under the logs and Raft. Requests fail with the reason and no
 // acknowledged build is lost. Once there is room again, the node continues without a restart.
 func Test_DiskFull(t *testing.T) {
 	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=1g"); err != nil {
 		t.Fatalf("mount a small disk (needs root): %v", err)
 	}
 	t.Cleanup(func() {
