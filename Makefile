@@ -40,7 +40,7 @@ test: deps buildkitd ## Run the unit tests and simulations with the race detecto
 	@echo "compiling the tests (the first time takes some minutes)"
 	$(GO) vet ./...
 	@tools/test.sh -race -p 3 -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PROCESS_TESTS))")
-	$(GO) test ./test/sim -run Test_Simulation -sim.runs 48
+	$(GO) test ./test/sim -sim.runs 48
 	@$(MAKE) --no-print-directory check
 
 .PHONY: test-processes

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // filled returns a closed data directory that holds a snapshot and commands after it.
@@ -57,6 +59,7 @@ func Test_Damage_IsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	whole := filled(t)
 	for name, spoil := range map[string]func(dir string){
 		"identity missing":   func(d string) { os.Remove(filepath.Join(d, "identity.json")) },
 		"identity garbled":   func(d string) { os.WriteFile(filepath.Join(d, "identity.json"), []byte("{"), 0o600) },
@@ -73,7 +76,10 @@ func Test_Damage_IsRefused(t *testing.T) {
 		"snapshot meta gone": func(d string) { os.Remove(one(t, filepath.Join(d, "snapshots", "*", "meta.json"))) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := filled(t)
+			dir := filepath.Join(t.TempDir(), "data")
+			if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {
+				t.Fatal(err)
+			}
 			spoil(dir)
 			n, err := tryOpen(t, fastConfig(dir, &tally{}))
 			if err == nil {
@@ -181,7 +187,7 @@ func writeUntilKilled() bool {
 func Test_Kill(t *testing.T) {
 	dir := t.TempDir()
 	var last uint64
-	for round := range 8 {
+	for round := range testkit.InSoak(8, 4) {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), killDir+"="+dir)
 		out, err := cmd.StdoutPipe()

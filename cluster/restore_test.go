@@ -216,7 +216,7 @@ func Test_Restore_ReplayAndCleanup(t *testing.T) {
 			t.Errorf("after the restart the state is %v, want %v", got, append(want, 22))
 		}
 		g.puts(1000, 60)
-		time.Sleep(2 * time.Minute) // simulated
+		time.Sleep(time.Minute) // simulated
 		for _, name := range g.names {
 			if files := restoreFilesOf(t, filepath.Join(g.dir, name)); len(files) != 0 {
 				t.Errorf("the log of %s no longer has the command, but the directory has %v", name, files)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/image-builder-ha/image-builder/builds/logs"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 func Test_SlowReader_CostsOthersNothing(t *testing.T) {
@@ -22,7 +23,7 @@ func Test_SlowReader_CostsOthersNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stuck.Close()
-	want := noise(5, 8<<20)
+	want := noise(5, testkit.InSoak(8, 1)<<20)
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {

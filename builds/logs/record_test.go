@@ -15,7 +15,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-var lineFlag = flag.Int("logs.line", 24<<20, "length of the line of Test_Record_LongLine, in bytes")
+var lineFlag = flag.Int("logs.line", 8<<20, "length of the line of Test_Record_LongLine, in bytes")
 
 // Test_Record_OutputThatWasHeldBack writes output that the redactor holds back until it is
 // larger than the largest record that can be read.

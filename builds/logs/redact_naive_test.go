@@ -293,7 +293,7 @@ func Test_Redact_LikeTheNaiveSearch(t *testing.T) {
 // Test_Redact_LongRuns redacts runs of overlapping occurrences that are longer than what is held
 // back. No byte of an occurrence is left, wherever the stream is cut and continued.
 func Test_Redact_LongRuns(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(testkit.InSoak(60, 15)) {
 		r := rand.New(rand.NewPCG(seed, 6))
 		secret := strings.Repeat("ab", 3+r.IntN(5))
 		g := given{plain: []string{secret, strings.Repeat("ab", 40+r.IntN(60)) + "c", "babababa"}, wrapped: []string{"YWJhYmFiYWJhYmFi"}}
@@ -326,10 +326,7 @@ const maxWork = 8
 // Test_Redact_Linear redacts output that repeats a secret. The work for each byte and the bytes that
 // are held back do not grow.
 func Test_Redact_Linear(t *testing.T) {
-	size := 64 << 20
-	if testing.Short() {
-		size = 4 << 20
-	}
+	size := testkit.InSoak(64, 4) << 20
 	r := NewRedactor([][]byte{[]byte("aaaaaa")}, nil)
 	chunk := bytes.Repeat([]byte("a"), 64<<10)
 	for n := 0; n < size; n += len(chunk) {

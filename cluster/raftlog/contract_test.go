@@ -14,6 +14,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/cluster/disktest"
 	"github.com/image-builder-ha/image-builder/cluster/raftlog"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // This file pins what the log does at errors of its disk. raft-wal documents none of it. Observed
@@ -300,10 +301,14 @@ var logChanges = map[string]func(m *modelLog) bool{
 // or all the time. Once the disk works, the change must succeed, the log must take further entries,
 // and it must have what was acknowledged and nothing that was refused, also after a restart.
 func Test_LogContract(t *testing.T) {
+	counts := []int{1, 1 << 20}
+	if testkit.Soak() {
+		counts = []int{1, 2, 1 << 20}
+	}
 	for name, change := range logChanges {
 		t.Run(name, func(t *testing.T) {
 			for _, op := range diskOps {
-				for _, count := range []int{1, 2, 1 << 20} {
+				for _, count := range counts {
 					for at := 0; logFault(t, change, op, at, count); at++ {
 						if t.Failed() {
 							t.Fatalf("the fault: %s number %d, %d times", op, at+1, count)

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/image-builder-ha/image-builder/cluster/datadir"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 // endedLog is the file of a log that a power loss has ended: the mark does not show how far the log
@@ -158,7 +159,7 @@ func Test_DamageAtTheEnd(t *testing.T) {
 // must be accepted, and have all entries before that write.
 func Test_TornEnd(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 1))
-	for range 3 {
+	for range testkit.InSoak(3, 1) {
 		l := newEndedLog(t, r)
 		begin, end := l.writes[len(l.writes)-2], l.writes[len(l.writes)-1]
 		check := func(what string, raw []byte) {

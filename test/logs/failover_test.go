@@ -424,13 +424,18 @@ func Test_Logs_PowerLoss(t *testing.T) {
 // log. The node returns under its name and votes. Its copies are made again on it, since no other
 // node could hold them. Then the test kills the owner of the live log.
 func Test_Logs_ReplicaWiped(t *testing.T) {
-	w := newLogCluster(t, 3, script(50, "0.5"), true, harness.Config{"logs": map[string]any{"copies": 3}})
+	gate := filepath.Join(t.TempDir(), "gate") // a build waits near its end while the file exists
+	waits := strings.Replace(script(50, "0.2"), "do ", fmt.Sprintf("do [ $i != 45 ] || while [ -e %s ]; do sleep 0.1; done; ", gate), 1)
+	w := newLogCluster(t, 3, waits, true, harness.Config{"logs": map[string]any{"copies": 3}})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	done := w.build(ctx)
 	first, wait := w.startReaders(ctx, done.Id, 3)
 	wait()
 	w.await(ctx, done.Id, func(b *imagebuilderv1.Build) bool { return b.EndedAt != nil })
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	b := w.build(ctx)
 	readers, wait := w.startReaders(ctx, b.Id, 6)
 	w.awaitBytes(readers, 1<<20)
@@ -467,6 +472,9 @@ func Test_Logs_ReplicaWiped(t *testing.T) {
 	owner := w.node(b.Attempts[0].Owner)
 	owner.Kill()
 	w.awaitOn(ctx, owner, b.Id)
+	if err := os.Remove(gate); err != nil {
+		t.Fatal(err)
+	}
 	wait()
 	w.checkSame(ctx, b.Id, readers)
 	w.checkSame(ctx, done.Id, first)

@@ -17,6 +17,7 @@ import (
 	"github.com/image-builder-ha/image-builder/builds"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
 const (
@@ -56,7 +57,8 @@ var troubles = map[string]trouble{
 }
 
 // Test_TroublesInPairs: two of three nodes have a fault while builds run and are published. Every
-// build ends within endLimit after its deadline or its cancel.
+// build ends within endLimit after its deadline or its cancel. With the race detector both nodes have
+// the same fault: `make test` runs all pairs without it.
 func Test_TroublesInPairs(t *testing.T) {
 	var names []string
 	for name := range troubles {
@@ -65,6 +67,9 @@ func Test_TroublesInPairs(t *testing.T) {
 	slices.Sort(names)
 	for _, a := range names {
 		for _, b := range names {
+			if testkit.Race && a != b {
+				continue
+			}
 			t.Run(strings.ReplaceAll(a+" leader, "+b+" follower", " ", "-"), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t, 1, 3)

@@ -10,6 +10,6 @@ import (
 // little.
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(2 << 30)
+	debug.SetMemoryLimit(512 << 20)
 	os.Exit(m.Run())
 }

@@ -1,3 +1,5 @@
+//go:build !race
+
 package sim
 
 import (
@@ -25,7 +27,8 @@ type lookup struct {
 // Test_Refresh_EachReferenceOncePerInterval lets three nodes keep a thousand references resolved
 // for seven intervals, while the leader crashes and then another node. Each reference is looked up
 // once per interval, by one node. It is looked up again only if that node crashed before it could
-// commit the result.
+// commit the result. The test is not compiled with the race detector, with which 70 simulated
+// minutes take one and a half: `make test` runs it without.
 func Test_Refresh_EachReferenceOncePerInterval(t *testing.T) {
 	const (
 		refs       = 1000

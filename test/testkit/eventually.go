@@ -6,11 +6,15 @@ import (
 	"time"
 )
 
-// Eventually polls until cond returns true. It ends the test if that takes
-// longer than timeout. The text what completes the sentence "it is not true
-// that ...". Eventually must be called from the goroutine of the test.
+// Eventually polls until cond returns true. It ends the test if that takes longer than timeout, or
+// twice as long with the race detector, with which all code is several times slower. The text what
+// completes the sentence "it is not true that ...". Eventually must be called from the goroutine of
+// the test.
 func Eventually(t testing.TB, timeout time.Duration, what string, cond func() bool) {
 	t.Helper()
+	if Race {
+		timeout *= 2
+	}
 	const longest = 10 * time.Millisecond
 	pause := time.Millisecond
 	for deadline := time.Now().Add(timeout); !cond(); pause = min(2*pause, longest) {
