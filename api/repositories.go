@@ -16,7 +16,7 @@ type Repositories struct {
 }
 
 // ownRights returns the rights of the service to the repositories of the install. It looks there
-// for its own images, whatever the request may use (contract section 5).
+// for its own images, whatever the request may use (docs/gitpod-contract.md, section 5).
 func (r Repositories) ownRights() *buildsv1.Rights {
 	return &buildsv1.Rights{Hosts: []string{r.BaseHost, r.WorkspaceHost}}
 }
