@@ -13,7 +13,7 @@ import (
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 )
 
-// watchReadiness updates the readiness until ctx ends, also while nobody requests /ready.
+// watchReadiness updates the readiness until ctx ends, even while nobody requests /ready.
 func (n *Node) watchReadiness(ctx context.Context) error {
 	for {
 		n.readiness.update(time.Now(), n.cluster.Status())

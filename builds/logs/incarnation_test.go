@@ -88,7 +88,7 @@ func Test_Incarnation_ALateReset(t *testing.T) {
 	})
 }
 
-// Test_Incarnation_Chain delivers appends of several incarnations to one copy, also after a
+// Test_Incarnation_Chain delivers appends of several incarnations to one copy, even after a
 // restart.
 func Test_Incarnation_Chain(t *testing.T) {
 	dir := t.TempDir()

@@ -99,9 +99,9 @@ func (p *Patterns) String(s string) string {
 }
 
 // Redactor removes secrets and refs from a stream of output, however the stream is split into
-// chunks. It removes every occurrence to its last byte, also where occurrences overlap. Its work is
-// linear in the length of the stream. It holds back the bytes with which a pattern may begin, and up
-// to about maxRun bytes of overlapping occurrences.
+// chunks. It removes every occurrence to its last byte, even where occurrences overlap. Its work is
+// linear in the length of the stream. It holds back the bytes with which a pattern may begin, and
+// up to about maxRun bytes of overlapping occurrences.
 //
 // Positions are those of the stream.
 type Redactor struct {

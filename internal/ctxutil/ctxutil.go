@@ -24,7 +24,7 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Join returns a copy of ctx that ends, with context.Canceled, also when other ends. Values come
+// Join returns a copy of ctx that also ends when other ends, with context.Canceled. Values come
 // from ctx alone. The caller has to call cancel, as for context.WithCancel.
 func Join(ctx, other context.Context) (joined context.Context, cancel context.CancelFunc) {
 	joined, end := context.WithCancel(ctx)

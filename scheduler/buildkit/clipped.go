@@ -36,9 +36,9 @@ const ringBytes = 256 << 10
 // maxLast is how many bytes of the last output are compared with the end of the ring.
 const maxLast = 4 << 10
 
-// clipped is a stream of which the daemon has left out output. At the end of the step, the daemon sends
-// its ring, also if it sends all output again by then. The ring may begin within a secret, and repeats
-// the last output.
+// clipped is a stream of which the daemon has left out output. At the end of the step, the daemon
+// sends its ring, even if it sends all output again by then. The ring may begin within a secret,
+// and repeats the last output.
 type clipped struct {
 	open   bool   // no line has ended since a gap
 	last   []byte // the end of the last output

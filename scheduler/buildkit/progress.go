@@ -64,7 +64,7 @@ func (p *progress) err() error {
 	return p.failed
 }
 
-// follow prints the reports until the channel is closed. It never stops reading, since the client
+// follow prints the reports until the channel is closed. It never stops reading, because the client
 // would block. Once ctx has ended, it prints nothing more.
 func (p *progress) follow(ctx context.Context, statuses <-chan *client.SolveStatus) {
 	for s := range statuses {

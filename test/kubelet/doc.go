@@ -15,7 +15,7 @@
 //
 // A test binary executes itself again in its own network, mount and process namespaces. So the
 // addresses are the same in every run, no connection leaves the machine, and the kernel ends all
-// processes with the test, also after a crash.
+// processes with the test, even after a crash.
 //
 // The tests of this package use no fakes. Tests of single packages are not here.
 package kubelet
