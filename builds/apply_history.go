@@ -46,7 +46,7 @@ func (tx *change) reap(n int) {
 			tx.removeBuild(oldest)
 		}
 		if n == 0 || tx.level < reapLevel {
-			left = append(left, requester) // the next call goes on
+			left = append(left, requester) // the next call of reap continues with it
 		}
 	}
 	tx.over = left

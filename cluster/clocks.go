@@ -62,7 +62,7 @@ func (n *Node) clocksHeard() bool {
 	return heard == voters || agree && heard > voters/2
 }
 
-// judgeClocks returns what this node, as the leader, knows about the present.
+// judgeClocks returns the knowledge of this node, as the leader, about the present.
 func (n *Node) judgeClocks() clock.View {
 	responses, wall := n.peers.responses(), n.cfg.Now().UnixNano()
 	var others []time.Duration

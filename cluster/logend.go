@@ -15,7 +15,7 @@ type logEnd interface {
 // lastEntry returns the index and the term of the last entry of this node. The term is read first:
 // then the index is not greater than that of an entry which the node has kept since it had the end
 // of that term. In the other order, an entry of a former term, which a leader has removed, could be
-// taken for one of the leader's term.
+// mistaken for one of the leader's term.
 func (n *Node) lastEntry(r logEnd) (index, term uint64) {
 	term = n.lastTerm(r)
 	return r.LastIndex(), term

@@ -63,8 +63,8 @@ func (p *punctual) check(now time.Time) time.Duration {
 	return now.Sub(p.since)
 }
 
-// silenceTimeout returns how long a leader must be silent before a follower takes it for lost. It is
-// longer than the lease by a part of the time that a message may be late.
+// silenceTimeout returns how long a leader must be silent before a follower considers it lost. It
+// is longer than the lease by a part of the time that a message may be late.
 func (n *Node) silenceTimeout() time.Duration { return max(n.cfg.Heartbeat, n.cfg.Lease) * 6 / 5 }
 
 // lostContact reports whether this node is a follower in a term, with that leader or none, and has not

@@ -115,7 +115,7 @@ func (n *Node) reportReach(returned bool, reason string) {
 	}
 }
 
-// found is what the other members have responded.
+// found has the results of the calls to the other members.
 type found struct {
 	leader    bool // the leader responds
 	majority  bool // see separation
@@ -238,7 +238,7 @@ func (n *Node) scaled(d time.Duration) time.Duration {
 
 // Reached returns a context that ends when this node counts as separated from the cluster, because
 // it hears no leader or because its requests do not arrive. Other nodes can then serve clients, or
-// none can. Once a leader responds again, Reached returns a context that goes on.
+// none can. Once a leader responds again, Reached returns a new context.
 func (n *Node) Reached() context.Context {
 	n.reach.mu.Lock()
 	defer n.reach.mu.Unlock()

@@ -65,8 +65,8 @@ func (n *Node) hangs() error {
 	return nil
 }
 
-// lostReasons returns why the cluster takes this node for lost, or is about to: it makes no progress,
-// the leader calls it silent, or the state contains it as lost.
+// lostReasons returns why the cluster considers this node lost, or is about to: it makes no
+// progress, the leader reports it as silent, or the state records it as lost.
 func (n *Node) lostReasons() (out []string) {
 	if err := n.hangs(); err != nil && n.cluster.Trouble() == nil { // Trouble reports writes of the replicated log
 		out = append(out, err.Error())

@@ -90,7 +90,8 @@ func (l *Leader) await(ctx context.Context, changed, peersChanged <-chan struct{
 	}
 }
 
-// commit proposes a decision, first what starts builds. It reports whether the state has changed.
+// commit proposes the commands of a decision, first those that start builds. It reports whether the
+// state has changed.
 func (l *Leader) commit(ctx context.Context, d decision) (done bool, err error) {
 	if len(d.assign) > 0 {
 		res, _, err := builds.Propose(ctx, l.opts.Raft, &buildsv1.AssignAttempt{Assignments: d.assign})

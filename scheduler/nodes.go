@@ -21,7 +21,7 @@ type nodeWatcher struct {
 	// since has the time at which a condition was first seen, by the key of its subject.
 	since map[string]time.Time
 	// ended has the boot id of the ended process of a node that has not responded in this term. The
-	// next process of the node must not be taken for the ended one.
+	// next process of the node must not be mistaken for the ended one.
 	ended map[string]string
 }
 

@@ -129,7 +129,7 @@ func Test_Incarnation_Chain(t *testing.T) {
 }
 
 // Test_Incarnation_ALostCopyIsBegunAnew removes a copy behind the back of the owner. The owner must
-// not take what is left of it for the copy, and fills it again at Retry.
+// not use the rest of it as the copy, and fills the copy again at Retry.
 func Test_Incarnation_ALostCopyIsBegunAnew(t *testing.T) {
 	g := newGroup(t)
 	w, feed := g.own(t, nodeA, 1, nodeA, nodeB)

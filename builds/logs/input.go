@@ -72,8 +72,9 @@ func (w *Writer) Marker(line string) error {
 	return nil
 }
 
-// redact queues the redacted output that is final now, in records that can be read back. final also
-// queues what the redactor holds back. The caller holds redacting, and not mu.
+// redact queues the redacted output that is final now, in records that can be read back. If final
+// is set, redact also queues the output that the redactor holds back. The caller holds redacting,
+// and not mu.
 func (w *Writer) redact(final bool) {
 	limit := maxPayload - len(redacted)
 	if faults.Mutant("records-of-any-size") {

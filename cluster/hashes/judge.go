@@ -11,7 +11,7 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Report is what one member reports about its state.
+// Report describes the state of one member, as the member reports it.
 type Report struct {
 	ID          raft.ServerID
 	Voter       bool

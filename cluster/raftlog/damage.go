@@ -17,8 +17,8 @@ import (
 const sectorSize = 512
 
 // damageAfter reports how the tail shows that it is damaged after keep, the last entry that
-// raft-wal reads; "" if it does not. After a power loss the mark can be too low to show it. What
-// follows keep may be the rest of one write that a power loss has cut off, which was never
+// raft-wal reads; "" if it does not. After a power loss the mark can be too low to show it. The
+// bytes after keep may be the rest of a write that a power loss has cut off. That write was never
 // acknowledged. The file had zeros there before, and a disk writes whole sectors. So in the rest of
 // such a write each frame header is intact or zero, no intact write follows, and at least one
 // sector is zero, or the end is missing.

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Sleep blocks for d or until ctx ends, and reports whether ctx goes on. It returns at once if ctx
-// has ended already; a negative or zero d only checks ctx.
+// Sleep blocks for d or until ctx ends, and reports whether ctx has not ended. It returns at once
+// if ctx has ended already; a negative or zero d only checks ctx.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 || ctx.Err() != nil {
 		return ctx.Err() == nil

@@ -45,8 +45,8 @@ type clipped struct {
 	length int    // of the last output
 }
 
-// repeats reports whether data is the ring. Other output that ends like the output before it is taken
-// for the ring, too.
+// repeats reports whether data is the ring. Other output that ends like the output before it also
+// counts as the ring.
 func (c *clipped) repeats(data []byte) bool {
 	return len(data) == ringBytes || c.length > 0 && len(data) > c.length && bytes.HasSuffix(data, c.last)
 }

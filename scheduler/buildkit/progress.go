@@ -161,7 +161,7 @@ func (p *progress) output(st *step, at time.Duration, data []byte) {
 	}
 }
 
-// cut prints what is kept of the output of a step, and ends its line.
+// cut prints the output of a step that is held back, and ends its line.
 func (p *progress) cut(st *step) {
 	for _, stream := range slices.Sorted(maps.Keys(st.streams)) {
 		p.output(st, max(st.endedAt.Sub(st.startedAt), 0), st.streams[stream].Cut())

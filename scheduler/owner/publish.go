@@ -70,8 +70,8 @@ func (at *attempt) publish(ctx context.Context, out workload.Outcome) error {
 	return nil
 }
 
-// inheritTags takes over the tags that a former owner of the build may have set with the digest that
-// it committed. That owner repairs them only while the build goes on.
+// inheritTags takes over the tags that a former owner of the build may have set with the digest
+// that it committed. That owner repairs them only until the build ends.
 func (at *attempt) inheritTags() {
 	if former := at.record.Build.Digest; former != "" && len(at.tagging) == 0 {
 		at.tagging, at.digest = builds.Targets(at.record.Build), former

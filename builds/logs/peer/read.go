@@ -124,7 +124,7 @@ func (l *Logs) openWithin(ctx context.Context, key logs.Key, offset int64) (logs
 	length, complete, err := l.store.Length(ctx, key)
 	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
 		if !complete && !l.hasCopy(a) {
-			// The state of the reader is behind: the copy was given up, and may be written anew.
+			// The state of the reader is behind: the copy was given up, and may be written again.
 			return nil, logs.ErrNotFound
 		}
 		if err := l.store.Damage(key); err != nil {

@@ -13,7 +13,7 @@ const idleTimeout = time.Minute
 
 // Reap removes the logs of builds that the state has removed, and copies that the state does not
 // name. The caller first waits until this node's state is as new as the leader's: a build that the
-// state does not have yet must not be taken for one that it has removed.
+// state does not have yet must not be mistaken for a removed one.
 func (l *Logs) Reap() {
 	for _, key := range l.store.Keys() {
 		if l.keeps(key) {
