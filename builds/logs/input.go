@@ -131,8 +131,8 @@ func (w *Writer) skip(raw int) {
 	}
 }
 
-// storeSkipped stores the raw offset after output that the limit of the log has dropped. The caller
-// holds mu.
+// storeSkipped stores the raw offset after output was dropped because of the limit of the log. The
+// caller holds mu.
 func (w *Writer) storeSkipped() {
 	if w.skipped > 0 && w.l.store.opts.Extended() && !faults.Mutant("no-position-after-the-limit") {
 		w.append(position{w.raw + w.skipped, true}.record())

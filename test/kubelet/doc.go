@@ -8,7 +8,7 @@
 //	settings.go   their settings
 //	pki.go        their certificates
 //	process.go    a program that can be started, killed and started again
-//	kernel.go     control groups, mounts and processes of a run, and their removal
+//	kernel.go     control groups and kernel settings, and their removal
 //	images.go     images made of files of this machine and of this service
 //	pods.go       folders and processes of a pod, and a machine out of service
 //	accounts.go   kubeconfig files, also of service accounts
