@@ -71,7 +71,8 @@ func (h *heard) note(contact time.Time) {
 	}
 }
 
-// checkReach asks the other members if there is a doubt, and judges what they report.
+// If the connection to the leader is in doubt, checkReach asks the other members and judges their
+// reports.
 func (n *Node) checkReach(ctx context.Context, h heard, late bool) {
 	began := time.Now()
 	if h.led != 0 {

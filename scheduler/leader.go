@@ -27,7 +27,7 @@ func NewLeader(o LeaderOptions) *Leader {
 	return &Leader{opts: o}
 }
 
-// Run decides and commits until ctx ends, which it does with the term. It returns nil then.
+// Run decides and commits until ctx ends, at the end of the term. Then it returns nil.
 func (l *Leader) Run(ctx context.Context) error {
 	o := l.opts
 	var level uint32
@@ -38,7 +38,7 @@ func (l *Leader) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		changed, peersChanged := o.Store.Changed(), o.Nodes.PeersChanged()
 		view, now := o.Store.View(), o.Now()
-		if view.Level() != level { // more settings are known
+		if view.Level() != level { // the new level may have more settings
 			level = view.Level()
 			l.putSettings(ctx)
 			continue

@@ -230,8 +230,8 @@ func (r *Redactor) scan(begin, end int) {
 	}
 }
 
-// scanSwitch passes the byte c, which is at position r.at, to the search for the lines of other
-// steps, before the matchers take it.
+// scanSwitch passes the byte c at position r.at to r.others, which searches for the lines of other
+// steps. The matchers take the byte afterwards.
 func (r *Redactor) scanSwitch(c byte) {
 	if r.others.phase != noSwitch && r.others.scan(c) {
 		r.insertFound(r.others.part)

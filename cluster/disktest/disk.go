@@ -94,8 +94,8 @@ func (m *Mount) await(op string) {
 	}
 }
 
-// PowerLoss undoes what was not synced. For each file n(2) decides whether all of that is undone or
-// none: the system may have written it anyway. No process may use the disk.
+// PowerLoss undoes the writes that were not synced: for each file all of them or none, as n(2)
+// decides, because the system may have written them anyway. No process may use the disk.
 func (d *Disk) PowerLoss(n func(int) int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

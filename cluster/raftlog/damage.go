@@ -62,8 +62,8 @@ func (f *walFiles) damageAfter(keep uint64) (string, error) {
 	return "", nil
 }
 
-// damageIn reports what in the rest of a segment cannot be the rest of a write that a power loss
-// has cut off; "" if it can. The rest begins after the last intact write, at that offset of the
+// damageIn describes the damage in the rest of a segment that a power loss during a write cannot
+// explain; "" if there is none. The rest begins after the last intact write, at that offset of the
 // file, and ends with the last frame that is not zero.
 func damageIn(rest []byte, offset int) string {
 	first := max(segmentHeaderSize-offset, 0) // the first write begins with the header of the segment

@@ -36,7 +36,7 @@ type segmentEnd struct {
 
 // findEnd reads a segment and returns where its entries up to the index keep end. Only entries
 // before an intact commit frame count. An index after the last entries does not count if it was
-// written on its own, as a truncation does that has failed later.
+// written on its own, as by a truncation that has failed afterwards.
 func findEnd(f io.ReaderAt, si types.SegmentInfo, keep uint64) (end segmentEnd, err error) {
 	end.last = si.BaseIndex - 1
 	next, entries, index := end.last, 0, uint64(0)

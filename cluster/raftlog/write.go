@@ -67,7 +67,7 @@ func (s *Log) remove(first, last uint64) error {
 	}
 	end := last >= s.end
 	tail := end && first > begin
-	// A compaction makes room, and may be what the log needs before it can be opened again.
+	// A compaction makes room, and may be necessary before the log can be opened again.
 	if err := s.mend(); err != nil && tail {
 		return err
 	}

@@ -78,10 +78,11 @@ func (at *attempt) inheritTags() {
 	}
 }
 
-// repairTags corrects tags that this node may have set for an attempt that has failed or has another
-// owner. No check before the effect prevents that, because the process or the request may be held up
-// between the two. Each tag gets the digest that the state names for it (State.CommittedDigest), until
-// the state does not change any more. A tag for which it names none stays as it is.
+// repairTags corrects tags that this node may have set for an attempt that has failed or has
+// another owner. No check before the effect prevents that, because the process or the request may
+// be delayed between the check and the effect. Each tag gets the digest that the state names for it
+// (State.CommittedDigest), until the state does not change any more. A tag for which it names none
+// stays as it is.
 func (at *attempt) repairTags(ctx context.Context, log *slog.Logger) {
 	if len(at.tagging) == 0 {
 		return

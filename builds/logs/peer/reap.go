@@ -8,7 +8,7 @@ import (
 )
 
 // idleTimeout is how long a copy that the state does not name is kept after the last append to it.
-// It may be about to become a copy, or this node's state may be behind its owner's.
+// The state may soon name the copy, or this node's state may be older than that of the owner.
 const idleTimeout = time.Minute
 
 // Reap removes the logs of builds that the state has removed, and copies that the state does not
