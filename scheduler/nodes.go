@@ -14,7 +14,7 @@ import (
 // nodeInterval is the time between checks of the nodes. A change of a node starts a check at once.
 const nodeInterval = 250 * time.Millisecond
 
-// nodeWatcher finds nodes that are lost or are no members any more, and logs without a node that
+// nodeWatcher finds nodes that are lost or are no longer members, and logs without a node that
 // could seal them. It belongs to one term.
 type nodeWatcher struct {
 	LeaderOptions
@@ -25,8 +25,8 @@ type nodeWatcher struct {
 	ended map[string]string
 }
 
-// watchNodes ends the attempts of lost nodes, removes nodes from the state that are no members any
-// more, and closes logs as lost that no node can seal. It returns when ctx ends.
+// watchNodes ends the attempts of lost nodes, removes nodes from the state that are no longer
+// members, and closes logs as lost that no node can seal. It returns when ctx ends.
 func watchNodes(ctx context.Context, o LeaderOptions) {
 	w := &nodeWatcher{LeaderOptions: o, since: map[string]time.Time{}, ended: map[string]string{}}
 	t := time.NewTicker(nodeInterval)

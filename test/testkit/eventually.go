@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Eventually polls until cond returns true. It ends the test if that takes
-// longer than timeout. The text what completes the sentence "it is not true
-// that ...". Eventually must be called from the goroutine of the test.
+// Eventually polls until cond returns true. It ends the test if that takes longer than timeout. The
+// argument what completes the sentence "it is not true that ...". Eventually must be called from
+// the goroutine of the test.
 func Eventually(t testing.TB, timeout time.Duration, what string, cond func() bool) {
 	t.Helper()
 	const longest = 10 * time.Millisecond
