@@ -27,7 +27,8 @@ type Store struct {
 	begins beginLocks
 }
 
-// attemptLog is one log of the store. The fields after mu describe the durable part.
+// attemptLog is one log of the store. The fields after mu, except for those about readers and
+// writers, describe the durable part.
 type attemptLog struct {
 	key   Key
 	store *Store
