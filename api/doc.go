@@ -1,7 +1,7 @@
 // Package api serves the two APIs of the image builder over one service: Native is
 // imagebuilder.v1.ImageBuilder, and Gitpod is builder.ImageBuilder, which Gitpod's server calls.
 //
-// It validates requests, computes the references under which images are published, asks the
+// It validates requests, computes the references under which images are published, checks in the
 // registry whether the image exists, proposes commands to the replicated log, and streams logs and
 // changes to clients. It does not run builds and makes no decision of the leader (package
 // scheduler), and it does not change the state itself (package builds). Listeners, TLS and the

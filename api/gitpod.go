@@ -18,7 +18,7 @@ type Gitpod struct {
 
 var _ builder.ImageBuilderServer = Gitpod{}
 
-// ResolveBaseImage returns the reference by digest of an image.
+// ResolveBaseImage returns the digest form of a reference: REPOSITORY@sha256:….
 func (g Gitpod) ResolveBaseImage(ctx context.Context, req *builder.ResolveBaseImageRequest) (*builder.ResolveBaseImageResponse, error) {
 	if err := checkRef("ref", req.GetRef()); err != nil {
 		return nil, apiError(err)

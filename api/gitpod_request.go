@@ -98,8 +98,8 @@ func initializerName(w *contentservice.WorkspaceInitializer) string {
 	return "missing"
 }
 
-// gitpodRights returns the rights of a request and its registry credentials by host (contract
-// section 9).
+// gitpodRights returns the rights of a request and its registry credentials by host
+// (docs/gitpod-contract.md, section 9).
 func (s *Service) gitpodRights(a *builder.BuildRegistryAuth) (*buildsv1.Rights, map[string]*imagebuilderv1.BasicAuth, error) {
 	var hosts []string
 	if sel := a.GetSelective(); sel != nil {

@@ -39,8 +39,8 @@ var blamePhrases = strings.NewReplacer(
 )
 
 // gitpodMessage returns the message of a build that has ended. Gitpod's server derives the blame
-// from the text (contract, section 5), so the text matches the blame of the build. A text with
-// 'base image does not exist' stays as it is: it makes the server retry.
+// from the text (docs/gitpod-contract.md, section 5), so the text matches the blame of the build. A
+// text with 'base image does not exist' stays as it is: it makes the server retry.
 func gitpodMessage(b *imagebuilderv1.Build) string {
 	const user = "build failed:"
 	switch {

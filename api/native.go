@@ -63,7 +63,7 @@ func (n Native) CancelBuild(ctx context.Context, req *imagebuilderv1.CancelBuild
 	return &imagebuilderv1.CancelBuildResponse{Build: res.Build, DetachedOnly: res.Detached, Read: n.readInfo()}, nil
 }
 
-// ResolveBaseImage returns the reference by digest of an image.
+// ResolveBaseImage returns the digest form of a reference: REPOSITORY@sha256:….
 func (n Native) ResolveBaseImage(ctx context.Context, req *imagebuilderv1.ResolveBaseImageRequest) (*imagebuilderv1.ResolveBaseImageResponse, error) {
 	if err := checkRef("ref", req.GetRef()); err != nil {
 		return nil, apiError(err)

@@ -51,7 +51,7 @@ func Test_Watch_SnapshotThenChangesThenResume(t *testing.T) {
 }
 
 // Test_Watch_TellsWhatLeavesItsPhases checks that a watch sends a build once when it leaves the
-// phases of the filter, also after the watch was resumed, and that the other fields of the filter
+// phases of the filter, even after the watch was resumed, and that the other fields of the filter
 // stay in force.
 func Test_Watch_TellsWhatLeavesItsPhases(t *testing.T) {
 	a := newAPI(t)

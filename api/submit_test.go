@@ -61,7 +61,8 @@ func Test_RequestID_OfTheServiceIsSoonForgotten(t *testing.T) {
 	}
 }
 
-// behindRaft is the log of a node that has applied nothing until it asks the leader.
+// behindRaft is the log of a node that has applied nothing until it requests a read index from the
+// leader.
 type behindRaft struct {
 	*localRaft
 	current atomic.Bool

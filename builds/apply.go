@@ -31,7 +31,7 @@ func (s *State) Apply(index uint64, cmd *clusterv1.Command) (Result, Event, erro
 		return Result{}, Event{}, fatalf("command type %d at index %d cannot be decoded: %v", cmd.GetType(), index, err)
 	}
 	if c, ok := payload.(*buildsv1.SetFeatureLevel); ok && c.GetLevel() > FeatureLevel {
-		// The level may add only fields, so that no later command would stop this version.
+		// Refuse the level itself: if it only adds fields, this version refuses no later command.
 		return Result{}, Event{}, fatalf("the command at index %d raises the feature level to %d, this version knows %d: start the version that the cluster runs", index, c.GetLevel(), FeatureLevel)
 	}
 	s.advance(index, cmd)

@@ -12,8 +12,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// putCachedRef adds a reference, or changes the interval of one that is cached and keeps the rest
-// of its entry. Below cacheLevel it replaces the entry, as version 0.2.0 does.
+// putCachedRef adds a reference. If the reference is cached already, it changes only the interval
+// of its entry. Below cacheLevel it replaces the whole entry, as version 0.2.0 does.
 func (tx *change) putCachedRef(c *buildsv1.PutCachedRef) Result {
 	key := c.GetRef().GetRef()
 	tx.event.Cached = true
@@ -28,7 +28,8 @@ func (tx *change) putCachedRef(c *buildsv1.PutCachedRef) Result {
 	return Result{Refs: 1}
 }
 
-// keepRef adds a reference that is due now, or changes the interval of one that is cached.
+// keepRef adds a reference, which is due now. If the reference is cached already, keepRef changes
+// its interval.
 func (tx *change) keepRef(key string, interval *durationpb.Duration) {
 	old := tx.CachedRef(key)
 	if old == nil {
@@ -84,7 +85,7 @@ func (tx *change) seedCache(c *buildsv1.SeedCache) Result {
 }
 
 // assignRefreshes assigns due references to nodes. Each assignment is a turn, whose number is the
-// index of the command. It refuses assignments that the leader decided on an older state.
+// index of the command. assignRefreshes refuses an assignment that is based on an older state.
 func (tx *change) assignRefreshes(c *buildsv1.AssignRefreshes) Result {
 	var res Result
 	for _, a := range c.Assignments {

@@ -77,9 +77,9 @@ func (s *State) Join(ref string, source *imagebuilderv1.Source, fresh bool) (*bu
 
 // canJoin reports whether a request joins a build of its image that has not ended. A fresh request
 // joins only a build that begins later than the request and does what the request demands: that
-// build is forced too, or has the same source. Otherwise it may copy a base image that exists.
-// Gitpod's clients repeat a forced request without a request id, so that their requests are not
-// fresh: they have to find the build of the first request.
+// build is forced too, or has the same source. Any other build may copy a base image that exists
+// already. Gitpod's clients repeat a forced request without a request id, so that their requests
+// are not fresh: they have to find the build of the first request.
 func (s *State) canJoin(r *buildsv1.Record, source *imagebuilderv1.Source, fresh bool) bool {
 	if r.StopReason != buildsv1.StopReason_STOP_REASON_UNSPECIFIED {
 		return false

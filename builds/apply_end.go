@@ -11,13 +11,13 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// enter puts an attempt into a phase.
+// enter sets the phase of an attempt and adds the change to the history of the attempt.
 func (tx *change) enter(a *imagebuilderv1.Attempt, p imagebuilderv1.Phase) {
 	a.Phase = p
 	a.History = append(a.History, &imagebuilderv1.PhaseChange{Phase: p, At: tx.now()})
 }
 
-// ending is the end of an attempt.
+// ending describes how an attempt ended.
 type ending struct {
 	phase     imagebuilderv1.Phase
 	blame     imagebuilderv1.Blame

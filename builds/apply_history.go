@@ -12,8 +12,8 @@ import (
 const reapsPerApply = 256
 
 // reap removes up to n ended builds that are beyond the limits of the history, oldest first. It
-// removes no build before its minimum age, and no success before the older ones of the same ref: they
-// would take its place (Published).
+// removes no build before its minimum age. It removes the successes of a ref in the order of their
+// ends: otherwise an older success would count as the published one (Published).
 func (tx *change) reap(n int) {
 	set := tx.settings
 	if tx.level >= reapLevel {
@@ -46,7 +46,7 @@ func (tx *change) reap(n int) {
 			tx.removeBuild(oldest)
 		}
 		if n == 0 || tx.level < reapLevel {
-			left = append(left, requester) // the next call goes on
+			left = append(left, requester) // the next call of reap continues with it
 		}
 	}
 	tx.over = left
@@ -71,7 +71,7 @@ func (tx *change) overRequester(requester string) bool {
 	return limit > 0 && int64(n) > limit
 }
 
-// removeBuild removes a build.
+// removeBuild removes a build and adds its id to the event.
 func (tx *change) removeBuild(r *buildsv1.Record) {
 	tx.remove(r)
 	tx.event.Removed = append(tx.event.Removed, r.Build.Id)

@@ -10,7 +10,7 @@ import (
 // ErrTooManyRequests.
 type BusyError struct {
 	Err error
-	// RetryAfter is when the request probably succeeds, in whole seconds.
+	// RetryAfter is the time after which a repeated request probably succeeds, in whole seconds.
 	RetryAfter time.Duration
 }
 

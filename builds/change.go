@@ -50,7 +50,7 @@ type Event struct {
 	Requested []string
 }
 
-// change is one command at work: the state, and the changes so far.
+// change is the application of one command: the state, and the changes so far.
 type change struct {
 	*State
 	event Event

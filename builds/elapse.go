@@ -2,8 +2,9 @@ package builds
 
 import buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 
-// elapse moves the builds that may start since the time has come, and removes those whose deadline
-// has passed, between the times from and to. The state has the time to.
+// elapse updates the tables of builds that may start, after the time of the state has risen from
+// from to to. It adds the builds whose pause has ended meanwhile, and removes those whose deadline
+// has passed.
 func (s *State) elapse(from, to int64) {
 	if from == to {
 		return

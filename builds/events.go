@@ -10,7 +10,7 @@ import (
 const maxEvents = 8192
 
 // eventRing keeps the newest events for subscribers that are behind. A slow subscriber never blocks
-// publish: it loses events, and learns so.
+// publish: it loses events, and then gets ErrResubscribe.
 type eventRing struct {
 	mu      sync.Mutex
 	events  []Event       // ring; event number n is at n % len

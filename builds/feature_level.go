@@ -83,7 +83,7 @@ const (
 
 // RestoreLevel introduces the restore of a snapshot by a command of the log. Older versions do not
 // know the command. The feature level of the command is that of the cluster: a restored state of a
-// lower level gets it, since the level could not rise while a member is down.
+// lower level gets it, because the level could not rise while a member is down.
 const RestoreLevel = 5
 
 // FloorLevel introduces the last index of a member as a part of its identity. Older versions do not

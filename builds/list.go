@@ -15,8 +15,8 @@ type Selection struct {
 }
 
 // Select is like Descend, but leaves out builds that do not match one field of the selection. f can
-// receive builds that do not match the other fields, and all builds below creationOrderLevel. So each
-// call of f stands for a bounded amount of work.
+// receive builds that do not match the other fields, and all builds below creationOrderLevel. So
+// the work between two calls of f is bounded.
 func (s *State) Select(sel Selection, before string, f func(*buildsv1.Record) bool) {
 	if s.level < creationOrderLevel || sel == (Selection{}) {
 		s.Descend(before, f)

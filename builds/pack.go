@@ -33,8 +33,9 @@ const (
 	tableBits = 12 // of the hashes of the texts to which a packer finds repetitions
 )
 
-// dictionary is what packed records repeat: records of builds that ended a little earlier, with the
-// same names of registries and nodes. So a record takes a third of its bytes.
+// dictionary is the compression dictionary of packed records. It consists of records of builds that
+// ended a little earlier, with the same names of registries and nodes. So a record takes a third of
+// its bytes.
 type dictionary struct{ text []byte }
 
 // packer packs records. It chooses the dictionaries: each one is made of the last records that were

@@ -127,8 +127,8 @@ func move[V any](t *btree.Map[string, V], was, is string, v V) {
 	}
 }
 
-// moveEntry replaces the entry of a build in a table, where was and is report whether the two entries
-// belong.
+// moveEntry replaces the entry of a build in a table. was and is report whether the former and the
+// next entry belong in the table.
 func moveEntry(t *tree[*entry], was, is bool, former, next *entry) {
 	switch {
 	case is:

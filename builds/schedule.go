@@ -26,8 +26,9 @@ func KindOf(src *imagebuilderv1.Source) Kind {
 	return KindDockerfile
 }
 
-// schedule holds the tables that the leader decides by. They follow from the records and from the
-// time of the state, so that a decision reads only what it is about. They are not replicated.
+// schedule holds the tables that the decisions of the leader use, so that a decision reads only the
+// builds that it concerns. They are derived from the records and from the time of the state. They
+// are not replicated.
 //
 // A lane is the sequence of the builds of one kind and one requester that may start.
 type schedule struct {

@@ -134,7 +134,7 @@ func readSnapshot(r io.Reader) (*State, error) {
 	}
 	if _, err := br.ReadByte(); err == nil {
 		return nil, fmt.Errorf("read snapshot: bytes follow the last of %d records", h.Records)
-	} else if !errors.Is(err, io.EOF) { // the reader refuses what it has read
+	} else if !errors.Is(err, io.EOF) { // for example, the checksum at the end is wrong
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
 	s.settle()

@@ -20,7 +20,7 @@ const (
 	// next checkpoint for long.
 	checkpointInterval = time.Minute
 	// keptCheckpoints is how many checkpoints a state keeps. The leader compares those that two
-	// nodes have, also if one of them is a few seconds behind.
+	// nodes have, even if one of them is a few seconds behind.
 	keptCheckpoints = 32
 )
 

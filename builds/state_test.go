@@ -10,7 +10,7 @@ import (
 )
 
 // Test_Newest_IsTheSameOnAllNodes checks that once the newest build of a ref is removed, the build
-// before it is the newest, also on a node that has not read a snapshot.
+// before it is the newest, even on a node that has not read a snapshot.
 func Test_Newest_IsTheSameOnAllNodes(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	m.Must(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})

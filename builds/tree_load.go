@@ -5,8 +5,9 @@ import (
 	"slices"
 )
 
-// collect makes Set gather the items of an empty tree until load is called. To sort all items once
-// takes a fraction of the time for placing each. No other method is called in between.
+// collect makes Set gather the items of an empty tree until load is called. Sorting all items once
+// takes a fraction of the time that placing each of them takes. No other method is called in
+// between.
 func (t *tree[T]) collect() { t.collects = true }
 
 // load fills the tree with the collected items. Of items that are equal it keeps one, and returns

@@ -53,7 +53,7 @@ func (c *Client) Build(ctx context.Context, req *imagebuilderv1.BuildImageReques
 	return c.BuildImage(ctx, req)
 }
 
-// Wait blocks until a build has ended and returns the build. Its phase tells whether it succeeded.
+// Wait blocks until a build has ended and returns the build. Its phase shows whether it succeeded.
 func (c *Client) Wait(ctx context.Context, id string) (*imagebuilderv1.Build, error) {
 	for {
 		res, err := c.BuildStatus(ctx, &imagebuilderv1.BuildStatusRequest{

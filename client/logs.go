@@ -90,7 +90,7 @@ func (r *logs) readAttempt(ctx context.Context) (there bool, err error) {
 			if over || lookErr != nil {
 				return exists, lookErr
 			}
-			if !exists { // the build goes on
+			if !exists { // the build has not ended
 				broken = time.Now()
 			}
 		case status.Code(err) != codes.Unavailable || ctx.Err() != nil:

@@ -28,7 +28,7 @@ func newNotice(waiting func(error), ready func() bool) *notice {
 	return n
 }
 
-// tell calls Waiting unless the call is in progress on a server.
+// tell calls Options.Waiting unless the call is in progress on a server.
 func (n *notice) tell() {
 	n.mu.Lock()
 	defer n.mu.Unlock()

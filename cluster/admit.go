@@ -112,7 +112,7 @@ func (n *Node) removeFormer(ctx context.Context, id raft.ServerID, checked time.
 }
 
 // checkFloorOfJoiner is checkFloor for a request, which may have waited: if the identity in it has
-// less than the floor, the node is asked for its identity again.
+// less than the floor, the leader requests the identity again.
 func (n *Node) checkFloorOfJoiner(ctx context.Context, from *clusterv1.Identity) error {
 	floor := n.floors.get(raft.ServerID(from.GetServerId()))
 	err := n.checkFloor(from, floor)

@@ -10,7 +10,7 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster"
 )
 
-// busyTally is a tally that is asked to change right after its state was captured.
+// busyTally is a tally that receives a change right after its state was captured.
 type busyTally struct {
 	tally
 	captured func()

@@ -21,7 +21,7 @@ func (n *Node) knownFloors() []*clusterv1.Floor {
 }
 
 // checkFloor returns an error if a node has less than its server id has acknowledged. floor must be
-// older than the identity: a server goes on to acknowledge entries while its identity is in flight.
+// older than the identity: a server acknowledges further entries while its identity is in flight.
 // Below Config.FloorLevel checkFloor returns nil.
 func (n *Node) checkFloor(from *clusterv1.Identity, floor uint64) error {
 	if n.cfg.CommittedLevel() < n.cfg.FloorLevel || from.LastIndex == nil {

@@ -14,7 +14,7 @@ import (
 // state never goes back: a first command of a clock that is ahead would end builds and remove
 // history. hearClocks returns raft.ErrNotLeader if this node's clock is wrong, so that another node
 // leads. While two clocks disagree, only the others can show which one is wrong, so it waits for
-// all. It waits for Config.Election at most, since a member may not respond.
+// all. It waits for Config.Election at most, because a member may not respond.
 func (n *Node) hearClocks(ctx context.Context) error {
 	if n.alone() {
 		return nil
@@ -62,7 +62,7 @@ func (n *Node) clocksHeard() bool {
 	return heard == voters || agree && heard > voters/2
 }
 
-// judgeClocks returns what this node, as the leader, knows about the present.
+// judgeClocks returns the knowledge of this node, as the leader, about the present.
 func (n *Node) judgeClocks() clock.View {
 	responses, wall := n.peers.responses(), n.cfg.Now().UnixNano()
 	var others []time.Duration

@@ -100,10 +100,10 @@ type Config struct {
 	// other node. A Lease that is shorter than Election gains nothing, because a majority confirms
 	// every read and every commit of the leader anyway.
 	Heartbeat, Election, Lease time.Duration
-	// CommitTimeout is how long a follower that receives no other message waits until it learns
-	// that the last command is committed: at least this long and at most twice as long; 10 ms if
-	// zero. Each step of a build on another node than the leader waits for it. Each follower
-	// receives an empty message at the same rate.
+	// CommitTimeout is the least interval of the messages that the leader sends to a follower
+	// without new entries; the greatest one is twice as long. 10 ms if zero. From such a message a
+	// follower learns that the last command is committed. Each step of a build on a node that does
+	// not lead waits for it.
 	CommitTimeout time.Duration
 	// SnapshotThreshold is the number of commands after which a snapshot is taken. TrailingLogs is
 	// the number of commands that stay in the log although a snapshot contains them. 8192 and 10240

@@ -26,9 +26,10 @@ func (n *Node) follows(term uint64, leader raft.ServerID) bool {
 const askAllAfter = 5 * time.Millisecond
 
 // confirmLeadership asks the voters of the latest configuration whether they follow this node in
-// term. It returns nil once a majority, this node included, has confirmed that after the call of
-// confirmLeadership began. Then no node had won an election of a later term before the call began.
-// It returns ErrNoLeader if a majority cannot confirm it, and after Config.Election at the latest.
+// term. It returns nil once a majority, this node included, has confirmed this. Each confirmation
+// is made after the call of confirmLeadership has begun. So no node had won an election of a later
+// term before the call began. It returns ErrNoLeader if a majority cannot confirm it, and after
+// Config.Election at the latest.
 //
 // To halve the calls, it first asks as many voters as it needs, beginning with those that were the
 // first to confirm the previous round. It asks another one for each that does not confirm it, and

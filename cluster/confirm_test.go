@@ -127,7 +127,7 @@ func Test_Confirm_NonVotersDoNotCount(t *testing.T) {
 	})
 }
 
-// Test_Confirm_KnowsEveryTerm checks that a node knows of each term before Raft uses it, also after
+// Test_Confirm_KnowsEveryTerm checks that a node knows of each term before Raft uses it, even after
 // a restart: Confirm relies on the keys under which Raft stores its terms.
 func Test_Confirm_KnowsEveryTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

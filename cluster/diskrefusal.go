@@ -10,7 +10,7 @@ import (
 )
 
 // diskRefusal means that the leader did not propose a command because of its disk. It wraps
-// ErrNoLeader, since another leader may accept the command, and its cause.
+// ErrNoLeader, because another leader may accept the command, and its cause.
 type diskRefusal struct {
 	text  string
 	cause error

@@ -81,8 +81,8 @@ func (n *Node) suspectLeader(ctx context.Context, id raft.ServerID) {
 	})
 }
 
-// campaign starts an election after a delay if lost still reports that there is no leader then. id
-// is the former leader.
+// campaign waits for a delay, and then starts an election if lost still reports that there is no
+// leader. id is the former leader.
 func (n *Node) campaign(ctx context.Context, id raft.ServerID, delay time.Duration, why string, lost func() bool) {
 	t := time.NewTimer(delay)
 	defer t.Stop()

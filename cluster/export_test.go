@@ -21,7 +21,7 @@ func (n *Node) LockMembership() (unlock func()) {
 	return func() { <-n.membership }
 }
 
-// RemoveNow removes a server, also while the membership is locked.
+// RemoveNow removes a server, even while the membership is locked.
 func (n *Node) RemoveNow(id string) error {
 	return n.raft.Load().RemoveServer(raft.ServerID(id), 0, 0).Error()
 }

@@ -52,7 +52,7 @@ func (f *floors) merge(list []*clusterv1.Floor) {
 }
 
 // of returns the floors of servers, and forgets those of all others, which have left for good or
-// have to join anew.
+// have to join again.
 func (f *floors) of(servers []raft.Server) (list []*clusterv1.Floor) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster"
 )
 
-// Test_Floors_AnOlderCopyIsRefused starts a voter from an older copy of its data directory. No member
-// may accept it, also after the leader has changed and started again, until its directory is
+// Test_Floors_AnOlderCopyIsRefused starts a voter from an older copy of its data directory. No
+// member may accept it, even after the leader has changed and started again, until its directory is
 // emptied.
 func Test_Floors_AnOlderCopyIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -30,7 +30,7 @@ const (
 	joinTimeout    = 10 * time.Second
 )
 
-// memberLoop makes the node a member of its cluster and keeps it one, also after its address has
+// memberLoop makes the node a member of its cluster and keeps it one, even after its address has
 // changed. It tries to join a cluster first, and forms one only if there is none. It returns when
 // ctx ends.
 func (n *Node) memberLoop(ctx context.Context) {

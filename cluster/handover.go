@@ -65,7 +65,7 @@ func (n *Node) handOver(ctx context.Context, reason error) {
 // handOverDisk is handOver because of this node's disk. It does nothing unless a majority of the
 // voters can write: with fewer, no leader can commit its first command, so that reads would end,
 // too. The last pings may be older than the problem, which often comes to all nodes at once. So the
-// voters are asked again before.
+// leader first pings the voters again.
 func (n *Node) handOverDisk(ctx context.Context, reason error) {
 	if !faults.Mutant("hands-over-without-a-majority") {
 		if !n.majorityWrites() {

@@ -12,9 +12,9 @@ import (
 
 // The functions in this file are the only ones that write Node.current, Node.leads and Node.term.
 
-// beginTerm records that the work of a term begins. The node does not count as the leader yet. What
-// the peers reported in a former term is void, so beginTerm removes it before anything judges the
-// members.
+// beginTerm records that the work of a term begins. The node does not count as the leader yet. The
+// reports of the peers in a former term are void, so beginTerm removes them before anything judges
+// the members.
 func (n *Node) beginTerm(term *Term) {
 	n.peers.begin(term.number)
 	n.mu.Lock()

@@ -12,10 +12,11 @@ type logEnd interface {
 	Stats() map[string]string
 }
 
-// lastEntry returns the index and the term of the last entry of this node. The term is read first:
-// then the index is not greater than that of an entry which the node has kept since it had the end
-// of that term. In the other order, an entry of a former term, which a leader has removed, could be
-// taken for one of the leader's term.
+// lastEntry returns the index and the term of the last entry of this node. The term is read first.
+// If it is the term of the leader, the log of this node is a part of the leader's log from then on,
+// so the index that is read afterwards is that of an entry of the leader. In the other order, the
+// index could be that of an entry of a former term that the leader has removed before the term is
+// read.
 func (n *Node) lastEntry(r logEnd) (index, term uint64) {
 	term = n.lastTerm(r)
 	return r.LastIndex(), term

@@ -24,8 +24,8 @@ type Peer struct {
 	// Dead means that the member's process has certainly ended: its connections have closed, and
 	// its host refuses new ones.
 	Dead bool
-	// Stall is what the member does not finish by its last response. Members up to version 0.3.0
-	// report nothing, so that it is the zero value.
+	// Stall is the operation that the member had not finished at its last response. Members up to
+	// version 0.3.0 do not report it: it is the zero value.
 	Stall Stall
 	// RefusesBuilds means that the member reports that it cannot take builds.
 	RefusesBuilds bool

@@ -19,8 +19,8 @@ var errMembersChanged = errors.New("the members have changed meanwhile: ask agai
 // the other, so that decide sees the servers that the change applies to. Raft's own guard is not
 // usable: the configuration that it returns has no index (hashicorp/raft 1.8,
 // Raft.GetConfiguration). A leader that other members have deposed cannot append the change. While
-// the log cannot be written, changeMembers returns the reason, since a leader that fails to append
-// a change steps down.
+// the log cannot be written, changeMembers returns the reason, because a leader that fails to
+// append a change steps down.
 func (n *Node) changeMembers(ctx context.Context, decide func(r *raft.Raft, servers []raft.Server) (raft.Future, error)) error {
 	return n.raftCalls.await(ctx, func() raft.Future {
 		select {

@@ -43,7 +43,7 @@ func without(wrapped, err error) string {
 	return strings.TrimPrefix(err.Error(), wrapped.Error()+": ")
 }
 
-// forwardError translates the error of a command that was sent to the leader. It takes an error for
+// forwardError translates the error of a command that was sent to the leader. It treats an error as
 // an unknown outcome unless the error proves that the command was not proposed.
 func forwardError(err error) error {
 	st := status.Convert(err)

@@ -7,9 +7,9 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// noteDivergence records that the state of this node differs from that of the majority, if it has
-// the checkpoint and its own hash is another one. A report about a state that was replaced since
-// has no effect.
+// noteDivergence handles a report of the leader, which names a checkpoint and the hash of the
+// majority. If the state of this node has another hash at this checkpoint, the node records that
+// its state is wrong. A report about a state that was replaced meanwhile has no effect.
 func (n *Node) noteDivergence(d *clusterv1.Divergence) {
 	right := d.GetCheckpoint()
 	if right == nil {
@@ -57,9 +57,9 @@ func (n *Node) Diverged() error {
 // the majority.
 func (n *Node) Repairs() uint64 { return n.divergences.repaired.Load() }
 
-// replaceable returns an error while the state of this node is wrong and will be replaced. A
-// snapshot would only keep it. A state that is not replaced any more is stored, so that the log
-// does not grow without limit.
+// replaceable returns an error while the state of this node is wrong and will be replaced. Then
+// Raft takes no snapshot, because it would keep the wrong state. If the node replaces its state no
+// more, Raft takes snapshots again, so that the log does not grow without limit.
 func (n *Node) replaceable() error {
 	if err := n.Diverged(); err != nil && n.mayRepair() {
 		return err

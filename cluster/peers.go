@@ -73,7 +73,7 @@ func (p *peers) heard(term uint64, id raft.ServerID, ping *clusterv1.PingRespons
 }
 
 // died records that a member's process has ended, and reports whether that is new. It has no effect
-// unless the term in which the process was checked goes on.
+// if the term in which the process was checked has ended.
 func (p *peers) died(term uint64, id raft.ServerID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

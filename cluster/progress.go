@@ -17,7 +17,8 @@ const (
 	unpingedTimeout = 5 * time.Second
 )
 
-// Stall describes what a node does not finish. The zero value means that the node makes progress.
+// Stall describes an operation that a node does not finish. The zero value means that the node
+// makes progress.
 type Stall struct {
 	// What is the subject of a sentence such as "a write of the replicated log".
 	What string
@@ -33,8 +34,8 @@ func (s Stall) String() string {
 	return fmt.Sprintf("%s has been in progress for %s", s.What, s.For.Round(time.Second))
 }
 
-// stallOf returns what takes longest according to the report of a node. Nodes up to version 0.3.0
-// report nothing.
+// stallOf returns the operation that has taken longest according to the report of a node. Nodes up
+// to version 0.3.0 report nothing.
 func stallOf(p *clusterv1.Progress) (s Stall) {
 	for _, x := range []Stall{
 		{"a write of the replicated log", time.Duration(p.GetRaftWriteNanos())},
@@ -60,7 +61,7 @@ func (n *Node) progress() *clusterv1.Progress {
 	return p
 }
 
-// Stalled returns what this node does not finish.
+// Stalled returns the operation that this node does not finish.
 func (n *Node) Stalled() Stall {
 	if faults.Mutant("a-hanging-disk-is-no-loss") {
 		return Stall{}

@@ -111,8 +111,8 @@ func (n *Node) proposeHere(ctx context.Context, cmd *clusterv1.Command) (Applied
 	return n.prepareAndCommit(ctx, anyTerm, cmd)
 }
 
-// prepareAndCommit commits what Config.Prepare makes of a command, in a term or in anyTerm. It
-// returns ErrRefused if Config.Prepare refuses the command.
+// prepareAndCommit commits the command that Config.Prepare returns for a command, in a term or in
+// anyTerm. It returns ErrRefused if Config.Prepare refuses the command.
 func (n *Node) prepareAndCommit(ctx context.Context, term uint64, cmd *clusterv1.Command) (Applied, error) {
 	prepared := cmd
 	if n.cfg.Prepare != nil {

@@ -39,8 +39,8 @@ func Test_Propose_RefusalIsDefinite(t *testing.T) {
 }
 
 // Test_Propose_PreparesTheCommandOfTheCaller lets a leader lose the leadership after it has
-// prepared a command. The next leader must prepare what the caller proposed, and not what the
-// former leader made of it. The command of the caller does not change.
+// prepared a command. The next leader must prepare the command of the caller, and not the command
+// that the former leader has prepared. The command of the caller does not change.
 func Test_Propose_PreparesTheCommandOfTheCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g *simGroup

@@ -36,7 +36,8 @@ func Test_Reached_OfASilentLeader(t *testing.T) {
 }
 
 // Test_Reached_OfAFormerLeader separates the leader and one follower of five nodes from the others.
-// The former leader steps down when its lease ends. Its follower must not take it for a leader then.
+// The former leader steps down when its lease ends. Its follower must no longer treat it as a
+// leader then.
 func Test_Reached_OfAFormerLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newSimGroup(t, 5)

@@ -71,8 +71,8 @@ func Test_Reached_EndsWithoutALeader(t *testing.T) {
 	}
 }
 
-// Test_Reached_WaitsForAnElection checks that nodes that can elect a leader wait for it, also if the
-// election takes longer than usual.
+// Test_Reached_WaitsForAnElection checks that nodes that can elect a leader wait for it, even if
+// the election takes longer than usual.
 func Test_Reached_WaitsForAnElection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := threeSimulated(t, inMemory)

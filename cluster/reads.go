@@ -65,8 +65,9 @@ func (n *Node) readIndexThere(leader leaderConn) (uint64, error) {
 // readIndexTimeout bounds one call to the leader.
 const readIndexTimeout = 2 * time.Second
 
-// verifyLeader takes the index before the quorum is asked, and has the term confirmed whose first
-// command this node has applied. A confirmed later term proves nothing about the index.
+// verifyLeader reads the index before it asks the quorum. The quorum must confirm the term of which
+// this node has applied the first command: the confirmation of a later term proves nothing about
+// the index.
 func (n *Node) verifyLeader() (uint64, error) {
 	n.mu.Lock()
 	leads, term := n.leads, n.term

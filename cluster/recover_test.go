@@ -58,8 +58,8 @@ func Test_Damage_RemedyOfTheError(t *testing.T) {
 }
 
 // Test_Recover_TheOthersComeBack makes one node the only voter of a new cluster, because the others
-// seem to be lost for good. Then these come back. The recovered node must keep what it acknowledges
-// afterwards, and no node of its cluster may go on without that.
+// seem to be lost for good. Then these come back. The recovered node must keep every entry that it
+// acknowledges afterwards, and no node of its cluster may continue without these entries.
 func Test_Recover_TheOthersComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := threeSimulated(t)

@@ -50,7 +50,8 @@ func (n *Node) restoreData(ref *clusterv1.SnapshotRef, index uint64) (raw []byte
 	}
 }
 
-// missingRestore describes that the snapshot which the command at index names cannot be found.
+// missingRestore returns the error for a snapshot that the command at index names and that cannot
+// be found.
 func (n *Node) missingRestore(ref *clusterv1.SnapshotRef, index uint64, err error) error {
 	remedy := "copy the file from that directory of another node of the cluster, and start again"
 	if !n.alone() {

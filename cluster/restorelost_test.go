@@ -15,7 +15,7 @@ import (
 
 // Test_Restore_TheOthersHaveRemovedTheSnapshot starts a node that must apply a restore whose
 // snapshot no member has any more. Its log goes on from there, so that the leader sends it no
-// snapshot of Raft. The node continues with the state of the leader, also after a restart.
+// snapshot of Raft. The node continues with the state of the leader, even after a restart.
 func Test_Restore_TheOthersHaveRemovedTheSnapshot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := threeSimulated(t)
@@ -62,8 +62,8 @@ func Test_Restore_TheOthersHaveRemovedTheSnapshot(t *testing.T) {
 	})
 }
 
-// Test_Restore_AWaitingNodeGivesUpLeadership makes a node the leader that waits for the snapshot of a
-// restore, which no member has. Another node must lead soon, since the waiting node cannot.
+// Test_Restore_AWaitingNodeGivesUpLeadership makes a node the leader that waits for the snapshot of
+// a restore, which no member has. Another node must lead soon, because the waiting node cannot.
 func Test_Restore_AWaitingNodeGivesUpLeadership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		noState := func(c *cluster.Config) {

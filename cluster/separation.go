@@ -2,9 +2,9 @@ package cluster
 
 import "time"
 
-// separation is what a node knows about its connection to the leader after it has asked the other
-// members. The times are those since the last message of a leader, and since the first request that
-// has had no response since then.
+// separation describes the connection of a node to the leader, after the node has asked the other
+// members. heard is the time since the last message of a leader. unanswered is the time for which
+// requests to the leader have had no response.
 type separation struct {
 	heard      time.Duration
 	unanswered time.Duration
@@ -17,7 +17,7 @@ type separation struct {
 	majority bool
 	// elsewhere is true if a member reports that it hears a leader.
 	elsewhere bool
-	// late is true if this process did not run for a part of the time in which it asked.
+	// late is true if this process did not run for a part of the time in which it asked them.
 	late bool
 }
 
@@ -25,7 +25,7 @@ type separation struct {
 const (
 	defaultHeartbeat = 500 * time.Millisecond
 	// suspectTimeout is how long the leader must be silent before a node asks the other members. A
-	// leader sends a message every 10 to 20 ms. It is also the time that they have for a response.
+	// leader sends a message every 10 to 20 ms. The same time bounds the wait for their responses.
 	suspectTimeout = 300 * time.Millisecond
 	// elsewhereTimeout is how long a node may hear no leader while another member hears one.
 	elsewhereTimeout = 500 * time.Millisecond

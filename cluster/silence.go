@@ -7,8 +7,9 @@ import "time"
 type silence struct{ since time.Time } // zero if the leader sends
 
 // next returns whether the leader is silent from now on. It becomes silent when its disk is stuck.
-// It stays silent after the disk writes again until the others had the time for an election. If
-// they elect nobody, for instance because there is no other voter, the leader sends again.
+// After the disk writes again, the leader stays silent until the others have had time for an
+// election. If they elect nobody, for instance because there is no other voter, the leader sends
+// again.
 func (s *silence) next(now time.Time, stuck bool, election time.Duration) bool {
 	switch {
 	case stuck && s.since.IsZero():

@@ -46,15 +46,15 @@ func (n *Node) watchSilentLeader(ctx context.Context) {
 	}
 }
 
-// punctual records since when this process has run in time. If it did not run, messages of the leader
-// may wait to be read, and its silence proves nothing. On a busy machine, elections that skip the
-// timers of Raft would follow each other.
+// punctual records how long this process has run without a late check. If it did not run, messages
+// of the leader may wait to be read, and its silence proves nothing. On a busy machine, elections
+// that skip the timers of Raft would follow each other.
 type punctual struct {
 	since time.Time // last check that was late
 	last  time.Time
 }
 
-// check records a check, and returns for how long all checks have been in time.
+// check records a check, and returns the time since the last late check.
 func (p *punctual) check(now time.Time) time.Duration {
 	if now.Sub(p.last) > reachInterval+lateLimit {
 		p.since = now
@@ -63,8 +63,8 @@ func (p *punctual) check(now time.Time) time.Duration {
 	return now.Sub(p.since)
 }
 
-// silenceTimeout returns how long a leader must be silent before a follower takes it for lost. It is
-// longer than the lease by a part of the time that a message may be late.
+// silenceTimeout returns how long a leader must be silent before a follower considers it lost. It
+// is longer than the lease by a part of the time that a message may be late.
 func (n *Node) silenceTimeout() time.Duration { return max(n.cfg.Heartbeat, n.cfg.Lease) * 6 / 5 }
 
 // lostContact reports whether this node is a follower in a term, with that leader or none, and has not
@@ -116,9 +116,9 @@ func (n *Node) othersLost(ctx context.Context, term uint64, leader raft.ServerID
 
 // hearsNone reports whether a member that responded is in the given term and has not heard a leader
 // for its lease. A node that has just returned does not know the leader of the term; leader is ""
-// then. The leader itself has heard nobody, and may be the member. A member that reports a leader and
-// no contact is handling the first message of it. Versions up to 0.3.0 do not report whether they
-// lead.
+// then. The leader itself has heard nobody: a member that reports itself as the leader does not
+// count. Neither does a member that reports a leader and no contact: it is handling the first
+// message of that leader. Versions up to 0.3.0 do not report whether they lead.
 func hearsNone(p memberPing, term uint64, leader raft.ServerID, lease time.Duration) bool {
 	contact := time.Duration(p.res.GetLastContactNanos())
 	switch {
@@ -139,8 +139,8 @@ type candidate struct {
 	contact             time.Duration // time since it heard the leader; negative: never
 }
 
-// before reports whether c stands for election before d: if its log is longer, because it would not
-// vote for d, and with the same log if its id is smaller.
+// before reports whether c stands for election before d. It does so if its log is longer, because
+// then it would not vote for d, or if the logs are the same and its id is smaller.
 func (c candidate) before(d candidate) bool {
 	return cmp.Or(
 		cmp.Compare(c.lastTerm, d.lastTerm), cmp.Compare(c.lastIndex, d.lastIndex), cmp.Compare(d.id, c.id),
@@ -148,8 +148,8 @@ func (c candidate) before(d candidate) bool {
 }
 
 // turn returns how long a node waits before it stands for election, if the given ones come before
-// it. Each of them begins at its first check after the silence, which ends later for a node that
-// heard the leader later.
+// it. Each of them begins at its first check after silence has passed since its last contact with
+// the leader.
 func turn(before []candidate, silence time.Duration) (delay time.Duration) {
 	if len(before) == 0 {
 		return 0

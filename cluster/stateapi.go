@@ -50,7 +50,7 @@ func (a restoreAPI) GetState(req *clusterv1.GetStateRequest, stream clusterv1.Re
 	return err
 }
 
-// partWriter collects what is written and sends it in parts of restorefiles.PartBytes.
+// partWriter collects the written data and sends it in parts of restorefiles.PartBytes.
 type partWriter struct {
 	send func(part []byte) error
 	buf  []byte

@@ -79,7 +79,7 @@ func Test_Term_EndsWhilePreparing(t *testing.T) {
 }
 
 // Test_Propose_EndsWithTheLeaderOfItsConnection checks that a call to a leader ends when the node
-// knows another leader, also if it learned so before the call began.
+// knows another leader, even if it learned so before the call began.
 func Test_Propose_EndsWithTheLeaderOfItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := threeSimulated(t, inMemory)

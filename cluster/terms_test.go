@@ -70,8 +70,8 @@ func leads(t *testing.T, nodes []*cluster.Node) *cluster.Node {
 	return nil
 }
 
-// Test_Term_JudgesNoMemberByAFormerOne checks that a node that leads again starts to measure the
-// silence of members anew: while it did not lead, it pinged no member.
+// Test_Term_JudgesNoMemberByAFormerOne checks that a node that leads again measures the silence of
+// members from then on: while it did not lead, it pinged no member.
 func Test_Term_JudgesNoMemberByAFormerOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex

@@ -71,7 +71,8 @@ func (h *heard) note(contact time.Time) {
 	}
 }
 
-// checkReach asks the other members if there is a doubt, and judges what they report.
+// If the connection to the leader is in doubt, checkReach asks the other members and judges their
+// reports.
 func (n *Node) checkReach(ctx context.Context, h heard, late bool) {
 	began := time.Now()
 	if h.led != 0 {
@@ -115,7 +116,7 @@ func (n *Node) reportReach(returned bool, reason string) {
 	}
 }
 
-// found is what the other members have responded.
+// found has the results of the calls to the other members.
 type found struct {
 	leader    bool // the leader responds
 	majority  bool // see separation
@@ -238,7 +239,7 @@ func (n *Node) scaled(d time.Duration) time.Duration {
 
 // Reached returns a context that ends when this node counts as separated from the cluster, because
 // it hears no leader or because its requests do not arrive. Other nodes can then serve clients, or
-// none can. Once a leader responds again, Reached returns a context that goes on.
+// none can. Once a leader responds again, Reached returns a new context.
 func (n *Node) Reached() context.Context {
 	n.reach.mu.Lock()
 	defer n.reach.mu.Unlock()

@@ -39,7 +39,7 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// validateNode checks what identifies the node and its repositories.
+// validateNode checks the keys that identify the node and its repositories.
 func (c *Config) validateNode(bad report) {
 	if c.Name == "" || strings.ContainsAny(c.Name, "/\x00\n\r") {
 		bad("name", "must not be empty and must not contain '/' or line breaks")
@@ -163,7 +163,7 @@ func (c *Config) validateRuntimes(bad report) {
 	}
 }
 
-// validateCluster checks the peer port and what the nodes of a cluster have in common.
+// validateCluster checks the peer port and the keys that the nodes of a cluster have in common.
 func (c *Config) validateCluster(bad report) {
 	k := c.Cluster
 	if k.Voters != 1 && k.Voters != 3 && k.Voters != 5 {

@@ -55,7 +55,8 @@ func get() State {
 	return state
 }
 
-// Disk is called before each write of the replicated log. It returns the error of that write.
+// Disk is called before each write of the replicated log and returns the error to inject. It also
+// makes the write slow.
 func Disk() error {
 	s := get()
 	if s.DiskDelay > 0 {

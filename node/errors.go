@@ -34,9 +34,9 @@ func clusterError(err error) error {
 	return codedError{err, codes.Unavailable}
 }
 
-// operatorError maps an error of an operation that the leader was asked to perform. The leader has
-// refused it, which is FAILED_PRECONDITION, unless it no longer leads: then the caller may ask the
-// next leader, which is UNAVAILABLE.
+// operatorError maps an error of an operation that was requested from the leader. The leader has
+// refused it, which is FAILED_PRECONDITION, unless it no longer leads: then the caller may try the
+// next leader, and the code is UNAVAILABLE.
 func operatorError(err error) error {
 	switch {
 	case errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrClosed), errors.Is(err, cluster.ErrOutcomeUnknown):

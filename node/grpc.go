@@ -46,7 +46,7 @@ func (n *Node) grpcOptions(streams context.Context) ([]grpc.ServerOption, error)
 	}
 	return append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessageBytes),
-		// Gitpod's clients ping every 10 s, also without streams (docs/gitpod-contract.md, section
+		// Gitpod's clients ping every 10 s, even without streams (docs/gitpod-contract.md, section
 		// 10).
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),

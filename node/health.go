@@ -13,7 +13,7 @@ import (
 	"github.com/image-builder-ha/image-builder/internal/ctxutil"
 )
 
-// watchReadiness updates the readiness until ctx ends, also while nobody requests /ready.
+// watchReadiness updates the readiness until ctx ends, even while nobody requests /ready.
 func (n *Node) watchReadiness(ctx context.Context) error {
 	for {
 		n.readiness.update(time.Now(), n.cluster.Status())
@@ -65,8 +65,8 @@ func (n *Node) hangs() error {
 	return nil
 }
 
-// lostReasons returns why the cluster takes this node for lost, or is about to: it makes no progress,
-// the leader calls it silent, or the state contains it as lost.
+// lostReasons returns why the cluster considers this node lost, or is about to: it makes no
+// progress, the leader reports it as silent, or the state records it as lost.
 func (n *Node) lostReasons() (out []string) {
 	if err := n.hangs(); err != nil && n.cluster.Trouble() == nil { // Trouble reports writes of the replicated log
 		out = append(out, err.Error())

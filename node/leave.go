@@ -20,7 +20,8 @@ const leaveTimeout = 45 * time.Second
 
 // scaledDown reports whether the stateful set was scaled down, so that the pod of this node will
 // not come back. If so, scaledDown drains the node, and the cluster moves its attempts and copies
-// of logs to other nodes. It returns false, and logs the cause, if it cannot ask or cannot drain.
+// of logs to other nodes. It returns false, and logs the cause, if it cannot read the stateful set
+// or cannot drain.
 func (n *Node) scaledDown() bool {
 	k := n.cfg.Cluster.Kubernetes
 	if !k.ScaleDown || !n.started.Load() || n.level() < 2 {
@@ -102,8 +103,8 @@ func (n *Node) awaitLogCopies(ctx context.Context) error {
 	}
 }
 
-// soleLogs returns the number of logs that a node holds a copy of and no node that stays does.
-// Nodes that are lost or drained do not stay. It is a pure function.
+// soleLogs returns the number of logs that have a copy on a node and none on another node that
+// stays. Nodes that are lost or drained do not stay. It is a pure function.
 func soleLogs(view *builds.State, name, storeID string) (n int) {
 	now := time.Unix(0, view.Time())
 	view.CopySets(func(a *imagebuilderv1.Attempt, logs int) bool {

@@ -7,9 +7,10 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/logs"
 )
 
-// logReserveSegments is how many files of the replicated log the logs of builds leave room for if
-// they are on the same disk. With room for fewer than two the node refuses commands. The others are
-// for the growth of the replicated log until its next snapshot, and for the snapshot.
+// logReserveSegments is the number of files of the replicated log for which the logs of builds
+// leave room, if both are on the same disk. With room for fewer than two the node refuses commands.
+// The others are for the growth of the replicated log until its next snapshot, and for the
+// snapshot.
 const logReserveSegments = 4
 
 // logFS returns the file system for the logs of builds. On the disk of the replicated log it has a

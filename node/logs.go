@@ -12,7 +12,7 @@ const reapLogsInterval = time.Minute
 
 // reapLogs removes the files of logs that the replicated state no longer assigns to this node,
 // until ctx ends. Before each run it waits for a read index, because a node with an old state could
-// remove a log that it was assigned since.
+// remove a log that was assigned to it since then.
 func (n *Node) reapLogs(ctx context.Context) error {
 	for ctxutil.Sleep(ctx, reapLogsInterval) {
 		if !n.started.Load() {

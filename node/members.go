@@ -51,8 +51,8 @@ func (c clusterAPI) Members(ctx context.Context, req *imagebuilderv1.MembersRequ
 }
 
 // memberProto converts a member. last is the applied index of this node. Only the leader knows how
-// long a member has been silent. Another node knows that it is alive itself, and of which members
-// it has heard.
+// long a member has been silent. A node that does not lead knows only that it is alive itself, and
+// which members it has heard.
 func memberProto(m cluster.Member, last uint64, fromLeader bool) *imagebuilderv1.ClusterMember {
 	a := m.Answer
 	w := &imagebuilderv1.ClusterMember{

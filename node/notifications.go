@@ -44,7 +44,7 @@ type envelope struct {
 // notification.
 //
 // References match by repository and tag, whatever their host: a registry knows its own host name
-// only from requests. A refresh too many does no harm.
+// only from requests. An unnecessary refresh does no harm.
 func (n *Node) handleNotification(w http.ResponseWriter, r *http.Request) {
 	if !n.mayNotify(r.Header.Get("Authorization")) {
 		http.Error(w, "the token differs from that of refCache.notifyTokenFile", http.StatusUnauthorized)

@@ -40,9 +40,8 @@ type Parts struct {
 	// PingInterval is how often the leader pings the members. If zero, it is the default of
 	// cluster.Config.
 	PingInterval time.Duration
-	// CommitTimeout is how long a follower that receives no other message waits until it learns
-	// that the last command is committed (cluster.Config). If zero, it is the default of
-	// cluster.Config.
+	// CommitTimeout is the least interval of the leader's messages to a follower without new
+	// entries (cluster.Config). If zero, it is the default of cluster.Config.
 	CommitTimeout time.Duration
 	// Images resolves, checks and publishes images. If nil, the node opens a registry client from
 	// the configuration. If set, Runtimes must be set too, and the node stores no uploaded contexts

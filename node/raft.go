@@ -120,7 +120,8 @@ func (l liveness) Peer(name, storeID string) (string, time.Duration, bool) {
 	return p.BootID, p.Silent, p.Dead
 }
 
-// Stalled returns what a member does not finish, and for how long.
+// Stalled returns the operation that a member does not finish, and how long it has been in
+// progress.
 func (l liveness) Stalled(name, storeID string) (string, time.Duration) {
 	s := l.cluster.Peer(name, storeID).Stall
 	return s.What, s.For

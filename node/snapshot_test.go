@@ -17,7 +17,7 @@ import (
 )
 
 // Test_Restore_NewerVersion checks that a snapshot of a newer version is refused before the node
-// stores any of it, and that the node continues, also after a restart.
+// stores any of it, and that the node continues, even after a restart.
 func Test_Restore_NewerVersion(t *testing.T) {
 	newer := lone(t, t.TempDir())
 	newer.openAlone(t)

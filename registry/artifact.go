@@ -103,7 +103,7 @@ type fileLayer struct {
 	path   string
 	digest v1.Hash
 	size   int64
-	watch  *watch // hears of bytes read; may be nil
+	watch  *watch // receives the progress of reads; may be nil
 }
 
 var _ v1.Layer = fileLayer{}

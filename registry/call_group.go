@@ -60,7 +60,7 @@ func recoverPanic[T any](ctx context.Context, fn func(context.Context) (T, error
 }
 
 // shareCall calls fn once for all simultaneous callers with the same key (singleflight) and returns
-// its result to each. fn runs for at most timeout, also after all callers have left.
+// its result to each. fn runs for at most timeout, even after all callers have left.
 func shareCall[T any](ctx context.Context, g *callGroup, key string, timeout time.Duration, fn func(context.Context) (T, error)) (T, error) {
 	ch := g.group.DoChan(key, func() (any, error) {
 		if !g.begin() {

@@ -164,7 +164,7 @@ func (cp *copyJob) exists(ctx context.Context, m *manifest) (bool, error) {
 
 // put pushes a manifest to the destination.
 func (cp *copyJob) put(ctx context.Context, m *manifest) error {
-	defer cp.c.cache.invalidate(cp.c.repository(cp.dst)) // also if the push succeeded but its response was lost
+	defer cp.c.cache.invalidate(cp.c.repository(cp.dst)) // even if the push succeeded but its response was lost
 	return cp.destination(ctx, func(ctx context.Context, s *session) error {
 		return s.putManifest(ctx, m.digest, m)
 	})

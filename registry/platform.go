@@ -8,7 +8,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// defaultPlatform is the platform of Gitpod's workspaces (contract section 6).
+// defaultPlatform is the platform of Gitpod's workspaces (docs/gitpod-contract.md, section 6).
 const defaultPlatform = "linux/amd64"
 
 // parsePlatform parses os/architecture[/variant]; "" is linux/amd64.

@@ -5,11 +5,11 @@ import (
 	"fmt"
 )
 
-// credentialFor returns the credential for a repository of a host (contract section 9), in this
-// order: the install's credential, if the rights permit it and there is one; the request's own,
-// unless the host is that of the workspace images; none. The install's credential comes from the
-// docker config, or from the first Provider for the host. Helpers and providers are called within
-// ctx; their failures are *kindError.
+// credentialFor returns the credential for a repository of a host (docs/gitpod-contract.md, section
+// 9), in this order: the install's credential, if the rights permit it and there is one; the
+// request's own, unless the host is that of the workspace images; none. The install's credential
+// comes from the docker config, or from the first Provider for the host. Helpers and providers are
+// called within ctx; their failures are *kindError.
 func (c *Client) credentialFor(ctx context.Context, host, repository string, r Rights) (credential, error) {
 	host = c.canonical(host)
 	if c.mayUseInstallCredential(host, r) {

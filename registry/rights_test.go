@@ -89,8 +89,9 @@ func TestRights_WhichCredentialIsUsed(t *testing.T) {
 	}
 }
 
-// TestRights_AmazonsHostsAreAllowedByDefault is contract section 9: Amazon's policies decide what
-// the identity may read, so every request may use it there, but on no other host.
+// TestRights_AmazonsHostsAreAllowedByDefault checks section 9 of docs/gitpod-contract.md: Amazon's
+// policies decide what the identity may read, so every request may use it there, but on no other
+// host.
 func TestRights_AmazonsHostsAreAllowedByDefault(t *testing.T) {
 	const ecrHost, evil = "123456789012.dkr.ecr.eu-west-1.amazonaws.com", "123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example"
 	config := dockerConfig(

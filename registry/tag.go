@@ -33,7 +33,7 @@ func (c *Client) Tag(ctx context.Context, src, tag string, r Rights) error {
 	if err != nil {
 		return wrap(op, from.String(), err, t.cred)
 	}
-	defer c.cache.invalidate(c.repository(t)) // also if the push succeeded but its response was lost
+	defer c.cache.invalidate(c.repository(t)) // even if the push succeeded but its response was lost
 	if err := p.run(ctx, t, func(ctx context.Context, s *session) error {
 		return s.putManifest(ctx, identifier(to), m)
 	}); err != nil {

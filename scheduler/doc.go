@@ -16,6 +16,7 @@
 //	waiting.go    the reason why a queued build waits
 //	trace.go      spans of decisions and of builds
 //	decide.go     the decision: which attempts start where
+//	decision.go   the parts of a decision, and their limits
 //	turns.go      the order of the queued builds: requesters take turns
 //	place.go      the node of an attempt
 //	revoke.go     attempts that their owners do not end

@@ -27,7 +27,7 @@ func NewLeader(o LeaderOptions) *Leader {
 	return &Leader{opts: o}
 }
 
-// Run decides and commits until ctx ends, which it does with the term. It returns nil then.
+// Run decides and commits until ctx ends, at the end of the term. Then it returns nil.
 func (l *Leader) Run(ctx context.Context) error {
 	o := l.opts
 	var level uint32
@@ -38,7 +38,7 @@ func (l *Leader) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		changed, peersChanged := o.Store.Changed(), o.Nodes.PeersChanged()
 		view, now := o.Store.View(), o.Now()
-		if view.Level() != level { // more settings are known
+		if view.Level() != level { // the new level may have more settings
 			level = view.Level()
 			l.putSettings(ctx)
 			continue
@@ -90,7 +90,8 @@ func (l *Leader) await(ctx context.Context, changed, peersChanged <-chan struct{
 	}
 }
 
-// commit proposes a decision, first what starts builds. It reports whether the state has changed.
+// commit proposes the commands of a decision, first those that start builds. It reports whether the
+// state has changed.
 func (l *Leader) commit(ctx context.Context, d decision) (done bool, err error) {
 	if len(d.assign) > 0 {
 		res, _, err := builds.Propose(ctx, l.opts.Raft, &buildsv1.AssignAttempt{Assignments: d.assign})

@@ -14,19 +14,19 @@ import (
 // nodeInterval is the time between checks of the nodes. A change of a node starts a check at once.
 const nodeInterval = 250 * time.Millisecond
 
-// nodeWatcher finds nodes that are lost or are no members any more, and logs without a node that
+// nodeWatcher finds nodes that are lost or are no longer members, and logs without a node that
 // could seal them. It belongs to one term.
 type nodeWatcher struct {
 	LeaderOptions
 	// since has the time at which a condition was first seen, by the key of its subject.
 	since map[string]time.Time
 	// ended has the boot id of the ended process of a node that has not responded in this term. The
-	// next process of the node must not be taken for the ended one.
+	// next process of the node must not be mistaken for the ended one.
 	ended map[string]string
 }
 
-// watchNodes ends the attempts of lost nodes, removes nodes from the state that are no members any
-// more, and closes logs as lost that no node can seal. It returns when ctx ends.
+// watchNodes ends the attempts of lost nodes, removes nodes from the state that are no longer
+// members, and closes logs as lost that no node can seal. It returns when ctx ends.
 func watchNodes(ctx context.Context, o LeaderOptions) {
 	w := &nodeWatcher{LeaderOptions: o, since: map[string]time.Time{}, ended: map[string]string{}}
 	t := time.NewTicker(nodeInterval)

@@ -20,9 +20,9 @@ type Liveness interface {
 	// the node has not responded, and whether the process has certainly ended. bootID is empty if
 	// none has responded in this term.
 	Peer(name, storeID string) (bootID string, silent time.Duration, dead bool)
-	// Stalled returns what a node does not finish by its last response, such as a write of its disk,
-	// and how long that has been in progress. stalled is 0 if the node makes progress, or runs a
-	// version that does not report it.
+	// Stalled returns the operation that a node had not finished at its last response, such as a
+	// write of its disk, and how long it has been in progress. stalled is 0 if the node makes
+	// progress, or runs a version that does not report it.
 	Stalled(name, storeID string) (what string, stalled time.Duration)
 	// Takes reports whether the node accepts new attempts by its last response.
 	Takes(name, storeID string) bool

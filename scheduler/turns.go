@@ -39,7 +39,7 @@ type laneID struct {
 	requester string
 }
 
-// lane is what is left of the builds of one requester and kind.
+// lane has the builds of one requester and kind that are not assigned yet.
 type lane struct {
 	id    laneID
 	ready *buildsv1.Record // next one in the state

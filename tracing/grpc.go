@@ -43,8 +43,8 @@ func options(p trace.TracerProvider, methods []string) []otelgrpc.Option {
 }
 
 // HandOver returns options with which all calls of a gRPC client are children of a span that
-// another process created. traceparent identifies the span as in the W3C trace context, recorded or
-// not. If it is not valid, HandOver returns no options.
+// another process created. traceparent identifies the span, in the form of the W3C trace context.
+// The span may be recorded or not. If traceparent is not valid, HandOver returns no options.
 func HandOver(traceparent string) []grpc.DialOption {
 	sc := trace.SpanContextFromContext(Propagator.Extract(context.Background(), propagation.MapCarrier{"traceparent": traceparent}))
 	if !sc.IsValid() {

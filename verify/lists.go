@@ -16,9 +16,9 @@ const listSize = 200
 // errShortList means that a list ends before the build that it was read for.
 var errShortList = errors.New("the list ends before this build")
 
-// list reads the newest builds of the run from one node, linearizably and without retries. It is
-// recorded as a read of b, which was acknowledged before: the list must contain b as a read shows
-// it.
+// list reads the newest builds of the run from one node, linearizably and without retries. The list
+// is recorded as a read of b, a build that was acknowledged before: it must contain b in a state
+// that a read of b may return.
 func (r *run) list(ctx context.Context, who string, b *imagebuilderv1.Build) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// checkImages looks up all published refs in the registry. The build of a ref that ended last decides
-// which digest the ref must have.
+// checkImages looks up all published refs in the registry. A ref must have the digest of the last
+// build that succeeded for it.
 func (r *run) checkImages(ctx context.Context) []ImageCheck {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Patience)
 	defer cancel()
@@ -23,7 +23,7 @@ func (r *run) checkImages(ctx context.Context) []ImageCheck {
 			last[e.Ref] = l
 			refs = append(refs, e.Ref)
 		}
-		// Ids follow the clocks of the leaders, versions do not.
+		// Compare versions: the ids of builds depend on the clocks of the leaders.
 		if l.Builds++; e.Version >= version[e.Ref] {
 			l.Build, l.Want, version[e.Ref] = e.Build, e.Digest, e.Version
 		}

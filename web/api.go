@@ -101,10 +101,10 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) {
 }
 
 const (
-	// defaultSize is the number of builds in one response if the page asks for no number.
+	// defaultSize is the number of builds in one response if the request of the page has no size.
 	defaultSize = 100
-	// maxLists is how many lists the page reads for one response. One list reads a limited number of
-	// builds, of which few may match the filter.
+	// maxLists is how many lists the server reads for one response. One list reads a limited number
+	// of builds, of which few may match the filter.
 	maxLists = 10
 )
 

@@ -6,8 +6,8 @@ import (
 	"github.com/image-builder-ha/image-builder/proto/builder"
 )
 
-// TokenHeader is the header of the token. For workspaces it carries the token of the owner
-// (contract section 4).
+// TokenHeader is the header of the token. Gitpod's workspaces expect the token of their owner in
+// the same header (docs/gitpod-contract.md, section 4).
 const TokenHeader = "x-gitpod-owner-token"
 
 // TaskID is the id of the only task of a build, and the alias of its terminal.

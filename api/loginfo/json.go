@@ -87,7 +87,7 @@ func (s *Server) listen(w http.ResponseWriter, r *http.Request) {
 	case !began:
 		httpError(w, err)
 	default:
-		// Break the connection, so that the client does not take this for the end of the log.
+		// Break the connection, so that the client does not mistake this for the end of the log.
 		panic(http.ErrAbortHandler)
 	}
 }

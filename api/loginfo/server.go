@@ -29,7 +29,8 @@ type Builds interface {
 type Server struct {
 	Builds Builds
 	Tokens Tokens
-	// Streams limits all streams. When it ends, clients connect again, to another node.
+	// Streams ends when the node stops. All streams end with it, so that clients connect to another
+	// node.
 	Streams context.Context
 }
 

@@ -23,7 +23,7 @@ type Keys interface {
 // have the key that made it.
 //
 // A token is the id of the key, a dot, and the base64 of a nonce and of the encrypted id of the
-// build. The encryption is authenticated, also for associatedData. So only a holder of the key can
+// build. The encryption is authenticated and covers associatedData. So only a holder of the key can
 // make a token, and a token cannot be changed into one for another build.
 type Tokens struct {
 	Keys Keys

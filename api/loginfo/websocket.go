@@ -14,9 +14,9 @@ import (
 )
 
 // subprotocol is the transport of @improbable-eng/grpc-web over WebSocket. The client sends its
-// headers as one message of `name: value` lines. Then it sends its request as a message of a byte 0
-// and a gRPC frame, and the end of its requests as a message of a byte 1. The server sends frames
-// of grpc-web.
+// headers as one message of `name: value` lines. Then it sends its request as a message that
+// consists of the byte 0 and a gRPC frame, and marks the end of its requests with a message that
+// consists of the byte 1. The server sends frames of grpc-web.
 const subprotocol = "grpc-websockets"
 
 // socket is a call over a WebSocket.
@@ -90,8 +90,8 @@ func (c *socket) receive(ctx context.Context, header http.Header, buildFor func(
 }
 
 // watchConn returns a context that ends when the connection ends, and a channel that is closed
-// then. It reads and ignores further messages of the client: the end of its requests means nothing
-// for a call with one request.
+// then. It reads and ignores further messages of the client: a call has one request, so the mark
+// for the end of the requests has no effect.
 func (c *socket) watchConn(ctx context.Context) (context.Context, <-chan struct{}) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

@@ -8,8 +8,8 @@ const prefixBytes = 32
 
 // automaton finds all occurrences of many patterns in a stream, in a number of steps that is linear
 // in the length of the stream (Aho and Corasick). Its states are the nodes of a trie: the state is
-// the longest end of the stream with which a pattern begins. State 0 is the root, with the empty
-// text. The text of another state is that of its parent and the state's label.
+// the longest suffix of the stream that is a prefix of a pattern. State 0 is the root, with the
+// empty text. The text of another state is that of its parent and the state's label.
 //
 // An automaton does not change after link, so that several goroutines may use it.
 type automaton struct {
@@ -17,8 +17,9 @@ type automaton struct {
 	labels []byte
 	marks  []byte
 	depths []int32 // lengths of the texts
-	fails  []int32 // the longest other state whose text is an end of this state's text
-	// outs has the states of which an end is a pattern: the longest such pattern, as a state.
+	fails  []int32 // the longest other state whose text is a suffix of this state's text
+	// outs has the states whose text has a pattern as a suffix: the longest such pattern, as a
+	// state.
 	outs map[int32]int32
 	// branches has the children that do not follow their parent, and parents has their parents.
 	branches map[branch]int32
@@ -33,8 +34,8 @@ const (
 	stateNext   = 1 << iota // the next state is a child
 	stateBranch             // some children are in branches
 	stateEnd                // the text is a pattern
-	stateSecret             // an end of the text is a secret
-	stateOut                // an end of the text is a pattern
+	stateSecret             // a suffix of the text is a secret
+	stateOut                // a suffix of the text is a pattern
 	stateTail               // the text is the beginning of patterns in tails
 )
 
@@ -206,13 +207,13 @@ type tailState struct {
 	state     int32
 }
 
-// none reports whether no pattern begins with an end of the stream.
+// none reports whether no suffix of the stream is a prefix of a pattern.
 func (m *matcher) none() bool { return m.state == 0 && len(m.tails) == 0 }
 
 func (m *matcher) reset() { m.state, m.tails = 0, m.tails[:0] }
 
-// depth returns the length of the longest end of the stream with which a pattern begins that more
-// input may complete.
+// depth returns the length of the longest suffix of the stream that is the beginning of a pattern
+// and that more input may complete.
 func (m *matcher) depth() int {
 	d := m.automaton.depths[m.state]
 	for _, t := range m.tails {
@@ -221,8 +222,9 @@ func (m *matcher) depth() int {
 	return int(d)
 }
 
-// next takes a byte. It returns the length of the longest pattern that is an end of the stream, or
-// 0, and whether a secret is an end of the stream. steps is the number of states that it visited.
+// next takes a byte. It returns the length of the longest pattern that is a suffix of the stream,
+// or 0, and whether a secret is a suffix of the stream. steps is the number of states that it
+// visited.
 func (m *matcher) next(c byte) (length int, secret bool, steps int) {
 	if len(m.tails) > 0 {
 		length, secret, steps = m.nextOfTails(c)
@@ -268,7 +270,7 @@ func (m *matcher) enter(a *automaton, depth int32) {
 	m.tails = append(m.tails, tailState{a, depth}) // the first states are those of the first bytes
 }
 
-// open returns the longest state whose text is an end of this state's text and that a pattern
+// open returns the longest state whose text is a suffix of this state's text and that a pattern
 // continues, and the number of states that it visited.
 func (a *automaton) open(state int32) (open int32, steps int) {
 	for state != 0 && a.marks[state]&(stateNext|stateBranch) == 0 {

@@ -70,8 +70,8 @@ func (s *Store) Complete(key Key, length int64) error {
 	if l.length > length || l.uncut {
 		switch err := l.cut(length); {
 		case errors.Is(err, errNotCut):
-			// A full disk keeps no reader from the bytes before the end. The next process cuts
-			// again.
+			// Readers can read the bytes before the end although the disk is full. The next process
+			// cuts again.
 			l.store.opts.Logger.Warn("cannot remove the bytes after the end of a log", "build", key.Build, "attempt", key.Attempt, "err", err)
 			l.complete(length)
 			return nil
@@ -80,7 +80,8 @@ func (s *Store) Complete(key Key, length int64) error {
 		}
 	}
 	if len(l.segs) > 0 {
-		// Not fsynced, and a full disk does no harm: the replicated state holds the length too.
+		// This record is not fsynced, and may be missing on a full disk: the replicated state holds
+		// the length too.
 		payload := binary.BigEndian.AppendUint64(nil, uint64(length))
 		_ = l.appendNow(record{kind: kindSeal, payload: binary.BigEndian.AppendUint64(payload, l.sum.Sum64())}, false)
 	}

@@ -19,9 +19,9 @@ var errNotCut = errors.New("cannot remove the end of the log")
 // cut removes everything after length, which must be the end of a record, and writes the fence
 // again. The change is durable when cut returns. The caller holds mu; there must be no writer.
 //
-// cut reads what it keeps before it changes anything, so that a failed read changes nothing. If the
-// disk fails after that, cut returns errNotCut: the log ends at length in memory, and uncut makes
-// the next write remove the rest first.
+// cut reads the part that it keeps before it changes anything, so that a failed read changes
+// nothing. If the disk fails after that, cut returns errNotCut: the log ends at length in memory,
+// and uncut makes the next write remove the rest first.
 func (l *attemptLog) cut(length int64) error {
 	if faults.Mutant("cut-before-reading") {
 		l.segs = nil

@@ -44,9 +44,9 @@ func (s *Store) damage(key Key, err error) error {
 	return err
 }
 
-// readError wraps an error of reading a segment. It tells damage (the file is missing, cut off or
-// changed, or the disk cannot read it) from a temporary error. A segment that was removed or cut in
-// the meantime is not damaged.
+// readError wraps an error of reading a segment. It distinguishes damage (the file is missing, cut
+// off or changed, or the disk cannot read it) from a temporary error. A segment that was removed or
+// cut in the meantime is not damaged.
 func (l *attemptLog) readError(seg *segment, offset int64, err error) error {
 	l.mu.Lock()
 	removed, current := l.removed, slices.Contains(l.segs, seg)

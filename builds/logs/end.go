@@ -32,8 +32,8 @@ func (w *Writer) Seal(ctx context.Context) (length int64, checksum string, err e
 }
 
 // Flush waits until everything that was written is fsynced and, if the log is replicated, held by
-// all copies, so that every next owner finds it. It also writes what the redactor holds back,
-// although the rest of a secret may follow.
+// all copies, so that every next owner finds it. It also writes the output that the redactor holds
+// back, although the rest of a secret may follow.
 func (w *Writer) Flush(ctx context.Context) error {
 	if err := w.end(false); err != nil {
 		return err
@@ -44,8 +44,8 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return w.awaitCopies(ctx, true)
 }
 
-// end queues what the redactor holds back. finish makes the writer refuse more output. end returns
-// ErrFenced or ErrSealed if the writer accepts no output for good.
+// end queues the output that the redactor holds back. If finish is set, the writer refuses more
+// output from then on. end returns ErrFenced or ErrSealed if the writer accepts no output for good.
 func (w *Writer) end(finish bool) error {
 	w.redacting.Lock()
 	defer w.redacting.Unlock()

@@ -51,7 +51,7 @@ func (f *Feed) next(c Copy) (a Append, more bool, err error) {
 func (f *Feed) acked(c Copy, a Append, ack Ack) (more bool) {
 	f.mu.Lock()
 	m := f.members[c]
-	if m == nil || m.incarnation != a.Incarnation { // the copy is begun anew meanwhile
+	if m == nil || m.incarnation != a.Incarnation { // the copy was emptied and started again meanwhile
 		f.mu.Unlock()
 		return m != nil
 	}

@@ -40,8 +40,8 @@ func (f *Feed) Close() {
 	}
 }
 
-// Join starts to fill a copy that is not in the committed set yet. It first removes what the copy
-// has.
+// Join starts to fill a copy that is not in the committed set yet. It first removes the content of
+// the copy.
 func (f *Feed) Join(c Copy) {
 	f.mu.Lock()
 	if f.members[c] == nil && c != f.r.self {
@@ -99,7 +99,7 @@ func (f *Feed) Drop(c Copy) {
 
 // Retry resumes sending to a copy that has refused an append, for example because its disk was
 // full. The bytes that it has acknowledged still count. A copy that returned ErrReplaced has lost
-// them, and is begun anew. A copy that returned ErrFenced is not retried.
+// them, and is filled again from the beginning. A copy that returned ErrFenced is not retried.
 func (f *Feed) Retry(c Copy) {
 	f.mu.Lock()
 	if m := f.members[c]; m != nil && !errors.Is(m.refusal, ErrFenced) {

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// flush writes and fsyncs the pending output. It returns what to make visible once the directory is
-// fsynced too.
+// flush writes and fsyncs the pending output. It returns the output that may become visible once
+// the directory is fsynced too.
 func (w *Writer) flush() (pending, error) {
 	w.mu.Lock()
 	p, fenced := w.pending, w.fenced
@@ -121,8 +121,8 @@ func (w *Writer) openSegment() error {
 	return nil
 }
 
-// cutTail ends the use of a full segment. It first removes what a crash has left after the last
-// whole record: every segment but the last must be whole.
+// cutTail ends the use of a full segment. It first removes the bytes that a crash has left after
+// the last whole record: every segment but the last must be whole.
 func (w *Writer) cutTail(last *segment) error {
 	if w.file == nil && last != nil {
 		f, err := w.l.store.fs.OpenFile(last.path, os.O_RDWR, 0)

@@ -4,8 +4,9 @@ import "github.com/image-builder-ha/image-builder/faults"
 
 // Held returns the raw offset at which every next owner would continue, if this node was lost now.
 // It does not exceed RawOffset, and is 0 while it is not known. A runtime may drop the workload's
-// output before it. After output that the limit of the log has dropped, Held follows RawOffset in
-// steps of positionStep. Below feature level 5 no copy learns of such output, and Held is RawOffset.
+// output before it. After output was dropped because of the limit of the log, Held follows
+// RawOffset in steps of positionStep. Below feature level 5 no copy learns of such output, and Held
+// is RawOffset.
 func (w *Writer) Held() int64 {
 	extended := w.l.store.opts.Extended()
 	w.l.mu.Lock()

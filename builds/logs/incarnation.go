@@ -10,10 +10,11 @@ import (
 
 // Each copy of a log on another node has an incarnation: a random number that names the content of
 // the copy from the moment at which an owner began to fill it. The first append to a copy, with Cut
-// or Reset, gives the copy a new incarnation, and names the former one: the copy refuses it if it
-// has another one. Each later append names the incarnation that it continues. So the incarnations
-// of a copy form a chain, and a request that was delayed beyond its timeout does nothing once the
-// chain has grown, whoever sent it and in whatever order requests arrive.
+// or Reset, gives the copy a new incarnation, and names the former one. The copy refuses the append
+// if it has another incarnation than the former one. Each later append names the incarnation that
+// it continues. So the incarnations of a copy form a chain, and a request that was delayed beyond
+// its timeout does nothing once the chain has grown, whoever sent it and in whatever order requests
+// arrive.
 
 // ErrReplaced means that a copy has another incarnation than an append expects.
 var ErrReplaced = errors.New("the copy of the log was begun anew")

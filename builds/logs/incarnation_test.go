@@ -88,7 +88,7 @@ func Test_Incarnation_ALateReset(t *testing.T) {
 	})
 }
 
-// Test_Incarnation_Chain delivers appends of several incarnations to one copy, also after a
+// Test_Incarnation_Chain delivers appends of several incarnations to one copy, even after a
 // restart.
 func Test_Incarnation_Chain(t *testing.T) {
 	dir := t.TempDir()
@@ -129,7 +129,7 @@ func Test_Incarnation_Chain(t *testing.T) {
 }
 
 // Test_Incarnation_ALostCopyIsBegunAnew removes a copy behind the back of the owner. The owner must
-// not take what is left of it for the copy, and fills it again at Retry.
+// not use the rest of it as the copy, and fills the copy again at Retry.
 func Test_Incarnation_ALostCopyIsBegunAnew(t *testing.T) {
 	g := newGroup(t)
 	w, feed := g.own(t, nodeA, 1, nodeA, nodeB)

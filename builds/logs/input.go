@@ -72,8 +72,9 @@ func (w *Writer) Marker(line string) error {
 	return nil
 }
 
-// redact queues the redacted output that is final now, in records that can be read back. final also
-// queues what the redactor holds back. The caller holds redacting, and not mu.
+// redact queues the redacted output that is final now, in records that can be read back. If final
+// is set, redact also queues the output that the redactor holds back. The caller holds redacting,
+// and not mu.
 func (w *Writer) redact(final bool) {
 	limit := maxPayload - len(redacted)
 	if faults.Mutant("records-of-any-size") {
@@ -130,8 +131,8 @@ func (w *Writer) skip(raw int) {
 	}
 }
 
-// storeSkipped stores the raw offset after output that the limit of the log has dropped. The caller
-// holds mu.
+// storeSkipped stores the raw offset after output was dropped because of the limit of the log. The
+// caller holds mu.
 func (w *Writer) storeSkipped() {
 	if w.skipped > 0 && w.l.store.opts.Extended() && !faults.Mutant("no-position-after-the-limit") {
 		w.append(position{w.raw + w.skipped, true}.record())

@@ -2,8 +2,9 @@ package logs
 
 import "context"
 
-// lock is a mutual exclusion lock whose holder may wait for a disk that hangs. So a caller can give
-// up, and time goes on in tests of channels (testing/synctest).
+// lock is a mutual exclusion lock whose holder may wait for a disk that hangs. It is a channel and
+// not a mutex, so that a caller can give up, and so that simulated time advances while a goroutine
+// waits for the lock (testing/synctest).
 type lock chan struct{}
 
 func newLock() lock { return make(lock, 1) }

@@ -2,11 +2,11 @@ package logs
 
 import "encoding/binary"
 
-// The raw offset of a log usually is the sum of the raw bytes of its records. It is another number
-// after output that the limit of the log has dropped, and after a runtime has begun to read the
-// workload's output at another position (Reposition). A record of the kind kindPosition then stores
-// it. A copy learns the raw offset at the end of the log with each append, since there may be no
-// more output that carries it.
+// The raw offset of a log usually is the sum of the raw bytes of its records. The two numbers
+// differ after output was dropped because of the limit of the log, and after a runtime has begun to
+// read the workload's output at another position (Reposition). A record of the kind kindPosition
+// then stores the raw offset. Each append to a copy carries the raw offset at the end of the log,
+// because the log may end without a further record of output.
 
 // noPosition is not the raw offset of any log.
 const noPosition = -1
@@ -14,7 +14,7 @@ const noPosition = -1
 // position is the source position of a log.
 type position struct {
 	raw int64
-	// truncated means that the limit of the log has dropped output.
+	// truncated means that output was dropped because of the limit of the log.
 	truncated bool
 }
 

@@ -101,7 +101,7 @@ func Test_Position_SkipsAreRare(t *testing.T) {
 }
 
 // Test_Position_Reposition stores that a runtime reads the output of the workload from its start
-// again. The position must be right in a copy and after a restart, also if more output follows and
+// again. The position must be right in a copy and after a restart, even if more output follows and
 // another segment begins.
 func Test_Position_Reposition(t *testing.T) {
 	for name, extended := range map[string]bool{"level 4": false, "level 5": true} {

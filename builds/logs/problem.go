@@ -36,7 +36,7 @@ func (s *Store) setProblem(err error) {
 }
 
 // wrote records that a write succeeded. It does not clear ErrNoSpace, because a few bytes may find
-// room where a log does not: only Probe ends that.
+// room where a log does not: only Probe clears it.
 func (s *Store) wrote() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

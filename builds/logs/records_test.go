@@ -8,7 +8,7 @@ import (
 )
 
 // Test_Records_PositionsComeFirst reads the records from the offset of a new position on, within a
-// segment, also where the index has an entry, and at the begin of a segment. The position must come
+// segment, even where the index has an entry, and at the begin of a segment. The position must come
 // with the output after it: a copy that ends there has no other way to learn it.
 func Test_Records_PositionsComeFirst(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -99,9 +99,9 @@ func (p *Patterns) String(s string) string {
 }
 
 // Redactor removes secrets and refs from a stream of output, however the stream is split into
-// chunks. It removes every occurrence to its last byte, also where occurrences overlap. Its work is
-// linear in the length of the stream. It holds back the bytes with which a pattern may begin, and up
-// to about maxRun bytes of overlapping occurrences.
+// chunks. It removes every occurrence to its last byte, even where occurrences overlap. Its work is
+// linear in the length of the stream. It holds back the bytes with which a pattern may begin, and
+// up to about maxRun bytes of overlapping occurrences.
 //
 // Positions are those of the stream.
 type Redactor struct {
@@ -140,8 +140,8 @@ func (r *Redactor) Flush() (out []byte, consumed int) {
 }
 
 // Cut returns the output that is held back, although more of the stream may follow. It redacts the
-// beginning of a secret too, if that has minSecret bytes or more. If the rest follows, that is
-// redacted as well. So no part of a secret shows that is cut in two.
+// beginning of a secret too, if that has minSecret bytes or more. If the rest follows, the rest is
+// redacted as well. So no part of a secret that is cut in two is visible.
 func (r *Redactor) Cut() []byte {
 	out, _, _ := r.take(false, math.MaxInt)
 	if r.others.phase != noSwitch { // the rest of the line of a switch may not follow
@@ -161,8 +161,8 @@ func (r *Redactor) add(raw []byte) { r.held = append(r.held, raw...) }
 
 // take returns redacted output, at most about limit bytes: a replacement that begins before limit
 // may exceed it. more means that the next call returns more. final means that nothing follows, so
-// that nothing is held back. A redactor that begins with the raw byte after consumed returns the
-// same.
+// that nothing is held back. A new redactor that begins at raw byte consumed returns the same
+// output from there on.
 func (r *Redactor) take(final bool, limit int) (out []byte, consumed int, more bool) {
 	begin := r.done
 	end := begin + len(r.held)
@@ -230,8 +230,8 @@ func (r *Redactor) scan(begin, end int) {
 	}
 }
 
-// scanSwitch passes the byte c, which is at position r.at, to the search for the lines of other
-// steps, before the matchers take it.
+// scanSwitch passes the byte c at position r.at to r.others, which searches for the lines of other
+// steps. The matchers take the byte afterwards.
 func (r *Redactor) scanSwitch(c byte) {
 	if r.others.phase != noSwitch && r.others.scan(c) {
 		r.insertFound(r.others.part)

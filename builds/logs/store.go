@@ -27,7 +27,8 @@ type Store struct {
 	begins beginLocks
 }
 
-// attemptLog is one log of the store. The fields after mu describe the durable part.
+// attemptLog is one log of the store. The fields after mu, except for those about readers and
+// writers, describe the durable part.
 type attemptLog struct {
 	key   Key
 	store *Store
@@ -39,14 +40,15 @@ type attemptLog struct {
 	epoch  uint64
 	length int64
 	raw    int64
-	// truncated means that the limit of the log has dropped output.
+	// truncated means that output was dropped because of the limit of the log.
 	truncated bool
 	sum       *xxhash.Digest
 	// incarnation identifies this copy; 0 if it has none. See current.
 	incarnation uint64
-	// visible is the watermark: readers see the bytes before it. All copies of the log have them.
+	// visible is the watermark: readers see the bytes before it. All copies of the log have these
+	// bytes.
 	visible int64
-	// held is the last position that all copies of a replicated log have had.
+	// held is the last position that all copies of a replicated log are known to have.
 	held position
 	// end is the length at which the writer of the current epoch has ended the log; noEnd if it has
 	// not. The watermark never rises above it. See freeze.
@@ -57,7 +59,7 @@ type attemptLog struct {
 	rest    []*segment
 	sealed  bool      // the log is complete
 	removed bool      // the log is removed
-	used    time.Time // time of the last append of another node
+	used    time.Time // time of the last append by another node
 	// tail is the newest durable output, for readers at the end of the log.
 	tail       []byte
 	tailOffset int64
@@ -74,8 +76,8 @@ const noEnd = -1
 type Writer struct {
 	l     *attemptLog
 	epoch uint64
-	// redactor is used under redacting, which a caller locks before mu. It is not used under mu,
-	// because a flush of all logs waits for mu.
+	// redacting guards redactor. A caller locks it before mu. The redactor does not run under mu,
+	// because a flush of all logs would have to wait for it.
 	redacting sync.Mutex
 	redactor  *Redactor
 	// replicated means that other nodes hold copies, and that Store.Show raises the watermark.
@@ -84,7 +86,7 @@ type Writer struct {
 	mu       sync.Mutex
 	pending  pending
 	length   int64 // including pending
-	raw      int64 // including pending, without what the redactor holds back
+	raw      int64 // including pending, without the output that the redactor holds back
 	input    int64 // raw bytes written
 	sum      *xxhash.Digest
 	full     bool   // the limit was reached

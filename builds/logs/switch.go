@@ -1,10 +1,9 @@
 package logs
 
 // stepSwitch finds the place where BuildKit's printer of plain progress cuts a line. When another
-// step begins to print, the printer ends an open line of the current step, and writes the line
-// `#12 ...`. It later prints the whole line of the former step again. So the beginning of a secret
-// before such a line is all that would show of the secret. It is redacted if it has minSecret bytes
-// or more.
+// step begins to print, the printer ends an open line of the current step, and writes the line `#12
+// ...`. It later prints the whole line of the former step again. So the beginning of a secret
+// before such a line would remain visible. It is redacted if it has minSecret bytes or more.
 //
 // Runtimes that receive each step on its own redact before they merge the output. The output of
 // BuildKit in a Gitpod workspace is merged by the printer.

@@ -12,7 +12,7 @@ const (
 	maxIndent = 8
 )
 
-// lineMatcher finds base64 texts in a stream, also if they are broken into lines of at least
+// lineMatcher finds base64 texts in a stream, even if they are broken into lines of at least
 // minColumns characters. The first and the last line may be shorter. A line break is a line end,
 // and the spaces or the mark (`#12 3.456 `) after it.
 type lineMatcher struct {

@@ -37,8 +37,8 @@ func LoadKeyring(path string) (*Keyring, error) {
 	return ring, nil
 }
 
-// SetHeldByAll sets the function that reports whether all nodes hold a key. Without it, all nodes
-// are taken to hold every key.
+// SetHeldByAll sets the function that reports whether all nodes hold a key. Without it, every key
+// counts as held by all nodes.
 func (k *Keyring) SetHeldByAll(f func(id string) bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

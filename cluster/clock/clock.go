@@ -11,7 +11,7 @@ import (
 const maxLag = time.Second
 
 // Clock stamps commands. A term begins at the clock of the machine, or at the greatest applied time
-// if that is later. Within the term the time follows the monotonic clock, so that it goes on
+// if that is later. Within the term the time follows the monotonic clock, so that it advances
 // whatever the clock of the machine does. It approaches the clock of the machine by running faster
 // or slower by 1/maxSlew. It jumps forward for two reasons only: the machine was suspended, or the
 // other nodes confirm that it is behind. It never jumps back.
@@ -71,7 +71,7 @@ func (c *Clock) Stamp() int64 {
 	return c.last
 }
 
-// advance lets the time go on up to now. The caller holds mu.
+// advance raises the time up to now. The caller holds mu.
 func (c *Clock) advance() {
 	now := time.Now()
 	elapsed := now.Sub(c.at)

@@ -17,8 +17,8 @@ type View struct {
 	confirmed bool          // most clocks agree with the leader's
 }
 
-// Judge compares the leader's clock with the clocks of the other nodes that respond. others
-// holds how far each of them is ahead of the leader's. A difference up to limit is none.
+// Judge compares the leader's clock with the clocks of the other nodes that respond. others holds
+// how far each of them is ahead of the leader's. A difference up to limit does not count.
 //
 // With three or more clocks the median is right. With two clocks that disagree, nobody can know
 // which one is right. Then the present is anywhere between them: a term begins at the earlier one,

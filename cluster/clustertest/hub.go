@@ -91,10 +91,10 @@ func (h *Hub) Pause(node string) {
 	}
 }
 
-// Hold holds all messages to a node until Resume, so that the responses to its calls stay in flight.
-// A stopped process finds such messages in the buffers of its sockets when it continues. Its own
-// timers continue, so a test that resumes it before they end shows what a process does that was
-// stopped for any time.
+// Hold holds all messages to a node until Resume, so that the responses to its calls stay in
+// flight. A stopped process finds such messages in the buffers of its sockets when it continues.
+// Its own timers continue, so a test that resumes it before they end shows the behaviour of a
+// process that was stopped for any length of time.
 func (h *Hub) Hold(node string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

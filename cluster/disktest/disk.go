@@ -35,7 +35,8 @@ type Disk struct {
 	stable map[string][]byte
 }
 
-// diskFile is a file as a process reads it, with what undoes the writes that were not synced.
+// diskFile is a file as a process reads it, with the data that undoes the writes that were not
+// synced.
 type diskFile struct {
 	size   int // at least len(data); the rest reads as zeros
 	data   []byte
@@ -43,7 +44,8 @@ type diskFile struct {
 	synced bool          // its directory entry is durable
 }
 
-// overwritten is what a write replaced: data from at on, and the length of the file.
+// overwritten is the former content that a write replaced: data from at on, and the former length
+// of the file.
 type overwritten struct {
 	at     int
 	data   []byte
@@ -92,8 +94,8 @@ func (m *Mount) await(op string) {
 	}
 }
 
-// PowerLoss undoes what was not synced. For each file n(2) decides whether all of that is undone or
-// none: the system may have written it anyway. No process may use the disk.
+// PowerLoss undoes the writes that were not synced: for each file all of them or none, as n(2)
+// decides, because the system may have written them anyway. No process may use the disk.
 func (d *Disk) PowerLoss(n func(int) int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -296,7 +298,7 @@ func (h diskHandle) Sync() error {
 
 func (h diskHandle) Close() error { return nil }
 
-// diskMeta is what raft-wal keeps in bbolt.
+// diskMeta is the metadata that raft-wal stores in bbolt on a real disk.
 type diskMeta struct{ m *Mount }
 
 func (d diskMeta) Load(string) (s types.PersistentState, err error) {

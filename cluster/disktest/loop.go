@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Loop is an ext4 file system on a loop device. A copy of its image is what a disk holds after
-// a power loss: everything that was synced, and whatever else the kernel has written back.
+// Loop is an ext4 file system on a loop device. A copy of its image has the content of a disk after
+// a power loss: everything that was synced, and any other data that the kernel has written back.
 type Loop struct {
 	t     *testing.T
 	image string
@@ -41,8 +41,8 @@ func (d *Loop) Run(name string, args ...string) {
 	}
 }
 
-// mount mounts the image. The kernel writes nothing back by itself during a test: a copy while it
-// does would not be that of one moment.
+// mount mounts the image. The kernel writes nothing back by itself during a test: a copy during a
+// write-back would mix the contents of several moments.
 func (d *Loop) mount() {
 	d.t.Helper()
 	d.Dir = d.t.TempDir()

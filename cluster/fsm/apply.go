@@ -66,9 +66,10 @@ func (f *FSM) apply(l *raft.Log) any {
 }
 
 // applyRestore replaces the state by the snapshot that a command names. It waits for the snapshot
-// and never skips it: without it, and without a later state of the leader, the node stops. Then it
-// applies an empty command, which takes the state past every index that a caller may wait for, and
-// its time and its feature level to those of the command at least.
+// and never skips it: if neither the snapshot nor a later state of the leader can be fetched, the
+// node stops. After the replacement it applies an empty command. This command raises the index of
+// the state above every index that a caller may wait for, and its time and feature level at least
+// to those of the command.
 func (f *FSM) applyRestore(l *raft.Log, cmd *clusterv1.Command) any {
 	if level := cmd.GetFeatureLevel(); level > f.opts.Level {
 		return f.fail(fmt.Errorf("the command at index %d restores a snapshot and needs feature level %d, this version knows %d: start the version that the cluster runs", l.Index, level, f.opts.Level))

@@ -11,10 +11,10 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster/snapshot"
 )
 
-// The functions in this file replace the state of a node by that of another one, while Raft goes
-// on. Raft's log, its term and the votes stay as they are: only the state is wrong. Between hold
-// and exchange or release, this node applies no entries. Both apply the entries that it has passed
-// over, from the log.
+// The functions in this file replace the state of a node by that of another one, while Raft
+// continues. Raft's log, its term and the votes stay as they are: only the state is wrong. Between
+// hold and exchange or release, this node applies no entries. Both apply the entries that it has
+// passed over, from the log.
 
 // errReplaced means that a snapshot of Raft has replaced a held state.
 var errReplaced = errors.New("another snapshot has replaced the state meanwhile")

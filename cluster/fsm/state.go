@@ -10,8 +10,8 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster/snapshot"
 )
 
-// ErrHeld is the result of an entry that this node applies later, or whose effect its new state has
-// already.
+// ErrHeld is the result of an entry that this node applies later, or whose effect is already in its
+// new state.
 var ErrHeld = errors.New("the state of this node is being replaced")
 
 // replace replaces the state by a snapshot. The caller holds working.

@@ -1,4 +1,4 @@
-// Package gossip announces the address of a node to the others and learns theirs, also while there
+// Package gossip announces the address of a node to the others and learns theirs, even while there
 // is no leader. Addresses from gossip are hints: the package checks no certificate and decides
 // nothing.
 package gossip
@@ -40,7 +40,7 @@ type Local interface {
 	Announced(id *clusterv1.Identity)
 }
 
-// Gossip announces the address of this node to the others and learns theirs, also while there is no
+// Gossip announces the address of this node to the others and learns theirs, even while there is no
 // leader. The addresses are hints: a connection to one succeeds only if the node there has the
 // right certificate and server id. A nil Gossip shows no nodes.
 type Gossip struct {

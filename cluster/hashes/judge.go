@@ -11,7 +11,7 @@ import (
 	clusterv1 "github.com/image-builder-ha/image-builder/proto/cluster/v1"
 )
 
-// Report is what one member reports about its state.
+// Report describes the state of one member, as the member reports it.
 type Report struct {
 	ID          raft.ServerID
 	Voter       bool
@@ -21,19 +21,19 @@ type Report struct {
 // Verdict names the members whose states differ.
 type Verdict struct {
 	// Wrong holds the members whose state differs from that of a majority of the voters, with the
-	// newest checkpoint of the majority for which this is so.
+	// newest checkpoint of the majority at which they differ.
 	Wrong map[raft.ServerID]*clusterv1.Checkpoint
-	// Unclear holds the members, sorted, of which the state of at least one is wrong, while no
-	// majority of the voters agrees.
+	// Unclear holds the members, sorted, whose states differ while no majority of the voters
+	// agrees: the state of at least one of them is wrong.
 	Unclear []raft.ServerID
 	// Compared is the index of the newest checkpoint that at least two members have; 0 if there is
 	// none.
 	Compared uint64
 }
 
-// Judge compares the states of members. Only checkpoints of the same version and index are
-// compared. A state is wrong if it differs at two consecutive checkpoints at which a majority of
-// the voters, of which there are the given number, agree. So less than a half of the voters is ever
+// Judge compares the states of members. voters is the number of all voters. Only checkpoints of the
+// same version and index are compared. A state is wrong if it differs at two consecutive
+// checkpoints at which a majority of the voters agrees. So less than a half of the voters is ever
 // wrong. Members that do not report a checkpoint agree with nobody.
 func Judge(voters int, reports []Report) Verdict {
 	compared := compare(voters, reports)

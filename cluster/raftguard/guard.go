@@ -22,7 +22,7 @@ type Guard struct {
 	replies sync.WaitGroup
 }
 
-// Options are what a Guard asks about its node.
+// Options give a Guard the facts that it needs about its node.
 type Options struct {
 	// MaySend returns an error if a message to that server must not leave this node.
 	MaySend func(to raft.ServerID) error

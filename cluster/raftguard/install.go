@@ -11,8 +11,8 @@ var errHasNewerSnapshot = errors.New("this node has a newer snapshot, or the ter
 
 // A leader may send a snapshot although the follower has more, for instance if the message was
 // delayed. hashicorp/raft 1.8 (installSnapshot) then goes back to the state and the configuration
-// of the snapshot, and removes the whole log: also entries after the snapshot that the follower has
-// acknowledged, which it still counts as stored. The Raft paper (section 7) retains them. Therefore
+// of the snapshot, and removes the whole log, even the entries after the snapshot that the follower
+// has acknowledged and still counts as stored. The Raft paper (section 7) retains them. Therefore
 // such a call does not reach Raft.
 
 // hasSnapshot responds to a call that sends a snapshot if this node has all that is in it. The

@@ -29,13 +29,14 @@ func (c *Guard) declines(rpc raft.RPC) bool {
 	return err != nil
 }
 
-// refusalsPerBackoff is after how many refused entries a leader begins its delays again. The leader
-// doubles its delay from 10 ms on at each of them, up to 10 s. With 8 it waits 0.64 s at most.
+// refusalsPerBackoff is the number of refused entries after which a leader resets its delays. The
+// leader doubles its delay from 10 ms on at each of them, up to 10 s. With 8 it waits 0.64 s at
+// most.
 const refusalsPerBackoff = 8
 
-// retriedSoon returns an incoming call whose response makes the leader begin its delays again, if
-// the call has entries and this node refuses entries for now. The leader would otherwise send none
-// for up to 10 s after this node can store them.
+// retriedSoon returns an incoming call whose response makes the leader reset its delays, if the
+// call has entries and this node refuses entries for now. The leader would otherwise send none for
+// up to 10 s after this node can store them.
 func (c *Guard) retriedSoon(rpc raft.RPC) raft.RPC {
 	req, ok := rpc.Command.(*raft.AppendEntriesRequest)
 	if !ok || len(req.Entries) == 0 || c.opts.MayStand == nil || faults.Mutant("refusals-delay-the-leader") {

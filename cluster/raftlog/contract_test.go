@@ -299,7 +299,7 @@ var logChanges = map[string]func(m *modelLog) bool{
 
 // Test_LogContract fails each operation of the disk during each change of a log, once, a few times,
 // or all the time. Once the disk works, the change must succeed, the log must take further entries,
-// and it must have what was acknowledged and nothing that was refused, also after a restart.
+// and it must have what was acknowledged and nothing that was refused, even after a restart.
 func Test_LogContract(t *testing.T) {
 	counts := []int{1, 1 << 20}
 	if testkit.Soak() {

@@ -17,8 +17,8 @@ import (
 const sectorSize = 512
 
 // damageAfter reports how the tail shows that it is damaged after keep, the last entry that
-// raft-wal reads; "" if it does not. After a power loss the mark can be too low to show it. What
-// follows keep may be the rest of one write that a power loss has cut off, which was never
+// raft-wal reads; "" if it does not. After a power loss the mark can be too low to show it. The
+// bytes after keep may be the rest of a write that a power loss has cut off. That write was never
 // acknowledged. The file had zeros there before, and a disk writes whole sectors. So in the rest of
 // such a write each frame header is intact or zero, no intact write follows, and at least one
 // sector is zero, or the end is missing.
@@ -62,8 +62,8 @@ func (f *walFiles) damageAfter(keep uint64) (string, error) {
 	return "", nil
 }
 
-// damageIn reports what in the rest of a segment cannot be the rest of a write that a power loss
-// has cut off; "" if it can. The rest begins after the last intact write, at that offset of the
+// damageIn describes the damage in the rest of a segment that a power loss during a write cannot
+// explain; "" if there is none. The rest begins after the last intact write, at that offset of the
 // file, and ends with the last frame that is not zero.
 func damageIn(rest []byte, offset int) string {
 	first := max(segmentHeaderSize-offset, 0) // the first write begins with the header of the segment

@@ -111,8 +111,8 @@ func (f *walFiles) Create(_, name string, size uint64) (types.WritableFile, erro
 	return f.create(name, size)
 }
 
-// create creates a file that no durable list has named, so that a file with that name is what an
-// attempt has left behind. If it fails, it leaves no file behind.
+// create creates a file that no durable list has named. If a file with that name exists, a former
+// attempt has left it behind, and create replaces it. If create fails, it leaves no file behind.
 func (f *walFiles) create(name string, size uint64) (types.WritableFile, error) {
 	w, err := f.VFS.Create(f.dir, name, size)
 	if errors.Is(err, fs.ErrExist) && f.VFS.Delete(f.dir, name) == nil {

@@ -10,14 +10,14 @@ import (
 	"github.com/image-builder-ha/image-builder/cluster/datadir"
 )
 
-// volatileMark is a mark that keeps what was synced. A power loss removes the rest.
+// volatileMark is a mark whose content is durable only after a sync. A power loss removes the rest.
 type volatileMark struct {
 	MarkFile
 	path string
 	disk []byte
 }
 
-// newVolatileMark replaces the mark of a log. What it holds now counts as synced.
+// newVolatileMark replaces the mark of a log. Its present content counts as synced.
 func newVolatileMark(t testing.TB, s *Log, dir string) *volatileMark {
 	t.Helper()
 	m := &volatileMark{MarkFile: s.mark, path: filepath.Join(dir, datadir.LogEnd)}
@@ -36,8 +36,8 @@ func (m *volatileMark) writeBack() (err error) {
 
 func (m *volatileMark) Sync() error { return errors.Join(m.MarkFile.Sync(), m.writeBack()) }
 
-// powerLoss ends the use of a log. What remains is what was synced: everything in the segments, and
-// the synced content of the mark.
+// powerLoss ends the use of a log. The synced data remains: everything in the segments, and the
+// synced content of the mark.
 func (m *volatileMark) powerLoss(t testing.TB, s *Log) {
 	t.Helper()
 	disk := m.disk // the end of the process does not change what was there

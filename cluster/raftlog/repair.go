@@ -36,7 +36,7 @@ type segmentEnd struct {
 
 // findEnd reads a segment and returns where its entries up to the index keep end. Only entries
 // before an intact commit frame count. An index after the last entries does not count if it was
-// written on its own, as a truncation does that has failed later.
+// written on its own, as by a truncation that has failed afterwards.
 func findEnd(f io.ReaderAt, si types.SegmentInfo, keep uint64) (end segmentEnd, err error) {
 	end.last = si.BaseIndex - 1
 	next, entries, index := end.last, 0, uint64(0)
@@ -76,8 +76,8 @@ func findEnd(f io.ReaderAt, si types.SegmentInfo, keep uint64) (end segmentEnd, 
 // whether there was anything. An earlier write that has failed may be there in whole or in part,
 // and raft-wal would read it as entries, or as the index that ends the segment.
 //
-// What the file reads as need not be what the disk has: after a failed sync Linux counts the pages
-// as written. So clearAfter writes all zeros again that a former call has not made durable.
+// A read of the file may return other data than the disk has: after a failed sync Linux counts the
+// pages as written. So clearAfter writes all zeros again that a former call has not made durable.
 func (f *walFiles) clearAfter(w types.WritableFile, name string, offset int64) (changed bool, err error) {
 	dropCache(w)
 	to, err := endOfData(w, offset)

@@ -6,9 +6,10 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 )
 
-// rotation tells when raft-wal has begun the next segment after a full one. raft-wal does so in a
-// goroutine of its own, which holds the lock that the next change needs. Changes wait here instead:
-// in simulated time, no goroutine may wait for a lock while a disk hangs.
+// rotation records whether raft-wal is about to begin the next segment after a full one. raft-wal
+// does so in a goroutine of its own, which holds the lock that the next change of the log needs.
+// Changes wait here instead: in simulated time, no goroutine may wait for a lock while a disk
+// hangs.
 type rotation struct {
 	mu   sync.Mutex
 	ends chan struct{} // closed when the rotation in progress has ended; nil if there is none
@@ -41,7 +42,7 @@ func (r *rotation) wait() {
 	}
 }
 
-// rotatingFiler notices the begin and the end of rotations.
+// rotatingFiler records the start and the end of rotations.
 type rotatingFiler struct {
 	types.SegmentFiler
 	rotation *rotation
@@ -70,8 +71,8 @@ type rotatingWriter struct {
 	rotation *rotation
 }
 
-// Sealed reports whether the segment is full. raft-wal asks after each write, and begins a rotation
-// if it is.
+// Sealed reports whether the segment is full. raft-wal calls it after each write, and begins a
+// rotation if the segment is full.
 func (w rotatingWriter) Sealed() (full bool, indexStart uint64, err error) {
 	full, indexStart, err = w.SegmentWriter.Sealed()
 	if err == nil && full {

@@ -6,7 +6,7 @@ import (
 	wal "github.com/hashicorp/raft-wal"
 )
 
-// shared is the raft-wal in use. Another one can replace it at any time. raft-wal shows an empty
+// shared is the raft-wal in use. Another one can replace it at any time. raft-wal returns an empty
 // log to a call during its Close, so the former one is closed once its last call has returned.
 // Nobody waits for that: the call may wait for a disk that hangs.
 type shared struct {

@@ -7,7 +7,7 @@ import (
 )
 
 // Watch opens the log again after errors of its disk, and reports the lack of room, until ctx ends.
-// A node that does not lead may otherwise never write again, since it does not stand for election
+// A node that does not lead may otherwise never write again, because it does not stand for election
 // before.
 func (s *Log) Watch(ctx context.Context, logger *slog.Logger) {
 	for {

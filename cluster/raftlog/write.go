@@ -67,7 +67,7 @@ func (s *Log) remove(first, last uint64) error {
 	}
 	end := last >= s.end
 	tail := end && first > begin
-	// A compaction makes room, and may be what the log needs before it can be opened again.
+	// A compaction makes room, and may be necessary before the log can be opened again.
 	if err := s.mend(); err != nil && tail {
 		return err
 	}
@@ -83,7 +83,7 @@ func (s *Log) remove(first, last uint64) error {
 	}
 	if err := s.wal.now().DeleteRange(first, last); err != nil {
 		if end && s.files.isUncertain() && !processEnded(err) {
-			// Raft counts on entries that the disk may have removed: it must not go on.
+			// Raft counts on entries that the disk may have removed: it must not continue.
 			panic(fmt.Sprintf("the disk of the replicated log failed while its end was removed, and it is unknown which entries are left: %v", err))
 		}
 		_ = s.setMark(s.end)
@@ -114,8 +114,9 @@ func processEnded(err error) bool {
 // or, if that fails, before the next change. The caller has called change.
 //
 // Without room the log still takes entries, as long as its tail has space. The node refuses
-// commands before Raft has them. What Raft writes on its own must not fail earlier than necessary:
-// a leader that cannot write steps down, and no node may follow it while all disks are full.
+// commands before Raft has them. Entries that Raft itself writes must not fail earlier than
+// necessary: a leader that cannot write steps down, and no node may follow it while all disks are
+// full.
 func (s *Log) append(logs []*raft.Log) error {
 	if s.room() != nil {
 		s.Report()

@@ -57,10 +57,10 @@ func Write(w io.Writer, at Header, state io.WriterTo) error {
 var errDamaged = errors.New("the snapshot is damaged or cut off; restore from another copy or node")
 
 // Read passes the state in a snapshot to restore, and returns its position. The checksum follows
-// the state, so restore reads to the end of its reader before it replaces anything, and does not do
-// so if the reader returns another error than io.EOF. Read returns an error for a damaged snapshot,
-// whatever restore returned. A snapshot can be as large as the state, so Read does not hold it in
-// memory.
+// the state, so restore reads to the end of its reader before it replaces anything, and replaces
+// nothing if the reader returns another error than io.EOF. Read returns an error for a damaged
+// snapshot, whatever restore returned. A snapshot can be as large as the state, so Read does not
+// hold it in memory.
 func Read(r io.Reader, restore func(io.Reader) error) (at Header, err error) {
 	var head [headSize + 8]byte
 	short := func(err error) error {

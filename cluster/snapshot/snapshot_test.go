@@ -53,7 +53,7 @@ func Test_Read(t *testing.T) {
 	}
 }
 
-// Test_Read_Error: an error of the reader is not taken for damage.
+// Test_Read_Error: an error of the reader is not reported as damage.
 func Test_Read_Error(t *testing.T) {
 	var b bytes.Buffer
 	if err := Write(&b, Header{Index: 1}, bytes.NewBufferString("state")); err != nil {

@@ -36,9 +36,9 @@ type Local interface {
 	// Identity returns the node's current identity.
 	Identity() *clusterv1.Identity
 	// Admission returns a function that returns an error if a Raft connection must be refused. from
-	// is the node at the other end, to the server id that it expects here. Both ends call it,
-	// before the other end makes its identity: the function compares the last index in it with what
-	// that server had acknowledged before the call of Admission.
+	// is the node at the other end, to the server id that it expects here. Both ends call Admission
+	// before the other end makes its identity: the function compares the last index in the identity
+	// with the index that the server had acknowledged before the call of Admission.
 	Admission() (admit func(from *clusterv1.Identity, to string) error)
 	// AddressOf returns the last known address of a server, or "".
 	AddressOf(id raft.ServerID) string

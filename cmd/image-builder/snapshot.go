@@ -112,8 +112,8 @@ func restoreSnapshot(ctx context.Context, c *call) error {
 	return nil
 }
 
-// explainRestore adds to the error of a lost connection that the outcome of the restore is unknown. A
-// connection that was never made, and a node that responds, leave no doubt.
+// explainRestore adds to the error of a lost connection that the outcome of the restore is unknown.
+// The outcome is known if the connection was never made, or if the node has responded.
 func explainRestore(err error) error {
 	text := status.Convert(err).Message()
 	if status.Code(err) != codes.Unavailable || strings.HasPrefix(text, "connection error") || strings.Contains(text, "restore the snapshot") ||

@@ -11,8 +11,8 @@ import (
 	"github.com/image-builder-ha/image-builder/cmd/image-builder/cli"
 )
 
-// Test_Waits: a command that reaches no server says what it waits for after about a second, and ends
-// with status 3 after about five seconds, also if the address does not respond at all.
+// Test_Waits: a command that reaches no server says what it waits for after about a second, and
+// ends with status 3 after about five seconds, even if the address does not respond at all.
 func Test_Waits(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and says nothing

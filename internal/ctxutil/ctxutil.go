@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Sleep blocks for d or until ctx ends, and reports whether ctx goes on. It returns at once if ctx
-// has ended already; a negative or zero d only checks ctx.
+// Sleep blocks for d or until ctx ends, and reports whether ctx has not ended. It returns at once
+// if ctx has ended already; a negative or zero d only checks ctx.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 || ctx.Err() != nil {
 		return ctx.Err() == nil
@@ -24,7 +24,7 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Join returns a copy of ctx that ends, with context.Canceled, also when other ends. Values come
+// Join returns a copy of ctx that also ends when other ends, with context.Canceled. Values come
 // from ctx alone. The caller has to call cancel, as for context.WithCancel.
 func Join(ctx, other context.Context) (joined context.Context, cancel context.CancelFunc) {
 	joined, end := context.WithCancel(ctx)

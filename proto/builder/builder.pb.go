@@ -473,7 +473,7 @@ type ResolveWorkspaceImageResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ref that a build of the source publishes.
 	Ref string `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	// done_success if an image exists at ref, else unknown, also while it is being built.
+	// done_success if an image exists at ref, else unknown, even while it is being built.
 	Status BuildStatus `protobuf:"varint,2,opt,name=status,proto3,enum=builder.BuildStatus" json:"status,omitempty"`
 	// Ref of the base image: the digest form of a ref source, or the ref at which a Dockerfile build
 	// publishes its image first.

@@ -18,7 +18,7 @@ import (
 // goneInterval is the pause between two checks of a solve that is ending.
 const goneInterval = 10 * time.Millisecond
 
-// solveRef returns a new reference for a solve of the workload on a daemon. It is unique, since a
+// solveRef returns a new reference for a solve of the workload on a daemon. It is unique, because a
 // daemon keeps references for a while after a solve has ended.
 func solveRef(workload string) string { return workload + "." + rand.Text() }
 

@@ -36,17 +36,17 @@ const ringBytes = 256 << 10
 // maxLast is how many bytes of the last output are compared with the end of the ring.
 const maxLast = 4 << 10
 
-// clipped is a stream of which the daemon has left out output. At the end of the step, the daemon sends
-// its ring, also if it sends all output again by then. The ring may begin within a secret, and repeats
-// the last output.
+// clipped is a stream of which the daemon has left out output. At the end of the step, the daemon
+// sends its ring, even if it sends all output again by then. The ring may begin within a secret,
+// and repeats the last output.
 type clipped struct {
 	open   bool   // no line has ended since a gap
 	last   []byte // the end of the last output
 	length int    // of the last output
 }
 
-// repeats reports whether data is the ring. Other output that ends like the output before it is taken
-// for the ring, too.
+// repeats reports whether data is the ring. Other output that ends like the output before it also
+// counts as the ring.
 func (c *clipped) repeats(data []byte) bool {
 	return len(data) == ringBytes || c.length > 0 && len(data) > c.length && bytes.HasSuffix(data, c.last)
 }

@@ -69,8 +69,8 @@ func cgroupOf(root string) string {
 }
 
 // removeCgroups removes the control group of a daemon that has ended, and those below it, in all
-// hierarchies. A killed daemon leaves them behind. It repeats while the kernel reports EBUSY, since
-// the last processes in them take a moment to go.
+// hierarchies. A killed daemon leaves them behind. It repeats while the kernel reports EBUSY,
+// because the last processes in them take a moment to go.
 func removeCgroups(ctx context.Context, name string) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

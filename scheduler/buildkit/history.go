@@ -19,7 +19,7 @@ var solveRefPattern = regexp.MustCompile(`^ib-[^.]+-\d+\.[A-Z2-7]{26}$`)
 
 // deleteHistory removes the daemon's records of solves that have ended. Without this, the daemon
 // keeps for days what the steps printed, unredacted. It also removes the records of solves of other
-// nodes, since a node that was killed could not remove its own.
+// nodes, because a node that was killed could not remove its own.
 func (e *endpoint) deleteHistory(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteHistoryTimeout)
 	defer cancel()

@@ -64,7 +64,7 @@ func (p *progress) err() error {
 	return p.failed
 }
 
-// follow prints the reports until the channel is closed. It never stops reading, since the client
+// follow prints the reports until the channel is closed. It never stops reading, because the client
 // would block. Once ctx has ended, it prints nothing more.
 func (p *progress) follow(ctx context.Context, statuses <-chan *client.SolveStatus) {
 	for s := range statuses {
@@ -161,7 +161,7 @@ func (p *progress) output(st *step, at time.Duration, data []byte) {
 	}
 }
 
-// cut prints what is kept of the output of a step, and ends its line.
+// cut prints the output of a step that is held back, and ends its line.
 func (p *progress) cut(st *step) {
 	for _, stream := range slices.Sorted(maps.Keys(st.streams)) {
 		p.output(st, max(st.endedAt.Sub(st.startedAt), 0), st.streams[stream].Cut())

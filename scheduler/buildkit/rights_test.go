@@ -19,7 +19,7 @@ import (
 )
 
 // Test_Run_PrivateBase checks that a base image in a private registry requires the credential of
-// the request itself, in whatever way the Dockerfile names it, and also if the daemon has it in its
+// the request itself, in whatever way the Dockerfile names it, and even if the daemon has it in its
 // cache by digest.
 func Test_Run_PrivateBase(t *testing.T) {
 	private := registrytest.Start(t, registrytest.Options{Users: map[string]string{"alice": "wonder-land"}})

@@ -59,8 +59,8 @@ type layout struct {
 	dockerfiles []string
 }
 
-// layoutOf applies the rules of the Gitpod contract (sections 3 and 5). A path is relative to the
-// source; if it begins with the checkout location, it is relative to the folder that holds the
+// layoutOf applies the rules of docs/gitpod-contract.md, sections 3 and 5. A path is relative to
+// the source; if it begins with the checkout location, it is relative to the folder that holds the
 // checkout. Without a context path, the context of a git source is the folder of its Dockerfile.
 // Without a Dockerfile path, the Dockerfile is in the context.
 func layoutOf(d *imagebuilderv1.DockerfileSource) (layout, error) {

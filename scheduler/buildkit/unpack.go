@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// modes holds the original modes of members that would keep this process, unless it is root, from
-// reading or removing what it unpacked. On disk these members have more permissions. Names are
-// relative to the root.
+// modes holds the original modes of the members that this process, unless it is root, could not
+// read or remove with these modes. On disk these members have more permissions. Names are relative
+// to the root.
 type modes map[string]os.FileMode
 
 // unpack extracts a tar archive into root, and nothing outside of it. It keeps the modes and times

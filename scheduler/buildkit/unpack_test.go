@@ -65,7 +65,7 @@ func Test_Unpack_NothingLeavesTheFolder(t *testing.T) {
 }
 
 // Test_Unpack_ModesOfFolders checks that this process may read and remove what it has unpacked,
-// also if it is not root, and that builds see the modes of the archive.
+// even if it is not root, and that builds see the modes of the archive.
 func Test_Unpack_ModesOfFolders(t *testing.T) {
 	const env = "IMAGE_BUILDER_TEST_UNPACK"
 	if os.Getenv(env) == "" && os.Geteuid() == 0 {

@@ -91,7 +91,7 @@ func Test_Run_CopyBehindTheSpool(t *testing.T) {
 }
 
 // Test_Run_SmallProgressOfACopy: output of less than ackBytes that the next owner would find is
-// acknowledged too, since the worker may need just that to make room.
+// acknowledged too, because the worker may need just that to make room.
 func Test_Run_SmallProgressOfACopy(t *testing.T) {
 	reg, c := startRegistry(t), newCluster(t)
 	w := copyOf(reg, "b1", reg.Push(t, "team/app:1", registrytest.RandomImage(t, 1, 1<<10)))

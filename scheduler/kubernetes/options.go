@@ -19,8 +19,8 @@ import (
 type Profile string
 
 const (
-	// Rootless runs BuildKit as a plain user, without seccomp and AppArmor, since both would forbid
-	// it to create user namespaces.
+	// Rootless runs BuildKit as a plain user, without seccomp and AppArmor, because both would
+	// forbid it to create user namespaces.
 	Rootless Profile = "rootless"
 	// UserNS runs BuildKit as root of a user namespace of the pod (hostUsers: false; Kubernetes
 	// 1.33, or 1.30 with the feature gate).

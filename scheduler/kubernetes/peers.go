@@ -16,7 +16,7 @@ import (
 const PeerPort = "peer"
 
 // Peers returns the addresses (host:port) of the pods behind a headless service. It includes pods
-// that are not ready, since a cluster that forms is not ready yet. The service needs
+// that are not ready, because a cluster that forms is not ready yet. The service needs
 // publishNotReadyAddresses and a port named peer. The account needs to list endpointslices in the
 // namespace.
 func Peers(ctx context.Context, client kubernetes.Interface, namespace, service string) ([]string, error) {

@@ -56,7 +56,7 @@ func readField[T any](key string, raw json.RawMessage, to *T) error {
 	return nil
 }
 
-// readVolume treats an empty object as no volume, since an empty VolumeSource has no meaning.
+// readVolume treats an empty object as no volume, because an empty VolumeSource has no meaning.
 func readVolume(raw json.RawMessage, to **corev1.VolumeSource) error {
 	var v corev1.VolumeSource
 	if err := readField("cacheVolume", raw, &v); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/image-builder-ha/image-builder/scheduler/workload"
 )
 
-// deadlineSlack is how much later than the deadline of the build Kubernetes ends a pod that has no
-// owner.
+// deadlineSlack is the time from the deadline of a build until Kubernetes ends its pod, if the pod
+// still runs because it has no owner.
 const deadlineSlack = 5 * time.Minute
 
 // podOf renders the pod of a workload. It is pure.

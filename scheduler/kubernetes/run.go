@@ -15,8 +15,8 @@ import (
 	"github.com/image-builder-ha/image-builder/tracing"
 )
 
-// deadlineGrace is how much later than the worker the owner ends a build at its deadline. The
-// worker reports the better message, so it goes first.
+// deadlineGrace is the time from the deadline of a build until the owner ends the build. The worker
+// ends it right at the deadline, because its message is better.
 const deadlineGrace = 20 * time.Second
 
 var errDeadline = errors.New("deadline of the build")

@@ -347,7 +347,7 @@ func Test_Run_Deleted(t *testing.T) {
 }
 
 // Test_Run_Deadline gives up, at the deadline of the build, a pod that never starts. The caller
-// stops the pod, since it knows whether it is still the owner.
+// stops the pod, because it knows whether it is still the owner.
 func Test_Run_Deadline(t *testing.T) {
 	c := newCluster(t)
 	reg := &registrytest.Registry{Addr: "reg.example"}
@@ -550,7 +550,7 @@ func Test_MaxPods_Order(t *testing.T) {
 	}
 }
 
-// Test_Run_Gate keeps a pod away from the scheduler until its Secret exists, also if the owner ends
+// Test_Run_Gate keeps a pod away from the scheduler until its Secret exists, even if the owner ends
 // in between.
 func Test_Run_Gate(t *testing.T) {
 	c := newCluster(t)

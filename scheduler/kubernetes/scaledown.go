@@ -14,7 +14,7 @@ import (
 
 // ScaledAway reports whether a pod of a stateful set ends for good, because the set was scaled down
 // and no longer has a pod of that number. It returns false if the set is deleted or scaled to zero,
-// since the pod may come back later. It blocks on a request to the API. The account needs to get
+// because the pod may come back later. It blocks on a request to the API. The account needs to get
 // the stateful set.
 func ScaledAway(ctx context.Context, client kubernetes.Interface, namespace, pod string) (bool, error) {
 	name, number, err := ordinal(pod)

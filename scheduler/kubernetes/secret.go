@@ -103,7 +103,7 @@ type credentialsError struct{ error }
 func (e *credentialsError) Unwrap() error { return e.error }
 
 // proxyOf returns the proxy configuration of the pod: what the pod may do with registries. Hosts in
-// failed have no entry in Read, since their credentials cannot be determined now.
+// failed have no entry in Read, because their credentials cannot be determined now.
 func (r *Runtime) proxyOf(ctx context.Context, w *workload.Workload, j *podapi.Job) (c *proxy.Config, failed map[string]error, err error) {
 	c = &proxy.Config{
 		Listen: j.ProxyAddr, Token: j.ProxyToken,
@@ -149,7 +149,7 @@ func (r *Runtime) proxyOf(ctx context.Context, w *workload.Workload, j *podapi.J
 	return c, failed, c.Validate()
 }
 
-// selfSigned creates a certificate that only owners trust, since they read it from the pod's
+// selfSigned creates a certificate that only owners trust, because they read it from the pod's
 // Secret.
 func selfSigned(until time.Time) (certPEM, keyPEM string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

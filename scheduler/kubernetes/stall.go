@@ -14,8 +14,8 @@ type stall struct {
 	held  int64     // at begin
 }
 
-// lasts takes the numbers of bytes that are stored and that every next owner would find, and returns
-// the age of the stall.
+// lasts returns the age of the stall. Its arguments are the number of bytes that are stored, and
+// the number of bytes that every next owner would find.
 func (s *stall) lasts(now time.Time, stored, held int64) time.Duration {
 	if held > s.held || !s.job.SpoolMayBeFull(stored-held) {
 		s.begin, s.held = now, held

@@ -50,7 +50,7 @@ func startWatch(ctx context.Context, client kubernetes.Interface, namespace, ins
 			if !ok {
 				return obj, nil
 			}
-			bare := *p // a copy, because a client may keep what it hands out (client-go's fake does)
+			bare := *p // a copy, because a client may keep the objects that it returns (client-go's fake does)
 			bare.ManagedFields = nil
 			return &bare, nil
 		}))

@@ -22,8 +22,8 @@ func isDamage(err error) bool {
 }
 
 // dropDamaged removes this node's copies of the given complete logs, which are damaged. It keeps a
-// copy as long as no other node has a sound one. repairLogs then makes a new copy. reported are the
-// logs whose other copies could not be read last time; dropDamaged returns those of this time.
+// copy as long as no other node has an intact one. repairLogs then makes a new copy. reported are
+// the logs whose other copies could not be read last time; dropDamaged returns those of this time.
 func (o *Owner) dropDamaged(ctx context.Context, keys []logs.Key, reported map[logs.Key]bool) (unreadable map[logs.Key]bool) {
 	unreadable = map[logs.Key]bool{}
 	for _, key := range keys {
@@ -40,7 +40,7 @@ func (o *Owner) dropDamaged(ctx context.Context, keys []logs.Key, reported map[l
 	return unreadable
 }
 
-// dropIfReplaceable removes this node's copy of a log once it has read a sound copy on another
+// dropIfReplaceable removes this node's copy of a log once it has read an intact copy on another
 // node. It returns an error if it could read none.
 func (o *Owner) dropIfReplaceable(ctx context.Context, key logs.Key) (unreadable error) {
 	b := o.opts.Store.View().Build(key.Build).GetBuild()

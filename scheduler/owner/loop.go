@@ -112,8 +112,9 @@ func (o *Owner) start(tasks context.Context, k attemptKey, r *buildsv1.Record) {
 	})
 }
 
-// LeaseLost cancels all attempts of this node. A leader that this node does not hear, or that takes it
-// for lost because its disk hangs, may have given them to other nodes. It may be called repeatedly.
+// LeaseLost cancels all attempts of this node. A leader that this node does not hear, or that
+// considers it lost because its disk hangs, may have assigned them to other nodes. It may be called
+// repeatedly.
 func (o *Owner) LeaseLost() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -43,7 +43,7 @@ type DamagedLogs interface {
 	// the length and the checksum of sealed.
 	VerifyCopy(ctx context.Context, key logs.Key, sealed *imagebuilderv1.AttemptLog, at *imagebuilderv1.LogCopy) error
 	// RemoveDamaged deletes this node's copy of a log if Damaged still returns it. It keeps a copy
-	// that was made anew in the meantime.
+	// that was made in the meantime.
 	RemoveDamaged(key logs.Key) error
 }
 

@@ -70,18 +70,19 @@ func (at *attempt) publish(ctx context.Context, out workload.Outcome) error {
 	return nil
 }
 
-// inheritTags takes over the tags that a former owner of the build may have set with the digest that
-// it committed. That owner repairs them only while the build goes on.
+// inheritTags takes over the tags that a former owner of the build may have set with the digest
+// that it committed. That owner repairs them only until the build ends.
 func (at *attempt) inheritTags() {
 	if former := at.record.Build.Digest; former != "" && len(at.tagging) == 0 {
 		at.tagging, at.digest = builds.Targets(at.record.Build), former
 	}
 }
 
-// repairTags corrects tags that this node may have set for an attempt that has failed or has another
-// owner. No check before the effect prevents that, because the process or the request may be held up
-// between the two. Each tag gets the digest that the state names for it (State.CommittedDigest), until
-// the state does not change any more. A tag for which it names none stays as it is.
+// repairTags corrects tags that this node may have set for an attempt that has failed or has
+// another owner. No check before the effect prevents that, because the process or the request may
+// be delayed between the check and the effect. Each tag gets the digest that the state names for it
+// (State.CommittedDigest), until the state does not change any more. A tag for which it names none
+// stays as it is.
 func (at *attempt) repairTags(ctx context.Context, log *slog.Logger) {
 	if len(at.tagging) == 0 {
 		return

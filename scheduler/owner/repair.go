@@ -108,7 +108,7 @@ func (o *Owner) repairAll(ctx context.Context) (found bool) {
 // copies and no builds.
 func (o *Owner) mustRepair(view *builds.State, now time.Time, nodes []*buildsv1.Node) (must bool) {
 	view.CopySets(func(like *imagebuilderv1.Attempt, _ int) bool {
-		_, to := o.nextCopy(view, now, nodes, "", like) // another build has another node, but none if this has none
+		_, to := o.nextCopy(view, now, nodes, "", like) // other builds may get other nodes, but none gets a node if this one gets none
 		must = to != nil
 		return !must
 	})

@@ -11,8 +11,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Leader gives cached references that are due to nodes. Only the leader of the cluster runs it, for
-// one term. Its decisions are part of the state, so that the next leader continues from there.
+// Leader assigns cached references that are due to nodes. Only the leader of the cluster runs it,
+// for one term. Its decisions are part of the state, so the next leader continues with that state.
 type Leader struct {
 	Store *builds.Store
 	Raft  builds.Raft
@@ -32,7 +32,7 @@ func (l *Leader) now() time.Time {
 	return l.Now()
 }
 
-// Run decides and commits until ctx ends, which it does with the term. It returns nil then.
+// Run assigns references until ctx ends, at the end of the term. Then it returns nil.
 func (l *Leader) Run(ctx context.Context) error {
 	prepared := false
 	for ctx.Err() == nil {
@@ -70,7 +70,7 @@ func (l *Leader) Run(ctx context.Context) error {
 	return nil
 }
 
-// succeeded reports whether a proposal succeeded. After an error it logs it and blocks for
+// succeeded reports whether a proposal succeeded. If not, it logs the error and blocks for
 // retryInterval.
 func (l *Leader) succeeded(ctx context.Context, err error) bool {
 	if err != nil && ctx.Err() == nil {

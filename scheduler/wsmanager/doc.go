@@ -20,5 +20,5 @@
 // the output of all steps, and both streams of each step. The log redacts the merged stream, and
 // finds the lines with which the printer begins another step (builds/logs, stepSwitch). A limit
 // remains: a line of the other stream of the same step may cut a secret in two, and then both parts
-// show.
+// are visible.
 package wsmanager

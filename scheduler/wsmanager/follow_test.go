@@ -44,8 +44,8 @@ func Test_Run_OfARef(t *testing.T) {
 	r.succeeds(built("workspace-images"))
 }
 
-// Test_Run_Ends is the table of the rules about the end of a workspace (Gitpod contract, section
-// 3).
+// Test_Run_Ends is the table of the rules about the end of a workspace (docs/gitpod-contract.md,
+// section 3).
 func Test_Run_Ends(t *testing.T) {
 	type cond = *wsman.WorkspaceConditions
 	for name, c := range map[string]struct {

@@ -59,9 +59,9 @@ type Options struct {
 	Timeout time.Duration
 	// Debug turns on debug output of the supervisors.
 	Debug bool
-	// HTTP reads logs from supervisors. It must not have a Timeout, since logs are streams. If nil,
-	// a client with the system's certificates is used. Redirects are never followed, because they
-	// would send the owner token to another host.
+	// HTTP reads logs from supervisors. It must not have a Timeout, because logs are streams. If
+	// nil, a client with the system's certificates is used. Redirects are never followed, because
+	// they would send the owner token to another host.
 	HTTP *http.Client
 	// ReconcileInterval is the time between two periodic reads of the status of workspaces; 30 s.
 	ReconcileInterval time.Duration

@@ -85,7 +85,8 @@ func paths(d *imagebuilderv1.DockerfileSource) (dockerfile, contextDir string) {
 	return dockerfile, path.Dir(dockerfile)
 }
 
-// environment returns the variables that the builder image reads (Gitpod contract, section 3).
+// environment returns the variables that the builder image reads (docs/gitpod-contract.md, section
+// 3).
 func (r *Runtime) environment(w *workload.Workload, dockerfile, contextDir string, auth map[string]*imagebuilderv1.BasicAuth) []*wsman.EnvironmentVariable {
 	base := proxyBase + ":latest"
 	if _, digest, ok := strings.Cut(w.BaseRef, "@"); ok {

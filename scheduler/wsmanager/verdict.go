@@ -14,7 +14,7 @@ import (
 )
 
 // taskFailed is the text by which ws-manager and Gitpod's server distinguish a failure of the
-// user's task from a failure of the workspace (Gitpod contract, section 5).
+// user's task from a failure of the workspace (docs/gitpod-contract.md, section 5).
 const taskFailed = "headless task failed:"
 
 // verdict is the conclusion from a view.
@@ -51,7 +51,7 @@ func (v view) judge() verdict {
 
 // failure returns the failure of an ended workspace, or nil if the workspace claims success. Its
 // text may be long and contain secrets; see bounded. The message is `failed`, else
-// `headless_task_failed` (Gitpod contract, section 3).
+// `headless_task_failed` (docs/gitpod-contract.md, section 3).
 func (v view) failure(id string) *workload.Failure {
 	switch {
 	case v.failed != "" && strings.Contains(v.failed, taskFailed), v.failed == "" && v.headlessFailed != "":

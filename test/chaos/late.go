@@ -19,9 +19,9 @@ const (
 	onTime = 300 * time.Millisecond
 )
 
-// lateProxy forwards connections to one address. The data of a connection with gRPC is late, and each
-// such connection breaks on the side of the client after a while. What the client has sent before
-// still arrives, after data of later connections.
+// lateProxy forwards connections to one address. The data of a connection with gRPC is late, and
+// each such connection breaks on the side of the client after a while. Data that the client has
+// sent before still arrives, after data of later connections.
 type lateProxy struct {
 	addr    string // host:port
 	target  string

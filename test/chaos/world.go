@@ -55,7 +55,7 @@ func newWorld(t testing.TB, nodes int, profile string) *world {
 		"log":      map[string]any{"level": "info"},
 		// Here the infrastructure fails more often in a minute than elsewhere in a year.
 		"builds": map[string]any{"uncountedAttempts": 100},
-		// All logs are read again after the load, also those of the first minutes.
+		// All logs are read again after the load, even those of the first minutes.
 		"history": map[string]any{"total": 1_000_000, "perRequester": 1_000_000},
 	}
 	if profile == verify.ProfileMixed || profile == verify.ProfileDockerfile {

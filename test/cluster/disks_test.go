@@ -84,7 +84,7 @@ func Test_Disks_Full(t *testing.T) {
 		rand.Shuffle(len(full), func(i, k int) { full[i], full[k] = full[k], full[i] })
 		for len(full) > 0 {
 			room := len(c.Nodes) - len(full)
-			if room >= 2 { // writes go on also while a node is full
+			if room >= 2 { // writes go on even while a node is full
 				took = append(took, w.await(longest, fmt.Sprintf("round %d: builds are acknowledged while %d nodes have room", round, room)))
 			}
 			<-time.After(rand.N(time.Second)) // the fault: one after the other has room
@@ -127,7 +127,7 @@ func fill(t *testing.T, d *disks.Disk) {
 	}
 }
 
-// free gives back all space that fill took, or so much that the replicated log has room, also after
+// free gives back all space that fill took, or so much that the replicated log has room, even after
 // it has begun another file.
 func free(d *disks.Disk, all bool) error {
 	if all {

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Freeze makes the disk hang until Thaw, or until the test ends: changes of files and syncs of changed
-// files do not return, and they return no error. Reads go on. A process with such a call does not end,
-// also not by SIGKILL, before the disk works again.
+// Freeze makes the disk hang until Thaw, or until the test ends: changes of files and syncs of
+// changed files do not return, and they return no error. Reads continue. A process with such a call
+// does not end, not even by SIGKILL, before the disk works again.
 func (d *Disk) Freeze() {
 	d.t.Helper()
 	if d.frozen != nil {

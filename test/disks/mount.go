@@ -74,7 +74,7 @@ func (d *Disk) mount() {
 	d.run("mount", "-o", "loop,commit=1", d.image, d.Path)
 }
 
-// unmount ends the mount also while processes use the disk.
+// unmount ends the mount even while processes use the disk.
 func (d *Disk) unmount() {
 	d.t.Helper()
 	d.Thaw()

@@ -29,7 +29,7 @@ const (
 )
 
 // bare starts a process that returns the same encoded messages for every call of
-// builder.ImageBuilder. Benchmarks compare nodes with it, since it has the cost of gRPC alone.
+// builder.ImageBuilder. Benchmarks compare nodes with it, because it has the cost of gRPC alone.
 func bare(b *testing.B, responses ...proto.Message) builder.ImageBuilderClient {
 	b.Helper()
 	var file []byte

@@ -45,7 +45,7 @@ func Persist[T any](ctx context.Context, f func(context.Context) (T, error)) (T,
 	}
 }
 
-// Wait waits for the end of a build, also if the node restarts meanwhile. If that fails it reports
+// Wait waits for the end of a build, even if the node restarts meanwhile. If that fails it reports
 // an error and returns nil.
 func (n *Node) Wait(t testing.TB, ctx context.Context, id string) *imagebuilderv1.Build {
 	t.Helper()

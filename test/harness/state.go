@@ -28,8 +28,8 @@ func StartClusterWithImages(t testing.TB, nodes, images int, over Config) (*Clus
 	return StartCluster(t, nodes, reg.Addr, conf), refs
 }
 
-// AwaitMembers waits until ok accepts the members of the cluster, and returns them. The text what
-// completes the sentence "it is not true that ...".
+// AwaitMembers waits until ok accepts the members of the cluster, and returns them. The argument
+// what completes the sentence "it is not true that ...".
 func AwaitMembers(t testing.TB, c *Cluster, what string, ok func(*imagebuilderv1.MembersResponse) bool) *imagebuilderv1.MembersResponse {
 	t.Helper()
 	var last *imagebuilderv1.MembersResponse

@@ -140,7 +140,7 @@ func Test_Logs_DamagedOnAllNodes(t *testing.T) {
 	}
 }
 
-// Test_Logs_DamageIsRepaired damages the copies of a log one after the other, also while the node
+// Test_Logs_DamageIsRepaired damages the copies of a log one after the other, even while the node
 // runs and has read its copy. All nodes always return the whole log, and soon it has two undamaged
 // copies again.
 func Test_Logs_DamageIsRepaired(t *testing.T) {

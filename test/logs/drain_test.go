@@ -165,7 +165,7 @@ func Test_Logs_DrainedTogether(t *testing.T) {
 		}
 		return true
 	})
-	for _, n := range leave { // one after the other, since the majority is three of four
+	for _, n := range leave { // one after the other, because the majority is three of four
 		testkit.Eventually(t, time.Minute, n.Name+" is removed", func() bool {
 			_, err := stay[0].Operator().RemoveNode(ctx, &imagebuilderv1.RemoveNodeRequest{Node: n.Name})
 			if err == nil {

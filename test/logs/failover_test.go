@@ -421,7 +421,7 @@ func Test_Logs_PowerLoss(t *testing.T) {
 }
 
 // Test_Logs_ReplicaWiped deletes the data of a node that holds copies of a complete and of a live
-// log. The node returns under its name and votes. Its copies are made again on it, since no other
+// log. The node returns under its name and votes. Its copies are made again on it, because no other
 // node could hold them. Then the test kills the owner of the live log.
 func Test_Logs_ReplicaWiped(t *testing.T) {
 	gate := filepath.Join(t.TempDir(), "gate") // a build waits near its end while the file exists

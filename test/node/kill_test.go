@@ -173,7 +173,7 @@ func requesterOf(ctx context.Context, t *testing.T, n *harness.Node, id string) 
 	return b.GetRequester()
 }
 
-// readAll reads the whole log of a build, also if the node restarts meanwhile.
+// readAll reads the whole log of a build, even if the node restarts meanwhile.
 func readAll(ctx context.Context, t *testing.T, n *harness.Node, id string, seen *seenLogs) {
 	for ctx.Err() == nil {
 		stream, err := n.Native.BuildLogs(ctx, &imagebuilderv1.BuildLogsRequest{

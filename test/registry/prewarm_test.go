@@ -19,7 +19,7 @@ import (
 )
 
 // Test_RefCache_Prewarm checks that with refCache.prewarm a BuildKit daemon has the images of
-// cached references before a build needs them: also after a refresh that found another digest, and
+// cached references before a build needs them, even after a refresh that found another digest, and
 // after the loss of the daemon's disk. Builds then succeed while the registry serves no blobs.
 // Private images are pulled with the credential of the install, which shows nowhere.
 func Test_RefCache_Prewarm(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 )
 
 // Test_RefCache_IsServedByEveryNode adds a reference to the cache. Every node resolves it from
-// memory: also without the registry, after the death of the leader, after a start of all nodes, and
+// memory, even without the registry, after the death of the leader, after a start of all nodes, and
 // in another cluster from a snapshot. No node does so after the reference was removed.
 func Test_RefCache_IsServedByEveryNode(t *testing.T) {
 	reg := registrytest.Start(t, registrytest.Options{})

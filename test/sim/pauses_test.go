@@ -26,8 +26,8 @@ const (
 )
 
 // takeOver stops the leader as SIGSTOP does while the responses to its messages are on their way,
-// and makes another node the leader. The former leader still takes itself for the leader. Its clock
-// goes on, unlike that of a stopped process, so the pause must end before its lease.
+// and makes another node the leader. The former leader still believes that it leads. Its clock
+// continues, unlike that of a stopped process, so the pause must end before its lease.
 func (w *world) takeOver(ctx context.Context) (former, next *machine, err error) {
 	former, others := w.leader()
 	if former == nil {
@@ -50,7 +50,7 @@ func (w *world) takeOver(ctx context.Context) (former, next *machine, err error)
 	return nil, nil, errors.New("no other node leads")
 }
 
-// believes reports whether the former leader still takes itself for the leader.
+// believes reports whether the former leader still believes that it leads.
 func (n *machine) believes() bool {
 	r := n.alive()
 	return r != nil && r.leads()

@@ -60,7 +60,7 @@ func runScenario(t testing.TB, f func(*world) error) error {
 }
 
 // depose separates the leader from the other nodes and lets one of these lead at once, while the
-// former leader still takes itself for the leader.
+// former leader still believes that it leads.
 func (w *world) depose() (former, next *machine, err error) {
 	former, others := w.leader()
 	if former == nil {
@@ -83,7 +83,7 @@ func buildRequest(ref, id string) *imagebuilderv1.BuildImageRequest {
 	return &imagebuilderv1.BuildImageRequest{Source: source("docker.io/library/" + ref + ":1"), Auth: authOf("docker.io/library/" + ref + ":1"), Requester: "c", RequestId: id, Force: true}
 }
 
-// staleLeaderReads reads linearizably on a deposed leader that takes itself for the leader.
+// staleLeaderReads reads linearizably on a deposed leader that still believes that it leads.
 func staleLeaderReads(w *world) error {
 	former, next, err := w.depose()
 	if err != nil {

@@ -49,8 +49,8 @@ func FreePort(t testing.TB) int {
 	return 0
 }
 
-// reserve locks a file until this process ends. It refuses a second lock by the
-// same process, too, since each call opens the file anew.
+// reserve locks a file until this process ends. It refuses a second lock by the same process, too,
+// because each call opens the file anew.
 func reserve(file string) bool {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

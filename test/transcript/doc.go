@@ -26,6 +26,6 @@
 //
 //	go test ./test/transcript -run Test_Transcript -update -program /path/of/image-builder
 //
-// Without -update, -program compares that binary with wire.golden alone, since its texts may be
+// Without -update, -program compares that binary with wire.golden alone, because its texts may be
 // those of another version.
 package transcript

@@ -166,7 +166,7 @@ func request(method, url string, header map[string]string, body string) *http.Re
 	return req
 }
 
-// playHTTP asks for what probes, the page and readers of logs ask for.
+// playHTTP sends the requests of probes, of the page and of readers of logs.
 func (w *world) playHTTP() {
 	w.settle()
 	r := w.r
@@ -233,8 +233,8 @@ func (w *world) playHTTP() {
 	w.fetch(exact, request(http.MethodPost, "http://"+w.http+url, map[string]string{"Content-Type": "application/grpc-web+proto", "X-Gitpod-Owner-Token": w.info.Headers["x-gitpod-owner-token"]}, "no frame"))
 }
 
-// playNotifications sends notifications of a registry. They are among the last steps: what they name
-// is refreshed at once and again later.
+// playNotifications sends notifications of a registry. They are among the last steps: the
+// references that they name are refreshed at once and again later.
 func (w *world) playNotifications() {
 	w.r.section("HTTP: notifications of registries", false)
 	notify := func(token, body string) {

@@ -268,7 +268,7 @@ func (r *transcript) id(id string) string {
 	return r.ids[id]
 }
 
-// table replaces in a table what differs between runs, and what its columns are padded with.
+// table replaces the cells of a table that differ between runs, and the padding of its columns.
 func (r *transcript) table(s string) string {
 	s = shortly.ReplaceAllString(spans.ReplaceAllString(s, "DURATION"), "")
 	s = stores.ReplaceAllStringFunc(spaces.ReplaceAllString(s, "  "), r.id)

@@ -397,7 +397,7 @@ func Test_Chart_KeepsOneMajority(t *testing.T) {
 }
 
 // Test_Chart_BuildPods: rights and network policies apply to the pods that the service creates,
-// also if `config` overrides their namespace or label.
+// even if `config` overrides their namespace or label.
 func Test_Chart_BuildPods(t *testing.T) {
 	for name, c := range map[string]struct {
 		config             map[string]any

@@ -39,8 +39,8 @@ func ShortenRules(file []byte, by int) ([]byte, error) {
 	return yaml.Marshal(rules)
 }
 
-// ShortenExpr is ShortenRules for one expression. It returns an error for a subquery, since no rule
-// has one.
+// ShortenExpr is ShortenRules for one expression. It returns an error for a subquery, because no
+// rule has one.
 func ShortenExpr(expr string, by int) (string, error) {
 	tree, err := parser.NewParser(parser.Options{}).ParseExpr(expr)
 	if err != nil {

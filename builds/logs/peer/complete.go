@@ -14,7 +14,7 @@ const localTimeout = 5 * time.Second
 func (l *Logs) Complete(key logs.Key, length int64) error { return l.store.Complete(key, length) }
 
 // completeWithin is Complete for readers. It returns the error of ctx if the disk does not respond
-// until ctx ends. All readers of a log wait for the same call of Complete, which then goes on.
+// until ctx ends. All readers of a log wait for the same call of Complete, which then continues.
 func (l *Logs) completeWithin(ctx context.Context, key logs.Key, length int64) error {
 	all := &l.completions
 	all.mu.Lock()

@@ -17,7 +17,7 @@ import (
 func (l *Logs) Damaged() (keys []logs.Key, more <-chan struct{}) { return l.store.Damaged() }
 
 // RemoveDamaged deletes this node's copy of a log if Damaged still returns it. It keeps a copy that
-// was made anew in the meantime.
+// was made in the meantime.
 func (l *Logs) RemoveDamaged(key logs.Key) error { return l.store.RemoveDamaged(key) }
 
 // VerifyCopy reads the copy of a complete log on another node. It returns nil if the copy has the

@@ -12,6 +12,8 @@
 //	damage.go     damaged copies, for their repair
 //	reap.go       removal of logs that are not needed any more
 //	read.go       readers: opens a log on this node or on another one
+//	missing.go    copies that are damaged or cannot be read any more
+//	complete.go   makes the copy on this node complete
 //	write.go      the log of a live attempt for its owner
 //	logs.go       Logs: its options, and how it is opened and closed
 //	transport.go  appends to the copies on other nodes

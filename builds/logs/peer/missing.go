@@ -9,7 +9,8 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// damagedCopy means that the copy of a log on one node is damaged or missing. It is ErrLogDamaged.
+// damagedCopy means that the copy of a log on one node is damaged or missing. It wraps
+// ErrLogDamaged.
 type damagedCopy struct{ text string }
 
 func (e *damagedCopy) Error() string { return e.text }

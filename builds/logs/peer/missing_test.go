@@ -20,9 +20,9 @@ import (
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
 )
 
-// Test_OpenLog_MissingCopies: readers get ErrLogDamaged once each node of the set of copies was asked,
-// or cannot have its copy any more, and ErrLogAway while a node may have one. All readers on all nodes
-// get the same, and the node whose copy is missing logs that once.
+// Test_OpenLog_MissingCopies: readers get ErrLogDamaged once each node of the set of copies has
+// responded, or cannot have its copy any more, and ErrLogAway while a node may have one. All
+// readers on all nodes get the same, and the node whose copy is missing logs that once.
 func Test_OpenLog_MissingCopies(t *testing.T) {
 	for name, c := range map[string]struct {
 		copies string // of the log; only n1 and n2 run, and have no file of it
@@ -82,8 +82,8 @@ func Test_OpenLog_MissingCopies(t *testing.T) {
 	}
 }
 
-// Test_OpenLog_ReaderIsBehind: a node that has given up its copy, and is asked by a reader that does not
-// know that yet, has no damaged copy.
+// Test_OpenLog_ReaderIsBehind: a node has given up its copy, and receives a call of a reader that
+// does not know that yet. This is not a damaged copy.
 func Test_OpenLog_ReaderIsBehind(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	m.Must(&buildsv1.NodeStarted{Name: "n2", StoreId: "s2", BootId: "b", Capacity: 1, Runtimes: []string{"copy"}})
@@ -99,7 +99,8 @@ func Test_OpenLog_ReaderIsBehind(t *testing.T) {
 }
 
 // Test_OpenLog_TheOtherNodeIsBehind: the only node with a copy does not know yet that the log is
-// complete, and shows fewer bytes. A reader on another node must not take them for the whole log.
+// complete, and shows fewer bytes. A reader on another node must not mistake them for the whole
+// log.
 func Test_OpenLog_TheOtherNodeIsBehind(t *testing.T) {
 	m := buildstest.NewMachine(t)
 	m.Must(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})

@@ -124,7 +124,7 @@ func (l *Logs) openWithin(ctx context.Context, key logs.Key, offset int64) (logs
 	length, complete, err := l.store.Length(ctx, key)
 	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
 		if !complete && !l.hasCopy(a) {
-			// The state of the reader is behind: the copy was given up, and may be written anew.
+			// The state of the reader is behind: the copy was given up, and may be written again.
 			return nil, logs.ErrNotFound
 		}
 		if err := l.store.Damage(key); err != nil {
@@ -157,9 +157,9 @@ type localLog struct {
 // Length implements logs.Stream.
 func (l localLog) Length() int64 { return l.length }
 
-// Next implements logs.Stream. It returns ErrLogAway once the log was removed from this node
-// or is not written here any more. It also returns ErrLogAway if a complete log turns out to be
-// damaged after it was opened, because another copy may be sound.
+// Next implements logs.Stream. It returns ErrLogAway once the log was removed from this node or is
+// not written here any more. It also returns ErrLogAway if a complete log turns out to be damaged
+// after it was opened, because another copy may be intact.
 func (l localLog) Next(ctx context.Context) ([]byte, int64, error) {
 	chunk, at, err := l.Reader.Next(ctx)
 	if errors.Is(err, logs.ErrNotFound) || errors.Is(err, logs.ErrMoved) {

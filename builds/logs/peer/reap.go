@@ -8,12 +8,12 @@ import (
 )
 
 // idleTimeout is how long a copy that the state does not name is kept after the last append to it.
-// It may be about to become a copy, or this node's state may be behind its owner's.
+// The state may soon name the copy, or this node's state may be older than that of the owner.
 const idleTimeout = time.Minute
 
 // Reap removes the logs of builds that the state has removed, and copies that the state does not
 // name. The caller first waits until this node's state is as new as the leader's: a build that the
-// state does not have yet must not be taken for one that it has removed.
+// state does not have yet must not be mistaken for a removed one.
 func (l *Logs) Reap() {
 	for _, key := range l.store.Keys() {
 		if l.keeps(key) {

@@ -84,7 +84,7 @@ func uploadArchive(ctx context.Context, api imagebuilderv1.ImageBuilderClient, f
 func unzipped(r io.Reader) (io.Reader, error) {
 	b := bufio.NewReader(r)
 	if magic, err := b.Peek(2); err != nil || magic[0] != 0x1f || magic[1] != 0x8b {
-		return b, nil // its reader reports what it is
+		return b, nil // the next read of b returns the error
 	}
 	return gzip.NewReader(b)
 }

@@ -380,7 +380,7 @@ type LogAppend struct {
 	// Raw offset at the end of the records, if that is the end of the owner's log: the position at which
 	// the next owner continues to read the output of the workload.
 	Source int64 `protobuf:"varint,11,opt,name=source,proto3" json:"source,omitempty"`
-	// The limit of the log has dropped output before source.
+	// Output before source was dropped because of the limit of the log.
 	Truncated bool `protobuf:"varint,12,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// Number that orders the values of source of one owner; 0 if there is no source.
 	Sequence      uint64 `protobuf:"varint,13,opt,name=sequence,proto3" json:"sequence,omitempty"`

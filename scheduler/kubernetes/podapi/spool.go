@@ -3,9 +3,10 @@ package podapi
 const (
 	// SpoolSegmentBytes is the amount of output that a worker drops at once.
 	SpoolSegmentBytes = 4 << 20
-	// minSpoolBytes is the least amount of output that a worker keeps. The output that the owner can
-	// acknowledge may be up to 4 MiB behind, once the limit of the log is reached (logs.Writer.Held), and
-	// further behind while the beginning of a large secret is held back. One segment more must fit.
+	// minSpoolBytes is the least amount of output that a worker keeps. The output that the owner
+	// can acknowledge may be up to 4 MiB behind, once the limit of the log is reached
+	// (logs.Writer.Held), and further behind while the beginning of a large secret is held back.
+	// There must also be room for one more segment.
 	minSpoolBytes = 16 << 20
 )
 
