@@ -25,14 +25,16 @@ type Store struct {
 
 	sync   syncer
 	begins beginLocks
+	reads  diskReads
 }
 
 // attemptLog is one log of the store. The fields after mu describe the durable part.
 type attemptLog struct {
 	key   Key
 	store *Store
-	load  sync.Once
-	err   error // of load
+	// loaded is closed once the log was read from the disk, with the error err.
+	loaded chan struct{}
+	err    error
 
 	mu     lock // held during some changes of the disk
 	segs   []*segment
