@@ -18,6 +18,7 @@ type stuckFS struct {
 	healed chan struct{}
 	reads  atomic.Int32 // that wait
 	open   atomic.Int32 // files
+	fails  error        // of reads
 }
 
 type stuckFile struct {
@@ -38,6 +39,9 @@ func (f stuckFile) ReadAt(p []byte, at int64) (int, error) {
 	f.fs.reads.Add(1)
 	<-f.fs.healed
 	f.fs.reads.Add(-1)
+	if f.fs.fails != nil {
+		return 0, f.fs.fails
+	}
 	return f.File.ReadAt(p, at)
 }
 

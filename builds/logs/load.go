@@ -68,7 +68,7 @@ func (s *Store) open(key Key, create bool) *attemptLog {
 	defer close(l.loaded)
 	l.mu.Lock()
 	if l.err = ErrNotFound; !l.removed { // else its files are removed too
-		l.err = s.damage(key, l.scan(paths))
+		l.err = l.damage(l.scan(paths))
 	}
 	l.mu.Unlock()
 	if l.err != nil && !errors.Is(l.err, ErrDamaged) { // the next read may succeed
