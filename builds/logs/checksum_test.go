@@ -46,7 +46,7 @@ func Test_Checksum_OfTheBeginning(t *testing.T) {
 
 func mustReader(t *testing.T, s *logs.Store, offset int) *logs.Reader {
 	t.Helper()
-	r, err := s.Reader(key, int64(offset))
+	r, err := s.Reader(t.Context(), key, int64(offset))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,10 +59,10 @@ func (s *Store) Complete(key Key, length int64) error {
 		return err
 	}
 	if len(l.segs) == 0 && length > 0 {
-		return s.damage(key, fmt.Errorf("%w: its files of %d bytes are not on the disk of this node", ErrShort, length))
+		return l.damage(fmt.Errorf("%w: its files of %d bytes are not on the disk of this node", ErrShort, length))
 	}
 	if l.length < length {
-		return s.damage(key, fmt.Errorf("%w: it has %d of %d bytes", ErrShort, l.length, length))
+		return l.damage(fmt.Errorf("%w: it has %d of %d bytes", ErrShort, l.length, length))
 	}
 	if length < l.visible {
 		return fmt.Errorf("readers have seen the log of build %s attempt %d up to offset %d on this node, so it cannot end at %d", key.Build, key.Attempt, l.visible, length)
@@ -91,6 +91,7 @@ func (s *Store) Complete(key Key, length int64) error {
 
 // complete ends the log at length in memory. The caller holds mu.
 func (l *attemptLog) complete(length int64) {
+	l.notShort()
 	l.sealed = true
 	l.tail = nil // readers of a complete log read from the disk
 	l.visible, l.end = length, length

@@ -71,7 +71,7 @@ func Test_Cut_AFailedReadChangesNothing(t *testing.T) {
 	if err := s.Complete(key, 11); err == nil || errors.Is(err, logs.ErrDamaged) {
 		t.Errorf("Complete on a disk that cannot be read: %v", err)
 	}
-	r, err := s.Reader(key, 0)
+	r, err := s.Reader(t.Context(), key, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"slices"
 	"syscall"
+
+	"github.com/image-builder-ha/image-builder/faults"
 )
 
 // Damaged returns the logs whose copy on this disk was found to be damaged, or too short for a
@@ -28,13 +30,18 @@ func (s *Store) Damage(key Key) error {
 }
 
 // damage records err if it means that the log is damaged, and returns err. It logs damage once, until
-// the log is removed.
-func (s *Store) damage(key Key, err error) error {
+// the log is removed. It records nothing for a log that was removed while it was read: the mark would
+// stay for the next copy.
+func (l *attemptLog) damage(err error) error {
 	if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrShort) {
 		return err
 	}
+	s, key := l.store, l.key
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.logs[key] != l && !faults.Mutant("damage-of-a-removed-log") {
+		return err
+	}
 	if s.damaged[key] == nil {
 		s.damaged[key] = err
 		close(s.moreDamaged)
@@ -42,6 +49,16 @@ func (s *Store) damage(key Key, err error) error {
 		s.opts.Logger.Error("this node's copy of a log is damaged", "build", key.Build, "attempt", key.Attempt, "err", err)
 	}
 	return err
+}
+
+// notShort removes the mark of a copy that was too short and has the whole log now.
+func (l *attemptLog) notShort() {
+	s := l.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.logs[l.key] == l && errors.Is(s.damaged[l.key], ErrShort) {
+		delete(s.damaged, l.key)
+	}
 }
 
 // readError wraps an error of reading a segment. It distinguishes damage (the file is missing, cut
@@ -57,7 +74,7 @@ func (l *attemptLog) readError(seg *segment, offset int64, err error) error {
 	if isUnreadable(err) && current {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	err = l.store.damage(l.key, fmt.Errorf("read the log at offset %d: %w", offset, err))
+	err = l.damage(fmt.Errorf("read the log at offset %d: %w", offset, err))
 	l.mu.Lock()
 	l.wake() // the owner may wait for copies, which will not come
 	l.mu.Unlock()

@@ -88,7 +88,7 @@ func Test_Damage_RemovedIsNotDamaged(t *testing.T) {
 	if _, _, err := sealWriter(t.Context(), s, w, key); err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.Reader(key, 0)
+	r, err := s.Reader(t.Context(), key, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func Test_Damage_RemovedIsNotDamaged(t *testing.T) {
 
 // read reads the log to its end.
 func read(t *testing.T, s *logs.Store) error {
-	r, err := s.Reader(key, 0)
+	r, err := s.Reader(t.Context(), key, 0)
 	if err != nil {
 		return err
 	}

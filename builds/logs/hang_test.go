@@ -46,7 +46,7 @@ func Test_Reader_GivesUpOnADiskThatHangs(t *testing.T) {
 		}
 		healed := make(chan struct{})
 		s := mustOpen(t, logs.Options{Dir: dir, FS: hungFS{logs.Disk(), healed}})
-		r, err := s.Reader(key, 0)
+		r, err := s.Reader(t.Context(), key, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,31 +15,62 @@ import (
 // get returns the log of a key and loads it if needed. If there is no such log, get creates it if
 // create is set, and else returns ErrNotFound.
 func (s *Store) get(key Key, create bool) (*attemptLog, error) {
-	s.lockFor(key)
-	l := s.logs[key]
+	return s.getContext(context.Background(), key, create)
+}
+
+// getContext is like get. It returns the error of ctx if the disk does not respond until ctx ends.
+func (s *Store) getContext(ctx context.Context, key Key, create bool) (*attemptLog, error) {
+	if err := s.lockFor(ctx, key); err != nil {
+		return nil, err
+	}
+	l, exists := s.logs[key], s.files[key] != nil
+	s.mu.Unlock()
 	if l == nil {
 		if !validBuild.MatchString(key.Build) || key.Attempt == 0 {
-			s.mu.Unlock()
 			return nil, fmt.Errorf("log of build %.64q attempt %d: %w", key.Build, key.Attempt, ErrNotFound)
 		}
-		if s.files[key] == nil && !create {
-			s.mu.Unlock()
+		if !exists && !create {
 			return nil, ErrNotFound
 		}
-		l = &attemptLog{key: key, store: s, mu: newLock()}
-		s.logs[key] = l
-	}
-	paths := s.files[key]
-	s.mu.Unlock()
-	l.load.Do(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.removed { // and so are its files
-			l.err = ErrNotFound
-			return
+		var opened *attemptLog
+		if err := s.reads.do(ctx, func() { opened = s.open(key, create) }, func() {}); err != nil {
+			return nil, err
 		}
-		l.err = s.damage(key, l.scan(paths))
-	})
+		if l = opened; l == nil { // it was removed in the meantime
+			return nil, ErrNotFound
+		}
+	}
+	select {
+	case <-l.loaded:
+		return l, l.err
+	default:
+	}
+	select {
+	case <-l.loaded:
+		return l, l.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// open adds a log to the store and reads it from the disk. It does nothing if another caller has
+// added the log. It returns nil if there is no such log, unless create is set.
+func (s *Store) open(key Key, create bool) *attemptLog {
+	_ = s.lockFor(context.Background(), key)
+	l, paths := s.logs[key], s.files[key]
+	if l != nil || paths == nil && !create {
+		s.mu.Unlock()
+		return l
+	}
+	l = &attemptLog{key: key, store: s, mu: newLock(), loaded: make(chan struct{})}
+	s.logs[key] = l
+	s.mu.Unlock()
+	defer close(l.loaded)
+	l.mu.Lock()
+	if l.err = ErrNotFound; !l.removed { // else its files are removed too
+		l.err = l.damage(l.scan(paths))
+	}
+	l.mu.Unlock()
 	if l.err != nil && !errors.Is(l.err, ErrDamaged) { // the next read may succeed
 		s.mu.Lock()
 		if s.logs[key] == l {
@@ -46,18 +78,24 @@ func (s *Store) get(key Key, create bool) (*attemptLog, error) {
 		}
 		s.mu.Unlock()
 	}
-	return l, l.err
+	return l
 }
 
-// lockFor locks mu. If the files of the log are being removed, it waits for the end of that first.
-func (s *Store) lockFor(key Key) {
+// lockFor locks mu. If the files of the log are being removed, it waits for the end of that first,
+// at most until ctx ends. It returns the error of ctx without the lock.
+func (s *Store) lockFor(ctx context.Context, key Key) error {
 	s.mu.Lock()
 	for s.removing[key] != nil {
 		done := s.removing[key]
 		s.mu.Unlock()
-		<-done
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		s.mu.Lock()
 	}
+	return nil
 }
 
 // scan reads the segments of a log. An unreadable end of the last segment was never fsynced; the

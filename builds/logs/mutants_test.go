@@ -21,6 +21,8 @@ func Test_Mutants(t *testing.T) {
 		"runs-of-any-length":          "Test_Redact_PeriodicSecretIsNotHeldBack",
 		"redact-under-the-flush-lock": "Test_Redact_DelaysNoOtherLog",
 		"cut-before-reading":          "Test_Cut_AFailedReadChangesNothing",
+		"damage-of-a-removed-log":     "Test_Damage_FoundDuringARemoval",
+		"reads-wait-for-the-disk":     "Test_Reader_GivesUpOnReadsThatHang",
 		"logs-take-the-reserve":       "Test_Reserve",
 	})
 }

@@ -38,7 +38,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the directory of logs: %w", err)
 	}
-	s := &Store{opts: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{}, damaged: map[Key]error{}, moreDamaged: make(chan struct{}), begins: newBeginLocks()}
+	s := &Store{opts: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{}, damaged: map[Key]error{}, moreDamaged: make(chan struct{}), begins: newBeginLocks(), reads: newDiskReads()}
 	slices.Sort(names)
 	for _, name := range names {
 		if key, ok := parseName(name); ok {
@@ -53,6 +53,7 @@ func Open(o Options) (*Store, error) {
 // Close fsyncs pending output and stops the store. Waiting readers get ErrClosed.
 func (s *Store) Close() error {
 	s.sync.stop()
+	s.reads.close()
 	s.mu.Lock()
 	all := slices.Collect(maps.Values(s.logs))
 	s.mu.Unlock() // lock order: a log's mu before the store's

@@ -18,7 +18,7 @@ import (
 func Test_SlowReader_CostsOthersNothing(t *testing.T) {
 	s := mustOpen(t, logs.Options{})
 	w := mustCreate(t, s, key, 1)
-	stuck, err := s.Reader(key, 0) // never reads
+	stuck, err := s.Reader(t.Context(), key, 0) // never reads
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func Test_LiveReader_LooksForTheNextOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.LiveReader(key, 0)
+	r, err := s.LiveReader(t.Context(), key, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func Test_Record_OutputThatWasHeldBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.Reader(key, 0)
+	r, err := s.Reader(t.Context(), key, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func Test_Record_LongLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = mustOpen(t, logs.Options{Dir: dir, MaxBytes: limit})
-	r, err := s.Reader(key, 0)
+	r, err := s.Reader(t.Context(), key, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

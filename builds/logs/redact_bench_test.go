@@ -77,7 +77,7 @@ func Benchmark_Redact_OtherLogs(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			r, err := s.Reader(w.l.key, 0)
+			r, err := s.Reader(b.Context(), w.l.key, 0)
 			if err != nil {
 				b.Fatal(err)
 			}

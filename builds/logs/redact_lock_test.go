@@ -55,7 +55,7 @@ func Test_Redact_DelaysNoOtherLog(t *testing.T) {
 		slow.redacting.Unlock()
 		runtime.Gosched()
 	}
-	r, err := s.Reader(other.l.key, 0)
+	r, err := s.Reader(t.Context(), other.l.key, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func Test_Redact_DelaysNoOtherLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := s.Reader(slow.l.key, 0)
+	own, err := s.Reader(t.Context(), slow.l.key, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

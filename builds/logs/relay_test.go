@@ -26,8 +26,8 @@ func (l farLog) Close() error {
 // far returns a Dial to a log of a store. It counts all streams and the open ones.
 func far(s *logs.Store) (dial logs.Dial, all, open *atomic.Int64) {
 	all, open = new(atomic.Int64), new(atomic.Int64)
-	return func(_ context.Context, offset int64) (logs.Upstream, error) {
-		r, err := s.Reader(key, offset)
+	return func(ctx context.Context, offset int64) (logs.Upstream, error) {
+		r, err := s.Reader(ctx, key, offset)
 		if err != nil {
 			return nil, err
 		}

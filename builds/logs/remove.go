@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,14 +10,14 @@ import (
 
 // Remove deletes a log. Its readers get ErrNotFound. Removing a missing log does nothing.
 func (s *Store) Remove(key Key) error {
-	s.lockFor(key)
+	_ = s.lockFor(context.Background(), key)
 	return s.remove(key)
 }
 
 // RemoveDamaged deletes a log if it is still damaged: another copy may have replaced it in the
 // meantime.
 func (s *Store) RemoveDamaged(key Key) error {
-	s.lockFor(key)
+	_ = s.lockFor(context.Background(), key)
 	if s.damaged[key] == nil {
 		s.mu.Unlock()
 		return nil

@@ -198,7 +198,7 @@ func (d *drama) saw(who string, chunk []byte, at int64) {
 // read follows the log on a node until ctx ends.
 func (d *drama) read(ctx context.Context, p *place, store *logs.Store) {
 	for ctx.Err() == nil {
-		r, err := store.Reader(d.key, 0)
+		r, err := store.Reader(ctx, d.key, 0)
 		if err != nil {
 			time.Sleep(5 * time.Millisecond)
 			continue

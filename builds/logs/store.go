@@ -25,6 +25,7 @@ type Store struct {
 
 	sync   syncer
 	begins beginLocks
+	reads  diskReads
 }
 
 // attemptLog is one log of the store. The fields after mu, except for those about readers and
@@ -32,8 +33,9 @@ type Store struct {
 type attemptLog struct {
 	key   Key
 	store *Store
-	load  sync.Once
-	err   error // of load
+	// loaded is closed once the log was read from the disk, with the error err.
+	loaded chan struct{}
+	err    error
 
 	mu     lock // held during some changes of the disk
 	segs   []*segment

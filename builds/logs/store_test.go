@@ -72,7 +72,7 @@ func mustWrite(t testing.TB, w *logs.Writer, p []byte) {
 // readTo reads until the log has n bytes, or ends.
 func readTo(t testing.TB, s *logs.Store, k logs.Key, offset, n int64) []byte {
 	t.Helper()
-	r, err := s.Reader(k, offset)
+	r, err := s.Reader(t.Context(), k, offset)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func Test_Log_EmptyNeedsNoFile(t *testing.T) {
 	if files, _ := os.ReadDir(dir); len(files) != 0 {
 		t.Errorf("%d files", len(files))
 	}
-	if _, err := s.Reader(logs.Key{Build: "none", Attempt: 1}, 0); !errors.Is(err, logs.ErrNotFound) {
+	if _, err := s.Reader(t.Context(), logs.Key{Build: "none", Attempt: 1}, 0); !errors.Is(err, logs.ErrNotFound) {
 		t.Error(err)
 	}
 	if _, err := s.Create(logs.Key{Build: "../x", Attempt: 1}, 1, nil, false); err == nil {
@@ -250,7 +250,7 @@ func Test_Damage_InAnEarlierSegmentIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = mustOpen(t, logs.Options{Dir: dir})
-	if _, err := s.Reader(key, 0); err == nil || !strings.Contains(err.Error(), filepath.Base(one(t, dir))) {
+	if _, err := s.Reader(t.Context(), key, 0); err == nil || !strings.Contains(err.Error(), filepath.Base(one(t, dir))) {
 		t.Errorf("got %v, want an error that names the file", err)
 	}
 }
@@ -391,7 +391,7 @@ func Test_Remove_EndsReaders(t *testing.T) {
 	s := mustOpen(t, logs.Options{Dir: dir})
 	mustWrite(t, mustCreate(t, s, key, 1), []byte("x"))
 	readTo(t, s, key, 0, 1)
-	r, err := s.Reader(key, 1)
+	r, err := s.Reader(t.Context(), key, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,9 +3,9 @@ package logs
 import "context"
 
 // Length returns the number of visible bytes, and whether the log is complete. It returns the error of
-// ctx if a change of the log waits for its disk until ctx ends.
+// ctx if the disk does not respond until ctx ends.
 func (s *Store) Length(ctx context.Context, key Key) (length int64, sealed bool, err error) {
-	l, err := s.get(key, false)
+	l, err := s.getContext(ctx, key, false)
 	if err != nil {
 		return 0, false, err
 	}

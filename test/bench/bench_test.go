@@ -165,7 +165,7 @@ func Benchmark_LogFanOut(b *testing.B) {
 			}
 			var wg sync.WaitGroup
 			for range readers {
-				r, err := s.Reader(key, 0)
+				r, err := s.Reader(b.Context(), key, 0)
 				if err != nil {
 					b.Fatal(err)
 				}

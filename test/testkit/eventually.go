@@ -7,7 +7,7 @@ import (
 )
 
 // Eventually polls until cond returns true. It ends the test if that takes longer than timeout, or
-// twice as long with the race detector, with which all code is several times slower. The text what
+// twice as long with the race detector, with which all code is several times slower. The argument what
 // completes the sentence "it is not true that ...". Eventually must be called from the goroutine of
 // the test.
 func Eventually(t testing.TB, timeout time.Duration, what string, cond func() bool) {

@@ -19,22 +19,42 @@ func (l *Logs) completeWithin(ctx context.Context, key logs.Key, length int64) e
 	all := &l.completions
 	all.mu.Lock()
 	c := all.running[key]
-	if c == nil {
-		c = &completion{done: make(chan struct{})}
-		all.running[key] = c
-		all.tasks.Go(func() {
-			c.err = l.store.Complete(key, length)
-			all.mu.Lock()
-			delete(all.running, key)
-			all.mu.Unlock()
-			close(c.done)
-		})
-	}
 	all.mu.Unlock()
+	if c == nil {
+		select {
+		case all.slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		c = l.complete(key, length)
+	}
 	select {
 	case <-c.done:
 		return c.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// complete returns the call of Complete for a log. It starts the call if there is none, and releases
+// the slot of the caller at its end.
+func (l *Logs) complete(key logs.Key, length int64) *completion {
+	all := &l.completions
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if c := all.running[key]; c != nil {
+		<-all.slots
+		return c
+	}
+	c := &completion{done: make(chan struct{})}
+	all.running[key] = c
+	all.tasks.Go(func() {
+		c.err = l.store.Complete(key, length)
+		all.mu.Lock()
+		delete(all.running, key)
+		all.mu.Unlock()
+		<-all.slots
+		close(c.done)
+	})
+	return c
 }

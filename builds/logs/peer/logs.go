@@ -45,7 +45,7 @@ func Open(o Options) (l *Logs, err error) {
 	if o.Node == "" || o.StoreID == "" || o.Conn == nil {
 		return nil, errors.New("open the logs of a node: its name, its store id or its connections to other nodes are missing: create the cluster node first")
 	}
-	l = &Logs{opts: o, completions: completions{running: map[logs.Key]*completion{}}}
+	l = &Logs{opts: o, completions: completions{running: map[logs.Key]*completion{}, slots: make(chan struct{}, maxCompletions)}}
 	o.Store.Grown = func(k logs.Key) { l.copies.Grown(k) } // not called before the first write
 	o.Store.Extended = func() bool { return o.State.View().Level() >= builds.LogRecordsLevel }
 	if l.store, err = logs.Open(o.Store); err != nil {
@@ -99,10 +99,15 @@ func (l *Logs) hasCopy(a *imagebuilderv1.Attempt) bool {
 	return builds.HasCopy(builds.CopiesOf(a), l.opts.Node, l.opts.StoreID)
 }
 
+// maxCompletions limits how many copies are completed for readers at a time. No more goroutines hang
+// if the disk hangs.
+const maxCompletions = 64
+
 // completions are the copies on this node that are being completed for readers.
 type completions struct {
 	mu      sync.Mutex
 	running map[logs.Key]*completion
+	slots   chan struct{} // one element for each call of running
 	tasks   sync.WaitGroup
 }
 

@@ -122,6 +122,9 @@ func (l *Logs) openLocal(ctx context.Context, key logs.Key, offset int64) (logs.
 // openWithin is openLocal with the errors of the store.
 func (l *Logs) openWithin(ctx context.Context, key logs.Key, offset int64) (logs.Stream, error) {
 	length, complete, err := l.store.Length(ctx, key)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if a := l.attempt(key); a.GetLog().GetState() == builds.LogSealed {
 		if !complete && !l.hasCopy(a) {
 			// The state of the reader is behind: the copy was given up, and may be written again.
@@ -140,7 +143,7 @@ func (l *Logs) openWithin(ctx context.Context, key logs.Key, offset int64) (logs
 	if err != nil {
 		return nil, err
 	}
-	r, err := l.store.LiveReader(key, offset)
+	r, err := l.store.LiveReader(ctx, key, offset)
 	if err != nil {
 		return nil, err
 	}
