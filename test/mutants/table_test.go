@@ -74,6 +74,11 @@ var mutants = []mutant{
 		"./builds", "Test_NewState_SettingsOfFormerVersions", "",
 	},
 	{
+		"a decision adopts more attempts than a commit holds", "scheduler/decide.go",
+		"if len(d.reassign) >= maxAssigned {", "if len(d.reassign) < 0 {",
+		"./scheduler", "Test_Decide_AdoptsNoMoreThanACommitHolds", "",
+	},
+	{
 		"settings are committed below their feature level", "scheduler/leader.go",
 		"builds.SettingsAt(l.opts.Settings, view.Level())", "l.opts.Settings",
 		"./scheduler", "Test_Leader_SettingsOfTheLevel", "",
