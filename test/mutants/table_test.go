@@ -431,6 +431,11 @@ var mutants = []mutant{
 		"./builds", "Test_Time_NeverGoesBack", "",
 	},
 	{
+		"a reader of damaged copies waits for a leader without end", "api/stream_logs.go",
+		"context.WithTimeout(ctx, logCatchUpTimeout)", "context.WithTimeout(ctx, 24*time.Hour)",
+		"./api", "Test_BuildLogs_DamagedWithoutALeader", "",
+	},
+	{
 		"a log that no node has is read as empty", "api/stream_logs.go",
 		"if l.GetState() == builds.LogSealed && l.GetLength() > 0 {", "if false {",
 		"./api", "Test_BuildLogs_AnAbsentLogIsNoEmptyOne", "",
