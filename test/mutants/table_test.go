@@ -547,7 +547,7 @@ var mutants = []mutant{
 	},
 	{
 		"one requester fills the queue of all", "builds/busy.go",
-		"limit > 0 && tx.Waiting(requester) >= int(limit) {", "limit > 1<<30 && tx.Waiting(requester) >= int(limit) {",
+		"limit > 0 && s.Waiting(requester) >= int(limit) {", "limit > 1<<30 && s.Waiting(requester) >= int(limit) {",
 		"./builds", "Test_Create_LimitsTheQueueOfARequester", "",
 	},
 	{
