@@ -99,7 +99,8 @@ func initializerName(w *contentservice.WorkspaceInitializer) string {
 }
 
 // gitpodRights returns the rights of a request and its registry credentials by host
-// (docs/gitpod-contract.md, section 9).
+// (docs/gitpod-contract.md, section 9). It leaves out credentials that are not base64 of
+// user:password.
 func (s *Service) gitpodRights(a *builder.BuildRegistryAuth) (*buildsv1.Rights, map[string]*imagebuilderv1.BasicAuth, error) {
 	var hosts []string
 	if sel := a.GetSelective(); sel != nil {
@@ -129,7 +130,7 @@ func (s *Service) gitpodRights(a *builder.BuildRegistryAuth) (*buildsv1.Rights, 
 		raw, err := base64.StdEncoding.DecodeString(enc)
 		user, pass, ok := strings.Cut(string(raw), ":")
 		if err != nil || !ok {
-			return nil, nil, invalidf("auth.additional: a credential is not base64 of user:password")
+			continue // users have such entries, which the original ignores too (contract section 9)
 		}
 		creds[host] = &imagebuilderv1.BasicAuth{Username: user, Password: pass}
 	}

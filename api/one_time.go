@@ -19,7 +19,8 @@ import (
 
 // useOneTime fetches the one-time credential of a request and adds it to the secrets of the request
 // and to the source of the plan. If the request joins a build of the same image, it returns that
-// build and fetches nothing.
+// build and fetches nothing. It fetches nothing either if the build would be refused now, for example
+// because the queue is full: the URL is good for one use.
 func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*imagebuilderv1.Build, error) {
 	if r.oneTimeURL == "" || p.source.GetDockerfile().GetGit() == nil {
 		return nil, nil
@@ -34,7 +35,14 @@ func (s *Service) useOneTime(ctx context.Context, r *buildRequest, p *plan) (*im
 	}
 	var joined *buildsv1.Record
 	var err error
-	s.store.Read(func(st *builds.State) { joined, err = st.Join(p.ref, p.source, r.fresh) })
+	s.store.Read(func(st *builds.State) {
+		if joined, err = st.Join(p.ref, p.source, r.fresh); joined == nil && err == nil {
+			err = st.Refusal(&buildsv1.CreateBuild{
+				Ref: p.ref, Source: p.source, Fresh: r.fresh, Force: r.force, CheckedIndex: p.checkedIndex,
+				Requester: r.requester, RequestId: r.requestID,
+			})
+		}
+	})
 	if joined != nil || err != nil {
 		return joined.GetBuild(), err
 	}

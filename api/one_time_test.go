@@ -12,6 +12,7 @@ import (
 
 	"github.com/image-builder-ha/image-builder/api"
 	"github.com/image-builder-ha/image-builder/builds"
+	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	"github.com/image-builder-ha/image-builder/proto/builder"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	"github.com/image-builder-ha/image-builder/proto/contentservice"
@@ -114,5 +115,35 @@ func Test_OneTimeCredential_JoinIsRecorded(t *testing.T) {
 		if got := a.Build(id).Requesters; !slices.Equal(got, want) || url.calls.Load() != 1 {
 			t.Errorf("level %d: the requesters are %v, want %v; the credential was fetched %d times", level, got, want, url.calls.Load())
 		}
+	}
+}
+
+// Test_OneTimeCredential_QueueIsFull: a request that is refused because a queue is full does not use
+// its one-time credential. Repeated later, it creates a build with it.
+func Test_OneTimeCredential_QueueIsFull(t *testing.T) {
+	for title, set := range map[string]*buildsv1.Settings{
+		"of a requester": {QueuePerRequester: 1}, "of all": {QueueTotal: 1},
+	} {
+		t.Run(title, func(t *testing.T) {
+			url := &oneTimeURL{}
+			a := newAPIWith(t, func(o *api.ServiceOptions) { o.Dockerfiles, o.OneTime = true, url.redeem })
+			a.Must(&buildsv1.SetFeatureLevel{Level: builds.FeatureLevel})
+			a.Must(&buildsv1.PutSettings{Settings: set})
+			waits := a.Create("other:1", buildstest.By("user")).Build.Id
+			ask := func() error {
+				stream, err := a.gitpod.Build(t.Context(), privateRepo())
+				if err == nil {
+					_, err = stream.Recv()
+				}
+				return err
+			}
+			if err := ask(); status.Code(err) != codes.ResourceExhausted || url.calls.Load() != 0 {
+				t.Errorf("with a full queue: %v, fetched %d times", err, url.calls.Load())
+			}
+			a.Succeed(waits)
+			if err := ask(); err != nil || url.calls.Load() != 1 {
+				t.Errorf("with room in the queue: %v, fetched %d times", err, url.calls.Load())
+			}
+		})
 	}
 }

@@ -113,6 +113,27 @@ func Test_DockerfileWithoutRuntime(t *testing.T) {
 	}
 }
 
+// Test_Rights_IgnoreMalformedCredentials: a credential that is not base64 of user:password fails no
+// request, as with the original, and the others are used.
+func Test_Rights_IgnoreMalformedCredentials(t *testing.T) {
+	encode := base64.StdEncoding.EncodeToString
+	for name, malformed := range map[string]string{
+		"a raw token": "hunter2-secret", "no colon": encode([]byte("hunter2-secret")), "empty": "", "no padding": strings.TrimRight(encode([]byte("user:pa")), "="),
+	} {
+		a := newAPI(t)
+		_, err := a.gitpod.ResolveBaseImage(t.Context(), &builder.ResolveBaseImageRequest{Ref: ubuntu, Auth: &builder.BuildRegistryAuth{
+			Additional: map[string]string{"bad.example.com": malformed, "bad.example.com:part": malformed, "good.example.com": encode([]byte("user:password"))},
+		}})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if r := a.registry.rights[0].Additional; len(r) != 1 || r["good.example.com"].GetPassword() != "password" {
+			t.Errorf("%s: the credentials are %v", name, r)
+		}
+	}
+}
+
 func Test_Rights_SelectTheHosts(t *testing.T) {
 	a := newAPI(t)
 	_, err := a.gitpod.ResolveBaseImage(t.Context(), &builder.ResolveBaseImageRequest{Ref: ubuntu, Auth: &builder.BuildRegistryAuth{

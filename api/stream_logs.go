@@ -14,6 +14,9 @@ import (
 const (
 	// logAwayTimeout limits how long a reader waits for a log whose nodes cannot be reached.
 	logAwayTimeout = 15 * time.Second
+	// logCatchUpTimeout limits how long a reader whose copies are damaged waits for the leader, which
+	// may know a new copy.
+	logCatchUpTimeout = 5 * time.Second
 	// logRetryInterval is the time between two tries to open such a log.
 	logRetryInterval = 100 * time.Millisecond
 )
@@ -106,6 +109,9 @@ func (s *Service) streamAttempt(ctx context.Context, watch *builds.BuildWatch, r
 		}
 		before := at
 		done, err := s.copyLog(ctx, req, n, &at, a.GetLog(), send)
+		if err != nil && (away.IsZero() || at > before) {
+			away = time.Now()
+		}
 		switch {
 		case err == nil && done:
 			return nil
@@ -117,13 +123,12 @@ func (s *Service) streamAttempt(ctx context.Context, watch *builds.BuildWatch, r
 			continue
 		case errors.Is(err, builds.ErrLogDamaged) && !caughtUp:
 			// There may be a new copy of which the local state does not know yet.
-			caughtUp = s.catchUp(ctx, 0, true) == nil
-			err = fmt.Errorf("%w: %w", builds.ErrLogAway, err)
+			within, cancel := context.WithTimeout(ctx, logCatchUpTimeout)
+			caughtUp = s.catchUp(within, 0, true) == nil
+			cancel()
+			err = fmt.Errorf("%w: %v", builds.ErrLogAway, err) // without the leader it is not known to be lost
 		case !errors.Is(err, builds.ErrLogAway):
 			return err
-		}
-		if away.IsZero() || at > before {
-			away = time.Now()
 		}
 		if time.Since(away) > logAwayTimeout {
 			if !req.follow || req.resumes {

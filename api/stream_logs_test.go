@@ -98,3 +98,42 @@ func Test_BuildLogs_AnAbsentLogIsNoEmptyOne(t *testing.T) {
 		}
 	}
 }
+
+// leaderless is the replicated log of a node that reaches no leader.
+type leaderless struct{ *localRaft }
+
+func (leaderless) ReadIndex(ctx context.Context) (uint64, error) {
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// Test_BuildLogs_DamagedWithoutALeader reads a log whose known copies are all damaged. Without a leader
+// it is not known whether there is a new copy: the reader gets UNAVAILABLE after a bounded time. With
+// a leader it gets DATA_LOSS.
+func Test_BuildLogs_DamagedWithoutALeader(t *testing.T) {
+	for want, raft := range map[codes.Code]func(*localRaft) api.Raft{
+		codes.Unavailable: func(l *localRaft) api.Raft { return leaderless{l} },
+		codes.DataLoss:    func(l *localRaft) api.Raft { return l },
+	} {
+		for _, follow := range []bool{false, true} {
+			t.Run(fmt.Sprint(want, " follow ", follow), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := buildstest.NewMachine(t)
+					id := m.Create("r:1").Build.Id
+					m.Succeed(id)
+					damaged := awayLogs{fmt.Errorf("%w: both", builds.ErrLogDamaged), time.Now().Add(24 * time.Hour)}
+					svc := api.NewService(api.ServiceOptions{Store: m.Store, Raft: raft(&localRaft{m: m}), Logs: damaged})
+					ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+					defer cancel()
+					begin := time.Now()
+					err := api.Native{Service: svc}.BuildLogs(&imagebuilderv1.BuildLogsRequest{
+						Build: &imagebuilderv1.BuildLogsRequest_Id{Id: id}, Attempt: 1, Follow: follow,
+					}, &logSink{ctx: ctx})
+					if status.Code(err) != want || time.Since(begin) > 30*time.Second {
+						t.Errorf("after %s: %v, want %s", time.Since(begin), err, want)
+					}
+				})
+			})
+		}
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 	"unique"
+
+	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 )
 
 // BusyError refuses a build for now. Err is ErrQueueFull, ErrRequesterQueueFull or
@@ -31,13 +33,13 @@ const (
 )
 
 // queueRefusal returns the reason why a new build of a requester is refused now, or nil.
-func (tx *change) queueRefusal(requester string) error {
-	if limit := tx.settings.QueueTotal; limit > 0 && tx.queued.Len() >= int(limit) {
-		return &BusyError{ErrQueueFull, tx.retryAfter(tx.history, &entry{ended: lastIndex})}
+func (s *State) queueRefusal(requester string) error {
+	if limit := s.settings.QueueTotal; limit > 0 && s.queued.Len() >= int(limit) {
+		return &BusyError{ErrQueueFull, s.retryAfter(s.history, &entry{ended: lastIndex})}
 	}
-	limit := tx.settings.QueuePerRequester
-	if tx.level >= requesterQueueLevel && limit > 0 && tx.Waiting(requester) >= int(limit) {
-		return &BusyError{ErrRequesterQueueFull, tx.retryAfter(tx.historyByRequester, &entry{ended: lastIndex, requester: unique.Make(requester)})}
+	limit := s.settings.QueuePerRequester
+	if s.level >= requesterQueueLevel && limit > 0 && s.Waiting(requester) >= int(limit) {
+		return &BusyError{ErrRequesterQueueFull, s.retryAfter(s.historyByRequester, &entry{ended: lastIndex, requester: unique.Make(requester)})}
 	}
 	return nil
 }
@@ -45,7 +47,7 @@ func (tx *change) queueRefusal(requester string) error {
 // retryAfter returns the time after which a build probably starts, so that another one can be
 // queued: the mean time between the ends of the last builds in a history, those of the requester of
 // last if it has one.
-func (tx *change) retryAfter(history *tree[*entry], last *entry) time.Duration {
+func (s *State) retryAfter(history *tree[*entry], last *entry) time.Duration {
 	var first int64
 	n := 0
 	history.Descend(last, func(e *entry) bool {
@@ -59,5 +61,27 @@ func (tx *change) retryAfter(history *tree[*entry], last *entry) time.Duration {
 	if n < 2 {
 		return defaultRetryAfter
 	}
-	return min(max(time.Duration(tx.time-first)/time.Duration(n), minRetryAfter), maxRetryAfter).Round(time.Second)
+	return min(max(time.Duration(s.time-first)/time.Duration(n), minRetryAfter), maxRetryAfter).Round(time.Second)
+}
+
+// Refusal returns the *BusyError with which Apply would refuse a CreateBuild now, or nil if Apply
+// would create a build or return an existing one. Time that passes may free an id, so Refusal may
+// return nil for a command that Apply refuses with ErrTooManyRequests.
+func (s *State) Refusal(c *buildsv1.CreateBuild) error {
+	if c.RequestId != "" {
+		if s.Request(c.Requester, c.RequestId) != nil {
+			return nil
+		}
+		if _, _, generated := s.generatedByTime.Min(); !generated && s.level >= requestLimitLevel && s.requests.Len() >= s.requestLimit {
+			return &BusyError{ErrTooManyRequests, maxRetryAfter}
+		}
+	}
+	if s.Active(c.Ref) != nil {
+		if r, err := s.Join(c.Ref, c.Source, c.Fresh); r != nil || err != nil {
+			return nil
+		}
+	} else if r := s.Newest(c.Ref); r != nil && !c.Force && r.Build.Phase == Succeeded && r.EndedIndex > c.CheckedIndex {
+		return nil
+	}
+	return s.queueRefusal(c.Requester)
 }

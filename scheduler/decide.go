@@ -146,6 +146,9 @@ func (d *decision) adopt(s *builds.State, slots []*slot, drained []*buildsv1.Nod
 		if runs && !n.Stopping && !n.Drained {
 			continue
 		}
+		if len(d.reassign) >= maxAssigned {
+			return
+		}
 		s.AdoptableOf(o, func(q *buildsv1.Record) bool {
 			d.reassignOne(q, slots, drained, runs)
 			return len(d.reassign) < maxAssigned

@@ -74,6 +74,11 @@ var mutants = []mutant{
 		"./builds", "Test_NewState_SettingsOfFormerVersions", "",
 	},
 	{
+		"a decision adopts more attempts than a commit holds", "scheduler/decide.go",
+		"if len(d.reassign) >= maxAssigned {", "if len(d.reassign) < 0 {",
+		"./scheduler", "Test_Decide_AdoptsNoMoreThanACommitHolds", "",
+	},
+	{
 		"settings are committed below their feature level", "scheduler/leader.go",
 		"builds.SettingsAt(l.opts.Settings, view.Level())", "l.opts.Settings",
 		"./scheduler", "Test_Leader_SettingsOfTheLevel", "",
@@ -426,6 +431,11 @@ var mutants = []mutant{
 		"./builds", "Test_Time_NeverGoesBack", "",
 	},
 	{
+		"a reader of damaged copies waits for a leader without end", "api/stream_logs.go",
+		"context.WithTimeout(ctx, logCatchUpTimeout)", "context.WithTimeout(ctx, 24*time.Hour)",
+		"./api", "Test_BuildLogs_DamagedWithoutALeader", "",
+	},
+	{
 		"a log that no node has is read as empty", "api/stream_logs.go",
 		"if l.GetState() == builds.LogSealed && l.GetLength() > 0 {", "if false {",
 		"./api", "Test_BuildLogs_AnAbsentLogIsNoEmptyOne", "",
@@ -537,7 +547,7 @@ var mutants = []mutant{
 	},
 	{
 		"one requester fills the queue of all", "builds/busy.go",
-		"limit > 0 && tx.Waiting(requester) >= int(limit) {", "limit > 1<<30 && tx.Waiting(requester) >= int(limit) {",
+		"limit > 0 && s.Waiting(requester) >= int(limit) {", "limit > 1<<30 && s.Waiting(requester) >= int(limit) {",
 		"./builds", "Test_Create_LimitsTheQueueOfARequester", "",
 	},
 	{

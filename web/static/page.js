@@ -41,7 +41,7 @@ async function poll(signal, every, call, show) {
 
 const link = (b) => el("a", { href: "#/builds/" + b.id }, b.id.slice(0, 13));
 const image = (b) => el("span", { class: "ref", title: b.digest }, b.ref);
-const source = (b) => b.source?.ref?.ref ?? b.source?.dockerfile?.path ?? "Dockerfile";
+const source = (b) => b.source?.ref?.ref ?? (b.source?.dockerfile?.dockerfilePath || "Dockerfile");
 const attempt = (b) => b.attempts?.at(-1);
 
 // builds is the view of all builds.
