@@ -16,8 +16,8 @@
 //     copy_sets.go, tables.go: how a change of a record changes them; queues.go, list.go: reads
 //   - elapse.go: what changes when the time of the state rises
 //   - change.go, edit.go: one command while it is applied, its Result and its Event
-//   - retry.go: which builds get another attempt, and when; busy.go and refusal.go: the refusal of new builds by
-//     full queues
+//   - retry.go: which builds get another attempt, and when; busy.go and refusal.go: the
+//     refusal of new builds by full queues
 //   - apply_*.go: the commands, by subject; apply.go: the dispatch to them
 //   - snapshot.go: the state as bytes; state_hash.go: its hash; diverge_*.go: wrong changes for
 //     tests, with the build tag faults
