@@ -22,6 +22,10 @@ func (f *fatal) Fatalf(string, ...any) {
 }
 
 func Test_Eventually(t *testing.T) {
+	factor := time.Duration(1) // of the timeout
+	if testkit.Race {
+		factor = 2
+	}
 	for name, c := range map[string]struct {
 		trueAfter time.Duration
 		fails     bool
@@ -39,11 +43,11 @@ func Test_Eventually(t *testing.T) {
 					if r := recover(); r != nil && r != any(f) {
 						panic(r)
 					}
-					if took := time.Since(began); f.failed != c.fails || took > 1100*time.Millisecond {
+					if took := time.Since(began); f.failed != c.fails || took > factor*1100*time.Millisecond {
 						t.Errorf("failed: %t after %s, want %t", f.failed, took, c.fails)
 					}
 				}()
-				testkit.Eventually(f, time.Second, name, func() bool { return time.Since(began) >= c.trueAfter })
+				testkit.Eventually(f, time.Second, name, func() bool { return time.Since(began) >= factor*c.trueAfter })
 			})
 		})
 	}
