@@ -16,6 +16,8 @@ run chaos make chaos DURATION=15m
 run campaign env CAMPAIGN=5m go test -tags faults ./test/cluster -run Test_Campaign_RandomKills -count 1 -v
 run gitpod env SOAK=1 go test ./test/gitpod -count 1 -timeout 30m -v -run 'StopTogether|InstantWorkspaces|DefaultLimit'
 run pauses env PAUSES=300 go test -tags faults ./test/cluster -run Test_Pauses -count 1 -timeout 40m -v
+run changes env SOAK=1 go test -tags faults ./test/cluster ./test/sim -p 1 -run 'Test_(Rolling_Restart|Pause|Divergences)$' -count 1 -timeout 40m -v
+run replicated-log env SOAK=1 go test ./cluster/... -p 1 -run 'Test_(Kill|LogContract|TornEnd)$' -count 1 -timeout 40m -v
 run restores env SOAK=1 go test -tags faults ./test/cluster -run Test_Restores -count 1 -timeout 60m -v
 run simulated-pauses go test ./test/sim -run Test_Pauses -count 1 -timeout 40m -sim.pauses 10000
 run secrets env SOAK=1 go test -tags faults ./test/cluster -run Test_Secrets -count 1 -timeout 60m -v

@@ -14,12 +14,12 @@ import (
 	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Rolling_Restart stops and starts all nodes, one after the other, while clients build. No
-// call fails.
+// Test_Rolling_Restart stops and starts all nodes, one after the other, while clients build
+// (`make soak`: twice). No call fails.
 func Test_Rolling_Restart(t *testing.T) {
 	c, refs := harness.StartClusterWithImages(t, 3, 50, nil)
-	l := harness.StartCallers(t, c, refs, 16, 20)
-	for range 2 {
+	l := harness.StartCallers(t, c, refs, testkit.InSoak(16, 8), 20)
+	for range testkit.InSoak(2, 1) {
 		for _, n := range c.Nodes {
 			n.Stop()
 			n.Run()

@@ -94,7 +94,7 @@ func Test_Partition_OneWay(t *testing.T) {
 	harness.AwaitSameBuilds(t, a.Cluster)
 }
 
-// Test_Pause stops the process of the leader for 30 s, and the process of a follower for 60 s.
+// Test_Pause stops the process of the leader for a while, and then the process of a follower.
 func Test_Pause(t *testing.T) {
 	c, refs := harness.StartClusterWithImages(t, 3, 30, nil)
 	l := harness.StartCallers(t, c, refs, 8, 10)
@@ -104,8 +104,8 @@ func Test_Pause(t *testing.T) {
 		who  func() *harness.Node
 		long time.Duration
 	}{
-		{"leader", c.Leader, 30 * time.Second},
-		{"follower", func() *harness.Node { return c.Others(c.Leader())[0] }, 60 * time.Second},
+		{"leader", c.Leader, time.Duration(testkit.InSoak(30, 12)) * time.Second},
+		{"follower", func() *harness.Node { return c.Others(c.Leader())[0] }, time.Duration(testkit.InSoak(60, 20)) * time.Second},
 	} {
 		n := pause.who()
 		done := l.Builds.Load()

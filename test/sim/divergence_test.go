@@ -18,14 +18,16 @@ import (
 	"github.com/image-builder-ha/image-builder/builds/buildstest"
 	buildsv1 "github.com/image-builder-ha/image-builder/proto/builds/v1"
 	imagebuilderv1 "github.com/image-builder-ha/image-builder/proto/imagebuilder/v1"
+	"github.com/image-builder-ha/image-builder/test/testkit"
 )
 
-// Test_Divergences changes a field of the state of a random node, the leader included, a hundred
-// times. The commands of two checkpoints later a leader has found each change, and the node
+// Test_Divergences changes a field of the state of a random node, the leader included, many times
+// (a hundred in `make soak`). The commands of two checkpoints later a leader has found each change, and the node
 // replaces its state by that of the others.
 func Test_Divergences(t *testing.T) {
 	// A node takes no checkpoint at the first end of a block after its start.
-	const changes, commandsOfTwoCheckpoints = 100, 3 * 256
+	const commandsOfTwoCheckpoints = 3 * 256
+	changes := testkit.InSoak(100, 25)
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		for _, n := range w.nodes {
