@@ -22,8 +22,8 @@ import (
 )
 
 // Test_Divergences changes a field of the state of a random node, the leader included, many times
-// (a hundred in `make soak`). The commands of two checkpoints later a leader has found each change, and the node
-// replaces its state by that of the others.
+// (a hundred in `make soak`). The commands of two checkpoints later a leader has found each change,
+// and the node replaces its state by that of the others.
 func Test_Divergences(t *testing.T) {
 	// A node takes no checkpoint at the first end of a block after its start.
 	const commandsOfTwoCheckpoints = 3 * 256
