@@ -36,10 +36,11 @@ run: deps build buildkitd ## Start a registry, BuildKit and three nodes on loopb
 PROCESS_TESTS := ./scheduler/buildkit $(addprefix ./test/,cli cluster dockerfile gitpod logs node observability operator registry transcript upgrade)
 
 .PHONY: test
-test: deps buildkitd ## Run the unit tests and simulations with the race detector, then `make check`
+test: deps buildkitd ## Run the unit tests and simulations with the race detector, then longer simulations without it, the tests of the structure of the source and `make check`
 	@echo "compiling the tests (the first time takes some minutes)"
 	$(GO) vet ./...
-	@tools/test.sh -race -p 3 -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PROCESS_TESTS))")
+	@tools/test.sh -race -p 3 -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list ./test $(PROCESS_TESTS))")
+	$(GO) test ./test
 	$(GO) test ./test/sim -sim.runs 48
 	@$(MAKE) --no-print-directory check
 
