@@ -41,7 +41,7 @@ test: deps buildkitd ## Run the unit tests and simulations with the race detecto
 	$(GO) vet ./...
 	@tools/test.sh -race -p 3 -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list ./test $(PROCESS_TESTS))")
 	$(GO) test ./test
-	$(GO) test ./test/sim -sim.runs 48
+	$(GO) test ./test/sim -timeout 20m -sim.runs 48
 	@$(MAKE) --no-print-directory check
 
 .PHONY: test-processes
