@@ -25,7 +25,7 @@ run interleaved-secrets env SOAK=1 go test ./scheduler/buildkit ./scheduler/kube
 run redaction env SOAK=1 go test ./builds/logs -run Test_Redact -count 1 -timeout 20m -v
 run disks env SOAK=1 go test -tags faults ./test/cluster -run Test_Disks -count 1 -timeout 40m -v
 run power-loss env SOAK=1 go test -tags faults ./test/node ./test/cluster -run 'Test_PowerLoss$' -count 1 -timeout 40m -v
-run troubles env SOAK=1 go test -tags faults ./test/logs -run 'Test_Logs_(TroublesInPairs|EndsOnAFullDisk)$' -count 1 -timeout 100m -v
+run troubles env SOAK=1 go test -tags faults ./test/logs -run 'Test_Logs_(TroublesInPairs|EndsOnAFullDisk|OwnerKilled)$' -count 1 -timeout 100m -v
 run long-output make kubernetes-programs
 run long-output env SOAK=1 go test -tags kubernetes ./test/kubelet -run Test_Kubelet_LongOutput -count 1 -timeout 40m -v
 run mixed-versions env SOAK=1 go test -tags faults ./test/upgrade -run 'Test_Versions_Mixed$' -count 1 -timeout 40m -v

@@ -318,17 +318,21 @@ func script(mb int, pause string) string {
 	return fmt.Sprintf(`for i in $(seq 1 %d); do seq -f "part $i line %%050.0f" 1 15500; sleep %s; done`, mb, pause)
 }
 
-// Test_Logs_OwnerKilled kills the owner in the middle of a log of 100 MB that 30 readers follow
-// through three nodes.
+// Test_Logs_OwnerKilled kills the owner in the middle of a log of 30 MB that nine readers follow
+// through three nodes (`make soak`: 100 MB and 30 readers).
 func Test_Logs_OwnerKilled(t *testing.T) {
 	for _, survives := range []bool{false, true} {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
-			w := newLogCluster(t, 3, script(100, "0.3"), survives, nil)
+			output := script(30, "1")
+			if testkit.Soak() {
+				output = script(100, "0.3")
+			}
+			w := newLogCluster(t, 3, output, survives, nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 			defer cancel()
 			b := w.build(ctx)
 			owner := w.node(b.Attempts[0].Owner)
-			readers, wait := w.startReaders(ctx, b.Id, 30)
+			readers, wait := w.startReaders(ctx, b.Id, testkit.InSoak(30, 9))
 			w.awaitBytes(readers, 8<<20)
 			owner.Kill()
 			killed := time.Now()
