@@ -251,6 +251,11 @@ var mutants = []mutant{
 		"./api", "Test_OneTimeCredential_JoinIsRecorded", "",
 	},
 	{
+		"a one-time credential is fetched for a build that is refused", "api/one_time.go",
+		"joined == nil && err == nil {", "joined == nil && err == nil && false {",
+		"./api", "Test_OneTimeCredential_QueueIsFull", "",
+	},
+	{
 		"a leader with a full disk is reported as no leader", "cluster/propose.go",
 		"return Applied{}, refuseForDisk(n.cfg.Name, err)", "return Applied{}, fmt.Errorf(\"%w: %w\", ErrNoLeader, err)",
 		"./cluster", "Test_FullDisk_AllTogether", "",
@@ -551,7 +556,7 @@ var mutants = []mutant{
 		"./builds", "Test_Create_LimitsTheQueueOfARequester", "",
 	},
 	{
-		"a command that ends many builds removes any number", "builds/apply_history.go",
+		"a command that ends many builds removes any number of ended ones", "builds/apply_history.go",
 		"n = min(n, reapsPerApply-len(tx.event.Removed))", "n = min(n, reapsPerApply)",
 		"./builds", "Test_Reap_OneLimitForACommand", "",
 	},
