@@ -41,7 +41,7 @@ func smallDisk(t *testing.T, n *harness.Node, size string) (path string) {
 // builds continue on other nodes, and the failed attempts do not count. Members and metrics report
 // the node. It gets builds again once there is room.
 func Test_Logs_DiskFullOnOneNode(t *testing.T) {
-	w := prepareLogCluster(t, 3, script(4, "0.3"), false, nil)
+	w := prepareLogCluster(t, 3, script(16, "0.1"), false, nil)
 	small := w.Nodes[1]
 	disk := smallDisk(t, small, "8m")
 	w.start()

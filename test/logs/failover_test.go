@@ -313,27 +313,27 @@ func (w *logCluster) starts() int {
 	return strings.Count(string(raw), "\n")
 }
 
-// script returns a script that prints mb megabytes of numbered lines, with pauses.
-func script(mb int, pause string) string {
-	return fmt.Sprintf(`for i in $(seq 1 %d); do seq -f "part $i line %%050.0f" 1 15500; sleep %s; done`, mb, pause)
+// script returns a script that prints parts of numbered lines, with pauses.
+func script(parts int, pause string) string {
+	return fmt.Sprintf(`for i in $(seq 1 %d); do seq -f "part $i line %%050.0f" 1 %d; sleep %s; done`, parts, testkit.InSoak(15500, 3875), pause)
 }
 
-// Test_Logs_OwnerKilled kills the owner in the middle of a log of 30 MB that nine readers follow
-// through three nodes (`make soak`: 100 MB and 30 readers).
+// part is the number of bytes of a part of the output of script. With the race detector a node
+// redacts about 1 MiB a second.
+var part = int64(testkit.InSoak(1<<20, 1<<18))
+
+// Test_Logs_OwnerKilled kills the owner in the middle of a log of a hundred parts that nine readers
+// follow through three nodes (`make soak`: 100 MB and 30 readers).
 func Test_Logs_OwnerKilled(t *testing.T) {
 	for _, survives := range []bool{false, true} {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
-			output := script(30, "1")
-			if testkit.Soak() {
-				output = script(100, "0.3")
-			}
-			w := newLogCluster(t, 3, output, survives, nil)
+			w := newLogCluster(t, 3, script(100, "0.3"), survives, nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 			defer cancel()
 			b := w.build(ctx)
 			owner := w.node(b.Attempts[0].Owner)
 			readers, wait := w.startReaders(ctx, b.Id, testkit.InSoak(30, 9))
-			w.awaitBytes(readers, 8<<20)
+			w.awaitBytes(readers, 8*part)
 			owner.Kill()
 			killed := time.Now()
 			b = w.await(ctx, b.Id, func(b *imagebuilderv1.Build) bool {
@@ -363,7 +363,7 @@ func Test_Logs_OwnerPaused(t *testing.T) {
 			b := w.build(ctx)
 			owner := w.node(b.Attempts[0].Owner)
 			readers, wait := w.startReaders(ctx, b.Id, 6)
-			w.awaitBytes(readers, 4<<20)
+			w.awaitBytes(readers, 4*part)
 			owner.Signal(syscall.SIGSTOP)
 			w.awaitOn(ctx, owner, b.Id)
 			<-time.After(30 * time.Second) // the fault: the process sleeps
@@ -399,21 +399,21 @@ func Test_Logs_PowerLoss(t *testing.T) {
 	for _, survives := range []bool{false, true} {
 		t.Run(map[bool]string{false: "retried", true: "adopted"}[survives], func(t *testing.T) {
 			t.Setenv("IMAGE_BUILDER_TEST_POWER_LOSS", "1")
-			w := newLogCluster(t, 3, script(40, "0.4"), survives, nil)
+			w := newLogCluster(t, 3, script(60, "1"), survives, nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 			defer cancel()
 			b := w.build(ctx)
 			readers, wait := w.startReaders(ctx, b.Id, 9)
-			w.awaitBytes(readers, 4<<20)
+			w.awaitBytes(readers, 4*part)
 			replica := w.node(b.Attempts[0].Log.Copies[1].Node)
 			replica.Kill()
 			w.await(ctx, b.Id, func(b *imagebuilderv1.Build) bool { return b.Attempts[0].Log.Copies[1].Node != replica.Name })
 			replica.Run()
-			w.awaitBytes(readers, 8<<20)
+			w.awaitBytes(readers, 8*part)
 			owner := w.node(b.Attempts[0].Owner)
 			owner.Kill()
 			w.awaitOn(ctx, owner, b.Id)
-			w.awaitBytes(readers, 12<<20)
+			w.awaitBytes(readers, 12*part)
 			owner.Run()
 			wait()
 			w.checkSame(ctx, b.Id, readers)
@@ -442,7 +442,7 @@ func Test_Logs_ReplicaWiped(t *testing.T) {
 	}
 	b := w.build(ctx)
 	readers, wait := w.startReaders(ctx, b.Id, 6)
-	w.awaitBytes(readers, 1<<20)
+	w.awaitBytes(readers, part)
 	lost := b.Attempts[0].Log.Copies[1]
 	node := w.node(lost.Node)
 	node.Kill()

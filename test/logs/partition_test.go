@@ -33,7 +33,7 @@ func Test_Logs_OwnerCutOff(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- inside.follow(ctx) }()
 			readers, wait := w.startReaders(ctx, b.Id, 6)
-			w.awaitBytes(append(readers, inside), 4<<20)
+			w.awaitBytes(append(readers, inside), 4*part)
 			a.Net.Part([]*netns.Host{a.Host(owner)}, a.Net.Others(a.Host(owner)))
 			w.awaitOn(ctx, owner, b.Id)
 			cut := inside.total.Load()
@@ -42,7 +42,7 @@ func Test_Logs_OwnerCutOff(t *testing.T) {
 			follow, stop := context.WithCancel(ctx)
 			seen := make(chan error, 1)
 			go func() { seen <- beyond.follow(follow) }()
-			w.awaitBytes([]*reader{beyond}, cut+4<<20) // bytes that the inner reader cannot see
+			w.awaitBytes([]*reader{beyond}, cut+4*part) // bytes that the inner reader cannot see
 			stop()
 			<-seen
 			if n := inside.total.Load(); n != cut {
