@@ -17,7 +17,8 @@ cd "$(dirname "$0")/.."
 read -ra days <<<"$1"
 shift
 goroot=$(go env GOROOT)
-dir=$PWD/bin/test-dates # always the same, so that the build cache serves the next run
+# Not part of ./..., and always the same, so that the build cache serves the next run.
+dir=$PWD/bin/.test-dates
 mkdir -p "$dir"
 
 # replace writes a copy of a file of the standard library with one text replaced.
