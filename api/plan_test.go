@@ -118,11 +118,17 @@ func Test_DockerfileWithoutRuntime(t *testing.T) {
 func Test_Rights_IgnoreMalformedCredentials(t *testing.T) {
 	encode := base64.StdEncoding.EncodeToString
 	for name, malformed := range map[string]string{
-		"a raw token": "hunter2-secret", "no colon": encode([]byte("hunter2-secret")), "empty": "", "no padding": strings.TrimRight(encode([]byte("user:pa")), "="),
+		"a raw token": "hunter2-secret",
+		"no colon":    encode([]byte("hunter2-secret")),
+		"empty":       "",
+		"no padding":  strings.TrimRight(encode([]byte("user:pa")), "="),
 	} {
 		a := newAPI(t)
 		_, err := a.gitpod.ResolveBaseImage(t.Context(), &builder.ResolveBaseImageRequest{Ref: ubuntu, Auth: &builder.BuildRegistryAuth{
-			Additional: map[string]string{"bad.example.com": malformed, "bad.example.com:part": malformed, "good.example.com": encode([]byte("user:password"))},
+			Additional: map[string]string{
+				"bad.example.com": malformed, "bad.example.com:part": malformed,
+				"good.example.com": encode([]byte("user:password")),
+			},
 		}})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -21,8 +21,8 @@ func newDiskReads() diskReads {
 }
 
 // do calls read and waits for its end. If ctx ends before, do returns the error of ctx. Then read may
-// go on in its goroutine, which calls drop after it. do returns nil only if it has waited for read.
-// If ctx never ends, do calls read itself.
+// go on in its goroutine, which calls drop after it; if read has not begun, do calls drop instead. do
+// returns nil only if it has waited for read. If ctx never ends, do calls read itself.
 func (d diskReads) do(ctx context.Context, read, drop func()) error {
 	if ctx.Done() == nil || faults.Mutant("reads-wait-for-the-disk") {
 		read()
@@ -31,8 +31,10 @@ func (d diskReads) do(ctx context.Context, read, drop func()) error {
 	select {
 	case d.slots <- struct{}{}:
 	case <-ctx.Done():
+		drop()
 		return ctx.Err()
 	case <-d.closed:
+		drop()
 		return ErrClosed
 	}
 	done := make(chan struct{})

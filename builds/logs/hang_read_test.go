@@ -1,9 +1,11 @@
 package logs_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -129,6 +131,77 @@ func Test_Reader_GivesUpOnReadsThatHang(t *testing.T) {
 		}
 		if n := disk.open.Load(); n != 0 {
 			t.Errorf("%d files are open after all readers have closed", n)
+		}
+	})
+}
+
+// Test_Reader_GivesUpBeforeItsRead: a reader in the middle of a log gives up while as many reads as
+// possible hang. It closes its file, and continues once the disk works again.
+func Test_Reader_GivesUpBeforeItsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const others = 64
+		dir := t.TempDir()
+		written := mustOpen(t, logs.Options{Dir: dir})
+		want := noise(1, 1<<20)
+		for i := range others + 1 {
+			k := logs.Key{Build: key.Build, Attempt: uint32(i + 1)}
+			w := mustCreate(t, written, k, 1)
+			mustWrite(t, w, want[:len(want)>>(10*min(i, 1))])
+			if _, _, err := sealWriter(t.Context(), written, w, k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := written.Close(); err != nil {
+			t.Fatal(err)
+		}
+		disk := &stuckFS{FS: logs.Disk(), healed: make(chan struct{})}
+		close(disk.healed)
+		s := mustOpen(t, logs.Options{Dir: dir, FS: disk})
+		within := func(d time.Duration) context.Context {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			t.Cleanup(cancel)
+			return ctx
+		}
+		var readers []*logs.Reader
+		for i := range others + 1 {
+			r, err := s.Reader(within(time.Hour), logs.Key{Build: key.Build, Attempt: uint32(i + 1)}, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			readers = append(readers, r)
+		}
+		long := readers[0]
+		got, _, err := long.Next(within(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = bytes.Clone(got)
+		disk.healed = make(chan struct{})
+		var hung sync.WaitGroup
+		for _, r := range readers[1:] {
+			hung.Go(func() { _, _, _ = r.Next(within(time.Hour)) })
+		}
+		synctest.Wait()
+		if _, _, err := long.Next(within(time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the reader waits for its turn: %v", err)
+		}
+		if n := disk.open.Load(); n != others {
+			t.Errorf("%d files are open, want %d", n, others)
+		}
+		close(disk.healed)
+		hung.Wait()
+		for len(got) < len(want) {
+			chunk, _, err := long.Next(within(time.Hour))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, chunk...)
+		}
+		if !bytes.Equal(got, want) {
+			t.Error("the reader that gave up reads other bytes")
+		}
+		for _, r := range readers {
+			_ = r.Close()
 		}
 	})
 }

@@ -38,7 +38,11 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the directory of logs: %w", err)
 	}
-	s := &Store{opts: o, fs: o.FS, metrics: newMetrics(o.Registerer), logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{}, damaged: map[Key]error{}, moreDamaged: make(chan struct{}), begins: newBeginLocks(), reads: newDiskReads()}
+	s := &Store{
+		opts: o, fs: o.FS, metrics: newMetrics(o.Registerer), begins: newBeginLocks(), reads: newDiskReads(),
+		logs: map[Key]*attemptLog{}, files: map[Key][]string{}, removing: map[Key]chan struct{}{},
+		damaged: map[Key]error{}, moreDamaged: make(chan struct{}),
+	}
 	slices.Sort(names)
 	for _, name := range names {
 		if key, ok := parseName(name); ok {

@@ -315,7 +315,8 @@ func (w *logCluster) starts() int {
 
 // script returns a script that prints parts of numbered lines, with pauses.
 func script(parts int, pause string) string {
-	return fmt.Sprintf(`for i in $(seq 1 %d); do seq -f "part $i line %%050.0f" 1 %d; sleep %s; done`, parts, testkit.InSoak(15500, 3875), pause)
+	const text = `for i in $(seq 1 %d); do seq -f "part $i line %%050.0f" 1 %d; sleep %s; done`
+	return fmt.Sprintf(text, parts, testkit.InSoak(15500, 3875), pause)
 }
 
 // part is the number of bytes of a part of the output of script. With the race detector a node
